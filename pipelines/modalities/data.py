@@ -267,7 +267,7 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
         return {"data": self.alone().to_dict(identity=True), **how}
 
     def _sampler(self, rows: RowMaker[PartT, HostT], split: Split) -> RowSampler[PartT, HostT]:
-        fields = FieldReader.of(split.manifest, self.fields, self.fps(split.manifest))
+        fields = FieldReader.of(split, self.fields, self.fps(split.manifest))
         targets = None
         if self.targets is not None:
             if TARGETS in fields.names:

@@ -9,11 +9,15 @@ of `json`. What becomes of a batch's values:
     value                                  in batch.fields[NAME]
     a number, true or false                int64 (B,), float64 where one has a fraction
     text                                   list of B strings
+    a list of texts                        the same: one is drawn when shuffled, else the first is taken
     a list of names in label_names         float32 (B, classes), 1 for each that the sample has
     "labels" as a list of class numbers    the same
     an array or list of numbers            (B, longest, ...), zeros behind the end, and NAME.length int64 (B,)
     one that has a row for each frame      (B, T, ...): the rows of the clip's frames; NAME.length is T
     the same, with `delta_timestamps`      (B, T, K, ...): the rows around each frame, and NAME_is_pad bool (B, T, K)
+
+A list of strings holds texts in a split without class names, and under the roles of an image-text split. All lists of a
+sample are drawn at the same index, so that a question keeps its answer; `image_text_loader` shows these texts, too.
 
 An array of two or more axes that is as long as its video has a row for each frame; of others `per_frame` says it.
 
@@ -38,10 +42,14 @@ from maskstream.shards.config import Config, check_types
 from maskstream.shards.errors import SampleError, ShardError, StoreError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.npy import read_npy
+from maskstream.shards.members.text import ROLES, TEXTS
 from maskstream.shards.stores.base import Range
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from .rows import Item
+    from .split import Split
 
 JSON, TEXT = "json", "text"
 LABELS = "labels"
@@ -132,17 +140,22 @@ class OverTime(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FieldReader:
-    """Reads the fields of samples, and joins those of a batch."""
+    """Reads the fields of samples, and joins those of a batch.
+
+    draws: whether one of several texts is drawn, instead of the first.
+    """
 
     manifest: Manifest
     fields: tuple[Field, ...]
+    draws: bool = False
 
     @classmethod
-    def of(cls, manifest: Manifest, fields: Fields, fps: Float64s | None = None) -> FieldReader:
+    def of(cls, split: Split, fields: Fields, fps: Float64s | None = None) -> FieldReader:
         """The reader of some fields; ValueError for one that is named twice, or that no sample can have.
 
         fps: float64 (N,), the frames a second of each sample, 0 without; None where samples have no frames.
         """
+        manifest = split.manifest
         wanted = tuple(Field(name=f) if isinstance(f, str) else f for f in fields)
         names = [name for f in wanted for name in f.names]
         if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -158,7 +171,7 @@ class FieldReader:
                     raise ValueError(f"field {f.name!r} has delta_timestamps, and these samples have no frames")
                 for one in np.unique(fps[fps > 0]).tolist():
                     f.steps(one)
-        return cls(manifest=manifest, fields=wanted)
+        return cls(manifest=manifest, fields=wanted, draws=split.shuffle)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -200,10 +213,11 @@ class FieldReader:
                 collated |= made if f.delta_timestamps is None else {name: made[name]}
         return collated
 
-    def read(self, index: int, plan: object, members: Mapping[str, Range], stats: Stats) -> dict[str, Value]:
+    def read(self, item: Item, plan: object, members: Mapping[str, Range], stats: Stats) -> dict[str, Value]:
         """The values of a sample; SampleError where they cannot be read, ShardError where one is missing."""
         if not self.fields:
             return {}
+        index = item.index
         names, wanted = list(members), list(members.values())
         with stats.stage("read"):
             try:
@@ -211,12 +225,25 @@ class FieldReader:
             except StoreError as error:
                 raise self._bad(index, ", ".join(names), str(error)) from error
             described = self._described(index, found.get(JSON))
+            for f in self.fields:
+                texts = described.get(f.name)
+                if isinstance(texts, list) and self._are_texts(f.name, texts):
+                    draw = item.rng("text").random() if self.draws else 0.0
+                    described[f.name] = texts[int(draw * len(texts))] if texts else None
             each = (self._values(f, index, plan, described, found) for f in self.fields)
             values = dict(chain.from_iterable(one.items() for one in each))
         stats.read_bytes += sum(one.size for one in wanted)
         return values
 
-    def _described(self, index: int, data: bytes | None) -> Mapping[str, Any]:
+    def _are_texts(self, name: str, values: Sequence[object]) -> bool:
+        """Whether a list holds the texts of a field, instead of names of classes or numbers."""
+        kinds = {component.kind for component in self.manifest.components.values()}
+        is_role = name in ROLES and TEXTS.name in kinds
+        if not is_role and (not values or name == LABELS or self.manifest.label_names):
+            return False
+        return all(isinstance(value, str) for value in values)
+
+    def _described(self, index: int, data: bytes | None) -> dict[str, Any]:
         """What the sample's json says."""
         if data is None:
             return {}

@@ -219,7 +219,7 @@ class RowSampler(Generic[PlanT, HostT]):
         if self.follows:
             self.rows.after_masks(item, plan, {name: maps[own.slice] for name, maps in draft.maps.items()}, stats)
         if self.fields.fields:
-            draft.fields[row] = self.fields.read(item.index, plan, request.members, stats)
+            draft.fields[row] = self.fields.read(item, plan, request.members, stats)
 
     def join(self, draft: Draft[PlanT, HostT]) -> HostT:
         """The host batch; the views of a sample are consecutive rows."""

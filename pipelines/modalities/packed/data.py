@@ -17,6 +17,7 @@ from maskstream.pipelines.modalities.audio.spectrogram import Features, Spectrog
 from maskstream.pipelines.modalities.data import DataConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import FieldReader, Fields
 from maskstream.pipelines.modalities.image.data import image_components
+from maskstream.pipelines.modalities.image_text.data import find_pictures
 from maskstream.pipelines.modalities.split import Options, Split, open_split
 from maskstream.pipelines.modalities.video.cameras import rates
 from maskstream.pipelines.modalities.video.clip import VideoClip, aligned, check_one_clock, short_videos, without_short
@@ -70,8 +71,8 @@ def packed_loader(
     epochs: Sequence[float | None] | None = None,
     **settings: Unpack[PackedSettings],
 ) -> Loader[PackedBatch]:
-    """The loader of packed rows of images, videos or sounds: samples of any size, of which as many share a row as fill
-    it with `row_tokens` visible tokens.
+    """The loader of packed rows of images, also with texts, of videos or of sounds: samples of any size, of which as
+    many share a row as fill it with `row_tokens` visible tokens.
 
     location: a folder, or (folder, weight) pairs of several, whose samples share rows by weight. unit: what weights are
     shares of, "samples" or visible "tokens". epochs: the most epochs of each folder (see `mix_rows`, which also takes
@@ -112,12 +113,12 @@ class PackedData(DataConfig[PackedBatch]):
     sounds over the run, by a schedule such as `masks.Piecewise`; None for those of `clip` and `sound`. features,
     statistics: the spectrograms, as in `AudioData`. colour: colour jitter of pictures and clips, by default none.
     transform: a change of your own of pictures, clips or sounds (`maskstream.Transform`).
-    component: the member to read, None if a sample has only one. fields: other values of a sample for `batch.fields`
-    (see fields.py).
+    component: the member to read, None if a sample has only one; of images with texts, the first image. fields: other
+    values of a sample for `batch.fields`, such as ("caption",) (see fields.py).
     """
 
     modality: ClassVar[str] = "image"
-    modalities: ClassVar[tuple[str, ...]] = ("image", "video", "audio")
+    modalities: ClassVar[tuple[str, ...]] = ("image", "image-text", "video", "audio")
 
     native: Native = field(default_factory=Native)
     mask: Mask | None = None
@@ -160,7 +161,7 @@ class PackedData(DataConfig[PackedBatch]):
 
     def native_samples(self, split: Split) -> NativeSamples:
         """The samples of a split. ValueError where one of `most` tokens is larger than a row."""
-        make = {"image": self._pictures, "video": self._clips, "audio": self._sounds}
+        make = {"image": self._pictures, "image-text": self._pictures, "video": self._clips, "audio": self._sounds}
         native = make[split.manifest.info["modality"]](split)
         native.check(self.room)
         native.fields.check(native.kept)
@@ -193,13 +194,17 @@ class PackedData(DataConfig[PackedBatch]):
 
     def _pictures(self, split: Split) -> NativePictures:
         check_cues(self.mask, "packed rows of images")
+        if split.manifest.info["modality"] == "image-text" and self.component is None:
+            components = find_pictures(split.manifest, 0)
+        else:
+            components = image_components(split.manifest, self.component)
         return NativePictures(
             manifest=split.manifest,
-            components=image_components(split.manifest, self.component),
+            components=components,
             over_run=self.native.resolved(shuffle=split.shuffle),
             native=self.native.resolved(shuffle=split.shuffle).at(0.0),
             mask=self.mask,
-            fields=FieldReader.of(split.manifest, self.fields),
+            fields=FieldReader.of(split, self.fields),
             seed=split.seed,
             kept=split.kept,
             changes=self._changes,
@@ -221,7 +226,7 @@ class PackedData(DataConfig[PackedBatch]):
             over_run=self.native.resolved(shuffle=split.shuffle),
             native=self.native.resolved(shuffle=split.shuffle).at(0.0),
             mask=self.mask,
-            fields=FieldReader.of(manifest, self.fields, rates(manifest, name)[1]),
+            fields=FieldReader.of(split, self.fields, rates(manifest, name)[1]),
             seed=split.seed,
             kept=split.kept,
             seconds=self.seconds,
@@ -241,7 +246,7 @@ class PackedData(DataConfig[PackedBatch]):
             over_run=self.native.resolved(shuffle=split.shuffle),
             native=self.native.resolved(shuffle=split.shuffle).at(0.0),
             mask=self.mask,
-            fields=FieldReader.of(split.manifest, self.fields),
+            fields=FieldReader.of(split, self.fields),
             seed=split.seed,
             kept=split.kept,
             seconds=self.seconds,

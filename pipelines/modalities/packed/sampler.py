@@ -322,7 +322,7 @@ class PackedSampler:
         if native.mask is not None:
             with stats.stage("mask"):
                 slot.maps = native.maps(item, slot.shape, slot.visible, cues)
-        slot.fields = native.fields.read(item.index, slot.plan, slot.members, stats)
+        slot.fields = native.fields.read(item, slot.plan, slot.members, stats)
 
     def _masks(self, slots: Sequence[PackedSample], starts: Int64s) -> PackedMask | None:
         maps = [slot.maps for slot in slots if slot.maps is not None]

@@ -39,7 +39,7 @@ class NativeMask(MaskField):
 
 NATIVE = Modality(
     name="native",
-    of=(IMAGE.name, VIDEO.name),
+    of=(IMAGE.name, "image-text", VIDEO.name),
     unit="sample",
     units="samples",
     kinds=(KIND.name,),

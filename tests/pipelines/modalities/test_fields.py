@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pipelines import Field, VideoClip, noisy_loader, video_loader
+from maskstream.pipelines import Field, VideoClip, image_loader, noisy_loader, video_loader
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards import (
@@ -26,6 +26,7 @@ from ... import flash_and_beep
 from ...conftest import write_moving_texture
 from ..every_modality import MODALITIES, write_split
 from ..recording import check_what_is_read, recorded
+from ..small_media import image_samples
 
 CLASSES = ("dog", "horn", "rain")
 FRAMES = 40
@@ -112,6 +113,29 @@ def test_a_missing_field_is_an_error_or_gets_its_default(described):
     with pytest.raises(ShardError, match=r"'s2'.*no field 'caption'.*loud.*Field\(name='caption', default=...\)"):
         batch(described, "caption")
     assert batch(described, Field(name="caption", default="")).fields["caption"] == ["a dog in the rain", "a horn", ""]
+
+
+def test_a_list_of_texts_needs_a_split_without_class_names(tmp_path, caplog):
+    texts = [["a cat", "a grey cat"], ["a dog"], "a horn"]
+    samples = [
+        replace(sample, members={**sample.members, "json": json_member({"said": said})}, label=-1)
+        for sample, said in zip(image_samples(tmp_path), texts, strict=False)
+    ]
+    for names in ((), ("cat", "dog")):
+        folder = tmp_path / f"names{len(names)}"
+        folder.mkdir()
+        info = DatasetInfo(dataset="set", split="train", modality="image", profile="train", label_names=names)
+        finish_split(folder, info, [write_shard(folder / "set-000000.tar", samples)], [])
+        given = {"fields": ("said",), "size": 16, "patch": 8, "batch_size": 3, "shuffle": False}
+        if names:
+            with pytest.raises(SampleError, match="3 of 3 samples"):
+                next(iter(image_loader(folder, **given)))
+            assert "'a cat', which is none of the 2 classes" in caplog.text
+        else:
+            assert next(iter(image_loader(folder, **given))).fields["said"] == ["a cat", "a dog", "a horn"]
+            shuffled = image_loader(folder, **given | {"shuffle": True})
+            drawn = {text for _ in range(20) for batch in shuffled for text in batch.fields["said"]}
+            assert drawn == {"a cat", "a grey cat", "a dog", "a horn"}
 
 
 def test_views_repeat_the_fields_of_their_sample(described):

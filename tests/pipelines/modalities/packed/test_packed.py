@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from maskstream.pipelines import PackedBatch, PackedData, masks, packed_loader
+from maskstream.pipelines import PackedBatch, PackedData, image_text_loader, masks, packed_loader
 from maskstream.pipelines.augment import Native
 from maskstream.pipelines.masks.core import mask_batch
 from maskstream.pipelines.modalities.fields import Field
@@ -28,6 +28,9 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
+
+from ...every_modality import write_split
+from ...small_texts import image_text_source
 
 NATIVE = Native(patch=8, least=4, most=64)
 MASK = masks.Random(ratio=0.75)
@@ -342,6 +345,38 @@ def test_the_packed_mask_is_the_rectangular_one(split: Path) -> None:
         assert torch.equal(alone.visible[0], batch.mask.visible[seen] - own.start)
         assert torch.equal(alone.target[0], batch.mask.target[wanted] - own.start)
         assert torch.equal(alone.weight[0], batch.mask.weight[wanted])
+
+
+def test_captioned_pictures_come_with_their_texts(tmp_path: Path) -> None:
+    """One text of a list is drawn when shuffled, and an answer stays with its question, despite class names."""
+    captioned = write_split("image-text", tmp_path)
+    assert Manifest.load(captioned).label_names
+    wanted = ("caption", "question", "answer", Field(name="passage", default="none"))
+    shown = set()
+    for shuffle in (False, True):
+        loader = opened(captioned, fields=wanted, shuffle=shuffle)
+        for _ in range(4 if shuffle else 1):
+            for batch in loader:
+                assert batch.kind.tolist() == [0] * len(batch.key)
+                assert set(batch.fields["passage"]) == {"none"}
+                texts = zip(batch.key, *(batch.fields[name] for name in ("caption", "question", "answer")), strict=True)
+                for key, caption, question, answer in texts:
+                    meta = image_text_source(int(key[1:]), Path()).meta
+                    number = meta["answer"].index(answer)
+                    assert (caption, question) == (meta["caption"], meta["question"][number])
+                    shown.add((shuffle, number))
+    assert shown == {(False, 0), (True, 0), (True, 1), (True, 2)}
+    one = image_text_loader(captioned, size=16, patch=8, text=("question",), length=16, fields=("question",), seed=5)
+    batch = next(iter(one))
+    packed = {
+        key: question
+        for batch in opened(captioned, fields=("question",), seed=5)
+        for key, question in zip(batch.key, batch.fields["question"], strict=True)
+    }
+    drawn = dict(zip(batch.key, batch.fields["question"], strict=True))
+    common = drawn.keys() & packed.keys()
+    assert common
+    assert all(packed[key] == drawn[key] for key in common)
 
 
 def test_the_config_survives_json() -> None:

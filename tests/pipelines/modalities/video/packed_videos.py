@@ -104,7 +104,8 @@ def sampler_of(folder, **changes):
 
 
 def rows_sampler(rows, manifest, views):
-    return RowSampler(rows=rows, manifest=manifest, fields=FieldReader.of(manifest, ()), seed=3, views=views)
+    fields = FieldReader(manifest=manifest, fields=())
+    return RowSampler(rows=rows, manifest=manifest, fields=fields, seed=3, views=views)
 
 
 class Fast:
