@@ -21,6 +21,7 @@ from claims import SEEDS, Claim, Figures, Variant, compared
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.pipelines.modalities.image_text.strategies import STRATEGIES, Strategy
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train import Recipe
 from maskstream.train.papers.medthink.evaluate import measure_writing
 from maskstream.train.papers.medthink.model import RationaleWriter
@@ -46,12 +47,12 @@ def strategies(data: Path) -> Claim:
         own = replace(config, **STRATEGIES[name])
 
         def measure(model: RationaleWriter) -> Figures:
-            found = measure_writing(own, model, data / "val")
+            found = measure_writing(own, model, Manifest.load(data / "val"))
             return {**found.right, "right rationales": found.rationales or 0.0}
 
         return Variant(recipe=replace(tiny, data=own), train=data / "train", measure=measure)
 
-    blind = measure_writing(config, None, data / "val")
+    blind = measure_writing(config, None, Manifest.load(data / "val"))
     return Claim(
         says="a model that writes its reasons answers better",
         variants={name: variant(name) for name in STRATEGIES},
@@ -70,7 +71,7 @@ def referring(data: Path) -> Claim:
     def measure(model: OneRef) -> Figures:
         figures: Figures = {}
         for split, of in (("val", "these objects"), (UNSEEN, "objects never shown")):
-            found = measure_boxes(data_of(plain), model, data / split)
+            found = measure_boxes(data_of(plain), model, Manifest.load(data / split))
             figures |= {f"{of}: boxes": found.found, f"{of}: overlap": found.overlap}
             figures |= {f"{of}: segments": found.segment or 0.0}
         return figures
@@ -90,7 +91,7 @@ def guessed(config: ImageTextData, data: Path) -> dict[str, Figures]:
     assert isinstance(model, OneRef)
     found: dict[str, Figures] = {}
     for split, of in (("val", "these objects"), (UNSEEN, "objects never shown")):
-        guesses = measure_boxes(config, model, data / split).guesses
+        guesses = measure_boxes(config, model, Manifest.load(data / split)).guesses
         for name, share in (guesses if split == "val" else without_objects(guesses)).items():
             found.setdefault(name, {})[f"{of}: boxes"] = share
     return found

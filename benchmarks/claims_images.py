@@ -32,6 +32,7 @@ from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import read_batches
 from maskstream.train.evaluate.features import knn_scores
 from maskstream.train.evaluate.patches import evaluate
@@ -50,7 +51,9 @@ Encoder = Callable[[Any, ImageBatch], Tensor]
 def neighbours(data: Path) -> Callable[[Encoder, Any], float]:
     """The share of the held-out pictures of a labelled split whose label K neighbours in `train` vote for."""
     plain = ImageData(size=64, patch=8, mask=Random(ratio=0.75), augment=CenterCrop())
-    seen, unseen = (list(read_batches(plain, data / name, size=64, samples=1 << 14)) for name in ("train", "val"))
+    seen, unseen = (
+        list(read_batches(plain, Manifest.load(data / name), size=64, samples=1 << 14)) for name in ("train", "val")
+    )
     classes = len(list(read_dataset_json(data / "train")["label_names"]))
 
     @torch.inference_mode()
@@ -98,7 +101,7 @@ def teacher(options: argparse.Namespace, steps: int) -> Claim:
     pictures = tiny.data
 
     def measure(model: MaskedAutoencoder[ImageBatch]) -> Figures:
-        error = evaluate(model, pictures, data / "val", 2).scores[0].value
+        error = evaluate(model, pictures, Manifest.load(data / "val"), 2).scores[0].value
         return {f"{K}-NN accuracy": share(of_autoencoder, model), "error of hidden pixels": error}
 
     untrained = [share(of_autoencoder, alone.build(seed=seed).eval()) for seed in SEEDS]
@@ -146,7 +149,7 @@ def write_frames(clips: Path, out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for part in ("train", "val"):
             names = list(read_dataset_json(clips / part)["label_names"])
-            for i, batch in enumerate(read_batches(config, clips / part, size=1, samples=1 << 14)):
+            for i, batch in enumerate(read_batches(config, Manifest.load(clips / part), size=1, samples=1 << 14)):
                 inside = Path(folder) / part / names[int(batch.label[0])]
                 inside.mkdir(parents=True, exist_ok=True)
                 for time, frame in enumerate(batch.video[0].numpy()):

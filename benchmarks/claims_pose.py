@@ -24,6 +24,7 @@ from machine import facts
 
 from maskstream.pipelines.modalities.pose.batch import PoseBatch
 from maskstream.pipelines.modalities.pose.data import PoseData
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train import Recipe, load_model
 from maskstream.train.core.run import train_recipe
 from maskstream.train.papers.mpm.evaluate import held_out_clips, measure_lifting
@@ -72,7 +73,7 @@ def main() -> None:
     torch.set_num_threads(1)
     plain = mpm_lift_tiny().data
     assert isinstance(plain, PoseData)
-    clips = held_out_clips(plain, options.data / "val")
+    clips = held_out_clips(plain, Manifest.load(options.data / "val"))
     file = options.out / "lifting.json"
     runs: list[dict[str, Any]] = json.loads(file.read_text())["runs"] if file.exists() else []
     done = {(run["variant"], run["seed"]) for run in runs}

@@ -77,9 +77,9 @@ def masked_losses(data: Path, masks: Mapping[str, Mask]) -> tuple[Callable[[Toke
     """What measures the loss under each of the masks, and the losses of counts."""
     plain = TextData(length=128, packing="pack", mask=replaced(Tokens()))
     vocabulary = model_for(data).vocabulary
-    counts = NGrams.of(read_batches(plain, data / "train", size=64, samples=1 << 14), vocabulary)
+    counts = NGrams.of(read_batches(plain, Manifest.load(data / "train"), size=64, samples=1 << 14), vocabulary)
     measured = {
-        name: list(read_batches(replace(plain, mask=replaced(mask)), data / "val", size=32, samples=512))
+        name: list(read_batches(replace(plain, mask=replaced(mask)), Manifest.load(data / "val"), size=32, samples=512))
         for name, mask in masks.items()
     }
 
@@ -123,7 +123,7 @@ def retrieved(data: Path, steps: int) -> Claim:
     """RetroMAE against the same encoder without the decoder: the second half of an entry by its first half."""
     plain = TextData(length=128, packing="row", mask=None)
     pairs = []
-    for batch in read_batches(plain, data / "val", size=50, samples=1 << 14, shuffle=True):
+    for batch in read_batches(plain, Manifest.load(data / "val"), size=50, samples=1 << 14, shuffle=True):
         unpadded = batch.unpadded
         for ids in np.split(unpadded.tokens.long().numpy(), unpadded.cu_seqlens[1:-1].tolist()):
             if len(ids) >= 42 and len(pairs) < RETRIEVED:

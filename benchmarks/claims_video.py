@@ -23,6 +23,7 @@ from maskstream.pipelines.masks import Mask, MotionGuided, Tube
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.format.dataset import read_dataset_json
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train import Recipe
 from maskstream.train.evaluate.evaluation import read_batches
 from maskstream.train.evaluate.features import knn_scores
@@ -47,12 +48,18 @@ def motion(options: argparse.Namespace) -> Claim:
     plain = replace(config, augment=CenterCrop(), colour=None, views=1, mask=MASKS["tube"])
     held_out = {
         name: list(
-            read_batches(replace(plain, mask=mask, flow="codec"), data / "val", size=8, samples=1 << 14, rounds=ROUNDS)
+            read_batches(
+                replace(plain, mask=mask, flow="codec"),
+                Manifest.load(data / "val"),
+                size=8,
+                samples=1 << 14,
+                rounds=ROUNDS,
+            )
         )
         for name, mask in MASKS.items()
     }
-    seen = list(read_batches(plain, data / "train", size=8, samples=1 << 14, rounds=2))
-    unseen = list(read_batches(plain, data / "val", size=8, samples=1 << 14, rounds=ROUNDS))
+    seen = list(read_batches(plain, Manifest.load(data / "train"), size=8, samples=1 << 14, rounds=2))
+    unseen = list(read_batches(plain, Manifest.load(data / "val"), size=8, samples=1 << 14, rounds=ROUNDS))
     classes = len(list(read_dataset_json(data / "train")["label_names"]))
 
     @torch.inference_mode()

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from statistics import mean
 
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.export import load_model
 from maskstream.train.core.run_folder import run_recipe, run_weights
 from maskstream.train.papers.spiking_mst.evaluate import held_out_images, measure_spiking
@@ -39,7 +40,9 @@ def measured(ratio: float, seed: int, data: Path, out: Path, samples: int, steps
         subprocess.run([*command, "--set", f"model.spikes.ratio={ratio}"], check=True)
     model = load_model(run_weights(run))
     assert isinstance(model, SpikingTransformer)
-    found = measure_spiking(model, held_out_images(run_recipe(run).data, data / "val", samples), max(STEPS))
+    found = measure_spiking(
+        model, held_out_images(run_recipe(run).data, Manifest.load(data / "val"), samples), max(STEPS)
+    )
     done = {"ratio": ratio, "seed": seed, "images": found.images, "ann": found.ann, "ann_nj": found.ann_nj}
     done |= {"multiplied": found.multiplied}
     for time in STEPS:

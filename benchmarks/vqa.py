@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.export import load_model
 from maskstream.train.core.run_folder import run_recipe, run_weights
 from maskstream.train.papers.m3ae.evaluate import measure_held_out
@@ -55,7 +56,7 @@ def main() -> None:
             words += ["--initial", str(first / "model.safetensors")] if start == "pretrained" else []
             run = trained("vqa-tiny", args.questions / "train", args.out / f"{start}-{seed}", *words)
             config, model = run_recipe(run).data, load_model(run_weights(run))
-            found = measure_held_out(config, model, args.questions / "val")  # type: ignore[arg-type]
+            found = measure_held_out(config, model, Manifest.load(args.questions / "val"))  # type: ignore[arg-type]
             rows.append(
                 {
                     "start": start,

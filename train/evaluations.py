@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from maskstream.shards.config import Json
-from maskstream.shards.format.manifest import Manifest, SplitLocation, read_info
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.local_files import publish
 from maskstream.shards.stores.url import local_path
 
@@ -60,11 +60,11 @@ class EvaluatedSplit:
     fingerprint: str
 
     @classmethod
-    def of(cls, data: SplitLocation) -> Self:
-        """That of the current version of the split at `data`."""
-        info = read_info(data)
+    def of(cls, data: Manifest) -> Self:
+        """That of a split."""
+        info = data.info
         return cls(
-            location=str(data),
+            location=data.location,
             dataset=str(info["dataset"]),
             split=str(info["split"]),
             version=int(info.get("version", 1)),
@@ -102,7 +102,7 @@ class RunEvaluation:
         return replace(self, scores=(), notes={}) == replace(other, scores=(), notes={})
 
 
-def evaluate_model(recipe: Recipe[Any], model: Model[Any], data: SplitLocation, shown: int) -> Evaluation:
+def evaluate_model(recipe: Recipe[Any], model: Model[Any], data: Manifest, shown: int) -> Evaluation:
     """The evaluation of a trained model, in eval mode, with `shown` examples of the split at `data`.
 
     ValueError for a recipe whose kind of model has none.
@@ -149,9 +149,7 @@ def evaluate_run(
     return keep_evaluation(folder, recipe, weights, data, found)
 
 
-def keep_evaluation(
-    run: Path, recipe: Recipe[Any], weights: Path, data: SplitLocation, found: Evaluation
-) -> RunEvaluation:
+def keep_evaluation(run: Path, recipe: Recipe[Any], weights: Path, data: Manifest, found: Evaluation) -> RunEvaluation:
     """Adds the numbers of an evaluation of a run's `weights` on the split at `data` to its evaluation.json.
 
     Those of other weights or an earlier one of the split go. A folder that cannot be written is a warning.
@@ -183,7 +181,7 @@ def kept_evaluations(run: Path) -> Sequence[RunEvaluation]:
         return []
 
 
-def _begun(recipe: Recipe[Any], weights: Path, data: SplitLocation) -> RunEvaluation:
+def _begun(recipe: Recipe[Any], weights: Path, data: Manifest) -> RunEvaluation:
     """An evaluation that has no numbers yet."""
     checksum, step = weights_sum(weights)
     return RunEvaluation(

@@ -29,7 +29,7 @@ from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.config import Json
 from maskstream.shards.errors import ResumeError, SampleError, UnfinishedError
-from maskstream.shards.format.dataset import DATASET_JSON, finish_split, read_dataset_json
+from maskstream.shards.format.dataset import DATASET_JSON, finish_split, read_description
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.records import Records, ShardRecord
 from maskstream.shards.format.rejects import tar_stem
@@ -242,7 +242,8 @@ class TargetsJob:
         self.weights = path if path.suffix == ".safetensors" else run_weights(path)
         self.checksum = weights_sum(self.weights)[0]
         recipe = recipe or run_recipe(path if path.is_dir() else path.parent)
-        self.split = _opened(Manifest.load(data).location, Manifest.load(data).version)
+        data = Manifest.load(data)
+        self.split = _opened(data.location, data.version)
         check_modality(recipe, self.split.manifest)
         self.config = _config(recipe, self.split)
         model = _teacher(self.weights, self.checksum, str(device))
@@ -313,7 +314,7 @@ class TargetsJob:
 
     def counts(self) -> dict[str, int]:
         """The numbers of samples, shards, bytes and rejects of the finished folder."""
-        return dict(read_dataset_json(self.output.store)["counts"])
+        return dict(read_description(self.output.store)["counts"])
 
     def _finish(self) -> None:
         self._sizes = self.output.sizes()

@@ -34,14 +34,13 @@ from maskstream.pipelines.stream.samples import SplitSamples
 from maskstream.pipelines.stream.topology import default_threads, resolved_device, resolved_ranks
 from maskstream.shards.config import check_type
 from maskstream.shards.errors import ResumeError, ShardError
-from maskstream.shards.format.dataset import is_split, read_dataset_json
+from maskstream.shards.format.dataset import read_description
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.rejects import read_curated, read_removed
 from maskstream.shards.media.npy import NpyError, read_npy
 from maskstream.shards.named import nearest
 from maskstream.shards.stores.base import Store
 from maskstream.shards.stores.block_cache import BlockCache, CacheFilling
-from maskstream.shards.stores.url import is_url
 
 if TYPE_CHECKING:
     import torch
@@ -52,18 +51,10 @@ CACHE_GB = 100.0
 """The default limit of a cache, in GB."""
 
 
-def block_cache(location: str | Path, folder: str | Path | None, gb: float = CACHE_GB) -> BlockCache | None:
-    """The cache in a folder; None for no folder. Raises ValueError for too small a limit, and for a local location."""
-    if folder is None:
-        return None
-    if not is_url(location) and not _names_urls(location):
-        raise ValueError(f"cache={str(folder)!r} keeps what is read of a URL, and {location} is local; leave it out")
-    return BlockCache(folder, int(gb * 1e9))
-
-
-def _names_urls(location: str | Path) -> bool:
-    """Whether a local split is merged of splits at URLs."""
-    return is_split(location) and any(is_url(part["name"]) for part in read_dataset_json(location)["parts"])
+def check_cache(cache: str | Path | None, manifests: Sequence[Manifest]) -> None:
+    """ValueError for a cache of splits that are all local."""
+    if cache is not None and all(one.cache is None for one in manifests):
+        raise ValueError(f"cache={str(cache)!r} caches data at URLs, and {manifests[0]} is local; leave it out")
 
 
 def lanes_of_node(lanes: int, rank: int, world_size: int) -> range:
@@ -194,7 +185,7 @@ def manifest_of_state(manifest: Manifest, state: Mapping[str, Any]) -> Manifest:
     found, gone = dict[int, dict[str, Any]](), None
     for version in range(manifest.version, saved - 1, -1):
         try:
-            one = info if version == manifest.version else read_dataset_json(manifest.store, version)
+            one = info if version == manifest.version else read_description(manifest.store, version)
         except ShardError as error:
             gone = error
             continue
@@ -383,11 +374,12 @@ def open_manifest(
     """The manifest of a split, for several readers of it. See `VersionOptions` and `StoreOptions`.
 
     A warning says how many samples of an earlier version, if it is named, were removed since. Raises ShardError where
-    there is no finished split, ValueError for a cache of what is local or open already.
+    there is no finished split, ValueError for a cache that is too small, or of a split that is open already.
     """
     if not isinstance(location, Manifest):
-        manifest = Manifest.load(location, version=version, cache=block_cache(location, cache, cache_gb))
-        if version is not None and (current := read_dataset_json(manifest.store))["version"] > version:
+        kept = None if cache is None else BlockCache(cache, int(cache_gb * 1e9))
+        manifest = Manifest.load(location, version=version, cache=kept)
+        if version is not None and (current := read_description(manifest.store))["version"] > version:
             since = _removed_since(manifest.store, current, manifest.info)
             if count := len(np.setdiff1d(since, read_removed(manifest.store, manifest.info))):
                 log.warning(
@@ -415,6 +407,7 @@ def open_split(
     ours = {name: value for name, value in options.items() if name in _OF_BOTH or name in SplitOptions.__annotations__}
     theirs = {name: value for name, value in options.items() if name in LoaderOptions.__annotations__}
     split = Split.open(open_manifest(location, **storing), modality, **ours)  # type: ignore[arg-type]
+    check_cache(options.get("cache"), [split.manifest])
     if split.manifest.cache is not None:
         rank, world_size = resolved_ranks(options.get("rank"), options.get("world_size"), options.get("mesh"))
         filled(split.manifest, split.manifest.cache, split.lanes, rank, world_size)

@@ -24,11 +24,12 @@ import numpy.typing as npt
 
 from maskstream.shards.config import Json, differences
 from maskstream.shards.errors import DataError, StoreError
-from maskstream.shards.format.dataset import is_split, read_dataset_json
+from maskstream.shards.format.dataset import is_split, read_description
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import TARGETS as TARGETS
 from maskstream.shards.format.sample import key_of_targets
 from maskstream.shards.stores.base import Range
+from maskstream.shards.stores.open import open_store
 
 if TYPE_CHECKING:
     from .split import Split
@@ -91,9 +92,9 @@ def check_targets(location: str | None, weights: str, model: str) -> None:
 
     model: what names it, such as "model.teacher='runs/videomae-tiny'".
     """
-    if location is None or not is_split(location):
+    if location is None or not is_split(store := open_store(location)):
         return
-    found = targets_facts(read_dataset_json(location), location)["weights"]
+    found = targets_facts(read_description(store), location)["weights"]
     if found != weights:
         raise ValueError(
             f"targets={location!r} were made by a model with the checksum {found}, and that of {model} has "

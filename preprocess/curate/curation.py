@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from maskstream.preprocess.versions import remove
 from maskstream.shards.errors import MaskstreamError
-from maskstream.shards.format.dataset import CURATIONS, read_dataset_json
+from maskstream.shards.format.dataset import CURATIONS, read_description
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.rejects import read_removed, samples_of_parts
 from maskstream.shards.members.text import JSON, LANGUAGE
@@ -237,7 +237,7 @@ def curate(
     version = None
     if repeated:
         version = repeated["made"]
-        left_out = read_removed(manifest.store, read_dataset_json(manifest.store, version))
+        left_out = read_removed(manifest.store, read_description(manifest.store, version))
         is_out = np.isin(manifest.whole_numbers(own.index), left_out)
         gone = {place: one for place, one in gone.items() if is_out[place]}
     elif gone and not dry_run:

@@ -26,7 +26,7 @@ from maskstream.shards.format.dataset import (
     finish_split,
     is_index,
     list_versions,
-    read_dataset_json,
+    read_description,
 )
 from maskstream.shards.format.part_writer import parquet_bytes
 from maskstream.shards.format.records import READERS, RECORDS, Records, ShardRecord
@@ -103,7 +103,7 @@ class SplitJob:
         if not self._has_index():
             return False
         try:
-            written = read_dataset_json(self.output.store)
+            written = read_description(self.output.store)
             rejects = read_rejects(self.output.store, written)
             for part in written["parts"]:
                 read_checked(self.output.store, part["name"], written["files"])
@@ -194,7 +194,7 @@ class SplitJob:
         """Say that this run writes where another may, and drop an index that is damaged."""
         if self._has_index():
             try:
-                read_dataset_json(self.output.store)
+                read_description(self.output.store)
             except ShardError:
                 self.output.remove([DATASET_JSON])
         other = self._records.claim(this_run())
@@ -346,7 +346,7 @@ class SplitJob:
         self._records.verified()
 
     def _report(self) -> dict[str, Any]:
-        counts = read_dataset_json(self.output.store)["counts"]
+        counts = read_description(self.output.store)["counts"]
         efforts = [self._efforts[task.name] for task in self.tasks if task.name in self._efforts]
         return make_report(self.info, counts, efforts, self._rejects, libraries(self.info.modality))
 
@@ -365,7 +365,7 @@ class SplitJob:
     def _datasets(self) -> Iterator[str]:
         """The datasets whose shards the folder may hold. Raises DatasetError if it holds an index of other tars."""
         try:
-            written = read_dataset_json(self.output.store)
+            written = read_description(self.output.store)
         except ShardError:
             written = {}
         if written.get("profile") == FOREIGN:
@@ -381,6 +381,6 @@ class SplitJob:
 
     def counts(self) -> dict[str, Any]:
         """The counts of the finished split; rejects are counted by the stage that failed."""
-        info = read_dataset_json(self.output.store)
+        info = read_description(self.output.store)
         stages = Counter(reject.stage for reject in read_rejects(self.output.store, info))
         return dict(info["counts"]) | ({"rejected": dict(stages)} if stages else {})

@@ -17,7 +17,7 @@ from maskstream.preprocess.executors.base import Attempt, Executor, Report
 from maskstream.preprocess.executors.local import LocalExecutor, choose_executor
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import MaskstreamError, OutageError, ResumeError, ShardError, UnlistedError
-from maskstream.shards.format.dataset import FOREIGN, finish_split, list_versions, read_dataset_json
+from maskstream.shards.format.dataset import FOREIGN, finish_split, list_versions, read_description
 from maskstream.shards.format.records import RECORDS, Records
 from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.sample import DatasetInfo, Reject
@@ -269,7 +269,7 @@ def _was_changed(output: Output) -> bool:
         if list_versions(output.store)[-1:] > [1]:
             return True
     try:
-        return bool(read_dataset_json(output.store).get("version", 1) != 1)
+        return bool(read_description(output.store).get("version", 1) != 1)
     except ShardError:
         return False
 

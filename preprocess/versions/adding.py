@@ -176,7 +176,7 @@ def _known(out: Location) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in (TRAIN, VAL):
         if is_split(store := output_at(within(out, name)).store):
-            manifest = Manifest.load(store)
+            manifest = Manifest.open(store)
             rejects = read_rejects(store, manifest.info)
             found |= dict.fromkeys([*(one.source for one in rejects), *manifest.sources().to_pylist()], name)
     return found
@@ -193,7 +193,7 @@ def _new(raw: Dataset, name: str, folder: Location, wanted: dict[str, Any], file
             f"{folder} is no finished split, so nothing can be appended to it; make it with the same command without "
             "--append"
         )
-    manifest = Manifest.load(output.store, whole=True)  # what was held out of it is no new source
+    manifest = Manifest.open(output.store, whole=True)  # what was held out of it is no new source
     settings = manifest.info["settings"]
     written = {name: settings[name] for name in ("encoder", "signals", "val") if name in settings}
     if changes := "; ".join(differences(written, json.loads(json.dumps(wanted)))):

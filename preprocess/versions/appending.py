@@ -15,7 +15,7 @@ from maskstream.preprocess.job.task import WrittenShard
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.checked_file import facts_of, read_checked
 from maskstream.shards.format.columns import COMPONENTS_KEY, ShardFacts, make_fingerprint, part_metadata
-from maskstream.shards.format.dataset import HELD_OUT_OF, publish_version, read_dataset_json
+from maskstream.shards.format.dataset import HELD_OUT_OF, publish_version, read_description
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.part_writer import number_of_part, parquet_bytes, part_name
 from maskstream.shards.format.records import RECORDS, RecordedTask, Records
@@ -86,9 +86,9 @@ def append(split: Location | Output, other: Location, *, retried: AbstractSet[st
     encoder, components, keys that both have); ShardError if one cannot be read; BusyError if another run writes.
     """
     output = output_at(split)
-    read_dataset_json(output.store)  # raises before a lock makes a folder
+    read_description(output.store)  # raises before a lock makes a folder
     with output.sole_writer():
-        ours, theirs = Manifest.load(output.store, whole=True), Manifest.load(other, whole=True)
+        ours, theirs = Manifest.open(output.store, whole=True), Manifest.load(other, whole=True)
         if HELD_OUT_OF in ours.info:
             raise DatasetError(
                 f"{ours.location} is held out of {ours.info[HELD_OUT_OF]} and has its shards; append to that, and run "

@@ -18,7 +18,7 @@ import xxhash
 
 from maskstream.shards.checksummed import add_checksum, read_checksummed
 from maskstream.shards.errors import DatasetError
-from maskstream.shards.format.dataset import is_split, list_versions, read_dataset_json
+from maskstream.shards.format.dataset import is_split, list_versions, read_description
 from maskstream.shards.format.inspect import inspect
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.members.text import JSON
@@ -185,7 +185,7 @@ def _check_own(output: Output) -> None:
 def _splits(data: Location) -> dict[str, Location]:
     output = output_at(data)
     if is_split(output.store):
-        return {str(read_dataset_json(output.store)["split"]): data}
+        return {str(read_description(output.store)["split"]): data}
     names = sorted({name.split("/")[0] for name in output.names() if name.endswith("/dataset.json")})
     found = {name: within(data, name) for name in names if is_split(output_at(within(data, name)).store)}
     if not found:

@@ -24,7 +24,7 @@ from maskstream.shards.format.dataset import (
     is_index,
     is_split,
     list_versions,
-    read_dataset_json,
+    read_description,
 )
 from maskstream.shards.format.records import RECORDS
 from maskstream.shards.format.sample import TARGETS
@@ -69,7 +69,7 @@ class Dependents:
 def list_dependents(split: Output) -> Dependents:
     """The dependents of a split."""
     own = _normal(whole_location(split))
-    listed = [joined(str(own), one["folder"]) for one in read_dataset_json(split.store).get(HELD_OUT, ())]
+    listed = [joined(str(own), one["folder"]) for one in read_description(split.store).get(HELD_OUT, ())]
     folders = {str(folder_and_name(one)[0]): folder_and_name(one)[0] for one in (own, *map(_normal, listed))}
     found, fingerprints = Dependents(folders=[*folders.values()]), _fingerprints(split)
     stored: list[tuple[Output, Json]] = []
@@ -78,7 +78,7 @@ def list_dependents(split: Output) -> Dependents:
         if str(place) == str(own) or not is_split(other.store):
             continue
         try:
-            info = read_dataset_json(other.store)
+            info = read_description(other.store)
         except ShardError as error:
             found.unread.append(str(error))
             continue
@@ -105,7 +105,7 @@ def _fingerprints(split: Output) -> set[str]:
     found = set[str]()
     for version in (None, *list_versions(split.store)):
         with suppress(ShardError):
-            found.add(read_dataset_json(split.store, version)["fingerprint"])
+            found.add(read_description(split.store, version)["fingerprint"])
     return found
 
 
@@ -234,5 +234,5 @@ def _stands_alone(data: bytes, at: int, form: bytes) -> bool:
 
 def merge_command(merged: Output) -> str:
     """The command that makes a merged split again."""
-    splits = [joined(merged.location, one) for one in read_dataset_json(merged.store)["settings"][MERGED]]
+    splits = [joined(merged.location, one) for one in read_description(merged.store)["settings"][MERGED]]
     return " ".join(["maskstream merge", merged.location, *(str(_normal(one)) for one in splits)])

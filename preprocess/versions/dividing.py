@@ -24,7 +24,7 @@ from maskstream.shards.format.dataset import (
     HELD_OUT_OF,
     is_split,
     publish_version,
-    read_dataset_json,
+    read_description,
 )
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.part_writer import parquet_bytes
@@ -82,13 +82,13 @@ def divide(
     """
     division = Division(share=val, by=by, seed=seed)
     output = output_at(split)
-    info = read_dataset_json(output.store)  # raises before a lock makes a folder
+    info = read_description(output.store)  # raises before a lock makes a folder
     other = output_at(within(folder_and_name(whole_location(output))[0], VAL) if out is None else out)
     folder = seen_from(output.location, other.location)
     _check(output, other, info, folder)
     with output.sole_writer(), other.sole_writer():
-        info = read_dataset_json(output.store)
-        whole = Manifest.load(output.store, info=info, whole=True)
+        info = read_description(output.store)
+        whole = Manifest.open(output.store, info=info, whole=True)
         before = _entry(info, folder)
         made = {**division.to_dict(), "folder": folder, "samples": len(whole)}
         if before is not None and (changed := [name for name in division.to_dict() if before[name] != made[name]]):
@@ -141,12 +141,12 @@ def take_few(split: Location | Output, each: int, *, seed: int = 0, out: Locatio
     if each < 1:
         raise ValueError(f"few={each} must be the number of samples of each label, 1 or more")
     output = output_at(split)
-    info = read_dataset_json(output.store)
+    info = read_description(output.store)
     other = output_at(within(folder_and_name(whole_location(output))[0], f"few-{each}") if out is None else out)
     few = {"each": each, "seed": seed}
     _check(output, other, info, seen_from(output.location, other.location), few)
     with other.sole_writer():
-        whole = Manifest.load(output.store, info=info, whole=True)
+        whole = Manifest.open(output.store, info=info, whole=True)
         own = read_selected(output.store, info)
         own = np.setdiff1d(np.arange(len(whole)) if own is None else own, whole.removed, assume_unique=True)
         own = own[whole.label[own] >= 0]
@@ -164,10 +164,10 @@ def renew_held_out(output: Output, others: Iterable[Output]) -> list[Output]:
     """Make versions of what was held out of a split, or taken as few samples of it, that name the parts that it has
     now, after an erasure; returns those that are new.
     """
-    info, renewed = read_dataset_json(output.store), []
+    info, renewed = read_description(output.store), []
     for other in others:
         with other.sole_writer():
-            whole, there = Manifest.load(output.store, info=info, whole=True), read_dataset_json(other.store)
+            whole, there = Manifest.open(output.store, info=info, whole=True), read_description(other.store)
             made = _publish_held_out(output, other, whole, _selected(other), there.get(FEW))
             renewed += [other] if made["version"] != there["version"] else []
             tidy(other)
@@ -188,7 +188,7 @@ def _check(
     if folder == ".":
         raise DatasetError(f"{output.location} cannot be its own validation split; choose another folder with --out")
     if is_split(other.store):
-        there = read_dataset_json(other.store)
+        there = read_description(other.store)
         if there.get(HELD_OUT_OF) != seen_from(other.location, output.location):
             raise DatasetError(
                 f"there is a validation split in {other.location} already, which was not held out of "
@@ -207,7 +207,7 @@ def _entry(info: Mapping[str, Any], folder: str) -> dict[str, Any] | None:
 
 
 def _selected(other: Output) -> Int64s:
-    found = read_selected(other.store, read_dataset_json(other.store))
+    found = read_selected(other.store, read_description(other.store))
     return np.empty(0, np.int64) if found is None else found
 
 
@@ -252,7 +252,7 @@ def _publish_held_out(
 ) -> dict[str, Any]:
     """Make what is held out the current version at `other`, unless it is; returns its description."""
     info = whole.info
-    current = read_dataset_json(other.store) if is_split(other.store) else None
+    current = read_description(other.store) if is_split(other.store) else None
     erased = held[[is_erased_key(key) for key in whole.keys(held)]]
     gone = np.empty(0, np.int64) if current is None else read_removed(other.store, current)
     removed = np.intersect1d(np.union1d(gone, erased), held, assume_unique=True)

@@ -26,7 +26,7 @@ from maskstream.shards.format.columns import (
     part_metadata,
 )
 from maskstream.shards.format.data_errors import REMEDY
-from maskstream.shards.format.dataset import is_index, list_versions, read_dataset_json, version_name
+from maskstream.shards.format.dataset import is_index, list_versions, read_description, version_name
 from maskstream.shards.format.part_writer import parquet_bytes
 from maskstream.shards.format.rejects import ERASED, erased_key, erased_tar, tar_stem
 from maskstream.shards.format.shard_check import ShardCheck
@@ -189,7 +189,7 @@ def remove_what_no_version_names(output: Output) -> None:
 
     An erasure that was killed may have written all versions again, but not dataset.json, which names the old files.
     """
-    infos = [read_dataset_json(output.store, version) for version in (None, *list_versions(output.store))]
+    infos = [read_description(output.store, version) for version in (None, *list_versions(output.store))]
     named = {version_name(info["version"]) for info in infos} | {name for info in infos for name in info["files"]}
     facts = {part["name"]: info["files"][part["name"]] for info in infos for part in info["parts"]}
     shards = [shard for name in facts if not is_elsewhere(name) for shard in _shards(output, name, facts)]

@@ -24,7 +24,7 @@ from maskstream.shards.format.dataset import (
     HELD_OUT_OF,
     list_versions,
     publish_version,
-    read_dataset_json,
+    read_description,
 )
 from maskstream.shards.format.manifest import Manifest, forget_index
 from maskstream.shards.format.records import MEASURES, RECORDS, forget_measures
@@ -75,9 +75,9 @@ def remove(split: Location | Output, keys: Iterable[str], *, curation: Mapping[s
     """
     output = output_at(split)
     wanted = set(keys)
-    read_dataset_json(output.store)  # raises before a lock makes a folder
+    read_description(output.store)  # raises before a lock makes a folder
     with output.sole_writer():
-        manifest = Manifest.load(output.store)
+        manifest = Manifest.open(output.store)
         if curation is not None and manifest.version != curation["began"]:
             raise BusyError(
                 f"{manifest.location} got version {manifest.version} while version {curation['began']} was curated, so "
@@ -165,7 +165,7 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
     BusyError if another run writes to it.
     """
     output, wanted, gone = output_at(split), set(keys), ErasedWords()
-    read_dataset_json(output.store)  # raises before a lock makes a folder
+    read_description(output.store)  # raises before a lock makes a folder
     with ExitStack() as stack:
         stack.enter_context(output.sole_writer())
         added = added_with(output, wanted)
@@ -355,4 +355,4 @@ def _described(output: Output, version: int, manifest: Manifest) -> Json:
     """The description of a version, as it was before a killed erasure if it is the current one."""
     if version == manifest.version:
         return manifest.info
-    return read_dataset_json(output.store, version)
+    return read_description(output.store, version)

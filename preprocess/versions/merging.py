@@ -25,7 +25,7 @@ from maskstream.shards.format.dataset import (
     is_split,
     list_versions,
     publish_version,
-    read_dataset_json,
+    read_description,
     version_name,
 )
 from maskstream.shards.format.manifest import Manifest
@@ -277,14 +277,14 @@ def name_part(output: Output, split: Manifest, part: str) -> str:
 
 
 def _check_merged(output: Output) -> None:
-    info = read_dataset_json(output.store)
+    info = read_description(output.store)
     away = all(is_elsewhere(part["name"]) for part in info["parts"])
     if HELD_OUT_OF in info or MERGED not in info["settings"] or not away:
         raise DatasetError(f"{output.location} is a split with shards of its own; choose another folder to merge into")
 
 
 def _current(output: Output) -> dict[str, Any] | None:
-    return read_dataset_json(output.store) if is_split(output.store) else None
+    return read_description(output.store) if is_split(output.store) else None
 
 
 def _next_version(current: dict[str, Any] | None) -> int:
@@ -302,7 +302,7 @@ def _same(before: dict[str, Any], description: dict[str, Any]) -> bool:
 def _opens(output: Output, version: int | None) -> bool:
     """Whether all parts of a version are there as they were."""
     with suppress(ShardError):
-        info = read_dataset_json(output.store, version)
+        info = read_description(output.store, version)
         store = merged_store(output.store, None)
         for part in info["parts"]:
             read_checked(store, part["name"], info["files"])
@@ -312,11 +312,11 @@ def _opens(output: Output, version: int | None) -> bool:
 
 def tidy(output: Output) -> None:
     """Delete the versions that cannot be read any more, and the files that no version names."""
-    current = read_dataset_json(output.store)
+    current = read_description(output.store)
     kept = {*current["files"], version_name(current["version"])}
     for version in list_versions(output.store):
         if version != current["version"] and _opens(output, version):
-            kept |= {*read_dataset_json(output.store, version)["files"], version_name(version)}
+            kept |= {*read_description(output.store, version)["files"], version_name(version)}
     if tokenizer_name(current) != TOKENIZER_JSON:
         output.remove([TOKENIZER_JSON])
     output.remove([name for name in output.names() if is_index(name) and name not in kept])

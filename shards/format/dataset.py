@@ -24,7 +24,7 @@ from maskstream.shards.stores.folders import file_name, is_elsewhere
 from maskstream.shards.stores.local import LocalStore
 from maskstream.shards.stores.open import open_store
 from maskstream.shards.stores.output import Location, Output, Sizes, folder_and_name, output_at, within
-from maskstream.shards.stores.url import is_url
+from maskstream.shards.stores.url import beside, is_url
 
 from .checked_file import SIZE_BYTES, SUM, facts_of, read_checked
 from .columns import FINGERPRINT_DIGITS, FORMAT, rejects_table
@@ -174,9 +174,9 @@ def version_name(version: int) -> str:
     return f"{VERSIONS}/{version}.json"
 
 
-def list_versions(location: str | Path | Store) -> list[int]:
+def list_versions(store: Store) -> list[int]:
     """The numbers of the versions that a split has, sorted. Raises UnlistedError if the store cannot list files."""
-    names = open_store(location).names(f"{VERSIONS}/")
+    names = store.names(f"{VERSIONS}/")
     found = (name.removeprefix(f"{VERSIONS}/").removesuffix(".json") for name in names)
     return sorted(int(number) for number in found if number.isdecimal())
 
@@ -193,14 +193,19 @@ def _written(description: Mapping[str, Any]) -> set[str]:
     return {*description["files"], version_name(description["version"])}
 
 
-def read_dataset_json(location: str | Path | Store, version: int | None = None) -> dict[str, Any]:
-    """The contents of the dataset.json of a split: format, version, dataset, split, modality, profile, settings, ...
+def read_dataset_json(location: str | Path, version: int | None = None) -> dict[str, Any]:
+    """Read the dataset.json of the split at a location; see `read_description`."""
+    return read_description(open_store(location), version)
+
+
+def read_description(store: Store, version: int | None = None) -> dict[str, Any]:
+    """Read the dataset.json of a split: format, version, dataset, split, modality, profile, settings, ...
 
     version: reads the description of that version instead. Raises ShardError if it is missing, no regular file, damaged
     (its checksum of itself tells), or of another format, if a file's name leads out of the folder, and if dataset.json
     and the description of the version contradict each other.
     """
-    store, seen = open_store(location), None
+    seen = None
     while True:
         name = DATASET_JSON if version is None else version_name(version)
         data = _json_bytes(store, name)
@@ -265,13 +270,19 @@ def _if_there(store: Store, name: str) -> bytes | None:
         return None
 
 
-def is_split(location: str | Path | Store) -> bool:
-    """Whether a location or store has a dataset.json."""
+def is_split(store: Store) -> bool:
+    """Whether a store has a dataset.json."""
     try:
-        open_store(location).size(DATASET_JSON)
+        store.size(DATASET_JSON)
     except StoreError:
         return False
     return True
+
+
+def store_beside(store: Store, name: str) -> Store | None:
+    """Open the split `name` in the folder that holds a split; None where there is none."""
+    found = open_store(beside(store.location, name))
+    return found if is_split(found) else None
 
 
 def _json_bytes(store: Store, name: str) -> bytes:

@@ -33,7 +33,7 @@ from .checked_file import SIZE_BYTES, SUM, read_checked
 from .columns import COMPONENT_COLUMNS, DIGEST, DIGEST_BYTES, OFFSET, SIZE, ColumnReader, SelectedReader, ShardFacts
 from .component import Component, Int32s, Int64s, Lists, UInt8s, Words, component_of
 from .data_errors import REMEDY, data_reason, find_outage, parsing
-from .dataset import DATASET_JSON, FOREIGN, read_dataset_json
+from .dataset import DATASET_JSON, FOREIGN, read_description
 from .index_cache import IndexFile, NewFile, cached_index, forget, in_memory, received
 from .rejects import SELECTED, read_removed, read_selected, samples_of_parts, selected_sum
 from .unpack import Unpacker
@@ -79,8 +79,9 @@ class Manifest:
     shard_bytes: int64 (S,), of each shard. label: int64 (N,), -1 for none. shard: int32 (N,), indexes shard_names.
     components: by name. store: reads the split. removed: int64 (R,), the sorted numbers of samples that were removed.
     whole: whether it has all samples of the parts, also those that a split that was divided leaves out.
-    cache: keeps what the store reads of URLs; None in a process that a manifest was sent to. stored_names: the names by
-    whose places the split itself numbers its labels, where `with_labels` has changed these; else None.
+    cache: keeps what the store reads of URLs; None if it reads none, and in a process that a manifest was sent to.
+    stored_names: the names by whose places the split itself numbers its labels, where `with_labels` has changed these;
+    else None.
     The other arrays are read-only and mapped from an index file (index_cache.py), which all processes of a machine
     share. A manifest pickles as its store and version, or, for a process that is being started, as its store and a
     descriptor of its index.
@@ -104,7 +105,27 @@ class Manifest:
     @classmethod
     def load(
         cls,
-        location: str | Path | Store | Manifest,
+        location: SplitLocation,
+        *,
+        version: int | None = None,
+        cached: bool = True,
+        cache: BlockCache | None = None,
+        whole: bool = False,
+    ) -> Manifest:
+        """Open the finished split at a location; its store is opened here and nowhere else. See `open`.
+
+        location: the path or URL of a folder, or a manifest, which is the result if it is of the version.
+        """
+        if not isinstance(location, Manifest):
+            return cls.open(open_store(location, cache), version=version, cached=cached, cache=cache, whole=whole)
+        if version in (None, location.version) and (SELECTED not in location.info or whole == location.whole):
+            return location
+        return cls.open(location.store, version=version, cached=cached, cache=cache or location.cache, whole=whole)
+
+    @classmethod
+    def open(
+        cls,
+        store: Store,
         *,
         version: int | None = None,
         info: dict[str, Any] | None = None,
@@ -112,24 +133,17 @@ class Manifest:
         cache: BlockCache | None = None,
         whole: bool = False,
     ) -> Manifest:
-        """Open a finished split: read dataset.json, and map the index of its manifest.
+        """Open the finished split in a store: read dataset.json, and map the index of its manifest.
 
         Where the machine has no such index yet, the parts of the manifest are compared with their checksums, parsed,
         and compared with the sizes of their shards. Raises ShardError if anything cannot be read or contradicts itself,
         OutageError if the location cannot be reached; no other exception.
 
-        location: a location, the store of one, or a manifest, which is the result if it is of the version. version: by
-        default the current one, or that of the manifest. info: the description of the version, if it was read already.
-        cached: False reads and compares the parts whatever is in the cache. cache: keeps what is read of URLs. whole:
-        all samples of the parts, by which files number them, also those that a divided split leaves out.
+        version: by default the current one. info: the description of the version, if it was read already. cached: False
+        reads and compares the parts whatever is in the cache. cache: keeps what is read of URLs. whole: all samples of
+        the parts, by which files number them, also those that a divided split leaves out.
         """
-        if isinstance(location, Manifest):
-            if version in (None, location.version) and (SELECTED not in location.info or whole == location.whole):
-                return location
-            cache = cache or location.cache
-            location = location.store
-        store = open_store(location, cache)
-        info = read_dataset_json(store, version) if info is None else info
+        info = read_description(store, version) if info is None else info
         if any(is_elsewhere(name) for name in _part_names(info)):
             store = merged_store(store, cache)
         whole = whole or SELECTED not in info
@@ -164,8 +178,10 @@ class Manifest:
     ) -> Manifest:
         names = _texts(index, "shards.name").whole()
         foreign = info["profile"] == FOREIGN
-        is_near = isinstance(store, LocalStore) and not (foreign and any(map(is_url, names)))
-        files = {} if is_near else _shard_files(_shards(index))
+        is_home = isinstance(store, LocalStore) and not foreign  # then all of its files are in its folder
+        is_far = is_url(store.location) or (not is_home and any(map(is_url, names)))
+        cache = cache if is_far else None
+        files = {} if isinstance(store, LocalStore) and not is_far else _shard_files(_shards(index))
         store = store_of_split(store, files, outside=foreign, cache=cache)
         manifest = cls(
             info=info,
@@ -406,13 +422,8 @@ def join_label_names(splits: Sequence[Manifest]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for names in named for name in names))
 
 
-def read_info(location: SplitLocation) -> dict[str, Any]:
-    """The description of the current version of a split, or of the version that is open."""
-    return location.info if isinstance(location, Manifest) else read_dataset_json(location)
-
-
 def _loaded(store: Store, version: int, whole: bool, removed: Int64s) -> Manifest:
-    return replace(Manifest.load(store, version=version, whole=whole), removed=removed)
+    return replace(Manifest.open(store, version=version, whole=whole), removed=removed)
 
 
 def _received(info: dict[str, Any], store: Store, descriptor: Any, removed: Int64s, whole: bool) -> Manifest:

@@ -11,7 +11,6 @@ tar has another name, so that nobody reads it with an earlier index.
 import re
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ import pyarrow.parquet as pq
 
 from maskstream.shards.errors import ShardError
 from maskstream.shards.stores.base import Store
-from maskstream.shards.stores.open import open_store
 
 from .checked_file import SUM, read_checked
 from .columns import FORMAT, FORMAT_KEY
@@ -147,12 +145,11 @@ def tar_stem(name: str) -> str:
 _COLUMNS = [field.name for field in fields(Reject)]
 
 
-def read_rejects(location: str | Path | Store, info: Mapping[str, Any]) -> list[Reject]:
-    """The rejects of the split in a location or store; `info` is its dataset.json.
+def read_rejects(store: Store, info: Mapping[str, Any]) -> list[Reject]:
+    """The rejects of the split in a store; `info` is its dataset.json.
 
     Raises ShardError if its file is missing, differs from its checksum, or does not have the format's columns.
     """
-    store = open_store(location)
     path = f"{store.location}/{info['rejects']}"
     data = read_checked(store, info["rejects"], info["files"])
     with parsing(path):

@@ -23,7 +23,7 @@ from .dataset import (
     FOREIGN,
     VERSIONS,
     list_versions,
-    read_dataset_json,
+    read_description,
     version_name,
 )
 from .manifest import Manifest
@@ -114,7 +114,7 @@ class SplitCheck:
         """
         manifest = Manifest.load(location, cached=cached)
         if not manifest.whole:  # it can be opened; all samples of the parts are checked
-            manifest = Manifest.load(manifest.store, info=manifest.info, cached=cached, whole=True)
+            manifest = Manifest.open(manifest.store, info=manifest.info, cached=cached, whole=True)
         foreign = manifest.info["profile"] == FOREIGN
         manifest = replace(manifest, store=manifest.store.of_split({}, outside=foreign))  # asks for the sizes itself
         return cls(manifest, _rows_of_shards(manifest), manifest.shards())
@@ -233,7 +233,7 @@ def _version_problems(manifest: Manifest) -> Iterator[str]:
     checked = dict(manifest.info["files"])
     for version in sorted(versions):
         try:
-            found = read_dataset_json(store, version)
+            found = read_description(store, version)
             if version == current and found != manifest.info:
                 yield f"{version_name(version)}: differs from {DATASET_JSON}, though it is of the same version"
             for name in found["files"]:

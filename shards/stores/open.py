@@ -8,15 +8,13 @@ from .local import LocalStore
 from .url import is_url
 
 
-def open_store(location: str | Path | Store, cache: BlockCache | None = None) -> Store:
-    """The store of a location; a store itself is returned as it is.
+def open_store(location: str | Path, cache: BlockCache | None = None) -> Store:
+    """Open the store of a location.
 
     cache: keeps what is read of a URL. Raises ValueError for a URL that is not legal, and names the legal ones.
     """
     if not isinstance(location, str | Path):
-        if not hasattr(location, "location"):
-            raise ValueError(f"a split is the path of a folder or a URL, got {location!r}; `mix` takes several splits")
-        return location
+        raise ValueError(f"a split is the path of a folder or a URL, got {location!r}; `mix` takes several splits")
     if str(location).startswith("pipe:"):
         raise ValueError(f"{str(location)!r}: folders and URLs of folders are read, and no output of commands")
     if not is_url(location):

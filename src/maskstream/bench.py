@@ -19,7 +19,7 @@ from .pipelines.stream.row_mix import RowMixOrder
 from .pipelines.stream.row_order import RowOrder
 from .pipelines.stream.stats import WAITS
 from .pipelines.stream.topology import default_threads
-from .shards.format.manifest import Manifest, SplitLocation
+from .shards.format.manifest import Manifest
 
 ROUNDS = 3
 RANKS = 4
@@ -31,7 +31,7 @@ _LABELS = {"wait": "consumer waits for data", "consumer": "consumer is away"}
 
 def measure(
     modality: Modality,
-    location: SplitLocation,
+    manifest: Manifest,
     data: DataConfig[Any],
     *,
     batch_size: int = 8,
@@ -48,10 +48,9 @@ def measure(
     The consumer takes each batch and then waits for `step_s` seconds. Samples made during the start are not counted.
     Raises ValueError if the split is smaller than a batch, ShardError if there is no finished split.
     """
-    manifest = Manifest.load(location)
     have = len(manifest)
     if have < batch_size:
-        raise ValueError(f"{location} has {have} samples, less than a batch of {batch_size}; give a smaller batch size")
+        raise ValueError(f"{manifest} has {have} samples, less than a batch of {batch_size}; give a smaller batch size")
     loader = data.loader(
         manifest, batch_size=batch_size, device=device, workers=workers, threads=threads, steps=RUN_STEPS
     )
@@ -103,7 +102,7 @@ def difference(after: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str,
 
 def sweep(
     modality: Modality,
-    location: SplitLocation,
+    manifest: Manifest,
     data: DataConfig[Any],
     *,
     batch_size: int = 8,
@@ -118,7 +117,6 @@ def sweep(
 
     rounds: how often each setting is measured, in turn, so that the noise of the machine affects all settings alike.
     """
-    manifest = Manifest.load(location)
     tried: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for _ in range(rounds):
         for workers, threads in candidates(cores or default_threads(0)):

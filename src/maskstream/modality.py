@@ -14,7 +14,7 @@ from .pipelines.modalities.data import DataConfig
 from .pipelines.modalities.video.clip import VideoClip, aligned, short_videos
 from .preprocess.encode.encoder import Encoder
 from .shards.config import with_set
-from .shards.format.manifest import Manifest, SplitLocation
+from .shards.format.manifest import Manifest
 from .shards.members.video import VIDEO
 from .shards.named import named, nearest
 
@@ -137,7 +137,7 @@ class Modality:
     encoder: Callable[[], Encoder]
     data: DataConfig[Any]
     masks: tuple[MaskField, ...]
-    figures: Callable[[DataConfig[Any], SplitLocation], Figures[Any]]
+    figures: Callable[[DataConfig[Any], Manifest], Figures[Any]]
     demo: Demo | None = None
     stages: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     suited: Callable[[Manifest, DataConfig[Any]], DataConfig[Any]] = as_it_is
@@ -151,12 +151,10 @@ class Modality:
         """
         return self._set(replace(self.data, **dict(map(self._mask, masks))), settings)
 
-    def shown(
-        self, location: SplitLocation, settings: Sequence[str] = (), masks: Sequence[str] = ()
-    ) -> DataConfig[Any]:
+    def shown(self, manifest: Manifest, settings: Sequence[str] = (), masks: Sequence[str] = ()) -> DataConfig[Any]:
         """The same, as it suits a page about a split; what is set here stays so."""
         chosen = self.chosen(settings, masks)
-        return self._set(self.suited(Manifest.load(location), chosen), settings)
+        return self._set(self.suited(manifest, chosen), settings)
 
     def compared(self, masks: Sequence[str]) -> list[tuple[str, ...]]:
         """The masks by name, each field at most once, in all combinations of those of a field that is named again."""

@@ -24,6 +24,7 @@ from maskstream.shards.format.sample import DatasetInfo, Reject, Sample
 from maskstream.shards.format.verify import verify
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
+from maskstream.shards.stores.open import open_store
 
 from ..preprocess.versions.small_splits import contents
 from ..preprocess.versions.test_dependents import features, store_targets
@@ -79,10 +80,10 @@ class Case:
             take_few(self.train, 2)
         if self.often():
             self.split(self.out / "test", 5, names)
-        if self.often() and not is_split(self.out / "val"):
+        if self.often() and not is_split(open_store(self.out / "val")):
             merge(self.out / "both", [self.train, self.split(self.out / "theirs", 3, names)])
         for name in ("train", "val", "few-2", "test"):
-            if is_split(self.out / name):
+            if is_split(open_store(self.out / name)):
                 if self.often():
                     store_targets(self.out / name, self.out / f"{name}-targets")
                 if self.often():
@@ -110,7 +111,7 @@ class Case:
         """The labels that only these samples have, in any split."""
         found, others = set[str](), set[str]()
         for name in ("train", "test", "theirs"):
-            if is_split(self.out / name):
+            if is_split(open_store(self.out / name)):
                 manifest = Manifest.load(self.out / name, whole=True)
                 names = manifest.info["label_names"]
                 for i, label in enumerate(manifest.label.tolist()):
@@ -137,7 +138,7 @@ class Case:
         if left := holders(self.out, secrets):
             return f"missed {left}"
         for path in sorted(self.out.iterdir()):
-            if is_split(path) and not (report := verify(path)).ok:
+            if is_split(open_store(path)) and not (report := verify(path)).ok:
                 return f"wrong {path.name}: {report.problems[:2]}"
         return "gone"
 

@@ -95,7 +95,12 @@ def shown(split: Path, samples: list[Sample], names: list[str], keys: list[str])
     record = write_shard(split / "t-000000.tar", samples)
     info = DatasetInfo(dataset=names[-1], split="x", modality="image", profile="train", label_names=tuple(names[:-1]))
     finish_split(split, info, [record], [])
-    page = preview(modality_of(split), split, out=split.parent / f"{split.name}.html", samples=N_SAMPLES)
+    page = preview(
+        modality_of(Manifest.load(split)),
+        Manifest.load(split),
+        out=split.parent / f"{split.name}.html",
+        samples=N_SAMPLES,
+    )
     return Skeleton(page.read_text()).bones
 
 

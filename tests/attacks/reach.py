@@ -42,6 +42,7 @@ from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.verify import verify
+from maskstream.shards.stores.local import LocalStore
 
 from ..preprocess.versions.small_splits import written
 from ..web_server import WebServer, serving
@@ -296,7 +297,7 @@ ATTEMPTS: tuple[Attempt, ...] = (
 def lost(world: World, count: int) -> str:
     """What is wrong with a split that was finished: "missed", "wrong", or ""."""
     manifest = Manifest.load(world.out / "train")
-    rejects = read_rejects(world.out / "train", manifest.info)
+    rejects = read_rejects(LocalStore(world.out / "train"), manifest.info)
     if len({*manifest.sources().to_pylist(), *(reject.source for reject in rejects)}) != count:
         return "missed"
     return ""

@@ -20,6 +20,7 @@ from maskstream.preprocess.versions import append, divide, erase, merge, remove,
 from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.format.dataset import is_split
 from maskstream.shards.stores.local_files import LOCK
+from maskstream.shards.stores.open import open_store
 
 from ..preprocess.versions.killed_forks import killed_fork
 from ..preprocess.versions.small_splits import contents, written
@@ -39,7 +40,7 @@ def commands(rng: np.random.Generator, raw: Path) -> list[Command]:
         ("divide", lambda out: divide(out / "train", 0.25, out=out / "val")),
         ("few", lambda out: take_few(out / "train", 2)),
         ("merge", lambda out: merge(out / "both", [out / "train", raw / "other"])),
-        ("targets", lambda out: is_split(out / "t") or store_targets(out / "train", out / "t")),
+        ("targets", lambda out: is_split(open_store(out / "t")) or store_targets(out / "train", out / "t")),
         ("remove", lambda out: remove(out / "train", keys[:2])),
         ("remove one", lambda out: remove(out / "train", keys[1:3])),
         ("erase", lambda out: erase(out / "train", keys[2:], words=True)),

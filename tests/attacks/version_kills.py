@@ -14,6 +14,7 @@ from maskstream.preprocess.versions import append, divide, erase, merge, remove
 from maskstream.shards.format.dataset import is_split, read_dataset_json
 from maskstream.shards.stores.client import make_client
 from maskstream.shards.stores.local_files import LOCK
+from maskstream.shards.stores.open import open_store
 from maskstream.shards.stores.output import Location, within
 
 from ..preprocess.versions.small_splits import written
@@ -32,7 +33,7 @@ def versions(raw: Path, out: Path, where: Where = HERE) -> None:
     place: Location = where.location(out) if where.store != "local" else out
     one, other, both, held = (within(place, name) for name in ("one", "other", "both", "held"))
     for name, split in (("a", one), ("c", other)):
-        if not is_split(str(split)):
+        if not is_split(open_store(str(split))):
             copy(raw / name, split)
     if version(one) == 1:
         append(one, raw / "b")
@@ -77,7 +78,7 @@ def contents(out: Path, where: Where = HERE) -> dict[str, str]:
 def is_finished(out: Path, where: Where = HERE) -> bool:
     """Whether the splits are merged as they are to be."""
     both = str(within(where.location(out) if where.store != "local" else out, "both"))
-    return is_split(both) and version(both) == 2
+    return is_split(open_store(both)) and version(both) == 2
 
 
 def attack(count: int, seed: int, folder: Path, where: Where = HERE) -> Counter[str]:

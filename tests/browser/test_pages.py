@@ -92,13 +92,13 @@ def test_every_modality_is_looked_at() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_preview(browser: Browser, splits: dict[str, Path], tmp_path: Path, name: str) -> None:
-    modality, split = modality_of(splits[name]), splits[name]
-    data = modality.shown(split)
+    modality, split = modality_of(Manifest.load(splits[name])), splits[name]
+    data = modality.shown(Manifest.load(split))
     loader = data.loader(split, batch_size=2, seed=0, device="cpu", rank=0, world_size=1, steps=1)
     batch = next(iter(loader))
     loader.close()
     batch = replace(batch, label=torch.zeros_like(batch.label))
-    text = preview_page(modality.figures(data, split), batch, title=PLANT, facts={PLANT: PLANT})
+    text = preview_page(modality.figures(data, Manifest.load(split)), batch, title=PLANT, facts={PLANT: PLANT})
     url = url_of(write_page(text, tmp_path / "preview.html"))
     labels = [] if name == "trajectory" else [f"label {PLANT} 0"]
     assert browser.faults(url, [*map(short_key, batch.key), *labels]) == []
@@ -108,9 +108,9 @@ def test_a_preview(browser: Browser, splits: dict[str, Path], tmp_path: Path, na
 
 
 def test_a_text_without_spaces_fits_a_phone(browser: Browser, splits: dict[str, Path], tmp_path: Path) -> None:
-    modality, split = modality_of(splits["text"]), splits["text"]
-    data = modality.shown(split)
-    figures = modality.figures(data, split)
+    modality, split = modality_of(Manifest.load(splits["text"])), splits["text"]
+    data = modality.shown(Manifest.load(split))
+    figures = modality.figures(data, Manifest.load(split))
     loader = data.loader(split, batch_size=2, seed=0, device="cpu", rank=0, world_size=1, steps=1)
     batch = next(iter(loader))
     loader.close()
@@ -122,25 +122,33 @@ def test_a_text_without_spaces_fits_a_phone(browser: Browser, splits: dict[str, 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_report(browser: Browser, splits: dict[str, Path], tmp_path: Path, name: str) -> None:
     run = run_of(RECIPES[name], splits[name], tmp_path)
-    page = write_report(modality_of(splits[name]), run, str(splits[name]), clips=2, same_split=True).page
+    page = write_report(modality_of(Manifest.load(splits[name])), run, str(splits[name]), clips=2, same_split=True).page
     assert browser.faults(url_of(page), [f"{PLANT}: {RECIPES[name]}", f"{PLANT} s"]) == []
 
 
 def test_runs_side_by_side(browser: Browser, splits: dict[str, Path], tmp_path: Path) -> None:
     runs = [run_of(RECIPES["image"], splits["image"], tmp_path / name) for name in "ab"]
-    page = compare_runs(modality_of(splits["image"]), runs, str(splits["image"]), clips=2, same_split=True).page
+    page = compare_runs(
+        modality_of(Manifest.load(splits["image"])), runs, str(splits["image"]), clips=2, same_split=True
+    ).page
     assert browser.faults(url_of(page), [PLANT]) == []
 
 
 @pytest.mark.parametrize("name", ["image", "audio"])
 def test_the_gallery_of_chosen_masks(browser: Browser, splits: dict[str, Path], tmp_path: Path, name: str) -> None:
     mask = {"image": "mae", "audio": "audio-mae"}[name]
-    page = own_gallery(modality_of(splits[name]), str(splits[name]), [mask], tmp_path / "own.html", samples=1)
+    page = own_gallery(
+        modality_of(Manifest.load(splits[name])),
+        Manifest.load(str(splits[name])),
+        [mask],
+        tmp_path / "own.html",
+        samples=1,
+    )
     assert browser.faults(url_of(page), [PLANT]) == []
 
 
 def test_the_flow_of_a_split(browser: Browser, splits: dict[str, Path], tmp_path: Path) -> None:
-    data = MODALITIES["video"].shown(splits["video"])
+    data = MODALITIES["video"].shown(Manifest.load(splits["video"]))
     page = flow_page(str(splits["video"]), data, out=tmp_path / "flow.html", samples=1)
     assert browser.faults(url_of(page)) == []
     with browser.opened(url_of(page)) as opened:
@@ -203,7 +211,9 @@ def test_rollouts(browser: Browser, splits: dict[str, Path], tmp_path: Path) -> 
 def test_generated_pictures(browser: Browser, splits: dict[str, Path], tmp_path: Path) -> None:
     run = run_of("mage-tiny", splits["image"], tmp_path)
     split = str(splits["image"])
-    page = write_generated(MODALITIES["image"], run, split, None, count=4, rounds=2, temperature=None, seed=0)
+    page = write_generated(
+        MODALITIES["image"], run, Manifest.load(split), None, count=4, rounds=2, temperature=None, seed=0
+    )
     assert browser.faults(url_of(page), [PLANT]) == []
 
 

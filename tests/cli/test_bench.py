@@ -9,6 +9,7 @@ from maskstream.modalities import MODALITIES, modality_of
 from maskstream.pipelines import VideoClip, masks
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.stats import WAITS
+from maskstream.shards.format.manifest import Manifest
 
 from ..pipelines.every_modality import write_split
 
@@ -60,7 +61,9 @@ def kind(request, tmp_path_factory):
 
 def test_every_modality_is_measured_in_its_own_stages_and_they_add_up(kind):
     name, folder, settings = kind
-    result = measure(modality_of(folder), folder, for_s=60, samples=6, threads=1, data=settings, **FEW)
+    result = measure(
+        modality_of(Manifest.load(folder)), Manifest.load(folder), for_s=60, samples=6, threads=1, data=settings, **FEW
+    )
     assert (result["modality"], result["unit"]) == (name, UNITS[name])
     assert 6 <= result["samples"] < 10
     stages = result["stages"]
@@ -82,14 +85,24 @@ def test_bytes_are_those_of_the_samples(kind):
     for _ in loader:
         pass
     stats = loader.stats()
-    result = measure(modality_of(folder), folder, for_s=60, samples=2 * len(loader), threads=1, data=settings, **FEW)
+    result = measure(
+        modality_of(Manifest.load(folder)),
+        Manifest.load(folder),
+        for_s=60,
+        samples=2 * len(loader),
+        threads=1,
+        data=settings,
+        **FEW,
+    )
     assert result["kb_per_sample"] == pytest.approx(stats["read_bytes"] / stats["samples"] / 1e3, rel=0.5)
 
 
 def test_what_is_printed_names_the_unit_and_ends_with_what_limits(kind):
     name, folder, settings = kind
     console = Console(record=True, width=100)
-    result = measure(modality_of(folder), folder, for_s=60, samples=2, threads=1, data=settings, **FEW)
+    result = measure(
+        modality_of(Manifest.load(folder)), Manifest.load(folder), for_s=60, samples=2, threads=1, data=settings, **FEW
+    )
     show(MODALITIES[name], result, console)
     text = console.export_text()
     assert f"{result['samples_per_s']:.1f} {UNITS[name]}/s" in text
@@ -100,7 +113,7 @@ def test_what_is_printed_names_the_unit_and_ends_with_what_limits(kind):
 def test_a_split_of_less_than_a_batch_is_refused(kind):
     _, folder, settings = kind
     with pytest.raises(ValueError, match="has 15 samples, less than a batch of 16; give a smaller batch size"):
-        measure(modality_of(folder), folder, for_s=1, data=settings, batch_size=16)
+        measure(modality_of(Manifest.load(folder)), Manifest.load(folder), for_s=1, data=settings, batch_size=16)
 
 
 def test_the_difference_of_two_states_is_what_happened_between():
@@ -119,7 +132,9 @@ def test_a_sweep_tries_the_default_too_and_puts_the_fastest_first(split):
     assert all(workers <= cores and threads >= 1 for cores in range(1, 70) for workers, threads in candidates(cores))
     clip = VideoClip(frames=4, stride=4, size=32)
     settings = VideoData(clip=clip, patch=8, mask=masks.Tube(ratio=0.75))
-    result = sweep(modality_of(split), split, for_s=0.02, cores=1, rounds=2, data=settings, **FEW)
+    result = sweep(
+        modality_of(Manifest.load(split)), Manifest.load(split), for_s=0.02, cores=1, rounds=2, data=settings, **FEW
+    )
     rows = result["tried"]
     assert result["unit"] == "clips"
     assert result["best"] == rows[0]
@@ -129,7 +144,7 @@ def test_a_sweep_tries_the_default_too_and_puts_the_fastest_first(split):
     assert all(row["samples_per_s"] == pytest.approx(np.median(row["rounds"]), abs=0.01) for row in rows)
     assert all(len(row["rounds"]) == 2 for row in rows)
     console = Console(record=True, width=100)
-    show(modality_of(split), result, console)
+    show(modality_of(Manifest.load(split)), result, console)
     best = result["best"]
     assert f"Fastest here: workers={best['workers']}, threads={best['threads']}." in console.export_text()
 
@@ -137,5 +152,14 @@ def test_a_sweep_tries_the_default_too_and_puts_the_fastest_first(split):
 def test_a_consumer_that_takes_its_time_is_waited_for(split):
     clip = VideoClip(frames=4, stride=4, size=32)
     settings = VideoData(clip=clip, patch=8)
-    result = measure(modality_of(split), split, for_s=60, samples=6, threads=2, step_s=0.05, data=settings, **FEW)
+    result = measure(
+        modality_of(Manifest.load(split)),
+        Manifest.load(split),
+        for_s=60,
+        samples=6,
+        threads=2,
+        step_s=0.05,
+        data=settings,
+        **FEW,
+    )
     assert result["stages"]["consumer"]["wall_ms"] >= 16

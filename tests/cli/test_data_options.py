@@ -12,6 +12,7 @@ from maskstream.modality import NO_MASK
 from maskstream.pipelines import AudioClip, VideoClip, masks
 from maskstream.shards.config import with_set
 from maskstream.shards.errors import ShardError
+from maskstream.shards.format.manifest import Manifest
 
 from ..pipelines.every_modality import write_split
 
@@ -42,7 +43,7 @@ def test_masks_by_default(name):
 @pytest.mark.parametrize("name", ["audio", "mesh", "points", "text"])
 def test_exactly_the_names_that_are_legal_are_drawn_by_the_loader(name, tmp_path):
     folder, modality = write_split(name, tmp_path), MODALITIES[name]
-    assert modality_of(folder) is modality
+    assert modality_of(Manifest.load(folder)) is modality
     (where,) = modality.masks
     legal = where.legal()
     for mask in masks.MASKS:
@@ -89,12 +90,14 @@ def test_settings_are_those_of_the_data_config():
 
 def test_what_a_page_changes_is_not_what_was_set(tmp_path):
     folder, video = write_split("video", tmp_path / "video"), MODALITIES["video"]
-    assert video.shown(folder, masks=["tube"]).flow == "dis"
-    assert video.shown(folder, ["flow=none"], ["tube"]).flow == "none"
+    assert video.shown(Manifest.load(folder), masks=["tube"]).flow == "dis"
+    assert video.shown(Manifest.load(folder), ["flow=none"], ["tube"]).flow == "none"
     folder, audio = write_split("audio", tmp_path / "audio"), MODALITIES["audio"]
-    assert audio.shown(folder).clip.seconds < AudioClip().seconds
-    assert audio.shown(folder, ["patch=[8, 16]"]).grids["audio"].patch == (8, 16)
-    assert audio.shown(folder, [f"clip.seconds={AudioClip().seconds}"]).clip.seconds == AudioClip().seconds
+    assert audio.shown(Manifest.load(folder)).clip.seconds < AudioClip().seconds
+    assert audio.shown(Manifest.load(folder), ["patch=[8, 16]"]).grids["audio"].patch == (8, 16)
+    assert (
+        audio.shown(Manifest.load(folder), [f"clip.seconds={AudioClip().seconds}"]).clip.seconds == AudioClip().seconds
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,11 +131,12 @@ def test_every_field_of_the_help_can_be_set():
             assert with_set(modality.data, [f"{path}={value}"]) == modality.data
 
 
-def test_a_folder_without_a_split_and_a_modality_without_a_loader_are_refused(tmp_path, monkeypatch):
+def test_a_folder_without_a_split_and_a_modality_without_a_loader_are_refused(tmp_path):
     with pytest.raises(ShardError, match="it is no finished split"):
-        modality_of(tmp_path)
-    monkeypatch.setattr("maskstream.modalities.read_info", lambda folder: {"modality": "smells"})
+        Manifest.load(tmp_path)
+    pictures = Manifest.load(write_split("image", tmp_path))
+    smells = replace(pictures, info=pictures.info | {"modality": "smells"})
     with pytest.raises(
         ShardError, match="holds smells shards, which have no loader; legal are video, audio, audiovisual"
     ):
-        modality_of(tmp_path)
+        modality_of(smells)

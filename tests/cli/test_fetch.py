@@ -51,6 +51,6 @@ def test_what_does_not_fit_and_what_is_local_is_refused(
         with pytest.raises(ValueError, match="more than a cache of 1 GB holds; raise --cache-gb, or choose lanes"):
             run("fetch", url, "--cache", tmp_path, "--cache-gb", 1, "--lanes", 1)
     with pytest.raises(ValueError, match="is local; leave it out"):
-        run("fetch", tmp_path, "--cache", tmp_path)
+        run("fetch", write_split("image", tmp_path / "local"), "--cache", tmp_path / "cache")
     with pytest.raises(ValueError, match="lane 3 of 2 lanes"):
         run("fetch", url, "--cache", tmp_path, "--lanes", 2, "--lane", 3)

@@ -5,6 +5,7 @@ from typer.testing import CliRunner
 
 from maskstream.cli import app
 from maskstream.modalities import modality_of
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train import train
 
 from ..pipelines.every_modality import write_split
@@ -23,7 +24,7 @@ def place(tmp_path_factory):
 
 def written(place, *options):
     run, split = place
-    paper = "bert" if modality_of(split).name == "text" else "mage"
+    paper = "bert" if modality_of(Manifest.load(split)).name == "text" else "mage"
     return CliRunner().invoke(app, ["paper", paper, str(run), "--data", str(split), *options])
 
 

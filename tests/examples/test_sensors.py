@@ -16,6 +16,7 @@ from examples.sensors.page import SENSORS
 from maskstream.pages.preview import preview
 from maskstream.pipelines.masks import Random
 from maskstream.shards.format.dataset import finish_split
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 
@@ -79,7 +80,7 @@ def test_its_model_and_its_pages_take_its_batches(kind: tuple[Modality, Path], t
     model = recipe.build()
     assert model.loss(batch).loss().isfinite()
     assert model.reconstructed(batch).values.shape == batch.values.shape
-    page = preview(SENSORS, kind[1], out=tmp_path / "page.html", samples=2)
+    page = preview(SENSORS, Manifest.load(kind[1]), out=tmp_path / "page.html", samples=2)
     assert page.read_text().count("<article") == 2
 
 

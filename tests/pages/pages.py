@@ -13,18 +13,19 @@ from maskstream.pages.gallery import Media
 from maskstream.pages.preview import preview as preview_of
 from maskstream.pages.preview import preview_page
 from maskstream.pages.report.report import write_report as report_of
+from maskstream.shards.format.manifest import Manifest
 
 VOID = {"meta", "link", "img", "input", "br", "path"}
 
 
 def preview(folder, data=None, **settings):
     """The preview of a split, whatever it holds."""
-    return preview_of(modality_of(folder), folder, data, **settings)
+    return preview_of(modality_of(Manifest.load(folder)), Manifest.load(folder), data, **settings)
 
 
 def write_report(run, data, out=None, **settings):
     """The page of a run's report, of whatever modality its split is, also of that which it was trained on."""
-    return report_of(modality_of(data), run, data, out, **{"same_split": True, **settings}).page
+    return report_of(modality_of(Manifest.load(data)), run, data, out, **{"same_split": True, **settings}).page
 
 
 def video_page(batch, grid, *, title, facts, label_names=()):

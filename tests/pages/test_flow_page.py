@@ -14,6 +14,7 @@ from maskstream.pipelines import VideoClip, VideoData
 from maskstream.pipelines.flow import Codec, Dis, Raft
 from maskstream.pipelines.flow.source import confidence
 from maskstream.pipelines.masks import MotionGuided, Tube
+from maskstream.shards.format.manifest import Manifest
 
 from .pages import complete_in_itself
 
@@ -30,7 +31,7 @@ def test_the_page_has_every_source_that_can_serve(split, tmp_path):
     assert "RAFT has no weights" in page.text
     assert page.text.count("Cells with a vector") == 6
     assert page.text.count("Scene cuts") == 6
-    shown = preview(MODALITIES["video"], split, DATA, out=tmp_path / "preview.html", samples=1)
+    shown = preview(MODALITIES["video"], Manifest.load(split), DATA, out=tmp_path / "preview.html", samples=1)
     assert '<a href="flow.html">flow.html</a>' in shown.read_text()
     assert flow_link(tmp_path / "flow.html", str(tmp_path / "other")) == {}
     assert flow_link(tmp_path / "none.html", str(split)) == {}

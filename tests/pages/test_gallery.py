@@ -20,6 +20,7 @@ from maskstream.pages.gallery.scheme import CardText, count_facts, sheet, token_
 from maskstream.pages.gallery.solids import box_edges, fitted, seen_from, surface_points, unique_edges
 from maskstream.pages.gallery.text import cut, cut_pieces
 from maskstream.pipelines import masks
+from maskstream.shards.format.manifest import Manifest
 
 from ..doc_tool import doc_tool
 from ..pipelines.every_modality import write_split
@@ -233,16 +234,20 @@ def test_the_command_shows_a_clip_of_a_split(split, tmp_path, monkeypatch, capsy
 def test_chosen_masks_are_drawn_on_samples_of_a_split_beside_those_of_papers(kind, chosen, settings, others, tmp_path):
     split = write_split(kind, tmp_path)
     modality = MODALITIES[kind]
-    page = own_gallery(modality, split, chosen, tmp_path / "own.html", settings=settings, samples=3, seed=1).read_text()
+    page = own_gallery(
+        modality, Manifest.load(split), chosen, tmp_path / "own.html", settings=settings, samples=3, seed=1
+    ).read_text()
     complete_in_itself(page.replace("<wbr>", ""))
     asked, papers = page.rsplit(">Masks of papers", 1)
     for name in (one.rpartition("=")[2] for one in chosen):
         assert asked.count(f"name: {name}<") == 3
         assert f"name: {name}<" not in papers
     assert f"name: {others}<" in papers
-    batch = next(iter(modality.shown(split, settings, chosen[:1]).loader(split, batch_size=3, seed=1, steps=10)))
+    batch = next(
+        iter(modality.shown(Manifest.load(split), settings, chosen[:1]).loader(split, batch_size=3, seed=1, steps=10))
+    )
     visible = getattr(batch, modality.field_of(chosen[0]).name)
     assert all(key in asked for key in batch.key)
     assert f"{visible.visible.shape[1]:,} <span>of {visible.grid.size:,}</span>" in asked
     with pytest.raises(ValueError, match="is not a mask"):
-        own_gallery(modality, split, ["nothing"], tmp_path / "no.html")
+        own_gallery(modality, Manifest.load(split), ["nothing"], tmp_path / "no.html")

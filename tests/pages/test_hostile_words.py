@@ -41,7 +41,7 @@ def test_names_are_text_on_every_page(words: str, tmp_path: Path) -> None:
     finish_split(split, info, [write_shard(split / "t-000000.tar", samples)], [])
     train("mae-tiny", split, run, steps=2, device="cpu", threads=1, progress=False, set=CUTS, seed=3)
     metrics = {one.step: one for one in read_metrics(run)}
-    modality = modality_of(split)
+    modality = modality_of(Manifest.load(split))
     pages = [
         write_replay(modality, run, [replay(run, 1)], metrics, tmp_path / "replay.html"),
         write_report(run, split, tmp_path / "report.html"),

@@ -17,6 +17,7 @@ from maskstream.modalities.native import NATIVE
 from maskstream.pages.figures.packed import ACROSS, CELL_PX, EMPTY, PackedFigures, _colour, _frames, _montage
 from maskstream.pipelines import masks, packed_loader
 from maskstream.pipelines.augment import Native
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train import named_recipe, train
 from maskstream.train.core.recipe import check_modality
 
@@ -154,9 +155,9 @@ def test_a_run_is_reported_evaluated_and_probed(split, run, tmp_path):
 def test_ways_to_load_are_of_known_modalities(split):
     for way in WAYS.values():
         assert set(way.of)
-    assert modality_of(split).name == "image"
-    assert modality_of(split, "native").name == "native"
-    assert modality_of(split, data=WAYS["native"].data).name == "native"
+    assert modality_of(Manifest.load(split)).name == "image"
+    assert modality_of(Manifest.load(split), "native").name == "native"
+    assert modality_of(Manifest.load(split), data=WAYS["native"].data).name == "native"
 
 
 def test_the_same_recipe_trains_on_clips(tmp_path):
@@ -171,7 +172,7 @@ def test_the_same_recipe_trains_on_clips(tmp_path):
     assert re.search(r"\d x \d+ x \d+, \d+ visible", page.read_text())
     recipe = named_recipe("native-tiny")
     with pytest.raises(ValueError, match=r"is for image or image-text or video or audio, but .* holds text"):
-        check_modality(recipe, write_split("text", tmp_path / "texts"))
+        check_modality(recipe, Manifest.load(write_split("text", tmp_path / "texts")))
 
 
 def test_masks_by_name_are_those_of_pictures_and_of_clips():

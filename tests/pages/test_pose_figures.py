@@ -11,6 +11,7 @@ from maskstream.pages.figures.pose import ACROSS, skeletons
 from maskstream.pages.report.drawn import make_sections
 from maskstream.pipelines import PoseClip, masks
 from maskstream.pipelines.modalities.pose.data import PoseData
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.h36m import bones
 from maskstream.train.papers.mpm.evaluate import evaluate
 from maskstream.train.papers.mpm.model import PoseModelConfig
@@ -75,7 +76,9 @@ def test_what_a_model_made_is_drawn_over_the_truth_at_its_scale(flat):
 def test_a_report_shows_lifted_and_completed_poses(tmp_path):
     split = write_split("pose", tmp_path)
     model = SMALL.build(DATA.grids).eval()
-    sections = make_sections(evaluate(model, DATA, split, 3).examples, figures(DATA, split), ())
+    sections = make_sections(
+        evaluate(model, DATA, Manifest.load(split), 3).examples, figures(DATA, Manifest.load(split)), ()
+    )
     assert [(section.title, len(section.cards)) for section in sections] == [
         ("Lifted poses", 3),
         ("Completed poses", 3),
@@ -85,10 +88,10 @@ def test_a_report_shows_lifted_and_completed_poses(tmp_path):
     assert [figure.title.rpartition(": ")[2] for figure in completed] == ["seen", "made", "seen", "made"]
     lift = replace(SMALL, task="lift").build(DATA.grids).eval()
     plain = replace(DATA, mask=None)
-    assert [one.title for one in evaluate(lift, plain, split, 2).examples] == ["Lifted poses"]
+    assert [one.title for one in evaluate(lift, plain, Manifest.load(split), 2).examples] == ["Lifted poses"]
 
 
 def test_a_preview_has_clips_no_longer_than_most_motions(tmp_path):
     split = write_split("pose", tmp_path)
-    assert POSE.shown(split).clip.frames == (20 + 3 * 7) // 2
-    assert POSE.shown(split, ["clip.frames=243"]).clip.frames == 243
+    assert POSE.shown(Manifest.load(split)).clip.frames == (20 + 3 * 7) // 2
+    assert POSE.shown(Manifest.load(split), ["clip.frames=243"]).clip.frames == 243

@@ -15,6 +15,7 @@ from maskstream.pages.page import render, write_page
 from maskstream.pipelines import VideoClip, masks
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.errors import ShardError
+from maskstream.shards.format.manifest import Manifest
 
 from ..pipelines.every_modality import write_split
 from ..pipelines.small_media import SAMPLES
@@ -51,7 +52,7 @@ PICTURES = {
 def kind(request, tmp_path_factory):
     """A modality, the folder of its split, and settings of its loader that cost little."""
     folder = write_split(request.param, tmp_path_factory.mktemp(request.param))
-    return request.param, folder, MODALITIES[request.param].shown(folder, *SMALL[request.param])
+    return request.param, folder, MODALITIES[request.param].shown(Manifest.load(folder), *SMALL[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +186,7 @@ def test_without_a_mask_the_page_says_so(kind, tmp_path):
 
 def test_masks_by_default_are_those_of_the_modality(kind, tmp_path):
     name, folder, _ = kind
-    rest = MODALITIES[name].shown(folder, SMALL[name][0])
+    rest = MODALITIES[name].shown(Manifest.load(folder), SMALL[name][0])
     text = Page(preview(folder, out=tmp_path / "a.html", samples=1, data=rest).read_text(encoding="utf-8")).text
     for where in MODALITIES[name].masks:
         assert repr(getattr(MODALITIES[name].data, where.name)) in text

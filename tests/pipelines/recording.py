@@ -37,7 +37,7 @@ def recorded(folder: Path, modality: str) -> tuple[Split, RecordingStore]:
     """The split in a folder, and the store that it is read through."""
     store = RecordingStore(folder)
     opened = Split.open(folder, modality, device="cpu", seed=4)
-    return replace(opened, manifest=Manifest.load(store)), store
+    return replace(opened, manifest=Manifest.open(store)), store
 
 
 def lies_within(read: Range, announced: Iterable[Range]) -> bool:

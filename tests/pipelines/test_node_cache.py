@@ -95,14 +95,14 @@ def test_shards_that_fit_are_fetched_whole_behind_the_loader(
 ) -> None:
     _, url, _ = kind
     cache = BlockCache(tmp_path, 1 << 28)
-    manifest = Manifest.load(open_store(url, cache))
+    manifest = Manifest.open(open_store(url, cache))
     with caplog.at_level(logging.INFO):
         filling = filled(manifest, cache, lanes=1, rank=0, world_size=1)
     assert filling is not None
     assert filling.done.wait(WAIT_S)
     assert "so whole shards are fetched" in caplog.text
     server.requests.clear()
-    again = Manifest.load(open_store(url, BlockCache(tmp_path, 1 << 28)))
+    again = Manifest.open(open_store(url, BlockCache(tmp_path, 1 << 28)))
     for name in manifest.shard_names:
         assert len(again.store.read(name, 0, again.store.size(name))) == manifest.store.size(name)
     assert asked(server) == []
@@ -112,7 +112,7 @@ def test_shards_that_do_not_fit_are_not(
     kind: tuple[Modality, str, Path], tmp_path: Path, by_ranges: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = BlockCache(tmp_path, 1 << 28)
-    manifest = Manifest.load(open_store(kind[1], cache))
+    manifest = Manifest.open(open_store(kind[1], cache))
     with caplog.at_level(logging.INFO):
         assert filled(manifest, cache, lanes=1, rank=0, world_size=1) is None
     assert "so only what is read is kept" in caplog.text
@@ -122,7 +122,7 @@ def test_one_process_of_a_node_fills(
     kind: tuple[Modality, str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = BlockCache(tmp_path, 1 << 28)
-    manifest = Manifest.load(open_store(kind[1], cache))
+    manifest = Manifest.open(open_store(kind[1], cache))
     monkeypatch.setenv("LOCAL_RANK", "1")
     with caplog.at_level(logging.INFO):
         assert filled(manifest, cache, lanes=1, rank=1, world_size=2) is None
@@ -130,7 +130,7 @@ def test_one_process_of_a_node_fills(
 
 
 def test_filling_at_once_tells_all_bytes(kind: tuple[Modality, str, Path], tmp_path: Path) -> None:
-    manifest, told = Manifest.load(open_store(kind[1], BlockCache(tmp_path, 1 << 28))), list[int]()
+    manifest, told = Manifest.open(open_store(kind[1], BlockCache(tmp_path, 1 << 28))), list[int]()
     fill(manifest.store, manifest.shard_names, told.append)
     assert sum(told) == sum(map(manifest.store.size, manifest.shard_names))
 
@@ -138,7 +138,7 @@ def test_filling_at_once_tells_all_bytes(kind: tuple[Modality, str, Path], tmp_p
 def test_an_error_ends_the_filling_with_a_warning(
     kind: tuple[Modality, str, Path], server: WebServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    manifest = Manifest.load(open_store(kind[1], BlockCache(tmp_path, 1 << 28)))
+    manifest = Manifest.open(open_store(kind[1], BlockCache(tmp_path, 1 << 28)))
     server.answer = lambda request, body: 404 if request.name.endswith(".tar") else body
     try:
         filling = CacheFilling(manifest.store, manifest.shard_names)
@@ -177,7 +177,7 @@ def test_the_shards_of_all_lanes_are_all_shards(kind: tuple[Modality, str, Path]
 
 def test_a_cache_of_a_local_folder_is_refused(kind: tuple[Modality, str, Path], tmp_path: Path) -> None:
     modality, url, folder = kind
-    with pytest.raises(ValueError, match=r"keeps what is read of a URL, and .* is local; leave it out"):
+    with pytest.raises(ValueError, match=r"caches data at URLs, and .* is local; leave it out"):
         rows(modality, folder, cache=tmp_path)
     with pytest.raises(ValueError, match="a cache of 100000 bytes; legal are"):
         rows(modality, url, cache=tmp_path, cache_gb=0.0001)

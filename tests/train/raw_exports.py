@@ -270,7 +270,7 @@ def measure(families: Mapping[str, Family], folder: Path, count: int, seed: int)
 def list_scores(tuned: Path, split: Path) -> dict[str, torch.Tensor]:
     """The scores of a classifier's run by the keys of a split."""
     model: Any = load_model(tuned / "model.safetensors")
-    config = from_middle(without_augmentation(run_recipe(tuned).data, split))
+    config = from_middle(without_augmentation(run_recipe(tuned).data, Manifest.load(split)))
     scores = {}
     with (
         torch.no_grad(),

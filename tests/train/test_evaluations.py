@@ -15,6 +15,7 @@ from maskstream.cli.measured import held_out
 from maskstream.modalities import modality_of
 from maskstream.pages.report.drawn import make_sections
 from maskstream.shards.errors import ShardError
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train import RECIPES, named_recipe, save_model, train
 from maskstream.train.evaluations import EVALUATIONS, KEPT, evaluate_model, evaluate_run, kept_evaluations
 from maskstream.train.recipes import chosen_recipe
@@ -61,7 +62,7 @@ def test_no_evaluator_returns_words_for_a_number(name, splits):
     split = splits(recipe.data.modality)
     torch.manual_seed(0)
     try:
-        found = evaluate_model(recipe, recipe.build().eval(), split, 2)
+        found = evaluate_model(recipe, recipe.build().eval(), Manifest.load(split), 2)
     except ValueError as error:
         assert "label" in str(error) or "box" in str(error), error
         pytest.skip(f"the small split has not what it needs: {error}")
@@ -72,7 +73,11 @@ def test_no_evaluator_returns_words_for_a_number(name, splits):
     about = {"recipe": name, "step": 0, "weights": "0" * 32, "release": "1", "commit": "", "data": data}
     saved = json.loads(json.dumps({"format": 1, "evaluations": [about | found.to_dict()]}))
     SCHEMA.validate(saved)
-    sections = make_sections(found.examples, modality_of(split, data=recipe.data).figures(recipe.data, split), ())
+    sections = make_sections(
+        found.examples,
+        modality_of(Manifest.load(split), data=recipe.data).figures(recipe.data, Manifest.load(split)),
+        (),
+    )
     assert all(section.cards and section.title for section in sections)
 
 

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any, Protocol, Unpack, runtime_checkable
 
 from maskstream.pipelines.modalities.mixture import DataMixture, OpenMixture, RunData, manifests_of
-from maskstream.pipelines.modalities.split import StoreOptions, block_cache, manifest_of_state, open_manifest
+from maskstream.pipelines.modalities.split import StoreOptions, check_cache, manifest_of_state, open_manifest
 from maskstream.pipelines.stream.loader import DATASET_VERSION
 from maskstream.shards.checksummed import read_checksummed
 from maskstream.shards.config import Json
 from maskstream.shards.errors import ResumeError
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.tokenizer import has_tokenizer, tokenizer_facts
-from maskstream.shards.stores.url import is_url
 
 from .checkpoint import STATE, list_checkpoints
 from .recipe import Recipe, check_modality
@@ -66,17 +65,16 @@ def open_data(
             "new run (--no-resume, or another folder)"
         )
     if not isinstance(data, DataMixture):
-        return _opened(recipe, data, position, asked, storing)
+        split = _opened(recipe, data, position, asked, storing)
+        check_cache(storing.get("cache"), [split])
+        return split
     if asked is not None:
         raise ValueError(f"data_version={asked} is of one split, and here are several; give it in the mixture's file")
     states = [dict(part) for part in parts or [{}] * len(data.sources)]
-    folder, gb = storing.get("cache"), storing.get("cache_gb", 0.0)
-    if folder is not None and not any(is_url(source.data) for source in data.sources):
-        block_cache(data.sources[0].data, folder, gb)  # which says what is wrong
     manifests = [
-        _opened(recipe, one.data, own, one.data_version, storing if is_url(one.data) else {})
-        for one, own in zip(data.sources, states, strict=True)
+        _opened(recipe, one.data, own, one.data_version, storing) for one, own in zip(data.sources, states, strict=True)
     ]
+    check_cache(storing.get("cache"), manifests)
     return OpenMixture(mixture=data, manifests=tuple(manifests))
 
 

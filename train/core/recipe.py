@@ -17,7 +17,7 @@ from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.run_length import Counted, run_steps
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.config import NOT_IDENTITY, Config
-from maskstream.shards.format.manifest import Manifest, SplitLocation, read_info
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.tokenizer import tokenizer_facts
 
 from .model import Model, ModelConfig
@@ -155,9 +155,9 @@ class Recipe(Config, Generic[BatchT]):
         return -(-batches // self.accumulate)
 
 
-def check_modality(recipe: Recipe[Any], data: SplitLocation) -> None:
-    """Raises ValueError if the split at `data` is of another modality than the recipe, ShardError if it is no split."""
-    found, taken = read_info(data)["modality"], recipe.data.modalities or (recipe.data.modality,)
+def check_modality(recipe: Recipe[Any], data: Manifest) -> None:
+    """Raises ValueError if a split is of another modality than the recipe."""
+    found, taken = data.info["modality"], recipe.data.modalities or (recipe.data.modality,)
     if found not in taken:
         raise ValueError(
             f"the recipe {recipe.name!r} is for {' or '.join(taken)}, but {data} holds {found}; `maskstream recipes` "

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any, Protocol, Self
 
 import torch
@@ -18,7 +17,8 @@ from torch import Tensor
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.config.base import Json
-from maskstream.shards.format.manifest import Manifest, SplitLocation, read_info
+from maskstream.shards.format.dataset import store_beside
+from maskstream.shards.format.manifest import Manifest
 
 NORMALISED = (
     "The model predicts a token normalised, without its mean and contrast; to draw it, each prediction got the mean "
@@ -174,7 +174,7 @@ class Evaluate(Protocol):
     The samples are the same at each call. config: the recipe's data config.
     """
 
-    def __call__(self, model: Any, config: Any, data: SplitLocation, shown: int) -> Evaluation: ...
+    def __call__(self, model: Any, config: Any, data: Manifest, shown: int) -> Evaluation: ...
 
 
 class Drawn(Protocol):
@@ -188,7 +188,7 @@ class Drawn(Protocol):
         self,
         model: Any,
         config: Any,
-        data: SplitLocation,
+        data: Manifest,
         *,
         count: int,
         rounds: int,
@@ -199,7 +199,7 @@ class Drawn(Protocol):
 
 def read_batches(
     config: DataConfig[BatchT],
-    data: SplitLocation,
+    data: Manifest,
     *,
     size: int,
     samples: int,
@@ -219,28 +219,26 @@ def read_batches(
     loader.close()
 
 
-def read_shuffled(config: DataConfig[BatchT], data: SplitLocation, *, most: int, size: int) -> Iterator[BatchT]:
+def read_shuffled(config: DataConfig[BatchT], data: Manifest, *, most: int, size: int) -> Iterator[BatchT]:
     """Whole batches of up to `most` shuffled samples of a split, of `size` samples or of all that it has."""
-    n = min(len(Manifest.load(data)), most)
+    n = min(len(data), most)
     size = min(n, size)
     return read_batches(config, data, size=size, samples=n // size * size, shuffle=True)
 
 
-def read_first(config: DataConfig[BatchT], data: SplitLocation, shown: int) -> BatchT:
+def read_first(config: DataConfig[BatchT], data: Manifest, shown: int) -> BatchT:
     """One batch of up to `shown` shuffled samples."""
     return next(read_shuffled(config, data, most=shown, size=shown))
 
 
-def trained_on(data: SplitLocation) -> SplitLocation:
+def trained_on(data: Manifest) -> Manifest:
     """The split of which baselines may know what a model was trained on: `train` beside `data`, with its labels.
 
     Where there is none, or it has other classes, it is `data` itself, whose own counts and means are harder to beat.
     """
-    beside = Path(str(data)).parent / "train"
-    if not (beside / "dataset.json").is_file():
-        return data
-    with suppress(ValueError):
-        return Manifest.load(beside).with_labels(read_info(data)["label_names"])
+    if (train := store_beside(data.store, "train")) is not None:
+        with suppress(ValueError):
+            return Manifest.open(train).with_labels(data.label_names)
     return data
 
 

@@ -39,7 +39,7 @@ from maskstream.pipelines.modalities.points.read import PointAugment
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.pipelines.stream.batch import Batch
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.named import first_few
 from maskstream.train.core.data import told_label_names
 from maskstream.train.core.process import seeded
@@ -101,7 +101,7 @@ def no_masks(config: DataConfig[Any]) -> dict[str, None]:
     return {f.name: None for f in fields(config) if isinstance(getattr(config, f.name), Mask)}
 
 
-def without_augmentation(config: DataConfig[Any], train: SplitLocation) -> DataConfig[Any]:
+def without_augmentation(config: DataConfig[Any], train: Manifest) -> DataConfig[Any]:
     """The config without augmentation and masks; sounds are normalised by the statistics of the split `train`."""
     own = {f.name for f in fields(config)}
     changed: Any = {name: value for name, value in AUGMENTATIONS.items() if name in own}
@@ -129,12 +129,11 @@ def from_middle(config: DataConfig[Any]) -> DataConfig[Any]:
     return replace(config, **changed)
 
 
-def has_label_lists(data: SplitLocation) -> bool:
+def has_label_lists(data: Manifest) -> bool:
     """Whether the samples of a split have lists of classes (`labels` in their json) instead of one label each."""
-    manifest = Manifest.load(data)
-    if JSON not in manifest.components or not len(manifest):
+    if JSON not in data.components or not len(data):
         return False
-    (found,) = manifest.store.read_many([manifest.member(0, JSON)])
+    (found,) = data.store.read_many([data.member(0, JSON)])
     return isinstance(json.loads(found).get(LABELS), list)
 
 
@@ -168,7 +167,7 @@ def match_labels_of_run(split: Manifest, run: Path) -> Manifest:
 
 
 def labelled_batches(
-    config: DataConfig[Any], data: SplitLocation, *, size: int, samples: int, several: bool, seed: int = 0
+    config: DataConfig[Any], data: Manifest, *, size: int, samples: int, several: bool, seed: int = 0
 ) -> Iterator[tuple[Batch, Tensor, Tensor]]:
     """Batches of `size` samples of a split, of a packed row each where rows are packed, with the rows that count int64
     (R,) and their labels; up to `samples` samples in all.
@@ -177,7 +176,7 @@ def labelled_batches(
     the field `labels`. Samples without a label do not count. seed: of crops and beginnings that are drawn.
     """
     chosen: Any = {"fields": (LABELS,)} if several else {}
-    whole = len(Manifest.load(data)) <= samples
+    whole = len(data) <= samples
     size = 1 if isinstance(config, PackedData) else size
     options: Any = {"batch_size": size, "shuffle": not whole, "seed": seed, "device": "cpu", "rank": 0, "world_size": 1}
     loader = replace(config.whole(), **chosen).loader(data, **options)

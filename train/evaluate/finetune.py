@@ -13,9 +13,8 @@ spectrograms, not after it, but with `--set model.norm=mean`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
@@ -29,12 +28,10 @@ from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.shards.config import with_set
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
-from maskstream.train.core.recipe import Recipe, check_modality
-from maskstream.train.core.run_folder import run_recipe
+from maskstream.train.core.recipe import Recipe
 from maskstream.train.nn.masked_autoencoder import AutoencoderConfig
 from maskstream.train.nn.transformer import Norms, Stack
 
@@ -238,16 +235,6 @@ class Tune(Protocol):
     def __call__(self, base: Recipe[Any], train: Manifest, points: str) -> Tuning | None: ...
 
 
-def classifier_recipe(run: str | Path, train: SplitLocation, set: Sequence[str] = ()) -> Recipe[Any]:
-    """The recipe that fine-tunes the encoder of a run on the labels of a split; set: fields of it to change.
-
-    ValueError as of `tune_classifier`.
-    """
-    base = run_recipe(Path(run))
-    check_modality(base, train)
-    return with_set(tune_classifier(base, Manifest.load(train)).recipe, list(set))
-
-
 def tune_classifier(base: Recipe[Any], train: Manifest) -> Tuning:
     """The tuning of an encoder by the labels of samples.
 
@@ -317,8 +304,8 @@ def _measured(model: Model[Any], recipe: Recipe[Any], train: Manifest, test: Man
 def score_views(
     model: AnyClassifier,
     config: DataConfig[Any],
-    train: SplitLocation,
-    test: SplitLocation,
+    train: Manifest,
+    test: Manifest,
     device: torch.device,
     views: int,
 ) -> tuple[Tensor, Tensor]:
@@ -351,17 +338,17 @@ def score_views(
     return total / views, torch.cat(labels)
 
 
-def known_labels(config: DataConfig[Any], train: SplitLocation, several: bool) -> Tensor:
+def known_labels(config: DataConfig[Any], train: Manifest, several: bool) -> Tensor:
     """The labels of the split `train` that baselines know: of all samples, or the lists of classes of some."""
     if not several:
-        labels = torch.tensor(Manifest.load(train).label)
+        labels = torch.tensor(train.label)
         return labels[labels >= 0]
     data = without_augmentation(config, train)
     found = labelled_batches(data, train, size=_AT_ONCE, samples=COUNTED, several=True)
     return torch.cat([own for _, _, own in found])
 
 
-def evaluate(model: AnyClassifier, config: DataConfig[Any], data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: AnyClassifier, config: DataConfig[Any], data: Manifest, shown: int) -> Evaluation:
     """The classes of a held-out split; how frequent each is, is counted in the split that it trained on."""
     train, several = trained_on(data), model.config.several
     found, true = score_views(model, config, train, data, torch.device("cpu"), model.config.test_views)

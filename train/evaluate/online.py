@@ -18,7 +18,7 @@ from torch import Tensor
 
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.stream.batch import Batch
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.model import Model
 
 from .evaluation import accuracy
@@ -42,7 +42,7 @@ class OnlineProbe:
     every: int
 
     @classmethod
-    def of(cls, config: DataConfig[Any], train: SplitLocation, data: Manifest, *, every: int) -> Self:
+    def of(cls, config: DataConfig[Any], train: Manifest, data: Manifest, *, every: int) -> Self:
         """The probe of a recipe's data config on the split `data`. ValueError for fewer than 4 labelled samples, or
         for samples that have lists of classes.
         """

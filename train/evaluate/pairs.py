@@ -14,9 +14,8 @@ from maskstream.pipelines.augment.diffusion import LinearNoise
 from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
-from maskstream.shards.format.dataset import is_split
-from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.shards.stores.url import beside
+from maskstream.shards.format.dataset import store_beside
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.nn.media_tokens import SpectrogramTokens, VideoTokens
 from maskstream.train.nn.pair_model import PairModel, need_masks
 
@@ -37,16 +36,17 @@ READING = (
 
 
 def evaluate(
-    model: PairModel, config: AudioVisualData, data: SplitLocation, shown: int, denoised: Sequence[Score] = ()
+    model: PairModel, config: AudioVisualData, data: Manifest, shown: int, denoised: Sequence[Score] = ()
 ) -> Evaluation:
     """The errors on the split, the retrieval on it and on its dataset's `train` split, and reconstructions of some.
 
     denoised: the scores of a model that is judged by what it denoises; the first gets the baselines of its video too.
     """
-    train = _train_beside(data)
+    beside = None if PurePosixPath(data.location).name == "train" else store_beside(data.store, "train")
+    train = None if beside is None else Manifest.open(beside)
     found = measure_errors(config, model, data, train)
     matched = {
-        PurePosixPath(str(one)).name: measure_retrieval(model, read_pairs(config, one, 16, whole=True))
+        PurePosixPath(one.location).name: measure_retrieval(model, read_pairs(config, one, 16, whole=True))
         for one in (data, train)
         if one is not None
     }
@@ -109,9 +109,7 @@ class PairErrors:
     samples: int
 
 
-def measure_errors(
-    config: AudioVisualData, model: PairModel, data: SplitLocation, train: SplitLocation | None
-) -> PairErrors:
+def measure_errors(config: AudioVisualData, model: PairModel, data: Manifest, train: Manifest | None) -> PairErrors:
     """The errors on up to 256 samples of the split at `data`, with the recipe's masks at the end of a run.
 
     train: the training split of the same dataset, for the average tokens.
@@ -137,7 +135,7 @@ def measure_errors(
 
 def read_pairs(
     config: AudioVisualData,
-    data: SplitLocation,
+    data: Manifest,
     size: int,
     *,
     samples: int = MEASURED,
@@ -163,7 +161,7 @@ def _predictions(model: PairModel, batch: AudioVisualBatch) -> Iterator[tuple[Te
         yield one.float(), kind.targets(tokens[row, mask.target]), mask
 
 
-def _averages(config: AudioVisualData, model: PairModel, train: SplitLocation) -> tuple[Tensor, Tensor]:
+def _averages(config: AudioVisualData, model: PairModel, train: Manifest) -> tuple[Tensor, Tensor]:
     """The average token of each position over a split, float32 (N, values), for the video and for the sound."""
     kinds: tuple[VideoTokens | SpectrogramTokens, ...] = (model.video, model.audio)
     sums: list[Tensor] = []
@@ -232,10 +230,3 @@ def measure_retrieval(model: Matching, pairs: Iterable[AudioVisualBatch]) -> Pai
 def _by_number(key: str) -> list[tuple[int, str]]:
     """The sort key that puts `clip_9` before `clip_10`."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", key)]
-
-
-def _train_beside(data: SplitLocation) -> Manifest | None:
-    """The training split of the same dataset; None if there is none or `data` is that split."""
-    train = beside(str(data), "train")
-    own = beside(str(data), PurePosixPath(str(data)).name)
-    return Manifest.load(train) if train != own and is_split(train) else None

@@ -17,7 +17,7 @@ from maskstream.pipelines.masks import MaskBatch, TokenGrid
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.shards.format.manifest import SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.model import LossPart, squared
 from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
@@ -298,7 +298,7 @@ def root_mean_square(made: Tensor, true: Tensor) -> float:
     return float((made.float() - true.float()).square().mean().sqrt())
 
 
-def evaluate(model: MaskedAutoencoder[ImageBatch], config: ImageData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: MaskedAutoencoder[ImageBatch], config: ImageData, data: Manifest, shown: int) -> Evaluation:
     """The loss on centre crops of shuffled pictures with the recipe's masks, and reconstructions of some.
 
     A model of pixels is compared with guesses from the visible pixels, as that of clips.
@@ -344,7 +344,7 @@ def measure_pixels(
     return measure_guesses(clip, predicted())
 
 
-def held_out_pictures(config: ImageData, data: SplitLocation) -> list[ImageBatch]:
+def held_out_pictures(config: ImageData, data: Manifest) -> list[ImageBatch]:
     """Shuffled images of the split with the recipe's masks, without random crops and colours; the same each time."""
     plain = replace(config, views=1, augment=CenterCrop(), colour=None, transform=None)
     return list(read_shuffled(plain, data, most=MEASURED, size=_AT_ONCE))

@@ -16,10 +16,11 @@ from safetensors import SafetensorError, safe_open
 
 from maskstream.shards.checksummed import read_checksummed
 from maskstream.shards.errors import MaskstreamError
-from maskstream.shards.format.dataset import HELD_OUT_OF, list_versions, read_dataset_json
+from maskstream.shards.format.dataset import HELD_OUT_OF, list_versions, read_description
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.part_writer import hash_keys
 from maskstream.shards.stores.folders import joined
+from maskstream.shards.stores.open import open_store
 from maskstream.train.core.checkpoint import CHECKPOINTS, STATE, list_checkpoints
 from maskstream.train.core.data import told_splits
 from maskstream.train.core.run_folder import run_settings
@@ -142,7 +143,8 @@ def _opened(fingerprint: str, location: str, test: Manifest) -> Manifest | None:
     places = [location, test.location, joined(test.location, held_out_of) if held_out_of else ""]
     for place in filter(None, places):
         with suppress(MaskstreamError):
-            for version in reversed(list_versions(place)):
-                if read_dataset_json(place, version)["fingerprint"] == fingerprint:
-                    return Manifest.load(place, version=version)
+            store = open_store(place)
+            for version in reversed(list_versions(store)):
+                if (info := read_description(store, version))["fingerprint"] == fingerprint:
+                    return Manifest.open(store, version=version, info=info)
     return None

@@ -140,14 +140,12 @@ class MeshData(SplitConfig[MeshPlan, MeshBatch]):
         component = component_of(manifest.components, ("mesh",), self.component).name
         if self.noise is not None and fields_name(component) not in manifest.components:
             raise ValueError(f"noise={self.noise} needs simulations, {manifest.location} holds surfaces; leave it out")
-        return replace(
-            self, statistics=self.statistics or statistics_of(manifest.location, manifest.info), component=component
-        )
+        return replace(self, statistics=self.statistics or statistics_of(manifest), component=component)
 
     def reader(self, split: Split) -> MeshReader:
         """The reader of a split's meshes."""
         own = self.resolved(split)
-        statistics = own.statistics or statistics_of(split.manifest.location, split.manifest.info)
+        statistics = own.statistics or statistics_of(split.manifest)
         return MeshReader(manifest=split.manifest, component=own.component or "", statistics=statistics)
 
     def rows(self, split: Split) -> MeshRowMaker:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +11,10 @@ from maskstream.shards.config import Config
 from maskstream.shards.errors import DataError, ShardError
 from maskstream.shards.format.component import Numbers
 from maskstream.shards.format.data_errors import parsing
-from maskstream.shards.format.dataset import DATASET_JSON, is_split, read_dataset_json
+from maskstream.shards.format.dataset import DATASET_JSON, read_description, store_beside
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.mesh_members import fields_name, read_mesh, read_steps, step_span
 from maskstream.shards.stores.base import Range
-from maskstream.shards.stores.url import beside
 
 Float32s = npt.NDArray[np.float32]
 
@@ -60,22 +59,21 @@ class MeshStatistics(Config):
         return cls(mean=mean, deviation=deviation, change=change, edge_length=length / count)
 
 
-def statistics_of(location: str, info: Mapping[str, Any]) -> MeshStatistics:
-    """The statistics of the split `train` beside the one at `location`, so that all splits are normalised alike.
+def statistics_of(split: Manifest) -> MeshStatistics:
+    """The statistics of the split `train` beside a split, so that all splits are normalised alike.
 
-    Without such a split of the same dataset they are the split's own; `info` is its dataset.json. Raises ShardError if
-    dataset.json has no sums.
+    Without such a split of the same dataset they are the split's own. Raises ShardError if dataset.json has no sums.
     """
-    train = beside(location, "train")
-    if is_split(train):
-        other = read_dataset_json(train)
+    info = split.info
+    if (train := store_beside(split.store, "train")) is not None:
+        other = read_description(train)
         info = other if other["dataset"] == info["dataset"] else info
     if "edges" not in info.get("sums", {}):
         raise ShardError(
-            f"dataset.json of {location} has no sums to normalise by; write the shards again, or give "
+            f"dataset.json of {split} has no sums to normalise by; write the shards again, or give "
             "statistics=MeshStatistics(...)"
         )
-    with parsing(f"{location}/{DATASET_JSON}"):
+    with parsing(f"{split}/{DATASET_JSON}"):
         return MeshStatistics.of_sums(info["sums"])
 
 

@@ -313,9 +313,10 @@ def bench(
     """
     from maskstream import bench as loader_bench
     from maskstream.modalities import modality_of
-    from maskstream.pipelines.modalities.split import open_manifest
+    from maskstream.pipelines.modalities.split import check_cache, open_manifest
 
     manifest = open_manifest(data, cache=cache, cache_gb=cache_gb)
+    check_cache(cache, [manifest])
     modality = modality_of(manifest, own)
     chosen = settings(set_, component=component, views=views, size=size, frames=frames, stride=stride)
     config = modality.chosen(chosen, mask or ())

@@ -14,7 +14,7 @@ import typer
 from .terminal import Device, Json, errors, say, tell, with_local_paths
 
 if TYPE_CHECKING:
-    from maskstream.shards.format.manifest import SplitLocation
+    from maskstream.shards.format.manifest import Manifest
     from maskstream.train.papers.kbvqa.evaluate import KbvqaResult, Predictor, Question
     from maskstream.train.papers.roar.roar import RoarResult
 
@@ -38,8 +38,11 @@ def generate_texts(
 ) -> None:
     """Fill in the blanks of a text in any order, by a masked language model."""
     from maskstream.pages.generated import generated_texts
+    from maskstream.shards.format.manifest import Manifest
 
-    made = generated_texts(run, data, text, blanks=blanks, count=count, order=order, temperature=temperature, seed=seed)
+    made = generated_texts(
+        run, Manifest.load(data), text, blanks=blanks, count=count, order=order, temperature=temperature, seed=seed
+    )
     tell({"texts": made}, dict.fromkeys(made), as_json)
 
 
@@ -58,9 +61,11 @@ def generate_diffused(
 ) -> None:
     """Fill in the blanks of a text by the ancestral sampler of a masked diffusion model."""
     from maskstream.pages.generated import generated_texts
+    from maskstream.shards.format.manifest import Manifest
 
+    split = Manifest.load(data)
     made = generated_texts(
-        run, data, text, blanks=blanks, count=count, order="random", temperature=temperature, seed=seed, steps=steps
+        run, split, text, blanks=blanks, count=count, order="random", temperature=temperature, seed=seed, steps=steps
     )
     tell({"texts": made}, dict.fromkeys(made), as_json)
 
@@ -176,7 +181,7 @@ def kbvqa(
     from maskstream.train.papers.kbvqa.evaluate import kbvqa as asked
 
     split = Manifest.load(data)
-    questions, before = read_questions(split, samples, seed), read_questions(known, 1 << 30, seed)
+    questions, before = read_questions(split, samples, seed), read_questions(Manifest.load(known), 1 << 30, seed)
     glosses = None if wordnet is None else Glosses.read(wordnet)
     settings = KbvqaSettings(
         perspectives=[one.strip() for one in perspectives.split(",") if one.strip()],
@@ -194,7 +199,7 @@ def kbvqa(
     tell(result.to_dict(), [*tabulate_answers(result), f"wrote {page} and kbvqa.json beside it"], as_json)
 
 
-def _predictor(name: str, command: str | None, timeout: float, known: list[Question], data: SplitLocation) -> Predictor:
+def _predictor(name: str, command: str | None, timeout: float, known: list[Question], data: Manifest) -> Predictor:
     from maskstream.shards.named import imported
     from maskstream.train.papers.kbvqa.predictors import CommandPredictor, frequent, of_callable, of_run
 

@@ -493,14 +493,13 @@ def fetch(
 
     What the cache has is checked and not fetched again, so the same command continues.
     """
-    from maskstream.pipelines.modalities.split import block_cache, list_shards
-    from maskstream.shards.format.manifest import Manifest
+    from maskstream.pipelines.modalities.split import check_cache, list_shards, open_manifest
     from maskstream.shards.stores.block_cache import fill
 
-    kept = block_cache(data, cache, cache_gb)
-    if kept is None:
-        raise typer.BadParameter("give a folder", param_hint="--cache")
-    manifest = Manifest.load(data, cache=kept)
+    manifest = open_manifest(data, cache=cache, cache_gb=cache_gb)
+    check_cache(cache, [manifest])
+    kept = manifest.cache
+    assert kept is not None
     names = list_shards(manifest, lanes, range(lanes) if not lane else sorted(set(lane)))
     total = sum(map(manifest.store.size, names))
     if not kept.fits(total):

@@ -5,7 +5,7 @@ from typing import Any
 from maskstream.modality import Modality
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.shards.errors import ShardError
-from maskstream.shards.format.manifest import SplitLocation, read_info
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.named import named
 
 from .audio import AUDIO
@@ -28,24 +28,24 @@ WAYS: dict[str, Modality] = {one.name: one for one in (NATIVE,)}
 """Other ways to load splits of these modalities."""
 
 
-def modality_of(location: SplitLocation, own: str | None = None, *, data: DataConfig[Any] | None = None) -> Modality:
-    """The modality of the split in the folder `location`; ShardError if there is no finished split.
+def modality_of(manifest: Manifest, own: str | None = None, *, data: DataConfig[Any] | None = None) -> Modality:
+    """The modality of a split.
 
     own: package.module:name of a Modality of one's own, or the name of one here, whose split it must be; ValueError if
     it is not. data: the data config of what is shown, such as a recipe's, if it may be another than the modality's.
     """
-    name = str(read_info(location)["modality"])
+    name = str(manifest.info["modality"])
     if own is not None:
         found = named(own, MODALITIES | WAYS, "modality")
         if not isinstance(found, Modality) or name not in (found.of or (found.name,)):
-            raise ValueError(f"{own} is no Modality of {name}, which {location} holds; name one whose name that is")
+            raise ValueError(f"{own} is no Modality of {name}, which {manifest} holds; name one whose name that is")
         return found
     for way in WAYS.values():
         if data is not None and isinstance(data, type(way.data)):
             return way
     if name not in MODALITIES:
         raise ShardError(
-            f"{location} holds {name} shards, which have no loader; legal are {', '.join(MODALITIES)}, and one of your "
+            f"{manifest} holds {name} shards, which have no loader; legal are {', '.join(MODALITIES)}, and one of your "
             "own as package.module:NAME (--modality of preview and bench)"
         )
     return MODALITIES[name]

@@ -16,7 +16,7 @@ from maskstream.pipelines.modalities.audio.spectrogram import Features, Spectrog
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.preprocess.encode.audio.encoder import AudioEncoder
 from maskstream.shards.format.component import component_of
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 
 SPECTROGRAM = spectrogram_grid(1024, 128, (16, 16))
 """The tokens of the spectrogram of a usual clip."""
@@ -38,13 +38,12 @@ def with_usual_seconds(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[
     return replace(data, clip=replace(data.clip, seconds=min(usual_s, data.clip.seconds)))
 
 
-def figures(data: DataConfig[Any], location: SplitLocation) -> AudioFigures | NoisyFigures:
+def figures(data: DataConfig[Any], manifest: Manifest) -> AudioFigures | NoisyFigures:
     """The figures of sounds, or of noisy sounds."""
     if isinstance(data, NoisyData):
         return NoisyFigures(clip=data.clip)
     if not isinstance(data, AudioData):
         raise ValueError(f"figures of sounds need an AudioData or a NoisyData, got {type(data).__name__}")
-    manifest = Manifest.load(location)
     return AudioFigures(
         clip=data.clip,
         spectrogram=Spectrogram(features=data.features, frames=data.frames, mean=0.0, deviation=1.0),

@@ -14,7 +14,7 @@ from maskstream.pipelines.modalities.audiovisual.data import AUDIO_CUES, VIDEO_C
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from maskstream.shards.format.component import component_of
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 
 from . import audio
 from .video import CLIP
@@ -31,11 +31,10 @@ def with_sound_of_clips(manifest: Manifest, data: DataConfig[Any]) -> DataConfig
     return replace(data, seconds=audio.whole_tokens(float(np.median(seconds)), data.features, data.audio_patch))
 
 
-def figures(data: DataConfig[Any], location: SplitLocation) -> AudioVisualFigures:
+def figures(data: DataConfig[Any], manifest: Manifest) -> AudioVisualFigures:
     """The figures of clips with their sound."""
     if not isinstance(data, AudioVisualData):
         raise ValueError(f"figures of clips with sound need an AudioVisualData, got {type(data).__name__}")
-    manifest = Manifest.load(location)
     return AudioVisualFigures(
         clip=data.clip,
         spectrogram=Spectrogram(features=data.features, frames=data.frames, mean=0.0, deviation=1.0),

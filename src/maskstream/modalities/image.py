@@ -9,13 +9,13 @@ from maskstream.pipelines.masks import MASKS
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.data import CUES, ImageData, image_grid
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
-from maskstream.shards.format.manifest import SplitLocation, read_info
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.members.image import IMAGE as KIND
 
 
-def figures(data: DataConfig[Any], location: SplitLocation) -> ImageFigures:
+def figures(data: DataConfig[Any], manifest: Manifest) -> ImageFigures:
     """Figures of pictures."""
-    return ImageFigures(grid=data.grids["image"], label_names=label_names(read_info(location)))
+    return ImageFigures(grid=data.grids["image"], label_names=label_names(manifest.info))
 
 
 IMAGE = Modality(

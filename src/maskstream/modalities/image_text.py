@@ -14,7 +14,7 @@ from maskstream.pipelines.modalities.image.data import image_grid
 from maskstream.pipelines.modalities.image_text.data import IMAGE_CUES, TEXT_CUES, ImageTextData
 from maskstream.pipelines.modalities.image_text.places import SEGMENTS
 from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from maskstream.shards.members.image import IMAGE
 from maskstream.shards.members.text import TEXTS
@@ -27,11 +27,10 @@ def with_segments(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
     return data
 
 
-def figures(data: DataConfig[Any], location: SplitLocation) -> ImageTextFigures:
+def figures(data: DataConfig[Any], manifest: Manifest) -> ImageTextFigures:
     """Figures of images with texts."""
     if not isinstance(data, ImageTextData):
         raise TypeError(f"figures of images with texts need an ImageTextData, got {type(data).__name__}")
-    manifest = Manifest.load(location)
     facts = tokenizer_facts(manifest.location, manifest.info)
     tokenizer = read_tokenizer(manifest.store, manifest.info)
     text = TextFigures(length=data.length, tokenizer=tokenizer, mask_id=facts.mask, packed=False)

@@ -9,13 +9,13 @@ from maskstream.pipelines.masks import MASKS, TokenGrid
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
-from maskstream.shards.format.manifest import SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.papers.meshmask.evaluate import open_reader
 
 
-def figures(data: DataConfig[Any], location: SplitLocation) -> MeshFigures:
+def figures(data: DataConfig[Any], manifest: Manifest) -> MeshFigures:
     """The figures of meshes."""
-    reader = open_reader(location, data.component if isinstance(data, MeshData) else None)
+    reader = open_reader(manifest, data.component if isinstance(data, MeshData) else None)
     return MeshFigures(reader=reader, label_names=label_names(reader.manifest.info))
 
 

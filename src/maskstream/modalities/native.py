@@ -12,16 +12,16 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.data import image_grid
 from maskstream.pipelines.modalities.packed.data import PackedData
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
-from maskstream.shards.format.manifest import SplitLocation, read_info
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.members.image import IMAGE as KIND
 
 from .image import IMAGE
 from .video import CLIP, VIDEO
 
 
-def figures(data: DataConfig[Any], location: SplitLocation) -> PackedFigures:
+def figures(data: DataConfig[Any], manifest: Manifest) -> PackedFigures:
     """Figures of packed rows."""
-    return PackedFigures(label_names=label_names(read_info(location)))
+    return PackedFigures(label_names=label_names(manifest.info))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,14 +10,13 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.tokens import VoxelTokens
 from maskstream.preprocess.encode.points.encoder import PointEncoder
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 
 
-def figures(data: DataConfig[Any], location: SplitLocation) -> PointsFigures:
+def figures(data: DataConfig[Any], manifest: Manifest) -> PointsFigures:
     """The figures of point clouds."""
     if not isinstance(data, PointsData):
         raise ValueError(f"figures of point clouds need a PointsData, got {type(data).__name__}")
-    manifest = Manifest.load(location)
     return PointsFigures(
         tokens=data.tokens, augment=data.augment, manifest=manifest, label_names=label_names(manifest.info)
     )

@@ -13,7 +13,7 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.pose.data import PoseData, pose_grid
 from maskstream.preprocess.encode.pose.encoder import PoseEncoder
 from maskstream.shards.format.component import component_of
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.members.arrays import POSES
 
 
@@ -26,11 +26,10 @@ def with_usual_frames(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[A
     return replace(data, clip=replace(data.clip, frames=min(max(frames, 9), data.clip.frames)))
 
 
-def figures(data: DataConfig[Any], location: SplitLocation) -> PoseFigures:
+def figures(data: DataConfig[Any], manifest: Manifest) -> PoseFigures:
     """The figures of clips of poses."""
     if not isinstance(data, PoseData):
         raise ValueError(f"figures of poses need a PoseData, got {type(data).__name__}")
-    manifest = Manifest.load(location)
     rate_hz = component_of(manifest.components, (POSES.name,), data.component).facts["rate_hz"]
     return PoseFigures(clip=data.clip, rate_hz=float(np.median(rate_hz)), label_names=label_names(manifest.info))
 

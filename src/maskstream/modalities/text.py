@@ -10,17 +10,16 @@ from maskstream.pipelines.masks.core import TEXT as GRID
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.text.data import CUES, TextData
 from maskstream.preprocess.encode.text.encoder import TextEncoder
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from maskstream.shards.members.text import TEXT as KIND
 from maskstream.shards.members.text import TOKENS
 
 
-def figures(data: DataConfig[Any], location: SplitLocation) -> TextFigures:
+def figures(data: DataConfig[Any], manifest: Manifest) -> TextFigures:
     """Figures of texts."""
     if not isinstance(data, TextData):
         raise TypeError(f"figures of texts need a TextData, got {type(data).__name__}")
-    manifest = Manifest.load(location)
     facts = tokenizer_facts(manifest.location, manifest.info)
     return TextFigures(
         length=data.length,

@@ -9,14 +9,14 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.trajectory.data import CUES, TrajectoryData
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.members.arrays import CAMERA_PATH
 from maskstream.shards.members.video import VIDEO
 
 from .video import CLIP
 
 
-def figures(data: DataConfig[Any], location: SplitLocation) -> TrajectoryFigures:
+def figures(data: DataConfig[Any], manifest: Manifest) -> TrajectoryFigures:
     """The figures of clips of walks."""
     if not isinstance(data, TrajectoryData):
         raise TypeError(f"figures of walks need a TrajectoryData, got {type(data).__name__}")
@@ -25,7 +25,7 @@ def figures(data: DataConfig[Any], location: SplitLocation) -> TrajectoryFigures
         grid=data.grids["video"],
         clip=f"{clip.frames} frames, {clip.spacing}, {clip.size} px",
         ahead_s=data.ahead_s,
-        manifest=Manifest.load(location),
+        manifest=manifest,
     )
 
 

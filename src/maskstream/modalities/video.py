@@ -14,7 +14,7 @@ from maskstream.pipelines.modalities.video.clip import aligned
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.modalities.video.flow import CUES, flow_source
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 
 CLIP = TokenGrid.video(16, 224, 224)
 """The tokens of a clip of the usual size."""
@@ -27,11 +27,11 @@ def with_flow(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
     return replace(data, flow="dis" if data.clip.frames > 1 else "none")
 
 
-def figures(data: DataConfig[Any], location: SplitLocation) -> VideoFigures:
+def figures(data: DataConfig[Any], manifest: Manifest) -> VideoFigures:
     """The figures of clips of video."""
     if not isinstance(data, VideoData):
         raise ValueError(f"figures of clips need a VideoData, got {type(data).__name__}")
-    manifest, clip = Manifest.load(location), data.clip
+    clip = data.clip
     profile = str(manifest.info["profile"])
     one_rate = have_one_rate(manifest, data.component)
     source = flow_source(data.flow, data.mask, aligned(clip, profile), profile, one_rate=one_rate)

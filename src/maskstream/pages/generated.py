@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from maskstream.modality import Modality
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from maskstream.train.core.export import load_model
 from maskstream.train.core.model import ModelConfig
@@ -33,7 +33,7 @@ GENERATES: dict[type[ModelConfig[Any]], Drawn] = {
 
 def generated_texts(
     run: str | Path,
-    data: SplitLocation,
+    data: Manifest,
     text: str,
     *,
     blanks: int,
@@ -54,11 +54,10 @@ def generated_texts(
     model = load_model(Path(run) / "model.safetensors")
     if not isinstance(model, TokenModel):
         raise ValueError(f"{run} holds a {type(model).__name__}, which writes no text; give a run of a text model")
-    manifest = Manifest.load(data)
-    facts = tokenizer_facts(manifest.location, manifest.info)
+    facts = tokenizer_facts(data.location, data.info)
     if facts.mask is None:
         raise ValueError(f"the tokenizer of {data} has no [MASK]; give the split that the run was trained on")
-    tokenizer = Tokenizer.from_str(read_tokenizer(manifest.store, manifest.info).decode())
+    tokenizer = Tokenizer.from_str(read_tokenizer(data.store, data.info).decode())
     given: list[int] = []
     for number, part in enumerate(text.split(BLANK)):
         given += [facts.mask] * (number > 0) + tokenizer.encode(part, add_special_tokens=False).ids
@@ -77,7 +76,7 @@ def generated_texts(
 def write_generated(
     modality: Modality,
     run: Path,
-    data: SplitLocation,
+    data: Manifest,
     out: Path | None,
     *,
     count: int,
@@ -85,7 +84,7 @@ def write_generated(
     temperature: float | None,
     seed: int,
 ) -> Path:
-    """Writes the page of the run in the folder `run`, beside samples of the split at `data`; returns its path.
+    """Writes the page of the run in the folder `run`, beside samples of a split; returns its path.
 
     out: run/generated.html by default. ValueError for a run whose kind of model generates nothing.
     """
@@ -95,7 +94,7 @@ def write_generated(
     if make is None:
         legal = ", ".join(sorted(one.__name__ for one in GENERATES))
         raise ValueError(f"a {type(recipe.model).__name__} generates nothing; those that do: {legal}")
-    split = match_labels_of_run(Manifest.load(data), run)
+    split = match_labels_of_run(data, run)
     with compute_threads(CPU):
         example = make(
             load_model(run_weights(run)),

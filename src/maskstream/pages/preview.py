@@ -13,7 +13,7 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.packed.batch import PackedBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.url import split_name
 
 from .figures.card import Section
@@ -31,7 +31,7 @@ _NAMES = {
 
 def preview(
     modality: Modality,
-    location: SplitLocation,
+    manifest: Manifest,
     data: DataConfig[Any] | None = None,
     *,
     others: Sequence[DataConfig[Any]] = (),
@@ -39,16 +39,14 @@ def preview(
     samples: int = 8,
     seed: int = 0,
 ) -> Path:
-    """Writes the preview of the first `samples` samples of a training epoch of the split at `location` to `out`.
+    """Writes the preview of the first `samples` samples of a training epoch of a split to `out`.
 
-    data: the data config, by default `Modality.shown(location)`. others: the same with other masks, which are compared:
+    data: the data config, by default `Modality.shown(manifest)`. others: the same with other masks, which are compared:
     each sample is shown with one after the other. Samples, crops and masks are those that a loader with this `seed`
-    gives to training. Returns `out`. Raises ValueError for wrong settings, ShardError if the location holds no finished
-    split.
+    gives to training. Returns `out`. Raises ValueError for wrong settings.
     """
     if samples < 1:
         raise ValueError(f"samples={samples}: a preview shows 1 or more")
-    manifest = Manifest.load(location)
     configs = (modality.shown(manifest) if data is None else data, *others)
     batches = [first_batch(one, manifest, samples, seed) for one in configs]
     masks: dict[str, list[Mask | None]] = {

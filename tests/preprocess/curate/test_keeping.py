@@ -16,6 +16,7 @@ from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.verify import verify
+from maskstream.shards.stores.local import LocalStore
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_a_rule_keeps_what_curate_would(raw: Path, tmp_path: Path) -> None:
     split = run(raw, tmp_path / "out", keep=KeepRule(f"brightness>{least}"))
     manifest = Manifest.load(split)
     assert {*manifest.sources().to_pylist()} == {name for name, value in bright.items() if value > least}
-    assert [one.source for one in read_rejects(split, manifest.info)] == ["bad.png"]
+    assert [one.source for one in read_rejects(LocalStore(split), manifest.info)] == ["bad.png"]
     listed = pq.read_table(split / "unkept.parquet").to_pylist()
     assert [one["source"] for one in listed] == ["0.png", "1.png", "2.png"]
     assert listed[0]["reason"] == f"brightness={bright['0.png']:.6g}, not brightness>{least}"

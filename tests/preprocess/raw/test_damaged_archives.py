@@ -24,6 +24,7 @@ from maskstream.preprocess.raw.tree import raw_tree
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.rejects import read_rejects
+from maskstream.shards.stores.local import LocalStore
 
 from ..job.picture_job import run
 
@@ -179,7 +180,7 @@ def test_a_job_fails_or_keeps_what_can_be_read(tmp_path: Path) -> None:
     report = run(root, out, damage="keep", max_rejects=0)
     assert (report.splits["train"].counts["samples"], report.splits["train"].counts["rejected"]) == (11, {"archive": 1})
     manifest = Manifest.load(out / "train")
-    (reject,) = read_rejects(out / "train", manifest.info)
+    (reject,) = read_rejects(LocalStore(out / "train"), manifest.info)
     assert (reject.source, reject.stage) == ("a.tar", "archive")
     assert "no header at byte" in reject.reason
     assert run(root, out, damage="keep", max_rejects=0).splits["train"].state == "already finished"

@@ -26,6 +26,7 @@ from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.verify import verify
+from maskstream.shards.stores.local import LocalStore
 
 from ...s3_double import BUCKET, s3_double
 from .killed_forks import killed_fork
@@ -90,7 +91,7 @@ def test_only_new_sources_are_encoded_and_appended(raw: Path, tmp_path: Path, mo
     (raw / "a" / "p01.png").unlink()
     assert add(raw, out).splits["train"].state == "version 3, 2 samples added"
     assert sorted(encoded) == ["broken", "p40"]
-    assert read_rejects(split, read_dataset_json(split)) == []
+    assert read_rejects(LocalStore(split), read_dataset_json(split)) == []
     assert verify(split).problems == []
     remove(split, [Manifest.load(split).key(0)])
     assert add(raw, out).splits["train"].state == "has all sources"

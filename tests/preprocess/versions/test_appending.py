@@ -17,6 +17,7 @@ from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.verify import verify
+from maskstream.shards.stores.local import LocalStore
 
 from .small_splits import contents, written
 
@@ -37,7 +38,7 @@ def test_both_are_there_and_the_first_version_stays(tmp_path: Path) -> None:
     assert after.removed.tolist() == [7]
     assert (after.info["counts"]["samples"], after.info["counts"]["rejects"]) == (12, 2)
     assert after.info["sums"] == {"ones": [12.0, pytest.approx(1.2)]}
-    assert [reject.source for reject in read_rejects(ours, after.info)] == ["r0", "r100"]
+    assert [reject.source for reject in read_rejects(LocalStore(ours), after.info)] == ["r0", "r100"]
     assert after.sources().to_pylist()[6] == "s100"
     assert after.fingerprint != first.fingerprint
     assert Manifest.load(ours, version=1).fingerprint == first.fingerprint

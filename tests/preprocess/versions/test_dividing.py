@@ -22,6 +22,7 @@ from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.verify import verify
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
+from maskstream.shards.stores.local import LocalStore
 
 from ...pipelines.every_modality import MODALITIES, write_split
 from ...s3_double import BUCKET, s3_double
@@ -183,7 +184,7 @@ def test_versions_of_both_go_on(tmp_path: Path) -> None:
         append(copied, one)
         assert verify(copied).problems == []
         assert keys(copied) == [*keys(last), *keys(one)]
-    assert read_rejects(val, read_dataset_json(val)) == []
+    assert read_rejects(LocalStore(val), read_dataset_json(val)) == []
     moved = tmp_path / "moved"
     moved.mkdir()
     for one in (split, val):

@@ -37,6 +37,7 @@ from maskstream.shards.format.sample import DatasetInfo, Reject, Sample
 from maskstream.shards.format.verify import verify
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
+from maskstream.shards.stores.local import LocalStore
 
 from ...pipelines.every_modality import MODALITIES, write_split
 from ...s3_double import BUCKET, s3_double
@@ -132,7 +133,7 @@ def test_nothing_is_left_in_any_file_of_any_version(tmp_path: Path) -> None:
     for version, samples, removed in ((1, 9, [1, 2, 7]), (2, 9, [1, 2, 4, 7]), (3, 15, [1, 2, 4, 7, 12])):
         found = Manifest.load(split, version=version)
         assert (len(found), found.removed.tolist(), found.version) == (samples, removed, version)
-        assert [reject.source for reject in read_rejects(split, found.info)][-1] == "third"
+        assert [reject.source for reject in read_rejects(LocalStore(split), found.info)][-1] == "third"
     assert Manifest.load(split, version=1).fingerprint == before.fingerprint
     after = Manifest.load(split)
     assert (after.version, after.removed.tolist()) == (4, [1, 2, 4, 7, 12])

@@ -25,6 +25,7 @@ from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.verify import verify
 from maskstream.shards.stores.base import Range
 from maskstream.shards.stores.folders import FoldersStore, joined, seen_from
+from maskstream.shards.stores.local import LocalStore
 
 from ...pipelines.every_modality import MODALITIES, write_split
 from ...web_server import serving
@@ -55,7 +56,7 @@ def test_samples_are_those_of_the_splits_in_their_order(tmp_path: Path) -> None:
     assert found.removed.tolist() == [7]
     assert found.info["dataset"] == "toy+other"
     assert found.info["sums"]["ones"] == [12.0, pytest.approx(1.2)]
-    assert [reject.source for reject in read_rejects(out, found.info)] == ["r0", "r100"]
+    assert [reject.source for reject in read_rejects(LocalStore(out), found.info)] == ["r0", "r100"]
     assert found.sources().to_pylist()[6] == "s100"
     single = [Manifest.load(one), Manifest.load(other)]
     for i in (0, 5, 6, 11):

@@ -319,7 +319,7 @@ def test_verify_finds_the_same_at_a_url(split: Path, tmp_path_factory: pytest.Te
 
 def test_a_url_without_a_split_says_so(server: WebServer) -> None:
     with pytest.raises(ShardError, match=r"there is no dataset.json in http://.*/split, so it is no finished split"):
-        Manifest.load(open_store(f"{server.url}/split/"))
+        Manifest.open(open_store(f"{server.url}/split/"))
 
 
 def test_a_server_that_sends_next_to_nothing_is_left(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:

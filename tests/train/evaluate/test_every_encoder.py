@@ -70,7 +70,7 @@ def test_features_are_of_each_sample_alone_and_the_encoder_is_taken_out_whole(na
     split = Manifest.load(splits(recipe.data.modality))
     tuned = tune_classifier(recipe, split)
     kept = {"norm": "tokens"} if getattr(tuned.recipe.model, "norm", "") == "mean" else {}  # the norm of pre-training
-    data, model = without_augmentation(tuned.recipe.data, split), recipe.build(seed=1).eval()
+    data, model = without_augmentation(tuned.recipe.data, Manifest.load(split)), recipe.build(seed=1).eval()
     classifier = replace(tuned.recipe, model=replace(tuned.recipe.model, **kept)).build().eval()
     missing, unexpected = classifier.load_state_dict(tuned.initial(model), strict=False)
     assert not unexpected

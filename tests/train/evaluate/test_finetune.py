@@ -6,8 +6,10 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,11 +17,15 @@ from typer.testing import CliRunner
 
 from maskstream.cli import app
 from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.shards.config import with_set
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train import Trainer, load_model, train
 from maskstream.train.core.export import weights_sum
 from maskstream.train.core.metrics import read_metrics
+from maskstream.train.core.recipe import Recipe
+from maskstream.train.core.run_folder import run_recipe
 from maskstream.train.core.validation import BEST
-from maskstream.train.evaluate.finetune import Classifier, ClassifierConfig, classifier_recipe, score_views
+from maskstream.train.evaluate.finetune import Classifier, ClassifierConfig, score_views, tune_classifier
 from maskstream.train.finetunes import finetune
 from maskstream.train.recipes import chosen_recipe, named_recipe
 
@@ -39,6 +45,10 @@ def run(splits: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     out = tmp_path_factory.mktemp("run")
     train(chosen_recipe("mae-tiny", SMALL), splits[0], out, steps=2, seed=3, device="cpu", threads=1, progress=False)
     return out
+
+
+def classifier_recipe(run: Path, split: Path, changes: Sequence[str] = ()) -> Recipe[Any]:
+    return with_set(tune_classifier(run_recipe(run), Manifest.load(split)).recipe, list(changes))
 
 
 def first_batch(run: Path, split: Path, rows: int = 8) -> ImageBatch:
@@ -171,7 +181,7 @@ def test_views_of_a_test_are_the_whole_sample_and_crops_as_in_training(run: Path
     model = recipe.build(seed=0).eval()
     assert isinstance(model, Classifier)
     torch.nn.init.normal_(model.head.weight, std=5.0, generator=torch.Generator().manual_seed(0))
-    single, true = score_views(model, recipe.data, *splits, CPU, 1)
+    single, true = score_views(model, recipe.data, *map(Manifest.load, splits), CPU, 1)
     by_view = [single.softmax(dim=1)]
     for seed in (1, 2):
         options = {"batch_size": 61, "shuffle": False, "seed": seed, "device": "cpu", "threads": 1}
@@ -180,7 +190,7 @@ def test_views_of_a_test_are_the_whole_sample_and_crops_as_in_training(run: Path
         loader.close()
         by_view.append(model.scores(batch).detach()[:60].softmax(dim=1))
         assert torch.equal(batch.label[:60], true)
-    found, _ = score_views(model, recipe.data, *splits, CPU, 3)
+    found, _ = score_views(model, recipe.data, *map(Manifest.load, splits), CPU, 3)
     torch.testing.assert_close(found, torch.stack(by_view).mean(dim=0))
     assert not torch.allclose(by_view[1], by_view[2])
 

@@ -15,6 +15,7 @@ from maskstream.cli import app
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train import load_model, train
 from maskstream.train.evaluate.features import Inputs, extract_features, labelled_batches, without_augmentation
 from maskstream.train.evaluate.probe import INPUTS, PROBE, TRAINED, UNTRAINED, ProbeResult, probe
@@ -127,8 +128,8 @@ def test_features_are_those_of_centre_crops_with_nothing_hidden(runs: list[Path]
     recipe = chosen_recipe("mae-tiny", SMALL)
     assert isinstance(recipe.data, ImageData)
     model = load_model(runs[0] / "model.safetensors")
-    data = without_augmentation(replace(recipe.data, views=3, colour=ColourJitter()), splits[0])
-    batches = list(labelled_batches(data, splits[1], size=16, samples=100, several=False))
+    data = without_augmentation(replace(recipe.data, views=3, colour=ColourJitter()), Manifest.load(splits[0]))
+    batches = list(labelled_batches(data, Manifest.load(splits[1]), size=16, samples=100, several=False))
     found = extract_features({"own": model}, iter(batches), tokens=True, device=CPU)  # type: ignore[dict-item]
     assert found.labels.tolist() == [n % 3 for n in range(60)]
     whole = replace(recipe.data, views=1, augment=CenterCrop(), mask=None)
@@ -149,7 +150,13 @@ def test_components_of_inputs_keep_the_distances_of_what_was_fitted(
     recipe = chosen_recipe("mae-tiny", SMALL)
     model = load_model(runs[0] / "model.safetensors")
     batches = list(
-        labelled_batches(without_augmentation(recipe.data, splits[0]), splits[0], size=90, samples=90, several=False)
+        labelled_batches(
+            without_augmentation(recipe.data, Manifest.load(splits[0])),
+            Manifest.load(splits[0]),
+            size=90,
+            samples=90,
+            several=False,
+        )
     )
     inputs = Inputs(model, iter(batches), CPU)  # type: ignore[arg-type]
     batch, rows, _ = batches[0]
@@ -159,8 +166,8 @@ def test_components_of_inputs_keep_the_distances_of_what_was_fitted(
 
 
 def test_fewer_samples_are_drawn_from_the_whole_split(splits: tuple[Path, Path]) -> None:
-    data = without_augmentation(chosen_recipe("mae-tiny", SMALL).data, splits[0])
-    batches = list(labelled_batches(data, splits[0], size=8, samples=20, several=False))
+    data = without_augmentation(chosen_recipe("mae-tiny", SMALL).data, Manifest.load(splits[0]))
+    batches = list(labelled_batches(data, Manifest.load(splits[0]), size=8, samples=20, several=False))
     keys = [batch.key[int(row)] for batch, rows, _ in batches for row in rows]
     assert len(keys) == len(set(keys)) == 20
     assert max(keys) > "s040"

@@ -11,6 +11,7 @@ from maskstream.pipelines import AudioClip, masks
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.shards.format.dataset import finish_split
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
@@ -166,14 +167,14 @@ def test_a_run_learns_and_is_reported(recipe, split, tmp_path, monkeypatch):
     losses = [m.loss for m in read_metrics(tmp_path / "whole/metrics.jsonl")]
     assert np.mean(losses[-10:]) < 0.9 < losses[0]
     model = load_model(tmp_path / "whole/model.safetensors")
-    found = held_out_losses(recipe.data, model, split)
+    found = held_out_losses(recipe.data, model, Manifest.load(split))
     assert found.samples == 16
     assert found.model < 0.95 * min(found.mean, found.nearest)
     assert found.mean == pytest.approx(255 / 256, abs=0.02)
     out = write_report(tmp_path / "whole", split, clips=3)
     monkeypatch.delitem(EVALUATIONS, SpectrogramAutoencoderConfig)
     with pytest.raises(ValueError, match="there is no evaluation of a SpectrogramAutoencoderConfig"):
-        evaluate_model(recipe, model, split, 1)
+        evaluate_model(recipe, model, Manifest.load(split), 1)
     page = out.read_text(encoding="utf-8")
     assert page.count('<article class="clip') == 3
     assert page.count("data:image/webp") >= 9
@@ -192,7 +193,7 @@ def test_pictures_show_what_was_hidden_and_what_was_made(recipe, split):
     pixels = hidden.reshape(8, 4, 8).repeat_interleave(16, 1).repeat_interleave(16, 2)
     assert torch.equal(made[~pixels], batch.spectrogram[~pixels])
     assert (made[pixels] != batch.spectrogram[pixels]).float().mean() > 0.9
-    figures = MODALITIES["audio"].figures(recipe.data, split)
+    figures = MODALITIES["audio"].figures(recipe.data, Manifest.load(split))
     cards = [figures.compared(batch, replace(batch, spectrogram=made), i) for i in range(8)]
     assert {card.words.split(",")[0] for card in cards} == {"even", "odd"}
     assert all(len({row.items[0].uri for row in card.figures}) == 3 for card in cards)

@@ -16,6 +16,7 @@ from maskstream.pipelines.stream.rng import Place
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from maskstream.preprocess.source import Source
 from maskstream.shards.format.dataset import finish_split
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
@@ -353,7 +354,7 @@ def test_a_run_resumes_exactly_saves_and_reports(name, splits, tmp_path):
 def test_errors_are_beside_those_of_guessing_and_count_padding_nothing(splits):
     recipe = small("avsiam-tiny")
     model = recipe.build().eval()
-    found = measure_errors(recipe.data, model, splits / "val", splits / "train")
+    found = measure_errors(recipe.data, model, Manifest.load(splits / "val"), Manifest.load(splits / "train"))
     assert found.samples == 5
     assert found.video.mean < 0.01, "frames of one colour have no variance to be normalised"
     assert 0.3 < found.audio.mean <= 1, "digital silence is flat too"
@@ -363,7 +364,7 @@ def test_errors_are_beside_those_of_guessing_and_count_padding_nothing(splits):
         for head in model.decoder.head:
             head.weight.zero_()
             head.bias.zero_()
-    same = measure_errors(recipe.data, model, splits / "val", None)
+    same = measure_errors(recipe.data, model, Manifest.load(splits / "val"), None)
     assert (same.video.model, same.audio.model) == pytest.approx((same.video.mean, same.audio.mean))
     assert same.audio.average is None
 

@@ -7,6 +7,7 @@ import torch
 
 from maskstream.pipelines.masks import Tokens
 from maskstream.pipelines.modalities.text.data import TextData
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import trained_on
 from maskstream.train.evaluate.hidden_ids import NGrams
 from maskstream.train.nn.token_model import TokenModelConfig
@@ -43,13 +44,13 @@ def test_a_split_is_measured_with_the_counts_of_the_split_beside_it(tmp_path):
         write_split("text", tmp_path / name).rename(tmp_path / "data" / name)
     config = TextData(length=32, packing="row", mask=replaced(Tokens(ratio=0.3)))
     model = built(config.grids["text"], 2000)
-    found = evaluate(model, config, tmp_path / "data/val", 1)
+    found = evaluate(model, config, Manifest.load(tmp_path / "data/val"), 1)
     assert 0 < found.loss.value < 7
     assert found.notes["perplexity"] == pytest.approx(np.exp(found.scores[0].value))
-    assert str(trained_on(tmp_path / "data/val")) == str(tmp_path / "data/train")
+    assert str(trained_on(Manifest.load(tmp_path / "data/val"))) == str(tmp_path / "data/train")
     (tmp_path / "data/train").rename(tmp_path / "data/other")
-    assert trained_on(tmp_path / "data/val") == tmp_path / "data/val"
-    assert evaluate(model, config, tmp_path / "data/val", 1).scores == found.scores
+    assert str(trained_on(Manifest.load(tmp_path / "data/val"))) == str(tmp_path / "data/val")
+    assert evaluate(model, config, Manifest.load(tmp_path / "data/val"), 1).scores == found.scores
 
 
 def test_all_tokens_of_the_training_split_are_counted_also_those_that_a_row_cuts_off(tmp_path, monkeypatch):
@@ -71,7 +72,7 @@ def test_all_tokens_of_the_training_split_are_counted_also_those_that_a_row_cuts
 
     monkeypatch.setattr(NGrams, "of", noted)
     config = TextData(length=8, packing="row", mask=replaced(Tokens(ratio=0.3)))
-    evaluate(built(config.grids["text"], 2000), config, split, 1)
+    evaluate(built(config.grids["text"], 2000), config, Manifest.load(split), 1)
     (counts,) = made
     special = (counts.single - 1)[:5].sum()
     assert counts.single.sum() - 2000 - special == pytest.approx(tokens)

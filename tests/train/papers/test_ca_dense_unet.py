@@ -13,6 +13,7 @@ from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.shards.config import with_set
 from maskstream.shards.format.dataset import finish_split
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
@@ -228,7 +229,7 @@ def test_a_run_takes_noise_away_and_is_reported(split, tmp_path, monkeypatch):
     losses = [m.loss for m in read_metrics(tmp_path / "run/metrics.jsonl")]
     assert losses[0] == pytest.approx(1.0, abs=0.05)
     model = load_model(tmp_path / "run/model.safetensors")
-    loss, before, after, samples = measure_gains(recipe.data, model, split)
+    loss, before, after, samples = measure_gains(recipe.data, model, Manifest.load(split))
     assert samples == 8
     assert loss < 0.8
     assert after > before + 2

@@ -12,6 +12,7 @@ from maskstream.pipelines.masks import Random, TokenGrid, Tube
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData, image_grid
 from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluations import evaluate_model
 from maskstream.train.papers.cropmae.model import CropPairConfig, FramePairConfig
 from maskstream.train.recipes import chosen_recipe
@@ -108,12 +109,12 @@ def test_a_report_has_the_loss_its_baselines_and_a_card_per_sample(name, tmp_pat
     recipe = chosen_recipe(name, CUTS[name.partition("-")[0]])
     modality = MODALITIES[recipe.data.modality]
     split = write_split(modality.name, tmp_path / "split")
-    found = evaluate_model(recipe, recipe.build(seed=1).eval(), split, 2)
+    found = evaluate_model(recipe, recipe.build(seed=1).eval(), Manifest.load(split), 2)
     baselines = found.scores[0].baselines
     assert baselines["every patch's mean"] == pytest.approx(1, abs=0.02)
     mixed, share = found.notes.values()
     assert 0 < mixed <= baselines["a copy of the same place in the first view"]
     assert 0 <= share <= 1
-    sections = make_sections(found.examples, modality.figures(recipe.data, split), ())
+    sections = make_sections(found.examples, modality.figures(recipe.data, Manifest.load(split)), ())
     assert [len(section.cards) for section in sections] == [2]
-    assert evaluate_model(recipe, recipe.build(seed=1).eval(), split, 2).scores == found.scores
+    assert evaluate_model(recipe, recipe.build(seed=1).eval(), Manifest.load(split), 2).scores == found.scores

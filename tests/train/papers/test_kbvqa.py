@@ -15,6 +15,7 @@ from maskstream.preprocess.datasets.dataset import Dataset
 from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, SampleError, ShardError
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.members.text import json_member
 from maskstream.train.evaluate.evaluation import exact_match, normalise, rouge_l, vqa_accuracy
 from maskstream.train.papers.kbvqa.evaluate import (
@@ -181,23 +182,23 @@ def asking(raw):
 
 def test_a_split_is_read_and_a_run_answers_its_questions(tmp_path):
     split = write_split("image-text", tmp_path / "data", asking)
-    questions = read_questions(split, 5)
+    questions = read_questions(Manifest.load(split), Manifest.load(5))
     assert len(questions) == 5
     assert all(one.text and one.answers and one.image.ndim == 3 for one in questions)
     sizes = ("data.size=32", "data.patch=8", "batch_size=2", "model.width=32", "model.depth=1", "model.heads=2")
     cuts = (*sizes, "model.text_depth=1", "model.fusion_depth=1", "model.answers=2")
     train("vqa-tiny", split, tmp_path / "run", set=cuts, steps=1, device="cpu", progress=False)
     result, replies = kbvqa(
-        questions, questions, of_run(tmp_path / "run", split), KbvqaSettings(), name="a run", data=split
+        questions, questions, of_run(tmp_path / "run", Manifest.load(split)), KbvqaSettings(), name="a run", data=split
     )
     assert {one.answer for one in replies} <= {"a", "b"}
     page = kbvqa_page(result, replies, tmp_path / "page.html").read_text()
     assert "its figures say nothing" in page
     assert json.dumps(result.to_dict())
     with pytest.raises(SampleError, match="has no question with an answer"):
-        read_questions(write_split("image-text", tmp_path / "other"), 15)
+        read_questions(Manifest.load(write_split("image-text", tmp_path / "other")), Manifest.load(15))
     with pytest.raises(ShardError, match="questions are about images with texts"):
-        read_questions(write_split("text", tmp_path / "text"), 5)
+        read_questions(Manifest.load(write_split("text", tmp_path / "text")), Manifest.load(5))
 
 
 COLOURS = {"red": (40, 40, 220), "blue": (220, 90, 30)}

@@ -7,6 +7,7 @@ import torch
 
 from maskstream.modalities import MODALITIES
 from maskstream.pages.report.drawn import make_sections
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.export import load_matching_weights, save_model
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.evaluations import evaluate_model
@@ -158,8 +159,8 @@ def test_answers_are_counted_by_kind_and_compared_with_answers_without_looking(b
 @pytest.mark.parametrize("name", ["m3ae-tiny", "vqa-tiny"])
 def test_a_report_has_a_figure_and_predictions(name, split):
     recipe = small(name)
-    found = evaluate_model(recipe, recipe.build().eval(), split, 2)
-    (section,) = make_sections(found.examples, MODALITIES["image-text"].figures(recipe.data, split), ())
+    found = evaluate_model(recipe, recipe.build().eval(), Manifest.load(split), 2)
+    (section,) = make_sections(found.examples, MODALITIES["image-text"].figures(recipe.data, Manifest.load(split)), ())
     assert len(section.cards) == 2
     assert 0 < found.loss.value < 12
 

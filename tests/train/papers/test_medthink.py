@@ -8,6 +8,7 @@ import torch
 from maskstream.modalities import MODALITIES
 from maskstream.pages.report.drawn import make_sections
 from maskstream.pipelines.modalities.image_text.strategies import STRATEGIES
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluations import evaluate_model
 from maskstream.train.papers.medthink.evaluate import (
     Asked,
@@ -123,7 +124,7 @@ def test_the_second_stage_reads_what_the_first_wrote_as_the_loader_shows_it(spli
     longest = max(len(one) for (one,) in reasons)
     first = [[BEGIN, *one, *[END] * (longest - len(one) + 1)] for (one,) in reasons]
     model = Scripted(first, [[BEGIN, 6, END]] * 5)
-    made = write(config, model, asked, special_ids(split))
+    made = write(config, model, asked, special_ids(Manifest.load(split)))
     assert made == [{"rationale": one, "answer": (6,)} for (one,) in reasons]
     assert [texts for _, texts in model.asked] == [1, 1]
     assert model.asked[1][0].tokens.equal(shown.text.tokens)
@@ -158,8 +159,8 @@ def test_answers_are_counted_by_kind_beside_those_without_looking():
 def test_a_report_has_a_figure_and_what_is_written(split, strategy):
     roles = STRATEGIES[strategy]
     recipe = small(*(f"data.{name}={[*value]}".replace("'", '"') for name, value in roles.items()))
-    found = evaluate_model(recipe, recipe.build().eval(), split, 2)
-    (section,) = make_sections(found.examples, MODALITIES["image-text"].figures(recipe.data, split), ())
+    found = evaluate_model(recipe, recipe.build().eval(), Manifest.load(split), 2)
+    (section,) = make_sections(found.examples, MODALITIES["image-text"].figures(recipe.data, Manifest.load(split)), ())
     titles = [figure.title for figure in section.cards[0].figures]
     assert "The answer" in titles
     assert any(title.startswith("The answer that the model writes") for title in titles)

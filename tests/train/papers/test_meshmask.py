@@ -12,6 +12,7 @@ from maskstream.pages.report.rollout_report import compare_rollouts
 from maskstream.pipelines import masks, mesh_loader
 from maskstream.pipelines.modalities.mesh.data import MeshNoise
 from maskstream.shards.config import with_set
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train import train
 from maskstream.train.core.export import RunFileError, load_matching_weights, load_model, save_model
 from maskstream.train.core.loop import Trainer
@@ -281,7 +282,9 @@ def test_a_rollout_of_one_of_several_meshes(tmp_path):
 def test_masked_then_next_step_beats_the_trivial_predictors(data, tmp_path, monkeypatch, capsys):
     masked, then = recipe(120), next_step(recipe(120))
     train(masked, data / "train", tmp_path / "masked", threads=1, device="cpu", progress=False)
-    losses, _ = measure_masked(masked.data, load_model(tmp_path / "masked" / "model.safetensors"), data / "val")
+    losses, _ = measure_masked(
+        masked.data, load_model(tmp_path / "masked" / "model.safetensors"), Manifest.load(data / "val")
+    )
     assert losses["model"] < 0.8 * losses["mean field"]
     weights = tmp_path / "masked" / "model.safetensors"
     train(then, data / "train", tmp_path / "next", threads=1, device="cpu", progress=False, initial=weights)

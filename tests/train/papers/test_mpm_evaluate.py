@@ -11,6 +11,7 @@ import torch
 
 from maskstream.pipelines import PoseClip, masks
 from maskstream.pipelines.modalities.pose.data import PoseData
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.papers.mpm.evaluate import (
     align,
     evaluate,
@@ -88,7 +89,7 @@ def model():
 
 
 def test_every_motion_is_measured_by_several_cameras_and_always_the_same(split):
-    first, again = held_out_clips(DATA, split), held_out_clips(DATA, split)
+    first, again = held_out_clips(DATA, Manifest.load(split)), held_out_clips(DATA, Manifest.load(split))
     keys = [key for batch in first for key in batch.key]
     assert {keys.count(key) for key in keys} == {8}
     assert len(set(keys)) == SAMPLES
@@ -97,7 +98,7 @@ def test_every_motion_is_measured_by_several_cameras_and_always_the_same(split):
 
 
 def test_baselines_are_the_mean_and_the_best_linear_map(split, model, monkeypatch):
-    clips = held_out_clips(DATA, split)
+    clips = held_out_clips(DATA, Manifest.load(split))
     found = measure_lifting(model, clips)
     flat, true = (torch.cat([getattr(b, name).flatten(0, 1) for b in clips]).numpy() for name in ("pose_2d", "pose_3d"))
     mean = np.linalg.norm(true - true.mean(0), axis=-1).mean() * 1000
@@ -124,7 +125,7 @@ def test_interpolation_knows_what_moves_on_a_line_and_nothing_of_what_was_never_
 
 
 def test_hidden_joints_alone_are_counted(split, model, monkeypatch):
-    clips = held_out_clips(DATA, split)
+    clips = held_out_clips(DATA, Manifest.load(split))
 
     def completed(batch):
         hidden = batch.mask_3d.masked.view(batch.pose_3d.shape[:3])
@@ -148,11 +149,11 @@ def test_hidden_joints_alone_are_counted(split, model, monkeypatch):
 
 
 def test_what_a_report_says(split, model):
-    found = evaluate(model, DATA, split, 2)
+    found = evaluate(model, DATA, Manifest.load(split), 2)
     assert [score.unit for score in found.scores] == ["mm"] * 3
     assert set(found.scores[0].baselines) == {"interpolation in time"}
     lift = replace(SMALL, task="lift").build(DATA.grids).eval()
-    only = evaluate(lift, replace(DATA, mask=None), split, 2)
+    only = evaluate(lift, replace(DATA, mask=None), Manifest.load(split), 2)
     first = only.scores[0]
     assert set(first.baselines) == {"the linear map that fits these clips best", "their mean pose"}
     assert only.loss.value == pytest.approx(first.baselines["their mean pose"] / 1000, rel=1e-3)

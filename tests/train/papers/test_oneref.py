@@ -7,6 +7,7 @@ import torch
 
 from maskstream.modalities import MODALITIES
 from maskstream.pages.report.drawn import make_sections
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.export import load_matching_weights, save_model
 from maskstream.train.evaluations import evaluate_model
 from maskstream.train.papers.oneref.evaluate import measure_referring
@@ -167,9 +168,9 @@ def test_a_report_has_a_figure_phrases_and_unseen_objects(split, tmp_path):
     for name in ("val", "unseen"):
         (tmp_path / name).symlink_to(split, target_is_directory=True)
     recipe = small()
-    found = evaluate_model(recipe, recipe.build().eval(), tmp_path / "val", 2)
+    found = evaluate_model(recipe, recipe.build().eval(), Manifest.load(tmp_path / "val"), 2)
     assert any(score.name.endswith("objects never shown") for score in found.scores)
-    figures = MODALITIES["image-text"].figures(recipe.data, tmp_path / "val")
+    figures = MODALITIES["image-text"].figures(recipe.data, Manifest.load(tmp_path / "val"))
     (section,) = make_sections(found.examples, figures, ())
     assert section.cards[0].words.startswith("Overlap 0.")
     assert len(section.cards) == 2

@@ -8,6 +8,7 @@ import torch
 from maskstream.pages.roar import roar_page
 from maskstream.pipelines.masks import Padded, Tokens
 from maskstream.pipelines.masks import Replace as Replaced
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.process import CPU
 from maskstream.train.core.recipe import Recipe
@@ -92,7 +93,7 @@ def test_the_measures_are_those_of_one_hot_ids(splits, model):
     made = recipe(model)
     classifier = made.build(seed=1).double().eval()
     hide = Padded(mask=Replaced(mask=Tokens(ratio=0.3), keep=0.0, random=0.0))
-    batch = next(read_batches(replace(made.data, mask=hide), splits[1], size=4, samples=4))
+    batch = next(read_batches(replace(made.data, mask=hide), Manifest.load(splits[1]), size=4, samples=4))
     length = int(batch.lengths.max())
     table = classifier.table(torch.arange(300)[None])[0].detach()
     one_hot = torch.nn.functional.one_hot(batch.inputs[:, :length], 300).double().requires_grad_()
@@ -112,7 +113,7 @@ def test_the_measures_are_those_of_one_hot_ids(splits, model):
 
 def test_attention_is_that_of_the_lstm_and_random_scores_follow_the_key_alone(splits):
     made = recipe()
-    model, batch = made.build(seed=1).eval(), next(read_batches(made.data, splits[1], size=4, samples=4))
+    model, batch = made.build(seed=1).eval(), next(read_batches(made.data, Manifest.load(splits[1]), size=4, samples=4))
     assert all(row.sum() < 1 for row in measure_importance(model, batch, "attention", seed=0, points=1))
     drawn = [
         measure_importance(model, batch, name, seed=seed, points=1) for name in (RANDOM, CONTROL) for seed in (0, 1)
@@ -149,7 +150,7 @@ def test_what_cannot_be_compared_is_refused(splits, tmp_path):
 
 
 def test_naive_bayes_finds_the_telling_word(splits):
-    found = evaluate(recipe().build().eval(), recipe().data, splits[1], 2).scores[0]
+    found = evaluate(recipe().build().eval(), recipe().data, Manifest.load(splits[1]), 2).scores[0]
     assert found.baselines == {"the most frequent class": 0.5, "naive Bayes over ids": 1}
     assert 0.2 < found.value < 0.8
     assert all(TELLING[i % 2] in text_of(i) for i in range(9))

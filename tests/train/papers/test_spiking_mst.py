@@ -197,10 +197,10 @@ def test_a_report_shows_the_spikes(tmp_path):
     split = write_split(tmp_path, 12, 0)
     tiny = spiking_mst_tiny()
     recipe = replace(tiny, data=replace(tiny.data, size=16), model=replace(SMALL, depths=(1,), heads=(2,)))
-    found = evaluate_model(recipe, recipe.build().eval(), split, 2)
+    found = evaluate_model(recipe, recipe.build().eval(), Manifest.load(split), 2)
     assert found.scores[0].baselines["the most frequent class"] == pytest.approx(4 / 11)
     assert {score.count for score in found.scores} == {11}
-    (section,) = make_sections(found.examples, MODALITIES["image"].figures(recipe.data, split), ())
+    (section,) = make_sections(found.examples, MODALITIES["image"].figures(recipe.data, Manifest.load(split)), ())
     assert [len(card.figures[-1].items) for card in section.cards] == [5, 5]
     assert "nJ" in section.cards[0].facts[0].items[0].value
 

@@ -8,6 +8,7 @@ import torch
 from maskstream.pipelines import VideoClip
 from maskstream.pipelines.masks import PartDecoded, Random
 from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.patches import (
     COPY,
     GUESSES,
@@ -37,16 +38,16 @@ def model():
 
 
 def test_all_hidden_tokens_of_one_view_are_measured_on_enough_clips(eleven):
-    clips = read_clips(DATA, eleven)
+    clips = read_clips(DATA, Manifest.load(eleven))
     assert sum(len(batch) for batch in clips) == 24  # 3 rounds of 8 of the 11
     assert all(torch.equal(batch.mask.masked.sum(dim=1), torch.full((8,), 24)) for batch in clips)
     assert all(batch.mask.target.shape[1] == 24 for batch in clips)
-    again = read_clips(DATA, eleven)
+    again = read_clips(DATA, Manifest.load(eleven))
     assert all(torch.equal(a.video, b.video) for a, b in zip(clips, again, strict=True))
 
 
 def test_losses_are_those_of_each_clip_and_the_shrunk_copy_is_the_best_mixture(model, eleven):
-    clips = read_clips(DATA, eleven)[:2]
+    clips = read_clips(DATA, Manifest.load(eleven))[:2]
     found = measure_clips(model, clips)
     each = [error for batch in clips for error in compare_with(interpolate_pixels, model, batch)[1]]
     assert found.samples == len(each) == 16
@@ -65,7 +66,7 @@ def test_losses_are_those_of_each_clip_and_the_shrunk_copy_is_the_best_mixture(m
 
 
 def test_the_best_mixture_with_the_interpolation_is_that_of_a_search(model, eleven, monkeypatch):
-    batch = read_clips(DATA, eleven)[0]
+    batch = read_clips(DATA, Manifest.load(eleven))[0]
     tokens, target = model.tokens, batch.mask.target
     cubes = tokens.inputs(tokens.split(batch.video))
     line, true = interpolate_pixels(tokens, cubes, batch.mask), gather_tokens(cubes, target)
@@ -82,7 +83,7 @@ def test_the_best_mixture_with_the_interpolation_is_that_of_a_search(model, elev
 
 
 def test_the_guess_is_painted_where_the_model_would_be(model, eleven):
-    (batch, *_) = read_clips(DATA, eleven)
+    (batch, *_) = read_clips(DATA, Manifest.load(eleven))
     guessed, _ = compare_with(interpolate_pixels, model, batch)
     kept = model.tokens.split(guessed.video).eq(model.tokens.split(batch.video)).all(dim=2)
     assert kept[~batch.mask.masked].all()
@@ -90,7 +91,7 @@ def test_the_guess_is_painted_where_the_model_would_be(model, eleven):
 
 
 def test_clips_are_measured_as_centre_crops_and_as_random_ones_beside_all_guesses(model, eleven):
-    found = evaluate(model, DATA, eleven, 2)
+    found = evaluate(model, DATA, Manifest.load(eleven), 2)
     centres, crops = found.scores
     assert (centres.of, centres.count, crops.of, crops.count) == ("centre crops", 24, "clips", 24)
     assert crops.name.endswith("in random crops")
@@ -105,6 +106,6 @@ def test_clips_are_measured_as_centre_crops_and_as_random_ones_beside_all_guesse
 def test_models_of_normalised_tokens_and_no_clips_are_refused(model, eleven):
     other = replace(SIZES, target="normalised").build(DATA.grids)
     with pytest.raises(ValueError, match="target='pixels'"):
-        measure_clips(other, read_clips(DATA, eleven)[:1])
+        measure_clips(other, read_clips(DATA, Manifest.load(eleven))[:1])
     with pytest.raises(ValueError, match="at least one clip"):
         measure_clips(model, [])

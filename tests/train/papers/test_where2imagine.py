@@ -12,6 +12,7 @@ import torch
 from maskstream.modalities.trajectory import figures
 from maskstream.pages.report.drawn import make_sections
 from maskstream.pipelines import TrajectoryData, VideoClip, masks
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.papers.where2imagine.evaluate import (
     KEPT_UP,
     LINEAR,
@@ -41,7 +42,10 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_last_motion_kept_up_is_right_on_an_arc_and_straight_on_is_not(split: Path) -> None:
-    for batch in (held_out_clips(DATA, split)[0], next(iter(DATA.loader(split, batch_size=15, device="cpu", seed=1)))):
+    for batch in (
+        held_out_clips(DATA, Manifest.load(split))[0],
+        next(iter(DATA.loader(split, batch_size=15, device="cpu", seed=1))),
+    ):
         arc = keep_up(batch, AHEAD_S, turning=True)
         # The speed is that of the chord, a little less than that of the arc.
         torch.testing.assert_close(arc, batch.waypoint, atol=2e-3, rtol=0)
@@ -62,8 +66,8 @@ def test_angles_of_errors_go_the_short_way_round() -> None:
 
 
 def test_guesses_know_the_split(split: Path) -> None:
-    clips = held_out_clips(DATA, split)
-    mean, linear = known_guesses(DATA, split)
+    clips = held_out_clips(DATA, Manifest.load(split))
+    mean, linear = known_guesses(DATA, Manifest.load(split))
     torch.testing.assert_close(mean, clips[0].waypoint[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(measure_motion(clips[0], AHEAD_S) @ linear, clips[0].waypoint, atol=1e-4, rtol=0)
 
@@ -88,11 +92,11 @@ def test_a_model_learns_the_arc_and_its_report_says_so(split: Path) -> None:
         losses.append(loss.item())
     loader.close()
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:5])
-    found = evaluate(model.eval(), DATA, split, 2)
+    found = evaluate(model.eval(), DATA, Manifest.load(split), 2)
     place, turn = found.scores
     assert set(place.baselines) == set(turn.baselines) == {STRAIGHT, KEPT_UP, MEAN, LINEAR}
     assert place.value < place.baselines[STRAIGHT]
-    (section,) = make_sections(found.examples, figures(DATA, split), ())
+    (section,) = make_sections(found.examples, figures(DATA, Manifest.load(split)), ())
     assert [card.figures[-1].kind for card in section.cards] == ["drawing"] * 2
     assert all("m off" in card.words for card in section.cards)
 

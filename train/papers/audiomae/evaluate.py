@@ -6,7 +6,7 @@ import torch
 
 from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.audio.data import AudioData
-from maskstream.shards.format.manifest import SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, TrainingLoss, read_batches
 from maskstream.train.evaluate.patches import PatchLosses, measure_patches
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder, SpectrogramAutoencoderConfig
@@ -19,7 +19,7 @@ READING = (
 ) + NORMALISED
 
 
-def evaluate(model: MaskedAutoencoder[AudioBatch], config: AudioData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: MaskedAutoencoder[AudioBatch], config: AudioData, data: Manifest, shown: int) -> Evaluation:
     """The loss on clips of sounds as they are, without gain and mixtures, and reconstructions of some."""
     plain = replace(config, roll_gain=None, spec_augment=None, mixup=None, views=1)
     batch = next(iter(read_batches(plain, data, size=shown, samples=shown, shuffle=True)))
@@ -36,7 +36,7 @@ def evaluate(model: MaskedAutoencoder[AudioBatch], config: AudioData, data: Spli
     )
 
 
-def measure_losses(config: AudioData, model: MaskedAutoencoder[AudioBatch], data: SplitLocation) -> PatchLosses:
+def measure_losses(config: AudioData, model: MaskedAutoencoder[AudioBatch], data: Manifest) -> PatchLosses:
     """The losses over up to 512 samples."""
     return measure_patches(model, read_batches(config, data, size=32, samples=MEASURED))
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import (
     Compared,
     Evaluation,
@@ -81,9 +81,9 @@ def measure_tokens(model: TokenModel, measured: Iterable[TextBatch], counts: NGr
     )
 
 
-def evaluate(model: TokenModel, config: TextData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: TokenModel, config: TextData, data: Manifest, shown: int) -> Evaluation:
     """The loss on a held-out split with the recipe's masks, compared with those of counts of the training split."""
-    size = min(len(Manifest.load(data)), _AT_ONCE)
+    size = min(len(data), _AT_ONCE)
     whole = replace(config, packing="pack", mask=None)
     counts = NGrams.of(read_batches(whole, trained_on(data), size=size, samples=COUNTED), model.config.vocabulary)
     found = measure_tokens(model, read_shuffled(config, data, most=MEASURED, size=_AT_ONCE), counts)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from maskstream.pipelines.modalities.audio.data import NoisyData
-from maskstream.shards.format.manifest import SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss, read_batches
 
 from .model import DenseUNet, DenseUNetConfig, si_sdr
@@ -18,7 +18,7 @@ READING = (
 )
 
 
-def evaluate(model: DenseUNet, config: NoisyData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: DenseUNet, config: NoisyData, data: Manifest, shown: int) -> Evaluation:
     """The SI-SDR and the error on the split, and some sounds before and after."""
     loss, before, after, measured = measure_gains(config, model, data)
     batch = next(iter(read_batches(config, data, size=shown, samples=shown, shuffle=True)))
@@ -49,7 +49,7 @@ def evaluate(model: DenseUNet, config: NoisyData, data: SplitLocation, shown: in
     )
 
 
-def measure_gains(config: NoisyData, model: DenseUNet, data: SplitLocation) -> tuple[float, float, float, int]:
+def measure_gains(config: NoisyData, model: DenseUNet, data: Manifest) -> tuple[float, float, float, int]:
     """The mean loss, the mean SI-SDR in dB before and after enhancement, and the number of samples (up to 128)."""
     kept: list[Tensor] = []
     with torch.inference_mode():

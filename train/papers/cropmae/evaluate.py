@@ -4,7 +4,7 @@ import torch
 
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.model import squared
 from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, Mixture, Score, read_batches
 from maskstream.train.nn.grid import gather_tokens
@@ -24,11 +24,9 @@ _AT_ONCE = 16
 
 
 @torch.inference_mode()
-def evaluate(
-    model: CrossAutoencoder[BatchT], config: DataConfig[BatchT], data: SplitLocation, shown: int
-) -> Evaluation:
+def evaluate(model: CrossAutoencoder[BatchT], config: DataConfig[BatchT], data: Manifest, shown: int) -> Evaluation:
     """The loss on shuffled samples with the recipe's own random views, the same at each call."""
-    n = min(len(Manifest.load(data)), MEASURED)
+    n = min(len(data), MEASURED)
     size = min(n, _AT_ONCE)
     samples, rounds = n // size * size, -(-LEAST // n)
     sums = torch.zeros(4)

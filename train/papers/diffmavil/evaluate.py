@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
-from maskstream.shards.format.manifest import SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate import pairs
 from maskstream.train.evaluate.evaluation import Evaluation, Score
 
@@ -35,13 +35,13 @@ class Denoised:
             )
 
 
-def evaluate(model: AudioVisualDiffusion, config: AudioVisualData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: AudioVisualDiffusion, config: AudioVisualData, data: Manifest, shown: int) -> Evaluation:
     """What every model of video with sound has; this one is judged by the patches that it denoises."""
     return pairs.evaluate(model, config, data, shown, [*measure_denoising(config, model, data).scores()])
 
 
 @torch.inference_mode()
-def measure_denoising(config: AudioVisualData, model: AudioVisualDiffusion, data: SplitLocation) -> Denoised:
+def measure_denoising(config: AudioVisualData, model: AudioVisualDiffusion, data: Manifest) -> Denoised:
     """The errors of the denoised patches of up to 256 samples, at times drawn as in training.
 
     The noised patch is scaled by sqrt(a), where a is its share of signal: the best linear estimate for patches of mean

@@ -30,7 +30,7 @@ from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.read import PointAugment
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.shards.format.manifest import SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.model import Model, need_mask
 from maskstream.train.evaluate.evaluation import Evaluation, Example, Score, TrainingLoss
 from maskstream.train.nn.objectives import chamfer
@@ -164,7 +164,7 @@ class DenoisedClouds(Example):
     patch: int
 
 
-def evaluate(model: VoxelDiffusion, config: PointsData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: VoxelDiffusion, config: PointsData, data: Manifest, shown: int) -> Evaluation:
     """The held-out errors with their bounds, and clouds that the model generated; the same at each call."""
     batches = held_out_batches(config, data)
     errors = measure_noise(config, model, batches, data)
@@ -243,7 +243,7 @@ def _denoised(model: VoxelDiffusion, batch: PointsBatch, shown: int) -> Denoised
     )
 
 
-def made_and_real(config: PointsData, model: VoxelDiffusion, data: SplitLocation) -> tuple[Tensor, Tensor, Tensor]:
+def made_and_real(config: PointsData, model: VoxelDiffusion, data: Manifest) -> tuple[Tensor, Tensor, Tensor]:
     """Generated clouds and as many real ones, float32 (B, N, 3) each, and their categories, int64 (B,), ascending.
 
     All categories have the same number of clouds if the split has enough of each; at most COMPARED in all.

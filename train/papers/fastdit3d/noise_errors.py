@@ -14,7 +14,7 @@ from torch import Tensor
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.read import PointAugment, PointSelection
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import Score
 
 from .model import VoxelDiffusion, need_noise
@@ -59,18 +59,16 @@ class NoiseErrors:
     bands: tuple[tuple[float, float, MaskedErrors], ...]
 
 
-def held_out_batches(config: PointsData, data: SplitLocation) -> list[PointsBatch]:
+def held_out_batches(config: PointsData, data: Manifest) -> list[PointsBatch]:
     """Batches of shuffled clouds with the recipe's masks at the start of a run; the same at each call."""
-    n = min(len(Manifest.load(data)), MEASURED)
+    n = min(len(data), MEASURED)
     plain = replace(config, views=VIEWS, augment=_plain(config))
     loader = plain.loader(data, batch_size=min(n, 32), seed=0, device="cpu", rank=0, world_size=1, steps=1_000_000)
     return [batch for batch, _ in zip(loader, range(max(n // 32, 1)), strict=False)]
 
 
 @torch.inference_mode()
-def measure_noise(
-    config: PointsData, model: VoxelDiffusion, batches: list[PointsBatch], data: SplitLocation
-) -> NoiseErrors:
+def measure_noise(config: PointsData, model: VoxelDiffusion, batches: list[PointsBatch], data: Manifest) -> NoiseErrors:
     """The model's errors and their bounds on batches of the split at `data`."""
     dense = _dense_clouds(config, data, {key for batch in batches for key in batch.key})
     generator = torch.Generator().manual_seed(0)
@@ -112,7 +110,7 @@ def bound_error(cloud: Tensor, kept: float, generator: torch.Generator) -> float
     return float(torch.stack(errors).min())
 
 
-def _dense_clouds(config: PointsData, data: SplitLocation, keys: set[str]) -> dict[str, Tensor]:
+def _dense_clouds(config: PointsData, data: Manifest, keys: set[str]) -> dict[str, Tensor]:
     """The clouds of the split with these keys, with DENSE points each, scaled as in the recipe."""
     dense = PointsData(select=PointSelection(points=DENSE), augment=_plain(config))
     loader = dense.loader(data, batch_size=1, shuffle=False, device="cpu", rank=0, world_size=1)

@@ -17,7 +17,7 @@ from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.collapse import Spread
 from maskstream.train.core.model import widen
 from maskstream.train.evaluate.evaluation import (
@@ -64,7 +64,7 @@ DRAWN_READING = (
 )
 
 
-def evaluate(model: Jepa[Any], config: DataConfig[Any], data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: Jepa[Any], config: DataConfig[Any], data: Manifest, shown: int) -> Evaluation:
     """The classes of nearest neighbours, the distance of predictions on held-out samples, and neighbours to look at."""
     own = {f.name for f in fields(config)}
     teacher = "a frozen teacher" if isinstance(model, Salt) else "its own moving average"
@@ -155,10 +155,10 @@ class _Inputs:
         return self._model.token_inputs(batch).flatten(1)
 
 
-def _by_class(model: Jepa[Any] | LeJepa[Any], config: DataConfig[Any], data: SplitLocation) -> tuple[Score, ...]:
+def _by_class(model: Jepa[Any] | LeJepa[Any], config: DataConfig[Any], data: Manifest) -> tuple[Score, ...]:
     """The share of held-out samples whose neighbours say their class; nothing where samples have no label each."""
     train = trained_on(data)
-    if train is data or has_label_lists(data) or not (Manifest.load(data).label >= 0).any():
+    if train is data or has_label_lists(data) or not (data.label >= 0).any():
         return ()
     untrained = model.config.build(model.grids).eval()
     assert isinstance(untrained, Jepa | LeJepa)
@@ -210,7 +210,7 @@ def _pictures(batch: ImageBatch | VideoBatch | AudioBatch) -> Tensor:
     return batch.image if isinstance(batch, ImageBatch) else batch.video[:, 0]
 
 
-def evaluate_views(model: LeJepa[Any], config: DataConfig[Any], data: SplitLocation, shown: int) -> Evaluation:
+def evaluate_views(model: LeJepa[Any], config: DataConfig[Any], data: Manifest, shown: int) -> Evaluation:
     """The classes of nearest neighbours, the distance of a sample's views on held-out samples, and neighbours to look
     at.
     """

@@ -24,7 +24,7 @@ from maskstream.pipelines.modalities.image.decode import decode_image
 from maskstream.pipelines.stream.rng import Place, sample_rng
 from maskstream.shards.config import Json
 from maskstream.shards.errors import DataError, DatasetError, ShardError
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import exact_match, normalise, rouge_l, vqa_accuracy
 
 K1, B = 1.2, 0.75
@@ -182,17 +182,16 @@ class KbvqaResult:
         }
 
 
-def read_questions(data: SplitLocation, samples: int, seed: int = 0) -> list[Question]:
+def read_questions(data: Manifest, samples: int, seed: int = 0) -> list[Question]:
     """Up to `samples` questions of a split of images with texts, drawn by `seed`. ShardError for a split of others.
 
     A sample needs a `question` and an `answer`, or `answers`, in its `json`.
     """
-    manifest = Manifest.load(data)
-    if manifest.info["modality"] != "image-text":
-        raise ShardError(f"{data} holds {manifest.info['modality']} shards; questions are about images with texts")
-    components = image_components(manifest)
-    chosen = np.random.Generator(np.random.Philox(seed)).permutation(len(manifest))[:samples]
-    return [_question(manifest, components, int(index)) for index in sorted(chosen)]
+    if data.info["modality"] != "image-text":
+        raise ShardError(f"{data} holds {data.info['modality']} shards; questions are about images with texts")
+    components = image_components(data)
+    chosen = np.random.Generator(np.random.Philox(seed)).permutation(len(data))[:samples]
+    return [_question(data, components, int(index)) for index in sorted(chosen)]
 
 
 def _question(manifest: Manifest, components: Sequence[str], index: int) -> Question:

@@ -21,7 +21,7 @@ from torch import Tensor
 from maskstream.pipelines.modalities.image_text.batch import PADDING, SPECIAL, ImageTextBatch, TextRows
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.shards.errors import MaskstreamError
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from maskstream.train.core.data import told_label_names
 from maskstream.train.core.export import load_model
@@ -142,7 +142,7 @@ class ClassifiesAnswers(Protocol):
         """Logits of the answers (B, answers)."""
 
 
-def of_run(run: Path, data: SplitLocation) -> Predictor:
+def of_run(run: Path, data: Manifest) -> Predictor:
     """A classifier of answers that `maskstream train vqa-tiny` trained on a split with the tokenizer of `data`.
 
     It reads the question and the picture, resized as a whole, and no prompt; it gives no rationales. ValueError for
@@ -154,11 +154,9 @@ def of_run(run: Path, data: SplitLocation) -> Predictor:
         raise ValueError(f"{run} holds no classifier of answers; give a run of vqa-tiny, or a command")
     from tokenizers import Tokenizer
 
-    manifest = Manifest.load(data)
-    info = manifest.info
-    facts = tokenizer_facts(manifest.location, info)
-    tokenizer = Tokenizer.from_str(read_tokenizer(manifest.store, info).decode())
-    names = told_label_names(run) or manifest.label_names  # a run of an earlier release does not name its answers
+    facts = tokenizer_facts(data.location, data.info)
+    tokenizer = Tokenizer.from_str(read_tokenizer(data.store, data.info).decode())
+    names = told_label_names(run) or data.label_names  # a run of an earlier release does not name its answers
     if len(names) != model.n_answers:
         raise ValueError(f"{run} knows {model.n_answers} answers and {data} has {len(names)}; give the split's own run")
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
-from maskstream.shards.format.manifest import SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate import patches
 from maskstream.train.evaluate.evaluation import Evaluation, TrainingLoss
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
@@ -12,7 +12,7 @@ from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
 from .model import LatentAutoencoderConfig
 
 
-def evaluate(model: MaskedAutoencoder[ImageBatch], config: ImageData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: MaskedAutoencoder[ImageBatch], config: ImageData, data: Manifest, shown: int) -> Evaluation:
     """As of an autoencoder of pictures."""
     loss = TrainingLoss(name="The mean squared error over the target tokens' normalised latents")
     return replace(patches.evaluate(model, config, data, shown), loss=loss)

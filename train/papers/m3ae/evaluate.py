@@ -15,7 +15,7 @@ from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.fields import Field
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.model import LossPart, squared
 from maskstream.train.evaluate.evaluation import (
     KIND,
@@ -139,18 +139,18 @@ def measure_answers(model: ImageTextClassifier, measured: Iterable[ImageTextBatc
 
 
 def measure_held_out(
-    config: ImageTextData, model: ImageTextClassifier, data: SplitLocation, train: SplitLocation | None = None
+    config: ImageTextData, model: ImageTextClassifier, data: Manifest, train: Manifest | None = None
 ) -> Answers:
     """The answers to shuffled questions of a split; train: what the priors are of, by default `trained_on(data)`."""
     known = replace(config, image_mask=None, text_mask=None, fields=())
     before = train or trained_on(data)
-    counted = min(len(Manifest.load(before)), KNOWN)
+    counted = min(len(before), KNOWN)
     priors = Priors.of(read_batches(known, before, size=min(counted, _ASKED_AT_ONCE), samples=counted, shuffle=True))
     asked = replace(known, fields=(Field(name=KIND, default=""),))
     return measure_answers(model, read_shuffled(asked, data, most=ASKED, size=_ASKED_AT_ONCE), priors)
 
 
-def evaluate_answers(model: ImageTextClassifier, config: ImageTextData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate_answers(model: ImageTextClassifier, config: ImageTextData, data: Manifest, shown: int) -> Evaluation:
     """The right answers on a held-out split, compared with answers without looking."""
     found, batch = measure_held_out(config, model, data), read_first(config, data, shown)
     with torch.inference_mode():
@@ -226,13 +226,13 @@ def measure_losses(model: ImageTextAutoencoder, measured: Iterable[ImageTextBatc
     )
 
 
-def held_out_samples(config: ImageTextData, data: SplitLocation) -> list[ImageTextBatch]:
+def held_out_samples(config: ImageTextData, data: Manifest) -> list[ImageTextBatch]:
     """Shuffled samples of the split with the recipe's masks and pairs, centre crops; the same each time."""
     plain = replace(config, views=1, augment=CenterCrop(), colour=None, transform=None)
     return list(read_shuffled(plain, data, most=MEASURED, size=_AT_ONCE))
 
 
-def evaluate(model: ImageTextAutoencoder, config: ImageTextData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: ImageTextAutoencoder, config: ImageTextData, data: Manifest, shown: int) -> Evaluation:
     """The losses on a held-out split with the recipe's masks; ids are counted in the split beside it."""
     plain = replace(config, image_mask=None, text_mask=None, pairs=False)
     known = read_batches(plain, trained_on(data), size=_AT_ONCE, samples=COUNTED)

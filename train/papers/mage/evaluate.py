@@ -14,7 +14,7 @@ from torch import Tensor
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
-from maskstream.shards.format.manifest import SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import (
     Compared,
     Evaluation,
@@ -151,13 +151,13 @@ def measure_hidden_ids(model: GenerativeEncoder, measured: Iterable[ImageBatch],
     return HiddenIdLosses.of(rows, counts)
 
 
-def training_pictures(config: ImageData, data: SplitLocation) -> list[ImageBatch]:
+def training_pictures(config: ImageData, data: Manifest) -> list[ImageBatch]:
     """Up to `COUNTED` pictures of the split `trained_on`, without masks, random crops and colours."""
     plain = replace(config, views=1, augment=CenterCrop(), colour=None, transform=None, mask=None)
     return list(read_shuffled(plain, trained_on(data), most=COUNTED, size=_AT_ONCE))
 
 
-def evaluate(model: GenerativeEncoder, config: ImageData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: GenerativeEncoder, config: ImageData, data: Manifest, shown: int) -> Evaluation:
     """The losses on shuffled samples with the recipe's masks, and how far generated pictures are from real ones."""
     measured, known = held_out_pictures(config, data), training_pictures(config, data)
     counts = IdCounts.of((model.vq.ids(batch.image) for batch in known), model.blank)
@@ -189,7 +189,7 @@ def evaluate(model: GenerativeEncoder, config: ImageData, data: SplitLocation, s
 def generate(
     model: GenerativeEncoder,
     config: ImageData,
-    data: SplitLocation,
+    data: Manifest,
     *,
     count: int,
     rounds: int,

@@ -13,7 +13,7 @@ from torch import Tensor
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.shards.format.manifest import SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import (
     Clips,
     Compared,
@@ -150,13 +150,13 @@ def measure_hidden_ids(model: FrameIdsModel, measured: Iterable[VideoBatch], cou
     return HiddenIdLosses.of(rows, counts)
 
 
-def held_out_clips(config: VideoData, data: SplitLocation, most: int = MEASURED) -> list[VideoBatch]:
+def held_out_clips(config: VideoData, data: Manifest, most: int = MEASURED) -> list[VideoBatch]:
     """Up to `most` shuffled clips of the split with the recipe's masks, as centre crops; the same each time."""
     plain = replace(config, views=1, augment=CenterCrop(), colour=None, transform=None)
     return list(read_shuffled(plain, data, most=most, size=_AT_ONCE))
 
 
-def evaluate(model: FrameIdsModel, config: VideoData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: FrameIdsModel, config: VideoData, data: Manifest, shown: int) -> Evaluation:
     """The figures on held-out clips, compared with counts of the training split and with the last frame repeated."""
     measured = held_out_clips(config, data)
     counts = count_ids(model, held_out_clips(config, trained_on(data), COUNTED))
@@ -191,7 +191,7 @@ def evaluate(model: FrameIdsModel, config: VideoData, data: SplitLocation, shown
 def generate(
     model: FrameIdsModel,
     config: VideoData,
-    data: SplitLocation,
+    data: Manifest,
     *,
     count: int,
     rounds: int,

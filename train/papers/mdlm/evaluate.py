@@ -24,7 +24,7 @@ from torch import Tensor
 from maskstream.pipelines.masks import MaskedDiffusion, Padded, Replace, Stratified
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import (
     Compared,
     Evaluation,
@@ -159,9 +159,9 @@ def _read_contexts(batch: TextBatch) -> tuple[Int64s, Int64s, Int64s]:
     return ids[at], ids[at - 1], ids[at - np.minimum(place[at], 2)]
 
 
-def evaluate(model: TokenModel, config: TextData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: TokenModel, config: TextData, data: Manifest, shown: int) -> Evaluation:
     """The bound on a held-out split, compared with the likelihoods of counts of the training split."""
-    size = min(len(Manifest.load(data)), _AT_ONCE)
+    size = min(len(data), _AT_ONCE)
     bound = measure_bound(model, read_shuffled(bounded(config), data, most=MEASURED, size=_AT_ONCE), DRAWS)
     counts = measure_ngrams(
         read_batches(replace(config, packing="pack", mask=None), trained_on(data), size=size, samples=COUNTED),

@@ -13,7 +13,7 @@ from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.fields import Field
 from maskstream.pipelines.modalities.image_text.batch import PADDING, SPECIAL, ImageTextBatch, TextRows
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
-from maskstream.shards.format.manifest import SplitLocation, read_info
+from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import tokenizer_facts
 from maskstream.shards.members.text import ROLES
 from maskstream.train.evaluate.evaluation import (
@@ -92,9 +92,9 @@ class Asked:
     made: Texts
 
 
-def special_ids(data: SplitLocation) -> tuple[int, int]:
+def special_ids(data: Manifest) -> tuple[int, int]:
     """The ids that begin and end texts in a split. ValueError where its tokenizer has none."""
-    facts = tokenizer_facts(str(data), read_info(data))
+    facts = tokenizer_facts(data.location, data.info)
     if facts.begin is None or facts.end is None:
         raise ValueError(f"what is written begins and ends with special tokens, and the tokenizer of {data} has none")
     return facts.begin, facts.end
@@ -190,14 +190,12 @@ def with_true_texts(config: ImageTextData) -> ImageTextData:
     )
 
 
-def read_questions(
-    config: ImageTextData, data: SplitLocation, most: int, size: int = _AT_ONCE
-) -> Iterable[ImageTextBatch]:
+def read_questions(config: ImageTextData, data: Manifest, most: int, size: int = _AT_ONCE) -> Iterable[ImageTextBatch]:
     """Batches of up to `most` shuffled questions of a split with their true texts."""
     return read_shuffled(with_true_texts(config), data, most=most, size=size)
 
 
-def measure_writing(config: ImageTextData, model: RationaleWriter | None, data: SplitLocation) -> Written:
+def measure_writing(config: ImageTextData, model: RationaleWriter | None, data: Manifest) -> Written:
     """The figures on shuffled questions of a split, of a model or of one that writes nothing; answers are counted in
     `trained_on(data)`.
     """
@@ -213,7 +211,7 @@ def measure_writing(config: ImageTextData, model: RationaleWriter | None, data: 
     return measure_texts(asked, known)
 
 
-def evaluate(model: RationaleWriter, config: ImageTextData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: RationaleWriter, config: ImageTextData, data: Manifest, shown: int) -> Evaluation:
     """The right answers on a held-out split, compared with answers without looking, and some that are written."""
     found = measure_writing(config, model, data)
     batch = next(iter(read_questions(config, data, shown, shown)))

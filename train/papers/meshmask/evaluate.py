@@ -21,7 +21,7 @@ from maskstream.pipelines.modalities.mesh.read import MeshReader
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.model import need_mask, squared
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Example, Score, TrainingLoss, read_batches
 
@@ -41,7 +41,7 @@ class Trajectories:
 
     @classmethod
     def open(
-        cls, data: SplitLocation, count: int | None = None, steps: int | None = None, component: str | None = None
+        cls, data: Manifest, count: int | None = None, steps: int | None = None, component: str | None = None
     ) -> Trajectories:
         """Reads the first `count` simulations (default: all) of the split in the folder `data`, each with the first
         step and `steps` more; component: as in `open_reader`. ValueError if the split has no simulation of that length.
@@ -83,7 +83,7 @@ def _at_start(view: MeshView, fields: Float32s) -> MeshView:
     )
 
 
-def open_reader(data: SplitLocation, component: str | None = None) -> MeshReader:
+def open_reader(data: Manifest, component: str | None = None) -> MeshReader:
     """A reader of the meshes of a split.
 
     component: the mesh that is read if a sample has several; by default the only one.
@@ -165,7 +165,7 @@ class Rollouts(Example):
     shown: int
 
 
-def evaluate(model: MeshNetwork, config: MeshData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: MeshNetwork, config: MeshData, data: Manifest, shown: int) -> Evaluation:
     """The loss at hidden nodes and completed meshes from all of the split, or of a model of the next step rollouts."""
     return (
         rollout_evaluation(next_model(model), data, shown)
@@ -174,9 +174,9 @@ def evaluate(model: MeshNetwork, config: MeshData, data: SplitLocation, shown: i
     )
 
 
-def _of_fields(model: MeshNetwork, config: MeshData, data: SplitLocation, shown: int) -> Evaluation:
+def _of_fields(model: MeshNetwork, config: MeshData, data: Manifest, shown: int) -> Evaluation:
     losses, count = measure_masked(config, model, data)
-    n = len(Manifest.load(data))
+    n = len(data)
     chosen = set(np.unique(np.linspace(0, n - 1, shown).round().astype(int)).tolist())
     plain = replace(config, noise=None, views=1)
     examples = []
@@ -204,7 +204,7 @@ def _of_fields(model: MeshNetwork, config: MeshData, data: SplitLocation, shown:
     )
 
 
-def rollout_evaluation(model: MeshNetwork, data: SplitLocation, shown: int) -> Evaluation:
+def rollout_evaluation(model: MeshNetwork, data: Manifest, shown: int) -> Evaluation:
     """The error of one step and of rollouts from all of the split."""
     trajectories = Trajectories.open(data)
     made = rollout(model, trajectories)
@@ -253,7 +253,7 @@ def rollout_evaluation(model: MeshNetwork, data: SplitLocation, shown: int) -> E
 
 
 @torch.inference_mode()
-def measure_masked(config: MeshData, model: MeshNetwork, data: SplitLocation) -> tuple[dict[str, float], int]:
+def measure_masked(config: MeshData, model: MeshNetwork, data: Manifest) -> tuple[dict[str, float], int]:
     """The losses of the model, of the mean field and of `spread_fields`, on VIEWS steps of each of up to MEASURED
     meshes, and how many meshes there are.
     """

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from maskstream.pipelines.modalities.pose.batch import PoseBatch
 from maskstream.pipelines.modalities.pose.data import PoseData
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Mixture, Score, TrainingLoss, read_batches
 
 from .model import PoseModel, PoseModelConfig, distance
@@ -101,7 +101,7 @@ class Lifted:
     linear: float
 
 
-def evaluate(model: PoseModel, config: PoseData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: PoseModel, config: PoseData, data: Manifest, shown: int) -> Evaluation:
     """Errors on all motions of the split, compared with baselines: a model of masked poses is judged by the joints that
     it completes, one that only lifts by the poses that it lifts.
     """
@@ -161,9 +161,9 @@ def evaluate(model: PoseModel, config: PoseData, data: SplitLocation, shown: int
     )
 
 
-def held_out_clips(config: PoseData, data: SplitLocation) -> list[PoseBatch]:
+def held_out_clips(config: PoseData, data: Manifest) -> list[PoseBatch]:
     """Clips of all motions of the split, without flips, with the recipe's cameras and masks; the same at each call."""
-    n = len(Manifest.load(data))
+    n = len(data)
     rounds = max(min(ROUNDS, MEASURED // n), 1)
     return list(read_batches(replace(config, views=1, flip=0.0), data, size=min(n, 64), samples=n, rounds=rounds))
 

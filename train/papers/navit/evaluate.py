@@ -9,7 +9,7 @@ from torch import Tensor
 
 from maskstream.pipelines.modalities.packed.batch import PackedBatch
 from maskstream.pipelines.modalities.packed.data import PackedData
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.model import LossPart, squared
 from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation
 from maskstream.train.evaluate.patches import PatchLosses
@@ -25,7 +25,7 @@ READING = (
 
 
 @torch.inference_mode()
-def evaluate(model: NativeAutoencoder, config: PackedData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: NativeAutoencoder, config: PackedData, data: Manifest, shown: int) -> Evaluation:
     """The loss on whole samples with the recipe's masks, and reconstructions of some."""
     parts: list[tuple[LossPart, LossPart, LossPart]] = []
     samples, drawn = 0, None
@@ -49,17 +49,16 @@ def evaluate(model: NativeAutoencoder, config: PackedData, data: SplitLocation, 
     return Evaluation(scores=(score,), examples=() if drawn is None else (drawn,))
 
 
-def held_out_rows(config: PackedData, data: SplitLocation) -> Iterator[PackedBatch]:
+def held_out_rows(config: PackedData, data: Manifest) -> Iterator[PackedBatch]:
     """Rows of MEASURED samples of the split or a few more, whole and with the counts of their masks, the same each
     time. A larger split is shuffled.
     """
-    split = Manifest.load(data)
-    whole = len(split) <= MEASURED
+    whole = len(data) <= MEASURED
     native = replace(config.native.at(1.0), scale=(1.0, 1.0), flip=0.0)
     # A row of `most` tokens has room for any sample, and few samples fill it.
     plain = replace(config, native=native, colour=None, scaling=0.0, row_tokens=native.limits[1], row_targets=None)
     left = MEASURED
-    loader = plain.loader(split, batch_size=1, shuffle=not whole, seed=0, device="cpu", rank=0, world_size=1, steps=1)
+    loader = plain.loader(data, batch_size=1, shuffle=not whole, seed=0, device="cpu", rank=0, world_size=1, steps=1)
     with closing(loader):
         for batch in loader:
             yield batch

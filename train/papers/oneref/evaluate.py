@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,7 +10,8 @@ from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.fields import Field
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.dataset import store_beside
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import (
     Compared,
     Evaluation,
@@ -134,11 +134,11 @@ def without_masks(config: ImageTextData) -> ImageTextData:
     return replace(config, image_mask=None, text_mask=None, views=1, augment=CenterCrop(), colour=None, transform=None)
 
 
-def measure_boxes(config: ImageTextData, model: OneRef, data: SplitLocation) -> Referred:
+def measure_boxes(config: ImageTextData, model: OneRef, data: Manifest) -> Referred:
     """The figures on shuffled phrases of a split; the mean box is that of `trained_on(data)`."""
     config = without_masks(config)
     before = trained_on(data)
-    known = min(len(Manifest.load(before)), KNOWN)
+    known = min(len(before), KNOWN)
     boxes = torch.cat(
         [one.box for one in read_batches(config, before, size=min(known, _AT_ONCE), samples=known, shuffle=True)]
     )
@@ -147,13 +147,12 @@ def measure_boxes(config: ImageTextData, model: OneRef, data: SplitLocation) -> 
     return measure_referring(model, read_shuffled(asked, data, most=MEASURED, size=_AT_ONCE), mean)
 
 
-def evaluate(model: OneRef, config: ImageTextData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: OneRef, config: ImageTextData, data: Manifest, shown: int) -> Evaluation:
     """The boxes and segments of a held-out split, and of the split `unseen` beside it if there is one."""
     found = measure_boxes(config, model, data)
     scores = [*found.scores()]
-    unseen = Path(str(data)).parent / UNSEEN
-    if (unseen / "dataset.json").is_file():
-        others = measure_boxes(config, model, unseen)
+    if (unseen := store_beside(data.store, UNSEEN)) is not None:
+        others = measure_boxes(config, model, Manifest.open(unseen))
         others = replace(others, guesses=without_objects(others.guesses))
         scores += [replace(one, name=f"{one.name}, objects never shown") for one in others.scores()]
     batch = read_first(without_masks(config), data, shown)

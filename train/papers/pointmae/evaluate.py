@@ -9,7 +9,7 @@ import torch
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.read import PointAugment
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.model import need_mask
 from maskstream.train.evaluate.evaluation import (
     Compared,
@@ -46,7 +46,7 @@ class GroupLosses:
     nearest: float
 
 
-def evaluate(model: PointAutoencoder, config: PointsData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: PointAutoencoder, config: PointsData, data: Manifest, shown: int) -> Evaluation:
     """The loss on shuffled clouds, compared with those of two baselines, and reconstructions of the first."""
     clouds = held_out_clouds(config, data)
     found, first = measure_losses(model, clouds), clouds[0]
@@ -79,11 +79,11 @@ def evaluate(model: PointAutoencoder, config: PointsData, data: SplitLocation, s
     )
 
 
-def held_out_clouds(config: PointsData, data: SplitLocation) -> list[PointsBatch]:
+def held_out_clouds(config: PointsData, data: Manifest) -> list[PointsBatch]:
     """Batches of shuffled clouds with the recipe's masks, without its random scaling; the same at each call."""
-    size = min(len(Manifest.load(data)), MEASURED, 32)
+    size = min(len(data), MEASURED, 32)
     plain = replace(config, views=1, augment=PointAugment(normalise=config.augment.normalise))
-    n = min(len(Manifest.load(data)), MEASURED)
+    n = min(len(data), MEASURED)
     return list(read_batches(plain, data, size=size, samples=max(n // 32, 1) * size, shuffle=True))
 
 
@@ -105,9 +105,9 @@ def measure_losses(model: PointAutoencoder, clouds: list[PointsBatch]) -> GroupL
     return GroupLosses(model=mine, middle=middle, nearest=nearest)
 
 
-def evaluate_parts(model: PointSegmenter, config: PointsData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate_parts(model: PointSegmenter, config: PointsData, data: Manifest, shown: int) -> Evaluation:
     """The IoU of the parts of held-out clouds, beside the most frequent parts of the split that it trained on."""
-    train, split = Manifest.load(trained_on(data)), Manifest.load(data)
+    train, split = trained_on(data), data
     batch = read_first(without_augmentation(config, train), data, shown)
     return Evaluation(
         scores=part_scores(model, config, train, split, torch.device("cpu")),

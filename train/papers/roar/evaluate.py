@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
-from maskstream.shards.format.manifest import SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import (
     Evaluation,
     Score,
@@ -56,7 +56,7 @@ class IdsByClass:
         return [int((prior + share[:, ids[real]].sum(axis=1)).argmax()) for ids, real, _ in _rows(batch)]
 
 
-def evaluate(model: TextClassifier, config: TextData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: TextClassifier, config: TextData, data: Manifest, shown: int) -> Evaluation:
     """The right classes on a held-out split; ids are counted in the split beside it.
 
     ValueError for a split without a labelled text.

@@ -15,7 +15,7 @@ from torch import Tensor
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
-from maskstream.shards.format.manifest import SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import (
     Evaluation,
     Score,
@@ -142,7 +142,7 @@ def measure_spiking(model: SpikingTransformer, measured: Iterable[ImageBatch], s
     )
 
 
-def held_out_images(config: ImageData, data: SplitLocation, samples: int = MEASURED) -> Iterator[ImageBatch]:
+def held_out_images(config: ImageData, data: Manifest, samples: int = MEASURED) -> Iterator[ImageBatch]:
     """Shuffled samples of a split that have a label, centre crops; the same each time."""
     for batch in read_shuffled(without_augmentation(config), data, most=samples, size=_AT_ONCE):
         rows = (batch.label >= 0).nonzero()[:, 0]
@@ -156,7 +156,7 @@ def without_augmentation(config: ImageData) -> ImageData:
     return replace(config, views=1, augment=CenterCrop(), colour=None, transform=None)
 
 
-def evaluate(model: SpikingTransformer, config: ImageData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: SpikingTransformer, config: ImageData, data: Manifest, shown: int) -> Evaluation:
     """The right classes on a held-out split, with and without spikes, compared with the most frequent class."""
     found = measure_spiking(model, held_out_images(config, data))
     known = torch.cat([batch.label for batch in held_out_images(config, trained_on(data), COUNTED)])

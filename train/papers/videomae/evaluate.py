@@ -9,7 +9,7 @@ from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.masks import PartDecoded
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import (
     NORMALISED,
     Compared,
@@ -47,7 +47,7 @@ GUESSED = (
 )
 
 
-def evaluate(model: MaskedAutoencoder[VideoBatch], config: VideoData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: MaskedAutoencoder[VideoBatch], config: VideoData, data: Manifest, shown: int) -> Evaluation:
     """The loss on clips of shuffled samples with the recipe's masks, and reconstructions of some.
 
     A model of pixels is compared with guesses from the visible pixels, on centre crops and on random ones.
@@ -111,12 +111,12 @@ def decode_all(config: VideoData) -> VideoData:
     return replace(config, views=1, colour=None, mask=mask.mask if isinstance(mask, PartDecoded) else mask)
 
 
-def read_clips(config: VideoData, data: SplitLocation, *, random_crops: bool = False) -> list[VideoBatch]:
+def read_clips(config: VideoData, data: Manifest, *, random_crops: bool = False) -> list[VideoBatch]:
     """Batches of LEAST to MEASURED clips of the split, each of whose samples comes equally often; always the same.
 
     The crops are centred, or random as the recipe's.
     """
-    n = min(len(Manifest.load(data)), MEASURED)
+    n = min(len(data), MEASURED)
     shown = decode_all(config if random_crops else replace(config, augment=CenterCrop()))
     rounds = -(-LEAST // n)
     return list(read_batches(shown, data, size=min(n, _AT_ONCE), samples=n, shuffle=True, rounds=rounds))

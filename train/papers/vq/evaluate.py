@@ -13,7 +13,7 @@ from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.shards.format.manifest import SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss, read_shuffled, trained_on
 from maskstream.train.evaluate.patches import LEVELS, root_mean_square
 
@@ -63,7 +63,7 @@ class DrawingErrors:
         )
 
 
-def evaluate(model: VQAutoencoder[Any], config: ImageData | VideoData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: VQAutoencoder[Any], config: ImageData | VideoData, data: Manifest, shown: int) -> Evaluation:
     """The errors of shuffled samples, and reconstructions of some."""
     measured, known = (held_out_batches(config, split) for split in (data, trained_on(data)))
     found, first, sizes = measure_drawings(model, measured, known), measured[0], model.config.quantiser
@@ -148,7 +148,7 @@ def find_nearest(points: Tensor, of: Tensor) -> Tensor:
     return of[torch.cat([torch.cdist(part, of).argmin(dim=1) for part in torch.split(points, 4096)])]
 
 
-def held_out_batches(config: ImageData | VideoData, data: SplitLocation) -> list[Any]:
+def held_out_batches(config: ImageData | VideoData, data: Manifest) -> list[Any]:
     """Shuffled samples of the split, without masks, random crops and colours; the same each time."""
     plain: Any = replace(config, views=1, augment=CenterCrop(), colour=None, transform=None, mask=None)
     return list(read_shuffled(plain, data, most=MEASURED, size=_AT_ONCE))

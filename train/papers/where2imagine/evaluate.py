@@ -12,7 +12,7 @@ from torch import Tensor
 
 from maskstream.pipelines.modalities.trajectory.batch import TrajectoryBatch
 from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss, read_batches, trained_on
 
 from .model import WaypointConfig, WaypointModel, measure_speed, step_s
@@ -40,7 +40,7 @@ class WaypointErrors:
     degrees: float
 
 
-def evaluate(model: WaypointModel, config: TrajectoryData, data: SplitLocation, shown: int) -> Evaluation:
+def evaluate(model: WaypointModel, config: TrajectoryData, data: Manifest, shown: int) -> Evaluation:
     """The errors on a held-out split, compared with the guesses, and waypoints of the first walks."""
     clips = held_out_clips(config, data)
     found = dict(measure_waypoints(model, clips, *known_guesses(config, data)))
@@ -87,20 +87,20 @@ def evaluate(model: WaypointModel, config: TrajectoryData, data: SplitLocation, 
     )
 
 
-def held_out_clips(config: TrajectoryData, data: SplitLocation) -> list[TrajectoryBatch]:
+def held_out_clips(config: TrajectoryData, data: Manifest) -> list[TrajectoryBatch]:
     """Clips of all walks of a split at random moments, whole and not mirrored; the same at each call."""
-    n = len(Manifest.load(data))
+    n = len(data)
     rounds = max(min(ROUNDS, MEASURED // n), 1)
     whole = replace(config, mask=None, views=1, colour=None)
     return list(read_batches(whole, data, size=min(n, 64), samples=n, rounds=rounds))
 
 
-def known_guesses(config: TrajectoryData, data: SplitLocation) -> tuple[Tensor, Tensor]:
+def known_guesses(config: TrajectoryData, data: Manifest) -> tuple[Tensor, Tensor]:
     """What guesses know of the split that was trained on: its mean waypoint, float32 (3,), and the map of
     `measure_motion` to waypoints, float32 (3, 3), that is least off.
     """
     train = trained_on(data)
-    n = len(Manifest.load(train))
+    n = len(train)
     rounds = max(min(ROUNDS, KNOWN // n), 1)
     small = replace(config, mask=None, views=1, depth=False, clip=replace(config.clip, size=config.patch))
     clips = list(read_batches(small, train, size=min(n, 64), samples=n, rounds=rounds))

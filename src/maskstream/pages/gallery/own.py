@@ -14,7 +14,7 @@ from maskstream.pages.preview import first_batch
 from maskstream.pipelines.masks import SCHEMES, Mask
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.format.manifest import Manifest
 
 from .scheme import CardText
 from .video import paint_clip
@@ -22,7 +22,7 @@ from .video import paint_clip
 
 def own_gallery(
     modality: Modality,
-    location: SplitLocation,
+    manifest: Manifest,
     masks: Sequence[str],
     out: str | Path,
     *,
@@ -35,7 +35,6 @@ def own_gallery(
 
     masks: as in `Modality.chosen`. settings: of the data config, such as "size=112".
     """
-    manifest = Manifest.load(location)
     by_field = {
         field: [one.rpartition("=")[2] for one in masks if modality.field_of(one) is field] for field in modality.masks
     }
