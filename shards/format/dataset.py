@@ -280,9 +280,10 @@ def is_split(store: Store) -> bool:
 
 
 def store_beside(store: Store, name: str) -> Store | None:
-    """Open the split `name` in the folder that holds a split; None where there is none."""
-    found = open_store(beside(store.location, name))
-    return found if is_split(found) else None
+    """Open the split `name` in the folder that holds a split, or the folder that a link leads to; None without one."""
+    places = (within(folder_and_name(store.location)[0], name), beside(store.location, name))
+    stores = (open_store(place) for place in dict.fromkeys(map(str, places)))
+    return next(filter(is_split, stores), None)
 
 
 def _json_bytes(store: Store, name: str) -> bytes:

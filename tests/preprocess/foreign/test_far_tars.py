@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from maskstream.pipelines import VideoClip, video_loader
+from maskstream.pipelines.modalities.split import check_cache, open_manifest
 from maskstream.preprocess import index_tars
 from maskstream.shards.errors import OutageError, ShardError, StoreError
 from maskstream.shards.format.manifest import Manifest
@@ -112,6 +113,13 @@ def test_tars_of_a_web_server_are_named_by_their_urls(server: WebServer, near: P
     server.requests.clear()
     check(tmp_path / "far", near)
     assert {one.name for one in server.requests} == {"a.tar", "b.tar"}  # the sums are local
+    cached = [open_manifest(tmp_path / "far", cache=tmp_path / "cache") for _ in range(2)]
+    check_cache(tmp_path / "cache", cached)
+    name = next(name for name, component in cached[0].components.items() if component.offset[0])
+    assert cached[0].store.read_many([cached[0].member(0, name)])
+    server.requests.clear()
+    assert cached[1].store.read_many([cached[1].member(0, name)])
+    assert not [one for one in server.requests if one.name.endswith(".tar")]
 
 
 def test_what_the_server_changes_is_found(server: WebServer, tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def asking(raw):
 
 def test_a_split_is_read_and_a_run_answers_its_questions(tmp_path):
     split = write_split("image-text", tmp_path / "data", asking)
-    questions = read_questions(Manifest.load(split), Manifest.load(5))
+    questions = read_questions(Manifest.load(split), 5)
     assert len(questions) == 5
     assert all(one.text and one.answers and one.image.ndim == 3 for one in questions)
     sizes = ("data.size=32", "data.patch=8", "batch_size=2", "model.width=32", "model.depth=1", "model.heads=2")
@@ -196,9 +196,9 @@ def test_a_split_is_read_and_a_run_answers_its_questions(tmp_path):
     assert "its figures say nothing" in page
     assert json.dumps(result.to_dict())
     with pytest.raises(SampleError, match="has no question with an answer"):
-        read_questions(Manifest.load(write_split("image-text", tmp_path / "other")), Manifest.load(15))
+        read_questions(Manifest.load(write_split("image-text", tmp_path / "other")), 15)
     with pytest.raises(ShardError, match="questions are about images with texts"):
-        read_questions(Manifest.load(write_split("text", tmp_path / "text")), Manifest.load(5))
+        read_questions(Manifest.load(write_split("text", tmp_path / "text")), 5)
 
 
 COLOURS = {"red": (40, 40, 220), "blue": (220, 90, 30)}

@@ -10,7 +10,6 @@ import torch
 
 from maskstream.pipelines.masks import MaskedDiffusion, Padded, Replace, TokenGrid, Tokens
 from maskstream.pipelines.modalities.text.data import TextData
-from maskstream.shards.format.manifest import Manifest
 from maskstream.train.papers.mdlm.evaluate import bounded, generate, measure_bound, measure_ngrams
 from maskstream.train.papers.mdlm.model import DiffusionLanguageConfig
 from maskstream.train.recipes import named_recipe
@@ -154,14 +153,14 @@ def drawing():
 def test_the_sampler_fills_in_blanks_alone_and_its_seed_decides(drawing, temperature):
     model, ids = drawing
     state = torch.random.get_rng_state()
-    made = generate(model, ids, Manifest.load(MASK_ID), steps=5, temperature=temperature, never=(0, 1, 2), seed=4)
-    again = generate(model, ids, Manifest.load(MASK_ID), steps=5, temperature=temperature, never=(0, 1, 2), seed=4)
+    made = generate(model, ids, MASK_ID, steps=5, temperature=temperature, never=(0, 1, 2), seed=4)
+    again = generate(model, ids, MASK_ID, steps=5, temperature=temperature, never=(0, 1, 2), seed=4)
     assert torch.equal(made, again)
     assert torch.equal(state, torch.random.get_rng_state())
     assert torch.equal(made[:, [0, 7]], ids[:, [0, 7]])
     assert (made[ids == MASK_ID] > MASK_ID).all()
     if temperature:
-        assert not torch.equal(made, generate(model, ids, Manifest.load(MASK_ID), steps=5, never=(0, 1, 2), seed=5))
+        assert not torch.equal(made, generate(model, ids, MASK_ID, steps=5, never=(0, 1, 2), seed=5))
 
 
 def test_each_step_fills_in_its_share_of_what_was_blank_and_nothing_changes_again(drawing):
@@ -173,7 +172,7 @@ def test_each_step_fills_in_its_share_of_what_was_blank_and_nothing_changes_agai
         return true(ids, *rest)
 
     model.encode_ids = watched
-    seen.append(generate(model, ids, Manifest.load(MASK_ID), steps=4, seed=1))
+    seen.append(generate(model, ids, MASK_ID, steps=4, seed=1))
     left = [int((one == MASK_ID).sum()) for one in seen]
     assert left[0] == 4 * 198
     assert left[-1] == 0
