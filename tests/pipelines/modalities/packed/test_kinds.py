@@ -378,7 +378,9 @@ def test_a_drawn_length_has_a_rate_and_two_ends(given: dict[str, Any]) -> None:
 def test_other_splits_are_refused(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "split").mkdir()
     other = written(tmp_path / "split", "text", [video_sample(tmp_path, 0)])
-    with pytest.raises(ShardError, match="holds text shards, and image or image-text or video or audio shards are read here"):
+    with pytest.raises(
+        ShardError, match="holds text shards, and image or image-text or video or audio shards are read here"
+    ):
         opened(other, CLIPS)
 
 
