@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from turns import quartiles
 
-from maskstream.pipelines import PackedData, VideoClip, masks, mix_rows, packed_loader
+from maskstream.pipelines import PackedData, VideoClip, masks, mix, packed_loader
 from maskstream.pipelines.augment import Native
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.order import GlobalBatch
@@ -200,7 +200,7 @@ def describe_splits(splits: list[str]) -> None:
     for split in splits:
         for scaling in (0.0, 0.1):
             opened = Split.open(split, PackedData.modalities, device="cpu")
-            mixed = mix_rows([(PackedData(**SETTINGS, scaling=scaling).source(opened), 1)], batches=40)
+            mixed = mix([(PackedData(**SETTINGS, scaling=scaling).source(opened), 1)], batches=40)
             if isinstance(mixed.samples, RowMix):
                 sizer, batches = mixed.samples.parts[0].sizer.at(0.0), mixed.samples.order(4 * RANKS).batches(0)
                 describe(f"{split}, scaling={scaling:g}", mixed.samples.room.tokens, sizer, [*batches])

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from .modalities.mixture import DataMixture, MixtureSource
     from .modalities.packed.batch import PackedBatch, PackedMask
     from .modalities.packed.data import PackedData, packed_loader
-    from .modalities.packed.mixture import mix_rows
     from .modalities.points.batch import PointsBatch
     from .modalities.points.data import PointsData, points_loader
     from .modalities.points.read import PointAugment, PointSelection, PointStats
@@ -57,7 +56,8 @@ if TYPE_CHECKING:
     from .modalities.video.clip_decoder import ClipDecoder
     from .modalities.video.data import VideoData, video_loader
     from .stream.loader import Loader
-    from .stream.mix import BySize, mix
+    from .stream.mix import mix, mix_rows
+    from .stream.weights import BySize
 else:
     from maskstream.shards.lazy import lazy_names
 
@@ -86,7 +86,6 @@ else:
             "modalities.mixture": "DataMixture MixtureSource",
             "modalities.packed.batch": "PackedBatch PackedMask",
             "modalities.packed.data": "PackedData packed_loader",
-            "modalities.packed.mixture": "mix_rows",
             "modalities.points.batch": "PointsBatch",
             "modalities.points.data": "PointsData points_loader",
             "modalities.points.read": "PointAugment PointSelection PointStats",
@@ -104,7 +103,8 @@ else:
             "modalities.video.clip_decoder": "ClipDecoder",
             "modalities.video.data": "VideoData video_loader",
             "stream.loader": "Loader",
-            "stream.mix": "BySize mix",
+            "stream.mix": "mix mix_rows",
+            "stream.weights": "BySize",
         },
         modules="augment flow masks",
     )

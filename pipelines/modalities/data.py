@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from operator import attrgetter
 from typing import Any, ClassVar, Generic, Self, Unpack, cast, get_type_hints
 
@@ -14,10 +14,9 @@ from maskstream.pipelines.augment import CenterCrop, SharedCrop
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.masks.core import needed_cues
 from maskstream.pipelines.stream.loader import Loader
-from maskstream.pipelines.stream.mix import Weight, mix
-from maskstream.pipelines.stream.row_mix import Unit
-from maskstream.pipelines.stream.run_length import Counted
+from maskstream.pipelines.stream.mix import check_pairs, mix
 from maskstream.pipelines.stream.sampler import BatchSource, BatchT, Finish, HostT, Unchanged
+from maskstream.pipelines.stream.weights import MixOptions, Weight
 from maskstream.shards.config import Config, Json, check_type, check_types
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.named import nearest
@@ -26,7 +25,7 @@ from .fields import FieldReader, Fields
 from .phases import OverRun, PhasedSampler, PhasedVisible, phases_of
 from .row_sampler import RowSampler, RowSource
 from .rows import PartT, PlanT, RowMaker
-from .split import OpenedOptions, Options, Split, open_split
+from .split import OpenedOptions, Options, Split, Splits, open_split
 from .targets import TARGETS, TargetReader
 
 
@@ -58,43 +57,41 @@ class DataConfig(Config, ABC, Generic[BatchT]):
         return self
 
     @abstractmethod
-    def source(self, split: Split) -> Counted:
-        """The source of a split, for a loader or a mixture; the subclasses say of what type it is."""
+    def source(self, split: Split) -> BatchSource[Any, Any, Any, BatchT]:
+        """The source of a split, for a loader or a mixture."""
 
-    @abstractmethod
-    def loader(self, location: SplitLocation, **options: Unpack[Options]) -> Loader[BatchT]:
-        """A loader of the split at a location, or of one that is open; the options are those that all loaders take."""
+    def loader_source(self, split: Split) -> BatchSource[Any, Any, Any, BatchT]:
+        """The source that a loader takes; another than that of mixtures where DALI makes it."""
+        return self.source(split)
+
+    def loader(self, location: Splits, **options: Unpack[Options]) -> Loader[BatchT]:
+        """A loader of the split at a location, or of one that is open, or of several that are mixed by weight, each of
+        the version that it is opened at; the options are those that all loaders take.
+        """
+        kinds = self.modalities or self.modality
+        mixing: dict[str, Any] = {name: value for name, value in options.items() if name in MixOptions.__annotations__}
+        if isinstance(location, list | tuple):
+            check_pairs(location, "folder")
+            parts: list[tuple[Split, Weight]] = []
+            loading = OpenedOptions[BatchT]()
+            for one, weight in location:
+                split, loading = open_split(one, kinds, options)
+                parts.append((split, weight))
+            return Loader(self.mixed(parts, options.get("seed", 0), **mixing), **loading)
+        if mixing:
+            raise ValueError(f"{', '.join(mixing)}: only of several splits, such as [(A, 3), (B, 1)]")
+        split, loading = open_split(cast(SplitLocation, location), kinds, options, self.loader)
+        return Loader(self.loader_source(split), part=partial(self.source, split), **loading)
 
     def mixed(
-        self,
-        parts: Sequence[tuple[Split, Weight]],
-        *,
-        seed: int = 0,
-        unit: Unit = "samples",
-        epochs: Sequence[float | None] | None = None,
+        self, parts: Sequence[tuple[Split, Weight]], seed: int = 0, **options: Unpack[MixOptions]
     ) -> BatchSource[Any, Any, Any, BatchT]:
-        """The source of several splits that are mixed by weight (see `mix`); by default refused."""
-        raise ValueError(f"{type(self).__name__} loads one split alone; its splits cannot be mixed")
-
-    def mixed_loader(
-        self,
-        parts: Sequence[tuple[SplitLocation, Weight]],
-        *,
-        unit: Unit = "samples",
-        epochs: Sequence[float | None] | None = None,
-        **options: Unpack[Options],
-    ) -> Loader[BatchT]:
-        """The loader of several splits that are mixed by weight, each of the version that it is opened at."""
-        splits: list[tuple[Split, Weight]] = []
-        loading = OpenedOptions[BatchT]()
-        for location, weight in parts:
-            split, loading = open_split(location, self.modalities or self.modality, options)
-            splits.append((split, weight))
-        return Loader(self.mixed(splits, seed=options.get("seed", 0), unit=unit, epochs=epochs), **loading)
+        """The source of several splits that are mixed by weight (see `mix`)."""
+        return mix([(self.source(split), weight) for split, weight in parts], seed=seed, **options)
 
     @classmethod
-    def opened(cls, location: SplitLocation, settings: Mapping[str, Any]) -> Loader[BatchT]:
-        """A loader of the split in a folder; settings: fields of this config, and the options that all loaders take."""
+    def opened(cls, location: Splits, settings: Mapping[str, Any]) -> Loader[BatchT]:
+        """A loader of `location`; settings: fields of this config, and the options that all loaders take."""
         data, options = cls.configured(settings)
         return data.loader(location, **options)
 
@@ -221,28 +218,6 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
             visible=PhasedVisible(starts=starts, each=tuple(seen)) if len(seen) == len(sources) else None,
             form={**source.form, "over_run": self.over_run},
         )
-
-    def loader(self, location: SplitLocation, **options: Unpack[Options]) -> Loader[BatchT]:
-        """The loader of a split."""
-        split, loading = open_split(location, self.modality, options, self.loader)
-        return Loader(self.loader_source(split), **loading)
-
-    def mixed(
-        self,
-        parts: Sequence[tuple[Split, Weight]],
-        *,
-        seed: int = 0,
-        unit: Unit = "samples",
-        epochs: Sequence[float | None] | None = None,
-    ) -> BatchSource[Any, Any, Any, BatchT]:
-        """See `DataConfig`; weights are shares of samples."""
-        if unit != "samples":
-            raise ValueError(f"unit={unit!r}: {self.modality} mixes samples; only packed rows count tokens")
-        return mix([(self.source(split), weight) for split, weight in parts], seed=seed, epochs=epochs)
-
-    def loader_source(self, split: Split) -> BatchSource[Any, Any, Any, BatchT]:
-        """The source that a loader takes; another than that of mixtures where DALI makes it."""
-        return self.source(split)
 
     def elsewhere(self) -> Self:
         """See DataConfig."""

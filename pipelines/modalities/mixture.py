@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from maskstream.pipelines.masks.laws import progress  # noqa: F401 (the schedules that a file may name)
-from maskstream.pipelines.stream.mix import Weight
-from maskstream.pipelines.stream.row_mix import Unit
+from maskstream.pipelines.stream.weights import Unit, Weight
 from maskstream.shards.config import Config, check_types
 from maskstream.shards.format.manifest import Manifest, join_label_names
 

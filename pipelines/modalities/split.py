@@ -32,6 +32,7 @@ from maskstream.pipelines.stream.order import Weights, dealt
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.pipelines.stream.samples import SplitSamples
 from maskstream.pipelines.stream.topology import default_threads, resolved_device, resolved_ranks
+from maskstream.pipelines.stream.weights import MixOptions, Weight
 from maskstream.shards.config import check_type
 from maskstream.shards.errors import ResumeError, ShardError
 from maskstream.shards.format.dataset import read_description
@@ -278,6 +279,10 @@ class StoreOptions(TypedDict, total=False):
     """The limit of the cache, in GB; by default 100. Shards that fit, of the node's lanes, are fetched whole."""
 
 
+Splits = SplitLocation | Sequence[tuple[SplitLocation, Weight]]
+"""The path or URL of a split, or (location, weight) pairs of several that are mixed."""
+
+
 class OpenLoader(Protocol[BatchT]):
     """Opens a loader of the split at a location."""
 
@@ -290,7 +295,7 @@ class OpenedOptions(LoaderOptions, Generic[BatchT], total=False):
     at_version: Callable[[Mapping[str, Any]], Loader[BatchT] | None]
 
 
-class Options(SplitOptions, VersionOptions, StoreOptions, LoaderOptions, total=False):
+class Options(SplitOptions, VersionOptions, StoreOptions, LoaderOptions, MixOptions, total=False):
     """What the function that opens a loader takes, whatever the modality."""
 
 

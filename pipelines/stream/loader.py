@@ -23,10 +23,8 @@ import numpy as np
 from maskstream.shards.config import differences
 from maskstream.shards.errors import ResumeError, SampleError
 
-from .mix import MixSamples
 from .order import ORDER_VERSION
 from .produce import BatchMaker, Made, Threads, batches_from_threads, plans
-from .row_mix import RowMix
 from .run_length import BudgetOrder, budget_sizes, budgeted
 from .sampler import BatchPlan, BatchSource, BatchT, BatchT_co, DraftT, Finish, HostT, RequestT, check_source
 from .samples import BatchOrder
@@ -205,8 +203,8 @@ class Loader(Generic[BatchT]):
 
     The settings are those of `LoaderOptions`. A batch is a function of its number and, for masks whose ratio changes
     over the run, of `steps`; it never depends on rank, workers or threads. source_sizes: the samples of each part of a
-    mixture, in the order of `batch.source`. label_names: the class of each number in `batch.label`, of a mixture one
-    table for all parts; () where labels are numbers without names.
+    mixture, in the order of `batch.source`. options: those it was opened with. label_names: the class of each number in
+    `batch.label`, of a mixture one table for all parts; () where labels are numbers without names.
     """
 
     def __init__(
@@ -214,9 +212,12 @@ class Loader(Generic[BatchT]):
         source: BatchSource[RequestT, DraftT, HostT, BatchT],
         *,
         at_version: Callable[[Mapping[str, Any]], Loader[BatchT] | None] | None = None,
+        part: Callable[[], BatchSource[Any, Any, Any, BatchT]] | None = None,
         **options: Unpack[LoaderOptions],
     ) -> None:
         check_source(source, "Loader takes")
+        self.options = options
+        self._source, self._part = source, part
         settings = LoaderSettings(**options)
         self._rank, self.world_size = resolved_ranks(settings.rank, settings.world_size, settings.mesh)
         self.device = resolved_device(settings.device)
@@ -230,10 +231,9 @@ class Loader(Generic[BatchT]):
         self._needs_steps = source.sampler.needs_progress and self.steps is None
         self._max_bad_fraction = settings.max_bad_fraction
         self._threads = max(settings.threads_each, 1) * max(settings.workers, 1)
-        mixed = source.samples if isinstance(source.samples, MixSamples | RowMix) else None
-        starts = None if mixed is None or len(mixed.parts) == 1 else mixed.starts
         self.label_names = source.sampler.splits[0].label_names
-        self.source_sizes: tuple[int, ...] = () if starts is None else tuple(np.diff(starts).tolist())
+        self.source_sizes = source.sizes
+        starts = np.cumsum([0, *source.sizes], dtype=np.int64) if source.sizes else None
         maker = BatchMaker(sampler=source.sampler, order=self.order, starts=starts)
         self._production: Production[BatchT] = _Production(maker, source.finish, self.device, settings)
         self._name_samples = maker.name_samples
@@ -242,6 +242,11 @@ class Loader(Generic[BatchT]):
         self._epoch, self._batch = 0, 0
         self._iteration, self._process = 0, os.getpid()
         self._stats = Stats()
+
+    @property
+    def source(self) -> BatchSource[Any, Any, Any, BatchT]:
+        """What decides the content of its batches, as a part of a mixture; ValueError where it can be none."""
+        return self._source if self._part is None else self._part()
 
     def __len__(self) -> int:
         """Batches in an epoch, the same on every rank."""

@@ -8,22 +8,25 @@ function of b alone: the position is (epoch, batch), as with one dataset, and a 
 
 Each dataset has its own epochs: every sample comes once, with the crops and masks of that epoch, before any sample
 comes again. A mixture is itself a source, so mixtures can be nested.
+
+How samples of several sources become batches is the sources' own: as rows of one batch (`join_samples`), or as samples
+of packed rows (row_mix.py).
 """
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from sys import float_info
-from typing import Any, Generic, Self
+from typing import Any, Generic, Self, Unpack, overload
 
 import numpy as np
 
-from maskstream.shards.config import Config
 from maskstream.shards.format.manifest import Manifest, join_label_names
 from maskstream.shards.stores.base import Announcement, Range
 
+from .loader import Loader, LoaderSettings
 from .order import ORDER_VERSION, GlobalBatch, Int64Array
 from .rng import sample_rng
 from .sampler import (
@@ -41,68 +44,117 @@ from .sampler import (
     check_source,
 )
 from .samples import Samples, Stream
-from .shares import Cycle, Schedule, Shares, points_of, schedules_in
+from .shares import Cycle, Shares
 from .stats import Stats
+from .weights import (
+    MixOptions,
+    Weight,
+    check_weights,
+    find_part,
+    most_samples,
+    part_identity,
+    points_of_change,
+    weight_at,
+)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BySize(Config):
-    """The weight of a source of n samples: n ** (1 / temperature). At 1 each sample comes equally often, and the higher
-    the temperature, the more equal the sources.
-
-    Source: multilingual pre-training, such as mT5 (Xue et al. 2021).
-    """
-
-    temperature: float | Schedule = 1.0
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.temperature, Schedule) and not self.temperature > 0:
-            raise ValueError(f"temperature={self.temperature}: it is a number above 0, or a schedule of such")
-
-
-Weight = int | float | Schedule | BySize
-"""The weight of a part of a mixture, relative to those of the other parts."""
-
-
+@overload
+def mix(
+    parts: Sequence[tuple[Loader[BatchT], Weight]], *, seed: int = 0, **options: Unpack[MixOptions]
+) -> Loader[BatchT]: ...
+@overload
 def mix(
     parts: Sequence[tuple[BatchSource[RequestT, DraftT, HostT, BatchT], Weight]],
     *,
     seed: int = 0,
-    batches: int | None = None,
-    epochs: Sequence[float | None] | None = None,
-) -> BatchSource[MixRequest[RequestT], DraftT, HostT, BatchT]:
-    """A source that mixes sources of one modality by weight: `Loader(mix([(kinetics, 3), (ssv2, 1)]), batch_size=32)`.
+    **options: Unpack[MixOptions],
+) -> BatchSource[Any, DraftT, HostT, BatchT]: ...
+def mix(parts: Sequence[tuple[Any, Weight]], *, seed: int = 0, **options: Unpack[MixOptions]) -> Any:
+    """Mix loaders, or the sources of loaders, by weight: `mix([(video_loader(A), 3), (video_loader(B), 1)])`.
 
-    A weight is a number above 0, a schedule over the run, such as `masks.Linear(start=0.2, end=0.8)`, or
-    `BySize`. With a schedule the loader needs `steps`. A mixture is a source too; the schedules of one inside another
-    begin with its own first sample of the run and end with its last.
+    Packed rows share rows, all others batches. A weight is a number above 0, a schedule over the run, such as
+    `masks.Linear(start=0.2, end=0.8)`, or `BySize`. With a schedule the loader needs `steps`. A mixture can be a part,
+    except of packed rows; schedules inside it begin with its own first sample of the run and end with its last.
 
     Labels are numbered by one table, in which the names of all parts stand: those of the first part, then those that
     only the second has, and so on. So a number is the same class in all parts (`Loader.label_names`).
 
-    batches: the length of an epoch of the mixture; by default the samples of all parts divided by the global batch.
-    epochs: the most epochs of each source, None for any number; what a source no longer gives, the others give by their
-    weights.
+    Args:
+        parts: (loader, weight) pairs, such as [(kinetics, 3), (ssv2, 1)]. Loaders must have the same options.
+        seed: Random seed of the mixture: which samples share a batch is the same at any number of ranks.
+        options: unit, batches and epochs; see `MixOptions`.
 
-    Errors: ValueError for other weights and epochs, for sources whose samples cannot share a batch, and for sources
-    that are no endless stream (shuffle=False or lanes > 1).
+    Returns:
+        A loader with the options of the parts, or of sources a source: `Loader(mix(sources), batch_size=32)`.
+
+    Raises:
+        ValueError: Weights or epochs are not allowed, or parts cannot share batches: their settings differ, or they
+            are not endless streams (shuffle=False or lanes > 1).
     """
+    check_pairs(parts, "loader")
+    given = [part for part, _ in parts]
+    loaders = [part for part in given if isinstance(part, Loader)]
+    if not loaders:
+        return _mix(parts, seed, options)
+    if len(loaders) < len(given):
+        raise ValueError("mix() takes loaders, or sources, and got both; open all folders with loaders")
+    first = LoaderSettings(**loaders[0].options)
+    for number, loader in enumerate(loaders):
+        own = LoaderSettings(**loader.options)
+        for name in LoaderSettings.__dataclass_fields__:
+            if (one := getattr(first, name)) != (other := getattr(own, name)):
+                raise ValueError(
+                    f"the loaders of a mixture make batches together, but loader 0 has {name}={one!r} and loader "
+                    f"{number} {name}={other!r}; give all the same"
+                )
+    sources = [(loader.source, weight) for loader, (_, weight) in zip(loaders, parts, strict=True)]
+    return Loader(_mix(sources, seed, options), **loaders[0].options)
+
+
+def mix_rows(parts: Sequence[tuple[Any, Weight]], *, seed: int = 0, **options: Unpack[MixOptions]) -> Any:
+    """The former name of `mix` for packed rows."""
+    warnings.warn("mix_rows() is deprecated; use mix(), which takes packed rows, too", DeprecationWarning, stacklevel=2)
+    return mix(parts, seed=seed, **options)
+
+
+def check_pairs(parts: Sequence[tuple[object, Weight]], what: str) -> None:
+    """ValueError unless the parts of a mixture are pairs with a weight; what: the first of each, in a word."""
     if not parts:
-        raise ValueError("mix() of nothing: pass at least one (source, weight) pair")
-    if wrong := [part for part in parts if not isinstance(part, Sequence) or len(part) != 2]:
-        raise ValueError(
-            f"mix() takes (source, weight) pairs, such as [(kinetics, 3), (ssv2, 1)], got {repr(wrong[0])[:80]}"
-        )
+        raise ValueError(f"a mixture of nothing: pass at least one ({what}, weight) pair")
+    if wrong := [part for part in parts if not isinstance(part, tuple | list) or len(part) != 2]:
+        raise ValueError(f"a mixture is ({what}, weight) pairs, such as [(A, 3), (B, 1)], got {repr(wrong[0])[:80]}")
+
+
+def _mix(
+    parts: Sequence[tuple[BatchSource[Any, Any, Any, BatchT], Weight]], seed: int, options: MixOptions
+) -> BatchSource[Any, Any, Any, BatchT]:
     sources = [source for source, _ in parts]
     for source in sources:
-        check_source(source, "mix() takes")
-    first = sources[0]
+        check_source(source, "mix() takes loaders or")
     check_alike([source.form for source in sources])
+    join = sources[0].join or join_samples
+    sampler, samples = join(sources, [weight for _, weight in parts], seed, options)
+    return replace(
+        sources[0],
+        sampler=sampler.with_labels(join_label_names(sampler.splits)),
+        samples=samples,
+        identity={"sources": [source.identity for source in sources]},
+        sizes=tuple(source.samples.n_samples for source in sources) if len(sources) > 1 else (),
+    )
+
+
+def join_samples(
+    sources: Sequence[BatchSource[Any, Any, Any, Any]], weights: Sequence[Weight], seed: int, options: MixOptions
+) -> tuple[MixSampler[Any, Any, Any], MixSamples]:
+    """The samples of several sources in the same batches, each a row of one source."""
+    if (unit := options.get("unit", "samples")) != "samples":
+        raise ValueError(f"unit={unit!r}: samples are mixed here; only packed rows count tokens")
+    epochs = options.get("epochs")
     samples = MixSamples(
         parts=tuple(source.samples for source in sources),
-        weights=tuple(weight for _, weight in parts),
+        weights=tuple(weights),
         seed=seed,
-        length=batches,
+        length=options.get("batches"),
         epochs=None if epochs is None else tuple(epochs),
     )
     sampler = MixSampler(
@@ -111,53 +163,7 @@ def mix(
         seed=seed,
         changes=points_of_change(samples.weights) is not None,
     )
-    return BatchSource(
-        sampler=sampler.with_labels(join_label_names(sampler.splits)),
-        finish=first.finish,
-        samples=samples,
-        identity={"sources": [source.identity for source in sources]},
-        visible=first.visible,
-        form=first.form,
-    )
-
-
-def weight_at(weight: Weight, size: int, progress: float) -> float:
-    """The weight of a source of `size` samples at a progress of the run."""
-    if isinstance(weight, BySize):
-        warm = weight.temperature
-        if not (temperature := warm.at(progress) if isinstance(warm, Schedule) else warm) > 0:
-            raise ValueError(f"{weight} is {temperature:g} at progress {progress:.6g}: a temperature is above 0")
-        try:
-            return float(size ** (1 / temperature))
-        except OverflowError as error:
-            raise ValueError(f"{weight}: {size} ** (1 / {temperature:g}) is too large; give a higher one") from error
-    return weight.at(progress) if isinstance(weight, Schedule) else float(weight)
-
-
-def points_of_change(weights: Sequence[Weight]) -> tuple[float, ...] | None:
-    """The progress at which weights turn or jump, None where none changes."""
-    return points_of([one for weight in weights if isinstance(weight, Config) for one in schedules_in(weight)])
-
-
-def check_weights(weights: Sequence[Weight], epochs: Sequence[float | None] | None, sizes: Sequence[int]) -> None:
-    """ValueError for weights or epochs that are not legal, and for parts that all end."""
-    for weight in weights:
-        if isinstance(weight, Schedule | BySize):
-            continue
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= float_info.max:
-            raise ValueError(
-                f"weights are numbers above 0, schedules such as masks.Linear, or BySize, got {weight!r:.80}; leave "
-                "out what shall give nothing"
-            )
-    if epochs is None:
-        return
-    if len(epochs) != len(weights):
-        raise ValueError(f"epochs={tuple(epochs)}: give one for each of {len(weights)} sources, None for any number")
-    for most, size in zip(epochs, sizes, strict=True):
-        if most is not None and not 1 <= most * size < 1 << 63:
-            raise ValueError(f"epochs={most!r:.80}: it is a number above 0, of at least one of {size} samples, or None")
-    if None not in epochs:
-        raise ValueError(f"epochs={tuple(epochs)}: all sources end, so one at least needs None")
+    return sampler, samples
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -233,21 +239,6 @@ class Proportions:
         ]
         whole = sum(values)
         return [value / whole for value in values] if whole > 0 else values
-
-
-def part_identity(weight: Weight, epochs: float | None, part: Stream) -> dict[str, Any]:
-    """The settings of a part that a saved position depends on, JSON-able."""
-    return {
-        "weight": weight.to_dict(identity=True) if isinstance(weight, Config) else weight,
-        **({} if epochs is None else {"epochs": epochs}),
-        **{name: value for name, value in part.identity().items() if name not in ("version", "global_batch")},
-    }
-
-
-def most_samples(epochs: Sequence[float | None] | None, sizes: Sequence[int]) -> tuple[int | None, ...]:
-    """The samples that each part gives at most, None for any number."""
-    each = [None] * len(sizes) if epochs is None else epochs
-    return tuple(None if most is None else round(most * size) for most, size in zip(each, sizes, strict=True))
 
 
 def divided(
@@ -395,12 +386,6 @@ def _by_part(parts: Sequence[int]) -> dict[int, list[int]]:
     for place, part in enumerate(parts):
         places[part].append(place)
     return places
-
-
-def find_part(starts: Int64Array, index: int) -> tuple[int, int]:
-    """The part that holds sample `index`, and the sample's index in that part."""
-    part = int(np.searchsorted(starts, index, side="right")) - 1
-    return part, index - int(starts[part])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

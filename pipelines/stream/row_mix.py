@@ -13,11 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol, get_args
 
 import numpy as np
 
-from .mix import Weight, check_weights, find_part, most_samples, part_identity, points_of_change, weight_at
 from .order import ORDER_VERSION, GlobalBatch, Int64Array, Order, PackedRow
 from .rng import sample_rng
 from .row_order import (
@@ -33,9 +32,16 @@ from .row_order import (
 )
 from .samples import SplitSamples
 from .shares import Shares
-
-Unit = Literal["samples", "tokens"]
-"""What weights are shares of: samples, or visible tokens."""
+from .weights import (
+    Unit,
+    Weight,
+    check_weights,
+    find_part,
+    most_samples,
+    part_identity,
+    points_of_change,
+    weight_at,
+)
 
 _MEASURED = 1 << 13  # samples of a split whose sizes are looked at, where they never change
 _MEASURED_EACH = 1 << 9  # and where they change, at each place of the run

@@ -28,6 +28,7 @@ from .order import Int64Array, PackedRow
 from .rng import START, Place
 from .samples import Samples
 from .stats import Stats
+from .weights import MixOptions, Weight
 
 if TYPE_CHECKING:
     import torch
@@ -231,7 +232,8 @@ class BatchSource(Generic[RequestT, DraftT, HostT, BatchT]):
 
     sampler, finish: the stages of a batch (see sampler.py). samples: the samples and their order. identity: the
     settings that a resume compares, JSON-able; the order adds its own. visible: the visible tokens of a sample, for a
-    token budget; None without a mask. form: the settings, by name, that all parts of a mixture must share.
+    token budget; None without a mask. form: the settings, by name, that all parts of a mixture must share. join: how
+    sources like this one are mixed, None for rows of the same batches. sizes: the samples of each part of a mixture.
     """
 
     sampler: Sampler[RequestT, DraftT, HostT]
@@ -240,6 +242,21 @@ class BatchSource(Generic[RequestT, DraftT, HostT, BatchT]):
     identity: dict[str, Any]
     visible: Visible | None = None
     form: Mapping[str, object] = field(default_factory=dict)
+    join: Join | None = None
+    sizes: tuple[int, ...] = ()
+
+
+class Join(Protocol):
+    """Joins sources whose forms agree, by weight: the sampler and the samples of the mixture."""
+
+    def __call__(
+        self,
+        sources: Sequence[BatchSource[Any, Any, Any, Any]],
+        weights: Sequence[Weight],
+        seed: int,
+        options: MixOptions,
+        /,
+    ) -> tuple[Sampler[Any, Any, Any], Samples]: ...
 
 
 def check_source(source: object, taker: str) -> None:

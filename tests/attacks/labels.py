@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from maskstream.pipelines import Loader, masks, mix, mix_rows
+from maskstream.pipelines import Loader, masks, mix
 from maskstream.pipelines.augment import Native
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.packed.data import PackedData
@@ -182,7 +182,7 @@ def _rows(rng: np.random.Generator, folder: Path) -> bool:
     data = PackedData(native=native, row_tokens=64, mask=masks.Random(ratio=0.5), fields=("labels", "own"))
     splits = [_split(rng, folder, number=number) for number in range(rng.integers(2, 4))]
     parts = [(data.source(Split.open(split, "image", device="cpu")), 1) for split in splits]
-    return _shown(Loader(mix_rows(parts), batch_size=1, device="cpu", threads=1))
+    return _shown(Loader(mix(parts), batch_size=1, device="cpu", threads=1))
 
 
 def _versions(rng: np.random.Generator, folder: Path) -> bool:

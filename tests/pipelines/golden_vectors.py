@@ -28,13 +28,14 @@ from maskstream.pipelines.modalities.packed.native import NativeSamples
 from maskstream.pipelines.modalities.packed.sounds import NativeSounds
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.pipelines.modalities.video.energy import stored_energy
-from maskstream.pipelines.stream.mix import BySize, MixOrder, MixSamples
+from maskstream.pipelines.stream.mix import MixOrder, MixSamples
 from maskstream.pipelines.stream.order import ORDER_VERSION, GlobalBatch, Order
 from maskstream.pipelines.stream.rng import Place, sample_numbers, sample_rng
 from maskstream.pipelines.stream.row_mix import RowMix, RowPart
 from maskstream.pipelines.stream.row_order import Room, RowSamples, RowSizes
 from maskstream.pipelines.stream.run_length import BudgetOrder
 from maskstream.pipelines.stream.samples import SplitSamples
+from maskstream.pipelines.stream.weights import BySize
 from maskstream.shards.media.fbank import Fbank
 from maskstream.shards.media.gop_notes import GopNotes
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pipelines import Loader, image_loader, masks, mix, mix_rows, packed_loader
+from maskstream.pipelines import Loader, image_loader, masks, mix, packed_loader
 from maskstream.pipelines.augment import Native
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.mixture import DataMixture, OpenMixture
@@ -81,7 +81,7 @@ def test_rows_that_several_splits_share_have_one_table(splits: list[Path]) -> No
     assert shown(iter(made), made.label_names) <= stored([0, 1, 2])
     data = PackedData(fields=("labels",), **options)
     parts = [(data.source(Split.open(split, "image", device="cpu")), 1) for split in splits]
-    for batch in Loader(mix_rows(parts), batch_size=2, device="cpu", threads=1):
+    for batch in Loader(mix(parts), batch_size=2, device="cpu", threads=1):
         check_lists(batch)
 
 

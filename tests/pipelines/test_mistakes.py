@@ -63,7 +63,7 @@ def test_names_of_other_loaders(split, name, said):
         video_loader(split, **{name: 4})
 
 
-@pytest.mark.parametrize("location", [None, 3, ["a", "b"]])
+@pytest.mark.parametrize("location", [None, 3, {"a": 1}])
 def test_a_split_is_a_path_or_a_url(location):
     with pytest.raises(ValueError, match=r"a split is the path of a folder or a URL, got .*`mix` takes several"):
         video_loader(location)
@@ -85,7 +85,7 @@ def test_a_split_is_a_path_or_a_url(location):
         (lambda: mix(["a", "b"]), "pairs, such as"),
         (
             lambda: mix([("a", 1)]),
-            r"mix\(\) takes sources: 'a': a BatchSource is wanted, got a str; make one with",
+            r"mix\(\) takes loaders or sources: 'a': a BatchSource is wanted, got a str; make one with",
         ),
         (lambda: Loader("a"), "Loader takes sources: 'a': a BatchSource is wanted"),
     ],

@@ -106,8 +106,8 @@ class Recipe(Config, Generic[BatchT]):
         options.setdefault("token_budget", self.token_budget)
         if not isinstance(location, OpenMixture):
             return self.data.loader(location, **options)
-        unit, epochs = location.mixture.unit, location.epochs
-        return self.data.mixed_loader(location.parts, unit=unit, epochs=epochs, **options)
+        options["unit"], options["epochs"] = location.mixture.unit, location.epochs
+        return self.data.loader(location.parts, **options)
 
     def _check_fit(self, split: Manifest) -> None:
         """ValueError if a split has labels or token ids that the model cannot take, or lacks the labels it learns."""

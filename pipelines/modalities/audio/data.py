@@ -12,7 +12,7 @@ from maskstream.pipelines.modalities.backend import Backend, wants_dali
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.phases import OverRun
-from maskstream.pipelines.modalities.split import Options, Split
+from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import Finish, Unchanged
 from maskstream.shards.config import NOT_IDENTITY, check_types
@@ -59,7 +59,7 @@ class NoisySettings(Options, total=False):
     fields: Fields
 
 
-def audio_loader(location: str | Path, **settings: Unpack[AudioSettings]) -> Loader[AudioBatch]:
+def audio_loader(location: Splits, **settings: Unpack[AudioSettings]) -> Loader[AudioBatch]:
     """The loader of masked sounds of the split in the folder `location`, such as `data/shards/audioset/train`.
 
     settings: the fields of `AudioData` (clip, mask, features, views, ...) and the options of all loaders (`Options`:
@@ -71,7 +71,7 @@ def audio_loader(location: str | Path, **settings: Unpack[AudioSettings]) -> Loa
     return AudioData.opened(location, settings)
 
 
-def noisy_loader(location: str | Path, **settings: Unpack[NoisySettings]) -> Loader[NoisyBatch]:
+def noisy_loader(location: Splits, **settings: Unpack[NoisySettings]) -> Loader[NoisyBatch]:
     """The loader of noisy mixtures of the sounds of the split in the folder `location`, with their clean sounds.
 
     settings: the fields of `NoisyData` (noise, clip, line, snr_db, slope, fields) and the options of all loaders

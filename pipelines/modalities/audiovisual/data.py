@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import ClassVar, Literal, Self, Unpack
 
 import numpy as np
@@ -29,7 +28,7 @@ from maskstream.pipelines.modalities.audio.spectrogram import (
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.phases import OverRun
-from maskstream.pipelines.modalities.split import Options, Split
+from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.modalities.video.clip import (
     CHANGING,
     VideoClip,
@@ -83,7 +82,7 @@ class AudioVisualSettings(Options, total=False):
     on_device: bool | Literal["auto"]
 
 
-def audiovisual_loader(location: str | Path, **settings: Unpack[AudioVisualSettings]) -> Loader[AudioVisualBatch]:
+def audiovisual_loader(location: Splits, **settings: Unpack[AudioVisualSettings]) -> Loader[AudioVisualBatch]:
     """The loader of masked clips with sound of the split in a folder, such as `data/shards/vggsound/train`.
 
     settings: the fields of `AudioVisualData` (clip, seconds, video_mask, audio_mask, ...) and the options of all

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
@@ -18,7 +17,7 @@ from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_cy
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.phases import OverRun
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, SampleRows, is_of_package
-from maskstream.pipelines.modalities.split import Options, Split
+from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.config import NOT_IDENTITY
@@ -55,7 +54,7 @@ class ImageSettings(Options, total=False):
     over_run: OverRun
 
 
-def image_loader(location: str | Path, **settings: Unpack[ImageSettings]) -> Loader[ImageBatch]:
+def image_loader(location: Splits, **settings: Unpack[ImageSettings]) -> Loader[ImageBatch]:
     """The loader of masked images of the split in the folder `location`, such as `data/shards/imagefolder/train`.
 
     settings: the fields of `ImageData` (size, patch, mask, augment, colour, views, ...) and the options of all loaders

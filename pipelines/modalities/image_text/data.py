@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import ClassVar, Self, Unpack
 
 import numpy as np
@@ -15,7 +14,7 @@ from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.image.data import ImageData, image_grid
-from maskstream.pipelines.modalities.split import Options, Split
+from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.modalities.text.data import with_ids
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.shards.format.manifest import Manifest
@@ -57,7 +56,7 @@ class ImageTextSettings(Options, total=False):
     fields: Fields
 
 
-def image_text_loader(location: str | Path, **settings: Unpack[ImageTextSettings]) -> Loader[ImageTextBatch]:
+def image_text_loader(location: Splits, **settings: Unpack[ImageTextSettings]) -> Loader[ImageTextBatch]:
     """The loader of masked images with masked texts of a split, such as `data/shards/tuxpaint-stamps/train`.
 
     settings: the fields of `ImageTextData` (size, text, length, image_mask, text_mask, ...) and the options of all

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import ClassVar, Self, Unpack
 
 import numpy as np
@@ -14,7 +13,7 @@ from maskstream.pipelines.masks import Cues, Mask, MaskBatch, TokenGrid
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
-from maskstream.pipelines.modalities.split import Options, Split
+from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import Visible
 from maskstream.pipelines.stream.stats import Stats
@@ -70,7 +69,7 @@ class MeshSettings(Options, total=False):
     fields: Fields
 
 
-def mesh_loader(location: str | Path, **settings: Unpack[MeshSettings]) -> Loader[MeshBatch]:
+def mesh_loader(location: Splits, **settings: Unpack[MeshSettings]) -> Loader[MeshBatch]:
     """The loader of masked meshes of the split in the folder `location`, such as `data/shards/cylinder-flow/train`.
 
     settings: the fields of `MeshData` (mask, noise, statistics, views, component, ...) and the options of all loaders

@@ -1,8 +1,7 @@
 """Packed rows: their data config and their loader."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import ClassVar, Unpack
 
 from maskstream.pipelines.augment.colour import ColourJitter
@@ -18,25 +17,23 @@ from maskstream.pipelines.modalities.data import DataConfig, check_cues, check_s
 from maskstream.pipelines.modalities.fields import FieldReader, Fields
 from maskstream.pipelines.modalities.image.data import image_components
 from maskstream.pipelines.modalities.image_text.data import find_pictures
-from maskstream.pipelines.modalities.split import Options, Split, open_split
+from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.modalities.video.cameras import rates
 from maskstream.pipelines.modalities.video.clip import VideoClip, aligned, check_one_clock, short_videos, without_short
 from maskstream.pipelines.modalities.video.energy import check_energy
 from maskstream.pipelines.modalities.video.flow import flow_source
 from maskstream.pipelines.stream.loader import Loader
-from maskstream.pipelines.stream.mix import Weight
-from maskstream.pipelines.stream.row_mix import RowMix, RowPart, Unit
+from maskstream.pipelines.stream.row_mix import RowMix, RowPart
 from maskstream.pipelines.stream.row_order import Room, RowSamples, check_balance
 from maskstream.pipelines.stream.sampler import BatchSource, Unchanged
 from maskstream.pipelines.stream.shares import Schedule
 from maskstream.shards.config import NOT_IDENTITY
 from maskstream.shards.format.component import component_of
-from maskstream.shards.format.manifest import SplitLocation
 from maskstream.shards.media.fbank import Fbank
 
 from .batch import PackedBatch
 from .clips import NativeClips
-from .mixture import PackedSource, mix_rows
+from .mixture import join_rows
 from .native import NativeSamples
 from .pictures import NativePictures
 from .sampler import PackedSampler, RowDraft, RowRequest
@@ -63,14 +60,7 @@ class PackedSettings(Options, total=False):
     fields: Fields
 
 
-def packed_loader(
-    location: str | Path | Sequence[tuple[str | Path, Weight]],
-    *,
-    rows: int = 4,
-    unit: Unit = "samples",
-    epochs: Sequence[float | None] | None = None,
-    **settings: Unpack[PackedSettings],
-) -> Loader[PackedBatch]:
+def packed_loader(location: Splits, *, rows: int = 4, **settings: Unpack[PackedSettings]) -> Loader[PackedBatch]:
     """The loader of packed rows of images, also with texts, of videos or of sounds: samples of any size, of which as
     many share a row as fill it with `row_tokens` visible tokens.
 
@@ -85,14 +75,7 @@ def packed_loader(
     """
     if "batch_size" in settings:
         raise ValueError(f"batch_size={settings['batch_size']}: a packed loader counts rows; give rows=")
-    data, options = PackedData.configured({**settings, "batch_size": rows})
-    if isinstance(location, str | Path):
-        return data.loader(location, **options)
-    if not location:
-        raise ValueError("a mixture of nothing: pass at least one (folder, weight) pair")
-    if wrong := [part for part in location if not isinstance(part, tuple | list) or len(part) != 2]:
-        raise ValueError(f"a mixture is (folder, weight) pairs, such as [(A, 3), (B, 1)], got {repr(wrong[0])[:80]}")
-    return data.mixed_loader(location, unit=unit, epochs=epochs, **options)
+    return PackedData.opened(location, {**settings, "batch_size": rows})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,6 +173,7 @@ class PackedData(DataConfig[PackedBatch]):
                 **{f"native.{name}": getattr(self.native, name) for name in ("patch", "tubelet")},
                 "mask": "no" if self.mask is None else "yes",
             },
+            join=join_rows,
         )
 
     def _pictures(self, split: Split) -> NativePictures:
@@ -254,19 +238,3 @@ class PackedData(DataConfig[PackedBatch]):
             spectrogram=Spectrogram(features=self.features, frames=1, mean=mean, deviation=deviation),
             transform=self._changes.transform,
         )
-
-    def mixed(
-        self,
-        parts: Sequence[tuple[Split, Weight]],
-        *,
-        seed: int = 0,
-        unit: Unit = "samples",
-        epochs: Sequence[float | None] | None = None,
-    ) -> PackedSource:
-        """The source of rows that several splits share, by weight (see `mix_rows`)."""
-        return mix_rows([(self.source(split), weight) for split, weight in parts], unit=unit, seed=seed, epochs=epochs)
-
-    def loader(self, location: SplitLocation, **options: Unpack[Options]) -> Loader[PackedBatch]:
-        """The loader of a split; its batch_size is rows."""
-        split, loading = open_split(location, self.modalities, options, self.loader)
-        return Loader(self.source(split), **loading)

@@ -12,13 +12,13 @@ from maskstream.pipelines.masks import Maps
 from maskstream.pipelines.modalities.fields import Value
 from maskstream.pipelines.modalities.rows import Item, Shown
 from maskstream.pipelines.stream.kept import empty
-from maskstream.pipelines.stream.mix import find_part
 from maskstream.pipelines.stream.order import GlobalBatch, PackedRow
 from maskstream.pipelines.stream.produce import Tries, candidates
 from maskstream.pipelines.stream.row_mix import RowMix
 from maskstream.pipelines.stream.row_order import RowSamples
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.pipelines.stream.weights import find_part
 from maskstream.shards.errors import SampleError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.base import Announcement, Range, Together

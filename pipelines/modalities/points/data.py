@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import ClassVar, Self, Unpack
 
 import numpy as np
@@ -12,7 +11,7 @@ from maskstream.pipelines.masks import Cues, Mask, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.rows import Filling, Item, Masked, Memory, SampleRows, read_all, rngs_of
-from maskstream.pipelines.modalities.split import Options, Split
+from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.format.component import component_of
@@ -36,7 +35,7 @@ class PointsSettings(Options, total=False):
     fields: Fields
 
 
-def points_loader(location: str | Path, **settings: Unpack[PointsSettings]) -> Loader[PointsBatch]:
+def points_loader(location: Splits, **settings: Unpack[PointsSettings]) -> Loader[PointsBatch]:
     """The loader of masked point clouds of the split in the folder `location`, such as `data/shards/modelnet40/train`.
 
     settings: the fields of `PointsData` (select, augment, tokens, mask, noise, ...) and the options of all loaders

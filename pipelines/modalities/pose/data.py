@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import hypot
-from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Self, Unpack
 
 import numpy as np
@@ -23,7 +22,7 @@ from maskstream.pipelines.modalities.rows import (
     read_all,
     rngs_of,
 )
-from maskstream.pipelines.modalities.split import Options, Split
+from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.config import Config, check_types
@@ -178,7 +177,7 @@ class PoseSettings(Options, total=False):
     over_run: OverRun
 
 
-def pose_loader(location: str | Path, **settings: Unpack[PoseSettings]) -> Loader[PoseBatch]:
+def pose_loader(location: Splits, **settings: Unpack[PoseSettings]) -> Loader[PoseBatch]:
     """The loader of masked poses of the split in the folder `location`, such as `data/shards/sample-pose/train`.
 
     settings: the fields of `PoseData` (clip, cameras, mask, ...) and the options of all loaders (`Options`: batch_size,

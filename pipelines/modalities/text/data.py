@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import ClassVar, Literal, Self, Unpack, get_args
 
 import numpy as np
@@ -12,7 +11,7 @@ from maskstream.pipelines.masks import Mask, Replace, TokenGrid
 from maskstream.pipelines.masks.text.replace import OF_THE_SPLIT
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.split import Options, Split
+from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.shards.format.component import Component
 from maskstream.shards.format.manifest import Manifest
@@ -41,7 +40,7 @@ class TextSettings(Options, total=False):
     fields: Fields
 
 
-def text_loader(location: str | Path, **settings: Unpack[TextSettings]) -> Loader[TextBatch]:
+def text_loader(location: Splits, **settings: Unpack[TextSettings]) -> Loader[TextBatch]:
     """The loader of masked texts of the split in the folder `location`, such as `data/shards/gcide/train`.
 
     settings: the fields of `TextData` (length, packing, mask, views, ...) and the options of all loaders (`Options`:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import ClassVar, Self, Unpack
 
 import numpy as np
@@ -15,7 +14,7 @@ from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.phases import OverRun
-from maskstream.pipelines.modalities.split import Options, Split
+from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.modalities.video.clip import (
     CHANGING,
     VideoClip,
@@ -55,7 +54,7 @@ class TrajectorySettings(Options, total=False):
     over_run: OverRun
 
 
-def trajectory_loader(location: str | Path, **settings: Unpack[TrajectorySettings]) -> Loader[TrajectoryBatch]:
+def trajectory_loader(location: Splits, **settings: Unpack[TrajectorySettings]) -> Loader[TrajectoryBatch]:
     """The loader of masked clips of walks from a folder of shards (one split, such as
     `data/shards/vizdoom-walks/train`).
 

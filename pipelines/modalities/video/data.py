@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypedDict, Unpack, get_args
 
 import numpy as np
@@ -23,7 +22,7 @@ from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.phases import OverRun
 from maskstream.pipelines.modalities.row_sampler import RowSource
 from maskstream.pipelines.modalities.rows import RowMaker
-from maskstream.pipelines.modalities.split import Options, Split
+from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import BatchSource, Composed, Finish, Unchanged
 from maskstream.shards.config import NOT_IDENTITY
@@ -79,7 +78,7 @@ class VideoSettings(ClipSettings, Options, total=False):
     backend: VideoBackend
 
 
-def video_loader(location: str | Path, **settings: Unpack[VideoSettings]) -> Loader[VideoBatch]:
+def video_loader(location: Splits, **settings: Unpack[VideoSettings]) -> Loader[VideoBatch]:
     """The loader of masked clips from a folder of shards (one split, such as `data/shards/k400/train`).
 
     settings: the fields of `VideoData` (clip, mask, augment, flow, views, ...), and the `Options` of all loaders

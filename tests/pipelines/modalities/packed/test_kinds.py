@@ -24,7 +24,7 @@ from maskstream.pipelines import (
     VideoClip,
     VideoData,
     masks,
-    mix_rows,
+    mix,
     packed_loader,
 )
 from maskstream.pipelines.augment import Native
@@ -396,7 +396,7 @@ def test_a_row_of_three_kinds_has_what_each_kind_has_alone(clips: Path, sounds: 
     data = PackedData(native=native, mask=masks.Random(ratio=0.75), row_tokens=60, clip=CLIP)
     for split in splits.values():
         sources.append(data.source(Split.open(split, PackedData.modalities, device="cpu", threads=1)))
-    mixed = mix_rows([(source, 1) for source in sources], batches=2)
+    mixed = mix([(source, 1) for source in sources], batches=2)
     loader = Loader(mixed, batch_size=4, device="cpu", threads=1)
     seen = Counter[str]()
     for batch in loader:

@@ -21,18 +21,18 @@ from maskstream.pipelines import (
     VideoClip,
     augment,
     masks,
-    mix_rows,
+    mix,
     packed_loader,
 )
 from maskstream.pipelines.augment import Native
 from maskstream.pipelines.masks import Linear, Piecewise
-from maskstream.pipelines.stream.mix import find_part
 from maskstream.pipelines.stream.order import GlobalBatch
 from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.row_mix import RowMix, RowMixOrder, RowPart
 from maskstream.pipelines.stream.row_order import BLOCK_ROWS, Room, RowSizes
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.samples import SplitSamples
+from maskstream.pipelines.stream.weights import find_part
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.source import Source as Raw
 from maskstream.shards.errors import ResumeError
@@ -387,18 +387,18 @@ def test_what_cannot_share_rows_is_refused(splits: tuple[Path, Path]) -> None:
         (source(large, mask=None), "mask: yes and no"),
         (source(large, balance=1), "balance: 8 and 1"),
         (source(replace(large, shuffle=False)), "shuffle=True"),
-        (mix_rows([(one, 1), (one, 1)]), "of one split each"),
+        (mix([(one, 1), (one, 1)]), "of one split each"),
     ]:
         with pytest.raises(ValueError, match=says):
-            mix_rows([(one, 1), (other, 1)])
+            mix([(one, 1), (other, 1)])
     with pytest.raises(ValueError, match="of nothing"):
-        mix_rows([])
+        mix([])
     with pytest.raises(ValueError, match="all sources end"):
-        mix_rows([(one, 1), (one, 1)], epochs=(1, 1))
+        mix([(one, 1), (one, 1)], epochs=(1, 1))
     with pytest.raises(ValueError, match="unit='rows'"):
-        mix_rows([(one, 1)], unit="rows")  # type: ignore[arg-type]
+        mix([(one, 1)], unit="rows")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="batches=0"):
-        mix_rows([(one, 1)], batches=0)
+        mix([(one, 1)], batches=0)
     with pytest.raises(ValueError, match=r"\(folder, weight\) pairs"):
         packed_loader(["a", "b"], native=data.native)  # type: ignore[list-item]
     with pytest.raises(ValueError, match="the run's length: pass steps="):
@@ -414,7 +414,7 @@ def test_the_mixtures_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     names: dict[str, Any] = {"augment": augment, "masks": masks, "native": Native(patch=16, least=16, most=1024)}
     monkeypatch.chdir(tmp_path)
     for block in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
-        if "mix_rows" in block or "phases" in block:
+        if "[(small" in block or "phases" in block:
             exec(block, names)
     for name in ("mixed", "growing"):
         batch = next(iter(names[name]))

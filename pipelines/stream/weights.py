@@ -1,0 +1,109 @@
+"""The weights of the parts of a mixture: numbers, schedules over the run, or by the sizes of the parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from sys import float_info
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+
+from maskstream.shards.config import Config
+
+from .order import Int64Array
+from .samples import Stream
+from .shares import Schedule, points_of, schedules_in
+
+Unit = Literal["samples", "tokens"]
+"""What weights are shares of: samples, or visible tokens."""
+
+
+class MixOptions(TypedDict, total=False):
+    """How the parts of a mixture share batches, besides their weights."""
+
+    unit: Unit
+    """What weights are shares of: "samples" (the default), or of packed rows visible "tokens"."""
+    batches: int | None
+    """Batches of an epoch; None (the default) for as many as the samples of all parts fill."""
+    epochs: Sequence[float | None] | None
+    """Most epochs of each part, None for any number; then the others fill its share. None (the default): no limits."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BySize(Config):
+    """The weight of a source of n samples: n ** (1 / temperature). At 1 each sample comes equally often, and the higher
+    the temperature, the more equal the sources.
+
+    Source: multilingual pre-training, such as mT5 (Xue et al. 2021).
+    """
+
+    temperature: float | Schedule = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.temperature, Schedule) and not self.temperature > 0:
+            raise ValueError(f"temperature={self.temperature}: it is a number above 0, or a schedule of such")
+
+
+Weight = int | float | Schedule | BySize
+"""The weight of a part of a mixture, relative to those of the other parts."""
+
+
+def weight_at(weight: Weight, size: int, progress: float) -> float:
+    """The weight of a source of `size` samples at a progress of the run."""
+    if isinstance(weight, BySize):
+        warm = weight.temperature
+        if not (temperature := warm.at(progress) if isinstance(warm, Schedule) else warm) > 0:
+            raise ValueError(f"{weight} is {temperature:g} at progress {progress:.6g}: a temperature is above 0")
+        try:
+            return float(size ** (1 / temperature))
+        except OverflowError as error:
+            raise ValueError(f"{weight}: {size} ** (1 / {temperature:g}) is too large; give a higher one") from error
+    return weight.at(progress) if isinstance(weight, Schedule) else float(weight)
+
+
+def points_of_change(weights: Sequence[Weight]) -> tuple[float, ...] | None:
+    """The progress at which weights turn or jump, None where none changes."""
+    return points_of([one for weight in weights if isinstance(weight, Config) for one in schedules_in(weight)])
+
+
+def check_weights(weights: Sequence[Weight], epochs: Sequence[float | None] | None, sizes: Sequence[int]) -> None:
+    """ValueError for weights or epochs that are not legal, and for parts that all end."""
+    for weight in weights:
+        if isinstance(weight, Schedule | BySize):
+            continue
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= float_info.max:
+            raise ValueError(
+                f"weights are numbers above 0, schedules such as masks.Linear, or BySize, got {weight!r:.80}; leave "
+                "out what shall give nothing"
+            )
+    if epochs is None:
+        return
+    if len(epochs) != len(weights):
+        raise ValueError(f"epochs={tuple(epochs)}: give one for each of {len(weights)} sources, None for any number")
+    for most, size in zip(epochs, sizes, strict=True):
+        if most is not None and not 1 <= most * size < 1 << 63:
+            raise ValueError(f"epochs={most!r:.80}: it is a number above 0, of at least one of {size} samples, or None")
+    if None not in epochs:
+        raise ValueError(f"epochs={tuple(epochs)}: all sources end, so one at least needs None")
+
+
+def part_identity(weight: Weight, epochs: float | None, part: Stream) -> dict[str, Any]:
+    """The settings of a part that a saved position depends on, JSON-able."""
+    return {
+        "weight": weight.to_dict(identity=True) if isinstance(weight, Config) else weight,
+        **({} if epochs is None else {"epochs": epochs}),
+        **{name: value for name, value in part.identity().items() if name not in ("version", "global_batch")},
+    }
+
+
+def most_samples(epochs: Sequence[float | None] | None, sizes: Sequence[int]) -> tuple[int | None, ...]:
+    """The samples that each part gives at most, None for any number."""
+    each = [None] * len(sizes) if epochs is None else epochs
+    return tuple(None if most is None else round(most * size) for most, size in zip(each, sizes, strict=True))
+
+
+def find_part(starts: Int64Array, index: int) -> tuple[int, int]:
+    """The part that holds sample `index`, and the sample's index in that part."""
+    part = int(np.searchsorted(starts, index, side="right")) - 1
+    return part, index - int(starts[part])
