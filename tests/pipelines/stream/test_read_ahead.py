@@ -63,15 +63,14 @@ def kind(request, tmp_path_factory):
 def far(monkeypatch, kind):
     """Splits are opened over a `ReadAhead`; the stores that were made."""
     stores: list[ReadAhead] = []
-    load = Manifest.load
+    open_ = Manifest.open
 
-    def loaded(location: Path | Store, **options: Any) -> Manifest:
-        folder = location if isinstance(location, Path) else Path(location.location)
-        manifest = load(ReadAhead(Remote(folder), threads=4), **options)
+    def far_away(store: Store, **options: Any) -> Manifest:
+        manifest = open_(ReadAhead(Remote(Path(store.location)), threads=4), **options)
         stores.append(manifest.store)
         return manifest
 
-    monkeypatch.setattr(Manifest, "load", loaded)
+    monkeypatch.setattr(Manifest, "open", far_away)
     return stores
 
 
