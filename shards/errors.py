@@ -3,7 +3,8 @@
 MaskstreamError
 ├── ShardError      a shard is missing, truncated or damaged
 ├── SampleError     one sample cannot be read or decoded (names the shard, the key, the component and the reason)
-│   └── RemovedError    the sample was removed from the split
+│   ├── RemovedError    the sample was removed from the split
+│   └── MovedError      the sample is in another tar now; the same request, made again, finds it
 ├── StoreError      a store cannot read or write bytes
 │   ├── MissingFileError   the store has no file of this name
 │   └── UnlistedError      the store cannot list its files
@@ -60,6 +61,17 @@ class RemovedError(SampleError):
 
 def _removed_error(shard: str, key: str, component: str, reason: str) -> RemovedError:
     return RemovedError(shard=shard, key=key, component=component, reason=reason)
+
+
+class MovedError(SampleError):
+    """The tar of a sample was replaced after the request was made; the same request, made again, reads the new tar."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_moved_error, (self.shard, self.key, self.component, self.reason))
+
+
+def _moved_error(shard: str, key: str, component: str, reason: str) -> MovedError:
+    return MovedError(shard=shard, key=key, component=component, reason=reason)
 
 
 class StoreError(MaskstreamError):

@@ -220,10 +220,8 @@ class FieldReader:
         index = item.index
         names, wanted = list(members), list(members.values())
         with stats.stage("read"):
-            try:
+            with self.manifest.reading(index, ", ".join(names)):
                 found = dict(zip(names, self.manifest.store.read_many(wanted), strict=True))
-            except StoreError as error:
-                raise self._bad(index, ", ".join(names), str(error)) from error
             described = self._described(index, found.get(JSON))
             for f in self.fields:
                 texts = described.get(f.name)

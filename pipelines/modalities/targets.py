@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.shards.config import Json, differences
-from maskstream.shards.errors import DataError, StoreError
+from maskstream.shards.errors import DataError
 from maskstream.shards.format.dataset import is_split, read_description
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import TARGETS as TARGETS
@@ -170,8 +170,6 @@ class TargetReader:
 
     def read(self, split: Manifest, index: int, place: Range) -> npt.NDArray[Any]:
         """The targets (views, tokens[, channels]) at a place; SampleError where they cannot be read."""
-        try:
+        with split.reading(index, TARGETS), self.manifest.reading(int(self.rows[index]), ARRAY):
             data = self.manifest.store.read(*place)
-        except StoreError as error:
-            raise split.sample_error(index, TARGETS, str(error)) from error
         return np.frombuffer(data, self.dtype).reshape(self.shape)

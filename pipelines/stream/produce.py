@@ -16,7 +16,7 @@ from typing import Generic, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
-from maskstream.shards.errors import RemovedError, SampleError
+from maskstream.shards.errors import MovedError, RemovedError, SampleError
 from maskstream.shards.stores.base import UNHEEDED, Together
 
 from .order import Int64Array, rank_share
@@ -91,7 +91,9 @@ class Tries(NamedTuple):
     removed: int = 0
 
     def plus(self, error: SampleError) -> Tries:
-        """After another unusable candidate. One that was removed is no news, so it is not logged."""
+        """After another unusable candidate. One that was removed is not logged; one that has moved is tried again."""
+        if isinstance(error, MovedError):
+            return self
         if isinstance(error, RemovedError):
             return Tries(self.unusable + 1, self.removed + 1)
         log.warning("replaced %s", error)

@@ -152,7 +152,7 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
     Their members become zeros at unchanged offsets, in a tar with another name, and what names them goes from the
     manifest, the rejects and the records; so does what a killed `shards --append` has left of them beside the split.
     Their slots in the order stay, as for removed samples: a run resumes exactly for all others. A loader that has the
-    split open reads what it has opened, or says that a file is missing. In the folder of the split and of its
+    split open continues in the new tars and replaces erased samples. In the folder of the split and of its
     dependents they go from held-out splits and those of few samples, stored targets, tables of features and cards too;
     merged splits and other files that name them are told.
 

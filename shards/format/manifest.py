@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
@@ -18,7 +20,15 @@ import pyarrow.parquet as pq
 import xxhash
 
 from maskstream.shards.descriptors import starts_process
-from maskstream.shards.errors import MaskstreamError, OutageError, RemovedError, SampleError, ShardError
+from maskstream.shards.errors import (
+    MaskstreamError,
+    MissingFileError,
+    MovedError,
+    OutageError,
+    RemovedError,
+    SampleError,
+    ShardError,
+)
 from maskstream.shards.media.video_index import VideoIndex, packets_name
 from maskstream.shards.members.video import VIDEO
 from maskstream.shards.named import first_few
@@ -35,9 +45,12 @@ from .component import Component, Int32s, Int64s, Lists, UInt8s, Words, componen
 from .data_errors import REMEDY, data_reason, find_outage, parsing
 from .dataset import DATASET_JSON, FOREIGN, read_description
 from .index_cache import IndexFile, NewFile, cached_index, forget, in_memory, received
-from .rejects import SELECTED, read_removed, read_selected, samples_of_parts, selected_sum
+from .rejects import SELECTED, read_removed, read_selected, samples_of_parts, selected_sum, tar_stem
 from .unpack import Unpacker
 
+log = logging.getLogger(__name__)
+
+_REOPENING = threading.Lock()
 _INDEX_VERSION = 2
 """The version of the contents of index files; another one is unpacked anew."""
 
@@ -84,7 +97,7 @@ class Manifest:
     else None.
     The other arrays are read-only and mapped from an index file (index_cache.py), which all processes of a machine
     share. A manifest pickles as its store and version, or, for a process that is being started, as its store and a
-    descriptor of its index.
+    descriptor of its index. Nothing changes in it, except that `reopen` follows an erasure.
     """
 
     info: dict[str, Any]
@@ -330,12 +343,13 @@ class Manifest:
 
         Raises SampleError if the sample lacks it, RemovedError if it was removed.
         """
+        shard = self.shard_name(i)  # before the check, because `reopen` changes names after `removed`
         if len(self.removed) and self.is_removed(i):
             raise self._removed(i, name)
         component = self.components.get(name)
         if component is None or not component.offset[i]:
             raise self._missing(i, name)
-        return Range(self.shard_name(i), int(component.offset[i]), int(component.size[i]))
+        return Range(shard, int(component.offset[i]), int(component.size[i]))
 
     def video(self, i: int, name: str | None = None) -> VideoIndex:
         """The index of the video `name` of sample i, by default of the only video component.
@@ -364,6 +378,44 @@ class Manifest:
         if len(self.removed) and self.is_removed(i):
             return self._removed(i, name)
         return SampleError(**self._where(i), component=name, reason=reason)
+
+    def reopen(self, i: int, missing: str) -> bool:
+        """Read on in the tars that an erasure has put in the place of others since the split was opened.
+
+        The erased samples count as removed. All others are where they were in their tars, and all numbers stay, so rows
+        that are planned by them do too.
+
+        missing: the message about a file that sample i was to be read from.
+
+        Returns:
+            Whether the sample is in another tar than this file now.
+        """
+        with _REOPENING:
+            for version in (self.version, None):  # a held-out split loses its earlier versions in an erasure
+                with suppress(MaskstreamError):
+                    found = Manifest.open(self.store, version=version, cache=self.cache, whole=self.whole)
+                    if found.fingerprint == self.fingerprint and found.shard_names != self.shard_names:
+                        self._continue_in(found)
+                        return True
+            name = PurePosixPath(self.shard_name(i)).name
+            return name not in missing and f"{tar_stem(name)}." in missing  # another thread was first
+
+    def _continue_in(self, found: Manifest) -> None:
+        erased = len(np.setdiff1d(found.removed, self.removed))
+        # First, for the new tars have zeros in the place of erased samples: no thread may find that place.
+        object.__setattr__(self, "removed", np.union1d(self.removed, found.removed))
+        object.__setattr__(self, "store", found.store)
+        object.__setattr__(self, "shard_names", found.shard_names)
+        log.warning(
+            "%d samples were erased from %s while it is being read: others replace them, and the rest is read from new "
+            "tars",
+            erased,
+            self.location,
+        )
+
+    def moved_error(self, i: int, name: str) -> MovedError:
+        """The error of a request that was made before `reopen`."""
+        return MovedError(**self._where(i), component=name, reason="the sample is in another tar now")
 
     def _removed(self, i: int, name: str) -> RemovedError:
         return RemovedError(**self._where(i), component=name, reason="the sample was removed from the split")
@@ -399,6 +451,8 @@ class _Reading:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if not isinstance(error, Exception):
             return
+        if isinstance(error, MissingFileError) and self.manifest.reopen(self.i, str(error)):
+            raise self.manifest.moved_error(self.i, self.name) from error
         if (outage := find_outage(error)) is not None and not isinstance(error, MaskstreamError):
             raise OutageError(f"{self.manifest.shard_name(self.i)} cannot be read now ({outage.strerror})") from error
         if (reason := data_reason(error)) is not None:

@@ -19,7 +19,7 @@ from maskstream.pipelines.stream.row_order import RowSamples
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.pipelines.stream.weights import find_part
-from maskstream.shards.errors import SampleError
+from maskstream.shards.errors import MovedError, SampleError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.base import Announcement, Range, Together
 
@@ -213,6 +213,8 @@ class PackedSampler:
                 try:
                     self._fill(slot, out, stats)
                     break
+                except MovedError:
+                    raise  # the row is made again
                 except SampleError as error:
                     self._next(slot, error)
             stats.bad += slot.tries.unusable - slot.tries.removed

@@ -349,20 +349,20 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
     def _read(self, manifest: Manifest, pieces: Int64s, stats: Stats) -> UInt8s:
         """The bytes of pieces, piece after piece, component by component; SampleError if one of them is unusable."""
         with stats.stage("read"):
-            store = manifest.store
+            store, data = manifest.store, None
             if type(store) is LocalStore and len(pieces):
                 data = store.read_joined(manifest.shard_names, pieces[:, FILE], pieces[:, RANGES:])
-                if data is not None:
-                    stats.read_bytes += len(data)
-                    return data
-            try:
-                with manifest.reading(int(pieces[0, SAMPLE]), self.components[0]):
-                    read = store.read_many(ranges_of(pieces, manifest.shard_names))
-            except SampleError:
-                if len(pieces) > 1:
-                    self._check_each(manifest, pieces)
-                raise
-        data = np.frombuffer(bytearray().join(read), np.uint8)
+            if data is None:
+                try:
+                    with manifest.reading(int(pieces[0, SAMPLE]), self.components[0]):
+                        read = store.read_many(ranges_of(pieces, manifest.shard_names))
+                except SampleError:
+                    if len(pieces) > 1:
+                        self._check_each(manifest, pieces)
+                    raise
+                data = np.frombuffer(bytearray().join(read), np.uint8)
+        if len(manifest.removed) and np.isin(pieces[:, SAMPLE], manifest.removed).any():
+            raise manifest.moved_error(int(pieces[0, SAMPLE]), self.components[0])  # one was erased since the plan
         stats.read_bytes += len(data)
         return data
 

@@ -15,11 +15,11 @@ import torch
 from typer.testing import CliRunner
 
 from maskstream.cli import app
-from maskstream.pipelines import DataMixture, masks
+from maskstream.pipelines import DataMixture, Loader, masks
 from maskstream.pipelines.stream.batch import Batch, _mapped
 from maskstream.preprocess.curate import curate
 from maskstream.preprocess.versions import append, erase, remove
-from maskstream.shards.errors import ResumeError
+from maskstream.shards.errors import ResumeError, SampleError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train import read_metrics, replay, train
 from maskstream.train.core.data import told_splits
@@ -128,6 +128,28 @@ def test_each_step_is_shown_as_it_was_while_its_split_changed(tmp_path: Path) ->
             assert gone or step != 1
         if name == "single":
             assert replay(run, 1, version=Manifest.load(one).version - 2).replaced[0].why == "removed"
+
+
+def test_an_erasure_during_a_replay_replaces_the_erased_sample_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split, named = write_split("image", tmp_path), Loader.name_next_samples
+    train_noted("mae-tiny", split, tmp_path / "run", CUTS, 3)
+    before = replay(tmp_path / "run", 2)
+    victim = before.keys[0]
+
+    def name_and_erase(loader: Loader[Any]) -> list[str | SampleError]:
+        names = named(loader)
+        erase(split, [victim])
+        return names
+
+    monkeypatch.setattr(Loader, "name_next_samples", name_and_erase)
+    made = replay(tmp_path / "run", 2)
+    assert {row: (one.key, one.why) for row, one in made.replaced.items()} == {0: (victim, "removed")}
+    assert made.keys[1:] == before.keys[1:]
+    assert victim not in made.keys
+    for ours, theirs in zip(made.batches, before.batches, strict=True):
+        assert torch.equal(ours.image[1:], theirs.image[1:])
 
 
 def test_the_worst_sample_is_one_that_was_there(tmp_path: Path) -> None:
