@@ -23,7 +23,7 @@ from maskstream.pipelines import PackedData, VideoClip, masks, mix, packed_loade
 from maskstream.pipelines.augment import Native
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.order import GlobalBatch
-from maskstream.pipelines.stream.row_mix import RowMix, RowMixOrder, RowPart
+from maskstream.pipelines.stream.row_mix import RowMix, RowMixOrder
 from maskstream.pipelines.stream.row_order import Room, RowOrder, RowSamples, RowSizes, Sizer
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.samples import SplitSamples
@@ -113,17 +113,12 @@ def measure_mixture(rounds: int, n: int = 10_000_000) -> None:
     """Prints the same of three splits of n pictures in all, whose weights change over a run of 200,000 batches."""
     sizer = Drawn(*shapes(n, photos=False), most=1024)
     ends = ((0.6, 0.2), (0.2, 0.6), (0.2, 0.2))
-    parts = tuple(
-        RowPart(
-            split=SplitSamples(shard_sizes=(n // 3000,) * 1000, seed=i),
-            sizer=sizer,
-            weight=masks.Linear(start=start, end=end),
-        )
-        for i, (start, end) in enumerate(ends)
-    )
+    parts = tuple(SplitSamples(shard_sizes=(n // 3000,) * 1000, seed=i) for i in range(len(ends)))
+    weights = tuple(masks.Linear(start=start, end=end) for start, end in ends)
+    given: Any = {"parts": parts, "weights": weights, "sizers": (sizer,) * len(ends), "room": Room(tokens=8192)}
 
     def found(number: int) -> None:
-        order = RowMix(parts=parts, room=Room(tokens=8192), unit="tokens", balance=BALANCE).order(32, 200_000)
+        order = RowMix(**given, unit="tokens", balance=BALANCE).order(32, 200_000)
         next(order.batches(*divmod(number, order.n_batches)))
 
     seconds = []

@@ -1,23 +1,14 @@
-"""Several datasets in one stream of batches, by weight.
-
-With the weights 3 and 1, of every 4 samples of the stream (over all ranks) 3 come from the first dataset; the samples
-of each batch are then shuffled. Weights may follow schedules over the run, and a dataset may end after some epochs; the
-counts are then integrals (see shares.py). The number of samples drawn from each dataset before batch b is therefore a
-function of b alone: the position is (epoch, batch), as with one dataset, and a mixture keeps the guarantees of a loader
-(any topology, exact resume, replacement of unusable samples).
-
-Each dataset has its own epochs: every sample comes once, with the crops and masks of that epoch, before any sample
-comes again. A mixture is itself a source, so mixtures can be nested.
+"""One mixer: `mix` takes loaders, or sources, and their weights.
 
 How samples of several sources become batches is the sources' own: as rows of one batch (`join_samples`), or as samples
-of packed rows (row_mix.py).
+of packed rows (modalities/packed/mixture.py). Which sample comes when is mix_order.py's.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Self, Unpack, overload
 
@@ -27,8 +18,8 @@ from maskstream.shards.format.manifest import Manifest, join_label_names
 from maskstream.shards.stores.base import Announcement, Range
 
 from .loader import Loader, LoaderSettings
-from .order import ORDER_VERSION, GlobalBatch, Int64Array
-from .rng import sample_rng
+from .mix_order import MixSamples
+from .order import Int64Array
 from .sampler import (
     BatchPlan,
     BatchSource,
@@ -43,19 +34,8 @@ from .sampler import (
     check_alike,
     check_source,
 )
-from .samples import Samples, Stream
-from .shares import Cycle, Shares
 from .stats import Stats
-from .weights import (
-    MixOptions,
-    Weight,
-    check_weights,
-    find_part,
-    most_samples,
-    part_identity,
-    points_of_change,
-    weight_at,
-)
+from .weights import MixOptions, Weight, find_part
 
 
 @overload
@@ -161,223 +141,9 @@ def join_samples(
         samplers=tuple(source.sampler for source in sources),
         starts=samples.starts,
         seed=seed,
-        changes=points_of_change(samples.weights) is not None,
+        changes=samples.points_of_change is not None,
     )
     return sampler, samples
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MixSamples:
-    """The samples of several sources, mixed by weight; `length` is the number of batches of an epoch.
-
-    Raises ValueError for weights and epochs that are not legal, and for parts that are no endless stream.
-    """
-
-    parts: tuple[Samples, ...]
-    weights: tuple[Weight, ...]
-    seed: int = 0
-    length: int | None = None
-    epochs: tuple[float | None, ...] | None = None
-
-    def __post_init__(self) -> None:
-        check_weights(self.weights, self.epochs, [part.n_samples for part in self.parts])
-        for part in self.parts:
-            part.stream()
-
-    @property
-    def n_samples(self) -> int:
-        """The number of samples of all parts."""
-        return sum(part.n_samples for part in self.parts)
-
-    @property
-    def shuffle(self) -> bool:
-        """A mixture is always shuffled."""
-        return True
-
-    @property
-    def starts(self) -> Int64Array:
-        """The first sample index of each part, int64 (parts + 1,); the last entry is n_samples."""
-        return np.cumsum([0, *(part.n_samples for part in self.parts)], dtype=np.int64)
-
-    def order(self, global_batch: int, steps: int | None = None) -> MixOrder:
-        """The order of batches of `global_batch` samples, in a run of `steps` batches."""
-        return self._order(global_batch, None if steps is None else steps * global_batch)
-
-    def stream(self, samples: int | None = None) -> MixOrder:
-        """The mixed samples one by one, without end, in a run of so many samples."""
-        return self._order(1, samples)
-
-    def _order(self, global_batch: int, samples: int | None) -> MixOrder:
-        runs: list[int | None] = [None] * len(self.parts)
-        if samples is not None and any(isinstance(part, MixSamples) for part in self.parts):
-            # What each part gives of the run says how long the run of a mixture inside is.
-            shares = divided(self.weights, self.epochs, [part.n_samples for part in self.parts], samples)
-            runs = runs if shares is None else shares.counts(samples).tolist()
-        return MixOrder(
-            parts=tuple(part.stream(run) for part, run in zip(self.parts, runs, strict=True)),
-            weights=self.weights,
-            global_batch=global_batch,
-            seed=self.seed,
-            length=self.length,
-            epochs=self.epochs,
-            run=samples,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Proportions:
-    """The rates of parts of `sizes` samples: their weights as shares of one sample."""
-
-    weights: tuple[Weight, ...]
-    sizes: tuple[int, ...]
-
-    def __call__(self, progress: float, alive: Sequence[bool]) -> list[float]:
-        """The share of each part at a progress; 0 for those that are not alive."""
-        values = [
-            weight_at(weight, size, progress) if lives else 0.0
-            for weight, size, lives in zip(self.weights, self.sizes, alive, strict=True)
-        ]
-        whole = sum(values)
-        return [value / whole for value in values] if whole > 0 else values
-
-
-def divided(
-    weights: tuple[Weight, ...], epochs: Sequence[float | None] | None, sizes: Sequence[int], run: int | None
-) -> Cycle | Shares | None:
-    """How a stream is divided among parts of `sizes` samples; None if that changes over a run of unknown length."""
-    if (points := points_of_change(weights)) is not None and run is None:
-        return None
-    numbers = [weight for weight in weights if isinstance(weight, int)]
-    if len(numbers) == len(weights) and (epochs is None or not any(epochs)):
-        return Cycle(tuple(numbers))
-    rates = Proportions(weights, tuple(sizes))
-    return Shares(rates=rates, points=points, length=run, limits=most_samples(epochs, sizes))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MixOrder:
-    """The order of a mixture. The sample indexes of part k begin at `starts[k]`.
-
-    parts: a stream of single samples per dataset. length: batches of an epoch; None for the samples of all parts
-    divided by the global batch. epochs: as in `mix`. run: the samples of the run, which schedules need. starts: int64
-    (parts + 1,); the last entry is n_samples. shares: how many samples come from each part.
-    """
-
-    parts: tuple[Stream, ...]
-    weights: tuple[Weight, ...]
-    global_batch: int
-    seed: int = 0
-    length: int | None = None
-    epochs: tuple[float | None, ...] | None = None
-    run: int | None = None
-    n_batches: int = field(init=False, repr=False, compare=False)
-    starts: Int64Array = field(init=False, repr=False, compare=False)
-    _shares: Cycle | Shares | None = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        sizes = [part.n_samples for part in self.parts]
-        fitting = sum(sizes) // max(self.global_batch, 1)
-        object.__setattr__(self, "starts", np.cumsum([0, *sizes], dtype=np.int64))
-        object.__setattr__(self, "n_batches", fitting if self.length is None else self.length)
-        object.__setattr__(self, "_shares", divided(self.weights, self.epochs, sizes, self.run))
-        if self.global_batch < 1 or self.n_batches < 1:
-            raise ValueError(
-                f"a mixture of {sum(sizes)} samples with a global batch of {self.global_batch} and batches="
-                f"{self.length}: an epoch needs at least one batch, and a batch at least one sample"
-            )
-
-    @property
-    def shuffle(self) -> bool:
-        """A mixture is always shuffled."""
-        return True
-
-    @property
-    def n_samples(self) -> int:
-        """The number of samples of all parts."""
-        return int(self.starts[-1])
-
-    def taken(self, samples: int) -> Int64Array:
-        """How many of the stream's first `samples` samples come from each part, int64 (parts,)."""
-        return self.shares.counts(samples)
-
-    @property
-    def shares(self) -> Cycle | Shares:
-        """How many samples come from each part; ValueError where that needs the length of the run."""
-        if self._shares is None:
-            raise ValueError(
-                "the weights of a mixture change over the run, so the loader must know the run's length: pass "
-                "steps=, its number of batches"
-            )
-        return self._shares
-
-    def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
-        """The global batches of an epoch of the mixture, from number `first` on."""
-        reader = MixReader(self)
-        for step in range(epoch * self.n_batches + first, (epoch + 1) * self.n_batches):
-            drawn = reader.by_part(step * self.global_batch, (step + 1) * self.global_batch)
-            shuffled = sample_rng(self.seed, 0, f"batch {step}", 0, "mix").permutation(self.global_batch)
-            yield GlobalBatch(
-                indexes=np.concatenate([part.indexes for part in drawn])[shuffled],
-                epochs=np.concatenate([part.epochs for part in drawn])[shuffled],
-            )
-
-    def reader(self) -> MixReader:
-        """A reader of the mixed samples."""
-        return MixReader(self)
-
-    def reserve(self, index: int, rng: np.random.Generator) -> int:
-        """A random sample of the same part, to replace the unusable sample `index`."""
-        part, own = self.find(index)
-        return int(self.starts[part]) + self.parts[part].reserve(own, rng)
-
-    def find(self, index: int) -> tuple[int, int]:
-        """The part that holds sample `index`, and the sample's index in that part."""
-        return find_part(self.starts, index)
-
-    def identity(self) -> dict[str, Any]:
-        """The settings that a saved position depends on, JSON-able."""
-        whole = {
-            "version": ORDER_VERSION,
-            "seed": self.seed,
-            "global_batch": self.global_batch,
-            "batches": self.n_batches,
-        }
-        epochs = self.epochs or [None] * len(self.parts)
-        parts = [part_identity(*part) for part in zip(self.weights, epochs, self.parts, strict=True)]
-        return {**whole, "parts": parts}
-
-    def position(self, epoch: int, batch: int) -> dict[str, Any]:
-        """The position before batch `batch`; "positions" holds each part's epoch and number of samples drawn in it."""
-        taken = self.taken((epoch * self.n_batches + batch) * self.global_batch).tolist()
-        each = [divmod(t, part.n_samples) for t, part in zip(taken, self.parts, strict=True)]
-        positions = [{"epoch": own, "sample": sample} for own, sample in each]
-        return {"epoch": epoch, "batch": batch, "positions": positions}
-
-
-class MixReader:
-    """Reads the samples of a mixture; each part has its own epochs."""
-
-    def __init__(self, order: MixOrder) -> None:
-        self._order = order
-        self._readers = [part.reader() for part in order.parts]
-
-    def by_part(self, begin: int, end: int) -> list[GlobalBatch]:
-        """The samples [begin, end) of the mixture, grouped by part."""
-        order = self._order
-        bounds = zip(order.taken(begin).tolist(), order.taken(end).tolist(), strict=True)
-        drawn = [reader.take(*own) for reader, own in zip(self._readers, bounds, strict=True)]
-        return [
-            GlobalBatch(indexes=part.indexes + start, epochs=part.epochs)
-            for part, start in zip(drawn, order.starts[:-1].tolist(), strict=True)
-        ]
-
-    def take(self, begin: int, end: int) -> GlobalBatch:
-        """The samples [begin, end) of the mixture, in the order in which those of each part are due."""
-        of = self._order.shares.parts(begin, end)
-        taken = GlobalBatch(indexes=np.empty(end - begin, np.int64), epochs=np.empty(end - begin, np.int64))
-        for part, drawn in enumerate(self.by_part(begin, end)):
-            taken.indexes[of == part], taken.epochs[of == part] = drawn.indexes, drawn.epochs
-        return taken
 
 
 def _by_part(parts: Sequence[int]) -> dict[int, list[int]]:

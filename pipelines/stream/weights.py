@@ -97,12 +97,6 @@ def part_identity(weight: Weight, epochs: float | None, part: Stream) -> dict[st
     }
 
 
-def most_samples(epochs: Sequence[float | None] | None, sizes: Sequence[int]) -> tuple[int | None, ...]:
-    """The samples that each part gives at most, None for any number."""
-    each = [None] * len(sizes) if epochs is None else epochs
-    return tuple(None if most is None else round(most * size) for most, size in zip(each, sizes, strict=True))
-
-
 def find_part(starts: Int64Array, index: int) -> tuple[int, int]:
     """The part that holds sample `index`, and the sample's index in that part."""
     part = int(np.searchsorted(starts, index, side="right")) - 1

@@ -28,10 +28,10 @@ from maskstream.pipelines.modalities.packed.native import NativeSamples
 from maskstream.pipelines.modalities.packed.sounds import NativeSounds
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.pipelines.modalities.video.energy import stored_energy
-from maskstream.pipelines.stream.mix import MixOrder, MixSamples
+from maskstream.pipelines.stream.mix_order import MixOrder, MixSamples
 from maskstream.pipelines.stream.order import ORDER_VERSION, GlobalBatch, Order
 from maskstream.pipelines.stream.rng import Place, sample_numbers, sample_rng
-from maskstream.pipelines.stream.row_mix import RowMix, RowPart
+from maskstream.pipelines.stream.row_mix import RowMix
 from maskstream.pipelines.stream.row_order import Room, RowSamples, RowSizes
 from maskstream.pipelines.stream.run_length import BudgetOrder
 from maskstream.pipelines.stream.samples import SplitSamples
@@ -119,7 +119,7 @@ def orders() -> Vectors:
         found[f"mixture by schedules, epoch {epoch}"] = stream(list(scheduled_mixture().batches(epoch)))
         found[f"budget, epoch {epoch}"] = stream(list(budget().batches(epoch)))
     found["mixture by schedules, counts"] = [scheduled_mixture().taken(n).tolist() for n in range(0, 64, 7)]
-    fractions = replace(mixture(), weights=(0.7, 0.3))
+    fractions = replace(mixture(), samples=replace(mixture().samples, weights=(0.7, 0.3)))
     found["mixture by fractions, counts"] = [fractions.taken(n).tolist() for n in (1, 2, 7, 64, 1_000_003)]
     found["budget, sizes"] = budget().sizes().tolist()
     found["packed rows"] = packed_rows()
@@ -157,8 +157,9 @@ def mixed_rows() -> list[Any]:
     """The samples of rows that two splits share, the weight of one of which rises."""
     splits = [SplitSamples(shard_sizes=sizes, seed=seed) for seed, sizes in enumerate(((60, 40), (30,)))]
     weights = Linear(start=0.2, end=0.9), 1
-    parts = tuple(RowPart(split=one, sizer=Pictures(), weight=w) for one, w in zip(splits, weights, strict=True))
-    order = RowMix(parts=parts, room=Room(tokens=40), unit="tokens", seed=SEED).order(2, 200)
+    order = RowMix(
+        parts=tuple(splits), weights=weights, sizers=(Pictures(),) * 2, room=Room(tokens=40), unit="tokens", seed=SEED
+    ).order(2, 200)
     rows = [row for b in islice(order.batches(EPOCH, 2), 3) for row in b.packed or ()]
     return [[row.indexes.tolist(), row.epochs.tolist(), row.visible.tolist(), row.progress] for row in rows]
 
@@ -243,15 +244,16 @@ def draws_of_kind(native: NativeSamples) -> list[Any]:
 
 def mixture() -> MixOrder:
     """Of two datasets, 3 to 1; the smaller one begins anew within an epoch."""
-    parts = (Order(shard_sizes=(9, 11), global_batch=1, seed=1), Order(shard_sizes=(4,), global_batch=1, seed=2))
-    return MixOrder(parts=parts, weights=(3, 1), global_batch=4, seed=SEED)
+    parts = (SplitSamples(shard_sizes=(9, 11), seed=1), SplitSamples(shard_sizes=(4,), seed=2))
+    return MixOrder(samples=MixSamples(parts=parts, weights=(3, 1), seed=SEED), global_batch=4)
 
 
 def scheduled_mixture() -> MixOrder:
     """Of three datasets over 15 batches of 4: one comes more often each time, one less, and one ends."""
     splits = tuple(SplitSamples(shard_sizes=sizes, seed=seed) for seed, sizes in enumerate(((9, 11), (8,), (5,))))
     weights = (Linear(start=0.2, end=0.9), BySize(temperature=Piecewise(points=((0.0, 1.0), (0.5, 4.0)))), 1)
-    return MixSamples(parts=splits, weights=weights, epochs=(None, None, 1.6), seed=SEED).order(4, 15)
+    samples = MixSamples(parts=splits, weights=weights, epochs=(None, None, 1.6), seed=SEED)
+    return MixOrder(samples=samples, global_batch=4, steps=15)
 
 
 def budget() -> BudgetOrder:

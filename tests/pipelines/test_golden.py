@@ -97,5 +97,5 @@ def test_a_saved_position_of_another_version_is_refused(split: Path) -> None:
 
 
 def test_all_orders_say_their_version() -> None:
-    for order in (mixture(), scheduled_mixture(), mixture().parts[0], budget()):
+    for order in (mixture(), scheduled_mixture(), mixture().streams[0], budget()):
         assert order.identity()["version"] == ORDER_VERSION

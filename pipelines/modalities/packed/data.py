@@ -23,7 +23,7 @@ from maskstream.pipelines.modalities.video.clip import VideoClip, aligned, check
 from maskstream.pipelines.modalities.video.energy import check_energy
 from maskstream.pipelines.modalities.video.flow import flow_source
 from maskstream.pipelines.stream.loader import Loader
-from maskstream.pipelines.stream.row_mix import RowMix, RowPart
+from maskstream.pipelines.stream.row_mix import RowMix
 from maskstream.pipelines.stream.row_order import Room, RowSamples, check_balance
 from maskstream.pipelines.stream.sampler import BatchSource, Unchanged
 from maskstream.pipelines.stream.shares import Schedule
@@ -156,8 +156,14 @@ class PackedData(DataConfig[PackedBatch]):
         split = replace(split, kept=native.kept)
         samples: RowSamples | RowMix
         if native.points_of_change is not None and split.shuffle:
-            parts = (RowPart(split=split.samples, sizer=native),)
-            samples = RowMix(parts=parts, room=self.room, balance=self.balance, seed=split.seed)
+            samples = RowMix(
+                parts=(split.samples,),
+                weights=(1,),
+                sizers=(native,),
+                room=self.room,
+                balance=self.balance,
+                seed=split.seed,
+            )
         else:
             progress = None if native.points_of_change is None else 1.0  # a validation sees samples as the run ends
             samples = RowSamples(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from maskstream.pipelines.stream.row_mix import RowMix, RowPart
+from maskstream.pipelines.stream.row_mix import RowMix
 from maskstream.pipelines.stream.sampler import BatchSource
 from maskstream.pipelines.stream.weights import MixOptions, Weight
 
@@ -17,18 +17,17 @@ def join_rows(
     samplers = [source.sampler for source in sources if isinstance(source.sampler, PackedSampler)]
     if len(samplers) < len(sources) or any(len(one.natives) > 1 for one in samplers):
         raise ValueError("packed rows are mixed of sources of one split each, such as packed_loader(FOLDER)")
-    most = options.get("epochs") or [None] * len(sources)
-    if len(most) != len(sources):
-        raise ValueError(f"epochs={tuple(most)}: give one for each of {len(sources)} sources, None for any number")
+    epochs, first = options.get("epochs"), samplers[0].samples
+    natives = tuple(one.natives[0] for one in samplers)
     samples = RowMix(
-        parts=tuple(
-            RowPart(split=one.samples.split, sizer=one.natives[0], weight=weight, epochs=limit)
-            for one, weight, limit in zip(samplers, weights, most, strict=True)
-        ),
-        room=samplers[0].samples.room,
+        parts=tuple(one.samples.split for one in samplers),
+        weights=tuple(weights),
+        sizers=natives,
+        room=first.room,
         unit=options.get("unit", "samples"),
-        balance=samplers[0].samples.balance,
+        balance=first.balance,
         seed=seed,
         length=options.get("batches"),
+        epochs=None if epochs is None else tuple(epochs),
     )
-    return PackedSampler(natives=tuple(one.natives[0] for one in samplers), samples=samples), samples
+    return PackedSampler(natives=natives, samples=samples), samples

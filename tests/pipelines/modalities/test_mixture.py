@@ -12,7 +12,7 @@ import pytest
 
 from maskstream.pipelines import BySize, masks
 from maskstream.pipelines.modalities.mixture import DataMixture, MixtureSource, mixture_of
-from maskstream.pipelines.stream.mix import MixSamples
+from maskstream.pipelines.stream.mix_order import MixSamples
 from maskstream.pipelines.stream.samples import SplitSamples
 
 

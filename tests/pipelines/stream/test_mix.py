@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskstream.pipelines import Loader, VideoClip, masks, mix
-from maskstream.pipelines.stream.mix import MixOrder, MixSamples
-from maskstream.pipelines.stream.order import Order
+from maskstream.pipelines.stream.mix_order import MixOrder, MixSamples
 from maskstream.pipelines.stream.samples import SplitSamples
+from maskstream.pipelines.stream.weights import find_part
 from maskstream.shards.errors import ResumeError
 
 from ..sources import source_of
@@ -33,8 +33,8 @@ def loader(source, batch_size=4):
 
 
 def order_of(sizes, weights, global_batch, **changes):
-    parts = tuple(Order(shard_sizes=(n,), global_batch=1, seed=i) for i, n in enumerate(sizes))
-    return MixOrder(parts=parts, weights=weights, global_batch=global_batch, **changes)
+    parts = tuple(SplitSamples(shard_sizes=(n,), seed=i) for i, n in enumerate(sizes))
+    return MixOrder(samples=MixSamples(parts=parts, weights=weights, **changes), global_batch=global_batch)
 
 
 @given(
@@ -50,7 +50,7 @@ def test_parts_come_in_their_proportion_and_in_whole_epochs_of_their_own(sizes, 
     batches = [b for epoch in range(3) for b in order.batches(epoch)]
     assert len(batches) == 3 * order.n_batches
     assert all(len(b.indexes) == len(b.epochs) == global_batch for b in batches)
-    of = [[order.find(i) for i in b.indexes.tolist()] for b in batches]
+    of = [[find_part(order.samples.starts, i) for i in b.indexes.tolist()] for b in batches]
     for n in range(1, len(batches) + 1):
         counts = Counter(part for batch in of[:n] for part, _ in batch)
         for part, weight in enumerate(weights):
@@ -102,8 +102,8 @@ def test_a_mixture_gives_what_the_loaders_give_and_says_where_each_is(uneven, sp
 def test_a_bad_sample_is_replaced_by_one_of_its_own_dataset():
     order = order_of((20, 9), (3, 1), 8)
     rng = np.random.default_rng(0)
-    assert {order.find(order.reserve(22, rng))[0] for _ in range(50)} == {1}
-    assert {order.find(order.reserve(3, rng))[0] for _ in range(50)} == {0}
+    assert {find_part(order.samples.starts, order.reserve(22, rng))[0] for _ in range(50)} == {1}
+    assert {find_part(order.samples.starts, order.reserve(3, rng))[0] for _ in range(50)} == {0}
 
 
 def test_a_mixture_resumes_only_as_itself(uneven, split):

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from maskstream.pipelines import BySize, Loader, masks, mix
 from maskstream.pipelines.masks import Linear, Piecewise
-from maskstream.pipelines.stream.mix import MixOrder, MixSamples
-from maskstream.pipelines.stream.order import Order
+from maskstream.pipelines.stream.mix_order import MixOrder, MixSamples
 from maskstream.pipelines.stream.samples import SplitSamples
+from maskstream.pipelines.stream.weights import find_part
 from maskstream.shards.errors import ResumeError
 
 from .test_mix import loader, source
@@ -105,7 +105,7 @@ def test_fifty_random_batches_of_a_long_run_begin_where_the_integral_says():
 def test_a_source_ends_after_its_epochs_and_the_others_give_what_it_gave():
     order = order_of((10, 40, 40), (8, 1, 1), 5, None, (2, None, None))
     batches = [b for epoch in range(3) for b in order.batches(epoch)]
-    of = [order.find(i)[0] for b in batches for i in b.indexes.tolist()]
+    of = [find_part(order.samples.starts, i)[0] for b in batches for i in b.indexes.tolist()]
     assert Counter(of) == {0: 20, 1: 125, 2: 125}
     shown = Counter(
         (i, e) for b in batches for i, e in zip(b.indexes.tolist(), b.epochs.tolist(), strict=True) if i < 10
@@ -221,8 +221,8 @@ def test_wrong_weights_and_epochs_are_refused(uneven, split):
 
 
 def test_an_order_with_numbers_alone_is_as_it_was():
-    parts = tuple(Order(shard_sizes=(n,), global_batch=1, seed=i) for i, n in enumerate((20, 9)))
-    plain = MixOrder(parts=parts, weights=(3, 1), global_batch=8)
+    parts = tuple(SplitSamples(shard_sizes=(n,), seed=i) for i, n in enumerate((20, 9)))
+    plain = MixOrder(samples=MixSamples(parts=parts, weights=(3, 1)), global_batch=8)
     assert plain.identity()["parts"][0]["weight"] == 3
     assert "epochs" not in plain.identity()["parts"][0]
     assert plain.taken(9).tolist() == [7, 2]

@@ -28,7 +28,7 @@ from maskstream.pipelines.augment import Native
 from maskstream.pipelines.masks import Linear, Piecewise
 from maskstream.pipelines.stream.order import GlobalBatch
 from maskstream.pipelines.stream.produce import batch_of
-from maskstream.pipelines.stream.row_mix import RowMix, RowMixOrder, RowPart
+from maskstream.pipelines.stream.row_mix import RowMix, RowMixOrder
 from maskstream.pipelines.stream.row_order import BLOCK_ROWS, Room, RowSizes
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.samples import SplitSamples
@@ -71,12 +71,9 @@ class Kind:
 
 def mixture(weights: Sequence[Any], steps: int | None = STEPS, grows: float = 1.0, **changes: Any) -> RowMixOrder:
     kinds = (Kind(900, 0, 4), Kind(300, 12, 10, grows), Kind(500, 5, 5))
-    limits = changes.pop("epochs", (None,) * 3)
-    parts = tuple(
-        RowPart(split=SplitSamples(shard_sizes=(kind.n,), seed=i), sizer=kind, weight=weight, epochs=most)
-        for i, (kind, weight, most) in enumerate(zip(kinds, weights, limits, strict=True))
-    )
-    return RowMix(parts=parts, room=Room(tokens=2048), length=STEPS, **changes).order(16, steps)
+    parts = tuple(SplitSamples(shard_sizes=(kind.n,), seed=i) for i, kind in enumerate(kinds))
+    settings: dict[str, Any] = {"room": Room(tokens=2048), "length": STEPS, **changes}
+    return RowMix(parts=parts, weights=tuple(weights), sizers=kinds, **settings).order(16, steps)
 
 
 def taken(order: RowMixOrder, batches: Sequence[GlobalBatch]) -> tuple[np.ndarray, np.ndarray, float]:
