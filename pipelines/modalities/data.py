@@ -13,7 +13,7 @@ import numpy.typing as npt
 from maskstream.pipelines.augment import CenterCrop, SharedCrop
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.masks.core import needed_cues
-from maskstream.pipelines.stream.loader import Loader
+from maskstream.pipelines.stream.loader import Loader, LoaderOptions
 from maskstream.pipelines.stream.mix import check_pairs, mix
 from maskstream.pipelines.stream.sampler import BatchSource, BatchT, Finish, HostT, Unchanged
 from maskstream.pipelines.stream.weights import MixOptions, Weight
@@ -25,7 +25,7 @@ from .fields import FieldReader, Fields
 from .phases import OverRun, PhasedSampler, PhasedVisible, phases_of
 from .row_sampler import RowSampler, RowSource
 from .rows import PartT, PlanT, RowMaker
-from .split import OpenedOptions, Options, Split, Splits, open_split
+from .split import OF_MANIFEST, Options, Split, Splits, manifest_of_state, open_split
 from .targets import TARGETS, TargetReader
 
 
@@ -73,15 +73,28 @@ class DataConfig(Config, ABC, Generic[BatchT]):
         if isinstance(location, list | tuple):
             check_pairs(location, "folder")
             parts: list[tuple[Split, Weight]] = []
-            loading = OpenedOptions[BatchT]()
+            loading = LoaderOptions()
             for one, weight in location:
                 split, loading = open_split(one, kinds, options)
                 parts.append((split, weight))
             return Loader(self.mixed(parts, options.get("seed", 0), **mixing), **loading)
         if mixing:
             raise ValueError(f"{', '.join(mixing)}: only of several splits, such as [(A, 3), (B, 1)]")
-        split, loading = open_split(cast(SplitLocation, location), kinds, options, self.loader)
-        return Loader(self.loader_source(split), part=partial(self.source, split), **loading)
+        split, loading = open_split(cast(SplitLocation, location), kinds, options)
+        # A manifest that is open already stays the version that it is, and so does a version that was asked for.
+        stays = isinstance(location, Manifest) or options.get("version") is not None
+        return Loader(
+            self.loader_source(split),
+            at_version=None if stays else partial(self._at_version, split.manifest, options),
+            part=partial(self.source, split),
+            **loading,
+        )
+
+    def _at_version(self, manifest: Manifest, options: Options, state: Mapping[str, Any]) -> Loader[BatchT] | None:
+        """A loader of a split as a saved position needs it; None if the manifest is, or of another split."""
+        needed = manifest_of_state(manifest, state)
+        others: dict[str, Any] = {name: value for name, value in options.items() if name not in OF_MANIFEST}
+        return None if needed is manifest else self.loader(needed, **others)
 
     def mixed(
         self, parts: Sequence[tuple[Split, Weight]], seed: int = 0, **options: Unpack[MixOptions]

@@ -16,20 +16,18 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from maskstream.pipelines.stream.loader import DATASET_VERSION, Loader, LoaderOptions
+from maskstream.pipelines.stream.loader import DATASET_VERSION, LoaderOptions
 from maskstream.pipelines.stream.order import Weights, dealt
-from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.pipelines.stream.samples import SplitSamples
 from maskstream.pipelines.stream.topology import default_threads, resolved_device, resolved_ranks
 from maskstream.pipelines.stream.weights import MixOptions, Weight
@@ -283,18 +281,6 @@ Splits = SplitLocation | Sequence[tuple[SplitLocation, Weight]]
 """The path or URL of a split, or (location, weight) pairs of several that are mixed."""
 
 
-class OpenLoader(Protocol[BatchT]):
-    """Opens a loader of the split at a location."""
-
-    def __call__(self, location: SplitLocation, **options: Unpack[Options]) -> Loader[BatchT]: ...
-
-
-class OpenedOptions(LoaderOptions, Generic[BatchT], total=False):
-    """The options of a loader that can open another version of its split."""
-
-    at_version: Callable[[Mapping[str, Any]], Loader[BatchT] | None]
-
-
 class Options(SplitOptions, VersionOptions, StoreOptions, LoaderOptions, MixOptions, total=False):
     """What the function that opens a loader takes, whatever the modality."""
 
@@ -401,14 +387,10 @@ def open_manifest(
 
 
 def open_split(
-    location: SplitLocation, modality: str | tuple[str, ...], options: Options, open_: OpenLoader[BatchT] | None = None
-) -> tuple[Split, OpenedOptions[BatchT]]:
-    """The split at a location, and the options of the loader that goes through it.
-
-    open_: opens a loader of a location with options, for the version that a saved position needs. A manifest that is
-    open already stays the version that it is.
-    """
-    storing = {name: value for name, value in options.items() if name in _OF_MANIFEST}
+    location: SplitLocation, modality: str | tuple[str, ...], options: Options
+) -> tuple[Split, LoaderOptions]:
+    """Open the split at a location, and choose the options of the loader that goes through it."""
+    storing = {name: value for name, value in options.items() if name in OF_MANIFEST}
     ours = {name: value for name, value in options.items() if name in _OF_BOTH or name in SplitOptions.__annotations__}
     theirs = {name: value for name, value in options.items() if name in LoaderOptions.__annotations__}
     split = Split.open(open_manifest(location, **storing), modality, **ours)  # type: ignore[arg-type]
@@ -416,20 +398,8 @@ def open_split(
     if split.manifest.cache is not None:
         rank, world_size = resolved_ranks(options.get("rank"), options.get("world_size"), options.get("mesh"))
         filled(split.manifest, split.manifest.cache, split.lanes, rank, world_size)
-    loading = OpenedOptions[BatchT](**theirs)  # type: ignore[typeddict-item]
-    if open_ is not None and not isinstance(location, Manifest) and options.get("version") is None:
-        loading["at_version"] = partial(_at_version, open_, split.manifest, options)
-    return split, loading
-
-
-def _at_version(
-    open_: OpenLoader[BatchT], manifest: Manifest, options: Options, state: Mapping[str, Any]
-) -> Loader[BatchT] | None:
-    """A loader of the split as a saved position needs it; None if it is as the manifest says, or another split."""
-    needed = manifest_of_state(manifest, state)
-    others = {name: value for name, value in options.items() if name not in _OF_MANIFEST}
-    return None if needed is manifest else open_(needed, **others)  # type: ignore[arg-type]
+    return split, LoaderOptions(**theirs)  # type: ignore[typeddict-item]
 
 
 _OF_BOTH = ("device", "workers", "threads")
-_OF_MANIFEST = (*VersionOptions.__annotations__, *StoreOptions.__annotations__)
+OF_MANIFEST = (*VersionOptions.__annotations__, *StoreOptions.__annotations__)

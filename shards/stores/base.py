@@ -104,6 +104,45 @@ class Store(Protocol):
         ...
 
 
+class RoutedStore:
+    """A store that reads its files through others. home: the one of the split's own folder."""
+
+    def __init__(self, home: Store) -> None:
+        self._home = home
+
+    def _at(self, name: str) -> tuple[Store, str]:
+        """The store that reads a file, and the file's name there."""
+        return self._home, name
+
+    @property
+    def location(self) -> str:
+        """The path or URL of the split's own folder."""
+        return self._home.location
+
+    def unchecked(self, name: str, offset: int, size: int) -> bytes:
+        """Read exactly `size` bytes at `offset` as they are."""
+        store, file = self._at(name)
+        return store.unchecked(file, offset, size)
+
+    def whole(self, name: str, most: int) -> bytes:
+        """The contents of a file of at most `most` bytes."""
+        store, file = self._at(name)
+        return store.whole(file, most)
+
+    def size(self, name: str) -> int:
+        """The size of the file in bytes."""
+        store, file = self._at(name)
+        return store.size(file)
+
+    def names(self, prefix: str = "") -> list[str]:
+        """The sorted names, with `prefix`, of the files in the split's own folder and below it."""
+        return self._home.names(prefix)
+
+    def folders(self) -> list[str]:
+        """The sorted names of the folders in the split's own folder."""
+        return self._home.folders()
+
+
 CHUNK_BYTES = 4 << 20
 """How much is read at once; a remote store answers each with one request."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from maskstream.shards.errors import ShardError, StoreError
 
-from .base import Announcement, Range, ShardFile, Store, Together
+from .base import Announcement, Range, RoutedStore, ShardFile, Store, Together
 from .block_cache import BlockCache
 from .open import open_store
 from .url import is_url, parse_place
@@ -92,7 +92,7 @@ ByName = Mapping[str, ShardFile]
 _Parts = tuple[Store, BlockCache | None, Mapping[str, ByName], bool]
 
 
-class FoldersStore:
+class FoldersStore(RoutedStore):
     """The `Store` of a split whose files are in several folders.
 
     home: the store of the split's own folder. cache: keeps what is read of URLs. shards: those of other folders, by
@@ -109,17 +109,13 @@ class FoldersStore:
         *,
         foreign: bool = False,
     ) -> None:
-        self._home, self._cache, self._shards, self.foreign = home, cache, dict(shards or {}), foreign
+        super().__init__(home)
+        self._cache, self._shards, self.foreign = cache, dict(shards or {}), foreign
         self._lock = threading.Lock()
         self._stores: dict[str, Store] = {}
 
     def __reduce__(self) -> tuple[Callable[..., FoldersStore], _Parts]:
         return _folders_store, (self._home, self._cache, self._shards, self.foreign)
-
-    @property
-    def location(self) -> str:
-        """The path or URL of the split's own folder."""
-        return self._home.location
 
     def read(self, name: str, offset: int, size: int) -> bytes:
         """Read exactly `size` bytes at `offset`."""
@@ -132,29 +128,6 @@ class FoldersStore:
         for store, numbers, own in self._grouped(ranges):
             data |= zip(numbers, store.read_many(own), strict=True)
         return [data[number] for number in range(len(ranges))]
-
-    def unchecked(self, name: str, offset: int, size: int) -> bytes:
-        """Read exactly `size` bytes at `offset` as they are."""
-        store, file = self._at(name)
-        return store.unchecked(file, offset, size)
-
-    def whole(self, name: str, most: int) -> bytes:
-        """The contents of a file of at most `most` bytes."""
-        store, file = self._at(name)
-        return store.whole(file, most)
-
-    def size(self, name: str) -> int:
-        """The size of the file in bytes."""
-        store, file = self._at(name)
-        return store.size(file)
-
-    def names(self, prefix: str = "") -> list[str]:
-        """The sorted names, with `prefix`, of the files in the split's own folder and below it."""
-        return self._home.names(prefix)
-
-    def folders(self) -> list[str]:
-        """The sorted names of the folders in the split's own folder."""
-        return self._home.folders()
 
     def announce(self, ranges: Sequence[Range]) -> Announcement:
         """Says to the store of each folder that its ranges will be read soon."""

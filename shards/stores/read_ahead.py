@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
-from .base import UNHEEDED, Announcement, Range, ShardFile, Store
+from .base import UNHEEDED, Announcement, Range, RoutedStore, ShardFile, Store
 
 THREADS = 32
 MOST_BYTES = 256 << 20
@@ -36,7 +36,7 @@ class PartlyRemoteStore(Store, Protocol):
         ...
 
 
-class ReadAhead:
+class ReadAhead(RoutedStore):
     """A store that fetches announced ranges of another one with up to `threads` threads, unless they are near.
 
     At most `most_bytes` are fetched and not dropped yet; what is announced beyond waits. A reader never waits for a
@@ -45,6 +45,7 @@ class ReadAhead:
     """
 
     def __init__(self, store: PartlyRemoteStore, *, threads: int = THREADS, most_bytes: int = MOST_BYTES) -> None:
+        super().__init__(store)
         self._store = store
         self._threads, self._most_bytes = threads, most_bytes
         self._begin()
@@ -59,11 +60,6 @@ class ReadAhead:
         self._spans: defaultdict[str, list[_Span]] = defaultdict(list)
         self._waiting: deque[_Span] = deque()
         self._running, self._held_bytes = 0, 0
-
-    @property
-    def location(self) -> str:
-        """The location that the store behind this one reads."""
-        return self._store.location
 
     def read(self, name: str, offset: int, size: int) -> bytes:
         """Read exactly `size` bytes at `offset`, from what was announced if that holds them."""
@@ -87,26 +83,6 @@ class ReadAhead:
                 begin, future = found
                 data.append(future.result()[offset - begin : offset - begin + size])
         return data
-
-    def unchecked(self, name: str, offset: int, size: int) -> bytes:
-        """Read exactly `size` bytes at `offset` as they are, not ahead."""
-        return self._store.unchecked(name, offset, size)
-
-    def whole(self, name: str, most: int) -> bytes:
-        """The contents of a file of at most `most` bytes, not read ahead."""
-        return self._store.whole(name, most)
-
-    def size(self, name: str) -> int:
-        """The size of the file in bytes."""
-        return self._store.size(name)
-
-    def names(self, prefix: str = "") -> list[str]:
-        """The sorted names, with `prefix`, of the files in the folder and below it."""
-        return self._store.names(prefix)
-
-    def folders(self) -> list[str]:
-        """The sorted names of the folders in the folder."""
-        return self._store.folders()
 
     def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> Store:
         """The store behind this one with these shards, read ahead as this one."""

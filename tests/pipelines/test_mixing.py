@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,10 @@ def test_a_mixture_of_loaders_has_their_options_and_can_be_a_part(tmp_path: Path
     with_steps = [image_loader(folder, **IMAGE, **OPTIONS, steps=9) for folder in folders]
     inner = mix([(with_steps[0], 1), (with_steps[1], masks.Linear(start=1.0, end=2.0))], seed=4)
     outer = mix([(inner, 2), (with_steps[2], 1)], batches=5)
-    assert (len(outer), len(next(iter(outer)).key)) == (5, 3)
+    sent = pickle.loads(pickle.dumps(outer))
+    batch = next(iter(outer))
+    assert (len(outer), len(batch.key)) == (5, 3)
+    assert next(iter(sent)).key == batch.key
     three.close()
 
 
