@@ -147,14 +147,25 @@ def embed_run(
 
 def read_features(path: str | Path) -> tuple[list[str], Tensor, Tensor]:
     """The keys, the features float32 (n, D) and the labels int64 (n,) that `embed_run` wrote to `path`, of all its
-    files. ValueError if there is none, or if some are missing.
+    files. ValueError if there is none, if some are missing, or if they have other columns or nulls.
     """
     found = find_files(local_path(path, "the features"))
     if not found[0].is_file():
         raise ValueError(f"there is no {path}, nor all files of it; give what `maskstream embed --out` was given")
-    table = pa.concat_tables(pq.read_table(one) for one in found)
+    try:
+        table = pa.concat_tables(pq.read_table(one, columns=["key", "label", "features"]) for one in found)
+    except pa.ArrowException as error:
+        raise ValueError(f"{path} is not a table of `maskstream embed` ({str(error).splitlines()[0]})") from error
     lists = table["features"].combine_chunks()
-    values = lists.values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(lists), -1)
+    if not pa.types.is_fixed_size_list(lists.type):
+        raise ValueError(f"{path}: `features` is {lists.type}, not lists of equal length as `maskstream embed` writes")
+    for name, column in (*zip(table.column_names, table.columns, strict=True), ("features", lists.values)):
+        if column.null_count:
+            raise ValueError(
+                f"{path}: `{name}` has {column.null_count} nulls; `maskstream embed` writes none: remove the rows or "
+                "run it again"
+            )
+    values = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(lists), -1)
     return table["key"].to_pylist(), torch.from_numpy(values), torch.from_numpy(table["label"].to_numpy().copy())
 
 

@@ -63,9 +63,23 @@ def device_named(device: str | torch.device) -> torch.device:
 
 
 def check_device(device: torch.device) -> None:
-    """ValueError for a CUDA device where torch finds none."""
-    if device.type == "cuda" and not torch.cuda.is_available():
+    """ValueError for a CUDA device that torch does not find."""
+    if device.type != "cuda":
+        return
+    if not torch.cuda.is_available():
         raise ValueError(f"device={str(device)!r}: torch finds no CUDA device on this machine; use 'auto' or 'cpu'")
+    if (device.index or 0) >= max(count := torch.cuda.device_count(), 1):
+        raise ValueError(
+            f"device={str(device)!r}: torch finds {count} CUDA device(s) on this machine, numbered from 0; use 'cuda' "
+            f"or one up to 'cuda:{count - 1}'"
+        )
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device, as `resolved_device` finds it; ValueError for one that this machine does not have."""
+    found = resolved_device(device)
+    check_device(found)
+    return found
 
 
 def default_threads(workers: int) -> int:

@@ -126,6 +126,10 @@ def missing_keys(manifest: Manifest, missing: Iterable[str], of: int) -> str:
 
 Json = dict[str, Any]
 _MERGE = ", and then `maskstream merge` as before"
+_RUNS = (
+    "run.json, the pages and the exports of runs that were trained on these labels have their names; which ones is "
+    "not known here: search the folders of your runs, and delete or repeat those that have the names"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -214,7 +218,11 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
         labels=len(gone.labels),
         tokens=len(gone.tokens),
         beside=tuple(dict.fromkeys([*changed, *map(str, cards)])),
-        named=(*named, *_named(output, dependents, {*wanted, *sources, *gone.labels})),
+        named=(
+            *named,
+            *_named(output, dependents, {*wanted, *sources, *gone.labels}),
+            *([_RUNS] if gone.labels else []),
+        ),
     )
 
 

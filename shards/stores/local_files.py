@@ -115,7 +115,7 @@ def publishing(path: Path) -> Iterator[BinaryIO]:
     """
     temporary = _temporary(path)
     try:
-        with space_for(path), temporary.open("xb") as stream:
+        with space_for(path), _open_new(temporary, path) as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -124,6 +124,13 @@ def publishing(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _open_new(temporary: Path, path: Path) -> BinaryIO:
+    try:
+        return temporary.open("xb")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error  # the name that the user has given
 
 
 def _temporary(path: Path) -> Path:

@@ -1,7 +1,9 @@
 """The command line: raw files to a verified split to a page, exit codes, and errors of one line."""
 
+import errno
 import json
 import re
+from pathlib import Path
 
 import av
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from maskstream.cli import app, main
+from maskstream.shards.stores.local_files import publishing
 
 from ..pipelines.every_modality import write_split
 from ..web_server import serving
@@ -324,3 +327,35 @@ def test_texts_that_are_alike_are_printed_once(monkeypatch):
     words = ["paper", "bert", "run", "--data", "split", "--temperature", "0"]
     assert CliRunner().invoke(app, words).stdout == "one\ntwo\n"
     assert json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout) == {"texts": ["one", "one", "two"]}
+
+
+@pytest.mark.parametrize("command", ["embed run split --out f.parquet", "probe run --data split --test split"])
+def test_a_device_that_is_not_there_is_one_line(command, monkeypatch, capsys):
+    assert run(monkeypatch, *command.split(), "--device", "cuda:3") == 2
+    assert "device='cuda:3': torch finds no CUDA device on this machine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", ["train mae-tiny --data split --out run", "preview split", "finetune run --data a --test b"]
+)
+def test_a_seed_beyond_int64_is_one_line(command, monkeypatch, capsys):
+    assert run(monkeypatch, *command.split(), "--seed", 10**23) == 2
+    assert f"--seed {10**23} is out of range; give a whole number from -2**63" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_is_named_with_what_to_do(monkeypatch, tmp_path, capsys):
+    split = write_split("image", tmp_path)
+    (tmp_path / "file").touch()
+    assert run(monkeypatch, "card", split, "--out", tmp_path / "file" / "cards") == 1
+    said = rf"error {tmp_path}/file\S* cannot be opened \(.*\); .* a path in a writable folder"
+    assert re.search(said, capsys.readouterr().err)
+
+
+def test_an_output_in_a_folder_without_rights_is_named_as_it_was_given(monkeypatch, tmp_path):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", "hidden name")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(PermissionError) as caught, publishing(tmp_path / "page.html"):
+        pass
+    assert caught.value.filename == str(tmp_path / "page.html")

@@ -9,6 +9,7 @@ import pytest
 from maskstream.pipelines import AudioClip, Loader, VideoClip, VideoData, audio_loader, image_loader, masks, mix
 from maskstream.pipelines import video_loader as open_loader
 from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.stream.topology import usable_device
 from maskstream.shards.errors import ResumeError, ShardError
 
 CLIP = VideoClip(frames=4, stride=4, size=32)
@@ -143,6 +144,16 @@ def test_an_iteration_does_not_go_on_in_a_fork(split):
 def test_a_device_that_is_not_there_is_named_before_a_batch_is_made(split):
     with pytest.raises(ValueError, match="device='cuda': torch finds no CUDA device on this machine; use 'auto' or"):
         next(iter(video_loader(split, device="cuda")))
+
+
+def test_a_device_beyond_those_that_there_are_is_named(monkeypatch):
+    with pytest.raises(ValueError, match="device='cuda:3': torch finds no CUDA device on this machine"):
+        usable_device("cuda:3")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert str(usable_device("cuda:1")) == "cuda:1"
+    with pytest.raises(ValueError, match=r"'cuda:3': torch finds 2 CUDA device.* numbered from 0; .* up to 'cuda:1'"):
+        usable_device("cuda:3")
 
 
 def test_an_unknown_field_of_weights_says_what_is_legal(split):

@@ -148,3 +148,27 @@ def test_what_cannot_be_embedded_is_said_and_leaves_nothing(tmp_path):
     first[0].unlink()
     with pytest.raises(ValueError, match="nor all files of it"):
         read_features(tmp_path / "out" / "f.parquet")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"key": pa.array(["a", None])}, "`key` has 1 nulls"),
+        ({"label": pa.array([None, 2], pa.int64())}, "`label` has 1 nulls"),
+        ({"features": pa.array([[1.0, 2.0], None], pa.list_(pa.float32(), 2))}, "`features` has 1 nulls"),
+        ({"features": pa.array([[1.0, 2.0], [None, 3.0]], pa.list_(pa.float32(), 2))}, "`features` has 1 nulls"),
+        ({"features": pa.array([[1.0, 2.0], [3.0]], pa.list_(pa.float32()))}, "not lists of equal length"),
+        ({"label": None}, "is not a table of `maskstream embed`"),
+    ],
+)
+def test_features_that_were_not_written_so_are_refused(tmp_path, changed, said):
+    columns = {
+        "key": pa.array(["a", "b"]),
+        "label": pa.array([0, 1]),
+        "features": pa.array([[1.0, 2.0], [3.0, 4.0]], pa.list_(pa.float32(), 2)),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "f.parquet")
+    assert read_features(tmp_path / "f.parquet")[1].tolist() == [[1, 2], [3, 4]]
+    pq.write_table(pa.table({k: v for k, v in (columns | changed).items() if v is not None}), tmp_path / "f.parquet")
+    with pytest.raises(ValueError, match=said):
+        read_features(tmp_path / "f.parquet")

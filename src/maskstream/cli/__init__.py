@@ -31,7 +31,7 @@ from .runs import demo, embed, export, finetune, replay, report
 from .shards import shards
 from .splits import append, card, curate, erase, fetch, index, inspect, merge, remove, split, verify
 from .targets import targets
-from .terminal import INTERRUPTED, TERMINATED, console, errors, with_local_paths
+from .terminal import INTERRUPTED, TERMINATED, console, errors, with_checks
 from .train import train
 
 app = typer.Typer(
@@ -52,7 +52,7 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
 for _group, _commands in GROUPS.items():
     for _command in _commands:
         _kind = DataCommand if _command in (preview, bench, flow, doctor) else None
-        app.command(cls=_kind, rich_help_panel=_group)(with_local_paths(_command))
+        app.command(cls=_kind, rich_help_panel=_group)(with_checks(_command))
 app.add_typer(papers, rich_help_panel="Measure")
 FORMER: dict[str, tuple[Callable[..., None], str]] = {
     "generate": (generate, "bert, mage or maskvit"),
@@ -62,7 +62,7 @@ FORMER: dict[str, tuple[Callable[..., None], str]] = {
 }
 """Names of commands of the release before, each with what it runs and where that now stands."""
 for _name, (_command, _now) in FORMER.items():
-    app.command(name=_name, hidden=True)(with_local_paths(moved(_command, _name, _now)))
+    app.command(name=_name, hidden=True)(with_checks(moved(_command, _name, _now)))
 
 
 def _version(value: bool) -> None:
@@ -97,8 +97,10 @@ def main() -> None:
         app()
     except ValueError as error:
         _fail(error, 2)
-    except (MaskstreamError, OSError, FloatingPointError) as error:  # the last one for a loss that is not finite
+    except (MaskstreamError, FloatingPointError) as error:  # the last one for a loss that is not finite
         _fail(error, 1)
+    except OSError as error:
+        _fail(explain_os_error(error), 1)
     except SystemExit as ended:
         if ended.code in (INTERRUPTED, TERMINATED):
             errors.print(
@@ -138,6 +140,16 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise SystemExit(TERMINATED)
 
 
-def _fail(error: Exception, code: int) -> None:
+def explain_os_error(error: OSError) -> str:
+    """An error of the system in one line: the path, the reason and what to do."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return (
+        f"{os.fsdecode(error.filename)} cannot be opened ({error.strerror}); give a file that exists and is readable, "
+        "or for output a path in a writable folder"
+    )
+
+
+def _fail(error: Exception | str, code: int) -> None:
     errors.print(f"[red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
     sys.exit(code)

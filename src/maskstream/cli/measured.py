@@ -96,7 +96,7 @@ def probe(
     what differs. An encoder sees whole samples, so the masks of training do not matter here.
     """
     with working(f"opening {', '.join(map(str, runs))}, {data} and {test}", as_json) as shown:
-        from maskstream.pipelines.stream.topology import resolved_device
+        from maskstream.pipelines.stream.topology import usable_device
         from maskstream.train.evaluate.probe import PROBE, compare_probes
 
         found = compare_probes(
@@ -106,7 +106,7 @@ def probe(
             probes=[name.strip() for name in probes.split(",") if name.strip()],
             seeds=seeds,
             samples=samples,
-            device=resolved_device(device),
+            device=usable_device(device),
             same_split=same_split,
             progress=shown,
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .terminal import Device, Json, errors, say, tell, with_local_paths
+from .terminal import Device, Json, errors, say, tell, with_checks
 
 if TYPE_CHECKING:
     from maskstream.shards.format.manifest import Manifest
@@ -298,7 +298,7 @@ def roar(
     It writes roar.json and a page of curves, roar.html, into the folder. The same command continues.
     """
     from maskstream.pages.roar import roar_page
-    from maskstream.pipelines.stream.topology import resolved_device
+    from maskstream.pipelines.stream.topology import usable_device
     from maskstream.shards.config import with_set
     from maskstream.train.core.run_folder import run_recipe
     from maskstream.train.papers.roar.roar import RoarSettings
@@ -316,9 +316,7 @@ def roar(
         steps=steps,
     )
     said = (lambda line: None) if as_json else say
-    result = compared(
-        with_set(recipe, set_ or []), data, test, out, settings, device=resolved_device(device), said=said
-    )
+    result = compared(with_set(recipe, set_ or []), data, test, out, settings, device=usable_device(device), said=said)
     page = roar_page(result, data, out / "roar.html")
     tell(result.to_dict(), [*tabulate_curves(result), f"wrote {page} and roar.json beside it"], as_json)
 
@@ -356,7 +354,7 @@ papers = typer.Typer(
     help="What only one paper has: generate with its model, compare rollouts, or run its own evaluation.",
 )
 for _name, _command in PAPERS.items():
-    papers.command(name=_name)(with_local_paths(_command))
+    papers.command(name=_name)(with_checks(_command))
 
 
 def moved(command: Callable[..., None], before: str, now: str) -> Callable[..., None]:

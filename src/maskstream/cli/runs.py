@@ -75,7 +75,7 @@ def finetune(
     """
     folder = out or run / "finetune"
     with working(f"opening {run} and {data}", as_json) as shown:
-        from maskstream.pipelines.stream.topology import resolved_device
+        from maskstream.pipelines.stream.topology import usable_device
         from maskstream.train.finetunes import finetune as train
 
         result = train(
@@ -92,7 +92,7 @@ def finetune(
             every=every,
             patience=patience,
             balanced=balanced,
-            device=resolved_device(device),
+            device=usable_device(device),
             save_every=save_every,
             resume=resume,
             same_split=same_split,
@@ -173,7 +173,7 @@ def embed(
     `maskstream.train.embed.read_features` reads them.
     """
     with working(f"opening {run} and {data}", as_json) as shown:
-        from maskstream.pipelines.stream.topology import resolved_device
+        from maskstream.pipelines.stream.topology import usable_device
         from maskstream.train.embed import FeatureType, embed_run
 
         kind = cast(FeatureType, dtype)  # which embed_run checks
@@ -184,7 +184,7 @@ def embed(
             dtype=kind,
             batch_size=batch_size,
             file_rows=file_rows,
-            device=resolved_device(device),
+            device=usable_device(device),
             workers=workers,
             progress=shown,
         )

@@ -45,7 +45,7 @@ def targets(
     computing them. A run that is stopped continues; one after samples were appended writes theirs.
     """
     with working(f"opening {run} and {data}", as_json) as shown:
-        from maskstream.pipelines.stream.topology import resolved_device
+        from maskstream.pipelines.stream.topology import usable_device
         from maskstream.preprocess.executors.local import choose_executor
         from maskstream.preprocess.job.ledger import run_tasks
         from maskstream.train.core.run_folder import run_recipe
@@ -61,7 +61,7 @@ def targets(
             cycle=cycle,
             dtype=cast(TargetType, dtype),  # which the job checks
             clips=clips,
-            device=resolved_device(device),
+            device=usable_device(device),
         )
         runner = choose_executor(executor_named(executor, workers, address), workers)
         with job.writing():

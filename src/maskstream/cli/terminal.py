@@ -91,11 +91,14 @@ def _words(value: Any) -> str:
     return ", ".join(f"{k} ({_words(v)})" if isinstance(v, Mapping) else f"{k} {_words(v)}" for k, v in value.items())
 
 
-def with_local_paths(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, which now refuses URLs for its arguments and options of the type Path."""
+def with_checks(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, which now refuses seeds beyond int64, and URLs for its arguments and options of the type Path."""
 
     @wraps(command)
     def checked(*args: Any, **given: Any) -> None:
+        seed = given.get("seed")
+        if seed is not None and not -(1 << 63) <= seed < 1 << 63:
+            raise ValueError(f"--seed {seed} is out of range; give a whole number from -2**63 to 2**63 - 1")
         for name, value in given.items():
             for one in value if isinstance(value, list) else [value]:
                 if isinstance(one, Path) and (url := spoilt_url(one)):

@@ -168,7 +168,9 @@ def test_a_label_of_pictures(tmp_path: Path) -> None:
     lone = next(i for i in range(5) if manifest.info["label_names"][manifest.label[i]] == "lone")
     there = {name for name, data in contents(split).items() if b"lone" in data}
     assert {"dataset.json", "versions/1.json", ".records/about.json"} <= there
-    assert erase(split, [manifest.key(lone)], words=True).labels == 1
+    erased = erase(split, [manifest.key(lone)], words=True)
+    assert erased.labels == 1
+    assert [one.partition(",")[0] for one in erased.named] == ["run.json"]
     assert [name for name, data in everything(contents(split)).items() if b"lone" in data] == []
     assert verify(split, decode=True).problems == []
 
