@@ -27,12 +27,12 @@ import numpy as np
 import torch
 from array_peers import ONE, made
 from packed_rows import Drawn, samples_of, shapes
+from shuffle_quality import expected_quality, shuffle_quality
 from turns import quartiles
 
 from maskstream.pipelines import masks, packed_loader
 from maskstream.pipelines.augment import Native
 from maskstream.pipelines.stream.row_order import Room, RowOrder
-from maskstream.pipelines.stream.shuffle_quality import expected_quality, shuffle_quality
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import Sound
 

@@ -14,9 +14,9 @@ from dataclasses import fields
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from shuffle_quality import ShuffleQuality, expected_quality, shuffle_quality
 
 from maskstream.pipelines.stream.order import Order
-from maskstream.pipelines.stream.shuffle_quality import ShuffleQuality, expected_quality, shuffle_quality
 
 EPOCHS = 3
 BLOCKS = (1, 4, 16, 64, None)

@@ -25,9 +25,9 @@ from .row_order import (
     Room,
     RowSizes,
     Sizer,
-    balance_identity,
     check_balance,
     in_windows,
+    rows_identity,
     rows_of,
     spread,
 )
@@ -106,8 +106,7 @@ class RowMix(MixSamples):
 
     def identity(self) -> dict[str, Any]:
         """The settings that a saved position depends on, JSON-able."""
-        room = {"row_tokens": self.room.tokens, "row_targets": self.room.targets, "scaling": self.room.scaling}
-        return {**super().identity(), **room, "unit": self.unit, **balance_identity(self.balance)}
+        return {**super().identity(), "unit": self.unit, **rows_identity(self.room, self.balance)}
 
     def _cost(self, sizes: RowSizes) -> float:
         shares = [float(sizes.visible.mean()) / self.room.tokens]

@@ -308,8 +308,7 @@ class RowSamples:
     def identity(self) -> dict[str, Any]:
         """The settings that a saved position depends on, JSON-able."""
         own = {name: value for name, value in self._single.identity().items() if name != "global_batch"}
-        room = {"row_tokens": self.room.tokens, "row_targets": self.room.targets, "scaling": self.room.scaling}
-        return {**own, **room, **balance_identity(self.balance)}
+        return {**own, **rows_identity(self.room, self.balance)}
 
     @cached_property
     def _single(self) -> Order:
@@ -430,9 +429,10 @@ def check_balance(balance: int) -> None:
         raise ValueError(f"balance={balance}: a window has at least 1 batch, which leaves rows in their order")
 
 
-def balance_identity(balance: int) -> dict[str, int]:
-    """What a saved position says of windows: nothing without them."""
-    return {"balance": balance} if balance > 1 else {}
+def rows_identity(room: Room, balance: int) -> dict[str, Any]:
+    """What a saved position says of rows and windows; nothing of windows of one batch."""
+    windows = {"balance": balance} if balance > 1 else {}
+    return {"row_tokens": room.tokens, "row_targets": room.targets, "scaling": room.scaling, **windows}
 
 
 def in_windows(

@@ -1,13 +1,16 @@
 """The measures of an order against counting by hand, at both extremes, and for what `block` promises."""
 
+import runpy
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from maskstream.pipelines.stream.order import Order
-from maskstream.pipelines.stream.shuffle_quality import expected_quality, shuffle_quality
 
+MEASURES = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks/shuffle_quality.py"))
+expected_quality, shuffle_quality = MEASURES["expected_quality"], MEASURES["shuffle_quality"]
 SHARD = np.repeat(np.arange(20), 30)
 
 
