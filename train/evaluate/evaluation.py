@@ -7,19 +7,21 @@ classes, and by VQA accuracy, exact match and ROUGE-L of texts.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
+from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.config.base import Json
 from maskstream.shards.format.dataset import store_beside
 from maskstream.shards.format.manifest import Manifest
 
+DataT = TypeVar("DataT", bound=DataConfig[Any])
 NORMALISED = (
     "The model predicts a token normalised, without its mean and contrast; to draw it, each prediction got the mean "
     "and the standard deviation of the true token: judge the pattern inside it. A model that learned nothing draws "
@@ -195,6 +197,12 @@ class Drawn(Protocol):
         temperature: float | None,
         seed: int,
     ) -> Example: ...
+
+
+def centred(config: DataT) -> DataT:
+    """The config with one view and a centre crop, without changes of colours and pixels."""
+    changes: dict[str, Any] = {"views": 1, "augment": CenterCrop(), "colour": None, "transform": None}
+    return replace(config, **changes)
 
 
 def read_batches(

@@ -6,13 +6,12 @@ of the target cubes, (B, M, 3 * pixels).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.masks import MaskBatch, TokenGrid
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
@@ -23,7 +22,7 @@ from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
 from maskstream.train.nn.media_tokens import ImageTokens, VideoTokens
 
-from .evaluation import NORMALISED, Compared, Evaluation, Mixture, Score, TrainingLoss, read_shuffled
+from .evaluation import NORMALISED, Compared, Evaluation, Mixture, Score, TrainingLoss, centred, read_shuffled
 
 Guess = Callable[[VideoTokens, Tensor, MaskBatch], Tensor]
 """Of tokens, cubes and masks, the guesses."""
@@ -346,5 +345,4 @@ def measure_pixels(
 
 def held_out_pictures(config: ImageData, data: Manifest) -> list[ImageBatch]:
     """Shuffled images of the split with the recipe's masks, without random crops and colours; the same each time."""
-    plain = replace(config, views=1, augment=CenterCrop(), colour=None, transform=None)
-    return list(read_shuffled(plain, data, most=MEASURED, size=_AT_ONCE))
+    return list(read_shuffled(centred(config), data, most=MEASURED, size=_AT_ONCE))

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.fields import Field
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
@@ -25,6 +24,7 @@ from maskstream.train.evaluate.evaluation import (
     Score,
     ShownSamples,
     TrainingLoss,
+    centred,
     read_batches,
     read_first,
     read_shuffled,
@@ -228,8 +228,7 @@ def measure_losses(model: ImageTextAutoencoder, measured: Iterable[ImageTextBatc
 
 def held_out_samples(config: ImageTextData, data: Manifest) -> list[ImageTextBatch]:
     """Shuffled samples of the split with the recipe's masks and pairs, centre crops; the same each time."""
-    plain = replace(config, views=1, augment=CenterCrop(), colour=None, transform=None)
-    return list(read_shuffled(plain, data, most=MEASURED, size=_AT_ONCE))
+    return list(read_shuffled(centred(config), data, most=MEASURED, size=_AT_ONCE))
 
 
 def evaluate(model: ImageTextAutoencoder, config: ImageTextData, data: Manifest, shown: int) -> Evaluation:

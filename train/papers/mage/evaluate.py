@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.shards.format.manifest import Manifest
@@ -21,6 +20,7 @@ from maskstream.train.evaluate.evaluation import (
     Pictures,
     Score,
     TrainingLoss,
+    centred,
     read_shuffled,
     trained_on,
 )
@@ -153,8 +153,7 @@ def measure_hidden_ids(model: GenerativeEncoder, measured: Iterable[ImageBatch],
 
 def training_pictures(config: ImageData, data: Manifest) -> list[ImageBatch]:
     """Up to `COUNTED` pictures of the split `trained_on`, without masks, random crops and colours."""
-    plain = replace(config, views=1, augment=CenterCrop(), colour=None, transform=None, mask=None)
-    return list(read_shuffled(plain, trained_on(data), most=COUNTED, size=_AT_ONCE))
+    return list(read_shuffled(replace(centred(config), mask=None), trained_on(data), most=COUNTED, size=_AT_ONCE))
 
 
 def evaluate(model: GenerativeEncoder, config: ImageData, data: Manifest, shown: int) -> Evaluation:

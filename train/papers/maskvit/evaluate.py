@@ -4,13 +4,12 @@ Shapes: B clips of T frames, N = T x h x w cells, K ids.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.format.manifest import Manifest
@@ -20,6 +19,7 @@ from maskstream.train.evaluate.evaluation import (
     Evaluation,
     Score,
     TrainingLoss,
+    centred,
     read_shuffled,
     trained_on,
 )
@@ -152,8 +152,7 @@ def measure_hidden_ids(model: FrameIdsModel, measured: Iterable[VideoBatch], cou
 
 def held_out_clips(config: VideoData, data: Manifest, most: int = MEASURED) -> list[VideoBatch]:
     """Up to `most` shuffled clips of the split with the recipe's masks, as centre crops; the same each time."""
-    plain = replace(config, views=1, augment=CenterCrop(), colour=None, transform=None)
-    return list(read_shuffled(plain, data, most=most, size=_AT_ONCE))
+    return list(read_shuffled(centred(config), data, most=most, size=_AT_ONCE))
 
 
 def evaluate(model: FrameIdsModel, config: VideoData, data: Manifest, shown: int) -> Evaluation:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.fields import Field
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
@@ -17,6 +16,7 @@ from maskstream.train.evaluate.evaluation import (
     Evaluation,
     Score,
     TrainingLoss,
+    centred,
     read_batches,
     read_first,
     read_shuffled,
@@ -131,7 +131,7 @@ def without_objects(guesses: dict[str, float]) -> dict[str, float]:
 
 def without_masks(config: ImageTextData) -> ImageTextData:
     """A recipe's data without masks, of centre crops."""
-    return replace(config, image_mask=None, text_mask=None, views=1, augment=CenterCrop(), colour=None, transform=None)
+    return replace(centred(config), image_mask=None, text_mask=None)
 
 
 def measure_boxes(config: ImageTextData, model: OneRef, data: Manifest) -> Referred:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.shards.format.manifest import Manifest
@@ -22,6 +21,7 @@ from maskstream.train.evaluate.evaluation import (
     ShownSamples,
     TrainingLoss,
     accuracy,
+    centred,
     read_first,
     read_shuffled,
     trained_on,
@@ -144,16 +144,11 @@ def measure_spiking(model: SpikingTransformer, measured: Iterable[ImageBatch], s
 
 def held_out_images(config: ImageData, data: Manifest, samples: int = MEASURED) -> Iterator[ImageBatch]:
     """Shuffled samples of a split that have a label, centre crops; the same each time."""
-    for batch in read_shuffled(without_augmentation(config), data, most=samples, size=_AT_ONCE):
+    for batch in read_shuffled(centred(config), data, most=samples, size=_AT_ONCE):
         rows = (batch.label >= 0).nonzero()[:, 0]
         keys = [batch.key[row] for row in rows.tolist()]
         if keys:
             yield ImageBatch(image=batch.image[rows], mask=None, label=batch.label[rows], key=keys)
-
-
-def without_augmentation(config: ImageData) -> ImageData:
-    """The config without augmentation."""
-    return replace(config, views=1, augment=CenterCrop(), colour=None, transform=None)
 
 
 def evaluate(model: SpikingTransformer, config: ImageData, data: Manifest, shown: int) -> Evaluation:
@@ -170,7 +165,7 @@ def evaluate(model: SpikingTransformer, config: ImageData, data: Manifest, shown
             "millions of multiplications with additions, of the activations": found.multiplied / 1e6,
             f"millions of additions in {STEPS} time steps": found.added[STEPS - 1] / 1e6,
         },
-        examples=(_spiked(model, read_first(without_augmentation(config), data, shown)),),
+        examples=(_spiked(model, read_first(centred(config), data, shown)),),
         loss=TrainingLoss(
             name="The mean cross-entropy of the classes in nats",
             baseline="the frequencies of classes",

@@ -9,12 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.format.manifest import Manifest
-from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss, read_shuffled, trained_on
+from maskstream.train.evaluate.evaluation import (
+    Compared,
+    Evaluation,
+    Score,
+    TrainingLoss,
+    centred,
+    read_shuffled,
+    trained_on,
+)
 from maskstream.train.evaluate.patches import LEVELS, root_mean_square
 
 from .model import ImageVQConfig, VideoVQConfig, VQAutoencoder
@@ -150,7 +157,7 @@ def find_nearest(points: Tensor, of: Tensor) -> Tensor:
 
 def held_out_batches(config: ImageData | VideoData, data: Manifest) -> list[Any]:
     """Shuffled samples of the split, without masks, random crops and colours; the same each time."""
-    plain: Any = replace(config, views=1, augment=CenterCrop(), colour=None, transform=None, mask=None)
+    plain: Any = replace(centred(config), mask=None)
     return list(read_shuffled(plain, data, most=MEASURED, size=_AT_ONCE))
 
 
