@@ -62,6 +62,7 @@ class NoisySettings(Options, total=False):
 def audio_loader(location: Splits, **settings: Unpack[AudioSettings]) -> Loader[AudioBatch]:
     """The loader of masked sounds of the split in the folder `location`, such as `data/shards/audioset/train`.
 
+    location: the path or URL of a split, or (location, weight) pairs of several, which are mixed as `mix` says.
     settings: the fields of `AudioData` (clip, mask, features, views, ...) and the options of all loaders (`Options`:
     batch_size, seed, shuffle, workers, ...). A batch has batch_size * views rows.
 
@@ -74,6 +75,7 @@ def audio_loader(location: Splits, **settings: Unpack[AudioSettings]) -> Loader[
 def noisy_loader(location: Splits, **settings: Unpack[NoisySettings]) -> Loader[NoisyBatch]:
     """The loader of noisy mixtures of the sounds of the split in the folder `location`, with their clean sounds.
 
+    location: the path or URL of a split, or (location, weight) pairs of several, which are mixed as `mix` says.
     settings: the fields of `NoisyData` (noise, clip, line, snr_db, slope, fields) and the options of all loaders
     (`Options`: batch_size, seed, shuffle, workers, ...).
 

@@ -85,6 +85,7 @@ class AudioVisualSettings(Options, total=False):
 def audiovisual_loader(location: Splits, **settings: Unpack[AudioVisualSettings]) -> Loader[AudioVisualBatch]:
     """The loader of masked clips with sound of the split in a folder, such as `data/shards/vggsound/train`.
 
+    location: the path or URL of a split, or (location, weight) pairs of several, which are mixed as `mix` says.
     settings: the fields of `AudioVisualData` (clip, seconds, video_mask, audio_mask, ...) and the options of all
     loaders (`Options`: batch_size, seed, shuffle, workers, ...). A batch has batch_size * views rows.
 

@@ -57,6 +57,7 @@ class ImageSettings(Options, total=False):
 def image_loader(location: Splits, **settings: Unpack[ImageSettings]) -> Loader[ImageBatch]:
     """The loader of masked images of the split in the folder `location`, such as `data/shards/imagefolder/train`.
 
+    location: the path or URL of a split, or (location, weight) pairs of several, which are mixed as `mix` says.
     settings: the fields of `ImageData` (size, patch, mask, augment, colour, views, ...) and the options of all loaders
     (`Options`: batch_size, seed, shuffle, workers, ...). A batch has batch_size * views rows.
 

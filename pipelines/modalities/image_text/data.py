@@ -59,6 +59,7 @@ class ImageTextSettings(Options, total=False):
 def image_text_loader(location: Splits, **settings: Unpack[ImageTextSettings]) -> Loader[ImageTextBatch]:
     """The loader of masked images with masked texts of a split, such as `data/shards/tuxpaint-stamps/train`.
 
+    location: the path or URL of a split, or (location, weight) pairs of several, which are mixed as `mix` says.
     settings: the fields of `ImageTextData` (size, text, length, image_mask, text_mask, ...) and the options of all
     loaders (`Options`: batch_size, seed, shuffle, workers, ...). A batch has batch_size * views rows.
 

@@ -72,6 +72,7 @@ class MeshSettings(Options, total=False):
 def mesh_loader(location: Splits, **settings: Unpack[MeshSettings]) -> Loader[MeshBatch]:
     """The loader of masked meshes of the split in the folder `location`, such as `data/shards/cylinder-flow/train`.
 
+    location: the path or URL of a split, or (location, weight) pairs of several, which are mixed as `mix` says.
     settings: the fields of `MeshData` (mask, noise, statistics, views, component, ...) and the options of all loaders
     (`Options`: batch_size, seed, shuffle, workers, ...). A batch has batch_size * views meshes.
 

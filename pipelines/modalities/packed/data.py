@@ -64,11 +64,10 @@ def packed_loader(location: Splits, *, rows: int = 4, **settings: Unpack[PackedS
     """The loader of packed rows of images, also with texts, of videos or of sounds: samples of any size, of which as
     many share a row as fill it with `row_tokens` visible tokens.
 
-    location: a folder, or (folder, weight) pairs of several, whose samples share rows by weight. unit: what weights are
-    shares of, "samples" or visible "tokens". epochs: the most epochs of each folder (see `mix_rows`, which also takes
-    sources of different settings). rows: the rows of a batch, per rank. settings: the fields of `PackedData` (native,
-    mask, row_tokens, row_targets, scaling, balance, ...) and the options of all loaders (`Options`: seed, shuffle,
-    workers, ...) but batch_size.
+    location: the path or URL of a split, or (location, weight) pairs of several, whose samples share rows, as `mix`
+    says. rows: the rows of a batch, per rank. settings: the fields of `PackedData` (native, mask, row_tokens,
+    row_targets, scaling, balance, ...) and the options of all loaders (`Options`: seed, shuffle, workers, ..., and unit
+    and epochs of a mixture) but batch_size.
 
     Errors: TypeError for an unknown setting, ValueError for an illegal value and for samples that are larger than a
     row, ShardError if the folder holds no finished split of images, videos or sounds.

@@ -38,6 +38,7 @@ class PointsSettings(Options, total=False):
 def points_loader(location: Splits, **settings: Unpack[PointsSettings]) -> Loader[PointsBatch]:
     """The loader of masked point clouds of the split in the folder `location`, such as `data/shards/modelnet40/train`.
 
+    location: the path or URL of a split, or (location, weight) pairs of several, which are mixed as `mix` says.
     settings: the fields of `PointsData` (select, augment, tokens, mask, noise, ...) and the options of all loaders
     (`Options`: batch_size, seed, shuffle, workers, ...). A batch has batch_size * views rows.
 

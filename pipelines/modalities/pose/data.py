@@ -180,6 +180,7 @@ class PoseSettings(Options, total=False):
 def pose_loader(location: Splits, **settings: Unpack[PoseSettings]) -> Loader[PoseBatch]:
     """The loader of masked poses of the split in the folder `location`, such as `data/shards/sample-pose/train`.
 
+    location: the path or URL of a split, or (location, weight) pairs of several, which are mixed as `mix` says.
     settings: the fields of `PoseData` (clip, cameras, mask, ...) and the options of all loaders (`Options`: batch_size,
     seed, shuffle, workers, ...). A batch has batch_size * views rows.
 

@@ -43,6 +43,7 @@ class TextSettings(Options, total=False):
 def text_loader(location: Splits, **settings: Unpack[TextSettings]) -> Loader[TextBatch]:
     """The loader of masked texts of the split in the folder `location`, such as `data/shards/gcide/train`.
 
+    location: the path or URL of a split, or (location, weight) pairs of several, which are mixed as `mix` says.
     settings: the fields of `TextData` (length, packing, mask, views, ...) and the options of all loaders (`Options`:
     batch_size, seed, shuffle, workers, ...). A batch has batch_size * views rows.
 

@@ -58,6 +58,7 @@ def trajectory_loader(location: Splits, **settings: Unpack[TrajectorySettings]) 
     """The loader of masked clips of walks from a folder of shards (one split, such as
     `data/shards/vizdoom-walks/train`).
 
+    location: the path or URL of a split, or (location, weight) pairs of several, which are mixed as `mix` says.
     settings: the fields of `TrajectoryData` (clip, ahead_s, depth, mask, ...), and the `Options` of all loaders
     (batch_size, seed, shuffle, workers, ...). batch_size is in samples per rank.
 

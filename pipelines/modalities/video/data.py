@@ -81,6 +81,7 @@ class VideoSettings(ClipSettings, Options, total=False):
 def video_loader(location: Splits, **settings: Unpack[VideoSettings]) -> Loader[VideoBatch]:
     """The loader of masked clips from a folder of shards (one split, such as `data/shards/k400/train`).
 
+    location: the path or URL of a split, or (location, weight) pairs of several, which are mixed as `mix` says.
     settings: the fields of `VideoData` (clip, mask, augment, flow, views, ...), and the `Options` of all loaders
     (batch_size, seed, shuffle, workers, ...). batch_size is in samples per rank.
 
