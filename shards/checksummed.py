@@ -25,7 +25,7 @@ def read_checksummed(data: bytes) -> Json:
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is no JSON: {error}") from error
+        raise ValueError(f"it is not valid JSON: {error}") from error
     if not isinstance(fields, dict):
         raise ValueError(f"it holds a {type(fields).__name__} instead of an object")
     if CHECKSUM not in fields:

@@ -376,7 +376,7 @@ def signal_name(number: int) -> str:
 
 
 def picklable(error: BaseException) -> Exception:
-    """The error, or a RuntimeError with its text if the error cannot be sent to another process, or is no Exception."""
+    """The error, or a RuntimeError with its text if it cannot be sent to another process, or is not an Exception."""
     try:
         unpickle(pickle.dumps(error))
     except Exception:

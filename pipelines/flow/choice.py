@@ -48,7 +48,7 @@ def flow_named(flow: FlowChoice) -> FlowSource | None:
         return found()
     if isinstance(found, FlowSource):
         return found
-    raise ValueError(f"flow={flow!r} is no SampleFlow or BatchFlow; name a subclass of one, or an object of it")
+    raise ValueError(f"flow={flow!r} is not a SampleFlow or BatchFlow; name a subclass of one, or an object of it")
 
 
 def resolved_flow(flow: FlowChoice, *, needed: bool, profile: str, stride: int, align: int) -> FlowSource | None:

@@ -111,7 +111,7 @@ def read_kitti(path: str | Path) -> tuple[Float, Bool]:
     """The field of KITTI's PNG, float32 (h, w, 2), and its valid cells, bool (h, w); others are 0."""
     planes: Any = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if planes is None or planes.dtype != np.uint16 or planes.ndim != 3:
-        raise OSError(f"{path} is no PNG of KITTI's flow that can be read, with 16 bits and three channels")
+        raise OSError(f"{path} is not a readable PNG of KITTI's flow, with 16 bits and three channels")
     good = planes[..., 0] > 0
     vectors = (planes[..., :0:-1].astype(np.float32) - _ZERO) / np.float32(_STEPS)
     return np.where(good[..., None], vectors, np.float32(0)), good

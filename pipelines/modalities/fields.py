@@ -248,9 +248,9 @@ class FieldReader:
         try:
             described = json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise self._bad(index, JSON, f"is no JSON ({error})") from error
+            raise self._bad(index, JSON, f"is not valid JSON ({error})") from error
         if not isinstance(described, dict):
-            raise self._bad(index, JSON, "is no JSON object, so it has no fields")
+            raise self._bad(index, JSON, "is not a JSON object, so it has no fields")
         return described
 
     def _values(
@@ -308,7 +308,7 @@ class FieldReader:
         try:
             return data.decode()
         except UnicodeDecodeError as error:
-            raise self._bad(index, member, f"is no UTF-8 ({error})") from error
+            raise self._bad(index, member, f"is not valid UTF-8 ({error})") from error
 
     def _array(self, index: int, member: str, data: bytes) -> Array:
         """The array of a member; pickles are refused."""

@@ -76,7 +76,7 @@ def _lines(path: Path) -> Iterator[ListedDocument]:
 
 
 def _object(path: Path, number: int, data: bytes) -> dict[str, Any]:
-    """What a line says. A line that is no JSON has no label; the encoder rejects it and says why."""
+    """What a line says. A line that is not valid JSON has no label; the encoder rejects it and says why."""
     if len(data) > MAX_BYTES:
         return {}
     try:
@@ -103,7 +103,7 @@ def _rows(path: Path) -> Iterator[ListedDocument]:
     except (OSError, ValueError, StopIteration, ArrowException) as error:
         if is_outage(error):
             raise OutageError(f"{path} cannot be read ({error}); run the same command again") from error
-        raise DatasetError(f"{path} is no Parquet file, or damaged ({error})") from error
+        raise DatasetError(f"{path} is not a Parquet file, or damaged ({error})") from error
 
 
 def _listed(path: Path, number: int, window: tuple[int, int], fields: dict[str, Any]) -> ListedDocument:

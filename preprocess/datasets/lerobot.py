@@ -176,7 +176,7 @@ def _second(info: _Info) -> Iterator[_Episode]:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             why = "nested too deeply" if isinstance(error, RecursionError) else error
-            raise DatasetError(f"{NAME}: {path}: line {number} is no JSON ({why}). {OBTAIN}") from error
+            raise DatasetError(f"{NAME}: {path}: line {number} is not valid JSON ({why}). {OBTAIN}") from error
         yield _episode(row, f"{path}: line {number}")
 
 
@@ -203,7 +203,7 @@ def _third(info: _Info) -> Iterator[_Episode]:
         except (pa.ArrowException, OSError) as error:
             if is_outage(error):
                 raise OutageError(f"{path} cannot be read ({error}); run the same command again") from error
-            raise DatasetError(f"{NAME}: {path} is no Parquet file, or damaged ({error}). {OBTAIN}") from error
+            raise DatasetError(f"{NAME}: {path} is not a Parquet file, or damaged ({error}). {OBTAIN}") from error
         for number, row in enumerate(rows):
             yield _episode(row, f"{path}: row {number}")
 

@@ -141,7 +141,7 @@ def _table(path: Path, kind: str, name: str) -> _Table:
     except (pa.ArrowException, OSError) as error:
         if is_outage(error):
             raise OutageError(f"{path} cannot be read ({error}); run the same command again") from error
-        raise DatasetError(f"{name}: {path} is no Parquet file, or damaged ({error}). {OBTAIN}") from error
+        raise DatasetError(f"{name}: {path} is not a Parquet file, or damaged ({error}). {OBTAIN}") from error
     features = read_hf_features(schema)
     typed, (_, *usual) = _KINDS[kind][0], _KINDS[kind][1]
     media = [column for column in schema.names if features.get(column, {}).get("_type") == typed]

@@ -56,7 +56,7 @@ def read_ply_header(data: bytes) -> PlyHeader:
     """Read the header of a PLY file. Raises RejectError if it is damaged."""
     head = re.match(rb"(?s)ply\r?\n.*?^end_header[ \t]*\r?\n", data[:PLY_HEADER_BYTES], re.MULTILINE)
     if head is None:
-        raise RejectError("open", f"is no PLY file: it begins with {data[:16]!r}, or its header has no end")
+        raise RejectError("open", f"is not a PLY file: it begins with {data[:16]!r}, or its header has no end")
     words = [line.split() for line in head[0].decode("ascii", "replace").splitlines()]
     starts = [n for n, one in enumerate(words) if one[:1] == ["element"]]
     try:

@@ -216,7 +216,7 @@ def _serve(work: Work[TaskT, RecordT], end: Descriptor, parent: int) -> None:
             message = ("done", work(task, report))
         except (SystemExit, KeyboardInterrupt):
             raise
-        except BaseException as error:  # a panic of Rust code is no Exception
+        except BaseException as error:  # a panic of Rust code is not an Exception
             message = ("failed", (picklable(error), traceback.format_exc()))
         send(message)
 

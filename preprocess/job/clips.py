@@ -73,7 +73,7 @@ class Cutter:
             missing.setdefault(name, []).extend(rejects)
             if left_out:
                 self.progress.say(
-                    f"{name}: {left_out} stretches shorter than {self.clips.least_s:g} s, black or silent, are left out"
+                    f"{name}: skipped {left_out} part(s) shorter than {self.clips.least_s:g} s, black or silent"
                 )
             if not splits[name]:
                 reasons = first_few([f"{one.source} ({one.stage}: {one.reason})" for one in rejects])

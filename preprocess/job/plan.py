@@ -191,7 +191,7 @@ def sample_key(source_id: str) -> str:
 
 def job_settings(sources: Sequence[Source], encoder: Encoder, samples_per_shard: int, limits: Limits) -> dict[str, Any]:
     """All that decides the bytes of a split: the encoder's settings, the shard size, what a source may cost, and a hash
-    of the sources. Raises DatasetError for an id that is no Unicode.
+    of the sources. Raises DatasetError for an id that is not valid Unicode.
     """
     for source in sources:
         if not source.id.isascii() and not is_unicode(source.id):

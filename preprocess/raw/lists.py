@@ -173,7 +173,9 @@ def _object(path: Path, number: int, text: str) -> dict[str, Any]:
     try:
         found = json.loads(text, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path}: line {number} is no JSON ({error}). Correct the line or take it out") from error
+        raise DatasetError(
+            f"{path}: line {number} is not valid JSON ({error}). Correct the line or take it out"
+        ) from error
     if not isinstance(found, dict):
         raise DatasetError(f'{path}: line {number} is a {type(found).__name__}, not an object such as {{"path": ...}}')
     return found
@@ -200,7 +202,7 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
     except (pa.ArrowException, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise OutageError(f"{path} cannot be read ({error}); run the same command again") from error
-        raise DatasetError(f"{path} is no Parquet file, or damaged ({error}); get it again") from error
+        raise DatasetError(f"{path} is not a Parquet file, or damaged ({error}); get it again") from error
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -344,12 +346,12 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def read_json(path: Path, obtain: str = "") -> Any:
-    """The contents of a JSON file. Raises DatasetError if it is no JSON or nested too deeply."""
+    """The contents of a JSON file. Raises DatasetError if it is not valid JSON or nested too deeply."""
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else error
-        raise DatasetError(f"{path} is no JSON ({why}). {obtain}") from error
+        raise DatasetError(f"{path} is not valid JSON ({why}). {obtain}") from error
     except OSError as error:
         raise OutageError(f"{path} cannot be read ({error.strerror}); run the same command again") from error
 
@@ -401,7 +403,7 @@ class _Lines:
             text = data.decode("utf-8" if self.number else "utf-8-sig")
         except UnicodeDecodeError as error:
             raise DatasetError(
-                f"{where} is no UTF-8 (byte {data[error.start]:#04x} at {error.start}); save the file as UTF-8"
+                f"{where} is not valid UTF-8 (byte {data[error.start]:#04x} at {error.start}); save the file as UTF-8"
             ) from error
         if "\0" in text:
             raise DatasetError(f"{where} has a NUL byte; save the file as plain text in UTF-8")

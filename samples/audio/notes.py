@@ -61,7 +61,7 @@ def rendered(note: Note, soundfont: Path, sample_rate: int = RATE) -> Sound:
     """The note without reverberation and chorus: float32 (n, 1), the mean of both channels.
 
     Raises DatasetError if midirenderer is not installed in its `VERSION`, RejectError for a file that
-    is no SoundFont 2.
+    is not a SoundFont 2 file.
     """
     require_renderer()
     import midirenderer
@@ -129,7 +129,7 @@ class NoteEncoder(Config):
         return "flac"
 
     def encode(self, source: Source) -> Encoded:
-        """Render and encode the note. Raises RejectError if it is silent, or the file is no SoundFont."""
+        """Render and encode the note. Raises RejectError if it is silent, or the file is not a SoundFont."""
         sound = rendered(Note(**source.meta["note"]), source.path, self.sample_rate)
         check_sound(sound)
         return encoded_sound(sound, self.level)

@@ -83,7 +83,7 @@ def read_deepmimic(path: Path) -> Motion:
         frames: Any = json.loads(path.read_bytes())["Frames"]
         values = np.array(frames, dtype=np.float64)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = f"is no JSON file with Frames of numbers ({type(error).__name__}: {error})"
+        reason = f"is not a JSON file with Frames of numbers ({type(error).__name__}: {error})"
         raise RejectError("decode", reason) from error
     if values.ndim != 2 or values.shape[1] != NUMBERS:
         raise RejectError("decode", f"has Frames {values.shape}; a frame of a humanoid has {NUMBERS} numbers")

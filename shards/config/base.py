@@ -158,11 +158,11 @@ def find_class(kind: str, base: type[Config], path: str) -> type[Config]:
         if isinstance(found, type) and issubclass(found, base):
             cls = found
         else:
-            raise ValueError(f"{_at(path)}{kind} is no {base.__name__}; name a subclass of {base.__name__}")
+            raise ValueError(f"{_at(path)}{kind} is not a kind of {base.__name__}; name a subclass of {base.__name__}")
     if cls is None:
         legal = [one.kind() for one in known_configs() if issubclass(one, base)]
         raise ValueError(
-            f"{_at(path)}{kind!r} is no {base.__name__}{nearest(kind, legal)}; legal are "
+            f"{_at(path)}{kind!r} is not a kind of {base.__name__}{nearest(kind, legal)}; legal are "
             f"{''.join(f'{one}, ' for one in legal)}{'and ' if legal else ''}package.module:Name for one of your own"
         )
     return cls

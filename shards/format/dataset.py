@@ -117,7 +117,7 @@ def finish_split(
         "files": writer.files | {REJECTS: facts_of(refused)},
         VERSIONS: {},
     } | ({"sums": sums} if (sums := writer.sums) else {})
-    json.dumps(description, allow_nan=False)  # raises ValueError for what is no JSON
+    json.dumps(description, allow_nan=False)  # raises ValueError for what is not valid JSON
     data = add_checksum(description)
     if output.whole(DATASET_JSON, MAX_JSON_BYTES) not in (None, data):
         raise ShardError(_another(output))

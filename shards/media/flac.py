@@ -165,7 +165,7 @@ def flac_stream(
 
 
 def flac_header(data: bytes) -> FlacHeader:
-    """The header of a stream that begins with `data`. Raises FlacError if it is no FLAC, or its header is longer."""
+    """The header of a stream that begins with `data`. Raises FlacError if it is not FLAC, or its header is longer."""
     if data[:4] != MARKER:
         raise FlacError("does not begin with fLaC")
     position, last = len(MARKER), False

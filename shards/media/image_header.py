@@ -31,7 +31,7 @@ def check_image(data: bytes, width: int, height: int) -> None:
     """Raises DataError unless the picture's own header says width x height pixels, and they can be decoded."""
     form = image_form(data)
     if form is None:
-        raise DataError(f"is no JPEG, PNG, WebP, PPM or PGM file: it begins with {data[:8]!r}")
+        raise DataError(f"is not a JPEG, PNG, WebP, PPM or PGM file: it begins with {data[:8]!r}")
     if not 0 < width * height <= MAX_PIXELS or width < 1:
         raise DataError(f"has {width}x{height} pixels in the manifest; legal are 1 to {MAX_PIXELS}")
     try:
@@ -47,13 +47,13 @@ def _jpeg(data: bytes) -> tuple[int, int]:
     at, size, components, progressive = 2, (0, 0), 0, False
     while True:
         if data[at] != 0xFF:
-            raise DataError(f"is no JPEG file: there is no marker at byte {at}")
+            raise DataError(f"is not a JPEG file: there is no marker at byte {at}")
         marker, at = data[at + 1], at + 2
         if marker == 0xFF:  # a fill byte
             at -= 1
         elif marker in (0xD9, 0xDA):
             if not components:
-                raise DataError("is no JPEG file: it has no frame before its first scan")
+                raise DataError("is not a JPEG file: it has no frame before its first scan")
             several = progressive or data[at + 2] < components
             if several and (scans := data.count(_SCAN)) > _MAX_SCANS + len(data) // _BYTES_PER_STRAY:
                 raise DataError(f"has {scans} scans; at most {_MAX_SCANS} are legal")
@@ -69,7 +69,7 @@ def _jpeg(data: bytes) -> tuple[int, int]:
 def _png(data: bytes) -> tuple[int, int]:
     kind, width, height = struct.unpack_from(">4sII", data, 12)
     if kind != b"IHDR":
-        raise DataError("is no PNG file: it does not begin with its header")
+        raise DataError("is not a PNG file: it does not begin with its header")
     return width, height
 
 
@@ -85,14 +85,14 @@ def _webp(data: bytes) -> tuple[int, int]:
     if kind == b"VP8L":
         (bits,) = struct.unpack_from("<I", data, 21)
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    raise DataError(f"is no WebP file: its first chunk is {kind!r}")
+    raise DataError(f"is not a WebP file: its first chunk is {kind!r}")
 
 
 def _netpbm(data: bytes) -> tuple[int, int]:
     """The size, of a file that holds one picture of 8-bit values and nothing else."""
     header = _NETPBM.match(data)
     if header is None:
-        raise DataError(f"is no PPM or PGM file of 8 bits: it begins with {data[:24]!r}")
+        raise DataError(f"is not a PPM or PGM file of 8 bits: it begins with {data[:24]!r}")
     width, height = int(header[1]), int(header[2])
     expected = header.end() + width * height * (3 if data[1:2] == b"6" else 1)
     if len(data) != expected:

@@ -91,7 +91,7 @@ def _arrays(data: bytes) -> dict[str, npt.NDArray[Any]]:
     except MeshError:
         raise
     except _DAMAGED as error:
-        raise MeshError(f"is no NPZ file of numbers ({error})") from error
+        raise MeshError(f"is not an NPZ file of numbers ({error})") from error
 
 
 def step_span(first: int, count: int, n_nodes: int, channels: int) -> tuple[int, int]:

@@ -58,7 +58,7 @@ def npy_header(npy: bytes | memoryview) -> NpyHeader:
     """The header of a whole NPY file of numbers. Raises NpyError if it is none, or its data have another size."""
     start = bytes(npy[:12])
     if not start.startswith(_MAGIC) or len(start) < 12 or start[6] not in _LENGTH_BYTES:
-        raise NpyError(f"begins with {start[:8]!r}, so it is no NPY file")
+        raise NpyError(f"begins with {start[:8]!r}, so it is not an NPY file")
     width = _LENGTH_BYTES[start[6]]
     begin = 8 + width + int.from_bytes(start[8 : 8 + width], "little")
     found = _HEADER.fullmatch(npy[8 + width : begin]) if begin <= len(npy) else None
@@ -76,13 +76,13 @@ def npy_header(npy: bytes | memoryview) -> NpyHeader:
     header = NpyHeader(version=start[6], dtype=dtype, shape=shape, fortran=fortran == "True", data_offset=begin)
     if begin + header.size_bytes != len(npy):
         raise NpyError(
-            f"is no NPY file: it declares {dtype} {shape}, {header.size_bytes} bytes, but {len(npy) - begin} follow"
+            f"is not an NPY file: it declares {dtype} {shape}, {header.size_bytes} bytes, but {len(npy) - begin} follow"
         )
     return header
 
 
 def read_npy(npy: bytes | memoryview) -> npt.NDArray[Any]:
-    """The array of an NPY file, a copy in the machine's byte order. Raises NpyError if it is no NPY file of numbers."""
+    """A copy of the array in the machine's byte order. Raises NpyError if it is not an NPY file of numbers."""
     header = npy_header(npy)
     flat = np.frombuffer(npy, header.dtype, offset=header.data_offset)
     array = flat.reshape(header.shape, order="F" if header.fortran else "C")

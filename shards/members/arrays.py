@@ -17,7 +17,7 @@ from .member import Check, Kind, Member
 
 
 def of_header(check: Callable[[Member, NpyHeader], Iterator[str]]) -> Check:
-    """The check of a member that is NPY and of its header; that it is no NPY is a problem too."""
+    """The check of a member that is NPY and of its header; that it is not NPY is a problem too."""
 
     @wraps(check)
     def problems(member: Member) -> Iterator[str]:
@@ -32,7 +32,7 @@ def of_header(check: Callable[[Member, NpyHeader], Iterator[str]]) -> Check:
 
 
 def of_numbers(check: Callable[[npt.NDArray[Any]], Iterator[str]]) -> Check:
-    """The check of a member's numbers; `of_header` reports what is no NPY."""
+    """The check of a member's numbers; `of_header` reports what is not NPY."""
 
     @wraps(check)
     def problems(member: Member) -> Iterator[str]:
@@ -58,7 +58,7 @@ def array_member(array: npt.NDArray[Any]) -> Member:
 def array_problems(member: Member, header: NpyHeader) -> Iterator[str]:
     """Compare the header with the columns."""
     if header.version != 1 or (header.fortran and len(header.shape) > 1):
-        yield f"is no NPY 1.0 in C order, but {header.version}.0 in {'Fortran' if header.fortran else 'C'} order"
+        yield f"is not NPY 1.0 in C order, but {header.version}.0 in {'Fortran' if header.fortran else 'C'} order"
     found = (header.dtype.str, [*header.shape], header.data_offset)
     wanted = (member.words["dtype"], member.lists["shape"].tolist(), member.facts["data_offset"])
     if found != wanted:
@@ -101,7 +101,7 @@ def points_problems(member: Member, header: NpyHeader) -> Iterator[str]:
     """Compare the header with the facts."""
     shape, facts = header.shape, member.facts
     if header.version != 1:
-        yield f"is no NPY 1.0, but {header.version}.0"
+        yield f"is not NPY 1.0, but {header.version}.0"
     if len(shape) != 2 or shape[1] < 3 or header.dtype != np.dtype("<f4") or header.fortran:
         yield f"holds {header.dtype} {shape}, not float32 (N, 3 or more) in C order"
         return

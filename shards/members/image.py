@@ -18,7 +18,7 @@ def image_member(data: bytes, width: int, height: int) -> Member:
 def image_problems(member: Member) -> Iterator[str]:
     """A form that is none of these."""
     if image_form(member.data) is None:
-        yield f"is no JPEG, PNG, WebP, PPM or PGM file: it begins with {member.data[:8]!r}"
+        yield f"is not a JPEG, PNG, WebP, PPM or PGM file: it begins with {member.data[:8]!r}"
 
 
 def image_decode_problems(member: Member) -> Iterator[str]:

@@ -33,7 +33,7 @@ def json_problems(member: Member) -> Iterator[str]:
     try:
         json.loads(member.data)
     except (ValueError, RecursionError) as error:
-        yield f"is no JSON ({error})"
+        yield f"is not valid JSON ({error})"
 
 
 def text_member(text: str) -> Member:

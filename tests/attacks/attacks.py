@@ -26,7 +26,7 @@ BAD = {
     "memory": "over the limit of memory",
 }
 """The ends that break a promise, and the words for several: a process that died or went on for too long; an exception
-that is no MaskstreamError; another result than that of an undisturbed run; damage that nothing noticed.
+that is not a MaskstreamError; another result than that of an undisturbed run; damage that nothing noticed.
 """
 
 

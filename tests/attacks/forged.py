@@ -6,7 +6,7 @@
 The forgeries of a modality are read in a child process with little memory and a limit of time, which tells a signal and
 a hang. "right": all samples are as before, though something is forged. "replaced": a sample is unusable (SampleError).
 "refused": the split is (ShardError). An unchanged sample that differs is "wrong", memory beyond 4 times the largest
-member and a constant is "foreign", as is an exception that is no MaskstreamError.
+member and a constant is "foreign", as is an exception that is not a MaskstreamError.
 """
 
 from __future__ import annotations

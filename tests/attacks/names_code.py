@@ -5,7 +5,7 @@
 Each attack puts `module:X` or `module` into one to three places of a split of a random modality, and makes every
 checksum right again. It is then opened by `verify`, `inspect`, a loader, `append` and `remove`. The module writes a
 file when it is imported. "right": nothing was noticed. "refused": a MaskstreamError, or a problem of `verify`. "wrong":
-the module was imported. "foreign": an exception that is no MaskstreamError.
+the module was imported. "foreign": an exception that is not a MaskstreamError.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python -m tests.attacks numbers -n 2000 --seed 0
 
 A sample has the numbers of its source: whole numbers exactly, real ones rounded to float32, and its sums are finite.
-"sample", "rejected"; "wrong" for a sample with other numbers, "foreign" for an exception that is no RejectError.
+"sample", "rejected"; "wrong" for a sample with other numbers, "foreign" for an exception that is not a RejectError.
 """
 
 from __future__ import annotations

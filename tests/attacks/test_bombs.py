@@ -46,7 +46,7 @@ def test_a_picture_that_says_more_pixels_than_the_manifest_is_not_decoded(form: 
 
 def test_a_picture_of_another_form_is_not_decoded() -> None:
     for form in ("bmp", "tiff"):
-        with pytest.raises(DataError, match="is no JPEG, PNG, WebP, PPM or PGM"):
+        with pytest.raises(DataError, match="is not a JPEG, PNG, WebP, PPM or PGM"):
             check_image(picture(form), 40, 24)
 
 

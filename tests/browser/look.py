@@ -68,7 +68,7 @@ class Browser:
         """
         found = [] if faults is None else faults
         place = re.match(r"[a-z]+://[^/]*/", url)
-        assert place is not None, f"{url} is no URL"
+        assert place is not None, f"{url} is not a URL"
 
         def meet(route: Any) -> None:
             address = route.request.url

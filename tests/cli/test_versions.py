@@ -50,7 +50,7 @@ def test_a_file_of_keys_that_cannot_be_read_and_a_split_that_is_given_twice(
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     for command, option, name, why in (
         ("remove", "--from", "none", "No such file or directory"),
-        ("erase", "--from", "bytes", "it is no UTF-8 text"),
+        ("erase", "--from", "bytes", "it is not UTF-8 text"),
     ):
         assert run(monkeypatch, command, split, option, tmp_path / name) == 2
         said = capsys.readouterr().err

@@ -137,7 +137,7 @@ def test_a_recipe_that_cannot_be_rebuilt_must_be_given(run, split, tmp_path):
     about = json.loads((folder / "run.json").read_text())
     about["recipe"]["data"]["kind"] = "VideoDate"
     (copied / "run.json").write_text(json.dumps(about))
-    with pytest.raises(ValueError, match=r"'VideoDate' is no DataConfig, did you mean 'VideoData'.*recipe="):
+    with pytest.raises(ValueError, match=r"'VideoDate' is not a kind of DataConfig, did you mean 'VideoData'.*recipe="):
         write_report(copied, split)
     assert write_report(copied, split, recipe=recipe).exists()
 

@@ -85,7 +85,7 @@ def test_an_image_that_an_idx_file_has_not_is_a_reject(tmp_path: Path) -> None:
     with pytest.raises(RejectError, match="is truncated: image 1 has 783 of 784 bytes"):
         dataset.encoder.encode(replace(source, window=(1, 2)))
     source.path.write_bytes(b"P5 28 28 255\n" + bytes(784))
-    with pytest.raises(RejectError, match="is no IDX file"):
+    with pytest.raises(RejectError, match="is not an IDX file"):
         dataset.encoder.encode(source)
 
 

@@ -120,7 +120,7 @@ MISTAKES = (
     ("shards parquet-image-text --root raw", "holds no Parquet files", "ROOT/data/train-00000", "hf download"),
     ("shards lerobot --root raw", "there is no raw/meta/info.json", "ROOT/data/ and ROOT/videos/", "hf download"),
     ("shards jsonl --root raw", "holds no documents", "ROOT/train.jsonl", "Lay the texts out"),
-    ("shards jsonl --root half-json --out new-j", "is no JSON", "at most 5.0% may be", "Mend the sources"),
+    ("shards jsonl --root half-json --out new-j", "is not valid JSON", "at most 5.0% may be", "Mend the sources"),
     ("shards jsonl --root other-column --out new-o", "has no text", "'text'", "it has ['txt']"),
     ("index raw --out new", "there is no *.tar in raw", "tars", "give tars, or their folder"),
     ("index pictures --out new", "holds png", "pictures are not indexed", "use `maskstream shards image-folder`"),
@@ -204,7 +204,7 @@ MISTAKES = (
     (f"{TRAIN} --set clip.size=33", "height=33", "positive multiple of 8", "32 and 40 are"),
     (f"{TRAIN} --set batch_size=64", "4 samples do not fill", "global batch of 64", "lower batch_size (--batch-size)"),
     (f"{TRAIN} --set mask.ratio=1.5", "got 1.5", "lies in [0, 1]", "a masked ratio"),
-    (f"{TRAIN} --set mask.kind=tube", "'tube' is no Mask", "legal are Block, Box", "did you mean 'Tube'?"),
+    (f"{TRAIN} --set mask.kind=tube", "'tube' is not a kind of Mask", "legal are Block, Box", "did you mean 'Tube'?"),
     (
         f"{TRAIN} --set mask.kind=ownmask:Loud",
         "Loud() needs spectrogram",

@@ -239,7 +239,7 @@ def _refuse(name: str, config: Mapping[str, Any], legal: Mapping[str, object], m
 
 
 def to_bert_config(model: TokenModel) -> dict[str, Any]:
-    """The keyword arguments of `transformers.BertConfig` for a model. ValueError for one that is no BERT."""
+    """The keyword arguments of `transformers.BertConfig` for a model. ValueError for one that is not a BERT."""
     c = model.config
     if (c.positions, c.norm, c.gated) != ("learned", "post", False):
         raise ValueError(
@@ -304,7 +304,7 @@ def from_bert(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> TokenMo
 
 
 def bert_counterpart(model: TokenModel) -> Counterpart:
-    """A model of texts as BertForMaskedLM. ValueError for one that is no BERT."""
+    """A model of texts as BertForMaskedLM. ValueError for one that is not a BERT."""
     return Counterpart(
         name="BertForMaskedLM",
         kind="bert",

@@ -182,7 +182,7 @@ class TokenModel(Model[TextBatch]):
     def own_names(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """See `Model`: those of a BERT of transformers are renamed, and cut to the model's length.
 
-        ValueError for a model that is no BERT.
+        ValueError for a model that is not a BERT.
         """
         if not is_bert(weights):
             return weights

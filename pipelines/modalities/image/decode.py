@@ -60,7 +60,7 @@ def decode_image(data: bytes, width: int, height: int, n: int = 1) -> UInt8s:
     check_image(data, width, height)
     if (values := VALUES.get(image_form(data) or "")) is not None:
         if n > 1:
-            raise ImageError(f"is no JPEG, as its name says, but {data[:2]!r} of Netpbm")
+            raise ImageError(f"is not a JPEG, as its name says, but {data[:2]!r} of Netpbm")
         stored = np.frombuffer(data, np.uint8)[-width * height * values :].reshape(height, width, values)
         return stored if values == 3 else np.repeat(stored, 3, axis=2)
     try:

@@ -67,7 +67,7 @@ def declared_size(data: bytes) -> tuple[int, int]:
         raise RejectError("open", "is truncated: its header ends early") from error
     found = _PNM.match(data)
     if found is None:
-        raise RejectError("open", "is no JPEG, PNG, WebP, BMP, TIFF, PNM or DICOM file")
+        raise RejectError("open", "is not a JPEG, PNG, WebP, BMP, TIFF, PNM or DICOM file")
     return int(found[1]), int(found[2])
 
 
@@ -84,7 +84,7 @@ def _tiff(data: bytes) -> tuple[int, int]:
     (at,) = struct.unpack_from(f"{order}{'Q' if is_big else 'I'}", data, 8 if is_big else 4)
     found, at = _page(data, at, order, is_big)
     if found.keys() < {_WIDTH, _HEIGHT}:
-        raise RejectError("open", "is no TIFF file: its header has no width and height")
+        raise RejectError("open", "is not a TIFF file: its header has no width and height")
     if (colours := found.get(_COLOURS, 2)) not in _RIGHT:
         raise RejectError(
             "check", f"has {_WRONG.get(colours, f'the colours {colours} of TIFF')}, not grey, RGB, a palette or inks"
@@ -261,7 +261,7 @@ def read_idx_image(path: Path, number: int) -> DecodedPicture:
         with path.open("rb") as file:
             header = file.read(16)
             if len(header) < 16 or header[:4] != bytes((0, 0, _UINT8, 3)):
-                raise RejectError("open", "is no IDX file of grey images: uint8, three axes")
+                raise RejectError("open", "is not an IDX file of grey images: uint8, three axes")
             count, height, width = struct.unpack(">III", header[4:])
             check_image_size(width, height)
             if not 0 <= number < count:

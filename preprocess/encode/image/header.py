@@ -53,7 +53,7 @@ def _jpeg(data: bytes) -> Header:
     orientation, at = 1, 2
     while at < len(data):
         if data[at] != 0xFF:
-            raise RejectError("open", f"is no JPEG file: there is no marker at byte {at}")
+            raise RejectError("open", f"is not a JPEG file: there is no marker at byte {at}")
         marker, at = data[at + 1], at + 2
         if marker == 0xFF:  # a fill byte
             at -= 1
@@ -74,7 +74,7 @@ def _jpeg(data: bytes) -> Header:
     else:
         raise RejectError("decode", "is truncated: the JPEG data has no end")
     if header is None:
-        raise RejectError("open", "is no JPEG file: it has no frame")
+        raise RejectError("open", "is not a JPEG file: it has no frame")
     return replace(header, orientation=orientation)
 
 
@@ -113,7 +113,7 @@ def _png(data: bytes) -> Header:
         elif kind == b"eXIf":
             orientation = _orientation(body)
     if header is None:
-        raise RejectError("open", "is no PNG file: it has no header")
+        raise RejectError("open", "is not a PNG file: it has no header")
     return replace(header, orientation=orientation, animated=animated)
 
 
@@ -137,7 +137,7 @@ def _webp(data: bytes) -> Header:
     if animated:
         return Header(form="webp", width=1, height=1, lossy=True, animated=True)
     if header is None:
-        raise RejectError("open", "is no WebP file: it has no picture")
+        raise RejectError("open", "is not a WebP file: it has no picture")
     return replace(header, orientation=orientation)
 
 

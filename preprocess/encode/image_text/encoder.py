@@ -137,7 +137,7 @@ def read_texts(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
                 text.encode()
             except UnicodeEncodeError as error:
                 raise RejectError(
-                    "decode", f"its {role} is no Unicode (character {error.start}: {error.reason})"
+                    "decode", f"its {role} is not valid Unicode (character {error.start}: {error.reason})"
                 ) from error
             found.append((role, text))
     return found

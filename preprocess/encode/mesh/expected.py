@@ -49,7 +49,7 @@ def expect_off(data: bytes) -> Expected:
         begin = n_vertices + (1 if len(lines[0].upper().removeprefix(b"OFF").split()) > 1 else 2)
         corners = [int(line.split(None, 1)[0]) for line in lines[begin : begin + n_faces]]
     except (ValueError, IndexError) as error:
-        raise RejectError("open", f"is no OFF file, or damaged ({type(error).__name__}: {error})") from error
+        raise RejectError("open", f"is not an OFF file, or damaged ({type(error).__name__}: {error})") from error
     if len(corners) < n_faces:
         raise RejectError("decode", f"is truncated: its header declares {n_faces} faces, but it holds {len(corners)}")
     return Expected(_count_triangles(np.array(corners, np.int64)))

@@ -39,7 +39,7 @@ def expect_glb(data: bytes) -> Expected:
     try:
         length, kind = struct.unpack_from("<II", data, 12)
         if kind != _JSON:
-            raise ValueError("its first chunk is no JSON")
+            raise ValueError("its first chunk is not valid JSON")
         file = json.loads(data[20 : 20 + length])
         placed = _placed_bytes(file)
         if placed > (most := max(_FEW_BYTES, MEMORY_PER_BYTE * len(data))):
@@ -51,7 +51,7 @@ def expect_glb(data: bytes) -> Expected:
             _check_part(where, part, file["accessors"])
         return _expected(file)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, struct.error) as error:
-        raise RejectError("open", f"is no GLB file, or damaged ({type(error).__name__}: {error})") from error
+        raise RejectError("open", f"is not a GLB file, or damaged ({type(error).__name__}: {error})") from error
 
 
 def _check_extensions(file: Mapping[str, Any]) -> None:

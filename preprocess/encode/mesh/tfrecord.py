@@ -38,7 +38,9 @@ def record_spans(path: Path) -> list[tuple[int, int]]:
             head = file.read(_HEAD.size)
             length, wanted = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, None)
             if wanted is None or masked_crc32c(head[:8]) != wanted or length > _MAX_RECORD_BYTES:
-                raise RejectError("open", f"is no TFRecord file, or damaged: at byte {at}, after {len(spans)} records")
+                raise RejectError(
+                    "open", f"is not a TFRecord file, or damaged: at byte {at}, after {len(spans)} records"
+                )
             begin = at + _HEAD.size
             at = begin + length + _SUM.size
             if at > size:

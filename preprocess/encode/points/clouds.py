@@ -138,7 +138,7 @@ def read_array(path: Path, names: Sequence[str] = ()) -> Cloud:
     try:
         array = read_npy(read_source_file(path))
     except NpyError as error:
-        raise RejectError("open", f"is no NPY file of points ({error}); {_LEGAL}") from error
+        raise RejectError("open", f"is not an NPY file of points ({error}); {_LEGAL}") from error
     return array_cloud(array, names)
 
 
@@ -254,7 +254,7 @@ def _pcd_header(data: bytes) -> tuple[_Records, str]:
     """The rows that a PCD file declares, and how they are written."""
     head = re.match(rb"(?s).*?^DATA[ \t]+(\w+)[ \t]*\r?\n", data[:_HEADER_BYTES], re.MULTILINE)
     if head is None:
-        raise RejectError("open", f"is no PCD file: it begins with {data[:16]!r} and has no line DATA")
+        raise RejectError("open", f"is not a PCD file: it begins with {data[:16]!r} and has no line DATA")
     lines = head[0].decode("ascii", "replace").splitlines()
     said = {words[0]: words[1:] for line in lines if (words := line.split()) and not words[0].startswith("#")}
     kind = said["DATA"][0].lower()

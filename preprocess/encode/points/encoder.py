@@ -172,7 +172,7 @@ def check_las_header(path: Path) -> None:
     except OSError as error:
         raise RejectError("open", f"cannot be read: {error.strerror}") from error
     if head[:4] != b"LASF":
-        raise RejectError("open", f"is no LAS file: it begins with {head[:4]!r}")
+        raise RejectError("open", f"is not a LAS file: it begins with {head[:4]!r}")
     if len(head) < 227:
         raise RejectError("open", f"is truncated: it has {size} bytes, and the header alone takes 227")
     header, begin, records = struct.unpack_from("<HII", head, 94)

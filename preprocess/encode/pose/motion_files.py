@@ -143,18 +143,18 @@ class Capture:
 
 
 def read_bvh(path: Path) -> Capture:
-    """The joints of a capture. Raises RejectError if the file is no BVH or is truncated."""
+    """The joints of a capture. Raises RejectError if the file is not a BVH or is truncated."""
     check_source_file(path)
     hierarchy, mark, motion = path.read_bytes().decode("utf-8", "replace").partition("MOTION")
     lines = motion.strip().split("\n", 2)
     if not mark or len(lines) < 3:
-        raise RejectError("decode", "is no BVH file with a HIERARCHY and a MOTION section")
+        raise RejectError("decode", "is not a BVH file with a HIERARCHY and a MOTION section")
     try:
         joints = _joints(hierarchy)
         frames, frame_s = int(lines[0].split()[-1]), float(lines[1].split()[-1])
         values = np.array(lines[2].split(), dtype=np.float64)
     except (ValueError, IndexError) as error:
-        raise RejectError("decode", f"is no BVH file that can be read ({type(error).__name__}: {error})") from error
+        raise RejectError("decode", f"is not a readable BVH file ({type(error).__name__}: {error})") from error
     n_channels = sum(len(joint.channels) for joint in joints)
     if joints and not n_channels:
         raise RejectError("decode", f"has no channels in its {len(joints)} joints, so nothing moves")
@@ -268,4 +268,6 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
                 raise RejectError("decode", f"{large[0]} declares more than {_MOST_BYTES:,} bytes, which are the most")
             return {name.removesuffix(".npy"): read_npy(file.read(member)) for name, member in members.items()}
     except _DAMAGED as error:
-        raise RejectError("decode", f"is no NPZ file of numbers ({type(error).__name__}: {error}); {LEGAL}") from error
+        raise RejectError(
+            "decode", f"is not an NPZ file of numbers ({type(error).__name__}: {error}); {LEGAL}"
+        ) from error

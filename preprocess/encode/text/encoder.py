@@ -204,7 +204,7 @@ def _decoded(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise RejectError("decode", f"is no UTF-8 (byte {error.start}: {error.reason})") from error
+        raise RejectError("decode", f"is not valid UTF-8 (byte {error.start}: {error.reason})") from error
 
 
 def _line(source: Source) -> Mapping[str, Any]:
@@ -217,7 +217,7 @@ def _line(source: Source) -> Mapping[str, Any]:
     try:
         fields = json.loads(_decoded(line))
     except (ValueError, RecursionError) as error:
-        raise RejectError("decode", f"is no JSON ({error})") from error
+        raise RejectError("decode", f"is not valid JSON ({error})") from error
     if not isinstance(fields, dict):
         raise RejectError("decode", f"is {type(fields).__name__}, no JSON object")
     return fields
@@ -242,7 +242,7 @@ def _scratch() -> Scratch:
 
 
 def _checked(fields: Mapping[str, Any]) -> Document:
-    """The document of a line or row. RejectError if it has no text, or text that is no Unicode."""
+    """The document of a line or row. RejectError if it has no text, or text that is not valid Unicode."""
     text = fields.get(TEXT)
     if not isinstance(text, str):
         what = f"its {TEXT!r} is {type(text).__name__}" if TEXT in fields else f"no {TEXT!r}; it has {[*fields][:5]}"
@@ -250,7 +250,7 @@ def _checked(fields: Mapping[str, Any]) -> Document:
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:
-        raise RejectError("decode", f"is no Unicode (character {error.start}: {error.reason})") from error
+        raise RejectError("decode", f"is not valid Unicode (character {error.start}: {error.reason})") from error
     if size > MAX_BYTES:
         raise RejectError("check", f"has {size} bytes; legal are at most {MAX_BYTES}")
     others = {name: value for name, value in fields.items() if name != TEXT and name not in OF_SOURCE}

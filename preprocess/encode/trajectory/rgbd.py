@@ -249,7 +249,7 @@ def _depth(path: Path, size: tuple[int, ...]) -> UInt16s:
     data = path.read_bytes()
     header = read_header(data)
     if header is None or header.form != "png":
-        raise RejectError("open", f"the depth {path.name} is no PNG")
+        raise RejectError("open", f"the depth {path.name} is not a PNG")
     if (header.height, header.width) != size[:2]:
         raise RejectError(
             "check",

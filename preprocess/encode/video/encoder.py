@@ -158,7 +158,7 @@ class FramesEncoder(ProfiledEncoder):
         return replace(self, video=profile)
 
     def encode(self, source: Source) -> Encoded:
-        """Encode the frames. Raises RejectError if one is no JPEG, or is damaged."""
+        """Encode the frames. Raises RejectError if one is not a JPEG, or is damaged."""
         with TemporaryDirectory() as folder:
             path = Path(folder) / "frames.mkv"
             _join(source.files, path, Fraction(self.fps).limit_denominator(1001))
@@ -178,7 +178,7 @@ def _join(frames: tuple[Path, ...], to: Path, rate: Fraction) -> None:
         for number, path in enumerate(frames):
             data = path.read_bytes()
             if not data.startswith(b"\xff\xd8") or b"\xff\xd9" not in data[-64:]:
-                raise RejectError("open", f"the frame {path.name} is no JPEG, or is cut off")
+                raise RejectError("open", f"the frame {path.name} is not a JPEG, or is cut off")
             packet = Packet(data)
             packet.stream, packet.time_base = stream, 1 / rate
             packet.pts = packet.dts = number

@@ -405,7 +405,7 @@ def _given_keys(keys: list[str] | None, path: Path | None) -> list[str]:
     try:
         lines = [] if path is None else path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ValueError(
             f"--from {path} cannot be read ({reason}); give a text file with the key of a sample in each line"
         ) from error

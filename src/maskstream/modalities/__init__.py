@@ -38,7 +38,7 @@ def modality_of(manifest: Manifest, own: str | None = None, *, data: DataConfig[
     if own is not None:
         found = named(own, MODALITIES | WAYS, "modality")
         if not isinstance(found, Modality) or name not in (found.of or (found.name,)):
-            raise ValueError(f"{own} is no Modality of {name}, which {manifest} holds; name one whose name that is")
+            raise ValueError(f"{own} is not a Modality of {name}, which {manifest} holds; name one whose name that is")
         return found
     for way in WAYS.values():
         if data is not None and isinstance(data, type(way.data)):

@@ -58,7 +58,7 @@ def test_mistakes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "no.png").write_bytes(b"nothing")
     with pytest.raises(OSError, match=r"is no \.flo"):
         read_flo(tmp_path / "no.flo")
-    with pytest.raises(OSError, match="is no PNG of KITTI"):
+    with pytest.raises(OSError, match="is not a readable PNG of KITTI"):
         read_kitti(tmp_path / "no.png")
 
 

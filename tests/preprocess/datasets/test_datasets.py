@@ -197,7 +197,7 @@ def test_ssv2_misshapen(tmp_path):
     write(tmp_path / "train.json", '[{"id": "7", "template": "Opening [something]"}]')
     assert "labels.json lacks" in refused("ssv2", tmp_path)
     write(tmp_path / "train.json", "[")
-    assert "is no JSON" in refused("ssv2", tmp_path)
+    assert "is not valid JSON" in refused("ssv2", tmp_path)
     write(tmp_path / "labels.json", '{"Closing something": "4"}')
     assert "not 0 to 0" in refused("ssv2", tmp_path)
 

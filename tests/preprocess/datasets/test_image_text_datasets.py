@@ -121,7 +121,7 @@ def test_pathvqa_of_json_and_its_pickles_refused_with_the_remedy(tmp_path):
             "entry 0 has no answer, image_name",
         ),
         ("vqa-rad", {"trainset.json": ["x"], "testset.json": [rad(1)]}, "'x', no object"),
-        ("vqa-rad", {"trainset.json": "{", "testset.json": [rad(1)]}, "is no JSON"),
+        ("vqa-rad", {"trainset.json": "{", "testset.json": [rad(1)]}, "is not valid JSON"),
         ("slake", {"train.json": [rad(1)], "validate.json": [rad(1)], "test.json": [rad(1)]}, "has no img_name"),
         ("m3ae-style", {"roco/train/radiology/captions.txt": "ROCO_1 a caption without a tab"}, "line 1 has no tab"),
         ("m3ae-style", {"captions.txt": "x"}, "neither ROCO's captions nor MedICaT's list"),
@@ -177,7 +177,7 @@ def test_rationales_as_medthink_has_them(tmp_path):
         ([reasoned(solution=" ")], "solution ' '"),
         ([{"question": "x"}], "KeyError"),
         ([reasoned(image=None)], "img_id"),
-        ("{", "is no JSON"),
+        ("{", "is not valid JSON"),
         ({}, "holds no questions"),
     ],
 )

@@ -185,7 +185,7 @@ def test_a_row_that_cannot_be_used_is_said(tmp_path, text, says):
 
 
 def test_rows_of_other_forms_that_cannot_be_used(tmp_path):
-    assert "line 2 is no JSON" in refused(tmp_path, '{"path": "a.mp4"}\n{\n', name="x.jsonl")
+    assert "line 2 is not valid JSON" in refused(tmp_path, '{"path": "a.mp4"}\n{\n', name="x.jsonl")
     assert "line 2 is a list, not an object" in refused(tmp_path, '{"path": "a.mp4"}\n[1]\n', name="x.jsonl")
     for half in (r"a\ud800.mp4", r"a\u0000.mp4"):
         assert "which no file can have" in refused(tmp_path, f'{{"path": "{half}"}}\n', name="x.jsonl")

@@ -240,7 +240,7 @@ BAD = {
         XYZ_PLY.replace("vertex 3", "vertex 9000000000000000").format("binary_big_endian"),
         "0 of the 9000",
     ),
-    "ply without an end": ("a.ply", XYZ_PLY[:-12], "no PLY file"),
+    "ply without an end": ("a.ply", XYZ_PLY[:-12], "not a PLY file"),
     "ply of lists": ("a.ply", XYZ_PLY.replace("float x", "list uchar int x").format("ascii"), "vertex with lists"),
     "ply of cameras": ("a.ply", XYZ_PLY.replace("vertex", "camera").format("ascii"), "first element is camera"),
     "ply of other colours": (

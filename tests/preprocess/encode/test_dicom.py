@@ -144,7 +144,7 @@ REFUSED = {
     "JPGExtended.dcm": "decode: cannot be decoded: its JPEG Extended (Process 2 and 4) is damaged or none",
     "MR_truncated.dcm": "decode: is a damaged DICOM file: ValueError while it was read",
     "badVR.dcm": "decode: is a damaged DICOM file: ValueError while it was read",
-    "no_meta.dcm": "open: is no JPEG, PNG, WebP, BMP, TIFF, PNM or DICOM file",
+    "no_meta.dcm": "open: is not a JPEG, PNG, WebP, BMP, TIFF, PNM or DICOM file",
     "meta_missing_tsyntax.dcm": "decode: is a damaged DICOM file: AttributeError while it was read",
 }
 

@@ -206,7 +206,7 @@ REJECTED = {
     "a TIFF of a page, its overview and a page": (lambda: tiff(kinds=(0, 1, 0)), "check: has several pages"),
     "a TIFF of LAB colours": (lambda: tiff("LAB"), r"check: has CIE L\*a\*b\* colours"),
     "a TIFF whose next page is beyond its end": (lambda: tiff(kinds=(0, 0))[: len(tiff())], "open: is truncated"),
-    "text": (lambda: b"no picture at all", "open: is no JPEG, PNG, WebP, BMP, TIFF, PNM or DICOM file"),
+    "text": (lambda: b"no picture at all", "open: is not a JPEG, PNG, WebP, BMP, TIFF, PNM or DICOM file"),
     "a BMP without its pixels": (lambda: cut("BMP", 60), "decode: cannot be decoded"),
 }
 

@@ -168,8 +168,8 @@ def test_what_does_not_fit_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("[" * 100_000, r"episodes\.jsonl: line 2 is no JSON \(nested too deeply\)"),
-        ("{", r"episodes\.jsonl: line 2 is no JSON"),
+        ("[" * 100_000, r"episodes\.jsonl: line 2 is not valid JSON \(nested too deeply\)"),
+        ("{", r"episodes\.jsonl: line 2 is not valid JSON"),
         ('{"episode_index": [1]}', r"episodes\.jsonl: line 2 is no episode \(TypeError"),
         ('{"episode_index": 1, "tasks": [{"a": 1}]}', r"line 2 has tasks that are no texts"),
         ('{"episode_index": 1, "tasks": ["\\ud800"]}', r"line 2 has tasks that are no texts"),

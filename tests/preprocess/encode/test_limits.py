@@ -92,7 +92,7 @@ def test_sizes_in_odd_headers():
     big = struct.pack("<HHQQ", 256, 16, 1, 1 << 40) + struct.pack("<HHQQ", 257, 4, 1, 480)
     assert declared_size(b"II+\0" + struct.pack("<HHQQ", 8, 0, 16, 2) + big) == (1 << 40, 480)
     for data in (b"GIF89a", b"II*\0", b"BM", b"MM\0*" + struct.pack(">IH", 8, 0)):
-        with pytest.raises(RejectError, match=r"open: is (truncated|no )"):
+        with pytest.raises(RejectError, match=r"open: is (truncated|not an? )"):
             declared_size(data)
 
 

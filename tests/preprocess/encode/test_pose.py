@@ -77,11 +77,11 @@ def test_a_capture_of_a_person_keeps_its_joints_and_its_way(tmp_path):
     ("text", "words"),
     [
         (ARM[:-20], "27 numbers, got"),
-        (ARM.split("MOTION")[0], "no BVH file"),
-        ("", "no BVH file"),
+        (ARM.split("MOTION")[0], "not a BVH file"),
+        ("", "not a BVH file"),
         (ARM.replace("5 6 7", "5 x 7"), "could not convert"),
         (ARM.replace("Xposition", "Wposition"), "no channel 'Wposition'"),
-        (ARM.replace("ROOT Hip\n{", ""), "no BVH file that can be read"),
+        (ARM.replace("ROOT Hip\n{", ""), "not a readable BVH file"),
     ],
 )
 def test_a_capture_that_is_damaged_is_refused(tmp_path, text, words):
@@ -145,7 +145,7 @@ def test_an_npz_comes_back_as_it_was_written(tmp_path):
         ({"positions": np.zeros((3, 17, 3)), "rate_hz": 0}, "above 0"),
         ({"positions": np.zeros((3, 17, 3)), "rate_hz": np.nan}, "above 0"),
         ({"positions": np.full((3, 17, 3), np.inf), "rate_hz": 50}, "not finite"),
-        ({"positions": np.array({"S1": 1}, dtype=object), "rate_hz": 50}, "no NPZ file of numbers"),
+        ({"positions": np.array({"S1": 1}, dtype=object), "rate_hz": 50}, "not an NPZ file of numbers"),
         ({"positions": 1e6 + random_motion(np.random.default_rng(0), 5), "rate_hz": 50}, "from the origin"),
         ({"positions": random_motion(np.random.default_rng(0), 2), "rate_hz": 500}, "1 pose"),
         ({"positions": 100 * random_motion(np.random.default_rng(0), 5), "rate_hz": 50}, "legs are 9.* m long"),

@@ -152,8 +152,8 @@ def glb(path, **changes):
         ),
         ({"nodes": lambda f: [*({"children": [n + 1] * 2} for n in range(40)), {"mesh": 0}]}, "declares meshes of"),
         ({"nodes": lambda f: [{"children": [1]}, {"children": [0]}]}, "the node 0 is below itself"),
-        ({"accessors": lambda f: 5}, "is no GLB file, or damaged"),
-        ({"nodes": lambda f: [{"children": [n + 1]} for n in range(5000)]}, "is no GLB file, or damaged"),
+        ({"accessors": lambda f: 5}, "is not a GLB file, or damaged"),
+        ({"nodes": lambda f: [{"children": [n + 1]} for n in range(5000)]}, "is not a GLB file, or damaged"),
     ],
 )
 def test_a_glb_that_declares_more_than_it_holds_is_not_read(tmp_path, changes, reason):

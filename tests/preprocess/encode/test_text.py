@@ -138,7 +138,7 @@ def test_a_lexicon_is_the_same_after_packing(wordnet):
     [
         (computed(""), "has no tokens"),
         (computed(3), "its 'text' is int"),
-        (computed("\ud800"), "is no Unicode"),
+        (computed("\ud800"), "is not valid Unicode"),
     ],
 )
 def test_what_cannot_be_a_text_is_a_reject(source, message):
@@ -149,11 +149,11 @@ def test_what_cannot_be_a_text_is_a_reject(source, message):
 def test_files_that_are_no_text_are_rejects(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"caf\xe9")
     (tmp_path / "b.jsonl").write_text("[1]\n{\n")
-    with pytest.raises(RejectError, match="is no UTF-8"):
+    with pytest.raises(RejectError, match="is not valid UTF-8"):
         read_document(Source(id="a", path=tmp_path / "a.txt"))
     with pytest.raises(RejectError, match="is list, no JSON object"):
         read_document(Source(id="b", path=tmp_path / "b.jsonl", window=(0, 3)))
-    with pytest.raises(RejectError, match="is no JSON"):
+    with pytest.raises(RejectError, match="is not valid JSON"):
         read_document(Source(id="b", path=tmp_path / "b.jsonl", window=(4, 5)))
     (tmp_path / "c.txt").write_bytes(b"\xef\xbb\xbfok")
     assert read_document(Source(id="c", path=tmp_path / "c.txt")).text == "ok"
@@ -192,7 +192,7 @@ def test_a_tokenizer_that_is_given_by_path(tmp_path):
 
 
 def test_a_text_at_which_the_tokenizer_panics_is_a_reject(tmp_path):
-    """Its pattern tries too often, and a panic of Rust code is no Exception."""
+    """Its pattern tries too often, and a panic of Rust code is not an Exception."""
     definition = json.loads(Training.parse("train:wordpiece:300").trained(TEXTS))
     pattern = {"type": "Split", "pattern": {"Regex": "(x+x+)+y"}, "behavior": "Isolated", "invert": False}
     (tmp_path / "t.json").write_text(json.dumps({**definition, "pre_tokenizer": pattern}))

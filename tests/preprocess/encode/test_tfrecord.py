@@ -98,7 +98,7 @@ def test_records_and_their_checksums(tmp_path):
 
 @pytest.mark.parametrize(
     ("at", "says"),
-    [(3, "is no TFRecord file, or damaged: at byte 0"), (400, "the record at byte 12 has another checksum")],
+    [(3, "is not a TFRecord file, or damaged: at byte 0"), (400, "the record at byte 12 has another checksum")],
 )
 def test_a_flipped_bit_is_found(tmp_path, at, says):
     root = written(tmp_path / "raw", "airfoil", train=2)

@@ -162,7 +162,7 @@ def test_a_change_within_the_tick_of_a_clock_shows(source):
 
 
 class PanicException(BaseException):
-    """As that of Rust libraries, which is no Exception."""
+    """As that of Rust libraries, which is not an Exception."""
 
 
 def test_one_file_ends_no_job(source, monkeypatch):

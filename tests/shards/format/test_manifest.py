@@ -231,7 +231,7 @@ def test_unfinished_and_damaged_splits_say_what_to_do(split: Path) -> None:
         split, "dataset.json is damaged: its contents do not match its checksum; run the same `maskstream shards` again"
     )
     description.write_text("[" * 100_000)
-    refused(split, "dataset.json is damaged: it is no JSON")
+    refused(split, "dataset.json is damaged: it is not valid JSON")
     for depth in range(900, 1000, 3):
         description.write_text('{"xxh3_128": "0", "settings": ' + "[" * depth + "]" * depth + "}")
         refused(split, "dataset.json is damaged: it")

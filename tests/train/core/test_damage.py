@@ -105,7 +105,7 @@ DAMAGES |= {
     "forged position": ({f"{NEW}/{STATE}": edited(loader={"seed": 0, "epoch": 0, "batch": 3})}, 4, "batch 3 of 5"),
     "old state": ({f"{NEW}/{STATE}": lambda data: json.dumps(read_checksummed(data)).encode()}, 4, "earlier release"),
     "list for state": ({f"{NEW}/{STATE}": lambda data: b"[]"}, 4, "holds a list"),
-    "nested state": ({f"{NEW}/{STATE}": lambda data: b"[" * 200_000}, 4, "no JSON"),
+    "nested state": ({f"{NEW}/{STATE}": lambda data: b"[" * 200_000}, 4, "not valid JSON"),
     "no fields": ({f"{NEW}/{STATE}": lambda _: add_checksum({"step": 8})}, 4, "state.json is damaged: 'steps'"),
     "lying of files": ({f"{NEW}/{STATE}": edited(files=[])}, 4, "state.json is damaged"),
     "nuls behind the metrics": ({"metrics.jsonl": WAYS["nuls at the end"]}, 8, None),

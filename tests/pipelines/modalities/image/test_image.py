@@ -171,7 +171,7 @@ def test_an_image_of_another_size_is_found_by_verify_and_replaced_by_the_loader(
 
 def test_a_member_that_is_no_image_is_found_by_verify(tmp_path):
     split = write(tmp_path / "split", [{"jpg": image_member(b"no image", 4, 4)}] * 2)
-    assert "is no JPEG, PNG, WebP, PPM or PGM file: it begins with" in "; ".join(verify(split).problems)
+    assert "is not a JPEG, PNG, WebP, PPM or PGM file: it begins with" in "; ".join(verify(split).problems)
 
 
 def test_a_position_of_the_resize_before_is_refused(split):

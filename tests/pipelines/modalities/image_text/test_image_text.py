@@ -329,7 +329,7 @@ def test_boxes_are_shares_of_the_picture_also_if_it_is_shrunk(tmp_path):
         ({}, "has no text"),
         ({"caption": 7}, "its caption is int, no text"),
         ({"caption": "  "}, "its caption has no tokens"),
-        ({"caption": "\ud800"}, "its caption is no Unicode"),
+        ({"caption": "\ud800"}, "its caption is not valid Unicode"),
         ({"phrase": "x", "box": []}, "0 boxes for 1 phrases"),
         ({"phrase": "x", "box": [[50, 0, 5, 5]]}, "outside the picture of 40x30"),
         ({"phrase": "x", "box": [["a", 0, 5, 5]]}, "not x, y, width, height"),

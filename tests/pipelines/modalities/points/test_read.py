@@ -82,16 +82,16 @@ def array(value, version=(1, 0), allow_pickle=False):
 
 
 BROKEN = {
-    "noise": (np.random.default_rng(0).bytes(1728), "no NPY"),
-    "nothing": (b"", "no NPY"),
-    "a header only": (points_member(rows()).data[:20], "no NPY"),
-    "cut short": (points_member(rows()).data[:-4], "no NPY"),
-    "objects": (array(np.array([{}] * 4, dtype=object), allow_pickle=True), "no NPY"),
+    "noise": (np.random.default_rng(0).bytes(1728), "not an NPY"),
+    "nothing": (b"", "not an NPY"),
+    "a header only": (points_member(rows()).data[:20], "no NPY header"),
+    "cut short": (points_member(rows()).data[:-4], "not an NPY"),
+    "objects": (array(np.array([{}] * 4, dtype=object), allow_pickle=True), "no NPY header"),
     "doubles": (array(rows()), "holds float64"),
     "three dimensions": (array(np.zeros((2, 3, 4), dtype="<f4")), "not float32"),
     "two columns": (array(np.zeros((5, 2), dtype="<f4")), "3 or more"),
     "other rows": (points_member(rows(N - 1)).data, "has 99 points, not 100"),
-    "version 2": (array(rows().astype("<f4"), version=(2, 0)), "no NPY 1.0"),
+    "version 2": (array(rows().astype("<f4"), version=(2, 0)), "not NPY 1.0"),
 }
 
 
