@@ -127,8 +127,8 @@ def missing_keys(manifest: Manifest, missing: Iterable[str], of: int) -> str:
 Json = dict[str, Any]
 _MERGE = ", and then `maskstream merge` as before"
 _RUNS = (
-    "run.json, the pages and the exports of runs that were trained on these labels have their names; which ones is "
-    "not known here: search the folders of your runs, and delete or repeat those that have the names"
+    "run.json, pages and exports of runs trained with these labels contain the names, and `erase` cannot find them: "
+    "search the folders of your runs, and delete or repeat those runs"
 )
 
 

@@ -321,10 +321,10 @@ def test_commands_read_a_split_at_a_url(shards, monkeypatch, tmp_path, capsys):
     assert one == other
 
 
-def test_texts_that_are_alike_are_printed_once(monkeypatch):
+def test_texts_that_are_alike_are_printed_once(monkeypatch, tmp_path):
     """At temperature 0 all are."""
     monkeypatch.setattr("maskstream.pages.generated.generated_texts", lambda *_, **__: ["one", "one", "two"])
-    words = ["paper", "bert", "run", "--data", "split", "--temperature", "0"]
+    words = ["paper", "bert", "run", "--data", str(write_split("image", tmp_path)), "--temperature", "0"]
     assert CliRunner().invoke(app, words).stdout == "one\ntwo\n"
     assert json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout) == {"texts": ["one", "one", "two"]}
 

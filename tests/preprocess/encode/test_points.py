@@ -149,7 +149,10 @@ BAD = {
     "text": (lambda f: npy(f, np.array([["a", "b", "c"]])), "real numbers"),
     "flat": (lambda f: npy(f, np.arange(9.0)), r"\(9,\)"),
     "two columns": (lambda f: npy(f, np.zeros((100, 2))), r"\(100, 2\)"),
-    "no header": (lambda f: text(f, "a.npy", "\x93NUMPY\x01\x00v\x00{'descr': '<f8', m (" + " " * 98), "not an NPY file"),
+    "no header": (
+        lambda f: text(f, "a.npy", "\x93NUMPY\x01\x00v\x00{'descr': '<f8', m (" + " " * 98),
+        "not an NPY file",
+    ),
     "no array": (lambda f: text(f, "a.npy", "hello"), "not an NPY file"),
     "false shape": (
         lambda f: text(f, "a.npy", "\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (9, 3)}"),

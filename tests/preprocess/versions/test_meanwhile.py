@@ -70,7 +70,7 @@ def rows(modality: str, batches: Iterator[Any]) -> list[list[str]]:
     return [[str(row) for row in LOADERS[modality].rows(batch)] for batch in islice(batches, BATCHES)]
 
 
-@pytest.mark.parametrize("mixed", [False, True], ids=["alone", "mixed"])
+@pytest.mark.parametrize("mixed", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["alone", "mixed"])
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("change", ["append", "remove", "erase"])
 def test_a_running_loader_goes_on(
