@@ -17,6 +17,8 @@ MaskstreamError
 └── DatasetError    raw data do not have the published layout (says what is missing, where, and how to get it)
 """
 
+from functools import partial
+
 
 class DataError(ValueError):
     """Bytes or numbers of a sample are not as their format says; the message says how.
@@ -45,33 +47,16 @@ class SampleError(MaskstreamError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_sample_error, (self.shard, self.key, self.component, self.reason))
-
-
-def _sample_error(shard: str, key: str, component: str, reason: str) -> SampleError:
-    return SampleError(shard=shard, key=key, component=component, reason=reason)
+        given = {"shard": self.shard, "key": self.key, "component": self.component, "reason": self.reason}
+        return partial(type(self), **given), ()
 
 
 class RemovedError(SampleError):
     """A sample was removed from its split. It is replaced as one that cannot be used, and is no sign of damage."""
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return (_removed_error, (self.shard, self.key, self.component, self.reason))
-
-
-def _removed_error(shard: str, key: str, component: str, reason: str) -> RemovedError:
-    return RemovedError(shard=shard, key=key, component=component, reason=reason)
-
 
 class MovedError(SampleError):
     """The tar of a sample was replaced after the request was made; the same request, made again, reads the new tar."""
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (_moved_error, (self.shard, self.key, self.component, self.reason))
-
-
-def _moved_error(shard: str, key: str, component: str, reason: str) -> MovedError:
-    return MovedError(shard=shard, key=key, component=component, reason=reason)
 
 
 class StoreError(MaskstreamError):
