@@ -142,6 +142,7 @@ def test_a_card_is_current_and_its_generator_is_seeded(monkeypatch):
         entered.append("left")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "device", current)
     monkeypatch.delenv("RANK", raising=False)
     with process_group("cuda:1") as device:
