@@ -30,7 +30,7 @@ SAMPLE_SETS: Mapping[str, Mapping[str, str]] = {
     },
     "mesh": {
         "cylinder-flow": "maskstream.samples.mesh.cylinder_flow:cylinder_flow",
-        "sample-mesh": "maskstream.samples.mesh.sample_mesh:sample_mesh",
+        "sample-mesh": "maskstream.samples.mesh.cylinder_flow:sample_mesh",
     },
     "points": {
         "sample-parts": "maskstream.samples.points.sample_points:sample_parts",

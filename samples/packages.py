@@ -1,4 +1,6 @@
-"""Downloads files of published Python packages and checks the packages against a known sha256."""
+"""Downloads files of published Python packages and checks the packages against a known sha256; and requires packages in
+one version, which decides the bytes of what they draw, record or render.
+"""
 
 import hashlib
 import os
@@ -9,6 +11,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from maskstream.shards.errors import DatasetError
@@ -128,3 +131,18 @@ def _unpack(file: Path, targets: dict[str, Path]) -> None:
         if not left:
             return
     raise DatasetError(f"{file.name} holds no {', '.join(left)}")
+
+
+def require_version(package: str, needed: str, *, work: str, extra: str) -> None:
+    """Raises DatasetError unless `package` is installed in the version `needed`.
+
+    work: what the package does, which begins the message. extra: the extra of maskstream that installs it.
+    """
+    try:
+        found = version(package)
+    except PackageNotFoundError:
+        found = "none"
+    if found != needed:
+        raise DatasetError(
+            f"{work} with the package {package} {needed}, {found} is installed: pip install 'maskstream[{extra}]'"
+        )

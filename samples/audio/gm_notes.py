@@ -5,24 +5,34 @@ that two instruments share, so a model meets the validation instruments for the 
 1.5 s, at 16 kHz, at one of NSynth's five velocities.
 
 The SoundFont is downloaded as Debian's timgm6mb-soundfont (5.4 MB, GPL-2). A copy of the file may be put at
-ROOT/timgm6mb-soundfont/TimGM6mb.sf2. Rendering needs `pip install 'maskstream[notes]'`.
+ROOT/timgm6mb-soundfont/TimGM6mb.sf2. Rendering needs `pip install 'maskstream[notes]'`: the
+packages midirenderer and mido (MIT). The synthesiser is RustySynth: it plays the recordings of a SoundFont 2 file, and
+nothing in it is random.
 
 The manner is that of NSynth (Engel et al., Neural Audio Synthesis of Musical Notes with WaveNet Autoencoders, ICML
 2017, section 3), whose pitches HEAR asks for (Turian et al., HEAR: Holistic Evaluation of Audio Representations, 2022).
+
+Source: MIDI Manufacturers Association, General MIDI System Level 1, 1991: the programs; Standard MIDI Files 1.0, 1996:
+the file.
 """
 
+import io
+import wave
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from maskstream.preprocess.datasets.dataset import Dataset, held_out_groups
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.encode.audio.encoder import AudioEncoder
+from maskstream.preprocess.encode.audio.sound import Sound
+from maskstream.preprocess.source import RejectError, Source
 from maskstream.samples.debian import debian_folder
+from maskstream.samples.packages import require_version
 from maskstream.shards.errors import DatasetError
-
-from .notes import Note, NoteEncoder, require_renderer
 
 NAME = "gm-notes"
 PACKAGE, INSIDE, FILE = "timgm6mb-soundfont", "usr/share/sounds/sf2", "TimGM6mb.sf2"
@@ -56,6 +66,81 @@ VELOCITIES = (25, 50, 75, 100, 127)
 NOTES = 50
 """The notes of each program, no two of the same pitch and velocity."""
 HELD_OUT = 0.25
+VERSION = "0.1.3"
+"""The version of the package, which decides what is rendered."""
+RATE = 48_000
+"""The rate of the synthesiser in Hz."""
+SAMPLE_RATE = 16_000
+"""The rate of the samples in Hz."""
+_TICKS_PER_QUARTER, _QUARTER_US = 500, 500_000
+"""So that a tick is a millisecond."""
+_VOLUME, _REVERB, _CHORUS = 7, 91, 93
+"""The numbers of controllers."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Note:
+    """A note of a program (0 to 127), at a pitch (0 to 127; 60 is the middle C) and a velocity (1 to 127).
+
+    It is held for `held_ms`, and sounds on for `release_ms`.
+    """
+
+    program: int
+    pitch: int
+    velocity: int
+    held_ms: int = 1000
+    release_ms: int = 500
+
+
+def rendered(note: Note, soundfont: Path, sample_rate: int = RATE) -> Sound:
+    """The note without reverberation and chorus: float32 (n, 1), the mean of both channels.
+
+    Raises DatasetError if midirenderer is not installed in its `VERSION`, RejectError for a file that
+    is not a SoundFont 2 file.
+    """
+    require_renderer()
+    import midirenderer
+
+    try:
+        data = midirenderer.render_wave_from(soundfont.read_bytes(), midi_file(note))
+    except RuntimeError as error:
+        raise RejectError("decode", f"{soundfont.name} cannot be played ({error})") from error
+    with wave.open(io.BytesIO(data)) as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16).reshape(-1, file.getnchannels())
+        rate = file.getframerate()
+    mono: npt.NDArray[np.float32] = samples.mean(axis=1, dtype=np.float32) / 32768
+    if rate != sample_rate:
+        import soxr
+
+        mono = soxr.resample(mono, rate, sample_rate)
+    return Sound(samples=mono[:, None], bits=0, sample_rate=sample_rate, codec="midi", container="sf2")
+
+
+def require_renderer() -> None:
+    """Raise DatasetError if midirenderer is not installed in its `VERSION`."""
+    require_version("midirenderer", VERSION, work="notes are rendered", extra="notes")
+
+
+def midi_file(note: Note) -> bytes:
+    """A Standard MIDI File of format 0 that plays the note, at full volume, and ends after its release."""
+    from mido import Message, MetaMessage, MidiFile, MidiTrack
+
+    track = MidiTrack(
+        (
+            MetaMessage("set_tempo", tempo=_QUARTER_US),
+            *(
+                Message("control_change", control=controller, value=value)
+                for controller, value in ((_VOLUME, 127), (_REVERB, 0), (_CHORUS, 0))
+            ),
+            Message("program_change", program=note.program),
+            Message("note_on", note=note.pitch, velocity=note.velocity),
+            Message("note_off", note=note.pitch, velocity=0, time=note.held_ms),
+            MetaMessage("end_of_track", time=note.release_ms),
+        )
+    )
+    found = io.BytesIO()
+    MidiFile(type=0, ticks_per_beat=_TICKS_PER_QUARTER, tracks=[track]).save(file=found)
+    return found.getvalue()
 
 
 def gm_notes(root: Path, *, pitch: bool = False) -> Dataset:
@@ -73,13 +158,13 @@ def gm_notes(root: Path, *, pitch: bool = False) -> Dataset:
     for label, program in programs:
         splits["val" if shared_program(program) in val else "train"] += _sources(label, program, path)
     if not pitch:
-        return Dataset(name=NAME, label_names=tuple(FAMILIES), splits=splits, encoder=NoteEncoder())
+        return Dataset(name=NAME, label_names=tuple(FAMILIES), splits=splits, encoder=AudioEncoder())
     pitches = range(min(low for low, _ in FAMILIES.values()), max(high for _, high in FAMILIES.values()) + 1)
     splits = {
         split: [replace(source, label=pitches.index(source.meta["note"]["pitch"])) for source in sources]
         for split, sources in splits.items()
     }
-    return Dataset(name=f"{NAME}-pitch", label_names=tuple(map(str, pitches)), splits=splits, encoder=NoteEncoder())
+    return Dataset(name=f"{NAME}-pitch", label_names=tuple(map(str, pitches)), splits=splits, encoder=AudioEncoder())
 
 
 def family_programs(label: int) -> range:
@@ -102,7 +187,13 @@ def _sources(label: int, program: int, path: Path) -> Iterator[Source]:
         for velocity in VELOCITIES
     }
     for name in sorted(sorted(notes, key=_hash)[:NOTES]):
-        yield Source(id=name, path=path, label=label, meta={"note": asdict(notes[name])})
+        meta = {"note": asdict(notes[name])}
+        yield Source(id=name, path=path, label=label, meta=meta, made_by=rendered_note)
+
+
+def rendered_note(source: Source) -> Sound:
+    """The note of a source, whose file is a SoundFont 2, at 16 kHz."""
+    return rendered(Note(**source.meta["note"]), source.path, SAMPLE_RATE)
 
 
 def _hash(name: str) -> int:

@@ -24,7 +24,7 @@ import xxhash
 from maskstream.preprocess.datasets.dataset import Dataset, held_out_groups
 from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder, UInt16s, Walk, millimetres
 from maskstream.preprocess.source import RejectError, Source
-from maskstream.samples.package_version import require_version
+from maskstream.samples.packages import require_version
 from maskstream.shards.media.camera_pose import Floats, level_pose
 
 VERSION = "1.3.2"

@@ -24,7 +24,7 @@ import xxhash
 from maskstream.preprocess.datasets.dataset import Dataset
 from maskstream.preprocess.encode.video.encoder import DrawnClip, UInt8s
 from maskstream.preprocess.source import RejectError, Source
-from maskstream.samples.package_version import require_version
+from maskstream.samples.packages import require_version
 from maskstream.shards.errors import DatasetError
 
 NAME = "metaworld"

@@ -1,29 +1,111 @@
 """Moving Fashion-MNIST: clips of a garment that moves and bounces, drawn while the shards are written.
 
 They are made as Moving MNIST is, of the images that the dataset `fashion-mnist` downloads (31 MB, MIT): 20 frames of
-64 x 64 pixels, ten a second, with one garment of 28 x 28 on a ground of smooth colours (`MovingPictureEncoder`). The
-label is the garment. `train` has images of the publisher's training set only, `val` of the test set only.
+64 x 64 pixels, ten a second, with one garment of 28 x 28 on a ground of smooth colours. The label is the garment.
+`train` has images of the publisher's training set only, `val` of the test set only.
+
+A picture keeps its velocity and bounces at the edges. Start, direction and speed are drawn uniformly, as for the digits
+of N. Srivastava et al., Unsupervised Learning of Video Representations using LSTMs, ICML 2015. Unlike there, a clip has
+one picture, and a ground whose colours differ from corner to corner, so that the mean colour of a clip says little of
+its picture.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import cv2
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
 from maskstream.preprocess.datasets.dataset import Dataset
+from maskstream.preprocess.encode.image.encoder import read_idx_image
+from maskstream.preprocess.encode.video.encoder import DrawnClip, UInt8s, VideoEncoder
+from maskstream.preprocess.encode.video.profile import BLOCK
+from maskstream.preprocess.source import RejectError, Source
 from maskstream.samples.image.fashion_mnist import fashion_mnist
 from maskstream.shards.errors import DatasetError
 
-from .moving_picture import MovingPictureEncoder
-
 NAME = "moving-fashion-mnist"
+SPEEDS = (1.0, 4.0)
+"""The lowest and the highest speed, in pixels per frame."""
+BRIGHTEST = 128
+"""Levels of the ground are below it. Pictures are white where they are not transparent."""
 
 
-def moving_fashion_mnist(root: Path, *, clips: int = 2000) -> Dataset:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MovingPicture:
+    """How a picture moves: `frames` frames of `side` pixels square, a multiple of 16, `fps` a second. seed: with a
+    source's id it decides motion and ground. Raises ValueError for other numbers.
+    """
+
+    frames: int
+    side: int
+    fps: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if min(self.frames, self.fps, self.side) < 1 or self.side % BLOCK:
+            raise ValueError(
+                f"frames and fps must be at least 1 and side a multiple of {BLOCK}, got frames={self.frames}, "
+                f"fps={self.fps}, side={self.side}"
+            )
+
+    def draw(self, picture: UInt8s, id: str) -> list[UInt8s]:
+        """The frames uint8 (side, side, 3), RGB, of a grey picture uint8 (H, W), whose levels are its opacity."""
+        height, width = picture.shape
+        if max(height, width) >= self.side:
+            raise RejectError("check", f"has {width}x{height} pixels and cannot move in {self.side}x{self.side}")
+        rng = np.random.Generator(np.random.Philox(key=xxhash.xxh3_128_intdigest(f"{self.seed}/{id}".encode())))
+        ground = smooth_ground(rng.uniform(0, BRIGHTEST, (2, 2, 3)), self.side)
+        room = np.array((self.side - width, self.side - height))
+        angle, speed = rng.uniform(0, 2 * np.pi), rng.uniform(*SPEEDS)
+        velocity = speed * np.array((np.cos(angle), np.sin(angle)))
+        places = bounced(rng.uniform(0, room) + velocity * np.arange(self.frames)[:, None], room)
+        return [self._frame(picture, ground, place) for place in places]
+
+    def _frame(self, picture: UInt8s, ground: npt.NDArray[np.float64], place: npt.NDArray[np.float64]) -> UInt8s:
+        """The picture over the ground, its upper left corner at `place` (x, y), interpolated between pixels."""
+        moved = cv2.warpAffine(picture, np.array(((1, 0, place[0]), (0, 1, place[1]))), (self.side, self.side))
+        opacity = moved[:, :, None] / 255
+        return np.asarray(np.rint(ground + opacity * (255 - ground)), np.uint8)
+
+
+def moving_fashion_mnist(
+    root: Path, *, clips: int = 2000, frames: int = 20, side: int = 64, fps: int = 10, seed: int = 0
+) -> Dataset:
     """The splits, of images downloaded into `root`: `clips` for training and half as many for validation, one of each
-    of the first images. Raises DatasetError if the download fails.
+    of the first images. The other settings are those of `MovingPicture`. Raises DatasetError if the download fails.
     """
     if clips < 2:
         raise DatasetError(f"{NAME}: clips={clips} must be at least 2")
+    moving = {"moving": asdict(MovingPicture(frames=frames, side=side, fps=fps, seed=seed))}
     still = fashion_mnist(root)
     counts = {"train": clips, "val": clips // 2}
-    splits = {split: sources[: counts[split]] for split, sources in still.splits.items()}
-    return replace(still, name=NAME, splits=splits, encoder=MovingPictureEncoder())
+    splits = {
+        split: [replace(source, meta=moving, made_by=drawn_clip) for source in sources[: counts[split]]]
+        for split, sources in still.splits.items()
+    }
+    return replace(still, name=NAME, splits=splits, encoder=VideoEncoder())
+
+
+def drawn_clip(source: Source) -> DrawnClip:
+    """The clip of image n of the IDX file of a source with the window (n, n + 1)."""
+    if source.window is None:
+        raise RejectError("check", "has no window (n, n + 1), which says which image of the file moves")
+    moving = MovingPicture(**source.meta["moving"])
+    picture = read_idx_image(source.path, source.window[0]).pixels
+    return DrawnClip(frames=moving.draw(picture, source.id), fps=moving.fps)
+
+
+def bounced(free: npt.NDArray[np.float64], room: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Places (..., 2) of a motion without edges, as mirrored at the edges of 0 to `room` (2,)."""
+    far = room.astype(np.float64)
+    return far - np.abs(far - free % (2 * far))
+
+
+def smooth_ground(corners: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.float64]:
+    """Colours (side, side, 3) between those of the corners (2, 2, 3), by linear interpolation."""
+    far = np.linspace(0, 1, side)
+    share = np.stack((1 - far, far), axis=1)
+    return np.asarray(np.einsum("yi,xj,ijc->yxc", share, share, corners))

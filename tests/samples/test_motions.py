@@ -4,20 +4,10 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess.datasets import named_dataset
-from maskstream.preprocess.encode.pose.encoder import PoseEncoder
 from maskstream.samples.pose.actions import LABELS, action_label
-from maskstream.samples.pose.held_out_motions import alike, faced, held_out_motions, shared
-from maskstream.samples.pose.lugaru import lugaru_sources
+from maskstream.samples.pose.sample_pose import HELD_OUT
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.h36m import MIRRORED
-
-from ..pipelines.small_media import random_motion
-from ..preprocess.encode.motion_files import lugaru_bytes
-
-
-def turned(poses, degrees):
-    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return poses @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]) + (3, -2, 0)
 
 
 @pytest.mark.parametrize(
@@ -37,42 +27,38 @@ def test_labels_of_names(name, label):
     assert action_label(name) == (-1 if label is None else LABELS.index(label))
 
 
-def test_motions_that_share_poses_are_alike_also_turned_and_mirrored():
-    first, second, third = (random_motion(np.random.default_rng(i), 60) * (1, 1, 1 + 0.2 * i) for i in range(3))
-    mirrored = first[:, MIRRORED] * (-1, 1, 1)
-    parts = {
-        "a": first,
-        "b": turned(np.concatenate([second, first[:20]]), 130),
-        "c": turned(mirrored[40:], -70),
-        "d": third,
+def faced(poses):
+    """Poses (T, 17, 3) with the pelvis at 0, turned so that the left hip lies in the direction of x: (T, 51)."""
+    at = poses - poses[:, :1]
+    across = at[:, 4] - at[:, 1]
+    cos, sin = (across[:, :2] / np.maximum(np.linalg.norm(across[:, :2], axis=1, keepdims=True), 1e-9)).T[..., None]
+    turned = cos * at[..., 0] + sin * at[..., 1], cos * at[..., 1] - sin * at[..., 0], at[..., 2]
+    return np.stack(turned, axis=-1).reshape(len(poses), -1)
+
+
+def shared(poses, others):
+    """The share of poses (T, 51) with another one whose joints are less than 3 cm off, as a root mean square."""
+    squares = np.square(poses).sum(axis=1)[:, None] + np.square(others).sum(axis=1) - 2 * poses @ others.T
+    return (squares.min(axis=1) < 17 * 0.03**2).mean()
+
+
+@pytest.mark.slow
+def test_no_held_out_motion_shares_poses_with_one_for_training(tmp_path):
+    """Neither turned nor mirrored ones; of the real packages."""
+    dataset = named_dataset("sample-pose")(tmp_path)
+    assert {source.id.partition("/")[2] for source in dataset.splits["val"]} == HELD_OUT
+    labels = {split: {source.label for source in sources} for split, sources in dataset.splits.items()}
+    assert labels["train"] == labels["val"]
+    places = {
+        split: [dataset.encoder.motion(source).places[::2] for source in sources]
+        for split, sources in dataset.splits.items()
     }
-    assert alike(parts) == {"a": "a", "b": "a", "c": "a", "d": "d"}
-    assert shared(faced(turned(first, 33)), faced(first)) == 1
-    assert shared(faced(third), faced(first)) == 0
-
-
-def write_lugaru(folder, name, seed, keys=6):
-    rng = np.random.default_rng(seed)
-    poses = rng.normal(size=(keys, 20, 3))
-    poses[:, :, 1] += np.linspace(2, 9, 20)
-    (folder / name).write_bytes(lugaru_bytes(poses, rng.uniform(2, 5, keys)))
-
-
-def test_lugaru_is_split_by_what_is_alike_and_damaged_files_are_for_training(tmp_path):
-    folder = tmp_path / "lugaru-data"
-    folder.mkdir()
-    for i in range(10):
-        write_lugaru(folder, f"Kick{'ABCDEFGHIJ'[i]}", seed=i // 2)
-    (folder / "Broken").write_bytes(b"x")
-    write_lugaru(folder, "Tempanim", seed=99)
-    splits = held_out_motions(lugaru_sources(tmp_path), PoseEncoder())
-    where = {source.id: split for split, sources in splits.items() for source in sources}
-    assert len(where) == 11
-    assert where["lugaru/Broken"] == "train"
-    for first, second in ("AB", "CD", "EF", "GH", "IJ"):
-        assert where[f"lugaru/Kick{first}"] == where[f"lugaru/Kick{second}"]
-    assert {"train", "val"} == set(where.values())
-    assert held_out_motions(lugaru_sources(tmp_path), PoseEncoder()) == splits
+    for poses in places["val"]:
+        for other in places["train"]:
+            both = np.concatenate([faced(other), faced(other[:, MIRRORED] * (-1, 1, 1))])
+            own = np.concatenate([faced(poses), faced(poses[:, MIRRORED] * (-1, 1, 1))])
+            assert shared(faced(poses), both) < 0.2
+            assert shared(faced(other), own) < 0.2
 
 
 def test_a_folder_without_motions_is_refused(tmp_path):

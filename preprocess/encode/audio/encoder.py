@@ -7,7 +7,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.preprocess.encode.encoder import Encoded
+from maskstream.preprocess.encode.encoder import Encoded, made_of
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import Config
 from maskstream.shards.media.flac import flac_stream
@@ -51,9 +51,11 @@ class AudioEncoder(Config):
         return "flac"
 
     def encode(self, source: Source) -> Encoded:
-        """Encode the sound, or its window in milliseconds or span."""
-        part = source.span or source.window
-        sound = stacked_channels([read_sound(path, part) for path in (source.path, *source.parts)])
+        """Encode the sound, or its window in milliseconds or span. `made_by` of a source makes a `Sound`."""
+        sound = made_of(source, Sound)
+        if sound is None:
+            part = source.span or source.window
+            sound = stacked_channels([read_sound(path, part) for path in (source.path, *source.parts)])
         check_sound(sound)
         return encoded_sound(sound, self.level)
 
