@@ -3,15 +3,13 @@
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.shards.jit import LANES, kernel, mix_neighbours
+from maskstream.shards.jit import kernel
 
 from .base import UNIT
 
 Floats = npt.NDArray[np.float32]
 Sides = tuple[npt.NDArray[np.int32], Floats]
-"""Along one axis: the unit before each cell's centre, and the interpolation weight of the next. The sizes are multiples
-of LANES.
-"""
+"""Along one axis: the unit before each cell's centre, and the interpolation weight of the next."""
 Fields = tuple[npt.NDArray[np.int32], npt.NDArray[np.int16], npt.NDArray[np.uint8]]
 """AVMotionVector structs of 40 bytes, as three views of one memory: int32 (N, 10), int16 (N, 20), uint8 (N, 40)."""
 
@@ -172,7 +170,7 @@ def resample(
     (left, along), (above, share), (line, means) = across, down, mixed
     scale_x, scale_y = np.float32(scale[0]), np.float32(scale[1])
     first, last = min(left[0], left[width - 1]), max(left[0], left[width - 1]) + 1
-    stop = min(first + -(-(last + 1 - first) // LANES) * LANES, columns)  # no single units after those of vectors
+    stop = min(last + 1, columns)
     for r in range(height):
         top, bottom, part = above[r], min(above[r] + 1, rows - 1), share[r]
         for plane in range(3):
@@ -182,10 +180,10 @@ def resample(
                 line[plane, at] = high + (units[plane, bottom, at] - high) * part
             if last == columns:
                 line[plane, columns] = line[plane, columns - 1]
-            source, target = line[plane].ctypes.data, means[plane].ctypes.data
-            for n in range(0, 4 * left.size, 4 * LANES):
-                mix_neighbours(source, left.ctypes.data + n, along.ctypes.data + n, target + n)
-        for c in range(left.size):
+            for c in range(width):
+                at, unit = _U(c), _U(left[c])
+                means[plane, at] = line[plane, unit] + (line[plane, unit + _U(1)] - line[plane, unit]) * along[at]
+        for c in range(width):
             at = _U(c)
             each = np.float32(1.0) / max(means[2, at], np.float32(1e-6))
             means[0, at] *= each * scale_x
@@ -248,8 +246,7 @@ def fill(flow: Floats, valid: npt.NDArray[np.bool_], sums: npt.NDArray[np.float6
 @kernel
 def sides(first: float, step: float, cells: int, units: int, mirrored: bool) -> Sides:
     """The units around the `cells` positions first, first + step, ..., clamped to an axis of `units` units."""
-    size = -(-cells // LANES) * LANES
-    before, share = np.zeros(size, dtype=np.int32), np.zeros(size, dtype=np.float32)
+    before, share = np.empty(cells, dtype=np.int32), np.empty(cells, dtype=np.float32)
     for n in range(cells):
         place = min(max(first + step * n, 0.0), units - 1.0)
         unit, at = int(place), cells - 1 - n if mirrored else n

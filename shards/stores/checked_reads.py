@@ -1,24 +1,27 @@
 """Reads ranges of local files and checks their blocks in compiled code, without a call of Python for each.
 
-`pread` is the C library's. The sums are xxh3_64, as its specification defines it for more than 240 bytes
-(https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md); vectors are LLVM's of no machine in particular.
+`pread` and `memcpy` are the C library's. The sums are xxh3_64, as its specification defines it for more than 240 bytes
+(https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md).
 """
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
 from numba import types
 
-from maskstream.shards.jit import filled, instructions, kernel, load, picked, store, vector
+from maskstream.shards.jit import kernel
 
 Int64s = npt.NDArray[np.int64]
 UInt8s = npt.NDArray[np.uint8]
+UInt64s = npt.NDArray[np.uint64]
 
 BLOCK, SUM = 4096, 8
 """As block_sums.py has them; a kernel knows only numbers of its own file."""
 _AT_ONCE = 1 << 15
 """So many bytes may be read by one call for several ranges that lie one behind the other."""
 _SHORT = 240
+_LOW, _HALF = np.uint64(0xFFFF_FFFF), np.uint64(32)
 _SECRET = bytes.fromhex(
     "b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671fcb79e64eccc0e578825ad07dccff7221"
     "b8084674f743248ee03590e6813a264c3c2852bb91c300cb88d0658b1b532ea371644897a20df94e3819ef46a9deacd8"
@@ -27,85 +30,87 @@ _SECRET = bytes.fromhex(
 )
 
 
-def _words(first: int, count: int) -> npt.NDArray[np.uint64]:
+def _words(first: int, count: int) -> UInt64s:
     return np.frombuffer(_SECRET, "<u8", count, first).astype(np.uint64)
 
 
 _KEYS, _LAST, _MERGE = _words(0, 24), _words(121, 8), _words(11, 8)
 _P32, _P64, _Q64, _R64 = 0x9E3779B1, 0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9
 _BEGIN = np.array([0xC2B2AE3D, _P64, _Q64, _R64, 0x85EBCA77C2B2AE63, 0x85EBCA77, 0x27D4EB2F165667C5, _P32], np.uint64)
-_EIGHT = vector(64, 8)
+_pread = types.ExternalFunction("pread", types.intp(types.int32, types.intp, types.intp, types.intp))
+_memcpy = types.ExternalFunction("memcpy", types.intp(types.intp, types.intp, types.intp))
 
 
-@instructions(types.intp)
-def _pread(b: ir.IRBuilder, descriptor: ir.Value, to: ir.Value, n: ir.Value, offset: ir.Value) -> ir.Value:
-    """The C library's `pread` to an address: the bytes read, or -1."""
-    word, byte = ir.IntType(64), ir.IntType(8).as_pointer()
-    name = "pread"
-    known = b.module.globals.get(name)
-    call = known or ir.Function(b.module, ir.FunctionType(word, [ir.IntType(32), byte, word, word]), name)
-    return b.call(call, [b.trunc(descriptor, ir.IntType(32)), b.inttoptr(to, byte), n, offset])
+@kernel
+def _mix(one: np.uint64, other: np.uint64, words: UInt64s, at: int, keys: UInt64s, key: int) -> tuple[Any, Any]:
+    """Two neighbours of the state with two words added: to each the other's word, and the product of the halves of its
+    own word, XORed with its key.
+    """
+    first, second = words[at] ^ keys[key], words[at + 1] ^ keys[key + 1]
+    one += words[at + 1] + (first & _LOW) * (first >> _HALF)
+    return one, other + words[at] + (second & _LOW) * (second >> _HALF)
 
 
-@instructions(types.uint64)
-def _sum_at(b: ir.IRBuilder, address: ir.Value) -> ir.Value:
-    """The big-endian number of 8 bytes at an address."""
-    return b.bswap(load(b, address, ir.IntType(64)))
-
-
-@instructions(types.void)
-def _mix(b: ir.IRBuilder, sums: ir.Value, data: ir.Value, keys: ir.Value) -> None:
-    """Adds the 64 bytes at `data` to the eight sums; all are addresses."""
-    words = load(b, data, _EIGHT)
-    keyed = b.xor(words, load(b, keys, _EIGHT))
-    product = b.mul(b.and_(keyed, filled(_EIGHT, 0xFFFF_FFFF)), b.lshr(keyed, filled(_EIGHT, 32)))
-    crossed = picked(b, words, words, [n ^ 1 for n in range(8)])
-    store(b, b.add(b.add(load(b, sums, _EIGHT), crossed), product), sums)
+@kernel
+def _add_stripes(words: UInt64s, first: int, count: int, keys: UInt64s, state: UInt64s) -> None:
+    """Adds `count` stripes of eight words, from the word `first` on, to the eight numbers of the state."""
+    # Numbers of their own stay in registers; those of an array do not.
+    a, b, c, d, e, f, g, h = state[0], state[1], state[2], state[3], state[4], state[5], state[6], state[7]
+    for key in range(count):
+        at = first + 8 * key
+        a, b = _mix(a, b, words, at, keys, key)
+        c, d = _mix(c, d, words, at + 2, keys, key + 2)
+        e, f = _mix(e, f, words, at + 4, keys, key + 4)
+        g, h = _mix(g, h, words, at + 6, keys, key + 6)
+    state[0], state[1], state[2], state[3], state[4], state[5], state[6], state[7] = a, b, c, d, e, f, g, h
 
 
 @kernel
 def _folded(one: np.uint64, other: np.uint64) -> np.uint64:
     """The upper and the lower half of the product of two numbers of 64 bits, by XOR."""
-    low, half = np.uint64(0xFFFF_FFFF), np.uint64(32)
-    across = (one >> half) * (other & low)
-    middle = ((one & low) * (other & low) >> half) + (across & low) + (one & low) * (other >> half)
-    return ((across >> half) + (middle >> half) + (one >> half) * (other >> half)) ^ one * other
+    across = (one >> _HALF) * (other & _LOW)
+    middle = ((one & _LOW) * (other & _LOW) >> _HALF) + (across & _LOW) + (one & _LOW) * (other >> _HALF)
+    return ((across >> _HALF) + (middle >> _HALF) + (one >> _HALF) * (other >> _HALF)) ^ one * other
 
 
 @kernel
-def sum_of(address: int, n: int) -> np.uint64:
-    """The xxh3_64 of the `n` bytes from an address on, of which there are more than 240."""
-    sums = _BEGIN.copy()
-    at, keys = sums.ctypes.data, _KEYS.ctypes.data
+def sum_of(data: UInt8s) -> np.uint64:
+    """The xxh3_64 of more than 240 bytes."""
+    n, state = len(data), _BEGIN.copy()
+    words, last = data[: n // 8 * 8].view(np.uint64), data[n - 64 :].copy().view(np.uint64)
     whole = (n - 1) // 1024
     for block in range(whole):
-        for stripe in range(16):
-            _mix(at, address + 1024 * block + 64 * stripe, keys + 8 * stripe)
+        _add_stripes(words, 128 * block, 16, _KEYS, state)
         for i in range(8):
-            sums[i] = (sums[i] ^ sums[i] >> np.uint64(47) ^ _KEYS[16 + i]) * np.uint64(_P32)
-    for stripe in range((n - 1 - 1024 * whole) // 64):
-        _mix(at, address + 1024 * whole + 64 * stripe, keys + 8 * stripe)
-    _mix(at, address + n - 64, _LAST.ctypes.data)
+            state[i] = (state[i] ^ state[i] >> np.uint64(47) ^ _KEYS[16 + i]) * np.uint64(_P32)
+    _add_stripes(words, 128 * whole, (n - 1 - 1024 * whole) // 64, _KEYS, state)
+    _add_stripes(last, 0, 1, _LAST, state)
     total = np.uint64(n) * np.uint64(_P64)
     for i in range(4):
-        total += _folded(sums[2 * i] ^ _MERGE[2 * i], sums[2 * i + 1] ^ _MERGE[2 * i + 1])
+        total += _folded(state[2 * i] ^ _MERGE[2 * i], state[2 * i + 1] ^ _MERGE[2 * i + 1])
     total = (total ^ total >> np.uint64(37)) * np.uint64(0x165667919E3779F9)
     return total ^ total >> np.uint64(32)
 
 
 @kernel
-def _checked(data: int, begin: int, n: int, file: Int64s, scratch: UInt8s) -> bool:
-    """Whether the blocks from byte `begin` of a file on, `n` bytes at `data`, have their sums."""
-    _, _, sums, of_sums = file
-    at, count = begin // BLOCK * SUM, -(-n // BLOCK)
-    if sums == 0:
-        sums, at, first = scratch.ctypes.data, 0, at
-        if count * SUM > len(scratch) or _pread(of_sums, sums, count * SUM, first) != count * SUM:
+def _checked(data: UInt8s, begin: int, file: Int64s, sums: UInt8s) -> bool:
+    """Whether the blocks from byte `begin` of a file on have their sums, for which `sums` has room."""
+    _, _, kept, of_sums = file
+    at, size = begin // BLOCK * SUM, -(-len(data) // BLOCK) * SUM
+    if size > len(sums):
+        return False
+    if kept != 0:
+        _memcpy(sums.ctypes.data, kept + at, size)
+    elif _pread(of_sums, sums.ctypes.data, size, at) != size:
+        return False
+    for block in range(size // SUM):
+        own = data[block * BLOCK : min((block + 1) * BLOCK, len(data))]
+        if len(own) <= _SHORT:
             return False
-    for block in range(count):
-        size = min(BLOCK, n - BLOCK * block)
-        if size <= _SHORT or sum_of(data + BLOCK * block, size) != _sum_at(sums + at + SUM * block):
-            return False
+        sum_ = sum_of(own)
+        for k in range(SUM):  # big-endian
+            if sums[SUM * block + k] != sum_ >> np.uint64(56 - 8 * k) & np.uint64(255):
+                return False
     return True
 
 
@@ -143,7 +148,7 @@ def read_ranges(which: Int64s, ranges: Int64s, files: Int64s) -> UInt8s:
                 end = max(end, stop)
             if _pread(files[file, 0], blocks.ctypes.data, end - begin, begin) != end - begin:
                 return nothing
-            if not _checked(blocks.ctypes.data, begin, end - begin, files[file], scratch):
+            if not _checked(blocks[: end - begin], begin, files[file], scratch):
                 return nothing
             held = file
         out[at : at + size] = blocks[offset - begin : offset - begin + size]

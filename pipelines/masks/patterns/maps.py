@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.shards.jit import LANES, kernel, mix_four, mix_neighbours
+from maskstream.shards.jit import kernel
 
 from .torch_maps import MotionDraws
 
@@ -55,8 +55,8 @@ def invert(flow: Floats, scale_x: float, scale_y: float, inverted: Floats) -> No
     fields, rows, columns, _ = flow.shape
     cells = rows * columns
     field = np.empty((2, rows + 1, columns + 1), dtype=_F)
-    to, shares = np.empty((2, padded(cells)), dtype=_F), np.zeros((2, padded(cells)), dtype=_F)
-    places, starts = np.zeros(padded(cells), dtype=_I), np.empty((2, cells), dtype=_F)
+    to, shares = np.empty((2, cells), dtype=_F), np.zeros((2, cells), dtype=_F)
+    places, starts = np.zeros(cells, dtype=_I), np.empty((2, cells), dtype=_F)
     for r in range(rows):
         for c in range(columns):
             starts[0, r * columns + c], starts[1, r * columns + c] = c, r
@@ -103,9 +103,9 @@ def carry_on(maps: Floats, flow: Floats, base: int, x: float, y: float, fill: bo
     inverses = np.empty((inverted, rows, columns, 2), dtype=_F)
     invert(flow[:inverted], x * columns / width, y * rows / height, inverses)
     across, above = around(columns, width), around(rows, height)
-    field, wide = np.empty((2, rows + 1, columns + 1), dtype=_F), np.empty((2, rows + 1, padded(width)), dtype=_F)
-    places, shares = np.zeros(padded(width), dtype=_I), np.zeros((2, padded(width)), dtype=_F)
-    line, starts = np.empty(padded(width), dtype=_F), np.empty(width, dtype=_F)
+    field, wide = np.empty((2, rows + 1, columns + 1), dtype=_F), np.empty((2, rows + 1, width), dtype=_F)
+    places, shares = np.zeros(width, dtype=_I), np.zeros((2, width), dtype=_F)
+    line, starts = np.empty(width, dtype=_F), np.empty(width, dtype=_F)
     for c in range(width):
         starts[c] = c + 1
     framed, moved = np.zeros((height + 2, width + 2), dtype=_F), np.zeros((height + 2, width + 2), dtype=_F)
@@ -142,18 +142,11 @@ def carry_on(maps: Floats, flow: Floats, base: int, x: float, y: float, fill: bo
 
 
 @kernel
-def padded(size: int) -> int:
-    """The least multiple of LANES that is not below `size`."""
-    return -(-size // LANES) * LANES
-
-
-@kernel
 def around(cells: int, pixels: int) -> tuple[Ints, Floats]:
-    """For each of `pixels` along an axis of `cells`: the cell before it, and its place between it and the next.
-
-    Both are padded with zeros. The last cell goes on behind the axis.
+    """For each of `pixels` along an axis of `cells`: the cell before it, and its place between it and the next, which
+    behind the axis is the last one.
     """
-    before, share = np.zeros(padded(pixels), dtype=_I), np.zeros(padded(pixels), dtype=_F)
+    before, share = np.zeros(pixels, dtype=_I), np.zeros(pixels, dtype=_F)
     for p in range(pixels):
         place = min(max((p + 0.5) * cells / pixels - 0.5, 0.0), cells - 1.0)
         before[p], share[p] = int(place), place - int(place)
@@ -177,22 +170,23 @@ def cell_and_share(place: np.float32, last: int) -> tuple[np.int32, np.float32]:
 
 @kernel
 def sample(image: Floats, columns: int, places: Ints, shares: Floats, out: Floats) -> None:
-    """`image`, rows of `columns` cells, bilinearly between the cells `places` and the next in both directions.
-
-    The sizes of places, shares (2, N) and out are multiples of LANES.
-    """
-    first, cells, to = image.ctypes.data, places.ctypes.data, out.ctypes.data
-    along, across = shares[0].ctypes.data, shares[1].ctypes.data
-    for n in range(0, 4 * places.size, 4 * LANES):
-        mix_four(first, first + 4 * columns, cells + n, along + n, across + n, to + n)
+    """`image`, rows of `columns` cells, bilinearly between the cells `places` and the next in both directions."""
+    flat = image.reshape(-1)
+    for n in range(places.size):
+        at = _U(places[n])
+        below = at + _U(columns)
+        above = flat[at] + (flat[at + _U(1)] - flat[at]) * shares[0, n]
+        under = flat[below] + (flat[below + _U(1)] - flat[below]) * shares[0, n]
+        out[n] = above + (under - above) * shares[1, n]
 
 
 @kernel
 def sample_row(row: Floats, across: tuple[Ints, Floats], out: Floats) -> None:
-    """`row`, linearly between the cells `across[0]` and the next; their sizes are multiples of LANES."""
-    first, cells, share, to = row.ctypes.data, across[0].ctypes.data, across[1].ctypes.data, out.ctypes.data
-    for n in range(0, 4 * out.size, 4 * LANES):
-        mix_neighbours(first, cells + n, share + n, to + n)
+    """`row`, linearly between the cells `across[0]` and the next."""
+    before, share = across
+    for n in range(before.size):
+        at = _U(before[n])
+        out[n] = row[at] + (row[at + _U(1)] - row[at]) * share[n]
 
 
 @kernel

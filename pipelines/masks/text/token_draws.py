@@ -10,10 +10,8 @@ number of 64 bits is left and that half, and the block.
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
-from numba import types
 
-from maskstream.shards.jit import instructions, kernel
+from maskstream.shards.jit import kernel
 
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
@@ -29,12 +27,13 @@ _LOW, _HALF = 0xFFFF_FFFF, 32
 _U = np.uint64
 
 
-@instructions(types.uint64)
-def _high(b: ir.IRBuilder, one: ir.Value, other: ir.Value) -> ir.Value:
-    """The upper half of the product of two numbers of 64 bits without sign."""
-    wide = ir.IntType(128)
-    product = b.mul(b.zext(one, wide), b.zext(other, wide))
-    return b.trunc(b.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
+@kernel
+def _high(one: np.uint64, other: np.uint64) -> np.uint64:
+    """The upper half of the product of two numbers of 64 bits, from four products of their halves."""
+    across = (one >> _U(_HALF)) * (other & _U(_LOW))
+    below = (one & _U(_LOW)) * (other & _U(_LOW)) >> _U(_HALF)
+    middle = below + (across & _U(_LOW)) + (one & _U(_LOW)) * (other >> _U(_HALF))
+    return (across >> _U(_HALF)) + (middle >> _U(_HALF)) + (one >> _U(_HALF)) * (other >> _U(_HALF))
 
 
 @kernel
