@@ -27,7 +27,6 @@ _FLAGS = {
     4: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
-_NARROWEST = 32
 REDUCIBLE = ("jpg", "jpeg")
 """The endings of members that can be decoded at reduced resolution."""
 PIXELS_VERSION = 2
@@ -84,11 +83,9 @@ def show(pixels: UInt8s, crop: Crop, n: int, out: UInt8s) -> None:
     from .resize import resize_crop
 
     left, top, right, bottom = crop.x // n, crop.y // n, -(-(crop.x + crop.width) // n), -(-(crop.y + crop.height) // n)
-    height, width, _ = pixels.shape
+    height, width = pixels.shape[:2]
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise ValueError(f"{crop} is not within an image of {width * n}x{height * n} pixels; cut it to the image")
-    if width < _NARROWEST:
-        pixels = np.pad(pixels, ((0, 0), (0, _NARROWEST - width), (0, 0)))
     shared = pixels.view()
     shared.flags.writeable = False  # as bytes are, so that one compiled kernel does for all
     resize_crop(shared, left, top, right - left, bottom - top, crop.flip, out)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.modalities.image.decode import ImageError, decode_image, on_grid, reduction, show
+from maskstream.pipelines.modalities.image.resize import bicubic_taps, resize_crop
 from maskstream.shards.errors import DataError
 
 
@@ -118,6 +119,29 @@ def test_crops_are_resized_as_an_exact_bicubic_resize_does(width, height):
             assert difference.max() < (0.65 if max(wide, high) <= 16 * size else 1.5)
             assert (memory[:64] == 77).all()
             assert (memory[-64:] == 77).all()
+
+
+def mixed(values, axis, taps, rounded):
+    """Weighted sums of integers along an axis, over 2 ** rounded."""
+    first, weights = taps
+    at = np.minimum(first[:, None] + np.arange(weights.shape[1]), values.shape[axis] - 1)
+    table = np.zeros((len(first), values.shape[axis]), np.int64)
+    np.add.at(table, (np.arange(len(first))[:, None], at), weights)
+    return np.moveaxis(np.tensordot(table, values, (1, axis)), 0, axis) + (1 << rounded - 1) >> rounded
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_pixels_are_those_of_sums_of_integers(seed):
+    draw = np.random.default_rng(seed)
+    height, width, rows, columns = draw.integers(1, 160, 4).tolist()
+    pixels = draw.choice([0, 9, 255], (height, width, 3)).astype(np.uint8)
+    w, h = int(draw.integers(1, width + 1)), int(draw.integers(1, height + 1))
+    x, y = int(draw.integers(width - w + 1)), int(draw.integers(height - h + 1))
+    out = np.empty((rows, columns, 3), np.uint8)
+    resize_crop(pixels, x, y, w, h, seed % 2 == 0, out)
+    half = mixed(pixels[y : y + h, x : x + w].astype(np.int64), 0, bicubic_taps(h, rows), 8)
+    expected = mixed(half, 1, bicubic_taps(w, columns), 20).clip(0, 255)
+    np.testing.assert_array_equal(out, expected[:, ::-1] if seed % 2 == 0 else expected)
 
 
 def test_crops_are_resized_as_pillow_does():
