@@ -37,8 +37,8 @@ def _words(first: int, count: int) -> UInt64s:
 _KEYS, _LAST, _MERGE = _words(0, 24), _words(121, 8), _words(11, 8)
 _P32, _P64, _Q64, _R64 = 0x9E3779B1, 0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9
 _BEGIN = np.array([0xC2B2AE3D, _P64, _Q64, _R64, 0x85EBCA77C2B2AE63, 0x85EBCA77, 0x27D4EB2F165667C5, _P32], np.uint64)
-_pread = types.ExternalFunction("pread", types.intp(types.int32, types.intp, types.intp, types.intp))
-_memcpy = types.ExternalFunction("memcpy", types.intp(types.intp, types.intp, types.intp))
+_pread: Any = types.ExternalFunction("pread", types.intp(types.int32, types.intp, types.intp, types.intp))
+_memcpy: Any = types.ExternalFunction("memcpy", types.intp(types.intp, types.intp, types.intp))
 
 
 @kernel

@@ -33,8 +33,9 @@ def resize_crop(pixels: UInt8s, x: int, y: int, width: int, height: int, flip: b
     mixed = np.empty((rows, 3 * width), np.int16)
     mix_rows(pixels.reshape(len(pixels), -1), 3 * x, y, height, *bicubic_taps(height, rows), mixed)
     # Columns that are rows are mixed along memory, in vectors; OpenCV transposes in vectors too.
-    across = np.empty((columns, 3 * rows), np.uint8)
-    mix_columns(cv2.transpose(mixed).reshape(width, 3 * rows), first, weights, across)
+    turned, across = np.empty((width, 3 * rows), np.int16), np.empty((columns, 3 * rows), np.uint8)
+    cv2.transpose(mixed, turned.reshape(3 * width, rows))
+    mix_columns(turned, first, weights, across)
     cv2.transpose(across.reshape(3 * columns, rows), out.reshape(rows, 3 * columns))
 
 
@@ -76,8 +77,8 @@ def add_lines(lines: Int16s | UInt8s, left: int, first: int, last: int, weights:
         for k in range(len(sums)):
             sums[k] += np.int32(a[k]) * e + np.int32(b[k]) * f + np.int32(c[k]) * g + np.int32(d[k]) * h
         n += 4
-    for n in range(n, len(weights)):
-        a, e = lines[min(first + n, last), left:], np.int32(weights[n])
+    for rest in range(n, len(weights)):
+        a, e = lines[min(first + rest, last), left:], np.int32(weights[rest])
         for k in range(len(sums)):
             sums[k] += np.int32(a[k]) * e
 
