@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from contest import Contest, Items, Make, batched, mds_of, ours, streamed, tar_of
+from contest import Contest, Make, batched, by_batch, lance_of, mds_of, ours, streamed, tar_of, webdataset_of
 from torch import Tensor
 
 from maskstream.pipelines import masks, mesh_loader, points_loader, text_loader
@@ -81,10 +81,8 @@ def texts(data: Path, media: Path) -> Iterator[Contest]:
 
     def webdataset() -> Make:
         members = ((f"{i:06d}.npy", npy_of(one)) for i, one in enumerate(ids))
-        dataset = importlib.import_module("webdataset").WebDataset(
-            tar_of(data / "text/npy.tar", members), shardshuffle=False
-        )
-        return streamed(lambda: iter(dataset), lambda one, item: np.load(io.BytesIO(one["npy"])), TEXT_BATCH, rows)
+        tar = tar_of(data / "text/npy.tar", members)
+        return webdataset_of(tar, lambda one, item: np.load(io.BytesIO(one["npy"])), TEXT_BATCH, rows)
 
     def hf_datasets() -> Make:
         datasets = importlib.import_module("datasets")
@@ -92,12 +90,7 @@ def texts(data: Path, media: Path) -> Iterator[Contest]:
         made = datasets.Dataset.from_dict({"tokens": ids}, datasets.Features(tokens=[datasets.Value("uint16")]))
         made.save_to_disk(data / "text/arrow")  # so that files are mapped, and nothing of them is checked
         table = datasets.load_from_disk(data / "text/arrow").with_format("numpy")
-
-        def make(items: Items) -> Iterator[Tensor]:
-            for first in range(0, len(items), TEXT_BATCH):
-                yield rows(table[[item.index for item in items[first : first + TEXT_BATCH]]]["tokens"])
-
-        return make
+        return by_batch(lambda items: rows(table[[item.index for item in items]]["tokens"]), TEXT_BATCH)
 
     def mds(stream: bool) -> Make:
         stored = mds_of(data / "text/mds", {"tokens": "bytes"}, ({"tokens": one.tobytes()} for one in ids))
@@ -110,20 +103,18 @@ def texts(data: Path, media: Path) -> Iterator[Contest]:
         return batched(lambda item: tokens(stored[item.index]), TEXT_BATCH, rows)
 
     def lance() -> Make:
-        lance, pa = importlib.import_module("lance"), importlib.import_module("pyarrow")
-        lance.write_dataset(pa.table({"tokens": pa.array(ids)}), data / "text/lance", mode="overwrite")
-        table = lance.dataset(data / "text/lance")
+        pa = importlib.import_module("pyarrow")
+        table = lance_of(data / "text/lance", pa.table({"tokens": pa.array(ids)}))
 
-        def make(items: Items) -> Iterator[Tensor]:
-            for first in range(0, len(items), TEXT_BATCH):
-                taken = table.take([item.index for item in items[first : first + TEXT_BATCH]])["tokens"]
-                yield rows([one.values.to_numpy() for one in taken])
+        def read(items: list[Stored]) -> Tensor:
+            taken = table.take([item.index for item in items])["tokens"]
+            return rows([one.values.to_numpy() for one in taken])
 
-        return make
+        return by_batch(read, TEXT_BATCH)
 
     contest = Contest(
         name="text",
-        title=f"rows of {LENGTH} tokens, one document each: CPU time of a row, batches of {TEXT_BATCH}",
+        title=f"A row of {LENGTH} tokens, one document each, batches of {TEXT_BATCH}",
         unit="µs",
         items=lambda epoch: samples,
         rows_of=lambda batch: batch.tokens.numpy(),
@@ -168,10 +159,12 @@ def points(data: Path, media: Path) -> Iterator[Contest]:
     split, samples = made(data / "points", "points-folder", _write_clouds)
     rng = np.random.default_rng(1)
 
-    def unit(cloud: Floats) -> Floats:
-        chosen = cloud[rng.choice(len(cloud), POINTS, replace=False)]
+    def in_unit_ball(chosen: Floats) -> Floats:
         chosen = chosen - chosen.mean(0)
         return chosen / np.sqrt((chosen * chosen).sum(1).max())
+
+    def unit(cloud: Floats) -> Floats:
+        return in_unit_ball(cloud[rng.choice(len(cloud), POINTS, replace=False)])
 
     clouds = [np.load(sample.file) for sample in samples]
 
@@ -182,17 +175,14 @@ def points(data: Path, media: Path) -> Iterator[Contest]:
 
             def stretch(item: Stored) -> Floats:
                 first = int(rng.integers(CLOUD - POINTS + 1))
-                chosen = rows[item.index, first : first + POINTS]
-                chosen = chosen - chosen.mean(0)
-                return chosen / np.sqrt((chosen * chosen).sum(1).max())
+                return in_unit_ball(rows[item.index, first : first + POINTS])
 
             return batched(stretch, CLOUD_BATCH)
         return batched(lambda item: unit(rows[item.index]), CLOUD_BATCH)
 
     def webdataset() -> Make:
         tar = tar_of(data / "points/npy.tar", ((f"{i:06d}.npy", npy_of(one)) for i, one in enumerate(clouds)))
-        dataset = importlib.import_module("webdataset").WebDataset(tar, shardshuffle=False)
-        return streamed(lambda: iter(dataset), lambda one, item: unit(np.load(io.BytesIO(one["npy"]))), CLOUD_BATCH)
+        return webdataset_of(tar, lambda one, item: unit(np.load(io.BytesIO(one["npy"]))), CLOUD_BATCH)
 
     def mds() -> Make:
         stored = mds_of(
@@ -202,7 +192,7 @@ def points(data: Path, media: Path) -> Iterator[Contest]:
 
     contest = Contest(
         name="points",
-        title=f"{POINTS:,} of {CLOUD:,} points, in the unit ball: CPU time of a cloud, batches of {CLOUD_BATCH}",
+        title=f"{POINTS:,} of {CLOUD:,} points of a cloud, in the unit ball, batches of {CLOUD_BATCH}",
         unit="µs",
         items=lambda epoch: samples,
         rows_of=lambda batch: batch.points.numpy(),
@@ -290,7 +280,7 @@ def meshes(data: Path, media: Path) -> Iterator[Contest]:
 
     contest = Contest(
         name="mesh",
-        title=f"graphs of surfaces of 2,562 nodes: CPU time of a mesh, batches of {MESH_BATCH}",
+        title=f"The graph of a surface of 2,562 nodes, batches of {MESH_BATCH}",
         unit="ms",
         items=lambda epoch: samples,
         rows_of=lambda batch: [*zip(batch.node_offset.diff().tolist(), batch.edge_offset.diff().tolist(), strict=True)],

@@ -13,7 +13,7 @@ import json
 import shutil
 import tarfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +37,8 @@ FOOTAGE = ("WolfgangLanger_Pexels", "bigbuckbunny", "bikes", "carphone_pristine"
 DONE = "done.json"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Form:
-    """What the files are: `files` of them, `frames` frames of width x height pixels each, coded with x264."""
-
-    files: int = 20
-    frames: int = 300
-    width: int = 340
-    height: int = 256
-    fps: int = 30
-    preset: str = "medium"
-    crf: int = 21
-    keyint: int = 250
+FILES, FRAMES, WIDTH, HEIGHT, FPS = 16, 300, 340, 256, 30
+CODED = {"preset": "medium", "crf": "21", "x264-params": "keyint=250:threads=1"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,44 +53,43 @@ class Variant:
     files: list[Path]
 
 
-def build(folder: Path, media: Path, form: Form, profiles: tuple[str, ...] = ("copy", "train")) -> dict[str, Variant]:
+def build(folder: Path, media: Path, profiles: tuple[str, ...]) -> dict[str, Variant]:
     """The variant `found` and the profiles, of which `copy` is one, from the sample dataset in `media`; made once."""
     found = folder / "found"
-    settings = json.dumps(asdict(form))
+    settings = json.dumps([FILES, FRAMES, WIDTH, HEIGHT, FPS, CODED])
     done = found / DONE
     if not done.exists() or done.read_text() != settings:
         found.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder / "indexed", ignore_errors=True)
         for old in found.glob("*.mp4"):
             old.unlink()
-        _write_found(found, media, form)
+        _write_found(found, media)
         done.write_text(settings)
     ours = {profile: _variant(profile, folder, found) for profile in profiles}
     return {"found": _indexed(folder / "indexed", ours["copy"]), **ours}
 
 
-def _write_found(found: Path, media: Path, form: Form) -> None:
+def _write_found(found: Path, media: Path) -> None:
     """Several files of each piece of footage, that begin at other frames and show other parts of the picture."""
     paths = {source.path.stem: source.path for split in sample(media).splits.values() for source in split}
-    per_source = -(-form.files // len(FOOTAGE))
-    for i in range(form.files):
+    per_source = -(-FILES // len(FOOTAGE))
+    for i in range(FILES):
         name, nth = FOOTAGE[i % len(FOOTAGE)], i // len(FOOTAGE)
-        pictures = _pictures(paths[name], form, nth / max(per_source - 1, 1))
-        numbers = _forth_and_back(len(pictures), start=nth * len(pictures) // per_source, count=form.frames)
-        _encode(found / f"{i:02d}-{name}.mp4", (pictures[n] for n in numbers), form)
+        pictures = _pictures(paths[name], nth / max(per_source - 1, 1))
+        numbers = _forth_and_back(len(pictures), start=nth * len(pictures) // per_source, count=FRAMES)
+        _encode(found / f"{i:02d}-{name}.mp4", (pictures[n] for n in numbers))
 
 
-def _pictures(path: Path, form: Form, place: float) -> list[UInt8Array]:
-    """All frames in the form's size, cut to its shape: `place` 0 is the left or upper end of a frame, 1 the other."""
+def _pictures(path: Path, place: float) -> list[UInt8Array]:
+    """All frames at WIDTH x HEIGHT, cut to its shape: `place` 0 is the left or upper end of a frame, 1 the other."""
     pictures: list[Any] = []
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
             rgb = frame.to_ndarray(format="rgb24")
             height, width = rgb.shape[:2]
-            w, h = min(width, height * form.width // form.height), min(height, width * form.height // form.width)
+            w, h = min(width, height * WIDTH // HEIGHT), min(height, width * HEIGHT // WIDTH)
             x, y = round((width - w) * place), round((height - h) * place)
-            size = (form.width, form.height)
-            pictures.append(cv2.resize(rgb[y : y + h, x : x + w], size, interpolation=cv2.INTER_AREA))
+            pictures.append(cv2.resize(rgb[y : y + h, x : x + w], (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA))
     return pictures
 
 
@@ -109,11 +98,10 @@ def _forth_and_back(length: int, *, start: int, count: int) -> list[int]:
     return [min(k % period, period - k % period) for k in range(start, start + count)]
 
 
-def _encode(path: Path, pictures: Iterator[UInt8Array], form: Form) -> None:
-    options = {"preset": form.preset, "crf": str(form.crf), "x264-params": f"keyint={form.keyint}:threads=1"}
+def _encode(path: Path, pictures: Iterator[UInt8Array]) -> None:
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
-        stream: Any = container.add_stream("libx264", rate=form.fps, options=options)
-        stream.width, stream.height, stream.pix_fmt = form.width, form.height, "yuv420p"
+        stream: Any = container.add_stream("libx264", rate=FPS, options=CODED)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))

@@ -49,7 +49,8 @@ class Contest:
     items(epoch): what the first reader shows in an epoch, in the order of the set; each has a `key`. rows_of(batch):
     the rows of a batch of the first reader to compare, in the order of its keys. difference(ours, theirs) of a row must
     be at most `most`. wall: whether wall time is measured instead of CPU time. ahead: how many batches at either end of
-    a turn do not count, so that readers that make batches ahead begin with as many as they end with.
+    a turn do not count, so that readers that make batches ahead begin with as many as they end with. column: the set,
+    where contests of one title share a table.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Contest:
     most: float
     wall: bool = False
     ahead: int = 0
+    column: str = ""
     readers: list[Reader] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     taken: dict[str, list[float]] = field(default_factory=dict)
@@ -122,6 +124,12 @@ class Contest:
             return []
         return quartiles([a / b for a, b in zip(self.taken[one], self.taken[other], strict=True)])
 
+    def cell(self, name: str) -> str:
+        """The median of a reader and of its ratio to the first; empty where it takes no part."""
+        if name not in self.taken:
+            return ""
+        return f"{shown(median(self.taken[name]))} ({self.ratio(name, self.readers[0].name)[1]:.2f})"
+
     def as_rows(self) -> list[dict[str, Any]]:
         """What was measured, as JSON."""
         return [
@@ -136,25 +144,24 @@ class Contest:
             for name, taken in self.taken.items()
         ]
 
-    def table(self) -> str:
-        """The table in Markdown, and what is missing."""
-        clock, ours = ("wall" if self.wall else "CPU"), self.readers[0].name
-        lines = [
-            f"{self.title[:1].upper()}{self.title[1:]}",
-            "",
-            f"| | {clock} {self.unit} | quartiles | of the first | quartiles |",
-        ]
-        lines += ["| --- | ---: | ---: | ---: | ---: |"]
-        for reader in self.readers:
-            taken = self.taken[reader.name]
-            low, middle, high = quartiles(taken)
-            less, ratio, more = self.ratio(reader.name, ours)
-            name = f"**{reader.name}**" if reader.name == ours else reader.name
-            lines.append(
-                f"| {name} | {shown(middle)} | {shown(low)} to {shown(high)} | {ratio:.2f} | {less:.2f} to {more:.2f} |"
-            )
-        notes = [f"- {note}" for note in (*self.notes, *(f"Missing: {reason}." for reason in self.missing))]
-        return "\n".join([*lines, *(["", *notes] if notes else []), ""])
+
+def table(contests: Sequence[Contest]) -> str:
+    """Contests of one title as a table in Markdown with a column for each, and what is missing."""
+    first = contests[0]
+    clock = f"{'wall' if first.wall else 'CPU'} {first.unit}"
+    lines = [
+        f"{first.title}: {clock} (ratio to the column's first row)",
+        "",
+        f"| | {' | '.join(contest.column or clock for contest in contests)} |",
+        f"| --- |{' ---: |' * len(contests)}",
+    ]
+    for name in dict.fromkeys(reader.name for contest in contests for reader in contest.readers):
+        cells = [contest.cell(name) for contest in contests]
+        is_first = name in {contest.readers[0].name for contest in contests}
+        lines.append(f"| {f'**{name}**' if is_first else name} | {' | '.join(cells)} |")
+    missing = {f"Missing: {reason}." for contest in contests for reason in contest.missing}
+    notes = [f"- {note}" for note in (*(note for contest in contests for note in contest.notes), *sorted(missing))]
+    return "\n".join([*lines, *(["", *notes] if notes else []), ""])
 
 
 def shown(value: float) -> str:
@@ -222,3 +229,21 @@ def tar_of(path: Path, members: Iterable[tuple[str, bytes]]) -> str:
             about.size = len(data)
             tar.addfile(about, io.BytesIO(data))
     return str(path)
+
+
+def webdataset_of(tars: Any, read: Callable[[Any, Any], Any], size: int, stack: Callable[..., Any] = np.stack) -> Make:
+    """webdataset's stream of tars, in order; read(sample, item) makes a row."""
+    dataset = importlib.import_module("webdataset").WebDataset(tars, shardshuffle=False)
+    return streamed(lambda: iter(dataset), read, size, stack)
+
+
+def lance_of(folder: Path, table: Any) -> Any:
+    """A Lance dataset of an Arrow table, which is written to `folder` anew."""
+    lance = importlib.import_module("lance")
+    lance.write_dataset(table, folder, mode="overwrite")
+    return lance.dataset(folder)
+
+
+def by_batch(read: Callable[[list[Any]], Any], size: int) -> Make:
+    """A reader that takes the items of a batch together."""
+    return lambda items: (read(list(items[first : first + size])) for first in range(0, len(items), size))

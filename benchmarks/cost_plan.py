@@ -4,7 +4,7 @@
     python benchmarks/cost_plan.py --cores 64 --nodes 8 --epochs 100 --clips-per-gpu 400
 
 Nothing is measured here. The rates are those of docs/benchmarks.md, the sizes those that the publishers of the datasets
-give; set your own with the options, from `benchmarks/shards.py` and `maskstream bench DATA`.
+give; set your own with the options, from `maskstream bench DATA`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 HOUR_S = 3600
 PART_BYTES = 8 << 20
@@ -20,8 +21,7 @@ SHARD = 256
 """Sources in a shard."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rate:
+class Rate(NamedTuple):
     """What a second of media costs: cpu_s to encode it, bytes of the raw file and of the shard. Of video, at 30 frames.
 
     A sample that is read costs `read_cpu_s`, `read_bytes` and `read_requests`; of a long source many are read.
@@ -36,42 +36,10 @@ class Rate:
     read_requests: float
 
 
-TRAIN = Rate(
-    name="`train`, from 340x256",
-    cpu_s=0.092,
-    raw_bytes=40e3,
-    shard_bytes=52.5e3,
-    read_cpu_s=0.0075,
-    read_bytes=159e3,
-    read_requests=1.1,
-)
-TRAIN_1080P = Rate(
-    name="`train`, from 1080p",
-    cpu_s=0.34,
-    raw_bytes=500e3,
-    shard_bytes=52.5e3,
-    read_cpu_s=0.0075,
-    read_bytes=159e3,
-    read_requests=1.1,
-)
-COPY = Rate(
-    name="`copy`, of 340x256",
-    cpu_s=0.011,
-    raw_bytes=40e3,
-    shard_bytes=40e3,
-    read_cpu_s=0.0331,
-    read_bytes=307e3,
-    read_requests=2.0,
-)
-SOUND = Rate(
-    name="sound, 44.1 kHz stereo",
-    cpu_s=0.0064,
-    raw_bytes=16e3,
-    shard_bytes=58e3,
-    read_cpu_s=0.0044,
-    read_bytes=580e3,
-    read_requests=2.0,
-)
+TRAIN = Rate("`train`, from 340x256", 0.092, 40e3, 52.5e3, 0.0075, 159e3, 1.1)
+TRAIN_1080P = Rate("`train`, from 1080p", 0.34, 500e3, 52.5e3, 0.0075, 159e3, 1.1)
+COPY = Rate("`copy`, of 340x256", 0.011, 40e3, 40e3, 0.0331, 307e3, 2.0)
+SOUND = Rate("sound, 44.1 kHz stereo", 0.0064, 16e3, 58e3, 0.0044, 580e3, 2.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

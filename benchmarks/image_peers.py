@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from array_peers import ONE, made
 from clips import FOOTAGE
-from contest import Contest, Items, Make, batched, mds_of, ours, streamed, tar_of
+from contest import Contest, Make, batched, by_batch, lance_of, mds_of, ours, tar_of, webdataset_of
 
 from maskstream.pipelines import image_loader, image_text_loader, masks
 from maskstream.pipelines.augment.crop import Crop
@@ -93,7 +93,8 @@ def images(data: Path, media: Path) -> Iterator[Contest]:
         sampler = ImageData().sampler(Split.open(split, "image", device="cpu", threads=1, seed=0))
         contest = Contest(
             name=f"image-{name}",
-            title=f"JPEG files of {name}, a random crop at 224 x 224: CPU time of a picture, batches of {BATCH}",
+            title=f"A random crop of a JPEG file at 224 x 224, batches of {BATCH}",
+            column=name,
             unit="ms",
             items=shown_by(sampler, samples, lambda plan: plan.crops[0]),
             rows_of=lambda batch: batch.image.numpy(),
@@ -132,8 +133,7 @@ def _add_peers(contest: Contest, folder: Path, samples: list[Any]) -> None:
 
     def webdataset() -> Make:
         tar = tar_of(folder / "plain.tar", ((f"{one.index:06d}.jpg", one.file.read_bytes()) for one in samples))
-        dataset = importlib.import_module("webdataset").WebDataset(tar, shardshuffle=False)
-        return streamed(lambda: iter(dataset), lambda one, item: with_torchvision(one["jpg"], item), BATCH)
+        return webdataset_of(tar, lambda one, item: with_torchvision(one["jpg"], item), BATCH)
 
     def mds() -> Make:
         stored = mds_of(folder / "mds", {"jpg": "bytes"}, ({"jpg": one.file.read_bytes()} for one in samples))
@@ -146,18 +146,15 @@ def _add_peers(contest: Contest, folder: Path, samples: list[Any]) -> None:
         return batched(lambda item: _pil_shown(table[item.index]["image"].convert("RGB"), item), BATCH)
 
     def lance() -> Make:
-        lance, pa = importlib.import_module("lance"), importlib.import_module("pyarrow")
-        table = pa.table({"jpg": pa.array([one.file.read_bytes() for one in samples], pa.large_binary())})
-        lance.write_dataset(table, folder / "lance", mode="overwrite")
-        stored = lance.dataset(folder / "lance")
+        pa = importlib.import_module("pyarrow")
+        jpegs = pa.array([one.file.read_bytes() for one in samples], pa.large_binary())
+        stored = lance_of(folder / "lance", pa.table({"jpg": jpegs}))
 
-        def make(items: Items) -> Iterator[UInt8s]:
-            for first in range(0, len(items), BATCH):
-                chosen = items[first : first + BATCH]
-                taken = stored.take([item.index for item in chosen])["jpg"]
-                yield np.stack([with_torchvision(one.as_py(), item) for one, item in zip(taken, chosen, strict=True)])
+        def read(items: list[Shown]) -> UInt8s:
+            taken = stored.take([item.index for item in items])["jpg"]
+            return np.stack([with_torchvision(one.as_py(), item) for one, item in zip(taken, items, strict=True)])
 
-        return make
+        return by_batch(read, BATCH)
 
     contest.add("webdataset, torchvision, in order", "webdataset torchvision.io", webdataset, in_order=True)
     contest.add("MDS, torchvision", "streaming torchvision.io", mds)
@@ -260,10 +257,7 @@ def pairs(data: Path, media: Path) -> Iterator[Contest]:
     def webdataset(decode: Callable[[bytes, Shown], UInt8s]) -> Make:
         files = ((one.file, one.file.with_suffix(".txt")) for one in samples)
         members = ((f"{i:06d}{file.suffix}", file.read_bytes()) for i, pair in enumerate(files) for file in pair)
-        dataset = importlib.import_module("webdataset").WebDataset(
-            tar_of(folder / "plain.tar", members), shardshuffle=False
-        )
-        return streamed(lambda: iter(dataset), partial(read, decode), BATCH, stack)
+        return webdataset_of(tar_of(folder / "plain.tar", members), partial(read, decode), BATCH, stack)
 
     def files(decode: Callable[[bytes, Shown], UInt8s]) -> Make:
         def sample(item: Shown) -> Any:
@@ -275,7 +269,7 @@ def pairs(data: Path, media: Path) -> Iterator[Contest]:
 
     contest = Contest(
         name="image-text",
-        title=f"JPEG files of 500x375 with {WORDS} words in {LENGTH} tokens: CPU time of a pair, batches of {BATCH}",
+        title=f"A JPEG file of 500x375 with {WORDS} words in {LENGTH} tokens, batches of {BATCH}",
         unit="ms",
         items=shown_by(sampler, samples, lambda plan: plan.image.crops[0]),
         rows_of=lambda batch: [*zip(batch.image.numpy(), batch.text.tokens, strict=True)],

@@ -65,7 +65,8 @@ def sounds(data: Path, media: Path) -> Iterator[Contest]:
 
         contest = Contest(
             name=f"audio-{seconds}",
-            title=f"FLAC files of {name}, {SECONDS} s as {BINS} mel bands: CPU time of a segment, batches of {BATCH}",
+            title=f"{SECONDS} s of a FLAC file as {BINS} mel bands, batches of {BATCH}",
+            column=name,
             unit="ms",
             items=items,
             rows_of=lambda batch: batch.spectrogram.transpose(1, 2).numpy(),
@@ -192,7 +193,7 @@ def clips_with_sound(data: Path, media: Path) -> Iterator[Contest]:
 
     contest = Contest(
         name="audiovisual",
-        title=f"clips of 16 frames with {HEARD_S} s of sound: CPU time of a clip, batches of {BATCH}",
+        title=f"A clip of 16 frames with {HEARD_S} s of sound, batches of {BATCH}",
         unit="ms",
         items=items,
         rows_of=lambda batch: batch.video.numpy(),

@@ -1,15 +1,12 @@
-"""Processor time of a training step of VideoMAE: this package's model, transformers', dual masks, in turns.
+"""CPU time of a training step of VideoMAE: this package's model, transformers' and dual masks, in turns.
 
-    python benchmarks/trainer.py --sizes small tiny --rounds 5 --out trainer.json
-    python benchmarks/trainer.py --authors PATH      # also the authors' model, of a checkout of MCG-NJU/VideoMAE
+    python benchmarks/trainer.py --sizes small tiny --rounds 5
 
-A step is a forward pass, a backward pass and fused AdamW, in one thread, on random clips with tube masks at 0.9. Every
-round runs each model once, in another order, and a figure is the median of the ratio within a round, so a machine that
-slows down slows all. Each model has a process of its own, so that none finds memory that another one has left. This
-package's model trains as in its loop, which keeps freed memory (train/core/process.py); the others' do as they
-come, and "kept" is the same with memory kept. This package's model gets uint8 clips and normalises what it needs; the
-others' get clips that are normalised already, which is not charged to them. All have the same weights and give the same
-loss. "dual" is this package's model with VideoMAE V2's masks, which decode half of the tokens.
+A step is a forward pass, a backward pass and fused AdamW, in one thread, on random clips with tube masks at 0.9. Each
+model has a process of its own; a figure is a median over rounds, and ratios are within a round. All have the same
+weights and give the same loss. This package's model trains as in its loop, which keeps freed memory
+(train/core/process.py), and normalises its uint8 clips; transformers' gets normalised clips, and "kept" is the same
+with memory kept. "dual" is this package's model with VideoMAE V2's masks, which decode half of the tokens.
 """
 
 from __future__ import annotations
@@ -20,13 +17,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
-from authors import authors_loss
-from machine import facts
 from torch import Tensor, nn
 from transformers import VideoMAEConfig, VideoMAEForPreTraining
 from turns import Apart, in_turns
@@ -88,21 +82,15 @@ def same(ours: Tensor, theirs: Tensor) -> None:
         raise ValueError(f"the models' losses are {ours.item():g} and {theirs.item():g}; they should be the same")
 
 
-def model_and_loss(owner: str, size: str, authors: Path | None) -> tuple[nn.Module, Callable[[], Tensor]]:
-    """A model and its loss on its clips. owner: "maskstream", "dual", "transformers" or "authors"."""
+def model_and_loss(owner: str, size: str) -> tuple[nn.Module, Callable[[], Tensor]]:
+    """A model and its loss on its clips. owner: "maskstream", "dual" or "transformers"."""
     config, grid, n = SIZES[size]
     ours = config.build({"video": grid})
     batch = batch_of(grid, Dual(encoder=Tube(ratio=0.9)) if owner == "dual" else Tube(ratio=0.9), n)
     if batch.mask is None:
         raise ValueError("the clips have no masks")
-    pixels, masked = batch.pixel_values(), batch.mask.masked
-    if owner == "authors":
-        if authors is None:
-            raise ValueError("the authors' model needs their code; give --authors PATH")
-        found = authors_loss(authors, ours, pixels, masked)
-        same(ours(batch).loss(), found[1]())
-        return found
     if owner == "transformers":
+        pixels, masked = batch.pixel_values(), batch.mask.masked
         theirs = VideoMAEForPreTraining(VideoMAEConfig(**to_hf_config(ours)))
         theirs.load_state_dict(to_hf(ours))
         epsilons = replace(config, eps=1e-12, decoder_eps=1e-5).build({"video": grid})
@@ -113,24 +101,19 @@ def model_and_loss(owner: str, size: str, authors: Path | None) -> tuple[nn.Modu
 
 
 @contextmanager
-def made(name: str, size: str, kind: str, authors: Path | None) -> Iterator[Step]:
+def made(name: str, size: str, kind: str) -> Iterator[Step]:
     """A training step in the process that does it. name: that of a model, and " kept" after another's."""
     torch.set_num_threads(1)
     owner, _, kept = name.partition(" ")
     with kept_memory(torch.device("cpu")) if kept or owner in OURS else nullcontext():
-        yield step_of(*model_and_loss(owner, size, authors), TYPES[kind])
+        yield step_of(*model_and_loss(owner, size), TYPES[kind])
 
 
-def compared(size: str, kind: str, rounds: int, authors: Path | None) -> dict[str, float | str]:
+def compared(size: str, kind: str, rounds: int) -> dict[str, float | str]:
     """One row: milliseconds a clip, and ratios within a round, all medians."""
     others = ["transformers", "transformers kept"]
-    if authors is not None and size == "small":
-        others += ["authors", "authors kept"]
     with ExitStack() as stack:
-        steps = {
-            name: stack.enter_context(Apart(made, name, size, kind, authors))
-            for name in ("maskstream", *others, "dual")
-        }
+        steps = {name: stack.enter_context(Apart(made, name, size, kind)) for name in ("maskstream", *others, "dual")}
         seconds = in_turns(steps, rounds)
     row: dict[str, float | str] = {"variant": f"{size} {kind}"}
     row |= {f"{name} ms/clip": round(1e3 * median(seconds[name]) / SIZES[size][2], 1) for name in seconds}
@@ -148,18 +131,11 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--types", nargs="+", choices=TYPES, default=list(TYPES))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--authors", type=Path, help="a checkout of MCG-NJU/VideoMAE, for a row of the small model")
-    parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
-    rows = []
     for size in chosen.sizes:
         for dtype in chosen.types:
             rounds = chosen.rounds if size == "small" else 4 * chosen.rounds
-            rows.append(compared(size, dtype, rounds, chosen.authors))
-            print(json.dumps(rows[-1]), flush=True)
-    if chosen.out:
-        whole = {"machine": facts(("torch", "transformers")), "rows": rows}
-        chosen.out.write_text(json.dumps(whole, indent=2) + "\n")
+            print(json.dumps(compared(size, dtype, rounds)), flush=True)
 
 
 if __name__ == "__main__":

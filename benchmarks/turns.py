@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from multiprocessing import get_context
@@ -30,17 +29,6 @@ def in_turns(steps: Mapping[str, Callable[[], float]], rounds: int) -> dict[str,
             seconds = steps[name]()
             if number >= 0:
                 found[name].append(seconds)
-    return found
-
-
-def least_ms(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """The minimum CPU time of each work in milliseconds."""
-    found = dict.fromkeys(works, float("inf"))
-    for _ in range(rounds):
-        for name, work in works.items():
-            start = time.process_time()
-            work()
-            found[name] = min(found[name], 1e3 * (time.process_time() - start))
     return found
 
 
@@ -75,15 +63,12 @@ def _serve(pipe: Connection, make: Maker, about: tuple[object, ...]) -> None:
 
 
 class Checkout:
-    """A process in a checkout's folder, with its code, in which a script `serve`s: it measures works by name.
+    """A process in a checkout's folder, with its code, in which a script `serve`s: it measures works by name."""
 
-    about: what else the script is told.
-    """
-
-    def __init__(self, folder: Path, script: Path, about: Sequence[str], stack: ExitStack) -> None:
+    def __init__(self, folder: Path, script: Path, stack: ExitStack) -> None:
         self.process = stack.enter_context(
             subprocess.Popen(
-                [sys.executable, str(script.resolve()), "--serve", *about],
+                [sys.executable, str(script.resolve()), "--serve"],
                 cwd=folder,
                 env={**os.environ, "PYTHONPATH": str(folder.resolve() / "src")},
                 stdin=subprocess.PIPE,
@@ -120,21 +105,10 @@ def serve(names: Sequence[str], measure: Callable[[str], float]) -> None:
         print(json.dumps({"answer": answer}), flush=True)
 
 
-def compare(
-    script: Path,
-    before: Path,
-    names: Sequence[str],
-    rounds: int,
-    what: str,
-    *,
-    about: Sequence[str] = (),
-    pairs: Sequence[tuple[str, str]] = (),
-) -> None:
-    """Prints a table of works in another checkout and in this folder's, by default of those that both have; and of
-    pairs of works, the ratio of the first to the second within a round.
-    """
+def compare(script: Path, before: Path, names: Sequence[str], rounds: int, what: str) -> None:
+    """Prints a table of works in another checkout and in this folder's, by default of those that both have."""
     with ExitStack() as stack:
-        checkouts = [Checkout(folder, script, about, stack) for folder in (before, Path.cwd())]
+        checkouts = [Checkout(folder, script, stack) for folder in (before, Path.cwd())]
         names = names or [name for name in checkouts[0].names if name in checkouts[1].names]
         found: dict[str, list[list[float]]] = {name: [] for name in names}
         for number in range(-1, rounds):
@@ -148,12 +122,6 @@ def compare(
     for name, rows in found.items():
         a, b = (median(column) for column in zip(*rows, strict=True))
         print(f"| `{name}` | {a:.2f} | {b:.2f} | {_quartiles([b / a for a, b in rows])} |")
-    pairs = [pair for pair in pairs if found.keys() >= {*pair}]
-    for one, other in pairs:
-        both = zip(found[one], found[other], strict=True)
-        ratios = zip(*([a / b for a, b in zip(*of, strict=True)] for of in both), strict=True)
-        old, new = (_quartiles(own).replace(" | ", ", ") for own in ratios)
-        print(f"`{one}` / `{other}`: before {old}; after {new}")
 
 
 def quartiles(values: Sequence[float]) -> list[float]:

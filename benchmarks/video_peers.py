@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from av.codec.context import ThreadType
-from clips import Form, Variant, build
-from contest import Contest, Items, Make, batched, mds_of, ours, streamed
+from clips import Variant, build
+from contest import Contest, Items, Make, batched, lance_of, mds_of, ours, streamed, webdataset_of
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -38,7 +38,7 @@ from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.mp4 import read_header
 
-BATCH, FILES, SIZE, SEED = 16, 16, 224, 0
+BATCH, SIZE, SEED = 16, 224, 0
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 EPOCHS, AHEAD = 24, 4
 """How many epochs, of a batch each, a turn on all cores has, and how many of them at either end do not count."""
@@ -70,21 +70,19 @@ class Clip:
 
 
 def contests(data: Path, media: Path) -> Iterator[Contest]:
-    """The files one by one, in tars with an index, the profile `train`, the other profiles, and all cores."""
-    variants = build(data / "clips", media, Form(files=FILES), ("copy", "train", "fast", "fps"))
+    """The files one by one, in tars with an index, the profile `train`, and all cores."""
+    variants = build(data / "clips", media, ("copy", "train"))
     yield _files(variants["found"])
-    for name, title in (("found", "files as found, after `maskstream index`"), ("train", "profile `train`")):
-        yield _contest(variants[name], f"{title}: CPU time of a clip of 16 frames at 224 x 224, batches of {BATCH}")
-    yield _profiles(variants)
+    for name, column in (("found", "after `maskstream index`"), ("train", "profile `train`")):
+        yield _contest(variants[name], column)
     yield _all_cores(variants)
 
 
-def loader_of(variant: Variant, batch: int = BATCH, align: Any = None, **settings: Any) -> Any:
+def loader_of(variant: Variant, batch: int = BATCH, **settings: Any) -> Any:
     """The loader of a variant, with one thread, of which no batch is made ahead of its turn."""
-    stride = 1 if variant.name == "fps" else 4
     return video_loader(
         variant.manifest.folder,
-        clip=VideoClip(stride=stride, align=align),
+        clip=VideoClip(),
         augment=MultiScaleCrop(),
         batch_size=batch,
         seed=SEED,
@@ -123,17 +121,29 @@ def _drawn(sampler: Any, index: int, epoch: int, file: Path) -> Clip:
     return Clip(numbers=plan.numbers, fps=plan.video.fps, crop=plan.crops[0], **about)
 
 
-def _contest(variant: Variant, title: str) -> Contest:
-    """maskstream in its forms, and the peers, on the files of a variant."""
-    contest = Contest(
-        name=variant.name,
+def contest_of(name: str, column: str, items: Callable[[int], list[Clip]], **about: Any) -> Contest:
+    """A contest of readers of clips."""
+    title = f"A clip of 16 frames at 224 x 224, batches of {BATCH}"
+
+    def rows_of(batch: VideoBatch) -> UInt8s:
+        return batch.video.numpy()
+
+    return Contest(
+        name=name,
         title=title,
+        column=column,
         unit="ms",
-        items=clips_of(variant),
-        rows_of=lambda batch: batch.video.numpy(),
+        items=items,
+        rows_of=rows_of,
         difference=apart,
         most=LIKE,
+        **about,
     )
+
+
+def _contest(variant: Variant, column: str) -> Contest:
+    """maskstream in its forms, and the peers, on the files of a variant."""
+    contest = contest_of(variant.name, column, clips_of(variant))
 
     def own(name: str, make: Make) -> None:
         contest.add(name, "", lambda: make, same=False)
@@ -172,16 +182,7 @@ def _contest(variant: Variant, title: str) -> Contest:
 
 def _files(variant: Variant) -> Contest:
     """Files that are opened one by one: `ClipDecoder`, the loader with its index, and readers of files."""
-    contest = Contest(
-        name="files",
-        title=f"files as found, each opened anew, no index: CPU time of a clip of 16 frames at 224 x 224, batches of "
-        f"{BATCH}",
-        unit="ms",
-        items=clips_of(variant),
-        rows_of=lambda batch: batch.video.numpy(),
-        difference=apart,
-        most=LIKE,
-    )
+    contest = contest_of("files", "files as found", clips_of(variant))
     tars = [str((variant.manifest.folder / name).resolve()) for name in variant.manifest.shard_names]
     clips, joined = ClipDecoder(VideoClip(), augment=MultiScaleCrop()), VideoBatch.concatenated
 
@@ -189,7 +190,6 @@ def _files(variant: Variant) -> Contest:
         return clips(data or clip.file, key=clip.key, seed=SEED, epoch=clip.epoch)
 
     contest.add(f"{OURS} `ClipDecoder`", "", lambda: batched(decoded, BATCH, joined))
-    contest.add(f"{OURS}, after `maskstream index`", "", lambda: ours(loader_of(variant)), same=False)
     contest.add("floor", "", lambda: batched(floor, BATCH, stack=list), same=False)
     contest.add("torchcodec", "torchcodec.decoders torchvision", lambda: batched(with_torchcodec, BATCH))
     contest.add("decord2", "decord torchvision", lambda: batched(with_decord, BATCH))
@@ -213,25 +213,6 @@ def _bytes_read(variant: Variant) -> float:
     return read / needed
 
 
-def _profiles(variants: dict[str, Variant]) -> Contest:
-    """maskstream alone, on each profile."""
-    contest = Contest(
-        name="profiles",
-        title=f"profiles: CPU time of a clip, batches of {BATCH}",
-        unit="ms",
-        items=clips_of(variants["train"]),
-        rows_of=lambda batch: batch.video.numpy(),
-        difference=apart,
-        most=LIKE,
-    )
-    contest.add("`train`", "", lambda: ours(loader_of(variants["train"])))
-    for name, align in (("train", "gop"), ("fast", None), ("fast", "gop"), ("fps", None), ("copy", None)):
-        make = ours(loader_of(variants[name], align=align))
-        words = f"`{name}`" + (", clips that start a GOP" if align else "")
-        contest.add(words, "", lambda make=make: make, same=False)
-    return contest
-
-
 def _all_cores(variants: dict[str, Variant]) -> Contest:
     """Wall time on all cores, with the default settings: threads here, processes of a DataLoader there."""
     found = clips_of(variants["found"])
@@ -239,17 +220,7 @@ def _all_cores(variants: dict[str, Variant]) -> Contest:
     def items(epoch: int) -> list[Clip]:
         return [clip for n in range(EPOCHS) for clip in found(EPOCHS * epoch + n)]
 
-    contest = Contest(
-        name="cores",
-        title=f"all {CORES} cores: wall time of a clip, batches of {BATCH}",
-        unit="ms",
-        items=items,
-        rows_of=lambda batch: batch.video.numpy(),
-        difference=apart,
-        most=LIKE,
-        wall=True,
-        ahead=AHEAD,
-    )
+    contest = contest_of("cores", f"all {CORES} cores", items, wall=True, ahead=AHEAD)
     for name, words in (("train", "profile `train`"), ("found", "files as found")):
         for output in ("uint8", "float"):
             take = (lambda batch: batch.pixel_values()) if output == "float" else (lambda batch: batch)
@@ -432,9 +403,7 @@ def with_spdl(options: dict[str, str], clip: Clip) -> UInt8s:
 
 
 def _webdataset(tars: list[str], read: Callable[[Clip, bytes], Any] = with_torchcodec, stack: Any = np.stack) -> Make:
-    webdataset = importlib.import_module("webdataset")
-    dataset = webdataset.WebDataset(tars, shardshuffle=False)
-    return streamed(lambda: iter(dataset), lambda sample, clip: read(clip, sample["mp4"]), BATCH, stack)
+    return webdataset_of(tars, lambda sample, clip: read(clip, sample["mp4"]), BATCH, stack)
 
 
 def _hf_datasets(tars: list[str]) -> Make:
@@ -448,12 +417,10 @@ def _hf_datasets(tars: list[str]) -> Make:
 
 
 def _lance(variant: Variant) -> Make:
-    lance, pa = importlib.import_module("lance"), importlib.import_module("pyarrow")
-    folder = variant.files[0].parent / "lance"
+    pa = importlib.import_module("pyarrow")
     blob = pa.field("video", pa.large_binary(), metadata={"lance-encoding:blob": "true"})
     videos = pa.array([file.read_bytes() for file in variant.files], pa.large_binary())
-    lance.write_dataset(pa.table([videos], schema=pa.schema([blob])), folder, mode="overwrite")
-    table = lance.dataset(folder)
+    table = lance_of(variant.files[0].parent / "lance", pa.table([videos], schema=pa.schema([blob])))
 
     def read(clip: Clip) -> UInt8s:
         (blob,) = table.take_blobs("video", indices=[clip.index])

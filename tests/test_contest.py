@@ -67,8 +67,11 @@ def test_readers_of_the_same_items_are_measured_in_turns(module, contest) -> Non
     assert shown[:6] == [0, 1, 2, 3, 4, 5]
     assert all(sorted(shown[n : n + 6]) == shown[:6] for n in (6, 12, 18))
     assert [len(taken) for taken in contest.taken.values()] == [3, 3, 3]
-    assert "| **ours** |" in contest.table()
-    assert "| stream |" in contest.table()
+    other = module("contest").Contest(**{**vars(contest), "column": "again", "readers": contest.readers[:2]})
+    table = bench.table([contest, other])
+    assert "| | CPU ms | again |" in table
+    assert "| **ours** |" in table
+    assert "| stream |" in table
 
 
 @pytest.mark.parametrize("wrong", [lambda item: item.value + 1, lambda item: 0])
@@ -84,11 +87,11 @@ def test_a_reader_that_leaves_samples_out_ends_the_run(module, contest) -> None:
         contest.warm_up()
 
 
-def test_a_peer_that_is_not_installed_is_named(contest) -> None:
+def test_a_peer_that_is_not_installed_is_named(module, contest) -> None:
     contest.add("some peer", "no_such_module", lambda: None)
     contest.warm_up()
     contest.round(1)
-    assert "\n- Missing: some peer: No module named 'no_such_module'." in contest.table()
+    assert "\n- Missing: some peer: No module named 'no_such_module'." in module("contest").table([contest])
 
 
 def test_tables_replace_what_stands_between_the_marks(module, tmp_path) -> None:
@@ -107,15 +110,3 @@ def test_every_modality_has_marks_in_the_page(module) -> None:
         f"<!-- bench {name} -->" in page and f"<!-- end of bench {name} -->" in page
         for name in module("loader").MODULES
     )
-
-
-def test_targets_are_said_beside_what_was_measured(module, contest) -> None:
-    target = module("loader").Target
-    contest.taken = {"ours": [2.0, 2.0, 2.0], "other": [4.0, 5.0, 6.0]}
-    assert target(contest="numbers", one="ours", other="gone", most=1.0).verdict(contest) == ""
-    said = [target(contest="numbers", one="other", other="ours", **{how: 3.0}) for how in ("most", "least", "more")]
-    assert [one.verdict(contest) for one in said] == [
-        "other / ours: 2.50 (target: at most 3).",
-        "other / ours: 2.50 (target: at least 3).",
-        "other - ours: 3.00 ms (target: at most 3).",
-    ]

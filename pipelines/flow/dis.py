@@ -25,11 +25,10 @@ def dis_flow(
 ) -> ClipFlow:
     """Backward flow of `clip` uint8 (T, H, W, 3), RGB, averaged over cells of about `cell` x `cell` pixels.
 
-    scale: the finest level of the search as a share of the clip's size; None is 64 pixels on the shorter side, which
-    benchmarks/flow_quality.py chose. OpenCV's own presets, whose finest level is a half or a quarter of the frames that
-    they are given, are 0.5 ("medium") or 0.25. Every cell is valid. The function is thread-safe. Raises ValueError for
-    an unknown preset, a scale outside (0, 1], and frames that are too small for the search. Source: Kroeger et al.
-    2016.
+    scale: the finest level of the search as a share of the clip's size; None is 64 pixels on the shorter side, the best
+    on clips with known flow. OpenCV's own presets, whose finest level is a half or a quarter of the frames that they
+    are given, are 0.5 ("medium") or 0.25. Every cell is valid. The function is thread-safe. Raises ValueError for an
+    unknown preset, a scale outside (0, 1], and frames that are too small for the search. Source: Kroeger et al. 2016.
     """
     import cv2
 

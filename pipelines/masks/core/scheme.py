@@ -16,8 +16,8 @@ The file of a pattern declares its schemes, once:
     )
 
 `masks.MASKS` has the names, `maskstream gallery` draws a card for each scheme, docs/masks.md has a row for each (see
-table.py), and benchmarks/masks.py measures those with a name. In the same way the files of laws declare `LAWS`, from
-which the gallery's curves and the table of laws are made.
+table.py). In the same way the files of laws declare `LAWS`, from which the gallery's curves and the table of laws are
+made.
 """
 
 import re

@@ -235,4 +235,4 @@ class NativeClips(NativeSamples):
 
 _FACTS = ("width", "height", "n_frames", "fps")
 _PER_PIXEL = 3
-"""How many pixels of a video cost as much to decode as one of an image (benchmarks/packed_rows.py)."""
+"""How many pixels of a video cost as much to decode as one of an image, as measured."""

@@ -21,7 +21,7 @@ from maskstream.shards.stores.base import Range
 from .native import NativeDraws, NativeSamples, Shape
 
 _PIXELS = 12
-"""What a sample of a waveform costs to decode and to transform, in pixels of an image (benchmarks/packed_rows.py)."""
+"""What a sample of a waveform costs to decode and to transform, in pixels of an image, as measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

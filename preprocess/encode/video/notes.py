@@ -145,7 +145,7 @@ def _search(later: Plane, earlier: Plane) -> Plane:
     """The flow float32 (H, W, 2) of a plane uint8 (H, W), by OpenCV's DIS.
 
     The settings are those of its preset `medium` with a patch on every 5th pixel, 6 steps a patch and 2 rounds of
-    refinement: as exact on the scenes of benchmarks/flow_scenes.py (0.28 px), at two fifths of the cost.
+    refinement: as exact on moving images of known flow (0.28 px), at two fifths of the cost.
     """
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     search.setFinestScale(0)

@@ -9,7 +9,7 @@ import pytest
 
 from maskstream.pipelines.stream.order import Order
 
-MEASURES = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks/shuffle_quality.py"))
+MEASURES = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks/shuffle.py"))
 expected_quality, shuffle_quality = MEASURES["expected_quality"], MEASURES["shuffle_quality"]
 SHARD = np.repeat(np.arange(20), 30)
 
