@@ -208,7 +208,7 @@ def packets_of_a_clip(folder: Path) -> float:
     """Packets that a decoder needs for a clip, on average."""
     sampler, counts = sampler_of(folder), []
     for index in range(len(sampler.manifest)):
-        plan = sampler.requests([Wanted(index=index, epoch=0)])[0].plan
+        plan = sampler.request(Wanted.of([index])).plans[0]
         data = read_clip(sampler.manifest.store, plan.video, plan.numbers, plan.ranges)
         pts = wanted_pts(data.packets, data.first_frame, plan.numbers)
         kept = wanted_packets(memoryview(data.fragments), read_header(data.header), data.packets, pts)
@@ -228,7 +228,7 @@ def challenger(rig: Rig) -> Found:
         sampler = sampler_of(folder)
         rows = PackedRowMaker(clips=sampler.rows, device=rig.device.type)
         packing = RowSampler(rows=rows, manifest=sampler.manifest, fields=sampler.fields, seed=sampler.seed, views=1)
-        clips = batch_of(packing, [Wanted(index=row, epoch=0) for row in range(len(sampler.manifest))]).clips
+        clips = batch_of(packing, Wanted.of(range(len(sampler.manifest)))).clips
     kind = {"gpu_id": rig.device.index or 0, "use_device_memory": True, "output_color_type": codec.OutputColorType.RGB}
 
     def rises(clip: Any) -> bool:

@@ -76,9 +76,7 @@ def shown_by(sampler: Any, samples: list[Any], crop_of: Callable[[Any], Crop]) -
     """What a sampler shows in an epoch."""
 
     def items(epoch: int) -> list[Shown]:
-        plans = [
-            request.plan for request in sampler.requests([Wanted(index=one.index, epoch=epoch) for one in samples])
-        ]
+        plans = sampler.request(Wanted.of([one.index for one in samples], epoch)).plans
         about = zip(samples, plans, strict=True)
         return [Shown(key=one.key, index=one.index, file=one.file, crop=crop_of(plan)) for one, plan in about]
 

@@ -33,7 +33,7 @@ def cpu_us(name: str, seconds: float) -> float:
     with TemporaryDirectory() as folder:
         split = Split.open(write_split(name, Path(folder)), name, device="cpu", threads=1, seed=5)
         sampler = MODALITIES[name].source(split).sampler
-        wanted = [Wanted(index=row % len(split.manifest), epoch=0) for row in range(BATCH)]
+        wanted = Wanted.of([row % len(split.manifest) for row in range(BATCH)])
         batch_of(sampler, wanted)  # numba compiles
         least, end = seconds, time.process_time() + seconds
         while (start := time.process_time()) < end:

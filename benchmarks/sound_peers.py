@@ -57,9 +57,7 @@ def sounds(data: Path, media: Path) -> Iterator[Contest]:
         sampler = AudioData(clip=clip).sampler(Split.open(split, "audio", device="cpu", threads=1, seed=0))
 
         def items(epoch: int, sampler: Any = sampler, samples: Any = samples, rate: int = rate) -> list[Segment]:
-            plans = [
-                request.plan for request in sampler.requests([Wanted(index=one.index, epoch=epoch) for one in samples])
-            ]
+            plans = sampler.request(Wanted.of([one.index for one in samples], epoch)).plans
             about = zip(samples, plans, strict=True)
             return [Segment(key=one.key, file=one.file, start_s=plan.sound.first / rate) for one, plan in about]
 

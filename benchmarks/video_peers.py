@@ -110,7 +110,7 @@ def clips_of(variant: Variant) -> Callable[[int], list[Clip]]:
 
 
 def _drawn(sampler: Any, index: int, epoch: int, file: Path) -> Clip:
-    request = sampler.requests([Wanted(index=index, epoch=epoch)])[0]
+    request = sampler.request(Wanted.of([index], epoch))
     plan = request.plan
     data = read_clip(sampler.manifest.store, plan.video, plan.numbers, plan.ranges)
     track, fragments = read_header(data.header), memoryview(data.fragments)
@@ -206,7 +206,7 @@ def _bytes_read(variant: Variant) -> float:
     """Bytes that are read for the clips of an epoch, by those of the GOPs that they lie in."""
     sampler, read, needed = sampler_of(variant.manifest), 0, 0
     for index in range(len(variant.files)):
-        plan = sampler.requests([Wanted(index=index, epoch=0)])[0].plan
+        plan = sampler.request(Wanted.of([index])).plans[0]
         first, stop = plan.video.gops_of(plan.numbers)
         read += sum(one.size for one in plan.ranges)
         needed += int(plan.video.size[first:stop].sum())
@@ -293,7 +293,9 @@ def apart(ours: UInt8s, theirs: Any) -> float:
 def _planes(manifest: Manifest) -> Make:
     """What a device gets with output="yuv"."""
     sampler = sampler_of(manifest, "yuv")
-    return lambda clips: iter([batch_of(sampler, [Wanted(index=clip.index, epoch=clip.epoch) for clip in clips])])
+    return lambda clips: iter(
+        [batch_of(sampler, Wanted.of([clip.index for clip in clips], [clip.epoch for clip in clips]))]
+    )
 
 
 _contexts: dict[bytes, Any] = {}

@@ -172,10 +172,11 @@ class _Maker:
         """The targets of a sample, (cycle, views, tokens, channels) or of ids; SampleError if it cannot be read."""
         task, made = self._task, []
         for begin in range(0, task.cycle, task.clips):
-            wanted = [Wanted(index, epoch) for epoch in range(begin, min(begin + task.clips, task.cycle))]
-            requests = self._sampler.requests(wanted)
-            draft = self._sampler.allocate(requests)
-            self._sampler.fill(requests, draft, range(len(wanted)), Stats())
+            epochs = range(begin, min(begin + task.clips, task.cycle))
+            wanted = Wanted.of([index] * len(epochs), epochs)
+            request = self._sampler.request(wanted)
+            draft = self._sampler.allocate([request])
+            self._sampler.fill(request, draft, range(len(wanted)), Stats())
             batch = self._finish(self._sampler.join(draft), self._cpu)
             found = make_targets(self._model, batch.to(self._device)).cpu()
             made.append(found.view(len(wanted), -1, *found.shape[1:]))

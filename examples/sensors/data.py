@@ -12,7 +12,7 @@ from torch import Tensor
 from maskstream.pipelines.masks import Mask, MaskBatch, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, SampleRows
+from maskstream.pipelines.modalities.rows import Item, Items, Masked, Memory, Rows
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards import Range
@@ -67,8 +67,11 @@ class SensorData(RowConfig[SensorPlan, SensorBatch]):
         """The mask of the values."""
         return (Masked("mask", self.mask, self.grids["sensors"]),)
 
-    def plan(self, item: Item) -> SensorPlan:
+    def plan(self, items: Items) -> list[SensorPlan]:
         """Draws the windows; SampleError for a recording that is too short or has other sensors."""
+        return [self._plan(item) for item in items]
+
+    def _plan(self, item: Item) -> SensorPlan:
         component, member = item.manifest.component(NAME), item.manifest.member(item.index, NAME)
         with item.manifest.reading(item.index, NAME):
             shape, row_bytes = component.lists["shape"][item.index].tolist(), 4 * self.sensors
@@ -85,8 +88,9 @@ class SensorData(RowConfig[SensorPlan, SensorBatch]):
         values = memory(np.float32, self.times, self.sensors)
         return SensorBatch(values=values, mask=None, key=memory.key, label=memory.label)
 
-    def fill(self, item: Item, plan: SensorPlan, batch: SensorBatch, own: SampleRows, stats: Stats) -> None:
+    def fill(self, rows: Rows[SensorPlan], batch: SensorBatch, stats: Stats) -> None:
         """Reads the windows."""
-        with item.manifest.reading(item.index, NAME):
-            for row, data in zip(own.of(batch.values), item.read(plan.ranges, stats), strict=True):
-                row[:] = np.frombuffer(data, np.float32).reshape(self.times, self.sensors)
+        for item, plan, own in rows:
+            with item.manifest.reading(item.index, NAME):
+                for row, data in zip(own.of(batch.values), item.read(plan.ranges, stats), strict=True):
+                    row[:] = np.frombuffer(data, np.float32).reshape(self.times, self.sensors)

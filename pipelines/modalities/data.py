@@ -13,6 +13,7 @@ import numpy.typing as npt
 from maskstream.pipelines.augment import CenterCrop, SharedCrop
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.masks.core import needed_cues
+from maskstream.pipelines.masks.core.visible import visible_tokens
 from maskstream.pipelines.stream.loader import Loader, LoaderOptions
 from maskstream.pipelines.stream.mix import check_pairs, mix
 from maskstream.pipelines.stream.sampler import BatchSource, BatchT, Finish, HostT, Unchanged
@@ -251,7 +252,7 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
 
     def geometry(self, rows: RowMaker[Any, Any], split: Split) -> Json:
         """What decides what is seen of samples, besides which they are; called on a resolved config."""
-        how = {name: value for name, value in rows.identity(split).items() if name not in split.identity}
+        how = {name: value for name, value in rows.traits.identity.items() if name not in split.identity}
         return {"data": self.alone().to_dict(identity=True), **how}
 
     def _sampler(self, rows: RowMaker[PartT, HostT], split: Split) -> RowSampler[PartT, HostT]:
@@ -277,23 +278,25 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
     ) -> RowSource[PartT, HostT, BatchT]:
         """The source of some rows and their finish; called on a resolved config."""
         split = self.chosen(split)
-        sampler = self._sampler(rows, split)
+        sampler, samples = self._sampler(rows, split), split.samples
         sampler.fields.check(split.kept)
+        traits, targets = sampler.traits, sampler.targets
         return BatchSource(
             sampler=sampler,
             finish=finish,
-            samples=rows.samples(split),
+            samples=samples if traits.shard_rows is None else replace(samples, shard_sizes=traits.shard_rows),
             identity={
                 "data": self.to_dict(identity=True),
-                **rows.identity(split),
-                **({} if sampler.targets is None else {TARGETS: sampler.targets.identity}),
+                **split.identity,
+                **traits.identity,
+                **({} if targets is None else {TARGETS: targets.identity}),
             },
-            visible=rows.visible,
+            visible=visible_tokens(*((one.mask, one.grid) for one in rows.masks)) if traits.counted else None,
             form={
                 **{name: attrgetter(name)(self) for name in ("views", *self.alike)},
                 **{one.field: one.mask for one in rows.masks},
-                **rows.form,
-                "fields": sampler.fields.names if sampler.targets is None else (*sampler.fields.names, TARGETS),
+                **traits.form,
+                "fields": sampler.fields.names if targets is None else (*sampler.fields.names, TARGETS),
             },
         )
 

@@ -86,9 +86,9 @@ class PhasedRequest(NamedTuple, Generic[RequestT]):
     of_phase: RequestT
 
     @property
-    def key(self) -> str:
-        """The key of the sample."""
-        return self.of_phase.key
+    def keys(self) -> Sequence[str]:
+        """The keys of the samples."""
+        return self.of_phase.keys
 
     @property
     def ranges(self) -> Sequence[Range]:
@@ -139,10 +139,10 @@ class PhasedSampler(Generic[RequestT, DraftT, HostT]):
         """As many rows as the phase with the fewest."""
         return min(sampler.together for sampler in self.samplers)
 
-    def requests(self, wanted: Sequence[Wanted]) -> list[PhasedRequest[RequestT]]:
-        """The requests of samples of one batch."""
-        phase = bisect_right(self.starts, wanted[0].place.progress) - 1 if wanted else 0
-        return [PhasedRequest(phase, request) for request in self.samplers[phase].requests(wanted)]
+    def request(self, wanted: Wanted) -> PhasedRequest[RequestT]:
+        """The request of samples of one batch."""
+        phase = bisect_right(self.starts, wanted.first.progress) - 1
+        return PhasedRequest(phase, self.samplers[phase].request(wanted))
 
     def announce(self, request: PhasedRequest[RequestT]) -> Announcement:
         """Says that the ranges of a request will be read soon."""
@@ -153,20 +153,15 @@ class PhasedSampler(Generic[RequestT, DraftT, HostT]):
         phase = requests[0].phase if requests else 0
         return PhasedDraft(phase, self.samplers[phase].allocate([request.of_phase for request in requests]))
 
-    def mask(self, request: PhasedRequest[RequestT], draft: PhasedDraft[DraftT], row: int) -> None:
-        """Draws the masks of a sample's rows that need no content."""
-        self.samplers[request.phase].mask(request.of_phase, draft.of_phase, row)
+    def mask(self, request: PhasedRequest[RequestT], draft: PhasedDraft[DraftT], rows: Sequence[int]) -> None:
+        """Draws the masks of samples' rows that need no content."""
+        self.samplers[request.phase].mask(request.of_phase, draft.of_phase, rows)
 
     def fill(
-        self,
-        requests: Sequence[PhasedRequest[RequestT]],
-        draft: PhasedDraft[DraftT],
-        rows: Sequence[int],
-        stats: Stats,
+        self, request: PhasedRequest[RequestT], draft: PhasedDraft[DraftT], rows: Sequence[int], stats: Stats
     ) -> None:
         """Fills the rows of samples; SampleError if one is unusable."""
-        own = [request.of_phase for request in requests]
-        self.samplers[draft.phase].fill(own, draft.of_phase, rows, stats)
+        self.samplers[draft.phase].fill(request.of_phase, draft.of_phase, rows, stats)
 
     def join(self, draft: PhasedDraft[DraftT]) -> HostT:
         """The host batch."""

@@ -2,55 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Generic, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.masks import Maps
-from maskstream.pipelines.masks.core import mask_purpose, needed_cues
-from maskstream.pipelines.stream.order import Int64Array
-from maskstream.pipelines.stream.sampler import BatchPlan, BatchSource, BatchT, HostT, Wanted
+from maskstream.pipelines.masks.core import mask_purpose
+from maskstream.pipelines.stream.rng import sample_rngs
+from maskstream.pipelines.stream.sampler import BatchSource, BatchT, HostT, Wanted
 from maskstream.pipelines.stream.stats import Stats
-from maskstream.shards.errors import SampleError
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.stores.base import UNHEEDED, Announcement, Range, Together
+from maskstream.shards.stores.base import UNHEEDED, Announcement, Range, Store, Together
 from maskstream.shards.stores.local import LocalStore
 
 from .fields import FieldReader, Value
-from .rows import Filling, Item, Many, Masked, Memory, Planned, PlanT, RowMaker, SampleRows, mask_rngs_of
+from .rows import Drawn, Elsewhere, Items, Late, Masked, Memory, PlanT, RowMaker, Rows, Traits, late_masks
 from .targets import TARGETS, TargetReader
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowRequest(Generic[PlanT]):
+    """Some samples and their plans; and for each where its fields and its targets lie, if there are any."""
+
+    items: Items
+    plans: Sequence[PlanT]
+    members: Sequence[Mapping[str, Range]] = ()
+    targets: Sequence[Range] = ()
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """The keys of the samples."""
+        return self.items.keys
+
+    @property
+    def ranges(self) -> list[Range]:
+        """All that is read of the split."""
+        return [*(one for plan in self.plans for one in plan.ranges), *chain(*(own.values() for own in self.members))]
+
+
 @dataclass(kw_only=True, slots=True)
 class Draft(Generic[PlanT, HostT]):
-    """A batch that is being filled: per sample its rows, its plan and its fields, per mask and row its maps; and the
-    targets of the rows.
+    """A batch that is being filled: the samples that were filled and their rows, the maps and the fields of each row,
+    and the targets.
     """
 
     batch: HostT
-    own: list[SampleRows]
-    labels: npt.NDArray[np.int64]
-    planned: list[Planned[PlanT] | None]
+    memory: Memory[PlanT]
+    maps: Drawn
     fields: list[dict[str, Value]]
-    maps: dict[str, list[Maps | None]]
-    targets: Tensor | None = None
+    targets: Tensor | None
+    filled: list[tuple[Sequence[int], RowRequest[PlanT]]] = field(default_factory=list)
+
+    @property
+    def plans(self) -> Iterator[PlanT]:
+        """Those of the samples, in the order of their rows."""
+        by_row = {row: plan for rows, request in self.filled for row, plan in zip(rows, request.plans, strict=True)}
+        return (by_row[row] for row in sorted(by_row))
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowSampler(Generic[PlanT, HostT]):
     """Makes host batches of any modality. Every draw is a function of (seed, epoch, key, view, purpose).
 
-    kept: int64 (n,), the samples of the split that are numbered here, None for all. early: the masks that are drawn
-    before reading. late: those that need the content of a sample. needs: of each of these, the cues. follows: whether
-    something is drawn after the masks. unheeded: whether all is read of a local folder, which heeds no announcement;
-    then no ranges are made for one. at_once: whether `fill_many` fills rows. cycle: see `Item`. targets: reads
+    kept: int64 (n,), the samples of the split that are numbered here, None for all. cycle: see `Item`. targets: reads
     those of samples into `fields`.
     """
 
@@ -62,26 +83,26 @@ class RowSampler(Generic[PlanT, HostT]):
     kept: npt.NDArray[np.int64] | None = None
     cycle: int | None = None
     targets: TargetReader | None = None
-    early: tuple[Masked, ...] = field(init=False)
-    late: tuple[Masked, ...] = field(init=False)
-    needs: tuple[frozenset[str], ...] = field(init=False)
-    follows: bool = field(init=False)
-    unheeded: bool = field(init=False)
-    at_once: bool = field(init=False)
 
-    def __post_init__(self) -> None:
-        # Once, because Mask.needs and grids walk and make objects at each call.
-        own = [one for one in self.rows.masks if one.mask is not None and one.by_sampler]
-        late = [one for one in own if one.mask is not None and one.mask.needs]
-        object.__setattr__(self, "early", tuple(one for one in own if one not in late))
-        object.__setattr__(self, "late", tuple(late))
-        object.__setattr__(self, "needs", tuple(needed_cues(one.mask) for one in late if one.mask is not None))
-        object.__setattr__(self, "follows", type(self.rows).after_masks is not RowMaker.after_masks)
-        alone = self.targets is None and type(self.rows).other_ranges is RowMaker.other_ranges
-        object.__setattr__(self, "unheeded", alone and type(self.manifest.store) is LocalStore)
-        more = self.views > 1 or self.follows or self.fields.fields
-        fills = type(self.rows).fill_many is not RowMaker.fill_many
-        object.__setattr__(self, "at_once", fills and self.unheeded and not more)
+    @cached_property
+    def traits(self) -> Traits:
+        """What is known of the rows before they are made."""
+        return self.rows.traits
+
+    @cached_property
+    def masks(self) -> tuple[Masked, ...]:
+        """The masks that are drawn here."""
+        return tuple(one for one in self.rows.masks if one.mask is not None and one.by_sampler)
+
+    @cached_property
+    def late(self) -> tuple[Late, ...]:
+        """Those of them that need the content of a sample; the others are drawn before reading."""
+        return late_masks(self.masks)
+
+    @cached_property
+    def early(self) -> tuple[Masked, ...]:
+        """The others, which are drawn before reading."""
+        return tuple(one for one in self.masks if one.mask is not None and not one.mask.needs)
 
     @property
     def splits(self) -> tuple[Manifest, ...]:
@@ -101,144 +122,119 @@ class RowSampler(Generic[PlanT, HostT]):
     @property
     def needs_torch(self) -> bool:
         """Whether the rows are made with torch."""
-        return self.rows.needs_torch
+        return self.traits.needs_torch
 
     @property
     def together(self) -> int:
         """How many samples one thread fills at once."""
-        return self.rows.together
+        return self.traits.together
 
-    def requests(self, wanted: Sequence[Wanted]) -> list[Planned[PlanT]]:
+    def request(self, wanted: Wanted) -> RowRequest[PlanT]:
         """Makes the plans of samples; raises SampleError if one lacks what is read."""
-        indexes = [one.index if self.kept is None else int(self.kept[one.index]) for one in wanted]
-        items = [
-            Item(self.manifest, self.seed, self.views, index, one.epoch, one.place, shown, self.cycle)
-            for one, index, shown in zip(wanted, indexes, self.rows.shown_all(self.manifest, indexes), strict=True)
-        ]
-        plans = self.rows.plan_all(items)
-        if not self.fields.fields and self.targets is None:
-            return [Planned(item, plan, {}) for item, plan in zip(items, plans, strict=True)]
-        return [
-            Planned(item, plan, self.fields.members(item.index), self._target(item))
-            for item, plan in zip(items, plans, strict=True)
-        ]
+        if self.kept is not None:
+            wanted = replace(wanted, indexes=self.kept[wanted.indexes])
+        items = Items(self.manifest, self.seed, self.views, wanted, self.cycle)
+        plans, members, targets = self.rows.plan(items), [], []
+        if self.fields.fields:
+            members = [self.fields.members(index) for index in wanted.indexes.tolist()]
+        if self.targets is not None:
+            both = zip(wanted.indexes.tolist(), wanted.epochs.tolist(), strict=True)
+            targets = [self.targets.place(self.manifest, index, epoch) for index, epoch in both]
+        return RowRequest(items=items, plans=plans, members=members, targets=targets)
 
-    def room(self, rows: int) -> Draft[PlanT, HostT]:
-        """The memory of a batch of samples that `fill_many` writes, each in one view."""
-        memory = Memory[PlanT]([], rows)
-        return self._draft(memory, [SampleRows(0, rows, memory.arrays)], 0)
-
-    def fill_many(self, plan: BatchPlan, draft: Draft[PlanT, HostT], rows: Int64Array, stats: Stats) -> bool:
-        """Fills rows with the samples of a plan; False where `requests` and `fill` have to, or tell why not."""
-        indexes = plan.indexes if self.kept is None else self.kept[plan.indexes]
-        many = Many(self.manifest, self.seed, indexes, plan.epochs, plan)
-        found = None
-        with suppress(SampleError):
-            found = self.rows.fill_many(many, draft.batch, draft.own[0], rows, stats)
-        for name, maps in (found or {}).items():
-            for row, own in zip(rows.tolist(), maps, strict=True):
-                draft.maps[name][row] = own
-        return found is not None
-
-    def _target(self, item: Item) -> Range | None:
-        """Where the targets of a sample are."""
-        return None if self.targets is None else self.targets.place(self.manifest, item.index, item.epoch)
-
-    def announce(self, request: Planned[PlanT]) -> Announcement:
+    def announce(self, request: RowRequest[PlanT]) -> Announcement:
         """Says that the ranges of a request will be read soon, each to the store that has them."""
-        if self.unheeded:
-            return UNHEEDED
+        others: list[tuple[Store, Sequence[Range]]] = []
+        if self.targets is not None:
+            others.append((self.targets.manifest.store, request.targets))
+        plans: Sequence[object] = request.plans
+        if isinstance(plans[0], Elsewhere):  # all are, and plans of small rows are made where they are asked for
+            found = (plan.elsewhere for plan in plans if isinstance(plan, Elsewhere))
+            others += [one for one in found if one is not None]
+        if not others and type(self.manifest.store) is LocalStore:
+            return UNHEEDED  # all is read of a local folder, so no ranges are made for its store
         own = self.manifest.store.announce(request.ranges)
-        others = self.rows.other_ranges(request.plan)
-        if self.targets is not None and request.target is not None:
-            others = (*others, (self.targets.manifest.store, (request.target,)))
         return Together((own, *(store.announce(ranges) for store, ranges in others))) if others else own
 
-    def allocate(self, requests: Sequence[Planned[PlanT]]) -> Draft[PlanT, HostT]:
+    def allocate(self, requests: Sequence[RowRequest[PlanT]]) -> Draft[PlanT, HostT]:
         """The memory of the batch of some requests."""
-        views = len(requests) * self.views
-        memory = Memory([request.plan for request in requests], views)
-        own = [SampleRows(at, at + self.views, memory.arrays) for at in range(0, views, self.views)]
-        return self._draft(memory, own, len(requests))
-
-    def _draft(self, memory: Memory[PlanT], own: list[SampleRows], planned: int) -> Draft[PlanT, HostT]:
+        n = sum(len(request.items) for request in requests)
+        memory = Memory(chain.from_iterable(request.plans for request in requests), n * self.views)
         return Draft(
             batch=self.rows.layout(memory),
-            own=own,
-            labels=memory.arrays[id(memory.label)][1],
-            planned=[None] * planned,
-            fields=[{} for _ in range(planned)],
-            maps={one.field: [None] * memory.rows for one in (*self.early, *self.late)},
+            memory=memory,
+            maps={one.part: [None] * memory.rows for one in self.masks},
+            fields=[{} for _ in range(n)],
             targets=None if self.targets is None else memory(self.targets.dtype, *self.targets.shape[1:]),
         )
 
-    def mask(self, request: Planned[PlanT], draft: Draft[PlanT, HostT], row: int) -> None:
-        """Draws the masks of a sample's rows that need no content."""
-        for one in self.early:
-            for view in range(self.views):
-                draft.maps[one.field][row * self.views + view] = one.maps(request.item, view)
+    def mask(self, request: RowRequest[PlanT], draft: Draft[PlanT, HostT], rows: Sequence[int]) -> None:
+        """Draws the masks of samples' rows that need no content."""
+        for masked in self.early:
+            maps = draft.maps[masked.part]
+            for row, item in zip(rows, request.items, strict=True):
+                for view in range(self.views):
+                    maps[row * self.views + view] = masked.maps(item, view)
 
-    def fill(
-        self, requests: Sequence[Planned[PlanT]], draft: Draft[PlanT, HostT], rows: Sequence[int], stats: Stats
-    ) -> None:
+    def fill(self, request: RowRequest[PlanT], draft: Draft[PlanT, HostT], rows: Sequence[int], stats: Stats) -> None:
         """Fills the rows of samples, and draws the masks that need content; SampleError if one is unusable.
 
         Fields are read last, so that of a sample with several faults the one of its media is told.
         """
-        filling = [Filling(one.item, one.plan, draft.own[row]) for one, row in zip(requests, rows, strict=True)]
-        items = [one.item for one in requests]
-        rngs = [mask_rngs_of(items, mask_purpose(one.part)) for one in self.late]
-        filled = self.rows.fill_each(filling, draft.batch, stats)
-        for request, row, _ in zip(requests, rows, filled, strict=True):
-            draft.planned[row] = request
-            if self.targets is not None and draft.targets is not None and request.target is not None:
-                with stats.stage("read"):
-                    found = self.targets.read(self.manifest, request.item.index, request.target)
-                draft.own[row].of(draft.targets)[:] = found  # one row may be that of all views
-                stats.read_bytes += request.target.size
-            if self.late or self.follows or self.fields.fields:
-                self._complete(request, draft, row, rngs, stats)
-
-    def _complete(
-        self,
-        request: Planned[PlanT],
-        draft: Draft[PlanT, HostT],
-        row: int,
-        rngs: Sequence[Iterator[np.random.Generator]],
-        stats: Stats,
-    ) -> None:
-        """Draws what needs the content of a filled row, and reads its fields; rngs: of each mask, for its next view."""
-        item, plan = request.item, request.plan
-        own = draft.own[row]
+        views, items = self.views, request.items
+        own = Rows(items, request.plans, [row * views for row in rows], draft.memory.arrays, draft.maps)
+        for masked, _ in self.late:  # what is left of unusable samples
+            for start in own.starts:
+                draft.maps[masked.part][start : start + views] = [None] * views
+        self.rows.fill(own, draft.batch, stats)
+        if self.targets is not None and draft.targets is not None:
+            self._read_targets(self.targets, draft.targets, own, request.targets, stats)
         if self.late:
             with stats.stage("mask"):
-                for view, place in enumerate(range(own.start, own.stop)):
-                    for one, needs, own_rngs in zip(self.late, self.needs, rngs, strict=True):
-                        cues = self.rows.cues(item, plan, draft.batch, place, one.part, needs)
-                        draft.maps[one.field][place] = one.maps(item, view, cues, next(own_rngs))
-        if self.follows:
-            self.rows.after_masks(item, plan, {name: maps[own.slice] for name, maps in draft.maps.items()}, stats)
+                self._draw_late(own, draft)
         if self.fields.fields:
-            draft.fields[row] = self.fields.read(item, plan, request.members, stats)
+            for row, item, plan, members in zip(rows, items, request.plans, request.members, strict=True):
+                draft.fields[row] = self.fields.read(item, plan, members, stats)
+        key, label = draft.batch.key, own.whole(draft.memory.label)
+        for start, name, number in zip(own.starts, items.keys, items.labels.tolist(), strict=True):
+            for row in range(start, start + views):
+                key[row], label[row] = name, number
+        draft.filled.append((rows, request))
+
+    def _read_targets(
+        self, reader: TargetReader, targets: Tensor, own: Rows[PlanT], places: Sequence[Range], stats: Stats
+    ) -> None:
+        """Writes the targets of samples; one row of theirs may be that of all views."""
+        for (item, _, rows), place in zip(own, places, strict=True):
+            with stats.stage("read"):
+                rows.of(targets)[:] = reader.read(self.manifest, item.index, place)
+            stats.read_bytes += place.size
+
+    def _draw_late(self, own: Rows[PlanT], draft: Draft[PlanT, HostT]) -> None:
+        """Draws the masks that need content, but for those that `fill` has drawn already."""
+        for masked, needs in self.late:
+            maps = draft.maps[masked.part]
+            if all(maps[start + view] is not None for start in own.starts for view in range(self.views)):
+                continue
+            # One generator whose state is set anew for each view, which takes a fifth of the time.
+            rngs = sample_rngs(self.seed, own.items.mask_names(), mask_purpose(masked.part))
+            for n, (item, start) in enumerate(zip(own.items, own.starts, strict=True)):
+                for view, rng in enumerate(islice(rngs, self.views)):
+                    cues = self.rows.cues(own, draft.batch, n, view, masked.part, needs)
+                    maps[start + view] = masked.maps(item, view, cues, rng)
 
     def join(self, draft: Draft[PlanT, HostT]) -> HostT:
         """The host batch; the views of a sample are consecutive rows."""
-        planned = [one for one in draft.planned if one is not None]
-        if planned:  # else `fill_many` has written them
-            shown = [one.item.shown for one in planned for _ in range(self.views)]
-            draft.labels[:] = [one.label for one in shown]
-            draft.batch.key[:] = [one.key for one in shown]
         made: dict[str, Any] = {
-            one.field: one.mask.batched(one.grid, [own for own in draft.maps[one.field] if own is not None])
-            for one in (*self.early, *self.late)
+            one.field: one.mask.batched(one.grid, [maps for maps in draft.maps[one.part] if maps is not None])
+            for one in self.masks
             if one.mask is not None
         }
         if self.fields.fields:
             made["fields"] = self.fields.collated(draft.fields, self.views)
         if draft.targets is not None:
             made["fields"] = made.get("fields", {}) | {TARGETS: draft.targets}
-        batch = self.rows.put(draft.batch, made) if made else draft.batch
-        return self.rows.join(batch, planned)
+        return self.rows.join(draft.batch, draft.plans, made)
 
 
-RowSource = BatchSource[Planned[PlanT], Draft[PlanT, HostT], HostT, BatchT]
+RowSource = BatchSource[RowRequest[PlanT], Draft[PlanT, HostT], HostT, BatchT]

@@ -1,32 +1,32 @@
-"""The rows of a modality, which is a data config with three functions.
+"""The rows of a modality: a maker of them is a data config with three functions, each of which takes many samples.
 
-    plan(item)             the draws of a sample that need no bytes, and the byte ranges to read
-    layout(memory)         the batch of n rows, whose tensors are still empty
-    fill(item, plan, ...)  reads, decodes and writes the rows of one sample
+    plan(items)              the draws of samples that need no bytes, and the byte ranges to read
+    layout(memory)           the batch of n rows, whose tensors are still empty
+    fill(rows, batch, stats) reads, decodes and writes the rows of samples
 
-The sampler (row_sampler.py) does the rest alike for all: keys, labels, views, masks, fields, announcing, joining. A
-sample's rows are written into the memory of the batch, so joining copies nothing.
+Kernels take the arrays of `items` and `rows`; what takes long goes through them sample by sample. One sample is a batch
+of one. The sampler (row_sampler.py) does the rest alike for all: keys, labels, views, masks, fields, targets, joining,
+and it finds out which sample is unusable. Rows are written into the memory of the batch, so joining copies nothing.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from itertools import islice, product
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks import Cues, Draw, Maps, Mask, TokenGrid
-from maskstream.pipelines.masks.core import maps_of
-from maskstream.pipelines.masks.core.visible import visible_tokens
+from maskstream.pipelines.masks.core import maps_of, needed_cues
 from maskstream.pipelines.stream.kept import empty
 from maskstream.pipelines.stream.order import Int64Array
 from maskstream.pipelines.stream.rng import Place, sample_rng, sample_rngs
-from maskstream.pipelines.stream.sampler import BatchPlan, HostT, Visible, Wanted
-from maskstream.pipelines.stream.samples import Samples
+from maskstream.pipelines.stream.sampler import HostT, Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.pipelines.stream.tensors import tensor_of
 from maskstream.shards.config import Config
@@ -36,8 +36,6 @@ from maskstream.shards.stores.base import Range, Store
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from .split import Split
 
 NO_CUES = Cues()
 
@@ -49,16 +47,19 @@ class Plan(Protocol):
     def ranges(self) -> tuple[Range, ...]: ...
 
 
+class Elsewhere(ABC):
+    """A plan that also reads another dataset."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def elsewhere(self) -> tuple[Store, Sequence[Range]] | None:
+        """The store of another dataset, and the byte ranges that `fill` may read of it."""
+
+
 PlanT = TypeVar("PlanT", bound=Plan)
 PartT = TypeVar("PartT", bound=Plan)
-
-
-class Shown(NamedTuple):
-    """The key and the label of a row in its batch, and the key of its draws: the same, but in a row of many samples."""
-
-    key: str
-    label: int
-    drawn: str
 
 
 class Draws(Protocol):
@@ -77,7 +78,8 @@ class Draws(Protocol):
 class Item(NamedTuple):
     """Sample `index` of a split, as it is shown in `epoch` at its place in the run; it makes all draws by name.
 
-    cycle: after how many epochs all draws but those of masks repeat, which then do not depend on the seed; None: never.
+    key: of its draws. cycle: after how many epochs all draws but those of masks repeat, which then do not depend on the
+    seed; None: never.
     """
 
     manifest: Manifest
@@ -86,22 +88,12 @@ class Item(NamedTuple):
     index: int  # type: ignore[assignment]  # tuples have a method of this name
     epoch: int
     place: Place
-    shown: Shown
+    key: str
     cycle: int | None = None
-
-    @property
-    def cycled(self) -> tuple[int, int]:
-        """The seed and the epoch of all draws but those of masks."""
-        return (self.seed, self.epoch) if self.cycle is None else (0, self.epoch % self.cycle)
-
-    @property
-    def wanted(self) -> Wanted:
-        """The sample and where it is shown."""
-        return Wanted(self.index, self.epoch, self.place)
 
     def rng(self, purpose: str, view: int = 0) -> np.random.Generator:
         """The generator of one decision for one view."""
-        return sample_rng(*self.cycled, self.shown.drawn, view, purpose)
+        return sample_rng(*_cycled(self.seed, self.epoch, self.cycle), self.key, view, purpose)
 
     def rngs(self, purpose: str) -> list[np.random.Generator]:
         """The generators of one decision for all views."""
@@ -109,7 +101,7 @@ class Item(NamedTuple):
 
     def draw(self, view: int, cues: Cues = NO_CUES, part: str = "", rng: np.random.Generator | None = None) -> Draw:
         """The draw of the mask of a view, or of one of its parts; rng: its generator, where it is made already."""
-        return Draw.of(self.seed, self.epoch, self.shown.drawn, view, self.place, cues, part, rng)
+        return Draw.of(self.seed, self.epoch, self.key, view, self.place, cues, part, rng)
 
     def read(self, ranges: Sequence[Range], stats: Stats) -> list[bytes]:
         """The bytes of some ranges, counted."""
@@ -119,32 +111,67 @@ class Item(NamedTuple):
         return found
 
 
-def rngs_of(items: Sequence[Item], purpose: str, views: int | None = None) -> Iterator[np.random.Generator]:
-    """The generators of one decision for `views` views of each item, by default all; each is valid until the next."""
-    names = (
-        (item.cycled[1], item.shown.drawn, view)
-        for item in items
-        for view in range(item.views if views is None else views)
-    )
-    return sample_rngs(items[0].cycled[0], names, purpose)
+def _cycled(seed: int, epoch: int, cycle: int | None) -> tuple[int, int]:
+    """The seed and the epoch of all draws but those of masks."""
+    return (seed, epoch) if cycle is None else (0, epoch % cycle)
 
 
-def mask_rngs_of(items: Sequence[Item], purpose: str) -> Iterator[np.random.Generator]:
-    """The same of masks, which do not repeat."""
-    names = ((item.epoch, item.shown.drawn, view) for item in items for view in range(item.views))
-    return sample_rngs(items[0].seed, names, purpose)
+class Items:
+    """Samples of a split, as they are shown in `views` views each: `wanted`, by their numbers in the split.
 
-
-class Many(NamedTuple):
-    """Samples of a split that are shown in one view each, as an `Item` says of one: indexes, epochs, int64 (n,), and
-    the plan that says their places in the run, None where masks are drawn elsewhere.
+    keys, labels: what a batch says of each. drawn: the keys of their draws. A maker whose rows have many samples gives
+    them others.
     """
 
-    manifest: Manifest
-    seed: int
-    indexes: Int64Array
-    epochs: Int64Array
-    plan: BatchPlan | None = None
+    def __init__(self, manifest: Manifest, seed: int, views: int, wanted: Wanted, cycle: int | None = None) -> None:
+        self.manifest, self.seed, self.views, self.wanted, self.cycle = manifest, seed, views, wanted, cycle
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """What a batch says of each."""
+        return self.manifest.keys(self.wanted.indexes.tolist())
+
+    @cached_property
+    def labels(self) -> Int64Array:
+        """Their labels, int64 (n,)."""
+        return self.manifest.label[self.wanted.indexes]
+
+    @cached_property
+    def drawn(self) -> list[str]:
+        """The keys of their draws."""
+        return self.keys
+
+    def __len__(self) -> int:
+        return len(self.wanted)
+
+    def __iter__(self) -> Iterator[Item]:
+        """Each by itself."""
+        return iter(self._each)
+
+    @cached_property
+    def _each(self) -> list[Item]:
+        columns = (self.wanted.indexes.tolist(), self.wanted.epochs.tolist(), self.wanted.places, self.drawn)
+        return [Item(self.manifest, self.seed, self.views, *one, self.cycle) for one in zip(*columns, strict=True)]
+
+    def part(self, n: int) -> Items:
+        """Sample n alone."""
+        return Items(self.manifest, self.seed, self.views, self.wanted.part(slice(n, n + 1)), self.cycle)
+
+    def rngs(self, purpose: str, views: int | None = None) -> Iterator[np.random.Generator]:
+        """The generators of one decision for the first `views` views of each, by default all; each is valid until the
+        next.
+        """
+        epochs = [_cycled(self.seed, epoch, self.cycle) for epoch in self.wanted.epochs.tolist()]
+        names = self._names([epoch for _, epoch in epochs], self.views if views is None else views)
+        return sample_rngs(epochs[0][0], names, purpose)
+
+    def mask_names(self) -> Iterator[tuple[int, str, int]]:
+        """The epoch, key and view by which the masks of each are drawn, which do not repeat."""
+        return self._names(self.wanted.epochs.tolist(), self.views)
+
+    def _names(self, epochs: Sequence[int], views: int) -> Iterator[tuple[int, str, int]]:
+        both = zip(epochs, self.drawn, strict=True)
+        return ((epoch, key, view) for epoch, key in both for view in range(views))
 
 
 Arrays = dict[int, tuple["Tensor", npt.NDArray[Any]]]
@@ -158,10 +185,15 @@ class Memory(Generic[PlanT]):
     were made here.
     """
 
-    def __init__(self, plans: Sequence[PlanT], rows: int, arrays: Arrays | None = None) -> None:
-        self.plans, self.rows = plans, rows
+    def __init__(self, plans: Iterable[PlanT], rows: int, arrays: Arrays | None = None) -> None:
+        self._plans, self.rows = plans, rows
         self.arrays: Arrays = {} if arrays is None else arrays
         self.key, self.label = [""] * rows, self(np.int64)
+
+    @cached_property
+    def plans(self) -> list[PlanT]:
+        """Those of the samples; made when they are asked for, since plans of small rows are arrays."""
+        return list(self._plans)
 
     def __call__(self, dtype: npt.DTypeLike, *shape: int) -> Tensor:
         """A new tensor (rows, *shape) of any content."""
@@ -170,7 +202,7 @@ class Memory(Generic[PlanT]):
         self.arrays[id(tensor)] = tensor, array
         return tensor
 
-    def of(self, plans: Sequence[PartT]) -> Memory[PartT]:
+    def of(self, plans: Iterable[PartT]) -> Memory[PartT]:
         """Memory for as many rows of a part of the samples, whose plans these are."""
         return Memory(plans, self.rows, self.arrays)
 
@@ -224,44 +256,61 @@ class Masked(NamedTuple):
         return maps if self.of is None else self.of(maps)
 
 
-class Planned(NamedTuple, Generic[PlanT]):
-    """An item, its plan, and where its fields lie; and its targets, in shards of their own."""
-
-    item: Item
-    plan: PlanT
-    members: dict[str, Range]
-    target: Range | None = None
-
-    @property
-    def key(self) -> str:
-        """The key of the sample."""
-        return self.item.shown.key
-
-    @property
-    def ranges(self) -> tuple[Range, ...]:
-        """All that is read of the split."""
-        return (*self.plan.ranges, *self.members.values()) if self.members else self.plan.ranges
+Drawn = dict[str, list[Maps | None]]
+"""The maps of the rows of a batch, by the part of the sample that a mask is of; None before they are drawn."""
 
 
-class Filling(NamedTuple, Generic[PlanT]):
-    """A sample whose rows `own` are to be written."""
+class Late(NamedTuple):
+    """A mask that needs cues, and which; asked once, because masks walk their fields to tell."""
 
-    item: Item
-    plan: PlanT
-    own: SampleRows
+    masked: Masked
+    needs: frozenset[str]
 
 
-def read_all(filling: Sequence[Filling[PlanT]], component: str, stats: Stats) -> list[list[bytes]]:
-    """What each sample's plan reads of a component, all at once; raises the SampleError of the first that cannot be."""
-    item = filling[0].item
-    try:
-        with item.manifest.reading(item.index, component):
-            found = iter(item.read([place for one in filling for place in one.plan.ranges], stats))
-    except SampleError:
-        for one in filling if len(filling) > 1 else ():
-            read_all([one], component, Stats())
-        raise
-    return [list(islice(found, len(one.plan.ranges))) for one in filling]
+def late_masks(masks: Iterable[Masked]) -> tuple[Late, ...]:
+    """Those of some masks that need cues, and that the sampler draws."""
+    found = [(one, one.mask) for one in masks if one.by_sampler]
+    return tuple(Late(one, needed_cues(mask)) for one, mask in found if mask is not None and mask.needs)
+
+
+class Rows(Generic[PlanT]):
+    """The rows of some samples in their batch: those of sample n from `starts[n]` on, one for each view.
+
+    maps: of the batch.
+    """
+
+    def __init__(
+        self, items: Items, plans: Sequence[PlanT], starts: Sequence[int], arrays: Arrays, maps: Drawn | None = None
+    ) -> None:
+        self.items, self.plans, self.starts, self._arrays = items, plans, starts, arrays
+        self.maps: Drawn = {} if maps is None else maps
+
+    def __iter__(self) -> Iterator[tuple[Item, PlanT, SampleRows]]:
+        """Each sample, its plan, and its rows."""
+        views = self.items.views
+        for item, plan, start in zip(self.items, self.plans, self.starts, strict=True):
+            yield item, plan, SampleRows(start, start + views, self._arrays)
+
+    def of(self, plans: Sequence[PartT]) -> Rows[PartT]:
+        """The same rows of a part of the samples, whose plans these are."""
+        return Rows(self.items, plans, self.starts, self._arrays, self.maps)
+
+    def whole(self, tensor: Tensor) -> npt.NDArray[Any]:
+        """A whole tensor of the batch as an array, which shares its memory."""
+        return SampleRows(0, 0, self._arrays).whole(tensor)
+
+    def read(self, component: str, stats: Stats) -> list[list[bytes]]:
+        """What each plan reads of a component, all at once; raises the SampleError of the first that cannot be."""
+        item = next(iter(self.items))
+        try:
+            with item.manifest.reading(item.index, component):
+                found = iter(item.read([place for plan in self.plans for place in plan.ranges], stats))
+        except SampleError:
+            for other, plan in zip(self.items, self.plans, strict=True) if len(self.plans) > 1 else ():
+                with other.manifest.reading(other.index, component):
+                    other.read(plan.ranges, Stats())
+            raise
+        return [list(islice(found, len(plan.ranges))) for plan in self.plans]
 
 
 def is_of_package(value: object) -> bool:
@@ -273,111 +322,69 @@ def is_of_package(value: object) -> bool:
     return ":" not in value.kind() and all(is_of_package(getattr(value, f.name)) for f in fields(value))
 
 
-class RowMaker(ABC, Generic[PlanT, HostT]):
-    """Makes the rows of a batch. It holds only settings, so it can be sent to worker processes.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Traits:
+    """What is known of a row maker before it makes any row.
 
-    Where many samples cost less together, `plan_all` and `fill_all`, or `fill_each`, say how; an error of theirs makes
-    each sample be tried alone.
+    together: how many samples one thread fills at once; one where a sample takes long. needs_torch: whether worker
+    processes make the rows with torch (see `Sampler`). identity: what a resume compares besides the data config and the
+    split. form: what the parts of a mixture must share besides masks and the settings that the config names. counted:
+    whether the visible tokens of a sample follow from the masks alone, for a token budget. shard_rows: the rows of each
+    shard, where rows take the place of samples.
     """
+
+    together: int = 1
+    needs_torch: bool = True
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    form: Mapping[str, object] = field(default_factory=dict)
+    counted: bool = True
+    shard_rows: tuple[int, ...] | None = None
+
+
+class RowMaker(ABC, Generic[PlanT, HostT]):
+    """Makes the rows of a batch. It holds only settings, so it can be sent to worker processes."""
 
     __slots__ = ()
 
     @property
-    def together(self) -> int:
-        """How many samples one thread fills at once; by default one, as where a sample takes long."""
-        return 1
-
-    @property
-    def needs_torch(self) -> bool:
-        """Whether worker processes make the rows with torch; by default they do (see `Sampler`)."""
-        return True
+    def traits(self) -> Traits:
+        """What is known before any row is made."""
+        return Traits()
 
     @property
     @abstractmethod
     def masks(self) -> tuple[Masked, ...]:
-        """The masks of a batch."""
+        """The masks of a batch, each of another part of the samples."""
 
     @abstractmethod
-    def plan(self, item: Item) -> PlanT:
-        """Draws all that needs no bytes, and finds the byte ranges; SampleError if the sample lacks what is read."""
+    def plan(self, items: Items) -> Sequence[PlanT]:
+        """Draws all that needs no bytes, and finds the byte ranges; SampleError if a sample lacks what is read."""
 
     @abstractmethod
     def layout(self, memory: Memory[PlanT]) -> HostT:
         """The empty batch."""
 
     @abstractmethod
-    def fill(self, item: Item, plan: PlanT, batch: HostT, own: SampleRows, stats: Stats) -> None:
-        """Writes the rows `own` of one sample, over the remains of an unusable one; SampleError if it is unusable.
+    def fill(self, rows: Rows[PlanT], batch: HostT, stats: Stats) -> None:
+        """Writes the rows of some samples, over the remains of unusable ones; SampleError if one is unusable.
 
         Many threads fill rows of one batch. What is no row of a tensor is assigned to the plan, for `cues` and `join`.
         `own.of(batch.NAME)` is where a sample is written in a tensor: a slice of torch costs ten times as much.
         """
 
-    def plan_all(self, items: Sequence[Item]) -> list[PlanT]:
-        """The plans of some samples; SampleError if one of them lacks what is read."""
-        return [self.plan(item) for item in items]
-
-    def fill_all(self, filling: Sequence[Filling[PlanT]], batch: HostT, stats: Stats) -> None:
-        """Writes the rows of some samples; SampleError if one of them is unusable."""
-        for one in filling:
-            self.fill(one.item, one.plan, batch, one.own, stats)
-
-    def fill_each(self, filling: Sequence[Filling[PlanT]], batch: HostT, stats: Stats) -> Iterator[None]:
-        """The same, with a pause after each sample: then its masks are drawn, and what follows them; by default after
-        all.
-        """
-        self.fill_all(filling, batch, stats)
-        yield from (None for _ in filling)
-
-    def fill_many(
-        self, items: Many, batch: HostT, own: SampleRows, rows: Int64Array, stats: Stats
-    ) -> Mapping[str, Sequence[Maps]] | None:
-        """Writes the rows `rows`, int64 (n,), of n samples with their keys and labels, by arrays, where they are small
-        and all of them are in order; their maps, by field. By default None: then `plan_all` and `fill_each` make
-        them, or tell why not. own: finds the arrays of the batch.
-        """
-        return None
-
-    def shown_all(self, manifest: Manifest, indexes: Sequence[int]) -> list[Shown]:
-        """What a batch says of some samples."""
-        labels = manifest.label[np.array(indexes, np.int64)].tolist()
-        return [Shown(key, label, key) for key, label in zip(manifest.keys(indexes), labels, strict=True)]
-
-    def other_ranges(self, plan: PlanT) -> tuple[tuple[Store, tuple[Range, ...]], ...]:
-        """The byte ranges that `fill` may read of other datasets, each with its store; by default none."""
-        return ()
-
-    def cues(self, item: Item, plan: PlanT, batch: HostT, row: int, part: str, needs: frozenset[str]) -> Cues:
-        """The cues of a filled row for the mask of a part of the sample, which needs some of them; by default none."""
+    def cues(self, rows: Rows[PlanT], batch: HostT, n: int, view: int, part: str, needs: frozenset[str]) -> Cues:
+        """The cues of a view of filled sample n for the mask of a part, which needs some of them; by default none."""
         return NO_CUES
 
-    def after_masks(self, item: Item, plan: PlanT, maps: Mapping[str, Sequence[Maps | None]], stats: Stats) -> None:
-        """Draws what follows the masks of a sample, and assigns it to the plan; maps: those of its views, by field."""
-
-    def put(self, batch: HostT, made: Mapping[str, Any]) -> HostT:
-        """The batch with its masks, by `Masked.field`, and its `fields`; by default each is a field of it."""
+    def join(self, batch: HostT, plans: Iterable[PlanT], made: Mapping[str, Any]) -> HostT:
+        """The host batch of filled rows, with what is made of them together: the masks, by `Masked.field`, and its
+        `fields`; by default each is a field of it. plans: of the samples, in the order of their rows.
+        """
         return replace(batch, **made)
 
-    def join(self, batch: HostT, planned: Sequence[Planned[PlanT]]) -> HostT:
-        """The host batch of filled rows and their masks; by default `batch` is all of it."""
-        return batch
-
-    def samples(self, split: Split) -> Samples:
-        """The samples of a source of these rows, and their order; by default those of the split."""
-        return split.samples
-
-    def identity(self, split: Split) -> dict[str, Any]:
-        """What a resume compares besides the data config; by default the split."""
-        return split.identity
-
-    @property
-    def form(self) -> Mapping[str, object]:
-        """What the parts of a mixture must share besides masks and the settings that the config names; by default
-        nothing.
-        """
-        return {}
-
-    @property
-    def visible(self) -> Visible | None:
-        """The visible tokens of a sample, for a token budget; by default those of all masks together."""
-        return visible_tokens(*((one.mask, one.grid) for one in self.masks))
+    def draw_masks(self, rows: Rows[PlanT], batch: HostT, n: int, late: Iterable[Late]) -> None:
+        """Draws the masks of filled sample n that need cues, for makers whose `fill` goes on from them."""
+        for (item, _, own), (masked, needs) in product(islice(rows, n, n + 1), late):
+            for view, row in enumerate(range(own.start, own.stop)):
+                cues = self.cues(rows, batch, n, view, masked.part, needs)
+                rows.maps[masked.part][row] = masked.maps(item, view, cues)

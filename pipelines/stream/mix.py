@@ -7,21 +7,19 @@ of packed rows (modalities/packed/mixture.py). Which sample comes when is mix_or
 from __future__ import annotations
 
 import warnings
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Self, Unpack, overload
 
 import numpy as np
 
 from maskstream.shards.format.manifest import Manifest, join_label_names
-from maskstream.shards.stores.base import Announcement, Range
+from maskstream.shards.stores.base import UNHEEDED, Announcement, Range, Together
 
 from .loader import Loader, LoaderSettings
 from .mix_order import MixSamples
 from .order import Int64Array
 from .sampler import (
-    BatchPlan,
     BatchSource,
     BatchT,
     DraftT,
@@ -30,12 +28,11 @@ from .sampler import (
     RequestT,
     Sampler,
     Wanted,
-    WholeSampler,
     check_alike,
     check_source,
 )
 from .stats import Stats
-from .weights import MixOptions, Weight, find_part
+from .weights import MixOptions, Weight
 
 
 @overload
@@ -146,37 +143,32 @@ def join_samples(
     return sampler, samples
 
 
-def _by_part(parts: Sequence[int]) -> dict[int, list[int]]:
-    """The places at which each part stands."""
-    places: defaultdict[int, list[int]] = defaultdict(list)
-    for place, part in enumerate(parts):
-        places[part].append(place)
-    return places
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixRequest(Generic[RequestT]):
-    """A request for a sample of one part."""
+    """A request for samples of several parts: of each the part, the places of its samples, and their own request."""
 
-    part: int
-    of_part: RequestT
+    n: int
+    parts: tuple[tuple[int, Sequence[int], RequestT], ...]
 
     @property
-    def key(self) -> str:
-        """The key of the sample in its part."""
-        return self.of_part.key
+    def keys(self) -> Sequence[str]:
+        """The keys of the samples in their parts."""
+        named = {place: key for _, places, own in self.parts for place, key in zip(places, own.keys, strict=True)}
+        return [named[place] for place in range(self.n)]
 
     @property
     def ranges(self) -> Sequence[Range]:
-        """The byte ranges of the part's request; their names belong to the store of that part."""
-        return self.of_part.ranges
+        """The byte ranges of the requests of the parts; their names belong to the stores of these."""
+        return [one for _, _, own in self.parts for one in own.ranges]
 
 
-def _innermost(request: Any) -> Any:
-    """The request of the part that makes its row; of a mixture of mixtures each part is at its own depth."""
-    while isinstance(request, MixRequest):
-        request = request.of_part
-    return request
+def _innermost(requests: Iterable[Any]) -> Iterator[Any]:
+    """The requests of the parts that make rows; of a mixture of mixtures each part is at its own depth."""
+    for request in requests:
+        if isinstance(request, MixRequest):
+            yield from _innermost(own for _, _, own in request.parts)
+        else:
+            yield request
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -189,12 +181,6 @@ class MixSampler(Generic[RequestT, DraftT, HostT_co]):
     starts: Int64Array
     seed: int
     changes: bool = False
-    _whole: tuple[WholeSampler[DraftT, HostT_co], ...] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        # Once, for a protocol is slow to ask.
-        whole = tuple(one for one in self.samplers if isinstance(one, WholeSampler) and one.at_once)
-        object.__setattr__(self, "_whole", whole if len(whole) == len(self.samplers) else ())
 
     @property
     def splits(self) -> tuple[Manifest, ...]:
@@ -204,11 +190,6 @@ class MixSampler(Generic[RequestT, DraftT, HostT_co]):
     def with_labels(self, names: Sequence[str]) -> Self:
         """The same sampler with the labels of another table of names."""
         return replace(self, samplers=tuple(sampler.with_labels(names) for sampler in self.samplers))
-
-    @property
-    def at_once(self) -> bool:
-        """Whether all parts fill many rows at once."""
-        return bool(self._whole)
 
     @property
     def needs_progress(self) -> bool:
@@ -225,46 +206,34 @@ class MixSampler(Generic[RequestT, DraftT, HostT_co]):
         """As many rows as the part with the most."""
         return max(sampler.together for sampler in self.samplers)
 
-    def requests(self, wanted: Sequence[Wanted]) -> list[MixRequest[RequestT]]:
+    def request(self, wanted: Wanted) -> MixRequest[RequestT]:
         """The requests of the parts that hold the samples."""
-        found = [find_part(self.starts, one.index) for one in wanted]
-        made: dict[int, MixRequest[RequestT]] = {}
-        for part, rows in _by_part([part for part, _ in found]).items():
-            own = [wanted[row]._replace(index=found[row][1]) for row in rows]
-            for row, request in zip(rows, self.samplers[part].requests(own), strict=True):
-                made[row] = MixRequest(part=part, of_part=request)
-        return [made[row] for row in range(len(wanted))]
+        of, parts = np.searchsorted(self.starts, wanted.indexes, side="right") - 1, []
+        for part in np.unique(of).tolist():
+            places = np.flatnonzero(of == part)
+            own = self.samplers[part].request(wanted.part(places, int(self.starts[part])))
+            parts.append((part, places.tolist(), own))
+        return MixRequest(n=len(wanted), parts=tuple(parts))
 
     def announce(self, request: MixRequest[RequestT]) -> Announcement:
-        """Says that the ranges of a request will be read soon, to the store of its part."""
-        return self.samplers[request.part].announce(request.of_part)
+        """Says that the ranges of a request will be read soon, to the stores of its parts."""
+        found = [self.samplers[part].announce(own) for part, _, own in request.parts]
+        heeded = tuple(one for one in found if one is not UNHEEDED)
+        return Together(heeded) if heeded else UNHEEDED
 
     def allocate(self, requests: Sequence[MixRequest[RequestT]]) -> DraftT:
         """The draft of the first part, which all parts share; of a mixture of mixtures the innermost's."""
-        return self.samplers[0].allocate([_innermost(request) for request in requests])
+        return self.samplers[0].allocate([*_innermost(requests)])
 
-    def mask(self, request: MixRequest[RequestT], draft: DraftT, row: int) -> None:
-        """Draws the row's masks with the sampler of its part."""
-        self.samplers[request.part].mask(request.of_part, draft, row)
+    def mask(self, request: MixRequest[RequestT], draft: DraftT, rows: Sequence[int]) -> None:
+        """Draws the masks of rows with the samplers of their parts."""
+        for part, places, own in request.parts:
+            self.samplers[part].mask(own, draft, [rows[place] for place in places])
 
-    def fill(self, requests: Sequence[MixRequest[RequestT]], draft: DraftT, rows: Sequence[int], stats: Stats) -> None:
+    def fill(self, request: MixRequest[RequestT], draft: DraftT, rows: Sequence[int], stats: Stats) -> None:
         """Fills the rows with the samplers of their parts."""
-        for part, places in _by_part([request.part for request in requests]).items():
-            of_part = [requests[place].of_part for place in places]
-            self.samplers[part].fill(of_part, draft, [rows[place] for place in places], stats)
-
-    def room(self, rows: int) -> DraftT:
-        """The draft of the first part, which all parts share."""
-        return self._whole[0].room(rows)
-
-    def fill_many(self, plan: BatchPlan, draft: DraftT, rows: Int64Array, stats: Stats) -> bool:
-        """Fills the rows of each part with its sampler; False where one of them cannot."""
-        of = np.searchsorted(self.starts, plan.indexes, side="right") - 1
-        for part, (sampler, start) in enumerate(zip(self._whole, self.starts[:-1].tolist(), strict=True)):
-            own = np.flatnonzero(of == part)
-            if len(own) and not sampler.fill_many(plan.part(own, start), draft, rows[own], stats):
-                return False
-        return True
+        for part, places, own in request.parts:
+            self.samplers[part].fill(own, draft, [rows[place] for place in places], stats)
 
     def join(self, draft: DraftT) -> HostT_co:
         """The host batch, made by the sampler of the first part."""

@@ -7,10 +7,10 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Generic, NamedTuple, ParamSpec, TypeVar
 
@@ -23,7 +23,7 @@ from .order import Int64Array, rank_share
 from .rng import Place, run_progress, sample_rng
 from .row_mix import RowMixOrder
 from .row_order import RowOrder
-from .sampler import BatchPlan, DraftT, HostT, RequestT, Sampler, Wanted, WholeSampler
+from .sampler import BatchPlan, DraftT, HostT, RequestT, Sampler, Wanted
 from .samples import BatchOrder
 from .stats import Stats
 from .tensors import tensor_of, torch
@@ -74,14 +74,11 @@ def plans(
         epoch, first = epoch + 1, 0
 
 
-class Filled(NamedTuple, Generic[HostT]):
-    """The stats of some rows, and per row the number of its candidates that were unusable; and the batch where they are
-    all of its rows and it is joined.
-    """
+class Filled(NamedTuple):
+    """The stats of some rows, and per row the number of its candidates that were unusable."""
 
     stats: Stats
     tried: list[int]
-    batch: HostT | None = None
 
 
 class Tries(NamedTuple):
@@ -100,29 +97,31 @@ class Tries(NamedTuple):
         return Tries(self.unusable + 1, self.removed)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Announced(Generic[RequestT]):
-    """The requests of a batch, whose ranges are announced until `announced` is dropped.
+class Group(NamedTuple, Generic[RequestT]):
+    """Rows of a batch that one thread fills.
 
-    wanted: per row, the sample that it shall show. requests: per row, the request of its first candidate that is not
-    known to be unusable. tries: per row, those that are.
+    rows: their numbers. wanted: the samples that they shall show. request: of the first candidate of each row that is
+    not known to be unusable. tries: per row, those that are.
     """
 
-    wanted: list[Wanted]
-    requests: list[RequestT]
+    rows: range
+    wanted: Wanted
+    request: RequestT
     tries: list[Tries]
+
+
+class Announced(NamedTuple, Generic[RequestT]):
+    """The requests of a batch, whose ranges are announced until `announced` is dropped."""
+
+    groups: list[Group[RequestT]]
     announced: Together
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Begun(Generic[DraftT, HostT]):
-    """A batch whose rows are being filled; the ranges of its requests are announced until `announced` is dropped.
+class Begun(NamedTuple, Generic[DraftT]):
+    """A batch whose rows are being filled; the ranges of its requests are announced until `announced` is dropped."""
 
-    draft: the memory of the rows; None where one task makes the whole batch.
-    """
-
-    draft: DraftT | None
-    rows: list[Future[Filled[HostT]]]
+    draft: DraftT
+    rows: list[Future[Filled]]
     stats: Stats
     announced: Together
 
@@ -151,26 +150,19 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
     sampler: Sampler[RequestT, DraftT, HostT]
     order: BatchOrder
     starts: Int64Array | None = None
-    _whole: WholeSampler[DraftT, HostT] | None = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        sampler = self.sampler  # asked once, for a protocol is slow to ask
-        whole = sampler if isinstance(sampler, WholeSampler) and sampler.at_once else None
-        object.__setattr__(self, "_whole", whole)
-
-    def drawn(self, plan: BatchPlan) -> Announced[RequestT]:
-        """Draws the requests of a batch, and announces what they will read."""
-        wanted = plan.wanted
-        requests, tries = self._first_requests(wanted, plan.tried)
+    def drawn(self, plan: BatchPlan, *, row_by_row: bool = False) -> Announced[RequestT]:
+        """Draws the requests of a batch, and announces what they will read. row_by_row: each row is a group."""
+        n, together = len(plan), 1 if row_by_row else self.sampler.together
+        # A task costs as much as a small row or more, so many of these are one group.
+        parts = [range(at, min(at + together, n)) for at in range(0, n, together)]
+        groups = [self._group(plan, rows) for rows in parts]
+        requests = (group.request for group in groups)
         announced = Together(tuple(one for one in map(self.sampler.announce, requests) if one is not UNHEEDED))
-        return Announced(wanted=wanted, requests=requests, tries=tries, announced=announced)
+        return Announced(groups, announced)
 
     def drawn_ahead(self, plan: BatchPlan) -> Announced[RequestT] | None:
-        """The same for a batch that is started later; None for an error, which `start` will raise, and where nothing is
-        drawn ahead.
-        """
-        if self._whole is not None:
-            return None
+        """The same for a batch that is started later; None for an error, which `start` will raise."""
         try:
             return self.drawn(plan)
         except Exception:
@@ -178,85 +170,52 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
 
     def start(
         self, pool: Executor, plan: BatchPlan, drawn: Announced[RequestT] | None = None, *, row_by_row: bool = False
-    ) -> Begun[DraftT, HostT]:
+    ) -> Begun[DraftT]:
         """Draws the masks that need no content, then submits the rows to `pool`; draws the requests if need be.
 
         Masks are drawn for all rows before decoding starts, while their data is in the processor's cache. row_by_row:
-        each row is submitted by itself, also where the sampler fills many together. A sampler that makes a batch at
-        once does so in one task.
+        each row is submitted by itself, also where the sampler fills many together.
         """
-        if self._whole is not None and not (row_by_row or plan.tried):
-            whole = pool.submit(self._at_once, self._whole, plan)
-            return Begun(draft=None, rows=[whole], stats=Stats(), announced=UNHEEDED)
-        drawn = drawn or self.drawn(plan)
+        drawn = drawn or self.drawn(plan, row_by_row=row_by_row)
+        sampler, stats, (groups, announced) = self.sampler, Stats(), drawn
         try:
-            return self._started(pool, drawn, 1 if row_by_row else self.sampler.together)
+            # The caller may be in inference mode, while the threads that fill these tensors are not.
+            with _no_inference():
+                draft = sampler.allocate([group.request for group in groups])
+                with stats.stage("mask"):
+                    for group in groups:
+                        sampler.mask(group.request, draft, group.rows)
+            return Begun(draft, [pool.submit(self._fill, group, draft) for group in groups], stats, announced)
         except BaseException:
-            drawn.announced.drop()
+            announced.drop()
             raise
 
-    def _started(self, pool: Executor, drawn: Announced[RequestT], together: int) -> Begun[DraftT, HostT]:
-        sampler, stats, n = self.sampler, Stats(), len(drawn.requests)
-        # The caller may be in inference mode, while the threads that fill these tensors are not.
-        with _no_inference():
-            draft = sampler.allocate(drawn.requests)
-            with stats.stage("mask"):
-                for row, request in enumerate(drawn.requests):
-                    sampler.mask(request, draft, row)
-        # A task costs as much as a small row or more, so many of these are one task.
-        rows = [pool.submit(self._fill, drawn, draft, range(at, min(at + together, n))) for at in range(0, n, together)]
-        return Begun(draft=draft, rows=rows, stats=stats, announced=drawn.announced)
-
-    def _at_once(self, sampler: WholeSampler[DraftT, HostT], plan: BatchPlan) -> Filled[HostT]:
-        """The whole batch; row by row where anything of it is not in order."""
-        n = len(plan.indexes)
-        stats, draft = Stats(samples=n), sampler.room(n)
-        if sampler.fill_many(plan, draft, np.arange(n), stats):
-            with stats.stage("collate"):
-                return Filled(stats, [0] * n, sampler.join(draft))
-        return self._joined(self._started(InCaller(), self.drawn(plan), self.sampler.together))
-
-    def _joined(self, begun: Begun[DraftT, HostT]) -> Filled[HostT]:
-        """Waits for all rows, and joins them to a batch."""
+    def join(self, plan: BatchPlan, begun: Begun[DraftT]) -> Made[HostT]:
+        """Waits for all rows; returns the host batch and its stats."""
         stats = begun.stats
         try:
             filled = [rows.result() for rows in begun.rows]
         finally:
             begun.announced.drop()
-        if begun.draft is None:
-            return filled[0]
         for rows in filled:
             stats.add(rows.stats)
         with stats.stage("collate"):
             batch = self.sampler.join(begun.draft)
-        return Filled(stats, [tried for rows in filled for tried in rows.tried], batch)
-
-    def join(self, plan: BatchPlan, begun: Begun[DraftT, HostT]) -> Made[HostT]:
-        """Waits for all rows; returns the host batch and its stats."""
-        return self._made(plan, self._joined(begun))
-
-    def begin(
-        self, threads: Threads, plan: BatchPlan, drawn: Announced[RequestT] | None
-    ) -> tuple[Begun[DraftT, HostT], Future[Made[HostT]]]:
-        """Starts a batch, and what joins it; one task does both where the sampler makes batches at once."""
-        if self._whole is not None and not plan.tried:
-            nothing: Begun[DraftT, HostT] = Begun(draft=None, rows=[], stats=Stats(), announced=UNHEEDED)
-            whole = self._whole
-            return nothing, threads.rows.submit(lambda: self._made(plan, self._at_once(whole, plan)))
-        begun = self.start(threads.rows, plan, drawn)
-        joining = threads.rows if len(begun.rows) == 1 else threads.batches
-        return begun, joining.submit(self.join, plan, begun)
-
-    def _made(self, plan: BatchPlan, filled: Filled[HostT]) -> Made[HostT]:
-        stats, tried, batch = filled
-        assert batch is not None
         if not plan.weight.all():
             batch = batch.weighted(tensor_of(plan.weight))
         if self.starts is not None:  # a sample is replaced by one of its own part
             shown = plan.indexes if plan.packed is None else np.concatenate([row.indexes for row in plan.packed])
             parts = np.searchsorted(self.starts, shown, side="right") - 1
             batch = replace(batch, source=tensor_of(parts.repeat(len(batch) // max(len(shown), 1))))
-        return Made(batch=batch, stats=stats, tried=tuple(tried))
+        return Made(batch=batch, stats=stats, tried=tuple(tried for rows in filled for tried in rows.tried))
+
+    def begin(
+        self, threads: Threads, plan: BatchPlan, drawn: Announced[RequestT] | None
+    ) -> tuple[Begun[DraftT], Future[Made[HostT]]]:
+        """Starts a batch, and what joins it."""
+        begun = self.start(threads.rows, plan, drawn)
+        joining = threads.rows if len(begun.rows) == 1 else threads.batches
+        return begun, joining.submit(self.join, plan, begun)
 
     def remade(self, plan: BatchPlan, made: Made[HostT], bad: Mapping[int, SampleError]) -> Made[HostT]:
         """The batch `made` anew with the next candidates in the rows `bad`; its stats are the sum of both."""
@@ -279,22 +238,22 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
 
         A sample that was removed from its split is replaced, as in the batch.
         """
-        wanted, reserve = plan.wanted, self.order.reserve
+        reserve = self.order.reserve
         if isinstance(self.order, RowOrder | RowMixOrder):  # a row replaces its samples itself
             reserve = self.order.samples.reserve
-            wanted = [
-                one._replace(index=index, epoch=epoch, packed=None)
-                for one in wanted
-                if one.packed is not None
-                for index, epoch in zip(one.packed.indexes.tolist(), one.packed.epochs.tolist(), strict=True)
+        each = plan.each()
+        if plan.packed is not None:
+            each = [
+                Wanted(indexes=row.indexes, epochs=row.epochs, rows=one.rows.repeat(len(row.indexes)), first=one.first)
+                for one, row in zip(each, plan.packed, strict=True)
             ]
-        return [self._name_sample(one, reserve) for one in wanted]
+        return [self._name_sample(one, reserve) for row in each for one in row.each()]
 
-    def _name_sample(self, wanted: Wanted, reserve: Callable[[int, np.random.Generator], int]) -> str | SampleError:
+    def _name_sample(self, wanted: Wanted, reserve: Reserve) -> str | SampleError:
         found: str | SampleError | None = None
         for candidate in candidates(wanted, self.sampler.seed, reserve):
             try:
-                return self.sampler.requests([candidate])[0].key
+                return self.sampler.request(candidate).keys[0]
             except RemovedError as removed:
                 found = removed
             except SampleError as error:
@@ -302,85 +261,93 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         assert found is not None
         return found
 
-    def _candidates(self, wanted: Wanted) -> Iterator[Wanted]:
-        return candidates(wanted, self.sampler.seed, self.order.reserve)
-
-    def _first_requests(self, wanted: Sequence[Wanted], tried: tuple[int, ...]) -> tuple[list[RequestT], list[Tries]]:
-        """Per row, the request of its first usable candidate, and the unusable ones before it; tried: those known."""
-        if not tried:
+    def _group(self, plan: BatchPlan, rows: range) -> Group[RequestT]:
+        """The rows, each with its first usable candidate."""
+        wanted, known = plan.part(slice(rows.start, rows.stop)), plan.tried[rows.start : rows.stop]
+        if not any(known):
             with suppress(SampleError):
-                return self.sampler.requests(wanted), [Tries(0)] * len(wanted)
-        known = map(Tries, tried or [0] * len(wanted))
-        found = [self._requested(one, tries) for one, tries in zip(wanted, known, strict=True)]
-        return [request for request, _ in found], [tries for _, tries in found]
+                return Group(rows, wanted, self.sampler.request(wanted), [Tries(0)] * len(rows))
+        # Each sample alone tells which are unusable; the request is drawn again with those that replace them.
+        tries = map(Tries, known or [0] * len(rows))
+        found = [self._usable(one, unusable) for one, unusable in zip(wanted.each(), tries, strict=True)]
+        shown = wanted.replaced([int(one.indexes[0]) for one, _, _ in found])
+        request = found[0][1] if len(found) == 1 else self.sampler.request(shown)
+        return Group(rows, wanted, request, [tries for _, _, tries in found])
 
-    def _requested(self, wanted: Wanted, tries: Tries, error: SampleError | None = None) -> tuple[RequestT, Tries]:
-        """The request of a row's next usable candidate, and the unusable ones before it.
+    def _usable(self, wanted: Wanted, tries: Tries, error: SampleError | None = None) -> tuple[Wanted, RequestT, Tries]:
+        """A row's next usable candidate and its request, and the unusable ones before it.
 
         `tries` of these are known already; `error` is that of the last one.
         """
-        for candidate in islice(self._candidates(wanted), tries.unusable, None):
+        left = candidates(wanted, self.sampler.seed, self.order.reserve)
+        for candidate in islice(left, tries.unusable, None):
             try:
-                return self.sampler.requests([candidate])[0], tries
+                return candidate, self.sampler.request(candidate), tries
             except SampleError as lacking:
                 tries, error = tries.plus(lacking), lacking
         raise error or ValueError(f"all {tries.unusable} candidates of a row are unusable; a row has at most {_TRIES}")
 
-    def _fill(self, drawn: Announced[RequestT], draft: DraftT, rows: Sequence[int]) -> Filled[HostT]:
-        """Fills some rows together; if a sample is unusable, each by itself."""
-        tries = [drawn.tries[row] for row in rows]
+    def _fill(self, group: Group[RequestT], draft: DraftT) -> Filled:
+        """Fills the rows of a group together; if a sample is unusable, each by itself, which finds it."""
+        rows, wanted, request, tries = group
         if len(rows) > 1:
             stats = Stats(samples=len(rows), bad=sum(one.unusable - one.removed for one in tries))
             with suppress(SampleError):
-                self.sampler.fill([drawn.requests[row] for row in rows], draft, rows, stats)
+                self.sampler.fill(request, draft, rows, stats)
                 return Filled(stats, [one.unusable for one in tries])
         stats, tried = Stats(), []
-        for row, known in zip(rows, tries, strict=True):
-            own, unusable = self._fill_one(drawn.wanted[row], drawn.requests[row], draft, row, known)
+        for row, one, known in zip(rows, wanted.each(), tries, strict=True):
+            own, unusable = self._fill_row(one, request if len(rows) == 1 else None, draft, row, known)
             stats.add(own)
             tried.append(unusable)
         return Filled(stats, tried)
 
-    def _fill_one(self, wanted: Wanted, request: RequestT, draft: DraftT, row: int, tries: Tries) -> tuple[Stats, int]:
+    def _fill_row(
+        self, wanted: Wanted, request: RequestT | None, draft: DraftT, row: int, tries: Tries
+    ) -> tuple[Stats, int]:
         """Fills a row with its first usable candidate, starting with that of `request`; the number of unusable ones."""
         redrawn = Stats()
+        if request is None:
+            _, request, tries = self._usable(wanted, tries)
         while True:
             stats = Stats(samples=1)
             try:
-                self.sampler.fill([request], draft, [row], stats)
+                self.sampler.fill(request, draft, [row], stats)
             except SampleError as error:
-                request, tries = self._requested(wanted, tries.plus(error), error)
+                _, request, tries = self._usable(wanted, tries.plus(error), error)
             else:
                 stats.add(redrawn)
                 stats.bad += tries.unusable - tries.removed  # a packed row has counted its own
                 return stats, tries.unusable
             with redrawn.stage("mask"):
-                self.sampler.mask(request, draft, row)
+                self.sampler.mask(request, draft, [row])
 
 
-def candidates(wanted: Wanted, seed: int, reserve: Callable[[int, np.random.Generator], int]) -> Iterator[Wanted]:
-    """The sample itself, then the samples that replace it in turn while each is unusable; `reserve` as in an order."""
+Reserve = Callable[[int, np.random.Generator], int]
+"""Gives a sample in place of one, as `BatchOrder.reserve` does."""
+
+
+def candidates(wanted: Wanted, seed: int, reserve: Reserve) -> Iterator[Wanted]:
+    """One sample itself, then the samples that replace it in turn while each is unusable."""
     yield wanted
-    index = wanted.index
-    rng = sample_rng(seed, wanted.epoch, str(index), 0, "reserve")
+    index = int(wanted.indexes[0])
+    rng = sample_rng(seed, int(wanted.epochs[0]), str(index), 0, "reserve")
     for _ in range(_TRIES - 1):
         index = reserve(index, rng)
-        yield wanted._replace(index=index)
+        yield wanted.replaced([index])
 
 
-def batch_of(sampler: Sampler[RequestT, DraftT, HostT], wanted: Sequence[Wanted], stats: Stats | None = None) -> HostT:
+def batch_of(sampler: Sampler[RequestT, DraftT, HostT], wanted: Wanted, stats: Stats | None = None) -> HostT:
     """The host batch of the `wanted` samples, made in this thread; raises SampleError if one is unusable."""
     stats = Stats() if stats is None else stats
-    requests = sampler.requests(wanted)
+    parts = [range(at, min(at + sampler.together, len(wanted))) for at in range(0, len(wanted), sampler.together)]
+    requests = [sampler.request(wanted.part(slice(rows.start, rows.stop))) for rows in parts]
     draft = sampler.allocate(requests)
-    for at in range(0, len(requests), sampler.together):
-        some = requests[at : at + sampler.together]
-        rows = range(at, at + len(some))
+    for rows, request in zip(parts, requests, strict=True):
         with stats.stage("mask"):
-            for row, request in zip(rows, some, strict=True):
-                sampler.mask(request, draft, row)
-        stats.samples += len(some)
-        sampler.fill(some, draft, rows, stats)
+            sampler.mask(request, draft, rows)
+        stats.samples += len(rows)
+        sampler.fill(request, draft, rows, stats)
     return sampler.join(draft)
 
 
@@ -435,7 +402,7 @@ def batches_from_threads(
     """
     began = os.getpid()
     plans_left, soon = iter(wanted), deque[tuple[BatchPlan, Announced[RequestT] | None]]()
-    begun: deque[tuple[Begun[DraftT, HostT], Future[Made[HostT]]]] = deque()
+    begun: deque[tuple[Begun[DraftT], Future[Made[HostT]]]] = deque()
     # Drawing beside a thread that fills small rows makes both wait for the interpreter again and again.
     before = maker.sampler.together > 1
 

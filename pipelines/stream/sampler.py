@@ -1,10 +1,10 @@
 """The stages of a batch, which a modality implements.
 
-    requests -> announce -> allocate -> mask -> fill -> join   ||   to the device -> finish
+    request -> announce -> allocate -> mask -> fill -> join   ||   to the device -> finish
 
 The stages left of the bars belong to a `Sampler` and run in threads of this process or of workers; those right of them
-run in the caller's process, the last in a `Finish`. A request is drawn before any byte is read and names the byte
-ranges. The draft is the memory of the whole batch, so joining copies nothing.
+run in the caller's process, the last in a `Finish`. Each takes any number of samples. A request is drawn before any
+byte is read and names the byte ranges. The draft is the memory of the whole batch, so joining copies nothing.
 
 A request's ranges belong to the sampler's own dataset: the shards of two datasets may have the same names. A sampler
 that reads a second one keeps its ranges apart.
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,62 +36,78 @@ if TYPE_CHECKING:
     from maskstream.shards.format.manifest import Manifest
 
 
-class Wanted(NamedTuple):
-    """Sample `index`, as it is drawn in `epoch` at its place in the run; `packed`: the samples of a packed row."""
-
-    index: int  # type: ignore[assignment]  # tuples have a method of this name
-    epoch: int
-    place: Place = START
-    packed: PackedRow | None = None
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BatchPlan:
-    """One rank's part of global batch `number` = (epoch, batch).
+class Wanted:
+    """n samples, as they are drawn in some epochs at their places in the run.
 
-    indexes, epochs: int64 (B,). rows: int64 (B,), those of the global batch, whose row 0 has the place `first` in the
-    run. weight: float32 (B,), 0 for padding. tried: per row, the number of candidates known to be unusable, the sample
-    itself being the first candidate; empty if there are none. packed: the contents of B packed rows, None where a row
-    is a sample.
+    indexes, epochs: int64 (n,). rows: int64 (n,), those of the global batch, whose row 0 has the place `first` in the
+    run. packed: the contents of n packed rows, None where a row is a sample.
     """
 
-    number: tuple[int, int]
     indexes: Int64Array
     epochs: Int64Array
     rows: Int64Array
-    first: Place
-    weight: npt.NDArray[np.float32]
-    tried: tuple[int, ...] = ()
+    first: Place = START
     packed: tuple[PackedRow, ...] | None = None
 
-    @property
-    def wanted(self) -> list[Wanted]:
-        """The sample that each row shall show."""
-        packed = self.packed or (None,) * len(self.rows)
-        step, _, of, progress = self.first
-        places = [Place(step, row, of, progress) for row in self.rows.tolist()]
-        return [*map(Wanted, self.indexes.tolist(), self.epochs.tolist(), places, packed)]
+    @classmethod
+    def of(cls, indexes: Sequence[int], epochs: int | Sequence[int] = 0) -> Wanted:
+        """Samples at the beginning of the run, by themselves."""
+        at = np.array(indexes, np.int64)
+        return cls(indexes=at, epochs=np.broadcast_to(np.array(epochs, np.int64), at.shape), rows=np.zeros_like(at))
 
-    def part(self, chosen: Int64Array, start: int) -> BatchPlan:
-        """The plan of the rows `chosen`, int64 (n,), in a dataset whose first sample has the index `start` here."""
-        return replace(
-            self,
-            indexes=self.indexes[chosen] - start,
+    def __len__(self) -> int:
+        return len(self.indexes)
+
+    @property
+    def places(self) -> list[Place]:
+        """The place of each sample in the run."""
+        step, _, of, progress = self.first
+        return [Place(step, row, of, progress) for row in self.rows.tolist()]
+
+    def part(self, chosen: slice | Int64Array, start: int = 0) -> Wanted:
+        """Those at the places `chosen`, int64 (n,), in a dataset whose first sample has the index `start` here."""
+        packed = None if self.packed is None else tuple(self.packed[n] for n in np.arange(len(self))[chosen].tolist())
+        indexes = self.indexes[chosen]
+        return Wanted(
+            indexes=indexes - start if start else indexes,
             epochs=self.epochs[chosen],
             rows=self.rows[chosen],
-            weight=self.weight[chosen],
+            first=self.first,
+            packed=packed,
         )
+
+    def each(self) -> list[Wanted]:
+        """Each sample by itself."""
+        return [self.part(slice(n, n + 1)) for n in range(len(self))]
+
+    def replaced(self, indexes: Sequence[int]) -> Wanted:
+        """The same places, where other samples are shown."""
+        return replace(self, indexes=np.array(indexes, np.int64))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchPlan(Wanted):
+    """One rank's part of global batch `number` = (epoch, batch).
+
+    weight: float32 (B,), 0 for padding. tried: per row, the number of candidates known to be unusable, the sample
+    itself being the first candidate; empty if there are none.
+    """
+
+    number: tuple[int, int]
+    weight: npt.NDArray[np.float32]
+    tried: tuple[int, ...] = ()
 
 
 class Request(Protocol):
-    """The draws of a sample that precede reading; `key` is the key of the sample.
+    """The draws of samples that precede reading; `keys` are those of the samples.
 
     ranges: they cover all bytes that its `fill` may read of the sampler's own dataset, and their names belong to the
     store of that dataset. A sampler that reads a second dataset says in its request which ranges belong to that one.
     """
 
     @property
-    def key(self) -> str: ...
+    def keys(self) -> Sequence[str]: ...
 
     @property
     def ranges(self) -> Sequence[Range]: ...
@@ -110,24 +126,25 @@ BatchT_co = TypeVar("BatchT_co", bound=Batch, covariant=True)
 class Sampler(Protocol[RequestT, DraftT, HostT_co]):
     """Makes host batches of one dataset. It holds only settings, so it can be sent to worker processes.
 
-    requests: makes every draw that needs no bytes; raises SampleError if a sample lacks the component that is read.
-    announce: tells the stores of the request's ranges that these will be read soon.
-    allocate: the draft of a batch with a row for each request (the views of a sample are one row here). mask: draws a
-    row's masks if they need no content. These four are cheap and run in one thread.
-    fill: reads and decodes samples, writes their whole rows of every array of the draft (over the remains of an
-    unusable sample), and draws the masks that need content. Many threads fill rows of one draft.
+    request: makes every draw of samples that needs no bytes; raises SampleError if one lacks the component that is
+    read. announce: tells the stores of the request's ranges that these will be read soon.
+    allocate: the draft of a batch with a row for each sample of some requests (the views of a sample are one row here).
+    mask: draws the masks of rows that need no content. These four are cheap and run in one thread.
+    fill: reads and decodes the samples of a request, writes the rows `rows` with them in every array of the draft (over
+    the remains of unusable samples), and draws the masks that need content. Many threads fill rows of one draft.
     join: the host batch of a draft whose rows are filled.
 
-    `requests` and `fill` take many samples, and raise SampleError if one is unusable. Each is then called for every
-    sample alone; the row of one that is unusable is requested, masked and filled with another sample, whose request
-    `allocate` did not see.
+    `request` and `fill` raise SampleError if a sample is unusable. Each sample is then requested and filled alone,
+    which tells which one it is; its row is requested, masked and filled with another sample, whose request `allocate`
+    did not see.
 
     splits: the manifests of its samples, of which it takes the labels. with_labels: the same sampler whose labels are
     places in a table of names (see `Manifest.with_labels`).
 
     seed: the seed of all draws. needs_progress: whether the batches depend on the progress of the run. needs_torch:
     whether a worker process makes them with torch, which it then shares with the others; else its batches are of arrays
-    until they are received (tensors.py). together: how many rows one thread fills at once, 1 where a row takes long.
+    until they are received (tensors.py). together: the samples of a request, which one thread fills; 1 where one takes
+    long.
     """
 
     @property
@@ -147,34 +164,15 @@ class Sampler(Protocol[RequestT, DraftT, HostT_co]):
 
     def with_labels(self, names: Sequence[str]) -> Self: ...
 
-    def requests(self, wanted: Sequence[Wanted]) -> list[RequestT]: ...
+    def request(self, wanted: Wanted) -> RequestT: ...
 
     def announce(self, request: RequestT) -> Announcement: ...
 
     def allocate(self, requests: Sequence[RequestT]) -> DraftT: ...
 
-    def mask(self, request: RequestT, draft: DraftT, row: int) -> None: ...
+    def mask(self, request: RequestT, draft: DraftT, rows: Sequence[int]) -> None: ...
 
-    def fill(self, requests: Sequence[RequestT], draft: DraftT, rows: Sequence[int], stats: Stats) -> None: ...
-
-    def join(self, draft: DraftT) -> HostT_co: ...
-
-
-@runtime_checkable
-class WholeSampler(Protocol[DraftT, HostT_co]):
-    """A sampler that can fill many small rows without an object for each.
-
-    at_once: whether it does, with its settings. room: the draft of so many rows. fill_many: fills the rows `rows`,
-    int64 (n,), of a draft with the n samples of a plan, draws their masks and counts them; False where anything is not
-    in order: then the batch is made as by any other sampler, which also tells what is wrong.
-    """
-
-    @property
-    def at_once(self) -> bool: ...
-
-    def room(self, rows: int) -> DraftT: ...
-
-    def fill_many(self, plan: BatchPlan, draft: DraftT, rows: Int64Array, stats: Stats) -> bool: ...
+    def fill(self, request: RequestT, draft: DraftT, rows: Sequence[int], stats: Stats) -> None: ...
 
     def join(self, draft: DraftT) -> HostT_co: ...
 

@@ -156,10 +156,10 @@ class _Batches(Generic[RequestT, DraftT, HostT]):
     def __init__(self, maker: BatchMaker[RequestT, DraftT, HostT], threads: int, progress: WorkerProgress) -> None:
         self._maker, self._progress = maker, progress
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="maskstream")
-        self._begun: Begun[DraftT, HostT] | None = None
+        self._begun: Begun[DraftT] | None = None
         self._drawn: dict[tuple[int, int], Announced[RequestT]] = {}
 
-    def begun(self, task: BatchTask) -> Begun[DraftT, HostT] | Failed:
+    def begun(self, task: BatchTask) -> Begun[DraftT] | Failed:
         """The batch of a task, whose rows are being filled, or the error."""
         ahead, self._begun = self._begun, None
         try:
@@ -175,9 +175,7 @@ class _Batches(Generic[RequestT, DraftT, HostT]):
         if (drawn := self._maker.drawn_ahead(task.plan)) is not None:
             self._drawn[number] = drawn
 
-    def made(
-        self, task: BatchTask, begun: Begun[DraftT, HostT] | Failed, then: BatchTask | None
-    ) -> Made[HostT] | Failed:
+    def made(self, task: BatchTask, begun: Begun[DraftT] | Failed, then: BatchTask | None) -> Made[HostT] | Failed:
         """The host batch and its stats, or the error; then: the next task, if it is known."""
         if isinstance(begun, Failed):
             return begun
@@ -189,7 +187,7 @@ class _Batches(Generic[RequestT, DraftT, HostT]):
         except Exception as error:
             return _failed(error)
 
-    def _start(self, task: BatchTask) -> Begun[DraftT, HostT]:
+    def _start(self, task: BatchTask) -> Begun[DraftT]:
         pool = _RowByRow(self._progress) if task.row_by_row else self._pool
         drawn = self._drawn.pop(task.plan.number, None)
         begun = self._maker.start(pool, task.plan, drawn, row_by_row=task.row_by_row)
@@ -226,7 +224,7 @@ class SampleNames(Generic[RequestT, DraftT, HostT]):
     def error(self, plan: BatchPlan, row: int | None, how: str) -> WorkerDiedError:
         """The error for a batch; `row` is the one that the last process was making, `how` is how that process ended."""
         epoch, batch = plan.number
-        wanted = plan.wanted if row is None else [plan.wanted[row]]
+        wanted = plan.each() if row is None else [plan.part(slice(row, row + 1))]
         what = "its samples are" if row is None else "it made one sample after the other and did not finish"
         return WorkerDiedError(
             f"several worker processes died while they made batch {batch} of epoch {epoch}; the last one {how}; {what} "
@@ -244,7 +242,7 @@ class SampleNames(Generic[RequestT, DraftT, HostT]):
     def _name(self, wanted: Wanted) -> tuple[str, str]:
         """The shard and the key of a sample."""
         try:
-            (request,) = self.sampler.requests([wanted])
+            request = self.sampler.request(wanted)
         except SampleError as error:
             return error.shard, error.key
-        return next((part.name for part in request.ranges), "no shard"), request.key
+        return next((part.name for part in request.ranges), "no shard"), request.keys[0]

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
+from maskstream.shards.errors import StoreError
+
 from .base import UNHEEDED, Announcement, Range, RoutedStore, ShardFile, Store
 
 THREADS = 32
@@ -40,8 +42,8 @@ class ReadAhead(RoutedStore):
     """A store that fetches announced ranges of another one with up to `threads` threads, unless they are near.
 
     At most `most_bytes` are fetched and not dropped yet; what is announced beyond waits. A reader never waits for a
-    fetch that has not begun: it reads by itself. An error of a fetch is raised where its range is read. A pickled copy,
-    and a fork of the process, has announcements of its own.
+    fetch that has not begun: it reads by itself, also where a fetch of several ranges failed. A pickled copy, and a fork
+    of the process, has announcements of its own.
     """
 
     def __init__(self, store: PartlyRemoteStore, *, threads: int = THREADS, most_bytes: int = MOST_BYTES) -> None:
@@ -64,25 +66,16 @@ class ReadAhead(RoutedStore):
     def read(self, name: str, offset: int, size: int) -> bytes:
         """Read exactly `size` bytes at `offset`, from what was announced if that holds them."""
         fetching = self._fetching(name, offset, size)
-        if fetching is None:
-            return self._store.read(name, offset, size)
-        begin, future = fetching
-        data = future.result()
-        return data[offset - begin : offset - begin + size]
+        one = Range(name, offset, size)
+        return self._store.read(*one) if fetching is None else self._taken(one, *fetching)
 
     def read_many(self, ranges: Sequence[Range]) -> list[bytes]:
         """Read each range. Those that were not announced are read at once."""
         fetching = [self._fetching(*one) for one in ranges]
         others = [one for one, found in zip(ranges, fetching, strict=True) if found is None]
         read = iter(self._store.read_many(others) if others else ())
-        data = []
-        for (_, offset, size), found in zip(ranges, fetching, strict=True):
-            if found is None:
-                data.append(next(read))
-            else:
-                begin, future = found
-                data.append(future.result()[offset - begin : offset - begin + size])
-        return data
+        both = zip(ranges, fetching, strict=True)
+        return [next(read) if found is None else self._taken(one, *found) for one, found in both]
 
     def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> Store:
         """The store behind this one with these shards, read ahead as this one."""
@@ -128,6 +121,14 @@ class ReadAhead(RoutedStore):
                 if begin <= offset and offset + size <= begin + length and span.future is not None:
                     return begin, span.future
         return None
+
+    def _taken(self, one: Range, begin: int, fetch: Future[bytes]) -> bytes:
+        """A range of a fetch that begins at a byte. If that fails, the fault may be of other ranges fetched with it."""
+        try:
+            data = fetch.result()
+        except StoreError:
+            return self._store.read(*one)
+        return data[one.offset - begin : one.offset - begin + one.size]
 
     def _advance(self) -> None:
         """Begins the next fetches while there is room; the lock is held.

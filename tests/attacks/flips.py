@@ -120,7 +120,7 @@ class Target:
         found: dict[int, Any] = {}
         for sample in samples:
             try:
-                found[sample] = MODALITIES[self.name].rows(batch_of(sampler, [Wanted(index=sample, epoch=0)]))
+                found[sample] = MODALITIES[self.name].rows(batch_of(sampler, Wanted.of([sample])))
             except MaskstreamError:
                 found[sample] = None
         return found

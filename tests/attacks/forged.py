@@ -183,7 +183,7 @@ def _rows(name: str, location: str | Path) -> tuple[dict[str, list[Any]], int]:
     bad = 0
     for index in range(len(split.manifest)):
         try:
-            batch = batch_of(source.sampler, [Wanted(index=index, epoch=0)])
+            batch = batch_of(source.sampler, Wanted.of([index]))
         except SampleError:
             bad += 1
         else:

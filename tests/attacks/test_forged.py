@@ -149,9 +149,9 @@ def test_a_forged_number_makes_a_bad_sample(
     write_forged(name, samples(name), tmp_path, change)
     split = Split.open(tmp_path, modality_of(name), shuffle=False, device="cpu", threads=1)
     sampler = FORGED[name].source(split).sampler
-    assert batch_of(sampler, [Wanted(index=0, epoch=0)]).key[0] == samples(name)[0].key
+    assert batch_of(sampler, Wanted.of([0])).key[0] == samples(name)[0].key
     with pytest.raises(SampleError, match=rf"sample '{key}' in t-000000\.tar"):
-        batch_of(sampler, [Wanted(index=1, epoch=0)])
+        batch_of(sampler, Wanted.of([1]))
     if column not in ("gain", "start_s", "fps"):
         assert any(f"'{key}'" in problem for problem in verify(tmp_path, decode=True).problems)
 
@@ -177,7 +177,7 @@ def test_numbers_that_overflow_when_they_are_normalised_make_a_bad_sample(
         sampler = FORGED["mesh"].source(split).sampler
         narrow = replace(sampler, rows=replace(sampler.rows, reader=replace(sampler.rows.reader, statistics=NARROW)))
         with pytest.raises(SampleError, match="too large for float32"):
-            batch_of(narrow, [Wanted(index=1, epoch=0)])
+            batch_of(narrow, Wanted.of([1]))
 
 
 def test_meshes_that_make_no_batch_are_refused(samples: Callable[[str], list[Sample]], tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_meshes_that_make_no_batch_are_refused(samples: Callable[[str], list[Sam
     write_forged("mesh", [flat, surface, *samples("mesh")[2:]], tmp_path)
     sampler = FORGED["mesh"].source(Split.open(tmp_path, "mesh", device="cpu", threads=1)).sampler
     with pytest.raises(ShardError, match="they make no batch"):
-        batch_of(sampler, [Wanted(index=0, epoch=0), Wanted(index=1, epoch=0)])
+        batch_of(sampler, Wanted.of([0, 1]))
 
 
 SUMS: dict[str, list[Any]] = {

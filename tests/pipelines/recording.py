@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from maskstream.pipelines.modalities.rows import Elsewhere
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
@@ -58,12 +59,13 @@ def check_what_is_read(sampler: Any, store: RecordingStore, n: int, *others: Rec
         for epoch in range(2):
             for each in (store, *others):
                 each.read_ranges.clear()
-            request = sampler.requests([Wanted(index=index, epoch=epoch)])[0]
+            request = sampler.request(Wanted.of([index], epoch))
             draft = sampler.allocate([request])
-            sampler.mask(request, draft, 0)
+            sampler.mask(request, draft, [0])
             assert not any(each.read_ranges for each in (store, *others)), "nothing is read before a row is filled"
-            sampler.fill([request], draft, [0], Stats())
-            elsewhere = sampler.rows.other_ranges(request.plan)
+            sampler.fill(request, draft, [0], Stats())
+            (plan,) = request.plans
+            elsewhere = [plan.elsewhere] if isinstance(plan, Elsewhere) and plan.elsewhere is not None else []
             assert [each for each, _ in elsewhere] == [*others]
             for each, announced in ((store, request.ranges), *elsewhere):
                 assert each.read_ranges

@@ -82,7 +82,7 @@ def test_a_loader_draws_by_the_names_that_it_did(split: Path) -> None:
         ("clip2", 27, [2, 3, 4, 6]),
         ("clip2", 27, [0, 1, 3, 7]),
     ]
-    crops = opened(split, **SETTINGS)[1].requests([Wanted(index=4, epoch=3)])[0].plan.crops
+    crops = opened(split, **SETTINGS)[1].request(Wanted.of([4], 3)).plans[0].crops
     assert [(crop.x, crop.y, crop.width, crop.height) for crop in crops] == [(0, 10, 42, 42), (24, 6, 64, 56)]
 
 

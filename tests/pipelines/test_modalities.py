@@ -154,7 +154,7 @@ def test_a_changed_bit_never_shows_as_another_sample(kind, tmp_path):
         name, offset, size = manifest.member(index, modality.component)
         path = manifest.folder / name
         place, bit = offset + int(rng.integers(size)), 1 << int(rng.integers(8))
-        before = modality.rows(batch_of(sampler, [Wanted(index=index, epoch=0)]))
+        before = modality.rows(batch_of(sampler, Wanted.of([index])))
         with path.open("r+b") as file:
             for changed in (True, False):
                 file.seek(place)
@@ -163,7 +163,7 @@ def test_a_changed_bit_never_shows_as_another_sample(kind, tmp_path):
                 file.write(bytes([byte]))
                 file.flush()
                 try:
-                    assert modality.rows(batch_of(sampler, [Wanted(index=index, epoch=0)])) == before
+                    assert modality.rows(batch_of(sampler, Wanted.of([index]))) == before
                 except SampleError as error:
                     assert changed
                     assert "are not those that were written" in str(error)

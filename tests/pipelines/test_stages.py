@@ -62,11 +62,11 @@ class Picky:
             raise AttributeError(name)
         return getattr(self.of, name)
 
-    def fill(self, requests, draft, rows, stats):
-        self.of.fill(requests, draft, rows, stats)
-        for request in requests:
-            if request.key in BAD:
-                raise bad(request.key)
+    def fill(self, request, draft, rows, stats):
+        self.of.fill(request, draft, rows, stats)
+        for key in request.keys:
+            if key in BAD:
+                raise bad(key)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ sound is mixed with noise at a drawn signal-to-noise ratio.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,8 +17,7 @@ from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.augment.transform import Transform, change_waveform
 from maskstream.pipelines.masks import Cues, Mask, MaskBatch, TokenGrid
 from maskstream.pipelines.masks.core import read_only
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
-from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.modalities.rows import Elsewhere, Item, Items, Masked, Memory, RowMaker, Rows, Traits
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.config import Config
 from maskstream.shards.errors import SampleError
@@ -81,20 +80,25 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
         return (Masked("mask", self.mask, self.grid, self.part),)
 
     @property
-    def form(self) -> Mapping[str, object]:
-        """Whether there are tensors for augmentations."""
-        return {
-            "mixup": "yes" if self.mixup else "no",
-            "spec_augment": "yes" if self.spec_augment else "no",
-            "on_device": self.on_device,
-        }
-
-    def plan(self, item: Item) -> AudioPlan:
-        """Draws the segment and the mixup partners of a sample, and finds the byte ranges to read."""
-        return AudioPlan(
-            sound=self.sounds.drawn(item.index, item.epoch),
-            partners=tuple(self._partner(item, view) for view in range(item.views)),
+    def traits(self) -> Traits:
+        """Parts of a mixture have the same tensors of augmentations."""
+        return Traits(
+            form={
+                "mixup": "yes" if self.mixup else "no",
+                "spec_augment": "yes" if self.spec_augment else "no",
+                "on_device": self.on_device,
+            }
         )
+
+    def plan(self, items: Items) -> list[AudioPlan]:
+        """Draws the segment and the mixup partners of each sample, and finds the byte ranges to read."""
+        return [
+            AudioPlan(
+                sound=self.sounds.drawn(item.index, item.epoch),
+                partners=tuple(self._partner(item, view) for view in range(item.views)),
+            )
+            for item in items
+        ]
 
     def layout(self, memory: Memory[AudioPlan]) -> AudioBatch:
         """The empty batch."""
@@ -114,35 +118,39 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: AudioPlan, batch: AudioBatch, own: SampleRows, stats: Stats) -> None:
-        """Reads and decodes a sound, and makes its views; raises SampleError if it is unusable."""
-        index, labels = item.index, item.manifest.label
-        sound = self.sounds.sound(plan.sound, stats)
-        mixed = [self._mixed(index, sound, partner, stats) for partner in plan.partners]
-        with stats.stage("convert"):
-            own.of(batch.length)[:] = [len(one) for one, _, _ in mixed]
-            self._write(item, own.of(batch.waveform), [one for one, _, _ in mixed])
-            strips = self._strips(item)
-            if strips is not None and batch.strips is not None:
-                batch.strips[own.slice] = strips
-            if batch.spectrogram is not None:
-                out = batch.spectrogram[own.slice]
-                self.spectrogram(mono(batch.waveform[own.slice]), batch.length[own.slice], strips, out=out)
-        if batch.mixed_label is not None and batch.share is not None:
-            own.of(batch.mixed_label)[:] = [int(labels[other]) for _, other, _ in mixed]
-            own.of(batch.share)[:] = [share for _, _, share in mixed]
-        own.of(batch.start_s)[:] = plan.sound.first / int(self.sounds.facts["sample_rate"][index])
+    def fill(self, rows: Rows[AudioPlan], batch: AudioBatch, stats: Stats) -> None:
+        """Reads and decodes sounds, and makes their views; raises SampleError if one is unusable."""
+        for item, plan, own in rows:
+            index, labels = item.index, item.manifest.label
+            sound = self.sounds.sound(plan.sound, stats)
+            mixed = [self._mixed(index, sound, partner, stats) for partner in plan.partners]
+            with stats.stage("convert"):
+                own.of(batch.length)[:] = [len(one) for one, _, _ in mixed]
+                self._write(item, own.of(batch.waveform), [one for one, _, _ in mixed])
+                strips = self._strips(item)
+                if strips is not None and batch.strips is not None:
+                    batch.strips[own.slice] = strips
+                if batch.spectrogram is not None:
+                    out = batch.spectrogram[own.slice]
+                    self.spectrogram(mono(batch.waveform[own.slice]), batch.length[own.slice], strips, out=out)
+            if batch.mixed_label is not None and batch.share is not None:
+                own.of(batch.mixed_label)[:] = [int(labels[other]) for _, other, _ in mixed]
+                own.of(batch.share)[:] = [share for _, _, share in mixed]
+            own.of(batch.start_s)[:] = plan.sound.first / int(self.sounds.facts["sample_rate"][index])
 
-    def cues(self, item: Item, plan: AudioPlan, batch: AudioBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
+    def cues(
+        self, rows: Rows[AudioPlan], batch: AudioBatch, n: int, view: int, part: str, needs: frozenset[str]
+    ) -> Cues:
         """The waveform and the spectrogram of a view."""
         waveform, spectrogram = (
-            None if of is None or name not in needs else read_only(of.numpy()[row])
+            None if of is None or name not in needs else read_only(of.numpy()[rows.starts[n] + view])
             for name, of in (("waveform", batch.waveform), ("spectrogram", batch.spectrogram))
         )
         return Cues(waveform=waveform, spectrogram=spectrogram)
 
-    def join(self, batch: AudioBatch, planned: Sequence[Planned[AudioPlan]]) -> AudioBatch:
+    def join(self, batch: AudioBatch, plans: Iterable[AudioPlan], made: Mapping[str, Any]) -> AudioBatch:
         """The batch; targets that lie wholly in the padding have weight 0."""
+        batch = replace(batch, **made)
         return replace(batch, mask=self.weighted(batch.mask, batch.length))
 
     def weighted(self, mask: MaskBatch | None, length: Tensor) -> MaskBatch | None:
@@ -261,19 +269,24 @@ class MicrophoneLine(Config):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NoisyPlan:
-    """The segment of the clean sound, and that of the noise (None if it is generated).
+class NoisyPlan(Elsewhere):
+    """The segment of the clean sound, and that of the noise with its store (None if it is generated).
 
     The shards of two splits may have the same names, so the ranges of the two stores are separate.
     """
 
     clean: SoundPlan
-    noise: SoundPlan | None
+    noise: tuple[Store, SoundPlan] | None
 
     @property
     def ranges(self) -> tuple[Range, ...]:
         """The byte ranges of the sound, in the store of its split."""
         return self.clean.ranges
+
+    @property
+    def elsewhere(self) -> tuple[Store, Sequence[Range]] | None:
+        """Those of the noise."""
+        return None if self.noise is None else (self.noise[0], self.noise[1].ranges)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -297,26 +310,22 @@ class NoisyRowMaker(RowMaker[NoisyPlan, NoisyBatch]):
         """None: nothing is masked."""
         return ()
 
-    def identity(self, split: Split) -> dict[str, Any]:
-        """The split and that of the noise."""
-        dataset = split.identity
-        if self.noise is not None:
-            dataset["dataset"] += f" with {self.noise.manifest.fingerprint}"
-        return dataset
+    @property
+    def traits(self) -> Traits:
+        """The identity of the data is that of both splits."""
+        if self.noise is None:
+            return Traits()
+        return Traits(identity={"dataset": f"{self.clean.manifest.fingerprint} with {self.noise.manifest.fingerprint}"})
 
-    def plan(self, item: Item) -> NoisyPlan:
-        """Draws the segment of the sound, the noise and its segment, and finds their byte ranges."""
-        noise = None
-        if self.noise is not None:
-            other = int(item.rng("noise").integers(len(self.noise.manifest)))
-            noise = self.noise.drawn(other, item.epoch)
-        return NoisyPlan(clean=self.clean.drawn(item.index, item.epoch), noise=noise)
+    def plan(self, items: Items) -> list[NoisyPlan]:
+        """Draws the segment of each sound, the noise and its segment, and finds their byte ranges."""
+        return [NoisyPlan(clean=self.clean.drawn(item.index, item.epoch), noise=self._noise_of(item)) for item in items]
 
-    def other_ranges(self, plan: NoisyPlan) -> tuple[tuple[Store, tuple[Range, ...]], ...]:
-        """The byte ranges of the noise, in the store of its split."""
-        if self.noise is None or plan.noise is None:
-            return ()
-        return ((self.noise.manifest.store, plan.noise.ranges),)
+    def _noise_of(self, item: Item) -> tuple[Store, SoundPlan] | None:
+        if self.noise is None:
+            return None
+        other = int(item.rng("noise").integers(len(self.noise.manifest)))
+        return self.noise.manifest.store, self.noise.drawn(other, item.epoch)
 
     def layout(self, memory: Memory[NoisyPlan]) -> NoisyBatch:
         """The empty batch."""
@@ -330,18 +339,19 @@ class NoisyRowMaker(RowMaker[NoisyPlan, NoisyBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: NoisyPlan, batch: NoisyBatch, own: SampleRows, stats: Stats) -> None:
-        """Reads, decodes and mixes a sound; raises SampleError if the sound or its noise is unusable."""
-        clean = self._heard(self.clean, plan.clean, item.rng("direction"), stats)
-        if self.noise is None or plan.noise is None:
-            noise = self._placed(self._drawn(item.rng("noise")), item.rng("noise direction"))
-        else:
-            noise = self._heard(self.noise, plan.noise, item.rng("noise direction"), stats)
-        snr_db = float(item.rng("snr").uniform(*self.snr_db))
-        with stats.stage("convert"):
-            own.of(batch.clean)[:] = clean.T
-            own.of(batch.mixture)[:] = (clean + scaled_noise(clean, noise, snr_db)).T
-        own.of(batch.snr_db)[:] = snr_db
+    def fill(self, rows: Rows[NoisyPlan], batch: NoisyBatch, stats: Stats) -> None:
+        """Reads, decodes and mixes sounds; raises SampleError if a sound or its noise is unusable."""
+        for item, plan, own in rows:
+            clean = self._heard(self.clean, plan.clean, item.rng("direction"), stats)
+            if self.noise is None or plan.noise is None:
+                noise = self._placed(self._drawn(item.rng("noise")), item.rng("noise direction"))
+            else:
+                noise = self._heard(self.noise, plan.noise[1], item.rng("noise direction"), stats)
+            snr_db = float(item.rng("snr").uniform(*self.snr_db))
+            with stats.stage("convert"):
+                own.of(batch.clean)[:] = clean.T
+                own.of(batch.mixture)[:] = (clean + scaled_noise(clean, noise, snr_db)).T
+            own.of(batch.snr_db)[:] = snr_db
 
     def _heard(self, reader: SoundReader, plan: SoundPlan, rng: np.random.Generator, stats: Stats) -> Floats:
         """The segment at all microphones, float32 (n, M), zero-mean and padded with zeros at the end.

@@ -5,7 +5,7 @@ has only the mean rate. So a plan names the whole sound, and `fill` reads less.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, floor, prod
 from typing import Any
@@ -21,7 +21,18 @@ from maskstream.pipelines.masks import Cues, Maps
 from maskstream.pipelines.modalities.audio.rows import CUES as SOUND_CUES
 from maskstream.pipelines.modalities.audio.rows import AudioPlan, AudioRowMaker, mono
 from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
+from maskstream.pipelines.modalities.rows import (
+    Drawn,
+    Item,
+    Items,
+    Masked,
+    Memory,
+    RowMaker,
+    Rows,
+    SampleRows,
+    Traits,
+    late_masks,
+)
 from maskstream.pipelines.modalities.video.clip import Int64s
 from maskstream.pipelines.modalities.video.clip_plan import AroundClip, ClipPlan, join_flow
 from maskstream.pipelines.modalities.video.rows import ClipRowMaker
@@ -106,13 +117,17 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
         return tuple(mask._replace(field=name) for name, mask in both)
 
     @property
-    def form(self) -> Mapping[str, object]:
-        """Whether there is flow, and whether there are tensors for augmentations of sound."""
-        form = self.audio.form
-        return {"flow": self.clips.form["flow"], **{name: form[name] for name in ("spec_augment", "on_device")}}
+    def traits(self) -> Traits:
+        """Parts of a mixture all have flow or none, and the same tensors of augmentations of sound."""
+        form = self.audio.traits.form
+        own = {name: form[name] for name in ("spec_augment", "on_device")}
+        return Traits(form={"flow": self.clips.traits.form["flow"], **own})
 
-    def plan(self, item: Item) -> AudioVisualPlan:
-        """Draws the clip and its crops, and finds the byte ranges of the clip and of the sound."""
+    def plan(self, items: Items) -> list[AudioVisualPlan]:
+        """Draws clips and their crops, and finds the byte ranges of the clips and of the sounds."""
+        return [self._plan(item) for item in items]
+
+    def _plan(self, item: Item) -> AudioVisualPlan:
         clip, sound = self.clips.plan_of(item, self._numbers), self.audio.sounds.planned(item.index, 0, 1)
         whole = (sound.member,) if sound.header else sound.ranges
         audio = AudioPlan(sound=sound, partners=(None,) * item.views)
@@ -137,56 +152,60 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: AudioVisualPlan, batch: AudioVisualBatch, own: SampleRows, stats: Stats) -> None:
-        """Reads and decodes a clip and its sound; raises SampleError if one of them is unusable."""
-        self.clips.fill(item, plan.clip, batch.clips, own, stats)
-        name = self.audio.sounds.component
-        with item.manifest.reading(item.index, name):
-            first, stop = self._segment(item, own.of(batch.pts_s)[0])
-        placed = replace(plan.audio, sound=replace(plan.audio.sound, first=first, stop=stop))
-        self.audio.fill(item, placed, batch.sounds, own, stats)
-        own.of(batch.audio_start_s)[:] += float(item.manifest.components[name].facts["start_s"][item.index])
-        if self.spectrogram_noise is not None:
-            with stats.stage("convert"):
-                self._disturb(self.spectrogram_noise, item, batch, own)
+    def fill(self, rows: Rows[AudioVisualPlan], batch: AudioVisualBatch, stats: Stats) -> None:
+        """Reads and decodes clips and their sounds; raises SampleError if one of them is unusable."""
+        self.clips.fill(rows.of([plan.clip for plan in rows.plans]), batch.clips, stats)
+        name, placed = self.audio.sounds.component, []
+        for item, plan, own in rows:
+            with item.manifest.reading(item.index, name):
+                first, stop = self._segment(item, own.of(batch.pts_s)[0])
+            placed.append(replace(plan.audio, sound=replace(plan.audio.sound, first=first, stop=stop)))
+        self.audio.fill(rows.of(placed), batch.sounds, stats)
+        late = late_masks(self.masks)
+        for n, (item, plan, own) in enumerate(rows):
+            own.of(batch.audio_start_s)[:] += float(item.manifest.components[name].facts["start_s"][item.index])
+            if self.spectrogram_noise is not None:
+                with stats.stage("convert"):
+                    self._disturb(self.spectrogram_noise, item, batch, own)
+            if self.noise is not None:  # of the targets, so the masks are drawn before
+                with stats.stage("mask"):
+                    self.draw_masks(rows, batch, n, late)
+                with stats.stage("convert"):
+                    plan.noise = self._noises(self.noise, item, rows.maps, own)
 
     def cues(
-        self, item: Item, plan: AudioVisualPlan, batch: AudioVisualBatch, row: int, part: str, needs: frozenset[str]
+        self, rows: Rows[AudioVisualPlan], batch: AudioVisualBatch, n: int, view: int, part: str, needs: frozenset[str]
     ) -> Cues:
         """The frames, the flow and the sound of a view."""
-        seen = self.clips.cues(item, plan.clip, batch.clips, row, part, needs)
+        plan = rows.plans[n]
+        seen = self.clips.cues_of(plan.clip, batch.clips, rows.starts[n] + view, view, needs)
         if not needs & SOUND_CUES:
             return seen
-        heard = self.audio.cues(item, plan.audio, batch.sounds, row, part, needs)
+        heard = self.audio.cues(rows.of([one.audio for one in rows.plans]), batch.sounds, n, view, part, needs)
         return replace(seen, waveform=heard.waveform, spectrogram=heard.spectrogram)
 
-    def after_masks(
-        self, item: Item, plan: AudioVisualPlan, maps: Mapping[str, Sequence[Maps | None]], stats: Stats
-    ) -> None:
-        """Draws the noise for the targets of both masks."""
-        if self.noise is None:
-            return
-        none = [None] * item.views
-        with stats.stage("convert"):
-            plan.noise = [
-                (
-                    self._noise(self.noise, item, view, "video", video, 3 * prod(self.clips.grid.patch)),
-                    self._noise(self.noise, item, view, "audio", audio, prod(self.audio.grid.patch)),
-                )
-                for view, (video, audio) in enumerate(
-                    zip(maps.get("video_mask", none), maps.get("audio_mask", none), strict=True)
-                )
-            ]
-
-    def join(self, batch: AudioVisualBatch, planned: Sequence[Planned[AudioVisualPlan]]) -> AudioVisualBatch:
+    def join(
+        self, batch: AudioVisualBatch, plans: Iterable[AudioVisualPlan], made: Mapping[str, Any]
+    ) -> AudioVisualBatch:
         """The batch with its flow and noise; targets that lie wholly in the padding have weight 0."""
-        added: dict[str, Any] = {}
+        own, added = list(plans), dict(made)
         if self.noise is not None:
-            pairs = [pair for one in planned for pair in one.plan.noise]
+            pairs = [pair for plan in own for pair in plan.noise]
             for name, drawn in zip(("video", "audio"), zip(*pairs, strict=True), strict=True):
                 added[f"{name}_time"], added[f"{name}_noise"] = _stacked(drawn)
-        mask = self.audio.weighted(batch.audio_mask, batch.length)
-        return replace(batch, flow=join_flow([one.plan.clip for one in planned]), audio_mask=mask, **added)
+        added["audio_mask"] = self.audio.weighted(made.get("audio_mask"), batch.length)
+        return replace(batch, flow=join_flow([plan.clip for plan in own]), **added)
+
+    def _noises(self, noise: LinearNoise, item: Item, maps: Drawn, own: SampleRows) -> list[tuple[Noise, Noise]]:
+        """Draws the noise for the targets of both masks of each view."""
+        sizes = {"video": prod((*self.clips.grid.patch, 3)), "audio": prod(self.audio.grid.patch)}
+        parts, none = (self.clips.camera, self.audio.part), [None] * item.views
+        masked = [maps[part][own.slice] if part in maps else none for part in parts]
+
+        def drawn(view: int, which: int, name: str) -> Noise:
+            return self._noise(noise, item, view, name, masked[which][view], sizes[name])
+
+        return [(drawn(view, 0, "video"), drawn(view, 1, "audio")) for view in range(item.views)]
 
     def _numbers(self, item: Item, video: VideoIndex) -> Int64s:
         """Draws the frame numbers of a clip from the frames that have sound.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar, Self, Unpack
+from typing import ClassVar, Self, Unpack
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from maskstream.pipelines.masks.core import read_only
 from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_cycle, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.phases import OverRun
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, SampleRows, is_of_package
+from maskstream.pipelines.modalities.rows import Item, Items, Masked, Memory, Rows, Traits, is_of_package
 from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
@@ -146,9 +146,9 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
         return {"image": image_grid(self.size, self.patch)}
 
     @property
-    def needs_torch(self) -> bool:
-        """What others wrote may import it."""
-        return not is_of_package(self)
+    def traits(self) -> Traits:
+        """Users' classes may import torch. The version of the resize decides the pixels."""
+        return Traits(needs_torch=not is_of_package(self), identity={"pixels": PIXELS_VERSION})
 
     @property
     def masks(self) -> tuple[Masked, ...]:
@@ -161,14 +161,11 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
         augment = RandomResizedCrop(scale=(0.2, 1.0), flip=0.5) if split.shuffle else CenterCrop()
         return replace(self, augment=self.augment or augment)
 
-    def identity(self, split: Split) -> dict[str, Any]:
-        """The split, and the version of the resize, which decides the pixels."""
-        return {"pixels": PIXELS_VERSION, **split.identity}
-
-    def plan(self, item: Item) -> ImagePlan:
-        """The plan of the sample's image; raises SampleError if it has none or several."""
-        images = (one.name for one in item.manifest.components.values() if one.kind == IMAGE.name)
-        return self.plan_of(item, tuple(images) if self.component is None else (self.component,))
+    def plan(self, items: Items) -> list[ImagePlan]:
+        """The plans of the samples' images; raises SampleError if one has none or several."""
+        images = (one.name for one in items.manifest.components.values() if one.kind == IMAGE.name)
+        components = tuple(images) if self.component is None else (self.component,)
+        return [self.plan_of(item, components) for item in items]
 
     def plan_of(self, item: Item, components: tuple[str, ...]) -> ImagePlan:
         """Draws the crops of the one of these components that the sample has, and finds its byte range."""
@@ -181,18 +178,21 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
         image = memory(np.uint8, self.size, self.size, 3)
         return ImageBatch(image=image, mask=None, key=memory.key, label=memory.label)
 
-    def fill(self, item: Item, plan: ImagePlan, batch: ImageBatch, own: SampleRows, stats: Stats) -> None:
-        """Decodes the image once, and writes its views; raises SampleError if it is unusable."""
-        pixels = plan.decoded(item, stats)
+    def fill(self, rows: Rows[ImagePlan], batch: ImageBatch, stats: Stats) -> None:
+        """Decodes each image once, and writes its views; raises SampleError if one is unusable."""
         changes = FrameChanges(self.colour, named_transform(self.transform, frames=True))
-        with stats.stage("convert"):
-            for view, (crop, out) in enumerate(zip(plan.crops, own.of(batch.image), strict=True)):
-                show(pixels, crop, plan.n, out)
-                changes.apply(out[None], partial(item.rng, view=view))
+        for item, plan, own in rows:
+            pixels = plan.decoded(item, stats)
+            with stats.stage("convert"):
+                for view, (crop, out) in enumerate(zip(plan.crops, own.of(batch.image), strict=True)):
+                    show(pixels, crop, plan.n, out)
+                    changes.apply(out[None], partial(item.rng, view=view))
 
-    def cues(self, item: Item, plan: ImagePlan, batch: ImageBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
+    def cues(
+        self, rows: Rows[ImagePlan], batch: ImageBatch, n: int, view: int, part: str, needs: frozenset[str]
+    ) -> Cues:
         """The picture of a view, as one frame."""
-        return Cues(frames=read_only(batch.image.numpy()[row][None]))
+        return Cues(frames=read_only(rows.whole(batch.image)[rows.starts[n] + view][None]))
 
 
 def image_grid(size: int, patch: int) -> TokenGrid:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +12,7 @@ from maskstream.pipelines.masks.text.replace import TextMaps
 from maskstream.pipelines.masks.text.words import PADDING as PADDED_WORD
 from maskstream.pipelines.masks.text.words import SPECIAL as SPECIAL_WORD
 from maskstream.pipelines.modalities.image.data import ImageData, ImagePlan
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, RowMaker, SampleRows
-from maskstream.pipelines.modalities.split import Split
-from maskstream.pipelines.stream.sampler import Visible
+from maskstream.pipelines.modalities.rows import Item, Items, Masked, Memory, RowMaker, Rows, SampleRows, Traits
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import SampleError
 from maskstream.shards.stores.base import Range
@@ -89,27 +86,29 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
         )
 
     @property
-    def form(self) -> Mapping[str, object]:
-        """The tokenizer, and the length of a target."""
-        length = 0 if self.target is None else self.target.length
-        return {"tokenizer": self.texts.tokenizer.sha256, "target_length": length}
-
-    @property
-    def visible(self) -> Visible | None:
-        """None: the number of visible tokens follows the texts."""
-        return None
-
-    def identity(self, split: Split) -> dict[str, Any]:
-        """That of the pictures, which all else is beside."""
-        return self.pictures.identity(split)
-
-    def plan(self, item: Item) -> ImageTextPlan:
-        """Draws crops and texts, and finds their byte ranges; raises SampleError if the sample lacks either."""
-        return ImageTextPlan(
-            image=self.pictures.plan_of(item, self.components),
-            views=tuple(self._texts(item, view) for view in range(item.views)),
-            places=self.places.plan(item.index),
+    def traits(self) -> Traits:
+        """The identity of the pictures; parts of mixtures share the tokenizer and the length of a target. How many
+        tokens are visible follows the texts.
+        """
+        return Traits(
+            identity=self.pictures.traits.identity,
+            form={
+                "tokenizer": self.texts.tokenizer.sha256,
+                "target_length": 0 if self.target is None else self.target.length,
+            },
+            counted=False,
         )
+
+    def plan(self, items: Items) -> list[ImageTextPlan]:
+        """Draws crops and texts, and finds their byte ranges; raises SampleError if a sample lacks either."""
+        return [
+            ImageTextPlan(
+                image=self.pictures.plan_of(item, self.components),
+                views=tuple(self._texts(item, view) for view in range(item.views)),
+                places=self.places.plan(item.index),
+            )
+            for item in items
+        ]
 
     def layout(self, memory: Memory[ImageTextPlan]) -> ImageTextBatch:
         """The empty batch."""
@@ -128,33 +127,35 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: ImageTextPlan, batch: ImageTextBatch, own: SampleRows, stats: Stats) -> None:
-        """Reads the image and the texts of all views; raises SampleError if one is unusable."""
-        self.pictures.fill(item, plan.image, batch.pictures, own, stats)
-        places = self.places.read(plan.places, plan.image.width, plan.image.height, stats)
-        for view, at in enumerate(range(own.start, own.stop)):
-            texts = plan.views[view]
-            self.texts.fill(texts.row, batch.text, at, own, stats)
-            if self.target is not None and batch.target is not None and texts.target is not None:
-                self.target.fill(texts.target, batch.target, at, own, stats)
-            if batch.pair is not None and batch.match is not None and texts.pair is not None:
-                self.texts.fill(texts.pair, batch.pair, at, own, stats)
-                same = np.array_equal(own.whole(batch.pair.tokens)[at], own.whole(batch.text.tokens)[at])
-                own.whole(batch.match)[at] = texts.match or same
-            self._place(item, plan, places, view, batch, own)
+    def fill(self, rows: Rows[ImageTextPlan], batch: ImageTextBatch, stats: Stats) -> None:
+        """Reads the images and the texts of all views; raises SampleError if one is unusable."""
+        self.pictures.fill(rows.of([plan.image for plan in rows.plans]), batch.pictures, stats)
+        for item, plan, own in rows:
+            places = self.places.read(plan.places, plan.image.width, plan.image.height, stats)
+            for view, at in enumerate(range(own.start, own.stop)):
+                texts = plan.views[view]
+                self.texts.fill(texts.row, batch.text, at, own, stats)
+                if self.target is not None and batch.target is not None and texts.target is not None:
+                    self.target.fill(texts.target, batch.target, at, own, stats)
+                if batch.pair is not None and batch.match is not None and texts.pair is not None:
+                    self.texts.fill(texts.pair, batch.pair, at, own, stats)
+                    same = np.array_equal(own.whole(batch.pair.tokens)[at], own.whole(batch.text.tokens)[at])
+                    own.whole(batch.match)[at] = texts.match or same
+                self._place(item, plan, places, view, batch, own)
 
     def cues(
-        self, item: Item, plan: ImageTextPlan, batch: ImageTextBatch, row: int, part: str, needs: frozenset[str]
+        self, rows: Rows[ImageTextPlan], batch: ImageTextBatch, n: int, view: int, part: str, needs: frozenset[str]
     ) -> Cues:
         """The picture and the box of a row's phrase, or the words, roles and tokens of its texts; SampleError without a
         box that is needed.
         """
+        row = rows.starts[n] + view
         if part == "image":
             frames = read_only(batch.image.numpy()[row][None]) if "frames" in needs else None
             box: npt.NDArray[np.float32] | None = batch.box.numpy()[row] if "box" in needs else None
             if box is not None and np.isnan(box).any():
                 reason = f"{self.image_mask} needs a box, and the row has no phrase with one"
-                raise item.manifest.sample_error(item.index, BOXES, reason)
+                raise rows.items.manifest.sample_error(int(rows.items.wanted.indexes[n]), BOXES, reason)
             return Cues(frames=frames, box=box)
         roles = batch.text.roles.numpy()[row]
         words = batch.text.words.numpy()[row].astype(np.int64)

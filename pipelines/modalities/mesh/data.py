@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self, Unpack
+from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,9 @@ import numpy.typing as npt
 from maskstream.pipelines.masks import Cues, Mask, MaskBatch, TokenGrid
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
+from maskstream.pipelines.modalities.rows import Item, Items, Masked, Memory, RowMaker, Rows, Traits
 from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
-from maskstream.pipelines.stream.sampler import Visible
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DataError
@@ -171,12 +170,15 @@ class MeshRowMaker(RowMaker[MeshPlan, MeshBatch]):
         return (Masked("mask", self.mask, _nodes(1), by_sampler=False),)
 
     @property
-    def visible(self) -> Visible | None:
-        """None, because meshes have no equal number of tokens."""
-        return None
+    def traits(self) -> Traits:
+        """Meshes have no equal number of tokens."""
+        return Traits(counted=False)
 
-    def plan(self, item: Item) -> MeshPlan:
-        """Draws the step of each view, and finds the byte ranges; raises SampleError if the sample has no mesh."""
+    def plan(self, items: Items) -> list[MeshPlan]:
+        """Draws the step of each view, and finds the byte ranges; raises SampleError if a sample has no mesh."""
+        return [self._plan(item) for item in items]
+
+    def _plan(self, item: Item) -> MeshPlan:
         reader, index = self.reader, item.index
         mesh = item.manifest.member(index, reader.component)
         with item.manifest.reading(index, reader.trajectory):
@@ -207,8 +209,12 @@ class MeshRowMaker(RowMaker[MeshPlan, MeshBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: MeshPlan, batch: MeshBatch, own: SampleRows, stats: Stats) -> None:
-        """Reads a mesh, and makes its views and their masks; raises SampleError if it is unusable."""
+    def fill(self, rows: Rows[MeshPlan], batch: MeshBatch, stats: Stats) -> None:
+        """Reads meshes, and makes their views and masks; raises SampleError if one is unusable."""
+        for item, plan, _ in rows:
+            plan.made = self._made(item, plan, stats)
+
+    def _made(self, item: Item, plan: MeshPlan, stats: Stats) -> tuple[MeshView, ...]:
         reader, index = self.reader, item.index
         with stats.stage("read"):
             mesh = reader.mesh(index, plan.mesh)
@@ -229,14 +235,12 @@ class MeshRowMaker(RowMaker[MeshPlan, MeshBatch]):
             cues = Cues(edges=graph.sides, kinds=mesh.kinds)
             masks = [self._mask(item, view, plan.n_nodes, cues) for view in range(item.views)]
         counts = np.isin(mesh.kinds, FREE).astype(np.float32)
-        plan.made = tuple(
+        return tuple(
             MeshView(
                 positions=mesh.positions,
                 kinds=mesh.kinds,
                 graph=graph,
-                state=state[0]
-                if self.noise is None
-                else self.noise.added(state[0], mesh.kinds, item.rng("noise", view)),
+                state=self._noised(item, view, state[0], mesh.kinds),
                 next_state=state[1] if len(state) > 1 else None,
                 counts=counts,
                 mask=masks[view],
@@ -245,12 +249,10 @@ class MeshRowMaker(RowMaker[MeshPlan, MeshBatch]):
             for view, state in enumerate(states)
         )
 
-    def join(self, batch: MeshBatch, planned: Sequence[Planned[MeshPlan]]) -> MeshBatch:
+    def join(self, batch: MeshBatch, plans: Iterable[MeshPlan], made: Mapping[str, Any]) -> MeshBatch:
         """The graph of all views."""
-        views = [view for one in planned for view in one.plan.made]
-        change = self.reader.statistics.relative_change
-        made = mesh_batch(views, label=batch.label.tolist(), key=batch.key, change=change)
-        return replace(made, fields=batch.fields)
+        views, change = [view for plan in plans for view in plan.made], self.reader.statistics.relative_change
+        return replace(mesh_batch(views, label=batch.label.tolist(), key=batch.key, change=change), **made)
 
     def _steps(self, item: Item, n_steps: int) -> tuple[int, ...]:
         """The step of each view; never the last step, which has no next one."""

@@ -10,7 +10,7 @@ import torch
 
 from maskstream.pipelines.masks import Maps
 from maskstream.pipelines.modalities.fields import Value
-from maskstream.pipelines.modalities.rows import Item, Shown
+from maskstream.pipelines.modalities.rows import Item, Items
 from maskstream.pipelines.stream.kept import empty
 from maskstream.pipelines.stream.order import GlobalBatch, PackedRow
 from maskstream.pipelines.stream.produce import Tries, candidates
@@ -35,8 +35,8 @@ Room = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 class PackedSample:
     """A sample's place in a row: what it holds there is fixed, which sample it shows is not.
 
-    native: what it is drawn by. shape, visible: its tokens, and how many of them the encoder sees. tries: the unusable
-    candidates before `item`.
+    native: what it is drawn by. shape, visible: its tokens, and how many of them the encoder sees. left: the candidates
+    that follow. label: what the batch says of it. tries: the unusable candidates before `item`.
     """
 
     native: NativeSamples
@@ -44,6 +44,7 @@ class PackedSample:
     visible: int
     left: Iterator[Wanted]
     item: Item
+    label: int
     plan: NativePlan
     members: dict[str, Range]
     tries: Tries = field(default_factory=lambda: Tries(0))
@@ -64,14 +65,14 @@ class PackedSample:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowRequest:
-    """The samples of a row, as they were drawn; `key` names the row by its first sample."""
+    """The samples of a row, as they were drawn; its only key is that of the first."""
 
     slots: list[PackedSample]
 
     @property
-    def key(self) -> str:
+    def keys(self) -> Sequence[str]:
         """The key of the first sample."""
-        return self.slots[0].item.shown.key if self.slots else ""
+        return [self.slots[0].item.key if self.slots else ""]
 
     @property
     def ranges(self) -> Sequence[Range]:
@@ -135,15 +136,12 @@ class PackedSampler:
         """One row at a time: it has many samples."""
         return 1
 
-    def requests(self, wanted: Sequence[Wanted]) -> list[RowRequest]:
-        """The requests of some rows; a request holds the samples of a row, of which those that it shows to be unusable
-        are replaced. Where no row is wanted, it is sample `index` alone with unscaled counts, which nothing replaces.
+    def request(self, wanted: Wanted) -> RowRequest:
+        """The request of a row: the samples of it, of which those that it shows to be unusable are replaced. Where no
+        row is wanted, it is one sample alone with unscaled counts, which nothing replaces.
         """
-        return [self._request(one) for one in wanted]
-
-    def _request(self, wanted: Wanted) -> RowRequest:
-        row = self._alone(wanted) if wanted.packed is None else wanted.packed
-        place = wanted.place if row.progress is None else wanted.place._replace(progress=row.progress)
+        row = self._alone(wanted) if wanted.packed is None else wanted.packed[0]
+        first = wanted.first if row.progress is None else wanted.first._replace(progress=row.progress)
         slots = []
         for index, epoch, shape, visible, (native, crop) in zip(
             row.indexes.tolist(),
@@ -153,10 +151,8 @@ class PackedSampler:
             self._crops(row),
             strict=True,
         ):
-            first = Wanted(index=index, epoch=epoch, place=place)
-            left = iter([first])
-            if wanted.packed is not None:
-                left = candidates(first, self.seed, self.samples.reserve)
+            one = replace(Wanted.of([index], epoch), rows=wanted.rows, first=first)
+            left = iter([one]) if wanted.packed is None else candidates(one, self.seed, self.samples.reserve)
             slots.append(self._slot(native, left, tuple(shape), visible, crop))
         return RowRequest(slots=slots)
 
@@ -195,15 +191,12 @@ class PackedSampler:
         )
         return RowDraft(room=room, starts=starts, rows=[[] for _ in requests])
 
-    def mask(self, request: RowRequest, draft: RowDraft, row: int) -> None:
+    def mask(self, request: RowRequest, draft: RowDraft, rows: Sequence[int]) -> None:
         """Nothing: a sample that is replaced has another mask, so `fill` draws it."""
 
-    def fill(self, requests: Sequence[RowRequest], draft: RowDraft, rows: Sequence[int], stats: Stats) -> None:
-        """Fills rows. An unusable sample is replaced by another, in its shape; SampleError where none is left."""
-        for request, row in zip(requests, rows, strict=True):
-            self._fill_row(request, draft, row, stats)
-
-    def _fill_row(self, request: RowRequest, draft: RowDraft, row: int, stats: Stats) -> None:
+    def fill(self, request: RowRequest, draft: RowDraft, rows: Sequence[int], stats: Stats) -> None:
+        """Fills a row. An unusable sample is replaced by another, in its shape; SampleError where none is left."""
+        (row,) = rows
         at = draft.starts[row].tolist()
         for slot in request.slots:
             which = int(slot.kind == SOUND)
@@ -226,7 +219,6 @@ class PackedSampler:
         slots = [slot for row in draft.rows for slot in row]
         counts = np.array([slot.size for slot in slots], np.int64)
         grid = np.array([slot.shape for slot in slots], np.int64).reshape(-1, 3)
-        shown = [slot.item.shown for slot in slots]
         starts = _sums(counts)
         pixels, sounds = draft.room
         native, fields = self.natives[0].native, self.natives[0].fields
@@ -243,18 +235,18 @@ class PackedSampler:
             tubelet=native.tubelet,
             row_tokens=self.samples.room.tokens,
             longest=int(counts.max(initial=0)),
-            key=[one.key for one in shown],
-            label=torch.tensor([one.label for one in shown], dtype=torch.int64),
+            key=[slot.item.key for slot in slots],
+            label=torch.tensor([slot.label for slot in slots], dtype=torch.int64),
             fields=fields.collated([slot.fields for slot in slots], 1) if fields.fields else {},
         )
 
     def _alone(self, wanted: Wanted) -> PackedRow:
-        part, own = find_part(self.samples.starts, wanted.index)
-        one = GlobalBatch(indexes=np.array([own]), epochs=np.array([wanted.epoch]))
-        progress = wanted.place.progress
+        part, own = find_part(self.samples.starts, int(wanted.indexes[0]))
+        one = GlobalBatch(indexes=np.array([own]), epochs=wanted.epochs)
+        progress = wanted.first.progress
         sizes = self.natives[part].at(progress).sizes(one)
         return PackedRow(
-            indexes=np.array([wanted.index]),
+            indexes=wanted.indexes,
             epochs=one.epochs,
             shape=sizes.shape,
             visible=sizes.visible,
@@ -273,7 +265,7 @@ class PackedSampler:
         tries, own, error = Tries(0), True, None
         for wanted in left:
             try:
-                item, plan, members = self._drawn(native, wanted, shape, crop if own else None)
+                item, plan = self._drawn(native, wanted, shape, crop if own else None)
             except SampleError as lacking:
                 tries, own, error = tries.plus(lacking), False, lacking
                 continue
@@ -283,8 +275,9 @@ class PackedSampler:
                 visible=visible,
                 left=left,
                 item=item,
+                label=int(native.manifest.label[item.index]),
                 plan=plan,
-                members=members,
+                members=native.fields.members(item.index),
                 tries=tries,
             )
         raise error or ValueError("a sample has no candidate")
@@ -294,28 +287,21 @@ class PackedSampler:
         slot.tries = slot.tries.plus(error)
         for wanted in slot.left:
             try:
-                slot.item, slot.plan, slot.members = self._drawn(slot.native, wanted, slot.shape, None)
+                slot.item, slot.plan = self._drawn(slot.native, wanted, slot.shape, None)
             except SampleError as lacking:
                 slot.tries, error = slot.tries.plus(lacking), lacking
             else:
+                index = slot.item.index
+                slot.label, slot.members = int(slot.native.manifest.label[index]), slot.native.fields.members(index)
                 return
         raise error
 
     def _drawn(
         self, native: NativeSamples, wanted: Wanted, shape: Shape, crop: tuple[int, int] | None
-    ) -> tuple[Item, NativePlan, dict[str, Range]]:
-        index = native.index(find_part(self.samples.starts, wanted.index)[1])
-        key = native.manifest.key(index)
-        item = Item(
-            manifest=native.manifest,
-            seed=native.seed,
-            views=1,
-            index=index,
-            epoch=wanted.epoch,
-            place=wanted.place,
-            shown=Shown(key, int(native.manifest.label[index]), key),
-        )
-        return item, native.plan(item, shape, crop), native.fields.members(index)
+    ) -> tuple[Item, NativePlan]:
+        _, own = find_part(self.samples.starts, int(wanted.indexes[0]))
+        (item,) = Items(native.manifest, native.seed, 1, wanted.replaced([native.index(own)]))
+        return item, native.plan(item, shape, crop)
 
     def _fill(self, slot: PackedSample, out: npt.NDArray[Any], stats: Stats) -> None:
         """Writes the tokens of a slot, and draws its mask."""

@@ -1,6 +1,6 @@
 """Point clouds: their data config, which makes the rows of batches, and their loader."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self, Unpack
 
@@ -10,7 +10,7 @@ from maskstream.pipelines.augment.diffusion import Noise
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import Filling, Item, Masked, Memory, SampleRows, read_all, rngs_of
+from maskstream.pipelines.modalities.rows import Items, Masked, Memory, Rows, Traits
 from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
@@ -73,9 +73,9 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
     fields: Fields = ()
 
     @property
-    def together(self) -> int:
-        """Many samples."""
-        return 16
+    def traits(self) -> Traits:
+        """Many samples at once."""
+        return Traits(together=16)
 
     def __post_init__(self) -> None:
         check_settings(self, self.views)
@@ -105,14 +105,10 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
             augment = replace(augment, rotate=up)
         return replace(self, component=component, augment=augment)
 
-    def plan(self, item: Item) -> PointPlan:
-        """That of one cloud."""
-        return self.plan_all([item])[0]
-
-    def plan_all(self, items: Sequence[Item]) -> list[PointPlan]:
+    def plan(self, items: Items) -> list[PointPlan]:
         """Draws the rows of clouds; raises SampleError if one lacks the requested rows or columns."""
-        component, plans = items[0].manifest.component(self.component or ""), []
-        for item, rng in zip(items, rngs_of(items, "points", views=1), strict=True):
+        component, plans = items.manifest.component(self.component or ""), []
+        for item, rng in zip(items, items.rngs("points", views=1), strict=True):
             member = item.manifest.member(item.index, component.name)
             with item.manifest.reading(item.index, component.name):
                 facts = {name: component.facts[name][item.index] for name in FACTS}
@@ -131,28 +127,26 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: PointPlan, batch: PointsBatch, own: SampleRows, stats: Stats) -> None:
-        """Fills the rows of one cloud."""
-        self.fill_all([Filling(item, plan, own)], batch, stats)
-
-    def fill_all(self, filling: Sequence[Filling[PointPlan]], batch: PointsBatch, stats: Stats) -> None:
+    def fill(self, rows: Rows[PointPlan], batch: PointsBatch, stats: Stats) -> None:
         """Reads the rows of clouds, and makes the views; raises SampleError if one is unusable."""
-        items = [one.item for one in filling]
-        rngs, noise_rngs = rngs_of(items, "augment"), rngs_of(items, "noise")
-        points, normals = filling[0].own.whole(batch.points), self.select.columns(*NORMALS)
-        read = read_all(filling, self.component or "", stats)
+        rngs, noise_rngs = rows.items.rngs("augment"), rows.items.rngs("noise")
+        points, normals = rows.whole(batch.points), self.select.columns(*NORMALS)
+        read = rows.read(self.component or "", stats)
         with stats.stage("convert"):
-            for (item, plan, own), data in zip(filling, read, strict=True):
+            for (item, plan, own), data in zip(rows, read, strict=True):
                 with item.manifest.reading(item.index, self.component or ""):
-                    rows = self.select.taken(data, plan)
+                    taken = self.select.taken(data, plan)
                 for at in range(own.start, own.stop):
-                    points[at] = self.augment(rows, next(rngs), normals)
+                    points[at] = self.augment(taken, next(rngs), normals)
                     if self.noise is not None and batch.noise is not None and batch.time is not None:
                         drawn = self.noise.draw((self.select.points, 3), next(noise_rngs))
-                        own.whole(batch.time)[at], own.whole(batch.noise)[at] = drawn
+                        rows.whole(batch.time)[at], rows.whole(batch.noise)[at] = drawn
 
-    def cues(self, item: Item, plan: PointPlan, batch: PointsBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
+    def cues(
+        self, rows: Rows[PointPlan], batch: PointsBatch, n: int, view: int, part: str, needs: frozenset[str]
+    ) -> Cues:
         """The cues of a view for its mask, from the clean and the noised points."""
+        row = rows.starts[n] + view
         clean = seen = batch.points[row]
         if self.noise is not None and batch.noise is not None and batch.time is not None:
             seen = self.noise.noised(clean[None, :, :3], batch.noise[row][None], batch.time[row][None])[0]

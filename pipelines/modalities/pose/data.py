@@ -1,6 +1,6 @@
 """Poses: their data config, which makes the rows of batches, and their loader."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import hypot
 from typing import ClassVar, Literal, NamedTuple, Self, Unpack
@@ -12,16 +12,7 @@ from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.phases import OverRun
-from maskstream.pipelines.modalities.rows import (
-    Filling,
-    Item,
-    Masked,
-    Memory,
-    SampleRows,
-    is_of_package,
-    read_all,
-    rngs_of,
-)
+from maskstream.pipelines.modalities.rows import Item, Items, Masked, Memory, Rows, Traits, is_of_package
 from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
@@ -226,11 +217,6 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
     fields: Fields = ()
     over_run: OverRun = field(default_factory=dict)
 
-    @property
-    def together(self) -> int:
-        """Many samples."""
-        return 8
-
     def __post_init__(self) -> None:
         check_settings(self, self.views)
         if self.joints not in KEPT:
@@ -246,9 +232,9 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
         return {"pose": pose_grid(self.clip.frames, self.joints)}
 
     @property
-    def needs_torch(self) -> bool:
-        """What others wrote may import it."""
-        return not is_of_package(self)
+    def traits(self) -> Traits:
+        """Many samples at once; users' classes may import torch."""
+        return Traits(together=8, needs_torch=not is_of_package(self))
 
     @property
     def masks(self) -> tuple[Masked, ...]:
@@ -265,15 +251,10 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
         """The frames a second of each motion, float64 (N,), 0 without."""
         return manifest.component(self.component or "").facts["rate_hz"].astype(np.float64)
 
-    def plan(self, item: Item) -> PosePlan:
-        """That of one motion."""
-        return self.plan_all([item])[0]
-
-    def plan_all(self, items: Sequence[Item]) -> list[PosePlan]:
+    def plan(self, items: Items) -> list[PosePlan]:
         """Draws the frames of clips; raises SampleError if the manifest's numbers of one contradict each other."""
-        component = items[0].manifest.component(self.component or "")
-        rngs = rngs_of(items, "clip", views=1)
-        return [self._plan(item, component, rng) for item, rng in zip(items, rngs, strict=True)]
+        component = items.manifest.component(self.component or "")
+        return [self._plan(item, component, rng) for item, rng in zip(items, items.rngs("clip", views=1), strict=True)]
 
     def _plan(self, item: Item, component: Component, rng: np.random.Generator) -> PosePlan:
         member = item.manifest.member(item.index, component.name)
@@ -304,17 +285,13 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: PosePlan, batch: PoseBatch, own: SampleRows, stats: Stats) -> None:
-        """Fills the rows of one clip."""
-        self.fill_all([Filling(item, plan, own)], batch, stats)
-
-    def fill_all(self, filling: Sequence[Filling[PosePlan]], batch: PoseBatch, stats: Stats) -> None:
+    def fill(self, rows: Rows[PosePlan], batch: PoseBatch, stats: Stats) -> None:
         """Reads the poses and takes the views' pictures; raises SampleError if a number is not finite."""
-        rngs, kept, whole = rngs_of([one.item for one in filling], "camera"), KEPT[self.joints], filling[0].own.whole
-        pose_3d, pose_2d, root, focal = map(whole, (batch.pose_3d, batch.pose_2d, batch.root, batch.focal))
-        read = read_all(filling, self.component or "", stats)
+        rngs, kept = rows.items.rngs("camera"), KEPT[self.joints]
+        pose_3d, pose_2d, root, focal = map(rows.whole, (batch.pose_3d, batch.pose_2d, batch.root, batch.focal))
+        read = rows.read(self.component or "", stats)
         with stats.stage("convert"):
-            for (item, plan, own), (data,) in zip(filling, read, strict=True):
+            for (item, plan, own), (data,) in zip(rows, read, strict=True):
                 with item.manifest.reading(item.index, self.component or ""):
                     poses = np.frombuffer(data, dtype="<f4").reshape(-1, len(JOINTS), 3)
                     # Both are false where a number is none.

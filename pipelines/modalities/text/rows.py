@@ -1,33 +1,20 @@
 """Rows of texts: finds the documents of a row, reads their tokens, words and classes, and gives the mask its cues."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise, repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from maskstream.pipelines.masks import Cues, Draw, Maps, Mask, TokenGrid
-from maskstream.pipelines.masks.core import TextDraws, maps_of, mask_purpose, needed_cues
+from maskstream.pipelines.masks import Cues, Mask, TokenGrid
+from maskstream.pipelines.masks.core import TextDraws, mask_purpose
 from maskstream.pipelines.masks.text.replace import TextMaps
-from maskstream.pipelines.modalities.rows import (
-    Filling,
-    Item,
-    Many,
-    Masked,
-    Memory,
-    Planned,
-    RowMaker,
-    SampleRows,
-    Shown,
-)
-from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.modalities.rows import Items, Masked, Memory, RowMaker, Rows, Traits
 from maskstream.pipelines.stream.rng import sample_keys, sample_rngs
-from maskstream.pipelines.stream.sampler import Visible
-from maskstream.pipelines.stream.samples import Samples
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError, SampleError
 from maskstream.shards.format.manifest import Manifest
@@ -50,30 +37,38 @@ NONE = Unpadded(tokens=_NOTHING, index=_NOTHING.long(), positions=_NOTHING, cu_s
 """No tokens, before `join` finds those of a batch."""
 
 
-class FilledRow(NamedTuple):
-    """A filled row as masks want it: int64 (L,), its words, `SPECIAL` and `PADDING` among them; int32 (L,), its tokens,
-    and uint8 (L,), its classes, as the batch has them.
-    """
-
-    words: npt.NDArray[np.int64]
-    tokens: npt.NDArray[np.int32]
-    classes: npt.NDArray[np.uint8] | None
-
-
-@dataclass(slots=True)
-class TextPlan:
-    """The pieces of a row, parts of documents, in order, int64 (P, `RANGES` + 2 a component); the names of the files;
-    and the row that `fill` made of them: cues read it there, since `Tensor.numpy` costs more than a row of numbers.
-    """
+class TextPlan(NamedTuple):
+    """The pieces of a row, parts of documents, in order, int64 (P, `RANGES` + 2 a component); names of the files."""
 
     pieces: Int64s
     names: Sequence[str]
-    row: FilledRow | None = None
 
     @property
     def ranges(self) -> tuple[Range, ...]:
         """All that is read."""
         return tuple(ranges_of(self.pieces, self.names))
+
+
+@dataclass(slots=True)
+class TextPlans(Sequence[TextPlan]):
+    """The plans of n rows as arrays: row i has the pieces [edges[i], edges[i + 1]), edges int64 (n + 1,).
+
+    words: what `fill` made of them for masks, int64 (n, L), `SPECIAL` and `PADDING` among them.
+    """
+
+    pieces: Int64s
+    edges: Int64s
+    names: Sequence[str]
+    words: Int64s | None = None
+
+    def __len__(self) -> int:
+        return len(self.edges) - 1
+
+    def __getitem__(self, n: Any) -> Any:
+        return TextPlan(self.pieces[self.edges[n] : self.edges[n + 1]], self.names)
+
+    def __iter__(self) -> Iterator[TextPlan]:
+        return (TextPlan(self.pieces[begin:end], self.names) for begin, end in pairwise(self.edges.tolist()))
 
 
 def place_pieces(manifest: Manifest, samples: Int64s, names: Sequence[str], first: Int64s, count: Int64s) -> Int64s:
@@ -129,9 +124,14 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
     scores: TokenScores | None
 
     @property
-    def together(self) -> int:
-        """Many samples."""
-        return 32
+    def traits(self) -> Traits:
+        """A batch at once. Parts of mixtures share the tokenizer. How many tokens are visible follows the texts."""
+        return Traits(
+            together=256,
+            form={"tokenizer": self.tokenizer.sha256, "classes": CLASSES in self.components},
+            counted=False,
+            shard_rows=tuple(self.packing.shard_rows.tolist()),
+        )
 
     @property
     def masks(self) -> tuple[Masked, ...]:
@@ -143,60 +143,31 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         """The special tokens before and behind a document."""
         return _given(self.tokenizer.begin), _given(self.tokenizer.end)
 
-    @property
-    def form(self) -> Mapping[str, object]:
-        """The tokenizer, and whether there are classes."""
-        return {"tokenizer": self.tokenizer.sha256, "classes": CLASSES in self.components}
+    def plan(self, items: Items) -> TextPlans:
+        """Finds the documents of rows and their byte ranges; raises SampleError if none of a row's is there.
 
-    @property
-    def visible(self) -> Visible | None:
-        """None: the number of visible tokens follows the texts."""
-        return None
-
-    def samples(self, split: Split) -> Samples:
-        """The rows in place of the samples."""
-        return replace(split.samples, shard_sizes=tuple(self.packing.shard_rows.tolist()))
-
-    def shown_all(self, manifest: Manifest, indexes: Sequence[int]) -> list[Shown]:
-        """A packed row has the key of its first document that is not removed, no label, and draws of its own."""
-        if not self.shares:  # a row for each sample, with its number
-            return RowMaker.shown_all(self, manifest, indexes)
-        return [self._packed(manifest, index) for index in indexes]
-
-    def _packed(self, manifest: Manifest, index: int) -> Shown:
-        pieces = self.packing.row(index)
-        there = pieces if not len(manifest.removed) else [one for one in pieces if not manifest.is_removed(one[0])]
-        sample, first, _ = (there or pieces)[0]
-        key = manifest.key(sample)
-        return Shown(key, -1, f"{key} {first}")
-
-    def plan(self, item: Item) -> TextPlan:
-        """That of one row."""
-        return self.plan_all([item])[0]
-
-    def plan_all(self, items: Sequence[Item]) -> list[TextPlan]:
-        """Finds the documents of rows and their byte ranges; raises SampleError if none of a row's is there."""
-        numbers = np.array([(item.index, item.epoch) for item in items]).T
-        pieces, edges = self._pieces(Many(items[0].manifest, items[0].seed, *numbers))
-        names = items[0].manifest.shard_names
-        return [TextPlan(pieces[begin:end], names) for begin, end in pairwise(edges.tolist())]
-
-    def _pieces(self, items: Many) -> tuple[Int64s, Int64s]:
-        """The pieces of rows, row after row, and where those of each begin and end, int64 (n + 1,)."""
-        manifest, packing, n = items.manifest, self.packing, len(items.indexes)
-        row, number = self.packing.rows(items.indexes) if self.shares else (np.arange(n), items.indexes)
+        A packed row has the key of its first document that is not removed, no label, and draws of its own.
+        """
+        manifest, packing, indexes, n = items.manifest, self.packing, items.wanted.indexes, len(items)
+        row, number = packing.rows(indexes) if self.shares else (np.arange(n), indexes)
         sample, first, count = packing.sample[number], packing.first[number], packing.count[number]
         if len(manifest.removed):
             there = ~np.isin(sample, manifest.removed)
             for gone in np.setdiff1d(np.arange(n), row[there]).tolist():
                 raise manifest.sample_error(int(sample[row == gone][-1]), self.components[0], "it was removed")
             row, sample, first, count = row[there], sample[there], first[there], count[there]
+        edges = np.arange(n + 1)
+        if self.shares:
+            edges = np.searchsorted(row, edges)
+            items.keys, items.labels = manifest.keys(sample[edges[:-1]].tolist()), np.full(n, -1)
+            both = zip(items.keys, first[edges[:-1]].tolist(), strict=True)
+            items.drawn = [f"{key} {token}" for key, token in both]
         most = self.grid.size - sum(map(len, self.ends))
         if self.windows and (long := np.flatnonzero(count > most)).size:
             first = first.copy()
             first[long] += self._windows(items, row[long], sample[long], count[long] - most + 1)
         pieces = place_pieces(manifest, sample, self.components, first, np.minimum(count, most))
-        return pieces, np.searchsorted(row, np.arange(n + 1)) if self.shares else np.arange(n + 1)
+        return TextPlans(pieces, edges, manifest.shard_names)
 
     def layout(self, memory: Memory[TextPlan]) -> TextBatch:
         """The empty batch; `join` makes what follows from the tokens."""
@@ -213,31 +184,35 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: TextPlan, batch: TextBatch, own: SampleRows, stats: Stats) -> None:
-        """Fills one row."""
-        self.fill_all([Filling(item, plan, own)], batch, stats)
+    def fill(self, rows: Rows[TextPlan], batch: TextBatch, stats: Stats) -> None:
+        """One kernel reads the documents of rows, another writes them, the same for all views, and a third draws their
+        masks where it can; raises SampleError if one is unusable.
+        """
+        plans, items, arrays = _arrays_of(rows.plans), rows.items, self._arrays(rows, batch)
+        starts = np.array(rows.starts)
+        sizes = np.diff(plans.edges)
+        words = plans.words = self._write(items.manifest, plans.pieces, sizes, starts, arrays, stats)
+        for array in arrays if items.views > 1 else ():
+            if len(array):  # else the split has no classes
+                for view in range(1, items.views):
+                    array[starts + view] = array[starts]
+        if self.mask is None:
+            return
+        with stats.stage("mask"):
+            every = starts if items.views == 1 else (starts[:, None] + np.arange(items.views)).ravel()
+            if items.views > 1:
+                words = words.repeat(items.views, axis=0)
+                words.flags.writeable = False
+            keys = sample_keys(items.seed, items.mask_names(), mask_purpose(""))
+            # Else the sampler draws them one by one, of the cues.
+            if (found := self.mask.maps_of_texts(self.grid, TextDraws.of(keys, words, arrays[0][every]))) is not None:
+                for row, maps in zip(every.tolist(), found, strict=True):
+                    rows.maps[""][row] = TextMaps.of(maps)
 
-    def fill_all(self, filling: Sequence[Filling[TextPlan]], batch: TextBatch, stats: Stats) -> None:
-        """Reads the documents of rows, the same for all views; raises SampleError if one is unusable."""
-        manifest, own = filling[0].item.manifest, filling[0].own
-        pieces = np.concatenate([one.plan.pieces for one in filling])
-        sizes = np.array([len(one.plan.pieces) for one in filling])
-        rows = np.array([one.own.start for one in filling])
-        arrays = self._arrays(batch, own)
-        words = self._write(manifest, pieces, sizes, rows, arrays, stats)
-        for one in filling if filling[0].item.views > 1 else ():
-            for array in arrays:
-                if len(array):  # else the split has no classes
-                    array[one.own.start + 1 : one.own.stop] = array[one.own.start]
-        if self.mask is not None:
-            tokens, _, _, classes = arrays
-            for one, row, at in zip(filling, words, rows.tolist(), strict=True):
-                one.plan.row = FilledRow(row, tokens[at], None if batch.classes is None else classes[at])
-
-    def _arrays(self, batch: TextBatch, own: SampleRows) -> tuple[Int32s, Int32s, Int32s, UInt8s]:
+    def _arrays(self, rows: Rows[TextPlan], batch: TextBatch) -> tuple[Int32s, Int32s, Int32s, UInt8s]:
         """The tokens, documents, words and classes of a batch; without classes these are (0, 0)."""
-        classes = np.empty((0, 0), np.uint8) if batch.classes is None else own.whole(batch.classes)
-        return own.whole(batch.tokens), own.whole(batch.documents), own.whole(batch.words), classes
+        classes = np.empty((0, 0), np.uint8) if batch.classes is None else rows.whole(batch.classes)
+        return rows.whole(batch.tokens), rows.whole(batch.documents), rows.whole(batch.words), classes
 
     def _write(
         self,
@@ -262,56 +237,6 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
             words.flags.writeable = False  # the views of a sample share them
             return words
 
-    def fill_many(
-        self, items: Many, batch: TextBatch, own: SampleRows, rows: Int64s, stats: Stats
-    ) -> Mapping[str, Sequence[Maps]] | None:
-        """One kernel reads the rows, and another writes them."""
-        manifest = items.manifest
-        if self.shares and len(manifest.removed):  # a row's key may be that of another document
-            return None
-        pieces, edges = self._pieces(items)
-        arrays = self._arrays(batch, own)
-        words = self._write(manifest, pieces, edges[1:] - edges[:-1], rows, arrays, stats)
-        begins = pieces[edges[:-1]]
-        keys = manifest.keys(begins[:, SAMPLE])
-        for row, key in zip(rows.tolist(), keys, strict=True):
-            batch.key[row] = key
-        own.whole(batch.label)[rows] = -1 if self.shares else manifest.label[begins[:, SAMPLE]]
-        if self.mask is None:
-            return {}
-        with stats.stage("mask"):
-            return {"mask": self._maps(self.mask, items, keys, begins[:, COUNT], words, rows, arrays)}
-
-    def _maps(
-        self,
-        mask: Mask,
-        items: Many,
-        keys: list[str],
-        counts: Int64s,
-        words: Int64s,
-        rows: Int64s,
-        arrays: tuple[Int32s, Int32s, Int32s, UInt8s],
-    ) -> list[TextMaps]:
-        """The masks of rows, of which `counts` tokens are of the first document; the other arguments as in `_write`."""
-        assert items.plan is not None
-        drawn = keys
-        if self.shares:
-            first = self.packing.first[self.packing.start[items.indexes]].tolist()
-            drawn = [f"{key} {number}" for key, number in zip(keys, first, strict=True)]
-        named = [*zip(items.epochs.tolist(), drawn, repeat(0, len(keys)), strict=True)]
-        tokens, _, _, classes = arrays
-        keyed = sample_keys(items.seed, named, mask_purpose(""))
-        if (found := mask.maps_of_texts(self.grid, TextDraws.of(keyed, words, tokens[rows]))) is not None:
-            return [*map(TextMaps.of, found)]
-        needs, maps, wanted, places = needed_cues(mask), [], items.plan.wanted, rows.tolist()
-        for n, rng in enumerate(sample_rngs(items.seed, named, mask_purpose(""))):
-            row = FilledRow(words[n], tokens[places[n]], classes[places[n]] if len(classes) else None)
-            cues = self._cues(row, keys[n], int(counts[n]), needs)
-            epoch, key, view = named[n]
-            draw = Draw.of(items.seed, epoch, key, view, wanted[n].place, cues, rng=rng)
-            maps.append(TextMaps.of(maps_of(mask, self.grid, draw)))
-        return maps
-
     def _legal(self) -> Int64s:
         """What the kernel must know of the tokens and the components."""
         begin, end = (-1 if token is None else token for token in (self.tokenizer.begin, self.tokenizer.end))
@@ -319,30 +244,29 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         vocabulary = self.tokenizer.vocabulary
         return np.array([begin, end, self.tokenizer.pad or 0, vocabulary, N_CLASSES, NO_CLASS, *places])
 
-    def cues(self, item: Item, plan: TextPlan, batch: TextBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
+    def cues(self, rows: Rows[TextPlan], batch: TextBatch, n: int, view: int, part: str, needs: frozenset[str]) -> Cues:
         """The words, classes, scores and tokens of a row, the latter where a mask needs them."""
-        assert plan.row is not None
-        return self._cues(plan.row, item.shown.key, int(plan.pieces[0, COUNT]), needs)
-
-    def _cues(self, row: FilledRow, key: str, count: int, needs: frozenset[str]) -> Cues:
+        plans, start = _arrays_of(rows.plans), rows.starts[n]
+        assert plans.words is not None
         classes = scores = tokens = None
-        if row.classes is not None and "classes" in needs:
-            classes = row.classes.astype(np.int64)
+        if batch.classes is not None and "classes" in needs:
+            classes = rows.whole(batch.classes)[start].astype(np.int64)
             classes[classes == NO_CLASS] = -1
         if self.scores is not None:
-            scores = self.scores.in_row(key, len(self.ends[0]), count, self.grid.size)
+            count = int(plans.pieces[plans.edges[n], COUNT])
+            scores = self.scores.in_row(rows.items.keys[n], len(self.ends[0]), count, self.grid.size)
         if "tokens" in needs:
-            tokens = row.tokens.astype(np.int64)
-        return Cues(words=row.words, classes=classes, scores=scores, tokens=tokens)
+            tokens = rows.whole(batch.tokens)[start].astype(np.int64)
+        return Cues(words=plans.words[n], classes=classes, scores=scores, tokens=tokens)
 
-    def join(self, batch: TextBatch, planned: Sequence[Planned[TextPlan]]) -> TextBatch:
+    def join(self, batch: TextBatch, plans: Iterable[TextPlan], made: Mapping[str, Any]) -> TextBatch:
         """The batch with its lengths, and without padding."""
         lengths, whole = unpadded(batch.tokens.numpy(), batch.documents.numpy())
-        return replace(batch, lengths=lengths, unpadded=whole)
+        return replace(batch, lengths=lengths, unpadded=whole, **made)
 
-    def _windows(self, items: Many, rows: Int64s, samples: Int64s, most: Int64s) -> Int64s:
+    def _windows(self, items: Items, rows: Int64s, samples: Int64s, most: Int64s) -> Int64s:
         """Draws the first token of windows, each below its `most`; rows: the places of their items."""
-        names = zip(items.epochs[rows].tolist(), items.manifest.keys(samples), repeat(0))
+        names = zip(items.wanted.epochs[rows].tolist(), items.manifest.keys(samples), repeat(0))
         rngs = sample_rngs(items.seed, names, "window")
         return np.array([rng.integers(one) for rng, one in zip(rngs, most.tolist(), strict=True)])
 
@@ -383,6 +307,12 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
             raise DataError("has words whose numbers do not ascend by one")
         if name == CLASSES and (wrong := values[(values >= N_CLASSES) & (values != NO_CLASS)]).size:
             raise DataError(f"has the class {wrong[0]}; legal are 0 to {N_CLASSES - 1}, and {NO_CLASS} for none")
+
+
+def _arrays_of(plans: Sequence[TextPlan]) -> TextPlans:
+    """The plans of rows as arrays, as `plan` has made them."""
+    assert isinstance(plans, TextPlans)
+    return plans
 
 
 def _given(token: int | None) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import decode_frames
 from maskstream.pipelines.masks import Cues
 from maskstream.pipelines.masks.core import read_only
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, RowMaker, SampleRows
+from maskstream.pipelines.modalities.rows import Item, Items, Masked, Memory, RowMaker, Rows, SampleRows, Traits
 from maskstream.pipelines.modalities.video.clip import Int64s
 from maskstream.pipelines.modalities.video.clip_plan import AroundClip, ClipPlan
 from maskstream.pipelines.modalities.video.rows import ClipRowMaker
@@ -72,19 +72,22 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
     ahead_s: float
 
     @property
-    def needs_torch(self) -> bool:
+    def traits(self) -> Traits:
         """Whether the clips are made with torch."""
-        return self.clips.needs_torch
+        return Traits(needs_torch=self.clips.traits.needs_torch)
 
     @property
     def masks(self) -> tuple[Masked, ...]:
         """The mask of the clip."""
         return self.clips.masks
 
-    def plan(self, item: Item) -> TrajectoryPlan:
-        """Draws the clip and its crops, and finds all byte ranges; raises SampleError if the manifest's numbers of the
+    def plan(self, items: Items) -> list[TrajectoryPlan]:
+        """Draws clips and their crops, and finds all byte ranges; raises SampleError if the manifest's numbers of the
         components contradict each other.
         """
+        return [self._plan(item) for item in items]
+
+    def _plan(self, item: Item) -> TrajectoryPlan:
         clip = self.clips.plan_of(item, self._numbers)
         camera, lens = self._camera(item, clip)
         return TrajectoryPlan(
@@ -107,30 +110,32 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: TrajectoryPlan, batch: TrajectoryBatch, own: SampleRows, stats: Stats) -> None:
-        """Reads and decodes a clip; raises SampleError if colours, depth or poses are unusable."""
-        self.clips.fill(item, plan.clip, batch.clips, own, stats)
-        crops = plan.clip.crops
-        if plan.depth is not None and batch.depth is not None:
-            frames = self._decoded(item, plan.depth, stats)
-            places = np.searchsorted(plan.depth.numbers, plan.numbers)
-            source = (plan.clip.video.width, plan.clip.video.height)
-            with stats.stage("convert"):
-                for crop, out in zip(crops, own.of(batch.depth), strict=True):
-                    nearest(frames, crop, source, out, places)
-        with item.manifest.reading(item.index, CAMERA):
-            (data,) = item.read((plan.camera,), stats)
-            path = np.frombuffer(data, "<f8").reshape(-1, POSE)
-            if problem := problem_of_path(path):
-                raise DataError(problem)
-        for view, crop in enumerate(crops, start=own.start):
-            self._place(plan, path, crop, batch, own, view)
+    def fill(self, rows: Rows[TrajectoryPlan], batch: TrajectoryBatch, stats: Stats) -> None:
+        """Reads and decodes clips; raises SampleError if colours, depth or poses of one are unusable."""
+        self.clips.fill(rows.of([plan.clip for plan in rows.plans]), batch.clips, stats)
+        for item, plan, own in rows:
+            crops = plan.clip.crops
+            if plan.depth is not None and batch.depth is not None:
+                frames = self._decoded(item, plan.depth, stats)
+                places = np.searchsorted(plan.depth.numbers, plan.numbers)
+                source = (plan.clip.video.width, plan.clip.video.height)
+                with stats.stage("convert"):
+                    for crop, out in zip(crops, own.of(batch.depth), strict=True):
+                        nearest(frames, crop, source, out, places)
+            with item.manifest.reading(item.index, CAMERA):
+                (data,) = item.read((plan.camera,), stats)
+                path = np.frombuffer(data, "<f8").reshape(-1, POSE)
+                if problem := problem_of_path(path):
+                    raise DataError(problem)
+            for view, crop in enumerate(crops, start=own.start):
+                self._place(plan, path, crop, batch, own, view)
 
     def cues(
-        self, item: Item, plan: TrajectoryPlan, batch: TrajectoryBatch, row: int, part: str, needs: frozenset[str]
+        self, rows: Rows[TrajectoryPlan], batch: TrajectoryBatch, n: int, view: int, part: str, needs: frozenset[str]
     ) -> Cues:
         """The frames and the depth of a view."""
-        seen = self.clips.cues(item, plan.clip, batch.clips, row, part, needs)
+        row = rows.starts[n] + view
+        seen = self.clips.cues_of(rows.plans[n].clip, batch.clips, row, view, needs)
         if batch.depth is None or "depth" not in needs:
             return seen
         return replace(seen, depth=read_only(batch.depth.numpy()[row]))

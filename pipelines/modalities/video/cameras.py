@@ -7,15 +7,15 @@ videos have; of every other camera come the frames that are nearest in time, by 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.masks import Cues, Maps
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
+from maskstream.pipelines.masks import Cues
+from maskstream.pipelines.modalities.rows import Item, Items, Masked, Memory, RowMaker, Rows, Traits
 from maskstream.pipelines.stream.sampler import Finish
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.format.manifest import Manifest
@@ -112,9 +112,11 @@ class CamerasRowMaker(RowMaker[ClipPlan, VideoBatch]):
     others: tuple[ClipRowMaker, ...]
 
     @property
-    def needs_torch(self) -> bool:
-        """Whether the clips of a camera are made with torch."""
-        return any(one.needs_torch for one in (self.first, *self.others))
+    def traits(self) -> Traits:
+        """Those of the first; parts of mixtures share the names of all."""
+        first, each = self.first.traits, [one.traits for one in (self.first, *self.others)]
+        form = {**first.form, "component": self.names}
+        return replace(first, together=1, needs_torch=any(one.needs_torch for one in each), form=form)
 
     @property
     def masks(self) -> tuple[Masked, ...]:
@@ -129,17 +131,11 @@ class CamerasRowMaker(RowMaker[ClipPlan, VideoBatch]):
         """The cameras."""
         return tuple(one.component for one in (self.first, *self.others))
 
-    @property
-    def form(self) -> Mapping[str, object]:
-        """That of the first, and the names of all."""
-        return {**self.first.form, "component": self.names}
+    def plan(self, items: Items) -> list[ClipPlan]:
+        """Draws the clips and the crops of all cameras, and finds the byte ranges to read."""
+        return [self._plan(item) for item in items]
 
-    def identity(self, split: Split) -> dict[str, Any]:
-        """That of one camera."""
-        return self.first.identity(split)
-
-    def plan(self, item: Item) -> ClipPlan:
-        """Draws the clip and the crops of all cameras, and finds the byte ranges to read."""
+    def _plan(self, item: Item) -> ClipPlan:
         plan = self.first.plan_of(item, self._numbers)
         at_s = plan.numbers / plan.fps
 
@@ -159,38 +155,29 @@ class CamerasRowMaker(RowMaker[ClipPlan, VideoBatch]):
         }
         return replace(self.first.layout(memory), camera=self.first.component, others=others)
 
-    def fill(self, item: Item, plan: ClipPlan, batch: VideoBatch, own: SampleRows, stats: Stats) -> None:
+    def fill(self, rows: Rows[ClipPlan], batch: VideoBatch, stats: Stats) -> None:
         """Reads, decodes and writes the clips of all cameras; raises SampleError if one is unusable."""
-        self.first.fill(item, plan, batch, own, stats)
-        for one, its in zip(self.others, plan.others, strict=True):
-            one.fill(item, its, batch.others[one.component], own, stats)
+        self.first.fill(rows, batch, stats)
+        for at, one in enumerate(self.others):
+            one.fill(rows.of([plan.others[at] for plan in rows.plans]), batch.others[one.component], stats)
 
-    def cues(self, item: Item, plan: ClipPlan, batch: VideoBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
+    def cues(
+        self, rows: Rows[ClipPlan], batch: VideoBatch, n: int, view: int, part: str, needs: frozenset[str]
+    ) -> Cues:
         """The cues of a view of the camera whose mask is drawn."""
+        plan = rows.plans[n]
         its = {one.camera: other for one, other in zip(self.others, plan.others, strict=True)}
-        return self.first.cues(item, its.get(part, plan), batch.others.get(part, batch), row, part, needs)
+        own, clips = its.get(part, plan), batch.others.get(part, batch)
+        return self.first.cues_of(own, clips, rows.starts[n] + view, view, needs)
 
-    def after_masks(self, item: Item, plan: ClipPlan, maps: Mapping[str, Sequence[Maps | None]], stats: Stats) -> None:
-        """Makes the tokens of all cameras, where only tokens are made."""
-        self.first.after_masks(item, plan, maps, stats)
-        for one, its in zip(self.others, plan.others, strict=True):
-            one.after_masks(item, its, {"mask": maps.get(_MASK_OF + one.component, ())}, stats)
-
-    def put(self, batch: VideoBatch, made: Mapping[str, Any]) -> VideoBatch:
-        """The batch with the mask of each camera, and with fields."""
+    def join(self, batch: VideoBatch, plans: Iterable[ClipPlan], made: Mapping[str, Any]) -> VideoBatch:
+        """The batch with the mask, the flow, the planes and the draws of each camera, and with fields."""
+        whole, others = list(plans), {}
+        for at, one in enumerate(self.others):
+            mask, name = made.get(_MASK_OF + one.component), one.component
+            others[name] = one.join(batch.others[name], [plan.others[at] for plan in whole], {"mask": mask})
         own = {name: value for name, value in made.items() if not name.startswith(_MASK_OF)}
-        others = {name: replace(one, mask=made.get(_MASK_OF + name)) for name, one in batch.others.items()}
-        return replace(batch, others=others, **own)
-
-    def join(self, batch: VideoBatch, planned: Sequence[Planned[ClipPlan]]) -> VideoBatch:
-        """The batch with the flow, the planes and the draws of each camera."""
-        others = {
-            one.component: one.join(
-                batch.others[one.component], [of._replace(plan=of.plan.others[at]) for of in planned]
-            )
-            for at, one in enumerate(self.others)
-        }
-        return replace(self.first.join(batch, planned), others=others)
+        return replace(self.first.join(batch, whole, own), others=others)
 
     def _numbers(self, item: Item, video: VideoIndex) -> Int64s:
         """The frames of the first camera, drawn of those whose instants all have."""

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from maskstream.pipelines.decode.cpu import DecodedFrames, decode_frames, wanted_pts
-from maskstream.pipelines.masks import Cues, Draw
+from maskstream.pipelines.masks import Cues, Draw, MaskBatch
 from maskstream.pipelines.modalities.rows import NO_CUES, Memory, SampleRows
 from maskstream.pipelines.stream.rng import Place, sample_rng
 from maskstream.pipelines.stream.stats import Stats
@@ -101,18 +101,14 @@ class ClipDecoder:
         memory.key[:] = [item.key] * item.views
         memory.label.fill_(-1)
         rows.add_flow([rows.write(item, plan, decoded, notes, batch, own, stats)], stats)
-        (masked,) = rows.masks
-        drawn = masked.mask is not None and masked.by_sampler
-        needs = masked.mask.needs if masked.mask is not None else frozenset[str]()
-        maps = [
-            masked.maps(item, view, rows.cues(item, plan, batch, view, masked.part, needs) if needs else NO_CUES)
-            for view in range(item.views if drawn else 0)
-        ]
-        rows.after_masks(item, plan, {masked.field: maps}, stats)
-        if masked.mask is not None and drawn:
-            made = masked.mask.batched(masked.grid, [own for own in maps if own is not None])
-            batch = rows.put(batch, {masked.field: made})
-        return rows.join_plans(batch, [plan])
+        (masked,), made = rows.masks, dict[str, MaskBatch]()
+        if masked.mask is not None and masked.by_sampler:
+            needs = masked.mask.needs
+            cues = [rows.cues_of(plan, batch, view, view, needs) if needs else NO_CUES for view in range(item.views)]
+            maps = [masked.maps(item, view, its) for view, its in enumerate(cues)]
+            rows.add_tokens(plan, maps, stats)
+            made[masked.field] = masked.mask.batched(masked.grid, [own for own in maps if own is not None])
+        return rows.join(batch, [plan], made)
 
 
 class _Shown(NamedTuple):

@@ -406,6 +406,8 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         else:
             decoder = TorchcodecDecoder(size, threads)
         split = self.chosen(split)
-        decoding = HardwareFinish(replace(self, fields=())._sampler(clips, split), size, decoder)
+        # It is asked for clips by their numbers in the whole split.
+        on_cpu = replace(self, fields=())._sampler(clips, replace(split, kept=None))
+        decoding = HardwareFinish(on_cpu, size, decoder)
         finish = decoding if clips.flow is None else Composed(decoding, replace(self, output="rgb").finish(split))
         return self._source(PackedRowMaker(clips=clips, device=split.device.type), finish, split)

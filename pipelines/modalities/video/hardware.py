@@ -205,18 +205,18 @@ class HardwareFinish:
 
     def _on_cpu(self, batch: EncodedBatch, rows: list[int], device: torch.device) -> Tensor:
         """The pixels of some rows, decoded on the CPU; raises BadRowsError for those that cannot be."""
-        requests = self._sampler.requests([batch.wanted[row] for row in rows])
+        requests = [self._sampler.request(batch.wanted[row]) for row in rows]
         draft = self._sampler.allocate(requests)
         with ThreadPoolExecutor(cores_of_rank(), initializer=compute_alone) as pool:
             filled = [
-                pool.submit(self._sampler.fill, [request], draft, [n], Stats()) for n, request in enumerate(requests)
+                pool.submit(self._sampler.fill, request, draft, [n], Stats()) for n, request in enumerate(requests)
             ]
         failed = {row: error for row, done in zip(rows, filled, strict=True) if (error := done.exception())}
         if bad := {row: error for row, error in failed.items() if isinstance(error, SampleError)}:
             raise BadRowsError(bad)
         for error in failed.values():
             raise error
-        planes = [view for request in requests for view in request.plan.planes]
+        planes = [view for request in requests for plan in request.plans for view in plan.planes]
         return self._by_sample(self._pixels(draft.batch.video, PlaneBatch.of(planes) if planes else None, device))
 
     def _by_sample(self, video: Tensor) -> Tensor:

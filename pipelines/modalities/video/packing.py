@@ -7,7 +7,7 @@ too: it tells the format, and whether the decoder has decoded this clip.
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -34,8 +34,7 @@ from maskstream.pipelines.decode.nvdec import (
     unusual,
 )
 from maskstream.pipelines.flow.source import SampleFlow
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, RowMaker, SampleRows
-from maskstream.pipelines.modalities.split import Split
+from maskstream.pipelines.modalities.rows import Items, Masked, Memory, RowMaker, Rows, Traits
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
@@ -227,10 +226,11 @@ class EncodedBatch(VideoBatch):
 @dataclass(kw_only=True, slots=True)
 class PackedPlan(AroundClip):
     """The plan of a clip. packed: the clip, once it is packed or refused. pixels: those of one that is refused, uint8
-    (views, T, size, size, 3), empty if it was made as planes.
+    (views, T, size, size, 3), empty if it was made as planes. wanted: the sample.
     """
 
     clip: ClipPlan
+    wanted: Wanted
     packed: EncodedClip | Refusal | None = None
     pixels: npt.NDArray[np.uint8] | None = None
 
@@ -262,17 +262,15 @@ class PackedRowMaker(RowMaker[PackedPlan, EncodedBatch]):
         return self.clips.masks
 
     @property
-    def form(self) -> Mapping[str, object]:
-        """What the parts of a mixture share of their clips, and the decoder."""
-        return {**self.clips.form, **self._decoder}
+    def traits(self) -> Traits:
+        """Those of the clips, and the decoder: DALI's pixels differ from the CPU's."""
+        clips = self.clips.traits
+        return Traits(identity={**clips.identity, **self._decoder}, form={**clips.form, **self._decoder})
 
-    def identity(self, split: Split) -> dict[str, Any]:
-        """What a resume compares of the clips, and the decoder: DALI's pixels differ from the CPU's."""
-        return {**self.clips.identity(split), **self._decoder}
-
-    def plan(self, item: Item) -> PackedPlan:
-        """Draws the clip and the crops of a sample."""
-        return PackedPlan(clip=self.clips.plan(item))
+    def plan(self, items: Items) -> list[PackedPlan]:
+        """Draws the clips and the crops of samples."""
+        both = zip(self.clips.plan(items), items.wanted.each(), strict=True)
+        return [PackedPlan(clip=clip, wanted=wanted) for clip, wanted in both]
 
     def layout(self, memory: Memory[PackedPlan]) -> EncodedBatch:
         """The empty batch; `join` makes what is of clips."""
@@ -289,36 +287,40 @@ class PackedRowMaker(RowMaker[PackedPlan, EncodedBatch]):
             label=memory.label,
         )
 
-    def fill(self, item: Item, plan: PackedPlan, batch: EncodedBatch, own: SampleRows, stats: Stats) -> None:
-        """Reads and packs a clip, or decodes it; raises SampleError if its bytes contradict the index."""
-        size = (plan.clip.video.width, plan.clip.video.height)
-        with item.manifest.reading(item.index, self.clips.component):
-            with stats.stage("read"):
-                data = self.clips.read(item, plan.clip)
-            with stats.stage("decode"):
-                clip = plan.packed = encoded_clip(data, plan.numbers, size, self.device)
-        if isinstance(clip, Refusal):
-            decoded = self.clips.layout(Memory([plan.clip], item.views))
-            self.clips.fill(item, plan.clip, decoded, SampleRows(0, item.views), stats)
-            plan.pixels = decoded.video.numpy()
-            own.of(batch.pts_s)[:] = decoded.pts_s.numpy()
-        else:
-            stats.read_bytes += data.size_bytes
-            stats.short += plan.clip.short
-            own.of(batch.pts_s)[:] = clip.pts_s
+    def fill(self, rows: Rows[PackedPlan], batch: EncodedBatch, stats: Stats) -> None:
+        """Reads and packs clips, or decodes them; raises SampleError if the bytes of one contradict the index."""
+        for n, (item, plan, own) in enumerate(rows):
+            size = (plan.clip.video.width, plan.clip.video.height)
+            with item.manifest.reading(item.index, self.clips.component):
+                with stats.stage("read"):
+                    data = self.clips.read(item, plan.clip)
+                with stats.stage("decode"):
+                    clip = plan.packed = encoded_clip(data, plan.numbers, size, self.device)
+            if isinstance(clip, Refusal):
+                memory = Memory([plan.clip], item.views)
+                decoded = self.clips.layout(memory)
+                self.clips.fill(Rows(rows.items.part(n), [plan.clip], [0], memory.arrays), decoded, stats)
+                plan.pixels = decoded.video.numpy()
+                own.of(batch.pts_s)[:] = decoded.pts_s.numpy()
+            else:
+                stats.read_bytes += data.size_bytes
+                stats.short += plan.clip.short
+                own.of(batch.pts_s)[:] = clip.pts_s
 
-    def join(self, batch: EncodedBatch, planned: Sequence[Planned[PackedPlan]]) -> EncodedBatch:
+    def join(self, batch: EncodedBatch, plans: Iterable[PackedPlan], made: Mapping[str, Any]) -> EncodedBatch:
         """The batch with its clips."""
-        pixels = [one.plan.pixels for one in planned if one.plan.pixels is not None]
-        planes = [view for one in planned for view in one.plan.clip.planes]
+        own = list(plans)
+        pixels = [plan.pixels for plan in own if plan.pixels is not None]
+        planes = [view for plan in own for view in plan.clip.planes]
         return replace(
             batch,
-            clips=[one.plan.packed for one in planned if one.plan.packed is not None],
+            clips=[plan.packed for plan in own if plan.packed is not None],
             video=torch.from_numpy(np.concatenate(pixels)) if pixels else batch.video,
             planes=PlaneBatch.of(planes) if planes else None,
-            wanted=[one.item.wanted for one in planned],
-            crops=[one.plan.clip.crops for one in planned],
-            draws=tuple(draw for one in planned for draw in one.plan.clip.draws),
+            wanted=[plan.wanted for plan in own],
+            crops=[plan.clip.crops for plan in own],
+            draws=tuple(draw for plan in own for draw in plan.clip.draws),
+            **made,
         )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,15 +33,16 @@ from maskstream.pipelines.masks import Cues, Maps, Mask, TokenGrid
 from maskstream.pipelines.masks.core import read_only
 from maskstream.pipelines.modalities.rows import (
     Draws,
-    Filling,
     Item,
+    Items,
     Masked,
     Memory,
-    Planned,
     RowMaker,
+    Rows,
     SampleRows,
+    Traits,
     is_of_package,
-    rngs_of,
+    late_masks,
 )
 from maskstream.pipelines.stream.kept import empty
 from maskstream.pipelines.stream.stats import Stats
@@ -53,9 +54,6 @@ from .batch import TOKEN_OUTPUTS, Output, PlaneBatch, TokenRoom, VideoBatch, Vie
 from .clip import Int64s, VideoClip
 from .clip_plan import FLOW_CUES, ClipBytes, ClipPlan, ForTokens, clip_ranges, indexed_video, join_flow, read_clip
 from .energy import stored_energy
-
-if TYPE_CHECKING:
-    from maskstream.pipelines.modalities.split import Split
 
 KERNELS = ("maskstream.pipelines.decode.packets", "maskstream.pipelines.decode.pixels")
 
@@ -119,33 +117,31 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         return "energy" in self.needs
 
     @property
-    def needs_torch(self) -> bool:
-        """Cuts of scenes are looked for by torch, but `Codec` reads them; and what others wrote may import it."""
+    def traits(self) -> Traits:
+        """Cuts of scenes are looked for by torch, but `Codec` reads them; and users' classes may import it.
+
+        Parts of mixtures all have flow or none, or what computes it of the whole batch, and make the same of frames.
+        The arithmetic of pixels is the same of every output.
+        """
         looks = isinstance(self.flow, SampleFlow) and not isinstance(self.flow, Codec)
-        return looks or not is_of_package((self.augment, self.changes, self.mask, self.flow))
+        flow = self.flow if isinstance(self.flow, BatchFlow) else "no" if self.flow is None else "yes"
+        return Traits(
+            together=self.together,
+            needs_torch=looks or not is_of_package((self.augment, self.changes, self.mask, self.flow)),
+            identity={"pixels": PIXELS_VERSION},
+            form={"flow": flow, "output": self.output},
+        )
 
     @property
     def masks(self) -> tuple[Masked, ...]:
         """The mask of the clip."""
         return (Masked("mask", self.mask, self.grid, part=self.camera, by_sampler=not self.finish_draws),)
 
-    @property
-    def form(self) -> Mapping[str, object]:
-        """Whether there is flow, or what computes it of the whole batch, and what is made of frames."""
-        flow = self.flow if isinstance(self.flow, BatchFlow) else "no" if self.flow is None else "yes"
-        return {"flow": flow, "output": self.output}
-
-    def identity(self, split: Split) -> dict[str, Any]:
-        """The split, and the arithmetic of pixels, which is the same of every output."""
-        return {"pixels": PIXELS_VERSION, **split.identity}
-
-    def plan(self, item: Item) -> ClipPlan:
-        """Draws the clip and the crops of a sample, and finds the byte ranges to read."""
-        return self.plan_all([item])[0]
-
-    def plan_all(self, items: Sequence[Item]) -> list[ClipPlan]:
-        """The plans of some samples; SampleError if the video of one is missing or contradicts itself."""
-        clips, crops = rngs_of(items, "clip", views=1), rngs_of(items, self._purpose("crop"), views=1)
+    def plan(self, items: Items) -> list[ClipPlan]:
+        """Draws the clips and the crops of samples, and finds the byte ranges to read; SampleError if the video of one
+        is missing or contradicts itself.
+        """
+        clips, crops = items.rngs("clip", views=1), items.rngs(self._purpose("crop"), views=1)
 
         def numbers(item: Item, video: VideoIndex) -> Int64s:
             return self.clip.numbers(video.n_frames, next(clips), video.first_frame, fps=video.fps)
@@ -206,30 +202,25 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         """Reads the header and the GOPs that hold a clip."""
         return read_clip(item.manifest.store, plan.video, plan.numbers, plan.own)
 
-    def fill(self, item: Item, plan: ClipPlan, batch: VideoBatch, own: SampleRows, stats: Stats) -> None:
-        """Reads, decodes and writes the views of a clip; raises SampleError if it cannot be read or decoded."""
-        for _ in self.fill_each([Filling(item, plan, own)], batch, stats):
-            pass
-
-    def fill_each(self, filling: Sequence[Filling[ClipPlan]], batch: VideoBatch, stats: Stats) -> Iterator[None]:
-        """The same of some clips, with a pause for each once its flow is made.
-
-        The packets of all are found before the first is decoded, and the flow of all is made after the last, because a
-        decoder drives Python's code out of the processor's cache, and then it takes twice the time. Tokens are made of
-        frames once the masks are known, so the pause of such a clip is before the next is decoded.
-        """
-        coded = [self._coded(one.item, one.plan, stats) for one in filling]
-        filled: list[ClipMotion] = []
-        for (item, plan, own), (frames, notes) in zip(filling, coded, strict=True):
+    def fill(self, rows: Rows[ClipPlan], batch: VideoBatch, stats: Stats) -> None:
+        """Reads, decodes and writes the views of clips; raises SampleError if one cannot be read or decoded."""
+        # The packets of all are found before the first is decoded, and the flow of all is made after the last, because
+        # a decoder drives Python's code out of the processor's cache, and then it takes twice the time.
+        coded = [self._coded(item, plan, stats) for item, plan, _ in rows]
+        late, filled = late_masks(self.masks) if batch.room is not None else (), list[ClipMotion]()
+        for n, ((item, plan, own), (frames, notes)) in enumerate(zip(rows, coded, strict=True)):
             size = plan.video.width, plan.video.height
             with item.manifest.reading(item.index, self.component), stats.stage("decode"):
                 decoded = decode_coded(frames, size=size, stored=notes.flows)
             filled.append(self.write(item, plan, decoded, notes, batch, own, stats))
             del decoded  # so that the next clip is decoded into the memory of these frames
-            if batch.room is not None or len(filled) == len(filling):
-                self.add_flow(filled, stats)
-                yield from (None for _ in filled)
-                filled.clear()
+            if batch.room is not None:
+                # Tokens are made of frames once the masks are known, so before the next clip is decoded.
+                self.add_flow([filled.pop()], stats)
+                with stats.stage("mask"):
+                    self.draw_masks(rows, batch, n, late)
+                self.add_tokens(plan, rows.maps[self.camera][own.slice], stats)
+        self.add_flow(filled, stats)
 
     def _coded(self, item: Item, plan: ClipPlan, stats: Stats) -> Coded:
         """Reads a clip, and finds its packets and what is stored of its GOPs."""
@@ -284,15 +275,21 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
 
     def add_flow(self, clips: Sequence[ClipMotion], stats: Stats) -> None:
         """Assigns the flow of the views of some clips to their plans."""
-        if isinstance(self.flow, SampleFlow):
+        if isinstance(self.flow, SampleFlow) and clips:
             with stats.stage("flow"):
                 flows = iter(flow_of(self.flow, clips))
                 for clip in clips:
                     clip.plan.flows = list(islice(flows, len(clip.plan.crops)))
 
-    def cues(self, item: Draws, plan: ClipPlan, batch: VideoBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
+    def cues(
+        self, rows: Rows[ClipPlan], batch: VideoBatch, n: int, view: int, part: str, needs: frozenset[str]
+    ) -> Cues:
         """The frames, the flow and the stored energy of a view."""
-        frames, view = None, row % item.views
+        return self.cues_of(rows.plans[n], batch, rows.starts[n] + view, view, needs)
+
+    def cues_of(self, plan: ClipPlan, batch: VideoBatch, row: int, view: int, needs: frozenset[str]) -> Cues:
+        """Those of the view of a plan that is in a row."""
+        frames = None
         if "frames" in needs:
             clips = None if plan.decoded is None else plan.decoded.clips
             frames = read_only(batch.video.numpy()[row] if clips is None else clips[view])
@@ -302,14 +299,14 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         flow = plan.flows[view]
         return Cues(frames=frames, flow=flow.vectors, cuts=flow.cuts, energy=energy)
 
-    def after_masks(self, item: Draws, plan: ClipPlan, maps: Mapping[str, Sequence[Maps | None]], stats: Stats) -> None:
-        """Makes the tokens that the masks choose."""
+    def add_tokens(self, plan: ClipPlan, maps: Sequence[Maps | None], stats: Stats) -> None:
+        """Makes the tokens that the masks of the views of a plan choose."""
         if plan.decoded is None:
             return
         frames, clips, room, row = plan.decoded
         (_, *places), tokens = self.grid.shape, []
         with stats.stage("convert"):
-            for view, (crop, own) in enumerate(zip(plan.crops, maps["mask"], strict=True)):
+            for view, (crop, own) in enumerate(zip(plan.crops, maps, strict=True)):
                 assert own is not None
                 index = chosen_tokens(own, self.output)
                 pixels = room.of(row + view, len(index))
@@ -320,19 +317,16 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
                 tokens.append(ViewTokens(index, pixels))
         plan.tokens, plan.decoded = tokens, None
 
-    def join(self, batch: VideoBatch, planned: Sequence[Planned[ClipPlan]]) -> VideoBatch:
+    def join(self, batch: VideoBatch, plans: Iterable[ClipPlan], made: Mapping[str, Any]) -> VideoBatch:
         """The batch with its flow, its planes or tokens, and the draws of the masks that a finish draws."""
-        return self.join_plans(batch, [one.plan for one in planned])
-
-    def join_plans(self, batch: VideoBatch, plans: Sequence[ClipPlan]) -> VideoBatch:
-        """The batch of the filled clips of some plans."""
+        plans = list(plans)
         planes = tokens = None
         if batch.room is not None:
             tokens = batch.room.joined([clip for plan in plans for clip in plan.tokens], self.output)
         if batch.planes is not None:
             planes = batch.planes.of_clips([clip for plan in plans for clip in plan.planes])
         draws = tuple(draw for plan in plans for draw in plan.draws)
-        return replace(batch, flow=join_flow(plans), draws=draws, planes=planes, tokens=tokens, room=None)
+        return replace(batch, flow=join_flow(plans), draws=draws, planes=planes, tokens=tokens, room=None, **made)
 
     def numbers(self, item: Draws, video: VideoIndex, n_frames: int | None = None) -> Int64s:
         """Draws the frame numbers of a clip, int64 (T,), of the first `n_frames` of the video; None for all."""

@@ -175,7 +175,7 @@ def test_a_replaced_sample_has_its_own_mask(split, of_batch, monkeypatch):
     read = ClipRowMaker.read
 
     def broken(self, item, plan):
-        if item.shown.key == "clip3":
+        if item.key == "clip3":
             raise StoreError("broken for a test")
         return read(self, item, plan)
 

@@ -32,7 +32,7 @@ GRID = TokenGrid(axes=("token",), shape=(N,), patch=(1,))
 @dataclass(frozen=True, kw_only=True)
 class TextRequest:
     wanted: Wanted
-    key: str = ""
+    keys: tuple[str, ...] = ()
     ranges: tuple[Range, ...] = ()
 
 
@@ -51,24 +51,24 @@ class Texts:
     needs_torch: bool = True
     together: int = 1
 
-    def requests(self, wanted: Sequence[Wanted]) -> list[TextRequest]:
-        return [TextRequest(wanted=one) for one in wanted]
+    def request(self, wanted: Wanted) -> TextRequest:
+        return TextRequest(wanted=wanted)
 
     def announce(self, request: TextRequest) -> Announcement:
         return UNHEEDED
 
     def allocate(self, requests: Sequence[TextRequest]) -> list[Maps | None]:
-        return [None] * len(requests)
+        return [None] * sum(len(one.wanted) for one in requests)
 
-    def mask(self, request: TextRequest, draft: list[Maps | None], row: int) -> None:
+    def mask(self, request: TextRequest, draft: list[Maps | None], rows: Sequence[int]) -> None:
         pass
 
-    def fill(
-        self, requests: Sequence[TextRequest], draft: list[Maps | None], rows: Sequence[int], stats: Stats
-    ) -> None:
+    def fill(self, request: TextRequest, draft: list[Maps | None], rows: Sequence[int], stats: Stats) -> None:
         cues = Cues(words=np.arange(N), classes=np.arange(N) // (N // 2))
-        for row, wanted in zip(rows, [one.wanted for one in requests], strict=True):
-            draft[row] = self.pattern.maps(GRID, Draw.of(0, wanted.epoch, str(wanted.index), 0, wanted.place, cues))
+        wanted = request.wanted
+        columns = (rows, wanted.indexes.tolist(), wanted.epochs.tolist(), wanted.places)
+        for row, index, epoch, place in zip(*columns, strict=True):
+            draft[row] = self.pattern.maps(GRID, Draw.of(0, epoch, str(index), 0, place, cues))
 
     def join(self, draft: list[Maps | None]) -> TextBatch:
         mask = self.pattern.batched(GRID, [maps for maps in draft if maps is not None])

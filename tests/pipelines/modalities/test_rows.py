@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from torch import Tensor
 from maskstream.pipelines.masks import Cues, Draw, Mask, MaskBatch, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import Item, Masked, Memory, Planned, SampleRows
+from maskstream.pipelines.modalities.rows import Items, Masked, Memory, Rows, SampleRows, Traits
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.produce import batch_of
@@ -86,32 +86,33 @@ class SizeData(RowConfig[SizePlan, SizeBatch]):
     def masks(self) -> tuple[Masked, ...]:
         return Masked("early", Lot(), GRID, "a"), Masked("late", Marked(), GRID, "b")
 
-    def plan(self, item: Item) -> SizePlan:
-        CALLS.append(f"plan {item.shown.key}")
-        return SizePlan(ranges=(item.manifest.member(item.index, "jpg"),))
+    def plan(self, items: Items) -> list[SizePlan]:
+        CALLS.append(f"plan {' '.join(items.keys)}")
+        return [SizePlan(ranges=(item.manifest.member(item.index, "jpg"),)) for item in items]
 
     def layout(self, memory: Memory[SizePlan]) -> SizeBatch:
         CALLS.append(f"layout {len(memory.plans)} {memory.rows}")
         return SizeBatch(size=memory(np.int64, 2), early=None, late=None, key=memory.key, label=memory.label)
 
-    def fill(self, item: Item, plan: SizePlan, batch: SizeBatch, own: SampleRows, stats: Stats) -> None:
-        CALLS.append(f"fill {item.shown.key}")
-        (data,) = item.read(plan.ranges, stats)
-        own.of(batch.size)[:] = -1
-        with item.manifest.reading(item.index, "jpg"):
-            if item.shown.key in self.bad:
-                raise DataError("is not wanted here")
-        own.of(batch.size)[:, 0] = len(data)
-        own.of(batch.size)[:, 1] = [int(rng.integers(1000)) for rng in item.rngs("number")]
+    def fill(self, rows: Rows[SizePlan], batch: SizeBatch, stats: Stats) -> None:
+        CALLS.append(f"fill {' '.join(rows.items.keys)}")
+        for item, plan, own in rows:
+            (data,) = item.read(plan.ranges, stats)
+            own.of(batch.size)[:] = -1
+            with item.manifest.reading(item.index, "jpg"):
+                if item.key in self.bad:
+                    raise DataError("is not wanted here")
+            own.of(batch.size)[:, 0] = len(data)
+            own.of(batch.size)[:, 1] = [int(rng.integers(1000)) for rng in item.rngs("number")]
 
-    def cues(self, item: Item, plan: SizePlan, batch: SizeBatch, row: int, part: str, needs: frozenset[str]) -> Cues:
-        CALLS.append(f"cues {item.shown.key} {part}")
-        drawn = int(batch.size[row, 1])
+    def cues(self, rows: Rows[SizePlan], batch: SizeBatch, n: int, view: int, part: str, needs: frozenset[str]) -> Cues:
+        CALLS.append(f"cues {rows.items.keys[n]} {part}")
+        drawn = int(batch.size[rows.starts[n] + view, 1])
         return Cues(occupied=np.roll(np.arange(8) < 4, drawn))
 
-    def join(self, batch: SizeBatch, planned: Sequence[Planned[SizePlan]]) -> SizeBatch:
-        CALLS.append(f"join {[one.key for one in planned]} {batch.early is not None}")
-        return batch
+    def join(self, batch: SizeBatch, plans: Iterable[SizePlan], made: Mapping[str, Any]) -> SizeBatch:
+        CALLS.append(f"join {len(list(plans))} {' '.join(made)}")
+        return replace(batch, **made)
 
 
 @pytest.fixture(scope="module")
@@ -127,13 +128,13 @@ def test_the_calls_of_a_batch_and_their_order(images: Path) -> None:
     sampler = SizeData().sampler(split_of(images))
     CALLS.clear()
     stats = Stats()
-    batch = batch_of(sampler, [Wanted(index=index, epoch=0) for index in (0, 4)], stats)
+    batch = batch_of(sampler, Wanted.of((0, 4)), stats)
 
     def of(key: str) -> list[str]:
         early = [f"mask {key} {view} a" for view in range(2)]
         return [*early, f"fill {key}", *(one for view in range(2) for one in (f"cues {key} b", f"mask {key} {view} b"))]
 
-    assert ["plan s0", "plan s4", "layout 2 4", *of("s0"), *of("s4"), "join ['s0', 's4'] True"] == CALLS
+    assert ["plan s0", "plan s4", "layout 2 4", *of("s0"), *of("s4"), "join 2 early late fields"] == CALLS
     assert batch.key == ["s0", "s0", "s4", "s4"]
     manifest = sampler.manifest
     assert batch.label.tolist() == np.repeat(manifest.label[[0, 4]], 2).tolist()
@@ -159,7 +160,7 @@ def test_the_rows_of_a_sample_are_views_of_the_arrays_that_its_batch_keeps() -> 
 
 
 def test_masks_that_need_content_follow_the_row_that_was_filled(images: Path) -> None:
-    batch = batch_of(SizeData().sampler(split_of(images)), [Wanted(index=1, epoch=5)])
+    batch = batch_of(SizeData().sampler(split_of(images)), Wanted.of([1], 5))
     assert batch.early is not None
     assert batch.late is not None
     for row, drawn in enumerate(batch.size[:, 1].tolist()):
@@ -175,16 +176,16 @@ def test_nothing_is_left_of_a_bad_sample(images: Path) -> None:
     assert not {key for key, _ in shown} & set(BAD)
     sampler = SizeData().sampler(Split.open(images, "image", device="cpu"))
     for at in range(0, len(shown), 2):
-        alone = batch_of(sampler, [Wanted(index=int(shown[at][0][1:]), epoch=0)])
+        alone = batch_of(sampler, Wanted.of([int(shown[at][0][1:])]))
         assert shown[at : at + 2] == rows_of(alone)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SizesTogether(SizeData):
     @property
-    def together(self) -> int:
-        """Four samples."""
-        return 4
+    def traits(self) -> Traits:
+        """Four samples at once."""
+        return Traits(together=4)
 
 
 def test_samples_that_are_filled_together_are_replaced_one_by_one(
@@ -197,9 +198,9 @@ def test_samples_that_are_filled_together_are_replaced_one_by_one(
         assert together.stats()[name] == alone.stats()[name]
     assert alone.stats()["bad"] >= len(BAD)
     filled: list[int] = []
-    fill_all = SizeData.fill_all
+    fill = SizeData.fill
     monkeypatch.setattr(
-        SizeData, "fill_all", lambda self, some, *rest: (filled.append(len(some)), fill_all(self, some, *rest))
+        SizeData, "fill", lambda self, rows, *rest: (filled.append(len(rows.plans)), fill(self, rows, *rest))
     )
     for _ in together:
         pass

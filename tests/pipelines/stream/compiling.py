@@ -20,11 +20,11 @@ assert jit.watch  # a worker watches what is imported when it begins
 class Compiled(Numbers):
     """The first row of a process is begun with what numba says of a kernel that takes long."""
 
-    def fill(self, requests: Sequence[NumberRequest], draft: torch.Tensor, rows: Sequence[int], stats: Stats) -> None:
-        if requests[0].wanted.place.step == 0 and rows[0] == 0:
+    def fill(self, request: NumberRequest, draft: torch.Tensor, rows: Sequence[int], stats: Stats) -> None:
+        if request.wanted.first.step == 0 and rows[0] == 0:
             with event.trigger_event("numba:compile"):
                 time.sleep(LONG_S)
-        super().fill(requests, draft, rows, stats)
+        super().fill(request, draft, rows, stats)
 
 
 def compiling() -> BatchMaker:

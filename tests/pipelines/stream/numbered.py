@@ -24,8 +24,8 @@ BATCH = 8
 @dataclass(frozen=True, kw_only=True)
 class NumberRequest:
     wanted: Wanted
-    key: str
-    ranges: tuple[Range, ...]
+    keys: list[str]
+    ranges: list[Range]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,30 +49,29 @@ class Numbers:
     needs_torch: bool = True
     together: int = 1
 
-    def requests(self, wanted: Sequence[Wanted]) -> list[NumberRequest]:
-        return [
-            NumberRequest(wanted=one, key=f"n{one.index}", ranges=(Range(f"{one.index // 10}.tar", 512, 10),))
-            for one in wanted
-        ]
+    def request(self, wanted: Wanted) -> NumberRequest:
+        numbers = wanted.indexes.tolist()
+        ranges = [Range(f"{number // 10}.tar", 512, 10) for number in numbers]
+        return NumberRequest(wanted=wanted, keys=[f"n{number}" for number in numbers], ranges=ranges)
 
     def announce(self, request: NumberRequest) -> Announcement:
         return UNHEEDED
 
     def allocate(self, requests: Sequence[NumberRequest]) -> torch.Tensor:
-        return torch.zeros(len(requests), ROW, dtype=torch.int64)
+        return torch.zeros(sum(len(one.wanted) for one in requests), ROW, dtype=torch.int64)
 
-    def mask(self, request: NumberRequest, draft: torch.Tensor, row: int) -> None:
+    def mask(self, request: NumberRequest, draft: torch.Tensor, rows: Sequence[int]) -> None:
         pass
 
-    def fill(self, requests: Sequence[NumberRequest], draft: torch.Tensor, rows: Sequence[int], stats: Stats) -> None:
-        for row, wanted in zip(rows, [one.wanted for one in requests], strict=True):
-            index = wanted.index
+    def fill(self, request: NumberRequest, draft: torch.Tensor, rows: Sequence[int], stats: Stats) -> None:
+        indexes, epochs = request.wanted.indexes.tolist(), request.wanted.epochs.tolist()
+        for row, index, epoch in zip(rows, indexes, epochs, strict=True):
             if index in self.poison and self._works(index):
                 if self.poison[index] == "hang":
                     time.sleep(1000)
                 os.kill(os.getpid(), signal.Signals[self.poison[index]])
                 time.sleep(1000)  # a signal may need a moment
-            draft[row] = torch.from_numpy(np.random.default_rng([index, wanted.epoch]).integers(2**60, size=ROW))
+            draft[row] = torch.from_numpy(np.random.default_rng([index, epoch]).integers(2**60, size=ROW))
 
     def _works(self, index: int) -> bool:
         if self.once is None:

@@ -40,7 +40,7 @@ def test_a_loader_leaves_no_thread_but_those_that_the_interpreter_joins(split):
 
 def test_a_thread_that_collects_an_iteration_of_its_own_does_not_wait_for_itself(tmp_path, monkeypatch):
     """One that is garbage within a cycle ends in whatever thread collects it, also one that makes its rows."""
-    fill, filled, dropped = BatchMaker._fill_one, [], threading.Event()
+    fill, filled, dropped = BatchMaker._fill, [], threading.Event()
 
     def collecting(self, *given):
         filled.append(given)
@@ -49,7 +49,7 @@ def test_a_thread_that_collects_an_iteration_of_its_own_does_not_wait_for_itself
             gc.collect()
         return fill(self, *given)
 
-    monkeypatch.setattr(BatchMaker, "_fill_one", collecting)
+    monkeypatch.setattr(BatchMaker, "_fill", collecting)
     split = write_split("image", tmp_path)
     loader = image_loader(split, size=32, patch=8, batch_size=2, threads=1, device="cpu")
     gc.disable()

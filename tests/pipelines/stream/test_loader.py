@@ -172,7 +172,7 @@ def test_only_the_bytes_up_to_the_last_packet_are_read(split):
     _, sampler = opened(split, **(SETTINGS | settings))
     needed = whole = 0
     for i in range(11):
-        video, numbers = manifest.video(i), sampler.requests([Wanted(index=i, epoch=0)])[0].plan.numbers
+        video, numbers = manifest.video(i), sampler.request(Wanted.of([i])).plans[0].numbers
         gops = sorted(set((np.searchsorted(video.first_frame, numbers, side="right") - 1).tolist()))
         whole += sum(int(video.size[g]) for g in gops)  # the manifest has the header
         reach = video.anchor_reach[numbers.max() // 4]

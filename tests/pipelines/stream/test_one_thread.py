@@ -45,19 +45,19 @@ class Threads:
 
     seed, needs_progress, needs_torch, together = 0, False, True, 1
 
-    def requests(self, wanted):
+    def request(self, wanted):
         return wanted
 
     def announce(self, request):
         return UNHEEDED
 
     def allocate(self, requests):
-        return torch.zeros(len(requests), dtype=torch.int64)
+        return torch.zeros(sum(map(len, requests)), dtype=torch.int64)
 
-    def mask(self, request, draft, row):
+    def mask(self, request, draft, rows):
         pass
 
-    def fill(self, requests, draft, rows, stats):
+    def fill(self, request, draft, rows, stats):
         draft[rows] = torch.get_num_threads()
 
     def join(self, draft):

@@ -118,16 +118,16 @@ class Failing(Numbers):
 
     bad: int
 
-    def requests(self, wanted: Sequence[Wanted]) -> list[NumberRequest]:
-        if any(one.index == self.bad for one in wanted):
+    def request(self, wanted: Wanted) -> NumberRequest:
+        if self.bad in wanted.indexes:
             raise RuntimeError("of batch 4")
-        return super().requests(wanted)
+        return super().request(wanted)
 
 
 def test_an_error_of_a_request_ahead_is_raised_at_its_batch():
     order = maker().order
     wanted = list(plans(order, 0, 0, 0, 1))
-    failing = BatchMaker(sampler=Failing(bad=wanted[4].wanted[3].index), order=order)
+    failing = BatchMaker(sampler=Failing(bad=int(wanted[4].indexes[3])), order=order)
     made = batches_from_threads(failing, wanted, Threads.of(1), 1)
     assert len(list(islice(made, 4))) == 4
     with pytest.raises(RuntimeError, match="of batch 4"):

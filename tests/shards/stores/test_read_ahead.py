@@ -36,7 +36,7 @@ class Slow(LocalStore):
         assert self.gate.wait(WAIT_S)
         with self._counting:
             self._now -= 1
-        if name == "damaged.tar":
+        if name == "damaged.tar" and offset < 10:
             raise StoreError(f"{name} is damaged")
         return contents(offset, size)
 
@@ -164,6 +164,20 @@ def test_an_error_is_raised_where_the_range_is_read_and_each_time(slow: Slow) ->
     for _ in range(2):
         with pytest.raises(StoreError, match="is damaged"):
             store.read("damaged.tar", 0, 10)
+
+
+def test_damage_is_of_the_ranges_that_hold_it_alone(slow: Slow) -> None:
+    """Also where several ranges are one fetch, which fails."""
+    slow.gate.set()
+    store, ranges = ReadAhead(slow), [Range("damaged.tar", 0, 10), Range("damaged.tar", 20, 10)]
+    announced = store.announce(ranges)
+    until(lambda: Range("damaged.tar", 0, 30) in slow.reads)
+    assert store.read(*ranges[1]) == contents(20, 10)
+    assert store.read_many(ranges[1:]) == [contents(20, 10)]
+    for read in (lambda: store.read(*ranges[0]), lambda: store.read_many(ranges)):
+        with pytest.raises(StoreError, match="is damaged"):
+            read()
+    announced.drop()
 
 
 def test_ranges_that_two_batches_read_stay_until_both_dropped_them(slow: Slow) -> None:

@@ -59,13 +59,13 @@ class Trajectories:
             raise ValueError(
                 f"steps={steps}: the trajectories of {data} have {longest} steps; a rollout can have 1 to {longest - 1}"
             )
-        requests = sampler.requests([Wanted(index=index, epoch=0) for index in indexes])
-        draft = sampler.allocate(requests)
-        sampler.fill(requests, draft, range(len(requests)), Stats())
+        request = sampler.request(Wanted.of(indexes))
+        draft = sampler.allocate([request])
+        sampler.fill(request, draft, range(len(indexes)), Stats())
         fields = [reader.statistics.normalised(reader.fields(index, 0, length)) for index in indexes]
-        views = [_at_start(one.plan.made[0], values[0]) for one, values in zip(requests, fields, strict=True)]
-        keys, change = [one.key for one in requests], reader.statistics.relative_change
-        start = mesh_batch(views, label=draft.labels.tolist(), key=keys, change=change)
+        views = [_at_start(plan.made[0], values[0]) for plan, values in zip(request.plans, fields, strict=True)]
+        change = reader.statistics.relative_change
+        start = mesh_batch(views, label=request.items.labels.tolist(), key=request.items.keys, change=change)
         return cls(start=start, fields=torch.from_numpy(np.concatenate(fields, axis=1)))
 
 

@@ -68,7 +68,7 @@ def samplers(split):
 
 
 def made_of(sampler, indexes):
-    return batch_of(sampler, [Wanted(index=i, epoch=0) for i in indexes])
+    return batch_of(sampler, Wanted.of(indexes))
 
 
 def rows(batch):

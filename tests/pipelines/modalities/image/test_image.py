@@ -107,9 +107,9 @@ def test_colour_jitter_changes_only_the_pixels(split):
 
 def test_a_large_jpeg_is_decoded_at_reduced_resolution(split):
     sampler = ImageData(size=32, patch=8).sampler(Split.open(split, "image", device="cpu", shuffle=False))
-    assert [request.plan.n for request in sampler.requests([Wanted(index=i, epoch=0) for i in range(3)])] == [4, 1, 1]
+    assert [plan.n for plan in sampler.request(Wanted.of(range(3))).plans] == [4, 1, 1]
     large = ImageData(size=104, patch=8).sampler(Split.open(split, "image", device="cpu", shuffle=False))
-    assert large.requests([Wanted(index=0, epoch=0)])[0].plan.n == 1
+    assert large.request(Wanted.of([0])).plans[0].n == 1
 
 
 def test_pixel_values_are_normalised_as_imagenet_is(split):

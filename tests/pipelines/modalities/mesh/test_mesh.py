@@ -213,7 +213,7 @@ def test_a_step_that_is_not_finite_is_a_bad_sample(split, tmp_path):
     assert loader.stats()["bad"] == 1
     assert "s2" not in keys
     with pytest.raises(SampleError, match=r"fields\.npy.*not finite"):
-        batch_of(MeshData().sampler(Split.open(broken, "mesh")), [Wanted(index=2, epoch=0)])
+        batch_of(MeshData().sampler(Split.open(broken, "mesh")), Wanted.of([2]))
     assert any("not finite" in problem for problem in verify(broken, decode=True).problems)
 
 

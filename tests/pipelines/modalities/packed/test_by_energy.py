@@ -58,10 +58,10 @@ def filled(data: PackedData, folder: Path) -> Any:
     """Each sample of an epoch: its key, slot, hidden tokens (t, h * w), pixels (T, H, W, 3), and visible tokens."""
     sampler = data.source(split_of(folder)).sampler
     rows = [row for batch in sampler.samples.order(1).batches(1) for row in batch.packed or ()]
-    wanted = [Wanted(index=0, epoch=1, packed=row) for row in rows]
+    wanted = replace(Wanted.of([0] * len(rows), 1), packed=tuple(rows))
     batch, p = batch_of(sampler, wanted), data.native.patch
     assert batch.mask is not None
-    slots = chain.from_iterable(request.slots for request in sampler.requests(wanted))
+    slots = chain.from_iterable(sampler.request(row).slots for row in wanted.each())
     for s, (key, slot) in enumerate(zip(batch.key, slots, strict=True)):
         own, (t, h, w) = slice(*batch.cu_seqlens[s : s + 2].tolist()), batch.grid_thw[s].tolist()
         cubes = batch.tokens[own].numpy().reshape(t, h, w, 2, p, p, 3)

@@ -90,7 +90,7 @@ def planner(split: Path, settings: dict[str, Any], **of: Any) -> Callable[[str],
     keys = opened_split.manifest.keys(range(len(opened_split.manifest)))
 
     def plan(key: str) -> Any:
-        (row,) = sampler.requests([Wanted(index=keys.index(key), epoch=0)])
+        row = sampler.request(Wanted.of([keys.index(key)]))
         return row.slots[0].plan
 
     return plan
@@ -417,7 +417,7 @@ def test_a_row_of_three_kinds_has_what_each_kind_has_alone(clips: Path, sounds: 
             number = native.manifest.keys(range(len(native.manifest))).index(key)
             own = room[slice(*batch.cu_seqlens[s : s + 2].tolist())]
             for epoch in range(12):  # a block of rows has several epochs of so few samples
-                alone = batch_of(sampler, [Wanted(index=number, epoch=epoch)])
+                alone = batch_of(sampler, Wanted.of([number], epoch))
                 values = alone.sounds if name == "sound" else alone.tokens
                 if len(values) == len(own) and torch.equal(own[:, : values.shape[1]], values.float()):
                     break

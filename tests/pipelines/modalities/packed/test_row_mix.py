@@ -254,7 +254,7 @@ def test_masks_may_draw_their_ratio_for_each_sample(splits: tuple[Path, Path]) -
     large = {f"l{i}": i for i in range(160)}
     for i, key in enumerate(batch.key):
         if key in large:
-            row = alone.requests([Wanted(index=large[key], epoch=0)])[0]
+            row = alone.request(Wanted.of([large[key]]))
             assert row.slots[0].visible == int(batch.mask.cu_visible.diff()[i])
             assert list(row.slots[0].shape) == batch.grid_thw[i].tolist()
 
@@ -301,7 +301,7 @@ def test_pictures_clips_and_sounds_share_rows(kinds: tuple[Path, Path, Path], wo
     drawn = [one for row in rows for one in zip(row.indexes.tolist(), row.epochs.tolist(), strict=True)]
     for (index, epoch), mine in zip(drawn, rows_of(whole[0]), strict=True):
         part, own = find_part(order.samples.starts, index)
-        assert rows_of(batch_of(alone[part], [Wanted(index=own, epoch=epoch)])) == [mine]
+        assert rows_of(batch_of(alone[part], Wanted.of([own], epoch))) == [mine]
     state, at = None, 0
     for ranks, end in ((2, 4), (3, 6), (1, 9)):
         shares = []

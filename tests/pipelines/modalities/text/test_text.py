@@ -30,6 +30,7 @@ from ...small_texts import text_rows
 LENGTH = 48
 MASK = masks.Padded(mask=masks.Replace(mask=masks.WholeWords(ratio=0.3)))
 TOKENS = masks.Padded(mask=masks.Tokens(ratio=0.3))
+TRAITS = rows.TextRowMaker.traits
 
 
 @pytest.fixture(scope="module")
@@ -314,6 +315,11 @@ def damaged(tmp_path_factory):
     return split
 
 
+def one_by_one(rows):
+    """Traits of rows that are made each by itself."""
+    return replace(TRAITS.fget(rows), together=1)
+
+
 @pytest.mark.parametrize("settings", [{"packing": "pack"}, {"packing": "row"}, {"packing": "row", "shuffle": False}])
 @pytest.mark.parametrize("mask", [MASK, TOKENS, None])
 @pytest.mark.parametrize("whole", [True, False])
@@ -330,7 +336,7 @@ def test_what_is_made_at_once_is_made_row_by_row_too(split, damaged, monkeypatch
 
     batches, counts, told = made()
     assert (counts["bad"] > 0) == ("are not those that were written" in "".join(told)) == (not whole)
-    monkeypatch.setattr(rows.TextRowMaker, "fill_many", lambda *_: None)
+    monkeypatch.setattr(rows.TextRowMaker, "traits", property(one_by_one))
     assert made() == (batches, counts, told)
     monkeypatch.setattr(LocalStore, "read_joined", lambda *_: None)
     assert made() == (batches, counts, told)
@@ -357,10 +363,10 @@ def test_a_mixture_is_made_at_once_and_row_by_row_too(split, damaged, monkeypatc
 
     one, two = source(split), source(other)
     mixtures = mix([(one, 2), (two, 1)], seed=3), mix([(mix([(one, 1), (two, 2)]), 1), (one, 1)])
-    assert all(mixture.sampler.at_once for mixture in mixtures)
+    assert all(mixture.sampler.together > 1 for mixture in mixtures)
     found = [made(mixture) for mixture in mixtures]
     assert any(counts["bad"] for _, counts, _ in found) == (not whole)
-    monkeypatch.setattr(rows.TextRowMaker, "fill_many", lambda *_: None)
+    monkeypatch.setattr(rows.TextRowMaker, "traits", property(one_by_one))
     assert [made(mixture) for mixture in mixtures] == found
 
 
@@ -373,17 +379,15 @@ def fields_of(part):
     return part
 
 
-@pytest.mark.parametrize(
-    ("settings", "expected"), [({}, 2), ({"threads": 0}, 2), ({"views": 2}, 0), ({"mask": MASK}, 2)]
-)
-def test_batches_are_made_at_once_where_they_can_be(split, monkeypatch, settings, expected):
-    made, fill_many = [], rows.TextRowMaker.fill_many
+@pytest.mark.parametrize("settings", [{}, {"threads": 0}, {"views": 2}, {"mask": MASK}])
+def test_a_batch_is_made_at_once(split, monkeypatch, settings):
+    made, fill = [], rows.TextRowMaker.fill
     monkeypatch.setattr(
-        rows.TextRowMaker, "fill_many", lambda self, *rest: made.append(fill_many(self, *rest)) or made[-1]
+        rows.TextRowMaker, "fill", lambda self, many, *rest: (made.append(len(many.plans)), fill(self, many, *rest))
     )
     loader = opened(split, **{"mask": None, "prefetch": 1} | settings)
-    list(islice(loader.repeat(), 2))
-    assert len([batch for batch in made if batch is not None]) == expected
+    batches = list(islice(loader.repeat(), 2))
+    assert made == [len(batch) // settings.get("views", 1) for batch in batches]
     loader.close()
 
 
@@ -398,7 +402,7 @@ def test_masks_that_follow_classes_and_the_run_are_the_same(split, monkeypatch):
         ]
 
     at_once = made()
-    monkeypatch.setattr(rows.TextRowMaker, "fill_many", lambda *_: None)
+    monkeypatch.setattr(rows.TextRowMaker, "traits", property(one_by_one))
     assert made() == at_once
 
 
@@ -411,5 +415,5 @@ def test_rows_of_removed_documents_are_those_that_are_made_one_by_one(tmp_path, 
         return [fields_of(batch) for batch in islice(loader.repeat(), 2 * len(loader))], loader.stats()["bad"]
 
     at_once = [made(packing) for packing in ("pack", "row")]
-    monkeypatch.setattr(rows.TextRowMaker, "fill_many", lambda *_: None)
+    monkeypatch.setattr(rows.TextRowMaker, "traits", property(one_by_one))
     assert [made(packing) for packing in ("pack", "row")] == at_once

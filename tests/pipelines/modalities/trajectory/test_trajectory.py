@@ -13,7 +13,6 @@ import torch
 from maskstream.pipelines import TrajectoryBatch, TrajectoryData, VideoClip, augment, masks, trajectory_loader
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.modalities.trajectory.rows import DEPTH, crop_lens, nearest
-from maskstream.pipelines.stream.rng import START
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.errors import SampleError
 from maskstream.shards.format.verify import verify
@@ -103,7 +102,7 @@ def test_waypoints_and_poses_are_those_of_the_arc(split: Path) -> None:
 def test_only_the_wanted_frames_of_depth_and_the_wanted_poses_are_read(split: Path) -> None:
     opened, store = recorded(split, "trajectory")
     sampler = TrajectoryData(clip=CLIP, ahead_s=1.0).sampler(opened)
-    plan = sampler.requests([Wanted(index=0, epoch=0, place=START)])[0].plan
+    plan = sampler.request(Wanted.of([0])).plans[0]
     assert plan.depth is not None
     manifest = opened.manifest
     video, member = manifest.video(0, DEPTH), manifest.member(0, DEPTH)
@@ -111,8 +110,8 @@ def test_only_the_wanted_frames_of_depth_and_the_wanted_poses_are_read(split: Pa
     assert sum(one.size for one in plan.depth.frames) == video.size[plan.numbers].sum() < member.size / 9
     assert plan.camera.size == 56 * (1 + 8 + FPS)
     without = TrajectoryData(clip=CLIP, ahead_s=1.0, depth=False).sampler(opened)
-    assert sampler.requests([Wanted(index=0, epoch=0, place=START)])[0].plan.numbers.tolist() == plan.numbers.tolist()
-    assert without.requests([Wanted(index=0, epoch=0, place=START)])[0].plan.depth is None
+    assert sampler.request(Wanted.of([0])).plans[0].numbers.tolist() == plan.numbers.tolist()
+    assert without.request(Wanted.of([0])).plans[0].depth is None
     assert not store.read_ranges
 
 
@@ -131,7 +130,7 @@ def test_a_walk_that_ends_before_its_waypoint_is_a_bad_sample(tmp_path: Path) ->
     np.testing.assert_allclose(batch.waypoint[:, 2].abs(), 0.3 * TURN, atol=1e-5)
     opened, _ = recorded(folder, "trajectory")
     with pytest.raises(SampleError, match=r"has 12 frames, 10 a second, so no waypoint is 1\.2 s ahead"):
-        TrajectoryData(clip=CLIP, ahead_s=1.2).sampler(opened).requests([Wanted(index=0, epoch=0, place=START)])[0]
+        TrajectoryData(clip=CLIP, ahead_s=1.2).sampler(opened).request(Wanted.of([0]))
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ class Fast:
 def made(sampler, indexes, epoch=0):
     if isinstance(sampler, Fast):
         return sampler.made(indexes, epoch)
-    return batch_of(sampler, [Wanted(index=i, epoch=epoch) for i in indexes])
+    return batch_of(sampler, Wanted.of(indexes, epoch))
 
 
 def assert_same_but_pixels(batch, expected):

@@ -176,7 +176,7 @@ def test_planes_become_the_pixels_of_each_camera(rig):
     made = []
     for device in ("cpu", "cuda"):
         source = data.source(replace(split, device=torch.device(device)))
-        host = batch_of(source.sampler, [Wanted(index=index, epoch=0) for index in range(2)])
+        host = batch_of(source.sampler, Wanted.of(range(2)))
         made.append(source.finish(host, torch.device("cpu")).cameras)
     for name in (LEFT, RIGHT):
         rgb, yuv = (one[name].video.int() for one in made)

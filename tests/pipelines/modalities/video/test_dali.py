@@ -53,7 +53,7 @@ def test_batch_equals_the_cpu_path(vp9):
     assert fast.packing.seed == sampler.seed
     flips, repeats, late = 0, 0, 0
     for epoch in range(7):
-        plans = [request.plan for request in sampler.requests([Wanted(index=i, epoch=epoch) for i in range(4)])]
+        plans = sampler.request(Wanted.of(range(4), epoch)).plans
         flips += sum(crop.flip for plan in plans for crop in plan.crops)
         repeats += sum(len(set(plan.numbers.tolist())) < CLIP.frames for plan in plans)
         late += sum(int(plan.numbers[0]) >= 16 for plan in plans)

@@ -64,7 +64,7 @@ def test_a_table_is_checked_once_and_a_wrong_one_each_time(uneven: Path, monkeyp
     wrong[first_frames.start[1]] = 1  # that of sample 1
     monkeypatch.setitem(component.lists, "gop_first_frame", replace(first_frames, values=wrong))
     for epoch in range(2):
-        sampler.requests([Wanted(index=0, epoch=epoch)])
+        sampler.request(Wanted.of([0], epoch))
         with pytest.raises(SampleError, match="do not ascend from 0"):
-            sampler.requests([Wanted(index=0, epoch=epoch), Wanted(index=1, epoch=epoch)])
+            sampler.request(Wanted.of([0, 1], epoch))
     assert component.checked[:3].tolist() == [True, False, False]

@@ -24,6 +24,8 @@ from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.video import hardware, packing
 from maskstream.pipelines.modalities.video.torchcodec import TorchcodecDecoder
 from maskstream.pipelines.modalities.video.yuv import PlanesFinish
+from maskstream.pipelines.stream.produce import batch_of
+from maskstream.pipelines.stream.sampler import Wanted
 
 from .packed_videos import CPU, HEVC, OPEN, Fast, assert_same_but_pixels, made, sampler_of, write_split
 from .test_dali import DisOfBatch
@@ -214,13 +216,13 @@ def test_where_it_does_not_import_one_sentence_says_what_it_needs(monkeypatch):
     )
 
 
-def test_short_videos_that_are_skipped_shift_no_clip_that_the_cpu_decodes(h264, played):
+def test_samples_that_are_left_out_shift_no_clip_that_the_cpu_decodes(h264, played):
     played.spoil = staticmethod(black)
-    clip = replace(CLIP, stride=5, short="skip")
-    data = VideoData(clip=clip, backend="torchcodec", augment=None)
-    source = data.loader_source(Split.open(h264, "video", device=CUDA, threads=1, shuffle=False))
-    by_cpu = replace(data, backend="cpu").loader_source(
-        Split.open(h264, "video", device=CUDA, threads=1, shuffle=False)
-    )
-    assert source.sampler.kept is not None
-    assert np.array_equal(source.finish._sampler.kept, by_cpu.sampler.kept)
+    split = Split.open(h264, "video", device=CUDA, threads=1, shuffle=False)
+    split = replace(split, kept=np.array([1, 3]))  # as where short videos are skipped
+    data = VideoData(clip=CLIP, backend="torchcodec", augment=None)
+    sources = [one.loader_source(split) for one in (data, replace(data, backend="cpu"))]
+    found, expected = (one.finish(batch_of(one.sampler, Wanted.of(range(2))), CPU) for one in sources)
+    assert found.key == expected.key == ["v/1", "v/3"]
+    assert torch.equal(found.video, expected.video)
+    assert sources[0].finish.on_cpu

@@ -191,8 +191,8 @@ def test_mixtures_share_the_output(split):
 def test_fewer_bytes_go_to_the_device_with_videomaes_crops(split):
     data = replace(YUV, augment=MultiScaleCrop(), clip=replace(YUV.clip, size=112))
     own = data.sampler(Split.open(split, "video", device="cuda:0", threads=1))
-    requests = own.requests([Wanted(index=index, epoch=0) for index in range(2)])
-    assert own.allocate(requests).batch.video.nbytes == 0
+    request = own.request(Wanted.of(range(2)))
+    assert own.allocate([request]).batch.video.nbytes == 0
     crop = Crop(x=0, y=0, width=210, height=210)
     planes = crop_planes(frames_of(340, 256), crop)
     assert (planes.luma.nbytes + planes.chroma.nbytes) / 3 < 0.5 * 224 * 224 * 3
