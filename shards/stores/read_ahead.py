@@ -42,8 +42,8 @@ class ReadAhead(RoutedStore):
     """A store that fetches announced ranges of another one with up to `threads` threads, unless they are near.
 
     At most `most_bytes` are fetched and not dropped yet; what is announced beyond waits. A reader never waits for a
-    fetch that has not begun: it reads by itself, also where a fetch of several ranges failed. A pickled copy, and a fork
-    of the process, has announcements of its own.
+    fetch that has not begun: it reads by itself, also where a fetch of several ranges failed. A pickled copy, and a
+    fork of the process, has announcements of its own.
     """
 
     def __init__(self, store: PartlyRemoteStore, *, threads: int = THREADS, most_bytes: int = MOST_BYTES) -> None:
