@@ -111,13 +111,13 @@ def clips_of(variant: Variant) -> Callable[[int], list[Clip]]:
 
 def _drawn(sampler: Any, index: int, epoch: int, file: Path) -> Clip:
     request = sampler.request(Wanted.of([index], epoch))
-    plan = request.plan
+    (plan,), (key,) = request.plans, request.keys
     data = read_clip(sampler.manifest.store, plan.video, plan.numbers, plan.ranges)
     track, fragments = read_header(data.header), memoryview(data.fragments)
     needed = wanted_packets(fragments, track, data.packets, wanted_pts(data.packets, data.first_frame, plan.numbers))
     spans = ((int(data.packets.start[i]), int(data.packets.size[i])) for i in needed)
     coded = (track.codec, track.extradata, [bytes(fragments[start : start + size]) for start, size in spans])
-    about = {"key": request.key, "index": index, "epoch": epoch, "file": file, "coded": coded}
+    about = {"key": key, "index": index, "epoch": epoch, "file": file, "coded": coded}
     return Clip(numbers=plan.numbers, fps=plan.video.fps, crop=plan.crops[0], **about)
 
 
