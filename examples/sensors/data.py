@@ -12,7 +12,7 @@ from torch import Tensor
 from maskstream.pipelines.masks import Mask, MaskBatch, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import Item, Items, Masked, Memory, Rows
+from maskstream.pipelines.modalities.rows import BatchRows, Item, Items, Masked, Memory
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards import Range
@@ -88,7 +88,7 @@ class SensorData(RowConfig[SensorPlan, SensorBatch]):
         values = memory(np.float32, self.times, self.sensors)
         return SensorBatch(values=values, mask=None, key=memory.key, label=memory.label)
 
-    def fill(self, rows: Rows[SensorPlan], batch: SensorBatch, stats: Stats) -> None:
+    def fill(self, rows: BatchRows[SensorPlan], batch: SensorBatch, stats: Stats) -> None:
         """Reads the windows."""
         for item, plan, own in rows:
             with item.manifest.reading(item.index, NAME):

@@ -20,7 +20,7 @@ from maskstream.shards.stores.base import UNHEEDED, Announcement, Range, Store, 
 from maskstream.shards.stores.local import LocalStore
 
 from .fields import FieldReader, Value
-from .rows import Drawn, Elsewhere, Items, Late, Masked, Memory, PlanT, RowMaker, Rows, Traits, late_masks
+from .rows import BatchRows, Drawn, Elsewhere, Items, Late, Masked, Memory, PlanT, RowMaker, Traits, late_masks
 from .targets import TARGETS, TargetReader
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class RowSampler(Generic[PlanT, HostT]):
         Fields are read last, so that of a sample with several faults the one of its media is told.
         """
         views, items = self.views, request.items
-        own = Rows(items, request.plans, [row * views for row in rows], draft.memory.arrays, draft.maps)
+        own = BatchRows(items, request.plans, [row * views for row in rows], draft.memory.arrays, draft.maps)
         for masked, _ in self.late:  # what is left of unusable samples
             for start in own.starts:
                 draft.maps[masked.part][start : start + views] = [None] * views
@@ -202,7 +202,7 @@ class RowSampler(Generic[PlanT, HostT]):
         draft.filled.append((rows, request))
 
     def _read_targets(
-        self, reader: TargetReader, targets: Tensor, own: Rows[PlanT], places: Sequence[Range], stats: Stats
+        self, reader: TargetReader, targets: Tensor, own: BatchRows[PlanT], places: Sequence[Range], stats: Stats
     ) -> None:
         """Writes the targets of samples; one row of theirs may be that of all views."""
         for (item, _, rows), place in zip(own, places, strict=True):
@@ -210,7 +210,7 @@ class RowSampler(Generic[PlanT, HostT]):
                 rows.of(targets)[:] = reader.read(self.manifest, item.index, place)
             stats.read_bytes += place.size
 
-    def _draw_late(self, own: Rows[PlanT], draft: Draft[PlanT, HostT]) -> None:
+    def _draw_late(self, own: BatchRows[PlanT], draft: Draft[PlanT, HostT]) -> None:
         """Draws the masks that need content, but for those that `fill` has drawn already."""
         for masked, needs in self.late:
             maps = draft.maps[masked.part]

@@ -273,7 +273,7 @@ def late_masks(masks: Iterable[Masked]) -> tuple[Late, ...]:
     return tuple(Late(one, needed_cues(mask)) for one, mask in found if mask is not None and mask.needs)
 
 
-class Rows(Generic[PlanT]):
+class BatchRows(Generic[PlanT]):
     """The rows of some samples in their batch: those of sample n from `starts[n]` on, one for each view.
 
     maps: of the batch.
@@ -291,9 +291,9 @@ class Rows(Generic[PlanT]):
         for item, plan, start in zip(self.items, self.plans, self.starts, strict=True):
             yield item, plan, SampleRows(start, start + views, self._arrays)
 
-    def of(self, plans: Sequence[PartT]) -> Rows[PartT]:
+    def of(self, plans: Sequence[PartT]) -> BatchRows[PartT]:
         """The same rows of a part of the samples, whose plans these are."""
-        return Rows(self.items, plans, self.starts, self._arrays, self.maps)
+        return BatchRows(self.items, plans, self.starts, self._arrays, self.maps)
 
     def whole(self, tensor: Tensor) -> npt.NDArray[Any]:
         """A whole tensor of the batch as an array, which shares its memory."""
@@ -365,14 +365,14 @@ class RowMaker(ABC, Generic[PlanT, HostT]):
         """The empty batch."""
 
     @abstractmethod
-    def fill(self, rows: Rows[PlanT], batch: HostT, stats: Stats) -> None:
+    def fill(self, rows: BatchRows[PlanT], batch: HostT, stats: Stats) -> None:
         """Writes the rows of some samples, over the remains of unusable ones; SampleError if one is unusable.
 
         Many threads fill rows of one batch. What is no row of a tensor is assigned to the plan, for `cues` and `join`.
         `own.of(batch.NAME)` is where a sample is written in a tensor: a slice of torch costs ten times as much.
         """
 
-    def cues(self, rows: Rows[PlanT], batch: HostT, n: int, view: int, part: str, needs: frozenset[str]) -> Cues:
+    def cues(self, rows: BatchRows[PlanT], batch: HostT, n: int, view: int, part: str, needs: frozenset[str]) -> Cues:
         """The cues of a view of filled sample n for the mask of a part, which needs some of them; by default none."""
         return NO_CUES
 
@@ -382,7 +382,7 @@ class RowMaker(ABC, Generic[PlanT, HostT]):
         """
         return replace(batch, **made)
 
-    def draw_masks(self, rows: Rows[PlanT], batch: HostT, n: int, late: Iterable[Late]) -> None:
+    def draw_masks(self, rows: BatchRows[PlanT], batch: HostT, n: int, late: Iterable[Late]) -> None:
         """Draws the masks of filled sample n that need cues, for makers whose `fill` goes on from them."""
         for (item, _, own), (masked, needs) in product(islice(rows, n, n + 1), late):
             for view, row in enumerate(range(own.start, own.stop)):

@@ -97,7 +97,7 @@ class Tries(NamedTuple):
         return Tries(self.unusable + 1, self.removed)
 
 
-class Group(NamedTuple, Generic[RequestT]):
+class RowGroup(NamedTuple, Generic[RequestT]):
     """Rows of a batch that one thread fills.
 
     rows: their numbers. wanted: the samples that they shall show. request: of the first candidate of each row that is
@@ -113,7 +113,7 @@ class Group(NamedTuple, Generic[RequestT]):
 class Announced(NamedTuple, Generic[RequestT]):
     """The requests of a batch, whose ranges are announced until `announced` is dropped."""
 
-    groups: list[Group[RequestT]]
+    groups: list[RowGroup[RequestT]]
     announced: Together
 
 
@@ -261,18 +261,18 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         assert found is not None
         return found
 
-    def _group(self, plan: BatchPlan, rows: range) -> Group[RequestT]:
+    def _group(self, plan: BatchPlan, rows: range) -> RowGroup[RequestT]:
         """The rows, each with its first usable candidate."""
         wanted, known = plan.part(slice(rows.start, rows.stop)), plan.tried[rows.start : rows.stop]
         if not any(known):
             with suppress(SampleError):
-                return Group(rows, wanted, self.sampler.request(wanted), [Tries(0)] * len(rows))
+                return RowGroup(rows, wanted, self.sampler.request(wanted), [Tries(0)] * len(rows))
         # Each sample alone tells which are unusable; the request is drawn again with those that replace them.
         tries = map(Tries, known or [0] * len(rows))
         found = [self._usable(one, unusable) for one, unusable in zip(wanted.each(), tries, strict=True)]
         shown = wanted.replaced([int(one.indexes[0]) for one, _, _ in found])
         request = found[0][1] if len(found) == 1 else self.sampler.request(shown)
-        return Group(rows, wanted, request, [tries for _, _, tries in found])
+        return RowGroup(rows, wanted, request, [tries for _, _, tries in found])
 
     def _usable(self, wanted: Wanted, tries: Tries, error: SampleError | None = None) -> tuple[Wanted, RequestT, Tries]:
         """A row's next usable candidate and its request, and the unusable ones before it.
@@ -287,7 +287,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
                 tries, error = tries.plus(lacking), lacking
         raise error or ValueError(f"all {tries.unusable} candidates of a row are unusable; a row has at most {_TRIES}")
 
-    def _fill(self, group: Group[RequestT], draft: DraftT) -> Filled:
+    def _fill(self, group: RowGroup[RequestT], draft: DraftT) -> Filled:
         """Fills the rows of a group together; if a sample is unusable, each by itself, which finds it."""
         rows, wanted, request, tries = group
         if len(rows) > 1:

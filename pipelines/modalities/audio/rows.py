@@ -17,7 +17,7 @@ from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.augment.transform import Transform, change_waveform
 from maskstream.pipelines.masks import Cues, Mask, MaskBatch, TokenGrid
 from maskstream.pipelines.masks.core import read_only
-from maskstream.pipelines.modalities.rows import Elsewhere, Item, Items, Masked, Memory, RowMaker, Rows, Traits
+from maskstream.pipelines.modalities.rows import BatchRows, Elsewhere, Item, Items, Masked, Memory, RowMaker, Traits
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.config import Config
 from maskstream.shards.errors import SampleError
@@ -118,7 +118,7 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
             label=memory.label,
         )
 
-    def fill(self, rows: Rows[AudioPlan], batch: AudioBatch, stats: Stats) -> None:
+    def fill(self, rows: BatchRows[AudioPlan], batch: AudioBatch, stats: Stats) -> None:
         """Reads and decodes sounds, and makes their views; raises SampleError if one is unusable."""
         for item, plan, own in rows:
             index, labels = item.index, item.manifest.label
@@ -139,7 +139,7 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
             own.of(batch.start_s)[:] = plan.sound.first / int(self.sounds.facts["sample_rate"][index])
 
     def cues(
-        self, rows: Rows[AudioPlan], batch: AudioBatch, n: int, view: int, part: str, needs: frozenset[str]
+        self, rows: BatchRows[AudioPlan], batch: AudioBatch, n: int, view: int, part: str, needs: frozenset[str]
     ) -> Cues:
         """The waveform and the spectrogram of a view."""
         waveform, spectrogram = (
@@ -339,7 +339,7 @@ class NoisyRowMaker(RowMaker[NoisyPlan, NoisyBatch]):
             label=memory.label,
         )
 
-    def fill(self, rows: Rows[NoisyPlan], batch: NoisyBatch, stats: Stats) -> None:
+    def fill(self, rows: BatchRows[NoisyPlan], batch: NoisyBatch, stats: Stats) -> None:
         """Reads, decodes and mixes sounds; raises SampleError if a sound or its noise is unusable."""
         for item, plan, own in rows:
             clean = self._heard(self.clean, plan.clean, item.rng("direction"), stats)

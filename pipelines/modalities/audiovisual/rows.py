@@ -22,13 +22,13 @@ from maskstream.pipelines.modalities.audio.rows import CUES as SOUND_CUES
 from maskstream.pipelines.modalities.audio.rows import AudioPlan, AudioRowMaker, mono
 from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
 from maskstream.pipelines.modalities.rows import (
+    BatchRows,
     Drawn,
     Item,
     Items,
     Masked,
     Memory,
     RowMaker,
-    Rows,
     SampleRows,
     Traits,
     late_masks,
@@ -152,7 +152,7 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
             label=memory.label,
         )
 
-    def fill(self, rows: Rows[AudioVisualPlan], batch: AudioVisualBatch, stats: Stats) -> None:
+    def fill(self, rows: BatchRows[AudioVisualPlan], batch: AudioVisualBatch, stats: Stats) -> None:
         """Reads and decodes clips and their sounds; raises SampleError if one of them is unusable."""
         self.clips.fill(rows.of([plan.clip for plan in rows.plans]), batch.clips, stats)
         name, placed = self.audio.sounds.component, []
@@ -174,7 +174,13 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
                     plan.noise = self._noises(self.noise, item, rows.maps, own)
 
     def cues(
-        self, rows: Rows[AudioVisualPlan], batch: AudioVisualBatch, n: int, view: int, part: str, needs: frozenset[str]
+        self,
+        rows: BatchRows[AudioVisualPlan],
+        batch: AudioVisualBatch,
+        n: int,
+        view: int,
+        part: str,
+        needs: frozenset[str],
     ) -> Cues:
         """The frames, the flow and the sound of a view."""
         plan = rows.plans[n]

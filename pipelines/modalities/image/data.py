@@ -16,7 +16,7 @@ from maskstream.pipelines.masks.core import read_only
 from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_cycle, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.phases import OverRun
-from maskstream.pipelines.modalities.rows import Item, Items, Masked, Memory, Rows, Traits, is_of_package
+from maskstream.pipelines.modalities.rows import BatchRows, Item, Items, Masked, Memory, Traits, is_of_package
 from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
@@ -178,7 +178,7 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
         image = memory(np.uint8, self.size, self.size, 3)
         return ImageBatch(image=image, mask=None, key=memory.key, label=memory.label)
 
-    def fill(self, rows: Rows[ImagePlan], batch: ImageBatch, stats: Stats) -> None:
+    def fill(self, rows: BatchRows[ImagePlan], batch: ImageBatch, stats: Stats) -> None:
         """Decodes each image once, and writes its views; raises SampleError if one is unusable."""
         changes = FrameChanges(self.colour, named_transform(self.transform, frames=True))
         for item, plan, own in rows:
@@ -189,7 +189,7 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
                     changes.apply(out[None], partial(item.rng, view=view))
 
     def cues(
-        self, rows: Rows[ImagePlan], batch: ImageBatch, n: int, view: int, part: str, needs: frozenset[str]
+        self, rows: BatchRows[ImagePlan], batch: ImageBatch, n: int, view: int, part: str, needs: frozenset[str]
     ) -> Cues:
         """The picture of a view, as one frame."""
         return Cues(frames=read_only(rows.whole(batch.image)[rows.starts[n] + view][None]))

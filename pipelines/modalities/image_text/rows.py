@@ -12,7 +12,7 @@ from maskstream.pipelines.masks.text.replace import TextMaps
 from maskstream.pipelines.masks.text.words import PADDING as PADDED_WORD
 from maskstream.pipelines.masks.text.words import SPECIAL as SPECIAL_WORD
 from maskstream.pipelines.modalities.image.data import ImageData, ImagePlan
-from maskstream.pipelines.modalities.rows import Item, Items, Masked, Memory, RowMaker, Rows, SampleRows, Traits
+from maskstream.pipelines.modalities.rows import BatchRows, Item, Items, Masked, Memory, RowMaker, SampleRows, Traits
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import SampleError
 from maskstream.shards.stores.base import Range
@@ -127,7 +127,7 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
             label=memory.label,
         )
 
-    def fill(self, rows: Rows[ImageTextPlan], batch: ImageTextBatch, stats: Stats) -> None:
+    def fill(self, rows: BatchRows[ImageTextPlan], batch: ImageTextBatch, stats: Stats) -> None:
         """Reads the images and the texts of all views; raises SampleError if one is unusable."""
         self.pictures.fill(rows.of([plan.image for plan in rows.plans]), batch.pictures, stats)
         for item, plan, own in rows:
@@ -144,7 +144,7 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
                 self._place(item, plan, places, view, batch, own)
 
     def cues(
-        self, rows: Rows[ImageTextPlan], batch: ImageTextBatch, n: int, view: int, part: str, needs: frozenset[str]
+        self, rows: BatchRows[ImageTextPlan], batch: ImageTextBatch, n: int, view: int, part: str, needs: frozenset[str]
     ) -> Cues:
         """The picture and the box of a row's phrase, or the words, roles and tokens of its texts; SampleError without a
         box that is needed.

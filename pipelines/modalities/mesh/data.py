@@ -12,7 +12,7 @@ import numpy.typing as npt
 from maskstream.pipelines.masks import Cues, Mask, MaskBatch, TokenGrid
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import Item, Items, Masked, Memory, RowMaker, Rows, Traits
+from maskstream.pipelines.modalities.rows import BatchRows, Item, Items, Masked, Memory, RowMaker, Traits
 from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
@@ -209,7 +209,7 @@ class MeshRowMaker(RowMaker[MeshPlan, MeshBatch]):
             label=memory.label,
         )
 
-    def fill(self, rows: Rows[MeshPlan], batch: MeshBatch, stats: Stats) -> None:
+    def fill(self, rows: BatchRows[MeshPlan], batch: MeshBatch, stats: Stats) -> None:
         """Reads meshes, and makes their views and masks; raises SampleError if one is unusable."""
         for item, plan, _ in rows:
             plan.made = self._made(item, plan, stats)

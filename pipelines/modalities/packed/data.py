@@ -36,7 +36,7 @@ from .clips import NativeClips
 from .mixture import join_rows
 from .native import NativeSamples
 from .pictures import NativePictures
-from .sampler import PackedSampler, RowDraft, RowRequest
+from .sampler import PackedRequest, PackedSampler, RowDraft
 from .sounds import NativeSounds
 
 
@@ -149,7 +149,7 @@ class PackedData(DataConfig[PackedBatch]):
         native.fields.check(native.kept)
         return native
 
-    def source(self, split: Split) -> BatchSource[RowRequest, RowDraft, PackedBatch, PackedBatch]:
+    def source(self, split: Split) -> BatchSource[PackedRequest, RowDraft, PackedBatch, PackedBatch]:
         """The source of a split, for a loader. ValueError where a sample of `most` tokens is larger than a row."""
         native = self.native_samples(split)
         split = replace(split, kept=native.kept)

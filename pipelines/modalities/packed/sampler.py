@@ -64,7 +64,7 @@ class PackedSample:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RowRequest:
+class PackedRequest:
     """The samples of a row, as they were drawn; its only key is that of the first."""
 
     slots: list[PackedSample]
@@ -136,7 +136,7 @@ class PackedSampler:
         """One row at a time: it has many samples."""
         return 1
 
-    def request(self, wanted: Wanted) -> RowRequest:
+    def request(self, wanted: Wanted) -> PackedRequest:
         """The request of a row: the samples of it, of which those that it shows to be unusable are replaced. Where no
         row is wanted, it is one sample alone with unscaled counts, which nothing replaces.
         """
@@ -154,7 +154,7 @@ class PackedSampler:
             one = replace(Wanted.of([index], epoch), rows=wanted.rows, first=first)
             left = iter([one]) if wanted.packed is None else candidates(one, self.seed, self.samples.reserve)
             slots.append(self._slot(native, left, tuple(shape), visible, crop))
-        return RowRequest(slots=slots)
+        return PackedRequest(slots=slots)
 
     def _crops(self, row: PackedRow) -> list[tuple[NativeSamples, tuple[int, int]]]:
         """What draws each sample of a row, and the width and height of its crop."""
@@ -169,18 +169,19 @@ class PackedSampler:
                 found[place] = native, (wide, tall)
         return [found[place] for place in range(len(of))]
 
-    def announce(self, request: RowRequest) -> Announcement:
+    def announce(self, request: PackedRequest) -> Announcement:
         """Says that the ranges of a request will be read soon."""
         of_store: dict[int, list[PackedSample]] = {}
         for slot in request.slots:
             of_store.setdefault(id(slot.native.manifest), []).append(slot)
         return Together(
             tuple(
-                slots[0].native.manifest.store.announce(RowRequest(slots=slots).ranges) for slots in of_store.values()
+                slots[0].native.manifest.store.announce(PackedRequest(slots=slots).ranges)
+                for slots in of_store.values()
             )
         )
 
-    def allocate(self, requests: Sequence[RowRequest]) -> RowDraft:
+    def allocate(self, requests: Sequence[PackedRequest]) -> RowDraft:
         """The memory of the batch of some requests."""
         starts = np.cumsum([(0, 0), *(request.tokens for request in requests)], axis=0)
         pixels, sounds = starts[-1].tolist()
@@ -191,10 +192,10 @@ class PackedSampler:
         )
         return RowDraft(room=room, starts=starts, rows=[[] for _ in requests])
 
-    def mask(self, request: RowRequest, draft: RowDraft, rows: Sequence[int]) -> None:
+    def mask(self, request: PackedRequest, draft: RowDraft, rows: Sequence[int]) -> None:
         """Nothing: a sample that is replaced has another mask, so `fill` draws it."""
 
-    def fill(self, request: RowRequest, draft: RowDraft, rows: Sequence[int], stats: Stats) -> None:
+    def fill(self, request: PackedRequest, draft: RowDraft, rows: Sequence[int], stats: Stats) -> None:
         """Fills a row. An unusable sample is replaced by another, in its shape; SampleError where none is left."""
         (row,) = rows
         at = draft.starts[row].tolist()

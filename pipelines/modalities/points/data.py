@@ -10,7 +10,7 @@ from maskstream.pipelines.augment.diffusion import Noise
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import Items, Masked, Memory, Rows, Traits
+from maskstream.pipelines.modalities.rows import BatchRows, Items, Masked, Memory, Traits
 from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
@@ -127,7 +127,7 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
             label=memory.label,
         )
 
-    def fill(self, rows: Rows[PointPlan], batch: PointsBatch, stats: Stats) -> None:
+    def fill(self, rows: BatchRows[PointPlan], batch: PointsBatch, stats: Stats) -> None:
         """Reads the rows of clouds, and makes the views; raises SampleError if one is unusable."""
         rngs, noise_rngs = rows.items.rngs("augment"), rows.items.rngs("noise")
         points, normals = rows.whole(batch.points), self.select.columns(*NORMALS)
@@ -143,7 +143,7 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
                         rows.whole(batch.time)[at], rows.whole(batch.noise)[at] = drawn
 
     def cues(
-        self, rows: Rows[PointPlan], batch: PointsBatch, n: int, view: int, part: str, needs: frozenset[str]
+        self, rows: BatchRows[PointPlan], batch: PointsBatch, n: int, view: int, part: str, needs: frozenset[str]
     ) -> Cues:
         """The cues of a view for its mask, from the clean and the noised points."""
         row = rows.starts[n] + view

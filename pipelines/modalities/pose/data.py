@@ -12,7 +12,7 @@ from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.phases import OverRun
-from maskstream.pipelines.modalities.rows import Item, Items, Masked, Memory, Rows, Traits, is_of_package
+from maskstream.pipelines.modalities.rows import BatchRows, Item, Items, Masked, Memory, Traits, is_of_package
 from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
@@ -285,7 +285,7 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
             label=memory.label,
         )
 
-    def fill(self, rows: Rows[PosePlan], batch: PoseBatch, stats: Stats) -> None:
+    def fill(self, rows: BatchRows[PosePlan], batch: PoseBatch, stats: Stats) -> None:
         """Reads the poses and takes the views' pictures; raises SampleError if a number is not finite."""
         rngs, kept = rows.items.rngs("camera"), KEPT[self.joints]
         pose_3d, pose_2d, root, focal = map(rows.whole, (batch.pose_3d, batch.pose_2d, batch.root, batch.focal))

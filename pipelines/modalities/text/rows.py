@@ -13,7 +13,7 @@ import torch
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
 from maskstream.pipelines.masks.core import TextDraws, mask_purpose
 from maskstream.pipelines.masks.text.replace import TextMaps
-from maskstream.pipelines.modalities.rows import Items, Masked, Memory, RowMaker, Rows, Traits
+from maskstream.pipelines.modalities.rows import BatchRows, Items, Masked, Memory, RowMaker, Traits
 from maskstream.pipelines.stream.rng import sample_keys, sample_rngs
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError, SampleError
@@ -184,7 +184,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
             label=memory.label,
         )
 
-    def fill(self, rows: Rows[TextPlan], batch: TextBatch, stats: Stats) -> None:
+    def fill(self, rows: BatchRows[TextPlan], batch: TextBatch, stats: Stats) -> None:
         """One kernel reads the documents of rows, another writes them, the same for all views, and a third draws their
         masks where it can; raises SampleError if one is unusable.
         """
@@ -209,7 +209,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
                 for row, maps in zip(every.tolist(), found, strict=True):
                     rows.maps[""][row] = TextMaps.of(maps)
 
-    def _arrays(self, rows: Rows[TextPlan], batch: TextBatch) -> tuple[Int32s, Int32s, Int32s, UInt8s]:
+    def _arrays(self, rows: BatchRows[TextPlan], batch: TextBatch) -> tuple[Int32s, Int32s, Int32s, UInt8s]:
         """The tokens, documents, words and classes of a batch; without classes these are (0, 0)."""
         classes = np.empty((0, 0), np.uint8) if batch.classes is None else rows.whole(batch.classes)
         return rows.whole(batch.tokens), rows.whole(batch.documents), rows.whole(batch.words), classes
@@ -244,7 +244,9 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         vocabulary = self.tokenizer.vocabulary
         return np.array([begin, end, self.tokenizer.pad or 0, vocabulary, N_CLASSES, NO_CLASS, *places])
 
-    def cues(self, rows: Rows[TextPlan], batch: TextBatch, n: int, view: int, part: str, needs: frozenset[str]) -> Cues:
+    def cues(
+        self, rows: BatchRows[TextPlan], batch: TextBatch, n: int, view: int, part: str, needs: frozenset[str]
+    ) -> Cues:
         """The words, classes, scores and tokens of a row, the latter where a mask needs them."""
         plans, start = _arrays_of(rows.plans), rows.starts[n]
         assert plans.words is not None

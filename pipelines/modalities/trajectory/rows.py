@@ -9,7 +9,7 @@ from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import decode_frames
 from maskstream.pipelines.masks import Cues
 from maskstream.pipelines.masks.core import read_only
-from maskstream.pipelines.modalities.rows import Item, Items, Masked, Memory, RowMaker, Rows, SampleRows, Traits
+from maskstream.pipelines.modalities.rows import BatchRows, Item, Items, Masked, Memory, RowMaker, SampleRows, Traits
 from maskstream.pipelines.modalities.video.clip import Int64s
 from maskstream.pipelines.modalities.video.clip_plan import AroundClip, ClipPlan
 from maskstream.pipelines.modalities.video.rows import ClipRowMaker
@@ -110,7 +110,7 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
             label=memory.label,
         )
 
-    def fill(self, rows: Rows[TrajectoryPlan], batch: TrajectoryBatch, stats: Stats) -> None:
+    def fill(self, rows: BatchRows[TrajectoryPlan], batch: TrajectoryBatch, stats: Stats) -> None:
         """Reads and decodes clips; raises SampleError if colours, depth or poses of one are unusable."""
         self.clips.fill(rows.of([plan.clip for plan in rows.plans]), batch.clips, stats)
         for item, plan, own in rows:
@@ -131,7 +131,13 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
                 self._place(plan, path, crop, batch, own, view)
 
     def cues(
-        self, rows: Rows[TrajectoryPlan], batch: TrajectoryBatch, n: int, view: int, part: str, needs: frozenset[str]
+        self,
+        rows: BatchRows[TrajectoryPlan],
+        batch: TrajectoryBatch,
+        n: int,
+        view: int,
+        part: str,
+        needs: frozenset[str],
     ) -> Cues:
         """The frames and the depth of a view."""
         row = rows.starts[n] + view

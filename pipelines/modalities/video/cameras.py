@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks import Cues
-from maskstream.pipelines.modalities.rows import Item, Items, Masked, Memory, RowMaker, Rows, Traits
+from maskstream.pipelines.modalities.rows import BatchRows, Item, Items, Masked, Memory, RowMaker, Traits
 from maskstream.pipelines.stream.sampler import Finish
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.format.manifest import Manifest
@@ -155,14 +155,14 @@ class CamerasRowMaker(RowMaker[ClipPlan, VideoBatch]):
         }
         return replace(self.first.layout(memory), camera=self.first.component, others=others)
 
-    def fill(self, rows: Rows[ClipPlan], batch: VideoBatch, stats: Stats) -> None:
+    def fill(self, rows: BatchRows[ClipPlan], batch: VideoBatch, stats: Stats) -> None:
         """Reads, decodes and writes the clips of all cameras; raises SampleError if one is unusable."""
         self.first.fill(rows, batch, stats)
         for at, one in enumerate(self.others):
             one.fill(rows.of([plan.others[at] for plan in rows.plans]), batch.others[one.component], stats)
 
     def cues(
-        self, rows: Rows[ClipPlan], batch: VideoBatch, n: int, view: int, part: str, needs: frozenset[str]
+        self, rows: BatchRows[ClipPlan], batch: VideoBatch, n: int, view: int, part: str, needs: frozenset[str]
     ) -> Cues:
         """The cues of a view of the camera whose mask is drawn."""
         plan = rows.plans[n]

@@ -34,7 +34,7 @@ from maskstream.pipelines.decode.nvdec import (
     unusual,
 )
 from maskstream.pipelines.flow.source import SampleFlow
-from maskstream.pipelines.modalities.rows import Items, Masked, Memory, RowMaker, Rows, Traits
+from maskstream.pipelines.modalities.rows import BatchRows, Items, Masked, Memory, RowMaker, Traits
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
@@ -287,7 +287,7 @@ class PackedRowMaker(RowMaker[PackedPlan, EncodedBatch]):
             label=memory.label,
         )
 
-    def fill(self, rows: Rows[PackedPlan], batch: EncodedBatch, stats: Stats) -> None:
+    def fill(self, rows: BatchRows[PackedPlan], batch: EncodedBatch, stats: Stats) -> None:
         """Reads and packs clips, or decodes them; raises SampleError if the bytes of one contradict the index."""
         for n, (item, plan, own) in enumerate(rows):
             size = (plan.clip.video.width, plan.clip.video.height)
@@ -299,7 +299,7 @@ class PackedRowMaker(RowMaker[PackedPlan, EncodedBatch]):
             if isinstance(clip, Refusal):
                 memory = Memory([plan.clip], item.views)
                 decoded = self.clips.layout(memory)
-                self.clips.fill(Rows(rows.items.part(n), [plan.clip], [0], memory.arrays), decoded, stats)
+                self.clips.fill(BatchRows(rows.items.part(n), [plan.clip], [0], memory.arrays), decoded, stats)
                 plan.pixels = decoded.video.numpy()
                 own.of(batch.pts_s)[:] = decoded.pts_s.numpy()
             else:

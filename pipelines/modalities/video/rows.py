@@ -32,13 +32,13 @@ from maskstream.pipelines.flow.codec import Motion
 from maskstream.pipelines.masks import Cues, Maps, Mask, TokenGrid
 from maskstream.pipelines.masks.core import read_only
 from maskstream.pipelines.modalities.rows import (
+    BatchRows,
     Draws,
     Item,
     Items,
     Masked,
     Memory,
     RowMaker,
-    Rows,
     SampleRows,
     Traits,
     is_of_package,
@@ -202,7 +202,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         """Reads the header and the GOPs that hold a clip."""
         return read_clip(item.manifest.store, plan.video, plan.numbers, plan.own)
 
-    def fill(self, rows: Rows[ClipPlan], batch: VideoBatch, stats: Stats) -> None:
+    def fill(self, rows: BatchRows[ClipPlan], batch: VideoBatch, stats: Stats) -> None:
         """Reads, decodes and writes the views of clips; raises SampleError if one cannot be read or decoded."""
         # The packets of all are found before the first is decoded, and the flow of all is made after the last, because
         # a decoder drives Python's code out of the processor's cache, and then it takes twice the time.
@@ -282,7 +282,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
                     clip.plan.flows = list(islice(flows, len(clip.plan.crops)))
 
     def cues(
-        self, rows: Rows[ClipPlan], batch: VideoBatch, n: int, view: int, part: str, needs: frozenset[str]
+        self, rows: BatchRows[ClipPlan], batch: VideoBatch, n: int, view: int, part: str, needs: frozenset[str]
     ) -> Cues:
         """The frames, the flow and the stored energy of a view."""
         return self.cues_of(rows.plans[n], batch, rows.starts[n] + view, view, needs)

@@ -17,7 +17,7 @@ from torch import Tensor
 from maskstream.pipelines.masks import Cues, Draw, Mask, MaskBatch, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.rows import Items, Masked, Memory, Rows, SampleRows, Traits
+from maskstream.pipelines.modalities.rows import BatchRows, Items, Masked, Memory, SampleRows, Traits
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.produce import batch_of
@@ -94,7 +94,7 @@ class SizeData(RowConfig[SizePlan, SizeBatch]):
         CALLS.append(f"layout {len(memory.plans)} {memory.rows}")
         return SizeBatch(size=memory(np.int64, 2), early=None, late=None, key=memory.key, label=memory.label)
 
-    def fill(self, rows: Rows[SizePlan], batch: SizeBatch, stats: Stats) -> None:
+    def fill(self, rows: BatchRows[SizePlan], batch: SizeBatch, stats: Stats) -> None:
         CALLS.append(f"fill {' '.join(rows.items.keys)}")
         for item, plan, own in rows:
             (data,) = item.read(plan.ranges, stats)
@@ -105,7 +105,9 @@ class SizeData(RowConfig[SizePlan, SizeBatch]):
             own.of(batch.size)[:, 0] = len(data)
             own.of(batch.size)[:, 1] = [int(rng.integers(1000)) for rng in item.rngs("number")]
 
-    def cues(self, rows: Rows[SizePlan], batch: SizeBatch, n: int, view: int, part: str, needs: frozenset[str]) -> Cues:
+    def cues(
+        self, rows: BatchRows[SizePlan], batch: SizeBatch, n: int, view: int, part: str, needs: frozenset[str]
+    ) -> Cues:
         CALLS.append(f"cues {rows.items.keys[n]} {part}")
         drawn = int(batch.size[rows.starts[n] + view, 1])
         return Cues(occupied=np.roll(np.arange(8) < 4, drawn))
