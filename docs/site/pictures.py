@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pages.figures.card import Card, Drawing, Section, WordPieces
-from maskstream.pages.figures.pictures import LUMA, Bool, UInt8, hatch, resize
+from maskstream.pages.figures.pictures import LUMA, Bool, UInt8, grown, hatch, resize
 from maskstream.pages.gallery import audio, image, pairs, video
 from maskstream.pages.gallery.page import gallery_sections
 from maskstream.pages.gallery.scheme import (
@@ -26,7 +26,6 @@ from maskstream.pages.gallery.scheme import (
     GalleryScene,
     Media,
     drawn_shots,
-    pixels,
     schemes_on,
     shoot,
 )
@@ -263,9 +262,9 @@ def masked(picture: UInt8, hidden: Bool, cell: int, *, theme: str = "dark", toke
     shown = resize(picture[None], rows * cell, columns * cell)[0]
     grey = (shown @ LUMA)[..., None]
     gone = 28 + 0.3 * grey if theme == "dark" else 255 - 0.15 * (255 - grey)
-    out = np.where(pixels(hidden, (cell, cell))[..., None], gone, shown)
+    out = np.where(grown(hidden, *shown.shape[:2])[..., None], gone, shown)
     if token is not None:
-        out = np.where(pixels(token, (cell, cell))[..., None], hatch(out.shape[:2])[..., None], out)
+        out = np.where(grown(token, *shown.shape[:2])[..., None], hatch(out.shape[:2])[..., None], out)
     return np.asarray(out.clip(0, 255), dtype=np.uint8)
 
 

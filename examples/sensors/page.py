@@ -38,7 +38,7 @@ class SensorFigures:
             row = MaskRow.of(batch.mask, i)
             patch = whole.size // len(row.masked)
             seen[row.masked.reshape(-1, whole.shape[1]).repeat(patch, axis=0)] = np.nan
-            facts = (Facts(items=mask_facts(row.counts)),)
+            facts = (Facts(items=mask_facts(row)),)
         time = np.arange(len(whole), dtype=np.float64)
         curves = [
             Curve(chart=line_chart(time, values[:, n]), title=f"{name} of sensor {n}")

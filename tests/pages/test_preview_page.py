@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pages.figures.figures import ClipTokens, MaskRow
+from maskstream.pages.figures.figures import MaskRow, mask_facts
 from maskstream.pages.figures.video import picture_side
 from maskstream.pages.page import write_page
 from maskstream.pipelines.flow.base import Flow
@@ -137,27 +137,28 @@ def test_counts_follow_their_definitions():
         target=torch.tensor([[0, 5, 6]]),
         weight=torch.tensor([[0.0, 1.0, 1.0]]),
     )
-    tokens = ClipTokens.of(mask, 0, GRID)
-    c = tokens.counts
-    assert (c.tokens, c.per_step, c.visible, c.visible_per_step) == (64, 16, 6, (3, 2, 1, 0))
-    assert c.kept_per_step == (0, 2, 0, 0)
-    assert c.kept_share == pytest.approx(2 / 3)
-    assert (c.targets, c.weightless_targets) == (3, 1)
-    assert c.hidden_share == pytest.approx(58 / 64)
-    assert c.places_seen == 4
-    assert c.dwell.sum() == 6
-    assert c.dwell[0, 0] == 2
-    assert tokens.targeted.nonzero()[0].tolist() == [0, 5, 6]
+    row = MaskRow.of(mask, 0)
+    assert row.targeted.nonzero()[0].tolist() == [0, 5, 6]
+    visible, hidden, targets = mask_facts(row)
+    assert (visible.value, visible.of) == ("6", "of 64")
+    assert hidden.value == "90.6\N{NO-BREAK SPACE}%"
+    assert (targets.value, targets.note) == ("3", "1 without weight in the loss")
+    page = Page(video_page(make_batch(1, mask=mask), GRID, title="t", facts={}))
+    assert "Visible per step 0 to 3 of 16" in page.text
+    assert "66.7 % were visible at the same place in the step before" in page.text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "4 of 16 places are seen at least once" in page.text
+    for step, words in enumerate(("3", "2 2 kept", "1 0 kept", "0 0 kept")):
+        assert words in page.text, step
 
 
 def test_padding_is_neither_visible_nor_a_target():
     law = UniformCount(low=10, high=50)
     mask = Padded(mask=Random(ratio=law), bucket=64).draw(GRID, rngs(6))
     for i in range(6):
-        counts = MaskRow.of(mask, i).counts
+        row = MaskRow.of(mask, i)
         hidden = int(mask.masked[i].sum())
-        assert (counts.visible, counts.targets, counts.weightless_targets) == (64 - hidden, hidden, 0)
-    assert len({MaskRow.of(mask, i).counts.targets for i in range(6)}) > 1
+        assert (row.visible, row.targeted.sum(), row.weightless_targets) == (64 - hidden, hidden, 0)
+    assert len({int(MaskRow.of(mask, i).targeted.sum()) for i in range(6)}) > 1
 
 
 def test_tokens_that_enter_as_the_mask_token_are_counted():
@@ -173,8 +174,8 @@ def test_the_counts_of_a_part_of_the_tokens_are_those_of_the_part():
     target = np.zeros((1, 10), dtype=bool)
     target[0, [3, 4, 9]] = True
     grid = TokenGrid(axes=("time",), shape=(10,), patch=(1,))
-    counts = MaskRow.of(mask_batch(masked, target, grid=grid), 0, slice(3, 7)).counts
-    assert (counts.tokens, counts.visible, counts.targets, counts.weightless_targets) == (4, 2, 2, 1)
+    row = MaskRow.of(mask_batch(masked, target, grid=grid), 0, slice(3, 7))
+    assert (row.masked.size, row.visible, row.targeted.sum(), row.weightless_targets) == (4, 2, 2, 1)
 
 
 def test_a_target_that_the_encoder_saw_and_a_token_that_is_neither_are_told():

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pages.figures.figures import outline_path, runs_path
-from maskstream.pages.figures.pictures import cell_size, darken, data_uri, token_pixels
+from maskstream.pages.figures.pictures import darken, data_uri, grown, outline_path, runs_path, sized
 from maskstream.pipelines.masks import TokenGrid
 
 from ..pipelines.clips import GRID, make_batch
@@ -19,7 +18,7 @@ def test_darkened_pixels_are_exactly_the_masked_tokens():
     batch = make_batch(1)
     frames = np.maximum(batch.video[0].numpy(), 60)  # brighter than any darkened pixel could stay
     masked = batch.mask.masked[0].numpy()
-    out = darken(frames, token_pixels(masked, GRID, (16, 16)))
+    out = darken(frames, grown(masked.reshape(GRID.shape), 64, 64).repeat(2, axis=0))
     changed = (out != frames).any(-1)
     for t in range(8):
         for y in range(64):
@@ -31,10 +30,11 @@ def test_darkened_pixels_are_exactly_the_masked_tokens():
 
 
 def test_frames_of_one_tubelet_share_their_mask():
-    flags = token_pixels(np.random.default_rng(0).random(64) < 0.5, GRID, (3, 3))
-    assert flags.shape == (8, 12, 12)
-    np.testing.assert_array_equal(flags[0::2], flags[1::2])
-    assert (flags[0] != flags[2]).any()
+    batch = replace(make_batch(1), video=torch.full((1, 8, 64, 64, 3), 200, dtype=torch.uint8))
+    page = Page(video_page(batch, GRID, title="t", facts={}))
+    seen = {a["alt"]: decode(a["src"]) for tag, a in page.tags if tag == "img" and a["alt"].startswith("seen")}
+    np.testing.assert_array_equal(seen["seen 1"], seen["seen 2"])
+    assert (seen["seen 1"] != seen["seen 3"]).any()
 
 
 def test_the_embedded_picture_is_dark_where_the_token_is_masked():
@@ -48,10 +48,15 @@ def test_the_embedded_picture_is_dark_where_the_token_is_masked():
 
 
 def test_cells_are_whole_pixels_in_the_shape_of_the_patch():
-    assert cell_size(TokenGrid.video(16, 224, 224), 224) == (16, 16)
-    assert cell_size(TokenGrid.video(16, 224, 224), 150) == (11, 11)
-    assert cell_size(TokenGrid(shape=(8, 14, 14), patch=(2, 8, 16)), 224) == (8, 16)
-    assert cell_size(TokenGrid(shape=(8, 200, 200), patch=(2, 1, 1)), 96) == (1, 1)
+    def cell(grid, side_px):
+        (_, h, w), (_, ph, pw) = grid.shape, grid.patch
+        height, width = sized(np.zeros((1, h * ph, w * pw, 3), np.uint8), grid, side_px).shape[1:3]
+        return height / h, width / w
+
+    assert cell(TokenGrid.video(16, 224, 224), 224) == (16, 16)
+    assert cell(TokenGrid.video(16, 224, 224), 150) == (11, 11)
+    assert cell(TokenGrid(shape=(8, 14, 14), patch=(2, 8, 16)), 224) == (8, 16)
+    assert cell(TokenGrid(shape=(8, 200, 200), patch=(2, 1, 1)), 96) == (1, 1)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pages.figures.video import VideoFigures, complete
+from maskstream.pages.figures.pictures import compared
+from maskstream.pages.figures.video import VideoFigures
 from maskstream.pipelines.masks import Random, TokenGrid, Tube, mask_batch
 from maskstream.train.papers.videomae.evaluate import unpredicted
 
@@ -48,7 +49,7 @@ def test_nothing_is_shown_as_the_models_work_that_is_not():
     made = np.full((1, 2, 2, 3), 7, dtype=np.uint8)
     masked = np.array([[[False, True], [True, False]]])
     targeted = np.array([[[False, True], [False, True]]])
-    shown = complete(video, made, masked, targeted)[0, ..., 0]
+    shown = compared(video, made, masked, targeted)["reconstruction"][0, ..., 0]
     assert shown[0, 0] == 200  # seen
     assert shown[0, 1] == 7  # hidden and predicted
     assert 7 < shown[1, 0] < 100  # hidden, not predicted: darkened, not the original

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from maskstream.modality import RUN_STEPS
 from maskstream.pipelines.flow import FLOWS, FlowSource
 from maskstream.pipelines.flow.picture import flow_scale
 from maskstream.pipelines.flow.source import confidence
@@ -23,11 +22,12 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.url import split_name
 
 from .figures.card import Card, Fact, Facts, FrameTrack, Movie, Section
-from .figures.figures import ClipTokens
-from .figures.pictures import cell_size, resize
-from .figures.video import confidence_track, flow_track, picture_side, picture_track, seen_track
+from .figures.figures import MaskRow
+from .figures.pictures import sized
+from .figures.video import confidence_track, first_picture, flow_track, picture_side, picture_track, seen_track
 from .figures.words import percent, plural
 from .page import page, write_page
+from .preview import first_batch
 
 Floats = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
@@ -73,7 +73,7 @@ def flow_page(
         ShownFlow(
             word=words.get(type(source), type(source).__name__.lower()),
             source=source,
-            batch=_batch(replace(data, flow=source), manifest, min(samples, len(manifest)), seed),
+            batch=first_batch(replace(data, flow=source), manifest, samples, seed),
         )
         for source in sources
     ]
@@ -106,9 +106,8 @@ def flow_page(
 def card(shown: Sequence[ShownFlow], i: int, data: VideoData, camera: str = "") -> Card:
     """Clip `i` with every source: flow, its confidence, and what the encoder sees. camera: which, of several."""
     batch, grid = shown[0].batch, data.grids["video"]
-    cell = cell_size(grid, picture_side(len(batch) * batch.video.shape[1] * (1 + len(shown))))
     video = batch.video[i].cpu().numpy()
-    frames = resize(video, grid.shape[1] * cell[0], grid.shape[2] * cell[1])
+    frames = sized(video, grid, picture_side(len(batch) * batch.video.shape[1] * (1 + len(shown))))
     times = batch.pts_s[i].tolist()
     tracks: list[FrameTrack] = [picture_track(frames, times, grid)]
     flows = [one.batch.flow for one in shown if one.batch.flow is not None]
@@ -125,7 +124,7 @@ def card(shown: Sequence[ShownFlow], i: int, data: VideoData, camera: str = "") 
         drawn = flow_track(flow, i, times, grid, size, scale)
         tracks.append(replace(drawn, name=f"flow-{one.word}", title=f"Flow, {one.word}", heading=heading))
         tracks.append(confidence_track(trust, one.word, times, grid, size))
-        seen = seen_track(frames, times, ClipTokens.of(mask, i, grid), grid, cell)
+        seen = seen_track(frames, times, MaskRow.of(mask, i), grid)
         heading = f"The mask along {one.word}."
         tracks.append(replace(seen, name=f"seen-{one.word}", title=f"Visible, {one.word}", heading=heading))
         facts.append(_facts(one.word, vectors, trust, valid, cuts))
@@ -135,7 +134,7 @@ def card(shown: Sequence[ShownFlow], i: int, data: VideoData, camera: str = "") 
         words=f"{plural(len(times), 'frame')}, {times[0]:.2f} to {times[-1]:.2f} s of its video",
         facts=tuple(facts),
         figures=(Movie(tracks=tuple(tracks), first=len(times) // 2),),
-        icon=str(tracks[0].frames[0].picture and tracks[0].frames[0].picture.uri),
+        icon=first_picture(tracks[0]),
     )
 
 
@@ -163,12 +162,3 @@ def _facts(word: str, vectors: Floats, trust: Floats, valid: Bool, cuts: Bool) -
             Fact(name="Scene cuts", value=str(int(cuts.sum()))),
         ),
     )
-
-
-def _batch(data: VideoData, manifest: Manifest, size: int, seed: int) -> VideoBatch:
-    loader = data.whole().loader(
-        manifest, batch_size=size, seed=seed, device="cpu", rank=0, world_size=1, steps=RUN_STEPS
-    )
-    batch = next(iter(loader))
-    loader.close()
-    return batch

@@ -8,8 +8,8 @@ import numpy as np
 
 from maskstream.train.papers.kbvqa.evaluate import KbvqaResult, Replied, UInt8s
 
-from .figures.card import Card, Picture, PictureGrid, Section
-from .figures.pictures import data_uri
+from .figures.card import Card, Section, picture_row
+from .figures.pictures import picture
 from .figures.words import plural
 from .page import page, write_page
 
@@ -74,12 +74,12 @@ def _card(replied: Replied) -> Card:
     note = f"{asked.text} Right: {right}. Replied: {replied.answer or 'nothing'}."
     if replied.rationale:
         note += f" Because: {replied.rationale}"
-    picture = Picture(uri=data_uri(_small(replied.prompt.image)), alt=f"picture of {asked.key}", caption=asked.kind)
+    shown = picture(_small(replied.prompt.image), f"picture of {asked.key}", asked.kind)
     return Card(
         key=asked.key,
         words=plural(len(asked.answers), "answer"),
         note=note,
-        figures=(PictureGrid(items=(picture,), across=1),),
+        figures=(picture_row(shown),),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +18,12 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.fbank import Fbank
 from maskstream.train.papers.ca_dense_unet.model import si_sdr
 
-from .card import Card, Facts, Lane, Picture, PictureGrid, PlayedLanes, label_words
+from .card import Card, Lane, Picture, PlayedLanes, label_name, picture_row
 from .chart import inner_ticks
-from .figures import MaskRow, mask_facts
-from .pictures import Grid, darken, data_uri
+from .figures import MaskRow, find_sample, received, sample_card
+from .pictures import Grid, darken, grown, picture, runs_path
 from .spectrogram import (
     UNITS,
-    SpectrogramView,
     bands_ticks,
     bands_words,
     enlarged,
@@ -31,11 +31,11 @@ from .spectrogram import (
     flac_uri,
     heard_samples,
     loudness_colours,
-    spectrogram_view,
+    spectrogram_pictures,
+    upright,
     waveform_path,
 )
 from .video import NAMES, token_keys
-from .words import plural
 
 Floats = npt.NDArray[np.float32]
 
@@ -46,6 +46,7 @@ class Heard:
     (T, F), of which the first `frames` frames are, over tokens of `grid`. share: how many sounds the page has.
     """
 
+    key: str
     waveform: Floats
     rate: int
     length: int
@@ -55,9 +56,26 @@ class Heard:
     mask: MaskRow | None
     share: int
 
+    @classmethod
+    def of(
+        cls, batch: AudioBatch | AudioVisualBatch, i: int, spectrogram: Spectrogram, grid: Grid, mask: MaskBatch | None
+    ) -> Self:
+        """The sound of row `i` of a batch."""
+        return cls(
+            key=batch.key[i],
+            waveform=batch.waveform[i].mean(dim=0).numpy(),
+            rate=spectrogram.features.sample_rate,
+            length=int(batch.length[i]),
+            values=read_spectrograms(batch)[i],
+            frames=int(spectrogram.n_frames(batch.length[i : i + 1])[0]),
+            grid=grid,
+            mask=MaskRow.of(mask, i) if mask else None,
+            share=len(batch),
+        )
+
     @property
     def seconds(self) -> float:
-        """Of the clip."""
+        """Length of the clip in seconds."""
         return len(self.waveform) / self.rate
 
     @property
@@ -77,10 +95,6 @@ class Heard:
         note = f"Only the first {heard / self.rate:.1f} s are on this page." if part else ""
         return flac_uri(self.waveform[:heard], self.rate), note
 
-    def view(self) -> SpectrogramView:
-        """The spectrogram with its mask."""
-        return spectrogram_view(self.values, self.grid, self.mask, self.frames)
-
     def wave_lane(self, words: str) -> Lane:
         """The waveform."""
         return Lane(
@@ -94,13 +108,14 @@ class Heard:
             end=self.sound_s / self.seconds if self.filled else 1.0,
         )
 
-    def lane(self, view: SpectrogramView, key: str, *, seen: bool, heading: str, words: str) -> Lane:
-        """The spectrogram, or what the encoder sees of it."""
-        picture = Picture(uri=view.picture, alt=f"spectrogram of {key}")
-        if seen:
-            alt = f"masked spectrogram of {key}"
-            picture = Picture(uri=str(view.seen), alt=alt, outline=view.outline, columns=view.columns, rows=view.rows)
-        return Lane(heading=heading, words=words, height="tall", picture=picture)
+    def lanes(self, words: str, mask_heading: str, mask_words: str, spectrogram: Spectrogram) -> list[Lane]:
+        """The spectrogram, and what the encoder sees of it."""
+        whole, seen = spectrogram_pictures(self.values, self.grid, self.mask, self.frames, self.key)
+        lanes = [Lane(heading="Spectrogram.", words=words, height="tall", picture=whole)]
+        if self.mask is not None:
+            told = mask_words.format(f"{self.mask.visible:,} of {self.mask.masked.size:,}")
+            lanes.append(Lane(heading=mask_heading, words=told, height="tall", picture=seen))
+        return [replace(lane, y_ticks=bands_ticks(spectrogram.features)) for lane in lanes]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,14 +131,12 @@ class AudioFigures:
     def about(self, batch: AudioBatch) -> tuple[str, dict[str, str]]:
         """A description of the spectrograms and of their tokens."""
         features, (columns, rows), (frames, bins) = self.spectrogram.features, self.grid.shape, self.grid.patch
-        shift_ms = 1000 * features.shift / features.sample_rate
-        n = len(batch)
+        shift_ms, clip = 1000 * features.shift / features.sample_rate, self.clip
         lede = (
-            f"{plural(n, 'sound')} as the training loop receives {'it' if n == 1 else 'them'}: cut out, resampled, "
-            "made into a spectrogram and masked. The model is shown only the visible tokens of a spectrogram and has "
-            f"to reconstruct hidden ones. A token is {frames * shift_ms / 1000:g} s of {bins} frequency bands."
+            f"{received(len(batch), 'sound')}: cut out, resampled, made into a spectrogram and masked. The model is "
+            "shown only the visible tokens of a spectrogram and has to reconstruct hidden ones. A token is "
+            f"{frames * shift_ms / 1000:g} s of {bins} frequency bands."
         )
-        clip = self.clip
         return lede, {
             "clip": f"{clip.seconds:g} s at {clip.sample_rate:,} Hz, {channels_words(clip.n_channels)}",
             "spectrogram": f"{columns * frames:,} frames of {shift_ms:g} ms, {rows * bins} bands, "
@@ -133,91 +146,61 @@ class AudioFigures:
 
     def sample(self, batch: AudioBatch, i: int) -> Card:
         """The waveform, the spectrogram, and what the encoder sees of it, over one axis of time."""
-        heard = Heard(
-            waveform=batch.waveform[i].mean(dim=0).numpy(),
-            rate=self.clip.sample_rate,
-            length=int(batch.length[i]),
-            values=read_spectrograms(batch)[i],
-            frames=int(self.spectrogram.n_frames(batch.length[i : i + 1])[0]),
-            grid=self.grid,
-            mask=MaskRow.of(batch.mask, i) if batch.mask else None,
-            share=len(batch),
-        )
+        heard = Heard.of(batch, i, self.spectrogram, self.grid, batch.mask)
         facts = component_of(self.manifest.components, ("sound",)).facts
-        index = find_sample(self.manifest, batch.key[i])
+        index = find_sample(self.manifest, heard.key)
         rate, start_s = int(facts["sample_rate"][index]), float(batch.start_s[i])
         file_s, stored = int(facts["n_samples"][index]) / rate, channels_words(int(facts["channels"][index]))
         uri, note = heard.played()
-        return Card(
-            key=batch.key[i],
-            words=f"{start_s:.2f} to {start_s + heard.sound_s:.2f} s of {file_s:.2f} s, stored at {rate:,} Hz, "
-            f"{stored}",
-            label=label_words(int(batch.label[i]), self.label_names),
-            facts=() if heard.mask is None else (Facts(items=mask_facts(heard.mask.counts)),),
-            figures=(
-                PlayedLanes(
-                    lanes=self._lanes(heard, start_s, batch.key[i]),
-                    from_s=start_s,
-                    seconds=heard.seconds,
-                    sound=uri,
-                    sound_s=start_s,
-                    note=note,
-                ),
-            ),
-            missing=() if heard.mask else ("The loader was built without a mask.",),
+        played = PlayedLanes(
+            lanes=self._lanes(heard, start_s),
+            from_s=start_s,
+            seconds=heard.seconds,
+            sound=uri,
+            sound_s=start_s,
+            note=note,
         )
+        end_s = start_s + heard.sound_s
+        words = f"{start_s:.2f} to {end_s:.2f} s of {file_s:.2f} s, stored at {rate:,} Hz, {stored}"
+        return sample_card(batch, i, words, (played,), {"": heard.mask}, names=self.label_names)
 
-    def _lanes(self, heard: Heard, start_s: float, key: str) -> tuple[Lane, ...]:
-        view, tones = heard.view(), bands_ticks(self.spectrogram.features)
-        wave = "The loudest sample has the full height."
-        behind = ""
+    def _lanes(self, heard: Heard, start_s: float) -> tuple[Lane, ...]:
+        wave, behind = "The loudest sample has the full height.", ""
         if heard.filled:
             wave = (
                 f"The sound ends after {heard.sound_s:.2f} s, and the rest of the clip is padding. Tokens that lie "
                 "wholly in the padding have no weight in the loss."
             )
             behind = " In the padding all values are equal, and brighter than silence."
-        words = f"{bands_words(self.spectrogram.features)}{behind}"
-        lanes = [heard.lane(view, key, seen=False, heading="Spectrogram.", words=words)]
-        if heard.mask is not None:
-            counts = heard.mask.counts
-            words = (
-                f"Coloured tokens are what the encoder sees, {counts.visible:,} of {counts.tokens:,}; grey ones are "
-                "hidden from it."
-            )
-            lanes.append(heard.lane(view, key, seen=True, heading="The mask.", words=words))
-        ticks, name = inner_ticks(start_s, start_s + heard.seconds, 8), "seconds of the file"
-        lanes = [replace(lane, y_ticks=tones, x_ticks=ticks, x_name=name) for lane in lanes]
-        if heard.mask is not None:
+        seen = "Coloured tokens are what the encoder sees, {}; grey ones are hidden from it."
+        lanes = heard.lanes(bands_words(self.spectrogram.features) + behind, "The mask.", seen, self.spectrogram)
+        ticks = inner_ticks(start_s, start_s + heard.seconds, 8)
+        lanes = [replace(lane, x_ticks=ticks, x_name="seconds of the file") for lane in lanes]
+        if (mask := heard.mask) is not None:
+            columns, rows = heard.grid.shape
+            undecoded = runs_path(upright(mask.masked & ~mask.targeted, heard.grid))
             lanes.append(
                 Lane(
                     heading="Visible tokens.",
-                    words=f"{view.columns} columns of time, {view.rows} rows of frequency, the highest first.",
+                    words=f"{columns} columns of time, {rows} rows of frequency, the highest first.",
                     height="plot",
-                    paths=(("undecoded", view.undecoded), ("visible", view.visible)),
-                    columns=view.columns,
-                    rows=view.rows,
+                    paths=(("undecoded", undecoded), ("visible", runs_path(upright(~mask.masked, heard.grid)))),
+                    columns=columns,
+                    rows=rows,
                     alt="Visible tokens by time and frequency",
-                    keys=token_keys(view.undecoded),
+                    keys=token_keys(undecoded),
                 )
             )
         return heard.wave_lane(wave), *lanes
 
     def compared(self, batch: AudioBatch, made: AudioBatch, i: int) -> Card:
         """The spectrogram as it was, as the encoder saw it, and as the model completes it."""
-        if batch.mask is None:
-            raise ValueError(
-                "a reconstruction is of masked spectrograms, but the batch has none; give the loader mask="
-            )
-        pictures = compared_spectrograms(
-            read_spectrograms(batch)[i], read_spectrograms(made)[i], batch.mask, i, self.grid, batch.key[i]
-        )
-        label, start_s = int(batch.label[i]), float(batch.start_s[i])
-        name = self.label_names[label] if 0 <= label < len(self.label_names) else str(label)
+        pictures = compared_spectrograms(batch, made, batch.mask, i, self.grid)
+        start_s, name = float(batch.start_s[i]), label_name(int(batch.label[i]), self.label_names)
         return Card(
             key=batch.key[i],
             words=f"{name}, {start_s:.2f} to {start_s + self.clip.seconds:.2f} s",
-            figures=tuple(PictureGrid(items=(one,), across=1, title=NAMES[row]) for row, one in pictures.items()),
+            figures=tuple(picture_row(one, title=NAMES[kind]) for kind, one in pictures.items()),
         )
 
 
@@ -245,38 +228,34 @@ class NoisyFigures:
             values = {name: bank(sound[i : i + 1, 0])[0].numpy() for name, sound in sounds.items()}
         before, after = (float(si_sdr(sounds[name][i, 0], batch.clean[i, 0])) for name in ("With noise", "Enhanced"))
         low, high = float(values["With noise"].min()), float(values["With noise"].max())
-        key = batch.key[i]
-        return Card(
-            key=key,
-            words=f"{before:.1f} dB, then {after:.1f} dB",
-            figures=tuple(
-                PictureGrid(
-                    items=(
-                        Picture(
-                            uri=data_uri(enlarged(loudness_colours(one, low, high))),
-                            alt=f"{name}: spectrogram of {key}",
-                        ),
-                    ),
-                    across=1,
-                    title=name,
-                )
-                for name, one in values.items()
-            ),
-        )
+        grids = [
+            picture_row(
+                picture(enlarged(loudness_colours(one, low, high)), f"{name}: spectrogram of {batch.key[i]}"),
+                title=name,
+            )
+            for name, one in values.items()
+        ]
+        return Card(key=batch.key[i], words=f"{before:.1f} dB, then {after:.1f} dB", figures=tuple(grids))
 
 
 def compared_spectrograms(
-    values: Floats, made: Floats, mask: MaskBatch, i: int, grid: Grid, key: str
+    batch: AudioBatch | AudioVisualBatch,
+    made: AudioBatch | AudioVisualBatch,
+    mask: MaskBatch | None,
+    i: int,
+    grid: Grid,
 ) -> dict[str, Picture]:
-    """A spectrogram (T, F) as it was, as the encoder saw it, and as the model completes it, in one scale."""
-    (columns, rows), (frames, bins) = grid.shape, grid.patch
-    low, high = float(values.min()), float(values.max())
-    image, completed = loudness_colours(values, low, high), loudness_colours(made, low, high)
-    hidden = MaskRow.of(mask, i).masked.reshape(columns, rows).T[::-1].repeat(bins, axis=0).repeat(frames, axis=1)
-    pictures = {"original": image, "seen": darken(image, hidden), "reconstruction": completed}
+    """The spectrogram of row `i` as it was, as the encoder saw it, and as the model completes it, in one scale."""
+    if mask is None:
+        raise ValueError("a reconstruction is of masked spectrograms, but the batch has none; give the loader mask=")
+    values = read_spectrograms(batch)[i]
+    image, completed = (
+        loudness_colours(read_spectrograms(one)[i], float(values.min()), float(values.max())) for one in (batch, made)
+    )
+    seen = darken(image, grown(upright(MaskRow.of(mask, i).masked, grid), *image.shape[:2]))
+    pictures = {"original": image, "seen": seen, "reconstruction": completed}
     return {
-        name: Picture(uri=data_uri(enlarged(one)), alt=f"{NAMES[name]}: spectrogram of {key}")
-        for name, one in pictures.items()
+        name: picture(enlarged(one), f"{NAMES[name]}: spectrogram of {batch.key[i]}") for name, one in pictures.items()
     }
 
 
@@ -291,8 +270,3 @@ def read_spectrograms(batch: AudioBatch | AudioVisualBatch) -> Floats:
 def channels_words(channels: int) -> str:
     """`mono`, `2 channels`."""
     return "mono" if channels == 1 else f"{channels} channels"
-
-
-def find_sample(manifest: Manifest, key: str) -> int:
-    """The number of a sample in its manifest."""
-    return next(i for i, one in enumerate(manifest.keys(range(len(manifest)))) if one == key)

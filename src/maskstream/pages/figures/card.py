@@ -59,6 +59,13 @@ class PictureGrid:
     kind: str = "pictures"
 
 
+def picture_row(
+    *items: Picture, title: str = "", words: str = "", scale: tuple[float, float] | None = None, across: int = 0
+) -> PictureGrid:
+    """Images side by side, or in rows of `across`."""
+    return PictureGrid(items=items, across=across or len(items), title=title, words=words, scale=scale)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drawing:
     """Paths in a box of `width` x `height` units, each with the class that colours it, and words above and below.
@@ -115,20 +122,9 @@ class Curves:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Frame:
-    """One frame of a track. number: from 1. step: the time step of tokens that it belongs to, from 1. picture: None
-    where there is none.
-    """
-
-    number: int
-    step: int
-    time_s: float
-    picture: Picture | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class FrameTrack:
-    """A row of frames. name: what its pictures are called; title: in the player; heading and words: above the row;
+    """A row of pictures at their times in seconds, None where a frame has none. name: what its pictures are called;
+    title: in the player; heading and words: above the row; together: how many frames form one time step of tokens;
     under: words under each step.
 
     legend: the colours are those of flow, and full colour is the length that `legend` says.
@@ -138,17 +134,11 @@ class FrameTrack:
     title: str
     heading: str
     words: str
-    frames: tuple[Frame, ...]
+    pictures: tuple[Picture | None, ...]
+    times: tuple[float, ...]
+    together: int = 1
     under: tuple[str, ...] = ()
     legend: str = ""
-
-    @property
-    def steps(self) -> list[list[Frame]]:
-        """The frames of each time step."""
-        found: dict[int, list[Frame]] = {}
-        for frame in self.frames:
-            found.setdefault(frame.step, []).append(frame)
-        return list(found.values())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -297,3 +287,8 @@ def label_words(label: int, names: Sequence[str]) -> str:
     if label < 0:
         return ""
     return f"{names[label]} ({label})" if label < len(names) else str(label)
+
+
+def label_name(label: int, names: Sequence[str]) -> str:
+    """The name of a label, or its number where it has none."""
+    return names[label] if 0 <= label < len(names) else str(label)

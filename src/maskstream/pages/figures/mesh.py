@@ -18,10 +18,9 @@ from maskstream.pipelines.modalities.mesh.batch import MeshBatch
 from maskstream.pipelines.modalities.mesh.read import MeshReader, MeshStatistics, StoredMesh
 from maskstream.shards.errors import DataError
 
-from .audio import find_sample
-from .card import Card, Fact, Facts, Picture, PictureGrid, label_words
-from .figures import MaskRow, mask_facts
-from .pictures import Bool, UInt8, data_uri
+from .card import Card, Fact, picture_row
+from .figures import MaskRow, find_sample, sample_card
+from .pictures import Bool, UInt8, picture
 from .words import plural
 
 Float32s = npt.NDArray[np.float32]
@@ -56,7 +55,7 @@ def mesh_picture(
     more of its corners are hidden. In space farther cells are drawn first.
     """
     places, depth = _projected(positions)
-    picture, pixels = _sheet(places, side_px)
+    sheet, pixels = _sheet(places, side_px)
     triangles = _triangles(cells)
     if depth is not None:
         triangles = triangles[np.argsort(-depth[triangles].mean(axis=1), kind="stable")]
@@ -65,8 +64,8 @@ def mesh_picture(
         share = hidden[triangles].mean(axis=1, keepdims=True)
         shades = np.where(share > 0, _HIDDEN + (1 - share) * 120, shades)
     for corners, shade in zip(pixels[triangles], shades.astype(np.uint8).tolist(), strict=True):
-        cv2.fillConvexPoly(picture, corners, shade, cv2.LINE_AA, _SUBPIXEL_BITS)
-    return picture
+        cv2.fillConvexPoly(sheet, corners, shade, cv2.LINE_AA, _SUBPIXEL_BITS)
+    return sheet
 
 
 def graph_picture(
@@ -78,13 +77,13 @@ def graph_picture(
     (V,), the nodes that are not drawn as dots.
     """
     places, _ = _projected(positions)
-    picture, pixels = _sheet(places, side_px)
+    sheet, pixels = _sheet(places, side_px)
     for chosen, colour in ((~left, _GONE), (left, _EDGE)):
         lines = pixels[edges[:, chosen].T].reshape(-1, 2, 1, 2)
-        cv2.polylines(picture, list(lines), False, colour, 1, cv2.LINE_AA, _SUBPIXEL_BITS)
+        cv2.polylines(sheet, list(lines), False, colour, 1, cv2.LINE_AA, _SUBPIXEL_BITS)
     for place in pixels[~hidden].tolist():
-        cv2.circle(picture, place, 2 << _SUBPIXEL_BITS, NODE, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
-    return picture
+        cv2.circle(sheet, place, 2 << _SUBPIXEL_BITS, NODE, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
+    return sheet
 
 
 def _sheet(places: Float32s, side_px: int) -> tuple[UInt8, npt.NDArray[np.int32]]:
@@ -92,8 +91,8 @@ def _sheet(places: Float32s, side_px: int) -> tuple[UInt8, npt.NDArray[np.int32]
     low, high = places.min(axis=0), places.max(axis=0)
     scale = (side_px - 2 * MARGIN_PX) / max(float((high - low).max()), 1e-12)
     width, height = np.ceil((high - low) * scale + 2 * MARGIN_PX).astype(int).tolist()
-    picture = np.full((max(height, 1), max(width, 1), 3), _PAPER, dtype=np.uint8)
-    return picture, np.round(((places - low) * scale + MARGIN_PX) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+    sheet = np.full((max(height, 1), max(width, 1), 3), _PAPER, dtype=np.uint8)
+    return sheet, np.round(((places - low) * scale + MARGIN_PX) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
 
 
 def _projected(positions: Float32s) -> tuple[Float32s, Float32s | None]:
@@ -204,62 +203,52 @@ class MeshFigures:
         fields = batch.state[nodes].numpy()
         scale = shown.scale(fields)
         step = f"step {int(batch.step[i])} of {steps}" if steps else "a surface"
-        words = f"At {step}, in the data's units." if steps else "A colour for each direction."
         title = f"{shown.name[0].upper()}{shown.name[1:]}"
         colours = shown.colours(fields, scale)
-        picture = mesh_picture(mesh.positions, mesh.cells, colours, side_px=_SIDE_PX)
-        figures = [_figure(title, words, picture, key, scale)]
+        whole = mesh_picture(mesh.positions, mesh.cells, colours, side_px=_SIDE_PX)
+        said = {title: (whole, f"At {step}, in the data's units." if steps else "A colour for each direction.")}
         pairs = (batch.edges[:, edges] - nodes.start).numpy()
-        left = None
+        more = [Fact(name="Edges", value=f"{pairs.shape[1]:,}")]
         if mask is not None and batch.kept_edges is not None:
-            kept = batch.kept_edges.numpy()
-            left = np.zeros(pairs.shape[1], dtype=bool)
-            left[kept[(kept >= edges.start) & (kept < edges.stop)] - edges.start] = True
+            left = np.isin(np.arange(edges.start, edges.stop), batch.kept_edges.numpy())
+            n, of = f"{int(left.sum()):,}", f"of {len(left):,}"
+            more = [Fact(name="Edges left", value=n, of=of)]
+            hidden = mask.masked.size - mask.visible
             seen = mesh_picture(mesh.positions, mesh.cells, colours, hidden=mask.masked, side_px=_SIDE_PX)
-            words = f"{mask.counts.tokens - mask.counts.visible:,} nodes are hidden; a cell with one is grey."
-            figures.append(_figure("What the encoder sees", words, seen, key))
             graph = graph_picture(mesh.positions, pairs, mask.masked, left, side_px=_SIDE_PX)
-            words = f"{int(left.sum()):,} of {len(left):,} edges have both ends, each counted in both directions."
-            figures.append(_figure("The graph that is left", words, graph, key))
-        facts = [*(() if mask is None else mask_facts(mask.counts, "nodes")), _edges(pairs.shape[1], left)]
+            said["What the encoder sees"] = seen, f"{hidden:,} nodes are hidden; a cell with one is grey."
+            said["The graph that is left"] = graph, f"{n} {of} edges have both ends, each counted in both directions."
         if steps:
-            facts.append(Fact(name="Nodes by type", value=_kinds_words(mesh.kinds), plain=True))
-        return Card(
-            key=key,
-            words=f"{plural(len(mesh.positions), 'node')}, {plural(len(mesh.cells), 'cell')}, {step}",
-            label=label_words(int(batch.label[i]), self.label_names),
-            facts=(Facts(items=tuple(facts)),),
-            figures=tuple(figures),
-            missing=() if mask else ("The loader was built without a mask.",),
-        )
+            more.append(Fact(name="Nodes by type", value=_kinds_words(mesh.kinds), plain=True))
+        figures = [
+            picture_row(
+                picture(pixels, f"{name} of {key}"), title=name, words=words, scale=scale if name == title else None
+            )
+            for name, (pixels, words) in said.items()
+        ]
+        words = f"{plural(len(mesh.positions), 'node')}, {plural(len(mesh.cells), 'cell')}, {step}"
+        return sample_card(batch, i, words, figures, {"": mask}, names=self.label_names, noun="nodes", more=more)
 
     def compared(self, batch: MeshBatch, made: MeshBatch, i: int) -> Card:
         """The field, what the encoder saw of it, and the field with the model's values at hidden nodes."""
         if batch.mask is None:
             raise ValueError("a reconstruction is of masked meshes, but the batch has no mask; give the loader mask=")
-        index, nodes = find_sample(self.reader.manifest, batch.key[i]), mesh_nodes(batch, i)
+        key, index, nodes = batch.key[i], find_sample(self.reader.manifest, batch.key[i]), mesh_nodes(batch, i)
         mesh, shown = self.reader.mesh(index), ShownField.of(self.reader, index)
-        truth, completed = batch.state[nodes], made.state[nodes]
-        hidden, scale = batch.mask.masked[0, nodes], shown.scale(truth.numpy())
-        free = (batch.counts[nodes] > 0) & hidden
-        error = float((completed - truth)[free].square().mean().sqrt()) if free.any() else 0.0
+        truth, completed = batch.state[nodes].numpy(), made.state[nodes].numpy()
+        hidden, scale = batch.mask.masked[0, nodes].numpy(), shown.scale(truth)
+        free = (batch.counts[nodes].numpy() > 0) & hidden
+        error = float(np.sqrt(np.square((completed - truth)[free]).mean())) if free.any() else 0.0
         pictures = {
-            "Original": field_picture(mesh, shown, truth.numpy(), scale),
-            "The encoder saw": field_picture(mesh, shown, truth.numpy(), scale, hidden.numpy()),
-            "Reconstruction": field_picture(mesh, shown, completed.numpy(), scale),
+            "Original": field_picture(mesh, shown, truth, scale),
+            "The encoder saw": field_picture(mesh, shown, truth, scale, hidden),
+            "Reconstruction": field_picture(mesh, shown, completed, scale),
         }
         return Card(
-            key=batch.key[i],
+            key=key,
             words=f"{shown.name}, step {int(batch.step[i])}; error {error:.3f} of a deviation at {int(free.sum()):,} "
             "free nodes",
-            figures=tuple(
-                PictureGrid(
-                    items=(Picture(uri=data_uri(one), alt=f"{name}, {batch.key[i]}"),),
-                    across=1,
-                    title=name,
-                )
-                for name, one in pictures.items()
-            ),
+            figures=tuple(picture_row(picture(one, f"{name}, {key}"), title=name) for name, one in pictures.items()),
         )
 
 
@@ -273,17 +262,6 @@ def field_picture(
 ) -> UInt8:
     """The mesh in the colours of its fields (V, D), uint8 (H, W, 3)."""
     return mesh_picture(mesh.positions, mesh.cells, shown.colours(fields, scale), hidden=hidden)
-
-
-def _figure(title: str, words: str, picture: UInt8, key: str, scale: Scale = None) -> PictureGrid:
-    items = (Picture(uri=data_uri(picture), alt=f"{title} of {key}"),)
-    return PictureGrid(items=items, across=1, title=title, words=words, scale=scale)
-
-
-def _edges(count: int, left: Bool | None) -> Fact:
-    if left is None:
-        return Fact(name="Edges", value=f"{count:,}")
-    return Fact(name="Edges left", value=f"{int(left.sum()):,}", of=f"of {count:,}")
 
 
 def _kinds_words(kinds: npt.NDArray[np.int64]) -> str:

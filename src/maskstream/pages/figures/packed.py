@@ -2,7 +2,7 @@
 
 import colorsys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from maskstream.pipelines.modalities.packed.batch import PackedBatch
 
-from .card import Card, Facts, Picture, PictureGrid, label_words
-from .figures import MaskCounts, mask_facts
-from .pictures import Bool, UInt8, darken, data_uri, resize
+from .card import Card, Facts, Picture, label_words, picture_row
+from .figures import MaskRow, mask_facts, received
+from .pictures import Bool, UInt8, compared, compared_row, darken, grown, picture, resize
 from .words import plural
 
 ACROSS, CELL_PX = 64, 16
@@ -35,118 +35,83 @@ class PackedFigures:
         rows, n, p = len(batch.cu_rows) - 1, len(batch), batch.patch
         steps = f" in {batch.tubelet} time steps" if batch.tubelet > 1 else ""
         lede = (
-            f"{plural(rows, 'row')} as the training loop receives {'it' if rows == 1 else 'them'}, of "
-            f"{plural(n, 'sample')} at their own size and aspect. A row has room for {batch.row_tokens:,} visible "
-            f"tokens, and each token attends to those of its own sample. A token is a patch of {p} x {p} pixels{steps}."
+            f"{received(rows, 'row')}, of {plural(n, 'sample')} at their own size and aspect. A row has room for "
+            f"{batch.row_tokens:,} visible tokens, and each token attends to those of its own sample. A token is a "
+            f"patch of {p} x {p} pixels{steps}."
         )
         sizes = batch.cu_seqlens.diff()
-        facts = {
+        return lede, {
             "tokens of a sample": f"{int(sizes.min()):,} to {int(sizes.max()):,}" if n else "",
             "empty": f"{max(batch.empty, 0.0):.1%} of the rows' room",
         }
-        return lede, facts
 
     def sample(self, batch: PackedBatch, i: int) -> Card:
         """Row `i`: its visible tokens in the order of the row, and its samples."""
         first, last = batch.cu_rows[i : i + 2].tolist()
-        samples = range(first, last)
-        counts = [self._counts(batch, s) for s in samples]
-        visible = sum(one.visible for one in counts)
-        whole = MaskCounts(
-            tokens=sum(one.tokens for one in counts),
-            visible=visible,
-            mask_tokens=0,
-            targets=sum(one.targets for one in counts),
-            weightless_targets=sum(one.weightless_targets for one in counts),
+        mask, name = _mask(batch, first, last), f"row {i + 1}"
+        order = picture_row(
+            picture(_colours(batch, first, last), f"the samples of {name}", "by sample", lossless=True),
+            picture(_tokens(batch, first, last), f"the visible tokens of {name}", "by pixels"),
+            across=1,
+            title="The row",
+            words=f"Each cell is a visible token, {ACROSS} to a line: above in the colour of its sample, below "
+            "with its pixels. Empty cells are room that no sample fits into.",
         )
-        shown = tuple(self._shown(batch, s, one, s - first) for s, one in zip(samples, counts, strict=True))
-        row = f"row {i + 1}"
+        samples = picture_row(
+            *(self._shown(batch, s, s - first) for s in range(first, last)),
+            across=10,
+            title="Its samples",
+            words="Their tokens, and how many are visible: bright patches, grey ones are hidden. The line "
+            f"below has the sample's colour. Of a clip up to {STEPS} time steps are shown.",
+        )
+        words = f"{plural(last - first, 'sample')}, {mask.visible:,} of {batch.row_tokens:,} visible tokens"
         return Card(
-            key=batch.key[first] if len(samples) else row,
+            key=batch.key[first] if last > first else name,
             title=f"Row {i + 1}",
-            words=f"{plural(len(samples), 'sample')}, {visible:,} of {batch.row_tokens:,} visible tokens",
-            facts=(Facts(items=mask_facts(whole)),),
-            figures=(
-                PictureGrid(
-                    items=(
-                        Picture(
-                            uri=data_uri(_colours(batch, samples), lossless=True),
-                            alt=f"the samples of {row}",
-                            caption="by sample",
-                        ),
-                        Picture(
-                            uri=data_uri(_tokens(batch, samples)),
-                            alt=f"the visible tokens of {row}",
-                            caption="by pixels",
-                        ),
-                    ),
-                    across=1,
-                    wide=True,
-                    title="The row",
-                    words=f"Each cell is a visible token, {ACROSS} to a line: above in the colour of its sample, below "
-                    "with its pixels. Empty cells are room that no sample fits into.",
-                ),
-                PictureGrid(
-                    items=shown,
-                    across=10,
-                    wide=True,
-                    title="Its samples",
-                    words="Their tokens, and how many are visible: bright patches, grey ones are hidden. The line "
-                    f"below has the sample's colour. Of a clip up to {STEPS} time steps are shown.",
-                ),
-            ),
+            words=words,
+            facts=(Facts(items=mask_facts(mask)),),
+            figures=(replace(order, wide=True), replace(samples, wide=True)),
             missing=() if batch.mask is not None else ("The loader was built without a mask.",),
         )
 
     def compared(self, batch: PackedBatch, made: PackedBatch, i: int) -> Card:
         """Sample `i` as it was, as the encoder saw it, and as the model makes it."""
         pixels, hidden = _frames(batch, i, COMPARED_PX)
-        completed, _ = _frames(made, i, COMPARED_PX)
-        seen = darken(pixels, hidden)
-        shown = np.where(hidden[..., None], completed, seen).astype(np.uint8)
-        items = (("original", pixels), ("the encoder saw", seen), ("reconstruction", shown))
-        key, counts = batch.key[i], self._counts(batch, i)
-        return Card(
-            key=key,
-            words=f"{_size(batch, i)} tokens, {counts.visible:,} visible",
-            figures=(
-                PictureGrid(
-                    items=tuple(
-                        Picture(uri=data_uri(_montage(frames)), alt=f"{word} of {key}", caption=word)
-                        for word, frames in items
-                    ),
-                    across=len(items),
-                ),
-            ),
-        )
+        shown = compared(pixels, _frames(made, i, COMPARED_PX)[0], hidden, hidden)
+        montages = {name: _montage(frames) for name, frames in shown.items()}
+        words = f"{_size(batch, i)} tokens, {_mask(batch, i, i + 1).visible:,} visible"
+        return Card(key=batch.key[i], words=words, figures=(compared_row(montages, batch.key[i]),))
 
-    def _shown(self, batch: PackedBatch, i: int, counts: MaskCounts, number: int) -> Picture:
+    def _shown(self, batch: PackedBatch, i: int, number: int) -> Picture:
         """What the encoder sees of a sample, with its colour below."""
         pixels, hidden = _frames(batch, i, SIDE_PX)
-        picture = _montage(darken(pixels, hidden))
-        line = np.broadcast_to(np.array(_colour(number), np.uint8), (6, picture.shape[1], 3))
+        shown = _montage(darken(pixels, grown(hidden, *pixels.shape[1:3])))
+        line = np.broadcast_to(np.array(_colour(number), np.uint8), (6, shown.shape[1], 3))
         label = label_words(int(batch.label[i]), self.label_names)
-        caption = f"{_size(batch, i)}, {counts.visible:,} visible{f', {label}' if label else ''}"
-        return Picture(uri=data_uri(np.concatenate([picture, line])), alt=batch.key[i], caption=caption)
+        visible = f"{_mask(batch, i, i + 1).visible:,} visible"
+        caption = f"{_size(batch, i)}, {visible}{f', {label}' if label else ''}"
+        return picture(np.concatenate([shown, line]), batch.key[i], caption)
 
-    def _counts(self, batch: PackedBatch, i: int) -> MaskCounts:
-        n, mask = int(batch.cu_seqlens[i : i + 2].diff()), batch.mask
-        if mask is None:
-            return MaskCounts(tokens=n, visible=n, mask_tokens=0, targets=0, weightless_targets=0)
-        wanted = slice(*mask.cu_target[i : i + 2].tolist())
-        return MaskCounts(
-            tokens=n,
-            visible=int(mask.cu_visible[i : i + 2].diff()),
-            mask_tokens=0,
-            targets=wanted.stop - wanted.start,
-            weightless_targets=int((mask.weight[wanted] == 0).sum()),
-        )
+
+def _mask(batch: PackedBatch, first: int, last: int) -> MaskRow:
+    """The mask of neighbouring samples; without one all tokens are visible."""
+    tokens, mask = slice(*batch.cu_seqlens[[first, last]].tolist()), batch.mask
+    masked, targeted = np.zeros((2, tokens.stop - tokens.start), np.bool_)
+    if mask is None:
+        return MaskRow(masked=masked, targeted=targeted)
+    wanted = slice(*mask.cu_target[[first, last]].tolist())
+    targeted[mask.target[wanted].cpu().numpy() - tokens.start] = True
+    return MaskRow(
+        masked=mask.masked[tokens].cpu().numpy(),
+        targeted=targeted,
+        weightless_targets=int((mask.weight[wanted] == 0).sum()),
+    )
 
 
 def _size(batch: PackedBatch, i: int) -> str:
     """The tokens of a sample along its axes; time only where there is more than one step."""
-    steps, rows, columns = batch.grid_thw[i].tolist()
-    return f"{steps} x {rows} x {columns}" if steps > 1 else f"{rows} x {columns}"
+    sizes = batch.grid_thw[i].tolist()
+    return " x ".join(map(str, sizes if sizes[0] > 1 else sizes[1:]))
 
 
 def _colour(number: int) -> tuple[int, int, int]:
@@ -154,32 +119,27 @@ def _colour(number: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _visible(batch: PackedBatch, samples: range) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The visible tokens of neighbouring samples, and the sample of each, from 0."""
-    first, last = batch.cu_seqlens[[samples.start, samples.stop]].tolist()
-    seen = np.arange(first, last)
-    if batch.mask is not None:
-        seen = seen[~batch.mask.masked[first:last].cpu().numpy()]
-    ends = batch.cu_seqlens[samples.start + 1 : samples.stop].cpu().numpy()
-    return seen, np.searchsorted(ends, seen, side="right")
+def _seen(batch: PackedBatch, first: int, last: int) -> npt.NDArray[np.int64]:
+    """The visible tokens of neighbouring samples."""
+    return int(batch.cu_seqlens[first]) + np.flatnonzero(~_mask(batch, first, last).masked)
 
 
-def _colours(batch: PackedBatch, samples: range) -> UInt8:
+def _colours(batch: PackedBatch, first: int, last: int) -> UInt8:
     """The cells of a row in the colours of their samples."""
-    _, of = _visible(batch, samples)
-    table = np.array([_colour(number) for number in range(len(samples))], np.uint8).reshape(-1, 3)
+    ends = batch.cu_seqlens[first + 1 : last].cpu().numpy()
+    of = np.searchsorted(ends, _seen(batch, first, last), side="right")
+    table = np.array([_colour(number) for number in range(last - first)], np.uint8).reshape(-1, 3)
     return _lines(batch, np.broadcast_to(table[of][:, None, None], (len(of), CELL_PX, CELL_PX, 3)))
 
 
-def _tokens(batch: PackedBatch, samples: range) -> UInt8:
+def _tokens(batch: PackedBatch, first: int, last: int) -> UInt8:
     """The cells of a row with the pixels of their tokens."""
-    seen, _ = _visible(batch, samples)
-    side = batch.patch
+    seen, side = _seen(batch, first, last), batch.patch
     pixels = batch.tokens[seen].cpu().numpy().reshape(len(seen), batch.tubelet, side, side, 3)[:, 0]
     return _lines(batch, resize(pixels, CELL_PX, CELL_PX) if len(seen) else pixels[:, :CELL_PX, :CELL_PX])
 
 
-def _lines(batch: PackedBatch, cells: npt.NDArray[np.uint8]) -> UInt8:
+def _lines(batch: PackedBatch, cells: UInt8) -> UInt8:
     """Cells (n, CELL_PX, CELL_PX, 3) in lines of ACROSS with thin gaps, and room that is left as empty cells."""
     n = -(-max(batch.row_tokens, len(cells)) // ACROSS) * ACROSS
     whole = np.full((n, CELL_PX, CELL_PX, 3), 255, np.uint8)
@@ -190,19 +150,16 @@ def _lines(batch: PackedBatch, cells: npt.NDArray[np.uint8]) -> UInt8:
 
 
 def _frames(batch: PackedBatch, i: int, side_px: int) -> tuple[UInt8, Bool]:
-    """The first frame of each of a sample's time steps, uint8 (t, h, w, 3), at most STEPS of them, and which pixels the
-    encoder does not see, bool (t, h, w).
+    """The first frame of each of a sample's time steps, uint8 (t, H, W, 3), at most STEPS of them, and the tokens that
+    the encoder does not see, bool (t, h, w).
     """
-    own = slice(*batch.cu_seqlens[i : i + 2].tolist())
     (t, h, w), p = batch.grid_thw[i].tolist(), batch.patch
-    cells = batch.tokens[own].cpu().numpy().reshape(t, h, w, batch.tubelet, p, p, 3)[:, :, :, 0]
+    cells = batch.tokens[slice(*batch.cu_seqlens[i : i + 2].tolist())].cpu().numpy()
     kept = np.unique(np.linspace(0, t - 1, min(t, STEPS)).round().astype(np.int64))
     cell = max(1, round(side_px / max(h, w)))
-    frames = resize(cells[kept].swapaxes(2, 3).reshape(len(kept), h * p, w * p, 3), h * cell, w * cell)
-    hidden = np.zeros((t, h, w), np.bool_)
-    if batch.mask is not None:
-        hidden = batch.mask.masked[own].cpu().numpy().reshape(t, h, w)
-    return frames, hidden[kept].repeat(cell, axis=1).repeat(cell, axis=2)
+    whole = cells.reshape(t, h, w, batch.tubelet, p, p, 3)[kept, :, :, 0].swapaxes(2, 3)
+    frames = resize(whole.reshape(len(kept), h * p, w * p, 3), h * cell, w * cell)
+    return frames, _mask(batch, i, i + 1).masked.reshape(t, h, w)[kept]
 
 
 def _montage(frames: UInt8) -> UInt8:

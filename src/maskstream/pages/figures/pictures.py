@@ -4,6 +4,7 @@ Flow is drawn as colours: hue is the direction of motion, saturation its length,
 """
 
 import base64
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 import cv2
@@ -11,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.flow.picture import motion_colours, usable
+
+from .card import Picture, PictureGrid, picture_row
 
 UInt8 = npt.NDArray[np.uint8]
 Bool = npt.NDArray[np.bool_]
@@ -41,14 +44,6 @@ def check_grid(grid: Grid, frames: int, height: int, width: int) -> None:
         )
 
 
-def cell_size(grid: Grid, side_px: float) -> tuple[int, int]:
-    """Height and width in pixels of one token in a picture whose longer side is about `side_px`: whole numbers, so that
-    tokens have sharp edges in the small picture too."""
-    (_, h, w), (_, ph, pw) = grid.shape, grid.patch
-    scale = side_px / max(h * ph, w * pw)
-    return max(1, round(ph * scale)), max(1, round(pw * scale))
-
-
 def resize(frames: UInt8, height: int, width: int) -> UInt8:
     """The frames (T, H, W, 3) as (T, height, width, 3), averaged over area where they shrink."""
     if frames.shape[1:3] == (height, width):
@@ -57,18 +52,82 @@ def resize(frames: UInt8, height: int, width: int) -> UInt8:
     return np.stack([cv2.resize(f, (width, height), interpolation=way) for f in frames]).astype(np.uint8)
 
 
-def token_pixels(tokens: Bool, grid: Grid, cell: tuple[int, int]) -> Bool:
-    """Token flags (N,), in (t h w) order, as pixels (T, h * cell[0], w * cell[1]): each token covers its pt frames."""
-    volume = tokens.reshape(grid.shape)
-    for axis, size in enumerate((grid.patch[0], *cell)):
-        volume = volume.repeat(size, axis=axis)
-    return volume
+def sized(frames: UInt8, grid: Grid, side_px: float) -> UInt8:
+    """The frames (T, H, W, 3) of nearly `side_px` pixels on their longer side, with whole pixels for each token of the
+    grid, so that tokens have sharp edges in the small picture too.
+    """
+    (h, w), (ph, pw) = grid.shape[-2:], grid.patch[-2:]
+    scale = side_px / max(h * ph, w * pw)
+    return resize(frames, h * max(1, round(ph * scale)), w * max(1, round(pw * scale)))
+
+
+def grown(tokens: Bool, height: int, width: int) -> Bool:
+    """Flags of tokens (..., rows, columns) as flags of pixels (..., height, width), which they divide."""
+    rows, columns = tokens.shape[-2:]
+    return tokens.repeat(height // rows, axis=-2).repeat(width // columns, axis=-1)
 
 
 def darken(frames: UInt8, hidden: Bool) -> UInt8:
     """The frames (T, H, W, 3) with their `hidden` pixels (T, H, W) grey and dark, and all others as they were."""
     grey = 18.0 + 0.24 * (frames @ LUMA)
     return np.where(hidden[..., None], grey[..., None], frames).astype(np.uint8)
+
+
+def compared(frames: UInt8, made: UInt8, hidden: Bool, targeted: Bool) -> dict[str, UInt8]:
+    """Frames (T, H, W, 3) as they were, as the encoder saw them, and as a model completes them: `made` where a token
+    was hidden and predicted, and darkened where it was neither seen nor predicted. hidden, targeted: bool (T, rows,
+    columns).
+    """
+    size = frames.shape[1:3]
+    seen = darken(frames, grown(hidden, *size))
+    completed = np.where(grown(hidden & targeted, *size)[..., None], made, seen)
+    return {"original": frames, "seen": seen, "reconstruction": completed}
+
+
+def runs_path(flags: Iterable[Bool]) -> str:
+    """SVG path data that fills the True cells of the rows of `flags`, one unit square a cell, runs joined."""
+    return "".join(f"M{a} {y}h{b - a}v1H{a}z" for y, a, b in _runs(flags))
+
+
+def outline_path(flags: Bool) -> str:
+    """SVG path data of the line around the True cells of `flags` (h, w), without the lines between them."""
+    padded = np.pad(flags, 1)
+    parts = [f"M{a} {y}h{b - a}" for y, a, b in _runs((padded[1:] ^ padded[:-1])[:, 1:-1])]
+    parts += [f"M{x} {a}v{b - a}" for x, a, b in _runs((padded[:, 1:] ^ padded[:, :-1]).T[:, 1:-1])]
+    return "".join(parts)
+
+
+def _runs(flags: Iterable[Bool]) -> Iterator[tuple[int, int, int]]:
+    """The runs of True in each row: row, first column, column after the last."""
+    for y, line in enumerate(flags):
+        edges = np.flatnonzero(np.diff(np.concatenate(([False], line, [False])).astype(np.int8)))
+        for a, b in edges.reshape(-1, 2).tolist():
+            yield y, a, b
+
+
+def picture(pixels: UInt8, alt: str, caption: str = "", *, lossless: bool = False) -> Picture:
+    """The pixels (H, W, 3) as a picture of a page."""
+    return Picture(uri=data_uri(pixels, lossless=lossless), alt=alt, caption=caption)
+
+
+def masked_picture(pixels: UInt8, hidden: Bool, alt: str, caption: str = "", token: Bool | None = None) -> Picture:
+    """The pixels (H, W, 3), with whole pixels for each token, the `hidden` tokens (rows, columns) grey and dark and a
+    line around the others; those of `token` enter as the mask token and are hatched.
+    """
+    rows, columns = hidden.shape
+    height, width = (n * max(round(side / n), 1) for n, side in zip(hidden.shape, pixels.shape, strict=False))
+    shown = darken(resize(pixels[None], height, width), grown(hidden, height, width)[None])[0]
+    if token is not None:
+        shown = np.where(grown(token, height, width)[..., None], hatch((height, width))[..., None], shown)
+    outline = outline_path(~hidden if token is None else ~(hidden | token))
+    uri = data_uri(shown.astype(np.uint8))
+    return Picture(uri=uri, alt=alt, outline=outline, columns=columns, rows=rows, caption=caption)
+
+
+def compared_row(shown: Mapping[str, UInt8], key: str) -> PictureGrid:
+    """What `compared` gives, as pictures (H, W, 3) in one row."""
+    words = {name: "the encoder saw" if name == "seen" else name for name in shown}
+    return picture_row(*(picture(pixels, f"{words[name]} of {key}", words[name]) for name, pixels in shown.items()))
 
 
 def data_uri(image: UInt8, *, lossless: bool = False) -> str:

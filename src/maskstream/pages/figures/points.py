@@ -19,10 +19,9 @@ from maskstream.pipelines.modalities.points.tokens import GroupTokens, VoxelToke
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
 
-from .audio import find_sample
-from .card import Card, Fact, Facts, Picture, PictureGrid, label_words
-from .figures import MaskRow, mask_facts
-from .pictures import Bool, UInt8, data_uri
+from .card import Card, Fact, PictureGrid, picture_row
+from .figures import MaskRow, find_sample, received, sample_card
+from .pictures import Bool, UInt8, picture
 from .words import plural
 
 Float32s = npt.NDArray[np.float32]
@@ -61,7 +60,7 @@ def cloud_picture(
     middle = np.zeros(3, np.float32) if reach is not None else (points.min(axis=0) + points.max(axis=0)) / 2
     reach = reach if reach is not None else max(float(np.abs(points - middle).max()), 1e-6)
     scale = side_px / (2 * 1.5 * reach)
-    picture = np.full((side_px, side_px, 3), _PAPER, dtype=np.uint8)
+    sheet = np.full((side_px, side_px, 3), _PAPER, dtype=np.uint8)
 
     def placed(xyz: Float32s) -> tuple[npt.NDArray[np.int32], Float32s]:
         turned = (xyz - middle) @ view.T
@@ -72,7 +71,7 @@ def cloud_picture(
         for low, colour in zip(boxes, lines, strict=True):
             corners, _ = placed(low + _CORNERS * np.float32(box_side))
             for i, j in _EDGES:
-                cv2.line(picture, corners[i].tolist(), corners[j].tolist(), colour, 1, cv2.LINE_AA)
+                cv2.line(sheet, corners[i].tolist(), corners[j].tolist(), colour, 1, cv2.LINE_AA)
     at, near = placed(points[:, :3])
     light = 0.55 * (1 - np.clip(near / (1.2 * reach) / 2 + 0.5, 0, 1))[:, None]
     shades = (
@@ -80,13 +79,13 @@ def cloud_picture(
     ).astype(np.uint8)
     radius = max(1, round(side_px / 160))
     for i in np.argsort(near, kind="stable").tolist():
-        cv2.circle(picture, at[i].tolist(), radius, shades[i].tolist(), -1, cv2.LINE_AA)
-    return picture
+        cv2.circle(sheet, at[i].tolist(), radius, shades[i].tolist(), -1, cv2.LINE_AA)
+    return sheet
 
 
-def marked(points: Float32s, chosen: Bool, yes: tuple[int, int, int], no: tuple[int, int, int]) -> UInt8:
-    """A colour for each point, uint8 (N, 3): `yes` where `chosen`, else `no`."""
-    return np.where(chosen[:, None], np.array(yes, np.uint8), np.array(no, np.uint8)).reshape(len(points), 3)
+def marked(chosen: Bool, yes: tuple[int, int, int], no: tuple[int, int, int]) -> UInt8:
+    """A colour for each point, uint8 (N, 3): `yes` where `chosen` (N,), else `no`."""
+    return np.where(chosen[:, None], np.array(yes, np.uint8), np.array(no, np.uint8))
 
 
 Colour = tuple[int, int, int]
@@ -106,39 +105,31 @@ class PointsFigures:
 
     def about(self, batch: PointsBatch) -> tuple[str, dict[str, str]]:
         """How clouds are made, and what their tokens are."""
-        tokens, n = self.tokens, len(batch)
+        tokens = self.tokens
         if isinstance(tokens, VoxelTokens):
             side = tokens.resolution // tokens.patch
             words = f"{side} x {side} x {side} of {tokens.patch}³ voxels, the cube has {tokens.resolution}³"
         else:
             words = f"{tokens.groups} groups of {tokens.size} points, which the model finds"
         lede = (
-            f"{plural(n, 'cloud')} as the training loop receives {'it' if n == 1 else 'them'}: some points of each, "
-            "augmented, and masked. Each is drawn from one side, and from the next one and higher; nearer points are "
-            "darker."
+            f"{received(len(batch), 'cloud')}: some points of each, augmented, and masked. Each is drawn from one "
+            "side, and from the next one and higher; nearer points are darker."
         )
         points = f"{batch.points.shape[1]:,} of a cloud"
         return lede, {"points": points, "tokens": words, "augmentation": repr(self.augment)}
 
     def sample(self, batch: PointsBatch, i: int) -> Card:
         """The cloud, and of voxels the tokens that hold points and what the mask hides of them."""
-        points: Float32s = batch.points[i, :, :3].numpy()
+        points, key = batch.points[i, :, :3].numpy(), batch.key[i]
         mask = MaskRow.of(batch.mask, i) if batch.mask else None
-        facts = () if mask is None else mask_facts(mask.counts)
         if isinstance(self.tokens, VoxelTokens):
-            figures, more = voxel_figures(points, mask, self.tokens, batch.key[i])
+            figures, more = voxel_figures(points, mask, self.tokens, key)
         else:
-            figures, more = (_figure("The cloud", "As the model gets it.", batch.key[i], points, INK),), ()
-        facts_ = component_of(self.manifest.components, ("points",)).facts
-        stored = int(facts_["n_points"][find_sample(self.manifest, batch.key[i])])
-        return Card(
-            key=batch.key[i],
-            words=f"{plural(len(points), 'point')} of the {stored:,} that are stored",
-            label=label_words(int(batch.label[i]), self.label_names),
-            facts=(Facts(items=(*facts, *more)),) if facts or more else (),
-            figures=figures,
-            missing=() if mask else ("The loader was built without a mask.",),
-        )
+            figures, more = (_figure("The cloud", "As the model gets it.", key, points, INK),), ()
+        n_points = component_of(self.manifest.components, ("points",)).facts["n_points"]
+        stored = int(n_points[find_sample(self.manifest, key)])
+        words = f"{plural(len(points), 'point')} of the {stored:,} that are stored"
+        return sample_card(batch, i, words, figures, {"": mask}, names=self.label_names, more=more)
 
     def compared(self, batch: PointsBatch, made: PointsBatch, i: int) -> Card:
         """The cloud, the part of it that the encoder saw, and what the model made of it.
@@ -148,31 +139,19 @@ class PointsFigures:
         """
         points, completed = (one.points[i, :, :3].float() for one in (batch, made))
         reach, key = float(points.abs().max()), batch.key[i]
-        items: list[tuple[Float32s, UInt8 | Colour, str]] = [(points.numpy(), INK, "original")]
+        items: dict[str, tuple[Float32s, UInt8 | Colour]] = {"original": (points.numpy(), INK)}
         if isinstance(self.tokens, VoxelTokens) or batch.mask is None:
-            made_ = completed.clamp(-reach, reach).numpy()
-            items.append((made_, MADE, "the model's"))
+            items["the model's"] = completed.clamp(-reach, reach).numpy(), MADE
         else:
             n = batch.mask.visible.shape[1] * self.tokens.size
-            seen = completed[:n].numpy()
-            saw = np.concatenate((points.numpy(), seen)), _colours((len(points), FADED), (n, SEEN)), "the encoder saw"
-            whole = completed.numpy(), _colours((n, SEEN), (len(completed) - n, MADE)), "completed"
-            items += [saw, whole]
+            at = np.concatenate((points.numpy(), completed[:n].numpy()))
+            items["the encoder saw"] = at, marked(np.arange(len(at)) >= len(points), SEEN, FADED)
+            items["completed"] = completed.numpy(), marked(np.arange(len(completed)) < n, SEEN, MADE)
         pictures = [
-            cloud(at, colours, reach=reach, alt=f"{word} of {key}", caption=word) for at, colours, word in items
+            picture(cloud_picture(at, colours, reach=reach), f"{word} of {key}", word)
+            for word, (at, colours) in items.items()
         ]
-        return Card(
-            key=key,
-            words=plural(len(points), "point"),
-            figures=(PictureGrid(items=tuple(pictures), across=len(pictures)),),
-        )
-
-
-def cloud(
-    points: Float32s, colours: UInt8 | Colour, *, reach: float, alt: str, caption: str = "", **more: Any
-) -> Picture:
-    """A cloud around (0, 0, 0) in a cube that reaches so far."""
-    return Picture(uri=data_uri(cloud_picture(points, colours, reach=reach, **more)), alt=alt, caption=caption)
+        return Card(key=key, words=plural(len(points), "point"), figures=(picture_row(*pictures),))
 
 
 def voxel_figures(
@@ -197,7 +176,7 @@ def voxel_figures(
         f"{int((seen & ~occupied).sum()):,} that are empty; grey ones and their points are hidden."
     )
     boxes = _boxes(tokens, (~seen & occupied, _HIDDEN_BOX), (seen & ~occupied, _EMPTY_BOX), (seen & occupied, BOX))
-    colours = marked(at, seen[token], SEEN, FADED)
+    colours = marked(seen[token], SEEN, FADED)
     figures.append(_figure("What the encoder sees", words, key, at, colours, reach=half, **boxes))
     visible = f"{int((seen & occupied).sum()):,} visible"
     return tuple(figures), (
@@ -220,12 +199,5 @@ def _boxes(tokens: VoxelTokens, *kinds: tuple[Bool, Colour]) -> dict[str, Any]:
 def _figure(title: str, words: str, key: str, points: Float32s, colours: UInt8 | Colour, **more: Any) -> PictureGrid:
     """The points from both angles; with `reach` the middle of the picture is (0, 0, 0)."""
     pictures = [cloud_picture(points, colours, view=view, side_px=_SIDE_PX, **more) for view in (SIDE, ABOVE)]
-    items = tuple(
-        Picture(uri=data_uri(picture), alt=f"{title} of {key}, angle {angle + 1}")
-        for angle, picture in enumerate(pictures)
-    )
-    return PictureGrid(items=items, across=2, title=title, words=words)
-
-
-def _colours(*parts: tuple[int, Colour]) -> UInt8:
-    return np.concatenate([np.tile(np.array(colour, dtype=np.uint8), (n, 1)) for n, colour in parts])
+    items = (picture(pixels, f"{title} of {key}, angle {angle}") for angle, pixels in enumerate(pictures, start=1))
+    return picture_row(*items, title=title, words=words)

@@ -12,9 +12,9 @@ from maskstream.pipelines.modalities.pose.batch import PoseBatch
 from maskstream.pipelines.modalities.pose.data import PoseClip
 from maskstream.shards.media.h36m import bones
 
-from .card import Card, Drawing, Facts, label_words
+from .card import Card, Drawing
 from .chart import Floats, dots, lines
-from .figures import MaskRow, mask_facts
+from .figures import MaskRow, received, sample_card
 from .pictures import Bool
 from .words import plural
 
@@ -60,9 +60,9 @@ def skeletons(
 
 def _placed(flat: Floats, made: Floats | None) -> tuple[Floats, float, float]:
     """The poses on the page, their scale, and the width of a cell; cells hold what a model made too."""
-    all_ = [one - one[:, :1] for one in (flat, made) if one is not None]
-    low, high = (np.stack([of(one, axis=(0, 1)) for one in all_]) for of in (np.min, np.max))
-    low, high = low.min(axis=0), high.max(axis=0)
+    centred = flat - flat[:, :1]
+    every = centred if made is None else np.concatenate([centred, made - made[:, :1]])
+    low, high = every.min(axis=(0, 1)), every.max(axis=(0, 1))
     scale = (TALL - 2 * MARGIN) / float(max(high[1] - low[1], 1e-6))
     half = float(max(-low[0], high[0])) * scale
     if half > TALL:
@@ -70,17 +70,16 @@ def _placed(flat: Floats, made: Floats | None) -> tuple[Floats, float, float]:
     gap = max(2 * half + MARGIN, _NARROWEST)
     frame = np.arange(len(flat))
     corner = np.stack([gap * (frame % ACROSS + 0.5), TALL * (frame // ACROSS) + MARGIN - low[1] * scale], axis=1)
-    return all_[0] * scale + corner[:, None], scale, gap
+    return centred * scale + corner[:, None], scale, gap
 
 
 def _bones(placed: Floats, pairs: npt.NDArray[np.int64], hidden: Bool) -> tuple[str, str]:
     """The paths of the bones that have a hidden joint, and of the others."""
-    pale, strong = [], []
-    for frame, gone in zip(placed, hidden, strict=True):
-        whole = ~gone[pairs].any(axis=1)
-        pale.append(lines(frame, pairs[~whole]))
-        strong.append(lines(frame, pairs[whole]))
-    return "".join(pale), "".join(strong)
+    pale, frames = np.asarray(hidden[:, pairs].any(axis=2)), range(len(placed))
+    return (
+        "".join(lines(placed[n], pairs[pale[n]]) for n in frames),
+        "".join(lines(placed[n], pairs[~pale[n]]) for n in frames),
+    )
 
 
 Int64s = npt.NDArray[np.int64]
@@ -98,34 +97,26 @@ class PoseFigures:
 
     def about(self, batch: PoseBatch) -> tuple[str, dict[str, str]]:
         """How clips and their pictures are made."""
-        n, step_s = len(batch), self.clip.stride / self.rate_hz
+        step_s = self.clip.stride / self.rate_hz
         frames, joints = batch.pose_3d.shape[1:3]
         lede = (
-            f"{plural(n, 'clip')} of poses as the training loop receives {'it' if n == 1 else 'them'}: the picture of "
-            f"a camera that was drawn for the clip, and the pose in 3-D, each with a mask of its own. {ACROSS} of the "
-            "frames are drawn. From the side, the camera is to the left."
+            f"{received(len(batch), 'clip', ' of poses')}: the picture of a camera that was drawn for the clip, and "
+            f"the pose in 3-D, each with a mask of its own. {ACROSS} of the frames are drawn. From the side, the "
+            "camera is to the left."
         )
         return lede, {"clip": f"{frames} frames, {1000 * step_s:.0f} ms apart", "joints": str(joints)}
 
     def sample(self, batch: PoseBatch, i: int) -> Card:
         """The picture and the side of a clip, and what the masks hide of them."""
         at = shown_frames(batch.pose_3d.shape[1])
-        figures, facts = [], []
+        figures = []
         for title, flat, mask in self._both(batch, i):
-            alt = f"{title} of {batch.key[i]}"
-            figures.append(skeletons(flat[at], hidden=_hidden(mask, i, flat.shape[:2], at), title=title, alt=alt))
-            if mask is not None:
-                counts = mask_facts(MaskRow.of(mask, i).counts, "joints")
-                facts.append(Facts(items=counts, title="The picture" if mask is batch.mask_2d else "In 3-D"))
-        distance = float(batch.root[i, :, 2].mean())
-        return Card(
-            key=batch.key[i],
-            words=f"the camera is {distance:.1f} m away",
-            label=label_words(int(batch.label[i]), self.label_names),
-            facts=tuple(facts),
-            figures=tuple(figures),
-            missing=() if facts else ("The loader was built without a mask.",),
-        )
+            hidden = _hidden(mask, i, flat.shape[:2], at)
+            figures.append(skeletons(flat[at], hidden=hidden, title=title, alt=f"{title} of {batch.key[i]}"))
+        both = {"The picture": batch.mask_2d, "In 3-D": batch.mask_3d}
+        masks = {part: MaskRow.of(mask, i) for part, mask in both.items() if mask is not None}
+        words = f"the camera is {float(batch.root[i, :, 2].mean()):.1f} m away"
+        return sample_card(batch, i, words, figures, masks or {"": None}, names=self.label_names, noun="joints")
 
     def compared(self, batch: PoseBatch, made: PoseBatch, i: int) -> Card:
         """What the masks left of the clip, and the model's poses over the true ones, where they differ."""

@@ -2,7 +2,6 @@
 
 import base64
 import math
-from dataclasses import dataclass
 from io import BytesIO
 from itertools import takewhile
 
@@ -14,9 +13,10 @@ import torch
 
 from maskstream.pipelines.modalities.audio.spectrogram import C1_HZ, Features, Librosa
 
+from .card import Picture
 from .chart import Tick
-from .figures import MaskRow, outline_path, runs_path
-from .pictures import Grid, UInt8, darken, data_uri
+from .figures import MaskRow
+from .pictures import Bool, Grid, UInt8, masked_picture, picture
 
 Floats = npt.NDArray[np.float32]
 
@@ -131,43 +131,24 @@ WIDTH_PX, HEIGHT_PX = 1024, 128
 _LOUDEST, _FAINTEST = 99.8, 1.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SpectrogramView:
-    """A spectrogram and its mask, as the templates see them: `data:` addresses, and paths over unit cells of columns of
-    time and rows of frequency, the highest first. Without a mask the latter are empty and seen is None.
+def spectrogram_pictures(
+    values: Floats, grid: Grid, mask: MaskRow | None, n_frames: int, key: str
+) -> tuple[Picture, Picture | None]:
+    """The spectrogram float32 (T, F), of which the first `n_frames` are sound, and what the encoder sees of it; a
+    (time, freq) grid that does not cover it raises ValueError.
     """
-
-    picture: str
-    seen: str | None
-    columns: int
-    rows: int
-    outline: str = ""
-    visible: str = ""
-    undecoded: str = ""
-
-
-def spectrogram_view(values: Floats, grid: Grid, mask: MaskRow | None, n_frames: int) -> SpectrogramView:
-    """The spectrogram float32 (T, F), of which the first `n_frames` are sound, with its mask over the (time, freq)
-    grid; ValueError where the grid does not cover it.
-    """
-    (columns, rows), (frames, bins) = grid.shape, grid.patch
-    if (columns * frames, rows * bins) != values.shape:
+    if tuple(np.multiply(grid.shape, grid.patch).tolist()) != values.shape:
         raise ValueError(f"a grid of {grid.shape} tokens of {grid.patch} does not cover a spectrogram {values.shape}")
-    image = loudness_colours(values, *loudness_range(values[: max(n_frames, 1)]))
+    image = enlarged(loudness_colours(values, *loudness_range(values[: max(n_frames, 1)])))
+    whole = picture(image, f"spectrogram of {key}")
     if mask is None:
-        return SpectrogramView(picture=data_uri(enlarged(image)), seen=None, columns=columns, rows=rows)
-    upright = mask.masked.reshape(columns, rows).T[::-1]
-    undecoded = (mask.masked & ~mask.targeted).reshape(columns, rows).T[::-1]
-    pixels = upright.repeat(bins, axis=0).repeat(frames, axis=1)
-    return SpectrogramView(
-        picture=data_uri(enlarged(image)),
-        seen=data_uri(enlarged(darken(image, pixels))),
-        columns=columns,
-        rows=rows,
-        outline=outline_path(~upright),
-        visible=runs_path(~upright),
-        undecoded=runs_path(undecoded),
-    )
+        return whole, None
+    return whole, masked_picture(image, upright(mask.masked, grid), f"masked spectrogram of {key}")
+
+
+def upright(tokens: Bool, grid: Grid) -> Bool:
+    """Flags of tokens (time freq) as rows of frequency, the highest first, of columns of time."""
+    return tokens.reshape(grid.shape).T[::-1]
 
 
 def loudness_range(values: Floats) -> tuple[float, float]:

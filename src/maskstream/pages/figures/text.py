@@ -13,11 +13,13 @@ from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.preprocess.encode.text.tokenizer import load_tokenizer
 
-from .card import Card, Fact, Facts, Figure, Picture, PictureGrid, WordPieces, label_words
-from .figures import MaskCounts, mask_facts
+from .card import Card, Fact, Facts, Figure, Picture, WordPieces, picture_row
+from .figures import MaskRow, received, sample_card
 from .image import ImageFigures
-from .pictures import darken, data_uri
+from .pictures import darken, data_uri, picture
 from .words import plural
+
+Keys = tuple[tuple[str, str], ...]
 
 HIDDEN = (("gone", "hidden"),)
 REPLACED = (("gone", "hidden"), ("random", "a random token"), ("same", "as it is, but predicted"))
@@ -37,41 +39,31 @@ class TextFigures:
 
     def about(self, batch: TextBatch) -> tuple[str, dict[str, str]]:
         """A description of the rows."""
-        n, real = len(batch), int(batch.lengths.sum())
-        held = "documents one behind the other" if self.packed else "one document, or a window of it"
+        real, held = int(batch.lengths.sum()), "one document, or a window of it"
+        if self.packed:
+            held = "documents one behind the other"
         lede = (
-            f"{plural(n, 'row')} of {self.length:,} tokens as the training loop receives "
-            f"{'it' if n == 1 else 'them'}. A row holds {held}. The model predicts the hidden tokens from the others."
+            f"{received(len(batch), 'row', f' of {self.length:,} tokens')}. A row holds {held}. The model predicts the "
+            "hidden tokens from the others."
         )
-        documents = len(batch.unpadded.cu_seqlens) - 1
-        facts = {
-            "documents": f"{documents:,}",
+        return lede, {
+            "documents": f"{len(batch.unpadded.cu_seqlens) - 1:,}",
             "padding": f"{1 - real / max(batch.tokens.numel(), 1):.1%} of the tokens",
         }
-        return lede, facts
 
     def sample(self, batch: TextBatch, i: int) -> Card:
         """The tokens of a row, with the hidden ones marked."""
         tokens, length = batch.tokens[i].cpu().numpy(), int(batch.lengths[i])
-        documents = int(batch.documents[i].max()) + 1
-        words = f"{plural(length, 'token')}, {plural(documents, 'document')}"
-        facts: tuple[Facts, ...] = ()
-        states = np.zeros(self.length, np.int64)
-        keys: tuple[tuple[str, str], ...] = ()
+        states, keys, mask, special = np.full(self.length, "", dtype="U8"), Keys(), None, []
         if batch.mask is not None:
             states, keys = self._states(batch, i)
-            facts = (Facts(items=(*mask_facts(_counts(batch, i)), *_special(batch, i))),)
-        shown = tokens if batch.mask is None else batch.inputs[i].cpu().numpy()
-        names = np.array(["", *(name for name, _ in REPLACED)])[states]
-        shown = np.where(names == "random", shown, tokens)
-        return Card(
-            key=batch.key[i],
-            words=words,
-            label=label_words(int(batch.label[i]), self.label_names),
-            facts=facts,
-            figures=(self._words(batch, i, shown, names, keys),),
-            missing=() if batch.mask else ("The loader was built without a mask.",),
-        )
+            mask = MaskRow.of(batch.mask, i, slice(length))
+            count = int(((batch.words[i] < 0) & (batch.documents[i] >= 0)).sum())
+            special = [Fact(name="Special tokens", value=f"{count:,}", of=f"of {length:,}")]
+        read = tokens if batch.mask is None else batch.inputs[i].cpu().numpy()
+        figure = self._words(batch, i, np.where(states == "random", read, tokens), states, keys)
+        words = f"{plural(length, 'token')}, {plural(int(batch.documents[i].max()) + 1, 'document')}"
+        return sample_card(batch, i, words, (figure,), {"": mask}, names=self.label_names, more=special)
 
     def compared(self, batch: TextBatch, made: TextBatch, i: int) -> Card:
         """The tokens of a row, with those that the encoder was not shown, and the model's predictions for them."""
@@ -87,15 +79,15 @@ class TextFigures:
         )
         return Card(key=batch.key[i], words="", figures=figures)
 
-    def _states(self, batch: TextBatch, i: int) -> tuple[npt.NDArray[np.int64], tuple[tuple[str, str], ...]]:
-        """0 for a token that is seen, else 1 + its place in `REPLACED`; and the names of what occurs."""
+    def _states(self, batch: TextBatch, i: int) -> tuple[npt.NDArray[np.str_], Keys]:
+        """What happened to each token, "" for one that is seen; and the names of what occurs."""
         assert batch.mask is not None
         hidden = batch.mask.masked[i].cpu().numpy()
         if batch.mask.tokens is None:
-            return hidden.astype(np.int64), HIDDEN
+            return np.where(hidden, "gone", ""), HIDDEN
         before, after = batch.tokens[i].cpu().numpy(), batch.mask.tokens[i].cpu().numpy()
-        same, gone = after == before, after == self.mask_id
-        return np.where(hidden, np.where(gone, 1, np.where(same, 3, 2)), 0), REPLACED
+        states = np.select([~hidden, after == self.mask_id, after == before], ["", "gone", "same"], "random")
+        return states, REPLACED
 
     def _words(
         self,
@@ -103,7 +95,7 @@ class TextFigures:
         i: int,
         tokens: npt.NDArray[np.integer],
         states: npt.NDArray[np.str_],
-        keys: tuple[tuple[str, str], ...],
+        keys: Keys,
         title: str = "",
     ) -> WordPieces:
         words, length = batch.words[i].cpu().numpy(), int(batch.lengths[i])
@@ -127,27 +119,6 @@ class TextFigures:
         return text.strip() or raw, begins and raw[0].isalnum()
 
 
-def _counts(batch: TextBatch, i: int) -> MaskCounts:
-    """The counts of a row's mask; padding is no token."""
-    assert batch.mask is not None
-    hidden = int(batch.mask.masked[i].sum())
-    length, real = int(batch.lengths[i]), batch.mask.target_valid[i]
-    weight = batch.mask.weight[i][real]
-    return MaskCounts(
-        tokens=length,
-        visible=length - hidden,
-        mask_tokens=0,
-        targets=int(real.sum()),
-        weightless_targets=int((weight == 0).sum()),
-    )
-
-
-def _special(batch: TextBatch, i: int) -> tuple[Fact, ...]:
-    """How many tokens are special."""
-    special = int(((batch.words[i] < 0) & (batch.documents[i] >= 0)).sum())
-    return (Fact(name="Special tokens", value=f"{special:,}", of=f"of {int(batch.lengths[i]):,}"),)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageTextFigures:
     """Of images and rows of texts, by the figures of each."""
@@ -157,11 +128,11 @@ class ImageTextFigures:
 
     def about(self, batch: ImageTextBatch) -> tuple[str, dict[str, str]]:
         """A description of the images, of the rows, and of their tokens."""
-        n, (h, w), (ph, pw) = len(batch), self.image.grid.shape, self.image.grid.patch
+        (h, w), (ph, pw) = self.image.grid.shape, self.image.grid.patch
         real = int(batch.text.valid.sum())
         lede = (
-            f"{plural(n, 'image')} with text, as the training loop receives {'it' if n == 1 else 'them'}: cropped, "
-            "resized, cut into tokens, and each part masked on its own. A token of an image is a patch of "
+            f"{received(len(batch), 'image', ' with text,')}: cropped, resized, cut into tokens, and each part masked "
+            "on its own. A token of an image is a patch of "
             f"{ph} x {pw} pixels; one of a text is a word or a part of one."
         )
         return lede, {
@@ -207,7 +178,7 @@ class ImageTextFigures:
         if made.segment is not None:
             items.append(self._segment(made, i, "the segment that is found", image=batch))
         phrase = self.text.sample(replace(batch, text_mask=None).texts, i).figures
-        pictures = PictureGrid(items=tuple(items), across=2 if len(items) > 3 else len(items))
+        pictures = picture_row(*items, across=2 if len(items) > 3 else 0)
         return Card(key=batch.key[i], words="", figures=(*phrase, pictures))
 
     def _boxed(self, batch: ImageTextBatch, i: int, figures: tuple[Figure, ...]) -> tuple[Figure, ...]:
@@ -217,7 +188,7 @@ class ImageTextFigures:
         items, words = [self._box(batch, i)], "The box it refers to."
         if batch.segment is not None and batch.segment[i].any():
             items, words = [*items, self._segment(batch, i)], "The box and the pixels it refers to."
-        return (*figures, PictureGrid(items=tuple(items), across=len(items), title="The phrase", words=words))
+        return (*figures, picture_row(*items, title="The phrase", words=words))
 
     def _box(self, batch: ImageTextBatch, i: int, caption: str = "", image: ImageTextBatch | None = None) -> Picture:
         """The box of a row over its image, or over that of `image`."""
@@ -241,8 +212,4 @@ class ImageTextFigures:
         if batch.segment is None:
             raise ValueError("a batch without segments has none to show; give the loader segments=True")
         pixels, shown = (image or batch).image[i].cpu().numpy(), batch.segment[i].cpu().numpy()
-        return Picture(
-            uri=data_uri(darken(pixels[None], ~shown[None])[0]),
-            alt=f"{caption or 'segment'} in {batch.key[i]}",
-            caption=caption,
-        )
+        return picture(darken(pixels, ~shown), f"{caption or 'segment'} in {batch.key[i]}", caption)

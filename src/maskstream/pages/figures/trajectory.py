@@ -4,8 +4,11 @@ A walk is seen from above: the way so far and to come, where it goes next, and w
 (right, forward) from the camera now, which looks upwards on the page.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,9 +21,10 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.camera_pose import mirrored, seen_from, turned
 from maskstream.shards.media.npy import read_npy
 
-from .card import Card, Drawing, Picture, PictureGrid
+from .card import Card, Drawing, PictureGrid, picture_row
 from .chart import Floats, dots
-from .pictures import Grid, UInt8, data_uri
+from .figures import find_sample
+from .pictures import Grid, UInt8, picture
 from .video import VideoFigures
 
 SIDE = 320.0
@@ -65,6 +69,13 @@ class _Page:
     middle: Floats
     scale: float
 
+    @classmethod
+    def showing(cls, places: Floats) -> _Page:
+        """The largest scale at which all places (n, 2) are on the page."""
+        low, high = places.min(axis=0), places.max(axis=0)
+        reach = max(float((high - low).max()), _LEAST_M) + 2 * _ARROW_M
+        return cls((low + high) / 2, (SIDE - 2 * _MARGIN) / reach)
+
     def __call__(self, places: Floats) -> Floats:
         return np.asarray(SIDE / 2 + (places - self.middle) * [self.scale, -self.scale])
 
@@ -81,28 +92,33 @@ def from_above(
     """clip: the poses of the frames, the last of which is the camera. waypoint, made: right, forward and turn to the
     right, the true one and the model's. walk: the whole walk; beside a model's waypoint only what is near is drawn.
     """
-    page = _page(clip, waypoint, made, walk if made is None else None, around)
+    drawn_walk = walk if made is None else None
+    every = [clip.places, np.array([waypoint[:2], (0.0, 0.0)])]
+    every += [np.array([made[:2]])] if made is not None else []
+    every += [drawn_walk.places] if drawn_walk is not None else []
+    every += [np.array(_SEEN_M)] if around is not None else []
+    page = _Page.showing(np.concatenate(every))
     paths, keys = [], []
     if around is not None:
-        here = page(np.zeros((1, 2)))
+        here, placed = page(np.zeros((1, 2))), page(around.things)
         paths.append(("area-free", _line(np.concatenate([here, _shortened(here, page(around.free))])) + "Z"))
-        placed = page(around.things)
         paths.append(("dot-hidden", dots(placed[_within(placed)])))
         keys += [("area-free", "free floor"), ("dot-hidden", "what stands there")]
     if walk is not None:
         for name, word, part in (
-            ("line-past", "the way walked", slice(0, walk.now + 1)),
-            ("line-ahead", "the way to come", slice(walk.now, None)),
+            ("past", "the way walked", slice(0, walk.now + 1)),
+            ("ahead", "the way to come", slice(walk.now, None)),
         ):
-            paths.append((name, _line(page(walk.places[part]))))
-            keys.append((name, word))
-        for at in walk.wedges:
-            name = "wedge-past" if at <= walk.now else "wedge-ahead"
-            paths.append((name, _wedge(page(walk.places[at]), float(walk.looks[at]))))
-    paths.append(("line-bold", _line(page(clip.places))))
-    for place, look in zip(page(clip.places), clip.looks.tolist(), strict=True):
-        paths.append(("wedge", _wedge(place, look)))
-    paths.append(("wedge", _wedge(page(clip.places[-1]), float(clip.looks[-1]), size=_NOW)))
+            paths.append((f"line-{name}", _line(page(walk.places[part]))))
+            keys.append((f"line-{name}", word))
+        paths += [
+            ("wedge-past" if at <= walk.now else "wedge-ahead", _wedge(page(walk.places[at]), float(walk.looks[at])))
+            for at in walk.wedges
+        ]
+    places = page(clip.places)
+    paths.append(("line-bold", _line(places)))
+    paths += [("wedge", _wedge(place, look)) for place, look in zip(places, clip.looks.tolist(), strict=True)]
+    paths.append(("wedge", _wedge(places[-1], float(clip.looks[-1]), size=_NOW)))
     keys.append(("line-bold", "the clip, now at the large wedge"))
     for goal, dot, line, word in (
         (waypoint, "dot-kept", "line-kept", "where it went"),
@@ -110,32 +126,13 @@ def from_above(
     ):
         if goal is not None:
             x, y, turn = goal
-            tip = [x + _ARROW_M * float(np.sin(turn)), y + _ARROW_M * float(np.cos(turn))]
-            ends = page(np.array([[x, y], tip]))
+            ends = page(np.array([[x, y], [x + _ARROW_M * np.sin(turn), y + _ARROW_M * np.cos(turn)]]))
             paths += [(line, _line(ends)), (dot, dots(ends[:1]))]
             keys.append((dot, word))
     bar = max((one for one in _BARS_M if one * page.scale <= SIDE / 3), default=_BARS_M[0])
     paths.append(("line-frame", f"M{_MARGIN:g} {SIDE - 9:g}v5h{bar * page.scale:.1f}v-5"))
     keys.append(("line-frame", f"the bar is {bar} m"))
     return Drawing(paths=tuple(paths), width=SIDE, height=SIDE, alt=alt, title="From above", keys=tuple(keys))
-
-
-def _page(
-    clip: WalkAbove,
-    waypoint: Sequence[float],
-    made: Sequence[float] | None,
-    walk: WalkAbove | None,
-    around: Around | None,
-) -> _Page:
-    """The scale at which all that matters is on the page."""
-    ends = [clip.places, np.array([waypoint[:2]]), np.zeros((1, 2))]
-    ends += [np.array([made[:2]])] if made is not None else []
-    ends += [walk.places] if walk is not None else []
-    ends += [np.array(_SEEN_M)] if around is not None else []
-    every = np.concatenate(ends)
-    low, high = every.min(axis=0), every.max(axis=0)
-    reach = max(float((high - low).max()), _LEAST_M) + 2 * _ARROW_M
-    return _Page((low + high) / 2, (SIDE - 2 * _MARGIN) / reach)
 
 
 def _within(places: Floats) -> npt.NDArray[np.bool_]:
@@ -201,50 +198,41 @@ class TrajectoryFigures:
     def sample(self, batch: TrajectoryBatch, i: int) -> Card:
         """Frames, what the encoder sees of them, depth, and the whole walk from above."""
         card = self._video.sample(_video(batch), i)
-        depth = () if batch.depth is None else (_depths(batch, i),)
-        above = from_above(
-            clip=_clip(batch, i),
-            waypoint=batch.waypoint[i].tolist(),
-            walk=self._walk(batch, i),
-            around=_around(batch, i),
-            alt=f"walk of {batch.key[i]} from above",
-        )
+        figures = (*card.figures, *_depths(batch, i), self._above(batch, i, "walk"))
         missing = tuple(one for one in card.missing if "flow" not in one)
-        return replace(card, figures=(*card.figures, *depth, above), missing=missing, label=None)
+        return replace(card, figures=figures, missing=missing, label=None)
 
     def compared(self, batch: TrajectoryBatch, made: TrajectoryBatch, i: int) -> Card:
         """The clip from above with the true waypoint and the model's, beside its frames."""
-        true, own = batch.waypoint[i], made.waypoint[i]
-        off_m = float((own[:2] - true[:2]).norm())
-        above = from_above(
-            clip=_clip(batch, i),
-            waypoint=true.tolist(),
-            made=own.tolist(),
-            walk=self._walk(batch, i),
-            around=_around(batch, i),
-            alt=f"waypoints of {batch.key[i]} from above",
-        )
-        figures = (_frames(batch, i), *(() if batch.depth is None else (_depths(batch, i),)), above)
-        return Card(key=batch.key[i], words=f"{off_m:.2f} m off, {self.ahead_s:g} s ahead", figures=figures)
+        off_m = float((made.waypoint[i, :2] - batch.waypoint[i, :2]).norm())
+        frames = _row(batch, i, batch.video[i].numpy(), "frame", title="Frames", words="The last one is now.")
+        above = self._above(batch, i, "waypoints", made=made.waypoint[i].tolist())
+        words = f"{off_m:.2f} m off, {self.ahead_s:g} s ahead"
+        return Card(key=batch.key[i], words=words, figures=(frames, *_depths(batch, i), above))
 
     @property
     def _video(self) -> VideoFigures:
         return VideoFigures(grid=self.grid, clip=self.clip)
 
-    def _walk(self, batch: TrajectoryBatch, i: int) -> WalkAbove | None:
-        """The whole walk, with a wedge for each second; None if the split does not have it."""
-        index = next((n for n in range(len(self.manifest)) if self.manifest.key(n) == batch.key[i]), None)
-        if index is None:
-            return None
+    def _above(self, batch: TrajectoryBatch, i: int, what: str, made: Sequence[float] | None = None) -> Drawing:
+        poses = batch.pose[i].double().numpy()
+        return from_above(
+            clip=_way(poses, now=len(poses) - 1),
+            waypoint=batch.waypoint[i].tolist(),
+            made=made,
+            walk=self._walk(batch, i),
+            around=_around(batch, i),
+            alt=f"{what} of {batch.key[i]} from above",
+        )
+
+    def _walk(self, batch: TrajectoryBatch, i: int) -> WalkAbove:
+        """The whole walk, with a wedge for each second."""
+        index = find_sample(self.manifest, batch.key[i])
         (data,) = self.manifest.store.read_many((self.manifest.member(index, CAMERA),))
-        path, times = read_npy(data), batch.pts_s[i].numpy()
-        fps = self.manifest.video(index, "mp4").fps
-        now = round(float(times[-1]) * fps)
-        seen = seen_from(path, path[now])
-        ways = [seen, mirrored(seen)]
-        first = round(float(times[0]) * fps)
-        wanted = batch.pose[i, 0, :3].double().numpy()
-        nearest = min(ways, key=lambda way: float(np.linalg.norm(way[first, :3] - wanted)))
+        path, fps = read_npy(data), self.manifest.video(index, "mp4").fps
+        first, now = (round(float(batch.pts_s[i, frame]) * fps) for frame in (0, -1))
+        seen, wanted = seen_from(path, path[now]), batch.pose[i, 0, :3].double().numpy()
+        nearest = min((seen, mirrored(seen)), key=lambda way: float(np.linalg.norm(way[first, :3] - wanted)))
         every = max(round(_WEDGE_S * fps), 1)
         return _way(
             nearest, now=now, wedges=[*range(first - every, -1, -every), *range(now + every, len(nearest), every)]
@@ -264,11 +252,6 @@ def _way(poses: npt.NDArray[np.float64], *, now: int, wedges: Sequence[int] = ()
     return WalkAbove(places=poses[:, [0, 2]], looks=np.arctan2(ahead[:, 0], ahead[:, 2]), now=now, wedges=wedges)
 
 
-def _clip(batch: TrajectoryBatch, i: int) -> WalkAbove:
-    poses = batch.pose[i].double().numpy()
-    return _way(poses, now=len(poses) - 1)
-
-
 def _around(batch: TrajectoryBatch, i: int) -> Around | None:
     """What the depth of the last frame shows between knees and head, and how far the floor is free in each direction:
     up to the first thing, or as far as the picture shows anything.
@@ -279,8 +262,8 @@ def _around(batch: TrajectoryBatch, i: int) -> Around | None:
     rows, columns = np.indices(depth.shape) + 0.5
     right, down = (columns - cx) / fx * depth, (rows - cy) / fy * depth
     stands = (depth > 0) & (down > -_HIGH_M) & (down < _LOW_M)
-    first, last = np.where(stands, depth, np.inf).min(axis=0), depth.max(axis=0)
-    reach = np.where(np.isfinite(first), first, last)
+    first = np.where(stands, depth, np.inf).min(axis=0)
+    reach = np.where(np.isfinite(first), first, depth.max(axis=0))
     things = np.stack([right[stands], depth[stands]], axis=1)
     return Around(
         things=things[:: max(len(things) // _POINTS, 1)],
@@ -288,31 +271,20 @@ def _around(batch: TrajectoryBatch, i: int) -> Around | None:
     )
 
 
-def _spread(batch: TrajectoryBatch) -> list[int]:
-    """The frames of a clip that are drawn."""
-    spread = np.linspace(0, batch.video.shape[1] - 1, SHOWN_FRAMES).round().tolist()
-    return sorted({int(frame) for frame in spread})
-
-
-def _frames(batch: TrajectoryBatch, i: int) -> PictureGrid:
-    pictures = [_picture(batch.video[i, t].numpy(), batch, i, t, "frame") for t in _spread(batch)]
-    return PictureGrid(items=tuple(pictures), across=len(pictures), title="Frames", words="The last one is now.")
-
-
-def _depths(batch: TrajectoryBatch, i: int) -> PictureGrid:
-    assert batch.depth is not None
-    pictures = [_picture(_coloured(batch.depth[i, t].numpy()), batch, i, t, "depth") for t in _spread(batch)]
+def _depths(batch: TrajectoryBatch, i: int) -> tuple[PictureGrid, ...]:
+    """Depth (T, H, W) in metres in viridis, if the batch has it."""
+    if batch.depth is None:
+        return ()
+    depth = batch.depth[i].numpy()
+    levels = np.clip(255 * depth / FARTHEST_M, 0, 255).astype(np.uint8)
+    colours = np.stack([cv2.applyColorMap(level, cv2.COLORMAP_VIRIDIS)[..., ::-1] for level in levels])
+    pixels = np.where(depth[..., None] > 0, colours, 0).astype(np.uint8)
     words = "Metres along the camera's axis; black where it is unknown."
-    return PictureGrid(items=tuple(pictures), across=len(pictures), title="Depth", words=words, scale=(0.0, FARTHEST_M))
+    return (_row(batch, i, pixels, "depth", title="Depth", words=words, scale=(0.0, FARTHEST_M)),)
 
 
-def _picture(pixels: UInt8, batch: TrajectoryBatch, i: int, t: int, word: str) -> Picture:
-    caption = f"{float(batch.pts_s[i, t]):.2f} s"
-    return Picture(uri=data_uri(pixels), alt=f"{word} {t + 1} of {batch.key[i]}", caption=caption)
-
-
-def _coloured(depth: Floats) -> UInt8:
-    """Depth (H, W) in metres in viridis, RGB."""
-    level = np.clip(255 * depth / FARTHEST_M, 0, 255).astype(np.uint8)
-    colours = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
-    return np.where(depth[..., None] > 0, colours, 0).astype(np.uint8)
+def _row(batch: TrajectoryBatch, i: int, frames: UInt8, word: str, **more: Any) -> PictureGrid:
+    """Some of the frames (T, H, W, 3) of a clip."""
+    shown = sorted({round(frame) for frame in np.linspace(0, len(frames) - 1, SHOWN_FRAMES).tolist()})
+    key, times = batch.key[i], batch.pts_s[i].tolist()
+    return picture_row(*(picture(frames[t], f"{word} {t + 1} of {key}", f"{times[t]:.2f} s") for t in shown), **more)

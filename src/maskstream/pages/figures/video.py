@@ -7,15 +7,26 @@ from math import sqrt
 import cv2
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from maskstream.pipelines.flow.base import Flow
 from maskstream.pipelines.flow.picture import flow_scale, usable
-from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 
-from .card import Card, Drawing, Fact, Facts, Frame, FrameTrack, Movie, Picture, PictureGrid, label_words
-from .figures import ClipTokens, mask_facts, outline_path, runs_path
-from .pictures import Bool, Grid, UInt8, cell_size, check_grid, darken, data_uri, flow_picture, resize, token_pixels
+from .card import Card, Drawing, Fact, FrameTrack, Movie, Picture, PictureGrid, picture_row
+from .figures import MaskRow, received, sample_card
+from .pictures import (
+    Bool,
+    Grid,
+    UInt8,
+    check_grid,
+    compared,
+    flow_picture,
+    masked_picture,
+    picture,
+    runs_path,
+    sized,
+)
 from .words import count, percent, plural, span
 
 FULL_SIDE_PX, FULL_SIDE_FRAMES, MIN_SIDE_PX = 224, 128, 96
@@ -35,11 +46,11 @@ class VideoFigures:
 
     def about(self, batch: VideoBatch) -> tuple[str, dict[str, str]]:
         """How clips are made, and into which tokens they are cut."""
-        (t, h, w), n = self.grid.shape, len(batch)
+        t, h, w = self.grid.shape
         lede = (
-            f"{plural(n, 'clip')} as the training loop receives {'it' if n == 1 else 'them'}: cropped, resized and "
-            "masked. The model is shown only the visible tokens of a clip and has to reconstruct hidden ones. A token "
-            f"is a block of {patch_words(self.grid)}; a clip has {plural(t, 'time step')} of {h} {TIMES} {w} tokens, "
+            f"{received(len(batch), 'clip')}: cropped, resized and masked. The model is shown only the visible tokens "
+            "of a clip and has to reconstruct hidden ones. A token is a block of "
+            f"{patch_words(self.grid)}; a clip has {plural(t, 'time step')} of {h} {TIMES} {w} tokens, "
             f"{t * h * w:,} in all."
         )
         return lede, {"clip": self.clip, "flow": self.flow, "scene cuts": cut_words(batch)}
@@ -47,31 +58,34 @@ class VideoFigures:
     def sample(self, batch: VideoBatch, i: int) -> Card:
         """Frames, what the encoder sees of them, flow, and visible tokens over time."""
         check_grid(self.grid, *batch.video.shape[1:4])
-        cell = cell_size(self.grid, picture_side(len(batch) * batch.video.shape[1]))
-        frames = resize(batch.video[i].cpu().numpy(), self.grid.shape[1] * cell[0], self.grid.shape[2] * cell[1])
+        frames = sized(batch.video[i].cpu().numpy(), self.grid, page_side(batch.video))
         times = batch.pts_s[i].tolist()
-        tokens = ClipTokens.of(batch.mask, i, self.grid) if batch.mask else None
+        mask = MaskRow.of(batch.mask, i) if batch.mask else None
         tracks = [picture_track(frames, times, self.grid)]
+        if mask is not None:
+            tracks.append(seen_track(frames, times, mask, self.grid))
         missing = []
-        if tokens is None:
-            missing.append("The loader was built without a mask.")
-        else:
-            tracks.append(seen_track(frames, times, tokens, self.grid, cell))
         if batch.flow is None or batch.flow.vectors.shape[1] == 0:
             missing.append("The loader gives no flow with these clips.")
         else:
             tracks.append(flow_track(batch.flow, i, times, self.grid, frames.shape[1:3]))
-        words = f"{plural(len(times), 'frame')}, {times[0]:.2f} to {times[-1]:.2f} s of its video"
-        first = frame_with_flow(batch.flow, i, len(times))
-        movie = Movie(tracks=tuple(tracks), first=first, beside=None if tokens is None else _dwell(tokens, self.grid))
-        return Card(
-            key=batch.key[i],
-            words=words,
-            label=label_words(int(batch.label[i]), self.label_names),
-            facts=() if tokens is None else (_facts(tokens),),
-            figures=(movie,) if tokens is None else (movie, _timeline(tokens, self.grid)),
-            missing=tuple(missing),
-            icon=str(tracks[0].frames[0].picture and tracks[0].frames[0].picture.uri),
+        movie = Movie(
+            tracks=tuple(tracks),
+            first=frame_with_flow(batch.flow, i, len(times)),
+            beside=_dwell(mask, self.grid) if mask else None,
+        )
+        visible = [] if mask is None else visible_per_step(mask, self.grid)
+        steps = Fact(name="Visible per step", value=span(visible), of=f"of {per_step(self.grid)}") if visible else None
+        return sample_card(
+            batch,
+            i,
+            f"{plural(len(times), 'frame')}, {times[0]:.2f} to {times[-1]:.2f} s of its video",
+            (movie, _timeline(mask, self.grid)) if mask else (movie,),
+            {"": mask},
+            names=self.label_names,
+            more=(steps,) if steps else (),
+            missing=missing,
+            icon=first_picture(tracks[0]),
         )
 
     def compared(
@@ -80,18 +94,20 @@ class VideoFigures:
         """A few frames as they were, as the encoder saw them if they are masked, as a guess completes them, and as the
         model makes them.
         """
-        side = picture_side(len(batch) * batch.video.shape[1])
-        video = batch.video[i].cpu().numpy()
+        side, (video, own) = page_side(batch.video), (one.video[i].cpu().numpy() for one in (batch, made))
         if batch.mask is None:
-            pairs = (("original", video), ("reconstruction", made.video[i].cpu().numpy()))
-            rows = {name: whole_frames(frames, self.grid, side) for name, frames in pairs}
-            return Card(key=batch.key[i], words=words, figures=frame_rows(rows, batch.pts_s[i].tolist()))
-        rows = compared_frames(video, made.video[i].cpu().numpy(), batch.mask, i, self.grid, side)
-        if guessed is not None:
-            guess = compared_frames(video, guessed.video[i].cpu().numpy(), batch.mask, i, self.grid, side)
-            rows = {"original": rows["original"], "seen": rows["seen"], "guess": guess["reconstruction"], **rows}
-        times = batch.pts_s[i].tolist()
-        return Card(key=batch.key[i], words=words, figures=frame_rows(rows, times))
+            rows = {
+                "original": whole_frames(video, self.grid, side),
+                "reconstruction": whole_frames(own, self.grid, side),
+            }
+        else:
+            mask = MaskRow.of(batch.mask, i)
+            rows = compared_frames(video, own, mask, self.grid, side)
+            if guessed is not None:
+                guess = compared_frames(video, guessed.video[i].cpu().numpy(), mask, self.grid, side)
+                model = rows.pop("reconstruction")
+                rows |= {"guess": guess["reconstruction"], "reconstruction": model}
+        return Card(key=batch.key[i], words=words, figures=frame_rows(rows, batch.pts_s[i].tolist()))
 
 
 def cut_words(batch: VideoBatch) -> str:
@@ -104,6 +120,27 @@ def cut_words(batch: VideoBatch) -> str:
 def picture_side(frames: int) -> float:
     """The longer side in pixels of the pictures of a page with so many frames: its area of pictures stays bounded."""
     return max(MIN_SIDE_PX, FULL_SIDE_PX * min(1.0, sqrt(FULL_SIDE_FRAMES / max(frames, 1))))
+
+
+def page_side(video: Tensor) -> float:
+    """The side of the pictures of a page with all frames of clips (B, T, H, W, 3)."""
+    return picture_side(video.shape[0] * video.shape[1])
+
+
+def first_picture(track: FrameTrack) -> str:
+    """The address of the first picture of a track."""
+    return track.pictures[0].uri if track.pictures[0] else ""
+
+
+def per_step(grid: Grid) -> int:
+    """The tokens of a time step."""
+    return grid.shape[1] * grid.shape[2]
+
+
+def visible_per_step(mask: MaskRow, grid: Grid) -> list[int]:
+    """How many tokens the encoder sees in each time step."""
+    visible: list[int] = (~mask.masked).reshape(grid.shape).sum((1, 2)).tolist()
+    return visible
 
 
 def patch_words(grid: Grid) -> str:
@@ -120,45 +157,25 @@ def picture_track(frames: UInt8, times: Sequence[float], grid: Grid) -> FrameTra
         title="Frame",
         heading="Frames.",
         words=f"{steps}Times are seconds from the start of the video.",
-        frames=_frames("picture", [Picture(uri=data_uri(f), alt="") for f in frames], times, grid),
+        pictures=tuple(picture(frame, f"picture {f + 1}") for f, frame in enumerate(frames)),
+        times=tuple(times),
+        together=together,
     )
 
 
-def seen_track(
-    frames: UInt8, times: Sequence[float], tokens: ClipTokens, grid: Grid, cell: tuple[int, int]
-) -> FrameTrack:
+def seen_track(frames: UInt8, times: Sequence[float], mask: MaskRow, grid: Grid) -> FrameTrack:
     """What the encoder sees of the frames."""
-    shown = darken(frames, token_pixels(tokens.masked, grid, cell))
-    outlines = [outline_path(~masked) for masked in tokens.masked.reshape(grid.shape)]
-    _, rows, columns = grid.shape
-    pictures = [
-        Picture(uri=data_uri(frame), alt="", outline=outlines[f // grid.patch[0]], columns=columns, rows=rows)
-        for f, frame in enumerate(shown)
-    ]
-    visible = tokens.counts.visible_per_step
+    hidden, visible = mask.masked.reshape(grid.shape).repeat(grid.patch[0], axis=0), visible_per_step(mask, grid)
     return FrameTrack(
         name="seen",
         title="What the encoder sees",
         heading="The mask.",
-        words=f"Bright squares are what the encoder sees: {span(visible)} of {tokens.counts.per_step} per time step. "
+        words=f"Bright squares are what the encoder sees: {span(visible)} of {per_step(grid)} per time step. "
         "Grey ones are hidden from it.",
-        frames=_frames("seen", pictures, times, grid),
+        pictures=tuple(masked_picture(frames[f], hidden[f], f"seen {f + 1}") for f in range(len(frames))),
+        times=tuple(times),
+        together=grid.patch[0],
         under=tuple(f"{n} visible" for n in visible),
-    )
-
-
-def _frames(name: str, pictures: Sequence[Picture | None], times: Sequence[float], grid: Grid) -> tuple[Frame, ...]:
-    """The frames of a track, each named by its number."""
-    return tuple(
-        Frame(
-            number=f + 1,
-            step=f // grid.patch[0] + 1,
-            time_s=time,
-            picture=None
-            if one is None
-            else Picture(uri=one.uri, alt=f"{name} {f + 1}", outline=one.outline, columns=one.columns, rows=one.rows),
-        )
-        for f, (one, time) in enumerate(zip(pictures, times, strict=True))
     )
 
 
@@ -172,14 +189,15 @@ def flow_track(
     absent = 1.0 - float(usable(vectors, valid).mean())
     hatched = f" Hatched cells ({percent(absent)}) have no vector of their own." if absent > 0 else ""
     drawn = [flow_picture(v, ok, scale_px, size) for v, ok in zip(vectors, valid, strict=True)]
-    pictures = [Picture(uri=data_uri(one), alt="") for one in drawn]
     return FrameTrack(
         name="flow",
         title="Flow",
         heading="Flow.",
         words="Colour is the direction in which things moved since the frame before, as on the disc; strength is how "
         f"far, and full colour is {scale_px:g} px or more. White is rest.{hatched}",
-        frames=_frames("flow", [None, *pictures], times, grid),
+        pictures=(None, *(picture(one, f"flow {f}") for f, one in enumerate(drawn, start=2))),
+        times=tuple(times),
+        together=grid.patch[0],
         under=_cut_steps(flow.cuts[i].tolist(), grid.patch[0]),
         legend=f"{scale_px:g} px",
     )
@@ -191,14 +209,15 @@ def confidence_track(
     """How far the flow of a clip can be trusted, (T-1, h, w) in [0, 1], for each frame but the first."""
     grey = np.rint(255 * trust).astype(np.uint8)[..., None].repeat(3, axis=-1)
     drawn = [cv2.resize(one, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8) for one in grey]
-    pictures = [Picture(uri=data_uri(one), alt="") for one in drawn]
     return FrameTrack(
         name=f"trust-{word}",
         title=f"Confidence, {word}",
         heading=f"Confidence of {word}.",
         words="White where the frame before, moved along the flow, explains the cell; black where it does not, or "
         "where the source has no vector.",
-        frames=_frames("confidence", [None, *pictures], times, grid),
+        pictures=(None, *(picture(one, f"confidence {f}") for f, one in enumerate(drawn, start=2))),
+        times=tuple(times),
+        together=grid.patch[0],
     )
 
 
@@ -221,58 +240,50 @@ def frame_with_flow(flow: Flow | None, i: int, frames: int) -> int:
     return min(known, key=lambda f: abs(f - middle), default=middle)
 
 
-def _facts(tokens: ClipTokens) -> Facts:
-    visible = Fact(
-        name="Visible per step", value=span(tokens.counts.visible_per_step), of=f"of {tokens.counts.per_step}"
-    )
-    return Facts(items=(*mask_facts(tokens.counts), visible))
-
-
-def _dwell(tokens: ClipTokens, grid: Grid) -> Drawing:
+def _dwell(mask: MaskRow, grid: Grid) -> Drawing:
     """In how many steps each place is visible."""
-    (steps, rows, columns), counts = grid.shape, tokens.counts
-    levels = [n for n in range(1, steps + 1) if (counts.dwell == n).any()]
+    steps, rows, columns = grid.shape
+    dwell = (~mask.masked).reshape(grid.shape).sum(0)
+    levels = [n for n in range(1, steps + 1) if (dwell == n).any()]
     return Drawing(
-        paths=tuple(("dwelt", runs_path(counts.dwell == n)) for n in levels),
+        paths=tuple(("dwelt", runs_path(dwell == n)) for n in levels),
         opacity=tuple(n / steps for n in levels),
         width=columns,
         height=rows,
         aspect=columns * grid.patch[2] / (rows * grid.patch[1]),
         alt="Steps in which each place is visible",
         words=f"Where tokens stay. The stronger the colour, the more of the {steps} steps a place is visible in. "
-        f"{count(counts.places_seen)} of {count(counts.per_step)} places are seen at least once.",
+        f"{count(int((dwell > 0).sum()))} of {count(dwell.size)} places are seen at least once.",
     )
 
 
-def _timeline(tokens: ClipTokens, grid: Grid) -> Drawing:
-    """Visible tokens: time steps (rows) by places of the picture (columns)."""
-    (steps, rows, columns), counts = grid.shape, tokens.counts
-    undecoded = runs_path((tokens.masked & ~tokens.targeted).reshape(steps, -1))
-    kept = (
-        ""
-        if counts.kept_share is None
-        else (
-            f" Of the tokens visible in a step, {percent(counts.kept_share)} were visible at the same place in the "
-            "step before."
-        )
-    )
-    kept_words = ["", *(f"{n} kept" for n in counts.kept_per_step[1:])]
+def _timeline(mask: MaskRow, grid: Grid) -> Drawing:
+    """Visible tokens: time steps (rows) by places of the picture (columns). A token is kept that was visible at the
+    same place in the step before.
+    """
+    (steps, rows, columns), places = grid.shape, per_step(grid)
+    seen, undecoded = ~mask.masked.reshape(steps, -1), runs_path((mask.masked & ~mask.targeted).reshape(steps, -1))
+    visible, again = seen.sum(1), (seen[1:] & seen[:-1]).sum(1)
+    kept = ""
+    if later := int(visible[1:].sum()):
+        share = percent(int(again.sum()) / later)
+        kept = f" Of the tokens visible in a step, {share} were visible at the same place in the step before."
     return Drawing(
         title="Visible tokens over time",
-        words=f"Each row is a time step, each column one of the {counts.per_step} places, numbered along the picture's "
+        words=f"Each row is a time step, each column one of the {places} places, numbered along the picture's "
         f"rows. A place that stays visible draws a vertical line.{kept}",
         keys=token_keys(undecoded),
         paths=(
             ("undecoded", undecoded),
-            ("visible", runs_path(~tokens.masked.reshape(steps, -1))),
+            ("visible", runs_path(seen)),
             ("rule", "".join(f"M{r * columns} 0v{steps}" for r in range(1, rows))),
         ),
-        width=counts.per_step,
+        width=places,
         height=steps,
         alt="Visible tokens by step and place",
         stretch=True,
         left=tuple(str(step + 1) for step in range(steps)),
-        right=tuple(zip(map(str, counts.visible_per_step), kept_words, strict=True)),
+        right=tuple(zip(map(str, visible), ["", *(f"{n} kept" for n in again)], strict=True)),
         below=("top row of the picture", "bottom row"),
     )
 
@@ -287,40 +298,24 @@ def token_keys(undecoded: str) -> tuple[tuple[str, str], ...]:
 Rows = dict[str, UInt8]
 
 
-def compared_frames(video: UInt8, made: UInt8, mask: MaskBatch, i: int, grid: Grid, side_px: float) -> Rows:
-    """A few frames of clip `i` (T, H, W, 3): as they were, as the encoder saw them, and as the model completes them."""
+def compared_frames(video: UInt8, made: UInt8, mask: MaskRow, grid: Grid, side_px: float) -> Rows:
+    """A few frames of a clip (T, H, W, 3): as they were, as the encoder saw them, and as the model completes them."""
     if made.shape != video.shape:
         raise ValueError(f"reconstructions have the shape of the clips, {video.shape}, got {made.shape}")
     check_grid(grid, *video.shape[:3])
-    shown = shown_frames(len(video))
-    tokens = ClipTokens.of(mask, i, grid)
-    cell = cell_size(grid, side_px)
-    height, width = grid.shape[1] * cell[0], grid.shape[2] * cell[1]
-    masked = token_pixels(tokens.masked, grid, cell)[shown]
-    targeted = token_pixels(tokens.targeted, grid, cell)[shown]
-    video, made = resize(video[shown], height, width), resize(made[shown], height, width)
-    completed = complete(video, made, masked, targeted)
-    return {"original": video, "seen": darken(video, masked), "reconstruction": completed}
+    steps = shown_frames(len(video)) // grid.patch[0]
+    hidden, targeted = (one.reshape(grid.shape)[steps] for one in (mask.masked, mask.targeted))
+    return compared(whole_frames(video, grid, side_px), whole_frames(made, grid, side_px), hidden, targeted)
 
 
 def whole_frames(frames: UInt8, grid: Grid, side_px: float) -> UInt8:
     """A few frames (T, H, W, 3), in the size of the figures."""
-    cell = cell_size(grid, side_px)
-    return resize(frames[shown_frames(len(frames))], grid.shape[1] * cell[0], grid.shape[2] * cell[1])
+    return sized(frames[shown_frames(len(frames))], grid, side_px)
 
 
 def shown_frames(length: int) -> npt.NDArray[np.int64]:
     """The frames that are compared, evenly spaced."""
     return np.unique(np.linspace(0, length - 1, min(COMPARED_FRAMES, length)).round().astype(np.int64))
-
-
-def complete(video: UInt8, made: UInt8, masked: Bool, targeted: Bool) -> UInt8:
-    """What may be shown as the model's work, uint8 (T, H, W, 3): `made` where a token was hidden and predicted.
-
-    Where the encoder saw a token it is `video`, and where it was neither seen nor predicted it is `video` darkened.
-    masked, targeted: bool (T, H, W).
-    """
-    return np.where((masked & targeted)[..., None], made, darken(video, masked))
 
 
 NAMES = {
@@ -336,14 +331,12 @@ NAMES = {
 
 def frame_rows(rows: Rows, times: Sequence[float], *beside: tuple[str, Picture]) -> tuple[PictureGrid, ...]:
     """A row of pictures for each of the rows of frames; `beside` pictures end the rows of their names."""
-    shown = [times[f] for f in shown_frames(len(times))]
-    last = list(rows)[-1]
-    made = []
+    shown, last = [times[f] for f in shown_frames(len(times))], list(rows)[-1]
+    grids = []
     for name, frames in rows.items():
         pictures = [
-            Picture(uri=data_uri(frame), alt=f"{name} at {at:.2f} s", caption=f"{at:.2f} s" if name == last else "")
+            picture(frame, f"{name} at {at:.2f} s", f"{at:.2f} s" if name == last else "")
             for frame, at in zip(frames, shown, strict=True)
         ]
-        pictures += [picture for row, picture in beside if row == name]
-        made.append(PictureGrid(items=tuple(pictures), across=len(pictures), title=NAMES[name]))
-    return tuple(made)
+        grids.append(picture_row(*pictures, *(other for of, other in beside if of == name), title=NAMES[name]))
+    return tuple(grids)

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from maskstream.pages.figures.card import Figure, Picture, PictureGrid, Section
-from maskstream.pages.figures.pictures import Bool, UInt8, data_uri, resize
+from maskstream.pages.figures.pictures import Bool, UInt8, data_uri, masked_picture, resize
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.modalities.audio.spectrogram import spectrogram_grid
 from maskstream.shards.media.fbank import Fbank
 from maskstream.train.papers.ca_dense_unet.model import ComplexRatio
 
-from .scheme import CardText, Drawn, GalleryScene, Media, Paint, masked_picture, scheme_card, schemes_on
+from .scheme import CardText, Drawn, GalleryScene, Media, Paint, scheme_card, schemes_on
 
 FRAMES, BINS, PATCH = 1024, 128, 16
 TITLE = "Sound"

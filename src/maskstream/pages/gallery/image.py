@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from maskstream.pages.figures.card import Figure, Picture, PictureGrid, Section
-from maskstream.pages.figures.pictures import UInt8, data_uri, flow_picture, resize
+from maskstream.pages.figures.pictures import UInt8, data_uri, flow_picture, masked_picture, resize
 from maskstream.pipelines.flow import dis_flow
 from maskstream.pipelines.flow.picture import flow_scale
 from maskstream.pipelines.masks import Cues, Draw, Scheme, TokenGrid
 from maskstream.train.papers.spiking_mst.model import Spikes
 
-from .scheme import CardText, Drawn, GalleryScene, Media, Paint, masked_picture, scheme_card, schemes_on
+from .scheme import CardText, Drawn, GalleryScene, Media, Paint, scheme_card, schemes_on
 
 TITLE = "Images"
 LEDE = (

@@ -83,7 +83,7 @@ def _cards(
     for row in range(len(batch)):
         words = _text(name, mask)
         drawn = getattr(batch, field.name)
-        facts = () if drawn is None else mask_facts(MaskRow.of(drawn, row).counts)
+        facts = () if drawn is None else mask_facts(MaskRow.of(drawn, row))
         card = words.card(_figures(modality, data, manifest, field, batch, row), facts)
         yield replace(card, words=f"{words.source}, on {batch.key[row]}", key=f"{card.key} {batch.key[row]}")
 

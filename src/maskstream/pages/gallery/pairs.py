@@ -1,12 +1,12 @@
 """Schemes for samples of two parts, drawn on a picture and a text."""
 
 from maskstream.pages.figures.card import Figure, PictureGrid, Section
-from maskstream.pages.figures.pictures import Bool, UInt8, resize
+from maskstream.pages.figures.pictures import Bool, UInt8, masked_picture, resize
 from maskstream.pipelines.masks import Cues, Draw, Joint, Padded, Random, WholeWords
 from maskstream.pipelines.masks.core.scheme import square, written_call
 from maskstream.pipelines.stream.rng import Place
 
-from .scheme import CardText, Media, masked_picture
+from .scheme import CardText, Media
 from .text import LENGTH, Pieces, cut_pieces, words
 
 TITLE = "Image and text"

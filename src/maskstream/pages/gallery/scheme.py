@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pages.figures.card import Card, Code, Drawing, Fact, Facts, Figure, Picture
-from maskstream.pages.figures.figures import MaskRow, mask_facts, outline_path, runs_path
-from maskstream.pages.figures.pictures import UInt8, darken, data_uri, hatch, resize
+from maskstream.pages.figures.card import Card, Code, Drawing, Fact, Facts, Figure
+from maskstream.pages.figures.figures import MaskRow, mask_facts
+from maskstream.pages.figures.pictures import runs_path
 from maskstream.pipelines.masks import SCHEMES, Cues, Draw, Mask, MaskBatch, PaperLaw, Scheme, TokenGrid
 from maskstream.pipelines.masks.core import Shot
 from maskstream.pipelines.modalities.video.clip import VideoClip
@@ -100,11 +100,11 @@ def shoot(mask: Mask, shot: Shot, scene: GalleryScene, seed: int) -> MaskBatch:
 
 def count_facts(masks: Sequence[MaskBatch]) -> tuple[Fact, ...]:
     """The counts of the masks of a card. Where the masks differ, only the numbers of visible tokens are given."""
-    counts = [MaskRow.of(mask, 0).counts for mask in masks]
-    if len(visible := [f"{one.visible:,}" for one in counts]) > 1 and len(set(visible)) > 1:
+    rows = [MaskRow.of(mask, 0) for mask in masks]
+    if len(visible := [f"{one.visible:,}" for one in rows]) > 1 and len(set(visible)) > 1:
         words = f"{', '.join(visible[:-1])} and {visible[-1]}"
-        return (Fact(name="Visible tokens", value=words, of=f"of {counts[0].tokens:,}"),)
-    return mask_facts(counts[0])
+        return (Fact(name="Visible tokens", value=words, of=f"of {rows[0].masked.size:,}"),)
+    return mask_facts(rows[0])
 
 
 Mesh = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
@@ -142,30 +142,6 @@ def first_clip(location: str | Path, seed: int = 0) -> npt.NDArray[np.uint8]:
 
 Bool = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating[Any]]
-
-
-def masked_picture(picture: UInt8, hidden: Bool, *, alt: str, caption: str = "", token: Bool | None = None) -> Picture:
-    """`picture` (H, W, 3), resized to whole pixels per token, with the `hidden` tokens (rows, columns) grey and dark
-    and a line around the others; those of `token` enter as the mask token and are hatched."""
-    rows, columns = hidden.shape
-    cell = max(round(picture.shape[0] / rows), 1), max(round(picture.shape[1] / columns), 1)
-    size = rows * cell[0], columns * cell[1]
-    shown = darken(resize(picture[None], *size), pixels(hidden, cell)[None])[0]
-    if token is not None:
-        shown = np.where(pixels(token, cell)[..., None], hatch(size)[..., None], shown).astype(np.uint8)
-    return Picture(
-        uri=data_uri(shown),
-        alt=alt,
-        outline=outline_path(~hidden if token is None else ~(hidden | token)),
-        columns=columns,
-        rows=rows,
-        caption=caption,
-    )
-
-
-def pixels(tokens: Bool, cell: tuple[int, int]) -> Bool:
-    """Flags of tokens (rows, columns) as flags of pixels."""
-    return tokens.repeat(cell[0], axis=0).repeat(cell[1], axis=1)
 
 
 def sheet(planes: Bool, across: int) -> Bool:

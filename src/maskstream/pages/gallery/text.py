@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pages.figures.card import Drawing, Figure, Section, WordPieces
-from maskstream.pages.figures.figures import runs_path
+from maskstream.pages.figures.pictures import runs_path
 from maskstream.pipelines.masks import SPECIAL, Cues, Draw, TextMaskBatch, TokenGrid, TopScores
 
 from .scheme import Drawn, GalleryScene, Media, Paint, scheme_card, schemes_on

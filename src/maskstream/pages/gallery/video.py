@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from maskstream.pages.figures.card import Figure, PictureGrid, Section
-from maskstream.pages.figures.pictures import UInt8, resize
+from maskstream.pages.figures.pictures import UInt8, masked_picture, resize
 from maskstream.pipelines.flow import dis_flow
 from maskstream.pipelines.masks import Cues, MaskBatch, TokenGrid
 
-from .scheme import Drawn, GalleryScene, Media, masked_picture, scheme_card, schemes_on, token_maps
+from .scheme import Drawn, GalleryScene, Media, scheme_card, schemes_on, token_maps
 
 SIDE_PX = 224
 SHOWN_PX = 112

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from maskstream.pages.figures.card import Card, Fact, Facts, Picture, PictureGrid, Section, WordPieces, label_words
+from maskstream.pages.figures.card import Card, Fact, Facts, Picture, Section, WordPieces, label_words, picture_row
 from maskstream.pages.figures.figures import Figures
 from maskstream.pages.figures.mesh import MeshFigures
-from maskstream.pages.figures.pictures import data_uri, resize
-from maskstream.pages.figures.points import FADED, INK, MADE, SEEN, cloud, cloud_picture, marked
+from maskstream.pages.figures.pictures import picture, resize
+from maskstream.pages.figures.points import FADED, INK, MADE, SEEN, Colour, cloud_picture, marked
 from maskstream.pages.figures.text import ImageTextFigures
 from maskstream.pages.figures.video import VideoFigures, frame_rows, picture_side, whole_frames
 from maskstream.pipelines.modalities.points.tokens import point_tokens, voxel_places
@@ -79,11 +79,9 @@ def _cards(one: Example, figures: Figures[Any], names: Sequence[str]) -> Iterato
                 yield card
         case Pictures():
             for name, images in one.sets.items():
-                items = (
-                    Picture(uri=data_uri(image), alt=f"{name} {i + 1}")
-                    for i, image in enumerate(resize(images.numpy(), SIDE_PX, SIDE_PX))
-                )
-                yield Card(key=name, words="", figures=(PictureGrid(items=tuple(items), across=ACROSS),))
+                small = resize(images.numpy(), SIDE_PX, SIDE_PX)
+                items = (picture(image, f"{name} {i + 1}") for i, image in enumerate(small))
+                yield Card(key=name, words="", figures=(picture_row(*items, across=ACROSS),))
         case Clips():
             yield from _clips(one, figures)
         case Similarities():
@@ -136,8 +134,8 @@ def _matrix(name: str, of: Tensor, words: str, alt: str) -> Card:
     grey = (255 * (values - low) / max(high - low, 1e-6)).astype(np.uint8)
     image = cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_MAGMA), cv2.COLOR_BGR2RGB)
     scale = max(1, MATRIX_PX // len(values))
-    uri = data_uri(np.ascontiguousarray(image.repeat(scale, axis=0).repeat(scale, axis=1)), lossless=True)
-    return Card(key=name, words=words, figures=(PictureGrid(items=(Picture(uri=uri, alt=alt),), across=1),))
+    large = np.ascontiguousarray(image.repeat(scale, axis=0).repeat(scale, axis=1)).astype(np.uint8)
+    return Card(key=name, words=words, figures=(picture_row(picture(large, alt, lossless=True)),))
 
 
 def _confusion(counts: Tensor, names: Sequence[str]) -> Card:
@@ -161,19 +159,20 @@ def _spiked(one: Spiked, figures: Figures[Any], names: Sequence[str]) -> Iterato
     """Images with the spikes of each kind of neuron."""
     for i, row in enumerate(one.rows):
         card = figures.sample(one.batch, row)
-        items = tuple(
-            Picture(
-                uri=data_uri(_raster(marks[i].numpy()), lossless=True),
-                alt=f"spikes of {kind}",
-                caption=f"{kind}: {float(marks[i].float().mean()):.1%}",
+        items = [
+            picture(
+                _raster(marks[i].numpy()),
+                f"spikes of {kind}",
+                f"{kind}: {float(marks[i].float().mean()):.1%}",
+                lossless=True,
             )
             for kind, marks in one.spikes.items()
-        )
+        ]
         words = "Time runs to the right; under each, the share of steps with a spike."
         energy = Fact(name="Energy of its spikes", value=f"{one.energy_nj[i]:,.0f} nJ")
         yield replace(
             card,
-            figures=(*card.figures, PictureGrid(items=items, across=3, title="Spikes", words=words)),
+            figures=(*card.figures, picture_row(*items, across=3, title="Spikes", words=words)),
             note=f"The network says {label_words(one.answers[i], names)}.",
             facts=(Facts(items=(energy,)),),
             missing=(),
@@ -210,11 +209,7 @@ def _generated(made: Tensor, real: Tensor, label: Tensor, names: Sequence[str]) 
         chosen = (label == of).nonzero()[:BESIDE, 0].tolist()
         key = names[of] if 0 <= of < len(names) else "no category"
         rows = tuple(
-            PictureGrid(
-                items=tuple(_cloud(clouds[i], key, word, colour, caption=False) for i in chosen),
-                across=len(chosen),
-                title=word,
-            )
+            picture_row(*(_cloud(clouds[i], key, word, colour, caption="") for i in chosen), title=word)
             for word, clouds, colour in (("made", made, MADE), ("real", real, INK))
         )
         yield Card(key=key, words="", figures=rows)
@@ -231,12 +226,12 @@ def _denoised(one: DenoisedClouds) -> Iterator[Card]:
         )
         share = f"{float(one.kept[i]):.0%} of its variance is left"
         words = f"{share}; the mask shows {n_seen} of {len(one.clean[i])} points"
-        yield Card(key=key, words=words, figures=(PictureGrid(items=pictures, across=len(pictures)),))
+        yield Card(key=key, words=words, figures=(picture_row(*pictures),))
 
 
-def _cloud(points: Tensor, key: str, word: str, colour: tuple[int, int, int] = INK, caption: bool = True) -> Picture:
+def _cloud(points: Tensor, key: str, word: str, colour: Colour = INK, caption: str | None = None) -> Picture:
     shown = points.clamp(-REACH, REACH).numpy()
-    return cloud(shown, colour, reach=REACH, alt=f"{word} of {key}", caption=word if caption else "")
+    return picture(cloud_picture(shown, colour, reach=REACH), f"{word} of {key}", word if caption is None else caption)
 
 
 def _seen(one: DenoisedClouds, i: int) -> tuple[Picture, int]:
@@ -247,7 +242,7 @@ def _seen(one: DenoisedClouds, i: int) -> tuple[Picture, int]:
     middle = (one.resolution - 1) / 2
     low = torch.stack(torch.unravel_index(visible, (side,) * 3), dim=1) * one.patch - 0.5 - middle
     cube = (places[0] - middle).numpy()
-    boxes, colours = low.float().numpy(), marked(cube, seen, SEEN, FADED)
-    picture = cloud_picture(cube, colours, boxes=boxes, box_side=float(one.patch), reach=one.resolution / 2)
+    boxes, colours = low.float().numpy(), marked(seen, SEEN, FADED)
+    drawn = cloud_picture(cube, colours, boxes=boxes, box_side=float(one.patch), reach=one.resolution / 2)
     word = "noised, with what a mask shows"
-    return Picture(uri=data_uri(picture), alt=f"{word} of {one.keys[i]}", caption=word), int(seen.sum())
+    return picture(drawn, f"{word} of {one.keys[i]}", word), int(seen.sum())

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from maskstream.pages.figures.card import Card, Picture, PictureGrid, Section
+from maskstream.pages.figures.card import Card, Section, picture_row
 from maskstream.pages.figures.chart import Chart, line_chart
 from maskstream.pages.figures.mesh import MeshFigures, ShownField, field_picture, mesh_nodes
-from maskstream.pages.figures.pictures import data_uri
+from maskstream.pages.figures.pictures import picture
 from maskstream.pages.page import render, write_page
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.export import load_model
@@ -133,12 +133,10 @@ def rollout_cards(figures: MeshFigures, trajectories: Trajectories, made: Mappin
         rows = []
         for step in steps:
             title = f"After {step} step{'s'[: step > 1]}"
-            items = tuple(
-                Picture(
-                    uri=data_uri(field_picture(mesh, shown, values[step], scale)), alt=f"{name}, {title}", caption=name
-                )
+            items = (
+                picture(field_picture(mesh, shown, values[step], scale), f"{name}, {title}", name)
                 for name, values in drawn.items()
             )
-            rows.append(PictureGrid(items=items, across=len(items), title=title))
+            rows.append(picture_row(*items, title=title))
         words = shown.name if scale is None else f"{shown.name}, {scale[0]:.2f} (dark) to {scale[1]:.2f} (bright)"
         yield Card(key=key, words=words, figures=tuple(rows))
