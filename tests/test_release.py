@@ -53,8 +53,10 @@ def test_the_wheel_is_small_and_holds_the_package_alone(dist):
     assert {name.parts[1] for name in names if len(name.parts) > 2 and name.parts[0] == "maskstream"} == FOLDERS
     assert Path("maskstream/py.typed") in names
     assert any(name.suffix == ".j2" for name in names)
-    other = [name for name in names if name.parts[0] == "maskstream" and name.suffix not in (".py", ".j2", ".typed")]
-    assert other == [Path("maskstream/train/reached.json")]
+    other = {name for name in names if name.parts[0] == "maskstream" and name.suffix not in (".py", ".j2", ".typed")}
+    vendor = Path("maskstream/pages/vendor")
+    uplot = {vendor / name for name in ("LICENSE", "uPlot.iife.min.js", "uPlot.min.css")}
+    assert other == {Path("maskstream/train/reached.json"), *uplot}
 
 
 def test_the_wheel_of_the_tree_is_that_of_the_sdist(dist, tmp_path):

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from maskstream.modality import MaskField, Modality
-from maskstream.pages.figures.card import Card, Curve, Curves, Facts
-from maskstream.pages.figures.chart import line_chart
+from maskstream.pages.figures.card import Card, Curves, Facts
+from maskstream.pages.figures.chart import Chart, Line
 from maskstream.pages.figures.figures import MaskRow, mask_facts
 from maskstream.pipelines.masks import MASKS
 from maskstream.pipelines.modalities.data import DataConfig
@@ -41,7 +41,7 @@ class SensorFigures:
             facts = (Facts(items=mask_facts(row)),)
         time = np.arange(len(whole), dtype=np.float64)
         curves = [
-            Curve(chart=line_chart(time, values[:, n]), title=f"{name} of sensor {n}")
+            Chart(lines=(Line(x=time, y=values[:, n]),), title=f"{name} of sensor {n}")
             for n in range(whole.shape[1])
             for name, values in (("all", whole), ("seen", seen))
         ]

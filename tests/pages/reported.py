@@ -1,6 +1,5 @@
 """What the tests of reports draw: a tiny recipe, metrics, clips, and the page of them."""
 
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -82,7 +81,3 @@ def report_page(metrics, batches, made, facts, *, title, grid, label_names=()):
         Section(title="The same", cards=tuple(figures.sample(batch, i) for batch, _, i in rows)),
     )
     return any_page(metrics, Evaluation(scores=()), sections, facts, title=title)
-
-
-def points(path):
-    return np.array([[float(a), float(b)] for a, b in re.findall(r"[ML]([-\d.]+) ([-\d.]+)", path)])

@@ -1,71 +1,55 @@
-"""Charts: lines that keep their values and extremes, and ticks at round numbers."""
+"""Charts: lines that keep their values and extremes, ticks at round numbers, and the library that draws them."""
 
-import re
+import json
+from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from maskstream.pages.figures.chart import axis_ticks, inner_ticks, labels, line_chart, running_mean
+import maskstream.pages
+from maskstream.pages.figures.chart import Chart, Line, inner_ticks, running_mean, smoothed
+
+VENDOR = Path(maskstream.pages.__file__).with_name("vendor")
+
+SUMS = {
+    "LICENSE": "8f989229699b4fe2",
+    "uPlot.iife.min.js": "19c8d4c6ad88929a",
+    "uPlot.min.css": "df630c6a8d6f8eea",
+}
+"""The first letters of the SHA-256 of the files of uPlot 1.6.32."""
 
 
-def points(path):
-    return np.array([[float(a), float(b)] for a, b in re.findall(r"[ML]([-\d.]+) ([-\d.]+)", path)])
+def drawn(*lines, **settings):
+    return json.loads(Chart(lines=lines, **settings).data)
 
 
 def test_chart_points_are_the_values():
     x, y = np.arange(1.0, 51.0), np.random.default_rng(0).random(50)
-    chart = line_chart(x, y, include=[1.0], window=5)
-    xy = points(chart.line)
-    low, high = chart.y_range
-    np.testing.assert_allclose(1 + xy[:, 0] / 1000 * 49, x, atol=0.01)
-    np.testing.assert_allclose(high - xy[:, 1] / 1000 * (high - low), y, atol=0.001 * (high - low))
-    smooth = points(chart.smooth)
-    expected = [y[max(i - 2, 0) : i + 3].mean() for i in range(50)]
-    np.testing.assert_allclose(high - smooth[:, 1] / 1000 * (high - low), expected, atol=0.001 * (high - low))
-    assert low <= y.min()
-    assert high >= 1.0
-    for tick in chart.y_ticks:
-        assert tick.at == pytest.approx(chart.y_at(float(tick.label)))
+    found = drawn(*smoothed(x, y, "loss", 5), include=(1.0,), reference=0.5)
+    each, mean = found["lines"]
+    np.testing.assert_allclose(each["x"], x)
+    np.testing.assert_allclose(each["y"], y, rtol=1e-5)
+    np.testing.assert_allclose(mean["y"][2:-2], [y[max(i - 2, 0) : i + 3].mean() for i in range(2, 48)], rtol=1e-5)
+    assert (each["name"], mean["name"], each["thin"], mean["thin"]) == ("loss", "loss, mean of 5", True, False)
+    assert (found["include"], found["reference"], found["top"]) == ([1.0], 0.5, None)
+    assert len(smoothed(x, y, "loss", 51)) == 1
 
 
 def test_long_charts_keep_their_extremes():
     y = np.random.default_rng(0).random(20_000)
     y[777], y[15_000] = 9.0, -3.0
-    chart = line_chart(np.arange(20_000.0), y)
-    xy = points(chart.line)
-    assert len(xy) <= 1200
-    low, high = chart.y_range
-    values = high - xy[:, 1] / 1000 * (high - low)
-    assert values.max() == pytest.approx(9.0, abs=0.02)
-    assert values.min() == pytest.approx(-3.0, abs=0.02)
-    assert (np.diff(xy[:, 0]) >= 0).all()
+    (line,) = drawn(Line(x=np.arange(20_000.0), y=y))["lines"]
+    assert len(line["x"]) <= 1200
+    assert (max(line["y"]), min(line["y"])) == (9.0, -3.0)
+    assert (line["x"][line["y"].index(9.0)], line["x"][line["y"].index(-3.0)]) == (777, 15_000)
+    assert (np.diff(line["x"]) > 0).all()
 
 
 def test_values_that_are_not_finite_break_the_line():
     y = np.array([1.0, 2.0, np.nan, 4.0, np.inf, 6.0, 7.0])
-    chart = line_chart(np.arange(7.0), y)
-    assert chart.line.count("M") == 3
-    assert len(points(chart.line)) == 5
-    assert "h0" in chart.line
+    assert drawn(Line(x=np.arange(7.0), y=y))["lines"][0]["y"] == [1, 2, None, 4, None, 6, 7]
     np.testing.assert_allclose(running_mean(y, 3), [1.5, 1.5, 3.0, 4.0, 5.0, 6.5, 6.5])
-
-
-def test_a_chart_of_one_point_and_of_one_value():
-    assert [tick.label for tick in line_chart(np.array([5.0]), np.array([0.5])).x_ticks] == ["5"]
-    assert line_chart(np.arange(3.0), np.zeros(3)).y_range[0] <= 0 < line_chart(np.arange(3.0), np.zeros(3)).y_range[1]
-    with pytest.raises(ValueError, match="at least one"):
-        line_chart(np.array([]), np.array([]))
-
-
-@pytest.mark.parametrize(("low", "high"), [(0.0, 1.5e-4), (0.43, 1.31), (1.0, 60_000.0), (0.0, 100.0), (3.0, 3.0)])
-def test_ticks_are_even_and_enclose_the_range(low, high):
-    ticks = axis_ticks(low, high, 4)
-    assert 2 <= len(ticks) <= 8
-    assert ticks[0] <= low * (1 + 1e-9)
-    assert ticks[-1] >= high * (1 - 1e-9)
-    np.testing.assert_allclose(np.diff(ticks), ticks[1] - ticks[0])
-    assert len(set(labels(ticks))) == len(ticks)
-    np.testing.assert_allclose([float(t.replace(",", "")) for t in labels(ticks)], ticks, rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 0.64), (3.17, 13.41), (-0.02, 1.7)])
@@ -75,3 +59,9 @@ def test_inner_ticks_lie_at_their_numbers_and_none_outside(low, high):
     for tick in ticks:
         assert tick.at == pytest.approx((float(tick.label) - low) / (high - low), abs=0.01)
         assert 0 <= tick.at <= 1
+
+
+def test_the_library_is_the_released_one_with_its_licence():
+    sums = {path.name: sha256(path.read_bytes()).hexdigest()[:16] for path in VENDOR.iterdir()}
+    assert sums == SUMS
+    assert "MIT" in (VENDOR / "LICENSE").read_text()

@@ -5,7 +5,7 @@ import pytest
 
 from maskstream.cli import main
 from maskstream.modalities import MODALITIES
-from maskstream.pages.report.compared import compare_runs, loss_lines, score_rows, unique_names
+from maskstream.pages.report.compared import compare_runs, loss_chart, score_rows, unique_names
 from maskstream.pages.report.report import write_report
 from maskstream.pipelines.masks import Random, Tube
 from maskstream.train import train
@@ -42,13 +42,15 @@ def test_figures_stand_in_columns_and_baselines_below_their_scores():
     ]
 
 
-def test_losses_share_a_scale_and_a_shorter_run_ends_where_it_ended():
-    long, short = loss_lines([steps(np.linspace(2, 1, 100).tolist()), steps([1.0] * 50)])
-    assert long.y_ticks == short.y_ticks
-    assert long.x_ticks == short.x_ticks
-    ends = [float(chart.line.replace("L", " ").replace("M", " ").split()[-2]) for chart in (long, short)]
-    assert ends[0] == pytest.approx(1000)
-    assert ends[1] == pytest.approx(1000 * 49 / 99, abs=1)
+def test_losses_of_runs_are_lines_of_one_chart_and_a_shorter_run_ends_where_it_ended():
+    losses = [3.0, *np.linspace(1, 0.5, 99)]
+    found = loss_chart([steps(losses), steps([1.0] * 50)], ["long", "short"])
+    thick = [line for line in found.lines if not line.thin]
+    assert [(line.name.partition(",")[0], line.hue, line.x[-1]) for line in thick] == [
+        ("long", 0, 100),
+        ("short", 1, 50),
+    ]
+    assert found.top == pytest.approx(1.5 * np.quantile(losses, 0.9))
 
 
 def test_runs_of_one_name_are_told_by_their_paths(tmp_path):

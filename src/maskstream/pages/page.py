@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from maskstream.shards.stores.local_files import publishing, read_regular
 from maskstream.shards.stores.url import local_path
@@ -16,6 +17,8 @@ from .figures.pictures import data_uri, wheel
 from .figures.words import count, percent, plural, short_key, span, times
 
 _MOST_BYTES = 1 << 32
+_VENDOR = Path(__file__).with_name("vendor")
+"""uPlot 1.6.32 (MIT, see LICENSE there), which draws charts: `dist` of the npm package `uplot`, as it is."""
 
 
 @cache
@@ -40,8 +43,10 @@ def environment() -> Environment:
 
 
 def render(template: str, **context: Any) -> str:
-    """The page `template` with the legend of the flow colours, which every page shares, added."""
-    return environment().get_template(template).render(wheel=data_uri(wheel(), lossless=True), **context)
+    """The page `template`, with the legend of the flow colours and what draws charts, which it includes if it needs."""
+    uplot = [Markup((_VENDOR / name).read_text(encoding="utf-8")) for name in ("uPlot.min.css", "uPlot.iife.min.js")]
+    shared = {"wheel": data_uri(wheel(), lossless=True), "uplot": uplot}
+    return environment().get_template(template).render(**shared, **context)
 
 
 def page(
@@ -76,9 +81,14 @@ def page(
         by_section=by_section,
         contents=whole[0].cards if whole and curves is None else (),
         curves=curves,
+        charts=curves is not None or any(map(_has_charts, sections)),
         headline=headline,
         details=details or {},
     )
+
+
+def _has_charts(section: Section) -> bool:
+    return any(figure.kind == "curves" for card in section.cards for figure in card.figures)
 
 
 _OURS = b'<p class="product">maskstream '

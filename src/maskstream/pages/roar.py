@@ -7,7 +7,7 @@ import numpy as np
 from maskstream.train.papers.roar.model import RANDOM
 from maskstream.train.papers.roar.roar import RoarResult
 
-from .figures.chart import line_chart
+from .figures.chart import Chart, Line
 from .page import render, write_page
 
 
@@ -15,9 +15,10 @@ def roar_page(result: RoarResult, data: str | Path, out: str | Path) -> Path:
     """Writes the page of a result to `out`. data: the split that was trained on, which the page names."""
     levels = np.array(result.levels, np.float64)
     curves = {name: np.array([curve.values for curve in result.of(name)]) for name in result.measures}
-    extent = (0.0, max(float(values.max()) for values in curves.values()))
-    means = [line_chart(levels, values.mean(axis=0), include=extent) for values in curves.values()]
-    seeds = [[line_chart(levels, one, include=extent).line for one in values] for values in curves.values()]
+    thin = [
+        Line(x=levels, y=one, name="", hue=hue, thin=True) for hue, some in enumerate(curves.values()) for one in some
+    ]
+    means = [Line(x=levels, y=some.mean(axis=0), name=name, hue=hue) for hue, (name, some) in enumerate(curves.items())]
     rows = {name: [_area(result, name), *(_spread(column) for column in curves[name].T)] for name in curves}
     form = "Recursive ROAR" if result.recursive else "ROAR"
     html = render(
@@ -32,9 +33,10 @@ def roar_page(result: RoarResult, data: str | Path, out: str | Path) -> Path:
         recursive=result.recursive,
         columns=["RACU", *(f"{level} %" for level in result.levels)],
         table=rows,
-        means=means,
-        seeds=seeds,
-        reference=means[0].y_at(result.majority),
+        charts=True,
+        chart=Chart(
+            lines=(*thin, *means), said="Macro F1 by level", include=(0.0, result.majority), reference=result.majority
+        ),
     )
     return write_page(html, out)
 

@@ -103,18 +103,10 @@ class WordPieces:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Curve:
-    """A line chart with words above."""
-
-    chart: Chart
-    title: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Curves:
     """Charts in rows of `across`, and the name of their x axis."""
 
-    items: tuple[Curve, ...]
+    items: tuple[Chart, ...]
     across: int
     x_name: str
     title: str = ""

@@ -1,7 +1,7 @@
-"""Line charts as SVG paths and tick positions; the template puts the text, so that it keeps its size on a phone."""
+"""Line charts, which the script of a page draws with uPlot; ticks at round numbers, and paths of drawings."""
 
+import json
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,8 @@ import numpy.typing as npt
 
 Series = npt.NDArray[np.float64]
 
-UNITS = 1000
-"""A chart's paths lie in a square of 1000 x 1000 units, y downwards, that is stretched to the size of the page."""
-
 MAX_COLUMNS = 600
+_DIGITS = 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,123 +23,88 @@ class Tick:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Chart:
-    """One chart: `line` is the values, `smooth` their running mean (empty where it was not asked for)."""
-
-    x_range: tuple[float, float]
-    y_range: tuple[float, float]
-    line: str
-    smooth: str
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-
-    def y_at(self, value: float) -> float:
-        """Where `value` lies, from 0 (top) to 1 (bottom)."""
-        return _place(value, self.y_range[::-1])
-
-
-def line_chart(x: Series, y: Series, *, include: Sequence[float] = (), window: int = 0, x_ticks: int = 6) -> Chart:
-    """The chart of `y` over increasing whole numbers `x`, both float64 (n,), n >= 1; about `x_ticks` ticks along x.
-
-    The y axis covers the finite values and those of `include`. `window` > 1 adds the mean of so many points around
-    each. Values that are not finite break the line. More than 1200 points are drawn as the lowest and highest of each
-    column.
+class Line:
+    """Values y over increasing x, both float64 (n,); those that are not finite break the line. hue: the number of its
+    colour, None for that of a page's only line. thin: it is drawn faintly, behind others.
     """
-    if len(x) != len(y) or len(x) == 0:
-        raise ValueError(f"a chart needs as many x as y values and at least one, got {len(x)} and {len(y)}")
-    finite = np.concatenate([y[np.isfinite(y)], np.asarray(include, dtype=np.float64)])
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    y_values = axis_ticks(low, high, 4)
-    x_range, y_range = (float(x[0]), float(x[-1])), (y_values[0], y_values[-1])
-    return Chart(
-        x_range=x_range,
-        y_range=y_range,
-        line=_path(x, y, x_range, y_range),
-        smooth=_path(x, running_mean(y, window), x_range, y_range) if 1 < window <= len(y) else "",
-        x_ticks=inner_ticks(*x_range, x_ticks, least=1.0),
-        y_ticks=_ticks(y_values, y_range[::-1]),
-    )
+
+    x: Series
+    y: Series
+    name: str = ""
+    hue: int | None = None
+    thin: bool = False
 
 
-def inner_ticks(low: float, high: float, about: int, *, least: float = 0.0) -> tuple[Tick, ...]:
-    """About so many ticks at round numbers from `low` to `high`, `least` apart, none of them outside."""
-    inside = [v for v in axis_ticks(low, high, about, least=least) if low <= v <= high]
-    return _ticks(inside, (low, high))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chart:
+    """Lines in one chart. title, note: above it; said: for readers who do not see it. include: values that the y axis
+    covers; top: where it ends, so that larger values are outside. reference: a dashed line across. unit: of y.
+    """
+
+    lines: tuple[Line, ...]
+    title: str = ""
+    note: str = ""
+    said: str = ""
+    include: tuple[float, ...] = ()
+    top: float | None = None
+    reference: float | None = None
+    unit: str = ""
+
+    @property
+    def data(self) -> str:
+        """What the script of the page reads: of each line at most 1200 points, the extremes of each column."""
+        lines = [
+            {
+                "x": _numbers(line.x[kept]),
+                "y": _numbers(line.y[kept]),
+                "name": line.name,
+                "hue": line.hue,
+                "thin": line.thin,
+            }
+            for line in self.lines
+            for kept in [_kept(line.y)]
+        ]
+        rest = {"include": self.include, "top": self.top, "reference": self.reference, "unit": self.unit}
+        return json.dumps({"lines": lines, **rest}, allow_nan=False)
 
 
-def _ticks(values: Sequence[float], extent: tuple[float, float]) -> tuple[Tick, ...]:
-    return tuple(Tick(at=_place(v, extent), label=text) for v, text in zip(values, labels(values), strict=True))
+def _numbers(values: Series) -> list[float | None]:
+    """Values as JSON has them, with six digits."""
+    return [float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None for value in values.tolist()]
+
+
+def _kept(y: Series) -> npt.NDArray[np.int64]:
+    """The places of the values that are drawn: all, or the lowest and the highest of each of MAX_COLUMNS columns."""
+    every = np.arange(len(y))
+    if len(y) <= 2 * MAX_COLUMNS:
+        return every
+    columns = np.array_split(every, MAX_COLUMNS)
+    return np.unique([part[int(of(y[part]))] for part in columns for of in (np.argmin, np.argmax)])
+
+
+def smoothed(x: Series, y: Series, name: str, window: int, hue: int | None = None) -> tuple[Line, ...]:
+    """The values, and over them their mean over `window` of them if there are so many."""
+    if not 1 < window <= len(y):
+        return (Line(x=x, y=y, name=name, hue=hue),)
+    mean = f"{name}, mean of {window}".removeprefix(", ")
+    return Line(x=x, y=y, name=name, hue=hue, thin=True), Line(x=x, y=running_mean(y, window), name=mean, hue=hue)
 
 
 def running_mean(y: Series, window: int) -> Series:
     """The mean of the finite ones of the `window` values around each (fewer at the ends); NaN where there is none."""
-    finite = np.isfinite(y)
-    total = np.concatenate([[0.0], np.cumsum(np.where(finite, y, 0.0))])
-    counted = np.concatenate([[0], np.cumsum(finite)])
-    start = np.maximum(np.arange(len(y)) - (window - 1) // 2, 0)
-    stop = np.minimum(np.arange(len(y)) + window // 2 + 1, len(y))
-    n = counted[stop] - counted[start]
-    return np.where(n > 0, (total[stop] - total[start]) / np.maximum(n, 1), np.nan)
+    finite, ones = np.isfinite(y), np.ones(window)
+    total, count = (np.convolve(one, ones, "same") for one in (np.where(finite, y, 0.0), finite.astype(np.float64)))
+    return np.where(count > 0.5, total / np.maximum(count, 1), np.nan)
 
 
-def axis_ticks(low: float, high: float, about: int, *, least: float = 0.0) -> list[float]:
-    """About so many round numbers, at least two and `least` apart, from the last <= `low` to the first >= `high`."""
-    extent = high - low or abs(high) or 1.0
-    rough = max(extent / about, least)
+def inner_ticks(low: float, high: float, about: int) -> tuple[Tick, ...]:
+    """About so many ticks at round numbers from `low` to `high`, none of them outside."""
+    rough = ((high - low) or abs(high) or 1.0) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = power * next(s for s in (1, 2, 2.5, 5, 10) if s * power >= rough * (1 - 1e-9))
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [i * step for i in range(first, max(last, first + 1) + 1)]
-
-
-def labels(values: Sequence[float]) -> list[str]:
-    """Evenly spaced round numbers as `0.8`, `1.0`, `1,500` or `5e-5`, all in the same form."""
-    step = values[1] - values[0] if len(values) > 1 else abs(values[0]) or 1.0
-    if step < 1e-3:
-        return ["0" if abs(v) < step / 2 else _scientific(v) for v in values]
     digits = next((d for d in range(5) if abs(round(step, d) - step) < 1e-6 * step), 5)
-    return [f"{v:,.{digits}f}" for v in values]
-
-
-def _scientific(value: float) -> str:
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
-
-
-def _path(x: Series, y: Series, x_range: tuple[float, float], y_range: tuple[float, float]) -> str:
-    if len(x) > 2 * MAX_COLUMNS:
-        x, y = _extremes(x, y)
-    px = [_place(v, x_range) * UNITS for v in x.tolist()]
-    py = [_place(v, y_range[::-1]) * UNITS for v in y.tolist()]
-    return "".join(_pen(px, py))
-
-
-def _pen(px: list[float], py: list[float]) -> Iterator[str]:
-    down = False
-    for i, (a, b) in enumerate(zip(px, py, strict=True)):
-        if not math.isfinite(b):
-            down = False
-            continue
-        alone = not down and (i + 1 == len(py) or not math.isfinite(py[i + 1]))
-        yield f"{'L' if down else 'M'}{a:.1f} {b:.1f}{'h0' if alone else ''}"
-        down = True
-
-
-def _extremes(x: Series, y: Series) -> tuple[Series, Series]:
-    """The lowest and the highest finite value of each of MAX_COLUMNS columns, in their order."""
-    keep = []
-    for part in np.array_split(np.arange(len(x)), MAX_COLUMNS):
-        values = np.where(np.isfinite(y[part]), y[part], np.nan)
-        if not np.isnan(values).all():
-            keep += sorted({int(part[np.nanargmin(values)]), int(part[np.nanargmax(values)])})
-        else:
-            keep.append(int(part[0]))
-    return x[keep], y[keep]
-
-
-def _place(value: float, extent: tuple[float, float]) -> float:
-    a, b = extent
-    return (value - a) / (b - a) if a != b else 0.5
+    places = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    return tuple(Tick(at=(n * step - low) / (high - low or 1.0), label=f"{n * step:,.{digits}f}") for n in places)
 
 
 Floats = npt.NDArray[np.floating[Any]]

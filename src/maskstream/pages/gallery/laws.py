@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from maskstream.pages.figures.card import Curve, Curves, Section
-from maskstream.pages.figures.chart import line_chart
+from maskstream.pages.figures.card import Curves, Section
+from maskstream.pages.figures.chart import Chart, Line
 from maskstream.pipelines.masks import LAWS, Cues, Draw, Law, MaskGIT, RatioLaw
 from maskstream.pipelines.masks.laws.progress import ProgressLaw
 from maskstream.pipelines.stream.rng import Place
@@ -51,11 +51,11 @@ def curved(laws: Sequence[tuple[str, Callable[[float], float]]], x_name: str) ->
     x = np.linspace(0.0, 100.0, 101)
     across = 1 if len(laws) == 1 else 4 if len(laws) % 4 == 0 else 3
     items = tuple(
-        Curve(
+        Chart(
+            lines=(Line(x=x, y=np.array([law(float(v) / 100) for v in x])),),
             title=name,
-            chart=line_chart(
-                x, np.array([law(float(v) / 100) for v in x]), include=(0.0,), x_ticks=5 if across == 1 else 1
-            ),
+            said=f"{name or 'the law'} by {x_name}",
+            include=(0.0,),
         )
         for name, law in laws
     )
@@ -65,6 +65,6 @@ def curved(laws: Sequence[tuple[str, Callable[[float], float]]], x_name: str) ->
 def density(values: Sequence[float], x_name: str, extent: tuple[float, float]) -> Curves:
     """The distribution of the values, as the share of the draws in each of 32 bins of `extent`."""
     shares, edges = np.histogram(values, bins=BINS, range=extent)
-    x, y = np.repeat(edges, 2), np.concatenate([[0.0], np.repeat(shares / len(values), 2), [0.0]])
-    chart = line_chart(x, y, include=(0.0,))
-    return Curves(items=(Curve(title="", chart=chart),), across=1, x_name=x_name, title="Share of the draws")
+    line = Line(x=(edges[1:] + edges[:-1]) / 2, y=shares / len(values))
+    chart = Chart(lines=(line,), said=f"the law by {x_name}", include=(0.0,))
+    return Curves(items=(chart,), across=1, x_name=x_name, title="Share of the draws")

@@ -10,7 +10,7 @@ import numpy as np
 
 from maskstream.modality import Modality
 from maskstream.pages.figures.card import Section
-from maskstream.pages.figures.chart import Chart, line_chart
+from maskstream.pages.figures.chart import Chart, Line, smoothed
 from maskstream.pages.page import render, write_page
 from maskstream.shards.config import compare
 from maskstream.shards.format.manifest import Manifest, SplitLocation
@@ -77,7 +77,8 @@ def compare_runs(
         rows=rows,
         baselines={"Baselines and other numbers": others} if others else {},
         losses=list(dict.fromkeys(one.of.name for one in curves)),
-        lines=loss_lines(metrics),
+        charts=True,
+        chart=loss_chart(metrics, names),
         sections=[replace(one, layout="columns") for one in beside(names, sections)],
     )
     return Comparison(page=write_page(page, out or folders[0] / "compared.html"), names=names, rows=rows)
@@ -131,20 +132,15 @@ def probe_rows(folders: Sequence[Path]) -> list[Row]:
     return cells.rows()
 
 
-def loss_lines(metrics: Sequence[Sequence[StepMetrics]]) -> list[Chart]:
-    """The losses by step, in charts of one scale; first steps far above the rest are clipped."""
-    kept = [sorted((row for row in rows if not row.skipped), key=lambda row: row.step) for rows in metrics]
-    losses = [np.array([row.loss for row in rows], dtype=np.float64) for rows in kept]
-    steps = [np.array([row.step for row in rows], dtype=np.float64) for rows in kept]
-    top = 1.5 * max(float(np.quantile(one, 0.9)) for one in losses)
-    low = min(0.0, *(float(one.min()) for one in losses))
-    last = max(float(one[-1]) for one in steps)
-    made = []
-    for x, y in zip(steps, losses, strict=True):
-        # A chart is as wide as its x, so a shorter run is drawn to the end of the longest, with nothing there.
-        x, y = (np.append(x, last), np.append(y, np.nan)) if x[-1] < last else (x, y)
-        made.append(line_chart(x, np.minimum(y, top), include=(low, top), window=max(len(y) // 50, 2) * 2 + 1))
-    return made
+def loss_chart(metrics: Sequence[Sequence[StepMetrics]], names: Sequence[str]) -> Chart:
+    """The losses of runs by step in one chart; first steps far above the rest are outside."""
+    lines: list[Line] = []
+    for hue, (name, rows) in enumerate(zip(names, metrics, strict=True)):
+        kept = sorted((row for row in rows if not row.skipped), key=lambda row: row.step)
+        steps, losses = np.array([(row.step, row.loss) for row in kept], dtype=np.float64).T
+        lines += smoothed(steps, losses, name, max(len(kept) // 50, 2) * 2 + 1, hue)
+    top = 1.5 * max(float(np.quantile(line.y, 0.9)) for line in lines if line.hue is not None)
+    return Chart(lines=tuple(lines), said="Loss by step", top=top)
 
 
 def beside(names: Sequence[str], sections: Sequence[Sequence[Section]]) -> list[Section]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from maskstream.modality import Modality
 from maskstream.pages.figures.card import Section, label_names
-from maskstream.pages.figures.chart import Chart, Series, line_chart
+from maskstream.pages.figures.chart import Chart, Line, Series, smoothed
 from maskstream.pages.figures.words import plural
 from maskstream.pages.page import page, write_page
 from maskstream.shards.format.manifest import Manifest, SplitLocation
@@ -236,63 +236,61 @@ def _sources(metrics: Sequence[StepMetrics]) -> dict[str, str]:
 class RunCurves:
     """The charts of a run, and the numbers that stand beside them.
 
-    edge: losses above it are drawn at it; None where there are none. window: steps in the running mean of the loss.
-    last_loss: mean of the last `last_steps` steps. of: the loss, and that of a trivial predictor; baseline_at: its
-    position in the chart, from 0 (top) to 1. val: of each score of the validations while it trained. spread: of each
-    measure of the guard, with the place of the line below which a run has collapsed, None where it has none. sources:
-    of a mixture, the loss of each source.
+    last_loss: mean of the last `last_steps` steps. of: the loss, and that of a trivial predictor. small: the loss of
+    each source of a mixture, the scores of validations, the measures of the guard, and the speed.
     """
 
     steps: int
     loss: Chart
-    edge: float | None
-    window: int
     last_loss: float
     last_steps: int
     of: TrainingLoss
-    baseline_at: float
-    lr: Chart
-    clips_per_s: Chart
     median_clips_per_s: float
-    data_wait: Chart
     mean_data_wait: float
-    val: tuple[tuple[str, Chart], ...]
-    spread: tuple[tuple[str, Chart, float | None, float | None], ...] = ()
-    sources: tuple[tuple[str, Chart], ...] = ()
+    small: tuple[Chart, ...]
 
 
 def run_curves(metrics: Sequence[StepMetrics], of: TrainingLoss) -> RunCurves:
     """The curves of `metrics`, in the order of their steps, without skipped ones; ValueError where there is none.
 
-    of: the loss. First steps far above the rest are clipped to the edge of the chart.
+    of: the loss. First steps far above the rest leave the chart.
     """
     rows = sorted((row for row in metrics if not row.skipped), key=lambda row: row.step)
     if not rows:
         raise ValueError("the metrics hold no step; train at least one step before writing a report")
-    steps = np.array([row.step for row in rows], dtype=np.float64)
-    loss = np.array([row.loss for row in rows], dtype=np.float64)
-    rate = np.array([row.clips_per_s for row in rows], dtype=np.float64)
-    wait = np.array([row.data_wait_share for row in rows], dtype=np.float64)
+    steps, loss, lr, rate, wait = np.array(
+        [(row.step, row.loss, row.lr, row.clips_per_s, row.data_wait_share) for row in rows], dtype=np.float64
+    ).T
     window = max(len(rows) // 50, 2) * 2 + 1
+    lines = smoothed(steps, loss, "loss", window)
     edge = max(2 * of.value, 1.5 * float(np.quantile(loss, 0.9)))
-    chart = line_chart(steps, np.minimum(loss, edge), include=[of.value], window=window)
+    clipped = bool(loss.max() > edge)
+    mean = f"; thick, the mean of the {window} steps around it" if len(lines) > 1 else ""
     return RunCurves(
         steps=rows[-1].step,
-        loss=chart,
-        edge=edge if loss.max() > edge else None,
-        window=window,
+        loss=Chart(
+            lines=lines,
+            note=f"{of.name}: thin, each step{mean}. The line at {of.value:.3g} is the loss of {of.baseline}. A model "
+            "can fall below it on samples that it knows by heart; what it has learned, the held-out figures above tell."
+            + (f" Losses above {edge:.3g} are outside." if clipped else ""),
+            said="Loss by step",
+            include=(of.value,),
+            top=edge if clipped else None,
+            reference=of.value,
+        ),
         last_loss=float(loss[-LAST_STEPS:].mean()),
         last_steps=min(LAST_STEPS, len(rows)),
         of=of,
-        baseline_at=chart.y_at(of.value),
-        lr=_small(steps, np.array([row.lr for row in rows], dtype=np.float64), 0.0),
-        clips_per_s=_small(steps, rate, 0.0),
         median_clips_per_s=float(np.median(rate)),
-        data_wait=_small(steps, 100.0 * wait, 0.0, 100.0),
         mean_data_wait=float(wait.mean()),
-        val=tuple((name, _small(*found)) for name, found in _measured([row.val for row in rows], steps)),
-        spread=tuple(_spread(name, *found) for name, found in _measured([row.spread for row in rows], steps)),
-        sources=tuple((name, _small(*found, of.value)) for name, found in _measured(_source_losses(rows), steps)),
+        small=(
+            *_measured(_source_losses(rows), rows, "the loss of this source's samples", of.value),
+            *_measured([row.val for row in rows], rows, "on held-out samples, while it trained"),
+            *map(_guarded, _measured([row.spread for row in rows], rows, "", 0.0)),
+            _small("Learning rate", "by step", steps, lr, 0.0),
+            _small("Throughput", "samples per second", steps, rate, 0.0),
+            replace(_small("Waiting for data", "share of a step's time", steps, 100 * wait, 0.0, 100.0), unit=" %"),
+        ),
     )
 
 
@@ -300,22 +298,26 @@ def _source_losses(rows: Sequence[StepMetrics]) -> list[dict[str, float]]:
     return [{name: own["loss"] for name, own in row.sources.items() if "loss" in own} for row in rows]
 
 
-def _measured(rows: Sequence[Mapping[str, float]], steps: Series) -> list[tuple[str, tuple[Series, Series]]]:
-    """The steps and the values of each number that was measured in some of the steps; rows: those of each step."""
-    made = []
-    for name in dict.fromkeys(name for row in rows for name in row):
-        found = [(step, row[name]) for step, row in zip(steps, rows, strict=True) if name in row]
-        own, values = np.array(found, dtype=np.float64).T
-        made.append((name, (own, values)))
-    return made
+def _measured(
+    values: Sequence[Mapping[str, float]], rows: Sequence[StepMetrics], note: str, *include: float
+) -> list[Chart]:
+    """A chart of each number that was measured in some of the steps; values: those of each step."""
+    charts = []
+    for name in dict.fromkeys(name for own in values for name in own):
+        found = [(row.step, own[name]) for row, own in zip(rows, values, strict=True) if name in own]
+        steps, numbers = np.array(found, dtype=np.float64).T
+        charts.append(_small(name, note, steps, numbers, *include))
+    return charts
 
 
-def _spread(name: str, steps: Series, values: Series) -> tuple[str, Chart, float | None, float | None]:
-    """The chart of a measure of the guard, its line, and the place of that in the chart."""
-    least = line_of(name, float(values[0]))
-    chart = _small(steps, values, 0.0, *(() if least is None else (least,)))
-    return name, chart, least, None if least is None else chart.y_at(least)
+def _guarded(chart: Chart) -> Chart:
+    """The chart of a measure of the guard, with the line below which a run has collapsed if it has one."""
+    least = line_of(chart.title, float(chart.lines[0].y[0]))
+    if least is None:
+        return chart
+    note = f"below the line at {least:.3g} a run has collapsed"
+    return replace(chart, note=note, include=(*chart.include, least), reference=least)
 
 
-def _small(steps: Series, values: Series, *include: float) -> Chart:
-    return line_chart(steps, values, include=include, x_ticks=4)
+def _small(title: str, note: str, steps: Series, values: Series, *include: float) -> Chart:
+    return Chart(lines=(Line(x=steps, y=values),), title=title, note=note, said=f"{title} by step", include=include)

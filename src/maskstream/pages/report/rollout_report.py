@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from maskstream.pages.figures.card import Card, Section, picture_row
-from maskstream.pages.figures.chart import Chart, line_chart
+from maskstream.pages.figures.chart import Chart, Line
 from maskstream.pages.figures.mesh import MeshFigures, ShownField, field_picture, mesh_nodes
 from maskstream.pages.figures.pictures import picture
 from maskstream.pages.page import render, write_page
@@ -108,17 +108,18 @@ def _page(
         facts={"trajectories": f"{len(trajectories.start)} of {data}", "steps": str(len(rows[0].error))},
         table={name: [f"{value:.3f}" for value in row.values()] for name, row in table.items()},
         columns=[column.replace("_", " ") for column in next(iter(table.values()))],
-        lines=_lines(rows),
+        charts=True,
+        chart=_chart(rows),
         section=Section(title="Rollouts beside the truth", words=ROLLOUTS, cards=cards, layout="wide"),
     )
 
 
-def _lines(rows: Sequence[RolloutRow]) -> list[tuple[str, Chart]]:
-    """The errors of each row by step, in charts of one scale; larger errors of diverging rollouts are clipped."""
+def _chart(rows: Sequence[RolloutRow]) -> Chart:
+    """The errors of each row by step; larger errors of diverging rollouts are outside."""
     top = max(float(np.max(row.error)) for row in rows if np.isfinite(row.error).all())
     steps = np.arange(1, len(rows[0].error) + 1, dtype=np.float64)
-    errors = [(row.name, np.minimum(row.error.astype(np.float64), top)) for row in rows]
-    return [(name, line_chart(steps, error, include=(0.0, top))) for name, error in errors]
+    lines = [Line(x=steps, y=row.error.astype(np.float64), name=row.name, hue=i) for i, row in enumerate(rows)]
+    return Chart(lines=tuple(lines), said="Error by step", include=(0.0,), top=top)
 
 
 def rollout_cards(figures: MeshFigures, trajectories: Trajectories, made: Mapping[str, Tensor]) -> Iterator[Card]:
