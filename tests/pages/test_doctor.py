@@ -12,15 +12,12 @@ from maskstream.pages.doctor import (
     Moments,
     Shape,
     Visibility,
+    alignment,
     common_side,
-    drawn_alignment,
     examine,
     labelled_frames,
     make_shapes,
-    masked_alignment,
-    plain_alignment,
     supervised_alignment,
-    visible_chances,
 )
 from maskstream.pipelines.masks import Context, Draw, MotionGuided, Random, TokenGrid, Tube
 from maskstream.shards.config import with_set
@@ -62,7 +59,7 @@ def test_without_a_mask_the_features_are_principal_components():
         scores = centred @ axes[:k].T
         fit = scores @ np.linalg.lstsq(scores, one_hot, rcond=None)[0]
         expected = (fit**2).sum() / (one_hot**2).sum()
-        assert plain_alignment(moments, k).share[-1] == pytest.approx(expected, rel=1e-4)
+        assert alignment(moments, k).share[-1] == pytest.approx(expected, rel=1e-4)
 
 
 def pair_and_single(squared, label_of):
@@ -78,19 +75,19 @@ def test_hiding_pixels_prefers_what_others_tell_about_from_the_ratio_on_that_alg
     pair, single = pair_and_single(3.0, label_of=0), pair_and_single(3.0, label_of=1)
     pixels = each_pixel(3)
     for ratio, pair_wins in ((0.0, False), (0.6, False), (0.65, False), (0.68, True), (0.9, True)):
-        assert masked_alignment(pair, pixels, ratio, 1).share[0] == pytest.approx(float(pair_wins), abs=1e-3)
-        assert masked_alignment(single, pixels, ratio, 1).share[0] == pytest.approx(float(not pair_wins), abs=1e-3)
-    strength = masked_alignment(pair, pixels, 0.5, 2).strength
+        assert alignment(pair, 1, pixels.seen(ratio)).share[0] == pytest.approx(float(pair_wins), abs=1e-3)
+        assert alignment(single, 1, pixels.seen(ratio)).share[0] == pytest.approx(float(not pair_wins), abs=1e-3)
+    strength = alignment(pair, 2, pixels.seen(0.5)).strength
     np.testing.assert_allclose(strength, [3 * 0.5, 4 * 0.5 / 1.5], rtol=1e-4)
     hidden_together = Shape(name="pair", parts=np.array([0, 0, 1]))
-    assert masked_alignment(pair, hidden_together, 0.9, 1).share[0] == pytest.approx(0.0, abs=1e-3)
+    assert alignment(pair, 1, hidden_together.seen(0.9)).share[0] == pytest.approx(0.0, abs=1e-3)
 
 
 def test_independent_pixels_are_the_same_under_every_mask():
     signs = np.array(list(product((-1.0, 1.0), repeat=4))) * [4.0, 3.0, 2.0, 1.0]
     moments = Moments.of([(signs, (signs[:, 2] > 0).astype(int))])
     for ratio in (0.0, 0.3, 0.9):
-        share = masked_alignment(moments, each_pixel(4), ratio, 4).share
+        share = alignment(moments, 4, each_pixel(4).seen(ratio)).share
         np.testing.assert_allclose(share, [0, 0, 1, 1], atol=1e-3)
     np.testing.assert_allclose(supervised_alignment(moments, 4), [1, 1, 1, 1], atol=1e-3)
 
@@ -107,9 +104,9 @@ def test_the_closed_form_is_what_drawn_masks_give(exact):
     whole = centred.T @ centred / len(x)
     second, cross = whole * (seen.T @ seen / draws), whole * seen.mean(0)
     expected = probe_of_reconstruction(centred, labels, second, cross, 3)
-    got = masked_alignment(Moments.of([(x, labels)]), shape, ratio, 3, exact=exact).share
+    got = alignment(Moments.of([(x, labels)]), 3, shape.seen(ratio, exact=exact)).share
     np.testing.assert_allclose(got, expected, atol=0.004)
-    other = masked_alignment(Moments.of([(x, labels)]), shape, ratio, 3, exact=not exact).share
+    other = alignment(Moments.of([(x, labels)]), 3, shape.seen(ratio, exact=not exact)).share
     assert np.abs(other - expected).max() > 0.01
 
 
@@ -117,13 +114,12 @@ def test_a_drawn_mask_is_scored_by_how_often_it_shows_tokens():
     x, labels = data(n=400, d=16)
     moments, centred = Moments.of([(x, labels)]), x - x.mean(0)
     squares = make_shapes(4, ["2"], channels=1)[0]
-    same, across = visible_chances(4, 0.5, exact=True)
-    pairs = np.full((4, 4), across)
-    np.fill_diagonal(pairs, same)
-    equal = Visibility(plane=(2, 2), each=np.full(4, same), pairs=pairs)
+    pairs = np.full((4, 4), 1 / 6)  # two of four parts stay visible
+    np.fill_diagonal(pairs, 0.5)
+    equal = Visibility(plane=(2, 2), each=np.full(4, 0.5), pairs=pairs)
     np.testing.assert_allclose(
-        drawn_alignment(moments, equal, 4, 3).share,
-        masked_alignment(moments, squares, 0.5, 3, exact=True).share,
+        alignment(moments, 3, equal.seen(4, 1)).share,
+        alignment(moments, 3, squares.seen(0.5, exact=True)).share,
         rtol=1e-4,
     )
     patterns = np.array([[1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 1, 0]], np.float64)  # one token always shows, one never
@@ -132,7 +128,7 @@ def test_a_drawn_mask_is_scored_by_how_often_it_shows_tokens():
     second = np.mean([whole * np.outer(one[squares.parts], one[squares.parts]) for one in patterns], axis=0)
     cross = np.mean([whole * one[squares.parts] for one in patterns], axis=0)
     expected = probe_of_reconstruction(centred, labels, second + 1e-6 * np.eye(16), cross, 3)
-    np.testing.assert_allclose(drawn_alignment(moments, uneven, 4, 3).share, expected, atol=2e-3)
+    np.testing.assert_allclose(alignment(moments, 3, uneven.seen(4, 1)).share, expected, atol=2e-3)
 
 
 def test_visibility_is_that_of_the_middle_time_step():
@@ -142,7 +138,7 @@ def test_visibility_is_that_of_the_middle_time_step():
     np.testing.assert_allclose(found.each, 0.5, atol=0.1)
     np.testing.assert_allclose(found.pairs.diagonal(), found.each)
     np.testing.assert_allclose(found.pairs.sum(), 2 * 2, atol=1e-9)
-    assert found.parts(4, 1).tolist() == make_shapes(4, ["2"], channels=1)[0].parts.tolist()
+    assert found.seen(4, 1).parts.tolist() == make_shapes(4, ["2"], channels=1)[0].parts.tolist()
     assert (common_side([(14, 14)]), common_side([(8, 8), (4, 4)]), common_side([(5, 5)])) == (14, 16, 15)
     with pytest.raises(ValueError, match="of up to 32 pixels have no side that tokens of 14 x 14, 8 x 8 divide"):
         common_side([(14, 14), (8, 8)])
@@ -197,17 +193,17 @@ def test_what_cannot_be_examined_is_said():
             Moments.of(batches)
     moments = Moments.of([(x, labels)])
     with pytest.raises(ValueError, match=r"in \[0, 1\), got 1"):
-        masked_alignment(moments, each_pixel(12), 1.0, 1)
+        alignment(moments, 1, each_pixel(12).seen(1.0))
     with pytest.raises(ValueError, match="none of 12 parts stays visible"):
-        masked_alignment(moments, each_pixel(12), 0.99, 1, exact=True)
+        alignment(moments, 1, each_pixel(12).seen(0.99, exact=True))
     with pytest.raises(ValueError, match="has 4 values, the samples 12"):
-        masked_alignment(moments, each_pixel(4), 0.5, 1)
+        alignment(moments, 1, each_pixel(4).seen(0.5))
     with pytest.raises(ValueError, match="all samples are equal"):
-        plain_alignment(Moments.of([(np.ones((4, 3)), np.arange(4))]), 1)
+        alignment(Moments.of([(np.ones((4, 3)), np.arange(4))]), 1)
     for name in ("3", "4", "0", "stripes"):
         with pytest.raises(ValueError, match="is one of 1, 2, rows, columns"):
             make_shapes(4, [name])
-    with pytest.raises(ValueError, match="from 1 to 5"):
+    with pytest.raises(ValueError, match=r"in 1 \.\.\. 5"):
         examine(moments, [each_pixel(12)], [0.5], features=(6,))
 
 
@@ -224,7 +220,7 @@ def test_real_digits_against_scikit_learn():
     for k in (2, 10):
         scores = PCA(k, svd_solver="full").fit_transform(x)
         expected = r2_score(one_hot, LinearRegression().fit(scores, one_hot).predict(scores), **score)
-        assert plain_alignment(moments, k).share[-1] == pytest.approx(expected, abs=1e-4)
+        assert alignment(moments, k).share[-1] == pytest.approx(expected, abs=1e-4)
     best = r2_score(one_hot, LinearRegression().fit(x, one_hot).predict(x), **score)
     assert supervised_alignment(moments, 9)[-1] == pytest.approx(best, abs=1e-4)
 

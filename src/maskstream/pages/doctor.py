@@ -68,58 +68,41 @@ class Moments:
         are lost where the mean is large. ValueError where there is no sample, or only one class, where D differs or is
         above 3072, where a batch has not one label a sample, and for values that are not finite.
         """
-        sums: _Sums | None = None
+        origin, second = np.empty(0), np.empty((0, 0))
+        sums: dict[int, Floats] = {}
+        members: Counter[int] = Counter()
         for samples, labels in batches:
-            x = np.asarray(samples, dtype=np.float64).reshape(len(samples), -1)
+            x, y = np.asarray(samples, dtype=np.float64).reshape(len(samples), -1), np.asarray(labels)
             if len(x) == 0:
                 continue
-            sums = sums or _Sums.like(x)
-            sums.add(x, np.asarray(labels))
-        if sums is None:
+            d = x.shape[1]
+            if not members:
+                if d > MAX_VALUES:
+                    legal = f"more than {MAX_VALUES}: use smaller pictures (32 x 32 x 3 fit)"
+                    raise ValueError(f"a sample has {d} values, {legal}")
+                origin, second = x.mean(axis=0), np.zeros((d, d))
+            if d != len(origin):
+                raise ValueError(f"samples have {len(origin)} values, then {d}")
+            if y.shape != (len(x),):
+                raise ValueError(f"a batch has {len(x)} samples and labels of shape {y.shape}; give one label each")
+            if not np.isfinite(x).all():
+                raise ValueError("a sample has values that are not finite")
+            x = x - origin
+            second += x.T @ x
+            for label in np.unique(y).tolist():
+                sums[label] = sums.get(label, 0.0) + x[y == label].sum(axis=0)
+                members[label] += int((y == label).sum())
+        if not members:
             raise ValueError("no labelled sample was given")
-        return sums.moments()
-
-
-@dataclass(kw_only=True, slots=True)
-class _Sums:
-    """Sums relative to `origin`: of x x^T, and by class of x and of the samples."""
-
-    origin: Floats
-    second: Floats
-    by_class: dict[int, Floats]
-    members: Counter[int]
-
-    @classmethod
-    def like(cls, x: Floats) -> _Sums:
-        d = x.shape[1]
-        if d > MAX_VALUES:
-            raise ValueError(f"a sample has {d} values, more than {MAX_VALUES}: use smaller pictures (32 x 32 x 3 fit)")
-        return cls(origin=x.mean(axis=0), second=np.zeros((d, d)), by_class={}, members=Counter())
-
-    def add(self, x: Floats, labels: npt.NDArray[np.integer[Any]]) -> None:
-        if x.shape[1] != len(self.origin):
-            raise ValueError(f"samples have {len(self.origin)} values, then {x.shape[1]}")
-        if labels.shape != (len(x),):
-            raise ValueError(f"a batch has {len(x)} samples and labels of shape {labels.shape}; give one label each")
-        if not np.isfinite(x).all():
-            raise ValueError("a sample has values that are not finite")
-        moved = x - self.origin
-        self.second += moved.T @ moved
-        for label in np.unique(labels).tolist():
-            mine = labels == label
-            self.by_class[label] = self.by_class.get(label, 0.0) + moved[mine].sum(axis=0)
-            self.members[label] += int(mine.sum())
-
-    def moments(self) -> Moments:
-        if len(self.members) < 2:
+        if len(members) < 2:
             raise ValueError("all samples have the same label; give samples of at least two classes")
-        count = self.members.total()
-        share = np.array([self.members[label] for label in self.by_class]) / count
-        by_class = np.stack(list(self.by_class.values()), axis=1) / count
+        count = members.total()
+        share = np.array([members[label] for label in sums]) / count
+        by_class = np.stack([*sums.values()], axis=1) / count
         mean = by_class.sum(axis=1)
-        return Moments(
+        return cls(
             count=count,
-            covariance=self.second / count - np.outer(mean, mean),
+            covariance=second / count - np.outer(mean, mean),
             with_labels=by_class - np.outer(mean, share),
             label_variance=float((share * (1 - share)).sum()),
         )
@@ -160,20 +143,46 @@ def labelled_frames(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """How often the parts of a sample are visible: `parts` int64 (D,), the part of each value; each, float64 (N,), and
+    two at once, (N, N).
+    """
+
+    parts: npt.NDArray[np.int64]
+    each: Floats
+    pairs: Floats
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
     """A partition of a sample's D values: `parts` int64 (D,), the number of each value's part."""
 
     name: str
     parts: npt.NDArray[np.int64]
 
-    @property
-    def count(self) -> int:
-        """The number of parts."""
-        return int(self.parts.max()) + 1
-
     def __post_init__(self) -> None:
         if not np.array_equal(np.unique(self.parts), np.arange(self.parts.max(initial=0) + 1)):
             raise ValueError(f"the parts of shape {self.name} are numbered 0, 1, 2, ..., got {np.unique(self.parts)}")
+
+    def seen(self, ratio: float, *, exact: bool = False) -> Seen:
+        """With parts hidden at `ratio`: each by itself, or with `exact` floor((1 - ratio) n) of n stay visible.
+
+        ValueError where nothing stays visible.
+        """
+        if not 0 <= ratio < 1:
+            raise ValueError(f"a masked ratio lies in [0, 1), got {ratio}")
+        count = int(self.parts.max()) + 1
+        same, across = 1 - ratio, (1 - ratio) ** 2
+        if exact:
+            visible = int((1 - ratio) * count + 1e-9)
+            if visible == 0:
+                raise ValueError(
+                    f"at ratio {ratio} none of {count} parts stays visible; use a smaller ratio or smaller parts"
+                )
+            same, across = visible / count, visible * (visible - 1) / (count * max(count - 1, 1))
+        pairs = np.full((count, count), across)
+        np.fill_diagonal(pairs, same)
+        return Seen(parts=self.parts, each=np.full(count, same), pairs=pairs)
 
 
 def make_shape(name: str, side: int, channels: int = 3) -> Shape:
@@ -216,24 +225,33 @@ class Alignment:
     strength: Floats
 
 
-def plain_alignment(moments: Moments, features: int) -> Alignment:
-    """Without a mask: the first `features` principal components."""
-    return _alignment(moments, _covariance(moments), 1.0, features)
+def alignment(moments: Moments, features: int, seen: Seen | None = None) -> Alignment:
+    """Of the first `features` features under a mask; without one they are the principal components.
 
-
-def masked_alignment(moments: Moments, shape: Shape, ratio: float, features: int, *, exact: bool = False) -> Alignment:
-    """With parts of `shape` hidden at `ratio`: each by itself, or with `exact` floor((1 - ratio) n) of n stay visible.
-
-    ValueError where the shape is that of other samples, and where nothing stays visible.
+    ValueError where the mask is for samples of another size.
     """
     covariance = _covariance(moments)
-    if shape.parts.shape != (len(covariance),):
-        raise ValueError(f"shape {shape.name} has {len(shape.parts)} values, the samples {len(covariance)}")
-    same, across = visible_chances(shape.count, ratio, exact=exact)
-    parts = torch.from_numpy(shape.parts)
-    together = parts[:, None] == parts[None, :]
-    weight = torch.where(together, same, across).to(torch.float64)
-    return _alignment(moments, covariance * weight, same, features)
+    d = len(covariance)
+    if not 1 <= features <= d:
+        raise ValueError(f"features lie in 1 ... {d}, the values of a sample, got {features}")
+    masked, cross = covariance, covariance
+    if seen is not None:
+        if seen.parts.shape != (d,):
+            raise ValueError(f"a mask has {len(seen.parts)} values, the samples {d}")
+        each, pairs = torch.from_numpy(seen.each), torch.from_numpy(seen.pairs)
+        # What is never visible has no variance; the ridge keeps the matrix positive.
+        ridge = RIDGE * float(covariance.diagonal().mean()) * torch.eye(d, dtype=torch.float64)
+        masked = covariance * pairs[seen.parts][:, seen.parts] + ridge
+        cross = each[seen.parts][:, None] * covariance
+    half = _lower(masked)
+    # S^2 g = lambda M g with M = L L^T is the plain problem of A A^T, A = L^-1 q S.
+    turned = torch.linalg.solve_triangular(half, cross, upper=False)
+    strength, vectors = torch.linalg.eigh(turned @ turned.T)
+    directions = torch.linalg.solve_triangular(half.T, vectors[:, -features:].flip(1), upper=True)
+    inner = _lower(directions.T @ covariance @ directions)
+    probe = torch.linalg.solve_triangular(inner, directions.T @ torch.from_numpy(moments.with_labels), upper=False)
+    explained = probe.square().sum(1).cumsum(0) / moments.label_variance
+    return Alignment(share=explained.numpy(), strength=strength[-features:].flip(0).numpy())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -262,12 +280,11 @@ class Visibility:
             seen[n] = ~maps.hidden.reshape(t, h * w)[t // 2]
         return cls(plane=(h, w), each=seen.mean(axis=0), pairs=seen.T @ seen / draws)
 
-    def parts(self, side: int, channels: int = 3) -> npt.NDArray[np.int64]:
-        """The token of each value of a picture (side, side, channels): int64 (D,)."""
+    def seen(self, side: int, channels: int = 3) -> Seen:
+        """The same of the values of pictures (side, side, channels)."""
         y, x = np.divmod(np.arange(side * side), side)
         h, w = self.plane
-        tokens: npt.NDArray[np.int64] = (y * h // side * w + x * w // side).repeat(channels)
-        return tokens
+        return Seen(parts=(y * h // side * w + x * w // side).repeat(channels), each=self.each, pairs=self.pairs)
 
 
 def common_side(planes: Sequence[tuple[int, int]], most: int = 32) -> int:
@@ -281,27 +298,6 @@ def common_side(planes: Sequence[tuple[int, int]], most: int = 32) -> int:
     return least * -(-_LEAST_SIDE // least) if least < _LEAST_SIDE else least
 
 
-def drawn_alignment(moments: Moments, visibility: Visibility, side: int, features: int) -> Alignment:
-    """With a mask of any kind, by how often it shows tokens; pictures of side x side pixels."""
-    covariance = _covariance(moments)
-    parts = torch.from_numpy(visibility.parts(side, len(covariance) // side**2))
-    each, pairs = torch.from_numpy(visibility.each), torch.from_numpy(visibility.pairs)
-    hidden = RIDGE * float(covariance.diagonal().mean()) * torch.eye(len(covariance), dtype=torch.float64)
-    return _alignment(moments, covariance * pairs[parts][:, parts] + hidden, each[parts][:, None], features)
-
-
-def visible_chances(parts: int, ratio: float, *, exact: bool) -> tuple[float, float]:
-    """How probable it is that one part is visible, and that two are."""
-    if not 0 <= ratio < 1:
-        raise ValueError(f"a masked ratio lies in [0, 1), got {ratio}")
-    if not exact:
-        return 1 - ratio, (1 - ratio) ** 2
-    visible = int((1 - ratio) * parts + 1e-9)
-    if visible == 0:
-        raise ValueError(f"at ratio {ratio} none of {parts} parts stays visible; use a smaller ratio or smaller parts")
-    return visible / parts, visible * (visible - 1) / (parts * max(parts - 1, 1))
-
-
 def supervised_alignment(moments: Moments, features: int) -> Floats:
     """What the best linear features for the labels explain: float64 (K,), the most that any `share` can be."""
     half = _lower(_covariance(moments))
@@ -311,23 +307,6 @@ def supervised_alignment(moments: Moments, features: int) -> Floats:
     padded[: len(squares)] = squares
     out: Floats = (padded.cumsum(0)[:features] / moments.label_variance).numpy()
     return out
-
-
-def _alignment(moments: Moments, masked: Tensor, seen: float | Tensor, features: int) -> Alignment:
-    covariance = _covariance(moments)
-    d = len(covariance)
-    if not 1 <= features <= d:
-        raise ValueError(f"features lie in 1 ... {d}, the values of a sample, got {features}")
-    half = _lower(masked)
-    # S^2 g = lambda M g with M = L L^T is the plain problem of A A^T, A = L^-1 q S.
-    turned = torch.linalg.solve_triangular(half, seen * covariance, upper=False)
-    strength, vectors = torch.linalg.eigh(turned @ turned.T)
-    last = vectors[:, -features:].flip(1)
-    directions = torch.linalg.solve_triangular(half.T, last, upper=True)
-    inner = _lower(directions.T @ covariance @ directions)
-    probe = torch.linalg.solve_triangular(inner, directions.T @ torch.from_numpy(moments.with_labels), upper=False)
-    explained = probe.square().sum(1).cumsum(0) / moments.label_variance
-    return Alignment(share=explained.numpy(), strength=strength[-features:].flip(0).numpy())
 
 
 def _covariance(moments: Moments) -> Tensor:
@@ -378,43 +357,43 @@ def examine(
     Numbers of `features` above the values of a sample or half the number of samples, which say nothing, are left out.
     `progress` is called after each pair.
     """
-    wanted, most_features = _wanted(moments, features)
-    if not wanted or not shapes or not ratios:
-        raise ValueError(
-            f"give at least one shape, one ratio and one number of features from 1 to {most_features} (half the "
-            f"samples at most), got {len(shapes)} shapes, ratios {tuple(ratios)}, features {tuple(features)}"
-        )
-    most = supervised_alignment(moments, wanted[-1])
-    plain = plain_alignment(moments, wanted[-1]).share / most
-    findings = [_finding(None, 0.0, plain, plain, wanted)]
-    for shape in shapes:
-        for ratio in ratios:
-            share = masked_alignment(moments, shape, ratio, wanted[-1], exact=exact).share
-            findings.append(_finding(shape.name, ratio, share / most, plain, wanted))
-            progress()
-    return findings[:1] + sorted(findings[1:], key=lambda finding: -finding.mean_change)
+    cases = ((shape.name, ratio, shape.seen(ratio, exact=exact)) for shape in shapes for ratio in ratios)
+    plain, *findings = _examined(moments, cases, features, progress)
+    if not findings:
+        raise ValueError(f"give at least one shape and one ratio, got {len(shapes)} shapes, ratios {tuple(ratios)}")
+    return [plain, *sorted(findings, key=lambda finding: -finding.mean_change)]
 
 
 def examine_masks(
     moments: Moments, masks: Mapping[str, Visibility], side: int, *, features: Sequence[int] = FEATURES
 ) -> list[Finding]:
     """No mask first, then each of some masks by its name; moments: of pictures of side x side pixels."""
-    wanted, allowed = _wanted(moments, features)
+    channels = len(moments.covariance) // side**2
+    cases = ((name, 1 - float(one.each.mean()), one.seen(side, channels)) for name, one in masks.items())
+    return _examined(moments, cases, features)
+
+
+def _examined(
+    moments: Moments,
+    cases: Iterable[tuple[str, float, Seen]],
+    features: Sequence[int],
+    progress: Callable[[], None] = lambda: None,
+) -> list[Finding]:
+    """No mask first, then each case: name, masked ratio and what is seen."""
+    allowed = min(len(moments.covariance), moments.count // 2)
+    wanted = sorted({k for k in features if 1 <= k <= allowed})
     if not wanted:
-        raise ValueError(f"features lie in 1 ... {allowed}, half of {moments.count} samples, got {tuple(features)}")
+        raise ValueError(
+            f"features lie in 1 ... {allowed}, half of {moments.count} samples at most, got {tuple(features)}; give "
+            "more samples or fewer features"
+        )
     most = supervised_alignment(moments, wanted[-1])
-    plain = plain_alignment(moments, wanted[-1]).share / most
+    plain = alignment(moments, wanted[-1]).share / most
     findings = [_finding(None, 0.0, plain, plain, wanted)]
-    for name, visibility in masks.items():
-        share = drawn_alignment(moments, visibility, side, wanted[-1]).share
-        findings.append(_finding(name, 1 - float(visibility.each.mean()), share / most, plain, wanted))
+    for name, ratio, seen in cases:
+        findings.append(_finding(name, ratio, alignment(moments, wanted[-1], seen).share / most, plain, wanted))
+        progress()
     return findings
-
-
-def _wanted(moments: Moments, features: Sequence[int]) -> tuple[list[int], int]:
-    """The numbers of features that say something, and the most that may."""
-    most = min(len(moments.covariance), moments.count // 2)
-    return sorted({k for k in features if 1 <= k <= most}), most
 
 
 def _finding(shape: str | None, ratio: float, alignment: Floats, plain: Floats, features: Sequence[int]) -> Finding:
