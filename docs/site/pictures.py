@@ -26,7 +26,6 @@ from maskstream.pages.gallery.scheme import (
     GalleryScene,
     Media,
     drawn_shots,
-    schemes_on,
     shoot,
 )
 from maskstream.pages.gallery.text import LENGTH, cut_pieces
@@ -314,7 +313,7 @@ def _of_clip(clip: UInt8, seed: int) -> Found:
     """The clip, its flow and its motion-guided mask over time for both themes; and its schemes."""
     scene, frames = video.make_scene(clip), resize(clip, video.SIDE_PX, video.SIDE_PX)
     shown, found = frames[::2], Found()
-    for scheme in schemes_on(*video.AXES):
+    for scheme in video.KIND.schemes:
         own = MOVING_SEED if "flow" in scheme.mask.needs else seed
         strips = [_strip(shown, _planes(one, scene), 5) for one in drawn_shots(scheme, scene, own)]
         found[scheme.picture] = below(strips)
@@ -334,7 +333,7 @@ def _of_pictures(media: Media, seed: int) -> Found:
     """The schemes of images, an image, and an image beside a text."""
     assert media.video is not None
     scenes, found = image.Scenes.of_clip(media.video, media.box), Found()
-    for scheme in schemes_on(*image.AXES):
+    for scheme in image.KIND.schemes:
         scene, views, shots = scenes.of(scheme), scenes.views(scheme), []
         for shot, mask in drawn_shots(scheme, scene, seed)[:_MOST_SHOTS]:
             planes = mask.masked[0].numpy().reshape(-1, *scene.grid.shape[-2:])
@@ -359,7 +358,7 @@ def _of_sound(speech: npt.NDArray[np.float32], clip: UInt8 | None, seed: int) ->
     """The schemes of sounds, a sound, and a clip with its sound."""
     scenes, shown = audio.scenes_by_axes(speech), audio.bands_picture(speech)
     found = Found()
-    for scheme in schemes_on(*audio.AXES):
+    for scheme in audio.KIND.schemes:
         scene = scenes[scheme.grid.axes]
         shots = [
             masked(shown, audio.upright(_planes(one, scene), scene.grid), 8)

@@ -10,40 +10,23 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from maskstream.pages.figures.card import Figure, Picture, PictureGrid, Section
-from maskstream.pages.figures.pictures import Bool, UInt8, data_uri, masked_picture, resize
+from maskstream.pages.figures.card import Card, Figure, picture_row
+from maskstream.pages.figures.pictures import Bool, UInt8, masked_picture, resize
+from maskstream.pages.figures.pictures import picture as shown
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.modalities.audio.spectrogram import spectrogram_grid
 from maskstream.shards.media.fbank import Fbank
 from maskstream.train.papers.ca_dense_unet.model import ComplexRatio
 
-from .scheme import CardText, Drawn, GalleryScene, Media, Paint, scheme_card, schemes_on
+from .scheme import CardText, Drawn, GalleryScene, Kind, Media, Paint
 
 FRAMES, BINS, PATCH = 1024, 128, 16
-TITLE = "Sound"
-LEDE = (
-    "8.7 s of speech, padded to 1024 frames of 10 ms in 128 mel bands: 64 x 8 tokens of 16 x 16. Time runs to the "
-    "right, frequency upwards."
-)
-
-AXES = (("time", "freq"), ("freq", "time"))
-
 COMPLEX_RATIO = CardText(
     title="Ideal complex ratio",
     source="Channel-Attention Dense U-Net",
     note="This is a target, not a mask of tokens: the mixture's spectrum times this ratio is the clean spectrum.",
     call="complex_ratio.ComplexRatio()",
 )
-
-
-def section(media: Media, seed: int) -> Section:
-    """The section with its cards, or with the data that is missing."""
-    if media.speech is None or media.crowd is None:
-        return Section(title=TITLE, words=LEDE, missing="sound")
-    scenes = scenes_by_axes(media.speech)
-    cards = [scheme_card(s, scenes[s.grid.axes], seed) for s in schemes_on(*AXES)]
-    ratio = COMPLEX_RATIO.card(mixed(media.speech, media.crowd))
-    return Section(title=TITLE, words=LEDE, cards=(*cards, ratio))
 
 
 def scenes_by_axes(speech: npt.NDArray[np.float32]) -> dict[tuple[str, ...], GalleryScene]:
@@ -73,25 +56,22 @@ def painter(image: UInt8) -> Paint:
     tall, low = resize(image[None], 160, 768)[0], resize(image[None], 96, 768)[0]
 
     def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
-        items = [] if len(drawn) > 1 else [Picture(uri=data_uri(tall), alt="the spectrogram")]
+        items = [] if len(drawn) > 1 else [shown(tall, "the spectrogram")]
         for shot, mask in drawn:
             tokens = mask.masked[0].numpy().reshape(grid.shape)
-            plane = upright(tokens, grid)
             caption = shot.caption and f"{shot.caption}: {int((~tokens).sum())} visible"
-            items.append(
-                masked_picture(tall if len(drawn) == 1 else low, plane, alt="masked spectrogram", caption=caption)
-            )
-        return (PictureGrid(items=tuple(items), across=1),)
+            size = tall if len(drawn) == 1 else low
+            items.append(masked_picture(size, upright(tokens, grid), "masked spectrogram", caption))
+        return (picture_row(*items, across=1),)
 
     return paint
 
 
-def mixed(speech: npt.NDArray[np.float32], crowd: npt.NDArray[np.float32]) -> tuple[Figure, ...]:
-    """The mixture of both, the mask and what it gives, up to 4 kHz."""
-    items = tuple(
-        Picture(uri=data_uri(one), alt=name, caption=name) for name, one in mixed_pictures(speech, crowd).items()
-    )
-    return (PictureGrid(items=items, across=2),)
+def mixed(media: Media, seed: int) -> list[Card]:
+    """The mixture of speech and crowd, the mask and what it gives, up to 4 kHz."""
+    pictures = mixed_pictures(np.asarray(media.speech), np.asarray(media.crowd))
+    items = (shown(one, name, name) for name, one in pictures.items())
+    return [COMPLEX_RATIO.card([picture_row(*items, across=2)])]
 
 
 def mixed_pictures(speech: npt.NDArray[np.float32], crowd: npt.NDArray[np.float32]) -> dict[str, UInt8]:
@@ -130,3 +110,15 @@ def picture(values: Floats, low: float, high: float) -> UInt8:
     coloured = cv2.applyColorMap(np.ascontiguousarray(grey), cv2.COLORMAP_VIRIDIS)
     out: UInt8 = np.ascontiguousarray(coloured[..., ::-1]).astype(np.uint8)
     return out
+
+
+KIND = Kind(
+    title="Sound",
+    words="8.7 s of speech, padded to 1024 frames of 10 ms in 128 mel bands: 64 x 8 tokens of 16 x 16. Time runs to "
+    "the right, frequency upwards.",
+    missing="sound",
+    needs=("speech", "crowd"),
+    axes=(("time", "freq"), ("freq", "time")),
+    scenes=lambda media, seed: lambda scheme: scenes_by_axes(np.asarray(media.speech))[scheme.grid.axes],
+    more=mixed,
+)

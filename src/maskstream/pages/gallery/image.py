@@ -9,21 +9,14 @@ import cv2
 import numpy as np
 import torch
 
-from maskstream.pages.figures.card import Figure, Picture, PictureGrid, Section
-from maskstream.pages.figures.pictures import UInt8, data_uri, flow_picture, masked_picture, resize
+from maskstream.pages.figures.card import Card, Figure, picture_row
+from maskstream.pages.figures.pictures import UInt8, flow_picture, masked_picture, picture, resize
 from maskstream.pipelines.flow import dis_flow
 from maskstream.pipelines.flow.picture import flow_scale
 from maskstream.pipelines.masks import Cues, Draw, Scheme, TokenGrid
 from maskstream.train.papers.spiking_mst.model import Spikes
 
-from .scheme import CardText, Drawn, GalleryScene, Media, Paint, scheme_card, schemes_on
-
-TITLE = "Images"
-LEDE = (
-    "The last frame of the clip, in the patches of each paper. Patches that enter as the mask token are hatched. "
-    "The clip has no depth: the second picture of a stack is the optical flow."
-)
-AXES = (("h", "w"), ("modality", "h", "w"))
+from .scheme import CardText, Drawn, GalleryScene, Kind, Media, Paint
 
 SPIKES = CardText(
     title="Spikes",
@@ -34,15 +27,6 @@ SPIKES = CardText(
     ),
     call="spikes.Spikes(ratio=0.75)",
 )
-
-
-def section(media: Media, seed: int) -> Section:
-    """The section with its cards, or with the data that is missing."""
-    if media.video is None:
-        return Section(title=TITLE, words=LEDE, missing="picture")
-    scenes = Scenes.of_clip(media.video, media.box)
-    cards = [scheme_card(s, scenes.of(s), seed) for s in schemes_on(*AXES)]
-    return Section(title=TITLE, words=LEDE, cards=(*cards, SPIKES.card(spiked(scenes.frame, seed))))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,18 +60,16 @@ class Scenes:
 
 
 def painter(*views: UInt8) -> Paint:
-    """Paints the mask of view v on views[v % len(views)]."""
+    """Paints the mask of view v on views[v % len(views)], beside the picture where there is one view."""
 
     def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
-        items = (
-            [] if len(drawn) > 1 else [Picture(uri=data_uri(resize(views[0][None], 224, 224)[0]), alt="the picture")]
-        )
+        small = [resize(view[None], 224, 224)[0] for view in views]
+        items = [] if len(drawn) > 1 else [picture(small[0], "the picture")]
         for shot, mask in drawn:
             hidden = mask.masked[0].numpy().reshape(grid.shape)
-            picture = resize(views[shot.view % len(views)][None], 224, 224)[0]
             token = None if mask.mask_token is None else mask.mask_token[0].numpy().reshape(grid.shape)
-            items.append(masked_picture(picture, hidden, token=token, alt="masked picture", caption=shot.caption))
-        return (PictureGrid(items=tuple(items), across=len(items)),)
+            items.append(masked_picture(small[shot.view % len(small)], hidden, "masked picture", shot.caption, token))
+        return (picture_row(*items),)
 
     return paint
 
@@ -103,10 +85,8 @@ def stack_painter(pictures: Sequence[UInt8]) -> Paint:
     """Paints the mask of each picture of a stack on it."""
 
     def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
-        planes = drawn[0][1].masked[0].numpy().reshape(grid.shape)
-        names = ("RGB", "second modality")
-        items = tuple(masked_picture(p, h, alt=n, caption=n) for p, h, n in zip(pictures, planes, names, strict=True))
-        return (PictureGrid(items=items, across=2),)
+        planes, names = drawn[0][1].masked[0].numpy().reshape(grid.shape), ("RGB", "second modality")
+        return (picture_row(*map(masked_picture, pictures, planes, names, names)),)
 
     return paint
 
@@ -121,9 +101,29 @@ def dropped(frame: UInt8, seed: int) -> tuple[UInt8, UInt8]:
 
 def spiked(frame: UInt8, seed: int) -> tuple[Figure, ...]:
     """A small picture before and after `Spikes` drops elements."""
-    whole, shown = (picture.repeat(4, axis=0).repeat(4, axis=1) for picture in dropped(frame, seed))
+    whole, shown = (small.repeat(4, axis=0).repeat(4, axis=1) for small in dropped(frame, seed))
     items = (
-        Picture(uri=data_uri(whole, lossless=True), alt="all elements", caption="all elements"),
-        Picture(uri=data_uri(shown, lossless=True), alt="after dropping", caption="three quarters dropped"),
+        picture(whole, "all elements", "all elements", lossless=True),
+        picture(shown, "after dropping", "three quarters dropped", lossless=True),
     )
-    return (PictureGrid(items=items, across=2),)
+    return (picture_row(*items),)
+
+
+def _scenes(media: Media) -> Scenes:
+    return Scenes.of_clip(np.asarray(media.video), media.box)
+
+
+def _more(media: Media, seed: int) -> list[Card]:
+    return [SPIKES.card(spiked(_scenes(media).frame, seed))]
+
+
+KIND = Kind(
+    title="Images",
+    words="The last frame of the clip, in the patches of each paper. Patches that enter as the mask token are hatched. "
+    "The clip has no depth: the second picture of a stack is the optical flow.",
+    missing="picture",
+    needs=("video",),
+    axes=(("h", "w"), ("modality", "h", "w")),
+    scenes=lambda media, seed: _scenes(media).of,
+    more=_more,
+)

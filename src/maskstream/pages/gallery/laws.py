@@ -4,31 +4,35 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from maskstream.pages.figures.card import Curves, Section
+from maskstream.pages.figures.card import Card, Curves
 from maskstream.pages.figures.chart import Chart, Line
 from maskstream.pipelines.masks import LAWS, Cues, Draw, Law, MaskGIT, RatioLaw
 from maskstream.pipelines.masks.laws.progress import ProgressLaw
 from maskstream.pipelines.stream.rng import Place
 
-from .scheme import CardText, Media
+from .scheme import CardText, Kind, Media
 
 DRAWS = 10_000
 BINS = 32
 TOKENS = 128
 """The tokens of which a law of counts hides some."""
-TITLE = "Laws"
-LEDE = (
-    "A law says how many tokens are hidden, and any law goes with any pattern. Laws of progress follow the position of "
-    "a batch in the run, so the loader needs the length of the run (steps=). Random laws draw one number for a view, a "
-    "sample, a frame or a batch (scope=)."
-)
 
 
-def section(media: Media, seed: int) -> Section:
-    """The section with a card for each law; laws need no data."""
+def cards(media: Media, seed: int) -> list[Card]:
+    """A card for each law; laws need no data."""
     draws = [Draw.of(seed, 0, f"sample {i}", 0, Place(step=i), Cues()) for i in range(DRAWS)]
-    cards = tuple(CardText.of(law).card([figure(law.drawn, draws)]) for law in LAWS)
-    return Section(title=TITLE, words=LEDE, cards=cards)
+    return [CardText.of(law).card([figure(law.drawn, draws)]) for law in LAWS]
+
+
+KIND = Kind(
+    title="Laws",
+    words="A law says how many tokens are hidden, and any law goes with any pattern. Laws of progress follow the "
+    "position of a batch in the run, so the loader needs the length of the run (steps=). Random laws draw one "
+    "number for a view, a sample, a frame or a batch (scope=).",
+    missing="",
+    needs=(),
+    more=cards,
+)
 
 
 def figure(laws: Sequence[tuple[str, Law]], draws: Sequence[Draw]) -> Curves:

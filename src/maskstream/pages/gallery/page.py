@@ -1,7 +1,6 @@
 """The page: all schemes in sections by the kind of data, and the data that is missing."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from maskstream.pages.figures.card import Section
@@ -10,13 +9,13 @@ from maskstream.pages.page import page, write_page
 from . import audio, image, laws, pairs, pose, solids, text, video
 from .scheme import Media
 
-KINDS = (video, image, audio, solids, pose, text, pairs, laws)
+KINDS = (video.KIND, image.KIND, audio.KIND, solids.KIND, pose.KIND, text.KIND, pairs.KIND, laws.KIND)
 MISSING = "These media could not be downloaded. Run the command again with a network connection."
 
 
 def gallery_sections(media: Media, seed: int = 0) -> list[Section]:
     """The sections with their cards."""
-    return [replace(kind.section(media, seed), layout="columns") for kind in KINDS]
+    return [kind.section(media, seed) for kind in KINDS]
 
 
 def gallery_page(media: Media, *, missing: Mapping[str, str] | None = None, seed: int = 0) -> str:

@@ -1,16 +1,15 @@
 """Schemes for samples of two parts, drawn on a picture and a text."""
 
-from maskstream.pages.figures.card import Figure, PictureGrid, Section
-from maskstream.pages.figures.pictures import Bool, UInt8, masked_picture, resize
+import numpy as np
+
+from maskstream.pages.figures.card import Card, picture_row
+from maskstream.pages.figures.pictures import Bool, masked_picture, resize
 from maskstream.pipelines.masks import Cues, Draw, Joint, Padded, Random, WholeWords
 from maskstream.pipelines.masks.core.scheme import square, written_call
 from maskstream.pipelines.stream.rng import Place
 
-from .scheme import CardText, Media
+from .scheme import CardText, Kind, Media
 from .text import LENGTH, Pieces, cut_pieces, words
-
-TITLE = "Image and text"
-LEDE = "A picture in 18 x 18 patches and a text, as one sample: each part has a grid and a mask of its own."
 
 PAIR = Joint(parts={"image": Random(ratio=0.75), "text": Padded(mask=WholeWords(ratio=0.15))})
 ENTRY = CardText(
@@ -21,20 +20,14 @@ ENTRY = CardText(
 )
 
 
-def section(media: Media, seed: int) -> Section:
-    """The section with its cards, or with the data that is missing."""
-    if media.video is None or media.text is None:
-        return Section(title=TITLE, words=LEDE, missing="picture or no text")
-    frame, pieces = resize(media.video[-1:], 288, 288)[0], cut_pieces(media.text, LENGTH)
-    return Section(title=TITLE, words=LEDE, cards=(ENTRY.card(pair(frame, pieces, seed)),))
-
-
-def pair(frame: UInt8, pieces: Pieces, seed: int) -> tuple[Figure, ...]:
+def pair(media: Media, seed: int) -> list[Card]:
     """Both parts of one sample, masked."""
+    frame, pieces = resize(np.asarray(media.video)[-1:], 288, 288)[0], cut_pieces(str(media.text), LENGTH)
     image, text = draw_masks(pieces, seed)
     title = f"{int((~image).sum())} of {image.size} patches visible, {int(text.sum())} pieces hidden"
-    picture = masked_picture(frame, image, alt="picture")
-    return PictureGrid(items=(picture,), across=2, title=title), words(pieces, text)
+    return [
+        ENTRY.card([picture_row(masked_picture(frame, image, "picture"), across=2, title=title), words(pieces, text)])
+    ]
 
 
 def draw_masks(pieces: Pieces, seed: int) -> tuple[Bool, Bool]:
@@ -44,3 +37,12 @@ def draw_masks(pieces: Pieces, seed: int) -> tuple[Bool, Bool]:
     masks = PAIR.draw({"image": grid, "text": pieces.grid}, draws)
     image, text = (masks[part].masked[0].numpy() for part in ("image", "text"))
     return image.reshape(grid.shape), text
+
+
+KIND = Kind(
+    title="Image and text",
+    words="A picture in 18 x 18 patches and a text, as one sample: each part has a grid and a mask of its own.",
+    missing="picture or no text",
+    needs=("video", "text"),
+    more=pair,
+)

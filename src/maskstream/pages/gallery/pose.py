@@ -5,28 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pages.figures.card import Figure, Section
+from maskstream.pages.figures.card import Figure
 from maskstream.pages.figures.pose import skeletons
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.shards.media.h36m import JOINTS
 
-from .scheme import Drawn, GalleryScene, Media, scheme_card, schemes_on
+from .scheme import Drawn, GalleryScene, Kind, constant
 
 SHOWN, STEP, FIRST = 12, 12, 60
-TITLE = "Skeletons"
-LEDE = (
-    "A motion capture of a person who kneels down: 12 frames, 0.4 s apart, of 17 joints in Human3.6M's order. Large "
-    "dots are what the encoder sees."
-)
-AXES = (("frame", "joint"),)
-
-
-def section(media: Media, seed: int) -> Section:
-    """The section with its cards, or with the data that is missing."""
-    if media.walk is None:
-        return Section(title=TITLE, words=LEDE, missing="motion capture")
-    scene = make_scene(media.walk)
-    return Section(title=TITLE, words=LEDE, cards=tuple(scheme_card(s, scene, seed) for s in schemes_on(*AXES)))
 
 
 def make_scene(walk: npt.NDArray[np.float32]) -> GalleryScene:
@@ -42,3 +28,14 @@ def make_scene(walk: npt.NDArray[np.float32]) -> GalleryScene:
 
     grid = TokenGrid(axes=("frame", "joint"), shape=(SHOWN, len(JOINTS)), patch=(1, 1))
     return GalleryScene(grid=grid, paint=paint)
+
+
+KIND = Kind(
+    title="Skeletons",
+    words="A motion capture of a person who kneels down: 12 frames, 0.4 s apart, of 17 joints in Human3.6M's order. "
+    "Large dots are what the encoder sees.",
+    missing="motion capture",
+    needs=("walk",),
+    axes=(("frame", "joint"),),
+    scenes=lambda media, seed: constant(make_scene(np.asarray(media.walk))),
+)

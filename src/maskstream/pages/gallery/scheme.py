@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pages.figures.card import Card, Code, Drawing, Fact, Facts, Figure
+from maskstream.pages.figures.card import Card, Code, Drawing, Fact, Facts, Figure, Section
 from maskstream.pages.figures.figures import MaskRow, mask_facts
 from maskstream.pages.figures.pictures import runs_path
 from maskstream.pipelines.masks import SCHEMES, Cues, Draw, Mask, MaskBatch, PaperLaw, Scheme, TokenGrid
@@ -75,9 +75,41 @@ class GalleryScene:
     cues: tuple[Cues, ...] = (Cues(),)
 
 
-def schemes_on(*axes: tuple[str, ...]) -> list[Scheme]:
-    """The schemes whose grid has one of these axes."""
-    return [scheme for scheme in SCHEMES if scheme.grid.axes in axes]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """A section: the schemes on some axes, drawn on data of one kind. needs: the names of the media. missing: what
+    there is none of where they are missing. scenes: makes of media and a seed what gives the scene of a scheme. more:
+    other cards.
+    """
+
+    title: str
+    words: str
+    missing: str
+    needs: tuple[str, ...]
+    axes: tuple[tuple[str, ...], ...] = ()
+    scenes: Callable[[Media, int], Callable[[Scheme], GalleryScene]] | None = None
+    more: Callable[[Media, int], Sequence[Card]] = lambda media, seed: ()
+
+    @property
+    def schemes(self) -> list[Scheme]:
+        """Those on its axes."""
+        return [scheme for scheme in SCHEMES if scheme.grid.axes in self.axes]
+
+    def section(self, media: Media, seed: int) -> Section:
+        """The section with its cards, or with the data that is missing."""
+        cards, missing = [], self.missing
+        if all(getattr(media, name) is not None for name in self.needs):
+            missing = ""
+            if self.scenes is not None:
+                scene = self.scenes(media, seed)
+                cards = [scheme_card(scheme, scene(scheme), seed) for scheme in self.schemes]
+            cards += self.more(media, seed)
+        return Section(title=self.title, words=self.words, cards=tuple(cards), missing=missing, layout="columns")
+
+
+def constant(scene: GalleryScene) -> Callable[[Scheme], GalleryScene]:
+    """The same scene for each scheme."""
+    return lambda scheme: scene
 
 
 def scheme_card(scheme: Scheme, scene: GalleryScene, seed: int) -> Card:

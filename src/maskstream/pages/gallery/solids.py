@@ -1,6 +1,6 @@
 """Schemes for point clouds and meshes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from math import cos, radians, sin
 from typing import Any
@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from maskstream.pages.figures.card import Drawing, Figure, Section
+from maskstream.pages.figures.card import Drawing, Figure
 from maskstream.pages.figures.chart import dots, lines
-from maskstream.pipelines.masks import Cues, TokenGrid, submesh
+from maskstream.pipelines.masks import Cues, Scheme, TokenGrid, submesh
 from maskstream.pipelines.modalities.points.tokens import occupied_tokens, voxel_grid, voxel_places
 
-from .scheme import Drawn, GalleryScene, Media, Mesh, Paint, scheme_card, schemes_on
+from .scheme import Drawn, GalleryScene, Kind, Media, Mesh, Paint
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -41,8 +41,7 @@ BOX_EDGES = np.array([(i, j) for i in range(8) for j in range(i) if bin(i ^ j).c
 
 def box_corners(low: Floats, size: float) -> Floats:
     """The corners of cubes with their lowest corners at `low` (n, 3): (n * 8, 3)."""
-    out: Floats = (low[:, None, :] + CORNERS * size).reshape(-1, 3)
-    return out
+    return np.asarray((low[:, None, :] + CORNERS * size).reshape(-1, 3))
 
 
 def box_edges(boxes: int) -> npt.NDArray[np.int64]:
@@ -54,22 +53,6 @@ RESOLUTION, PATCH, POINTS = 64, 4, 2048
 WIDTH = 480.0
 FEET = 6
 """The type of the nodes of the feet."""
-TITLE = "Points and meshes"
-LEDE = (
-    "2048 points from the surface of an airplane in 64 x 64 x 64 voxels, 16 x 16 x 16 tokens of 4 x 4 x 4; and the "
-    "486 nodes of the mesh of an ant, whose feet are the nodes of type 6."
-)
-
-AXES = (("x", "y", "z"), ("node",))
-
-
-def section(media: Media, seed: int) -> Section:
-    """The section with its cards, or with the data that is missing."""
-    if media.plane is None or media.animal is None:
-        return Section(title=TITLE, words=LEDE, missing="mesh")
-    scenes = scenes_by_axes(media.plane, media.animal, seed)
-    cards = tuple(scheme_card(s, scenes[s.grid.axes], seed) for s in schemes_on(*AXES))
-    return Section(title=TITLE, words=LEDE, cards=cards)
 
 
 def scenes_by_axes(plane: Mesh, animal: Mesh, seed: int) -> dict[tuple[str, ...], GalleryScene]:
@@ -114,19 +97,20 @@ def voxel_painter(places: Floats, occupied: npt.NDArray[np.bool_]) -> Paint:
 
     def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
         visible = ~drawn[0][1].masked[0].numpy()
-        frame = box_corners(np.zeros((1, 3)), float(RESOLUTION))
-        solid = [box_corners(lowest_corners(visible & kind, side), float(PATCH)) for kind in (occupied, ~occupied)]
-        flat, height = fitted(seen_from(np.concatenate([frame, *solid, places])), WIDTH)
-        parts = np.split(flat, np.cumsum([len(frame), len(solid[0]), len(solid[1])]))
+        tokens = [np.argwhere((visible & kind).reshape(side, side, side)) for kind in (occupied, ~occupied)]
+        boxes = [np.zeros((1, 3)), *(low * float(PATCH) for low in tokens)]
+        corners = [box_corners(low, float(RESOLUTION if n == 0 else PATCH)) for n, low in enumerate(boxes)]
+        flat, height = fitted(seen_from(np.concatenate([*corners, places])), WIDTH)
+        frame, full, empty, points = np.split(flat, np.cumsum([len(one) for one in corners]))
         inside = visible[token_of]
         return (
             Drawing(
                 paths=(
-                    ("line-hidden", lines(parts[0], box_edges(1))),
-                    ("dot-hidden", dots(parts[3][~inside])),
-                    ("line-frame", lines(parts[2], box_edges(len(parts[2]) // 8))),
-                    ("line-visible", lines(parts[1], box_edges(len(parts[1]) // 8))),
-                    ("dot-visible", dots(parts[3][inside])),
+                    ("line-hidden", lines(frame, box_edges(1))),
+                    ("dot-hidden", dots(points[~inside])),
+                    ("line-frame", lines(empty, box_edges(len(empty) // 8))),
+                    ("line-visible", lines(full, box_edges(len(full) // 8))),
+                    ("dot-visible", dots(points[inside])),
                 ),
                 width=WIDTH,
                 height=height,
@@ -136,11 +120,6 @@ def voxel_painter(places: Floats, occupied: npt.NDArray[np.bool_]) -> Paint:
         )
 
     return paint
-
-
-def lowest_corners(tokens: npt.NDArray[np.bool_], side: int) -> Floats:
-    """The lowest corners of the tokens, in voxels: (n, 3)."""
-    return np.stack(np.unravel_index(np.flatnonzero(tokens), (side,) * 3), axis=1) * float(PATCH)
 
 
 def mesh_painter(vertices: Floats, edges: npt.NDArray[np.int64], kinds: npt.NDArray[np.int64]) -> Paint:
@@ -162,3 +141,21 @@ def mesh_painter(vertices: Floats, edges: npt.NDArray[np.int64], kinds: npt.NDAr
         return (Drawing(paths=tuple(paths), width=WIDTH, height=height, alt="the mesh that is left", keys=tuple(keys)),)
 
     return paint
+
+
+def _scenes(media: Media, seed: int) -> Callable[[Scheme], GalleryScene]:
+    assert media.plane is not None
+    assert media.animal is not None
+    scenes = scenes_by_axes(media.plane, media.animal, seed)
+    return lambda scheme: scenes[scheme.grid.axes]
+
+
+KIND = Kind(
+    title="Points and meshes",
+    words="2048 points from the surface of an airplane in 64 x 64 x 64 voxels, 16 x 16 x 16 tokens of 4 x 4 x 4; "
+    "and the 486 nodes of the mesh of an ant, whose feet are the nodes of type 6.",
+    missing="mesh",
+    needs=("plane", "animal"),
+    axes=(("x", "y", "z"), ("node",)),
+    scenes=_scenes,
+)

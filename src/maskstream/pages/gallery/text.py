@@ -3,18 +3,18 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pages.figures.card import Drawing, Figure, Section, WordPieces
+from maskstream.pages.figures.card import Drawing, Figure, WordPieces
 from maskstream.pages.figures.pictures import runs_path
-from maskstream.pipelines.masks import SPECIAL, Cues, Draw, TextMaskBatch, TokenGrid, TopScores
+from maskstream.pipelines.masks import SPECIAL, Cues, Draw, Scheme, TextMaskBatch, TokenGrid, TopScores
 
-from .scheme import Drawn, GalleryScene, Media, Paint, scheme_card, schemes_on
+from .scheme import Drawn, GalleryScene, Kind, Media, Paint
 
 LONGEST = 5
 """Letters of a piece: longer words are cut into equal parts. A stand-in for a vocabulary of word pieces."""
@@ -88,23 +88,6 @@ def _integers(values: object) -> npt.NDArray[np.int64]:
 
 LENGTH = 72
 MASK_ID = 103
-TITLE = "Text"
-LEDE = (
-    "The opening of A Scandal in Bohemia, 72 pieces with [CLS] and [SEP]. In place of a vocabulary, words of more than "
-    "five letters are cut into equal parts. Scores are high for rare and long words. A marked subject and object are "
-    "underlined."
-)
-
-AXES = (("token",),)
-
-
-def section(media: Media, seed: int) -> Section:
-    """The section with its cards, or with the data that is missing."""
-    if media.text is None:
-        return Section(title=TITLE, words=LEDE, missing="text")
-    scenes = scenes_by_name(media.text)
-    cards = tuple(scheme_card(s, scenes[s.scene], seed) for s in schemes_on(*AXES))
-    return Section(title=TITLE, words=LEDE, cards=cards)
 
 
 def scenes_by_name(text: str) -> dict[str, GalleryScene]:
@@ -185,3 +168,20 @@ def matrix(attend: npt.NDArray[np.bool_]) -> Drawing:
         crisp=True,
         keys=(("line-visible", "attends"), ("target", "does not")),
     )
+
+
+def _scenes(media: Media, seed: int) -> Callable[[Scheme], GalleryScene]:
+    scenes = scenes_by_name(str(media.text))
+    return lambda scheme: scenes[scheme.scene]
+
+
+KIND = Kind(
+    title="Text",
+    words="The opening of A Scandal in Bohemia, 72 pieces with [CLS] and [SEP]. In place of a vocabulary, words of "
+    "more than five letters are cut into equal parts. Scores are high for rare and long words. A marked "
+    "subject and object are underlined.",
+    missing="text",
+    needs=("text",),
+    axes=(("token",),),
+    scenes=_scenes,
+)

@@ -4,31 +4,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from maskstream.pages.figures.card import Figure, PictureGrid, Section
+from maskstream.pages.figures.card import Figure, picture_row
+from maskstream.pages.figures.figures import MaskRow
 from maskstream.pages.figures.pictures import UInt8, masked_picture, resize
 from maskstream.pipelines.flow import dis_flow
 from maskstream.pipelines.masks import Cues, MaskBatch, TokenGrid
 
-from .scheme import Drawn, GalleryScene, Media, scheme_card, schemes_on, token_maps
+from .scheme import Drawn, GalleryScene, Kind, constant, token_maps
 
 SIDE_PX = 224
 SHOWN_PX = 112
 ACROSS = 4
-TITLE = "Video"
-LEDE = (
-    "A clip of 16 frames at 224 pixels in cubes of 2 x 16 x 16: eight time steps of 14 x 14 tokens. The first frame of "
-    "each step is shown; bright tokens are what the encoder sees."
-)
-
-AXES = (("t", "h", "w"),)
-
-
-def section(media: Media, seed: int) -> Section:
-    """The section with its cards, or with the data that is missing."""
-    if media.video is None:
-        return Section(title=TITLE, words=LEDE, missing="clip")
-    scene = make_scene(media.video)
-    return Section(title=TITLE, words=LEDE, cards=tuple(scheme_card(s, scene, seed) for s in schemes_on(*AXES)))
 
 
 def make_scene(video: UInt8) -> GalleryScene:
@@ -43,18 +29,24 @@ def make_scene(video: UInt8) -> GalleryScene:
     return GalleryScene(grid=grid, cues=(cues,), paint=paint)
 
 
+KIND = Kind(
+    title="Video",
+    words="A clip of 16 frames at 224 pixels in cubes of 2 x 16 x 16: eight time steps of 14 x 14 tokens. The first "
+    "frame of each step is shown; bright tokens are what the encoder sees.",
+    missing="clip",
+    needs=("video",),
+    axes=(("t", "h", "w"),),
+    scenes=lambda media, seed: constant(make_scene(np.asarray(media.video))),
+)
+
+
 def paint_clip(clip: UInt8, mask: MaskBatch, grid: TokenGrid, title: str) -> tuple[Figure, ...]:
     """The first frame of each time step, masked; and a map of the targets where they are not the hidden tokens."""
     hidden = mask.masked[0].numpy().reshape(grid.shape)
     frames = resize(clip[:: grid.patch[0]], SHOWN_PX, SHOWN_PX)
-    items = tuple(
-        masked_picture(frame, plane, alt=f"time step {step + 1}")
-        for step, (frame, plane) in enumerate(zip(frames, hidden, strict=True))
-    )
-    panels: list[Figure] = [PictureGrid(items=items, across=ACROSS, title=title)]
-    target = np.zeros(hidden.size, dtype=np.bool_)
-    target[mask.target[0][mask.target_valid[0]].numpy()] = True
-    planes = target.reshape(grid.shape)
+    items = (masked_picture(frames[step], plane, alt=f"time step {step + 1}") for step, plane in enumerate(hidden))
+    panels: list[Figure] = [picture_row(*items, across=ACROSS, title=title)]
+    planes = MaskRow.of(mask, 0).targeted.reshape(grid.shape)
     if not np.array_equal(planes, hidden):
         layers = (("visible", ~hidden), ("target", planes & hidden), ("skipped", ~planes & hidden))
         keys = ("visible", "reconstructed", "hidden, not reconstructed")
