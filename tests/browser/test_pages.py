@@ -20,7 +20,7 @@ from maskstream.pages.gallery import gallery_page, own_gallery
 from maskstream.pages.generated import write_generated
 from maskstream.pages.kbvqa import kbvqa_page
 from maskstream.pages.page import write_page
-from maskstream.pages.preview import preview_page
+from maskstream.pages.preview import preview, preview_page
 from maskstream.pages.report.compared import compare_runs
 from maskstream.pages.report.report import write_report
 from maskstream.pages.report.rollout_report import compare_rollouts
@@ -105,6 +105,42 @@ def test_a_preview(browser: Browser, splits: dict[str, Path], tmp_path: Path, na
     if name in PLAYED:
         with browser.opened(url) as page:
             plays(page)
+
+
+def test_samples_are_sorted_and_found(browser: Browser, splits: dict[str, Path], tmp_path: Path) -> None:
+    split = Manifest.load(splits["text"])
+    page = preview(MODALITIES["text"], split, out=tmp_path / "preview.html", samples=8)
+    with browser.opened(url_of(page)) as opened:
+
+        def special() -> list[int]:
+            shown = opened.locator(".clip:visible .counts div", has_text="Special tokens").all_inner_texts()
+            return [int(text.split()[2]) for text in shown]
+
+        before = special()
+        opened.locator(".sorter select").select_option(label="Special tokens, falling")
+        assert special() == sorted(before, reverse=True)
+        opened.locator(".sorter select").select_option(label="the order of the loader")
+        assert special() == before
+        key = opened.locator(".clip").nth(3).get_attribute("data-key")
+        opened.locator(".sorter input").fill(key.upper())
+        assert opened.locator(".clip:visible").count() == 1
+        assert opened.locator(".sorter output").inner_text() == "1 of 8"
+
+
+def test_charts_say_their_values_and_have_a_log_axis(browser: Browser, splits: dict[str, Path], tmp_path: Path) -> None:
+    run = run_of(RECIPES["image"], splits["image"], tmp_path)
+    modality = modality_of(Manifest.load(splits["image"]))
+    page = write_report(modality, run, str(splits["image"]), clips=2, same_split=True).page
+    faults: list[str] = []
+    with browser.opened(url_of(page), faults) as opened:
+        chart = opened.locator(".plotted.large")
+        for scale in ("", "log"):
+            box = chart.locator(".u-over").bounding_box()
+            opened.mouse.move(box["x"] + 2, box["y"] + 50)
+            assert re.fullmatch(r"1 · loss [\d.]+", chart.locator(".hovered").inner_text()), scale
+            opened.mouse.move(0, 0)
+            opened.get_by_role("button", name="Log axis").click()
+    assert faults == []
 
 
 def test_a_text_without_spaces_fits_a_phone(browser: Browser, splits: dict[str, Path], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from maskstream.modality import Modality
-from maskstream.pages.figures.card import Card, Section
+from maskstream.pages.figures.card import Card, Fact, Facts, Section
 from maskstream.pages.figures.figures import Figures
 from maskstream.pages.figures.words import plural
 from maskstream.pages.page import page, write_page
@@ -92,7 +92,8 @@ def _worst(modality: Modality, worst: Sequence[tuple[Replayed, int, float]]) -> 
         for camera, own in cameras_of(one.batches[at]).items():
             card = _card(one, figures, own, row)
             named = f"{card.key}, {camera}" if camera else card.key
-            cards.append(replace(card, title=f"{named}: {loss:.4g} in step {one.step}"))
+            facts = (Facts(items=(Fact(name="Loss", value=f"{loss:.4g}"),)), *card.facts)
+            cards.append(replace(card, title=f"{named}: {loss:.4g} in step {one.step}", facts=facts))
     words = [f"{plural(len(worst), 'sample')} whose losses stand out most from the steps around, the worst first."]
     words += [
         f"The loss {loss:.4g} in step {one.step} was that of {gone}; it cannot be shown."
