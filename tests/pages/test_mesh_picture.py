@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from maskstream.pages.figures.mesh import MARGIN_PX, field_colours, mesh_picture
+from maskstream.pages.figures.mesh import MARGIN_PX, mesh_picture
+from maskstream.pages.figures.pictures import coloured
 
 SQUARE = np.array([[0, 0], [2, 0], [2, 1], [0, 1]], np.float32)
 CELLS = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
@@ -43,7 +44,7 @@ def test_in_space_what_is_nearer_covers_what_is_behind():
 
 
 def test_colours_run_from_low_to_high():
-    colours = field_colours(np.array([-9, 0, 1, 9], np.float32), 0, 1)
+    colours = coloured(np.array([[-9, 0, 1, 9]], np.float32), 0, 1)[0]
     np.testing.assert_array_equal(colours[0], colours[1])
     np.testing.assert_array_equal(colours[2], colours[3])
     assert colours[0, 2] > colours[0, 1]

@@ -20,7 +20,7 @@ from maskstream.shards.errors import DataError
 
 from .card import Card, Fact, picture_row
 from .figures import MaskRow, find_sample, sample_card
-from .pictures import Bool, UInt8, picture
+from .pictures import Bool, UInt8, coloured, picture
 from .words import plural
 
 Float32s = npt.NDArray[np.float32]
@@ -32,13 +32,6 @@ _PAPER = 255
 NODE, _EDGE, _GONE = (0x0B, 0x73, 0x94), (0x5F, 0xA8, 0xBD), (0xE2, 0xE5, 0xE8)
 _VIEW = np.array([[0.86, -0.5, 0.0], [-0.25, -0.43, -0.87], [0.43, 0.75, -0.5]], dtype=np.float32)
 """The camera axes for meshes in space: right, down and forward, in the coordinates of the mesh."""
-
-
-def field_colours(values: Float32s, low: float, high: float) -> UInt8:
-    """Numbers float32 (V,) as RGB uint8 (V, 3): viridis from `low` to `high`."""
-    level = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
-    coloured = cv2.applyColorMap((level * 255).astype(np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)
-    return np.ascontiguousarray(coloured[:, 0, ::-1])
 
 
 def mesh_picture(
@@ -160,7 +153,7 @@ class ShownField:
         """Fields (V, D) as colours uint8 (V, 3)."""
         if scale is None:
             return ((np.clip(fields, -1, 1) + 1) * 127.5).astype(np.uint8)
-        return field_colours(self.values(fields), *scale)
+        return np.asarray(coloured(self.values(fields)[:, None], *scale)[:, 0])
 
 
 KINDS = {0: "normal", 4: "inflow", 5: "outflow", 6: "wall"}

@@ -5,7 +5,7 @@ Flow is drawn as colours: hue is the direction of motion, saturation its length,
 
 import base64
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -128,6 +128,13 @@ def compared_row(shown: Mapping[str, UInt8], key: str) -> PictureGrid:
     """What `compared` gives, as pictures (H, W, 3) in one row."""
     words = {name: "the encoder saw" if name == "seen" else name for name in shown}
     return picture_row(*(picture(pixels, f"{words[name]} of {key}", words[name]) for name, pixels in shown.items()))
+
+
+def coloured(values: npt.NDArray[np.floating[Any]], low: float, high: float, way: int = cv2.COLORMAP_VIRIDIS) -> UInt8:
+    """Values (h, w) from `low` to `high` as colours (h, w, 3) of a map of OpenCV."""
+    level = 255 * np.clip((values - low) / max(high - low, 1e-12), 0, 1)
+    colours = cv2.applyColorMap(np.ascontiguousarray(level).astype(np.uint8), way)
+    return np.ascontiguousarray(colours[..., ::-1]).astype(np.uint8)
 
 
 def data_uri(image: UInt8, *, lossless: bool = False) -> str:

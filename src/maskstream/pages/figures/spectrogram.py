@@ -16,7 +16,7 @@ from maskstream.pipelines.modalities.audio.spectrogram import C1_HZ, Features, L
 from .card import Picture
 from .chart import Tick
 from .figures import MaskRow
-from .pictures import Bool, Grid, UInt8, masked_picture, picture
+from .pictures import Bool, Grid, UInt8, coloured, masked_picture, picture
 
 Floats = npt.NDArray[np.float32]
 
@@ -159,9 +159,7 @@ def loudness_range(values: Floats) -> tuple[float, float]:
 
 def loudness_colours(values: Floats, low: float, high: float) -> UInt8:
     """Values (T, F) from `low` to `high` as colours (F, T, 3), the highest frequency first."""
-    level = np.clip((values.T[::-1] - low) / max(high - low, 1e-6), 0, 1)
-    coloured = cv2.applyColorMap(np.ascontiguousarray(level * 255).astype(np.uint8), cv2.COLORMAP_MAGMA)
-    return np.ascontiguousarray(coloured[..., ::-1]).astype(np.uint8)
+    return coloured(values.T[::-1], low, high, cv2.COLORMAP_MAGMA)
 
 
 def enlarged(image: UInt8) -> UInt8:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -24,7 +23,7 @@ from maskstream.shards.media.npy import read_npy
 from .card import Card, Drawing, PictureGrid, picture_row
 from .chart import Floats, dots
 from .figures import find_sample
-from .pictures import Grid, UInt8, picture
+from .pictures import Grid, UInt8, coloured, picture
 from .video import VideoFigures
 
 SIDE = 320.0
@@ -276,8 +275,7 @@ def _depths(batch: TrajectoryBatch, i: int) -> tuple[PictureGrid, ...]:
     if batch.depth is None:
         return ()
     depth = batch.depth[i].numpy()
-    levels = np.clip(255 * depth / FARTHEST_M, 0, 255).astype(np.uint8)
-    colours = np.stack([cv2.applyColorMap(level, cv2.COLORMAP_VIRIDIS)[..., ::-1] for level in levels])
+    colours = np.stack([coloured(one, 0.0, FARTHEST_M) for one in depth])
     pixels = np.where(depth[..., None] > 0, colours, 0).astype(np.uint8)
     words = "Metres along the camera's axis; black where it is unknown."
     return (_row(batch, i, pixels, "depth", title="Depth", words=words, scale=(0.0, FARTHEST_M)),)

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from maskstream.pages.figures.card import Card, Figure, picture_row
-from maskstream.pages.figures.pictures import Bool, UInt8, masked_picture, resize
+from maskstream.pages.figures.pictures import Bool, UInt8, coloured, masked_picture, resize
 from maskstream.pages.figures.pictures import picture as shown
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.modalities.audio.spectrogram import spectrogram_grid
@@ -106,10 +105,7 @@ def spectrum(sound: npt.NDArray[np.float32]) -> Tensor:
 
 def picture(values: Floats, low: float, high: float) -> UInt8:
     """Values (F, T) between `low` and `high` as colours (F, T, 3), low frequencies below."""
-    grey = np.rint(255 * np.clip((values - low) / (high - low), 0, 1)).astype(np.uint8)[::-1]
-    coloured = cv2.applyColorMap(np.ascontiguousarray(grey), cv2.COLORMAP_VIRIDIS)
-    out: UInt8 = np.ascontiguousarray(coloured[..., ::-1]).astype(np.uint8)
-    return out
+    return coloured(values[::-1], low, high)
 
 
 KIND = Kind(

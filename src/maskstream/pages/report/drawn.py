@@ -14,7 +14,7 @@ from torch import Tensor
 from maskstream.pages.figures.card import Card, Fact, Facts, Picture, Section, WordPieces, label_words, picture_row
 from maskstream.pages.figures.figures import Figures
 from maskstream.pages.figures.mesh import MeshFigures
-from maskstream.pages.figures.pictures import picture, resize
+from maskstream.pages.figures.pictures import coloured, picture, resize
 from maskstream.pages.figures.points import FADED, INK, MADE, SEEN, Colour, cloud_picture, marked
 from maskstream.pages.figures.text import ImageTextFigures
 from maskstream.pages.figures.video import VideoFigures, frame_rows, picture_side, whole_frames
@@ -131,10 +131,9 @@ def _matrix(name: str, of: Tensor, words: str, alt: str) -> Card:
     """The values (n, n): dark is low, bright is high."""
     values = of.numpy()
     low, high = float(values.min()), float(values.max())
-    grey = (255 * (values - low) / max(high - low, 1e-6)).astype(np.uint8)
-    image = cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_MAGMA), cv2.COLOR_BGR2RGB)
+    image = coloured(values, low, high, cv2.COLORMAP_MAGMA)
     scale = max(1, MATRIX_PX // len(values))
-    large = np.ascontiguousarray(image.repeat(scale, axis=0).repeat(scale, axis=1)).astype(np.uint8)
+    large = image.repeat(scale, axis=0).repeat(scale, axis=1)
     return Card(key=name, words=words, figures=(picture_row(picture(large, alt, lossless=True)),))
 
 
