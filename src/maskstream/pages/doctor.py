@@ -238,11 +238,11 @@ def alignment(moments: Moments, features: int, seen: Seen | None = None) -> Alig
     if seen is not None:
         if seen.parts.shape != (d,):
             raise ValueError(f"a mask has {len(seen.parts)} values, the samples {d}")
-        each, pairs = torch.from_numpy(seen.each), torch.from_numpy(seen.pairs)
+        each, pairs = seen.each[seen.parts], seen.pairs[np.ix_(seen.parts, seen.parts)]
         # What is never visible has no variance; the ridge keeps the matrix positive.
         ridge = RIDGE * float(covariance.diagonal().mean()) * torch.eye(d, dtype=torch.float64)
-        masked = covariance * pairs[seen.parts][:, seen.parts] + ridge
-        cross = each[seen.parts][:, None] * covariance
+        masked = covariance * torch.from_numpy(pairs) + ridge
+        cross = torch.from_numpy(each)[:, None] * covariance
     half = _lower(masked)
     # S^2 g = lambda M g with M = L L^T is the plain problem of A A^T, A = L^-1 q S.
     turned = torch.linalg.solve_triangular(half, cross, upper=False)

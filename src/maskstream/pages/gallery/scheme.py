@@ -97,12 +97,13 @@ class Kind:
 
     def section(self, media: Media, seed: int) -> Section:
         """The section with its cards, or with the data that is missing."""
-        cards, missing = [], self.missing
+        cards: list[Card] = []
+        missing = self.missing
         if all(getattr(media, name) is not None for name in self.needs):
             missing = ""
             if self.scenes is not None:
                 scene = self.scenes(media, seed)
-                cards = [scheme_card(scheme, scene(scheme), seed) for scheme in self.schemes]
+                cards += [scheme_card(scheme, scene(scheme), seed) for scheme in self.schemes]
             cards += self.more(media, seed)
         return Section(title=self.title, words=self.words, cards=tuple(cards), missing=missing, layout="columns")
 
