@@ -1,7 +1,6 @@
 """Rollouts of several runs beside each other and beside persistence: a page, and the numbers for scripts."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -38,20 +37,6 @@ SHOWN_STEPS = (1 / 15, 1 / 3, 2 / 3, 1)
 """Steps of a rollout that are drawn, as parts of its length."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RolloutRow:
-    """One run. one_step: its loss of a single step. error: of each step of its rollouts, float32 (T - 1,)."""
-
-    name: str
-    one_step: float
-    error: Float32s
-
-    def at(self, marks: Sequence[int]) -> dict[str, float]:
-        """The error after so many steps, and the mean over all."""
-        found = {f"step {mark}": float(self.error[mark - 1]) for mark in marks}
-        return found | {f"mean of {len(self.error)}": float(self.error.mean())}
-
-
 def compare_rollouts(
     runs: Sequence[str | Path],
     data: str | Path,
@@ -80,45 +65,43 @@ def compare_rollouts(
             model = next_model(load_model(run_weights(Path(run))))
             one_step[str(run)], one_step[PERSISTENCE] = measure_steps(model, trajectories)
             made[str(run)] = rollout(model, trajectories)
-    rows = [
-        RolloutRow(name=name, one_step=one_step[name], error=rollout_error(fields, trajectories))
-        for name, fields in made.items()
-    ]
-    marks = [mark for mark in (*_MARKS, len(rows[0].error)) if mark <= len(rows[0].error)]
-    table = {row.name: {"one_step": row.one_step, **row.at(sorted(set(marks)))} for row in rows}
+    errors = {name: rollout_error(fields, trajectories) for name, fields in made.items()}
+    last = len(errors[PERSISTENCE])
+    marks = sorted({mark for mark in (*_MARKS, last) if mark <= last})
+    table = {
+        name: {
+            "one_step": one_step[name],
+            **{f"step {mark}": float(error[mark - 1]) for mark in marks},
+            f"mean of {last}": float(error.mean()),
+        }
+        for name, error in errors.items()
+    }
     if out is not None:
-        figures = MeshFigures(reader=open_reader(split, component))
-        write_page(_page(rows, table, trajectories, made, data, figures), out)
+        models = {name: fields for name, fields in made.items() if name != PERSISTENCE}
+        cards = rollout_cards(MeshFigures(reader=open_reader(split, component)), trajectories, models)
+        text = render(
+            "rollout.html.j2",
+            title="Rollouts",
+            facts={"trajectories": f"{len(trajectories.start)} of {data}", "steps": str(last)},
+            table={name: [f"{value:.3f}" for value in row.values()] for name, row in table.items()},
+            columns=[column.replace("_", " ") for column in table[PERSISTENCE]],
+            charts=True,
+            chart=_chart(errors),
+            section=Section(
+                title="Rollouts beside the truth", words=ROLLOUTS, cards=tuple(islice(cards, SHOWN)), layout="wide"
+            ),
+        )
+        write_page(text, out)
     return {"trajectories": len(trajectories.start), "errors": table}
 
 
-def _page(
-    rows: Sequence[RolloutRow],
-    table: dict[str, dict[str, float]],
-    trajectories: Trajectories,
-    made: dict[str, Tensor],
-    data: str | Path,
-    figures: MeshFigures,
-) -> str:
-    models = {name: fields for name, fields in made.items() if name != PERSISTENCE}
-    cards = tuple(islice(rollout_cards(figures, trajectories, models), SHOWN))
-    return render(
-        "rollout.html.j2",
-        title="Rollouts",
-        facts={"trajectories": f"{len(trajectories.start)} of {data}", "steps": str(len(rows[0].error))},
-        table={name: [f"{value:.3f}" for value in row.values()] for name, row in table.items()},
-        columns=[column.replace("_", " ") for column in next(iter(table.values()))],
-        charts=True,
-        chart=_chart(rows),
-        section=Section(title="Rollouts beside the truth", words=ROLLOUTS, cards=cards, layout="wide"),
+def _chart(errors: Mapping[str, Float32s]) -> Chart:
+    """The errors by step; larger errors of diverging rollouts are outside."""
+    top = max(float(error.max()) for error in errors.values() if np.isfinite(error).all())
+    steps = np.arange(1, len(errors[PERSISTENCE]) + 1, dtype=np.float64)
+    lines = (
+        Line(x=steps, y=error.astype(np.float64), name=name, hue=i) for i, (name, error) in enumerate(errors.items())
     )
-
-
-def _chart(rows: Sequence[RolloutRow]) -> Chart:
-    """The errors of each row by step; larger errors of diverging rollouts are outside."""
-    top = max(float(np.max(row.error)) for row in rows if np.isfinite(row.error).all())
-    steps = np.arange(1, len(rows[0].error) + 1, dtype=np.float64)
-    lines = [Line(x=steps, y=row.error.astype(np.float64), name=row.name, hue=i) for i, row in enumerate(rows)]
     return Chart(lines=tuple(lines), said="Error by step", include=(0.0,), top=top)
 
 
