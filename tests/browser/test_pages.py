@@ -134,6 +134,7 @@ def test_charts_say_their_values_and_have_a_log_axis(browser: Browser, splits: d
     faults: list[str] = []
     with browser.opened(url_of(page), faults) as opened:
         chart = opened.locator(".plotted.large")
+        chart.scroll_into_view_if_needed()
         for scale in ("", "log"):
             box = chart.locator(".u-over").bounding_box()
             opened.mouse.move(box["x"] + 2, box["y"] + 50)

@@ -143,7 +143,7 @@ def labelled_frames(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Seen:
+class VisibleParts:
     """How often the parts of a sample are visible: `parts` int64 (D,), the part of each value; each, float64 (N,), and
     two at once, (N, N).
     """
@@ -164,7 +164,7 @@ class Shape:
         if not np.array_equal(np.unique(self.parts), np.arange(self.parts.max(initial=0) + 1)):
             raise ValueError(f"the parts of shape {self.name} are numbered 0, 1, 2, ..., got {np.unique(self.parts)}")
 
-    def seen(self, ratio: float, *, exact: bool = False) -> Seen:
+    def seen(self, ratio: float, *, exact: bool = False) -> VisibleParts:
         """With parts hidden at `ratio`: each by itself, or with `exact` floor((1 - ratio) n) of n stay visible.
 
         ValueError where nothing stays visible.
@@ -182,7 +182,7 @@ class Shape:
             same, across = visible / count, visible * (visible - 1) / (count * max(count - 1, 1))
         pairs = np.full((count, count), across)
         np.fill_diagonal(pairs, same)
-        return Seen(parts=self.parts, each=np.full(count, same), pairs=pairs)
+        return VisibleParts(parts=self.parts, each=np.full(count, same), pairs=pairs)
 
 
 def make_shape(name: str, side: int, channels: int = 3) -> Shape:
@@ -225,7 +225,7 @@ class Alignment:
     strength: Floats
 
 
-def alignment(moments: Moments, features: int, seen: Seen | None = None) -> Alignment:
+def alignment(moments: Moments, features: int, seen: VisibleParts | None = None) -> Alignment:
     """Of the first `features` features under a mask; without one they are the principal components.
 
     ValueError where the mask is for samples of another size.
@@ -280,11 +280,13 @@ class Visibility:
             seen[n] = ~maps.hidden.reshape(t, h * w)[t // 2]
         return cls(plane=(h, w), each=seen.mean(axis=0), pairs=seen.T @ seen / draws)
 
-    def seen(self, side: int, channels: int = 3) -> Seen:
+    def seen(self, side: int, channels: int = 3) -> VisibleParts:
         """The same of the values of pictures (side, side, channels)."""
         y, x = np.divmod(np.arange(side * side), side)
         h, w = self.plane
-        return Seen(parts=(y * h // side * w + x * w // side).repeat(channels), each=self.each, pairs=self.pairs)
+        return VisibleParts(
+            parts=(y * h // side * w + x * w // side).repeat(channels), each=self.each, pairs=self.pairs
+        )
 
 
 def common_side(planes: Sequence[tuple[int, int]], most: int = 32) -> int:
@@ -375,7 +377,7 @@ def examine_masks(
 
 def _examined(
     moments: Moments,
-    cases: Iterable[tuple[str, float, Seen]],
+    cases: Iterable[tuple[str, float, VisibleParts]],
     features: Sequence[int],
     progress: Callable[[], None] = lambda: None,
 ) -> list[Finding]:

@@ -17,7 +17,7 @@ from maskstream.pipelines.modalities.audio.spectrogram import spectrogram_grid
 from maskstream.shards.media.fbank import Fbank
 from maskstream.train.papers.ca_dense_unet.model import ComplexRatio
 
-from .scheme import CardText, Drawn, GalleryScene, Kind, Media, Paint
+from .scheme import CardText, Drawn, GalleryScene, GallerySection, Media, Paint
 
 FRAMES, BINS, PATCH = 1024, 128, 16
 COMPLEX_RATIO = CardText(
@@ -108,7 +108,7 @@ def picture(values: Floats, low: float, high: float) -> UInt8:
     return coloured(values[::-1], low, high)
 
 
-KIND = Kind(
+KIND = GallerySection(
     title="Sound",
     words="8.7 s of speech, padded to 1024 frames of 10 ms in 128 mel bands: 64 x 8 tokens of 16 x 16. Time runs to "
     "the right, frequency upwards.",

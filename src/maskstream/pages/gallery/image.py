@@ -16,7 +16,7 @@ from maskstream.pipelines.flow.picture import flow_scale
 from maskstream.pipelines.masks import Cues, Draw, Scheme, TokenGrid
 from maskstream.train.papers.spiking_mst.model import Spikes
 
-from .scheme import CardText, Drawn, GalleryScene, Kind, Media, Paint
+from .scheme import CardText, Drawn, GalleryScene, GallerySection, Media, Paint
 
 SPIKES = CardText(
     title="Spikes",
@@ -117,7 +117,7 @@ def _more(media: Media, seed: int) -> list[Card]:
     return [SPIKES.card(spiked(_scenes(media).frame, seed))]
 
 
-KIND = Kind(
+KIND = GallerySection(
     title="Images",
     words="The last frame of the clip, in the patches of each paper. Patches that enter as the mask token are hatched. "
     "The clip has no depth: the second picture of a stack is the optical flow.",

@@ -10,7 +10,7 @@ from maskstream.pipelines.masks import LAWS, Cues, Draw, Law, MaskGIT, RatioLaw
 from maskstream.pipelines.masks.laws.progress import ProgressLaw
 from maskstream.pipelines.stream.rng import Place
 
-from .scheme import CardText, Kind, Media
+from .scheme import CardText, GallerySection, Media
 
 DRAWS = 10_000
 BINS = 32
@@ -24,7 +24,7 @@ def cards(media: Media, seed: int) -> list[Card]:
     return [CardText.of(law).card([figure(law.drawn, draws)]) for law in LAWS]
 
 
-KIND = Kind(
+KIND = GallerySection(
     title="Laws",
     words="A law says how many tokens are hidden, and any law goes with any pattern. Laws of progress follow the "
     "position of a batch in the run, so the loader needs the length of the run (steps=). Random laws draw one "

@@ -8,7 +8,7 @@ from maskstream.pipelines.masks import Cues, Draw, Joint, Padded, Random, WholeW
 from maskstream.pipelines.masks.core.scheme import square, written_call
 from maskstream.pipelines.stream.rng import Place
 
-from .scheme import CardText, Kind, Media
+from .scheme import CardText, GallerySection, Media
 from .text import LENGTH, Pieces, cut_pieces, words
 
 PAIR = Joint(parts={"image": Random(ratio=0.75), "text": Padded(mask=WholeWords(ratio=0.15))})
@@ -39,7 +39,7 @@ def draw_masks(pieces: Pieces, seed: int) -> tuple[Bool, Bool]:
     return image.reshape(grid.shape), text
 
 
-KIND = Kind(
+KIND = GallerySection(
     title="Image and text",
     words="A picture in 18 x 18 patches and a text, as one sample: each part has a grid and a mask of its own.",
     missing="picture or no text",

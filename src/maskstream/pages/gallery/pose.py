@@ -10,7 +10,7 @@ from maskstream.pages.figures.pose import skeletons
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.shards.media.h36m import JOINTS
 
-from .scheme import Drawn, GalleryScene, Kind, constant
+from .scheme import Drawn, GalleryScene, GallerySection, constant
 
 SHOWN, STEP, FIRST = 12, 12, 60
 
@@ -30,7 +30,7 @@ def make_scene(walk: npt.NDArray[np.float32]) -> GalleryScene:
     return GalleryScene(grid=grid, paint=paint)
 
 
-KIND = Kind(
+KIND = GallerySection(
     title="Skeletons",
     words="A motion capture of a person who kneels down: 12 frames, 0.4 s apart, of 17 joints in Human3.6M's order. "
     "Large dots are what the encoder sees.",

@@ -76,7 +76,7 @@ class GalleryScene:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Kind:
+class GallerySection:
     """A section: the schemes on some axes, drawn on data of one kind. needs: the names of the media. missing: what
     there is none of where they are missing. scenes: makes of media and a seed what gives the scene of a scheme. more:
     other cards.

@@ -14,7 +14,7 @@ from maskstream.pages.figures.chart import dots, lines
 from maskstream.pipelines.masks import Cues, Scheme, TokenGrid, submesh
 from maskstream.pipelines.modalities.points.tokens import occupied_tokens, voxel_grid, voxel_places
 
-from .scheme import Drawn, GalleryScene, Kind, Media, Mesh, Paint
+from .scheme import Drawn, GalleryScene, GallerySection, Media, Mesh, Paint
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -150,7 +150,7 @@ def _scenes(media: Media, seed: int) -> Callable[[Scheme], GalleryScene]:
     return lambda scheme: scenes[scheme.grid.axes]
 
 
-KIND = Kind(
+KIND = GallerySection(
     title="Points and meshes",
     words="2048 points from the surface of an airplane in 64 x 64 x 64 voxels, 16 x 16 x 16 tokens of 4 x 4 x 4; "
     "and the 486 nodes of the mesh of an ant, whose feet are the nodes of type 6.",

@@ -14,7 +14,7 @@ from maskstream.pages.figures.card import Drawing, Figure, WordPieces
 from maskstream.pages.figures.pictures import runs_path
 from maskstream.pipelines.masks import SPECIAL, Cues, Draw, Scheme, TextMaskBatch, TokenGrid, TopScores
 
-from .scheme import Drawn, GalleryScene, Kind, Media, Paint
+from .scheme import Drawn, GalleryScene, GallerySection, Media, Paint
 
 LONGEST = 5
 """Letters of a piece: longer words are cut into equal parts. A stand-in for a vocabulary of word pieces."""
@@ -175,7 +175,7 @@ def _scenes(media: Media, seed: int) -> Callable[[Scheme], GalleryScene]:
     return lambda scheme: scenes[scheme.scene]
 
 
-KIND = Kind(
+KIND = GallerySection(
     title="Text",
     words="The opening of A Scandal in Bohemia, 72 pieces with [CLS] and [SEP]. In place of a vocabulary, words of "
     "more than five letters are cut into equal parts. Scores are high for rare and long words. A marked "

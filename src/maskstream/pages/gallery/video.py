@@ -10,7 +10,7 @@ from maskstream.pages.figures.pictures import UInt8, masked_picture, resize
 from maskstream.pipelines.flow import dis_flow
 from maskstream.pipelines.masks import Cues, MaskBatch, TokenGrid
 
-from .scheme import Drawn, GalleryScene, Kind, constant, token_maps
+from .scheme import Drawn, GalleryScene, GallerySection, constant, token_maps
 
 SIDE_PX = 224
 SHOWN_PX = 112
@@ -29,7 +29,7 @@ def make_scene(video: UInt8) -> GalleryScene:
     return GalleryScene(grid=grid, cues=(cues,), paint=paint)
 
 
-KIND = Kind(
+KIND = GallerySection(
     title="Video",
     words="A clip of 16 frames at 224 pixels in cubes of 2 x 16 x 16: eight time steps of 14 x 14 tokens. The first "
     "frame of each step is shown; bright tokens are what the encoder sees.",

@@ -135,12 +135,13 @@ def probe_rows(folders: Sequence[Path]) -> list[Row]:
 def loss_chart(metrics: Sequence[Sequence[StepMetrics]], names: Sequence[str]) -> Chart:
     """The losses of runs by step in one chart; first steps far above the rest are outside."""
     lines: list[Line] = []
+    high = []
     for hue, (name, rows) in enumerate(zip(names, metrics, strict=True)):
         kept = sorted((row for row in rows if not row.skipped), key=lambda row: row.step)
         steps, losses = np.array([(row.step, row.loss) for row in kept], dtype=np.float64).T
+        high.append(float(np.quantile(losses, 0.9)))
         lines += smoothed(steps, losses, name, max(len(kept) // 50, 2) * 2 + 1, hue)
-    top = 1.5 * max(float(np.quantile(line.y, 0.9)) for line in lines if line.hue is not None)
-    return Chart(lines=tuple(lines), said="Loss by step", top=top)
+    return Chart(lines=tuple(lines), said="Loss by step", top=1.5 * max(high))
 
 
 def beside(names: Sequence[str], sections: Sequence[Sequence[Section]]) -> list[Section]:
