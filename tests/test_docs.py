@@ -125,7 +125,11 @@ INSIDE = {"CONTRIBUTING.md", "SECURITY.md", "architecture.md", "benchmarks.md", 
 """Pages for whoever reads the source."""
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in INSIDE], ids=lambda page: page.name)
+USERS = [page for page in PAGES if page.name not in INSIDE and page.parent.name != "papers"]
+"""The pages of papers link their code."""
+
+
+@pytest.mark.parametrize("page", USERS, ids=lambda page: page.name)
 def test_pages_for_users_send_nobody_to_a_source_file(page: Path) -> None:
     sources = re.compile(r"(?<!tests/)\b(?:shards|preprocess|pipelines|train|samples|src/maskstream)/[\w/]+\.py\b")
     assert sources.findall(TEXTS[page]) == []

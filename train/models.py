@@ -4,9 +4,9 @@ from .nn.foreign import export_hf, from_hf, load_hf, load_pth, to_hf, to_hf_conf
 from .nn.masked_autoencoder import (
     AutoencoderConfig,
     MaskedAutoencoder,
-    SpectrogramAutoencoderConfig,
     VideoAutoencoderConfig,
 )
+from .papers.audiomae.model import SpectrogramAutoencoderConfig
 from .papers.avsiam.model import SiameseConfig
 from .papers.ca_dense_unet.model import DenseUNetConfig
 from .papers.diffmavil.model import AudioVisualDiffusionConfig

@@ -317,6 +317,8 @@ def _parts(paper: Paper) -> Iterator[str]:
         yield from _of_scheme(scheme)
     if paper.picture:
         yield from (f'<img src="../pictures/{paper.picture}" alt="">', "")
+    if files := sorted({_code(name) for name in paper.recipes}):
+        yield from (f"Code: {', '.join(f'[{file}](../../{file})' for file in files)}", "")
     yield from ("## Commands", "", "```", *_commands(paper), "```", "")
     rows = [row for name in paper.recipes for row in _figures(name)]
     if rows:
@@ -326,6 +328,12 @@ def _parts(paper: Paper) -> Iterator[str]:
     if paper.recipes:
         yield from ("## Recipes, and what differs from the authors' code", "")
         yield from (line for name in paper.recipes for line in _of_recipe(name))
+
+
+def _code(recipe: str) -> str:
+    """The folder of a recipe's paper, or the paper's file in the folder of several."""
+    *folder, file = RECIPES[recipe].__module__.split(".")[1:]
+    return "/".join(folder if file == "recipe" else [*folder, f"{file}.py"])
 
 
 def _of_scheme(scheme: Scheme) -> Iterator[str]:

@@ -28,8 +28,8 @@ PACKAGES = {
     "preprocess": "maskstream.preprocess",
     "train": "maskstream.train",
 }
-_EXAMPLE = re.compile(r"\[([^]]*)\]\((?:\.\./)?examples(?:/[^)]*)?\)")
-"""A link to a file or folder of examples/, which is no page: its text stays."""
+_EXAMPLE = re.compile(r"\[([^]]*)\]\((?:\.\./)*(?:examples|train)(?:/[^)]*)?\)")
+"""A link to a file or folder of examples/ or train/, which is not a page: its text stays."""
 _LINK = re.compile(r"\[([^]]*)\]\(([A-Za-z0-9./_-]+\.md)(#[^)]*)?\)")
 _PICTURE = re.compile(r'\b(src|srcset)="(?:docs/|\.\./)*(pictures/[^"]+)"')
 

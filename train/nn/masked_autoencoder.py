@@ -12,8 +12,7 @@ VideoMAE V2 (Wang et al., 2023) is the same model with fewer mask tokens and a w
 and MAE-ST (Feichtenhofer et al., 2022) are this model with a class token, a bias between encoder and decoder and other
 positions: attention does not depend on the order of tokens, and a bias for key changes no softmax.
 
-The configs at the end are those of video (VideoMAE, MGMAE, VideoMAE V2, MAE-ST), of pictures (MAE) and of sounds
-(Audio-MAE).
+The configs at the end are those of video (VideoMAE, MGMAE, VideoMAE V2, MAE-ST) and of pictures (MAE).
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ import torch
 from torch import Tensor
 
 from maskstream.pipelines.masks import MaskBatch
-from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.sampler import BatchT
@@ -36,7 +34,7 @@ from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, squar
 from .encoder_decoder import TokenDecoder, VisibleEncoder
 from .grid import LearntPositions, Windows, gather_tokens
 from .layouts import find_layout
-from .media_tokens import ImagePositions, ImageTokens, Positions, SpectrogramTokens, Targets, VideoTargets, VideoTokens
+from .media_tokens import ImagePositions, ImageTokens, Positions, Targets, VideoTargets, VideoTokens
 from .transformer import BlockSizes, init_linear
 
 
@@ -257,12 +255,3 @@ class ImageAutoencoderConfig(AutoencoderConfig[ImageBatch]):
     def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:
         """Patches on the grid "image"."""
         return ImageTokens(grids["image"], self.target, self.positions)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SpectrogramAutoencoderConfig(AutoencoderConfig[AudioBatch]):
-    """The sizes of a masked autoencoder of spectrogram patches."""
-
-    def tokens(self, grids: Grids) -> TokenKind[AudioBatch]:
-        """Patches on the grid "audio"."""
-        return SpectrogramTokens(grids["audio"])

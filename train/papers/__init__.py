@@ -2,7 +2,8 @@
 
 A new paper is a folder; no table names it. A recipe is a function of recipe.py that takes nothing and returns a Recipe,
 which has the function's name with dashes; `EVALUATIONS` of evaluate.py are found too. Papers import `core`, `nn` and
-`evaluate`, and no other paper.
+`evaluate`, and no other paper. Papers that share one model share a folder, which has a file with the name of each paper
+in place of recipe.py: jepa and videomae.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +15,9 @@ from typing import Any, get_origin, get_type_hints
 
 from maskstream.train.core.recipe import Recipe
 
+FAMILIES = ("ajepa", "ijepa", "lejepa", "maest", "mgmae", "salt", "videomae", "videomae2", "vjepa", "vjepa2", "vjepa21")
+"""The files of papers that share a folder with others."""
+
 
 def tables(file: str, name: str) -> Iterator[Mapping[Any, Any]]:
     """The table `name` of the module `file` of each paper that has one."""
@@ -24,7 +28,7 @@ def tables(file: str, name: str) -> Iterator[Mapping[Any, Any]]:
 def list_recipes() -> dict[str, Callable[[], Recipe[Any]]]:
     """The recipes of all papers by name."""
     found: dict[str, Callable[[], Recipe[Any]]] = {}
-    for module in _modules("recipe"):
+    for module in (module for file in ("recipe", *FAMILIES) for module in _modules(file)):
         for name, made in vars(module).items():
             if isfunction(made) and made.__module__ == module.__name__:
                 hints: dict[str, Any] = get_type_hints(made)

@@ -17,8 +17,8 @@ from maskstream.shards.errors import ResumeError
 from maskstream.train import replay, train
 from maskstream.train.core.metrics import read_metrics
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.papers.jepa.clips import VideoJepaConfig
-from maskstream.train.papers.jepa.dense import DenseJepaConfig
+from maskstream.train.papers.jepa.vjepa import VideoJepaConfig
+from maskstream.train.papers.jepa.vjepa21 import DenseJepaConfig
 from maskstream.train.recipes import chosen_recipe
 
 from ...pipelines.every_modality import write_split

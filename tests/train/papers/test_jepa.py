@@ -24,9 +24,10 @@ from maskstream.shards.checksummed import add_checksum, read_checksummed
 from maskstream.shards.errors import ResumeError
 from maskstream.train import Trainer, load_model
 from maskstream.train.core.export import FileSum
-from maskstream.train.papers.jepa.clips import VideoJepaConfig
-from maskstream.train.papers.jepa.dense import DenseJepaConfig
-from maskstream.train.papers.jepa.model import ImageJepaConfig, SpectrogramJepaConfig
+from maskstream.train.papers.jepa.ajepa import SpectrogramJepaConfig
+from maskstream.train.papers.jepa.ijepa import ImageJepaConfig
+from maskstream.train.papers.jepa.vjepa import VideoJepaConfig
+from maskstream.train.papers.jepa.vjepa21 import DenseJepaConfig
 from maskstream.train.recipes import chosen_recipe
 
 from ...pipelines.every_modality import write_split

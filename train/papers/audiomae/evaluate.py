@@ -9,7 +9,9 @@ from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import NORMALISED, Compared, Evaluation, TrainingLoss, read_batches
 from maskstream.train.evaluate.patches import PatchLosses, measure_patches
-from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder, SpectrogramAutoencoderConfig
+from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
+
+from .model import SpectrogramAutoencoderConfig
 
 MEASURED = 512
 """The largest number of samples that are measured."""

@@ -9,7 +9,8 @@ from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.nn.masked_autoencoder import SpectrogramAutoencoderConfig
+
+from .model import SpectrogramAutoencoderConfig
 
 
 def audiomae_base() -> Recipe[AudioBatch]:

@@ -43,10 +43,12 @@ from maskstream.train.evaluate.features import (
 from maskstream.train.evaluate.patches import nearest_visible
 from maskstream.train.nn.grid import gather_tokens
 
-from .clips import VideoJepaConfig
+from .ajepa import SpectrogramJepaConfig
+from .ijepa import ImageJepaConfig
 from .lejepa import ClipLeJepaConfig, LeJepa, LeJepaConfig
-from .model import ImageJepaConfig, Jepa, SpectrogramJepaConfig, blocks_of
+from .model import Jepa, blocks_of
 from .salt import Salt
+from .vjepa import VideoJepaConfig
 
 MEASURED, AT_ONCE = 256, 32
 """The largest number of samples whose predictions are measured, and how many are in a batch."""

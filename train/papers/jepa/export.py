@@ -14,8 +14,8 @@ from maskstream.train.nn.encoder_decoder import VisibleEncoder
 from maskstream.train.nn.media_tokens import ImageTokens, SpectrogramTokens, VideoTokens
 from maskstream.train.nn.transformer import BlockSizes, Stack
 
-from .clips import ClipEncoder, ClipPredictor, RotaryPlaces, VideoJepa
 from .model import Jepa
+from .vjepa import ClipEncoder, ClipPredictor, RotaryPlaces, VideoJepa
 
 _KINDS = ("weight", "bias")
 _ROTARY = {

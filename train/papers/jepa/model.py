@@ -32,16 +32,13 @@ from torch import Tensor, nn
 from maskstream.pipelines.augment import CenterCrop, SharedCrop
 from maskstream.pipelines.masks import BlockMaskBatch, Linear, MaskBatch
 from maskstream.pipelines.masks.laws.progress import ProgressLaw
-from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.data import DataConfig
-from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.train.core.distributed import local_rows, sum_over_ranks, world_size
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted, widen
 from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.masked_autoencoder import TokenKind
-from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens, SpectrogramTokens
 from maskstream.train.nn.objectives import EPS
 from maskstream.train.nn.transformer import BlockSizes, TransformerBlock
 
@@ -299,27 +296,3 @@ def _init_weights(part: nn.Module, std: float) -> None:
         for last in (block.attention.out, block.mlp.down):
             with torch.no_grad():
                 last.weight.div_((2.0 * number) ** 0.5)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageJepaConfig(JepaConfig[ImageBatch]):
-    """The sizes of a JEPA of patches of pictures. positions: see ImagePositions."""
-
-    positions: ImagePositions = "columns"
-
-    def __post_init__(self) -> None:
-        JepaConfig.__post_init__(self)
-        self.need_choices(positions=ImagePositions)
-
-    def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:
-        """Patches on the grid "image"."""
-        return ImageTokens(grids["image"], "pixels", self.positions)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SpectrogramJepaConfig(JepaConfig[AudioBatch]):
-    """The sizes of a JEPA of patches of spectrograms."""
-
-    def tokens(self, grids: Grids) -> TokenKind[AudioBatch]:
-        """Patches on the grid "audio"."""
-        return SpectrogramTokens(grids["audio"])

@@ -1,4 +1,6 @@
-"""Joint-embedding prediction of clips: the encoder and the predictor of V-JEPA and V-JEPA 2."""
+"""V-JEPA (Bardes et al., 2024): joint-embedding prediction of clips. V-JEPA 2 has the same encoder and predictor, with
+other places.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskstream.pipelines import VideoClip
+from maskstream.pipelines.augment import RandomResizedCrop, SharedCrop
+from maskstream.pipelines.masks import ByView, Linear, MultiBlock, Padded
 from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.train.core.model import Grids
+from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
+from maskstream.train.core.recipe import Recipe
 from maskstream.train.nn.grid import axis_sinusoids, within
 from maskstream.train.nn.masked_autoencoder import TokenKind
 from maskstream.train.nn.media_tokens import VideoTokens
@@ -202,3 +210,45 @@ class RotaryPlaces(nn.Module):
     def forward(self, index: Tensor) -> Turns:
         """The turns (B, 1, L, d) of the tokens `index` int64 (B, L)."""
         return self.cos[index][:, None], self.sin[index][:, None]
+
+
+MASKS = Padded(mask=ByView(masks=(MultiBlock(coupled=True), MultiBlock(blocks=2, scale=(0.7, 0.7), coupled=True))))
+"""V-JEPA's two masks of a clip."""
+
+
+def vjepa_large() -> Recipe[VideoBatch]:
+    """V-JEPA (Bardes et al., 2024, section 3 and appendix) of ViT-L/16: 16 frames, every fourth, at 224 pixels, masked
+    twice; the absolute distance of predicted features, a predictor of 12 blocks 384 wide, which reads position vectors
+    as the encoder does; the teacher's momentum rises along a line from 0.998 to 1, weight decay from 0.04 to 0.4;
+    90,000 steps with 12,000 of warm-up, 128 ranks make a batch of 3072. Numbers are those of the authors' repository.
+
+    Differs from the authors' code in: visible tokens and targets are padded to the longest of a batch, theirs are cut
+    to the shortest; a clip's two rows count alike, theirs the two masks of a batch; the learning rate of warm-up begins
+    at 0, theirs at a third of the peak; rate, decay and momentum reach their ends at the last step, theirs over a plan
+    1.25 times as long; the gradient is clipped as a whole and from the first step, theirs that of each part and after
+    warm-up; no bias for key, which changes no softmax; one split of videos, theirs are three; mask tokens do not decay,
+    theirs do; bf16 where the device gains by it, theirs is bf16 with loss scaling.
+    """
+    return Recipe(
+        name="vjepa-large",
+        batch_size=24,
+        data=VideoData(
+            clip=VideoClip(frames=16, stride=4, size=224),
+            mask=MASKS,
+            augment=SharedCrop(crop=RandomResizedCrop(scale=(0.3, 1.0), ratio=(0.75, 1.35), flip=0.5)),
+            views=2,
+        ),
+        model=VideoJepaConfig(
+            width=1024,
+            depth=24,
+            heads=16,
+            predictor_depth=12,
+            predictor_heads=16,
+            momentum=Linear(start=0.998, end=1.0),
+            distance="l1",
+            masks=2,
+            places="added",
+        ),
+        optimiser=OptimiserConfig(betas=(0.9, 0.999), weight_decay=0.04, last_weight_decay=0.4, max_grad_norm=10.0),
+        schedule=ScheduleConfig(base_lr=6.25e-4 / 12, min_lr=1e-6 / 12, warmup=40 / 300, steps=90_000),
+    )
