@@ -3,6 +3,7 @@
 A copy can be computed from its original, up to the rounding of its own encoder. The original cannot be computed from
 the copy, because the copy rounded something away. Each test below asks what a copy cannot hide:
 
+- A cropped copy is found whole within its original.
 - An enlarged copy has no detail that the smaller file does not explain.
 - A logo brings edges of its own: in the original, the difference between the two has no edges in common with the image.
 - The coefficients of a JPEG are multiples of its quantisation steps. Those of a copy are the original's, changed in
@@ -10,7 +11,8 @@ the copy, because the copy rounded something away. Each test below asks what a c
   supposed copy, and a supposed original whose histogram has no gaps (Fan and de Queiroz, Identification of Bitmap
   Compression History, 2003; Popescu and Farid, Statistical Tools for Digital Forensics, 2004).
 - Clipping: a brightened copy has lost what is beyond white, and a darkened one what is beyond black.
-- Of two clips, whose steps are not known, the original has more fine detail at equal contrast.
+- Of two clips, whose steps are not known, the original has more fine detail at equal contrast. Where the contrast was
+  changed, this is a guess: each generation of video loses detail, but less contrast also leaves less to encode.
 """
 
 import json
@@ -55,6 +57,14 @@ _STRAY = 0.1
 _MOST_STEPS = 60
 _MUCH_CLIPPED = 0.5
 """8-bit intensities that a mean pixel has lost, which decide before all but a logo."""
+_SIMILAR_CONTRAST = 0.06
+"""Logarithm of the change of contrast below which video loses what is clipped by encoding alone."""
+_PLACED, _PLACES = 64, np.arange(1, 0.8, -0.03)
+"""Side of the frames in which a cropped copy is looked for, and the fractions of a side that it may have."""
+_MOST_PLACED = 4
+_SIMILAR_SIZE = 1.2
+"""Ratio of the heights of clips up to which the larger one may be an enlarged copy; beyond, its own noise is as strong
+as the detail of an original."""
 _MOST_FRAMES = 8
 _MOST_COMPARED = 32
 """Members of a group that are compared; more are rarely better."""
@@ -126,10 +136,13 @@ def luma_steps(data: bytes) -> Float32s | None:
 
 def compare(one: Look, other: Look) -> float:
     """Positive if `other` seems to be made from `one`, negative if `one` is made from `other`, 0 if nothing tells."""
+    part = float(_is_part(other, one)) - float(_is_part(one, other))
+    if part:
+        return part
     if one.size != other.size:
         if one.size[0] * one.size[1] < other.size[0] * other.size[1]:
             return -compare(other, one)
-        return -1.0 if one.steps is not None and _is_enlarged(one, other) else 1.0
+        return -1.0 if _is_enlarged(one, other) else 1.0
     if abs(one.source_pixels - other.source_pixels) > 0.02 * one.source_pixels:
         return 1.0 if one.source_pixels > other.source_pixels else -1.0
     if not _are_aligned(one, other):
@@ -139,8 +152,23 @@ def compare(one: Look, other: Look) -> float:
     if logo[0] * logo[1] > 0:
         return logo[0]
     clipped = _clipping(one, other, forth) - _clipping(other, one, back)
+    if one.steps is None and (abs(clipped) <= _MUCH_CLIPPED or abs(_contrast(forth, back)) < _SIMILAR_CONTRAST):
+        return _detail(one, other, forth, back)
     found = clipped if abs(clipped) > _MUCH_CLIPPED else _rounding(one, other, forth, back)
     return found or clipped or _detail(one, other, forth, back) or float(other.table.mean() - one.table.mean())
+
+
+def _is_part(one: Look, whole: Look) -> bool:
+    """Whether an image shows a part of the other: cut on both axes, for storing clips cuts one to a multiple of 16."""
+    side, misfit = _PLACED, np.zeros((len(_PLACES), len(_PLACES)))
+    for frame, within in list(zip(one.luma, whole.luma, strict=False))[:_MOST_PLACED]:
+        large = cv2.resize(within, (side, side), interpolation=cv2.INTER_AREA)
+        for at in np.ndindex(misfit.shape):
+            size = (round(side * _PLACES[at[0]]), round(side * _PLACES[at[1]]))
+            small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+            misfit[at] += 1 - cv2.matchTemplate(large, small, cv2.TM_CCOEFF_NORMED).max()
+    cut, uncut = misfit[1:, 1:].min(), min(misfit[0].min(), misfit[:, 0].min())
+    return bool(cut < 0.1 * min(_MOST_PLACED, _shared(one, whole)) and 2.2 * cut < uncut)
 
 
 def _are_aligned(one: Look, other: Look) -> bool:
@@ -208,9 +236,28 @@ class _Tone:
 
 
 def _is_enlarged(larger: Look, smaller: Look) -> bool:
-    """Whether the larger image is explained by the smaller one, scaled up by any mixture of kernels."""
+    """Whether the larger image is explained by the smaller one, scaled up by any mixture of kernels. Of clips that are
+    almost of one size, whether it has less detail.
+    """
+    if larger.steps is None:
+        height = smaller.size[0]
+        similar = larger.size[0] < _SIMILAR_SIZE * height
+        return similar and _fine_power(larger, height) < _fine_power(smaller, height)
     left = _unexplained(larger, smaller)
     return left < 0.01 and left - _unexplained(smaller, larger) <= 0.001
+
+
+def _fine_power(look: Look, height: int) -> float:
+    """The logarithm of the power of the finest detail of frames of this height, relative to that of coarse detail."""
+    fine = coarse = 0.0
+    for luma in look.luma:
+        rows, columns = luma.shape
+        window = np.outer(np.hanning(rows), np.hanning(columns))
+        power = np.square(np.abs(np.fft.rfft2((luma - luma.mean()) * window))) / luma.size**2
+        cycles = np.hypot(np.fft.fftfreq(rows, 1 / rows)[:, None], np.fft.rfftfreq(columns, 1 / columns))
+        fine += float(power[(cycles >= 0.4 * height) & (cycles < 0.5 * height)].mean())
+        coarse += float(power[(cycles >= 8) & (cycles < 16)].mean())
+    return float(np.log((fine + 1e-7) / (coarse + 1e-7)))
 
 
 def _unexplained(one: Look, by: Look) -> float:
@@ -351,25 +398,30 @@ def _lost(clipped: Float32s, whole: Float32s) -> float:
     return float((above + below).mean())
 
 
-def _detail(one: Look, other: Look, forth: _Tone, back: _Tone) -> float:
-    """How much more fine detail one has at equal contrast. If the contrast differs, the image of less contrast needs
-    more detail to be the original: one of more contrast would mostly be clipped, were it the copy.
-    """
-    if not (forth.ok and back.ok):
+def _contrast(forth: _Tone, back: _Tone) -> float:
+    """The logarithm of how much contrast the second image has relative to the first, by both fits."""
+    usable = forth.usable & back.usable
+    if not (forth.ok and back.ok and usable.any()):
         return 0.0
-    found = _finer(one, other, forth) - _finer(other, one, back)
-    contrast = float(np.log(np.median(forth.gain[forth.usable])))
-    if abs(contrast) < 0.06:
-        return found if abs(found) > 0.04 else 0.0
-    return contrast if np.sign(contrast) * found > 0.04 else -contrast
+    return 0.5 * float(np.log(np.median(forth.gain[usable]) / np.median(back.gain[usable])))
 
 
-def _finer(one: Look, other: Look, tone: _Tone) -> float:
-    here, there = (_cosine_transform(some.blocks[0][tone.usable] - 128) for some in (one, other))
-    here = here * tone.gain[tone.usable][:, None, None]
+def _detail(one: Look, other: Look, forth: _Tone, back: _Tone) -> float:
+    """How much more fine detail one has at equal contrast. Encoders take it first from the blocks that have little."""
+    usable = forth.usable & back.usable
+    if not (forth.ok and back.ok) or int(usable.sum()) < 20:
+        return 0.0
+    gain = np.sqrt(forth.gain / back.gain)[usable, None, None]
+    here = np.square(_cosine_transform(one.blocks[0][usable] - 128) * np.sqrt(gain))
+    there = np.square(_cosine_transform(other.blocks[0][usable] - 128) / np.sqrt(gain))
     order = np.add.outer(np.arange(8), np.arange(8))
-    fine = [float(np.square(some[:, order >= 5]).mean()) for some in (here, there)]
-    return 0.5 * float(np.log((fine[0] + 0.1) / (fine[1] + 0.1)))
+    fine, finest = (
+        [some[:, (order >= low) & (order < high)].mean(1) for some in (here, there)] for low, high in ((6, 8), (8, 11))
+    )
+    plain = sum(fine) <= np.median(sum(fine))
+    of_plain = [float(some[plain].mean()) + 0.1 for some in fine]
+    found = float(np.log(of_plain[0] / of_plain[1])) + 2 * float(np.log((finest[0] + 0.5) / (finest[1] + 0.5)).mean())
+    return found if abs(found) > 0.01 else 0.0
 
 
 def originals_first(own: Measures, order: Ints, groups: Mapping[int, Sequence[int]]) -> Ints:

@@ -37,7 +37,7 @@ from maskstream.shards.stores.output import Location, Output, folder_and_name, o
 from maskstream.shards.stores.url import is_url
 
 from .adding import whole_location
-from .card import README, renew_card
+from .card import README, as_text, renew_card
 from .merging import MERGED
 
 Json = dict[str, Any]
@@ -150,10 +150,10 @@ def _read(output: Output, name: str) -> bytes | None:
         return None
 
 
-def renew_cards(split: Output, found: Dependents) -> tuple[list[Location], list[str]]:
-    """Write the cards of a split, its dependents and their folders again; where they are, and what could not be."""
+def renew_cards(splits: Sequence[Output], folders: Iterable[Location]) -> tuple[list[Location], list[str]]:
+    """Write the cards of splits and of their folders again; where they are, and what could not be."""
     renewed, failed = list[Location](), list[str]()
-    for place in (whole_location(split), *map(whole_location, found.held + found.targets), *found.folders):
+    for place in (*map(whole_location, splits), *folders):
         try:
             renewed += [within(place, README)] if renew_card(place) else []
         except MaskstreamError as error:
@@ -161,16 +161,20 @@ def renew_cards(split: Output, found: Dependents) -> tuple[list[Location], list[
     return renewed, failed
 
 
-def files_that_name(split: Output, found: Dependents, words: Iterable[str]) -> Iterator[str]:
-    """The files beside a split and its dependents, or in their folders, that have one of some words in them or in their
-    name, also compressed, each with what to do. What belongs to a finished split is not looked into.
+def files_that_name(splits: Sequence[Output], folders: Sequence[Location], words: Iterable[str]) -> Iterator[str]:
+    """The files beside splits, or in their folders, that have one of some words in them or in their name, also
+    compressed, each with what to do. What belongs to a finished split is not looked into.
     """
     wanted = sorted({*words} - {""})
-    variants = {form for word in wanted for form in (word, json.dumps(word)[1:-1], html.escape(word))}
+    variants = {form for word in wanted for form in (word, json.dumps(word)[1:-1], html.escape(word), as_text(word))}
     forms = sorted(form.encode("utf-8", "surrogateescape") for form in variants)
-    inside = [whole_location(one) for one in (split, *found.held, *found.targets)]
-    places = [(place, name) for place in inside for name in output_at(place).names() if not _is_of_split(name)]
-    places += [(folder, name) for folder in found.folders for name in _files_in(folder)]
+    places = [
+        (place, name)
+        for place in map(whole_location, splits)
+        for name in output_at(place).names()
+        if not _is_of_split(name)
+    ]
+    places += [(folder, name) for folder in folders for name in _files_in(folder)]
     for place, name in places:
         data = _read(output_at(place), name)
         if data is None:

@@ -210,7 +210,8 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
             folder.remove(folder.names())
     for folder in added:
         remove_folder(folder)
-    cards, named = renew_cards(output, dependents)
+    changed_splits = [output, *dependents.held, *dependents.targets, *beside]
+    cards, named = renew_cards(changed_splits, dependents.folders)
     return Erased(
         version=version,
         erased=len(found),
@@ -220,18 +221,15 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
         beside=tuple(dict.fromkeys([*changed, *map(str, cards)])),
         named=(
             *named,
-            *_named(output, dependents, {*wanted, *sources, *gone.labels}),
+            *dependents.unread,
+            *(
+                f"{merged.location} is merged with it and not readable until `{merge_command(merged)}` is run again"
+                for merged in dependents.merged
+            ),
+            *files_that_name(changed_splits, dependents.folders, {*wanted, *sources, *gone.labels}),
             *([_RUNS] if gone.labels else []),
         ),
     )
-
-
-def _named(output: Output, dependents: Dependents, words: set[str]) -> Iterator[str]:
-    """What still names erased samples, or cannot be read any more, and what to do."""
-    yield from dependents.unread
-    for merged in dependents.merged:
-        yield f"{merged.location} is merged with it and not readable until `{merge_command(merged)}` is run again"
-    yield from files_that_name(output, dependents, words)
 
 
 @contextmanager

@@ -96,6 +96,8 @@ def _copies(found: Curated) -> list[Section]:
         for group in found.copies[:_GROUPS]
     ]
     words = f"{plural(len(found.copies), 'group')} of copies; the first {len(cards)} are shown, what stays first."
+    if any(own.signals["seconds"][group[0]] * own.signals["pixels"][group[0]] for group in found.copies):  # clips
+        words += " Between clips that differ in contrast, the choice of the original is a guess."
     return [Section(title="Copies", words=words, cards=tuple(cards))] if cards else []
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from maskstream.preprocess.curate import curate
 from maskstream.preprocess.curate.originals import Look, compare, luma_steps
 
-from .test_curation import clips_of, jpeg, moving, with_logo, write_images
+from .test_curation import clips_of, jpeg, with_logo, write_images
 
 UInt8s = npt.NDArray[np.uint8]
 COUNT = 12
@@ -71,13 +71,25 @@ def test_the_original_image_stays(tmp_path: Path, kind: str) -> None:
     assert all(found.measures.manifest.key(gone.place)[:2] == gone.of[:2] for gone in found.gone)
 
 
-def test_the_original_clip_stays(tmp_path: Path) -> None:
-    made, seeds = {}, (0, 2, 4, 5)  # 1 is white where the logo is
-    for seed in seeds:
-        frames = moving(seed, 0.5, 40)
-        made |= {f"{seed}/m": (frames, 20), f"{seed}/{'az'[seed % 2]}": ([with_logo(one) for one in frames], 20)}
+CLIP_KINDS: dict[str, tuple[Callable[[UInt8s], UInt8s], int]] = {
+    "logo": (with_logo, 20),
+    "encoded at lower quality": (lambda one: one, 32),
+    "cropped": (lambda one: np.ascontiguousarray(one[14:-14, 18:-18]), 18),
+    "scaled down": (lambda one: resized(one, 0.5), 18),
+    "scaled up": (lambda one: resized(one, 1.4), 18),
+}
+
+
+@pytest.mark.parametrize("kind", list(CLIP_KINDS))
+def test_the_original_clip_stays(tmp_path: Path, kind: str) -> None:
+    change, crf = CLIP_KINDS[kind]
+    made = {}
+    for seed in range(3):
+        whole = photograph(seed, 260, 360)
+        frames = [np.ascontiguousarray(whole[at // 4 : at // 4 + 240, at : at + 320]) for at in range(40)]
+        made |= {f"{seed}/m": (frames, 20), f"{seed}/{'az'[seed % 2]}": ([change(one) for one in frames], crf)}
     found = curate(clips_of(tmp_path / "clips", made), copies=True, max_removed=1, dry_run=True)
-    assert sorted(gone.of for gone in found.gone) == [f"{seed}/m" for seed in seeds]
+    assert sorted(gone.of for gone in found.gone) == [f"{seed}/m" for seed in range(3)]
 
 
 def test_a_signal_that_is_named_decides(tmp_path: Path) -> None:

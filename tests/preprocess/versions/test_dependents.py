@@ -14,6 +14,7 @@ import pytest
 
 from maskstream.preprocess.curate import Told, write_card
 from maskstream.preprocess.versions import divide, erase, merge, take_few
+from maskstream.preprocess.versions.card import as_text
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.dataset import finish_split, read_dataset_json
 from maskstream.shards.format.manifest import Manifest
@@ -134,6 +135,19 @@ def test_what_is_named_is_told_with_what_to_do(tmp_path: Path) -> None:
     ]
     merge(tmp_path / "both", [train, tmp_path / "other"])
     assert holds(tmp_path, SECRET) == ["notes.md", "train/page.html"]
+
+
+def test_names_of_labels_go_from_the_cards_of_other_splits(tmp_path: Path) -> None:
+    odd = f"|日本| {SECRET}"
+    train = written(tmp_path / "train", 0, ("x", "y", odd), n=12, lone=4)
+    other = written(tmp_path / "other", 100, ("x", "y", odd))
+    write_card(other)
+    (tmp_path / "notes.md").write_text(f"# {as_text(odd)}\n")
+    assert {*holds(tmp_path, SECRET)} >= {"notes.md", "other/croissant.json"}
+    found = erase(train, [KEY], words=True)
+    assert holds(tmp_path, SECRET) == ["notes.md"]
+    assert f"{other}/README.md" in found.beside
+    assert found.named[0].startswith(f"{tmp_path}/notes.md still names them")
 
 
 def test_targets_of_another_split_stay(tmp_path: Path) -> None:
