@@ -59,7 +59,7 @@ _MUCH_CLIPPED = 0.5
 """8-bit intensities that a mean pixel has lost, which decide before all but a logo."""
 _SIMILAR_CONTRAST = 0.06
 """Logarithm of the change of contrast below which video loses what is clipped by encoding alone."""
-_PLACED, _PLACES = 64, np.arange(1, 0.8, -0.03)
+_PLACED, _PLACES = 64, np.arange(1, 0.8, -0.03).tolist()
 """Side of the frames in which a cropped copy is looked for, and the fractions of a side that it may have."""
 _MOST_PLACED = 4
 _SIMILAR_SIZE = 1.2
