@@ -10,6 +10,11 @@ from typing import Any
 
 from maskstream.shards.errors import MaskstreamError
 
+PAUSES_S = (1.0, 5.0, 15.0)
+"""The pauses between the attempts to read a file, in seconds."""
+SOURCE = "source"
+"""The group of all samples of a raw file, where splits are divided by groups."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Span:

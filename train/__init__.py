@@ -1,14 +1,34 @@
 """Training: recipes, models, one loop for all of them, and exact resume."""
 
-from .core.export import load_model, save_model
-from .core.loop import Trainer
-from .core.metrics import StepMetrics, read_metrics
-from .core.recipe import Recipe
-from .core.replay import Replayed, replay
-from .core.results import TrainResult
-from .core.step import Batches
-from .finetunes import FineTuned, finetune
-from .recipes import RECIPES, named_recipe, train
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .core.export import load_model, save_model
+    from .core.loop import Trainer
+    from .core.metrics import StepMetrics, read_metrics
+    from .core.recipe import Recipe
+    from .core.replay import Replayed, replay
+    from .core.results import TrainResult
+    from .core.step import Batches
+    from .finetunes import FineTuned, finetune
+    from .recipes import RECIPES, named_recipe, train
+else:
+    from maskstream.shards.lazy import lazy_names
+
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "core.export": "load_model save_model",
+            "core.loop": "Trainer",
+            "core.metrics": "StepMetrics read_metrics",
+            "core.recipe": "Recipe",
+            "core.replay": "Replayed replay",
+            "core.results": "TrainResult",
+            "core.step": "Batches",
+            "finetunes": "FineTuned finetune",
+            "recipes": "RECIPES named_recipe train",
+        },
+    )
 
 __all__ = [
     "RECIPES",

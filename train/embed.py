@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,12 +18,15 @@ from torch import Tensor
 from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.packed.data import PackedData
+from maskstream.pipelines.stream.topology import usable_device
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.shards.progress import SILENT, Progress
+from maskstream.shards.keywords import takes_fields
+from maskstream.shards.progress import Progress
 from maskstream.shards.stores.local_files import publishing, remove_leftovers, sole_writer, sync_folder
 from maskstream.shards.stores.url import local_path
 
 from .core.export import find_files, load_model, part_name, weights_sum
+from .core.options import EmbedOptions, FeatureType
 from .core.process import compute_threads
 from .core.recipe import check_modality
 from .core.run_folder import run_recipe, run_weights
@@ -32,9 +35,6 @@ from .exports import split_of_run
 
 log = logging.getLogger(__name__)
 
-FeatureType = Literal["float32", "float16"]
-FILE_ROWS = 1 << 16
-"""The most samples of a file, by default: what an interrupted job repeats."""
 GROUP_ROWS = 4096
 """The most samples of a row group, which are in memory at once."""
 NEXT = "next"
@@ -73,17 +73,12 @@ class _Made:
     row: int = 0
 
 
+@takes_fields(EmbedOptions)
 def embed_run(
     run: str | Path,
     data: SplitLocation,
     out: str | Path,
-    *,
-    dtype: FeatureType = "float32",
-    batch_size: int = 64,
-    file_rows: int = FILE_ROWS,
-    device: torch.device,
-    workers: int = 0,
-    progress: Progress = SILENT,
+    options: EmbedOptions,
 ) -> Embedded:
     """Writes the features that a run's encoder gives of all samples of a split, in the split's order, to `out`.
 
@@ -92,22 +87,19 @@ def embed_run(
     The order does not depend on batch size, workers or device. Nothing is augmented, no token is hidden. At most some
     thousand samples are in memory. Files get their names when all are whole; until then they are in `.features.partial`
     beside `out`, and the same call after a kill goes on after the last whole one. Their metadata say which weights and
-    which version of the split they are of. progress: what shows how far it is.
+    which version of the split they are of.
 
     ValueError for a model without features, a split of another modality, an `out` that is there or is no .parquet, and
     for unfinished files of other weights, samples or options.
     """
     run, out = local_path(run, "the run"), local_path(out, "out")
-    if dtype not in get_args(FeatureType):
-        raise ValueError(f"features are {' or '.join(get_args(FeatureType))}, got {dtype!r}")
-    if min(batch_size, file_rows) < 1:
-        raise ValueError(f"batch_size and file_rows are 1 or more, got {batch_size} and {file_rows}")
     if out.suffix != ".parquet":
         raise ValueError(f"{out} does not end in .parquet; name a file such as features.parquet")
     if any(path.exists() for path in find_files(out)):
         raise ValueError(f"{out} is there; give another name, or delete it")
     recipe, weights, split = run_recipe(run), run_weights(run), Manifest.load(data)
     check_modality(recipe, split)
+    device, progress = usable_device(options.device), options.progress
     model = load_model(weights).to(device)
     if not isinstance(model, GivesFeatures):
         raise ValueError(f"a {type(model).__name__} gives no features of whole samples")
@@ -121,15 +113,15 @@ def embed_run(
         "fingerprint": split.fingerprint,
     }
     about |= {} if config == whole else {"start": "center"}  # unfinished files of older releases have drawn places
-    about |= {"dtype": dtype, "batch_size": str(batch_size), "file_rows": str(file_rows)}
+    about |= {name: str(getattr(options, name)) for name in ("dtype", "batch_size", "file_rows")}
     folder = out.parent / f".{out.stem}.partial"
     with sole_writer(folder):
         made = _read_made(folder, about)
         if made.files:
             log.info("%s has %d of %d samples; the job goes on after these", folder, made.samples, len(split))
         progress.phase(f"embedding {split.location}", len(split), made.samples, "samples")
-        with compute_threads(device), closing(_rows(model, config, split, batch_size, device, workers, made)) as rows:
-            made = _write(_counted(rows, progress), folder, made, file_rows, dtype, about)
+        with compute_threads(device), closing(_rows(model, config, split, options, device, made)) as rows:
+            made = _write(_counted(rows, progress), folder, made, options.file_rows, options.dtype, about)
         files = [out.parent / part_name(out.name, part, len(made.files)) for part in range(len(made.files))]
         for path, name in reversed(list(zip(made.files, files, strict=True))):  # what a kill leaves are the first ones
             path.replace(name)
@@ -191,19 +183,19 @@ def _rows(
     model: GivesFeatures,
     config: DataConfig[Any],
     split: Manifest,
-    size: int,
+    options: EmbedOptions,
     device: torch.device,
-    workers: int,
     made: _Made,
 ) -> Generator[_Rows, None, None]:
     """The samples of each batch, in the order of the split, from the first that is not made. Where a sample could not
     be read, the loader gives another one: it is left out.
     """
     packed = isinstance(config, PackedData)
-    options: Any = {"shuffle": False, "device": "cpu", "workers": workers, "rank": 0, "world_size": 1}
+    size = options.batch_size
+    loading: Any = {"shuffle": False, "device": "cpu", "workers": options.workers, "rank": 0, "world_size": 1}
     seen = {key for path in made.files if packed for key in pq.read_table(path, columns=["key"])["key"].to_pylist()}
     begin = 0 if packed else made.row
-    with closing(config.whole().loader(split, batch_size=1 if packed else size, **options)) as loader:
+    with closing(config.whole().loader(split, batch_size=1 if packed else size, **loading)) as loader:
         if made.batch == len(loader):
             return
         loader.seek(0, made.batch)

@@ -2,22 +2,24 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
-import torch
 from torch import Tensor
 
+from maskstream.pipelines.stream.topology import usable_device
 from maskstream.shards.config import Json, with_set
 from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.keywords import takes_fields
 from maskstream.shards.progress import Progress
 from maskstream.shards.stores.local_files import publish
 
 from .core.distributed import rank, world_size
 from .core.export import load_model, pack_weights, weights_sum
-from .core.process import CPU, LoopOptions, compute_threads
+from .core.options import FineTuneOptions
+from .core.process import CPU, compute_threads
 from .core.recipe import Recipe, check_modality
 from .core.results import TrainResult
 from .core.run import train_recipe
@@ -77,63 +79,48 @@ def tune(run: str | Path, train: SplitLocation, *, points: str = "") -> Tuning:
     return tune_classifier(base, split) if found is None else found
 
 
+@takes_fields(FineTuneOptions)
 def finetune(
     run: str | Path,
     train: SplitLocation,
     test: SplitLocation,
     out: str | Path,
-    *,
-    set: Sequence[str] = (),
-    points: str = "",
-    steps: int | None = None,
-    scratch: bool = False,
-    seed: int = 0,
-    val: SplitLocation | None = None,
-    every: int = 500,
-    patience: int | None = None,
-    balanced: bool = False,
-    device: torch.device,
-    same_split: bool = False,
-    **options: Unpack[LoopOptions],
+    options: FineTuneOptions,
 ) -> FineTuned | None:
     """Fine-tunes the encoder of `run` on `train`, in the folder `out`, and measures it on `test`.
 
-    set: fields of the recipe (`tune`) to change. points: the column of a cloud with the label of each point, for part
-    segmentation. scratch: the encoder begins with initial weights instead, for comparison. val: a split, such as a part
-    of the training split that is held out, on which the first score is measured every `every` steps; the weights that
-    are best on it are tested. patience: so many of these measurements without a better one end the training early.
-    balanced: classes count alike in the loss, however many samples they have. same_split: test on what was trained on
-    too; else it is a ValueError if test has samples of `train` or of the run's split, or val of `train`. options: of
-    the loop; nothing is compiled by default. Returns None if it was stopped by a signal; the same call continues. For
-    other arguments and for errors see `maskstream.train.train`.
+    The fields of `FineTuneOptions` may be given as keyword arguments. Without same_split it is a ValueError if test has
+    samples of `train` or of the run's split, or val of `train`. Returns None if it was stopped by a signal; the same
+    call continues. For errors see `maskstream.train.train`.
     """
-    train, test, held_out = Manifest.load(train), Manifest.load(test), None if val is None else Manifest.load(val)
-    tuning = tune(run, train, points=points)
-    recipe: Recipe[Any] = with_set(tuning.recipe, list(set))
-    if balanced:
+    train, test, val = Manifest.load(train), Manifest.load(test), options.val
+    held_out = None if val is None else Manifest.load(val)
+    tuning = tune(run, train, points=options.points)
+    recipe: Recipe[Any] = with_set(tuning.recipe, options.set)
+    if options.balanced:
         recipe = _balance(recipe, train)
     names = train.label_names
     for split in (test, *(() if held_out is None else (held_out,))):
         check_modality(recipe, split)
     test = match_labels(test, names, str(train))
     held_out = None if held_out is None else match_labels(held_out, names, str(train))
-    check_unseen(test, runs=[Path(run)], train=train, same_split=same_split)
+    check_unseen(test, runs=[Path(run)], train=train, same_split=options.same_split)
     validation = None
     if held_out is not None:
-        check_unseen(held_out, train=train, same_split=same_split)
-        validation = _validation(tuning, recipe, train, held_out, every, patience)
-    elif patience is not None:
-        raise ValueError(f"patience={patience} counts validations, and there are none; give val, a held-out split")
+        check_unseen(held_out, train=train, same_split=options.same_split)
+        validation = _validation(tuning, recipe, train, held_out, options)
+    elif options.patience is not None:
+        raise ValueError(
+            f"patience={options.patience} counts validations, and there are none; give val, a held-out split"
+        )
     if recipe.schedule.base_lr == tuning.recipe.schedule.base_lr:
         _tell_rate(recipe)
-    initial = None if scratch else _write_encoder(tuning, Path(run), Path(out))
-    options.setdefault("compile", "no")
-    trained = train_recipe(
-        recipe, train, out, steps=steps, initial=initial, seed=seed, validation=validation, device=device, **options
-    )
+    initial = None if options.scratch else _write_encoder(tuning, Path(run), Path(out))
+    device = usable_device(options.device)
+    trained = train_recipe(recipe, train, out, replace(options, device=device), initial=initial, validation=validation)
     if not trained.finished:
         return None
-    if isinstance(shown := options.get("progress"), Progress):
+    if isinstance(shown := options.progress, Progress):
         shown.phase(f"testing on {test.location}")
     weights = trained.out / (MODEL if val is None else BEST)
     with compute_threads(device):
@@ -161,14 +148,14 @@ def _balance(recipe: Recipe[Any], train: Manifest) -> Recipe[Any]:
 
 
 def _validation(
-    tuning: Tuning, recipe: Recipe[Any], train: Manifest, val: Manifest, every: int, patience: int | None
+    tuning: Tuning, recipe: Recipe[Any], train: Manifest, val: Manifest, options: FineTuneOptions
 ) -> Validation:
     """The first score on a held-out split, of which the run may have seen the samples, as it has those of `train`."""
     about = {"location": val.location, "version": val.version, "fingerprint": val.fingerprint}
     return Validation(
         measure=lambda model: tuning.measure(model, recipe, train, val, CPU).scores,
-        every=every,
-        patience=patience,
+        every=options.every,
+        patience=options.patience,
         data=about,
     )
 

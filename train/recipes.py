@@ -5,21 +5,19 @@ A new recipe is a function of its paper's recipe.py.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Unpack
-
-import torch
+from typing import Any
 
 from maskstream.pipelines.modalities.mixture import DataMixture
-from maskstream.pipelines.modalities.split import CACHE_GB
 from maskstream.shards.config import with_set
 from maskstream.shards.format.manifest import Manifest, join_label_names
+from maskstream.shards.keywords import takes_fields
 from maskstream.shards.named import named
 
 from .core.data import tell_split
-from .core.process import LoopOptions
+from .core.options import TrainOptions
 from .core.recipe import Recipe, check_modality
 from .core.results import TrainResult
-from .core.run import LoadingSettings, train_recipe
+from .core.run import train_recipe
 from .core.validation import Probe, Validation
 from .papers import list_recipes
 
@@ -48,61 +46,30 @@ def chosen_recipe(
     return with_set(chosen, [*set, *given], where="print all fields with --print-config")
 
 
+@takes_fields(TrainOptions)
 def train(
     recipe: str | Recipe[Any],
     data: str | Path | DataMixture,
     out: str | Path,
-    *,
-    set: Sequence[str] = (),
-    data_version: int | None = None,
-    steps: int | None = None,
-    initial: str | Path | None = None,
-    batch_size: int | None = None,
-    accumulate: int | None = None,
-    seed: int = 0,
-    device: str | torch.device = "auto",
-    workers: int = 0,
-    threads: int | None = None,
-    cache: str | Path | None = None,
-    cache_gb: float = CACHE_GB,
-    val: str | Path | None = None,
-    every: int = 500,
-    best: str | None = None,
-    same_split: bool = False,
-    probe: str | Path | None = None,
-    probe_every: int = 500,
-    **options: Unpack[LoopOptions],
+    options: TrainOptions,
 ) -> TrainResult:
     """Trains `recipe` (a name of RECIPES, or a Recipe) on the split in `data` and writes the run into `out`.
 
     data: a folder or URL, or a `DataMixture` of several, whose samples share batches (docs/training.md#several-splits).
-    set: fields of the recipe to change, such as "model.depth=6". data_version: of the split (default: the current one;
-    a continued run stays with the samples that it began with). steps: the length of the run (default: the recipe's).
-    initial: a model.safetensors, such as that of a pre-training, or weights of VideoMAE, MAE or BERT as transformers or
-    their authors save them; weights whose names and shapes match are loaded. batch_size: samples per rank instead of
-    the recipe's. accumulate: batches per rank and step instead of the recipe's. seed: decides the weights, the order,
-    the crops, the masks and what the model draws. workers, threads, cache, cache_gb: of the loader. val: a split on
-    which the recipe's scores are measured every `every` steps and at the end, on the CPU; the weights with the best
-    score, the first or that named `best`, stay in best.safetensors. same_split: val may have samples that are trained
-    on. probe: a labelled split on whose samples k-NN and a linear probe of the features are measured every
-    `probe_every` steps, on the run's device (evaluate/online.py). options: of the loop, see `LoopSettings`. See
+    The fields of `TrainOptions` may be given as keyword arguments, such as steps=100 or set=["model.depth=6"]. See
     `Trainer` for the files written, for resuming and for errors. If torchrun started the process, all ranks train
     together.
     """
-    chosen = chosen_recipe(recipe, set, batch_size=batch_size, accumulate=accumulate)
+    chosen = chosen_recipe(recipe, options.set, batch_size=options.batch_size, accumulate=options.accumulate)
     return train_recipe(
         chosen,
         data,
         out,
-        data_version=data_version,
-        steps=steps,
-        initial=initial,
-        seed=seed,
-        device=device,
-        loading=LoadingSettings(workers=workers, threads=threads, cache=cache, cache_gb=cache_gb),
-        validation=None if val is None else _validation(chosen, data, val, every, best, same_split),
-        probe=None if probe is None else _probe(chosen, data, probe, probe_every),
-        **options,
+        options,
+        data_version=options.data_version,
+        initial=options.initial,
+        validation=None if options.val is None else _validation(chosen, data, options.val, options),
+        probe=None if options.probe is None else _probe(chosen, data, options.probe, options.probe_every),
     )
 
 
@@ -116,7 +83,7 @@ def _probe(recipe: Recipe[Any], data: str | Path | DataMixture, labelled: str | 
 
 
 def _validation(
-    recipe: Recipe[Any], data: str | Path | DataMixture, val: str | Path, every: int, best: str | None, same_split: bool
+    recipe: Recipe[Any], data: str | Path | DataMixture, val: str | Path, options: TrainOptions
 ) -> Validation:
     """The validation on the split `val`. ValueError for one of another modality, or with trained samples."""
     from .evaluate.features import match_labels
@@ -127,13 +94,13 @@ def _validation(
     check_modality(recipe, split)
     trained = _splits(data)
     for train in trained:
-        check_unseen(split, train=train, same_split=same_split)
+        check_unseen(split, train=train, same_split=options.same_split)
     if recipe.model.most_labels is not None:
         split = match_labels(split, join_label_names(trained), "the training data")
     return Validation(
         measure=lambda model: evaluate_model(recipe, model, split, 2).scores,
-        every=every,
-        best=best,
+        every=options.every,
+        best=options.best,
         data=tell_split(split),
     )
 

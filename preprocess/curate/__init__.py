@@ -3,10 +3,13 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from maskstream.preprocess.versions.card import Told, write_card
+    from maskstream.preprocess.told import Told
+    from maskstream.preprocess.versions.card import write_card
 
-    from .curation import Curated, curate
+    from .curated import Curated
+    from .curation import curate
     from .measures import SIGNALS, Measures, measure
+    from .options import CurateOptions
     from .rules import KeepRule
     from .signals import Signals
 else:
@@ -15,12 +18,26 @@ else:
     __getattr__ = lazy_names(
         __name__,
         {
-            ".versions.card": "Told write_card",
-            "curation": "Curated curate",
+            ".told": "Told",
+            ".versions.card": "write_card",
+            "curated": "Curated",
+            "curation": "curate",
             "measures": "SIGNALS Measures measure",
+            "options": "CurateOptions",
             "rules": "KeepRule",
             "signals": "Signals",
         },
     )
 
-__all__ = ["SIGNALS", "Curated", "KeepRule", "Measures", "Signals", "Told", "curate", "measure", "write_card"]
+__all__ = [
+    "SIGNALS",
+    "CurateOptions",
+    "Curated",
+    "KeepRule",
+    "Measures",
+    "Signals",
+    "Told",
+    "curate",
+    "measure",
+    "write_card",
+]

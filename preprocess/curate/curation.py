@@ -9,9 +9,8 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,17 @@ from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.format.dataset import CURATIONS, read_description
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.rejects import read_removed, samples_of_parts
+from maskstream.shards.keywords import takes_fields
 from maskstream.shards.members.text import JSON, LANGUAGE
 from maskstream.shards.named import nearest
-from maskstream.shards.progress import SILENT, Progress, as_progress
-from maskstream.shards.stores.local_files import publishing
+from maskstream.shards.progress import as_progress
 
 from .copies import find_copies, find_leaks
+from .curated import Curated, Gone
 from .kept import table_sum
 from .languages import language_signals, named_languages
 from .measures import IMAGES, SIGNALS, Floats, Measures, measure
+from .options import CurateOptions
 from .originals import originals_first
 from .rules import SHARE_NAME, Rule
 
@@ -42,108 +43,13 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 log = logging.getLogger(__name__)
 
-COSINE = 0.98
-"""Samples are copies by their features if these have this cosine."""
-MAX_REMOVED = 0.5
-"""The share of the samples that a curation may remove without being told."""
 _AT_ONCE = 1024
 _COLLAPSED = 0.1
 """Features of which a larger share of all pairs would be copies have collapsed."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Gone:
-    """A sample that does not stay: its place among the measured ones, why ("rule", "copy", "leak", "unreadable"), and
-    in words of what. like: the sample that it is a copy of, by its measures and its place in them.
-    """
-
-    place: int
-    why: str
-    of: str
-    like: tuple[Measures, int] | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Curated:
-    """What a curation found. gone: by place. copies: the places of samples that are alike, the one that stays first.
-
-    version: the version that was made, None of a dry run or where all stay. repeated: whether the same curation made it
-    before, so that nothing was changed. failed: how many samples fail each comparison of the rule.
-    """
-
-    measures: Measures
-    gone: tuple[Gone, ...]
-    copies: tuple[tuple[int, ...], ...] = ()
-    version: int | None = None
-    repeated: bool = False
-    rule: Rule | None = None
-    failed: Mapping[str, int] = field(default_factory=dict)
-
-    def write_list(self, path: Path) -> Path:
-        """Writes key, why, of, and the signals of each sample that does not stay as Parquet; returns `path`."""
-        with self.writing_list(path):
-            return path
-
-    @contextmanager
-    def writing_list(self, path: Path) -> Iterator[None]:
-        """Writes the list, which appears when the block ends without an error. ValueError for a file that is there and
-        is no such list.
-        """
-        check_list(path)
-        own, places = self.measures, [one.place for one in self.gone]
-        columns: dict[str, Any] = {
-            "key": own.manifest.keys([int(own.index[place]) for place in places]),
-            "why": [one.why for one in self.gone],
-            "of": [one.of for one in self.gone],
-            **{name: values[places] for name, values in own.signals.items()},
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with publishing(path) as stream:
-            pq.write_table(pa.table(columns), stream)
-            stream.flush()
-            yield
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many do not stay, by why."""
-        whys = [one.why for one in self.gone]
-        return {why: whys.count(why) for why in dict.fromkeys(whys)}
-
-
-def check_list(path: Path) -> None:
-    """ValueError for a file that is there and is no list of a curation."""
-    if not path.exists():
-        return
-    try:
-        names = pq.read_schema(path).names
-    except (OSError, pa.ArrowException):
-        names = []
-    if names[:3] != ["key", "why", "of"]:
-        raise ValueError(
-            f"{path} is not a list of what a curation left out, so it is not overwritten; give another --out, or "
-            "delete the file"
-        )
-
-
-def curate(
-    location: SplitLocation,
-    *,
-    keep: str | None = None,
-    copies: bool = False,
-    mirrored: bool = False,
-    best: str | None = None,
-    scores: str | Path | None = None,
-    features: str | Path | None = None,
-    cosine: float = COSINE,
-    against: Sequence[SplitLocation] = (),
-    max_removed: float = MAX_REMOVED,
-    dry_run: bool = False,
-    component: str | None = None,
-    kept: str | Path | None = None,
-    threads: int | None = None,
-    progress: Progress | Callable[[int, int], object] = SILENT,
-    writing: Callable[[Curated], AbstractContextManager[object]] = nullcontext,
-) -> Curated:
+@takes_fields(CurateOptions)
+def curate(location: SplitLocation, options: CurateOptions) -> Curated:
     """Removes from a split, as a new version, what does not stay. Each sample goes for the first of these reasons.
 
     It cannot be decoded; it does not meet the rule `keep`; a sample of a split of `against` is a copy of it; with
@@ -163,11 +69,8 @@ def curate(
     Raises ValueError for a rule that cannot be understood, and for a table that lacks a sample; MaskstreamError if a
     larger share of the samples than `max_removed` would go, and BusyError if the split was changed meanwhile.
     """
-    if features is not None and not (copies and 0 < cosine <= 1):
-        raise ValueError(f"features= are for copies=True and cosine= in (0, 1], got copies={copies}, cosine={cosine}")
-    if not 0 <= max_removed <= 1:
-        raise ValueError(f"max_removed={max_removed} must be a share of the samples, from 0 to 1")
-    manifest, progress = Manifest.load(location), as_progress(progress)
+    keep, best, scores, features = options.keep, options.best, options.scores, options.features
+    manifest, progress = Manifest.load(location), as_progress(options.progress)
     written = manifest.components[JSON.name].facts if JSON.name in manifest.components else {}
     table = None if scores is None else _table(scores)
     numbers = {} if table is None else _numbers(table, scores, [*SIGNALS, *written])
@@ -176,20 +79,20 @@ def curate(
     if best is not None and best not in names:
         raise ValueError(f"best={best!r} is no signal{nearest(best, [*names])}; they are {', '.join(names)}")
     rule = None if keep is None else Rule(keep, tuple(names))
-    exams = [Manifest.load(one) for one in against]
+    exams = [Manifest.load(one) for one in options.against]
     asked: dict[str, Any] = {
         "keep": keep,
-        "copies": copies and {"best": best},
-        "mirrored": mirrored,
+        "copies": options.copies and {"best": best},
+        "mirrored": options.mirrored,
         "scores": None if table is None else table_sum(table),
-        "features": None if features is None else {"cosine": cosine, "sum": table_sum(_table(features))},
+        "features": None if features is None else {"cosine": options.cosine, "sum": table_sum(_table(features))},
         "against": [one.fingerprint for one in exams],
-        "component": component,
+        "component": options.component,
     }
     repeated = _repeated(manifest, asked)
     if repeated:
         manifest = Manifest.load(manifest, version=repeated["began"])
-    own = measure(manifest, component=component, kept=kept, threads=threads, progress=progress)
+    own = measure(manifest, component=options.component, kept=options.kept, threads=options.threads, progress=progress)
     known = {name: np.asarray(values[own.index], np.float64) for name, values in written.items()}
     if table is not None:
         rows = _rows(own, table, scores)
@@ -206,7 +109,7 @@ def curate(
         for place in np.flatnonzero(~stays).tolist():
             gone.setdefault(place, Gone(place=place, why="rule", of=keep or ""))
     for other in exams:
-        theirs = measure(other, component=component, threads=threads, progress=progress)
+        theirs = measure(other, component=options.component, threads=options.threads, progress=progress)
         progress.phase(f"comparing with {theirs.manifest.location}")
         if theirs.media != own.media:
             raise ValueError(
@@ -214,23 +117,23 @@ def curate(
                 "a split has leaks of its own medium; name another component=, or leave it out of against="
             )
         for place, there in find_leaks(
-            own, theirs, [place for place in range(len(own)) if place not in gone], mirrored
+            own, theirs, [place for place in range(len(own)) if place not in gone], options.mirrored
         ):
             found = theirs.manifest.key(int(theirs.index[there]))
             gone[place] = Gone(place=place, why="leak", of=f"{found} of {theirs.manifest}", like=(theirs, there))
     groups: dict[int, list[int]] = {}
-    if copies:
+    if options.copies:
         progress.phase("comparing samples with each other")
         by = (best or "pixels", "seconds", "bytes")
         order = np.lexsort([-np.nan_to_num(own.signals[name]) for name in reversed(by)])
-        unit = None if features is None else _near_features(own, features, cosine)
+        unit = None if features is None else _near_features(own, features, options.cosine)
         order = order[~np.isin(order, [*gone])]
-        groups = find_copies(own, order, mirrored, unit, cosine)
+        groups = find_copies(own, order, options.mirrored, unit, options.cosine)
         if best is None and own.media == {IMAGES} and groups:
             progress.phase("looking for the original of each group")
             better = originals_first(own, order, groups)
             if not np.array_equal(better, order):
-                groups = find_copies(own, better, mirrored, unit, cosine)
+                groups = find_copies(own, better, options.mirrored, unit, options.cosine)
         for first, others in groups.items():
             found = own.manifest.key(int(own.index[first]))
             gone |= {place: Gone(place=place, why="copy", of=found, like=(own, first)) for place in others}
@@ -240,8 +143,8 @@ def curate(
         left_out = read_removed(manifest.store, read_description(manifest.store, version))
         is_out = np.isin(manifest.whole_numbers(own.index), left_out)
         gone = {place: one for place, one in gone.items() if is_out[place]}
-    elif gone and not dry_run:
-        _check_share(own, gone, max_removed, keep)
+    elif gone and not options.dry_run:
+        _check_share(own, gone, options.max_removed, keep)
         version = manifest.version + 1
     curated = Curated(
         measures=own,
@@ -252,7 +155,7 @@ def curate(
         rule=rule,
         failed=failed,
     )
-    with writing(curated):
+    with options.writing(curated):
         if version is not None and not repeated:
             samples = samples_of_parts(manifest.info)
             record = {"asked": asked, "began": manifest.version, "samples": samples, "made": version}

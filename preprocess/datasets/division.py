@@ -15,7 +15,7 @@ from typing import Any
 
 import xxhash
 
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.source import SOURCE, Source
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.named import first_few
 
@@ -23,7 +23,7 @@ from .dataset import Dataset
 
 TRAIN, VAL = "train", "val"
 _OF_VALIDATION = (VAL, "valid", "validation", "dev")
-SOURCE, SAMPLE, FOLDER = "source", "sample", "folder"
+SAMPLE, FOLDER = "sample", "folder"
 """What samples of a group share: the raw file; nothing, for each is its own; the folder of the file. Any other word is
 a field of the samples' `json`.
 """

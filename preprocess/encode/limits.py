@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Annotated
 
 from maskstream.preprocess.executors.base import Attempt
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.config import Config
+from maskstream.shards.flag import RunFlag
 from maskstream.shards.media.limits import MAX_PIXELS
-from maskstream.shards.media.local_media import MediaError, regular_size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,14 +35,29 @@ class Limits(Config):
     A crash, a time limit and a memory limit are noticed in worker processes only, not with workers=0.
     """
 
-    time_s: float = 60.0
+    time_s: Annotated[
+        float,
+        RunFlag(
+            "Seconds that a source may take, or 20 times its duration if that is longer; slower ones are rejected.",
+            "--time-limit",
+            min=1,
+        ),
+    ] = 60.0
     time_per_s: float = 20.0
     frame_pixels: int = 1 << 26
     image_pixels: int = MAX_PIXELS
     frames: int = 1 << 20
     sound_s: float = 7200.0
     sound_values: int = 1 << 30
-    memory_gb: float | None = None
+    memory_gb: Annotated[
+        float | None,
+        RunFlag(
+            "GB of memory that a worker may use; sources that need more are rejected; 0 sets no limit [default: 2, or "
+            "what the size, pixels and audio of the source justify].",
+            "--memory-limit",
+            min=0,
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -177,6 +193,8 @@ def _check(value: int, limit: int, what: str) -> None:
 
 def check_source_file(path: Path) -> None:
     """Raise RejectError for a folder, a pipe, a socket or a device, and for a file that cannot be looked at."""
+    from maskstream.shards.media.local_media import MediaError, regular_size  # it imports av
+
     try:
         regular_size(path)
     except MediaError as error:

@@ -13,14 +13,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self, Unpack
+from typing import Self
 
 import numpy as np
 
 from maskstream.preprocess.encode.limits import Limits
 from maskstream.preprocess.executors.local import choose_executor
 from maskstream.preprocess.job.ledger import libraries, run_splits
-from maskstream.preprocess.job.options import RunOptions, RunSettings
+from maskstream.preprocess.job.options import IndexOptions
 from maskstream.shards.errors import DatasetError, ShardError, StoreError
 from maskstream.shards.format.columns import FORMAT
 from maskstream.shards.format.dataset import DATASET_JSON, FOREIGN, MAX_JSON_BYTES, finish_split
@@ -28,6 +28,7 @@ from maskstream.shards.format.part_writer import Hashes, hash_keys
 from maskstream.shards.format.records import Records, Row, ShardRecord
 from maskstream.shards.format.sample import DatasetInfo, Reject
 from maskstream.shards.format.ustar import idx_text
+from maskstream.shards.keywords import takes_fields
 from maskstream.shards.media.video_index import sidecar_name
 from maskstream.shards.progress import Progress
 from maskstream.shards.stores.output import Location, Output, last_parts, output_at
@@ -161,39 +162,6 @@ def _kept(
         yield tar, kept, refused
 
 
-class IndexSettings(RunSettings, total=False):
-    """The fields of `IndexOptions`, as keyword arguments."""
-
-    modality: str | None
-    labels: str | Path | None
-    match: str | None
-    as_is: bool
-    fast: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class IndexOptions(RunOptions):
-    """The options of `index_tars`, besides those of every job.
-
-    modality: "video" or "audio", by default that of the first sample. labels: a csv file beside the tars, such as
-    Kinetics' train.csv, whose labels come before those in the tars. It has the column `label`, and `match` (by default
-    key, id, video_id, youtube_id, path, file, filename or wav), which names a sample by the last part of its key.
-    as_is: of no effect, since samples need no label; the next release does not know it. fast: trust the flags of key
-    frames in containers; else every entry point of a video is decoded and compared with a full decode, as those of a
-    sound are.
-    """
-
-    modality: str | None = None
-    labels: str | Path | None = None
-    match: str | None = None
-    as_is: bool = False
-    fast: bool = False
-
-    def __post_init__(self) -> None:
-        if self.match is not None and self.labels is None:
-            raise ValueError("match names a column of labels; give both")
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexReport:
     """What was indexed: the split's folder, the numbers of tars with samples and of samples, and rejects by stage.
@@ -208,17 +176,17 @@ class IndexReport:
     without_label: int | None = None
 
 
+@takes_fields(IndexOptions)
 def index_tars(
     tars: Sequence[Location],
     out: Location | None = None,
-    options: IndexOptions | None = None,
-    **given: Unpack[IndexSettings],
+    options: IndexOptions = IndexOptions(),  # noqa: B008  (it is frozen)
 ) -> IndexReport:
     """Write a manifest, rejects.parquet and dataset.json, and an idx and a packets file per tar, into `out`.
 
     tars: files, or folders of them, on a disk or at URLs; they are read once and never written. out: by default the
-    folder of the tars; an index in another folder names tars at URLs by these. `given` are fields of `options` (see
-    `IndexOptions`): modality, labels, match, as_is, fast, workers, limits, ...
+    folder of the tars; an index in another folder names tars at URLs by these. The fields of `options` may be given as
+    keyword arguments: modality, labels, match, as_is, fast, workers, limits, ...
 
     Samples that cannot be used become rows of rejects.parquet, so do those that pass a limit or crash a worker process
     twice. The result does not depend on the executor. A stopped run continues: indexed tars that have not changed are
@@ -230,7 +198,6 @@ def index_tars(
     usable sample; OutageError if a tar cannot be read; ResumeError if a run with other
     settings was stopped in `out`; BusyError if another run writes to it.
     """
-    options = replace(options or IndexOptions(), **given)
     executor = choose_executor(options.executor, options.workers)
     table = None if options.labels is None else LabelTable.read(Path(options.labels), options.match)
     found = found_tars(tars)

@@ -18,9 +18,9 @@ from maskstream.preprocess.encode.image.encoder import IMAGE_SUFFIXES
 from maskstream.preprocess.encode.limits import DEFAULT, Limits, limited
 from maskstream.preprocess.encode.points.encoder import POINT_SUFFIXES
 from maskstream.preprocess.executors.base import Again, Report
-from maskstream.preprocess.job.judge import PAUSES_S, retried, verdict_on
+from maskstream.preprocess.job.judge import retried, verdict_on
 from maskstream.preprocess.job.ledger import CrashableTask
-from maskstream.preprocess.source import RejectError
+from maskstream.preprocess.source import PAUSES_S, RejectError
 from maskstream.shards.errors import OutageError, ShardError, StoreError
 from maskstream.shards.format.records import Row, ShardRecord
 from maskstream.shards.format.sample import Reject

@@ -23,7 +23,7 @@ from maskstream.preprocess.encode.video.encoder import VideoEncoder
 from maskstream.preprocess.encode.video.scenes import SceneStart
 from maskstream.preprocess.executors.base import Executor
 from maskstream.preprocess.raw.files import RawFiles
-from maskstream.preprocess.source import Source, Span
+from maskstream.preprocess.source import PAUSES_S, Source, Span
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.sample import Reject
 from maskstream.shards.named import first_few
@@ -31,7 +31,6 @@ from maskstream.shards.progress import Progress
 from maskstream.shards.stores.output import LocalOutput, Output
 
 from .cutting import SCENES, SILENCE, TRANSNET, Cutting, clip_edges
-from .judge import PAUSES_S
 from .ledger import InEnvironment, libraries, run_tasks
 from .plan import JobPart
 from .scan import CLIPS, VIDEO, Keeping, ScanLedger, ScanPart, ScanTask, digest_of, grouped, scan, stretches_of

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from maskstream.preprocess.raw.file_state import DamagedFileError, FileState, read_state
-from maskstream.preprocess.source import RejectError, Source
+from maskstream.preprocess.source import PAUSES_S, RejectError, Source
 from maskstream.shards.errors import DataError, MaskstreamError, OutageError
 from maskstream.shards.format.sample import Reject, Sample
 from maskstream.shards.stores.local_files import NEVER_OF_BYTES
@@ -91,9 +91,6 @@ def _has_threads() -> bool:
     thread.join()
     return True
 
-
-PAUSES_S = (1.0, 5.0, 15.0)
-"""The pauses between the attempts to read a file, in seconds."""
 
 ResultT = TypeVar("ResultT")
 

@@ -2,130 +2,185 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from maskstream.preprocess.datasets.division import SOURCE, Division
-from maskstream.preprocess.encode.limits import Limits
-from maskstream.preprocess.encode.video.profile import VideoProfile
-from maskstream.preprocess.executors.base import Executor
+from maskstream.preprocess.source import PAUSES_S, SOURCE
+from maskstream.shards.flag import DataFlag, OutputFlag, RunFlag, check_flags
 from maskstream.shards.progress import Progress
 
-from .cutting import Cutting
-from .judge import PAUSES_S
-from .plan import JobPart, Keep, Measure
-from .report import MAX_REJECTS
+if TYPE_CHECKING:
+    from maskstream.preprocess.datasets.division import Division
+    from maskstream.preprocess.encode.limits import Limits
+    from maskstream.preprocess.encode.video.profile import VideoProfile
+    from maskstream.preprocess.executors.base import Executor
 
-
-class RunSettings(TypedDict, total=False):
-    """The fields of `RunOptions`, as keyword arguments."""
-
-    limits: Limits | None
-    pauses_s: Sequence[float]
-    workers: int | None
-    executor: Executor | None
-    progress: Progress | None
+    from .cutting import Cutting
+    from .plan import JobPart, Keep, Measure
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOptions:
     """The options of every job that reads raw media.
 
-    limits: what a source may cost (pixels, frames, time, memory); one that costs more is a reject. pauses_s: the pauses
-    in seconds after which a source that cannot be read is tried again. executor: what runs the tasks, by default
-    `LocalExecutor(workers)`, which starts `workers` processes on this machine (default: one per core; 0 runs the tasks
-    in this process). progress: what is told of the progress.
+    Attributes:
+        limits: What a source may cost (pixels, frames, time, memory); a source that costs more is rejected.
+        pauses_s: Pauses in seconds after which a source that cannot be read is tried again.
+        executor: What runs the tasks, by default `LocalExecutor(workers)`; with 0 workers they run in this process.
+        progress: What shows the progress.
     """
 
-    limits: Limits | None = None
+    limits: "Limits | None" = None
     pauses_s: Sequence[float] = PAUSES_S
-    workers: int | None = None
-    executor: Executor | None = None
+    workers: Annotated[
+        int | None, RunFlag("Worker processes; 0 works in this process [default: one per core].", min=0)
+    ] = None
+    executor: "Executor | None" = None
     progress: Progress | None = None
 
 
-class JobSettings(RunSettings, total=False):
-    """The fields of `JobOptions`, as keyword arguments."""
+def _read_profile(name: str) -> "VideoProfile":
+    from maskstream.preprocess.encode.video.profile import PROFILES
+    from maskstream.shards.named import nearest
 
-    profile: VideoProfile | None
-    settings: Sequence[str]
-    samples_per_shard: int | None
-    splits: Sequence[str]
-    as_is: bool
-    outside_root: bool
-    damage: str | None
-    max_rejects: float
-    overwrite: bool
-    retry_rejects: bool
-    repair: bool
-    part: tuple[int, int] | None
-    finish: bool
-    val: float | None
-    val_by: str
-    val_seed: int
-    clips: str | None
-    min_clip: float | None
-    max_clip: float | None
-    keep: Keep | None
-    measure: Measure | None
+    if name not in PROFILES:
+        close = nearest(name, list(PROFILES))
+        raise ValueError(f"--profile is one of {', '.join(PROFILES)}, got {name!r}{close}")
+    return PROFILES[name]
+
+
+def _read_part(text: str) -> tuple[int, int]:
+    from .plan import JobPart
+
+    part = JobPart.parse(text)
+    return part.number, part.count
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobOptions(RunOptions):
-    """The options of `make_shards`, besides those of every job.
+    """The options of `make_shards`, besides those of every job. Each field says what it does.
 
-    profile: how video is stored (default: `train`). settings: settings of the dataset, such as "fold=2" of esc50, and
-    fields of its encoder, such as "tokenizer=train:bpe:4000". samples_per_shard: how many sources a shard holds; the
-    default depends on their number. splits: the names of the splits to make, by default all. as_is: make splits or
-    labels that are doubtful: folders named like splits, lists of splits that are not read, no label at all, or one for
-    everything. outside_root: a list or a link may lead to files that are not below the root. damage: "reject", "trim"
-    or "keep" what is damaged, as the field `damage` of the encoder says; with "keep", archives too are read as far as
-    they can be, with a reject that names each. max_rejects: the largest share of sources that may be rejected or
-    missing. val: the share of the split train that becomes a split val, by the groups `val_by` ("source": a raw file
-    and all of its samples; "sample"; "folder"; or a field of the sources) and the seed `val_seed` (see division.py).
-    clips: cut files into clips, at "scenes", "transnetv2" or "silence", after so many seconds ("10s") or by a list;
-    min_clip, max_clip: their least and most seconds (`Cutting`). keep: the samples that are written
-    (`curate.KeepRule`); the others are listed in unkept.parquet. measure: gives the signals of each sample
-    (`curate.Signals`), which become columns of the manifest.
+    Some edit the records of earlier runs, or choose which of them count, before a run writes what they lack:
 
-    The others edit the records of earlier runs, or which of them are this run's, before it writes what they lack:
-
-    overwrite: delete what a run wrote, whatever it is; then no record is left.
-    retry_rejects: records with rejects do not count. With `part`, those of the part.
+    overwrite: no record is left. retry_rejects: records with rejects do not count; with `part`, those of the part.
     repair: records count whose shards have the bytes that were written; their idx and sums files are written again if
     these are damaged. A shard that would have other bytes than before is left as it is, with ShardError.
-    part: (i, n), 1 <= i <= n: write the shards i - 1, i - 1 + n, ... of each split, and stop.
-    finish: write no shard; all must have a record.
+    finish: all shards must have a record.
+
+    Attributes:
+        keep: Chooses the samples that are written (`curate.KeepRule`); unkept.parquet lists the others.
+        measure: Computes the signals of each sample (`curate.Signals`), which become columns of the manifest.
     """
 
-    profile: VideoProfile | None = None
-    settings: Sequence[str] = ()
-    samples_per_shard: int | None = None
-    splits: Sequence[str] = ()
-    as_is: bool = False
-    outside_root: bool = False
-    damage: str | None = None
-    max_rejects: float = MAX_REJECTS
-    overwrite: bool = False
-    retry_rejects: bool = False
-    repair: bool = False
-    part: tuple[int, int] | None = None
-    finish: bool = False
-    val: float | None = None
-    val_by: str = SOURCE
-    val_seed: int = 0
-    clips: str | None = None
-    min_clip: float | None = None
-    max_clip: float | None = None
-    keep: Keep | None = None
-    measure: Measure | None = None
+    profile: Annotated[
+        "VideoProfile | None",
+        DataFlag(
+            "How video is encoded: train, fast, copy or fps (docs/shard-format.md) [default: train].",
+            metavar="NAME",
+            parse=_read_profile,
+        ),
+    ] = None
+    settings: Annotated[
+        Sequence[str],
+        DataFlag(
+            "Change a setting of the dataset, such as fold=2 (esc50, hmdb51, ucf101), or a field of its encoder, such "
+            "as tokenizer=train:wordpiece:8000 or tokenizer=FILE (text) or short_side=256 (images); repeatable.",
+            "--set",
+            "FIELD=VALUE",
+        ),
+    ] = ()
+    samples_per_shard: Annotated[
+        int | None, OutputFlag("Source files per shard [default: depends on their number].", min=1)
+    ] = None
+    splits: Annotated[
+        Sequence[str], DataFlag("A split to write, such as val; repeatable [default: all].", "--split", "NAME")
+    ] = ()
+    as_is: Annotated[
+        bool, DataFlag("Accept ROOT although its splits or labels look wrong (the error message explains why).")
+    ] = False
+    outside_root: Annotated[
+        bool,
+        DataFlag(
+            "Allow lists and links to point to files outside ROOT. Use it only with lists that you trust: they may "
+            "name any file that you can read."
+        ),
+    ] = False
+    damage: Annotated[
+        str | None,
+        DataFlag(
+            "What to do with damaged or truncated videos: reject, trim (stop before the first damaged frame, if half "
+            "is left) or keep (as the decoder conceals it). keep also reads what is readable of damaged archives, "
+            "which are an error otherwise [default: reject].",
+            metavar="WORD",
+        ),
+    ] = None
+    max_rejects: Annotated[
+        float,
+        RunFlag(
+            "Largest fraction of sources that may be rejected or missing; above it the run fails and the split stays "
+            "unfinished. Lists of web videos (audioset, vggsound, k400) often name more than exists.",
+            min=0,
+            max=1,
+        ),
+    ] = 0.05
+    overwrite: Annotated[bool, OutputFlag("Delete what an earlier run wrote to OUT and start over.")] = False
+    retry_rejects: Annotated[
+        bool, RunFlag("Encode shards with rejects again, including those of a finished split.")
+    ] = False
+    repair: Annotated[
+        bool, RunFlag("Read a finished split and rewrite what is damaged, with exactly the bytes it had.")
+    ] = False
+    part: Annotated[
+        tuple[int, int] | None,
+        RunFlag(
+            "Write only every N-th shard, starting with the I-th, and no index: the part of one of N machines.",
+            metavar="I/N",
+            parse=_read_part,
+        ),
+    ] = None
+    finish: Annotated[bool, RunFlag("Write the index of the shards of all parts, and verify.")] = False
+    val: Annotated[
+        float | None,
+        DataFlag(
+            "Move this fraction of the split train, such as 0.05, to a split val, equally for each label.",
+            metavar="FRACTION",
+        ),
+    ] = None
+    val_by: Annotated[
+        str,
+        DataFlag(
+            "What --val keeps together: source (all samples of a raw file), sample (nothing), folder, or a field of "
+            "the samples, such as speaker.",
+            metavar="WORD",
+        ),
+    ] = SOURCE
+    val_seed: Annotated[int, DataFlag("Random seed of --val.")] = 0
+    clips: Annotated[
+        str | None,
+        DataFlag(
+            "Cut long files into clips: at scenes, or with a network, transnetv2 (video), at silence (audio), every "
+            "so many seconds, such as 10s, or by a list (.csv) with the columns path, start and end (docs/data.md).",
+            metavar="HOW",
+        ),
+    ] = None
+    min_clip: Annotated[
+        float | None, DataFlag("With --clips: drop shorter clips [default: 2].", metavar="SECONDS", min=0)
+    ] = None
+    max_clip: Annotated[
+        float | None,
+        DataFlag(
+            "With --clips scenes or silence: split longer clips into several [default: 20].", metavar="SECONDS", min=0
+        ),
+    ] = None
+    keep: "Keep | None" = None
+    measure: "Measure | None" = None
 
     def __post_init__(self) -> None:
         if self.val is None and (self.val_by, self.val_seed) != (SOURCE, 0):
             raise ValueError("val_by and val_seed say how train is divided; give val too, the share, such as 0.05")
-        _ = self.division, self.cutting  # raise ValueError
+        check_flags(self)
+        _ = self.division, self.cutting, self.own  # raise ValueError
         part, overwrite, retry_rejects = self.part, self.overwrite, self.retry_rejects
-        if not 0 <= self.max_rejects <= 1:
-            raise ValueError(f"max_rejects={self.max_rejects} must be a share of the sources, from 0 to 1")
         if overwrite and retry_rejects:
             raise ValueError("overwrite and retry_rejects exclude each other: overwrite encodes every source again")
         if self.finish and (part or overwrite or retry_rejects or self.repair):
@@ -136,19 +191,19 @@ class JobOptions(RunOptions):
             raise ValueError("repair makes what was there; part, overwrite and retry_rejects belong to other runs")
         if part and overwrite:
             raise ValueError("a part cannot overwrite what other parts write; delete the output folder to start over")
-        if part is not None:
-            JobPart(*part)  # raises ValueError
-        if self.samples_per_shard is not None and self.samples_per_shard < 1:
-            raise ValueError(f"samples_per_shard={self.samples_per_shard} must be at least 1")
 
     @property
-    def division(self) -> Division | None:
+    def division(self) -> "Division | None":
         """How the split train is divided; None if it is not."""
+        from maskstream.preprocess.datasets.division import Division
+
         return None if self.val is None else Division(share=self.val, by=self.val_by, seed=self.val_seed)
 
     @property
-    def cutting(self) -> Cutting | None:
+    def cutting(self) -> "Cutting | None":
         """How files are cut into clips; None if they are not."""
+        from .cutting import Cutting
+
         if self.clips is None:
             if (self.min_clip, self.max_clip) != (None, None):
                 raise ValueError("min_clip and max_clip say which clips there are; give clips too, such as 'scenes'")
@@ -156,6 +211,38 @@ class JobOptions(RunOptions):
         return Cutting(by=self.clips, min_s=self.min_clip, max_s=self.max_clip)
 
     @property
-    def own(self) -> JobPart | None:
+    def own(self) -> "JobPart | None":
         """The part that this run writes; None if it writes all."""
+        from .plan import JobPart
+
         return None if self.part is None else JobPart(*self.part)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexOptions(RunOptions):
+    """The options of `index_tars`, besides those of every job. Each field says what it does.
+
+    Labels of `labels` come before those in the tars. A sample is named by the last part of its key. Without `fast`,
+    every entry point of a video is decoded and compared with a full decode, as those of a sound are.
+    """
+
+    modality: Annotated[str | None, DataFlag("video or audio [default: that of the first sample].")] = None
+    labels: Annotated[
+        Path | str | None, DataFlag("A csv file with the labels of the samples, such as Kinetics' train.csv.")
+    ] = None
+    match: Annotated[
+        str | None,
+        DataFlag(
+            "Column of --labels that identifies a sample [default: the first of key, id, video_id, youtube_id, path, "
+            "file, filename and wav that exists]."
+        ),
+    ] = None
+    as_is: Annotated[bool, DataFlag("Has no effect: samples need no label.", hidden=True)] = False
+    fast: Annotated[
+        bool, RunFlag("Trust the keyframe flags of video containers instead of checking them by decoding.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        check_flags(self)
+        if self.match is not None and self.labels is None:
+            raise ValueError("match names a column of labels; give both")

@@ -27,12 +27,11 @@ from maskstream.preprocess.encode.encoder import Encoder
 from maskstream.preprocess.encode.limits import DEFAULT, Limits
 from maskstream.preprocess.raw.files import LOCAL, RawFiles
 from maskstream.preprocess.raw.lists import is_unicode
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.source import PAUSES_S, Source
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.members.member import Member
 from maskstream.shards.stores.output import Location, last_parts, within
 
-from .judge import PAUSES_S
 from .ledger import CrashableTask
 
 T = TypeVar("T")

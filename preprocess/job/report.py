@@ -58,7 +58,6 @@ class EffortClock:
         )
 
 
-MAX_REJECTS = 0.05
 ARCHIVE = "archive"
 """The stage of an archive that is damaged, and was read as far as it could be because this was wanted."""
 MISSING = "missing"

@@ -24,13 +24,13 @@ from maskstream.preprocess.encode.video.scenes import find_scenes
 from maskstream.preprocess.encode.video.source import can_seek, open_video
 from maskstream.preprocess.executors.base import Again, Report
 from maskstream.preprocess.raw.files import LOCAL, Hand, RawFiles
-from maskstream.preprocess.source import RejectError, Source, Span
+from maskstream.preprocess.source import PAUSES_S, RejectError, Source, Span
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.local_media import open_media
 from maskstream.shards.stores.output import LocalOutput, Output
 
 from .cutting import TRANSNET, Cutting, scene_edges
-from .judge import PAUSES_S, retried, verdict_on
+from .judge import retried, verdict_on
 from .ledger import CrashableTask
 
 CLIPS = ".clips"

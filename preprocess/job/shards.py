@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from maskstream.preprocess.datasets import Dataset, chosen_dataset
 from maskstream.preprocess.datasets.dataset import declared
@@ -41,6 +41,7 @@ from maskstream.preprocess.raw.tree import MARK, ArchivedFiles, ArchivedTree, Ra
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
 from maskstream.shards.format.sample import DatasetInfo, Reject
+from maskstream.shards.keywords import takes_fields
 from maskstream.shards.named import first_few
 from maskstream.shards.progress import Progress
 from maskstream.shards.reach import Reach, stays_inside
@@ -50,7 +51,7 @@ from maskstream.shards.stores.url import is_url
 from .clips import Cut, Cutter
 from .cutting import Cutting, clips_settings
 from .ledger import run_splits
-from .options import JobOptions, JobSettings
+from .options import JobOptions
 from .plan import JobPart, default_samples_per_shard, job_settings, plan
 from .report import ARCHIVE
 from .scan import CLIPS, forget_kept
@@ -234,18 +235,18 @@ class JobReport:
     wall_s: float
 
 
+@takes_fields(JobOptions)
 def make_shards(
     dataset: str | Callable[[Path], Dataset],
     root: str | Path,
     out: Location,
-    options: JobOptions | None = None,
-    **given: Unpack[JobSettings],
+    options: JobOptions,
 ) -> JobReport:
     """Turn the raw data of `dataset` below `root` into shards, one folder per split below `out`. Both are paths, or the
     URLs of folders in object stores (docs/scaling.md); `root` may also be that of one on a web server.
 
-    `dataset` is a name in `DATASETS`, a dataset function, or the `package.module:name` of one. `given` are fields of
-    `options` (see `JobOptions`): profile, settings, workers, samples_per_shard, limits, max_rejects, overwrite, ...
+    `dataset` is a name in `DATASETS`, a dataset function, or the `package.module:name` of one. The fields of `options`
+    may be given as keyword arguments: profile, settings, workers, samples_per_shard, limits, max_rejects, ...
 
     A stopped run continues. A finished split with the same settings is left as it is. Other settings, and sources that
     changed, raise ResumeError. If more than the share `max_rejects` of the listed sources is rejected or missing, the
@@ -267,7 +268,6 @@ def make_shards(
     sources are not below `root`; BusyError if another run writes to the same folder, and ShardError if the shards do
     not read back as they were written.
     """
-    options = replace(options or JobOptions(), **given)
     output_at(out)  # raises ValueError before any work
     executor = choose_executor(options.executor, options.workers)
     progress = options.progress or Progress()

@@ -11,19 +11,19 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import xxhash
 
 from maskstream.preprocess.datasets import Dataset, chosen_dataset
-from maskstream.preprocess.datasets.division import SOURCE, TRAIN, VAL
+from maskstream.preprocess.datasets.division import TRAIN, VAL
 from maskstream.preprocess.encode.encoder import prepared
-from maskstream.preprocess.job.options import JobOptions, JobSettings
+from maskstream.preprocess.job.options import JobOptions
 from maskstream.preprocess.job.shards import JobReport, SplitReport, listed, make_shards
 from maskstream.preprocess.job.task import WrittenShard
 from maskstream.preprocess.raw.file_state import FileState
 from maskstream.preprocess.raw.files import RawFiles, is_same
-from maskstream.preprocess.source import Source
+from maskstream.preprocess.source import SOURCE, Source
 from maskstream.shards.config import differences
 from maskstream.shards.errors import DatasetError, ResumeError
 from maskstream.shards.format.dataset import is_split
@@ -31,6 +31,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.records import Records
 from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.sample import Reject
+from maskstream.shards.keywords import takes_fields
 from maskstream.shards.named import first_few
 from maskstream.shards.stores.local_files import LOCK
 from maskstream.shards.stores.output import Location, Output, folder_and_name, output_at, within
@@ -102,12 +103,12 @@ class _New:
     samples_per_shard: int | None
 
 
+@takes_fields(JobOptions)
 def add_sources(
     dataset: str | Callable[[Path], Dataset],
     root: str | Path,
     out: Location,
-    options: JobOptions | None = None,
-    **given: Unpack[JobSettings],
+    options: JobOptions,
 ) -> JobReport:
     """Encode the sources of `dataset` below `root` that the splits below `out` do not have, and append them.
 
@@ -119,7 +120,6 @@ def add_sources(
     Raises DatasetError, before anything is encoded, if a split is not there or was made with other settings of the
     encoder; ResumeError if a source that it has changed; the errors of `make_shards` and `append`.
     """
-    options = replace(options or JobOptions(), **given)
     if options.part or options.finish or options.overwrite or options.repair or options.retry_rejects:
         raise ValueError(
             "--append is for finished splits; --part, --finish, --overwrite, --repair, --retry-rejects are not"

@@ -11,11 +11,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import xxhash
 
+from maskstream.preprocess.told import Told
 from maskstream.shards.checksummed import add_checksum, read_checksummed
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.dataset import is_split, list_versions, read_description
@@ -25,28 +26,6 @@ from maskstream.shards.members.text import JSON
 from maskstream.shards.stores.output import Location, Output, output_at, within
 
 CROISSANT, README = "croissant.json", "README.md"
-RAI = (
-    "dataAnnotationAnalysis",
-    "dataAnnotationPlatform",
-    "dataAnnotationProtocol",
-    "dataBiases",
-    "dataCollection",
-    "dataCollectionMissingData",
-    "dataCollectionRawData",
-    "dataCollectionTimeframe",
-    "dataCollectionType",
-    "dataImputationProtocol",
-    "dataLimitations",
-    "dataManipulationProtocol",
-    "dataPreprocessingProtocol",
-    "dataReleaseMaintenancePlan",
-    "dataSocialImpact",
-    "dataUseCases",
-    "annotationsPerItem",
-    "annotatorDemographics",
-    "machineAnnotationTools",
-    "personalSensitiveInformation",
-)
 """The fields of Croissant's vocabulary for responsible AI, of which any may be given."""
 _MOST_BYTES = 1 << 30
 _MARK = re.compile(rb"<!-- maskstream card (.*) -->\n")
@@ -95,27 +74,6 @@ _CONTEXT: Mapping[str, Any] = {
     "subField": "cr:subField",
     "transform": "cr:transform",
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Told:
-    """What splits do not say of themselves. licenses: SPDX names or URLs. rai: by the names in `RAI`. license_by: the
-    field of samples that has the licence of each.
-    """
-
-    name: str = ""
-    description: str = ""
-    licenses: Sequence[str] = ()
-    creators: Sequence[str] = ()
-    url: str = ""
-    cite: str = ""
-    published: str = ""
-    rai: Mapping[str, str] = field(default_factory=dict)
-    license_by: str = ""
-
-    def __post_init__(self) -> None:
-        if strange := [name for name in self.rai if name not in RAI]:
-            raise ValueError(f"{strange[0]!r} is no field of Croissant's RAI vocabulary, which has {', '.join(RAI)}")
 
 
 def write_card(data: Location, told: Told | None = None, out: Location | None = None) -> tuple[str, str]:

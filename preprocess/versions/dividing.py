@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.preprocess.datasets.division import FOLDER, SAMPLE, SOURCE, VAL, Division, group_of_id, seeded_hash
+from maskstream.preprocess.datasets.division import FOLDER, SAMPLE, VAL, Division, group_of_id, seeded_hash
+from maskstream.preprocess.source import SOURCE
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.checked_file import facts_of
 from maskstream.shards.format.columns import make_fingerprint, rejects_table

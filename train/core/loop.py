@@ -6,8 +6,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from maskstream.pipelines.modalities.data import SplitConfig
 from maskstream.pipelines.stream.stats import summary
 from maskstream.shards.config import Json
 from maskstream.shards.errors import MaskstreamError
+from maskstream.shards.keywords import takes_fields
 from maskstream.shards.progress import SILENT, Progress, ProgressBar
 from maskstream.shards.stores.local_files import publish
 from maskstream.shards.stores.url import local_path
@@ -28,8 +30,9 @@ from .guard import MOST_ROLLBACKS, SLOWER, CollapseError, Guard
 from .metrics import TrainProgress
 from .model import TrainingBatch
 from .optimiser import Average, build_optimiser
+from .options import LoopSettings
 from .parallel import compile_parts, divide, gathered_root, over_ranks, recompute_blocks
-from .process import LoopOptions, LoopSettings, StopRequest, chosen_precision, kept_memory
+from .process import StopRequest, chosen_precision, kept_memory
 from .recipe import Recipe, find_channels, publish_scores
 from .results import Launched, Results, Rollback, SourceCounts, Tally, TrainResult
 from .run_folder import DATA, RunWriter, run_settings
@@ -45,18 +48,44 @@ MEASURED_AFTER = 10
 """The steps of a process after which the work of a step is counted, which takes as long as a step or two."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainerOptions(LoopSettings):
+    """What a `Trainer` takes by keyword, besides the settings of its loop.
+
+    Attributes:
+        steps: Length of the whole run, over which the learning rate is planned; None for the recipe's.
+        initial: File of initial weights (see `load_matching_weights`).
+        seed: Random seed of the initial weights and of what the model draws in a step.
+        device: Device that trains.
+        data: What run.json says of the split that is read.
+        validation: Scores of the model while it trains, whose best weights stay in best.safetensors.
+        probe: Scores of its features, which are shown with these.
+        sources: For a mixture, the name that metrics use for each source, and its number of samples, in the order of
+            `batch.source`.
+        record: Called on rank 0, while the folder is locked, with the step after which the run continues, also after a
+            rollback.
+        settings: Settings of the loop, instead of those given one by one.
+    """
+
+    steps: int | None = None
+    initial: str | Path | None = None
+    seed: int = 0
+    device: torch.device | str = "cpu"
+    data: Json | None = None
+    validation: Validation | None = None
+    probe: Probe | None = None
+    sources: Mapping[str, int] = field(default_factory=dict)
+    record: Callable[[int], None] | None = None
+    settings: LoopSettings | None = None
+
+
 class Trainer:
     """Trains a recipe's model on a loader's batches in the folder `out`.
 
     It writes run.json, metrics.jsonl, checkpoints/, loader_stats.json when `run` ends (where rank 0's loader spent its
     time, and what limited it), and model.safetensors after the last step.
 
-    steps: the length of the whole run, over which the learning rate is planned. initial: a file of initial weights (see
-    `load_matching_weights`). seed: of the initial weights and of what the model draws in a step. data: what run.json
-    says of the split that is read. validation: scores of the model while it trains, whose best weights stay in
-    best.safetensors. probe: of its features, whose scores stand beside these. sources: of a mixture, what metrics call
-    each source, and how many samples it has, in the order of `batch.source`. record: called on rank 0, while the folder
-    is locked, with the step after which the run continues, also after a rollback. options: see `LoopSettings`. A
+    The fields of `TrainerOptions` are keyword arguments. A
     resumed run continues from the newest checkpoint that is whole; on a CPU its weights equal, bit for bit, those of a
     run that never stopped, also with a teacher. With resume=False the folder's earlier run is overwritten.
 
@@ -71,44 +100,30 @@ class Trainer:
     finite (with on_nan="skip": for too many in a row).
     """
 
-    def __init__(
-        self,
-        recipe: Recipe[Any],
-        loader: Batches,
-        out: str | Path,
-        *,
-        steps: int | None = None,
-        initial: str | Path | None = None,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        data: Json | None = None,
-        validation: Validation | None = None,
-        probe: Probe | None = None,
-        sources: Mapping[str, int] | None = None,
-        record: Callable[[int], None] | None = None,
-        **options: Unpack[LoopOptions],
-    ) -> None:
+    @takes_fields(TrainerOptions).of_init
+    def __init__(self, recipe: Recipe[Any], loader: Batches, out: str | Path, options: TrainerOptions) -> None:
+        steps, initial, seed, validation = options.steps, options.initial, options.seed, options.validation
         if len(loader) == 0:
             raise ValueError(
                 "the loader has no batch: there are fewer samples than batch_size x ranks; choose a smaller batch_size"
             )
         if steps is not None and steps < 1:
             raise ValueError(f"steps is at least 1, got {steps=}")
-        self.settings = LoopSettings(**options)
+        self.settings: LoopSettings = options.settings or options
         check_trackers(self.settings.track)
         self.recipe, self.loader, self.out = recipe, loader, local_path(out, "out")
-        self.device = torch.device(device)
+        self.device = torch.device(options.device)
         self.steps = recipe.schedule.run_length(-(-len(loader) // recipe.accumulate)) if steps is None else steps
         self.step = 0
         self._samples = recipe.batch_size * recipe.accumulate * world_size()
         self._settings: Json = {"seed": seed, "samples_per_step": self._samples}
         self._settings |= {} if initial is None else {"initial": str(initial)}
-        self._data = {} if data is None else {DATA: data}
+        self._data = {} if options.data is None else {DATA: options.data}
         self._about_val: Json = {} if validation is None else {"val": validation.data}
         self._dtype = chosen_precision(self.settings.precision, self.device)
-        self._tally, self._probe, self._sources = Tally(), probe, {} if sources is None else dict(sources)
+        self._tally, self._probe, self._sources = Tally(), options.probe, dict(options.sources)
         self._folder = RunWriter(self.out, self.device)
-        self._agreement, self._record = Agreement(), record
+        self._agreement, self._record = Agreement(), options.record
         with ExitStack() as undo:
             undo.callback(self._folder.let_go)
             self._folder.hold()

@@ -1,7 +1,4 @@
-"""What a process of a run is set up with: settings of the loop, precision, threads, seeds, memory, and interruption.
-
-None of the settings belongs to a recipe, and a run may be resumed with others.
-"""
+"""What a process of a run is set up with: precision, threads, seeds, memory, and interruption."""
 
 from __future__ import annotations
 
@@ -10,19 +7,17 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any
 
 import torch
 import xxhash
 
-from maskstream.shards.progress import Progress
+from .options import Precision
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -47,90 +42,6 @@ def bf16_helps(device: torch.device) -> bool:
         return False
     flags = next((line for line in _CPU_INFO.read_text().splitlines() if line.startswith("flags")), "").split()
     return "amx_bf16" in flags or "avx512_bf16" in flags
-
-
-Compile = Literal["auto", "no", "block", "model"]
-Parallel = Literal["ddp", "fsdp"]
-OnNaN = Literal["stop", "skip"]
-OnCollapse = Literal["auto", "off", "log", "stop", "rollback"]
-
-
-class LoopOptions(TypedDict, total=False):
-    """The fields of `LoopSettings`, which a `Trainer` and `train` take as arguments."""
-
-    precision: Precision
-    compile: Compile
-    parallel: Parallel
-    replicas: int
-    checkpoint_blocks: bool
-    on_nan: OnNaN
-    most_skips: int
-    guard: OnCollapse
-    guard_every: int
-    save_every: int
-    keep: int
-    resume: bool
-    progress: Progress | bool
-    track: Sequence[str]
-    losses: bool
-    profile: tuple[int, int] | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LoopSettings:
-    """How a run computes, saves and reports.
-
-    precision: see `chosen_precision`. compile: use torch.compile for each "block" or the whole "model"; "auto" is "no"
-    on a CPU, where it gains little and takes a minute, and see `compile_parts` for CUDA devices. parallel: what ranks
-    share, "ddp" only gradients, "fsdp" also weights and moments. replicas: how many copies of these there are (see
-    `divide`). checkpoint_blocks: compute each block again in the backward pass instead of keeping its activations.
-    on_nan: what a loss or gradient that is not finite does, end the run or skip its step. most_skips: of steps in a
-    row; more end the run. guard: what is done where features have collapsed (guard.py): "log" a warning, "stop", or
-    "rollback" to the last sound checkpoint with a lower learning rate; "auto" is "log" for models that may collapse.
-    guard_every: steps between its measurements. save_every: steps between checkpoints. keep: how many of the newest
-    stay. resume: continue from the newest whole checkpoint. progress: what shows it; True for a bar or lines on stderr.
-    track: also give metrics to these `TRACKERS` (trackers.py). losses: record the loss of each sample of each step.
-    profile: the first and the last step, counted from 1, of which torch's profiler writes a trace into the folder
-    `profile` of the run.
-    """
-
-    precision: Precision = "auto"
-    compile: Compile = "auto"
-    parallel: Parallel = "ddp"
-    replicas: int = 1
-    checkpoint_blocks: bool = False
-    on_nan: OnNaN = "stop"
-    most_skips: int = 20
-    guard: OnCollapse = "auto"
-    guard_every: int = 20
-    save_every: int = 500
-    keep: int = 2
-    resume: bool = True
-    progress: Progress | bool = True
-    track: Sequence[str] = ()
-    losses: bool = False
-    profile: tuple[int, int] | None = None
-
-    def __post_init__(self) -> None:
-        choices: dict[str, Any] = {
-            "precision": Precision,
-            "compile": Compile,
-            "parallel": Parallel,
-            "on_nan": OnNaN,
-            "guard": OnCollapse,
-        }
-        for name, kind in choices.items():
-            if (value := getattr(self, name)) not in get_args(kind):
-                raise ValueError(f"{name} is one of {', '.join(get_args(kind))}, got {value!r}")
-        if min(self.save_every, self.keep, self.most_skips, self.guard_every) < 1:
-            raise ValueError(
-                f"save_every, keep, most_skips and guard_every are at least 1, got save_every={self.save_every}, "
-                f"keep={self.keep}, most_skips={self.most_skips}, guard_every={self.guard_every}"
-            )
-        if self.replicas < 1 or (self.replicas > 1 and self.parallel != "fsdp"):
-            raise ValueError(f"replicas are of parallel='fsdp', got {self.replicas} of parallel={self.parallel!r}")
-        if self.profile is not None and not 1 <= self.profile[0] <= self.profile[1]:
-            raise ValueError(f"profile is a first and a last step, counted from 1, got {self.profile}")
 
 
 CPU = torch.device("cpu")

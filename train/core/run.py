@@ -1,15 +1,11 @@
 """One call from a recipe and a folder of shards to a trained model."""
 
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
-
-import torch
+from typing import Any
 
 from maskstream.pipelines.modalities.mixture import DataMixture, OpenMixture, RunData, manifests_of
-from maskstream.pipelines.modalities.split import CACHE_GB
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.shards.format.manifest import SplitLocation
 
@@ -17,21 +13,12 @@ from .checkpoint import CHECKPOINTS, list_checkpoints
 from .data import open_data, tell_data, tell_unused_ids
 from .distributed import process_group, rank, world_size
 from .loop import Trainer
-from .process import LoopOptions, compute_threads
+from .options import TrainingSettings
+from .process import compute_threads
 from .recipe import Recipe, with_channel
 from .results import TrainResult
 from .validation import Probe, Validation
 from .versions import record_versions
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LoadingSettings:
-    """How a run's loader reads; see `Options` and `StoreOptions`."""
-
-    workers: int = 0
-    threads: int | None = None
-    cache: str | Path | None = None
-    cache_gb: float = CACHE_GB
 
 
 def _sizes(data: RunData, loader: Loader[Any]) -> dict[str, int]:
@@ -43,38 +30,34 @@ def train_recipe(
     recipe: Recipe[Any],
     data: SplitLocation | DataMixture,
     out: str | Path,
+    options: TrainingSettings,
     *,
     data_version: int | None = None,
-    steps: int | None = None,
     initial: str | Path | None = None,
-    seed: int = 0,
-    device: str | torch.device = "auto",
-    loading: LoadingSettings = LoadingSettings(),
     validation: Validation | None = None,
     probe: Probe | None = None,
-    **options: Unpack[LoopOptions],
 ) -> TrainResult:
     """Trains `recipe` on a split or a mixture and writes the run into `out`; see `maskstream.train.train`.
 
     A run whose checkpoint names an earlier version of the split, to which samples were added since, goes on with that.
     The run's length is known before its loader is made, since masks and batches may change over the run.
     """
-    folder = Path(out) / CHECKPOINTS if options.get("resume", True) else None
-    found = open_data(recipe, data, folder, data_version, cache=loading.cache, cache_gb=loading.cache_gb)
+    folder = Path(out) / CHECKPOINTS if options.resume else None
+    found = open_data(recipe, data, folder, data_version, cache=options.cache, cache_gb=options.cache_gb)
     for split in manifests_of(found):
         recipe.model.check_split(split)
-    with process_group(device) as own, compute_threads(own):
+    with process_group(options.device) as own, compute_threads(own):
         recipe = with_channel(recipe)
         if rank() == 0 and initial is None and not (folder and list_checkpoints(folder)):
             tell_unused_ids(recipe.model, manifests_of(found)[0])
-        planned = recipe.run_length(found, world_size=world_size()) if steps is None else steps
+        planned = recipe.run_length(found, world_size=world_size()) if options.steps is None else options.steps
         opened = recipe.loader(
             found,
             steps=max(planned, 1) * recipe.accumulate,
-            seed=seed,
+            seed=options.seed,
             device=own,
-            workers=loading.workers,
-            threads=loading.threads,
+            workers=options.workers,
+            threads=options.threads,
         )
         with closing(opened) as loader:
             trainer = Trainer(
@@ -83,13 +66,13 @@ def train_recipe(
                 out,
                 steps=planned,
                 initial=initial,
-                seed=seed,
+                seed=options.seed,
                 device=own,
                 data=tell_data(found, labels=recipe.model.most_labels is not None),
                 sources=_sizes(found, loader),
                 record=partial(record_versions, Path(out), found),
                 validation=validation,
                 probe=probe,
-                **options,
+                settings=options,
             )
             return trainer.run()

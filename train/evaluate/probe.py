@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maskstream.pipelines.stream.batch import Batch
+from maskstream.pipelines.stream.topology import usable_device
 from maskstream.shards.config import Json
 from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.keywords import takes_fields
 from maskstream.shards.named import nearest
-from maskstream.shards.progress import SILENT, Progress
 from maskstream.train.core.export import load_model
+from maskstream.train.core.options import PROBES, ProbeOptions
 from maskstream.train.core.process import compute_threads
 from maskstream.train.core.recipe import Recipe, check_modality
 from maskstream.train.core.run_folder import run_recipe, run_settings, run_weights
@@ -41,7 +43,6 @@ from .unseen import check_unseen
 TRAINED, UNTRAINED, INPUTS = "pre-trained", "untrained", "inputs"
 WHITENED = "whitened10"
 """The probe of neighbours whose features are whitened first; it is made where it is named."""
-PROBES = ("knn10", "knn20", "linear", "attentive")
 PROBE = "probe.json"
 """The file of a result in the folder of a run."""
 _AT_ONCE = 64
@@ -163,53 +164,42 @@ class RunGroup:
         return tuple(int(run_settings(run).get("seed", 0)) for run in self.runs)
 
 
+@takes_fields(ProbeOptions)
 def probe(
     runs: Sequence[str | Path],
     train: SplitLocation,
     test: SplitLocation,
-    *,
-    probes: Sequence[str] = PROBES,
-    seeds: int = 3,
-    samples: int = 10_000,
-    device: torch.device,
-    same_split: bool = False,
+    options: ProbeOptions,
 ) -> ProbeResult:
     """Probes the encoders of runs of one recipe with different seeds on two labelled splits; ValueError for runs of
     several recipes. The rest is as in `compare_probes`.
     """
-    chosen: Any = {"probes": probes, "seeds": seeds, "samples": samples, "device": device, "same_split": same_split}
     if len(groups := group_runs(runs)) > 1:
         raise ValueError(
             f"{groups[1].runs[0]} and {groups[0].runs[0]} have different recipes; give runs of one recipe that differ "
             "in their seed, or compare them with compare_probes"
         )
-    return next(iter(compare_probes(runs, train, test, **chosen).values()))
+    return next(iter(compare_probes(runs, train, test, options).values()))
 
 
+@takes_fields(ProbeOptions)
 def compare_probes(
     runs: Sequence[str | Path],
     train: SplitLocation,
     test: SplitLocation,
-    *,
-    probes: Sequence[str] = PROBES,
-    seeds: int = 3,
-    samples: int = 10_000,
-    device: torch.device,
-    same_split: bool = False,
-    progress: Progress = SILENT,
+    options: ProbeOptions,
 ) -> dict[tuple[Path, ...], ProbeResult]:
     """Probes the encoders of runs on two labelled splits: a result for the runs of each recipe, by these runs.
 
     Nothing is hidden from an encoder. So where recipes differ only in their masks, and in how they were trained, all
     see the same samples, and the untrained encoders and the inputs are one measurement.
 
-    seeds: how many untrained encoders of a recipe are compared, with the seeds of the runs and those after them.
-    samples: the most of each split. same_split: test also on what was trained on. progress: what shows it. ValueError
-    for a model that gives no features, for splits with different classes, and for a test that has samples which the
-    probes or the runs were trained on (see unseen.py).
+    Untrained encoders of a recipe have the seeds of the runs and those after them. ValueError for a model that gives no
+    features, for splits with different classes, and for a test that has samples which the probes or the runs were
+    trained on (see unseen.py).
     """
     legal = (*PROBES, WHITENED)
-    if unknown := [name for name in probes if name not in legal]:
+    if unknown := [name for name in options.probes if name not in legal]:
         close = nearest(unknown[0], list(legal))
         raise ValueError(f"there is no probe {unknown[0]!r}{close}; legal are {', '.join(legal)}")
     groups = group_runs(runs)
@@ -218,7 +208,7 @@ def compare_probes(
         for split in (train, test):
             check_modality(group.recipe, split)
     labels, test = _classes(train), match_labels(test, train.label_names, str(train))
-    check_unseen(test, runs=[run for group in groups for run in group.runs], train=train, same_split=same_split)
+    check_unseen(test, runs=[run for group in groups for run in group.runs], train=train, same_split=options.same_split)
     alike: dict[str, list[RunGroup]] = {}
     for group in groups:
         whole = without_augmentation(group.recipe.data, train)
@@ -226,7 +216,7 @@ def compare_probes(
         alike.setdefault(json.dumps(about, sort_keys=True), []).append(group)
     found: dict[tuple[Path, ...], ProbeResult] = {}
     for some in alike.values():
-        found |= _probe_alike(some, train, test, labels, probes, seeds, samples, device, progress)
+        found |= _probe_alike(some, train, test, labels, options)
     return {group.runs: found[group.runs] for group in groups}
 
 
@@ -235,15 +225,13 @@ def _probe_alike(
     train: Manifest,
     test: Manifest,
     labels: tuple[int, bool],
-    probes: Sequence[str],
-    seeds: int,
-    samples: int,
-    device: torch.device,
-    progress: Progress,
+    options: ProbeOptions,
 ) -> dict[tuple[Path, ...], ProbeResult]:
     """The results of runs whose encoders see the same samples and are alike before training; labels: as `_classes`."""
     recipe, (classes, several) = groups[0].recipe, labels
-    others = _seeds([seed for group in groups for seed in group.seeds], seeds)
+    probes, samples, progress = options.probes, options.samples, options.progress
+    device = usable_device(options.device)
+    others = _seeds([seed for group in groups for seed in group.seeds], options.seeds)
     trained = {
         f"{TRAINED} {number}.{n}": load_model(run_weights(run))
         for number, group in enumerate(groups)

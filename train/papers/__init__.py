@@ -11,9 +11,10 @@ from importlib import import_module
 from importlib.resources import files
 from inspect import isfunction
 from types import ModuleType
-from typing import Any, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
-from maskstream.train.core.recipe import Recipe
+if TYPE_CHECKING:
+    from maskstream.train.core.recipe import Recipe
 
 FAMILIES = ("ajepa", "ijepa", "lejepa", "maest", "mgmae", "salt", "videomae", "videomae2", "vjepa", "vjepa2", "vjepa21")
 """The files of papers that share a folder with others."""
@@ -25,8 +26,10 @@ def tables(file: str, name: str) -> Iterator[Mapping[Any, Any]]:
         yield getattr(module, name, {})
 
 
-def list_recipes() -> dict[str, Callable[[], Recipe[Any]]]:
+def list_recipes() -> "dict[str, Callable[[], Recipe[Any]]]":
     """The recipes of all papers by name."""
+    from maskstream.train.core.recipe import Recipe  # it imports torch, and the options of papers do not
+
     found: dict[str, Callable[[], Recipe[Any]]] = {}
     for module in (module for file in ("recipe", *FAMILIES) for module in _modules(file)):
         for name, made in vars(module).items():

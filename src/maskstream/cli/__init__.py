@@ -23,6 +23,7 @@ from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.printable import PrintableFormatter
 
 from .catalogue import datasets, info, masks, recipes
+from .flags import with_flags
 from .look import bench, doctor, flow, gallery, preview
 from .measured import evaluate, probe
 from .options import DataCommand
@@ -31,7 +32,7 @@ from .runs import demo, embed, export, finetune, replay, report
 from .shards import shards
 from .splits import append, card, curate, erase, fetch, index, inspect, merge, remove, split, verify
 from .targets import targets
-from .terminal import INTERRUPTED, TERMINATED, console, errors, with_checks
+from .terminal import INTERRUPTED, TERMINATED, console, errors
 from .train import train
 
 app = typer.Typer(
@@ -52,7 +53,7 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
 for _group, _commands in GROUPS.items():
     for _command in _commands:
         _kind = DataCommand if _command in (preview, bench, flow, doctor) else None
-        app.command(cls=_kind, rich_help_panel=_group)(with_checks(_command))
+        app.command(cls=_kind, rich_help_panel=_group)(with_flags(_command))
 app.add_typer(papers, rich_help_panel="Measure")
 FORMER: dict[str, tuple[Callable[..., None], str]] = {
     "generate": (generate, "bert, mage or maskvit"),
@@ -62,7 +63,7 @@ FORMER: dict[str, tuple[Callable[..., None], str]] = {
 }
 """Names of commands of the release before, each with what it runs and where that now stands."""
 for _name, (_command, _now) in FORMER.items():
-    app.command(name=_name, hidden=True)(with_checks(moved(_command, _name, _now)))
+    app.command(name=_name, hidden=True)(moved(with_flags(_command), _name, _now))
 
 
 def _version(value: bool) -> None:

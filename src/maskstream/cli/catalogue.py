@@ -18,16 +18,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from maskstream.shards.flag import DataFlag
 from maskstream.shards.named import nearest
 
 from .terminal import Json, console, say, show
 
-Name = Annotated[str | None, typer.Argument(help="The one to describe whole [default: all]", show_default=False)]
-Search = Annotated[
-    str | None, typer.Option("--search", help="Only those whose description has all of these words.", metavar="WORDS")
-]
+Name = Annotated[str | None, DataFlag("The one to describe in full [default: all].")]
+Search = Annotated[str | None, DataFlag("Only those whose description contains all of these words.", metavar="WORDS")]
 if TYPE_CHECKING:
     from maskstream.train.core.model import Model
     from maskstream.train.core.recipe import Recipe
@@ -56,7 +53,7 @@ class CatalogueEntry:
         return all(word in text for word in words.lower().split())
 
 
-def datasets(name: Name = None, search: Search = None, as_json: Json = False) -> None:
+def datasets(name: Name = None, *, search: Search = None, as_json: Json = False) -> None:
     """List the datasets of `maskstream shards`: what each expects below ROOT, or what it downloads."""
     from maskstream.preprocess.datasets import BY_MODALITY, FORMER, named_dataset, sample_sets
 
@@ -72,7 +69,7 @@ def datasets(name: Name = None, search: Search = None, as_json: Json = False) ->
     _list(entries, name, "dataset", search, as_json)
 
 
-def recipes(name: Name = None, search: Search = None, as_json: Json = False) -> None:
+def recipes(name: Name = None, *, search: Search = None, as_json: Json = False) -> None:
     """List the recipes of `maskstream train` by paper: their size, their data, and what the tiny ones reach.
 
     Of one recipe it prints the config, and names its paper's folder.
@@ -83,7 +80,7 @@ def recipes(name: Name = None, search: Search = None, as_json: Json = False) -> 
     _list([_recipe(one, make, whole=one == name) for one, make in chosen.items()], name, "recipe", search, as_json)
 
 
-def masks(name: Name = None, search: Search = None, as_json: Json = False) -> None:
+def masks(name: Name = None, *, search: Search = None, as_json: Json = False) -> None:
     """List the masks by name: the paper, what is hidden, and the call in Python (docs/masks.md)."""
     from maskstream.pipelines.masks import SCHEMES
 
@@ -240,7 +237,7 @@ PROGRAMS = {"apt-get": "datasets of Debian's packages", "npm": "datasets of npm'
 _EXTRA = re.compile(r"([\w.-]+)(?:\[[^]]*\])?([^;]*);.*\bextra == ['\"]([\w.-]+)['\"]")
 
 
-def info(as_json: Json = False) -> None:
+def info(*, as_json: Json = False) -> None:
     """Print what a report of a bug should say: versions, devices, what each extra lacks, and where caches lie."""
     show(facts(), as_json)
 

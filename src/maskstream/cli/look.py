@@ -6,26 +6,22 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from rich.markup import escape
 
-from .options import Component, Components, Frames, Masks, Own, Set, Size, Stride, Views, settings
-from .terminal import Cache, CacheGB, Data, Device, Json, console, errors, say, tabulate, tell, working
+from maskstream.pipelines.modalities.settings import CacheSettings
+from maskstream.shards.flag import DataFlag, ModelFlag, OutputFlag, RunFlag, split_list
+
+from .options import ClipOptions, Component, Masks, Own, Samples, Set, ViewOptions, assign
+from .terminal import Data, Device, Json, console, errors, say, tabulate, tell, working
 
 
 def preview(
     data: Data,
-    set_: Set = None,
-    mask: Masks = None,
-    component: Components = None,
-    views: Views = None,
-    size: Size = None,
-    frames: Frames = None,
-    stride: Stride = None,
-    own: Own = None,
-    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("preview.html"),
-    samples: Annotated[int, typer.Option("--samples", "--clips", min=1, max=64, help="Number of samples.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of the order, the crops and the masks.")] = 0,
+    *,
+    clip: ViewOptions,
+    samples: Annotated[int, OutputFlag("Number of samples.", Samples, min=1, max=64)] = 8,
+    seed: Annotated[int, RunFlag("Random seed (order, crops, masks).")] = 0,
+    out: Annotated[Path, OutputFlag("HTML file to write.")] = Path("preview.html"),
 ) -> None:
     """Write one self-contained HTML page of samples as the training loop receives them, with their masks.
 
@@ -42,37 +38,30 @@ def preview(
     from maskstream.shards.format.manifest import Manifest
 
     manifest = Manifest.load(data)
-    modality = modality_of(manifest, own)
-    chosen = settings(set_, component=component, views=views, size=size, frames=frames, stride=stride)
-    first, *others = (modality.shown(manifest, chosen, some) for some in modality.compared(mask or ()))
+    modality = modality_of(manifest, clip.modality)
+    first, *others = (modality.shown(manifest, clip.settings, some) for some in modality.compared(clip.mask))
     page = write(modality, manifest, first, others=others, out=out, samples=samples, seed=seed)
     say(f"wrote {page}")
 
 
 def flow(
     data: Data,
-    set_: Set = None,
-    mask: Masks = None,
-    component: Components = None,
-    size: Size = None,
-    frames: Frames = None,
-    stride: Stride = None,
-    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("flow.html"),
+    *,
+    clip: ClipOptions,
     sources: Annotated[
-        str | None,
-        typer.Option(
-            help="The sources, separated by commas: codec, dis, lk, package.module:Name [default: all that can serve]",
-            show_default=False,
+        Sequence[str],
+        DataFlag(
+            "Flow sources, separated by commas: codec, dis, lk, package.module:Name [default: all that are available].",
+            metavar="NAMES",
+            parse=split_list,
         ),
-    ] = None,
+    ] = (),
     raft: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="WEIGHTS", help="Show RAFT too, with this file of weights of raft_small.", show_default=False
-        ),
+        Path | None, DataFlag("Also show RAFT, with this file of weights of raft_small.", metavar="WEIGHTS")
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", "--clips", min=1, max=16, help="Number of clips.")] = 4,
-    seed: Annotated[int, typer.Option(help="Seed of the order, the crops and the masks.")] = 0,
+    samples: Annotated[int, OutputFlag("Number of clips.", Samples, min=1, max=16)] = 4,
+    seed: Annotated[int, RunFlag("Random seed (order, crops, masks).")] = 0,
+    out: Annotated[Path, OutputFlag("HTML file to write.")] = Path("flow.html"),
 ) -> None:
     """Write one self-contained HTML page of clips of video with every source of optical flow side by side.
 
@@ -85,37 +74,29 @@ def flow(
     from maskstream.pipelines.flow.choice import flow_named
 
     chosen: list[FlowSource] | None = None
-    if sources is not None:
-        named = {word: flow_named(word) for word in sources.split(",")}
+    if sources:
+        named = {word: flow_named(word) for word in sources}
         if nothing := [word for word, source in named.items() if source is None]:
             raise ValueError(f"{', '.join(nothing)} names no one source of flow; name codec, dis, lk or your own")
         chosen = [source for source in named.values() if source is not None]
-    settings_ = settings(set_, component=component, size=size, frames=frames, stride=stride)
-    config = MODALITIES["video"].chosen(settings_, mask or ())
+    config = MODALITIES["video"].chosen(clip.settings, clip.mask)
     more = [] if raft is None else [Raft(weights=str(raft))]
     say(f"wrote {flow_page(data, config, out=out, sources=chosen, more=more, samples=samples, seed=seed)}")
 
 
 def gallery(
-    data: Annotated[
-        str | None,
-        typer.Argument(help="The same as --data.", show_default=False, hidden=True),
-    ] = None,
-    of: Annotated[
-        str | None,
-        typer.Option("--data", help="A split whose first clip is drawn [default: a sample]", show_default=False),
-    ] = None,
-    mask: Masks = None,
-    set_: Set = None,
+    data: Annotated[str | None, DataFlag("Same as --data.", hidden=True)] = None,
+    *,
+    of: Annotated[str | None, DataFlag("Split whose first clip is drawn [default: a sample].", "--data")] = None,
+    mask: Masks = (),
+    set_: Set = (),
     own: Own = None,
-    samples: Annotated[
-        int, typer.Option("--samples", "--clips", min=1, max=16, help="With --mask: how many samples are drawn.")
-    ] = 4,
-    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("gallery.html"),
-    root: Annotated[Path, typer.Option(help="The folder of the sample media, which are fetched if missing.")] = Path(
+    samples: Annotated[int, OutputFlag("With --mask: number of samples.", Samples, min=1, max=16)] = 4,
+    root: Annotated[Path, DataFlag("Folder of the sample media, which are downloaded if missing.")] = Path(
         "data/raw/sample"
     ),
-    seed: Annotated[int, typer.Option(help="Seed of the masks.")] = 0,
+    seed: Annotated[int, RunFlag("Random seed of the masks.")] = 0,
+    out: Annotated[Path, OutputFlag("HTML file to write.")] = Path("gallery.html"),
 ) -> None:
     """Write one self-contained HTML page with a picture of every masking scheme on real data.
 
@@ -135,7 +116,7 @@ def gallery(
             raise ValueError(f"--mask {mask[0]} is drawn on samples of a split; name one with --data")
         manifest = Manifest.load(data)
         modality = modality_of(manifest, own)
-        say(f"wrote {own_gallery(modality, manifest, mask, out, settings=set_ or (), samples=samples, seed=seed)}")
+        say(f"wrote {own_gallery(modality, manifest, mask, out, settings=set_, samples=samples, seed=seed)}")
         return
     if set_ or own:
         raise ValueError("--set and --modality are for masks on samples of a split; give --data and --mask too")
@@ -148,38 +129,38 @@ def gallery(
     say(f"wrote {write(media, out, missing=found.missing, seed=seed)}")
 
 
+def _read_numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise ValueError(f"expected numbers separated by commas, such as 0.5,0.75, got {text!r}") from None
+
+
 def doctor(
-    data: Annotated[
-        list[str],
-        typer.Argument(help="A split, or the folders of runs whose masks are compared.", show_default=False),
-    ],
-    of: Annotated[
-        str | None,
-        typer.Option("--data", help="The split, with runs [default: the first run's]", show_default=False),
-    ] = None,
-    set_: Set = None,
+    data: Annotated[Sequence[str], DataFlag("Split, or folders of runs whose masks are compared.")],
+    *,
+    of: Annotated[str | None, DataFlag("With runs: the split [default: the first run's].", "--data")] = None,
+    set_: Set = (),
     mask: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A mask by name, or package.module:name for your own, to compare instead of shapes; repeatable.",
-            show_default=False,
+        Sequence[str],
+        ModelFlag(
+            "Mask by name, or package.module:name for your own, to score instead of shapes; repeatable.", metavar="NAME"
         ),
-    ] = None,
+    ] = (),
     component: Component = None,
     size: Annotated[
-        int | None, typer.Option(min=2, max=32, help="Side of the pictures in pixels [default: 16]", show_default=False)
+        int | None, DataFlag("Height and width of the images in pixels [default: 16].", min=2, max=32)
     ] = None,
     shapes: Annotated[
-        str | None,
-        typer.Option(help="Shapes of masked parts: 1,2,4,rows,columns [default: all]", show_default=False),
-    ] = None,
-    ratios: Annotated[str, typer.Option(help="Masked ratios.")] = "0.25,0.5,0.75,0.9",
-    samples: Annotated[int, typer.Option(min=2, help="The largest number of videos.")] = 5000,
+        Sequence[str],
+        ModelFlag("Shapes of masked parts: 1,2,4,rows,columns [default: all].", metavar="SHAPES", parse=split_list),
+    ] = (),
+    ratios: Annotated[
+        Sequence[float], ModelFlag("Mask ratios, separated by commas.", metavar="RATIOS", parse=_read_numbers)
+    ] = (0.25, 0.5, 0.75, 0.9),
+    samples: Annotated[int, DataFlag("Most videos to read.", min=2)] = 5000,
     exact: Annotated[
-        bool,
-        typer.Option(
-            "--exact", help="Hide an exact number of parts, as masks.Random does, instead of each independently."
-        ),
+        bool, ModelFlag("Hide an exact number of parts, like masks.Random, instead of each independently.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -194,20 +175,19 @@ def doctor(
 
     runs = [Path(one) for one in data if (Path(one) / "run.json").is_file()]
     if mask or runs:
-        if shapes is not None or size is not None:
+        if shapes or size is not None:
             raise ValueError("--shapes and --size are for shapes on a split; leave them out with masks or runs")
-        _compare_masks(data, runs, mask or (), of, settings(set_, component=component), samples, as_json)
+        _compare_masks(data, runs, mask, of, [*assign(component=component), *set_], samples, as_json)
         return
     if of is not None or len(data) > 1:
         wrong = next((one for one in data if not (Path(one) / "dataset.json").is_file()), data[-1])
         raise ValueError(f"{wrong} is no folder of a run; give one split, or runs, whose masks are compared")
-    pictures = with_set(clinic.MIDDLE_FRAME, settings(set_, component=component, size=size), where="--help lists all")
+    pictures = with_set(clinic.MIDDLE_FRAME, [*assign(component=component, size=size), *set_], where="--help lists all")
     moments = clinic.Moments.of(clinic.labelled_frames(data[0], pictures, samples=samples))
-    wanted = clinic.make_shapes(pictures.clip.size, None if shapes is None else shapes.split(","))
-    tried = _numbers(ratios)
+    wanted = clinic.make_shapes(pictures.clip.size, shapes or None)
     with working(f"scoring masks on {data[0]}", as_json) as shown:
-        shown.phase("scoring masks", len(wanted) * len(tried), unit="masks")
-        findings = clinic.examine(moments, wanted, tried, exact=exact, progress=lambda: shown.advance(1))
+        shown.phase("scoring masks", len(wanted) * len(ratios), unit="masks")
+        findings = clinic.examine(moments, wanted, ratios, exact=exact, progress=lambda: shown.advance(1))
     if as_json:
         print(json.dumps({"samples": moments.count, "findings": [asdict(f) for f in findings]}))
     else:
@@ -268,41 +248,19 @@ def _compare_masks(
     tell(found, lines, as_json)
 
 
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(word) for word in text.split(","))
-    except ValueError:
-        raise ValueError(f"expected numbers separated by commas, such as 0.5,0.75, got {text!r}") from None
-
-
 def bench(
     data: Data,
-    set_: Set = None,
-    mask: Masks = None,
-    component: Components = None,
-    views: Views = None,
-    size: Size = None,
-    frames: Frames = None,
-    stride: Stride = None,
-    own: Own = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 8,
-    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 uses threads only.")] = 0,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads per process [default: one per core]", show_default=False)
-    ] = None,
+    *,
+    clip: ViewOptions,
+    batch_size: Annotated[int, DataFlag("Samples per batch.", min=1)] = 8,
+    workers: Annotated[int, RunFlag("Worker processes; 0 uses threads only.", min=0)] = 0,
+    threads: Annotated[int | None, RunFlag("Threads per process [default: one per core].", min=1)] = None,
     device: Device = "auto",
-    seconds: Annotated[float, typer.Option(min=0.01, help="How long to measure.")] = 10.0,
-    samples: Annotated[
-        int | None,
-        typer.Option("--samples", "--clips", min=1, help="Stop earlier, after this many samples.", show_default=False),
-    ] = None,
-    step_ms: Annotated[float, typer.Option(min=0, help="Simulated time of a training step per batch.")] = 0.0,
-    sweep: Annotated[
-        bool,
-        typer.Option("--sweep", help="Try several numbers of workers and threads, SECONDS each."),
-    ] = False,
-    cache: Cache = None,
-    cache_gb: CacheGB = 100.0,
+    seconds: Annotated[float, RunFlag("Duration of the measurement.", min=0.01)] = 10.0,
+    samples: Annotated[int | None, RunFlag("Stop earlier, after this many samples.", Samples, min=1)] = None,
+    step_ms: Annotated[float, RunFlag("Simulated time of a training step per batch in ms.", min=0)] = 0.0,
+    sweep: Annotated[bool, RunFlag("Try several numbers of workers and threads, SECONDS each.")] = False,
+    storage: CacheSettings,
     as_json: Json = False,
 ) -> None:
     """Measure the loader on this machine: samples per second, bytes read, time per stage, and the bottleneck.
@@ -315,11 +273,10 @@ def bench(
     from maskstream.modalities import modality_of
     from maskstream.pipelines.modalities.split import check_cache, open_manifest
 
-    manifest = open_manifest(data, cache=cache, cache_gb=cache_gb)
-    check_cache(cache, [manifest])
-    modality = modality_of(manifest, own)
-    chosen = settings(set_, component=component, views=views, size=size, frames=frames, stride=stride)
-    config = modality.chosen(chosen, mask or ())
+    manifest = open_manifest(data, cache=storage.cache, cache_gb=storage.cache_gb)
+    check_cache(storage.cache, [manifest])
+    modality = modality_of(manifest, clip.modality)
+    config = modality.chosen(clip.settings, clip.mask)
     if sweep:
         result = loader_bench.sweep(
             modality, manifest, config, batch_size=batch_size, device=device, for_s=seconds, step_s=step_ms / 1e3

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from maskstream.shards.flag import DataFlag, ModelFlag, OutputFlag
+from maskstream.train.core.options import ProbeOptions, SameSplit
 
-from .terminal import Device, Json, tabulate, tell, working
+from .terminal import Json, tabulate, tell, working
 
 if TYPE_CHECKING:
     from maskstream.train.evaluate.probe import ProbeResult
     from maskstream.train.evaluations import RunEvaluation
 
-SameSplit = Annotated[
-    bool,
-    typer.Option("--same-split", help="Measure on samples that were trained on too, which else are refused."),
-]
-
 
 def evaluate(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, such as runs/demo.", show_default=False)],
-    data: Annotated[
-        str, typer.Option(help="The split that is measured, preferably for validation.", show_default=False)
-    ],
-    again: Annotated[bool, typer.Option("--again", help="Measure also what evaluation.json has already.")] = False,
+    runs: Annotated[Sequence[Path], ModelFlag("Folders of runs, such as runs/demo.")],
+    *,
+    data: Annotated[str, DataFlag("Split to evaluate on, preferably for validation.")],
+    again: Annotated[bool, OutputFlag("Measure again what evaluation.json already has.")] = False,
     same_split: SameSplit = False,
     as_json: Json = False,
 ) -> None:
@@ -69,24 +65,14 @@ def tabulate_scores(
 
 def probe(
     runs: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Folders of runs: seeds of one recipe, or of several recipes that are compared.", show_default=False
-        ),
+        Sequence[Path],
+        ModelFlag("Folders of runs: seeds of one recipe, or of several recipes to compare."),
     ],
-    data: Annotated[str, typer.Option(help="The labelled split that probes are trained on.", show_default=False)],
-    test: Annotated[str, typer.Option(help="The labelled split that they are tested on.", show_default=False)],
-    out: Annotated[
-        Path | None,
-        typer.Option(help="The JSON file [default: probe.json in the first run of each recipe]", show_default=False),
-    ] = None,
-    probes: Annotated[
-        str, typer.Option(help="The probes, with commas between: knn10, knn20, whitened10, linear, attentive.")
-    ] = "knn10,knn20,linear,attentive",
-    seeds: Annotated[int, typer.Option(min=1, help="How many untrained encoders are compared.")] = 3,
-    samples: Annotated[int, typer.Option(min=1, help="The most samples of each split.")] = 10_000,
-    device: Device = "auto",
-    same_split: SameSplit = False,
+    *,
+    data: Annotated[str, DataFlag("Labelled split that the probes are trained on.")],
+    test: Annotated[str, DataFlag("Labelled split that they are tested on.")],
+    out: Annotated[Path | None, OutputFlag("JSON file [default: probe.json in the first run of each recipe].")] = None,
+    options: ProbeOptions,
     as_json: Json = False,
 ) -> None:
     """Measure what can be read from the frozen features that runs give of labelled samples.
@@ -96,20 +82,9 @@ def probe(
     what differs. An encoder sees whole samples, so the masks of training do not matter here.
     """
     with working(f"opening {', '.join(map(str, runs))}, {data} and {test}", as_json) as shown:
-        from maskstream.pipelines.stream.topology import usable_device
         from maskstream.train.evaluate.probe import PROBE, compare_probes
 
-        found = compare_probes(
-            runs,
-            data,
-            test,
-            probes=[name.strip() for name in probes.split(",") if name.strip()],
-            seeds=seeds,
-            samples=samples,
-            device=usable_device(device),
-            same_split=same_split,
-            progress=shown,
-        )
+        found = compare_probes(runs, data, test, replace(options, progress=shown))
     first = next(iter(found.values()))
     differing = compared_runs([some[0] for some in found])
     together = first.to_dict()

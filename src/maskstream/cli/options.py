@@ -1,73 +1,87 @@
 """Options that commands share: of those that load a split, and of those that read raw media."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from typer.core import TyperCommand
 
+from maskstream.preprocess.encode.limits import Limits
 from maskstream.shards.config.base import KIND, VERSION
+from maskstream.shards.flag import DataFlag, RunFlag
 
 if TYPE_CHECKING:
     from maskstream.pipelines.modalities.data import DataConfig
-    from maskstream.preprocess import Executor, Limits
+    from maskstream.preprocess import Executor
 
 Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        help="Set a field of the data config, such as clip.size=112 or mask.ratio=0.8; repeatable. All fields stand "
+    Sequence[str],
+    DataFlag(
+        "Set a field of the data config, such as clip.size=112 or mask.ratio=0.8; repeatable. All fields are listed "
         "below.",
-        show_default=False,
+        "--set",
+        "FIELD=VALUE",
     ),
 ]
 Masks = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--mask",
-        help="A mask by name, or none, or package.module:name for your own; where there are two, the first one, and "
-        "audio_mask=NAME or text_mask=NAME sets the other. An unknown name lists those that fit.",
-        show_default=False,
+    Sequence[str],
+    DataFlag(
+        "Mask by name, none, or package.module:name for your own. If there are two masks this sets the first, and "
+        "audio_mask=NAME or text_mask=NAME the other. An unknown name lists those that fit.",
+        metavar="NAME",
     ),
 ]
 Own = Annotated[
     str | None,
-    typer.Option(
-        "--modality",
-        help="package.module:NAME of a modality of your own, or native: packed rows of images or videos.",
-        show_default=False,
+    DataFlag(
+        "Your own modality as package.module:NAME, or native: packed rows of images or videos.", "--modality", "NAME"
     ),
 ]
-Component = Annotated[
-    str | None,
-    typer.Option(help="The component to read, such as cam0.mp4, of samples with several.", show_default=False),
-]
-Components = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--component",
-        help="The component to read, such as cam0.mp4, of samples with several; given again for video: the clips of "
-        "the same instants of each.",
-        show_default=False,
-    ),
-]
-Views = Annotated[
-    int | None,
-    typer.Option(min=1, help="Views per sample, each with its own crop, mask or step.", show_default=False),
-]
-Size = Annotated[int | None, typer.Option(help="Side of the pictures in pixels.", show_default=False)]
-Frames = Annotated[int | None, typer.Option(help="Frames of a clip.", show_default=False)]
-Stride = Annotated[int | None, typer.Option(help="Frames from one frame of a clip to the next.", show_default=False)]
+Component = Annotated[str | None, DataFlag("Component to read, such as cam0.mp4, if samples have several.")]
+Samples = "--samples --clips"
+"""The names of the option for the number of samples."""
 
 
-def settings(set_: list[str] | None, **short: object) -> list[str]:
-    """The settings of `--set`, and before them those of the short forms that were given; a list of one is that one."""
-    one = {name: value[0] if isinstance(value, list) and len(value) == 1 else value for name, value in short.items()}
-    return [*(f"{name}={json.dumps(value)}" for name, value in one.items() if value is not None), *(set_ or ())]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipOptions:
+    """What is loaded of a split: fields of the data config, some of them by short names."""
+
+    set: Set = ()
+    mask: Masks = ()
+    component: Annotated[
+        Sequence[str],
+        DataFlag(
+            "Component to read, such as cam0.mp4, if samples have several; for video repeatable: clips of the same "
+            "instants of each.",
+        ),
+    ] = ()
+    size: Annotated[int | None, DataFlag("Height and width of images and frames in pixels.")] = None
+    frames: Annotated[int | None, DataFlag("Frames per clip.")] = None
+    stride: Annotated[int | None, DataFlag("Distance between the frames of a clip, in frames of the video.")] = None
+
+    @property
+    def settings(self) -> list[str]:
+        """The assignments of `--set`, and before them those of the short names."""
+        short = [field.name for field in fields(self) if field.name not in ("set", "mask", "modality")]
+        return [*assign(**{name: getattr(self, name) for name in short}), *self.set]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ViewOptions(ClipOptions):
+    """The same for the modality of any split."""
+
+    views: Annotated[
+        int | None, DataFlag("Views per sample, each with its own crop, mask or diffusion step.", min=1)
+    ] = None
+    modality: Own = None
+
+
+def assign(**short: object) -> list[str]:
+    """Assignments as `--set` takes them, of those that were given; a sequence of one is that one."""
+    given = {name: value for name, value in short.items() if value not in (None, ())}
+    single = {name: value[0] for name, value in given.items() if isinstance(value, tuple) and len(value) == 1}
+    return [f"{name}={json.dumps(value)}" for name, value in (given | single).items()]
 
 
 class DataCommand(TyperCommand):
@@ -105,74 +119,45 @@ def leaves(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]
 
 MaxPixels = Annotated[
     int | None,
-    typer.Option(
+    RunFlag(
+        "Most pixels of a frame or an image; larger ones are rejected [default: 2^26 (frame), 2^28 (image)].",
         min=1,
         max=1 << 28,
-        help="Pixels of a frame or an image; larger ones are rejected [default: 2^26 of a frame, 2^28 of an image]",
-        show_default=False,
-    ),
-]
-TimeLimit = Annotated[
-    float,
-    typer.Option(
-        min=1, help="Seconds that a source may take, and 20 times as long as its media last; others are rejected."
-    ),
-]
-MemoryLimit = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        help="GB that a process may take; a source that needs more is rejected; 0: no limit [default: 2, or what the "
-        "size, pixels and sound of the source allow]",
-        show_default=False,
     ),
 ]
 
 
-def chosen_limits(max_pixels: int | None, time_limit: float, memory_limit: float | None) -> Limits:
-    """The limits that the options ask for."""
-    from maskstream.preprocess import Limits
-
-    limits = Limits(time_s=time_limit, memory_gb=memory_limit)
-    return limits if max_pixels is None else replace(limits, frame_pixels=max_pixels, image_pixels=max_pixels)
+def limit_pixels(limits: Limits, pixels: int | None) -> Limits:
+    """The limits with one for the pixels of frames and images, if it was given."""
+    return limits if pixels is None else replace(limits, frame_pixels=pixels, image_pixels=pixels)
 
 
-_EXECUTORS = ("local", "ray")
-
-Workers = Annotated[
-    int | None,
-    typer.Option(min=1, help="Processes [default: one per core]", show_default=False),
-]
-ExecutorName = Annotated[
-    str,
-    typer.Option(
-        "--executor",
-        metavar="NAME",
-        help="What runs the work: local (processes of this machine) or ray (a Ray cluster).",
-    ),
-]
-Address = Annotated[
-    str | None,
-    typer.Option(
-        help="With ray: auto, host:port or ray://host:port [default: $RAY_ADDRESS, or else a cluster of this machine]",
-        show_default=False,
-    ),
-]
+Workers = Annotated[int | None, RunFlag("Worker processes [default: one per core].", min=1)]
 
 
-def executor_named(name: str, workers: int | None, address: str | None, also: tuple[str, ...] = ()) -> Executor | None:
-    """The executor that the options ask for; None for processes of this machine, and for the names in `also`, which the
-    command knows itself.
-    """
-    legal = (*_EXECUTORS, *also)
-    if name not in legal:
-        raise ValueError(f"--executor is one of {', '.join(legal)}, got {name!r}")
-    if name != "ray":
-        if address is not None:
-            raise ValueError(f"--address {address} belongs to --executor ray")
-        return None
-    if workers is not None:
-        raise ValueError(f"--workers {workers} does not go with --executor ray, which runs a task per processor")
-    from maskstream.preprocess import RayExecutor
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExecutorOptions:
+    """What runs the tasks of a job."""
 
-    return RayExecutor(address)
+    executor: Annotated[
+        str, RunFlag("What runs the work: local (processes of this machine) or ray (a Ray cluster).", metavar="NAME")
+    ] = "local"
+    address: Annotated[
+        str | None,
+        RunFlag("With ray: auto, host:port or ray://host:port [default: $RAY_ADDRESS, or a cluster on this machine]."),
+    ] = None
+
+    def choose(self, workers: int | None, also: tuple[str, ...] = ()) -> "Executor | None":
+        """The executor; None for processes of this machine, and for the names in `also`, which the command knows."""
+        legal = ("local", "ray", *also)
+        if self.executor not in legal:
+            raise ValueError(f"--executor is one of {', '.join(legal)}, got {self.executor!r}")
+        if self.executor != "ray":
+            if self.address is not None:
+                raise ValueError(f"--address {self.address} belongs to --executor ray")
+            return None
+        if workers is not None:
+            raise ValueError(f"--workers {workers} does not go with --executor ray, which runs a task per processor")
+        from maskstream.preprocess import RayExecutor
+
+        return RayExecutor(self.address)

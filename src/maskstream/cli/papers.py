@@ -4,36 +4,50 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .terminal import Device, Json, errors, say, tell, with_checks
+from maskstream.shards.flag import DataFlag, ModelFlag, OutputFlag, RunFlag
+from maskstream.train.core.options import Set
+from maskstream.train.papers.kbvqa.options import KbvqaSettings
+from maskstream.train.papers.roar.options import RoarSettings
+
+from .flags import with_flags
+from .terminal import Device, Json, errors, say, tell
 
 if TYPE_CHECKING:
     from maskstream.shards.format.manifest import Manifest
     from maskstream.train.papers.kbvqa.evaluate import KbvqaResult, Predictor, Question
     from maskstream.train.papers.roar.roar import RoarResult
 
-_TEXT, _PAGE = "Text", "Other samples"
 Order = Literal["random", "left_to_right", "confident"]
 
 
+Run = Annotated[Path, ModelFlag("Folder of a run, such as of pmlm-tiny, mdlm-tiny, mage-tiny or maskvit-tiny.")]
+TextData = Annotated[str, DataFlag("Split with the tokenizer of the run.")]
+Text = Annotated[str, ModelFlag("Initial text; [MASK] is a blank.")]
+Blanks = Annotated[int, ModelFlag("Blanks after the text.", min=0)]
+Rounds = Annotated[int, ModelFlag("Rounds of iterative decoding.", min=1)]
+NextBlank = Annotated[Order, ModelFlag("Which blank is filled next.")]
+Seed = Annotated[int, RunFlag("Random seed of all draws.")]
+PageFile = Annotated[Path | None, OutputFlag("HTML file [default: RUN/generated.html].")]
+
+
 def generate_texts(
-    run: Annotated[
-        Path,
-        typer.Argument(help="Folder of a run of a masked language model, such as of pmlm-tiny.", show_default=False),
-    ],
-    data: Annotated[str, typer.Option(help="A split with the tokenizer of the run.", show_default=False)],
-    text: Annotated[str, typer.Option(help="What is there already; [MASK] is a blank.")] = "",
-    blanks: Annotated[int, typer.Option(min=0, help="Blanks behind the text.")] = 24,
-    order: Annotated[Order, typer.Option(help="Which blank is filled in next.")] = "random",
-    count: Annotated[int, typer.Option(min=1, help="Texts.")] = 3,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0: the most probable.")] = 0.8,
-    seed: Annotated[int, typer.Option(help="Decides all draws.")] = 0,
+    run: Run,
+    *,
+    data: TextData,
+    text: Text = "",
+    blanks: Blanks = 24,
+    order: NextBlank = "random",
+    count: Annotated[int, OutputFlag("Number of texts.", min=1)] = 3,
+    temperature: Annotated[float, ModelFlag("Temperature; 0 takes the most probable.", min=0)] = 0.8,
+    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Fill in the blanks of a text in any order, by a masked language model."""
@@ -47,16 +61,15 @@ def generate_texts(
 
 
 def generate_diffused(
-    run: Annotated[
-        Path, typer.Argument(help="Folder of a run of a masked diffusion model, such as mdlm-tiny.", show_default=False)
-    ],
-    data: Annotated[str, typer.Option(help="A split with the tokenizer of the run.", show_default=False)],
-    text: Annotated[str, typer.Option(help="What is there already; [MASK] is a blank.")] = "",
-    blanks: Annotated[int, typer.Option(min=0, help="Blanks behind the text.")] = 24,
-    steps: Annotated[int, typer.Option(min=1, help="Steps from all hidden to none.")] = 64,
-    count: Annotated[int, typer.Option(min=1, help="Texts.")] = 3,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0: the most probable.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Decides all draws.")] = 0,
+    run: Run,
+    *,
+    data: TextData,
+    text: Text = "",
+    blanks: Blanks = 24,
+    steps: Annotated[int, ModelFlag("Steps from all hidden to none.", min=1)] = 64,
+    count: Annotated[int, OutputFlag("Number of texts.", min=1)] = 3,
+    temperature: Annotated[float, ModelFlag("Temperature; 0 takes the most probable.", min=0)] = 1.0,
+    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Fill in the blanks of a text by the ancestral sampler of a masked diffusion model."""
@@ -71,19 +84,16 @@ def generate_diffused(
 
 
 def generate_pictures(
-    run: Annotated[
-        Path, typer.Argument(help="Folder of a run, such as of mage-tiny or maskvit-tiny.", show_default=False)
-    ],
-    data: Annotated[str, typer.Option(help="A split of real samples.", show_default=False)],
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of iterative decoding.")] = 12,
-    count: Annotated[int, typer.Option(min=1, help="Samples.")] = 16,
+    run: Run,
+    *,
+    data: Annotated[str, DataFlag("Split of real samples.")],
+    rounds: Rounds = 12,
+    count: Annotated[int, OutputFlag("Number of samples.", min=1)] = 16,
     temperature: Annotated[
-        float | None, typer.Option(min=0.0, help="0: the most probable [default: the model's]", show_default=False)
+        float | None, ModelFlag("Temperature; 0 takes the most probable [default: the model's].", min=0)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides all draws.")] = 0,
-    out: Annotated[
-        Path | None, typer.Option(help="The HTML file [default: RUN/generated.html]", show_default=False)
-    ] = None,
+    seed: Seed = 0,
+    out: PageFile = None,
     as_json: Json = False,
 ) -> None:
     """Write a page of pictures or clips that a model of ids generates, beside real ones."""
@@ -99,30 +109,20 @@ def generate_pictures(
 
 
 def generate(
-    run: Annotated[
-        Path, typer.Argument(help="Folder of a run, such as of pmlm-tiny or mage-tiny.", show_default=False)
-    ],
-    data: Annotated[
-        str, typer.Option(help="A split: with the tokenizer of the run, or of real samples.", show_default=False)
-    ],
-    text: Annotated[str, typer.Option(help="What is there already; [MASK] is a blank.", rich_help_panel=_TEXT)] = "",
-    blanks: Annotated[int, typer.Option(min=0, help="Blanks behind the text.", rich_help_panel=_TEXT)] = 24,
-    order: Annotated[Order, typer.Option(help="Which blank is filled in next.", rich_help_panel=_TEXT)] = "random",
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of iterative decoding.", rich_help_panel=_PAGE)] = 12,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="The HTML file [default: RUN/generated.html]", show_default=False, rich_help_panel=_PAGE),
-    ] = None,
-    count: Annotated[
-        int | None, typer.Option(min=1, help="Samples [default: 3 texts, 16 others]", show_default=False)
-    ] = None,
+    run: Run,
+    *,
+    data: Annotated[str, DataFlag("Split with the tokenizer of the run, or with real samples.")],
+    text: Text = "",
+    blanks: Blanks = 24,
+    order: NextBlank = "random",
+    rounds: Rounds = 12,
+    out: PageFile = None,
+    count: Annotated[int | None, OutputFlag("Number of samples [default: 3 texts, 16 others].", min=1)] = None,
     temperature: Annotated[
         float | None,
-        typer.Option(
-            min=0.0, help="0: the most probable [default: 0.8 of texts, else the model's]", show_default=False
-        ),
+        ModelFlag("Temperature; 0 takes the most probable [default: 0.8 for texts, else the model's].", min=0),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides all draws.")] = 0,
+    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Generate with a masked model: the former name of `maskstream paper bert`, `mage` and `maskvit`."""
@@ -146,29 +146,20 @@ def generate(
 
 
 def kbvqa(
-    data: Annotated[str, typer.Argument(help="The split whose questions are asked.", show_default=False)],
-    known: Annotated[str, typer.Option(help="The split of examples and of known answers.", show_default=False)],
+    data: Annotated[str, DataFlag("Split whose questions are asked.")],
+    *,
+    known: Annotated[str, DataFlag("Split of examples and of known answers.")],
     predictor: Annotated[
-        str, typer.Option(help="frequent, the folder of a run of vqa-tiny, or package.module:name of a function.")
+        str, ModelFlag("frequent, the folder of a run of vqa-tiny, or package.module:name of a function.")
     ] = "frequent",
     command: Annotated[
-        str | None,
-        typer.Option(help="A program that replies to JSON lines, with its arguments; no shell.", show_default=False),
+        str | None, ModelFlag("Program that replies to JSON lines, with its arguments; no shell.")
     ] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each reply of the program.")] = 60.0,
-    perspectives: Annotated[str, typer.Option(help="With commas between.")] = "commonsense,knowledge,rationale",
-    shots: Annotated[int, typer.Option(min=0, help="Examples before a question, in one composite picture.")] = 0,
-    wordnet: Annotated[
-        Path | None,
-        typer.Option(help="WordNet's folder (data.noun), whose glosses are retrieved.", show_default=False),
-    ] = None,
-    passages: Annotated[int, typer.Option(min=1, help="Glosses that a prompt gets.")] = 3,
-    hidden: Annotated[
-        str, typer.Option(help="Shares of the picture's patches to hide in further runs, with commas between.")
-    ] = "",
-    samples: Annotated[int, typer.Option(min=1, help="The most questions.")] = 512,
-    seed: Annotated[int, typer.Option(help="Draws questions, examples and patches.")] = 0,
-    out: Annotated[Path, typer.Option(help="The folder of the result.")] = Path("runs/kbvqa"),
+    timeout: Annotated[float, RunFlag("Seconds for each reply of the program.", min=0.1)] = 60.0,
+    wordnet: Annotated[Path | None, DataFlag("Folder of WordNet (data.noun), whose glosses are retrieved.")] = None,
+    settings: KbvqaSettings,
+    samples: Annotated[int, DataFlag("Most questions.", min=1)] = 512,
+    out: Annotated[Path, OutputFlag("Folder of the result.")] = Path("runs/kbvqa"),
     as_json: Json = False,
 ) -> None:
     """Ask a predictor questions about images that need knowledge, from three perspectives (docs/kbvqa.md).
@@ -177,20 +168,15 @@ def kbvqa(
     """
     from maskstream.pages.kbvqa import kbvqa_page
     from maskstream.shards.format.manifest import Manifest
-    from maskstream.train.papers.kbvqa.evaluate import Glosses, KbvqaSettings, read_questions
     from maskstream.train.papers.kbvqa.evaluate import kbvqa as asked
+    from maskstream.train.papers.kbvqa.evaluate import read_questions
+    from maskstream.train.papers.kbvqa.glosses import Glosses
 
     split = Manifest.load(data)
-    questions, before = read_questions(split, samples, seed), read_questions(Manifest.load(known), 1 << 30, seed)
-    glosses = None if wordnet is None else Glosses.read(wordnet)
-    settings = KbvqaSettings(
-        perspectives=[one.strip() for one in perspectives.split(",") if one.strip()],
-        shots=shots,
-        glosses=glosses,
-        passages=0 if glosses is None else passages,
-        hidden=[float(one) for one in hidden.split(",") if one.strip()],
-        seed=seed,
-    )
+    questions = read_questions(split, samples, settings.seed)
+    before = read_questions(Manifest.load(known), 1 << 30, settings.seed)
+    if wordnet is not None:
+        settings = replace(settings, glosses=Glosses.read(wordnet))
     replier = _predictor(predictor, command, timeout, before, split)
     result, replies = asked(questions, before, replier, settings, name=command or predictor, data=data)
     out.mkdir(parents=True, exist_ok=True)
@@ -229,19 +215,13 @@ def tabulate_answers(result: KbvqaResult) -> list[str]:
 
 
 def meshmask(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Folders of runs of a next-step model on meshes.", show_default=False)
-    ],
-    data: Annotated[str, typer.Option(help="A split of simulations, preferably for validation.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(help="The HTML file to write [default: none]", show_default=False)] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Trajectories [default: all]", show_default=False)] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, help="Steps of each [default: those of the shortest]", show_default=False),
-    ] = None,
-    component: Annotated[
-        str | None, typer.Option(help="The mesh, if samples have several [default: the only one]", show_default=False)
-    ] = None,
+    runs: Annotated[Sequence[Path], ModelFlag("Folders of runs of a next-step model on meshes.")],
+    *,
+    data: Annotated[str, DataFlag("Split of simulations, preferably for validation.")],
+    out: Annotated[Path | None, OutputFlag("HTML file to write [default: none].")] = None,
+    count: Annotated[int | None, DataFlag("Number of trajectories [default: all].", min=1)] = None,
+    steps: Annotated[int | None, DataFlag("Steps of each [default: those of the shortest].", min=1)] = None,
+    component: Annotated[str | None, DataFlag("Mesh to read, if samples have several [default: the only one].")] = None,
     as_json: Json = False,
 ) -> None:
     """Roll out next-step models from the first step of trajectories, and compare their errors with persistence."""
@@ -259,38 +239,14 @@ def meshmask(
 
 
 def roar(
-    run: Annotated[
-        str,
-        typer.Argument(help="The name of a recipe of a text classifier, or the folder of a run.", show_default=False),
-    ],
-    data: Annotated[str, typer.Option(help="The labelled split to train on.", show_default=False)],
-    test: Annotated[str, typer.Option(help="The labelled split to test on.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The folder of the result.")] = Path("runs/roar"),
-    measures: Annotated[
-        str | None,
-        typer.Option(
-            help="With commas between: gradient, input-x-gradient, integrated-gradients, attention "
-            "[default: all that the model has]",
-            show_default=False,
-        ),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="Set a field of the recipe, such as model.labels=2; repeatable.", show_default=False
-        ),
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each level, with other weights and orders.")] = 3,
-    step: Annotated[int, typer.Option(min=1, help="Per cent of the tokens from one level to the next.")] = 10,
-    recursive: Annotated[
-        bool, typer.Option(help="Rank the tokens of a level by the model of the level before, not by the first one.")
-    ] = True,
-    samples: Annotated[int, typer.Option(min=1, help="The most test texts.")] = 2048,
-    points: Annotated[int, typer.Option(min=1, help="Points of integrated gradients.")] = 20,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps of each training [default: the recipe's]", show_default=False)
-    ] = None,
+    run: Annotated[str, ModelFlag("Name of a recipe of a text classifier, or folder of a run.")],
+    *,
+    data: Annotated[str, DataFlag("Labelled split to train on.")],
+    test: Annotated[str, DataFlag("Labelled split to test on.")],
+    set_: Set = (),
+    settings: RoarSettings,
     device: Device = "auto",
+    out: Annotated[Path, OutputFlag("Folder of the result.")] = Path("runs/roar"),
     as_json: Json = False,
 ) -> None:
     """Measure how faithful measures of importance are: hide what they call important, and train again (docs/roar.md).
@@ -301,22 +257,12 @@ def roar(
     from maskstream.pipelines.stream.topology import usable_device
     from maskstream.shards.config import with_set
     from maskstream.train.core.run_folder import run_recipe
-    from maskstream.train.papers.roar.roar import RoarSettings
     from maskstream.train.papers.roar.roar import roar as compared
     from maskstream.train.recipes import named_recipe
 
     recipe = run_recipe(Path(run)) if Path(run, "run.json").exists() else named_recipe(run)
-    settings = RoarSettings(
-        measures=None if measures is None else [name.strip() for name in measures.split(",") if name.strip()],
-        seeds=seeds,
-        step=step,
-        recursive=recursive,
-        samples=samples,
-        points=points,
-        steps=steps,
-    )
     said = (lambda line: None) if as_json else say
-    result = compared(with_set(recipe, set_ or []), data, test, out, settings, device=usable_device(device), said=said)
+    result = compared(with_set(recipe, set_), data, test, out, settings, device=usable_device(device), said=said)
     page = roar_page(result, data, out / "roar.html")
     tell(result.to_dict(), [*tabulate_curves(result), f"wrote {page} and roar.json beside it"], as_json)
 
@@ -354,7 +300,7 @@ papers = typer.Typer(
     help="What only one paper has: generate with its model, compare rollouts, or run its own evaluation.",
 )
 for _name, _command in PAPERS.items():
-    papers.command(name=_name)(with_checks(_command))
+    papers.command(name=_name)(with_flags(_command))
 
 
 def moved(command: Callable[..., None], before: str, now: str) -> Callable[..., None]:

@@ -7,66 +7,30 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from maskstream.shards.flag import DataFlag, ModelFlag, OutputFlag, RunFlag
 from maskstream.shards.named import nearest
+from maskstream.train.core.options import EmbedOptions, FineTuneOptions, SameSplit
 
-from .measured import SameSplit
-from .terminal import INTERRUPTED, Device, Json, say, show, tabulate, tell, working
+from .terminal import INTERRUPTED, Json, say, show, tabulate, tell, working
 
 if TYPE_CHECKING:
     from maskstream.train.core.replay import Replayed
 
 
 def finetune(
-    run: Annotated[Path, typer.Argument(help="The folder of a run of a masked autoencoder.", show_default=False)],
-    data: Annotated[str, typer.Option(help="The labelled split to train on.", show_default=False)],
-    test: Annotated[str, typer.Option(help="The labelled split to test on.", show_default=False)],
-    out: Annotated[
-        Path | None, typer.Option(help="The folder of the fine-tuning [default: RUN/finetune]", show_default=False)
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="Set a field, such as schedule.epochs=20, schedule.base_lr=5e-4 or model.mixup=0; repeatable.",
-            show_default=False,
-        ),
-    ] = None,
-    points: Annotated[
-        str, typer.Option(help="Of clouds: the column with each point's label, such as part: part segmentation.")
-    ] = "",
-    scratch: Annotated[
-        bool, typer.Option("--scratch", help="Begin with initial weights instead of the run's, for comparison.")
-    ] = False,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps to train [default: 50 epochs]", show_default=False)
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the head, the order and the crops.")] = 0,
-    val: Annotated[
-        str | None,
-        typer.Option(
-            help="A held-out part of the training split: the weights that are best on it are tested.",
-            show_default=False,
-        ),
-    ] = None,
-    every: Annotated[int, typer.Option(min=1, help="Steps between two measurements on --val.")] = 500,
-    patience: Annotated[
-        int | None,
-        typer.Option(min=1, help="Measurements without a better one after which training ends.", show_default=False),
-    ] = None,
-    balanced: Annotated[
-        bool, typer.Option("--balanced", help="Let classes count alike, however many samples each has.")
-    ] = False,
-    device: Device = "auto",
-    save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
-    resume: Annotated[bool, typer.Option(help="Continue from the newest checkpoint that is whole.")] = True,
-    same_split: SameSplit = False,
+    run: Annotated[Path, ModelFlag("Folder of a run of a masked autoencoder.")],
+    *,
+    data: Annotated[str, DataFlag("Labelled split to train on.")],
+    test: Annotated[str, DataFlag("Labelled split to test on.")],
+    out: Annotated[Path | None, OutputFlag("Folder of the fine-tuned run [default: RUN/finetune].")] = None,
+    options: FineTuneOptions,
     as_json: Json = False,
 ) -> None:
     """Train the encoder of a run further with labels, and measure its accuracy or mAP (docs/probes.md).
@@ -75,29 +39,9 @@ def finetune(
     """
     folder = out or run / "finetune"
     with working(f"opening {run} and {data}", as_json) as shown:
-        from maskstream.pipelines.stream.topology import usable_device
         from maskstream.train.finetunes import finetune as train
 
-        result = train(
-            run,
-            data,
-            test,
-            folder,
-            set=set_ or (),
-            points=points,
-            steps=steps,
-            scratch=scratch,
-            seed=seed,
-            val=val,
-            every=every,
-            patience=patience,
-            balanced=balanced,
-            device=usable_device(device),
-            save_every=save_every,
-            resume=resume,
-            same_split=same_split,
-            progress=shown,
-        )
+        result = train(run, data, test, folder, replace(options, progress=shown))
     if result is None:
         raise typer.Exit(INTERRUPTED)
     (folder / "finetune.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n")
@@ -121,15 +65,13 @@ def beside_baselines(scores: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The new folder to write.", show_default=False)],
-    to: Annotated[str, typer.Option(help="What reads it: hf (transformers), timm, torch or onnx.")] = "hf",
+    run: Annotated[Path, ModelFlag("Folder of a run.")],
+    *,
+    out: Annotated[Path, OutputFlag("New folder to write.")],
+    to: Annotated[str, OutputFlag("Format: hf (transformers), timm, torch or onnx.")] = "hf",
     data: Annotated[
         str | None,
-        typer.Option(
-            help="The split whose samples are compared, and whose tokenizer goes along [default: the run's]",
-            show_default=False,
-        ),
+        DataFlag("Split for comparing samples, whose tokenizer is exported with the model [default: the run's]."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -155,16 +97,11 @@ def export(
 
 
 def embed(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)],
-    data: Annotated[str, typer.Argument(help="The split whose samples are embedded.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The new file to write, such as features.parquet.", show_default=False)],
-    dtype: Annotated[str, typer.Option(help="The type of a number: float32 or float16.")] = "float32",
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples that the encoder sees at once.")] = 64,
-    file_rows: Annotated[
-        int, typer.Option(min=1, help="The most samples of a file; a larger split is written to several.")
-    ] = 1 << 16,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that decode; 0 for threads of this one.")] = 0,
-    device: Device = "auto",
+    run: Annotated[Path, ModelFlag("Folder of a run.")],
+    data: Annotated[str, DataFlag("Split whose samples are embedded.")],
+    *,
+    out: Annotated[Path, OutputFlag("New file to write, such as features.parquet.")],
+    options: EmbedOptions,
     as_json: Json = False,
 ) -> None:
     """Write the features of all samples of a split, in its order, as Parquet: key, label and a vector each.
@@ -173,21 +110,9 @@ def embed(
     `maskstream.train.embed.read_features` reads them.
     """
     with working(f"opening {run} and {data}", as_json) as shown:
-        from maskstream.pipelines.stream.topology import usable_device
-        from maskstream.train.embed import FeatureType, embed_run
+        from maskstream.train.embed import embed_run
 
-        kind = cast(FeatureType, dtype)  # which embed_run checks
-        done = embed_run(
-            run,
-            data,
-            out,
-            dtype=kind,
-            batch_size=batch_size,
-            file_rows=file_rows,
-            device=usable_device(device),
-            workers=workers,
-            progress=shown,
-        )
+        done = embed_run(run, data, out, replace(options, progress=shown))
     files = [str(path) for path in done.files]
     named = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
     facts = {"files": files, "samples": done.samples, "width": done.width, "skipped": done.skipped}
@@ -195,26 +120,15 @@ def embed(
 
 
 def report(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(help="The folder of a run, such as runs/demo, or of several to compare.", show_default=False),
-    ],
-    data: Annotated[
-        str,
-        typer.Option(help="The split whose samples are reconstructed, preferably for validation.", show_default=False),
-    ],
+    runs: Annotated[Sequence[Path], ModelFlag("Folder of a run, such as runs/demo, or of several to compare.")],
+    *,
+    data: Annotated[str, DataFlag("Split whose samples are reconstructed, preferably for validation.")],
     unseen: Annotated[
-        str | None,
-        typer.Option(
-            help="A split of sources none of which was trained on; its results are shown apart.", show_default=False
-        ),
+        str | None, DataFlag("Split of sources that were not trained on; its results are shown separately.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="The HTML file [default: RUN/report.html, of several runs compared.html in the first]",
-            show_default=False,
-        ),
+        OutputFlag("HTML file [default: RUN/report.html; for several runs compared.html in the first]."),
     ] = None,
     same_split: SameSplit = False,
 ) -> None:
@@ -251,32 +165,23 @@ def report(
 
 
 def replay(
-    run: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/demo.", show_default=False)],
-    step: Annotated[
-        list[int] | None, typer.Option(min=1, help="A step, from 1; repeatable.", show_default=False)
-    ] = None,
+    run: Annotated[Path, ModelFlag("Folder of a run, such as runs/demo.")],
+    *,
+    step: Annotated[Sequence[int], RunFlag("Step, from 1; repeatable.", min=1)] = (),
     worst: Annotated[
         int,
-        typer.Option(min=0, help="Also the steps whose losses stand out most, and with --losses the worst samples."),
+        RunFlag("Also this many steps whose losses stand out most, and with --losses the worst samples.", min=0),
     ] = 0,
-    rank: Annotated[
-        int | None, typer.Option(min=0, help="The part of one rank [default: that of all]", show_default=False)
-    ] = None,
+    rank: Annotated[int | None, RunFlag("Only the part of one rank [default: all].", min=0)] = None,
     data: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Where the split is now, once for each of a mixture [default: where the run read it]",
-            show_default=False,
-        ),
-    ] = None,
+        Sequence[str],
+        DataFlag("Where the split is now, once for each of a mixture [default: where the run read it]."),
+    ] = (),
     data_version: Annotated[
-        int | None,
-        typer.Option(min=1, help="The split's version [default: that which the run read]", show_default=False),
+        int | None, DataFlag("Version of the split [default: the one that the run read].", min=1)
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, max=64, help="The most samples of a step that are drawn.")] = 8,
-    out: Annotated[
-        Path | None, typer.Option(help="The HTML file [default: RUN/replay.html]", show_default=False)
-    ] = None,
+    samples: Annotated[int, OutputFlag("Most samples of a step to show.", min=1, max=64)] = 8,
+    out: Annotated[Path | None, OutputFlag("HTML file [default: RUN/replay.html].")] = None,
     as_json: Json = False,
 ) -> None:
     """Show the batches of any step of a run again: its clips, crops and masks as the model had them.
@@ -298,12 +203,12 @@ def replay(
             raise ValueError(
                 f"{run} has no metrics.jsonl with a step in it, so no loss stands out; name a step with --step"
             )
-        chosen = list(dict.fromkeys([*(step or ()), *(one.step for one, _ in worst_steps(metrics, worst))]))
+        chosen = list(dict.fromkeys([*step, *(one.step for one, _ in worst_steps(metrics, worst))]))
         if not chosen:
             raise ValueError("name a step with --step, or ask for some with --worst")
         largest = worst_samples(run, worst) if rank is None else []
         wanted = dict.fromkeys([*chosen, *(one for one, _, _ in largest)])
-        places = data[0] if data and len(data) == 1 else data
+        places = data[0] if len(data) == 1 else data or None
         shown.phase("making batches again", len(wanted), unit="steps")
         made = {}
         for one in wanted:
@@ -364,9 +269,7 @@ def _listed(keys: object) -> str:
 def demo(
     modality: Annotated[
         str,
-        typer.Argument(
-            help="video, audio, audiovisual, image, image-text, text, points, mesh, pose, trajectory or native."
-        ),
+        DataFlag("video, audio, audiovisual, image, image-text, text, points, mesh, pose, trajectory or native."),
     ] = "video",
 ) -> None:
     """Make shards of a modality, train on them for a few minutes, and write pages about data and model.

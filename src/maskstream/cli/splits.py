@@ -3,8 +3,9 @@
 """
 
 import json
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,37 +13,31 @@ import typer
 from rich.markup import escape
 
 from maskstream.pages.figures.words import plural
+from maskstream.preprocess.curate.options import CurateOptions
+from maskstream.preprocess.encode.limits import Limits
+from maskstream.preprocess.job.options import IndexOptions
+from maskstream.preprocess.told import Told
+from maskstream.shards.flag import DataFlag, OutputFlag, RunFlag
 
-from .options import (
-    Address,
-    Component,
-    ExecutorName,
-    MaxPixels,
-    MemoryLimit,
-    TimeLimit,
-    Workers,
-    chosen_limits,
-    executor_named,
-)
-from .terminal import CacheGB, Data, Json, console, errors, say, show, tell, working
+from .options import ExecutorOptions, MaxPixels, Workers, limit_pixels
+from .terminal import Data, Json, console, errors, say, show, tell, working
 
 
 def inspect(
     data: Data,
+    *,
     set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
+        Sequence[str],
+        DataFlag(
+            "For video: another clip than that of `preview` and `bench`, to count the samples that are shorter than "
+            "it, such as clip.frames=8, clip.stride=2 or clip.seconds=2; repeatable.",
             metavar="FIELD=VALUE",
-            help="Another clip than that of `preview` and `bench`, for videos: clip.frames=8, clip.stride=2, "
-            "clip.seconds=2, ...; repeatable.",
-            show_default=False,
         ),
-    ] = None,
+    ] = (),
     as_json: Json = False,
 ) -> None:
-    """Print the contents of a split: samples, hours, resolutions, frame rates, bytes, rejects by reason; of videos how
-    many are shorter than a clip.
+    """Print what a split contains: samples, hours, resolutions, frame rates, bytes, rejects by reason, and for video
+    how many samples are shorter than a clip.
     """
     from maskstream.modalities import MODALITIES
     from maskstream.modality import short_clips
@@ -52,21 +47,21 @@ def inspect(
 
     manifest = Manifest.load(data)
     modality = MODALITIES.get(manifest.info["modality"])
-    short = {} if modality is None else short_clips(manifest, modality.chosen(set_ or ()))
+    short = {} if modality is None else short_clips(manifest, modality.chosen(set_))
     name = {} if as_json else {"name": split_name(manifest.location, manifest.info["split"])}
     show(name | look(manifest) | ({"shorter_than_clip": short} if short else {}), as_json)
 
 
 def verify(
     data: Data,
-    decode: Annotated[bool, typer.Option("--decode", help="Also decode every sample.")] = False,
+    *,
+    decode: Annotated[bool, RunFlag("Also decode every sample.")] = False,
     workers: Workers = None,
     repair: Annotated[
         bool,
-        typer.Option(
-            "--repair",
-            help="First write again what is damaged and can be made from the rest: idx, sums, the index. A damaged "
-            "shard needs its sources: `maskstream shards ... --repair`.",
+        RunFlag(
+            "First rewrite damaged files that can be rebuilt from the rest: idx, sums, the index. A damaged shard "
+            "needs its sources: `maskstream shards ... --repair`."
         ),
     ] = False,
     as_json: Json = False,
@@ -103,7 +98,8 @@ def verify(
 
 def append(
     data: Data,
-    other: Annotated[str, typer.Argument(metavar="OTHER", help="The finished split whose shards are copied.")],
+    other: Annotated[str, DataFlag("Finished split whose shards are copied.")],
+    *,
     as_json: Json = False,
 ) -> None:
     """Append the shards of another split to a split, as a new version."""
@@ -115,8 +111,9 @@ def append(
 
 
 def merge(
-    out: Annotated[str, typer.Argument(metavar="OUT", help="The folder of the merged split, or a URL.")],
-    splits: Annotated[list[str], typer.Argument(metavar="SPLIT", help="Two or more finished splits.")],
+    out: Annotated[str, OutputFlag("Folder of the merged split, or a URL.")],
+    splits: Annotated[Sequence[str], DataFlag("Two or more finished splits.", metavar="SPLIT")],
+    *,
     as_json: Json = False,
 ) -> None:
     """Merge splits into one that refers to their shards where they are; no tar is copied."""
@@ -129,34 +126,25 @@ def merge(
 
 def split(
     data: Data,
+    *,
     val: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SHARE", help="The share of the samples that is held out, such as 0.05.", show_default=False
-        ),
+        float | None, DataFlag("Fraction of the samples to hold out, such as 0.05.", metavar="FRACTION")
     ] = None,
     few: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            help="Take N samples of each label as a split of their own instead; DATA stays as it is.",
-            show_default=False,
-        ),
+        DataFlag("Instead, put N samples of each label into a split of their own; DATA stays as it is.", metavar="N"),
     ] = None,
     val_by: Annotated[
         str,
-        typer.Option(
-            metavar="WORD",
-            help="What stays together: source (all samples of a raw file), sample (nothing), folder, or a field of the "
+        DataFlag(
+            "What stays together: source (all samples of a raw file), sample (nothing), folder, or a field of the "
             "samples' json, such as speaker.",
+            metavar="WORD",
         ),
     ] = "source",
-    val_seed: Annotated[int, typer.Option(help="The seed of the choice.")] = 0,
+    val_seed: Annotated[int, DataFlag("Random seed of the choice.")] = 0,
     out: Annotated[
-        str | None,
-        typer.Option(
-            help="The folder of the new split, or a URL [default: val, or few-N, beside DATA]", show_default=False
-        ),
+        str | None, OutputFlag("Folder of the new split, or a URL [default: val, or few-N, next to DATA].")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -182,14 +170,11 @@ def split(
     tell(asdict(result), lines, as_json)
 
 
-Keys = Annotated[list[str] | None, typer.Argument(metavar="KEY", help="The keys of samples.", show_default=False)]
-KeyFile = Annotated[
-    Path | None,
-    typer.Option("--from", "--keys", help="A text file with the key of a sample in each line.", show_default=False),
-]
+Keys = Annotated[Sequence[str], DataFlag("Keys of samples.", metavar="KEY")]
+KeyFile = Annotated[Path | None, DataFlag("Text file with the key of a sample on each line.", "--from --keys")]
 
 
-def remove(data: Data, keys: Keys = None, from_: KeyFile = None, as_json: Json = False) -> None:
+def remove(data: Data, keys: Keys = (), *, from_: KeyFile = None, as_json: Json = False) -> None:
     """Remove samples from a split, as a new version: loaders replace them, and no tar is touched."""
     from maskstream.preprocess.versions import remove as removed_from
 
@@ -200,43 +185,9 @@ def remove(data: Data, keys: Keys = None, from_: KeyFile = None, as_json: Json =
 
 def curate(
     data: Data,
-    keep: Annotated[
-        str | None,
-        typer.Option(help="The rule that samples stay by, as 'motion>0.02 and sharpness>=p10'.", show_default=False),
-    ] = None,
-    copies: Annotated[
-        bool, typer.Option("--copies", help="Of samples that are copies of each other one stays.")
-    ] = False,
-    mirrored: Annotated[
-        bool, typer.Option("--mirrored", help="Copies may be mirrored, sounds a semitone off.")
-    ] = False,
-    best: Annotated[
-        str | None,
-        typer.Option(help="Keep the duplicate with the highest value of this signal, not the likely original."),
-    ] = None,
-    scores: Annotated[
-        Path | None,
-        typer.Option(
-            help="A table in Parquet of key and numbers, such as a model's scores, as signals.", show_default=False
-        ),
-    ] = None,
-    features: Annotated[
-        Path | None,
-        typer.Option(help="What `maskstream embed` wrote of DATA: copies are alike by it too.", show_default=False),
-    ] = None,
-    cosine: Annotated[float, typer.Option(help="The least cosine of features of copies.")] = 0.98,
-    against: Annotated[
-        list[str] | None,
-        typer.Option(help="An evaluation split whose samples must not be in DATA; repeatable.", show_default=False),
-    ] = None,
-    max_removed: Annotated[
-        float, typer.Option(help="Stop, and change nothing, if a larger fraction of the samples would be removed.")
-    ] = 0.5,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Write the page and the list, and change nothing.")
-    ] = False,
-    component: Component = None,
-    out: Annotated[Path, typer.Option(help="The HTML file; the list of what goes is beside it.")] = Path(
+    *,
+    options: CurateOptions,
+    out: Annotated[Path, OutputFlag("HTML file; the list of removed samples is written next to it.")] = Path(
         "curated.html"
     ),
     as_json: Json = False,
@@ -248,7 +199,7 @@ def curate(
     goes and why; the list beside it (.parquet) has each sample. Nothing is deleted: runs go on with their version. The
     same command again changes nothing.
     """
-    if keep is None and not copies and not against:
+    if options.keep is None and not options.copies and not options.against:
         raise typer.BadParameter("give --keep RULE, --copies or --against SPLIT")
     with working(f"opening {data}", as_json) as shown:
         from maskstream.pages.curated import WHY, list_beside, writing_curated
@@ -261,22 +212,7 @@ def curate(
             shown.phase("writing the page")
             return writing_curated(found, out)
 
-        found = curated(
-            data,
-            keep=keep,
-            copies=copies,
-            mirrored=mirrored,
-            best=best,
-            scores=scores,
-            features=features,
-            cosine=cosine,
-            against=against or (),
-            max_removed=max_removed,
-            dry_run=dry_run,
-            component=component,
-            progress=shown,
-            writing=writing,
-        )
+        found = curated(data, replace(options, progress=shown, writing=writing))
     stays = len(found.measures) - len(found.gone)
     told = {
         "samples": len(found.measures),
@@ -292,82 +228,42 @@ def curate(
         made = f"nothing was changed: this curation of version {began} was made before, as version {found.version}"
     else:
         made = f"version {found.version} is without them"
-    too_many = len(found.gone) > max_removed * len(found.measures)
+    too_many = options.dry_run and len(found.gone) > options.max_removed * len(found.measures)
     lines = [
         f"{data}: {stays:,} of {plural(len(found.measures), 'sample')} stay",
         *(f"  {number:,} {WHY[why]}" for why, number in found.counts.items()),
         *(f"  {number:,} fail {what}" for what, number in found.failed.items()),
         f"wrote {out} and {listed}",
         made,
-        *([f"--max-removed {max_removed:g} does not allow to remove so many"] if dry_run and too_many else []),
+        *([f"--max-removed {options.max_removed:g} does not allow to remove so many"] if too_many else []),
     ]
     tell({**told, "page": str(out), "list": str(listed)}, lines, as_json)
 
 
 def card(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A finished split, or a folder of splits.")],
-    out: Annotated[
-        str | None, typer.Option(help="The folder of the card, or a URL [default: DATA]", show_default=False)
-    ] = None,
-    name: Annotated[str, typer.Option(help="What the data are called [default: the dataset]", show_default=False)] = "",
-    description: Annotated[str, typer.Option(help="What they are, in a sentence.", show_default=False)] = "",
-    license_: Annotated[
-        list[str] | None,
-        typer.Option("--license", help="A licence, as SPDX names it or its URL; repeatable.", show_default=False),
-    ] = None,
-    license_by: Annotated[
-        str, typer.Option(metavar="FIELD", help="The field that has the licence of each sample.", show_default=False)
-    ] = "",
-    creator: Annotated[
-        list[str] | None, typer.Option(help="Who made the data; repeatable.", show_default=False)
-    ] = None,
-    url: Annotated[str, typer.Option(help="Where they are published.", show_default=False)] = "",
-    cite: Annotated[str, typer.Option(help="How they are cited.", show_default=False)] = "",
-    published: Annotated[str, typer.Option(metavar="DATE", help="When, as 2026-11-30.", show_default=False)] = "",
-    rai: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FIELD=TEXT",
-            help="A field of Croissant's RAI vocabulary, such as dataBiases='few night scenes'; repeatable.",
-            show_default=False,
-        ),
-    ] = None,
+    data: Annotated[str, DataFlag("Finished split, or a folder of splits.")],
+    *,
+    out: Annotated[str | None, OutputFlag("Folder of the card, or a URL [default: DATA].")] = None,
+    told: Told,
     as_json: Json = False,
 ) -> None:
     """Write a card of finished splits: croissant.json for catalogues and loaders, README.md for people.
 
     Both have the files, their hashes, the figures of each split and how it was made, and what you say of it besides.
     """
-    from maskstream.preprocess.curate import Told, write_card
+    from maskstream.preprocess.curate import write_card
 
-    pairs = [one.partition("=") for one in rai or ()]
-    if wrong := [field for field, equals, _ in pairs if not equals]:
-        raise typer.BadParameter(f"--rai {wrong[0]!r} is not FIELD=TEXT")
-    told = Told(
-        name=name,
-        description=description,
-        licenses=license_ or (),
-        creators=creator or (),
-        url=url,
-        cite=cite,
-        published=published,
-        rai={field: text for field, _, text in pairs},
-        license_by=license_by,
-    )
     croissant, readme = write_card(data, told, out)
     tell({"croissant": croissant, "readme": readme}, [f"wrote {croissant} and {readme}"], as_json)
 
 
 def erase(
     data: Data,
-    keys: Keys = None,
+    keys: Keys = (),
+    *,
     from_: KeyFile = None,
     words: Annotated[
-        bool,
-        typer.Option(
-            "--words",
-            help="Also erase names of labels and words of tokenizer.json that no other sample has.",
-        ),
+        bool, DataFlag("Also erase names of labels and words of tokenizer.json that no other sample has.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -397,7 +293,7 @@ def erase(
         errors.print(f"[yellow]left[/] {escape(line)}", highlight=False, soft_wrap=True)
 
 
-def _given_keys(keys: list[str] | None, path: Path | None) -> list[str]:
+def _given_keys(keys: Sequence[str], path: Path | None) -> list[str]:
     """The keys of samples that a command was given, as words and in a file, without empty lines.
 
     ValueError for a file that cannot be read; a wrong command line if there are none.
@@ -409,45 +305,20 @@ def _given_keys(keys: list[str] | None, path: Path | None) -> list[str]:
         raise ValueError(
             f"--from {path} cannot be read ({reason}); give a text file with the key of a sample in each line"
         ) from error
-    found = [*(keys or []), *(line.strip() for line in lines if line.strip())]
+    found = [*keys, *(line.strip() for line in lines if line.strip())]
     if not found:
         raise typer.BadParameter("give at least one key", param_hint="KEY... or --from FILE")
     return found
 
 
 def index(
-    tars: Annotated[
-        list[str], typer.Argument(help="WebDataset tars, or a folder of them; or their URLs.", show_default=False)
-    ],
-    out: Annotated[
-        str | None, typer.Option(help="Folder or URL for the index [default: that of the tars]", show_default=False)
-    ] = None,
-    modality: Annotated[
-        str | None,
-        typer.Option(help="video or audio [default: that of the first sample]", show_default=False),
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="A csv file with labels of the samples, such as Kinetics' train.csv.", show_default=False),
-    ] = None,
-    match: Annotated[
-        str | None,
-        typer.Option(
-            help="The column of --labels that names a sample [default: key, id, video_id, youtube_id, path, file, "
-            "filename or wav, whichever it has]",
-            show_default=False,
-        ),
-    ] = None,
-    as_is: Annotated[bool, typer.Option("--as-is", help="Of no effect: samples need no label.", hidden=True)] = False,
-    fast: Annotated[
-        bool, typer.Option("--fast", help="Trust the keyframe flags in video containers instead of decoding.")
-    ] = False,
-    workers: Workers = None,
-    executor: ExecutorName = "local",
-    address: Address = None,
+    tars: Annotated[Sequence[str], DataFlag("WebDataset tars, or a folder of them; or their URLs.")],
+    *,
+    out: Annotated[str | None, OutputFlag("Folder or URL of the index [default: that of the tars].")] = None,
+    options: IndexOptions,
+    executor: ExecutorOptions,
     max_pixels: MaxPixels = None,
-    time_limit: TimeLimit = 60.0,
-    memory_limit: MemoryLimit = None,
+    limits: Limits,
     as_json: Json = False,
 ) -> None:
     """Index plain WebDataset tars of videos (mp4, mov, mkv, webm) or sounds (flac, wav, mp3, ogg, opus, m4a, aac).
@@ -458,21 +329,9 @@ def index(
     """
     from maskstream.preprocess import index_tars
 
-    limits = chosen_limits(max_pixels, time_limit, memory_limit)
+    own = replace(options, executor=executor.choose(options.workers), limits=limit_pixels(limits, max_pixels))
     with working(f"opening {', '.join(tars)}", as_json) as shown:
-        report = index_tars(
-            tars,
-            out,
-            modality=modality,
-            labels=labels,
-            match=match,
-            as_is=as_is,
-            fast=fast,
-            workers=workers,
-            executor=executor_named(executor, workers, address),
-            limits=limits,
-            progress=shown,
-        )
+        report = index_tars(tars, out, replace(own, progress=shown))
     facts = {"folder": str(report.folder), "tars": report.tars, "samples": report.samples, "rejects": report.rejects}
     if report.without_label is not None:
         facts["without_label"] = report.without_label
@@ -481,13 +340,13 @@ def index(
 
 def fetch(
     data: Data,
-    cache: Annotated[str, typer.Option(help="A folder on a local disk of this node.", show_default=False)],
-    cache_gb: CacheGB = 100.0,
-    lanes: Annotated[int, typer.Option(min=1, help="The lanes of the loaders.")] = 1,
+    *,
+    cache: Annotated[str, RunFlag("Folder on a local disk of this node.")],
+    cache_gb: Annotated[float, RunFlag("Largest size of the cache in GB.", min=0.001)] = 100.0,
+    lanes: Annotated[int, DataFlag("Number of lanes of the loaders.", min=1)] = 1,
     lane: Annotated[
-        list[int] | None,
-        typer.Option(min=0, help="A lane that this node reads, from 0; repeatable [default: all]", show_default=False),
-    ] = None,
+        Sequence[int], DataFlag("Lane that this node reads, from 0; repeatable [default: all].", min=0)
+    ] = (),
 ) -> None:
     """Fill the cache of this node before training: fetch the shards of a URL, or of the lanes that this node reads.
 

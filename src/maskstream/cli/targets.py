@@ -1,41 +1,31 @@
 """`maskstream targets`: what a frozen teacher makes of a split, as shards that a loader reads beside it."""
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
-import typer
+from maskstream.shards.flag import DataFlag, ModelFlag, OutputFlag, RunFlag
+from maskstream.train.core.options import FeatureType, Set
 
-from .options import Address, ExecutorName, Workers, executor_named
+from .options import ExecutorOptions, Workers
 from .terminal import Data, Device, Json, tell, working
 
 
 def targets(
-    run: Annotated[
-        Path, typer.Argument(help="The folder of the teacher's run, or its model.safetensors.", show_default=False)
-    ],
+    run: Annotated[Path, ModelFlag("Folder of the teacher's run, or its model.safetensors.")],
     data: Data,
-    out: Annotated[
-        str | None,
-        typer.Option(help="The folder of the targets, or a URL [default: one beside DATA]", show_default=False),
-    ] = None,
+    *,
+    out: Annotated[str | None, OutputFlag("Folder of the targets, or a URL [default: next to DATA].")] = None,
     recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="The recipe of the student, whose clips and crops are drawn [default: that of RUN]", show_default=False
-        ),
+        str | None, ModelFlag("Recipe of the student, which decides clips and crops [default: that of RUN].")
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Set a field of the recipe, such as data.clip.stride=2; repeatable."),
-    ] = None,
+    set_: Set = (),
     cycle: Annotated[
-        int, typer.Option(min=1, help="Clips and crops of each sample; a run shows them again after as many epochs.")
+        int, DataFlag("Clips and crops per sample; training repeats them after as many epochs.", min=1)
     ] = 1,
-    dtype: Annotated[str, typer.Option(help="The type of a feature: float32 or float16.")] = "float32",
-    clips: Annotated[int, typer.Option(min=1, help="Clips of a sample that the teacher sees at once.")] = 16,
-    executor: ExecutorName = "local",
+    dtype: Annotated[FeatureType, OutputFlag("Data type of the features.")] = "float32",
+    clips: Annotated[int, RunFlag("Clips per batch of the teacher.", min=1)] = 16,
+    executor: ExecutorOptions,
     workers: Workers = None,
-    address: Address = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -50,20 +40,20 @@ def targets(
         from maskstream.preprocess.job.ledger import run_tasks
         from maskstream.train.core.run_folder import run_recipe
         from maskstream.train.recipes import chosen_recipe
-        from maskstream.train.write_targets import TargetsJob, TargetType, write_targets
+        from maskstream.train.write_targets import TargetsJob, write_targets
 
         named = recipe or run_recipe(run if run.is_dir() else run.parent)
         job = TargetsJob(
             run,
             data,
             out,
-            recipe=chosen_recipe(named, set_ or ()),
+            recipe=chosen_recipe(named, set_),
             cycle=cycle,
-            dtype=cast(TargetType, dtype),  # which the job checks
+            dtype=dtype,
             clips=clips,
             device=usable_device(device),
         )
-        runner = choose_executor(executor_named(executor, workers, address), workers)
+        runner = choose_executor(executor.choose(workers), workers)
         with job.writing():
             run_tasks(runner, write_targets, job.tasks, job, shown, phase="targets", unit="samples")
     folder, counts = str(job.output.location), job.counts()

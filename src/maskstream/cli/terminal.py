@@ -2,17 +2,14 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import wraps
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
-import typer
 from rich.markup import escape
 
+from maskstream.shards.flag import DataFlag, OutputFlag, RunFlag
 from maskstream.shards.printable import DataConsole
 from maskstream.shards.progress import SILENT, Progress, ProgressBar
-from maskstream.shards.stores.url import local_path, spoilt_url
 
 console = DataConsole()
 errors = DataConsole(stderr=True)
@@ -24,19 +21,10 @@ TERMINATED = 143
 
 Data = Annotated[
     str,
-    typer.Argument(
-        help="One split: a folder such as data/shards/k400/train, or a URL such as s3://bucket/k400/train "
-        "(docs/stores.md).",
-        show_default=False,
-    ),
+    DataFlag("Split: a folder such as data/shards/k400/train, or a URL such as s3://bucket/train (docs/stores.md)."),
 ]
-Cache = Annotated[
-    str | None,
-    typer.Option("--cache", help="A folder on a local disk that keeps what is read of a URL.", show_default=False),
-]
-CacheGB = Annotated[float, typer.Option("--cache-gb", min=0.001, help="The most that the cache may take, in GB.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
+Device = Annotated[str, RunFlag("Device: auto, cpu, cuda, cuda:1, ...")]
+Json = Annotated[bool, OutputFlag("Print the result as JSON and nothing else.", "--json")]
 
 
 def working(what: str, as_json: bool = False) -> Progress:
@@ -89,20 +77,3 @@ def _words(value: Any) -> str:
     if not isinstance(value, Mapping):
         return f"{value:.6g}" if isinstance(value, float) else str(value)
     return ", ".join(f"{k} ({_words(v)})" if isinstance(v, Mapping) else f"{k} {_words(v)}" for k, v in value.items())
-
-
-def with_checks(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, which now refuses seeds beyond int64, and URLs for its arguments and options of the type Path."""
-
-    @wraps(command)
-    def checked(*args: Any, **given: Any) -> None:
-        seed = given.get("seed")
-        if seed is not None and not -(1 << 63) <= seed < 1 << 63:
-            raise ValueError(f"--seed {seed} is out of range; give a whole number from -2**63 to 2**63 - 1")
-        for name, value in given.items():
-            for one in value if isinstance(value, list) else [value]:
-                if isinstance(one, Path) and (url := spoilt_url(one)):
-                    local_path(url, name)
-        command(*args, **given)
-
-    return checked

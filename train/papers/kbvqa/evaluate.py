@@ -11,8 +11,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,72 +22,11 @@ from maskstream.pipelines.modalities.image.data import image_components
 from maskstream.pipelines.modalities.image.decode import decode_image
 from maskstream.pipelines.stream.rng import Place, sample_rng
 from maskstream.shards.config import Json
-from maskstream.shards.errors import DataError, DatasetError, ShardError
+from maskstream.shards.errors import DataError, ShardError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import exact_match, normalise, rouge_l, vqa_accuracy
 
-K1, B = 1.2, 0.75
-"""The usual parameters of BM25 (Robertson and Zaragoza, 2009)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Glosses:
-    """N entries `word: gloss`. lengths: their words, float64 (N,). postings: of each word, the entries that have it and
-    how often, int64 (2, n).
-    """
-
-    entries: Sequence[str]
-    lengths: npt.NDArray[np.float64]
-    postings: Mapping[str, npt.NDArray[np.int64]]
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """The index of the nouns of WordNet 3.0 (Fellbaum, 1998). DatasetError if the folder has no data.noun."""
-        entries = []
-        try:
-            for line in (folder / "data.noun").read_text("utf-8").splitlines():
-                if not line.startswith(" "):  # offset, file, type, number of words, the first of them, ... | gloss
-                    numbers, _, gloss = line.partition(" | ")
-                    meaning = gloss.partition(';  "')[0].partition('; "')[0].strip()
-                    entries.append(f"{numbers.split(' ')[4].replace('_', ' ')}: {meaning}")
-        except (OSError, ValueError, IndexError) as error:
-            raise DatasetError(
-                f"{folder} has no data.noun of WordNet 3.0 ({error}); install Debian's wordnet-base, which has it in "
-                "/usr/share/wordnet"
-            ) from error
-        return cls.of(entries)
-
-    @classmethod
-    def of(cls, entries: Sequence[str]) -> Self:
-        """The index of entries. ValueError for none."""
-        if not entries:
-            raise ValueError("retrieval needs at least one entry, got none")
-        postings: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        lengths = []
-        for number, entry in enumerate(entries):
-            words = split_words(entry)
-            lengths.append(len(words))
-            for word, count in Counter(words).items():
-                postings[word].append((number, count))
-        arrays = {word: np.array(own, np.int64).T for word, own in postings.items()}
-        return cls(entries=entries, lengths=np.array(lengths, np.float64), postings=arrays)
-
-    def found(self, query: str, count: int) -> list[str]:
-        """Up to `count` entries that share words with the query, the best first; of equal ones the first."""
-        scores, n = np.zeros(len(self.entries)), len(self.entries)
-        length = 1 - B + B * self.lengths / self.lengths.mean()
-        for word in sorted({*split_words(query)} & self.postings.keys()):
-            numbers, times = self.postings[word]
-            rarity = np.log(1 + (n - len(numbers) + 0.5) / (len(numbers) + 0.5))
-            scores[numbers] += rarity * times * (K1 + 1) / (times + K1 * length[numbers])
-        best = np.argsort(-scores, kind="stable")[:count]
-        return [self.entries[number] for number in best.tolist() if scores[number] > 0]
-
-
-def split_words(text: str) -> list[str]:
-    """The words of a text in lower case."""
-    return re.findall(r"[a-z0-9]+", text.lower())
-
+from .options import ASKS, KbvqaSettings
 
 UInt8s = npt.NDArray[np.uint8]
 PEOPLE = 10
@@ -99,14 +37,6 @@ PATCHES = 8
 """The patches along a side of a picture of which some are hidden."""
 SIDE = 256
 """The side of the pictures of a composite, in pixels."""
-ASKS: Mapping[str, str] = {
-    "commonsense": "Answer by common sense, with one word or a short phrase.",
-    "knowledge": "Recognise what the picture shows, and use what you know of it. Answer with one word or a short "
-    "phrase.",
-    "rationale": "Answer with one word or a short phrase, and then give the reason in one sentence, in this form:\n"
-    "Answer: ...\nRationale: ...",
-}
-"""What each perspective asks for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -285,25 +215,6 @@ def compose(images: Sequence[UInt8s]) -> UInt8s:
     return whole
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KbvqaSettings:
-    """How questions are asked. shots: the examples of each prompt. glosses, passages: an index, and how many of its
-    entries a prompt of the perspective `knowledge` gets, found by the question, its choices and what the predictor
-    answers first. hidden: the shares of patches that are hidden in further runs of that perspective.
-    """
-
-    perspectives: Sequence[str] = tuple(ASKS)
-    shots: int = 0
-    glosses: Glosses | None = None
-    passages: int = 0
-    hidden: Sequence[float] = ()
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if unknown := [one for one in self.perspectives if one not in ASKS]:
-            raise ValueError(f"there is no perspective {unknown[0]!r}; legal are {', '.join(ASKS)}")
-
-
 def kbvqa(
     questions: Sequence[Question],
     known: Sequence[Question],
@@ -329,7 +240,7 @@ def kbvqa(
         predictor=name,
         data=str(data),
         shots=settings.shots,
-        glosses=settings.passages,
+        glosses=0 if settings.glosses is None else settings.passages,
         questions={"all": len(questions), **{kind: counts[kind] for kind in sorted(counts) if kind}},
         scores={perspective: _scores(some) for perspective, some in replies.items()},
         frequent=_frequent(questions, known),
@@ -351,7 +262,7 @@ class _Asked:
         """What is replied in a perspective."""
         found: Sequence[Sequence[str]] = [()] * len(self.questions)
         glosses, passages = self.settings.glosses, self.settings.passages
-        if perspective == "knowledge" and glosses is not None and passages:
+        if perspective == "knowledge" and glosses is not None:
             first = self._replied(perspective, hidden, found)
             found = [glosses.found(self._query(one), passages) for one in first]
         return self._replied(perspective, hidden, found)

@@ -30,44 +30,20 @@ from maskstream.shards.config import Json
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.local_files import publish
 from maskstream.train.core.export import load_model
+from maskstream.train.core.options import TrainingSettings
 from maskstream.train.core.process import compute_threads
 from maskstream.train.core.recipe import Recipe, check_modality
-from maskstream.train.core.run import LoadingSettings, train_recipe
+from maskstream.train.core.run import train_recipe
 from maskstream.train.core.run_folder import MODEL
 from maskstream.train.evaluate.evaluation import macro_f1, read_batches
 from maskstream.train.evaluate.features import match_labels
 
 from .model import CONTROL, MEASURES, RANDOM, Float32s, TextClassifier, TextClassifierConfig, measure_importance
+from .options import RoarSettings
 
 ROAR = "roar.json"
 """The file of a result."""
 _AT_ONCE = 64
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RoarSettings:
-    """measures: of MEASURES, by default all that the model has. seeds: how many, from 0; each has its own weights,
-    order and random scores. step: from one level to the next, in per cent, a divisor of 100. recursive: rank the tokens
-    of a level by the model of the level before, not by the first one. samples: the most test texts. points: of
-    integrated gradients. steps: of a training, instead of the recipe's.
-    """
-
-    measures: Sequence[str] | None = None
-    seeds: int = 3
-    step: int = 10
-    recursive: bool = True
-    samples: int = 2048
-    points: int = 20
-    steps: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.step <= 50 or 100 % self.step:
-            raise ValueError(f"step is a divisor of 100, from 1 to 50 per cent, got {self.step}")
-
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """Per cent of the tokens that are hidden, from 0 to 100."""
-        return tuple(range(0, 101, self.step))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -222,7 +198,7 @@ class _Compared:
     steps: int
     device: torch.device
 
-    def checked(self, measures: Sequence[str] | None) -> tuple[str, ...]:
+    def checked(self, measures: Sequence[str]) -> tuple[str, ...]:
         """The measures to take; ValueError for a recipe, splits or measures that cannot be compared."""
         config, data = self.recipe.model, self.recipe.data
         if not isinstance(config, TextClassifierConfig) or not isinstance(data, TextData):
@@ -236,9 +212,9 @@ class _Compared:
             check_modality(self.recipe, split)
         if len(names := self.train.label_names) < 2:
             raise ValueError(f"{self.train} needs two classes or more with names, got {len(names)}")
-        if unknown := [name for name in measures or () if name not in MEASURES]:
+        if unknown := [name for name in measures if name not in MEASURES]:
             raise ValueError(f"there is no measure {unknown[0]!r}; legal are {', '.join(MEASURES)}")
-        if measures is not None:
+        if measures:
             return tuple(measures)
         model, batch = self.recipe.build(), next(self.tests(data))
         assert isinstance(model, TextClassifier)
@@ -341,15 +317,19 @@ class _Compared:
         """Trains a model on the texts of a level: its macro F1 on the test texts, and itself."""
         recipe = replace(self.recipe, data=data["train"])
         train_recipe(
-            *(recipe, self.train, run),
-            steps=self.steps,
-            seed=seed,
-            device=self.device,
-            loading=LoadingSettings(threads=1),
-            compile="no",
-            save_every=self.steps + 1,
-            resume=False,
-            progress=False,
+            recipe,
+            self.train,
+            run,
+            TrainingSettings(
+                steps=self.steps,
+                seed=seed,
+                device=self.device,
+                threads=1,
+                compile="no",
+                save_every=self.steps + 1,
+                resume=False,
+                progress=False,
+            ),
         )
         model = _classifier(run / MODEL).to(self.device)
         if keep is not None:

@@ -1,0 +1,90 @@
+"""Where a setting is declared: on the field of the config that it sets, with its type, default, limits and help.
+
+    max_rejects: Annotated[float, RunFlag("Fraction of sources that may be rejected.", min=0, max=1)] = 0.05
+
+The command line makes an option of each such field, `--max-rejects`, and `check_flags` checks its limits and choices.
+A module that declares flags is imported by every command, so it imports nothing heavy, and its annotations are not
+strings: it has no `from __future__ import annotations`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Annotated, ClassVar, Literal, get_args, get_origin
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """An option of the command line; its subclasses name the panel of `--help` that shows it.
+
+    Attributes:
+        help: What it sets, in a sentence.
+        name: The option, if it is not `--field-name`; several names are separated by spaces.
+        metavar: What stands for the value in the help.
+        min: Smallest value of a number.
+        max: Largest value of a number.
+        parse: Makes the value of the field from the text that was given; raises ValueError.
+        hidden: True leaves it out of the help.
+    """
+
+    help: str
+    name: str = ""
+    metavar: str | None = None
+    min: float | None = None
+    max: float | None = None
+    parse: Callable[[str], object] | None = None
+    hidden: bool = False
+    panel: ClassVar[str | None] = None
+
+
+class DataFlag(Flag):
+    """An option about what is read."""
+
+    panel = "Data"
+
+
+class ModelFlag(Flag):
+    """An option about the model and what it learns."""
+
+    panel = "Model"
+
+
+class RunFlag(Flag):
+    """An option about how the command runs."""
+
+    panel = "Run"
+
+
+class OutputFlag(Flag):
+    """An option about what is written or printed."""
+
+    panel = "Output"
+
+
+def read_flag(annotation: object) -> tuple[object, Flag] | None:
+    """The type and the flag of an annotation; None if it has no flag."""
+    kind, *notes = get_args(annotation) if get_origin(annotation) is Annotated else (None,)
+    return next(((kind, note) for note in notes if isinstance(note, Flag)), None)
+
+
+def check_flags(config: object) -> None:
+    """Check the fields of a dataclass against the limits and choices that they declare.
+
+    Raises:
+        ValueError: A value is not allowed.
+    """
+    for field in fields(config):  # type: ignore[arg-type]
+        declared, value = read_flag(field.type), getattr(config, field.name)
+        if declared is None or value is None:
+            continue
+        kind, flag = declared
+        choices = get_args(kind) if get_origin(kind) is Literal else ()
+        if choices and value not in choices:
+            raise ValueError(f"{field.name} is one of {', '.join(choices)}, got {value!r}")
+        if (flag.min is not None and value < flag.min) or (flag.max is not None and value > flag.max):
+            most = "" if flag.max is None else f" and at most {flag.max:g}"
+            raise ValueError(f"{field.name} is at least {flag.min or 0:g}{most}, got {field.name}={value}")
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """The words of a list with commas, such as "en,de"."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())

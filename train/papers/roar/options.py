@@ -1,0 +1,42 @@
+"""The settings of recursive ROAR; each field says what it does."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from maskstream.shards.flag import DataFlag, ModelFlag, check_flags, split_list
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoarSettings:
+    """How measures of importance are compared. Each of the seeds has its own weights, order and random scores."""
+
+    measures: Annotated[
+        Sequence[str],
+        ModelFlag(
+            "Measures, separated by commas: gradient, input-x-gradient, integrated-gradients, attention [default: all "
+            "that the model has].",
+            metavar="NAMES",
+            parse=split_list,
+        ),
+    ] = ()
+    seeds: Annotated[int, ModelFlag("Trainings per level, with different weights and orders.", min=1)] = 3
+    step: Annotated[int, ModelFlag("Percentage of the tokens from one level to the next, a divisor of 100.", min=1)] = (
+        10
+    )
+    recursive: Annotated[
+        bool, ModelFlag("Rank the tokens of a level with the model of the level before, not with the first one.")
+    ] = True
+    samples: Annotated[int, DataFlag("Most test texts.", min=1)] = 2048
+    points: Annotated[int, ModelFlag("Points of integrated gradients.", min=1)] = 20
+    steps: Annotated[int | None, ModelFlag("Steps per training [default: the recipe's].", min=1)] = None
+
+    def __post_init__(self) -> None:
+        check_flags(self)
+        if not 1 <= self.step <= 50 or 100 % self.step:
+            raise ValueError(f"step is a divisor of 100, from 1 to 50 per cent, got {self.step}")
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Per cent of the tokens that are hidden, from 0 to 100."""
+        return tuple(range(0, 101, self.step))
