@@ -11,6 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Annotated, ClassVar, Literal, get_args, get_origin
 
+PANELS = (None, "Data", "Model", "Run", "Output")
+"""The panels of `--help`, from above."""
+
 
 @dataclass(frozen=True, slots=True)
 class Flag:

@@ -61,7 +61,7 @@ ROOMS = {
         "preprocess/executors",
         "preprocess/job",
     ),
-    "preprocess/curate": ("shards/*", "preprocess/versions"),
+    "preprocess/curate": ("shards/*", "preprocess", "preprocess/versions"),
     "preprocess": ("shards",),
     "samples": (
         "shards",

@@ -92,6 +92,7 @@ def embed_run(
     ValueError for a model without features, a split of another modality, an `out` that is there or is no .parquet, and
     for unfinished files of other weights, samples or options.
     """
+    device, progress = usable_device(options.device), options.progress
     run, out = local_path(run, "the run"), local_path(out, "out")
     if out.suffix != ".parquet":
         raise ValueError(f"{out} does not end in .parquet; name a file such as features.parquet")
@@ -99,7 +100,6 @@ def embed_run(
         raise ValueError(f"{out} is there; give another name, or delete it")
     recipe, weights, split = run_recipe(run), run_weights(run), Manifest.load(data)
     check_modality(recipe, split)
-    device, progress = usable_device(options.device), options.progress
     model = load_model(weights).to(device)
     if not isinstance(model, GivesFeatures):
         raise ValueError(f"a {type(model).__name__} gives no features of whole samples")

@@ -93,6 +93,7 @@ def finetune(
     samples of `train` or of the run's split, or val of `train`. Returns None if it was stopped by a signal; the same
     call continues. For errors see `maskstream.train.train`.
     """
+    device = usable_device(options.device)
     train, test, val = Manifest.load(train), Manifest.load(test), options.val
     held_out = None if val is None else Manifest.load(val)
     tuning = tune(run, train, points=options.points)
@@ -116,7 +117,6 @@ def finetune(
     if recipe.schedule.base_lr == tuning.recipe.schedule.base_lr:
         _tell_rate(recipe)
     initial = None if options.scratch else _write_encoder(tuning, Path(run), Path(out))
-    device = usable_device(options.device)
     trained = train_recipe(recipe, train, out, replace(options, device=device), initial=initial, validation=validation)
     if not trained.finished:
         return None

@@ -254,7 +254,7 @@ def test_help_and_version(monkeypatch, capsys):
     assert run(monkeypatch, "shards", "--help") == 0
     shown = " ".join(re.sub("[│\n]", " ", capsys.readouterr().out).split())
     assert "rejects.parquet" in shown
-    assert "Processes [default: one per core]" in shown
+    assert "0 works in this process [default: one per core]" in shown
 
 
 def test_labels_and_names_of_data_do_not_reach_the_terminal_as_controls(monkeypatch, capfd, tmp_path):

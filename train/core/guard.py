@@ -22,8 +22,8 @@ from maskstream.shards.errors import MaskstreamError
 from .collapse import Spread, effective_rank, lidar
 from .distributed import sum_over_ranks, world_size
 from .model import Model
+from .options import OnCollapse
 from .parallel import gathered_root
-from .process import OnCollapse
 
 LINES = {"variance": (0.0, 0.02), "rank me": (1.0, 0.1), "token rank": (1.0, 0.2)}
 """By measure: the value of features that have collapsed, and the fraction of the distance of the first measurement from

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .distributed import is_divided, rank, sum_over_ranks, world_size
 from .model import Model
-from .process import Compile
+from .options import Compile
 
 log = logging.getLogger(__name__)
 

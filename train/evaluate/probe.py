@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -198,6 +198,7 @@ def compare_probes(
     features, for splits with different classes, and for a test that has samples which the probes or the runs were
     trained on (see unseen.py).
     """
+    options = replace(options, device=usable_device(options.device))
     legal = (*PROBES, WHITENED)
     if unknown := [name for name in options.probes if name not in legal]:
         close = nearest(unknown[0], list(legal))
@@ -230,7 +231,7 @@ def _probe_alike(
     """The results of runs whose encoders see the same samples and are alike before training; labels: as `_classes`."""
     recipe, (classes, several) = groups[0].recipe, labels
     probes, samples, progress = options.probes, options.samples, options.progress
-    device = usable_device(options.device)
+    device = torch.device(options.device)
     others = _seeds([seed for group in groups for seed in group.seeds], options.seeds)
     trained = {
         f"{TRAINED} {number}.{n}": load_model(run_weights(run))

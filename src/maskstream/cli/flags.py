@@ -14,7 +14,7 @@ from typing import Annotated, Any, ForwardRef, Union, get_args, get_origin, get_
 
 import typer
 
-from maskstream.shards.flag import Flag, read_flag
+from maskstream.shards.flag import PANELS, Flag, read_flag
 from maskstream.shards.stores.url import local_path, spoilt_url
 
 
@@ -94,9 +94,10 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     for parameter in signature(command).parameters.values():
         found = list(_settings(parameter, hints[parameter.name]))
         settings += found
-        parameters += [setting.to_parameter() for setting in found] or [
-            parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[parameter.name])
-        ]
+        if not found:
+            parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[parameter.name]))
+    settings.sort(key=lambda setting: 0 if setting.is_argument else PANELS.index(setting.flag.panel))
+    parameters += [setting.to_parameter() for setting in settings]
 
     @wraps(command)
     def called(**values: Any) -> None:

@@ -122,7 +122,7 @@ def shards(
         executor=cluster.choose(options.workers, also=("slurm",)),
         limits=limit_pixels(limits, max_pixels),
         keep=None if keep is None else KeepRule(keep),
-        measure=Signals(languages=languages) if signals else None,
+        measure=Signals(languages=tuple(languages)) if signals else None,
     )
     if cluster.executor == "slurm":
         if metrics is not None:

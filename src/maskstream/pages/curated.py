@@ -11,7 +11,7 @@ from maskstream.pages.figures.pictures import picture, resize
 from maskstream.pages.figures.words import plural, short_key
 from maskstream.pages.page import check_page, page, write_page, writing_page
 from maskstream.preprocess.curate import SIGNALS, Curated, Measures
-from maskstream.preprocess.curate.curation import check_list
+from maskstream.preprocess.curate.curated import check_list
 from maskstream.shards.errors import SampleError
 from maskstream.shards.stores.url import split_name
 

@@ -1,36 +1,36 @@
 """The options of a job: keyword arguments are its fields, and what excludes each other is refused before any work."""
 
 from dataclasses import fields
-from typing import get_type_hints
+from inspect import signature
 
 import pytest
 
 from maskstream.preprocess import index_tars, make_shards
-from maskstream.preprocess.foreign.job import IndexOptions, IndexSettings
-from maskstream.preprocess.job.options import JobOptions, JobSettings, RunOptions, RunSettings
+from maskstream.preprocess.curate import CurateOptions, curate
+from maskstream.preprocess.job.options import IndexOptions, JobOptions
 from maskstream.preprocess.versions import add_sources
 
 
 @pytest.mark.parametrize(
-    ("options", "settings"),
-    [(RunOptions, RunSettings), (JobOptions, JobSettings), (IndexOptions, IndexSettings)],
+    ("function", "options"),
+    [(make_shards, JobOptions), (add_sources, JobOptions), (index_tars, IndexOptions), (curate, CurateOptions)],
 )
-def test_the_settings_are_the_fields_of_the_options(options, settings):
-    own = {one.name for one in fields(options)}
-    assert {name: one for name, one in get_type_hints(options).items() if name in own} == get_type_hints(settings)
+def test_the_fields_of_the_options_are_keyword_arguments_with_their_defaults(function, options):
+    taken = signature(function).parameters
+    assert all(taken[field.name].default == field.default for field in fields(options))
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"max_rejects": 1.5}, "max_rejects=1.5 must be a share"),
+        ({"max_rejects": 1.5}, "max_rejects is at least 0 and at most 1, got max_rejects=1.5"),
         ({"overwrite": True, "retry_rejects": True}, "exclude each other"),
         ({"finish": True, "part": (1, 2)}, "finish writes no shards"),
         ({"finish": True, "repair": True}, "finish writes no shards"),
         ({"repair": True, "retry_rejects": True}, "repair makes what was there"),
         ({"part": (1, 2), "overwrite": True}, "a part cannot overwrite"),
         ({"part": (3, 2)}, "the part 3/2 is none"),
-        ({"samples_per_shard": 0}, "samples_per_shard=0 must be at least 1"),
+        ({"samples_per_shard": 0}, "samples_per_shard is at least 1, got samples_per_shard=0"),
     ],
 )
 def test_options_that_exclude_each_other_are_refused(given, words, tmp_path):

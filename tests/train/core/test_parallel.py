@@ -14,8 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from maskstream.train import load_model, named_recipe, read_metrics
 from maskstream.train.core.distributed import is_divided, process_group
+from maskstream.train.core.options import LoopSettings
 from maskstream.train.core.parallel import compile_parts, divide, list_blocks, over_ranks, recompute_blocks
-from maskstream.train.core.process import LoopSettings, seeded
+from maskstream.train.core.process import seeded
 from maskstream.train.recipes import chosen_recipe
 
 from ..ranks import ended, forked

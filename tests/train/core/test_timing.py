@@ -9,7 +9,7 @@ import torch
 
 from maskstream.train import Trainer, read_metrics
 from maskstream.train.core.optimiser import OptimiserConfig, limit_gradients
-from maskstream.train.core.process import LoopSettings
+from maskstream.train.core.options import LoopSettings
 from maskstream.train.core.timing import StepClock
 
 

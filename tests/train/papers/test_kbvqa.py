@@ -21,8 +21,6 @@ from maskstream.train.evaluate.evaluation import exact_match, normalise, rouge_l
 from maskstream.train.papers.kbvqa.evaluate import (
     GREY,
     SIDE,
-    Glosses,
-    KbvqaSettings,
     Question,
     compose,
     kbvqa,
@@ -30,6 +28,8 @@ from maskstream.train.papers.kbvqa.evaluate import (
     read_questions,
     write_prompt,
 )
+from maskstream.train.papers.kbvqa.glosses import Glosses
+from maskstream.train.papers.kbvqa.options import KbvqaSettings
 from maskstream.train.papers.kbvqa.predictors import CommandPredictor, PredictorError, frequent, of_callable, of_run
 from maskstream.train.recipes import train
 
