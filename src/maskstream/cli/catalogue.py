@@ -116,13 +116,13 @@ def _dataset(name: str, group: str, make: Callable[..., Any]) -> CatalogueEntry:
 def _recipe(name: str, make: Callable[[], Recipe[Any]], *, whole: bool) -> CatalogueEntry:
     """The entry of a recipe; its group is its modality and its paper. whole: also its config."""
     recipe, said = make(), inspect.getdoc(make) or ""
-    folder = Path(sys.modules[make.__module__].__file__ or "").parent
-    paper = folder.name
+    file = Path(sys.modules[make.__module__].__file__ or "")
+    folder, paper = file.parent, file.parent.name
     model, modality = _model(name), recipe.data.modality
     count = sum(one.numel() for one in model.parameters() if one.requires_grad)
     more: dict[str, Any] = {
         "paper": paper,
-        "file": f"train/papers/{paper}/recipe.py",
+        "file": f"train/papers/{paper}/{file.name}",
         "parameters": count,
         "data": modality,
     }

@@ -221,7 +221,7 @@ def test_metrics_say_what_each_source_gave_and_lost(recipe: str, splits: tuple[P
     told = _numbers(metrics[-1])
     assert (told["source samples/one"], told["source loss/two"]) == (seen["one"], metrics[-1].sources["two"]["loss"])
     curves = run_curves(metrics, TrainingLoss(name="error", value=1.0, baseline="the mean"))
-    assert [name for name, _ in curves.sources] == [*NAMES]
+    assert [chart.title for chart in curves.small if chart.note.startswith("the loss of this source")] == [*NAMES]
     facts = _sources(metrics)
     assert facts["source one"].startswith(f"{seen['one']} samples, {seen['one'] / 15:.3g} epochs, loss ")
 
