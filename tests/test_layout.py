@@ -295,6 +295,7 @@ NAMES_CODE = {
     "train/core/data.py": {"DataMixture.from_dict": RUN},
     "train/core/export.py": {"ModelConfig.from_dict": RUN, "TokenGrid.from_dict": RUN},
     "train/core/loop.py": {"Tally.from_dict": RUN},
+    "train/core/model.py": {"import_module": PACKAGE},
     "train/core/run_folder.py": {"Recipe.from_dict": RUN},
     "train/evaluations.py": {"RunEvaluation.from_dict": RUN},
     "train/papers/__init__.py": {"import_module": PACKAGE},

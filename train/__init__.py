@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 else:
     from maskstream.shards.lazy import lazy_names
 
-    __getattr__ = lazy_names(
+    _find = lazy_names(
         __name__,
         {
             "core.export": "load_model save_model",
@@ -29,6 +29,15 @@ else:
             "recipes": "RECIPES named_recipe train",
         },
     )
+
+    def __getattr__(name: str) -> object:
+        value = _find(name)
+        if name in __all__:  # what is imported of it may read saved configs, which name models
+            from .core.model import import_models
+
+            import_models()
+        return value
+
 
 __all__ = [
     "RECIPES",

@@ -68,7 +68,7 @@ def check_device(device: torch.device) -> None:
         return
     if not torch.cuda.is_available():
         raise ValueError(f"device={str(device)!r}: torch finds no CUDA device on this machine; use 'auto' or 'cpu'")
-    if (device.index or 0) >= (count := torch.cuda.device_count()):
+    if (device.index or 0) >= max(count := torch.cuda.device_count(), 1):
         raise ValueError(
             f"device={str(device)!r}: torch finds {count} CUDA device(s) on this machine, numbered from 0; use 'cuda' "
             f"or one up to 'cuda:{count - 1}'"

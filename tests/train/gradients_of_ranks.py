@@ -12,10 +12,10 @@ from contextlib import closing
 import torch
 from safetensors.torch import save_file
 
+from maskstream.train import Recipe
 from maskstream.train.core.distributed import gather_rows, process_group, rank, world_size
 from maskstream.train.core.optimiser import OptimiserConfig
 from maskstream.train.core.parallel import divide, over_ranks
-from maskstream.train.core.recipe import Recipe
 from maskstream.train.core.step import Stepper, StepSettings
 
 RANKS = 2

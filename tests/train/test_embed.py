@@ -132,8 +132,8 @@ def test_what_cannot_be_embedded_is_said_and_leaves_nothing(tmp_path):
     split = write_split("image", tmp_path / "data")
     train("mae-tiny", split, tmp_path / "run", steps=1, set=CUTS["mae"], device="cpu", threads=1, progress=False)
     for wrong, said in [
-        ({"dtype": "bfloat16"}, "float32 or float16, got 'bfloat16'"),
-        ({"batch_size": 0}, "1 or more"),
+        ({"dtype": "bfloat16"}, "one of float32, float16, got 'bfloat16'"),
+        ({"batch_size": 0}, "at least 1"),
         ({"out": tmp_path / "out" / "f.csv"}, "does not end in .parquet"),
     ]:
         options = {"out": tmp_path / "out" / "f.parquet", "device": CPU, **wrong}

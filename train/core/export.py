@@ -25,7 +25,7 @@ from maskstream.shards.stores.local_files import publish
 from maskstream.shards.stores.url import local_path
 
 from .distributed import divide_like, gather_rows, is_divided
-from .model import Model, ModelConfig
+from .model import Model, ModelConfig, import_models
 
 _CHUNK_BYTES = 1 << 20
 
@@ -265,6 +265,7 @@ def load_model(path: str | Path) -> Model[Any]:
     weights, metadata = _read(local_path(path, "the weights"))
     if "model" not in metadata or "grids" not in metadata:
         raise ValueError(f"{path} has no config of a model; give a file that `save_model` or a training run wrote")
+    import_models()
     grids = {name: TokenGrid.from_dict(grid) for name, grid in json.loads(metadata["grids"]).items()}
     config: ModelConfig[Any] = ModelConfig.from_dict(json.loads(metadata["model"]))
     model = config.build(grids)
@@ -278,6 +279,7 @@ def model_config(path: Path) -> ModelConfig[Any]:
         metadata = file.metadata() or {}
     if "model" not in metadata:
         raise ValueError(f"{path} has no config of a model; give a file that `save_model` or a training run wrote")
+    import_models()
     return ModelConfig.from_dict(json.loads(metadata["model"]))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, ClassVar, Generic, Protocol, Self, cast, get_args
 
 import torch
@@ -198,6 +199,12 @@ class Model(nn.Module, ABC, Generic[BatchT]):
     def forward(self, batch: BatchT) -> Losses:
         """The same as `loss`. A training step calls the module, so that DistributedDataParallel synchronises."""
         return self.loss(batch)
+
+
+def import_models() -> None:
+    """Import the classes of all models, so that saved configs can name them."""
+    for module in ("recipes", "finetunes"):
+        import_module(f"maskstream.train.{module}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

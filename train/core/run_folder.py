@@ -28,6 +28,7 @@ from .checkpoint import (
 from .distributed import in_step, rank, sum_over_ranks
 from .export import NO_BYTES, FileSum, RunFileError, find_files
 from .metrics import MetricsLog
+from .model import import_models
 from .recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ def run_recipe(run: Path, otherwise: str = "give a run of this release") -> Reci
     """The recipe in run.json. ValueError if there is none of this release; `otherwise` is what can be done then."""
     settings = run_settings(run)
     try:
+        import_models()
         return Recipe.from_dict(settings["recipe"])
     except KeyError as error:
         raise ValueError(f"{run / 'run.json'} holds no recipe; {otherwise}") from error
