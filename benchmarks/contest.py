@@ -238,7 +238,7 @@ def webdataset_of(tars: Any, read: Callable[[Any, Any], Any], size: int, stack: 
 
 
 def lance_of(folder: Path, table: Any) -> Any:
-    """A Lance dataset of an Arrow table, which is written to `folder` anew."""
+    """Write an Arrow table to `folder` as a new Lance dataset."""
     lance = importlib.import_module("lance")
     lance.write_dataset(table, folder, mode="overwrite")
     return lance.dataset(folder)

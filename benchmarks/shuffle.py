@@ -24,7 +24,7 @@ BLOCKS = (1, 4, 16, 64, None)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShuffleQuality:
-    """Three measures of an order of samples; `expected_quality` gives those of a random permutation.
+    """Three measures of how well an order is shuffled; `expected_quality` returns them for a random permutation.
 
     position_correlation: Pearson's correlation of a sample's index and its position in the order: 1 for the stored
     order, about 0 for a random one. same_shard_neighbours: the fraction of neighbouring pairs that come from one shard.

@@ -34,7 +34,7 @@ RAI = (
 class Told:
     """What splits do not say of themselves."""
 
-    name: Annotated[str, OutputFlag("Name of the data [default: that of the dataset].")] = ""
+    name: Annotated[str, OutputFlag("Name of the data [default: name of the dataset].")] = ""
     description: Annotated[str, OutputFlag("Description in one sentence.")] = ""
     licenses: Annotated[Sequence[str], OutputFlag("License, by SPDX name or URL; repeatable.", "--license")] = ()
     creators: Annotated[Sequence[str], OutputFlag("Creator of the data; repeatable.", "--creator")] = ()
@@ -52,4 +52,6 @@ class Told:
 
     def __post_init__(self) -> None:
         if strange := [name for name in self.rai if name not in RAI]:
-            raise ValueError(f"{strange[0]!r} is no field of Croissant's RAI vocabulary, which has {', '.join(RAI)}")
+            raise ValueError(
+                f"{strange[0]!r} is not a field of Croissant's RAI vocabulary; allowed are {', '.join(RAI)}"
+            )

@@ -112,7 +112,7 @@ class Item(NamedTuple):
 
 
 def _cycled(seed: int, epoch: int, cycle: int | None) -> tuple[int, int]:
-    """The seed and the epoch of all draws but those of masks."""
+    """The seed and the epoch of all draws except masks."""
     return (seed, epoch) if cycle is None else (0, epoch % cycle)
 
 

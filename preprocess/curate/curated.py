@@ -77,7 +77,7 @@ class Curated:
 
 
 def check_list(path: Path) -> None:
-    """ValueError for a file that is there and is no list of a curation."""
+    """ValueError for a file that exists and is not a list of a curation."""
     if not path.exists():
         return
     try:

@@ -58,7 +58,7 @@ def _read_part(text: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobOptions(RunOptions):
-    """The options of `make_shards`, besides those of every job. Each field says what it does.
+    """The options of `make_shards`, in addition to the options of every job.
 
     Some edit the records of earlier runs, or choose which of them count, before a run writes what they lack:
 
@@ -124,9 +124,7 @@ class JobOptions(RunOptions):
         ),
     ] = 0.05
     overwrite: Annotated[bool, OutputFlag("Delete what an earlier run wrote to OUT and start over.")] = False
-    retry_rejects: Annotated[
-        bool, RunFlag("Encode shards with rejects again, including those of a finished split.")
-    ] = False
+    retry_rejects: Annotated[bool, RunFlag("Encode shards with rejects again, also in a finished split.")] = False
     repair: Annotated[
         bool, RunFlag("Read a finished split and rewrite what is damaged, with exactly the bytes it had.")
     ] = False
@@ -220,13 +218,13 @@ class JobOptions(RunOptions):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexOptions(RunOptions):
-    """The options of `index_tars`, besides those of every job. Each field says what it does.
+    """The options of `index_tars`, in addition to the options of every job.
 
     Labels of `labels` come before those in the tars. A sample is named by the last part of its key. Without `fast`,
     every entry point of a video is decoded and compared with a full decode, as those of a sound are.
     """
 
-    modality: Annotated[str | None, DataFlag("video or audio [default: that of the first sample].")] = None
+    modality: Annotated[str | None, DataFlag("video or audio [default: as the first sample].")] = None
     labels: Annotated[
         Path | str | None, DataFlag("A csv file with the labels of the samples, such as Kinetics' train.csv.")
     ] = None

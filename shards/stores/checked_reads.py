@@ -54,7 +54,7 @@ def _mix(one: np.uint64, other: np.uint64, words: UInt64s, at: int, keys: UInt64
 @kernel
 def _add_stripes(words: UInt64s, first: int, count: int, keys: UInt64s, state: UInt64s) -> None:
     """Adds `count` stripes of eight words, from the word `first` on, to the eight numbers of the state."""
-    # Numbers of their own stay in registers; those of an array do not.
+    # Separate numbers stay in registers; elements of an array do not.
     a, b, c, d, e, f, g, h = state[0], state[1], state[2], state[3], state[4], state[5], state[6], state[7]
     for key in range(count):
         at = first + 8 * key

@@ -100,7 +100,7 @@ def decode(uri):
 
 
 def without_library(text):
-    """The page without the address in the head of uPlot, which draws charts, and that of SVG."""
+    """The page without the addresses of uPlot and SVG, which name a licence and a namespace."""
     return text.replace("https://github.com/leeoniya/uPlot", "").replace("http://www.w3.org/2000/svg", "")
 
 

@@ -12,7 +12,7 @@ VideoMAE V2 (Wang et al., 2023) is the same model with fewer mask tokens and a w
 and MAE-ST (Feichtenhofer et al., 2022) are this model with a class token, a bias between encoder and decoder and other
 positions: attention does not depend on the order of tokens, and a bias for key changes no softmax.
 
-The configs at the end are those of video (VideoMAE, MGMAE, VideoMAE V2, MAE-ST) and of pictures (MAE).
+The configs at the end are for video (VideoMAE, MGMAE, VideoMAE V2, MAE-ST) and for images (MAE).
 """
 
 from __future__ import annotations

@@ -270,7 +270,7 @@ class MicrophoneLine(Config):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoisyPlan(Elsewhere):
-    """The segment of the clean sound, and that of the noise with its store (None if it is generated).
+    """The segment of the clean audio, and the segment of the noise with its store (None if it is generated).
 
     The shards of two splits may have the same names, so the ranges of the two stores are separate.
     """
@@ -312,7 +312,7 @@ class NoisyRowMaker(RowMaker[NoisyPlan, NoisyBatch]):
 
     @property
     def traits(self) -> Traits:
-        """The identity of the data is that of both splits."""
+        """The identity of the data includes both splits."""
         if self.noise is None:
             return Traits()
         return Traits(identity={"dataset": f"{self.clean.manifest.fingerprint} with {self.noise.manifest.fingerprint}"})

@@ -65,7 +65,7 @@ class PackedSample:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackedRequest:
-    """The samples of a row, as they were drawn; its only key is that of the first."""
+    """The samples of a row in the order in which they were drawn; the row has the key of the first."""
 
     slots: list[PackedSample]
 

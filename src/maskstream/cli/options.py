@@ -62,7 +62,7 @@ class ClipOptions:
 
     @property
     def settings(self) -> list[str]:
-        """The assignments of `--set`, and before them those of the short names."""
+        """The assignments of the short names, followed by `--set`."""
         short = [field.name for field in fields(self) if field.name not in ("set", "mask", "modality")]
         return [*assign(**{name: getattr(self, name) for name in short}), *self.set]
 

@@ -220,7 +220,7 @@ def meshmask(
     data: Annotated[str, DataFlag("Split of simulations, preferably for validation.")],
     out: Annotated[Path | None, OutputFlag("HTML file to write [default: none].")] = None,
     count: Annotated[int | None, DataFlag("Number of trajectories [default: all].", min=1)] = None,
-    steps: Annotated[int | None, DataFlag("Steps of each [default: those of the shortest].", min=1)] = None,
+    steps: Annotated[int | None, DataFlag("Steps of each [default: length of the shortest].", min=1)] = None,
     component: Annotated[str | None, DataFlag("Mesh to read, if samples have several [default: the only one].")] = None,
     as_json: Json = False,
 ) -> None:

@@ -314,7 +314,7 @@ def _given_keys(keys: Sequence[str], path: Path | None) -> list[str]:
 def index(
     tars: Annotated[Sequence[str], DataFlag("WebDataset tars, or a folder of them; or their URLs.")],
     *,
-    out: Annotated[str | None, OutputFlag("Folder or URL of the index [default: that of the tars].")] = None,
+    out: Annotated[str | None, OutputFlag("Folder or URL of the index [default: folder of the tars].")] = None,
     options: IndexOptions,
     executor: ExecutorOptions,
     max_pixels: MaxPixels = None,

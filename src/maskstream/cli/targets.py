@@ -16,7 +16,7 @@ def targets(
     *,
     out: Annotated[str | None, OutputFlag("Folder of the targets, or a URL [default: next to DATA].")] = None,
     recipe: Annotated[
-        str | None, ModelFlag("Recipe of the student, which decides clips and crops [default: that of RUN].")
+        str | None, ModelFlag("Recipe of the student, which decides clips and crops [default: recipe of RUN].")
     ] = None,
     set_: Set = (),
     cycle: Annotated[

@@ -93,7 +93,7 @@ def test_a_card_has_the_hashes_of_all_files_and_what_was_said(tmp_path):
 def test_what_has_no_card(tmp_path):
     with pytest.raises(DatasetError, match="no finished split, and has none"):
         write_card(tmp_path)
-    with pytest.raises(ValueError, match="'bias' is no field of Croissant's RAI vocabulary"):
+    with pytest.raises(ValueError, match="'bias' is not a field of Croissant's RAI vocabulary"):
         Told(rai={"bias": "x"})
     assert CliRunner().invoke(app, ["card", str(tmp_path), "--rai", "x"]).exit_code == 2
 
