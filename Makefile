@@ -183,9 +183,10 @@ attack: $(VENV)/.dev  ## [N=1000 SEED=0 ATTACK=name STORE=s3 EXECUTOR=ray]: dama
 docs: $(VENV)/.docs  ## runs/site: the documentation as a site; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q && echo "open runs/site/index.html"
 
-lint: $(VENV)/.dev  ## ruff
+lint: $(VENV)/.dev  ## ruff, and the language of every text
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tests/check_language.py
 
 typecheck: $(VENV)/.dev  ## mypy, strict
 	$(BIN)/mypy
