@@ -14,11 +14,12 @@ from maskstream.shards.keywords import takes_fields
 from maskstream.shards.named import named
 
 from .core.data import tell_split
+from .core.hook import Hook
 from .core.options import TrainOptions
 from .core.recipe import Recipe, check_modality
 from .core.results import TrainResult
 from .core.run import train_recipe
-from .core.validation import Probe, Validation
+from .core.validation import Validation
 from .papers import list_recipes
 
 RECIPES = list_recipes()
@@ -69,11 +70,11 @@ def train(
         data_version=options.data_version,
         initial=options.initial,
         validation=None if options.val is None else _validation(chosen, data, options.val, options),
-        probe=None if options.probe is None else _probe(chosen, data, options.probe, options.probe_every),
+        hooks=() if options.probe is None else [_probe(chosen, data, options.probe, options.probe_every)],
     )
 
 
-def _probe(recipe: Recipe[Any], data: str | Path | DataMixture, labelled: str | Path, every: int) -> Probe:
+def _probe(recipe: Recipe[Any], data: str | Path | DataMixture, labelled: str | Path, every: int) -> Hook:
     """The probe on the split `labelled`. ValueError for one of another modality or without labels."""
     from .evaluate.online import OnlineProbe
 

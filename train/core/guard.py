@@ -11,6 +11,7 @@ with for one line. It lies in the tally of checkpoints.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,10 +21,13 @@ from torch import Tensor
 from maskstream.shards.errors import MaskstreamError
 
 from .collapse import Spread, effective_rank, lidar
-from .distributed import sum_over_ranks, world_size
+from .distributed import rank, sum_over_ranks, world_size
+from .hook import Hook, Run, StepEvent
 from .model import Model
 from .options import OnCollapse
 from .parallel import gathered_root
+
+log = logging.getLogger(__name__)
 
 LINES = {"variance": (0.0, 0.02), "rank me": (1.0, 0.1), "token rank": (1.0, 0.2)}
 """By measure: the value of features that have collapsed, and the fraction of the distance of the first measurement from
@@ -66,7 +70,7 @@ def line_of(name: str, first: float) -> float | None:
     return None if found is None else found[0] + max(found[1] * (first - found[0]), LEAST)
 
 
-class Guard:
+class Guard(Hook):
     """Measures a model and counts how often in a row it lay below the line. Every rank calls it at the same steps.
 
     first: the measures before the first step, which draw the line; where there are none, the next measurement does.
@@ -75,19 +79,22 @@ class Guard:
     ValueError for another mode than "auto" and "off" of a model that gives no features.
     """
 
+    timed = "guard"
+
     def __init__(self, model: Model[Any], mode: OnCollapse, every: int, device: torch.device, views: int = 1) -> None:
         if mode == "auto":
             mode = "log" if isinstance(model, Watched) else "off"
         if mode != "off" and not isinstance(model, Watched | _GivesFeatures):
             raise ValueError(f"guard={mode!r} watches features, and a {type(model).__name__} gives none; use 'off'")
         self.mode, self._model, self._every, self._device, self._views = mode, model, every, device, views
-        self._below = 0
-        self.first: Mapping[str, float] = {}
+        self._begun = False
+        self._begin_after({})
         self.why = ""
 
-    def is_due(self, step: int) -> bool:
-        """Whether the model is measured after `step`."""
-        return self.mode != "off" and step % self._every == 0
+    @property
+    def forbids_saving(self) -> bool:
+        """Whether the run may go back to checkpoints, and this one would not be sound."""
+        return self.mode == "rollback" and self.is_low
 
     @property
     def is_low(self) -> bool:
@@ -99,8 +106,49 @@ class Guard:
         """Whether the last measurements, `PATIENCE` in a row, lay below the line."""
         return self._below >= PATIENCE
 
-    def begin(self, first: Mapping[str, float]) -> None:
-        """Forgets what was measured but for the `first` measures of the run."""
+    def begin(self, run: Run) -> None:
+        """Forgets what was measured but for the first measures of the run."""
+        self._begun = False
+        self._begin_after(run.tally.spread)
+
+    def before(self, event: StepEvent) -> None:
+        """Measures the model before the first step, unless it was measured before the run was resumed."""
+        if not (self._begun or self.first or self.mode == "off"):
+            event.spread = self.measure(event.batches[-1])
+            event.run.tally.spread = dict(event.spread)
+        self._begun = True
+
+    def is_due(self, event: StepEvent) -> bool:
+        """Every so many steps, and before a checkpoint to which the run may go back."""
+        due = event.step % self._every == 0 or (event.save and self.mode == "rollback")
+        return due and self.mode != "off" and not event.spread
+
+    def after(self, event: StepEvent) -> None:
+        """Measures the model. Of a collapse it warns, or asks the run to go back to its last sound checkpoint.
+
+        Raises CollapseError if the run is to stop, or has gone back often enough.
+        """
+        event.spread = self.measure(event.batches[-1])
+        if not self.has_collapsed:
+            return
+        found, times = (
+            f"the features have collapsed after step {event.step}: {self.why}",
+            len(event.run.tally.rollbacks),
+        )
+        if self.mode == "log":
+            if rank() == 0:
+                log.warning("%s; set guard='stop' or 'rollback' to end such a run or to go back", found)
+            self._begin_after(event.run.tally.spread)
+            return
+        event.settle(None)
+        if self.mode == "stop" or times == MOST_ROLLBACKS:
+            tried = f", and so they had {times} times before" if times else ""
+            raise CollapseError(
+                f"{found}{tried}; start over with a lower base_lr, a longer warmup, or a momentum nearer to 1"
+            )
+        event.roll_back = self.why
+
+    def _begin_after(self, first: Mapping[str, float]) -> None:
         self._below, self.first = 0, first
 
     @torch.no_grad()

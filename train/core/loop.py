@@ -3,9 +3,8 @@
 import json
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,21 +25,23 @@ from .checkpoint import Position, batches_before, list_checkpoints, load_checkpo
 from .checkpoint_write import CheckpointWriter
 from .distributed import Agreement, in_step, rank, world_size
 from .export import load_matching_weights, model_bytes
-from .guard import MOST_ROLLBACKS, SLOWER, CollapseError, Guard
+from .guard import SLOWER, Guard
+from .hook import Hook, StepEvent
 from .metrics import TrainProgress
-from .model import TrainingBatch
+from .model import Model, TrainingBatch
 from .optimiser import Average, build_optimiser
 from .options import LoopSettings
-from .parallel import compile_parts, divide, gathered_root, over_ranks, recompute_blocks
+from .parallel import compile_parts, divide, over_ranks, recompute_blocks
 from .process import StopRequest, chosen_precision, kept_memory
+from .profile import StepProfile
 from .recipe import Recipe, find_channels, publish_scores
-from .results import Launched, Results, Rollback, SourceCounts, Tally, TrainResult
+from .record import Recorder, SourceCounts
+from .results import Rollback, Tally, TrainResult
 from .run_folder import DATA, RunWriter, run_settings
 from .sample_losses import SampleLosses
 from .step import Batches, Stepper, StepSettings, endless
-from .timing import StepProfile
 from .trackers import Trackers, check_trackers
-from .validation import Probe, Validation, Validator
+from .validation import Validation, Validator
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +60,9 @@ class TrainerOptions(LoopSettings):
         device: Device that trains.
         data: What run.json says of the split that is read.
         validation: Scores of the model while it trains, whose best weights stay in best.safetensors.
-        probe: Scores of its features, which are shown with these.
+        hooks: Further hooks, called before the run's own.
         sources: For a mixture, the name that metrics use for each source, and its number of samples, in the order of
             `batch.source`.
-        record: Called on rank 0, while the folder is locked, with the step after which the run continues, also after a
-            rollback.
         settings: Settings of the loop, instead of those given one by one.
     """
 
@@ -73,9 +72,8 @@ class TrainerOptions(LoopSettings):
     device: torch.device | str = "cpu"
     data: Json | None = None
     validation: Validation | None = None
-    probe: Probe | None = None
+    hooks: Sequence[Hook] = ()
     sources: Mapping[str, int] = field(default_factory=dict)
-    record: Callable[[int], None] | None = None
     settings: LoopSettings | None = None
 
 
@@ -102,64 +100,80 @@ class Trainer:
 
     @takes_fields(TrainerOptions).of_init
     def __init__(self, recipe: Recipe[Any], loader: Batches, out: str | Path, options: TrainerOptions) -> None:
-        steps, initial, seed, validation = options.steps, options.initial, options.seed, options.validation
         if len(loader) == 0:
             raise ValueError(
                 "the loader has no batch: there are fewer samples than batch_size x ranks; choose a smaller batch_size"
             )
-        if steps is not None and steps < 1:
-            raise ValueError(f"steps is at least 1, got {steps=}")
+        if options.steps is not None and options.steps < 1:
+            raise ValueError(f"steps is at least 1, got steps={options.steps}")
         self.settings: LoopSettings = options.settings or options
         check_trackers(self.settings.track)
         self.recipe, self.loader, self.out = recipe, loader, local_path(out, "out")
         self.device = torch.device(options.device)
-        self.steps = recipe.schedule.run_length(-(-len(loader) // recipe.accumulate)) if steps is None else steps
-        self.step = 0
+        self.steps = options.steps or recipe.schedule.run_length(-(-len(loader) // recipe.accumulate))
+        self.step, self.tally = 0, Tally()
+        self._options = options
         self._samples = recipe.batch_size * recipe.accumulate * world_size()
-        self._settings: Json = {"seed": seed, "samples_per_step": self._samples}
-        self._settings |= {} if initial is None else {"initial": str(initial)}
-        self._data = {} if options.data is None else {DATA: options.data}
-        self._about_val: Json = {} if validation is None else {"val": validation.data}
+        self._settings: Json = {"seed": options.seed, "samples_per_step": self._samples}
+        self._settings |= {} if options.initial is None else {"initial": str(options.initial)}
         self._dtype = chosen_precision(self.settings.precision, self.device)
-        self._tally, self._probe, self._sources = Tally(), options.probe, dict(options.sources)
-        self._folder = RunWriter(self.out, self.device)
-        self._agreement, self._record = Agreement(), options.record
+        self._folder, self._agreement = RunWriter(self.out, self.device), Agreement()
         with ExitStack() as undo:
             undo.callback(self._folder.let_go)
             self._folder.hold()
-            self.model = recipe.build(seed=seed)
-            if initial is not None and (own := load_matching_weights(self.model, initial)):
-                log.info("%s has no weights for %s; they keep their initial values", initial, ", ".join(own))
-            self.model.to(self.device)
-            if self.settings.checkpoint_blocks:
-                recompute_blocks(self.model)
-            if self.settings.parallel == "fsdp":
-                half = self.device.type != "cpu" or not self.model.float32_on_cpu
-                dtype = self._dtype if half else torch.float32
-                divide(self.model, self.device, dtype, replicas=self.settings.replicas)
+            self.model = self._build_model()
             self.optimiser = build_optimiser(self.model, recipe.optimiser)
-            views, every = getattr(recipe.data, "views", 1), self.settings.guard_every
-            self._guard = Guard(self.model, self.settings.guard, every, self.device, views)
             decay = recipe.optimiser.average
             self.average = None if decay is None else Average(self.model, decay)
-            self._validator = (
-                None if validation is None else Validator(validation, recipe, self.model, self.average, self.out)
-            )
-            self._begin()
-            self._channels = find_channels(recipe.data)
-            publish_scores(self._channels, self.model, trained=False)
-            self._stepper = self._made_stepper(seed)
             self._writer = CheckpointWriter(self._folder.checkpoints, self.device, self.settings.keep)
+            self._channels = find_channels(recipe.data)
+            self._add_hooks()
+            self._restore()
+            self._begin_hooks()
+            self._stepper = self._build_stepper()
             undo.pop_all()
         self._bar = TrainProgress(self._shown(), recipe.name, step=self.step, steps=self.steps)
-        track = self.settings.track if rank() == 0 else ()
-        self._trackers = Trackers(self.out, track, run_settings(self.out) if track else {}, self.step)
-        metrics, most_skips = self._folder.metrics, self.settings.most_skips
-        losses = SampleLosses(self.out, self.steps) if self.settings.losses and rank() == 0 else None
-        seen = SourceCounts(self._sources, recipe.data.views if isinstance(recipe.data, SplitConfig) else 1)
-        self._results = Results(metrics, self._bar, self._trackers, self._tally, most_skips, self.device, losses, seen)
-        traced = self.settings.profile if rank() == 0 else None
-        self._profile = None if traced is None else StepProfile(self.out, traced, self.device)
+        self._recorder = self._build_recorder()
+        self.hooks += [self._recorder, _WorkCount(self), _Saver(self)]
+        if self.settings.profile is not None and rank() == 0:
+            self.hooks.append(StepProfile(self.out, self.settings.profile))
+        for hook in self.hooks[self._begun :]:
+            hook.begin(self)
+
+    def _build_model(self) -> Model[Any]:
+        """The model with its initial weights on the device, divided and recomputed as the settings ask."""
+        initial, settings = self._options.initial, self.settings
+        model = self.recipe.build(seed=self._options.seed)
+        if initial is not None and (own := load_matching_weights(model, initial)):
+            log.info("%s has no weights for %s; they keep their initial values", initial, ", ".join(own))
+        model.to(self.device)
+        if settings.checkpoint_blocks:
+            recompute_blocks(model)
+        if settings.parallel == "fsdp":
+            half = self.device.type != "cpu" or not model.float32_on_cpu
+            divide(model, self.device, self._dtype if half else torch.float32, replicas=settings.replicas)
+        return model
+
+    def _add_hooks(self) -> None:
+        """Makes the hooks that have to know where the run begins."""
+        views, settings, validation = getattr(self.recipe.data, "views", 1), self.settings, self._options.validation
+        self._guard = Guard(self.model, settings.guard, settings.guard_every, self.device, views)
+        self._validator = None if validation is None else Validator(validation, self.recipe, self.out)
+        self.hooks: list[Hook] = [*self._options.hooks, self._guard]
+        if self._validator is not None:
+            self.hooks.append(self._validator)
+        self._begun = len(self.hooks)
+
+    def _build_recorder(self) -> Recorder:
+        """What logs the metrics, and the hooks that are given no other thing, on rank 0."""
+        settings, sources, data = self.settings, dict(self._options.sources), self.recipe.data
+        if settings.losses and rank() == 0:
+            self.hooks.append(SampleLosses(self.out, self.steps))
+        track = settings.track if rank() == 0 else ()
+        if track:
+            self.hooks.append(Trackers(self.out, track, run_settings(self.out), self.step))
+        seen = SourceCounts(sources, data.views if isinstance(data, SplitConfig) else 1)
+        return Recorder(self._folder.metrics, self._bar, self.hooks, settings.most_skips, self.device, seen)
 
     def run(self, until: int | None = None) -> TrainResult:
         """Trains up to step `until` (by default the last) or until a signal, then saves a checkpoint."""
@@ -168,19 +182,20 @@ class Trainer:
             stack.callback(self._folder.let_go)
             self._folder.hold()
             stack.callback(self._writer.close)
-            stack.enter_context(self._profile or nullcontext())
-            with StopRequest() as stop, self._bar, self._trackers, self._folder.metrics:
+            with StopRequest() as stop, self._bar, self._folder.metrics, ExitStack() as hooks:
+                self._stop = stop
+                for hook in self.hooks:
+                    hooks.enter_context(hook)
                 if self.step >= self.steps:
                     self._bar.note(f"{self.out} has its {self.steps} steps; more --steps go on, --no-resume begins")
-                self._advance(goal, stop)
+                self._advance(goal)
                 with stop.saving():
                     self._writer.finish()
                 if self.step < goal and not self._ended_early:
                     self._bar.note(f"stopped after step {self.step} of {self.steps}; run the same command to continue")
             self._write_results()
-        losses = self._results.losses
+        losses, early = self._recorder.losses, self._ended_early
         loss = sum(losses) / len(losses) if losses else None
-        early = self._ended_early
         return TrainResult(out=self.out, step=self.step, steps=self.steps, loss=loss, ended_early=early)
 
     @property
@@ -192,27 +207,31 @@ class Trainer:
         shown = self.settings.progress if rank() == 0 else False
         return shown if isinstance(shown, Progress) else ProgressBar() if shown else SILENT
 
-    def _begin(self) -> None:
+    def _restore(self) -> None:
         """Continues from the newest checkpoint, or begins."""
+        options = self._options
         self._first_batch = batches_before(self.loader.state_dict(), len(self.loader)) or 0
-        whole = {"recipe": self.recipe.to_dict(), **self._data, **self._about_val, **self._settings}
+        whole = {"recipe": self.recipe.to_dict()} | ({} if options.data is None else {DATA: options.data})
+        whole |= {} if options.validation is None else {"val": options.validation.data}
         kind = str(self._dtype).removeprefix("torch.")
-        about = {**whole, "steps": self.steps, "device": str(self.device), "ranks": world_size(), "precision": kind}
+        told = {"steps": self.steps, "device": str(self.device), "ranks": world_size(), "precision": kind}
         self.step = self._saved = self._folder.begin(
-            about, self._load, resume=self.settings.resume, batches_per_epoch=len(self.loader)
+            {**whole, **self._settings, **told},
+            self._load,
+            resume=self.settings.resume,
+            batches_per_epoch=len(self.loader),
         )
-        with in_step(self.device):
-            if rank() == 0 and self._record is not None:
-                self._record(self.step)
-        self._guard.begin(self._tally.spread)
-        if self._validator is not None:
-            self._validator.resume(self._tally.best, self.step)
+
+    def _begin_hooks(self) -> None:
+        for hook in self.hooks:
+            hook.begin(self)
+        publish_scores(self._channels, self.model, trained=False)
 
     def _load(self, checkpoint: Path, position: Position) -> None:
         load_checkpoint(checkpoint, position, self.model, self.optimiser, self._identity(), average=self.average)
         self.loader.load_state_dict(position.loader)
         self._first_batch = position.first_batch
-        self._tally = Tally.from_dict(position.tally)
+        self.tally = Tally.from_dict(position.tally)
         if position.steps != self.steps and rank() == 0:
             log.warning(
                 "planned for %d steps, now for %d: from step %d on the learning rate follows the new plan",
@@ -221,7 +240,7 @@ class Trainer:
                 position.step,
             )
 
-    def _made_stepper(self, seed: int) -> Stepper:
+    def _build_stepper(self) -> Stepper:
         compile_parts(self.model, self.settings.compile, self.device)
         module: nn.Module = over_ranks(self.model, self.device)
         return Stepper(
@@ -231,14 +250,14 @@ class Trainer:
             self.recipe.optimiser,
             StepSettings(
                 device=self.device,
-                seed=seed,
+                seed=self._options.seed,
                 dtype=self._dtype,
                 may_skip=self.settings.on_nan == "skip",
                 steps=self.steps,
                 losses=self.settings.losses,
-                sources=len(self._sources),
+                sources=len(self._options.sources),
             ),
-            scale=self._tally.scale if self._dtype == torch.float16 else None,
+            scale=self.tally.scale if self._dtype == torch.float16 else None,
             average=self.average,
         )
 
@@ -255,134 +274,87 @@ class Trainer:
                 if data is not None:
                     publish(self.out / "model.safetensors", data)
 
-    def _advance(self, goal: int, stop: StopRequest) -> None:
-        """Trains up to step `goal`. Results are read one step late, so that a CUDA device always has a step queued."""
-        lag = 1 if self.device.type == "cuda" else 0
-        pending: deque[Launched] = deque()
-        batches = endless(self.loader)
-        stopped, first = False, self.step
-        between_s: dict[str, float] = {}
+    def _advance(self, goal: int) -> None:
+        """Trains up to step `goal`: each step, and then each hook. What hooks take is not a part of the next step."""
+        batches, hooks_s = endless(self.loader), dict[str, float]()
         if self._guard.mode == "rollback" and not self.step:
-            self._save(stop)
-        clock = time.perf_counter()
-        while self.step < goal and not stopped and not self._ended_early:
-            if self._profile is not None:
-                self._profile.begin(self.step + 1)
-            epoch, micro_batches, waited_s = self._agreed(batches, pending, stop)
-            spread: Mapping[str, float] = {}
-            if self.step == first and not self._guard.first and self._guard.mode != "off":
-                self._tally.spread = dict(spread := self._guard.measure(micro_batches[-1]))
-            lr = self.recipe.schedule.lr(self.step, self.steps, self._samples) * self._tally.lr_factor
-            report = self._stepper.step(micro_batches, number=self.step, lr=lr, asked_to_stop=stop.asked)
-            publish_scores(self._channels, self.model)
-            self.step += 1
+            self.save()
+        clock, ended = time.perf_counter(), self._ended_early
+        while self.step < goal and not ended:
+            event = self._next_event(batches, goal, hooks_s)
+            self._do_step(event)
             now = time.perf_counter()
-            save = self.step == goal or self.step % self.settings.save_every == 0
-            watch = not spread and (self._guard.is_due(self.step) or (save and self._guard.mode == "rollback"))
-            spread = self._guard.measure(micro_batches[-1]) if watch else spread
-            guarded = time.perf_counter()
-            asked = self._probe is not None and self._probe.is_due(self.step, self.steps)
-            probed = self._probed() if asked else {}
-            launched = Launched(
-                step=self.step,
-                epoch=epoch,
-                lr=lr,
-                clips=sum(map(len, micro_batches)) * world_size(),
-                seconds=now - clock,
-                waited_s=waited_s,
-                between_s=between_s,
-                report=report,
-                spread=spread,
-                probed=probed,
-            )
-            pending.append(launched)
-            clock, between_s = now, {}
-            if watch:
-                between_s["guard"] = guarded - now
-            if asked:
-                between_s["probe"] = time.perf_counter() - guarded
-            if self._profile is not None:
-                self._profile.end(self.step)
-            due = self._validator if self._validator and self._validator.is_due(self.step, self.steps) else None
-            count = self._results.work is None and self.step - first == MEASURED_AFTER
-            fallen = watch and self._guard.has_collapsed
-            while len(pending) > (0 if save or stopped or due or count or fallen else lag):
-                done = pending.popleft()
-                stopped |= self._results.take(done, due.measure if due and not pending else None)
-            if due:
-                between_s["validation"] = time.perf_counter() - now
-            if count:
-                self._results.work = self._stepper.work(micro_batches)
-            best = due if due and due.improved else None
-            if best:
-                self._tally.best = best.best
-            if fallen and self._act_on_collapse():
+            event.seconds, clock = now - clock, now
+            hooks_s = self._call_hooks(event)
+            event.batches = ()
+            if event.roll_back:
+                self._roll_back(event.roll_back)
                 batches.close()
-                batches, clock, between_s = endless(self.loader), time.perf_counter(), {}
-                continue
-            begun = time.perf_counter()
-            save |= self._ended_early
-            if (save or stopped or best) and not (self._guard.mode == "rollback" and self._guard.is_low):
-                self._save(stop)
-            if best:  # behind its checkpoint, so that no resume goes back behind it
-                self._writer.finish()
-                best.keep()
-            if save or stopped or best:
-                between_s["checkpoint"] = time.perf_counter() - begun
-            if save or stopped or due or count or watch or asked:
+                batches = endless(self.loader)
+            if hooks_s or event.roll_back:
                 clock = time.perf_counter()
+            ended = event.stop or self._recorder.asked
 
-    def _probed(self) -> Mapping[str, float]:
-        """The scores of the probe."""
-        assert self._probe is not None
-        self.model.eval()
-        with gathered_root(self.model), torch.no_grad():
-            found = self._probe.measure(self.model, self.device)
-        self.model.train()
-        return found
+    def _next_event(
+        self, batches: Iterator[tuple[int, TrainingBatch, float]], goal: int, hooks_s: Mapping[str, float]
+    ) -> StepEvent:
+        """The step that comes, with its batches."""
+        epoch, micro_batches, waited_s = self._agreed(batches)
+        step = self.step + 1
+        return StepEvent(
+            run=self,
+            step=step,
+            epoch=epoch,
+            lr=self.recipe.schedule.lr(self.step, self.steps, self._samples) * self.tally.lr_factor,
+            batches=micro_batches,
+            rows=sum(map(len, micro_batches)) * world_size(),
+            waited_s=waited_s,
+            hooks_s=hooks_s,
+            save=step == goal or step % self.settings.save_every == 0,
+            settle=self._recorder.settle,
+        )
 
-    def _act_on_collapse(self) -> bool:
-        """Warns of a collapse, or goes back to the last sound checkpoint: whether it did.
+    def _do_step(self, event: StepEvent) -> None:
+        for hook in self.hooks:
+            hook.before(event)
+        event.report = self._stepper.step(event.batches, number=self.step, lr=event.lr, asked_to_stop=self._stop.asked)
+        publish_scores(self._channels, self.model)
+        self.step = event.step
 
-        Raises CollapseError if the run is to stop, or has gone back often enough.
-        """
-        found = f"the features have collapsed after step {self.step}: {self._guard.why}"
-        if self._guard.mode == "log":
-            if rank() == 0:
-                log.warning("%s; set guard='stop' or 'rollback' to end such a run or to go back", found)
-            self._guard.begin(self._tally.spread)
-            return False
-        done = self._tally.rollbacks
-        if self._guard.mode == "stop" or len(done) == MOST_ROLLBACKS:
-            tried = f", and so they had {len(done)} times before" if done else ""
-            raise CollapseError(
-                f"{found}{tried}; start over with a lower base_lr, a longer warmup, or a momentum nearer to 1"
-            )
+    def _call_hooks(self, event: StepEvent) -> dict[str, float]:
+        """Calls the hooks after a step, up to one that wants the run to go back. Returns the seconds that they took."""
+        seconds = dict[str, float]()
+        for hook in self.hooks:
+            if event.roll_back:
+                return {}
+            if hook.is_due(event):
+                begun = time.perf_counter()
+                hook.after(event)
+                if hook.timed:
+                    seconds[hook.timed] = seconds.get(hook.timed, 0.0) + time.perf_counter() - begun
+        return seconds
+
+    def _roll_back(self, why: str) -> None:
+        """Goes back to the last sound checkpoint, from where the learning rate is lower."""
+        self._recorder.settle()
         self._writer.finish()
-        at, why, before = self.step, self._guard.why, self._tally
+        at, before, done = self.step, self.tally, self.tally.rollbacks
         with in_step(self.device):
             kept = list_checkpoints(self._folder.checkpoints)
             if rank() == 0 and done and len(kept) > 1 and read_step(kept[0]) == done[-1].to:
                 remove(kept[0])  # it was as sound as the line can tell, and led here twice
-        self._begin()
-        self._tally.rollbacks = [*done, Rollback(at=at, to=self.step, why=why)]
-        self._tally.lr_factor = before.lr_factor * SLOWER
-        self._tally.scale, self._tally.spread = before.scale, before.spread
-        self._results.tally = self._tally
-        publish_scores(self._channels, self.model, trained=False)
-        self._guard.begin(self._tally.spread)
+        self._restore()
+        self.tally.rollbacks = [*done, Rollback(at=at, to=self.step, why=why)]
+        self.tally.lr_factor = before.lr_factor * SLOWER
+        self.tally.scale, self.tally.spread = before.scale, before.spread
+        self._begin_hooks()
         if rank() == 0:
             log.warning(
-                "%s; back to step %d, from where the learning rate is %.2g times that of the plan",
-                found,
-                self.step,
-                self._tally.lr_factor,
+                "step %d is undone (%s); back to step %d, from where the learning rate is %.2g times that of the plan",
+                *(at, why, self.step, self.tally.lr_factor),
             )
-        return True
 
-    def _agreed(
-        self, batches: Iterator[tuple[int, TrainingBatch, float]], pending: deque[Launched], stop: StopRequest
-    ) -> tuple[int, list[TrainingBatch], float]:
+    def _agreed(self, batches: Iterator[tuple[int, TrainingBatch, float]]) -> tuple[int, list[TrainingBatch], float]:
         """The same as `_next`. If it fails on a rank, all ranks end before the step, none waits for another.
 
         An error about data, or of what stores it, loses no step: those that are done are saved.
@@ -398,9 +370,8 @@ class Trainer:
         if self._writer.is_open and not busy:
             self._writer.finish()
         if worst == 1 and self.step > self._saved:
-            while pending:
-                self._results.take(pending.popleft())
-            self._save(stop, before)
+            self._recorder.settle()
+            self.save(before)
             self._writer.finish()
         if failure is not None:
             raise failure
@@ -418,12 +389,12 @@ class Trainer:
             waited_s += more_s
         return epoch, made, waited_s
 
-    def _save(self, stop: StopRequest, loader: Json | None = None) -> None:
+    def save(self, loader: Json | None = None) -> None:
         """Begins a checkpoint, which a thread writes; the one before is then there.
 
         loader: the loader's state, if it has handed out more batches than those of the steps that are done.
         """
-        with stop.saving():
+        with self._stop.saving():
             position = Position(
                 step=self.step,
                 steps=self.steps,
@@ -432,7 +403,7 @@ class Trainer:
                 logged=self._folder.metrics.logged(),
                 first_batch=self._first_batch,
                 accumulate=self.recipe.accumulate,
-                tally=self._tally.to_dict(),
+                tally=self.tally.to_dict(),
             )
             self._writer.start(self.model, self.optimiser, position, about=self._about(), average=self.average)
         self._saved = self.step
@@ -443,3 +414,44 @@ class Trainer:
 
     def _about(self) -> dict[str, str]:
         return {"recipe": self.recipe.name, "step": str(self.step)}
+
+
+class _WorkCount(Hook):
+    """Counts the operations of a step, once in a process."""
+
+    timed = "work"
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer, self._first = trainer, trainer.step
+
+    def is_due(self, event: StepEvent) -> bool:
+        """After some steps."""
+        return self._trainer._recorder.work is None and event.step - self._first == MEASURED_AFTER
+
+    def after(self, event: StepEvent) -> None:
+        """Counts them with the step's batches."""
+        event.settle(None)
+        self._trainer._recorder.work = self._trainer._stepper.work(event.batches)
+
+
+class _Saver(Hook):
+    """Saves a checkpoint where one is due, where the run stops, and where something is kept behind one."""
+
+    timed = "checkpoint"
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    def is_due(self, event: StepEvent) -> bool:
+        """Whether any hook, or the settings, ask for it."""
+        return event.save or event.stop or bool(event.after_save)
+
+    def after(self, event: StepEvent) -> None:
+        """Saves it, unless the guard knows it to be unsound."""
+        event.settle(None)
+        if not self._trainer._guard.forbids_saving:
+            self._trainer.save()
+        if event.after_save:
+            self._trainer._writer.finish()
+        for do in event.after_save:
+            do()

@@ -1,7 +1,7 @@
 """One call from a recipe and a folder of shards to a trained model."""
 
+from collections.abc import Sequence
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ from maskstream.shards.format.manifest import SplitLocation
 from .checkpoint import CHECKPOINTS, list_checkpoints
 from .data import open_data, tell_data, tell_unused_ids
 from .distributed import process_group, rank, world_size
+from .hook import Hook
 from .loop import Trainer
 from .options import TrainingSettings
 from .process import compute_threads
 from .recipe import Recipe, with_channel
 from .results import TrainResult
-from .validation import Probe, Validation
-from .versions import record_versions
+from .validation import Validation
+from .versions import VersionRecord
 
 
 def _sizes(data: RunData, loader: Loader[Any]) -> dict[str, int]:
@@ -35,7 +36,7 @@ def train_recipe(
     data_version: int | None = None,
     initial: str | Path | None = None,
     validation: Validation | None = None,
-    probe: Probe | None = None,
+    hooks: Sequence[Hook] = (),
 ) -> TrainResult:
     """Trains `recipe` on a split or a mixture and writes the run into `out`; see `maskstream.train.train`.
 
@@ -70,9 +71,8 @@ def train_recipe(
                 device=own,
                 data=tell_data(found, labels=recipe.model.most_labels is not None),
                 sources=_sizes(found, loader),
-                record=partial(record_versions, Path(out), found),
+                hooks=[VersionRecord(found), *hooks],
                 validation=validation,
-                probe=probe,
                 settings=options,
             )
             return trainer.run()

@@ -1,50 +1,36 @@
-"""Losses of samples: those of each source of a mixture; sample_losses.npy, which has the loss of each sample of each
-step of a run; and the samples that stand out.
-"""
+"""sample_losses.npy, which has the loss of each sample of each step of a run; and the samples that stand out."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from numpy.lib.stride_tricks import sliding_window_view
-from torch import Tensor
 
-from maskstream.pipelines.stream.batch import Batch
 from maskstream.shards.errors import ResumeError
 from maskstream.shards.stores.local_files import space_for
 
-from .model import Losses, TrainingBatch
+from .hook import Hook, StepEvent
+from .metrics import StepMetrics
 
 SAMPLE_LOSSES = "sample_losses.npy"
 
 
-def losses_of_sources(losses: Losses, batch: TrainingBatch, sources: int) -> Tensor:
-    """The sums of the losses of each source's rows in a batch of a mixture, NaN where no part of the loss is a sum over
-    rows, then how many rows each source has: float32 (2 * sources,). ValueError for a batch that does not say them.
-    """
-    if not isinstance(batch, Batch) or batch.source is None:
-        raise ValueError(f"the run has {sources} sources, and its batches do not say theirs; leave out sources=")
-    found = torch.zeros(2, sources, device=batch.source.device)
-    try:
-        own = losses.of_samples(len(batch), batch.error_rows)
-    except ValueError:
-        own = found.new_full((len(batch),), math.nan)
-    found[0].index_add_(0, batch.source, own)
-    found[1].index_add_(0, batch.source, torch.ones_like(own))
-    return found.flatten()
-
-
-class SampleLosses:
+class SampleLosses(Hook):
     """The losses of the samples of each step in the file sample_losses.npy of a run, float32 (steps, samples), in the
     order of `replay`'s batches; a step that is not done is 0. A step that a restart repeats is written again.
     """
 
+    timed = ""
+
     def __init__(self, run: Path, steps: int) -> None:
         self._path, self._steps, self._begins = run / SAMPLE_LOSSES, steps, 0
+
+    def log(self, event: StepEvent, metrics: StepMetrics) -> None:
+        """Writes the losses of a step."""
+        if event.report.samples is not None:
+            self.write(event.step, event.report.samples.cpu().numpy())
 
     def write(self, step: int, losses: npt.NDArray[np.float32]) -> None:
         """Writes a step, counted from 1. Raises StoreError if the disk is full, ResumeError if its size has changed."""

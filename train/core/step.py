@@ -8,6 +8,7 @@ before.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
@@ -20,12 +21,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from maskstream.pipelines.stream.batch import Batch
+
 from .distributed import over_ranks_in_order, rank, sum_over_ranks, world_size
 from .model import LEAST, Losses, Model, TrainingBatch
 from .optimiser import Average, OptimiserConfig, limit_gradients, scale_gradients, set_decay, set_lr
 from .parallel import share_rest, sharing
 from .process import seeded, step_seed
-from .sample_losses import losses_of_sources
 from .timing import StepClock
 
 log = logging.getLogger(__name__)
@@ -312,3 +314,19 @@ class Stepper:
 
 def _totals(losses: Losses) -> Tensor:
     return torch.stack([part.total.detach().float() for part in losses.parts.values()])
+
+
+def losses_of_sources(losses: Losses, batch: TrainingBatch, sources: int) -> Tensor:
+    """The sums of the losses of each source's rows in a batch of a mixture, NaN where no part of the loss is a sum over
+    rows, then how many rows each source has: float32 (2 * sources,). ValueError for a batch that does not say them.
+    """
+    if not isinstance(batch, Batch) or batch.source is None:
+        raise ValueError(f"the run has {sources} sources, and its batches do not say theirs; leave out sources=")
+    found = torch.zeros(2, sources, device=batch.source.device)
+    try:
+        own = losses.of_samples(len(batch), batch.error_rows)
+    except ValueError:
+        own = found.new_full((len(batch),), math.nan)
+    found[0].index_add_(0, batch.source, own)
+    found[1].index_add_(0, batch.source, torch.ones_like(own))
+    return found.flatten()

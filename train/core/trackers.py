@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from maskstream.shards.config import Json
 
+from .hook import Hook, StepEvent
 from .metrics import StepMetrics
 
 log = logging.getLogger(__name__)
@@ -38,13 +38,15 @@ class Tracker(Protocol):
         """Ends what is open; all that was written is then with the tool."""
 
 
-class Trackers:
+class Trackers(Hook):
     """Gives the metrics of a run to trackers while it is entered.
 
     names: of `TRACKERS`. about: what the run is, from run.json. step: how many steps are done. A tracker that fails in
     mid-run is left out from then on, with a warning: the run goes on. Raises ValueError as `check_trackers` does, and
     for a tool that cannot begin, as without its key.
     """
+
+    timed = ""
 
     def __init__(self, run: Path, names: Sequence[str], about: Json, step: int) -> None:
         self._open: dict[str, Tracker] = {}
@@ -55,14 +57,14 @@ class Trackers:
             except Exception as error:
                 raise ValueError(f"{name} cannot begin: {error} Mend it, or leave out --track {name}") from error
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Ends what is open."""
         for name in [*self._open]:
             self._try(name, self._open[name].close)
+
+    def log(self, event: StepEvent, metrics: StepMetrics) -> None:
+        """Adds the numbers of a step."""
+        self.write(metrics)
 
     def write(self, metrics: StepMetrics) -> None:
         """Adds the numbers of a step that are finite."""

@@ -7,7 +7,7 @@ validation.
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,26 +19,16 @@ from maskstream.shards.stores.local_files import publish
 
 from .distributed import gather_rows, in_step, is_divided, rank, sum_over_ranks
 from .export import make_metadata, pack_weights, weights_sum
+from .hook import Hook, Run, StepEvent
 from .model import Model
-from .optimiser import Average
 from .process import seeded
 from .recipe import Recipe
+from .results import BestScore
 
 log = logging.getLogger(__name__)
 
 BEST = "best.safetensors"
 """The file of the weights with the best score, in the folder of a run."""
-
-
-class Probe(Protocol):
-    """Measures what a model's features are good for, on the device that it trains on, while it trains.
-
-    `measure` gives scores by name, and leaves the model in eval mode. Every rank calls it at the same steps.
-    """
-
-    def is_due(self, step: int, steps: int) -> bool: ...
-
-    def measure(self, model: Model[Any], device: torch.device) -> Mapping[str, float]: ...
 
 
 class Measured(Protocol):
@@ -75,47 +65,42 @@ class Validation:
             raise ValueError(f"patience is validations without a better score and at least 1, got {self.patience}")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BestScore:
-    """The best score of a run so far: after which step, and the name and the value of the score."""
-
-    step: int
-    name: str
-    value: float
-
-
-class Validator:
-    """Validates the model of a run and keeps the best weights in its folder `out`. Every rank calls its methods at the
-    same steps.
-
-    average: of the weights, which is validated instead of them. improved: whether the last score is the best one. best:
-    that score, on rank 0.
+class Validator(Hook):
+    """Validates the model of a run and keeps the best weights in its folder. The average of the weights is validated
+    where there is one. improved: whether the last score is the best one. best: that score, on rank 0.
     """
 
-    def __init__(
-        self, settings: Validation, recipe: Recipe[Any], model: Model[Any], average: Average | None, out: Path
-    ) -> None:
-        self._settings, self._recipe, self._model, self._average = settings, recipe, model, average
-        self._path = out / BEST
-        self._device = next(model.parameters()).device
+    timed = "validation"
+
+    def __init__(self, settings: Validation, recipe: Recipe[Any], out: Path) -> None:
+        self._settings, self._recipe, self._path = settings, recipe, out / BEST
         self._copy: Model[Any] | None = None
         self.best: BestScore | None = None
         self.improved = False
         self._improved_at = 0
 
-    def is_due(self, step: int, steps: int) -> bool:
-        """Whether the model is validated after `step` of `steps` steps."""
-        return step == steps or step % self._settings.every == 0
+    def is_due(self, event: StepEvent) -> bool:
+        """Every so many steps and after the last."""
+        return event.step == event.run.steps or event.step % self._settings.every == 0 or self.is_in_vain(event.step)
+
+    def after(self, event: StepEvent) -> None:
+        """Logs the scores. The best weights are kept behind their checkpoint: no resume goes back before them."""
+        event.settle(lambda: self.measure(event.step))
+        if self.improved:
+            event.run.tally.best = self.best
+            event.after_save.append(self.keep)
+        event.stop |= self.is_in_vain(event.step)
 
     def is_in_vain(self, step: int) -> bool:
         """Whether the run ends early after `step`, since as many validations as `patience` found no better score."""
         patience = self._settings.patience
         return patience is not None and step - self._improved_at >= patience * self._settings.every
 
-    def resume(self, best: BestScore | None, step: int) -> None:
-        """Goes on from the checkpoint of `step`, with the best score so far; at step 0 the file of an earlier run goes.
+    def begin(self, run: Run) -> None:
+        """Goes on from the checkpoint of a step, with the best score so far; at step 0 the file of an earlier run goes.
         Weights that a killed run did not come to keep are kept now.
         """
+        self._run, self._device, best, step = run, next(run.model.parameters()).device, run.tally.best, run.step
         kept, self._improved_at = 0, 0 if best is None else step
         with in_step(self._device):
             if rank() == 0 and not step:
@@ -172,7 +157,8 @@ class Validator:
 
     def _update_copy(self) -> None:
         """Copies the weights, whose rows all ranks give, into the model on the CPU of rank 0."""
-        state = {**self._model.state_dict(), **({} if self._average is None else self._average.values)}
+        model, average = self._run.model, self._run.average
+        state = {**model.state_dict(), **({} if average is None else average.values)}
         whole = {name: gather_rows(one).detach() for name, one in state.items() if rank() == 0 or is_divided(one)}
         if rank() == 0:
             if self._copy is None:

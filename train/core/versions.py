@@ -24,6 +24,9 @@ from maskstream.shards.config import Json
 from maskstream.shards.format.rejects import numbers_bytes
 from maskstream.shards.stores.local_files import publish
 
+from .distributed import in_step, rank
+from .hook import Hook, Run
+
 log = logging.getLogger(__name__)
 
 VERSIONS = "data_versions.json"
@@ -58,6 +61,21 @@ def record_versions(run: Path, data: RunData, step: int) -> None:
     for path in run.glob(_REMOVED.format("*")):
         if path.name not in named:
             path.unlink()
+
+
+class VersionRecord(Hook):
+    """Records which versions of its data a run reads, also after a rollback."""
+
+    timed = ""
+
+    def __init__(self, data: RunData) -> None:
+        self._data = data
+
+    def begin(self, run: Run) -> None:
+        """Records it on rank 0, which holds the folder."""
+        with in_step(run.device):
+            if rank() == 0:
+                record_versions(run.out, self._data, run.step)
 
 
 def splits_at(run: Path, step: int) -> list[SeenSplit] | None:

@@ -19,7 +19,9 @@ from torch import Tensor
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.shards.format.manifest import Manifest
+from maskstream.train.core.hook import Hook, StepEvent
 from maskstream.train.core.model import Model
+from maskstream.train.core.parallel import gathered_root
 
 from .evaluation import accuracy
 from .features import GivesFeatures, has_label_lists, knn_scores, labelled_batches, without_augmentation
@@ -32,7 +34,7 @@ KNN, LINEAR = "right classes by k-NN, online", "right classes by a linear layer,
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnlineProbe:
+class OnlineProbe(Hook):
     """batches: of the samples, with the rows that count int64 (R,); labels: of all, int64 (n,). every: steps between
     measurements.
     """
@@ -60,9 +62,19 @@ class OnlineProbe:
         labels = torch.cat([labels for *_, labels in found])
         return cls(batches=[(batch, rows) for batch, rows, _ in found], labels=labels, every=every)
 
-    def is_due(self, step: int, steps: int) -> bool:
-        """Whether the model is measured after `step` of `steps`; the last is too."""
-        return step == steps or step % self.every == 0
+    timed = "probe"
+
+    def is_due(self, event: StepEvent) -> bool:
+        """Every so many steps and after the last."""
+        return event.step == event.run.steps or event.step % self.every == 0
+
+    def after(self, event: StepEvent) -> None:
+        """Adds the scores of the model as it is."""
+        model = event.run.model
+        model.eval()
+        with gathered_root(model), torch.no_grad():
+            event.scores |= self.measure(model, event.run.device)
+        model.train()
 
     def measure(self, model: Model[Any], device: torch.device) -> Mapping[str, float]:
         """The share of right classes by both probes. ValueError for a model without features."""

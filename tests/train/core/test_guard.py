@@ -163,7 +163,7 @@ def test_a_low_token_rank_of_the_student_alone_is_no_collapse():
 def test_the_first_measurement_draws_the_line_and_a_resumed_run_keeps_it(split, tmp_path):
     trainer_of(split, tmp_path, guard="log").run(until=3)
     first = trainer_of(split, tmp_path, guard="log")
-    assert first._guard.first == first._tally.spread == read_metrics(tmp_path / "metrics.jsonl")[0].spread
+    assert first._guard.first == first.tally.spread == read_metrics(tmp_path / "metrics.jsonl")[0].spread
     assert line_of("targets: token rank", 11.0) == pytest.approx(3.0)
     assert line_of("targets: variance", 1e-3) == LEAST
     assert line_of("targets: covariance", 0.5) is None
@@ -244,7 +244,7 @@ def test_a_run_rolls_back_to_its_last_sound_checkpoint_with_a_lower_rate_and_end
     trainer.run()
     one, other = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "back"))
     assert [row.step for row in other] == list(range(1, 9))
-    backs = trainer._tally.rollbacks
+    backs = trainer.tally.rollbacks
     assert backs[0].to == 2
     assert backs[0].at == 5
     assert [row.loss for row in other[:2]] == [row.loss for row in one[:2]]
@@ -254,9 +254,9 @@ def test_a_run_rolls_back_to_its_last_sound_checkpoint_with_a_lower_rate_and_end
 
 
 def test_a_run_without_a_checkpoint_rolls_back_to_its_first_weights(split, tmp_path):
-    trainer = trainer_of(split, tmp_path, collapse=lambda step, lr: not trainer._tally.rollbacks, guard="rollback")
+    trainer = trainer_of(split, tmp_path, collapse=lambda step, lr: not trainer.tally.rollbacks, guard="rollback")
     trainer.run()
-    assert [(back.at, back.to) for back in trainer._tally.rollbacks] == [(3, 0)]
+    assert [(back.at, back.to) for back in trainer.tally.rollbacks] == [(3, 0)]
     plain = trainer_of(split, tmp_path / "plain")
     plain.run(until=1)
     rows = (read_metrics(tmp_path / name / "metrics.jsonl")[0] for name in ("", "plain"))
@@ -340,7 +340,7 @@ def test_a_probe_reads_classes_while_a_model_trains(split, tmp_path):
     recipe = chosen_recipe("ijepa-tiny", CUT)
     probe = OnlineProbe.of(recipe.data, split, Manifest.load(split), every=3)
     loader = recipe.loader(split, steps=8, device="cpu", threads=1)
-    Trainer(recipe, loader, tmp_path / "probed", steps=8, progress=False, probe=probe).run()
+    Trainer(recipe, loader, tmp_path / "probed", steps=8, progress=False, hooks=[probe]).run()
     rows = read_metrics(tmp_path / "probed/metrics.jsonl")
     assert [row.step for row in rows if row.val] == [3, 6, 8]
     assert all(0 <= value <= 1 for row in rows for value in row.val.values())
