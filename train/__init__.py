@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .core.export import load_model, save_model
+    from .core.hook import Hook, StepEvent
     from .core.loop import Trainer
     from .core.metrics import StepMetrics, read_metrics
     from .core.recipe import Recipe
@@ -19,6 +20,7 @@ else:
         __name__,
         {
             "core.export": "load_model save_model",
+            "core.hook": "Hook StepEvent",
             "core.loop": "Trainer",
             "core.metrics": "StepMetrics read_metrics",
             "core.recipe": "Recipe",
@@ -43,8 +45,10 @@ __all__ = [
     "RECIPES",
     "Batches",
     "FineTuned",
+    "Hook",
     "Recipe",
     "Replayed",
+    "StepEvent",
     "StepMetrics",
     "TrainResult",
     "Trainer",

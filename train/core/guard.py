@@ -22,7 +22,7 @@ from maskstream.shards.errors import MaskstreamError
 
 from .collapse import Spread, effective_rank, lidar
 from .distributed import rank, sum_over_ranks, world_size
-from .hook import Hook, Run, StepEvent
+from .hook import Hook, RunState, StepEvent
 from .model import Model
 from .options import OnCollapse
 from .parallel import gathered_root
@@ -106,7 +106,7 @@ class Guard(Hook):
         """Whether the last measurements, `PATIENCE` in a row, lay below the line."""
         return self._below >= PATIENCE
 
-    def begin(self, run: Run) -> None:
+    def begin(self, run: RunState) -> None:
         """Forgets what was measured but for the first measures of the run."""
         self._begun = False
         self._begin_after(run.tally.spread)
@@ -173,15 +173,20 @@ class Guard(Hook):
         if not self.first:
             self.first = made
             return made
+        low = self._list_low(made)
+        self._below = self._below + 1 if low else 0
+        self.why = "; ".join(low)
+        return made
+
+    def _list_low(self, made: Mapping[str, float]) -> list[str]:
+        """What lies below its line, in words."""
         low = []
         for measure in LINES:
             of = {name: line_of(name, self.first.get(name, 0.0)) for name in made if name.endswith(f": {measure}")}
             below = {name: line for name, line in of.items() if line is not None and made[name] < line}
             if measure not in SHARED or len(below) == len(of):
                 low += [f"{name} is {made[name]:.3g}, below {line:.3g}" for name, line in below.items()]
-        self._below = self._below + 1 if low else 0
-        self.why = "; ".join(low)
-        return made
+        return low
 
 
 def _spread(x: Tensor, samples: int) -> dict[str, float]:

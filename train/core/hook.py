@@ -21,8 +21,11 @@ from .results import Tally
 from .step import StepReport
 
 
-class Run(Protocol):
-    """The part of a `Trainer` that hooks use. step: how many are done, of `steps`."""
+class RunState(Protocol):
+    """The part of a `Trainer` that hooks use. step: how many are done, of `steps`.
+
+    A hook that keeps it keeps the lock of the run's folder until both are garbage.
+    """
 
     out: Path
     device: torch.device
@@ -31,6 +34,9 @@ class Run(Protocol):
     tally: Tally
     step: int
     steps: int
+
+    def save(self) -> None:
+        """Begins a checkpoint."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -42,11 +48,11 @@ class StepEvent:
     logged; scores of the function that it may be given are among them.
 
     Hooks may set: scores and spread, which are logged with the step; save, so that a checkpoint follows; stop, so that
-    the run ends with a checkpoint; roll_back, why the run is to go back to its last checkpoint; and after_save, what
-    is done when the checkpoint is there.
+    the run ends with a checkpoint; and after_save, what is done when the checkpoint is there. The guard alone sets
+    roll_back, why the run is to go back to its last checkpoint.
     """
 
-    run: Run
+    run: RunState
     step: int
     epoch: int
     lr: float
@@ -74,7 +80,7 @@ class Hook:
 
     timed: str = "hooks"
 
-    def begin(self, run: Run) -> None:
+    def begin(self, run: RunState) -> None:
         """Called when the run is loaded, which continues after `run.step`, and again after each rollback."""
 
     def before(self, event: StepEvent) -> None:

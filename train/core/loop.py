@@ -112,7 +112,7 @@ class Trainer:
         self.device = torch.device(options.device)
         self.steps = options.steps or recipe.schedule.run_length(-(-len(loader) // recipe.accumulate))
         self.step, self.tally = 0, Tally()
-        self._options = options
+        self._options, self._stop = options, StopRequest()
         self._samples = recipe.batch_size * recipe.accumulate * world_size()
         self._settings: Json = {"seed": options.seed, "samples_per_step": self._samples}
         self._settings |= {} if options.initial is None else {"initial": str(options.initial)}
@@ -128,13 +128,17 @@ class Trainer:
             self._writer = CheckpointWriter(self._folder.checkpoints, self.device, self.settings.keep)
             self._channels = find_channels(recipe.data)
             self._add_hooks()
-            self._restore()
+            self._restore(resume=self.settings.resume)
             self._begin_hooks()
             self._stepper = self._build_stepper()
             undo.pop_all()
         self._bar = TrainProgress(self._shown(), recipe.name, step=self.step, steps=self.steps)
         self._recorder = self._build_recorder()
-        self.hooks += [self._recorder, _WorkCount(self), _Saver(self)]
+        self.hooks += [
+            self._recorder,
+            _WorkCount(self.step, self._recorder, self._stepper),
+            _Saver(self._guard, self._writer),
+        ]
         if self.settings.profile is not None and rank() == 0:
             self.hooks.append(StepProfile(self.out, self.settings.profile))
         for hook in self.hooks[self._begun :]:
@@ -173,7 +177,7 @@ class Trainer:
         if track:
             self.hooks.append(Trackers(self.out, track, run_settings(self.out), self.step))
         seen = SourceCounts(sources, data.views if isinstance(data, SplitConfig) else 1)
-        return Recorder(self._folder.metrics, self._bar, self.hooks, settings.most_skips, self.device, seen)
+        return Recorder(self._folder.metrics, self._bar, [*self.hooks], settings.most_skips, self.device, seen)
 
     def run(self, until: int | None = None) -> TrainResult:
         """Trains up to step `until` (by default the last) or until a signal, then saves a checkpoint."""
@@ -207,8 +211,8 @@ class Trainer:
         shown = self.settings.progress if rank() == 0 else False
         return shown if isinstance(shown, Progress) else ProgressBar() if shown else SILENT
 
-    def _restore(self) -> None:
-        """Continues from the newest checkpoint, or begins."""
+    def _restore(self, *, resume: bool) -> None:
+        """Continues from the newest checkpoint, or begins: always where it is not to resume."""
         options = self._options
         self._first_batch = batches_before(self.loader.state_dict(), len(self.loader)) or 0
         whole = {"recipe": self.recipe.to_dict()} | ({} if options.data is None else {DATA: options.data})
@@ -218,7 +222,7 @@ class Trainer:
         self.step = self._saved = self._folder.begin(
             {**whole, **self._settings, **told},
             self._load,
-            resume=self.settings.resume,
+            resume=resume,
             batches_per_epoch=len(self.loader),
         )
 
@@ -343,7 +347,7 @@ class Trainer:
             kept = list_checkpoints(self._folder.checkpoints)
             if rank() == 0 and done and len(kept) > 1 and read_step(kept[0]) == done[-1].to:
                 remove(kept[0])  # it was as sound as the line can tell, and led here twice
-        self._restore()
+        self._restore(resume=True)
         self.tally.rollbacks = [*done, Rollback(at=at, to=self.step, why=why)]
         self.tally.lr_factor = before.lr_factor * SLOWER
         self.tally.scale, self.tally.spread = before.scale, before.spread
@@ -421,17 +425,17 @@ class _WorkCount(Hook):
 
     timed = "work"
 
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer, self._first = trainer, trainer.step
+    def __init__(self, first: int, recorder: Recorder, stepper: Stepper) -> None:
+        self._first, self._recorder, self._stepper = first, recorder, stepper
 
     def is_due(self, event: StepEvent) -> bool:
         """After some steps."""
-        return self._trainer._recorder.work is None and event.step - self._first == MEASURED_AFTER
+        return self._recorder.work is None and event.step - self._first == MEASURED_AFTER
 
     def after(self, event: StepEvent) -> None:
         """Counts them with the step's batches."""
         event.settle(None)
-        self._trainer._recorder.work = self._trainer._stepper.work(event.batches)
+        self._recorder.work = self._stepper.work(event.batches)
 
 
 class _Saver(Hook):
@@ -439,8 +443,8 @@ class _Saver(Hook):
 
     timed = "checkpoint"
 
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer = trainer
+    def __init__(self, guard: Guard, writer: CheckpointWriter) -> None:
+        self._guard, self._writer = guard, writer
 
     def is_due(self, event: StepEvent) -> bool:
         """Whether any hook, or the settings, ask for it."""
@@ -449,9 +453,9 @@ class _Saver(Hook):
     def after(self, event: StepEvent) -> None:
         """Saves it, unless the guard knows it to be unsound."""
         event.settle(None)
-        if not self._trainer._guard.forbids_saving:
-            self._trainer.save()
+        if not self._guard.forbids_saving:
+            event.run.save()
         if event.after_save:
-            self._trainer._writer.finish()
+            self._writer.finish()
         for do in event.after_save:
             do()

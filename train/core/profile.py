@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from maskstream.shards.stores.local_files import publish
 
-from .hook import Hook, Run, StepEvent
+from .hook import Hook, RunState, StepEvent
 
 
 class StepProfile(Hook):
@@ -26,7 +26,7 @@ class StepProfile(Hook):
         self._running: profile | None = None
         self._begins = False
 
-    def begin(self, run: Run) -> None:
+    def begin(self, run: RunState) -> None:
         """Begins where the run does."""
         self._activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if run.device.type == "cuda" else [])
         self._begins = run.step + 1 == self._steps[0]

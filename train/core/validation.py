@@ -19,7 +19,7 @@ from maskstream.shards.stores.local_files import publish
 
 from .distributed import gather_rows, in_step, is_divided, rank, sum_over_ranks
 from .export import make_metadata, pack_weights, weights_sum
-from .hook import Hook, Run, StepEvent
+from .hook import Hook, RunState, StepEvent
 from .model import Model
 from .process import seeded
 from .recipe import Recipe
@@ -96,27 +96,36 @@ class Validator(Hook):
         patience = self._settings.patience
         return patience is not None and step - self._improved_at >= patience * self._settings.every
 
-    def begin(self, run: Run) -> None:
+    def begin(self, run: RunState) -> None:
         """Goes on from the checkpoint of a step, with the best score so far; at step 0 the file of an earlier run goes.
         Weights that a killed run did not come to keep are kept now.
         """
-        self._run, self._device, best, step = run, next(run.model.parameters()).device, run.tally.best, run.step
-        kept, self._improved_at = 0, 0 if best is None else step
+        self._model, self._average, best, step = run.model, run.average, run.tally.best, run.step
+        self._device = next(run.model.parameters()).device
+        self._improved_at = 0 if best is None else step
+        kept = self._read_kept(step)
+        if best is None or best.name != (self._settings.best or best.name):
+            return
+        if best.step not in (kept, step):
+            if rank() == 0:
+                log.warning(
+                    "%s is not that of step %d; the best weights are those of steps to come", self._path, best.step
+                )
+            return
+        self.best, self._improved_at = best, best.step
+        if kept != best.step:
+            self._update_copy()
+            self.keep()
+
+    def _read_kept(self, step: int) -> int:
+        """The step of the weights that are kept, 0 without; those of an earlier run are removed at step 0."""
+        kept = 0
         with in_step(self._device):
             if rank() == 0 and not step:
                 self._path.unlink(missing_ok=True)
             elif rank() == 0 and self._path.exists():
                 kept = weights_sum(self._path)[1]
-        kept = int(sum_over_ranks(torch.tensor(kept, device=self._device)))
-        if best is None or best.name != (self._settings.best or best.name):
-            return
-        if kept == best.step or best.step == step:
-            self.best, self._improved_at = best, best.step
-            if kept != best.step:
-                self._update_copy()
-                self.keep()
-        elif rank() == 0:
-            log.warning("%s is not that of step %d; the best weights are those of steps to come", self._path, best.step)
+        return int(sum_over_ranks(torch.tensor(kept, device=self._device)))
 
     def measure(self, step: int) -> dict[str, float]:
         """The scores of the model as it is after `step`, by name; on ranks other than 0 none.
@@ -157,8 +166,7 @@ class Validator(Hook):
 
     def _update_copy(self) -> None:
         """Copies the weights, whose rows all ranks give, into the model on the CPU of rank 0."""
-        model, average = self._run.model, self._run.average
-        state = {**model.state_dict(), **({} if average is None else average.values)}
+        state = {**self._model.state_dict(), **({} if self._average is None else self._average.values)}
         whole = {name: gather_rows(one).detach() for name, one in state.items() if rank() == 0 or is_divided(one)}
         if rank() == 0:
             if self._copy is None:

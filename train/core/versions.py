@@ -25,7 +25,7 @@ from maskstream.shards.format.rejects import numbers_bytes
 from maskstream.shards.stores.local_files import publish
 
 from .distributed import in_step, rank
-from .hook import Hook, Run
+from .hook import Hook, RunState
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class VersionRecord(Hook):
     def __init__(self, data: RunData) -> None:
         self._data = data
 
-    def begin(self, run: Run) -> None:
+    def begin(self, run: RunState) -> None:
         """Records it on rank 0, which holds the folder."""
         with in_step(run.device):
             if rank() == 0:

@@ -253,8 +253,11 @@ def test_a_run_rolls_back_to_its_last_sound_checkpoint_with_a_lower_rate_and_end
     assert [back["to"] for back in saved["tally"]["rollbacks"]] == [back.to for back in backs]
 
 
-def test_a_run_without_a_checkpoint_rolls_back_to_its_first_weights(split, tmp_path):
-    trainer = trainer_of(split, tmp_path, collapse=lambda step, lr: not trainer.tally.rollbacks, guard="rollback")
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_run_without_a_checkpoint_rolls_back_to_its_first_weights(split, tmp_path, resume):
+    trainer = trainer_of(
+        split, tmp_path, collapse=lambda step, lr: not trainer.tally.rollbacks, guard="rollback", resume=resume
+    )
     trainer.run()
     assert [(back.at, back.to) for back in trainer.tally.rollbacks] == [(3, 0)]
     plain = trainer_of(split, tmp_path / "plain")
