@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +27,7 @@ from maskstream.shards.format.verify import verify
 from maskstream.shards.stores.local import LocalStore
 
 from ...s3_double import BUCKET, s3_double
-from .killed_forks import killed_fork
+from .killed_forks import check_every_kill
 from .small_splits import contents
 
 
@@ -165,23 +163,12 @@ def test_what_a_killed_run_has_left_is_erased_too(raw: Path, tmp_path: Path, mon
 
 @pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_every_step_it_ends_in_the_same_bytes(every: int, raw: Path, tmp_path: Path) -> None:
-    draw(raw, 20, 21, 22, 23)
-    whole = tmp_path / "whole"
-    shutil.copytree(tmp_path / "out", whole)
-    add(raw, whole)
-    wanted = _without_times(whole)
-    for number in range(0, 120, every):
-        out = tmp_path / f"out{number}"
-        shutil.copytree(tmp_path / "out", out)
-        ended = killed_fork(number, partial(add, raw, out))
-        assert ended in (0, -signal.SIGKILL)
+    def check(out: Path) -> None:
         assert Manifest.load(out / "train").version in (1, 2)
-        add(raw, out)
-        assert _without_times(out) == wanted, number
-        if ended == 0:
-            break
-    assert ended == 0
-    assert number > 17
+
+    draw(raw, 20, 21, 22, 23)
+    add_all = partial(add, raw)
+    check_every_kill(tmp_path / "out", add_all, steps=17, every=every, read=_without_times, after_kill=check)
 
 
 def _without_times(out: Path) -> dict[str, bytes]:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from maskstream.preprocess.versions import Appended, append, remove
@@ -19,6 +14,7 @@ from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.verify import verify
 from maskstream.shards.stores.local import LocalStore
 
+from .killed_forks import check_every_kill
 from .small_splits import contents, written
 
 
@@ -85,34 +81,16 @@ def test_splits_without_names_of_labels_keep_their_numbers(tmp_path: Path) -> No
     assert Manifest.load(ours).label.tolist() == [*range(6), *range(6)]
 
 
-SCRIPT = """
-import sys
-from maskstream.preprocess.versions import append
-append(sys.argv[1], sys.argv[2])
-"""
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_killed_append_changes_nothing_and_is_made_again(every: int, tmp_path: Path) -> None:
+    theirs, ours = written(tmp_path / "b", 1000, n=12), written(tmp_path / "a", 0)
 
-
-@pytest.mark.slow
-def test_a_killed_append_changes_nothing_and_is_made_again(tmp_path: Path) -> None:
-    theirs = written(tmp_path / "b", 1000, n=60)
-    whole = written(tmp_path / "whole", 0)
-    append(whole, theirs)
-    rng = np.random.default_rng(0)
-    killed = 0
-    for number in range(8):
-        ours = written(tmp_path / f"a{number}", 0)
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(ours), str(theirs)])
-        try:
-            process.wait(timeout=float(rng.uniform(0.3, 1.2)))
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            killed += 1
-        found = Manifest.load(ours)
-        assert len(found) == {1: 6, 2: 66}[found.version]
+    def check(split: Path) -> None:
+        found = Manifest.load(split)
+        assert len(found) == {1: 6, 2: 18}[found.version]
         if found.version == 1:
-            assert read_dataset_json(ours)["counts"]["shards"] == 2
-            append(ours, theirs)
-        assert contents(ours) == contents(whole)
-        assert verify(ours).ok
-    assert killed
+            assert read_dataset_json(split)["counts"]["shards"] == 2
+
+    assert verify(
+        check_every_kill(ours, lambda split: append(split, theirs), steps=8, every=every, after_kill=check)
+    ).ok

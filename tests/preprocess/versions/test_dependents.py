@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +23,7 @@ from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.arrays import array_member
 from maskstream.train.write_targets import WrittenTargets
 
-from .killed_forks import killed_fork
+from .killed_forks import check_every_kill
 from .small_splits import contents, written
 from .test_erasing import everything
 
@@ -184,17 +182,8 @@ def test_samples_are_erased_from_stored_targets_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_every_step_it_ends_in_the_same_files(every: int, tmp_path: Path) -> None:
-    made(tmp_path / "first")
-    shutil.copytree(tmp_path / "first", tmp_path / "whole/out")
-    erase(tmp_path / "whole/out/train", [KEY], words=True)
-    for number in range(0, 120, every):
-        out = tmp_path / f"killed{number}/out"
-        shutil.copytree(tmp_path / "first", out)
-        if (ended := killed_fork(number, partial(erase, out / "train", [KEY], words=True))) == 0:
-            break
-        assert ended == -signal.SIGKILL
+    def run(out: Path) -> None:
         erase(out / "train", [KEY], words=True)
-        assert contents(out) == contents(tmp_path / "whole/out"), number
-        assert holds(out, SECRET) == []
-    assert ended == 0
-    assert number > 20
+
+    made(tmp_path / "out")
+    assert holds(check_every_kill(tmp_path / "out", run, steps=20, every=every), SECRET) == []

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import signal
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +24,7 @@ from maskstream.shards.stores.local import LocalStore
 
 from ...pipelines.every_modality import MODALITIES, write_split
 from ...s3_double import BUCKET, s3_double
-from .killed_forks import killed_fork
+from .killed_forks import check_every_kill
 from .small_splits import contents, written
 
 
@@ -197,30 +195,17 @@ def test_killed_at_every_step_it_ends_in_the_same_samples(tmp_path: Path) -> Non
     base = written(tmp_path / "base" / "train", 0, n=20).parent
     divide(base / "train", 0.2)
     append(base / "train", written(tmp_path / "more", 100, n=20))
-    whole = tmp_path / "whole"
-    shutil.copytree(base, whole)
-    divide(whole / "train", 0.2)
-    gone = keys(whole / "val")[1:3]
-    erase(whole / "train", gone)
-    wanted = {name: data for name, data in contents(whole).items() if not name.endswith(".lock")}
 
     def run(place: Path) -> None:
         divide(place / "train", 0.2)
-        erase(place / "train", gone)
+        erase(place / "train", ["k1", "k100"])
 
-    for number in range(60):
-        place = tmp_path / f"killed{number}"
-        shutil.copytree(base, place)
-        if (ended := killed_fork(number, partial(run, place))) == 0:
-            break
-        assert ended == -signal.SIGKILL
-        run(place)
-        found = {name: data for name, data in contents(place).items() if not name.endswith(".lock")}
-        assert found == wanted, (number, {name for name in found | wanted if found.get(name) != wanted.get(name)})
-        assert verify(place / "train").problems == []
-        assert verify(place / "val").problems == []
-    else:
-        pytest.fail("it was killed at each of 60 steps")
+    def without_locks(place: Path) -> dict[str, bytes]:
+        return {name: data for name, data in contents(place).items() if not name.endswith(".lock")}
+
+    whole = check_every_kill(base, run, steps=20, read=without_locks)
+    assert verify(whole / "train").problems == []
+    assert verify(whole / "val").problems == []
 
 
 def test_a_run_that_was_begun_before_goes_on_with_its_samples(tmp_path: Path) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -28,7 +26,7 @@ from maskstream.shards.format.verify import verify
 from maskstream.shards.media.npy import read_npy
 from maskstream.shards.stores.open import open_store
 
-from .killed_forks import killed_fork
+from .killed_forks import check_every_kill
 from .small_splits import contents
 from .test_erasing import everything
 
@@ -224,47 +222,28 @@ def test_a_caption_with_an_unknown_word_is_refused(tmp_path: Path) -> None:
 def test_killed_at_every_step_it_ends_in_the_same_files(every: int, tmp_path: Path) -> None:
     first = job(tmp_path / "first", "wordpiece", n=6)
     key = key_of(first / "train")
-    whole = tmp_path / "whole"
-    shutil.copytree(first, whole)
-    erase(whole / "train", [key], words=True)
-    for number in range(0, 90, every):
-        out = tmp_path / f"killed{number}"
-        shutil.copytree(first, out)
-        if (ended := killed_fork(number, partial(erase, out / "train", [key], words=True))) == 0:
-            break
-        assert ended == -signal.SIGKILL
+
+    def run(out: Path) -> None:
+        erase(out / "train", [key], words=True)
+
+    def check(out: Path) -> None:
         for split in (out / "train", out / "val"):
             assert Manifest.load(split).version in (1, 2)
             assert ids_of(split)
-        erase(out / "train", [key], words=True)
-        assert contents(out) == contents(whole), number
-        shutil.rmtree(out)
-    else:
-        raise AssertionError("it has more steps")
-    assert number > 20
-    assert holds(whole) == []
+
+    assert holds(check_every_kill(first, run, steps=20, every=every, after_kill=check)) == []
 
 
 def test_an_erasure_that_is_made_again_leaves_a_killed_one_beside_it_what_it_needs(tmp_path: Path) -> None:
     first = job(tmp_path / "first", "wordpiece", n=6)
     words, key = key_of(first / "train"), Manifest.load(first / "val").key(1)
     erase(first / "train", [words], words=True)
-    whole = tmp_path / "whole"
-    shutil.copytree(first, whole)
-    erase(whole / "val", [key])
-    for number in range(0, 90, 4):
-        out = tmp_path / f"killed{number}"
-        shutil.copytree(first, out)
-        if (ended := killed_fork(number, partial(erase, out / "val", [key]))) == 0:
-            break
-        assert ended == -signal.SIGKILL
+
+    def erase_again(out: Path) -> None:
         erase(out / "train", [words], words=True)
-        assert ids_of(out / "val"), number
-        erase(out / "val", [key])
-        assert contents(out) == contents(whole), number
-    else:
-        raise AssertionError("it has more steps")
-    assert number > 10
+        assert ids_of(out / "val")
+
+    check_every_kill(first, lambda out: erase(out / "val", [key]), steps=10, every=4, after_kill=erase_again)
 
 
 def test_splits_are_still_appended_and_merged(tmp_path: Path) -> None:

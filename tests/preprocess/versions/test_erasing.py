@@ -5,13 +5,10 @@ from __future__ import annotations
 import gc
 import io
 import json
-import shutil
-import signal
 import tarfile
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import fields
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -41,7 +38,7 @@ from maskstream.shards.stores.local import LocalStore
 
 from ...pipelines.every_modality import MODALITIES, write_split
 from ...s3_double import BUCKET, s3_double
-from .killed_forks import killed_fork
+from .killed_forks import check_every_kill
 from .small_splits import contents, written
 
 PIECE = 64
@@ -343,22 +340,12 @@ def test_killed_at_every_step_it_ends_in_the_same_files(every: int, tmp_path: Pa
     first = secret(tmp_path / "first")
     append(first, written(tmp_path / "other", 100))
     members, words = of_samples(first, keys)
-    whole = tmp_path / "whole"
-    shutil.copytree(first, whole)
-    erase(whole, keys)
-    for number in range(0, 60, every):
-        split = tmp_path / f"killed{number}"
-        shutil.copytree(first, split)
-        if (ended := killed_fork(number, partial(erase, split, keys))) == 0:
-            break
-        assert ended == -signal.SIGKILL
+
+    def check(split: Path) -> None:
         assert Manifest.load(split).version in (2, 3)
         assert len(Manifest.load(split)) == 15
         assert len(Manifest.load(split, version=1)) == 9  # whatever is written already
-        erase(split, keys)
-        assert contents(split) == contents(whole), number
-    else:
-        raise AssertionError("it has more steps")
-    assert number > 12
-    assert traces(contents(split), members, words) == []
-    assert verify(split).problems == []
+
+    whole = check_every_kill(first, lambda split: erase(split, keys), steps=12, every=every, after_kill=check)
+    assert traces(contents(whole), members, words) == []
+    assert verify(whole).problems == []

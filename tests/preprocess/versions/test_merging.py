@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-import signal
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,7 @@ from maskstream.shards.stores.local import LocalStore
 from ...pipelines.every_modality import MODALITIES, write_split
 from ...web_server import serving
 from ...with_new_checksum import renew_checksum
-from .killed_forks import killed_fork
+from .killed_forks import check_every_kill
 from .other_keys import with_other_keys
 from .small_splits import contents, written
 
@@ -126,21 +124,11 @@ def test_killed_at_every_step_it_ends_in_the_same_files(tmp_path: Path) -> None:
     remove(splits[0], ["k3"])
     merge(base / "out", splits)
     erase(splits[0], ["k1"])
-    whole = tmp_path / "whole"
-    shutil.copytree(base, whole)
-    merge(whole / "out", [whole / "a", whole / "b"])
-    for number in range(30):
-        place = tmp_path / f"killed{number}"
-        shutil.copytree(base, place)
-        run = partial(merge, place / "out", [place / "a", place / "b"])
-        if (ended := killed_fork(number, run)) == 0:
-            break
-        assert ended == -signal.SIGKILL
-        run()
-        assert contents(place / "out") == contents(whole / "out"), number
-    else:
-        raise AssertionError("it has more steps")
-    assert number > 4
+
+    def run(place: Path) -> None:
+        merge(place / "out", [place / "a", place / "b"])
+
+    check_every_kill(base, run, steps=4, read=lambda place: contents(place / "out"))
 
 
 def test_what_does_not_fit_is_refused_with_what_differs(tmp_path: Path) -> None:

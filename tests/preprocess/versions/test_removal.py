@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,6 +17,7 @@ from maskstream.shards.format.verify import verify
 
 from ...pipelines.every_modality import MODALITIES, write_split
 from ...with_new_checksum import renew_checksum
+from .killed_forks import check_every_kill
 
 
 @pytest.fixture
@@ -155,26 +151,13 @@ def test_a_position_keeps_what_is_curated_and_not_what_is_removed(
     assert verify(folder).ok
 
 
-SCRIPT = """
-import sys
-from maskstream.preprocess.versions import remove
-remove(sys.argv[1], sys.argv[2:])
-"""
-
-
-@pytest.mark.slow
 def test_killed_removals_leave_a_whole_split(split: Path) -> None:
     keys = Manifest.load(split).keys(range(4))
-    rng = np.random.default_rng(0)
-    for number in range(12):
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(split), keys[number % 4]])
-        try:
-            process.wait(timeout=float(rng.uniform(0.3, 1.5)))
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-        assert verify(split).ok
-    remove(split, keys)
-    assert Manifest.load(split).removed.tolist() == [0, 1, 2, 3]
-    assert not list(split.rglob("*.tmp"))
-    assert verify(split).ok
+
+    def check(killed: Path) -> None:
+        assert verify(killed).ok
+
+    whole = check_every_kill(split, lambda killed: remove(killed, keys), steps=1, after_kill=check)
+    assert Manifest.load(whole).removed.tolist() == [0, 1, 2, 3]
+    assert not list(whole.rglob("*.tmp"))
+    assert verify(whole).ok
