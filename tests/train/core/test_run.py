@@ -6,7 +6,6 @@ from dataclasses import replace
 import av
 import numpy as np
 import pytest
-import torch
 
 from maskstream.pipelines import VideoClip
 from maskstream.pipelines.masks import Cues, Draw, Dual, MotionGuided, Tube
@@ -17,7 +16,7 @@ from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.tokenizer import tokenizer_facts
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.video import video_member
-from maskstream.train import RECIPES, Trainer, load_model, named_recipe, read_metrics, train
+from maskstream.train import RECIPES, load_model, named_recipe, read_metrics, train
 
 from ...pipelines.every_modality import write_split
 from ..test_every_recipe import CUTS
@@ -83,21 +82,6 @@ def test_shards_become_a_model_with_every_kind_of_mask(recipe, split, tmp_path, 
     assert {"read", "decode", "convert", "mask", "collate", "wait", "consumer"} <= set(loaded["stages"])
     assert loaded["stages"]["consumer"]["wall_ms"] > 0
     assert loaded["limit"].endswith((".", ".)"))
-
-
-def test_a_run_on_shards_resumes_bit_by_bit(recipe, split, tmp_path):
-    recipe = of(recipe, clip=VideoClip(frames=4, stride=4, size=32), mask=MotionGuided(ratio=0.75))
-
-    def run(name, until=None):
-        loader = recipe.loader(split, device="cpu", threads=1)
-        Trainer(recipe, loader, tmp_path / name, steps=8, progress=False).run(until)
-
-    run("whole")
-    run("parts", until=5)
-    assert [m.step for m in read_metrics(tmp_path / "parts/metrics.jsonl")] == [1, 2, 3, 4, 5]
-    run("parts")
-    whole, parts = (load_model(tmp_path / name / "model.safetensors").state_dict() for name in ("whole", "parts"))
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
 def test_recipes_are_named_and_others_refused():

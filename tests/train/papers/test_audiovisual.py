@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 
 from maskstream.pipelines import TokenGrid, VideoClip, masks
 from maskstream.pipelines.augment import CenterCrop
@@ -21,7 +20,6 @@ from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
 from maskstream.train import load_model, named_recipe, read_metrics, train
-from maskstream.train.core.loop import Trainer
 from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.evaluate.pairs import PairRetrieval, measure_errors
 from maskstream.train.nn.grid import grid_positions
@@ -323,18 +321,13 @@ def small(name):
 
 
 @pytest.mark.parametrize("name", ["avsiam-tiny", "diffmavil-tiny"])
-def test_a_run_resumes_exactly_saves_and_reports(name, splits, tmp_path):
+def test_a_run_saves_and_reports(name, splits, tmp_path):
     recipe = small(name)
     whole = train(recipe, splits / "train", tmp_path / "a", device="cpu", threads=1, progress=False, save_every=5)
     assert whole.finished
     losses = [row.loss for row in read_metrics(tmp_path / "a/metrics.jsonl")]
     assert len(losses) == 12
     assert np.isfinite(losses).all()
-    loader = recipe.loader(splits / "train", device="cpu", threads=1, steps=12)
-    assert Trainer(recipe, loader, tmp_path / "b", progress=False).run(until=7).step == 7
-    train(recipe, splits / "train", tmp_path / "b", device="cpu", threads=1, progress=False)
-    weights = [load_file(tmp_path / run / "model.safetensors") for run in "ab"]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     model = load_model(tmp_path / "a/model.safetensors")
     fresh = recipe.build()
     fresh.load_state_dict(model.state_dict())

@@ -358,15 +358,6 @@ def test_the_teacher_is_the_moving_average_by_the_law_of_momentum(split, tmp_pat
     )
 
 
-def test_a_resumed_run_has_the_teacher_and_the_weights_of_one_that_never_stopped(split, tmp_path):
-    trained(split, tmp_path / "whole")
-    for until in (2, 3, None):
-        trained(split, tmp_path / "parts", until)
-    one, other = (load_model(tmp_path / n / "model.safetensors").state_dict() for n in ("whole", "parts"))
-    assert any(name.startswith("teacher.") for name in one)
-    assert all(torch.equal(value, other[name]) for name, value in one.items())
-
-
 def test_a_checkpoint_without_its_teacher_is_refused_by_name(split, tmp_path):
     trained(split, tmp_path, 2)
     checkpoint = tmp_path / "checkpoints/step-00000002"
