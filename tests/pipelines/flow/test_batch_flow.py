@@ -1,7 +1,8 @@
 """Flow of whole batches: with DIS inside, a BatchFlow gives the flow and the masks of `Dis`, bit by bit."""
 
 import json
-from itertools import chain, islice
+from functools import partial
+from itertools import chain
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from maskstream.pipelines.modalities.video.rows import ClipRowMaker
 from maskstream.pipelines.stream.sampler import Unchanged
 from maskstream.shards.errors import ResumeError, StoreError
 
+from ..contract import check_order, join_ranks
 from ..sources import source_of
 
 OWN = """
@@ -54,7 +56,6 @@ SETTINGS = {
     "patch": 8,
     "seed": 3,
 }
-EPOCHS = 2
 
 
 @pytest.fixture(scope="module")
@@ -85,19 +86,14 @@ def contents(batch):
     return [(key, *(part[i].numpy().tobytes() for part in parts)) for i, key in enumerate(batch.key)]
 
 
-def global_batches(loaders, count):
-    """The batches of all ranks, joined."""
-    for step in zip(*(islice(each.repeat(), count) for each in loaders), strict=True):
-        yield list(chain.from_iterable(map(contents, step)))
-
-
-def assert_equals_dis(split, flow, *, global_batch, ranks, workers, **changes):
-    count = EPOCHS * (11 // global_batch)
+def assert_equals_dis(split, flow, *, workers=0, **changes):
+    """Two ranks, the first with worker processes, give the batches of one with "dis"; returns their masks."""
+    count = 4
     changes |= {"steps": count}
-    wanted = list(global_batches([loader(split, "dis", batch_size=global_batch, **changes)], count))
-    changes |= {"batch_size": global_batch // ranks, "world_size": ranks}
-    loaders = [loader(split, flow, rank=rank, workers=0 if rank else workers, **changes) for rank in range(ranks)]
-    assert list(global_batches(loaders, count)) == wanted
+    wanted = join_ranks([loader(split, "dis", batch_size=4, **changes)], count, contents)
+    changes |= {"batch_size": 2, "world_size": 2}
+    loaders = [loader(split, flow, rank=rank, workers=0 if rank else workers, **changes) for rank in range(2)]
+    assert join_ranks(loaders, count, contents) == wanted
     for each in loaders:
         each.close()
     drawn = [row[6] for row in chain.from_iterable(wanted)]
@@ -106,10 +102,8 @@ def assert_equals_dis(split, flow, *, global_batch, ranks, workers, **changes):
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("global_batch", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_flow_and_masks_are_those_of_dis_at_every_topology(split, of_batch, global_batch, ranks, workers):
-    assert_equals_dis(split, of_batch, global_batch=global_batch, ranks=ranks, workers=workers)
+def test_flow_and_masks_are_those_of_dis(split, of_batch, workers):
+    assert_equals_dis(split, of_batch, workers=workers)
 
 
 @pytest.mark.parametrize(
@@ -119,10 +113,8 @@ def test_flow_and_masks_are_those_of_dis_at_every_topology(split, of_batch, glob
         pytest.param(masks.Uniform(low=0.5, high=0.9, scope="batch"), marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_the_place_in_the_run_reaches_the_mask(split, of_batch, law, workers):
-    mask = masks.MotionGuided(ratio=law)
-    drawn = assert_equals_dis(split, of_batch, global_batch=4, ranks=2, workers=workers, mask=mask)
+def test_the_place_in_the_run_reaches_the_mask(split, of_batch, law):
+    drawn = assert_equals_dis(split, of_batch, mask=masks.MotionGuided(ratio=law))
     assert len({sum(hidden) for hidden in drawn}) > 1, "the ratio changes"
 
 
@@ -206,15 +198,7 @@ def test_a_mixture_has_one_source_of_flow(split, own, of_batch):
 
 
 def test_a_resume_is_exact_and_refused_by_name_with_another_source(split, own, of_batch):
-    run = loader(split, of_batch)
-    batches = run.repeat()
-    next(batches)
-    state = json.loads(json.dumps(run.state_dict()))
-    wanted = [contents(batch) for batch in islice(batches, 3)]
-    ranks = [loader(split, flow_named(of_batch), rank=rank, world_size=2, batch_size=2) for rank in (0, 1)]
-    for rank in ranks:
-        rank.load_state_dict(state)
-    assert list(global_batches(ranks, 3)) == wanted
+    state = check_order(partial(loader, split, flow_named(of_batch)), contents, batch_size=4)
     with pytest.raises(ResumeError, match=rf"data\.flow: saved {own}:DisOfBatch\(\), here Dis\(\)"):
         loader(split, "dis").load_state_dict(state)
     with pytest.raises(ResumeError, match=r"data\.flow\.cell: saved 8, here 16"):

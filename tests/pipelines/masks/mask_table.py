@@ -36,6 +36,10 @@ def any_flow(grid: TokenGrid, rng: np.random.Generator) -> Cues:
     return Cues(flow=rng.normal(0, 4, (frames - 1, 4, 4, 2)).astype(np.float32))
 
 
+def no_flow(grid: TokenGrid, rng: np.random.Generator) -> Cues:
+    return Cues(flow=np.zeros((grid.shape[0] * grid.patch[0] - 1, 4, 4, 2), dtype=np.float32))
+
+
 def noisy_frames(grid: TokenGrid, rng: np.random.Generator) -> Cues:
     return made_up_cues(frozenset({"frames", "flow", "cuts"}), grid, rng)
 

@@ -39,7 +39,7 @@ from maskstream.pipelines.masks import (
     VoxelAware,
 )
 
-from .mask_table import a_fifth_occupied, any_flow, grid_of, no_cues, quarter_box
+from .mask_table import a_fifth_occupied, any_flow, grid_of, no_cues, no_flow, quarter_box
 
 Count = Callable[[int], int]
 """How many of n tokens stay visible."""
@@ -251,6 +251,25 @@ PATTERNS = [
     Pattern(
         name="MotionGuided",
         build=lambda r, c: MotionGuided(ratio=r),
+        grids=lengths("t h w"),
+        visible=per_slice,
+        counts=False,
+        uniform=False,
+        cues=any_flow,
+        roundings=("floor_visible",),
+    ),
+    Pattern(
+        name="MotionGuided of a still clip",
+        build=lambda r, c: MotionGuided(ratio=r, start="token"),
+        grids=lengths("t h w"),
+        visible=per_slice,
+        counts=False,
+        cues=no_flow,
+        roundings=("floor_visible",),
+    ),
+    Pattern(
+        name="MotionGuided per clip",
+        build=lambda r, c: MotionGuided(ratio=r, per="clip"),
         grids=lengths("t h w"),
         visible=per_slice,
         counts=False,

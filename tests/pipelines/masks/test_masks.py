@@ -1,13 +1,11 @@
 """Masks: exact counts, uniformity, independence of the batch, and what each pattern promises."""
 
-import pickle
-import random as stdlib_random
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from maskstream.pipelines.flow.base import Flow
@@ -18,7 +16,6 @@ from maskstream.pipelines.masks import (
     Draw,
     Dual,
     Fixed,
-    Mask,
     MaskBatch,
     MotionGuided,
     MultiBlock,
@@ -34,7 +31,6 @@ from maskstream.pipelines.masks import (
 from maskstream.pipelines.stream.rng import Place
 
 VIDEO = TokenGrid.video(16, 224, 224)
-ALL = [Random(), Tube(), RunningCell(), Dual(), MotionGuided(), Dual(encoder=MotionGuided())]
 
 
 def rngs(count: int, seed: int = 0) -> list[np.random.Generator]:
@@ -70,50 +66,6 @@ def check_consistent(batch: MaskBatch, grid: TokenGrid, samples: int) -> None:
         assert batch.weight[i].tolist() == [float(j in hidden) for j in batch.target[i].tolist()]
 
 
-@pytest.mark.parametrize("mask", ALL, ids=repr)
-def test_batches_are_consistent_and_touch_no_global_generator(mask: Mask) -> None:
-    before = np.random.get_state()[1].copy(), torch.get_rng_state(), stdlib_random.getstate()
-    batch = mask.draw(VIDEO, draws(3, some_flow(3)))
-    check_consistent(batch, VIDEO, 3)
-    assert (np.random.get_state()[1] == before[0]).all()
-    assert torch.equal(torch.get_rng_state(), before[1])
-    assert stdlib_random.getstate() == before[2]
-
-
-@pytest.mark.parametrize("mask", ALL, ids=repr)
-def test_a_sample_has_the_same_mask_in_every_batch(mask: Mask) -> None:
-    flow = some_flow(4)
-    together = mask.draw(VIDEO, draws(4, flow))
-    order = [2, 0, 3]
-    apart = mask.draw(VIDEO, [draws(4, flow)[i] for i in order])
-    for name in ("masked", "visible", "target", "weight"):
-        assert torch.equal(getattr(together, name)[order], getattr(apart, name))
-    assert not torch.equal(together.masked[0], together.masked[1])
-
-
-@pytest.mark.parametrize("mask", ALL, ids=repr)
-def test_masks_pickle_and_their_repr_rebuilds_them(mask: Mask) -> None:
-    assert pickle.loads(pickle.dumps(mask)) == mask
-    names = {c.__name__: c for c in (Random, Tube, RunningCell, Dual, MotionGuided)}
-    assert eval(repr(mask), names) == mask
-
-
-@pytest.mark.parametrize(
-    ("name", "visible", "target", "counted"),
-    [
-        ("random", 156, 1412, 1412),
-        ("tube", 160, 1408, 1408),
-        ("motion-guided", 152, 1416, 1416),
-        ("videomae2", 160, 784, None),
-    ],
-)
-def test_counts_of_the_papers(name: str, visible: int, target: int, counted: int | None) -> None:
-    batch = MASKS[name]().draw(VIDEO, draws(2, some_flow(2)))
-    assert batch.visible.shape == (2, visible)
-    assert batch.target.shape == (2, target)
-    assert counted is None or batch.weight.sum(1).tolist() == [counted] * 2
-
-
 @pytest.mark.parametrize(
     ("n", "ratio", "rounding", "visible"),
     [
@@ -147,52 +99,6 @@ def test_counts_are_those_of_decimal_arithmetic(n: int, thousandths: int) -> Non
         "ceil_masked": n - masked.to_integral_value(ROUND_CEILING),
     }
     assert {rounding: visible_count(n, ratio, rounding) for rounding in expected} == expected
-
-
-grids = st.builds(
-    TokenGrid.video, st.integers(1, 5).map(lambda t: 2 * t), st.integers(1, 6).map(lambda h: 16 * h), st.just(64)
-)
-ratios = st.integers(0, 100).map(lambda percent: percent / 100)
-
-
-@settings(max_examples=60, deadline=None)
-@given(grids, ratios, st.sampled_from(["floor_masked", "floor_visible", "ceil_masked"]), st.integers(0, 2**32))
-def test_counts_hold_on_any_grid_and_ratio(grid: TokenGrid, ratio: float, rounding: str, seed: int) -> None:
-    t, h, w = grid.shape
-    everywhere = Random(ratio=ratio, rounding=rounding).draw(grid, rngs(2, seed))
-    check_consistent(everywhere, grid, 2)
-    assert everywhere.visible.shape[1] == visible_count(grid.size, ratio, rounding)
-    tube = Tube(ratio=ratio, rounding=rounding).draw(grid, rngs(2, seed))
-    check_consistent(tube, grid, 2)
-    slices = tube.masked.reshape(2, t, h * w)
-    assert (slices == slices[:, :1]).all()
-    assert ((~slices).sum(2) == visible_count(h * w, ratio, rounding)).all()
-    for per in ("slice", "clip"):
-        guided = MotionGuided(ratio=ratio, per=per).draw(grid, draws(2, some_flow(2, 2 * t, seed), seed))
-        check_consistent(guided, grid, 2)
-        assert guided.visible.shape[1] == t * visible_count(h * w, ratio, "floor_visible")
-        if per == "slice":
-            assert len(set((~guided.masked).reshape(2 * t, -1).sum(1).tolist())) == 1
-
-
-def chi_square(counts: np.ndarray, expected: float) -> float:
-    """The statistic of Pearson's test in units of its standard deviation from its mean, for multinomial cells."""
-    freedom = counts.size - 1
-    return float((((counts - expected) ** 2 / expected).sum() - freedom) / np.sqrt(2 * freedom))
-
-
-@pytest.mark.parametrize(
-    "mask", [Random(ratio=0.75), Tube(ratio=0.75), MotionGuided(ratio=0.75, start="token")], ids=repr
-)
-def test_every_place_is_equally_likely(mask: Mask) -> None:
-    grid = TokenGrid.video(4, 96, 96)
-    count = 3000
-    still = uncut(torch.zeros(count, 3, 6, 6, 2))
-    hits = (~mask.draw(grid, draws(count, still)).masked).sum(0).numpy()[:36]
-    # Without replacement, a place's count varies by a binomial variance times (1 - k/n): scaled to a multinomial's.
-    share = hits.sum() / (36 * count)
-    scaled = count * share + (hits - count * share) / np.sqrt((1 - share) * 36 / 35)
-    assert abs(chi_square(scaled, count * share)) < 4
 
 
 def test_random_tokens_are_uncorrelated() -> None:

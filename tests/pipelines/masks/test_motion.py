@@ -127,6 +127,7 @@ def test_per_clip_the_slices_differ_in_count() -> None:
     counts = visible.sum((1, 2))
     assert counts.sum() == 8 * 19
     assert counts[:4].min() > counts[5:].max()
+    assert set(shown(MotionGuided(fill="none"), flow_of(vectors)).sum((1, 2)).tolist()) == {19}
 
 
 def test_exposure_disturbs_one_slice() -> None:

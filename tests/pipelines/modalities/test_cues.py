@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.shards.format.manifest import Manifest
 
+from ..contract import check_order
 from ..every_modality import AUDIO, AUDIOVISUAL, IMAGE, IMAGE_TEXT, TRAJECTORY, VIDEO, write_split
 
 FOLLOWED = ("frames", "depth", "waveform", "spectrogram")
@@ -158,24 +159,12 @@ def rows(batch: Batch) -> list[tuple[str, str]]:
     return [(key, str(row.tolist())) for key, row in zip(batch.key, batch.mask.masked, strict=True)]  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("ranks", "workers"), [(2, 0), pytest.param(1, 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_masks_of_pixels_are_the_same_at_every_topology_and_after_a_resume(
-    split_named: Callable[[str], Path], ranks: int, workers: int
+    split_named: Callable[[str], Path], workers: int
 ) -> None:
     changes = {"mask": Lowest(), "colour": ColourJitter(), "flow": "none"}
-    whole = opened("video", split_named("video"), changes)
-    want = [rows(batch) for batch in islice(whole.repeat(), 2 * len(whole))]
-    run = opened("video", split_named("video"), changes, threads=2)
-    head = [rows(batch) for batch in islice(run.repeat(), 2)]
-    state = run.state_dict()
-    options = {"batch_size": 6 // ranks, "world_size": ranks, "workers": workers}
-    rest = [opened("video", split_named("video"), changes, rank=rank, **options) for rank in range(ranks)]
-    for one in rest:
-        one.load_state_dict(state)
-    steps = zip(*(islice(one.repeat(), len(want) - 2) for one in rest), strict=True)
-    assert head + [list(chain.from_iterable(map(rows, step))) for step in steps] == want
-    for one in rest:
-        one.close()
+    check_order(partial(opened, "video", split_named("video"), changes), rows, batch_size=6, workers=workers)
 
 
 def test_masks_of_frames_and_flow_of_batches_are_drawn_of_both(split_named: Callable[[str], Path]) -> None:

@@ -1,12 +1,10 @@
 """The loader's promises: the same batches at every topology, exact resume, whole validation, bad samples replaced."""
 
-import json
-import logging
 import shutil
 import threading
 import time
 from dataclasses import replace
-from itertools import chain
+from functools import partial
 from math import ceil
 
 import numpy as np
@@ -18,6 +16,7 @@ from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.errors import ResumeError, SampleError, ShardError
 from maskstream.shards.format.manifest import Manifest
 
+from ..contract import check_order
 from ..sources import opened
 
 CLIP = VideoClip(frames=4, stride=4, size=32)
@@ -59,32 +58,11 @@ def test_a_batch_is_what_its_docstring_says(split):
     assert torch.allclose(values[0, 0, :, 5, 6].double(), expected, atol=1e-5)
 
 
-def test_epochs_hold_different_orders_crops_and_masks_and_repeat_exactly(split):
-    first, second = loader(split), loader(split)
-    epoch_0, epoch_1 = contents(first), contents(first)
-    assert epoch_0 == contents(second)
-    assert epoch_1 == contents(second)
-    assert [r[0] for r in epoch_0] != [r[0] for r in epoch_1]
-    assert len({r[0] for r in epoch_0}) == 8 == len(epoch_0)
-
-
 @pytest.mark.parametrize("mask", [masks.Random(ratio=0.75), masks.MotionGuided(ratio=0.75)])
-def test_ranks_and_threads_change_nothing(split, mask):
-    whole = loader(split, mask=mask, threads=1)
-    for epoch in range(2):
-        wanted = contents(whole)
-        assert len(wanted) == 8
-        for world in (2, 4):
-            ranks = [
-                loader(split, mask=mask, batch_size=4 // world, rank=r, world_size=world, threads=3)
-                for r in range(world)
-            ]
-            for each in ranks:
-                each.seek(epoch)
-            shares = [list(each) for each in ranks]
-            assert len({len(s) for s in shares}) == 1
-            got = [contents([share[b]]) for b in range(2) for share in shares]
-            assert list(chain.from_iterable(got)) == wanted
+def test_ranks_and_threads_change_nothing_and_a_stop_neither(split, mask):
+    check_order(partial(loader, split, mask=mask, views=2), batch_size=4, ranks=4)
+    wanted = contents(loader(split, mask=mask, threads=1))
+    assert contents(loader(split, mask=mask, threads=3)) == wanted
 
 
 def test_worker_processes_change_nothing_and_flow_crosses_whole(split):
@@ -94,27 +72,6 @@ def test_worker_processes_change_nothing_and_flow_crosses_whole(split):
     assert contents(spawned) == wanted
     assert spawned.stats()["samples"] == 10
     assert spawned.stats()["read_bytes"] > 0
-
-
-def test_resume_after_any_batch_is_the_uninterrupted_run_also_elsewhere(split):
-    settings = {"batch_size": 2, "mask": masks.MotionGuided(ratio=0.75), "views": 2}
-    whole = loader(split, **settings)
-    wanted = [contents([b]) for _ in range(2) for b in whole]
-    assert len(wanted) == 10
-    for stop in (1, 4, 5, 7):
-        run = loader(split, **settings)
-        batches = (b for _ in range(2) for b in run)
-        head = [contents([next(batches)]) for _ in range(stop)]
-        state = json.loads(json.dumps(run.state_dict()))
-        batches.close()
-        tails = []
-        for rank in range(2):
-            other = loader(split, **(settings | {"batch_size": 1}), rank=rank, world_size=2)
-            other.load_state_dict(state)
-            assert other.state_dict() == state
-            tails.append([contents([b]) for _ in range(2 - state["epoch"]) for b in other])
-        tail = [a + b for a, b in zip(*tails, strict=True)]
-        assert head + tail == wanted
 
 
 def test_a_break_goes_on_where_it_stopped(split):
@@ -151,19 +108,6 @@ def test_views_share_the_clip_and_differ_in_crop_and_mask(split):
     assert contents([single])[0] == contents([batch])[0]
 
 
-def test_validation_covers_every_sample_once_on_uneven_ranks_with_equal_steps(split):
-    ranks = [loader(split, batch_size=2, shuffle=False, rank=r, world_size=2) for r in range(2)]
-    batches = [list(each) for each in ranks]
-    assert len(batches[0]) == len(batches[1]) == len(ranks[0]) == 3
-    counted = []
-    for batch in chain.from_iterable(batches):
-        weight = torch.ones(len(batch)) if batch.weight is None else batch.weight
-        counted += [key for key, w in zip(batch.key, weight, strict=True) if w]
-        assert torch.equal(batch.mask.weight.amax(dim=1), weight)
-    assert sorted(counted) == sorted(f"clip{i}" for i in range(11))
-    assert sum(b.weight is not None for b in chain.from_iterable(batches)) >= 1
-
-
 def test_only_the_bytes_up_to_the_last_packet_are_read(split):
     manifest = Manifest.load(split)
     settings = {"clip": replace(CLIP, frames=2), "mask": None, "shuffle": False}
@@ -179,29 +123,6 @@ def test_only_the_bytes_up_to_the_last_packet_are_read(split):
         needed += sum(int(video.size[g]) for g in gops[:-1]) + ceil(int(video.size[gops[-1]]) * reach / 100)
     assert run.stats()["read_bytes"] == needed < whole
     assert whole < sum(manifest.video(i).header_size + int(manifest.video(i).size.sum()) for i in range(11))
-
-
-def test_a_bad_sample_is_replaced_alike_everywhere_counted_and_named(split, tmp_path, caplog):
-    broken = tmp_path / "split"
-    shutil.copytree(split, broken)
-    manifest = Manifest.load(broken)
-    at, size = int(manifest.component("mp4").offset[3]), int(manifest.component("mp4").size[3])
-    header = manifest.video(3).header_size
-    with open(manifest.shard_path(3), "r+b") as file:
-        file.seek(at + header)
-        file.write(np.random.default_rng(0).bytes(size - header - 4096))  # the next one's first block stays whole
-    with caplog.at_level(logging.WARNING):
-        run = loader(broken, max_bad_fraction=0.5, shuffle=False)
-        got = contents(run)
-    assert len(got) == 11
-    assert run.stats()["bad"] == 1
-    assert "'clip3' in t-000000.tar" in caplog.text
-    assert got[3][0] != "clip3"
-    for threads in (0, 1):
-        assert contents(loader(broken, max_bad_fraction=0.5, shuffle=False, threads=threads)) == got
-    strict = loader(broken, max_bad_fraction=0.0, shuffle=False)
-    with pytest.raises(SampleError, match="max_bad_fraction"):
-        list(strict)
 
 
 def test_a_missing_shard_is_an_error_that_names_it(split, tmp_path):

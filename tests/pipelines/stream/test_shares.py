@@ -1,6 +1,7 @@
 """Mixtures by schedules: counts are integrals of the weights, at any place, at any topology, and refused otherwise."""
 
 from collections import Counter
+from functools import partial
 from itertools import accumulate, islice
 from math import log
 
@@ -16,6 +17,7 @@ from maskstream.pipelines.stream.samples import SplitSamples
 from maskstream.pipelines.stream.weights import find_part
 from maskstream.shards.errors import ResumeError
 
+from ..contract import check_relay
 from .test_mix import loader, source
 
 
@@ -139,47 +141,24 @@ def test_a_mixture_inside_another_follows_its_own_samples():
     assert order.batches(2, 3).__next__().indexes.tolist() == drawn[(2 * order.n_batches + 3) * 8 :][:8].tolist()
 
 
-def run_of(uneven, split, ranks, rank=0, steps=24, weight=None, workers=0):
+def run_of(uneven, split, *, weight=None, **options):
     weight = weight or Linear(start=0.9, end=0.1)
     mixed = mix([(source(uneven, seed=1), weight), (source(split, seed=2), Linear(start=0.1, end=0.9))], seed=5)
-    return Loader(
-        mixed, batch_size=6 // ranks, rank=rank, world_size=ranks, steps=steps, workers=workers, threads=1, device="cpu"
-    )
-
-
-def rows_of(batches):
-    return [
-        (key, batch.video[i].numpy().tobytes(), batch.mask.masked[i].tolist())
-        for batch in batches
-        for i, key in enumerate(batch.key)
-    ]
+    return Loader(mixed, **{"batch_size": 6, "steps": 24, "threads": 1, "device": "cpu"} | options)
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_by_schedules_resumes_at_other_ranks(uneven, split, workers):
-    whole = list(islice(run_of(uneven, split, 1).repeat(), 12))
+    whole = list(islice(run_of(uneven, split).repeat(), 12))
     letters = [[key[0] for key in batch.key] for batch in whole]
     assert list(accumulate(letter.count("u") for letter in letters))[-1] > 6 * 12 * 0.6
-    state = None
-    for ranks, at, end in ((1, 0, 3), (2, 3, 7), (3, 7, 12)):
-        shares = []
-        for rank in range(ranks):
-            own = run_of(uneven, split, ranks, rank, workers=workers if (ranks, rank) == (3, 0) else 0)
-            if state is not None:
-                own.load_state_dict(state)
-            shares.append(list(islice(own.repeat(), end - at)))
-            after = own.state_dict()
-            sources = own.stats()["sources"]
-            own.close()
-        state = after
-        assert sources == state["positions"]
-        for batches in zip(whole[at:end], *shares, strict=True):
-            assert rows_of(batches[:1]) == rows_of(batches[1:])
+    legs = ((1, 0, 3), (2, 0, 7), (3, workers, 12))
+    state = check_relay(partial(run_of, uneven, split), batch_size=6, legs=legs)
     assert state["steps"] == 24
     with pytest.raises(ResumeError, match=r"parts\.0\.weight\.start: saved 0.9, here 0.8"):
-        run_of(uneven, split, 1, weight=Linear(start=0.8, end=0.1)).load_state_dict(state)
+        run_of(uneven, split, weight=Linear(start=0.8, end=0.1)).load_state_dict(state)
     with pytest.raises(ResumeError, match="steps: saved 24, here 25"):
-        run_of(uneven, split, 1, steps=25).load_state_dict(state)
+        run_of(uneven, split, steps=25).load_state_dict(state)
 
 
 def test_a_mixture_by_schedules_may_have_a_token_budget(uneven, split):

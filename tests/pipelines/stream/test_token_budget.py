@@ -1,7 +1,7 @@
 """Token budgets: batches grow as the ratio does, hold the budget, and go through the samples as the order says."""
 
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from maskstream.pipelines.stream.sampler import Visible
 from maskstream.pipelines.stream.samples import SplitSamples
 from maskstream.shards.errors import ResumeError
 
+from ..contract import check_order
 from ..sources import source_of
 
 GRID = TokenGrid(axes=("time", "freq"), shape=(64, 8), patch=(16, 16))
@@ -141,39 +142,15 @@ def test_the_length_of_a_run_is_found_in_a_few_trials(n_samples: int) -> None:
     assert all(few < 2 * n_samples for few in shown[:-1])
 
 
-def budget_loader(split: Path, *, batch_size: int, rank: int, world_size: int, steps: int = 6) -> Loader[VideoBatch]:
-    return video_loader(
-        split,
-        clip=VideoClip(frames=4, stride=4, size=32),
-        mask=Random(ratio=Falling(start=0.9, end=0.5)),
-        patch=8,
-        batch_size=batch_size,
-        rank=rank,
-        world_size=world_size,
-        seed=3,
-        threads=2,
-        steps=steps,
-        token_budget=64,
-    )
-
-
-def rows(loader: Loader[VideoBatch], batches: int) -> list[list[tuple[str, list[bool]]]]:
-    taken = islice(loader.repeat(), batches)
-    return [list(zip(b.key, b.mask.masked.tolist(), strict=True)) for b in taken]
+def budget_loader(split: Path, **options: Any) -> Loader[VideoBatch]:
+    settings = {"mask": Random(ratio=Falling(start=0.9, end=0.5)), "patch": 8, "seed": 3, "threads": 2, "steps": 6}
+    return video_loader(split, clip=VideoClip(frames=4, stride=4, size=32), token_budget=64, **settings | options)
 
 
 def test_a_loader_keeps_the_budget_on_any_ranks_and_after_a_resume(split: Path) -> None:
-    alone = budget_loader(split, batch_size=4, rank=0, world_size=1)
-    assert len(alone) == 6
-    whole = rows(alone, 6)
-    assert len(whole[0]) > len(whole[-1]) >= 4
-    two = [rows(budget_loader(split, batch_size=2, rank=r, world_size=2), 6) for r in range(2)]
-    assert [a + b for a, b in zip(*two, strict=True)] == whole
-    stopped = budget_loader(split, batch_size=4, rank=0, world_size=1)
-    assert rows(stopped, 2) == whole[:2]
-    resumed = budget_loader(split, batch_size=4, rank=0, world_size=1)
-    resumed.load_state_dict(stopped.state_dict())
-    assert rows(resumed, 4) == whole[2:]
-    other = budget_loader(split, batch_size=4, rank=0, world_size=1, steps=7)
+    sizes = [len(batch) for batch in budget_loader(split, batch_size=4)]
+    assert len(sizes) == 6
+    assert sizes[0] > sizes[-1] >= 4
+    state = check_order(partial(budget_loader, split), batch_size=4, steps=6)
     with pytest.raises(ResumeError, match="steps: saved 6, here 7"):
-        other.load_state_dict(stopped.state_dict())
+        budget_loader(split, batch_size=4, steps=7).load_state_dict(state)

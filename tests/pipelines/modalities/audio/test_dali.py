@@ -3,10 +3,9 @@
 The same graph runs on the CPU here, and on a CUDA device in the tests marked `gpu`.
 """
 
-import json
 import logging
 import shutil
-from itertools import islice
+from functools import partial
 
 import librosa
 import numpy as np
@@ -23,6 +22,7 @@ from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.format.manifest import Manifest
 
+from ...contract import check_order
 from ...every_modality import write_split
 from ...small_media import sample_rows
 
@@ -140,18 +140,9 @@ def test_batches_may_shrink_and_grow(split):
         assert_same(finish(made_of(waveforms, indexes), CPU), made_of(plain, indexes))
 
 
-def test_order_and_resume_do_not_depend_on_the_backend(split):
-    run = loader(split, **AUGMENTED)
-    whole = [sample_rows(batch) for batch in islice(run.repeat(), 6)]
-    for stop in (1, 4):
-        head = loader(split, **AUGMENTED)
-        list(islice(head.repeat(), stop))
-        state = json.loads(json.dumps(head.state_dict()))
-        ranks = [loader(split, rank=r, world_size=2, batch_size=2, threads=2, **AUGMENTED) for r in range(2)]
-        for rank in ranks:
-            rank.load_state_dict(state)
-        steps = zip(*(islice(rank.repeat(), 6 - stop) for rank in ranks), strict=True)
-        assert [[row for batch in step for row in sample_rows(batch)] for step in steps] == whole[stop:]
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_order_and_resume_do_not_depend_on_the_backend(split, workers):
+    check_order(partial(loader, split, **AUGMENTED), batch_size=4, workers=workers)
 
 
 def test_a_bad_sound_is_replaced_and_its_batch_is_whole(split, tmp_path, caplog):
@@ -203,11 +194,3 @@ def test_dali_serves_only_where_it_is_asked_for_also_in_a_mixture(split):
     own = AudioData(clip=AudioClip(seconds=0.64), features=LogMel(), statistics=(-30.0, DEVIATION), backend="dali")
     mixed = mix([(own.source(Split.open(split, "audio", device="cpu", threads=1)), 1)])
     assert type(mixed.finish) is DaliSpectrograms
-
-
-@pytest.mark.slow
-def test_workers_read_for_dali(split):
-    fast, slow = loader(split, "dali", workers=1, threads=1), loader(split, "dali")
-    for batch, expected in zip(fast, slow, strict=True):
-        assert_same(batch, expected)
-    fast.close()

@@ -1,7 +1,6 @@
 """The noisy loader: the drawn signal-to-noise ratio, the plane wave at the microphones, channels cut alike."""
 
-from contextlib import closing
-from itertools import islice
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,6 +14,8 @@ from maskstream.shards.errors import ResumeError
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
+
+from ...contract import check_order, join_ranks
 
 CLIP = AudioClip(seconds=0.256)
 
@@ -58,13 +59,6 @@ def loader(split, **changes):
     return noisy_loader(split, **(settings | changes))
 
 
-def contents(batches):
-    return [
-        (batch.key, batch.mixture.numpy().tobytes(), batch.clean.numpy().tobytes(), batch.snr_db.tolist())
-        for batch in batches
-    ]
-
-
 def decibels(batch):
     noise = batch.mixture - batch.clean
     return 10 * torch.log10(batch.clean.square().sum((1, 2)) / noise.square().sum((1, 2)))
@@ -84,37 +78,13 @@ def test_the_ratio_is_the_drawn_one(splits, drawn, line):
     assert -5 <= ratios.min() < ratios.max() <= 10
 
 
-def test_batches_are_independent_of_the_topology_and_noise_belongs_to_the_identity(splits):
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_batches_are_independent_of_the_topology_and_noise_belongs_to_the_identity(splits, workers):
     clean, noise, _ = splits
-    settings = {"noise": noise, "line": MicrophoneLine(count=2)}
-    whole = loader(clean, **settings)
-    wanted = contents(islice(whole.repeat(), 4))
-    run = loader(clean, **settings)
-    head = contents(islice(run.repeat(), 1))
-    ranks = [loader(clean, **settings, batch_size=2, rank=rank, world_size=2) for rank in range(2)]
-    for each in ranks:
-        each.load_state_dict(run.state_dict())
-    pairs = list(zip(*(islice(each.repeat(), 3) for each in ranks), strict=True))
-    tail = [
-        (
-            a.key + b.key,
-            (torch.cat((a.mixture, b.mixture)).numpy().tobytes()),
-            torch.cat((a.clean, b.clean)).numpy().tobytes(),
-            a.snr_db.tolist() + b.snr_db.tolist(),
-        )
-        for a, b in pairs
-    ]
-    assert head + tail == wanted
+    noisy = partial(loader, clean, noise=noise, line=MicrophoneLine(count=2))
+    state = check_order(noisy, batch_size=4, workers=workers)
     with pytest.raises(ResumeError, match="dataset"):
-        loader(clean).load_state_dict(run.state_dict())
-
-
-@pytest.mark.slow
-def test_a_worker_makes_the_same_mixtures(splits):
-    clean, noise, _ = splits
-    settings = {"noise": noise, "line": MicrophoneLine(count=2)}
-    with closing(loader(clean, **settings, workers=1)) as run:
-        assert contents(islice(run.repeat(), 4)) == contents(islice(loader(clean, **settings).repeat(), 4))
+        loader(clean).load_state_dict(state)
 
 
 def test_all_channels_of_a_recording_are_cut_alike(splits):
@@ -168,7 +138,7 @@ def test_one_of_several_sounds_is_named_in_each_split(tmp_path, splits):
         loader(splits[0], noise_component="left.flac")
     named = loader(pairs, component="left.flac", noise=pairs, noise_component="right.flac")
     assert named.state_dict()["data"]["component"] == "left.flac"
-    assert contents(named) == contents(loader(splits[0], noise=splits[1]))
+    assert join_ranks([named], 2) == join_ranks([loader(splits[0], noise=splits[1])], 2)
 
 
 def test_silent_segmentes_are_replaced_and_bad_settings_refused(tmp_path, splits):

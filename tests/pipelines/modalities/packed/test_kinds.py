@@ -1,10 +1,9 @@
 """Clips and sounds in packed rows: their lengths, their tokens against plain decoders, and bad settings."""
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,6 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.fbank import Fbank
 
 from .small_kinds import picture_sample, sound_sample, video_sample, written
-from .test_packed import bytes_of
 
 CLIP = VideoClip(seconds=(0.5, 2), fps=8)
 CLIPS: dict[str, Any] = {
@@ -424,29 +422,3 @@ def test_a_row_of_three_kinds_has_what_each_kind_has_alone(clips: Path, sounds: 
             else:
                 pytest.fail(f"{key} is as in no epoch")
     assert min(seen[name] for name in splits) >= 2
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "workers"), [(1, 5), (2, 2), (3, 0), (6, 0)])
-@pytest.mark.parametrize("kind", ["clips", "sounds"])
-def test_rows_are_bit_equal_at_any_topology_and_after_a_resume(
-    request: pytest.FixtureRequest, kind: str, ranks: int, workers: int
-) -> None:
-    split, of = request.getfixturevalue(kind), {"clips": CLIPS, "sounds": SOUNDS}[kind]
-    of = {**of, "row_tokens": 110 if kind == "clips" else 20}
-    whole = opened(split, of, rows=6)
-    wanted = [bytes_of(batch) for batch in islice(whole.repeat(), 2 * len(whole))]
-    loaders = [
-        opened(split, of, rows=6 // ranks, rank=rank, world_size=ranks, workers=workers) for rank in range(ranks)
-    ]
-    assert len(wanted) >= 4
-    for stop in range(len(wanted)):
-        one = opened(split, of, rows=6)
-        assert [bytes_of(batch) for batch in islice(one.repeat(), stop)] == wanted[:stop]
-        for loader in loaders:
-            loader.load_state_dict(json.loads(json.dumps(one.state_dict())))
-        runs = [islice(loader.repeat(), len(wanted) - stop) for loader in loaders]
-        got = [bytes_of(PackedBatch.concatenated(parts)) for parts in zip(*runs, strict=True)]
-        assert got == wanted[stop:]
-    for loader in loaders:
-        loader.close()

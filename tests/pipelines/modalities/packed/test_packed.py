@@ -1,12 +1,10 @@
 """The packed loader: its tokens are the pixels of the pictures, its masks are packed, and bad settings are refused."""
 
-import json
 import logging
-import pickle
 import shutil
 from collections.abc import Iterator
-from dataclasses import fields, replace
-from itertools import islice, pairwise
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -206,36 +204,6 @@ def test_parts_are_concatenated_and_weighted(split: Path) -> None:
     assert whole.pixel_values().shape == whole.tokens.shape
 
 
-def bytes_of(batch: PackedBatch) -> list[Any]:
-    """All that a batch holds, as comparable values."""
-    assert batch.mask is not None
-    held = [getattr(part, f.name) for part in (batch, batch.mask) for f in fields(part)]
-    return [
-        one.numpy().tobytes() if isinstance(one, torch.Tensor) else str(one) for one in held if one is not batch.mask
-    ]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "workers"), [(1, 5), (2, 0), (3, 0), (6, 0)])
-def test_rows_are_bit_equal_at_any_topology_and_after_a_resume(split: Path, ranks: int, workers: int) -> None:
-    whole = opened(split, rows=6, row_tokens=32)
-    wanted = [bytes_of(batch) for batch in islice(whole.repeat(), 2 * len(whole))]
-    loaders = [
-        opened(split, rows=6 // ranks, rank=rank, world_size=ranks, workers=workers, row_tokens=32)
-        for rank in range(ranks)
-    ]
-    for stop in range(0, len(wanted), 2):
-        one = opened(split, rows=6, row_tokens=32)
-        assert [bytes_of(batch) for batch in islice(one.repeat(), stop)] == wanted[:stop]
-        for loader in loaders:
-            loader.load_state_dict(json.loads(json.dumps(one.state_dict())))
-        runs = [islice(loader.repeat(), len(wanted) - stop) for loader in loaders]
-        got = [bytes_of(PackedBatch.concatenated(parts)) for parts in zip(*runs, strict=True)]
-        assert got == wanted[stop:]
-    for loader in loaders:
-        loader.close()
-
-
 def test_fields_are_those_of_samples(split: Path) -> None:
     batch = next(iter(opened(split, fields=(Field(name="height"),))))
     assert batch.fields["height"].tolist() == [picture(int(key)).shape[0] for key in batch.key]  # type: ignore[union-attr]
@@ -291,11 +259,6 @@ def test_samples_without_a_usable_picture_are_replaced(tmp_path: Path) -> None:
     assert set(shown) == wanted
     assert len(shown) >= 13
     assert loader.stats()["bad"] >= 3  # type: ignore[operator]
-
-
-def test_what_workers_are_sent_is_small(split: Path) -> None:
-    source = opened(split)._production  # type: ignore[attr-defined]
-    assert len(pickle.dumps(source._maker)) < 100_000  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

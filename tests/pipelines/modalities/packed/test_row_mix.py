@@ -1,9 +1,9 @@
 """Packed rows of several splits, and of sizes and ratios that change: exact at any place and topology, and full."""
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 
+from ...contract import check_relay
+from ...small_media import packed_rows
 from .small_kinds import sound_sample, video_sample, written
 
 NATIVE = Native(patch=8, least=4, most=Piecewise(points=((0.0, 16.0), (0.5, 16.0), (0.5, 64.0))))
@@ -158,46 +160,25 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return small, made(folder, "l", 160, lambda rng: int(rng.integers(40, 120)))
 
 
-def opened(splits: tuple[Path, Path], rank: int = 0, ranks: int = 1, **changes: Any) -> Loader[PackedBatch]:
+def opened(splits: tuple[Path, Path], **changes: Any) -> Loader[PackedBatch]:
     pairs = [(splits[0], Linear(start=0.9, end=0.1)), (splits[1], 1)]
     chosen: dict[str, Any] = {
         "native": NATIVE,
         "mask": masks.Random(ratio=Linear(start=0.7, end=0.5)),
         "row_tokens": 64,
-        "rows": 6 // ranks,
+        "rows": 6,
         "steps": 60,
         "unit": "tokens",
         "device": "cpu",
         "threads": 1,
     }
-    return packed_loader(pairs, rank=rank, world_size=ranks, **(chosen | changes))
+    return packed_loader(pairs, **(chosen | changes))
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_mixture_that_changes_resumes_at_any_topology(splits: tuple[Path, Path], workers: int) -> None:
-    whole = list(islice(opened(splits).repeat(), 14))
-    state: dict[str, Any] | None = None
-    at = 0
-    for ranks, processes, end in ((2, 0, 3), (1, workers, 6), (3, 0, 9), (6, workers, 14)):
-        shares = []
-        for rank in range(ranks):
-            loader = opened(splits, rank, ranks, workers=processes if rank == 0 else 0)
-            if state is not None:
-                loader.load_state_dict(json.loads(json.dumps(state)))
-            shares.append(list(islice(loader.repeat(), end - at)))
-            after, sources = loader.state_dict(), loader.stats()["sources"]
-            loader.close()
-        assert sources == after["positions"]
-        for batch, *parts in zip(whole[at:end], *shares, strict=True):
-            joined = PackedBatch.concatenated(parts)
-            assert batch.mask is not None
-            assert joined.mask is not None
-            assert batch.key == joined.key
-            for name in ("tokens", "cu_seqlens", "cu_rows", "grid_thw", "place"):
-                assert torch.equal(getattr(batch, name), getattr(joined, name))
-            assert torch.equal(batch.mask.masked, joined.mask.masked)
-        state, at = after, end
-    assert state is not None
+    legs = ((2, 0, 3), (1, workers, 6), (3, 0, 9), (6, workers, 14))
+    state = check_relay(partial(opened, splits), packed_rows, batch_size=6, legs=legs, size="rows")
     for changes, says in [
         ({"steps": 61}, "steps: saved 60, here 61"),
         ({"unit": "samples"}, "unit: saved tokens, here samples"),

@@ -1,6 +1,5 @@
 """The loader of texts: packed rows, windows, special tokens, cues of masks, mixtures."""
 
-import json
 import logging
 from dataclasses import fields, is_dataclass, replace
 from itertools import chain, islice
@@ -25,7 +24,6 @@ from maskstream.shards.stores.local import LocalStore
 from ....with_new_checksum import renew_checksum
 from ...every_modality import MODALITIES, write_split
 from ...small_media import SAMPLES
-from ...small_texts import text_rows
 
 LENGTH = 48
 MASK = masks.Padded(mask=masks.Replace(mask=masks.WholeWords(ratio=0.3)))
@@ -95,25 +93,6 @@ def test_rows_are_padded_at_the_end_and_numbered(split):
         assert {*special.tolist()} <= {2, 3}
         assert (batch.tokens[i][length:] == 0).all()
         assert (batch.classes[i][batch.words[i] < 0] == NO_CLASS).all()
-
-
-def test_the_same_packed_batches_at_every_topology_and_after_a_resume(split):
-    total = 2 * len(opened(split))
-    whole = [text_rows_of(batch) for batch in islice(opened(split).repeat(), total)]
-    assert len({str(row) for batch in whole for row in batch}) > len(whole)
-    for ranks in (3,):
-        runs = [opened(split, batch_size=1, rank=rank, world_size=ranks) for rank in range(ranks)]
-        steps = zip(*(islice(run.repeat(), total) for run in runs), strict=True)
-        assert [list(chain.from_iterable(map(text_rows_of, step))) for step in steps] == whole
-    run = opened(split)
-    head = [text_rows_of(batch) for batch in islice(run.repeat(), 2)]
-    other = opened(split)
-    other.load_state_dict(json.loads(json.dumps(run.state_dict())))
-    assert head + [text_rows_of(batch) for batch in islice(other.repeat(), total - 2)] == whole
-
-
-def text_rows_of(batch):
-    return text_rows(replace(batch, classes=batch.classes[:, :0]))
 
 
 def test_the_hidden_words_are_whole_and_the_ids_are_the_tokenizers(split):

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import av
@@ -26,6 +27,7 @@ from maskstream.shards import (
 )
 
 from ....conftest import write_moving_texture
+from ...contract import check_order
 from ...recording import check_what_is_read, recorded
 
 LEFT, RIGHT, SLOW = CAMERAS = ("left.mp4", "right.mp4", "slow.mp4")
@@ -131,23 +133,14 @@ def test_a_clip_that_the_shortest_camera_cannot_show_is_short(rig):
     assert loader.stats()["short"] in (2, 4, 6), "each sample counts once"
 
 
-def test_a_saved_position_continues_with_the_same_batches_on_any_ranks(rig):
-    whole = [parts(batch) for batch in opened(rig, (LEFT, SLOW), views=2)]
-    loader = opened(rig, (LEFT, SLOW), views=2)
-    next(iter(loader))
-    again = opened(rig, (LEFT, SLOW), views=2)
-    again.load_state_dict(loader.state_dict())
-    assert [parts(batch) for batch in again] == whole[1:]
-    ranks = [opened(rig, (LEFT, SLOW), views=2, batch_size=1, rank=rank, world_size=2) for rank in (0, 1)]
-    for rank in ranks:
-        rank.load_state_dict(loader.state_dict())
-    halves = [[parts(batch) for batch in rank] for rank in ranks]
-    assert [[*first, *second] for first, second in zip(*halves, strict=True)] == whole[1:]
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_saved_position_continues_with_the_same_batches_on_any_ranks(rig, workers):
+    state = check_order(partial(opened, rig, (LEFT, SLOW), views=2), parts, batch_size=2, workers=workers)
     for other in ((SLOW, LEFT), (LEFT, RIGHT), LEFT):
         with pytest.raises(ResumeError, match="component"):
-            opened(rig, other, views=2).load_state_dict(loader.state_dict())
+            opened(rig, other, views=2).load_state_dict(state)
     with pytest.raises(ResumeError, match="shared_crops"):
-        opened(rig, (LEFT, SLOW), views=2, shared_crops=False).load_state_dict(loader.state_dict())
+        opened(rig, (LEFT, SLOW), views=2, shared_crops=False).load_state_dict(state)
 
 
 def test_only_the_packets_of_the_clips_are_read(rig):
@@ -240,11 +233,3 @@ def test_rows_that_only_pad_have_no_weight_in_any_camera(rig):
     for one in weighted.cameras.values():
         assert one.weight.tolist()[-1] == 0
         assert one.mask.weight is not None
-
-
-@pytest.mark.slow
-def test_worker_processes_give_the_same_cameras(rig):
-    here = [parts(batch) for batch in opened(rig, (LEFT, SLOW))]
-    loader = opened(rig, (LEFT, SLOW), workers=1, threads=1)
-    assert [parts(batch) for batch in loader] == here
-    loader.close()
