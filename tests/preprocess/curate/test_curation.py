@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -198,8 +199,8 @@ def test_signals_are_what_was_drawn(tmp_path: Path) -> None:
     assert (of["grey"]["width"], of["grey"]["height"], of["grey"]["pixels"]) == (200, 100, 20_000)
 
 
-@pytest.fixture
-def split(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def twenty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty pictures: six soft ones, a pair of copies of which b is larger, one that is cut short."""
     made = {f"a{n:02d}": scene(n) for n in range(16)}
     for n in range(6):
@@ -209,7 +210,12 @@ def split(tmp_path: Path) -> Path:
     made["leaked"] = scene(41)
     samples = [(key, jpeg(one), one.shape[:2]) for key, one in made.items()]
     samples.append(("cut", jpeg(scene(42))[:2000], (180, 240)))
-    return write_images(tmp_path / "split", samples)
+    return write_images(tmp_path_factory.mktemp("twenty") / "split", samples)
+
+
+@pytest.fixture
+def split(twenty: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(twenty, tmp_path / "split")
 
 
 def test_what_does_not_stay_goes_as_a_version(split: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from maskstream.preprocess.curate.originals import Look, compare, luma_steps
 from .test_curation import clips_of, jpeg, with_logo, write_images
 
 UInt8s = npt.NDArray[np.uint8]
-COUNT = 12
+COUNT = 8
 
 
 def photograph(seed: int, height: int = 216, width: int = 288) -> UInt8s:
@@ -84,12 +84,12 @@ CLIP_KINDS: dict[str, tuple[Callable[[UInt8s], UInt8s], int]] = {
 def test_the_original_clip_stays(tmp_path: Path, kind: str) -> None:
     change, crf = CLIP_KINDS[kind]
     made = {}
-    for seed in range(3):
+    for seed in range(2):
         whole = photograph(seed, 260, 360)
-        frames = [np.ascontiguousarray(whole[at // 4 : at // 4 + 240, at : at + 320]) for at in range(40)]
+        frames = [np.ascontiguousarray(whole[at // 4 : at // 4 + 240, at : at + 320]) for at in range(24)]
         made |= {f"{seed}/m": (frames, 20), f"{seed}/{'az'[seed % 2]}": ([change(one) for one in frames], crf)}
     found = curate(clips_of(tmp_path / "clips", made), copies=True, max_removed=1, dry_run=True)
-    assert sorted(gone.of for gone in found.gone) == [f"{seed}/m" for seed in range(3)]
+    assert sorted(gone.of for gone in found.gone) == [f"{seed}/m" for seed in range(2)]
 
 
 def test_a_signal_that_is_named_decides(tmp_path: Path) -> None:
