@@ -10,14 +10,13 @@ import torch
 from hypothesis import settings
 
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
-from maskstream.shards.format.dataset import finish_split
-from maskstream.shards.format.sample import DatasetInfo, Sample
-from maskstream.shards.format.writer import write_shard
+from maskstream.shards.format.sample import Sample
 from maskstream.shards.members.text import json_member
 from maskstream.shards.members.video import video_member
 from maskstream.shards.stores import client, remote_output
 
 from .s3_double import s3_double
+from .splits import write_samples
 
 SHARD_SIZES = (5, 2, 4)
 
@@ -82,22 +81,17 @@ def double(monkeypatch):
 @pytest.fixture(scope="session")
 def split(tmp_path_factory):
     """The folder of a finished split of 11 clips of 40 to 50 frames."""
-    raw, out = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("split")
-    records, number = [], 0
-    for shard, size in enumerate(SHARD_SIZES):
-        samples = []
-        for _ in range(size):
-            path = write_moving_texture(raw / f"{number}.mp4", seed=number, frames=40 + number)
-            video = encode_video(path, PROFILES["train"])
-            members = {"mp4": video_member(video.data, video.index), "json": json_member(video.meta)}
-            samples.append(Sample(key=f"clip{number}", members=members, source=path.name, label=number % 3))
-            number += 1
-        records.append(write_shard(out / f"t-{shard:06d}.tar", samples))
-    info = DatasetInfo(
-        dataset="t", split="train", modality="video", profile="train", label_names=("a", "b", "c"), settings={}
-    )
-    finish_split(out, info, records, [])
-    return out
+    raw, samples = tmp_path_factory.mktemp("raw"), []
+    for number in range(sum(SHARD_SIZES)):
+        path = write_moving_texture(raw / f"{number}.mp4", seed=number, frames=40 + number)
+        samples.append(clip_sample(f"clip{number}", encode_video(path, PROFILES["train"]), path.name, number % 3))
+    out = tmp_path_factory.mktemp("split")
+    return write_samples(out, samples, "video", sizes=SHARD_SIZES, label_names=("a", "b", "c"))
+
+
+def clip_sample(key, video, source, label):
+    members = {"mp4": video_member(video.data, video.index), "json": json_member(video.meta)}
+    return Sample(key=key, members=members, source=source, label=label)
 
 
 UNEVEN_SIZES = (7, 2, 11, 1, 9, 13, 10)
@@ -106,27 +100,11 @@ UNEVEN_SIZES = (7, 2, 11, 1, 9, 13, 10)
 @pytest.fixture(scope="session")
 def uneven(tmp_path_factory):
     """The folder of a split of 53 samples in seven shards of odd sizes, made of four videos under many keys."""
-    raw, out = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("uneven")
+    raw, names = tmp_path_factory.mktemp("raw"), tuple(f"class{i}" for i in range(sum(UNEVEN_SIZES)))
     videos = [
         encode_video(write_moving_texture(raw / f"{i}.mp4", seed=50 + i, frames=24 + 5 * i), PROFILES["train"])
         for i in range(4)
     ]
-    records, number = [], 0
-    for shard, size in enumerate(UNEVEN_SIZES):
-        samples = []
-        for _ in range(size):
-            video = videos[number % len(videos)]
-            members = {"mp4": video_member(video.data, video.index), "json": json_member(video.meta)}
-            samples.append(Sample(key=f"u{number}", members=members, source=f"{number}", label=number))
-            number += 1
-        records.append(write_shard(out / f"u-{shard:06d}.tar", samples))
-    info = DatasetInfo(
-        dataset="u",
-        split="train",
-        modality="video",
-        profile="train",
-        label_names=tuple(f"class{i}" for i in range(number)),
-        settings={},
-    )
-    finish_split(out, info, records, [])
-    return out
+    samples = [clip_sample(f"u{n}", videos[n % len(videos)], f"{n}", n) for n in range(len(names))]
+    out = tmp_path_factory.mktemp("uneven")
+    return write_samples(out, samples, "video", sizes=UNEVEN_SIZES, dataset="u", label_names=names)

@@ -14,9 +14,10 @@ from arm import episode
 from lerobot_layout import write_lerobot
 
 from maskstream.preprocess import make_shards
-from maskstream.shards import DatasetInfo, Sample, finish_split, json_member, write_shard
+from maskstream.shards import Sample, json_member
 
 from ..pipelines.every_modality import MODALITIES
+from ..splits import write_samples
 
 TEXT = (Path(__file__).parents[2] / "docs/fields.md").read_text()
 EXAMPLES = dict(re.findall(r"## ([^\n]+)\n(?:(?!\n## ).)*?```python\n(.*?)```", TEXT, re.DOTALL))
@@ -24,9 +25,7 @@ CLASSES = ("dog", "horn", "rain")
 
 
 def write(folder: Path, modality: str, samples: list[Sample]) -> None:
-    folder.mkdir(parents=True)
-    info = DatasetInfo(dataset="t", split="train", modality=modality, profile="train", label_names=CLASSES)
-    finish_split(folder, info, [write_shard(folder / "t-000000.tar", samples)], [])
+    write_samples(folder, samples, modality, label_names=CLASSES)
 
 
 def told(modality: str, raw: Path, about: list[dict[str, Any]]) -> list[Sample]:

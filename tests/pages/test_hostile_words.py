@@ -11,13 +11,11 @@ from maskstream.modalities import modality_of
 from maskstream.pages.curated import write_curated
 from maskstream.pages.replay import write_replay
 from maskstream.preprocess.curate import curate
-from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.sample import DatasetInfo
-from maskstream.shards.format.writer import write_shard
 from maskstream.train import read_metrics, replay, train
 
 from ..pipelines.small_media import image_samples
+from ..splits import write_samples
 from ..train.core.test_data_version import CUTS
 from .pages import complete_in_itself, write_report
 
@@ -37,8 +35,7 @@ def test_names_are_text_on_every_page(words: str, tmp_path: Path) -> None:
     raw.mkdir()
     split.mkdir()
     samples = [replace(one, source=f"{i} {label}") for i, one in enumerate(image_samples(raw))]
-    info = DatasetInfo(dataset="t", split="train", modality="image", profile="train", label_names=(label, f"{label}2"))
-    finish_split(split, info, [write_shard(split / "t-000000.tar", samples)], [])
+    write_samples(split, samples, "image", label_names=(label, f"{label}2"))
     train("mae-tiny", split, run, steps=2, device="cpu", threads=1, progress=False, set=CUTS, seed=3)
     metrics = {one.step: one for one in read_metrics(run)}
     modality = modality_of(Manifest.load(split))

@@ -16,12 +16,11 @@ from maskstream.pipelines.modalities.mesh.read import MeshStatistics
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.preprocess.encode.mesh.encoder import encoded_surface
 from maskstream.preprocess.encode.mesh.surfaces import Surface
-from maskstream.shards.format.dataset import finish_split
-from maskstream.shards.format.sample import DatasetInfo, Sample
-from maskstream.shards.format.writer import write_shard
+from maskstream.shards.format.sample import Sample
 from maskstream.shards.members.text import json_member
 
 from ..pipelines.every_modality import write_split
+from ..splits import write_samples
 from .pages import Page, decode, preview
 
 INK = (10, 20, 30)
@@ -184,8 +183,7 @@ def test_surfaces_show_their_normals_and_no_step(tmp_path):
     made = encoded_surface(Surface(vertices=vertices, faces=faces, n_merged=0))
     members = {**made.members, "json": json_member(made.meta)}
     samples = [Sample(key=f"s{i}", members=members, source=f"{i}", sums=made.sums) for i in (0, 1)]
-    shard = write_shard(tmp_path / "t-000000.tar", samples)
-    finish_split(tmp_path, DatasetInfo(dataset="t", split="train", modality="mesh", profile="mesh"), [shard], [])
+    write_samples(tmp_path, samples, "mesh", profile="mesh")
     page = Page(preview(tmp_path, out=tmp_path / "a.html", samples=2).read_text())
     assert "surfaces: normals are their fields" in page.text
     for article in page.articles:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -19,13 +18,14 @@ from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.errors import ResumeError
-from maskstream.shards.format.dataset import finish_split
-from maskstream.shards.format.sample import DatasetInfo, Sample
-from maskstream.shards.format.writer import write_shard
+from maskstream.shards.format.sample import Sample
 from maskstream.shards.members.video import video_member
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.models import VideoAutoencoderConfig
+
+from ..conftest import write_moving_texture
+from ..splits import write_samples
 
 FRAMES, SIZE = 4, 32
 
@@ -148,27 +148,10 @@ def noise() -> VideoBatch:
 @pytest.fixture(scope="session")
 def eleven(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a split of 11 clips in shards of 5, 2 and 4."""
-    folder, number, records = tmp_path_factory.mktemp("eleven"), 0, []
-    for shard, size in enumerate((5, 2, 4)):
-        samples = []
-        for _ in range(size):
-            path = folder / "raw.mp4"
-            pattern = (
-                np.random.default_rng(number).integers(0, 255, (8, 12, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-            )
-            with av.open(str(path), "w") as container:
-                stream = container.add_stream("libx264", rate=30, options={"preset": "veryfast"})
-                stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-                for i in range(20):
-                    frame = np.ascontiguousarray(np.roll(pattern, (i, 2 * i), (0, 1)))
-                    container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-                container.mux(stream.encode(None))
-            video = encode_video(path, PROFILES["train"])
-            path.unlink()
-            samples.append(
-                Sample(key=f"clip{number}", members={"mp4": video_member(video.data, video.index)}, source=str(number))
-            )
-            number += 1
-        records.append(write_shard(folder / f"t-{shard:06d}.tar", samples))
-    finish_split(folder, DatasetInfo(dataset="t", split="train", modality="video", profile="train"), records, [])
-    return folder
+    raw, samples = tmp_path_factory.mktemp("raw"), []
+    for number in range(11):
+        path = write_moving_texture(raw / f"{number}.mp4", seed=number, frames=20)
+        video = encode_video(path, PROFILES["train"])
+        members = {"mp4": video_member(video.data, video.index)}
+        samples.append(Sample(key=f"clip{number}", members=members, source=str(number)))
+    return write_samples(tmp_path_factory.mktemp("eleven"), samples, "video", sizes=(5, 2, 4))

@@ -9,10 +9,10 @@ import numpy as np
 
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.source import Source
-from maskstream.shards.format.dataset import finish_split
-from maskstream.shards.format.sample import DatasetInfo, Sample
-from maskstream.shards.format.writer import write_shard
+from maskstream.shards.format.sample import Sample
 from maskstream.shards.members.text import json_member
+
+from ..splits import write_samples
 
 SET = ("data.size=16", "data.patch=4", "batch_size=8", "model.width=32", "model.depth=1", "model.heads=2")
 DECODER = ("model.decoder_width=16", "model.decoder_depth=1", "model.decoder_heads=2")
@@ -48,7 +48,4 @@ def write_split(folder: Path, n: int, seed: int, *, several: bool = False, names
         label = -1 if i == n - 1 else numbers[i % 3]
         samples.append(Sample(key=f"s{i:03d}", members=members, source=f"{i}", label=label))
     split = folder / "split"
-    split.mkdir()
-    info = DatasetInfo(dataset="t", split="train", modality="image", profile="image", label_names=names)
-    finish_split(split, info, [write_shard(split / "t-000000.tar", samples)], [])
-    return split
+    return write_samples(split, samples, "image", profile="image", label_names=names)

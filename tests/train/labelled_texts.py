@@ -8,9 +8,9 @@ import numpy as np
 
 from maskstream.preprocess.encode.text.encoder import TextEncoder
 from maskstream.preprocess.source import Source
-from maskstream.shards.format.dataset import finish_split
-from maskstream.shards.format.sample import DatasetInfo, Sample
-from maskstream.shards.format.writer import write_shard
+from maskstream.shards.format.sample import Sample
+
+from ..splits import write_samples
 
 TELLING = ("good", "bad")
 """The word of each label."""
@@ -43,13 +43,13 @@ def write_splits(folder: Path, train: int = 256, val: int = 128) -> tuple[Path, 
             Sample(key=one.id, members=encoder.encode(one).members, source=one.id, label=int(one.id) % 2)
             for one in some
         ]
-        info = DatasetInfo(
-            dataset="t",
+        write_samples(
+            split,
+            samples,
+            "text",
             split=name,
-            modality="text",
             profile="text",
             label_names=TELLING,
             settings={"encoder": encoder.to_dict(defaults=True)},
         )
-        finish_split(split, info, [write_shard(split / "t-000000.tar", samples)], [])
     return folder / "train", folder / "val"

@@ -16,12 +16,12 @@ from maskstream.pipelines.flow.source import confidence
 from maskstream.pipelines.masks import Cues, Draw, MotionGuided, TokenGrid
 from maskstream.preprocess.encode.video.notes import SceneCuts
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
-from maskstream.shards.format.dataset import finish_split
-from maskstream.shards.format.sample import DatasetInfo, Sample
-from maskstream.shards.format.writer import write_shard
+from maskstream.shards.format.sample import Sample
 from maskstream.shards.media.gop_notes import GopNotes, gop_notes, note_box, starts_payload
 from maskstream.shards.media.mp4 import Mp4Error
 from maskstream.shards.members.video import video_member
+
+from ...splits import write_samples
 
 SIDE, STRIDE = 96, 4
 CUTS = {"none": None, "early": 10, "at an I-frame": 32, "late": 50}
@@ -64,9 +64,7 @@ def joined(tmp_path_factory) -> Path:
         video = encode_video(path, PROFILES["train"])
         members = {"mp4": video_member(video.data, video.index)}
         samples.append(Sample(key=name.replace(" ", "-"), members=members, source=path.name))
-    info = DatasetInfo(dataset="j", split="train", modality="video", profile="train", label_names=(), settings={})
-    finish_split(out, info, [write_shard(out / "j-000000.tar", samples)], [])
-    return out
+    return write_samples(out, samples, "video", dataset="j")
 
 
 def batch_of(joined: Path, **settings):

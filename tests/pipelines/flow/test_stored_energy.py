@@ -19,9 +19,7 @@ from maskstream.preprocess.encode.video.notes import DEAD_ZONE, cell_energy
 from maskstream.preprocess.encode.video.profile import PROFILES
 from maskstream.preprocess.encode.video.video import encode_video
 from maskstream.shards.errors import DataError, ResumeError
-from maskstream.shards.format.dataset import finish_split
-from maskstream.shards.format.sample import DatasetInfo, Sample
-from maskstream.shards.format.writer import write_shard
+from maskstream.shards.format.sample import Sample
 from maskstream.shards.media.gop_notes import (
     GopNotes,
     energies_of_codes,
@@ -33,6 +31,7 @@ from maskstream.shards.media.gop_notes import (
 from maskstream.shards.media.mp4 import Mp4Error
 from maskstream.shards.members.video import video_member, video_problems
 
+from ...splits import write_samples
 from .test_cuts import scene
 
 WITH_ENERGY = replace(PROFILES["train"], energy=True)
@@ -70,9 +69,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def written(folder: Any, films: list[Any], settings: dict[str, Any]) -> Any:
     members = [{"mp4": video_member(film.data, film.index)} for film in films]
     samples = [Sample(key=str(n), members=own, source=f"{n}.mkv") for n, own in enumerate(members)]
-    info = DatasetInfo(dataset="e", split="train", modality="video", profile="train", label_names=(), settings=settings)
-    finish_split(folder, info, [write_shard(folder / "e-000000.tar", samples)], [])
-    return folder
+    return write_samples(folder, samples, "video", dataset="e", settings=settings)
 
 
 @pytest.fixture(scope="module")

@@ -10,20 +10,18 @@ from maskstream.pipelines import Field, VideoClip, image_loader, noisy_loader, v
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards import (
-    DatasetInfo,
     Member,
     Sample,
     SampleError,
     ShardError,
     array_member,
-    finish_split,
     json_member,
     video_member,
-    write_shard,
 )
 
 from ... import flash_and_beep
 from ...conftest import write_moving_texture
+from ...splits import write_samples
 from ..every_modality import MODALITIES, write_split
 from ..recording import check_what_is_read, recorded
 from ..small_media import image_samples
@@ -60,10 +58,7 @@ def described(tmp_path_factory):
             "json": json_member(said),
         }
         samples.append(Sample(key=f"s{n}", members=members, source=str(n), label=n))
-    record = write_shard(folder / "set-000000.tar", samples)
-    info = DatasetInfo(dataset="set", split="train", modality="video", profile="train", label_names=CLASSES)
-    finish_split(folder, info, [record], [])
-    return folder
+    return write_samples(folder, samples, "video", dataset="set", label_names=CLASSES)
 
 
 def loader(folder, fields, **options):
@@ -123,9 +118,7 @@ def test_a_list_of_texts_needs_a_split_without_class_names(tmp_path, caplog):
     ]
     for names in ((), ("cat", "dog")):
         folder = tmp_path / f"names{len(names)}"
-        folder.mkdir()
-        info = DatasetInfo(dataset="set", split="train", modality="image", profile="train", label_names=names)
-        finish_split(folder, info, [write_shard(folder / "set-000000.tar", samples)], [])
+        write_samples(folder, samples, "image", dataset="set", label_names=names)
         given = {"fields": ("said",), "size": 16, "patch": 8, "batch_size": 3, "shuffle": False}
         if names:
             with pytest.raises(SampleError, match="3 of 3 samples"):
@@ -187,9 +180,7 @@ def test_an_unknown_class_and_a_pickle_are_bad_samples(described, tmp_path):
         )
         for n in range(3)
     ]
-    record = write_shard(folder / "set-000000.tar", samples)
-    info = DatasetInfo(dataset="set", split="train", modality="video", profile="train", label_names=CLASSES)
-    finish_split(folder, info, [record], [])
+    write_samples(folder, samples, "video", dataset="set", label_names=CLASSES)
     for field, bad in (("thing", "s0"), ("labels", "s1")):
         one = loader(folder, (field,), max_bad_fraction=0.5)
         (made,) = one

@@ -42,6 +42,7 @@ from maskstream.shards.members.video import video_member
 from maskstream.shards.progress import Progress
 
 from ...pipelines.every_modality import write_split
+from ...splits import write_samples
 
 UInt8s = npt.NDArray[np.uint8]
 
@@ -149,9 +150,7 @@ def clips_of(folder: Path, made: dict[str, tuple[list[UInt8s], int]]) -> Path:
     for key, (frames, crf) in made.items():
         video = encode_video(film(frames, folder.with_name("raw.mp4"), crf), PROFILES["train"])
         samples.append(Sample(key=key, members={"mp4": video_member(video.data, video.index)}, source=key))
-    info = DatasetInfo(dataset="t", split="train", modality="video", profile="train", label_names=(), settings={})
-    finish_split(folder, info, [write_shard(folder / "t-000000.tar", samples)], [])
-    return folder
+    return write_samples(folder, samples, "video")
 
 
 def test_clips_are_measured_and_their_copies_found(tmp_path: Path) -> None:

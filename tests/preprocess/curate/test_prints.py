@@ -16,14 +16,13 @@ from maskstream.preprocess.curate import curate, measure
 from maskstream.preprocess.curate.copies import alike
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import Sound
-from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.sample import DatasetInfo, Sample
-from maskstream.shards.format.writer import write_shard
+from maskstream.shards.format.sample import Sample
 from maskstream.shards.media.sound_packets import decoded_whole
 from maskstream.shards.members.member import Member
 from maskstream.shards.members.text import TEXT, text_member
 
+from ...splits import write_samples
 from .test_curation import jpeg, pictures_of, scene, write_images
 
 Floats = npt.NDArray[np.float64]
@@ -31,10 +30,7 @@ RATE = 16000
 
 
 def write(out: Path, samples: Sequence[Sample], modality: str) -> Path:
-    out.mkdir(parents=True)
-    info = DatasetInfo(dataset="t", split="train", modality=modality, profile="t", label_names=(), settings={})
-    finish_split(out, info, [write_shard(out / "t-000000.tar", samples)], [])
-    return out
+    return write_samples(out, samples, modality, profile="t")
 
 
 def tune(seed: int, seconds: float = 4.0) -> Floats:

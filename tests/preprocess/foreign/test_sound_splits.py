@@ -16,14 +16,13 @@ from maskstream.preprocess.encode.audio.sound import read_sound
 from maskstream.preprocess.foreign.tar_file import TarFile
 from maskstream.preprocess.foreign.task import choose_indexer
 from maskstream.shards.errors import DatasetError
-from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.inspect import inspect
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.sample import Sample
 from maskstream.shards.format.verify import verify
-from maskstream.shards.format.writer import write_shard
 
 from ...pipelines.recording import check_what_is_read, recorded
+from ...splits import write_samples
 from ..encode.sounds import wave, write_sound
 from .foreign_tars import rejects, write_tar
 
@@ -71,9 +70,7 @@ def ours(sounds, tmp_path_factory):
     for n in [0, 2, 4, 1, 3, 5]:
         made = encoded_sound(read_sound(sounds[n][1]))
         samples.append(Sample(key=f"clips/s{n}", members=made.members, source=f"{n}", label=n, sums=made.sums))
-    info = DatasetInfo(dataset="a", split="train", modality="audio", profile="flac")
-    finish_split(out, info, [write_shard(out / "a-000000.tar", samples)], [])
-    return out
+    return write_samples(out, samples, "audio", dataset="a", profile="flac")
 
 
 def loader(folder, **changes):

@@ -3,22 +3,21 @@
 import json
 from dataclasses import replace
 
-import av
 import numpy as np
 import pytest
 
 from maskstream.pipelines import VideoClip
 from maskstream.pipelines.masks import Cues, Draw, Dual, MotionGuided, Tube
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
-from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.sample import Sample
 from maskstream.shards.format.tokenizer import tokenizer_facts
-from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.video import video_member
 from maskstream.train import RECIPES, load_model, named_recipe, read_metrics, train
 
+from ...conftest import write_moving_texture
 from ...pipelines.every_modality import write_split
+from ...splits import write_samples
 from ..test_every_recipe import CUTS
 
 TEXT = CUTS["modernbert"]
@@ -27,26 +26,12 @@ TEXT = CUTS["modernbert"]
 @pytest.fixture(scope="module")
 def split(tmp_path_factory):
     """The folder of a split of six clips of 20 frames, in which a pattern moves."""
-    folder = tmp_path_factory.mktemp("split")
-    samples = []
+    folder, samples = tmp_path_factory.mktemp("split"), []
     for seed in range(6):
-        path = folder / f"{seed}.mp4"
-        pattern = np.random.default_rng(seed).integers(0, 255, (20, 20, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream("libx264", rate=30, options={"preset": "veryfast"})
-            stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-            for i in range(20):
-                frame = np.ascontiguousarray(np.roll(pattern, (i, 2 * i), (0, 1))[:64, :96])
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            container.mux(stream.encode(None))
-        video = encode_video(path, PROFILES["train"])
-        samples.append(
-            Sample(key=f"clip-{seed}", members={"mp4": video_member(video.data, video.index)}, source=str(seed))
-        )
-        path.unlink()
-    info = DatasetInfo(dataset="test", split="train", modality="video", profile="train")
-    finish_split(folder, info, [write_shard(folder / "test-000000.tar", samples)], [])
-    return folder
+        video = encode_video(write_moving_texture(folder / f"{seed}.mp4", seed=seed, frames=20), PROFILES["train"])
+        members = {"mp4": video_member(video.data, video.index)}
+        samples.append(Sample(key=f"clip-{seed}", members=members, source=str(seed)))
+    return write_samples(folder / "split", samples, "video", dataset="test")
 
 
 def test_ids_that_no_text_has_are_told_once(tmp_path, caplog):

@@ -10,10 +10,8 @@ from maskstream.modalities import MODALITIES
 from maskstream.pipelines import AudioClip, masks
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import Sound
-from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.sample import DatasetInfo, Sample
-from maskstream.shards.format.writer import write_shard
+from maskstream.shards.format.sample import Sample
 from maskstream.shards.members.text import json_member
 from maskstream.train import load_model, named_recipe, read_metrics, save_model, train
 from maskstream.train.core.optimiser import ScheduleConfig
@@ -26,6 +24,7 @@ from maskstream.train.papers.audiomae.evaluate import measure_losses as held_out
 from maskstream.train.recipes import RECIPES
 
 from ...pages.pages import without_library, write_report
+from ...splits import write_samples
 
 TOKENS = masks.TokenGrid(axes=("time", "freq"), shape=(8, 4), patch=(8, 8))
 SIZES = SpectrogramAutoencoderConfig(
@@ -142,9 +141,7 @@ def split(tmp_path_factory):
         made = encoded_sound(Sound(samples=wave, bits=16, sample_rate=16000, codec="pcm_s16le", container="wav"))
         members = {**made.members, "json": json_member(made.meta)}
         samples.append(Sample(key=f"c{i}", members=members, source=f"{i}", label=i % 2, sums=made.sums))
-    info = DatasetInfo(dataset="c", split="train", modality="audio", profile="flac", label_names=("even", "odd"))
-    finish_split(out, info, [write_shard(out / "c-000000.tar", samples)], [])
-    return out
+    return write_samples(out, samples, "audio", dataset="c", profile="flac", label_names=("even", "odd"))
 
 
 @pytest.fixture(scope="module")

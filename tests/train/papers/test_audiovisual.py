@@ -14,10 +14,8 @@ from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from maskstream.pipelines.stream.rng import Place
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from maskstream.preprocess.source import Source
-from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.sample import DatasetInfo, Sample
-from maskstream.shards.format.writer import write_shard
+from maskstream.shards.format.sample import Sample
 from maskstream.shards.members.text import json_member
 from maskstream.train import load_model, named_recipe, read_metrics, train
 from maskstream.train.core.optimiser import ScheduleConfig
@@ -29,6 +27,7 @@ from maskstream.train.papers.diffmavil.model import NOISE, AudioVisualDiffusionC
 
 from ...flash_and_beep import write
 from ...pages.pages import write_report
+from ...splits import write_samples
 from ..core import matching_ranks
 from ..core.test_torchrun import torchrun
 
@@ -300,9 +299,7 @@ def splits(tmp_path_factory):
             made = AudioVisualEncoder().encode(Source(id=f"{split}{number}", path=path))
             members = {**made.members, "json": json_member(made.meta)}
             samples.append(Sample(key=f"{split}{number}", members=members, source=f"{number}", label=0, sums=made.sums))
-        record = write_shard(folder / split / "t-000000.tar", samples)
-        info = DatasetInfo(dataset="t", split=split, modality="audiovisual", profile="train", label_names=("beep",))
-        finish_split(folder / split, info, [record], [])
+        write_samples(folder / split, samples, "audiovisual", split=split, label_names=("beep",))
     return folder
 
 

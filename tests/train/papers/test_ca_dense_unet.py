@@ -12,10 +12,8 @@ from maskstream.pipelines.modalities.audio.rows import MicrophoneLine
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.shards.config import with_set
-from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.sample import DatasetInfo, Sample
-from maskstream.shards.format.writer import write_shard
+from maskstream.shards.format.sample import Sample
 from maskstream.shards.members.text import json_member
 from maskstream.train import load_model, named_recipe, read_metrics, save_model, train
 from maskstream.train.core.optimiser import ScheduleConfig
@@ -24,6 +22,7 @@ from maskstream.train.papers.ca_dense_unet.model import ChannelAttention, Comple
 from maskstream.train.recipes import RECIPES
 
 from ...pages.pages import write_report
+from ...splits import write_samples
 
 SMALL = DenseUNetConfig(
     microphones=2, n_samples=2048, n_fft=128, hop=64, width=6, depth=2, layers=1, growth=4, attention=6
@@ -210,9 +209,7 @@ def split(tmp_path_factory):
         made = encoded_sound(sound)
         members = {**made.members, "json": json_member(made.meta)}
         samples.append(Sample(key=f"h{i}", members=members, source=f"{i}", sums=made.sums))
-    info = DatasetInfo(dataset="h", split="train", modality="audio", profile="flac")
-    finish_split(out, info, [write_shard(out / "h-000000.tar", samples)], [])
-    return out
+    return write_samples(out, samples, "audio", dataset="h", profile="flac")
 
 
 def test_a_run_takes_noise_away_and_is_reported(split, tmp_path, monkeypatch):

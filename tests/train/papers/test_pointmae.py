@@ -14,9 +14,7 @@ from maskstream.pipelines.modalities.points.read import PointSelection
 from maskstream.pipelines.modalities.points.tokens import GroupTokens, VoxelTokens
 from maskstream.preprocess.encode.points.encoder import PointEncoder
 from maskstream.preprocess.source import Source
-from maskstream.shards.format.dataset import finish_split
-from maskstream.shards.format.sample import DatasetInfo, Sample
-from maskstream.shards.format.writer import write_shard
+from maskstream.shards.format.sample import Sample
 from maskstream.train import train
 from maskstream.train.core.export import load_model
 from maskstream.train.core.metrics import read_metrics
@@ -27,6 +25,7 @@ from maskstream.train.papers.pointmae.model import PointAutoencoderConfig
 from maskstream.train.recipes import named_recipe
 
 from ...pages.pages import write_report
+from ...splits import write_samples
 
 GRIDS = {"points": GroupTokens(groups=8, size=6).grid}
 CONFIG = PointAutoencoderConfig(width=24, depth=2, heads=2, decoder_depth=1)
@@ -98,11 +97,7 @@ def splits(tmp_path_factory):
             made = PointEncoder().encode(Source(id=f"{i}", path=root / "a.npy"))
             samples.append(Sample(key=f"s{i}", members=made.members, source=f"{i}", label=int(label)))
         (root / split).mkdir()
-        record = write_shard(root / split / "t-000000.tar", samples)
-        info = DatasetInfo(
-            dataset="t", split=split, modality="points", profile="points", label_names=("square", "line")
-        )
-        finish_split(root / split, info, [record], [])
+        write_samples(root / split, samples, "points", split=split, profile="points", label_names=("square", "line"))
     return root
 
 

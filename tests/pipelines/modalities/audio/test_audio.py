@@ -19,13 +19,13 @@ from maskstream.pipelines.modalities.audio.spectrogram import LogMel, Spectrogra
 from maskstream.preprocess.encode.audio.encoder import encoded_sound
 from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.shards.errors import ShardError
-from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.sample import DatasetInfo, Sample
-from maskstream.shards.format.writer import write_shard
+from maskstream.shards.format.sample import Sample
 from maskstream.shards.media.fbank import Fbank, fbank_statistics
 from maskstream.shards.media.flac import FlacHeader, flac_header
 from maskstream.shards.stores.base import Range
+
+from ....splits import write_samples
 
 RATES = (16000, 16000, 44100, 96000, 8000, 16000)
 SECONDS = (3.0, 40.0, 5.0, 2.0, 0.3, 0.05)
@@ -50,9 +50,7 @@ def split(tmp_path_factory):
     for i, (rate, seconds) in enumerate(zip(RATES, SECONDS, strict=True)):
         made = encoded_sound(sound(rate, seconds, 1 + i % 2, seed=i))
         samples.append(Sample(key=f"a{i}", members=made.members, source=f"{i}", label=i, sums=made.sums))
-    info = DatasetInfo(dataset="a", split="train", modality="audio", profile="flac")
-    finish_split(out, info, [write_shard(out / "a-000000.tar", samples)], [])
-    return out
+    return write_samples(out, samples, "audio", dataset="a", profile="flac")
 
 
 def loader(split, **changes):

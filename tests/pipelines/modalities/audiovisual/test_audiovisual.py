@@ -13,13 +13,12 @@ from maskstream.pipelines.modalities.audio.reader import AudioClip
 from maskstream.pipelines.modalities.audiovisual.rows import SpectrogramNoise
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from maskstream.preprocess.source import Source
-from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.sample import DatasetInfo, Sample
-from maskstream.shards.format.writer import write_shard
+from maskstream.shards.format.sample import Sample
 from maskstream.shards.members.text import json_member
 
 from ....flash_and_beep import FPS, flashes, onsets, write
+from ....splits import write_samples
 
 EVENTS = (12, 37, 61, 80)
 FORMS = ({}, {"late": 20}, {"ends": 70}, {"rate": 44100}, {"late": 26, "ends": 82, "rate": 32000})
@@ -42,9 +41,7 @@ def split(tmp_path_factory):
                 sums=made.sums,
             )
         )
-    record = write_shard(out / "t-000000.tar", samples)
-    finish_split(out, DatasetInfo(dataset="t", split="train", modality="audiovisual", profile="train"), [record], [])
-    return out
+    return write_samples(out, samples, "audiovisual")
 
 
 def opened(split, **settings):

@@ -18,12 +18,11 @@ from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.errors import OutageError, ResumeError
-from maskstream.shards.format.dataset import finish_split
-from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.sample import Sample
 from maskstream.shards.format.verify import verify
-from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.image import image_member
 
+from ....splits import write_samples
 from .test_decode import photo
 
 OPTIONS = {"device": "cpu", "rank": 0, "world_size": 1}
@@ -36,14 +35,13 @@ def member(pixels, form, width=None):
 
 
 def write(folder, samples):
-    folder.mkdir()
-    record = write_shard(
-        folder / "t-000000.tar",
+    return write_samples(
+        folder,
         [Sample(key=f"s{i}", members=members, source=f"{i}", label=i) for i, members in enumerate(samples)],
+        "image",
+        profile="image",
+        label_names=("a", "b", "c"),
     )
-    info = DatasetInfo(dataset="t", split="train", modality="image", profile="image", label_names=("a", "b", "c"))
-    finish_split(folder, info, [record], [])
-    return folder
 
 
 @pytest.fixture

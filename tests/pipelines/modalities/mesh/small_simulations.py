@@ -9,6 +9,8 @@ from maskstream.shards.format.writer import write_shard
 from maskstream.shards.media.mesh_members import FIELDS, MESH
 from maskstream.shards.members.text import json_member
 
+from ....splits import write_samples
+
 
 def simulation(seed, *, rows=5, columns=7, steps=12, channels=2, dims=2):
     """A channel with flow from left to right; the fields differ at every node and step."""
@@ -62,8 +64,7 @@ def write_pairs(folder, left, right):
         members |= {f"{name}.npz": encoded[MESH], f"{name}.{FIELDS}": encoded[FIELDS]}
     sums = encoded_simulation(left).sums
     samples = [Sample(key=f"s{i}", members=members, source=f"{i}", sums=sums) for i in range(3)]
-    record = write_shard(folder / "t-000000.tar", samples)
-    finish_split(folder, DatasetInfo(dataset="t", split="train", modality="mesh", profile="mesh"), [record], [])
+    write_samples(folder, samples, "mesh", profile="mesh")
 
 
 def mesh_rows(batch):

@@ -15,14 +15,13 @@ from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.preprocess.encode.mesh.encoder import encoded_surface
 from maskstream.preprocess.encode.mesh.surfaces import checked_surface
 from maskstream.shards.errors import SampleError, ShardError
-from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.sample import DatasetInfo, Sample
+from maskstream.shards.format.sample import Sample
 from maskstream.shards.format.verify import verify
-from maskstream.shards.format.writer import write_shard
 from maskstream.shards.media.mesh_members import FIELDS
 from maskstream.shards.members.text import json_member
 
+from ....splits import write_samples
 from ....with_new_checksum import renew_checksum
 from .small_simulations import simulation, write_pairs, write_simulations
 
@@ -183,9 +182,7 @@ def surfaces(folder):
         made = encoded_surface(checked_surface(rng.normal(size=(20, 3)), rng.integers(0, 20, (40, 3))))
         members = {**made.members, "json": json_member(made.meta)}
         samples.append(Sample(key=f"s{i}", members=members, source=f"s{i}", sums=made.sums))
-    info = DatasetInfo(dataset="t", split="train", modality="mesh", profile="mesh")
-    finish_split(out, info, [write_shard(out / "t-000000.tar", samples)], [])
-    return out
+    return write_samples(out, samples, "mesh", profile="mesh")
 
 
 def test_surfaces_have_their_normals_as_fields(tmp_path):

@@ -27,6 +27,7 @@ from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
 
+from ....splits import write_samples
 from ...every_modality import write_split
 from ...small_texts import image_text_source
 
@@ -244,8 +245,7 @@ def test_samples_without_a_usable_picture_are_replaced(tmp_path: Path) -> None:
         cv2.imwrite(str(raw / f"{i}.png"), picture(i))
         members = ImageEncoder().encode(Raw(id=f"{i}", path=raw / f"{i}.png")).members
         samples.append(Sample(key=f"{i}", members=members, source=f"{i}"))
-    info = DatasetInfo(dataset="t", split="train", modality="image", profile="train", label_names=())
-    finish_split(out, info, [write_shard(out / "t-000000.tar", samples)], [])
+    write_samples(out, samples, "image")
     manifest = Manifest.load(out)
     facts = manifest.components["png"].facts
     for name, index, value in (("width", 3, -5), ("height", 4, 1 << 40)):

@@ -36,10 +36,9 @@ from maskstream.pipelines.stream.weights import find_part
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.source import Source as Raw
 from maskstream.shards.errors import ResumeError
-from maskstream.shards.format.dataset import finish_split
-from maskstream.shards.format.sample import DatasetInfo, Sample
-from maskstream.shards.format.writer import write_shard
+from maskstream.shards.format.sample import Sample
 
+from ....splits import write_samples
 from ...contract import check_relay
 from ...small_media import packed_rows
 from .small_kinds import sound_sample, video_sample, written
@@ -147,9 +146,7 @@ def made(folder: Path, prefix: str, n: int, side: Callable[[np.random.Generator]
         cv2.imwrite(str(raw / f"{i}.png"), pixels)
         members = ImageEncoder().encode(Raw(id=f"{i}", path=raw / f"{i}.png")).members
         samples.append(Sample(key=f"{prefix}{i}", members=members, source=f"{i}", label=i % 3))
-    info = DatasetInfo(dataset=prefix, split="train", modality="image", profile="train", label_names=("a", "b", "c"))
-    finish_split(out, info, [write_shard(out / f"{prefix}-000000.tar", samples)], [])
-    return out
+    return write_samples(out, samples, "image", dataset=prefix, label_names=("a", "b", "c"))
 
 
 @pytest.fixture(scope="module")

@@ -17,16 +17,14 @@ from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards import (
-    DatasetInfo,
     ResumeError,
     Sample,
     array_member,
-    finish_split,
     video_member,
-    write_shard,
 )
 
 from ....conftest import write_moving_texture
+from ....splits import write_samples
 from ...contract import check_order
 from ...recording import check_what_is_read, recorded
 
@@ -47,10 +45,7 @@ def write_levels(path, rate, frames, first):
 
 
 def split_of(folder, samples):
-    folder.mkdir()
-    info = DatasetInfo(dataset="rig", split="train", modality="video", profile="train")
-    finish_split(folder, info, [write_shard(folder / "rig-000000.tar", samples)], [])
-    return folder
+    return write_samples(folder, samples, "video", dataset="rig")
 
 
 @pytest.fixture(scope="module")

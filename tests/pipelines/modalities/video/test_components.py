@@ -8,32 +8,27 @@ import pytest
 from maskstream.pipelines import VideoClip, masks, video_loader
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards import (
-    DatasetInfo,
     Manifest,
     Member,
     Sample,
     StoreError,
     array_member,
     component_of,
-    finish_split,
     inspect,
     json_member,
     verify,
     video_member,
-    write_shard,
 )
 
 from ....conftest import write_moving_texture
+from ....splits import write_samples
 
 VIDEOS = ("cam0.mp4", "cam1.mp4", "depth.mp4")
 FRAMES = {"cam0.mp4": 40, "cam1.mp4": 34, "depth.mp4": 47}
 
 
 def split_of(folder, samples):
-    folder.mkdir()
-    record = write_shard(folder / "rig-000000.tar", samples)
-    finish_split(folder, DatasetInfo(dataset="rig", split="train", modality="video", profile="train"), [record], [])
-    return folder
+    return write_samples(folder, samples, "video", dataset="rig")
 
 
 @pytest.fixture(scope="module")
