@@ -20,7 +20,7 @@ import numpy as np
 from maskstream.shards.errors import ResumeError
 from maskstream.train import Trainer, load_model, read_metrics
 
-from ..train.conftest import SyntheticLoader, small_recipe
+from ..train.synthetic import SyntheticLoader, small_recipe
 
 STEPS, SAVE_EVERY, DIES_AFTER = 12, 4, 10
 

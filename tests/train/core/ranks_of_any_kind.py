@@ -29,7 +29,7 @@ SAMPLES = 4
 
 
 def synthetic():
-    spec = spec_from_file_location("synthetic", Path(__file__).parents[1] / "conftest.py")
+    spec = spec_from_file_location("synthetic", Path(__file__).parents[1] / "synthetic.py")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -37,13 +37,13 @@ def synthetic():
 
 def run(out, fields, of_loader, options, device):
     """Trains this rank; returns the step that it began after."""
-    conftest = synthetic()
+    made = synthetic()
     size = of_loader.pop("samples", SAMPLES) // world_size()
     compile_with, backend = torch.compile, options.pop("backend", None)
     if backend is not None:
         torch.compile = partial(compile_with, backend=backend)
     dies_at, fails_at = of_loader.pop("dies_at", None), of_loader.pop("fails_at", None)
-    loader = conftest.SyntheticLoader(batches=5, size=size, rank=rank(), ranks=world_size(), **of_loader)
+    loader = made.SyntheticLoader(batches=5, size=size, rank=rank(), ranks=world_size(), **of_loader)
 
     def before(made):
         if made == dies_at:
@@ -52,7 +52,7 @@ def run(out, fields, of_loader, options, device):
             raise SampleError(shard="a", key="b", component="c", reason="too many are bad")
 
     loader.before_batch = before
-    recipe = conftest.small_recipe()
+    recipe = made.small_recipe()
     recipe = replace(recipe, batch_size=size, optimiser=replace(recipe.optimiser, **fields))
     until, dropout = options.pop("until", None), options.pop("dropout", False)
     if dropout:
@@ -60,7 +60,7 @@ def run(out, fields, of_loader, options, device):
         recipe = replace(recipe, model=replace(recipe.model, dropout=rates))
     says_types = options.pop("says_types", False)
     if every := options.pop("validated", None):
-        batch = conftest.SyntheticLoader(size=SAMPLES).make(9, 9)
+        batch = made.SyntheticLoader(size=SAMPLES).make(9, 9)
         options["validation"] = Validation(
             measure=lambda model: [Score(name="loss", value=float(model(batch).loss().detach()))],
             every=every,

@@ -241,16 +241,16 @@ def test_what_cannot_be_trained_on_is_refused(trainer, synthetic_loader, recipe)
 RANK_SCRIPT = """
 import importlib.util, sys, torch
 torch.set_num_threads(1)
-conftest = importlib.util.module_from_spec(spec := importlib.util.spec_from_file_location("synthetic", sys.argv[1]))
-spec.loader.exec_module(conftest)
+made = importlib.util.module_from_spec(spec := importlib.util.spec_from_file_location("synthetic", sys.argv[1]))
+spec.loader.exec_module(made)
 from dataclasses import replace
 from pathlib import Path
 from maskstream.train import Trainer
 from maskstream.train.core.distributed import process_group, rank, world_size
 with process_group("cpu") as device:
     assert world_size() == 2
-    loader = conftest.SyntheticLoader(batches=3, size=2, rank=rank(), ranks=2, uneven=sys.argv[3] == "uneven")
-    recipe = replace(conftest.small_recipe(), batch_size=2)
+    loader = made.SyntheticLoader(batches=3, size=2, rank=rank(), ranks=2, uneven=sys.argv[3] == "uneven")
+    recipe = replace(made.small_recipe(), batch_size=2)
     for until in (2, None):
         options = dict(save_every=1, device=device, precision="fp32", progress=False)
         trainer = Trainer(recipe, loader, sys.argv[2], steps=4, **options)
