@@ -27,7 +27,7 @@ def evaluate(
     same_split: SameSplit = False,
     as_json: Json = False,
 ) -> None:
-    """Measure what runs reach on a split, beside predictions that need no training (docs/training.md#evaluate).
+    """Measure what runs reach on a split, beside predictions that need no training (docs/monitoring.md#evaluate).
 
     The numbers are kept in RUN/evaluation.json; `report` writes the same there. Several runs are compared.
     """

@@ -31,7 +31,7 @@ def targets(
 ) -> None:
     """Write what a frozen teacher, or a tokenizer, makes of each sample of a split, as shards.
 
-    See docs/training.md#targets-in-shards. `--set data.targets=OUT` of `maskstream train` then reads them instead of
+    See docs/exports.md#targets-in-shards. `--set data.targets=OUT` of `maskstream train` then reads them instead of
     computing them. A run that is stopped continues; one after samples were appended writes theirs.
     """
     with working(f"opening {run} and {data}", as_json) as shown:
