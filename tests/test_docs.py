@@ -196,10 +196,10 @@ def test_each_promise_names_a_test_that_is_there() -> None:
     assert attacks <= ATTACKS.keys()
 
 
-def test_every_page_is_in_the_list_of_pages() -> None:
-    listed = set(re.findall(r"\]\(([^)#]+)", TEXTS[ROOT / "docs/contents.md"]))
-    own = {str(path.relative_to(ROOT / "docs")) for path in PAGES if path.is_relative_to(ROOT / "docs")}
-    assert {name for name in own if not name.startswith("papers/")} - {"contents.md"} <= listed
+def test_every_page_is_in_the_navigation() -> None:
+    nav = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    pages = {str(path.relative_to(ROOT / "docs")) for path in PAGES if path.is_relative_to(ROOT / "docs")}
+    assert pages <= set(re.findall(r"[\w/-]+\.md", nav))
 
 
 def test_words_of_the_glossary_are_in_the_code() -> None:
@@ -244,6 +244,7 @@ def test_the_site_has_every_public_name_and_no_broken_link(tmp_path: Path) -> No
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "- [The loader](loader/): " in (tmp_path / "site/llms.txt").read_text()
     found = names_in(tmp_path / "site/objects.inv")
     for package in PACKAGES:
         module = importlib.import_module(f"maskstream.{package}")

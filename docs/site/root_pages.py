@@ -61,6 +61,27 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     return _PICTURE.sub(picture, _LINK.sub(link, _EXAMPLE.sub(r"\1", markdown)))
 
 
+def on_post_build(config: MkDocsConfig) -> None:
+    """Write llms.txt, the list of all pages for language models: title, path and first sentence of each."""
+    lines = [f"# {config.site_name}", "", f"> {config.site_description}"]
+    for group in config.nav or []:
+        ((heading, entries),) = group.items()
+        lines += ["", f"## {heading}", ""]
+        for entry in entries:
+            page = entry if isinstance(entry, str) else next(iter(entry.values()))
+            if page.startswith("reference/"):
+                lines.append(f"- [{page.removesuffix('.md')}]({page.removesuffix('.md')}/)")
+                continue
+            name = OF_ROOT.get(page, f"docs/{page}")
+            paragraphs = (ROOT / name).read_text(encoding="utf-8").split("\n\n")
+            first = next((text for text in paragraphs if text[:1].isalnum()), "")
+            plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", first.replace("\n", " "))
+            path = re.sub(r"(^|/)(index|README)\.md$|\.md$", "/", page).lstrip("/")
+            sentence = re.split(r"(?<=[.]) ", plain, maxsplit=1)[0]
+            lines.append(f"- [{_title(name)}]({path}): {sentence}".removesuffix(": "))
+    (Path(config.site_dir) / "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def _title(name: str) -> str:
     """The first heading of a file."""
     return (ROOT / name).read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("# ")

@@ -162,7 +162,9 @@ def kbvqa(
     out: Annotated[Path, OutputFlag("Folder of the result.")] = Path("runs/kbvqa"),
     as_json: Json = False,
 ) -> None:
-    """Ask a predictor questions about images that need knowledge, from three perspectives (docs/kbvqa.md).
+    """Ask a predictor questions about images that need knowledge, from three perspectives.
+
+    See docs/papers/gpt-4v-on-knowledge-vqa.md.
 
     It writes kbvqa.json and a page of questions and replies, kbvqa.html, into the folder.
     """
@@ -249,7 +251,9 @@ def roar(
     out: Annotated[Path, OutputFlag("Folder of the result.")] = Path("runs/roar"),
     as_json: Json = False,
 ) -> None:
-    """Measure how faithful measures of importance are: hide what they call important, and train again (docs/roar.md).
+    """Measure how faithful measures of importance are: hide what they call important, and train again.
+
+    See docs/papers/recursive-roar.md.
 
     It writes roar.json and a page of curves, roar.html, into the folder. The same command continues.
     """
