@@ -95,9 +95,12 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", head.lower()).strip()) for head in plain}
 
 
-@named_pages
+CHANGELOG = ROOT / "CHANGELOG.md"
+
+
+@pytest.mark.parametrize("page", [*PAGES, CHANGELOG], ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files_and_headings(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(TEXTS[page])):
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text())):
         path, _, anchor = target.partition("#")
         if "://" in target:
             continue
