@@ -7,6 +7,7 @@ file as it is if it shows the same, so the bytes stay the same on a machine whos
 float, are others.
 """
 
+import base64
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -16,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pages.figures.card import Card, Drawing, Section, WordPieces
+from maskstream.pages.figures.card import Card, Drawing, PictureGrid, Section, WordPieces
 from maskstream.pages.figures.pictures import LUMA, Bool, UInt8, grown, hatch, resize
 from maskstream.pages.gallery import audio, image, pairs, video
 from maskstream.pages.gallery.page import gallery_sections
@@ -42,11 +43,9 @@ STRONG, PALE, THIRD, INK = "#1394b8", "#98a4ae", "#d9822b", "#6e7a85"
 _FILLED = {"visible": STRONG, "target": PALE, "skipped": PALE}
 _STROKED = {
     "line-hidden": (PALE, 0.5),
-    "line-frame": (STRONG, 1.2),
     "line-visible": (STRONG, 1.2),
     "dot-hidden": (PALE, 1.8),
     "dot-visible": (STRONG, 4.5),
-    "dot-kept": (THIRD, 4.5),
 }
 _PX = 7.8
 """The width of a letter of 13 px, to which all text is stretched, whatever font is there."""
@@ -78,14 +77,22 @@ def box(x: float, y: float, width: float, height: float, colour: str, opacity: f
     )
 
 
-def of_card(card: Card) -> str | None:
-    """The first text or drawing of a card; None if it has none."""
-    for figure in card.figures:
-        if isinstance(figure, WordPieces):
-            return words_svg(figure)
-        if isinstance(figure, Drawing):
-            return drawing_svg(figure)
-    return None
+def of_card(card: Card) -> UInt8 | str:
+    """The first figure of a card: a text, a drawing, or the first of its pictures."""
+    match card.figures[0]:
+        case WordPieces() as words:
+            return words_svg(words)
+        case Drawing() as drawing:
+            return drawing_svg(drawing)
+        case PictureGrid() as grid:
+            return decode(grid.items[0].uri)
+    raise TypeError(f"no picture is made of the card {card.key!r}")
+
+
+def decode(uri: str) -> UInt8:
+    """The pixels (H, W, 3) of a `data:` address."""
+    data = np.frombuffer(base64.b64decode(uri.partition(",")[2]), np.uint8)
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1], np.uint8)
 
 
 def drawing_svg(drawing: Drawing) -> str:
@@ -202,8 +209,9 @@ def doc_pictures(media: Media, sections: Iterable[Section], seed: int = 0) -> Fo
     sections: those of the gallery, whose drawings and texts are shown. What needs media that are missing is left out.
     """
     cards = {card.key: card for section in sections for card in section.cards}
-    drawn = {one.picture: of_card(cards[one.name or one.title]) for one in SCHEMES if (one.name or one.title) in cards}
-    found = Found({name: made for name, made in drawn.items() if made is not None})
+    found = Found(
+        {one.picture: of_card(cards[one.name or one.title]) for one in SCHEMES if (one.name or one.title) in cards}
+    )
     found |= {"order.svg": order_svg(seed), "life-of-a-clip.svg": life_svg()}
     if media.video is not None:
         found |= _of_clip(media.video, seed) | _of_pictures(media, seed)

@@ -17,7 +17,7 @@ from maskstream.pages.gallery.image import SPIKES
 from maskstream.pages.gallery.page import gallery_sections
 from maskstream.pages.gallery.pairs import ENTRY as PAIR
 from maskstream.pages.gallery.scheme import CardText, count_facts, sheet, token_maps
-from maskstream.pages.gallery.solids import box_edges, fitted, seen_from, surface_points, unique_edges
+from maskstream.pages.gallery.solids import surface_points, unique_edges
 from maskstream.pages.gallery.text import cut, cut_pieces
 from maskstream.pipelines import masks
 from maskstream.shards.format.manifest import Manifest
@@ -173,17 +173,7 @@ def test_planes_side_by_side():
     assert drawn.paths[1] == ("target", "")
 
 
-def test_projection_keeps_what_is_above_above_and_boxes_have_twelve_edges():
-    points = np.array([[0.0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0]])
-    flat = seen_from(points)
-    assert flat[1, 1] < flat[0, 1]  # y runs downwards
-    np.testing.assert_allclose(seen_from(points, turn=0, above=0), [[0, 0], [0, -1], [0, 0], [1, 0]], atol=1e-12)
-    placed, height = fitted(flat, 100)
-    assert placed[:, 0].min() == pytest.approx(4)
-    assert placed[:, 0].max() == pytest.approx(96)
-    assert placed[:, 1].max() == pytest.approx(height - 4)
-    assert len(box_edges(2)) == 24
-    assert box_edges(2)[12:].min() == 8
+def test_dots_and_lines_are_paths():
     assert dots(np.array([[1.0, 2.0]])) == "M1.0 2.0h0"
     assert lines(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[0, 1]])) == "M1 2L3 4"
 

@@ -94,9 +94,9 @@ class Scheme:
 
     @property
     def picture(self) -> str:
-        """The file of its picture in docs/pictures/: an array of pixels, or a drawing of solids, bones or words."""
+        """The file of its picture in docs/pictures/: an array of pixels, or a drawing of bones or words."""
         key = re.sub(r"[^a-z0-9]+", "-", (self.name or self.title).lower()).strip("-")
-        return f"mask-{key}.{'svg' if self.grid.axes[0] in ('x', 'node', 'frame', 'token') else 'webp'}"
+        return f"mask-{key}.{'svg' if self.grid.axes[0] in ('frame', 'token') else 'webp'}"
 
     def make(self) -> Mask:
         """The mask. It is frozen, so one object serves all callers."""
