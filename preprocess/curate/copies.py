@@ -7,6 +7,7 @@ found in the other, one behind the other.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -59,6 +60,41 @@ def alike(
     if itself:
         pairs = np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)
     return _unique(pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Where two samples are alike: seconds (first, last) in each, and how many of 256 bits differ between the hashes of
+    their frames, the median.
+    """
+
+    ours_s: tuple[float, float]
+    theirs_s: tuple[float, float]
+    bits: int
+
+
+def match_frames(own: Measures, place: int, theirs: Measures, there: int) -> Match | None:
+    """Where a sample is like another, by the waves of its frames; None if one has no hash. The frames of either may be
+    mirrored, or cropped to a window.
+    """
+    bits = np.minimum(_waves_apart(own, place, theirs, there), _waves_apart(theirs, there, own, place).T)
+    if not bits.size:
+        return None
+    near = np.argwhere(bits <= max(DISTANCES[0], int(bits.min())))
+    ours, others = (
+        (float(one.times[one.start[at] + frames.min()]), float(one.times[one.start[at] + frames.max()]))
+        for one, at, frames in ((own, place, near[:, 0]), (theirs, there, near[:, 1]))
+    )
+    return Match(ours, others, int(np.median(bits[np.unique(near[:, 0])].min(axis=1))))
+
+
+def _waves_apart(own: Measures, place: int, theirs: Measures, there: int) -> Ints:
+    """In how many bits the waves of frames differ from others as they are, mirrored, and in windows: int64 (F, G)."""
+    some, others = slice(*own.start[place : place + 2]), slice(*theirs.start[there : there + 2])
+    whole, mirrored = (hashes[others, None, :PART_BYTES] for hashes in (theirs.whole, theirs.mirrored))
+    forms = [one for one in (whole, mirrored, theirs.windows[others]) if len(one)] or [whole]  # texts have one form
+    differing = own.whole[some, None, None, :PART_BYTES] ^ np.concatenate(forms, axis=1)[None]
+    return np.asarray(np.bitwise_count(differing).sum(axis=-1, dtype=np.int64).min(axis=-1), np.int64)
 
 
 def _unique(pairs: Ints) -> Ints:

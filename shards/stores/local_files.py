@@ -225,6 +225,17 @@ def sole_writer(folder: Path) -> Iterator[None]:
             (folder / LOCK).unlink(missing_ok=True)
 
 
+def is_being_written(folder: Path) -> bool:
+    """Whether a run holds the lock of `folder`."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with joint_writer(folder):
+            return False
+    except BusyError:
+        return True
+
+
 @contextmanager
 def joint_writer(folder: Path) -> Iterator[None]:
     """Lock `folder` for the block, beside other joint writers but no sole writer. The errors are those of

@@ -125,6 +125,11 @@ def test_samples_are_sorted_and_found(browser: Browser, splits: dict[str, Path],
         opened.locator(".sorter input").fill(key.upper())
         assert opened.locator(".clip:visible").count() == 1
         assert opened.locator(".sorter output").inner_text() == "1 of 8"
+        middle = sorted(before)[4]
+        opened.locator(".sorter input").fill(f"special tokens >= {middle}")
+        assert sorted(special()) == sorted(one for one in before if one >= middle)
+        opened.locator(".sorter input").fill(f"special tokens < {middle} and {key}")
+        assert opened.locator(".clip:visible").count() == (before[3] < middle)
 
 
 def test_charts_say_their_values_and_have_a_log_axis(browser: Browser, splits: dict[str, Path], tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 """The curves of a report are the metrics of the run."""
 
 import json
+from dataclasses import asdict
+from threading import Thread
+from time import sleep
 
 import numpy as np
 import pytest
 
-from maskstream.pages.report.report import run_curves
+from maskstream.pages.report.report import follow_run, run_curves
+from maskstream.shards.stores.local_files import LOCK, is_being_written, sole_writer
 from maskstream.train.evaluate.evaluation import TrainingLoss
 
 from .pages import Page
@@ -30,6 +34,30 @@ def test_curves_are_the_metrics():
     assert small["Learning rate"].include == (0.0,)
     np.testing.assert_allclose(small["Learning rate"].lines[0].y, 1e-4 * np.arange(1, 7))
     np.testing.assert_allclose(small["Waiting for data"].lines[0].y, 25.0)
+
+
+def test_a_page_follows_a_run_until_its_end(tmp_path):
+    """It reloads itself while the folder is locked; a lock file that a kill left does not count."""
+    run, out = tmp_path / "run", tmp_path / "out.html"
+    pages = []
+    with sole_writer(run):
+        following = Thread(target=follow_run, args=(run, out, 1))
+        following.start()
+        for said in ("none yet", "Loss by step"):
+            for _ in range(100):
+                if out.exists() and said in (text := out.read_text()):
+                    break
+                sleep(0.1)
+            pages.append(text)
+            (run / "metrics.jsonl").write_text("".join(json.dumps(asdict(one)) + "\n" for one in steps([0.9, 0.7])))
+    following.join(10)
+    assert not following.is_alive()
+    assert ["none yet" in one for one in pages] == [True, False]
+    for one in pages:
+        assert '<meta http-equiv="refresh" content="1">' in one
+    assert "The line at" not in pages[1]
+    (run / LOCK).touch()
+    assert not is_being_written(run)
 
 
 def test_the_last_twenty_steps_are_averaged_whatever_the_order_of_the_rows():

@@ -65,6 +65,13 @@ AROUND = 10
 """The steps before and behind a step with whose losses its own are compared."""
 
 
+def read_step_losses(run: Path, step: int) -> npt.NDArray[np.float32] | None:
+    """The losses of the samples of a step, from 1, in the order of `replay`'s batches; None if none were recorded."""
+    path = run / SAMPLE_LOSSES
+    losses = np.load(path, mmap_mode="r")[step - 1 : step] if path.exists() else np.empty((0, 0), np.float32)
+    return np.array(losses[0]) if losses.any() else None
+
+
 def worst_samples(run: Path, count: int) -> list[tuple[int, int, float]]:
     """The `count` samples whose losses are furthest above the median of the steps around theirs: (step from 1, place in
     its batches from 0, loss), the worst first. A loss that is not finite is the worst of all. Empty for a run that

@@ -36,7 +36,7 @@ RELAXATION = 1.85
 MEAN, COPY = "the mean of the visible pixels", "a copy of the nearest visible token"
 COLOURS, HARMONIC = "interpolation of the visible tokens' colours", "harmonic interpolation of the visible pixels"
 SHRUNK = "a copy of the nearest visible token, shrunk towards the mean"
-UNIT = "deviations of a colour (57 of 255 levels)"
+UNIT = "per-channel standard deviations (57/255)"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,7 +173,7 @@ class PixelLosses:
         """The name of the best guess."""
         return min(self.guesses, key=lambda name: self.guesses[name])
 
-    def score(self, of: str, name: str = "squared error of hidden pixels") -> Score:
+    def score(self, of: str, name: str = "MSE of hidden pixels") -> Score:
         """The model's loss beside those of the guesses. of: what the samples are."""
         return Score(name=name, value=self.model, unit=UNIT, of=of, count=self.samples, baselines=self.guesses)
 

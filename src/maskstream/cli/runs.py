@@ -101,6 +101,9 @@ def embed(
     data: Annotated[str, DataFlag("Split whose samples are embedded.")],
     *,
     out: Annotated[Path, OutputFlag("New file to write, such as features.parquet.")],
+    page: Annotated[
+        Path | None, OutputFlag("HTML file to write as well: a map of the features (PCA) with samples.")
+    ] = None,
     options: EmbedOptions,
     as_json: Json = False,
 ) -> None:
@@ -113,6 +116,14 @@ def embed(
         from maskstream.train.embed import embed_run
 
         done = embed_run(run, data, out, replace(options, progress=shown))
+        if page is not None:
+            from maskstream.modalities import modality_of
+            from maskstream.pages.embedded import write_map
+            from maskstream.shards.format.manifest import Manifest
+            from maskstream.train.core.run_folder import run_recipe
+
+            split = Manifest.load(data)
+            write_map(modality_of(split, data=run_recipe(run).data), split, out, page)
     files = [str(path) for path in done.files]
     named = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
     facts = {"files": files, "samples": done.samples, "width": done.width, "skipped": done.skipped}
@@ -130,6 +141,9 @@ def report(
         Path | None,
         OutputFlag("HTML file [default: RUN/report.html; for several runs compared.html in the first]."),
     ] = None,
+    follow: Annotated[
+        bool, RunFlag("While a process trains the run, write its curves to a page that reloads itself.")
+    ] = False,
     same_split: SameSplit = False,
 ) -> None:
     """Write one HTML page about a run: loss, throughput, reconstructions, and samples with their masks.
@@ -140,12 +154,14 @@ def report(
     with working(f"opening {', '.join(map(str, runs))} and {data}"):
         from maskstream.modalities import modality_of
         from maskstream.pages.report.compared import compare_runs
-        from maskstream.pages.report.report import write_report
+        from maskstream.pages.report.report import follow_run, write_report
         from maskstream.shards.format.manifest import Manifest
         from maskstream.train.core.run_folder import run_recipe
 
         split = Manifest.load(data)
         run, *others = runs
+        if follow and others:
+            raise ValueError(f"--follow is for one run, got {len(runs)}; name the one that is being trained")
         modality = modality_of(split, data=run_recipe(run).data)
         if others:
             if unseen is not None:
@@ -159,6 +175,8 @@ def report(
                 say(line)
             say(f"wrote {found.page}")
             return
+        if follow:
+            follow_run(run, out)
         written = write_report(modality, run, split, out, unseen=unseen, same_split=same_split)
         show(written.facts, as_json=False)
         say(f"wrote {written.page}")
@@ -191,7 +209,7 @@ def replay(
     """
     with working(f"opening {run}", as_json) as shown:
         from maskstream.modalities import modality_of
-        from maskstream.pages.replay import write_replay
+        from maskstream.pages.replay import ALL_RANKS, write_replay
         from maskstream.pipelines.modalities.mixture import manifests_of
         from maskstream.train.core.metrics import read_metrics
         from maskstream.train.core.replay import UNRECORDED, worst_steps
@@ -223,7 +241,7 @@ def replay(
             by_step,
             out or run / "replay.html",
             samples=samples,
-            samples_of="all ranks" if rank is None else f"rank {rank}",
+            samples_of=ALL_RANKS if rank is None else f"rank {rank}",
             worst=[(made[one], place, loss) for one, place, loss in largest],
         )
     samples_seen = [_sample_seen(made[one], place, loss) for one, place, loss in largest]

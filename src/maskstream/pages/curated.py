@@ -11,6 +11,7 @@ from maskstream.pages.figures.pictures import picture, resize
 from maskstream.pages.figures.words import plural, short_key
 from maskstream.pages.page import check_page, page, write_page, writing_page
 from maskstream.preprocess.curate import SIGNALS, Curated, Measures
+from maskstream.preprocess.curate.copies import match_frames
 from maskstream.preprocess.curate.curated import check_list
 from maskstream.shards.errors import SampleError
 from maskstream.shards.stores.url import split_name
@@ -91,7 +92,10 @@ def _copies(found: Curated) -> list[Section]:
     cards = [
         _card(
             short_key(own.manifest.key(int(own.index[group[0]]))),
-            [(own, place, "goes" if at else "stays") for at, place in enumerate(group[: 2 * _NEAR])],
+            [
+                (own, place, f"goes{_alike(own, place, own, group[0])}" if at else "stays")
+                for at, place in enumerate(group[: 2 * _NEAR])
+            ],
         )
         for group in found.copies[:_GROUPS]
     ]
@@ -106,12 +110,25 @@ def _leaks(found: Curated) -> list[Section]:
     cards = [
         _card(
             short_key(found.measures.manifest.key(int(found.measures.index[one.place]))),
-            [(found.measures, one.place, "goes"), *([(*one.like, "evaluation set")] if one.like else [])],
+            [
+                (found.measures, one.place, f"goes{_alike(found.measures, one.place, *one.like) if one.like else ''}"),
+                *([(*one.like, "evaluation set")] if one.like else []),
+            ],
         )
         for one in leaks[:_GROUPS]
     ]
     words = f"{plural(len(leaks), 'sample')}; the first {len(cards)} are shown beside what they are copies of."
     return [Section(title="Leaks", words=words, cards=tuple(cards))] if cards else []
+
+
+def _alike(own: Measures, place: int, theirs: Measures, there: int) -> str:
+    """Which seconds of a sample are like which of another, and how far apart their hashes are."""
+    match = match_frames(own, place, theirs, there)
+    if match is None:
+        return ""
+    spans = [f"{first:.1f} to {last:.1f} s" for first, last in (match.ours_s, match.theirs_s)]
+    times = f": {spans[0]} match {spans[1]}" if match.ours_s[1] + match.theirs_s[1] else ""
+    return f"{times}; {match.bits} of 256 bits differ"
 
 
 def _card(title: str, samples: list[tuple[Measures, int, str]]) -> Card:

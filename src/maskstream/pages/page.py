@@ -61,13 +61,15 @@ def page(
     curves: Any = None,
     headline: str = "",
     details: Mapping[str, str] | None = None,
+    reload_s: int = 0,
 ) -> str:
     """One self-contained HTML file of sections of cards.
 
     links: files beside the page, by what they show; they stand behind the facts.
     by_section: the links under the title lead to the sections; otherwise they lead to the cards of the first section
     that is shown whole. curves: the charts of a run (`RunCurves`), which stand behind the first section. headline: what
-    the page says first. details: more facts, which are folded.
+    the page says first. details: more facts, which are folded. reload_s: after so many seconds the page loads itself
+    again; 0 for never.
     """
     whole = [] if by_section else [section for section in sections if section.layout == "whole"]
     return render(
@@ -84,6 +86,7 @@ def page(
         charts=curves is not None or any(map(_has_charts, sections)),
         headline=headline,
         details=details or {},
+        reload_s=reload_s,
     )
 
 

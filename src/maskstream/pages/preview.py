@@ -12,11 +12,13 @@ from maskstream.pipelines.masks import Mask, Padded
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.packed.batch import PackedBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.members.text import JSON
 from maskstream.shards.stores.url import split_name
 
-from .figures.card import Section
+from .figures.card import Fact, Facts, Section
 from .figures.figures import Figures
 from .figures.words import short_key
 from .page import page, write_page
@@ -82,6 +84,7 @@ def preview(
             "profile": str(manifest.info["profile"]),
         },
         facts=facts,
+        manifest=manifest,
         links=flow_link(Path(out).with_name("flow.html"), manifest.location),
         views=views,
     )
@@ -98,11 +101,15 @@ def first_batch(data: DataConfig[BatchT], manifest: Manifest, samples: int, seed
     """The first `samples` samples of a training epoch; ValueError where the split has none."""
     if len(manifest) == 0:
         raise ValueError(f"{manifest} has no samples to show; `maskstream inspect` says what was rejected and why")
-    size = min(samples, len(manifest))
-    loader = data.whole().loader(
-        manifest, batch_size=size, seed=seed, device="cpu", rank=0, world_size=1, steps=RUN_STEPS
-    )
-    with closing(loader):
+
+    def opened(size: int) -> Loader[BatchT]:
+        return data.whole().loader(
+            manifest, batch_size=size, seed=seed, device="cpu", rank=0, world_size=1, steps=RUN_STEPS
+        )
+
+    with closing(opened(1)) as loader:
+        size = min(samples, len(loader))  # samples without the component are none of the loader's
+    with closing(opened(size)) as loader:
         return next(iter(loader))
 
 
@@ -124,11 +131,13 @@ def preview_page(
     views: int = 1,
     name: str = "",
     others: Sequence[tuple[str, Figures[Any], Any]] = (),
+    manifest: Manifest | None = None,
 ) -> str:
     """One HTML file, complete in itself, with a card of every row of `batch`; views of a sample follow each other.
 
     name: of the camera and the mask of `batch`. others: the same samples with other ones, which are compared: name,
-    figures and batch of each. Their cards follow those of `batch` row by row.
+    figures and batch of each. Their cards follow those of `batch` row by row. manifest: the split, whose signals
+    (`maskstream shards --signals`) stand on the cards.
 
     Under the title stand the facts `before`, those of the figures, `facts`, and `links` to files beside it. It loads
     nothing from outside: pictures are `data:` addresses, and it may load nothing (Content-Security-Policy).
@@ -138,6 +147,7 @@ def preview_page(
     for row in range(len(batch.cu_rows) - 1 if isinstance(batch, PackedBatch) else len(batch)):
         for mask, own, one in masked:
             card = own.sample(one, row)
+            card = replace(card, facts=(*card.facts, *signal_facts(manifest, card.key))) if manifest else card
             card = replace(card, title=f"{short_key(card.key)}, {mask}") if others else card
             cards.append(replace(card, view=row % views + 1) if views > 1 else card)
     lede, _ = figures.about(batch)
@@ -158,6 +168,16 @@ def preview_page(
         links=links or {},
         sections=(Section(cards=tuple(cards)),),
     )
+
+
+def signal_facts(manifest: Manifest, key: str) -> tuple[Facts, ...]:
+    """The signals of a sample that the split has (`maskstream shards --signals`)."""
+    signals = manifest.components[JSON.name].facts if JSON.name in manifest.components else {}
+    if not signals or key not in (keys := manifest.keys(range(len(manifest)))):  # a packed row has no key
+        return ()
+    index = keys.index(key)
+    items = (Fact(name=name, value=f"{float(values[index]):.4g}") for name, values in signals.items())
+    return (Facts(title="Signals", items=tuple(items)),)
 
 
 def mask_name(mask: Mask | None) -> str:

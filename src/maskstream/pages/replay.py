@@ -7,6 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from maskstream.modality import Modality
 from maskstream.pages.figures.card import Card, Fact, Facts, Section
 from maskstream.pages.figures.figures import Figures
@@ -17,6 +20,12 @@ from maskstream.pipelines.modalities.mixture import OpenMixture, manifests_of
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.train.core.metrics import StepMetrics
 from maskstream.train.core.replay import UNRECORDED, Replayed
+from maskstream.train.core.sample_losses import read_step_losses
+
+Floats = npt.NDArray[np.float32]
+
+
+ALL_RANKS = "all ranks"
 
 
 def write_replay(
@@ -27,7 +36,7 @@ def write_replay(
     out: str | Path,
     *,
     samples: int = 8,
-    samples_of: str = "all ranks",
+    samples_of: str = ALL_RANKS,
     worst: Sequence[tuple[Replayed, int, float]] = (),
 ) -> Path:
     """Writes a section for each step, with a card for each of its first `samples` rows; returns `out`.
@@ -35,7 +44,7 @@ def write_replay(
     metrics: of the steps by number, as far as the run has written them. samples_of: whose part it is. worst: samples
     that stand before all steps, each with its step, its place in the step's batches and its loss.
     """
-    first = steps[0]
+    first, whole = steps[0], samples_of == ALL_RANKS
     figures = _figures(modality, first)[0]
     lede, about = figures.about(next(iter(cameras_of(first.batches[0]).values())))
     names = ", ".join(str(one.step) for one in steps)
@@ -50,7 +59,12 @@ def write_replay(
         },
         sections=[
             *([_worst(modality, worst)] if worst else []),
-            *(_section(modality, one, metrics.get(one.step), samples) for one in steps),
+            *(
+                _section(
+                    modality, one, metrics.get(one.step), samples, read_step_losses(run, one.step) if whole else None
+                )
+                for one in steps
+            ),
         ],
         by_section=len(steps) > 1 or bool(worst),
     )
@@ -92,8 +106,7 @@ def _worst(modality: Modality, worst: Sequence[tuple[Replayed, int, float]]) -> 
         for camera, own in cameras_of(one.batches[at]).items():
             card = _card(one, figures, own, row)
             named = f"{card.key}, {camera}" if camera else card.key
-            facts = (Facts(items=(Fact(name="Loss", value=f"{loss:.4g}"),)), *card.facts)
-            cards.append(replace(card, title=f"{named}: {loss:.4g} in step {one.step}", facts=facts))
+            cards.append(replace(with_loss(card, loss), title=f"{named}: {loss:.4g} in step {one.step}"))
     words = [f"{plural(len(worst), 'sample')} whose losses stand out most from the steps around, the worst first."]
     words += [
         f"The loss {loss:.4g} in step {one.step} was that of {gone}; it cannot be shown."
@@ -103,7 +116,14 @@ def _worst(modality: Modality, worst: Sequence[tuple[Replayed, int, float]]) -> 
     return Section(title="Worst samples", words=" ".join(words), cards=tuple(cards))
 
 
-def _section(modality: Modality, one: Replayed, metrics: StepMetrics | None, samples: int) -> Section:
+def with_loss(card: Card, loss: float) -> Card:
+    """The card with the loss of its sample before its other numbers."""
+    return replace(card, facts=(Facts(items=(Fact(name="Loss", value=f"{loss:.4g}"),)), *card.facts))
+
+
+def _section(
+    modality: Modality, one: Replayed, metrics: StepMetrics | None, samples: int, losses: Floats | None
+) -> Section:
     figures, views = _figures(modality, one), int(getattr(one.recipe.data, "views", 1))
     cards: list[Card] = []
     begin = 0
@@ -115,6 +135,7 @@ def _section(modality: Modality, one: Replayed, metrics: StepMetrics | None, sam
                 title = f"{card.key}, {camera}" if camera else card.title
                 if gone is not None:
                     title = f"{title or card.key} in place of {gone}"
+                card = card if losses is None or gone is not None else with_loss(card, float(losses[begin + row]))
                 cards.append(replace(card, title=title))
         begin += len(batch)
     rows = sum(map(len, one.batches))

@@ -26,7 +26,7 @@ from maskstream.pipelines import image_loader
 from maskstream.preprocess.curate import SIGNALS, Curated, curate, measure
 from maskstream.preprocess.curate import copies as copying
 from maskstream.preprocess.curate import measures as measuring
-from maskstream.preprocess.curate.copies import _grouped, alike, find_copies, find_leaks
+from maskstream.preprocess.curate.copies import _grouped, alike, find_copies, find_leaks, match_frames
 from maskstream.preprocess.curate.kept import write_kept
 from maskstream.preprocess.curate.measures import Measures
 from maskstream.preprocess.curate.rules import Rule
@@ -167,6 +167,16 @@ def test_clips_are_measured_and_their_copies_found(tmp_path: Path) -> None:
     keys = found.manifest.keys(found.index)
     pairs = {(keys[a], keys[b]) for a, b in alike(found, found).tolist()}
     assert pairs == {("a0", "crf35"), ("a1", "trimmed"), ("a2", "faster")} | (pairs & {("a3", "still")})
+    spans = {}
+    for key, like in (("crf35", "a0"), ("trimmed", "a1")):
+        match = match_frames(found, keys.index(key), found, keys.index(like))
+        assert match is not None
+        assert match.bits <= 48
+        spans[key] = (match.ours_s, match.theirs_s)
+    assert spans["crf35"][0] == pytest.approx(spans["crf35"][1], abs=0.4)
+    assert spans["crf35"][0][1] > 2
+    assert spans["trimmed"][1][1] - spans["trimmed"][0][1] == pytest.approx(25 / 30, abs=0.4)
+    assert match_frames(found, keys.index("black"), found, 0) is None
     of = {key: {name: values[n] for name, values in found.signals.items()} for n, key in enumerate(keys)}
     assert (of["black"]["dark"], of["black"]["borders"], of["black"]["still"]) == (1, 1, 1)
     assert (of["still"]["still"], of["still"]["motion"] < 0.002, of["still"]["dark"]) == (1, True, 0)

@@ -25,7 +25,7 @@ from maskstream.train import read_metrics, replay, train
 from maskstream.train.core.data import told_splits
 from maskstream.train.core.metrics import StepMetrics
 from maskstream.train.core.replay import worst_steps
-from maskstream.train.core.sample_losses import SAMPLE_LOSSES, worst_samples
+from maskstream.train.core.sample_losses import SAMPLE_LOSSES, read_step_losses, worst_samples
 from maskstream.train.core.step import Stepper
 from maskstream.train.core.versions import VERSIONS
 
@@ -305,7 +305,10 @@ def test_losses_of_samples_are_those_of_each_alone(run: Path, tmp_path: Path) ->
     told = json.loads(done.output)["worst_samples"]
     key = [key for batch in replay(out, step).batches for key in batch.key][place]
     assert told == [{"step": step, "key": key, "loss": loss}]
-    assert f"in step {step}" in (out / "replay.html").read_text()
+    page = (out / "replay.html").read_text()
+    assert f"in step {step}" in page
+    for row in recorded[step - 1]:
+        assert f"<dt>Loss</dt><dd>{row:.4g}<" in page
 
 
 @pytest.mark.slow
@@ -342,6 +345,8 @@ def test_the_worst_samples_stand_out_from_the_steps_around(tmp_path: Path) -> No
     assert [(step, place) for step, place, _ in found] == [(5001, 1), (4097, 2), (31, 3)]
     assert found[1][2] == np.float32(losses[4096, 2])
     assert worst_samples(tmp_path / "none", 3) == []
+    np.testing.assert_allclose(read_step_losses(tmp_path, 31), losses[30], rtol=1e-6)
+    assert [read_step_losses(tmp_path / name, step) for name, step in (("", 5501), ("none", 1))] == [None, None]
 
 
 @pytest.mark.slow

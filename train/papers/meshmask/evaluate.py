@@ -147,7 +147,7 @@ _SWEEPS = 200
 HIDDEN = (
     "A triangle has the mean colour of its corners, and is grey where a corner was hidden; those nodes and all of "
     "their edges were taken out of the graph that the encoder saw. In the last picture their fields are the model's. "
-    "Errors are in deviations of the fields over the dataset; the loss is the mean square of them, so the mean "
+    "Errors are in standard deviations of the fields over the dataset; the loss is their mean square, so the mean "
     "field's is near 1. Interpolation gives every hidden node the mean of its neighbours."
 )
 ROLLOUTS = (
@@ -224,7 +224,7 @@ def rollout_evaluation(model: MeshNetwork, data: Manifest, shown: int) -> Evalua
                 Score(
                     name=f"error of a rollout, {name}",
                     value=float(own),
-                    unit="deviations of the fields",
+                    unit="standard deviations of the fields",
                     of="trajectories",
                     count=count,
                     baselines={"no change": float(none)},
@@ -245,7 +245,7 @@ def rollout_evaluation(model: MeshNetwork, data: Manifest, shown: int) -> Evalua
             ),
         ),
         loss=TrainingLoss(
-            name="The mean squared error of one step, in deviations of a step's change",
+            name="The mean squared error of one step, in standard deviations of a one-step change",
             baseline="predicting no change",
         ),
         learns="A network learns to predict the next step of a simulation from the current one with noise added.",

@@ -74,7 +74,7 @@ def evaluate(model: MaskedAutoencoder[VideoBatch], config: VideoData, data: Mani
     return Evaluation(
         scores=(
             centres.score("centre crops"),
-            crops.score("clips", "squared error of hidden pixels in random crops"),
+            crops.score("clips", "MSE of hidden pixels in random crops"),
         ),
         notes=centres.notes(),
         examples=(

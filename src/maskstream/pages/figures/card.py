@@ -197,6 +197,28 @@ class PlayedLanes:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """A point of a map: its place from 0 to 1 (left to right, top to bottom), the number of its colour, words for the
+    pointer, and an address that it leads to, "" for none.
+    """
+
+    x: float
+    y: float
+    hue: int
+    words: str
+    link: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scatter:
+    """Points on a map."""
+
+    points: tuple[Point, ...]
+    alt: str
+    kind: str = "scatter"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Code:
     """A call in Python, with a note under it."""
 
@@ -210,7 +232,7 @@ class Code:
         return re.findall(r"[^(,=]+[(,=]*|[(,=]+", self.call)
 
 
-Figure = PictureGrid | Drawing | WordPieces | Curves | Movie | PlayedLanes | Code
+Figure = PictureGrid | Drawing | WordPieces | Curves | Movie | PlayedLanes | Scatter | Code
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -239,8 +239,8 @@ class MeshFigures:
         }
         return Card(
             key=key,
-            words=f"{shown.name}, step {int(batch.step[i])}; error {error:.3f} of a deviation at {int(free.sum()):,} "
-            "free nodes",
+            words=f"{shown.name}, step {int(batch.step[i])}; error {error:.3f} standard deviations at "
+            f"{int(free.sum()):,} free nodes",
             figures=tuple(picture_row(picture(one, f"{name}, {key}"), title=name) for name, one in pictures.items()),
         )
 

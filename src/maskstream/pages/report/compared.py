@@ -76,7 +76,7 @@ def compare_runs(
         names=names,
         rows=rows,
         baselines={"Baselines and other numbers": others} if others else {},
-        losses=list(dict.fromkeys(one.of.name for one in curves)),
+        losses=list(dict.fromkeys(one.loss.name for one in found)),
         charts=True,
         chart=loss_chart(metrics, names),
         sections=[replace(one, layout="columns") for one in beside(names, sections)],

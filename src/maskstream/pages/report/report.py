@@ -1,6 +1,7 @@
 """The report of a run: how the loss fell, how fast the steps were, and what the model makes of samples."""
 
 import json
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from maskstream.pages.figures.chart import Chart, Line, Series, smoothed
 from maskstream.pages.figures.words import plural
 from maskstream.pages.page import page, write_page
 from maskstream.shards.format.manifest import Manifest, SplitLocation
+from maskstream.shards.stores.local_files import is_being_written
 from maskstream.shards.stores.url import local_path
 from maskstream.train.core.export import load_model, weights_sum
 from maskstream.train.core.guard import line_of
@@ -37,6 +39,7 @@ BASELINES = (
 )
 
 
+FOLLOW_S = 15
 _FIGURES = 3
 """The figures that a report opens with; others are folded."""
 
@@ -157,6 +160,24 @@ def write_report(
     return Report(page=written, facts=measured)
 
 
+def follow_run(run: Path, out: str | Path | None = None, every_s: int = FOLLOW_S) -> None:
+    """Write a page of a run's curves every `every_s` seconds while a process trains it; the page reloads itself."""
+    out = run / "report.html" if out is None else out
+    while is_being_written(run):
+        metrics = read_metrics(run / "metrics.jsonl")
+        text = page(
+            kind="run report",
+            title=f"{run.resolve().name} is training",
+            lede="The page reloads itself while the run continues; at its end the report replaces it.",
+            facts=_efficiency(metrics) | _sources(metrics) if metrics else {"steps": "none yet"},
+            sections=(),
+            curves=run_curves(metrics, None) if metrics else None,
+            reload_s=every_s,
+        )
+        write_page(text, out)
+        time.sleep(every_s)
+
+
 def read_steps(run: Path) -> list[StepMetrics]:
     """The metrics of a run's steps; ValueError where there are none."""
     metrics = read_metrics(run / "metrics.jsonl")
@@ -220,6 +241,10 @@ def _efficiency(metrics: Sequence[StepMetrics]) -> dict[str, str]:
 
 
 LAST_STEPS = 20
+_BASELINE = (
+    " The line at {:.3g} is the loss of {}. The training loss can fall below it by memorising samples; the held-out "
+    "scores above show what the model has learned."
+)
 
 
 def _sources(metrics: Sequence[StepMetrics]) -> dict[str, str]:
@@ -236,7 +261,7 @@ def _sources(metrics: Sequence[StepMetrics]) -> dict[str, str]:
 class RunCurves:
     """The charts of a run, and the numbers that stand beside them.
 
-    last_loss: mean of the last `last_steps` steps. of: the loss, and that of a trivial predictor. small: the loss of
+    last_loss: mean of the last `last_steps` steps. small: the loss of
     each source of a mixture, the scores of validations, the measures of the guard, and the speed.
     """
 
@@ -244,16 +269,16 @@ class RunCurves:
     loss: Chart
     last_loss: float
     last_steps: int
-    of: TrainingLoss
     median_clips_per_s: float
     mean_data_wait: float
     small: tuple[Chart, ...]
 
 
-def run_curves(metrics: Sequence[StepMetrics], of: TrainingLoss) -> RunCurves:
+def run_curves(metrics: Sequence[StepMetrics], of: TrainingLoss | None) -> RunCurves:
     """The curves of `metrics`, in the order of their steps, without skipped ones; ValueError where there is none.
 
-    of: the loss. First steps far above the rest leave the chart.
+    of: the loss, and that of a trivial predictor; None if they are not known. First steps far above are
+    outside.
     """
     rows = sorted((row for row in metrics if not row.skipped), key=lambda row: row.step)
     if not rows:
@@ -263,28 +288,28 @@ def run_curves(metrics: Sequence[StepMetrics], of: TrainingLoss) -> RunCurves:
     ).T
     window = max(len(rows) // 50, 2) * 2 + 1
     lines = smoothed(steps, loss, "loss", window)
-    edge = max(2 * of.value, 1.5 * float(np.quantile(loss, 0.9)))
+    value = 0.0 if of is None else of.value
+    edge = max(2 * value, 1.5 * float(np.quantile(loss, 0.9)))
     clipped = bool(loss.max() > edge)
     mean = f"; thick, the mean of the {window} steps around it" if len(lines) > 1 else ""
     return RunCurves(
         steps=rows[-1].step,
         loss=Chart(
             lines=lines,
-            note=f"{of.name}: thin, each step{mean}. The line at {of.value:.3g} is the loss of {of.baseline}. A model "
-            "can fall below it on samples that it knows by heart; what it has learned, the held-out figures above tell."
+            note=f"{'Training loss' if of is None else of.name}: thin, each step{mean}."
+            + (_BASELINE.format(of.value, of.baseline) if of else "")
             + (f" Losses above {edge:.3g} are outside." if clipped else ""),
             said="Loss by step",
-            include=(of.value,),
+            include=(value,) if of else (),
             top=edge if clipped else None,
-            reference=of.value,
+            reference=of.value if of else None,
         ),
         last_loss=float(loss[-LAST_STEPS:].mean()),
         last_steps=min(LAST_STEPS, len(rows)),
-        of=of,
         median_clips_per_s=float(np.median(rate)),
         mean_data_wait=float(wait.mean()),
         small=(
-            *_measured(_source_losses(rows), rows, "the loss of this source's samples", of.value),
+            *_measured(_source_losses(rows), rows, "the loss of this source's samples", value),
             *_measured([row.val for row in rows], rows, "on held-out samples, while it trained"),
             *map(_guarded, _measured([row.spread for row in rows], rows, "", 0.0)),
             _small("Learning rate", "by step", steps, lr, 0.0),
