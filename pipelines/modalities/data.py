@@ -1,7 +1,7 @@
 """What every modality's data config is: all that decides a batch, apart from which samples it holds and their order."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import cache, partial, reduce
 from operator import attrgetter
@@ -14,10 +14,10 @@ from maskstream.pipelines.augment import CenterCrop, SharedCrop
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.masks.core import needed_cues
 from maskstream.pipelines.masks.core.visible import visible_tokens
-from maskstream.pipelines.stream.loader import Loader, LoaderOptions
+from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.mix import check_pairs, mix
 from maskstream.pipelines.stream.sampler import BatchSource, BatchT, Finish, HostT, Unchanged
-from maskstream.pipelines.stream.weights import MixOptions, Weight
+from maskstream.pipelines.stream.weights import MixOptions
 from maskstream.shards.config import Config, Json, check_type, check_types
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.named import nearest
@@ -73,12 +73,9 @@ class DataConfig(Config, ABC, Generic[BatchT]):
         mixing: dict[str, Any] = {name: value for name, value in options.items() if name in MixOptions.__annotations__}
         if isinstance(location, list | tuple):
             check_pairs(location, "folder")
-            parts: list[tuple[Split, Weight]] = []
-            loading = LoaderOptions()
-            for one, weight in location:
-                split, loading = open_split(one, kinds, options)
-                parts.append((split, weight))
-            return Loader(self.mixed(parts, options.get("seed", 0), **mixing), **loading)
+            each = cast(Options, {name: value for name, value in options.items() if name not in mixing})
+            loaders = [(self.loader(one, **each), weight) for one, weight in location]
+            return mix(loaders, seed=options.get("seed", 0), **cast(MixOptions, mixing))
         if mixing:
             raise ValueError(f"{', '.join(mixing)}: only of several splits, such as [(A, 3), (B, 1)]")
         split, loading = open_split(cast(SplitLocation, location), kinds, options)
@@ -96,12 +93,6 @@ class DataConfig(Config, ABC, Generic[BatchT]):
         needed = manifest_of_state(manifest, state)
         others: dict[str, Any] = {name: value for name, value in options.items() if name not in OF_MANIFEST}
         return None if needed is manifest else self.loader(needed, **others)
-
-    def mixed(
-        self, parts: Sequence[tuple[Split, Weight]], seed: int = 0, **options: Unpack[MixOptions]
-    ) -> BatchSource[Any, Any, Any, BatchT]:
-        """The source of several splits that are mixed by weight (see `mix`)."""
-        return mix([(self.source(split), weight) for split, weight in parts], seed=seed, **options)
 
     @classmethod
     def opened(cls, location: Splits, settings: Mapping[str, Any]) -> Loader[BatchT]:

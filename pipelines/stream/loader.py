@@ -238,7 +238,7 @@ class Loader(Generic[BatchT]):
         self._production: Production[BatchT] = _Production(maker, source.finish, self.device, settings)
         self._name_samples = maker.name_samples
         self._at_version = at_version
-        self._opened_for: tuple[object, ...] | None = None  # the split of the position that another version was for
+        self._opened_for: list[object] | None = None  # the splits of the position that another version was for
         self._epoch, self._batch = 0, 0
         self._iteration, self._process = 0, os.getpid()
         self._stats = Stats()
@@ -272,17 +272,15 @@ class Loader(Generic[BatchT]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from a saved position; raises ResumeError if this loader would not make the same batches.
 
-        A position of an earlier version of the split, to which samples were added since, or which was curated, opens
-        that version, if no version was asked for; the log says so.
+        A position of an earlier version of the split, or of splits of a mixture, to which samples were added since, or
+        which were curated, opens that version, if no version was asked for; the log says so.
         """
         if not isinstance(state, Mapping) or not {"epoch", "batch"} <= state.keys():
             raise ResumeError(f"a position is the dict that state_dict() returned, got {repr(state)[:80]}; give that")
-        theirs, own = (tuple(one.get(name) for name in ("dataset", DATASET_VERSION)) for one in (state, self._identity))
-        if theirs not in (own, self._opened_for) and self._at_version is not None:
-            other = self._at_version(state)
-            if other is not None:
-                self._become(other)
-                self._opened_for = theirs
+        theirs, own = _splits_of(state), _splits_of(self._identity)
+        if theirs not in (own, self._opened_for) and (other := self.at_version(state)) is not None:
+            self._become(other)
+            self._opened_for = theirs
         position = self.order.position(0, 0)
         saved = {name: value for name, value in state.items() if name not in position}
         if wrong := differences(_compared(saved), _compared(self._identity)):
@@ -292,11 +290,16 @@ class Loader(Generic[BatchT]):
             )
         self.seek(int(state["epoch"]), int(state["batch"]))
 
+    def at_version(self, state: Mapping[str, Any]) -> Loader[BatchT] | None:
+        """The loader of the versions of its splits that a position was saved with; None if it has these, or none."""
+        return None if self._at_version is None or not isinstance(state, Mapping) else self._at_version(state)
+
     def _become(self, other: Loader[BatchT]) -> None:
         """Makes the batches of another loader from now on, which is of another version of the split."""
         self.close()
         self.order, self._identity, self._production = other.order, other._identity, other._production
         self._name_samples, self.label_names = other._name_samples, other.label_names
+        self.source_sizes = other.source_sizes
 
     def name_next_samples(self) -> list[str | SampleError]:
         """What the samples of the next batch are, without reading them: the key of each, or why it cannot be used.
@@ -421,6 +424,15 @@ class Loader(Generic[BatchT]):
                 f"max_bad_fraction={self._max_bad_fraction} allows; the log names each, and `maskstream verify` says "
                 "what is wrong with the shards",
             )
+
+
+def _splits_of(identity: Any) -> list[object]:
+    """The splits of an identity with their versions, also within a mixture."""
+    if not isinstance(identity, Mapping):
+        return []
+    parts = identity.get("sources")
+    below = [one for part in parts for one in _splits_of(part)] if isinstance(parts, list) else []
+    return [identity.get("dataset"), identity.get(DATASET_VERSION), *below]
 
 
 def _compared(identity: Any) -> Any:

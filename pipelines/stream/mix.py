@@ -7,8 +7,9 @@ of packed rows (modalities/packed/mixture.py). Which sample comes when is mix_or
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Generic, Self, Unpack, overload
 
 import numpy as np
@@ -85,7 +86,22 @@ def mix(parts: Sequence[tuple[Any, Weight]], *, seed: int = 0, **options: Unpack
                     f"{number} {name}={other!r}; give all the same"
                 )
     sources = [(loader.source, weight) for loader, (_, weight) in zip(loaders, parts, strict=True)]
-    return Loader(_mix(sources, seed, options), **loaders[0].options)
+    at_version = partial(_at_version, parts, seed, options)
+    return Loader(_mix(sources, seed, options), at_version=at_version, **loaders[0].options)
+
+
+def _at_version(
+    parts: Sequence[tuple[Loader[BatchT], Weight]], seed: int, options: MixOptions, state: Mapping[str, Any]
+) -> Loader[BatchT] | None:
+    """The mixture of the versions of its splits that a position was saved with; None if it has these, or none."""
+    saved = state.get("sources")
+    if not isinstance(saved, list) or len(saved) != len(parts):
+        return None
+    others = [loader.at_version(one) for (loader, _), one in zip(parts, saved, strict=True)]
+    if all(other is None for other in others):
+        return None
+    now = [(loader if other is None else other, weight) for (loader, weight), other in zip(parts, others, strict=True)]
+    return mix(now, seed=seed, **options)
 
 
 def mix_rows(parts: Sequence[tuple[Any, Weight]], *, seed: int = 0, **options: Unpack[MixOptions]) -> Any:

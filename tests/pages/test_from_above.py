@@ -70,12 +70,12 @@ def test_beside_a_models_waypoint_only_what_is_near_is_drawn() -> None:
     np.testing.assert_allclose(points(drawing, "dot-gone")[0] - here, scale * np.array([-1.0, -2.5]), atol=0.3)
     tip = points(drawing, "line-made")[1] - points(drawing, "line-made")[0]
     np.testing.assert_allclose(np.arctan2(tip[0], -tip[1]), MADE[2], atol=0.05)
-    every = np.concatenate([points(drawing, name) for name in dict(drawing.paths)])
-    assert 0 <= every.min() <= every.max() <= SIDE
-    assert len(points(drawing, "line-past")) < 13
+    near = np.concatenate([points(drawing, name) for name in ("line-bold", "dot-gone", "dot-kept")])
+    assert 0 <= near.min() <= near.max() <= SIDE
+    assert np.ptp(points(drawing, "line-past")) > SIDE  # the box of the drawing cuts it off
 
 
-def test_the_free_floor_ends_at_the_page_along_its_ray() -> None:
+def test_the_free_floor_lies_along_its_rays() -> None:
     free = np.array([[-3.0, 3.0], [0.0, 2.0], [400.0, 400.0]])
     around = Around(things=np.array([[0.0, 2.0], [90.0, 90.0]]), free=free)
     drawing = from_above(clip=CLIP, waypoint=WAYPOINT, around=around)
@@ -83,6 +83,5 @@ def test_the_free_floor_ends_at_the_page_along_its_ray() -> None:
     scale, _ = scale_of(drawing)
     np.testing.assert_allclose(left - start, scale * np.array([-3.0, -3.0]), atol=0.3)
     np.testing.assert_allclose(middle - start, scale * np.array([0.0, -2.0]), atol=0.3)
-    np.testing.assert_allclose(right[0] - start[0], start[1] - right[1], atol=0.3)  # still at 45 degrees
-    assert SIDE in right.tolist() or 0.0 in right.tolist()
-    assert len(points(drawing, "dot-hidden")) == 1
+    np.testing.assert_allclose(right[0] - start[0], start[1] - right[1], atol=0.3)  # at 45 degrees
+    assert len(points(drawing, "dot-hidden")) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from itertools import islice
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 import pytest
 
 from maskstream.pipelines import Loader, Split, image_loader, masks, mix, mix_rows, packed_loader, video_loader
+from maskstream.preprocess.versions import append
 from maskstream.shards.errors import ResumeError
+from maskstream.shards.format.manifest import Manifest
 
+from ..preprocess.versions.other_keys import with_other_keys
 from .every_modality import IMAGE, LOADERS, PACKED, write_split
 
 OPTIONS: dict[str, Any] = {"batch_size": 3, "device": "cpu", "threads": 1, "rank": 0, "world_size": 1}
@@ -41,6 +45,34 @@ def test_loaders_folders_and_sources_are_mixed_alike(name: str, tmp_path: Path) 
     assert rows_of(name, resumed, 2) == rows_of(name, by_sources, 2)
     with pytest.raises(ResumeError, match="weight: saved 3"):
         modality.loader([(folders[0], 2), (folders[1], 1)], **OPTIONS).load_state_dict(state)
+
+
+def test_a_position_of_a_mixture_opens_the_versions_of_its_splits(tmp_path: Path) -> None:
+    """Also of a mixture in a mixture; a split that was named as a version, or opened, stays as it is."""
+    one, two, other = (write_split("image", tmp_path / part) for part in ("a", "b", "more"))
+    with_other_keys(other)
+
+    def opened(version: int | None = None) -> list[Loader[Any]]:
+        by_folders = image_loader([(one, 3), (two, 1)], **IMAGE, **OPTIONS, version=version)
+        parts = [image_loader(folder, **IMAGE, **OPTIONS, version=version) for folder in (one, two)]
+        return [by_folders, mix([(parts[0], 3), (parts[1], 1)]), mix([(mix([(parts[0], 1)]), 3), (parts[1], 1)])]
+
+    states, expected = [], []
+    for loader in opened():
+        next(iter(loader))
+        states.append(json.loads(json.dumps(loader.state_dict())))
+        expected.append(rows_of("image", loader))
+    append(one, other)
+    for loader, state, rows in zip(opened(), states, expected, strict=True):
+        loader.load_state_dict(state)
+        assert loader.source_sizes == (len(Manifest.load(one, version=1)), len(Manifest.load(two)))
+        assert rows_of("image", loader) == rows
+        damaged = {**state, "sources": [0, *state["sources"][1:]]}
+        with pytest.raises(ResumeError):
+            loader.load_state_dict(damaged)
+    named = mix([(image_loader(one, **IMAGE, **OPTIONS, version=2), 3), (image_loader(two, **IMAGE, **OPTIONS), 1)])
+    with pytest.raises(ResumeError, match=r"sources\.0\.dataset"):
+        named.load_state_dict(states[1])
 
 
 def test_a_mixture_of_loaders_has_their_options_and_can_be_a_part(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from maskstream.pipelines.modalities.data import DataConfig, SplitConfig
 from maskstream.pipelines.modalities.mixture import OpenMixture, manifests_of
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
+from maskstream.pipelines.stream.mix import mix
 from maskstream.pipelines.stream.run_length import Counted, run_steps
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.config import NOT_IDENTITY, Config
@@ -142,8 +143,8 @@ class Recipe(Config, Generic[BatchT]):
         kinds = self.data.modalities or self.data.modality
         source: Counted
         if isinstance(location, OpenMixture):
-            parts = [(Split.open(one, kinds, device="cpu"), weight) for one, weight in location.parts]
-            source = self.data.mixed(parts, unit=location.mixture.unit, epochs=location.epochs)
+            parts = [(self.data.source(Split.open(one, kinds, device="cpu")), weight) for one, weight in location.parts]
+            source = mix(parts, unit=location.mixture.unit, epochs=location.epochs)
         else:
             source = self.data.source(Split.open(location, kinds, device="cpu", version=version))
         batches = run_steps(

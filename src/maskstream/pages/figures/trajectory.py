@@ -61,24 +61,6 @@ class Around:
     free: Floats
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
-    """Turns places in metres into those on the page."""
-
-    middle: Floats
-    scale: float
-
-    @classmethod
-    def showing(cls, places: Floats) -> _Page:
-        """The largest scale at which all places (n, 2) are on the page."""
-        low, high = places.min(axis=0), places.max(axis=0)
-        reach = max(float((high - low).max()), _LEAST_M) + 2 * _ARROW_M
-        return cls((low + high) / 2, (SIDE - 2 * _MARGIN) / reach)
-
-    def __call__(self, places: Floats) -> Floats:
-        return np.asarray(SIDE / 2 + (places - self.middle) * [self.scale, -self.scale])
-
-
 def from_above(
     *,
     clip: WalkAbove,
@@ -91,33 +73,31 @@ def from_above(
     """clip: the poses of the frames, the last of which is the camera. waypoint, made: right, forward and turn to the
     right, the true one and the model's. walk: the whole walk; beside a model's waypoint only what is near is drawn.
     """
-    drawn_walk = walk if made is None else None
-    every = [clip.places, np.array([waypoint[:2], (0.0, 0.0)])]
-    every += [np.array([made[:2]])] if made is not None else []
-    every += [drawn_walk.places] if drawn_walk is not None else []
-    every += [np.array(_SEEN_M)] if around is not None else []
-    page = _Page.showing(np.concatenate(every))
+    shown = [clip.places, np.array([waypoint[:2], (0.0, 0.0)])]
+    shown += [np.array([made[:2]])] if made is not None else [] if walk is None else [walk.places]
+    shown += [np.array(_SEEN_M)] if around is not None else []
+    low, high = np.concatenate(shown).min(axis=0), np.concatenate(shown).max(axis=0)
+    scale = (SIDE - 2 * _MARGIN) / (max(float((high - low).max()), _LEAST_M) + 2 * _ARROW_M)
+
+    def placed(places: Floats) -> Floats:
+        return np.asarray(SIDE / 2 + (places - (low + high) / 2) * [scale, -scale])
+
+    def wedges(name: str, of: WalkAbove, poses: Sequence[int], size: float = 1.0) -> list[tuple[str, str]]:
+        return [(name, _wedge(placed(of.places[at]), float(of.looks[at]), size)) for at in poses]
+
     paths, keys = [], []
     if around is not None:
-        here, placed = page(np.zeros((1, 2))), page(around.things)
-        paths.append(("area-free", _line(np.concatenate([here, _shortened(here, page(around.free))])) + "Z"))
-        paths.append(("dot-hidden", dots(placed[_within(placed)])))
+        floor = np.concatenate([np.zeros((1, 2)), around.free])
+        paths += [("area-free", _line(placed(floor)) + "Z"), ("dot-hidden", dots(placed(around.things)))]
         keys += [("area-free", "free floor"), ("dot-hidden", "what stands there")]
     if walk is not None:
-        for name, word, part in (
-            ("past", "the way walked", slice(0, walk.now + 1)),
-            ("ahead", "the way to come", slice(walk.now, None)),
-        ):
-            paths.append((f"line-{name}", _line(page(walk.places[part]))))
-            keys.append((f"line-{name}", word))
-        paths += [
-            ("wedge-past" if at <= walk.now else "wedge-ahead", _wedge(page(walk.places[at]), float(walk.looks[at])))
-            for at in walk.wedges
-        ]
-    places = page(clip.places)
-    paths.append(("line-bold", _line(places)))
-    paths += [("wedge", _wedge(place, look)) for place, look in zip(places, clip.looks.tolist(), strict=True)]
-    paths.append(("wedge", _wedge(places[-1], float(clip.looks[-1]), size=_NOW)))
+        past, ahead = (placed(walk.places[part]) for part in (slice(walk.now + 1), slice(walk.now, None)))
+        paths += [("line-past", _line(past)), ("line-ahead", _line(ahead))]
+        keys += [("line-past", "the way walked"), ("line-ahead", "the way to come")]
+        paths += wedges("wedge-past", walk, [at for at in walk.wedges if at <= walk.now])
+        paths += wedges("wedge-ahead", walk, [at for at in walk.wedges if at > walk.now])
+    paths.append(("line-bold", _line(placed(clip.places))))
+    paths += wedges("wedge", clip, range(len(clip.places))) + wedges("wedge", clip, [-1], _NOW)
     keys.append(("line-bold", "the clip, now at the large wedge"))
     for goal, dot, line, word in (
         (waypoint, "dot-kept", "line-kept", "where it went"),
@@ -125,44 +105,25 @@ def from_above(
     ):
         if goal is not None:
             x, y, turn = goal
-            ends = page(np.array([[x, y], [x + _ARROW_M * np.sin(turn), y + _ARROW_M * np.cos(turn)]]))
+            ends = placed(np.array([[x, y], [x + _ARROW_M * np.sin(turn), y + _ARROW_M * np.cos(turn)]]))
             paths += [(line, _line(ends)), (dot, dots(ends[:1]))]
             keys.append((dot, word))
-    bar = max((one for one in _BARS_M if one * page.scale <= SIDE / 3), default=_BARS_M[0])
-    paths.append(("line-frame", f"M{_MARGIN:g} {SIDE - 9:g}v5h{bar * page.scale:.1f}v-5"))
+    bar = max((one for one in _BARS_M if one * scale <= SIDE / 3), default=_BARS_M[0])
+    paths.append(("line-frame", f"M{_MARGIN:g} {SIDE - 9:g}v5h{bar * scale:.1f}v-5"))
     keys.append(("line-frame", f"the bar is {bar} m"))
     return Drawing(paths=tuple(paths), width=SIDE, height=SIDE, alt=alt, title="From above", keys=tuple(keys))
 
 
-def _within(places: Floats) -> npt.NDArray[np.bool_]:
-    """Which places (n, 2) are on the page."""
-    return np.asarray(((places >= 0) & (places <= SIDE)).all(axis=-1))
-
-
-def _shortened(start: Floats, ends: Floats) -> Floats:
-    """The ends (n, 2) of lines from `start` (1, 2), which is on the page, or where the lines leave the page."""
-    way = ends - start
-    room = np.where(way > 0, SIDE - start, start)
-    share = np.divide(room, np.abs(way), out=np.ones_like(way), where=np.abs(way) > room).min(axis=1, keepdims=True)
-    return np.asarray((start + share * way).clip(0, SIDE))
-
-
 def _line(places: Floats) -> str:
-    """A path through places (n, 2) on the page; it is broken where they are beside it."""
-    path, pen = "", "M"
-    for (x, y), inside in zip(places.tolist(), _within(places).tolist(), strict=True):
-        path, pen = (path + f"{pen}{x:.1f} {y:.1f}", "L") if inside else (path, "M")
-    return path
+    """A path through places (n, 2); the box of the drawing cuts off what is outside."""
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places.tolist())
 
 
-def _wedge(place: Floats, look: float, size: float = 1.0) -> str:
-    """A pose: a narrow triangle that points to where the camera looks; nothing beside the page."""
-    if not _within(place):
-        return ""
-    x, y = place.tolist()
+def _wedge(place: Floats, look: float, size: float) -> str:
+    """A pose: a narrow triangle that points to where the camera looks."""
     ahead, aside = np.array([np.sin(look), -np.cos(look)]), np.array([np.cos(look), np.sin(look)])
-    corners = [size * one for one in (_LONG * ahead, _WIDE * aside - _BACK * ahead, -_WIDE * aside - _BACK * ahead)]
-    return "M" + "L".join(f"{x + dx:.1f} {y + dy:.1f}" for dx, dy in corners) + "Z"
+    corners = (_LONG * ahead, _WIDE * aside - _BACK * ahead, -_WIDE * aside - _BACK * ahead)
+    return _line(np.stack([place + size * corner for corner in corners])) + "Z"
 
 
 FARTHEST_M = 10.0
