@@ -1,10 +1,8 @@
 """Batches of recordings, and their data config, which makes the rows."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -29,15 +27,14 @@ class SensorBatch(Batch):
     mask: MaskBatch | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SensorPlan:
+class Windows(NamedTuple):
     """The bytes of the views of a recording."""
 
     ranges: tuple[Range, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SensorData(RowConfig[SensorPlan, SensorBatch]):
+class SensorData(RowConfig[Windows, SensorBatch]):
     """times: of a row, a random window of a recording. sensors: its columns. patch: the times of a token."""
 
     modality: ClassVar[str] = "sensors"
@@ -67,28 +64,26 @@ class SensorData(RowConfig[SensorPlan, SensorBatch]):
         """The mask of the values."""
         return (Masked("mask", self.mask, self.grids["sensors"]),)
 
-    def plan(self, items: Items) -> list[SensorPlan]:
+    def plan(self, items: Items) -> list[Windows]:
         """Draws the windows; SampleError for a recording that is too short or has other sensors."""
         return [self._plan(item) for item in items]
 
-    def _plan(self, item: Item) -> SensorPlan:
+    def _plan(self, item: Item) -> Windows:
         component, member = item.manifest.component(NAME), item.manifest.member(item.index, NAME)
         with item.manifest.reading(item.index, NAME):
             shape, row_bytes = component.lists["shape"][item.index].tolist(), 4 * self.sensors
             if len(shape) != 2 or shape[0] < self.times or shape[1] != self.sensors:
                 raise DataError(f"has the shape {shape}, and {self.times} times or more of {self.sensors} sensors fit")
             begin = member.offset + int(component.facts_of(item.index)["data_offset"])
-        starts = [int(rng.integers(shape[0] - self.times + 1)) for rng in item.rngs("window")]
-        return SensorPlan(
-            ranges=tuple(Range(member.name, begin + at * row_bytes, self.times * row_bytes) for at in starts)
-        )
+        starts = (int(rng.integers(shape[0] - self.times + 1)) for rng in item.rngs("window"))
+        return Windows(tuple(Range(member.name, begin + at * row_bytes, self.times * row_bytes) for at in starts))
 
-    def layout(self, memory: Memory[SensorPlan]) -> SensorBatch:
+    def layout(self, memory: Memory[Windows]) -> SensorBatch:
         """The empty batch."""
         values = memory(np.float32, self.times, self.sensors)
         return SensorBatch(values=values, mask=None, key=memory.key, label=memory.label)
 
-    def fill(self, rows: BatchRows[SensorPlan], batch: SensorBatch, stats: Stats) -> None:
+    def fill(self, rows: BatchRows[Windows], batch: SensorBatch, stats: Stats) -> None:
         """Reads the windows."""
         for item, plan, own in rows:
             with item.manifest.reading(item.index, NAME):

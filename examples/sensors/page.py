@@ -1,9 +1,5 @@
 """What pages show of recordings, and the spec that `--modality` names."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 
 from maskstream.modality import MaskField, Modality
@@ -11,8 +7,6 @@ from maskstream.pages.figures.card import Card, Curves, Facts
 from maskstream.pages.figures.chart import Chart, Line
 from maskstream.pages.figures.figures import MaskRow, mask_facts
 from maskstream.pipelines.masks import MASKS
-from maskstream.pipelines.modalities.data import DataConfig
-from maskstream.shards.format.manifest import SplitLocation
 
 from .data import SensorBatch, SensorData
 from .encode import SensorEncoder
@@ -33,13 +27,11 @@ class SensorFigures:
         """The curves of a row as the encoder sees them, and as they are or as the model made them."""
         whole = made.values[i].double().numpy()
         facts: tuple[Facts, ...] = ()
-        seen = whole.copy()
+        time, seen = np.arange(len(whole), dtype=np.float64), whole.copy()
         if batch.mask is not None:
             row = MaskRow.of(batch.mask, i)
-            patch = whole.size // len(row.masked)
-            seen[row.masked.reshape(-1, whole.shape[1]).repeat(patch, axis=0)] = np.nan
+            seen[row.masked.reshape(-1, whole.shape[1]).repeat(whole.size // len(row.masked), axis=0)] = np.nan
             facts = (Facts(items=mask_facts(row)),)
-        time = np.arange(len(whole), dtype=np.float64)
         curves = [
             Chart(lines=(Line(x=time, y=values[:, n]),), title=f"{name} of sensor {n}")
             for n in range(whole.shape[1])
@@ -47,11 +39,6 @@ class SensorFigures:
         ]
         figure = Curves(items=tuple(curves), across=2, x_name="time")
         return Card(key=batch.key[i], words=f"{whole.shape[1]} sensors", facts=facts, figures=(figure,))
-
-
-def figures(data: DataConfig[Any], location: SplitLocation) -> SensorFigures:
-    """The figures of recordings."""
-    return SensorFigures()
 
 
 DATA = SensorData(mask=MASKS["random"]())
@@ -63,5 +50,5 @@ SENSORS = Modality(
     encoder=SensorEncoder,
     data=DATA,
     masks=(MaskField(grid=DATA.grids["sensors"]),),
-    figures=figures,
+    figures=lambda data, manifest: SensorFigures(),
 )

@@ -87,4 +87,4 @@ def test_its_model_and_its_pages_take_its_batches(kind: tuple[Modality, Path], t
 def test_it_is_small() -> None:
     texts = [path.read_text().splitlines() for path in (ROOT / "examples/sensors").glob("*.py") if path.stem != "draw"]
     assert len(texts) <= 6
-    assert sum(len([line for line in text if line.strip()]) for text in texts) <= 250
+    assert sum(len([line for line in text if line.strip()]) for text in texts) <= 200

@@ -7,7 +7,7 @@ loader has normalised, have the same targets.
 
 from dataclasses import replace
 from math import prod
-from typing import Literal
+from typing import Generic, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from maskstream.pipelines.masks import MaskBatch, TokenGrid
 from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD, VideoBatch
+from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.train.core.model import need_mask
 
 from .grid import axis_sinusoids, gather_tokens, grid_positions, interleaved_sinusoid, put_tokens
@@ -272,16 +273,75 @@ class ImageTokens(nn.Module):
         return image_positions(self.grid, width, self.places)
 
 
-class SpectrogramTokens(nn.Module):
-    """Cuts normalised spectrograms into (time freq)-ordered patches, as Audio-MAE does (Huang et al., 2022, 3.1)."""
+class PlaneTokens(nn.Module, Generic[BatchT]):
+    """Cuts values over two axes into patches in the order of the grid; a patch is predicted relative to its mean and
+    deviation. Subclasses define `of` and `completed`.
+    """
 
     def __init__(self, grid: TokenGrid) -> None:
         super().__init__()
-        grid.need("time", "freq", by="a model of spectrograms")
         self.grid, self.patch = grid.shape, grid.patch
         self.extent = tuple(n * step for n, step in zip(grid.shape, grid.patch, strict=True))
         self.n_tokens = grid.size
         self.n_inputs = self.n_targets = grid.patch[0] * grid.patch[1]
+
+    def of(self, batch: BatchT) -> tuple[Tensor, MaskBatch]:
+        """The values of a batch and their masks; ValueError where one is missing."""
+        raise NotImplementedError
+
+    def media(self, batch: BatchT) -> Tensor:
+        """The values of a batch."""
+        return self.of(batch)[0]
+
+    def completed(self, batch: BatchT, predicted: Tensor) -> BatchT:
+        """The batch with its target tokens replaced by the predictions (B, M, n_targets)."""
+        raise NotImplementedError
+
+    def split(self, values: Tensor) -> Tensor:
+        """Splits values float32 (B, T, F) into patches float32 (B, N, n_inputs)."""
+        (t, f), (pt, pf) = self.grid, self.patch
+        if values.shape[1:] != self.extent:
+            raise ValueError(
+                f"samples have the shape {tuple(values.shape)}, the model takes {('B', *self.extent)}; "
+                "use the same clip and features for the loader and the model"
+            )
+        patches = values.reshape(-1, t, pt, f, pf).transpose(2, 3)
+        return patches.reshape(-1, self.n_tokens, self.n_inputs)
+
+    def inputs(self, patches: Tensor) -> Tensor:
+        """Returns the patches unchanged: the loader has normalised them."""
+        return patches
+
+    def targets(self, patches: Tensor) -> Tensor:
+        """Patches (B, M, n_inputs) normalised to mean 0 and variance 1 over their values (unbiased, 1e-6 added)."""
+        mean, deviation = joint_moments(patches)
+        return (patches - mean) / deviation
+
+    def paint(self, values: Tensor, index: Tensor, predicted: Tensor) -> Tensor:
+        """The values (B, T, F) with the patches `index` (B, M) replaced by predictions (B, M, n_targets).
+
+        A prediction is of a normalised patch, so it is scaled by the mean and deviation of the true patch.
+        """
+        (t, f), (pt, pf) = self.grid, self.patch
+        patches = self.split(values)
+        mean, deviation = joint_moments(gather_tokens(patches, index))
+        patches = put_tokens(patches, index, predicted.float() * deviation + mean)
+        return patches.reshape(-1, t, f, pt, pf).transpose(2, 3).reshape(values.shape)
+
+    def positions(self, width: int) -> Tensor:
+        """Fixed position embeddings float32 (N, width): the sinusoid of the time, then that of the other axis.
+
+        ValueError if the width is not a multiple of 4.
+        """
+        return axis_sinusoids(self.grid, width)
+
+
+class SpectrogramTokens(PlaneTokens[AudioBatch]):
+    """Cuts normalised spectrograms into (time freq)-ordered patches, as Audio-MAE does (Huang et al., 2022, 3.1)."""
+
+    def __init__(self, grid: TokenGrid) -> None:
+        grid.need("time", "freq", by="a model of spectrograms")
+        super().__init__(grid)
 
     def media(self, batch: AudioBatch) -> Tensor:
         """The spectrograms of a batch; ValueError where it has none."""
@@ -297,41 +357,3 @@ class SpectrogramTokens(nn.Module):
         """The batch with its target tokens replaced by the predictions (B, M, n_targets)."""
         spectrogram, mask = self.of(batch)
         return replace(batch, spectrogram=self.paint(spectrogram, mask.target, predicted))
-
-    def split(self, spectrogram: Tensor) -> Tensor:
-        """Splits spectrograms float32 (B, T, F) into patches float32 (B, N, n_inputs)."""
-        (t, f), (pt, pf) = self.grid, self.patch
-        if spectrogram.shape[1:] != self.extent:
-            raise ValueError(
-                f"spectrograms have the shape {tuple(spectrogram.shape)}, the model takes (B, {self.extent[0]}, "
-                f"{self.extent[1]}); use the same clip and features for the loader and the model"
-            )
-        patches = spectrogram.reshape(-1, t, pt, f, pf).transpose(2, 3)
-        return patches.reshape(-1, self.n_tokens, self.n_inputs)
-
-    def inputs(self, patches: Tensor) -> Tensor:
-        """Returns the patches unchanged: the loader has normalised the spectrogram."""
-        return patches
-
-    def targets(self, patches: Tensor) -> Tensor:
-        """Patches (B, M, n_inputs) normalised to mean 0 and variance 1 over their values (unbiased, 1e-6 added)."""
-        mean, deviation = joint_moments(patches)
-        return (patches - mean) / deviation
-
-    def paint(self, spectrogram: Tensor, index: Tensor, predicted: Tensor) -> Tensor:
-        """The spectrograms (B, T, F) with the patches `index` (B, M) replaced by predictions (B, M, n_targets).
-
-        A prediction is of a normalised patch, so it is scaled by the mean and deviation of the true patch.
-        """
-        (t, f), (pt, pf) = self.grid, self.patch
-        patches = self.split(spectrogram)
-        mean, deviation = joint_moments(gather_tokens(patches, index))
-        patches = put_tokens(patches, index, predicted.float() * deviation + mean)
-        return patches.reshape(-1, t, f, pt, pf).transpose(2, 3).reshape(spectrogram.shape)
-
-    def positions(self, width: int) -> Tensor:
-        """Fixed position embeddings float32 (N, width): the sinusoid of the time, then that of the frequency.
-
-        ValueError if the width is not a multiple of 4.
-        """
-        return axis_sinusoids(self.grid, width)
