@@ -1,7 +1,7 @@
 """What every modality's data config is: all that decides a batch, apart from which samples it holds and their order."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from functools import cache, partial, reduce
 from operator import attrgetter
@@ -69,20 +69,27 @@ class DataConfig(Config, ABC, Generic[BatchT]):
         """A loader of the split at a location, or of one that is open, or of several that are mixed by weight, each of
         the version that it is opened at; the options are those that all loaders take.
         """
-        kinds = self.modalities or self.modality
         mixing: dict[str, Any] = {name: value for name, value in options.items() if name in MixOptions.__annotations__}
         if isinstance(location, list | tuple):
             check_pairs(location, "folder")
             each = cast(Options, {name: value for name, value in options.items() if name not in mixing})
-            loaders = [(self.loader(one, **each), weight) for one, weight in location]
+            loaders = [(self._loader(one, each, self.source), weight) for one, weight in location]
             return mix(loaders, seed=options.get("seed", 0), **cast(MixOptions, mixing))
         if mixing:
             raise ValueError(f"{', '.join(mixing)}: only of several splits, such as [(A, 3), (B, 1)]")
-        split, loading = open_split(cast(SplitLocation, location), kinds, options)
+        return self._loader(cast(SplitLocation, location), options, self.loader_source)
+
+    def _loader(
+        self,
+        location: SplitLocation,
+        options: Options,
+        make: Callable[[Split], BatchSource[Any, Any, Any, BatchT]],
+    ) -> Loader[BatchT]:
+        split, loading = open_split(location, self.modalities or self.modality, options)
         # A manifest that is open already stays the version that it is, and so does a version that was asked for.
         stays = isinstance(location, Manifest) or options.get("version") is not None
         return Loader(
-            self.loader_source(split),
+            make(split),
             at_version=None if stays else partial(self._at_version, split.manifest, options),
             part=partial(self.source, split),
             **loading,

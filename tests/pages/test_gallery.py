@@ -217,6 +217,13 @@ def test_the_command_shows_a_clip_of_a_split(split, tmp_path, monkeypatch, capsy
     assert "pyvista" in capsys.readouterr().err
 
 
+def test_chosen_masks_are_drawn_on_poses_which_have_several(tmp_path):
+    split = Manifest.load(write_split("pose", tmp_path))
+    page = own_gallery(MODALITIES["pose"], split, ["mpm"], tmp_path / "own.html", samples=2).read_text()
+    assert page.count("name: mpm<") == 2
+    assert "From the camera" in page
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "chosen", "settings", "others"),

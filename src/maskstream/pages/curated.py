@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from maskstream.pages.figures.card import Card, Section, WordPieces, picture_row
-from maskstream.pages.figures.pictures import picture, resize
+from maskstream.pages.figures.pictures import picture, shrunk
 from maskstream.pages.figures.words import plural, short_key
 from maskstream.pages.page import check_page, page, write_page, writing_page
 from maskstream.preprocess.curate import SIGNALS, Curated, Measures
@@ -145,10 +145,7 @@ def _card(title: str, samples: list[tuple[Measures, int, str]]) -> Card:
         except SampleError as error:
             missing.append(f"{short_key(key)}: {error.reason}")
             continue
-        height, width = pixels.shape[:2]
-        scale = _SIDE / max(height, width)
-        small = resize(pixels[None], max(1, round(height * scale)), max(1, round(width * scale)))[0]
-        items.append(picture(small, key, words))
+        items.append(picture(shrunk(pixels, _SIDE), key, words))
     grids = tuple(picture_row(*items[at : at + 3], across=3) for at in range(0, len(items), 3))
     return Card(
         key=title, title=title, words=plural(len(samples), "sample"), figures=(*grids, *said), missing=tuple(missing)

@@ -9,6 +9,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.train.embed import read_features
 
 from .figures.card import Card, Point, Scatter, Section, label_names, label_words
+from .figures.pictures import spread
 from .figures.words import percent, plural, short_key
 from .page import page, write_page
 from .preview import first_batch
@@ -36,7 +37,7 @@ def write_map(modality: Modality, manifest: Manifest, features: str | Path, out:
     batch, figures = first_batch(data, manifest, SHOWN, 0), modality.figures(data, manifest)
     cards = [figures.sample(batch, i) for i in range(len(batch))]
     links = {card.key: f"#sample-{number}" for number, card in enumerate(cards, start=1)}
-    some = {*np.linspace(0, len(x) - 1, min(len(x), MOST_POINTS)).round().astype(int).tolist()}
+    some = {*spread(len(x), MOST_POINTS).tolist()}
     low, high = places.min(axis=0), places.max(axis=0)
     flat = (places - low) / np.where(high > low, high - low, 1.0)
     points = [

@@ -3,13 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
-import numpy as np
-
-from maskstream.train.papers.kbvqa.evaluate import KbvqaResult, Replied, UInt8s
+from maskstream.train.papers.kbvqa.evaluate import KbvqaResult, Replied
 
 from .figures.card import Card, Section, picture_row
-from .figures.pictures import picture
+from .figures.pictures import picture, shrunk
 from .figures.words import plural
 from .page import page, write_page
 
@@ -74,17 +71,10 @@ def _card(replied: Replied) -> Card:
     note = f"{asked.text} Right: {right}. Replied: {replied.answer or 'nothing'}."
     if replied.rationale:
         note += f" Because: {replied.rationale}"
-    shown = picture(_small(replied.prompt.image), f"picture of {asked.key}", asked.kind)
+    shown = picture(shrunk(replied.prompt.image, SIDE_PX), f"picture of {asked.key}", asked.kind)
     return Card(
         key=asked.key,
         words=plural(len(asked.answers), "answer"),
         note=note,
         figures=(picture_row(shown),),
     )
-
-
-def _small(image: UInt8s) -> UInt8s:
-    """An image whose longer side has SIDE_PX pixels."""
-    scale = SIDE_PX / max(image.shape[:2])
-    size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC).astype(np.uint8)

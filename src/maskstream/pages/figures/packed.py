@@ -12,7 +12,7 @@ from maskstream.pipelines.modalities.packed.batch import PackedBatch
 
 from .card import Card, Facts, Picture, label_words, picture_row
 from .figures import MaskRow, mask_facts, received
-from .pictures import Bool, UInt8, compared, compared_row, darken, grown, picture, resize
+from .pictures import Bool, UInt8, compared, compared_row, darken, grown, picture, resize, spread
 from .words import plural
 
 ACROSS, CELL_PX = 64, 16
@@ -155,7 +155,7 @@ def _frames(batch: PackedBatch, i: int, side_px: int) -> tuple[UInt8, Bool]:
     """
     (t, h, w), p = batch.grid_thw[i].tolist(), batch.patch
     cells = batch.tokens[slice(*batch.cu_seqlens[i : i + 2].tolist())].cpu().numpy()
-    kept = np.unique(np.linspace(0, t - 1, min(t, STEPS)).round().astype(np.int64))
+    kept = spread(t, STEPS)
     cell = max(1, round(side_px / max(h, w)))
     whole = cells.reshape(t, h, w, batch.tubelet, p, p, 3)[kept, :, :, 0].swapaxes(2, 3)
     frames = resize(whole.reshape(len(kept), h * p, w * p, 3), h * cell, w * cell)

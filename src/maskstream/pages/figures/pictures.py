@@ -52,6 +52,18 @@ def resize(frames: UInt8, height: int, width: int) -> UInt8:
     return np.stack([cv2.resize(f, (width, height), interpolation=way) for f in frames]).astype(np.uint8)
 
 
+def shrunk(pixels: UInt8, side_px: int) -> UInt8:
+    """An image (H, W, 3) whose longer side has `side_px` pixels."""
+    height, width = (max(1, round(side * side_px / max(pixels.shape[:2]))) for side in pixels.shape[:2])
+    small: UInt8 = resize(pixels[None], height, width)[0]
+    return small
+
+
+def spread(length: int, most: int) -> npt.NDArray[np.int64]:
+    """At most `most` of the numbers below `length`, evenly spaced, the first and the last among them."""
+    return np.unique(np.linspace(0, length - 1, min(most, length)).round().astype(np.int64))
+
+
 def sized(frames: UInt8, grid: Grid, side_px: float) -> UInt8:
     """The frames (T, H, W, 3) of nearly `side_px` pixels on their longer side, with whole pixels for each token of the
     grid, so that tokens have sharp edges in the small picture too.

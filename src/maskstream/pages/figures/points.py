@@ -166,7 +166,7 @@ def voxel_figures(
     at: Float32s = places[0].numpy() - np.float32(half)
     figures = [_figure("The cloud", f"{len(points):,} points, as the model gets them.", key, at, INK, reach=half)]
     words = f"{int(occupied.sum()):,} of {occupied.size:,} tokens hold points."
-    boxes = _boxes(tokens, (occupied, BOX))
+    boxes = token_boxes(tokens, (occupied, BOX))
     figures.append(_figure("Occupied tokens", words, key, at, INK, reach=half, **boxes))
     if mask is None:
         return tuple(figures), (Fact(name="Tokens with points", value=f"{int(occupied.sum()):,}"),)
@@ -175,7 +175,7 @@ def voxel_figures(
         f"In orange {int((seen & occupied).sum()):,} visible tokens with points, in blue "
         f"{int((seen & ~occupied).sum()):,} that are empty; grey ones and their points are hidden."
     )
-    boxes = _boxes(tokens, (~seen & occupied, _HIDDEN_BOX), (seen & ~occupied, _EMPTY_BOX), (seen & occupied, BOX))
+    boxes = token_boxes(tokens, (~seen & occupied, _HIDDEN_BOX), (seen & ~occupied, _EMPTY_BOX), (seen & occupied, BOX))
     colours = marked(seen[token], SEEN, FADED)
     figures.append(_figure("What the encoder sees", words, key, at, colours, reach=half, **boxes))
     visible = f"{int((seen & occupied).sum()):,} visible"
@@ -185,7 +185,7 @@ def voxel_figures(
     )
 
 
-def _boxes(tokens: VoxelTokens, *kinds: tuple[Bool, Colour]) -> dict[str, Any]:
+def token_boxes(tokens: VoxelTokens, *kinds: tuple[Bool, Colour]) -> dict[str, Any]:
     """The cubes of tokens around the middle of the cube of voxels, for `cloud_picture`: those that are chosen, bool
     (N,) of all tokens, in a colour; a voxel reaches half a unit around its place.
     """

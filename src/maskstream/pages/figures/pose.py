@@ -15,7 +15,7 @@ from maskstream.shards.media.h36m import bones
 from .card import Card, Drawing
 from .chart import Floats, dots, lines
 from .figures import MaskRow, received, sample_card
-from .pictures import Bool
+from .pictures import Bool, spread
 from .words import plural
 
 ACROSS = 6
@@ -108,7 +108,7 @@ class PoseFigures:
 
     def sample(self, batch: PoseBatch, i: int) -> Card:
         """The picture and the side of a clip, and what the masks hide of them."""
-        at = shown_frames(batch.pose_3d.shape[1])
+        at = spread(batch.pose_3d.shape[1], ACROSS)
         figures = []
         for title, flat, mask in self._both(batch, i):
             hidden = _hidden(mask, i, flat.shape[:2], at)
@@ -120,7 +120,7 @@ class PoseFigures:
 
     def compared(self, batch: PoseBatch, made: PoseBatch, i: int) -> Card:
         """What the masks left of the clip, and the model's poses over the true ones, where they differ."""
-        at = shown_frames(batch.pose_3d.shape[1])
+        at = spread(batch.pose_3d.shape[1], ACROSS)
         figures: list[Drawing] = []
         for (title, flat, mask), (_, own, _) in zip(self._both(batch, i), self._both(made, i), strict=True):
             alt = f"{title} of {batch.key[i]}"
@@ -144,11 +144,6 @@ class PoseFigures:
 def from_the_side(pose_3d: Tensor) -> Floats:
     """Poses (T, J, 3) in the axes of a camera as another one at a right angle to it sees them: (T, J, 2)."""
     return pose_3d[..., [2, 1]].float().numpy()
-
-
-def shown_frames(frames: int) -> Int64s:
-    """The frames that are drawn, spread over the clip."""
-    return np.unique(np.linspace(0, frames - 1, ACROSS).round().astype(np.int64))
 
 
 def _hidden(mask: MaskBatch | None, i: int, shape: tuple[int, ...], at: Int64s) -> npt.NDArray[np.bool_] | None:

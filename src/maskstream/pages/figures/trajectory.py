@@ -23,7 +23,7 @@ from maskstream.shards.media.npy import read_npy
 from .card import Card, Drawing, PictureGrid, picture_row
 from .chart import Floats, dots
 from .figures import find_sample
-from .pictures import Grid, UInt8, coloured, picture
+from .pictures import Grid, UInt8, coloured, picture, spread
 from .video import VideoFigures
 
 SIDE = 320.0
@@ -244,6 +244,6 @@ def _depths(batch: TrajectoryBatch, i: int) -> tuple[PictureGrid, ...]:
 
 def _row(batch: TrajectoryBatch, i: int, frames: UInt8, word: str, **more: Any) -> PictureGrid:
     """Some of the frames (T, H, W, 3) of a clip."""
-    shown = sorted({round(frame) for frame in np.linspace(0, len(frames) - 1, SHOWN_FRAMES).tolist()})
+    shown = spread(len(frames), SHOWN_FRAMES).tolist()
     key, times = batch.key[i], batch.pts_s[i].tolist()
     return picture_row(*(picture(frames[t], f"{word} {t + 1} of {key}", f"{times[t]:.2f} s") for t in shown), **more)

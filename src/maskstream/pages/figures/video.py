@@ -26,6 +26,7 @@ from .pictures import (
     picture,
     runs_path,
     sized,
+    spread,
 )
 from .words import count, percent, plural, span
 
@@ -303,19 +304,14 @@ def compared_frames(video: UInt8, made: UInt8, mask: MaskRow, grid: Grid, side_p
     if made.shape != video.shape:
         raise ValueError(f"reconstructions have the shape of the clips, {video.shape}, got {made.shape}")
     check_grid(grid, *video.shape[:3])
-    steps = shown_frames(len(video)) // grid.patch[0]
+    steps = spread(len(video), COMPARED_FRAMES) // grid.patch[0]
     hidden, targeted = (one.reshape(grid.shape)[steps] for one in (mask.masked, mask.targeted))
     return compared(whole_frames(video, grid, side_px), whole_frames(made, grid, side_px), hidden, targeted)
 
 
 def whole_frames(frames: UInt8, grid: Grid, side_px: float) -> UInt8:
     """A few frames (T, H, W, 3), in the size of the figures."""
-    return sized(frames[shown_frames(len(frames))], grid, side_px)
-
-
-def shown_frames(length: int) -> npt.NDArray[np.int64]:
-    """The frames that are compared, evenly spaced."""
-    return np.unique(np.linspace(0, length - 1, min(COMPARED_FRAMES, length)).round().astype(np.int64))
+    return sized(frames[spread(len(frames), COMPARED_FRAMES)], grid, side_px)
 
 
 NAMES = {
@@ -331,7 +327,7 @@ NAMES = {
 
 def frame_rows(rows: Rows, times: Sequence[float], *beside: tuple[str, Picture]) -> tuple[PictureGrid, ...]:
     """A row of pictures for each of the rows of frames; `beside` pictures end the rows of their names."""
-    shown, last = [times[f] for f in shown_frames(len(times))], list(rows)[-1]
+    shown, last = [times[f] for f in spread(len(times), COMPARED_FRAMES)], list(rows)[-1]
     grids = []
     for name, frames in rows.items():
         pictures = [

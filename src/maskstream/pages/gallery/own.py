@@ -82,7 +82,7 @@ def _cards(
     batch = first_batch(data, manifest, samples, seed)
     for row in range(len(batch)):
         words = _text(name, mask)
-        drawn = getattr(batch, field.name)
+        drawn = getattr(batch, field.name, None)  # poses have a mask for each of their parts
         facts = () if drawn is None else mask_facts(MaskRow.of(drawn, row))
         card = words.card(_figures(modality, data, manifest, field, batch, row), facts)
         yield replace(card, words=f"{words.source}, on {batch.key[row]}", key=f"{card.key} {batch.key[row]}")
@@ -92,7 +92,7 @@ def _figures(
     modality: Modality, data: DataConfig[Any], manifest: Manifest, field: MaskField, batch: Any, row: int
 ) -> tuple[Figure, ...]:
     """The figures of a sample; of a clip one frame of each time step."""
-    drawn = getattr(batch, field.name)
+    drawn = getattr(batch, field.name, None)  # poses have a mask for each of their parts
     if field.grid.axes == ("t", "h", "w") and drawn is not None:
         return paint_clip(batch.video[row].numpy(), drawn.rows(slice(row, row + 1)), drawn.grid, "")
     return modality.figures(data, manifest).sample(batch, row).figures

@@ -8,17 +8,16 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from maskstream.pages.figures.card import Card, Fact, Facts, Picture, Section, WordPieces, label_words, picture_row
 from maskstream.pages.figures.figures import Figures
 from maskstream.pages.figures.mesh import MeshFigures
 from maskstream.pages.figures.pictures import coloured, picture, resize
-from maskstream.pages.figures.points import FADED, INK, MADE, SEEN, Colour, cloud_picture, marked
+from maskstream.pages.figures.points import BOX, FADED, INK, MADE, SEEN, Colour, cloud_picture, marked, token_boxes
 from maskstream.pages.figures.text import ImageTextFigures
 from maskstream.pages.figures.video import VideoFigures, frame_rows, picture_side, whole_frames
-from maskstream.pipelines.modalities.points.tokens import point_tokens, voxel_places
+from maskstream.pipelines.modalities.points.tokens import VoxelTokens, point_tokens, voxel_places
 from maskstream.preprocess.encode.text.tokenizer import load_tokenizer
 from maskstream.train.evaluate.evaluation import (
     Clips,
@@ -235,13 +234,10 @@ def _cloud(points: Tensor, key: str, word: str, colour: Colour = INK, caption: s
 
 def _seen(one: DenoisedClouds, i: int) -> tuple[Picture, int]:
     """A picture of noised points with the boxes of visible tokens, and how many points lie in them."""
-    places, visible = voxel_places(one.noised[i][None], one.resolution), one.visible[i]
-    side = one.resolution // one.patch
-    seen = torch.isin(point_tokens(places, one.resolution, one.patch)[0], visible).numpy()
-    middle = (one.resolution - 1) / 2
-    low = torch.stack(torch.unravel_index(visible, (side,) * 3), dim=1) * one.patch - 0.5 - middle
-    cube = (places[0] - middle).numpy()
-    boxes, colours = low.float().numpy(), marked(seen, SEEN, FADED)
-    drawn = cloud_picture(cube, colours, boxes=boxes, box_side=float(one.patch), reach=one.resolution / 2)
-    word = "noised, with what a mask shows"
+    tokens, word = VoxelTokens(resolution=one.resolution, patch=one.patch), "noised, with what a mask shows"
+    places = voxel_places(one.noised[i][None], one.resolution)
+    visible = np.isin(np.arange(tokens.grid.size), one.visible[i].numpy())
+    seen = visible[point_tokens(places, one.resolution, one.patch)[0].numpy()]
+    half, boxes = one.resolution / 2, token_boxes(tokens, (visible, BOX))
+    drawn = cloud_picture((places[0] - half).numpy(), marked(seen, SEEN, FADED), reach=half, **boxes)
     return picture(drawn, f"{word} of {one.keys[i]}", word), int(seen.sum())
