@@ -1,7 +1,7 @@
 """What every modality's data config is: all that decides a batch, apart from which samples it holds and their order."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import cache, partial, reduce
 from operator import attrgetter
@@ -14,10 +14,10 @@ from maskstream.pipelines.augment import CenterCrop, SharedCrop
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.masks.core import needed_cues
 from maskstream.pipelines.masks.core.visible import visible_tokens
-from maskstream.pipelines.stream.loader import Loader
+from maskstream.pipelines.stream.loader import Loader, LoaderOptions
 from maskstream.pipelines.stream.mix import check_pairs, mix
 from maskstream.pipelines.stream.sampler import BatchSource, BatchT, Finish, HostT, Unchanged
-from maskstream.pipelines.stream.weights import MixOptions
+from maskstream.pipelines.stream.weights import MixOptions, Weight
 from maskstream.shards.config import Config, Json, check_type, check_types
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.named import nearest
@@ -69,37 +69,50 @@ class DataConfig(Config, ABC, Generic[BatchT]):
         """A loader of the split at a location, or of one that is open, or of several that are mixed by weight, each of
         the version that it is opened at; the options are those that all loaders take.
         """
+        kinds = self.modalities or self.modality
         mixing: dict[str, Any] = {name: value for name, value in options.items() if name in MixOptions.__annotations__}
+        # A manifest that is open already stays the version that it is, and so does a version that was asked for.
+        stays = options.get("version") is not None
         if isinstance(location, list | tuple):
             check_pairs(location, "folder")
-            each = cast(Options, {name: value for name, value in options.items() if name not in mixing})
-            loaders = [(self._loader(one, each, self.source), weight) for one, weight in location]
-            return mix(loaders, seed=options.get("seed", 0), **cast(MixOptions, mixing))
+            parts: list[tuple[Split, Weight]] = []
+            loading = LoaderOptions()
+            for one, weight in location:
+                split, loading = open_split(one, kinds, options)
+                parts.append((split, weight))
+                stays = stays or isinstance(one, Manifest)
+            manifests = [(split.manifest, weight) for split, weight in parts]
+            return Loader(
+                mix([(self.source(split), weight) for split, weight in parts], seed=options.get("seed", 0), **mixing),
+                at_version=None if stays else partial(self._at_version, manifests, options),
+                **loading,
+            )
         if mixing:
             raise ValueError(f"{', '.join(mixing)}: only of several splits, such as [(A, 3), (B, 1)]")
-        return self._loader(cast(SplitLocation, location), options, self.loader_source)
-
-    def _loader(
-        self,
-        location: SplitLocation,
-        options: Options,
-        make: Callable[[Split], BatchSource[Any, Any, Any, BatchT]],
-    ) -> Loader[BatchT]:
-        split, loading = open_split(location, self.modalities or self.modality, options)
-        # A manifest that is open already stays the version that it is, and so does a version that was asked for.
-        stays = isinstance(location, Manifest) or options.get("version") is not None
+        split, loading = open_split(cast(SplitLocation, location), kinds, options)
         return Loader(
-            make(split),
-            at_version=None if stays else partial(self._at_version, split.manifest, options),
+            self.loader_source(split),
+            at_version=None
+            if stays or isinstance(location, Manifest)
+            else partial(self._at_version, split.manifest, options),
             part=partial(self.source, split),
             **loading,
         )
 
-    def _at_version(self, manifest: Manifest, options: Options, state: Mapping[str, Any]) -> Loader[BatchT] | None:
-        """A loader of a split as a saved position needs it; None if the manifest is, or of another split."""
-        needed = manifest_of_state(manifest, state)
+    def _at_version(
+        self, opened: Manifest | list[tuple[Manifest, Weight]], options: Options, state: Mapping[str, Any]
+    ) -> Loader[BatchT] | None:
+        """A loader of a split, or of several, as a saved position needs them; None if they are, or are others."""
         others: dict[str, Any] = {name: value for name, value in options.items() if name not in OF_MANIFEST}
-        return None if needed is manifest else self.loader(needed, **others)
+        if isinstance(opened, Manifest):
+            needed = manifest_of_state(opened, state)
+            return None if needed is opened else self.loader(needed, **others)
+        saved = state.get("sources")
+        if not isinstance(saved, list) or len(saved) != len(opened) or not all(isinstance(s, Mapping) for s in saved):
+            return None
+        now = [(manifest_of_state(one, own), weight) for (one, weight), own in zip(opened, saved, strict=True)]
+        same = all(one is other for (one, _), (other, _) in zip(opened, now, strict=True))
+        return None if same else self.loader(now, **others)
 
     @classmethod
     def opened(cls, location: Splits, settings: Mapping[str, Any]) -> Loader[BatchT]:

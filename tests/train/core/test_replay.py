@@ -301,7 +301,7 @@ def test_losses_of_samples_are_those_of_each_alone(run: Path, tmp_path: Path) ->
     over = recorded - np.median(np.median(recorded, axis=1))
     assert (step - 1, place) == divmod(int(over.argmax()), 4)
     assert loss == recorded[step - 1, place]
-    done = CliRunner().invoke(app, ["replay", str(out), "--worst", "1", "--json"])
+    done = CliRunner().invoke(app, ["replay", str(out), "--step", str(step), "--worst", "1", "--json"])
     told = json.loads(done.output)["worst_samples"]
     key = [key for batch in replay(out, step).batches for key in batch.key][place]
     assert told == [{"step": step, "key": key, "loss": loss}]
