@@ -161,9 +161,9 @@ def order_svg(seed: int = 0) -> str:
 
 
 STAGES = (
-    ("order", "keys, frames, crops", "of (seed, epoch), before a byte is read"),
-    ("read", "bytes of the GOPs", "one or two ranges of a tar, checked by sums"),
-    ("decode", "frames at their size", "no packet that no wanted frame needs"),
+    ("order", "keys, frames, crops", "from (seed, epoch), before any read"),
+    ("read", "bytes of the GOPs", "one or two byte ranges of a tar, verified"),
+    ("decode", "frames at their size", "only the packets that these frames need"),
     ("mask", "flow, hidden tokens", "along the motion, drawn from the sample's key"),
     ("batch", "video, mask, flow", "the same at any number of ranks and workers"),
 )
