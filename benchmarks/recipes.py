@@ -32,7 +32,7 @@ from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.train.core.metrics import read_metrics
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.evaluate.evaluation import Score
-from maskstream.train.evaluations import evaluate_run
+from maskstream.train.evaluate_run import evaluate_run
 from maskstream.train.recipes import RECIPES, named_recipe
 
 BEGIN, END = "<!-- recipes, made by: make recipes -->", "<!-- end of recipes -->"

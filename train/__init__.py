@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .core.export import load_model, save_model
     from .core.hook import Hook, StepEvent
     from .core.loop import Trainer
     from .core.metrics import StepMetrics, read_metrics
@@ -11,7 +10,8 @@ if TYPE_CHECKING:
     from .core.replay import Replayed, replay
     from .core.results import TrainResult
     from .core.step import Batches
-    from .finetunes import FineTuned, finetune
+    from .core.weights import load_model, save_model
+    from .finetune_run import FineTuned, finetune
     from .recipes import RECIPES, named_recipe, train
 else:
     from maskstream.shards.lazy import lazy_names
@@ -19,7 +19,7 @@ else:
     _find = lazy_names(
         __name__,
         {
-            "core.export": "load_model save_model",
+            "core.weights": "load_model save_model",
             "core.hook": "Hook StepEvent",
             "core.loop": "Trainer",
             "core.metrics": "StepMetrics read_metrics",
@@ -27,7 +27,7 @@ else:
             "core.replay": "Replayed replay",
             "core.results": "TrainResult",
             "core.step": "Batches",
-            "finetunes": "FineTuned finetune",
+            "finetune_run": "FineTuned finetune",
             "recipes": "RECIPES named_recipe train",
         },
     )

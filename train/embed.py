@@ -25,13 +25,13 @@ from maskstream.shards.progress import Progress
 from maskstream.shards.stores.local_files import publishing, remove_leftovers, sole_writer, sync_folder
 from maskstream.shards.stores.url import local_path
 
-from .core.export import find_files, load_model, part_name, weights_sum
 from .core.options import EmbedOptions, FeatureType
 from .core.process import compute_threads
 from .core.recipe import check_modality
 from .core.run_folder import run_recipe, run_weights
+from .core.weights import find_files, load_model, part_name, weights_sum
 from .evaluate.features import GivesFeatures, from_middle, without_augmentation
-from .exports import split_of_run
+from .export.run import split_of_run
 
 log = logging.getLogger(__name__)
 

@@ -89,7 +89,7 @@ def _validation(
     """The validation on the split `val`. ValueError for one of another modality, or with trained samples."""
     from .evaluate.features import match_labels
     from .evaluate.unseen import check_unseen
-    from .evaluations import evaluate_model  # imports the evaluations of all papers
+    from .evaluate_run import evaluate_model  # imports the evaluations of all papers
 
     split = Manifest.load(val)
     check_modality(recipe, split)

@@ -40,10 +40,10 @@ from maskstream.shards.stores.block_sums import SUMS
 from maskstream.shards.stores.output import Location, Output, Sizes, folder_and_name, output_at, within
 from maskstream.shards.stores.url import local_path
 
-from .core.export import load_model, weights_sum
 from .core.model import Model
 from .core.recipe import Recipe, check_modality
 from .core.run_folder import run_recipe, run_weights
+from .core.weights import load_model, weights_sum
 from .evaluate.features import GivesTokens
 from .nn.quantiser import Quantiser
 

@@ -30,8 +30,8 @@ from maskstream.train import load_model, train
 from maskstream.train.core.run_folder import run_recipe
 from maskstream.train.embed import read_features
 from maskstream.train.evaluate.features import from_middle, without_augmentation
-from maskstream.train.exports import export_run
-from maskstream.train.finetunes import finetune
+from maskstream.train.export.run import export_run
+from maskstream.train.finetune_run import finetune
 
 Draws = np.random.Generator
 RUN = """

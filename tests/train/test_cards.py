@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from maskstream.pipelines import VideoClip
-from maskstream.train.cards import clip, picture, sound
-from maskstream.train.evaluate.raw import RawPictures
+from maskstream.train.export.cards import clip, picture, sound
+from maskstream.train.export.raw import RawPictures
 
 from .raw_exports import spots, write_clip, write_sound
 

@@ -17,7 +17,7 @@ from maskstream.pages.report.drawn import make_sections
 from maskstream.shards.errors import ShardError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train import RECIPES, named_recipe, save_model, train
-from maskstream.train.evaluations import EVALUATIONS, KEPT, evaluate_model, evaluate_run, kept_evaluations
+from maskstream.train.evaluate_run import EVALUATIONS, KEPT, evaluate_model, evaluate_run, kept_evaluations
 from maskstream.train.recipes import chosen_recipe
 
 from ..pipelines.every_modality import write_split
@@ -129,7 +129,7 @@ def test_a_report_keeps_the_same_numbers(run, splits, tmp_path):
 def test_what_is_kept_is_used_until_weights_or_samples_change(run, splits, tmp_path, monkeypatch, caplog):
     split, first = splits("image"), evaluated(run, splits("image"))
     other = write_split("image", tmp_path / "other")
-    monkeypatch.setattr("maskstream.train.evaluations.evaluate_model", None)
+    monkeypatch.setattr("maskstream.train.evaluate_run.evaluate_model", None)
     assert evaluated(run, split) == first
     with pytest.raises(TypeError):
         evaluated(run, split, again=True)

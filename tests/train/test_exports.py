@@ -15,15 +15,16 @@ from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
-from maskstream.train import exports, load_model, named_recipe, train
+from maskstream.train import load_model, named_recipe, train
+from maskstream.train.evaluate.classifier import ClassifierConfig
 from maskstream.train.evaluate.features import from_middle
-from maskstream.train.evaluate.finetune import ClassifierConfig
-from maskstream.train.evaluate.raw import RawTexts
-from maskstream.train.exports import export_run
+from maskstream.train.export import run as exports
+from maskstream.train.export.architecture import counterpart
+from maskstream.train.export.raw import RawTexts
+from maskstream.train.export.run import export_run, list_classes
 from maskstream.train.models import VideoAutoencoderConfig
 from maskstream.train.nn.foreign import from_bert, from_hf
 from maskstream.train.recipes import chosen_recipe
-from maskstream.train.targets import counterpart, list_classes, write_tokenizer
 
 from ..pipelines.every_modality import write_split
 
@@ -93,9 +94,9 @@ def test_the_tokenizer_adds_what_stands_around_a_text_in_training(made):
 def test_a_tokenizer_that_adds_them_already_stays(made, tmp_path):
     split = Manifest.load(made["bert-base"][0])
     kind = RawTexts(32, tokenizer_facts("", split.info), read_tokenizer(split.store, split.info))
-    write_tokenizer(tmp_path, kind)
+    kind.write_tokenizer(tmp_path)
     own = (tmp_path / "tokenizer.json").read_bytes()
-    write_tokenizer(tmp_path, replace(kind, definition=own))
+    replace(kind, definition=own).write_tokenizer(tmp_path)
     assert (tmp_path / "tokenizer.json").read_bytes() == own
 
 

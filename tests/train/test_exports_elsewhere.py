@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from maskstream.train import train
-from maskstream.train.exports import export_run
+from maskstream.train.export.run import export_run
 
 from ..pipelines.every_modality import write_split
 from .raw_exports import FAMILIES, measure, run

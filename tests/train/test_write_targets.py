@@ -30,9 +30,9 @@ from maskstream.shards.checksummed import add_checksum, read_checksummed
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.progress import Progress
 from maskstream.train import load_model
-from maskstream.train.core.export import save_model
 from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.core.recipe import Recipe
+from maskstream.train.core.weights import save_model
 from maskstream.train.nn.masked_autoencoder import VideoAutoencoderConfig
 from maskstream.train.nn.quantiser import QuantiserConfig
 from maskstream.train.papers.mage.model import GenerativeEncoderConfig

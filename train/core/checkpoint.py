@@ -41,8 +41,8 @@ from maskstream.shards.checksummed import read_checksummed
 from maskstream.shards.config import Json, differences
 from maskstream.shards.errors import ResumeError
 
-from .export import NO_BYTES, FileSum, RunFileError, TensorFiles, part_name
 from .optimiser import Average
+from .weights import NO_BYTES, FileSum, RunFileError, TensorFiles, part_name
 
 log = logging.getLogger(__name__)
 

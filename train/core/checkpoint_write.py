@@ -20,8 +20,8 @@ from maskstream.shards.stores.local_files import publish, space_for, sync_folder
 
 from .checkpoint import AVERAGE, MODEL, OPTIMISER, STATE, Position, checkpoint_name, list_checkpoints, read_step, remove
 from .distributed import find_part, in_step, is_divided, local_rows, rank, sum_over_ranks
-from .export import FileSum, make_metadata, pack_weights, part_name
 from .optimiser import Average
+from .weights import FileSum, make_metadata, pack_weights, part_name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

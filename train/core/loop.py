@@ -24,7 +24,6 @@ from maskstream.shards.stores.url import local_path
 from .checkpoint import Position, batches_before, list_checkpoints, load_checkpoint, read_step, remove
 from .checkpoint_write import CheckpointWriter
 from .distributed import Agreement, in_step, rank, world_size
-from .export import load_matching_weights, model_bytes
 from .guard import SLOWER, Guard
 from .hook import Hook, StepEvent
 from .metrics import TrainProgress
@@ -42,6 +41,7 @@ from .sample_losses import SampleLosses
 from .step import Batches, Stepper, StepSettings, endless
 from .trackers import Trackers, check_trackers
 from .validation import Validation, Validator
+from .weights import load_matching_weights, model_bytes
 
 log = logging.getLogger(__name__)
 

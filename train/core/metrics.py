@@ -21,7 +21,7 @@ from maskstream.shards.errors import ResumeError
 from maskstream.shards.progress import Progress
 from maskstream.shards.stores.local_files import space_for
 
-from .export import NO_BYTES, FileSum
+from .weights import NO_BYTES, FileSum
 
 log = logging.getLogger(__name__)
 

@@ -26,10 +26,10 @@ from .checkpoint import (
     remove_unfinished,
 )
 from .distributed import in_step, rank, sum_over_ranks
-from .export import NO_BYTES, FileSum, RunFileError, find_files
 from .metrics import MetricsLog
 from .model import import_models
 from .recipe import Recipe
+from .weights import NO_BYTES, FileSum, RunFileError, find_files
 
 log = logging.getLogger(__name__)
 

@@ -18,12 +18,12 @@ from maskstream.shards.config import Json
 from maskstream.shards.stores.local_files import publish
 
 from .distributed import gather_rows, in_step, is_divided, rank, sum_over_ranks
-from .export import make_metadata, pack_weights, weights_sum
 from .hook import Hook, RunState, StepEvent
 from .model import Model
 from .process import seeded
 from .recipe import Recipe
 from .results import BestScore
+from .weights import make_metadata, pack_weights, weights_sum
 
 log = logging.getLogger(__name__)
 

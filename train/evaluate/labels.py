@@ -45,7 +45,7 @@ class LabelsConfig(ModelConfig[BatchT], Generic[BatchT]):
     """A classifier of samples. classes: their number. several: samples have lists of classes (the field `labels`), not
     one label. smoothing: the share of a label that is spread over all classes. class_weights: of the classes in the
     loss, () for equal ones; only for one label each. test_views: how often a sample is drawn for a test (see
-    `finetune.score_views`). mixup, cutmix: the parameters of the Beta distributions, 0 for no mixing; with both, each
+    `classifier.score_views`). mixup, cutmix: the parameters of the Beta distributions, 0 for no mixing; with both, each
     batch has one of them.
     """
 

@@ -16,11 +16,11 @@ from maskstream.shards.config import Json
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.keywords import takes_fields
 from maskstream.shards.named import nearest
-from maskstream.train.core.export import load_model
 from maskstream.train.core.options import PROBES, ProbeOptions
 from maskstream.train.core.process import compute_threads
 from maskstream.train.core.recipe import Recipe, check_modality
 from maskstream.train.core.run_folder import run_recipe, run_settings, run_weights
+from maskstream.train.core.weights import load_model
 
 from .evaluation import majority, score
 from .features import (

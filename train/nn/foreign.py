@@ -17,9 +17,9 @@ from torch import Tensor
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.modalities.image.data import image_grid
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.train.core.export import read_foreign
 from maskstream.train.core.model import Grids
 from maskstream.train.core.process import seeded
+from maskstream.train.core.weights import read_foreign
 
 from .counterpart import Counterpart
 from .layouts import DECODER, ENCODER, HEAD, HF_IMAGE, HF_IMAGE_FILE, HF_VIDEO, Layout, find_layout

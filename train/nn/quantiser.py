@@ -33,8 +33,8 @@ from torch import Tensor, nn
 from maskstream.pipelines.modalities.data import DataConfig, SplitConfig
 from maskstream.pipelines.modalities.targets import TARGETS, check_targets
 from maskstream.shards.config import Config
-from maskstream.train.core.export import load_model, weights_sum
 from maskstream.train.core.model import Grids
+from maskstream.train.core.weights import load_model, weights_sum
 
 NO_FIELDS: Mapping[str, object] = {}
 GROUPS = 8

@@ -153,7 +153,7 @@ def _model(name: str) -> Model[Any]:
 
 def _export(model: Model[Any]) -> str:
     """What `maskstream export` makes of a run with such a model."""
-    from maskstream.train.targets import counterpart, has_graph, list_targets
+    from maskstream.train.export.architecture import counterpart, has_graph, list_targets
 
     try:
         said = f"`maskstream export` writes it for transformers, as {counterpart(model).name}."

@@ -16,7 +16,7 @@ from .terminal import Json, tabulate, tell, working
 
 if TYPE_CHECKING:
     from maskstream.train.evaluate.probe import ProbeResult
-    from maskstream.train.evaluations import RunEvaluation
+    from maskstream.train.evaluate_run import RunEvaluation
 
 
 def evaluate(
@@ -33,7 +33,7 @@ def evaluate(
     """
     with working(f"opening {', '.join(map(str, runs))} and {data}", as_json) as shown:
         from maskstream.shards.format.manifest import Manifest
-        from maskstream.train.evaluations import evaluate_run
+        from maskstream.train.evaluate_run import evaluate_run
 
         split = Manifest.load(data)
         found = []
@@ -110,7 +110,7 @@ def compared_runs(runs: Sequence[Path]) -> dict[str, tuple[str, ...]]:
 def held_out(runs: Sequence[Path]) -> Iterator[str]:
     """What the runs reach on held-out samples, a line each, of what their evaluation.json has."""
     from maskstream.pages.report.evaluated import margin, number, score_name
-    from maskstream.train.evaluations import kept_evaluations
+    from maskstream.train.evaluate_run import kept_evaluations
 
     for run in runs:
         for one in kept_evaluations(run):

@@ -39,7 +39,7 @@ def finetune(
     """
     folder = out or run / "finetune"
     with working(f"opening {run} and {data}", as_json) as shown:
-        from maskstream.train.finetunes import finetune as train
+        from maskstream.train.finetune_run import finetune as train
 
         result = train(run, data, test, folder, replace(options, progress=shown))
     if result is None:
@@ -82,7 +82,7 @@ def export(
     recipes NAME` says which targets have the model of a recipe.
     """
     with working(f"exporting {run} to {out}", as_json):
-        from maskstream.train.exports import export_run
+        from maskstream.train.export.run import export_run
 
         done = export_run(run, out, data, to=to)
     what = "raw samples" if done.raw else "samples"

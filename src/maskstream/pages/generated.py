@@ -8,11 +8,11 @@ import torch
 from maskstream.modality import Modality
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
-from maskstream.train.core.export import load_model
 from maskstream.train.core.model import ModelConfig
 from maskstream.train.core.process import CPU, compute_threads
 from maskstream.train.core.recipe import check_modality
 from maskstream.train.core.run_folder import run_recipe, run_weights
+from maskstream.train.core.weights import load_model
 from maskstream.train.evaluate.evaluation import Drawn
 from maskstream.train.evaluate.features import match_labels_of_run
 from maskstream.train.nn.token_model import TokenModel

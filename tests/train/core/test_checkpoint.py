@@ -20,8 +20,8 @@ from maskstream.train.core.checkpoint import (
     remove_unfinished,
 )
 from maskstream.train.core.checkpoint_write import save_checkpoint
-from maskstream.train.core.export import RunFileError, load_matching_weights
 from maskstream.train.core.optimiser import build_optimiser, set_lr
+from maskstream.train.core.weights import RunFileError, load_matching_weights
 
 
 @pytest.fixture

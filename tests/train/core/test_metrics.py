@@ -10,8 +10,8 @@ from rich.console import Console
 
 from maskstream.shards.errors import ResumeError, StoreError
 from maskstream.shards.progress import SILENT, ProgressBar
-from maskstream.train.core.export import NO_BYTES, FileSum, RunFileError
 from maskstream.train.core.metrics import MetricsLog, StepMetrics, TrainProgress, read_metrics
+from maskstream.train.core.weights import NO_BYTES, FileSum, RunFileError
 
 
 def metrics(step):

@@ -9,10 +9,10 @@ import torch
 from maskstream.train import Trainer, load_model, read_metrics
 from maskstream.train.core.checkpoint import CHECKPOINTS
 from maskstream.train.core.dropout import DropoutConfig
-from maskstream.train.core.export import weights_sum
 from maskstream.train.core.validation import BEST, Validation
+from maskstream.train.core.weights import weights_sum
 from maskstream.train.evaluate.evaluation import Score
-from maskstream.train.evaluations import evaluate_run
+from maskstream.train.evaluate_run import evaluate_run
 from maskstream.train.recipes import train
 
 from .test_parallel import equal, numbers, trained, weights

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from maskstream.shards.format.manifest import Manifest
+from maskstream.train.evaluate.classifier import EncoderClassifier, body_weights, tune_classifier
 from maskstream.train.evaluate.features import GivesFeatures, GivesTokens, without_augmentation
-from maskstream.train.evaluate.finetune import EncoderClassifier, body_weights, tune_classifier
 from maskstream.train.nn.masked_autoencoder import AutoencoderConfig
 from maskstream.train.recipes import RECIPES, chosen_recipe
 

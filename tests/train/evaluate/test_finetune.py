@@ -20,13 +20,13 @@ from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.shards.config import with_set
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train import Trainer, load_model, train
-from maskstream.train.core.export import weights_sum
 from maskstream.train.core.metrics import read_metrics
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.core.run_folder import run_recipe
 from maskstream.train.core.validation import BEST
-from maskstream.train.evaluate.finetune import Classifier, ClassifierConfig, score_views, tune_classifier
-from maskstream.train.finetunes import finetune
+from maskstream.train.core.weights import weights_sum
+from maskstream.train.evaluate.classifier import Classifier, ClassifierConfig, score_views, tune_classifier
+from maskstream.train.finetune_run import finetune
 from maskstream.train.recipes import chosen_recipe, named_recipe
 
 from ..labelled_pictures import SMALL, write_split

@@ -17,8 +17,8 @@ from maskstream.train.core.run_folder import run_recipe
 from maskstream.train.evaluate.evaluation import trained_on
 from maskstream.train.evaluate.features import match_labels
 from maskstream.train.evaluate.probe import probe
-from maskstream.train.evaluations import evaluate_run
-from maskstream.train.finetunes import finetune
+from maskstream.train.evaluate_run import evaluate_run
+from maskstream.train.finetune_run import finetune
 from maskstream.train.recipes import chosen_recipe
 
 from ..labelled_pictures import NAMES, SMALL, write_split

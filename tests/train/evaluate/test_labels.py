@@ -12,8 +12,8 @@ from torch import Tensor
 
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.stream.batch import Batch
+from maskstream.train.evaluate.classifier import ClassifierConfig, EncoderClassifierConfig
 from maskstream.train.evaluate.evaluation import count_confusions
-from maskstream.train.evaluate.finetune import ClassifierConfig, EncoderClassifierConfig
 from maskstream.train.evaluate.labels import balanced_weights, cut_box, draw_mixture, label_loss, mix_batch
 from maskstream.train.recipes import chosen_recipe
 

@@ -14,7 +14,7 @@ from maskstream.preprocess.versions import divide, merge, remove
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train import train
 from maskstream.train.evaluate.unseen import check_unseen, shared_samples
-from maskstream.train.finetunes import finetune
+from maskstream.train.finetune_run import finetune
 from maskstream.train.recipes import chosen_recipe
 
 from ...preprocess.versions.other_keys import with_other_keys

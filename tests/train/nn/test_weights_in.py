@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from maskstream.pipelines import TokenGrid
 from maskstream.pipelines.modalities.image.data import image_grid
-from maskstream.train.core.export import RunFileError, load_matching_weights
+from maskstream.train.core.weights import RunFileError, load_matching_weights
 from maskstream.train.models import VideoAutoencoderConfig, load_hf, load_pth
 from maskstream.train.nn.layouts import AUTHORS_IMAGE, AUTHORS_VIDEO, HEAD
 from maskstream.train.nn.masked_autoencoder import ImageAutoencoderConfig

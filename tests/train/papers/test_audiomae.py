@@ -15,7 +15,7 @@ from maskstream.shards.format.sample import Sample
 from maskstream.shards.members.text import json_member
 from maskstream.train import load_model, named_recipe, read_metrics, save_model, train
 from maskstream.train.core.optimiser import ScheduleConfig
-from maskstream.train.evaluations import EVALUATIONS, evaluate_model
+from maskstream.train.evaluate_run import EVALUATIONS, evaluate_model
 from maskstream.train.models import SpectrogramAutoencoderConfig, VideoAutoencoderConfig
 from maskstream.train.nn.grid import Windows
 from maskstream.train.nn.media_tokens import SpectrogramTokens

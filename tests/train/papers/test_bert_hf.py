@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from maskstream.pipelines.masks import TokenGrid
-from maskstream.train.core.export import load_matching_weights
+from maskstream.train.core.weights import load_matching_weights
 from maskstream.train.nn.foreign import export_bert, from_bert, to_bert
 from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
 from maskstream.train.papers.retromae.model import RetroModelConfig

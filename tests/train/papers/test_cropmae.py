@@ -13,7 +13,7 @@ from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData, image_grid
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.shards.format.manifest import Manifest
-from maskstream.train.evaluations import evaluate_model
+from maskstream.train.evaluate_run import evaluate_model
 from maskstream.train.papers.cropmae.model import CropPairConfig, FramePairConfig
 from maskstream.train.recipes import chosen_recipe
 

@@ -20,8 +20,8 @@ from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.tokens import GroupTokens
 from maskstream.pipelines.modalities.pose.batch import PoseBatch
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD, VideoBatch
-from maskstream.train.core.export import save_model
 from maskstream.train.core.optimiser import find_matrices
+from maskstream.train.core.weights import save_model
 from maskstream.train.nn.masked_autoencoder import ImageAutoencoderConfig, VideoAutoencoderConfig
 from maskstream.train.nn.quantiser import QuantiserConfig
 from maskstream.train.nn.token_model import TokenModelConfig

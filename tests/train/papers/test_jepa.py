@@ -23,7 +23,7 @@ from maskstream.preprocess import make_shards
 from maskstream.shards.checksummed import add_checksum, read_checksummed
 from maskstream.shards.errors import ResumeError
 from maskstream.train import Trainer, load_model
-from maskstream.train.core.export import FileSum
+from maskstream.train.core.weights import FileSum
 from maskstream.train.papers.jepa.ajepa import SpectrogramJepaConfig
 from maskstream.train.papers.jepa.ijepa import ImageJepaConfig
 from maskstream.train.papers.jepa.vjepa import VideoJepaConfig

@@ -9,7 +9,7 @@ from maskstream.modalities import MODALITIES
 from maskstream.pages.report.drawn import make_sections
 from maskstream.pipelines.modalities.image_text.strategies import STRATEGIES
 from maskstream.shards.format.manifest import Manifest
-from maskstream.train.evaluations import evaluate_model
+from maskstream.train.evaluate_run import evaluate_model
 from maskstream.train.papers.medthink.evaluate import (
     Asked,
     append_texts,

@@ -8,10 +8,10 @@ from safetensors.torch import load_file
 from maskstream.pipelines import mesh_loader
 from maskstream.preprocess import make_shards
 from maskstream.train import load_model, train
-from maskstream.train.evaluate.finetune import EncoderClassifier, EncoderClassifierConfig, body_weights
+from maskstream.train.evaluate.classifier import EncoderClassifier, EncoderClassifierConfig, body_weights
 from maskstream.train.evaluate.probe import probe
-from maskstream.train.evaluations import evaluate_run
-from maskstream.train.finetunes import finetune, tune
+from maskstream.train.evaluate_run import evaluate_run
+from maskstream.train.finetune_run import finetune, tune
 from maskstream.train.papers.meshmask.model import MeshNetworkConfig
 from maskstream.train.recipes import chosen_recipe
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from maskstream.pipelines.masks import TokenGrid
-from maskstream.train.core.export import load_matching_weights
+from maskstream.train.core.weights import load_matching_weights
 from maskstream.train.papers.modernbert.model import ModernModelConfig
 from maskstream.train.recipes import named_recipe
 

@@ -9,7 +9,7 @@ from maskstream.pipelines import PoseClip, masks
 from maskstream.pipelines.masks import Cues, Draw
 from maskstream.pipelines.modalities.pose.data import PoseData
 from maskstream.pipelines.stream.rng import START
-from maskstream.train.core.export import load_matching_weights, save_model
+from maskstream.train.core.weights import load_matching_weights, save_model
 from maskstream.train.papers.mpm.model import PoseModelConfig
 from maskstream.train.recipes import named_recipe
 

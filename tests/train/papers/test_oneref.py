@@ -8,8 +8,8 @@ import torch
 from maskstream.modalities import MODALITIES
 from maskstream.pages.report.drawn import make_sections
 from maskstream.shards.format.manifest import Manifest
-from maskstream.train.core.export import load_matching_weights, save_model
-from maskstream.train.evaluations import evaluate_model
+from maskstream.train.core.weights import load_matching_weights, save_model
+from maskstream.train.evaluate_run import evaluate_model
 from maskstream.train.papers.oneref.evaluate import measure_referring
 from maskstream.train.papers.oneref.model import OneRefConfig, generalised_overlap, overlap, to_centre, to_corners
 from maskstream.train.recipes import chosen_recipe

@@ -12,10 +12,10 @@ from maskstream.pipelines.modalities.points.tokens import GroupTokens
 from maskstream.preprocess import make_shards
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train import load_model, train
-from maskstream.train.evaluate.finetune import EncoderClassifier, EncoderClassifierConfig, body_weights
+from maskstream.train.evaluate.classifier import EncoderClassifier, EncoderClassifierConfig, body_weights
 from maskstream.train.evaluate.probe import probe
-from maskstream.train.evaluations import evaluate_run
-from maskstream.train.finetunes import finetune, tune
+from maskstream.train.evaluate_run import evaluate_run
+from maskstream.train.finetune_run import finetune, tune
 from maskstream.train.papers.pointmae.finetune import PointSegmenterConfig, count_parts, mean_iou
 from maskstream.train.papers.pointmae.model import PointAutoencoderConfig
 from maskstream.train.recipes import chosen_recipe

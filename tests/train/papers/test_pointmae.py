@@ -16,7 +16,7 @@ from maskstream.preprocess.encode.points.encoder import PointEncoder
 from maskstream.preprocess.source import Source
 from maskstream.shards.format.sample import Sample
 from maskstream.train import train
-from maskstream.train.core.export import load_model
+from maskstream.train.core.weights import load_model
 from maskstream.train.core.metrics import read_metrics
 from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.papers.fastdit3d.model import VoxelDiffusionConfig

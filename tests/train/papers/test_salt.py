@@ -12,7 +12,7 @@ from maskstream.preprocess.job.ledger import run_tasks
 from maskstream.shards import ResumeError
 from maskstream.shards.progress import Progress
 from maskstream.train import Trainer, load_model
-from maskstream.train.core.export import save_model, weights_sum
+from maskstream.train.core.weights import save_model, weights_sum
 from maskstream.train.nn.masked_autoencoder import ImageAutoencoderConfig, VideoAutoencoderConfig
 from maskstream.train.recipes import chosen_recipe
 from maskstream.train.write_targets import TargetsJob, write_targets

@@ -14,7 +14,7 @@ from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.stream.rng import Place
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.process import seeded
-from maskstream.train.evaluations import evaluate_model
+from maskstream.train.evaluate_run import evaluate_model
 from maskstream.train.papers.spiking_mst.evaluate import ADDITION_PJ, MULTIPLICATION_PJ, measure_spiking
 from maskstream.train.papers.spiking_mst.model import (
     THRESHOLD,

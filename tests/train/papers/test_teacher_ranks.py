@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from maskstream.shards.checksummed import add_checksum, read_checksummed
 from maskstream.shards.errors import ResumeError
 from maskstream.train import load_model
-from maskstream.train.core.export import FileSum
+from maskstream.train.core.weights import FileSum
 from maskstream.train.recipes import chosen_recipe
 
 from ...pipelines.every_modality import write_split

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskstream.pipelines.modalities.image.batch import ImageBatch
-from maskstream.train.core.export import load_model
 from maskstream.train.core.model import Grids, Losses, squared, weighted, widen
+from maskstream.train.core.weights import load_model
 from maskstream.train.nn.foreign import load_hf, load_pth
 from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.masked_autoencoder import ImageAutoencoderConfig, MaskedAutoencoder

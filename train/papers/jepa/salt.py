@@ -24,10 +24,10 @@ from maskstream.pipelines.modalities.targets import TARGETS, check_targets
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.config import NOT_IDENTITY
-from maskstream.train.core.export import find_files, load_model, model_config, weights_sum
 from maskstream.train.core.model import Grids, widen
 from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.core.recipe import Recipe
+from maskstream.train.core.weights import find_files, load_model, model_config, weights_sum
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder, VideoAutoencoderConfig
 
 from .vjepa import MASKS, ClipPredictor, VideoJepa, VideoJepaConfig

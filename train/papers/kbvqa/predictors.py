@@ -24,8 +24,8 @@ from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
 from maskstream.train.core.data import told_label_names
-from maskstream.train.core.export import load_model
 from maskstream.train.core.run_folder import run_recipe, run_weights
+from maskstream.train.core.weights import load_model
 
 from .evaluate import Predictor, Prompt, Question, frequent_answers
 

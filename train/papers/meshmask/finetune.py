@@ -14,7 +14,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.mesh_members import FIELDS
 from maskstream.train.core.model import Model
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.evaluate.finetune import Tested, Tuning
+from maskstream.train.evaluate.classifier import Tested, Tuning
 
 from .evaluate import next_model, rollout_evaluation
 from .model import MeshNetworkConfig

@@ -33,9 +33,9 @@ from maskstream.shards.members.arrays import FEATURES
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
+from maskstream.train.evaluate.classifier import Tested, Tuning, body_weights, encoder_of
 from maskstream.train.evaluate.evaluation import Score, read_batches
 from maskstream.train.evaluate.features import without_augmentation
-from maskstream.train.evaluate.finetune import Tested, Tuning, body_weights, encoder_of
 from maskstream.train.nn.objectives import squared_distances
 
 from .model import PointAutoencoder, PointAutoencoderConfig

@@ -29,12 +29,12 @@ from maskstream.pipelines.modalities.text.token_scores import TokenScores
 from maskstream.shards.config import Json
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.local_files import publish
-from maskstream.train.core.export import load_model
 from maskstream.train.core.options import TrainingSettings
 from maskstream.train.core.process import compute_threads
 from maskstream.train.core.recipe import Recipe, check_modality
 from maskstream.train.core.run import train_recipe
 from maskstream.train.core.run_folder import MODEL
+from maskstream.train.core.weights import load_model
 from maskstream.train.evaluate.evaluation import macro_f1, read_batches
 from maskstream.train.evaluate.features import match_labels
 

@@ -18,17 +18,17 @@ from maskstream.pages.page import page, write_page
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.local_files import is_being_written
 from maskstream.shards.stores.url import local_path
-from maskstream.train.core.export import load_model, weights_sum
 from maskstream.train.core.guard import line_of
 from maskstream.train.core.metrics import StepMetrics, read_metrics
 from maskstream.train.core.process import CPU, compute_threads
 from maskstream.train.core.recipe import Recipe, check_modality
 from maskstream.train.core.run_folder import run_recipe, run_settings, run_weights
+from maskstream.train.core.weights import load_model, weights_sum
 from maskstream.train.evaluate.evaluation import Evaluation, TrainingLoss
 from maskstream.train.evaluate.features import match_labels_of_run
 from maskstream.train.evaluate.probe import PROBE, ProbeResult
 from maskstream.train.evaluate.unseen import check_unseen
-from maskstream.train.evaluations import evaluate_model, keep_evaluation
+from maskstream.train.evaluate_run import evaluate_model, keep_evaluation
 
 from .drawn import make_sections
 from .evaluated import data_facts, score_facts, score_rows

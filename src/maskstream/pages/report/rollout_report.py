@@ -14,9 +14,9 @@ from maskstream.pages.figures.mesh import MeshFigures, ShownField, field_picture
 from maskstream.pages.figures.pictures import picture
 from maskstream.pages.page import render, write_page
 from maskstream.shards.format.manifest import Manifest
-from maskstream.train.core.export import load_model
 from maskstream.train.core.process import CPU, compute_threads
 from maskstream.train.core.run_folder import run_weights
+from maskstream.train.core.weights import load_model
 from maskstream.train.papers.meshmask.evaluate import (
     ROLLOUTS,
     Float32s,

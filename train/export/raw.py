@@ -3,6 +3,7 @@
 Exports are compared on them: what a model card makes of a raw sample must be what this package makes of it.
 """
 
+import json
 import wave
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import torch
 from av.video.stream import VideoStream
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.decode.sound import MARGIN_S, finished, kept_channels
@@ -33,7 +35,7 @@ from maskstream.pipelines.modalities.video.clip_decoder import ClipDecoder
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.tokenizer import TokenizerFacts, read_tokenizer, tokenizer_facts
+from maskstream.shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts, read_tokenizer, tokenizer_facts
 from maskstream.shards.media.fbank import Fbank
 
 Bytes = npt.NDArray[np.uint8]
@@ -46,7 +48,7 @@ LETTERS = "abcdefghij KLMNO pqrstu.,-'\u00e9\u00df\u65e5\U0001f600 0123456789\n"
 class RawKind(Protocol):
     """How raw samples of a data config become batches.
 
-    card: the name of the lines for model cards (train/cards/), "" where the card needs none. plural: what samples are
+    card: the name of the lines for model cards (cards/), "" where the card needs none. plural: what samples are
     called. settings: the values of these lines. given: what the model takes of a batch.
     """
 
@@ -292,11 +294,11 @@ class RawTexts:
     def draw(self, path: Path, draws: np.random.Generator) -> str:
         """A text of one to some thousand letters that the tokenizer makes tokens of."""
         text = "".join(draws.choice(list(LETTERS), int(4 ** draws.uniform(0.5, 5))))
-        return text if self._tokenizer().encode(text, add_special_tokens=False).ids else f"a{text}"
+        return text if self.tokenizer().encode(text, add_special_tokens=False).ids else f"a{text}"
 
     def batch(self, samples: Sequence[str]) -> Batch:
         tokenizer, ends = (
-            self._tokenizer(),
+            self.tokenizer(),
             [[] if one is None else [one] for one in (self.facts.begin, self.facts.end)],
         )
         tokens = np.full((len(samples), self.length), self.facts.pad or 0, np.int32)
@@ -307,11 +309,35 @@ class RawTexts:
             tokens[row, : len(ids)], documents[row, : len(ids)] = ids, 0
         return text_batch(tokens=tokens, documents=documents, words=words, key=[*map(str, range(len(samples)))])
 
-    def _tokenizer(self) -> Tokenizer:
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, which neither cuts nor fills."""
         tokenizer = Tokenizer.from_str(self.definition.decode())
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer
+
+    def write_tokenizer(self, folder: Path) -> dict[str, int]:
+        """Write the split's tokenizer as transformers reads it, with the names of its special tokens and those that
+        stand around a text in training; returns their ids, for the model's config.
+        """
+        facts = self.facts
+        tokenizer = self.tokenizer()
+        begin, end = ([] if one is None else [one] for one in (facts.begin, facts.end))
+        alone = tokenizer.encode("a b", add_special_tokens=False).ids
+        if tokenizer.encode("a b").ids != [*begin, *alone, *end]:
+            names = {one: tokenizer.id_to_token(one) for one in (*begin, *end)}
+            template = [*(names[one] for one in begin), "$A", *(names[one] for one in end)]
+            pair = [*template, "$B:1", *(f"{names[one]}:1" for one in end)]
+            special = [(name, one) for one, name in names.items()]
+            tokenizer.post_processor = TemplateProcessing(single=template, pair=pair, special_tokens=special)
+        (folder / TOKENIZER_JSON).write_text(tokenizer.to_str())
+        ids = {"pad": facts.pad, "cls": facts.begin, "sep": facts.end}
+        named = {f"{role}_token": one for role, one in {**ids, "unk": facts.unknown, "mask": facts.mask}.items()}
+        about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": self.length}
+        about |= {name: tokenizer.id_to_token(one) for name, one in named.items() if one is not None}
+        (folder / "tokenizer_config.json").write_text(json.dumps(about, indent=2) + "\n")
+        ids |= {"bos": facts.begin, "eos": facts.end}
+        return {f"{role}_token_id": one for role, one in ids.items() if one is not None}
 
 
 def _names(samples: Sequence[str]) -> dict[str, Any]:

@@ -28,17 +28,20 @@ from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.named import nearest
 from maskstream.shards.stores.local_files import sole_writer
 from maskstream.shards.stores.url import local_path, split_name
+from maskstream.train.core.data import told_label_names, told_splits
+from maskstream.train.core.model import Model
+from maskstream.train.core.recipe import Recipe, check_modality
+from maskstream.train.core.run_folder import run_recipe, run_weights
+from maskstream.train.core.weights import load_model
+from maskstream.train.evaluate.classifier import Classifier, EncoderClassifier
+from maskstream.train.evaluate.features import GivesFeatures, from_middle, without_augmentation
+from maskstream.train.evaluate_run import kept_evaluations
 
-from .core.data import told_splits
-from .core.export import load_model
-from .core.model import Model
-from .core.recipe import Recipe, check_modality
-from .core.run_folder import run_recipe, run_weights
-from .evaluate.features import GivesFeatures, from_middle, without_augmentation
-from .evaluate.raw import RawKind, raw_kind, store_raw
-from .evaluations import kept_evaluations
-from .graphs import list_tensors, score_batch, to_graph
-from .targets import Way, list_classes, list_targets, to_hf, to_timm
+from .architecture import list_targets
+from .card import Way
+from .graph import list_tensors, score_batch, to_graph
+from .raw import RawKind, raw_kind, store_raw
+from .target import to_hf, to_timm
 
 TARGETS = ("hf", "timm", "torch", "onnx")
 SAMPLES = 8
@@ -187,6 +190,20 @@ def split_of_run(run: Path, data: SplitLocation | None = None) -> Manifest:
     if not (told := told_splits(run)):
         raise ValueError(f"{run} does not say which split it was trained on; name one with --data")
     return open_manifest(str(told[0]["location"]), version=int(told[0]["version"]))
+
+
+def list_classes(model: Model[Any], run: Path, split: Manifest) -> list[str]:
+    """The names of the classes that a run's classifier scores, in their order; none for other models. Runs of earlier
+    releases do not say them: they are the split's. ValueError where the split has another number.
+    """
+    if not isinstance(model, Classifier | EncoderClassifier):
+        return []
+    names = told_label_names(run) or split.label_names
+    if len(names) != model.config.classes:
+        raise ValueError(
+            f"{split} has {len(names)} classes, and the model {model.config.classes}; name the split it trained on"
+        )
+    return list(map(str, names))
 
 
 def _sample_batch(config: DataConfig[Any], split: Manifest, samples: int = SAMPLES) -> Batch:

@@ -1,19 +1,30 @@
-"""What transformers has of a fine-tuned classifier: its encoder's architecture with a head that scores classes."""
+"""What transformers and timm have of a model, and of a fine-tuned classifier: its encoder with a head of classes."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .core.process import seeded
-from .evaluate.finetune import Classifier, EncoderClassifier
-from .nn.counterpart import Counterpart, encoder_state, ijepa_counterpart
-from .nn.foreign import hf_counterpart
-from .nn.masked_autoencoder import MaskedAutoencoder
-from .nn.media_tokens import ImageTokens, VideoTokens
-from .nn.transformer import BlockSizes
+from maskstream.train.core.model import Model
+from maskstream.train.core.process import seeded
+from maskstream.train.evaluate.classifier import Classifier, EncoderClassifier
+from maskstream.train.evaluate.features import GivesFeatures
+from maskstream.train.nn.counterpart import (
+    Counterpart,
+    TimmCounterpart,
+    encoder_state,
+    ijepa_counterpart,
+    timm_counterpart,
+)
+from maskstream.train.nn.foreign import bert_counterpart, hf_counterpart
+from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
+from maskstream.train.nn.media_tokens import ImageTokens, SpectrogramTokens, VideoTokens
+from maskstream.train.nn.token_model import TokenModel
+from maskstream.train.nn.transformer import BlockSizes
+from maskstream.train.papers import tables
 
 DINO = {
     "intermediate.dense": "mlp.fc1",
@@ -23,6 +34,57 @@ DINO = {
     "layernorm_after": "norm2",
 }
 """Layers of a block of ViT by their names in DINOv2."""
+
+
+def counterpart(model: Model[Any]) -> Counterpart:
+    """What transformers has of a model's architecture. ValueError, which says why, if there is nothing."""
+    own = [make for table in tables("export", "HF") for kind, make in table.items() if kind is type(model)]
+    if own:
+        found: Counterpart = own[0](model)
+        return found
+    if isinstance(model, Classifier | EncoderClassifier):
+        body: Any = getattr(model, "body", None)
+        has_own = any(type(body) in table for table in tables("export", "HF"))
+        return classifier_counterpart(model, counterpart(body) if has_own else None)
+    if isinstance(model, TokenModel):
+        return bert_counterpart(model)
+    if isinstance(model, MaskedAutoencoder) and isinstance(model.tokens, SpectrogramTokens):
+        raise ValueError(
+            "transformers' AST reads two tokens beside those of the spectrogram, which a model of Audio-MAE lacks"
+        )
+    if isinstance(model, MaskedAutoencoder):
+        return hf_counterpart(model)
+    raise ValueError(f"transformers has no counterpart of a {type(model).__name__}")
+
+
+def timm_of(model: Model[Any]) -> TimmCounterpart:
+    """What timm has of a model's encoder, or of a classifier. ValueError, which says why, if there is nothing."""
+    for table in tables("export", "TIMM"):
+        if type(model) in table:
+            found: TimmCounterpart = table[type(model)](model)
+            return found
+    tokens: object = getattr(model, "tokens", None)
+    if not isinstance(model, MaskedAutoencoder | Classifier) or not isinstance(tokens, ImageTokens | SpectrogramTokens):
+        raise ValueError(f"timm's VisionTransformer reads pictures and spectrograms, got a {type(model).__name__}")
+    if isinstance(model, Classifier) and model.norm is not None:
+        raise ValueError("timm normalises tokens before their mean; fine-tune again with --set model.norm=tokens")
+    of, head = (model.config.of, model.head) if isinstance(model, Classifier) else (model.config, None)
+    return timm_counterpart(model.encoder, tokens, BlockSizes(of.depth, of.heads, of.mlp_ratio, of.eps), head)
+
+
+def has_graph(model: Model[Any]) -> bool:
+    """Whether a model gives a vector of each sample, and all samples have one grid, as a graph needs."""
+    return isinstance(model, GivesFeatures) and bool(model.grids)
+
+
+def list_targets(model: Model[Any]) -> dict[str, str]:
+    """By target, what reads a model there, of the targets that can be had."""
+    found = {}
+    with suppress(ValueError):
+        found["hf"] = counterpart(model).name
+    with suppress(ValueError):
+        found["timm"] = timm_of(model).architecture
+    return found
 
 
 def with_classes(found: Counterpart, classes: Sequence[str]) -> Counterpart:

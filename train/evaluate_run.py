@@ -20,12 +20,12 @@ from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.local_files import publish
 from maskstream.shards.stores.url import local_path
 
-from .core.export import load_model, weights_sum
 from .core.model import Model
 from .core.process import CPU, compute_threads
 from .core.recipe import Recipe, check_modality
 from .core.run_folder import run_recipe, run_weights
-from .evaluate import finetune, pairs, patches
+from .core.weights import load_model, weights_sum
+from .evaluate import classifier, pairs, patches
 from .evaluate.evaluation import Evaluate, Evaluation, Score
 from .evaluate.features import match_labels_of_run
 from .evaluate.unseen import check_unseen
@@ -40,8 +40,8 @@ FORMAT = 1
 EVALUATIONS: dict[type, Evaluate] = {
     ImageAutoencoderConfig: patches.evaluate,
     PairConfig: pairs.evaluate,
-    finetune.ClassifierConfig: finetune.evaluate,
-    finetune.EncoderClassifierConfig: finetune.evaluate,
+    classifier.ClassifierConfig: classifier.evaluate,
+    classifier.EncoderClassifierConfig: classifier.evaluate,
     **{kind: evaluate for table in tables("evaluate", "EVALUATIONS") for kind, evaluate in table.items()},
 }
 """The evaluations by the models' configs: what papers share (MAE and DMAE; AVSiam), fine-tuning, and papers' own."""

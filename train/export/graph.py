@@ -19,17 +19,15 @@ from torch.utils._pytree import tree_leaves
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.stream.batch import Batch, Movable
+from maskstream.train.core.model import Model
+from maskstream.train.evaluate.classifier import Classifier, EncoderClassifier
+from maskstream.train.nn.token_model import TokenModel
 
-from .core.model import Model
-from .evaluate.finetune import Classifier, EncoderClassifier
-from .evaluate.raw import RawKind, RawTexts
-from .nn.token_model import TokenModel
-from .targets import Way, define, read_lines, write_tokenizer
+from .card import CALLS, Way, define, read_lines
+from .raw import RawKind, RawTexts
 
 CLASSES = "classes.json"
 """The names of a classifier's classes."""
-CALLS = {"picture": "read_pictures", "clip": "read_clips", "sound": "read_sounds"}
-"""The function that makes a batch of raw samples, by the name of a card's lines."""
 
 
 class _Graph(nn.Module):
@@ -102,7 +100,7 @@ def to_graph(model: Model[Any], batch: Batch, kind: RawKind | None, classes: Seq
         else:
             torch.export.save(program, folder / name)
         if isinstance(raw, RawTexts):
-            write_tokenizer(folder, raw)
+            raw.write_tokenizer(folder)
         if classes:
             (folder / CLASSES).write_text(json.dumps(list(classes)) + "\n")
 
@@ -114,7 +112,7 @@ def to_graph(model: Model[Any], batch: Batch, kind: RawKind | None, classes: Seq
 
 def _card(name: str, given: Mapping[str, Tensor], kind: RawKind | None, classes: Sequence[str], *, onnx: bool) -> str:
     """The lines of Python of a card. given: the inputs."""
-    head, about = define(kind, classes, "" if kind else ", ".join(given))
+    more = ""
     lines = [read_lines(kind), "\n"] if kind is not None and kind.card else []
     if isinstance(kind, RawTexts):
         lines += ["from tokenizers import Tokenizer\n"]
@@ -144,7 +142,7 @@ def _card(name: str, given: Mapping[str, Tensor], kind: RawKind | None, classes:
             f"{key} {str(own.dtype).removeprefix('torch.')} ({', '.join(['B', *map(str, own.shape[1:])])})"
             for key, own in given.items()
         )
-        about = f'{about[:-3]}\n\n    Of the tensors of a batch of the loader: {shapes}.\n    """'
+        more = f"\n\n    Of the tensors of a batch of the loader: {shapes}.\n    "
     if onnx:
         fed = ", ".join(f'"{key}": np.asarray({own})' for key, own in values.items())
         body += [f"return session.run(None, {{{fed}}})[0]"]
@@ -153,7 +151,8 @@ def _card(name: str, given: Mapping[str, Tensor], kind: RawKind | None, classes:
             "with torch.no_grad():",
             f"    return graph({', '.join(f'torch.as_tensor({own})' for own in values.values())})",
         ]
-    return "\n".join([*lines, "", "", head, f"    {about}", *(f"    {line}" for line in body)])
+    head = define(kind.plural if kind else ", ".join(given), classes, more)
+    return "\n".join([*lines, "", "", head, *(f"    {line}" for line in body)])
 
 
 def _inputs_of(model: Model[Any], batch: Batch) -> dict[str, Tensor]:

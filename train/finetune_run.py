@@ -17,7 +17,6 @@ from maskstream.shards.progress import Progress
 from maskstream.shards.stores.local_files import publish
 
 from .core.distributed import rank, world_size
-from .core.export import load_model, pack_weights, weights_sum
 from .core.options import FineTuneOptions
 from .core.process import CPU, compute_threads
 from .core.recipe import Recipe, check_modality
@@ -25,9 +24,10 @@ from .core.results import TrainResult
 from .core.run import train_recipe
 from .core.run_folder import MODEL, run_recipe, run_weights
 from .core.validation import BEST, Validation
+from .core.weights import load_model, pack_weights, weights_sum
+from .evaluate.classifier import Tune, Tuning, tune_classifier
 from .evaluate.evaluation import Score
 from .evaluate.features import match_labels
-from .evaluate.finetune import Tune, Tuning, tune_classifier
 from .evaluate.labels import LabelsConfig, balanced_weights
 from .evaluate.unseen import TRAINED_ON, check_unseen, splits_trained_on
 from .papers import tables
