@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from maskstream.shards.config import Json
+from maskstream.shards.config import rebuild
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.local_files import publish
 from maskstream.shards.stores.url import local_path
@@ -59,18 +59,6 @@ class EvaluatedSplit:
     version: int
     fingerprint: str
 
-    @classmethod
-    def of(cls, data: Manifest) -> Self:
-        """That of a split."""
-        info = data.info
-        return cls(
-            location=data.location,
-            dataset=str(info["dataset"]),
-            split=str(info["split"]),
-            version=int(info.get("version", 1)),
-            fingerprint=str(info["fingerprint"]),
-        )
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunEvaluation:
@@ -86,16 +74,6 @@ class RunEvaluation:
     data: EvaluatedSplit
     scores: tuple[Score, ...]
     notes: Mapping[str, float] = field(default_factory=dict)
-
-    def to_dict(self) -> Json:
-        """As it stands in evaluation.json."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, saved: Json) -> Self:
-        """That of `to_dict`. ValueError, KeyError or TypeError for anything else."""
-        scores = tuple(Score(**one) for one in saved["scores"])
-        return cls(**{**saved, "data": EvaluatedSplit(**saved["data"]), "scores": scores})
 
     def same(self, other: RunEvaluation) -> bool:
         """Whether the other is of the same weights and samples by the same code."""
@@ -158,7 +136,7 @@ def keep_evaluation(run: Path, recipe: Recipe[Any], weights: Path, data: Manifes
     others = [
         one for one in kept_evaluations(run) if one.weights == made.weights and one.data.location != made.data.location
     ]
-    text = json.dumps({"format": FORMAT, "evaluations": [one.to_dict() for one in (*others, made)]}, indent=2)
+    text = json.dumps({"format": FORMAT, "evaluations": [asdict(one) for one in (*others, made)]}, indent=2)
     try:
         publish(run / KEPT, f"{text}\n".encode())
     except OSError as error:
@@ -175,7 +153,7 @@ def kept_evaluations(run: Path) -> Sequence[RunEvaluation]:
         saved = json.loads(path.read_bytes())
         if saved["format"] != FORMAT:
             raise ValueError(f"its format is {saved['format']}, and this release reads {FORMAT}")
-        return [RunEvaluation.from_dict(one) for one in saved["evaluations"]]
+        return [rebuild(RunEvaluation, one) for one in saved["evaluations"]]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         log.warning("%s is not used: %s; it is written anew", path, error)
         return []
@@ -184,13 +162,20 @@ def kept_evaluations(run: Path) -> Sequence[RunEvaluation]:
 def _begun(recipe: Recipe[Any], weights: Path, data: Manifest) -> RunEvaluation:
     """An evaluation that has no numbers yet."""
     checksum, step = weights_sum(weights)
+    split = EvaluatedSplit(
+        location=data.location,
+        dataset=str(data.info["dataset"]),
+        split=str(data.info["split"]),
+        version=data.version,
+        fingerprint=data.fingerprint,
+    )
     return RunEvaluation(
         recipe=recipe.name,
         step=step,
         weights=checksum,
         release=version("maskstream"),
         commit=_commit(),
-        data=EvaluatedSplit.of(data),
+        data=split,
         scores=(),
     )
 
@@ -200,8 +185,8 @@ def _commit() -> str:
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return ""
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
     try:
-        done = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

@@ -8,7 +8,7 @@ compare([one, two, three])                                  {"data.mask.ratio": 
 """
 
 from .assignments import check_type, check_types, with_set
-from .base import NOT_IDENTITY, NOT_SAVED, Config, ConfigT, Json, compare, differences, known_configs
+from .base import NOT_IDENTITY, NOT_SAVED, Config, ConfigT, Json, compare, differences, known_configs, rebuild
 
 __all__ = [
     "NOT_IDENTITY",
@@ -21,5 +21,6 @@ __all__ = [
     "compare",
     "differences",
     "known_configs",
+    "rebuild",
     "with_set",
 ]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from functools import cache
 from inspect import isabstract
 from pathlib import Path
 from sys import float_info
@@ -84,6 +85,15 @@ class Config:
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
+RebuiltT = TypeVar("RebuiltT")
+
+
+def rebuild(cls: type[RebuiltT], data: Any) -> RebuiltT:
+    """Rebuild a dataclass that is not a config from the JSON of its `asdict`. Fields that it does not have are ignored.
+
+    Raises ValueError for a missing field or a value of a wrong type.
+    """
+    return cast(RebuiltT, _of_type(cls, data, ""))
 
 
 def known_configs() -> list[type[Config]]:
@@ -198,34 +208,39 @@ def _built(base: type[Config], data: Any, path: str) -> Config:
             f"{_at(path)}saved by version {version} of {kind}, here version {cls.version}: its defaults have changed, "
             "so the saved settings have another meaning now; use the version that saved them, or start over"
         )
-    own, hints = {f.name: f for f in saved_fields(cls)}, _hints(cls)
-    values: Json = {}
-    for name, value in data.items():
-        if name in (KIND, VERSION):
-            continue
-        if name not in own:
+    own = saved_fields(cls)
+    names = [f.name for f in own]
+    for name in data:
+        if name not in (KIND, VERSION, *names):
             raise ValueError(
-                f"{_at(path)}{kind} has no field {name!r}{nearest(name, list(own))}; its fields are "
-                f"{', '.join(own) or 'none'}"
+                f"{_at(path)}{kind} has no field {name!r}{nearest(name, names)}; its fields are "
+                f"{', '.join(names) or 'none'}"
             )
-        values[name] = _of_type(hints[name], value, under(path, name))
-    if missing := [name for name, f in own.items() if name not in values and get_default(f) is MISSING]:
-        raise ValueError(f"{_at(path)}{kind} needs {', '.join(missing)}")
+    return cast(Config, _filled(cls, own, data, path))
+
+
+def _filled(cls: type[Any], own: Sequence[Field[Any]], data: Mapping[str, Any], path: str) -> Any:
+    """An instance with those of its `own` fields that the data have."""
+    hints = _hints(cls)
+    values = {f.name: _of_type(hints[f.name], data[f.name], under(path, f.name)) for f in own if f.name in data}
+    if missing := [f.name for f in own if f.name not in values and get_default(f) is MISSING]:
+        raise ValueError(f"{_at(path)}{cls.__name__} needs {', '.join(missing)}")
     return cls(**values)
 
 
-def _hints(cls: type[Config]) -> dict[str, Any]:
+@cache
+def _hints(cls: type[Any]) -> dict[str, Any]:
     """The types of the fields."""
     return get_type_hints(cls)
 
 
 def _of_type(hint: Any, value: Any, path: str) -> Any:
     """JSON's `value` as a value of the type `hint`. Raises ValueError if it has another type."""
+    if hint is Any or (type(value) is hint and hint in _PLAIN):
+        return value
     origin, args = get_origin(hint), get_args(hint)
     if isinstance(hint, TypeVar):
         return _of_type(hint.__bound__ or Any, value, path)
-    if hint is Any:
-        return value
     if origin in (Union, UnionType):
         return _of_union(args, value, path)
     if origin is Literal:
@@ -236,9 +251,11 @@ def _of_type(hint: Any, value: Any, path: str) -> Any:
     if isinstance(holder, type):
         if issubclass(holder, Config):
             return _built(holder, value, path)
-        if issubclass(holder, Mapping):
+        if is_dataclass(holder) or issubclass(holder, Mapping):
             if not isinstance(value, Mapping):
                 raise ValueError(f"{_at(path)}an object is wanted, got {value!r}")
+            if is_dataclass(holder):
+                return _filled(holder, fields(holder), value, path)
             of = args[1] if len(args) == 2 else Any
             return {str(k): _of_type(of, v, under(path, k)) for k, v in value.items()}
         if holder not in (str, bytes) and issubclass(holder, Sequence | frozenset):

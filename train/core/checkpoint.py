@@ -38,7 +38,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from maskstream.shards.checksummed import read_checksummed
-from maskstream.shards.config import Json, differences
+from maskstream.shards.config import Json, differences, rebuild
 from maskstream.shards.errors import ResumeError
 
 from .optimiser import Average
@@ -141,20 +141,10 @@ def read_checkpoint(checkpoint: Path) -> Position:
         raise RunFileError(f"{STATE} is {'no file' if path.exists() else 'missing'}")
     try:
         state = read_checksummed(path.read_bytes())
-        position = Position(
-            step=int(state["step"]),
-            steps=int(state["steps"]),
-            loader=dict(state["loader"]),
-            settings=dict(state["settings"]),
-            logged=FileSum.from_dict(state["logged"]),
-            first_batch=int(state["first_batch"]),
-            accumulate=int(state.get("accumulate", 1)),
-            tally=dict(state.get("tally", {})),
-            parts=int(state.get("parts", 1)),
-        )
+        position = rebuild(Position, state)
         parts = range(position.parts)
         names = [part_name(kind, part, position.parts) for part in parts for kind in (MODEL, OPTIMISER)]
-        sums = {name: FileSum.from_dict(state["files"][name]) for name in names}
+        sums = {name: rebuild(FileSum, state["files"][name]) for name in names}
     except OSError as error:
         raise RunFileError(f"{STATE} cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:

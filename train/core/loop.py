@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from maskstream.pipelines.modalities.data import SplitConfig
 from maskstream.pipelines.stream.stats import summary
-from maskstream.shards.config import Json
+from maskstream.shards.config import Json, rebuild
 from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.keywords import takes_fields
 from maskstream.shards.progress import SILENT, Progress, ProgressBar
@@ -235,7 +235,7 @@ class Trainer:
         load_checkpoint(checkpoint, position, self.model, self.optimiser, self._identity(), average=self.average)
         self.loader.load_state_dict(position.loader)
         self._first_batch = position.first_batch
-        self.tally = Tally.from_dict(position.tally)
+        self.tally = rebuild(Tally, position.tally)
         if position.steps != self.steps and rank() == 0:
             log.warning(
                 "planned for %d steps, now for %d: from step %d on the learning rate follows the new plan",
@@ -407,7 +407,7 @@ class Trainer:
                 logged=self._folder.metrics.logged(),
                 first_batch=self._first_batch,
                 accumulate=self.recipe.accumulate,
-                tally=self.tally.to_dict(),
+                tally=asdict(self.tally),
             )
             self._writer.start(self.model, self.optimiser, position, about=self._about(), average=self.average)
         self._saved = self.step

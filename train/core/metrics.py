@@ -9,7 +9,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 _LONGEST_LINE = 1 << 20
 _TORN = b'{"step": '
-_NUMBERS = ("lr", "clips_per_s", "data_wait_share")
+_UNKNOWN = ("goodput", "flops", "mfu")
+"""The metrics that are None where they are not known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +71,9 @@ class StepMetrics:
     spread: dict[str, float] = field(default_factory=dict)
     peak_bytes: dict[str, int] = field(default_factory=dict)
     sources: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+_TABLES = [f.name for f in fields(StepMetrics) if f.type.startswith("dict")]
 
 
 class MetricsLog:
@@ -177,44 +181,19 @@ def _row(line: bytes) -> StepMetrics | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        values = json.loads(line)
-        skipped = values.pop("skipped", False)
-        numbers = {name: float(values.pop(name)) for name in _NUMBERS}
-        results = {name: _result(values.pop(name), skipped) for name in ("loss", "grad_norm")}
-        parts = {str(name): _result(value, skipped) for name, value in values.pop("parts").items()}
-        row = StepMetrics(
-            step=int(values.pop("step")),
-            epoch=int(values.pop("epoch")),
-            parts=parts,
-            skipped=bool(skipped),
-            goodput=_counted(values.pop("goodput", None)),
-            flops=_counted(values.pop("flops", None)),
-            mfu=_counted(values.pop("mfu", None)),
-            val=_results(values.pop("val", {})),
-            grad_norms=_results(values.pop("grad_norms", {})),
-            seconds=_results(values.pop("seconds", {})),
-            spread=_results(values.pop("spread", {})),
-            peak_bytes={str(name): int(value) for name, value in values.pop("peak_bytes", {}).items()},
-            sources={str(name): _results(own) for name, own in values.pop("sources", {}).items()},
-            **numbers,
-            **results,
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        row = StepMetrics(**_with_nan(json.loads(line)))
+        numbers = [row.step, row.epoch, row.lr, row.clips_per_s, row.data_wait_share]
+        numbers += [] if row.skipped else [row.loss, row.grad_norm, *row.parts.values()]
+        whole = all(map(math.isfinite, numbers)) and all(isinstance(getattr(row, name), dict) for name in _TABLES)
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
-    whole = all(math.isfinite(n) for n in (row.lr, row.clips_per_s, row.data_wait_share))
-    return row if whole and (row.skipped or math.isfinite(row.loss)) and not values else None
+    return row if whole else None
 
 
-def _result(value: Any, may_lack: bool) -> float:
-    return math.nan if value is None and may_lack else float(value)
-
-
-def _results(values: dict[str, Any]) -> dict[str, float]:
-    return {str(name): _result(value, True) for name, value in values.items()}
-
-
-def _counted(value: Any) -> float | None:
-    return None if value is None else float(value)
+def _with_nan(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of `_finite` with NaN for None, which it has for numbers that are not finite."""
+    made = {name: _with_nan(value) if isinstance(value, dict) else value for name, value in values.items()}
+    return {name: math.nan if v is None and name not in _UNKNOWN else v for name, v in made.items()}
 
 
 def _is_torn(line: bytes) -> bool:

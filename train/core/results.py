@@ -1,10 +1,8 @@
 """What a run has done so far, and how it ended."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
 
 from .step import LossScale
 
@@ -67,25 +65,3 @@ class Tally:
     def goodput(self) -> float:
         """The share, in [0, 1], of the wall time since the run began that went into steps that count."""
         return min(self.useful_s / max(time.time() - self.began_unix_s, 1e-9), 1.0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, saved: Mapping[str, Any]) -> Self:
-        """The tally of a checkpoint. One of an earlier release has none, and begins here."""
-        if not saved:
-            return cls()
-        scale, best = saved["scale"], saved.get("best")
-        return cls(
-            began_unix_s=float(saved["began_unix_s"]),
-            useful_s=float(saved["useful_s"]),
-            skipped=int(saved["skipped"]),
-            scale=LossScale(value=float(scale["value"]), good_steps=int(scale["good_steps"])),
-            best=None if best is None else BestScore(**best),
-            rollbacks=[Rollback(**one) for one in saved.get("rollbacks", [])],
-            lr_factor=float(saved.get("lr_factor", 1.0)),
-            spread={name: float(value) for name, value in saved.get("spread", {}).items()},
-            seen={name: int(value) for name, value in saved.get("seen", {}).items()},
-        )

@@ -46,11 +46,6 @@ class FileSum:
         """The sum of bytes."""
         return cls(size_bytes=len(data), xxh3_128=xxhash.xxh3_128_hexdigest(data))
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The sum that `asdict` made a dict of."""
-        return cls(size_bytes=int(data["size_bytes"]), xxh3_128=str(data["xxh3_128"]))
-
     def check(self, path: Path) -> None:
         """Raises DamageError unless the file has these bytes and no others."""
         self.begun(path)

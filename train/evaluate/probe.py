@@ -12,7 +12,7 @@ from torch import Tensor
 
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.topology import usable_device
-from maskstream.shards.config import Json
+from maskstream.shards.config import Json, rebuild
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.keywords import takes_fields
 from maskstream.shards.named import nearest
@@ -117,22 +117,9 @@ class ProbeResult:
     def from_dict(cls, data: Json) -> Self:
         """The result of `to_dict`. ValueError for anything else."""
         try:
-            reached = [
-                Reached(encoder=str(r["encoder"]), probe=str(r["probe"]), values=tuple(map(float, r["values"])))
-                for r in data["reached"]
-            ]
-            return cls(
-                recipe=str(data["recipe"]),
-                metric=str(data["metric"]),
-                classes=int(data["classes"]),
-                train=int(data["train"]),
-                test=int(data["test"]),
-                seeds={str(name): tuple(map(int, seeds)) for name, seeds in data["seeds"].items()},
-                majority=float(data["majority"]),
-                reached=reached,
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"the object is no result of a probe ({error!r}); run `maskstream probe` again") from error
+            return rebuild(cls, data)
+        except ValueError as error:
+            raise ValueError(f"the object is no result of a probe ({error}); run `maskstream probe` again") from error
 
     def to_dict(self) -> Json:
         """The result as JSON."""

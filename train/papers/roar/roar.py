@@ -26,7 +26,7 @@ from maskstream.pipelines.masks import Padded, Replace, TopScores
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.pipelines.modalities.text.token_scores import TokenScores
-from maskstream.shards.config import Json
+from maskstream.shards.config import Json, rebuild
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.local_files import publish
 from maskstream.train.core.options import TrainingSettings
@@ -103,20 +103,9 @@ class RoarResult:
     def from_dict(cls, data: Json) -> Self:
         """The result of `to_dict`. ValueError for anything else."""
         try:
-            curves = [
-                RoarCurve(measure=str(c["measure"]), seed=int(c["seed"]), values=tuple(map(float, c["values"])))
-                for c in data["curves"]
-            ]
-            return cls(
-                recipe=str(data["recipe"]),
-                recursive=bool(data["recursive"]),
-                levels=tuple(map(int, data["levels"])),
-                test=int(data["test"]),
-                majority=float(data["majority"]),
-                curves=curves,
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"it is no result of ROAR ({error!r}); run `maskstream paper roar` again") from error
+            return rebuild(cls, data)
+        except ValueError as error:
+            raise ValueError(f"it is no result of ROAR ({error}); run `maskstream paper roar` again") from error
 
 
 def racu(levels: Sequence[float], random: Sequence[float], measure: Sequence[float]) -> float:
