@@ -8,7 +8,7 @@ saved dict. A changed default changes the meaning of saved dicts, so the class's
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
 from inspect import isabstract
@@ -221,7 +221,7 @@ def _built(base: type[Config], data: Any, path: str) -> Config:
 
 def _filled(cls: type[Any], own: Sequence[Field[Any]], data: Mapping[str, Any], path: str) -> Any:
     """An instance with those of its `own` fields that the data have."""
-    hints = _hints(cls)
+    hints = _hints(cast(Hashable, cls))
     values = {f.name: _of_type(hints[f.name], data[f.name], under(path, f.name)) for f in own if f.name in data}
     if missing := [f.name for f in own if f.name not in values and get_default(f) is MISSING]:
         raise ValueError(f"{_at(path)}{cls.__name__} needs {', '.join(missing)}")
@@ -229,7 +229,7 @@ def _filled(cls: type[Any], own: Sequence[Field[Any]], data: Mapping[str, Any], 
 
 
 @cache
-def _hints(cls: type[Any]) -> dict[str, Any]:
+def _hints(cls: Hashable) -> dict[str, Any]:
     """The types of the fields."""
     return get_type_hints(cls)
 

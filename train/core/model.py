@@ -164,6 +164,8 @@ class Model(nn.Module, ABC, Generic[BatchT]):
 
     whole_graph: bool = False
     float32_on_cpu: bool = False
+    encoder_parts: ClassVar[tuple[str, ...]] = ()
+    """The names of the modules and parameters that make its features; empty where they cannot be taken out."""
 
     def __init__(self, config: ModelConfig[BatchT], grids: Grids) -> None:
         super().__init__()
@@ -173,9 +175,14 @@ class Model(nn.Module, ABC, Generic[BatchT]):
     def loss(self, batch: BatchT) -> Losses:
         """The loss on a batch, in named parts. ValueError if the batch lacks a field that the model needs."""
 
-    @abstractmethod
+    @property
+    def feature_width(self) -> int:
+        """The D of its features."""
+        return int(cast(Any, self.settings).width)
+
     def reconstructed(self, batch: BatchT) -> BatchT:
-        """The batch with the hidden parts replaced by the model's predictions."""
+        """The batch with the hidden parts replaced by the model's predictions; as it is where nothing is hidden."""
+        return batch
 
     def own_names(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Weights of a file by this model's names. Models that others also have rename theirs; the rest stay.
@@ -201,9 +208,25 @@ class Model(nn.Module, ABC, Generic[BatchT]):
         return self.loss(batch)
 
 
+class TokenFeatures(Model[BatchT]):
+    """A model that gives a vector of each token; their mean is that of a sample."""
+
+    @abstractmethod
+    def token_features(self, batch: BatchT) -> Tensor:
+        """The encoder's output for all tokens of a batch, none of them hidden: (B, N, D)."""
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """The vectors of samples, float32 (B, D), of those of their tokens (B, N, D)."""
+        return widen(tokens).mean(dim=1)
+
+    def features(self, batch: BatchT) -> Tensor:
+        """The vectors of all samples of a batch, none of whose tokens is hidden."""
+        return self.pool(self.token_features(batch))
+
+
 def import_models() -> None:
     """Import the classes of all models, so that saved configs can name them."""
-    for module in ("recipes", "finetunes"):
+    for module in ("recipes", "finetune_run"):
         import_module(f"maskstream.train.{module}")
 
 

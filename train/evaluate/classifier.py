@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.nn.masked_autoencoder import AutoencoderConfig
+from maskstream.train.nn.masked_autoencoder import AutoencoderConfig, MediaEncoder
 from maskstream.train.nn.transformer import Norms, Stack
 
 from .evaluation import (
@@ -82,7 +82,7 @@ class ClassifierConfig(LabelsConfig[BatchT]):
         return Classifier(self, grids)
 
 
-class Classifier(Model[BatchT]):
+class Classifier(MediaEncoder[BatchT]):
     """Scores classes; its encoder has the names of the autoencoder's, so that its weights can be loaded."""
 
     def __init__(self, config: ClassifierConfig[BatchT], grids: Grids) -> None:
@@ -106,14 +106,6 @@ class Classifier(Model[BatchT]):
         """See `mixed_loss`."""
         return mixed_loss(self, self.config, batch)
 
-    def reconstructed(self, batch: BatchT) -> BatchT:
-        """The batch as it is: nothing is hidden from a classifier."""
-        return batch
-
-    def token_inputs(self, batch: BatchT) -> Tensor:
-        """All tokens of a batch as the encoder reads them, float32 (B, N, n_inputs)."""
-        return self.tokens.inputs(self.tokens.split(self.tokens.media(batch)))
-
     def token_features(self, batch: BatchT) -> Tensor:
         """The encoder's output for all tokens of a batch: (B, N, D)."""
         inputs = self.token_inputs(batch)
@@ -134,23 +126,10 @@ def mixed_loss(model: AnyClassifier, config: LabelsConfig[BatchT], batch: BatchT
     return label_loss(config, model.scores(mixed), need_labels(batch, config.several), mixture)
 
 
-@runtime_checkable
-class Encodes(GivesFeatures, Protocol):
-    """A model whose encoder can be taken out of it. feature_width: the D of its features. encoder_parts: the names of
-    the modules and parameters that make them.
-    """
-
-    @property
-    def feature_width(self) -> int: ...
-
-    @property
-    def encoder_parts(self) -> tuple[str, ...]: ...
-
-
 def encoder_of(config: ModelConfig[Any], grids: Grids) -> Model[Any]:
     """The model of a config without what its features do not need. ValueError if it cannot be taken apart."""
     model = config.make(grids)
-    if not isinstance(model, Encodes):
+    if not model.encoder_parts:
         raise ValueError(f"a {type(model).__name__} gives no features, so there is no encoder to fine-tune")
     for name in dict.fromkeys(
         [*(one for one, _ in model.named_children()), *(w.partition(".")[0] for w in model.state_dict())]
@@ -178,7 +157,6 @@ class EncoderClassifier(Model[BatchT]):
         super().__init__(config, grids)
         self.config = config
         self.body = encoder_of(config.of, grids)
-        assert isinstance(self.body, Encodes)
         self.norm = nn.LayerNorm(self.body.feature_width)
         self.head = nn.Linear(self.body.feature_width, config.classes)
         nn.init.normal_(self.head.weight, std=HEAD_STD)
@@ -186,7 +164,7 @@ class EncoderClassifier(Model[BatchT]):
 
     def features(self, batch: BatchT) -> Tensor:
         """The features of the encoder, float32 (B, D)."""
-        assert isinstance(self.body, Encodes)
+        assert isinstance(self.body, GivesFeatures)
         return self.body.features(batch)
 
     def scores(self, batch: BatchT) -> Tensor:
@@ -196,10 +174,6 @@ class EncoderClassifier(Model[BatchT]):
     def loss(self, batch: BatchT) -> Losses:
         """See `mixed_loss`."""
         return mixed_loss(self, self.config, batch)
-
-    def reconstructed(self, batch: BatchT) -> BatchT:
-        """The batch as it is: nothing is hidden from a classifier."""
-        return batch
 
 
 AnyClassifier = Classifier[Any] | EncoderClassifier[Any]
@@ -259,7 +233,7 @@ def tune_classifier(base: Recipe[Any], train: Manifest) -> Tuning:
         model: ModelConfig[Any] = ClassifierConfig(**of, norm=norm)
         initial = _stack_weights
     else:
-        if not isinstance(base.build(), Encodes):
+        if not base.build().encoder_parts:
             raise ValueError(
                 f"the model of {base.name} is a {type(base.model).__name__}, whose encoder cannot be taken out to be "
                 "fine-tuned; give a run of a recipe whose model gives features, such as mae, siammae, bert or mpm"
@@ -283,7 +257,6 @@ def _stack_weights(model: Model[Any]) -> Mapping[str, Tensor]:
 
 def body_weights(model: Model[Any]) -> Mapping[str, Tensor]:
     """The weights of a model's encoder, by their names in a model that has it as its `body`."""
-    assert isinstance(model, Encodes)
     parts = model.encoder_parts
     return {f"body.{name}": own for name, own in model.state_dict().items() if name.partition(".")[0] in parts}
 

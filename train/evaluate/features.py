@@ -70,16 +70,13 @@ class GivesFeatures(Protocol):
 
 @runtime_checkable
 class GivesTokens(Protocol):
-    """A model that gives a vector of each token, (B, N, D), and what it reads of each, float32 (B, N, values)."""
+    """A model that gives a vector of each token, (B, N, D), what it reads of each, float32 (B, N, values), and the
+    vectors of samples, float32 (B, F), of those of their tokens (`pool`).
+    """
 
     def token_features(self, batch: Any) -> Tensor: ...
 
     def token_inputs(self, batch: Any) -> Tensor: ...
-
-
-@runtime_checkable
-class PoolsTokens(Protocol):
-    """A model whose vector of a sample is another than the mean of its tokens: of tokens (B, N, D), float32 (B, F)."""
 
     def pool(self, tokens: Tensor) -> Tensor: ...
 
@@ -220,8 +217,7 @@ def extract_features(
             if name in by_token and isinstance(encoder, GivesTokens):
                 found = encoder.token_features(on_device).cpu()[rows]
                 by_token[name].append(found.bfloat16())
-                pooled = encoder.pool(found) if isinstance(encoder, PoolsTokens) else found.float().mean(dim=1)
-                vectors[name].append(pooled)
+                vectors[name].append(encoder.pool(found))
             else:
                 vectors[name].append(encoder.features(on_device).float().cpu()[rows])
     if not sum(map(len, labels)):

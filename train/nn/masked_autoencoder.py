@@ -29,7 +29,7 @@ from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, squared
+from maskstream.train.core.model import Grids, Losses, ModelConfig, TokenFeatures, squared
 
 from .encoder_decoder import TokenDecoder, VisibleEncoder
 from .grid import LearntPositions, Windows, gather_tokens
@@ -116,7 +116,17 @@ class AutoencoderConfig(ModelConfig[BatchT]):
         return MaskedAutoencoder(self, grids)
 
 
-class MaskedAutoencoder(Model[BatchT]):
+class MediaEncoder(TokenFeatures[BatchT]):
+    """A model whose tokens are those of a `TokenKind`."""
+
+    tokens: TokenKind[BatchT]
+
+    def token_inputs(self, batch: BatchT) -> Tensor:
+        """All tokens of a batch as the encoder reads them, float32 (B, N, n_inputs)."""
+        return self.tokens.inputs(self.tokens.split(self.tokens.media(batch)))
+
+
+class MaskedAutoencoder(MediaEncoder[BatchT]):
     """A masked autoencoder over any `TokenKind` module."""
 
     whole_graph = True
@@ -194,19 +204,11 @@ class MaskedAutoencoder(Model[BatchT]):
                 )
         return layout.to_ours(plain)
 
-    def token_inputs(self, batch: BatchT) -> Tensor:
-        """All tokens of a batch as the encoder reads them, float32 (B, N, n_inputs)."""
-        return self.tokens.inputs(self.tokens.split(self.tokens.media(batch)))
-
     def token_features(self, batch: BatchT) -> Tensor:
         """The encoder's output for all tokens of a batch, none of them hidden: (B, N, D)."""
         data = self.tokens.media(batch)
         index = torch.arange(self.tokens.n_tokens, device=data.device).expand(data.shape[0], -1)
         return self.encode(data, index)
-
-    def features(self, batch: BatchT) -> Tensor:
-        """The mean of the encoder's output over all tokens, float32 (B, D)."""
-        return self.token_features(batch).float().mean(dim=1)
 
     def _encode(self, tokens: Tensor, visible: Tensor) -> Tensor:
         return cast(Tensor, self.encoder(self.tokens.inputs(gather_tokens(tokens, visible)), visible))

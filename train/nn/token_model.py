@@ -162,11 +162,6 @@ class TokenModel(Model[TextBatch]):
     encoder_parts: ClassVar[tuple[str, ...]] = ("embed", "blocks", "last")
     """What its features are made by."""
 
-    @property
-    def feature_width(self) -> int:
-        """The width of `features`."""
-        return self.config.width
-
     def features(self, batch: TextBatch) -> Tensor:
         """The mean of the encoder's output over the tokens of each row, none hidden: float32 (B, D).
 

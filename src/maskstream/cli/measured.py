@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,7 +41,7 @@ def evaluate(
             shown.phase(f"measuring {run} on {data}")
             found.append(evaluate_run(run, split, again=again, same_split=same_split))
     lines = tabulate_scores([str(run) for run in runs], found, compared_runs(runs) if len(runs) > 1 else None)
-    tell({"evaluations": [one.to_dict() for one in found]}, lines, as_json)
+    tell({"evaluations": [asdict(one) for one in found]}, lines, as_json)
 
 
 def tabulate_scores(

@@ -26,7 +26,7 @@ from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.train.core.dropout import ResidualBlock
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, need_mask, squared
+from maskstream.train.core.model import Grids, Losses, ModelConfig, TokenFeatures, need_mask, squared
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens
@@ -126,7 +126,7 @@ class CrossBlock(ResidualBlock):
         return x
 
 
-class CrossAutoencoder(Model[BatchT]):
+class CrossAutoencoder(TokenFeatures[BatchT]):
     """The model, over the patches of a view."""
 
     whole_graph = True
@@ -153,11 +153,6 @@ class CrossAutoencoder(Model[BatchT]):
 
     encoder_parts: ClassVar[tuple[str, ...]] = ("tokens", "encoder")
     """What its features are made by."""
-
-    @property
-    def feature_width(self) -> int:
-        """The width of `features`."""
-        return self.config.width
 
     @abstractmethod
     def views(self, batch: BatchT) -> Tensor:
@@ -195,10 +190,6 @@ class CrossAutoencoder(Model[BatchT]):
         for block in self.decoder:
             x = block(x, seen)
         return cast(Tensor, self.head(self.norm(x[:, -pair.target.shape[1] :])))
-
-    def features(self, batch: BatchT) -> Tensor:
-        """The mean of the encoder's output over all patches of all views, none hidden: float32 (B, D)."""
-        return self.token_features(batch).float().mean(dim=1)
 
     def token_features(self, batch: BatchT) -> Tensor:
         """The encoder's output for all patches of all views: (B, V N, D)."""

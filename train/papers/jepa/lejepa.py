@@ -31,12 +31,12 @@ from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.train.core.distributed import world_size
 from maskstream.train.core.dropout import DropoutConfig
-from maskstream.train.core.model import Grids, Losses, LossPart, Model, ModelConfig, widen
+from maskstream.train.core.model import Grids, Losses, LossPart, ModelConfig, widen
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens
-from maskstream.train.nn.masked_autoencoder import TokenKind
+from maskstream.train.nn.masked_autoencoder import MediaEncoder, TokenKind
 from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens, VideoTokens
 from maskstream.train.nn.objectives import rows_of_all_ranks
 from maskstream.train.nn.transformer import BlockSizes
@@ -126,7 +126,7 @@ class ClipLeJepaConfig(LeJepaSizes[VideoBatch]):
         return VideoTokens(grids["video"], "pixels", "grid")
 
 
-class LeJepa(Model[BatchT]):
+class LeJepa(MediaEncoder[BatchT]):
     """The encoder, and the projector that training alone needs."""
 
     whole_graph = True
@@ -183,14 +183,6 @@ class LeJepa(Model[BatchT]):
                 dist.broadcast(directions, 0)
             return epps_pulley(found @ (directions / directions.norm(dim=0))).mean()
 
-    def reconstructed(self, batch: BatchT) -> BatchT:
-        """The batch as it is: no part of it is hidden, and embeddings have no pixels."""
-        return batch
-
-    def token_inputs(self, batch: BatchT) -> Tensor:
-        """All tokens of a batch as the encoder reads them, float32 (B * V, N, n_inputs)."""
-        return self.tokens.inputs(self.tokens.split(self.tokens.media(batch)))
-
     def token_features(self, batch: BatchT) -> Tensor:
         """The encoder's output for all tokens of a batch: (B * V, N, D)."""
         inputs = self.token_inputs(batch)
@@ -203,15 +195,6 @@ class LeJepa(Model[BatchT]):
 
     encoder_parts: ClassVar[tuple[str, ...]] = ("tokens", "encoder")
     """What its features are made by."""
-
-    @property
-    def feature_width(self) -> int:
-        """The width of `features`."""
-        return self.config.width
-
-    def features(self, batch: BatchT) -> Tensor:
-        """The mean of the encoder's output over all tokens, float32 (B * V, D)."""
-        return widen(self.token_features(batch)).mean(dim=1)
 
 
 def lejepa_base() -> Recipe[ImageBatch]:

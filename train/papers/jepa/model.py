@@ -35,10 +35,10 @@ from maskstream.pipelines.masks.laws.progress import ProgressLaw
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.train.core.distributed import local_rows, sum_over_ranks, world_size
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted, widen
+from maskstream.train.core.model import Grids, Losses, ModelConfig, weighted, widen
 from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens
-from maskstream.train.nn.masked_autoencoder import TokenKind
+from maskstream.train.nn.masked_autoencoder import MediaEncoder, TokenKind
 from maskstream.train.nn.objectives import EPS
 from maskstream.train.nn.transformer import BlockSizes, TransformerBlock
 
@@ -103,7 +103,7 @@ class JepaConfig(ModelConfig[BatchT]):
         return Jepa(self, grids)
 
 
-class Jepa(Model[BatchT]):
+class Jepa(MediaEncoder[BatchT]):
     """Encoder, predictor and teacher over any `TokenKind` module."""
 
     whole_graph = True
@@ -228,10 +228,6 @@ class Jepa(Model[BatchT]):
             nearest.append(self.tokens.split(data)[others].flatten(0, 1)[(wanted[i] @ there.T).argmax(dim=1)])
         return self.tokens.completed(batch, self.tokens.inputs(torch.stack(nearest)))
 
-    def token_inputs(self, batch: BatchT) -> Tensor:
-        """All tokens of a batch as the encoder reads them, float32 (B, N, n_inputs)."""
-        return self.tokens.inputs(self.tokens.split(self.tokens.media(batch)))
-
     def token_features(self, batch: BatchT) -> Tensor:
         """The teacher's output for all tokens of a batch, none of them hidden: (B, N, D)."""
         return self._encode(self.teacher, self.tokens.media(batch))
@@ -244,15 +240,6 @@ class Jepa(Model[BatchT]):
 
     encoder_parts: ClassVar[tuple[str, ...]] = ("tokens", "teacher")
     """What its features are made by."""
-
-    @property
-    def feature_width(self) -> int:
-        """The width of `features`."""
-        return self.config.width
-
-    def features(self, batch: BatchT) -> Tensor:
-        """The mean of the teacher's output over all tokens, float32 (B, D)."""
-        return self.token_features(batch).float().mean(dim=1)
 
     def _encode(self, encoder: nn.Module, data: Tensor) -> Tensor:
         """What an encoder makes of all tokens: (B, N, D)."""

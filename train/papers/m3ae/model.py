@@ -382,7 +382,3 @@ class ImageTextClassifier(Model[ImageTextBatch]):
         """The cross-entropy of the label in nats; samples without a label do not count."""
         error = F.cross_entropy(self.scores(batch), batch.label.clamp_min(0), reduction="none")
         return Losses(parts={"answers": weighted(error, (batch.label >= 0).float())})
-
-    def reconstructed(self, batch: ImageTextBatch) -> ImageTextBatch:
-        """The batch as it is: nothing is hidden from a classifier."""
-        return batch

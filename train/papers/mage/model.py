@@ -21,7 +21,7 @@ from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted, widen
+from maskstream.train.core.model import Grids, Losses, ModelConfig, TokenFeatures, weighted, widen
 from maskstream.train.nn.grid import gather_tokens, grid_positions, put_tokens
 from maskstream.train.nn.objectives import matching
 from maskstream.train.nn.quantiser import FrozenQuantiser, QuantiserConfig, check_cells, check_ids
@@ -85,7 +85,7 @@ class GenerativeEncoderConfig(ModelConfig[ImageBatch]):
         return GenerativeEncoder(self, grids)
 
 
-class GenerativeEncoder(Model[ImageBatch]):
+class GenerativeEncoder(TokenFeatures[ImageBatch]):
     """The model. blank: the id of a cell that enters the encoder without its content."""
 
     whole_graph = True
@@ -188,15 +188,6 @@ class GenerativeEncoder(Model[ImageBatch]):
 
     encoder_parts: ClassVar[tuple[str, ...]] = ("vq", "embed", "encoder")
     """What its features are made by."""
-
-    @property
-    def feature_width(self) -> int:
-        """The width of `features`."""
-        return self.config.width
-
-    def features(self, batch: ImageBatch) -> Tensor:
-        """The mean of the encoder's output over all cells, float32 (B, D)."""
-        return self.token_features(batch).float().mean(dim=1)
 
 
 def need_mask(batch: ImageBatch) -> MaskBatch:

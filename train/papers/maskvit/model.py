@@ -21,7 +21,7 @@ from maskstream.pipelines.masks import Context, MaskBatch, Padded
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted, widen
+from maskstream.train.core.model import Grids, Losses, ModelConfig, TokenFeatures, weighted, widen
 from maskstream.train.nn.grid import LearntPositions, from_windows, gather_tokens, to_windows
 from maskstream.train.nn.quantiser import FrozenQuantiser, QuantiserConfig, check_cells, check_ids
 from maskstream.train.nn.token_layers import TokenHead
@@ -75,7 +75,7 @@ class FrameIdsConfig(ModelConfig[VideoBatch]):
         return FrameIdsModel(self, grids)
 
 
-class FrameIdsModel(Model[VideoBatch]):
+class FrameIdsModel(TokenFeatures[VideoBatch]):
     """The model. blank: the id of a hidden cell."""
 
     whole_graph = True
@@ -153,15 +153,6 @@ class FrameIdsModel(Model[VideoBatch]):
 
     encoder_parts: ClassVar[tuple[str, ...]] = ("vq", "embed", "places", "blocks", "norm")
     """What its features are made by."""
-
-    @property
-    def feature_width(self) -> int:
-        """The width of `features`."""
-        return self.config.width
-
-    def features(self, batch: VideoBatch) -> Tensor:
-        """The mean of the output of the blocks over all cells, float32 (B, D)."""
-        return self.token_features(batch).float().mean(dim=1)
 
 
 def need_mask(batch: VideoBatch) -> MaskBatch:

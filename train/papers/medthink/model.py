@@ -121,7 +121,3 @@ class RationaleWriter(Model[ImageTextBatch]):
             best = self.next_words(rows, memory, valid)[:, -1].argmax(dim=-1)
             rows = torch.cat((rows, torch.where(done, end, best)[:, None]), dim=1)
         return rows
-
-    def reconstructed(self, batch: ImageTextBatch) -> ImageTextBatch:
-        """The batch as it is: nothing is hidden from the model."""
-        return batch

@@ -21,7 +21,7 @@ from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.pose.batch import PoseBatch
 from maskstream.pipelines.modalities.pose.data import PoseData
-from maskstream.train.core.model import Grids, Losses, LossPart, Model, ModelConfig, need_mask, weighted, widen
+from maskstream.train.core.model import Grids, Losses, LossPart, ModelConfig, TokenFeatures, need_mask, weighted, widen
 from maskstream.train.nn.grid import Positions, gather_tokens, grid_positions, put_tokens
 from maskstream.train.nn.transformer import MLP, Stack, TransformerBlock, init_linear
 
@@ -144,7 +144,7 @@ class PoseDecoder(nn.Module):
         return cast(Tensor, self.head(self.stack(x + self.positions())).view(len(x), frames, joints, dims))
 
 
-class PoseModel(Model[PoseBatch]):
+class PoseModel(TokenFeatures[PoseBatch]):
     """The model, on the grid "pose" (frame, joint)."""
 
     whole_graph = True
@@ -164,15 +164,6 @@ class PoseModel(Model[PoseBatch]):
 
     encoder_parts: ClassVar[tuple[str, ...]] = ("encoder",)
     """What its features are made by."""
-
-    @property
-    def feature_width(self) -> int:
-        """The width of `features`."""
-        return self.config.width
-
-    def features(self, batch: PoseBatch) -> Tensor:
-        """The mean of the encoder's output over all frames of whole 2-D poses, float32 (B, D)."""
-        return self.token_features(batch).float().mean(dim=1)
 
     def token_features(self, batch: PoseBatch) -> Tensor:
         """The encoder's output for all frames of whole 2-D poses: (B, T, D)."""

@@ -102,11 +102,6 @@ class NativeAutoencoder(Model[PackedBatch]):
         nn.init.normal_(self.mask_token, std=0.02)
         init_linear(self)
 
-    @property
-    def feature_width(self) -> int:
-        """The width of `features`."""
-        return self.config.width
-
     def forward(self, batch: PackedBatch) -> Losses:
         """See `Model`. A CPU always computes in float32, or the type of the weights, as that of texts does: its kernels
         of bf16 are made anew for each length.

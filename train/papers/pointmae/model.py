@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from maskstream.pipelines.modalities.points.batch import PointsBatch
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, need_mask, weighted
+from maskstream.train.core.model import Grids, Losses, ModelConfig, TokenFeatures, need_mask, weighted
 from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.objectives import chamfer, squared_distances
 from maskstream.train.nn.transformer import Stack, init_linear
@@ -92,7 +92,7 @@ class GroupEmbedding(nn.Module):
         return cast(Tensor, self.second(torch.cat((whole, each), dim=3)).amax(dim=2))
 
 
-class PointAutoencoder(Model[PointsBatch]):
+class PointAutoencoder(TokenFeatures[PointsBatch]):
     """The model, on the grid "points": groups of points in the order of farthest point sampling."""
 
     whole_graph = True
@@ -142,10 +142,6 @@ class PointAutoencoder(Model[PointsBatch]):
     def feature_width(self) -> int:
         """The width of `features`."""
         return 2 * self.config.width
-
-    def features(self, batch: PointsBatch) -> Tensor:
-        """The maximum and the mean of the encoder's output over all groups, none hidden: float32 (B, 2 D)."""
-        return self.pool(self.token_features(batch))
 
     def pool(self, tokens: Tensor) -> Tensor:
         """The maximum and the mean over tokens (B, G, D), as the authors' classifier reads them: float32 (B, 2 D)."""

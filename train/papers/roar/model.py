@@ -108,10 +108,6 @@ class TextClassifier(Model[TextBatch]):
         error = F.cross_entropy(self.scores(batch), batch.label.clamp_min(0), reduction="none")
         return Losses(parts={"classification": weighted(error, (batch.label >= 0).float())})
 
-    def reconstructed(self, batch: TextBatch) -> TextBatch:
-        """The batch as it is: a classifier predicts no tokens."""
-        return batch
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LSTMClassifierConfig(TextClassifierConfig):

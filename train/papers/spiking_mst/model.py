@@ -365,10 +365,6 @@ class SpikingTransformer(Model[ImageBatch]):
         error = F.cross_entropy(self.scores(batch), batch.label.clamp_min(0), reduction="none")
         return Losses(parts={"classification": weighted(error, (batch.label >= 0).float())})
 
-    def reconstructed(self, batch: ImageBatch) -> ImageBatch:
-        """The batch as it is: no pixel is hidden."""
-        return batch
-
 
 def key_seed(key: str) -> int:
     """The seed of a sample's dropped spikes, the same in training and in simulation."""
