@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ from maskstream.shards.errors import StoreError
 from maskstream.shards.stores.local_files import publish, space_for, sync_folder
 
 from .checkpoint import AVERAGE, MODEL, OPTIMISER, STATE, Position, checkpoint_name, list_checkpoints, read_step, remove
-from .distributed import find_part, in_step, is_divided, local_rows, rank, sum_over_ranks
+from .distributed import find_part, in_step, is_divided, local_rows, rank, world_size
 from .optimiser import Average
 from .weights import FileSum, make_metadata, pack_weights, part_name
 
@@ -156,7 +157,9 @@ class CheckpointWriter:
             if written is not None:
                 own = written.result()
         if self._parts > 1 and isinstance(own, dict):
-            sums = _of_all_parts(own, self._parts, self._device)
+            parts: list[dict[str, FileSum]] = [{}] * world_size()
+            dist.all_gather_object(parts, own)
+            sums = {name: one for part in parts for name, one in part.items()}
             with in_step(self._device):
                 if self._position is not None and rank() == 0:
                     final = self._final(step)
@@ -247,27 +250,3 @@ def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies in host memory: of divided tensors the own rows, of others all, which rank 0 alone has."""
     kept = {name: one for name, one in tensors.items() if is_divided(one) or not rank()}
     return {name: local_rows(one.detach()).to("cpu", copy=True).contiguous() for name, one in kept.items()}
-
-
-def _of_all_parts(own: Mapping[str, FileSum], parts: int, device: torch.device) -> dict[str, FileSum]:
-    """The sums of the files of all ranks, of which each knows its own."""
-    table = torch.zeros(parts, 2, 3, dtype=torch.int64, device=device)
-    names = [[part_name(kind, part, parts) for kind in (MODEL, OPTIMISER)] for part in range(parts)]
-    for i, name in enumerate(names[rank()] if own else ()):
-        table[rank(), i] = torch.tensor([own[name].size_bytes, *_halves(own[name].xxh3_128)])
-    table = sum_over_ranks(table)
-    return {
-        name: FileSum(size_bytes=int(table[part, i, 0]), xxh3_128=_joined(*table[part, i, 1:].tolist()))
-        for part, both in enumerate(names)
-        for i, name in enumerate(both)
-    }
-
-
-def _halves(digest: str) -> tuple[int, int]:
-    """The 128 bits of a digest as two signed numbers of 64."""
-    data = bytes.fromhex(digest)
-    return int.from_bytes(data[:8], "big", signed=True), int.from_bytes(data[8:], "big", signed=True)
-
-
-def _joined(first: int, second: int) -> str:
-    return (first.to_bytes(8, "big", signed=True) + second.to_bytes(8, "big", signed=True)).hex()

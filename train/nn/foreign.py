@@ -24,7 +24,7 @@ from maskstream.train.core.weights import read_foreign
 from .counterpart import Counterpart
 from .layouts import DECODER, ENCODER, HEAD, HF_IMAGE, HF_IMAGE_FILE, HF_VIDEO, Layout, find_layout
 from .masked_autoencoder import AutoencoderConfig, ImageAutoencoderConfig, MaskedAutoencoder, VideoAutoencoderConfig
-from .media_tokens import ImageTokens, VideoTokens
+from .media_tokens import ImageTokens, Targets, VideoTokens
 from .token_model import BLOCK, LAYERS, OUTPUT, PARTS, ROOT, SEGMENTS, TokenModel, TokenModelConfig, own_bert
 
 HF_DECODER_EPS = 1e-5
@@ -110,8 +110,8 @@ def from_hf(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MaskedAut
     name, legal = ("VideoMAE", _VIDEO) if layout.cubes else ("ViTMAE", _IMAGE)
     wrong = f"{ratios[0]:g}, in the decoder {ratios[1]:g} (legal: one whole number)"
     _refuse(name, config, legal, [] if ratios[0] == ratios[1] and ratios[0] % 1 == 0 else [f"{_RATIO} = {wrong}"])
-    autoencoder, grids = _video(config) if layout.cubes else _image(config)
-    return build_with(autoencoder, grids, state)
+    own_eps = HF_DECODER_EPS if layout.cubes else config["layer_norm_eps"]
+    return build_with(*_autoencoder(config, own_eps, cubes=layout.cubes), state)
 
 
 def build_with(
@@ -173,26 +173,9 @@ def _named(model: MaskedAutoencoder[BatchT], layout: Layout) -> dict[str, Tensor
     return state
 
 
-def _video(config: Mapping[str, Any]) -> tuple[VideoAutoencoderConfig, Grids]:
-    size, patch = config["image_size"], config["patch_size"]
-    grid = TokenGrid.video(config["num_frames"], size, size, tubelet=config["tubelet_size"], patch=patch)
-    return VideoAutoencoderConfig(**_sizes(config), decoder_eps=HF_DECODER_EPS), {"video": grid}
-
-
-def _image(config: Mapping[str, Any]) -> tuple[ImageAutoencoderConfig, Grids]:
-    autoencoder = ImageAutoencoderConfig(
-        **_sizes(config),
-        decoder_eps=config["layer_norm_eps"],
-        class_token=True,
-        bridge_bias=True,
-        positions="columns",
-        target="normalised" if config["norm_pix_loss"] else "pixels",
-    )
-    return autoencoder, {"image": image_grid(config["image_size"], config["patch_size"])}
-
-
-def _sizes(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {
+def _autoencoder(config: Mapping[str, Any], decoder_eps: float, *, cubes: bool) -> tuple[AutoencoderConfig[Any], Grids]:
+    """The config and the grids of a model of clips (`cubes`) or of pictures, of its sizes in transformers' words."""
+    sizes = {
         "width": config["hidden_size"],
         "depth": config["num_hidden_layers"],
         "heads": config["num_attention_heads"],
@@ -201,7 +184,15 @@ def _sizes(config: Mapping[str, Any]) -> dict[str, Any]:
         "decoder_heads": config["decoder_num_attention_heads"],
         "mlp_ratio": config["intermediate_size"] // config["hidden_size"],
         "eps": config["layer_norm_eps"],
+        "decoder_eps": decoder_eps,
     }
+    size, patch = config["image_size"], config["patch_size"]
+    if cubes:
+        grid = TokenGrid.video(config["num_frames"], size, size, tubelet=config["tubelet_size"], patch=patch)
+        return VideoAutoencoderConfig(**sizes), {"video": grid}
+    target: Targets = "normalised" if config["norm_pix_loss"] else "pixels"
+    own = ImageAutoencoderConfig(**sizes, class_token=True, bridge_bias=True, positions="columns", target=target)
+    return own, {"image": image_grid(size, patch)}
 
 
 def _tokens(model: MaskedAutoencoder[BatchT]) -> VideoTokens | ImageTokens:
@@ -326,6 +317,8 @@ DECODER_HEADS = {("video", 192): 3, ("video", 384): 6, ("video", 512): 8, ("vide
 """The heads of their decoders."""
 FRAMES, SIZE = 16, 224
 """The clips of VideoMAE's checkpoints, which have no positions that would say it."""
+EPS = 1e-6
+"""The epsilon of all norms of the authors' models."""
 
 
 def load_hf(folder: str | Path) -> MaskedAutoencoder[Any]:
@@ -354,37 +347,8 @@ def load_pth(path: str | Path, *, heads: int | None = None, decoder_heads: int |
     weights = layout.to_ours(state)
     if f"{HEAD}.weight" not in weights:
         raise ValueError(f"{path} has an encoder only; give it to a run as initial weights (--initial)")
-    config, grids = (_video_sizes if layout.cubes else _image_sizes)(layout, state, weights, heads, decoder_heads)
-    return build_with(config, grids, state).eval()
-
-
-def _video_sizes(
-    layout: Layout, state: Mapping[str, Tensor], weights: Mapping[str, Tensor], heads: int | None, decoder: int | None
-) -> tuple[AutoencoderConfig[Any], Grids]:
-    tubelet, patch = state[f"{layout.embed}.weight"].shape[2:4]
-    sizes = _sizes_of_tensors(layout, state, weights, heads, decoder, "video")
-    return VideoAutoencoderConfig(**sizes), {"video": TokenGrid.video(FRAMES, SIZE, SIZE, tubelet=tubelet, patch=patch)}
-
-
-def _image_sizes(
-    layout: Layout, state: Mapping[str, Tensor], weights: Mapping[str, Tensor], heads: int | None, decoder: int | None
-) -> tuple[AutoencoderConfig[Any], Grids]:
-    patch = state[f"{layout.embed}.weight"].shape[2]
-    side = isqrt(state[layout.positions[0]].shape[1] - 1)
-    sizes = _sizes_of_tensors(layout, state, weights, heads, decoder, "image")
-    config = ImageAutoencoderConfig(**sizes, class_token=True, bridge_bias=True, positions="columns")
-    return config, {"image": image_grid(side * patch, patch)}
-
-
-def _sizes_of_tensors(
-    layout: Layout,
-    state: Mapping[str, Tensor],
-    weights: Mapping[str, Tensor],
-    heads: int | None,
-    decoder_heads: int | None,
-    kind: str,
-) -> dict[str, Any]:
     (decoder_width, width), hidden = weights["decoder.bridge.weight"].shape, weights[f"{ENCODER}.0.mlp.up.bias"]
+    kind = "video" if layout.cubes else "image"
     heads = HEADS.get(width) if heads is None else heads
     decoder_heads = DECODER_HEADS.get((kind, decoder_width)) if decoder_heads is None else decoder_heads
     if heads is None or decoder_heads is None:
@@ -392,12 +356,21 @@ def _sizes_of_tensors(
             f"the authors published no model of width {width} with a decoder of width {decoder_width}; give heads= and "
             "decoder_heads="
         )
-    return {
-        "width": width,
-        "depth": layout.depth(state, ENCODER),
-        "heads": heads,
-        "decoder_width": decoder_width,
-        "decoder_depth": layout.depth(state, DECODER),
-        "decoder_heads": decoder_heads,
-        "mlp_ratio": len(hidden) // width,
+    *tubelet, patch, _ = state[f"{layout.embed}.weight"].shape[2:]
+    side = SIZE if layout.cubes else patch * isqrt(state[layout.positions[0]].shape[1] - 1)
+    config = {
+        "hidden_size": width,
+        "num_hidden_layers": layout.depth(state, ENCODER),
+        "num_attention_heads": heads,
+        "decoder_hidden_size": decoder_width,
+        "decoder_num_hidden_layers": layout.depth(state, DECODER),
+        "decoder_num_attention_heads": decoder_heads,
+        "intermediate_size": len(hidden),
+        "layer_norm_eps": EPS,
+        "norm_pix_loss": True,
+        "num_frames": FRAMES,
+        "tubelet_size": tubelet[0] if tubelet else 1,
+        "image_size": side,
+        "patch_size": patch,
     }
+    return build_with(*_autoencoder(config, EPS, cubes=layout.cubes), state).eval()
