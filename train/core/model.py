@@ -156,8 +156,9 @@ def need_mask(mask: MaskBatch | None) -> MaskBatch:
 
 
 class Model(nn.Module, ABC, Generic[BatchT]):
-    """A model of one kind of batch. It can be rebuilt from its `config` and `grids`.
+    """A model of one kind of batch. It can be rebuilt from its config and `grids`.
 
+    config: the class of configs that it is made of, as in `class Mine(Model[VideoBatch], config=MineConfig)`.
     whole_graph: whether what `compile` compiles of a training step on a CUDA device is one graph, in which no size or
     branch depends on values. float32_on_cpu: whether a CPU computes it in float32, whatever the precision.
     """
@@ -166,6 +167,11 @@ class Model(nn.Module, ABC, Generic[BatchT]):
     float32_on_cpu: bool = False
     encoder_parts: ClassVar[tuple[str, ...]] = ()
     """The names of the modules and parameters that make its features; empty where they cannot be taken out."""
+
+    def __init_subclass__(cls, *, config: type[ModelConfig[Any]] | None = None, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if config is not None:
+            config.model_class = cls
 
     def __init__(self, config: ModelConfig[BatchT], grids: Grids) -> None:
         super().__init__()
@@ -234,12 +240,14 @@ def import_models() -> None:
 class ModelConfig(Config, ABC, Generic[BatchT]):
     """The sizes of a model. Sizes that the data decide, such as the number of tokens, come with the grids.
 
-    dropout: what it drops in training. needs_labels: whether labels are all that the model learns. reads_cameras:
-    whether it reads the clips of several cameras of a sample (`VideoBatch.cameras`). reads_targets: whether it reads
-    what a frozen teacher makes of samples (`batch.fields['targets']`). takes_sizes: whether it takes samples of fewer
-    tokens than those of the grids, as they are while their size changes over the run.
+    model_class: the class that names this one as its config. dropout: what it drops in training. needs_labels: whether
+    labels are all that the model learns. reads_cameras: whether it reads the clips of several cameras of a sample
+    (`VideoBatch.cameras`). reads_targets: whether it reads what a frozen teacher makes of samples
+    (`batch.fields['targets']`). takes_sizes: whether it takes samples of fewer tokens than those of the grids, as they
+    are while their size changes over the run.
     """
 
+    model_class: ClassVar[type[Model[Any]]]
     needs_labels: ClassVar[bool] = False
     reads_cameras: ClassVar[bool] = False
     reads_targets: ClassVar[bool] = False
@@ -247,12 +255,12 @@ class ModelConfig(Config, ABC, Generic[BatchT]):
 
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
 
-    @abstractmethod
     def make(self, grids: Grids) -> Model[BatchT]:
         """The model, with initial weights from torch's global generator. Call `build`, which seeds it.
 
         ValueError if the sizes do not fit the grids.
         """
+        return self.model_class(self, grids)
 
     @property
     def most_labels(self) -> int | None:

@@ -32,7 +32,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.nn.masked_autoencoder import AutoencoderConfig, MediaEncoder
+from maskstream.train.nn.masked_autoencoder import AutoencoderConfig, MaskedAutoencoder, MediaEncoder
 from maskstream.train.nn.transformer import Norms, Stack
 
 from .evaluation import (
@@ -77,18 +77,14 @@ class ClassifierConfig(LabelsConfig[BatchT]):
         if self.norm not in ("tokens", "mean"):
             raise ValueError(f"norm={self.norm!r} is not known; legal are 'tokens' and 'mean'")
 
-    def make(self, grids: Grids) -> Classifier[BatchT]:
-        """See ModelConfig."""
-        return Classifier(self, grids)
 
-
-class Classifier(MediaEncoder[BatchT]):
+class Classifier(MediaEncoder[BatchT], config=ClassifierConfig):
     """Scores classes; its encoder has the names of the autoencoder's, so that its weights can be loaded."""
 
     def __init__(self, config: ClassifierConfig[BatchT], grids: Grids) -> None:
         super().__init__(config, grids)
         self.config = config
-        whole = config.of.make(grids)
+        whole = cast(MaskedAutoencoder[BatchT], config.of.make(grids))
         self.tokens, self.encoder = whole.tokens, whole.encoder
         self.norm = nn.LayerNorm(config.of.width) if config.norm == "mean" else None
         if self.norm is not None:
@@ -145,12 +141,8 @@ class EncoderClassifierConfig(LabelsConfig[BatchT]):
 
     of: ModelConfig[BatchT]
 
-    def make(self, grids: Grids) -> EncoderClassifier[BatchT]:
-        """See ModelConfig."""
-        return EncoderClassifier(self, grids)
 
-
-class EncoderClassifier(Model[BatchT]):
+class EncoderClassifier(Model[BatchT], config=EncoderClassifierConfig):
     """Scores classes by a linear layer on the features of `body`, a model without what they do not need."""
 
     def __init__(self, config: EncoderClassifierConfig[BatchT], grids: Grids) -> None:

@@ -12,6 +12,7 @@ the mean, as torch's cross-entropy has it.
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic
@@ -41,7 +42,7 @@ MIXED: dict[type[Batch], tuple[str, int]] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LabelsConfig(ModelConfig[BatchT], Generic[BatchT]):
+class LabelsConfig(ModelConfig[BatchT], ABC, Generic[BatchT]):
     """A classifier of samples. classes: their number. several: samples have lists of classes (the field `labels`), not
     one label. smoothing: the share of a label that is spread over all classes. class_weights: of the classes in the
     loss, () for equal ones; only for one label each. test_views: how often a sample is drawn for a test (see

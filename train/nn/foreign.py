@@ -122,7 +122,7 @@ def build_with(
     ValueError if some are missing, or if fixed positions are others than this package's.
     """
     with seeded(0):
-        model = config.make(grids)
+        model = MaskedAutoencoder(config, grids)
     weights = model.own_names(state)
     missing = model.state_dict().keys() - weights.keys()
     if missing:
@@ -288,7 +288,7 @@ def from_bert(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> TokenMo
     )
     length = config["max_position_embeddings"]
     with seeded(0):
-        model = sizes.make({"text": TokenGrid(axes=("token",), shape=(length,), patch=(1,))})
+        model = TokenModel(sizes, {"text": TokenGrid(axes=("token",), shape=(length,), patch=(1,))})
     ours = own_bert(state)
     model.to(ours["head.bias"].dtype).load_state_dict(ours)
     return model

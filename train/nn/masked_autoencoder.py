@@ -111,10 +111,6 @@ class AutoencoderConfig(ModelConfig[BatchT]):
     def tokens(self, grids: Grids) -> TokenKind[BatchT]:
         """The `TokenKind` module for the data's grid."""
 
-    def make(self, grids: Grids) -> MaskedAutoencoder[BatchT]:
-        """See ModelConfig."""
-        return MaskedAutoencoder(self, grids)
-
 
 class MediaEncoder(TokenFeatures[BatchT]):
     """A model whose tokens are those of a `TokenKind`."""
@@ -126,7 +122,7 @@ class MediaEncoder(TokenFeatures[BatchT]):
         return self.tokens.inputs(self.tokens.split(self.tokens.media(batch)))
 
 
-class MaskedAutoencoder(MediaEncoder[BatchT]):
+class MaskedAutoencoder(MediaEncoder[BatchT], config=AutoencoderConfig):
     """A masked autoencoder over any `TokenKind` module."""
 
     whole_graph = True

@@ -5,6 +5,7 @@ layer, and norms stand also inside attention and MLP (sub-LN). Shapes: B samples
 text, D channels.
 """
 
+from abc import ABC
 from dataclasses import dataclass
 from typing import cast
 
@@ -87,7 +88,7 @@ class PartsBlock(ResidualBlock):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MultiwayConfig(ModelConfig[ImageTextBatch]):
+class MultiwayConfig(ModelConfig[ImageTextBatch], ABC):
     """The sizes of a tower; the defaults are those of BEiT-3 base. vocabulary: the number of token ids, that of the
     split's tokenizer or more. apart: the tower of BEiT-3's code: image and text share no layer, norms inside attention
     and MLP, learnt places of patches, and no other norm or embedding of a kind before the blocks.

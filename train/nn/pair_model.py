@@ -1,6 +1,6 @@
 """The base of models of video with sound: their sizes and interface, and the parts of a batch."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from .media_tokens import SpectrogramTokens, VideoTokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PairConfig(ModelConfig[AudioVisualBatch]):
+class PairConfig(ModelConfig[AudioVisualBatch], ABC):
     """The sizes of a model of pairs. temperature: of the matching loss. matching: its share of the loss, in [0, 1];
     reconstruction has the rest.
     """

@@ -130,12 +130,8 @@ class TokenModelConfig(ModelConfig[TextBatch]):
         """The channels between the layers of a feed-forward part."""
         return self.mlp_ratio * self.width
 
-    def make(self, grids: Grids) -> TokenModel:
-        """See ModelConfig."""
-        return TokenModel(self, grids)
 
-
-class TokenModel(Model[TextBatch]):
+class TokenModel(Model[TextBatch], config=TokenModelConfig):
     """A masked language model. `class_scores`: float64 (classes,), the moving average of the loss of each class."""
 
     whole_graph = True

@@ -66,12 +66,8 @@ class SiameseConfig(PairConfig):
         PairConfig.__post_init__(self)
         self.need_least("joint_depth", least=0)
 
-    def make(self, grids: Grids) -> Siamese:
-        """See ModelConfig."""
-        return Siamese(self, grids)
 
-
-class Siamese(PairModel):
+class Siamese(PairModel, config=SiameseConfig):
     """The model. A batch has two views of each sample: the first, with padded masks of several ratios, is used for
     matching, the second, with masks of one ratio, for reconstruction.
     """

@@ -132,10 +132,6 @@ class DenseUNetConfig(ModelConfig[NoisyBatch]):
                 f"multiples of 2 ** depth = {1 << self.depth}; change n_samples, hop, n_fft or depth"
             )
 
-    def make(self, grids: Grids) -> DenseUNet:
-        """See ModelConfig."""
-        return DenseUNet(self, grids)
-
     def check(self, data: DataConfig[NoisyBatch]) -> None:
         """Raises ValueError if the data have another number of microphones or samples."""
         if isinstance(data, NoisyData) and (data.microphones, data.clip.n_samples) != (
@@ -203,7 +199,7 @@ class Up(nn.Module):
         return cast(Tensor, self.join(torch.cat((self.grow(x), skip), dim=1)))
 
 
-class DenseUNet(Model[NoisyBatch]):
+class DenseUNet(Model[NoisyBatch], config=DenseUNetConfig):
     """Predicts masks and clean sounds from mixtures. With initial weights every mask is 1."""
 
     whole_graph = True

@@ -10,7 +10,7 @@ and decoder.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, cast
@@ -34,7 +34,7 @@ from maskstream.train.nn.transformer import MLP, Attention, BlockSizes, CrossAtt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CrossConfig(ModelConfig[BatchT]):
+class CrossConfig(ModelConfig[BatchT], ABC):
     """The sizes; the defaults are those of CropMAE's ViT-S/16.
 
     norm: where the norms of the decoder's blocks stand; before a branch, what it attends to is normed too. positions:
@@ -73,10 +73,6 @@ class CropPairConfig(CrossConfig[ImageBatch]):
         if isinstance(data, ImageData) and data.views != 2:
             raise ValueError(f"a model of two crops needs data.views=2, got {data.views}")
 
-    def make(self, grids: Grids) -> CropPairModel:
-        """See ModelConfig."""
-        return CropPairModel(self, grids)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FramePairConfig(CrossConfig[VideoBatch]):
@@ -88,10 +84,6 @@ class FramePairConfig(CrossConfig[VideoBatch]):
             raise ValueError(
                 f"a model of two frames needs clip.frames=2 and data.tubelet=1, got {data.clip.frames}, {data.tubelet}"
             )
-
-    def make(self, grids: Grids) -> FramePairModel:
-        """See ModelConfig."""
-        return FramePairModel(self, grids)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,7 +204,7 @@ class CrossAutoencoder(TokenFeatures[BatchT]):
         return cast(Tensor, self.encoder(inputs, visible))
 
 
-class CropPairModel(CrossAutoencoder[ImageBatch]):
+class CropPairModel(CrossAutoencoder[ImageBatch], config=CropPairConfig):
     """Two crops of an image. Only the mask of the second view counts."""
 
     def __init__(self, config: CropPairConfig, grids: Grids) -> None:
@@ -234,7 +226,7 @@ class CropPairModel(CrossAutoencoder[ImageBatch]):
         return replace(batch, image=torch.stack((batch.image[0::2], second), dim=1).flatten(0, 1))
 
 
-class FramePairModel(CrossAutoencoder[VideoBatch]):
+class FramePairModel(CrossAutoencoder[VideoBatch], config=FramePairConfig):
     """Two frames of a video. Only the mask of the second frame counts; it must hide as many tokens in every clip."""
 
     def __init__(self, config: FramePairConfig, grids: Grids) -> None:

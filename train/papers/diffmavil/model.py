@@ -50,10 +50,6 @@ class AudioVisualDiffusionConfig(PairConfig):
         PairConfig.__post_init__(self)
         self.need_least("fusion_depth")
 
-    def make(self, grids: Grids) -> AudioVisualDiffusion:
-        """See ModelConfig."""
-        return AudioVisualDiffusion(self, grids)
-
 
 class NoisyDecoder(nn.Module):
     """Denoises the patches of one modality. cross: patches attend to the visible tokens only, else to all tokens."""
@@ -83,7 +79,7 @@ class NoisyDecoder(nn.Module):
         return cast(Tensor, self.head(self.stack(torch.cat((seen, x), dim=1), last=x.shape[1])))
 
 
-class AudioVisualDiffusion(PairModel):
+class AudioVisualDiffusion(PairModel, config=AudioVisualDiffusionConfig):
     """The model. A batch needs both masks, and the noise and its time for both modalities."""
 
     whole_graph = True

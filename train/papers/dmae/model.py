@@ -49,12 +49,8 @@ class DistilledAutoencoderConfig(ImageAutoencoderConfig):
                 f"{self.block}, {self.teacher_block}, {self.teacher_width}, {self.share}"
             )
 
-    def make(self, grids: Grids) -> DistilledAutoencoder:
-        """See ModelConfig."""
-        return DistilledAutoencoder(self, grids)
 
-
-class DistilledAutoencoder(MaskedAutoencoder[ImageBatch]):
+class DistilledAutoencoder(MaskedAutoencoder[ImageBatch], config=DistilledAutoencoderConfig):
     """The student. The teacher is loaded with the first loss, or before that is compiled, so a trained student needs
     none.
     """

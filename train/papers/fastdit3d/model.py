@@ -180,10 +180,6 @@ class VoxelDiffusionConfig(ModelConfig[PointsBatch]):
                 f"the model expects the noise {self.noise()}, but the loader adds {data.noise}; set both to the same"
             )
 
-    def make(self, grids: Grids) -> VoxelDiffusion:
-        """See ModelConfig."""
-        return VoxelDiffusion(self, grids)
-
     def noise(self) -> Noise:
         """The noise schedule of the loader and the model."""
         if self.schedule == "cosine":
@@ -191,7 +187,7 @@ class VoxelDiffusionConfig(ModelConfig[PointsBatch]):
         return LinearNoise(times=self.times, first=self.first, last=self.last)
 
 
-class VoxelDiffusion(Model[PointsBatch]):
+class VoxelDiffusion(Model[PointsBatch], config=VoxelDiffusionConfig):
     """The model, on the grid "points": tokens of patch^3 voxels. With initial weights all velocities are 0."""
 
     whole_graph = True

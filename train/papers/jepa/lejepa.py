@@ -97,10 +97,6 @@ class LeJepaSizes(ModelConfig[BatchT]):
         if (views := getattr(data, "views", 1)) != self.views:
             raise ValueError(f"model.views={self.views} of a sample are compared, got data.views={views}; set both")
 
-    def make(self, grids: Grids) -> LeJepa[BatchT]:
-        """See ModelConfig."""
-        return LeJepa(self, grids)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeJepaConfig(LeJepaSizes[ImageBatch]):
@@ -126,7 +122,7 @@ class ClipLeJepaConfig(LeJepaSizes[VideoBatch]):
         return VideoTokens(grids["video"], "pixels", "grid")
 
 
-class LeJepa(MediaEncoder[BatchT]):
+class LeJepa(MediaEncoder[BatchT], config=LeJepaSizes):
     """The encoder, and the projector that training alone needs."""
 
     whole_graph = True

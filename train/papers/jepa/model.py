@@ -98,12 +98,8 @@ class JepaConfig(ModelConfig[BatchT]):
     def tokens(self, grids: Grids) -> TokenKind[BatchT]:
         """The `TokenKind` module for the data's grid."""
 
-    def make(self, grids: Grids) -> Jepa[BatchT]:
-        """See ModelConfig."""
-        return Jepa(self, grids)
 
-
-class Jepa(MediaEncoder[BatchT]):
+class Jepa(MediaEncoder[BatchT], config=JepaConfig):
     """Encoder, predictor and teacher over any `TokenKind` module."""
 
     whole_graph = True

@@ -81,12 +81,8 @@ class SaltConfig(VideoJepaConfig):
         if isinstance(data, VideoData):
             check_targets(data.targets, self.weights, f"model.teacher={self.teacher!r}")
 
-    def make(self, grids: Grids) -> Salt:
-        """See ModelConfig."""
-        return Salt(self, grids)
 
-
-class Salt(VideoJepa):
+class Salt(VideoJepa, config=SaltConfig):
     """The student and its teacher."""
 
     loaded: Tensor

@@ -54,12 +54,8 @@ class VideoJepaConfig(JepaConfig[VideoBatch]):
         """Cubes on the grid "video"."""
         return VideoTokens(grids["video"], "pixels", smaller=self.takes_sizes)
 
-    def make(self, grids: Grids) -> VideoJepa:
-        """See ModelConfig."""
-        return VideoJepa(self, grids)
 
-
-class VideoJepa(Jepa[VideoBatch]):
+class VideoJepa(Jepa[VideoBatch], config=VideoJepaConfig):
     """The model of V-JEPA and V-JEPA 2. A shorter or smaller clip has the first places of the grid along each axis."""
 
     def placed(self, index: Tensor, data: Tensor) -> Tensor:

@@ -50,12 +50,8 @@ class DenseJepaConfig(VideoJepaConfig):
         if self.depth % self.levels:
             raise ValueError(f"levels divide the depth of the encoder, got levels={self.levels} and depth={self.depth}")
 
-    def make(self, grids: Grids) -> DenseJepa:
-        """See ModelConfig."""
-        return DenseJepa(self, grids)
 
-
-class DenseJepa(VideoJepa):
+class DenseJepa(VideoJepa, config=DenseJepaConfig):
     """The model of V-JEPA 2.1."""
 
     share: Tensor

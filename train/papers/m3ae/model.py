@@ -17,6 +17,7 @@ Shapes: B samples, N patches, V of them visible, M targets, L tokens of a text, 
 
 from __future__ import annotations
 
+from abc import ABC
 from dataclasses import dataclass, replace
 from typing import ClassVar, cast
 
@@ -148,7 +149,7 @@ class Pooler(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImageTextSizes(ModelConfig[ImageTextBatch]):
+class ImageTextSizes(ModelConfig[ImageTextBatch], ABC):
     """The sizes of an encoder of images with texts.
 
     vocabulary: the number of token ids, that of the split's tokenizer or more. depth, text_depth, fusion_depth: the
@@ -204,10 +205,6 @@ class ImageTextAutoencoderConfig(ImageTextSizes):
         ):
             raise ValueError(NEEDS)
 
-    def make(self, grids: Grids) -> ImageTextAutoencoder:
-        """See ModelConfig."""
-        return ImageTextAutoencoder(self, grids)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskedPair:
@@ -222,7 +219,7 @@ class MaskedPair:
     match: Tensor
 
 
-class ImageTextAutoencoder(Model[ImageTextBatch]):
+class ImageTextAutoencoder(Model[ImageTextBatch], config=ImageTextAutoencoderConfig):
     """M3AE. Linear layers and tables of the text have BERT's initial weights, those of the image MAE's."""
 
     whole_graph = True
@@ -351,12 +348,8 @@ class ImageTextClassifierConfig(ImageTextSizes):
         """The number of classes."""
         return self.answers
 
-    def make(self, grids: Grids) -> ImageTextClassifier:
-        """See ModelConfig."""
-        return ImageTextClassifier(self, grids)
 
-
-class ImageTextClassifier(Model[ImageTextBatch]):
+class ImageTextClassifier(Model[ImageTextBatch], config=ImageTextClassifierConfig):
     """Scores classes; encoder and pooler have the names of the autoencoder's, so that its weights can be loaded."""
 
     whole_graph = True

@@ -22,7 +22,7 @@ from maskstream.pipelines.masks import Mask, Replace
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
-from maskstream.train.core.model import Grids, Losses, LossPart
+from maskstream.train.core.model import Losses, LossPart
 from maskstream.train.nn.token_layers import HiddenTokens, hidden_tokens, need_mask
 from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
 
@@ -30,10 +30,6 @@ from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiffusionLanguageConfig(TokenModelConfig):
     """The sizes of a masked diffusion language model, which are those of a masked language model."""
-
-    def make(self, grids: Grids) -> DiffusionLanguageModel:
-        """See ModelConfig."""
-        return DiffusionLanguageModel(self, grids)
 
     def check(self, data: DataConfig[TextBatch]) -> None:
         """ValueError for masks that leave a hidden token in its place, or put a random one there."""
@@ -55,7 +51,7 @@ def _masks_in(mask: Mask | None) -> Iterator[Mask]:
             yield from _masks_in(inside if isinstance(inside, Mask) else None)
 
 
-class DiffusionLanguageModel(TokenModel):
+class DiffusionLanguageModel(TokenModel, config=DiffusionLanguageConfig):
     """A masked language model whose loss is a bound of the negative log-likelihood in nats a token."""
 
     def loss(self, batch: TextBatch) -> Losses:

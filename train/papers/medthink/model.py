@@ -54,12 +54,8 @@ class RationaleWriterConfig(MultiwayConfig):
                     f"data.target_length={data.target_length} is more than model.longest={self.longest}; raise it"
                 )
 
-    def make(self, grids: Grids) -> RationaleWriter:
-        """See ModelConfig."""
-        return RationaleWriter(self, grids)
 
-
-class RationaleWriter(Model[ImageTextBatch]):
+class RationaleWriter(Model[ImageTextBatch], config=RationaleWriterConfig):
     """MedThink. Linear layers have MAE's initial weights, tables BERT's."""
 
     whole_graph = True

@@ -150,12 +150,8 @@ class MeshNetworkConfig(ModelConfig[MeshBatch]):
                 f"{self.dims}; use --set model.channels={channels} --set model.dims={dims}"
             )
 
-    def make(self, grids: Grids) -> MeshNetwork:
-        """See ModelConfig."""
-        return MeshNetwork(self, grids)
 
-
-class MeshNetwork(Model[MeshBatch]):
+class MeshNetwork(Model[MeshBatch], config=MeshNetworkConfig):
     """The network. Both tasks have the same names and shapes of weights except for the head and the mask tokens."""
 
     whole_graph = True

@@ -85,12 +85,8 @@ class ModernModelConfig(TokenModelConfig):
         """The channels between the layers of a feed-forward part."""
         return self.hidden
 
-    def make(self, grids: Grids) -> ModernModel:
-        """See ModelConfig."""
-        return ModernModel(self, grids)
 
-
-class ModernModel(TokenModel):
+class ModernModel(TokenModel, config=ModernModelConfig):
     """A ModernBERT. Layers that add to the residual begin with weights divided by sqrt(2 depth), as Megatron's do."""
 
     config: ModernModelConfig

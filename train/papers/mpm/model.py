@@ -66,10 +66,6 @@ class PoseModelConfig(ModelConfig[PoseBatch]):
             wanted = "needs a mask (mask=masks.Joints())" if self.task == "masked" else "takes none (mask=None)"
             raise ValueError(f"the task {self.task!r} {wanted}, got mask={data.mask}")
 
-    def make(self, grids: Grids) -> PoseModel:
-        """See ModelConfig."""
-        return PoseModel(self, grids)
-
 
 class DeviationNorm(nn.LayerNorm):
     """A layer norm that divides by the unbiased deviation plus epsilon, and not by the root of variance and epsilon."""
@@ -144,7 +140,7 @@ class PoseDecoder(nn.Module):
         return cast(Tensor, self.head(self.stack(x + self.positions())).view(len(x), frames, joints, dims))
 
 
-class PoseModel(TokenFeatures[PoseBatch]):
+class PoseModel(TokenFeatures[PoseBatch], config=PoseModelConfig):
     """The model, on the grid "pose" (frame, joint)."""
 
     whole_graph = True

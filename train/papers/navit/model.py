@@ -63,10 +63,6 @@ class NativeAutoencoderConfig(ModelConfig[PackedBatch]):
         self.need_least("patch", "tubelet", "depth", "decoder_depth", "mlp_ratio")
         self.need_choices(equal=Equal)
 
-    def make(self, grids: Grids) -> NativeAutoencoder:
-        """See ModelConfig."""
-        return NativeAutoencoder(self, grids)
-
     def check(self, data: DataConfig[PackedBatch]) -> None:
         """See ModelConfig."""
         if not isinstance(data, PackedData):
@@ -80,7 +76,7 @@ class NativeAutoencoderConfig(ModelConfig[PackedBatch]):
                 )
 
 
-class NativeAutoencoder(Model[PackedBatch]):
+class NativeAutoencoder(Model[PackedBatch], config=NativeAutoencoderConfig):
     """A masked autoencoder over packed rows."""
 
     whole_graph = True

@@ -110,10 +110,6 @@ class OneRefConfig(MultiwayConfig):
             if data.text_mask is not None and "tokens" not in data.text_mask.needs:
                 raise ValueError(NO_IDS)
 
-    def make(self, grids: Grids) -> OneRef:
-        """See ModelConfig."""
-        return OneRef(self, grids)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
@@ -129,7 +125,7 @@ class Found:
     words: Tensor
 
 
-class OneRef(Model[ImageTextBatch]):
+class OneRef(Model[ImageTextBatch], config=OneRefConfig):
     """OneRef. Linear layers have MAE's initial weights, tables BERT's. batches: how many of them a rank has learnt
     from.
     """

@@ -78,12 +78,8 @@ class PointSegmenterConfig(ModelConfig[PointsBatch]):
         if isinstance(data, PointsData) and (data.select.n_features != 1 or isinstance(data.select.features, int)):
             raise ValueError(f"segmentation reads one feature by name, such as part, got {data.select.features}")
 
-    def make(self, grids: Grids) -> PointSegmenter:
-        """See ModelConfig."""
-        return PointSegmenter(self, grids)
 
-
-class PointSegmenter(Model[PointsBatch]):
+class PointSegmenter(Model[PointsBatch], config=PointSegmenterConfig):
     """Scores parts at the points of a batch, of which the column after x, y, z is the part's number."""
 
     def __init__(self, config: PointSegmenterConfig, grids: Grids) -> None:

@@ -67,10 +67,6 @@ class PointAutoencoderConfig(ModelConfig[PointsBatch]):
         self.need_heads()
         self.need_least("depth", "decoder_depth", "mlp_ratio")
 
-    def make(self, grids: Grids) -> PointAutoencoder:
-        """See ModelConfig."""
-        return PointAutoencoder(self, grids)
-
 
 class GroupEmbedding(nn.Module):
     """Embeds groups of points (B, V, K, 3) as tokens (B, V, D), independent of the points' order (PointNet).
@@ -92,7 +88,7 @@ class GroupEmbedding(nn.Module):
         return cast(Tensor, self.second(torch.cat((whole, each), dim=3)).amax(dim=2))
 
 
-class PointAutoencoder(TokenFeatures[PointsBatch]):
+class PointAutoencoder(TokenFeatures[PointsBatch], config=PointAutoencoderConfig):
     """The model, on the grid "points": groups of points in the order of farthest point sampling."""
 
     whole_graph = True

@@ -40,12 +40,8 @@ class RetroModelConfig(TokenModelConfig):
         if self.segment and self.positions != "learned":
             raise ValueError(f"segment=True needs positions='learned', got positions={self.positions!r}")
 
-    def make(self, grids: Grids) -> RetroModel:
-        """See ModelConfig."""
-        return RetroModel(self, grids)
 
-
-class RetroModel(TokenModel):
+class RetroModel(TokenModel, config=RetroModelConfig):
     """A RetroMAE: the encoder and the head of a masked language model, and a decoder of one layer."""
 
     def __init__(self, config: RetroModelConfig, grids: Grids) -> None:

@@ -12,7 +12,7 @@ enter with the ids that it gives them, as a rule [MASK].
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from maskstream.train.nn.transformer import Stack, init_normal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TextClassifierConfig(ModelConfig[TextBatch]):
+class TextClassifierConfig(ModelConfig[TextBatch], ABC):
     """vocabulary: the number of token ids. width: the channels of a token. labels: the number of classes."""
 
     needs_labels: ClassVar[bool] = True
@@ -123,10 +123,6 @@ class LSTMClassifierConfig(TextClassifierConfig):
         TextClassifierConfig.__post_init__(self)
         self.need_least("hidden")
 
-    def make(self, grids: Grids) -> LSTMClassifier:
-        """See ModelConfig."""
-        return LSTMClassifier(self, grids)
-
 
 class FreeLinear(nn.Linear):
     """A linear layer whose weights do not decay."""
@@ -134,7 +130,7 @@ class FreeLinear(nn.Linear):
     TABLES = ("weight",)
 
 
-class LSTMClassifier(TextClassifier):
+class LSTMClassifier(TextClassifier, config=LSTMClassifierConfig):
     """The sum of the LSTM's outputs, weighted by the softmax of v tanh(W h + b), and a linear layer."""
 
     def __init__(self, config: LSTMClassifierConfig, grids: Grids) -> None:
@@ -174,12 +170,8 @@ class RobertaClassifierConfig(TextClassifierConfig):
         self.need_heads()
         self.need_least("depth", "mlp_ratio")
 
-    def make(self, grids: Grids) -> RobertaClassifier:
-        """See ModelConfig."""
-        return RobertaClassifier(self, grids)
 
-
-class RobertaClassifier(TextClassifier):
+class RobertaClassifier(TextClassifier, config=RobertaClassifierConfig):
     """Ids with learned places, pre-norm blocks, and the first token through two linear layers with a tanh between,
     each of which has dropout in front.
     """

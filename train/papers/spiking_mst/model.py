@@ -219,10 +219,6 @@ class SpikingTransformerConfig(ModelConfig[ImageBatch]):
         """The number of classes."""
         return self.labels
 
-    def make(self, grids: Grids) -> SpikingTransformer:
-        """See ModelConfig. ValueError for a grid that windows or stages do not divide."""
-        return SpikingTransformer(self, grids)
-
 
 class Affine(nn.Module):
     """A factor and a summand for each channel, as a batch norm has in inference."""
@@ -283,7 +279,7 @@ class SpikingBlock(ResidualBlock):
         return x * self.spikes.keep(seeds, x.shape[1:], (step << 16) + self.first + site)
 
 
-class SpikingTransformer(Model[ImageBatch]):
+class SpikingTransformer(Model[ImageBatch], config=SpikingTransformerConfig):
     """Stages of blocks within windows, between which 2 x 2 tokens become one of twice the channels; the mean of the
     last stage's tokens through a linear layer.
     """

@@ -70,12 +70,8 @@ class WaypointConfig(ModelConfig[TrajectoryBatch]):
         if self.ahead_s != data.ahead_s:
             raise ValueError(f"model.ahead_s={self.ahead_s} is not data.ahead_s={data.ahead_s}; set both")
 
-    def make(self, grids: Grids) -> WaypointModel:
-        """See ModelConfig."""
-        return WaypointModel(self, grids)
 
-
-class WaypointModel(Model[TrajectoryBatch]):
+class WaypointModel(Model[TrajectoryBatch], config=WaypointConfig):
     """The model, on the grid "video" (t, h, w). Where a batch has a mask, it sees the visible tokens alone."""
 
     whole_graph = True
