@@ -4,53 +4,36 @@ An encoder that says the same of every sample, or that moves along one direction
 as low as ever. All measures are of features float (n, D) of n samples and do not depend on their scale.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Self
-
 import torch
 from torch import Tensor
 
 TINY = 1e-12
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Spread:
-    """How features are spread over samples.
+def measure_spread(features: Tensor) -> dict[str, float]:
+    """How features (n, D) are spread over samples. ValueError for fewer than two samples or channels.
 
     variance: the share of the features' mean square that differs from sample to sample, 0 to 1; 0 if all are the same.
-    effective_rank: see the function (Roy and Vetterli, 2007). rank_me: the same of the singular values of the features
+    effective rank: see the function (Roy and Vetterli, 2007). rank me: the same of the singular values of the features
     themselves, to which their mean belongs (RankMe; Garrido et al., 2023). covariance: the mean squared correlation of
     two channels, 0 to 1; 1 if all are one.
     """
-
-    variance: float
-    effective_rank: float
-    rank_me: float
-    covariance: float
-
-    @classmethod
-    def of(cls, features: Tensor) -> Self:
-        """The measures of features (n, D). ValueError for fewer than two samples or channels."""
-        if features.ndim != 2 or min(features.shape) < 2:
-            raise ValueError(f"the spread is of features (n, D) of two samples or more, got {tuple(features.shape)}")
-        x = features.detach().double()
-        centred = x - x.mean(dim=0)
-        square = x.square().sum()
-        deviation = centred.square().sum(dim=0).sqrt()
-        moving = deviation > TINY * (1 + x.abs().amax())
-        found = centred[:, moving] / deviation[moving]
-        channels = found.shape[1]
-        alike = (found.T @ found).square().sum() - channels
-        return cls(
-            variance=float(centred.square().sum() / square.clamp_min(TINY)),
-            effective_rank=effective_rank(x),
-            rank_me=_exponential_entropy(torch.linalg.svdvals(x)),
-            covariance=float(alike / (channels * (channels - 1))) if channels > 1 else 1.0,
-        )
-
-    def to_dict(self) -> dict[str, float]:
-        """The measures by name."""
-        return {name.replace("_", " "): value for name, value in asdict(self).items()}
+    if features.ndim != 2 or min(features.shape) < 2:
+        raise ValueError(f"the spread is of features (n, D) of two samples or more, got {tuple(features.shape)}")
+    x = features.detach().double()
+    centred = x - x.mean(dim=0)
+    square = x.square().sum()
+    deviation = centred.square().sum(dim=0).sqrt()
+    moving = deviation > TINY * (1 + x.abs().amax())
+    found = centred[:, moving] / deviation[moving]
+    channels = found.shape[1]
+    alike = (found.T @ found).square().sum() - channels
+    return {
+        "variance": float(centred.square().sum() / square.clamp_min(TINY)),
+        "effective rank": effective_rank(x),
+        "rank me": _exponential_entropy(torch.linalg.svdvals(x)),
+        "covariance": float(alike / (channels * (channels - 1))) if channels > 1 else 1.0,
+    }
 
 
 def effective_rank(x: Tensor) -> float:

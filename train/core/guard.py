@@ -1,6 +1,6 @@
 """Watches a run for collapse: the spread of its features, the line below which a run has collapsed, what is done then.
 
-An encoder whose features no longer tell samples apart has collapsed, and its loss need not show it. `Spread`
+An encoder whose features no longer tell samples apart has collapsed, and its loss need not show it. `measure_spread`
 (collapse.py) measures the vectors of the samples of a step's batch: the model's `features`, or what its `watched`
 names, such as the encoder's and the teacher's. Where tokens are watched, so is their rank: a run whose tokens all move
 along one line keeps the variance of its samples.
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from maskstream.shards.errors import MaskstreamError
 
-from .collapse import Spread, effective_rank, lidar
+from .collapse import effective_rank, lidar, measure_spread
 from .distributed import rank, sum_over_ranks, world_size
 from .hook import Hook, RunState, StepEvent
 from .model import Model
@@ -194,7 +194,7 @@ def _spread(x: Tensor, samples: int) -> dict[str, float]:
     rows of each of the samples follow one another; where their number is 0, all rows are samples.
     """
     rows = x if x.ndim < 3 else x.float().mean(dim=1)
-    found = Spread.of(rows).to_dict()
+    found = measure_spread(rows)
     if x.ndim == 3:
         found["token rank"] = effective_rank(x.flatten(0, 1))
     if samples > 1 and len(rows) in range(2 * samples, len(rows) + 1, samples):

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import torch
 
@@ -75,7 +74,7 @@ class Hook:
     """Something that a run does besides its steps. Each method does nothing unless it is overridden.
 
     timed: the name of its time in the metrics of the next step; "" for what counts as a part of the step. Every rank
-    calls the methods at the same steps. A hook is a context manager, entered while the run trains.
+    calls the methods at the same steps.
     """
 
     timed: str = "hooks"
@@ -98,11 +97,3 @@ class Hook:
 
     def close(self) -> None:
         """Called when the run ends, for whatever reason."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()

@@ -189,7 +189,7 @@ class Trainer:
             with StopRequest() as stop, self._bar, self._folder.metrics, ExitStack() as hooks:
                 self._stop = stop
                 for hook in self.hooks:
-                    hooks.enter_context(hook)
+                    hooks.callback(hook.close)
                 if self.step >= self.steps:
                     self._bar.note(f"{self.out} has its {self.steps} steps; more --steps go on, --no-resume begins")
                 self._advance(goal)

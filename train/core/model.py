@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Any, ClassVar, Generic, Protocol, Self, cast, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskstream.pipelines.masks import MaskBatch, TokenGrid
@@ -111,6 +112,11 @@ class Losses:
 def weighted(error: Tensor, weight: Tensor, share: float = 1.0) -> LossPart:
     """A part from errors and weights of one shape, one per token, node or sample."""
     return LossPart(total=(error * weight).sum(), weight=weight.sum(), share=share, errors=(error, weight))
+
+
+def of_labels(scores: Tensor, label: Tensor) -> LossPart:
+    """The cross-entropy in nats of labels int64 (B,) by logits (B, C); samples without a label, -1, do not count."""
+    return weighted(F.cross_entropy(scores, label.clamp_min(0), reduction="none"), (label >= 0).float())
 
 
 def squared(made: Tensor, wanted: Tensor, weight: Tensor, share: float = 1.0) -> LossPart:

@@ -39,7 +39,7 @@ class Tracker(Protocol):
 
 
 class Trackers(Hook):
-    """Gives the metrics of a run to trackers while it is entered.
+    """Gives the metrics of a run to trackers.
 
     names: of `TRACKERS`. about: what the run is, from run.json. step: how many steps are done. A tracker that fails in
     mid-run is left out from then on, with a warning: the run goes on. Raises ValueError as `check_trackers` does, and

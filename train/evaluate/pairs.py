@@ -23,6 +23,7 @@ from .evaluation import NORMALISED, Compared, Evaluation, Score, Similarities, T
 
 MEASURED = 256
 """The largest number of samples for the errors, for the average tokens and for retrieval."""
+PARTS = ("video patches", "patches of sound")
 MATCHING = (
     "A row is a clip, a column is a sound, in one order; bright is near. Pairs lie on the diagonal, from the top "
     "left to the bottom right. Neighbours overlap in time and are cut from the same videos, so bright squares around "
@@ -44,13 +45,12 @@ def evaluate(
     """
     beside = None if PurePosixPath(data.location).name == "train" else store_beside(data.store, "train")
     train = None if beside is None else Manifest.open(beside)
-    found = measure_errors(config, model, data, train)
+    video, audio = measure_errors(config, model, data, train)
     matched = {
         PurePosixPath(one.location).name: measure_retrieval(model, read_pairs(config, one, 16, whole=True))
         for one in (data, train)
         if one is not None
     }
-    video = found.video.score("squared error of normalised video patches", found.samples)
     if denoised:
         first, *rest = denoised
         denoised = (replace(first, baselines={**first.baselines, **video.baselines}), *rest)
@@ -61,7 +61,7 @@ def evaluate(
         scores=(
             *denoised,
             video,
-            found.audio.score("squared error of normalised patches of sound", found.samples),
+            audio,
             *(score for name, one in matched.items() for score in one.scores(name)),
         ),
         examples=(
@@ -82,35 +82,12 @@ def evaluate(
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Error:
-    """The mean squared errors over target tokens: the model's; that of predicting each token's mean; and that of
-    predicting the average token at its position in the training set (None without a training set).
-    """
-
-    model: float
-    mean: float
-    average: float | None
-
-    def score(self, name: str, count: int) -> Score:
-        """The model's error beside the baselines', of so many clips."""
-        guesses = {"each patch's mean": self.mean}
-        if self.average is not None:
-            guesses["the average patch of its position"] = self.average
-        return Score(name=name, value=self.model, of="clips", count=count, baselines=guesses)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PairErrors:
-    """The errors of video and of sound, over `samples` samples."""
-
-    video: Error
-    audio: Error
-    samples: int
-
-
-def measure_errors(config: AudioVisualData, model: PairModel, data: Manifest, train: Manifest | None) -> PairErrors:
-    """The errors on up to 256 samples of the split at `data`, with the recipe's masks at the end of a run.
+def measure_errors(
+    config: AudioVisualData, model: PairModel, data: Manifest, train: Manifest | None
+) -> tuple[Score, Score]:
+    """The mean squared errors over target tokens of video and of sound, on up to 256 samples of the split at `data`,
+    with the recipe's masks at the end of a run; beside those of predicting each token's mean, and the average token at
+    its position in the training set.
 
     train: the training split of the same dataset, for the average tokens.
     """
@@ -126,11 +103,18 @@ def measure_errors(config: AudioVisualData, model: PairModel, data: Manifest, tr
                 found = [((guess - true).square().mean(dim=2) * mask.weight).sum() for guess in guesses]
                 sums[part] += torch.stack([*found, mask.weight.sum()]).double()
             samples += len(rows) if rows.weight is None else int(rows.weight.sum())
+    names = ("each patch's mean", "the average patch of its position")[: 1 if averages is None else 2]
     video, audio = (
-        Error(model=one, mean=mean, average=None if averages is None else average)
-        for one, mean, average in (sums[:, :3] / sums[:, 3:]).tolist()
+        Score(
+            name=f"squared error of normalised {what}",
+            value=own,
+            of="clips",
+            count=samples,
+            baselines=dict(zip(names, guesses, strict=False)),
+        )
+        for what, (own, *guesses) in zip(PARTS, (sums[:, :3] / sums[:, 3:]).tolist(), strict=True)
     )
-    return PairErrors(video=video, audio=audio, samples=samples)
+    return video, audio
 
 
 def read_pairs(

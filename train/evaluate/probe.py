@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -123,19 +123,8 @@ class ProbeResult:
 
     def to_dict(self) -> Json:
         """The result as JSON."""
-        return {
-            "recipe": self.recipe,
-            "metric": self.metric,
-            "classes": self.classes,
-            "train": self.train,
-            "test": self.test,
-            "seeds": {name: list(seeds) for name, seeds in self.seeds.items()},
-            "majority": self.majority,
-            "reached": [
-                {"encoder": r.encoder, "probe": r.probe, "values": list(r.values), "mean": r.mean, "spread": r.spread}
-                for r in self.reached
-            ],
-        }
+        reached = [{**asdict(one), "mean": one.mean, "spread": one.spread} for one in self.reached]
+        return {**asdict(self), "reached": reached}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -106,7 +106,11 @@ DAMAGES |= {
     "old state": ({f"{NEW}/{STATE}": lambda data: json.dumps(read_checksummed(data)).encode()}, 4, "earlier release"),
     "list for state": ({f"{NEW}/{STATE}": lambda data: b"[]"}, 4, "holds a list"),
     "nested state": ({f"{NEW}/{STATE}": lambda data: b"[" * 200_000}, 4, "not valid JSON"),
-    "no fields": ({f"{NEW}/{STATE}": lambda _: add_checksum({"step": 8})}, 4, "state.json is damaged: 'steps'"),
+    "no fields": (
+        {f"{NEW}/{STATE}": lambda _: add_checksum({"step": 8})},
+        4,
+        "state.json is damaged: Position needs steps",
+    ),
     "lying of files": ({f"{NEW}/{STATE}": edited(files=[])}, 4, "state.json is damaged"),
     "nuls behind the metrics": ({"metrics.jsonl": WAYS["nuls at the end"]}, 8, None),
     "binary behind the metrics": ({"metrics.jsonl": lambda data: data + b"\xff\xfe\x00\n\x80"}, 8, None),

@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def metrics(step: int, **other: object) -> StepMetrics:
 
 
 def write(run: Path, tool: str, *steps: int, before: int = 0) -> None:
-    with Trackers(run, [tool], ABOUT, before) as trackers:
+    with closing(Trackers(run, [tool], ABOUT, before)) as trackers:
         for step in steps:
             trackers.write(metrics(step))
 

@@ -344,19 +344,19 @@ def test_a_run_saves_and_reports(name, splits, tmp_path):
 def test_errors_are_beside_those_of_guessing_and_count_padding_nothing(splits):
     recipe = small("avsiam-tiny")
     model = recipe.build().eval()
-    found = measure_errors(recipe.data, model, Manifest.load(splits / "val"), Manifest.load(splits / "train"))
-    assert found.samples == 5
-    assert found.video.mean < 0.01, "frames of one colour have no variance to be normalised"
-    assert 0.3 < found.audio.mean <= 1, "digital silence is flat too"
-    assert found.audio.average < found.audio.mean
-    assert found.audio.score("error", 5).best == "the average patch of its position"
+    video, audio = measure_errors(recipe.data, model, Manifest.load(splits / "val"), Manifest.load(splits / "train"))
+    mean, average = "each patch's mean", "the average patch of its position"
+    assert video.count == 5
+    assert video.baselines[mean] < 0.01, "frames of one colour have no variance to be normalised"
+    assert 0.3 < audio.baselines[mean] <= 1, "digital silence is flat too"
+    assert audio.baselines[average] < audio.baselines[mean]
+    assert audio.best == average
     with torch.no_grad():
         for head in model.decoder.head:
             head.weight.zero_()
             head.bias.zero_()
-    same = measure_errors(recipe.data, model, Manifest.load(splits / "val"), None)
-    assert (same.video.model, same.audio.model) == pytest.approx((same.video.mean, same.audio.mean))
-    assert same.audio.average is None
+    for same in measure_errors(recipe.data, model, Manifest.load(splits / "val"), None):
+        assert same.baselines == {mean: pytest.approx(same.value)}
 
 
 def test_recall_is_the_share_of_pairs_among_the_nearest():

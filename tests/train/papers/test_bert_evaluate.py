@@ -27,13 +27,14 @@ def test_the_loss_is_that_of_training_and_the_baselines_are_those_of_counts():
     model = built(some[0].mask.grid, VOCABULARY)
     with torch.no_grad():
         parts = [model(batch).parts["masked tokens"] for batch in some]
-    found = measure_tokens(model, some, NGrams.of(some, VOCABULARY))
-    assert found.model == pytest.approx(float(sum(p.total for p in parts) / sum(p.weight for p in parts)), abs=1e-5)
-    assert found.tokens == sum(int(batch.mask.masked.sum()) for batch in some)
-    assert found.beside < found.alone < 4.5
+    loss, _ = measure_tokens(model, some, NGrams.of(some, VOCABULARY))
+    assert loss.value == pytest.approx(float(sum(p.total for p in parts) / sum(p.weight for p in parts)), abs=1e-5)
+    assert loss.count == sum(int(batch.mask.masked.sum()) for batch in some)
+    beside, alone = loss.baselines.values()
+    assert beside < alone < 4.5
     with torch.no_grad():
         model.head.bias[7] = 1e4
-    assert measure_tokens(model, some, NGrams.of(some, VOCABULARY)).accuracy < 0.2
+    assert measure_tokens(model, some, NGrams.of(some, VOCABULARY))[1].value < 0.2
     with pytest.raises(ValueError, match="got none"):
         measure_tokens(model, [], NGrams.of(some, VOCABULARY))
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from maskstream.train.core.weights import load_matching_weights, save_model
 from maskstream.train.core.recipe import Recipe
+from maskstream.train.core.weights import load_matching_weights, save_model
 from maskstream.train.nn.transformer import FusionBlock
 from maskstream.train.papers.m3ae.evaluate import Priors, measure_answers
 from maskstream.train.papers.m3ae.model import ImageTextAutoencoderConfig

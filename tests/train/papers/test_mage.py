@@ -113,7 +113,7 @@ def test_reconstructions_keep_what_is_visible(model, batch):
 def test_features_are_those_of_all_cells(model, batch):
     tokens = model.token_features(batch)
     assert tokens.shape == (4, 16, 32)
-    assert torch.allclose(model.features(batch), tokens.float().mean(dim=1))
+    assert torch.allclose(model.features(batch), tokens.mean(dim=1))
     assert model.token_inputs(batch).shape == (4, 16, 2)
 
 

@@ -54,8 +54,10 @@ def test_real_pictures_are_nearer_than_what_an_untrained_model_draws():
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (80, 4, 4, 3), dtype=np.uint8))
     image = image.repeat_interleave(4, dim=1).repeat_interleave(4, dim=2)
     found = measure_distances(model, image[:40], image[40:], IdCounts.of([model.vq.ids(image)], 32))
-    assert found.n == 40
-    assert found.trained < min(found.model, found.alone)
+    assert found.count == 40
+    assert found.baselines["real training pictures"] < min(
+        found.value, found.baselines["pictures of ids drawn by frequency"]
+    )
     ids = generate_ids(model, 40, rounds=3)
     assert ids.shape == (40, 16)
     assert torch.equal(ids, generate_ids(model, 40, rounds=3))

@@ -13,8 +13,8 @@ from maskstream.pipelines.modalities.mesh.data import MeshNoise
 from maskstream.shards.config import with_set
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train import train
-from maskstream.train.core.weights import RunFileError, load_matching_weights, load_model, save_model
 from maskstream.train.core.model import squared
+from maskstream.train.core.weights import RunFileError, load_matching_weights, load_model, save_model
 from maskstream.train.papers.meshmask.evaluate import (
     Trajectories,
     measure_masked,

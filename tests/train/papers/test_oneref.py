@@ -148,11 +148,11 @@ def test_boxes_are_compared_with_boxes_that_do_not_read_the_phrase(batch):
     segment[0, :2], segment[1, :, :2], segment[2, 0, 0] = True, True, True
     fields = {"boxes": every, "boxes.length": torch.tensor([2, 2, 2])}
     asked = replace(batch, box=true, segment=segment, fields=fields)
-    result = measure_referring(Told(found), [asked], torch.tensor([0.0, 0.0, 0.5, 0.5]))
-    assert result.found == pytest.approx(2 / 3)
-    assert result.overlap == pytest.approx((0.8 + 0.5 + 0) / 3)
-    assert result.segment == pytest.approx((1 / 8 + 1 + 1 / 8) / 3)
-    assert result.guesses == pytest.approx(
+    (hits, overlaps, segments), _ = measure_referring(Told(found), [asked], torch.tensor([0.0, 0.0, 0.5, 0.5]))
+    assert hits.value == pytest.approx(2 / 3)
+    assert overlaps.value == pytest.approx((0.8 + 0.5 + 0) / 3)
+    assert segments.value == pytest.approx((1 / 8 + 1 + 1 / 8) / 3)
+    assert hits.baselines == pytest.approx(
         {
             "the largest object": 2 / 3,
             "any of the objects": 1 / 2,

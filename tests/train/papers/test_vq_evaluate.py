@@ -36,12 +36,11 @@ def test_errors_are_those_of_what_is_drawn():
     model = ImageVQConfig(quantiser=sizes).build({"image": image_grid(16, 4)}, seed=3).eval()
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8))
     batch = ImageBatch(image=image, mask=None, label=torch.full((40,), -1), key=[""] * 40)
-    found = measure_drawings(model, [batch], [batch])
+    found, notes = measure_drawings(model, [batch], [batch])
     drawn = model.reconstructed(batch).image.double()
-    assert found.model == pytest.approx(float((drawn - image.double()).square().mean().sqrt()), rel=1e-5)
-    assert found.used == len(model.quantiser.ids(image).unique()) <= 32
-    assert 1 <= found.perplexity <= found.used
-    assert found.cells < found.colours
-    assert found.score.best == "k-means of whole cells"
+    assert found.value == pytest.approx(float((drawn - image.double()).square().mean().sqrt()), rel=1e-5)
+    assert notes["ids in use"] == len(model.quantiser.ids(image).unique()) <= 32
+    assert 1 <= notes["perplexity"] <= notes["ids in use"]
+    assert found.best == "k-means of whole cells"
     with pytest.raises(ValueError, match="got none"):
         measure_drawings(model, [], [batch])

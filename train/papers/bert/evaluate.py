@@ -9,7 +9,7 @@ Shapes: B documents of N tokens, V ids.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -23,6 +23,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import (
     Compared,
     Evaluation,
+    Score,
     TrainingLoss,
     read_batches,
     read_first,
@@ -44,24 +45,13 @@ READING = (
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MaskedTokenLosses:
-    """The mean losses of `tokens` hidden tokens in nats, and the share that the model predicts right.
-
-    model: the model's. alone: of the frequencies of ids. beside: of the visible neighbours' pairs (see `NGrams`), at
-    the best of `STRENGTHS`.
-    """
-
-    model: float
-    accuracy: float
-    alone: float
-    beside: float
-    tokens: int
-
-
 @torch.inference_mode()
-def measure_tokens(model: TokenModel, measured: Iterable[TextBatch], counts: NGrams) -> MaskedTokenLosses:
-    """The losses on batches with masks. counts: of a split that the model was trained on. ValueError for no batch."""
+def measure_tokens(model: TokenModel, measured: Iterable[TextBatch], counts: NGrams) -> tuple[Score, Score]:
+    """The mean loss of hidden tokens in nats on batches with masks, beside those of the frequencies of ids and of the
+    visible neighbours' pairs at the best of `STRENGTHS`; and the share that is predicted right.
+
+    counts: of a split that the model was trained on. ValueError for no batch.
+    """
     losses, right, found = [], [], []
     for batch in measured:
         hidden = hidden_tokens(batch)
@@ -72,12 +62,14 @@ def measure_tokens(model: TokenModel, measured: Iterable[TextBatch], counts: NGr
     if not losses:
         raise ValueError("losses need at least one batch, got none; take a split with a document in it")
     ids, left, after = (np.concatenate(column) for column in zip(*found, strict=True))
-    return MaskedTokenLosses(
-        model=float(torch.cat(losses).mean()),
-        accuracy=float(torch.cat(right).float().mean()),
-        alone=float(counts.alone(ids).mean()),
-        beside=min(float(counts.beside(ids, left, after, strength).mean()) for strength in STRENGTHS),
-        tokens=len(ids),
+    beside = min(float(counts.beside(ids, left, after, strength).mean()) for strength in STRENGTHS)
+    alone = float(counts.alone(ids).mean())
+    return score_ids(
+        "hidden tokens",
+        len(ids),
+        loss=float(torch.cat(losses).mean()),
+        losses={"counts of pairs with the visible neighbours": beside, "counts of ids": alone},
+        right=float(torch.cat(right).float().mean()),
     )
 
 
@@ -86,25 +78,19 @@ def evaluate(model: TokenModel, config: TextData, data: Manifest, shown: int) ->
     size = min(len(data), _AT_ONCE)
     whole = replace(config, packing="pack", mask=None)
     counts = NGrams.of(read_batches(whole, trained_on(data), size=size, samples=COUNTED), model.config.vocabulary)
-    found = measure_tokens(model, read_shuffled(config, data, most=MEASURED, size=_AT_ONCE), counts)
+    loss, right = measure_tokens(model, read_shuffled(config, data, most=MEASURED, size=_AT_ONCE), counts)
     batch = read_first(config, data, shown)
     with torch.inference_mode():
         made = model.reconstructed(batch)
     rows = range(min(shown, len(batch)))
     return Evaluation(
-        scores=score_ids(
-            "hidden tokens",
-            found.tokens,
-            loss=found.model,
-            losses={"counts of pairs with the visible neighbours": found.beside, "counts of ids": found.alone},
-            right=found.accuracy,
-        ),
-        notes={"perplexity": math.exp(found.model)},
+        scores=(loss, right),
+        notes={"perplexity": math.exp(loss.value)},
         examples=(Compared(title="Predictions", reading=READING, batch=batch, made=made, rows=rows),),
         loss=TrainingLoss(
             name="The mean cross-entropy of the hidden tokens in nats",
             baseline="counts of pairs of tokens",
-            value=min(found.alone, found.beside),
+            value=loss.baselines[loss.best],
         ),
         learns="A masked language model learns by predicting the tokens that it was not shown.",
     )

@@ -1,8 +1,5 @@
 """Evaluates the denoising of noised video and spectrogram patches, compared with a linear baseline."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import torch
 
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
@@ -13,36 +10,14 @@ from maskstream.train.evaluate.evaluation import Evaluation, Score
 from .model import NOISE, AudioVisualDiffusion, AudioVisualDiffusionConfig
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Denoised:
-    """Mean squared errors of video and of sound, over so many samples: the model's, and that of the scaled noised
-    patch.
-    """
-
-    video: tuple[float, float]
-    audio: tuple[float, float]
-    samples: int
-
-    def scores(self) -> Iterator[Score]:
-        """The errors of both, beside the scaled noised patch."""
-        for name, (error, scaled) in (("video", self.video), ("sound", self.audio)):
-            yield Score(
-                name=f"squared error of denoised {name} patches",
-                value=error,
-                of="clips",
-                count=self.samples,
-                baselines={"the scaled noised patch": scaled},
-            )
-
-
 def evaluate(model: AudioVisualDiffusion, config: AudioVisualData, data: Manifest, shown: int) -> Evaluation:
     """What every model of video with sound has; this one is judged by the patches that it denoises."""
-    return pairs.evaluate(model, config, data, shown, [*measure_denoising(config, model, data).scores()])
+    return pairs.evaluate(model, config, data, shown, measure_denoising(config, model, data))
 
 
 @torch.inference_mode()
-def measure_denoising(config: AudioVisualData, model: AudioVisualDiffusion, data: Manifest) -> Denoised:
-    """The errors of the denoised patches of up to 256 samples, at times drawn as in training.
+def measure_denoising(config: AudioVisualData, model: AudioVisualDiffusion, data: Manifest) -> list[Score]:
+    """The errors of the denoised patches of up to 256 samples, of video and of sound, at times drawn as in training.
 
     The noised patch is scaled by sqrt(a), where a is its share of signal: the best linear estimate for patches of mean
     0 and variance 1.
@@ -58,8 +33,16 @@ def measure_denoising(config: AudioVisualData, model: AudioVisualDiffusion, data
             errors = [((one - clean).square().mean(dim=2) * mask.weight).sum() for one in (made, scaled)]
             sums[part] += torch.stack([*errors, mask.weight.sum()]).double()
         samples += len(batch) if batch.weight is None else int(batch.weight.sum())
-    (video, scaled_video), (audio, scaled_audio) = (sums[:, :2] / sums[:, 2:]).tolist()
-    return Denoised(video=(video, scaled_video), audio=(audio, scaled_audio), samples=samples)
+    return [
+        Score(
+            name=f"squared error of denoised {name} patches",
+            value=error,
+            of="clips",
+            count=samples,
+            baselines={"the scaled noised patch": scaled},
+        )
+        for name, (error, scaled) in zip(("video", "sound"), (sums[:, :2] / sums[:, 2:]).tolist(), strict=True)
+    ]
 
 
 EVALUATIONS = {AudioVisualDiffusionConfig: evaluate}

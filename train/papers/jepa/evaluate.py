@@ -18,7 +18,7 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.shards.format.manifest import Manifest
-from maskstream.train.core.collapse import Spread
+from maskstream.train.core.collapse import measure_spread
 from maskstream.train.core.model import widen
 from maskstream.train.evaluate.evaluation import (
     Compared,
@@ -87,7 +87,7 @@ def evaluate(model: Jepa[Any], config: DataConfig[Any], data: Manifest, shown: i
     sets = _neighbours(features, torch.cat([_pictures(batch)[one_each] for batch in measured]), shown)
     return Evaluation(
         scores=(*_by_class(model, config, data), predicted),
-        notes=Spread.of(features).to_dict(),
+        notes=measure_spread(features),
         examples=(Pictures(title="Nearest neighbours", reading=NEAREST_READING, sets=sets), drawn),
         loss=TrainingLoss(
             name="The mean distance of predicted features from the teacher's",
@@ -235,7 +235,7 @@ def evaluate_views(model: LeJepa[Any], config: DataConfig[Any], data: Manifest, 
                 baselines={"views of other samples": far},
             ),
         ),
-        notes=Spread.of(features).to_dict(),
+        notes=measure_spread(features),
         examples=(Pictures(title="Nearest neighbours", reading=NEAREST_READING, sets=sets),),
         loss=TrainingLoss(
             name="The squared distance of views, and how far embeddings are from a Gaussian",

@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import cv2
@@ -101,13 +101,7 @@ class KbvqaResult:
     def to_dict(self) -> Json:
         """The result as JSON."""
         return {
-            "predictor": self.predictor,
-            "data": self.data,
-            "shots": self.shots,
-            "glosses": self.glosses,
-            "questions": dict(self.questions),
-            "scores": {name: {kind: dict(own) for kind, own in kinds.items()} for name, kinds in self.scores.items()},
-            "frequent": dict(self.frequent),
+            **asdict(self),
             "occluded": [{"hidden": ratio, "exact": value} for ratio, value in self.occluded.items()],
         }
 

@@ -43,6 +43,7 @@ KNOWN = 1 << 13
 _ASKED_AT_ONCE = 64
 ANSWERS_READING = "Held-out questions, with the model's answer under each."
 Shares = dict[str, float]
+COUNTS = "counts of ids"
 MEASURED = 512
 """The largest number of samples that are measured."""
 COUNTED = 1 << 14
@@ -169,35 +170,13 @@ def evaluate_answers(model: ImageTextClassifier, config: ImageTextData, data: Ma
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageTextLosses:
-    """patches: the losses of hidden patches. words: the mean cross-entropy of `tokens` hidden tokens in nats; alone:
-    that of the frequencies of ids; right: the share that is predicted. matched: the share of `pairs` pairs that are
-    judged right.
-    """
-
-    patches: PatchLosses
-    words: float
-    alone: float
-    right: float
-    tokens: int
-    matched: float
-    pairs: int
-
-    def scores(self) -> tuple[Score, ...]:
-        """The figures; models are compared by that of patches."""
-        return (
-            self.patches.score("images"),
-            *score_ids(
-                "hidden tokens", self.tokens, loss=self.words, losses={"counts of ids": self.alone}, right=self.right
-            ),
-            Score.share("judged right", self.matched, "pairs", self.pairs, {"a coin": 0.5}),
-        )
-
-
 @torch.inference_mode()
-def measure_losses(model: ImageTextAutoencoder, measured: Iterable[ImageTextBatch], counts: NGrams) -> ImageTextLosses:
-    """The losses on batches with masks and pairs. ValueError for no batch."""
+def measure_losses(
+    model: ImageTextAutoencoder, measured: Iterable[ImageTextBatch], counts: NGrams
+) -> tuple[PatchLosses, tuple[Score, ...]]:
+    """The losses of hidden patches on batches with masks and pairs; and the figures: of patches, by which models are
+    compared, of hidden tokens beside counts of ids, and of pairs. ValueError for no batch.
+    """
     parts: list[tuple[LossPart, LossPart, LossPart]] = []
     losses, right, ids, matched = [], [], [], []
     for batch in measured:
@@ -215,15 +194,17 @@ def measure_losses(model: ImageTextAutoencoder, measured: Iterable[ImageTextBatc
         ids.append(label.numpy())
         matched.append(judged.argmax(dim=-1) == of.match.long())
     samples = sum(map(len, matched))
-    return ImageTextLosses(
-        patches=PatchLosses.of(parts, samples),
-        words=float(torch.cat(losses).mean()),
-        alone=float(counts.alone(np.concatenate(ids)).mean()),
+    patches = PatchLosses.of(parts, samples)
+    of_words = score_ids(
+        "hidden tokens",
+        sum(map(len, ids)),
+        loss=float(torch.cat(losses).mean()),
+        losses={COUNTS: float(counts.alone(np.concatenate(ids)).mean())},
         right=float(torch.cat(right).float().mean()),
-        tokens=sum(map(len, ids)),
-        matched=float(torch.cat(matched).float().mean()),
-        pairs=samples,
     )
+    judged_right = float(torch.cat(matched).float().mean())
+    pairs = Score.share("judged right", judged_right, "pairs", samples, {"a coin": 0.5})
+    return patches, (patches.score("images"), *of_words, pairs)
 
 
 def held_out_samples(config: ImageTextData, data: Manifest) -> list[ImageTextBatch]:
@@ -237,18 +218,18 @@ def evaluate(model: ImageTextAutoencoder, config: ImageTextData, data: Manifest,
     known = read_batches(plain, trained_on(data), size=_AT_ONCE, samples=COUNTED)
     counts = NGrams.of((batch.texts for batch in known), model.config.vocabulary)
     measured = held_out_samples(config, data)
-    found, first = measure_losses(model, measured, counts), measured[0]
+    (patches, scores), first = measure_losses(model, measured, counts), measured[0]
     with torch.inference_mode():
         made = model.reconstructed(first)
     rows = range(min(shown, len(first)))
     return Evaluation(
-        scores=found.scores(),
+        scores=scores,
         examples=(Compared(title="Predictions", reading=READING, batch=first, made=made, rows=rows),),
         loss=TrainingLoss(
             name="The sum of the errors of normalised patches, of the cross-entropy of hidden tokens and of the "
             "matching",
             baseline="every patch's mean, counts of ids, and a coin",
-            value=found.patches.mean + found.alone + float(np.log(2)),
+            value=patches.mean + scores[1].baselines[COUNTS] + float(np.log(2)),
         ),
         learns="A masked autoencoder of images with texts learns to predict the parts of both that it was not shown.",
     )

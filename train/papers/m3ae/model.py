@@ -30,7 +30,7 @@ from maskstream.pipelines.masks.text.replace import TextMaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch, TextRows
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, squared, weighted, widen
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, of_labels, squared, weighted, widen
 from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens, put_tokens
 from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens, image_positions
@@ -373,5 +373,4 @@ class ImageTextClassifier(Model[ImageTextBatch], config=ImageTextClassifierConfi
 
     def loss(self, batch: ImageTextBatch) -> Losses:
         """The cross-entropy of the label in nats; samples without a label do not count."""
-        error = F.cross_entropy(self.scores(batch), batch.label.clamp_min(0), reduction="none")
-        return Losses(parts={"answers": weighted(error, (batch.label >= 0).float())})
+        return Losses(parts={"answers": of_labels(self.scores(batch), batch.label)})

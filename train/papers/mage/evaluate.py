@@ -5,7 +5,7 @@ features (FID) needs weights of others; colours of cells need none, and say noth
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -43,30 +43,6 @@ READING = (
 COUNTED = 2048
 """The largest number of pictures whose ids are counted."""
 _AT_ONCE = 32
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PictureDistances:
-    """Fréchet distances of sets of n pictures from held-out ones. model: those of the model. alone: those drawn from
-    ids that are drawn by their frequencies, each by itself. trained: real ones of the training split.
-    """
-
-    model: float
-    alone: float
-    trained: float
-    n: int
-
-    @property
-    def score(self) -> Score:
-        """The distances."""
-        baselines = {"pictures of ids drawn by frequency": self.alone, "real training pictures": self.trained}
-        return Score(
-            name="distance from held-out ones",
-            value=self.model,
-            of="generated pictures",
-            count=self.n,
-            baselines=baselines,
-        )
 
 
 def generate_ids(
@@ -108,8 +84,10 @@ def generate_examples(
 
 
 @torch.inference_mode()
-def measure_distances(model: GenerativeEncoder, real: Tensor, trained: Tensor, counts: IdCounts) -> PictureDistances:
-    """The distances of as many pictures as there are in `real` and in `trained`, uint8 (n, H, W, 3)."""
+def measure_distances(model: GenerativeEncoder, real: Tensor, trained: Tensor, counts: IdCounts) -> Score:
+    """The Fréchet distance from held-out pictures of as many generated ones as there are in `real` and in `trained`,
+    uint8 (n, H, W, 3), beside that of ids drawn by their frequencies, each by itself, and of the training pictures.
+    """
     n = min(len(real), len(trained))
     rng = torch.Generator().manual_seed(0)
     alone = torch.multinomial(counts.single, n * model.n, replacement=True, generator=rng).view(n, model.n)
@@ -117,7 +95,13 @@ def measure_distances(model: GenerativeEncoder, real: Tensor, trained: Tensor, c
     wanted = cell_colours(real[:n], cell)
     sets = [model.drawn(generate_ids(model, n)), model.drawn(alone), trained[:n]]
     own, by_frequency, known = (frechet_distance(cell_colours(one, cell), wanted) for one in sets)
-    return PictureDistances(model=own, alone=by_frequency, trained=known, n=n)
+    return Score(
+        name="distance from held-out ones",
+        value=own,
+        of="generated pictures",
+        count=n,
+        baselines={"pictures of ids drawn by frequency": by_frequency, "real training pictures": known},
+    )
 
 
 def cell_colours(pixels: Tensor, cell: int) -> Tensor:
@@ -170,7 +154,7 @@ def evaluate(model: GenerativeEncoder, config: ImageData, data: Manifest, shown:
             *found.scores(
                 "counts beside the nearest visible id", "a copy of the nearest visible id", "the most frequent id"
             ),
-            apart.score,
+            apart,
         ),
         examples=(
             Compared(title="Predictions", reading=READING, batch=first, made=made, rows=range(min(shown, len(first)))),

@@ -1,7 +1,7 @@
 """Evaluates where a model finds what phrases refer to, compared with boxes that do not look at the phrase."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -38,42 +38,10 @@ _AT_ONCE = 64
 READING = "Held-out phrases, with the box and the pixels that each refers to, and those that the model finds."
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Referred:
-    """found: the share of phrases whose box has an overlap of 0.5 or more. overlap: the mean overlap. segment: that of
-    segments, None where the model or the split has none. guesses: `found` of boxes without the phrase, by name.
-    mean_loss: the loss of the mean box in the parts box and overlap. phrases: how many there are.
-    """
-
-    found: float
-    overlap: float
-    segment: float | None
-    guesses: dict[str, float]
-    mean_loss: float
-    phrases: int
-
-    def scores(self) -> Iterator[Score]:
-        """The figures."""
-        rows: list[tuple[str, float, str, dict[str, float]]] = [
-            ("boxes with an overlap of 0.5", self.found, "%", self.guesses),
-            ("mean overlap of boxes", self.overlap, "", {}),
-            *([] if self.segment is None else [("mean overlap of segments", self.segment, "", {})]),
-        ]
-        for name, value, unit, guesses in rows:
-            yield Score(
-                name=name,
-                value=value,
-                unit=unit,
-                of="phrases",
-                count=self.phrases,
-                baselines=guesses,
-                lower_is_better=False,
-            )
-
-
 @torch.inference_mode()
-def measure_referring(model: OneRef, measured: Iterable[ImageTextBatch], mean: Tensor) -> Referred:
-    """The figures on batches without masks, whose field "boxes" has the boxes of all phrases of a sample.
+def measure_referring(model: OneRef, measured: Iterable[ImageTextBatch], mean: Tensor) -> tuple[list[Score], float]:
+    """The figures on batches without masks, and the loss of the mean box in the parts box and overlap. The field
+    "boxes" of batches has the boxes of all phrases of a sample.
 
     mean: float32 (4,), the mean box of the training split. Samples without a box do not count. ValueError for no box.
     """
@@ -93,14 +61,23 @@ def measure_referring(model: OneRef, measured: Iterable[ImageTextBatch], mean: T
     if not sum(map(len, overlaps)):
         raise ValueError("boxes are measured on phrases with one, and there are none; take a split with boxes.npy")
     every = torch.cat(overlaps)
-    return Referred(
-        found=float((every >= HIT).float().mean()),
-        overlap=float(every.mean()),
-        segment=float(torch.cat(segments).mean()) if segments else None,
-        guesses={name: float(torch.cat(shares).mean()) for name, shares in guesses.items()},
-        mean_loss=float(torch.cat(far).mean()),
-        phrases=len(every),
-    )
+    means = {name: float(torch.cat(shares).mean()) for name, shares in guesses.items()}
+    rows = [("boxes with an overlap of 0.5", float((every >= HIT).float().mean()), "%", means)]
+    rows += [("mean overlap of boxes", float(every.mean()), "", {})]
+    rows += [("mean overlap of segments", float(torch.cat(segments).mean()), "", {})] if segments else []
+    scores = [
+        Score(
+            name=name,
+            value=value,
+            unit=unit,
+            of="phrases",
+            count=len(every),
+            baselines=baselines,
+            lower_is_better=False,
+        )
+        for name, value, unit, baselines in rows
+    ]
+    return scores, float(torch.cat(far).mean())
 
 
 def _guessed(batch: ImageTextBatch, mean: Tensor) -> dict[str, Tensor]:
@@ -122,7 +99,7 @@ def _guessed(batch: ImageTextBatch, mean: Tensor) -> dict[str, Tensor]:
     }
 
 
-def without_objects(guesses: dict[str, float]) -> dict[str, float]:
+def without_objects(guesses: Mapping[str, float]) -> dict[str, float]:
     """The guesses that do not know where objects are: scenes of `unseen` have phrases of some of their objects alone,
     so who knows their boxes knows too much.
     """
@@ -134,7 +111,7 @@ def without_masks(config: ImageTextData) -> ImageTextData:
     return replace(centred(config), image_mask=None, text_mask=None)
 
 
-def measure_boxes(config: ImageTextData, model: OneRef, data: Manifest) -> Referred:
+def measure_boxes(config: ImageTextData, model: OneRef, data: Manifest) -> tuple[list[Score], float]:
     """The figures on shuffled phrases of a split; the mean box is that of `trained_on(data)`."""
     config = without_masks(config)
     before = trained_on(data)
@@ -149,12 +126,13 @@ def measure_boxes(config: ImageTextData, model: OneRef, data: Manifest) -> Refer
 
 def evaluate(model: OneRef, config: ImageTextData, data: Manifest, shown: int) -> Evaluation:
     """The boxes and segments of a held-out split, and of the split `unseen` beside it if there is one."""
-    found = measure_boxes(config, model, data)
-    scores = [*found.scores()]
+    scores, mean_loss = measure_boxes(config, model, data)
     if (unseen := store_beside(data.store, UNSEEN)) is not None:
-        others = measure_boxes(config, model, Manifest.open(unseen))
-        others = replace(others, guesses=without_objects(others.guesses))
-        scores += [replace(one, name=f"{one.name}, objects never shown") for one in others.scores()]
+        others, _ = measure_boxes(config, model, Manifest.open(unseen))
+        scores += [
+            replace(one, name=f"{one.name}, objects never shown", baselines=without_objects(one.baselines))
+            for one in others
+        ]
     batch = read_first(without_masks(config), data, shown)
     with torch.inference_mode():
         made = model.reconstructed(batch)
@@ -173,7 +151,7 @@ def evaluate(model: OneRef, config: ImageTextData, data: Manifest, shown: int) -
         loss=TrainingLoss(
             name="The sum of what is wrong with box, segment, relations of patches, hidden patches and hidden words",
             baseline="the mean box, of which only the parts box and overlap count",
-            value=found.mean_loss,
+            value=mean_loss,
         ),
         learns="OneRef learns which part of an image a phrase refers to.",
     )

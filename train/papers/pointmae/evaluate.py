@@ -1,7 +1,7 @@
 """Evaluates the reconstruction of hidden groups of points."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -27,23 +27,13 @@ from maskstream.train.nn.objectives import chamfer
 from .finetune import PointSegmenter, PointSegmenterConfig, part_scores
 from .model import PointAutoencoder, PointAutoencoderConfig
 
+MIDDLE = "all points at the centre"
 MEASURED = 256
 """The largest number of clouds that are measured."""
 READING = (
     "Held-out clouds. The encoder saw the orange groups; the blue groups are the model's predictions. The model knows "
     "the centres of the hidden groups, so what it predicts are the shapes around them."
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GroupLosses:
-    """Mean losses on the split. middle: all points of a hidden group are predicted at its centre. nearest: a hidden
-    group gets the points of the nearest visible group.
-    """
-
-    model: float
-    middle: float
-    nearest: float
 
 
 def evaluate(model: PointAutoencoder, config: PointsData, data: Manifest, shown: int) -> Evaluation:
@@ -53,15 +43,7 @@ def evaluate(model: PointAutoencoder, config: PointsData, data: Manifest, shown:
     with torch.inference_mode():
         made = model.reconstructed(first)
     return Evaluation(
-        scores=(
-            Score(
-                name="Chamfer distance of hidden groups",
-                value=found.model,
-                of="clouds",
-                count=sum(map(len, clouds)),
-                baselines={"a copy of the nearest group": found.nearest, "all points at the centre": found.middle},
-            ),
-        ),
+        scores=(found,),
         examples=(
             Compared(
                 title="Hidden groups and the model's predictions",
@@ -74,7 +56,7 @@ def evaluate(model: PointAutoencoder, config: PointsData, data: Manifest, shown:
         loss=TrainingLoss(
             name="The Chamfer distance between hidden groups and the model's predictions",
             baseline="predicting all points at the group's centre",
-            value=found.middle,
+            value=found.baselines[MIDDLE],
         ),
     )
 
@@ -88,8 +70,10 @@ def held_out_clouds(config: PointsData, data: Manifest) -> list[PointsBatch]:
 
 
 @torch.inference_mode()
-def measure_losses(model: PointAutoencoder, clouds: list[PointsBatch]) -> GroupLosses:
-    """The losses on masked batches."""
+def measure_losses(model: PointAutoencoder, clouds: list[PointsBatch]) -> Score:
+    """The mean loss on masked batches, beside those of predicting all points of a hidden group at its centre, and of
+    copying the nearest visible group.
+    """
     rows = []
     for batch in clouds:
         mask = need_mask(batch.mask)
@@ -102,7 +86,13 @@ def measure_losses(model: PointAutoencoder, clouds: list[PointsBatch]) -> GroupL
         middle, nearest = (float(chamfer(made, true).mean()) for made in (torch.zeros_like(true), copied))
         rows.append((float(model(batch).loss()), middle, nearest))
     mine, middle, nearest = np.mean(rows, axis=0).tolist()
-    return GroupLosses(model=mine, middle=middle, nearest=nearest)
+    return Score(
+        name="Chamfer distance of hidden groups",
+        value=mine,
+        of="clouds",
+        count=sum(map(len, clouds)),
+        baselines={"a copy of the nearest group": nearest, MIDDLE: middle},
+    )
 
 
 def evaluate_parts(model: PointSegmenter, config: PointsData, data: Manifest, shown: int) -> Evaluation:

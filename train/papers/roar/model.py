@@ -21,14 +21,13 @@ from typing import ClassVar, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.train.core.dropout import Dropout
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, of_labels
 from maskstream.train.nn.token_layers import TokenIds
 from maskstream.train.nn.transformer import Stack, init_normal
 
@@ -105,8 +104,7 @@ class TextClassifier(Model[TextBatch]):
 
     def loss(self, batch: TextBatch) -> Losses:
         """The cross-entropy of the label in nats; samples without a label do not count."""
-        error = F.cross_entropy(self.scores(batch), batch.label.clamp_min(0), reduction="none")
-        return Losses(parts={"classification": weighted(error, (batch.label >= 0).float())})
+        return Losses(parts={"classification": of_labels(self.scores(batch), batch.label)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

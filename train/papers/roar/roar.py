@@ -14,7 +14,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -66,7 +66,7 @@ class RoarResult:
     levels: tuple[int, ...]
     test: int
     majority: float
-    curves: Sequence[RoarCurve]
+    curves: list[RoarCurve]
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -87,12 +87,7 @@ class RoarResult:
         names = [name for name in self.measures if name != RANDOM]
         areas = {name: self.racu(name) for name in names}
         return {
-            "recipe": self.recipe,
-            "recursive": self.recursive,
-            "levels": list(self.levels),
-            "test": self.test,
-            "majority": self.majority,
-            "curves": [{"measure": c.measure, "seed": c.seed, "values": list(c.values)} for c in self.curves],
+            **asdict(self),
             "racu": {
                 name: {"values": own, "mean": sum(own) / len(own), "least": min(own), "most": max(own)}
                 for name, own in areas.items()

@@ -20,7 +20,6 @@ from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskstream.pipelines.masks import Draw
@@ -29,7 +28,7 @@ from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.shards.config import Config
 from maskstream.train.core.dropout import ResidualBlock
-from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
+from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, of_labels
 from maskstream.train.nn.grid import Windows, to_windows
 from maskstream.train.nn.media_tokens import ImageTokens
 
@@ -358,8 +357,7 @@ class SpikingTransformer(Model[ImageBatch], config=SpikingTransformerConfig):
 
     def loss(self, batch: ImageBatch) -> Losses:
         """The cross-entropy of the label in nats; images without a label do not count."""
-        error = F.cross_entropy(self.scores(batch), batch.label.clamp_min(0), reduction="none")
-        return Losses(parts={"classification": weighted(error, (batch.label >= 0).float())})
+        return Losses(parts={"classification": of_labels(self.scores(batch), batch.label)})
 
 
 def key_seed(key: str) -> int:

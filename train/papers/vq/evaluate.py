@@ -1,6 +1,6 @@
 """Evaluates how well a quantiser draws held-out pictures from their ids, compared with what needs no network."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -26,6 +26,7 @@ from maskstream.train.evaluate.patches import LEVELS, root_mean_square
 
 from .model import ImageVQConfig, VideoVQConfig, VQAutoencoder
 
+SHRUNK = "pictures shrunk to a pixel a cell"
 MEASURED = 256
 """The largest number of samples that are measured."""
 _AT_ONCE, _ROUNDS = 32, 20
@@ -35,51 +36,16 @@ READING = (
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DrawingErrors:
-    """Root mean squared errors of n pictures in levels of 255. model: of the quantiser. colours, cells: of k-means with
-    as many means as there are ids, of the cells' mean colours and of whole cells, fitted to the training split.
-    shrunk: of pictures shrunk to one pixel a cell, which keep 256 levels a colour, and enlarged again. used: the number
-    of ids that occur, of `codes`. perplexity: e to the entropy of the ids.
-    """
-
-    model: float
-    colours: float
-    cells: float
-    shrunk: float
-    used: int
-    codes: int
-    perplexity: float
-    pictures: int
-
-    @property
-    def score(self) -> Score:
-        """The errors."""
-        baselines = {
-            "k-means of the cells' mean colours": self.colours,
-            "k-means of whole cells": self.cells,
-            "pictures shrunk to a pixel a cell": self.shrunk,
-        }
-        return Score(
-            name="root mean squared error of a pixel",
-            value=self.model,
-            unit=LEVELS,
-            of="pictures",
-            count=self.pictures,
-            baselines=baselines,
-        )
-
-
 def evaluate(model: VQAutoencoder[Any], config: ImageData | VideoData, data: Manifest, shown: int) -> Evaluation:
     """The errors of shuffled samples, and reconstructions of some."""
     measured, known = (held_out_batches(config, split) for split in (data, trained_on(data)))
-    found, first, sizes = measure_drawings(model, measured, known), measured[0], model.config.quantiser
+    (found, notes), first, sizes = measure_drawings(model, measured, known), measured[0], model.config.quantiser
     reading = READING.format(codes=sizes.codes, cell=sizes.cell)
     with torch.inference_mode():
         made = model.reconstructed(first)
     return Evaluation(
-        scores=(found.score,),
-        notes={"ids in use": found.used, "ids": found.codes, "perplexity": found.perplexity},
+        scores=(found,),
+        notes=notes,
         examples=(
             Compared(
                 title="Reconstructions", reading=reading, batch=first, made=made, rows=range(min(shown, len(first)))
@@ -87,15 +53,22 @@ def evaluate(model: VQAutoencoder[Any], config: ImageData | VideoData, data: Man
         ),
         loss=TrainingLoss(
             name="The mean squared error of pixels in [-1, 1]",
-            baseline="pictures shrunk to a pixel a cell",
-            value=(found.shrunk / 127.5) ** 2,
+            baseline=SHRUNK,
+            value=(found.baselines[SHRUNK] / 127.5) ** 2,
         ),
         learns="A quantiser learns by drawing pictures from a few ids.",
     )
 
 
-def measure_drawings(model: VQAutoencoder[BatchT], measured: list[BatchT], trained: list[BatchT]) -> DrawingErrors:
-    """The errors on batches. trained: batches to which the means of k-means are fitted. ValueError if there is none."""
+def measure_drawings(
+    model: VQAutoencoder[BatchT], measured: list[BatchT], trained: list[BatchT]
+) -> tuple[Score, dict[str, float]]:
+    """The root mean squared error of pictures of batches, and how many ids occur, how many there are, and e to the
+    entropy of the ids.
+
+    trained: batches to which k-means is fitted, with as many means as there are ids, of the cells' mean colours and of
+    whole cells. ValueError if there is none.
+    """
     if not measured or not trained:
         raise ValueError("errors need at least one batch, got none; take a split with a sample in it")
     pixels, known = (
@@ -111,16 +84,21 @@ def measure_drawings(model: VQAutoencoder[BatchT], measured: list[BatchT], train
     cells, known_cells = cut_cells(pixels, cell), cut_cells(known, cell)
     colours, known_colours = (one.view(len(one), 3, -1).mean(dim=2) for one in (cells, known_cells))
     coloured = find_nearest(colours, cluster(known_colours, codes))[:, :, None].expand(-1, 3, cell * cell).flatten(1)
-    return DrawingErrors(
-        model=root_mean_square(drawn, pixels),
-        colours=root_mean_square(coloured, cells),
-        cells=root_mean_square(find_nearest(cells, cluster(known_cells, codes)), cells),
-        shrunk=root_mean_square(shrink(pixels, cell), pixels),
-        used=len(share),
-        codes=codes,
-        perplexity=float((-(share * share.log()).sum()).exp()),
-        pictures=len(pixels),
+    baselines = {
+        "k-means of the cells' mean colours": coloured,
+        "k-means of whole cells": find_nearest(cells, cluster(known_cells, codes)),
+    }
+    errors = {name: root_mean_square(guess, cells) for name, guess in baselines.items()}
+    found = Score(
+        name="root mean squared error of a pixel",
+        value=root_mean_square(drawn, pixels),
+        unit=LEVELS,
+        of="pictures",
+        count=len(pixels),
+        baselines={**errors, SHRUNK: root_mean_square(shrink(pixels, cell), pixels)},
     )
+    perplexity = float((-(share * share.log()).sum()).exp())
+    return found, {"ids in use": len(share), "ids": codes, "perplexity": perplexity}
 
 
 def shrink(pixels: Tensor, cell: int) -> Tensor:

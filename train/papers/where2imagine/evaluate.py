@@ -4,8 +4,8 @@ Four guesses: a walk straight on at the speed of the clip's last step; the same 
 mean waypoint of the training split; and the linear map of that speed and turn which is least off on the training split.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -32,40 +32,24 @@ ROUNDS = 8
 _TIMES, _NEAR_M = 30, 0.05
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WaypointErrors:
-    """Mean errors: the distance of places in metres, and the angle between turns in degrees."""
-
-    metres: float
-    degrees: float
-
-
 def evaluate(model: WaypointModel, config: TrajectoryData, data: Manifest, shown: int) -> Evaluation:
     """The errors on a held-out split, compared with the guesses, and waypoints of the first walks."""
     clips = held_out_clips(config, data)
-    found = dict(measure_waypoints(model, clips, *known_guesses(config, data)))
+    found = measure_waypoints(model, clips, *known_guesses(config, data))
     own, straight, count, first = found.pop("model"), found[STRAIGHT], sum(map(len, clips)), clips[0]
     with torch.inference_mode():
         made = model.reconstructed(first)
-    ahead = f"{model.config.ahead_s:g} s ahead"
     return Evaluation(
-        scores=(
+        scores=tuple(
             Score(
-                name=f"error of the waypoint {ahead}",
-                value=own.metres,
-                unit="m",
+                name=f"error of the {what} {model.config.ahead_s:g} s ahead",
+                value=own[i],
+                unit=unit,
                 of="clips",
                 count=count,
-                baselines={name: one.metres for name, one in found.items()},
-            ),
-            Score(
-                name=f"error of the turn {ahead}",
-                value=own.degrees,
-                unit="degrees",
-                of="clips",
-                count=count,
-                baselines={name: one.degrees for name, one in found.items()},
-            ),
+                baselines={name: one[i] for name, one in found.items()},
+            )
+            for i, (what, unit) in enumerate((("waypoint", "m"), ("turn", "degrees")))
         ),
         examples=(
             Compared(
@@ -81,7 +65,7 @@ def evaluate(model: WaypointModel, config: TrajectoryData, data: Manifest, shown
             name="The mean distance of predicted and true places in metres, plus the mean angle of the turns in "
             "radians",
             baseline=f"guessing {STRAIGHT}",
-            value=straight.metres + straight.degrees * torch.pi / 180,
+            value=straight[0] + straight[1] * torch.pi / 180,
         ),
         learns="A model of waypoints learns from walks where a person would be a little later.",
     )
@@ -136,8 +120,9 @@ def fit_median(inputs: Tensor, outputs: Tensor) -> Tensor:
 @torch.inference_mode()
 def measure_waypoints(
     model: WaypointModel, clips: Sequence[TrajectoryBatch], mean: Tensor, linear: Tensor
-) -> Mapping[str, WaypointErrors]:
-    """The errors of the model, as "model", and of the guesses by name; rows that only pad a batch do not count.
+) -> dict[str, list[float]]:
+    """The mean errors in metres and in degrees of the model, as "model", and of the guesses by name; rows that only pad
+    a batch do not count.
 
     mean, linear: see `known_guesses`.
     """
@@ -154,8 +139,7 @@ def measure_waypoints(
         }
         for name, guess in guesses.items():
             made.setdefault(name, []).append(measure_errors(guess, batch.waypoint)[real])
-    means = {name: torch.cat(parts).double().mean(dim=0).tolist() for name, parts in made.items()}
-    return {name: WaypointErrors(metres=m, degrees=d) for name, (m, d) in means.items()}
+    return {name: torch.cat(parts).double().mean(dim=0).tolist() for name, parts in made.items()}
 
 
 def measure_errors(made: Tensor, true: Tensor) -> Tensor:
