@@ -141,7 +141,7 @@ class Begins(Progress):
 def test_the_root_is_away_at_ten_moments(make_video, tmp_path):
     """The folder of the raw data is renamed at a random moment of the job, and back at its end or before."""
     for number in range(12):
-        make_video(f"raw/train/{'ab'[number % 2]}/{number}.mp4", 30, width=320, height=256)
+        make_video(f"raw/train/{'ab'[number % 2]}/{number}.mp4", 30, width=160, height=128)
     raw, aside, out = tmp_path / "raw", tmp_path / "aside", tmp_path / "out"
     assert job(raw, tmp_path / "whole") == "finished"
     whole = contents(tmp_path / "whole")

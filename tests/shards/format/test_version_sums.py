@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,20 @@ CHANGES: dict[str, Any] = {
 }
 
 
-def of_four_versions(folder: Path) -> Path:
-    split = written(folder / "train", 0, n=12)
-    remove(split, ["k3"])
-    append(split, written(folder / "other", 100))
-    divide(split, 0.25, out=folder / "val")
-    return split
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("four")
+    train = written(folder / "train", 0, n=12)
+    remove(train, ["k3"])
+    append(train, written(folder / "other", 100))
+    divide(train, 0.25, out=folder / "val")
+    return folder
+
+
+@pytest.fixture
+def split(made: Path, tmp_path: Path) -> Path:
+    """A split of four versions, with one that is held out of it."""
+    return shutil.copytree(made, tmp_path / "four") / "train"
 
 
 def rewrite(path: Path, *without: str, **changes: Any) -> None:
@@ -51,8 +60,7 @@ def shown(split: Path, version: int | None) -> object:
 
 @pytest.mark.parametrize("field", CHANGES)
 @pytest.mark.parametrize("name", ["dataset.json", *(f"versions/{number}.json" for number in range(1, 5))])
-def test_a_changed_description_is_told_by_loaders_and_verify(tmp_path: Path, name: str, field: str) -> None:
-    split = of_four_versions(tmp_path)
+def test_a_changed_description_is_told_by_loaders_and_verify(split: Path, name: str, field: str) -> None:
     assert (verify(split).problems, verify(split).unchecked) == ([], [])
     before = {version: shown(split, version) for version in (None, 1, 2, 3, 4)}
     info = json.loads((split / name).read_text())
@@ -66,17 +74,15 @@ def test_a_changed_description_is_told_by_loaders_and_verify(tmp_path: Path, nam
             assert shown(split, version) == truth, version
 
 
-def test_another_version_does_not_stand_for_one(tmp_path: Path) -> None:
-    split = of_four_versions(tmp_path)
+def test_another_version_does_not_stand_for_one(split: Path) -> None:
     (split / "versions/1.json").write_bytes((split / "versions/2.json").read_bytes())
     with pytest.raises(ShardError, match=r"versions/1.json describes version 2"):
         Manifest.load(split, version=1)
     assert not verify(split).ok
 
 
-def test_a_split_of_an_earlier_release_stays_readable(tmp_path: Path) -> None:
+def test_a_split_of_an_earlier_release_stays_readable(split: Path) -> None:
     """Its files have no checksums of others; the next version has one of each."""
-    split = of_four_versions(tmp_path)
     for path in (split / "dataset.json", *(split / "versions").iterdir()):
         rewrite(path, VERSIONS)
     report = verify(split)
@@ -93,10 +99,10 @@ def test_a_split_of_an_earlier_release_stays_readable(tmp_path: Path) -> None:
         Manifest.load(split, version=1)
 
 
-def test_an_erasure_renews_the_checksums(tmp_path: Path) -> None:
-    split = of_four_versions(tmp_path)
+def test_an_erasure_renews_the_checksums(split: Path) -> None:
     erase(split, ["k5"])
     assert (verify(split).problems, verify(split).unchecked) == ([], [])
-    assert (verify(tmp_path / "val").problems, verify(tmp_path / "val").unchecked) == ([], [])
+    held_out = verify(split.with_name("val"))
+    assert (held_out.problems, held_out.unchecked) == ([], [])
     sums = read_dataset_json(split)[VERSIONS]
     assert {number: len(own) for number, own in sums.items()} == dict.fromkeys("1234", 1)
