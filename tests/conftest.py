@@ -3,7 +3,6 @@
 import os
 import time
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -17,6 +16,7 @@ from maskstream.shards.stores import client, remote_output
 
 from .s3_double import s3_double
 from .splits import write_samples
+from .videos import write_frames
 
 SHARD_SIZES = (5, 2, 4)
 
@@ -30,14 +30,8 @@ def write_moving_texture(path, *, seed, frames, width=96, height=64):
     """A blocky texture that moves by (2, 1) pixels a frame."""
     texture = np.random.default_rng(seed).integers(0, 255, (height // 4, width // 4, 3), dtype=np.uint8)
     texture = np.repeat(np.repeat(texture, 8, 0), 8, 1)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30, options={"qp": "18", "preset": "veryfast"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for i in range(frames):
-            picture = np.ascontiguousarray(np.roll(texture, (i, 2 * i), (0, 1))[:height, :width])
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
+    pictures = (np.roll(texture, (i, 2 * i), (0, 1))[:height, :width] for i in range(frames))
+    return write_frames(path, pictures, options={"qp": "18", "preset": "veryfast"})
 
 
 @pytest.hookimpl(wrapper=True)

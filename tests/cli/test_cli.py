@@ -15,6 +15,7 @@ from maskstream.cli import app, main
 from maskstream.shards.stores.local_files import publishing
 
 from ..pipelines.every_modality import write_split
+from ..videos import write_frames
 from ..web_server import serving
 
 
@@ -29,14 +30,8 @@ def run(monkeypatch, *words):
 def write_video(path, *, frames, width=96, height=64):
     picture = np.random.default_rng(frames).integers(0, 255, (height, width, 3), dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p" if width > 1 else "yuv444p"
-        for i in range(frames):
-            moved = np.ascontiguousarray(np.roll(picture, 2 * i, 1))
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(moved, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
+    moved, pixels = (np.roll(picture, 2 * i, 1) for i in range(frames)), "yuv420p" if width > 1 else "yuv444p"
+    return write_frames(path, moved, pixels=pixels, options={"preset": "ultrafast"})
 
 
 def write_bad_files(folder):

@@ -5,7 +5,6 @@ import re
 import shutil
 from dataclasses import replace
 
-import av
 import numpy as np
 import pytest
 
@@ -24,6 +23,7 @@ from maskstream.train import train
 from maskstream.train.evaluate.evaluation import Evaluation, Score
 from maskstream.train.evaluate.probe import ProbeResult, Reached
 
+from ..videos import write_frames
 from .pages import Page, write_report
 from .reported import SIZES, tiny
 
@@ -35,13 +35,8 @@ def split(tmp_path_factory):
     samples = []
     for n in range(4):
         texture = np.random.default_rng(n).integers(0, 255, (16, 16, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-        with av.open(str(raw / f"{n}.mp4"), "w") as container:
-            stream = container.add_stream("libx264", rate=30, options={"crf": "20", "preset": "veryfast"})
-            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-            for i in range(36):
-                picture = np.ascontiguousarray(np.roll(texture, (i, 2 * i), (0, 1))[:48, :64])
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            container.mux(stream.encode(None))
+        pictures = (np.roll(texture, (i, 2 * i), (0, 1))[:48, :64] for i in range(36))
+        write_frames(raw / f"{n}.mp4", pictures, options={"crf": "20", "preset": "veryfast"})
         video = encode_video(raw / f"{n}.mp4", PROFILES["train"])
         members = {"mp4": video_member(video.data, video.index), "json": json_member(video.meta)}
         samples.append(Sample(key=f"v{n}", members=members, source=f"{n}.mp4", label=n % 2))

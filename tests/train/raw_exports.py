@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
@@ -32,6 +31,8 @@ from maskstream.train.embed import read_features
 from maskstream.train.evaluate.features import from_middle, without_augmentation
 from maskstream.train.export.run import export_run
 from maskstream.train.finetune_run import finetune
+
+from ..videos import write_frames
 
 Draws = np.random.Generator
 RUN = """
@@ -157,14 +158,7 @@ def write_clip(path: Path, draws: Draws) -> Path:
     width, height = (2 * round(side / 2) for side in draws.uniform(16, 200, 2))
     count, (codec, form) = int(draws.integers(1, 60)), [("libx264", "mp4"), ("libvpx-vp9", "mkv")][draws.integers(2)]
     levels, path = spots(width + count, height, draws), path.with_suffix(f".{form}")
-    with av.open(str(path), "w") as file:
-        stream: Any = file.add_stream(codec, rate=25)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for n in range(count):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(levels[:, n : n + width]), format="rgb24")
-            file.mux(stream.encode(frame))
-        file.mux(stream.encode(None))
-    return path
+    return write_frames(path, (levels[:, n : n + width] for n in range(count)), codec, rate=25)
 
 
 def write_sound(path: Path, draws: Draws) -> Path:

@@ -21,6 +21,8 @@ from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.media.mp4 import Mp4Error, read_fragments, read_header
 from maskstream.shards.media.video_index import VideoIndex
 
+from ...videos import write_frames
+
 ORDINARY = {"x264-params": "keyint=24:bframes=2:scenecut=0"}
 OPEN = {"x264-params": "keyint=12:min-keyint=12:open-gop=1:bframes=3:scenecut=0"}
 
@@ -30,16 +32,8 @@ def write_video(path, *, codec="libx264", frames=90, width=96, height=64, option
     rng = np.random.default_rng(5)
     texture = rng.integers(0, 255, (height * 2, width * 2, 3), dtype=np.uint8)
     texture = np.repeat(np.repeat(texture[::8, ::8], 8, 0), 8, 1)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=30, options=options or {})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for i in range(frames):
-            picture = np.roll(texture, (i, 2 * i), (0, 1))[:height, :width]
-            for packet in stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")):
-                container.mux(packet)
-        for packet in stream.encode(None):
-            container.mux(packet)
-    return path
+    moved = (np.roll(texture, (i, 2 * i), (0, 1))[:height, :width] for i in range(frames))
+    return write_frames(path, moved, codec, options=options)
 
 
 def plainly(data):

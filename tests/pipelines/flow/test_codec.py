@@ -13,6 +13,7 @@ from maskstream.pipelines.augment import Crop
 from maskstream.pipelines.flow import ask_for_vectors, codec_flow, dis_flow, motion_vectors, steps_between
 from maskstream.pipelines.flow.codec import VECTOR
 
+from ...videos import write_frames
 from ..clips import block_grids
 
 WIDTH, HEIGHT = 340, 256
@@ -22,16 +23,9 @@ X264 = "bframes=3:b-adapt=0:b-pyramid=none:keyint=32:min-keyint=32:scenecut=0:op
 
 
 def encode(picture_at: Callable[[int], np.ndarray], frames: int = 40) -> bytes:
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        options = {"preset": "medium", "tune": "fastdecode", "crf": "21", "x264-params": X264}
-        stream = container.add_stream("libx264", rate=30, options=options)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for t in range(frames):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture_at(t)), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return buffer.getvalue()
+    options = {"preset": "medium", "tune": "fastdecode", "crf": "21", "x264-params": X264}
+    film = write_frames(io.BytesIO(), map(picture_at, range(frames)), options=options, muxer={"format": "mp4"})
+    return film.getvalue()
 
 
 def decode(data: bytes, *, vectors: bool = True) -> tuple[list[np.ndarray | None], np.ndarray]:

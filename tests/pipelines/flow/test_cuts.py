@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from maskstream.shards.media.mp4 import Mp4Error
 from maskstream.shards.members.video import video_member
 
 from ...splits import write_samples
+from ...videos import write_frames
 
 SIDE, STRIDE = 96, 4
 CUTS = {"none": None, "early": 10, "at an I-frame": 32, "late": 50}
@@ -43,15 +43,7 @@ def picture(scenes: list[np.ndarray], cut: int | None, t: int) -> np.ndarray:
 
 
 def write_video(path: Path, scenes: list[np.ndarray], cut: int | None) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=30)
-        stream.width = stream.height = SIDE
-        stream.pix_fmt = "yuv420p"
-        for t in range(64):
-            frame = np.ascontiguousarray(picture(scenes, cut, t))
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
+    return write_frames(path, (picture(scenes, cut, t) for t in range(64)), "ffv1")
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from maskstream.shards.media.gop_notes import KeyFlow, flow_payload, gop_notes, 
 from maskstream.shards.media.mp4 import Mp4Error
 from maskstream.shards.members.video import video_decode_problems, video_member, video_problems
 
+from ...videos import write_frames
 from ..clips import block_grids
 
 WIDTH, HEIGHT, FRAMES = 192, 144, 72
@@ -57,13 +58,10 @@ def videos(tmp_path_factory: Any) -> dict[str, EncodedVideo]:
     made = {}
     for motion in MOTIONS:
         path: Path = tmp_path_factory.mktemp("raw") / f"{motion}.mkv"
-        with av.open(str(path), "w") as container:
-            stream: Any = container.add_stream("ffv1", rate=30)
-            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-            for t in range(FRAMES):
-                frame = cv2.warpAffine(texture(), pose(motion, t), (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            container.mux(stream.encode(None))
+        frames = (
+            cv2.warpAffine(texture(), pose(motion, t), (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC) for t in range(FRAMES)
+        )
+        write_frames(path, frames, "ffv1")
         made[motion] = encode_video(path, PROFILES["train"])
         assert encode_video(path, PROFILES["train"]).data == made[motion].data
     return made

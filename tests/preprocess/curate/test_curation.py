@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +42,7 @@ from maskstream.shards.progress import Progress
 
 from ...pipelines.every_modality import write_split
 from ...splits import write_samples
+from ...videos import write_frames
 
 UInt8s = npt.NDArray[np.uint8]
 
@@ -127,14 +127,7 @@ def test_mirrored_copies_are_found_when_asked_for(tmp_path: Path) -> None:
 
 
 def film(frames: Sequence[UInt8s], path: Path, crf: int = 23) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30, options={"crf": str(crf), "preset": "veryfast"})
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="bgr24")))
-        container.mux(stream.encode(None))
-    return path
+    return write_frames(path, frames, form="bgr24", options={"crf": str(crf), "preset": "veryfast"})
 
 
 def moving(seed: int, speed: float = 1.0, frames: int = 90) -> list[UInt8s]:

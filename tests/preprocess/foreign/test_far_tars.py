@@ -9,7 +9,6 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -24,6 +23,7 @@ from maskstream.shards.stores import client
 from maskstream.shards.stores.base import Range
 from tests.s3_double import BUCKET, S3Double
 
+from ...videos import write_frames
 from ...web_server import WebServer, serving
 from .foreign_tars import rejects, write_tar
 
@@ -33,13 +33,9 @@ CLIP = VideoClip(frames=4, stride=2, size=32)
 def video(seed: int) -> bytes:
     """A noisy video of 24 frames in three GOPs."""
     rng, buffer = np.random.default_rng(seed), io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=25, options={"g": "8", "preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for _ in range(24):
-            picture = rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
-        container.mux(stream.encode(None))
+    frames = (rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(24))
+    options, muxer = {"g": "8", "preset": "ultrafast"}, {"format": "mp4"}
+    write_frames(buffer, frames, rate=25, options=options, muxer=muxer)
     return buffer.getvalue()
 
 

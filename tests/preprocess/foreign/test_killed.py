@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 
-import av
 import numpy as np
 import pytest
 
@@ -20,6 +19,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.records import RECORDS
 from maskstream.shards.format.verify import verify
 
+from ...videos import write_frames
 from .foreign_tars import rejects, write_tar
 
 SCRIPT = """
@@ -33,13 +33,8 @@ N_TARS = 12
 def video(path, seed):
     """Noise, 40 frames of it."""
     rng = np.random.default_rng(seed)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"g": "8", "preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for _ in range(40):
-            picture = rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
+    frames = (rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(40))
+    write_frames(path, frames, rate=25, options={"g": "8", "preset": "ultrafast"})
     return path.read_bytes()
 
 

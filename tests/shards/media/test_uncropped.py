@@ -11,6 +11,8 @@ from maskstream.preprocess.encode.video.video import encode_video
 from maskstream.shards.media.h264_sps import UnknownSpsError, read_sps, uncropped, uncropped_header
 from maskstream.shards.media.mp4 import read_header
 
+from ...videos import write_frames
+
 X264 = {"preset": "ultrafast", "x264-params": "log-level=none"}
 
 
@@ -18,15 +20,9 @@ def written(folder, width, height, pixels="yuv420p", **options):
     """The path of a video of noise."""
     draw = np.random.default_rng(0)
     path = folder / f"{width}x{height}{pixels}.mkv"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30, options={**X264, **options})
-        stream.width, stream.height, stream.pix_fmt = width, height, pixels
-        for _ in range(6):
-            picture = draw.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
-            picture = np.kron(picture, np.ones((8, 8, 1), np.uint8))[:height, :width].copy()
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
+    blocks = (draw.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8) for _ in range(6))
+    pictures = (np.kron(one, np.ones((8, 8, 1), np.uint8))[:height, :width] for one in blocks)
+    return write_frames(path, pictures, pixels=pixels, options={**X264, **options})
 
 
 def encoded(folder, width, height, pixels="yuv420p"):

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 
@@ -19,6 +18,8 @@ from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
 from maskstream.shards.members.video import video_member
 
+from ....videos import write_frames
+
 RATES = (10, 25, 30)
 WITH_ENERGY = VideoEncoder(video=replace(PROFILES["train"], energy=True))
 """What encodes the clips."""
@@ -31,13 +32,8 @@ def video_sample(raw: Path, i: int) -> Sample:
     rate = RATES[i % 3]
     path, n = raw / f"{i}.mp4", max(int(rate * (0.4 + 0.25 * (i % 11))), 4)
     whole = cv2.resize(rng.integers(0, 256, (9, 11, 3), dtype=np.uint8), (2 * width, 2 * height))
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "qp": "18"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for k in range(n):
-            picture = np.ascontiguousarray(np.roll(whole, (k, 2 * k), (0, 1))[:height, :width])
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
+    frames = (np.roll(whole, (k, 2 * k), (0, 1))[:height, :width] for k in range(n))
+    write_frames(path, frames, rate=rate, options={"preset": "ultrafast", "qp": "18"})
     video = encode_video(path, WITH_ENERGY.video)
     members = {"mp4": video_member(video.data, video.index), "json": json_member(video.meta)}
     return Sample(key=f"v{i}", members=members, source=f"{i}", label=i % 2)

@@ -21,10 +21,8 @@ from maskstream.pipelines.modalities.fields import Field
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.source import Source as Raw
-from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.sample import DatasetInfo, Sample
-from maskstream.shards.format.writer import write_shard
+from maskstream.shards.format.sample import Sample
 from maskstream.shards.members.text import json_member
 
 from ....splits import write_samples
@@ -53,10 +51,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
         made = ImageEncoder().encode(Raw(id=f"{i}", path=raw / f"{i}.png"))
         members = {**made.members, "json": json_member({"height": picture(i).shape[0]})}
         samples.append(Sample(key=f"{i}", members=members, source=f"{i}", label=i % 3))
-    records = [write_shard(out / f"t-{i:06d}.tar", samples[20 * i : 20 * i + 20]) for i in range(3)]
-    info = DatasetInfo(dataset="t", split="train", modality="image", profile="train", label_names=("a", "b", "c"))
-    finish_split(out, info, records, [])
-    return out
+    return write_samples(out, samples, "image", sizes=(20, 20, 20), label_names=("a", "b", "c"))
 
 
 def opened(split: Path, **settings: Any) -> Loader[PackedBatch]:

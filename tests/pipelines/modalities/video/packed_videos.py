@@ -17,11 +17,11 @@ from maskstream.pipelines.modalities.video.rows import ClipRowMaker
 from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
-from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.sample import DatasetInfo, Sample
-from maskstream.shards.format.writer import write_shard
+from maskstream.shards.format.sample import Sample
 from maskstream.shards.members.video import video_member
+
+from ....splits import write_samples
 
 CPU = torch.device("cpu")
 CLIP = VideoClip(frames=8, stride=3, size=64)
@@ -85,9 +85,7 @@ def write_split(folder, codec, options, profile, size=(110, 90), *, others=()):
                 label=number,
             )
         )
-    shards = [write_shard(folder / f"v-{i:06d}.tar", samples[2 * i : 2 * i + 2]) for i in range(2)]
-    finish_split(folder, DatasetInfo(dataset="v", split="train", modality="video", profile=profile), shards, [])
-    return folder
+    return write_samples(folder, samples, "video", sizes=(2, 2), dataset="v", profile=profile)
 
 
 def sampler_of(folder, **changes):

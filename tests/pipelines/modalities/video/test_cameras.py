@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -25,6 +24,7 @@ from maskstream.shards import (
 
 from ....conftest import write_moving_texture
 from ....splits import write_samples
+from ....videos import write_frames
 from ...contract import check_order
 from ...recording import check_what_is_read, recorded
 
@@ -34,14 +34,8 @@ FRAMES, N = 41, 6
 
 def write_levels(path, rate, frames, first):
     """A video of plain pictures, whose grey tells the frame: `first` and three levels more each."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"qp": "10", "preset": "veryfast"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for frame in range(frames):
-            picture = np.full((48, 64, 3), first + 3 * frame, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
+    levels = (np.full((48, 64, 3), first + 3 * frame, np.uint8) for frame in range(frames))
+    return write_frames(path, levels, rate=rate, options={"qp": "10", "preset": "veryfast"})
 
 
 def split_of(folder, samples):
