@@ -184,7 +184,7 @@ PAPERS = (
         name="Learning by Reconstruction",
         kind="images",
         picture="mask-complementary.webp",
-        commands=("maskstream shards sample", "maskstream doctor data/shards/sample/train"),
+        commands=("maskstream shards sample", "maskstream mask-score data/shards/sample/train"),
     ),
     Paper(
         name="Masked Spiking Transformer",

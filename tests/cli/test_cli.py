@@ -341,7 +341,7 @@ def test_a_seed_beyond_int64_is_one_line(command, monkeypatch, capsys):
 def test_an_output_that_cannot_be_written_is_named_with_what_to_do(monkeypatch, tmp_path, capsys):
     split = write_split("image", tmp_path)
     (tmp_path / "file").touch()
-    assert run(monkeypatch, "card", split, "--out", tmp_path / "file" / "cards") == 1
+    assert run(monkeypatch, "dataset-card", split, "--out", tmp_path / "file" / "cards") == 1
     said = rf"error {tmp_path}/file\S* cannot be opened \(.*\); .* a path in a writable folder"
     assert re.search(said, capsys.readouterr().err)
 

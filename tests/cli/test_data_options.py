@@ -114,14 +114,14 @@ def test_pictures_frames_voxels_and_sounds_are_whole_tokens(name, setting, says)
         MODALITIES[name].chosen([setting])
 
 
-@pytest.mark.parametrize("command", ["preview", "bench", "flow", "doctor"])
+@pytest.mark.parametrize("command", ["preview", "bench", "flow", "mask-score"])
 def test_the_help_lists_what_can_be_set(command):
     shown = CliRunner().invoke(app, [command, "--help"], terminal_width=1000)
     words = " ".join(shown.output.split())
-    expected = {"preview": MODALITIES, "bench": MODALITIES, "flow": ["video"], "doctor": ["video"]}[command]
+    expected = {"preview": MODALITIES, "bench": MODALITIES, "flow": ["video"], "mask-score": ["video"]}[command]
     for name in expected:
         assert f"{name}: " in words
-    assert ("clip.size=16," if command == "doctor" else "clip.size=224,") in words
+    assert ("clip.size=16," if command == "mask-score" else "clip.size=224,") in words
     assert ("tokens.resolution=32" in words) == (command in ("preview", "bench"))
 
 

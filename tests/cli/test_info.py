@@ -1,4 +1,4 @@
-"""`maskstream info` says what is here, what is lacking and how to get it, and no secret."""
+"""`maskstream doctor` says what is here, what is lacking and how to get it, and no secret."""
 
 import json
 from importlib import import_module
@@ -13,7 +13,7 @@ info = import_module("maskstream.cli.catalogue")
 
 
 def facts():
-    done = CliRunner().invoke(app, ["info", "--json"])
+    done = CliRunner().invoke(app, ["doctor", "--json"])
     assert done.exit_code == 0
     return json.loads(done.output)
 

@@ -236,7 +236,7 @@ def test_pictures_out_of_shards(split, samples):
 
 
 def test_the_command_on_shards(split, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["maskstream", "doctor", str(split), "--size", "8", "--json"])
+    monkeypatch.setattr("sys.argv", ["maskstream", "mask-score", str(split), "--size", "8", "--json"])
     with pytest.raises(SystemExit) as ended:
         main()
     assert not ended.value.code
@@ -249,7 +249,7 @@ def test_the_command_on_shards(split, monkeypatch, capsys):
 @pytest.mark.slow
 def test_masks_are_compared_in_columns(split, monkeypatch, capsys):
     def said(*words):
-        monkeypatch.setattr("sys.argv", ["maskstream", "doctor", *map(str, words)])
+        monkeypatch.setattr("sys.argv", ["maskstream", "mask-score", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
             main()
         told = capsys.readouterr()
@@ -271,7 +271,7 @@ def test_masks_are_compared_in_columns(split, monkeypatch, capsys):
 def test_the_masks_of_runs_are_compared_below_what_differs(split, tmp_path, monkeypatch, capsys):
     for name, mask in {"one": Tube(ratio=0.75), "two": Tube(ratio=0.5)}.items():
         train(tiny(mask), split, tmp_path / name, steps=1, device="cpu", threads=1, progress=False)
-    monkeypatch.setattr("sys.argv", ["maskstream", "doctor", str(tmp_path / "one"), str(tmp_path / "two")])
+    monkeypatch.setattr("sys.argv", ["maskstream", "mask-score", str(tmp_path / "one"), str(tmp_path / "two")])
     with pytest.raises(SystemExit) as ended:
         main()
     assert not ended.value.code

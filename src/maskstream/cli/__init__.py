@@ -12,47 +12,67 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.logging import RichHandler
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from maskstream import __version__
 from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.printable import PrintableFormatter
 
-from .catalogue import datasets, info, masks, recipes
+from .catalogue import datasets, doctor, masks, recipes
 from .flags import with_flags
-from .look import bench, doctor, flow, gallery, preview
+from .look import bench, flow, gallery, mask_score, preview
 from .measured import evaluate, probe
 from .options import DataCommand
 from .papers import generate, kbvqa, meshmask, moved, papers, roar
 from .runs import demo, embed, export, finetune, replay, report
 from .shards import shards
-from .splits import append, card, curate, erase, fetch, index, inspect, merge, remove, split, verify
+from .splits import append, curate, dataset_card, erase, fetch, index, inspect, merge, remove, split, verify
 from .targets import targets
 from .terminal import INTERRUPTED, TERMINATED, console, errors
 from .train import train
 
+RENAMED = {"card": "dataset-card", "info": "doctor"}
+"""Names of commands of the release before, and the names that they have now."""
+
+
+class _Renamed(TyperGroup):
+    """Runs a command under its former name, after one line that gives the new one."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, *rest = args
+        now = RENAMED.get(name)
+        if name == "doctor" and any(not word.startswith("-") for word in rest):
+            now = "mask-score"  # until 0.2 `doctor` scored the masks of a split or of runs; it now takes no argument
+        if now:
+            errors.print(f"`maskstream {name}` is now `maskstream {now}`; the next release has the new name alone")
+            args = [now, *rest]
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="maskstream",
+    cls=_Renamed,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Streaming data pipelines for masked pre-training: raw media, tar shards, masked batches, a compact trainer.",
 )
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Make": (demo, shards, index, append, merge, split, curate, remove, erase, card, verify),
-    "Look": (datasets, recipes, masks, inspect, preview, flow, gallery, info),
+    "Make": (demo, shards, index, append, merge, split, curate, remove, erase, dataset_card, verify),
+    "Look": (datasets, recipes, masks, inspect, preview, flow, gallery, doctor),
     "Train": (train, finetune, report, replay, export, embed, targets),
-    "Measure": (evaluate, bench, doctor, probe),
+    "Measure": (evaluate, bench, mask_score, probe),
     "Cluster": (fetch,),
 }
 """The commands, as `--help` shows them."""
 for _group, _commands in GROUPS.items():
     for _command in _commands:
-        _kind = DataCommand if _command in (preview, bench, flow, doctor) else None
+        _kind = DataCommand if _command in (preview, bench, flow, mask_score) else None
         app.command(cls=_kind, rich_help_panel=_group)(with_flags(_command))
 app.add_typer(papers, rich_help_panel="Measure")
 FORMER: dict[str, tuple[Callable[..., None], str]] = {

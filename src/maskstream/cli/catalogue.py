@@ -1,4 +1,4 @@
-"""`maskstream datasets`, `recipes` and `masks`: what there is, by name; and `maskstream info`: what is here."""
+"""`maskstream datasets`, `recipes` and `masks`: what there is, by name; and `maskstream doctor`: what is installed."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ PROGRAMS = {"apt-get": "datasets of Debian's packages", "npm": "datasets of npm'
 _EXTRA = re.compile(r"([\w.-]+)(?:\[[^]]*\])?([^;]*);.*\bextra == ['\"]([\w.-]+)['\"]")
 
 
-def info(*, as_json: Json = False) -> None:
+def doctor(*, as_json: Json = False) -> None:
     """Print what a report of a bug should say: versions, devices, what each extra lacks, and where caches lie."""
     show(facts(), as_json)
 

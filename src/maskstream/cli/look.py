@@ -1,4 +1,4 @@
-"""Commands that look at a split and at its loader: `maskstream preview`, `flow`, `gallery`, `doctor` and `bench`."""
+"""Commands that look at a split or its loader: `maskstream preview`, `flow`, `gallery`, `mask-score` and `bench`."""
 
 import json
 from collections.abc import Sequence
@@ -136,7 +136,7 @@ def _read_numbers(text: str) -> tuple[float, ...]:
         raise ValueError(f"expected numbers separated by commas, such as 0.5,0.75, got {text!r}") from None
 
 
-def doctor(
+def mask_score(
     data: Annotated[Sequence[str], DataFlag("Split, or folders of runs whose masks are compared.")],
     *,
     of: Annotated[str | None, DataFlag("With runs: the split [default: the first run's].", "--data")] = None,
@@ -223,7 +223,7 @@ def _compare_masks(
     seen = {}
     for name, config in configs.items():
         if not isinstance(config, VideoData) or config.mask is None:
-            raise ValueError(f"the doctor scores masks of clips of video, got {config.modality} without such in {name}")
+            raise ValueError(f"mask-score scores masks of clips of video, got {config.modality} without such in {name}")
         seen[name] = clinic.Visibility.of(config.mask, config.grids["video"])
     known = [location for run in runs for _, location in splits_trained_on(run) if location]
     where = split or (known[0] if known else "") if runs else places[0]

@@ -102,7 +102,10 @@ def _fields(command: str) -> Iterator[str]:
     from maskstream.pages.doctor import MIDDLE_FRAME
 
     shown = {name: modality.data for name, modality in (MODALITIES | WAYS).items()}
-    only: dict[str, dict[str, DataConfig[Any]]] = {"doctor": {"video": MIDDLE_FRAME}, "flow": {"video": shown["video"]}}
+    only: dict[str, dict[str, DataConfig[Any]]] = {
+        "mask-score": {"video": MIDDLE_FRAME},
+        "flow": {"video": shown["video"]},
+    }
     for name, data in (only.get(command) or shown).items():
         found = (f"`{path}={value}`" for path, value in leaves(data.to_dict(defaults=True)))
         yield f"**{name}**: {', '.join(found)}"

@@ -240,7 +240,7 @@ def curate(
     tell({**told, "page": str(out), "list": str(listed)}, lines, as_json)
 
 
-def card(
+def dataset_card(
     data: Annotated[str, DataFlag("Finished split, or a folder of splits.")],
     *,
     out: Annotated[str | None, OutputFlag("Folder of the card, or a URL [default: DATA].")] = None,

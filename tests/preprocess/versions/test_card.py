@@ -95,7 +95,7 @@ def test_what_has_no_card(tmp_path):
         write_card(tmp_path)
     with pytest.raises(ValueError, match="'bias' is not a field of Croissant's RAI vocabulary"):
         Told(rai={"bias": "x"})
-    assert CliRunner().invoke(app, ["card", str(tmp_path), "--rai", "x"]).exit_code == 2
+    assert CliRunner().invoke(app, ["dataset-card", str(tmp_path), "--rai", "x"]).exit_code == 2
 
 
 @pytest.mark.slow
@@ -123,7 +123,9 @@ def test_a_card_overwrites_no_file_that_it_did_not_write(tmp_path):
     split = write_split(tmp_path / "train", "train")
     told = Told(creators=(HOSTILE, "--> a"), rai={"dataBiases": HOSTILE}, license_by="license")
     (split / "README.md").write_text("# Mine\n")
-    with pytest.raises(DatasetError, match=r"README.md was not written by `maskstream card`, .*; rename or delete it"):
+    with pytest.raises(
+        DatasetError, match=r"README.md was not written by `maskstream dataset-card`, .*; rename or delete it"
+    ):
         write_card(split, told)
     assert {path.name for path in split.glob("*.md")} | {path.name for path in split.glob("c*")} == {"README.md"}
     assert (split / "README.md").read_text() == "# Mine\n"
