@@ -64,7 +64,7 @@ class Curated:
             **{name: values[places] for name, values in own.signals.items()},
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        with publishing(path) as stream:
+        with publishing(path, alone=True) as stream:
             pq.write_table(pa.table(columns), stream)
             stream.flush()
             yield

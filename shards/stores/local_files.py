@@ -7,6 +7,7 @@ the folder. A lock is of one run, or of several that agree on what they write.
 
 import errno
 import fcntl
+import glob
 import logging
 import os
 import re
@@ -107,15 +108,20 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 
 
 @contextmanager
-def publishing(path: Path) -> Iterator[BinaryIO]:
+def publishing(path: Path, *, alone: bool = False) -> Iterator[BinaryIO]:
     """A stream that writes `path`. Leaving the block publishes the file; an exception removes it.
 
     Raises StoreError if the disk is full or the name too long. A kill may leave the temporary file `.NAME.RANDOM.tmp`,
-    which `remove_leftovers` deletes.
+    which `remove_leftovers` deletes. alone: first delete those of this file that no process writes any more; for
+    files in a folder that is not ours.
     """
+    if alone:
+        _remove_abandoned(path)
     temporary = _temporary(path)
     try:
         with space_for(path), _open_new(temporary, path) as stream:
+            if alone:
+                _lock_file(stream)
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -124,6 +130,25 @@ def publishing(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Delete the temporary files of `path` that no process has locked: their writers were killed."""
+    own = _temporary(path).name
+    for other in path.parent.glob(f"{glob.escape(own[:-12])}*.tmp"):
+        if _TEMPORARY.fullmatch(other.name) and len(other.name) == len(own):
+            with suppress(OSError), other.open("rb") as stream:
+                if _lock_file(stream):
+                    other.unlink()
+
+
+def _lock_file(stream: BinaryIO) -> bool:
+    """Lock a file, if nobody else has and its file system can."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _open_new(temporary: Path, path: Path) -> BinaryIO:

@@ -113,7 +113,7 @@ def writing_page(page: str, out: str | Path) -> Iterator[Path]:
     """
     out = check_page(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with publishing(out) as stream:
+    with publishing(out, alone=True) as stream:
         stream.write(page.encode(errors="backslashreplace"))
         stream.flush()
         yield out

@@ -11,7 +11,7 @@ import pytest
 
 from maskstream.shards.errors import StoreError
 from maskstream.shards.stores import local_files
-from maskstream.shards.stores.local_files import create, publish, sole_writer
+from maskstream.shards.stores.local_files import create, publish, publishing, sole_writer
 
 
 def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_nothing(
@@ -59,3 +59,14 @@ def test_a_file_has_any_name_that_a_folder_holds_and_a_longer_one_is_refused(
     with pytest.raises(StoreError, match=r"is a name of 256 bytes; a file has at most 255"):
         write(tmp_path / f"{longest}b", b"data")
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_killed_writers_of_a_file_left_goes_and_what_live_ones_write_stays(tmp_path: Path) -> None:
+    for name in ("a.html", "b.html"):
+        (tmp_path / f".{name}.0123abcd.tmp").touch()
+    with publishing(tmp_path / "a.html", alone=True) as first:
+        with publishing(tmp_path / "a.html", alone=True) as second:
+            second.write(b"second")
+        first.write(b"first")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.html.0123abcd.tmp", "a.html"]
+    assert (tmp_path / "a.html").read_bytes() == b"first"
