@@ -6,7 +6,6 @@ modalities can be indexed, and which one a tar holds.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -25,9 +24,10 @@ from maskstream.shards.errors import OutageError, ShardError, StoreError
 from maskstream.shards.format.records import Row, ShardRecord
 from maskstream.shards.format.sample import Reject
 from maskstream.shards.format.ustar import CHUNK_BYTES, HashedReader, split_name, walk
+from maskstream.shards.format.writer import HashedStream
 from maskstream.shards.media.video_index import PACKETS, packets_name, sidecar_name
-from maskstream.shards.stores.block_sums import SUMS_OF, BlockSums
-from maskstream.shards.stores.output import Location, Sizes, Writable, output_at
+from maskstream.shards.stores.block_sums import SUMS_OF
+from maskstream.shards.stores.output import Location, Sizes, output_at
 
 from .labels import LABELS, Label, read_label
 from .sound import index_sound
@@ -274,20 +274,6 @@ class _Found:
     keys: set[str] = field(default_factory=set)
 
 
-class _Packets:
-    """Writes the packets file and computes its size, sha256 and sums."""
-
-    def __init__(self, stream: Writable) -> None:
-        self._stream = stream
-        self.size_bytes, self.sha256, self.sums = 0, hashlib.sha256(), BlockSums()
-
-    def write(self, data: bytes) -> None:
-        self._stream.write(data)
-        self.size_bytes += len(data)
-        self.sha256.update(data)
-        self.sums.update(data)
-
-
 def index_tar(task: TarTask, report: Report) -> IndexedTar:
     """Read the tar once and index it. Calls `report` with each key. Raises ShardError if it is no whole tar, and
     OutageError if it cannot be read, also after the task's last pause, or if the machine has too little left to judge.
@@ -301,7 +287,7 @@ def _indexed(task: TarTask, report: Report) -> IndexedTar:
     output, found = output_at(task.out), _Found()
     tar = TarFile.of(task.out, task.name)
     with tar.reading() as (file, state), output.writing(packets_name(task.name)) as stream:
-        packets = _Packets(stream)
+        packets = HashedStream(stream)
         reader = HashedReader(file, lambda size_bytes: None)
         for group in groups(reader, INDEXERS[task.modality].components):
             report(group.key)
@@ -319,7 +305,7 @@ def _indexed(task: TarTask, report: Report) -> IndexedTar:
     )
 
 
-def _take(task: TarTask, group: Group, found: _Found, packets: _Packets, report: Report) -> None:
+def _take(task: TarTask, group: Group, found: _Found, packets: HashedStream, report: Report) -> None:
     """Index a group: add its row and write its packet table, or add a reject."""
     source = f"{task.name}:{group.key}" if group.key else task.name
     try:

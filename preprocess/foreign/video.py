@@ -270,17 +270,5 @@ def index_video(data: bytes, *, check: bool = True) -> Indexed:
     rate = average_rate(video.ticks, video.time_base, video.rate)
     size = whole.width, whole.height
     index = index_of_packets(video.codec, video.packets, entries, rate, size, len(video.header))
-    table = video.header + table_bytes(_from(video.packets, int(entries[0])))
+    table = video.header + table_bytes(video.packets[int(entries[0]) :])
     return Indexed(member=replace(video_member(data, index), table=table))
-
-
-def _from(packets: Packets, first: int) -> Packets:
-    """The packets from `first` on."""
-    return replace(
-        packets,
-        start=packets.start[first:],
-        size=packets.size[first:],
-        pts=packets.pts[first:],
-        keyframe=packets.keyframe[first:],
-        shown=None if packets.shown is None else packets.shown[first:],
-    )

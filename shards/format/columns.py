@@ -15,10 +15,13 @@ it.
 allocated in full length and filled row group by row group.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Self
@@ -216,7 +219,7 @@ def rejects_table(rejects: Sequence[Reject]) -> pa.Table:
 
 
 class ColumnReader:
-    """The columns of an open part. Each is read on demand into read-only arrays."""
+    """The columns of an open part, or of some of its rows. Each is read on demand into read-only arrays."""
 
     def __init__(self, path: str, file: pq.ParquetFile) -> None:
         self.path = path
@@ -233,11 +236,26 @@ class ColumnReader:
             raise ShardError(f"{path}: the kinds of components are {self.kinds}; each must be a text; {REMEDY}")
         self.shards = [ShardFacts.from_json(one) for one in json.loads(metadata.get(SHARDS_KEY, b"[]"))]
         """The shards of the part."""
+        self._chosen: npt.NDArray[np.int64] | None = None
+
+    def select(self, rows: npt.NDArray[np.int64] | None) -> ColumnReader:
+        """The columns in some of the rows, int64 (n,), sorted; None for all."""
+        if rows is None:
+            return self
+        selected = copy(self)
+        selected._chosen = rows
+        names, codes = selected.codes("shard", SAMPLE_COLUMNS["shard"])
+        held = Counter(dict(zip(names, np.bincount(codes, minlength=len(names)).tolist(), strict=True)))
+        selected.shards = [replace(one, samples=held[one.name]) for one in self.shards]
+        return selected
+
+    def _in_rows(self, column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return column if self._chosen is None else column[self._chosen]
 
     @property
     def rows(self) -> int:
         """The number of samples."""
-        return int(self._file.metadata.num_rows)
+        return int(self._file.metadata.num_rows) if self._chosen is None else len(self._chosen)
 
     def word_types(self, component: str) -> dict[str, pa.DataType]:
         """The columns of a component by the part of their name after the component, and their types."""
@@ -262,25 +280,26 @@ class ColumnReader:
         whole = pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole
         if whole.null_count:
             raise ShardError(f"{self.path}: column {name!r} has {whole.null_count} nulls; none are legal; {REMEDY}")
-        return whole
+        return whole if self._chosen is None else whole.take(_indices(self._chosen))
 
     def numbers(self, name: str, kind: pa.DataType, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """A column of numbers; null becomes 0."""
         chunks = self.chunks(name, kind)
         filled = (_filled(chunk, 0) for chunk in chunks)
-        return _joined(filled, self._file.metadata.num_rows, dtype)
+        return self._in_rows(_joined(filled, self._file.metadata.num_rows, dtype))
 
     def codes(self, name: str, kind: pa.DataType) -> tuple[list[str], npt.NDArray[np.int32]]:
         """The words of a dictionary-encoded column, and the number of each row's word; -1 for null."""
         chunks = pa.chunked_array(list(self.chunks(name, kind)), kind).unify_dictionaries().chunks
         words = chunks[0].dictionary.to_pylist() if chunks else []
         numbers = (_filled(chunk.indices, -1) for chunk in chunks)
-        return words, _joined(numbers, self._file.metadata.num_rows, np.int32)
+        return words, self._in_rows(_joined(numbers, self._file.metadata.num_rows, np.int32))
 
     def digests(self, name: str, kind: pa.DataType) -> npt.NDArray[np.uint8]:
         """A column of digests, uint8 (N, 16); null becomes 0."""
         flat = (_digests(chunk).reshape(-1) for chunk in self.chunks(name, kind))
-        return _joined(flat, self._file.metadata.num_rows * DIGEST_BYTES, np.uint8).reshape(-1, DIGEST_BYTES)
+        whole = _joined(flat, self._file.metadata.num_rows * DIGEST_BYTES, np.uint8)
+        return self._in_rows(whole.reshape(-1, DIGEST_BYTES))
 
     def lists(self, name: str, kind: pa.DataType) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.signedinteger]]:
         """The length of each row's list, and the values of all lists as the narrowest signed integers that fit."""
@@ -300,53 +319,17 @@ class ColumnReader:
             end += len(flat)
         values = values[:end]
         values.flags.writeable = False
-        return _joined(lengths, self._file.metadata.num_rows, np.int64), values
+        counts = _joined(lengths, self._file.metadata.num_rows, np.int64)
+        if self._chosen is None:
+            return counts, values
+        chosen = np.isin(np.arange(len(counts)), self._chosen, assume_unique=True)
+        return counts[self._chosen], values[np.repeat(chosen, counts)]
 
     def _most_values(self, name: str) -> int:
         """An upper bound of the values in a column of lists; unused memory costs nothing."""
         groups = [self._file.metadata.row_group(group) for group in range(self._file.num_row_groups)]
         leaves = [group.column(i) for group in groups for i in range(group.num_columns)]
         return sum(leaf.num_values for leaf in leaves if leaf.path_in_schema.startswith(f"{name}."))
-
-
-class SelectedReader(ColumnReader):
-    """The columns of an open part in some of its rows, int64 (n,), sorted."""
-
-    def __init__(self, whole: ColumnReader, rows: npt.NDArray[np.int64]) -> None:
-        super().__init__(whole.path, whole._file)
-        self._rows = rows
-        names, codes = self.codes("shard", SAMPLE_COLUMNS["shard"])
-        held = Counter(dict(zip(names, np.bincount(codes, minlength=len(names)).tolist(), strict=True)))
-        self.shards = [replace(one, samples=held[one.name]) for one in self.shards]
-
-    @property
-    def rows(self) -> int:
-        """The number of samples."""
-        return len(self._rows)
-
-    def strings(self, name: str) -> pa.LargeStringArray:
-        """A column of texts without nulls."""
-        return super().strings(name).take(_indices(self._rows))
-
-    def numbers(self, name: str, kind: pa.DataType, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """A column of numbers; null becomes 0."""
-        return super().numbers(name, kind, dtype)[self._rows]
-
-    def codes(self, name: str, kind: pa.DataType) -> tuple[list[str], npt.NDArray[np.int32]]:
-        """The words of a dictionary-encoded column, and the number of each row's word; -1 for null."""
-        words, codes = super().codes(name, kind)
-        return words, codes[self._rows]
-
-    def digests(self, name: str, kind: pa.DataType) -> npt.NDArray[np.uint8]:
-        """A column of digests, uint8 (n, 16); null becomes 0."""
-        return super().digests(name, kind)[self._rows]
-
-    def lists(self, name: str, kind: pa.DataType) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.signedinteger]]:
-        """The length of each row's list, and the values of all lists as the narrowest signed integers that fit."""
-        lengths, values = super().lists(name, kind)
-        chosen = np.zeros(len(lengths), bool)
-        chosen[self._rows] = True
-        return lengths[self._rows], values[np.repeat(chosen, lengths)]
 
 
 def _filled(column: pa.Array, value: int) -> npt.NDArray[Any]:

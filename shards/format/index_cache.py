@@ -44,6 +44,7 @@ _ALIGNMENT = 64
 _MAGIC = b"msindex2"
 _END_BYTES = 8 + len(_MAGIC)
 _CHUNK_BYTES = 1 << 22
+FILLED_AT_ONCE = 1 << 20
 
 
 class SpoolError(MaskstreamError):
@@ -75,6 +76,16 @@ class Spool:
         self._file.seek(0)
         while data := self._file.read(_CHUNK_BYTES):
             yield np.frombuffer(data, self.dtype)
+
+    def fill(self, rows: int, value: int) -> None:
+        """Add the same value until there are so many."""
+        while (lacking := min(rows - self.length, FILLED_AT_ONCE)) > 0:
+            self.append(np.full(lacking, value, self.dtype))
+
+    def write(self, writer: IndexWriter, name: str) -> None:
+        """Write the array into an index file, and delete the file."""
+        writer.put(name, self.dtype, self.chunks())
+        self.close()
 
     def close(self) -> None:
         """Delete the file."""

@@ -40,7 +40,7 @@ from maskstream.shards.stores.open import open_store
 from maskstream.shards.stores.url import is_url
 
 from .checked_file import SIZE_BYTES, SUM, read_checked
-from .columns import COMPONENT_COLUMNS, DIGEST, DIGEST_BYTES, OFFSET, SIZE, ColumnReader, SelectedReader, ShardFacts
+from .columns import COMPONENT_COLUMNS, DIGEST, DIGEST_BYTES, OFFSET, SIZE, ColumnReader, ShardFacts
 from .component import Component, Int32s, Int64s, Lists, UInt8s, Words, component_of
 from .data_errors import REMEDY, data_reason, find_outage, parsing
 from .dataset import DATASET_JSON, FOREIGN, read_description
@@ -51,7 +51,7 @@ from .unpack import Unpacker
 log = logging.getLogger(__name__)
 
 _REOPENING = threading.Lock()
-_INDEX_VERSION = 2
+_INDEX_VERSION = 3
 """The version of the contents of index files; another one is unpacked anew."""
 
 
@@ -299,7 +299,7 @@ class Manifest:
         parts = [pa.array([], pa.large_string())]
         for part, rows in _rows_of_parts(self.store, self.info, whole=self.whole):
             with _columns(self.store, self.info, part["name"]) as reader:
-                parts.append((reader if rows is None else SelectedReader(reader, rows)).strings("source"))
+                parts.append(reader.select(rows).strings("source"))
         return pa.concat_arrays(parts)
 
     def shards(self) -> list[ShardFacts]:
@@ -529,20 +529,7 @@ def _texts(index: IndexFile, name: str) -> Texts:
 
 
 def _shards(index: IndexFile) -> list[ShardFacts]:
-    words = ("name", "sha256", "packets_sha256", "written")
-    names, sha256, packets, written = (_texts(index, f"shards.{word}").whole() for word in words)
-    samples, sizes = (index.array(f"shards.{word}").tolist() for word in ("samples", "size_bytes"))
-    return [
-        ShardFacts(
-            name=name,
-            samples=n,
-            size_bytes=size,
-            sha256=checksum,
-            packets_sha256=table or None,
-            written=(first.partition("\n")[0], first.partition("\n")[2]) if first else None,
-        )
-        for name, n, size, checksum, table, first in zip(names, samples, sizes, sha256, packets, written, strict=True)
-    ]
+    return [ShardFacts.from_json(json.loads(one)) for one in _texts(index, "shards").whole()]
 
 
 def _shard_files(shards: Sequence[ShardFacts]) -> dict[str, ShardFile]:

@@ -5,8 +5,9 @@ spools on disk. So a manifest of any size is unpacked in the memory of one part.
 and lists of others: their samples then have 0, no word and empty lists.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -27,11 +28,10 @@ from .columns import (
     SIZE,
     WORD,
     ColumnReader,
-    SelectedReader,
     ShardFacts,
 )
 from .data_errors import REMEDY
-from .index_cache import IndexWriter, Spool
+from .index_cache import FILLED_AT_ONCE, IndexWriter, Spool
 
 _SAMPLES_AT_ONCE = 1 << 14
 """Samples that are compared at once; their numbers stay in the processor's cache."""
@@ -93,18 +93,10 @@ class Unpacker:
         self._new_file = new_file
         self._foreign = foreign
         self._rows = 0
-        self._shard_names: set[str] = set()
-        self._shards = _Shards(
-            name=_Texts(new_file),
-            sha256=_Texts(new_file),
-            packets_sha256=_Texts(new_file),
-            written=_Texts(new_file),
-            samples=Spool(new_file, np.int64),
-            size_bytes=Spool(new_file, np.int64),
-        )
-        self._key = _Texts(new_file)
-        self._shard = Spool(new_file, np.int32)
-        self._label = Spool(new_file, np.int64)
+        self._names: set[str] = set()
+        self._texts = {name: _Ragged(new_file, np.uint8) for name in ("shards.name", "shards", "key")}
+        kinds = {"shards.samples": np.int64, "shards.size_bytes": np.int64, "shard": np.int32, "label": np.int64}
+        self._numbers = {name: Spool(new_file, kind) for name, kind in kinds.items()}
         self._components: dict[str, _Component] = {}
 
     def add(self, part: Mapping[str, Any], reader: ColumnReader, rows: npt.NDArray[np.int64] | None = None) -> None:
@@ -116,10 +108,9 @@ class Unpacker:
         for what, found in (("samples", reader.rows), ("shards", len(reader.shards))):
             if found != part[what]:
                 raise ShardError(f"{reader.path} has {found} {what}, but dataset.json says {part[what]}; {REMEDY}")
-        if rows is not None:
-            reader = SelectedReader(reader, rows)
-        known = len(self._shard_names)
-        names = self._add_shards(part["name"], reader)
+        reader = reader.select(rows)
+        known = len(self._names)
+        self._add_shards(part["name"], reader)
         words, shard = reader.codes("shard", SAMPLE_COLUMNS["shard"])
         label = reader.numbers("label", SAMPLE_COLUMNS["label"], np.int64)
         members = {name: self._read_places(reader, name) for name in reader.kinds}
@@ -127,9 +118,9 @@ class Unpacker:
             raise ShardError(f"{reader.path} {problem}; {REMEDY}")
         number = {one.name: known + i for i, one in enumerate(reader.shards)}
         numbers = np.array([number[word] for word in words], np.int32)
-        self._shard.append(numbers[shard] if len(shard) else shard)
-        self._label.append(label)
-        self._key.append(reader.strings("key"))
+        self._numbers["shard"].append(numbers[shard] if len(shard) else shard)
+        self._numbers["label"].append(label)
+        self._texts["key"].add_texts(reader.strings("key"))
         for name, kind in reader.kinds.items():
             component = self._components.setdefault(name, _Component(kind, self._new_file))
             if component.kind != kind:
@@ -141,16 +132,16 @@ class Unpacker:
         self._rows += len(label)
         for component in self._components.values():
             component.fill(self._rows)
-        if len(names) != len(reader.shards):
+        if len(self._names) - known != len(reader.shards):
             raise ShardError(f"{reader.path} names a shard twice; {REMEDY}")
 
     def write(self, stream: BinaryIO, key: str) -> None:
         """Write the index file, with `key` in its header, and delete the temporary files."""
         writer = IndexWriter(stream)
-        self._shards.write(writer)
-        self._key.write(writer, "key")
-        for name, spool in (("shard", self._shard), ("label", self._label)):
-            _put(writer, name, spool)
+        for name, texts in self._texts.items():
+            texts.write(writer, f"{name}.text", f"{name}.start")
+        for name, spool in self._numbers.items():
+            spool.write(writer, name)
         components = {name: component.write(writer, name) for name, component in self._components.items()}
         writer.finish({"key": key, "components": components})
 
@@ -158,86 +149,54 @@ class Unpacker:
         offset, size = (reader.numbers(f"{name}.{word}", COMPONENT_COLUMNS[word], np.int64) for word in (OFFSET, SIZE))
         return offset, size
 
-    def _add_shards(self, part: str, reader: ColumnReader) -> set[str]:
+    def _add_shards(self, part: str, reader: ColumnReader) -> None:
         for shard in reader.shards:
             if problem := shard.problem_of_name(foreign=self._foreign):
                 raise ShardError(f"{reader.path}: {problem}; {REMEDY}")
         folder = folder_name(part)
         names = [f"{folder}/{one.name}" if folder and not is_url(one.name) else one.name for one in reader.shards]
-        if twice := self._shard_names.intersection(names):
+        if twice := self._names.intersection(names):
             raise ShardError(f"{reader.path} names the shard {min(twice)!r}, as an earlier part does; {REMEDY}")
-        self._shard_names.update(names)
-        self._shards.name.append(text_array(names))
-        self._shards.sha256.append(text_array([shard.sha256 for shard in reader.shards]))
-        packets = [shard.packets_sha256 or "" for shard in reader.shards]
-        self._shards.packets_sha256.append(text_array(packets))
-        written = ["" if shard.written is None else "\n".join(shard.written) for shard in reader.shards]
-        self._shards.written.append(text_array(written))
-        self._shards.samples.append(np.array([shard.samples for shard in reader.shards], np.int64))
-        self._shards.size_bytes.append(np.array([shard.size_bytes for shard in reader.shards], np.int64))
-        return set(names)
+        self._names.update(names)
+        described = [
+            json.dumps(replace(one, name=name).to_json()) for one, name in zip(reader.shards, names, strict=True)
+        ]
+        self._texts["shards.name"].add_texts(text_array(names))
+        self._texts["shards"].add_texts(text_array(described))
+        for name in ("samples", "size_bytes"):
+            self._numbers[f"shards.{name}"].append(np.array([getattr(one, name) for one in reader.shards], np.int64))
 
 
-class _Texts:
-    """A column of texts: their lengths and their bytes."""
+class _Ragged:
+    """A column of texts or lists: their lengths, and their bytes or values one behind the other."""
 
-    def __init__(self, new_file: NewFile) -> None:
-        self._lengths = Spool(new_file, np.int64)
-        self._text = Spool(new_file, np.uint8)
-
-    def append(self, texts: pa.LargeStringArray) -> None:
-        offsets = np.frombuffer(texts.buffers()[1] or bytes(8), np.int64)[texts.offset :][: len(texts) + 1]
-        if len(texts):
-            data = np.frombuffer(texts.buffers()[2] or b"", np.uint8)
-            self._lengths.append(np.diff(offsets))
-            self._text.append(data[offsets[0] : offsets[-1]])
-
-    def write(self, writer: IndexWriter, name: str) -> None:
-        writer.put(f"{name}.start", np.int64, _starts(self._lengths))
-        self._lengths.close()
-        _put(writer, f"{name}.text", self._text)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Shards:
-    name: _Texts
-    sha256: _Texts
-    packets_sha256: _Texts
-    written: _Texts
-    samples: Spool
-    size_bytes: Spool
-
-    def write(self, writer: IndexWriter) -> None:
-        self.name.write(writer, "shards.name")
-        self.sha256.write(writer, "shards.sha256")
-        self.packets_sha256.write(writer, "shards.packets_sha256")
-        self.written.write(writer, "shards.written")
-        _put(writer, "shards.samples", self.samples)
-        _put(writer, "shards.size_bytes", self.size_bytes)
-
-
-@dataclass(slots=True)
-class _Words:
-    codes: Spool
-    number: dict[str, int] = field(default_factory=dict)
-
-    def append(self, words: list[str], codes: Array) -> None:
-        """Add codes of `words`; the codes of the whole column number the words in the order in which they appear."""
-        own = [self.number.setdefault(word, len(self.number)) for word in words]
-        self.codes.append(np.array([*own, -1], np.int32)[codes])
-
-
-@dataclass(slots=True)
-class _Lists:
-    lengths: Spool
-    values: Spool
-    digest: xxhash.xxh3_128 = field(default_factory=xxhash.xxh3_128)
+    def __init__(self, new_file: NewFile, dtype: npt.DTypeLike) -> None:
+        self.lengths, self.values = Spool(new_file, np.int64), Spool(new_file, dtype)
+        self.digest = xxhash.xxh3_128()
+        """Of the lengths."""
 
     def append(self, lengths: Array, values: Array) -> None:
         lengths = np.ascontiguousarray(lengths, np.int64)
-        self.digest.update(lengths.data.cast("B") if len(lengths) else b"")
+        self.digest.update(lengths.view(np.uint8).data)
         self.lengths.append(lengths)
         self.values.append(values)
+
+    def add_texts(self, texts: pa.LargeStringArray) -> None:
+        if len(texts):
+            offsets = np.frombuffer(texts.buffers()[1], np.int64)[texts.offset :][: len(texts) + 1]
+            data = np.frombuffer(texts.buffers()[2] or b"", np.uint8)
+            self.append(np.diff(offsets), data[offsets[0] : offsets[-1]])
+
+    def fill(self, rows: int) -> None:
+        while (lacking := min(rows - self.lengths.length, FILLED_AT_ONCE)) > 0:
+            self.append(np.zeros(lacking, np.int64), np.empty(0, np.int8))
+
+    def write(self, writer: IndexWriter, name: str, start: str | None) -> None:
+        """Write the values, and where those of each row start, if that has a name."""
+        if start is not None:
+            writer.put(start, np.int64, _starts(self.lengths))
+        self.lengths.close()
+        self.values.write(writer, name)
 
 
 class _Component:
@@ -246,90 +205,70 @@ class _Component:
     def __init__(self, kind: str, new_file: NewFile) -> None:
         self.kind = kind
         self._new_file = new_file
-        self._places = {word: Spool(new_file, np.int64) for word in (OFFSET, SIZE)}
-        self._facts: dict[str, Spool] = {}
-        self._words: dict[str, _Words] = {}
-        self._lists: dict[str, _Lists] = {}
+        self._types: dict[str, str] = {}
+        self._spools: dict[str, Spool] = {}
+        self._words: dict[str, dict[str, int]] = {}
+        """The numbers of the words of a column, in the order in which they appear."""
+        self._lists: dict[str, _Ragged] = {}
 
     def add(self, reader: ColumnReader, name: str, places: tuple[Array, Array], rows_before: int) -> None:
         """Add the columns of the component `name` of a part."""
-        self.fill(rows_before)
-        for spool, values in zip(self._places.values(), places, strict=True):
-            spool.append(values)
+        for word, values in zip((OFFSET, SIZE), places, strict=True):
+            self._append(word, values, rows_before)
         for word, found in reader.word_types(name).items():
             if word in COMPONENT_COLUMNS:
                 continue
-            column = f"{name}.{word}"
-            if found == WORD:
-                words = self._words.setdefault(word, _Words(Spool(self._new_file, np.int32)))
-                _fill(words.codes, rows_before, -1)
-                words.append(*reader.codes(column, found))
-            elif found == LIST:
-                empty = _Lists(Spool(self._new_file, np.int64), Spool(self._new_file, np.int8))
-                lists = self._lists.setdefault(word, empty)
-                _fill_lists(lists, rows_before)
-                lists.append(*reader.lists(column, LIST.value_type))
-            elif found in FACTS:
-                fact = self._facts.setdefault(word, Spool(self._new_file, FACTS[found]))
-                _fill(fact, rows_before, 0)
-                fact.append(reader.numbers(column, found, FACTS[found]))
-            else:
-                legal = " or ".join(map(str, (*FACTS, WORD, LIST)))
+            column, type_ = f"{name}.{word}", next((type_ for kind, type_ in _TYPES if found == kind), None)
+            if type_ is None:
+                legal = " or ".join(str(kind) for kind, _ in _TYPES)
                 raise ShardError(f"{reader.path}: column {column!r} is {found}, not {legal}; {REMEDY}")
-        twice = [word for word in self._facts if word in self._words or word in self._lists]
-        twice += [word for word in self._words if word in self._lists]
-        if twice:
-            raise ShardError(f"{reader.path}: {name}.{twice[0]} has another type than in an earlier part; {REMEDY}")
+            if self._types.setdefault(word, type_) != type_:
+                raise ShardError(f"{reader.path}: {column} has another type than in an earlier part; {REMEDY}")
+            if type_ == "list":
+                if word not in self._lists:
+                    self._lists[word] = _Ragged(self._new_file, np.int8)
+                self._lists[word].fill(rows_before)
+                self._lists[word].append(*reader.lists(column, LIST.value_type))
+            elif type_ == "word":
+                words, codes = reader.codes(column, found)
+                number = self._words.setdefault(word, {})
+                own = [number.setdefault(one, len(number)) for one in words]
+                self._append(word, np.array([*own, -1], np.int32)[codes], rows_before)
+            else:
+                self._append(word, reader.numbers(column, found, FACTS[found]), rows_before)
+
+    def _append(self, word: str, values: Array, rows_before: int) -> None:
+        if word not in self._spools:
+            self._spools[word] = Spool(self._new_file, values.dtype)
+        self._spools[word].fill(rows_before, -1 if word in self._words else 0)
+        self._spools[word].append(values)
 
     def fill(self, rows: int) -> None:
         """Give the samples up to number `rows` that have no value yet the values of samples without the component."""
-        for spool in (*self._places.values(), *self._facts.values()):
-            _fill(spool, rows, 0)
-        for words in self._words.values():
-            _fill(words.codes, rows, -1)
+        for word, spool in self._spools.items():
+            spool.fill(rows, -1 if word in self._words else 0)
         for lists in self._lists.values():
-            _fill_lists(lists, rows)
+            lists.fill(rows)
 
     def write(self, writer: IndexWriter, name: str) -> Mapping[str, Any]:
         """Write the columns and return their description. Lists of equal lengths share one array of them."""
-        for word, spool in (*self._places.items(), *self._facts.items()):
-            _put(writer, f"{name}.{word}", spool)
-        for word, words in self._words.items():
-            _put(writer, f"{name}.{word}", words.codes)
+        for word, spool in self._spools.items():
+            spool.write(writer, f"{name}.{word}")
         starts: dict[bytes, str] = {}
         shared = {}
         for word, lists in self._lists.items():
-            same = lists.digest.digest()
-            if same not in starts:
-                starts[same] = f"{name}.{word}.start"
-                writer.put(starts[same], np.int64, _starts(lists.lengths))
-            lists.lengths.close()
-            shared[word] = starts[same]
-            _put(writer, f"{name}.{word}", lists.values)
+            start = f"{name}.{word}.start"
+            shared[word] = starts.setdefault(lists.digest.digest(), start)
+            lists.write(writer, f"{name}.{word}", start if shared[word] == start else None)
         return {
             "kind": self.kind,
-            "facts": list(self._facts),
-            "words": {word: list(words.number) for word, words in self._words.items()},
+            "facts": [word for word, type_ in self._types.items() if type_ == "fact"],
+            "words": {word: list(numbers) for word, numbers in self._words.items()},
             "lists": shared,
         }
 
 
-_AT_ONCE = 1 << 20
-
-
-def _fill(spool: Spool, rows: int, value: int) -> None:
-    while spool.length < rows:
-        spool.append(np.full(min(rows - spool.length, _AT_ONCE), value, np.int8).astype(spool.dtype))
-
-
-def _fill_lists(lists: _Lists, rows: int) -> None:
-    while lists.lengths.length < rows:
-        lists.append(np.zeros(min(rows - lists.lengths.length, _AT_ONCE), np.int64), np.empty(0, np.int8))
-
-
-def _put(writer: IndexWriter, name: str, spool: Spool) -> None:
-    writer.put(name, spool.dtype, spool.chunks())
-    spool.close()
+_TYPES = (*((kind, "fact") for kind in FACTS), (WORD, "word"), (LIST, "list"))
 
 
 def _starts(lengths: Spool) -> Iterator[Array]:

@@ -6,11 +6,12 @@ import hashlib
 import tarfile
 from collections.abc import Iterable
 from pathlib import PurePosixPath
+from typing import BinaryIO
 
 from maskstream.shards.errors import OutageError, ShardError, StoreError
 from maskstream.shards.stores.base import CHUNK_BYTES, stream
 from maskstream.shards.stores.block_sums import SUMS, BlockSums
-from maskstream.shards.stores.output import Location, Output, Writable, folder_and_name, output_at
+from maskstream.shards.stores.output import Location, Output, folder_and_name, output_at
 
 from .records import Placed, Row, ShardRecord
 from .sample import Sample
@@ -25,7 +26,7 @@ MAX_MEMBER_BYTES = 8 * 2**30 - 1
 class HashedStream:
     """Writes bytes to a stream and computes their sha256, block sums and number."""
 
-    def __init__(self, stream: Writable) -> None:
+    def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self.sha256 = hashlib.sha256()
         self.sums = BlockSums()

@@ -87,15 +87,7 @@ class FoundVideo:
     def gops(self, first: int, stop: int) -> Packets:
         """The packets of the GOPs [first, stop)."""
         assert self.index.packets is not None
-        own = slice(int(self.index.packets[:first].sum()), int(self.index.packets[:stop].sum()))
-        packets, shown = self.packets, self.packets.shown
-        return Packets(
-            start=packets.start[own],
-            size=packets.size[own],
-            pts=packets.pts[own],
-            keyframe=packets.keyframe[own],
-            shown=None if shown is None else shown[own],
-        )
+        return self.packets[int(self.index.packets[:first].sum()) : int(self.index.packets[:stop].sum())]
 
 
 class _OtherTableError(Exception):
@@ -266,16 +258,7 @@ def _track(trak: _Trak) -> tuple[Track, tuple[int, int]]:
     if codec == "h264":
         (length,) = struct.unpack_from(">H", extradata, 6)
         width, height = read_sps(extradata[8 : 8 + length]).shown
-    track = Track(
-        track_id=1,
-        codec=codec,
-        extradata=extradata,
-        timescale=trak.timescale,
-        default_duration=0,
-        default_size=0,
-        default_flags=0,
-    )
-    return track, (width, height)
+    return Track(track_id=1, codec=codec, extradata=extradata, timescale=trak.timescale), (width, height)
 
 
 def _packets(trak: _Trak) -> tuple[Packets, Fraction | None]:
@@ -342,21 +325,14 @@ def _found(track: Track, packets: Packets, rate: Fraction | None, size: tuple[in
     keyframes = np.flatnonzero(packets.keyframe)
     if not len(keyframes):
         raise DataError("has no keyframe, so no frame can be decoded")
-    own = slice(keyframes[0], None)
-    shown = packets.pts >= packets.pts[own][0]
+    packets = packets[keyframes[0] :]
+    shown = packets.pts >= packets.pts[0]
     if packets.shown is not None:
         shown &= packets.shown
-    packets = Packets(
-        start=packets.start[own],
-        size=packets.size[own],
-        pts=packets.pts[own],
-        keyframe=packets.keyframe[own],
-        shown=shown[own],
-    )
-    ticks = np.sort(packets.pts[shown[own]])
+    ticks = np.sort(packets.pts[shown])
     if not len(ticks):
         raise DataError("has a video stream without frames")
-    packets = replace(packets, pts=packets.pts - ticks[0])
+    packets = replace(packets, pts=packets.pts - ticks[0], shown=shown)
     entries = candidates(packets, len(ticks))
     if not len(entries) or entries[0]:
         raise DataError("its first keyframe begins no GOP that decodes by itself")
@@ -375,15 +351,7 @@ def _demuxed(data: bytes) -> FoundVideo:
         codec = context.codec.canonical_name
         if codec not in _LEGAL:
             raise DataError(f"is {codec}; legal are {', '.join(_LEGAL)}; {_UNSUPPORTED}")
-        track = Track(
-            track_id=1,
-            codec=codec,
-            extradata=context.extradata or b"",
-            timescale=base.denominator,
-            default_duration=0,
-            default_size=0,
-            default_flags=0,
-        )
+        track = Track(track_id=1, codec=codec, extradata=context.extradata or b"", timescale=base.denominator)
         rate, listed = stream.average_rate or stream.guessed_rate, "mov" in container.format.name
         n_listed = len(stream.index_entries) if listed else 0
         parts, rows = [], list[tuple[int, int, bool, bool, int]]()

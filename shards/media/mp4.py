@@ -4,6 +4,8 @@ A shard's video member is `ftyp moov (moof mdat)*` with one fragment per GOP (do
 takes a tenth of the time of opening the same bytes with libavformat, and nothing is probed or guessed.
 """
 
+from __future__ import annotations
+
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -50,9 +52,9 @@ class Track:
     codec: str
     extradata: bytes
     timescale: int
-    default_duration: int
-    default_size: int
-    default_flags: int
+    default_duration: int = 0
+    default_size: int = 0
+    default_flags: int = 0
     size: tuple[int, int] = (0, 0)
 
 
@@ -75,6 +77,12 @@ class Packets:
     pts: Int64Array
     keyframe: npt.NDArray[np.bool_]
     shown: npt.NDArray[np.bool_] | None = None
+
+    def __getitem__(self, own: slice) -> Packets:
+        """Some of the packets."""
+        shown = None if self.shown is None else self.shown[own]
+        start, size, pts = (each[own] for each in (self.start, self.size, self.pts))
+        return Packets(start=start, size=size, pts=pts, keyframe=self.keyframe[own], shown=shown)
 
 
 def boxes(data: memoryview, start: int, stop: int) -> Iterator[tuple[bytes, int, int, int]]:

@@ -26,12 +26,12 @@ HEAD = np.dtype(
         ("codec", "S24"),
         ("layout", "S24"),
         ("sample_rate", "<u4"),
-        ("setup", "<u4"),
+        ("setup_bytes", "<u4"),
         ("cell_samples", "<u4"),
-        ("cells", "<u4"),
+        ("n_cells", "<u4"),
         ("begin", "<i8"),
         ("frame_bytes", "<u4"),
-        ("pieces", "<u4"),
+        ("n_pieces", "<u4"),
     ]
 )
 CELL = np.dtype([("decode", "<u4"), ("packet", "<u4"), ("stop", "<u4"), ("runs_on", "<u4"), ("sample", "<i8")])
@@ -83,17 +83,16 @@ class SoundTable:
 
     def to_bytes(self) -> bytes:
         """The table as stored in the packets file."""
-        head = np.zeros((), HEAD)
-        head["magic"], head["kind"], head["codec"] = MAGIC, self.kind.encode(), self.form.codec.encode()
-        head["layout"], head["sample_rate"] = self.form.layout.encode(), self.form.sample_rate
-        head["setup"], head["cell_samples"], head["cells"] = len(self.form.setup), self.cell_samples, len(self.cells)
-        head["begin"], head["frame_bytes"], head["pieces"] = self.begin, self.frame_bytes, len(self.pieces)
-        return head.tobytes() + self.form.setup + self.cells.tobytes() + self.pieces.tobytes()
+        form, cells, pieces = self.form, self.cells, self.pieces
+        names = [text.encode() for text in (self.kind, form.codec, form.layout)]
+        sizes = form.sample_rate, len(form.setup), self.cell_samples, len(cells), self.begin, self.frame_bytes
+        head = np.array((MAGIC, *names, *sizes, len(pieces)), HEAD)
+        return head.tobytes() + form.setup + cells.tobytes() + pieces.tobytes()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class SoundHead:
-    """The head of a table, which gives the positions of its other parts."""
+    """The head of a table, which gives the positions of its other parts. Its fields are those of HEAD."""
 
     kind: str
     codec: str
@@ -102,31 +101,20 @@ class SoundHead:
     setup_bytes: int
     cell_samples: int
     n_cells: int
-    n_pieces: int
     begin: int
     frame_bytes: int
+    n_pieces: int
 
     @classmethod
     def parse(cls, data: bytes) -> SoundHead:
         """Parse the first bytes of a table. Raises SoundTableError if they are no head."""
         if len(data) < HEAD.itemsize or data[: len(MAGIC)] != MAGIC:
             raise SoundTableError("the sound has no table")
-        head = np.frombuffer(data, HEAD, 1)[0]
-        kind = head["kind"].decode("ascii", "replace")
+        _, *names, rate, setup, samples, cells, begin, frame, pieces = np.frombuffer(data, HEAD, 1)[0].tolist()
+        kind, codec, layout = (name.decode("ascii", "replace") for name in names)
         if kind not in KINDS:
             raise SoundTableError(f"its kind is {kind!r}; legal are {', '.join(KINDS)}")
-        return cls(
-            kind=kind,
-            codec=head["codec"].decode("ascii", "replace"),
-            layout=head["layout"].decode("ascii", "replace"),
-            sample_rate=int(head["sample_rate"]),
-            setup_bytes=int(head["setup"]),
-            cell_samples=int(head["cell_samples"]),
-            n_cells=int(head["cells"]),
-            n_pieces=int(head["pieces"]),
-            begin=int(head["begin"]),
-            frame_bytes=int(head["frame_bytes"]),
-        )
+        return cls(kind, codec, layout, rate, setup, samples, cells, begin, frame, pieces)
 
     def form(self, setup: bytes) -> SoundForm:
         """The decoder's parameters, with the extradata that follow the head."""

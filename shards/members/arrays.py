@@ -1,6 +1,6 @@
 """Kinds of arrays of numbers, each checked against its columns."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from typing import Any
@@ -13,7 +13,7 @@ from maskstream.shards.media.h36m import JOINTS
 from maskstream.shards.media.mesh_members import MeshError, mesh_bytes, read_mesh
 from maskstream.shards.media.npy import NpyError, NpyHeader, npy_bytes, npy_header, read_npy
 
-from .member import Check, Kind, Member
+from .member import Check, Int64s, Kind, Member
 
 
 def of_header(check: Callable[[Member, NpyHeader], Iterator[str]]) -> Check:
@@ -31,6 +31,15 @@ def of_header(check: Callable[[Member, NpyHeader], Iterator[str]]) -> Check:
     return problems
 
 
+def header_problems(member: Member, header: NpyHeader, dtype: str, shape: tuple[int, ...]) -> Iterator[str]:
+    """Compare the header of an array with what the manifest says of it."""
+    in_fortran_order = header.fortran and len(header.shape) > 1
+    found = (header.version, header.dtype.str, header.shape, in_fortran_order, header.data_offset)
+    wanted = (1, dtype, shape, False, member.facts["data_offset"])
+    if found != wanted:
+        yield f"has (version, dtype, shape, Fortran order, data offset) {found}, but the manifest says {wanted}"
+
+
 def of_numbers(check: Callable[[npt.NDArray[Any]], Iterator[str]]) -> Check:
     """The check of a member's numbers; `of_header` reports what is not NPY."""
 
@@ -42,34 +51,37 @@ def of_numbers(check: Callable[[npt.NDArray[Any]], Iterator[str]]) -> Check:
     return problems
 
 
-def array_member(array: npt.NDArray[Any]) -> Member:
-    """An array of any shape (n, ...) as a member, with the shape, dtype and data offset that reading a part needs."""
+@of_numbers
+def decode_problems(array: npt.NDArray[Any]) -> Iterator[str]:
+    """Find rows with numbers that are not finite."""
+    rows = array.reshape(len(array) if array.ndim else 1, -1)
+    if bad := int((~np.isfinite(rows).all(axis=1)).sum()):
+        yield f"has {bad} rows with a number that is not finite"
+
+
+def npy_member(
+    kind: str,
+    array: npt.NDArray[Any],
+    facts: Mapping[str, int | float] | None = None,
+    words: Mapping[str, str] | None = None,
+    lists: Mapping[str, Int64s] | None = None,
+) -> Member:
+    """An array as a member of a kind, with its data offset, which reading a part needs."""
     data = npy_bytes(array)
-    return Member(
-        kind=ARRAY.name,
-        data=data,
-        facts={"data_offset": npy_header(data).data_offset},
-        words={"dtype": array.dtype.str},
-        lists={"shape": np.array(array.shape, dtype=np.int64)},
-    )
+    placed = {**(facts or {}), "data_offset": npy_header(data).data_offset}
+    return Member(kind=kind, data=data, facts=placed, words={**(words or {})}, lists={**(lists or {})})
+
+
+def array_member(array: npt.NDArray[Any]) -> Member:
+    """An array of any shape (n, ...) as a member, with its shape and dtype."""
+    shape = np.array(array.shape, dtype=np.int64)
+    return npy_member(ARRAY.name, array, words={"dtype": array.dtype.str}, lists={"shape": shape})
 
 
 @of_header
 def array_problems(member: Member, header: NpyHeader) -> Iterator[str]:
     """Compare the header with the columns."""
-    if header.version != 1 or (header.fortran and len(header.shape) > 1):
-        yield f"is not NPY 1.0 in C order, but {header.version}.0 in {'Fortran' if header.fortran else 'C'} order"
-    found = (header.dtype.str, [*header.shape], header.data_offset)
-    wanted = (member.words["dtype"], member.lists["shape"].tolist(), member.facts["data_offset"])
-    if found != wanted:
-        yield f"has (dtype, shape, data offset) {found}, but the manifest says {wanted}"
-
-
-@of_numbers
-def array_decode_problems(array: npt.NDArray[Any]) -> Iterator[str]:
-    """Find numbers that are not finite."""
-    if array.dtype.kind in "fc" and not np.isfinite(array).all():
-        yield "a number is not finite"
+    return header_problems(member, header, member.words["dtype"], tuple(member.lists["shape"].tolist()))
 
 
 ARRAY = Kind(
@@ -78,7 +90,7 @@ ARRAY = Kind(
     words=("dtype",),
     lists=("shape",),
     check=array_problems,
-    decode=array_decode_problems,
+    decode=decode_problems,
 )
 """One array of numbers as NPY 1.0, in C order."""
 
@@ -89,36 +101,20 @@ FEATURES = "features"
 
 def points_member(points: npt.NDArray[np.floating], columns: Sequence[str] = ()) -> Member:
     """Points (N, 3 or more) as a member of float32. columns: their names; `feature 0` and so on say nothing."""
-    data = npy_bytes(points.astype("<f4"))
-    facts = {"n_points": len(points), "n_columns": points.shape[1], "data_offset": npy_header(data).data_offset}
+    facts = {"n_points": len(points), "n_columns": points.shape[1]}
     named = columns[3:] and not all(name.startswith("feature ") for name in columns[3:])
     words = {FEATURES: ",".join(columns[3:])} if named else {}
-    return Member(kind=POINTS.name, data=data, facts=dict(facts), words=words)
+    return npy_member(POINTS.name, points.astype("<f4"), facts, words)
 
 
 @of_header
 def points_problems(member: Member, header: NpyHeader) -> Iterator[str]:
-    """Compare the header with the facts."""
-    shape, facts = header.shape, member.facts
-    if header.version != 1:
-        yield f"is not NPY 1.0, but {header.version}.0"
-    if len(shape) != 2 or shape[1] < 3 or header.dtype != np.dtype("<f4") or header.fortran:
-        yield f"holds {header.dtype} {shape}, not float32 (N, 3 or more) in C order"
-        return
-    if shape[0] != facts["n_points"]:
-        yield f"has {shape[0]} points, not {facts['n_points']}"
-    if shape[1] != facts["n_columns"] or header.data_offset != facts["data_offset"]:
-        yield f"has {shape[1]} columns from byte {header.data_offset}, which differs from the manifest"
+    """Compare the header with the columns."""
+    columns = int(member.facts["n_columns"])
+    yield from header_problems(member, header, "<f4", (int(member.facts["n_points"]), columns))
     names = member.words.get(FEATURES)
-    if names is not None and len(names.split(",")) != shape[1] - 3:
-        yield f"has {shape[1] - 3} columns after x, y, z, but the manifest names {names}"
-
-
-@of_numbers
-def points_decode_problems(points: npt.NDArray[Any]) -> Iterator[str]:
-    """Find points with numbers that are not finite."""
-    if bad := int((~np.isfinite(points).all(axis=-1)).sum()):
-        yield f"has {bad} points with a number that is not finite"
+    if columns < 3 or (names is not None and len(names.split(",")) != columns - 3):
+        yield f"has {columns - 3} columns after x, y, z, but the manifest names {names or 'none'}"
 
 
 POINTS = Kind(
@@ -126,46 +122,29 @@ POINTS = Kind(
     facts={"n_points": int, "n_columns": int, "data_offset": int},
     words=(FEATURES,),
     check=points_problems,
-    decode=points_decode_problems,
+    decode=decode_problems,
 )
 """A point cloud, float32 (N, 3 or more), as NPY; the word `features` names its columns after x, y, z, with commas."""
 
 
 def poses_member(poses: npt.NDArray[np.floating], rate_hz: float) -> Member:
     """Poses (T, 17, 3) as a member of float32."""
-    data = npy_bytes(poses.astype("<f4"))
-    facts: dict[str, int | float] = {
-        "n_frames": len(poses),
-        "rate_hz": float(rate_hz),
-        "data_offset": npy_header(data).data_offset,
-    }
-    return Member(kind=POSES.name, data=data, facts=facts)
+    return npy_member(POSES.name, poses.astype("<f4"), {"n_frames": len(poses), "rate_hz": float(rate_hz)})
 
 
 @of_header
 def poses_problems(member: Member, header: NpyHeader) -> Iterator[str]:
     """Compare the header with the facts."""
-    wanted = (int(member.facts["n_frames"]), len(JOINTS), 3)
-    if header.version != 1 or header.dtype != np.dtype("<f4") or header.fortran or header.shape != wanted:
-        yield f"holds {header.dtype} {header.shape}, not float32 {wanted} in C order, as NPY 1.0"
-    elif header.data_offset != member.facts["data_offset"]:
-        yield f"begins at byte {header.data_offset}, which differs from the manifest"
+    yield from header_problems(member, header, "<f4", (int(member.facts["n_frames"]), len(JOINTS), 3))
     if not member.facts["rate_hz"] > 0:
         yield f"has {member.facts['rate_hz']} frames per second"
-
-
-@of_numbers
-def poses_decode_problems(poses: npt.NDArray[Any]) -> Iterator[str]:
-    """Find poses with numbers that are not finite."""
-    if bad := int((~np.isfinite(poses).reshape(len(poses), -1).all(axis=1)).sum()):
-        yield f"has {bad} poses with a number that is not finite"
 
 
 POSES = Kind(
     name="poses",
     facts={"n_frames": int, "rate_hz": float, "data_offset": int},
     check=poses_problems,
-    decode=poses_decode_problems,
+    decode=decode_problems,
 )
 """A motion of the 17 joints of Human3.6M at a fixed rate, float32 (T, 17, 3), as NPY. Positions are in metres, x and y
 along the ground and z upwards, right-handed.
@@ -181,19 +160,14 @@ _UNIT_LENGTH = 1e-6
 
 def camera_path_member(path: Floats, lens: tuple[float, float, float, float]) -> Member:
     """Poses (T, 7) as a member. lens: focal lengths and centre in pixels, as in `LENS`."""
-    data = npy_bytes(path.astype("<f8"))
-    facts: dict[str, int | float] = {"n_frames": len(path), "data_offset": npy_header(data).data_offset}
-    return Member(kind=CAMERA_PATH.name, data=data, facts={**facts, **dict(zip(LENS, map(float, lens), strict=True))})
+    facts = {"n_frames": len(path), "data_offset": 0, **dict(zip(LENS, map(float, lens), strict=True))}
+    return npy_member(CAMERA_PATH.name, path.astype("<f8"), facts)
 
 
 @of_header
 def camera_path_problems(member: Member, header: NpyHeader) -> Iterator[str]:
     """Compare the header with the facts."""
-    wanted = (int(member.facts["n_frames"]), POSE)
-    if header.version != 1 or header.dtype != np.dtype("<f8") or header.fortran or header.shape != wanted:
-        yield f"holds {header.dtype} {header.shape}, not float64 {wanted} in C order, as NPY 1.0"
-    elif header.data_offset != member.facts["data_offset"]:
-        yield f"begins at byte {header.data_offset}, which differs from the manifest"
+    yield from header_problems(member, header, "<f8", (int(member.facts["n_frames"]), POSE))
     if lens_problem := problem_of_lens(*(float(member.facts[name]) for name in LENS)):
         yield lens_problem
 

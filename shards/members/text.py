@@ -12,14 +12,15 @@ word, `classes.npy` the class of that word.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.shards.media.npy import NpyHeader, npy_bytes, npy_header
+from maskstream.shards.media.npy import NpyHeader
 
-from .arrays import of_header
+from .arrays import header_problems, npy_member, of_header
 from .member import Kind, Member
 
 
@@ -76,12 +77,12 @@ ROLES = ("caption", "question", "answer", "choice", "rationale", "phrase", "pass
 def texts_member(texts: Sequence[tuple[str, npt.NDArray[np.integer]]], below: int) -> Member:
     """The texts of a sample, each its role and its ids (n,), all of them below `below`, as a member."""
     ids = np.concatenate([ids for _, ids in texts])
-    plain = tokens_member(ids, below=below)
+    tokens = tokens_member(ids, below=below)
     lists = {
         "roles": np.array([ROLES.index(role) for role, _ in texts], np.int64),
         "lengths": np.array([len(ids) for _, ids in texts], np.int64),
     }
-    return Member(kind=TEXTS.name, data=plain.data, facts=plain.facts, words=plain.words, lists=lists)
+    return replace(tokens, kind=TEXTS.name, lists=lists)
 
 
 def texts_problems(member: Member) -> Iterator[str]:
@@ -112,19 +113,14 @@ def tokens_member(values: npt.NDArray[np.integer], below: int | None = None) -> 
     """Whole numbers (N,), none negative, as a member of the narrowest type for them, or for all numbers `below`."""
     most = int(values.max(initial=0)) if below is None else below - 1
     dtype = next(np.dtype(name) for name in TOKEN_TYPES if most <= np.iinfo(name).max)
-    data = npy_bytes(values.astype(dtype))
-    facts = {"n_tokens": len(values), "data_offset": npy_header(data).data_offset}
-    return Member(kind=TOKENS.name, data=data, facts=dict(facts), words={"dtype": dtype.str})
+    return npy_member(TOKENS.name, values.astype(dtype), {"n_tokens": len(values)}, {"dtype": dtype.str})
 
 
 @of_header
 def tokens_problems(member: Member, header: NpyHeader) -> Iterator[str]:
     """Compare the header with the columns."""
-    found = (header.version, header.dtype.str, header.shape, header.data_offset)
-    wanted = (1, member.words["dtype"], (member.facts["n_tokens"],), member.facts["data_offset"])
-    if found != wanted:
-        yield f"has (version, dtype, shape, data offset) {found}, but the manifest says {wanted}"
-    elif header.dtype.str not in TOKEN_TYPES:
+    yield from header_problems(member, header, member.words["dtype"], (int(member.facts["n_tokens"]),))
+    if header.dtype.str not in TOKEN_TYPES:
         yield f"holds {header.dtype}; legal are uint8, uint16 and uint32"
 
 

@@ -270,44 +270,32 @@ class CacheFilling:
 
     def __init__(self, store: Store, names: Sequence[str]) -> None:
         self._store = weakref.ref(store)
-        self._left = _chunks(store, names)
-        self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(BEHIND_THREADS, thread_name_prefix="maskstream-fill")
+        self._left, self._lock = _chunks(store, names), threading.Lock()
         self._threads = BEHIND_THREADS
         self.done = threading.Event()
         for _ in range(BEHIND_THREADS):
-            self._next()
+            threading.Thread(target=self._fill, name="maskstream-fill").start()
 
-    def _next(self) -> None:
-        """Submits the next chunk. The pool never has more than its threads do, so an exit waits for no more."""
-        with self._lock:
-            chunk = next(self._left, None)
+    def _fill(self) -> None:
+        """Read chunks until none is left. An exit, at which the main thread ends first, waits for one chunk only."""
         try:
-            if chunk is None or self._store() is None:
-                raise StopIteration
-            self._pool.submit(self._read, chunk)
-        except (StopIteration, RuntimeError):  # the interpreter exits
-            self._end()
-
-    def _read(self, chunk: Range) -> None:
-        store = self._store()
-        try:
-            if store is not None:
+            while threading.main_thread().is_alive() and (chunk := self._next()) is not None:
+                if (store := self._store()) is None:
+                    break
                 store.read(*chunk)
+                del store
         except MaskstreamError as error:
             log.warning("the cache is filled no further: %s", error)
-            self._end()
-            return
-        finally:
-            del store
-        self._next()
-
-    def _end(self) -> None:
+        except RuntimeError:  # the interpreter exits, and the store's own threads take nothing more
+            pass
         with self._lock:
             self._threads -= 1
             if not self._threads:
                 self.done.set()
-                self._pool.shutdown(wait=False)
+
+    def _next(self) -> Range | None:
+        with self._lock:
+            return next(self._left, None)
 
 
 def _chunks(store: Store, names: Sequence[str]) -> Iterator[Range]:

@@ -6,15 +6,14 @@ In a local one, files are published by a rename, and a lock keeps other writers 
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar, Union
 
-from maskstream.shards.errors import MaskstreamError, StoreError
+from maskstream.shards.errors import StoreError
 from maskstream.shards.reach import stays_inside
 
-from .base import Store
 from .local import LocalStore
 from .local_files import (
     create,
@@ -28,6 +27,11 @@ from .local_files import (
     sync_folder,
 )
 from .url import is_url
+
+if TYPE_CHECKING:
+    from .remote_output import RemoteOutput
+
+T = TypeVar("T")
 
 
 class LocalOutput:
@@ -87,32 +91,31 @@ class LocalOutput:
 
     def size(self, name: str) -> int | None:
         """The size of a file in bytes; None if there is no regular file of this name."""
-        try:
-            found = (self.folder / name).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise self._unreadable(name, error) from error
-        return found.st_size if stat.S_ISREG(found.st_mode) else None
+        found = self._of_file(name, Path.stat)
+        return found.st_size if found is not None and stat.S_ISREG(found.st_mode) else None
 
     def whole(self, name: str, most: int) -> bytes | None:
         """The contents of a file; None if there is none. Raises StoreError for more than `most` bytes."""
-        try:
-            return read_regular(self.folder / name, most)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise self._unreadable(name, error) from error
+        return self._of_file(name, lambda path: read_regular(path, most))
 
     def head(self, name: str, most: int) -> bytes | None:
         """The first bytes of a file, at most `most`; None if there is none."""
-        try:
-            with stream_regular(self.folder / name) as file:
+
+        def read(path: Path) -> bytes:
+            with stream_regular(path) as file:
                 return file.read(most)
+
+        return self._of_file(name, read)
+
+    def _of_file(self, name: str, read: Callable[[Path], T]) -> T | None:
+        """What is read of a file; None if there is none."""
+        path = self.folder / name
+        try:
+            return read(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise self._unreadable(name, error) from error
+            raise make_error(path, error) from error
 
     def make(self) -> None:
         """Create the folder."""
@@ -151,9 +154,6 @@ class LocalOutput:
             parent.mkdir(exist_ok=True)
             sync_folder(self.folder)
 
-    def _unreadable(self, name: str, error: OSError) -> MaskstreamError:
-        return make_error(self.folder / name, error)
-
 
 Location = str | Path
 """A local path, or the URL of a folder or file in an object store."""
@@ -172,79 +172,13 @@ class Sizes(Protocol):
         ...
 
 
-class Writable(Protocol):
-    """What a file is written to."""
+Output = Union[LocalOutput, "RemoteOutput"]
+"""Writes the files of one split. Every file appears whole or not at all. It is thread-safe and can be pickled.
 
-    def write(self, data: bytes, /) -> int: ...
-
-
-class Output(Sizes, Protocol):
-    """Writes the files of one split. Every file appears whole or not at all. It is thread-safe and can be pickled.
-
-    A name is a path relative to the folder, with `/` between its parts. Raises StoreError for what cannot be written or
-    read, OutageError for a store that does not answer.
-    """
-
-    @property
-    def is_locked(self) -> bool:
-        """Whether `sole_writer` can keep other writers out."""
-        ...
-
-    @property
-    def store(self) -> Store:
-        """Reads the same folder."""
-        ...
-
-    def writing(self, name: str) -> AbstractContextManager[Writable]:
-        """A stream that writes the file. Leaving the block publishes it; after an exception nothing is published."""
-        ...
-
-    def publish(self, name: str, data: bytes) -> None:
-        """Write a file, which replaces an earlier one."""
-        ...
-
-    def create(self, name: str, data: bytes) -> bool:
-        """Write a file if there is none of this name; returns whether it was written."""
-        ...
-
-    def remove(self, names: Iterable[str]) -> None:
-        """Delete files; those that do not exist are ignored."""
-        ...
-
-    def names(self, prefix: str = "") -> list[str]:
-        """The sorted names that begin with `prefix`, in the folder and below it."""
-        ...
-
-    def sizes(self) -> Sizes:
-        """The sizes as they are now, which are asked for at once where each question costs a request."""
-        ...
-
-    def whole(self, name: str, most: int) -> bytes | None:
-        """The contents of a file; None if there is none. Raises StoreError for more than `most` bytes."""
-        ...
-
-    def head(self, name: str, most: int) -> bytes | None:
-        """The first bytes of a file, at most `most`; None if there is none."""
-        ...
-
-    def make(self) -> None:
-        """Create the folder, where folders exist without files."""
-        ...
-
-    def sole_writer(self) -> AbstractContextManager[None]:
-        """Keeps other writers out during the block, where the output can; the folder is created.
-
-        Raises BusyError if another run writes. At the end of the block the leftovers of killed processes are removed.
-        """
-        ...
-
-    def joint_writer(self) -> AbstractContextManager[None]:
-        """Keeps sole writers out during the block, where the output can, but no other joint writers."""
-        ...
-
-    def remove_leftovers(self, folder: str = "") -> None:
-        """Delete what killed writers left half-written in `folder`. No writer may be active there."""
-        ...
+A name is a path relative to the folder, with `/` between its parts. `is_locked` tells whether `sole_writer` can keep
+other writers out, with BusyError if another run writes. Raises StoreError for what cannot be written or read,
+OutageError for a store that does not answer.
+"""
 
 
 def output_at(where: Location | Output) -> Output:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,3 +135,21 @@ def test_parts_of_an_earlier_manifest_go(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "split/manifest.parquet").write_bytes(b"of an earlier format")
     written(tmp_path / "split", groups)
     assert [path.name for path in (tmp_path / "split").glob("manifest*")] == ["manifest-000000.parquet"]
+
+
+def test_the_temporary_files_do_not_grow_with_the_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(part_writer, "PART_SAMPLES", 1)
+    init, made = Spool.__init__, list[Spool]()
+
+    def counting(spool: Spool, *given: Any) -> None:
+        made.append(spool)
+        init(spool, *given)
+
+    monkeypatch.setattr(Spool, "__init__", counting)
+    counts = []
+    for parts in (1, 5):
+        made.clear()
+        groups = [{f"{n}": {"x": described(n=n, word="w", values=[n])}} for n in range(parts)]
+        written(tmp_path / f"{parts}", groups)
+        counts.append(len(made))
+    assert counts[0] == counts[1]

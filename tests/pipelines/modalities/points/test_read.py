@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from maskstream.pipelines.modalities.points.read import PointSelection, PointsError
-from maskstream.shards.members.arrays import points_decode_problems, points_member, points_problems
+from maskstream.shards.members.arrays import decode_problems, points_member, points_problems
 from maskstream.shards.stores.base import Range
 from maskstream.shards.stores.local import LocalStore
 
@@ -87,11 +87,11 @@ BROKEN = {
     "a header only": (points_member(rows()).data[:20], "no NPY header"),
     "cut short": (points_member(rows()).data[:-4], "not an NPY"),
     "objects": (array(np.array([{}] * 4, dtype=object), allow_pickle=True), "no NPY header"),
-    "doubles": (array(rows()), "holds float64"),
-    "three dimensions": (array(np.zeros((2, 3, 4), dtype="<f4")), "not float32"),
-    "two columns": (array(np.zeros((5, 2), dtype="<f4")), "3 or more"),
-    "other rows": (points_member(rows(N - 1)).data, "has 99 points, not 100"),
-    "version 2": (array(rows().astype("<f4"), version=(2, 0)), "not NPY 1.0"),
+    "doubles": (array(rows()), "'<f8'"),
+    "three dimensions": (array(np.zeros((2, 3, 4), dtype="<f4")), r"\(2, 3, 4\)"),
+    "two columns": (array(np.zeros((5, 2), dtype="<f4")), r"\(5, 2\)"),
+    "other rows": (points_member(rows(N - 1)).data, r"\(99, 4\)"),
+    "version 2": (array(rows().astype("<f4"), version=(2, 0)), r"offset\) \(2, "),
 }
 
 
@@ -107,7 +107,7 @@ def test_wrong_sizes_and_non_finite_numbers_are_refused(tmp_path):
         read(tmp_path, short, points=4)
     nothing = points_member(np.full((9, 3), np.nan))
     assert list(points_problems(nothing)) == []
-    assert list(points_decode_problems(nothing)) == ["has 9 points with a number that is not finite"]
+    assert list(decode_problems(nothing)) == ["has 9 rows with a number that is not finite"]
     with pytest.raises(PointsError, match="not finite"):
         read(tmp_path, nothing, points=4)
 
