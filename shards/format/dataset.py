@@ -52,6 +52,8 @@ CURATIONS = "curations"
 """The field of dataset.json of a split that was curated: for each curation what was asked, the version that it began
 with, the number of samples of all parts, and the version that it made.
 """
+MOST_VERSIONS = 100_000
+"""Of one split: `verify` opens each, so a damaged number must not send it through billions."""
 MAX_JSON_BYTES = 1 << 28
 """The largest dataset.json that is read; that of ten million samples has 50 kB."""
 
@@ -321,7 +323,7 @@ def _check_form(path: str, info: dict[str, Any]) -> None:
     named = [part["name"] for part in parts if isinstance(part, dict) and _has_shape(part, _PART)]
     used = {info["rejects"], *(info[name] for name in ("removed", "selected", TOKENIZER) if name in info)}
     forms = {
-        "version": type(info["version"]) is int and info["version"] > 0,
+        "version": type(info["version"]) is int and 0 < info["version"] <= MOST_VERSIONS,
         "counts": _has_shape(info["counts"], _COUNTS),
         "parts": len({*named}.intersection(files)) == len(parts),
         "files": used <= {*files} and all(_has_shape(facts, _FILE) for facts in files.values()),

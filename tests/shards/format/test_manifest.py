@@ -257,6 +257,7 @@ def test_later_formats_and_forged_contents_are_refused(split: Path) -> None:
         ({"counts": good["counts"] | {"samples": 7}}, "has 8 samples, but dataset.json says 7"),
         ({"parts": 3}, "parts do not have the form of"),
         ({"version": 0}, "version do not have the form of"),
+        ({"version": 2**31}, "version do not have the form of"),
         ({"rejects": "x"}, "files do not have the form of"),
         ({"label_names": [1]}, "label_names do not have the form of"),
         ({"settings": [], "dataset": None}, "settings and dataset do not have the form of"),
