@@ -20,7 +20,7 @@ from torch import Tensor
 from maskstream.pipelines import masks, mesh_loader, points_loader, text_loader
 from maskstream.preprocess import make_shards
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
+from maskstream.shards.format.tokenizer import read_tokenizer, read_tokenizer_facts
 
 LENGTH, TEXTS, TEXT_BATCH = 512, 1024, 32
 CLOUDS, CLOUD, POINTS, CLOUD_BATCH = 256, 8192, 2048, 32
@@ -59,7 +59,7 @@ def texts(data: Path, media: Path) -> Iterator[Contest]:
     """Rows of one document each, from its beginning."""
     split, samples = made(data / "text", "txt", _write_texts)
     manifest = Manifest.load(split)
-    facts = tokenizer_facts(split, manifest.info)
+    facts = read_tokenizer_facts(split, manifest.info)
     tokenizer = importlib.import_module("tokenizers").Tokenizer.from_buffer(
         read_tokenizer(manifest.store, manifest.info)
     )
@@ -262,7 +262,9 @@ def meshes(data: Path, media: Path) -> Iterator[Contest]:
 
     def from_ply(item: Stored) -> Graph:
         mesh = importlib.import_module("trimesh").load(item.file, process=False)
-        return Graph.of(mesh.vertices.astype(np.float32), mesh.edges_unique, mesh.vertex_normals.astype(np.float32))
+        return Graph.of(
+            mesh.vertices.astype(np.float32), mesh.edges_unique, mesh.compute_vertex_normals.astype(np.float32)
+        )
 
     def kept(suffix: str, save: Callable[[Path, dict[str, Any]], None], load: Callable[[Path], Any]) -> Make:
         folder = data / "mesh" / suffix

@@ -19,7 +19,7 @@ from maskstream.pipelines.augment import RandomResizedCrop
 from maskstream.pipelines.decode.nvdec import missing_torchcodec
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.modalities.video.decoders import ENGINES
-from maskstream.pipelines.stream.topology import cores, resolved_device
+from maskstream.pipelines.stream.topology import cores, resolve_device
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
@@ -69,7 +69,7 @@ class Rig:
 
 def find_rig() -> Rig:
     """This machine, with its current card."""
-    device = resolved_device("auto")
+    device = resolve_device("auto")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     return Rig(card=name, device=device, cores=cores())
 

@@ -41,10 +41,10 @@ from gpu_rig import (
 )
 from machine import ROOT, version_of
 
-from maskstream.pipelines.decode.cpu import wanted_packets, wanted_pts
+from maskstream.pipelines.decode.cpu import select_packets_for, select_pts
 from maskstream.pipelines.decode.nvdec import missing_libraries
-from maskstream.pipelines.flow.ofa import Ofa, flow_graph
-from maskstream.pipelines.modalities.audio.dali import mel_graph
+from maskstream.pipelines.flow.ofa import Ofa, build_flow_graph
+from maskstream.pipelines.modalities.audio.dali import build_mel_graph
 from maskstream.pipelines.modalities.audio.spectrogram import LogMel
 from maskstream.pipelines.modalities.row_sampler import RowSampler
 from maskstream.pipelines.modalities.split import Split
@@ -76,7 +76,7 @@ def probe(rig: Rig) -> Found:
     missing = missing_libraries()
     flow, lack = Ofa().missing(CUDA), what_triton_lacks(rig.device) if rig.is_real else None
     card = torch.device("cuda", rig.device.index) if rig.is_real else CUDA
-    mel, ofa = mel_graph(LogMel(), 8, 20480, 4, card), flow_graph(8, "slow", 4, card.index)
+    mel, ofa = build_mel_graph(LogMel(), 8, 20480, 4, card), build_flow_graph(8, "slow", 4, card.index)
     graphs = (clip_graph(8, 2, 224, 4, card), mel, ofa)
     figures = {
         "driver": driver or "none",
@@ -210,8 +210,8 @@ def packets_of_a_clip(folder: Path) -> float:
     for index in range(len(sampler.manifest)):
         plan = sampler.request(Wanted.of([index])).plans[0]
         data = read_clip(sampler.manifest.store, plan.video, plan.numbers, plan.ranges)
-        pts = wanted_pts(data.packets, data.first_frame, plan.numbers)
-        kept = wanted_packets(memoryview(data.fragments), read_header(data.header), data.packets, pts)
+        pts = select_pts(data.packets, data.first_frame, plan.numbers)
+        kept = select_packets_for(memoryview(data.fragments), read_header(data.header), data.packets, pts)
         counts.append(len(kept))
     return float(np.mean(counts))
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from maskstream.cli.terminal import INTERRUPTED
 from maskstream.preprocess.datasets import sample_sets
-from maskstream.samples.debian import debian_folder
+from maskstream.samples.debian import fetch_debian_folder
 from maskstream.shards.config import with_set
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.dataset import read_dataset_json
@@ -124,7 +124,7 @@ def made_shards(recipe: Recipe[Any], data: Path) -> Path:
     raw, shards = data / "raw" / dataset, data / "shards" / dataset
     if getattr(recipe.model, "classes", 0):
         shards = shards.with_name(f"{dataset}-classes")
-        words = ["--set", f"classes={debian_folder('wordnet-base', 'usr/share/wordnet', data / 'raw')}"]
+        words = ["--set", f"classes={fetch_debian_folder('wordnet-base', 'usr/share/wordnet', data / 'raw')}"]
     if ids := TOKENIZERS.get(dataset):
         shards, words = shards.with_name(f"{dataset}-{ids}"), ["--set", f"tokenizer=train:wordpiece:{ids}"]
     if not (shards / "val").exists():

@@ -26,7 +26,7 @@ from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.pipelines.modalities.audio.spectrogram import LogMel
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.sampler import Wanted
-from maskstream.preprocess.encode.audio.encoder import encoded_sound
+from maskstream.preprocess.encode.audio.encoder import encode_sound
 from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.samples.audiovisual.sample_audiovisual import CLIPS
 from maskstream.samples.packages import fetch
@@ -97,7 +97,7 @@ def _write_sounds(folder: Path, seconds: int, rate: int, channels: int) -> None:
         wave = sum(np.sin(2 * np.pi * rng.uniform(80, 2000, channels) * t) / (k + 1) for k in range(8))
         samples = np.rint(4000 * wave + rng.normal(0, 200, (len(t), channels))).astype(np.int32)
         sound = Sound(samples=samples, bits=16, sample_rate=rate, codec="pcm_s16le", container="wav")
-        (folder / f"{i:02d}.flac").write_bytes(encoded_sound(sound, level=5).members["flac"].data)
+        (folder / f"{i:02d}.flac").write_bytes(encode_sound(sound, level=5).members["flac"].data)
 
 
 def mel_bands(wave: Any) -> Floats:

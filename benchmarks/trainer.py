@@ -27,7 +27,7 @@ from turns import Apart, in_turns
 
 from maskstream.pipelines import TokenGrid, VideoBatch
 from maskstream.pipelines.masks import Dual, Mask, Tube
-from maskstream.train.core.process import kept_memory
+from maskstream.train.core.process import keep_memory
 from maskstream.train.models import VideoAutoencoderConfig, to_hf, to_hf_config
 
 SIZES = {
@@ -105,7 +105,7 @@ def made(name: str, size: str, kind: str) -> Iterator[Step]:
     """A training step in the process that does it. name: that of a model, and " kept" after another's."""
     torch.set_num_threads(1)
     owner, _, kept = name.partition(" ")
-    with kept_memory(torch.device("cpu")) if kept or owner in OURS else nullcontext():
+    with keep_memory(torch.device("cpu")) if kept or owner in OURS else nullcontext():
         yield step_of(*model_and_loss(owner, size), TYPES[kind])
 
 

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from maskstream.pipelines import ClipDecoder, VideoBatch, VideoClip, masks, video_loader
 from maskstream.pipelines.augment import Crop, MultiScaleCrop
-from maskstream.pipelines.decode.cpu import wanted_packets, wanted_pts
+from maskstream.pipelines.decode.cpu import select_packets_for, select_pts
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
 from maskstream.pipelines.modalities.video.clip_plan import read_clip
@@ -114,7 +114,9 @@ def _drawn(sampler: Any, index: int, epoch: int, file: Path) -> Clip:
     (plan,), (key,) = request.plans, request.keys
     data = read_clip(sampler.manifest.store, plan.video, plan.numbers, plan.ranges)
     track, fragments = read_header(data.header), memoryview(data.fragments)
-    needed = wanted_packets(fragments, track, data.packets, wanted_pts(data.packets, data.first_frame, plan.numbers))
+    needed = select_packets_for(
+        fragments, track, data.packets, select_pts(data.packets, data.first_frame, plan.numbers)
+    )
     spans = ((int(data.packets.start[i]), int(data.packets.size[i])) for i in needed)
     coded = (track.codec, track.extradata, [bytes(fragments[start : start + size]) for start, size in spans])
     about = {"key": key, "index": index, "epoch": epoch, "file": file, "coded": coded}

@@ -55,23 +55,23 @@ class Captured:
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         with torch.no_grad():
-            return self._called(inputs)
+            return self._call_function(inputs)
 
-    def _called(self, inputs: tuple[Tensor, ...]) -> Tensor:
+    def _call_function(self, inputs: tuple[Tensor, ...]) -> Tensor:
         if not (self._works and is_on_card(inputs[0])):
             return self._function(*inputs)
         key = tuple((one.shape, one.dtype, one.device) for one in inputs)
         with self._lock, torch.cuda.device(inputs[0].device):
             if key not in self._graphs and len(self._graphs) < MOST:
                 try:
-                    self._graphs[key] = self._capture(inputs)
+                    self._graphs[key] = self._capture_graph(inputs)
                 except RuntimeError as error:
                     self._works = False
                     log.warning("no CUDA graph, so each kernel is launched by itself: %s", str(error).splitlines()[0])
             found = self._graphs.get(key)
             return self._function(*inputs) if found is None else _replay(found, inputs)
 
-    def _capture(self, inputs: tuple[Tensor, ...]) -> _Graph:
+    def _capture_graph(self, inputs: tuple[Tensor, ...]) -> _Graph:
         """The graph of inputs of these shapes. Other threads may use the device meanwhile."""
         stream, current = torch.cuda.Stream(), torch.cuda.current_stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(current)

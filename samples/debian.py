@@ -10,7 +10,7 @@ from maskstream.shards.errors import DatasetError
 TIMEOUT_S = 600
 
 
-def debian_folder(package: str, inside: str, root: Path) -> Path:
+def fetch_debian_folder(package: str, inside: str, root: Path) -> Path:
     """The folder `inside` (such as usr/share/ldraw) of a package, kept as ROOT/package.
 
     A missing folder is downloaded in the version that this machine's apt offers; it appears only when it is complete.

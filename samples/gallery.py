@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.preprocess.encode.mesh.surfaces import read_surface
-from maskstream.preprocess.encode.pose.motion_files import in_h36m, read_bvh
+from maskstream.preprocess.encode.pose.motion_files import convert_to_h36m, read_bvh
 from maskstream.preprocess.source import RejectError
 from maskstream.samples.pose.sample_pose import BVHTOOLBOX
 from maskstream.samples.trajectory.vizdoom_walks import VizdoomWalk
@@ -53,7 +53,7 @@ class _MediaFile:
     read: Callable[[Path], Any]
 
 
-def gallery_media(root: Path) -> GalleryMedia:
+def fetch_gallery_media(root: Path) -> GalleryMedia:
     """The media, kept below `root`; missing files are downloaded.
 
     video: uint8 (16, 320, 320, 3), every fourth frame, lightened. speech, crowd: float32 (n,), mono at 16 kHz. animal,
@@ -122,7 +122,7 @@ def read_sound(path: Path) -> npt.NDArray[np.float32]:
 
 
 def _read_walk(path: Path) -> npt.NDArray[np.float32]:
-    return in_h36m(read_bvh(path).motion(0.01, "y"))[0].places.astype(np.float32)
+    return convert_to_h36m(read_bvh(path).motion(0.01, "y"))[0].places.astype(np.float32)
 
 
 def _read_text(path: Path) -> str:

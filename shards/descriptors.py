@@ -18,7 +18,7 @@ class Descriptor:
         self.number = number
 
     def __reduce__(self) -> tuple[Callable[[Detachable], Descriptor], tuple[Detachable]]:
-        return _receive, (hand_over(self.number),)
+        return _receive, (pass_on_descriptors(self.number),)
 
 
 class Detachable(Protocol):
@@ -44,7 +44,7 @@ _inherited: list[int] = []
 
 
 @contextmanager
-def passing() -> Iterator[list[int]]:
+def collect_passed() -> Iterator[list[int]]:
     """Collect the descriptors that are handed over, for a process that `shards/processes.py` starts."""
     before, _passed.files = _passed.files, []
     try:
@@ -53,17 +53,17 @@ def passing() -> Iterator[list[int]]:
         _passed.files = before
 
 
-def inherit(files: Sequence[int]) -> None:
+def note_inherited(files: Sequence[int]) -> None:
     """Note the descriptors that this process got, in the order in which they were handed over."""
     _inherited[:] = files
 
 
-def starts_process() -> bool:
+def is_starting_process() -> bool:
     """Whether the current pickling is for a process that is being started, also by multiprocessing."""
     return _passed.files is not None or get_spawning_popen() is not None
 
 
-def hand_over(descriptor: int) -> Detachable:
+def pass_on_descriptors(descriptor: int) -> Detachable:
     """What the pickle of a process that is being started holds in place of a descriptor."""
     if _passed.files is None:
         return DupFd(descriptor)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from maskstream.shards.lazy import importing
-from maskstream.shards.own_folder import own_folder
+from maskstream.shards.own_folder import make_own_folder
 
 with importing():
     import numba
@@ -82,7 +82,7 @@ class _Cache(FunctionCache):
         texts = [Path(file).read_bytes() for file in (getfile(function), __file__)]
         constants = [(name, value) for name, value in function.__globals__.items() if isinstance(value, _CONSTANTS)]
         folder = Path(super().cache_path)
-        self._folder = folder if folder.name == "__pycache__" else own_folder(folder)
+        self._folder = folder if folder.name == "__pycache__" else make_own_folder(folder)
         self._source = sha256(repr((texts, sorted(constants))).encode()).hexdigest()  # constants may come from others
 
     @property

@@ -85,7 +85,7 @@ class takes_fields(Generic[FieldsP, ConfigT]):  # noqa: N801
         called.__signature__ = signature(function).replace(parameters=[*leading, *settings])  # type: ignore[attr-defined]
         return called
 
-    def of_init(
+    def take_init_fields(
         self, function: Callable[[A, B, D, E, ConfigT], None]
     ) -> Callable[Concatenate[A, B, D, E, FieldsP], None]:
         """The same for an `__init__`, which takes keyword arguments only."""

@@ -25,7 +25,7 @@ def named(name: str, table: Mapping[str, PartT], what: str) -> PartT:
     if ":" in name:
         part: PartT = imported(name, what)
         return part
-    hint = nearest(name, list(table)) or _mentioning(name, table)
+    hint = nearest(name, list(table)) or _suggest_mentions(name, table)
     raise ValueError(
         f"{name!r} is no {what}{hint}; legal are {', '.join(sorted(table))}, and "
         f"package.module:name for a {what} of your own"
@@ -69,18 +69,20 @@ def nearest(name: str, legal: list[str]) -> str:
     return f", did you mean {close[0]!r}?" if close else ""
 
 
-def _mentioning(name: str, table: Mapping[str, Any]) -> str:
+def _suggest_mentions(name: str, table: Mapping[str, Any]) -> str:
     """`, did you mean 'x' or 'y'?` with the entries whose docstring speaks of the name (kinetics); "" if none does."""
     word = re.compile(rf"\b{re.escape(name)}\b", re.IGNORECASE)
-    found = [repr(key) for key, part in table.items() if word.search(getattr(_unwrapped(part), "__doc__", None) or "")]
+    found = [
+        repr(key) for key, part in table.items() if word.search(getattr(_unwrap_partial(part), "__doc__", None) or "")
+    ]
     return f", did you mean {' or '.join(found[:_SHOWN])}?" if found else ""
 
 
-def _unwrapped(part: Any) -> Any:
+def _unwrap_partial(part: Any) -> Any:
     """The function of a partial one, and other things as they are."""
     return part.func if isinstance(part, partial) else part
 
 
-def first_few(names: Sequence[str], show: Callable[[str], str] = str) -> str:
+def list_few(names: Sequence[str], show: Callable[[str], str] = str) -> str:
     """The first three of some names, for a message."""
     return ", ".join(map(show, names[:3])) + (", ..." if len(names) > 3 else "")

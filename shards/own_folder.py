@@ -6,7 +6,7 @@ from pathlib import Path
 _OTHERS_MAY_WRITE = 0o022
 
 
-def own_folder(folder: Path) -> Path:
+def make_own_folder(folder: Path) -> Path:
     """The folder, made with mode 0700 if it is missing; or `uid-N` in it, if others may write to the folder itself.
 
     Raises ValueError if others may write to both, and OSError if they cannot be made.

@@ -15,11 +15,11 @@ _DIRECTIONS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI",
 _MARKS = frozenset("\N{LEFT-TO-RIGHT MARK}\N{RIGHT-TO-LEFT MARK}\N{ARABIC LETTER MARK}")
 
 
-def printable(text: str) -> str:
+def make_printable(text: str) -> str:
     """The text on one line as a terminal can show it: control characters become escapes such as \\x1b."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_escaped(char) if _is_control(char) else char for char in text)
+    return "".join(_escape_character(char) if _is_control(char) else char for char in text)
 
 
 def _is_control(char: str) -> bool:
@@ -28,7 +28,7 @@ def _is_control(char: str) -> bool:
     return unicodedata.bidirectional(char) in _DIRECTIONS
 
 
-def _escaped(char: str) -> str:
+def _escape_character(char: str) -> str:
     return char.encode("ascii", "backslashreplace").decode() if ord(char) > 0x7F else repr(char)[1:-1]
 
 
@@ -37,7 +37,7 @@ class DataConsole(Console):
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as rich does; each text is one line."""
-        super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **options)
+        super().print(*(make_printable(each) if isinstance(each, str) else each for each in objects), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """The segments of a renderable, such as a table, a bar or a log line."""
@@ -47,11 +47,11 @@ class DataConsole(Console):
                 if n:
                     yield Segment("\n", style)
                 if part:
-                    yield Segment(part if control else printable(part), style, control)
+                    yield Segment(part if control else make_printable(part), style, control)
 
 
 class PrintableFormatter(logging.Formatter):
     """Formats messages as one line each; a traceback keeps its lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
-        return printable(super().formatMessage(record))
+        return make_printable(super().formatMessage(record))

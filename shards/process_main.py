@@ -23,7 +23,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, BinaryIO, NoReturn
 
-from .descriptors import Descriptor, inherit
+from .descriptors import Descriptor, note_inherited
 from .errors import MainModuleError
 
 MAIN_FAILED = 79
@@ -106,7 +106,7 @@ def run(start: Start, order: BinaryIO) -> NoReturn:
                 os.chdir(start.folder)
         threading.Thread(target=_end_with, args=(start.parent,), daemon=True).start()
         sys.modules["__main__"].__getattr__ = LateMain(start.main)  # type: ignore[method-assign]
-        inherit(start.files)
+        note_inherited(start.files)
         with order:
             work, arguments = pickle.load(order)
         work(*arguments)

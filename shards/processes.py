@@ -33,7 +33,7 @@ from types import FunctionType
 from typing import Any, BinaryIO
 
 from . import process_main
-from .descriptors import Descriptor, passing
+from .descriptors import Descriptor, collect_passed
 from .errors import MainModuleError
 from .process_main import (
     OF_THE_PARENT,
@@ -85,11 +85,11 @@ class Process:
                 "the main module starts worker processes while a worker process imports it; put this under "
                 '`if __name__ == "__main__":`'
             )
-        with passing() as files:
-            data, self.names, modules = _pickled(self._order)
+        with collect_passed() as files:
+            data, self.names, modules = _pickle_object(self._order)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_PARENT)  # an early signal would end it
         try:
-            with open(memory_file(), "w+b") as order:
+            with open(open_memory_file(), "w+b") as order:
                 forked = self._fork(order, data, files, modules) if self._forks else None
                 self._child: _Forked | _Spawned = forked or _Spawned(order, data, files)
         finally:
@@ -125,7 +125,7 @@ class Process:
         return None
 
 
-def memory_file(size: int = 0) -> int:
+def open_memory_file(size: int = 0) -> int:
     """The descriptor of a new file in memory (on Linux) or on disk, which has no name. Raises OSError without room."""
     if hasattr(os, "memfd_create"):
         file = os.memfd_create("maskstream")
@@ -167,10 +167,10 @@ def dumps(obj: object) -> tuple[bytes, tuple[str, ...]]:
 
     Raises MainModuleError if there are such names and the main module cannot be imported.
     """
-    return _pickled(obj)[:2]
+    return _pickle_object(obj)[:2]
 
 
-def _pickled(obj: object) -> tuple[bytes, tuple[str, ...], tuple[str, ...]]:
+def _pickle_object(obj: object) -> tuple[bytes, tuple[str, ...], tuple[str, ...]]:
     """What `dumps` returns, and the modules of this package that `obj` needs."""
     file = io.BytesIO()
     pickler = _Pickler(file)
@@ -365,17 +365,17 @@ def _can_fork() -> bool:
 
 def describe_end(code: int) -> str:
     """How a process with this exit code ended, in words that follow its name."""
-    return f"ended with code {code}" if code >= 0 else f"was killed by signal {-code} ({signal_name(-code)})"
+    return f"ended with code {code}" if code >= 0 else f"was killed by signal {-code} ({name_signal(-code)})"
 
 
-def signal_name(number: int) -> str:
+def name_signal(number: int) -> str:
     """The name of a signal, such as SIGKILL; a number for real-time signals, which have none."""
     with suppress(ValueError):
         return signal.Signals(number).name
     return f"signal {number}"
 
 
-def picklable(error: BaseException) -> Exception:
+def make_picklable(error: BaseException) -> Exception:
     """The error, or a RuntimeError with its text if it cannot be sent to another process, or is not an Exception."""
     try:
         unpickle(pickle.dumps(error))
@@ -384,7 +384,7 @@ def picklable(error: BaseException) -> Exception:
     return error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
 
 
-def main_failed(names: tuple[str, ...]) -> MainModuleError:
+def make_main_failed_error(names: tuple[str, ...]) -> MainModuleError:
     """The error for a process that ended with `MAIN_FAILED` because it needed `names`."""
     where = Path(getattr(sys.modules["__main__"], "__file__", None) or "the main module").name
     what = ", ".join(names)

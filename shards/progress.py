@@ -75,12 +75,12 @@ def as_progress(shown: Progress | Callable[[int, int], object]) -> Progress:
 _ONE = {"retries": "retry", "restarts": "restart", "rejects": "reject"}
 
 
-def _counted(number: int, what: str) -> str:
+def _format_count(number: int, what: str) -> str:
     """`1 reject`, `2 rejects`."""
     return f"{number} {_ONE.get(what, what) if number == 1 else what}"
 
 
-def _figures(task: Task) -> str:
+def _format_figures(task: Task) -> str:
     """The figures of a phase: how much is done, how fast, how long the rest takes, and its note."""
     unit, words = task.fields["unit"], []
     if task.total is not None:
@@ -98,7 +98,7 @@ class _Figures(ProgressColumn):
     """A column with the figures of a phase."""
 
     def render(self, task: Task) -> Text:
-        return Text(_figures(task) if task.total is not None else task.fields["note"])
+        return Text(_format_figures(task) if task.total is not None else task.fields["note"])
 
 
 LINE_S = 10.0
@@ -168,7 +168,7 @@ class ProgressBar(Progress):
 
     def tally(self, what: str, count: int = 1) -> None:
         self._tallies[what] += count
-        self.note(", ".join(_counted(number, name) for name, number in sorted(self._tallies.items()) if number))
+        self.note(", ".join(_format_count(number, name) for name, number in sorted(self._tallies.items()) if number))
 
     def say(self, text: str) -> None:
         self._bars.console.print(text, highlight=False, markup=False, soft_wrap=self._lines)
@@ -180,7 +180,7 @@ class ProgressBar(Progress):
         if task is not None and task.total is None:
             self._bars.remove_task(task.id)
         elif task is not None and self._lines and task.completed != self._shown:
-            self._print(f"{task.description}: {_figures(task)}", task)
+            self._print(f"{task.description}: {_format_figures(task)}", task)
 
     def _task(self) -> Task | None:
         return next((task for task in self._bars.tasks if task.id == self._current), None)
@@ -193,4 +193,4 @@ class ProgressBar(Progress):
         """Print a line whenever the last one is `line_s` old."""
         while not self._ended.wait(max(self._next_s - time.monotonic(), 0.05)):
             if (task := self._task()) is not None and time.monotonic() >= self._next_s:
-                self._print(f"{task.description}: {_figures(task)}", task)
+                self._print(f"{task.description}: {_format_figures(task)}", task)

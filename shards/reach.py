@@ -3,7 +3,7 @@ they say is data, and a hostile author's word. This is the one place that decide
 
 - a source lies below the root of the raw data, links and `..` resolved (`Reach`)
 - the name of a dataset or split is one part of a path (`is_file_name`), because tars and folders are called so
-- a file that is written or deleted lies in the folder of its output (`stays_inside`)
+- a file that is written or deleted lies in the folder of its output (`is_inside`)
 """
 
 import os
@@ -30,7 +30,7 @@ def is_split_name(name: str) -> bool:
     return len(name.encode()) <= _MOST_BYTES
 
 
-def stays_inside(name: str) -> bool:
+def is_inside(name: str) -> bool:
     """Whether a relative path stays in its folder by its words: no part of it is "..", and it is not absolute."""
     return bool(name) and not name.startswith("/") and "\0" not in name and ".." not in name.split("/")
 
@@ -53,13 +53,13 @@ class Reach:
             folder, _, name = os.fspath(path).rpartition("/")
             if folder != last:
                 last = folder
-                inside, links = self._folders.get(folder) or self._looked_at(folder)
+                inside, links = self._folders.get(folder) or self._look_at(folder)
             if inside and links is not None and name not in links and name not in _NO_FILES and "\0" not in name:
                 continue
             if not self._holds(path):
                 yield path
 
-    def _looked_at(self, folder: str) -> tuple[bool, frozenset[str] | None]:
+    def _look_at(self, folder: str) -> tuple[bool, frozenset[str] | None]:
         """Whether a folder lies below the root, and the names of the links in it; None if it cannot be listed."""
         links: frozenset[str] | None = None
         with suppress(OSError, ValueError), os.scandir(folder or "/") as entries:

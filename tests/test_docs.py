@@ -19,9 +19,9 @@ import typer.main
 from torch import Tensor
 
 from maskstream.cli import app
-from maskstream.pages.gallery.page import gallery_sections
+from maskstream.pages.gallery.page import list_gallery_sections
 from maskstream.pages.gallery.scheme import Media
-from maskstream.samples.gallery import gallery_media
+from maskstream.samples.gallery import fetch_gallery_media
 from maskstream.train.recipes import RECIPES
 
 from .attacks.attacks import ATTACKS
@@ -231,11 +231,11 @@ def test_words_of_the_glossary_are_in_the_code() -> None:
 @pytest.mark.slow
 def test_the_pictures_are_what_the_command_makes(tmp_path: Path) -> None:
     """The sample media come from the package index. Whatever the encoder writes, the files would stay as they are."""
-    found = gallery_media(tmp_path)
+    found = fetch_gallery_media(tmp_path)
     assert not found.missing
     media = Media(**found.media)
     tool = doc_tool("pictures")
-    made = tool.doc_pictures(media, gallery_sections(media))
+    made = tool.doc_pictures(media, list_gallery_sections(media))
     assert set(made) == {path.name for path in PICTURES.iterdir()}
     differ = [name for name, picture in made.items() if not tool.shows(PICTURES / name, picture)]
     assert not differ, "run `make pictures`"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskstream.pipelines.stream.topology import resolved_device
+from maskstream.pipelines.stream.topology import resolve_device
 
 ROOT = Path(__file__).parents[1]
 WITH_A_CARD = (
@@ -24,7 +24,7 @@ WITH_A_CARD = (
 
 def test_no_test_finds_a_card_unless_it_is_marked() -> None:
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
-    assert resolved_device("auto") == torch.device("cpu")
+    assert resolve_device("auto") == torch.device("cpu")
 
 
 @pytest.mark.slow

@@ -23,14 +23,14 @@ from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.keywords import takes_fields
 from maskstream.shards.progress import Progress
 from maskstream.shards.stores.local_files import publishing, remove_leftovers, sole_writer, sync_folder
-from maskstream.shards.stores.url import local_path
+from maskstream.shards.stores.url import get_local_path
 
 from .core.options import EmbedOptions, FeatureType
 from .core.process import compute_threads
 from .core.recipe import check_modality
 from .core.run_folder import run_recipe, run_weights
-from .core.weights import find_files, load_model, part_name, weights_sum
-from .evaluate.features import GivesFeatures, from_middle, without_augmentation
+from .core.weights import compute_weights_sum, find_files, load_model, part_name
+from .evaluate.features import GivesFeatures, drop_augmentation, from_middle
 from .export.run import split_of_run
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class _Made:
 
 
 @takes_fields(EmbedOptions)
-def embed_run(
+def write_embeddings(
     run: str | Path,
     data: SplitLocation,
     out: str | Path,
@@ -93,7 +93,7 @@ def embed_run(
     for unfinished files of other weights, samples or options.
     """
     device, progress = usable_device(options.device), options.progress
-    run, out = local_path(run, "the run"), local_path(out, "out")
+    run, out = get_local_path(run, "the run"), get_local_path(out, "out")
     if out.suffix != ".parquet":
         raise ValueError(f"{out} does not end in .parquet; name a file such as features.parquet")
     if any(path.exists() for path in find_files(out)):
@@ -103,11 +103,11 @@ def embed_run(
     model = load_model(weights).to(device)
     if not isinstance(model, GivesFeatures):
         raise ValueError(f"a {type(model).__name__} gives no features of whole samples")
-    whole = without_augmentation(recipe.data, split_of_run(run) if isinstance(recipe.data, AudioData) else split)
+    whole = drop_augmentation(recipe.data, split_of_run(run) if isinstance(recipe.data, AudioData) else split)
     config = from_middle(whole)
     about = {
         "recipe": recipe.name,
-        "weights": weights_sum(weights)[0],
+        "weights": compute_weights_sum(weights)[0],
         "split": str(split.location),
         "version": str(split.version),
         "fingerprint": split.fingerprint,
@@ -121,7 +121,7 @@ def embed_run(
             log.info("%s has %d of %d samples; the job goes on after these", folder, made.samples, len(split))
         progress.phase(f"embedding {split.location}", len(split), made.samples, "samples")
         with compute_threads(device), closing(_rows(model, config, split, options, device, made)) as rows:
-            made = _write(_counted(rows, progress), folder, made, options.file_rows, options.dtype, about)
+            made = _write(_format_count(rows, progress), folder, made, options.file_rows, options.dtype, about)
         files = [out.parent / part_name(out.name, part, len(made.files)) for part in range(len(made.files))]
         for path, name in reversed(list(zip(made.files, files, strict=True))):  # what a kill leaves are the first ones
             path.replace(name)
@@ -138,10 +138,10 @@ def embed_run(
 
 
 def read_features(path: str | Path) -> tuple[list[str], Tensor, Tensor]:
-    """The keys, the features float32 (n, D) and the labels int64 (n,) that `embed_run` wrote to `path`, of all its
-    files. ValueError if there is none, if some are missing, or if they have other columns or nulls.
+    """The keys, the features float32 (n, D) and the labels int64 (n,) that `write_embeddings` wrote to `path`, of all
+    its files. ValueError if there is none, if some are missing, or if they have other columns or nulls.
     """
-    found = find_files(local_path(path, "the features"))
+    found = find_files(get_local_path(path, "the features"))
     if not found[0].is_file():
         raise ValueError(f"there is no {path}, nor all files of it; give what `maskstream embed --out` was given")
     try:
@@ -213,14 +213,14 @@ def _rows(
             yield _Rows(number, [batch.key[row] for row in kept], batch.label[kept], found[kept], end)
 
 
-def _counted(batches: Iterator[_Rows], progress: Progress) -> Iterator[_Rows]:
+def _format_count(batches: Iterator[_Rows], progress: Progress) -> Iterator[_Rows]:
     """The same batches; the progress counts their samples once they are written."""
     for rows in batches:
         yield rows
         progress.advance(len(rows.keys))
 
 
-def _tables(
+def _yield_tables(
     batches: Iterator[_Rows], file_rows: int, dtype: FeatureType, about: Mapping[str, str]
 ) -> Iterator[tuple[pa.Table, tuple[int, int]]]:
     """Row groups, none of which lies in two files of `file_rows`, with the first batch and its first row after each."""
@@ -246,7 +246,7 @@ def _write(
     batches: Iterator[_Rows], folder: Path, made: _Made, file_rows: int, dtype: FeatureType, about: Mapping[str, str]
 ) -> _Made:
     """Writes row groups to files of `file_rows` rows each, after those that are made."""
-    tables = _tables(batches, file_rows, dtype, about)
+    tables = _yield_tables(batches, file_rows, dtype, about)
     for first in tables:
         path, rows = folder / f"{len(made.files):08d}.parquet", 0
         with publishing(path) as stream, pq.ParquetWriter(stream, first[0].schema, compression="zstd") as writer:

@@ -18,13 +18,13 @@ from typing import Any
 from maskstream.shards.config import rebuild
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.local_files import publish
-from maskstream.shards.stores.url import local_path
+from maskstream.shards.stores.url import get_local_path
 
 from .core.model import Model
 from .core.process import CPU, compute_threads
 from .core.recipe import Recipe, check_modality
 from .core.run_folder import run_recipe, run_weights
-from .core.weights import load_model, weights_sum
+from .core.weights import compute_weights_sum, load_model
 from .evaluate import classifier, pairs, patches
 from .evaluate.evaluation import Evaluate, Evaluation, Score
 from .evaluate.features import match_labels_of_run
@@ -110,7 +110,7 @@ def evaluate_run(
     ValueError where the folder is not that of a run, its kind of model has no evaluation, or the split has samples that
     it was trained on; ShardError where `data` holds no finished split.
     """
-    folder = local_path(run, "the run")
+    folder = get_local_path(run, "the run")
     recipe = recipe or run_recipe(folder)
     data = Manifest.load(data)
     check_modality(recipe, data)
@@ -119,7 +119,7 @@ def evaluate_run(
     check_unseen(data, runs=[folder], same_split=same_split)
     begun = _begun(recipe, weights, data)
     if not again:
-        for one in kept_evaluations(folder):
+        for one in read_evaluations(folder):
             if one.same(begun):
                 return one
     with compute_threads(CPU):
@@ -134,7 +134,7 @@ def keep_evaluation(run: Path, recipe: Recipe[Any], weights: Path, data: Manifes
     """
     made = replace(_begun(recipe, weights, data), scores=found.scores, notes=found.notes)
     others = [
-        one for one in kept_evaluations(run) if one.weights == made.weights and one.data.location != made.data.location
+        one for one in read_evaluations(run) if one.weights == made.weights and one.data.location != made.data.location
     ]
     text = json.dumps({"format": FORMAT, "evaluations": [asdict(one) for one in (*others, made)]}, indent=2)
     try:
@@ -144,7 +144,7 @@ def keep_evaluation(run: Path, recipe: Recipe[Any], weights: Path, data: Manifes
     return made
 
 
-def kept_evaluations(run: Path) -> Sequence[RunEvaluation]:
+def read_evaluations(run: Path) -> Sequence[RunEvaluation]:
     """What a run's evaluation.json has; nothing where there is none. A damaged file is a warning."""
     path = run / KEPT
     if not path.is_file():
@@ -161,7 +161,7 @@ def kept_evaluations(run: Path) -> Sequence[RunEvaluation]:
 
 def _begun(recipe: Recipe[Any], weights: Path, data: Manifest) -> RunEvaluation:
     """An evaluation that has no numbers yet."""
-    checksum, step = weights_sum(weights)
+    checksum, step = compute_weights_sum(weights)
     split = EvaluatedSplit(
         location=data.location,
         dataset=str(data.info["dataset"]),

@@ -24,12 +24,12 @@ from .core.results import TrainResult
 from .core.run import train_recipe
 from .core.run_folder import MODEL, run_recipe, run_weights
 from .core.validation import BEST, Validation
-from .core.weights import load_model, pack_weights, weights_sum
+from .core.weights import compute_weights_sum, load_model, pack_weights
 from .evaluate.classifier import Tune, Tuning, tune_classifier
 from .evaluate.evaluation import Score
 from .evaluate.features import match_labels
-from .evaluate.labels import LabelsConfig, balanced_weights
-from .evaluate.unseen import TRAINED_ON, check_unseen, splits_trained_on
+from .evaluate.labels import LabelsConfig, compute_balanced_weights
+from .evaluate.unseen import TRAINED_ON, check_unseen, list_splits_trained_on
 from .papers import tables
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def finetune(
         classes=len(names),
         test=first.count,
         trained=trained,
-        step=weights_sum(weights)[1],
+        step=compute_weights_sum(weights)[1],
         scores=tested.scores,
         confusion=tested.confusion,
     )
@@ -144,7 +144,7 @@ def _balance(recipe: Recipe[Any], train: Manifest) -> Recipe[Any]:
     model = recipe.model
     if not isinstance(model, LabelsConfig):
         raise ValueError(f"a {type(model).__name__} has no weights of classes; leave balanced out")
-    return replace(recipe, model=replace(model, class_weights=balanced_weights(train.label, model.classes)))
+    return replace(recipe, model=replace(model, class_weights=compute_balanced_weights(train.label, model.classes)))
 
 
 def _validation(
@@ -175,6 +175,6 @@ def _write_encoder(tuning: Tuning, run: Path, out: Path) -> Path:
     """A file in `out` with the weights to begin with, which says what they were trained on."""
     weights = {name: own.contiguous() for name, own in tuning.initial(load_model(run_weights(run))).items()}
     out.mkdir(parents=True, exist_ok=True)
-    told = json.dumps([*splits_trained_on(run)])
+    told = json.dumps([*list_splits_trained_on(run)])
     publish(out / ENCODER, pack_weights(weights, {"format": "pt", TRAINED_ON: told}))
     return out / ENCODER

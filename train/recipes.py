@@ -69,7 +69,7 @@ def train(
         options,
         data_version=options.data_version,
         initial=options.initial,
-        validation=None if options.val is None else _validation(chosen, data, options.val, options),
+        validation=None if options.val is None else _make_validation(chosen, data, options.val, options),
         hooks=() if options.probe is None else [_probe(chosen, data, options.probe, options.probe_every)],
     )
 
@@ -80,10 +80,10 @@ def _probe(recipe: Recipe[Any], data: str | Path | DataMixture, labelled: str | 
 
     split = Manifest.load(labelled)
     check_modality(recipe, split)
-    return OnlineProbe.of(recipe.data, _splits(data)[0], split, every=every)
+    return OnlineProbe.of(recipe.data, _list_splits(data)[0], split, every=every)
 
 
-def _validation(
+def _make_validation(
     recipe: Recipe[Any], data: str | Path | DataMixture, val: str | Path, options: TrainOptions
 ) -> Validation:
     """The validation on the split `val`. ValueError for one of another modality, or with trained samples."""
@@ -93,7 +93,7 @@ def _validation(
 
     split = Manifest.load(val)
     check_modality(recipe, split)
-    trained = _splits(data)
+    trained = _list_splits(data)
     for train in trained:
         check_unseen(split, train=train, same_split=options.same_split)
     if recipe.model.most_labels is not None:
@@ -106,7 +106,7 @@ def _validation(
     )
 
 
-def _splits(data: str | Path | DataMixture) -> list[Manifest]:
+def _list_splits(data: str | Path | DataMixture) -> list[Manifest]:
     if not isinstance(data, DataMixture):
         return [Manifest.load(data)]
     return [Manifest.load(source.data, version=source.data_version) for source in data.sources]

@@ -32,18 +32,18 @@ from maskstream.shards.errors import ResumeError, SampleError, UnfinishedError
 from maskstream.shards.format.dataset import DATASET_JSON, finish_split, read_description
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.records import Records, ShardRecord
-from maskstream.shards.format.rejects import tar_stem
-from maskstream.shards.format.sample import TARGETS, DatasetInfo, Reject, Sample, key_of_targets
+from maskstream.shards.format.rejects import strip_tar_name
+from maskstream.shards.format.sample import TARGETS, DatasetInfo, Reject, Sample, make_targets_key
 from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.arrays import array_member
 from maskstream.shards.stores.block_sums import SUMS
-from maskstream.shards.stores.output import Location, Output, Sizes, folder_and_name, output_at, within
-from maskstream.shards.stores.url import local_path
+from maskstream.shards.stores.output import Location, Output, Sizes, open_output, split_folder_and_name, within
+from maskstream.shards.stores.url import get_local_path
 
 from .core.model import Model
 from .core.recipe import Recipe, check_modality
 from .core.run_folder import run_recipe, run_weights
-from .core.weights import load_model, weights_sum
+from .core.weights import compute_weights_sum, load_model
 from .evaluate.features import GivesTokens
 from .nn.quantiser import Quantiser
 
@@ -133,7 +133,7 @@ class WrittenTargets:
 def write_targets(task: TargetTask, report: Callable[[str], object]) -> WrittenTargets:
     """The work of a task, in one thread. A sample that cannot be read has no targets; `report` is told of each."""
     rejects: list[Reject] = []
-    with _one_thread():
+    with _use_one_thread():
         samples = _samples(task, rejects, report)
         first = next(samples, None)
         shard = None if first is None else write_shard(task.path, chain([first], samples))
@@ -156,7 +156,7 @@ def _samples(task: TargetTask, rejects: list[Reject], report: Callable[[str], ob
             rejects.append(Reject(source=key, stage=error.component, reason=error.reason))
         else:
             label = int(split.manifest.label[index])
-            yield Sample(key=key_of_targets(key), members={ARRAY: array_member(found)}, source=key, label=label)
+            yield Sample(key=make_targets_key(key), members={ARRAY: array_member(found)}, source=key, label=label)
         report("")
 
 
@@ -185,7 +185,7 @@ class _Maker:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def _use_one_thread() -> Iterator[None]:
     """A context in which torch computes in one thread, since each task has a process of its own."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -205,7 +205,7 @@ def _opened(location: str, version: int) -> Split:
 @lru_cache(maxsize=1)
 def _teacher(weights: Path, checksum: str, device: str) -> Model[Any]:
     """The teacher of the tasks of a process, which is loaded once; ValueError for other weights than the job's."""
-    if (found := weights_sum(weights)[0]) != checksum:
+    if (found := compute_weights_sum(weights)[0]) != checksum:
         raise ValueError(f"{weights} has the checksum {found}, and the job began with {checksum}; put that file back")
     return load_model(weights).to(device)
 
@@ -239,9 +239,9 @@ class TargetsJob:
         if clips < 1:
             raise ValueError(f"clips={clips}: the teacher sees 1 or more at once")
         check_cycle(cycle)
-        path = local_path(run, "the run")
+        path = get_local_path(run, "the run")
         self.weights = path if path.suffix == ".safetensors" else run_weights(path)
-        self.checksum = weights_sum(self.weights)[0]
+        self.checksum = compute_weights_sum(self.weights)[0]
         recipe = recipe or run_recipe(path if path.is_dir() else path.parent)
         data = Manifest.load(data)
         self.split = _opened(data.location, data.version)
@@ -261,7 +261,7 @@ class TargetsJob:
             "dtype": dtype,
         }
         self.settings: Json = json.loads(json.dumps(settings))
-        self.output: Output = output_at(_beside(self.split.manifest, self.settings) if out is None else out)
+        self.output: Output = open_output(_name_beside(self.split.manifest, self.settings) if out is None else out)
         self._records = Records(self.output, WrittenTargets)
         self._sizes: Sizes = self.output
         manifest = self.split.manifest
@@ -354,7 +354,7 @@ class TargetsJob:
         ours, endings = {task.name for task in self.tasks}, (".tar", ".idx", SUMS)
         there = [name for name in self.output.names() if name.endswith(endings)]
         tars = {name: f"{name.rpartition('.')[0]}.tar" for name in there}
-        return [name for name, tar in tars.items() if tar not in kept and f"{tar_stem(tar)}.tar" in ours]
+        return [name for name, tar in tars.items() if tar not in kept and f"{strip_tar_name(tar)}.tar" in ours]
 
 
 def _config(recipe: Recipe[Any], split: Split) -> SplitConfig[Any, Any]:
@@ -367,8 +367,8 @@ def _config(recipe: Recipe[Any], split: Split) -> SplitConfig[Any, Any]:
     return data.resolved(split).alone()
 
 
-def _beside(split: Manifest, settings: Json) -> Location:
+def _name_beside(split: Manifest, settings: Json) -> Location:
     """The folder beside a split whose name says which weights and clips its targets are of."""
-    folder, name = folder_and_name(split.location)
+    folder, name = split_folder_and_name(split.location)
     digest = xxhash.xxh3_64_hexdigest(json.dumps(settings, sort_keys=True).encode())
     return within(folder, f"{name}-targets-{digest[:8]}")

@@ -18,24 +18,24 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pages.figures.card import Card, Drawing, PictureGrid, Section, WordPieces
-from maskstream.pages.figures.pictures import LUMA, Bool, UInt8, grown, hatch, resize
+from maskstream.pages.figures.pictures import LUMA, Bool, UInt8, draw_hatch, grown, resize
 from maskstream.pages.gallery import audio, image, pairs, video
-from maskstream.pages.gallery.page import gallery_sections
+from maskstream.pages.gallery.page import list_gallery_sections
 from maskstream.pages.gallery.scheme import (
     Corridor,
     Drawn,
     GalleryScene,
     Media,
-    drawn_shots,
-    shoot,
+    draw_shot,
+    draw_shots,
 )
 from maskstream.pages.gallery.text import LENGTH, cut_pieces
 from maskstream.pipelines.flow import dis_flow
-from maskstream.pipelines.flow.picture import flow_scale, flow_to_image
+from maskstream.pipelines.flow.picture import choose_flow_scale, flow_to_image
 from maskstream.pipelines.masks import SCHEMES, Tube
 from maskstream.pipelines.masks.core import Shot
 from maskstream.pipelines.stream.order import Order
-from maskstream.samples.gallery import gallery_media
+from maskstream.samples.gallery import fetch_gallery_media
 
 ROOT = Path(__file__).parents[2]
 
@@ -220,7 +220,7 @@ def doc_pictures(media: Media, sections: Iterable[Section], seed: int = 0) -> Fo
     if media.corridor is not None:
         found["trajectory.webp"] = _of_walk(media.corridor, seed)
     if media.speech is not None and media.crowd is not None:
-        one, ratio, product, clean = audio.mixed_pictures(media.speech, media.crowd).values()
+        one, ratio, product, clean = audio.draw_mixed(media.speech, media.crowd).values()
         found["target-complex-ratio.webp"] = below([beside([one, ratio]), beside([product, clean])])
     return Found({name: made if isinstance(made, str) else in_steps(made) for name, made in found.items()})
 
@@ -271,7 +271,7 @@ def masked(picture: UInt8, hidden: Bool, cell: int, *, theme: str = "dark", toke
     gone = 28 + 0.3 * grey if theme == "dark" else 255 - 0.15 * (255 - grey)
     out = np.where(grown(hidden, *shown.shape[:2])[..., None], gone, shown)
     if token is not None:
-        out = np.where(grown(token, *shown.shape[:2])[..., None], hatch(out.shape[:2])[..., None], out)
+        out = np.where(grown(token, *shown.shape[:2])[..., None], draw_hatch(out.shape[:2])[..., None], out)
     return np.asarray(out.clip(0, 255), dtype=np.uint8)
 
 
@@ -323,12 +323,14 @@ def _of_clip(clip: UInt8, seed: int) -> Found:
     shown, found = frames[::2], Found()
     for scheme in video.KIND.schemes:
         own = MOVING_SEED if "flow" in scheme.mask.needs else seed
-        strips = [_strip(shown, _planes(one, scene), 5) for one in drawn_shots(scheme, scene, own)]
+        strips = [_strip(shown, _planes(one, scene), 5) for one in draw_shots(scheme, scene, own)]
         found[scheme.picture] = below(strips)
-    guided = shoot(_NAMED["motion-guided"].mask, Shot(), scene, MOVING_SEED).masked[0].numpy().reshape(scene.grid.shape)
+    guided = (
+        draw_shot(_NAMED["motion-guided"].mask, Shot(), scene, MOVING_SEED).masked[0].numpy().reshape(scene.grid.shape)
+    )
     flow = dis_flow(frames)
     steps = flow.vectors[np.maximum(2 * np.arange(len(shown)) - 1, 0)]
-    coloured = flow_to_image(steps, scale_px=flow_scale(flow.vectors, flow.valid))
+    coloured = flow_to_image(steps, scale_px=choose_flow_scale(flow.vectors, flow.valid))
     for theme in THEMES:
         colours = coloured if theme == "light" else coloured - coloured.min(axis=3, keepdims=True)
         rows = (resize(shown, 112, 112), resize(colours, 112, 112))
@@ -343,7 +345,7 @@ def _of_pictures(media: Media, seed: int) -> Found:
     scenes, found = image.Scenes.of_clip(media.video, media.box), Found()
     for scheme in image.KIND.schemes:
         scene, views, shots = scenes.of(scheme), scenes.views(scheme), []
-        for shot, mask in drawn_shots(scheme, scene, seed)[:_MOST_SHOTS]:
+        for shot, mask in draw_shots(scheme, scene, seed)[:_MOST_SHOTS]:
             planes = mask.masked[0].numpy().reshape(-1, *scene.grid.shape[-2:])
             token = None if mask.mask_token is None else mask.mask_token[0].numpy().reshape(planes.shape)[0]
             shots += [
@@ -354,7 +356,7 @@ def _of_pictures(media: Media, seed: int) -> Found:
     spikes = [one.repeat(3, axis=0).repeat(3, axis=1) for one in image.dropped(scenes.frame, seed)]
     found["target-spikes.webp"] = beside(spikes)
     whole, grid = media.video[-1:], _NAMED["mae"].grid
-    hidden = shoot(_NAMED["mae"].mask, Shot(), scenes.of(_NAMED["mae"]), seed).masked[0].numpy().reshape(grid.shape)
+    hidden = draw_shot(_NAMED["mae"].mask, Shot(), scenes.of(_NAMED["mae"]), seed).masked[0].numpy().reshape(grid.shape)
     found["image.webp"] = beside([resize(whole, 70, 70)[0], masked(whole[0], hidden, 5)])
     if media.text is not None:
         hidden, _ = pairs.draw_masks(cut_pieces(media.text, LENGTH), seed)
@@ -364,22 +366,22 @@ def _of_pictures(media: Media, seed: int) -> Found:
 
 def _of_sound(speech: npt.NDArray[np.float32], clip: UInt8 | None, seed: int) -> Found:
     """The schemes of sounds, a sound, and a clip with its sound."""
-    scenes, shown = audio.scenes_by_axes(speech), audio.bands_picture(speech)
+    scenes, shown = audio.draw_scenes_by_axes(speech), audio.draw_bands(speech)
     found = Found()
     for scheme in audio.KIND.schemes:
         scene = scenes[scheme.grid.axes]
         shots = [
             masked(shown, audio.upright(_planes(one, scene), scene.grid), 8)
-            for one in drawn_shots(scheme, scene, seed)[:_MOST_SHOTS]
+            for one in draw_shots(scheme, scene, seed)[:_MOST_SHOTS]
         ]
         found[scheme.picture] = below(shots)
     sound = _NAMED["audio-mae"]
     scene = scenes[sound.grid.axes]
-    hidden = audio.upright(_planes((Shot(), shoot(sound.mask, Shot(), scene, seed)), scene), scene.grid)
+    hidden = audio.upright(_planes((Shot(), draw_shot(sound.mask, Shot(), scene, seed)), scene), scene.grid)
     found["audio.webp"] = masked(shown, hidden, 4)
     if clip is not None:
         frames = video.make_scene(clip)
-        tube = shoot(Tube(ratio=0.9), Shot(), frames, seed).masked[0].numpy().reshape(frames.grid.shape)
+        tube = draw_shot(Tube(ratio=0.9), Shot(), frames, seed).masked[0].numpy().reshape(frames.grid.shape)
         found["audiovisual.webp"] = below([_strip(clip[::4], tube[::2], 4), masked(shown, hidden, 4)])
     return found
 
@@ -389,18 +391,18 @@ def _of_walk(walk: Corridor, seed: int) -> UInt8:
     colours, depth = walk
     near = np.rint(255 * (1 - np.minimum(depth, _FAR_MM) / _FAR_MM)).astype(np.uint8)
     scene = GalleryScene(grid=_NAMED["rgb-depth"].grid, paint=lambda drawn, grid: ())
-    hidden = shoot(_NAMED["rgb-depth"].mask, Shot(), scene, seed).masked[0].numpy().reshape(scene.grid.shape)
+    hidden = draw_shot(_NAMED["rgb-depth"].mask, Shot(), scene, seed).masked[0].numpy().reshape(scene.grid.shape)
     rows = (colours, near[..., None].repeat(3, axis=3))
     return below([beside([masked(one, plane, 4) for one in row]) for row, plane in zip(rows, hidden, strict=True)])
 
 
 def main(folder: Path) -> None:
     """Writes the pictures into a folder. SystemExit if media are missing."""
-    found = gallery_media(ROOT / "data/raw/sample")
+    found = fetch_gallery_media(ROOT / "data/raw/sample")
     if found.missing:
         raise SystemExit(f"missing: {', '.join(found.missing.values())}")
     media = Media(**found.media)
-    for name in write_pictures(doc_pictures(media, gallery_sections(media)), folder):
+    for name in write_pictures(doc_pictures(media, list_gallery_sections(media)), folder):
         print(f"wrote {folder / name}")
 
 

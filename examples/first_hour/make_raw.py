@@ -62,12 +62,12 @@ def meshgraphnets(root: Path, media: Path) -> None:
     from meshgraphnets_layout import write_set
 
     from maskstream.samples.mesh.cylinder import CylinderFlow, compute
-    from maskstream.samples.mesh.cylinder_flow import drawn_flow
+    from maskstream.samples.mesh.cylinder_flow import draw_flow
 
     like = CylinderFlow(spacing_m=0.045, step_s=2e-3, start_s=0.2, end_s=0.8)
 
     def trajectory(name: str) -> dict[str, np.ndarray]:
-        found = compute(drawn_flow(name, like))
+        found = compute(draw_flow(name, like))
         static = {"cells": found.cells, "mesh_pos": found.positions, "node_type": found.node_type[:, None]}
         fields = {"velocity": found.fields[..., :2], "pressure": found.fields[..., 2:]}
         return {name: array[None] for name, array in static.items()} | fields

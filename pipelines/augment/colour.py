@@ -72,12 +72,12 @@ class ColourJitter(Config):
             elif number == 2:
                 step[:3, :3] = saturation * np.eye(3) + (1 - saturation) * np.tile(_LUMA, (3, 1))
             else:
-                step[:3, :3] = _turned(turn)
+                step[:3, :3] = _rotate_hue(turn)
             whole = step @ whole
         return np.ascontiguousarray(whole[:3])
 
 
-def _turned(turn: float) -> Matrix:
+def _rotate_hue(turn: float) -> Matrix:
     """The matrix, float64 (3, 3), that rotates the hue by `turn` turns."""
     angle = 2 * pi * turn
     rotation = np.eye(3)

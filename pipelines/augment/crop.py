@@ -82,14 +82,14 @@ class MultiScaleCrop(Augmentation):
             raise ValueError(f"max_distort is 0 (square crops only) or more, got {self.max_distort}")
 
     def rectangle(self, width: int, height: int, size: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        pairs = _sides_of(min(width, height), size, tuple(self.scales), self.max_distort)
+        pairs = _compute_sides(min(width, height), size, tuple(self.scales), self.max_distort)
         wide, high = pairs[rng.integers(len(pairs))]
         column, row = PLACES[rng.integers(len(PLACES))]
         return (width - wide) // 4 * column, (height - high) // 4 * row, wide, high
 
 
 @lru_cache(maxsize=256)
-def _sides_of(short: int, size: int, scales: tuple[float, ...], max_distort: int) -> tuple[tuple[int, int], ...]:
+def _compute_sides(short: int, size: int, scales: tuple[float, ...], max_distort: int) -> tuple[tuple[int, int], ...]:
     """The widths and heights of a MultiScaleCrop in frames whose shorter side is given."""
     lengths = [max(int(short * scale), 1) for scale in scales]
     lengths = [min(size, short) if abs(length - size) < 3 else length for length in lengths]

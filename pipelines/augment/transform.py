@@ -65,7 +65,7 @@ TransformChoice = Transform | str | None
 """What `transform=` takes; a string is `package.module:Name`."""
 
 
-def named_transform(choice: TransformChoice, *, frames: bool = False, waveform: bool = False) -> Transform | None:
+def find_transform(choice: TransformChoice, *, frames: bool = False, waveform: bool = False) -> Transform | None:
     """The transform that a choice names. ValueError if it changes nothing that a loader has: frames, waveforms."""
     if choice is None:
         return None

@@ -1,8 +1,8 @@
 """Decode the frames of a clip with PyAV, crop and resize them in YUV, and convert the result to RGB.
 
-Only the packets that the clip needs enter the decoder (`wanted_packets`). Crop, resize and colours are one pass over
-the Y, U and V planes (pixels.py). Each thread keeps its decoders open, one per codec and extradata, because opening one
-costs as much as decoding two frames.
+Only the packets that the clip needs enter the decoder (`select_packets_for`). Crop, resize and colours are one pass
+over the Y, U and V planes (pixels.py). Each thread keeps its decoders open, one per codec and extradata, because
+opening one costs as much as decoding two frames.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from maskstream.shards.media.mp4 import DECODERS, Int64Array, Mp4Error, Packets,
 _H264_SLICE, _H264_IDR = 1, 5
 
 
-def wanted_pts(packets: Packets, first_frame: int, numbers: Int64Array) -> Int64Array:
+def select_pts(packets: Packets, first_frame: int, numbers: Int64Array) -> Int64Array:
     """The presentation times of the frames `numbers`, in a run of GOPs that starts at frame `first_frame`.
 
     Hidden frames and frames shown before the first keyframe, which belong to the GOP before, are not counted. Raises
@@ -51,7 +51,7 @@ def wanted_pts(packets: Packets, first_frame: int, numbers: Int64Array) -> Int64
     return pts
 
 
-def wanted_packets(data: memoryview, track: Track, packets: Packets, pts: Int64Array) -> Int64Array:
+def select_packets_for(data: memoryview, track: Track, packets: Packets, pts: Int64Array) -> Int64Array:
     """The indexes (decoding order) of the packets that must be decoded for the frames shown at `pts`.
 
     In H.264, unwanted frames without references to them (nal_ref_idc 0) are left out, and so are the packets between
@@ -74,7 +74,7 @@ def wanted_packets(data: memoryview, track: Track, packets: Packets, pts: Int64A
     needed = False
     for i in range(last - 1, -1, -1):
         needed = needed or is_wanted[i]
-        is_reference, is_idr = h264_kind(data, starts[i], sizes[i], length_size)
+        is_reference, is_idr = parse_h264_kind(data, starts[i], sizes[i], length_size)
         if needed and (is_reference or is_wanted[i]):
             keep.append(i)
         if is_idr:
@@ -82,7 +82,7 @@ def wanted_packets(data: memoryview, track: Track, packets: Packets, pts: Int64A
     return np.asarray(keep[::-1], dtype=np.int64)
 
 
-def h264_kind(data: memoryview, start: int, size: int, length_size: int) -> tuple[bool, bool]:
+def parse_h264_kind(data: memoryview, start: int, size: int, length_size: int) -> tuple[bool, bool]:
     """(is a reference, is IDR) of an AVCC packet, from its first slice."""
     at, end = start, start + size
     while at + length_size < end:
@@ -215,11 +215,11 @@ def find_coded(
     track = track_of(header)
     moving = np.empty(0, dtype=np.int64) if vectors_of is None else vectors_of
     frames = np.concatenate([numbers, moving])
-    found = None if packets else _found_packets(fragments, track, whole, first_frame, frames)
+    found = None if packets else _find_packets(fragments, track, whole, first_frame, frames)
     if found is None:
         packets = packets or read_fragments(fragments, track, whole)
-        pts = wanted_pts(packets, first_frame, frames)
-        needed = _needed_packets(track, fragments, packets, pts)
+        pts = select_pts(packets, first_frame, frames)
+        needed = _select_packets(track, fragments, packets, pts)
     else:
         needed, pts = found
     return CodedFrames(
@@ -231,7 +231,7 @@ def find_coded(
     )
 
 
-def _found_packets(
+def _find_packets(
     fragments: memoryview, track: Track, whole: int | None, first_frame: int, frames: Int64Array
 ) -> tuple[list[av.Packet[Stream]], Int64Array] | None:
     """The packets to decode and the pts of the frames; None where no kernel says them."""
@@ -250,7 +250,7 @@ def _found_packets(
         first_frame,
         frames,
     )
-    return (_made_packets(fragments, rows.tolist()), pts) if len(rows) else None
+    return (_build_packets(fragments, rows.tolist()), pts) if len(rows) else None
 
 
 def decode_coded(
@@ -282,19 +282,19 @@ def decode_keyframe(
         start=packets.start[own], size=packets.size[own], pts=packets.pts[own], keyframe=np.ones(1, dtype=np.bool_)
     )
     by_pts, coded = _decode(
-        track, _needed_packets(track, data, alone, alone.pts), alone.pts.tolist(), size, motion_vectors=False
+        track, _select_packets(track, data, alone, alone.pts), alone.pts.tolist(), size, motion_vectors=False
     )
     return by_pts[int(alone.pts[0])], coded
 
 
-def _needed_packets(track: Track, data: memoryview, packets: Packets, pts: Int64Array) -> list[av.Packet[Stream]]:
+def _select_packets(track: Track, data: memoryview, packets: Packets, pts: Int64Array) -> list[av.Packet[Stream]]:
     """The packets to decode for the frames shown at `pts`."""
-    needed = wanted_packets(data, track, packets, pts)
+    needed = select_packets_for(data, track, packets, pts)
     columns = packets.start[needed], packets.size[needed], packets.pts[needed]
-    return _made_packets(data, np.stack(columns, axis=1).tolist())
+    return _build_packets(data, np.stack(columns, axis=1).tolist())
 
 
-def _made_packets(data: memoryview, rows: list[list[int]]) -> list[av.Packet[Stream]]:
+def _build_packets(data: memoryview, rows: list[list[int]]) -> list[av.Packet[Stream]]:
     """The packets with these starts, sizes and pts."""
     made: list[av.Packet[Stream]] = []
     for start, n_bytes, shown_at in rows:
@@ -339,14 +339,14 @@ def to_rgb(frames: list[VideoFrame], crop: Crop, size: tuple[int, int], out: UIn
     bilinear with pixel centres at half; if the crop is at least twice the output, it averages areas instead. Every
     machine makes the same pixels. Raises ValueError if the crop is not within a frame.
     """
-    from .pixels import rgb_of_planes
+    from .pixels import write_rgb
 
     at: dict[int, int] = {}
     for t, frame in enumerate(frames):
         at.setdefault(id(frame), t)
-    box, _kept, tables = _planes([(t, frames[t]) for t in at.values()], crop)
+    box, _kept, tables = _list_planes([(t, frames[t]) for t in at.values()], crop)
     for colours, table in tables.items():
-        rgb_of_planes(np.array(table), box, crop.flip, colour_numbers(*colours), _is_half(colours, size), out)
+        write_rgb(np.array(table), box, crop.flip, compute_colour_numbers(*colours), _is_half(colours, size), out)
     for t, frame in enumerate(frames):
         if at[id(frame)] != t:
             out[t] = out[at[id(frame)]]
@@ -360,13 +360,13 @@ def to_tokens(
     grid: the tokens of a time step along H and W. chosen: int64 (K,), their numbers in (t h w) order, ascending. The
     pixels are those that `to_rgb` makes of the whole clip.
     """
-    from .pixels import tokens_of_planes
+    from .pixels import write_tokens
 
-    box, _kept, tables = _planes(enumerate(frames), crop)
+    box, _kept, tables = _list_planes(enumerate(frames), crop)
     size, rows = (grid[0] * out.shape[2], grid[1] * out.shape[3]), out.reshape(*out.shape[:3], 3 * out.shape[3])
     for colours, table in tables.items():
         half = _is_half(colours, size)
-        tokens_of_planes(np.array(table), box, crop.flip, colour_numbers(*colours), half, grid, chosen, rows)
+        write_tokens(np.array(table), box, crop.flip, compute_colour_numbers(*colours), half, grid, chosen, rows)
 
 
 def _is_half(colours: tuple[str, bool], size: tuple[int, int]) -> bool:
@@ -374,11 +374,11 @@ def _is_half(colours: tuple[str, bool], size: tuple[int, int]) -> bool:
     return colours == HALF_CHROMA and size[0] % 2 == 0 and size[1] % 2 == 0
 
 
-def _planes(
+def _list_planes(
     frames: Iterable[tuple[int, VideoFrame]], crop: Crop
 ) -> tuple[tuple[int, int, int, int], list[VideoFrame], dict[tuple[str, bool], list[list[int]]]]:
     """What kernels read of numbered frames: the crop, the frames that hold the planes, which live as long as these, and
-    by colours the `frames` of `rgb_of_planes`.
+    by colours the `frames` of `write_rgb`.
     """
     kept, tables = [], defaultdict(list)
     for t, frame in frames:
@@ -411,7 +411,7 @@ def cut_planes(frame: VideoFrame, crop: Crop) -> list[UInt8Array]:
 
 
 @cache
-def yuv_to_rgb(standard: str, full_range: bool) -> npt.NDArray[np.float64]:
+def build_rgb_matrix(standard: str, full_range: bool) -> npt.NDArray[np.float64]:
     """The 3 x 4 matrix from (Y, U, V, 1) in [0, 255] to (R, G, B), from the standard's luma coefficients; read-only."""
     kr, kb = _KR_KB[standard]
     kg = 1 - kr - kb
@@ -430,14 +430,14 @@ def yuv_to_rgb(standard: str, full_range: bool) -> npt.NDArray[np.float64]:
 
 
 @cache
-def colour_numbers(standard: str, full_range: bool) -> npt.NDArray[np.int16]:
+def compute_colour_numbers(standard: str, full_range: bool) -> npt.NDArray[np.int16]:
     """What the conversion to RGB in integers uses, int16 (6,), read-only: the level of black, and how much of Y is in
     all channels, of V in red, of U and of V in green, of U in blue.
 
     Y, less black and at least 0, is taken 2^7 times and its share is in 2^-14; U and V, less 128, 2^8 times and in
     2^-13. Products lose their lower 16 bits, so sums have 5 bits below a level.
     """
-    matrix = yuv_to_rgb(standard, full_range)
+    matrix = build_rgb_matrix(standard, full_range)
     shares = [2 * matrix[0, 0], matrix[0, 2], matrix[1, 1], matrix[1, 2], matrix[2, 1]]
     numbers = np.array([0 if full_range else _BLACK, *np.rint(np.multiply(shares, 2**13))], dtype=np.int16)
     numbers.setflags(write=False)
@@ -459,7 +459,7 @@ class CropPlanes:
     full_range: bool
 
 
-def plane_memory(
+def allocate_planes(
     of: tuple[int, ...],
     height: int,
     width: int,
@@ -476,7 +476,7 @@ def crop_planes(frames: list[VideoFrame], crop: Crop, into: tuple[UInt8Array, UI
     """The crop of the frames; `crop` is in pixels of the frames, with even offsets and sizes. into: memory for luma and
     chroma, by default new.
     """
-    luma, chroma = into or plane_memory((len(frames),), crop.height, crop.width)
+    luma, chroma = into or allocate_planes((len(frames),), crop.height, crop.width)
     done: dict[int, int] = {}
     for t, frame in enumerate(frames):
         if (before := done.setdefault(id(frame), t)) != t:

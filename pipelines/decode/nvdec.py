@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 
 from maskstream.shards.media.mp4 import Int64Array, Packets, Track
 
-from .cpu import PLANAR_420, h264_kind
+from .cpu import PLANAR_420, parse_h264_kind
 
 CODECS = {"cuda": ("h264", "hevc"), "cpu": ("vp9",)}
 """The codecs decoded on each type of device. NVDEC would count the hidden frames of VP9 and AV1."""
@@ -32,7 +32,7 @@ def refused(
 ) -> str:
     """Why the decoder on the type of device `device` cannot decode the packets `kept`, in words; "" if it can.
 
-    size: the width and height in pixels. The keyframe is not looked at; see `unusual`.
+    size: the width and height in pixels. The keyframe is not looked at; see `describe_unusual`.
     """
     codec, decoder = track.codec, "NVDEC" if device == "cuda" else "DALI on a CPU"
     if codec not in CODECS.get(device, ()):
@@ -45,15 +45,15 @@ def refused(
         return f"{codec} of {size[0]}x{size[1]} pixels; {decoder} takes at most {most[0]}x{most[1]}"
     if codec == "h264":
         start, n_bytes = int(packets.start[kept[0]]), int(packets.size[kept[0]])
-        if not h264_kind(data, start, n_bytes, (track.extradata[4] & 3) + 1)[1]:
+        if not parse_h264_kind(data, start, n_bytes, (track.extradata[4] & 3) + 1)[1]:
             return f"a clip that begins in an open GOP, where {decoder} gives no pictures"
-    sets = [parameter_sets(track, data, packets, key) for key in kept.tolist() if packets.keyframe[key]]
+    sets = [extract_parameter_sets(track, data, packets, key) for key in kept.tolist() if packets.keyframe[key]]
     if any(own and own != sets[0] for own in sets):
         return f"{codec} whose parameter sets change within the clip"
     return ""
 
 
-def unusual(track: Track, frame: VideoFrame, coded: tuple[int, int], in_band: bool) -> str:
+def describe_unusual(track: Track, frame: VideoFrame, coded: tuple[int, int], in_band: bool) -> str:
     """Why a video with this keyframe is decoded on the CPU, in words; "" for 8 bits, 4:2:0 and what is shown whole.
 
     coded: its width and height with what is not shown, in pixels. H.264 may show less, unless its parameter sets are
@@ -70,7 +70,7 @@ def unusual(track: Track, frame: VideoFrame, coded: tuple[int, int], in_band: bo
     return ""
 
 
-def parameter_sets(track: Track, data: memoryview, packets: Packets, key: int) -> list[bytes]:
+def extract_parameter_sets(track: Track, data: memoryview, packets: Packets, key: int) -> list[bytes]:
     """The sequence parameter sets before the first slice of a packet of H.264 or HEVC; others have none."""
     if track.codec not in _LENGTH_SIZE_AT or len(track.extradata) <= _LENGTH_SIZE_AT[track.codec]:
         return []

@@ -1,7 +1,7 @@
 """A kernel that finds the packets of H.264 to decode for some frames, in a run of the fragments of mp4.py.
 
-It makes in one call what `read_fragments`, `wanted_pts` and `wanted_packets` make, in a tenth of their time. Where they
-would raise an error, and where it meets boxes that shards do not have, it finds nothing; so they are asked then.
+It makes in one call what `read_fragments`, `select_pts` and `select_packets_for` make, in a tenth of their time. Where
+they would raise an error, and where it meets boxes that shards do not have, it finds nothing; so they are asked then.
 """
 
 import numpy as np
@@ -74,11 +74,11 @@ def runs_of(data: Bytes, whole: int, duration: int, size: int, table: Int64s) ->
     """Writes start, size and pts of the packets of a run of fragments, and returns their number; -1 where unsure."""
     count, at, sizes = 0, 0, 0
     while at < whole:
-        end = box_end(data, at, whole)
+        end = find_box_end(data, at, whole)
         if end < 0:
             return -1
-        if number_at(data, at + 4) == _MOOF:
-            count = moof_of(data, at, end, duration, size, table, count)
+        if read_number(data, at + 4) == _MOOF:
+            count = parse_moof(data, at, end, duration, size, table, count)
             if count < 0:
                 return -1
         at = end
@@ -90,41 +90,41 @@ def runs_of(data: Bytes, whole: int, duration: int, size: int, table: Int64s) ->
 
 
 @kernel
-def moof_of(data: Bytes, base: int, stop: int, duration: int, size: int, table: Int64s, count: int) -> int:
+def parse_moof(data: Bytes, base: int, stop: int, duration: int, size: int, table: Int64s, count: int) -> int:
     """The same of one fragment, whose moof lies from `base` to `stop`, behind `count` packets of others."""
     at = base + 8
     while True:
-        end = box_end(data, at, stop)
+        end = find_box_end(data, at, stop)
         if end < 0:
             return -1
-        if number_at(data, at + 4) == _TRAF:
+        if read_number(data, at + 4) == _TRAF:
             break
         at = end
     at, stop, time = at + 8, end, 0
     while at < stop:
-        end = box_end(data, at, stop)
+        end = find_box_end(data, at, stop)
         if end < 0 or at + 32 > len(data):
             return -1
-        kind, bits, field = number_at(data, at + 4), number_at(data, at + 8), at + 16
+        kind, bits, field = read_number(data, at + 4), read_number(data, at + 8), at + 16
         if kind == _TFHD:
             if bits & 1:
                 return -1
             field += 4 if bits & 2 else 0
             if bits & 8:
-                duration = number_at(data, field)
+                duration = read_number(data, field)
                 field += 4
             if bits & 16:
-                size = number_at(data, field)
+                size = read_number(data, field)
         elif kind == _TFDT:
-            time = number_at(data, at + 12)
+            time = read_number(data, at + 12)
             if bits >> 24 == 1:
                 if time >= _LATEST >> 32:
                     return -1
-                time = time << 32 | number_at(data, at + 16)
+                time = time << 32 | read_number(data, at + 16)
         elif kind == _TRUN:
-            packets, start = number_at(data, at + 12), base
+            packets, start = read_number(data, at + 12), base
             if bits & 1:
-                start += signed_at(data, field)
+                start += read_signed(data, field)
                 field += 4
             field += 4 if bits & 4 else 0
             columns = np.int64(0)
@@ -136,14 +136,14 @@ def moof_of(data: Bytes, base: int, stop: int, duration: int, size: int, table: 
             for n in range(count - packets, count):
                 took, own, late = duration, size, 0
                 if bits & 0x100:
-                    took = number_at(data, field)
+                    took = read_number(data, field)
                     field += 4
                 if bits & 0x200:
-                    own = number_at(data, field)
+                    own = read_number(data, field)
                     field += 4
                 field += 4 if bits & 0x400 else 0
                 if bits & 0x800:
-                    late = signed_at(data, field)
+                    late = read_signed(data, field)
                     field += 4
                 table[n, 0], table[n, 1], table[n, 2] = start, own, time + late
                 start += own
@@ -153,16 +153,16 @@ def moof_of(data: Bytes, base: int, stop: int, duration: int, size: int, table: 
 
 
 @kernel
-def box_end(data: Bytes, at: int, stop: int) -> int:
+def find_box_end(data: Bytes, at: int, stop: int) -> int:
     """Where the box at a byte ends; -1 if it does not end until `stop`, or its size has another form."""
     if at + 8 > min(stop, len(data)):
         return -1
-    size = number_at(data, at)
+    size = read_number(data, at)
     return at + size if 8 <= size <= stop - at else -1
 
 
 @kernel
-def number_at(data: Bytes, at: int) -> int:
+def read_number(data: Bytes, at: int) -> int:
     """The number of 4 bytes, big-endian."""
     number = np.int64(0)
     for k in range(4):
@@ -171,7 +171,7 @@ def number_at(data: Bytes, at: int) -> int:
 
 
 @kernel
-def signed_at(data: Bytes, at: int) -> int:
+def read_signed(data: Bytes, at: int) -> int:
     """The same with a sign."""
-    number = number_at(data, at)
+    number = read_number(data, at)
     return number - (1 << 32) if number >= 1 << 31 else number

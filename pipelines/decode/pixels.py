@@ -34,14 +34,14 @@ _CENTRE = 1 << 15  # what is taken off sums of rows, which are 256 times a level
 
 
 @instructions(types.CPointer(types.uint8))  # type: ignore[no-untyped-call]
-def _pointer(b: ir.IRBuilder, address: ir.Value) -> ir.Value:
+def _make_pointer(b: ir.IRBuilder, address: ir.Value) -> ir.Value:
     return b.inttoptr(address, ir.IntType(8).as_pointer())
 
 
 @kernel
 def bytes_at(address: int, n: int) -> Bytes:
     """The `n` bytes from an address on."""
-    return carray(_pointer(address), n)  # type: ignore[call-overload,no-any-return]
+    return carray(_make_pointer(address), n)  # type: ignore[call-overload,no-any-return]
 
 
 @instructions(types.void)
@@ -104,8 +104,8 @@ def _write_sixteen(b: ir.IRBuilder, y: ir.Value, chroma: list[ir.Value], colours
 
 
 @instructions(types.void)
-def _colour_sixteen(b: ir.IRBuilder, y: ir.Value, u: ir.Value, v: ir.Value, colours: ir.Value, out: ir.Value) -> None:
-    """Writes 16 RGB pixels at `out`, as `colour_numbers` says, of 16 bytes each at y, u and v.
+def _convert_sixteen(b: ir.IRBuilder, y: ir.Value, u: ir.Value, v: ir.Value, colours: ir.Value, out: ir.Value) -> None:
+    """Writes 16 RGB pixels at `out`, as `compute_colour_numbers` says, of 16 bytes each at y, u and v.
 
     `colours` is the address of its six int16.
     """
@@ -114,7 +114,7 @@ def _colour_sixteen(b: ir.IRBuilder, y: ir.Value, u: ir.Value, v: ir.Value, colo
 
 
 @instructions(types.void)
-def _colour_pairs(
+def _convert_pairs(
     b: ir.IRBuilder,
     y: ir.Value,
     below: ir.Value,
@@ -133,7 +133,7 @@ def _colour_pairs(
 
 
 @kernel
-def rgb_of_planes(
+def write_rgb(
     frames: npt.NDArray[np.int64],
     crop: tuple[int, int, int, int],
     flip: bool,
@@ -144,16 +144,16 @@ def rgb_of_planes(
     """Writes the crop (x, y, width, height) of frames into `out`, uint8 (T, H, W, 3), C-contiguous.
 
     frames: int64 (n, 7), of each its place in `out`, the addresses of the planes Y, U and V and their bytes a line;
-    the planes must hold the crop. colours: `cpu.colour_numbers`. half: whether chroma is resized to half of H and W,
-    which are even, and doubled; else to all of them.
+    the planes must hold the crop. colours: `cpu.compute_colour_numbers`. half: whether chroma is resized to half of H
+    and W, which are even, and doubled; else to all of them.
     """
     rows, columns = out.shape[1:3]
     x, y, wide, high = crop
     step = 2 if half else 1
     luma = np.empty((rows, columns + 15 & ~15), dtype=np.uint8)
     u, v = np.empty_like(luma), np.empty_like(luma)
-    luma_taps = plane_taps(high, wide, rows, columns, flip)
-    chroma_taps = plane_taps((high + 1) // 2, (wide + 1) // 2, rows // step, columns // step, flip)
+    luma_taps = compute_plane_taps(high, wide, rows, columns, flip)
+    chroma_taps = compute_plane_taps((high + 1) // 2, (wide + 1) // 2, rows // step, columns // step, flip)
     ends = np.array([0, 1])
     all_luma, all_chroma = (
         (ends, np.array([[0, len(luma_taps[2][0])]])),
@@ -224,7 +224,7 @@ def resize(address: int, line: int, taps: PlaneTaps, parts: Parts, band: int, st
 
 @kernel
 def convert(luma: Bytes, u: Bytes, v: Bytes, colours: npt.NDArray[np.int16], half: bool, out: Bytes) -> None:
-    """Writes RGB (H, W, 3) of planes whose rows have room for a multiple of 16; `half` as in `rgb_of_planes`."""
+    """Writes RGB (H, W, 3) of planes whose rows have room for a multiple of 16; `half` as in `write_rgb`."""
     (rows, columns), line, step = out.shape[:2], luma.shape[1], 2 if half else 1
     scratch, of, rest = np.empty(96, dtype=np.uint8), colours.ctypes.data, 3 * (columns % 16)
     for row in range(0, rows, step):
@@ -233,9 +233,9 @@ def convert(luma: Bytes, u: Bytes, v: Bytes, colours: npt.NDArray[np.int16], hal
         for k in range(0, columns, 16):
             one, other = (to + 3 * k, to + 3 * (columns + k)) if k + 16 <= columns else (last, last + 48)
             if half:
-                _colour_pairs(y + k, y + line + k, across + k // 2, down + k // 2, of, one, other)
+                _convert_pairs(y + k, y + line + k, across + k // 2, down + k // 2, of, one, other)
             else:
-                _colour_sixteen(y + k, across + k, down + k, of, one)
+                _convert_sixteen(y + k, across + k, down + k, of, one)
         for n in range(step if rest else 0):
             pixels, made = bytes_at(to + 3 * (n + 1) * columns - rest, rest), bytes_at(last + 48 * n, rest)
             for k in range(rest):
@@ -243,7 +243,7 @@ def convert(luma: Bytes, u: Bytes, v: Bytes, colours: npt.NDArray[np.int16], hal
 
 
 @kernel
-def tokens_of_planes(
+def write_tokens(
     frames: npt.NDArray[np.int64],
     crop: tuple[int, int, int, int],
     flip: bool,
@@ -253,21 +253,21 @@ def tokens_of_planes(
     chosen: npt.NDArray[np.int64],
     out: Bytes,
 ) -> None:
-    """Writes the chosen tokens of what `rgb_of_planes` makes of frames into `out`, uint8 (K, tubelet, p, p * 3).
+    """Writes the chosen tokens of what `write_rgb` makes of frames into `out`, uint8 (K, tubelet, p, p * 3).
 
     grid: the tokens of a time step along H and W, which have p pixels each. chosen: int64 (K,), the tokens' numbers in
-    C order of (time, *grid), ascending. The rest is as in `rgb_of_planes`.
+    C order of (time, *grid), ascending. The rest is as in `write_rgb`.
     """
     x, y, wide, high = crop
     tubelet, patch, step = out.shape[1], out.shape[2], 2 if half else 1
     rows, columns, of_step = grid[0] * patch, grid[1] * patch, grid[0] * grid[1]
     luma = np.empty((rows + 1, columns + 15 & ~15), dtype=np.uint8)  # whole vectors are read, also of the last row
     u, v = np.empty_like(luma), np.empty_like(luma)
-    luma_taps = plane_taps(high, wide, rows, columns, flip)
-    chroma_taps = plane_taps((high + 1) // 2, (wide + 1) // 2, rows // step, columns // step, flip)
+    luma_taps = compute_plane_taps(high, wide, rows, columns, flip)
+    chroma_taps = compute_plane_taps((high + 1) // 2, (wide + 1) // 2, rows // step, columns // step, flip)
     known, start, stop = -1, 0, 0
     places = chosen[:0]
-    parts = parts_of(places, grid, patch, 1), parts_of(places, grid, patch, step)
+    parts = split_plane(places, grid, patch, 1), split_plane(places, grid, patch, step)
     for n in range(len(frames)):
         to, at, at_u, at_v, line, line_u, line_v = frames[n]
         time = to // tubelet
@@ -275,7 +275,7 @@ def tokens_of_planes(
             known = time
             start, stop = np.searchsorted(chosen, time * of_step), np.searchsorted(chosen, (time + 1) * of_step)
             places = chosen[start:stop] - time * of_step
-            parts = parts_of(places, grid, patch, 1), parts_of(places, grid, patch, step)
+            parts = split_plane(places, grid, patch, 1), split_plane(places, grid, patch, step)
         if start == stop:
             continue
         resize(at + y * line + x, line, luma_taps, parts[0], patch, 1, luma)
@@ -285,7 +285,7 @@ def tokens_of_planes(
 
 
 @kernel
-def parts_of(places: npt.NDArray[np.int64], grid: tuple[int, int], patch: int, step: int) -> Parts:
+def split_plane(places: npt.NDArray[np.int64], grid: tuple[int, int], patch: int, step: int) -> Parts:
     """The parts of a plane that tokens show, a band for each row of the grid; places: theirs in it, ascending."""
     ends, fours = np.zeros(grid[0] + 1, dtype=np.int64), np.empty((len(places), 2), dtype=np.int64)
     count = 0
@@ -335,9 +335,9 @@ def convert_tokens(
                 to, to_below = scratch.ctypes.data + 0, scratch.ctypes.data + (rows - 1) * room
             for k in range(0, patch + left - begin, 16):
                 if half:
-                    _colour_pairs(y + k, y_below + k, one_u + k // 2, one_v + k // 2, of, to + 3 * k, to_below + 3 * k)
+                    _convert_pairs(y + k, y_below + k, one_u + k // 2, one_v + k // 2, of, to + 3 * k, to_below + 3 * k)
                 else:
-                    _colour_sixteen(y + k, one_u + k, one_v + k, of, to + 3 * k)
+                    _convert_sixteen(y + k, one_u + k, one_v + k, of, to + 3 * k)
             for below in range(0 if direct else rows):
                 pixels, made = out[n, row + below], below * room + 3 * (left - begin)
                 for k in range(3 * patch):
@@ -345,16 +345,16 @@ def convert_tokens(
 
 
 @kernel
-def plane_taps(high: int, wide: int, rows: int, columns: int, flip: bool) -> PlaneTaps:
+def compute_plane_taps(high: int, wide: int, rows: int, columns: int, flip: bool) -> PlaneTaps:
     """What resizes a plane. If a side is at least twice the output's, both sides that are not shorter average areas."""
     averages = high >= 2 * rows or wide >= 2 * columns
-    across = taps_of(wide, columns, averages and wide >= columns, _FINE)
-    down = taps_of(high, rows, averages and high >= rows, _COARSE)
+    across = compute_taps(wide, columns, averages and wide >= columns, _FINE)
+    down = compute_taps(high, rows, averages and high >= rows, _COARSE)
     return down, across, steps_of(across, flip), wide, flip
 
 
 @kernel
-def taps_of(inputs: int, outputs: int, averages: bool, parts: int) -> Taps:
+def compute_taps(inputs: int, outputs: int, averages: bool, parts: int) -> Taps:
     """The taps of one side. Means are linear, with pixel centres at half, of two inputs with weights of `parts` parts
     of UNIT; or they are of all inputs that an output covers, weighed by what it covers.
     """

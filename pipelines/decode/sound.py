@@ -14,7 +14,7 @@ import soxr
 
 from maskstream.shards.errors import DataError
 from maskstream.shards.media.flac import FlacHeader, has_more_frames
-from maskstream.shards.media.sound_packets import decoded, decoded_whole
+from maskstream.shards.media.sound_packets import decode_whole, decoded
 from maskstream.shards.media.sound_table import (
     CELL,
     HEAD,
@@ -25,7 +25,7 @@ from maskstream.shards.media.sound_table import (
     SoundTableError,
     count_samples,
     group_packets,
-    packet_bytes,
+    slice_packet,
 )
 from maskstream.shards.stores.base import Range, Store
 
@@ -61,7 +61,7 @@ class Segment:
     read_bytes: int
 
 
-def segment_range(member: Range, header: FlacHeader, first: int, stop: int, *, rate: int) -> Range:
+def find_segment_range(member: Range, header: FlacHeader, first: int, stop: int, *, rate: int) -> Range:
     """The byte range that `read_segment` reads."""
     _, _, edges = _frames(member, header, first, stop, rate)
     return Range(member.name, member.offset + int(edges[0]), int(edges[-1] - edges[0]))
@@ -110,13 +110,13 @@ def decode_segment(
     samples = _decoded(header, segment.frames, segment.n_frames)[segment.low - segment.at : segment.high - segment.at]
     if len(samples) != segment.high - segment.low:
         raise SoundError(f"has only {len(samples)} of the samples {segment.low} to {segment.high}")
-    scaled = kept_channels(samples, channels).astype(np.float32)
+    scaled = keep_channels(samples, channels).astype(np.float32)
     scaled *= np.float32(gain / (1 << header.bits - 1))
     skip, n = segment.first - segment.low, segment.stop - segment.first
     return finished(scaled, header.sample_rate, rate, skip, n, mono=channels == "mono")
 
 
-def kept_channels(samples: npt.NDArray[Any], channels: int | Literal["mono"] | None) -> npt.NDArray[Any]:
+def keep_channels(samples: npt.NDArray[Any], channels: int | Literal["mono"] | None) -> npt.NDArray[Any]:
     """The first `channels` of samples (n, channels), or all for "mono" and None; SoundError if there are fewer."""
     if isinstance(channels, int) and channels > samples.shape[1]:
         raise SoundError(f"has {samples.shape[1]} channels, fewer than channels={channels}; use fewer, or 'mono'")
@@ -133,7 +133,7 @@ def finished(
         for channel in range(1, channels):
             total += samples[:, channel : channel + 1]
         samples = total * np.float32(1 / channels)
-    return _resampled(samples, source, rate, skip, n)
+    return _resample(samples, source, rate, skip, n)
 
 
 def _decoded(header: FlacHeader, frames: bytes, n_frames: int) -> npt.NDArray[np.signedinteger]:
@@ -172,7 +172,7 @@ def _samples(frame: av.AudioFrame) -> npt.NDArray[np.signedinteger]:
     return samples[: frame.samples * channels].reshape(-1, channels)
 
 
-def _resampled(samples: npt.NDArray[np.float32], source: int, rate: int, skip: int, n: int) -> npt.NDArray[np.float32]:
+def _resample(samples: npt.NDArray[np.float32], source: int, rate: int, skip: int, n: int) -> npt.NDArray[np.float32]:
     """The `n` samples after the first `skip`, resampled from `source` to `rate` Hz."""
     if source == rate:
         return samples[skip : skip + n]
@@ -272,7 +272,7 @@ def read_indexed(
             counts = np.array([high - low])
             runs.append(Run(packets=[data], counts=counts, kept=0, skip=0, n=high - low))
         elif head.kind == "packets":
-            runs.extend(_runs(reader, head, low, high))
+            runs.extend(_list_runs(reader, head, low, high))
         else:
             whole = reader.of_member(0, member.size)
     except SoundError:
@@ -302,18 +302,20 @@ def decode_indexed(
     bytes cannot be decoded or there are fewer channels.
     """
     try:
-        parts = [_of_member(segment)] if segment.member else [_of_run(segment.form, run) for run in segment.runs]
+        parts = (
+            [_decode_member(segment)] if segment.member else [_decode_run(segment.form, run) for run in segment.runs]
+        )
         samples: npt.NDArray[Any] = np.concatenate(parts) if len(parts) > 1 else parts[0]
     except (SoundTableError, ValueError) as error:
         raise SoundError(f"cannot be decoded ({error})") from error
     if len(samples) != segment.high - segment.low:
         raise SoundError(f"has only {len(samples)} of the samples {segment.low} to {segment.high}")
     skip, n = segment.first - segment.low, segment.stop - segment.first
-    kept: Floats = kept_channels(samples, channels)
+    kept: Floats = keep_channels(samples, channels)
     return finished(kept, segment.form.sample_rate, rate, skip, n, mono=channels == "mono")
 
 
-def _runs(reader: _Reader, head: SoundHead, low: int, high: int) -> Iterator[Run]:
+def _list_runs(reader: _Reader, head: SoundHead, low: int, high: int) -> Iterator[Run]:
     """The runs of packets that hold the samples [low, high)."""
     first, stop = head.locate_cells(low, high)
     cells = np.frombuffer(reader.of_table(*head.cells_at(first, stop)), CELL)
@@ -327,7 +329,7 @@ def _runs(reader: _Reader, head: SoundHead, low: int, high: int) -> Iterator[Run
 def _run(reader: _Reader, head: SoundHead, cells: npt.NDArray[np.void], low: int, high: int) -> Run:
     """The run that holds the samples [low, high) of the `cells`."""
     decode, stop = int(cells["decode"][0]), int(cells["stop"][-1])
-    pieces = np.frombuffer(reader.of_table(*head.pieces_at(decode, stop)), PIECE)
+    pieces = np.frombuffer(reader.of_table(*head.find_pieces(decode, stop)), PIECE)
     packets = group_packets(pieces)
     kept = int(np.searchsorted(packets, int(cells["packet"][0]) - decode))
     ends = int(cells["sample"][0]) + np.cumsum(count_samples(pieces, packets)[kept:])
@@ -342,10 +344,10 @@ def _run(reader: _Reader, head: SoundHead, cells: npt.NDArray[np.void], low: int
     base, last = int(pieces["start"][0]), pieces[-1]
     data = reader.of_member(base, int(last["start"]) + int(last["size"]) - base)
     at = int(ends[skipped]) - int(counts[0])
-    return Run(packets=packet_bytes(data, base, pieces, packets), counts=counts, kept=kept, skip=low - at, n=high - low)
+    return Run(packets=slice_packet(data, base, pieces, packets), counts=counts, kept=kept, skip=low - at, n=high - low)
 
 
-def _of_run(form: SoundForm, run: Run) -> Floats:
+def _decode_run(form: SoundForm, run: Run) -> Floats:
     found: list[Floats] = []
     counts = [None] * run.kept + run.counts.tolist()
     for part, count in zip(decoded(form, run.packets), counts, strict=True):
@@ -356,11 +358,11 @@ def _of_run(form: SoundForm, run: Run) -> Floats:
     return samples[run.skip : run.skip + run.n]
 
 
-def _of_member(segment: IndexedSegment) -> Floats:
+def _decode_member(segment: IndexedSegment) -> Floats:
     """The samples [low, high) of a member that is decoded from its beginning; only these are kept."""
     parts: list[Floats] = []
     n = 0
-    for part in decoded_whole(segment.member, segment.form.codec):
+    for part in decode_whole(segment.member, segment.form.codec):
         parts.append(part[max(segment.low - n, 0) : segment.high - n])
         n += len(part)
         if n >= segment.high:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.stream.batch import Movable
-from maskstream.pipelines.stream.tensors import tensor_of, torch
+from maskstream.pipelines.stream.tensors import torch, wrap_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,19 +71,19 @@ def stack_flow(clips: Sequence[ClipFlow]) -> Flow:
         )
     known = [clip.confidence for clip in clips if clip.confidence is not None]
     return Flow(
-        vectors=tensor_of(np.stack([clip.vectors for clip in clips])),
-        valid=tensor_of(np.stack([clip.valid for clip in clips])),
-        cuts=tensor_of(np.stack([_known_cuts(clip) for clip in clips])),
-        confidence=tensor_of(np.stack(known)) if len(known) == len(clips) else None,
+        vectors=wrap_tensor(np.stack([clip.vectors for clip in clips])),
+        valid=wrap_tensor(np.stack([clip.valid for clip in clips])),
+        cuts=wrap_tensor(np.stack([_find_known_cuts(clip) for clip in clips])),
+        confidence=wrap_tensor(np.stack(known)) if len(known) == len(clips) else None,
     )
 
 
-def _known_cuts(clip: ClipFlow) -> npt.NDArray[np.bool_]:
+def _find_known_cuts(clip: ClipFlow) -> npt.NDArray[np.bool_]:
     return np.zeros(len(clip.vectors), dtype=np.bool_) if clip.cuts is None else clip.cuts
 
 
 @cache
-def pixel_places(height: int, width: int, device: torch.device) -> Tensor:
+def compute_pixel_places(height: int, width: int, device: torch.device) -> Tensor:
     """Each pixel's x, then y: float32 (2, height, width)."""
     return torch.from_numpy(np.mgrid[:height, :width][::-1].astype(np.float32)).to(device)
 

@@ -20,7 +20,7 @@ _WIDTH, _HEIGHT = 4, 5  # columns of uint8
 
 
 @kernel
-def cell_flows(
+def compute_cell_flows(
     fields: Fields,
     ends: npt.NDArray[np.int64],
     stored: npt.NDArray[np.int8],

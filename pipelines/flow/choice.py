@@ -28,7 +28,7 @@ FlowChoice = str | FlowSource
 """What `flow=` takes: AUTO, NONE, a word of FLOWS, `package.module:Name`, or a source itself."""
 
 
-def flow_named(flow: FlowChoice) -> FlowSource | None:
+def find_flow(flow: FlowChoice) -> FlowSource | None:
     """The source that a choice names; None for AUTO and NONE. Raises ValueError for any other word."""
     if isinstance(flow, FlowSource):
         return flow
@@ -51,12 +51,12 @@ def flow_named(flow: FlowChoice) -> FlowSource | None:
     raise ValueError(f"flow={flow!r} is not a SampleFlow or BatchFlow; name a subclass of one, or an object of it")
 
 
-def resolved_flow(flow: FlowChoice, *, needed: bool, profile: str, stride: int, align: int) -> FlowSource | None:
+def resolve_flow(flow: FlowChoice, *, needed: bool, profile: str, stride: int, align: int) -> FlowSource | None:
     """The source of flow for clips of this stride and align from shards of this profile; None for no flow.
 
     needed: whether a mask follows flow. Raises ValueError if the choice cannot serve.
     """
-    chosen = flow_named(flow)
+    chosen = find_flow(flow)
     if chosen is None:
         if flow == NONE or not needed:
             return None

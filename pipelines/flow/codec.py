@@ -30,7 +30,7 @@ from av.sidedata.sidedata import Type
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, CELL, KeyFlow
-from maskstream.shards.media.local_media import side_data
+from maskstream.shards.media.local_media import find_side_data
 
 from .base import UNIT, ClipFlow, grid_shape
 from .dis import dis_flow
@@ -76,7 +76,7 @@ def steps_between(frames: npt.NDArray[np.int64]) -> int:
     return int(apart.pop()) // ANCHOR_STRIDE
 
 
-def trail(frames: npt.NDArray[np.int64], vectors: Mapping[int, Motion], steps: int) -> list[Motion | None]:
+def collect_trail(frames: npt.NDArray[np.int64], vectors: Mapping[int, Motion], steps: int) -> list[Motion | None]:
     """What `codec_flow` takes: of each frame that the vectors of a clip lead through, its motion.
 
     The first is None, and so are those of frames that repeat the one before.
@@ -97,7 +97,7 @@ def ask_for_vectors(context: av.VideoCodecContext) -> None:
 
 def motion_vectors(frame: av.VideoFrame) -> MotionVectors | None:
     """The motion vectors of a decoded frame, or None. They share the frame's memory and keep it alive."""
-    found = side_data(frame, Type.MOTION_VECTORS)
+    found = find_side_data(frame, Type.MOTION_VECTORS)
     return found if isinstance(found, MotionVectors) else None
 
 
@@ -125,13 +125,13 @@ def codec_flow(
     nothing to search. Raises ValueError if a vector or the crop lies outside `source`, or if shapes differ.
     """
     numbers = np.arange((len(vectors) - 1) // steps + 1) if frames is None else frames
-    (found,) = codec_flows(
+    (found,) = compute_codec_flows(
         [vectors], [crop], [numbers], [clip], [cuts], source=source, size=size, cell=cell, steps=steps
     )
     return found
 
 
-def codec_flows(
+def compute_codec_flows(
     vectors: Sequence[Sequence[Motion | None]],
     crops: Sequence[Crop],
     frames: Sequence[npt.NDArray[np.int64]],
@@ -158,7 +158,7 @@ def codec_flows(
             )
     flow = np.empty((len(crops), pairs, *grid_shape(rows, columns, cell), 2), dtype=np.float32)
     valid, known = np.empty(flow.shape[:4], dtype=np.bool_), np.empty(flow.shape[:2], dtype=np.bool_)
-    grid = unit_grid(width, height)
+    grid = compute_unit_grid(width, height)
     windows = [
         (
             crop.x / UNIT,
@@ -172,9 +172,9 @@ def codec_flows(
     ]
     through = [step for own in vectors for step in own[1:]]
     fields, ends = concatenated([None if isinstance(step, KeyFlow) else step for step in through])
-    stored, places = stored_planes(through, grid)
+    stored, places = read_stored_planes(through, grid)
     each = (len(crops), pairs * steps)
-    if not kernels().cell_flows(
+    if not kernels().compute_cell_flows(
         fields,
         ends.reshape(each),
         stored,
@@ -186,7 +186,7 @@ def codec_flows(
         valid,
         known,
     ):
-        raise _outside(width, height)
+        raise _find_outside(width, height)
     made = []
     for n, left in enumerate((pairs - known.sum(axis=1)).tolist()):
         own, of = flow[n], cuts[n]
@@ -197,7 +197,7 @@ def codec_flows(
     return made
 
 
-def stored_planes(
+def read_stored_planes(
     steps: Sequence[Motion | None], grid: tuple[int, int]
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
     """The planes of the stored flows among the steps, int8 (S, 3, rows, columns), of half as many cells as a grid of
@@ -231,12 +231,12 @@ def concatenated(frames: Sequence[Vectors | None]) -> tuple[Fields, npt.NDArray[
     return (octets.view(np.int32), octets.view(np.int16), octets), ends
 
 
-def unit_grid(width: int, height: int) -> tuple[int, int]:
+def compute_unit_grid(width: int, height: int) -> tuple[int, int]:
     """Rows and columns of a frame's grid of 8 x 8 units, which covers whole macroblocks."""
     return 2 * -(-height // 16), 2 * -(-width // 16)
 
 
-def _outside(width: int, height: int) -> ValueError:
+def _find_outside(width: int, height: int) -> ValueError:
     return ValueError(
         f"motion vectors lie outside a frame of {width} x {height} pixels; pass the frames' size as source"
     )

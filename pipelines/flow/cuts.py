@@ -1,6 +1,6 @@
 """Scene cuts in clips: pairs of frames of which the later shows nothing of the earlier, whatever the flow says.
 
-`codec` reads them in shards whose GOPs say where scenes begin (shards/media/gop_notes.py, `stored_cuts`).
+`codec` reads them in shards whose GOPs say where scenes begin (shards/media/gop_notes.py, `read_stored_cuts`).
 Two signs are weighed together. The earlier frame, fetched along the flow, does not correlate with the later one: so it
 is no motion that the flow knows. And their histograms differ: so it is no motion that the flow missed. Where both say
 so, blocks of the later frame are looked for anywhere in the earlier one (`shared`): what moves too fast for the flow is
@@ -21,7 +21,7 @@ from maskstream.pipelines.capture import Captured, constants
 from maskstream.pipelines.stream.tensors import torch
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE
 
-from .base import pixel_places
+from .base import compute_pixel_places
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,8 +37,9 @@ has been seen at (0.58, 0.18) and (0.45, 0.14) of correlation and distance, cuts
 """
 BINS = 8
 BLOCKS, LEAST_BLOCK = 6, 5
-"""Blocks on a side of a picture of `likeness` (twice as many, overlapping by half, are looked for), and the side in its
-pixels below which a block says nothing."""
+"""Blocks on a side of a picture of `correlate_pictures` (twice as many, overlapping by half, are looked for), and the
+side in its pixels below which a block says nothing.
+"""
 ALIKE, CONTRAST, MOST_SHARED = 0.9, 3.0, 0.06
 """A block is found where it correlates by more than ALIKE, and a block beside it was found as far away; blocks with a
 deviation below CONTRAST levels are not looked for. Where more than MOST_SHARED are found, there is no cut. Chosen on
@@ -64,8 +65,8 @@ def scene_cuts(clips: Tensor, flow: Tensor) -> Tensor:
 
 def differ(clips: Tensor, flow: Tensor) -> Tensor:
     """The pairs of frames of which both signs say that a scene ends between them: bool (B, T-1)."""
-    bound = LEAST_LIKE + LIKE_PER_DISTANCE * histogram_distance(clips)
-    return likeness(clips, flow) < bound.clamp(max=ENOUGH)
+    bound = LEAST_LIKE + LIKE_PER_DISTANCE * measure_histogram_distance(clips)
+    return correlate_pictures(clips, flow) < bound.clamp(max=ENOUGH)
 
 
 _suspects = Captured(differ)
@@ -79,7 +80,7 @@ def clip_cuts(pixels: npt.NDArray[np.uint8], vectors: npt.NDArray[np.float32]) -
     return found
 
 
-def stored_cuts(frames: npt.NDArray[np.int64], starts: Mapping[int, bool]) -> npt.NDArray[np.bool_] | None:
+def read_stored_cuts(frames: npt.NDArray[np.int64], starts: Mapping[int, bool]) -> npt.NDArray[np.bool_] | None:
     """Whether a scene begins between the frames `frames` (T,) of each pair, bool (T-1,), as `DecodedClip.starts` says;
     None where it does not say it of all, or the frame numbers are no multiples of ANCHOR_STRIDE.
     """
@@ -108,8 +109,8 @@ def shared(earlier: Tensor, later: Tensor) -> Tensor:
         return later.new_zeros(count)
     step = side // 2
     rows, columns = (height - side) // step + 1, (width - side) // step + 1
-    places, _ = _patches(earlier, side, 1)
-    blocks, contrast = _patches(later, side, step)
+    places, _ = _split_into_patches(earlier, side, 1)
+    blocks, contrast = _split_into_patches(later, side, step)
     like, at = torch.bmm(places.transpose(1, 2), blocks).max(1)
     down = (at // (width - side + 1)).view(-1, rows, columns) - step * torch.arange(rows, device=at.device)[:, None]
     across = (at % (width - side + 1)).view(-1, rows, columns) - step * torch.arange(columns, device=at.device)
@@ -128,7 +129,7 @@ _ROWS, _NEXT_ROWS = np.s_[:, :-1], np.s_[:, 1:]
 _COLUMNS, _NEXT_COLUMNS = np.s_[:, :, :-1], np.s_[:, :, 1:]
 
 
-def _patches(pictures: Tensor, side: int, step: int) -> tuple[Tensor, Tensor]:
+def _split_into_patches(pictures: Tensor, side: int, step: int) -> tuple[Tensor, Tensor]:
     """The blocks of pictures (N, 3, h, w), each colour without its mean and all divided by the norm: (N, 3 side side,
     L); and their deviations in levels, (N, L).
     """
@@ -145,7 +146,7 @@ def pictures(clips: Tensor) -> Tensor:
     )
 
 
-def likeness(clips: Tensor, flow: Tensor) -> Tensor:
+def correlate_pictures(clips: Tensor, flow: Tensor) -> Tensor:
     """The correlation, from -1 to 1, of each frame with the one before it, fetched along the flow: float32 (B, T-1).
 
     It is less where little of the frame before is fetched, and 0 where nothing is.
@@ -155,7 +156,10 @@ def likeness(clips: Tensor, flow: Tensor) -> Tensor:
     rows, columns = pairs.shape[-2:]
     scale = constants(flow.device, columns / width, rows / height)
     step = torch.nn.functional.interpolate((flow * scale).flatten(0, 1).movedim(3, 1), (rows, columns), mode="bilinear")
-    place, sides = pixel_places(rows, columns, flow.device) + step, constants(flow.device, columns, rows)[:, None, None]
+    place, sides = (
+        compute_pixel_places(rows, columns, flow.device) + step,
+        constants(flow.device, columns, rows)[:, None, None],
+    )
     within = (place > -1) & (place < sides)
     inside = (within[:, :1] & within[:, 1:]).float()
     there = ((2 * place + 1) / sides - 1).movedim(1, -1)
@@ -170,7 +174,7 @@ def likeness(clips: Tensor, flow: Tensor) -> Tensor:
     return torch.unflatten(share * (product + 1) / ((one + 1) * (other + 1)).sqrt(), 0, (batch, frames - 1))
 
 
-def histogram_distance(clips: Tensor) -> Tensor:
+def measure_histogram_distance(clips: Tensor) -> Tensor:
     """The share of the pixels that changed their bin, from frame to frame: float32 (B, T-1), mean of colours."""
     seen = thinned(clips).flatten(2, 3)
     bounds = constants(clips.device, *(256 * n / BINS for n in range(1, BINS)))

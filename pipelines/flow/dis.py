@@ -43,10 +43,10 @@ def dis_flow(
         )
     rows, columns = grid_shape(height, width, cell)
     vectors = np.empty((frames - 1, rows, columns, 2), dtype=np.float32)
-    search = _kept_search(preset)
+    search = _keep_search(preset)
     before: Any = None
     for t, frame in enumerate(clip):
-        grey = _shrunk(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), work_height, work_width)
+        grey = _shrink_frame(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), work_height, work_width)
         if t:
             dense = search.calc(grey, before, None)  # type: ignore[call-overload]
             vectors[t - 1] = cv2.resize(dense, (columns, rows), interpolation=cv2.INTER_AREA)
@@ -64,7 +64,7 @@ def check_search(preset: str, scale: float | None) -> None:
         raise ValueError(f"scale is the finest level as a share of the clip's size, in (0, 1], or None, got {scale}")
 
 
-def _kept_search(preset: Preset) -> cv2.DISOpticalFlow:
+def _keep_search(preset: Preset) -> cv2.DISOpticalFlow:
     """This thread's search, whose finest level is the frames that it is given; creating one costs as much as a third of
     a pair's flow. OpenCV changes the settings of a search only for frames smaller than its finest level.
     """
@@ -78,7 +78,7 @@ def _kept_search(preset: Preset) -> cv2.DISOpticalFlow:
     return search
 
 
-def _shrunk(grey: npt.NDArray[np.uint8], height: int, width: int) -> Any:
+def _shrink_frame(grey: npt.NDArray[np.uint8], height: int, width: int) -> Any:
     """The frame reduced by area averaging; exact halvings come first, since OpenCV does them much faster."""
     import cv2
 

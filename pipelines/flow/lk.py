@@ -17,7 +17,7 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, grid_sample, in
 
 from maskstream.pipelines.capture import Captured, constants
 
-from .base import grid_shape, pixel_places
+from .base import compute_pixel_places, grid_shape
 from .source import BatchFlow
 
 USUAL_SIDE, LEAST_SIDE = 64, 8
@@ -69,12 +69,12 @@ class Lk(BatchFlow):
         """The same of all clips (B, T, H, W, 3) at once, on any device: (B, T-1, 2, h, w)."""
         batch, frames, height, width, _ = clips.shape
         pairs = batch * (frames - 1)
-        levels = pyramid(clips, self._work(height, width))
+        levels = build_pyramid(clips, self._work(height, width))
         flow = levels[-1].new_zeros(pairs, 2, *levels[-1].shape[-2:])
         for level in reversed(levels):
             grown = (level.shape[-1] / flow.shape[-1], level.shape[-2] / flow.shape[-2])
             flow = interpolate(flow, level.shape[-2:], mode="bilinear", align_corners=False)
-            flow = refined(torch.unflatten(level, 0, (batch, frames)), flow * factors(clips, grown))
+            flow = refine(torch.unflatten(level, 0, (batch, frames)), flow * factors(clips, grown))
         grown = (width / flow.shape[-1], height / flow.shape[-2])
         cells = interpolate(flow, grid_shape(height, width, self.cell), mode="area")
         return torch.unflatten(cells * factors(clips, grown), 0, (batch, frames - 1))
@@ -100,7 +100,7 @@ def factors(like: Tensor, of: tuple[float, float]) -> Tensor:
     return constants(like.device, *of)[:, None, None]
 
 
-def pyramid(clips: Tensor, work: tuple[int, int]) -> list[Tensor]:
+def build_pyramid(clips: Tensor, work: tuple[int, int]) -> list[Tensor]:
     """The grey frames of clips uint8 (B, T, H, W, 3), float32 (B T, 1, h, w), at `work` size, then halved again."""
     grey = clips.flatten(0, 1).float() @ constants(clips.device, *GREY)
     levels = [adaptive_avg_pool2d(grey[:, None], work)]
@@ -110,12 +110,12 @@ def pyramid(clips: Tensor, work: tuple[int, int]) -> list[Tensor]:
     return levels
 
 
-def refined(frames: Tensor, flow: Tensor) -> Tensor:
+def refine(frames: Tensor, flow: Tensor) -> Tensor:
     """The flow (B (T-1), 2, h, w) of grey frames (B, T, 1, h, w), starting from `flow`, both in pixels of the level."""
     slopes = torch.cat([frames, *gradients(frames)], dim=2)
     earlier, later = slopes[:, :-1].flatten(0, 1), slopes[:, 1:].flatten(0, 1)
     for _ in range(SOLVES):
-        flow = median(solved(*equations(earlier, later, flow), flow))
+        flow = median(solve_step(*build_equations(earlier, later, flow), flow))
     return flow
 
 
@@ -127,14 +127,14 @@ def gradients(frames: Tensor) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def equations(earlier: Tensor, later: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+def build_equations(earlier: Tensor, later: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     """The equations of what remains, summed in windows: xx, xy, yy (N, 3, h, w), and the right side (N, 2, h, w).
 
     earlier, later: the frames of N pairs with their gradients, (N, 3, h, w). What lies outside of the picture has
     weight 0, and differences beyond OUTLIER count less.
     """
     height, width = flow.shape[-2:]
-    place = pixel_places(height, width, flow.device) + flow
+    place = compute_pixel_places(height, width, flow.device) + flow
     there = ((2 * place + 1) / factors(flow, (width, height)) - 1).movedim(1, -1)
     fetched = grid_sample(earlier, there, padding_mode="border", align_corners=False)
     within = (place >= 0) & (place <= factors(flow, (width - 1, height - 1)))
@@ -147,7 +147,7 @@ def equations(earlier: Tensor, later: Tensor, flow: Tensor) -> tuple[Tensor, Ten
     return summed[:, :3], summed[:, 3:]
 
 
-def solved(matrix: Tensor, right: Tensor, flow: Tensor) -> Tensor:
+def solve_step(matrix: Tensor, right: Tensor, flow: Tensor) -> Tensor:
     """The flow after the step that the equations ask for, pulled to the mean of its surroundings."""
     own, xy = matrix[:, ::2], matrix[:, 1:2]
     wanted = own * flow + xy * flow.flip(1) - right
@@ -181,8 +181,8 @@ def median(planes: Tensor) -> Tensor:
     )
     lowest = torch.maximum(torch.maximum(low[0], low[1]), low[2])
     greatest = torch.minimum(torch.minimum(high[0], high[1]), high[2])
-    return _middle(lowest, _middle(*middles), greatest)
+    return _cut_middle(lowest, _cut_middle(*middles), greatest)
 
 
-def _middle(one: Tensor, two: Tensor, three: Tensor) -> Tensor:
+def _cut_middle(one: Tensor, two: Tensor, three: Tensor) -> Tensor:
     return torch.maximum(torch.minimum(one, two), torch.minimum(torch.maximum(one, two), three))

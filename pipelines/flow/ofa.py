@@ -2,7 +2,7 @@
 
 The engine is part of Turing, Ampere, Ada and Hopper cards, and its library of the driver. DALI gives it the later frame
 of a pair as input and the earlier one as reference, so its vectors are backward flow. **No card has run this**: without
-one the graph can be made and serialised (`flow_graph`), and is refused when it is to be built.
+one the graph can be made and serialised (`build_flow_graph`), and is refused when it is to be built.
 """
 
 import ctypes
@@ -73,7 +73,7 @@ class Ofa(BatchFlow):
         return torch.unflatten(cells, 0, (len(clips), clips.shape[1] - 1))
 
 
-def flow_graph(batch_size: int, preset: Preset, grid: Grid, device_id: int | None) -> Any:
+def build_flow_graph(batch_size: int, preset: Preset, grid: Grid, device_id: int | None) -> Any:
     """The DALI pipeline from clips on the card, uint8 (T, H, W, 3), to their flow (T-1, ceil(H / grid), ceil(W / grid),
     2) in pixels, float32. It is not built yet; without a `device_id` it can be serialised, and not built.
     """
@@ -91,8 +91,8 @@ def flow_graph(batch_size: int, preset: Preset, grid: Grid, device_id: int | Non
 
 @lru_cache(maxsize=4)
 def flow_pipeline(batch_size: int, preset: Preset, grid: Grid, device_id: int) -> Any:
-    """The graph of `flow_graph` on a card, built and kept."""
-    pipeline = flow_graph(batch_size, preset, grid, device_id)
+    """The graph of `build_flow_graph` on a card, built and kept."""
+    pipeline = build_flow_graph(batch_size, preset, grid, device_id)
     pipeline.build()
     return pipeline
 

@@ -26,13 +26,13 @@ def flow_to_image(vectors: Float, valid: Bool | None = None, *, scale_px: float 
     """Backward flow (..., h, w, 2), x then y, as RGB uint8 (..., h, w, 3) of where things moved, which is `-vectors`.
 
     valid: bool (..., h, w); cells where it is False are grey. scale_px: the length in pixels that is drawn in full
-    colour; by default `flow_scale` of all vectors. `batch.flow.vectors[i].cpu().numpy()` is such a field.
+    colour; by default `choose_flow_scale` of all vectors. `batch.flow.vectors[i].cpu().numpy()` is such a field.
     """
     if vectors.shape[-1:] != (2,):
         raise ValueError(f"flow has x and y in its last axis, (..., h, w, 2), got the shape {vectors.shape}")
     good = usable(vectors, np.ones(vectors.shape[:-1], dtype=np.bool_) if valid is None else valid)
-    scale = flow_scale(vectors, good) if scale_px is None else scale_px
-    colours = motion_colours(np.where(good[..., None], -vectors, 0.0).astype(np.float32), scale)
+    scale = choose_flow_scale(vectors, good) if scale_px is None else scale_px
+    colours = paint_motion(np.where(good[..., None], -vectors, 0.0).astype(np.float32), scale)
     return np.where(good[..., None], colours, np.uint8(UNKNOWN))
 
 
@@ -41,7 +41,7 @@ def usable(vectors: Float, valid: Bool) -> Bool:
     return valid & np.isfinite(vectors).all(-1)
 
 
-def flow_scale(vectors: Float, valid: Bool) -> float:
+def choose_flow_scale(vectors: Float, valid: Bool) -> float:
     """The length in pixels that is drawn in full colour.
 
     It is the 99th percentile of the usable vectors' lengths, rounded up to a round number, and at least 1 px, so that
@@ -53,7 +53,7 @@ def flow_scale(vectors: Float, valid: Bool) -> float:
     return next(s for s in NICE_STEPS if s * power >= top * (1 - 1e-9)) * power
 
 
-def motion_colours(motion: Float, scale_px: float) -> UInt8:
+def paint_motion(motion: Float, scale_px: float) -> UInt8:
     """Motion (..., 2), x then y (downwards) in pixels, as RGB (..., 3).
 
     Right is red, down is yellow-green, left is cyan, up is violet; `scale_px` and longer has full saturation.

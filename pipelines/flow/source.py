@@ -22,8 +22,8 @@ from maskstream.shards.config import Config
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, ANCHORED
 
 from .base import ClipFlow, grid_shape, with_cuts
-from .codec import STRIDES, VANISHED, Motion, codec_flows, steps_between, trail
-from .cuts import clip_cuts, stored_cuts
+from .codec import STRIDES, VANISHED, Motion, collect_trail, compute_codec_flows, steps_between
+from .cuts import clip_cuts, read_stored_cuts
 from .dis import Preset, check_search, dis_flow
 
 if TYPE_CHECKING:
@@ -205,10 +205,10 @@ class Codec(SampleFlow):
         if len(kinds) > 1:
             return [self.of_clip(clip) for clip in clips]
         ((source, (_, *size, _), steps),) = kinds
-        cuts = [stored_cuts(clip.frames, clip.starts) for clip in clips]
+        cuts = [read_stored_cuts(clip.frames, clip.starts) for clip in clips]
         if steps:
-            made = codec_flows(
-                [trail(clip.frames, clip.vectors, steps) for clip in clips],
+            made = compute_codec_flows(
+                [collect_trail(clip.frames, clip.vectors, steps) for clip in clips],
                 [clip.crop for clip in clips],
                 [clip.frames for clip in clips],
                 [clip.pixels for clip in clips],

@@ -30,7 +30,7 @@ UNLABELLED = -100
 """The label of tokens that no loss is taken of, as transformers and torch have it."""
 
 
-def _key_of(sample: Mapping[str, Any], name: str) -> str:
+def _find_key(sample: Mapping[str, Any], name: str) -> str:
     """The key of a sample; ValueError where it has none."""
     if name not in sample:
         raise ValueError(
@@ -70,7 +70,7 @@ class Collate:
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The batch of some samples."""
-        keys = [_key_of(sample, self.key) for sample in samples]
+        keys = [_find_key(sample, self.key) for sample in samples]
         batch: dict[str, Any] = torch.utils.data.default_collate(
             [{name: value for name, value in sample.items() if name != self.key} for sample in samples]
         )
@@ -82,11 +82,11 @@ class Collate:
         places = mask.masked.view(-1, *self.grid.shape)
         return {
             **batch,
-            "input_values": self._filled(batch.get("input_values"), places),
+            "input_values": self._fill_nulls(batch.get("input_values"), places),
             "bool_masked_pos": places.transpose(1, 2).flatten(1),
         }
 
-    def _filled(self, values: object, places: Tensor) -> Tensor:
+    def _fill_nulls(self, values: object, places: Tensor) -> Tensor:
         """Spectrograms, float (B, time, freq), whose hidden patches, bool (B, t, f), are filled."""
         wanted = tuple(n * step for n, step in zip(self.grid.shape, self.grid.patch, strict=True))
         if not isinstance(values, torch.Tensor) or values.shape[1:] != wanted:
@@ -138,7 +138,7 @@ class TextCollate:
         ids = np.asarray(sample["input_ids"], np.int64)
         grid = TokenGrid(axes=("token",), shape=(len(ids),), patch=(1,))
         cues = Cues(tokens=ids, words=_words(sample, len(ids)))
-        maps = maps_of(self.mask, grid, Draw.of(self.seed, self.epoch, _key_of(sample, self.key), 0, Place(), cues))
+        maps = maps_of(self.mask, grid, Draw.of(self.seed, self.epoch, _find_key(sample, self.key), 0, Place(), cues))
         if not isinstance(maps, TextMaps) or maps.tokens is None:
             raise ValueError(
                 f"{self.mask} gives no token ids; put it into masks.Replace(mask=..., mask_id=tokenizer.mask_token_id, "

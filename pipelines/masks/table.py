@@ -13,22 +13,22 @@ from .core.scheme import PaperLaw, Scheme
 COMMAND = "python -m maskstream.pipelines.masks.table docs/masks.md"
 
 
-def scheme_table(schemes: Iterable[Scheme] = SCHEMES) -> str:
+def format_scheme_table(schemes: Iterable[Scheme] = SCHEMES) -> str:
     """A markdown table with a row for each scheme."""
     head = ("paper", "call, name and grid", "what is hidden, and what is reconstructed")
-    return _table(head, map(_scheme_cells, schemes))
+    return _format_table(head, map(_format_scheme_cells, schemes))
 
 
-def law_table(laws: Iterable[PaperLaw] = LAWS) -> str:
+def format_law_table(laws: Iterable[PaperLaw] = LAWS) -> str:
     """A markdown table with a row for each law."""
-    return _table(("law", "the ratio", "paper"), ((f"`{law.call}`", law.note, law.source) for law in laws))
+    return _format_table(("law", "the ratio", "paper"), ((f"`{law.call}`", law.note, law.source) for law in laws))
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _format_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in (head, ("---",) * len(head), *rows))
 
 
-def _scheme_cells(scheme: Scheme) -> tuple[str, ...]:
+def _format_scheme_cells(scheme: Scheme) -> tuple[str, ...]:
     sides = "any number" if scheme.grid.axes == ("token",) else " x ".join(map(str, scheme.grid.shape))
     grid = f"{' x '.join(scheme.grid.axes)}: {sides}"
     width = "" if "h" in scheme.grid.axes and "t" not in scheme.grid.axes else ' width="240"'
@@ -40,7 +40,7 @@ def _scheme_cells(scheme: Scheme) -> tuple[str, ...]:
     )
 
 
-TABLES: dict[str, Callable[[], str]] = {"schemes": scheme_table, "laws": law_table}
+TABLES: dict[str, Callable[[], str]] = {"schemes": format_scheme_table, "laws": format_law_table}
 
 
 def with_tables(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 Backend = Literal["auto", "cpu", "dali"]
 
 
-def missing_dali() -> str:
+def explain_missing_dali() -> str:
     """Why DALI cannot be imported, in words; "" if it can."""
     if find_spec("nvidia") is not None and find_spec("nvidia.dali") is not None:
         return ""
@@ -20,6 +20,6 @@ def wants_dali(backend: str, *others: str) -> bool:
     """
     if backend not in (legal := (*get_args(Backend), *others)):
         raise ValueError(f"backend={backend!r}; legal are {', '.join(map(repr, legal[:-1]))} and {legal[-1]!r}")
-    if backend == "dali" and (missing := missing_dali()):
+    if backend == "dali" and (missing := explain_missing_dali()):
         raise ValueError(f"backend='dali': {missing}")
     return backend == "dali"

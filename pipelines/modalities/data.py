@@ -23,10 +23,10 @@ from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.named import nearest
 
 from .fields import FieldReader, Fields
-from .phases import OverRun, PhasedSampler, PhasedVisible, phases_of
+from .phases import OverRun, PhasedSampler, PhasedVisible, split_phases
 from .row_sampler import RowSampler, RowSource
 from .rows import PartT, PlanT, RowMaker
-from .split import OF_MANIFEST, Options, Split, Splits, manifest_of_state, open_split
+from .split import OF_MANIFEST, Options, Split, Splits, open_manifest_of_state, open_split
 from .targets import TARGETS, TargetReader
 
 
@@ -105,12 +105,12 @@ class DataConfig(Config, ABC, Generic[BatchT]):
         """A loader of a split, or of several, as a saved position needs them; None if they are, or are others."""
         others: dict[str, Any] = {name: value for name, value in options.items() if name not in OF_MANIFEST}
         if isinstance(opened, Manifest):
-            needed = manifest_of_state(opened, state)
+            needed = open_manifest_of_state(opened, state)
             return None if needed is opened else self.loader(needed, **others)
         saved = state.get("sources")
         if not isinstance(saved, list) or len(saved) != len(opened) or not all(isinstance(s, Mapping) for s in saved):
             return None
-        now = [(manifest_of_state(one, own), weight) for (one, weight), own in zip(opened, saved, strict=True)]
+        now = [(open_manifest_of_state(one, own), weight) for (one, weight), own in zip(opened, saved, strict=True)]
         same = all(one is other for (one, _), (other, _) in zip(opened, now, strict=True))
         return None if same else self.loader(now, **others)
 
@@ -133,7 +133,7 @@ class DataConfig(Config, ABC, Generic[BatchT]):
                 f"{_NAMED_ELSEWHERE.get(unknown[0]) or nearest(unknown[0], legal)}; legal are {', '.join(legal)}"
             )
         for name, value in options.items():
-            check_type(f"{name}=", value, _option_hints()[name])
+            check_type(f"{name}=", value, _read_option_hints()[name])
         if nothing := [name for name, value in chosen.items() if value is None and own[name].default is not None]:
             raise ValueError(f"{nothing[0]}=None: a loader of {cls.modality} needs it; leave it out for its default")
         return cls(**chosen), cast(Options, options)
@@ -214,15 +214,17 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
         if self.targets is not None:
             raise ValueError("targets= are of samples of one size, and over_run changes it; leave one out")
         changed: dict[str, Any] = {"over_run": {}}
-        return phases_of(replace(self, **changed), self.over_run, self.changing)
+        return split_phases(replace(self, **changed), self.over_run, self.changing)
 
     def source(self, split: Split) -> BatchSource[Any, Any, BatchT, BatchT]:
         """The source of a split, for a loader or a mixture. A validation has the settings of the run's end."""
         own = self.resolved(split)
         source = own._source(own.rows(split), own.finish(split), split)
-        return own._phased(source, split) if self.over_run and split.shuffle else source
+        return own._build_phased_source(source, split) if self.over_run and split.shuffle else source
 
-    def _phased(self, source: RowSource[PlanT, BatchT, BatchT], split: Split) -> BatchSource[Any, Any, BatchT, BatchT]:
+    def _build_phased_source(
+        self, source: RowSource[PlanT, BatchT, BatchT], split: Split
+    ) -> BatchSource[Any, Any, BatchT, BatchT]:
         """The source whose batches have the settings of their phase; called on a resolved config."""
         starts, each = zip(*((start, one.resolved(split)) for start, one in self.phases), strict=True)
         splits = [one.chosen(split) for one in each]
@@ -347,7 +349,7 @@ def check_cycle(cycle: int | None) -> None:
 
 
 @cache
-def _option_hints() -> dict[str, Any]:
+def _read_option_hints() -> dict[str, Any]:
     import torch
     from torch.distributed.device_mesh import DeviceMesh
 

@@ -37,7 +37,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.stream.stats import Stats
-from maskstream.pipelines.stream.tensors import tensor_of
+from maskstream.pipelines.stream.tensors import wrap_tensor
 from maskstream.shards.config import Config, check_types
 from maskstream.shards.errors import SampleError, ShardError, StoreError
 from maskstream.shards.format.manifest import Manifest
@@ -160,7 +160,7 @@ class FieldReader:
         names = [name for f in wanted for name in f.names]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"fields={names}: {', '.join(twice)} stands there more than once")
-        if nowhere := [f.name for f in wanted if _member(manifest, f.name) not in manifest.components]:
+        if nowhere := [f.name for f in wanted if _find_member(manifest, f.name) not in manifest.components]:
             raise ValueError(
                 f"fields={names}: no sample has {', '.join(nowhere)}, for there is neither a member json nor "
                 f"{nowhere[0]}.npy; there is {', '.join(manifest.components)}"
@@ -182,7 +182,7 @@ class FieldReader:
         """Raise ShardError if the first sample of those that are `kept` (None: of all) lacks a field, before a run
         begins. One that cannot be read is met later, where it is replaced.
         """
-        wanted = [f for f in self.fields if f.default is None and _member(self.manifest, f.name) == JSON]
+        wanted = [f for f in self.fields if f.default is None and _find_member(self.manifest, f.name) == JSON]
         numbers = range(len(self.manifest)) if kept is None else kept.tolist()
         gone = {*self.manifest.removed.tolist()} if wanted else set()
         index = next((number for number in numbers if number not in gone), None) if wanted else None
@@ -192,14 +192,14 @@ class FieldReader:
             found = self.manifest.store.read_many([*self.members(index).values()])
             described = self._described(index, dict(zip(self.members(index), found, strict=True)).get(JSON))
             if lacking := next((f for f in wanted if described.get(f.name) is None), None):
-                raise self._lacking(lacking, index, ", ".join(described))
+                raise self._read_lacking(lacking, index, ", ".join(described))
 
     def members(self, index: int) -> dict[str, Range]:
         """The members of a sample that hold the fields."""
         if not self.fields:
             return {}
         components = self.manifest.components
-        names = {_member(self.manifest, f.name) for f in self.fields}
+        names = {_find_member(self.manifest, f.name) for f in self.fields}
         there = [name for name in sorted(names) if name in components and components[name].offset[index]]
         return {name: self.manifest.member(index, name) for name in there}
 
@@ -209,7 +209,7 @@ class FieldReader:
         collated: dict[str, Tensor | list[str]] = {}
         for f in self.fields:
             for name in f.names:
-                made = _collated(name, [values[name] for values in rows for _ in range(views)], classes)
+                made = _join_rows(name, [values[name] for values in rows for _ in range(views)], classes)
                 collated |= made if f.delta_timestamps is None else {name: made[name]}
         return collated
 
@@ -225,7 +225,7 @@ class FieldReader:
             described = self._described(index, found.get(JSON))
             for f in self.fields:
                 texts = described.get(f.name)
-                if isinstance(texts, list) and self._are_texts(f.name, texts):
+                if isinstance(texts, list) and self._has_texts(f.name, texts):
                     draw = item.rng("text").random() if self.draws else 0.0
                     described[f.name] = texts[int(draw * len(texts))] if texts else None
             each = (self._values(f, index, plan, described, found) for f in self.fields)
@@ -233,7 +233,7 @@ class FieldReader:
         stats.read_bytes += sum(one.size for one in wanted)
         return values
 
-    def _are_texts(self, name: str, values: Sequence[object]) -> bool:
+    def _has_texts(self, name: str, values: Sequence[object]) -> bool:
         """Whether a list holds the texts of a field, instead of names of classes or numbers."""
         kinds = {component.kind for component in self.manifest.components.values()}
         is_role = name in ROLES and TEXTS.name in kinds
@@ -257,7 +257,7 @@ class FieldReader:
         self, f: Field, index: int, plan: object, described: Mapping[str, Any], found: Mapping[str, bytes]
     ) -> dict[str, Value]:
         """The values of a field by name."""
-        member = _member(self.manifest, f.name)
+        member = _find_member(self.manifest, f.name)
         raw: Any = None
         if member != JSON and member in found:
             is_text = self.manifest.components[member].kind == TEXT
@@ -268,7 +268,7 @@ class FieldReader:
             raw = f.default
         if raw is None:
             legal = ", ".join(described) if member == JSON else f"{member} in other samples"
-            raise self._lacking(f, index, legal)
+            raise self._read_lacking(f, index, legal)
         value = self._of(f.name, raw, index)
         if isinstance(value, np.ndarray):
             return self._of_clip(f, value, index, plan, member)
@@ -276,7 +276,7 @@ class FieldReader:
             raise self._bad(index, member, f"{f.name} is no array with a row for each frame, as delta_timestamps need")
         return {f.name: value}
 
-    def _lacking(self, f: Field, index: int, legal: str) -> ShardError:
+    def _read_lacking(self, f: Field, index: int, legal: str) -> ShardError:
         where = f"{self.manifest.shard_name(index)}, sample {self.manifest.key(index)!r}"
         return ShardError(
             f"{where}: there is no field {f.name!r}; it has {legal or 'none'}. Give Field(name={f.name!r}, "
@@ -355,7 +355,7 @@ class FieldReader:
         return SampleError(shard=shard, key=key, component=component, reason=reason)
 
 
-def _member(manifest: Manifest, name: str) -> str:
+def _find_member(manifest: Manifest, name: str) -> str:
     """The component that holds a field."""
     own, there = f"{name}.npy", manifest.components
     if own in there:
@@ -376,7 +376,7 @@ def _is_class(number: Any, classes: int) -> bool:
     return isinstance(number, int) and not isinstance(number, bool) and 0 <= number < classes
 
 
-def _collated(name: str, values: Sequence[Value], classes: int) -> dict[str, Tensor | list[str]]:
+def _join_rows(name: str, values: Sequence[Value], classes: int) -> dict[str, Tensor | list[str]]:
     """The values of a batch's rows as one; ShardError where they are of several kinds."""
     kinds = {_kind(value) for value in values}
     if len(kinds) > 1:
@@ -385,13 +385,13 @@ def _collated(name: str, values: Sequence[Value], classes: int) -> dict[str, Ten
     if kind == "text":
         return {name: [str(value) for value in values]}
     if kind == "a number":
-        return {name: tensor_of(np.array(values, dtype=np.float64 if _has_fraction(values) else np.int64))}
+        return {name: wrap_tensor(np.array(values, dtype=np.float64 if _has_fraction(values) else np.int64))}
     if kind == "a list of classes":
         hot = np.zeros((len(values), classes), np.float32)
         for row, value in enumerate(cast(Sequence[frozenset[int]], values)):
             hot[row, sorted(value)] = 1
-        return {name: tensor_of(hot)}
-    return _padded(name, cast(Sequence[Array], values))
+        return {name: wrap_tensor(hot)}
+    return _pad_arrays(name, cast(Sequence[Array], values))
 
 
 def _kind(value: Value) -> str:
@@ -406,16 +406,16 @@ def _has_fraction(values: Sequence[Value]) -> bool:
     return any(isinstance(value, float) for value in values)
 
 
-def _padded(name: str, arrays: Sequence[Array]) -> dict[str, Tensor | list[str]]:
+def _pad_arrays(name: str, arrays: Sequence[Array]) -> dict[str, Tensor | list[str]]:
     """Arrays of equal shapes but for their first axis, with zeros behind the end of each."""
     full = [one for one in arrays if one.size] or list(arrays)
     if len({(one.shape[1:], one.ndim) for one in full}) > 1:
         shapes = " and ".join(sorted({str(one.shape) for one in full}))
         raise ShardError(f"field {name!r} has arrays of the shapes {shapes}; only their first axis may differ")
     if full[0].ndim == 0:
-        return {name: tensor_of(np.stack(arrays))}
+        return {name: wrap_tensor(np.stack(arrays))}
     length = [len(one) if one.size else 0 for one in arrays]
     padded = np.zeros((len(arrays), max(length), *full[0].shape[1:]), dtype=np.result_type(*arrays))
     for row, one in enumerate(arrays):
         padded[row, : length[row]] = one[: length[row]]
-    return {name: tensor_of(padded), f"{name}.length": tensor_of(np.array(length, np.int64))}
+    return {name: wrap_tensor(padded), f"{name}.length": wrap_tensor(np.array(length, np.int64))}

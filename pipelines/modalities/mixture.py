@@ -131,7 +131,7 @@ class OpenMixture:
         return found if any(found) else None
 
 
-def mixture_of(data: Sequence[str], weights: str | None = None) -> str | DataMixture:
+def parse_mixture(data: Sequence[str], weights: str | None = None) -> str | DataMixture:
     """What a command line's locations and weights mean: one location, a mixture of several, or that in a JSON file.
 
     ValueError for weights of what they do not fit.
@@ -141,13 +141,13 @@ def mixture_of(data: Sequence[str], weights: str | None = None) -> str | DataMix
             raise ValueError(
                 f"--data {files[0]} is a file of a mixture, and others stand beside it; write them into it"
             )
-        return DataMixture.of(data, None if weights is None else _parsed(weights))
+        return DataMixture.of(data, None if weights is None else _parse_with_trimesh(weights))
     if weights is not None:
         raise ValueError(f"--weights {weights} is of several splits, got one --data; give --data for each of them")
     return DataMixture.read(data[0]) if data[0].endswith(SUFFIX) else data[0]
 
 
-def _parsed(text: str) -> list[float]:
+def _parse_with_trimesh(text: str) -> list[float]:
     """The numbers of "0.7,0.3"; whole ones stay whole. ValueError for other text."""
     found = list[float]()
     for word in text.split(","):
@@ -168,6 +168,6 @@ RunData = Manifest | OpenMixture
 """The open data of a run: a split, or several that are mixed."""
 
 
-def manifests_of(data: RunData) -> tuple[Manifest, ...]:
+def list_manifests(data: RunData) -> tuple[Manifest, ...]:
     """The splits of a run's data, in their order."""
     return data.manifests if isinstance(data, OpenMixture) else (data,)

@@ -27,7 +27,7 @@ OverRun = Mapping[str, Schedule]
 """Settings that change over the run, such as "clip.frames", each with its schedule."""
 
 
-def phases_of(config: ConfigT, over_run: OverRun, legal: Sequence[str]) -> list[tuple[float, ConfigT]]:
+def split_phases(config: ConfigT, over_run: OverRun, legal: Sequence[str]) -> list[tuple[float, ConfigT]]:
     """The settings in each phase of the run, and the progress at which it begins, the first at 0.
 
     config: the settings without `over_run`, which are those at the run's end. legal: the settings that may change.
@@ -54,7 +54,7 @@ def phases_of(config: ConfigT, over_run: OverRun, legal: Sequence[str]) -> list[
                     "Piecewise(points=((0, 8), (0.75, 8), (0.75, 16)))"
                 )
             try:
-                made = _with(made, name.split("."), int(value) if value == int(value) else value)
+                made = _set_at_path(made, name.split("."), int(value) if value == int(value) else value)
             except ValueError as error:
                 raise ValueError(f"over_run: {name}={value:g} from progress {start:g} on: {error}") from error
         found.append((start, made))
@@ -68,12 +68,12 @@ def _read(config: Config, name: str) -> Any:
     return value
 
 
-def _with(config: ConfigT, path: Sequence[str], value: float) -> ConfigT:
+def _set_at_path(config: ConfigT, path: Sequence[str], value: float) -> ConfigT:
     """The config with another value at a path of fields, which is whole where the one before is."""
     first, *rest = path
     own = getattr(config, first)
     if rest:
-        return replace(config, **{first: _with(own, rest, value)})
+        return replace(config, **{first: _set_at_path(own, rest, value)})
     if isinstance(own, float):
         return replace(config, **{first: float(value)})
     return replace(config, **{first: value})

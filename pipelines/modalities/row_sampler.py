@@ -20,7 +20,7 @@ from maskstream.shards.stores.base import UNHEEDED, Announcement, Range, Store, 
 from maskstream.shards.stores.local import LocalStore
 
 from .fields import FieldReader, Value
-from .rows import BatchRows, Drawn, Elsewhere, Items, Late, Masked, Memory, PlanT, RowMaker, Traits, late_masks
+from .rows import BatchRows, Drawn, Elsewhere, Items, Late, Masked, Memory, PlanT, RowMaker, Traits, list_late_masks
 from .targets import TARGETS, TargetReader
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class RowSampler(Generic[PlanT, HostT]):
     @cached_property
     def late(self) -> tuple[Late, ...]:
         """Those of them that need the content of a sample; the others are drawn before reading."""
-        return late_masks(self.masks)
+        return list_late_masks(self.masks)
 
     @cached_property
     def early(self) -> tuple[Masked, ...]:

@@ -28,7 +28,7 @@ from maskstream.pipelines.stream.order import Int64Array
 from maskstream.pipelines.stream.rng import Place, sample_rng, sample_rngs
 from maskstream.pipelines.stream.sampler import HostT, Wanted
 from maskstream.pipelines.stream.stats import Stats
-from maskstream.pipelines.stream.tensors import tensor_of
+from maskstream.pipelines.stream.tensors import wrap_tensor
 from maskstream.shards.config import Config
 from maskstream.shards.errors import SampleError
 from maskstream.shards.format.manifest import Manifest
@@ -93,7 +93,7 @@ class Item(NamedTuple):
 
     def rng(self, purpose: str, view: int = 0) -> np.random.Generator:
         """The generator of one decision for one view."""
-        return sample_rng(*_cycled(self.seed, self.epoch, self.cycle), self.key, view, purpose)
+        return sample_rng(*_draw_cycle(self.seed, self.epoch, self.cycle), self.key, view, purpose)
 
     def rngs(self, purpose: str) -> list[np.random.Generator]:
         """The generators of one decision for all views."""
@@ -111,7 +111,7 @@ class Item(NamedTuple):
         return found
 
 
-def _cycled(seed: int, epoch: int, cycle: int | None) -> tuple[int, int]:
+def _draw_cycle(seed: int, epoch: int, cycle: int | None) -> tuple[int, int]:
     """The seed and the epoch of all draws except masks."""
     return (seed, epoch) if cycle is None else (0, epoch % cycle)
 
@@ -161,7 +161,7 @@ class Items:
         """The generators of one decision for the first `views` views of each, by default all; each is valid until the
         next.
         """
-        epochs = [_cycled(self.seed, epoch, self.cycle) for epoch in self.wanted.epochs.tolist()]
+        epochs = [_draw_cycle(self.seed, epoch, self.cycle) for epoch in self.wanted.epochs.tolist()]
         names = self._names([epoch for _, epoch in epochs], self.views if views is None else views)
         return sample_rngs(epochs[0][0], names, purpose)
 
@@ -198,7 +198,7 @@ class Memory(Generic[PlanT]):
     def __call__(self, dtype: npt.DTypeLike, *shape: int) -> Tensor:
         """A new tensor (rows, *shape) of any content."""
         array = empty((self.rows, *shape), dtype)
-        tensor = tensor_of(array)
+        tensor = wrap_tensor(array)
         self.arrays[id(tensor)] = tensor, array
         return tensor
 
@@ -267,7 +267,7 @@ class Late(NamedTuple):
     needs: frozenset[str]
 
 
-def late_masks(masks: Iterable[Masked]) -> tuple[Late, ...]:
+def list_late_masks(masks: Iterable[Masked]) -> tuple[Late, ...]:
     """Those of some masks that need cues, and that the sampler draws."""
     found = [(one, one.mask) for one in masks if one.by_sampler]
     return tuple(Late(one, needed_cues(mask)) for one, mask in found if mask is not None and mask.needs)

@@ -29,7 +29,7 @@ import xxhash
 from maskstream.pipelines.stream.loader import DATASET_VERSION, LoaderOptions
 from maskstream.pipelines.stream.order import Weights, dealt
 from maskstream.pipelines.stream.samples import SplitSamples
-from maskstream.pipelines.stream.topology import default_threads, resolved_device, resolved_ranks
+from maskstream.pipelines.stream.topology import default_threads, resolve_device, resolve_ranks
 from maskstream.pipelines.stream.weights import MixOptions, Weight
 from maskstream.shards.config import check_type
 from maskstream.shards.errors import ResumeError, ShardError
@@ -56,7 +56,7 @@ def check_cache(cache: str | Path | None, manifests: Sequence[Manifest]) -> None
         raise ValueError(f"cache={str(cache)!r} caches data at URLs, and {manifests[0]} is local; leave it out")
 
 
-def lanes_of_node(lanes: int, rank: int, world_size: int) -> range:
+def select_lanes_of_node(lanes: int, rank: int, world_size: int) -> range:
     """The lanes that the ranks of this rank's node read. torchrun says how many ranks a node has."""
     on_node = min(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), world_size)
     first = rank // on_node * on_node
@@ -74,7 +74,7 @@ def list_shards(manifest: Manifest, lanes: int, chosen: Sequence[int]) -> list[s
 
 def filled(manifest: Manifest, cache: BlockCache, lanes: int, rank: int, world_size: int) -> CacheFilling | None:
     """Begins to fill the cache with the whole shards of the node's lanes if they fit, in one process of the node."""
-    own = lanes_of_node(lanes, rank, world_size)
+    own = select_lanes_of_node(lanes, rank, world_size)
     names = list_shards(manifest, lanes, own)
     of_node = sum(map(manifest.store.size, names))
     whole = cache.fits(of_node)
@@ -109,13 +109,13 @@ def sample_weights(manifest: Manifest, given: SampleWeights) -> Weights | None:
         return Weights(np.asarray(given, np.float64))
     suffix = Path(given).suffix.lower()
     if suffix == ".npy":
-        return Weights(_of_array(Path(given)))
+        return Weights(_weigh_by_array(Path(given)))
     if suffix == ".csv":
-        return Weights(_of_table(manifest, Path(given)))
-    return Weights(_balanced(manifest) if given == BALANCED else _of_field(manifest, str(given)))
+        return Weights(_weigh_by_table(manifest, Path(given)))
+    return Weights(_balance_weights(manifest) if given == BALANCED else _weigh_by_field(manifest, str(given)))
 
 
-def _balanced(manifest: Manifest) -> npt.NDArray[np.float64]:
+def _balance_weights(manifest: Manifest) -> npt.NDArray[np.float64]:
     """One over the number of samples that have the sample's label; 0 for a sample without a label."""
     label = manifest.label
     if not (label >= 0).any():
@@ -124,14 +124,14 @@ def _balanced(manifest: Manifest) -> npt.NDArray[np.float64]:
     return np.where(label >= 0, 1.0 / counts[np.maximum(label, 0)].clip(1), 0.0)
 
 
-def _of_array(path: Path) -> npt.NDArray[np.float64]:
+def _weigh_by_array(path: Path) -> npt.NDArray[np.float64]:
     try:
         return read_npy(path.read_bytes()).astype(np.float64)
     except (OSError, NpyError, ValueError) as error:
         raise ValueError(f"weights={str(path)!r} is no file of numbers ({error})") from error
 
 
-def _of_table(manifest: Manifest, path: Path) -> npt.NDArray[np.float64]:
+def _weigh_by_table(manifest: Manifest, path: Path) -> npt.NDArray[np.float64]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [(row["key"], float(row["weight"])) for row in csv.DictReader(file)]
@@ -148,7 +148,7 @@ def _of_table(manifest: Manifest, path: Path) -> npt.NDArray[np.float64]:
     return np.array([found.get(key, 0.0) for key in keys])
 
 
-def _of_field(manifest: Manifest, name: str) -> npt.NDArray[np.float64]:
+def _weigh_by_field(manifest: Manifest, name: str) -> npt.NDArray[np.float64]:
     if _JSON not in manifest.components:
         raise ValueError(f"weights={name!r}: the samples have no json; give a file of weights (.csv or .npy)")
     if name in manifest.components[_JSON].facts:
@@ -169,7 +169,7 @@ def _of_field(manifest: Manifest, name: str) -> npt.NDArray[np.float64]:
     return values
 
 
-def manifest_of_state(manifest: Manifest, state: Mapping[str, Any]) -> Manifest:
+def open_manifest_of_state(manifest: Manifest, state: Mapping[str, Any]) -> Manifest:
     """The split as a saved position of a loader needs it; a warning says so, if it is not the current version.
 
     It has the samples and the order of the position's version. What a curation left out since stays, what was removed
@@ -207,7 +207,7 @@ def manifest_of_state(manifest: Manifest, state: Mapping[str, Any]) -> Manifest:
             min(found),
         )
     first = found[min(found)]
-    removed = np.union1d(read_removed(manifest.store, first), _removed_since(manifest.store, info, first))
+    removed = np.union1d(read_removed(manifest.store, first), _list_removed_since(manifest.store, info, first))
     alike = (at for at, one in found.items() if np.array_equal(read_removed(manifest.store, one), removed))
     version = next(alike, min(found))
     if version == manifest.version:
@@ -226,7 +226,7 @@ def manifest_of_state(manifest: Manifest, state: Mapping[str, Any]) -> Manifest:
     return replace(opened, removed=np.flatnonzero(np.isin(own, removed, assume_unique=True)))
 
 
-def _removed_since(store: Store, current: Mapping[str, Any], earlier: Mapping[str, Any]) -> npt.NDArray[np.int64]:
+def _list_removed_since(store: Store, current: Mapping[str, Any], earlier: Mapping[str, Any]) -> npt.NDArray[np.int64]:
     """The numbers, in an earlier version of a split, of the samples that are removed, and not curated, in the current
     one.
     """
@@ -330,7 +330,7 @@ class Split:
             )
         return cls(
             manifest=manifest,
-            device=resolved_device(device),
+            device=resolve_device(device),
             workers=workers,
             threads=default_threads(workers) if threads is None else max(threads, 1),
             **(options | {"seed": int(seed)}),
@@ -371,7 +371,7 @@ def open_manifest(
         kept = None if cache is None else BlockCache(cache, int(cache_gb * 1e9))
         manifest = Manifest.load(location, version=version, cache=kept)
         if version is not None and (current := read_description(manifest.store))["version"] > version:
-            since = _removed_since(manifest.store, current, manifest.info)
+            since = _list_removed_since(manifest.store, current, manifest.info)
             if count := len(np.setdiff1d(since, read_removed(manifest.store, manifest.info))):
                 log.warning(
                     "version %d of %s has %d samples that were removed since, and they are read, as the version is "
@@ -396,7 +396,7 @@ def open_split(
     split = Split.open(open_manifest(location, **storing), modality, **ours)  # type: ignore[arg-type]
     check_cache(options.get("cache"), [split.manifest])
     if split.manifest.cache is not None:
-        rank, world_size = resolved_ranks(options.get("rank"), options.get("world_size"), options.get("mesh"))
+        rank, world_size = resolve_ranks(options.get("rank"), options.get("world_size"), options.get("mesh"))
         filled(split.manifest, split.manifest.cache, split.lanes, rank, world_size)
     return split, LoaderOptions(**theirs)  # type: ignore[typeddict-item]
 

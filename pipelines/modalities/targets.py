@@ -27,7 +27,7 @@ from maskstream.shards.errors import DataError
 from maskstream.shards.format.dataset import is_split, read_description
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import TARGETS as TARGETS
-from maskstream.shards.format.sample import key_of_targets
+from maskstream.shards.format.sample import make_targets_key
 from maskstream.shards.stores.base import Range
 from maskstream.shards.stores.open import open_store
 
@@ -52,7 +52,7 @@ _FORMS: Mapping[str, Callable[[Any], bool]] = {
 """What dataset.json of stored targets must say of them."""
 
 
-def targets_facts(info: Mapping[str, Any], location: str) -> Json:
+def read_targets_facts(info: Mapping[str, Any], location: str) -> Json:
     """What the dataset.json of stored targets says of them; ValueError, which names the folder, for another one."""
     facts = info["settings"].get(TARGETS)
     if info["modality"] != TARGETS or not isinstance(facts, dict):
@@ -94,7 +94,7 @@ def check_targets(location: str | None, weights: str, model: str) -> None:
     """
     if location is None or not is_split(store := open_store(location)):
         return
-    found = targets_facts(read_description(store), location)["weights"]
+    found = read_targets_facts(read_description(store), location)["weights"]
     if found != weights:
         raise ValueError(
             f"targets={location!r} were made by a model with the checksum {found}, and that of {model} has "
@@ -125,7 +125,7 @@ class TargetReader:
         ValueError for a folder that holds none, or those of other clips, crops, samples or numbers of clips.
         """
         manifest = Manifest.load(location)
-        facts = targets_facts(manifest.info, location)
+        facts = read_targets_facts(manifest.info, location)
         _check_table(manifest, [facts["cycle"], *facts["shape"]], facts["dtype"], location)
         again = f"make them with `maskstream targets RUN {split.manifest} --out FOLDER`"
         if changes := differences(facts["geometry"], geometry):
@@ -145,7 +145,7 @@ class TargetReader:
                 f"({split.manifest.fingerprint}); {again}: shards that are the same are not made again"
             )
         found = {key: row for row, key in enumerate(manifest.keys(range(len(manifest))))}
-        keys = map(key_of_targets, split.manifest.keys(range(len(split.manifest))))
+        keys = map(make_targets_key, split.manifest.keys(range(len(split.manifest))))
         return cls(
             manifest=manifest,
             rows=np.fromiter((found.get(key, -1) for key in keys), np.int64, len(split.manifest)),

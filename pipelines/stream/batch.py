@@ -52,11 +52,11 @@ class Movable:
         Raises ValueError if a value that is no tensor, such as a grid or None, differs between the parts.
         """
         return cls(
-            **{f.name: _concatenated(f.name, [getattr(p, f.name) for p in parts]) for f in fields(cast(Any, cls))}
+            **{f.name: _concatenate_field(f.name, [getattr(p, f.name) for p in parts]) for f in fields(cast(Any, cls))}
         )
 
 
-def _concatenated(name: str, values: Sequence[Any]) -> Any:
+def _concatenate_field(name: str, values: Sequence[Any]) -> Any:
     """The value of one field in the whole batch, from its values in the parts."""
     if all(isinstance(value, torch.Tensor) for value in values):
         return torch.cat(list(values))
@@ -65,7 +65,7 @@ def _concatenated(name: str, values: Sequence[Any]) -> Any:
     if all(isinstance(value, Movable) for value in values):
         return type(values[0]).concatenated(values)
     if all(isinstance(value, dict) and value.keys() == values[0].keys() for value in values):
-        return {own: _concatenated(f"{name}[{own!r}]", [value[own] for value in values]) for own in values[0]}
+        return {own: _concatenate_field(f"{name}[{own!r}]", [value[own] for value in values]) for own in values[0]}
     if any(value != values[0] for value in values[1:]):
         raise ValueError(f"all parts of a batch must have the same {name}, got {', '.join(map(str, values))}")
     return values[0]

@@ -24,12 +24,12 @@ from maskstream.shards.config import differences
 from maskstream.shards.errors import ResumeError, SampleError
 
 from .order import ORDER_VERSION
-from .produce import BatchMaker, Made, Threads, batches_from_threads, plans
-from .run_length import BudgetOrder, budget_sizes, budgeted
+from .produce import BatchMaker, Made, Threads, plans, yield_from_threads
+from .run_length import BudgetOrder, check_budget, fit_budget
 from .sampler import BatchPlan, BatchSource, BatchT, BatchT_co, DraftT, Finish, HostT, RequestT, check_source
 from .samples import BatchOrder
 from .stats import Stats
-from .topology import check_device, default_threads, resolved_device, resolved_ranks
+from .topology import check_device, default_threads, resolve_device, resolve_ranks
 from .transfer import Delivery
 from .workers import TIMEOUT_S, WorkerPool
 
@@ -169,7 +169,7 @@ class _Production(Generic[RequestT, DraftT, HostT, BatchT]):
         if not settings.workers:
             if self._own is None or self._own[0] != os.getpid():  # a fork has none of the threads
                 self._own = os.getpid(), Threads.of(settings.threads_each)
-            return batches_from_threads(self._maker, plans, self._own[1], settings.ahead)
+            return yield_from_threads(self._maker, plans, self._own[1], settings.ahead)
         if self.pool is None:
             self.pool = WorkerPool(
                 self._maker,
@@ -219,8 +219,8 @@ class Loader(Generic[BatchT]):
         self.options = options
         self._source, self._part = source, part
         settings = LoaderSettings(**options)
-        self._rank, self.world_size = resolved_ranks(settings.rank, settings.world_size, settings.mesh)
-        self.device = resolved_device(settings.device)
+        self._rank, self.world_size = resolve_ranks(settings.rank, settings.world_size, settings.mesh)
+        self.device = resolve_device(settings.device)
         self.steps = settings.steps
         self.order = _order(source, int(settings.batch_size) * self.world_size, self.steps, settings.token_budget)
         self._identity = {
@@ -279,11 +279,11 @@ class Loader(Generic[BatchT]):
             raise ResumeError(f"a position is the dict that state_dict() returned, got {repr(state)[:80]}; give that")
         theirs, own = _splits_of(state), _splits_of(self._identity)
         if theirs not in (own, self._opened_for) and (other := self.at_version(state)) is not None:
-            self._become(other)
+            self._turn_into(other)
             self._opened_for = theirs
         position = self.order.position(0, 0)
         saved = {name: value for name, value in state.items() if name not in position}
-        if wrong := differences(_compared(saved), _compared(self._identity)):
+        if wrong := differences(_drop_versions(saved), _drop_versions(self._identity)):
             raise ResumeError(
                 f"this position cannot be continued exactly ({'; '.join(wrong)}). {self._remedy(state)}, or start a "
                 "new run"
@@ -294,7 +294,7 @@ class Loader(Generic[BatchT]):
         """The loader of the versions of its splits that a position was saved with; None if it has these, or none."""
         return None if self._at_version is None or not isinstance(state, Mapping) else self._at_version(state)
 
-    def _become(self, other: Loader[BatchT]) -> None:
+    def _turn_into(self, other: Loader[BatchT]) -> None:
         """Makes the batches of another loader from now on, which is of another version of the split."""
         self.close()
         self.order, self._identity, self._production = other.order, other._identity, other._production
@@ -398,13 +398,13 @@ class Loader(Generic[BatchT]):
         saved = state.get("global_batch")
         if isinstance(saved, int) and saved != self.order.global_batch:
             if saved % self.world_size:
-                return _indivisible(saved, self.world_size)
+                return _explain_indivisible(saved, self.world_size)
             return f"With {self.world_size} ranks use batch_size={saved // self.world_size}"
         if state.get("dataset") != self._identity.get("dataset") and isinstance(state.get(DATASET_VERSION), int):
             return f"Open version {state[DATASET_VERSION]} of the split that it was saved with"
-        if _of_parts(state, "pixels", 1) != _of_parts(self._identity, "pixels", 1):
+        if _join_part_values(state, "pixels", 1) != _join_part_values(self._identity, "pixels", 1):
             return "Pixels are made by another arithmetic here: use the release of maskstream that saved it"
-        was, here = (_of_parts(each, "backend", "cpu") for each in (state, self._identity))
+        was, here = (_join_part_values(each, "backend", "cpu") for each in (state, self._identity))
         if was != here:
             where = ", which needs a CUDA device" if was == "dali" else ""
             return f"Pass backend={was!r}{where} (in a training, --set data.backend={was})"
@@ -435,22 +435,22 @@ def _splits_of(identity: Any) -> list[object]:
     return [identity.get("dataset"), identity.get(DATASET_VERSION), *below]
 
 
-def _compared(identity: Any) -> Any:
+def _drop_versions(identity: Any) -> Any:
     """An identity without the versions of splits, also within those of a mixture."""
     if isinstance(identity, dict):
-        return {name: _compared(value) for name, value in identity.items() if name != DATASET_VERSION}
-    return [_compared(value) for value in identity] if isinstance(identity, list) else identity
+        return {name: _drop_versions(value) for name, value in identity.items() if name != DATASET_VERSION}
+    return [_drop_versions(value) for value in identity] if isinstance(identity, list) else identity
 
 
-def _of_parts(identity: Mapping[str, Any], name: str, otherwise: object) -> Any:
+def _join_part_values(identity: Mapping[str, Any], name: str, otherwise: object) -> Any:
     """The value of a setting in an identity, or in that of the first part of a mixture."""
     parts = identity.get("sources")
     if isinstance(parts, list) and parts and isinstance(parts[0], Mapping):
-        return _of_parts(parts[0], name, otherwise)
+        return _join_part_values(parts[0], name, otherwise)
     return identity.get(name, otherwise)
 
 
-def _indivisible(global_batch: int, world_size: int) -> str:
+def _explain_indivisible(global_batch: int, world_size: int) -> str:
     legal = [str(n) for n in range(1, global_batch + 1) if global_batch % n == 0]
     shown = ", ".join(legal if len(legal) < 12 else [*legal[:11], "..."])
     return f"A global batch of {global_batch} samples cannot be shared by {world_size} ranks evenly; use {shown} ranks"
@@ -466,8 +466,8 @@ def _order(
         raise ValueError(
             "with a token budget the batch size depends on the progress of the run: give steps=, its number of batches"
         )
-    visible = budgeted(source)(steps)
-    run = int(budget_sizes(visible, token_budget, global_batch).sum())
+    visible = check_budget(source)(steps)
+    run = int(fit_budget(visible, token_budget, global_batch).sum())
     return BudgetOrder(
         samples=source.samples.stream(run), budget=token_budget, global_batch=global_batch, visible=visible
     )

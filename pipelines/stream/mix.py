@@ -178,11 +178,11 @@ class MixRequest(Generic[RequestT]):
         return [one for _, _, own in self.parts for one in own.ranges]
 
 
-def _innermost(requests: Iterable[Any]) -> Iterator[Any]:
+def _find_innermost(requests: Iterable[Any]) -> Iterator[Any]:
     """The requests of the parts that make rows; of a mixture of mixtures each part is at its own depth."""
     for request in requests:
         if isinstance(request, MixRequest):
-            yield from _innermost(own for _, _, own in request.parts)
+            yield from _find_innermost(own for _, _, own in request.parts)
         else:
             yield request
 
@@ -239,7 +239,7 @@ class MixSampler(Generic[RequestT, DraftT, HostT_co]):
 
     def allocate(self, requests: Sequence[MixRequest[RequestT]]) -> DraftT:
         """The draft of the first part, which all parts share; of a mixture of mixtures the innermost's."""
-        return self.samplers[0].allocate([*_innermost(requests)])
+        return self.samplers[0].allocate([*_find_innermost(requests)])
 
     def mask(self, request: MixRequest[RequestT], draft: DraftT, rows: Sequence[int]) -> None:
         """Draws the masks of rows with the samplers of their parts."""

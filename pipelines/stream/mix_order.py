@@ -24,7 +24,7 @@ from .order import ORDER_VERSION, GlobalBatch, Int64Array
 from .rng import sample_rng
 from .samples import BatchOrder, Samples, Stream
 from .shares import Cycle, Shares
-from .weights import Unit, Weight, check_weights, find_part, part_identity, points_of_change, weight_at
+from .weights import Unit, Weight, check_weights, compute_weight_at, describe_part_identity, find_part, points_of_change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class MixSamples:
         """The samples that each part gives in a unit of time at a progress; 0 for those that are not alive."""
         costs = self.costs(progress)
         weights = [
-            weight_at(weight, size, progress) if lives else 0.0
+            compute_weight_at(weight, size, progress) if lives else 0.0
             for weight, size, lives in zip(self.weights, self.sizes, alive, strict=True)
         ]
         if self.unit == "tokens":
@@ -116,7 +116,7 @@ class MixSamples:
     def identity(self) -> dict[str, Any]:
         """The settings that a saved position depends on, JSON-able."""
         epochs = self.epochs or [None] * len(self.parts)
-        parts = [part_identity(*part) for part in zip(self.weights, epochs, self.streams, strict=True)]
+        parts = [describe_part_identity(*part) for part in zip(self.weights, epochs, self.streams, strict=True)]
         return {"version": ORDER_VERSION, "seed": self.seed, "parts": parts}
 
     def positions(self, taken: Sequence[int]) -> list[dict[str, int]]:
@@ -191,7 +191,7 @@ class MixOrder:
         """The global batches of an epoch of the mixture, from number `first` on."""
         reader = MixReader(self)
         for step in range(epoch * self.n_batches + first, (epoch + 1) * self.n_batches):
-            drawn = reader.by_part(step * self.global_batch, (step + 1) * self.global_batch)
+            drawn = reader.group_by_part(step * self.global_batch, (step + 1) * self.global_batch)
             yield shuffled(drawn, sample_rng(self.samples.seed, 0, f"batch {step}", 0, "mix"))[0]
 
     def reader(self) -> MixReader:
@@ -233,7 +233,7 @@ class MixReader:
             for part, start in zip(drawn, self._starts, strict=True)
         ]
 
-    def by_part(self, begin: int, end: int) -> list[GlobalBatch]:
+    def group_by_part(self, begin: int, end: int) -> list[GlobalBatch]:
         """The samples [begin, end) of the mixture, grouped by part."""
         return self.between(self._order.taken(begin).tolist(), self._order.taken(end).tolist())
 
@@ -241,7 +241,7 @@ class MixReader:
         """The samples [begin, end) of the mixture, in the order in which those of each part are due."""
         of = self._order.shares.parts(begin, end)
         taken = GlobalBatch(indexes=np.empty(end - begin, np.int64), epochs=np.empty(end - begin, np.int64))
-        for part, drawn in enumerate(self.by_part(begin, end)):
+        for part, drawn in enumerate(self.group_by_part(begin, end)):
             taken.indexes[of == part], taken.epochs[of == part] = drawn.indexes, drawn.epochs
         return taken
 

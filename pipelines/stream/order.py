@@ -176,9 +176,9 @@ class Order:
 
         A shuffled epoch drops the samples that do not fill a batch or that make lanes uneven; they differ per epoch.
         """
-        return self.epoch_batch(epoch).indexes
+        return self.compose_epoch_batch(epoch).indexes
 
-    def epoch_batch(self, epoch: int) -> GlobalBatch:
+    def compose_epoch_batch(self, epoch: int) -> GlobalBatch:
         """The samples of an epoch in order, as `epoch` has them, and the epochs that are drawn for them."""
         if not self.shuffle:
             return self.coded(np.arange(self.n_samples, dtype=np.int64), epoch)
@@ -242,7 +242,7 @@ class Order:
         repeats = self.weights.repeats
         return GlobalBatch(indexes=codes // repeats, epochs=epoch * repeats + codes % repeats)
 
-    def one_lane(self, epoch: int) -> _Lane:
+    def order_in_one_lane(self, epoch: int) -> _Lane:
         """All samples of an epoch in order, as codes; ValueError unless shuffled in one lane."""
         if not self.shuffle or self.lanes > 1:
             raise ValueError(f"a stream needs shuffle=True and lanes=1, got shuffle={self.shuffle}, lanes={self.lanes}")
@@ -274,12 +274,12 @@ class Order:
                 samples[end : end + n] = np.arange(begin, begin + n)
                 end += n
             if self.weights is not None:
-                samples = _repeated(samples, counts, self.weights.repeats)
+                samples = _repeat_codes(samples, counts, self.weights.repeats)
             rng.shuffle(samples)
             yield samples
 
 
-def _repeated(samples: Ints, counts: Int64Array, repeats: int) -> Int64Array:
+def _repeat_codes(samples: Ints, counts: Int64Array, repeats: int) -> Int64Array:
     """The codes of samples as often as `counts` says of each sample of the dataset, int64."""
     # The k-th copy of a sample gets the number k: its place among all copies, less that of its sample's first copy.
     own = counts[samples]
@@ -336,7 +336,7 @@ class OrderReader:
             n = min(end - begin, per_epoch - at)
             if (epoch, at) != (self._epoch, self._at):
                 if epoch != self._epoch or at < self._at:
-                    self._epoch, self._at, self._lane = epoch, 0, order.one_lane(epoch)
+                    self._epoch, self._at, self._lane = epoch, 0, order.order_in_one_lane(epoch)
                 self._lane.skip(at - self._at)
             some.append(order.coded(self._lane.take(n), epoch))
             self._at = at + n

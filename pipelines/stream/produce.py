@@ -26,7 +26,7 @@ from .row_order import RowOrder
 from .sampler import BatchPlan, DraftT, HostT, RequestT, Sampler, Wanted
 from .samples import BatchOrder
 from .stats import Stats
-from .tensors import tensor_of, torch
+from .tensors import torch, wrap_tensor
 from .topology import compute_alone
 
 log = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         announced = Together(tuple(one for one in map(self.sampler.announce, requests) if one is not UNHEEDED))
         return Announced(groups, announced)
 
-    def drawn_ahead(self, plan: BatchPlan) -> Announced[RequestT] | None:
+    def draw_ahead(self, plan: BatchPlan) -> Announced[RequestT] | None:
         """The same for a batch that is started later; None for an error, which `start` will raise."""
         try:
             return self.drawn(plan)
@@ -180,7 +180,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         sampler, stats, (groups, announced) = self.sampler, Stats(), drawn
         try:
             # The caller may be in inference mode, while the threads that fill these tensors are not.
-            with _no_inference():
+            with _leave_inference():
                 draft = sampler.allocate([group.request for group in groups])
                 with stats.stage("mask"):
                     for group in groups:
@@ -202,11 +202,11 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         with stats.stage("collate"):
             batch = self.sampler.join(begun.draft)
         if not plan.weight.all():
-            batch = batch.weighted(tensor_of(plan.weight))
+            batch = batch.weighted(wrap_tensor(plan.weight))
         if self.starts is not None:  # a sample is replaced by one of its own part
             shown = plan.indexes if plan.packed is None else np.concatenate([row.indexes for row in plan.packed])
             parts = np.searchsorted(self.starts, shown, side="right") - 1
-            batch = replace(batch, source=tensor_of(parts.repeat(len(batch) // max(len(shown), 1))))
+            batch = replace(batch, source=wrap_tensor(parts.repeat(len(batch) // max(len(shown), 1))))
         return Made(batch=batch, stats=stats, tried=tuple(tried for rows in filled for tried in rows.tried))
 
     def begin(
@@ -217,7 +217,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         joining = threads.rows if len(begun.rows) == 1 else threads.batches
         return begun, joining.submit(self.join, plan, begun)
 
-    def remade(self, plan: BatchPlan, made: Made[HostT], bad: Mapping[int, SampleError]) -> Made[HostT]:
+    def remake(self, plan: BatchPlan, made: Made[HostT], bad: Mapping[int, SampleError]) -> Made[HostT]:
         """The batch `made` anew with the next candidates in the rows `bad`; its stats are the sum of both."""
         for row, error in bad.items():
             log.warning("replaced %s", error)
@@ -225,7 +225,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
                 raise error
         tried = tuple(count + (row in bad) for row, count in enumerate(made.tried))
         plan = replace(plan, tried=tried)
-        with _no_inference(), ThreadPoolExecutor(1, initializer=compute_alone) as pool:
+        with _leave_inference(), ThreadPoolExecutor(1, initializer=compute_alone) as pool:
             other = self.join(plan, self.start(pool, plan))
         stats = other.stats
         samples, replaced = stats.samples, stats.bad
@@ -269,12 +269,14 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
                 return RowGroup(rows, wanted, self.sampler.request(wanted), [Tries(0)] * len(rows))
         # Each sample alone tells which are unusable; the request is drawn again with those that replace them.
         tries = map(Tries, known or [0] * len(rows))
-        found = [self._usable(one, unusable) for one, unusable in zip(wanted.each(), tries, strict=True)]
+        found = [self._find_usable(one, unusable) for one, unusable in zip(wanted.each(), tries, strict=True)]
         shown = wanted.replaced([int(one.indexes[0]) for one, _, _ in found])
         request = found[0][1] if len(found) == 1 else self.sampler.request(shown)
         return RowGroup(rows, wanted, request, [tries for _, _, tries in found])
 
-    def _usable(self, wanted: Wanted, tries: Tries, error: SampleError | None = None) -> tuple[Wanted, RequestT, Tries]:
+    def _find_usable(
+        self, wanted: Wanted, tries: Tries, error: SampleError | None = None
+    ) -> tuple[Wanted, RequestT, Tries]:
         """A row's next usable candidate and its request, and the unusable ones before it.
 
         `tries` of these are known already; `error` is that of the last one.
@@ -308,13 +310,13 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         """Fills a row with its first usable candidate, starting with that of `request`; the number of unusable ones."""
         redrawn = Stats()
         if request is None:
-            _, request, tries = self._usable(wanted, tries)
+            _, request, tries = self._find_usable(wanted, tries)
         while True:
             stats = Stats(samples=1)
             try:
                 self.sampler.fill(request, draft, [row], stats)
             except SampleError as error:
-                _, request, tries = self._usable(wanted, tries.plus(error), error)
+                _, request, tries = self._find_usable(wanted, tries.plus(error), error)
             else:
                 stats.add(redrawn)
                 stats.bad += tries.unusable - tries.removed  # a packed row has counted its own
@@ -351,7 +353,7 @@ def batch_of(sampler: Sampler[RequestT, DraftT, HostT], wanted: Wanted, stats: S
     return sampler.join(draft)
 
 
-def _no_inference() -> AbstractContextManager[object]:
+def _leave_inference() -> AbstractContextManager[object]:
     """Leaves inference mode, which takes as long as a small row also where the caller is in none."""
     is_in_it = "torch" in sys.modules and torch.is_inference_mode_enabled()
     return torch.inference_mode(False) if is_in_it else nullcontext()
@@ -364,7 +366,7 @@ class InCaller(Executor):
         """The result of the call, or its error, as a future that is done."""
         done: Future[T] = Future()
         try:
-            with _no_inference():
+            with _leave_inference():
                 done.set_result(fn(*args, **kwargs))
         except Exception as error:
             done.set_exception(error)
@@ -393,7 +395,7 @@ class Threads(NamedTuple):
         )
 
 
-def batches_from_threads(
+def yield_from_threads(
     maker: BatchMaker[RequestT, DraftT, HostT], wanted: Iterable[BatchPlan], threads: Threads, prefetch: int
 ) -> Generator[Made[HostT]]:
     """Yields the host batches of the plans in order; threads of this process make them `prefetch` batches ahead.
@@ -408,7 +410,7 @@ def batches_from_threads(
 
     def draw(most: int) -> None:
         while len(soon) < most and (plan := next(plans_left, None)) is not None:
-            soon.append((plan, maker.drawn_ahead(plan)))
+            soon.append((plan, maker.draw_ahead(plan)))
 
     try:
         while True:

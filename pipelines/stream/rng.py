@@ -42,7 +42,7 @@ def sample_rng(seed: int, epoch: int, key: str, view: int, purpose: str) -> np.r
     The purpose is part of the key, so a new kind of draw never changes an existing one. The draws do not depend on
     topology, batch composition or the order of calls.
     """
-    return np.random.Generator(_philox(_number(seed, epoch, key, view, purpose)))
+    return np.random.Generator(_make_philox(_number(seed, epoch, key, view, purpose)))
 
 
 def sample_rngs(seed: int, samples: Iterable[tuple[int, str, int]], purpose: str) -> Iterator[np.random.Generator]:
@@ -51,7 +51,7 @@ def sample_rngs(seed: int, samples: Iterable[tuple[int, str, int]], purpose: str
     Each is valid until the next one is taken: it is one generator whose state is set anew, which takes a fifth of the
     time that a new one takes.
     """
-    bits, nothing = _philox(0), (0, 0, 0, 0)
+    bits, nothing = _make_philox(0), (0, 0, 0, 0)
     rng = np.random.Generator(bits)
     for epoch, key, view in samples:
         number = _number(seed, epoch, key, view, purpose)
@@ -75,7 +75,7 @@ def sample_keys(seed: int, samples: Iterable[tuple[int, str, int]], purpose: str
     return np.frombuffer(b"".join(keys), ">u8").reshape(-1, 2)[:, ::-1].astype(np.uint64)
 
 
-def _philox(number: int) -> np.random.Philox:
+def _make_philox(number: int) -> np.random.Philox:
     """Philox at its beginning with a number as key."""
     return np.random.Philox(_Key(number))  # type: ignore[arg-type]
 

@@ -26,8 +26,8 @@ from .row_order import (
     RowSizes,
     Sizer,
     check_balance,
+    describe_rows_identity,
     in_windows,
-    rows_identity,
     rows_of,
     spread,
 )
@@ -93,7 +93,7 @@ class RowMix(MixSamples):
         """The rows that one sample of each part takes at a progress of the run, in the mean."""
         if progress not in self._known:
             pairs = zip(self.sizers, self.measured, strict=True)
-            self._known[progress] = [self._cost(sizer.at(progress).sizes(samples)) for sizer, samples in pairs]
+            self._known[progress] = [self._measure_cost(sizer.at(progress).sizes(samples)) for sizer, samples in pairs]
         return self._known[progress]
 
     def order(self, global_batch: int, steps: int | None = None) -> RowMixOrder:
@@ -106,9 +106,9 @@ class RowMix(MixSamples):
 
     def identity(self) -> dict[str, Any]:
         """The settings that a saved position depends on, JSON-able."""
-        return {**super().identity(), "unit": self.unit, **rows_identity(self.room, self.balance)}
+        return {**super().identity(), "unit": self.unit, **describe_rows_identity(self.room, self.balance)}
 
-    def _cost(self, sizes: RowSizes) -> float:
+    def _measure_cost(self, sizes: RowSizes) -> float:
         shares = [float(sizes.visible.mean()) / self.room.tokens]
         if self.room.targets is not None:
             shares.append(float(count_targets(sizes).mean()) / self.room.targets)
@@ -165,7 +165,7 @@ class RowMixOrder(MixOrder):
                 if len(part.indexes)
             ]
             samples, order = shuffled(drawn, sample_rng(mixed.seed, 0, f"block {block}", 0, "mix"))
-            yield from rows_of(samples, _joined(sizes, order), mixed.room, BLOCK_ROWS, progress)[skipped:]
+            yield from rows_of(samples, _join_sizes(sizes, order), mixed.room, BLOCK_ROWS, progress)[skipped:]
             block, skipped = block + 1, 0
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
@@ -209,7 +209,7 @@ def count_targets(sizes: RowSizes) -> Int64Array:
     return sizes.tokens - sizes.visible if sizes.target is None else sizes.target
 
 
-def _joined(sizes: Sequence[RowSizes], order: Int64Array) -> RowSizes:
+def _join_sizes(sizes: Sequence[RowSizes], order: Int64Array) -> RowSizes:
     """The sizes of the samples of all parts, in an order."""
     shape, visible, pixels = (
         np.concatenate([getattr(one, name) for one in sizes])[order] for name in ("shape", "visible", "pixels")

@@ -134,7 +134,7 @@ def divided(sizes: RowSizes, room: Room, rows: int | None = None) -> tuple[list[
     """
     limits, n = _Limits(sizes, room), len(sizes.visible)
     if (wrong := np.flatnonzero((limits.own > limits.limits[:, None]).any(axis=0))).size:
-        raise too_large(sizes, int(wrong[0]), room)
+        raise make_too_large_error(sizes, int(wrong[0]), room)
     found: list[Int64Array] = []
     start, whole = 0, int(limits.visible[-1])
     while start < n if rows is None else len(found) < rows:
@@ -156,7 +156,7 @@ def divided(sizes: RowSizes, room: Room, rows: int | None = None) -> tuple[list[
     return found, np.array(left, np.int64)
 
 
-def too_large(sizes: RowSizes, one: int, room: Room) -> ValueError:
+def make_too_large_error(sizes: RowSizes, one: int, room: Room) -> ValueError:
     """The error of a sample that is larger than a row."""
     t, h, w = sizes.shape[one].tolist()
     targets = int(sizes.tokens[one] - sizes.visible[one] if sizes.target is None else sizes.target[one])
@@ -251,7 +251,7 @@ class RowSamples:
     @cached_property
     def blocks(self) -> tuple[Order, int]:
         """The order of blocks of samples, and the rows of each block; ValueError where the samples fill no row."""
-        per_row, n, lanes = self._per_row(), self.n_samples, self.split.lanes
+        per_row, n, lanes = self._estimate_per_row(), self.n_samples, self.split.lanes
         most = min(BLOCK_ROWS, int(n / per_row))
         if most < 1:
             raise ValueError(
@@ -259,14 +259,14 @@ class RowSamples:
                 "row_tokens, or pass shuffle=False to see every sample once"
             )
         numbers = range(max(most // 2, 1), most + 1)
-        if (fitted := self._fitted(per_row, numbers)) is not None:
+        if (fitted := self._fit_blocks(per_row, numbers)) is not None:
             return fitted
         # Of all sizes of blocks from half the largest on, the one with which an epoch leaves out the fewest samples.
         sizes = {rows: max(round(rows * per_row / lanes), 1) * lanes for rows in numbers}
         rows = max(sizes, key=lambda rows: (n // sizes[rows] * sizes[rows], rows))
         return self.split.order(sizes[rows]), rows
 
-    def _fitted(self, per_row: float, numbers: range) -> tuple[Order, int] | None:
+    def _fit_blocks(self, per_row: float, numbers: range) -> tuple[Order, int] | None:
         """Blocks that hold all samples of an epoch, and of so many rows that counts change least by it; None where they
         would change by more than a quarter of what they may.
         """
@@ -308,13 +308,13 @@ class RowSamples:
     def identity(self) -> dict[str, Any]:
         """The settings that a saved position depends on, JSON-able."""
         own = {name: value for name, value in self._single.identity().items() if name != "global_batch"}
-        return {**own, **rows_identity(self.room, self.balance)}
+        return {**own, **describe_rows_identity(self.room, self.balance)}
 
     @cached_property
     def _single(self) -> Order:
         return self.split.order(1)
 
-    def _per_row(self) -> float:
+    def _estimate_per_row(self) -> float:
         """The mean number of samples that fill a row, measured on some that are spread evenly over the split.
 
         Nothing but their sizes and the seed decides it, so it is the same at every topology.
@@ -429,7 +429,7 @@ def check_balance(balance: int) -> None:
         raise ValueError(f"balance={balance}: a window has at least 1 batch, which leaves rows in their order")
 
 
-def rows_identity(room: Room, balance: int) -> dict[str, Any]:
+def describe_rows_identity(room: Room, balance: int) -> dict[str, Any]:
     """What a saved position says of rows and windows; nothing of windows of one batch."""
     windows = {"balance": balance} if balance > 1 else {}
     return {"row_tokens": room.tokens, "row_targets": room.targets, "scaling": room.scaling, **windows}
@@ -460,7 +460,7 @@ def in_windows(
         own = [*islice(left, (stop - first) * size)]
         shared = [np.arange(len(own))]
         if stop - first > 1:
-            shared = shared_by_cost(np.array([row.pixels for row in own]), size)
+            shared = share_by_cost(np.array([row.pixels for row in own]), size)
             # The dearest batches come anywhere in the window, so costs do not fall over it.
             order = sample_rng(seed, 0, f"window {first}", 0, "order").permutation(len(shared))
             shared = [shared[one] for one in order.tolist()]
@@ -474,7 +474,7 @@ def in_windows(
         first = stop
 
 
-def shared_by_cost(costs: Int64Array, size: int) -> list[Int64Array]:
+def share_by_cost(costs: Int64Array, size: int) -> list[Int64Array]:
     """The rows of each batch of a window, int64 (size,), of rows that cost `costs`.
 
     A row that costs more than a rank's share of a batch makes the other ranks wait, unless they have such rows too. So
@@ -495,8 +495,8 @@ def balanced(costs: Sequence[int]) -> Int64Array:
     n = len(costs)
     by_cost = sorted(range(n), key=lambda row: (costs[row], row))
     pairs = [by_cost[k : k + 1] + by_cost[n - 1 - k : n - k][: n - 1 - 2 * k] for k in range((n + 1) // 2)]
-    return np.array([row for k in sorted(range(len(pairs)), key=_reversed_bits) for row in pairs[k]], np.int64)
+    return np.array([row for k in sorted(range(len(pairs)), key=_reverse_bits) for row in pairs[k]], np.int64)
 
 
-def _reversed_bits(number: int) -> int:
+def _reverse_bits(number: int) -> int:
     return int(f"{number:032b}"[::-1], 2)

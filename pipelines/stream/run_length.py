@@ -47,7 +47,7 @@ class BudgetOrder:
 
     def sizes(self) -> Int64Array:
         """Samples of each batch of the run over all ranks, int64 (steps,)."""
-        return budget_sizes(self.visible, self.budget, self.global_batch)
+        return fit_budget(self.visible, self.budget, self.global_batch)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
         """The batches of a run from number `first` on; later epochs continue with batches of the last size."""
@@ -74,7 +74,7 @@ class BudgetOrder:
         return int(self.starts[step - beyond]) + beyond * int(self.starts[-1] - self.starts[-2])
 
 
-def budget_sizes(visible: Int64Array, budget: int, global_batch: int) -> Int64Array:
+def fit_budget(visible: Int64Array, budget: int, global_batch: int) -> Int64Array:
     """The largest multiple of `global_batch` samples within `budget` tokens at each step, int64 (steps,).
 
     Raises ValueError if the budget is below the tokens of `global_batch` samples at any step.
@@ -104,7 +104,7 @@ class Counted(Protocol):
     def visible(self) -> Visible | None: ...
 
 
-def epoch_steps(source: Counted, global_batch: int) -> int:
+def count_epoch_steps(source: Counted, global_batch: int) -> int:
     """The number of batches of `global_batch` samples (batch_size x world_size) in an epoch."""
     return source.samples.order(global_batch).n_batches
 
@@ -116,20 +116,20 @@ def run_steps(source: Counted, *, epochs: float, global_batch: int, token_budget
     smallest number of steps whose batches hold epochs x n_samples samples. Raises ValueError for an impossible budget.
     """
     if token_budget is None:
-        return round(epochs * epoch_steps(source, global_batch))
+        return round(epochs * count_epoch_steps(source, global_batch))
     wanted = ceil(epochs * source.samples.n_samples)
-    visible = budgeted(source)
+    visible = check_budget(source)
     low, high = 0, max(ceil(wanted / global_batch), 1)
     steps = _FIRST
     while high - low > 1:
         steps = min(max(steps, low + 1), high - 1)
-        shown = int(budget_sizes(visible(steps), token_budget, global_batch).sum())
+        shown = int(fit_budget(visible(steps), token_budget, global_batch).sum())
         low, high = (low, steps) if shown >= wanted else (steps, high)
         steps = round(steps * wanted / shown)  # the mean size hardly depends on the number of steps
     return high
 
 
-def budgeted(source: Counted) -> Visible:
+def check_budget(source: Counted) -> Visible:
     """The source's function of visible tokens; raises ValueError if the source has no mask."""
     if source.visible is None:
         raise ValueError("a token budget counts the visible tokens of a mask, and the source has no mask; give mask=")

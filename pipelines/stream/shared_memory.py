@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from maskstream.shards.process_main import unpickle
-from maskstream.shards.processes import memory_file
+from maskstream.shards.processes import open_memory_file
 
 from .kept import LARGE, AnyArray, Covers, KeptMemory, Slot
 from .tensors import HostArray, torch
@@ -80,7 +80,7 @@ class MemoryFile(Slot):
 
     def __init__(self, number: int, size: int) -> None:
         self.number, self.held, self.abroad = number, False, False
-        self.file: int | None = memory_file(size)
+        self.file: int | None = open_memory_file(size)
         try:
             super().__init__(memoryview(mmap.mmap(self.file, size)))
         except BaseException:
@@ -115,7 +115,7 @@ class Ring(KeptMemory[MemoryFile]):
         data = np.frombuffer(part, np.uint8)
         with self._lock:
             self._settle()
-            file = self._at.get(_address(data))
+            file = self._at.get(_find_address(data))
             if file is not None and file.held and not file.abroad and data.size <= len(file.view):
                 file.abroad = True
                 return file
@@ -124,13 +124,13 @@ class Ring(KeptMemory[MemoryFile]):
         np.frombuffer(file.view, np.uint8, data.size)[:] = data
         return file
 
-    def unsent(self, files: Sequence[MemoryFile]) -> None:
+    def take_unsent(self, files: Sequence[MemoryFile]) -> None:
         """Takes back files that were placed."""
         with self._lock:
             for file in files:
-                self._come_back(file)
+                self._take_back(file)
 
-    def returned(self, numbers: Sequence[int]) -> None:
+    def take_returned(self, numbers: Sequence[int]) -> None:
         """Takes files that the receiver gives back; of ~number it keeps the file, which is given up here."""
         with self._lock:
             self._settle()
@@ -138,7 +138,7 @@ class Ring(KeptMemory[MemoryFile]):
                 if number < 0:
                     self._give_up(self._files[~number])
                 else:
-                    self._come_back(self._files[number])
+                    self._take_back(self._files[number])
 
     def _slot(self, size: int) -> MemoryFile | None:
         with self._lock, suppress(OSError):  # it is met again, and told, when the array is sent
@@ -158,7 +158,7 @@ class Ring(KeptMemory[MemoryFile]):
             if not file.abroad:
                 self._add_idle(file)
 
-    def _come_back(self, file: MemoryFile) -> None:
+    def _take_back(self, file: MemoryFile) -> None:
         file.abroad = False
         if not file.held:
             self._add_idle(file)
@@ -177,12 +177,12 @@ class Ring(KeptMemory[MemoryFile]):
             self._give_up(self._idle.popleft())
         file = MemoryFile(self._made, size)
         self._made += 1
-        self._files[file.number] = self._at[_address(file.view)] = file
+        self._files[file.number] = self._at[_find_address(file.view)] = file
         return file
 
     def _give_up(self, file: MemoryFile) -> None:
         """Closes a file that nobody else writes or reads any more, or that is the receiver's."""
-        del self._files[file.number], self._at[_address(file.view)]
+        del self._files[file.number], self._at[_find_address(file.view)]
         file.close()
         self.gone.append(file.number)
 
@@ -196,7 +196,7 @@ class Channel:
     def __init__(self, pipe: socket.socket) -> None:
         self.pipe, self.ring = pipe, Ring()
         self._theirs: dict[int, mmap.mmap] = {}
-        self._covers = Covers[tuple[int, int]](self._unused)
+        self._covers = Covers[tuple[int, int]](self._find_unused)
         self._back: deque[int] = deque()
         self._owner = os.getpid()
 
@@ -224,9 +224,9 @@ class Channel:
             for part in parts:
                 files.append(self.ring.placed(part))
         except BaseException:
-            self.ring.unsent(files)
+            self.ring.take_unsent(files)
             raise
-        back, gone = list(_drained(self._back)), list(_drained(self.ring.gone))
+        back, gone = list(_drain(self._back)), list(_drain(self.ring.gone))
         new = [file.file for file in files if file.file is not None]
         counts = len(small), len(parts), len(new), len(back), len(gone)
         numbers = [*(file.number for file in files), *(part.nbytes for part in parts), *back, *gone]
@@ -250,10 +250,10 @@ class Channel:
         except ConnectionError:
             raise EOFError from None
         try:
-            counts = _HEADER.unpack(head + _exactly(self.pipe, _HEADER.size - len(head)))
+            counts = _HEADER.unpack(head + _receive_exactly(self.pipe, _HEADER.size - len(head)))
             n_bytes, n_parts, n_files, n_back, n_gone = counts
-            words = _exactly(self.pipe, 8 * (2 * n_parts + n_back + n_gone))
-            pickled: Buffer = _exactly(self.pipe, n_bytes)
+            words = _receive_exactly(self.pipe, 8 * (2 * n_parts + n_back + n_gone))
+            pickled: Buffer = _receive_exactly(self.pipe, n_bytes)
             if n_files != len(files):
                 raise OSError(
                     errno.EMFILE,
@@ -262,7 +262,7 @@ class Channel:
                 )
             numbers = iter(np.frombuffer(words, np.int64).tolist())
             named, sizes = list(islice(numbers, n_parts)), list(islice(numbers, n_parts))
-            self.ring.returned(list(islice(numbers, n_back)))
+            self.ring.take_returned(list(islice(numbers, n_back)))
             for number in numbers:
                 self._theirs.pop(number, None)
             new = iter(files)
@@ -289,22 +289,22 @@ class Channel:
             known = self._theirs[number] = mmap.mmap(file, 0)
         return self._covers.made((number, _forks), memoryview(known), _BYTE, size).data
 
-    def _unused(self, of: tuple[int, int]) -> None:
+    def _find_unused(self, of: tuple[int, int]) -> None:
         number, forks = of
         if os.getpid() == self._owner:
             self._back.append(number if forks == _forks else ~number)
 
 
-def _drained(numbers: deque[int]) -> Iterator[int]:
+def _drain(numbers: deque[int]) -> Iterator[int]:
     while numbers:
         yield numbers.popleft()
 
 
-def _address(memory: memoryview | AnyArray) -> int:
-    return _address_of(np.frombuffer(memory, np.uint8))
+def _find_address(memory: memoryview | AnyArray) -> int:
+    return _find_address_of(np.frombuffer(memory, np.uint8))
 
 
-def _address_of(array: AnyArray) -> int:
+def _find_address_of(array: AnyArray) -> int:
     address: int = array.__array_interface__["data"][0]
     return address
 
@@ -316,19 +316,19 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is HostArray:
-            return _reduced(obj)
+            return _reduce_array(obj)
         if "torch" not in sys.modules:
             return NotImplemented
         if type(obj) is torch.Tensor and obj.device.type == "cpu" and obj.layout is torch.strided and not _is_lazy(obj):
             place = obj.storage_offset(), tuple(obj.size()), obj.stride()
-            return _tensor, (obj.untyped_storage(), obj.dtype, *place)
+            return _restore_tensor, (obj.untyped_storage(), obj.dtype, *place)
         if type(obj) is torch.UntypedStorage:
             view: Buffer = torch.empty(0, dtype=torch.uint8).set_(obj).numpy().data
-            return _storage, (pickle.PickleBuffer(view) if len(view) else b"",)
+            return _map_storage, (pickle.PickleBuffer(view) if len(view) else b"",)
         return NotImplemented
 
 
-def _reduced(array: HostArray) -> tuple[Any, ...]:
+def _reduce_array(array: HostArray) -> tuple[Any, ...]:
     """How an array is pickled: the whole memory that it lies in, and its place there."""
     own = whole = array.numpy()
     while isinstance(whole.base, np.ndarray):
@@ -336,10 +336,10 @@ def _reduced(array: HostArray) -> tuple[Any, ...]:
     whole = whole.view(np.ndarray) if isinstance(whole, HostArray) else whole
     if not whole.flags.c_contiguous:
         own = whole = np.ascontiguousarray(own)
-    return _tensor_at, (whole, own.dtype.str, _address_of(own) - _address_of(whole), own.shape, own.strides)
+    return _map_tensor, (whole, own.dtype.str, _find_address_of(own) - _find_address_of(whole), own.shape, own.strides)
 
 
-def _tensor_at(whole: AnyArray, dtype: str, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
+def _map_tensor(whole: AnyArray, dtype: str, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(np.ndarray(shape, dtype, whole, offset, strides))
 
 
@@ -348,12 +348,12 @@ def _is_lazy(tensor: Tensor) -> bool:
     return tensor.requires_grad or tensor.is_conj() or tensor.is_neg() or tensor.is_quantized
 
 
-def _storage(buffer: Buffer) -> torch.UntypedStorage:
+def _map_storage(buffer: Buffer) -> torch.UntypedStorage:
     empty = torch.empty(0, dtype=torch.uint8)
     return (torch.frombuffer(buffer, dtype=torch.uint8) if len(buffer) else empty).untyped_storage()
 
 
-def _tensor(
+def _restore_tensor(
     storage: torch.UntypedStorage, dtype: torch.dtype, offset: int, size: tuple[int, ...], stride: tuple[int, ...]
 ) -> Tensor:
     return torch.empty(0, dtype=dtype).set_(storage, offset, size, stride)
@@ -377,7 +377,7 @@ def _send(pipe: socket.socket, data: Sequence[Buffer], files: Sequence[int]) -> 
     pipe.sendall(whole[sent:])
 
 
-def _exactly(pipe: socket.socket, size: int) -> bytes:
+def _receive_exactly(pipe: socket.socket, size: int) -> bytes:
     data = b""
     while len(data) < size:
         try:

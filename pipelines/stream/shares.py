@@ -40,7 +40,7 @@ class Schedule(Config, ABC):
         """The number at `progress` in [0, 1], 0 at the first batch and 1 at the last; after a jump at that place."""
 
 
-def schedules_in(config: Config) -> list[Schedule]:
+def find_schedules(config: Config) -> list[Schedule]:
     """The schedules that settings hold, at any depth; a schedule itself is one."""
     if isinstance(config, Schedule):
         return [config]
@@ -48,7 +48,7 @@ def schedules_in(config: Config) -> list[Schedule]:
     while left:
         value = left.pop()
         if isinstance(value, Config):
-            found += schedules_in(value)
+            found += find_schedules(value)
         elif isinstance(value, tuple | list):
             left += value
         elif isinstance(value, Mapping):
@@ -56,7 +56,7 @@ def schedules_in(config: Config) -> list[Schedule]:
     return found
 
 
-def points_of(schedules: Sequence[Schedule]) -> tuple[float, ...] | None:
+def list_points(schedules: Sequence[Schedule]) -> tuple[float, ...] | None:
     """The progress at which any of some schedules turns or jumps, None where there is no schedule."""
     return tuple(p for one in schedules for p in one.points_of_change) if schedules else None
 
@@ -120,7 +120,7 @@ class Shares:
     def counts(self, samples: int) -> Int64Array:
         """How many of the first `samples` samples come from each part, int64 (parts,)."""
         time, counts = self._time(samples)
-        for part in islice(self._due(counts, time), samples - sum(counts)):
+        for part in islice(self._find_due(counts, time), samples - sum(counts)):
             counts[part] += 1
         return np.array(counts, np.int64)
 
@@ -129,7 +129,7 @@ class Shares:
         time, counts = self._time(begin)
         skipped, parts = begin - sum(counts), list[int]()
         while len(parts) < end - begin + skipped:
-            parts += self._due(counts, time)
+            parts += self._find_due(counts, time)
             time, counts = time + 1, self.given(time + 1)
         return np.array(parts[skipped : skipped + end - begin], np.int64)
 
@@ -143,7 +143,7 @@ class Shares:
             low, high = (middle, high) if sum(self.given(middle)) <= samples else (low, middle)
         return low, self.given(low)
 
-    def _due(self, counts: Sequence[int], time: int) -> Iterator[int]:
+    def _find_due(self, counts: Sequence[int], time: int) -> Iterator[int]:
         """The parts whose next sample is due in the unit after `time`, in their order."""
         after = self.given(time + 1)
         return (part for part, (old, new) in enumerate(zip(counts, after, strict=True)) if new > old)
@@ -153,11 +153,13 @@ class Shares:
         before: tuple[int, ...] = (0,) * len(self.limits)
         for start, end, begin, until in self._spans():
             while end is None or start < end:
-                first = self._rounded(begin, alive)
+                first = self._measure_rounded(begin, alive)
                 length = None if end is None else end - start
                 last = first
                 if length is not None:  # a jump at `until` belongs to the next span
-                    last = self._rounded(nextafter(until, 0.0) if until in (self.points or ()) else until, alive)
+                    last = self._measure_rounded(
+                        nextafter(until, 0.0) if until in (self.points or ()) else until, alive
+                    )
                 piece = _Piece(start, length, before, first, last)
                 yield piece
                 stop = self._stop(piece, alive)
@@ -180,10 +182,10 @@ class Shares:
             return
         grid = (k / self.n_points for k in range(self.n_points + 1))
         for begin, until in pairwise(sorted({*grid, *(p for p in self.points if 0 < p < 1)})):
-            yield self._tick(begin), self._tick(until), begin, until
+            yield self._round_to_tick(begin), self._round_to_tick(until), begin, until
         yield self.length, None, 1.0, 1.0
 
-    def _tick(self, progress: float) -> int:
+    def _round_to_tick(self, progress: float) -> int:
         """The multiple of `grain` nearest to a progress; the earlier of two."""
         return max(ceil(progress * (self.length or 0) / self.grain - 0.5), 0) * self.grain
 
@@ -198,12 +200,12 @@ class Shares:
                 rate = 2 * piece.first[part]
                 units = -(-(goal - piece.before[part]) // rate) if rate else None
             else:
-                units = _first(piece, part, goal)
+                units = _find_first_unit(piece, part, goal)
             if units is not None:
                 found = units if found is None else min(found, units)
         return None if piece.length is not None and found is not None and found > piece.length else found
 
-    def _rounded(self, progress: float, alive: Sequence[bool]) -> tuple[int, ...]:
+    def _measure_rounded(self, progress: float, alive: Sequence[bool]) -> tuple[int, ...]:
         """The rates at a progress in 1 / _UNIT."""
         rates = list(self.rates(progress, alive))
         if not all(np.isfinite(rate) and rate >= 0 for rate in rates) or not sum(rates) > 0:
@@ -218,7 +220,7 @@ class Shares:
         return tuple(units)
 
 
-def _first(piece: _Piece, part: int, goal: int) -> int | None:
+def _find_first_unit(piece: _Piece, part: int, goal: int) -> int | None:
     """The first number of units after which a part has given `goal`, None where that is behind the piece."""
     low, high = -1, piece.length or 0
     if piece.given(part, high) < goal:

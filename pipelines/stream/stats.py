@@ -19,7 +19,7 @@ WAITS = ("wait", "consumer")
 STAGES = (*SAMPLE_STAGES, *BATCH_STAGES, *WAITS)
 
 
-def _zeros() -> defaultdict[str, float]:
+def _make_zeros() -> defaultdict[str, float]:
     return defaultdict(float)
 
 
@@ -48,8 +48,8 @@ class Stats:
     confidence: float = 0.0
     row_tokens: int = 0
     visible_tokens: int = 0
-    seconds: defaultdict[str, float] = field(default_factory=_zeros)
-    cpu_seconds: defaultdict[str, float] = field(default_factory=_zeros)
+    seconds: defaultdict[str, float] = field(default_factory=_make_zeros)
+    cpu_seconds: defaultdict[str, float] = field(default_factory=_make_zeros)
 
     def stage(self, name: str) -> _Stage:
         """Adds the time spent in the `with` block to the stage."""
@@ -170,11 +170,11 @@ def limit(stats: Mapping[str, Any], cores: int, stages: Mapping[str, tuple[str, 
         return f"The consumer limits: it waits for data {waits:.0%} of the time, so the loader keeps up."
     spent = {name: (seconds.get(name, 0.0), cpu.get(name, 0.0)) for name in _NAMES}
     names = {**_NAMES, **(stages or {})}
-    words = _of_the_loader(spent, wall, int(stats["threads"]), cores, names)
+    words = _describe_loader(spent, wall, int(stats["threads"]), cores, names)
     return f"{words} (The consumer waits {waits:.0%} of the time.)"
 
 
-def _of_the_loader(
+def _describe_loader(
     stages: Mapping[str, tuple[float, float]],
     wall: float,
     threads: int,
@@ -190,7 +190,7 @@ def _of_the_loader(
             f"with the loader; {remedy}."
         )
     spent = sum(stages[name][0] for name in SAMPLE_STAGES)
-    read, waited = stages["read"][0], _waited_for_bytes(stages)
+    read, waited = stages["read"][0], _measure_wait_for_bytes(stages)
     if read >= _MOSTLY * spent and waited >= _MOSTLY * read:
         return (
             f"Reading limits: threads wait for the disk or the network {waited / spent:.0%} of their time; "
@@ -216,7 +216,7 @@ def _of_the_loader(
     return f"{what} limits: it is {most / worked:.0%} of the loader's processor time; {remedy}."
 
 
-def _waited_for_bytes(stages: Mapping[str, tuple[float, float]]) -> float:
+def _measure_wait_for_bytes(stages: Mapping[str, tuple[float, float]]) -> float:
     """Seconds that reading waited for bytes: its wall time less its processor time, corrected for waits for a core.
 
     The other stages of samples wait for no bytes, so they show how often a thread waits for a core.

@@ -3,7 +3,7 @@
 torch takes 130 MB and a second of CPU time to import. A worker process that needs none makes its batches of arrays,
 each a `HostArray`; they become tensors where they are received (shared_memory.py). So what such processes import takes
 `torch` from here, which is the package, imported when something of it is first asked for, and makes tensors by
-`tensor_of`.
+`wrap_tensor`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class HostArray(np.ndarray[Any, np.dtype[Any]]):
         return cast(HostArray, self.repeat(repeats))
 
 
-def tensor_of(array: npt.NDArray[Any]) -> Tensor:
+def wrap_tensor(array: npt.NDArray[Any]) -> Tensor:
     """The tensor in the memory of an array; a `HostArray` after `keep_arrays`."""
     return cast("Tensor", array.view(HostArray)) if _arrays_stay else torch.from_numpy(array)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 
-def resolved_ranks(rank: int | None, world_size: int | None, mesh: DeviceMesh | None = None) -> tuple[int, int]:
+def resolve_ranks(rank: int | None, world_size: int | None, mesh: DeviceMesh | None = None) -> tuple[int, int]:
     """Rank and world size: the given ones, those within the data dimension `mesh`, or torch.distributed's.
 
     Raises ValueError if they are inconsistent, or the mesh has several dimensions.
@@ -43,18 +43,18 @@ def resolved_ranks(rank: int | None, world_size: int | None, mesh: DeviceMesh | 
     return rank, world_size
 
 
-def resolved_device(device: str | torch.device) -> torch.device:
+def resolve_device(device: str | torch.device) -> torch.device:
     """The device; "auto" is the current CUDA device, or the CPU without one, and "cuda" the current one.
 
     The index is that of the calling thread: threads that finish batches have a current device of their own.
     """
-    found = device_named(device)
+    found = find_device(device)
     if found == torch.device("cuda") and torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return found
 
 
-def device_named(device: str | torch.device) -> torch.device:
+def find_device(device: str | torch.device) -> torch.device:
     """The device of a word; "auto" is "cuda", or "cpu" where torch finds no CUDA. ValueError for another word."""
     try:
         return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if str(device) == "auto" else device)
@@ -76,8 +76,8 @@ def check_device(device: torch.device) -> None:
 
 
 def usable_device(device: str | torch.device) -> torch.device:
-    """The device, as `resolved_device` finds it; ValueError for one that this machine does not have."""
-    found = resolved_device(device)
+    """The device, as `resolve_device` finds it; ValueError for one that this machine does not have."""
+    found = resolve_device(device)
     check_device(found)
     return found
 

@@ -59,7 +59,7 @@ class Delivery(Generic[RequestT, DraftT, HostT, BatchT]):
                 batch.count_in(made.stats)
                 return batch, made.stats
             except BadRowsError as error:
-                made = self.maker.remade(plan, made, error.rows)
+                made = self.maker.remake(plan, made, error.rows)
 
     def _moved(self, made: Made[HostT]) -> HostT:
         if self.device.type == "cpu":

@@ -13,7 +13,7 @@ from maskstream.shards.config import Config
 
 from .order import Int64Array
 from .samples import Stream
-from .shares import Schedule, points_of, schedules_in
+from .shares import Schedule, find_schedules, list_points
 
 Unit = Literal["samples", "tokens"]
 """What weights are shares of: samples, or visible tokens."""
@@ -49,7 +49,7 @@ Weight = int | float | Schedule | BySize
 """The weight of a part of a mixture, relative to those of the other parts."""
 
 
-def weight_at(weight: Weight, size: int, progress: float) -> float:
+def compute_weight_at(weight: Weight, size: int, progress: float) -> float:
     """The weight of a source of `size` samples at a progress of the run."""
     if isinstance(weight, BySize):
         warm = weight.temperature
@@ -64,7 +64,7 @@ def weight_at(weight: Weight, size: int, progress: float) -> float:
 
 def points_of_change(weights: Sequence[Weight]) -> tuple[float, ...] | None:
     """The progress at which weights turn or jump, None where none changes."""
-    return points_of([one for weight in weights if isinstance(weight, Config) for one in schedules_in(weight)])
+    return list_points([one for weight in weights if isinstance(weight, Config) for one in find_schedules(weight)])
 
 
 def check_weights(weights: Sequence[Weight], epochs: Sequence[float | None] | None, sizes: Sequence[int]) -> None:
@@ -88,7 +88,7 @@ def check_weights(weights: Sequence[Weight], epochs: Sequence[float | None] | No
         raise ValueError(f"epochs={tuple(epochs)}: all sources end, so one at least needs None")
 
 
-def part_identity(weight: Weight, epochs: float | None, part: Stream) -> dict[str, Any]:
+def describe_part_identity(weight: Weight, epochs: float | None, part: Stream) -> dict[str, Any]:
     """The settings of a part that a saved position depends on, JSON-able."""
     return {
         "weight": weight.to_dict(identity=True) if isinstance(weight, Config) else weight,

@@ -15,7 +15,7 @@ from typing import Generic, ParamSpec, TypeVar
 
 from maskstream.shards.descriptors import Descriptor
 from maskstream.shards.errors import MaskstreamError, SampleError, WorkerDiedError
-from maskstream.shards.processes import picklable
+from maskstream.shards.processes import make_picklable
 
 from .kept import keep_in
 from .produce import Announced, BatchMaker, Begun, InCaller, Made
@@ -118,7 +118,7 @@ def serve(
             while wait([tasks_in], 0):
                 tasks.append(channel.receive())
                 batches.announce(tasks[-1])
-            _answer(channel, batches.made(task, begun, tasks[0] if tasks else None))
+            _send_answer(channel, batches.made(task, begun, tasks[0] if tasks else None))
             progress.step()
     except (EOFError, ConnectionError):
         return
@@ -141,13 +141,13 @@ def _settle() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _answer(channel: Channel, answer: object) -> None:
+def _send_answer(channel: Channel, answer: object) -> None:
     try:
         channel.send(answer)
     except ConnectionError:
         raise
     except Exception as error:  # the batch cannot be pickled, or there is no memory for it
-        channel.send(Failed(picklable(error), traceback.format_exc()))
+        channel.send(Failed(make_picklable(error), traceback.format_exc()))
 
 
 class _Batches(Generic[RequestT, DraftT, HostT]):
@@ -165,14 +165,14 @@ class _Batches(Generic[RequestT, DraftT, HostT]):
         try:
             return ahead or self._start(task)
         except Exception as error:
-            return _failed(error)
+            return _send_failure(error)
 
     def announce(self, task: BatchTask) -> None:
         """Draws the requests of a task that is made later; a batch that is begun already has them."""
         number = task.plan.number
         if task.row_by_row or number in self._drawn:
             return
-        if (drawn := self._maker.drawn_ahead(task.plan)) is not None:
+        if (drawn := self._maker.draw_ahead(task.plan)) is not None:
             self._drawn[number] = drawn
 
     def made(self, task: BatchTask, begun: Begun[DraftT] | Failed, then: BatchTask | None) -> Made[HostT] | Failed:
@@ -185,7 +185,7 @@ class _Batches(Generic[RequestT, DraftT, HostT]):
         try:
             return self._maker.join(task.plan, begun)
         except Exception as error:
-            return _failed(error)
+            return _send_failure(error)
 
     def _start(self, task: BatchTask) -> Begun[DraftT]:
         pool = _RowByRow(self._progress) if task.row_by_row else self._pool
@@ -196,8 +196,10 @@ class _Batches(Generic[RequestT, DraftT, HostT]):
         return begun
 
 
-def _failed(error: Exception) -> Failed:
-    return Failed(error) if isinstance(error, MaskstreamError) else Failed(picklable(error), traceback.format_exc())
+def _send_failure(error: Exception) -> Failed:
+    return (
+        Failed(error) if isinstance(error, MaskstreamError) else Failed(make_picklable(error), traceback.format_exc())
+    )
 
 
 class _RowByRow(InCaller):

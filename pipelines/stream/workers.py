@@ -31,7 +31,7 @@ from typing import Any, Generic, cast
 from maskstream.shards.descriptors import Descriptor
 from maskstream.shards.errors import MainModuleError, OutageError
 from maskstream.shards.process_main import MAIN_FAILED
-from maskstream.shards.processes import Process, describe_end, main_failed, memory_file
+from maskstream.shards.processes import Process, describe_end, make_main_failed_error, open_memory_file
 
 from .produce import BatchMaker, Made
 from .sampler import BatchPlan, DraftT, HostT, RequestT
@@ -203,7 +203,7 @@ class WorkerPool(Generic[HostT]):
             # and if `TRIES` processes died of it, the error names its sample. Batches behind it are innocent.
             pid, row, how = worker.pid, worker.row, worker.end(silent)
             self._restarts += 1
-            job = worker.first_unanswered()
+            job = worker.find_first_unanswered()
             if job is None:
                 log.warning("worker process %d %s; a new one takes its place", pid, how)
             else:
@@ -267,20 +267,20 @@ class _Worker(Generic[HostT]):
     def start(self) -> None:
         """Starts a process. Raises OutageError if the machine has no room for one."""
         try:
-            self.process = self._started()
+            self.process = self._start_process()
         except OSError as error:
             raise OutageError(
                 f"a worker process cannot be started ({error.strerror}); raise `ulimit -n` and `ulimit -u`, or give "
                 "fewer workers"
             ) from error
 
-    def _started(self) -> Process:
+    def _start_process(self) -> Process:
         self.pipe, theirs = socket.socketpair()
         with ExitStack() as on_failure, theirs:  # the socket then ends when the process does
             on_failure.callback(self.pipe.close)
             self.pipe.settimeout(self._timeout_s)
             self._channel = Channel(self.pipe)
-            words = memory_file(WorkerProgress.BYTES)
+            words = open_memory_file(WorkerProgress.BYTES)
             on_failure.callback(os.close, words)
             self._progress = WorkerProgress(words)
             torch = ("torch",) if self._what[0].sampler.needs_torch else ()
@@ -316,7 +316,7 @@ class _Worker(Generic[HostT]):
             return False
         except BaseException:  # an answer is lost, so what comes next would be taken for it
             self.end("lost a batch")
-            self.first_unanswered()
+            self.find_first_unanswered()
             raise
         if self._sent.popleft() is not None:
             self.answers.append(answer)
@@ -330,7 +330,7 @@ class _Worker(Generic[HostT]):
         self.answers.clear()
         self._sent = deque([None] * len(self._sent))
 
-    def first_unanswered(self) -> Assignment | None:
+    def find_first_unanswered(self) -> Assignment | None:
         """Makes all jobs without an answer unsent, for another process; returns the first that had been sent."""
         again = [job for job in self._sent if job is not None]
         self._sent.clear()
@@ -354,7 +354,7 @@ class _Worker(Generic[HostT]):
         if code is None:  # it is in a system call that hangs; it ends with the call
             return silent or "cannot be ended"
         if code == MAIN_FAILED:
-            raise main_failed(process.names)
+            raise make_main_failed_error(process.names)
         return silent or describe_end(code) + ("" if steps else " while it started")
 
 
@@ -367,7 +367,7 @@ def _end_all(workers: list[_Worker[Any]], owner: int) -> None:
             worker.process.kill()
     for worker in workers:
         worker.forget()
-        worker.first_unanswered()
+        worker.find_first_unanswered()
         with suppress(MainModuleError):
             worker.end("was ended")
 

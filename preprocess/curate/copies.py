@@ -48,18 +48,18 @@ def alike(
     of `theirs` are compared, all by default; of measures beside themselves `ours` are some of `among`.
     """
     itself, all_of_them = own is theirs, ours is None and among is None
-    mine, others = _frames_in(own, ours), _frames_in(theirs, among)
-    frames = [_frames(own.whole, mine, theirs.whole, others)]
-    frames.append(_cropped_frames(own, mine, theirs, others))
-    frames += [_frames(own.whole, mine, theirs.mirrored, others)] if mirrored else []
+    mine, others = _list_frames(own, ours), _list_frames(theirs, among)
+    frames = [_match_frames(own.whole, mine, theirs.whole, others)]
+    frames.append(_match_cropped_frames(own, mine, theirs, others))
+    frames += [_match_frames(own.whole, mine, theirs.mirrored, others)] if mirrored else []
     if not (itself and all_of_them):
-        back = [_cropped_frames(theirs, others, own, mine)]
-        back += [_frames(theirs.whole, others, own.mirrored, mine)] if mirrored else []
+        back = [_match_cropped_frames(theirs, others, own, mine)]
+        back += [_match_frames(theirs.whole, others, own.mirrored, mine)] if mirrored else []
         frames += back if itself else [one[:, ::-1] for one in back]
-    pairs = np.concatenate([_pairs(own, theirs, one) for one in frames])
+    pairs = np.concatenate([_match_samples(own, theirs, one) for one in frames])
     if itself:
         pairs = np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)
-    return _unique(pairs)
+    return _drop_repeated(pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +97,13 @@ def _waves_apart(own: Measures, place: int, theirs: Measures, there: int) -> Int
     return np.asarray(np.bitwise_count(differing).sum(axis=-1, dtype=np.int64).min(axis=-1), np.int64)
 
 
-def _unique(pairs: Ints) -> Ints:
+def _drop_repeated(pairs: Ints) -> Ints:
     """Pairs int64 (P, 2), each once, sorted."""
     length = int(pairs.max(initial=0)) + 1  # one number each, for numpy takes 30 times as long for rows
     return np.stack(np.divmod(np.unique(pairs @ [length, 1]), length), 1)
 
 
-def _pairs(own: Measures, theirs: Measures, frames: Ints) -> Ints:
+def _match_samples(own: Measures, theirs: Measures, frames: Ints) -> Ints:
     """The pairs of samples of which enough frames are alike and follow each other alike, int64 (P, 2). frames: the
     pairs of frames that are alike, int64 (F, 2).
 
@@ -133,7 +133,7 @@ def _pairs(own: Measures, theirs: Measures, frames: Ints) -> Ints:
     return np.asarray(np.stack(np.divmod(met, max(len(theirs), 1)), 1), np.int64)
 
 
-def _frames_in(of: Measures, samples: Ints | None) -> Ints:
+def _list_frames(of: Measures, samples: Ints | None) -> Ints:
     """The frames of samples, all of None: int64 (F,)."""
     chosen = np.ones(len(of), bool)
     if samples is not None:
@@ -142,7 +142,7 @@ def _frames_in(of: Measures, samples: Ints | None) -> Ints:
     return np.flatnonzero(np.repeat(chosen, np.diff(of.start)))
 
 
-def _cropped_frames(copies: Measures, some: Ints, others: Measures, among: Ints) -> Ints:
+def _match_cropped_frames(copies: Measures, some: Ints, others: Measures, among: Ints) -> Ints:
     """The pairs of the frames `some` and `among`, int64 (P, 2), of which the first is like a window of the second."""
     from .near import near
 
@@ -158,10 +158,10 @@ def _cropped_frames(copies: Measures, some: Ints, others: Measures, among: Ints)
             differing = np.bitwise_count(waves[pairs[:, 0]] ^ windows[pairs[:, 1]]).sum(1)
             frames = frames[(differing <= WINDOW_DISTANCE) | (in_clip[frames[:, 0]] & of_clip[frames[:, 1]])]
         found.append(frames)
-    return _unique(np.concatenate(found))
+    return _drop_repeated(np.concatenate(found))
 
 
-def _frames(ours: UInt8s, some: Ints, others: UInt8s, among: Ints) -> Ints:
+def _match_frames(ours: UInt8s, some: Ints, others: UInt8s, among: Ints) -> Ints:
     """The pairs of the frames `some` and `among` that are alike, int64 (P, 2): of hashes beside themselves once, the
     first frame first.
     """

@@ -24,7 +24,7 @@ from maskstream.preprocess.versions import remove
 from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.format.dataset import CURATIONS, read_description
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.shards.format.rejects import read_removed, samples_of_parts
+from maskstream.shards.format.rejects import count_part_samples, read_removed
 from maskstream.shards.keywords import takes_fields
 from maskstream.shards.members.text import JSON, LANGUAGE
 from maskstream.shards.named import nearest
@@ -32,11 +32,11 @@ from maskstream.shards.progress import as_progress
 
 from .copies import find_copies, find_leaks
 from .curated import Curated, Gone
-from .kept import table_sum
-from .languages import language_signals, named_languages
+from .kept import compute_table_sum
+from .languages import list_named_languages, measure_languages
 from .measures import IMAGES, SIGNALS, Floats, Measures, measure
 from .options import CurateOptions
-from .originals import originals_first
+from .originals import sort_originals_first
 from .rules import SHARE_NAME, Rule
 
 Ints = npt.NDArray[np.int64]
@@ -58,7 +58,7 @@ def curate(location: SplitLocation, options: CurateOptions) -> Curated:
     bytes. best: the one with the largest value of this signal stays instead. mirrored: copies may be mirrored, and
     sounds a semitone higher or lower. scores: a table in Parquet of a `key` and numbers, such as what a model makes of
     samples, which the rule and `best` name as signals. Of texts they also name languages, as language_en (see
-    `language_signals`). features: a table of a `key` and `features`, as `maskstream embed` writes them, for `copies`:
+    `measure_languages`). features: a table of a `key` and `features`, as `maskstream embed` writes them, for `copies`:
     samples whose features have a cosine of at least `cosine` are copies too; each is compared with each, so it takes
     the square of their number. What `shards --signals` wrote are signals too. For the others see `measure`.
 
@@ -72,9 +72,9 @@ def curate(location: SplitLocation, options: CurateOptions) -> Curated:
     keep, best, scores, features = options.keep, options.best, options.scores, options.features
     manifest, progress = Manifest.load(location), as_progress(options.progress)
     written = manifest.components[JSON.name].facts if JSON.name in manifest.components else {}
-    table = None if scores is None else _table(scores)
+    table = None if scores is None else _read_table(scores)
     numbers = {} if table is None else _numbers(table, scores, [*SIGNALS, *written])
-    spoken = [one for one in named_languages(f"{keep} {best}") if f"{LANGUAGE}{one}" not in written | numbers]
+    spoken = [one for one in list_named_languages(f"{keep} {best}") if f"{LANGUAGE}{one}" not in written | numbers]
     names = dict.fromkeys([*SIGNALS, *written, *numbers, *(f"{LANGUAGE}{one}" for one in spoken)])
     if best is not None and best not in names:
         raise ValueError(f"best={best!r} is no signal{nearest(best, [*names])}; they are {', '.join(names)}")
@@ -84,12 +84,14 @@ def curate(location: SplitLocation, options: CurateOptions) -> Curated:
         "keep": keep,
         "copies": options.copies and {"best": best},
         "mirrored": options.mirrored,
-        "scores": None if table is None else table_sum(table),
-        "features": None if features is None else {"cosine": options.cosine, "sum": table_sum(_table(features))},
+        "scores": None if table is None else compute_table_sum(table),
+        "features": None
+        if features is None
+        else {"cosine": options.cosine, "sum": compute_table_sum(_read_table(features))},
         "against": [one.fingerprint for one in exams],
         "component": options.component,
     }
-    repeated = _repeated(manifest, asked)
+    repeated = _find_repeated_run(manifest, asked)
     if repeated:
         manifest = Manifest.load(manifest, version=repeated["began"])
     own = measure(manifest, component=options.component, kept=options.kept, threads=options.threads, progress=progress)
@@ -100,7 +102,7 @@ def curate(location: SplitLocation, options: CurateOptions) -> Curated:
             _check_known(own, (rows >= 0) & np.isfinite(numbers[name])[rows], scores, name)
         known |= {name: np.where(rows >= 0, values[rows], np.nan) for name, values in numbers.items()}
     if spoken:
-        known |= _languages_of(own, spoken)
+        known |= _guess_languages(own, spoken)
     own = replace(own, signals={**known, **own.signals})
     gone = {place: Gone(place=place, why="unreadable", of=reason) for place, reason in own.unreadable.items()}
     failed: dict[str, int] = {}
@@ -126,12 +128,12 @@ def curate(location: SplitLocation, options: CurateOptions) -> Curated:
         progress.phase("comparing samples with each other")
         by = (best or "pixels", "seconds", "bytes")
         order = np.lexsort([-np.nan_to_num(own.signals[name]) for name in reversed(by)])
-        unit = None if features is None else _near_features(own, features, options.cosine)
+        unit = None if features is None else _find_near_features(own, features, options.cosine)
         order = order[~np.isin(order, [*gone])]
         groups = find_copies(own, order, options.mirrored, unit, options.cosine)
         if best is None and own.media == {IMAGES} and groups:
             progress.phase("looking for the original of each group")
-            better = originals_first(own, order, groups)
+            better = sort_originals_first(own, order, groups)
             if not np.array_equal(better, order):
                 groups = find_copies(own, better, options.mirrored, unit, options.cosine)
         for first, others in groups.items():
@@ -157,16 +159,16 @@ def curate(location: SplitLocation, options: CurateOptions) -> Curated:
     )
     with options.writing(curated):
         if version is not None and not repeated:
-            samples = samples_of_parts(manifest.info)
+            samples = count_part_samples(manifest.info)
             record = {"asked": asked, "began": manifest.version, "samples": samples, "made": version}
             keys = own.manifest.keys([int(own.index[place]) for place in gone])
             remove(own.manifest.location, keys, curation=record)
     return curated
 
 
-def _repeated(manifest: Manifest, asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _find_repeated_run(manifest: Manifest, asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The record of the same curation of the same samples, None if there is none."""
-    samples = samples_of_parts(manifest.info)
+    samples = count_part_samples(manifest.info)
     records = manifest.info.get(CURATIONS, ())
     return next((one for one in records if one["asked"] == asked and one["samples"] == samples), None)
 
@@ -187,9 +189,9 @@ def _check_share(own: Measures, gone: Mapping[int, Gone], most: float, keep: str
     )
 
 
-def _languages_of(own: Measures, languages: Sequence[str]) -> dict[str, Floats]:
+def _guess_languages(own: Measures, languages: Sequence[str]) -> dict[str, Floats]:
     """How likely each text is in these languages, float64 (N,) by the names of signals."""
-    language_signals("", languages)  # which says what is wrong with them
+    measure_languages("", languages)  # which says what is wrong with them
     if own.media != {"texts"}:
         raise ValueError(
             f"{LANGUAGE}{languages[0]} is of texts, and of {own.manifest} its {' and '.join(own.media)} are measured; "
@@ -200,12 +202,12 @@ def _languages_of(own: Measures, languages: Sequence[str]) -> dict[str, Floats]:
         places = [place for place in range(first, min(first + _AT_ONCE, len(own))) if place not in own.unreadable]
         members = [own.manifest.member(int(own.index[place]), own.components[place]) for place in places]
         for place, data in zip(places, own.manifest.store.read_many(members), strict=True):
-            for name, value in language_signals(data.decode(errors="replace"), languages).items():
+            for name, value in measure_languages(data.decode(errors="replace"), languages).items():
                 found[name][place] = value
     return found
 
 
-def _table(path: str | Path) -> pa.Table:
+def _read_table(path: str | Path) -> pa.Table:
     """A table in Parquet with the column key, also one of several files as `embed` names them."""
     path = Path(path)
     files = [path] if path.exists() else sorted(path.parent.glob(f"{path.stem}-*-of-*{path.suffix}"))
@@ -232,11 +234,11 @@ def _rows(own: Measures, table: pa.Table, path: str | Path | None) -> Ints:
     keys = own.manifest.keys(own.index)
     lacking = [key for place, key in enumerate(keys) if key not in row and place not in own.unreadable]
     if lacking:
-        raise ValueError(f"{path} has no row for {_such_as(lacking, keys)}")
+        raise ValueError(f"{path} has no row for {_list_some(lacking, keys)}")
     return np.array([row.get(key, -1) for key in keys], np.int64)
 
 
-def _such_as(names: Sequence[str], among: Sized) -> str:
+def _list_some(names: Sequence[str], among: Sized) -> str:
     return f"{len(names)} of {len(among)} samples, such as {names[0]!r}"
 
 
@@ -246,7 +248,7 @@ def _check_known(own: Measures, known: Bools, path: str | Path | None, what: str
     if lacking:
         keys = own.manifest.keys(own.index[lacking])
         raise ValueError(
-            f"{path}: {what} is null, NaN or infinite for {_such_as(keys, own.index)}; give each sample a number, or "
+            f"{path}: {what} is null, NaN or infinite for {_list_some(keys, own.index)}; give each sample a number, or "
             "remove such samples first (`maskstream remove`)"
         )
 
@@ -267,13 +269,13 @@ def _numbers(table: pa.Table, path: str | Path | None, taken: Sequence[str]) -> 
     return found
 
 
-def _near_features(own: Measures, path: str | Path, cosine: float) -> npt.NDArray[np.float32]:
+def _find_near_features(own: Measures, path: str | Path, cosine: float) -> npt.NDArray[np.float32]:
     """The features of a table as vectors of length 1, float32 (N, D), of zeros for samples that cannot be decoded.
 
     ValueError for a table without a list of so many finite numbers for each sample. A warning says if so many pairs
     have this cosine that the features tell little.
     """
-    table = _table(path)
+    table = _read_table(path)
     rows = _rows(own, table, path)
     kind = table.schema.field("features").type if "features" in table.column_names else pa.null()
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)

@@ -49,10 +49,10 @@ def write_kept(table: pa.Table, paths: Iterable[Path]) -> None:
 
 
 def _sum(path: Path, table: pa.Table) -> bytes:
-    return xxhash.xxh3_128_hexdigest(f"{path.name} {table_sum(table)}".encode()).encode()
+    return xxhash.xxh3_128_hexdigest(f"{path.name} {compute_table_sum(table)}".encode()).encode()
 
 
-def table_sum(table: pa.Table) -> str:
+def compute_table_sum(table: pa.Table) -> str:
     """The checksum of the names, types and values of a table, however its file stores them."""
     digest = xxhash.xxh3_128()
     for name, column in zip(table.column_names, table.columns, strict=True):

@@ -12,16 +12,16 @@ MOST_LETTERS = 2000
 """Of a longer text the rest is not looked at."""
 
 
-def named_languages(rule: str) -> tuple[str, ...]:
+def list_named_languages(rule: str) -> tuple[str, ...]:
     """The languages whose signals a text names."""
     return tuple(dict.fromkeys(re.findall(rf"\b{LANGUAGE}([a-z]+)\b", rule)))
 
 
-def language_signals(text: str, languages: Sequence[str]) -> dict[str, float]:
+def measure_languages(text: str, languages: Sequence[str]) -> dict[str, float]:
     """How likely a text is in each language, 0 to 1, of all that are known: language_en, ... A text without words is in
     none. ValueError without py3langid, and for a language that it does not know.
     """
-    shares = dict(_identifier().rank(text[:MOST_LETTERS]))
+    shares = dict(_load_identifier().rank(text[:MOST_LETTERS]))
     if unknown := [one for one in languages if one not in shares]:
         raise ValueError(
             f"the language {unknown[0]!r} is not known{nearest(unknown[0], [*shares])}; known are "
@@ -31,7 +31,7 @@ def language_signals(text: str, languages: Sequence[str]) -> dict[str, float]:
 
 
 @cache
-def _identifier() -> Any:
+def _load_identifier() -> Any:
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError as error:

@@ -29,17 +29,17 @@ _BLUE, _GREEN, _RED = 15, 75, 38
 
 def look(pixels: UInt8s) -> dict[str, float]:
     """The signals of a frame, uint8 (H, W, 3), BGR."""
-    return dict(zip(_NAMES, _look(*_prepared(pixels)), strict=True))
+    return dict(zip(_NAMES, _look(*_prepare_frame(pixels)), strict=True))
 
 
-def averaged_luma(pixels: UInt8s) -> UInt8s:
+def average_luma(pixels: UInt8s) -> UInt8s:
     """The luma of a frame, uint8 (H, W, 3), BGR, averaged over whole pixels: uint8 (h, w)."""
-    rows, luma, times = _prepared(pixels)
+    rows, luma, times = _prepare_frame(pixels)
     _average(rows, luma, times)
     return luma
 
 
-def _prepared(pixels: UInt8s) -> tuple[UInt8s, UInt8s, int]:
+def _prepare_frame(pixels: UInt8s) -> tuple[UInt8s, UInt8s, int]:
     """The rows of a frame, uint8 (H, 3 W), an array for its luma, and how many pixels it averages along a side."""
     height, width = pixels.shape[:2]
     times = -(-min(height, width) // _SHORT)
@@ -68,7 +68,7 @@ def _look(rows: UInt8s, luma: UInt8s, times: int) -> tuple[float, float, float, 
                 for x in range(0, width - 2, _AT_ONCE):
                     end = min(x + _AT_ONCE, width - 2)
                     across = (luma[y, x:end], luma[y, x + 1 : end + 1], luma[y, x + 2 : end + 2])
-                    some, some_squares = _edge_sums(luma[y - 1, x + 1 : end + 1], luma[y + 1, x + 1 : end + 1], *across)
+                    some, some_squares = _sum_edges(luma[y - 1, x + 1 : end + 1], luma[y + 1, x + 1 : end + 1], *across)
                     edge_total, edge_squares = edge_total + some, edge_squares + some_squares
                 edges += max(width - 2, 0)
         for y in range(first, first + taken, 1 if taken == height else 4):
@@ -85,10 +85,10 @@ def _look(rows: UInt8s, luma: UInt8s, times: int) -> tuple[float, float, float, 
     return (
         mean / 255,
         math.sqrt(max(squares / pixels - mean * mean, 0.0)) / 255,
-        _saturation(rows),
+        _measure_saturation(rows),
         entropy / counted + math.log2(counted),
         edge_squares / max(edges, 1) - edge_mean * edge_mean,
-        _borders(rows, luma, times, taken),
+        _measure_borders(rows, luma, times, taken),
         1.0 if dark >= 0.99 * counted else 0.0,
     )
 
@@ -101,7 +101,7 @@ def _average(rows: UInt8s, luma: UInt8s, times: int) -> None:
     sums, totals = np.empty(2 * width, np.uint16), np.empty(values if times > 2 else 0, np.uint32)
     for y in range(len(luma)):
         if times > 2:
-            _average_many(rows[y * times : (y + 1) * times], totals, luma[y])
+            _fill_averages(rows[y * times : (y + 1) * times], totals, luma[y])
             continue
         one = rows[y * times, :values]
         two = rows[y * times + times - 1, :values]
@@ -120,7 +120,7 @@ def _average(rows: UInt8s, luma: UInt8s, times: int) -> None:
 
 
 @kernel
-def _average_many(rows: UInt8s, totals: npt.NDArray[np.uint32], luma: UInt8s) -> None:
+def _fill_averages(rows: UInt8s, totals: npt.NDArray[np.uint32], luma: UInt8s) -> None:
     """Fills a row of `luma` with averages of squares of pixels, as wide as there are rows."""
     times = len(rows)
     for value in range(len(totals)):
@@ -151,7 +151,7 @@ def _sums(values: UInt8s) -> tuple[int, int]:
 
 
 @kernel
-def _edge_sums(above: UInt8s, below: UInt8s, left: UInt8s, own: UInt8s, right: UInt8s) -> tuple[int, int]:
+def _sum_edges(above: UInt8s, below: UInt8s, left: UInt8s, own: UInt8s, right: UInt8s) -> tuple[int, int]:
     """The sum of the Laplacian and that of its squares."""
     total = squares = np.int32(0)
     for n in range(len(own)):
@@ -173,7 +173,7 @@ def _count(values: UInt8s, counts: npt.NDArray[np.int32]) -> None:
 
 
 @kernel
-def _saturation(rows: UInt8s) -> float:
+def _measure_saturation(rows: UInt8s) -> float:
     """The mean of (largest - smallest) / largest over pixels of a grid."""
     height, width = len(rows), rows.shape[1] // 3
     step = -(-min(height, width) // _GRID)
@@ -188,7 +188,7 @@ def _saturation(rows: UInt8s) -> float:
 
 
 @kernel
-def _borders(rows: UInt8s, luma: UInt8s, times: int, taken: int) -> float:
+def _measure_borders(rows: UInt8s, luma: UInt8s, times: int, taken: int) -> float:
     """The share of a picture in dark rows and columns at its edges."""
     height, width = luma.shape
     _average(rows[(height - 1) * times :], luma[height - 1 :], times)

@@ -25,7 +25,7 @@ from av.video.reformatter import VideoReformatter
 from maskstream.shards.errors import SampleError
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.shards.format.records import MEASURES, measures_cache
+from maskstream.shards.format.records import MEASURES, find_measures_cache
 from maskstream.shards.media.image_header import check_image
 from maskstream.shards.media.local_media import open_media
 from maskstream.shards.media.sound_packets import to_floats
@@ -33,7 +33,7 @@ from maskstream.shards.members.image import IMAGE
 from maskstream.shards.members.sound import SOUND
 from maskstream.shards.members.text import TEXT
 from maskstream.shards.members.video import VIDEO
-from maskstream.shards.own_folder import own_folder
+from maskstream.shards.own_folder import make_own_folder
 from maskstream.shards.progress import SILENT, Progress, as_progress
 
 from .kept import read_kept, write_kept
@@ -42,11 +42,11 @@ from .prints import (
     PART_BYTES,
     RATE,
     WINDOWS,
-    picture_hashes,
-    shown_levels,
-    small_luma,
-    sound_hashes,
-    text_hash,
+    draw_levels,
+    hash_picture,
+    hash_sound,
+    hash_text,
+    shrink_luma,
 )
 
 UInt8s = npt.NDArray[np.uint8]
@@ -126,8 +126,8 @@ class Measures:
         number, name = int(self.index[place]), self.components[place]
         if self.manifest.components[name].kind == SOUND.name:
             with self.manifest.reading(number, name):
-                return shown_levels(_sound(self.manifest, number, name))
-        (frame,) = _frames_of(self.manifest, int(self.index[place]), self.components[place], most=1)
+                return draw_levels(_read_sound(self.manifest, number, name))
+        (frame,) = _read_frames_of(self.manifest, int(self.index[place]), self.components[place], most=1)
         return np.ascontiguousarray(frame[:, :, ::-1])
 
     @property
@@ -166,7 +166,7 @@ def measure(
                 file = f"{facts.sha256[:32]}-{component or 'any'}-{VERSION}.parquet"
                 paths = [folder / file for folder in folders]
                 own = [names[at] for at in which[mine]]
-                tables.append(_of_shard(manifest, own, numbers[mine], paths, pool))
+                tables.append(_measure_shard(manifest, own, numbers[mine], paths, pool))
                 progress.advance(len(own))
     table = pa.concat_tables(tables) if tables else _SCHEMA.empty_table()
     counts = table.column("frames").to_numpy()
@@ -178,7 +178,7 @@ def measure(
         signals={signal: table.column(signal).to_numpy().astype(np.float64) for signal in SIGNALS},
         start=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
         times=np.frombuffer(b"".join(table.column("times").to_pylist()), np.float64),
-        **{name: _hashes(table.column(name), shape) for name, shape in _HASHES.items()},
+        **{name: _compute_hashes(table.column(name), shape) for name, shape in _HASHES.items()},
         unreadable={place: reason for place, reason in enumerate(reasons) if reason},
     )
 
@@ -196,7 +196,7 @@ _SCHEMA = pa.schema(
 )
 
 
-def _hashes(column: pa.ChunkedArray, shape: tuple[int, ...]) -> UInt8s:
+def _compute_hashes(column: pa.ChunkedArray, shape: tuple[int, ...]) -> UInt8s:
     return np.frombuffer(b"".join(column.to_pylist()), np.uint8).reshape(-1, *shape)
 
 
@@ -232,11 +232,11 @@ def _folders(manifest: Manifest) -> list[Path]:
         return []
     if not os.access(manifest.folder, os.W_OK):
         with suppress(OSError, ValueError):  # then nothing is kept
-            folders.append(own_folder(measures_cache()))
+            folders.append(make_own_folder(find_measures_cache()))
     return folders
 
 
-def _of_shard(
+def _measure_shard(
     manifest: Manifest,
     names: Sequence[str],
     numbers: npt.NDArray[np.int64],
@@ -288,13 +288,13 @@ def _of_sample(manifest: Manifest, number: int, name: str) -> dict[str, object]:
     component = manifest.components[name]
     try:
         if component.kind in (SOUND.name, TEXT.name):
-            return {**_of_print(manifest, number, name), "reason": ""}
-        return {**_of_frames(manifest, number, name), "reason": ""}
+            return {**_measure_print(manifest, number, name), "reason": ""}
+        return {**_measure_frames(manifest, number, name), "reason": ""}
     except SampleError as error:
         return {"frames": 0, **dict.fromkeys(("times", *_HASHES), b""), "reason": error.reason}
 
 
-def _of_print(manifest: Manifest, number: int, name: str) -> dict[str, object]:
+def _measure_print(manifest: Manifest, number: int, name: str) -> dict[str, object]:
     """The row of a sound or text: its size and length, and its hashes; it has no windows."""
     component = manifest.components[name]
     size_bytes, seconds = int(component.size[number]), 0.0
@@ -303,18 +303,18 @@ def _of_print(manifest: Manifest, number: int, name: str) -> dict[str, object]:
         if component.kind == SOUND.name:
             facts = component.facts_of(number)
             seconds = int(facts["n_samples"]) / float(facts["sample_rate"])
-            times, own, lower = sound_hashes(_sound(manifest, number, name))
+            times, own, lower = hash_sound(_read_sound(manifest, number, name))
         else:
             (data,) = manifest.store.read_many([manifest.member(number, name)])
-            own = text_hash(data.decode())
+            own = hash_text(data.decode())
             times = np.zeros(len(own))
     # Both parts of a hash are the same: waves.
     own, lower = (np.concatenate([one, one], axis=1) for one in (own, lower))
     columns = {"times": times.tobytes(), "whole": own.tobytes(), "windows": b"", "mirrored": lower.tobytes()}
-    return {**known_signals(0, 0, size_bytes, seconds), "frames": len(own), **columns}
+    return {**list_known_signals(0, 0, size_bytes, seconds), "frames": len(own), **columns}
 
 
-def _sound(manifest: Manifest, number: int, name: str) -> Floats:
+def _read_sound(manifest: Manifest, number: int, name: str) -> Floats:
     """The mean of the channels of a sound, float64 (N,), at RATE: of its first MOST_SOUND_S seconds."""
     (data,) = manifest.store.read_many([manifest.member(number, name)])
     with open_media(data) as container:
@@ -330,17 +330,17 @@ def _sound(manifest: Manifest, number: int, name: str) -> Floats:
     return np.asarray(soxr.resample(np.concatenate(parts), rate, RATE), np.float64)[: MOST_SOUND_S * RATE]
 
 
-def _of_frames(manifest: Manifest, number: int, name: str) -> dict[str, object]:
+def _measure_frames(manifest: Manifest, number: int, name: str) -> dict[str, object]:
     """The row of a picture or clip."""
     component = manifest.components[name]
     facts = component.facts_of(number)
     width, height = int(facts["width"]), int(facts["height"])
     is_clip = component.kind == VIDEO.name
     seconds = int(facts["n_frames"]) / float(facts["fps"]) if is_clip else 0.0
-    known = known_signals(width, height, int(component.size[number]), seconds)
-    frames = _frames_of(manifest, number, name)
-    shown = _moments_of(manifest, number, name) if is_clip else [(0.0, _luma(frames[0]))]
-    hashed = [(time, *picture_hashes(luma, of_clip=is_clip)) for time, luma in shown if float(luma.std()) >= _FLAT]
+    known = list_known_signals(width, height, int(component.size[number]), seconds)
+    frames = _read_frames_of(manifest, number, name)
+    shown = _find_moments(manifest, number, name) if is_clip else [(0.0, _compute_luma(frames[0]))]
+    hashed = [(time, *hash_picture(luma, of_clip=is_clip)) for time, luma in shown if float(luma.std()) >= _FLAT]
     times, *hashes = zip(*hashed, strict=True) if hashed else ((), *[()] * len(_HASHES))
     columns = {name: b"".join(one) for name, one in zip(_HASHES, hashes, strict=True)}
     return {
@@ -354,25 +354,25 @@ def _of_frames(manifest: Manifest, number: int, name: str) -> dict[str, object]:
 
 def looks_of(frames: Sequence[UInt8s]) -> dict[str, float]:
     """The signals of a picture, or of keyframes, uint8 (H, W, 3), BGR."""
-    from .looks import averaged_luma, look  # kernels: 0.2 s, which sounds and texts do not need
+    from .looks import average_luma, look  # kernels: 0.2 s, which sounds and texts do not need
 
     looks = [look(frame) for frame in frames]
     if len(looks) == 1:
         return {**looks[0], "motion": 0.0, "still": 0.0}
     signals = {signal: float(np.median([one[signal] for one in looks])) for signal in looks[0]}
     signals["dark"] = float(np.mean([one["dark"] for one in looks]))
-    changes = [float(np.abs(b - a).mean()) for a, b in pairwise(small_luma(averaged_luma(frame)) for frame in frames)]
+    changes = [float(np.abs(b - a).mean()) for a, b in pairwise(shrink_luma(average_luma(frame)) for frame in frames)]
     signals["motion"] = float(np.median(changes)) / 255
     signals["still"] = float(np.mean(np.array(changes) < _UNCHANGED))
     return signals
 
 
-def known_signals(width: int, height: int, size_bytes: int, seconds: float) -> dict[str, float]:
+def list_known_signals(width: int, height: int, size_bytes: int, seconds: float) -> dict[str, float]:
     """What is known of a picture or clip without a look at it."""
     return {"width": width, "height": height, "pixels": width * height, "bytes": size_bytes, "seconds": seconds}
 
 
-def _frames_of(manifest: Manifest, number: int, name: str, most: int = MOST_FRAMES) -> list[UInt8s]:
+def _read_frames_of(manifest: Manifest, number: int, name: str, most: int = MOST_FRAMES) -> list[UInt8s]:
     """The picture of a sample, or keyframes of a clip, uint8 (H, W, 3), BGR; SampleError where there is none."""
     component = manifest.components[name]
     member = manifest.member(number, name)
@@ -389,7 +389,7 @@ def _frames_of(manifest: Manifest, number: int, name: str, most: int = MOST_FRAM
     return frames
 
 
-def _moments_of(manifest: Manifest, number: int, name: str) -> list[tuple[float, UInt8s]]:
+def _find_moments(manifest: Manifest, number: int, name: str) -> list[tuple[float, UInt8s]]:
     """The times of a clip's frames that others are predicted from, in seconds, and their luma, uint8 (H, W)."""
     with manifest.reading(number, name):
         (data,) = manifest.store.read_many([manifest.member(number, name)])
@@ -433,10 +433,10 @@ def moments(data: bytes) -> Iterator[tuple[float, UInt8s]]:
             first = min(first, time) if number else time
             if time >= last + apart - 1e-6:
                 last = time
-                yield time - first, _shrunk(np.asarray(frame.to_ndarray(format="gray"), np.uint8))
+                yield time - first, _shrink_frame(np.asarray(frame.to_ndarray(format="gray"), np.uint8))
 
 
-def _shrunk(pixels: UInt8s) -> UInt8s:
+def _shrink_frame(pixels: UInt8s) -> UInt8s:
     """A frame whose short side is 256 at most."""
     height, width = pixels.shape[:2]
     scale = 256 / min(height, width)
@@ -446,6 +446,6 @@ def _shrunk(pixels: UInt8s) -> UInt8s:
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _luma(pixels: UInt8s) -> UInt8s:
+def _compute_luma(pixels: UInt8s) -> UInt8s:
     """The luma that hashes are of, uint8 (H, W)."""
-    return np.asarray(cv2.cvtColor(_shrunk(pixels), cv2.COLOR_BGR2GRAY), np.uint8)
+    return np.asarray(cv2.cvtColor(_shrink_frame(pixels), cv2.COLOR_BGR2GRAY), np.uint8)

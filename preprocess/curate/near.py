@@ -62,8 +62,8 @@ def near(ours: UInt8s, others: UInt8s, distance: int, *, threads: int | None = N
         return np.empty((0, 2), np.int64)
     itself = others is ours
     small = min(len(ours), len(others)) <= _SMALL  # then all are in one bucket
-    mine = np.ascontiguousarray(ours).view(np.uint16) if small else _bands(ours)
-    theirs = mine if itself else np.ascontiguousarray(others).view(np.uint16) if small else _bands(others)
+    mine = np.ascontiguousarray(ours).view(np.uint16) if small else _split_into_bands(ours)
+    theirs = mine if itself else np.ascontiguousarray(others).view(np.uint16) if small else _split_into_bands(others)
     most = min(max(distance - _CHANCE, 0) // (_BANDS + 1), 1 if max(len(ours), len(others)) > _MANY else 2)
     bits = [1 << bit for bit in range(_BAND)]
     flips = [sum(some) for count in range(most + 1) for some in combinations(bits, count)]
@@ -89,7 +89,7 @@ def near(ours: UInt8s, others: UInt8s, distance: int, *, threads: int | None = N
     return np.concatenate(found)
 
 
-def _bands(hashes: UInt8s) -> UInt16s:
+def _split_into_bands(hashes: UInt8s) -> UInt16s:
     """The bands of hashes, uint16 (n, 16): their bits in another order."""
     made, places = np.empty((len(hashes), _BANDS), np.uint16), _places()
     for first in range(0, len(hashes), _AT_ONCE):
@@ -136,14 +136,14 @@ def _join(  # type: ignore[no-untyped-def]
                 for query in range(first, end):
                     a, b, c, d = own.words[query]
                     for at in range(max(low, query + 1) if itself and flip == 0 else low, high):
-                        half = _ones(a ^ other.words[at, 0]) + _ones(b ^ other.words[at, 1])
+                        half = _count_ones(a ^ other.words[at, 0]) + _count_ones(b ^ other.words[at, 1])
                         if half > distance:
                             continue
-                        if half + _ones(c ^ other.words[at, 2]) + _ones(d ^ other.words[at, 3]) > distance:
+                        if half + _count_ones(c ^ other.words[at, 2]) + _count_ones(d ^ other.words[at, 3]) > distance:
                             continue
                         one, two = own.order[query], other.order[at]
                         before = 0
-                        while before < band and _ones(np.uint64(ours[one, before] ^ others[two, before])) > most:
+                        while before < band and _count_ones(np.uint64(ours[one, before] ^ others[two, before])) > most:
                             before += 1
                         if before < band:
                             continue
@@ -159,7 +159,7 @@ def _join(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _ones(word):  # type: ignore[no-untyped-def]
+def _count_ones(word):  # type: ignore[no-untyped-def]
     """How many bits of a uint64 are set: LLVM makes one instruction of it."""
     word -= (word >> np.uint64(1)) & np.uint64(0x5555555555555555)
     word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))

@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.shards.media.image_header import image_form
+from maskstream.shards.media.image_header import detect_image_form
 from maskstream.shards.members.text import JSON
 from maskstream.shards.members.video import VIDEO
 
@@ -91,7 +91,7 @@ class Look:
         return cls(
             frames=[np.asarray(colours, np.uint8)],
             luma=[np.asarray(luma, np.uint8)],
-            steps=luma_steps(data),
+            steps=read_luma_steps(data),
             source_pixels=source_pixels,
         )
 
@@ -118,10 +118,10 @@ class Look:
         return _blocks(self.luma).astype(np.float32), _blocks(self.frames)
 
 
-def luma_steps(data: bytes) -> Float32s | None:
+def read_luma_steps(data: bytes) -> Float32s | None:
     """The quantisation steps of luma of an image file, (8, 8): of a JPEG its first table; None of a WebP."""
-    if image_form(data) != "jpg":
-        return None if image_form(data) == "webp" else np.ones((8, 8), np.float32)
+    if detect_image_form(data) != "jpg":
+        return None if detect_image_form(data) == "webp" else np.ones((8, 8), np.float32)
     at = 2
     while at + 4 <= len(data) and data[at + 1] != 0xDA:
         (length,) = struct.unpack_from(">H", data, at + 2)
@@ -145,17 +145,17 @@ def compare(one: Look, other: Look) -> float:
         return -1.0 if _is_enlarged(one, other) else 1.0
     if abs(one.source_pixels - other.source_pixels) > 0.02 * one.source_pixels:
         return 1.0 if one.source_pixels > other.source_pixels else -1.0
-    if not _are_aligned(one, other):
+    if not _is_aligned(one, other):
         return 0.0
     forth, back = _Tone(one, other), _Tone(other, one)
-    logo = _overlay(one, other, forth), -_overlay(other, one, back)
+    logo = _find_overlay(one, other, forth), -_find_overlay(other, one, back)
     if logo[0] * logo[1] > 0:
         return logo[0]
-    clipped = _clipping(one, other, forth) - _clipping(other, one, back)
-    if one.steps is None and (abs(clipped) <= _MUCH_CLIPPED or abs(_contrast(forth, back)) < _SIMILAR_CONTRAST):
-        return _detail(one, other, forth, back)
-    found = clipped if abs(clipped) > _MUCH_CLIPPED else _rounding(one, other, forth, back)
-    return found or clipped or _detail(one, other, forth, back) or float(other.table.mean() - one.table.mean())
+    clipped = _compare_clipping(one, other, forth) - _compare_clipping(other, one, back)
+    if one.steps is None and (abs(clipped) <= _MUCH_CLIPPED or abs(_compare_contrast(forth, back)) < _SIMILAR_CONTRAST):
+        return _compare_detail(one, other, forth, back)
+    found = clipped if abs(clipped) > _MUCH_CLIPPED else _measure_rounding(one, other, forth, back)
+    return found or clipped or _compare_detail(one, other, forth, back) or float(other.table.mean() - one.table.mean())
 
 
 def _is_part(one: Look, whole: Look) -> bool:
@@ -168,21 +168,24 @@ def _is_part(one: Look, whole: Look) -> bool:
             small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
             misfit[at] += 1 - cv2.matchTemplate(large, small, cv2.TM_CCOEFF_NORMED).max()
     cut, uncut = misfit[1:, 1:].min(), min(misfit[0].min(), misfit[:, 0].min())
-    return bool(cut < 0.1 * min(_MOST_PLACED, _shared(one, whole)) and 2.2 * cut < uncut)
+    return bool(cut < 0.1 * min(_MOST_PLACED, _find_shared_words(one, whole)) and 2.2 * cut < uncut)
 
 
-def _are_aligned(one: Look, other: Look) -> bool:
+def _is_aligned(one: Look, other: Look) -> bool:
     """Whether images of one size show the same place by place: not if one is mirrored, or a clip begins elsewhere."""
     small = [
         np.stack(
-            [cv2.resize(frame, (64, 64), interpolation=cv2.INTER_AREA) for frame in some.luma[: _shared(one, other)]]
+            [
+                cv2.resize(frame, (64, 64), interpolation=cv2.INTER_AREA)
+                for frame in some.luma[: _find_shared_words(one, other)]
+            ]
         )
         for some in (one, other)
     ]
     return bool(np.corrcoef(small[0].reshape(-1), small[1].reshape(-1))[0, 1] > 0.5)
 
 
-def _shared(one: Look, other: Look) -> int:
+def _find_shared_words(one: Look, other: Look) -> int:
     return min(len(one.luma), len(other.luma))
 
 
@@ -199,7 +202,7 @@ def _blocks(frames: Sequence[UInt8s]) -> UInt8s:
     return np.concatenate(found)
 
 
-def _cosine_transform(blocks: Float32s) -> Float32s:
+def _transform_blocks(blocks: Float32s) -> Float32s:
     """The coefficients of blocks (n, 8, 8), as of a JPEG."""
     return np.asarray(_COSINES @ blocks @ _COSINES.T, np.float32)
 
@@ -242,12 +245,12 @@ def _is_enlarged(larger: Look, smaller: Look) -> bool:
     if larger.steps is None:
         height = smaller.size[0]
         similar = larger.size[0] < _SIMILAR_SIZE * height
-        return similar and _fine_power(larger, height) < _fine_power(smaller, height)
-    left = _unexplained(larger, smaller)
-    return left < 0.01 and left - _unexplained(smaller, larger) <= 0.001
+        return similar and _measure_fine_power(larger, height) < _measure_fine_power(smaller, height)
+    left = _measure_unexplained(larger, smaller)
+    return left < 0.01 and left - _measure_unexplained(smaller, larger) <= 0.001
 
 
-def _fine_power(look: Look, height: int) -> float:
+def _measure_fine_power(look: Look, height: int) -> float:
     """The logarithm of the power of the finest detail of frames of this height, relative to that of coarse detail."""
     fine = coarse = 0.0
     for luma in look.luma:
@@ -260,7 +263,7 @@ def _fine_power(look: Look, height: int) -> float:
     return float(np.log((fine + 1e-7) / (coarse + 1e-7)))
 
 
-def _unexplained(one: Look, by: Look) -> float:
+def _measure_unexplained(one: Look, by: Look) -> float:
     """The fraction of coefficients of `one` that differ by more than its rounding from the other image, resized."""
     up = one.size > by.size
     kernels = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4 if up else cv2.INTER_AREA)
@@ -272,12 +275,12 @@ def _unexplained(one: Look, by: Look) -> float:
     ]
     features = np.stack([*(some.reshape(-1).astype(np.float64) for some in scaled), np.ones(luma.size)], 1)
     weights = np.linalg.lstsq(features, luma.reshape(-1), rcond=None)[0]
-    residual = np.abs(_cosine_transform(luma - (features @ weights).reshape(luma.shape).astype(np.float32)))
+    residual = np.abs(_transform_blocks(luma - (features @ weights).reshape(luma.shape).astype(np.float32)))
     residual[:, 0, 0] = 0
     return float((residual > one.table / 2 + 1.5).mean())
 
 
-def _overlay(one: Look, other: Look, tone: _Tone) -> float:
+def _find_overlay(one: Look, other: Look, tone: _Tone) -> float:
     """Evidence of a logo: where two images differ in a small region, the edges of the difference are edges of one."""
     scale = max(min(one.size) / 256, 1.0)
     size = (round(one.size[1] / scale), round(one.size[0] / scale))
@@ -285,7 +288,7 @@ def _overlay(one: Look, other: Look, tone: _Tone) -> float:
     for frame, to in zip(one.luma, other.luma, strict=False):
         before += np.clip(tone.apply(cv2.resize(frame, size, interpolation=cv2.INTER_AREA).astype(np.float32)), 0, 255)
         after += cv2.resize(to, size, interpolation=cv2.INTER_AREA)
-    count = _shared(one, other)
+    count = _find_shared_words(one, other)
     before, after = before / count, after / count
     change = after - before
     # Encoders keep the mean of a block, those of video less well; a logo does not.
@@ -306,7 +309,7 @@ def _overlay(one: Look, other: Look, tone: _Tone) -> float:
     return found if 0.4 < abs(found) < 1.15 else 0.0
 
 
-def _rounding(one: Look, other: Look, forth: _Tone, back: _Tone) -> float:
+def _measure_rounding(one: Look, other: Look, forth: _Tone, back: _Tone) -> float:
     """The logarithm of the likelihood ratio a coefficient by quantisation steps, of files that have some.
 
     The tone is fitted in both directions; each hypothesis is given the better fit.
@@ -314,19 +317,19 @@ def _rounding(one: Look, other: Look, forth: _Tone, back: _Tone) -> float:
     usable = forth.usable & back.usable
     if one.steps is None or other.steps is None or int(usable.sum()) < 20:
         return 0.0
-    copied, copying = _likelihoods(one, other, forth, usable)
-    copying_back, copied_back = _likelihoods(other, one, back, usable)
+    copied, copying = _compare_likelihoods(one, other, forth, usable)
+    copying_back, copied_back = _compare_likelihoods(other, one, back, usable)
     found = max(copied, copied_back) - max(copying, copying_back)
     return found if abs(found) > 0.001 else 0.0
 
 
-def _likelihoods(one: Look, other: Look, tone: _Tone, usable: npt.NDArray[np.bool_]) -> tuple[float, float]:
+def _compare_likelihoods(one: Look, other: Look, tone: _Tone, usable: npt.NDArray[np.bool_]) -> tuple[float, float]:
     """The mean log-likelihood of the coefficients of both, if `other` is made from `one`, and the other way round."""
     steps, other_steps = one.table, other.table
     luma, to = one.blocks[0][usable], other.blocks[0][usable]
-    here, there = (_cosine_transform(some - 128) for some in (luma, to))
-    moved, gain = _cosine_transform(tone.apply(luma) - 128), tone.gain[usable]
-    factor = _factor(moved, there, other_steps)
+    here, there = (_transform_blocks(some - 128) for some in (luma, to))
+    moved, gain = _transform_blocks(tone.apply(luma) - 128), tone.gain[usable]
+    factor = _estimate_factor(moved, there, other_steps)
     gain, residual = gain * factor, there - factor * moved
     ours, theirs = (np.rint(some / by).astype(np.int64) for some, by in ((here, steps), (there, other_steps)))
     totals, count, mean_gain = np.zeros((2, len(_NOISE))), 0, float(gain.mean())
@@ -339,14 +342,16 @@ def _likelihoods(one: Look, other: Look, tone: _Tone, usable: npt.NDArray[np.boo
         of_a, of_b = _smooth_mass(a)[a], _smooth_mass(b)[b]
         for n, noise in enumerate(_NOISE):
             after = noise * np.sqrt((1 + mean_gain**2) / 2)
-            totals[0, n] += np.log(of_a).sum() + _rounded(left, other_steps[row, column], of_b, after)
-            totals[1, n] += np.log(of_b).sum() + _rounded(left / by, steps[row, column], of_a, after / mean_gain)
+            totals[0, n] += np.log(of_a).sum() + _measure_rounded(left, other_steps[row, column], of_b, after)
+            totals[1, n] += np.log(of_b).sum() + _measure_rounded(
+                left / by, steps[row, column], of_a, after / mean_gain
+            )
         count += len(a)
     copied, copying = totals.max(1) / max(count, 1)
     return float(copied), float(copying)
 
 
-def _factor(moved: Float32s, there: Float32s, steps: Float32s) -> float:
+def _estimate_factor(moved: Float32s, there: Float32s, steps: Float32s) -> float:
     """The factor by which coefficients have to be multiplied, of those that are large: a tone is not fitted exactly."""
     large = np.abs(moved) > 8
     large[:, 0, 0] = False
@@ -361,7 +366,7 @@ def _factor(moved: Float32s, there: Float32s, steps: Float32s) -> float:
     return found
 
 
-def _rounded(residual: npt.NDArray[np.floating], step: float, by_chance: Floats, noise: float) -> float:
+def _measure_rounded(residual: npt.NDArray[np.floating], step: float, by_chance: Floats, noise: float) -> float:
     """The log-likelihood of residuals that are noise, then rounded to multiples of a step."""
     ends = [0.5 + 0.5 * np.tanh(0.851 * (residual + sign * step / 2) / noise) for sign in (1, -1)]
     return float(np.maximum(np.log((1 - _STRAY) * (ends[0] - ends[1]) + _STRAY * by_chance), -6).sum())
@@ -382,23 +387,23 @@ def _smooth_mass(values: npt.NDArray[np.int64]) -> Floats:
     return np.concatenate([[zero], (1 - zero) * mean / mean.sum() / 2])
 
 
-def _clipping(one: Look, other: Look, tone: _Tone) -> float:
+def _compare_clipping(one: Look, other: Look, tone: _Tone) -> float:
     """The difference of what each has lost to clipping, in 8-bit intensities of a mean pixel."""
     if not tone.ok:
         return 0.0
     gain = float(np.median(tone.gain[tone.usable]))
     offset = float(np.median(other.blocks[0][tone.usable]) - gain * np.median(one.blocks[0][tone.usable]))
     here, there = (some.blocks[1].astype(np.float32) for some in (one, other))
-    lost = _lost(there, gain * here + offset) - _lost(here, (there - offset) / gain)
+    lost = _measure_lost(there, gain * here + offset) - _measure_lost(here, (there - offset) / gain)
     return lost if abs(lost) > 0.1 else 0.0
 
 
-def _lost(clipped: Float32s, whole: Float32s) -> float:
+def _measure_lost(clipped: Float32s, whole: Float32s) -> float:
     above, below = np.clip(whole - 256, 0, None) * (clipped >= 254), np.clip(-1 - whole, 0, None) * (clipped <= 1)
     return float((above + below).mean())
 
 
-def _contrast(forth: _Tone, back: _Tone) -> float:
+def _compare_contrast(forth: _Tone, back: _Tone) -> float:
     """The logarithm of how much contrast the second image has relative to the first, by both fits."""
     usable = forth.usable & back.usable
     if not (forth.ok and back.ok and usable.any()):
@@ -406,14 +411,14 @@ def _contrast(forth: _Tone, back: _Tone) -> float:
     return 0.5 * float(np.log(np.median(forth.gain[usable]) / np.median(back.gain[usable])))
 
 
-def _detail(one: Look, other: Look, forth: _Tone, back: _Tone) -> float:
+def _compare_detail(one: Look, other: Look, forth: _Tone, back: _Tone) -> float:
     """How much more fine detail one has at equal contrast. Encoders take it first from the blocks that have little."""
     usable = forth.usable & back.usable
     if not (forth.ok and back.ok) or int(usable.sum()) < 20:
         return 0.0
     gain = np.sqrt(forth.gain / back.gain)[usable, None, None]
-    here = np.square(_cosine_transform(one.blocks[0][usable] - 128) * np.sqrt(gain))
-    there = np.square(_cosine_transform(other.blocks[0][usable] - 128) / np.sqrt(gain))
+    here = np.square(_transform_blocks(one.blocks[0][usable] - 128) * np.sqrt(gain))
+    there = np.square(_transform_blocks(other.blocks[0][usable] - 128) / np.sqrt(gain))
     order = np.add.outer(np.arange(8), np.arange(8))
     fine, finest = (
         [some[:, (order >= low) & (order < high)].mean(1) for some in (here, there)] for low, high in ((6, 8), (8, 11))
@@ -424,7 +429,7 @@ def _detail(one: Look, other: Look, forth: _Tone, back: _Tone) -> float:
     return found if abs(found) > 0.01 else 0.0
 
 
-def originals_first(own: Measures, order: Ints, groups: Mapping[int, Sequence[int]]) -> Ints:
+def sort_originals_first(own: Measures, order: Ints, groups: Mapping[int, Sequence[int]]) -> Ints:
     """The order of samples, int64 (n,), in which the original of each group comes where its first member was.
 
     groups: the members by the first one, as `find_copies` returns them.
@@ -436,7 +441,7 @@ def originals_first(own: Measures, order: Ints, groups: Mapping[int, Sequence[in
     def original(group: tuple[int, Sequence[int]]) -> int:
         first, others = group
         # Equal files are compared once.
-        different = {_digest(own, place): place for place in sorted([*others, first], key=lambda at: -rank[at])}
+        different = {_hash_pixels(own, place): place for place in sorted([*others, first], key=lambda at: -rank[at])}
         best, *rest = sorted(different.values(), key=lambda at: int(rank[at]))
         look = _look(own, best) if rest else None
         for place in rest[:_MOST_COMPARED]:
@@ -451,7 +456,7 @@ def originals_first(own: Measures, order: Ints, groups: Mapping[int, Sequence[in
     return order
 
 
-def _digest(own: Measures, place: int) -> bytes:
+def _hash_pixels(own: Measures, place: int) -> bytes:
     return bytes(own.manifest.components[own.components[place]].digest[int(own.index[place])])
 
 

@@ -61,21 +61,23 @@ _SILENT = 1e-5
 _LETTERS = 5
 
 
-def small_luma(luma: UInt8s) -> npt.NDArray[np.float32]:
+def shrink_luma(luma: UInt8s) -> npt.NDArray[np.float32]:
     """Luma float32 (64, 64), averaged over area."""
     return np.asarray(cv2.resize(luma, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def picture_hashes(luma: UInt8s, *, of_clip: bool) -> tuple[bytes, bytes, bytes]:
+def hash_picture(luma: UInt8s, *, of_clip: bool) -> tuple[bytes, bytes, bytes]:
     """The hashes of a frame by its luma, uint8 (H, W): of the whole, the waves of its windows, and of the mirrored
     whole.
     """
-    small = small_luma(luma)
-    windows = b"".join(_waves(small_luma(one)) if one.size else bytes(PART_BYTES) for one in _windows(luma, of_clip))
+    small = shrink_luma(luma)
+    windows = b"".join(
+        _transform_waves(shrink_luma(one)) if one.size else bytes(PART_BYTES) for one in _cut_windows(luma, of_clip)
+    )
     return _hash(small, of_clip), windows, _hash(np.ascontiguousarray(small[:, ::-1]), of_clip)
 
 
-def _windows(luma: UInt8s, of_clip: bool) -> Iterator[UInt8s]:
+def _cut_windows(luma: UInt8s, of_clip: bool) -> Iterator[UInt8s]:
     """The windows of a frame, uint8 (h, w), without pixels where it has none."""
     height, width = luma.shape[:2]
     for at, (long, short) in enumerate(WINDOWS):
@@ -85,7 +87,7 @@ def _windows(luma: UInt8s, of_clip: bool) -> Iterator[UInt8s]:
         yield luma[top : height - top, left : width - left] if has else luma[:0]
 
 
-def _waves(luma: npt.NDArray[np.float32]) -> bytes:
+def _transform_waves(luma: npt.NDArray[np.float32]) -> bytes:
     """The waves of luma float32 (64, 64)."""
     mean, deviation = (float(one[0, 0]) for one in cv2.meanStdDev(luma))
     luma = np.clip(luma, mean - _FAR * deviation, mean + _FAR * deviation)
@@ -95,7 +97,7 @@ def _waves(luma: npt.NDArray[np.float32]) -> bytes:
 
 def _hash(luma: npt.NDArray[np.float32], of_clip: bool) -> bytes:
     """The waves and the slopes of luma float32 (64, 64)."""
-    waves = _waves(luma)
+    waves = _transform_waves(luma)
     cells = np.asarray(cv2.resize(luma, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA))
     slopes = np.stack([np.diff(cells, axis=axis).reshape(-1)[:_SLOPES] for axis in (1, 0)])
     rises = slopes > _STEEP
@@ -106,54 +108,54 @@ def _hash(luma: npt.NDArray[np.float32], of_clip: bool) -> bytes:
     return waves + np.packbits(rises).tobytes()
 
 
-def sound_hashes(samples: Floats) -> tuple[Floats, UInt8s, UInt8s]:
+def hash_sound(samples: Floats) -> tuple[Floats, UInt8s, UInt8s]:
     """The times, in seconds, of a sound's hashes; the hashes, uint8 (n, 32); and those of the sound as if it were a
     semitone lower. samples: (N,) at RATE. A silent second has none.
     """
-    levels = _levels(samples)
+    levels = _measure_levels(samples)
     times, own, lower = [], [], []
     for first in range(0, max(len(levels) - _LONG, 0) + 1, _STEP):
         some = levels[first : first + _LONG]
         if some.max(initial=0) > _SILENT:
             times.append(first * _HOP / RATE)
-            own.append(_signs(some[:, :_BANDS]))
-            lower.append(_signs(some[:, 2:]))
+            own.append(_hash_signs(some[:, :_BANDS]))
+            lower.append(_hash_signs(some[:, 2:]))
     shape = (len(times), 32)
     return np.array(times), np.array(own, np.uint8).reshape(shape), np.array(lower, np.uint8).reshape(shape)
 
 
-def shown_levels(samples: Floats) -> UInt8s:
+def draw_levels(samples: Floats) -> UInt8s:
     """A picture of the levels of a sound, uint8 (98, frames, 3), high pitches above."""
-    levels = _levels(samples[: 16 * RATE]).T[::-1]
+    levels = _measure_levels(samples[: 16 * RATE]).T[::-1]
     grey = np.round(255 * levels / max(float(levels.max(initial=0)), 1e-9)).astype(np.uint8)
     return np.ascontiguousarray(np.repeat(grey[:, :, None], 3, axis=2))
 
 
-def _levels(samples: Floats) -> Floats:
+def _measure_levels(samples: Floats) -> Floats:
     """The roots of the power in each half of a semitone, (frames, 98), 16 frames a second."""
     padded = np.concatenate([samples, np.zeros(max(_WINDOW + (_LONG - 1) * _HOP - len(samples), 0))])
     frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP]
     found = []
     for first in range(0, len(frames), 1024):
         waves = np.fft.rfft(frames[first : first + 1024] * np.hanning(_WINDOW), axis=1)
-        found.append(np.sqrt(np.square(np.abs(waves)) @ _bank()) / _WINDOW)
+        found.append(np.sqrt(np.square(np.abs(waves)) @ _build_bank()) / _WINDOW)
     return np.concatenate(found)
 
 
 @cache
-def _bank() -> Floats:
+def _build_bank() -> Floats:
     """How much of each frequency a band has, (frequencies, 98): a triangle from that below to that above."""
     pitch = 24 * np.log2(np.maximum(np.fft.rfftfreq(_WINDOW, 1 / RATE), 1) / _LOWEST)
     return np.asarray(np.maximum(1 - np.abs(pitch[:, None] - np.arange(_BANDS + 2)), 0))
 
 
-def _signs(levels: Floats) -> UInt8s:
+def _hash_signs(levels: Floats) -> UInt8s:
     """The hash of levels, (16, 96)."""
     coefficients = cv2.dct(np.ascontiguousarray(levels, np.float32))[:4, 1:65]
     return np.packbits(coefficients > np.median(coefficients))
 
 
-def text_hash(text: str) -> UInt8s:
+def hash_text(text: str) -> UInt8s:
     """The hash of a text, uint8 (1, 32), whatever its case and spaces; (0, 32) of one without letters and digits."""
     plain = " ".join(re.findall(r"\w+", text.lower()))
     if not plain:
@@ -161,16 +163,16 @@ def text_hash(text: str) -> UInt8s:
     letters = np.frombuffer(plain.encode("utf-32-le"), np.uint32).astype(np.uint64)
     letters = np.concatenate([letters, np.zeros(max(_LETTERS - len(letters), 0), np.uint64)])
     pieces = np.lib.stride_tricks.sliding_window_view(letters, _LETTERS)
-    codes = np.unique(_mixed(pieces @ (np.uint64(0x100000001B3) ** np.arange(_LETTERS, dtype=np.uint64))))
-    seeds = _mixed(np.arange(1, 257, dtype=np.uint64))
+    codes = np.unique(_mix_word(pieces @ (np.uint64(0x100000001B3) ** np.arange(_LETTERS, dtype=np.uint64))))
+    seeds = _mix_word(np.arange(1, 257, dtype=np.uint64))
     least = np.full(256, np.iinfo(np.uint64).max, np.uint64)
     for first in range(0, len(codes), 1024):
-        some = _mixed(codes[None, first : first + 1024] ^ seeds[:, None])
+        some = _mix_word(codes[None, first : first + 1024] ^ seeds[:, None])
         least = np.minimum(least, some.min(1))
-    return np.packbits(_mixed(least) & np.uint64(1))[None]
+    return np.packbits(_mix_word(least) & np.uint64(1))[None]
 
 
-def _mixed(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def _mix_word(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """Each word as one that looks drawn: splitmix64 (Steele, Lea and Flood, Fast Splittable Pseudorandom Number
     Generators, 2014).
     """

@@ -19,7 +19,7 @@ from maskstream.shards.members.member import Member
 from maskstream.shards.members.video import VIDEO
 from maskstream.shards.named import nearest
 
-from .measures import MOST_FRAMES, SIGNALS, Floats, keyframes, known_signals, looks_of, picture
+from .measures import MOST_FRAMES, SIGNALS, Floats, keyframes, list_known_signals, looks_of, picture
 
 Bools = npt.NDArray[np.bool_]
 
@@ -57,9 +57,9 @@ class Rule:
             for one in ast.walk(self._tree)
             if isinstance(one, ast.Compare)
         }
-        return self._met(self._tree, signals), failed
+        return self._is_met(self._tree, signals), failed
 
-    def thresholds(self, signals: Mapping[str, Floats]) -> list[tuple[str, float]]:
+    def list_thresholds(self, signals: Mapping[str, Floats]) -> list[tuple[str, float]]:
         """Each signal with the number that it is compared with, in the order of the text."""
         found = []
         for one in ast.walk(self._tree):
@@ -70,12 +70,12 @@ class Rule:
                     found.append((self._signal(name), float(np.max(self._value(other, self._signal(name), signals)))))
         return found
 
-    def _met(self, node: ast.expr, signals: Mapping[str, Floats]) -> Bools:
+    def _is_met(self, node: ast.expr, signals: Mapping[str, Floats]) -> Bools:
         if isinstance(node, ast.BoolOp):
-            parts = [self._met(one, signals) for one in node.values]
+            parts = [self._is_met(one, signals) for one in node.values]
             return np.asarray(np.all(parts, 0) if isinstance(node.op, ast.And) else np.any(parts, 0))
         if isinstance(node, ast.UnaryOp):
-            return ~self._met(node.operand, signals)
+            return ~self._is_met(node.operand, signals)
         assert isinstance(node, ast.Compare)
         return self._compared(node, signals)
 
@@ -153,7 +153,7 @@ class KeepRule:
         found = (one.id for one in ast.walk(ast.parse(self.text, mode="eval")) if isinstance(one, ast.Name))
         return list(dict.fromkeys(found))
 
-    def why_not(self, members: Mapping[str, Member]) -> str:
+    def list_unmet(self, members: Mapping[str, Member]) -> str:
         """The signals of the rule, if the sample does not meet it, else "". The sample has a picture, or a video; else
         DatasetError.
         """
@@ -172,5 +172,5 @@ def measured(members: Mapping[str, Member]) -> dict[str, float]:
     is_clip = own.kind == VIDEO.name
     frames = list(islice(keyframes(own.data), MOST_FRAMES)) if is_clip else [picture(own.data)]
     seconds = int(own.facts["n_frames"]) / float(own.facts["fps"]) if is_clip else 0.0
-    known = known_signals(int(own.facts["width"]), int(own.facts["height"]), len(own.data), seconds)
+    known = list_known_signals(int(own.facts["width"]), int(own.facts["height"]), len(own.data), seconds)
     return {**known, **looks_of(frames)}

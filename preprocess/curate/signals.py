@@ -13,7 +13,7 @@ from maskstream.shards.members.member import Member
 from maskstream.shards.members.text import TEXT
 from maskstream.shards.members.video import VIDEO
 
-from .languages import language_signals
+from .languages import measure_languages
 from .measures import MOST_FRAMES, UInt8s, keyframes, looks_of, picture
 
 _SYMBOL = re.compile(r"[^\w\s]|_")
@@ -33,7 +33,7 @@ class Signals:
 
     def __post_init__(self) -> None:
         if self.languages:
-            language_signals("", self.languages)
+            measure_languages("", self.languages)
 
     @property
     def version(self) -> object:
@@ -47,22 +47,22 @@ class Signals:
         if IMAGE.name in kinds:
             from .looks import look
 
-            found = look(_coloured(pixels) if pixels is not None else picture(kinds[IMAGE.name].data))
+            found = look(_make_coloured(pixels) if pixels is not None else picture(kinds[IMAGE.name].data))
         elif VIDEO.name in kinds and (frames := list(islice(keyframes(kinds[VIDEO.name].data), MOST_FRAMES))):
             found = looks_of(frames)
         if TEXT.name not in kinds:
             return found
         words = kinds[TEXT.name].data.decode()
-        spoken = language_signals(words, self.languages) if self.languages else {}
-        return found | text_signals(words) | spoken
+        spoken = measure_languages(words, self.languages) if self.languages else {}
+        return found | measure_text(words) | spoken
 
 
-def _coloured(pixels: UInt8s) -> UInt8s:
+def _make_coloured(pixels: UInt8s) -> UInt8s:
     """A picture, uint8 (H, W, 3)."""
     return pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR).astype("uint8", copy=False)
 
 
-def text_signals(text: str) -> dict[str, float]:
+def measure_text(text: str) -> dict[str, float]:
     """characters: how many; symbols: the share of them that are no letters, digits and spaces; repetition: the share of
     sequences of four words that stand in the text before (Rae et al., Scaling Language Models, 2021, table A1).
     """
@@ -71,12 +71,12 @@ def text_signals(text: str) -> dict[str, float]:
     different = len(set(zip(*(words[n:] for n in range(_WORDS)), strict=False)))
     return {
         "characters": float(len(text)),
-        "symbols": _symbols(text) / max(len(text), 1),
+        "symbols": _count_symbols(text) / max(len(text), 1),
         "repetition": 1 - different / sequences if sequences > 0 else 0.0,
     }
 
 
-def _symbols(text: str) -> int:
+def _count_symbols(text: str) -> int:
     if text.isascii():
         return int(np.count_nonzero(_ASCII_SYMBOLS[np.frombuffer(text.encode(), np.uint8)]))
     return len(_SYMBOL.findall(text))

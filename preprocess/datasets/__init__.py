@@ -179,7 +179,7 @@ def chosen_dataset(
     for setting in settings:
         name, _, text = setting.partition("=")
         if name in defaults:
-            own[name] = _value(name, text, defaults[name])
+            own[name] = _convert_value(name, text, defaults[name])
         else:
             left.append(setting)
     return (partial(make, **own) if own else make), left
@@ -195,7 +195,7 @@ def own_settings(make: Callable[[Path], Dataset]) -> dict[str, int | str]:
     }
 
 
-def _value(name: str, text: str, default: int | str) -> int | str:
+def _convert_value(name: str, text: str, default: int | str) -> int | str:
     """The value of a setting, of the type of its default: a truth value, number or text. ValueError for another."""
     if isinstance(default, str):
         return text

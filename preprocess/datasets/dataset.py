@@ -27,7 +27,7 @@ from maskstream.shards.errors import DatasetError, OutageError
 from maskstream.shards.format.sample import Reject
 from maskstream.shards.reach import is_split_name
 
-from .folders import VIDEO_SUFFIXES, media_paths
+from .folders import VIDEO_SUFFIXES, list_media
 
 _THREADS, _LOOKED_UP = 32, 64
 """How many threads look for files, and for how many files each at a time."""
@@ -144,13 +144,13 @@ def split_present(listed: Iterable[Source], root: Path) -> tuple[list[Source], l
     missing: list[Reject] = []
     parts = [sources[at : at + _LOOKED_UP] for at in range(0, len(sources), _LOOKED_UP)]
     with ThreadPoolExecutor(_THREADS) as pool:
-        for part, found in zip(parts, pool.map(_exist, parts), strict=True):
+        for part, found in zip(parts, pool.map(_check_exist, parts), strict=True):
             present += (source for source, is_there in zip(part, found, strict=True) if is_there)
             missing += (_missing(source, root) for source, is_there in zip(part, found, strict=True) if not is_there)
     return present, missing
 
 
-def _exist(sources: list[Source]) -> list[bool]:
+def _check_exist(sources: list[Source]) -> list[bool]:
     return [_is_file(source.path) for source in sources]
 
 
@@ -234,7 +234,7 @@ class MediaFiles:
     def __init__(self, root: Path, suffixes: Collection[str] = VIDEO_SUFFIXES) -> None:
         self._root = root
         self._found: dict[str, list[Path]] = {}
-        for path in media_paths(root, suffixes):
+        for path in list_media(root, suffixes):
             self._found.setdefault(path.stem.lower(), []).append(path)
 
     def find(self, stem: str, prefer: Callable[[Path], bool]) -> Path:
@@ -246,14 +246,14 @@ class MediaFiles:
         return next(filter(prefer, found), found[0] if found else self._root / stem)
 
 
-def first_existing(root: Path, *patterns: str) -> Path | None:
+def find_first_existing(root: Path, *patterns: str) -> Path | None:
     """The first file below `root` that matches one of the relative patterns, tried in order; None if there is none."""
     return next((path for pattern in patterns for path in sorted(root.glob(pattern)) if path.is_file()), None)
 
 
-def one_down(root: Path, *patterns: str) -> str:
+def describe_one_down(root: Path, *patterns: str) -> str:
     """A sentence that names the folder in `root` that has what `root` lacks, with a space before it; "" if none has."""
-    found = first_existing(root, *(f"*/{pattern}" for pattern in patterns))
+    found = find_first_existing(root, *(f"*/{pattern}" for pattern in patterns))
     if found is None:
         return ""
     folder = found.relative_to(root).parts[0]
@@ -272,7 +272,7 @@ def label_map(dataset: str, root: Path, count: int, obtain: str) -> list[str]:
 
     Raises DatasetError if there are fewer than `count` names.
     """
-    path = first_existing(root, "label_map*.txt", "*/label_map*.txt", "classInd.txt", "*/classInd.txt")
+    path = find_first_existing(root, "label_map*.txt", "*/label_map*.txt", "classInd.txt", "*/classInd.txt")
     if path is None:
         return list(map(str, range(count)))
     names = [re.sub(r"^[0-9]+ ", "", line) if path.name == "classInd.txt" else line for _, line in read_lines(path)]
@@ -306,7 +306,7 @@ def split_lists(
     return found
 
 
-def held_out_groups(sources: Iterable[tuple[int, str]], share: float = 0.2) -> set[str]:
+def choose_held_out_groups(sources: Iterable[tuple[int, str]], share: float = 0.2) -> set[str]:
     """The groups that are validation; sources: the label and the group of each source.
 
     Of each label about `share` of the sources are held out: groups are taken in the order of their hashes, while the
@@ -337,23 +337,23 @@ MOST = 3000
 """The most answers that are classes."""
 
 
-def answer_labels(splits: Mapping[str, Sequence[Source]]) -> tuple[tuple[str, ...], dict[str, list[Source]]]:
+def number_answers(splits: Mapping[str, Sequence[Source]]) -> tuple[tuple[str, ...], dict[str, list[Source]]]:
     """The label names, and the sources with their labels: of each its answer, or the first of several.
 
     The classes are the most frequent answers of train, at most `MOST`, in alphabetical order; a source with another
     answer has the label -1.
     """
-    counts = Counter(first_answer(source) for source in splits.get("train", ()))
+    counts = Counter(find_first_answer(source) for source in splits.get("train", ()))
     counts.pop("", None)
     kept = sorted(sorted(counts, key=lambda answer: (-counts[answer], answer))[:MOST])
     number = {answer: n for n, answer in enumerate(kept)}
     return tuple(kept), {
-        split: [replace(source, label=number.get(first_answer(source), -1)) for source in sources]
+        split: [replace(source, label=number.get(find_first_answer(source), -1)) for source in sources]
         for split, sources in splits.items()
     }
 
 
-def first_answer(source: Source) -> str:
+def find_first_answer(source: Source) -> str:
     """The answer of a source in lower case, the first of several; "" without one."""
     given = source.meta.get("answer", "")
     first = given if isinstance(given, str) else next(iter(given), "")

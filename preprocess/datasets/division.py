@@ -17,7 +17,7 @@ import xxhash
 
 from maskstream.preprocess.source import SOURCE, Source
 from maskstream.shards.errors import DatasetError
-from maskstream.shards.named import first_few
+from maskstream.shards.named import list_few
 
 from .dataset import Dataset
 
@@ -83,7 +83,7 @@ class Division:
             wanted = self.share * sum(own.values()) + max(-most, min(carried, most))
             held = {group for group in own if decided.get(group)}
             taken = sum(own[group] for group in held)
-            for group in sorted(own.keys() - decided.keys(), key=partial(seeded_hash, self.seed)):
+            for group in sorted(own.keys() - decided.keys(), key=partial(hash_with_seed, self.seed)):
                 if len(held) < len(own) - 1 and taken + own[group] / 2 <= wanted:
                     held.add(group)
                     taken += own[group]
@@ -110,7 +110,7 @@ class Division:
         return found
 
 
-def seeded_hash(seed: int, name: str) -> tuple[int, str]:
+def hash_with_seed(seed: int, name: str) -> tuple[int, str]:
     """What names are ordered by under a seed: the same on every machine."""
     return xxhash.xxh3_64_intdigest(f"{seed}\0{name}".encode()), name
 
@@ -139,10 +139,10 @@ def divide_sources(raw: Dataset, division: Division, decided: Mapping[str, str] 
             f"train alone (--split train, splits=['train']) and divide it afterwards (`maskstream split`)"
         )
     if TRAIN not in raw.splits:
-        names = first_few(list(raw.splits), repr)
+        names = list_few(list(raw.splits), repr)
         raise DatasetError(f"{raw.name} has the splits {names}, and --val (val=) divides a split 'train'; leave it out")
     sources = raw.splits[TRAIN]
-    groups = _groups(sources, division.by, raw.name)
+    groups = _find_groups(sources, division.by, raw.name)
     known = {
         group: (decided or {})[one.id] == VAL
         for one, group in zip(sources, groups, strict=True)
@@ -161,7 +161,7 @@ def _is_own(source: Source) -> bool:
     return source.computed or source.path.suffix in _HOLDS_FILES
 
 
-def _groups(sources: Sequence[Source], by: str, name: str) -> list[str]:
+def _find_groups(sources: Sequence[Source], by: str, name: str) -> list[str]:
     """The group of each source. Raises DatasetError for a field that a source does not have."""
     if by in (SAMPLE, FOLDER):
         return [group_of_id(one.id, by) for one in sources]
@@ -175,6 +175,6 @@ def _groups(sources: Sequence[Source], by: str, name: str) -> list[str]:
         if by not in one.meta:
             raise DatasetError(
                 f"{name}: the source {one.id!r} has no field {by!r} (--val-by); it has "
-                f"{first_few(sorted(one.meta), repr) or 'none'}; legal are also {SOURCE}, {SAMPLE} and {FOLDER}"
+                f"{list_few(sorted(one.meta), repr) or 'none'}; legal are also {SOURCE}, {SAMPLE} and {FOLDER}"
             )
     return [str(one.meta[by]) for one in sources]

@@ -20,7 +20,7 @@ from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
 
 from .dataset import Dataset, reads_media, require_folder
-from .folders import SPLIT_FOLDERS, media_paths, readable
+from .folders import SPLIT_FOLDERS, list_media, readable
 
 _ROWS = 1024
 """So many rows of a Parquet file are read at a time."""
@@ -45,7 +45,7 @@ def documents(root: Path, *, name: str, suffix: str, obtain: str) -> Dataset:
     are no documents, or a line cannot be used.
     """
     require_folder(root, name=name, obtain=obtain)
-    paths = media_paths(root, {suffix})
+    paths = list_media(root, {suffix})
     found = [(path, one) for path in paths for one in (_lines(path) if suffix == LINES else _rows(path))]
     if not found:
         raise DatasetError(f"{name}: {root} holds no documents in {suffix} files. {obtain}")
@@ -71,11 +71,11 @@ def _lines(path: Path) -> Iterator[ListedDocument]:
         for number, line in enumerate(file, 1):
             data = line.rstrip(b"\r\n")
             if data.strip():
-                yield _listed(path, number, (begin, begin + len(data)), _object(path, number, data))
+                yield _list_documents(path, number, (begin, begin + len(data)), _parse_object(path, number, data))
             begin += len(line)
 
 
-def _object(path: Path, number: int, data: bytes) -> dict[str, Any]:
+def _parse_object(path: Path, number: int, data: bytes) -> dict[str, Any]:
     """What a line says. A line that is not valid JSON has no label; the encoder rejects it and says why."""
     if len(data) > MAX_BYTES:
         return {}
@@ -99,25 +99,27 @@ def _rows(path: Path) -> Iterator[ListedDocument]:
             found = file.iter_batches(_ROWS, columns=columns) if columns else ()
             rows = (fields for batch in found for fields in batch.to_pylist())
             for number in range(file.metadata.num_rows):
-                yield _listed(path, number, (number, number + 1), next(rows) if columns else {})
+                yield _list_documents(path, number, (number, number + 1), next(rows) if columns else {})
     except (OSError, ValueError, StopIteration, ArrowException) as error:
         if is_outage(error):
             raise OutageError(f"{path} cannot be read ({error}); run the same command again") from error
         raise DatasetError(f"{path} is not a Parquet file, or damaged ({error})") from error
 
 
-def _listed(path: Path, number: int, window: tuple[int, int], fields: dict[str, Any]) -> ListedDocument:
+def _list_documents(path: Path, number: int, window: tuple[int, int], fields: dict[str, Any]) -> ListedDocument:
     label, split, key = fields.get("label"), fields.get("split"), fields.get("id")
     where = f"{path}, line or row {number}"
     is_number = isinstance(label, int) and not isinstance(label, bool)
     if not (label is None or isinstance(label, str) or (is_number and -1 <= label <= MAX_LABEL)):
-        raise DatasetError(f"{where}: the label is {_short(label)}; legal are names and numbers from 0 to {MAX_LABEL}")
+        raise DatasetError(
+            f"{where}: the label is {_shorten_value(label)}; legal are names and numbers from 0 to {MAX_LABEL}"
+        )
     if not isinstance(split, str | None) or not isinstance(key, str | int | None):
-        raise DatasetError(f"{where}: split {_short(split)} and id {_short(key)} are to be text")
+        raise DatasetError(f"{where}: split {_shorten_value(split)} and id {_shorten_value(key)} are to be text")
     return ListedDocument(number=number, window=window, label=label, split=split, id=None if key is None else str(key))
 
 
-def _short(value: object) -> str:
+def _shorten_value(value: object) -> str:
     """A value as messages quote it."""
     if isinstance(value, int) and value.bit_length() > 64:
         return f"a number of {value.bit_length()} bits"  # Python refuses to write those of many digits

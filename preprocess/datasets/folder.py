@@ -36,11 +36,11 @@ from maskstream.preprocess.encode.video.profile import BLOCK
 from maskstream.preprocess.raw.lists import LIST_SUFFIXES
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
-from maskstream.shards.named import first_few
+from maskstream.shards.named import list_few
 
 from .dataset import Dataset, dataset_of, file_noun, in_archives, reads_media, require_folder
-from .folders import VIDEO_SUFFIXES, class_folders, media_paths, readable
-from .listed import listed_sources, lists_in, unread_lists
+from .folders import VIDEO_SUFFIXES, list_class_folders, list_media, readable
+from .listed import describe_unread_lists, find_lists, listed_sources
 
 LISTS = in_archives(*LIST_SUFFIXES)
 _USUAL = {
@@ -75,12 +75,12 @@ def folder(
     )
     require_folder(root, name=name, obtain=obtain)
     others = Counter[str]()
-    if lists := lists_in(root, name, modality):
+    if lists := find_lists(root, name, modality):
         found = listed_sources(lists, root, encoder, obtain=obtain, separator=separator)
         label_names, listed, doubt = found.label_names, found.splits, found.doubt
     else:
-        label_names, listed, doubt = class_folders(root, suffixes, others)
-        doubt = doubt or unread_lists(root) or _passed_over(root, unread or {})
+        label_names, listed, doubt = list_class_folders(root, suffixes, others)
+        doubt = doubt or describe_unread_lists(root) or _describe_passed_over(root, unread or {})
     if not listed:
         found_none = f"{root}{f' lists no {modality}' if lists else f' holds no {modality}'}"
         raise DatasetError(f"{name}: {doubt if doubt and not lists else found_none}. {obtain}")
@@ -91,13 +91,13 @@ def folder(
     return replace(dataset, passed_over=others)
 
 
-def _passed_over(root: Path, unread: Mapping[str, str]) -> str:
+def _describe_passed_over(root: Path, unread: Mapping[str, str]) -> str:
     """What is doubtful about files in formats that are not read; "" if there are none."""
-    found = media_paths(root, unread) if unread else []
+    found = list_media(root, unread) if unread else []
     if not found:
         return ""
     kinds = list(dict.fromkeys(path.suffix.lower() for path in found))
-    names = first_few([readable(path.relative_to(root)) for path in found])
+    names = list_few([readable(path.relative_to(root)) for path in found])
     remedies = "; ".join(dict.fromkeys(unread[kind] for kind in kinds))
     many = "1 file is" if len(found) == 1 else f"{len(found)} files are"
     return f"{many} not read of {root} ({names}): {remedies}, or move {'it' if len(found) == 1 else 'them'} away"

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
-from maskstream.shards.named import first_few
+from maskstream.shards.named import list_few
 
 VIDEO_SUFFIXES = frozenset(
     {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob"}
@@ -19,17 +19,17 @@ VIDEO_SUFFIXES = frozenset(
 )
 
 
-def media_paths(folder: Path, suffixes: Collection[str]) -> list[Path]:
+def list_media(folder: Path, suffixes: Collection[str]) -> list[Path]:
     """All files below a folder whose suffix is one of `suffixes` (lower case, with the dot), sorted.
 
     Links are followed, hidden files and folders are left out. A real folder that several paths lead to is visited once:
     under its own path, or else under the first of the links to it, in the order of their depth and name. A link to a
     folder that holds `folder` is not followed. Raises OutageError if a folder cannot be listed.
     """
-    return media_below([folder], suffixes)[0]
+    return list_media_below([folder], suffixes)[0]
 
 
-def media_below(
+def list_media_below(
     folders: Sequence[Path], suffixes: Collection[str], others: Counter[str] | None = None
 ) -> list[list[Path]]:
     """The same for each of several folders. A real folder belongs to only one of them, to that with its own path.
@@ -52,15 +52,15 @@ def media_below(
     return [sorted(paths) for paths in found]
 
 
-def distinct_folders(paths: Iterable[Path]) -> list[Path]:
+def list_distinct_folders(paths: Iterable[Path]) -> list[Path]:
     """The sorted folders among `paths`, each real folder once: under the path with the fewest links, then the first."""
     kept: dict[tuple[int, int], Path] = {}
-    for path in sorted((path for path in paths if path.is_dir()), key=lambda path: (_links(path), path)):
+    for path in sorted((path for path in paths if path.is_dir()), key=lambda path: (_list_links(path), path)):
         kept.setdefault(_identity(path), path)
     return sorted(kept.values())
 
 
-def _links(path: Path) -> int:
+def _list_links(path: Path) -> int:
     return sum(part.is_symlink() for part in (path, *path.parents))
 
 
@@ -134,7 +134,7 @@ _LIST_SUFFIXES = frozenset({".csv", ".json", ".list", ".lst", ".txt"})
 _NAMES_A_SPLIT = re.compile(rf"({'|'.join(sorted(_NAMES, reverse=True))})([-_. ]?(list|split|set|files|labels))?\d*")
 
 
-def class_folders(
+def list_class_folders(
     root: Path, suffixes: Collection[str] = VIDEO_SUFFIXES, others: Counter[str] | None = None
 ) -> tuple[tuple[str, ...], dict[str, list[Source]], str]:
     """The sorted label names, the sources of each split that has files, and what is doubtful about the splits.
@@ -145,8 +145,8 @@ def class_folders(
     """
     folders = split_folders(root)
     folders = folders if "train" in folders else {"train": root}
-    paths = media_below(list(folders.values()), suffixes, others)
-    doubt = _doubt(root, folders, paths, suffixes)
+    paths = list_media_below(list(folders.values()), suffixes, others)
+    doubt = _describe_doubt(root, folders, paths, suffixes)
     found = {
         split: [(path, _label(path.relative_to(folder))) for path in files]
         for (split, folder), files in zip(folders.items(), paths, strict=True)
@@ -164,12 +164,14 @@ def class_folders(
     return tuple(label_names), listed, doubt
 
 
-def _doubt(root: Path, folders: Mapping[str, Path], paths: Sequence[Sequence[Path]], suffixes: Collection[str]) -> str:
+def _describe_doubt(
+    root: Path, folders: Mapping[str, Path], paths: Sequence[Sequence[Path]], suffixes: Collection[str]
+) -> str:
     """What makes the splits doubtful: folders with files that look like splits and are none, or that no split has."""
     whole = [*folders.values()] == [root]
-    if whole and not _LIST_SUFFIXES & {*suffixes} and (lists := _lists_of_splits(root)):
+    if whole and not _LIST_SUFFIXES & {*suffixes} and (lists := _find_lists_of_splits(root)):
         return (
-            f"{first_few(lists)} in {root} look like lists of splits, and are not read: all files would be in "
+            f"{list_few(lists)} in {root} look like lists of splits, and are not read: all files would be in "
             "the split train. Take a dataset that reads them (`maskstream datasets`), or lay the files out as "
             "train/CLASS, val/CLASS and test/CLASS"
         )
@@ -177,29 +179,29 @@ def _doubt(root: Path, folders: Mapping[str, Path], paths: Sequence[Sequence[Pat
     firsts = sorted({parts[0] for parts in below if len(parts) > 1})
     if whole and (alike := [name for name in firsts if _LIKE_A_SPLIT.fullmatch(name)]):
         return (
-            f"{first_few(alike, _folder)} in {root} look like splits, and would be classes of the split train; rename "
+            f"{list_few(alike, _folder)} in {root} look like splits, and would be classes of the split train; rename "
             "them to train, val and test"
         )
-    if not whole and (left := [path.name for path in _others(root, folders) if media_paths(path, suffixes)]):
+    if not whole and (left := [path.name for path in _list_others(root, folders) if list_media(path, suffixes)]):
         train = folders["train"].name
-        return f"{first_few(left, _folder)} in {root} hold files that no split has; move them into {train}/"
+        return f"{list_few(left, _folder)} in {root} hold files that no split has; move them into {train}/"
     at = 1 if whole else 2
     if inner := sorted({"/".join(parts[: at + 1]) for parts in below if _names_a_split(parts, at)}):
         return (
-            f"{first_few(inner, _folder)} in {root} look like splits within classes, and would all be in one split; "
+            f"{list_few(inner, _folder)} in {root} look like splits within classes, and would all be in one split; "
             "move them to train/CLASS, val/CLASS and test/CLASS"
         )
     return ""
 
 
-def _others(root: Path, folders: Mapping[str, Path]) -> list[Path]:
+def _list_others(root: Path, folders: Mapping[str, Path]) -> list[Path]:
     """The folders in `root` that are no split; hidden ones are left out."""
     known = {path.resolve() for path in folders.values()}
     others = (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     return sorted(path for path in others if path.resolve() not in known)
 
 
-def _lists_of_splits(root: Path) -> list[str]:
+def _find_lists_of_splits(root: Path) -> list[str]:
     """The files in `root`, or one folder down, whose names say that they list the files of a split."""
     folders = [root, *(root / entry for entry in sorted(os.listdir(root)) if (root / entry).is_dir())]
     found = [folder / name for folder in folders for name in sorted(os.listdir(folder)) if _names_a_list(name)]
@@ -233,7 +235,7 @@ def split_folders(root: Path) -> dict[str, Path]:
         for split, names in SPLIT_FOLDERS.items()
         if (folder := next((root / name for name in names if (root / name).is_dir()), None)) is not None
     }
-    if len(distinct_folders(found.values())) < len(found):
+    if len(list_distinct_folders(found.values())) < len(found):
         raise DatasetError(
             f"two of {', '.join(map(str, found.values()))} are the same folder, so a model would be validated on its "
             "training data; take the link away"

@@ -15,11 +15,11 @@ from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
 from maskstream.shards.format.sample import Reject
 from maskstream.shards.members.text import ROLES
-from maskstream.shards.named import first_few
+from maskstream.shards.named import list_few
 
 from .dataset import Dataset, dataset_of, in_archives, require_folder, split_lists
-from .folders import SPLIT_FOLDERS, media_below, readable, split_folders
-from .listed import listed_sources, lists_in
+from .folders import SPLIT_FOLDERS, list_media_below, readable, split_folders
+from .listed import find_lists, listed_sources
 
 log = logging.getLogger(__name__)
 
@@ -46,19 +46,19 @@ def imagefolder(root: Path) -> Dataset:
     folders = split_folders(root)
     if "train" not in folders:
         raise DatasetError(f"{IMAGEFOLDER}: there is no folder train in {root}. {IMAGEFOLDER_OBTAIN}")
-    label_names = _classes(folders["train"])
+    label_names = _list_classes(folders["train"])
     if not label_names:
         raise DatasetError(f"{IMAGEFOLDER}: {folders['train']} holds no folders of classes. {IMAGEFOLDER_OBTAIN}")
     numbers = {name: number for number, name in enumerate(label_names)}
     for folder in folders.values():
-        if strange := [name for name in _classes(folder) if name not in numbers]:
+        if strange := [name for name in _list_classes(folder) if name not in numbers]:
             raise DatasetError(
                 f"{IMAGEFOLDER}: {folder} holds {len(strange)} classes that train has not, such as {strange[0]!r}; its "
                 f"classes are those of train. {IMAGEFOLDER_OBTAIN}"
             )
-    places = [(split, name) for split, folder in folders.items() for name in _classes(folder)]
+    places = [(split, name) for split, folder in folders.items() for name in _list_classes(folder)]
     others = Counter[str]()
-    found = media_below([folders[split] / name for split, name in places], IMAGE_SUFFIXES, others)
+    found = list_media_below([folders[split] / name for split, name in places], IMAGE_SUFFIXES, others)
     listed: dict[str, list[Source]] = {split: [] for split in folders}
     for (split, name), paths in zip(places, found, strict=True):
         listed[split] += [Source(id=readable(path.relative_to(root)), path=path, label=numbers[name]) for path in paths]
@@ -67,7 +67,7 @@ def imagefolder(root: Path) -> Dataset:
     return replace(dataset, passed_over=others)
 
 
-def _classes(folder: Path) -> list[str]:
+def _list_classes(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
@@ -101,23 +101,23 @@ def image_text_folder(root: Path) -> Dataset:
     The splits of pictures with texts. Raises DatasetError if there are none.
     """
     require_folder(root, name=IMAGE_TEXT_FOLDER, obtain=IMAGE_TEXT_OBTAIN)
-    if listed := _listed_pictures(root):
+    if listed := _read_listed_pictures(root):
         return listed
     folders = split_folders(root)
     folders = folders if "train" in folders else {"train": root}
     splits: dict[str, list[Source]] = {}
     missing: dict[str, list[Reject]] = {}
     skipped = Counter[str]()
-    for split, paths in zip(folders, media_below(list(folders.values()), IMAGE_SUFFIXES, skipped), strict=True):
+    for split, paths in zip(folders, list_media_below(list(folders.values()), IMAGE_SUFFIXES, skipped), strict=True):
         for path in paths:
-            name, about = readable(path.relative_to(root)), _about(path)
+            name, about = readable(path.relative_to(root)), _read_about(path)
             if "caption" in about:
                 splits.setdefault(split, []).append(Source(id=name, path=path, meta=about))
             else:
                 missing.setdefault(split, []).append(Reject(source=name, stage="missing", reason="has no text"))
     if not splits:
-        others = [path.name for path in _beside_pictures(root, (".json", *LIST_SUFFIXES))]
-        lists = f", and {first_few(others)} there list no pictures with texts" if others else ""
+        others = [path.name for path in _list_beside_pictures(root, (".json", *LIST_SUFFIXES))]
+        lists = f", and {list_few(others)} there list no pictures with texts" if others else ""
         raise DatasetError(
             f"{IMAGE_TEXT_FOLDER}: {root} holds no pictures with a text file of the same name{lists}. "
             f"{IMAGE_TEXT_OBTAIN}"
@@ -132,18 +132,18 @@ def image_text_folder(root: Path) -> Dataset:
     )
 
 
-def _listed_pictures(root: Path) -> Dataset | None:
+def _read_listed_pictures(root: Path) -> Dataset | None:
     """The dataset of the lists in `root`; None without one."""
     encoder, doubt = ImageTextEncoder(), ""
-    if lists := lists_in(root, IMAGE_TEXT_FOLDER, encoder.modality):
+    if lists := find_lists(root, IMAGE_TEXT_FOLDER, encoder.modality):
         found = listed_sources(lists, root, encoder, obtain=IMAGE_TEXT_OBTAIN)
         label_names, splits, doubt = found.label_names, found.splits, found.doubt
         splits = {
-            split: [replace(source, meta=_captioned(source.meta)) for source in sources]
+            split: [replace(source, meta=_add_caption(source.meta)) for source in sources]
             for split, sources in splits.items()
         }
     else:
-        label_names, splits = (), _conversations(root)
+        label_names, splits = (), _read_conversations(root)
     if not splits:
         return None
     told = {split: [one for one in sources if {*ROLES} & {*one.meta}] for split, sources in splits.items()}
@@ -167,7 +167,7 @@ def _listed_pictures(root: Path) -> Dataset | None:
     return dataset
 
 
-def _captioned(meta: Mapping[str, Any]) -> dict[str, Any]:
+def _add_caption(meta: Mapping[str, Any]) -> dict[str, Any]:
     """What a row says, with its caption under this name."""
     about = dict(meta)
     if not {*ROLES} & {*about} and (name := next((name for name in CAPTIONS if name in about), None)):
@@ -175,18 +175,18 @@ def _captioned(meta: Mapping[str, Any]) -> dict[str, Any]:
     return about
 
 
-def _conversations(root: Path) -> dict[str, list[Source]]:
+def _read_conversations(root: Path) -> dict[str, list[Source]]:
     """The sources of lists as LLaVA has them: one in `root`, or one for each split. {} without one."""
-    paths = [path for path in _beside_pictures(root, (".json",)) if _is_array(path)]
+    paths = [path for path in _list_beside_pictures(root, (".json",)) if _is_array(path)]
     if not paths:
         return {}
     lists = {"train": paths[0]}
     if len(paths) > 1:
         lists = split_lists(IMAGE_TEXT_FOLDER, (root,), SPLIT_FOLDERS, (".json",), IMAGE_TEXT_OBTAIN)
-    return {split: list(_conversing(root, path)) for split, path in lists.items()}
+    return {split: list(_read_conversing(root, path)) for split, path in lists.items()}
 
 
-def _beside_pictures(root: Path, suffixes: Sequence[str]) -> list[Path]:
+def _list_beside_pictures(root: Path, suffixes: Sequence[str]) -> list[Path]:
     """The files in `root` with these suffixes that are not those of a picture of the same name."""
     pictures = {path.stem for path in root.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
     found = (path for path in sorted(root.iterdir()) if path.suffix.lower() in suffixes)
@@ -199,7 +199,7 @@ def _is_array(path: Path) -> bool:
         return file.read(64).lstrip()[:1] == b"["
 
 
-def _conversing(root: Path, path: Path) -> Iterator[Source]:
+def _read_conversing(root: Path, path: Path) -> Iterator[Source]:
     entries = read_json(path, IMAGE_TEXT_OBTAIN)
     base: Path | None = None
     if texts := sum(isinstance(entry, dict) and not entry.get("image") for entry in entries):
@@ -228,7 +228,7 @@ def _conversing(root: Path, path: Path) -> Iterator[Source]:
             id=f"{images[0]}:{number}",
             path=first,
             parts=tuple(others),
-            meta=about | {"image": images[0]} | conversation(entry[CONVERSATIONS], where),
+            meta=about | {"image": images[0]} | parse_conversation(entry[CONVERSATIONS], where),
         )
 
 
@@ -236,7 +236,7 @@ _MARK = re.compile(r"\s*<image>\s*")
 _HUMAN, _ANSWER = ("human", "user"), ("gpt", "assistant")
 
 
-def conversation(turns: object, where: str) -> dict[str, list[str]]:
+def parse_conversation(turns: object, where: str) -> dict[str, list[str]]:
     """The questions and answers of a conversation: a list of {"from" or "role": who, "value" or "content": text}. What
     stands for the image, and what the system says, is left out. Raises DatasetError for another form.
     """
@@ -258,7 +258,7 @@ def conversation(turns: object, where: str) -> dict[str, list[str]]:
     return {role: texts for role, texts in found.items() if texts and role != "system"}
 
 
-def _about(path: Path) -> dict[str, Any]:
+def _read_about(path: Path) -> dict[str, Any]:
     """What the files beside a picture say: the caption, and more."""
     beside, text = path.with_suffix(".json"), path.with_suffix(".txt")
     try:

@@ -25,7 +25,7 @@ from maskstream.preprocess.raw.lists import read_json
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
 
-from .dataset import Dataset, answer_labels, dataset_of, require_folder
+from .dataset import Dataset, dataset_of, number_answers, require_folder
 
 Rows = Iterator[tuple[str, str, Mapping[str, Any]]]
 """Of each question its number, the path of its image below ROOT, and its texts."""
@@ -48,7 +48,7 @@ class KnowledgeLayout:
             path = root / self.lists.format(split="val")
             raise DatasetError(f"{self.name}: there is no {path}. {self.remedy}")
         listed = {split: list(self._sources(root, split)) for split in there}
-        label_names, labelled = answer_labels(listed)
+        label_names, labelled = number_answers(listed)
         return dataset_of(self.name, label_names, labelled, root=root, obtain=self.remedy, encoder=ImageTextEncoder())
 
     def _sources(self, root: Path, split: str) -> Iterator[Source]:
@@ -89,7 +89,7 @@ class KnowledgeLayout:
         return given
 
 
-def _ok_vqa(of: KnowledgeLayout, root: Path, split: str) -> Rows:
+def _read_ok_vqa(of: KnowledgeLayout, root: Path, split: str) -> Rows:
     path, said = root / of.lists.format(split=split), root / f"mscoco_{split}2014_annotations.json"
     asked, told = of.read(path), of.read(said)
     if not isinstance(asked, dict) or not isinstance(told, dict):
@@ -110,7 +110,7 @@ def _ok_vqa(of: KnowledgeLayout, root: Path, split: str) -> Rows:
         yield str(number), image, {"question": str(row["question"]), "answers": answers, "kind": kind}
 
 
-def _a_okvqa(of: KnowledgeLayout, root: Path, split: str) -> Rows:
+def _read_a_okvqa(of: KnowledgeLayout, root: Path, split: str) -> Rows:
     path = root / of.lists.format(split=split)
     needed = ("question_id", "image_id", "question", "choices", "correct_choice_idx", "direct_answers", "rationales")
     for row in of.checked(of.read(path), path, needed):
@@ -134,7 +134,7 @@ def _a_okvqa(of: KnowledgeLayout, root: Path, split: str) -> Rows:
         )
 
 
-def _infoseek(of: KnowledgeLayout, root: Path, split: str) -> Rows:
+def _read_infoseek(of: KnowledgeLayout, root: Path, split: str) -> Rows:
     path = root / of.lists.format(split=split)
     for row in of.checked(of.read(path), path, ("data_id", "image_id", "question", "answer")):
         image, number = f"images/{row['image_id']}.jpg", str(row["data_id"])
@@ -148,21 +148,21 @@ def _infoseek(of: KnowledgeLayout, root: Path, split: str) -> Rows:
 OK_VQA = KnowledgeLayout(
     name="ok-vqa",
     lists="OpenEnded_mscoco_{split}2014_questions.json",
-    rows=_ok_vqa,
+    rows=_read_ok_vqa,
     remedy="Lay OK-VQA out as ROOT/OpenEnded_mscoco_val2014_questions.json, ROOT/mscoco_val2014_annotations.json and "
     "COCO's pictures as ROOT/val2014/COCO_val2014_000000297147.jpg, and train alike",
 )
 A_OKVQA = KnowledgeLayout(
     name="a-okvqa",
     lists="aokvqa_v1p0_{split}.json",
-    rows=_a_okvqa,
+    rows=_read_a_okvqa,
     remedy="Lay A-OKVQA out as ROOT/aokvqa_v1p0_val.json and COCO's pictures as ROOT/val2017/000000461751.jpg, and "
     "train alike",
 )
 INFOSEEK = KnowledgeLayout(
     name="infoseek",
     lists="infoseek_{split}.jsonl",
-    rows=_infoseek,
+    rows=_read_infoseek,
     remedy="Lay InfoSeek out as ROOT/infoseek_val.jsonl with the pictures of its image_ids as "
     "ROOT/images/oven_05018274.jpg",
 )

@@ -26,7 +26,7 @@ from maskstream.preprocess.raw.parquet_rows import is_outage
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
 
-from .dataset import Dataset, dataset_of, one_down, reads_media, require_folder
+from .dataset import Dataset, dataset_of, describe_one_down, reads_media, require_folder
 from .folders import SPLIT_FOLDERS
 
 NAME = "lerobot"
@@ -89,7 +89,7 @@ class _Info:
             raise DatasetError(
                 f"{where} has the {template} {text[:200]!r}; legal are places such as {{episode_index:06d}}"
             )
-        named = _PLACE.sub(lambda found: _formatted(values[found[1]], found[2]), text)
+        named = _PLACE.sub(lambda found: _format_path(values[found[1]], found[2]), text)
         if named.startswith("/") or ".." in PurePosixPath(named).parts:
             raise DatasetError(f"{where} has the {template} {text!r}, which leaves ROOT")
         return self.root / named
@@ -106,10 +106,10 @@ def lerobot(root: Path, *, cameras: str = APART) -> Dataset:
     require_folder(root, name=NAME, obtain=OBTAIN)
     path = root / "meta" / "info.json"
     if not path.is_file():
-        raise DatasetError(f"{NAME}: there is no {path}.{one_down(root, 'meta/info.json')} {OBTAIN}")
+        raise DatasetError(f"{NAME}: there is no {path}.{describe_one_down(root, 'meta/info.json')} {OBTAIN}")
     info = _Info(root=root, facts=read_json(path, OBTAIN))
     try:
-        return _dataset(info, together=cameras == TOGETHER)
+        return _make_dataset(info, together=cameras == TOGETHER)
     except _ODD as error:
         raise DatasetError(
             f"{NAME}: {root / 'meta'} is not as expected of v2.0, v2.1 and v3.0 ({type(error).__name__}: {error}). "
@@ -117,7 +117,7 @@ def lerobot(root: Path, *, cameras: str = APART) -> Dataset:
         ) from error
 
 
-def _dataset(info: _Info, *, together: bool) -> Dataset:
+def _make_dataset(info: _Info, *, together: bool) -> Dataset:
     cameras = sorted(info.features("video"))
     if not cameras:
         raise DatasetError(
@@ -125,12 +125,12 @@ def _dataset(info: _Info, *, together: bool) -> Dataset:
             f"not read. Its features: {', '.join(info.facts['features'])}. {OBTAIN}"
         )
     arrays = _arrays(info)
-    members = _members(cameras) if together else {}
-    episodes = list(_third(info) if info.is_third else _second(info))
+    members = _name_members(cameras) if together else {}
+    episodes = list(_take_third(info) if info.is_third else _take_second(info))
     tasks = sorted({one.tasks[0] for one in episodes if one.tasks})
     labels = {task: number for number, task in enumerate(tasks)} if len(tasks) > 1 else {}
     listed: dict[str, list[Source]] = {}
-    for split, numbers in _splits(info).items():
+    for split, numbers in _read_splits(info).items():
         own = [one for one in episodes if one.number in numbers]
         groups = [cameras] if together else [[camera] for camera in cameras]
         sources = [_source(info, one, group, members, arrays, labels) for one in own for group in groups]
@@ -157,7 +157,7 @@ def _arrays(info: _Info) -> dict[str, tuple[str, list[int]]]:
     return found
 
 
-def _splits(info: _Info) -> dict[str, range]:
+def _read_splits(info: _Info) -> dict[str, range]:
     """The numbers of the episodes of each split, as info.json has them: {"train": "0:50"}."""
     found: dict[str, range] = {}
     for name, span in info.facts.get("splits", {"train": f"0:{info.facts['total_episodes']}"}).items():
@@ -169,7 +169,7 @@ def _splits(info: _Info) -> dict[str, range]:
     return found
 
 
-def _second(info: _Info) -> Iterator[_Episode]:
+def _take_second(info: _Info) -> Iterator[_Episode]:
     path = info.root / "meta" / "episodes.jsonl"
     for number, line in read_lines(path):
         try:
@@ -177,10 +177,10 @@ def _second(info: _Info) -> Iterator[_Episode]:
         except (ValueError, RecursionError) as error:
             why = "nested too deeply" if isinstance(error, RecursionError) else error
             raise DatasetError(f"{NAME}: {path}: line {number} is not valid JSON ({why}). {OBTAIN}") from error
-        yield _episode(row, f"{path}: line {number}")
+        yield _parse_episode(row, f"{path}: line {number}")
 
 
-def _episode(row: Any, where: str) -> _Episode:
+def _parse_episode(row: Any, where: str) -> _Episode:
     """The episode of a row. Raises DatasetError, which says `where`, if it is none."""
     try:
         number, tasks = int(row["episode_index"]), tuple(row.get("tasks") or ())
@@ -191,7 +191,7 @@ def _episode(row: Any, where: str) -> _Episode:
     return _Episode(number=number, tasks=tasks, row=row)
 
 
-def _third(info: _Info) -> Iterator[_Episode]:
+def _take_third(info: _Info) -> Iterator[_Episode]:
     files = sorted((info.root / "meta" / "episodes").glob("*/*.parquet"))
     if not files:
         raise DatasetError(f"{NAME}: there is no meta/episodes/chunk-000/file-000.parquet in {info.root}. {OBTAIN}")
@@ -205,10 +205,10 @@ def _third(info: _Info) -> Iterator[_Episode]:
                 raise OutageError(f"{path} cannot be read ({error}); run the same command again") from error
             raise DatasetError(f"{NAME}: {path} is not a Parquet file, or damaged ({error}). {OBTAIN}") from error
         for number, row in enumerate(rows):
-            yield _episode(row, f"{path}: row {number}")
+            yield _parse_episode(row, f"{path}: row {number}")
 
 
-def _members(cameras: Sequence[str]) -> dict[str, str]:
+def _name_members(cameras: Sequence[str]) -> dict[str, str]:
     """The component of each camera: observation.images.top is top.mp4."""
     found: dict[str, str] = {}
     for camera in cameras:
@@ -242,5 +242,5 @@ def _source(
     )
 
 
-def _formatted(value: Any, digits: str | None) -> str:
+def _format_path(value: Any, digits: str | None) -> str:
     return str(value) if digits is None else f"{int(value):0{int(digits)}d}"

@@ -21,17 +21,17 @@ from maskstream.preprocess.raw.lists import (
     MAX_LABEL,
     ListRow,
     check_class_numbers,
+    convert_to_type,
     is_path,
     list_columns,
+    parse_whole_number,
     read_list,
     short,
-    typed_values,
-    whole_number,
 )
 from maskstream.preprocess.source import Source, Span
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.members.text import ROLES
-from maskstream.shards.named import first_few
+from maskstream.shards.named import list_few
 
 from .folders import SPLIT_FOLDERS, split_folders
 
@@ -102,7 +102,7 @@ class ListedSplits:
     doubt: str
 
 
-def lists_in(root: Path, name: str, modality: str) -> list[MediaList]:
+def find_lists(root: Path, name: str, modality: str) -> list[MediaList]:
     """The lists of a dataset: one file in `root`, one for each split (train.csv, val.csv), or `metadata.*` in the
     folder of each split. Of tsv, JSON Lines and Parquet, only files with a column of paths are lists.
 
@@ -113,12 +113,12 @@ def lists_in(root: Path, name: str, modality: str) -> list[MediaList]:
     found = [
         path
         for path in files
-        if (is_list and path.suffix.lower() == ".csv") or _column(list_columns(path), PATH, modality)
+        if (is_list and path.suffix.lower() == ".csv") or _find_column(list_columns(path), PATH, modality)
     ]
     if len(found) == 1:
         return [MediaList(path=found[0])]
     if found:
-        splits = [_named_split(path.stem) for path in found]
+        splits = [_find_named_split(path.stem) for path in found]
         if None in splits or len({*splits}) < len(splits):
             raise DatasetError(
                 f"{name}: {root} holds several lists, such as csv files ({', '.join(p.name for p in found)}), and one "
@@ -126,7 +126,7 @@ def lists_in(root: Path, name: str, modality: str) -> list[MediaList]:
                 "split (train.csv, val.csv)"
             )
         return [MediaList(path=path, split=split) for path, split in zip(found, splits, strict=True)]
-    inner = {split: _metadata(folder) for split, folder in split_folders(root).items()}
+    inner = {split: _read_metadata(folder) for split, folder in split_folders(root).items()}
     if lacking := [split for split, path in inner.items() if path is None and any(inner.values())]:
         raise DatasetError(
             f"{name}: the split {lacking[0]!r} in {root} has no list, as others have (metadata.csv); add it, or put "
@@ -135,26 +135,26 @@ def lists_in(root: Path, name: str, modality: str) -> list[MediaList]:
     return [MediaList(path=path, split=split) for split, path in inner.items() if path is not None]
 
 
-def unread_lists(root: Path) -> str:
+def describe_unread_lists(root: Path) -> str:
     """What is doubtful about files in `root` that may be lists, but have no column of paths; "" if there are none."""
     found = [path.name for path in sorted(root.iterdir()) if path.suffix.lower() in LIST_SUFFIXES and path.is_file()]
     if not found:
         return ""
-    return f"{first_few(found)} in {root} have no column 'path', so they are not read; name it so, or move them away"
+    return f"{list_few(found)} in {root} have no column 'path', so they are not read; name it so, or move them away"
 
 
-def _named_split(stem: str) -> str | None:
+def _find_named_split(stem: str) -> str | None:
     """The split that one of the words of a name says."""
     words = set(re.split(r"[^a-z]+", stem.lower()))
     return next((split for split, names in SPLIT_FOLDERS.items() if words & {*names}), None)
 
 
-def _metadata(folder: Path) -> Path | None:
+def _read_metadata(folder: Path) -> Path | None:
     paths = (folder / f"metadata{suffix}" for suffix in LIST_SUFFIXES)
     return next((path for path in paths if path.is_file()), None)
 
 
-def _column(header: Iterable[str], known: str, modality: str = "") -> str | None:
+def _find_column(header: Iterable[str], known: str, modality: str = "") -> str | None:
     """The column of a list that is the known one."""
     names = (*COLUMNS[known], *(_MEDIA.get(modality, ()) if known == PATH else ()))
     found = {column.strip().lower(): column for column in header if isinstance(column, str)}
@@ -226,7 +226,7 @@ class _Table:
         header = list_columns(of.path)
         rows = read_list(of.path)
         header = list(dict.fromkeys([*header, *(column for row in rows for column in row.values)]))
-        columns = {known: column for known in COLUMNS if (column := _column(header, known, modality)) is not None}
+        columns = {known: column for known in COLUMNS if (column := _find_column(header, known, modality)) is not None}
         if PATH not in columns:
             has = f"the columns {', '.join(map(str, header))[:200]}" if header else "no columns"
             raise DatasetError(f"{of.path} has {has}, but no {PATH!r}. {obtain}")
@@ -236,9 +236,9 @@ class _Table:
             if column not in used:
                 values = [row.values.get(column) for row in rows]
                 if column.strip() or [*map(str, values)] != [*map(str, range(len(rows)))]:  # else pandas' row numbers
-                    others[column] = values if column.strip().lower() in _TEXTS else typed_values(rows, column)
+                    others[column] = values if column.strip().lower() in _TEXTS else convert_to_type(rows, column)
         within = of.path.parent != root and of.path.parent.is_relative_to(root)
-        base = of.path.parent if within else _base(root, modality, rows, columns[PATH])
+        base = of.path.parent if within else _find_base(root, modality, rows, columns[PATH])
         return cls(
             of=of,
             root=root,
@@ -267,13 +267,13 @@ class _Table:
                     "A list names files below ROOT by their paths there: get the files first, or put the list beside "
                     "them and give that URL as ROOT (--root)",
                 )
-            span = self._span(row) if self.modality in _TIMED else None
-            meta = {_field(column, self.modality): values[n] for column, values in self.others.items()}
+            span = self._parse_span(row) if self.modality in _TIMED else None
+            meta = {_name_field(column, self.modality): values[n] for column, values in self.others.items()}
             meta = {column: value for column, value in meta.items() if value is not None}
             if span is not None:
                 meta |= {START: span.start_s} | ({} if span.stop_s is None else {END: span.stop_s})
             where = path if self.base == self.root else os.path.normpath(f"{self.base.relative_to(self.root)}/{path}")
-            key, part = self._text(row, KEY), "" if span is None else time_word(span)
+            key, part = self._text(row, KEY), "" if span is None else format_time_word(span)
             yield _Entry(
                 row=row,
                 id=key or (f"{where}:{part}" if part else where),
@@ -301,15 +301,15 @@ class _Table:
             return str(value)
         raise row.error(f"the {self.columns[known]} {short(value)}, not a text")
 
-    def _span(self, row: ListRow) -> Span | None:
-        start, stop = self._seconds(row, START), self._seconds(row, END)
+    def _parse_span(self, row: ListRow) -> Span | None:
+        start, stop = self._parse_seconds(row, START), self._parse_seconds(row, END)
         if start is None and stop is None:
             return None
         if stop is not None and stop <= (start or 0):
             raise row.error(f"the end {stop:g} s, which is not behind its start {start or 0:g} s")
         return Span(start_s=start or 0.0, stop_s=stop, listed=f"{self.of.path.name}, line {row.line}")
 
-    def _seconds(self, row: ListRow, known: str) -> float | None:
+    def _parse_seconds(self, row: ListRow, known: str) -> float | None:
         """The time in a column: seconds, or hours, minutes and seconds as 1:02:03.5."""
         value = self._value(row, known)
         if value is None:
@@ -335,7 +335,7 @@ class _Table:
             if isinstance(value, list):
                 given += value
             elif isinstance(value, str) and value.strip().startswith("[") and known == LABELS:
-                given += _json_list(value, row)
+                given += _parse_json_list(value, row)
             elif isinstance(value, str) and (known == LABELS or self.separator):
                 given += [one for text in value.split(self.separator or ";") if (one := text.strip())]
             elif value is not None:
@@ -359,7 +359,7 @@ class _Table:
             return split
         if self.of.split is not None:
             return self.of.split
-        of_folder = _folder_split(path) if self.columns[PATH].strip().lower() == "file_name" else None
+        of_folder = _find_folder_split(path) if self.columns[PATH].strip().lower() == "file_name" else None
         return of_folder or "train"
 
     def doubts(self) -> Iterator[str]:
@@ -407,7 +407,7 @@ class _Table:
         return known not in (START, END) or self.modality in _TIMED
 
 
-def _base(root: Path, modality: str, rows: Sequence[ListRow], column: str) -> Path:
+def _find_base(root: Path, modality: str, rows: Sequence[ListRow], column: str) -> Path:
     """The folder that paths are relative to: `root`, or one in it that is named after the media and has the first
     file.
     """
@@ -417,23 +417,23 @@ def _base(root: Path, modality: str, rows: Sequence[ListRow], column: str) -> Pa
     return next((place for place in places if first and (place / first).is_file()), root)
 
 
-def _folder_split(path: str) -> str | None:
+def _find_folder_split(path: str) -> str | None:
     """The split whose folder is the first of a path."""
     first, slash, _ = path.removeprefix("./").partition("/")
     return next((split for split, names in SPLIT_FOLDERS.items() if slash and first.lower() in names), None)
 
 
-def time_word(span: Span) -> str:
+def format_time_word(span: Span) -> str:
     """A part as ids have it, to the millisecond."""
     return "-".join("" if one is None else f"{one:.3f}".rstrip("0").rstrip(".") for one in (span.start_s, span.stop_s))
 
 
-def _field(column: str, modality: str) -> str:
+def _name_field(column: str, modality: str) -> str:
     """The name of a column's field."""
     return f"column_{column}" if column in _TAKEN or column in FACTS.get(modality, ()) else column
 
 
-def _json_list(value: str, row: ListRow) -> list[Any]:
+def _parse_json_list(value: str, row: ListRow) -> list[Any]:
     try:
         found = json.loads(value)
     except (ValueError, RecursionError):
@@ -464,7 +464,7 @@ def _numbers(
     If all labels are numbers, the names are the numbers 0 to the largest, so that each keeps its value.
     """
     found = {label for _, labels in given for label in labels}
-    whole = {label: label if isinstance(label, int) else whole_number(label) for label in found}
+    whole = {label: label if isinstance(label, int) else parse_whole_number(label) for label in found}
     if found and all(number is not None for number in whole.values()):
         numbers = {label: number for label, number in whole.items() if number is not None}
         for row, labels in given:
@@ -480,7 +480,7 @@ def _label_doubts(entries: Sequence[_Entry]) -> Iterator[str]:
     """Lists of which one numbers its labels and another one names them, as if these were other classes."""
     of_list: dict[Path, set[bool]] = {}
     for entry in entries:
-        found = (whole_number(str(label)) is not None for label in entry.labels)
+        found = (parse_whole_number(str(label)) is not None for label in entry.labels)
         of_list.setdefault(entry.row.path, set()).update(found)
     numbered, named = ([path for path, kinds in of_list.items() if kinds == {kind}] for kind in (True, False))
     if numbered and named:
@@ -495,17 +495,17 @@ def _split_doubts(tables: Sequence[_Table], entries: Sequence[_Entry]) -> Iterat
     for table in tables:
         if SPLIT not in table.columns and table.of.split is None and {entry.split for entry in entries} == {"train"}:
             paths = [table._text(row, PATH) for row in table.rows]
-            inside = {split: path for path in paths if (split := _folder_split(path))}
+            inside = {split: path for path in paths if (split := _find_folder_split(path))}
             if len(inside) > 1:
                 yield (
-                    f"{table.of.path} lists {first_few([*inside.values()])}, whose folders look like splits, and has "
+                    f"{table.of.path} lists {list_few([*inside.values()])}, whose folders look like splits, and has "
                     "no column 'split', so all would be in train; add it"
                 )
     by_file: dict[Path, list[_Entry]] = {}
     for entry in entries:
         by_file.setdefault(entry.path, []).append(entry)
     several = (some for some in by_file.values() if len({entry.split for entry in some}) > 1)
-    if overlap := next((found for some in several if (found := _overlap(some))), None):
+    if overlap := next((found for some in several if (found := _find_overlap(some))), None):
         one, other = overlap
         yield (
             f"line {one.row.line} of {one.row.path} and line {other.row.line} of {other.row.path.name} put parts of "
@@ -514,17 +514,19 @@ def _split_doubts(tables: Sequence[_Table], entries: Sequence[_Entry]) -> Iterat
         )
 
 
-def _overlap(entries: Sequence[_Entry]) -> tuple[_Entry, _Entry] | None:
+def _find_overlap(entries: Sequence[_Entry]) -> tuple[_Entry, _Entry] | None:
     """Two entries of a file that are in different splits and overlap; None if there are none."""
     last: dict[str, tuple[float, _Entry]] = {}
-    for begin, entry in sorted(((entry.span.start_s if entry.span else 0.0, entry) for entry in entries), key=_first):
+    for begin, entry in sorted(
+        ((entry.span.start_s if entry.span else 0.0, entry) for entry in entries), key=_take_first
+    ):
         for split, (end, other) in last.items():
             if split != entry.split and end > begin:
                 return other, entry
         end = math.inf if entry.span is None or entry.span.stop_s is None else entry.span.stop_s
-        last[entry.split] = max(last.get(entry.split, (0.0, entry)), (end, entry), key=_first)
+        last[entry.split] = max(last.get(entry.split, (0.0, entry)), (end, entry), key=_take_first)
     return None
 
 
-def _first(pair: tuple[float, _Entry]) -> float:
+def _take_first(pair: tuple[float, _Entry]) -> float:
     return pair[0]

@@ -42,16 +42,16 @@ def m3ae_style(root: Path) -> Dataset:
     for split in ("train", "val", "test"):
         captions = root / "roco" / split / "radiology" / "captions.txt"
         if captions.is_file():
-            splits.setdefault(split, []).extend(_roco(captions, split))
+            splits.setdefault(split, []).extend(_read_roco(captions, split))
     if (root / MEDICAT).is_file():
-        for split, source in _medicat(root):
+        for split, source in _read_medicat(root):
             splits.setdefault(split, []).append(source)
     if not any(splits.values()):
         raise DatasetError(f"{NAME}: {root} holds neither ROCO's captions nor MedICaT's list. {OBTAIN}")
     return dataset_of(NAME, (), splits, root=root, obtain=OBTAIN, encoder=ImageTextEncoder(), labelled=False)
 
 
-def _roco(captions: Path, split: str) -> Iterator[Source]:
+def _read_roco(captions: Path, split: str) -> Iterator[Source]:
     folder = captions.parent / "images"
     dicom = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix == ".dcm"} if folder.is_dir() else {}
     for number, line in read_lines(captions):
@@ -64,7 +64,7 @@ def _roco(captions: Path, split: str) -> Iterator[Source]:
             yield Source(id=f"roco/{split}/{name}", path=path, meta={"caption": kept})
 
 
-def _medicat(root: Path) -> Iterator[tuple[str, Source]]:
+def _read_medicat(root: Path) -> Iterator[tuple[str, Source]]:
     """Split and source of each radiological figure."""
     for number, line in read_lines(root / MEDICAT):
         try:

@@ -19,7 +19,7 @@ from maskstream.preprocess.raw.lists import read_json
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
 
-from .dataset import Dataset, answer_labels, dataset_of, require_folder
+from .dataset import Dataset, dataset_of, number_answers, require_folder
 
 OPENED = {"image_name", "img_name", "image", "question", "answer"}
 
@@ -49,7 +49,7 @@ class SetLayout:
             found = f"only {pickled.name}, a pickle, which could run code. " if pickled.exists() else ""
             raise DatasetError(f"{self.name}: there is no {path}; {found}{self.remedy}")
         listed = {split: list(self._sources(root, split, path)) for split, path in there.items()}
-        label_names, labelled = answer_labels(listed)
+        label_names, labelled = number_answers(listed)
         return dataset_of(self.name, label_names, labelled, root=root, obtain=self.remedy, encoder=ImageTextEncoder())
 
     def _sources(self, root: Path, split: str, path: Path) -> Iterator[Source]:

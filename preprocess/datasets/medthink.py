@@ -21,7 +21,7 @@ from maskstream.preprocess.raw.lists import read_json
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
 
-from .dataset import Dataset, answer_labels, dataset_of, require_folder
+from .dataset import Dataset, dataset_of, number_answers, require_folder
 
 KINDS = {"closed": ("closed-end", "closed_end"), "open": ("open-end", "open_end")}
 FOLDERS = ("images", "imgs", "")
@@ -58,7 +58,7 @@ class Rationales:
                 splits.setdefault(split, []).extend(self._sources(root, path, kind))
         if not splits:
             raise DatasetError(f"{self.name}: {root} holds neither closed-end nor open-end. {self.remedy}")
-        label_names, labelled = answer_labels(splits)
+        label_names, labelled = number_answers(splits)
         return dataset_of(self.name, label_names, labelled, root=root, obtain=self.remedy, encoder=ImageTextEncoder())
 
     def _sources(self, root: Path, path: Path, kind: str) -> Iterator[Source]:

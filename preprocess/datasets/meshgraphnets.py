@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskstream.preprocess.encode.mesh.encoder import MeshEncoder, h5py_module
+from maskstream.preprocess.encode.mesh.encoder import MeshEncoder, import_h5py
 from maskstream.preprocess.encode.mesh.tfrecord import record_spans
 from maskstream.preprocess.raw.lists import is_unicode, read_json
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.errors import DatasetError, OutageError
 
-from .dataset import Dataset, first_existing, one_down, reads_media, require_folder
+from .dataset import Dataset, describe_one_down, find_first_existing, reads_media, require_folder
 
 OBTAIN = (
     "Get a dataset, such as cylinder_flow, with download_dataset.sh of github.com/google-deepmind/deepmind-research/"
@@ -58,17 +58,19 @@ class _Meta:
 def meshgraphnets(root: Path) -> Dataset:
     """The trajectories of each split. Raises DatasetError for another layout."""
     require_folder(root, name="meshgraphnets", obtain=OBTAIN)
-    path = first_existing(root, "meta.json", "*meta*.json")
+    path = find_first_existing(root, "meta.json", "*meta*.json")
     if path is None:
-        raise DatasetError(f"meshgraphnets: there is no meta.json in {root}.{one_down(root, 'meta.json')} {OBTAIN}")
+        raise DatasetError(
+            f"meshgraphnets: there is no meta.json in {root}.{describe_one_down(root, 'meta.json')} {OBTAIN}"
+        )
     meta = _read_meta(path)
-    converted = any(first_existing(root, f"train*.{ending}") for ending in ("h5", "hdf5"))
+    converted = any(find_first_existing(root, f"train*.{ending}") for ending in ("h5", "hdf5"))
     endings = ("h5", "hdf5") if converted else (_RECORDS,)
     splits = {}
     for split, name in _SPLITS.items():
-        file = first_existing(root, *(f"{name}*.{ending}" for ending in endings))
+        file = find_first_existing(root, *(f"{name}*.{ending}" for ending in endings))
         if file is not None:
-            splits[split] = _trajectories(file, split, meta) if converted else _records(file, split, meta)
+            splits[split] = _list_trajectories(file, split, meta) if converted else _records(file, split, meta)
     if "train" not in splits:
         raise DatasetError(f"meshgraphnets: there is no train.tfrecord and no train.h5 in {root}. {OBTAIN}")
     return Dataset(name="meshgraphnets", label_names=(), splits=splits, encoder=MeshEncoder())
@@ -104,10 +106,10 @@ def _read_meta(path: Path) -> _Meta:
     return _Meta(dt_s=dt_s, fields=fields, widths=widths, corners=corners)
 
 
-def _trajectories(path: Path, split: str, meta: _Meta) -> list[Source]:
+def _list_trajectories(path: Path, split: str, meta: _Meta) -> list[Source]:
     """A source for each group, ordered by the numbers in the groups' names."""
     try:
-        with h5py_module().File(path, "r") as file:
+        with import_h5py().File(path, "r") as file:
             names = sorted(file, key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
     except (DatasetError, MemoryError):
         raise

@@ -38,8 +38,8 @@ from maskstream.shards.errors import DatasetError, OutageError
 from maskstream.shards.members.text import ROLES
 
 from .dataset import Dataset, label_doubt, reads_media, require_folder
-from .folders import SPLIT_FOLDERS, media_paths, readable
-from .image_folders import CAPTION, CAPTIONS, CONVERSATIONS, conversation
+from .folders import SPLIT_FOLDERS, list_media, readable
+from .image_folders import CAPTION, CAPTIONS, CONVERSATIONS, parse_conversation
 
 OBTAIN = (
     "Get a dataset with `hf download --repo-type dataset USER/NAME --local-dir ROOT`, so that there is "
@@ -75,15 +75,15 @@ class _Table:
 
 
 @reads_media
-def parquet_media(root: Path, kind: str) -> Dataset:
+def read_parquet_media(root: Path, kind: str) -> Dataset:
     """The splits of files with a column of a kind. Raises DatasetError for another layout."""
     name = f"parquet-{kind}"
     require_folder(root, name=name, obtain=OBTAIN)
-    paths = media_paths(root, {".parquet"})
+    paths = list_media(root, {".parquet"})
     if not paths:
         raise DatasetError(f"{name}: {root} holds no Parquet files. {OBTAIN}")
-    splits = _splits(root, paths, name)
-    tables = [_table(path, kind, name) for path in paths]
+    splits = _name_splits(root, paths, name)
+    tables = [_read_table(path, kind, name) for path in paths]
     room = _Room(name)
     rows = [(table, row) for table in tables for row in _rows(table, room)]
     labels = [_label(table, row) for table, row in rows]
@@ -114,13 +114,13 @@ def parquet_media(root: Path, kind: str) -> Dataset:
     return Dataset(name=name, label_names=names, splits=listed, encoder=encoder, doubt=doubt)
 
 
-parquet_image = partial(parquet_media, kind="image")
-parquet_audio = partial(parquet_media, kind="audio")
-parquet_video = partial(parquet_media, kind="video")
-parquet_image_text = partial(parquet_media, kind="image-text")
+parquet_image = partial(read_parquet_media, kind="image")
+parquet_audio = partial(read_parquet_media, kind="audio")
+parquet_video = partial(read_parquet_media, kind="video")
+parquet_image_text = partial(read_parquet_media, kind="image-text")
 
 
-def _splits(root: Path, paths: list[Path], name: str) -> dict[Path, str]:
+def _name_splits(root: Path, paths: list[Path], name: str) -> dict[Path, str]:
     """The split of each file, by the first word of its name or of a folder's."""
     found: dict[Path, str] = {}
     for path in paths:
@@ -135,7 +135,7 @@ def _splits(root: Path, paths: list[Path], name: str) -> dict[Path, str]:
     return found
 
 
-def _table(path: Path, kind: str, name: str) -> _Table:
+def _read_table(path: Path, kind: str, name: str) -> _Table:
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
@@ -173,7 +173,7 @@ def _table(path: Path, kind: str, name: str) -> _Table:
             f"{name}: the metadata of {path} name two labels {twice!r}; give each class a name of its own"
         )
     others = {
-        field.name: _field(field.name)
+        field.name: _name_field(field.name)
         for field in schema
         if field.name not in (media[0], label)
         and (
@@ -182,11 +182,11 @@ def _table(path: Path, kind: str, name: str) -> _Table:
         )
     }
     if kind == "image-text":
-        others |= _texts(schema, path)
+        others |= _find_texts(schema, path)
     return _Table(path=path, media=media[0], label=label, names=tuple(map(str, found)), others=others)
 
 
-def _texts(schema: pa.Schema, path: Path) -> dict[str, str]:
+def _find_texts(schema: pa.Schema, path: Path) -> dict[str, str]:
     """The columns of texts by their names in `json`: those of roles, or the one that is the caption."""
     texts = [field.name for field in schema if _is_text(field.type)]
     found = {column: column for column in texts if column in ROLES}
@@ -262,7 +262,7 @@ def _rows(table: _Table, room: _Room) -> Iterator[dict[str, Any]]:
                 for row in batch.to_pylist():
                     about = {own: row[name] for name, own in table.others.items() if row[name] is not None}
                     if CONVERSATIONS in about:
-                        about |= conversation(about.pop(CONVERSATIONS), f"{table.path}: row {number}")
+                        about |= parse_conversation(about.pop(CONVERSATIONS), f"{table.path}: row {number}")
                     yield {"row": number, "label": row.get(table.label), "json": about}
                     number += 1
     except (pa.ArrowException, ValueError, OSError) as error:
@@ -271,7 +271,7 @@ def _rows(table: _Table, room: _Room) -> Iterator[dict[str, Any]]:
         raise DatasetError(f"{table.path} is damaged after row {number} ({error}). {OBTAIN}") from error
 
 
-def _field(column: str) -> str:
+def _name_field(column: str) -> str:
     """The name that a column has in a sample's json."""
     return f"column_{column}" if column in _TAKEN else column
 

@@ -11,14 +11,14 @@ from maskstream.preprocess.encode.points.encoder import (
     PUBLISHED_ORDER,
     PointEncoder,
     check_las_header,
-    laspy_module,
+    import_laspy,
 )
 from maskstream.preprocess.raw.lists import read_lines
 from maskstream.preprocess.source import Source
 
 from .dataset import Dataset, dataset_of, in_archives, reads_media, require_folder
 from .folder import folder
-from .folders import distinct_folders, readable
+from .folders import list_distinct_folders, readable
 
 MODELNET40_OBTAIN = (
     "Get ModelNet40.zip from modelnet.cs.princeton.edu and unpack it, so that there is ROOT/ModelNet40/airplane/train/"
@@ -50,15 +50,15 @@ def modelnet40(root: Path) -> Dataset:
     require_folder(root, name="modelnet40", obtain=MODELNET40_OBTAIN)
     base = next((root / name for name in MODELNET40_FOLDERS if (root / name).is_dir()), root)
     train = next((base / name for name in _MODELNET40_LISTS if (base / name).is_file()), None)
-    label_names, listed = _in_folders(base) if train is None else _in_lists(base, train)
+    label_names, listed = _find_in_folders(base) if train is None else _find_in_lists(base, train)
     encoder = PointEncoder() if train is None else PointEncoder(columns=(*XYZ, *NORMALS))
     return dataset_of("modelnet40", label_names, listed, root=root, obtain=MODELNET40_OBTAIN, encoder=encoder)
 
 
-def _in_folders(base: Path) -> tuple[list[str], dict[str, list[Source]]]:
-    label_names = [path.name for path in distinct_folders(path.parent for path in base.glob("*/train"))]
+def _find_in_folders(base: Path) -> tuple[list[str], dict[str, list[Source]]]:
+    label_names = [path.name for path in list_distinct_folders(path.parent for path in base.glob("*/train"))]
     folders = set(
-        distinct_folders(base / category / name for category in label_names for name in MODELNET40_SPLITS.values())
+        list_distinct_folders(base / category / name for category in label_names for name in MODELNET40_SPLITS.values())
     )
     suffix, meta = (".off", {}) if any(base.glob("*/train/*.off")) else (".npy", {"rows": PUBLISHED_ORDER})
     return label_names, {
@@ -72,18 +72,18 @@ def _in_folders(base: Path) -> tuple[list[str], dict[str, list[Source]]]:
     }
 
 
-def _in_lists(base: Path, train: Path) -> tuple[list[str], dict[str, list[Source]]]:
+def _find_in_lists(base: Path, train: Path) -> tuple[list[str], dict[str, list[Source]]]:
     """The clouds that lists name as CATEGORY_NUMBER."""
     lists = {"train": train, "val": train.with_name(train.name.replace("train", "test"))}
     names = {split: [name for _, name in read_lines(path)] for split, path in lists.items()}
     label_names = sorted({name.rpartition("_")[0] for some in names.values() for name in some})
     return label_names, {
-        split: [_cloud(base, name, label_names.index(name.rpartition("_")[0])) for name in some]
+        split: [_make_cloud_source(base, name, label_names.index(name.rpartition("_")[0])) for name in some]
         for split, some in names.items()
     }
 
 
-def _cloud(base: Path, name: str, label: int) -> Source:
+def _make_cloud_source(base: Path, name: str, label: int) -> Source:
     path = base / name.rpartition("_")[0] / f"{name}.txt"
     return Source(id=readable(path.relative_to(base)), path=path, label=label)
 
@@ -112,7 +112,7 @@ def las(root: Path) -> Dataset:
 
 def blocks(tile: Source, max_points: int) -> Iterator[Source]:
     """The tile's blocks of about `max_points` points; the tile itself if it is small or its header is unreadable."""
-    laspy = laspy_module()
+    laspy = import_laspy()
     try:
         check_las_header(tile.path)
         with laspy.open(tile.path) as reader:
@@ -126,14 +126,14 @@ def blocks(tile: Source, max_points: int) -> Iterator[Source]:
         return
     side = math.sqrt(width * height * max_points / n)
     columns, rows = math.ceil(width / side), math.ceil(height / side)
-    xs, ys = _edges(low[0], high[0], columns), _edges(low[1], high[1], rows)
+    xs, ys = _find_edges(low[0], high[0], columns), _find_edges(low[1], high[1], rows)
     for i in range(columns):
         for j in range(rows):
             block = [xs[i], ys[j], xs[i + 1], ys[j + 1]]
             yield replace(tile, id=f"{tile.id}:{i}-{j}", meta={**tile.meta, "block": block})
 
 
-def _edges(low: float, high: float, parts: int) -> list[float]:
+def _find_edges(low: float, high: float, parts: int) -> list[float]:
     """The edges of the parts; the outer edges lie outside the bounds, because headers round them."""
     edges = [low + (high - low) * i / parts for i in range(parts + 1)]
     return [low - (high - low), *edges[1:-1], high + (high - low)]

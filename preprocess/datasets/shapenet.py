@@ -33,8 +33,8 @@ from maskstream.preprocess.raw.lists import read_json, read_lines, read_table
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
 
-from .dataset import Dataset, dataset_of, first_existing, in_archives, require_folder
-from .folders import distinct_folders, readable
+from .dataset import Dataset, dataset_of, find_first_existing, in_archives, require_folder
+from .folders import list_distinct_folders, readable
 
 OBTAIN = (
     "Get ShapeNetCore.v2.PC15k (linked from PointFlow's repository) and unpack it, so that there is ROOT/02691156/"
@@ -64,19 +64,19 @@ def shapenet(root: Path) -> Dataset:
     Raises DatasetError if there are neither.
     """
     require_folder(root, name="shapenet", obtain=OBTAIN)
-    base, synsets = _synsets(root)
-    listed = _clouds(base, synsets) or _models(root, base, synsets)
+    base, synsets = _list_synsets(root)
+    listed = _list_clouds(base, synsets) or _list_models(root, base, synsets)
     if not listed:
         raise DatasetError(f"shapenet: the folders of {base} hold neither SPLIT/*.npy nor MODEL/**/*.obj. {OBTAIN}")
     names = [CATEGORIES.get(synset, synset) for synset in synsets]
     return dataset_of("shapenet", names, listed, root=root, obtain=OBTAIN, encoder=PointEncoder())
 
 
-def _synsets(root: Path) -> tuple[Path, list[str]]:
+def _list_synsets(root: Path) -> tuple[Path, list[str]]:
     """The parent folder of the categories' folders, and their names, sorted."""
     for base in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
         named = (path for path in base.iterdir() if len(path.name) == 8 and path.name.isdecimal())
-        found = [path.name for path in distinct_folders(named)]
+        found = [path.name for path in list_distinct_folders(named)]
         if found:
             return base, found
     raise DatasetError(
@@ -84,8 +84,8 @@ def _synsets(root: Path) -> tuple[Path, list[str]]:
     )
 
 
-def _clouds(base: Path, synsets: list[str]) -> dict[str, list[Source]]:
-    folders = set(distinct_folders(base / synset / split for synset in synsets for split in SPLITS))
+def _list_clouds(base: Path, synsets: list[str]) -> dict[str, list[Source]]:
+    folders = set(list_distinct_folders(base / synset / split for synset in synsets for split in SPLITS))
     found = {
         split: [
             Source(id=readable(path.relative_to(base)), path=path, label=number, meta={"rows": PUBLISHED_ORDER})
@@ -98,12 +98,12 @@ def _clouds(base: Path, synsets: list[str]) -> dict[str, list[Source]]:
     return {split: sources for split, sources in found.items() if sources}
 
 
-def _models(root: Path, base: Path, synsets: list[str]) -> dict[str, list[Source]]:
-    splits = _published_splits(root)
+def _list_models(root: Path, base: Path, synsets: list[str]) -> dict[str, list[Source]]:
+    splits = _read_published_splits(root)
     found: dict[str, list[Source]] = {}
     for number, synset in enumerate(synsets):
-        for folder in distinct_folders((base / synset).iterdir()):
-            path = first_existing(folder, "models/model_normalized.obj", "model.obj")
+        for folder in list_distinct_folders((base / synset).iterdir()):
+            path = find_first_existing(folder, "models/model_normalized.obj", "model.obj")
             if path is None:
                 continue
             split = splits.get((synset, folder.name), "train" if not splits else None)
@@ -113,9 +113,9 @@ def _models(root: Path, base: Path, synsets: list[str]) -> dict[str, list[Source
     return found
 
 
-def _published_splits(root: Path) -> dict[tuple[str, str], str]:
+def _read_published_splits(root: Path) -> dict[tuple[str, str], str]:
     """The split of each (synset, model) in all.csv; empty without the file."""
-    path = first_existing(root, "all.csv", "*/all.csv")
+    path = find_first_existing(root, "all.csv", "*/all.csv")
     if path is None:
         return {}
     rows = read_table(path, ("synsetId", "modelId", "split"), obtain=OBTAIN)
@@ -142,7 +142,7 @@ def shapenet55(root: Path, name: str = "shapenet55", lists: str = "ShapeNet-55")
     The clouds are those that the `lists` name. Raises DatasetError for another layout.
     """
     require_folder(root, name=name, obtain=LISTS_OBTAIN)
-    base = _folder_with(root, f"{lists}/train.txt", name, LISTS_OBTAIN)
+    base = _find_folder_with(root, f"{lists}/train.txt", name, LISTS_OBTAIN)
     names = {
         split: [line for _, line in read_lines(base / lists / f"{file}.txt")]
         for split, file in (("train", "train"), ("val", "test"))
@@ -167,7 +167,7 @@ def shapenetpart(root: Path) -> Dataset:
     """
     name = "shapenetpart"
     require_folder(root, name=name, obtain=PART_OBTAIN)
-    base = _folder_with(root, "synsetoffset2category.txt", name, PART_OBTAIN)
+    base = _find_folder_with(root, "synsetoffset2category.txt", name, PART_OBTAIN)
     synsets = {}
     for number, line in read_lines(base / "synsetoffset2category.txt"):
         category, _, synset = line.partition("\t")
@@ -180,13 +180,13 @@ def shapenetpart(root: Path) -> Dataset:
         path = base / "train_test_split" / f"shuffled_{split}_file_list.json"
         if not path.is_file():
             raise DatasetError(f"{name}: there is no {path}. {PART_OBTAIN}")
-        listed[split] = [_part_cloud(base, path, entry, synsets, labels) for entry in read_json(path, PART_OBTAIN)]
+        listed[split] = [_read_part_cloud(base, path, entry, synsets, labels) for entry in read_json(path, PART_OBTAIN)]
     return dataset_of(
         name, labels, listed, root=root, obtain=PART_OBTAIN, encoder=PointEncoder(columns=(*XYZ, *NORMALS, "part"))
     )
 
 
-def _part_cloud(base: Path, path: Path, entry: object, synsets: dict[str, str], labels: list[str]) -> Source:
+def _read_part_cloud(base: Path, path: Path, entry: object, synsets: dict[str, str], labels: list[str]) -> Source:
     """The cloud of an entry such as shape_data/02691156/1a04e3eab45ca15dd86060f189eb133."""
     synset, model = (PurePosixPath(str(entry)).parts or ("", ""))[-2:]
     if synset not in synsets:
@@ -194,7 +194,7 @@ def _part_cloud(base: Path, path: Path, entry: object, synsets: dict[str, str], 
     return Source(id=f"{synset}/{model}", path=base / synset / f"{model}.txt", label=labels.index(synsets[synset]))
 
 
-def _folder_with(root: Path, name: str, dataset: str, obtain: str) -> Path:
+def _find_folder_with(root: Path, name: str, dataset: str, obtain: str) -> Path:
     """ROOT, or the folder up to two below, that has a file."""
     for pattern in (name, f"*/{name}", f"*/*/{name}"):
         for path in sorted(root.glob(pattern)):

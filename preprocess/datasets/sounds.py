@@ -10,9 +10,18 @@ from maskstream.preprocess.raw.lists import TableRow, read_json, read_lines, rea
 from maskstream.preprocess.source import Source, Span
 from maskstream.shards.errors import DatasetError
 
-from .dataset import EVAL, Dataset, dataset_of, first_existing, in_archives, one_down, require_folder, split_lists
+from .dataset import (
+    EVAL,
+    Dataset,
+    dataset_of,
+    describe_one_down,
+    find_first_existing,
+    in_archives,
+    require_folder,
+    split_lists,
+)
 from .folder import AUDIO_SUFFIXES, SOUND_SUFFIXES
-from .folders import SPLIT_FOLDERS, VIDEO_SUFFIXES, distinct_folders, media_paths, readable
+from .folders import SPLIT_FOLDERS, VIDEO_SUFFIXES, list_distinct_folders, list_media, readable
 
 ESC50_OBTAIN = "Get github.com/karolpiczak/ESC-50 and lay it out as ROOT/meta/esc50.csv and ROOT/audio/*.wav"
 ESC50_COLUMNS = ("filename", "fold", "target", "category")
@@ -32,7 +41,7 @@ def esc50(root: Path, *, fold: int = 1) -> Dataset:
         raise ValueError(f"ESC-50 has the folds 1 to 5, got {fold=}")
     name = "esc50" if fold == 1 else f"esc50-{fold}"
     require_folder(root, name=name, obtain=ESC50_OBTAIN)
-    table = first_existing(root, "meta/esc50.csv", "*/meta/esc50.csv")
+    table = find_first_existing(root, "meta/esc50.csv", "*/meta/esc50.csv")
     if table is None:
         raise DatasetError(f"{name}: there is no meta/esc50.csv in {root} or a folder in it. {ESC50_OBTAIN}")
     rows = list(read_table(table, ESC50_COLUMNS, obtain=ESC50_OBTAIN))
@@ -66,7 +75,7 @@ def librispeech(root: Path) -> Dataset:
     require_folder(root, name="librispeech", obtain=LIBRISPEECH_OBTAIN)
     base = root / "LibriSpeech" if (root / "LibriSpeech").is_dir() else root
     found: dict[str, list[tuple[Path, str]]] = {}
-    folders = distinct_folders(
+    folders = list_distinct_folders(
         chapter for pattern in SUBSETS.values() for subset in base.glob(pattern) for chapter in subset.glob("*/*")
     )
     for split, pattern in SUBSETS.items():
@@ -76,7 +85,7 @@ def librispeech(root: Path) -> Dataset:
             if folder.parent.parent.match(pattern)
             for transcript in sorted(folder.glob("*.trans.txt"))
         ]
-        if utterances := [utterance for chapter in chapters for utterance in _utterances(chapter)]:
+        if utterances := [utterance for chapter in chapters for utterance in _read_utterances(chapter)]:
             found[split] = utterances
     if not found:
         raise DatasetError(
@@ -94,7 +103,7 @@ def librispeech(root: Path) -> Dataset:
     return dataset_of("librispeech", speakers, listed, root=root, obtain=LIBRISPEECH_OBTAIN, encoder=AudioEncoder())
 
 
-def _utterances(transcript: Path) -> list[tuple[Path, str]]:
+def _read_utterances(transcript: Path) -> list[tuple[Path, str]]:
     """The flac file and the transcript of each line."""
     lines = [line.partition(" ") for _, line in read_lines(transcript)]
     return [(transcript.parent / f"{name}.flac", words) for name, _, words in lines]
@@ -135,28 +144,28 @@ def audioset(root: Path, *, balanced: bool = False, whole: bool = False, videos:
     """
     name = f"audioset{'-video' if videos else ''}{'-balanced' if balanced else ''}"
     require_folder(root, name=name, obtain=AUDIOSET_OBTAIN)
-    numbers, label_names = audioset_classes(root, name, AUDIOSET_OBTAIN)
+    numbers, label_names = read_audioset_classes(root, name, AUDIOSET_OBTAIN)
     files: dict[str, Path] = {}
-    for path in media_paths(root, VIDEO_SUFFIXES if videos else SOUND_SUFFIXES):
+    for path in list_media(root, VIDEO_SUFFIXES if videos else SOUND_SUFFIXES):
         files.setdefault(path.stem, path)
     listed: dict[str, list[Source]] = {}
     for split, lists in AUDIOSET_LISTS.items():
-        found = (first_existing(root, file, f"metadata/{file}") for file in lists[: 1 if balanced else None])
+        found = (find_first_existing(root, file, f"metadata/{file}") for file in lists[: 1 if balanced else None])
         wanted = [path for path in found if path is not None]
         if split == "train" and not wanted:
             raise DatasetError(f"{name}: there is no {lists[0]} in {root} or in metadata/. {AUDIOSET_OBTAIN}")
         for path in wanted:
             rows = read_table(path, SEGMENTS, names=SEGMENTS, comment="#", obtain=AUDIOSET_OBTAIN)
-            listed.setdefault(split, []).extend(_segment(row, files, numbers, root, whole) for row in rows)
+            listed.setdefault(split, []).extend(_make_segment(row, files, numbers, root, whole) for row in rows)
     encoder = AudioVisualEncoder() if videos else AudioEncoder()
     return dataset_of(name, label_names, listed, root=root, obtain=AUDIOSET_OBTAIN, encoder=encoder)
 
 
-def audioset_classes(root: Path, name: str, obtain: str) -> tuple[dict[str, int], list[str]]:
+def read_audioset_classes(root: Path, name: str, obtain: str) -> tuple[dict[str, int], list[str]]:
     """The number of each class by its id, and the class names in the order of the numbers."""
-    path = first_existing(root, CLASSES, f"metadata/{CLASSES}")
+    path = find_first_existing(root, CLASSES, f"metadata/{CLASSES}")
     if path is None:
-        near = one_down(root, CLASSES, f"metadata/{CLASSES}")
+        near = describe_one_down(root, CLASSES, f"metadata/{CLASSES}")
         raise DatasetError(f"{name}: there is no {CLASSES} in {root} or in metadata/.{near} {obtain}")
     rows = sorted(
         read_table(path, ("index", "mid", "display_name"), obtain=obtain), key=lambda row: row.number("index")
@@ -164,7 +173,7 @@ def audioset_classes(root: Path, name: str, obtain: str) -> tuple[dict[str, int]
     return {row["mid"]: number for number, row in enumerate(rows)}, [row["display_name"] for row in rows]
 
 
-def _segment(row: TableRow, files: dict[str, Path], numbers: dict[str, int], root: Path, whole: bool) -> Source:
+def _make_segment(row: TableRow, files: dict[str, Path], numbers: dict[str, int], root: Path, whole: bool) -> Source:
     video, start, end = row["YTID"], row.seconds("start"), row.seconds("end")
     labels = [numbers[mid] for mid in row["labels"].split(",") if mid in numbers]
     if not labels:
@@ -200,15 +209,18 @@ def audio_json(root: Path) -> Dataset:
     require_folder(root, name=AUDIO_JSON, obtain=AUDIO_JSON_OBTAIN)
     words = {**SPLIT_FOLDERS, "val": (*SPLIT_FOLDERS["val"], *EVAL)}
     lists = split_lists(AUDIO_JSON, (root,), words, (".json",), AUDIO_JSON_OBTAIN)
-    numbers, label_names = audioset_classes(root, AUDIO_JSON, AUDIO_JSON_OBTAIN)
+    numbers, label_names = read_audioset_classes(root, AUDIO_JSON, AUDIO_JSON_OBTAIN)
     listed = {
-        split: [_listed_sound(entry, f"{path}: entry {i}", numbers, root) for i, entry in enumerate(_entries(path))]
+        split: [
+            _find_listed_sound(entry, f"{path}: entry {i}", numbers, root)
+            for i, entry in enumerate(_list_entries(path))
+        ]
         for split, path in lists.items()
     }
     return dataset_of(AUDIO_JSON, label_names, listed, root=root, obtain=AUDIO_JSON_OBTAIN, encoder=AudioEncoder())
 
 
-def _entries(path: Path) -> list[Any]:
+def _list_entries(path: Path) -> list[Any]:
     found = read_json(path, AUDIO_JSON_OBTAIN)
     entries = found.get("data") if isinstance(found, dict) else None
     if not isinstance(entries, list):
@@ -216,7 +228,7 @@ def _entries(path: Path) -> list[Any]:
     return entries
 
 
-def _listed_sound(entry: object, where: str, numbers: dict[str, int], root: Path) -> Source:
+def _find_listed_sound(entry: object, where: str, numbers: dict[str, int], root: Path) -> Source:
     wav = entry.get("wav") if isinstance(entry, dict) else None
     ids = entry.get("labels") if isinstance(entry, dict) else None
     if not isinstance(wav, str) or not wav or not isinstance(ids, str):
@@ -248,7 +260,7 @@ def microphones(root: Path) -> Dataset:
     """
     require_folder(root, name="microphones", obtain=MICROPHONES_OBTAIN)
     groups: dict[tuple[Path, str], dict[int, Path]] = {}
-    for path in media_paths(root, AUDIO_SUFFIXES):
+    for path in list_media(root, AUDIO_SUFFIXES):
         if (found := _CHANNEL.fullmatch(path.stem)) and int(found[2]) > 0:
             groups.setdefault((path.parent, found[1]), {})[int(found[2])] = path
     if not groups:
@@ -266,11 +278,11 @@ def microphones(root: Path) -> Dataset:
             meta={"microphones": sorted(channels)},
             parts=tuple(others),
         )
-        listed.setdefault(_chime_split(where), []).append(source)
+        listed.setdefault(_find_chime_split(where), []).append(source)
     return dataset_of("microphones", names, listed, root=root, obtain=MICROPHONES_OBTAIN, encoder=AudioEncoder())
 
 
-def _chime_split(folder: Path) -> str:
+def _find_chime_split(folder: Path) -> str:
     for part in folder.parts:
         for word in (part.lower(), part[:2].lower() if part[2:4].isdecimal() else ""):
             if word in _CHIME_SPLITS:

@@ -18,12 +18,20 @@ from pathlib import Path
 
 import numpy as np
 
-from maskstream.preprocess.encode.trajectory.rgbd import APART_S, COLOURS, DEPTH, POSES, RgbdEncoder, Ticks, tum_ticks
+from maskstream.preprocess.encode.trajectory.rgbd import (
+    APART_S,
+    COLOURS,
+    DEPTH,
+    POSES,
+    RgbdEncoder,
+    Ticks,
+    list_tum_ticks,
+)
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.sample import Reject
 
-from .dataset import Dataset, held_out_groups, in_archives, require_folder
+from .dataset import Dataset, choose_held_out_groups, in_archives, require_folder
 from .folders import readable, split_folders
 
 NAME = "tum-rgbd"
@@ -43,7 +51,7 @@ def tum_rgbd(root: Path) -> Dataset:
         raise DatasetError(f"{NAME}: {root} is a sequence itself; give the folder that holds it as ROOT. {OBTAIN}")
     splits: dict[str, list[Source]] = {}
     missing: dict[str, list[Reject]] = {}
-    for split, folder in _sequences(root):
+    for split, folder in _list_sequences(root):
         found = list(_samples(readable(folder.relative_to(root)), folder))
         splits.setdefault(split, []).extend(one for one in found if isinstance(one, Source))
         missing.setdefault(split, []).extend(one for one in found if isinstance(one, Reject))
@@ -55,7 +63,7 @@ def tum_rgbd(root: Path) -> Dataset:
     return Dataset(name=NAME, label_names=(), splits=splits, missing=missing, encoder=RgbdEncoder())
 
 
-def _sequences(root: Path) -> Iterator[tuple[str, Path]]:
+def _list_sequences(root: Path) -> Iterator[tuple[str, Path]]:
     """Split and folder of each sequence."""
     folders = split_folders(root)
     if "train" in folders:
@@ -63,7 +71,7 @@ def _sequences(root: Path) -> Iterator[tuple[str, Path]]:
             yield from ((split, path.parent) for path in sorted(folder.glob(f"*/{COLOURS}")))
         return
     found = [path.parent for path in sorted(root.glob(f"*/{COLOURS}"))]
-    held_out = held_out_groups((0, path.name) for path in found)
+    held_out = choose_held_out_groups((0, path.name) for path in found)
     yield from (("val" if path.name in held_out else "train", path) for path in found)
 
 
@@ -72,8 +80,8 @@ def _samples(name: str, folder: Path) -> Iterator[Source | Reject]:
     if lacking := [one for one in (DEPTH, POSES) if not (folder / one).is_file()]:
         yield Reject(source=name, stage="missing", reason=f"has no {lacking[0]}")
         return
-    ticks = tum_ticks(folder / COLOURS, folder / DEPTH, folder / POSES)
-    windows = list(_windows(ticks))
+    ticks = list_tum_ticks(folder / COLOURS, folder / DEPTH, folder / POSES)
+    windows = list(_list_windows(ticks))
     if not windows:
         reason = f"has no {LEAST_S} s with colours, depth and poses at most {APART_S} s apart"
         yield Reject(source=name, stage="missing", reason=reason)
@@ -91,7 +99,7 @@ def _samples(name: str, folder: Path) -> Iterator[Source | Reject]:
             yield Source(id=own, path=folder / POSES, parts=parts, window=(first, stop), meta={"map": name})
 
 
-def _windows(ticks: Ticks) -> Iterator[tuple[int, int]]:
+def _list_windows(ticks: Ticks) -> Iterator[tuple[int, int]]:
     """The ticks of each sample: stretches in equal parts of `MOST_S` seconds or fewer."""
     for first, stop in pairwise(ticks.stretches):
         if stop - first >= LEAST_S * ticks.fps:

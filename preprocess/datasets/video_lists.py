@@ -144,11 +144,11 @@ def _sources(root: Path, split: str, path: Path) -> Iterator[Source]:
         name = found["path"]
         places = (root / name, root / "rawframes" / name, root / f"rawframes_{split}" / name)
         folder = next((place for place in places if place.is_dir()), places[0])
-        frames = _frames(folder, int(found["frames"]))
+        frames = _list_first_frames(folder, int(found["frames"]))
         yield Source(id=f"{split}/{name}", path=frames[0], parts=frames[1:], label=int(found["label"]))
 
 
-def _frames(folder: Path, wanted: int) -> tuple[Path, ...]:
+def _list_first_frames(folder: Path, wanted: int) -> tuple[Path, ...]:
     """The first frames of a folder by their numbers. Raises DatasetError for too few; a folder that is not there has
     one frame, which is missing.
     """

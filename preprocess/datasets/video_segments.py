@@ -9,7 +9,7 @@ from maskstream.preprocess.raw.lists import TableRow, read_json, read_lines, rea
 from maskstream.preprocess.source import Source, Span
 from maskstream.shards.errors import DatasetError
 
-from .dataset import Dataset, MediaFiles, dataset_of, first_existing, in_archives, require_folder
+from .dataset import Dataset, MediaFiles, dataset_of, find_first_existing, in_archives, require_folder
 
 ACTIVITYNET = "activitynet"
 ACTIVITYNET_OBTAIN = (
@@ -45,7 +45,7 @@ def activitynet(root: Path) -> Dataset:
     segments: dict[tuple[str, float, float], list[str]] = {}
     splits: dict[str, str] = {}
     for video, about in database.items():
-        split, some = _activitynet_segments(about, f"{paths[0]}: {video!r}")
+        split, some = _read_activitynet_segments(about, f"{paths[0]}: {video!r}")
         splits[video] = split
         for (start, end), label in some:
             segments.setdefault((video, start, end), []).append(label)
@@ -70,7 +70,7 @@ def activitynet(root: Path) -> Dataset:
     return dataset_of(ACTIVITYNET, label_names, listed, root=root, obtain=ACTIVITYNET_OBTAIN)
 
 
-def _activitynet_segments(about: Any, where: str) -> tuple[str, list[tuple[tuple[float, float], str]]]:
+def _read_activitynet_segments(about: Any, where: str) -> tuple[str, list[tuple[tuple[float, float], str]]]:
     """The split of a video, and its segments with their labels."""
     try:
         split = _SUBSETS[about["subset"]]
@@ -118,12 +118,12 @@ def ava(root: Path) -> Dataset:
     require_folder(root, name=AVA, obtain=AVA_OBTAIN)
     names: dict[int, str] = {}
     if (
-        path := first_existing(root, *(f"{place}ava_action_list*.pbtxt" for place in ("annotations/", "")))
+        path := find_first_existing(root, *(f"{place}ava_action_list*.pbtxt" for place in ("annotations/", "")))
     ) is not None:
         text = "\n".join(line for _, line in read_lines(path))
         names = {int(number): name for name, number in _AVA_ACTION.findall(text)}
     files = MediaFiles(root)
-    listed = {split: list(_ava_samples(root, split, files)) for split in ("train", "val")}
+    listed = {split: list(_list_ava_samples(root, split, files)) for split in ("train", "val")}
     if not listed["train"]:
         raise DatasetError(
             f"{AVA}: there is no ava_train_v2.2.csv with rows in {root} or in annotations/. {AVA_OBTAIN}"
@@ -134,11 +134,11 @@ def ava(root: Path) -> Dataset:
     return dataset_of(AVA, label_names, given, root=root, obtain=AVA_OBTAIN)
 
 
-def _ava_samples(root: Path, split: str, files: MediaFiles) -> Iterator[Source]:
+def _list_ava_samples(root: Path, split: str, files: MediaFiles) -> Iterator[Source]:
     """The samples of a list, in the order of their first lines."""
 
     def rows(name: str, columns: tuple[str, ...]) -> Iterator[TableRow]:
-        path = first_existing(root, f"annotations/ava_{split}_{name}.csv", f"ava_{split}_{name}.csv")
+        path = find_first_existing(root, f"annotations/ava_{split}_{name}.csv", f"ava_{split}_{name}.csv")
         return iter(()) if path is None else read_table(path, columns, names=columns, obtain=AVA_OBTAIN)
 
     excluded = {

@@ -6,12 +6,20 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
-from maskstream.preprocess.raw.lists import TableRow, read_json, read_lines, read_table, whole_number
+from maskstream.preprocess.raw.lists import TableRow, parse_whole_number, read_json, read_lines, read_table
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
 
-from .dataset import Dataset, MediaFiles, dataset_of, first_existing, in_archives, one_down, require_folder
-from .folders import class_folders
+from .dataset import (
+    Dataset,
+    MediaFiles,
+    dataset_of,
+    describe_one_down,
+    find_first_existing,
+    in_archives,
+    require_folder,
+)
+from .folders import list_class_folders
 
 K400_OBTAIN = (
     "Get lists and videos with the scripts of github.com/cvdfoundation/kinetics-dataset, and lay them out as ROOT/"
@@ -37,18 +45,18 @@ def k400(root: Path, name: str = "k400") -> Dataset:
     The splits that have a list, but test only if its videos exist. Raises DatasetError for another layout.
     """
     require_folder(root, name=name, obtain=K400_OBTAIN)
-    found = {split: _k400_list(root, names) for split, names in _K400_LISTS.items()}
+    found = {split: _read_k400_list(root, names) for split, names in _K400_LISTS.items()}
     rows = {
         split: list(read_table(path, _K400_COLUMNS, obtain=K400_OBTAIN))
         for split, path in found.items()
         if path is not None
     }
     if rows:
-        return _k400_listed(root, rows, name)
-    if near := one_down(root, "annotations/train.csv", "annotations/train.txt"):
+        return _find_k400_listed(root, rows, name)
+    if near := describe_one_down(root, "annotations/train.csv", "annotations/train.txt"):
         raise DatasetError(f"{name}: there is no annotations/train.csv in {root}.{near} {K400_OBTAIN}")
     others = Counter[str]()
-    label_names, listed, doubt = class_folders(root, others=others)
+    label_names, listed, doubt = list_class_folders(root, others=others)
     if not label_names:
         raise DatasetError(
             f"{name}: {root} holds neither lists (annotations/train.csv, val.csv, or the same without annotations/) "
@@ -60,7 +68,7 @@ def k400(root: Path, name: str = "k400") -> Dataset:
     return replace(dataset, passed_over=others)
 
 
-def _k400_listed(root: Path, rows: dict[str, list[TableRow]], name: str) -> Dataset:
+def _find_k400_listed(root: Path, rows: dict[str, list[TableRow]], name: str) -> Dataset:
     label_names = sorted({label for split in rows.values() for row in split if (label := row.get("label"))})
     numbers = {label: number for number, label in enumerate(label_names)}
     files = MediaFiles(root)
@@ -76,7 +84,7 @@ def _k400_listed(root: Path, rows: dict[str, list[TableRow]], name: str) -> Data
     return dataset_of(name, label_names, listed, root=root, obtain=K400_OBTAIN)
 
 
-def _k400_list(root: Path, names: tuple[str, ...]) -> Path | None:
+def _read_k400_list(root: Path, names: tuple[str, ...]) -> Path | None:
     patterns = [
         f"{folder}{form}.{ending}"
         for ending in ("csv", "txt")
@@ -84,7 +92,7 @@ def _k400_list(root: Path, names: tuple[str, ...]) -> Path | None:
         for folder in ("annotations/", "")
         for form in (name, f"*_{name}")
     ]
-    return first_existing(root, *patterns)
+    return find_first_existing(root, *patterns)
 
 
 SSV2_OBTAIN = (
@@ -107,7 +115,7 @@ def ssv2(root: Path) -> Dataset:
     The splits train and val. Raises DatasetError for another layout.
     """
     require_folder(root, name="ssv2", obtain=SSV2_OBTAIN)
-    found = {template: whole_number(str(number)) for template, number in _read_ssv2(root, "labels", dict).items()}
+    found = {template: parse_whole_number(str(number)) for template, number in _read_ssv2(root, "labels", dict).items()}
     numbers = {template: number for template, number in found.items() if number is not None}
     label_names = sorted(numbers, key=numbers.__getitem__)
     if [numbers[name] for name in label_names] != list(range(len(found))):
@@ -115,11 +123,11 @@ def ssv2(root: Path) -> Dataset:
     files = MediaFiles(root)
     listed: dict[str, list[Source]] = {}
     for split, name in (("train", "train"), ("val", "validation")):
-        listed[split] = [_ssv2_source(files, entry, numbers) for entry in _read_ssv2(root, name, list)]
+        listed[split] = [_make_ssv2_source(files, entry, numbers) for entry in _read_ssv2(root, name, list)]
     return dataset_of("ssv2", label_names, listed, root=root, obtain=SSV2_OBTAIN)
 
 
-def _ssv2_source(files: MediaFiles, entry: Any, numbers: dict[str, int]) -> Source:
+def _make_ssv2_source(files: MediaFiles, entry: Any, numbers: dict[str, int]) -> Source:
     try:
         number, template = str(entry["id"]), str(entry["template"]).replace("[", "").replace("]", "")
         return Source(id=number, path=files.find(number, Path.is_file), label=numbers[template])
@@ -131,7 +139,7 @@ def _ssv2_source(files: MediaFiles, entry: Any, numbers: dict[str, int]) -> Sour
 
 def _read_ssv2(root: Path, name: str, kind: type) -> Any:
     long = f"something-something-v2-{name}.json"
-    path = first_existing(root, f"{name}.json", long, f"*/{name}.json", f"*/{long}")
+    path = find_first_existing(root, f"{name}.json", long, f"*/{name}.json", f"*/{long}")
     if path is None:
         raise DatasetError(f"ssv2: there is no {name}.json and no {long} in {root} or a folder in it. {SSV2_OBTAIN}")
     data = read_json(path, SSV2_OBTAIN)
@@ -163,9 +171,9 @@ def ucf101(root: Path, *, fold: int = 1) -> Dataset:
     name = "ucf101" if fold == 1 else f"ucf101-{fold}"
     require_folder(root, name=name, obtain=UCF101_OBTAIN)
     numbers = {}
-    for line in _ucf101_lines(root, "classInd.txt"):
+    for line in _read_ucf101_lines(root, "classInd.txt"):
         number, _, label = line.partition(" ")
-        if whole_number(number) is None or not label:
+        if parse_whole_number(number) is None or not label:
             raise DatasetError(
                 f"{name}: classInd.txt has the line {line!r}, not such as '1 ApplyEyeMakeup'. {UCF101_OBTAIN}"
             )
@@ -175,7 +183,7 @@ def ucf101(root: Path, *, fold: int = 1) -> Dataset:
     listed: dict[str, list[Source]] = {}
     for split, text in (("train", f"trainlist{fold:02d}.txt"), ("val", f"testlist{fold:02d}.txt")):
         listed[split] = []
-        for line in _ucf101_lines(root, text):
+        for line in _read_ucf101_lines(root, text):
             entry = PurePosixPath(line.split()[0])
             label = entry.parent.name
             if label not in numbers:
@@ -187,8 +195,8 @@ def ucf101(root: Path, *, fold: int = 1) -> Dataset:
     return dataset_of(name, label_names, listed, root=root, obtain=UCF101_OBTAIN)
 
 
-def _ucf101_lines(root: Path, name: str) -> list[str]:
-    path = first_existing(root, name, f"*/{name}")
+def _read_ucf101_lines(root: Path, name: str) -> list[str]:
+    path = find_first_existing(root, name, f"*/{name}")
     if path is None:
         raise DatasetError(f"ucf101: there is no {name} in {root} or a folder in it. {UCF101_OBTAIN}")
     return [line for _, line in read_lines(path)]
@@ -260,7 +268,7 @@ def vggsound(root: Path) -> Dataset:
     The published splits. Raises DatasetError for another layout.
     """
     require_folder(root, name="vggsound", obtain=VGGSOUND_OBTAIN)
-    rows = _vggsound_rows(root)
+    rows = _read_vggsound_rows(root)
     label_names = sorted({label for _, _, label, _ in rows})
     numbers = {label: number for number, label in enumerate(label_names)}
     files = MediaFiles(root)
@@ -278,9 +286,9 @@ def vggsound(root: Path) -> Dataset:
     )
 
 
-def _vggsound_rows(root: Path) -> list[tuple[str, int, str, str]]:
+def _read_vggsound_rows(root: Path) -> list[tuple[str, int, str, str]]:
     """YouTube id, start in seconds, label and list (train or test) of each clip."""
-    path = first_existing(root, "vggsound.csv", "*/vggsound.csv")
+    path = find_first_existing(root, "vggsound.csv", "*/vggsound.csv")
     if path is None:
         raise DatasetError(f"vggsound: there is no vggsound.csv in {root} or one folder down. {VGGSOUND_OBTAIN}")
     rows = []

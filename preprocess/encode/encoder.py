@@ -154,6 +154,6 @@ def prepared(encoder: Encoder, sources: Mapping[str, Sequence[Source]]) -> Encod
     return encoder.prepared(sources) if isinstance(encoder, Preparing) else encoder
 
 
-def attached_to(encoder: Encoder) -> Mapping[str, bytes]:
+def list_attached_files(encoder: Encoder) -> Mapping[str, bytes]:
     """The files that the encoder's splits have beside dataset.json."""
     return encoder.attached if isinstance(encoder, Attaching) else {}

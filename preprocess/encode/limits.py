@@ -125,7 +125,7 @@ def limited(
         _IN_FORCE.reset(token)
 
 
-def in_force() -> Limits:
+def get_limits() -> Limits:
     """The limits of the source that is encoded now; outside of a job, the defaults."""
     return _IN_FORCE.get().limits
 
@@ -157,24 +157,24 @@ def _go_on(watched: _Watched) -> None:
 
 def check_frame_size(width: int, height: int) -> None:
     """Raise RejectError if a frame of a video is too large."""
-    _check(width * height, in_force().frame_pixels, f"has frames of {width}x{height} = {{}} pixels")
+    _check(width * height, get_limits().frame_pixels, f"has frames of {width}x{height} = {{}} pixels")
     _needs(_BYTES_PER_FRAME_PIXEL * width * height)
 
 
 def check_image_size(width: int, height: int) -> None:
     """Raise RejectError if an image is too large."""
-    _check(width * height, in_force().image_pixels, f"has {width}x{height} = {{}} pixels")
+    _check(width * height, get_limits().image_pixels, f"has {width}x{height} = {{}} pixels")
     _needs(_BYTES_PER_PIXEL * width * height)
 
 
 def check_frames(count: int) -> None:
     """Raise RejectError if a source has too many frames."""
-    _check(count, in_force().frames, "has {} frames or more")
+    _check(count, get_limits().frames, "has {} frames or more")
 
 
 def check_sound(n_samples: int, sample_rate: int, channels: int) -> None:
     """Raise RejectError if a sound is too long."""
-    limits = in_force()
+    limits = get_limits()
     if n_samples > limits.sound_s * sample_rate:
         raise RejectError("decode", f"is longer than {limits.sound_s:g} s; cut it into windows")
     check_sound_values(n_samples * channels)
@@ -182,7 +182,7 @@ def check_sound(n_samples: int, sample_rate: int, channels: int) -> None:
 
 def check_sound_values(count: int) -> None:
     """Raise RejectError if a sound takes too much memory."""
-    _check(count, in_force().sound_values, "has {} samples (of all channels) or more")
+    _check(count, get_limits().sound_values, "has {} samples (of all channels) or more")
     _needs(_BYTES_PER_VALUE * count)
 
 
@@ -193,10 +193,10 @@ def _check(value: int, limit: int, what: str) -> None:
 
 def check_source_file(path: Path) -> None:
     """Raise RejectError for a folder, a pipe, a socket or a device, and for a file that cannot be looked at."""
-    from maskstream.shards.media.local_media import MediaError, regular_size  # it imports av
+    from maskstream.shards.media.local_media import MediaError, read_regular_size  # it imports av
 
     try:
-        regular_size(path)
+        read_regular_size(path)
     except MediaError as error:
         raise RejectError("open", str(error)) from error
     except OSError as error:

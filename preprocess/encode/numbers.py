@@ -47,7 +47,7 @@ def read_numbers(
         for row in find_unfit(column, kind).tolist():
             word = lines[rows[row]].split()[at]
             if kind.kind != "f" or _NOT_FINITE.fullmatch(word) is None:
-                raise unfit_error(first + rows[row], name, word, kind)
+                raise make_unfit_error(first + rows[row], name, word, kind)
     return table
 
 
@@ -62,7 +62,7 @@ def find_unfit(values: Float64s, kind: np.dtype[Any]) -> npt.NDArray[np.int64]:
     return np.flatnonzero(~((values >= low) & (values < high) & (values == np.trunc(values))))  # NaN equals nothing
 
 
-def unfit_error(line: int, name: str, word: object, kind: np.dtype[Any]) -> RejectError:
+def make_unfit_error(line: int, name: str, word: object, kind: np.dtype[Any]) -> RejectError:
     """The error for a number that its type cannot hold."""
     if kind.kind == "f":
         legal = f"numbers up to {np.finfo(kind).max:.3g}"

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from maskstream.preprocess.source import RejectError
 
-from .numbers import Float64s, find_unfit, unfit_error
+from .numbers import Float64s, find_unfit, make_unfit_error
 
 _TYPES = {
     **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4"},
@@ -62,7 +62,7 @@ def read_ply_header(data: bytes) -> PlyHeader:
     try:
         order = _ORDERS[next(one[1] for one in words if one[:1] == ["format"])]
         elements = tuple(
-            _element(words[start:stop], order) for start, stop in zip(starts, [*starts[1:], None], strict=True)
+            _read_element(words[start:stop], order) for start, stop in zip(starts, [*starts[1:], None], strict=True)
         )
         if not elements:
             raise ValueError("no element")
@@ -73,7 +73,7 @@ def read_ply_header(data: bytes) -> PlyHeader:
     return PlyHeader(order=order, elements=elements, begin=head.end())
 
 
-def _element(lines: Sequence[Sequence[str]], order: str) -> PlyElement:
+def _read_element(lines: Sequence[Sequence[str]], order: str) -> PlyElement:
     """The element of the lines of a header from its own on."""
     _, name, count = lines[0]
     properties = []
@@ -153,4 +153,4 @@ def _check(values: Float64s, lines: npt.NDArray[np.int64], name: str, dtype: str
     """Raise RejectError for the first number that is not finite or that its type cannot hold."""
     unfit = find_unfit(values, np.dtype(dtype))
     if len(unfit):
-        raise unfit_error(int(lines[unfit[0]]), name, f"{values[unfit[0]]:.15g}", np.dtype(dtype))
+        raise make_unfit_error(int(lines[unfit[0]]), name, f"{values[unfit[0]]:.15g}", np.dtype(dtype))

@@ -22,7 +22,14 @@ from typing import Generic
 from maskstream.shards.descriptors import Descriptor
 from maskstream.shards.errors import WorkerDiedError
 from maskstream.shards.process_main import MAIN_FAILED
-from maskstream.shards.processes import Process, describe_end, dumps, main_failed, picklable, signal_name
+from maskstream.shards.processes import (
+    Process,
+    describe_end,
+    dumps,
+    make_main_failed_error,
+    make_picklable,
+    name_signal,
+)
 
 from .base import (
     Again,
@@ -66,7 +73,7 @@ class Stopwatch:
         time_s, memory_bytes = self.attempt.time_s, self.attempt.memory_bytes
         if self._wall_s > time_s and self._wall_s - (_waited_s(self._pid) - self._waited_s) > time_s:
             return f"took longer than {time_s:g} s"
-        if memory_bytes is not None and _own_bytes(self._pid) > memory_bytes:
+        if memory_bytes is not None and _measure_own_bytes(self._pid) > memory_bytes:
             return f"took more than {memory_bytes / 1e9:g} GB of memory"
         return None
 
@@ -77,7 +84,7 @@ def _waited_s(pid: int) -> float:
     return numbers[1] / 1e9 if len(numbers) == 3 else 0.0
 
 
-def _own_bytes(pid: int) -> int:
+def _measure_own_bytes(pid: int) -> int:
     """The memory that a process shares with no file and no other process."""
     numbers = _numbers(pid, "statm")
     return (numbers[1] - numbers[2]) * _PAGE_BYTES if len(numbers) > 2 else 0
@@ -128,7 +135,7 @@ class Worker(Generic[TaskT, RecordT]):
         try:
             kind, value = self.pipe.recv()
         except (EOFError, OSError):
-            return self._died()
+            return self._report_death()
         if kind == "failed":
             error, where = value
             error.add_note(f"in a worker process:\n{where}")
@@ -151,28 +158,28 @@ class Worker(Generic[TaskT, RecordT]):
         """Whether the process is at an attempt, which must be measured at each tick."""
         return self._watch is not None
 
-    def overdue(self) -> Crashed[TaskT] | None:
+    def find_overdue(self) -> Crashed[TaskT] | None:
         """The blame for an attempt that has passed a limit; the process is then to be ended."""
         passed = None if self._watch is None or self.pipe.poll() else self._watch.passed()
-        return None if self._watch is None or passed is None else self._crashed(self._watch, passed)
+        return None if self._watch is None or passed is None else self._report_crash(self._watch, passed)
 
-    def _crashed(self, watch: Stopwatch, reason: str) -> Crashed[TaskT]:
+    def _report_crash(self, watch: Stopwatch, reason: str) -> Crashed[TaskT]:
         unit = watch.attempt.unit
         return Crashed(self.task.crashed(unit, reason), unit, reason)
 
-    def _died(self) -> Restarted[TaskT] | Crashed[TaskT]:
+    def _report_death(self) -> Restarted[TaskT] | Crashed[TaskT]:
         self._process.join()
         code = self._process.exitcode or 0
         if code == MAIN_FAILED:
-            raise main_failed(self._process.names or self._of_main)
+            raise make_main_failed_error(self._process.names or self._of_main)
         if self._watch is not None and code >= 0:
-            return self._crashed(self._watch, f"ended its process with code {code}")
+            return self._report_crash(self._watch, f"ended its process with code {code}")
         if self._watch is not None and -code in _FAULTS:
-            return self._crashed(self._watch, f"killed its process by {signal_name(-code)}")
+            return self._report_crash(self._watch, f"killed its process by {name_signal(-code)}")
         at = f"; its last note was {self._note!r}" if self._note else ""
         return Restarted(self.task, f"a worker process {describe_end(code)}{at}")
 
-    def last_words(self, reason: str) -> str:
+    def describe_last_death(self, reason: str) -> str:
         """The message of the error that ends the run after the last death."""
         if self._process.exitcode == -signal.SIGKILL:
             advice = (
@@ -217,7 +224,7 @@ def _serve(work: Work[TaskT, RecordT], end: Descriptor, parent: int) -> None:
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:  # a panic of Rust code is not an Exception
-            message = ("failed", (picklable(error), traceback.format_exc()))
+            message = ("failed", (make_picklable(error), traceback.format_exc()))
         send(message)
 
 
@@ -252,8 +259,8 @@ class LocalExecutor:
 
     def run(self, work: Work[TaskT, RecordT], tasks: Sequence[TaskT]) -> Generator[Event[TaskT, RecordT], None, None]:
         """Yield the events of all tasks as they happen; closing the generator ends all processes."""
-        workers = _cores() if self.workers is None else self.workers
-        return _Processes(work, tasks).run(workers) if workers else _here(work, tasks)
+        workers = _count_cores() if self.workers is None else self.workers
+        return _Processes(work, tasks).run(workers) if workers else _run_here(work, tasks)
 
 
 def choose_executor(executor: Executor | None, workers: int | None) -> Executor:
@@ -265,11 +272,11 @@ def choose_executor(executor: Executor | None, workers: int | None) -> Executor:
     return LocalExecutor(workers) if executor is None else executor
 
 
-def _cores() -> int:
+def _count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _here(work: Work[TaskT, RecordT], tasks: Sequence[TaskT]) -> Generator[Event[TaskT, RecordT], None, None]:
+def _run_here(work: Work[TaskT, RecordT], tasks: Sequence[TaskT]) -> Generator[Event[TaskT, RecordT], None, None]:
     for task in tasks:
         notes: list[str | Attempt | Again] = []
         record = work(task, notes.append)
@@ -305,16 +312,16 @@ class _Processes(Generic[TaskT, RecordT]):
         """Wait for events, but no longer than a tick while an attempt is measured."""
         watched = any(worker.is_watched for worker in self._busy.values())
         for pipe in wait([worker.pipe for worker in self._busy.values()], TICK_S if watched else None):
-            yield self._handled(self._busy[pipe], self._busy[pipe].receive())
+            yield self._handle_event(self._busy[pipe], self._busy[pipe].receive())
         for worker in list(self._busy.values()):
-            if crashed := worker.overdue():
-                yield self._handled(worker, crashed)
+            if crashed := worker.find_overdue():
+                yield self._handle_event(worker, crashed)
 
-    def _handled(self, worker: Worker[TaskT, RecordT], event: Event[TaskT, RecordT]) -> Event[TaskT, RecordT]:
+    def _handle_event(self, worker: Worker[TaskT, RecordT], event: Event[TaskT, RecordT]) -> Event[TaskT, RecordT]:
         """The event, after what it asks for is done."""
         if isinstance(event, Restarted):
             if worker.deaths >= RETRIES:
-                raise WorkerDiedError(worker.last_words(event.reason))
+                raise WorkerDiedError(worker.describe_last_death(event.reason))
             self._waiting.appendleft((event.task, worker.deaths + 1))
         if isinstance(event, Crashed):
             self._crashes[event.task.name, event.unit] += 1

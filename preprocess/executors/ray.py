@@ -20,7 +20,7 @@ from typing import Any
 
 from maskstream.shards.errors import MainModuleError, WorkerDiedError
 from maskstream.shards.process_main import unpickle
-from maskstream.shards.processes import dumps, picklable
+from maskstream.shards.processes import dumps, make_picklable
 
 from .base import Event, Finished, Progressed, RecordT, TaskT, Work
 from .local import LocalExecutor
@@ -60,19 +60,19 @@ class RayExecutor:
         if not tasks:
             return
         if ray.is_initialized():
-            yield from _events(ray, work, tasks, cancels=True)
+            yield from _yield_events(ray, work, tasks, cancels=True)
             return
-        with _connected(ray, self.address or os.environ.get("RAY_ADDRESS", "local")):
-            yield from _events(ray, work, tasks, cancels=False)
+        with _connect_cluster(ray, self.address or os.environ.get("RAY_ADDRESS", "local")):
+            yield from _yield_events(ray, work, tasks, cancels=False)
 
 
 @contextmanager
-def _connected(ray: ModuleType, address: str) -> Iterator[None]:
+def _connect_cluster(ray: ModuleType, address: str) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in _KEEPALIVE}
     os.environ.update({name: value for name, value in _KEEPALIVE.items() if before[name] is None})
     own = {"include_dashboard": False, "object_store_memory": _STORE_BYTES} if address == "local" else {}
     try:
-        with _signals_as_before():
+        with _restore_signals():
             ray.init(address=address, log_to_driver=False, configure_logging=False, **own)
         yield
     finally:
@@ -83,7 +83,7 @@ def _connected(ray: ModuleType, address: str) -> Iterator[None]:
 
 
 @contextmanager
-def _signals_as_before() -> Iterator[None]:
+def _restore_signals() -> Iterator[None]:
     """Undo what Ray does to SIGTERM, which ends a command like Ctrl-C."""
     handler = signal.getsignal(signal.SIGTERM)
     yield
@@ -91,14 +91,14 @@ def _signals_as_before() -> Iterator[None]:
         signal.signal(signal.SIGTERM, handler)
 
 
-def _events(
+def _yield_events(
     ray: ModuleType, work: Work[TaskT, RecordT], tasks: Sequence[TaskT], cancels: bool
 ) -> Generator[Event[TaskT, RecordT], None, None]:
     """The events of all tasks. With `cancels`, tasks that still run at the end are cancelled one by one. A connection
     of our own needs none of that: its end ends its tasks, and Ray 2.60 may abort a process that cancels one as it
     begins.
     """
-    remote = ray.remote(_supervised).options(num_cpus=1, max_retries=NODE_RETRIES)
+    remote = ray.remote(_supervise_task).options(num_cpus=1, max_retries=NODE_RETRIES)
     waiting, running = deque(tasks), dict[Any, TaskT]()
     try:
         while waiting or running:
@@ -107,14 +107,14 @@ def _events(
                 task = waiting.popleft()
                 running[remote.remote(_sent((work, task)), os.getcwd(), sys.path)] = task
             [ref], _ = ray.wait(list(running))
-            yield from _received(ray, ref, running.pop(ref))
+            yield from _receive_events(ray, ref, running.pop(ref))
     finally:
         for ref in running if cancels else ():
             with suppress(Exception):
                 ray.cancel(ref, force=True)
 
 
-def _received(ray: ModuleType, ref: Any, task: TaskT) -> list[Event[TaskT, RecordT]]:
+def _receive_events(ray: ModuleType, ref: Any, task: TaskT) -> list[Event[TaskT, RecordT]]:
     """The events of a task that has ended. Raises the error of its work."""
     try:
         events, failed = ray.get(ref)
@@ -142,7 +142,7 @@ def _sent(value: tuple[Work[TaskT, RecordT], TaskT]) -> bytes:
     return data
 
 
-def _supervised(sent: bytes, folder: str, path: list[str]) -> tuple[list[object], tuple[Exception, str] | None]:
+def _supervise_task(sent: bytes, folder: str, path: list[str]) -> tuple[list[object], tuple[Exception, str] | None]:
     """Runs a task on a node, in a process that this one supervises; returns its events, and the error of its work.
 
     `folder` and `path` are where the driver is and where it looks for modules.
@@ -159,5 +159,5 @@ def _supervised(sent: bytes, folder: str, path: list[str]) -> tuple[list[object]
     except Exception as error:
         if not getattr(error, "__notes__", None):
             error.add_note(traceback.format_exc())
-        return events, (picklable(error), os.uname().nodename)
+        return events, (make_picklable(error), os.uname().nodename)
     return events, None

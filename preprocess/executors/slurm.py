@@ -48,15 +48,15 @@ class SlurmJob:
         part = ["--part", f'"$SLURM_ARRAY_TASK_ID/{self.parts}"']
         words = [shlex.quote(word) for word in (*self.command, *self.for_parts)]
         return {
-            PARTS: self._script([*words, *part], f"--array=1-{self.parts}", f"--output={logs}/part-%a.log"),
-            FINISH: self._script(
+            PARTS: self._write_script([*words, *part], f"--array=1-{self.parts}", f"--output={logs}/part-%a.log"),
+            FINISH: self._write_script(
                 [*map(shlex.quote, self.command), "--finish"],
                 f"--output={logs}/finish.log",
                 "--kill-on-invalid-dep=yes",
             ),
         }
 
-    def _script(self, words: Sequence[str], *own: str) -> str:
+    def _write_script(self, words: Sequence[str], *own: str) -> str:
         options = (f"--job-name={self.name}", "--requeue", "--open-mode=append", *own, *self.options)
         head = "".join(f"#SBATCH {shlex.quote(option)}\n" for option in options)
         workers = '"${SLURM_CPUS_ON_NODE:-1}"' if self.workers is None else str(self.workers)
@@ -87,12 +87,12 @@ class SlurmJob:
         sbatch = shutil.which("sbatch")
         if sbatch is None:
             return None
-        parts = _submitted([sbatch, "--parsable", str(self.folder / PARTS)])
+        parts = _submit_script([sbatch, "--parsable", str(self.folder / PARTS)])
         after = f"--dependency=afterok:{parts}"
-        return parts, _submitted([sbatch, "--parsable", after, str(self.folder / FINISH)])
+        return parts, _submit_script([sbatch, "--parsable", after, str(self.folder / FINISH)])
 
 
-def _submitted(command: list[str]) -> str:
+def _submit_script(command: list[str]) -> str:
     """The number of the job that `sbatch` submitted."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

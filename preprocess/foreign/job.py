@@ -27,16 +27,16 @@ from maskstream.shards.format.dataset import DATASET_JSON, FOREIGN, MAX_JSON_BYT
 from maskstream.shards.format.part_writer import Hashes, hash_keys
 from maskstream.shards.format.records import Records, Row, ShardRecord
 from maskstream.shards.format.sample import DatasetInfo, Reject
-from maskstream.shards.format.ustar import idx_text
+from maskstream.shards.format.ustar import format_idx
 from maskstream.shards.keywords import takes_fields
-from maskstream.shards.media.video_index import sidecar_name
+from maskstream.shards.media.video_index import name_sidecar
 from maskstream.shards.progress import Progress
-from maskstream.shards.stores.output import Location, Output, last_parts, output_at
+from maskstream.shards.stores.output import Location, Output, get_last_parts, open_output
 from maskstream.shards.stores.url import is_url
 
 from .labels import Label, LabelTable, Numbers
-from .tar_file import TarFile, found_tars, index_folder, name_in_split
-from .task import IndexedTar, Indexer, TarTask, choose_indexer, index_tar, sidecars
+from .tar_file import TarFile, find_tars, index_folder, name_in_split
+from .task import IndexedTar, Indexer, TarTask, choose_indexer, index_tar, list_sidecars
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Collected:
                 f"{table.path} names none of the samples: it has names such as {next(iter(table.labels), '')!r}, and a "
                 f"sample has the key {example!r}; name the column of keys, ids or paths with --match"
             )
-        twice = _repeated(hashes)
+        twice = _find_repeated(hashes)
         counts = {task.name: len(some) for task, some in zip(tasks, hashes, strict=True)}
         if twice:
             for tar, kept, refused in _kept(_read(tasks, records, table), twice):
@@ -120,8 +120,8 @@ class Collected:
                 continue
             rows = tuple(replace(row, label=self.numbers.of_label(label)) for row, label in kept)
             shard = replace(tar.shard, rows=rows)
-            index = idx_text((row.key, row.spans) for row in rows)
-            output.publish(sidecar_name(shard.name, ".idx"), index.encode())
+            index = format_idx((row.key, row.spans) for row in rows)
+            output.publish(name_sidecar(shard.name, ".idx"), index.encode())
             yield shard
 
 
@@ -137,7 +137,7 @@ def _read(tasks: Sequence[TarTask], records: Records[IndexedTar], table: LabelTa
         yield tar
 
 
-def _repeated(hashes: Sequence[Hashes]) -> frozenset[int]:
+def _find_repeated(hashes: Sequence[Hashes]) -> frozenset[int]:
     """The hashes that occur more than once."""
     every = np.sort(np.concatenate([np.empty(0, np.uint64), *hashes]))
     return frozenset(every[1:][every[1:] == every[:-1]].tolist())
@@ -200,8 +200,8 @@ def index_tars(
     """
     executor = choose_executor(options.executor, options.workers)
     table = None if options.labels is None else LabelTable.read(Path(options.labels), options.match)
-    found = found_tars(tars)
-    output = output_at(index_folder(found, out))
+    found = find_tars(tars)
+    output = open_output(index_folder(found, out))
     with output.sole_writer():
         _check_kind(output)
         index = _Index(output, found, choose_indexer([TarFile(tar) for tar in found], options.modality), options)
@@ -273,8 +273,8 @@ class _Index:
         if not collected.samples:
             example = f", for example {rejects[0].source}: {rejects[0].reason}" if rejects else ""
             raise DatasetError(f"{len(collected.tasks)} tars hold no usable {self._indexer.noun}{example}")
-        output.remove([name for tar in collected.empty for name in sidecars(tar)])
-        name = last_parts(output.location if is_url(output.location) else Path(output.location).resolve(), 1)
+        output.remove([name for tar in collected.empty for name in list_sidecars(tar)])
+        name = get_last_parts(output.location if is_url(output.location) else Path(output.location).resolve(), 1)
         info = DatasetInfo(
             dataset=name,
             split=name,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Self
 
-from maskstream.preprocess.raw.lists import TableRow, read_table, whole_number
+from maskstream.preprocess.raw.lists import TableRow, parse_whole_number, read_table
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import DatasetError
 
@@ -29,18 +29,18 @@ def read_label(members: Mapping[str, bytes]) -> Label:
             raise RejectError("label", f"its json is damaged ({error})") from error
         label = described.get("label") if isinstance(described, dict) else None
         if label is not None:
-            return _checked(label, 'its json has "label"')
+            return _check_labels(label, 'its json has "label"')
     if "cls" in members:
         try:
             text = members["cls"].decode().strip()
         except UnicodeDecodeError as error:
             raise RejectError("label", f"its cls is no text ({error})") from error
         is_number = text.isascii() and text.isdigit() and len(text) <= len(str(MAX_LABEL))
-        return _checked(int(text) if is_number else text, "its cls says")
+        return _check_labels(int(text) if is_number else text, "its cls says")
     return None
 
 
-def _checked(label: object, where: str) -> Label:
+def _check_labels(label: object, where: str) -> Label:
     is_number = isinstance(label, int) and not isinstance(label, bool) and 0 <= label <= MAX_LABEL
     if is_number or (isinstance(label, str) and label and label.isprintable()):
         return label  # type: ignore[return-value]
@@ -99,7 +99,7 @@ class LabelTable:
             if column is None or column not in row.values:
                 raise DatasetError(f"{path} has the columns {', '.join(row.values)[:200]}. {_REMEDY}")
             label = _label(row)
-            name = bare_name(row[column])
+            name = strip_name(row[column])
             if not name:
                 raise row.error(f"an empty {column}")
             if all(row.get(time) for time in _SPAN):
@@ -113,21 +113,21 @@ class LabelTable:
 
     def label(self, key: str, own: Label) -> Label:
         """The label of the sample with this key; its own label if the table does not name it."""
-        return self.labels.get(bare_name(key), own)
+        return self.labels.get(strip_name(key), own)
 
     def names_one(self, key: str) -> bool:
         """Whether the table names the sample with this key."""
-        return bare_name(key) in self.labels
+        return strip_name(key) in self.labels
 
 
-def bare_name(path: str) -> str:
+def strip_name(path: str) -> str:
     """What a path or key ends in, up to the first dot, as keys of WebDataset end."""
     return PurePosixPath(path.strip()).name.partition(".")[0]
 
 
 def _label(row: TableRow) -> Label:
     text = row["label"].strip()
-    number = whole_number(text)
+    number = parse_whole_number(text)
     return (text or None) if number is None else number
 
 

@@ -18,7 +18,7 @@ import xxhash
 from av.container import InputContainer
 
 from maskstream.preprocess.encode.audio.encoder import check_sound
-from maskstream.preprocess.encode.audio.sound import Sound, id3_end, read_sound
+from maskstream.preprocess.encode.audio.sound import Sound, find_id3_end, read_sound
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.media.local_media import MediaError, open_media
 from maskstream.shards.media.sound_packets import Floats, decoded
@@ -44,7 +44,7 @@ Pieces = list[tuple[int, int]]
 """The offset and size of each piece of a packet; a packet that continues on the next page has several pieces."""
 
 
-def ogg_packets(data: bytes) -> list[Pieces] | None:
+def read_ogg_packets(data: bytes) -> list[Pieces] | None:
     """All packets, including headers; None if there is more than one stream or a page is damaged."""
     packets: list[Pieces] = []
     open_packet: Pieces = []
@@ -95,7 +95,7 @@ def find_container(data: bytes, component: str) -> str:
     """FFmpeg's name of a member's container. Raises RejectError("open") if it cannot be indexed."""
     if not data:
         raise RejectError("open", "is empty (0 bytes)")
-    at = id3_end(data)
+    at = find_id3_end(data)
     head = data[at : at + 12]
     if head[:4] in _KINDS:
         return _KINDS[head[:4]]
@@ -108,12 +108,12 @@ def find_container(data: bytes, component: str) -> str:
     raise RejectError("open", f"begins with {head[:8]!r}, so it is no wav, flac, ogg, opus, mp3, m4a or aac")
 
 
-def demuxed_sound(data: bytes, container: str) -> DemuxedSound | None:
+def demux_sound(data: bytes, container: str) -> DemuxedSound | None:
     """Demux the first audio track of a member; None if it does not store packets in the form that decoders take."""
     try:
         with open_media(data, container) as opened:
             context = opened.streams.audio[0].codec_context
-            packets, near, priming = _demuxed(opened)
+            packets, near, priming = _demux_packets(opened)
             form = SoundForm(
                 codec=context.codec.name,
                 layout=context.layout.name,
@@ -122,13 +122,13 @@ def demuxed_sound(data: bytes, container: str) -> DemuxedSound | None:
             )
     except (av.FFmpegError, MediaError, ValueError, IndexError):
         return None
-    places = _ogg_places(data, packets) if container == "ogg" else _places(data, packets, near)
+    places = _find_ogg_packets(data, packets) if container == "ogg" else _places(data, packets, near)
     if not packets or places is None or len(form.codec) > 24 or len(form.layout) > 24:
         return None
     return DemuxedSound(form=form, pieces=_pieces(places), packets=packets, priming=priming)
 
 
-def _demuxed(container: InputContainer) -> tuple[list[bytes], list[int], int]:
+def _demux_packets(container: InputContainer) -> tuple[list[bytes], list[int], int]:
     """The packets, their positions according to FFmpeg (-1: unknown), and the number of priming samples."""
     packets: list[bytes] = []
     near: list[int] = []
@@ -156,9 +156,9 @@ def _places(data: bytes, packets: list[bytes], near: list[int]) -> list[Pieces] 
     return places
 
 
-def _ogg_places(data: bytes, packets: list[bytes]) -> list[Pieces] | None:
+def _find_ogg_packets(data: bytes, packets: list[bytes]) -> list[Pieces] | None:
     """The pieces of each packet: FFmpeg's packets are the last ones of the stream, headers precede them."""
-    found = ogg_packets(data)
+    found = read_ogg_packets(data)
     if found is None or len(found) < len(packets):
         return None
     places = found[len(found) - len(packets) :]
@@ -305,7 +305,7 @@ def index_sound(data: bytes, component: str) -> Indexed:
     The full decode is the reference. A table that reads only part of the member is used only if its decode equals the
     reference.
     """
-    from maskstream.preprocess.encode.audio.fbank_sums import fbank_sums
+    from maskstream.preprocess.encode.audio.fbank_sums import compute_fbank_sums
 
     container = find_container(data, component)
     sound = read_sound(data, container=container)
@@ -317,17 +317,21 @@ def index_sound(data: bytes, component: str) -> Indexed:
         "n_samples": n,
         "gain": 1.0,
     }
-    sums = fbank_sums(sound.samples, np.float32(_scale(sound)), sound.sample_rate)
-    table = _table(data, container, sound).to_bytes()
+    sums = compute_fbank_sums(sound.samples, np.float32(_scale(sound)), sound.sample_rate)
+    table = _choose_table(data, container, sound).to_bytes()
     return Indexed(member=Member(kind=SOUND.name, data=data, facts=facts, table=table), sums=sums)
 
 
-def _table(data: bytes, container: str, sound: Sound) -> SoundTable:
+def _choose_table(data: bytes, container: str, sound: Sound) -> SoundTable:
     """The table that reads the fewest bytes."""
-    demuxed = demuxed_sound(data, container)
+    demuxed = demux_sound(data, container)
     try:
         if demuxed is not None and demuxed.form.sample_rate == sound.sample_rate:
-            made = _pcm(data, demuxed, sound) if demuxed.form.codec.startswith(_PCM) else _packets(demuxed, sound)
+            made = (
+                _index_pcm(data, demuxed, sound)
+                if demuxed.form.codec.startswith(_PCM)
+                else _read_packets(demuxed, sound)
+            )
             if made is not None:
                 return made
     except SoundTableError:
@@ -335,7 +339,7 @@ def _table(data: bytes, container: str, sound: Sound) -> SoundTable:
     return SoundTable(kind="whole", form=SoundForm(codec=container, layout="", sample_rate=sound.sample_rate))
 
 
-def _pcm(data: bytes, demuxed: DemuxedSound, sound: Sound) -> SoundTable | None:
+def _index_pcm(data: bytes, demuxed: DemuxedSound, sound: Sound) -> SoundTable | None:
     """The table of contiguous PCM samples; None if they are not contiguous."""
     start, size = demuxed.pieces["start"], demuxed.pieces["size"]
     n = len(sound.samples)
@@ -346,14 +350,14 @@ def _pcm(data: bytes, demuxed: DemuxedSound, sound: Sound) -> SoundTable | None:
     for first in range(0, n, _CHUNK):
         stop = min(first + _CHUNK, n)
         part = data[begin + first * frame_bytes : begin + stop * frame_bytes]
-        if not np.array_equal(next(decoded(demuxed.form, [part])), _plain(sound, first, stop)):
+        if not np.array_equal(next(decoded(demuxed.form, [part])), _convert_to_float(sound, first, stop)):
             return None
     return SoundTable(kind="pcm", form=demuxed.form, begin=begin, frame_bytes=frame_bytes)
 
 
-def _packets(demuxed: DemuxedSound, sound: Sound) -> SoundTable | None:
+def _read_packets(demuxed: DemuxedSound, sound: Sound) -> SoundTable | None:
     """The table of packets that decode in sequence to the sound's samples; None if they do not."""
-    timeline = _timeline(demuxed, sound, demuxed.priming) or _timeline(demuxed, sound, 0)
+    timeline = _decode_timeline(demuxed, sound, demuxed.priming) or _decode_timeline(demuxed, sound, 0)
     if timeline is None:
         return None
     size, cells = divide_cells(demuxed.form, demuxed.packets, timeline, len(sound.samples))
@@ -364,14 +368,14 @@ def _packets(demuxed: DemuxedSound, sound: Sound) -> SoundTable | None:
     return SoundTable(kind="packets", form=demuxed.form, cell_samples=size, cells=cells, pieces=pieces)
 
 
-def _timeline(demuxed: DemuxedSound, sound: Sound, priming: int) -> Timeline | None:
+def _decode_timeline(demuxed: DemuxedSound, sound: Sound, priming: int) -> Timeline | None:
     """The decode of the packets, with `priming` samples before the sound; None if it differs from the sound."""
     n, at = len(sound.samples), -priming
     digests: list[int] = []
     counts: list[int] = []
     for samples in islice(decoded(demuxed.form, demuxed.packets), len(demuxed.packets)):
         first, stop = max(at, 0), min(at + len(samples), n)
-        if first < stop and not np.array_equal(samples[first - at : stop - at], _plain(sound, first, stop)):
+        if first < stop and not np.array_equal(samples[first - at : stop - at], _convert_to_float(sound, first, stop)):
             return None
         at += len(samples)
         digests.append(digest(samples))
@@ -386,7 +390,7 @@ def _scale(sound: Sound) -> float:
     return 1 / (1 << sound.bits - 1) if sound.bits else 1.0
 
 
-def _plain(sound: Sound, first: int, stop: int) -> Floats:
+def _convert_to_float(sound: Sound, first: int, stop: int) -> Floats:
     """Samples of the full decode as float32; full scale is 1."""
     part = sound.samples[first:stop].astype(np.float32)
     part *= np.float32(_scale(sound))

@@ -17,7 +17,7 @@ from maskstream.shards.members.text import BYTES, JSON, TEXT
 from maskstream.shards.stores.base import stream
 from maskstream.shards.stores.folders import joined
 from maskstream.shards.stores.open import open_store
-from maskstream.shards.stores.output import Location, Output, folder_and_name, output_at, within
+from maskstream.shards.stores.output import Location, Output, open_output, split_folder_and_name, within
 from maskstream.shards.stores.url import is_url
 
 _PACKED = (".gz", ".tgz", ".zst", ".bz2", ".xz")
@@ -51,7 +51,7 @@ class TarFile:
             return TarState(found.st_size, found.st_mtime_ns)
         from maskstream.shards.stores.remote_files import RemoteFiles
 
-        folder, name = folder_and_name(self.where)
+        folder, name = split_folder_and_name(self.where)
         try:
             return TarState(*RemoteFiles(str(folder)).state(name))
         except MissingFileError:
@@ -77,25 +77,25 @@ class TarFile:
         state = self.state()
         if state is None:
             raise OutageError(f"there is no file {self.where}")
-        folder, name = folder_and_name(self.where)
+        folder, name = split_folder_and_name(self.where)
         with stream(open_store(folder), name) as file:
             yield file, state
         if self.state() != state:
             raise OutageError(f"{self.where} was changed while it was read")
 
 
-def found_tars(tars: Sequence[Location]) -> list[Location]:
+def find_tars(tars: Sequence[Location]) -> list[Location]:
     """The tars, and those in the folders. Raises ValueError for what is missing or cannot be indexed together."""
     if odd := [tar for tar in tars if str(tar).startswith("pipe:")]:
         raise ValueError(f"{odd[0]}: tars are read, and no output of commands")
-    remote = sorted({url for tar in tars if is_url(tar) for url in _at_url(str(tar).rstrip("/"))})
+    remote = sorted({url for tar in tars if is_url(tar) for url in _find_at_url(str(tar).rstrip("/"))})
     own = [Path(tar) for tar in tars if not is_url(tar)]
     paths = [path for tar in own for path in (sorted(tar.glob("*.tar")) if tar.is_dir() else [tar])]
     if missing := [path for path in paths if not path.is_file()]:
         raise ValueError(
             f"there is no file {missing[0]} ({len(missing)} of {len(paths)} are missing); give tars, or their folder"
         )
-    if packed := [one for one in (*paths, *remote, *_packed_in(own if not paths else [])) if _is_packed(str(one))]:
+    if packed := [one for one in (*paths, *remote, *_find_packed_in(own if not paths else [])) if _is_packed(str(one))]:
         raise ValueError(
             f"{packed[0]} is compressed as one, but loaders read a part of a tar at its place. `gunzip` makes a plain "
             ".tar of it, which is hardly larger, for videos and sounds are compressed already; or use `maskstream "
@@ -117,12 +117,12 @@ def _is_packed(name: str) -> bool:
     return name.lower().endswith(_PACKED)
 
 
-def _packed_in(places: Sequence[Path]) -> list[Path]:
+def _find_packed_in(places: Sequence[Path]) -> list[Path]:
     """The compressed tars in folders."""
     return [path for place in places if place.is_dir() for path in sorted(place.iterdir()) if _is_packed(path.name)]
 
 
-def _at_url(url: str) -> list[str]:
+def _find_at_url(url: str) -> list[str]:
     """A tar, or the tars in a folder. Raises ValueError if there are none, or the server lists no files."""
     if url.endswith(".tar") or _is_packed(url):
         return [url]
@@ -138,15 +138,15 @@ def _at_url(url: str) -> list[str]:
 
 def index_folder(tars: Sequence[Location], out: Location | None) -> Location:
     """The folder of the index. Raises ValueError if it cannot be told, or cannot name a tar."""
-    folders = sorted({folder_and_name(tar)[0] for tar in tars}, key=str)
+    folders = sorted({split_folder_and_name(tar)[0] for tar in tars}, key=str)
     if out is None and len(folders) > 1:
         raise ValueError(f"the tars are in {len(folders)} folders, such as {folders[0]} and {folders[1]}; give --out")
     folder = folders[0] if out is None else out
     if is_url(folder) and (near := [tar for tar in tars if not is_url(tar)]):
         raise ValueError(f"{near[0]} cannot be read by those who read {folder}; give --out a local folder")
     try:
-        output_at(folder)
-        for place in {folder_and_name(tar)[0] for tar in tars if is_url(tar)}:
+        open_output(folder)
+        for place in {split_folder_and_name(tar)[0] for tar in tars if is_url(tar)}:
             joined(str(folder), str(place))
     except (ValueError, StoreError) as error:
         raise ValueError(f"{error}; give another --out") from error
@@ -157,7 +157,7 @@ def name_in_split(tar: Location, output: Output) -> str:
     """How the split names a tar: by its path from the folder, or by its URL if it is not below it."""
     if not is_url(tar):
         return Path(os.path.relpath(tar, Path(output.location).resolve())).as_posix()
-    folder, name = folder_and_name(tar)
+    folder, name = split_folder_and_name(tar)
     return name if folder == output.location else str(tar)
 
 

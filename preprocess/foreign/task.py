@@ -17,7 +17,7 @@ from maskstream.preprocess.encode.image.encoder import IMAGE_SUFFIXES
 from maskstream.preprocess.encode.limits import DEFAULT, Limits, limited
 from maskstream.preprocess.encode.points.encoder import POINT_SUFFIXES
 from maskstream.preprocess.executors.base import Again, Report
-from maskstream.preprocess.job.judge import retried, verdict_on
+from maskstream.preprocess.job.judge import judge_error, retried
 from maskstream.preprocess.job.ledger import CrashableTask
 from maskstream.preprocess.source import PAUSES_S, RejectError
 from maskstream.shards.errors import OutageError, ShardError, StoreError
@@ -25,9 +25,9 @@ from maskstream.shards.format.records import Row, ShardRecord
 from maskstream.shards.format.sample import Reject
 from maskstream.shards.format.ustar import CHUNK_BYTES, HashedReader, split_name, walk
 from maskstream.shards.format.writer import HashedStream
-from maskstream.shards.media.video_index import PACKETS, packets_name, sidecar_name
+from maskstream.shards.media.video_index import PACKETS, name_packets_file, name_sidecar
 from maskstream.shards.stores.block_sums import SUMS_OF
-from maskstream.shards.stores.output import Location, Sizes, output_at
+from maskstream.shards.stores.output import Location, Sizes, open_output
 
 from .labels import LABELS, Label, read_label
 from .sound import index_sound
@@ -57,17 +57,17 @@ class Indexer:
     index: Callable[[bytes, str, bool], Indexed]
 
 
-def _video(data: bytes, component: str, check: bool) -> Indexed:
+def _index_video(data: bytes, component: str, check: bool) -> Indexed:
     return index_video(data, check=check)
 
 
-def _sound(data: bytes, component: str, check: bool) -> Indexed:
+def _index_sound(data: bytes, component: str, check: bool) -> Indexed:
     return index_sound(data, component)
 
 
 INDEXERS = {
-    "video": Indexer(name="video", noun="video", components=CONTAINERS, index=_video),
-    "audio": Indexer(name="audio", noun="sound", components=SOUNDS, index=_sound),
+    "video": Indexer(name="video", noun="video", components=CONTAINERS, index=_index_video),
+    "audio": Indexer(name="audio", noun="sound", components=SOUNDS, index=_index_sound),
 }
 
 
@@ -92,7 +92,7 @@ def choose_indexer(tars: Sequence[TarFile], wanted: str | None) -> Indexer:
             raise ValueError(f"modality {wanted!r} cannot be indexed; legal are {', '.join(INDEXERS)}")
         return INDEXERS[wanted]
     for tar in tars:
-        components = _first_components(tar)
+        components = _read_first_components(tar)
         found = [m for m in INDEXERS.values() if components & set(m.components)]
         if len(found) > 1:
             held = ", ".join(sorted(components & {c for m in found for c in m.components}))
@@ -116,7 +116,7 @@ def choose_indexer(tars: Sequence[TarFile], wanted: str | None) -> Indexer:
     return INDEXERS["video"]
 
 
-def _first_components(tar: TarFile) -> set[str]:
+def _read_first_components(tar: TarFile) -> set[str]:
     """The components of a tar's first sample that has a known component; empty if there is none."""
     known = {component for m in INDEXERS.values() for component in m.components} | CLOUDS | PICTURES
     key, components = "", set[str]()
@@ -167,7 +167,9 @@ def groups(reader: HashedReader, wanted: Collection[str]) -> Iterator[Group]:
                 continue
             split = split_name(member.name) if member.isreg() and member.name.isprintable() else None
             if split is None:
-                yield Group(_printable(member.name), problem="is no member of a sample (KEY.COMPONENT, a regular file)")
+                yield Group(
+                    _format_printable(member.name), problem="is no member of a sample (KEY.COMPONENT, a regular file)"
+                )
                 continue
             key, component = split
             if group is not None and group.key != key:
@@ -202,7 +204,7 @@ def _read(group: Group, component: str, offset: int, size: int, reader: HashedRe
         group.data[component] = body
 
 
-def _printable(name: str) -> str:
+def _format_printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
@@ -254,14 +256,14 @@ class IndexedTar:
     def stands(self, sizes: Sizes) -> bool:
         """Whether the tar is unchanged, and its packets file and checksums exist."""
         name = self.shard.name
-        if any(sizes.size(beside) is None for beside in sidecars(name)):
+        if any(sizes.size(beside) is None for beside in list_sidecars(name)):
             return False
         return TarFile.of(sizes.location, name).state() == TarState(self.shard.size_bytes, self.modified_ns)
 
 
-def sidecars(tar: str) -> list[str]:
+def list_sidecars(tar: str) -> list[str]:
     """The names of the files that an index has for a tar, besides its idx."""
-    return [sidecar_name(tar, suffix) for suffix in (PACKETS, *SUMS_OF.values())]
+    return [name_sidecar(tar, suffix) for suffix in (PACKETS, *SUMS_OF.values())]
 
 
 @dataclass(slots=True)
@@ -279,14 +281,14 @@ def index_tar(task: TarTask, report: Report) -> IndexedTar:
     OutageError if it cannot be read, also after the task's last pause, or if the machine has too little left to judge.
     """
     return retried(
-        f"the tar {task.name!r}", lambda: _indexed(task, report), task.pauses_s, lambda why: report(Again(why))
+        f"the tar {task.name!r}", lambda: _index_member(task, report), task.pauses_s, lambda why: report(Again(why))
     )
 
 
-def _indexed(task: TarTask, report: Report) -> IndexedTar:
-    output, found = output_at(task.out), _Found()
+def _index_member(task: TarTask, report: Report) -> IndexedTar:
+    output, found = open_output(task.out), _Found()
     tar = TarFile.of(task.out, task.name)
-    with tar.reading() as (file, state), output.writing(packets_name(task.name)) as stream:
+    with tar.reading() as (file, state), output.writing(name_packets_file(task.name)) as stream:
         packets = HashedStream(stream)
         reader = HashedReader(file, lambda size_bytes: None)
         for group in groups(reader, INDEXERS[task.modality].components):
@@ -295,7 +297,7 @@ def _indexed(task: TarTask, report: Report) -> IndexedTar:
         while reader.read(CHUNK_BYTES):
             pass
     for suffix, sums in ((".tar", reader.sums), (PACKETS, packets.sums)):
-        output.publish(sidecar_name(task.name, SUMS_OF[suffix]), sums.digest())
+        output.publish(name_sidecar(task.name, SUMS_OF[suffix]), sums.digest())
     rows = tuple(found.rows.values())
     shard = ShardRecord(
         task.name, reader.sha256.hexdigest(), reader.position, rows, packets_sha256=packets.sha256.hexdigest()
@@ -318,7 +320,7 @@ def _take(task: TarTask, group: Group, found: _Found, packets: HashedStream, rep
         component = next((name for name in indexer.components if name in group.data), None)
         if component is None:
             legal = ", ".join(indexer.components)
-            raise RejectError("open", f"has no {indexer.noun} (none of {legal}), only {_short(group)}")
+            raise RejectError("open", f"has no {indexer.noun} (none of {legal}), only {_shorten_text(group)}")
         if indexer.noun in group.components:
             raise RejectError("tar", f"has a member {indexer.noun!r}; this name is reserved, rename the member")
         label = read_label(group.data)
@@ -329,7 +331,7 @@ def _take(task: TarTask, group: Group, found: _Found, packets: HashedStream, rep
         finally:
             report(source)
     except BaseException as error:
-        reject = verdict_on(error, task.name)
+        reject = judge_error(error, task.name)
         found.rejects.append(Reject(source=source, stage=reject.stage, reason=reject.reason))
         return
     found.rows[group.key] = indexed.row(group.key, source, group.components, component, packets.size_bytes)
@@ -337,6 +339,6 @@ def _take(task: TarTask, group: Group, found: _Found, packets: HashedStream, rep
     found.labels.append(label)
 
 
-def _short(group: Group) -> str:
+def _shorten_text(group: Group) -> str:
     names = [*group.components]
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

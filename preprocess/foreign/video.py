@@ -20,14 +20,14 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from maskstream.preprocess.encode.video.check import frame_digest
-from maskstream.preprocess.encode.video.fragments import mp4_writer
-from maskstream.preprocess.encode.video.source import check_length, first_video, orientation, read_packets
+from maskstream.preprocess.encode.video.check import hash_frame
+from maskstream.preprocess.encode.video.fragments import open_mp4_writer
+from maskstream.preprocess.encode.video.source import check_length, find_first_video, orientation, read_packets
 from maskstream.preprocess.source import RejectError, explain
-from maskstream.shards.media.gops import average_rate, candidates, gops_at, index_of_packets
+from maskstream.shards.media.gops import average_rate, candidates, index_of_packets, list_gops
 from maskstream.shards.media.local_media import MediaError, open_media
 from maskstream.shards.media.mp4 import DECODERS, Int64Array, Packets, read_header
-from maskstream.shards.media.video_index import table_bytes
+from maskstream.shards.media.video_index import encode_table
 from maskstream.shards.members.video import video_member
 
 from .tar_file import Indexed
@@ -69,7 +69,7 @@ def opened(data: bytes) -> Iterator[tuple[InputContainer, VideoStream]]:
     except (av.FFmpegError, ValueError) as error:
         raise RejectError("open", f"is no mp4, mov, mkv or webm, or is truncated ({explain(error)})") from error
     with container:
-        yield container, first_video(container)
+        yield container, find_first_video(container)
 
 
 def demuxed_video(data: bytes) -> DemuxedVideo:
@@ -80,17 +80,17 @@ def demuxed_video(data: bytes) -> DemuxedVideo:
             raise RejectError("open", f"is {codec}; an index supports {', '.join(_INDEXED)}; {_REMEDY}")
         if codec in ("h264", "hevc") and (stream.codec_context.extradata or b"\0")[0] != 1:
             raise RejectError("open", f"has {codec} without a configuration record; {_REMEDY}")
-        header = _header(stream)
-        table = _table(data, container, stream)
+        header = _make_header(stream)
+        table = _build_table(data, container, stream)
         time_base = stream.time_base or Fraction(1, 90000)
         rate = stream.average_rate or stream.guessed_rate
     return _from_table(codec, header, table, time_base, rate)
 
 
-def _header(stream: VideoStream) -> bytes:
+def _make_header(stream: VideoStream) -> bytes:
     buffer = io.BytesIO()
     try:
-        with mp4_writer(buffer) as container:
+        with open_mp4_writer(buffer) as container:
             container.add_stream_from_template(stream, opaque=True)
             container.start_encoding()
     except (av.FFmpegError, ValueError) as error:
@@ -98,7 +98,7 @@ def _header(stream: VideoStream) -> bytes:
     return buffer.getvalue()
 
 
-def _table(data: bytes, container: InputContainer, stream: VideoStream) -> np.ndarray:
+def _build_table(data: bytes, container: InputContainer, stream: VideoStream) -> np.ndarray:
     """The packets as int64 (packets, 5): start, size, pts, keyframe, hidden."""
     n_expected = len(stream.index_entries) if "mov" in container.format.name else 0
     rows: list[tuple[int, int, int, bool, bool]] = []
@@ -174,7 +174,7 @@ def decoded(data: bytes, *, only_first: bool) -> Decoded:
                         continue
                     _check(frame)
                     sizes.add((frame.width, frame.height))
-                    digests.append(frame_digest(frame))
+                    digests.append(hash_frame(frame))
                 if digests and only_first:
                     break
         except (av.FFmpegError, ValueError) as error:
@@ -193,7 +193,7 @@ def _check(frame: VideoFrame) -> None:
         raise RejectError("decode", f"is {what}, which an index cannot correct; use `maskstream shards folder`")
 
 
-def exact_entries(data: bytes, video: DemuxedVideo, digests: list[bytes]) -> Int64Array:
+def find_exact_entries(data: bytes, video: DemuxedVideo, digests: list[bytes]) -> Int64Array:
     """The candidates from which decoding gives exactly the frames of the full decode.
 
     The packets of any other candidate join those of the entry point before it, which is checked again. Raises
@@ -228,7 +228,7 @@ def _is_exact(
     digests: list[bytes],
 ) -> bool:
     """Whether the frames from `entry` to the next candidate decode exactly; `following` are the next two candidates."""
-    gops = gops_at(packets, np.concatenate([[entry], following]))
+    gops = list_gops(packets, np.concatenate([[entry], following]))
     ends = [*gops.packet[1:].tolist(), len(packets.pts)]
     leads = [*gops.lead[1:].tolist(), 0]
     stop = ends[1] if leads[0] and len(ends) > 1 else ends[0]
@@ -240,9 +240,9 @@ def _is_exact(
     found: dict[int, bytes] = {}
     try:
         for i in [*inside.tolist(), None]:
-            for frame in decoder.decode(None if i is None else _packet(data, packets, i)):
+            for frame in decoder.decode(None if i is None else _make_packet(data, packets, i)):
                 if frame.pts is not None and not frame.is_corrupt:
-                    found[frame.pts] = frame_digest(frame)
+                    found[frame.pts] = hash_frame(frame)
     except av.FFmpegError:
         return False
     finally:
@@ -250,7 +250,7 @@ def _is_exact(
     return [found.get(int(pts)) for pts in wanted] == digests[first:end]
 
 
-def _packet(data: bytes, packets: Packets, i: int) -> Packet[Stream]:
+def _make_packet(data: bytes, packets: Packets, i: int) -> Packet[Stream]:
     start = int(packets.start[i])
     packet: Packet[Stream] = Packet(data[start : start + int(packets.size[i])])
     packet.pts = int(packets.pts[i])
@@ -266,9 +266,9 @@ def index_video(data: bytes, *, check: bool = True) -> Indexed:
     video = demuxed_video(data)
     whole = decoded(data, only_first=not check)
     n_frames = len(video.ticks)
-    entries = exact_entries(data, video, whole.digests) if check else candidates(video.packets, n_frames)
+    entries = find_exact_entries(data, video, whole.digests) if check else candidates(video.packets, n_frames)
     rate = average_rate(video.ticks, video.time_base, video.rate)
     size = whole.width, whole.height
     index = index_of_packets(video.codec, video.packets, entries, rate, size, len(video.header))
-    table = video.header + table_bytes(video.packets[int(entries[0]) :])
+    table = video.header + encode_table(video.packets[int(entries[0]) :])
     return Indexed(member=replace(video_member(data, index), table=table))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from maskstream.preprocess.datasets import Dataset
-from maskstream.preprocess.datasets.listed import MediaList, listed_sources, time_word
+from maskstream.preprocess.datasets.listed import MediaList, format_time_word, listed_sources
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from maskstream.preprocess.encode.encoder import Encoder
 from maskstream.preprocess.encode.limits import DEFAULT, Limits
@@ -26,14 +26,25 @@ from maskstream.preprocess.raw.files import RawFiles
 from maskstream.preprocess.source import PAUSES_S, Source, Span
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.sample import Reject
-from maskstream.shards.named import first_few
+from maskstream.shards.named import list_few
 from maskstream.shards.progress import Progress
 from maskstream.shards.stores.output import LocalOutput, Output
 
 from .cutting import SCENES, SILENCE, TRANSNET, Cutting, clip_edges
 from .ledger import InEnvironment, libraries, run_tasks
 from .plan import JobPart
-from .scan import CLIPS, VIDEO, Keeping, ScanLedger, ScanPart, ScanTask, digest_of, grouped, scan, stretches_of
+from .scan import (
+    CLIPS,
+    VIDEO,
+    Keeping,
+    ScanLedger,
+    ScanPart,
+    ScanTask,
+    group_stretches,
+    hash_stretches,
+    scan,
+    split_into_stretches,
+)
 
 _LOOKED_AT = 64
 """How many files a task looks at."""
@@ -64,7 +75,7 @@ class Cutter:
         if strange := next((s for own in raw.splits.values() for s in own if _is_no_file(s)), None):
             raise DatasetError(f"{raw.name}: {strange.id!r} is no whole file, so --clips cannot cut it; leave it out")
         if not self.clips.is_found and self.clips.every_s is None:
-            return _by_list(raw, root, Path(self.clips.by))
+            return _cut_by_list(raw, root, Path(self.clips.by))
         splits: dict[str, list[Source]] = {}
         missing = {name: [*rejects] for name, rejects in raw.missing.items()}
         for name, sources in raw.splits.items():
@@ -75,7 +86,7 @@ class Cutter:
                     f"{name}: skipped {left_out} part(s) shorter than {self.clips.least_s:g} s, black or silent"
                 )
             if not splits[name]:
-                reasons = first_few([f"{one.source} ({one.stage}: {one.reason})" for one in rejects])
+                reasons = list_few([f"{one.source} ({one.stage}: {one.reason})" for one in rejects])
                 raise DatasetError(
                     f"{raw.name}: no clip of {self.clips.least_s:g} s or more is in the {len(sources)} files of the "
                     f"split {name!r}{f': {reasons}' if rejects else ''}; take a smaller --min-clip"
@@ -99,12 +110,12 @@ class Cutter:
                 stretch
                 for one, _ in looks
                 if one.unit in ends
-                for stretch in stretches_of(
+                for stretch in split_into_stretches(
                     one.source, ends[one.unit], may_seek=seeks[one.unit] and type(files) is RawFiles
                 )
             ]
             lasts: dict[str, float | None] = {}
-            for stretch, scenes in self._run(grouped(stretches, ends), encoder, files, is_look=False):
+            for stretch, scenes in self._run(group_stretches(stretches, ends), encoder, files, is_look=False):
                 own = stretch.source.id
                 if "reject" in scenes:
                     bad[own] = scenes["reject"]
@@ -151,7 +162,7 @@ class Cutter:
         keep = None if is_look else self._keep(encoder)
         tasks = [
             ScanTask(
-                name=f"{CLIPS}/{'files' if is_look else shots}-{digest_of(group)}.json",
+                name=f"{CLIPS}/{'files' if is_look else shots}-{hash_stretches(group)}.json",
                 parts=tuple(group),
                 is_look=is_look,
                 by=self.clips.by,
@@ -185,10 +196,12 @@ def _clip(source: Source, begin_s: float, stop_s: float | None, keep: Keeping | 
     span = Span(start_s=begin_s, stop_s=stop_s)
     meta = {**source.meta, "start": begin_s} | ({} if stop_s is None else {"end": stop_s})
     kept = None if keep is None else keep.output.folder / keep.at(source, span)
-    return replace(source, id=f"{source.id}:{time_word(span)}", span=span, meta=meta, cut_from=source.id, kept=kept)
+    return replace(
+        source, id=f"{source.id}:{format_time_word(span)}", span=span, meta=meta, cut_from=source.id, kept=kept
+    )
 
 
-def _by_list(raw: Dataset, root: Path, path: Path) -> Dataset:
+def _cut_by_list(raw: Dataset, root: Path, path: Path) -> Dataset:
     """The parts that a list names of the files of a dataset, with their labels and splits, and the list's columns."""
     if not path.is_file():
         raise DatasetError(
@@ -218,7 +231,7 @@ def _by_list(raw: Dataset, root: Path, path: Path) -> Dataset:
     known = {source.path for sources in raw.splits.values() for source in sources}
     if strange := [str(one) for one in by_path if one not in known]:
         raise DatasetError(
-            f"{path} names {len(strange)} files that {raw.name} does not have: {first_few(strange)}. {obtain}"
+            f"{path} names {len(strange)} files that {raw.name} does not have: {list_few(strange)}. {obtain}"
         )
     if empty := [name for name, own in splits.items() if not own]:
         raise DatasetError(f"{path} names no file of the split {empty[0]!r}. {obtain}")

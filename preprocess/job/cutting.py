@@ -68,7 +68,7 @@ class Cutting:
         return (self.every_s or 20.0) * (2 if self.every_s else 1) if self.max_s is None else self.max_s
 
 
-def clips_settings(clips: Cutting) -> dict[str, Any]:
+def describe_cutting(clips: Cutting) -> dict[str, Any]:
     """What dataset.json says of how files were cut; of a list its name only, for the sources have the rest."""
     return {**asdict(clips), "min_s": clips.least_s, "max_s": clips.most_s, "by": Path(clips.by).name}
 
@@ -90,13 +90,15 @@ def clip_edges(
     for n, begin_s in enumerate(times):
         is_last = n + 1 == len(times)
         stop_s = end_s if is_last else times[n + 1]
-        own = [] if black[n] else scene_edges(clips, begin_s, stop_s, is_last=is_last)
+        own = [] if black[n] else compute_scene_edges(clips, begin_s, stop_s, is_last=is_last)
         skipped += not own
         found += own
     return found, skipped
 
 
-def scene_edges(clips: Cutting, begin_s: float, stop_s: float, *, is_last: bool) -> list[tuple[float, float | None]]:
+def compute_scene_edges(
+    clips: Cutting, begin_s: float, stop_s: float, *, is_last: bool
+) -> list[tuple[float, float | None]]:
     """Begin and stop of each clip of a scene, or of a part of a fixed length; none of a short one."""
     if stop_s - begin_s < clips.least_s - 1e-6:
         return []

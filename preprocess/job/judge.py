@@ -47,11 +47,11 @@ def check_machine(error: BaseException) -> None:
         if isinstance(cause, OSError) and cause.errno in NEVER_OF_BYTES:
             raise OutageError(f"this machine cannot go on ({cause.strerror})") from error
         cause = cause.__cause__
-    if lacking := _lacking():
+    if lacking := _read_lacking():
         raise OutageError(f"this process has too little left of its {lacking}") from error
 
 
-def _lacking() -> str | None:
+def _read_lacking() -> str | None:
     """The resource that this process has too little of; None if it has enough of all."""
     if not _has_memory():
         return f"address space (less than {ROOM_BYTES >> 30} GiB; raise `ulimit -v`, or the limit of the job)"
@@ -166,7 +166,7 @@ class Judge:
         files = self._read(source)
         while True:
             damage = next((self._damage[path] for path in source.files if path in self._damage), None)
-            outcome = damage or _attempt(source, encode)
+            outcome = damage or _try_source(source, encode)
             self._check_unchanged(source, files)
             if isinstance(outcome, Sample):
                 return Judged(outcome=outcome, files=files)
@@ -213,14 +213,14 @@ class Judge:
                 raise OutageError(f"{path} changes while it is read")
 
 
-def _attempt(source: Source, encode: Callable[[Source], Sample]) -> Sample | RejectError:
+def _try_source(source: Source, encode: Callable[[Source], Sample]) -> Sample | RejectError:
     try:
         return encode(source)
     except BaseException as error:
-        return verdict_on(error, source.path)
+        return judge_error(error, source.path)
 
 
-def verdict_on(error: BaseException, path: object) -> RejectError:
+def judge_error(error: BaseException, path: object) -> RejectError:
     """The reject of a source in the file `path` whose encoder ended with this error.
 
     Raises the error again if it does not speak of bytes, OutageError if the machine may be to blame.
@@ -234,10 +234,10 @@ def verdict_on(error: BaseException, path: object) -> RejectError:
         return error
     if isinstance(error, MemoryError):
         return RejectError("decode", f"needs more memory than a process can have ({error or 'out of memory'})")
-    return RejectError("decode", _told(error))
+    return RejectError("decode", _format_error(error))
 
 
-def _told(error: BaseException) -> str:
+def _format_error(error: BaseException) -> str:
     """The words for an error that no encoder expects."""
     what = " ".join(str(error).split())[:300]
     if isinstance(error, DataError):

@@ -30,7 +30,7 @@ from maskstream.preprocess.raw.lists import is_unicode
 from maskstream.preprocess.source import PAUSES_S, Source
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.members.member import Member
-from maskstream.shards.stores.output import Location, last_parts, within
+from maskstream.shards.stores.output import Location, get_last_parts, within
 
 from .ledger import CrashableTask
 
@@ -77,7 +77,7 @@ class Keep(Protocol):
         """The rule, as dataset.json has it."""
         ...
 
-    def why_not(self, members: Mapping[str, Member]) -> str:
+    def list_unmet(self, members: Mapping[str, Member]) -> str:
         """Why a sample of these members is not written; "" if it is."""
         ...
 
@@ -116,12 +116,12 @@ class ShardTask(CrashableTask):
     @property
     def name(self) -> str:
         """The tar as SPLIT/FILE."""
-        return last_parts(self.path, 2)
+        return get_last_parts(self.path, 2)
 
     @property
     def file(self) -> str:
         """The tar's name in the split's folder."""
-        return last_parts(self.path, 1)
+        return get_last_parts(self.path, 1)
 
     @property
     def units(self) -> int:
@@ -188,7 +188,7 @@ def sample_key(source_id: str) -> str:
     return f"{readable}-{xxhash.xxh3_64_hexdigest(source_id.encode())}"
 
 
-def job_settings(sources: Sequence[Source], encoder: Encoder, samples_per_shard: int, limits: Limits) -> dict[str, Any]:
+def describe_job(sources: Sequence[Source], encoder: Encoder, samples_per_shard: int, limits: Limits) -> dict[str, Any]:
     """All that decides the bytes of a split: the encoder's settings, the shard size, what a source may cost, and a hash
     of the sources. Raises DatasetError for an id that is not valid Unicode.
     """
@@ -196,7 +196,7 @@ def job_settings(sources: Sequence[Source], encoder: Encoder, samples_per_shard:
         if not source.id.isascii() and not is_unicode(source.id):
             raise DatasetError(f"{source.path}: the id {source.id!a} has half of a character; write it as UTF-8")
     digest = xxhash.xxh3_128()
-    for line in sorted(f"{source.id}\t{source.label}\t{source.window}{_more(source)}\n" for source in sources):
+    for line in sorted(f"{source.id}\t{source.label}\t{source.window}{_count_more(source)}\n" for source in sources):
         digest.update(line.encode())
     return {
         "encoder": encoder.to_dict(defaults=True),
@@ -207,6 +207,6 @@ def job_settings(sources: Sequence[Source], encoder: Encoder, samples_per_shard:
     }
 
 
-def _more(source: Source) -> str:
+def _count_more(source: Source) -> str:
     span = f"\t{source.span.start_s}-{source.span.stop_s}" if source.span else ""
     return span + (f"\t{json.dumps(source.meta, sort_keys=True)}" if source.meta else "")

@@ -73,22 +73,22 @@ def check_rejects(folder: Location, rejects: Sequence[Reject], n_listed: int, ma
     if len(rejects) <= max_rejects * n_listed:
         return
     n_missing = sum(reject.stage == MISSING for reject in rejects)
-    common = Counter(_reason(reject) for reject in rejects).most_common(3)
+    common = Counter(_format_reason(reject) for reject in rejects).most_common(3)
     reasons = "; ".join(f"{reason} ({count})" for reason, count in common)
     share = len(rejects) / n_listed
     raise DatasetError(
         f"{folder}: {len(rejects)} of {n_listed} sources ({share:.1%}) cannot be used, of which {n_missing} are "
         f"missing; at most {max_rejects:.1%} may be, or the split does not count as finished. Most common: {reasons}. "
         f"Mend the sources and encode them again with --retry-rejects, or accept this with --max-rejects "
-        f"{_above(share)}, which uses what is written"
+        f"{_round_up(share)}, which uses what is written"
     )
 
 
-def _reason(reject: Reject) -> str:
+def _format_reason(reject: Reject) -> str:
     return f"{reject.stage}: {'there is no file' if reject.stage == MISSING else reject.reason}"
 
 
-def _above(share: float) -> float:
+def _round_up(share: float) -> float:
     """The share, rounded up to a hundredth."""
     return min(1.0, (int(share * 100) + 1) / 100)
 
@@ -113,8 +113,8 @@ def make_report(
         wall_s = max(one.began_s + one.wall_s for one in efforts) - began_s
         cpu_s = sum(one.cpu_s for one in efforts)
         times = {
-            "began": _utc(began_s),
-            "ended": _utc(began_s + wall_s),
+            "began": _format_utc(began_s),
+            "ended": _format_utc(began_s + wall_s),
             "wall_s": round(wall_s, 3),
             "busy_s": round(sum(one.wall_s for one in efforts), 3),
             "cpu_s": round(cpu_s, 3),
@@ -131,12 +131,12 @@ def make_report(
         **times,
         "retries": sum(one.retries for one in efforts),
         "restarts": sum(one.restarts for one in efforts),
-        "machines": _machines(efforts),
+        "machines": _count_by_machine(efforts),
         "libraries": dict(libraries),
     }
 
 
-def _machines(efforts: Sequence[Effort]) -> dict[str, dict[str, float]]:
+def _count_by_machine(efforts: Sequence[Effort]) -> dict[str, dict[str, float]]:
     """The number of shards and the processor time by machine."""
     own: defaultdict[str, list[Effort]] = defaultdict(list)
     for one in efforts:
@@ -147,5 +147,5 @@ def _machines(efforts: Sequence[Effort]) -> dict[str, dict[str, float]]:
     }
 
 
-def _utc(seconds: float) -> str:
+def _format_utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -18,10 +18,10 @@ import xxhash
 
 from maskstream.preprocess.encode.audio.pauses import find_pauses
 from maskstream.preprocess.encode.limits import DEFAULT, Limits, limited
-from maskstream.preprocess.encode.video.kept import encoding_scenes, kept_video
+from maskstream.preprocess.encode.video.kept import find_kept_video, open_scene_encoder
 from maskstream.preprocess.encode.video.profile import VideoProfile
 from maskstream.preprocess.encode.video.scenes import find_scenes
-from maskstream.preprocess.encode.video.source import can_seek, open_video
+from maskstream.preprocess.encode.video.source import has_seeking, open_video
 from maskstream.preprocess.executors.base import Again, Report
 from maskstream.preprocess.raw.files import LOCAL, Hand, RawFiles
 from maskstream.preprocess.source import PAUSES_S, RejectError, Source, Span
@@ -29,8 +29,8 @@ from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.local_media import open_media
 from maskstream.shards.stores.output import LocalOutput, Output
 
-from .cutting import TRANSNET, Cutting, scene_edges
-from .judge import retried, verdict_on
+from .cutting import TRANSNET, Cutting, compute_scene_edges
+from .judge import judge_error, retried
 from .ledger import CrashableTask
 
 CLIPS = ".clips"
@@ -82,12 +82,12 @@ class _ClipFiles:
     source: Source
 
     def spans(self, begin_s: float, stop_s: float, *, is_last: bool) -> list[Span]:
-        edges = scene_edges(self.keep.clips, begin_s, stop_s, is_last=is_last)
+        edges = compute_scene_edges(self.keep.clips, begin_s, stop_s, is_last=is_last)
         return [Span(start_s=first, stop_s=stop) for first, stop in edges]
 
     def has(self, span: Span) -> bool:
         kept = self.keep.output.folder / self.keep.at(self.source, span)
-        return kept_video(replace(self.source, kept=kept)) is not None
+        return find_kept_video(replace(self.source, kept=kept)) is not None
 
     def put(self, span: Span, data: bytes) -> None:
         self.keep.output.publish(self.keep.at(self.source, span), data)
@@ -127,13 +127,13 @@ def scan(task: ScanTask, report: Report) -> list[dict[str, Any]]:
     with task.files.at_hand() as hand:
         for part, following in zip(task.parts, (*task.parts[1:], None), strict=True):
             report(part.unit)
-            found.append(_scanned(task, part, hand, report))
+            found.append(_scan_stretch(task, part, hand, report))
             hand.release(part.source, None if following is None else following.source)
             report("")
     return found
 
 
-def _scanned(task: ScanTask, part: ScanPart, hand: Hand, report: Report) -> dict[str, Any]:
+def _scan_stretch(task: ScanTask, part: ScanPart, hand: Hand, report: Report) -> dict[str, Any]:
     here = hand.located(part.source)
 
     def attempt() -> dict[str, Any]:
@@ -143,10 +143,10 @@ def _scanned(task: ScanTask, part: ScanPart, hand: Hand, report: Report) -> dict
                 hand.read(here.path)
             with limited(part.unit, task.limits, report):
                 if task.is_look:
-                    return _looked_at(here.path, task.modality)
-                return _scenes(here.path, part, task) if task.modality in VIDEO else _sounds(here.path)
+                    return _look_at(here.path, task.modality)
+                return _yield_scenes(here.path, part, task) if task.modality in VIDEO else _yield_sounds(here.path)
         except BaseException as error:
-            reject = verdict_on(error, part.source.path)
+            reject = judge_error(error, part.source.path)
             return {"reject": [reject.stage, reject.reason]}
         finally:
             report(part.unit)
@@ -154,27 +154,27 @@ def _scanned(task: ScanTask, part: ScanPart, hand: Hand, report: Report) -> dict
     return retried(f"the source {part.source.id!r}", attempt, task.pauses_s, lambda why: report(Again(why)))
 
 
-def _looked_at(path: Path, modality: str) -> dict[str, Any]:
+def _look_at(path: Path, modality: str) -> dict[str, Any]:
     """When a file ends, in seconds as `Span` counts, None if it does not say so; and whether it can be sought in."""
     if modality in VIDEO:
         with open_video(path) as (container, stream):
-            seeks = can_seek(container)
+            seeks = has_seeking(container)
             if stream.duration is not None and stream.time_base is not None:
                 begin_s = (stream.start_time or 0) * stream.time_base - (container.start_time or 0) / av.time_base
                 return {"end_s": float(begin_s + stream.duration * stream.time_base), "seeks": seeks}
-            return {"end_s": _whole_s(container.duration), "seeks": seeks}
+            return {"end_s": _round_seconds(container.duration), "seeks": seeks}
     try:
         with open_media(path) as container:
-            return {"end_s": _whole_s(container.duration), "seeks": False}
+            return {"end_s": _round_seconds(container.duration), "seeks": False}
     except (av.FFmpegError, ValueError) as error:
         raise RejectError("open", f"is no sound that FFmpeg can open ({error})") from error
 
 
-def _whole_s(duration: int | None) -> float | None:
+def _round_seconds(duration: int | None) -> float | None:
     return None if duration is None else duration / av.time_base
 
 
-def _scenes(path: Path, part: ScanPart, task: ScanTask) -> dict[str, Any]:
+def _yield_scenes(path: Path, part: ScanPart, task: ScanTask) -> dict[str, Any]:
     """The scenes of a stretch, whose clips are kept: but of a file that was fetched, and of a stretch that ended a
     process, which may be the encoder's fault.
     """
@@ -185,13 +185,13 @@ def _scenes(path: Path, part: ScanPart, task: ScanTask) -> dict[str, Any]:
     elif task.keep is None or path != part.source.path or part.unit in task.crashes.suspects:
         found = find_scenes(path, part.begin_s, part.stop_s)
     else:
-        with encoding_scenes(path, task.keep.profile, _ClipFiles(task.keep, part.source)) as frames:
+        with open_scene_encoder(path, task.keep.profile, _ClipFiles(task.keep, part.source)) as frames:
             found = find_scenes(path, part.begin_s, part.stop_s, frames)
     return {"last_s": found.last_s, "starts": [[one.time_s, one.hard, one.black] for one in found.starts]}
 
 
-def _sounds(path: Path) -> dict[str, Any]:
-    """As `_scenes`; pauses are what is black of a film."""
+def _yield_sounds(path: Path) -> dict[str, Any]:
+    """As `_yield_scenes`; pauses are what is black of a film."""
     starts, end_s = find_pauses(path)
     return {"last_s": end_s, "starts": [[time_s, False, is_pause] for time_s, is_pause in starts]}
 
@@ -221,7 +221,7 @@ class ScanLedger:
         return found
 
 
-def stretches_of(source: Source, end_s: float | None, *, may_seek: bool) -> list[ScanPart]:
+def split_into_stretches(source: Source, end_s: float | None, *, may_seek: bool) -> list[ScanPart]:
     """The stretches of a file that are compared apart; the last one has what is behind the end that it declares."""
     if end_s is None or not may_seek or end_s < 1.5 * STRETCH_S:
         return [ScanPart(source)]
@@ -230,7 +230,7 @@ def stretches_of(source: Source, end_s: float | None, *, may_seek: bool) -> list
     return [ScanPart(source, number * STRETCH_S, stop_s) for number, stop_s in enumerate(stops)]
 
 
-def grouped(stretches: Sequence[ScanPart], ends: dict[str, float | None]) -> list[list[ScanPart]]:
+def group_stretches(stretches: Sequence[ScanPart], ends: dict[str, float | None]) -> list[list[ScanPart]]:
     """Stretches of short files together, of long ones alone."""
     groups: list[list[ScanPart]] = []
     held_s = STRETCH_S
@@ -245,7 +245,7 @@ def grouped(stretches: Sequence[ScanPart], ends: dict[str, float | None]) -> lis
     return groups
 
 
-def digest_of(group: Sequence[ScanPart]) -> str:
+def hash_stretches(group: Sequence[ScanPart]) -> str:
     """A word for some stretches of files as they are: another size or age has another word."""
     digest = xxhash.xxh3_128(f"{_VERSION}\n".encode())
     for one in group:

@@ -25,9 +25,9 @@ from maskstream.preprocess.datasets.division import TRAIN, VAL, divide_sources
 from maskstream.preprocess.encode.encoder import (
     KEEP,
     Encoder,
-    attached_to,
     damage_settings,
     in_profile,
+    list_attached_files,
     prepared,
     with_settings,
 )
@@ -37,22 +37,22 @@ from maskstream.preprocess.executors.local import choose_executor
 from maskstream.preprocess.raw.archive_list import list_members
 from maskstream.preprocess.raw.files import RawFiles, UrlFiles
 from maskstream.preprocess.raw.scratch import Scratch
-from maskstream.preprocess.raw.tree import MARK, ArchivedFiles, ArchivedTree, RawTree, archive_and_name, raw_tree
+from maskstream.preprocess.raw.tree import MARK, ArchivedFiles, ArchivedTree, RawTree, open_raw_tree, split_archive_path
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
 from maskstream.shards.format.sample import DatasetInfo, Reject
 from maskstream.shards.keywords import takes_fields
-from maskstream.shards.named import first_few
+from maskstream.shards.named import list_few
 from maskstream.shards.progress import Progress
-from maskstream.shards.reach import Reach, stays_inside
-from maskstream.shards.stores.output import Location, output_at, within
+from maskstream.shards.reach import Reach, is_inside
+from maskstream.shards.stores.output import Location, open_output, within
 from maskstream.shards.stores.url import is_url
 
 from .clips import Cut, Cutter
-from .cutting import Cutting, clips_settings
+from .cutting import Cutting, describe_cutting
 from .ledger import run_splits
 from .options import JobOptions
-from .plan import JobPart, default_samples_per_shard, job_settings, plan
+from .plan import JobPart, default_samples_per_shard, describe_job, plan
 from .report import ARCHIVE
 from .scan import CLIPS, forget_kept
 from .split import SplitJob
@@ -80,23 +80,25 @@ def listed(
     """
     sources_of, words = chosen_dataset(dataset, options.settings)
     lists = declared(sources_of).in_archives or ()
-    with raw_tree(root, lists=lists, outside_root=options.outside_root, damaged=options.damage == KEEP) as tree:
-        raw = _chosen(sources_of, tree, options, decided)
+    with open_raw_tree(root, lists=lists, outside_root=options.outside_root, damaged=options.damage == KEEP) as tree:
+        raw = _choose_splits(sources_of, tree, options, decided)
         words = [*words, *damage_settings(raw.encoder, options.damage)]
         raw = replace(raw, encoder=with_settings(in_profile(raw.encoder, options.profile), words))
         yield raw if cut is None else cut(raw, tree.folder, tree.files), tree.files
 
 
-def _chosen(sources_of: SourcesOf, tree: RawTree, options: JobOptions, decided: Mapping[str, str] | None) -> Dataset:
+def _choose_splits(
+    sources_of: SourcesOf, tree: RawTree, options: JobOptions, decided: Mapping[str, str] | None
+) -> Dataset:
     """The chosen splits. Where files are missing they are listed twice, as a folder may have been away for a moment."""
-    whole = dataset_in(tree, sources_of)
+    whole = find_dataset(tree, sources_of)
     if options.division is None:
         raw = whole.only(options.splits)
     else:
         raw = divide_sources(whole, options.division, decided).only(options.splits)
     if raw.doubt and not options.as_is:
         raise DatasetError(f"{raw.name}: {raw.doubt}. If this is meant, add --as-is (as_is=True)")
-    if any(raw.missing.values()) and dataset_in(tree, sources_of) != whole:
+    if any(raw.missing.values()) and find_dataset(tree, sources_of) != whole:
         raise OutageError(
             f"{raw.name}: other files are below {tree.root} each time that they are listed; wait until nothing changes "
             "there and run the same command again"
@@ -104,7 +106,7 @@ def _chosen(sources_of: SourcesOf, tree: RawTree, options: JobOptions, decided: 
     return raw
 
 
-def dataset_in(tree: RawTree, sources_of: SourcesOf) -> Dataset:
+def find_dataset(tree: RawTree, sources_of: SourcesOf) -> Dataset:
     """The dataset that a function finds in a tree. Its messages name the root.
 
     Raises DatasetError for sources that are not below it, as lists and links may name them.
@@ -138,13 +140,13 @@ def _from_archives(tree: RawTree, sources_of: SourcesOf, lists: frozenset[str]) 
             return _with_real_paths(sources_of(unpacked.folder), unpacked)
         except (DatasetError, OutageError) as error:
             told = str(error).replace(str(unpacked.folder), tree.root)
-            raise type(error)(f"{told} ({_archives_told(tree)})") from error
+            raise type(error)(f"{told} ({_describe_archives(tree)})") from error
 
 
-def _archives_told(tree: RawTree) -> str:
+def _describe_archives(tree: RawTree) -> str:
     """Which archives count as unpacked."""
     names = [archive.relative_to(tree.folder).as_posix() for archive in tree.archives]
-    return f"{first_few(names)} count as unpacked"
+    return f"{list_few(names)} count as unpacked"
 
 
 def _with_real_paths(found: Dataset, tree: ArchivedTree) -> Dataset:
@@ -159,15 +161,15 @@ def _with_real_paths(found: Dataset, tree: ArchivedTree) -> Dataset:
     told = found.at(str(tree.root), instead_of=tree.folder)
     lost = [Reject(source=name, stage=ARCHIVE, reason=f"is damaged ({what})") for name, what in tree.damage.items()]
     missing = {split: [*found.missing.get(split, []), *lost] for split in splits} if lost else found.missing
-    return replace(told, splits=splits, missing=missing, doubt=told.doubt or _unpacked_too(splits))
+    return replace(told, splits=splits, missing=missing, doubt=told.doubt or _explain_unpacked_too(splits))
 
 
-def _unpacked_too(splits: Mapping[str, list[Source]]) -> str:
+def _explain_unpacked_too(splits: Mapping[str, list[Source]]) -> str:
     """What makes sources doubtful: that files of the same name and size are in archives and unpacked elsewhere."""
     packed: dict[tuple[str, int], Path] = {}
     plain: list[Path] = []
     for path in (source.path for sources in splits.values() for source in sources):
-        if (found := archive_and_name(path)) is None:
+        if (found := split_archive_path(path)) is None:
             plain.append(path)
         else:
             packed[path.name, list_members(found[0], damaged=True)[found[1]].size_bytes] = path
@@ -182,8 +184,8 @@ def _check_reach(tree: RawTree, found: Dataset) -> None:
     packed = isinstance(tree.files, ArchivedFiles)
     if tree.outside_root and not packed:
         return
-    files, reach = _source_files(found), Reach(tree.folder)
-    strange = set(_outside(tree, files, reach) if packed else reach.outside(files))
+    files, reach = _list_source_files(found), Reach(tree.folder)
+    strange = set(_find_outside(tree, files, reach) if packed else reach.outside(files))
     if not strange:
         return
     sources = (source for split in found.splits.values() for source in split)
@@ -198,16 +200,16 @@ def _check_reach(tree: RawTree, found: Dataset) -> None:
     )
 
 
-def _outside(tree: RawTree, paths: Iterable[Path], reach: Reach) -> Iterator[Path]:
+def _find_outside(tree: RawTree, paths: Iterable[Path], reach: Reach) -> Iterator[Path]:
     """Those of the paths, also of members of archives, that lead where they may not."""
     for path in paths:
-        packed = archive_and_name(path) if _IN_ARCHIVE in os.fspath(path) else None
+        packed = split_archive_path(path) if _IN_ARCHIVE in os.fspath(path) else None
         archive, name = packed or (path, path.name)
-        if (packed and not stays_inside(name)) or not (tree.outside_root or reach.has(archive)):
+        if (packed and not is_inside(name)) or not (tree.outside_root or reach.has(archive)):
             yield path
 
 
-def _source_files(found: Dataset) -> list[Path]:
+def _list_source_files(found: Dataset) -> list[Path]:
     """The files of all sources; there may be millions."""
     sources = [source for split in found.splits.values() for source in split if not source.computed]
     return [source.path for source in sources] + [path for source in sources if source.parts for path in source.parts]
@@ -268,18 +270,18 @@ def make_shards(
     sources are not below `root`; BusyError if another run writes to the same folder, and ShardError if the shards do
     not read back as they were written.
     """
-    output_at(out)  # raises ValueError before any work
+    open_output(out)  # raises ValueError before any work
     executor = choose_executor(options.executor, options.workers)
     progress = options.progress or Progress()
     start_s = time.monotonic()
-    with ExitStack() as stack, _memory_is_no_bug():
-        cut = None if options.cutting is None else _cutter(options.cutting, out, executor, progress, options)
+    with ExitStack() as stack, _explain_memory():
+        cut = None if options.cutting is None else _choose_cutter(options.cutting, out, executor, progress, options)
         raw, files = stack.enter_context(listed(dataset, root, options, cut=cut))
         if raw.passed_over:
-            progress.say(_passed_over(raw))
+            progress.say(_describe_passed_over(raw))
         encoder = prepared(raw.encoder, raw.splits)
         jobs = {name: _split_job(raw, name, within(out, name), encoder, files, options) for name in raw.splits}
-        todo = _todo(jobs, stack, options)
+        todo = _list_todo(jobs, stack, options)
         for split in todo.values() if options.finish else ():
             split.check_written()
         for split in todo.values():
@@ -290,7 +292,7 @@ def make_shards(
             split.finish()
             split.verify(executor, progress)
         if options.cutting is not None and options.part is None:
-            forget_kept(output_at(out))
+            forget_kept(open_output(out))
     return JobReport(
         dataset=raw.name,
         profile=encoder.profile,
@@ -300,16 +302,16 @@ def make_shards(
     )
 
 
-def _passed_over(raw: Dataset) -> str:
+def _describe_passed_over(raw: Dataset) -> str:
     """The message for files in formats that the dataset does not read, the most frequent suffixes first."""
     kinds = sorted(raw.passed_over.items(), key=lambda kind: (-kind[1], kind[0]))
     named = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in kinds[:8])
     return f"{raw.name} does not read {sum(raw.passed_over.values())} files: {named}{', ...' if kinds[8:] else ''}"
 
 
-def _cutter(clips: Cutting, out: Location, executor: Executor, progress: Progress, options: JobOptions) -> Cut:
+def _choose_cutter(clips: Cutting, out: Location, executor: Executor, progress: Progress, options: JobOptions) -> Cut:
     """What cuts files into clips. With `overwrite` nothing that was found before counts."""
-    output = output_at(out)
+    output = open_output(out)
     if options.overwrite:
         output.remove(output.names(CLIPS))
     limits, pauses_s = options.limits or Limits(), tuple(options.pauses_s)
@@ -324,7 +326,7 @@ def _cutter(clips: Cutting, out: Location, executor: Executor, progress: Progres
     ).cut
 
 
-def largest_split(dataset: str, root: str | Path, options: JobOptions) -> int:
+def find_largest_split(dataset: str, root: str | Path, options: JobOptions) -> int:
     """How many shards the largest of the chosen splits has; more parts than that have nothing to do. Of files that are
     cut into clips, how many files, for clips are not known yet. Raises as `make_shards`.
     """
@@ -349,20 +351,20 @@ def _split_job(
         modality=raw.modality,
         profile=encoder.profile,
         label_names=raw.label_names,
-        settings=job_settings(sources, encoder, size, limits)
+        settings=describe_job(sources, encoder, size, limits)
         | ({"val": options.division.to_dict()} if options.division and name in (TRAIN, VAL) else {})
         | ({"keep": options.keep.text} if options.keep else {})
         | ({"signals": options.measure.version} if options.measure else {})
-        | ({"clips": clips_settings(options.cutting)} if options.cutting else {}),
+        | ({"clips": describe_cutting(options.cutting)} if options.cutting else {}),
     )
     tasks = plan(
         raw.name, folder, sources, encoder, size, limits, options.pauses_s, files, options.keep, options.measure
     )
-    return SplitJob(folder, info, tasks, raw.missing.get(name, []), attached_to(encoder), options)
+    return SplitJob(folder, info, tasks, raw.missing.get(name, []), list_attached_files(encoder), options)
 
 
 @contextmanager
-def _memory_is_no_bug() -> Iterator[None]:
+def _explain_memory() -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
@@ -372,7 +374,7 @@ def _memory_is_no_bug() -> Iterator[None]:
         ) from error
 
 
-def _todo(splits: dict[str, SplitJob], stack: ExitStack, options: JobOptions) -> dict[str, SplitJob]:
+def _list_todo(splits: dict[str, SplitJob], stack: ExitStack, options: JobOptions) -> dict[str, SplitJob]:
     """The splits that are not finished, or all with `overwrite`. Each is locked until `stack` releases the locks; that
     of a part jointly with the runs of other parts, whose temporary files stay.
     """

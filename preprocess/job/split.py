@@ -28,23 +28,23 @@ from maskstream.shards.format.dataset import (
     list_versions,
     read_description,
 )
-from maskstream.shards.format.part_writer import parquet_bytes
+from maskstream.shards.format.part_writer import encode_parquet
 from maskstream.shards.format.records import READERS, RECORDS, Records, ShardRecord
 from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.sample import DatasetInfo, Reject
 from maskstream.shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON
 from maskstream.shards.format.writer import mended
-from maskstream.shards.named import first_few
+from maskstream.shards.named import list_few
 from maskstream.shards.progress import Progress
 from maskstream.shards.stores.block_sums import SUMS
-from maskstream.shards.stores.local_files import may_run, this_run
-from maskstream.shards.stores.output import Location, Sizes, output_at
+from maskstream.shards.stores.local_files import is_run_allowed, this_run
+from maskstream.shards.stores.output import Location, Sizes, open_output
 
 from .ledger import libraries
 from .options import JobOptions
 from .plan import ShardTask
 from .report import Effort, check_rejects, make_report
-from .task import WrittenShard, recorded_rejects, recorded_sources, recorded_unkept, shard_files
+from .task import WrittenShard, read_recorded_rejects, read_recorded_sources, read_recorded_unkept, shard_files
 from .verification import about, verify_split
 
 UNKEPT_LIST = "unkept.parquet"
@@ -74,7 +74,7 @@ class SplitJob:
         options: JobOptions,
     ) -> None:
         self.folder = folder
-        self.output = output_at(folder)
+        self.output = open_output(folder)
         self.info = info
         self.tasks = tasks
         self.own = tasks if options.own is None else options.own.of(tasks)
@@ -167,11 +167,11 @@ class SplitJob:
         self._sizes = self.output.sizes()
         if self._options.repair:
             self.own = [replace(task, sha256=self._sha256(task)) for task in self.own]
-        elif is_alone or (self._has_index() and not all(self._standing(self.own))):
+        elif is_alone or (self._has_index() and not all(self._find_standing(self.own))):
             self._records.unverified()
             self.output.remove([DATASET_JSON])  # shards that it describes may be replaced from now on
         if not self.output.is_locked and self._options.part is None:
-            self._claim()
+            self._take_split()
 
     def _has_index(self) -> bool:
         return self.output.size(DATASET_JSON) is not None
@@ -190,7 +190,7 @@ class SplitJob:
                 f"{VERSIONS}/{versions[-1]}.json to it, else choose another output folder, or start over with overwrite"
             )
 
-    def _claim(self) -> None:
+    def _take_split(self) -> None:
         """Say that this run writes where another may, and drop an index that is damaged."""
         if self._has_index():
             try:
@@ -198,7 +198,7 @@ class SplitJob:
             except ShardError:
                 self.output.remove([DATASET_JSON])
         other = self._records.claim(this_run())
-        if other and may_run(other):
+        if other and is_run_allowed(other):
             log.warning(
                 "%s was begun by %s and not finished; if that run still goes on, both write the same bytes, and one "
                 "of them is in vain",
@@ -209,15 +209,17 @@ class SplitJob:
     def check_written(self) -> None:
         """Raise UnfinishedError if shards are missing or do not stand."""
         self._sizes = self.output.sizes()
-        missing = [task.name for task, stands in zip(self.tasks, self._standing(self.tasks), strict=True) if not stands]
+        missing = [
+            task.name for task, stands in zip(self.tasks, self._find_standing(self.tasks), strict=True) if not stands
+        ]
         if missing:
-            names = first_few(missing)
+            names = list_few(missing)
             raise UnfinishedError(
                 f"{self.folder}: {len(missing)} of {len(self.tasks)} shards are not written yet: {names}; run the "
                 "parts that were stopped again (any --part i/n writes what is missing of its share), then --finish"
             )
 
-    def _standing(self, tasks: Sequence[ShardTask]) -> list[bool]:
+    def _find_standing(self, tasks: Sequence[ShardTask]) -> list[bool]:
         with ThreadPoolExecutor(READERS) as pool:
             return list(pool.map(lambda task: self.stands(task) is not None, tasks))
 
@@ -236,25 +238,25 @@ class SplitJob:
         kept: list[str] = []
         retried: list[str] = []
         known: dict[tuple[Path, FileState], bool] = {}
-        for source, was_rejected, files in self._written_from():
+        for source, was_rejected, files in self._list_written_sources():
             if not is_same(source, files, self._files, known):
                 (retried if was_rejected else kept).append(source.id)
         if not kept and (self._options.retry_rejects or not retried):
             return
         changed = kept if self._options.retry_rejects else [*kept, *retried]
-        names = first_few(changed, repr)
+        names = list_few(changed, repr)
         retry = "" if kept else "all of them were rejects: encode them again with retry_rejects (--retry-rejects), "
         raise ResumeError(
             f"{self.folder}: {len(changed)} of {self._n_listed} sources changed after they were encoded: {names}; "
             f"{retry}choose another output folder, or start over with overwrite (--overwrite)"
         )
 
-    def _written_from(self) -> Iterator[tuple[Source, bool, tuple[FileState, ...]]]:
+    def _list_written_sources(self) -> Iterator[tuple[Source, bool, tuple[FileState, ...]]]:
         """Each source of the shards that were written, whether it was a reject, and the states of its files then."""
         for task, read in zip(self.own, self._records.firsts(self.own), strict=True):
             if read is not None:
-                rejected = {reject.source for reject in recorded_rejects(read)}
-                states = dict(zip((source.id for source in task.sources), recorded_sources(read), strict=False))
+                rejected = {reject.source for reject in read_recorded_rejects(read)}
+                states = dict(zip((source.id for source in task.sources), read_recorded_sources(read), strict=False))
                 for source in task.sources:
                     yield source, source.id in rejected, states.get(source.id, ())
 
@@ -292,8 +294,8 @@ class SplitJob:
         rejects, unkept = [*self._missing], list[Reject]()
         for read in self._records.firsts(self.tasks):
             if read is not None:
-                rejects += recorded_rejects(read)
-                unkept += recorded_unkept(read)
+                rejects += read_recorded_rejects(read)
+                unkept += read_recorded_unkept(read)
         if unkept and len(rejects) + len(unkept) == self._n_listed:
             raise DatasetError(f"{self.folder}: none of {self._n_listed} sources is kept, as {unkept[0].reason}")
         if len(rejects) == self._n_listed:
@@ -315,7 +317,7 @@ class SplitJob:
         ordered = sorted(unkept, key=lambda one: one.source)
         columns = {"source": [one.source for one in ordered], "reason": [one.reason for one in ordered]}
         schema = pa.schema([("source", pa.string()), ("reason", pa.string())])
-        self.output.publish(UNKEPT_LIST, parquet_bytes(pa.table(columns, schema=schema)))
+        self.output.publish(UNKEPT_LIST, encode_parquet(pa.table(columns, schema=schema)))
 
     def _written(self) -> Iterator[ShardRecord]:
         """The records of the shards, in the order of their names; few are in memory at a time."""
@@ -352,7 +354,7 @@ class SplitJob:
 
     def _clear(self) -> None:
         """Delete all files that a run wrote into the folder: those of the datasets that it says it holds."""
-        names = {self.info.dataset, *self._datasets()}
+        names = {self.info.dataset, *self._read_datasets()}
         there = self.output.names()
         found = [(name, _SHARD_FILE.fullmatch(name)) for name in there]
         ours = [name for name, match in found if match and match[1] in names]
@@ -362,7 +364,7 @@ class SplitJob:
         self._records.discard()
         self.output.remove_leftovers()
 
-    def _datasets(self) -> Iterator[str]:
+    def _read_datasets(self) -> Iterator[str]:
         """The datasets whose shards the folder may hold. Raises DatasetError if it holds an index of other tars."""
         try:
             written = read_description(self.output.store)

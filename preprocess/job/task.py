@@ -60,10 +60,10 @@ class WrittenShard:
         effort = Effort.from_json(others[0]) if others else None
         return cls(
             shard=shard,
-            rejects=recorded_rejects(read),
-            sources=recorded_sources(read),
+            rejects=read_recorded_rejects(read),
+            sources=read_recorded_sources(read),
             effort=effort,
-            unkept=recorded_unkept(read),
+            unkept=read_recorded_unkept(read),
         )
 
     def stands(self, sizes: Sizes) -> bool:
@@ -80,17 +80,17 @@ def shard_files(tar: str) -> tuple[str, str, str]:
     return tar, str(PurePosixPath(tar).with_suffix(".idx")), str(PurePosixPath(tar).with_suffix(SUMS))
 
 
-def recorded_rejects(read: dict[str, Any]) -> tuple[Reject, ...]:
+def read_recorded_rejects(read: dict[str, Any]) -> tuple[Reject, ...]:
     """The rejects in the first part of a record."""
     return tuple(Reject(**reject) for reject in read["rejects"])
 
 
-def recorded_unkept(read: dict[str, Any]) -> tuple[Reject, ...]:
+def read_recorded_unkept(read: dict[str, Any]) -> tuple[Reject, ...]:
     """What a rule left out, in the first part of a record."""
     return tuple(Reject(**one) for one in read.get(UNKEPT, ()))
 
 
-def recorded_sources(read: dict[str, Any]) -> tuple[tuple[FileState, ...], ...]:
+def read_recorded_sources(read: dict[str, Any]) -> tuple[tuple[FileState, ...], ...]:
     """The states of the sources in the first part of a record."""
     return tuple(tuple(map(FileState.from_json, files)) for files in read["sources"])
 
@@ -134,11 +134,11 @@ def _samples(
     by_id = {source.id: source for source in task.sources}
     tried: dict[str, Judged] = {}
     for name in task.crashes.suspects:
-        tried[name] = _judged(judge, hand, by_id[name], None, task, report)
+        tried[name] = _judge_source(judge, hand, by_id[name], None, task, report)
     todo = [source for source in task.sources if source.id not in tried]
     following = dict(zip((source.id for source in todo), (*todo[1:], None), strict=True)) if todo else {}
     for source in task.sources:
-        judged = tried.pop(source.id, None) or _judged(judge, hand, source, following[source.id], task, report)
+        judged = tried.pop(source.id, None) or _judge_source(judge, hand, source, following[source.id], task, report)
         sources.append(judged.files)
         if isinstance(judged.outcome, Reject):
             rejects.append(judged.outcome)
@@ -147,7 +147,7 @@ def _samples(
         report("")
 
 
-def _judged(
+def _judge_source(
     judge: Judge, hand: Hand, source: Source, following: Source | None, task: ShardTask, report: Report
 ) -> Judged:
     """Judge a source; the files of the `following` one are read meanwhile."""
@@ -156,7 +156,7 @@ def _judged(
         hand.expect(following)
     try:
         here = hand.located(source)
-        return judge.judge(here, lambda source: _attempted(source, task, report), lambda why: report(Again(why)))
+        return judge.judge(here, lambda source: _try_encoding(source, task, report), lambda why: report(Again(why)))
     except Exception as error:
         error.add_note(f"while encoding the source {source.id!r}, {source.path}")
         raise
@@ -164,13 +164,13 @@ def _judged(
         judge.forget(hand.release(source, following))
 
 
-def _attempted(source: Source, task: ShardTask, report: Report) -> Sample:
+def _try_encoding(source: Source, task: ShardTask, report: Report) -> Sample:
     """Encode a source within the task's limits. Only this is an attempt: that a disk reads slowly is no fault of it."""
     task.crashes.check(source.id)
     try:
         with limited(source.id, task.limits, report, size_bytes=_size(source)):
-            sample = encoded_sample(source, task.encoder, task.measure)
-            if task.keep is not None and (why := task.keep.why_not(sample.members)):
+            sample = encode_sample(source, task.encoder, task.measure)
+            if task.keep is not None and (why := task.keep.list_unmet(sample.members)):
                 raise RejectError(UNKEPT, why)
             return sample
     finally:
@@ -185,7 +185,7 @@ def _size(source: Source) -> int:
         return 0
 
 
-def encoded_sample(source: Source, encoder: Encoder, measure: Measure | None = None) -> Sample:
+def encode_sample(source: Source, encoder: Encoder, measure: Measure | None = None) -> Sample:
     """Encode a source into a sample: the encoder's members and `json`, which has the signals that `measure` gives and
     those of the encoder. Raises RejectError if that is impossible.
     """

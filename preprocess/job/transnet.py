@@ -18,7 +18,7 @@ import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
 from maskstream.preprocess.encode.video.scenes import SceneStart, SceneStarts
-from maskstream.preprocess.encode.video.source import can_seek, open_video
+from maskstream.preprocess.encode.video.source import has_seeking, open_video
 
 _WIDTH, _HEIGHT = 48, 27
 _SEEN, _JUDGED = 100, 50
@@ -39,7 +39,7 @@ def find_shots(path: Path, begin_s: float = 0.0, stop_s: float | None = None) ->
     starts: list[SceneStart] = []
     last_s: float | None = None
     ends, levels, first_s = False, list[float](), None
-    for time_s, level, is_end in _judged(path, begin_s, stop_s):
+    for time_s, level, is_end in _judge_frames(path, begin_s, stop_s):
         if time_s >= begin_s and (stop_s is None or time_s < stop_s):
             last_s = time_s
             if (first_s is None and begin_s == 0) or (ends and not is_end):
@@ -53,11 +53,11 @@ def find_shots(path: Path, begin_s: float = 0.0, stop_s: float | None = None) ->
     return SceneStarts(tuple(starts), last_s)
 
 
-def _judged(path: Path, begin_s: float, stop_s: float | None) -> Iterator[tuple[float, float, bool]]:
+def _judge_frames(path: Path, begin_s: float, stop_s: float | None) -> Iterator[tuple[float, float, bool]]:
     """Each frame's time, the mean of its values, and whether a scene ends with it."""
     held: list[npt.NDArray[np.uint8]] = []
     told: list[tuple[float, float]] = []
-    for time_s, picture in _pictures(path, begin_s, stop_s):
+    for time_s, picture in _read_pictures(path, begin_s, stop_s):
         held += [picture] * (1 + _AROUND * (not held))
         told.append((time_s, float(picture.mean())))
         if len(held) == _SEEN:
@@ -73,21 +73,21 @@ def _with_ends(
     """The next frames that can be judged, which are then taken away."""
     import torch
 
-    with _one_thread(), torch.no_grad():
-        single, _ = _network().predict_raw(torch.from_numpy(np.stack(held))[None])
+    with _use_one_thread(), torch.no_grad():
+        single, _ = _load_network().predict_raw(torch.from_numpy(np.stack(held))[None])
     ends = (single[0, _AROUND:, 0] > _CUT).tolist()
     now = told[:_JUDGED]
     del told[:_JUDGED], held[:_JUDGED]
     yield from ((time_s, level, is_end) for (time_s, level), is_end in zip(now, ends, strict=False))
 
 
-def _pictures(path: Path, begin_s: float, stop_s: float | None) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
+def _read_pictures(path: Path, begin_s: float, stop_s: float | None) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
     """The times and small pictures, uint8 (27, 48, 3), of a stretch and of _CONTEXT_S around it."""
     with open_video(path) as (container, stream):
         stream.codec_context.thread_count = 1
         origin, unit = Fraction(container.start_time or 0, av.time_base), stream.time_base or Fraction(1)
         first_s = begin_s - _CONTEXT_S
-        if first_s > 0 and can_seek(container):
+        if first_s > 0 and has_seeking(container):
             container.seek(round((origin + Fraction(first_s)) / unit), stream=stream)
         to_rgb, time_s = VideoReformatter(), 0.0
         for packet in container.demux(stream):
@@ -105,7 +105,7 @@ def _pictures(path: Path, begin_s: float, stop_s: float | None) -> Iterator[tupl
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def _use_one_thread() -> Iterator[None]:
     import torch
 
     threads = torch.get_num_threads()
@@ -117,7 +117,7 @@ def _one_thread() -> Iterator[None]:
 
 
 @cache
-def _network() -> Any:
+def _load_network() -> Any:
     """The network, on the CPU. The package sets seeds and modes of the whole process, which are put back."""
     import torch
 

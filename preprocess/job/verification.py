@@ -22,10 +22,10 @@ from maskstream.shards.format.records import RECORDS, Records
 from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.sample import DatasetInfo, Reject
 from maskstream.shards.format.verify import SplitCheck, VerifyReport, unreadable
-from maskstream.shards.format.writer import mended, mended_files
+from maskstream.shards.format.writer import mended, repair_files
 from maskstream.shards.progress import Progress
 from maskstream.shards.stores.folders import is_elsewhere
-from maskstream.shards.stores.output import Location, Output, output_at
+from maskstream.shards.stores.output import Location, Output, open_output
 
 from .ledger import CrashableTask, run_tasks
 from .task import WrittenShard
@@ -109,7 +109,7 @@ def verify_split(
     run_tasks(
         runs,
         check_shard,
-        _tasks(location, check, decode),
+        _list_tasks(location, check, decode),
         found,
         progress or Progress(),
         phase=f"verify {info['split']}",
@@ -121,7 +121,7 @@ def verify_split(
     return check.report(problems)
 
 
-def _tasks(location: str | Path, check: SplitCheck, decode: bool) -> list[CheckTask]:
+def _list_tasks(location: str | Path, check: SplitCheck, decode: bool) -> list[CheckTask]:
     run = secrets.token_hex(8)
     return [
         CheckTask(
@@ -160,7 +160,7 @@ def repair_split(location: Location) -> RepairReport:
     Tars are read whole and never written; those that are damaged are named. Raises BusyError if a run writes to the
     split, and StoreError if it cannot be written to.
     """
-    output = output_at(location)
+    output = open_output(location)
     report = RepairReport()
     with output.sole_writer():
         index = _index(output)
@@ -176,7 +176,7 @@ def repair_split(location: Location) -> RepairReport:
             return report
         records = Records(output, WrittenShard)
         found = {task.name: records.read(task) for task in records.tasks()}
-        whole = _mend_recorded(output, found, report) if found else _mend_indexed(output, index, report)
+        whole = _repair_from_records(output, found, report) if found else _repair_from_index(output, index, report)
         if index is None:
             _write_index(output, records, found, report, whole=whole)
     return report
@@ -194,7 +194,7 @@ def _index(output: Output) -> SplitCheck | None:
     return check
 
 
-def _mend_recorded(output: Output, found: Mapping[str, WrittenShard | None], report: RepairReport) -> bool:
+def _repair_from_records(output: Output, found: Mapping[str, WrittenShard | None], report: RepairReport) -> bool:
     """Mend the files beside the tars from the records; returns whether all tars are whole."""
     whole = True
     for name, record in found.items():
@@ -202,11 +202,11 @@ def _mend_recorded(output: Output, found: Mapping[str, WrittenShard | None], rep
             report.beyond.append(f"{RECORDS}/{name}.record is damaged; {_ENCODE}")
             whole = False
         elif record.shard is not None:
-            whole &= _took(report, name, mended(output, record.shard))
+            whole &= _check_tar(report, name, mended(output, record.shard))
     return whole
 
 
-def _mend_indexed(output: Output, index: SplitCheck | None, report: RepairReport) -> bool:
+def _repair_from_index(output: Output, index: SplitCheck | None, report: RepairReport) -> bool:
     """The same from the manifest, where there are no records."""
     if index is None:
         return False
@@ -214,11 +214,11 @@ def _mend_indexed(output: Output, index: SplitCheck | None, report: RepairReport
     for number in range(len(index.rows)):
         shard = index.shard(number)
         size, sha256 = shard.declared.get("size_bytes", -1), shard.declared.get("sha256", "")
-        whole &= _took(report, shard.name, mended_files(output, shard.name, size, sha256, shard.index))
+        whole &= _check_tar(report, shard.name, repair_files(output, shard.name, size, sha256, shard.index))
     return whole
 
 
-def _took(report: RepairReport, name: str, written: list[str] | None) -> bool:
+def _check_tar(report: RepairReport, name: str, written: list[str] | None) -> bool:
     """Whether a tar is whole; the report gets what was written beside it, or that it is damaged."""
     if written is None:
         report.beyond.append(f"{name} is missing, or its bytes are not those that were written; {_ENCODE}")
@@ -236,7 +236,7 @@ def _write_index(
     whole: bool,
 ) -> None:
     """Write the index from the records, or say why that is impossible."""
-    info, missing = _described(records)
+    info, missing = _describe_split(records)
     if info is None:
         report.beyond.append(
             f"the index is damaged, and {RECORDS} has no description of it; run the same `maskstream shards` again"
@@ -248,7 +248,7 @@ def _write_index(
             f"the index is damaged; it can be written when all of its {expected} shards and records are whole"
         )
         return
-    if _was_changed(output):
+    if _is_changed(output):
         report.beyond.append(
             "the index is damaged, and the split was changed after it was made, unknown to its records"
         )
@@ -263,7 +263,7 @@ def _write_index(
     report.repaired.append("dataset.json, the manifest and the rejects")
 
 
-def _was_changed(output: Output) -> bool:
+def _is_changed(output: Output) -> bool:
     """Whether the split has a later version than the records know."""
     with suppress(UnlistedError):
         if list_versions(output.store)[-1:] > [1]:
@@ -274,7 +274,7 @@ def _was_changed(output: Output) -> bool:
         return False
 
 
-def _described(records: Records[WrittenShard]) -> tuple[DatasetInfo | None, list[Reject]]:
+def _describe_split(records: Records[WrittenShard]) -> tuple[DatasetInfo | None, list[Reject]]:
     """The description of the split that the records hold, and the sources without a file."""
     try:
         about = records.description()

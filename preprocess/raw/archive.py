@@ -23,7 +23,7 @@ from typing_extensions import Buffer
 from maskstream.shards.errors import DatasetError, OutageError
 
 from .file_state import DamagedFileError, FileState
-from .members import ArchiveMember, Contents, TarMembers, age_ns, checked_name, damage, plain_name
+from .members import ArchiveMember, Contents, TarMembers, check_name, clamp_age_ns, clean_name, damage
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".zip")
 MAX_PACKING = 200
@@ -45,14 +45,16 @@ def pieces(path: Path) -> list[Path]:
     if part is None or path.name.lower().endswith(ENDINGS):
         path.stat()
         return [path]
-    numbered = {int(other[2]): one for one in path.parent.iterdir() if (other := _same_cut(one, part[1], part[2]))}
+    numbered = {
+        int(other[2]): one for one in path.parent.iterdir() if (other := _match_same_cut(one, part[1], part[2]))
+    }
     if (lacking := len(numbered)) not in numbered and max(numbered) + 1 == lacking:
         return [numbered[number] for number in range(lacking)]
     first = next(number for number in range(max(numbered) + 2) if number not in numbered)
     raise DatasetError(f"{path.with_name(f'{part[1]}{first:0{len(part[2])}d}')} is not there, but later parts are")
 
 
-def _same_cut(path: Path, stem: str, number: str) -> re.Match[str] | None:
+def _match_same_cut(path: Path, stem: str, number: str) -> re.Match[str] | None:
     """The match of another part of the same archive."""
     found = _PART.fullmatch(path.name)
     return found if found and found[1] == stem and len(found[2]) == len(number) and path.is_file() else None
@@ -127,10 +129,12 @@ class Archive:
                         to.write(data)
         except DatasetError as error:
             if self.is_zip:
-                raise _damaged(member, "open", f"is damaged in {self.path.name} ({error.__cause__})") from error
+                raise _make_damage_error(
+                    member, "open", f"is damaged in {self.path.name} ({error.__cause__})"
+                ) from error
             raise OutageError(f"{member.name!r}: {error}") from error
         if left and self.is_zip:
-            raise _damaged(member, "open", f"has another size in {self.path.name} than its list says")
+            raise _make_damage_error(member, "open", f"has another size in {self.path.name} than its list says")
         if left:
             raise OutageError(f"{self.path} does not hold {member.name!r} as it was listed; is it being written?")
         return digest.hexdigest()
@@ -138,10 +142,12 @@ class Archive:
     def _check_packing(self, member: ArchiveMember) -> None:
         """Raise DamagedFileError for a member that takes far less room in the archive than it has bytes."""
         packed = self._packed_bytes
-        if isinstance(self._held, ZipMembers) and (own := self._held.packed_bytes(member)) is not None:
+        if isinstance(self._held, ZipMembers) and (own := self._held.read_packed_bytes(member)) is not None:
             packed = min(packed, own)
         if member.size_bytes > max(_FEW_BYTES, MAX_PACKING * packed):
-            raise _damaged(member, "check", f"would be {member.size_bytes} bytes, of {packed} in {self.path.name}")
+            raise _make_damage_error(
+                member, "check", f"would be {member.size_bytes} bytes, of {packed} in {self.path.name}"
+            )
 
 
 class JoinedFile(io.RawIOBase):
@@ -185,7 +191,7 @@ class JoinedFile(io.RawIOBase):
         super().close()
 
 
-def _damaged(member: ArchiveMember, stage: str, reason: str) -> DamagedFileError:
+def _make_damage_error(member: ArchiveMember, stage: str, reason: str) -> DamagedFileError:
     state = FileState(size_bytes=member.size_bytes, mtime_ns=member.mtime_ns, xxh3_64="")
     return DamagedFileError(stage, reason, state)
 
@@ -202,7 +208,7 @@ class ZipMembers:
     def __init__(self, path: Path, raw: BinaryIO) -> None:
         self._path, self._raw = path, raw
         self._zip = zipfile.ZipFile(raw)
-        self._headers = {(info.header_offset, plain_name(info.filename)): info for info in self._zip.infolist()}
+        self._headers = {(info.header_offset, clean_name(info.filename)): info for info in self._zip.infolist()}
 
     def close(self) -> None:
         """Nothing is open but the file itself."""
@@ -213,17 +219,17 @@ class ZipMembers:
 
     def _listed(self) -> Iterator[ArchiveMember]:
         for info in self._zip.infolist():
-            name = checked_name(self._path, info.filename, info.file_size)
+            name = check_name(self._path, info.filename, info.file_size)
             if info.is_dir() or name is None:
                 continue
             if stat.S_ISLNK(info.external_attr >> 16) or info.flag_bits & 1:
                 raise DatasetError(f"{self._path} holds {name!r}, which is a link or encrypted; unpack it")
-            yield ArchiveMember(name, info.file_size, age_ns(_zip_age_s(info)), info.header_offset)
+            yield ArchiveMember(name, info.file_size, clamp_age_ns(_zip_age_s(info)), info.header_offset)
 
     def _damage(self) -> str:
         """What tells that members of a zip are not in its list; "" if nothing does."""
         listed, raw = self._zip.infolist(), self._raw
-        count = _declared_count(raw)
+        count = _read_declared_count(raw)
         if count not in (None, len(listed) & _MANY):
             return f"its list has {len(listed)} files, and its end says {count}"
         raw.seek(0)
@@ -233,7 +239,7 @@ class ZipMembers:
             return f"its list of {len(listed)} files leaves out what is before them; zips were joined with cat"
         return ""
 
-    def packed_bytes(self, member: ArchiveMember) -> int | None:
+    def read_packed_bytes(self, member: ArchiveMember) -> int | None:
         """How many bytes a member takes in the zip; None if it is not there."""
         info = self._headers.get((member.offset, member.name))
         return None if info is None else info.compress_size
@@ -248,7 +254,7 @@ class ZipMembers:
             yield stream
 
 
-def _declared_count(raw: BinaryIO) -> int | None:
+def _read_declared_count(raw: BinaryIO) -> int | None:
     """How many files the end of a zip says that there are, but for multiples of 65,536; None if it does not say."""
     size = raw.seek(0, os.SEEK_END)
     raw.seek(max(0, size - _MOST_END_BYTES))

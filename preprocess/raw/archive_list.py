@@ -19,7 +19,7 @@ import xxhash
 
 from maskstream.shards.errors import DatasetError, OutageError, StoreError
 from maskstream.shards.format.index_cache import CACHE, cache_folder
-from maskstream.shards.own_folder import own_folder
+from maskstream.shards.own_folder import make_own_folder
 from maskstream.shards.stores.local_files import publishing
 
 from .archive import Archive, pieces
@@ -49,7 +49,7 @@ def list_members(path: Path, *, damaged: bool = False) -> dict[str, ArchiveMembe
     damaged: whether it may be damaged; then what can be read of it is there. Raises DatasetError for an archive that is
     damaged, or refused; OutageError if it cannot be read, or the cache folder cannot be written.
     """
-    found = listed_archive(path)
+    found = list_archive(path)
     if found.damage and not damaged:
         raise DatasetError(
             f"{path} is damaged, or no archive ({found.damage}); get it again, or take what can be read with "
@@ -116,7 +116,7 @@ class OpenArchives:
             known[1].close()
             known = None
         if known is None:
-            found = listed_archive(path)
+            found = list_archive(path)
             with _reading(path):
                 known = (key, Archive(path, found.index), found.members)
         self._open[path] = known
@@ -134,7 +134,7 @@ class OpenArchives:
             self._open.popitem()[1][1].close()
 
 
-def listed_archive(path: Path) -> Listed:
+def list_archive(path: Path) -> Listed:
     """What is in an archive, also in a damaged one. Raises the errors of `list_members` but for damage."""
     if path.name.lower().endswith(".zip"):
         with _reading(path), _opened(path) as archive:
@@ -142,12 +142,12 @@ def listed_archive(path: Path) -> Listed:
             return Listed(found.members, None, found.damage)
     with _reading(path):
         key = _key(path)
-    with _kept_by(path):
-        base = own_folder(cache_folder() / "archives") / key
+    with _list_kept_by(path):
+        base = make_own_folder(cache_folder() / "archives") / key
     index, members = base.with_suffix(".gzindex"), base.with_suffix(".json")
     if (known := _known(members, index)) is not None:
         return known
-    with _kept_by(path), _alone(base):
+    with _list_kept_by(path), _wait_alone(base):
         if (known := _known(members, index)) is not None:  # another process listed it meanwhile
             return known
         log.info("%s is listed, which is done once", path)
@@ -207,7 +207,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _kept_by(path: Path) -> Iterator[None]:
+def _list_kept_by(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, StoreError) as error:
@@ -217,7 +217,7 @@ def _kept_by(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(base: Path) -> Iterator[None]:
+def _wait_alone(base: Path) -> Iterator[None]:
     """Waits until no other process lists the same archive. Where there are no locks, several may do the same."""
     with open(base.with_suffix(".lock"), "ab") as file:
         with suppress(OSError):

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
-from maskstream.shards.reach import stays_inside
+from maskstream.shards.reach import is_inside
 
 from .file_state import FileState, read_state
 from .scratch import Scratch
@@ -150,7 +150,7 @@ class _Fetched(Hand):
         if not self._files.is_away(path):
             return path
         name = path.relative_to(self._files.tree).as_posix()
-        if not stays_inside(name):
+        if not is_inside(name):
             raise DatasetError(f"{path} leads out of the raw data; take it out of the list that names it")
         return self._folder / name
 

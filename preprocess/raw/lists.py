@@ -52,7 +52,7 @@ class TableRow(_Placed):
 
     def number(self, column: str, largest: int = MAX_LABEL) -> int:
         """The whole number in a column. Raises DatasetError unless it is from 0 to `largest`."""
-        number = whole_number(self[column])
+        number = parse_whole_number(self[column])
         if number is None or number > largest:
             raise self.error(f"the {column} {short(self[column])}, not a whole number from 0 to {largest}")
         return number
@@ -99,7 +99,7 @@ def read_table(
     that are left out. Raises DatasetError if the file is no such table, or a row has more or fewer values than columns.
     """
     lines = _Lines(path, comment)
-    reader = csv.reader(lines, skipinitialspace=comment is not None, delimiter=_delimiter(path))
+    reader = csv.reader(lines, skipinitialspace=comment is not None, delimiter=_detect_delimiter(path))
     try:
         header = next(reader, []) if names is None else list(names)
         if missing := [column for column in columns if column not in header]:
@@ -123,7 +123,7 @@ def read_table(
         ) from error
 
 
-def _delimiter(path: Path) -> str:
+def _detect_delimiter(path: Path) -> str:
     return "\t" if path.suffix.lower() == ".tsv" else ","
 
 
@@ -141,8 +141,8 @@ def list_columns(path: Path) -> list[str]:
         with _parquet(path) as file:
             return [str(name) for name in file.schema_arrow.names]
     if kind == ".jsonl":
-        return next((list(_object(path, *line)) for line in read_lines(path)), [])
-    return next(csv.reader(_Lines(path), delimiter=_delimiter(path)), [])
+        return next((list(_parse_object(path, *line)) for line in read_lines(path)), [])
+    return next(csv.reader(_Lines(path), delimiter=_detect_delimiter(path)), [])
 
 
 def read_list(path: Path) -> list[ListRow]:
@@ -152,15 +152,15 @@ def read_list(path: Path) -> list[ListRow]:
     """
     kind = path.suffix.lower()
     if kind == ".parquet":
-        rows: Iterator[tuple[int, Mapping[str, Any]]] = _parquet_rows(path)
+        rows: Iterator[tuple[int, Mapping[str, Any]]] = _read_parquet_rows(path)
     elif kind == ".jsonl":
-        rows = ((number, _object(path, number, text)) for number, text in read_lines(path))
+        rows = ((number, _parse_object(path, number, text)) for number, text in read_lines(path))
     else:
         rows = ((row.line, row.values) for row in read_table(path, ()))
-    return [ListRow(path=path, line=line, values=_filled(values)) for line, values in rows]
+    return [ListRow(path=path, line=line, values=_fill_nulls(values)) for line, values in rows]
 
 
-def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
+def _fill_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values that are there."""
     return {
         column: value
@@ -169,9 +169,9 @@ def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _object(path: Path, number: int, text: str) -> dict[str, Any]:
+def _parse_object(path: Path, number: int, text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text, parse_float=_finite)
+        found = json.loads(text, parse_float=_parse_finite)
     except (ValueError, RecursionError) as error:
         raise DatasetError(
             f"{path}: line {number} is not valid JSON ({error}). Correct the line or take it out"
@@ -181,7 +181,7 @@ def _object(path: Path, number: int, text: str) -> dict[str, Any]:
     return found
 
 
-def _finite(text: str) -> float:
+def _parse_finite(text: str) -> float:
     """The number of a text of JSON. Raises ValueError if float64 cannot hold it."""
     if math.isinf(number := float(text)):
         raise ValueError(f"{text[:40]} is too large: float64 holds numbers up to 1.8e308")
@@ -205,7 +205,7 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
         raise DatasetError(f"{path} is not a Parquet file, or damaged ({error}); get it again") from error
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _read_parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     with _parquet(path) as file:
         for field in file.schema_arrow:
             if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type) or pa.types.is_struct(field.type):
@@ -221,10 +221,10 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 raise DatasetError(f"{path} holds more than {MAX_LISTED_BYTES} bytes; leave out large columns")
             for values in batch.to_pylist():
                 number += 1
-                yield number, {column: _plain(value) for column, value in values.items()}
+                yield number, {column: _convert_to_json(value) for column, value in values.items()}
 
 
-def _plain(value: object) -> object:
+def _convert_to_json(value: object) -> object:
     """A value of Parquet as JSON has it."""
     if isinstance(value, date | time | timedelta):
         return str(value)
@@ -267,7 +267,7 @@ _CODE = re.compile(r"[-+]?(0\d|\d{19})")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|nan|NaN")
 
 
-def typed_values(rows: Sequence[ListRow], column: str) -> Sequence[Any]:
+def convert_to_type(rows: Sequence[ListRow], column: str) -> Sequence[Any]:
     """The values of a column in their type, None where a row has none. Texts that are all numbers, truth values or
     lists of JSON are taken as that. Raises DatasetError for values of several types, and for a number that its type
     cannot hold.
@@ -275,7 +275,7 @@ def typed_values(rows: Sequence[ListRow], column: str) -> Sequence[Any]:
     values = [row.values.get(column) for row in rows]
     there = [value for value in values if value is not None]
     if there and all(isinstance(value, str) for value in there):
-        convert = _converter([value.strip() for value in there])
+        convert = _choose_converter([value.strip() for value in there])
         typed = [None if value is None else convert(value.strip()) for value in values]
         for row, value, result in zip(rows, values, typed, strict=True):
             for number in result if isinstance(result, list) else [result]:
@@ -296,7 +296,7 @@ def typed_values(rows: Sequence[ListRow], column: str) -> Sequence[Any]:
     return values
 
 
-def _converter(texts: Sequence[str]) -> Callable[[str], Any]:
+def _choose_converter(texts: Sequence[str]) -> Callable[[str], Any]:
     """What makes values of texts that are all of one type."""
     if all(map(_WHOLE.fullmatch, texts)):
         return int
@@ -356,7 +356,7 @@ def read_json(path: Path, obtain: str = "") -> Any:
         raise OutageError(f"{path} cannot be read ({error.strerror}); run the same command again") from error
 
 
-def whole_number(text: str) -> int | None:
+def parse_whole_number(text: str) -> int | None:
     """The number that a text of up to 18 digits writes; None for any other text."""
     text = text.strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None

@@ -61,7 +61,7 @@ class Contents(NamedTuple):
     damage: str
 
 
-def checked_name(path: Path, name: str, size_bytes: int) -> str | None:
+def check_name(path: Path, name: str, size_bytes: int) -> str | None:
     """The path of a member of the archive at `path`; None if it, or a folder above it, is hidden.
 
     Raises DatasetError for one that may lie outside of the archive's folder, or is too large.
@@ -80,15 +80,15 @@ def checked_name(path: Path, name: str, size_bytes: int) -> str | None:
         )
     if any(part.startswith((".", "__MACOSX")) for part in parts):
         return None
-    return plain_name(name)
+    return clean_name(name)
 
 
-def plain_name(name: str) -> str:
+def clean_name(name: str) -> str:
     """The path of a member, without dots and slashes that say nothing."""
     return "/".join(PurePosixPath(name).parts)
 
 
-def age_ns(modified_s: float) -> int:
+def clamp_age_ns(modified_s: float) -> int:
     """A modification time in ns, within what a file may have."""
     return int(min(max(modified_s, 0), _LATEST_S) * _NS)
 
@@ -98,7 +98,7 @@ def damage(path: Path) -> Iterator[None]:
     """Raises DatasetError where the block finds that the archive at `path` is damaged, or none."""
     try:
         yield
-    except _DAMAGE + gzip_errors() as error:
+    except _DAMAGE + list_gzip_errors() as error:
         raise DatasetError(
             f"{path} is damaged, or no archive ({error or type(error).__name__}); get it again"
         ) from error
@@ -108,7 +108,7 @@ def damage(path: Path) -> Iterator[None]:
         raise DatasetError(f"{path} is damaged ({error}); get it again") from error  # bz2 says so
 
 
-def gzip_errors() -> tuple[type[Exception], ...]:
+def list_gzip_errors() -> tuple[type[Exception], ...]:
     """What indexed_gzip raises of damage; nothing if it is not installed."""
     try:
         import indexed_gzip
@@ -141,7 +141,7 @@ class TarMembers:
         begin = raw.read(len(_GZIP))
         raw.seek(0)
         if begin == _GZIP:
-            self._gzip = self._stream = _indexed(path, raw, index)
+            self._gzip = self._stream = _index_members(path, raw, index)
 
     @property
     def is_gzip(self) -> bool:
@@ -155,18 +155,18 @@ class TarMembers:
 
     def contents(self) -> Contents:
         """The members. A gzip is read whole, once."""
-        what, size_bytes = self._full_index() if self.is_gzip else ("", self._stream.seek(0, os.SEEK_END))
-        return self._in_tar(_Skipping(self._stream, size_bytes), what)
+        what, size_bytes = self._index_gzip() if self.is_gzip else ("", self._stream.seek(0, os.SEEK_END))
+        return self._list_tar(_Skipping(self._stream, size_bytes), what)
 
-    def _full_index(self) -> tuple[str, int]:
+    def _index_gzip(self) -> tuple[str, int]:
         """Read a gzip whole, which compares its checksum. Returns its damage, and how many bytes can be read."""
         try:
             self._gzip.build_full_index()
-        except gzip_errors() as error:
-            return str(error), _readable_bytes(self._gzip)
+        except list_gzip_errors() as error:
+            return str(error), _count_readable_bytes(self._gzip)
         return "", self._gzip.seek(0, os.SEEK_END)
 
-    def _in_tar(self, reader: _Skipping, what: str) -> Contents:
+    def _list_tar(self, reader: _Skipping, what: str) -> Contents:
         """What is in a tar, also behind damaged places; `what` is the damage of its gzip."""
         found: dict[str, ArchiveMember] = {}
         damaged_at, before, is_empty = -1, -1, True
@@ -176,7 +176,7 @@ class TarMembers:
                     is_empty = False
                     stored = info.size if info.isreg() else 0
                     reader.end = info.offset_data + -(-stored // BLOCK_BYTES) * BLOCK_BYTES
-                    if info.offset == damaged_at and _may_be_cut(info.name):
+                    if info.offset == damaged_at and _is_maybe_cut(info.name):
                         continue
                     if (member := self._member(info)) is not None:
                         found[member.name] = member
@@ -197,12 +197,12 @@ class TarMembers:
 
     def _member(self, info: tarfile.TarInfo) -> ArchiveMember | None:
         """A member of a tar; None for a folder or a hidden file. Raises DatasetError for what is no plain file."""
-        name = checked_name(self._path, info.name, info.size)
+        name = check_name(self._path, info.name, info.size)
         if info.isdir() or name is None:
             return None
         if not info.isreg():
             raise DatasetError(f"{self._path} holds {name!r}, which is a link or no plain file; unpack it")
-        return ArchiveMember(name, info.size, age_ns(info.mtime), info.offset_data)
+        return ArchiveMember(name, info.size, clamp_age_ns(info.mtime), info.offset_data)
 
     def write_index(self, path: Path) -> None:
         """Write the index of its gzip, after `contents`. No other process may do the same at that time."""
@@ -233,7 +233,7 @@ class _Skipping:
             self._stream.seek(self.position)
             while left > 0 and (more := self._stream.read(left)):  # a joined file gives the rest of one of its files
                 data, left = data + more, left - len(more)
-        except _gzip_damage() as error:
+        except _find_gzip_damage() as error:
             _raise_outage(error)
             self.size_bytes = self.position + len(data)
         self.position += len(data)
@@ -266,25 +266,25 @@ def _is_header(block: bytes) -> bool:
     return True
 
 
-def _may_be_cut(name: str) -> bool:
+def _is_maybe_cut(name: str) -> bool:
     """Whether a header may have a part of a name only, of which the rest was in a header before it that is damaged."""
     return "?" in name or len(name.encode("utf-8", "surrogateescape")) >= _SHORT_NAME_BYTES
 
 
-def _readable_bytes(stream: IO[bytes]) -> int:
+def _count_readable_bytes(stream: IO[bytes]) -> int:
     """How many bytes of a damaged gzip can be read."""
     size = stream.seek(0)
     try:
         while data := stream.read(_CHUNK_BYTES):
             size += len(data)
-    except _gzip_damage() as error:
+    except _find_gzip_damage() as error:
         _raise_outage(error)
     return size
 
 
-def _gzip_damage() -> tuple[type[Exception], ...]:
+def _find_gzip_damage() -> tuple[type[Exception], ...]:
     """What a damaged gzip raises when it is read."""
-    return (*gzip_errors(), zlib.error, EOFError, ValueError, OSError)
+    return (*list_gzip_errors(), zlib.error, EOFError, ValueError, OSError)
 
 
 def _raise_outage(error: Exception) -> None:
@@ -293,7 +293,7 @@ def _raise_outage(error: Exception) -> None:
         raise error
 
 
-def _indexed(path: Path, raw: BinaryIO, index: Path | None) -> Any:
+def _index_members(path: Path, raw: BinaryIO, index: Path | None) -> Any:
     try:
         import indexed_gzip
     except ImportError as error:

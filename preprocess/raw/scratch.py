@@ -30,7 +30,7 @@ class Scratch:
         parent = Path(tempfile.gettempdir())
         for other in parent.glob(f"{_PREFIX}*"):
             _delete_unlocked(other)
-        made, lock = _locked_folder(parent)
+        made, lock = _lock_folder(parent)
         self.folder = made / _FILES
         self.folder.mkdir()
         self._finish = weakref.finalize(self, _close, made, lock)
@@ -40,7 +40,7 @@ class Scratch:
         self._finish()
 
 
-def _locked_folder(parent: Path) -> tuple[Path, int]:
+def _lock_folder(parent: Path) -> tuple[Path, int]:
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     fcntl.flock(lock, fcntl.LOCK_EX)

@@ -29,7 +29,7 @@ from maskstream.shards.errors import DatasetError, OutageError
 from maskstream.shards.stores.url import is_url
 
 from .archive import ENDINGS, is_archive, pieces
-from .archive_list import OpenArchives, list_members, listed_archive
+from .archive_list import OpenArchives, list_archive, list_members
 from .file_state import DamagedFileError, FileState, set_age
 from .files import LOCAL, Hand, RawFiles, UrlFiles, fetching, is_same_file
 from .lists import MAX_LISTED_BYTES
@@ -44,12 +44,12 @@ MARK = "!"
 _ROOT = Path("/")
 
 
-def member_path(archive: Path, name: str) -> Path:
+def join_member_path(archive: Path, name: str) -> Path:
     """The path of a member of an archive."""
     return archive.with_name(archive.name + MARK) / name
 
 
-def archive_and_name(path: Path) -> tuple[Path, str] | None:
+def split_archive_path(path: Path) -> tuple[Path, str] | None:
     """The archive of a path, and the name in it; None if it is the path of a plain file. A name in an archive may look
     like another archive.
     """
@@ -78,7 +78,7 @@ class ArchivedFiles(RawFiles):
 
     def is_same(self, path: Path, state: FileState) -> bool:
         """Whether the file has these bytes, by the size and age in the list of its archive, or else by its bytes."""
-        found = archive_and_name(path)
+        found = split_archive_path(path)
         if found is None:
             return state.matches(path)
         archive, name = found
@@ -111,10 +111,10 @@ class _Members:
     tree: Path = _ROOT
 
     def is_away(self, path: Path) -> bool:
-        return archive_and_name(path) is not None
+        return split_archive_path(path) is not None
 
     def fetch(self, path: Path, to: Path | None) -> FileState:
-        found = archive_and_name(path)
+        found = split_archive_path(path)
         assert found is not None
         member, digest = self.archives.copy(*found, to)
         if to is not None:
@@ -127,10 +127,10 @@ log = logging.getLogger(__name__)
 _THREADS = 8
 
 
-def archives_below(root: Path) -> tuple[tuple[Path, ...], bool]:
+def find_archives(root: Path) -> tuple[tuple[Path, ...], bool]:
     """The archives below a folder, sorted, and whether there are Parquet files. A folder that is not there has none.
 
-    As in `media_paths`, links are followed, each real folder is visited once, and hidden ones are left out. But of
+    As in `list_media`, links are followed, each real folder is visited once, and hidden ones are left out. But of
     other files only the names are looked at, for there may be millions.
     """
     found: set[Path] = set()
@@ -139,7 +139,7 @@ def archives_below(root: Path) -> tuple[tuple[Path, ...], bool]:
     todo = [str(root)] if root.is_dir() else []
     while todo:
         links: list[str] = []
-        for folder, folders, names in (one for start in todo for one in os.walk(start, onerror=_unlisted)):
+        for folder, folders, names in (one for start in todo for one in os.walk(start, onerror=_describe_unlisted)):
             if (identity := _identity(folder)) in visited:
                 folders.clear()
                 continue
@@ -157,11 +157,11 @@ def _identity(folder: str) -> tuple[int, int]:
     try:
         facts = os.stat(folder)
     except OSError as error:
-        _unlisted(error)
+        _describe_unlisted(error)
     return facts.st_dev, facts.st_ino
 
 
-def _unlisted(error: OSError) -> NoReturn:
+def _describe_unlisted(error: OSError) -> NoReturn:
     raise OutageError(
         f"{error.filename} cannot be listed ({error.strerror}); make it readable and run the same command again"
     ) from error
@@ -189,20 +189,20 @@ class ArchivedTree:
         """
         with ThreadPoolExecutor(_THREADS) as pool:
             members = list(pool.map(partial(list_members, damaged=damaged), archives))
-        damage = {archive.relative_to(root).as_posix(): listed_archive(archive).damage for archive in archives}
+        damage = {archive.relative_to(root).as_posix(): list_archive(archive).damage for archive in archives}
         places = [archive.parent.relative_to(root) for archive in archives]
         merged = {Path(), *places, *(parent for place in places for parent in place.parents)}
         for place, held in zip(places, members, strict=True):
-            merged |= {parent for name in held for parent in _parents(place / name)}
-        _mirror(root, folder, merged, {piece for archive in archives for piece in pieces(archive)}, root)
+            merged |= {parent for name in held for parent in _list_parents(place / name)}
+        _link_mirror(root, folder, merged, {piece for archive in archives for piece in pieces(archive)}, root)
         addresses: dict[Path, Path] = {}
         with closing(OpenArchives()) as opened:
             for archive, place, held in zip(archives, places, members, strict=True):
                 for name, member in held.items():
                     path = folder / place / name
                     if _is_new(path, member, addresses, archive):
-                        addresses[path] = member_path(archive.absolute(), name)
-                        _stand_in(path, member, archive, opened if path.suffix.lower() in lists else None)
+                        addresses[path] = join_member_path(archive.absolute(), name)
+                        _make_stand_in(path, member, archive, opened if path.suffix.lower() in lists else None)
         found = {name: what for name, what in damage.items() if what}
         for name, what in found.items():
             log.warning("%s is damaged (%s); it is read as far as it can be", root / name, what)
@@ -215,11 +215,11 @@ class ArchivedTree:
         return self.root.absolute() / path.relative_to(self.folder) if path.is_relative_to(self.folder) else path
 
 
-def _parents(path: Path) -> list[Path]:
+def _list_parents(path: Path) -> list[Path]:
     return list(path.parents)[:-1]
 
 
-def _mirror(real: Path, mirror: Path, merged: set[Path], left_out: set[Path], root: Path) -> None:
+def _link_mirror(real: Path, mirror: Path, merged: set[Path], left_out: set[Path], root: Path) -> None:
     """Make links in `mirror` to what is in the folder `real`; folders that members are in too are made anew."""
     with os.scandir(real) as entries:
         for entry in entries:
@@ -228,7 +228,7 @@ def _mirror(real: Path, mirror: Path, merged: set[Path], left_out: set[Path], ro
                 continue
             if path.relative_to(root) in merged and entry.is_dir():
                 (mirror / entry.name).mkdir()
-                _mirror(path, mirror / entry.name, merged, left_out, root)
+                _link_mirror(path, mirror / entry.name, merged, left_out, root)
             else:
                 (mirror / entry.name).symlink_to(path.absolute())
 
@@ -244,19 +244,21 @@ def _is_new(path: Path, member: ArchiveMember, addresses: Mapping[Path, Path], a
     if size_bytes != member.size_bytes or path.is_dir():
         other = addresses.get(path, "a file that is unpacked")
         raise DatasetError(
-            f"{member_path(archive, member.name)} and {other} have the same place and are not the same; remove one"
+            f"{join_member_path(archive, member.name)} and {other} have the same place and are not the same; remove one"
         )
     return False
 
 
-def _stand_in(path: Path, member: ArchiveMember, archive: Path, opened: OpenArchives | None) -> None:
+def _make_stand_in(path: Path, member: ArchiveMember, archive: Path, opened: OpenArchives | None) -> None:
     """Make the file that stands for a member, or copy the member if there is where to copy it from."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if opened is None:
         path.touch()
         os.truncate(path, member.size_bytes)
     elif member.size_bytes > MAX_LISTED_BYTES:
-        raise DatasetError(f"{member_path(archive, member.name)} has more than {MAX_LISTED_BYTES} bytes; is it a list?")
+        raise DatasetError(
+            f"{join_member_path(archive, member.name)} has more than {MAX_LISTED_BYTES} bytes; is it a list?"
+        )
     else:
         opened.copy(archive, member.name, path)
     set_age(path, member.mtime_ns)
@@ -279,7 +281,7 @@ class RawTree:
 
 
 @contextmanager
-def raw_tree(
+def open_raw_tree(
     root: str | Path, *, lists: Collection[str] = (), outside_root: bool = False, damaged: bool = False
 ) -> Iterator[RawTree]:
     """The tree of the raw data at a local path or a URL, from which a temporary one is made for the block.
@@ -292,7 +294,7 @@ def raw_tree(
     if outside_root and is_url(root):
         raise ValueError(f"a list at {root} names files there, and no others; leave --outside-root out")
     if not is_url(root):
-        archives, has_rows = archives_below(Path(root))
+        archives, has_rows = find_archives(Path(root))
         if not archives and not has_rows:
             yield RawTree(str(root), Path(root), LOCAL, outside_root=outside_root)
             return
@@ -307,22 +309,22 @@ def raw_tree(
         wanted = []
         for file in listed(url):
             path = scratch.folder / file.name
-            if path.suffix.lower() in LISTS or (SUFFIX in lists and _may_list(path, file, scratch.folder)):
+            if path.suffix.lower() in LISTS or (SUFFIX in lists and _is_maybe_list(path, file, scratch.folder)):
                 wanted.append(path)
-            _stand_in_of_url(path, url, file)
+            _make_stand_in_of_url(path, url, file)
         with ThreadPoolExecutor(THREADS) as pool:
             for _ in pool.map(lambda path: files.fetch(path, path), wanted):
                 pass
         yield RawTree(url, scratch.folder, files)
 
 
-def _may_list(path: Path, file: RawFile, root: Path) -> bool:
+def _is_maybe_list(path: Path, file: RawFile, root: Path) -> bool:
     """Whether a Parquet file lies and is called as a list is; others hold media, and may be large."""
     is_placed = path.parent == root or path.stem == "metadata"
     return path.suffix.lower() == SUFFIX and is_placed and file.size_bytes <= MAX_LISTED_BYTES
 
 
-def _stand_in_of_url(path: Path, url: str, file: RawFile) -> None:
+def _make_stand_in_of_url(path: Path, url: str, file: RawFile) -> None:
     """Make the file that stands for one at the URL: it has its size, without taking room, and its age."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

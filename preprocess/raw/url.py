@@ -13,7 +13,7 @@ import xxhash
 from obstore.exceptions import GenericError, NotSupportedError
 
 from maskstream.shards.errors import DatasetError, MissingFileError, OutageError
-from maskstream.shards.stores.client import ASK_S, BUCKETS, FILE_S, bucket_client, store_errors
+from maskstream.shards.stores.client import ASK_S, BUCKETS, FILE_S, open_bucket_client, store_errors
 from maskstream.shards.stores.remote_files import IncompleteError, asked, chunks, contents, has_given_up
 from maskstream.shards.stores.url import StorePlace, parse_place
 
@@ -43,7 +43,7 @@ def listed(url: str) -> Iterator[RawFile]:
     of files.
     """
     place = parse_place(url)
-    yield from _of_bucket(url, place) if place.scheme in BUCKETS else _of_server(url, place)
+    yield from _open_bucket_tree(url, place) if place.scheme in BUCKETS else _open_server_tree(url, place)
 
 
 def _check_name(url: str, name: str) -> str:
@@ -58,15 +58,15 @@ def fetched(url: str, name: str, to: Path | None) -> FileState:
     Raises OutageError if it cannot be read, OSError if it cannot be written.
     """
     place = parse_place(url)
-    client, where = bucket_client(place, FILE_S), f"{url.rstrip('/')}/{name}"
+    client, where = open_bucket_client(place, FILE_S), f"{url.rstrip('/')}/{name}"
     with _reading(where):
-        state = asked(lambda: _streamed(client, _key(place, name), to))
+        state = asked(lambda: _stream_state(client, _key(place, name), to))
     if to is not None:
         set_age(to, state.mtime_ns)
     return state
 
 
-def _streamed(client: ObjectStore, key: str, to: Path | None) -> FileState:
+def _stream_state(client: ObjectStore, key: str, to: Path | None) -> FileState:
     """The state of a file that is read once. Asked for as a range, for only then does the answer say how long the file
     is, besides how long itself is.
     """
@@ -78,7 +78,7 @@ def _streamed(client: ObjectStore, key: str, to: Path | None) -> FileState:
             raise
         if to is not None:
             to.write_bytes(b"")
-        return FileState(size_bytes=0, mtime_ns=_age(meta), xxh3_64=xxhash.xxh3_64_hexdigest(b""))
+        return FileState(size_bytes=0, mtime_ns=_read_age(meta), xxh3_64=xxhash.xxh3_64_hexdigest(b""))
     digest, size = xxhash.xxh3_64(), 0
     with nullcontext() if to is None else to.open("wb") as file:
         for data in chunks(found, key):
@@ -88,12 +88,12 @@ def _streamed(client: ObjectStore, key: str, to: Path | None) -> FileState:
                 file.write(data)
     if not size == found.range[1] == found.meta["size"]:
         raise IncompleteError(f"{size} of {found.meta['size']} bytes of {key} came")
-    return FileState(size_bytes=size, mtime_ns=_age(found.meta), xxh3_64=digest.hexdigest())
+    return FileState(size_bytes=size, mtime_ns=_read_age(found.meta), xxh3_64=digest.hexdigest())
 
 
-def _of_bucket(url: str, place: StorePlace) -> Iterator[RawFile]:
+def _open_bucket_tree(url: str, place: StorePlace) -> Iterator[RawFile]:
     folder = f"{place.folder}/" if place.folder else ""
-    client = bucket_client(place, ASK_S)
+    client = open_bucket_client(place, ASK_S)
     with _reading(url):
         for page in obstore.list(client, prefix=place.folder or None, chunk_size=1000):
             yield from (
@@ -103,8 +103,8 @@ def _of_bucket(url: str, place: StorePlace) -> Iterator[RawFile]:
             )
 
 
-def _of_server(url: str, place: StorePlace) -> Iterator[RawFile]:
-    asking = bucket_client(place, ASK_S)
+def _open_server_tree(url: str, place: StorePlace) -> Iterator[RawFile]:
+    asking = open_bucket_client(place, ASK_S)
 
     def looked_up(name: str) -> RawFile:
         with _reading(f"{url}/{name}"):
@@ -112,7 +112,7 @@ def _of_server(url: str, place: StorePlace) -> Iterator[RawFile]:
 
     try:
         with store_errors(f"{url}/{FILE_LIST}"):
-            data = contents(bucket_client(place, FILE_S), _key(place, FILE_LIST), _MOST_LISTED_BYTES)
+            data = contents(open_bucket_client(place, FILE_S), _key(place, FILE_LIST), _MOST_LISTED_BYTES)
     except MissingFileError as error:
         raise DatasetError(
             f"{url} is on a web server, which lists no files; put a list there: find . -type f | sed 's|^./||' > "
@@ -131,10 +131,10 @@ def _key(place: StorePlace, name: str) -> str:
 
 
 def _file(name: str, meta: ObjectMeta) -> RawFile:
-    return RawFile(name, meta["size"], _age(meta))
+    return RawFile(name, meta["size"], _read_age(meta))
 
 
-def _age(meta: ObjectMeta) -> int:
+def _read_age(meta: ObjectMeta) -> int:
     return int(meta["last_modified"].timestamp()) * _NS
 
 

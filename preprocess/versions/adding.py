@@ -32,13 +32,13 @@ from maskstream.shards.format.records import Records
 from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.sample import Reject
 from maskstream.shards.keywords import takes_fields
-from maskstream.shards.named import first_few
+from maskstream.shards.named import list_few
 from maskstream.shards.stores.local_files import LOCK
-from maskstream.shards.stores.output import Location, Output, folder_and_name, output_at, within
+from maskstream.shards.stores.output import Location, Output, open_output, split_folder_and_name, within
 from maskstream.shards.stores.url import is_url
 
 from .appending import append
-from .versions_without import recorded_states
+from .versions_without import list_recorded_states
 
 ADDING = ".adding-"
 """The beginning of the name of such a folder; the sources that it adds are the rest."""
@@ -50,35 +50,35 @@ def remove_added(out: Output) -> None:
     out.remove([name for name in out.names(ADDING) if _FOLDER.fullmatch(name.split("/")[0])])
 
 
-def added_with(split: Output, keys: AbstractSet[str]) -> list[Output]:
+def find_added_with(split: Output, keys: AbstractSet[str]) -> list[Output]:
     """The folders beside a split that hold samples with some of these keys, as a killed run leaves them. One with a
     shard whose record cannot be read is among them.
     """
-    return [folder for folder in all_added(split) if _name(folder) == _name(split) and _holds(folder, keys)]
+    return [folder for folder in find_all_added(split) if _name(folder) == _name(split) and _holds(folder, keys)]
 
 
-def all_added(split: Output) -> list[Output]:
+def find_all_added(split: Output) -> list[Output]:
     """All splits that killed runs have left in these folders beside a split."""
-    out = folder_and_name(whole_location(split))[0]
+    out = split_folder_and_name(complete_location(split))[0]
     if is_url(out):
-        names = {tuple(name.split("/")[:2]) for name in output_at(out).names(ADDING)}
+        names = {tuple(name.split("/")[:2]) for name in open_output(out).names(ADDING)}
     else:
         names = {path.relative_to(out).parts for path in Path(out).glob(f"{ADDING}*/*") if path.is_dir()}
-    return [output_at(within(out, "/".join(one))) for one in sorted(names) if _FOLDER.fullmatch(one[0])]
+    return [open_output(within(out, "/".join(one))) for one in sorted(names) if _FOLDER.fullmatch(one[0])]
 
 
 def remove_folder(added: Output) -> None:
-    """Delete the folder of `added_with`, which is empty and has no lock any more."""
-    adding, split = folder_and_name(whole_location(added))
-    out, name = folder_and_name(adding)
-    output_at(out).remove([f"{name}/{split}/{LOCK}"])
+    """Delete the folder of `find_added_with`, which is empty and has no lock any more."""
+    adding, split = split_folder_and_name(complete_location(added))
+    out, name = split_folder_and_name(adding)
+    open_output(out).remove([f"{name}/{split}/{LOCK}"])
 
 
 def _name(split: Output) -> str:
-    return folder_and_name(whole_location(split))[1]
+    return split_folder_and_name(complete_location(split))[1]
 
 
-def whole_location(output: Output) -> Location:
+def complete_location(output: Output) -> Location:
     """Where an output is: its URL, or its absolute path."""
     return output.location if is_url(output.location) else Path(output.location).absolute()
 
@@ -140,16 +140,16 @@ def add_sources(
             wanted["signals"] = options.measure.version
         divided = {"val": options.division.to_dict()} if options.division else {}
         found = {
-            name: _new(raw, name, within(out, name), wanted | (divided if name in (TRAIN, VAL) else {}), files)
+            name: _find_new(raw, name, within(out, name), wanted | (divided if name in (TRAIN, VAL) else {}), files)
             for name in raw.splits
         }
     todo = {name: new for name, new in found.items() if new.sources}
     reports, n_sources, wall_s = {}, 0, 0.0
     for name, new in todo.items():
-        folder = within(out, ADDING + _digest(name, new))
+        folder = within(out, ADDING + _hash_sources(name, new))
         size = options.samples_per_shard or new.samples_per_shard
         own = replace(options, splits=(), samples_per_shard=size, val=None, val_by=SOURCE, val_seed=0)
-        made = make_shards(_only(listing, name, new), root, folder, own)
+        made = make_shards(_select_only(listing, name, new), root, folder, own)
         n_sources, wall_s = n_sources + made.n_sources, wall_s + made.wall_s
         done = append(within(out, name), within(folder, name), retried={source.id for source in new.sources})
         state = f"version {done.version}, {done.samples} samples added"
@@ -158,9 +158,9 @@ def add_sources(
         if name not in reports:
             counts = dict(Manifest.load(within(out, name)).info["counts"])
             reports[name] = SplitReport(folder=within(out, name), state="has all sources", counts=counts)
-    remove_added(output_at(out))
+    remove_added(open_output(out))
     for name in raw.splits:
-        with output_at(within(out, name)).sole_writer():  # the lock of a run that was killed goes when it is let go
+        with open_output(within(out, name)).sole_writer():  # the lock of a run that was killed goes when it is let go
             pass
     return JobReport(
         dataset=raw.name,
@@ -175,19 +175,19 @@ def _known(out: Location) -> dict[str, str]:
     """The splits of the sources that are in train or val, by their ids; rejects are in one too."""
     found: dict[str, str] = {}
     for name in (TRAIN, VAL):
-        if is_split(store := output_at(within(out, name)).store):
+        if is_split(store := open_output(within(out, name)).store):
             manifest = Manifest.open(store)
             rejects = read_rejects(store, manifest.info)
             found |= dict.fromkeys([*(one.source for one in rejects), *manifest.sources().to_pylist()], name)
     return found
 
 
-def _new(raw: Dataset, name: str, folder: Location, wanted: dict[str, Any], files: RawFiles) -> _New:
+def _find_new(raw: Dataset, name: str, folder: Location, wanted: dict[str, Any], files: RawFiles) -> _New:
     """What the split in a folder does not have. Raises DatasetError or ResumeError if it cannot be added to.
 
     wanted: the settings with which it must have been made.
     """
-    output = output_at(folder)
+    output = open_output(folder)
     if not is_split(output.store):
         raise DatasetError(
             f"{folder} is no finished split, so nothing can be appended to it; make it with the same command without "
@@ -201,7 +201,7 @@ def _new(raw: Dataset, name: str, folder: Location, wanted: dict[str, Any], file
     rejects = read_rejects(output.store, manifest.info)
     known = {*manifest.sources().to_pylist()}
     refused = {reject.source: reject.stage for reject in rejects if reject.source not in known}
-    again = _changed(output, raw.splits[name], known, refused, files)
+    again = _find_changed(output, raw.splits[name], known, refused, files)
     old = known | {source for source, stage in refused.items() if stage != _MISSING}
     return _New(
         sources=[source for source in raw.splits[name] if source.id not in old or source.id in again],
@@ -210,17 +210,17 @@ def _new(raw: Dataset, name: str, folder: Location, wanted: dict[str, Any], file
     )
 
 
-def _changed(
+def _find_changed(
     output: Output, sources: Sequence[Source], known: set[str], refused: dict[str, str], files: RawFiles
 ) -> set[str]:
     """The rejects whose files have other bytes now. Raises ResumeError for samples whose files have."""
-    states = dict(recorded_states(Records(output, WrittenShard)))
+    states = dict(list_recorded_states(Records(output, WrittenShard)))
     seen: dict[tuple[Path, FileState], bool] = {}
     changed = {
         source.id for source in sources if source.id in states and not is_same(source, states[source.id], files, seen)
     }
     if kept := sorted(changed & known):
-        names = first_few(kept, repr)
+        names = list_few(kept, repr)
         raise ResumeError(
             f"{output.location}: {len(kept)} of its sources changed after they were encoded: {names}; put them back, "
             "or give changed files other names and remove the samples (`maskstream remove`)"
@@ -228,13 +228,13 @@ def _changed(
     return changed & refused.keys()
 
 
-def _digest(name: str, new: _New) -> str:
+def _hash_sources(name: str, new: _New) -> str:
     """A word for the sources of a split that are added, so that each set of them has a folder of its own."""
     lines = [name, *sorted(source.id for source in new.sources), "", *sorted(one.source for one in new.missing)]
     return xxhash.xxh3_64_hexdigest("\n".join(lines).encode())
 
 
-def _only(listing: Callable[[Path], Dataset], name: str, new: _New) -> Callable[[Path], Dataset]:
+def _select_only(listing: Callable[[Path], Dataset], name: str, new: _New) -> Callable[[Path], Dataset]:
     """The listing of the new sources of one split."""
     ids, missing = {source.id for source in new.sources}, new.missing
 

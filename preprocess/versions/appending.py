@@ -14,17 +14,17 @@ import pyarrow.parquet as pq
 from maskstream.preprocess.job.task import WrittenShard
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.checked_file import facts_of, read_checked
-from maskstream.shards.format.columns import COMPONENTS_KEY, ShardFacts, make_fingerprint, part_metadata
+from maskstream.shards.format.columns import COMPONENTS_KEY, ShardFacts, build_part_metadata, make_fingerprint
 from maskstream.shards.format.dataset import HELD_OUT_OF, publish_version, read_description
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.part_writer import number_of_part, parquet_bytes, part_name
+from maskstream.shards.format.part_writer import encode_parquet, parse_part_number, part_name
 from maskstream.shards.format.records import RECORDS, RecordedTask, Records
 from maskstream.shards.format.rejects import REMOVED, SELECTED
 from maskstream.shards.format.tokenizer import TOKENIZER
 from maskstream.shards.stores.base import stream
 from maskstream.shards.stores.block_sums import SUMS
-from maskstream.shards.stores.folders import folder_name
-from maskstream.shards.stores.output import Location, Output, output_at
+from maskstream.shards.stores.folders import get_folder_name
+from maskstream.shards.stores.output import Location, Output, open_output
 from maskstream.shards.stores.url import is_url, parse_place
 
 from .merging import (
@@ -39,14 +39,14 @@ from .merging import (
 _WEB = ("http", "hf")
 
 
-def carry_records(output: Output, theirs: Manifest, names: Mapping[str, str], version: int) -> None:
+def write_carried_records(output: Output, theirs: Manifest, names: Mapping[str, str], version: int) -> None:
     """Write the records of the split `theirs`, if both splits have records, as those of its shards in the output.
 
     names: our names of their shards. A task without a shard is recorded under its name and the version.
     """
     if is_url(theirs.location) and parse_place(theirs.location).scheme in _WEB:
         return
-    ours, others = Records(output, WrittenShard), Records(output_at(theirs.location), WrittenShard)
+    ours, others = Records(output, WrittenShard), Records(open_output(theirs.location), WrittenShard)
     if ours.job() is None or others.job() is None:
         return
     output.remove_leftovers(RECORDS)
@@ -85,7 +85,7 @@ def append(split: Location | Output, other: Location, *, retried: AbstractSet[st
     Raises DatasetError, before anything is written, if the splits do not fit (modality, profile, settings of the
     encoder, components, keys that both have); ShardError if one cannot be read; BusyError if another run writes.
     """
-    output = output_at(split)
+    output = open_output(split)
     read_description(output.store)  # raises before a lock makes a folder
     with output.sole_writer():
         ours, theirs = Manifest.open(output.store, whole=True), Manifest.load(other, whole=True)
@@ -106,15 +106,15 @@ def append(split: Location | Output, other: Location, *, retried: AbstractSet[st
             for suffix in (".tar", ".idx", SUMS):
                 _copy(theirs, old.removesuffix(".tar") + suffix, output, new.removesuffix(".tar") + suffix)
         files: dict[str, Any] = {}
-        parts, number = [*ours.info["parts"]], next_part(ours)
+        parts, number = [*ours.info["parts"]], find_next_part(ours)
         for part in theirs.info["parts"]:
             data, name = _part(theirs, part["name"], names, labels), part_name(number)
             number += 1
             output.publish(name, data)
             files[name] = facts_of(data)
             parts.append(part | {"name": name})
-        carry_records(output, theirs, names, ours.version + 1)
-        description = _described(output, ours, theirs, names, parts, files, retried)
+        write_carried_records(output, theirs, names, ours.version + 1)
+        description = _describe_version(output, ours, theirs, names, parts, files, retried)
         publish_version(output, description)
     return Appended(version=description["version"], samples=added, shards=len(names))
 
@@ -125,9 +125,9 @@ def _has_last(ours: Manifest, theirs: Manifest) -> bool:
     return last == [shard.sha256 for shard in ours.shards()][-len(last) :]
 
 
-def next_part(manifest: Manifest) -> int:
+def find_next_part(manifest: Manifest) -> int:
     """The number of the next part in the split's own folder."""
-    numbers = [number_of_part(part["name"]) for part in manifest.info["parts"]]
+    numbers = [parse_part_number(part["name"]) for part in manifest.info["parts"]]
     return max((number for number in numbers if number is not None), default=-1) + 1
 
 
@@ -173,7 +173,7 @@ def _part(
     with pq.ParquetFile(pa.BufferReader(data)) as file:
         table = file.read(use_threads=False)
     metadata = table.schema.metadata
-    folder = folder_name(name)
+    folder = get_folder_name(name)
     at = f"{folder}/" if folder else ""
     shard = pa.array([names[at + one] for one in table.column("shard").to_pylist()], pa.string())
     columns = {
@@ -183,16 +183,16 @@ def _part(
     for column, values in columns.items():
         table = table.set_column(table.column_names.index(column), column, values)
     held = set(shard.to_pylist())
-    own = [one for one in _renamed(theirs, names) if one.name in held]
-    described = part_metadata(json.loads(metadata[COMPONENTS_KEY]), [one.to_json() for one in own])
-    return parquet_bytes(table.replace_schema_metadata(described))
+    own = [one for one in _rename_parts(theirs, names) if one.name in held]
+    described = build_part_metadata(json.loads(metadata[COMPONENTS_KEY]), [one.to_json() for one in own])
+    return encode_parquet(table.replace_schema_metadata(described))
 
 
-def _renamed(theirs: Manifest, names: Mapping[str, str]) -> list[ShardFacts]:
+def _rename_parts(theirs: Manifest, names: Mapping[str, str]) -> list[ShardFacts]:
     return [replace(one, name=names[one.name]) for one in theirs.shards()]
 
 
-def _described(
+def _describe_version(
     output: Output,
     ours: Manifest,
     theirs: Manifest,
@@ -209,7 +209,7 @@ def _described(
     changed = written | {
         "version": version,
         "fingerprint": make_fingerprint(
-            [*ours.shards(), *_renamed(theirs, names)], foreign=False, selected=join_selected(both)
+            [*ours.shards(), *_rename_parts(theirs, names)], foreign=False, selected=join_selected(both)
         ),
         "label_names": _label_names(ours, theirs),
         "parts": parts,

@@ -23,7 +23,7 @@ from maskstream.shards.format.dataset import is_split, list_versions, read_descr
 from maskstream.shards.format.inspect import inspect
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.members.text import JSON
-from maskstream.shards.stores.output import Location, Output, output_at, within
+from maskstream.shards.stores.output import Location, Output, open_output, within
 
 CROISSANT, README = "croissant.json", "README.md"
 """The fields of Croissant's vocabulary for responsible AI, of which any may be given."""
@@ -83,15 +83,15 @@ def write_card(data: Location, told: Told | None = None, out: Location | None = 
     Raises DatasetError if there is no finished split, or if one of these files is there that no `card` wrote as it is.
     """
     told = told or Told()
-    splits = _splits(data)
-    output = output_at(data if out is None else out)
+    splits = _list_splits(data)
+    output = open_output(data if out is None else out)
     output.make()
     _check_own(output)
     facts = {name: inspect(location) for name, location in splits.items()}
-    licenses = {name: _licenses(location, told.license_by) for name, location in splits.items()}
-    croissant = _croissant(splits, facts, licenses, told, is_one=is_split(output_at(data).store))
+    licenses = {name: _count_licenses(location, told.license_by) for name, location in splits.items()}
+    croissant = _build_croissant(splits, facts, licenses, told, is_one=is_split(open_output(data).store))
     output.publish(CROISSANT, add_checksum(croissant))
-    output.publish(README, _marked(_readme(splits, facts, licenses, told).encode(), told))
+    output.publish(README, _mark_readme(_write_readme(splits, facts, licenses, told).encode(), told))
     return str(within(output.location, CROISSANT)), str(within(output.location, README))
 
 
@@ -99,20 +99,20 @@ def renew_card(data: Location) -> bool:
     """Write the card in a split, or in a folder of splits, again, with what was said in it; False if there is none that
     `write_card` wrote. Raises as that.
     """
-    told = _told(output_at(data).whole(README, _MOST_BYTES))
+    told = _unmark_readme(open_output(data).whole(README, _MOST_BYTES))
     if told is not None:
         write_card(data, told)
     return told is not None
 
 
-def _marked(text: bytes, told: Told) -> bytes:
+def _mark_readme(text: bytes, told: Told) -> bytes:
     """A README with what was said, and a checksum of both, in a comment at its end: so it is known again."""
     fields = add_checksum({"told": asdict(told), "text": xxhash.xxh3_128_hexdigest(text)})
     return text + b"<!-- maskstream card %s -->\n" % base64.b64encode(fields)  # as no text can end a comment so
 
 
-def _told(readme: bytes | None) -> Told | None:
-    """What was said in a README that `_marked` gives; None for another one, also if it was changed since."""
+def _unmark_readme(readme: bytes | None) -> Told | None:
+    """What was said in a README that `_mark_readme` gives; None for another one, also if it was changed since."""
     if readme is None or (found := _MARK.search(readme)) is None or found.end() != len(readme):
         return None
     try:
@@ -126,7 +126,7 @@ def _told(readme: bytes | None) -> Told | None:
 def _check_own(output: Output) -> None:
     """Raise DatasetError for a file that would be overwritten, and is not as `write_card` wrote it."""
     croissant, readme = (output.whole(name, _MOST_BYTES) for name in (CROISSANT, README))
-    strange = [] if readme is None or _told(readme) is not None else [README]
+    strange = [] if readme is None or _unmark_readme(readme) is not None else [README]
     try:
         if croissant is not None:
             read_checksummed(croissant)
@@ -140,12 +140,12 @@ def _check_own(output: Output) -> None:
         )
 
 
-def _splits(data: Location) -> dict[str, Location]:
-    output = output_at(data)
+def _list_splits(data: Location) -> dict[str, Location]:
+    output = open_output(data)
     if is_split(output.store):
         return {str(read_description(output.store)["split"]): data}
     names = sorted({name.split("/")[0] for name in output.names() if name.endswith("/dataset.json")})
-    found = {name: within(data, name) for name in names if is_split(output_at(within(data, name)).store)}
+    found = {name: within(data, name) for name in names if is_split(open_output(within(data, name)).store)}
     if not found:
         raise DatasetError(
             f"{data} is no finished split, and has none in a folder of it; give data/shards/DATASET, or a split of it"
@@ -153,7 +153,7 @@ def _splits(data: Location) -> dict[str, Location]:
     return found
 
 
-def _licenses(location: Location, by: str) -> dict[str, int]:
+def _count_licenses(location: Location, by: str) -> dict[str, int]:
     """How many samples have each licence."""
     if not by:
         return {}
@@ -167,7 +167,7 @@ def _licenses(location: Location, by: str) -> dict[str, int]:
     return dict(found.most_common())
 
 
-def _croissant(
+def _build_croissant(
     splits: Mapping[str, Location],
     facts: Mapping[str, Mapping[str, Any]],
     licenses: Mapping[str, Mapping[str, int]],
@@ -179,7 +179,7 @@ def _croissant(
     records: list[dict[str, Any]] = []
     for name, location in splits.items():
         below = "" if is_one else f"{name}/"
-        own_files, own_records = _split_records(name, Manifest.load(location), output_at(location), below)
+        own_files, own_records = _split_records(name, Manifest.load(location), open_output(location), below)
         files += own_files
         records += own_records
     first = next(iter(facts.values()))
@@ -195,7 +195,7 @@ def _croissant(
         "citeAs": told.cite or None,
         "datePublished": told.published or None,
         "rai:dataPreprocessingProtocol": _made(facts),
-        "rai:dataCollectionMissingData": _lost(facts) or None,
+        "rai:dataCollectionMissingData": _measure_lost(facts) or None,
         **{f"rai:{name}": text for name, text in told.rai.items()},
     }
     return {
@@ -307,7 +307,7 @@ def _made(facts: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def _lost(facts: Mapping[str, Mapping[str, Any]]) -> str:
+def _measure_lost(facts: Mapping[str, Mapping[str, Any]]) -> str:
     """How many sources are no samples, by what was wrong with them."""
     return "; ".join(
         f"{name}: " + ", ".join(f"{count} {stage}" for stage, count in one["rejects_per_stage"].items())
@@ -322,12 +322,12 @@ def as_text(value: object) -> str:
     return _MARKDOWN.sub(r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+def _format_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     lines = [head, ["---"] * len(head), *([as_text(cell) for cell in row] for row in rows)]
     return ["| " + " | ".join(line) + " |" for line in lines] + [""]
 
 
-def _readme(
+def _write_readme(
     splits: Mapping[str, Location],
     facts: Mapping[str, Mapping[str, Any]],
     licenses: Mapping[str, Mapping[str, int]],
@@ -351,24 +351,24 @@ def _readme(
                 one["fingerprint"],
             )
         )
-    lines += _table(("split", "samples", "hours", "shards", "bytes", "rejects", "version", "fingerprint"), rows)
+    lines += _format_table(("split", "samples", "hours", "shards", "bytes", "rejects", "version", "fingerprint"), rows)
     given = [("all", one) for one in told.licenses]
     given += [(f"{count:,} samples of {name}", one) for name, own in licenses.items() for one, count in own.items()]
     lines += ["## Licence", ""]
-    lines += _table(("of", "licence"), given) if given else ["None was given.", ""]
+    lines += _format_table(("of", "licence"), given) if given else ["None was given.", ""]
     for name, one in facts.items():
         lines += [f"## {as_text(name)}", ""]
         if one["samples_per_label"]:
-            lines += _table(("label", "samples"), [*one["samples_per_label"].items()])
+            lines += _format_table(("label", "samples"), [*one["samples_per_label"].items()])
         if one["rejects_per_stage"]:
-            lines += _table(("what was wrong with rejects", "sources"), [*one["rejects_per_stage"].items()])
+            lines += _format_table(("what was wrong with rejects", "sources"), [*one["rejects_per_stage"].items()])
         made = {what: one[what] for what in ("dataset", "profile", "settings")}
         lines += ["How it was made:", "", *_code(json.dumps(made, indent=1)), ""]
-        lines += ["With these libraries:", "", *_code(found), ""] if (found := _libraries(splits[name])) else []
-        versions = list_versions(output_at(splits[name]).store)
+        lines += ["With these libraries:", "", *_code(found), ""] if (found := _list_libraries(splits[name])) else []
+        versions = list_versions(open_output(splits[name]).store)
         lines += [f"Versions: {', '.join(map(str, versions)) or one['version']}.", ""]
     if told.rai:
-        lines += ["## About the data", "", *_table(("field", "what is said"), [*told.rai.items()])]
+        lines += ["## About the data", "", *_format_table(("field", "what is said"), [*told.rai.items()])]
     for title, text in (("By", ", ".join(told.creators)), ("From", told.url), ("Cite as", told.cite)):
         lines += [f"{title}: {as_text(text)}", ""] if text else []
     lines += [f"Files, their sha256 and columns: `{CROISSANT}`. `maskstream verify` checks every byte.", ""]
@@ -380,8 +380,8 @@ def _code(text: str) -> list[str]:
     return ["```json", *text.splitlines(), "```"]
 
 
-def _libraries(location: Location) -> str:
+def _list_libraries(location: Location) -> str:
     """The versions of the libraries that made a split, where its records say so."""
-    data = output_at(location).whole(".records/report.json", _MOST_BYTES)
+    data = open_output(location).whole(".records/report.json", _MOST_BYTES)
     found = {} if data is None else json.loads(data).get("libraries", {})
     return json.dumps(found, indent=1) if found else ""

@@ -33,10 +33,10 @@ from maskstream.shards.stores.block_sums import SUMS
 from maskstream.shards.stores.folders import joined, seen_from
 from maskstream.shards.stores.local_files import LOCK
 from maskstream.shards.stores.open import open_store
-from maskstream.shards.stores.output import Location, Output, folder_and_name, output_at, within
+from maskstream.shards.stores.output import Location, Output, open_output, split_folder_and_name, within
 from maskstream.shards.stores.url import is_url
 
-from .adding import whole_location
+from .adding import complete_location
 from .card import README, as_text, renew_card
 from .merging import MERGED
 
@@ -68,13 +68,16 @@ class Dependents:
 
 def list_dependents(split: Output) -> Dependents:
     """The dependents of a split."""
-    own = _normal(whole_location(split))
+    own = _normalise_word(complete_location(split))
     listed = [joined(str(own), one["folder"]) for one in read_description(split.store).get(HELD_OUT, ())]
-    folders = {str(folder_and_name(one)[0]): folder_and_name(one)[0] for one in (own, *map(_normal, listed))}
-    found, fingerprints = Dependents(folders=[*folders.values()]), _fingerprints(split)
+    folders = {
+        str(split_folder_and_name(one)[0]): split_folder_and_name(one)[0]
+        for one in (own, *map(_normalise_word, listed))
+    }
+    found, fingerprints = Dependents(folders=[*folders.values()]), _collect_fingerprints(split)
     stored: list[tuple[Output, Json]] = []
     for place in [within(folder, name) for folder in found.folders for name in open_store(folder).folders()]:
-        other = output_at(place)
+        other = open_output(place)
         if str(place) == str(own) or not is_split(other.store):
             continue
         try:
@@ -87,7 +90,7 @@ def list_dependents(split: Output) -> Dependents:
         elif seen_from(place, own) not in info["settings"].get(MERGED, ()):
             found.others.append((other, info))
         else:
-            fingerprints |= _fingerprints(other)
+            fingerprints |= _collect_fingerprints(other)
             (found.held if HELD_OUT_OF in info else found.merged).append(other)
     for other, info in stored:
         facts = info["settings"].get(TARGETS)
@@ -96,11 +99,11 @@ def list_dependents(split: Output) -> Dependents:
     return found
 
 
-def _normal(place: Location) -> Location:
+def _normalise_word(place: Location) -> Location:
     return place if is_url(place) else Path(place).resolve()
 
 
-def _fingerprints(split: Output) -> set[str]:
+def _collect_fingerprints(split: Output) -> set[str]:
     """The identities of the samples of all versions of a split that can be read."""
     found = set[str]()
     for version in (None, *list_versions(split.store)):
@@ -115,15 +118,15 @@ def erase_rows(folders: Iterable[Location], keys: AbstractSet[str]) -> list[Loca
     """
     changed = []
     for folder in folders:
-        output = output_at(folder)
-        for name in _files_in(folder):
-            if name.endswith(".parquet") and (data := _without_rows(_read(output, name) or b"", keys)):
+        output = open_output(folder)
+        for name in _list_files_in(folder):
+            if name.endswith(".parquet") and (data := _drop_rows(_read(output, name) or b"", keys)):
                 output.publish(name, data)
                 changed.append(within(folder, name))
     return changed
 
 
-def _without_rows(data: bytes, keys: AbstractSet[str]) -> bytes | None:
+def _drop_rows(data: bytes, keys: AbstractSet[str]) -> bytes | None:
     """Such a table without the rows of some samples; None for one that has none of them, and for another file."""
     try:
         with pq.ParquetFile(pa.BufferReader(data)) as file:
@@ -153,7 +156,7 @@ def _read(output: Output, name: str) -> bytes | None:
 def renew_cards(splits: Sequence[Output], folders: Iterable[Location]) -> tuple[list[Location], list[str]]:
     """Write the cards of splits and of their folders again; where they are, and what could not be."""
     renewed, failed = list[Location](), list[str]()
-    for place in (*map(whole_location, splits), *folders):
+    for place in (*map(complete_location, splits), *folders):
         try:
             renewed += [within(place, README)] if renew_card(place) else []
         except MaskstreamError as error:
@@ -161,7 +164,7 @@ def renew_cards(splits: Sequence[Output], folders: Iterable[Location]) -> tuple[
     return renewed, failed
 
 
-def files_that_name(splits: Sequence[Output], folders: Sequence[Location], words: Iterable[str]) -> Iterator[str]:
+def find_files_that_name(splits: Sequence[Output], folders: Sequence[Location], words: Iterable[str]) -> Iterator[str]:
     """The files beside splits, or in their folders, that have one of some words in them or in their name, also
     compressed, each with what to do. What belongs to a finished split is not looked into.
     """
@@ -170,13 +173,13 @@ def files_that_name(splits: Sequence[Output], folders: Sequence[Location], words
     forms = sorted(form.encode("utf-8", "surrogateescape") for form in variants)
     places = [
         (place, name)
-        for place in map(whole_location, splits)
-        for name in output_at(place).names()
+        for place in map(complete_location, splits)
+        for name in open_output(place).names()
         if not _is_of_split(name)
     ]
-    places += [(folder, name) for folder in folders for name in _files_in(folder)]
+    places += [(folder, name) for folder in folders for name in _list_files_in(folder)]
     for place, name in places:
-        data = _read(output_at(place), name)
+        data = _read(open_output(place), name)
         if data is None:
             yield f"{within(place, name)} cannot be searched (too large, or unreadable); look whether it names them"
         elif _names_one(name.encode("utf-8", "surrogateescape"), forms) or _names_one(_unpacked(name, data), forms):
@@ -194,10 +197,10 @@ def _is_of_split(name: str) -> bool:
     )
 
 
-def _files_in(folder: Location) -> list[str]:
+def _list_files_in(folder: Location) -> list[str]:
     """The names of the files in a folder itself."""
     if is_url(folder):
-        return [name for name in output_at(folder).names() if "/" not in name]
+        return [name for name in open_output(folder).names() if "/" not in name]
     return sorted(path.name for path in Path(folder).iterdir() if path.is_file())
 
 
@@ -220,7 +223,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _names_one(data: bytes, forms: Sequence[bytes]) -> bool:
-    return any(_stands_alone(data, at, form) for form in forms for at in _places(data, form))
+    return any(_is_whole_word(data, at, form) for form in forms for at in _places(data, form))
 
 
 def _places(data: bytes, form: bytes) -> Iterator[int]:
@@ -230,7 +233,7 @@ def _places(data: bytes, form: bytes) -> Iterator[int]:
         at = data.find(form, at + 1)
 
 
-def _stands_alone(data: bytes, at: int, form: bytes) -> bool:
+def _is_whole_word(data: bytes, at: int, form: bytes) -> bool:
     """Whether a word is no part of a longer one, as "cat" is of "category"."""
     around = data[at - 1 : at] if at else b"", data[at + len(form) : at + len(form) + 1]
     return not any(one.isalnum() for one in around)
@@ -239,4 +242,4 @@ def _stands_alone(data: bytes, at: int, form: bytes) -> bool:
 def merge_command(merged: Output) -> str:
     """The command that makes a merged split again."""
     splits = [joined(merged.location, one) for one in read_description(merged.store)["settings"][MERGED]]
-    return " ".join(["maskstream merge", merged.location, *(str(_normal(one)) for one in splits)])
+    return " ".join(["maskstream merge", merged.location, *(str(_normalise_word(one)) for one in splits)])

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.preprocess.datasets.division import FOLDER, SAMPLE, VAL, Division, group_of_id, seeded_hash
+from maskstream.preprocess.datasets.division import FOLDER, SAMPLE, VAL, Division, group_of_id, hash_with_seed
 from maskstream.preprocess.source import SOURCE
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.checked_file import facts_of
-from maskstream.shards.format.columns import make_fingerprint, rejects_table
+from maskstream.shards.format.columns import build_rejects_table, make_fingerprint
 from maskstream.shards.format.dataset import (
     FEW,
     FOREIGN,
@@ -28,26 +28,26 @@ from maskstream.shards.format.dataset import (
     read_description,
 )
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.part_writer import parquet_bytes
+from maskstream.shards.format.part_writer import encode_parquet
 from maskstream.shards.format.rejects import (
     REMOVED,
     SELECTED,
+    count_removed,
+    encode_numbers,
     is_erased_key,
-    numbers_bytes,
+    name_removed_file,
+    name_selected_file,
     read_curated,
     read_removed,
     read_selected,
-    removed_counts,
-    removed_name,
-    selected_name,
 )
-from maskstream.shards.format.tokenizer import TOKENIZER, tokenizer_files
+from maskstream.shards.format.tokenizer import TOKENIZER, find_tokenizer_files
 from maskstream.shards.members.video import VIDEO
-from maskstream.shards.named import first_few
+from maskstream.shards.named import list_few
 from maskstream.shards.stores.folders import seen_from
-from maskstream.shards.stores.output import Location, Output, folder_and_name, output_at, within
+from maskstream.shards.stores.output import Location, Output, open_output, split_folder_and_name, within
 
-from .adding import whole_location
+from .adding import complete_location
 from .merging import MERGED, name_part, tidy
 
 Int64s = npt.NDArray[np.int64]
@@ -82,15 +82,15 @@ def divide(
     none can be held out; ShardError if the split cannot be read, BusyError if another run writes to one of both.
     """
     division = Division(share=val, by=by, seed=seed)
-    output = output_at(split)
+    output = open_output(split)
     info = read_description(output.store)  # raises before a lock makes a folder
-    other = output_at(within(folder_and_name(whole_location(output))[0], VAL) if out is None else out)
+    other = open_output(within(split_folder_and_name(complete_location(output))[0], VAL) if out is None else out)
     folder = seen_from(output.location, other.location)
     _check(output, other, info, folder)
     with output.sole_writer(), other.sole_writer():
         info = read_description(output.store)
         whole = Manifest.open(output.store, info=info, whole=True)
-        before = _entry(info, folder)
+        before = _make_entry(info, folder)
         made = {**division.to_dict(), "folder": folder, "samples": len(whole)}
         if before is not None and (changed := [name for name in division.to_dict() if before[name] != made[name]]):
             told = ", ".join(f"{name} was {before[name]!r}, here {made[name]!r}" for name in changed)
@@ -98,11 +98,13 @@ def divide(
                 f"{other.location} was held out of {output.location} with other settings ({told}); use these, or "
                 "another --out"
             )
-        held = _selected(other) if before is not None else np.empty(0, np.int64)
+        held = _select_samples(other) if before is not None else np.empty(0, np.int64)
         own = read_selected(output.store, info)
         own = np.arange(len(whole)) if own is None else own
         if before is None or before["samples"] < len(whole):
-            held = np.union1d(held, _chosen(division, whole, own, held, 0 if before is None else before["samples"]))
+            held = np.union1d(
+                held, _choose_samples(division, whole, own, held, 0 if before is None else before["samples"])
+            )
         renewed = _publish_held_out(output, other, whole, held)
         tidy(other)  # versions from before an erasure
         if before != made:
@@ -141,9 +143,11 @@ def take_few(split: Location | Output, each: int, *, seed: int = 0, out: Locatio
     """
     if each < 1:
         raise ValueError(f"few={each} must be the number of samples of each label, 1 or more")
-    output = output_at(split)
+    output = open_output(split)
     info = read_description(output.store)
-    other = output_at(within(folder_and_name(whole_location(output))[0], f"few-{each}") if out is None else out)
+    other = open_output(
+        within(split_folder_and_name(complete_location(output))[0], f"few-{each}") if out is None else out
+    )
     few = {"each": each, "seed": seed}
     _check(output, other, info, seen_from(output.location, other.location), few)
     with other.sole_writer():
@@ -151,7 +155,7 @@ def take_few(split: Location | Output, each: int, *, seed: int = 0, out: Locatio
         own = read_selected(output.store, info)
         own = np.setdiff1d(np.arange(len(whole)) if own is None else own, whole.removed, assume_unique=True)
         own = own[whole.label[own] >= 0]
-        keys = [seeded_hash(seed, key) for key in whole.keys(own)]
+        keys = [hash_with_seed(seed, key) for key in whole.keys(own)]
         order = own[sorted(range(len(own)), key=keys.__getitem__)]
         chosen = [order[whole.label[order] == label][:each] for label in np.unique(whole.label[own])]
         if not chosen:
@@ -169,7 +173,7 @@ def renew_held_out(output: Output, others: Iterable[Output]) -> list[Output]:
     for other in others:
         with other.sole_writer():
             whole, there = Manifest.open(output.store, info=info, whole=True), read_description(other.store)
-            made = _publish_held_out(output, other, whole, _selected(other), there.get(FEW))
+            made = _publish_held_out(output, other, whole, _select_samples(other), there.get(FEW))
             renewed += [other] if made["version"] != there["version"] else []
             tidy(other)
     return renewed
@@ -202,24 +206,24 @@ def _check(
             )
 
 
-def _entry(info: Mapping[str, Any], folder: str) -> dict[str, Any] | None:
+def _make_entry(info: Mapping[str, Any], folder: str) -> dict[str, Any] | None:
     """What a description says of the split that was held out into a folder."""
     return next((one for one in info.get(HELD_OUT, ()) if one["folder"] == folder), None)
 
 
-def _selected(other: Output) -> Int64s:
+def _select_samples(other: Output) -> Int64s:
     found = read_selected(other.store, read_description(other.store))
     return np.empty(0, np.int64) if found is None else found
 
 
-def _chosen(division: Division, whole: Manifest, own: Int64s, held: Int64s, known: int) -> Int64s:
+def _choose_samples(division: Division, whole: Manifest, own: Int64s, held: Int64s, known: int) -> Int64s:
     """The numbers of the samples that are held out, of those from number `known` on.
 
     own: those of the split. held: those that are held out already. The removed ones do not count.
     """
     numbers = np.setdiff1d(np.union1d(own, held), whole.removed, assume_unique=True)
     numbers = numbers[[not is_erased_key(key) for key in whole.keys(numbers)]]
-    groups = dict(zip(numbers.tolist(), _groups(whole, numbers, division.by), strict=True))
+    groups = dict(zip(numbers.tolist(), _find_groups(whole, numbers, division.by), strict=True))
     decided = {groups[number]: False for number in numbers[numbers < known].tolist()}
     decided |= {groups[number]: True for number in held.tolist() if number in groups}
     pairs = ((groups[number], int(whole.label[number])) for number in numbers.tolist())
@@ -227,7 +231,7 @@ def _chosen(division: Division, whole: Manifest, own: Int64s, held: Int64s, know
     return np.array([number for number in numbers[numbers >= known].tolist() if groups[number] in chosen], np.int64)
 
 
-def _groups(whole: Manifest, numbers: Int64s, by: str) -> list[str]:
+def _find_groups(whole: Manifest, numbers: Int64s, by: str) -> list[str]:
     """The groups of samples. Raises DatasetError for a field that a sample does not have."""
     if by in (SOURCE, SAMPLE, FOLDER):
         sources = whole.sources().take(numbers).to_pylist()
@@ -242,7 +246,7 @@ def _groups(whole: Manifest, numbers: Int64s, by: str) -> list[str]:
             if by not in meta:
                 raise DatasetError(
                     f"the sample {whole.key(number)!r} of {whole.location} has no field {by!r} (--val-by); it has "
-                    f"{first_few(sorted(meta), repr)}; legal are also {SOURCE}, {SAMPLE} and {FOLDER}"
+                    f"{list_few(sorted(meta), repr)}; legal are also {SOURCE}, {SAMPLE} and {FOLDER}"
                 )
             found.append(str(meta[by]))
     return found
@@ -265,7 +269,7 @@ def _publish_held_out(
         **{name: info[name] for name in ("format", "dataset", "modality", "profile", "label_names")},
         **{name: info[name] for name in ("sums", TOKENIZER) if name in info},
         "version": 0 if current is None else current["version"],
-        "split": folder_and_name(whole_location(other))[1],
+        "split": split_folder_and_name(complete_location(other))[1],
         "settings": encoder | {MERGED: [place]},
         "counts": {name: info["counts"][name] for name in ("shards", "bytes")},
         "parts": parts,
@@ -277,10 +281,10 @@ def _publish_held_out(
         files[info[TOKENIZER]] = info["files"][info[TOKENIZER]]
     if current is not None and _is_same(other, current, described, held, removed):
         return current
-    rejects, name = parquet_bytes(rejects_table([])), f"rejects-{described['version'] + 1:06d}.parquet"
+    rejects, name = encode_parquet(build_rejects_table([])), f"rejects-{described['version'] + 1:06d}.parquet"
     other.publish(name, rejects)
     files[name] = facts_of(rejects)
-    for tokenizer, data in tokenizer_files(whole.store, info).items():
+    for tokenizer, data in find_tokenizer_files(whole.store, info).items():
         other.publish(tokenizer, data)
     curated = np.empty(0, np.int64) if current is None else read_curated(other.store, current)
     return _publish(other, described | {"rejects": name}, whole, held, removed, np.setdiff1d(curated, erased))
@@ -292,7 +296,7 @@ def _is_same(other: Output, current: dict[str, Any], described: dict[str, Any], 
     return (
         all(current.get(name) == described.get(name) for name in names)
         and all(current["files"].get(name) == facts for name, facts in described["files"].items())
-        and np.array_equal(_selected(other), held)
+        and np.array_equal(_select_samples(other), held)
         and np.array_equal(read_removed(other.store, current), removed)
     )
 
@@ -305,14 +309,14 @@ def _publish(
     """
     curated = np.intersect1d(curated, removed, assume_unique=True)
     version, counts = info["version"] + 1, {"rejects": 0} | info["counts"] | {"samples": len(own)}
-    counts = removed_counts(counts, removed, curated)
+    counts = count_removed(counts, removed, curated)
     old = {info.get(SELECTED), info.get(REMOVED)}
     described = {name: value for name, value in info.items() if name not in (SELECTED, REMOVED)}
     files = {name: facts for name, facts in info["files"].items() if name not in old}
-    found = {SELECTED: (selected_name(version), own), REMOVED: (removed_name(version), removed)}
+    found = {SELECTED: (name_selected_file(version), own), REMOVED: (name_removed_file(version), removed)}
     for what, (name, numbers) in found.items():
         if what == SELECTED or len(numbers):
-            data = numbers_bytes(numbers, curated if what == REMOVED else None)
+            data = encode_numbers(numbers, curated if what == REMOVED else None)
             output.publish(name, data)
             described[what], files[name] = name, facts_of(data)
     if videos := [one for one in whole.components.values() if one.kind == VIDEO.name]:

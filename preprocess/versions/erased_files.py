@@ -23,14 +23,14 @@ from maskstream.shards.format.columns import (
     SIZE,
     WORD,
     ShardFacts,
-    part_metadata,
+    build_part_metadata,
 )
 from maskstream.shards.format.data_errors import REMEDY
-from maskstream.shards.format.dataset import is_index, list_versions, read_description, version_name
-from maskstream.shards.format.part_writer import parquet_bytes
-from maskstream.shards.format.rejects import ERASED, erased_key, erased_tar, tar_stem
+from maskstream.shards.format.dataset import is_index, list_versions, name_version, read_description
+from maskstream.shards.format.part_writer import encode_parquet
+from maskstream.shards.format.rejects import ERASED, hash_erased_key, name_erased_tar, strip_tar_name
 from maskstream.shards.format.shard_check import ShardCheck
-from maskstream.shards.format.tokenizer import TOKENIZER_JSON, tokenizer_name
+from maskstream.shards.format.tokenizer import TOKENIZER_JSON, find_tokenizer_name
 from maskstream.shards.format.ustar import BLOCK_BYTES, CHUNK_BYTES, HashedReader
 from maskstream.shards.format.verify import SplitCheck
 from maskstream.shards.format.writer import HashedStream, member_header
@@ -54,15 +54,15 @@ class _Edit:
         return self.begin + len(self.header) + self.zeros
 
 
-def erased_shard(output: Output, check: SplitCheck, number: int, rows: Sequence[int], version: int) -> ShardFacts:
+def erase_from_shard(output: Output, check: SplitCheck, number: int, rows: Sequence[int], version: int) -> ShardFacts:
     """Write shard `number` without the samples `rows` (in the manifest), under the name of `version`, with its idx and
     sums; returns what the manifest says of it.
 
     Raises ShardError if the shard is damaged.
     """
     facts = check.shards[number]
-    name = erased_tar(facts.name, version)
-    edits = sorted(_edits(check, rows), key=lambda edit: edit.begin)
+    name = name_erased_tar(facts.name, version)
+    edits = sorted(_list_edits(check, rows), key=lambda edit: edit.begin)
     whole = check.shard(number)
     with stream(output.store, facts.name) as file, output.writing(name) as written:
         reader, hashed = HashedReader(file, lambda size_bytes: None), HashedStream(written)
@@ -87,7 +87,7 @@ def _index(check: ShardCheck) -> bytes:
     return check.index.encode("ascii")
 
 
-def _edits(check: SplitCheck, rows: Sequence[int]) -> Iterator[_Edit]:
+def _list_edits(check: SplitCheck, rows: Sequence[int]) -> Iterator[_Edit]:
     for row in rows:
         for component in check.manifest.components.values():
             if offset := int(component.offset[row]):
@@ -112,7 +112,7 @@ KEPT = {TOKENS.name: frozenset({SIZE, *TOKENS.facts, *TOKENS.words})}
 they are."""
 
 
-def erased_part(
+def erase_from_part(
     store: Store, info: Mapping[str, Any], name: str, rows: Sequence[int], shards: Mapping[str, ShardFacts]
 ) -> tuple[bytes, set[str]]:
     """The part `name` without what it says of its samples `rows` (in the part), and the sources of these.
@@ -129,13 +129,13 @@ def erased_part(
     erased[list(rows)] = True
     columns = _samples(table, erased, before, after)
     for component in list(kinds):
-        own = _component(table, component, erased, KEPT.get(kinds[component], frozenset()))
+        own = _erase_from_component(table, component, erased, KEPT.get(kinds[component], frozenset()))
         if own[f"{component}.{OFFSET}"].null_count == len(table) and kinds[component] not in KEPT:
             del kinds[component]
         else:
             columns |= own
     named = {column: columns[column] for column in table.column_names if column in columns}
-    data = parquet_bytes(pa.table(named, metadata=part_metadata(kinds, [one.to_json() for one in after])))
+    data = encode_parquet(pa.table(named, metadata=build_part_metadata(kinds, [one.to_json() for one in after])))
     return data, {*table.column("source").filter(pa.array(erased)).to_pylist()} - {""}
 
 
@@ -148,7 +148,7 @@ def _samples(
     keys, sources = table.column("key").to_pylist(), table.column("source").to_pylist()
     for row in np.flatnonzero(erased).tolist():
         shard = after[shard_of[row]]
-        keys[row] = erased_key((shard.written or ("", shard.sha256))[1], row - int(starts[shard_of[row]]))
+        keys[row] = hash_erased_key((shard.written or ("", shard.sha256))[1], row - int(starts[shard_of[row]]))
         sources[row] = ""
     names = pa.array([one.name for one in after], pa.string())
     return {
@@ -159,7 +159,7 @@ def _samples(
     }
 
 
-def _component(
+def _erase_from_component(
     table: pa.Table, component: str, erased: np.ndarray[Any, np.dtype[np.bool_]], kept_words: frozenset[str]
 ) -> dict[str, pa.Array]:
     """The columns of a component, null in the erased rows but for `kept_words`. A word that no other row has is gone
@@ -190,12 +190,12 @@ def remove_what_no_version_names(output: Output) -> None:
     An erasure that was killed may have written all versions again, but not dataset.json, which names the old files.
     """
     infos = [read_description(output.store, version) for version in (None, *list_versions(output.store))]
-    named = {version_name(info["version"]) for info in infos} | {name for info in infos for name in info["files"]}
+    named = {name_version(info["version"]) for info in infos} | {name for info in infos for name in info["files"]}
     facts = {part["name"]: info["files"][part["name"]] for info in infos for part in info["parts"]}
     shards = [shard for name in facts if not is_elsewhere(name) for shard in _shards(output, name, facts)]
     kept = {shard.name for shard in shards}
-    stems = {tar_stem(shard.written[0]) for shard in shards if shard.written is not None}
-    if TOKENIZER_JSON not in map(tokenizer_name, infos):
+    stems = {strip_tar_name(shard.written[0]) for shard in shards if shard.written is not None}
+    if TOKENIZER_JSON not in map(find_tokenizer_name, infos):
         output.remove([TOKENIZER_JSON])
     old = [name for name in output.names() if _is_earlier(name, stems, kept) or (is_index(name) and name not in named)]
     output.remove(old)
@@ -212,4 +212,4 @@ def _is_earlier(name: str, stems: set[str], kept: set[str]) -> bool:
     if suffix not in _OF_A_SHARD:
         return False
     tar = f"{name.removesuffix(suffix)}.tar"
-    return tar not in kept and tar_stem(tar) in stems
+    return tar not in kept and strip_tar_name(tar) in stems

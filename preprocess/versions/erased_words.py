@@ -45,37 +45,37 @@ class ErasedWords:
 
     def tokenizer(self, manifest: Manifest) -> bytes | None:
         """The tokenizer.json of a split without the entries; None if it has none of them."""
-        if not self.tokens or tokenizer_sha256(manifest.info) != self.sha256:
+        if not self.tokens or read_tokenizer_sha256(manifest.info) != self.sha256:
             return None
         vocabulary = _Vocabulary.of(manifest)
         return None if self.tokens.isdisjoint(vocabulary.entries) else vocabulary.without(self.tokens)
 
 
-def erased_words(manifest: Manifest, rows: Rows, beside: Sequence[Manifest]) -> ErasedWords:
+def find_erased_words(manifest: Manifest, rows: Rows, beside: Sequence[Manifest]) -> ErasedWords:
     """What the samples `rows` of a split had and no other sample has, of it or of the splits `beside` it.
 
     All texts and, if a label has no other sample, all json of these splits are read. Raises DatasetError if it cannot
     be known what words of the tokenizer are those of the samples, ShardError if a sample cannot be read.
     """
     others = [(manifest, np.setdiff1d(np.arange(len(manifest)), rows)), *((one, np.arange(len(one))) for one in beside)]
-    labels, sha256 = _labels(manifest, rows, others), tokenizer_sha256(manifest.info)
+    labels, sha256 = _labels(manifest, rows, others), read_tokenizer_sha256(manifest.info)
     if sha256 is None:
         return ErasedWords(labels=labels)
     vocabulary = _Vocabulary.of(manifest)
-    alike = [(one, own) for one, own in others if tokenizer_sha256(one.info) == sha256]
-    tokens = vocabulary.only_in(_words(manifest, rows, vocabulary, strict=True), alike)
+    alike = [(one, own) for one, own in others if read_tokenizer_sha256(one.info) == sha256]
+    tokens = vocabulary.select_only_in(_words(manifest, rows, vocabulary, strict=True), alike)
     return ErasedWords(labels=labels, tokens=tokens, sha256=sha256)
 
 
 def share_words(info: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two splits have names of labels in common, or were made with the same tokenizer."""
-    sha256 = tokenizer_sha256(info)
+    sha256 = read_tokenizer_sha256(info)
     return not {*info["label_names"]}.isdisjoint(other["label_names"]) or (
-        sha256 is not None and sha256 == tokenizer_sha256(other)
+        sha256 is not None and sha256 == read_tokenizer_sha256(other)
     )
 
 
-def tokenizer_sha256(info: Mapping[str, Any]) -> str | None:
+def read_tokenizer_sha256(info: Mapping[str, Any]) -> str | None:
     """The sha256 of a split's tokenizer as it was made; None if it has none."""
     found = info["settings"].get("encoder", {}).get("tokenizer")
     return str(found["sha256"]) if isinstance(found, Mapping) and "sha256" in found else None
@@ -84,11 +84,11 @@ def tokenizer_sha256(info: Mapping[str, Any]) -> str | None:
 def _labels(manifest: Manifest, rows: Rows, others: Sequence[tuple[Manifest, Rows]]) -> dict[str, str]:
     """The placeholders of the labels that no sample of `others` has, as its label or in its json."""
     names: list[str] = manifest.info["label_names"]
-    found = _label_names(manifest, rows) | {*names}.intersection(_texts_of_json(manifest, rows))
+    found = _label_names(manifest, rows) | {*names}.intersection(_list_json_texts(manifest, rows))
     for one, own in others:
         found -= _label_names(one, own)
     for one, own in others if found else ():
-        found.difference_update(_texts_of_json(one, own))
+        found.difference_update(_list_json_texts(one, own))
     kept = [name if name not in found else "" for name in names]
     digest = xxhash.xxh3_64_hexdigest(json.dumps(kept).encode())[:8]
     return {name: f"erased/{digest}-{number}" for number, name in enumerate(names) if name in found}
@@ -100,13 +100,13 @@ def _label_names(manifest: Manifest, rows: Rows) -> set[str]:
     return {names[label] for label in np.unique(manifest.label[rows]).tolist() if 0 <= label < len(names)}
 
 
-def _texts_of_json(manifest: Manifest, rows: Rows) -> Iterator[str]:
+def _list_json_texts(manifest: Manifest, rows: Rows) -> Iterator[str]:
     """All texts in the json of some samples, also names of fields."""
-    for i, data in _members(manifest, rows, JSON.name):
+    for i, data in _read_members(manifest, rows, JSON.name):
         try:
             left = [json.loads(data)]
         except (ValueError, RecursionError) as error:
-            raise _damaged(manifest, i, error) from error
+            raise _make_damage_error(manifest, i, error) from error
         while left:
             one = left.pop()
             if isinstance(one, str):
@@ -117,7 +117,7 @@ def _texts_of_json(manifest: Manifest, rows: Rows) -> Iterator[str]:
                 left += one
 
 
-def _members(manifest: Manifest, rows: Rows, kind: str, name: str | None = None) -> Iterator[tuple[int, bytes]]:
+def _read_members(manifest: Manifest, rows: Rows, kind: str, name: str | None = None) -> Iterator[tuple[int, bytes]]:
     """The bytes of the members of a kind, also of removed samples, sample by sample."""
     own = [one for one in manifest.components.values() if one.kind == kind and name in (None, one.name)]
     for i in rows.tolist():
@@ -126,7 +126,7 @@ def _members(manifest: Manifest, rows: Rows, kind: str, name: str | None = None)
                 yield i, manifest.store.read(manifest.shard_name(i), int(one.offset[i]), int(one.size[i]))
 
 
-def _damaged(manifest: Manifest, i: int, error: Exception) -> ShardError:
+def _make_damage_error(manifest: Manifest, i: int, error: Exception) -> ShardError:
     return ShardError(
         f"{manifest.location}: the sample {manifest.key(i)!r} cannot be read ({error}); nothing is erased"
     )
@@ -139,19 +139,19 @@ def _words(manifest: Manifest, rows: Rows, vocabulary: _Vocabulary, *, strict: b
     """
     kinds = {one.kind for one in manifest.components.values()}
     if TEXT.name in kinds:
-        for i, data in _members(manifest, rows, TEXT.name):
+        for i, data in _read_members(manifest, rows, TEXT.name):
             try:
                 text = data.decode()
             except UnicodeDecodeError as error:
-                raise _damaged(manifest, i, error) from error
+                raise _make_damage_error(manifest, i, error) from error
             yield from vocabulary.words(text)
         return
     kind, name = (TEXTS.name, None) if TEXTS.name in kinds else (TOKENS.name, "tokens.npy")
-    for i, data in _members(manifest, rows, kind, name):
+    for i, data in _read_members(manifest, rows, kind, name):
         try:
             ids = read_npy(data).tolist()
         except ValueError as error:
-            raise _damaged(manifest, i, error) from error
+            raise _make_damage_error(manifest, i, error) from error
         yield from vocabulary.words_of(ids, f"{manifest.location}: the sample {manifest.key(i)!r}" if strict else "")
 
 
@@ -215,7 +215,7 @@ class _Vocabulary:
         if word:
             yield word
 
-    def only_in(self, words: Iterable[str], others: Sequence[tuple[Manifest, Rows]]) -> frozenset[str]:
+    def select_only_in(self, words: Iterable[str], others: Sequence[tuple[Manifest, Rows]]) -> frozenset[str]:
         """The entries that are a part of one of `words`, and of no word of the samples `others`."""
         left = set[str]()
         sizes = sorted({len(entry) for entry in self.entries})

@@ -30,26 +30,26 @@ from maskstream.shards.format.manifest import Manifest, forget_index
 from maskstream.shards.format.records import MEASURES, RECORDS, forget_measures
 from maskstream.shards.format.rejects import (
     REMOVED,
-    numbers_bytes,
+    count_removed,
+    encode_numbers,
+    name_removed_file,
     read_curated,
     read_rejects,
     read_removed,
-    removed_counts,
-    removed_name,
 )
-from maskstream.shards.format.sample import TARGETS, key_of_targets
+from maskstream.shards.format.sample import TARGETS, make_targets_key
 from maskstream.shards.format.verify import SplitCheck
-from maskstream.shards.named import first_few
-from maskstream.shards.stores.folders import folder_name, is_elsewhere, joined
-from maskstream.shards.stores.output import Location, Output, output_at
+from maskstream.shards.named import list_few
+from maskstream.shards.stores.folders import get_folder_name, is_elsewhere, joined
+from maskstream.shards.stores.output import Location, Output, open_output
 
-from .adding import added_with, all_added, remove_folder
-from .dependents import Dependents, erase_rows, files_that_name, list_dependents, merge_command, renew_cards
+from .adding import find_added_with, find_all_added, remove_folder
+from .dependents import Dependents, erase_rows, find_files_that_name, list_dependents, merge_command, renew_cards
 from .dividing import renew_held_out
-from .erased_files import erased_part, erased_shard, remove_what_no_version_names
-from .erased_words import ErasedWords, erased_words, share_words
+from .erased_files import erase_from_part, erase_from_shard, remove_what_no_version_names
+from .erased_words import ErasedWords, find_erased_words, share_words
 from .merging import MERGED, read_keys
-from .versions_without import ErasedPart, Erasure, drop_records, names_one, publish_without, scrub_records
+from .versions_without import ErasedPart, Erasure, drop_records, erase_from_records, names_one, publish_without
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +73,7 @@ def remove(split: Location | Output, keys: Iterable[str], *, curation: Mapping[s
     Raises ValueError, before anything is written, for keys that the split does not have; ShardError if the split
     cannot be read, BusyError if another run writes to it, or has made a version since the curation began.
     """
-    output = output_at(split)
+    output = open_output(split)
     wanted = set(keys)
     read_description(output.store)  # raises before a lock makes a folder
     with output.sole_writer():
@@ -94,11 +94,11 @@ def remove(split: Location | Output, keys: Iterable[str], *, curation: Mapping[s
         if len(removed) == len(manifest):
             raise ValueError(f"{manifest.location} has no other samples than these; delete the split instead")
         version = manifest.version + 1
-        data, name = numbers_bytes(removed, left_out), removed_name(version)
+        data, name = encode_numbers(removed, left_out), name_removed_file(version)
         output.publish(name, data)
         info = manifest.info
         files = {file: facts for file, facts in info["files"].items() if file != info.get(REMOVED)}
-        counts = removed_counts(info["counts"], removed, left_out)
+        counts = count_removed(info["counts"], removed, left_out)
         changed = {"version": version, "counts": counts, REMOVED: name, "files": files | {name: facts_of(data)}}
         if curation is not None:
             changed[CURATIONS] = [*info.get(CURATIONS, ()), dict(curation)]
@@ -110,14 +110,14 @@ def find_numbers(manifest: Manifest, keys: set[str]) -> npt.NDArray[np.int64]:
     """The numbers of the samples with these keys, sorted. Raises ValueError if the split does not have a key."""
     found = _found(manifest, keys)
     if missing := sorted(keys - found.keys()):
-        raise ValueError(missing_keys(manifest, missing, len(keys)))
+        raise ValueError(explain_missing_keys(manifest, missing, len(keys)))
     return np.array(sorted(found.values()), np.int64)
 
 
-def missing_keys(manifest: Manifest, missing: Iterable[str], of: int) -> str:
+def explain_missing_keys(manifest: Manifest, missing: Iterable[str], of: int) -> str:
     """What is wrong with keys that the split does not have; `of`: how many were given."""
     names = sorted(missing)
-    shown = first_few(names, repr)
+    shown = list_few(names, repr)
     return (
         f"{len(names)} of {of} keys are not in {manifest.location}: {shown}; a key is that of a sample (`key` in the "
         "manifest), not the name of a source"
@@ -168,11 +168,11 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
     erase them, or for words that cannot be known; ShardError if the split or a shard of the samples is damaged;
     BusyError if another run writes to it.
     """
-    output, wanted, gone = output_at(split), set(keys), ErasedWords()
+    output, wanted, gone = open_output(split), set(keys), ErasedWords()
     read_description(output.store)  # raises before a lock makes a folder
     with ExitStack() as stack:
         stack.enter_context(output.sole_writer())
-        added = added_with(output, wanted)
+        added = find_added_with(output, wanted)
         for folder in added:
             stack.enter_context(folder.sole_writer())
         output.remove_leftovers(RECORDS)
@@ -181,12 +181,12 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
         found = _found(manifest, wanted)
         was_erased = any(shard.written is not None for shard in check.shards)
         if found.keys() != wanted and not was_erased:
-            raise ValueError(missing_keys(manifest, wanted - found.keys(), len(wanted)))
+            raise ValueError(explain_missing_keys(manifest, wanted - found.keys(), len(wanted)))
         version, changed, sources = manifest.version, list[str](), set[str]()
         dependents = list_dependents(output)
-        beside = _beside(output, manifest, added, dependents) if words else []
+        beside = _name_beside(output, manifest, added, dependents) if words else []
         held = [stack.enter_context(_held(one)) for one in (*beside, *dependents.targets)]
-        of_targets = {key_of_targets(key) for key in wanted}
+        of_targets = {make_targets_key(key) for key in wanted}
         if found:
             _check(check, found)
             for other in dependents.targets:
@@ -226,7 +226,7 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
                 f"{merged.location} is merged with it and not readable until `{merge_command(merged)}` is run again"
                 for merged in dependents.merged
             ),
-            *files_that_name(changed_splits, dependents.folders, {*wanted, *sources, *gone.labels}),
+            *find_files_that_name(changed_splits, dependents.folders, {*wanted, *sources, *gone.labels}),
             *([_RUNS] if gone.labels else []),
         ),
     )
@@ -239,12 +239,12 @@ def _held(output: Output) -> Iterator[Output]:
         yield output
 
 
-def _beside(output: Output, manifest: Manifest, added: Sequence[Output], dependents: Dependents) -> list[Output]:
+def _name_beside(output: Output, manifest: Manifest, added: Sequence[Output], dependents: Dependents) -> list[Output]:
     """The other splits in the folder of a split that may have its words; merged ones have none of their own.
 
     Raises DatasetError for what else a killed `shards --append` has left than the folders `added`, which are deleted.
     """
-    if left := {one.location for one in all_added(output)} - {one.location for one in added}:
+    if left := {one.location for one in find_all_added(output)} - {one.location for one in added}:
         raise DatasetError(
             f"{min(left)} is what a killed `maskstream shards --append` has left, and may have the words too; run that "
             "again first, or delete it"
@@ -259,7 +259,7 @@ def _beside(output: Output, manifest: Manifest, added: Sequence[Output], depende
 def _words(manifest: Manifest, found: Mapping[str, int], others: Sequence[Output]) -> ErasedWords:
     """The words that only the samples have, of the split and of others."""
     beside = [SplitCheck.of(one.location, cached=True).manifest for one in others]
-    return erased_words(manifest, np.array(sorted(found.values()), np.int64), beside)
+    return find_erased_words(manifest, np.array(sorted(found.values()), np.int64), beside)
 
 
 def _erase_beside(output: Output, keys: AbstractSet[str], words: ErasedWords) -> bool:
@@ -293,7 +293,7 @@ def _check(check: SplitCheck, found: Mapping[str, int]) -> None:
         raise DatasetError(
             f"{manifest.location} is an index of foreign tars; take the samples out of the tars, then index these again"
         )
-    away = {folder_name(name) for row in found.values() if is_elsewhere(name := manifest.shard_name(row))}
+    away = {get_folder_name(name) for row in found.values() if is_elsewhere(name := manifest.shard_name(row))}
     if away:
         places = ", ".join(sorted(joined(manifest.location, folder) for folder in away))
         what, then = ("is held out of another split", "") if HELD_OUT_OF in manifest.info else ("is merged", _MERGE)
@@ -318,12 +318,12 @@ def _erase(
     shards = {}
     for number in np.unique(manifest.shard[rows]).tolist():
         own = [row for row in rows.tolist() if manifest.shard[row] == number]
-        shards[check.shards[number].name] = erased_shard(output, check, number, own, version)
+        shards[check.shards[number].name] = erase_from_shard(output, check, number, own, version)
     parts, sources, start = list[ErasedPart](), {*keys}, 0
     for part in manifest.info["parts"]:
         inside = rows[(rows >= start) & (rows < start + part["samples"])] - start
         if len(inside):
-            data, gone = erased_part(manifest.store, manifest.info, part["name"], inside.tolist(), shards)
+            data, gone = erase_from_part(manifest.store, manifest.info, part["name"], inside.tolist(), shards)
             sources |= gone
             frames = _frames(manifest, inside + start)
             parts.append(ErasedPart(name=part["name"], rows=inside, data=data, frames=frames))
@@ -331,8 +331,8 @@ def _erase(
     if manifest.info["modality"] == TARGETS:
         drop_records(output, keys | found.keys())
     else:
-        scrub_records(output, shards, found.keys(), sources, words)
-    before = [_described(output, one, manifest) for one in _versions(output, manifest)]
+        erase_from_records(output, shards, found.keys(), sources, words)
+    before = [_describe_version(output, one, manifest) for one in _list_versions(output, manifest)]
     erasure = Erasure(
         version=version,
         parts=parts,
@@ -352,12 +352,12 @@ def _frames(manifest: Manifest, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.i
     return np.sum(videos, axis=0, dtype=np.int64) if videos else np.zeros(len(rows), np.int64)
 
 
-def _versions(output: Output, manifest: Manifest) -> list[int]:
+def _list_versions(output: Output, manifest: Manifest) -> list[int]:
     """The versions up to the current one. A later one is that of an erasure that was killed."""
     return [version for version in list_versions(output.store) if version <= manifest.version]
 
 
-def _described(output: Output, version: int, manifest: Manifest) -> Json:
+def _describe_version(output: Output, version: int, manifest: Manifest) -> Json:
     """The description of a version, as it was before a killed erasure if it is the current one."""
     if version == manifest.version:
         return manifest.info

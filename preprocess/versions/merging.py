@@ -17,33 +17,40 @@ import numpy.typing as npt
 
 from maskstream.shards.errors import DatasetError, ShardError
 from maskstream.shards.format.checked_file import facts_of, read_checked
-from maskstream.shards.format.columns import FORMAT, make_fingerprint, rejects_table
+from maskstream.shards.format.columns import FORMAT, build_rejects_table, make_fingerprint
 from maskstream.shards.format.dataset import (
     FOREIGN,
     HELD_OUT_OF,
     is_index,
     is_split,
     list_versions,
+    name_version,
     publish_version,
     read_description,
-    version_name,
 )
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.part_writer import hash_keys, parquet_bytes, repeated_keys
+from maskstream.shards.format.part_writer import encode_parquet, find_repeated_keys, hash_keys
 from maskstream.shards.format.rejects import (
     REMOVED,
     SELECTED,
-    numbers_bytes,
+    encode_numbers,
+    name_removed_file,
+    name_selected_file,
     read_curated,
     read_rejects,
     read_selected,
-    removed_name,
-    selected_name,
 )
-from maskstream.shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON, tokenizer_files, tokenizer_name
-from maskstream.shards.named import first_few
-from maskstream.shards.stores.folders import file_name, folder_name, is_elsewhere, joined, merged_store, seen_from
-from maskstream.shards.stores.output import Location, Output, output_at
+from maskstream.shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON, find_tokenizer_files, find_tokenizer_name
+from maskstream.shards.named import list_few
+from maskstream.shards.stores.folders import (
+    file_name,
+    get_folder_name,
+    is_elsewhere,
+    joined,
+    open_merged_store,
+    seen_from,
+)
+from maskstream.shards.stores.output import Location, Output, open_output
 from maskstream.shards.stores.url import is_url
 
 
@@ -95,13 +102,13 @@ def publish_rejects_and_removed(
     removed, selected = join_numbers(splits, [split.removed for split in splits]), join_selected(splits)
     curated = join_numbers(splits, [read_curated(split.store, split.info) for split in splits])
     names = {"rejects": f"rejects-{version:06d}.parquet"}
-    written = {names["rejects"]: parquet_bytes(rejects_table(rejects))}
+    written = {names["rejects"]: encode_parquet(build_rejects_table(rejects))}
     if len(removed):
-        names[REMOVED] = removed_name(version)
-        written[names[REMOVED]] = numbers_bytes(removed, curated)
+        names[REMOVED] = name_removed_file(version)
+        written[names[REMOVED]] = encode_numbers(removed, curated)
     if selected is not None:
-        names[SELECTED] = selected_name(version)
-        written[names[SELECTED]] = numbers_bytes(selected)
+        names[SELECTED] = name_selected_file(version)
+        written[names[SELECTED]] = encode_numbers(selected)
     for name, data in written.items():
         output.publish(name, data)
     files = {name: facts_of(data) for name, data in written.items()}
@@ -155,7 +162,7 @@ def check_distinct(splits: Sequence[Manifest]) -> None:
 
 def _place(split: Manifest, part: str) -> str:
     """Where a part is, whoever names it."""
-    place = joined(split.location, folder_name(part)) if is_elsewhere(part) else split.location
+    place = joined(split.location, get_folder_name(part)) if is_elsewhere(part) else split.location
     return f"{place if is_url(place) else Path(place).resolve()}/{file_name(part)}"
 
 
@@ -163,11 +170,11 @@ def check_keys(splits: Sequence[Manifest]) -> None:
     """Raise DatasetError, which names keys and splits, if a key is in two splits."""
     check_distinct(splits)
     hashes = [hash_keys(keys) for split in splits for keys in read_keys(split)]
-    twice = repeated_keys(hashes, (keys for split in splits for keys in read_keys(split)))
+    twice = find_repeated_keys(hashes, (keys for split in splits for keys in read_keys(split)))
     if not twice:
         return
     where = [split.location for split in splits if any(twice[0] in keys for keys in read_keys(split))]
-    shown = first_few(twice, repr)
+    shown = list_few(twice, repr)
     raise DatasetError(
         f"{len(twice)} keys are in more than one split, {twice[0]!r} in both {where[0]} and {where[-1]}: {shown}"
     )
@@ -206,7 +213,7 @@ def merge(out: Location | Output, splits: Sequence[Location]) -> Merged:
     """
     if len(splits) < 2:
         raise ValueError(f"{len(splits)} splits are given; a merge needs at least two")
-    output = output_at(out)
+    output = open_output(out)
     found = [Manifest.load(one, whole=True) for one in splits]
     folders = [seen_from(output.location, one.location) for one in found]
     for other in found[1:]:
@@ -221,8 +228,8 @@ def merge(out: Location | Output, splits: Sequence[Location]) -> Merged:
         _check_merged(output)
     with output.sole_writer():
         current = _current(output)
-        description = _description(output, found, folders, _next_version(current))
-        if current is None or not (_same(current, description) and _opens(output, None)):
+        description = _describe_merged(output, found, folders, _find_next_version(current))
+        if current is None or not (_is_same_version(current, description) and _is_openable(output, None)):
             current = _publish(output, found, description)
         tidy(output)  # also what a merge that was killed here has left
     return _report(current)
@@ -232,13 +239,13 @@ def _publish(output: Output, found: list[Manifest], description: dict[str, Any])
     """Make the description the current version; returns it with its rejects and removed samples."""
     written = publish_rejects_and_removed(output, description["version"], found)
     description = description | written | {"files": {**description["files"], **written["files"]}}
-    for name, data in tokenizer_files(found[0].store, found[0].info).items():
+    for name, data in find_tokenizer_files(found[0].store, found[0].info).items():
         output.publish(name, data)
     publish_version(output, description)
     return description
 
 
-def _description(output: Output, found: list[Manifest], folders: list[str], version: int) -> dict[str, Any]:
+def _describe_merged(output: Output, found: list[Manifest], folders: list[str], version: int) -> dict[str, Any]:
     """The description without rejects and removed samples."""
     first = found[0].info
     parts, files = [], {}
@@ -272,7 +279,7 @@ def _description(output: Output, found: list[Manifest], folders: list[str], vers
 
 def name_part(output: Output, split: Manifest, part: str) -> str:
     """The name of a split's part as a split at `output` names it."""
-    place = joined(split.location, folder_name(part)) if is_elsewhere(part) else split.location
+    place = joined(split.location, get_folder_name(part)) if is_elsewhere(part) else split.location
     return f"{seen_from(output.location, place)}/{file_name(part)}"
 
 
@@ -287,11 +294,11 @@ def _current(output: Output) -> dict[str, Any] | None:
     return read_description(output.store) if is_split(output.store) else None
 
 
-def _next_version(current: dict[str, Any] | None) -> int:
+def _find_next_version(current: dict[str, Any] | None) -> int:
     return 1 if current is None else int(current["version"]) + 1
 
 
-def _same(before: dict[str, Any], description: dict[str, Any]) -> bool:
+def _is_same_version(before: dict[str, Any], description: dict[str, Any]) -> bool:
     """Whether a version has the same parts and counts, which tell removed samples and rejects too."""
     names = ("parts", "counts", "settings", "fingerprint", "label_names", TOKENIZER)
     return all(before.get(name) == description.get(name) for name in names) and all(
@@ -299,11 +306,11 @@ def _same(before: dict[str, Any], description: dict[str, Any]) -> bool:
     )
 
 
-def _opens(output: Output, version: int | None) -> bool:
+def _is_openable(output: Output, version: int | None) -> bool:
     """Whether all parts of a version are there as they were."""
     with suppress(ShardError):
         info = read_description(output.store, version)
-        store = merged_store(output.store, None)
+        store = open_merged_store(output.store, None)
         for part in info["parts"]:
             read_checked(store, part["name"], info["files"])
         return True
@@ -313,18 +320,18 @@ def _opens(output: Output, version: int | None) -> bool:
 def tidy(output: Output) -> None:
     """Delete the versions that cannot be read any more, and the files that no version names."""
     current = read_description(output.store)
-    kept = {*current["files"], version_name(current["version"])}
+    kept = {*current["files"], name_version(current["version"])}
     for version in list_versions(output.store):
-        if version != current["version"] and _opens(output, version):
-            kept |= {*read_description(output.store, version)["files"], version_name(version)}
-    if tokenizer_name(current) != TOKENIZER_JSON:
+        if version != current["version"] and _is_openable(output, version):
+            kept |= {*read_description(output.store, version)["files"], name_version(version)}
+    if find_tokenizer_name(current) != TOKENIZER_JSON:
         output.remove([TOKENIZER_JSON])
     output.remove([name for name in output.names() if is_index(name) and name not in kept])
 
 
 def _shown(split: Manifest) -> str:
     names = split.info["label_names"]
-    return f"{first_few(names, repr)} ({len(names)})" if names else "none"
+    return f"{list_few(names, repr)} ({len(names)})" if names else "none"
 
 
 def _report(info: dict[str, Any]) -> Merged:

@@ -16,23 +16,23 @@ from maskstream.preprocess.job.task import WrittenShard
 from maskstream.preprocess.raw.file_state import FileState
 from maskstream.shards.checksummed import add_checksum
 from maskstream.shards.format.checked_file import SUM, facts_of
-from maskstream.shards.format.columns import ShardFacts, rejects_table
-from maskstream.shards.format.dataset import DATASET_JSON, VERSIONS, publish_version, sum_of_version, version_name
-from maskstream.shards.format.part_writer import number_of_part, parquet_bytes, part_name
+from maskstream.shards.format.columns import ShardFacts, build_rejects_table
+from maskstream.shards.format.dataset import DATASET_JSON, VERSIONS, name_version, publish_version, sum_of_version
+from maskstream.shards.format.part_writer import encode_parquet, parse_part_number, part_name
 from maskstream.shards.format.records import RECORDS, Records, Row, ShardRecord
 from maskstream.shards.format.rejects import (
     REMOVED,
     SELECTED,
-    erased_key,
-    numbers_bytes,
+    count_removed,
+    encode_numbers,
+    hash_erased_key,
     read_curated,
     read_rejects,
     read_removed,
     read_selected,
-    removed_counts,
 )
 from maskstream.shards.format.sample import Reject
-from maskstream.shards.format.tokenizer import TOKENIZER, erased_tokenizer_name
+from maskstream.shards.format.tokenizer import TOKENIZER, name_erased_tokenizer
 from maskstream.shards.stores.output import Output
 
 from .erased_words import ErasedWords
@@ -41,15 +41,15 @@ States = tuple[FileState, ...]
 _MOST_BYTES = 1 << 32
 
 
-def recorded_states(records: Records[WrittenShard]) -> Iterator[tuple[str, States]]:
+def list_recorded_states(records: Records[WrittenShard]) -> Iterator[tuple[str, States]]:
     """Each source of which the records tell the states, and these."""
     for task in records.tasks():
         found = records.read(task)
-        if found is not None and (places := state_places(found)) is not None:
+        if found is not None and (places := find_state_places(found)) is not None:
             yield from ((name, found.sources[place]) for name, place in places.items())
 
 
-def state_places(record: WrittenShard) -> dict[str, int] | None:
+def find_state_places(record: WrittenShard) -> dict[str, int] | None:
     """Where the states of each source are in a record; None if that cannot be told.
 
     They are in the order of the plan, by a hash of the sources' ids. Those of erased samples are empty.
@@ -62,7 +62,7 @@ def state_places(record: WrittenShard) -> dict[str, int] | None:
     return dict(zip(ordered, places, strict=True)) if len(places) == len(ordered) else None
 
 
-def scrub_records(
+def erase_from_records(
     output: Output,
     shards: Mapping[str, ShardFacts],
     keys: AbstractSet[str],
@@ -77,7 +77,7 @@ def scrub_records(
     records = Records(output, WrittenShard)
     for task in records.tasks():
         found = records.read(task)
-        if found is not None and (scrubbed := _scrubbed(found, shards, keys, sources)) != found:
+        if found is not None and (scrubbed := _scrub_record(found, shards, keys, sources)) != found:
             records.record(task, scrubbed)
     about = records.description()
     if about is not None:
@@ -100,7 +100,7 @@ def names_one(reject: Reject, keys: AbstractSet[str], sources: AbstractSet[str])
     return reject.source in sources or any(name and name in reject.reason for name in (*keys, *sources))
 
 
-def _scrubbed(
+def _scrub_record(
     record: WrittenShard, shards: Mapping[str, ShardFacts], keys: AbstractSet[str], sources: AbstractSet[str]
 ) -> WrittenShard:
     shard = record.shard
@@ -109,13 +109,13 @@ def _scrubbed(
     if shard is not None and shard.name in shards:
         facts = shards[shard.name]
         first = (facts.written or ("", facts.sha256))[1]
-        rows = tuple(_row(row, number, first) if row.key in keys else row for number, row in enumerate(shard.rows))
+        rows = tuple(_find_row(row, number, first) if row.key in keys else row for number, row in enumerate(shard.rows))
         shard = ShardRecord(facts.name, facts.sha256, facts.size_bytes, rows)
     return replace(record, shard=shard, rejects=rejects, sources=states)
 
 
-def _row(row: Row, number: int, sha256: str) -> Row:
-    return Row(key=erased_key(sha256, number), label=-1, source="", members={})
+def _find_row(row: Row, number: int, sha256: str) -> Row:
+    return Row(key=hash_erased_key(sha256, number), label=-1, source="", members={})
 
 
 def _states(record: WrittenShard, sources: AbstractSet[str]) -> tuple[tuple[FileState, ...], ...]:
@@ -124,7 +124,7 @@ def _states(record: WrittenShard, sources: AbstractSet[str]) -> tuple[tuple[File
     ids |= {row.source for row in record.shard.rows} if record.shard is not None else set()
     if not sources & ids:
         return record.sources
-    places = state_places(record)
+    places = find_state_places(record)
     if places is None:
         return ((),) * len(record.sources)
     empty = {place for name, place in places.items() if name in sources}
@@ -168,31 +168,33 @@ def publish_without(output: Output, before: Sequence[Json], erasure: Erasure) ->
     before: the descriptions, the current one last.
     """
     current = before[-1]
-    numbers = [number for part in current["parts"] if (number := number_of_part(part["name"])) is not None]
+    numbers = [number for part in current["parts"] if (number := parse_part_number(part["name"])) is not None]
     names = {part.name: part_name(max(numbers) + 1 + i) for i, part in enumerate(erasure.parts)}
     files = {names[part.name]: facts_of(part.data) for part in erasure.parts}
     for part in erasure.parts:
         output.publish(names[part.name], part.data)
     if erasure.tokenizer is not None:
-        output.publish(name := erased_tokenizer_name(erasure.version), erasure.tokenizer)
+        output.publish(name := name_erased_tokenizer(erasure.version), erasure.tokenizer)
         files[name] = facts_of(erasure.tokenizer)
     sums, written = dict[str, list[str]](), dict[str, bytes]()
     for info in before:
-        changed = _without(output, info, erasure, names, files)
+        changed = _describe_without(output, info, erasure, names, files)
         if VERSIONS in info:
             changed[VERSIONS] = dict(sums)
-        data = written[version_name(info["version"])] = add_checksum(changed)
+        data = written[name_version(info["version"])] = add_checksum(changed)
         sums[str(info["version"])] = [facts_of(data)[SUM]]
     # until all are written dataset.json has the checksums of both, so that readers take either
     either = {one: [*dict.fromkeys([sum_of_version(output.store, int(one)), *new])] for one, new in sums.items()}
     output.publish(DATASET_JSON, add_checksum({**current, VERSIONS: either}))
     for name, data in written.items():
         output.publish(name, data)
-    new = _without(output, current | {"version": erasure.version}, erasure, names, files)
+    new = _describe_without(output, current | {"version": erasure.version}, erasure, names, files)
     publish_version(output, {**new, VERSIONS: sums})
 
 
-def _without(output: Output, info: Json, erasure: Erasure, names: Mapping[str, str], files: Mapping[str, Json]) -> Json:
+def _describe_without(
+    output: Output, info: Json, erasure: Erasure, names: Mapping[str, str], files: Mapping[str, Json]
+) -> Json:
     """The description of a version; its rejects and removed samples are written.
 
     names: the new names of parts by the old ones. files: the sizes and checksums of the new ones.
@@ -202,9 +204,9 @@ def _without(output: Output, info: Json, erasure: Erasure, names: Mapping[str, s
         "label_names": erasure.words.label_names(info["label_names"]),
     }
     if erasure.tokenizer is not None:
-        changed[TOKENIZER] = erased_tokenizer_name(erasure.version)
+        changed[TOKENIZER] = name_erased_tokenizer(erasure.version)
     counts, facts = dict(info["counts"]), {**info["files"], **files}
-    gone, frames = _gone(info, erasure, names)
+    gone, frames = _list_gone(info, erasure, names)
     if (selected := read_selected(output.store, info)) is not None:
         own = np.isin(gone, selected)
         gone, frames = gone[own], frames[own]
@@ -217,12 +219,12 @@ def _without(output: Output, info: Json, erasure: Erasure, names: Mapping[str, s
     if len(gone):
         removed = np.union1d(read_removed(output.store, info), gone)
         curated = np.setdiff1d(read_curated(output.store, info), gone)
-        write(REMOVED, numbers_bytes(removed, curated))
-        counts = removed_counts(counts, removed, curated)
+        write(REMOVED, encode_numbers(removed, curated))
+        counts = count_removed(counts, removed, curated)
     rejects = read_rejects(output.store, info)
     kept = [reject for reject in rejects if not names_one(reject, erasure.keys, erasure.sources)]
     if len(kept) < len(rejects):
-        write(REJECTS, parquet_bytes(rejects_table(kept)))
+        write(REJECTS, encode_parquet(build_rejects_table(kept)))
         counts["rejects"] = len(kept)
     if "frames" in counts:
         counts["frames"] -= int(frames.sum())
@@ -234,7 +236,7 @@ def _without(output: Output, info: Json, erasure: Erasure, names: Mapping[str, s
     return changed | {"counts": counts, "files": {name: one for name, one in facts.items() if name in used}}
 
 
-def _gone(
+def _list_gone(
     info: Json, erasure: Erasure, names: Mapping[str, str]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """The numbers of erased samples in the parts of a version, and the frames of each that its counts still have."""

@@ -26,11 +26,11 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from maskstream.preprocess.datasets.dataset import Dataset, held_out_groups
+from maskstream.preprocess.datasets.dataset import Dataset, choose_held_out_groups
 from maskstream.preprocess.encode.audio.encoder import AudioEncoder
 from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.preprocess.source import RejectError, Source
-from maskstream.samples.debian import debian_folder
+from maskstream.samples.debian import fetch_debian_folder
 from maskstream.samples.packages import require_version
 from maskstream.shards.errors import DatasetError
 
@@ -92,7 +92,7 @@ class Note:
     release_ms: int = 500
 
 
-def rendered(note: Note, soundfont: Path, sample_rate: int = RATE) -> Sound:
+def render_note(note: Note, soundfont: Path, sample_rate: int = RATE) -> Sound:
     """The note without reverberation and chorus: float32 (n, 1), the mean of both channels.
 
     Raises DatasetError if midirenderer is not installed in its `VERSION`, RejectError for a file that
@@ -102,7 +102,7 @@ def rendered(note: Note, soundfont: Path, sample_rate: int = RATE) -> Sound:
     import midirenderer
 
     try:
-        data = midirenderer.render_wave_from(soundfont.read_bytes(), midi_file(note))
+        data = midirenderer.render_wave_from(soundfont.read_bytes(), write_midi_file(note))
     except RuntimeError as error:
         raise RejectError("decode", f"{soundfont.name} cannot be played ({error})") from error
     with wave.open(io.BytesIO(data)) as file:
@@ -121,7 +121,7 @@ def require_renderer() -> None:
     require_version("midirenderer", VERSION, work="notes are rendered", extra="notes")
 
 
-def midi_file(note: Note) -> bytes:
+def write_midi_file(note: Note) -> bytes:
     """A Standard MIDI File of format 0 that plays the note, at full volume, and ends after its release."""
     from mido import Message, MetaMessage, MidiFile, MidiTrack
 
@@ -149,14 +149,14 @@ def gm_notes(root: Path, *, pitch: bool = False) -> Dataset:
     Raises DatasetError if the download fails or midirenderer is not installed.
     """
     require_renderer()
-    path = debian_folder(PACKAGE, INSIDE, root) / FILE
+    path = fetch_debian_folder(PACKAGE, INSIDE, root) / FILE
     if not path.is_file():
         raise DatasetError(f"{NAME}: {path.parent} has no {FILE}; remove it to download it again")
-    programs = [(label, program) for label in range(len(FAMILIES)) for program in family_programs(label)]
-    val = held_out_groups(((label, shared_program(program)) for label, program in programs), HELD_OUT)
+    programs = [(label, program) for label in range(len(FAMILIES)) for program in list_family_programs(label)]
+    val = choose_held_out_groups(((label, find_shared_program(program)) for label, program in programs), HELD_OUT)
     splits: dict[str, list[Source]] = {"train": [], "val": []}
     for label, program in programs:
-        splits["val" if shared_program(program) in val else "train"] += _sources(label, program, path)
+        splits["val" if find_shared_program(program) in val else "train"] += _sources(label, program, path)
     if not pitch:
         return Dataset(name=NAME, label_names=tuple(FAMILIES), splits=splits, encoder=AudioEncoder())
     pitches = range(min(low for low, _ in FAMILIES.values()), max(high for _, high in FAMILIES.values()) + 1)
@@ -167,12 +167,12 @@ def gm_notes(root: Path, *, pitch: bool = False) -> Dataset:
     return Dataset(name=f"{NAME}-pitch", label_names=tuple(map(str, pitches)), splits=splits, encoder=AudioEncoder())
 
 
-def family_programs(label: int) -> range:
+def list_family_programs(label: int) -> range:
     """The programs of a family."""
     return range(label * PROGRAMS, (label + 1) * PROGRAMS)
 
 
-def shared_program(program: int) -> str:
+def find_shared_program(program: int) -> str:
     """The first of the programs that share recordings with this one."""
     return str(next((group[0] for group in SHARED if program in group), program))
 
@@ -188,12 +188,12 @@ def _sources(label: int, program: int, path: Path) -> Iterator[Source]:
     }
     for name in sorted(sorted(notes, key=_hash)[:NOTES]):
         meta = {"note": asdict(notes[name])}
-        yield Source(id=name, path=path, label=label, meta=meta, made_by=rendered_note)
+        yield Source(id=name, path=path, label=label, meta=meta, made_by=render_source)
 
 
-def rendered_note(source: Source) -> Sound:
+def render_source(source: Source) -> Sound:
     """The note of a source, whose file is a SoundFont 2, at 16 kHz."""
-    return rendered(Note(**source.meta["note"]), source.path, SAMPLE_RATE)
+    return render_note(Note(**source.meta["note"]), source.path, SAMPLE_RATE)
 
 
 def _hash(name: str) -> int:

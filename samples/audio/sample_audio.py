@@ -13,7 +13,7 @@ import xxhash
 
 from maskstream.preprocess.datasets.dataset import Dataset
 from maskstream.preprocess.datasets.folder import AUDIO_SUFFIXES
-from maskstream.preprocess.datasets.folders import media_paths
+from maskstream.preprocess.datasets.folders import list_media
 from maskstream.preprocess.encode.audio.encoder import AudioEncoder
 from maskstream.preprocess.source import Source
 from maskstream.samples.packages import Package, fetch, fetch_folder
@@ -53,7 +53,7 @@ def sample_audio(root: Path) -> Dataset:
     """The sample set, downloaded into `root`. Raises DatasetError if the download fails."""
     root.mkdir(parents=True, exist_ok=True)
     sounds = fetch_folder(FOXDOT, SOUNDS, root)
-    files = [(path, _folder(path.relative_to(sounds))) for path in media_paths(sounds, AUDIO_SUFFIXES)]
+    files = [(path, _folder(path.relative_to(sounds))) for path in list_media(sounds, AUDIO_SUFFIXES)]
     label_names = tuple(sorted({folder for _, folder in files})) + tuple(track.label for track in TRACKS)
     splits: dict[str, list[Source]] = {"train": [], "val": []}
     for path, folder in files:

@@ -21,7 +21,7 @@ from urllib.request import urlopen
 from maskstream.preprocess.datasets.dataset import Dataset
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.source import Source
-from maskstream.samples.debian import debian_folder
+from maskstream.samples.debian import fetch_debian_folder
 from maskstream.shards.errors import DatasetError
 
 NAME = "fashion-mnist"
@@ -60,7 +60,7 @@ def _folder(root: Path) -> Path:
     """The folder of the four files below `root`, downloaded if it is missing."""
     kept = root / PACKAGE
     if kept.is_dir() or shutil.which("apt-get"):
-        return debian_folder(PACKAGE, INSIDE, root)
+        return fetch_debian_folder(PACKAGE, INSIDE, root)
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as download:
         folder = Path(download) / PACKAGE
@@ -88,7 +88,7 @@ def _labels(path: Path) -> bytes:
     try:
         data = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, error) from error
+        raise _make_unreadable_error(path, error) from error
     labels = data[8:]
     if data[:4] != bytes((0, 0, 8, 1)) or int.from_bytes(data[4:8], "big") != len(labels):
         raise DatasetError(f"{NAME}: {path} is not an IDX file of labels; remove it and run the command again")
@@ -109,13 +109,13 @@ def _unpacked(path: Path, folder: Path) -> Path:
             shutil.copyfileobj(packed, out)
         partial.replace(target)
     except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, error) from error
+        raise _make_unreadable_error(path, error) from error
     finally:
         partial.unlink(missing_ok=True)
     return target
 
 
-def _unreadable(path: Path, error: Exception) -> DatasetError:
+def _make_unreadable_error(path: Path, error: Exception) -> DatasetError:
     return DatasetError(
         f"{NAME}: {path} cannot be unpacked ({error}); remove {path.parent} to download it again, or free disk space"
     )

@@ -30,7 +30,7 @@ KEPT = 64
 """How many cut pictures a process keeps."""
 
 
-def drawn_scene(source: Source) -> DrawnScene:
+def draw_scene(source: Source) -> DrawnScene:
     """The scene of a source. RejectError for a thing that does not fit, or a phrase of none."""
     try:
         side = int(source.meta[SCENE]["side"])
@@ -47,7 +47,7 @@ def drawn_scene(source: Source) -> DrawnScene:
     segments = np.zeros((len(things), side, side), np.bool_)
     boxes = []
     for n, (path, (_, x, y, longer)) in enumerate(zip(files, things, strict=True)):
-        thing, shape = _thing(path, longer)
+        thing, shape = _cut_thing(path, longer)
         height, width = shape.shape
         if not (0 <= x <= side - width and 0 <= y <= side - height):
             raise RejectError("check", f"a thing of {width}x{height} pixels at {x}, {y} is not in {side}x{side}")
@@ -58,26 +58,26 @@ def drawn_scene(source: Source) -> DrawnScene:
     return DrawnScene(pixels=pixels, boxes=shares.astype(np.float32), segments=segments[of])
 
 
-def _thing(path: Path, longer: int) -> tuple[UInt8s, npt.NDArray[np.bool_]]:
+def _cut_thing(path: Path, longer: int) -> tuple[UInt8s, npt.NDArray[np.bool_]]:
     """The pixels of a thing, uint8 (h, w, 3), cut to what is not white, and which of them are its own, bool (h, w)."""
     try:
         state = path.stat()
     except OSError as error:
         raise RejectError("open", f"cannot be read: {error.strerror}") from error
     pixels, own = _cut(path, state.st_mtime_ns, state.st_size)
-    return _resized(pixels, longer), _resized(own, longer) >= 128
+    return _resize_stamp(pixels, longer), _resize_stamp(own, longer) >= 128
 
 
 @lru_cache(maxsize=KEPT)
 def _cut(path: Path, mtime_ns: int, size_bytes: int) -> tuple[UInt8s, UInt8s]:
     """A picture cut to what is not white, and 255 where it covers: scenes show the same pictures again and again."""
-    pixels, alpha = _coloured(read_picture(path).pixels), read_alpha(path)
+    pixels, alpha = _make_coloured(read_picture(path).pixels), read_alpha(path)
     shown = _shown(pixels)
     own = np.where(pixels.min(axis=2) < WHITE, 255, 0).astype(np.uint8) if alpha is None else alpha
     return np.ascontiguousarray(pixels[shown]), np.ascontiguousarray(own[shown])
 
 
-def _coloured(pixels: UInt8s) -> UInt8s:
+def _make_coloured(pixels: UInt8s) -> UInt8s:
     return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
 
 
@@ -90,7 +90,7 @@ def _shown(pixels: UInt8s) -> tuple[slice, slice]:
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
-def _resized(pixels: UInt8s, longer: int) -> UInt8s:
+def _resize_stamp(pixels: UInt8s, longer: int) -> UInt8s:
     height, width = pixels.shape[:2]
     scale = longer / max(height, width)
     size = (max(round(width * scale), 1), max(round(height * scale), 1))

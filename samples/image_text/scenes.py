@@ -26,13 +26,13 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from maskstream.preprocess.datasets.dataset import Dataset, answer_labels
+from maskstream.preprocess.datasets.dataset import Dataset, number_answers
 from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError
 
-from .scene import SCENE, drawn_scene
-from .tuxpaint_stamps import captioned_stamps
+from .scene import SCENE, draw_scene
+from .tuxpaint_stamps import list_captioned_stamps
 
 STAMPS, SEEN = 24, 16
 """How many stamps there are, and how many of them all splits but `unseen` show."""
@@ -64,25 +64,25 @@ class Thing:
 
 def scenes_referring(root: Path) -> Dataset:
     """The splits, of stamps downloaded into `root`. Raises DatasetError if the download fails."""
-    paths = named_stamps(root)
-    splits = {split: [referring(split, i, paths) for i in range(n)] for split, n in REFERRING.items()}
+    paths = sort_stamps(root)
+    splits = {split: [draw_referring(split, i, paths) for i in range(n)] for split, n in REFERRING.items()}
     return Dataset(name="scenes-referring", label_names=(), splits=splits, encoder=ENCODER)
 
 
 def scenes_counting(root: Path) -> Dataset:
     """The splits, of stamps downloaded into `root`. Raises DatasetError if the download fails."""
-    paths = named_stamps(root)
+    paths = sort_stamps(root)
     splits = {split: [counting(split, i, paths) for i in range(n)] for split, n in COUNTING.items()}
-    label_names, splits = answer_labels(splits)
+    label_names, splits = number_answers(splits)
     return Dataset(name="scenes-counting", label_names=label_names, splits=splits, encoder=ENCODER)
 
 
-def named_stamps(root: Path) -> dict[str, Path]:
+def sort_stamps(root: Path) -> dict[str, Path]:
     """The stamps by their nouns, in an order that a hash decides, downloaded into `root`.
 
     DatasetError if that fails or there are too few.
     """
-    stamps = [(named_noun(one.caption), one.path) for one in captioned_stamps(root) if one.label not in LEFT_OUT]
+    stamps = [(extract_noun(one.caption), one.path) for one in list_captioned_stamps(root) if one.label not in LEFT_OUT]
     counts = Counter(noun for noun, _ in stamps)
     named = {noun: path for noun, path in stamps if counts[noun] == 1 and noun.isascii() and noun.isalpha()}
     kept = sorted(named, key=lambda noun: xxhash.xxh3_64_intdigest(noun.encode()))[:STAMPS]
@@ -91,17 +91,17 @@ def named_stamps(root: Path) -> dict[str, Path]:
     return {noun: named[noun] for noun in kept}
 
 
-def named_noun(caption: str) -> str:
+def extract_noun(caption: str) -> str:
     """What a caption names: without its article and its full stop."""
     words = caption.strip().rstrip(".!").lower()
     return words.removeprefix(next((one for one in ARTICLES if words.startswith(one)), ""))
 
 
-def _seeded(name: str) -> np.random.Generator:
+def _seed_rng(name: str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(xxhash.xxh3_64_intdigest(name.encode())))
 
 
-def _placed(noun: str, quarter: int, rng: np.random.Generator) -> Thing:
+def _place_stamp(noun: str, quarter: int, rng: np.random.Generator) -> Thing:
     """A stamp somewhere in a quarter, 0 to 3, of some size."""
     longer = int(rng.integers(SMALLEST, LARGEST + 1))
     x, y = (int(rng.integers(HALF - longer + 1)) for _ in range(2))
@@ -117,21 +117,21 @@ def _source(name: str, things: list[Thing], paths: dict[str, Path], meta: dict[s
         path=paths[files[0]],
         parts=tuple(paths[noun] for noun in files[1:]),
         meta={SCENE: {"side": SIDE, "things": laid}, **meta},
-        made_by=drawn_scene,
+        made_by=draw_scene,
     )
 
 
-def referring(split: str, number: int, paths: dict[str, Path]) -> Source:
+def draw_referring(split: str, number: int, paths: dict[str, Path]) -> Source:
     """Scene `number` of a split: a function of both, and of the stamps."""
     name = f"{split}/{number}"
-    rng, nouns = _seeded(name), list(paths)
+    rng, nouns = _seed_rng(name), list(paths)
     seen, unseen = nouns[:SEEN], nouns[SEEN:]
     chosen = [seen[i] for i in rng.permutation(len(seen))[: rng.integers(3, 5)]]
     if split == "unseen":
         chosen[0] = unseen[int(rng.integers(len(unseen)))]
     if rng.random() < 0.5:
         chosen[-1] = chosen[0]
-    things = [_placed(noun, int(place), rng) for noun, place in zip(chosen, rng.permutation(4), strict=False)]
+    things = [_place_stamp(noun, int(place), rng) for noun, place in zip(chosen, rng.permutation(4), strict=False)]
     of = [i for i, thing in enumerate(things) if split != "unseen" or thing.noun in unseen]
     by_size = rng.random() < 0.5
     return _source(name, things, paths, {"phrase": [phrase(i, things, by_size=by_size) for i in of], "of": of})
@@ -154,19 +154,19 @@ def phrase(i: int, things: list[Thing], *, by_size: bool) -> str:
 def counting(split: str, number: int, paths: dict[str, Path]) -> Source:
     """Question `number` of a split: a function of both, and of the stamps."""
     name = f"{split}/{number}"
-    rng, nouns = _seeded(f"counting/{name}"), list(paths)[:SEEN]
+    rng, nouns = _seed_rng(f"counting/{name}"), list(paths)[:SEEN]
     kinds = [nouns[i] for i in rng.permutation(SEEN)[:3]]
     shown = [NOTHING] * 4
     for quarter in rng.permutation(4)[: rng.integers(2, 5)]:
         shown[quarter] = kinds[rng.integers(3)]
-    things = [_placed(noun, i, rng) for i, noun in enumerate(shown) if noun != NOTHING]
-    kind, question, answer, reason = _question(shown, kinds, rng)
+    things = [_place_stamp(noun, i, rng) for i, noun in enumerate(shown) if noun != NOTHING]
+    kind, question, answer, reason = _draw_question(shown, kinds, rng)
     rationale = f"{', '.join(shown)}: {reason}"
     meta = {"kind": kind, "question": question, "answer": answer, "rationale": rationale}
     return _source(name, things, paths, meta)
 
 
-def _question(shown: list[str], kinds: list[str], rng: np.random.Generator) -> tuple[str, str, str, str]:
+def _draw_question(shown: list[str], kinds: list[str], rng: np.random.Generator) -> tuple[str, str, str, str]:
     """A question about the four quarters: its kind, its words, the answer and why."""
     first, second = (kinds[i] for i in rng.permutation(3)[:2])
     once = [noun for noun in kinds if shown.count(noun) == 1]

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskstream.preprocess.datasets.dataset import Dataset, held_out_groups
-from maskstream.preprocess.datasets.folders import media_paths, readable
+from maskstream.preprocess.datasets.dataset import Dataset, choose_held_out_groups
+from maskstream.preprocess.datasets.folders import list_media, readable
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
 from maskstream.preprocess.source import Source
-from maskstream.samples.debian import debian_folder
+from maskstream.samples.debian import fetch_debian_folder
 from maskstream.shards.errors import DatasetError
 
 NAME = "tuxpaint-stamps"
@@ -40,10 +40,12 @@ class Stamp:
 
 def tuxpaint_stamps(root: Path) -> Dataset:
     """The splits, downloaded into `root`. Raises DatasetError if the download fails."""
-    stamps = list(captioned_stamps(root))
+    stamps = list(list_captioned_stamps(root))
     label_names = tuple(sorted({stamp.label for stamp in stamps}))
     groups = alike(stamps)
-    val = held_out_groups((label_names.index(stamp.label), group) for stamp, group in zip(stamps, groups, strict=True))
+    val = choose_held_out_groups(
+        (label_names.index(stamp.label), group) for stamp, group in zip(stamps, groups, strict=True)
+    )
     splits: dict[str, list[Source]] = {"train": [], "val": []}
     for stamp, group in zip(stamps, groups, strict=True):
         source = Source(
@@ -54,11 +56,11 @@ def tuxpaint_stamps(root: Path) -> Dataset:
     return Dataset(name=NAME, label_names=label_names, splits=splits, encoder=encoder)
 
 
-def captioned_stamps(root: Path) -> Iterator[Stamp]:
+def list_captioned_stamps(root: Path) -> Iterator[Stamp]:
     """The stamps that have a caption, downloaded into `root`. DatasetError if there is none."""
-    folder = debian_folder(PACKAGE, INSIDE, root)
+    folder = fetch_debian_folder(PACKAGE, INSIDE, root)
     some = False
-    for path in media_paths(folder, {".png"}):
+    for path in list_media(folder, {".png"}):
         text = path.with_suffix(".txt")
         caption = next(iter(text.read_text("utf-8", "replace").splitlines()), "").strip() if text.is_file() else ""
         if caption:

@@ -81,21 +81,21 @@ def compute(flow: CylinderFlow) -> Simulation:
         from skfem import MeshTri
     except ImportError as error:
         raise DatasetError("flows are computed with scikit-fem: pip install 'maskstream[meshes]'") from error
-    nodes, triangles = channel_mesh(
+    nodes, triangles = build_channel_mesh(
         (flow.x_m, flow.y_m), flow.radius_m, length=flow.length_m, height=flow.height_m, spacing=flow.spacing_m
     )
     mesh = MeshTri(np.ascontiguousarray(nodes.T), np.ascontiguousarray(triangles.T))
     return Simulation(
         positions=nodes.astype(np.float32),
         cells=triangles.astype(np.int32),
-        node_type=_node_types(mesh, nodes, flow),
+        node_type=_classify_nodes(mesh, nodes, flow),
         fields=_Solver(mesh, flow).run(),
         field_names=FIELD_NAMES,
         dt_s=flow.frame_s,
     )
 
 
-def _node_types(mesh: Any, nodes: Float64s, flow: CylinderFlow) -> npt.NDArray[np.int32]:
+def _classify_nodes(mesh: Any, nodes: Float64s, flow: CylinderFlow) -> npt.NDArray[np.int32]:
     """The node types int32 (V,); the channel's corners are wall."""
     kinds = np.full(len(nodes), NORMAL, dtype=np.int32)
     kinds[mesh.boundary_nodes()] = WALL
@@ -119,9 +119,9 @@ class _Solver:
         velocity = Basis(mesh, ElementTriP2(), intorder=5)
         pressure = Basis(mesh, ElementTriP1(), intorder=5)
         weight = diags(velocity.dx.ravel())
-        self.value, self.value_x, self.value_y = _at_points(velocity)
-        p, p_x, p_y = _at_points(pressure)
-        fixed, inflow = _velocity_boundary(mesh, velocity, flow)
+        self.value, self.value_x, self.value_y = _build_evaluation(velocity)
+        p, p_x, p_y = _build_evaluation(pressure)
+        fixed, inflow = _find_velocity_boundary(mesh, velocity, flow)
         self.boundary = np.stack([inflow, np.zeros_like(inflow)], axis=1)
         self.free = np.setdiff1d(np.arange(velocity.N), fixed)
         outflow = mesh.facets_satisfying(lambda x: x[0] > flow.length_m - 1e-9, True)
@@ -134,8 +134,8 @@ class _Solver:
         self.gradient = [(tested @ slope).tocsr()[self.free] for slope in (p_x, p_y)]
         of_p = (p.T @ weight).tocsr()[self.free_p] / flow.step_s
         self.divergence = [(of_p @ slope).tocsr() for slope in (self.value_x, self.value_y)]
-        self.solve_momentum = _factorised(momentum, self.free)
-        self.solve_pressure = _factorised((p_x.T @ weight @ p_x + p_y.T @ weight @ p_y).tocsr(), self.free_p)
+        self.solve_momentum = _split_into_factors(momentum, self.free)
+        self.solve_pressure = _split_into_factors((p_x.T @ weight @ p_x + p_y.T @ weight @ p_y).tocsr(), self.free_p)
         self.lift = momentum[self.free][:, fixed] @ self.boundary[fixed]
         self.nodal: Int64s = velocity.nodal_dofs[0]
 
@@ -147,14 +147,14 @@ class _Solver:
         first, steps = round(flow.start_s / flow.step_s), round(flow.end_s / flow.step_s)
         velocity = self.boundary
         pressure = correction = np.zeros(self.gradient[0].shape[1])
-        before = self._convection(velocity)
+        before = self._compute_convection(velocity)
         frames: list[npt.NDArray[np.float32]] = []
         for step in range(steps):
             if step >= first and (step - first) % every == 0:
                 frames.append(self._frame(velocity, pressure, step))
-            convection = self._convection(velocity)
-            velocity = self._velocity(velocity, pressure + correction, 1.5 * convection - 0.5 * before)
-            before, correction = convection, self._correction(velocity)
+            convection = self._compute_convection(velocity)
+            velocity = self._solve_velocity(velocity, pressure + correction, 1.5 * convection - 0.5 * before)
+            before, correction = convection, self._solve_correction(velocity)
             pressure = pressure + correction
         return np.stack(frames)
 
@@ -168,21 +168,21 @@ class _Solver:
             )
         return frame
 
-    def _convection(self, velocity: Float64s) -> Float64s:
+    def _compute_convection(self, velocity: Float64s) -> Float64s:
         """The weak form float64 (F, 2) of (u . grad) u for a velocity float64 (N, 2)."""
         ux, uy = np.ascontiguousarray(velocity.T)
         at_x, at_y = self.value @ ux, self.value @ uy
         along = [self.tested @ (at_x * (self.value_x @ u) + at_y * (self.value_y @ u)) for u in (ux, uy)]
         return np.stack(along, axis=1)
 
-    def _velocity(self, velocity: Float64s, pressure: Float64s, convection: Float64s) -> Float64s:
+    def _solve_velocity(self, velocity: Float64s, pressure: Float64s, convection: Float64s) -> Float64s:
         """The velocity float64 (N, 2) one step later, given a pressure float64 (Q,)."""
         pushed = np.stack([slope @ pressure for slope in self.gradient], axis=1)
         later = self.boundary.copy()
         later[self.free] = self.solve_momentum(self.mass @ velocity - convection - pushed - self.lift)
         return later
 
-    def _correction(self, velocity: Float64s) -> Float64s:
+    def _solve_correction(self, velocity: Float64s) -> Float64s:
         """The pressure correction float64 (Q,) that makes the velocity divergence-free."""
         change = np.zeros(self.gradient[0].shape[1])
         over_x, over_y = self.divergence
@@ -190,7 +190,7 @@ class _Solver:
         return change
 
 
-def _velocity_boundary(mesh: Any, basis: Any, flow: CylinderFlow) -> tuple[Int64s, Float64s]:
+def _find_velocity_boundary(mesh: Any, basis: Any, flow: CylinderFlow) -> tuple[Int64s, Float64s]:
     """The Dirichlet unknowns of a velocity component, and their x values float64 (N,), 0 elsewhere."""
     inflow = mesh.facets_satisfying(lambda x: x[0] < 1e-9, True)
     outflow = mesh.facets_satisfying(lambda x: x[0] > flow.length_m - 1e-9, True)
@@ -203,14 +203,14 @@ def _velocity_boundary(mesh: Any, basis: Any, flow: CylinderFlow) -> tuple[Int64
     return np.union1d(at_inflow, at_walls), values
 
 
-def _factorised(matrix: Any, rows: Int64s) -> Callable[[Float64s], Float64s]:
+def _split_into_factors(matrix: Any, rows: Int64s) -> Callable[[Float64s], Float64s]:
     from scipy.sparse.linalg import splu
 
     solve: Callable[[Float64s], Float64s] = splu(matrix[rows][:, rows].tocsc()).solve
     return solve
 
 
-def _at_points(basis: Any) -> list[Any]:
+def _build_evaluation(basis: Any) -> list[Any]:
     """Sparse matrices (points, unknowns) that evaluate a function and its two derivatives at the quadrature points."""
     from scipy.sparse import csr_matrix
 
@@ -234,7 +234,7 @@ _MIN_RING_POINTS = 20
 _JITTER = 0.1
 
 
-def channel_mesh(
+def build_channel_mesh(
     centre: tuple[float, float], radius: float, *, length: float, height: float, spacing: float
 ) -> tuple[Float64s, npt.NDArray[np.int64]]:
     """Nodes float64 (V, 2) in metres and triangles int64 (C, 3) of [0, length] x [0, height] without the disc.
@@ -243,17 +243,19 @@ def channel_mesh(
     """
     from scipy.spatial import Delaunay
 
-    rings, reach = _rings(centre, radius, spacing, room=min(centre[1], height - centre[1]))
-    points = np.concatenate([_border(length, height, spacing), *rings, _grid(centre, reach, length, height, spacing)])
+    rings, reach = _place_rings(centre, radius, spacing, room=min(centre[1], height - centre[1]))
+    points = np.concatenate(
+        [_find_border(length, height, spacing), *rings, _place_grid(centre, reach, length, height, spacing)]
+    )
     triangles = Delaunay(points).simplices.astype(np.int64)
     middle = points[triangles].mean(axis=1)
     outside = np.hypot(*(middle - centre).T) > 0.999 * radius
-    triangles = triangles[outside & (_area(points, triangles) > 1e-3 * spacing**2)]
+    triangles = triangles[outside & (_compute_area(points, triangles) > 1e-3 * spacing**2)]
     used, numbered = np.unique(triangles, return_inverse=True)
     return points[used], numbered.reshape(triangles.shape)
 
 
-def _border(length: float, height: float, spacing: float) -> Float64s:
+def _find_border(length: float, height: float, spacing: float) -> Float64s:
     corners = np.array([[0, 0], [length, 0], [length, height], [0, height]], dtype=np.float64)
     sides = []
     for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
@@ -262,7 +264,9 @@ def _border(length: float, height: float, spacing: float) -> Float64s:
     return np.concatenate(sides)
 
 
-def _rings(centre: tuple[float, float], radius: float, spacing: float, *, room: float) -> tuple[list[Float64s], float]:
+def _place_rings(
+    centre: tuple[float, float], radius: float, spacing: float, *, room: float
+) -> tuple[list[Float64s], float]:
     """Rings with equal numbers of points, each rotated by half a gap against the last, and the radius at which they
     end.
 
@@ -280,7 +284,7 @@ def _rings(centre: tuple[float, float], radius: float, spacing: float, *, room: 
             return rings, at
 
 
-def _grid(centre: tuple[float, float], reach: float, length: float, height: float, spacing: float) -> Float64s:
+def _place_grid(centre: tuple[float, float], reach: float, length: float, height: float, spacing: float) -> Float64s:
     """Points inside the channel, farther than `reach` from the centre, jittered by up to a tenth of the spacing."""
     x, y = np.meshgrid(
         np.arange(spacing, length - spacing / 2, spacing),
@@ -295,7 +299,7 @@ def _grid(centre: tuple[float, float], reach: float, length: float, height: floa
     return chosen
 
 
-def _area(points: Float64s, triangles: npt.NDArray[np.int64]) -> Float64s:
+def _compute_area(points: Float64s, triangles: npt.NDArray[np.int64]) -> Float64s:
     a, b, c = (points[triangles[:, i]] for i in range(3))
     area: Float64s = 0.5 * np.abs((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0])
     return area

@@ -36,9 +36,9 @@ def flows(name: str, root: Path, counts: dict[str, int], like: CylinderFlow) -> 
             Source(
                 id=(own := f"{split}/{number:04d}"),
                 path=root / own,
-                meta={"flow": asdict(drawn_flow(f"{name}/{own}", like))},
+                meta={"flow": asdict(draw_flow(f"{name}/{own}", like))},
                 computed=True,
-                made_by=computed_flow,
+                made_by=compute_flow,
             )
             for number in range(count)
         ]
@@ -47,12 +47,12 @@ def flows(name: str, root: Path, counts: dict[str, int], like: CylinderFlow) -> 
     return Dataset(name=name, label_names=(), splits=splits, encoder=MeshEncoder())
 
 
-def computed_flow(source: Source) -> Simulation:
+def compute_flow(source: Source) -> Simulation:
     """The flow of a source."""
     return compute(CylinderFlow(**source.meta["flow"]))
 
 
-def drawn_flow(name: str, like: CylinderFlow) -> CylinderFlow:
+def draw_flow(name: str, like: CylinderFlow) -> CylinderFlow:
     """`like` with the inflow speed, cylinder position and radius drawn for a name."""
     rng = np.random.Generator(np.random.Philox(key=xxhash.xxh3_128_intdigest(name.encode())))
     speed, x, y, radius = rng.uniform((1.0, 0.28, 0.17, 0.045), (1.6, 0.40, 0.24, 0.07)).round(4).tolist()

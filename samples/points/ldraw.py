@@ -14,7 +14,7 @@ import numpy.typing as npt
 import xxhash
 
 from maskstream.preprocess.encode.limits import check_source_file
-from maskstream.preprocess.encode.mesh.surfaces import Surface, checked_surface
+from maskstream.preprocess.encode.mesh.surfaces import Surface, check_surface
 from maskstream.preprocess.encode.points.clouds import XYZ, Cloud
 from maskstream.preprocess.source import RejectError, Source
 
@@ -24,11 +24,11 @@ Int64 = npt.NDArray[np.int64]
 _MAX_DEPTH = 32
 
 
-def ldraw_surface(source: Source) -> Surface:
+def read_ldraw_surface(source: Source) -> Surface:
     """The surface of a part. Raises RejectError if it cannot be used."""
     check_source_file(source.path)
     corners = read_ldraw(source.path).reshape(-1, 3)
-    return checked_surface(corners, np.arange(len(corners)).reshape(-1, 3))
+    return check_surface(corners, np.arange(len(corners)).reshape(-1, 3))
 
 
 def read_ldraw(part: Path) -> Float64:
@@ -78,11 +78,11 @@ def _triangles(file: Path, library: Path, depth: int) -> tuple[Float64, Int64]:
         words = line.split()
         try:
             if words[:1] == ["1"]:
-                found.append(_placed(words, library, depth))
+                found.append(_place_triangles(words, library, depth))
             elif words[:1] == ["3"]:
-                found.append(_plain(_corners(words[2:11])))
+                found.append(_plain(_list_corners(words[2:11])))
             elif words[:1] == ["4"]:
-                found.append(_plain(_corners(words[2:14])[0][[[0, 1, 2], [0, 2, 3]]]))
+                found.append(_plain(_list_corners(words[2:14])[0][[[0, 1, 2], [0, 2, 3]]]))
         except (ValueError, IndexError) as error:
             raise RejectError("decode", f"line {number} of {file.name} is no valid LDraw: {line!r}") from error
     own = TUBE if _TUBE.match(file.name) else STUD if _STUD.match(file.name) else BODY
@@ -94,7 +94,7 @@ def _plain(triangles: Float64) -> tuple[Float64, Int64]:
     return triangles, np.full(len(triangles), BODY)
 
 
-def _corners(words: list[str]) -> Float64:
+def _list_corners(words: list[str]) -> Float64:
     """The corners of one polygon, (1, corners, 3)."""
     corners = np.array(words, dtype=np.float64).reshape(1, -1, 3)
     if corners.shape[1] < 3:
@@ -102,7 +102,7 @@ def _corners(words: list[str]) -> Float64:
     return corners
 
 
-def _placed(words: list[str], library: Path, depth: int) -> tuple[Float64, Int64]:
+def _place_triangles(words: list[str], library: Path, depth: int) -> tuple[Float64, Int64]:
     """The transformed triangles of the file that a line of type 1 places, and what they belong to."""
     transform = np.array(words[2:14], dtype=np.float64)
     if len(words) < 15:

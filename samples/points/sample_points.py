@@ -21,11 +21,11 @@ from maskstream.preprocess.datasets.dataset import Dataset
 from maskstream.preprocess.datasets.point_clouds import blocks
 from maskstream.preprocess.encode.points.encoder import PointEncoder
 from maskstream.preprocess.source import Source
-from maskstream.samples.debian import debian_folder
+from maskstream.samples.debian import fetch_debian_folder
 from maskstream.samples.packages import Package, fetch
 from maskstream.shards.errors import DatasetError
 
-from .ldraw import ldraw_parts, ldraw_surface
+from .ldraw import ldraw_parts, read_ldraw_surface
 
 LASPY = Package(
     name="laspy",
@@ -50,7 +50,10 @@ def sample_points(root: Path) -> Dataset:
     root.mkdir(parents=True, exist_ok=True)
     label_names = (*CATEGORIES, GROUND)
     splits = _parts(
-        debian_folder("ldraw-parts-free", "usr/share/ldraw", root), CATEGORIES, ldraw_surface, "sample-points"
+        fetch_debian_folder("ldraw-parts-free", "usr/share/ldraw", root),
+        CATEGORIES,
+        read_ldraw_surface,
+        "sample-points",
     )
     for path in fetch(LASPY, TILES, root).values():
         tile = Source(id=f"{LASPY.folder}/{path.name}", path=path, label=label_names.index(GROUND))
@@ -62,7 +65,7 @@ def sample_points(root: Path) -> Dataset:
 def sample_parts(root: Path) -> Dataset:
     """The bricks, plates and slopes of the sample set, with the part that each point belongs to: body, stud or tube."""
     root.mkdir(parents=True, exist_ok=True)
-    library = debian_folder("ldraw-parts-free", "usr/share/ldraw", root)
+    library = fetch_debian_folder("ldraw-parts-free", "usr/share/ldraw", root)
     splits = _parts(library, WITH_PARTS, ldraw_parts, "sample-parts")
     return Dataset(name="sample-parts", label_names=WITH_PARTS, splits=splits, encoder=PointEncoder(up="y"))
 
@@ -73,7 +76,7 @@ def _parts(
     """The chosen parts of each split."""
     by_category: dict[str, list[Path]] = {category: [] for category in categories}
     for path in sorted((library / "parts").glob("*.dat"), key=_hash):
-        wanted = by_category.get(category) if (category := _category(path)) else None
+        wanted = by_category.get(category) if (category := _read_category(path)) else None
         if wanted is not None and len(wanted) < sum(PARTS.values()):
             wanted.append(path)
     splits: dict[str, list[Source]] = {split: [] for split in PARTS}
@@ -93,7 +96,7 @@ def _hash(path: Path) -> int:
     return xxhash.xxh3_64_intdigest(path.name.encode())
 
 
-def _category(path: Path) -> str | None:
+def _read_category(path: Path) -> str | None:
     """The category of a plain part: that of its header, or else the first word of its title. None for other parts."""
     if not _PART.fullmatch(path.name):
         return None

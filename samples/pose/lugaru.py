@@ -18,25 +18,25 @@ from maskstream.preprocess.encode.limits import check_source_file
 from maskstream.preprocess.encode.pose.encoder import FORMAT
 from maskstream.preprocess.encode.pose.motion_files import Motion, upright
 from maskstream.preprocess.source import RejectError, Source
-from maskstream.samples.debian import debian_folder
+from maskstream.samples.debian import fetch_debian_folder
 from maskstream.shards.errors import DatasetError
 
-from .actions import action_label
+from .actions import parse_action_label
 
 PACKAGE, INSIDE = "lugaru-data", "usr/share/games/lugaru/Animations"
 _LEFT_OUT = {"Tempanim"}
 """A single pose."""
 
 
-def lugaru_sources(root: Path) -> list[Source]:
+def fetch_lugaru(root: Path) -> list[Source]:
     """The motions, downloaded into `root`."""
-    folder = debian_folder(PACKAGE, INSIDE, root)
+    folder = fetch_debian_folder(PACKAGE, INSIDE, root)
     paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in _LEFT_OUT)
     if not paths:
         raise DatasetError(f"lugaru: {folder} holds no motions; remove it to download it again")
     meta = {FORMAT: "lugaru"}
     return [
-        Source(id=f"lugaru/{path.name}", path=path, label=action_label(path.name), meta=meta, made_by=read)
+        Source(id=f"lugaru/{path.name}", path=path, label=parse_action_label(path.name), meta=meta, made_by=read)
         for path in paths
     ]
 

@@ -21,7 +21,7 @@ from maskstream.preprocess.encode.pose.motion_files import Floats, Motion, uprig
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.samples.packages import Package, fetch_folder
 
-from .actions import action_label
+from .actions import parse_action_label
 
 PYBULLET = Package(
     name="pybullet",
@@ -32,7 +32,7 @@ PYBULLET = Package(
 INSIDE = "pybullet_data/data/motions"
 
 
-def pybullet_sources(root: Path) -> list[Source]:
+def fetch_pybullet(root: Path) -> list[Source]:
     """The motions of people, downloaded into `root`; those of other bodies are left out."""
     folder = fetch_folder(PYBULLET, INSIDE, root)
     paths = [*sorted(folder.glob("humanoid3d_*.txt")), *sorted(folder.glob("walker/*.txt"))]
@@ -40,7 +40,7 @@ def pybullet_sources(root: Path) -> list[Source]:
         Source(
             id=f"pybullet/{path.stem}",
             path=path,
-            label=action_label(path.stem.lstrip("0")),
+            label=parse_action_label(path.stem.lstrip("0")),
             meta={FORMAT: "deepmimic"},
             made_by=read,
         )

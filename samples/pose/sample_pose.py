@@ -12,8 +12,8 @@ from maskstream.preprocess.source import Source
 from maskstream.samples.packages import Package, fetch
 
 from .actions import LABELS
-from .lugaru import lugaru_sources
-from .pybullet_motions import pybullet_sources
+from .lugaru import fetch_lugaru
+from .pybullet_motions import fetch_pybullet
 
 BVHTOOLBOX = Package(
     name="bvhtoolbox",
@@ -43,6 +43,6 @@ def sample_pose(root: Path) -> Dataset:
     root.mkdir(parents=True, exist_ok=True)
     captures = [Source(id=f"bvhtoolbox/{path.name}", path=path) for path in fetch(BVHTOOLBOX, CAPTURES, root).values()]
     splits: dict[str, list[Source]] = {"train": [], "val": []}
-    for source in (*lugaru_sources(root), *pybullet_sources(root), *captures):
+    for source in (*fetch_lugaru(root), *fetch_pybullet(root), *captures):
         splits["val" if source.id.partition("/")[2] in HELD_OUT else "train"].append(source)
     return Dataset(name="sample-pose", label_names=LABELS, splits=splits, encoder=PoseEncoder())

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from maskstream.preprocess.datasets.dataset import Dataset, held_out_groups
+from maskstream.preprocess.datasets.dataset import Dataset, choose_held_out_groups
 from maskstream.samples.packages import Package, fetch_folder
 
 from .kept_lines import kept_lines
@@ -41,7 +41,7 @@ def lines(folder: Path) -> Iterator[Mapping[str, Any]]:
         for path in sorted(folder.glob(f"*{_ENDING}"))
     }
     groups = {work: _TOGETHER[0] if work in _TOGETHER else work for work in works}
-    held = held_out_groups(((0, groups[work]) for work, found in works.items() for _ in found), HELD_OUT)
+    held = choose_held_out_groups(((0, groups[work]) for work, found in works.items() for _ in found), HELD_OUT)
     for work, found in works.items():
         for number, text in enumerate(found):
             split = "val" if groups[work] in held else "train"

@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from maskstream.preprocess.datasets.dataset import Dataset, held_out_groups
+from maskstream.preprocess.datasets.dataset import Dataset, choose_held_out_groups
 from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder, UInt16s, Walk, millimetres
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.samples.packages import require_version
-from maskstream.shards.media.camera_pose import Floats, level_pose
+from maskstream.shards.media.camera_pose import Floats, build_level_pose
 
 VERSION = "1.3.2"
 """The version of the package, which decides what is drawn."""
@@ -63,7 +63,7 @@ class Explorer:
     fancy: float = 0.0
     side: float = 0.0
 
-    def decide(self, levels: npt.NDArray[np.uint8]) -> tuple[float, float]:
+    def choose_speed_and_turn(self, levels: npt.NDArray[np.uint8]) -> tuple[float, float]:
         """Speed and turn for the depth (120, 160) that is seen now."""
         # The nearest around the horizon in each column, of a band as wide as a person.
         room = np.minimum(cv2.blur(levels[52:72].min(axis=0, keepdims=True), (31, 1))[0] * (_LEVEL / UNITS), 16.0)
@@ -92,11 +92,11 @@ class VizdoomWalk:
     def record(self) -> Walk:
         """The walk. Raises DatasetError if vizdoom is not installed, RejectError if no walk of this length is found."""
         check_vizdoom()
-        with _game(self) as game:
+        with _start_game(self) as game:
             rng, reason = np.random.Generator(np.random.Philox(self.seed)), ""
             for _ in range(_TRIES):
                 try:
-                    return _walked(game, rng, self.frames)
+                    return _walk_to_item(game, rng, self.frames)
                 except StuckError as error:
                     reason = str(error)
                     game.new_episode()
@@ -111,7 +111,7 @@ def check_vizdoom() -> None:
 
 
 @contextmanager
-def _game(walk: VizdoomWalk) -> Iterator[Any]:
+def _start_game(walk: VizdoomWalk) -> Iterator[Any]:
     """The running game, in which a map has just begun."""
     import vizdoom
 
@@ -144,14 +144,14 @@ def _game(walk: VizdoomWalk) -> Iterator[Any]:
             game.close()
 
 
-def _walked(game: Any, rng: np.random.Generator, frames: int) -> Walk:
+def _walk_to_item(game: Any, rng: np.random.Generator, frames: int) -> Walk:
     """A walk from an item of the map, where one can stand. StuckError if it does not go on."""
     game.send_game_command("god")
     items = [(one.position_x, one.position_y) for one in game.get_state().objects if one.name != "DoomPlayer"]
     start = np.array(items[rng.integers(len(items))])
     game.send_game_command("warp {:.0f} {:.0f}".format(*start))
-    _act(game, 0, float(rng.uniform(0, 360)), 1)
-    _act(game, 0, 0.0, 10)
+    _press_buttons(game, 0, float(rng.uniform(0, 360)), 1)
+    _press_buttons(game, 0, 0.0, 10)
     here = _seen(game)
     if np.linalg.norm(here[:2] - start / UNITS) > 0.2:
         raise StuckError(f"the game does not let it stand at {start.tolist()}")
@@ -165,17 +165,17 @@ def _walked(game: Any, rng: np.random.Generator, frames: int) -> Walk:
             raise StuckError("it was moved to another place of the map")
         if n >= _STUCK_FRAMES and np.linalg.norm(here[:2] - path[-_STUCK_FRAMES][:2]) < _STUCK_M:
             raise StuckError(f"it moved less than {_STUCK_M} m in {_STUCK_FRAMES} frames")
-        path.append(level_pose(here[:3], float(here[3])))
+        path.append(build_level_pose(here[:3], float(here[3])))
         pictures.append(np.ascontiguousarray(state.screen_buffer))
-        depth.append(depth_of_levels(state.depth_buffer))
-        speed, turn = explorer.decide(state.depth_buffer)
+        depth.append(convert_depth_levels(state.depth_buffer))
+        speed, turn = explorer.choose_speed_and_turn(state.depth_buffer)
         wanted = _THRUST * speed * UNITS / TICS + owed
         owed = wanted - round(wanted)  # the button takes whole numbers
-        _act(game, round(wanted), -float(np.rad2deg(turn)) / TICS, EVERY)
+        _press_buttons(game, round(wanted), -float(np.rad2deg(turn)) / TICS, EVERY)
     return Walk(frames=pictures, depth=depth, path=np.stack(path), lens=LENS, fps=TICS // EVERY)
 
 
-def _act(game: Any, forward: int, right: float, tics: int) -> None:
+def _press_buttons(game: Any, forward: int, right: float, tics: int) -> None:
     """Presses the buttons for some steps; right: degrees a step."""
     if not game.is_episode_finished():
         game.make_action([forward, right], tics)
@@ -190,7 +190,7 @@ def _seen(game: Any) -> Floats:
     return np.array([x / UNITS, y / UNITS, z / UNITS, np.deg2rad(degrees)])
 
 
-def depth_of_levels(levels: npt.NDArray[np.uint8]) -> UInt16s:
+def convert_depth_levels(levels: npt.NDArray[np.uint8]) -> UInt16s:
     """The game's levels of depth, uint8 (H, W), in millimetres; a level is 22 cm, and the farthest, 255, is unknown."""
     metres = (_LEVEL * (levels.astype(np.float64) + 0.5) + _ZERO) / UNITS
     return millimetres(np.where(levels < 255, metres, np.nan))
@@ -198,18 +198,18 @@ def depth_of_levels(levels: npt.NDArray[np.uint8]) -> UInt16s:
 
 def vizdoom_walks(root: Path) -> Dataset:
     """Four walks through each map. `root` is not used. DatasetError if vizdoom is not installed."""
-    return _through_maps("vizdoom-walks", root, {"train": 4, "val": 4})
+    return _walk_through_maps("vizdoom-walks", root, {"train": 4, "val": 4})
 
 
 def sample_trajectory(root: Path) -> Dataset:
     """One walk through each map of train, and two through each of val, of `vizdoom_walks`."""
-    return _through_maps("sample-trajectory", root, {"train": 1, "val": 2})
+    return _walk_through_maps("sample-trajectory", root, {"train": 1, "val": 2})
 
 
-def _through_maps(name: str, root: Path, walks: Mapping[str, int]) -> Dataset:
+def _walk_through_maps(name: str, root: Path, walks: Mapping[str, int]) -> Dataset:
     """The dataset with some walks through each map of a split; the maps of `val` are a fifth of all."""
     check_vizdoom()
-    held_out = held_out_groups((0, f"{wad}/{level}") for wad, level in levels())
+    held_out = choose_held_out_groups((0, f"{wad}/{level}") for wad, level in levels())
     splits: dict[str, list[Source]] = {"train": [], "val": []}
     for wad, level in levels():
         split = "val" if f"{wad}/{level}" in held_out else "train"

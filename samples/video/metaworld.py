@@ -43,7 +43,7 @@ def metaworld(root: Path) -> Dataset:
                 id=(own := f"{split}/{task}/{number:02d}"),
                 path=root / own,
                 label=label,
-                meta={"episode": asdict(Episode(task=task, seed=source_seed(own)))},
+                meta={"episode": asdict(Episode(task=task, seed=hash_source_seed(own)))},
                 computed=True,
                 made_by=simulated,
             )
@@ -61,7 +61,7 @@ def simulated(source: Source) -> DrawnClip:
     return DrawnClip(frames=render(episode), fps=episode.fps)
 
 
-def source_seed(name: str) -> int:
+def hash_source_seed(name: str) -> int:
     """The seed of a source, in 63 bits, from its name."""
     return int(xxhash.xxh3_64_intdigest(f"{NAME}/{name}".encode()) >> 1)
 
@@ -108,7 +108,7 @@ class Episode:
 
 def task_names() -> tuple[str, ...]:
     """The names of the tasks, sorted. DatasetError if metaworld is not installed in its `VERSION`, or cannot draw."""
-    return tuple(sorted(_policies()))
+    return tuple(sorted(_import_policies()))
 
 
 def render(episode: Episode) -> list[UInt8s]:
@@ -117,12 +117,12 @@ def render(episode: Episode) -> list[UInt8s]:
 
     Raises DatasetError if metaworld is not installed or nothing can be drawn, RejectError if the simulation diverges.
     """
-    policy = _policies()[episode.task]()
+    policy = _import_policies()[episode.task]()
     frames = []
     with warnings.catch_warnings():  # a policy warns of actions that it clips
         warnings.simplefilter("ignore")
         scene, seen = started(episode)
-        with _drawing(scene, episode) as draw:
+        with _make_renderer(scene, episode) as draw:
             for number in range(episode.frames):
                 for _ in range(episode.every if number else 0):
                     seen = scene.step(policy.get_action(seen))[0]
@@ -134,7 +134,7 @@ def render(episode: Episode) -> list[UInt8s]:
 
 def started(episode: Episode) -> tuple[Any, Any]:
     """The scene of an episode at its start, and what its policy sees, float64 (39,)."""
-    _policies()
+    _import_policies()
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
     scene = ALL_V3_ENVIRONMENTS[episode.task]()
@@ -147,7 +147,7 @@ def started(episode: Episode) -> tuple[Any, Any]:
 
 
 @contextmanager
-def _drawing(scene: Any, episode: Episode) -> Iterator[Any]:
+def _make_renderer(scene: Any, episode: Episode) -> Iterator[Any]:
     """A function that draws the scene as it is: uint8 (H, W, 3)."""
     import mujoco
 
@@ -170,7 +170,7 @@ def _drawing(scene: Any, episode: Episode) -> Iterator[Any]:
         scene.close()
 
 
-def _policies() -> dict[str, Any]:
+def _import_policies() -> dict[str, Any]:
     """The policy of each task. DatasetError if metaworld is not installed, or lacks what it draws with."""
     require_version("metaworld", VERSION, work="episodes of Meta-World are simulated", extra="metaworld")
     os.environ.setdefault("MUJOCO_GL", "egl")  # read once, when mujoco is imported; its default needs a screen

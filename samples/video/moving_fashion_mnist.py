@@ -61,7 +61,7 @@ class MovingPicture:
         room = np.array((self.side - width, self.side - height))
         angle, speed = rng.uniform(0, 2 * np.pi), rng.uniform(*SPEEDS)
         velocity = speed * np.array((np.cos(angle), np.sin(angle)))
-        places = bounced(rng.uniform(0, room) + velocity * np.arange(self.frames)[:, None], room)
+        places = reflect_motion(rng.uniform(0, room) + velocity * np.arange(self.frames)[:, None], room)
         return [self._frame(picture, ground, place) for place in places]
 
     def _frame(self, picture: UInt8s, ground: npt.NDArray[np.float64], place: npt.NDArray[np.float64]) -> UInt8s:
@@ -83,13 +83,13 @@ def moving_fashion_mnist(
     still = fashion_mnist(root)
     counts = {"train": clips, "val": clips // 2}
     splits = {
-        split: [replace(source, meta=moving, made_by=drawn_clip) for source in sources[: counts[split]]]
+        split: [replace(source, meta=moving, made_by=draw_clip) for source in sources[: counts[split]]]
         for split, sources in still.splits.items()
     }
     return replace(still, name=NAME, splits=splits, encoder=VideoEncoder())
 
 
-def drawn_clip(source: Source) -> DrawnClip:
+def draw_clip(source: Source) -> DrawnClip:
     """The clip of image n of the IDX file of a source with the window (n, n + 1)."""
     if source.window is None:
         raise RejectError("check", "has no window (n, n + 1), which says which image of the file moves")
@@ -98,7 +98,7 @@ def drawn_clip(source: Source) -> DrawnClip:
     return DrawnClip(frames=moving.draw(picture, source.id), fps=moving.fps)
 
 
-def bounced(free: npt.NDArray[np.float64], room: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def reflect_motion(free: npt.NDArray[np.float64], room: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """Places (..., 2) of a motion without edges, as mirrored at the edges of 0 to `room` (2,)."""
     far = room.astype(np.float64)
     return far - np.abs(far - free % (2 * far))

@@ -24,8 +24,8 @@ from .base import (
     is_list,
     known,
     known_configs,
+    list_saved_fields,
     plain,
-    saved_fields,
 )
 
 
@@ -35,7 +35,7 @@ def check_types(config: Config) -> None:
     Python calls no converters as `from_dict` does: what is given is compared with the type as it is. Numbers of numpy
     are numbers, and lists are sequences; a word is no sequence of words.
     """
-    hints = _hints(type(config))
+    hints = _find_hints(type(config))
     for f in fields(config):
         check_type(f"{config.kind()}({f.name}=", getattr(config, f.name), hints[f.name], ")")
 
@@ -44,26 +44,26 @@ def check_type(before: str, value: Any, hint: Any, after: str = "", *, remedy: s
     """ValueError if a value does not have the type `hint`. before, after: stand around it in the message; remedy: what
     to do, if the message cannot tell it from the value.
     """
-    if not _fits(value, hint):
+    if not _is_fitting(value, hint):
         wanted = " or ".join(_words(hint))
         raise ValueError(
-            f"{before}{value!r}{after}: {wanted} is wanted, got {_kind(value)}{remedy or _meant(value, hint)}"
+            f"{before}{value!r}{after}: {wanted} is wanted, got {_kind(value)}{remedy or _suggest_value(value, hint)}"
         )
 
 
-def _meant(value: Any, hint: Any) -> str:
+def _suggest_value(value: Any, hint: Any) -> str:
     """What is to be given instead of a class, of the name of one, of a word alone, or of an object of a class that only
     looks like the one that is wanted; "" for other values.
     """
-    if isinstance(value, type) and _fits_class(value, hint):
+    if isinstance(value, type) and _is_right_class(value, hint):
         return f"; give one of it, {value.__name__}(...)"
     if not isinstance(value, str):
         bases = [one for one in (hint, *get_args(hint)) if isinstance(one, type) and isabstract(one)]
         own = "" if type(value).__module__ == "builtins" else type(value).__name__
         return f"; make {own} a subclass of {bases[0].__module__}.{bases[0].__name__}" if bases and own else ""
-    if _fits((value,), hint):
+    if _is_fitting((value,), hint):
         return f"; write ({value!r},)"
-    kinds = {one.kind().lower(): one.kind() for one in known_configs() if _fits_class(one, hint)}
+    kinds = {one.kind().lower(): one.kind() for one in known_configs() if _is_right_class(one, hint)}
     close = get_close_matches(value.lower(), kinds, n=1)
     return f", did you mean {kinds[close[0]]}(...)?" if close else ""
 
@@ -71,17 +71,17 @@ def _meant(value: Any, hint: Any) -> str:
 _HINTS: dict[type, dict[str, Any]] = {}
 
 
-def _hints(cls: type) -> dict[str, Any]:
+def _find_hints(cls: type) -> dict[str, Any]:
     """The types of a config's fields, found once."""
     return _HINTS.get(cls) or _HINTS.setdefault(cls, get_type_hints(cls))
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def _is_fitting(value: Any, hint: Any) -> bool:
     origin, args = get_origin(hint), get_args(hint)
     if isinstance(hint, TypeVar) or hint is Any:
         return True
     if origin in (Union, UnionType):
-        return any(_fits(value, one) for one in args)
+        return any(_is_fitting(value, one) for one in args)
     if origin is Literal:
         return True  # whoever declares the words also says which are legal
     holder = origin or hint
@@ -101,10 +101,10 @@ def _fits(value: Any, hint: Any) -> bool:
 def _each_fits(values: Sequence[Any], args: tuple[Any, ...]) -> bool:
     """Whether the items of a sequence fit, where all of them have one type."""
     each = [one for one in args if one is not Ellipsis]
-    return len(each) != 1 or all(_fits(value, each[0]) for value in values)
+    return len(each) != 1 or all(_is_fitting(value, each[0]) for value in values)
 
 
-def _fits_class(value: type, hint: Any) -> bool:
+def _is_right_class(value: type, hint: Any) -> bool:
     """Whether a class was given where one of it is wanted."""
     return any(isinstance(one, type) and issubclass(value, one) for one in (hint, *get_args(hint)))
 
@@ -120,7 +120,7 @@ def _words(hint: Any) -> list[str]:
     if isinstance(holder, type) and issubclass(holder, Sequence) and holder not in (str, bytes):
         each = [one for one in args if one is not Ellipsis]
         return [f"a sequence of {' or '.join(_words(each[0]))}" if len(each) == 1 else "a sequence"]
-    return ["None" if holder in (None, NoneType) else _article(getattr(holder, "__name__", str(holder)))]
+    return ["None" if holder in (None, NoneType) else _choose_article(getattr(holder, "__name__", str(holder)))]
 
 
 def _kind(value: Any) -> str:
@@ -130,11 +130,11 @@ def _kind(value: Any) -> str:
         if value is None
         else f"the class {value.__name__}"
         if isinstance(value, type)
-        else _article(type(value).__name__)
+        else _choose_article(type(value).__name__)
     )
 
 
-def _article(word: str) -> str:
+def _choose_article(word: str) -> str:
     return f"{'an' if word[0].lower() in 'aeio' else 'a'} {word}"
 
 
@@ -147,7 +147,7 @@ def with_set(config: ConfigT, assignments: Sequence[str], *, where: str = "") ->
     default the names at the top), or that is ambiguous.
     """
     whole = config.to_dict(defaults=True)
-    where = where or f"{config.kind()} has {', '.join(f.name for f in saved_fields(type(config))) or 'no fields'}"
+    where = where or f"{config.kind()} has {', '.join(f.name for f in list_saved_fields(type(config))) or 'no fields'}"
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals:
@@ -160,28 +160,28 @@ def with_set(config: ConfigT, assignments: Sequence[str], *, where: str = "") ->
     return type(config).from_dict(whole)
 
 
-def _paths(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _list_paths(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """All paths that can be set in a complete dict."""
     if path:
         yield path
     if isinstance(value, Mapping):
         names = dict.fromkeys(value)
         if isinstance(value.get(KIND), str) and (cls := known(value[KIND], Config)):
-            names |= dict.fromkeys(f.name for f in saved_fields(cls))
+            names |= dict.fromkeys(f.name for f in list_saved_fields(cls))
         for name in names:
             if name != VERSION:
-                yield from _paths(value.get(name), (*path, name))
+                yield from _list_paths(value.get(name), (*path, name))
     elif is_list(value):
         for i, one in enumerate(value):
             if isinstance(one, Mapping):
-                yield from _paths(one, (*path, str(i)))
+                yield from _list_paths(one, (*path, str(i)))
     elif value is None and path[-1:] != (KIND,):
         yield (*path, KIND)
 
 
 def _found(whole: Json, path: str, where: str) -> tuple[str, ...]:
     """The full path that `path` names. Raises ValueError if there is none, or if it is ambiguous."""
-    parts, places = tuple(path.split(".")), list(_paths(whole, ()))
+    parts, places = tuple(path.split(".")), list(_list_paths(whole, ()))
     if parts in places:
         return parts
     fit = [place for place in places if place[-len(parts) :] == parts]
@@ -201,7 +201,7 @@ def _put(whole: Json, place: tuple[str, ...], value: Any) -> None:
     for name, after in pairwise(place):
         here = at[int(name)] if isinstance(at, list) else at.get(name)
         if after == KIND and (not isinstance(here, dict) or here.get(KIND) != value):
-            here = _defaults(find_class(str(value), _base(at, name), ".".join(place[:-1])))
+            here = _collect_defaults(find_class(str(value), _find_base(at, name), ".".join(place[:-1])))
             if isinstance(at, list):
                 at[int(name)] = here
             else:
@@ -213,18 +213,18 @@ def _put(whole: Json, place: tuple[str, ...], value: Any) -> None:
         at[place[-1]] = value
 
 
-def _base(at: Any, name: str) -> type[Config]:
+def _find_base(at: Any, name: str) -> type[Config]:
     """The class of configs that a field of a config's dict takes."""
     cls = known(str(at.get(KIND)), Config) if isinstance(at, Mapping) else None
-    hint = None if cls is None else _hints(cls).get(name)
+    hint = None if cls is None else _find_hints(cls).get(name)
     fit = [one for one in (hint, *get_args(hint)) if isinstance(one, type) and issubclass(one, Config)]
     return fit[0] if len(fit) == 1 else Config
 
 
-def _defaults(cls: type[Config]) -> Json:
+def _collect_defaults(cls: type[Config]) -> Json:
     """The dict of a class's defaults, without the fields that have none."""
     made = head(cls)
-    for f in saved_fields(cls):
+    for f in list_saved_fields(cls):
         if (default := get_default(f)) is not MISSING:
             made[f.name] = plain(default, f.name, defaults=True, identity=False)
     return made

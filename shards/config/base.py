@@ -60,7 +60,7 @@ class Config:
                 "@dataclass(frozen=True, kw_only=True, slots=True), so that its settings can be saved and compared"
             )
         made = head(type(self))
-        for f in saved_fields(type(self), identity=identity):
+        for f in list_saved_fields(type(self), identity=identity):
             value = getattr(self, f.name)
             if defaults or not _is_default(f, value):
                 made[f.name] = plain(value, f"{self.kind()}.{f.name}", defaults=defaults, identity=identity)
@@ -73,7 +73,7 @@ class Config:
         Raises ValueError for an unknown kind or field (naming the nearest one), a missing field, a value of a wrong
         type, or another version of the class.
         """
-        return cast(Self, _built(cls, data, ""))
+        return cast(Self, _build_from_dict(cls, data, ""))
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Self:
@@ -93,7 +93,7 @@ def rebuild(cls: type[RebuiltT], data: Any) -> RebuiltT:
 
     Raises ValueError for a missing field or a value of a wrong type.
     """
-    return cast(RebuiltT, _of_type(cls, data, ""))
+    return cast(RebuiltT, _convert_to_hint(cls, data, ""))
 
 
 def known_configs() -> list[type[Config]]:
@@ -114,7 +114,7 @@ def _find_kind(cls: type[Config]) -> str:
     return cls.kind()
 
 
-def saved_fields(cls: type[Config], *, identity: bool = False) -> list[Field[Any]]:
+def list_saved_fields(cls: type[Config], *, identity: bool = False) -> list[Field[Any]]:
     """The fields that are saved; with `identity`, without those marked NOT_IDENTITY."""
     unwanted = "not_identity" if identity else "not_saved"
     return [f for f in fields(cls) if f.init and not f.metadata.get(unwanted)]
@@ -191,7 +191,7 @@ def _refuse_code(data: Any) -> None:
             left += one
 
 
-def _built(base: type[Config], data: Any, path: str) -> Config:
+def _build_from_dict(base: type[Config], data: Any, path: str) -> Config:
     """The config that a dict describes."""
     if not isinstance(data, Mapping):
         raise ValueError(f"{_at(path)}got {data!r}; a {base.__name__} is an object with its kind and fields")
@@ -208,7 +208,7 @@ def _built(base: type[Config], data: Any, path: str) -> Config:
             f"{_at(path)}saved by version {version} of {kind}, here version {cls.version}: its defaults have changed, "
             "so the saved settings have another meaning now; use the version that saved them, or start over"
         )
-    own = saved_fields(cls)
+    own = list_saved_fields(cls)
     names = [f.name for f in own]
     for name in data:
         if name not in (KIND, VERSION, *names):
@@ -216,33 +216,33 @@ def _built(base: type[Config], data: Any, path: str) -> Config:
                 f"{_at(path)}{kind} has no field {name!r}{nearest(name, names)}; its fields are "
                 f"{', '.join(names) or 'none'}"
             )
-    return cast(Config, _filled(cls, own, data, path))
+    return cast(Config, _fill_nulls(cls, own, data, path))
 
 
-def _filled(cls: type[Any], own: Sequence[Field[Any]], data: Mapping[str, Any], path: str) -> Any:
+def _fill_nulls(cls: type[Any], own: Sequence[Field[Any]], data: Mapping[str, Any], path: str) -> Any:
     """An instance with those of its `own` fields that the data have."""
-    hints = _hints(cast(Hashable, cls))
-    values = {f.name: _of_type(hints[f.name], data[f.name], under(path, f.name)) for f in own if f.name in data}
+    hints = _find_hints(cast(Hashable, cls))
+    values = {f.name: _convert_to_hint(hints[f.name], data[f.name], under(path, f.name)) for f in own if f.name in data}
     if missing := [f.name for f in own if f.name not in values and get_default(f) is MISSING]:
         raise ValueError(f"{_at(path)}{cls.__name__} needs {', '.join(missing)}")
     return cls(**values)
 
 
 @cache
-def _hints(cls: Hashable) -> dict[str, Any]:
+def _find_hints(cls: Hashable) -> dict[str, Any]:
     """The types of the fields."""
     return get_type_hints(cls)
 
 
-def _of_type(hint: Any, value: Any, path: str) -> Any:
+def _convert_to_hint(hint: Any, value: Any, path: str) -> Any:
     """JSON's `value` as a value of the type `hint`. Raises ValueError if it has another type."""
     if hint is Any or (type(value) is hint and hint in _PLAIN):
         return value
     origin, args = get_origin(hint), get_args(hint)
     if isinstance(hint, TypeVar):
-        return _of_type(hint.__bound__ or Any, value, path)
+        return _convert_to_hint(hint.__bound__ or Any, value, path)
     if origin in (Union, UnionType):
-        return _of_union(args, value, path)
+        return _convert_to_union(args, value, path)
     if origin is Literal:
         if any(value == legal and type(value) is type(legal) for legal in args):
             return value
@@ -250,16 +250,16 @@ def _of_type(hint: Any, value: Any, path: str) -> Any:
     holder = origin or hint
     if isinstance(holder, type):
         if issubclass(holder, Config):
-            return _built(holder, value, path)
+            return _build_from_dict(holder, value, path)
         if is_dataclass(holder) or issubclass(holder, Mapping):
             if not isinstance(value, Mapping):
                 raise ValueError(f"{_at(path)}an object is wanted, got {value!r}")
             if is_dataclass(holder):
-                return _filled(holder, fields(holder), value, path)
+                return _fill_nulls(holder, fields(holder), value, path)
             of = args[1] if len(args) == 2 else Any
-            return {str(k): _of_type(of, v, under(path, k)) for k, v in value.items()}
+            return {str(k): _convert_to_hint(of, v, under(path, k)) for k, v in value.items()}
         if holder not in (str, bytes) and issubclass(holder, Sequence | frozenset):
-            return _of_sequence(holder, args, value, path)
+            return _convert_sequence(holder, args, value, path)
         if holder is Path and isinstance(value, str):
             return Path(value)
         if holder is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= float_info.max:
@@ -270,7 +270,7 @@ def _of_type(hint: Any, value: Any, path: str) -> Any:
     raise ValueError(f"{_at(path)}a value of type {wanted} is wanted, got {value!r:.80}")
 
 
-def _of_union(args: tuple[Any, ...], value: Any, path: str) -> Any:
+def _convert_to_union(args: tuple[Any, ...], value: Any, path: str) -> Any:
     """The value as the first type that accepts it unchanged, or else as the first that accepts it."""
     if value is None and NoneType in args:
         return None
@@ -278,7 +278,7 @@ def _of_union(args: tuple[Any, ...], value: Any, path: str) -> Any:
     made: list[Any] = []
     for arg in args:
         try:
-            made.append(_of_type(arg, value, path))
+            made.append(_convert_to_hint(arg, value, path))
         except ValueError as error:
             errors.append(error)
     for one in made:
@@ -297,7 +297,7 @@ def _is_config(hint: Any) -> bool:
     return isinstance(holder, type) and issubclass(holder, Config)
 
 
-def _of_sequence(holder: type, args: tuple[Any, ...], value: Any, path: str) -> Any:
+def _convert_sequence(holder: type, args: tuple[Any, ...], value: Any, path: str) -> Any:
     if not is_list(value):
         raise ValueError(f"{_at(path)}a list is wanted, got {value!r}")
     if issubclass(holder, tuple) and args and args[-1] is not Ellipsis:
@@ -306,7 +306,7 @@ def _of_sequence(holder: type, args: tuple[Any, ...], value: Any, path: str) -> 
         each: Sequence[Any] = args
     else:
         each = [args[0] if args else Any] * len(value)
-    made = [_of_type(hint, one, under(path, i)) for i, (hint, one) in enumerate(zip(each, value, strict=True))]
+    made = [_convert_to_hint(hint, one, under(path, i)) for i, (hint, one) in enumerate(zip(each, value, strict=True))]
     return frozenset(made) if issubclass(holder, frozenset) else made if holder is list else tuple(made)
 
 
@@ -337,7 +337,7 @@ def differences(saved: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     The dicts may hold those of configs. Missing fields of a config have today's defaults; fields marked NOT_IDENTITY
     are ignored. A config saved by another version of its class always differs.
     """
-    return [f"{one.path}: saved {one.saved}, here {one.here}" for one in _differences(saved, here, "")]
+    return [f"{one.path}: saved {one.saved}, here {one.here}" for one in _list_differences(saved, here, "")]
 
 
 def compare(dicts: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
@@ -345,56 +345,56 @@ def compare(dicts: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
 
     Where two hold configs of different classes at a path, the whole of it is one value for all.
     """
-    found = {one.path: None for other in dicts[1:] for one in _differences(dicts[0], other, "")}
+    found = {one.path: None for other in dicts[1:] for one in _list_differences(dicts[0], other, "")}
     paths = [path for path in found if not any(path.startswith(f"{other}.") for other in found)]
-    return {path: tuple(_said(_value(data, path)) for data in dicts) for path in paths}
+    return {path: tuple(_say(_get_value(data, path)) for data in dicts) for path in paths}
 
 
-def _value(data: Any, path: str) -> Any:
+def _get_value(data: Any, path: str) -> Any:
     """What a dict holds at a path."""
     for name in path.split("."):
         if isinstance(data, Mapping):
-            data = _completed(data).get(name, MISSING)
+            data = _fill_defaults(data).get(name, MISSING)
         else:
             data = data[int(name)] if is_list(data) and int(name) < len(data) else MISSING
     return data
 
 
-def _differences(saved: Any, here: Any, path: str) -> Iterator[Difference]:
+def _list_differences(saved: Any, here: Any, path: str) -> Iterator[Difference]:
     """The differences at `path`."""
     if isinstance(saved, Mapping) and isinstance(here, Mapping) and saved.get(KIND) == here.get(KIND):
         one, two = saved.get(VERSION, 1), here.get(VERSION, 1)
         if KIND in saved and one != two:
             yield Difference(path or saved[KIND], f"by version {one} of {saved[KIND]}", f"version {two}")
             return
-        saved, here = _completed(saved), _completed(here)
+        saved, here = _fill_defaults(saved), _fill_defaults(here)
         for name in dict.fromkeys((*saved, *here)):
-            yield from _differences(saved.get(name, MISSING), here.get(name, MISSING), under(path, name))
+            yield from _list_differences(saved.get(name, MISSING), here.get(name, MISSING), under(path, name))
     elif is_list(saved) and is_list(here) and len(saved) == len(here) and any(isinstance(v, Mapping) for v in here):
         for i, (one, two) in enumerate(zip(saved, here, strict=True)):
-            yield from _differences(one, two, under(path, i))
+            yield from _list_differences(one, two, under(path, i))
     elif is_list(saved) and is_list(here):
         if list(saved) != list(here):
-            yield Difference(path, _said(saved), _said(here))
+            yield Difference(path, _say(saved), _say(here))
     elif saved != here:
-        yield Difference(path, _said(saved), _said(here))
+        yield Difference(path, _say(saved), _say(here))
 
 
-def _said(value: Any) -> str:
+def _say(value: Any) -> str:
     """A value in a message."""
     if value is MISSING:
         return "nothing"
     if isinstance(value, Mapping) and KIND in value:
-        return f"{value[KIND]}({', '.join(f'{k}={_said(v)}' for k, v in value.items() if k not in (KIND, VERSION))})"
+        return f"{value[KIND]}({', '.join(f'{k}={_say(v)}' for k, v in value.items() if k not in (KIND, VERSION))})"
     return value if isinstance(value, str) else str(value)
 
 
-def _completed(data: Mapping[str, Any]) -> Mapping[str, Any]:
+def _fill_defaults(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """A config's dict with today's defaults for missing fields, without the fields marked NOT_IDENTITY."""
     cls = known(data[KIND], Config) if isinstance(data.get(KIND), str) else None
     if cls is None:
         return data
-    counted = {f.name: f for f in saved_fields(cls, identity=True)}
+    counted = {f.name: f for f in list_saved_fields(cls, identity=True)}
     dropped = {f.name for f in fields(cls)} - set(counted)
     whole = {name: value for name, value in data.items() if name not in dropped}
     for name, f in counted.items():

@@ -86,7 +86,7 @@ class ShardFacts:
             written = str(name), str(sha256)
         return cls(**{name: data[name] for name in _TYPES}, packets_sha256=packets, written=written)
 
-    def problem_of_name(self, *, foreign: bool) -> str | None:
+    def check_part_name(self, *, foreign: bool) -> str | None:
         """What is wrong with the name: it must be that of a tar, in the folder itself unless it is `foreign`."""
         in_folder = foreign or "/" not in self.name
         if self.name.endswith(".tar") and in_folder and b"\0" not in self.name.encode():
@@ -139,7 +139,7 @@ MOST_SHARED = 1024
 FORMAT_KEY, COMPONENTS_KEY, SHARDS_KEY = b"maskstream", b"maskstream.components", b"maskstream.shards"
 
 
-def part_table(shards: Sequence[ShardRecord]) -> pa.Table:
+def build_part_table(shards: Sequence[ShardRecord]) -> pa.Table:
     """One row per sample, in the order of `shards` and of each tar. Raises ShardError if a component has two kinds."""
     rows = [row for shard in shards for row in shard.rows]
     numbers = np.repeat(np.arange(len(shards), dtype=np.int32), [len(shard.rows) for shard in shards])
@@ -159,12 +159,12 @@ def part_table(shards: Sequence[ShardRecord]) -> pa.Table:
                 f"component {name!r} has the kinds {', '.join(found)}; give a component the same kind in all samples"
             )
         kinds[name] = found[0]
-        columns |= {f"{name}.{word}": column for word, column in _component_columns(placed).items()}
+        columns |= {f"{name}.{word}": column for word, column in _select_component_columns(placed).items()}
     described = [ShardFacts.of(shard).to_json() for shard in shards]
-    return pa.table(columns, metadata=part_metadata(kinds, described))
+    return pa.table(columns, metadata=build_part_metadata(kinds, described))
 
 
-def part_metadata(kinds: Mapping[str, str], shards: Sequence[dict[str, Any]]) -> dict[bytes, bytes]:
+def build_part_metadata(kinds: Mapping[str, str], shards: Sequence[dict[str, Any]]) -> dict[bytes, bytes]:
     """The metadata of a part: the format, the kinds of its components, its shards as `ShardFacts.to_json`."""
     return {
         FORMAT_KEY: FORMAT.encode(),
@@ -173,7 +173,7 @@ def part_metadata(kinds: Mapping[str, str], shards: Sequence[dict[str, Any]]) ->
     }
 
 
-def _component_columns(placed: Sequence[Placed | None]) -> dict[str, pa.Array]:
+def _select_component_columns(placed: Sequence[Placed | None]) -> dict[str, pa.Array]:
     """The columns of one component, by the part of their name after the component."""
     present = [member for member in placed if member is not None]
     columns: dict[str, pa.Array] = {
@@ -186,7 +186,7 @@ def _component_columns(placed: Sequence[Placed | None]) -> dict[str, pa.Array]:
         is_float = any(isinstance(value, float) for value in values)
         columns[name] = pa.array(values, pa.float64() if is_float else pa.int64())
     for name in sorted({name for member in present for name in member.words}):
-        words = _shared([None if m is None else m.words.get(name) for m in placed])
+        words = _find_shared_words([None if m is None else m.words.get(name) for m in placed])
         if any(word is not None for word in words):
             columns[name] = pa.array(words, WORD)
     for name in sorted({name for member in present for name in member.lists}):
@@ -194,7 +194,7 @@ def _component_columns(placed: Sequence[Placed | None]) -> dict[str, pa.Array]:
     return columns
 
 
-def _shared(words: Sequence[str | None]) -> list[str | None]:
+def _find_shared_words(words: Sequence[str | None]) -> list[str | None]:
     """The words, without the long ones that few samples share."""
     counts = Counter(word for word in words if word is not None and len(word) > LONG_WORD)
     often = sorted((word for word, count in counts.items() if count >= SHARED_BY), key=lambda w: (-counts[w], w))
@@ -210,7 +210,7 @@ def _list_column(lists: Sequence[Any]) -> pa.Array:
     return pa.ListArray.from_arrays(starts, pa.array(flat, pa.int64()), mask=absent)
 
 
-def rejects_table(rejects: Sequence[Reject]) -> pa.Table:
+def build_rejects_table(rejects: Sequence[Reject]) -> pa.Table:
     """One row per reject: source, stage, reason."""
     columns = {
         name: pa.array([getattr(r, name) for r in rejects], pa.string()) for name in ("source", "stage", "reason")
@@ -257,7 +257,7 @@ class ColumnReader:
         """The number of samples."""
         return int(self._file.metadata.num_rows) if self._chosen is None else len(self._chosen)
 
-    def word_types(self, component: str) -> dict[str, pa.DataType]:
+    def list_word_types(self, component: str) -> dict[str, pa.DataType]:
         """The columns of a component by the part of their name after the component, and their types."""
         split = {name: name.rpartition(".") for name in self.names}
         return {word: self._schema.field(name).type for name, (before, _, word) in split.items() if before == component}
@@ -280,31 +280,31 @@ class ColumnReader:
         whole = pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole
         if whole.null_count:
             raise ShardError(f"{self.path}: column {name!r} has {whole.null_count} nulls; none are legal; {REMEDY}")
-        return whole if self._chosen is None else whole.take(_indices(self._chosen))
+        return whole if self._chosen is None else whole.take(_make_indices(self._chosen))
 
     def numbers(self, name: str, kind: pa.DataType, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """A column of numbers; null becomes 0."""
         chunks = self.chunks(name, kind)
-        filled = (_filled(chunk, 0) for chunk in chunks)
-        return self._in_rows(_joined(filled, self._file.metadata.num_rows, dtype))
+        filled = (_fill_nulls(chunk, 0) for chunk in chunks)
+        return self._in_rows(_join_columns(filled, self._file.metadata.num_rows, dtype))
 
     def codes(self, name: str, kind: pa.DataType) -> tuple[list[str], npt.NDArray[np.int32]]:
         """The words of a dictionary-encoded column, and the number of each row's word; -1 for null."""
         chunks = pa.chunked_array(list(self.chunks(name, kind)), kind).unify_dictionaries().chunks
         words = chunks[0].dictionary.to_pylist() if chunks else []
-        numbers = (_filled(chunk.indices, -1) for chunk in chunks)
-        return words, self._in_rows(_joined(numbers, self._file.metadata.num_rows, np.int32))
+        numbers = (_fill_nulls(chunk.indices, -1) for chunk in chunks)
+        return words, self._in_rows(_join_columns(numbers, self._file.metadata.num_rows, np.int32))
 
     def digests(self, name: str, kind: pa.DataType) -> npt.NDArray[np.uint8]:
         """A column of digests, uint8 (N, 16); null becomes 0."""
-        flat = (_digests(chunk).reshape(-1) for chunk in self.chunks(name, kind))
-        whole = _joined(flat, self._file.metadata.num_rows * DIGEST_BYTES, np.uint8)
+        flat = (_decode_digests(chunk).reshape(-1) for chunk in self.chunks(name, kind))
+        whole = _join_columns(flat, self._file.metadata.num_rows * DIGEST_BYTES, np.uint8)
         return self._in_rows(whole.reshape(-1, DIGEST_BYTES))
 
     def lists(self, name: str, kind: pa.DataType) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.signedinteger]]:
         """The length of each row's list, and the values of all lists as the narrowest signed integers that fit."""
         lengths: list[npt.NDArray[np.int32]] = []
-        values: npt.NDArray[Any] = np.empty(self._most_values(name), np.int8)
+        values: npt.NDArray[Any] = np.empty(self._count_most_values(name), np.int8)
         end = 0
         for chunk in self.chunks(name, pa.list_(kind)):
             offsets = _values(chunk.offsets)
@@ -319,20 +319,20 @@ class ColumnReader:
             end += len(flat)
         values = values[:end]
         values.flags.writeable = False
-        counts = _joined(lengths, self._file.metadata.num_rows, np.int64)
+        counts = _join_columns(lengths, self._file.metadata.num_rows, np.int64)
         if self._chosen is None:
             return counts, values
         chosen = np.isin(np.arange(len(counts)), self._chosen, assume_unique=True)
         return counts[self._chosen], values[np.repeat(chosen, counts)]
 
-    def _most_values(self, name: str) -> int:
+    def _count_most_values(self, name: str) -> int:
         """An upper bound of the values in a column of lists; unused memory costs nothing."""
         groups = [self._file.metadata.row_group(group) for group in range(self._file.num_row_groups)]
         leaves = [group.column(i) for group in groups for i in range(group.num_columns)]
         return sum(leaf.num_values for leaf in leaves if leaf.path_in_schema.startswith(f"{name}."))
 
 
-def _filled(column: pa.Array, value: int) -> npt.NDArray[Any]:
+def _fill_nulls(column: pa.Array, value: int) -> npt.NDArray[Any]:
     """A column of numbers, with `value` in place of null."""
     if not column.null_count:
         return _values(column)
@@ -348,7 +348,7 @@ def _values(column: pa.Array) -> npt.NDArray[Any]:
     return values
 
 
-def _indices(rows: npt.NDArray[np.int64]) -> pa.Array:
+def _make_indices(rows: npt.NDArray[np.int64]) -> pa.Array:
     """Numbers of rows for `take`; `pa.array` would import pandas."""
     return pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(rows)])
 
@@ -358,7 +358,7 @@ def _raw(column: pa.Array, itemsize: int) -> npt.NDArray[np.uint8]:
     return np.frombuffer(column.buffers()[1], np.uint8, len(column) * itemsize, column.offset * itemsize)
 
 
-def _digests(column: pa.Array) -> npt.NDArray[np.uint8]:
+def _decode_digests(column: pa.Array) -> npt.NDArray[np.uint8]:
     digests = _raw(column, DIGEST_BYTES).reshape(-1, DIGEST_BYTES)
     return np.where(_is_valid(column)[:, None], digests, np.uint8(0)) if column.null_count else digests
 
@@ -371,7 +371,7 @@ def _is_valid(column: pa.Array) -> npt.NDArray[np.bool_]:
     return bits[column.offset : column.offset + len(column)].view(np.bool_)
 
 
-def _joined(arrays: Iterable[npt.NDArray[Any]], length: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+def _join_columns(arrays: Iterable[npt.NDArray[Any]], length: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     joined = np.empty(length, dtype)
     end = 0
     for array in arrays:

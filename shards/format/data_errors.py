@@ -74,16 +74,16 @@ def find_outage(error: BaseException) -> OSError | None:
     return None
 
 
-def data_reason(error: Exception) -> str | None:
+def explain_data_error(error: Exception) -> str | None:
     """What an error says of the data that were read, on one line; None if it is not the data's."""
     if isinstance(error, _OWN):
         return str(error)
-    if isinstance(error, MemoryError) or not isinstance(error, (*_FOREIGN, *_of_decoders())):
+    if isinstance(error, MemoryError) or not isinstance(error, (*_FOREIGN, *_list_decoder_errors())):
         return None
     return f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
 
 
-def _of_decoders() -> tuple[type[Exception], ...]:
+def _list_decoder_errors() -> tuple[type[Exception], ...]:
     """The errors of FFmpeg and OpenCV, once they are in use."""
     used = (("av", "FFmpegError"), ("cv2", "error"))
     return tuple(getattr(sys.modules[module], name) for module, name in used if module in sys.modules)

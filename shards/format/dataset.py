@@ -23,13 +23,13 @@ from maskstream.shards.stores.base import Store
 from maskstream.shards.stores.folders import file_name, is_elsewhere
 from maskstream.shards.stores.local import LocalStore
 from maskstream.shards.stores.open import open_store
-from maskstream.shards.stores.output import Location, Output, Sizes, folder_and_name, output_at, within
+from maskstream.shards.stores.output import Location, Output, Sizes, open_output, split_folder_and_name, within
 from maskstream.shards.stores.url import beside, is_url
 
 from .checked_file import SIZE_BYTES, SUM, facts_of, read_checked
-from .columns import FINGERPRINT_DIGITS, FORMAT, rejects_table
+from .columns import FINGERPRINT_DIGITS, FORMAT, build_rejects_table
 from .data_errors import REMEDY, parsing
-from .part_writer import PartWriter, parquet_bytes, repeated_keys
+from .part_writer import PartWriter, encode_parquet, find_repeated_keys
 from .records import ShardRecord
 from .sample import DatasetInfo, Reject
 from .tokenizer import ERASED_TOKENIZER, TOKENIZER
@@ -83,16 +83,16 @@ def finish_split(
     stays, and so do its files: an equal one is that of another run of the same job. Raises ShardError if it is another
     one, if a shard's file is missing or has another size, or if two samples have the same key.
     """
-    output = output_at(folder)
+    output = open_output(folder)
     rejects = sorted(rejects, key=lambda reject: (reject.source, reject.stage, reject.reason))
     if output.is_locked:
         output.remove([DATASET_JSON])
         output.remove_leftovers(VERSIONS)
-    standing = _standing(output)
+    standing = _find_standing(output)
 
     def publish(name: str, data: bytes) -> None:
         if standing is not None and standing.get(name) != facts_of(data):
-            raise ShardError(_another(output))
+            raise ShardError(_make_another(output))
         output.publish(name, data)
 
     writer, sizes = PartWriter(publish), output.sizes()
@@ -101,7 +101,7 @@ def finish_split(
         writer.add(shard)
     writer.finish()
     _check_keys(output.store, writer)
-    refused = parquet_bytes(rejects_table(rejects))
+    refused = encode_parquet(build_rejects_table(rejects))
     publish(REJECTS, refused)
     description = {
         "format": FORMAT,
@@ -122,14 +122,14 @@ def finish_split(
     json.dumps(description, allow_nan=False)  # raises ValueError for what is not valid JSON
     data = add_checksum(description)
     if output.whole(DATASET_JSON, MAX_JSON_BYTES) not in (None, data):
-        raise ShardError(_another(output))
-    output.publish(version_name(1), data)
+        raise ShardError(_make_another(output))
+    output.publish(name_version(1), data)
     if not output.create(DATASET_JSON, data) and output.whole(DATASET_JSON, MAX_JSON_BYTES) != data:
-        raise ShardError(_another(output))
+        raise ShardError(_make_another(output))
     output.remove([name for name in output.names() if is_index(name) and name not in _written(description)])
 
 
-def _standing(output: Output) -> dict[str, Any] | None:
+def _find_standing(output: Output) -> dict[str, Any] | None:
     """The facts of the files of the dataset.json that is there; None if there is none."""
     data = output.whole(DATASET_JSON, MAX_JSON_BYTES)
     if data is None:
@@ -140,7 +140,7 @@ def _standing(output: Output) -> dict[str, Any] | None:
         return {}
 
 
-def _another(output: Output) -> str:
+def _make_another(output: Output) -> str:
     return (
         f"{within(output.location, DATASET_JSON)} is there and differs from that of this run, so another run wrote "
         "it from other rejects or settings; if none is running, delete it and run the same command again"
@@ -158,20 +158,20 @@ def publish_version(output: Output, description: Mapping[str, Any]) -> None:
     earlier = [number for number in list_versions(output.store) if number < version]
     sums = {str(number): known.get(str(number)) or [sum_of_version(output.store, number)] for number in earlier}
     data = add_checksum({**description, VERSIONS: sums})
-    output.publish(version_name(version), data)
+    output.publish(name_version(version), data)
     output.publish(DATASET_JSON, data)
 
 
 def sum_of_version(store: Store, version: int) -> str:
     """The checksum of the description of a version."""
-    return _sum(store.whole(version_name(version), MAX_JSON_BYTES))
+    return _sum(store.whole(name_version(version), MAX_JSON_BYTES))
 
 
 def _sum(data: bytes) -> str:
     return xxhash.xxh3_128_hexdigest(data)
 
 
-def version_name(version: int) -> str:
+def name_version(version: int) -> str:
     """The name of the description of a version."""
     return f"{VERSIONS}/{version}.json"
 
@@ -192,7 +192,7 @@ def is_index(name: str) -> bool:
 
 def _written(description: Mapping[str, Any]) -> set[str]:
     """The names of the files of the index of a split with one version."""
-    return {*description["files"], version_name(description["version"])}
+    return {*description["files"], name_version(description["version"])}
 
 
 def read_dataset_json(location: str | Path, version: int | None = None) -> dict[str, Any]:
@@ -209,10 +209,10 @@ def read_description(store: Store, version: int | None = None) -> dict[str, Any]
     """
     seen = None
     while True:
-        name = DATASET_JSON if version is None else version_name(version)
-        data = _json_bytes(store, name)
+        name = DATASET_JSON if version is None else name_version(version)
+        data = _encode_json(store, name)
         info = _parse(f"{store.location}/{name}", data)
-        problem, other = _contradiction(store, info, data, version)
+        problem, other = _find_contradiction(store, info, data, version)
         if problem is None:
             return info
         if seen == (data, other):
@@ -224,18 +224,18 @@ def _parse(path: str, data: bytes) -> dict[str, Any]:
     try:
         info = read_checksummed(data)
     except ValueError as error:
-        if (found := _older_format(data)) is not None:
-            raise ShardError(_other_format(path, found)) from error
+        if (found := _explain_older_format(data)) is not None:
+            raise ShardError(_explain_other_format(path, found)) from error
         raise ShardError(f"{path} is damaged: {error}; {REMEDY}") from error
     if (format_ := info.get("format")) != FORMAT:
-        raise ShardError(_other_format(path, format_))
+        raise ShardError(_explain_other_format(path, format_))
     with parsing(path):
         _check_form(path, info)
         _check_names(path, info)
     return info
 
 
-def _contradiction(
+def _find_contradiction(
     store: Store, info: Mapping[str, Any], data: bytes, version: int | None
 ) -> tuple[str | None, bytes | None]:
     """How a description contradicts the other file that is about its version, None if it does not, and that file.
@@ -244,10 +244,10 @@ def _contradiction(
     release it has none, and what is not there says nothing.
     """
     number = info["version"] if version is None else version
-    path = f"{store.location}/{version_name(number)}"
+    path = f"{store.location}/{name_version(number)}"
     if info["version"] != number:
         return f"{path} describes version {info['version']}", None
-    other = _if_there(store, version_name(number) if version is None else DATASET_JSON)
+    other = _read_if_there(store, name_version(number) if version is None else DATASET_JSON)
     if other is None:
         return None, None
     current, described = (data, other) if version is None else (other, data)
@@ -263,7 +263,7 @@ def _contradiction(
     return f"{path} is not the file that {DATASET_JSON} describes: one of both was changed", other
 
 
-def _if_there(store: Store, name: str) -> bytes | None:
+def _read_if_there(store: Store, name: str) -> bytes | None:
     try:
         return store.whole(name, MAX_JSON_BYTES)
     except OutageError:
@@ -283,21 +283,23 @@ def is_split(store: Store) -> bool:
 
 def store_beside(store: Store, name: str) -> Store | None:
     """Open the split `name` in the folder that holds a split, or the folder that a link leads to; None without one."""
-    places = (within(folder_and_name(store.location)[0], name), beside(store.location, name))
+    places = (within(split_folder_and_name(store.location)[0], name), beside(store.location, name))
     stores = (open_store(place) for place in dict.fromkeys(map(str, places)))
     return next(filter(is_split, stores), None)
 
 
-def _json_bytes(store: Store, name: str) -> bytes:
+def _encode_json(store: Store, name: str) -> bytes:
     try:
         return store.whole(name, MAX_JSON_BYTES)
     except MissingFileError as error:
-        raise ShardError(_not_a_version(store, name) if is_split(store) else _not_a_split(store)) from error
+        raise ShardError(
+            _make_no_version_error(store, name) if is_split(store) else _make_no_split_error(store)
+        ) from error
     except StoreError as error:
         raise ShardError(f"{error}; {REMEDY}") from error
 
 
-def _older_format(data: bytes) -> str | None:
+def _explain_older_format(data: bytes) -> str | None:
     """The format of a dataset.json from before it had a checksum of itself; None for any other contents."""
     try:
         fields = json.loads(data)
@@ -308,7 +310,7 @@ def _older_format(data: bytes) -> str | None:
     return str(fields.get("format"))
 
 
-def _other_format(path: str, found: object) -> str:
+def _explain_other_format(path: str, found: object) -> str:
     return f"{path} has the format {found!r}; this version of maskstream reads {FORMAT!r}: {_AGAIN}"
 
 
@@ -329,9 +331,9 @@ def _check_form(path: str, info: dict[str, Any]) -> None:
         "files": used <= {*files} and all(_has_shape(facts, _FILE) for facts in files.values()),
         "settings": isinstance(info["settings"], dict) and isinstance(info["settings"].get("encoder", {}), dict),
         "label_names": all(isinstance(name, str) for name in names),
-        "sums": isinstance(sums, dict) and all(_are_finite(values) for values in sums.values()),
+        "sums": isinstance(sums, dict) and all(_is_finite(values) for values in sums.values()),
         CURATIONS: isinstance(curations, list) and all(_has_shape(one, _CURATION) for one in curations),
-        VERSIONS: _are_sums(info.get(VERSIONS, {})),
+        VERSIONS: _is_sums(info.get(VERSIONS, {})),
         **{name: isinstance(info[name], str) for name in _TEXTS},
     }
     if wrong := [name for name, has_form in forms.items() if not has_form]:
@@ -358,11 +360,11 @@ def _check_names(path: str, info: dict[str, Any]) -> None:
             )
 
 
-def _are_finite(values: object) -> bool:
+def _is_finite(values: object) -> bool:
     return isinstance(values, list) and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
 
 
-def _are_sums(value: object) -> bool:
+def _is_sums(value: object) -> bool:
     if not isinstance(value, dict):
         return False
     return all(isinstance(sums, list) and all(isinstance(one, str) for one in sums) for sums in value.values())
@@ -372,7 +374,7 @@ def _has_shape(value: object, types: dict[str, type]) -> bool:
     return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in types.items())
 
 
-def _not_a_version(store: Store, name: str) -> str:
+def _make_no_version_error(store: Store, name: str) -> str:
     try:
         legal = ", ".join(map(str, list_versions(store))) or "none"
     except UnlistedError:
@@ -380,11 +382,11 @@ def _not_a_version(store: Store, name: str) -> str:
     return f"there is no {name} in {store.location}; its versions are {legal}"
 
 
-def _not_a_split(store: Store) -> str:
+def _make_no_split_error(store: Store) -> str:
     where = store.location
     if isinstance(store, LocalStore) and not store.folder.is_dir():
         return f"there is no folder {where}; give the folder of a split (`maskstream shards DATASET --out OUT`)"
-    if splits := _splits_in(store):
+    if splits := _list_splits(store):
         return f"{where} holds the splits {', '.join(splits)}; give one of them, such as {where}/{splits[0]}"
     return (
         f"there is no {DATASET_JSON} in {where}, so it is no finished split; make one of raw data with "
@@ -392,7 +394,7 @@ def _not_a_split(store: Store) -> str:
     )
 
 
-def _splits_in(store: Store) -> list[str]:
+def _list_splits(store: Store) -> list[str]:
     """The splits in folders of the store; none if it cannot list them."""
     splits = []
     with suppress(StoreError):
@@ -405,7 +407,7 @@ def _splits_in(store: Store) -> list[str]:
 
 def _check_file(sizes: Sizes, shard: ShardRecord) -> None:
     if is_url(shard.name):
-        folder, name = folder_and_name(shard.name)
+        folder, name = split_folder_and_name(shard.name)
         size: int | None = open_store(folder).size(name)
     else:
         size = sizes.size(shard.name)
@@ -416,7 +418,7 @@ def _check_file(sizes: Sizes, shard: ShardRecord) -> None:
 
 
 def _check_keys(store: Store, writer: PartWriter) -> None:
-    if twice := repeated_keys(writer.hashes, (_read_keys(store, part["name"], writer) for part in writer.parts)):
+    if twice := find_repeated_keys(writer.hashes, (_read_keys(store, part["name"], writer) for part in writer.parts)):
         raise ShardError(f"{len(twice)} keys occur more than once in this split, such as {twice[0]!r}")
 
 

@@ -31,9 +31,9 @@ import xxhash
 from platformdirs import user_cache_path
 
 from maskstream.shards.checksummed import add_checksum, read_checksummed
-from maskstream.shards.descriptors import Detachable, hand_over
+from maskstream.shards.descriptors import Detachable, pass_on_descriptors
 from maskstream.shards.errors import MaskstreamError, StoreError
-from maskstream.shards.own_folder import own_folder
+from maskstream.shards.own_folder import make_own_folder
 from maskstream.shards.stores.local_files import publishing
 
 from .data_errors import described
@@ -58,15 +58,15 @@ class Spool:
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.length = 0
         self._new_file = new_file
-        with _writing():
+        with _open_writing():
             self._file = new_file()
 
     def append(self, values: Array) -> None:
         """Add values at the end."""
         wide = np.promote_types(self.dtype, values.dtype)
         if wide != self.dtype:
-            self._widen(wide)
-        with _writing():
+            self._widen_column(wide)
+        with _open_writing():
             self._file.seek(0, os.SEEK_END)
             _write(self._file, values.astype(self.dtype, copy=False))
         self.length += len(values)
@@ -91,8 +91,8 @@ class Spool:
         """Delete the file."""
         self._file.close()
 
-    def _widen(self, dtype: np.dtype[Any]) -> None:
-        with _writing():
+    def _widen_column(self, dtype: np.dtype[Any]) -> None:
+        with _open_writing():
             wider = self._new_file()
             for chunk in self.chunks():
                 _write(wider, chunk.astype(dtype))
@@ -126,7 +126,7 @@ class IndexWriter:
         self._write(np.frombuffer(data + len(data).to_bytes(8, "little") + _MAGIC, np.uint8))
 
     def _write(self, array: Array) -> None:
-        with _writing():
+        with _open_writing():
             _write(self._stream, array)
         self._at += array.nbytes
 
@@ -166,9 +166,9 @@ class IndexFile:
             if xxhash.xxh3_64_hexdigest(self.array(name).data) != written:
                 raise ValueError(f"its array {name} does not match its checksum")
 
-    def for_a_new_process(self) -> object:
+    def pickle_for_process(self) -> object:
         """What the pickle of a process that is being started may hold: there, `received` makes the same index of it."""
-        return hand_over(self._descriptor)
+        return pass_on_descriptors(self._descriptor)
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         close(self._descriptor)
@@ -180,7 +180,7 @@ def received(descriptor: Detachable) -> IndexFile:
 
 
 @contextmanager
-def _writing() -> Iterator[None]:
+def _open_writing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -216,20 +216,20 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE) or user_cache_path("maskstream"))
 
 
-def cached_index(key: str, size_bytes: int, unpack: Unpack) -> IndexFile:
+def open_cached_index(key: str, size_bytes: int, unpack: Unpack) -> IndexFile:
     """The index file with the name `key` of a manifest whose parts have `size_bytes` bytes.
 
     Raises what `unpack` raises, but OSError only if neither the cache folder nor memory can hold the index.
     """
     if size_bytes <= SMALL_BYTES:
-        return in_memory(unpack)
+        return open_in_memory(unpack)
     folder = cache_folder() / "indexes"
     try:
-        folder = own_folder(folder)
+        folder = make_own_folder(folder)
         path = folder / f"{key}.index"
         if (index := _whole(path, key)) is not None:
             return index
-        with _alone(folder):
+        with _wait_alone(folder):
             if (index := _whole(path, key)) is not None:  # another process unpacked it meanwhile
                 return index
             for leftover in folder.glob(f".{path.name}.*.tmp"):
@@ -247,19 +247,19 @@ def cached_index(key: str, size_bytes: int, unpack: Unpack) -> IndexFile:
             described(error),
             CACHE,
         )
-        return in_memory(unpack)
+        return open_in_memory(unpack)
     return index
 
 
 def forget(key: str) -> None:
     """Delete the index file with this name; processes that have mapped it keep it."""
     with suppress(OSError):
-        (own_folder(cache_folder() / "indexes") / f"{key}.index").unlink(missing_ok=True)
+        (make_own_folder(cache_folder() / "indexes") / f"{key}.index").unlink(missing_ok=True)
 
 
-def in_memory(unpack: Unpack) -> IndexFile:
+def open_in_memory(unpack: Unpack) -> IndexFile:
     """The index file in memory that has no name."""
-    with _unnamed() as stream:
+    with _open_unnamed() as stream:
         unpack(io.BytesIO, stream)
         stream.flush()
         return IndexFile(os.dup(stream.fileno()))
@@ -270,7 +270,7 @@ def _temporary(folder: Path) -> BinaryIO:
     return cast(BinaryIO, tempfile.TemporaryFile(dir=folder, buffering=0))
 
 
-def _unnamed() -> BinaryIO:
+def _open_unnamed() -> BinaryIO:
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("maskstream", os.MFD_CLOEXEC), "w+b")
     return tempfile.TemporaryFile()
@@ -287,7 +287,7 @@ def _whole(path: Path, key: str) -> IndexFile | None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _wait_alone(folder: Path) -> Iterator[None]:
     """Waits until no other process unpacks into the folder. Where there are no locks, several may do the same."""
     with open(folder / ".unpacking", "ab") as file:
         with suppress(OSError):

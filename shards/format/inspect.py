@@ -38,10 +38,10 @@ def inspect(location: SplitLocation) -> dict[str, Any]:
     manifest = Manifest.load(location)
     rejects = read_rejects(manifest.store, manifest.info)
     with parsing(f"{manifest.location}/{DATASET_JSON}"):
-        return _summary(manifest, rejects)
+        return _format_summary(manifest, rejects)
 
 
-def _summary(manifest: Manifest, rejects: list[Reject]) -> dict[str, Any]:
+def _format_summary(manifest: Manifest, rejects: list[Reject]) -> dict[str, Any]:
     info = manifest.info
     names = [*info["label_names"]]
     labels = {
@@ -54,12 +54,16 @@ def _summary(manifest: Manifest, rejects: list[Reject]) -> dict[str, Any]:
         **{name: info[name] for name in (HELD_OUT, HELD_OUT_OF, FEW) if name in info},
         "fingerprint": manifest.fingerprint,
         "bytes_per_component": {name: int(component.size.sum()) for name, component in components.items()},
-        "samples_per_label": _top(labels),
-        "rejects_per_stage": _top(Counter(reject.stage for reject in rejects)),
-        "video": {name: _video(component) for name, component in components.items() if component.kind == VIDEO.name},
-        "sound": {name: _sound(component) for name, component in components.items() if component.kind == SOUND.name},
+        "samples_per_label": _count_top(labels),
+        "rejects_per_stage": _count_top(Counter(reject.stage for reject in rejects)),
+        "video": {
+            name: _inspect_video(component) for name, component in components.items() if component.kind == VIDEO.name
+        },
+        "sound": {
+            name: _inspect_sound(component) for name, component in components.items() if component.kind == SOUND.name
+        },
         "facts": {
-            f"{name}.{fact}": _spread(values[component.present])
+            f"{name}.{fact}": _measure_spread(values[component.present])
             for name, component in components.items()
             for fact, values in component.facts.items()
             if fact not in _PLACES
@@ -67,7 +71,7 @@ def _summary(manifest: Manifest, rejects: list[Reject]) -> dict[str, Any]:
     }
 
 
-def _video(video: Component) -> dict[str, Any]:
+def _inspect_video(video: Component) -> dict[str, Any]:
     facts, codec = video.facts, video.words["codec"]
     has, fps, n_frames = video.present, facts["fps"], facts["n_frames"]
     timed = fps > 0
@@ -76,27 +80,27 @@ def _video(video: Component) -> dict[str, Any]:
     return {
         "hours": seconds / 3600,
         "bytes_per_second": int(video.size.sum()) / seconds if seconds else 0.0,
-        "codec": _top({codec.names[code]: n for code, n in _count(codec.code[has]).items()}),
-        "resolution": _top({f"{width}x{height}": n for (width, height), n in pixels.items()}),
-        "fps": _top({f"{rate:g}": n for rate, n in _count(fps[has].round(3)).items()}),
-        "frames_per_video": _spread(n_frames[has]),
-        "frames_per_gop": _spread(_gop_lengths(video)),
+        "codec": _count_top({codec.names[code]: n for code, n in _count(codec.code[has]).items()}),
+        "resolution": _count_top({f"{width}x{height}": n for (width, height), n in pixels.items()}),
+        "fps": _count_top({f"{rate:g}": n for rate, n in _count(fps[has].round(3)).items()}),
+        "frames_per_video": _measure_spread(n_frames[has]),
+        "frames_per_gop": _measure_spread(_count_gop_lengths(video)),
     }
 
 
-def _sound(sound: Component) -> dict[str, Any]:
+def _inspect_sound(sound: Component) -> dict[str, Any]:
     has = sound.present
     rate, n_samples, channels = (sound.facts[name][has] for name in ("sample_rate", "n_samples", "channels"))
     seconds = n_samples / rate
     return {
         "hours": float(seconds.sum()) / 3600,
-        "seconds_per_sample": _spread(seconds),
-        "sample_rate": _top({str(hertz): n for hertz, n in _count(rate).items()}),
-        "channels": _top({str(count): n for count, n in _count(channels).items()}),
+        "seconds_per_sample": _measure_spread(seconds),
+        "sample_rate": _count_top({str(hertz): n for hertz, n in _count(rate).items()}),
+        "channels": _count_top({str(count): n for count, n in _count(channels).items()}),
     }
 
 
-def _gop_lengths(video: Component) -> npt.NDArray[np.int64]:
+def _count_gop_lengths(video: Component) -> npt.NDArray[np.int64]:
     """The number of frames of every GOP."""
     gops = video.lists["gop_first_frame"]
     ends = np.roll(gops.values, -1).astype(np.int64)
@@ -105,7 +109,7 @@ def _gop_lengths(video: Component) -> npt.NDArray[np.int64]:
     return ends - gops.values
 
 
-def _spread(values: npt.NDArray[Any]) -> dict[str, float]:
+def _measure_spread(values: npt.NDArray[Any]) -> dict[str, float]:
     return {"mean": float(values.mean()), "min": values.min().item(), "max": values.max().item()}
 
 
@@ -114,7 +118,7 @@ def _count(values: npt.NDArray[Any]) -> dict[Any, int]:
     return dict(zip(found.tolist(), counts.tolist(), strict=True))
 
 
-def _top(counts: dict[str, int]) -> dict[str, int]:
+def _count_top(counts: dict[str, int]) -> dict[str, int]:
     """The ten most frequent entries, ties sorted by name, and the sum of the others."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     others = sum(n for _, n in ordered[TOP:])

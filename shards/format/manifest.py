@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from maskstream.shards.descriptors import starts_process
+from maskstream.shards.descriptors import is_starting_process
 from maskstream.shards.errors import (
     MaskstreamError,
     MissingFileError,
@@ -29,12 +29,12 @@ from maskstream.shards.errors import (
     SampleError,
     ShardError,
 )
-from maskstream.shards.media.video_index import VideoIndex, packets_name
+from maskstream.shards.media.video_index import VideoIndex, name_packets_file
 from maskstream.shards.members.video import VIDEO
-from maskstream.shards.named import first_few
+from maskstream.shards.named import list_few
 from maskstream.shards.stores.base import Range, ShardFile, Store
 from maskstream.shards.stores.block_cache import BlockCache
-from maskstream.shards.stores.folders import folder_name, is_elsewhere, merged_store, store_of_split
+from maskstream.shards.stores.folders import get_folder_name, is_elsewhere, open_merged_store, store_of_split
 from maskstream.shards.stores.local import LocalStore
 from maskstream.shards.stores.open import open_store
 from maskstream.shards.stores.url import is_url
@@ -42,10 +42,10 @@ from maskstream.shards.stores.url import is_url
 from .checked_file import SIZE_BYTES, SUM, read_checked
 from .columns import COMPONENT_COLUMNS, DIGEST, DIGEST_BYTES, OFFSET, SIZE, ColumnReader, ShardFacts
 from .component import Component, Int32s, Int64s, Lists, UInt8s, Words, component_of
-from .data_errors import REMEDY, data_reason, find_outage, parsing
+from .data_errors import REMEDY, explain_data_error, find_outage, parsing
 from .dataset import DATASET_JSON, FOREIGN, read_description
-from .index_cache import IndexFile, NewFile, cached_index, forget, in_memory, received
-from .rejects import SELECTED, read_removed, read_selected, samples_of_parts, selected_sum, tar_stem
+from .index_cache import IndexFile, NewFile, forget, open_cached_index, open_in_memory, received
+from .rejects import SELECTED, count_part_samples, read_removed, read_selected, read_selected_sum, strip_tar_name
 from .unpack import Unpacker
 
 log = logging.getLogger(__name__)
@@ -157,22 +157,22 @@ class Manifest:
         the parts, by which files number them, also those that a divided split leaves out.
         """
         info = read_description(store, version) if info is None else info
-        if any(is_elsewhere(name) for name in _part_names(info)):
-            store = merged_store(store, cache)
+        if any(is_elsewhere(name) for name in _list_part_names(info)):
+            store = open_merged_store(store, cache)
         whole = whole or SELECTED not in info
 
         def unpack(new_file: NewFile, stream: BinaryIO) -> None:
             with ExitStack() as files:
                 unpacker = Unpacker(lambda: files.enter_context(new_file()), foreign=info["profile"] == FOREIGN)
-                for part, rows in _rows_of_parts(store, info, whole=whole):
-                    with _columns(store, info, part["name"]) as reader:
+                for part, rows in _list_rows_of_parts(store, info, whole=whole):
+                    with _read_columns(store, info, part["name"]) as reader:
                         unpacker.add(part, reader, rows)
                 unpacker.write(stream, key)
 
         key = _index_key(info, whole=whole)
-        size = sum(info["files"][name][SIZE_BYTES] for name in _part_names(info))
+        size = sum(info["files"][name][SIZE_BYTES] for name in _list_part_names(info))
         with parsing(f"{store.location}/{DATASET_JSON}"):
-            index = cached_index(key, size, unpack) if cached else in_memory(unpack)
+            index = open_cached_index(key, size, unpack) if cached else open_in_memory(unpack)
             removed = read_removed(store, info)
             if not whole and len(removed) and (selected := read_selected(store, info)) is not None:
                 removed = np.flatnonzero(np.isin(selected, removed, assume_unique=True))
@@ -189,7 +189,7 @@ class Manifest:
         *,
         whole: bool,
     ) -> Manifest:
-        names = _texts(index, "shards.name").whole()
+        names = _read_texts(index, "shards.name").whole()
         foreign = info["profile"] == FOREIGN
         is_home = isinstance(store, LocalStore) and not foreign  # then all of its files are in its folder
         is_far = is_url(store.location) or (not is_home and any(map(is_url, names)))
@@ -204,17 +204,17 @@ class Manifest:
             shard=index.array("shard"),
             label=index.array("label"),
             components={
-                name: _component(store, info, index, name, described, whole=whole)
+                name: _select_component(store, info, index, name, described, whole=whole)
                 for name, described in index.header["components"].items()
             },
             store=store,
             removed=removed,
             cache=cache,
             whole=whole,
-            _keys=_texts(index, "key"),
+            _keys=_read_texts(index, "key"),
             _index=index,
         )
-        counts = info["counts"] | ({"samples": samples_of_parts(info)} if SELECTED in info and whole else {})
+        counts = info["counts"] | ({"samples": count_part_samples(info)} if SELECTED in info and whole else {})
         for what, found in (("samples", len(manifest)), ("shards", len(names))):
             if found != counts[what]:
                 raise ShardError(
@@ -234,9 +234,9 @@ class Manifest:
         if self.stored_names is not None:
             info, label = {**self.info, "label_names": [*self.stored_names]}, self._index.array("label")
             return Manifest.with_labels, (replace(self, info=info, label=label, stored_names=None), self.label_names)
-        if starts_process():
-            return _received, (self.info, self.store, self._index.for_a_new_process(), self.removed, self.whole)
-        return _loaded, (self.store, self.version, self.whole, self.removed)
+        if is_starting_process():
+            return _receive_index, (self.info, self.store, self._index.pickle_for_process(), self.removed, self.whole)
+        return _load_index, (self.store, self.version, self.whole, self.removed)
 
     @property
     def location(self) -> str:
@@ -279,8 +279,8 @@ class Manifest:
             if len(lacking):
                 unknown = sorted({own[n] for n in np.unique(at[lacking]).tolist()})
                 raise ValueError(
-                    f"{self} has {len(lacking)} samples of the classes {first_few(unknown, repr)}, which are none of "
-                    f"the {len(names)} classes {first_few(names, repr)}"
+                    f"{self} has {len(lacking)} samples of the classes {list_few(unknown, repr)}, which are none of "
+                    f"the {len(names)} classes {list_few(names, repr)}"
                 )
             label = found
         info = {**self.info, "label_names": [*names]}
@@ -297,8 +297,8 @@ class Manifest:
     def sources(self) -> pa.LargeStringArray:
         """The source of each sample, read from the parts at each call."""
         parts = [pa.array([], pa.large_string())]
-        for part, rows in _rows_of_parts(self.store, self.info, whole=self.whole):
-            with _columns(self.store, self.info, part["name"]) as reader:
+        for part, rows in _list_rows_of_parts(self.store, self.info, whole=self.whole):
+            with _read_columns(self.store, self.info, part["name"]) as reader:
                 parts.append(reader.select(rows).strings("source"))
         return pa.concat_arrays(parts)
 
@@ -345,7 +345,7 @@ class Manifest:
         """
         shard = self.shard_name(i)  # before the check, because `reopen` changes names after `removed`
         if len(self.removed) and self.is_removed(i):
-            raise self._removed(i, name)
+            raise self._list_removed(i, name)
         component = self.components.get(name)
         if component is None or not component.offset[i]:
             raise self._missing(i, name)
@@ -376,7 +376,7 @@ class Manifest:
         was removed.
         """
         if len(self.removed) and self.is_removed(i):
-            return self._removed(i, name)
+            return self._list_removed(i, name)
         return SampleError(**self._where(i), component=name, reason=reason)
 
     def reopen(self, i: int, missing: str) -> bool:
@@ -395,12 +395,12 @@ class Manifest:
                 with suppress(MaskstreamError):
                     found = Manifest.open(self.store, version=version, cache=self.cache, whole=self.whole)
                     if found.fingerprint == self.fingerprint and found.shard_names != self.shard_names:
-                        self._continue_in(found)
+                        self._switch_to(found)
                         return True
             name = PurePosixPath(self.shard_name(i)).name
-            return name not in missing and f"{tar_stem(name)}." in missing  # another thread was first
+            return name not in missing and f"{strip_tar_name(name)}." in missing  # another thread was first
 
-    def _continue_in(self, found: Manifest) -> None:
+    def _switch_to(self, found: Manifest) -> None:
         erased = len(np.setdiff1d(found.removed, self.removed))
         # First, for the new tars have zeros in the place of erased samples: no thread may find that place.
         object.__setattr__(self, "removed", np.union1d(self.removed, found.removed))
@@ -417,7 +417,7 @@ class Manifest:
         """The error of a request that was made before `reopen`."""
         return MovedError(**self._where(i), component=name, reason="the sample is in another tar now")
 
-    def _removed(self, i: int, name: str) -> RemovedError:
+    def _list_removed(self, i: int, name: str) -> RemovedError:
         return RemovedError(**self._where(i), component=name, reason="the sample was removed from the split")
 
     def _where(self, i: int) -> dict[str, str]:
@@ -455,7 +455,7 @@ class _Reading:
             raise self.manifest.moved_error(self.i, self.name) from error
         if (outage := find_outage(error)) is not None and not isinstance(error, MaskstreamError):
             raise OutageError(f"{self.manifest.shard_name(self.i)} cannot be read now ({outage.strerror})") from error
-        if (reason := data_reason(error)) is not None:
+        if (reason := explain_data_error(error)) is not None:
             raise self.manifest.sample_error(self.i, self.name, reason) from error
 
 
@@ -476,19 +476,19 @@ def join_label_names(splits: Sequence[Manifest]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for names in named for name in names))
 
 
-def _loaded(store: Store, version: int, whole: bool, removed: Int64s) -> Manifest:
+def _load_index(store: Store, version: int, whole: bool, removed: Int64s) -> Manifest:
     return replace(Manifest.open(store, version=version, whole=whole), removed=removed)
 
 
-def _received(info: dict[str, Any], store: Store, descriptor: Any, removed: Int64s, whole: bool) -> Manifest:
+def _receive_index(info: dict[str, Any], store: Store, descriptor: Any, removed: Int64s, whole: bool) -> Manifest:
     return Manifest._of(info, store, received(descriptor), removed, whole=whole)
 
 
-def _part_names(info: Mapping[str, Any]) -> list[str]:
+def _list_part_names(info: Mapping[str, Any]) -> list[str]:
     return [part["name"] for part in info["parts"]]
 
 
-def _rows_of_parts(
+def _list_rows_of_parts(
     store: Store, info: Mapping[str, Any], *, whole: bool
 ) -> Iterator[tuple[dict[str, Any], Int64s | None]]:
     """Each part with those of its rows that count, None for all."""
@@ -503,14 +503,14 @@ def _rows_of_parts(
 
 def _index_key(info: Mapping[str, Any], *, whole: bool = True) -> str:
     """The name of the index: a checksum of all that it depends on."""
-    parts = [(folder_name(name), info["files"][name][SUM]) for name in _part_names(info)]
+    parts = [(get_folder_name(name), info["files"][name][SUM]) for name in _list_part_names(info)]
     if not whole:
-        parts.append((SELECTED, selected_sum(info)))
+        parts.append((SELECTED, read_selected_sum(info)))
     return str(xxhash.xxh3_128_hexdigest(json.dumps([_INDEX_VERSION, info["profile"] == FOREIGN, parts]).encode()))
 
 
 @contextmanager
-def _columns(store: Store, info: Mapping[str, Any], name: str) -> Iterator[ColumnReader]:
+def _read_columns(store: Store, info: Mapping[str, Any], name: str) -> Iterator[ColumnReader]:
     """The columns of the part `name`. Raises ShardError if they cannot be read."""
     path = f"{store.location}/{name}"
     data = read_checked(store, name, info["files"])
@@ -524,12 +524,12 @@ def forget_index(info: Mapping[str, Any]) -> None:
         forget(_index_key(info, whole=whole))
 
 
-def _texts(index: IndexFile, name: str) -> Texts:
+def _read_texts(index: IndexFile, name: str) -> Texts:
     return Texts(index.array(f"{name}.start"), index.array(f"{name}.text"))
 
 
 def _shards(index: IndexFile) -> list[ShardFacts]:
-    return [ShardFacts.from_json(json.loads(one)) for one in _texts(index, "shards").whole()]
+    return [ShardFacts.from_json(json.loads(one)) for one in _read_texts(index, "shards").whole()]
 
 
 def _shard_files(shards: Sequence[ShardFacts]) -> dict[str, ShardFile]:
@@ -538,11 +538,11 @@ def _shard_files(shards: Sequence[ShardFacts]) -> dict[str, ShardFile]:
     for shard in shards:
         files[shard.name] = ShardFile(shard.size_bytes, shard.sha256)
         if shard.packets_sha256 is not None:
-            files[packets_name(shard.name)] = ShardFile(None, shard.packets_sha256)
+            files[name_packets_file(shard.name)] = ShardFile(None, shard.packets_sha256)
     return files
 
 
-def _component(
+def _select_component(
     store: Store, info: Mapping[str, Any], index: IndexFile, name: str, described: Mapping[str, Any], *, whole: bool
 ) -> Component:
     return Component(
@@ -565,8 +565,8 @@ def _component(
 def _read_digest(store: Store, info: Mapping[str, Any], name: str, *, whole: bool) -> UInt8s:
     column = f"{name}.{DIGEST}"
     found = []
-    for part, rows in _rows_of_parts(store, info, whole=whole):
-        with _columns(store, info, part["name"]) as reader:
+    for part, rows in _list_rows_of_parts(store, info, whole=whole):
+        with _read_columns(store, info, part["name"]) as reader:
             if name in reader.kinds:
                 digests = reader.digests(column, COMPONENT_COLUMNS[DIGEST])
                 found.append(digests if rows is None else digests[rows])

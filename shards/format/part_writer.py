@@ -22,7 +22,7 @@ from maskstream.shards.errors import ShardError
 from maskstream.shards.members.video import VIDEO
 
 from .checked_file import facts_of
-from .columns import part_table
+from .columns import build_part_table
 from .records import ShardRecord
 
 Hashes = npt.NDArray[np.uint64]
@@ -33,7 +33,7 @@ def hash_keys(keys: Iterable[str]) -> Hashes:
     return np.fromiter((xxhash.xxh3_64_intdigest(key.encode()) for key in keys), np.uint64)
 
 
-def repeated_keys(hashes: list[Hashes], keys: Iterable[Iterable[str]]) -> list[str]:
+def find_repeated_keys(hashes: list[Hashes], keys: Iterable[Iterable[str]]) -> list[str]:
     """The keys that occur more than once, sorted.
 
     hashes: of the keys, in any number of arrays; the list is emptied, so that they are in memory once. keys: the same
@@ -65,7 +65,7 @@ def part_name(number: int) -> str:
     return f"manifest-{number:06d}.parquet"
 
 
-def number_of_part(name: str) -> int | None:
+def parse_part_number(name: str) -> int | None:
     """The number in the file name of a part; None for a part in another folder."""
     found = _PART.fullmatch(name)
     return int(found[1]) if found else None
@@ -125,7 +125,7 @@ class PartWriter:
         shards, self._shards, self._rows = self._shards, [], 0
         rows = [row for shard in shards for row in shard.rows]
         name = part_name(self._number)
-        data = parquet_bytes(part_table(shards))
+        data = encode_parquet(build_part_table(shards))
         self._publish(name, data)
         self._number += 1
         self.parts.append({"name": name, "samples": len(rows), "shards": len(shards)})
@@ -158,7 +158,7 @@ def _add_exactly(parts: list[float], value: float) -> None:
     parts[kept:] = [value]
 
 
-def parquet_bytes(table: pa.Table) -> bytes:
+def encode_parquet(table: pa.Table) -> bytes:
     """A table as a Parquet file."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", row_group_size=PART_SAMPLES)

@@ -24,7 +24,7 @@ from maskstream.shards.checksummed import add_checksum, read_checksummed
 from maskstream.shards.config import differences
 from maskstream.shards.errors import ResumeError, StoreError
 from maskstream.shards.members.member import ENDING, Int64s, Member
-from maskstream.shards.stores.output import Location, Output, Sizes, output_at, within
+from maskstream.shards.stores.output import Location, Output, Sizes, open_output, within
 
 from .index_cache import cache_folder
 
@@ -149,7 +149,7 @@ MEASURES = ".measures"
 """The folder of what was measured of a split's samples (preprocess/curate), which goes with an erasure."""
 
 
-def measures_cache() -> Path:
+def find_measures_cache() -> Path:
     """The folder of the same for splits that cannot be written, on this machine; file names begin with the sha256 of a
     shard.
     """
@@ -159,7 +159,7 @@ def measures_cache() -> Path:
 def forget_measures(sha256s: Iterable[str]) -> None:
     """Delete what was measured of shards from that folder."""
     for sha256 in sha256s:
-        for path in measures_cache().rglob(f"{sha256[:32]}-*"):
+        for path in find_measures_cache().rglob(f"{sha256[:32]}-*"):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
 
@@ -224,7 +224,7 @@ class Records(Generic[RecordT]):
     """The records in a split's `folder` or output, for one writer at a time. `kind` is the class of the records."""
 
     def __init__(self, folder: Location | Output, kind: type[RecordT]) -> None:
-        self.output = output_at(folder)
+        self.output = open_output(folder)
         self._kind = kind
 
     def job(self) -> Job | None:
@@ -245,7 +245,7 @@ class Records(Generic[RecordT]):
     def check(self, settings: Mapping[str, Any]) -> None:
         """Raise ResumeError if the job has other settings."""
         job = self.job()
-        if job is not None and (changes := "; ".join(differences(job.settings, _plain(settings)))):
+        if job is not None and (changes := "; ".join(differences(job.settings, _reload_settings(settings)))):
             raise ResumeError(
                 f"{self.output.location} was begun with other settings ({changes}); use its settings, choose another "
                 f"output folder, or delete {self._folder} to start over"
@@ -261,7 +261,7 @@ class Records(Generic[RecordT]):
             self.discard()
         self.output.make()
         self.output.remove_leftovers(RECORDS)
-        self._write_job(Job(settings=_plain(settings), verified=False))
+        self._write_job(Job(settings=_reload_settings(settings), verified=False))
 
     def join(self, settings: Mapping[str, Any]) -> None:
         """Begin or continue the job with `settings` beside other writers, whose records and temporary files stay.
@@ -273,7 +273,7 @@ class Records(Generic[RecordT]):
             self.output.make()
             if self._names() and self.job() is None:
                 raise ResumeError(f"{self._folder} has records, but no {JOB}; delete it to write every shard again")
-            self.output.create(_JOB, _job_bytes(Job(settings=_plain(settings), verified=False)))
+            self.output.create(_JOB, _encode_job(Job(settings=_reload_settings(settings), verified=False)))
             self.check(settings)
 
     def claim(self, writer: str) -> str:
@@ -320,7 +320,7 @@ class Records(Generic[RecordT]):
         self.output.publish(_REPORT, json.dumps(facts, indent=2, allow_nan=False).encode() + b"\n")
 
     def _write_job(self, job: Job) -> None:
-        self.output.publish(_JOB, _job_bytes(job))
+        self.output.publish(_JOB, _encode_job(job))
 
     def first(self, task: Named) -> Json | None:
         """The first part of a task's record; None if there is no record, or it is damaged."""
@@ -331,7 +331,7 @@ class Records(Generic[RecordT]):
                 return None
             line, newline, _ = head.partition(b"\n")
             if newline or len(head) < most:
-                return _value(line + newline) if _is_whole(line + newline) else None
+                return _parse_value(line + newline) if _is_whole(line + newline) else None
             most *= 2
 
     def firsts(self, tasks: Sequence[Named]) -> Iterator[Json | None]:
@@ -351,14 +351,14 @@ class Records(Generic[RecordT]):
         """The record of a task, whatever became of its files; None if there is none, or it is damaged."""
         data = self.output.whole(_name(task), _MAX_BYTES)
         lines = data.splitlines(keepends=True) if data else []
-        if lines[-1:] != [_line(b"{}")] or not all(map(_is_whole, lines)) or len(lines) == 1:
+        if lines[-1:] != [_format_line(b"{}")] or not all(map(_is_whole, lines)) or len(lines) == 1:
             return None
-        return self._kind.from_parts([_value(line) for line in lines[:-1]])
+        return self._kind.from_parts([_parse_value(line) for line in lines[:-1]])
 
     def record(self, task: Named, done: RecordT) -> None:
         """Record that the files of a task are published; replaces an earlier record."""
-        lines = [_line(json.dumps(part, allow_nan=False).encode()) for part in done.to_parts()]
-        self.output.publish(_name(task), b"".join([*lines, _line(b"{}")]))
+        lines = [_format_line(json.dumps(part, allow_nan=False).encode()) for part in done.to_parts()]
+        self.output.publish(_name(task), b"".join([*lines, _format_line(b"{}")]))
 
     @property
     def _folder(self) -> Location:
@@ -379,26 +379,26 @@ def _name(task: Named) -> str:
     return f"{RECORDS}/{PurePosixPath(task.name).name}{_RECORD}"
 
 
-def _value(line: bytes) -> Json:
+def _parse_value(line: bytes) -> Json:
     """The part that a line holds."""
     part: Json = json.loads(line[_HEX + 1 :])
     return part
 
 
-def _job_bytes(job: Job) -> bytes:
+def _encode_job(job: Job) -> bytes:
     data = {"settings": job.settings, "verified": job.verified} | ({"writer": job.writer} if job.writer else {})
     return json.dumps(data, sort_keys=True, allow_nan=False).encode()
 
 
-def _plain(settings: Mapping[str, Any]) -> Json:
+def _reload_settings(settings: Mapping[str, Any]) -> Json:
     """The settings as JSON brings them back."""
     plain: Json = json.loads(json.dumps(settings, allow_nan=False))
     return plain
 
 
-def _line(data: bytes) -> bytes:
+def _format_line(data: bytes) -> bytes:
     return b"%s %s\n" % (xxhash.xxh3_64_hexdigest(data).encode(), data)
 
 
 def _is_whole(line: bytes) -> bool:
-    return line == _line(line[_HEX + 1 : -1])
+    return line == _format_line(line[_HEX + 1 : -1])

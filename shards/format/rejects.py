@@ -24,7 +24,7 @@ from maskstream.shards.stores.base import Store
 from .checked_file import SUM, read_checked
 from .columns import FORMAT, FORMAT_KEY
 from .data_errors import REMEDY, parsing
-from .part_writer import parquet_bytes
+from .part_writer import encode_parquet
 from .sample import Reject
 
 Int64s = npt.NDArray[np.int64]
@@ -36,32 +36,32 @@ CURATED = "curated"
 _COLUMN = "sample"
 
 
-def removed_name(version: int) -> str:
+def name_removed_file(version: int) -> str:
     """The name of the file of a version."""
     return f"removed-{version:06d}.parquet"
 
 
-def selected_name(version: int) -> str:
+def name_selected_file(version: int) -> str:
     """The name of the file of a version."""
     return f"selected-{version:06d}.parquet"
 
 
-def numbers_bytes(samples: Int64s, curated: Int64s | None = None) -> bytes:
+def encode_numbers(samples: Int64s, curated: Int64s | None = None) -> bytes:
     """The file with these numbers of samples. curated: those of them that only a curation left out."""
     columns: dict[str, npt.NDArray[Any]] = {_COLUMN: samples}
     if curated is not None and len(curated):
         columns[CURATED] = np.isin(samples, curated)
-    return parquet_bytes(pa.table(columns, metadata={FORMAT_KEY: FORMAT.encode()}))
+    return encode_parquet(pa.table(columns, metadata={FORMAT_KEY: FORMAT.encode()}))
 
 
-def removed_counts(counts: Mapping[str, int], removed: Int64s, curated: Int64s) -> dict[str, int]:
+def count_removed(counts: Mapping[str, int], removed: Int64s, curated: Int64s) -> dict[str, int]:
     """The counts of a version with these removed samples, of which a curation alone left out some."""
     others = {name: count for name, count in counts.items() if name not in (REMOVED, CURATED)}
     found = {REMOVED: len(removed), CURATED: len(curated)}
     return others | {name: count for name, count in found.items() if count}
 
 
-def samples_of_parts(info: Mapping[str, Any]) -> int:
+def count_part_samples(info: Mapping[str, Any]) -> int:
     """The number of samples of all parts of the split that `info` describes, also of those that it leaves out."""
     return sum(part["samples"] for part in info["parts"])
 
@@ -96,7 +96,7 @@ def read_selected(store: Store, info: Mapping[str, Any]) -> Int64s | None:
     return found
 
 
-def selected_sum(info: Mapping[str, Any]) -> str:
+def read_selected_sum(info: Mapping[str, Any]) -> str:
     """The checksum of the file of the samples that the split has; "" if it has all of its parts."""
     return str(info["files"][info[SELECTED]][SUM]) if SELECTED in info else ""
 
@@ -109,7 +109,7 @@ def _read_numbers(store: Store, info: Mapping[str, Any], what: str) -> Int64s | 
     with parsing(path), pq.ParquetFile(pa.BufferReader(data)) as file:
         column = file.read([_COLUMN], use_threads=False).column(_COLUMN)
         samples: Int64s = column.to_numpy().astype(np.int64, casting="equiv")
-        if np.diff(np.concatenate([[-1], samples, [samples_of_parts(info)]])).min() < 1:
+        if np.diff(np.concatenate([[-1], samples, [count_part_samples(info)]])).min() < 1:
             raise ShardError(f"{path} does not have the sorted numbers of samples of the split; {REMEDY}")
     samples.flags.writeable = False
     return samples
@@ -121,7 +121,7 @@ _ERASED_KEYS = "erased/"
 _TAR = re.compile(r"(.*?)(?:\.e\d+)?\.tar", re.DOTALL)
 
 
-def erased_key(sha256: str, row: int) -> str:
+def hash_erased_key(sha256: str, row: int) -> str:
     """The key of an erased sample: that of its shard, by the checksum of its first writing, and its number in it."""
     return f"{_ERASED_KEYS}{sha256[:16]}/{row:06d}"
 
@@ -131,12 +131,12 @@ def is_erased_key(key: str) -> bool:
     return key.startswith(_ERASED_KEYS)
 
 
-def erased_tar(name: str, version: int) -> str:
+def name_erased_tar(name: str, version: int) -> str:
     """The name of a tar from which samples were erased for a version."""
-    return f"{tar_stem(name)}.e{version}.tar"
+    return f"{strip_tar_name(name)}.e{version}.tar"
 
 
-def tar_stem(name: str) -> str:
+def strip_tar_name(name: str) -> str:
     """The name of a tar without its suffix, and without the version of an erasure."""
     found = _TAR.fullmatch(name)
     return found[1] if found else name

@@ -21,7 +21,7 @@ TARGETS = "targets"
 """The modality of a split of stored targets, the field of its settings that says what it is of, and that of a batch."""
 
 
-def key_of_targets(key: str) -> str:
+def make_targets_key(key: str) -> str:
     """The key of the targets of a sample: the same, or its hash, where foreign tars have keys that ours may not."""
     return key if KEY_PATTERN.fullmatch(key) else xxhash.xxh3_128_hexdigest(key.encode())
 

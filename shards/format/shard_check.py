@@ -10,19 +10,19 @@ import numpy.typing as npt
 import xxhash
 
 from maskstream.shards.errors import MissingFileError, OutageError, ShardError, StoreError
-from maskstream.shards.media.video_index import PACKETS, packets_name, sidecar_name
+from maskstream.shards.media.video_index import PACKETS, name_packets_file, name_sidecar
 from maskstream.shards.members.kinds import KINDS
-from maskstream.shards.members.member import no_problems
+from maskstream.shards.members.member import skip_check
 from maskstream.shards.members.text import BYTES
 from maskstream.shards.stores.base import Store, stream
 from maskstream.shards.stores.block_sums import SUMS_OF
-from maskstream.shards.stores.folders import folder_name
+from maskstream.shards.stores.folders import get_folder_name
 
 from .component import Component
 from .data_errors import described
 from .manifest import Manifest
 from .rejects import ERASED
-from .ustar import CHUNK_BYTES, HashedReader, idx_text, indexed_name, walk
+from .ustar import CHUNK_BYTES, HashedReader, format_idx, format_indexed_name, walk
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,8 +44,8 @@ class ShardCheck:
         rows = self.rows.tolist()
         keys = self.manifest.keys(self.rows)
         spans = [self._spans(row) for row in rows]
-        yield from _idx_problems(self.manifest.store, self._beside(".idx"), self.index)
-        yield from self._table_problems()
+        yield from _find_idx_problems(self.manifest.store, self._name_beside(".idx"), self.index)
+        yield from self._find_table_problems()
 
         expected = {
             f"{key}.{name}": (row, key, name)
@@ -55,7 +55,7 @@ class ShardCheck:
         try:
             with stream(self.manifest.store, self.name) as file:
                 reader = HashedReader(file, self.advance)
-                yield from self._tar_problems(reader, expected)
+                yield from self._find_tar_problems(reader, expected)
                 while reader.read(CHUNK_BYTES):
                     pass
         except MissingFileError:
@@ -66,15 +66,15 @@ class ShardCheck:
             return
         for _, key, name in expected.values():
             yield f"sample {key!r}, component {name!r}: is not in the tar"
-        yield from self._checksum_problems(reader)
+        yield from self._find_checksum_problems(reader)
         if reader.sha256.hexdigest() == self.declared.get("sha256"):
-            yield from self._sums_problems(SUMS_OF[".tar"], reader)
+            yield from self._find_sums_problems(SUMS_OF[".tar"], reader)
 
     @property
     def index(self) -> str:
         """What the idx must hold."""
         spans = [self._spans(row) for row in self.rows.tolist()]
-        return idx_text(zip(self.manifest.keys(self.rows), spans, strict=True))
+        return format_idx(zip(self.manifest.keys(self.rows), spans, strict=True))
 
     def _spans(self, row: int) -> dict[str, tuple[int, int]]:
         """Offset and size of a sample's members, by their ending, in the order of the tar."""
@@ -89,11 +89,11 @@ class ShardCheck:
         own = self.manifest.components.values()
         return next(component for component in own if component.offset[row] and component.ending(row) == ending)
 
-    def _tar_problems(self, reader: HashedReader, expected: dict[str, tuple[int, str, str]]) -> Iterator[str]:
+    def _find_tar_problems(self, reader: HashedReader, expected: dict[str, tuple[int, str, str]]) -> Iterator[str]:
         """Walk the tar by its headers and remove each member found from `expected`."""
         try:
             for member in walk(reader, foreign=self._foreign):
-                row, key, name = expected.pop(indexed_name(member.name), (-1, "", ""))
+                row, key, name = expected.pop(format_indexed_name(member.name), (-1, "", ""))
                 if row < 0 and self._foreign:
                     continue  # a reject; the shard's sha256 covers it
                 if row < 0 and member.name == ERASED and self.declared.get("written") is not None:
@@ -104,12 +104,14 @@ class ShardCheck:
                 elif not member.isreg():
                     yield f"sample {key!r}, component {name!r}: is not a regular file in the tar"
                 else:
-                    for problem in self._member_problems(row, name, member, reader):
+                    for problem in self._find_member_problems(row, name, member, reader):
                         yield f"sample {key!r}, component {name!r}: {problem}"
         except ShardError as error:
             yield str(error)
 
-    def _member_problems(self, row: int, name: str, member: tarfile.TarInfo, reader: HashedReader) -> Iterator[str]:
+    def _find_member_problems(
+        self, row: int, name: str, member: tarfile.TarInfo, reader: HashedReader
+    ) -> Iterator[str]:
         component = self._component(row, name)
         if member.offset_data != component.offset[row]:
             yield f"is at byte {member.offset_data} of the tar, not {component.offset[row]}"
@@ -117,7 +119,7 @@ class ShardCheck:
             yield f"has {member.size} bytes, not {component.size[row]}"
             return
         kind = KINDS.get(component.kind, BYTES)
-        looks = kind.check is not no_problems or (self.decode and kind.decode is not no_problems)
+        looks = kind.check is not skip_check or (self.decode and kind.decode is not skip_check)
         body = reader.read(member.size) if looks else b""
         digest = xxhash.xxh3_128(body)
         for chunk in reader.chunks(0 if looks else member.size):
@@ -143,7 +145,7 @@ class ShardCheck:
         if "table_size" not in component.facts:
             return b""
         offset, size = (int(component.facts[name][row]) for name in ("table_offset", "table_size"))
-        store, name = self.manifest.store, packets_name(self.name)
+        store, name = self.manifest.store, name_packets_file(self.name)
         try:
             end = store.size(name)
             begin = min(max(offset, 0), end)
@@ -156,13 +158,13 @@ class ShardCheck:
         """Whether another program wrote the tar."""
         return self.declared.get("packets_sha256") is not None
 
-    def _beside(self, suffix: str) -> str:
+    def _name_beside(self, suffix: str) -> str:
         """The name of a file that belongs to the shard: that of a foreign tar is in the split's own folder."""
-        name, folder = sidecar_name(self.name, suffix), "" if self._foreign else folder_name(self.name)
+        name, folder = name_sidecar(self.name, suffix), "" if self._foreign else get_folder_name(self.name)
         return f"{folder}/{name}" if folder else name
 
-    def _table_problems(self) -> Iterator[str]:
-        name, expected = packets_name(self.name), self.declared.get("packets_sha256")
+    def _find_table_problems(self) -> Iterator[str]:
+        name, expected = name_packets_file(self.name), self.declared.get("packets_sha256")
         if expected is None:
             return
         try:
@@ -176,9 +178,9 @@ class ShardCheck:
         if reader.sha256.hexdigest() != expected:
             yield f"the sha256 of its packets file {name} differs from dataset.json"
         else:
-            yield from self._sums_problems(SUMS_OF[PACKETS], reader)
+            yield from self._find_sums_problems(SUMS_OF[PACKETS], reader)
 
-    def _checksum_problems(self, reader: HashedReader) -> Iterator[str]:
+    def _find_checksum_problems(self, reader: HashedReader) -> Iterator[str]:
         if not self.declared:
             return
         if reader.position != self.declared["size_bytes"]:
@@ -186,8 +188,8 @@ class ShardCheck:
         if reader.sha256.hexdigest() != self.declared["sha256"]:
             yield "its sha256 differs from dataset.json"
 
-    def _sums_problems(self, suffix: str, reader: HashedReader) -> Iterator[str]:
-        name = self._beside(suffix)
+    def _find_sums_problems(self, suffix: str, reader: HashedReader) -> Iterator[str]:
+        name = self._name_beside(suffix)
         expected = reader.sums.digest()
         try:
             found = self.manifest.store.whole(name, len(expected))
@@ -201,7 +203,7 @@ class ShardCheck:
             yield f"its sums file {name} differs from the sums of its blocks"
 
 
-def _idx_problems(store: Store, name: str, expected: str) -> Iterator[str]:
+def _find_idx_problems(store: Store, name: str, expected: str) -> Iterator[str]:
     try:
         found = store.whole(name, 2 * len(expected.encode()))
     except MissingFileError:

@@ -57,7 +57,7 @@ def has_tokenizer(info: Mapping[str, Any]) -> bool:
     return "tokenizer" in info["settings"].get("encoder", {})
 
 
-def tokenizer_facts(location: str, info: Mapping[str, Any]) -> TokenizerFacts:
+def read_tokenizer_facts(location: str, info: Mapping[str, Any]) -> TokenizerFacts:
     """The facts in the dataset.json `info` of the split at `location`. ShardError if it has none."""
     described = info["settings"].get("encoder", {})
     try:
@@ -68,12 +68,12 @@ def tokenizer_facts(location: str, info: Mapping[str, Any]) -> TokenizerFacts:
         ) from error
 
 
-def erased_tokenizer_name(version: int) -> str:
+def name_erased_tokenizer(version: int) -> str:
     """The name of the tokenizer of which version `version` erased words."""
     return f"tokenizer.e{version}.json"
 
 
-def tokenizer_name(info: Mapping[str, Any]) -> str:
+def find_tokenizer_name(info: Mapping[str, Any]) -> str:
     """The name of the tokenizer's file of the split with the dataset.json `info`."""
     return str(info.get(TOKENIZER, TOKENIZER_JSON))
 
@@ -84,7 +84,7 @@ def read_tokenizer(store: Store, info: Mapping[str, Any]) -> bytes:
 
     ShardError if it is missing or another one than dataset.json says, or if the split has none.
     """
-    facts = tokenizer_facts(store.location, info)
+    facts = read_tokenizer_facts(store.location, info)
     if TOKENIZER in info:
         return read_checked(store, info[TOKENIZER], info["files"])
     path = f"{store.location}/{TOKENIZER_JSON}"
@@ -99,16 +99,16 @@ def read_tokenizer(store: Store, info: Mapping[str, Any]) -> bytes:
     return data
 
 
-def tokenizer_files(store: Store, info: Mapping[str, Any]) -> dict[str, bytes]:
+def find_tokenizer_files(store: Store, info: Mapping[str, Any]) -> dict[str, bytes]:
     """The tokenizer of a split by the name of its file; nothing where its encoder has none."""
     if not has_tokenizer(info):
         return {}
-    return {tokenizer_name(info): read_tokenizer(store, info)}
+    return {find_tokenizer_name(info): read_tokenizer(store, info)}
 
 
-def tokenizer_problems(store: Store, info: Mapping[str, Any]) -> Iterator[str]:
+def find_tokenizer_problems(store: Store, info: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with the tokenizer of a split; nothing where its encoder has none."""
     try:
-        tokenizer_files(store, info)
+        find_tokenizer_files(store, info)
     except ShardError as error:
         yield str(error)

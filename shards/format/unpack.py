@@ -16,7 +16,7 @@ import pyarrow as pa
 import xxhash
 
 from maskstream.shards.errors import ShardError
-from maskstream.shards.stores.folders import folder_name
+from maskstream.shards.stores.folders import get_folder_name
 from maskstream.shards.stores.url import is_url
 
 from .columns import (
@@ -39,7 +39,7 @@ _SAMPLES_AT_ONCE = 1 << 14
 Ints = npt.NDArray[np.integer]
 
 
-def contradictions(
+def find_contradictions(
     shards: Sequence[ShardFacts],
     shard_names: Sequence[str],
     shard: Ints,
@@ -114,7 +114,7 @@ class Unpacker:
         words, shard = reader.codes("shard", SAMPLE_COLUMNS["shard"])
         label = reader.numbers("label", SAMPLE_COLUMNS["label"], np.int64)
         members = {name: self._read_places(reader, name) for name in reader.kinds}
-        if problem := next(contradictions(reader.shards, words, shard, label, members), None):
+        if problem := next(find_contradictions(reader.shards, words, shard, label, members), None):
             raise ShardError(f"{reader.path} {problem}; {REMEDY}")
         number = {one.name: known + i for i, one in enumerate(reader.shards)}
         numbers = np.array([number[word] for word in words], np.int32)
@@ -151,9 +151,9 @@ class Unpacker:
 
     def _add_shards(self, part: str, reader: ColumnReader) -> None:
         for shard in reader.shards:
-            if problem := shard.problem_of_name(foreign=self._foreign):
+            if problem := shard.check_part_name(foreign=self._foreign):
                 raise ShardError(f"{reader.path}: {problem}; {REMEDY}")
-        folder = folder_name(part)
+        folder = get_folder_name(part)
         names = [f"{folder}/{one.name}" if folder and not is_url(one.name) else one.name for one in reader.shards]
         if twice := self._names.intersection(names):
             raise ShardError(f"{reader.path} names the shard {min(twice)!r}, as an earlier part does; {REMEDY}")
@@ -161,8 +161,8 @@ class Unpacker:
         described = [
             json.dumps(replace(one, name=name).to_json()) for one, name in zip(reader.shards, names, strict=True)
         ]
-        self._texts["shards.name"].add_texts(text_array(names))
-        self._texts["shards"].add_texts(text_array(described))
+        self._texts["shards.name"].add_texts(build_text_array(names))
+        self._texts["shards"].add_texts(build_text_array(described))
         for name in ("samples", "size_bytes"):
             self._numbers[f"shards.{name}"].append(np.array([getattr(one, name) for one in reader.shards], np.int64))
 
@@ -215,7 +215,7 @@ class _Component:
         """Add the columns of the component `name` of a part."""
         for word, values in zip((OFFSET, SIZE), places, strict=True):
             self._append(word, values, rows_before)
-        for word, found in reader.word_types(name).items():
+        for word, found in reader.list_word_types(name).items():
             if word in COMPONENT_COLUMNS:
                 continue
             column, type_ = f"{name}.{word}", next((type_ for kind, type_ in _TYPES if found == kind), None)
@@ -281,7 +281,7 @@ def _starts(lengths: Spool) -> Iterator[Array]:
         yield ends
 
 
-def text_array(texts: Sequence[str]) -> pa.LargeStringArray:
+def build_text_array(texts: Sequence[str]) -> pa.LargeStringArray:
     """The texts as an array. `pa.array` would import pandas where that is installed, which takes 0.3 s."""
     coded = [text.encode() for text in texts]
     ends = np.cumsum([0, *map(len, coded)], dtype=np.int64)

@@ -116,7 +116,7 @@ def walk(reader: TarReader, *, foreign: bool = False) -> Iterator[tarfile.TarInf
                 f"the member {member.name!r} at byte {start} declares {member.size} bytes, but the file has {left} more"
             )
         if is_extension:
-            extended |= _extension(member, reader)
+            extended |= _read_extension(member, reader)
         else:
             yield member
         stored = member.size if is_extension or member.isreg() else 0
@@ -143,7 +143,7 @@ def _check_end(reader: TarReader, start: int) -> None:
         )
 
 
-def _extension(member: tarfile.TarInfo, reader: TarReader) -> dict[str, str]:
+def _read_extension(member: tarfile.TarInfo, reader: TarReader) -> dict[str, str]:
     """The fields of a GNU or PAX extension header for the next member, such as `path` and `size`."""
     if member.size > MAX_EXTENSION_BYTES:
         raise ShardError(
@@ -185,7 +185,7 @@ Span = tuple[int, int]
 """Offset of a member's data in the tar, and its size, in bytes."""
 
 
-def idx_text(samples: Iterable[tuple[str, Mapping[str, Span]]]) -> str:
+def format_idx(samples: Iterable[tuple[str, Mapping[str, Span]]]) -> str:
     """The index of samples, which are (key, component -> span) in the order of the tar. Erased ones have no spans, and
     no line.
     """
@@ -212,7 +212,7 @@ def split_name(name: str) -> tuple[str, str] | None:
     return found[1], found[2].lower()
 
 
-def indexed_name(name: str) -> str:
+def format_indexed_name(name: str) -> str:
     """The name `name` with its component in lower case, as the manifest spells it."""
     split = split_name(name)
     return name if split is None else ".".join(split)

@@ -23,14 +23,14 @@ from .dataset import (
     FOREIGN,
     VERSIONS,
     list_versions,
+    name_version,
     read_description,
-    version_name,
 )
 from .manifest import Manifest
-from .part_writer import hash_keys, repeated_keys
+from .part_writer import find_repeated_keys, hash_keys
 from .rejects import read_rejects, read_selected
 from .shard_check import ShardCheck
-from .tokenizer import tokenizer_problems
+from .tokenizer import find_tokenizer_problems
 
 MAX_PROBLEMS_PER_SHARD = 100
 
@@ -91,7 +91,7 @@ def unreadable(error: MaskstreamError) -> VerifyReport:
     return VerifyReport(samples=0, shards=0, size_bytes=0, problems=[str(error)])
 
 
-def _nothing(size_bytes: int) -> None:
+def _find_nothing(size_bytes: int) -> None:
     pass
 
 
@@ -117,7 +117,7 @@ class SplitCheck:
             manifest = Manifest.open(manifest.store, info=manifest.info, cached=cached, whole=True)
         foreign = manifest.info["profile"] == FOREIGN
         manifest = replace(manifest, store=manifest.store.of_split({}, outside=foreign))  # asks for the sizes itself
-        return cls(manifest, _rows_of_shards(manifest), manifest.shards())
+        return cls(manifest, _list_rows_of_shards(manifest), manifest.shards())
 
     def split_problems(self) -> list[str]:
         """The contradictions between dataset.json, the manifest, the rejects and the files; no shard is read."""
@@ -126,9 +126,9 @@ class SplitCheck:
     def shard_problems(self, number: int, *, decode: bool, advance: Callable[[int], None]) -> list[str]:
         """The problems of a shard, which is read once; `advance` is told of the bytes that were read."""
         check = self.shard(number, decode=decode, advance=advance)
-        return [f"{check.name}: {problem}" for problem in _capped(_guarded(check.problems()))]
+        return [f"{check.name}: {problem}" for problem in _limit_problems(_collect_problems(check.problems()))]
 
-    def shard(self, number: int, *, decode: bool = False, advance: Callable[[int], None] = _nothing) -> ShardCheck:
+    def shard(self, number: int, *, decode: bool = False, advance: Callable[[int], None] = _find_nothing) -> ShardCheck:
         """The check of a shard."""
         shard = self.shards[number]
         return ShardCheck(
@@ -148,17 +148,17 @@ class SplitCheck:
             shards=counts["shards"],
             size_bytes=counts["bytes"],
             problems=problems,
-            unchecked=_unchecked(self.manifest),
+            unchecked=_list_unchecked(self.manifest),
         )
 
 
-def _rows_of_shards(manifest: Manifest) -> list[npt.NDArray[np.int64]]:
+def _list_rows_of_shards(manifest: Manifest) -> list[npt.NDArray[np.int64]]:
     """The samples of each shard in order, int64 (n,)."""
     ends = np.cumsum(manifest.shard_samples)
     return [np.arange(end - n, end) for end, n in zip(ends, manifest.shard_samples, strict=True)]
 
 
-def _guarded(problems: Iterator[str]) -> Iterator[str]:
+def _collect_problems(problems: Iterator[str]) -> Iterator[str]:
     """The problems; an exception that finding them raises is the last one."""
     try:
         yield from problems
@@ -168,7 +168,7 @@ def _guarded(problems: Iterator[str]) -> Iterator[str]:
         yield f"cannot be checked to its end ({described(error)})"
 
 
-def _capped(problems: Iterable[str]) -> list[str]:
+def _limit_problems(problems: Iterable[str]) -> list[str]:
     kept: list[str] = []
     others = 0
     for problem in problems:
@@ -182,10 +182,10 @@ def _capped(problems: Iterable[str]) -> list[str]:
 def _split_problems(manifest: Manifest) -> Iterator[str]:
     """The contradictions between dataset.json, the manifest, the rejects and the files; no shard is read."""
     info = manifest.info
-    yield from _version_problems(manifest)
-    yield from tokenizer_problems(manifest.store, info)
+    yield from _find_version_problems(manifest)
+    yield from find_tokenizer_problems(manifest.store, info)
     declared = set(manifest.shard_names)
-    for name in _tars(manifest.store) if info["profile"] != FOREIGN else ():
+    for name in _list_tars(manifest.store) if info["profile"] != FOREIGN else ():
         if name not in declared:
             yield f"{name}: is not a shard of this split, but readers of all tars in the folder would read it"
 
@@ -203,7 +203,7 @@ def _split_problems(manifest: Manifest) -> Iterator[str]:
     for name, value in truth.items():
         if info["counts"].get(name) != value:
             yield f"dataset.json: counts {info['counts'].get(name)} {name}, but there are {value}"
-    if repeated := repeated_keys([hash_keys(keys) for keys in _keys(manifest)], _keys(manifest)):
+    if repeated := find_repeated_keys([hash_keys(keys) for keys in _keys(manifest)], _keys(manifest)):
         yield f"{DATASET_JSON}: {len(repeated)} keys occur more than once in the manifest, such as {repeated[0]!r}"
     names, most = info["label_names"], int(manifest.label.max(initial=-1))
     if names and most >= len(names):
@@ -218,7 +218,7 @@ def _keys(manifest: Manifest) -> Iterator[list[str]]:
         yield manifest.keys(range(begin, min(begin + _KEYS_AT_ONCE, len(manifest))))
 
 
-def _version_problems(manifest: Manifest) -> Iterator[str]:
+def _find_version_problems(manifest: Manifest) -> Iterator[str]:
     """Find versions that are missing or cannot be opened, and a description of the current one that differs from
     dataset.json. Only a merged split loses versions, when the splits that it names change.
     """
@@ -235,7 +235,7 @@ def _version_problems(manifest: Manifest) -> Iterator[str]:
         try:
             found = read_description(store, version)
             if version == current and found != manifest.info:
-                yield f"{version_name(version)}: differs from {DATASET_JSON}, though it is of the same version"
+                yield f"{name_version(version)}: differs from {DATASET_JSON}, though it is of the same version"
             for name in found["files"]:
                 if checked.get(name) != found["files"][name]:
                     read_checked(store, name, found["files"])
@@ -245,17 +245,17 @@ def _version_problems(manifest: Manifest) -> Iterator[str]:
             yield str(error)
 
 
-def _unchecked(manifest: Manifest) -> list[str]:
+def _list_unchecked(manifest: Manifest) -> list[str]:
     """The descriptions of which no other file has a checksum, as in splits of earlier releases."""
     with suppress(UnlistedError):
         known, current = manifest.info.get(VERSIONS), manifest.version
         listed = [version for version in list_versions(manifest.store) if version < current]
-        without = [version_name(version) for version in listed if str(version) not in (known or {})]
+        without = [name_version(version) for version in listed if str(version) not in (known or {})]
         return without if known is not None else [DATASET_JSON, *without]
     return []
 
 
-def _tars(store: Store) -> list[str]:
+def _list_tars(store: Store) -> list[str]:
     """The tars in the folder itself; none where files cannot be listed."""
     try:
         return [name for name in store.names() if name.endswith(".tar") and "/" not in name]

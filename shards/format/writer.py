@@ -11,11 +11,11 @@ from typing import BinaryIO
 from maskstream.shards.errors import OutageError, ShardError, StoreError
 from maskstream.shards.stores.base import CHUNK_BYTES, stream
 from maskstream.shards.stores.block_sums import SUMS, BlockSums
-from maskstream.shards.stores.output import Location, Output, folder_and_name, output_at
+from maskstream.shards.stores.output import Location, Output, open_output, split_folder_and_name
 
 from .records import Placed, Row, ShardRecord
 from .sample import Sample
-from .ustar import BLOCK_BYTES, HashedReader, idx_text
+from .ustar import BLOCK_BYTES, HashedReader, format_idx
 
 __all__ = ["HashedStream", "Row", "ShardRecord", "member_header", "write_shard"]
 
@@ -48,10 +48,10 @@ def write_shard(path: Location, samples: Iterable[Sample], sha256: str | None = 
     twice or has an empty part between slashes, a member is larger than 8 GiB, or the tar has another checksum than
     `sha256`, that of the tar that it is to replace.
     """
-    folder, name = folder_and_name(path)
+    folder, name = split_folder_and_name(path)
     if PurePosixPath(name).suffix != ".tar":
         raise ValueError(f"the path {str(path)!r} of a shard must end in .tar")
-    output = output_at(folder)
+    output = open_output(folder)
     rows: dict[str, Row] = {}
     with output.writing(name) as stream:
         hashed = HashedStream(stream)
@@ -75,7 +75,7 @@ def write_shard(path: Location, samples: Iterable[Sample], sha256: str | None = 
                 f"{name}: what was encoded again has other bytes (sha256 {hashed.sha256.hexdigest()}) than what was "
                 f"written once ({sha256}), so it cannot replace it; write the split anew with --overwrite"
             )
-        index = idx_text((row.key, row.spans) for row in rows.values())
+        index = format_idx((row.key, row.spans) for row in rows.values())
         output.publish(f"{PurePosixPath(name).stem}.idx", index.encode("ascii"))
         output.publish(f"{PurePosixPath(name).stem}{SUMS}", hashed.sums.digest())
     return ShardRecord(name, hashed.sha256.hexdigest(), hashed.size_bytes, tuple(rows.values()))
@@ -107,12 +107,12 @@ def _check(shard: str, sample: Sample, rows: dict[str, Row]) -> None:
 
 
 def mended(output: Output, shard: ShardRecord) -> list[str] | None:
-    """`mended_files` of a shard, from its record."""
-    index = idx_text((row.key, row.spans) for row in shard.rows)
-    return mended_files(output, shard.name, shard.size_bytes, shard.sha256, index)
+    """`repair_files` of a shard, from its record."""
+    index = format_idx((row.key, row.spans) for row in shard.rows)
+    return repair_files(output, shard.name, shard.size_bytes, shard.sha256, index)
 
 
-def mended_files(output: Output, name: str, size_bytes: int, sha256: str, index: str) -> list[str] | None:
+def repair_files(output: Output, name: str, size_bytes: int, sha256: str, index: str) -> list[str] | None:
     """Read a tar, and write its idx and sums where they are missing or differ; returns the names of what was written.
 
     index: the text of the idx. Returns None if the tar is missing or has other bytes, so nothing can be made of it.
@@ -130,13 +130,13 @@ def mended_files(output: Output, name: str, size_bytes: int, sha256: str, index:
         return None
     stem = PurePosixPath(name).stem
     wanted = {f"{stem}.idx": index.encode("ascii"), f"{stem}{SUMS}": reader.sums.digest()}
-    wrong = [name for name, data in wanted.items() if _contents(output, name, len(data)) != data]
+    wrong = [name for name, data in wanted.items() if _read_contents(output, name, len(data)) != data]
     for name in wrong:
         output.publish(name, wanted[name])
     return wrong
 
 
-def _contents(output: Output, name: str, most: int) -> bytes | None:
+def _read_contents(output: Output, name: str, most: int) -> bytes | None:
     """What a file holds; None if that is more than `most` bytes, or it cannot be read."""
     try:
         return output.whole(name, most)

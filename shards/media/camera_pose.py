@@ -17,7 +17,7 @@ _AHEAD = np.array([0.5, -0.5, 0.5, -0.5])
 """The rotation of a level camera that looks along the x axis of the world."""
 
 
-def level_pose(place: Floats, heading: float) -> Floats:
+def build_level_pose(place: Floats, heading: float) -> Floats:
     """The pose of a level camera at `place` (3,); heading: radians from the world's x axis towards its y axis."""
     turned = np.array([np.cos(heading / 2), 0.0, 0.0, np.sin(heading / 2)])
     return np.concatenate([place, product(turned, _AHEAD)])

@@ -65,13 +65,13 @@ class Fbank(Config):
         emphasised = flat.clone()
         emphasised[:, 1:].sub_(flat[:, :-1], alpha=PREEMPHASIS)
         mean = flat.unfold(-1, self.window, self.shift).mean(dim=-1, keepdim=True)
-        found = self._energies(emphasised.unfold(-1, self.window, self.shift), mean)
+        found = self._compute_energies(emphasised.unfold(-1, self.window, self.shift), mean)
         return found.clamp_(min=_FLOOR).log_().reshape(*waveform.shape[:-1], -1, self.n_bins)
 
-    def _energies(self, windows: Tensor, mean: Tensor) -> Tensor:
+    def _compute_energies(self, windows: Tensor, mean: Tensor) -> Tensor:
         """Energies float32 (B, n, n_bins) of windows float32 (B, n, window), minus 0.03 of their means (B, n, 1)."""
-        window, bands = _constants(self, windows.device)
-        batch, n, size = *mean.shape[:2], _fft_size(self.window)
+        window, bands = _build_constants(self, windows.device)
+        batch, n, size = *mean.shape[:2], _choose_fft_size(self.window)
         step = n if windows.is_cuda else max(1, _FRAMES // batch)
         frames = windows.new_zeros((batch, min(step, n), size))
         spectra = frames.new_empty((batch, min(step, n), size // 2 + 1), dtype=torch.complex64)
@@ -86,12 +86,12 @@ class Fbank(Config):
         return found
 
 
-def _fft_size(window: int) -> int:
+def _choose_fft_size(window: int) -> int:
     return 1 << (window - 1).bit_length()
 
 
 @lru_cache(maxsize=16)
-def _constants(bank: Fbank, device: torch.device) -> tuple[Tensor, list[tuple[int, int, Tensor]]]:
+def _build_constants(bank: Fbank, device: torch.device) -> tuple[Tensor, list[tuple[int, int, Tensor]]]:
     """The window, float32 (window,), and the triangles in groups of neighbours.
 
     A group is (first, stop, weights): weights float32 (stop - first, triangles) apply to the squares [first, stop) of
@@ -110,9 +110,11 @@ def _constants(bank: Fbank, device: torch.device) -> tuple[Tensor, list[tuple[in
 
 def _triangles(bank: Fbank) -> Tensor:
     """The triangles' weights, float64 (frequencies, n_bins)."""
-    size = _fft_size(bank.window)
+    size = _choose_fft_size(bank.window)
     hertz = torch.arange(size // 2 + 1, dtype=torch.float64) * bank.sample_rate / size
-    edges = torch.linspace(_mel(bank.low_hz), _mel(bank.sample_rate / 2), bank.n_bins + 2, dtype=torch.float64)
+    edges = torch.linspace(
+        _convert_to_mel(bank.low_hz), _convert_to_mel(bank.sample_rate / 2), bank.n_bins + 2, dtype=torch.float64
+    )
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     mel = 1127.0 * torch.log1p(hertz / 700.0)[:, None]
     triangles = torch.minimum((mel - left) / (centre - left), (right - mel) / (right - centre)).clamp_(min=0)
@@ -120,7 +122,7 @@ def _triangles(bank: Fbank) -> Tensor:
     return triangles
 
 
-def _mel(hertz: float) -> float:
+def _convert_to_mel(hertz: float) -> float:
     return float(1127.0 * torch.log1p(torch.tensor(hertz / 700.0, dtype=torch.float64)))
 
 
@@ -130,7 +132,7 @@ SUMS = "fbank"
 """The name of these sums: the count of values, their sum, and the sum of their squares."""
 
 
-def fbank_statistics(sums: dict[str, list[float]]) -> tuple[float, float]:
+def compute_fbank_statistics(sums: dict[str, list[float]]) -> tuple[float, float]:
     """Mean and standard deviation over a split, from the sums of dataset.json. Raises ShardError if there are none."""
     values, total, squares = sums.get(SUMS, [0.0, 0.0, 0.0])
     if values < 1:

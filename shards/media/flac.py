@@ -147,14 +147,14 @@ def _is_header(data: bytes, at: int) -> bool:
     return crc == data[end]
 
 
-def flac_stream(
+def join_flac_stream(
     frames: Sequence[tuple[int, bytes]], *, sample_rate: int, bits: int, samples: npt.NDArray[np.int32]
 ) -> bytes:
     """The stream of encoded frames (number of samples, bytes); samples: int32 (n, channels), the decoded frames."""
     block, largest = max(frames[0][0], 16), max(len(data) for _, data in frames)
     smallest = min(len(data) for _, data in frames)
     n, channels = samples.shape
-    info = _stream_info(block, smallest, largest, sample_rate, channels, bits, n, _md5(samples, bits))
+    info = _stream_info(block, smallest, largest, sample_rate, channels, bits, n, _hash_samples(samples, bits))
     points = b""
     sample = offset = 0
     for length, data in frames:
@@ -164,7 +164,7 @@ def flac_stream(
     return MARKER + blocks + b"".join(data for _, data in frames)
 
 
-def flac_header(data: bytes) -> FlacHeader:
+def parse_flac_header(data: bytes) -> FlacHeader:
     """The header of a stream that begins with `data`. Raises FlacError if it is not FLAC, or its header is longer."""
     if data[:4] != MARKER:
         raise FlacError("does not begin with fLaC")
@@ -190,11 +190,11 @@ def flac_header(data: bytes) -> FlacHeader:
         md5=info[18:],
         stream_info=info,
         size_bytes=position,
-        points=_points(found.get(SEEKTABLE, b""), position),
+        points=_read_seek_points(found.get(SEEKTABLE, b""), position),
     )
 
 
-def md5_bytes(samples: npt.NDArray[np.int32], bits: int) -> bytes:
+def encode_for_md5(samples: npt.NDArray[np.int32], bits: int) -> bytes:
     """Samples, int32 (n, channels), as a stream's MD5 takes them: interleaved little-endian integers of whole bytes."""
     width = -(-bits // 8)
     return np.ascontiguousarray(samples, dtype="<i4").view(np.uint8).reshape(-1, 4)[:, :width].tobytes()
@@ -213,12 +213,12 @@ def _block(kind: int, body: bytes, *, last: bool) -> bytes:
     return bytes([kind | last << 7]) + len(body).to_bytes(3, "big") + body
 
 
-def _points(table: bytes, begin: int) -> npt.NDArray[np.int64]:
+def _read_seek_points(table: bytes, begin: int) -> npt.NDArray[np.int64]:
     records = np.frombuffer(table, dtype=[("sample", ">u8"), ("offset", ">u8"), ("length", ">u2")])
     records = records[records["sample"] != PLACEHOLDER]
     points = np.stack([records["sample"].astype(np.int64), records["offset"].astype(np.int64) + begin], axis=1)
     return points if len(points) and points[0, 0] == 0 else np.concatenate([[[0, begin]], points])
 
 
-def _md5(samples: npt.NDArray[np.int32], bits: int) -> bytes:
-    return hashlib.md5(md5_bytes(samples, bits), usedforsecurity=False).digest()
+def _hash_samples(samples: npt.NDArray[np.int32], bits: int) -> bytes:
+    return hashlib.md5(encode_for_md5(samples, bits), usedforsecurity=False).digest()

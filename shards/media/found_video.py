@@ -25,7 +25,7 @@ from maskstream.shards.errors import DataError
 from .gop_notes import GopNotes, gop_notes
 from .gops import average_rate, candidates, index_of_packets
 from .h264_sps import UnknownSpsError, read_sps
-from .local_media import MediaError, open_media, side_data
+from .local_media import MediaError, find_side_data, open_media
 from .mp4 import (
     CODECS,
     DECODERS,
@@ -122,18 +122,18 @@ def open_video(read: Bytes, size_bytes: int) -> FoundVideo:
     if not size_bytes:
         raise DataError("is empty (0 bytes)")
     try:
-        return _of_boxes(read, size_bytes)
+        return _index_boxes(read, size_bytes)
     except (_OtherTableError, Mp4Error, struct.error, IndexError, StopIteration, UnknownSpsError):
         pass  # FFmpeg finds out whether anything is wrong with it
     try:
-        return _demuxed(bytes(read(0, size_bytes)))
+        return _demux_copy(bytes(read(0, size_bytes)))
     except MediaError as error:
         raise DataError(f"is no mp4, mov, mkv or webm: it {error}") from error
     except av.FFmpegError as error:
         raise DataError(f"is no mp4, mov, mkv or webm, or is damaged ({error})") from error
 
 
-def _of_boxes(read: Bytes, size_bytes: int) -> FoundVideo:
+def _index_boxes(read: Bytes, size_bytes: int) -> FoundVideo:
     """The video of an MP4 or MOV that needs no demuxer."""
     moov, end = _moov(read, size_bytes)
     parts = {kind: (start, stop) for kind, _, start, stop in boxes(moov, 0, len(moov)) if kind != b"trak"}
@@ -150,8 +150,8 @@ def _of_boxes(read: Bytes, size_bytes: int) -> FoundVideo:
         raise _OtherTableError
     trak = _Trak(moov, chosen, scale)
     if b"mvex" in parts:
-        return _fragmented(trak, bytes(read(0, size_bytes)), end)
-    return _of_table(trak, read, size_bytes)
+        return _index_fragmented(trak, bytes(read(0, size_bytes)), end)
+    return _weigh_by_table(trak, read, size_bytes)
 
 
 def _moov(read: Bytes, size_bytes: int) -> tuple[memoryview, int]:
@@ -213,16 +213,16 @@ class _Trak:
             yield struct.unpack_from(form, self.moov, start + 8 + n * struct.calcsize(form))
 
 
-def _of_table(trak: _Trak, read: Bytes, size_bytes: int) -> FoundVideo:
+def _weigh_by_table(trak: _Trak, read: Bytes, size_bytes: int) -> FoundVideo:
     """The video of a track whose packets its tables list."""
     track, size = _track(trak)
-    packets, rate = _packets(trak)
+    packets, rate = _read_packets(trak)
     if (end := int((packets.start + packets.size).max())) > size_bytes:
         raise DataError(f"is truncated: its packets end at byte {end}, and it has {size_bytes} bytes")
     return _found(track, packets, rate, size, read)
 
 
-def _fragmented(trak: _Trak, data: bytes, first: int) -> FoundVideo:
+def _index_fragmented(trak: _Trak, data: bytes, first: int) -> FoundVideo:
     """The video of the only track of a file whose fragments begin at byte `first`."""
     _, size = _track(trak)
     track = read_header(data[:first])
@@ -261,7 +261,7 @@ def _track(trak: _Trak) -> tuple[Track, tuple[int, int]]:
     return Track(track_id=1, codec=codec, extradata=extradata, timescale=trak.timescale), (width, height)
 
 
-def _packets(trak: _Trak) -> tuple[Packets, Fraction | None]:
+def _read_packets(trak: _Trak) -> tuple[Packets, Fraction | None]:
     """All packets, and the frames per second that the table of times declares."""
     uniform, count = struct.unpack_from(">II", trak.moov, trak.tables[b"stsz"][0] + 4)
     durations = trak.table(b"stts", 2)
@@ -282,7 +282,7 @@ def _packets(trak: _Trak) -> tuple[Packets, Fraction | None]:
             raise _OtherTableError
         keyframe[:] = False
         keyframe[keys] = True
-    if size.min() == 0 or len(np.unique(pts)) < count or _hides(trak, pts):
+    if size.min() == 0 or len(np.unique(pts)) < count or _is_hiding(trak, pts):
         raise _OtherTableError
     total = int(deltas.sum())
     return (
@@ -291,7 +291,7 @@ def _packets(trak: _Trak) -> tuple[Packets, Fraction | None]:
     )
 
 
-def _hides(trak: _Trak, pts: Int64Array) -> bool:
+def _is_hiding(trak: _Trak, pts: Int64Array) -> bool:
     """Whether the edit list does anything but move all frames in time."""
     edits = [edit for edit in trak.edits() if edit[1] != -1]
     if not edits:
@@ -341,7 +341,7 @@ def _found(track: Track, packets: Packets, rate: Fraction | None, size: tuple[in
     return FoundVideo(track=track, packets=packets, index=index, read=read)
 
 
-def _demuxed(data: bytes) -> FoundVideo:
+def _demux_copy(data: bytes) -> FoundVideo:
     """The video of a file whose packets FFmpeg finds; they are copied out of it, one behind the other."""
     with open_media(data, "matroska" if data.startswith(_EBML) else "mov") as container:
         stream = next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
@@ -377,14 +377,14 @@ def _demuxed(data: bytes) -> FoundVideo:
         shown=hidden == 0,
     )
     read, _ = bytes_of(b"".join(parts))
-    return _found(track, packets, rate, _first_size(data), read)
+    return _found(track, packets, rate, _read_first_size(data), read)
 
 
-def _first_size(data: bytes) -> tuple[int, int]:
+def _read_first_size(data: bytes) -> tuple[int, int]:
     """The width and height of the first frame. Raises DataError where no frames can be shown as they are."""
     with open_media(data, "matroska" if data.startswith(_EBML) else "mov") as container:
         for frame in container.decode(video=0):
-            if frame.interlaced_frame or side_data(frame, Type.DISPLAYMATRIX) is not None:
+            if frame.interlaced_frame or find_side_data(frame, Type.DISPLAYMATRIX) is not None:
                 what = "interlaced" if frame.interlaced_frame else "rotated by its metadata"
                 raise DataError(f"is {what}, which is not corrected here; {_UNSUPPORTED}")
             return frame.width, frame.height

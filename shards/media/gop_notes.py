@@ -24,7 +24,7 @@ a cell of the squared difference, in grey levels, from the frame DISTANCE before
 exceeds a dead zone. Frame 0 has none.
 
     version u8 = 1   distance u8   frames u16   rows u16   columns u16   first u32
-    codes zlib of uint8 (frames, rows, columns)   `energy_codes`; of the frames first, first + DISTANCE, ...
+    codes zlib of uint8 (frames, rows, columns)   `encode_energy`; of the frames first, first + DISTANCE, ...
 """
 
 import struct
@@ -49,7 +49,7 @@ _SCENES_HEAD = struct.Struct(">BBHI")
 _SCENES_VERSION = 1
 
 
-def starts_payload(first: int, starts: Sequence[bool]) -> bytes:
+def pack_starts(first: int, starts: Sequence[bool]) -> bytes:
     """Whether a scene begins before each of the frames first, first + DISTANCE, ..."""
     return (
         SCENES_ID
@@ -58,7 +58,7 @@ def starts_payload(first: int, starts: Sequence[bool]) -> bytes:
     )
 
 
-def parsed_starts(body: memoryview) -> dict[int, bool]:
+def parse_starts(body: memoryview) -> dict[int, bool]:
     """By frame number, whether a scene begins before it. Raises Mp4Error for a payload of another form."""
     head = len(SCENES_ID) + _SCENES_HEAD.size
     if len(body) < head:
@@ -105,18 +105,18 @@ class KeyFlow:
         return kept
 
 
-def flow_grid(width: int, height: int) -> tuple[int, int]:
+def compute_flow_grid(width: int, height: int) -> tuple[int, int]:
     """Rows and columns of the cells of a frame."""
     return -(-height // CELL), -(-width // CELL)
 
 
-def flow_payload(flow: KeyFlow) -> bytes:
+def pack_flow(flow: KeyFlow) -> bytes:
     """The flow as the payload of a box."""
     _, rows, columns = flow.planes.shape
     return _FLOW_HEAD.pack(FLOW_ID, _FLOW_VERSION, flow.distance, rows, columns, flow.frame) + flow.planes.tobytes()
 
 
-def parsed_flow(body: memoryview, grid: tuple[int, int]) -> KeyFlow:
+def parse_flow(body: memoryview, grid: tuple[int, int]) -> KeyFlow:
     """The flow of a payload; raises Mp4Error for one that does not fit a video of so many rows and columns of cells."""
     if len(body) < _FLOW_HEAD.size:
         raise Mp4Error(f"the flow of a GOP has {len(body)} bytes, less than its {_FLOW_HEAD.size} bytes of header")
@@ -138,7 +138,7 @@ _STEPS = 8
 """Codes from one power of two to the next: a code is off by 1/16 of an energy at most."""
 
 
-def energy_codes(energy: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+def encode_energy(energy: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     """Energies from 0 to below 2 ** 31 as floats of 8 bits, which have no sign: those below 16 exactly, others with the
     three bits behind their highest one.
     """
@@ -153,14 +153,14 @@ def energies_of_codes() -> npt.NDArray[np.int64]:
     return np.asarray((codes - _STEPS * shift << shift) + (1 << shift >> 1), dtype=np.int64)
 
 
-def energy_payload(first: int, codes: Sequence[npt.NDArray[np.uint8]]) -> bytes:
+def pack_energy(first: int, codes: Sequence[npt.NDArray[np.uint8]]) -> bytes:
     """The codes uint8 (rows, columns) of the frames first, first + DISTANCE, ..., one or more."""
     maps = np.stack(codes)
     head = _ENERGY_HEAD.pack(ENERGY_ID, _ENERGY_VERSION, DISTANCE, *maps.shape, first)
     return head + zlib.compress(maps.tobytes(), 9)
 
 
-def parsed_energy(body: memoryview, grid: tuple[int, int]) -> dict[int, npt.NDArray[np.uint8]]:
+def parse_energy(body: memoryview, grid: tuple[int, int]) -> dict[int, npt.NDArray[np.uint8]]:
     """By frame number, the codes of its cells, uint8 (rows, columns); raises Mp4Error for a payload that does not fit
     a video of so many rows and columns of cells.
     """
@@ -212,12 +212,12 @@ def gop_notes(data: memoryview, width: int, height: int, whole: int | None = Non
                 continue
             name = data[start : start + _ID_SIZE]
             if name == FLOW_ID:
-                flow = parsed_flow(data[start:end], flow_grid(width, height))
+                flow = parse_flow(data[start:end], compute_flow_grid(width, height))
                 found.flows[flow.frame] = flow
             elif name == SCENES_ID:
-                found.starts.update(parsed_starts(data[start:end]))
+                found.starts.update(parse_starts(data[start:end]))
             elif name == ENERGY_ID:
-                found.energy.update(parsed_energy(data[start:end], flow_grid(width, height)))
+                found.energy.update(parse_energy(data[start:end], compute_flow_grid(width, height)))
     except struct.error as error:
         raise Mp4Error(f"a fragment is truncated ({error})") from error
     return found

@@ -14,7 +14,9 @@ _NTSC = tuple(Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120))
 MAX_RATE = Fraction(120)
 
 
-def frame_rate(pts: npt.NDArray[np.int64], time_base: Fraction, declared: Fraction | None) -> tuple[Fraction, bool]:
+def measure_frame_rate(
+    pts: npt.NDArray[np.int64], time_base: Fraction, declared: Fraction | None
+) -> tuple[Fraction, bool]:
     """The constant rate of a video in frames per second, and whether its own rate is variable.
 
     pts: the sorted time stamps in units of `time_base` (seconds). The rate is constant if every frame is within half a
@@ -30,13 +32,13 @@ def frame_rate(pts: npt.NDArray[np.int64], time_base: Fraction, declared: Fracti
     seconds = (pts - pts[0]).astype(np.float64) * float(time_base)
     if declared and _is_near(seconds, declared):
         return declared, False
-    for rate in (_nearest_standard(average, 0.001), average.limit_denominator(1001)):
+    for rate in (_find_nearest_standard(average, 0.001), average.limit_denominator(1001)):
         if rate and _is_near(seconds, rate):
             return rate, False
     usual = 1 / float(np.median(np.diff(seconds)) or 1 / average)
     wanted = Fraction(usual) if abs(usual / float(average) - 1) < 0.1 else average
     whole = Fraction(round(wanted)) if wanted >= 1 else Fraction(1, round(1 / wanted))
-    rounded = _nearest_standard(wanted, 0.01) or whole
+    rounded = _find_nearest_standard(wanted, 0.01) or whole
     return min(rounded, MAX_RATE), True
 
 
@@ -45,7 +47,7 @@ def _is_near(seconds: npt.NDArray[np.float64], rate: Fraction) -> bool:
     return bool(np.abs(seconds * float(rate) - np.arange(len(seconds))).max() < 0.5)
 
 
-def _nearest_standard(rate: Fraction, tolerance: float) -> Fraction | None:
+def _find_nearest_standard(rate: Fraction, tolerance: float) -> Fraction | None:
     best = min(_STANDARD + _NTSC, key=lambda r: abs(r / rate - 1))
     return best if abs(best / rate - 1) <= tolerance else None
 
@@ -61,7 +63,7 @@ class Gops:
     lead: Int64Array
 
 
-def gops_at(packets: Packets, entries: Int64Array) -> Gops:
+def list_gops(packets: Packets, entries: Int64Array) -> Gops:
     """The GOPs that start at the packets `entries`."""
     shown = packets.shown if packets.shown is not None else np.ones_like(packets.keyframe)
     times = np.sort(packets.pts[shown])
@@ -85,7 +87,7 @@ def candidates(packets: Packets, n_frames: int) -> Int64Array:
         if not kept or earliest[p] > packets.pts[kept[-1]]:
             kept.append(p)
     entries = np.array(kept, np.int64)
-    own = np.diff(gops_at(packets, entries).first_frame, append=n_frames) > 0
+    own = np.diff(list_gops(packets, entries).first_frame, append=n_frames) > 0
     return entries[own]
 
 
@@ -101,7 +103,7 @@ def index_of_packets(
 
     rate: frames per second. header_size: of the header before its packet table, in bytes.
     """
-    gops, bounds = gops_at(packets, entries), np.append(entries, len(packets.start))
+    gops, bounds = list_gops(packets, entries), np.append(entries, len(packets.start))
     ends = packets.start + packets.size
     shown = len(packets.pts) if packets.shown is None else int(packets.shown.sum())
     return VideoIndex(
@@ -121,6 +123,8 @@ def index_of_packets(
 
 
 def average_rate(ticks: Int64Array, time_base: Fraction, declared: Fraction | None) -> Fraction:
-    """The rate of a video in frames per second: the constant one of `frame_rate`, or the average of a variable one."""
-    rate, variable = frame_rate(ticks, time_base, declared)
+    """The rate of a video in frames per second: the constant one of `measure_frame_rate`, or the average of a variable
+    one.
+    """
+    rate, variable = measure_frame_rate(ticks, time_base, declared)
     return (len(ticks) - 1) / (int(ticks[-1] - ticks[0]) * time_base) if variable else rate

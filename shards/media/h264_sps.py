@@ -51,17 +51,17 @@ class Sps:
 def read_sps(unit: bytes) -> Sps:
     """The facts of a sequence parameter set, a NAL unit. Raises UnknownSpsError if it is cut off or damaged."""
     try:
-        return _sps(_Bits(_payload(unit)))
+        return _read_sps(_Bits(_unescape_payload(unit)))
     except IndexError as error:
         raise UnknownSpsError("the sequence parameter set ends early") from error
 
 
-def uncropped(unit: bytes) -> bytes:
+def remove_cropping(unit: bytes) -> bytes:
     """The sequence parameter set without cropping, so that a decoder shows all that is coded.
 
     Raises UnknownSpsError if it is damaged.
     """
-    sps, payload = read_sps(unit), _payload(unit)
+    sps, payload = read_sps(unit), _unescape_payload(unit)
     start, stop = sps.crop_at
     end = len(payload) * 8 - 1
     while not payload[end >> 3] >> (7 - (end & 7)) & 1:  # the stop bit, before zeros
@@ -69,15 +69,15 @@ def uncropped(unit: bytes) -> bytes:
     bits = "".join(f"{byte:08b}" for byte in payload)
     kept = bits[:start] + "0" + bits[stop:end] + "1"
     kept += "0" * (-len(kept) % 8)
-    return unit[:1] + _escaped(bytes(int(kept[at : at + 8], 2) for at in range(0, len(kept), 8)))
+    return unit[:1] + _escape_payload(bytes(int(kept[at : at + 8], 2) for at in range(0, len(kept), 8)))
 
 
-def _payload(unit: bytes) -> bytes:
+def _unescape_payload(unit: bytes) -> bytes:
     """The bytes behind the NAL header, without those that only keep a start code from occurring."""
     return unit[1:].replace(b"\0\0\3", b"\0\0")
 
 
-def _escaped(payload: bytes) -> bytes:
+def _escape_payload(payload: bytes) -> bytes:
     """The payload with emulation prevention (H.264, 7.4.1.1)."""
     out = bytearray()
     for byte in payload:
@@ -121,7 +121,7 @@ class _Bits:
             self.number()
 
 
-def _sps(read: _Bits) -> Sps:
+def _read_sps(read: _Bits) -> Sps:
     profile = read.bits(8)
     read.bits(16)  # constraints, level
     read.number()  # its id
@@ -146,7 +146,7 @@ def _sps(read: _Bits) -> Sps:
     stop = read.at
     per_map = 2 - only_frames
     return Sps(
-        says_reordering=bool(read.bits(1)) and _vui_says_reordering(read),
+        says_reordering=bool(read.bits(1)) and _has_reordering_vui(read),
         chroma_format=chroma,
         bit_depth=depth,
         width=width,
@@ -178,7 +178,7 @@ def _skip_scaling(read: _Bits, size: int) -> None:
         last = following or last
 
 
-def _vui_says_reordering(read: _Bits) -> bool:
+def _has_reordering_vui(read: _Bits) -> bool:
     if read.bits(1) and read.bits(8) == _OWN_ASPECT:
         read.bits(32)
     if read.bits(1):  # overscan
@@ -218,7 +218,7 @@ _ABOVE = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")
 
 
 @lru_cache(maxsize=1024)
-def uncropped_header(header: bytes) -> bytes:
+def remove_header_cropping(header: bytes) -> bytes:
     """The header `ftyp moov` of an H.264 video without cropping; unchanged if there is none, or at the left or top.
 
     Errors: Mp4Error if the boxes are no such header, UnknownSpsError if its parameter sets cannot be read.
@@ -228,22 +228,22 @@ def uncropped_header(header: bytes) -> bytes:
     entry = sample_entry(data, spans[-1])[1:]
     avcc = child(data, (entry[0] + VISUAL_ENTRY_SIZE, entry[1]), b"avcC")
     extradata = header[slice(*avcc)]
-    units, rest = _units(extradata)
+    units, rest = _split_units(extradata)
     found = [read_sps(unit) for unit in units]
     if len({(one.width, one.height) for one in found}) != 1 or any(one.crop[0] or one.crop[2] for one in found):
         return header
     if not any(any(one.crop) for one in found):
         return header
-    packed = b"".join(struct.pack(">H", len(unit)) + unit for unit in map(uncropped, units))
+    packed = b"".join(struct.pack(">H", len(unit)) + unit for unit in map(remove_cropping, units))
     changed = bytearray(header)
     changed[slice(*avcc)] = extradata[:6] + packed + rest
     struct.pack_into(">HH", changed, entry[0] + _SIZE_AT, found[0].width, found[0].height)
     for start, _ in (*spans, entry, avcc):
-        _grow(changed, start, len(changed) - len(header))
+        _add_to_size(changed, start, len(changed) - len(header))
     return bytes(changed)
 
 
-def _units(extradata: bytes) -> tuple[list[bytes], bytes]:
+def _split_units(extradata: bytes) -> tuple[list[bytes], bytes]:
     """The sequence parameter sets of an avcC, and what follows them."""
     try:
         units, at = [], 6
@@ -258,7 +258,7 @@ def _units(extradata: bytes) -> tuple[list[bytes], bytes]:
     return units, extradata[at:]
 
 
-def _grow(data: bytearray, payload: int, by: int) -> None:
+def _add_to_size(data: bytearray, payload: int, by: int) -> None:
     """Adds `by` bytes to the size of the box whose payload starts at `payload`."""
     at = payload - 8
     size = struct.unpack_from(">I", data, at)[0]

@@ -21,7 +21,7 @@ _BYTES_PER_STRAY = 1 << 14
 """Metadata may hold the bytes of a scan's marker by chance, once in 64 KiB."""
 
 
-def image_form(data: bytes) -> str | None:
+def detect_image_form(data: bytes) -> str | None:
     """jpg, png, webp, ppm or pgm, by the first bytes of a picture; None if it is none of them."""
     form = next((form for magic, form in _FORMS.items() if data.startswith(magic)), None)
     return None if form == "webp" and data[8:12] != b"WEBP" else form
@@ -29,20 +29,26 @@ def image_form(data: bytes) -> str | None:
 
 def check_image(data: bytes, width: int, height: int) -> None:
     """Raises DataError unless the picture's own header says width x height pixels, and they can be decoded."""
-    form = image_form(data)
+    form = detect_image_form(data)
     if form is None:
         raise DataError(f"is not a JPEG, PNG, WebP, PPM or PGM file: it begins with {data[:8]!r}")
     if not 0 < width * height <= MAX_PIXELS or width < 1:
         raise DataError(f"has {width}x{height} pixels in the manifest; legal are 1 to {MAX_PIXELS}")
     try:
-        found = {"jpg": _jpeg, "png": _png, "webp": _webp, "ppm": _netpbm, "pgm": _netpbm}[form](data)
+        found = {
+            "jpg": _read_jpeg_size,
+            "png": _read_png_size,
+            "webp": _read_webp_size,
+            "ppm": _read_netpbm_size,
+            "pgm": _read_netpbm_size,
+        }[form](data)
     except (struct.error, IndexError) as error:
         raise DataError(f"is truncated: the header of the {form} ends early") from error
     if found != (width, height):
         raise DataError(f"has {found[0]}x{found[1]} pixels, not {width}x{height}")
 
 
-def _jpeg(data: bytes) -> tuple[int, int]:
+def _read_jpeg_size(data: bytes) -> tuple[int, int]:
     """The size, at the first scan. Each scan of several costs a pass over all pixels, so they are counted."""
     at, size, components, progressive = 2, (0, 0), 0, False
     while True:
@@ -66,14 +72,14 @@ def _jpeg(data: bytes) -> tuple[int, int]:
             at += max(struct.unpack_from(">H", data, at)[0], 2)
 
 
-def _png(data: bytes) -> tuple[int, int]:
+def _read_png_size(data: bytes) -> tuple[int, int]:
     kind, width, height = struct.unpack_from(">4sII", data, 12)
     if kind != b"IHDR":
         raise DataError("is not a PNG file: it does not begin with its header")
     return width, height
 
 
-def _webp(data: bytes) -> tuple[int, int]:
+def _read_webp_size(data: bytes) -> tuple[int, int]:
     kind = data[12:16]
     if kind == b"VP8X":
         if data[20] & 0x02:
@@ -88,7 +94,7 @@ def _webp(data: bytes) -> tuple[int, int]:
     raise DataError(f"is not a WebP file: its first chunk is {kind!r}")
 
 
-def _netpbm(data: bytes) -> tuple[int, int]:
+def _read_netpbm_size(data: bytes) -> tuple[int, int]:
     """The size, of a file that holds one picture of 8-bit values and nothing else."""
     header = _NETPBM.match(data)
     if header is None:

@@ -49,10 +49,10 @@ class MediaError(MaskstreamError):
     """FFmpeg cannot read the file, whatever its contents; the message says why and reads on after its name."""
 
 
-def side_data(frame: Frame, kind: Type) -> object:
+def find_side_data(frame: Frame, kind: Type) -> object:
     """The side data of a frame that are of a kind, or None. They share the frame's memory and keep it alive.
 
-    Its attribute `side_data` would make a reference cycle with the frame, which only a full collection of garbage
+    Its attribute `find_side_data` would make a reference cycle with the frame, which only a full collection of garbage
     frees: a process would hold hundreds of frames that it is done with.
     """
     return SideDataContainer(frame).get(kind)  # type: ignore[call-arg]
@@ -64,7 +64,7 @@ def open_media(source: Path | bytes, container: str | None = None, **options: st
     container: FFmpeg's name of the format; None finds it. options: FFmpeg's. Raises MediaError if the source is empty,
     text or no regular file, OSError if the file cannot be read, av.FFmpegError or ValueError if FFmpeg cannot open it.
     """
-    size_bytes = len(source) if isinstance(source, bytes) else regular_size(source)
+    size_bytes = len(source) if isinstance(source, bytes) else read_regular_size(source)
     if not size_bytes:
         raise MediaError("is an empty file (0 bytes)")
     limits = {
@@ -75,14 +75,14 @@ def open_media(source: Path | bytes, container: str | None = None, **options: st
     try:
         return _open(file, "r", format=container, options={**options, **limits})
     except (av.FFmpegError, ValueError) as error:
-        if _is_text(_head(source)):
+        if _is_text(_read_head(source)):
             raise MediaError("is a text file or a playlist, not media that FFmpeg can open") from error
         if isinstance(error, av.ArgumentError):
             raise MediaError("is damaged, or of a format that is not read") from error
         raise
 
 
-def regular_size(path: Path) -> int:
+def read_regular_size(path: Path) -> int:
     """The size of a regular file in bytes. Raises MediaError for a folder, a pipe or a device, OSError for no file."""
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
@@ -90,7 +90,7 @@ def regular_size(path: Path) -> int:
     return found.st_size
 
 
-def _head(source: Path | bytes) -> bytes:
+def _read_head(source: Path | bytes) -> bytes:
     if isinstance(source, bytes):
         return source[:_HEAD_BYTES]
     with open(os.open(source, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:

@@ -30,12 +30,12 @@ class MeshError(DataError):
     """The bytes are no `mesh.npz`, or its arrays contradict each other."""
 
 
-def fields_name(mesh: str) -> str:
+def name_fields_component(mesh: str) -> str:
     """The name of the component that holds the steps of the mesh component `mesh`."""
     return FIELDS if mesh == MESH else f"{mesh.removesuffix('.npz')}.{FIELDS}"
 
 
-def mesh_bytes(**arrays: npt.NDArray[Any]) -> bytes:
+def encode_mesh(**arrays: npt.NDArray[Any]) -> bytes:
     """`mesh.npz` of the arrays; the same arrays give the same bytes."""
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **{name: np.ascontiguousarray(a) for name, a in arrays.items()})
@@ -94,7 +94,7 @@ def _arrays(data: bytes) -> dict[str, npt.NDArray[Any]]:
         raise MeshError(f"is not an NPZ file of numbers ({error})") from error
 
 
-def step_span(first: int, count: int, n_nodes: int, channels: int) -> tuple[int, int]:
+def find_step_span(first: int, count: int, n_nodes: int, channels: int) -> tuple[int, int]:
     """Offset after the header and size, in bytes, of the steps [first, first + count)."""
     step = _FLOAT_BYTES * n_nodes * channels
     return first * step, count * step

@@ -47,14 +47,14 @@ class NpyHeader:
         return prod(self.shape) * self.dtype.itemsize
 
 
-def npy_bytes(array: npt.NDArray[Any]) -> bytes:
+def encode_npy(array: npt.NDArray[Any]) -> bytes:
     """An array as NPY 1.0 in C order; the same array gives the same bytes."""
     file = io.BytesIO()
     np.lib.format.write_array(file, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
     return file.getvalue()
 
 
-def npy_header(npy: bytes | memoryview) -> NpyHeader:
+def read_npy_header(npy: bytes | memoryview) -> NpyHeader:
     """The header of a whole NPY file of numbers. Raises NpyError if it is none, or its data have another size."""
     start = bytes(npy[:12])
     if not start.startswith(_MAGIC) or len(start) < 12 or start[6] not in _LENGTH_BYTES:
@@ -83,7 +83,7 @@ def npy_header(npy: bytes | memoryview) -> NpyHeader:
 
 def read_npy(npy: bytes | memoryview) -> npt.NDArray[Any]:
     """A copy of the array in the machine's byte order. Raises NpyError if it is not an NPY file of numbers."""
-    header = npy_header(npy)
+    header = read_npy_header(npy)
     flat = np.frombuffer(npy, header.dtype, offset=header.data_offset)
     array = flat.reshape(header.shape, order="F" if header.fortran else "C")
     return array.astype(header.dtype.newbyteorder("="), order="K")

@@ -57,7 +57,7 @@ def decoded(form: SoundForm, packets: Sequence[bytes]) -> Iterator[Floats]:
         )
 
 
-def decoded_whole(member: bytes, container: str) -> Iterator[Floats]:
+def decode_whole(member: bytes, container: str) -> Iterator[Floats]:
     """The frames of a decode of the whole member, float32 (n, channels).
 
     container: FFmpeg's name. Raises SoundTableError if the decode fails.

@@ -124,7 +124,7 @@ class SoundHead:
         """Offset in the table and size, in bytes, of the records of the cells [first, stop)."""
         return HEAD.itemsize + self.setup_bytes + first * CELL.itemsize, (stop - first) * CELL.itemsize
 
-    def pieces_at(self, first: int, stop: int) -> tuple[int, int]:
+    def find_pieces(self, first: int, stop: int) -> tuple[int, int]:
         """Offset in the table and size, in bytes, of the records of the pieces [first, stop)."""
         begin = self.cells_at(0, self.n_cells)
         return sum(begin) + first * PIECE.itemsize, (stop - first) * PIECE.itemsize
@@ -138,7 +138,7 @@ def read_table(data: bytes) -> SoundTable:
     """The table at the start of `data`. Raises SoundTableError if it is truncated or inconsistent."""
     head = SoundHead.parse(data)
     cells_at, cells_bytes = head.cells_at(0, head.n_cells)
-    at, size = head.pieces_at(0, head.n_pieces)
+    at, size = head.find_pieces(0, head.n_pieces)
     if len(data) < at + size:
         raise SoundTableError("it is truncated")
     return SoundTable(
@@ -164,7 +164,7 @@ def count_samples(pieces: Records, packets: npt.NDArray[np.int64]) -> npt.NDArra
     return pieces["samples"][packets[1:] - 1].astype(np.int64)
 
 
-def packet_bytes(data: bytes | memoryview, base: int, pieces: Records, packets: npt.NDArray[np.int64]) -> list[bytes]:
+def slice_packet(data: bytes | memoryview, base: int, pieces: Records, packets: npt.NDArray[np.int64]) -> list[bytes]:
     """The bytes of each packet, from `data`, which begins at byte `base` of the member."""
     starts = (pieces["start"] - base).tolist()
     parts = [bytes(data[a : a + n]) for a, n in zip(starts, pieces["size"].tolist(), strict=True)]

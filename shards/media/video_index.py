@@ -165,7 +165,7 @@ RECORD = np.dtype([("start", "<i8"), ("size", "<u4"), ("flags", "<u4"), ("pts", 
 _KEYFRAME, _SHOWN = 1, 2
 
 
-def sidecar_name(shard: str, suffix: str) -> str:
+def name_sidecar(shard: str, suffix: str) -> str:
     """The name, in the split's store, of the file with this suffix that belongs to a shard.
 
     It is in the split's folder, even if the tar is not.
@@ -173,12 +173,12 @@ def sidecar_name(shard: str, suffix: str) -> str:
     return PurePosixPath(shard).with_suffix(suffix).name
 
 
-def packets_name(shard: str) -> str:
+def name_packets_file(shard: str) -> str:
     """The name of a shard's packets file in the split's store."""
-    return sidecar_name(shard, PACKETS)
+    return name_sidecar(shard, PACKETS)
 
 
-def table_bytes(packets: Packets) -> bytes:
+def encode_table(packets: Packets) -> bytes:
     """The records of packets; their starts are relative to the member."""
     table = np.zeros(len(packets.start), RECORD)
     shown = np.ones_like(packets.keyframe) if packets.shown is None else packets.shown

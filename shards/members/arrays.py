@@ -10,19 +10,19 @@ import numpy.typing as npt
 
 from maskstream.shards.media.camera_pose import POSE, Floats
 from maskstream.shards.media.h36m import JOINTS
-from maskstream.shards.media.mesh_members import MeshError, mesh_bytes, read_mesh
-from maskstream.shards.media.npy import NpyError, NpyHeader, npy_bytes, npy_header, read_npy
+from maskstream.shards.media.mesh_members import MeshError, encode_mesh, read_mesh
+from maskstream.shards.media.npy import NpyError, NpyHeader, encode_npy, read_npy, read_npy_header
 
 from .member import Check, Int64s, Kind, Member
 
 
-def of_header(check: Callable[[Member, NpyHeader], Iterator[str]]) -> Check:
+def check_header_of(check: Callable[[Member, NpyHeader], Iterator[str]]) -> Check:
     """The check of a member that is NPY and of its header; that it is not NPY is a problem too."""
 
     @wraps(check)
     def problems(member: Member) -> Iterator[str]:
         try:
-            header = npy_header(member.data)
+            header = read_npy_header(member.data)
         except NpyError as error:
             yield str(error)
         else:
@@ -40,8 +40,8 @@ def header_problems(member: Member, header: NpyHeader, dtype: str, shape: tuple[
         yield f"has (version, dtype, shape, Fortran order, data offset) {found}, but the manifest says {wanted}"
 
 
-def of_numbers(check: Callable[[npt.NDArray[Any]], Iterator[str]]) -> Check:
-    """The check of a member's numbers; `of_header` reports what is not NPY."""
+def check_numbers_of(check: Callable[[npt.NDArray[Any]], Iterator[str]]) -> Check:
+    """The check of a member's numbers; `check_header_of` reports what is not NPY."""
 
     @wraps(check)
     def problems(member: Member) -> Iterator[str]:
@@ -51,7 +51,7 @@ def of_numbers(check: Callable[[npt.NDArray[Any]], Iterator[str]]) -> Check:
     return problems
 
 
-@of_numbers
+@check_numbers_of
 def decode_problems(array: npt.NDArray[Any]) -> Iterator[str]:
     """Find rows with numbers that are not finite."""
     rows = array.reshape(len(array) if array.ndim else 1, -1)
@@ -67,8 +67,8 @@ def npy_member(
     lists: Mapping[str, Int64s] | None = None,
 ) -> Member:
     """An array as a member of a kind, with its data offset, which reading a part needs."""
-    data = npy_bytes(array)
-    placed = {**(facts or {}), "data_offset": npy_header(data).data_offset}
+    data = encode_npy(array)
+    placed = {**(facts or {}), "data_offset": read_npy_header(data).data_offset}
     return Member(kind=kind, data=data, facts=placed, words={**(words or {})}, lists={**(lists or {})})
 
 
@@ -78,8 +78,8 @@ def array_member(array: npt.NDArray[Any]) -> Member:
     return npy_member(ARRAY.name, array, words={"dtype": array.dtype.str}, lists={"shape": shape})
 
 
-@of_header
-def array_problems(member: Member, header: NpyHeader) -> Iterator[str]:
+@check_header_of
+def find_array_problems(member: Member, header: NpyHeader) -> Iterator[str]:
     """Compare the header with the columns."""
     return header_problems(member, header, member.words["dtype"], tuple(member.lists["shape"].tolist()))
 
@@ -89,7 +89,7 @@ ARRAY = Kind(
     facts={"data_offset": int},
     words=("dtype",),
     lists=("shape",),
-    check=array_problems,
+    check=find_array_problems,
     decode=decode_problems,
 )
 """One array of numbers as NPY 1.0, in C order."""
@@ -99,7 +99,7 @@ FEATURES = "features"
 """The word with the names of the columns of points after x, y, z."""
 
 
-def points_member(points: npt.NDArray[np.floating], columns: Sequence[str] = ()) -> Member:
+def make_points_member(points: npt.NDArray[np.floating], columns: Sequence[str] = ()) -> Member:
     """Points (N, 3 or more) as a member of float32. columns: their names; `feature 0` and so on say nothing."""
     facts = {"n_points": len(points), "n_columns": points.shape[1]}
     named = columns[3:] and not all(name.startswith("feature ") for name in columns[3:])
@@ -107,8 +107,8 @@ def points_member(points: npt.NDArray[np.floating], columns: Sequence[str] = ())
     return npy_member(POINTS.name, points.astype("<f4"), facts, words)
 
 
-@of_header
-def points_problems(member: Member, header: NpyHeader) -> Iterator[str]:
+@check_header_of
+def find_points_problems(member: Member, header: NpyHeader) -> Iterator[str]:
     """Compare the header with the columns."""
     columns = int(member.facts["n_columns"])
     yield from header_problems(member, header, "<f4", (int(member.facts["n_points"]), columns))
@@ -121,19 +121,19 @@ POINTS = Kind(
     name="points",
     facts={"n_points": int, "n_columns": int, "data_offset": int},
     words=(FEATURES,),
-    check=points_problems,
+    check=find_points_problems,
     decode=decode_problems,
 )
 """A point cloud, float32 (N, 3 or more), as NPY; the word `features` names its columns after x, y, z, with commas."""
 
 
-def poses_member(poses: npt.NDArray[np.floating], rate_hz: float) -> Member:
+def make_poses_member(poses: npt.NDArray[np.floating], rate_hz: float) -> Member:
     """Poses (T, 17, 3) as a member of float32."""
     return npy_member(POSES.name, poses.astype("<f4"), {"n_frames": len(poses), "rate_hz": float(rate_hz)})
 
 
-@of_header
-def poses_problems(member: Member, header: NpyHeader) -> Iterator[str]:
+@check_header_of
+def find_poses_problems(member: Member, header: NpyHeader) -> Iterator[str]:
     """Compare the header with the facts."""
     yield from header_problems(member, header, "<f4", (int(member.facts["n_frames"]), len(JOINTS), 3))
     if not member.facts["rate_hz"] > 0:
@@ -143,7 +143,7 @@ def poses_problems(member: Member, header: NpyHeader) -> Iterator[str]:
 POSES = Kind(
     name="poses",
     facts={"n_frames": int, "rate_hz": float, "data_offset": int},
-    check=poses_problems,
+    check=find_poses_problems,
     decode=decode_problems,
 )
 """A motion of the 17 joints of Human3.6M at a fixed rate, float32 (T, 17, 3), as NPY. Positions are in metres, x and y
@@ -158,28 +158,28 @@ FARTHEST_M = 1e6
 _UNIT_LENGTH = 1e-6
 
 
-def camera_path_member(path: Floats, lens: tuple[float, float, float, float]) -> Member:
+def make_camera_path_member(path: Floats, lens: tuple[float, float, float, float]) -> Member:
     """Poses (T, 7) as a member. lens: focal lengths and centre in pixels, as in `LENS`."""
     facts = {"n_frames": len(path), "data_offset": 0, **dict(zip(LENS, map(float, lens), strict=True))}
     return npy_member(CAMERA_PATH.name, path.astype("<f8"), facts)
 
 
-@of_header
-def camera_path_problems(member: Member, header: NpyHeader) -> Iterator[str]:
+@check_header_of
+def find_camera_path_problems(member: Member, header: NpyHeader) -> Iterator[str]:
     """Compare the header with the facts."""
     yield from header_problems(member, header, "<f8", (int(member.facts["n_frames"]), POSE))
-    if lens_problem := problem_of_lens(*(float(member.facts[name]) for name in LENS)):
+    if lens_problem := check_lens(*(float(member.facts[name]) for name in LENS)):
         yield lens_problem
 
 
-def problem_of_lens(*lens: float) -> str:
+def check_lens(*lens: float) -> str:
     """What is wrong with a lens, or nothing."""
     if np.isfinite(lens).all() and min(lens[:2]) > 0:
         return ""
     return f"has the lens {', '.join(f'{n}={x:g}' for n, x in zip(LENS, lens, strict=True))}; focal lengths are above 0"
 
 
-def problem_of_path(path: Floats) -> str:
+def check_path_poses(path: Floats) -> str:
     """What is wrong with poses (T, 7), or nothing."""
     if not (np.abs(path[:, :3]) < FARTHEST_M).all():
         return f"has a place that is not finite or farther than {FARTHEST_M:g} m away"
@@ -189,18 +189,18 @@ def problem_of_path(path: Floats) -> str:
     return ""
 
 
-@of_numbers
-def camera_path_decode_problems(path: npt.NDArray[Any]) -> Iterator[str]:
+@check_numbers_of
+def find_camera_path_decode_problems(path: npt.NDArray[Any]) -> Iterator[str]:
     """Find poses that are none."""
-    if path.ndim == 2 and path.shape[1] == POSE and (problem := problem_of_path(path)):
+    if path.ndim == 2 and path.shape[1] == POSE and (problem := check_path_poses(path)):
         yield problem
 
 
 CAMERA_PATH = Kind(
     name="camera_path",
     facts={"n_frames": int, "data_offset": int, **dict.fromkeys(LENS, float)},
-    check=camera_path_problems,
-    decode=camera_path_decode_problems,
+    check=find_camera_path_problems,
+    decode=find_camera_path_decode_problems,
 )
 """The pose of a camera in each frame of a video, float64 (T, 7), as NPY, and its lens.
 
@@ -209,12 +209,12 @@ of a pinhole in pixels of the sample's video; the left upper corner of the pictu
 """
 
 
-def mesh_member(facts: dict[str, int], **arrays: npt.NDArray[Any]) -> Member:
+def make_mesh_member(facts: dict[str, int], **arrays: npt.NDArray[Any]) -> Member:
     """The arrays of a mesh as a member."""
-    return Member(kind=MESH.name, data=mesh_bytes(**arrays), facts=dict(facts))
+    return Member(kind=MESH.name, data=encode_mesh(**arrays), facts=dict(facts))
 
 
-def mesh_problems(member: Member) -> Iterator[str]:
+def find_mesh_problems(member: Member) -> Iterator[str]:
     """Compare the arrays with each other and with the facts."""
     try:
         nodes, cells, *_ = read_mesh(member.data).values()
@@ -226,7 +226,7 @@ def mesh_problems(member: Member) -> Iterator[str]:
         yield f"has {len(nodes)} nodes and {len(cells)} cells, but the manifest says {n_nodes} and {n_cells}"
 
 
-def mesh_decode_problems(member: Member) -> Iterator[str]:
+def find_mesh_decode_problems(member: Member) -> Iterator[str]:
     """Find coordinates that are not finite."""
     try:
         nodes, *_ = read_mesh(member.data).values()
@@ -236,5 +236,7 @@ def mesh_decode_problems(member: Member) -> Iterator[str]:
         yield "a coordinate is not finite"
 
 
-MESH = Kind(name="mesh", facts={"n_nodes": int, "n_cells": int}, check=mesh_problems, decode=mesh_decode_problems)
+MESH = Kind(
+    name="mesh", facts={"n_nodes": int, "n_cells": int}, check=find_mesh_problems, decode=find_mesh_decode_problems
+)
 """The arrays of a mesh as uncompressed NPZ."""

@@ -5,23 +5,23 @@ from collections.abc import Iterator
 import numpy as np
 
 from maskstream.shards.errors import DataError
-from maskstream.shards.media.image_header import check_image, image_form
+from maskstream.shards.media.image_header import check_image, detect_image_form
 
 from .member import Kind, Member
 
 
-def image_member(data: bytes, width: int, height: int) -> Member:
+def make_image_member(data: bytes, width: int, height: int) -> Member:
     """A picture of width x height pixels as a member."""
     return Member(kind=IMAGE.name, data=data, facts={"width": width, "height": height})
 
 
-def image_problems(member: Member) -> Iterator[str]:
+def find_image_problems(member: Member) -> Iterator[str]:
     """A form that is none of these."""
-    if image_form(member.data) is None:
+    if detect_image_form(member.data) is None:
         yield f"is not a JPEG, PNG, WebP, PPM or PGM file: it begins with {member.data[:8]!r}"
 
 
-def image_decode_problems(member: Member) -> Iterator[str]:
+def find_image_decode_problems(member: Member) -> Iterator[str]:
     """A picture that does not decode, or not to the size that the facts say."""
     import cv2
 
@@ -41,5 +41,7 @@ def image_decode_problems(member: Member) -> Iterator[str]:
         yield f"has {found[0]}x{found[1]} pixels, not {width}x{height}"
 
 
-IMAGE = Kind(name="image", facts={"width": int, "height": int}, check=image_problems, decode=image_decode_problems)
+IMAGE = Kind(
+    name="image", facts={"width": int, "height": int}, check=find_image_problems, decode=find_image_decode_problems
+)
 """The kind of pictures. Where one begins in a batch is drawn from its size alone, before a byte of it is read."""

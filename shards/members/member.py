@@ -30,7 +30,7 @@ Check = Callable[[Member], Iterator[str]]
 """Yields the problems of a member."""
 
 
-def no_problems(member: Member) -> Iterator[str]:
+def skip_check(member: Member) -> Iterator[str]:
     """The check of a kind that is verified by its checksum alone."""
     yield from ()
 
@@ -48,8 +48,8 @@ class Kind:
     family: str = ""
     words: tuple[str, ...] = ()
     lists: tuple[str, ...] = ()
-    check: Check = no_problems
-    decode: Check = no_problems
+    check: Check = skip_check
+    decode: Check = skip_check
 
 
 ENDING = "ending"

@@ -5,20 +5,20 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from maskstream.shards.media.flac import FlacError, FlacHeader, flac_header, md5_bytes
+from maskstream.shards.media.flac import FlacError, FlacHeader, encode_for_md5, parse_flac_header
 from maskstream.shards.media.sound_table import (
     SoundTable,
     SoundTableError,
     count_samples,
     group_packets,
-    packet_bytes,
     read_table,
+    slice_packet,
 )
 
 from .member import ENDING, TABLE_FACTS, Kind, Member
 
 
-def indexed_sound_problems(member: Member) -> Iterator[str]:
+def find_indexed_sound_problems(member: Member) -> Iterator[str]:
     """Compare the table of a sound with its facts and the member."""
     try:
         table = read_table(member.table)
@@ -27,19 +27,19 @@ def indexed_sound_problems(member: Member) -> Iterator[str]:
         return
     if table.form.sample_rate != member.facts["sample_rate"]:
         yield f"its table says {table.form.sample_rate} Hz, not {member.facts['sample_rate']}"
-    yield from _table_problems(table, int(member.facts["n_samples"]), len(member.data))
+    yield from _find_table_problems(table, int(member.facts["n_samples"]), len(member.data))
 
 
-def indexed_sound_decode_problems(member: Member) -> Iterator[str]:
+def find_indexed_sound_decode_problems(member: Member) -> Iterator[str]:
     """Decode the member from its beginning and compare it with its table, if the table is consistent."""
-    if not any(indexed_sound_problems(member)):
+    if not any(find_indexed_sound_problems(member)):
         facts = member.facts
-        yield from _problems_of_table(
+        yield from _find_packet_table_problems(
             read_table(member.table), member.data, int(facts["n_samples"]), int(facts["channels"])
         )
 
 
-def _table_problems(table: SoundTable, n_samples: int, size_bytes: int) -> Iterator[str]:
+def _find_table_problems(table: SoundTable, n_samples: int, size_bytes: int) -> Iterator[str]:
     """Find inconsistencies in the table of a member with `size_bytes` bytes, without decoding."""
     if table.kind == "pcm" and not 0 <= table.begin <= size_bytes - n_samples * table.frame_bytes:
         yield f"its {n_samples} samples of {table.frame_bytes} bytes do not fit into {size_bytes} bytes"
@@ -58,22 +58,22 @@ def _table_problems(table: SoundTable, n_samples: int, size_bytes: int) -> Itera
         yield "its cells do not lie within its packets"
 
 
-def _problems_of_table(table: SoundTable, body: bytes, n_samples: int, channels: int) -> Iterator[str]:
+def _find_packet_table_problems(table: SoundTable, body: bytes, n_samples: int, channels: int) -> Iterator[str]:
     """Compare a decode of the whole member with the table, and each cell's own decode with it."""
-    from maskstream.shards.media.sound_packets import decoded, decoded_whole
+    from maskstream.shards.media.sound_packets import decode_whole, decoded
 
     try:
         if table.kind == "whole":
-            parts = list(decoded_whole(body, table.form.codec))
+            parts = list(decode_whole(body, table.form.codec))
         elif table.kind == "pcm":
             parts = list(decoded(table.form, [body[table.begin : table.begin + n_samples * table.frame_bytes]]))
         else:
             packets = group_packets(table.pieces)
-            parts = list(decoded(table.form, packet_bytes(body, 0, table.pieces, packets)))
+            parts = list(decoded(table.form, slice_packet(body, 0, table.pieces, packets)))
             if [len(part) for part in parts] != count_samples(table.pieces, packets).tolist():
                 yield "its packets decode to other numbers of samples than when it was indexed"
                 return
-            yield from _cell_problems(table, body, packets, parts)
+            yield from _find_cell_problems(table, body, packets, parts)
     except SoundTableError as error:
         yield str(error)
         return
@@ -85,7 +85,7 @@ def _problems_of_table(table: SoundTable, body: bytes, n_samples: int, channels:
         yield f"does not decode to {channels} channels"
 
 
-def _cell_problems(table: SoundTable, body: bytes, packets: np.ndarray, whole: list[np.ndarray]) -> Iterator[str]:
+def _find_cell_problems(table: SoundTable, body: bytes, packets: np.ndarray, whole: list[np.ndarray]) -> Iterator[str]:
     """Find the first cell whose samples differ from those of the whole decode."""
     from maskstream.shards.media.sound_packets import decoded
 
@@ -95,7 +95,7 @@ def _cell_problems(table: SoundTable, body: bytes, packets: np.ndarray, whole: l
         ).tolist()
         if begin == 0:
             continue
-        data = packet_bytes(
+        data = slice_packet(
             body, 0, table.pieces[packets[begin] : packets[stop]], packets[begin : stop + 1] - packets[begin]
         )
         found = list(decoded(table.form, data))[kept - begin :]
@@ -108,20 +108,20 @@ def sound_member(data: bytes, *, gain: float = 1.0, start_s: float | None = None
     """A FLAC stream as a member; `gain` and `start_s` as in SOUND. Raises FlacError unless it has a seek point per
     frame.
     """
-    facts, lists = flac_header(data).columns(len(data))
+    facts, lists = parse_flac_header(data).columns(len(data))
     facts["gain"] = gain
     return Member(
         kind=SOUND.name, data=data, facts=facts if start_s is None else {**facts, "start_s": start_s}, lists=lists
     )
 
 
-def sound_problems(member: Member) -> Iterator[str]:
+def find_sound_problems(member: Member) -> Iterator[str]:
     """Compare the header of a FLAC stream, or the table of a foreign sound, with the facts."""
     if "table_size" in member.facts:
-        yield from indexed_sound_problems(member)
+        yield from find_indexed_sound_problems(member)
         return
     try:
-        header = flac_header(member.data)
+        header = parse_flac_header(member.data)
     except FlacError as error:
         yield str(error)
         return
@@ -141,13 +141,13 @@ def sound_problems(member: Member) -> Iterator[str]:
         yield "the sizes of its frames differ from the manifest"
 
 
-def sound_decode_problems(member: Member) -> Iterator[str]:
+def find_sound_decode_problems(member: Member) -> Iterator[str]:
     """Compare the decoded samples with the MD5 of a FLAC stream, or with the table of a foreign sound."""
     if "table_size" in member.facts:
-        yield from indexed_sound_decode_problems(member)
+        yield from find_indexed_sound_decode_problems(member)
         return
     try:
-        header = flac_header(member.data)
+        header = parse_flac_header(member.data)
     except FlacError:
         return  # sound_problems reports it
     yield from _decode_problems(header, member.data)
@@ -164,7 +164,7 @@ def _decode_problems(header: FlacHeader, body: bytes) -> Iterator[str]:
             for frame in container.decode(audio=0):
                 samples = frame.to_ndarray().reshape(-1, header.channels).astype(np.int32)
                 samples >>= 8 if header.bits == 24 else 0
-                digest.update(md5_bytes(samples, header.bits))
+                digest.update(encode_for_md5(samples, header.bits))
                 if (n := n + len(samples)) > header.n_samples:
                     break
     except (av.FFmpegError, MediaError, ValueError) as error:
@@ -191,8 +191,8 @@ SOUND = Kind(
     },
     words=(ENDING,),
     lists=("frame_size",),
-    check=sound_problems,
-    decode=sound_decode_problems,
+    check=find_sound_problems,
+    decode=find_sound_decode_problems,
 )
 """sample_rate in hertz; n_samples of one channel; gain: what stored samples are multiplied by to be as loud as the
 source; bits of a stored sample; header_size in bytes; frame_samples: of each FLAC frame but the last, and frame_size

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from maskstream.shards.media.npy import NpyHeader
 
-from .arrays import header_problems, npy_member, of_header
+from .arrays import check_header_of, header_problems, npy_member
 from .member import Kind, Member
 
 
@@ -29,7 +29,7 @@ def json_member(value: Any, signals: Mapping[str, float] | None = None) -> Membe
     return Member(kind=JSON.name, data=json.dumps(value).encode(), facts={**(signals or {})})
 
 
-def json_problems(member: Member) -> Iterator[str]:
+def find_json_problems(member: Member) -> Iterator[str]:
     """Parse the JSON."""
     try:
         json.loads(member.data)
@@ -37,7 +37,7 @@ def json_problems(member: Member) -> Iterator[str]:
         yield f"is not valid JSON ({error})"
 
 
-def text_member(text: str) -> Member:
+def make_text_member(text: str) -> Member:
     """A text as a member, in UTF-8."""
     return Member(kind=TEXT.name, data=text.encode())
 
@@ -65,7 +65,7 @@ SIGNALS = (
 """What may be measured of a sample while it is written, as columns of its `json` (docs/curation.md)."""
 LANGUAGE = "language_"
 """Begins the name of the signal that says how likely a text is in a language, as language_en."""
-JSON = Kind(name="json", facts=dict.fromkeys(SIGNALS, float), family=LANGUAGE, check=json_problems)
+JSON = Kind(name="json", facts=dict.fromkeys(SIGNALS, float), family=LANGUAGE, check=find_json_problems)
 TEXT = Kind(name="text")
 BYTES = Kind(name="bytes")
 
@@ -74,10 +74,10 @@ ROLES = ("caption", "question", "answer", "choice", "rationale", "phrase", "pass
 """What a text is to its image. Its place here is its number in shards: new roles go to the end."""
 
 
-def texts_member(texts: Sequence[tuple[str, npt.NDArray[np.integer]]], below: int) -> Member:
+def make_texts_member(texts: Sequence[tuple[str, npt.NDArray[np.integer]]], below: int) -> Member:
     """The texts of a sample, each its role and its ids (n,), all of them below `below`, as a member."""
     ids = np.concatenate([ids for _, ids in texts])
-    tokens = tokens_member(ids, below=below)
+    tokens = make_tokens_member(ids, below=below)
     lists = {
         "roles": np.array([ROLES.index(role) for role, _ in texts], np.int64),
         "lengths": np.array([len(ids) for _, ids in texts], np.int64),
@@ -85,9 +85,9 @@ def texts_member(texts: Sequence[tuple[str, npt.NDArray[np.integer]]], below: in
     return replace(tokens, kind=TEXTS.name, lists=lists)
 
 
-def texts_problems(member: Member) -> Iterator[str]:
+def find_texts_problems(member: Member) -> Iterator[str]:
     """Compare the header and the lists with the columns."""
-    yield from tokens_problems(member)
+    yield from find_tokens_problems(member)
     roles, lengths = member.lists["roles"], member.lists["lengths"]
     if len(roles) != len(lengths) or (lengths < 1).any() or lengths.sum() != member.facts["n_tokens"]:
         yield f"its texts have {lengths.tolist()} tokens and {len(roles)} roles, for {member.facts['n_tokens']} tokens"
@@ -100,7 +100,7 @@ TEXTS = Kind(
     facts={"n_tokens": int, "data_offset": int},
     words=("dtype",),
     lists=("roles", "lengths"),
-    check=texts_problems,
+    check=find_texts_problems,
 )
 """The kind of the texts beside an image. Which of them a row shows is drawn before a byte of them is read."""
 
@@ -109,15 +109,15 @@ TOKEN_TYPES = ("|u1", "<u2", "<u4")
 """The legal dtypes."""
 
 
-def tokens_member(values: npt.NDArray[np.integer], below: int | None = None) -> Member:
+def make_tokens_member(values: npt.NDArray[np.integer], below: int | None = None) -> Member:
     """Whole numbers (N,), none negative, as a member of the narrowest type for them, or for all numbers `below`."""
     most = int(values.max(initial=0)) if below is None else below - 1
     dtype = next(np.dtype(name) for name in TOKEN_TYPES if most <= np.iinfo(name).max)
     return npy_member(TOKENS.name, values.astype(dtype), {"n_tokens": len(values)}, {"dtype": dtype.str})
 
 
-@of_header
-def tokens_problems(member: Member, header: NpyHeader) -> Iterator[str]:
+@check_header_of
+def find_tokens_problems(member: Member, header: NpyHeader) -> Iterator[str]:
     """Compare the header with the columns."""
     yield from header_problems(member, header, member.words["dtype"], (int(member.facts["n_tokens"]),))
     if header.dtype.str not in TOKEN_TYPES:
@@ -128,6 +128,6 @@ TOKENS = Kind(
     name="tokens",
     facts={"n_tokens": int, "data_offset": int},
     words=("dtype",),
-    check=tokens_problems,
+    check=find_tokens_problems,
 )
 """The kind of token ids. Texts are packed into rows by `n_tokens` alone, before a byte of them is read."""

@@ -32,23 +32,23 @@ def video_member(data: bytes, index: VideoIndex) -> Member:
     return Member(kind=VIDEO.name, data=data, facts=index.facts, words=index.words, lists=index.lists)
 
 
-def video_problems(member: Member) -> Iterator[str]:
+def find_video_problems(member: Member) -> Iterator[str]:
     """Check the table of GOPs, and compare it with the boxes."""
     index = VideoIndex.of(member.facts, member.words, member.lists)
-    problems = list(table_problems(index, len(member.data)))
-    yield from problems or box_problems(index, member.data)
+    problems = list(find_gop_table_problems(index, len(member.data)))
+    yield from problems or find_box_problems(index, member.data)
     if not problems and index.header is not None and index.header != member.data[: index.header_size]:
         yield "the manifest has another header than the member"
 
 
-def video_decode_problems(member: Member) -> Iterator[str]:
+def find_video_decode_problems(member: Member) -> Iterator[str]:
     """Decode the video and compare it with its index, if that is consistent."""
     index = VideoIndex.of(member.facts, member.words, member.lists)
-    if not any(table_problems(index, len(member.data))):
+    if not any(find_gop_table_problems(index, len(member.data))):
         yield from decode_problems(index, member.data)
 
 
-def table_problems(index: VideoIndex, size_bytes: int) -> Iterator[str]:
+def find_gop_table_problems(index: VideoIndex, size_bytes: int) -> Iterator[str]:
     """Find inconsistencies in the index of a member with `size_bytes` bytes, without reading it."""
     if index.n_frames < 1 or not (
         MIN_SIDE <= min(index.width, index.height) <= index.width * index.height <= MAX_PIXELS
@@ -87,7 +87,7 @@ def table_problems(index: VideoIndex, size_bytes: int) -> Iterator[str]:
     if min(lead) < 0 or any(map(gt, lead[1:], lengths)):
         yield f"the GOPs have more leading frames {_short(index.lead)} than the GOPs before them have frames"
     if index.anchor_reach is not None:
-        yield from _reach_problems(index, index.anchor_reach)
+        yield from _find_reach_problems(index, index.anchor_reach)
     ends = list(map(add, offset, size))
     if index.foreign:
         if ends[-1] > size_bytes or any(map(lt, offset[1:], ends)) or min(size) <= 0:
@@ -104,7 +104,7 @@ def table_problems(index: VideoIndex, size_bytes: int) -> Iterator[str]:
         yield f"the GOPs end at byte {ends[-1]}, but the member has {size_bytes} bytes"
 
 
-def _reach_problems(index: VideoIndex, reach: Int64s) -> Iterator[str]:
+def _find_reach_problems(index: VideoIndex, reach: Int64s) -> Iterator[str]:
     """Check the ends of anchors as far as that is possible without the member."""
     if index.foreign or any(index.lead.tolist()) or any(first % ANCHOR_STRIDE for first in index.first_frame.tolist()):
         yield f"the manifest has {ANCHOR_REACH} of GOPs that are open or begin at no multiple of {ANCHOR_STRIDE}"
@@ -116,7 +116,7 @@ def _reach_problems(index: VideoIndex, reach: Int64s) -> Iterator[str]:
         )
 
 
-def box_problems(index: VideoIndex, data: bytes) -> Iterator[str]:
+def find_box_problems(index: VideoIndex, data: bytes) -> Iterator[str]:
     """Check that every GOP of a fragmented MP4 starts with a fragment, and where its anchors end; other containers are
     not read.
     """
@@ -202,6 +202,6 @@ VIDEO = Kind(
     },
     words=("codec", HEADER, ENDING),
     lists=(*GOP_LISTS, ANCHOR_REACH),
-    check=video_problems,
-    decode=video_decode_problems,
+    check=find_video_problems,
+    decode=find_video_decode_problems,
 )

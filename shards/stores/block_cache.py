@@ -22,7 +22,7 @@ from pathlib import Path
 import xxhash
 
 from maskstream.shards.errors import MaskstreamError
-from maskstream.shards.own_folder import own_folder
+from maskstream.shards.own_folder import make_own_folder
 
 from .base import Range, Store
 from .block_sums import BLOCK_BYTES, SUM_BYTES, sum_blocks
@@ -64,7 +64,7 @@ class BlockCache:
         self._again_s = 0.0
         self._warned = False
         with self._writing():
-            self.folder = own_folder(self.folder)
+            self.folder = make_own_folder(self.folder)
 
     def __reduce__(self) -> tuple[Callable[..., BlockCache], tuple[Path, int]]:
         return BlockCache, (self.folder, self.limit_bytes)
@@ -77,7 +77,7 @@ class BlockCache:
         """
         path = self._path(file, "blocks")
         found = self._stored(path, begin, size)
-        if (lacking := _lacking(found, size, sums)) is None:
+        if (lacking := _read_lacking(found, size, sums)) is None:
             return found
         at, end = lacking
         data = fetch(begin + at, end - at)
@@ -118,7 +118,7 @@ class BlockCache:
         """Whether so many bytes stay in an empty cache."""
         return size_bytes <= self.limit_bytes // 8 * 7
 
-    def used_bytes(self) -> int:
+    def measure_used_bytes(self) -> int:
         """What the files of the cache take of the disk."""
         return sum(taken for _, taken, _ in self._files())
 
@@ -215,7 +215,7 @@ class BlockCache:
         return found
 
 
-def _lacking(found: bytes, size: int, sums: bytes) -> tuple[int, int] | None:
+def _read_lacking(found: bytes, size: int, sums: bytes) -> tuple[int, int] | None:
     """The bytes from the first to the last block of `found` that differs from its sum; None if none does."""
     if len(found) == size and sum_blocks(memoryview(found)) == sums:
         return None
@@ -249,7 +249,7 @@ def fill(store: Store, names: Sequence[str], progress: Callable[[int], None], *,
         return len(store.read(*chunk))
 
     with ThreadPoolExecutor(threads, thread_name_prefix="maskstream-fill") as pool:
-        left, running = _chunks(store, names), list[Future[int]]()
+        left, running = _split_into_chunks(store, names), list[Future[int]]()
         try:
             for chunk in left:
                 running.append(pool.submit(read, chunk))
@@ -270,7 +270,7 @@ class CacheFilling:
 
     def __init__(self, store: Store, names: Sequence[str]) -> None:
         self._store = weakref.ref(store)
-        self._left, self._lock = _chunks(store, names), threading.Lock()
+        self._left, self._lock = _split_into_chunks(store, names), threading.Lock()
         self._threads = BEHIND_THREADS
         self.done = threading.Event()
         for _ in range(BEHIND_THREADS):
@@ -298,7 +298,7 @@ class CacheFilling:
             return next(self._left, None)
 
 
-def _chunks(store: Store, names: Sequence[str]) -> Iterator[Range]:
+def _split_into_chunks(store: Store, names: Sequence[str]) -> Iterator[Range]:
     sizes = [(name, store.size(name)) for name in names]
     for name, size in sizes:
         for at in range(0, size, CHUNK_BYTES):

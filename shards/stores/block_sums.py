@@ -57,17 +57,17 @@ def sum_blocks(data: memoryview) -> bytes:
     return b"".join([digest(data[at : at + BLOCK_BYTES]) for at in range(0, len(data), BLOCK_BYTES)])
 
 
-def sums_bytes(size_bytes: int) -> int:
+def compute_sums_size(size_bytes: int) -> int:
     """The size of the sums file of a tar with `size_bytes` bytes."""
     return -(-size_bytes // BLOCK_BYTES) * SUM_BYTES
 
 
-def blocks_around(offset: int, size: int, size_bytes: int) -> tuple[int, int]:
+def find_blocks_around(offset: int, size: int, size_bytes: int) -> tuple[int, int]:
     """The bytes [begin, end) of the blocks that hold a range of a tar with `size_bytes` bytes."""
     return offset // BLOCK_BYTES * BLOCK_BYTES, min(-(-(offset + size) // BLOCK_BYTES) * BLOCK_BYTES, size_bytes)
 
 
-def runs_of_blocks(ranges: Sequence[Range]) -> list[list[int]]:
+def group_runs_of_blocks(ranges: Sequence[Range]) -> list[list[int]]:
     """The numbers of the ranges whose blocks overlap or touch, together, by file and offset."""
     runs: list[list[int]] = []
     last, end = "", -1
@@ -84,7 +84,7 @@ def runs_of_blocks(ranges: Sequence[Range]) -> list[list[int]]:
 
 
 @lru_cache(maxsize=1 << 12)
-def sums_name(name: str) -> str | None:
+def name_sums_file(name: str) -> str | None:
     """The name of a file's sums file, None if files of its kind have none.
 
     It is in the split's folder, even if the tar is not.
@@ -93,9 +93,9 @@ def sums_name(name: str) -> str | None:
     return path.with_suffix(SUMS_OF[path.suffix]).name if path.suffix in SUMS_OF else None
 
 
-def sums_range(begin: int, size: int) -> tuple[int, int]:
+def find_sums_range(begin: int, size: int) -> tuple[int, int]:
     """Offset and size, in the sums file, of the sums of the blocks in `size` bytes from byte `begin` on."""
-    return begin // BLOCK_BYTES * SUM_BYTES, sums_bytes(size)
+    return begin // BLOCK_BYTES * SUM_BYTES, compute_sums_size(size)
 
 
 def say_unchecked(location: str, sums: str) -> None:

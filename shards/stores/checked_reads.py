@@ -66,7 +66,7 @@ def _add_stripes(words: UInt64s, first: int, count: int, keys: UInt64s, state: U
 
 
 @kernel
-def _folded(one: np.uint64, other: np.uint64) -> np.uint64:
+def _multiply_folded(one: np.uint64, other: np.uint64) -> np.uint64:
     """The upper and the lower half of the product of two numbers of 64 bits, by XOR."""
     across = (one >> _HALF) * (other & _LOW)
     middle = ((one & _LOW) * (other & _LOW) >> _HALF) + (across & _LOW) + (one & _LOW) * (other >> _HALF)
@@ -87,13 +87,13 @@ def sum_of(data: UInt8s) -> np.uint64:
     _add_stripes(last, 0, 1, _LAST, state)
     total = np.uint64(n) * np.uint64(_P64)
     for i in range(4):
-        total += _folded(state[2 * i] ^ _MERGE[2 * i], state[2 * i + 1] ^ _MERGE[2 * i + 1])
+        total += _multiply_folded(state[2 * i] ^ _MERGE[2 * i], state[2 * i + 1] ^ _MERGE[2 * i + 1])
     total = (total ^ total >> np.uint64(37)) * np.uint64(0x165667919E3779F9)
     return total ^ total >> np.uint64(32)
 
 
 @kernel
-def _checked(data: UInt8s, begin: int, file: Int64s, sums: UInt8s) -> bool:
+def _check_sums(data: UInt8s, begin: int, file: Int64s, sums: UInt8s) -> bool:
     """Whether the blocks from byte `begin` of a file on have their sums, for which `sums` has room."""
     _, _, kept, of_sums = file
     at, size = begin // BLOCK * SUM, -(-len(data) // BLOCK) * SUM
@@ -148,7 +148,7 @@ def read_ranges(which: Int64s, ranges: Int64s, files: Int64s) -> UInt8s:
                 end = max(end, stop)
             if _pread(files[file, 0], blocks.ctypes.data, end - begin, begin) != end - begin:
                 return nothing
-            if not _checked(blocks[: end - begin], begin, files[file], scratch):
+            if not _check_sums(blocks[: end - begin], begin, files[file], scratch):
                 return nothing
             held = file
         out[at : at + size] = blocks[offset - begin : offset - begin + size]

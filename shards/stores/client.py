@@ -24,7 +24,7 @@ from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
 from maskstream.shards.errors import MissingFileError, OutageError
 
-from .url import StorePlace, parse_place, without_password
+from .url import StorePlace, hide_password, parse_place
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
@@ -85,7 +85,7 @@ _started_in: int | None = None
 """The process in which this package first used a client. Its threads do not survive a fork."""
 
 
-def bucket_client(place: StorePlace, total_s: float = RANGE_S) -> ObjectStore:
+def open_bucket_client(place: StorePlace, total_s: float = RANGE_S) -> ObjectStore:
     """The client of the whole bucket or server of a place, for reading, whose requests take at most `total_s` seconds;
     the stores of a process share one.
 
@@ -97,7 +97,7 @@ def bucket_client(place: StorePlace, total_s: float = RANGE_S) -> ObjectStore:
 def make_client(location: str, *, read_timeout_s: float = READ_S) -> ObjectStore:
     """A client of the folder at a URL with a scheme of `BUCKETS`, for writing. Names are relative to the folder.
 
-    Raises ValueError for another location, OutageError as `bucket_client` does.
+    Raises ValueError for another location, OutageError as `open_bucket_client` does.
     """
     place = parse_place(location)
     if place.scheme not in BUCKETS:
@@ -115,12 +115,12 @@ def _client(scheme: str, bucket: str, folder: str, read_s: float, total_s: float
         )
     _started_in = os.getpid()
     try:
-        return _made(scheme, bucket, folder, read_s, total_s, _environment())
+        return _made(scheme, bucket, folder, read_s, total_s, _read_environment())
     except BaseError as error:
         raise ValueError(f"{scheme}://{bucket} cannot be opened ({say_why(error)}); see docs/stores.md") from None
 
 
-def retrying() -> RetryConfig:
+def make_retry_policy() -> RetryConfig:
     """How requests are tried again."""
     pauses = {"init_backoff": LEAST_PAUSE_S, "max_backoff": LONGEST_PAUSE_S}
     backoff = {name: timedelta(seconds=seconds) for name, seconds in pauses.items()}
@@ -186,7 +186,7 @@ def waited_for(where: str, request: Callable[[], T]) -> T:
     if threading.current_thread() is not threading.main_thread():
         return request()
     answer: Future[T] = Future()
-    threading.Thread(target=_answer, args=(answer, request), name="maskstream-request", daemon=True).start()
+    threading.Thread(target=_wait_for_answer, args=(answer, request), name="maskstream-request", daemon=True).start()
     while True:
         done, _ = wait([answer], TOLD_S)
         if done:
@@ -194,7 +194,7 @@ def waited_for(where: str, request: Callable[[], T]) -> T:
         log.warning("still waiting for %s; it is tried for %g s", where, RETRY_S)
 
 
-def _answer(answer: Future[T], request: Callable[[], T]) -> None:
+def _wait_for_answer(answer: Future[T], request: Callable[[], T]) -> None:
     try:
         answer.set_result(request())
     except BaseException as error:
@@ -209,22 +209,22 @@ def is_beyond_the_end(error: GenericError) -> bool:
 def say_why(error: Exception) -> str:
     """What a client's error says, on one line, without its debug output, the page of a server, and secrets."""
     text = " ".join(str(error).partition("Debug source")[0].partition("<!DOCTYPE")[0].split())
-    return without_secrets(text)[:_MOST_WORDS].rstrip(" :")
+    return hide_secrets(text)[:_MOST_WORDS].rstrip(" :")
 
 
-def without_secrets(text: str) -> str:
+def hide_secrets(text: str) -> str:
     """A text without passwords in URLs, the secrets of this process's environment, and signatures, tokens and cookies,
     which a server may send back.
     """
-    named = [value.partition("=") for value in _environment()]
+    named = [value.partition("=") for value in _read_environment()]
     for secret in sorted((value for name, _, value in named if _SECRET.search(name) and len(value) > 3), key=len)[::-1]:
         for form in {secret, quote(secret, safe=""), quote(secret), *filter(None, secret.split("="))}:
             if len(form) > _SHORT:
                 text = text.replace(form, _HIDDEN)
-    return _ELEMENT.sub(rf"\1{_HIDDEN}", _HEADER.sub(rf"\1{_HIDDEN}", without_password(text)))
+    return _ELEMENT.sub(rf"\1{_HIDDEN}", _HEADER.sub(rf"\1{_HIDDEN}", hide_password(text)))
 
 
-def _environment() -> tuple[str, ...]:
+def _read_environment() -> tuple[str, ...]:
     """What in the environment a client depends on, so that a change of it makes another client."""
     ours = ("AWS_", "AZURE_", "AZURITE_", "GOOGLE_", "HF_")
     return tuple(sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(ours)))
@@ -234,7 +234,7 @@ def _environment() -> tuple[str, ...]:
 def _made(
     scheme: str, bucket: str, folder: str, read_s: float, total_s: float, environment: tuple[str, ...]
 ) -> ObjectStore:
-    retry_config, prefix = retrying(), folder or None
+    retry_config, prefix = make_retry_policy(), folder or None
     if scheme == "http":
         return HTTPStore(bucket, client_options=waiting(read_s, total_s, allow_http=True), retry_config=retry_config)
     if scheme == "hf":
@@ -242,13 +242,13 @@ def _made(
         headers = {"authorization": f"Bearer {token}"} if token else None
         options = waiting(read_s, total_s, allow_http=bucket.startswith("http://"), headers=headers)
         return HTTPStore(bucket, client_options=options, retry_config=retry_config)
-    options = waiting(read_s, total_s, allow_http=_may_be_http())
+    options = waiting(read_s, total_s, allow_http=_is_http_allowed())
     if scheme == "gs":
         return GCSStore(bucket, prefix=prefix, client_options=options, retry_config=retry_config)
     if scheme == "az":
         return AzureStore(bucket, prefix=prefix, client_options=options, retry_config=retry_config)
     if _has_profile():
-        return _of_profile(bucket, prefix, options, retry_config)
+        return _open_profile_client(bucket, prefix, options, retry_config)
     return S3Store(bucket, prefix=prefix, client_options=options, retry_config=retry_config)
 
 
@@ -260,14 +260,14 @@ def _has_profile() -> bool:
     return "AWS_PROFILE" in os.environ or file.is_file()
 
 
-def _may_be_http() -> bool:
+def _is_http_allowed() -> bool:
     """Whether the environment asks for a server without TLS."""
     endpoints = (os.environ.get(name, "") for name in _ENDPOINTS)
     allowed = (os.environ.get(name, "").lower() in ("1", "true") for name in _ALLOW)
     return any(endpoint.startswith("http://") for endpoint in endpoints) or any(allowed)
 
 
-def _of_profile(bucket: str, prefix: str | None, options: ClientConfig, retry_config: RetryConfig) -> S3Store:
+def _open_profile_client(bucket: str, prefix: str | None, options: ClientConfig, retry_config: RetryConfig) -> S3Store:
     """A client with the credentials of a profile (keys, SSO, roles), which boto3 reads."""
     try:
         from obstore.auth.boto3 import Boto3CredentialProvider

@@ -25,7 +25,7 @@ from .url import is_url, parse_place
 _RELATIVE = re.compile(r"\.\.?(/[^/\0]+)*")
 
 
-def folder_name(name: str) -> str:
+def get_folder_name(name: str) -> str:
     """The folder of a name; "" for a file in the split's own folder."""
     return name.rpartition("/")[0]
 
@@ -37,7 +37,7 @@ def file_name(name: str) -> str:
 
 def is_elsewhere(name: str) -> bool:
     """Whether a name is that of a file in another folder."""
-    return bool(_RELATIVE.fullmatch(folder_name(name))) or is_url(folder_name(name))
+    return bool(_RELATIVE.fullmatch(get_folder_name(name))) or is_url(get_folder_name(name))
 
 
 def joined(location: str, folder: str) -> str:
@@ -72,7 +72,7 @@ def seen_from(location: str | Path, target: str | Path) -> str:
     if not is_url(location):
         if is_url(target):
             return str(target).rstrip("/")
-        return _dotted(os.path.relpath(Path(target).resolve(), Path(location).resolve()))
+        return _format_dotted(os.path.relpath(Path(target).resolve(), Path(location).resolve()))
     if not is_url(target) or parse_place(str(location))[:2] != parse_place(str(target))[:2]:
         raise ValueError(
             f"{location} cannot name {target}: a split at a URL names folders of its own server or bucket; choose a "
@@ -81,10 +81,10 @@ def seen_from(location: str | Path, target: str | Path) -> str:
     if parse_place(str(location)).scheme == "hf":
         return str(target).rstrip("/")
     folders = (f"/{parse_place(str(one)).folder}" for one in (target, location))
-    return _dotted(posixpath.relpath(*folders))
+    return _format_dotted(posixpath.relpath(*folders))
 
 
-def _dotted(path: str) -> str:
+def _format_dotted(path: str) -> str:
     return path if path == "." or path.startswith("..") else f"./{path}"
 
 
@@ -115,7 +115,7 @@ class FoldersStore(RoutedStore):
         self._stores: dict[str, Store] = {}
 
     def __reduce__(self) -> tuple[Callable[..., FoldersStore], _Parts]:
-        return _folders_store, (self._home, self._cache, self._shards, self.foreign)
+        return _open_folders_store, (self._home, self._cache, self._shards, self.foreign)
 
     def read(self, name: str, offset: int, size: int) -> bytes:
         """Read exactly `size` bytes at `offset`."""
@@ -139,7 +139,7 @@ class FoldersStore(RoutedStore):
         others: defaultdict[str, dict[str, ShardFile]] = defaultdict(dict)
         for name, file in shards.items():
             if self._is_away(name):
-                others[folder_name(name)][file_name(name)] = file
+                others[get_folder_name(name)][file_name(name)] = file
             else:
                 own[name] = file
         home = self._home.of_split(own, outside=outside and self.foreign)
@@ -153,7 +153,7 @@ class FoldersStore(RoutedStore):
         """The store that reads a file, and the file's name there."""
         if not self._is_away(name):
             return self._home, name
-        folder = folder_name(name)
+        folder = get_folder_name(name)
         with self._lock:
             if folder not in self._stores:
                 self._stores[folder] = self._open(folder, self._shards.get(folder, {}))
@@ -179,11 +179,13 @@ class FoldersStore(RoutedStore):
         return list(groups.values())
 
 
-def _folders_store(home: Store, cache: BlockCache | None, shards: Mapping[str, ByName], foreign: bool) -> FoldersStore:
+def _open_folders_store(
+    home: Store, cache: BlockCache | None, shards: Mapping[str, ByName], foreign: bool
+) -> FoldersStore:
     return FoldersStore(home, cache, shards, foreign=foreign)
 
 
-def merged_store(store: Store, cache: BlockCache | None) -> FoldersStore:
+def open_merged_store(store: Store, cache: BlockCache | None) -> FoldersStore:
     """The store of a merged split whose own folder `store` reads."""
     return store if isinstance(store, FoldersStore) and not store.foreign else FoldersStore(store, cache)
 
@@ -196,7 +198,7 @@ def store_of_split(store: Store, shards: ByName, *, outside: bool, cache: BlockC
     remote = [name for name in shards if is_url(name)] if outside else []
     if not remote or (isinstance(store, FoldersStore) and store.foreign):
         return store.of_split(shards, outside=outside)
-    for folder in {folder_name(name) for name in remote}:
+    for folder in {get_folder_name(name) for name in remote}:
         try:
             joined(store.location, folder)
         except StoreError as error:

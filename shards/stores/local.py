@@ -20,13 +20,13 @@ from maskstream.shards.errors import MissingFileError, OutageError, StoreError
 from .base import UNHEEDED, Range, ShardFile, Store, Together
 from .block_sums import (
     SUMS,
-    blocks_around,
     check_blocks,
-    runs_of_blocks,
+    compute_sums_size,
+    find_blocks_around,
+    find_sums_range,
+    group_runs_of_blocks,
+    name_sums_file,
     say_unchecked,
-    sums_bytes,
-    sums_name,
-    sums_range,
 )
 from .local_files import make_error, open_regular, read_regular
 
@@ -80,7 +80,7 @@ class LocalStore:
             return [self.read(*each) for each in ranges]
         found, file, opened = [b""] * len(ranges), None, None
         try:
-            for run in runs_of_blocks(ranges):
+            for run in group_runs_of_blocks(ranges):
                 name, first, size = ranges[run[0]]
                 if len(run) > 1:
                     size = max([ranges[n].offset + ranges[n].size for n in run]) - first
@@ -108,7 +108,7 @@ class LocalStore:
         places: dict[int, int] = {}
         which = np.array([places.setdefault(number, len(places)) for number in numbers.tolist()])
         try:
-            files = [file.for_kernels() for file in self._open_many([names[number] for number in places])]
+            files = [file.describe_for_kernels() for file in self._open_many([names[number] for number in places])]
         except (StoreError, OutageError, OSError):
             return None
         rows = [file.row for file in files if file.legal]
@@ -256,9 +256,9 @@ def _blocks(file: _File, offset: int, size: int) -> tuple[bytes, int]:
         _check_range(file, offset, size)
     if file.sums is None:
         return _range(file, offset, size), offset
-    begin, end = blocks_around(offset, size, file.size_bytes)
+    begin, end = find_blocks_around(offset, size, file.size_bytes)
     data = _range(file, begin, end - begin)
-    at, size_bytes = sums_range(begin, end - begin)
+    at, size_bytes = find_sums_range(begin, end - begin)
     kept = file.kept_sums
     sums = _sums(file, file.sums, at, size_bytes) if kept is None else kept[at : at + size_bytes]
     check_blocks(file.path, begin, data, sums)
@@ -267,7 +267,7 @@ def _blocks(file: _File, offset: int, size: int) -> tuple[bytes, int]:
 
 def _sums(file: _File, descriptor: int, at: int, size_bytes: int) -> bytes:
     try:
-        if sums_bytes(file.size_bytes) > _KEPT_SUMS:
+        if compute_sums_size(file.size_bytes) > _KEPT_SUMS:
             return os.pread(descriptor, size_bytes, at)
         if file.kept_sums is None:
             file.kept_sums = os.pread(descriptor, _KEPT_SUMS, 0)
@@ -300,7 +300,7 @@ class _File:
         self.kept_sums: bytes | None = None
         self._for_kernels: _ForKernels | None = None
         self.sums: int | None = None
-        if (sums := sums_name(path.name)) is not None:
+        if (sums := name_sums_file(path.name)) is not None:
             try:
                 self.sums = self._open(folder / sums)
             except FileNotFoundError:
@@ -311,10 +311,10 @@ class _File:
         self._opened.append(descriptor)
         return descriptor
 
-    def for_kernels(self) -> _ForKernels:
+    def describe_for_kernels(self) -> _ForKernels:
         """What a kernel must know of it; the caller keeps that, and this file, until the kernel is done."""
         if self._for_kernels is None:
-            sums, size = -1 if self.sums is None else self.sums, sums_bytes(self.size_bytes)
+            sums, size = -1 if self.sums is None else self.sums, compute_sums_size(self.size_bytes)
             if self.kept_sums is None and sums >= 0 and size <= _KEPT_SUMS:
                 self.kept_sums = os.pread(sums, _KEPT_SUMS, 0)
             kept = np.frombuffer(self.kept_sums or b"", np.uint8)

@@ -119,7 +119,7 @@ def publishing(path: Path, *, alone: bool = False) -> Iterator[BinaryIO]:
         _remove_abandoned(path)
     temporary = _temporary(path)
     try:
-        with space_for(path), _open_new(temporary, path) as stream:
+        with check_space_for(path), _open_new(temporary, path) as stream:
             if alone:
                 _lock_file(stream)
             yield stream
@@ -170,7 +170,7 @@ def _temporary(path: Path) -> Path:
 
 
 @contextmanager
-def space_for(path: Path) -> Iterator[None]:
+def check_space_for(path: Path) -> Iterator[None]:
     """Raises StoreError, which names `path`, where the block finds the disk full."""
     try:
         yield
@@ -192,7 +192,7 @@ def create(path: Path, data: bytes) -> bool:
     """Publish a file unless there is one; returns whether it did. Of several writers at once, one does."""
     temporary = _temporary(path)
     try:
-        with space_for(path), temporary.open("xb") as stream:
+        with check_space_for(path), temporary.open("xb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
@@ -243,7 +243,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
     system without locks (Lustre without `flock`, for example) the block runs unlocked, with a warning. On NFS a lock
     holds on all machines, unless it is mounted with `nolock` or `local_lock`.
     """
-    with _holding(folder, fcntl.LOCK_EX):
+    with _hold_lock(folder, fcntl.LOCK_EX):
         try:
             yield
         finally:
@@ -267,7 +267,7 @@ def joint_writer(folder: Path) -> Iterator[None]:
     `sole_writer`. The last joint writer removes the lock file.
     """
     path = folder / LOCK
-    with _holding(folder, fcntl.LOCK_SH) as descriptor:
+    with _hold_lock(folder, fcntl.LOCK_SH) as descriptor:
         try:
             yield
         finally:
@@ -277,21 +277,21 @@ def joint_writer(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _holding(folder: Path, how: int) -> Iterator[int]:
+def _hold_lock(folder: Path, how: int) -> Iterator[int]:
     """A descriptor of the lock file, which is locked for the block and names this process."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _locked(folder / LOCK, how)
+        descriptor = _open_locked(folder / LOCK, how)
     except OSError as error:
         raise StoreError(f"{folder} cannot be written to ({error.strerror}); give a writable output folder") from error
     with os.fdopen(descriptor, "r+b", buffering=0) as file:
-        with space_for(folder / LOCK):
+        with check_space_for(folder / LOCK):
             file.truncate(0)
             file.write(f"{this_run()}\n".encode())
         yield descriptor
 
 
-def _locked(path: Path, how: int) -> int:
+def _open_locked(path: Path, how: int) -> int:
     """A locked descriptor of the file that is at `path` now."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -329,7 +329,7 @@ def this_run() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
-def may_run(name: str) -> bool:
+def is_run_allowed(name: str) -> bool:
     """Whether a run of this name may go on. On another host it may; on this one its process tells."""
     found = re.fullmatch(r"process (\d+) on (.*)", name)
     if found is None or found[2] != socket.gethostname():

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar, Union
 
 from maskstream.shards.errors import StoreError
-from maskstream.shards.reach import stays_inside
+from maskstream.shards.reach import is_inside
 
 from .local import LocalStore
 from .local_files import (
@@ -143,7 +143,7 @@ class LocalOutput:
 
     def _at(self, name: str) -> Path:
         """The path of a file to be written or deleted. Raises StoreError for a name that leads out of the folder."""
-        if not stays_inside(name):
+        if not is_inside(name):
             raise StoreError(f"{name!r} leads out of {self.folder}, and nothing is written or deleted there")
         return self.folder / name
 
@@ -181,7 +181,7 @@ OutageError for a store that does not answer.
 """
 
 
-def output_at(where: Location | Output) -> Output:
+def open_output(where: Location | Output) -> Output:
     """The output at a location; an output is returned as it is.
 
     Raises ValueError for a URL that cannot be written to.
@@ -200,7 +200,7 @@ def within(folder: Location, name: str) -> Location:
     return f"{str(folder).rstrip('/')}/{name}" if is_url(folder) else Path(folder) / name
 
 
-def folder_and_name(location: Location) -> tuple[Location, str]:
+def split_folder_and_name(location: Location) -> tuple[Location, str]:
     """The folder of a file, and the file's name in it."""
     if is_url(location):
         folder, _, name = str(location).rpartition("/")
@@ -208,6 +208,6 @@ def folder_and_name(location: Location) -> tuple[Location, str]:
     return Path(location).parent, Path(location).name
 
 
-def last_parts(location: Location, count: int) -> str:
+def get_last_parts(location: Location, count: int) -> str:
     """The last `count` parts of a location, with `/` between them."""
     return "/".join(PurePosixPath(location).parts[-count:])

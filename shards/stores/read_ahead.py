@@ -65,13 +65,13 @@ class ReadAhead(RoutedStore):
 
     def read(self, name: str, offset: int, size: int) -> bytes:
         """Read exactly `size` bytes at `offset`, from what was announced if that holds them."""
-        fetching = self._fetching(name, offset, size)
+        fetching = self._find_fetch(name, offset, size)
         one = Range(name, offset, size)
         return self._store.read(*one) if fetching is None else self._taken(one, *fetching)
 
     def read_many(self, ranges: Sequence[Range]) -> list[bytes]:
         """Read each range. Those that were not announced are read at once."""
-        fetching = [self._fetching(*one) for one in ranges]
+        fetching = [self._find_fetch(*one) for one in ranges]
         others = [one for one, found in zip(ranges, fetching, strict=True) if found is None]
         read = iter(self._store.read_many(others) if others else ())
         both = zip(ranges, fetching, strict=True)
@@ -88,7 +88,7 @@ class ReadAhead(RoutedStore):
         remote = [one for one in ranges if not self._store.is_near(one)]
         if not remote:
             return UNHEEDED
-        spans = [_Span(one) for one in _merged(remote) if one.size <= MOST_SPAN_BYTES]
+        spans = [_Span(one) for one in _merge_ranges(remote) if one.size <= MOST_SPAN_BYTES]
         with self._lock:
             for span in spans:
                 self._spans[span.range.name].append(span)
@@ -111,7 +111,7 @@ class ReadAhead(RoutedStore):
                     self._held_bytes -= span.range.size
             self._advance()
 
-    def _fetching(self, name: str, offset: int, size: int) -> tuple[int, Future[bytes]] | None:
+    def _find_fetch(self, name: str, offset: int, size: int) -> tuple[int, Future[bytes]] | None:
         """The first byte and the contents of a begun fetch that holds these bytes."""
         if self._process != os.getpid():
             return None
@@ -181,7 +181,7 @@ class _Announced:
         self._ahead.drop(self._spans)
 
 
-def _merged(ranges: Sequence[Range]) -> list[Range]:
+def _merge_ranges(ranges: Sequence[Range]) -> list[Range]:
     """The ranges, those near to each other as one."""
     merged: list[Range] = []
     for one in sorted(ranges):

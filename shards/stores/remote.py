@@ -16,7 +16,16 @@ from maskstream.shards.errors import MissingFileError, StoreError
 
 from .base import UNHEEDED, Announcement, Range, ShardFile, Store
 from .block_cache import BlockCache
-from .block_sums import BLOCK_BYTES, SUMS, blocks_around, check_blocks, say_unchecked, sums_bytes, sums_name, sums_range
+from .block_sums import (
+    BLOCK_BYTES,
+    SUMS,
+    check_blocks,
+    compute_sums_size,
+    find_blocks_around,
+    find_sums_range,
+    name_sums_file,
+    say_unchecked,
+)
 from .remote_files import RemoteFiles, threads
 
 PAGE_BYTES = 1 << 15
@@ -48,12 +57,12 @@ class RemoteSums:
 
     def begun(self, blocks: Range, total: int, pool: Executor) -> Sums:
         """The sums of whole blocks of a file with `total` bytes. What is not in memory is being fetched by `pool`."""
-        name = sums_name(blocks.name)
+        name = name_sums_file(blocks.name)
         if name is None:
             raise ValueError(f"{blocks.name} has no sums file")
-        offset, size = sums_range(blocks.offset, blocks.size)
+        offset, size = find_sums_range(blocks.offset, blocks.size)
         first, last = offset // PAGE_BYTES, (offset + size - 1) // PAGE_BYTES
-        end = sums_bytes(total)
+        end = compute_sums_size(total)
         pages = {(name, n): self._page((name, n), end, pool) for n in range(first, last + 1)}
         return Sums(pages, offset - first * PAGE_BYTES, size)
 
@@ -117,7 +126,9 @@ class RemoteStore:
         self._asked: dict[str, int] = {}
         self._sums = RemoteSums(self._page)
         known = self._shards.items() if cache else ()
-        self._sha256 = {of: file.sha256 for name, file in known for of in (name, sums_name(name)) if of is not None}
+        self._sha256 = {
+            of: file.sha256 for name, file in known for of in (name, name_sums_file(name)) if of is not None
+        }
 
     def __reduce__(self) -> tuple[Callable[..., RemoteStore], _Parts]:
         return _store_of, (self.location, self._shards, self._files.outside, self._cache, self._sums_at)
@@ -139,7 +150,7 @@ class RemoteStore:
         """Read the ranges, and the sums that are not in memory yet, all at the same time."""
         wanted = [self._blocks(one) for one in ranges]
         distinct = {blocks: None for blocks in wanted if blocks.size}
-        sums = {blocks: self._begun(blocks) for blocks in distinct if sums_name(blocks.name) is not None}
+        sums = {blocks: self._begun(blocks) for blocks in distinct if name_sums_file(blocks.name) is not None}
         cached = {blocks for blocks in sums if self._is_cached(blocks)}
         found = self._files.fetched([blocks for blocks in distinct if blocks not in cached])
         for blocks, being_fetched in sums.items():
@@ -171,7 +182,7 @@ class RemoteStore:
         if name in self._shards and (known := self._shards[name].size_bytes) is not None:
             return known
         if name not in self._asked:
-            self._asked[name] = self._files.size_now(name)
+            self._asked[name] = self._files.ask_size(name)
         return self._asked[name]
 
     def names(self, prefix: str = "") -> list[str]:
@@ -191,9 +202,9 @@ class RemoteStore:
         """The range that is fetched for a range that is read: whole blocks, if the file has sums."""
         name, offset, size = one
         total = self._check_range(name, offset, size)
-        if not size or sums_name(name) is None:
+        if not size or name_sums_file(name) is None:
             return one
-        begin, end = blocks_around(offset, size, total)
+        begin, end = find_blocks_around(offset, size, total)
         return Range(name, begin, end - begin)
 
     def _begun(self, blocks: Range) -> Sums:
@@ -203,7 +214,7 @@ class RemoteStore:
         """The blocks, compared with their sums; both are fetched again if they differ."""
         where, wanted = self._files.where(blocks.name), self._sums.read(sums)
         if wanted is None:
-            say_unchecked(self.location, sums_name(blocks.name) or SUMS)
+            say_unchecked(self.location, name_sums_file(blocks.name) or SUMS)
             return data
         try:
             check_blocks(where, blocks.offset, data, wanted)
@@ -211,7 +222,7 @@ class RemoteStore:
             self._sums.forget(sums)
             if self._cache is not None:
                 for name, number in sums.pages:
-                    self._cache.forget(self._page_in_cache(name, number * PAGE_BYTES))
+                    self._cache.forget(self._look_for_page(name, number * PAGE_BYTES))
             again = self._begun(blocks)
             data = self._files.part(blocks)
             check_blocks(where, blocks.offset, data, self._sums.read(again) or b"")
@@ -221,7 +232,7 @@ class RemoteStore:
         """Whether the node's cache has any of these blocks."""
         if self._cache is None or blocks.name not in self._sha256:
             return False
-        return self._cache.has_any(self._in_cache(blocks.name), blocks.offset, blocks.size)
+        return self._cache.has_any(self._look_in_cache(blocks.name), blocks.offset, blocks.size)
 
     def is_near(self, one: Range) -> bool:
         """Whether the node's cache has the range, so that it need not be fetched ahead."""
@@ -229,38 +240,40 @@ class RemoteStore:
         if self._cache is None or name not in self._sha256 or not size:
             return False
         before = offset % BLOCK_BYTES
-        return self._cache.has_all(self._in_cache(name), offset - before, before + size)
+        return self._cache.has_all(self._look_in_cache(name), offset - before, before + size)
 
     def _from_cache(self, blocks: Range, sums: Sums) -> bytes:
         """The blocks by the node's cache; what it lacks is fetched."""
         wanted = self._sums.read(sums)
-        if self._cache is None or wanted is None or len(wanted) != sums_bytes(blocks.size):
+        if self._cache is None or wanted is None or len(wanted) != compute_sums_size(blocks.size):
             return self._checked(blocks, self._files.part(blocks), sums)
 
         def fetch(begin: int, size: int) -> bytes:
             lacking = Range(blocks.name, begin, size)
             return self._checked(lacking, self._files.part(lacking), self._begun(lacking))
 
-        return self._cache.read(self._in_cache(blocks.name), blocks.offset, blocks.size, wanted, fetch)
+        return self._cache.read(self._look_in_cache(blocks.name), blocks.offset, blocks.size, wanted, fetch)
 
     def _keep(self, blocks: Range, data: bytes) -> None:
         if self._cache is not None and blocks.name in self._sha256:
-            self._cache.put(self._in_cache(blocks.name), blocks.offset, data)
+            self._cache.put(self._look_in_cache(blocks.name), blocks.offset, data)
 
     def _page(self, name: str, offset: int, size: int) -> bytes:
         """A page of a sums file, by the node's cache."""
         if self._sums_at is not None:
             return self._sums_at.unchecked(name, offset, max(min(size, self._sums_at.size(name) - offset), 0))
         if self._cache is None or name not in self._sha256:
-            return self._files.available(name, offset, size)
-        return self._cache.whole(self._page_in_cache(name, offset), lambda: self._files.available(name, offset, size))
+            return self._files.read_available(name, offset, size)
+        return self._cache.whole(
+            self._look_for_page(name, offset), lambda: self._files.read_available(name, offset, size)
+        )
 
-    def _in_cache(self, name: str) -> str:
+    def _look_in_cache(self, name: str) -> str:
         """What the contents of a file depend on. Nothing is kept of a file of which dataset.json says no sha256."""
         return f"{self._files.where(name)} {self._sha256.get(name)}"
 
-    def _page_in_cache(self, name: str, offset: int) -> str:
-        return f"{self._in_cache(name)} {offset}"
+    def _look_for_page(self, name: str, offset: int) -> str:
+        return f"{self._look_in_cache(name)} {offset}"
 
     def _check_range(self, name: str, offset: int, size: int) -> int:
         """The size of the file. Raises StoreError for bytes that it does not have."""

@@ -26,7 +26,7 @@ from maskstream.shards.errors import StoreError, UnlistedError
 
 from . import client as clients
 from .base import Range
-from .client import ASK_S, bucket_client, is_beyond_the_end, store_errors, waited_for
+from .client import ASK_S, is_beyond_the_end, open_bucket_client, store_errors, waited_for
 from .url import parse_place
 
 if TYPE_CHECKING:
@@ -64,22 +64,22 @@ class RemoteFiles:
         with store_errors(where):
             data = waited_for(where, lambda: contents(client, key, most))
         if len(data) > most:
-            raise StoreError(f"{where} cannot be read (has {self.size_now(name)} bytes, but at most {most} are legal)")
+            raise StoreError(f"{where} cannot be read (has {self.ask_size(name)} bytes, but at most {most} are legal)")
         return data
 
     def names(self, prefix: str = "") -> list[str]:
         """The sorted names, with `prefix`, of the files in the folder and below it."""
-        client = self._listing_client()
+        client = self._open_listing_client()
         folder = f"{self._place.folder}/" if self._place.folder else ""
         parent = folder + prefix.rpartition("/")[0]
         with store_errors(self.location):
-            found = waited_for(self.location, lambda: asked(lambda: _listed(client, parent.strip("/") or None)))
+            found = waited_for(self.location, lambda: asked(lambda: _list_names(client, parent.strip("/") or None)))
         names = [path.removeprefix(folder) for path in found]
         return sorted(name for name in names if name.startswith(prefix))
 
     def folders(self) -> list[str]:
         """The sorted names of the folders in the folder."""
-        client = self._listing_client()
+        client = self._open_listing_client()
         with store_errors(self.location):
             prefix = self._place.folder or None
             found = waited_for(self.location, lambda: asked(lambda: obstore.list_with_delimiter(client, prefix=prefix)))
@@ -103,42 +103,42 @@ class RemoteFiles:
             return {one: self.part(one) for one in spans}
         name, end = spans[0].name, max(one.offset + one.size for one in spans)
         starts, lengths = [one.offset for one in spans], [one.size for one in spans]
-        client, asking, key = self._client(), self._asking_client(), self._key(name)
-        with self._within_file(name, end):
+        client, asking, key = self._client(), self._open_asking_client(), self._key(name)
+        with self._check_within_file(name, end):
             found = waited_for(self.where(name), lambda: parts(client, asking, key, starts, lengths, COALESCE_BYTES))
-        return {one: self._of_length(one, data) for one, data in zip(spans, found, strict=True)}
+        return {one: self._read_of_length(one, data) for one, data in zip(spans, found, strict=True)}
 
     def part(self, one: Range) -> bytes:
         """One range, fetched by this thread."""
         client, key = self._client(), self._key(one.name)
-        with self._within_file(one.name, one.offset + one.size):
+        with self._check_within_file(one.name, one.offset + one.size):
             data = waited_for(self.where(one.name), lambda: part(client, key, one.offset, one.size))
-        return self._of_length(one, data)
+        return self._read_of_length(one, data)
 
-    def available(self, name: str, offset: int, size: int) -> bytes:
+    def read_available(self, name: str, offset: int, size: int) -> bytes:
         """The bytes of a range that a file has."""
         client, key = self._client(), self._key(name)
         with store_errors(self.where(name)):
             try:
                 return part(client, key, offset, size)
             except GenericError as error:
-                if not is_beyond_the_end(error) or self.size_now(name) > offset:
+                if not is_beyond_the_end(error) or self.ask_size(name) > offset:
                     raise
                 return b""
 
     @contextmanager
-    def _within_file(self, name: str, end: int) -> Iterator[None]:
+    def _check_within_file(self, name: str, end: int) -> Iterator[None]:
         """Raises StoreError where the block fails as the file ends before byte `end`, else as `store_errors` does."""
         where = self.where(name)
         with store_errors(where):
             try:
                 yield
             except GenericError as error:
-                if not is_beyond_the_end(error) or (size := self.size_now(name)) >= end:
+                if not is_beyond_the_end(error) or (size := self.ask_size(name)) >= end:
                     raise
                 raise StoreError(f"{where} ends at byte {size}, but bytes up to {end} were requested") from None
 
-    def _of_length(self, one: Range, data: bytes) -> bytes:
+    def _read_of_length(self, one: Range, data: bytes) -> bytes:
         if len(data) != one.size:
             raise StoreError(
                 f"{self.where(one.name)} ends at byte {one.offset + len(data)}, but bytes {one.offset} to "
@@ -146,7 +146,7 @@ class RemoteFiles:
             )
         return data
 
-    def size_now(self, name: str) -> int:
+    def ask_size(self, name: str) -> int:
         """The size of a file in bytes, which is asked for."""
         return self._meta(name)["size"]
 
@@ -156,7 +156,7 @@ class RemoteFiles:
         return meta["size"], int(meta["last_modified"].timestamp()) * 10**9
 
     def _meta(self, name: str) -> ObjectMeta:
-        client, key = self._asking_client(), self._key(name)
+        client, key = self._open_asking_client(), self._key(name)
         with store_errors(self.where(name)):
             return waited_for(self.where(name), lambda: asked(lambda: obstore.head(client, key)))
 
@@ -164,20 +164,20 @@ class RemoteFiles:
         """The client for ranges."""
         return self._clients()[1]
 
-    def _asking_client(self) -> ObjectStore:
+    def _open_asking_client(self) -> ObjectStore:
         """The client for what a server answers at once."""
         return self._clients()[2]
 
     def _clients(self) -> tuple[int, ObjectStore, ObjectStore]:
         process = os.getpid()
         if self._opened is None or self._opened[0] != process:
-            self._opened = process, bucket_client(self._place), bucket_client(self._place, ASK_S)
+            self._opened = process, open_bucket_client(self._place), open_bucket_client(self._place, ASK_S)
         return self._opened
 
-    def _listing_client(self) -> ObjectStore:
+    def _open_listing_client(self) -> ObjectStore:
         if self._place.scheme in ("http", "hf"):
             raise UnlistedError(f"{self.location}: a web server does not list files; dataset.json names a split's")
-        return self._asking_client()
+        return self._open_asking_client()
 
     def where(self, name: str) -> str:
         """The URL of a file, for messages."""
@@ -195,7 +195,7 @@ class RemoteFiles:
         return key
 
 
-def _listed(client: ObjectStore, prefix: str | None) -> list[str]:
+def _list_names(client: ObjectStore, prefix: str | None) -> list[str]:
     return [one["path"] for page in obstore.list(client, prefix=prefix) for one in page]
 
 

@@ -24,7 +24,7 @@ from maskstream.shards.errors import MissingFileError, StoreError
 
 from .base import Store
 from .client import BUCKETS, READ_S, make_client, store_errors, waited_for
-from .local_files import space_for
+from .local_files import check_space_for
 from .open import open_store
 from .remote_files import asked, contents
 from .url import parse_place
@@ -100,8 +100,8 @@ class RemoteOutput:
     @contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
         """A stream that writes the file, which is sent when the block ends."""
-        folder = temporary_folder()
-        with space_for(folder), tempfile.TemporaryFile(dir=folder) as file:
+        folder = find_temporary_folder()
+        with check_space_for(folder), tempfile.TemporaryFile(dir=folder) as file:
             yield file
             self._asked(name, lambda client: _send(client, name, file), _SENT_S)
 
@@ -123,7 +123,7 @@ class RemoteOutput:
         if not self._is_conditional():
             self.publish(name, data)
             return True
-        if self._asked(name, lambda client: _created(client, name, data), _SENT_S):
+        if self._asked(name, lambda client: _create_if_new(client, name, data), _SENT_S):
             return True
         # a request that was repeated, because its answer was lost, finds what it wrote itself
         return self.head(name, len(data) + 1) == data
@@ -132,14 +132,14 @@ class RemoteOutput:
         """Whether the store keeps what is there when a file is created. Some answer an error, some replace it."""
         with _lock:
             if self._location not in _conditional:
-                _conditional[self._location] = self._probed()
+                _conditional[self._location] = self._probe_server()
             return _conditional[self._location]
 
-    def _probed(self) -> bool:
+    def _probe_server(self) -> bool:
         created: bool | None = True
         for _ in range(_PROBES):
             if created:
-                created = self._asked(PROBE, lambda client: _created(client, PROBE, b""))
+                created = self._asked(PROBE, lambda client: _create_if_new(client, PROBE, b""))
         self.remove([PROBE])
         return created is False
 
@@ -209,7 +209,7 @@ def _send(client: ObjectStore, name: str, file: BinaryIO) -> None:
     obstore.put(client, name, file, use_multipart=many, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
 
 
-def _created(client: ObjectStore, name: str, data: bytes) -> bool | None:
+def _create_if_new(client: ObjectStore, name: str, data: bytes) -> bool | None:
     """Whether the store wrote a file that is not there; None if it does not take the condition."""
     try:
         obstore.put(client, name, data, mode="create", use_multipart=False)
@@ -233,7 +233,7 @@ def _delete(client: ObjectStore, names: list[str]) -> None:
                 obstore.delete(client, name)
 
 
-def temporary_folder() -> Path:
+def find_temporary_folder() -> Path:
     """Where a file lies before it is sent: TMPDIR, else /var/tmp, which is a disk also where /tmp is memory."""
     chosen = os.environ.get("TMPDIR")
     disk = Path("/var/tmp")

@@ -29,18 +29,18 @@ class StorePlace(NamedTuple):
 
 def is_url(location: str | Path | Store) -> bool:
     """Whether a location is a URL. Raises ValueError for a URL that `Path` has spoilt."""
-    if isinstance(location, Path) and spoilt_url(location):
+    if isinstance(location, Path) and repair_spoilt_url(location):
         raise ValueError(f"{location} was a URL, which pathlib.Path has changed; give it as a str")
     return isinstance(location, str) and bool(_URL.match(location))
 
 
-def spoilt_url(path: Path) -> str | None:
+def repair_spoilt_url(path: Path) -> str | None:
     """The URL that a path was before `Path` took a `/` from it; None for what was none."""
     found = _SPOILT.match(str(path))
     return f"{found[1]}://{found[2]}" if found else None
 
 
-def local_path(location: str | Path, what: str) -> Path:
+def get_local_path(location: str | Path, what: str) -> Path:
     """The path of a location that must be local, where no store is served; ValueError for a URL.
 
     what: what the location is for, such as "--out".
@@ -66,7 +66,7 @@ def split_name(location: str, split: str) -> str:
     return f"{above}/{own}" if above and own == split else own
 
 
-def without_password(text: str) -> str:
+def hide_password(text: str) -> str:
     """A text whose URLs name no users and passwords."""
     return _USER.sub("", text)
 
@@ -76,7 +76,7 @@ def parse_place(url: str) -> StorePlace:
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
         legal = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        raise ValueError(f"{without_password(url)}: legal are local paths and URLs that begin with {legal}")
+        raise ValueError(f"{hide_password(url)}: legal are local paths and URLs that begin with {legal}")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError(
             f"{parts.scheme}://{parts.hostname}{parts.path}: user names, passwords, queries and fragments are not "
@@ -85,14 +85,14 @@ def parse_place(url: str) -> StorePlace:
     if not parts.netloc:
         raise ValueError(f"{url} names no {'server' if parts.scheme.startswith('http') else 'bucket'}")
     if parts.scheme == "hf":
-        return _of_hub(url)
+        return _resolve_hub_url(url)
     if parts.scheme in ("http", "https"):
         return StorePlace("http", f"{parts.scheme}://{parts.netloc}", _folder(url, unquote(parts.path)))
     bucket, _, folder = url.partition("://")[2].partition("/")
     return StorePlace(parts.scheme, bucket, _folder(url, folder))
 
 
-def _of_hub(url: str) -> StorePlace:
+def _resolve_hub_url(url: str) -> StorePlace:
     found = _REPOSITORY.fullmatch(url.partition("://")[2].rstrip("/"))
     if not found:
         raise ValueError(

@@ -70,7 +70,7 @@ def measure(
     order, rows = loader.order, {}
     if isinstance(order, RowOrder | RowMixOrder):
         rows = {"empty": loader.stats()["empty"], "decode_balance": decode_balance(order, RANKS)}
-    return _result(modality, spent, wall, workers) | rows
+    return _build_result(modality, spent, wall, workers) | rows
 
 
 def decode_balance(order: RowOrder | RowMixOrder, ranks: int, most: int = 64) -> dict[str, float] | None:
@@ -184,13 +184,13 @@ def _show_stages(modality: Modality, result: Mapping[str, Any], console: Console
         f"and {result['cpu_ms_per_sample']:.2f} CPU ms each",
         f"{result['samples']} {unit} in {result['wall_s']:.1f} s, made by {made_by}; {result['cores']} cores, "
         f"load {result['load']}",
-        *_of_rows(result),
+        *_describe_rows(result),
         result["limit"],
     ):
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _of_rows(result: Mapping[str, Any]) -> list[str]:
+def _describe_rows(result: Mapping[str, Any]) -> list[str]:
     """What is told of packed rows, if there are any."""
     if result.get("empty") is None:
         return []
@@ -210,7 +210,7 @@ def candidates(cores: int) -> list[tuple[int, int]]:
     return list(dict.fromkeys((workers, max(threads, 1)) for workers, threads in pairs if workers <= cores))
 
 
-def _result(modality: Modality, stats: Mapping[str, Any], wall: float, workers: int) -> dict[str, Any]:
+def _build_result(modality: Modality, stats: Mapping[str, Any], wall: float, workers: int) -> dict[str, Any]:
     cores = default_threads(0)
     samples = max(stats["samples"], 1)
     return {

@@ -91,7 +91,7 @@ def _tortured(count: int, seed: int, cache: Path, folder: Path, *, file_bytes: i
             done["kills"] += 1
         else:
             done[_damage(cache, rng)] += 1
-        over = max(over, BlockCache(cache, LIMIT_BYTES).used_bytes())
+        over = max(over, BlockCache(cache, LIMIT_BYTES).measure_used_bytes())
     found = Counter(dict(zip(ENDS, tally.sum(0).tolist(), strict=True)))
     if failed := [process.exitcode for process in readers if process.exitcode]:
         print(f"foreign: seed {seed}: readers ended with {failed}")

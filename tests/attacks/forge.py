@@ -24,14 +24,14 @@ import numpy as np
 from maskstream.pipelines import image_text_loader, mesh_loader
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.pipelines.modalities.mesh.data import MeshData
-from maskstream.preprocess.encode.mesh.encoder import encoded_surface
-from maskstream.preprocess.encode.mesh.surfaces import checked_surface
+from maskstream.preprocess.encode.mesh.encoder import encode_surface
+from maskstream.preprocess.encode.mesh.surfaces import check_surface
 from maskstream.shards.checksummed import add_checksum
 from maskstream.shards.format.dataset import DATASET_JSON, finish_split
 from maskstream.shards.format.records import Placed, Row
 from maskstream.shards.format.sample import Sample
 from maskstream.shards.format.writer import write_shard
-from maskstream.shards.media.mesh_members import mesh_bytes
+from maskstream.shards.media.mesh_members import encode_mesh
 from maskstream.shards.members.text import json_member
 
 from ..pipelines.every_modality import IMAGE_TEXT, MODALITIES, Modality, described
@@ -49,7 +49,7 @@ def _surfaces(raw: Path) -> list[Sample]:
     for i in range(sum(SIZES)):
         rng = np.random.default_rng(i)
         faces = np.stack([rng.permutation(20)[:3] for _ in range(40)])
-        made = encoded_surface(checked_surface(rng.normal(size=(20, 3)), faces))
+        made = encode_surface(check_surface(rng.normal(size=(20, 3)), faces))
         members = {**made.members, "json": json_member(made.meta)}
         samples.append(Sample(key=f"s{i}", members=members, source=f"{i}", sums=made.sums))
     return samples
@@ -201,7 +201,7 @@ class Forger:
         else:
             arrays[name] = self._array(arrays[name], how)
         try:
-            return mesh_bytes(**arrays), f"{how} of {name}"
+            return encode_mesh(**arrays), f"{how} of {name}"
         except (ValueError, zipfile.LargeZipFile):
             return data, "nothing"
 

@@ -37,8 +37,8 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 from maskstream.preprocess import DATASETS, make_shards
 from maskstream.preprocess.encode.limits import MEMORY_BYTES
 from maskstream.preprocess.encode.text.tokenizer import Training
-from maskstream.preprocess.job.shards import dataset_in
-from maskstream.preprocess.raw.tree import raw_tree
+from maskstream.preprocess.job.shards import find_dataset
+from maskstream.preprocess.raw.tree import open_raw_tree
 from maskstream.shards.errors import MaskstreamError, OutageError
 from maskstream.shards.format.verify import verify
 
@@ -289,8 +289,8 @@ def convert(kind: Kind, root: Path, out: Path, workers: int) -> None:
             max_rejects=1,
             pauses_s=(),
         )
-        with raw_tree(root) as tree:
-            listed = dataset_in(tree, DATASETS[kind.dataset])
+        with open_raw_tree(root) as tree:
+            listed = find_dataset(tree, DATASETS[kind.dataset])
         note["listed"] = [source.id for some in listed.splits.values() for source in some]
         note["problems"] = [one for split in listed.splits for one in verify(out / split, decode=True).problems]
     except OutageError:

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from maskstream.preprocess.versions import append, remove
 from maskstream.shards.checksummed import CHECKSUM, add_checksum
 from maskstream.shards.errors import DatasetError, MaskstreamError
-from maskstream.shards.format.dataset import DATASET_JSON, version_name
+from maskstream.shards.format.dataset import DATASET_JSON, name_version
 from maskstream.shards.format.inspect import inspect
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
@@ -82,7 +82,7 @@ def _plant(split: Path, rng: np.random.Generator) -> list[str]:
         info["settings"].setdefault("encoder", {"kind": "x"})
         for _ in range(int(rng.integers(1, 3))):
             _change(info, word, rng, planted)
-        for name in (DATASET_JSON, version_name(1)):
+        for name in (DATASET_JSON, name_version(1)):
             (split / name).write_bytes(add_checksum(info))
     return planted
 

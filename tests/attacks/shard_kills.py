@@ -14,7 +14,7 @@ from maskstream.preprocess import make_shards
 from maskstream.shards.format.dataset import DATASET_JSON
 from maskstream.shards.format.records import RECORDS
 from maskstream.shards.stores.local_files import LOCK
-from maskstream.shards.stores.output import output_at
+from maskstream.shards.stores.output import open_output
 
 from .kills import Job, kills
 from .where import HERE, Where
@@ -54,7 +54,7 @@ def contents(out: Path, where: Where = HERE) -> dict[str, str]:
 def is_finished(out: Path, where: Where = HERE) -> bool:
     """Whether a reader would take the folder for a split."""
     if where.store != "local":
-        return output_at(f"{where.location(out)}/train").size(DATASET_JSON) is not None
+        return open_output(f"{where.location(out)}/train").size(DATASET_JSON) is not None
     return (out / "train/dataset.json").exists()
 
 

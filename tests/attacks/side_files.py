@@ -24,7 +24,7 @@ from maskstream.preprocess.versions import append, divide, erase, remove, take_f
 from maskstream.shards.checksummed import CHECKSUM, add_checksum
 from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.part_writer import parquet_bytes
+from maskstream.shards.format.part_writer import encode_parquet
 from maskstream.shards.format.verify import verify
 
 from ..preprocess.versions.small_splits import contents, written
@@ -111,10 +111,10 @@ def changed_table(data: bytes, rng: np.random.Generator) -> bytes:
     if not len(table):
         return data + b"\0"
     if rng.integers(3) == 0:
-        return parquet_bytes(table.slice(1))
+        return encode_parquet(table.slice(1))
     column = int(rng.integers(table.num_columns))
     order = pa.array(rng.permutation(len(table)))
-    return parquet_bytes(table.set_column(column, table.schema.field(column), table.column(column).take(order)))
+    return encode_parquet(table.set_column(column, table.schema.field(column), table.column(column).take(order)))
 
 
 def end_of(out: Path, truth: dict[tuple[str, int | None], object], rng: np.random.Generator) -> str:

@@ -15,7 +15,7 @@ import pytest
 
 from maskstream.pipelines.decode.sound import SoundError, decode_segment, read_segment
 from maskstream.shards.errors import DataError
-from maskstream.shards.media.flac import FlacHeader, flac_header, has_more_frames
+from maskstream.shards.media.flac import FlacHeader, has_more_frames, parse_flac_header
 from maskstream.shards.media.image_header import check_image
 from maskstream.shards.media.mp4 import Mp4Error, read_fragments, read_header
 from maskstream.shards.stores.base import Range
@@ -68,7 +68,7 @@ def silence(frames: int) -> tuple[bytes, FlacHeader, int]:
             frame.sample_rate = 48000
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    header = flac_header(file.getvalue())
+    header = parse_flac_header(file.getvalue())
     return file.getvalue()[header.size_bytes :], header, int.from_bytes(header.stream_info[2:4], "big")
 
 

@@ -19,8 +19,8 @@ from maskstream.shards.errors import SampleError, ShardError
 from maskstream.shards.format.records import Row
 from maskstream.shards.format.sample import Sample
 from maskstream.shards.format.verify import verify
-from maskstream.shards.media.mesh_members import mesh_bytes
-from maskstream.shards.media.npy import npy_bytes, read_npy
+from maskstream.shards.media.mesh_members import encode_mesh
+from maskstream.shards.media.npy import encode_npy, read_npy
 
 from ..pipelines.modalities.mesh.small_simulations import simulation
 from ..with_new_checksum import renew_checksum
@@ -165,8 +165,8 @@ def test_numbers_that_overflow_when_they_are_normalised_make_a_bad_sample(
     cells = simulation(1, columns=6).cells
     kinds = np.zeros(len(far), np.int32)
     forged = {
-        "mesh.npz": mesh_bytes(positions=far, cells=cells, node_type=kinds),
-        "fields.npy": npy_bytes(np.full_like(fields, 3e38)),
+        "mesh.npz": encode_mesh(positions=far, cells=cells, node_type=kinds),
+        "fields.npy": encode_npy(np.full_like(fields, 3e38)),
     }
     for component, data in forged.items():
         folder = tmp_path / component

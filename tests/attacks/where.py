@@ -13,7 +13,7 @@ import obstore
 
 from maskstream.preprocess import RayExecutor
 from maskstream.shards.stores.client import make_client
-from maskstream.shards.stores.output import output_at
+from maskstream.shards.stores.output import open_output
 
 from ..services.azurite import CONTAINER, azurite
 from ..services.nginx import nginx
@@ -78,7 +78,7 @@ class Where:
 
     def files(self, folder: Path) -> dict[str, bytes]:
         """What is in the place of a folder, by name."""
-        output = output_at(self.location(folder))
+        output = open_output(self.location(folder))
         return {name: output.whole(name, 1 << 30) or b"" for name in output.names()}
 
 

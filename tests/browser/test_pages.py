@@ -15,16 +15,16 @@ import torch
 from maskstream.modalities import MODALITIES, modality_of
 from maskstream.pages.curated import write_curated
 from maskstream.pages.figures.words import short_key
-from maskstream.pages.flow import flow_page
+from maskstream.pages.flow import write_flow_page
 from maskstream.pages.gallery import gallery_page, own_gallery
 from maskstream.pages.generated import write_generated
-from maskstream.pages.kbvqa import kbvqa_page
+from maskstream.pages.kbvqa import write_kbvqa_page
 from maskstream.pages.page import write_page
 from maskstream.pages.preview import preview, preview_page
 from maskstream.pages.report.compared import compare_runs
 from maskstream.pages.report.report import write_report
 from maskstream.pages.report.rollout_report import compare_rollouts
-from maskstream.pages.roar import roar_page
+from maskstream.pages.roar import write_roar_page
 from maskstream.preprocess.curate import curate
 from maskstream.preprocess.encode.text.tokenizer import load_tokenizer
 from maskstream.preprocess.versions import remove
@@ -191,7 +191,7 @@ def test_the_gallery_of_chosen_masks(browser: Browser, splits: dict[str, Path], 
 
 def test_the_flow_of_a_split(browser: Browser, splits: dict[str, Path], tmp_path: Path) -> None:
     data = MODALITIES["video"].shown(Manifest.load(splits["video"]))
-    page = flow_page(str(splits["video"]), data, out=tmp_path / "flow.html", samples=1)
+    page = write_flow_page(str(splits["video"]), data, out=tmp_path / "flow.html", samples=1)
     assert browser.faults(url_of(page)) == []
     with browser.opened(url_of(page)) as opened:
         plays(opened)
@@ -266,7 +266,7 @@ def test_measures_of_importance(browser: Browser, tmp_path: Path) -> None:
         for seed in range(2)
     ]
     result = RoarResult(recipe=PLANT, recursive=True, levels=(0, 50, 100), test=9, majority=0.3, curves=curves)
-    assert browser.faults(url_of(roar_page(result, "texts", tmp_path / "roar.html")), [PLANT]) == []
+    assert browser.faults(url_of(write_roar_page(result, "texts", tmp_path / "roar.html")), [PLANT]) == []
 
 
 def test_questions_that_need_knowledge(browser: Browser, tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_questions_that_need_knowledge(browser: Browser, tmp_path: Path) -> None
         frequent={"all": 0.1},
         occluded={0.5: 0.2},
     )
-    page = kbvqa_page(
+    page = write_kbvqa_page(
         result, [Replied(question=question, prompt=prompt, answer=PLANT, rationale=PLANT)], tmp_path / "kbvqa.html"
     )
     assert browser.faults(url_of(page), [f"{PLANT} Right: {PLANT}. Replied: {PLANT}."]) == []

@@ -124,7 +124,7 @@ def complete_in_itself(text):
 
 
 def fill(path, shape):
-    """The cells that a path of `runs_path` covers."""
+    """The cells that a path of `draw_runs` covers."""
     flags = np.zeros(shape, dtype=bool)
     for x, y, n, back in re.findall(r"M(\d+) (\d+)h(\d+)v1H(\d+)z", path):
         assert x == back

@@ -17,7 +17,7 @@ from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.evaluate.evaluation import NORMALISED, Evaluation
 from maskstream.train.models import VideoAutoencoderConfig
-from maskstream.train.papers.videomae.evaluate import READING, unpredicted
+from maskstream.train.papers.videomae.evaluate import READING, explain_unpredicted
 
 GRID = TokenGrid.video(4, 32, 32, tubelet=2, patch=8)
 
@@ -74,7 +74,7 @@ def report_page(metrics, batches, made, facts, *, title, grid, label_names=()):
     sections = (
         Section(
             title="Reconstructions",
-            words=READING + NORMALISED + unpredicted(batches[0]),
+            words=READING + NORMALISED + explain_unpredicted(batches[0]),
             cards=tuple(figures.compared(*row) for row in rows),
             layout="grid",
         ),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import maskstream.pages
-from maskstream.pages.figures.chart import Chart, Line, inner_ticks, running_mean, smoothed
+from maskstream.pages.figures.chart import Chart, Line, choose_inner_ticks, compute_running_mean, smoothed
 
 VENDOR = Path(maskstream.pages.__file__).with_name("vendor")
 
@@ -49,12 +49,12 @@ def test_long_charts_keep_their_extremes():
 def test_values_that_are_not_finite_break_the_line():
     y = np.array([1.0, 2.0, np.nan, 4.0, np.inf, 6.0, 7.0])
     assert drawn(Line(x=np.arange(7.0), y=y))["lines"][0]["y"] == [1, 2, None, 4, None, 6, 7]
-    np.testing.assert_allclose(running_mean(y, 3), [1.5, 1.5, 3.0, 4.0, 5.0, 6.5, 6.5])
+    np.testing.assert_allclose(compute_running_mean(y, 3), [1.5, 1.5, 3.0, 4.0, 5.0, 6.5, 6.5])
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 0.64), (3.17, 13.41), (-0.02, 1.7)])
 def test_inner_ticks_lie_at_their_numbers_and_none_outside(low, high):
-    ticks = inner_ticks(low, high, 8)
+    ticks = choose_inner_ticks(low, high, 8)
     assert 3 <= len(ticks) <= 12
     for tick in ticks:
         assert tick.at == pytest.approx((float(tick.label) - low) / (high - low), abs=0.01)

@@ -5,7 +5,7 @@ import pytest
 
 from maskstream.cli import main
 from maskstream.modalities import MODALITIES
-from maskstream.pages.report.compared import compare_runs, loss_chart, score_rows, unique_names
+from maskstream.pages.report.compared import compare_runs, draw_loss_chart, make_unique_names, score_rows
 from maskstream.pages.report.report import write_report
 from maskstream.pipelines.masks import Random, Tube
 from maskstream.train import train
@@ -44,7 +44,7 @@ def test_figures_stand_in_columns_and_baselines_below_their_scores():
 
 def test_losses_of_runs_are_lines_of_one_chart_and_a_shorter_run_ends_where_it_ended():
     losses = [3.0, *np.linspace(1, 0.5, 99)]
-    found = loss_chart([steps(losses), steps([1.0] * 50)], ["long", "short"])
+    found = draw_loss_chart([steps(losses), steps([1.0] * 50)], ["long", "short"])
     thick = [line for line in found.lines if not line.thin]
     assert [(line.name.partition(",")[0], line.hue, line.x[-1]) for line in thick] == [
         ("long", 0, 100),
@@ -54,10 +54,14 @@ def test_losses_of_runs_are_lines_of_one_chart_and_a_shorter_run_ends_where_it_e
 
 
 def test_runs_of_one_name_are_told_by_their_paths(tmp_path):
-    assert unique_names([tmp_path / "a/run", tmp_path / "b"]) == ("run", "b")
-    assert unique_names([tmp_path / "a/run", tmp_path / "b/run"]) == ("a/run", "b/run")
-    assert unique_names([tmp_path / "a/x/0", tmp_path / "b/x/0", tmp_path / "b/y/0"]) == ("a/x/0", "b/x/0", "b/y/0")
-    assert unique_names([tmp_path / "a", tmp_path / "a"]) == (f"{tmp_path}/a", f"{tmp_path}/a")
+    assert make_unique_names([tmp_path / "a/run", tmp_path / "b"]) == ("run", "b")
+    assert make_unique_names([tmp_path / "a/run", tmp_path / "b/run"]) == ("a/run", "b/run")
+    assert make_unique_names([tmp_path / "a/x/0", tmp_path / "b/x/0", tmp_path / "b/y/0"]) == (
+        "a/x/0",
+        "b/x/0",
+        "b/y/0",
+    )
+    assert make_unique_names([tmp_path / "a", tmp_path / "a"]) == (f"{tmp_path}/a", f"{tmp_path}/a")
 
 
 @pytest.mark.slow

@@ -13,11 +13,11 @@ from maskstream.pages.doctor import (
     Shape,
     Visibility,
     alignment,
-    common_side,
-    examine,
-    labelled_frames,
+    draw_labelled_frames,
+    find_common_side,
     make_shapes,
-    supervised_alignment,
+    measure_masks_of,
+    measure_supervised_alignment,
 )
 from maskstream.pipelines.masks import Context, Draw, MotionGuided, Random, TokenGrid, Tube
 from maskstream.shards.config import with_set
@@ -89,7 +89,7 @@ def test_independent_pixels_are_the_same_under_every_mask():
     for ratio in (0.0, 0.3, 0.9):
         share = alignment(moments, 4, each_pixel(4).seen(ratio)).share
         np.testing.assert_allclose(share, [0, 0, 1, 1], atol=1e-3)
-    np.testing.assert_allclose(supervised_alignment(moments, 4), [1, 1, 1, 1], atol=1e-3)
+    np.testing.assert_allclose(measure_supervised_alignment(moments, 4), [1, 1, 1, 1], atol=1e-3)
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -139,9 +139,13 @@ def test_visibility_is_that_of_the_middle_time_step():
     np.testing.assert_allclose(found.pairs.diagonal(), found.each)
     np.testing.assert_allclose(found.pairs.sum(), 2 * 2, atol=1e-9)
     assert found.seen(4, 1).parts.tolist() == make_shapes(4, ["2"], channels=1)[0].parts.tolist()
-    assert (common_side([(14, 14)]), common_side([(8, 8), (4, 4)]), common_side([(5, 5)])) == (14, 16, 15)
+    assert (find_common_side([(14, 14)]), find_common_side([(8, 8), (4, 4)]), find_common_side([(5, 5)])) == (
+        14,
+        16,
+        15,
+    )
     with pytest.raises(ValueError, match="of up to 32 pixels have no side that tokens of 14 x 14, 8 x 8 divide"):
-        common_side([(14, 14), (8, 8)])
+        find_common_side([(14, 14), (8, 8)])
     with pytest.raises(ValueError, match=r"follows flow, and the doctor scores masks that do not depend on"):
         Visibility.of(MotionGuided(), grid)
 
@@ -162,7 +166,7 @@ def probe_of_reconstruction(centred, labels, second, cross, k):
 
 def test_findings_are_sorted_and_never_above_the_supervised_optimum():
     x, labels = data(n=500, d=48)
-    findings = examine(Moments.of([(x, labels)]), make_shapes(4), (0.5, 0.9), features=(1, 2, 8, 1000))
+    findings = measure_masks_of(Moments.of([(x, labels)]), make_shapes(4), (0.5, 0.9), features=(1, 2, 8, 1000))
     assert findings[0].shape is None
     assert [f.mean_change for f in findings[1:]] == sorted((f.mean_change for f in findings[1:]), reverse=True)
     assert {(f.shape, f.ratio) for f in findings[1:]} == {
@@ -204,7 +208,7 @@ def test_what_cannot_be_examined_is_said():
         with pytest.raises(ValueError, match="is one of 1, 2, rows, columns"):
             make_shapes(4, [name])
     with pytest.raises(ValueError, match=r"in 1 \.\.\. 5"):
-        examine(moments, [each_pixel(12)], [0.5], features=(6,))
+        measure_masks_of(moments, [each_pixel(12)], [0.5], features=(6,))
 
 
 def test_real_digits_against_scikit_learn():
@@ -222,12 +226,12 @@ def test_real_digits_against_scikit_learn():
         expected = r2_score(one_hot, LinearRegression().fit(scores, one_hot).predict(scores), **score)
         assert alignment(moments, k).share[-1] == pytest.approx(expected, abs=1e-4)
     best = r2_score(one_hot, LinearRegression().fit(x, one_hot).predict(x), **score)
-    assert supervised_alignment(moments, 9)[-1] == pytest.approx(best, abs=1e-4)
+    assert measure_supervised_alignment(moments, 9)[-1] == pytest.approx(best, abs=1e-4)
 
 
 @pytest.mark.parametrize("samples", [None, 5, 100])
 def test_pictures_out_of_shards(split, samples):
-    batches = list(labelled_frames(split, with_set(MIDDLE_FRAME, ["size=8"]), samples=samples))
+    batches = list(draw_labelled_frames(split, with_set(MIDDLE_FRAME, ["size=8"]), samples=samples))
     pictures, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
     assert pictures.shape == (min(samples or 11, 11), 8, 8, 3)
     assert 0 <= pictures.min() < pictures.max() <= 1

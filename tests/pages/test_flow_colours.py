@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pages.figures.pictures import HATCH_DARK, HATCH_LIGHT, flow_picture, wheel
+from maskstream.pages.figures.pictures import HATCH_DARK, HATCH_LIGHT, draw_flow_picture, wheel
 from maskstream.pipelines.flow.base import Flow
-from maskstream.pipelines.flow.picture import flow_scale, motion_colours
+from maskstream.pipelines.flow.picture import choose_flow_scale, paint_motion
 
 from ..pipelines.clips import GRID, make_batch
 from .pages import Page, decode, video_page
@@ -21,10 +21,10 @@ from .pages import Page, decode, video_page
     [((1, 0), (255, 0, 0)), ((0, 1), (128, 255, 0)), ((-1, 0), (0, 255, 255)), ((0, -1), (127, 0, 255))],
 )
 def test_hue_is_the_direction_of_motion(motion, colour):
-    full = motion_colours(np.array(motion, dtype=np.float32), 1.0)
+    full = paint_motion(np.array(motion, dtype=np.float32), 1.0)
     np.testing.assert_allclose(full.astype(int), colour, atol=1)
-    np.testing.assert_array_equal(motion_colours(5 * np.array(motion, dtype=np.float32), 1.0), full)
-    half = motion_colours(0.5 * np.array(motion, dtype=np.float32), 1.0)
+    np.testing.assert_array_equal(paint_motion(5 * np.array(motion, dtype=np.float32), 1.0), full)
+    half = paint_motion(0.5 * np.array(motion, dtype=np.float32), 1.0)
     np.testing.assert_allclose(half.astype(int), (np.array(colour) + 255) / 2, atol=1)
 
 
@@ -35,13 +35,13 @@ def test_colours_are_those_of_hsv():
     hsv[0, :, 1] = np.minimum(np.linalg.norm(motion, axis=1) / 2.0, 1)
     hsv[0, :, 2] = 1
     expected = 255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0]
-    np.testing.assert_allclose(motion_colours(motion, 2.0), expected, atol=1.5)
+    np.testing.assert_allclose(paint_motion(motion, 2.0), expected, atol=1.5)
 
 
 def test_backward_flow_is_shown_as_the_motion_of_what_is_seen():
     came_from_the_left = np.zeros((4, 4, 2), dtype=np.float32)
     came_from_the_left[..., 0] = -3.0
-    picture = flow_picture(came_from_the_left, np.ones((4, 4), dtype=bool), 3.0, (8, 8))
+    picture = draw_flow_picture(came_from_the_left, np.ones((4, 4), dtype=bool), 3.0, (8, 8))
     assert (picture == (255, 0, 0)).all()
 
 
@@ -50,7 +50,7 @@ def test_cells_without_a_vector_are_hatched_and_all_others_are_not():
     vectors[3, 3] = np.nan
     valid = np.ones((4, 4), dtype=bool)
     valid[0, 1] = False
-    picture = flow_picture(vectors, valid, 4.0, (64, 64))
+    picture = draw_flow_picture(vectors, valid, 4.0, (64, 64))
     grey = (picture == picture[..., :1]).all(-1) & np.isin(picture[..., 0], (HATCH_DARK, HATCH_LIGHT))
     expected = valid & np.isfinite(vectors).all(-1)
     np.testing.assert_array_equal(grey, ~expected.repeat(16, 0).repeat(16, 1))
@@ -60,7 +60,7 @@ def test_cells_without_a_vector_are_hatched_and_all_others_are_not():
 
 @pytest.mark.parametrize("size", [(8, 8), (64, 64)])
 def test_flow_finer_or_coarser_than_the_picture(size):
-    picture = flow_picture(np.zeros((32, 32, 2), dtype=np.float32), np.ones((32, 32), dtype=bool), 1.0, size)
+    picture = draw_flow_picture(np.zeros((32, 32, 2), dtype=np.float32), np.ones((32, 32), dtype=bool), 1.0, size)
     assert picture.shape == (*size, 3)
     assert (picture == 255).all()
 
@@ -68,20 +68,20 @@ def test_flow_finer_or_coarser_than_the_picture(size):
 def test_the_scale_is_a_round_number_over_nearly_all_vectors():
     vectors = np.random.default_rng(0).normal(scale=9.0, size=(7, 16, 16, 2)).astype(np.float32)
     valid = np.ones((7, 16, 16), dtype=bool)
-    scale = flow_scale(vectors, valid)
+    scale = choose_flow_scale(vectors, valid)
     lengths = np.linalg.norm(vectors, axis=-1)
     assert (lengths <= scale).mean() >= 0.985
     assert scale in (30.0, 40.0)
     vectors[0, 0, 0] = 1e6
     valid[0, 0, 0] = False
-    assert flow_scale(vectors, valid) == scale
+    assert choose_flow_scale(vectors, valid) == scale
 
 
 @pytest.mark.parametrize("length", [0.0, 0.01, 1.0, 1.2, 7.0, 9.9, 10.0, 11.0, 480.0])
 def test_the_scale_is_at_least_the_vectors_and_at_most_half_as_much_again(length):
     vectors = np.zeros((1, 4, 4, 2), dtype=np.float32)
     vectors[..., 1] = length
-    scale = flow_scale(vectors, np.ones((1, 4, 4), dtype=bool))
+    scale = choose_flow_scale(vectors, np.ones((1, 4, 4), dtype=bool))
     assert max(length, 1.0) * (1 - 1e-6) <= scale <= 1.51 * max(length, 1.0)
 
 
@@ -98,7 +98,7 @@ def test_each_frame_stands_over_the_flow_from_the_frame_before_it():
     assert "flow 1" not in pictures
     for step, motion in enumerate(motions):
         mean = decode(pictures[f"flow {step + 2}"]).reshape(-1, 3).mean(0)
-        np.testing.assert_allclose(mean, motion_colours(-np.array(motion, dtype=np.float32), 4.0), atol=12)
+        np.testing.assert_allclose(mean, paint_motion(-np.array(motion, dtype=np.float32), 4.0), atol=12)
 
 
 def test_flow_without_any_vector_is_all_hatched():
@@ -133,4 +133,4 @@ def test_the_legend_has_at_each_place_the_colour_of_motion_towards_it():
         place = 32 + 30 * np.array([math.cos(angle), math.sin(angle)])
         towards = np.array([math.cos(angle), math.sin(angle)], dtype=np.float32) * 30 / 32
         x, y = place.astype(int)
-        np.testing.assert_allclose(disc[y, x, :3].astype(int), motion_colours(towards, 1.0), atol=16)
+        np.testing.assert_allclose(disc[y, x, :3].astype(int), paint_motion(towards, 1.0), atol=16)

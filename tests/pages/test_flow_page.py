@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from maskstream.cli import app
 from maskstream.modalities import MODALITIES
-from maskstream.pages.flow import flow_page
-from maskstream.pages.preview import flow_link, preview
+from maskstream.pages.flow import write_flow_page
+from maskstream.pages.preview import format_flow_link, preview
 from maskstream.pipelines import VideoClip, VideoData
 from maskstream.pipelines.flow import Codec, Dis, Raft
 from maskstream.pipelines.flow.source import confidence
@@ -22,7 +22,7 @@ DATA = VideoData(clip=VideoClip(frames=4, stride=4, size=48), mask=MotionGuided(
 
 
 def test_the_page_has_every_source_that_can_serve(split, tmp_path):
-    text = flow_page(split, DATA, out=tmp_path / "flow.html", samples=2).read_text()
+    text = write_flow_page(split, DATA, out=tmp_path / "flow.html", samples=2).read_text()
     page = complete_in_itself(text)
     assert len(page.attributes("article", "data-key")) == 2
     rows = set(page.attributes("div", "data-row"))
@@ -33,26 +33,26 @@ def test_the_page_has_every_source_that_can_serve(split, tmp_path):
     assert page.text.count("Scene cuts") == 6
     shown = preview(MODALITIES["video"], Manifest.load(split), DATA, out=tmp_path / "preview.html", samples=1)
     assert '<a href="flow.html">flow.html</a>' in shown.read_text()
-    assert flow_link(tmp_path / "flow.html", str(tmp_path / "other")) == {}
-    assert flow_link(tmp_path / "none.html", str(split)) == {}
+    assert format_flow_link(tmp_path / "flow.html", str(tmp_path / "other")) == {}
+    assert format_flow_link(tmp_path / "none.html", str(split)) == {}
 
 
 def test_sources_that_are_named_and_what_is_refused(split, tmp_path):
-    text = flow_page(split, DATA, out=tmp_path / "flow.html", sources=[Dis()], samples=1).read_text()
+    text = write_flow_page(split, DATA, out=tmp_path / "flow.html", sources=[Dis()], samples=1).read_text()
     assert "flow-dis" in text
     assert "flow-codec" not in text
     torchvision = pytest.importorskip("torchvision.models.optical_flow")
     torch.manual_seed(0)
     save_file(torchvision.raft_small(weights=None, progress=False).state_dict(), tmp_path / "raft.safetensors")
     raft = Raft(weights=str(tmp_path / "raft.safetensors"), updates=1)
-    text = flow_page(split, DATA, out=tmp_path / "flow.html", sources=[Dis()], more=[raft], samples=1).read_text()
+    text = write_flow_page(split, DATA, out=tmp_path / "flow.html", sources=[Dis()], more=[raft], samples=1).read_text()
     assert "flow-raft" in text
     assert "without raft" not in text
     other = VideoData(clip=VideoClip(frames=4, stride=3, size=48), mask=DATA.mask, patch=8)
     with pytest.raises(ValueError, match="motion vectors are flow only"):
-        flow_page(split, other, out=tmp_path / "flow.html", sources=[Codec()])
+        write_flow_page(split, other, out=tmp_path / "flow.html", sources=[Codec()])
     with pytest.raises(ValueError, match="with a mask that follows flow"):
-        flow_page(split, VideoData(mask=Tube(ratio=0.9)), out=tmp_path / "flow.html")
+        write_flow_page(split, VideoData(mask=Tube(ratio=0.9)), out=tmp_path / "flow.html")
     result = CliRunner().invoke(app, ["flow", str(split), "--sources", "auto"])
     assert isinstance(result.exception, ValueError)
     assert "auto names no one source of flow" in str(result.exception)

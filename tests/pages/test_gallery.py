@@ -10,14 +10,14 @@ import pytest
 from maskstream.cli import main
 from maskstream.modalities import MODALITIES
 from maskstream.pages.figures.card import WordPieces
-from maskstream.pages.figures.chart import dots, lines
+from maskstream.pages.figures.chart import draw_dots, lines
 from maskstream.pages.gallery import gallery, gallery_page, own_gallery
 from maskstream.pages.gallery.audio import COMPLEX_RATIO
 from maskstream.pages.gallery.image import SPIKES
-from maskstream.pages.gallery.page import gallery_sections
+from maskstream.pages.gallery.page import list_gallery_sections
 from maskstream.pages.gallery.pairs import ENTRY as PAIR
-from maskstream.pages.gallery.scheme import CardText, count_facts, sheet, token_maps
-from maskstream.pages.gallery.solids import surface_points, unique_edges
+from maskstream.pages.gallery.scheme import CardText, count_facts, join_token_maps, sheet
+from maskstream.pages.gallery.solids import list_unique_edges, surface_points
 from maskstream.pages.gallery.text import cut, cut_pieces
 from maskstream.pipelines import masks
 from maskstream.shards.format.manifest import Manifest
@@ -104,7 +104,7 @@ def test_the_page_is_written(media, tmp_path):
 def test_the_docs_have_a_picture_of_every_scheme_and_modality(media, tmp_path):
     walk = np.zeros((4, 12, 16, 3), np.uint8), np.full((4, 12, 16), 4000, np.uint16)
     media = replace(media, corridor=walk)
-    made = PICTURES.doc_pictures(media, gallery_sections(media))
+    made = PICTURES.doc_pictures(media, list_gallery_sections(media))
     modalities = {"video", "audio", "audiovisual", "image", "image-text", "trajectory"}
     assert set(made) == {
         *(scheme.picture for scheme in masks.SCHEMES),
@@ -168,13 +168,13 @@ def test_planes_side_by_side():
     assert sheet(planes, 2).astype(int).tolist() == [
         [1, 1, 0, 1, 1], [1, 1, 0, 1, 1], [0, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 0, 0, 0],
     ]  # fmt: skip
-    drawn = token_maps([("visible", planes), ("target", ~planes)], 2, title="t", keys=("a", "b"))
+    drawn = join_token_maps([("visible", planes), ("target", ~planes)], 2, title="t", keys=("a", "b"))
     assert drawn.keys == (("visible", "a"), ("target", "b"))
     assert drawn.paths[1] == ("target", "")
 
 
 def test_dots_and_lines_are_paths():
-    assert dots(np.array([[1.0, 2.0]])) == "M1.0 2.0h0"
+    assert draw_dots(np.array([[1.0, 2.0]])) == "M1.0 2.0h0"
     assert lines(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[0, 1]])) == "M1 2L3 4"
 
 
@@ -188,7 +188,7 @@ def test_points_lie_on_the_surface_in_proportion_to_area():
     assert len(low) == pytest.approx(3000, abs=120)
     assert (low[:, 0] / 3 + low[:, 1] <= 1 + 1e-5).all()
     np.testing.assert_allclose(low.mean(axis=0), [1, 1 / 3, 0], atol=0.05)
-    assert unique_edges(tetrahedron()[1]).shape == (2, 6)
+    assert list_unique_edges(tetrahedron()[1]).shape == (2, 6)
 
 
 def test_pieces_of_a_text():

@@ -11,9 +11,9 @@ import torch
 from maskstream.pages.figures.image import ImageFigures
 from maskstream.pipelines.masks import Random
 from maskstream.pipelines.modalities.image.batch import ImageBatch
-from maskstream.pipelines.modalities.image.data import image_grid
+from maskstream.pipelines.modalities.image.data import compute_image_grid
 
-GRID = image_grid(32, 8)
+GRID = compute_image_grid(32, 8)
 FIGURES = ImageFigures(grid=GRID, label_names=("a", "b"))
 
 
@@ -69,5 +69,5 @@ def test_without_a_mask_the_whole_picture_is_compared(batch):
 
 def test_what_does_not_fit_is_refused(batch):
     with pytest.raises(ValueError, match=r"pictures of \(32, 32\) pixels do not lie on a grid of \(2, 2\) tokens"):
-        ImageFigures(grid=image_grid(16, 8)).sample(batch, 0)
+        ImageFigures(grid=compute_image_grid(16, 8)).sample(batch, 0)
     assert FIGURES.sample(replace(batch, mask=None), 0).missing == ("The loader was built without a mask.",)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from maskstream.cli import app
 from maskstream.modalities import WAYS, modality_of
 from maskstream.modalities.native import NATIVE
-from maskstream.pages.figures.packed import ACROSS, CELL_PX, EMPTY, PackedFigures, _colour, _frames, _montage
+from maskstream.pages.figures.packed import ACROSS, CELL_PX, EMPTY, PackedFigures, _colour, _frames, _join_montage
 from maskstream.pipelines import masks, packed_loader
 from maskstream.pipelines.augment import Native
 from maskstream.shards.format.manifest import Manifest
@@ -106,9 +106,9 @@ def test_steps_of_a_clip_are_shown_in_order(batch):
     )
     frames, hidden = _frames(clip, 0, 160)
     assert frames.shape[0] == 2
-    assert (_montage(frames)[:, : frames.shape[2]] == frames[0]).all()
-    assert (_montage(frames)[:, frames.shape[2] :] == frames[1]).all()
-    assert _montage(frames[[0, 1, 0]]).shape == (2 * frames.shape[1], 2 * frames.shape[2], 3)
+    assert (_join_montage(frames)[:, : frames.shape[2]] == frames[0]).all()
+    assert (_join_montage(frames)[:, frames.shape[2] :] == frames[1]).all()
+    assert _join_montage(frames[[0, 1, 0]]).shape == (2 * frames.shape[1], 2 * frames.shape[2], 3)
     assert not hidden.any()
     assert np.abs(frames[0].astype(int) + frames[1] - 255).max() <= 1
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from maskstream.pages.figures.figures import MaskRow, mask_facts
-from maskstream.pages.figures.video import picture_side
+from maskstream.pages.figures.video import choose_picture_side
 from maskstream.pages.page import write_page
 from maskstream.pipelines.flow.base import Flow
 from maskstream.pipelines.masks import (
@@ -104,8 +104,8 @@ def test_eight_clips_of_sixteen_frames_stay_below_the_limit():
 
 @pytest.mark.parametrize("frames", [1, 64, 128, 400])
 def test_pictures_shrink_so_that_their_total_area_is_bounded(frames):
-    assert 96 <= picture_side(frames) <= 224
-    assert picture_side(frames) ** 2 * frames <= 224**2 * 128 * 1.001
+    assert 96 <= choose_picture_side(frames) <= 224
+    assert choose_picture_side(frames) ** 2 * frames <= 224**2 * 128 * 1.001
 
 
 # Counts

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pages.figures.pictures import darken, data_uri, grown, outline_path, runs_path, sized
+from maskstream.pages.figures.pictures import draw_outline, draw_runs, encode_data_uri, grown, make_darker, sized
 from maskstream.pipelines.masks import TokenGrid
 
 from ..pipelines.clips import GRID, make_batch
@@ -18,7 +18,7 @@ def test_darkened_pixels_are_exactly_the_masked_tokens():
     batch = make_batch(1)
     frames = np.maximum(batch.video[0].numpy(), 60)  # brighter than any darkened pixel could stay
     masked = batch.mask.masked[0].numpy()
-    out = darken(frames, grown(masked.reshape(GRID.shape), 64, 64).repeat(2, axis=0))
+    out = make_darker(frames, grown(masked.reshape(GRID.shape), 64, 64).repeat(2, axis=0))
     changed = (out != frames).any(-1)
     for t in range(8):
         for y in range(64):
@@ -62,8 +62,8 @@ def test_cells_are_whole_pixels_in_the_shape_of_the_patch():
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
 def test_paths_draw_the_flags(share):
     flags = np.random.default_rng(1).random((9, 13)) < share
-    np.testing.assert_array_equal(fill(runs_path(flags), flags.shape), flags)
-    lines = re.findall(r"M(\d+) (\d+)([hv])(\d+)", outline_path(flags))
+    np.testing.assert_array_equal(fill(draw_runs(flags), flags.shape), flags)
+    lines = re.findall(r"M(\d+) (\d+)([hv])(\d+)", draw_outline(flags))
     horizontal, vertical = np.zeros((10, 13), dtype=bool), np.zeros((9, 14), dtype=bool)
     for x, y, way, n in lines:
         x, y, n = int(x), int(y), int(n)
@@ -84,4 +84,4 @@ def test_the_timeline_is_the_mask():
 
 def test_lossless_pictures_come_back_unchanged():
     image = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(decode(data_uri(image, lossless=True)), image)
+    np.testing.assert_array_equal(decode(encode_data_uri(image, lossless=True)), image)

@@ -8,13 +8,13 @@ import torch
 
 from maskstream.modalities import MODALITIES
 from maskstream.pages.figures.figures import MaskRow
-from maskstream.pages.figures.mesh import MARGIN_PX, NODE, ShownField, graph_picture, mesh_picture
-from maskstream.pages.figures.points import ABOVE, SIDE, cloud_picture, voxel_figures
+from maskstream.pages.figures.mesh import MARGIN_PX, NODE, ShownField, draw_graph, draw_mesh
+from maskstream.pages.figures.points import ABOVE, SIDE, draw_cloud, draw_voxels
 from maskstream.pipelines import GroupTokens, VoxelTokens, masks, mesh_loader
 from maskstream.pipelines.masks import mask_batch
 from maskstream.pipelines.modalities.mesh.read import MeshStatistics
 from maskstream.pipelines.modalities.points.data import PointsData
-from maskstream.preprocess.encode.mesh.encoder import encoded_surface
+from maskstream.preprocess.encode.mesh.encoder import encode_surface
 from maskstream.preprocess.encode.mesh.surfaces import Surface
 from maskstream.shards.format.sample import Sample
 from maskstream.shards.members.text import json_member
@@ -39,9 +39,7 @@ def test_the_two_angles_differ_and_y_is_up_in_both():
     assert np.abs(SIDE - ABOVE).max() > 0.5
     low, high = np.array([[0, -0.9, 0]], np.float32), np.array([[0, 0.9, 0]], np.float32)
     for view in (SIDE, ABOVE):
-        rows = [
-            np.argwhere(cloud_picture(p, INK, reach=1.0, view=view).sum(-1) < 600)[:, 0].mean() for p in (low, high)
-        ]
+        rows = [np.argwhere(draw_cloud(p, INK, reach=1.0, view=view).sum(-1) < 600)[:, 0].mean() for p in (low, high)]
         assert rows[0] > rows[1] + 20
 
 
@@ -49,7 +47,7 @@ def test_boxes_have_their_colours():
     corners = np.array([[-1, -1, -1], [0.2, 0.2, 0.2]], np.float32)
     colours = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
     point = np.zeros((1, 3), np.float32)
-    picture = cloud_picture(point, INK, boxes=corners, box_side=0.6, box_colours=colours, reach=1.0).astype(int)
+    picture = draw_cloud(point, INK, boxes=corners, box_side=0.6, box_colours=colours, reach=1.0).astype(int)
     assert ((picture[..., 0] - picture[..., 2]) > 150).sum() > 30
     assert ((picture[..., 2] - picture[..., 0]) > 150).sum() > 30
 
@@ -71,7 +69,7 @@ def test_numbers_of_a_cloud_are_those_of_its_points_and_its_mask():
     tokens = VoxelTokens(resolution=16, patch=4)
     masked = rng.random((1, 64)) < 0.6
     mask = MaskRow.of(mask_batch(masked, grid=tokens.grid), 0)
-    figures, (with_points, in_visible) = voxel_figures(points, mask, tokens, "k")
+    figures, (with_points, in_visible) = draw_voxels(points, mask, tokens, "k")
     own = loop_tokens(points, 16, 4)
     seen = {(x, y, z) for x, y, z in product(range(4), repeat=3) if not masked[0, x * 16 + y * 4 + z]}
     assert (with_points.value, with_points.of) == (f"{len(set(own))}", f"{len(set(own) & seen)} visible")
@@ -87,7 +85,7 @@ def test_hidden_points_are_pale_and_visible_ones_are_not():
     orange = []
     for hidden in (True, False):
         mask = MaskRow.of(mask_batch(np.full((1, 64), hidden), grid=tokens.grid), 0)
-        picture = decode(voxel_figures(points, mask, tokens, "k")[0][2].items[0].uri).astype(int)
+        picture = decode(draw_voxels(points, mask, tokens, "k")[0][2].items[0].uri).astype(int)
         orange.append(((picture[..., 0] - picture[..., 2]) > 100).sum())
     assert orange[0] == 0
     assert orange[1] > 500
@@ -122,7 +120,7 @@ EDGES = np.array([[0, 1, 2, 3, 1, 2, 3, 0], [1, 2, 3, 0, 0, 1, 2, 3]])
 def test_edges_that_are_left_are_drawn_over_those_that_are_gone():
     hidden = np.array([False, False, True, True])
     left = ~(hidden[EDGES[0]] | hidden[EDGES[1]])
-    picture = graph_picture(SQUARE, EDGES, hidden, left, side_px=200)
+    picture = draw_graph(SQUARE, EDGES, hidden, left, side_px=200)
     at, end = slice(MARGIN_PX - 2, MARGIN_PX + 2), slice(198 - MARGIN_PX, 202 - MARGIN_PX)
     darkest = [int(place.min()) for place in (picture[end, 100], picture[at, 100], picture[100, at], picture[100, end])]
     assert darkest[0] < 170
@@ -137,7 +135,7 @@ def test_solids_are_seen_from_above():
     places = np.concatenate([upper, upper - (0, 0, 0.1)]).astype(np.float32)
     cells = np.array([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]], np.int32)
     colours = np.array([(255, 0, 0)] * 4 + [(0, 0, 255)] * 4, np.uint8)
-    picture = mesh_picture(places, cells, colours, side_px=120)
+    picture = draw_mesh(places, cells, colours, side_px=120)
     red, blue = ((picture == colour).all(-1).sum() for colour in ((255, 0, 0), (0, 0, 255)))
     assert red > 3 * blue
 
@@ -180,7 +178,7 @@ def test_numbers_of_a_simulation_are_the_batchs(tmp_path):
 def test_surfaces_show_their_normals_and_no_step(tmp_path):
     vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
     faces = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]], np.int32)
-    made = encoded_surface(Surface(vertices=vertices, faces=faces, n_merged=0))
+    made = encode_surface(Surface(vertices=vertices, faces=faces, n_merged=0))
     members = {**made.members, "json": json_member(made.meta)}
     samples = [Sample(key=f"s{i}", members=members, source=f"{i}", sums=made.sums) for i in (0, 1)]
     write_samples(tmp_path, samples, "mesh", profile="mesh")

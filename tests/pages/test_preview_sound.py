@@ -13,17 +13,17 @@ from maskstream.modalities.audiovisual import with_sound_of_clips
 from maskstream.pages.figures.figures import MaskRow
 from maskstream.pages.figures.spectrogram import (
     HEARD_SAMPLES,
-    bands_ticks,
-    flac_uri,
-    heard_samples,
-    loudness_colours,
-    spectrogram_pictures,
-    waveform_path,
+    draw_spectrograms,
+    draw_waveform,
+    encode_flac_uri,
+    format_band_ticks,
+    limit_heard_samples,
+    paint_loudness,
 )
 from maskstream.pipelines import Fbank, Librosa, LogMel, audiovisual_loader, masks
 from maskstream.pipelines.masks import mask_batch
 from maskstream.pipelines.modalities.audio.data import AudioData
-from maskstream.pipelines.modalities.audio.spectrogram import spectrogram_grid
+from maskstream.pipelines.modalities.audio.spectrogram import compute_spectrogram_grid
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.shards.format.manifest import Manifest
@@ -50,14 +50,14 @@ def heard(uri):
 def test_the_sound_of_a_page_is_the_sound_and_what_is_too_loud_is_cut_off():
     sound = tone(440) * 0.7
     sound[100:110] = (1.5, -1.5) * 5
-    samples, rate = heard(flac_uri(sound, RATE))
+    samples, rate = heard(encode_flac_uri(sound, RATE))
     assert rate == RATE
     np.testing.assert_array_equal(samples, np.round(np.clip(sound, -1, 1) * 32767).astype(np.int16))
 
 
 @pytest.mark.parametrize(("n", "sounds"), [(163_840, 1), (163_840, 8), (163_840, 64), (10, 64)])
 def test_all_sounds_of_a_page_together_are_bounded(n, sounds):
-    own = heard_samples(n, sounds)
+    own = limit_heard_samples(n, sounds)
     assert 0 < own <= n
     assert own * sounds <= HEARD_SAMPLES
     assert own == n or (own + 1) * sounds > HEARD_SAMPLES
@@ -74,7 +74,7 @@ def test_a_page_says_when_it_holds_only_the_beginning(tmp_path, monkeypatch):
 def test_the_waveform_is_the_extent_of_each_column():
     rng = np.random.default_rng(0)
     sound = (rng.normal(size=8000) * np.linspace(0, 0.3, 8000)).astype(np.float32)
-    corners = np.array([[float(v) for v in p.split()] for p in waveform_path(sound)[1:-1].split("L")])
+    corners = np.array([[float(v) for v in p.split()] for p in draw_waveform(sound)[1:-1].split("L")])
     assert len(corners) == 1600
     there, back = corners[:800], corners[800:][::-1]
     columns = sound.reshape(800, 10) / np.abs(sound).max()
@@ -84,7 +84,7 @@ def test_the_waveform_is_the_extent_of_each_column():
 
 
 def test_silence_is_a_line_in_the_middle():
-    assert {p.split()[1] for p in waveform_path(np.zeros(100, np.float32))[1:-1].split("L")} == {"500"}
+    assert {p.split()[1] for p in draw_waveform(np.zeros(100, np.float32))[1:-1].split("L")} == {"500"}
 
 
 # The spectrogram
@@ -103,7 +103,7 @@ def test_labels_of_frequencies_stand_at_their_bands(features):
         return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
 
     mel = htk if isinstance(features, Fbank) else slaney
-    ticks = bands_ticks(features)
+    ticks = format_band_ticks(features)
     low, high = mel(features.low_hz), mel(features.sample_rate / 2)
     assert len(ticks) >= 4
     for tick in ticks:
@@ -116,30 +116,30 @@ def test_labels_of_frequencies_stand_at_their_bands(features):
 
 def test_labels_of_librosas_bands():
     """The octaves of a constant-Q transform are 12 bands apart, and a lag of half a second is 120 beats a minute."""
-    ticks = bands_ticks(Librosa(feature="cqt"))
+    ticks = format_band_ticks(Librosa(feature="cqt"))
     assert [tick.label for tick in ticks] == ["4 kHz", "2 kHz", "1 kHz", "500 Hz", "250 Hz", "125 Hz"]
     assert np.diff([tick.at for tick in ticks]) == pytest.approx([12 / 84] * 5)
-    assert [tick.label for tick in bands_ticks(Librosa(feature="chroma"))] == ["A#", "G#", "F#", "E", "D", "C"]
-    (at,) = (tick.at for tick in bands_ticks(Librosa(feature="tempogram")) if tick.label == "120 BPM")
+    assert [tick.label for tick in format_band_ticks(Librosa(feature="chroma"))] == ["A#", "G#", "F#", "E", "D", "C"]
+    (at,) = (tick.at for tick in format_band_ticks(Librosa(feature="tempogram")) if tick.label == "120 BPM")
     assert at == pytest.approx(1 - 50.5 / 384)
-    assert len(bands_ticks(Librosa(feature="mfcc"))) == 7
+    assert len(format_band_ticks(Librosa(feature="mfcc"))) == 7
 
 
 def test_low_frequencies_are_below_and_time_runs_to_the_right():
     values = np.zeros((4, 3), np.float32)
     values[3, 0] = 1.0
-    picture = loudness_colours(values, 0, 1).sum(axis=2)
+    picture = paint_loudness(values, 0, 1).sum(axis=2)
     assert picture.shape == (3, 4)
     assert np.unravel_index(picture.argmax(), picture.shape) == (2, 3)
 
 
 def test_the_picture_is_grey_exactly_where_tokens_are_hidden():
-    grid = spectrogram_grid(64, 32, (16, 8))
+    grid = compute_spectrogram_grid(64, 32, (16, 8))
     values = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32).clip(0.5, 1.5)
     masked = np.random.default_rng(1).random((1, 16)) < 0.5
     mask = MaskRow.of(mask_batch(masked, grid=grid), 0)
     hidden = masked.reshape(4, 4).T[::-1]
-    picture = decode(spectrogram_pictures(values, grid, mask, 64, "k")[1].uri).astype(float)
+    picture = decode(draw_spectrograms(values, grid, mask, 64, "k")[1].uri).astype(float)
     height, width = picture.shape[0] // 4, picture.shape[1] // 4
     cells = picture[: 4 * height, : 4 * width].reshape(4, height, 4, width, 3).transpose(0, 2, 1, 3, 4)
     inner = cells[:, :, 4:-4, 16:-16]
@@ -149,7 +149,7 @@ def test_the_picture_is_grey_exactly_where_tokens_are_hidden():
 
 def test_a_grid_that_does_not_cover_the_spectrogram_is_refused():
     with pytest.raises(ValueError, match="does not cover a spectrogram"):
-        spectrogram_pictures(np.zeros((64, 32), np.float32), spectrogram_grid(32, 32, (16, 8)), None, 64, "k")
+        draw_spectrograms(np.zeros((64, 32), np.float32), compute_spectrogram_grid(32, 32, (16, 8)), None, 64, "k")
 
 
 def test_a_page_of_sounds_shows_as_much_as_most_of_them_have(tmp_path):

@@ -9,7 +9,7 @@ import torch
 from maskstream.pages.figures.pictures import compared
 from maskstream.pages.figures.video import VideoFigures
 from maskstream.pipelines.masks import Random, TokenGrid, Tube, mask_batch
-from maskstream.train.papers.videomae.evaluate import unpredicted
+from maskstream.train.papers.videomae.evaluate import explain_unpredicted
 
 from .pages import Page, decode, without_library
 from .reported import GRID, clips, report_page, steps, tiny
@@ -62,7 +62,7 @@ def test_views_show_original_seen_and_reconstruction():
     made = replace(batch, video=torch.full_like(batch.video, 20))
     card = VideoFigures(grid=GRID).compared(batch, made, 0)
     assert [item.alt for item in card.figures[0].items] == [f"original at {s:.2f} s" for s in (0.0, 0.5, 1.0, 1.5)]
-    assert "neither shown" not in unpredicted(batch)
+    assert "neither shown" not in explain_unpredicted(batch)
     masked = batch.mask.masked[0].reshape(2, 4, 4).numpy()
     for f in range(4):
         original, seen, made = (

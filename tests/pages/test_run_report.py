@@ -10,7 +10,7 @@ import pytest
 
 from maskstream.cli import main
 from maskstream.pages.figures.card import Section
-from maskstream.pages.report.report import evaluated_facts, evaluated_sections
+from maskstream.pages.report.report import list_evaluated_facts, list_evaluated_sections
 from maskstream.pipelines.masks import Dual, MotionGuided, PartDecoded, Tube
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.errors import ResumeError, ShardError
@@ -113,13 +113,13 @@ def test_scores_of_unseen_clips_are_named_and_their_examples_stand_second():
     seen, unseen = (
         Evaluation(scores=(Score(name="error", value=value, baselines={"the mean": 0.8}),)) for value in (0.4, 1)
     )
-    assert evaluated_facts(seen, unseen, "clips") == {
+    assert list_evaluated_facts(seen, unseen, "clips") == {
         "error": "0.4, 50% below the mean (0.8)",
         "unseen clips: error": "1, 25% above the mean (0.8): the model does not generalise",
     }
     titles = ("Reconstructions", "The same clips")
     parts = [Section(title=title) for title in titles]
-    found = evaluated_sections(parts, parts, seen, "clips")
+    found = list_evaluated_sections(parts, parts, seen, "clips")
     assert [section.title for section in found] == [
         *("Reconstructions", "Reconstructions of unseen clips", "The same clips", "Baselines and other numbers")
     ]

@@ -7,7 +7,7 @@ import torch
 
 from maskstream.pipelines.flow.base import Flow
 from maskstream.pipelines.flow.cells import rasterise
-from maskstream.pipelines.flow.codec import Vectors, concatenated, unit_grid
+from maskstream.pipelines.flow.codec import Vectors, compute_unit_grid, concatenated
 from maskstream.pipelines.masks import Random, TokenGrid
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 
@@ -43,7 +43,7 @@ def block_grids(frames: Sequence[Vectors | None], width: int, height: int) -> np
     pixels, which may exceed the frame. Vectors to a later frame are left out.
     """
     fields, ends = concatenated(frames)
-    grids = np.empty((len(frames), 3, *unit_grid(width, height)), dtype=np.float32)
+    grids = np.empty((len(frames), 3, *compute_unit_grid(width, height)), dtype=np.float32)
     for grid, first, end in zip(grids, [0, *ends[:-1]], ends, strict=True):
         assert rasterise(fields, first, end, grid)
     return grids.transpose(0, 2, 3, 1)

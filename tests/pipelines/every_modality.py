@@ -47,7 +47,7 @@ from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.kept import OwnMemory
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import BatchSource
-from maskstream.preprocess.encode.encoder import Encoder, attached_to
+from maskstream.preprocess.encode.encoder import Encoder, list_attached_files
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
@@ -118,7 +118,7 @@ def described(modality: str, folder: Path) -> DatasetInfo:
     info = DatasetInfo(dataset="t", split="train", modality=of, profile="train", label_names=names)
     if (make := LOADERS[modality].encoder) is None:
         return info
-    for name, data in attached_to(make()).items():
+    for name, data in list_attached_files(make()).items():
         (folder / name).write_bytes(data)
     return replace(info, settings={"encoder": make().to_dict(defaults=True)})
 

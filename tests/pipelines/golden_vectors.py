@@ -27,7 +27,7 @@ from maskstream.pipelines.modalities.packed.clips import NativeClips
 from maskstream.pipelines.modalities.packed.native import NativeSamples
 from maskstream.pipelines.modalities.packed.sounds import NativeSounds
 from maskstream.pipelines.modalities.video.clip import VideoClip
-from maskstream.pipelines.modalities.video.energy import stored_energy
+from maskstream.pipelines.modalities.video.energy import read_stored_energy
 from maskstream.pipelines.stream.mix_order import MixOrder, MixSamples
 from maskstream.pipelines.stream.order import ORDER_VERSION, GlobalBatch, Order
 from maskstream.pipelines.stream.rng import Place, sample_numbers, sample_rng
@@ -347,7 +347,7 @@ def stored_energies() -> Vectors:
     grid, crop = TokenGrid.video(4, 64, 64), Crop(x=10, y=6, width=80, height=72, flip=True)
     codes = np.random.default_rng(SEED).integers(176, size=(7, 6, 7), dtype=np.uint8)
     notes = GopNotes(energy=dict(zip(range(4, 32, 4), codes, strict=True)), starts={16: True})
-    energy = stored_energy(notes, np.array([4, 12, 20, 28]), crop, (112, 96), grid.shape[1:])
+    energy = read_stored_energy(notes, np.array([4, 12, 20, 28]), crop, (112, 96), grid.shape[1:])
     draw = Draw.of(SEED, EPOCH, KEY, 0, Place(), Cues(energy=energy))
     masked = ByEnergy(ratio=0.75, energy="stored").draw(grid, [draw]).masked[0].numpy()
     return {"energy": energy.tolist(), "hidden": bits(masked)}

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 
-from maskstream.preprocess.encode.audio.encoder import encoded_sound
+from maskstream.preprocess.encode.audio.encoder import encode_sound
 from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.preprocess.encode.audiovisual.encoder import AudioVisualEncoder
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
@@ -135,7 +135,7 @@ def audio_samples(raw: Path) -> list[Sample]:
         time = np.arange(n)[:, None] / 22050
         wave = np.sin(2 * np.pi * rng.uniform(200, 3000, channels) * time) * 9000 + rng.normal(0, 900, (n, channels))
         sound = Sound(samples=wave.astype(np.int32), bits=16, sample_rate=22050, codec="pcm_s16le", container="wav")
-        made = encoded_sound(sound)
+        made = encode_sound(sound)
         members = {**made.members, "json": json_member(made.meta)}
         samples.append(Sample(key=f"s{i}", members=members, source=f"{i}", sums=made.sums))
     return samples

@@ -9,7 +9,7 @@ import numpy as np
 
 from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder, Walk
 from maskstream.shards.format.sample import Sample
-from maskstream.shards.media.camera_pose import level_pose
+from maskstream.shards.media.camera_pose import build_level_pose
 from maskstream.shards.members.text import json_member
 
 WIDTH, HEIGHT, FPS = 64, 48, 10
@@ -26,7 +26,7 @@ def arc(frames: int) -> np.ndarray:
     """The poses (T, 7) of a walk on a circle to the left, eyes 1.5 m high."""
     heading = 0.3 + TURN * np.arange(frames) / FPS
     x, y = SPEED / TURN * np.sin(heading), -SPEED / TURN * np.cos(heading)
-    return np.stack([level_pose(np.array([a, b, 1.5]), float(h)) for a, b, h in zip(x, y, heading, strict=True)])
+    return np.stack([build_level_pose(np.array([a, b, 1.5]), float(h)) for a, b, h in zip(x, y, heading, strict=True)])
 
 
 def small_walk(frames: int = 40) -> Walk:

@@ -24,7 +24,7 @@ from maskstream.pipelines.capture import Captured
 from maskstream.pipelines.flow import Lk
 from maskstream.pipelines.flow.cuts import differ
 from maskstream.pipelines.masks import Draw, MotionGuided, TokenGrid
-from maskstream.pipelines.masks.patterns.motion_guided import captured_ranking
+from maskstream.pipelines.masks.patterns.motion_guided import capture_ranking
 from maskstream.pipelines.masks.patterns.torch_maps import send_draws
 
 WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "aten::equal", "aten::lift_fresh"}
@@ -126,7 +126,7 @@ def masked(mask: MotionGuided) -> tuple[Captured, Callable[[int], tuple[Tensor, 
         draws = [mask.draw_motion(grid, Draw(rng=np.random.default_rng((seed, n)))) for n in range(2)]
         return motion(seed), *send_draws(draws, 4, torch.device("cpu")).tensors
 
-    return captured_ranking(mask, grid), inputs
+    return capture_ranking(mask, grid), inputs
 
 
 CASES: dict[str, Callable[[], tuple[Captured, Callable[[int], tuple[Tensor, ...]]]]] = {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maskstream.pipelines.modalities.split import filled, lanes_of_node, list_shards
+from maskstream.pipelines.modalities.split import filled, list_shards, select_lanes_of_node
 from maskstream.shards.errors import StoreError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.block_cache import BlockCache, CacheFilling, fill
@@ -164,7 +164,7 @@ def test_the_lanes_of_a_node(
     lanes: int, rank: int, world_size: int, on_node: int, own: range, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(on_node))
-    assert lanes_of_node(lanes, rank, world_size) == own
+    assert select_lanes_of_node(lanes, rank, world_size) == own
 
 
 def test_the_shards_of_all_lanes_are_all_shards(kind: tuple[Modality, str, Path]) -> None:

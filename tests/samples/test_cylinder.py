@@ -10,8 +10,8 @@ from maskstream.preprocess import make_shards
 from maskstream.preprocess.datasets import DATASETS, named_dataset
 from maskstream.preprocess.encode.mesh.encoder import INFLOW, NORMAL, OUTFLOW, WALL, MeshEncoder
 from maskstream.preprocess.source import RejectError, Source
-from maskstream.samples.mesh.cylinder import CylinderFlow, channel_mesh, compute
-from maskstream.samples.mesh.cylinder_flow import computed_flow, drawn_flow, flows
+from maskstream.samples.mesh.cylinder import CylinderFlow, build_channel_mesh, compute
+from maskstream.samples.mesh.cylinder_flow import compute_flow, draw_flow, flows
 from maskstream.shards.format.manifest import Manifest
 
 pytest.importorskip("skfem")
@@ -36,7 +36,7 @@ def boundary_sides(cells):
 @pytest.mark.parametrize("spacing", [0.03, 0.04])
 def test_the_mesh_covers_the_channel_without_the_cylinder(radius, spacing):
     centre = np.array([0.31, 0.18])
-    nodes, cells = channel_mesh(tuple(centre), radius, length=1.6, height=0.41, spacing=spacing)
+    nodes, cells = build_channel_mesh(tuple(centre), radius, length=1.6, height=0.41, spacing=spacing)
     a, b, c = (nodes[cells[:, i]] for i in range(3))
     areas = np.abs((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]) / 2
     assert areas.sum() == pytest.approx(1.6 * 0.41 - np.pi * radius**2, rel=2e-3)
@@ -114,7 +114,7 @@ def test_every_trajectory_has_its_own_flow_always_the_same(tmp_path):
         assert dataset == named_dataset(name)(tmp_path / "nothing")
         assert set(dataset.splits) >= {"train", "val"}
         assert all(1 <= flow.inlet_m_s <= 1.6 and 0.045 <= flow.radius_m <= 0.07 for flow in flows)
-    assert drawn_flow("a", SHORT) != drawn_flow("b", SHORT)
+    assert draw_flow("a", SHORT) != draw_flow("b", SHORT)
 
 
 def test_computed_flows_are_the_same_bytes_at_any_number_of_workers(tmp_path, monkeypatch):
@@ -131,4 +131,4 @@ def test_computed_flows_are_the_same_bytes_at_any_number_of_workers(tmp_path, mo
     assert about["flow"]["spacing_m"] == 0.08
     diverging = replace(tiny, step_s=0.02, inlet_m_s=9, end_s=2)
     with pytest.raises(RejectError, match="diverged"):
-        MeshEncoder().encode(Source(id="a", path=tmp_path, meta={"flow": asdict(diverging)}, made_by=computed_flow))
+        MeshEncoder().encode(Source(id="a", path=tmp_path, meta={"flow": asdict(diverging)}, made_by=compute_flow))

@@ -25,8 +25,8 @@ def test_plain_parts_are_chosen_by_category(tmp_path, monkeypatch):
         put(parts / f"{10 + number}.dat", "Hat\n0 !CATEGORY Minifig Headwear")
     for name, title in (("20.dat", "~Brick"), ("21.dat", "Brick with Pattern"), ("22p1.dat", "Brick"), ("23.dat", "")):
         put(parts / name, title)
-    wanted = bricks.CATEGORIES, bricks.ldraw_surface, "sample-points"
-    chosen = bricks._parts(debian.debian_folder("ldraw-parts-free", "usr/share/ldraw", tmp_path), *wanted)
+    wanted = bricks.CATEGORIES, bricks.read_ldraw_surface, "sample-points"
+    chosen = bricks._parts(debian.fetch_debian_folder("ldraw-parts-free", "usr/share/ldraw", tmp_path), *wanted)
     assert {split: len(sources) for split, sources in chosen.items()} == {"train": 6, "val": 2}
     assert {int(s.path.stem) // 10 for s in chosen["train"]} == {0, 1}
     assert all(int(s.path.stem) // 10 == s.label for sources in chosen.values() for s in sources)
@@ -39,10 +39,10 @@ def test_a_package_that_apt_cannot_get_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(debian.shutil, "which", lambda name: name)
     monkeypatch.setattr(debian.subprocess, "run", lambda *args, **options: failed)
     with pytest.raises(DatasetError, match=r"Unable to locate package nope.*Check the network"):
-        debian.debian_folder("nope", "usr", tmp_path)
+        debian.fetch_debian_folder("nope", "usr", tmp_path)
     monkeypatch.setattr(debian.shutil, "which", lambda name: None)
     with pytest.raises(DatasetError, match="without apt-get"):
-        debian.debian_folder("nope", "usr", tmp_path)
+        debian.fetch_debian_folder("nope", "usr", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -61,6 +61,6 @@ def test_a_machine_without_lists_of_packages_gets_them_for_one_download(tmp_path
 
     monkeypatch.setattr(debian.shutil, "which", lambda name: name)
     monkeypatch.setattr(debian.subprocess, "run", run)
-    assert debian.debian_folder("some", "usr", tmp_path) == tmp_path / "some"
+    assert debian.fetch_debian_folder("some", "usr", tmp_path) == tmp_path / "some"
     assert [command[:2] for command in asked[:3]] == [["apt-get", name] for name in ("download", "update", "download")]
     assert [path.name for path in tmp_path.iterdir()] == ["some"]

@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from maskstream.preprocess.datasets.dataset import answer_labels
+from maskstream.preprocess.datasets.dataset import number_answers
 from maskstream.preprocess.encode.encoder import prepared
 from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.samples.image_text.easy_vqa import DrawnQuestion
-from maskstream.samples.image_text.scene import drawn_scene
-from maskstream.samples.image_text.scenes import SEEN, STAMPS, counting, named_noun, referring
+from maskstream.samples.image_text.scene import draw_scene
+from maskstream.samples.image_text.scenes import SEEN, STAMPS, counting, draw_referring, extract_noun
 from maskstream.shards.media.npy import read_npy
 
 NOUNS_OF_STAMPS = [f"noun{i}" for i in range(STAMPS)]
@@ -43,16 +43,16 @@ def test_frequent_answers_of_train_are_the_classes():
         return Source(id="x", path=Path("x"), meta={"answer": answer})
 
     splits = {"train": [source("b"), source("B "), source(["a", "c"]), source("a")], "val": [source("c"), source("b")]}
-    names, labelled = answer_labels(splits)
+    names, labelled = number_answers(splits)
     assert names == ("a", "b")
     assert [one.label for one in labelled["train"]] == [1, 1, 0, 0]
     assert [one.label for one in labelled["val"]] == [-1, 1]
     splits["train"].append(source("d"))
-    assert answer_labels(splits)[0] == ("a", "b", "d")
+    assert number_answers(splits)[0] == ("a", "b", "d")
 
 
 def test_the_noun_of_a_caption():
-    assert [named_noun(one) for one in ("A lion.", "An onion!", "Two cats.", "the Moon")] == [
+    assert [extract_noun(one) for one in ("A lion.", "An onion!", "Two cats.", "the Moon")] == [
         "lion",
         "onion",
         "two cats",
@@ -66,9 +66,9 @@ def things_of(source):
 
 
 def test_a_scene_follows_from_its_number_and_says_which_of_two():
-    scenes = [referring("train", i, STAMP_PATHS) for i in range(200)]
-    assert scenes == [referring("train", i, STAMP_PATHS) for i in range(200)]
-    assert scenes[0] != referring("val", 0, STAMP_PATHS)
+    scenes = [draw_referring("train", i, STAMP_PATHS) for i in range(200)]
+    assert scenes == [draw_referring("train", i, STAMP_PATHS) for i in range(200)]
+    assert scenes[0] != draw_referring("val", 0, STAMP_PATHS)
     said = Counter()
     for one in scenes:
         things, phrases = things_of(one), one.meta["phrase"]
@@ -89,7 +89,7 @@ def test_a_scene_follows_from_its_number_and_says_which_of_two():
 
 
 def test_phrases_of_unseen_scenes_are_of_other_stamps_alone():
-    for one in (referring("unseen", i, STAMP_PATHS) for i in range(50)):
+    for one in (draw_referring("unseen", i, STAMP_PATHS) for i in range(50)):
         things = things_of(one)
         assert {things[i][0] for i in one.meta["of"]} == {noun for noun, *_ in things} & {*NOUNS_OF_STAMPS[SEEN:]}
         assert len(one.meta["of"]) == len(one.meta["phrase"]) in (1, 2)
@@ -128,7 +128,7 @@ def test_the_boxes_of_a_scene_are_where_its_things_are(tmp_path):
         "phrase": ["the second", "the first", "this again"],
         "of": [1, 0, 1],
     }
-    source = Source(id="s", path=tmp_path / "a.png", parts=(tmp_path / "b.png",), meta=meta, made_by=drawn_scene)
+    source = Source(id="s", path=tmp_path / "a.png", parts=(tmp_path / "b.png",), meta=meta, made_by=draw_scene)
     encoder = prepared(ImageTextEncoder(tokenizer="train:wordpiece:300"), {"train": [source]})
     members = encoder.encode(source).members
     assert [*members] == ["png", "texts.npy", "words.npy", "boxes.npy", "segments.npy"]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from maskstream.samples import gallery, packages
-from maskstream.samples.gallery import gallery_media, read_clip, read_sound
+from maskstream.samples.gallery import fetch_gallery_media, read_clip, read_sound
 
 
 def test_every_fourth_frame_as_a_lightened_square(tmp_path, monkeypatch):
@@ -45,7 +45,7 @@ def test_sound_is_mono_at_16_khz(tmp_path):
 def test_without_a_network_everything_is_named_and_nothing_is_left(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setattr(packages, "version", lambda name: "none")
-    found = gallery_media(tmp_path / "raw")
+    found = fetch_gallery_media(tmp_path / "raw")
     assert found.media == {}
     assert set(found.missing) == {"video", "speech", "crowd", "text", "animal", "plane", "walk", "corridor"}
     assert "pyvista==0.47.1 could not be downloaded" in found.missing["plane"]

@@ -7,7 +7,7 @@ import pytest
 
 from maskstream.preprocess.encode.points.encoder import PointEncoder
 from maskstream.preprocess.source import RejectError, Source
-from maskstream.samples.points.ldraw import ldraw_surface, read_ldraw
+from maskstream.samples.points.ldraw import read_ldraw, read_ldraw_surface
 from tests.opened_files import opened_files
 
 
@@ -56,7 +56,7 @@ def test_points_lie_on_a_part(tmp_path):
     (tmp_path / "parts").mkdir()
     text(tmp_path / "parts", "a.dat", "0 Title\n4 16 0 0 0 1 0 0 1 1 0 0 1 0\n")
     made = PointEncoder(surface_points=50).encode(
-        Source(id="a", path=tmp_path / "parts" / "a.dat", made_by=ldraw_surface)
+        Source(id="a", path=tmp_path / "parts" / "a.dat", made_by=read_ldraw_surface)
     )
     assert (made.meta["n_points"], made.meta["faces"]) == (50, 2)
 
@@ -64,4 +64,4 @@ def test_points_lie_on_a_part(tmp_path):
 def test_a_pipe_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "x.dat")
     with pytest.raises(RejectError, match="is not a file but a pipe"):
-        ldraw_surface(Source(id="x", path=tmp_path / "x.dat"))
+        read_ldraw_surface(Source(id="x", path=tmp_path / "x.dat"))

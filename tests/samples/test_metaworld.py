@@ -124,7 +124,7 @@ def test_policies_do_their_tasks_before_the_last_frame(tasks: tuple[str, ...]) -
         for task in tasks[::5]:
             episode = Episode(task=task, seed=1)
             scene, seen = started(episode)
-            policy = episodes._policies()[task]()
+            policy = episodes._import_policies()[task]()
             done[task] = False
             for _ in range((episode.frames - 1) * episode.every):
                 seen, _, _, _, facts = scene.step(policy.get_action(seen))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from maskstream.preprocess.encode.pose.motion_files import in_h36m, upright
+from maskstream.preprocess.encode.pose.motion_files import convert_to_h36m, upright
 from maskstream.preprocess.source import RejectError
 from maskstream.samples.pose.lugaru import JOINTS as LUGARU
 from maskstream.samples.pose.lugaru import read_lugaru
@@ -28,7 +28,7 @@ def test_key_poses_of_lugaru(tmp_path):
     # Both frames are right-handed: three points and their turn have the same volume.
     volume = np.linalg.det(found.places[:, :3])
     np.testing.assert_allclose(volume, 0.2**3 * np.linalg.det(keys[:, :3]), rtol=1e-4)
-    in_order, rig = in_h36m(found)
+    in_order, rig = convert_to_h36m(found)
     assert rig == "Lugaru"
     np.testing.assert_array_equal(in_order.places[:, 3], found.places[:, LUGARU.index("right ankle")])
     middle = found.places[:, [LUGARU.index("left shoulder"), LUGARU.index("right shoulder")]].mean(axis=1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess.datasets import named_dataset
-from maskstream.samples.pose.actions import LABELS, action_label
+from maskstream.samples.pose.actions import LABELS, parse_action_label
 from maskstream.samples.pose.sample_pose import HELD_OUT
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.h36m import MIRRORED
@@ -24,7 +24,7 @@ from maskstream.shards.media.h36m import MIRRORED
     ],
 )
 def test_labels_of_names(name, label):
-    assert action_label(name) == (-1 if label is None else LABELS.index(label))
+    assert parse_action_label(name) == (-1 if label is None else LABELS.index(label))
 
 
 def faced(poses):

@@ -12,7 +12,7 @@ import pytest
 
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
 from maskstream.preprocess.source import RejectError, Source
-from maskstream.samples.video.moving_fashion_mnist import BRIGHTEST, SPEEDS, MovingPicture, bounced, drawn_clip
+from maskstream.samples.video.moving_fashion_mnist import BRIGHTEST, SPEEDS, MovingPicture, draw_clip, reflect_motion
 
 OPAQUE = np.full((10, 6), 255, np.uint8)
 MOVING = MovingPicture(frames=20, side=64, fps=10, seed=0)
@@ -55,7 +55,7 @@ def test_bouncing_is_walking_with_a_turn_at_each_edge(velocity: float) -> None:
         if not 0 <= place <= 9:
             own, place = -own, (-place if place < 0 else 18 - place)
     free = 4 + velocity * np.arange(60)[:, None] * np.ones(2)
-    np.testing.assert_allclose(bounced(free, np.array((9, 9))), np.stack((found, found), axis=1), atol=1e-9)
+    np.testing.assert_allclose(reflect_motion(free, np.array((9, 9))), np.stack((found, found), axis=1), atol=1e-9)
 
 
 def test_a_clip_is_a_function_of_seed_and_id() -> None:
@@ -76,7 +76,7 @@ def images(tmp_path: Path) -> Source:
     path = tmp_path / "images-idx3-ubyte"
     path.write_bytes(bytes((0, 0, 8, 3)) + struct.pack(">III", 2, 28, 28) + bytes(784) + bytes((255,)) * 784)
     meta = {"moving": asdict(MOVING)}
-    return Source(id="images:1", path=path, window=(1, 2), meta=meta, made_by=drawn_clip)
+    return Source(id="images:1", path=path, window=(1, 2), meta=meta, made_by=draw_clip)
 
 
 def test_a_clip_shows_what_is_drawn_and_is_the_same_each_time(images: Source, tmp_path: Path) -> None:

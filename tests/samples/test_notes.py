@@ -22,8 +22,8 @@ from maskstream.samples.audio.gm_notes import (
     SHARED,
     VELOCITIES,
     Note,
-    rendered,
-    rendered_note,
+    render_note,
+    render_source,
 )
 from maskstream.shards.errors import DatasetError
 
@@ -82,7 +82,7 @@ def hertz(samples: np.ndarray, rate: int) -> float:
 
 @pytest.mark.parametrize("pitch", [45, 60, 69, 84])
 def test_a_note_has_the_frequency_of_its_pitch(sine: Path, pitch: int) -> None:
-    sound = rendered(replace(A4, pitch=pitch), sine)
+    sound = render_note(replace(A4, pitch=pitch), sine)
     assert sound.samples.shape == (14_400, 1)
     assert sound.samples.dtype == np.float32
     held = sound.samples[1000:8000, 0]
@@ -90,16 +90,16 @@ def test_a_note_has_the_frequency_of_its_pitch(sine: Path, pitch: int) -> None:
 
 
 def test_a_note_is_louder_at_a_higher_velocity_and_ends_after_its_release(sine: Path) -> None:
-    soft, loud = (rendered(replace(A4, velocity=velocity), sine).samples for velocity in (40, 120))
+    soft, loud = (render_note(replace(A4, velocity=velocity), sine).samples for velocity in (40, 120))
     assert np.abs(loud).max() > 3 * np.abs(soft).max() > 0
     assert np.abs(loud[11_000:]).max() < 0.05 * np.abs(loud[1000:9000]).max()
-    longer = rendered(replace(A4, velocity=120, held_ms=400), sine).samples
+    longer = render_note(replace(A4, velocity=120, held_ms=400), sine).samples
     assert len(longer) - len(loud) == 9600
     np.testing.assert_array_equal(longer[:9000], loud[:9000])
 
 
 def source(path: Path, note: Note) -> Source:
-    return Source(id="a", path=path, meta={"note": asdict(note)}, made_by=rendered_note)
+    return Source(id="a", path=path, meta={"note": asdict(note)}, made_by=render_source)
 
 
 def test_a_sample_is_the_note_at_16_khz(sine: Path) -> None:
@@ -223,5 +223,5 @@ def test_the_real_soundfont_shares_what_the_dataset_says_and_no_note_is_silent(t
             assert not played[a] & played[b] or b in group.get(a, ()), (b, a, played[a] & played[b])
     last = {Note(**source.meta["note"]).program: source for source in every}  # a program's highest note
     for program, source in last.items():
-        sound = rendered(replace(Note(**source.meta["note"]), velocity=VELOCITIES[0]), source.path)
+        sound = render_note(replace(Note(**source.meta["note"]), velocity=VELOCITIES[0]), source.path)
         assert np.abs(sound.samples).max() > 5e-4, program

@@ -14,8 +14,8 @@ from maskstream.preprocess.datasets import named_dataset
 from maskstream.preprocess.encode.trajectory.encoder import (
     TrajectoryEncoder,
     Walk,
-    depth_member,
-    in_blocks,
+    crop_to_blocks,
+    make_depth_member,
     millimetres,
 )
 from maskstream.preprocess.encode.video.profile import PROFILES
@@ -35,7 +35,7 @@ from ..pipelines.small_walks import small_walk
 def test_depth_is_stored_without_loss_and_each_frame_is_a_gop() -> None:
     rng = np.random.default_rng(0)
     depth = [rng.integers(0, 1 << 16, (30, 46)).astype(np.uint16) for _ in range(5)]
-    member = depth_member(depth, 7)
+    member = make_depth_member(depth, 7)
     assert not [*KINDS["video"].check(member), *KINDS["video"].decode(member)]
     index = VideoIndex.of(member.facts, member.words, member.lists)
     assert index.first_frame.tolist() == [0, 1, 2, 3, 4]
@@ -77,7 +77,7 @@ def test_parts_that_do_not_fit_are_rejected() -> None:
 def test_the_middle_of_frames_is_stored_with_its_depth_and_lens() -> None:
     whole = small_walk(8)
     low = changed(frames=[one[:40] for one in whole.frames], depth=[one[:40:2, ::2] for one in whole.depth])
-    kept = in_blocks(low, 16)
+    kept = crop_to_blocks(low, 16)
     assert kept.frames[3].tolist() == whole.frames[3][4:36].tolist()
     assert kept.depth[3].tolist() == low.depth[3][2:18].tolist()
     fx, fy, cx, cy = whole.lens
@@ -88,7 +88,7 @@ def test_the_middle_of_frames_is_stored_with_its_depth_and_lens() -> None:
         (32, 16),
     ]
     assert [members["camera.npy"].facts[name] for name in LENS] == list(kept.lens)
-    assert in_blocks(whole, 16) is whole
+    assert crop_to_blocks(whole, 16) is whole
 
 
 def depths(wall: int, *, opening: int = 160) -> npt.NDArray[np.uint8]:
@@ -107,7 +107,7 @@ def test_an_explorer_turns_to_where_the_view_is_deep_and_smoothly(opening: int, 
     for seed in range(8):
         one, before = explorer(seed), 0.0
         for _ in range(8):
-            speed, turn = one.decide(depths(6, opening=opening))
+            speed, turn = one.choose_speed_and_turn(depths(6, opening=opening))
             assert abs(turn) <= 1.5
             assert abs(turn - before) <= 0.7 + 1e-9
             assert 0.6 < speed <= 1.2
@@ -118,10 +118,13 @@ def test_an_explorer_turns_to_where_the_view_is_deep_and_smoothly(opening: int, 
 def test_an_explorer_before_a_wall_turns_on_the_spot_and_to_one_side() -> None:
     """Also if the deeper side changes as it turns."""
     one = explorer()
-    found = [one.decide(depths(1, opening=130)), *(one.decide(depths(1, opening=n)) for n in (0, 130, 0))]
+    found = [
+        one.choose_speed_and_turn(depths(1, opening=130)),
+        *(one.choose_speed_and_turn(depths(1, opening=n)) for n in (0, 130, 0)),
+    ]
     assert max(speed for speed, _ in found) < 0.3
     assert [turn < 0 for _, turn in found] == [True] * 4
-    assert one.decide(depths(60))[0] > 0.6
+    assert one.choose_speed_and_turn(depths(60))[0] > 0.6
 
 
 def test_without_the_package_the_error_says_how_to_install_it(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

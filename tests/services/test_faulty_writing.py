@@ -13,7 +13,7 @@ import pytest
 from maskstream.shards.errors import OutageError
 from maskstream.shards.format.verify import verify
 from maskstream.shards.stores import client, remote_output
-from maskstream.shards.stores.output import output_at
+from maskstream.shards.stores.output import open_output
 
 from ..preprocess.job.remote_jobs import SPLIT, contents, pictures, run
 from .azurite import AzureServer
@@ -89,9 +89,9 @@ def test_large_files_are_sent_in_parts(
     with proxied(s3_server.port, faults(5), tmp_path / "proxy") as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         for number in range(8):
-            with output_at(s3).writing(f"{number}.tar") as stream:
+            with open_output(s3).writing(f"{number}.tar") as stream:
                 stream.write(data)
         assert proxy.counts().faults
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
-    assert output_at(s3).names() == [f"{number}.tar" for number in range(8)]
-    assert {output_at(s3).whole(f"{number}.tar", len(data)) for number in range(8)} == {data}
+    assert open_output(s3).names() == [f"{number}.tar" for number in range(8)]
+    assert {open_output(s3).whole(f"{number}.tar", len(data)) for number in range(8)} == {data}

@@ -17,7 +17,7 @@ from maskstream.preprocess import LocalExecutor
 from maskstream.preprocess.executors.base import Event, RecordT, TaskT, Work
 from maskstream.shards.format.dataset import DATASET_JSON
 from maskstream.shards.format.verify import verify
-from maskstream.shards.stores.output import output_at
+from maskstream.shards.stores.output import open_output
 from tests.attacks.kills import FORKS, Job, kills
 from tests.preprocess.job.remote_jobs import SPLIT, RemoteJobs, contents, pictures, run
 from tests.services.seaweedfs import S3Server
@@ -67,7 +67,7 @@ def outcome(s3: str, out: Path) -> dict[str, str]:
 
 
 def is_finished(s3: str, out: Path) -> bool:
-    return output_at(f"{place_in(s3, out)}/{SPLIT}").size(DATASET_JSON) is not None
+    return open_output(f"{place_in(s3, out)}/{SPLIT}").size(DATASET_JSON) is not None
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -128,4 +128,4 @@ def test_racing_drivers_of_which_one_is_killed_leave_one_split(s3: str, s3_serve
         assert sorted(driver.exitcode or 0 for driver in drivers)[1:] == [0, 0]
         assert contents(place) == contents(tmp_path / "local")
         assert verify(f"{place}/{SPLIT}").ok
-        assert output_at(f"{place}/{SPLIT}").names() == output_at(tmp_path / "local" / SPLIT).names()
+        assert open_output(f"{place}/{SPLIT}").names() == open_output(tmp_path / "local" / SPLIT).names()

@@ -9,7 +9,7 @@ import pytest
 from maskstream.preprocess.versions import append, erase, merge, remove
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
-from maskstream.shards.stores.output import output_at
+from maskstream.shards.stores.output import open_output
 
 from ..preprocess.versions.small_splits import contents, written
 from .test_reading import uploaded
@@ -31,7 +31,7 @@ def test_versions_in_a_store_are_those_of_a_folder(store: str, request: pytest.F
         merge(f"{place}/all", [f"{place}/one", f"{place}/three"])
         assert verify(f"{place}/all").problems == []
     assert three.exists()
-    output = output_at(url)
+    output = open_output(url)
     here = {name: data for name, data in contents(tmp_path).items() if not name.startswith("two/")}
     assert {name: output.whole(name, 1 << 30) for name in output.names()} == here
     assert Manifest.load(f"{url}/all").removed.tolist() == [1, 2, 7]

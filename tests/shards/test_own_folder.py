@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from maskstream.shards.format import index_cache
-from maskstream.shards.own_folder import own_folder
+from maskstream.shards.own_folder import make_own_folder
 from maskstream.shards.stores.block_cache import BlockCache
 
 OTHER = 65533
@@ -25,7 +25,7 @@ def mode(folder: Path) -> int:
 def test_a_missing_folder_is_made_for_its_user_alone(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        assert own_folder(tmp_path / "a/cache") == tmp_path / "a/cache"
+        assert make_own_folder(tmp_path / "a/cache") == tmp_path / "a/cache"
     finally:
         os.umask(before)
     assert mode(tmp_path / "a/cache") == 0o700
@@ -34,12 +34,12 @@ def test_a_missing_folder_is_made_for_its_user_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bits", [0o777, 0o1777, 0o775, 0o702])
 def test_a_folder_to_which_others_may_write_gets_one_that_is_ours(tmp_path: Path, bits: int) -> None:
     tmp_path.chmod(bits)
-    own = own_folder(tmp_path)
+    own = make_own_folder(tmp_path)
     assert own == tmp_path / f"uid-{os.geteuid()}"
     assert mode(own) == 0o700
-    assert own_folder(own) == own
+    assert make_own_folder(own) == own
     own.chmod(0o755)
-    assert own_folder(tmp_path) == own
+    assert make_own_folder(tmp_path) == own
 
 
 def test_a_folder_that_others_made_ready_is_refused(tmp_path: Path) -> None:
@@ -47,17 +47,17 @@ def test_a_folder_that_others_made_ready_is_refused(tmp_path: Path) -> None:
     (tmp_path / f"uid-{os.geteuid()}").mkdir()
     (tmp_path / f"uid-{os.geteuid()}").chmod(0o777)
     with pytest.raises(ValueError, match=r"has mode 0777: others could put files there .* give another folder"):
-        own_folder(tmp_path)
+        make_own_folder(tmp_path)
 
 
 @as_root
 def test_a_folder_of_another_user_is_not_ours(tmp_path: Path) -> None:
     os.chown(tmp_path, OTHER, OTHER)
-    own = own_folder(tmp_path)
+    own = make_own_folder(tmp_path)
     assert own.name == "uid-0"
     os.chown(own, OTHER, OTHER)
     with pytest.raises(ValueError, match="belongs to user 65533"):
-        own_folder(tmp_path)
+        make_own_folder(tmp_path)
 
 
 def test_blocks_are_not_read_from_where_others_may_write(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_indexes_are_not_read_from_where_others_may_write(
             writer.put("numbers", np.int64, [np.array([value])])
             writer.finish({"key": "k"})
 
-        return int(index_cache.cached_index("k", 1, unpack).array("numbers")[0])
+        return int(index_cache.open_cached_index("k", 1, unpack).array("numbers")[0])
 
     assert (index(1), index(2)) == (1, 1)
     (tmp_path / "indexes").chmod(0o777)

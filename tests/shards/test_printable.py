@@ -7,7 +7,7 @@ import pytest
 from rich.progress import Progress, TextColumn
 from rich.table import Table
 
-from maskstream.shards.printable import DataConsole, PrintableFormatter, printable
+from maskstream.shards.printable import DataConsole, PrintableFormatter, make_printable
 
 HOSTILE = (
     "a\x1b[31mb\x1b]0;title\x07c\rd\x08e\x9b2Jf\N{RIGHT-TO-LEFT OVERRIDE}g\N{LEFT-TO-RIGHT ISOLATE}h\n"
@@ -18,9 +18,9 @@ CONTROLS = {char for char in HOSTILE if ord(char) < 32 or not char.isprintable()
 
 
 def test_controls_are_escaped_and_all_else_stays():
-    assert printable(HOSTILE) == SHOWN
+    assert make_printable(HOSTILE) == SHOWN
     plain = "caf\N{LATIN SMALL LETTER E WITH ACUTE} \u65e5\u672c \U0001f469\u200d\U0001f52c \u05d0 [b]x[/b] \\ 'y'"
-    assert printable(plain) == plain
+    assert make_printable(plain) == plain
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from maskstream.train import Recipe
 from maskstream.train.core.distributed import gather_rows, process_group, rank, world_size
 from maskstream.train.core.optimiser import OptimiserConfig
-from maskstream.train.core.parallel import divide, over_ranks
+from maskstream.train.core.parallel import divide, wrap_for_ranks
 from maskstream.train.core.step import Stepper, StepSettings
 
 RANKS = 2
@@ -37,7 +37,7 @@ def gradient(recipe, split, *, parallel="ddp", accumulate=1):
             torch.cat([gather_rows(p.grad).flatten() for p in model.parameters() if p.grad is not None])
         )
     )
-    stepper = Stepper(model, over_ranks(model, CPU), optimiser, OptimiserConfig(), StepSettings(device=CPU, seed=0))
+    stepper = Stepper(model, wrap_for_ranks(model, CPU), optimiser, OptimiserConfig(), StepSettings(device=CPU, seed=0))
     stepper.step(micro_batches, number=0, lr=0.0, asked_to_stop=False)
     return found[0].clone()
 

@@ -28,7 +28,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.train import load_model, train
 from maskstream.train.core.run_folder import run_recipe
 from maskstream.train.embed import read_features
-from maskstream.train.evaluate.features import from_middle, without_augmentation
+from maskstream.train.evaluate.features import drop_augmentation, from_middle
 from maskstream.train.export.run import export_run
 from maskstream.train.finetune_run import finetune
 
@@ -264,7 +264,7 @@ def measure(families: Mapping[str, Family], folder: Path, count: int, seed: int)
 def list_scores(tuned: Path, split: Path) -> dict[str, torch.Tensor]:
     """The scores of a classifier's run by the keys of a split."""
     model: Any = load_model(tuned / "model.safetensors")
-    config = from_middle(without_augmentation(run_recipe(tuned).data, Manifest.load(split)))
+    config = from_middle(drop_augmentation(run_recipe(tuned).data, Manifest.load(split)))
     scores = {}
     with (
         torch.no_grad(),

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from maskstream.cli import app
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train import embed, load_model, train
-from maskstream.train.embed import embed_run, read_features
-from maskstream.train.evaluate.features import without_augmentation
+from maskstream.train.embed import read_features, write_embeddings
+from maskstream.train.evaluate.features import drop_augmentation
 
 from ..pipelines.every_modality import write_split
 from .test_every_recipe import CUTS
@@ -63,14 +63,14 @@ def test_the_features_are_the_runs_in_the_order_of_the_split(tmp_path, name, mod
     assert keys == [manifest.key(i) for i in range(len(manifest))]
     assert labels.tolist() == list(manifest.label)
 
-    again = embed_run(tmp_path / "run", split, tmp_path / "b.parquet", batch_size=64, workers=1, device=CPU)
+    again = write_embeddings(tmp_path / "run", split, tmp_path / "b.parquet", batch_size=64, workers=1, device=CPU)
     assert (again.samples, again.skipped, len(again.files)) == (len(keys), 0, 1)
     other = read_features(tmp_path / "b.parquet")
     assert other[0] == keys
     assert torch.allclose(other[1], features, rtol=1e-4, atol=1e-5)
     if name == "mae-tiny":
         model = load_model(tmp_path / "run" / "model.safetensors")
-        config = without_augmentation(model_data(tmp_path / "run"), manifest)
+        config = drop_augmentation(model_data(tmp_path / "run"), manifest)
         loader = config.loader(split, batch_size=len(keys), shuffle=False, device="cpu", threads=1)
         (batch,) = list(loader)
         loader.close()
@@ -99,7 +99,7 @@ def test_a_job_that_ended_anywhere_goes_on_with_the_same_rows(tmp_path, monkeypa
         progress=False,
     )
     options = {"batch_size": 3, "file_rows": 4, "device": CPU}
-    whole = embed_run(tmp_path / "run", split, tmp_path / "whole.parquet", **options)
+    whole = write_embeddings(tmp_path / "run", split, tmp_path / "whole.parquet", **options)
     wanted, published = read_features(tmp_path / "whole.parquet"), embed.publishing
     for ends_at in (0, len(whole.files) - 1):
         out, begun = tmp_path / f"{ends_at}.parquet", []
@@ -112,13 +112,13 @@ def test_a_job_that_ended_anywhere_goes_on_with_the_same_rows(tmp_path, monkeypa
 
         monkeypatch.setattr(embed, "publishing", publish)
         with pytest.raises(KeyboardInterrupt):
-            embed_run(tmp_path / "run", split, out, **options)
+            write_embeddings(tmp_path / "run", split, out, **options)
         monkeypatch.setattr(embed, "publishing", lambda path, begun=begun: (begun.append(path), published(path))[1])
         assert not out.exists()
         if ends_at:
             with pytest.raises(ValueError, match=r"unfinished features of dtype float32, not float16"):
-                embed_run(tmp_path / "run", split, out, dtype="float16", **options)
-        again = embed_run(tmp_path / "run", split, out, **options)
+                write_embeddings(tmp_path / "run", split, out, dtype="float16", **options)
+        again = write_embeddings(tmp_path / "run", split, out, **options)
         assert len(begun) == len(whole.files) + 1
         assert (again.samples, len(again.files)) == (whole.samples, len(whole.files))
         found = read_features(out)
@@ -138,11 +138,11 @@ def test_what_cannot_be_embedded_is_said_and_leaves_nothing(tmp_path):
     ]:
         options = {"out": tmp_path / "out" / "f.parquet", "device": CPU, **wrong}
         with pytest.raises(ValueError, match=said):
-            embed_run(tmp_path / "run", split, **options)
+            write_embeddings(tmp_path / "run", split, **options)
     assert not (tmp_path / "out").exists()
-    embed_run(tmp_path / "run", split, tmp_path / "out" / "f.parquet", file_rows=2, device=CPU)
+    write_embeddings(tmp_path / "run", split, tmp_path / "out" / "f.parquet", file_rows=2, device=CPU)
     with pytest.raises(ValueError, match="is there; give another name"):
-        embed_run(tmp_path / "run", split, tmp_path / "out" / "f.parquet", device=CPU)
+        write_embeddings(tmp_path / "run", split, tmp_path / "out" / "f.parquet", device=CPU)
     first = sorted((tmp_path / "out").iterdir())
     assert len(first) > 1
     first[0].unlink()

@@ -17,7 +17,7 @@ from maskstream.pages.report.drawn import make_sections
 from maskstream.shards.errors import ShardError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train import RECIPES, named_recipe, save_model, train
-from maskstream.train.evaluate_run import EVALUATIONS, KEPT, evaluate_model, evaluate_run, kept_evaluations
+from maskstream.train.evaluate_run import EVALUATIONS, KEPT, evaluate_model, evaluate_run, read_evaluations
 from maskstream.train.recipes import chosen_recipe
 
 from ..pipelines.every_modality import write_split
@@ -123,7 +123,7 @@ def test_a_report_keeps_the_same_numbers(run, splits, tmp_path):
     first = evaluated(run, split)
     (run / KEPT).unlink()
     said("report", run, "--data", split, "--same-split", "--out", tmp_path / "page.html")
-    assert kept_evaluations(run) == [first]
+    assert read_evaluations(run) == [first]
 
 
 def test_what_is_kept_is_used_until_weights_or_samples_change(run, splits, tmp_path, monkeypatch, caplog):
@@ -134,7 +134,7 @@ def test_what_is_kept_is_used_until_weights_or_samples_change(run, splits, tmp_p
     with pytest.raises(TypeError):
         evaluated(run, split, again=True)
     monkeypatch.undo()
-    assert [one.data.location for one in (evaluated(run, other), *kept_evaluations(run))][1:] == [
+    assert [one.data.location for one in (evaluated(run, other), *read_evaluations(run))][1:] == [
         str(split),
         str(other),
     ]
@@ -147,9 +147,9 @@ def test_what_is_kept_is_used_until_weights_or_samples_change(run, splits, tmp_p
     save_model(small.build(seed=5), run / "model.safetensors")
     changed = evaluated(run, split)
     assert (changed.step, changed.weights != first.weights) == (0, True)
-    assert kept_evaluations(run) == [changed]
+    assert read_evaluations(run) == [changed]
     (run / KEPT).write_text('{"format": 9}')
-    assert kept_evaluations(run) == []
+    assert read_evaluations(run) == []
     assert "its format is 9, and this release reads 1; it is written anew" in caplog.text
     with pytest.raises(ShardError):
         evaluated(run, tmp_path)

@@ -14,12 +14,12 @@ from maskstream.pipelines import TokenGrid, VideoClip, VideoData
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
+from maskstream.shards.format.tokenizer import read_tokenizer, read_tokenizer_facts
 from maskstream.train import load_model, named_recipe, train
 from maskstream.train.evaluate.classifier import ClassifierConfig
 from maskstream.train.evaluate.features import from_middle
 from maskstream.train.export import run as exports
-from maskstream.train.export.architecture import counterpart
+from maskstream.train.export.architecture import find_counterpart
 from maskstream.train.export.raw import RawTexts
 from maskstream.train.export.run import export_run, list_classes
 from maskstream.train.models import VideoAutoencoderConfig
@@ -82,7 +82,10 @@ def test_the_processor_crops_and_resizes(made):
 
 def test_the_tokenizer_adds_what_stands_around_a_text_in_training(made):
     split, _, out, _ = made["bert-base"]
-    tokenizer, facts = transformers.AutoTokenizer.from_pretrained(out), tokenizer_facts("", Manifest.load(split).info)
+    tokenizer, facts = (
+        transformers.AutoTokenizer.from_pretrained(out),
+        read_tokenizer_facts("", Manifest.load(split).info),
+    )
     assert tokenizer.mask_token == "[MASK]"
     assert tokenizer.mask_token_id in tokenizer("the lazy [MASK]")["input_ids"]
     alone = tokenizer("the lazy", add_special_tokens=False)["input_ids"]
@@ -93,7 +96,7 @@ def test_the_tokenizer_adds_what_stands_around_a_text_in_training(made):
 
 def test_a_tokenizer_that_adds_them_already_stays(made, tmp_path):
     split = Manifest.load(made["bert-base"][0])
-    kind = RawTexts(32, tokenizer_facts("", split.info), read_tokenizer(split.store, split.info))
+    kind = RawTexts(32, read_tokenizer_facts("", split.info), read_tokenizer(split.store, split.info))
     kind.write_tokenizer(tmp_path)
     own = (tmp_path / "tokenizer.json").read_bytes()
     replace(kind, definition=own).write_tokenizer(tmp_path)
@@ -151,9 +154,9 @@ def test_what_a_killed_export_left_is_deleted_by_the_next(made, tmp_path):
 def test_the_refusal_of_small_recipes_names_some_that_can_be_exported():
     for name in ("videomae-tiny", "mgmae-tiny", "mae-tiny"):
         with pytest.raises(ValueError, match="a small recipe that can be exported is") as error:
-            counterpart(named_recipe(name).build())
+            find_counterpart(named_recipe(name).build())
         recipe, *words = str(error.value).split("`")[1].replace("--set ", "").split()
-        assert counterpart(chosen_recipe(recipe, words).build()).name.endswith("MAEForPreTraining")
+        assert find_counterpart(chosen_recipe(recipe, words).build()).name.endswith("MAEForPreTraining")
 
 
 def test_what_cannot_be_exported_is_said_and_leaves_nothing(made, tmp_path, monkeypatch):
@@ -192,8 +195,8 @@ def test_a_classifier_goes_where_its_norm_stands():
     before = ClassifierConfig(of=of, classes=3)
     assert before.norm == "tokens", "as classifiers that were saved before"
     with pytest.raises(ValueError, match=r"fine-tune again with --set model.norm=mean"):
-        counterpart(before.build(grids))
-    found = counterpart(replace(before, norm="mean").build(grids))
+        find_counterpart(before.build(grids))
+    found = find_counterpart(replace(before, norm="mean").build(grids))
     assert (found.name, found.config["use_mean_pooling"]) == ("VideoMAEForVideoClassification", True)
     with pytest.raises(ValueError, match="norm='other' is not known; legal are 'tokens' and 'mean'"):
         replace(before, norm="other")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from maskstream.pipelines.masks import Cues, Draw, Mask, Padded, Replace, TokenGrid, Tokens
-from maskstream.pipelines.modalities.text.batch import TextBatch, text_batch
+from maskstream.pipelines.modalities.text.batch import TextBatch, build_text_batch
 
 VOCABULARY, CLS, SEP, MASK_ID = 60, 1, 2, 3
 LENGTHS = ((12,), (5, 9), (20,), (3, 4, 7))
@@ -46,7 +46,7 @@ def made_up(
         classed = np.where(kinds[row] == 255, -1, kinds[row].astype(np.int64))
         cues = Cues(words=cue, tokens=tokens[row].astype(np.int64), classes=classed)
         draws.append(Draw(rng=np.random.default_rng([seed, row]), cues=cues, seed=seed, key=str(row)))
-    return text_batch(
+    return build_text_batch(
         tokens=tokens,
         documents=documents,
         words=words,

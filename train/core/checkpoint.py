@@ -8,7 +8,7 @@
 
 state.json holds the size and xxh3_128 of the other files and of the lines of metrics.jsonl up to the step, and a
 checksum of itself. They are compared before anything is loaded, so a damaged checkpoint is never resumed: the run goes
-on from the checkpoint before it (`newest_whole`), and its metrics are cut to the lines of that one.
+on from the checkpoint before it (`find_newest_whole`), and its metrics are cut to the lines of that one.
 
 Where weights are divided among ranks, each writes its rows: model-00000-of-00002.safetensors and so on
 (export.py). Any number of ranks can read them.
@@ -75,7 +75,7 @@ class Position:
 
     def check_loader(self, batches_per_epoch: int) -> None:
         """Raises DamageError if the loader's state is not that after `step` batches."""
-        found = batches_before(self.loader, batches_per_epoch)
+        found = count_batches_before(self.loader, batches_per_epoch)
         wanted = self.first_batch + self.step * self.accumulate
         if found is not None and found != wanted:
             raise RunFileError(
@@ -84,13 +84,13 @@ class Position:
             )
 
 
-def batches_before(loader: Mapping[str, Any], batches_per_epoch: int) -> int | None:
+def count_batches_before(loader: Mapping[str, Any], batches_per_epoch: int) -> int | None:
     """The number of batches before the position in a loader's state, or None if the state has no epoch and batch."""
     epoch, batch = loader.get("epoch"), loader.get("batch")
     return epoch * batches_per_epoch + batch if isinstance(epoch, int) and isinstance(batch, int) else None
 
 
-def checkpoint_name(step: int) -> str:
+def name_checkpoint(step: int) -> str:
     """The name of the folder of the checkpoint after `step` steps."""
     return f"step-{step:08d}"
 
@@ -100,7 +100,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)), key=read_step, reverse=True)
 
 
-def newest_whole(
+def find_newest_whole(
     folder: Path, *, metrics: Path | None = None, batches_per_epoch: int | None = None
 ) -> tuple[Path, Position] | None:
     """The newest checkpoint in `folder` that is whole, and its position; None if there are no checkpoints.
@@ -149,7 +149,7 @@ def read_checkpoint(checkpoint: Path) -> Position:
         raise RunFileError(f"{STATE} cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
         raise RunFileError(f"{STATE} is damaged: {error}") from error
-    if checkpoint.name != checkpoint_name(position.step):
+    if checkpoint.name != name_checkpoint(position.step):
         raise RunFileError(f"{STATE} is that of step {position.step}")
     for name, expected in sums.items():
         expected.check(checkpoint / name)

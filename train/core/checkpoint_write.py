@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from maskstream.shards.checksummed import add_checksum
 from maskstream.shards.errors import StoreError
-from maskstream.shards.stores.local_files import publish, space_for, sync_folder
+from maskstream.shards.stores.local_files import check_space_for, publish, sync_folder
 
-from .checkpoint import AVERAGE, MODEL, OPTIMISER, STATE, Position, checkpoint_name, list_checkpoints, read_step, remove
-from .distributed import find_part, in_step, is_divided, local_rows, rank, world_size
+from .checkpoint import AVERAGE, MODEL, OPTIMISER, STATE, Position, list_checkpoints, name_checkpoint, read_step, remove
+from .distributed import find_part, get_local_rows, in_step, is_divided, rank, world_size
 from .optimiser import Average
 from .weights import FileSum, make_metadata, pack_weights, part_name
 
@@ -48,15 +48,15 @@ class Snapshot:
         """The snapshot of this rank. A model that is not divided is written by rank 0, and copies of rows once, so
         other ranks get None.
         """
-        part, parts, copy = own_part(model)
+        part, parts, copy = describe_own_part(model)
         if copy:
             return None
         return cls(
             position=replace(position, parts=parts),
             part=part,
             metadata=make_metadata(model, about),
-            weights=_copies(model.state_dict()),
-            moments=_copies(_moments(model, optimiser, average)),
+            weights=_copy_to_host(model.state_dict()),
+            moments=_copy_to_host(_moments(model, optimiser, average)),
         )
 
     def write(self, folder: Path) -> dict[str, FileSum]:
@@ -72,7 +72,7 @@ class Snapshot:
         return sums
 
 
-def own_part(model: nn.Module) -> tuple[int, int, int]:
+def describe_own_part(model: nn.Module) -> tuple[int, int, int]:
     """Which part of a model this rank has, of how many, and of which copy; of one that is not divided, each rank has a
     copy.
     """
@@ -128,10 +128,10 @@ class CheckpointWriter:
         with in_step(self._device):
             snapshot = Snapshot.of(model, optimiser, position, about=about, average=average)
             if snapshot is not None and snapshot.position.parts > 1 and snapshot.part == 0:
-                with _told(self._final(position.step)):
-                    _made_empty(_temporary(self._final(position.step)))
+                with _report_failure(self._final(position.step)):
+                    _make_empty(_temporary(self._final(position.step)))
         self._step, self._position = position.step, None if snapshot is None else snapshot.position
-        self._parts = own_part(model)[1]
+        self._parts = describe_own_part(model)[1]
         if snapshot is not None:
             thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
             self._written = thread.submit(self._write, snapshot)
@@ -163,7 +163,7 @@ class CheckpointWriter:
             with in_step(self._device):
                 if self._position is not None and rank() == 0:
                     final = self._final(step)
-                    with _told(final):
+                    with _report_failure(final):
                         _publish(_temporary(final), final, self._position, sums)
                     _remove_others(self._folder, final, self._keep)
 
@@ -176,18 +176,18 @@ class CheckpointWriter:
         if snapshot.position.parts == 1:
             return _write_whole(self._folder, snapshot, self._keep)
         final = self._final(snapshot.position.step)
-        with _told(final):
+        with _report_failure(final):
             return snapshot.write(_temporary(final))
 
     def _final(self, step: int) -> Path:
-        return self._folder / checkpoint_name(step)
+        return self._folder / name_checkpoint(step)
 
 
 def _write_whole(folder: Path, snapshot: Snapshot, keep: int) -> Path:
-    final = folder / checkpoint_name(snapshot.position.step)
-    with _told(final):
+    final = folder / name_checkpoint(snapshot.position.step)
+    with _report_failure(final):
         temporary = _temporary(final)
-        _made_empty(temporary)
+        _make_empty(temporary)
         _publish(temporary, final, snapshot.position, snapshot.write(temporary))
     _remove_others(folder, final, keep)
     return final
@@ -216,16 +216,16 @@ def _temporary(final: Path) -> Path:
     return final.with_name(f".{final.name}.tmp")
 
 
-def _made_empty(folder: Path) -> None:
+def _make_empty(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
 
 @contextmanager
-def _told(final: Path) -> Iterator[None]:
+def _report_failure(final: Path) -> Iterator[None]:
     """A block that writes a checkpoint. If it fails what it wrote is removed, and an OSError becomes a StoreError."""
     try:
-        with space_for(final):
+        with check_space_for(final):
             yield
     except BaseException as error:
         shutil.rmtree(_temporary(final), ignore_errors=True)
@@ -246,7 +246,7 @@ def _moments(model: nn.Module, optimiser: torch.optim.Optimizer, average: Averag
     }
 
 
-def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _copy_to_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies in host memory: of divided tensors the own rows, of others all, which rank 0 alone has."""
     kept = {name: one for name, one in tensors.items() if is_divided(one) or not rank()}
-    return {name: local_rows(one.detach()).to("cpu", copy=True).contiguous() for name, one in kept.items()}
+    return {name: get_local_rows(one.detach()).to("cpu", copy=True).contiguous() for name, one in kept.items()}

@@ -31,7 +31,7 @@ def measure_spread(features: Tensor) -> dict[str, float]:
     return {
         "variance": float(centred.square().sum() / square.clamp_min(TINY)),
         "effective rank": effective_rank(x),
-        "rank me": _exponential_entropy(torch.linalg.svdvals(x)),
+        "rank me": _compute_exponential_entropy(torch.linalg.svdvals(x)),
         "covariance": float(alike / (channels * (channels - 1))) if channels > 1 else 1.0,
     }
 
@@ -40,7 +40,7 @@ def effective_rank(x: Tensor) -> float:
     """The exponential of the entropy of the eigenvalues of the covariance of x (n, D), 1 to min(n - 1, D)."""
     centred = x.detach().double() - x.detach().double().mean(dim=0)
     gram = centred @ centred.T if len(x) < x.shape[1] else centred.T @ centred
-    return _exponential_entropy(torch.linalg.eigvalsh(gram).clamp_min(0))
+    return _compute_exponential_entropy(torch.linalg.eigvalsh(gram).clamp_min(0))
 
 
 def lidar(x: Tensor, delta: float = 1e-4) -> float:
@@ -61,9 +61,9 @@ def lidar(x: Tensor, delta: float = 1e-4) -> float:
     added = delta * (views + samples).diagonal().mean().clamp_min(TINY)
     values, directions = torch.linalg.eigh(views)
     whitened = between @ directions / (values.clamp_min(0) + added).sqrt()
-    return _exponential_entropy(torch.linalg.svdvals(whitened).square())
+    return _compute_exponential_entropy(torch.linalg.svdvals(whitened).square())
 
 
-def _exponential_entropy(values: Tensor) -> float:
+def _compute_exponential_entropy(values: Tensor) -> float:
     """The exponential of the entropy of values that are 0 or more, as shares of their sum; 1 if all are 0."""
     return float(torch.special.entr(values / values.sum().clamp_min(TINY)).sum().exp())

@@ -8,14 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, Unpack, runtime_checkable
 
-from maskstream.pipelines.modalities.mixture import DataMixture, OpenMixture, RunData, manifests_of
-from maskstream.pipelines.modalities.split import StoreOptions, check_cache, manifest_of_state, open_manifest
+from maskstream.pipelines.modalities.mixture import DataMixture, OpenMixture, RunData, list_manifests
+from maskstream.pipelines.modalities.split import StoreOptions, check_cache, open_manifest, open_manifest_of_state
 from maskstream.pipelines.stream.loader import DATASET_VERSION
 from maskstream.shards.checksummed import read_checksummed
 from maskstream.shards.config import Json
 from maskstream.shards.errors import ResumeError
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.shards.format.tokenizer import has_tokenizer, tokenizer_facts
+from maskstream.shards.format.tokenizer import has_tokenizer, read_tokenizer_facts
 
 from .checkpoint import STATE, list_checkpoints
 from .recipe import Recipe, check_modality
@@ -35,7 +35,7 @@ PADDING_IDS = 128
 _TOLD = {"location", "version", "fingerprint"}
 
 
-def newest_state(checkpoints: Path) -> Mapping[str, Any] | None:
+def find_newest_state(checkpoints: Path) -> Mapping[str, Any] | None:
     """The state of the newest of a run's checkpoints whose state is whole; None if there is none."""
     for checkpoint in list_checkpoints(checkpoints):
         with suppress(OSError, ValueError):
@@ -56,7 +56,7 @@ def open_data(
     ValueError for a split of another modality than the recipe's, and for a mixture of the same samples twice.
     ResumeError if a split does not have the version any more, or if the version asked for has other samples.
     """
-    state = None if checkpoints is None else newest_state(checkpoints)
+    state = None if checkpoints is None else find_newest_state(checkpoints)
     position = {} if state is None else dict(state.get("loader") or {})
     parts, given = position.get(SOURCES), len(data.sources) if isinstance(data, DataMixture) else None
     if position and given != (had := len(parts) if isinstance(parts, list) else None):
@@ -87,10 +87,10 @@ def _opened(
 ) -> Manifest:
     manifest = open_manifest(data, version=asked, **storing)
     check_modality(recipe, manifest)
-    return manifest_of_state(manifest, position) if asked is None else _moved(manifest, position)
+    return open_manifest_of_state(manifest, position) if asked is None else _find_moved(manifest, position)
 
 
-def _moved(manifest: Manifest, position: Mapping[str, Any]) -> Manifest:
+def _find_moved(manifest: Manifest, position: Mapping[str, Any]) -> Manifest:
     """The version of a split that was asked for, which a run goes on in; the log says so if it was in another.
 
     Raises ResumeError if it has other samples than the one that the run has seen.
@@ -118,7 +118,7 @@ def tell_unused_ids(model: object, split: Manifest) -> None:
     """Logs that a model's settings have more ids than the tokenizer of its split, if they do."""
     if not isinstance(model, _ReadsIds) or not has_tokenizer(split.info):
         return
-    ids = tokenizer_facts(split.location, split.info).vocabulary
+    ids = read_tokenizer_facts(split.location, split.info).vocabulary
     if model.vocabulary - ids >= PADDING_IDS:
         log.warning(
             "the tokenizer of %s has %s ids, and the model %s: no text has the others; --set model.vocabulary=%d fits",
@@ -133,8 +133,8 @@ def tell_split(split: Manifest) -> Json:
 
 def tell_data(data: RunData, *, labels: bool = False) -> Json:
     """What run.json says of a run's data; labels: also the names of labels, for a model that learns them."""
-    splits = [tell_split(one) for one in manifests_of(data)]
-    names = {LABEL_NAMES: manifests_of(data)[0].label_names} if labels else {}
+    splits = [tell_split(one) for one in list_manifests(data)]
+    names = {LABEL_NAMES: list_manifests(data)[0].label_names} if labels else {}
     if not isinstance(data, OpenMixture):
         return splits[0] | names
     named = zip(data.mixture.names, data.manifests, splits, strict=True)
@@ -142,25 +142,25 @@ def tell_data(data: RunData, *, labels: bool = False) -> Json:
     return {MIXTURE: data.mixture.to_dict(), SOURCES: told} | names
 
 
-def told_label_names(run: Path) -> tuple[str, ...] | None:
+def read_label_names(run: Path) -> tuple[str, ...] | None:
     """The names of the labels that a run's model learned, by number; None where run.json does not say."""
     told = run_settings(run).get(DATA)
     found = told.get(LABEL_NAMES) if isinstance(told, dict) else None
     return tuple(map(str, found)) if isinstance(found, list) else None
 
 
-def told_splits(run: Path) -> list[Json]:
+def read_splits(run: Path) -> list[Json]:
     """What run.json says of the splits that a run was trained on; empty for a loader of one's own."""
     told = run_settings(run).get(DATA)
     found = told.get(SOURCES, [told]) if isinstance(told, dict) else []
     return [one for one in found if isinstance(one, dict) and one.keys() >= _TOLD]
 
 
-def told_mixture(run: Path) -> DataMixture | None:
+def read_mixture(run: Path) -> DataMixture | None:
     """The mixture that a run was trained on, of the splits and versions that it read last; None for one split."""
     told = run_settings(run).get(DATA)
     if not isinstance(told, dict) or MIXTURE not in told:
         return None
-    splits = told_splits(run)
+    splits = read_splits(run)
     mixture = DataMixture.from_dict(told[MIXTURE]).at([str(one["location"]) for one in splits])
     return mixture.with_versions([int(one["version"]) for one in splits])

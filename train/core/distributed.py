@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from maskstream.pipelines.stream.topology import check_device, device_named
+from maskstream.pipelines.stream.topology import check_device, find_device
 from maskstream.shards.errors import MaskstreamError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def is_divided(tensor: Tensor) -> TypeGuard[DTensor]:
     return module is not None and isinstance(tensor, module.DTensor)
 
 
-def local_rows(tensor: Tensor) -> Tensor:
+def get_local_rows(tensor: Tensor) -> Tensor:
     """The rows on this rank, which share memory with the tensor; the tensor itself if it is not divided."""
     return tensor.to_local() if is_divided(tensor) else tensor
 
@@ -86,16 +86,16 @@ def process_group(device: str | torch.device = "auto") -> Iterator[torch.device]
     argument.
     """
     chosen = pick_device(device)
-    with torch.cuda.device(chosen) if chosen.type == "cuda" else nullcontext(), _grouped(chosen):
+    with torch.cuda.device(chosen) if chosen.type == "cuda" else nullcontext(), _group_tensors(chosen):
         yield chosen
 
 
 @contextmanager
-def _grouped(chosen: torch.device) -> Iterator[None]:
+def _group_tensors(chosen: torch.device) -> Iterator[None]:
     if dist.is_initialized() or "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    store, own_rank, ranks = _meeting_place()
+    store, own_rank, ranks = _find_meeting_place()
     own_store = PrefixStore(f"maskstream/{next(_GROUPS)}", store)
     backend = "nccl" if chosen.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=own_store, rank=own_rank, world_size=ranks)
@@ -115,14 +115,14 @@ def _wait_for_gloo() -> None:
     """
     before, end = None, monotonic() + 10
     while monotonic() < end:
-        seen = _gloo_threads()
+        seen = _list_gloo_threads()
         if not seen or (seen == before and all(state.startswith("S") for state, *_ in seen.values())):
             return
         before = seen
         sleep(0.02)  # longer than a thread waits before it asks for the lock again
 
 
-def _gloo_threads() -> dict[str, tuple[str, ...]]:
+def _list_gloo_threads() -> dict[str, tuple[str, ...]]:
     """Of each thread that does gloo's operations: its state, and how often it was put to sleep and interrupted."""
     found = {}
     for task in Path("/proc/self/task").glob("*"):
@@ -135,7 +135,7 @@ def _gloo_threads() -> dict[str, tuple[str, ...]]:
 
 
 @cache
-def _meeting_place() -> tuple[Store, int, int]:
+def _find_meeting_place() -> tuple[Store, int, int]:
     """The store of torchrun's environment, this process's rank, and the number of ranks.
 
     The store keeps the addresses of a group after the group is destroyed. A second group under the same names would
@@ -147,7 +147,7 @@ def _meeting_place() -> tuple[Store, int, int]:
 
 def pick_device(device: str | torch.device) -> torch.device:
     """The device that a setting means: "auto" is the GPU of LOCAL_RANK if there is one, else the CPU."""
-    chosen = device_named(device)
+    chosen = find_device(device)
     check_device(chosen)
     if str(chosen) == "cuda":
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -171,7 +171,7 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return values
 
 
-def over_ranks_in_order(rows: Tensor) -> Tensor:
+def gather_in_order(rows: Tensor) -> Tensor:
     """The values (batches, samples of a rank) of all ranks, flat: all of a batch, rank by rank, then the next batch."""
     parts = [rows]
     if world_size() > 1:

@@ -2,7 +2,7 @@
 
 Layers that can drop derive from `Dropping`, blocks with residual branches from `ResidualBlock`. Their rates are 0 at
 first, and outside of training nothing is dropped. Draws come from torch's generator, which a step seeds (see
-`step_seed`).
+`derive_step_seed`).
 
 Sources: Srivastava et al. (2014) for dropout; Huang et al. (2016) for drop path, or stochastic depth.
 """

@@ -62,7 +62,7 @@ class _GivesFeatures(Protocol):
     def features(self, batch: Any) -> Tensor: ...
 
 
-def line_of(name: str, first: float) -> float | None:
+def find_line(name: str, first: float) -> float | None:
     """The value of the measure `name`, such as "features: variance", below which a run has collapsed that began with
     `first`; None for a measure that has no line.
     """
@@ -167,7 +167,7 @@ class Guard(Hook):
         if min(map(len, found.values())) < 3:
             return {}
         samples = len(batch) // self._views if self._views > 1 else 0
-        named = {f"{of}: {name}": v for of, x in found.items() for name, v in _spread(x, samples).items()}
+        named = {f"{of}: {name}": v for of, x in found.items() for name, v in _measure_spread(x, samples).items()}
         shared = sum_over_ranks(torch.tensor([*named.values()], dtype=torch.float64, device=self._device))
         made = dict(zip(named, (shared / world_size()).tolist(), strict=True))
         if not self.first:
@@ -182,14 +182,14 @@ class Guard(Hook):
         """What lies below its line, in words."""
         low = []
         for measure in LINES:
-            of = {name: line_of(name, self.first.get(name, 0.0)) for name in made if name.endswith(f": {measure}")}
+            of = {name: find_line(name, self.first.get(name, 0.0)) for name in made if name.endswith(f": {measure}")}
             below = {name: line for name, line in of.items() if line is not None and made[name] < line}
             if measure not in SHARED or len(below) == len(of):
                 low += [f"{name} is {made[name]:.3g}, below {line:.3g}" for name, line in below.items()]
         return low
 
 
-def _spread(x: Tensor, samples: int) -> dict[str, float]:
+def _measure_spread(x: Tensor, samples: int) -> dict[str, float]:
     """The measures by name of the vectors (B, D) of samples, or of tokens (B, N, D), whose mean is their sample's. The
     rows of each of the samples follow one another; where their number is 0, all rows are samples.
     """

@@ -19,9 +19,9 @@ from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.keywords import takes_fields
 from maskstream.shards.progress import SILENT, Progress, ProgressBar
 from maskstream.shards.stores.local_files import publish
-from maskstream.shards.stores.url import local_path
+from maskstream.shards.stores.url import get_local_path
 
-from .checkpoint import Position, batches_before, list_checkpoints, load_checkpoint, read_step, remove
+from .checkpoint import Position, count_batches_before, list_checkpoints, load_checkpoint, read_step, remove
 from .checkpoint_write import CheckpointWriter
 from .distributed import Agreement, in_step, rank, world_size
 from .guard import SLOWER, Guard
@@ -30,8 +30,8 @@ from .metrics import TrainProgress
 from .model import Model, TrainingBatch
 from .optimiser import Average, build_optimiser
 from .options import LoopSettings
-from .parallel import compile_parts, divide, over_ranks, recompute_blocks
-from .process import StopRequest, chosen_precision, kept_memory
+from .parallel import compile_parts, divide, recompute_blocks, wrap_for_ranks
+from .process import StopRequest, choose_precision, keep_memory
 from .profile import StepProfile
 from .recipe import Recipe, find_channels, publish_scores
 from .record import Recorder, SourceCounts
@@ -41,7 +41,7 @@ from .sample_losses import SampleLosses
 from .step import Batches, Stepper, StepSettings, endless
 from .trackers import Trackers, check_trackers
 from .validation import Validation, Validator
-from .weights import load_matching_weights, model_bytes
+from .weights import encode_model, load_matching_weights
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class Trainer:
     finite (with on_nan="skip": for too many in a row).
     """
 
-    @takes_fields(TrainerOptions).of_init
+    @takes_fields(TrainerOptions).take_init_fields
     def __init__(self, recipe: Recipe[Any], loader: Batches, out: str | Path, options: TrainerOptions) -> None:
         if len(loader) == 0:
             raise ValueError(
@@ -108,7 +108,7 @@ class Trainer:
             raise ValueError(f"steps is at least 1, got steps={options.steps}")
         self.settings: LoopSettings = options.settings or options
         check_trackers(self.settings.track)
-        self.recipe, self.loader, self.out = recipe, loader, local_path(out, "out")
+        self.recipe, self.loader, self.out = recipe, loader, get_local_path(out, "out")
         self.device = torch.device(options.device)
         self.steps = options.steps or recipe.schedule.run_length(-(-len(loader) // recipe.accumulate))
         self.step, self.tally = 0, Tally()
@@ -116,10 +116,10 @@ class Trainer:
         self._samples = recipe.batch_size * recipe.accumulate * world_size()
         self._settings: Json = {"seed": options.seed, "samples_per_step": self._samples}
         self._settings |= {} if options.initial is None else {"initial": str(options.initial)}
-        self._dtype = chosen_precision(self.settings.precision, self.device)
+        self._dtype = choose_precision(self.settings.precision, self.device)
         self._folder, self._agreement = RunWriter(self.out, self.device), Agreement()
         with ExitStack() as undo:
-            undo.callback(self._folder.let_go)
+            undo.callback(self._folder.unlock_folder)
             self._folder.hold()
             self.model = self._build_model()
             self.optimiser = build_optimiser(self.model, recipe.optimiser)
@@ -182,8 +182,8 @@ class Trainer:
     def run(self, until: int | None = None) -> TrainResult:
         """Trains up to step `until` (by default the last) or until a signal, then saves a checkpoint."""
         goal = self.steps if until is None else min(until, self.steps)
-        with kept_memory(self.device), ExitStack() as stack:
-            stack.callback(self._folder.let_go)
+        with keep_memory(self.device), ExitStack() as stack:
+            stack.callback(self._folder.unlock_folder)
             self._folder.hold()
             stack.callback(self._writer.close)
             with StopRequest() as stop, self._bar, self._folder.metrics, ExitStack() as hooks:
@@ -214,7 +214,7 @@ class Trainer:
     def _restore(self, *, resume: bool) -> None:
         """Continues from the newest checkpoint, or begins: always where it is not to resume."""
         options = self._options
-        self._first_batch = batches_before(self.loader.state_dict(), len(self.loader)) or 0
+        self._first_batch = count_batches_before(self.loader.state_dict(), len(self.loader)) or 0
         whole = {"recipe": self.recipe.to_dict()} | ({} if options.data is None else {DATA: options.data})
         whole |= {} if options.validation is None else {"val": options.validation.data}
         kind = str(self._dtype).removeprefix("torch.")
@@ -246,7 +246,7 @@ class Trainer:
 
     def _build_stepper(self) -> Stepper:
         compile_parts(self.model, self.settings.compile, self.device)
-        module: nn.Module = over_ranks(self.model, self.device)
+        module: nn.Module = wrap_for_ranks(self.model, self.device)
         return Stepper(
             self.model,
             module,
@@ -270,8 +270,8 @@ class Trainer:
         data: bytes | None = None
         if self._ended_early or self.step >= self.steps:
             averaged = None if self.average is None else self.average.values
-            about = self._about() | ({} if averaged is None else {"weights": "average"})
-            data = model_bytes(self.model, about, averaged)
+            about = self._read_about() | ({} if averaged is None else {"weights": "average"})
+            data = encode_model(self.model, about, averaged)
         with in_step(self.device):
             if rank() == 0:
                 publish(self.out / "loader_stats.json", json.dumps(summary(self.loader.stats()), indent=2).encode())
@@ -409,14 +409,14 @@ class Trainer:
                 accumulate=self.recipe.accumulate,
                 tally=asdict(self.tally),
             )
-            self._writer.start(self.model, self.optimiser, position, about=self._about(), average=self.average)
+            self._writer.start(self.model, self.optimiser, position, about=self._read_about(), average=self.average)
         self._saved = self.step
 
     def _identity(self) -> Json:
         """The settings that must be the same in a resumed run. The loader's state holds those of the data."""
         return {"recipe": self.recipe.to_dict(identity=True), **self._settings}
 
-    def _about(self) -> dict[str, str]:
+    def _read_about(self) -> dict[str, str]:
         return {"recipe": self.recipe.name, "step": str(self.step)}
 
 

@@ -19,7 +19,7 @@ import xxhash
 
 from maskstream.shards.errors import ResumeError
 from maskstream.shards.progress import Progress
-from maskstream.shards.stores.local_files import space_for
+from maskstream.shards.stores.local_files import check_space_for
 
 from .weights import NO_BYTES, FileSum
 
@@ -123,9 +123,9 @@ class MetricsLog:
         """Adds a line. Raises StoreError if the disk is full; the file then ends with the line before."""
         if self._path is None or self._file is None:
             return
-        line = json.dumps(_finite(asdict(metrics)), allow_nan=False).encode() + b"\n"
+        line = json.dumps(_replace_non_finite(asdict(metrics)), allow_nan=False).encode() + b"\n"
         try:
-            with space_for(self._path):
+            with check_space_for(self._path):
                 left = memoryview(line)
                 while left:
                     left = left[self._file.write(left) :]
@@ -139,7 +139,7 @@ class MetricsLog:
     def logged(self) -> FileSum:
         """The sum of all lines, which are then on the disk."""
         if self._path is not None and self._file is not None:
-            with space_for(self._path):
+            with check_space_for(self._path):
                 os.fsync(self._file.fileno())
         return FileSum(size_bytes=self._size, xxh3_128=self._hash.hexdigest())
 
@@ -154,7 +154,7 @@ def read_metrics(path: str | Path) -> list[StepMetrics]:
         return []
     rows: list[StepMetrics] = []
     for line in _lines(path):
-        row = _row(line)
+        row = _parse_row(line)
         if row is None or (rows and row.step != rows[-1].step + 1):
             if not _is_torn(line):
                 log.warning("%s is damaged in line %d; the %d steps before it are used", path, len(rows) + 1, len(rows))
@@ -170,13 +170,13 @@ def _lines(path: Path) -> Iterator[bytes]:
             yield line
 
 
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
+def _replace_non_finite(values: dict[str, Any]) -> dict[str, Any]:
     """The values with None for numbers that JSON has not."""
-    made = {name: _finite(value) if isinstance(value, dict) else value for name, value in values.items()}
+    made = {name: _replace_non_finite(value) if isinstance(value, dict) else value for name, value in values.items()}
     return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in made.items()}
 
 
-def _row(line: bytes) -> StepMetrics | None:
+def _parse_row(line: bytes) -> StepMetrics | None:
     """The metrics of a line, or None if it is not whole."""
     if not line.endswith(b"\n"):
         return None
@@ -191,7 +191,7 @@ def _row(line: bytes) -> StepMetrics | None:
 
 
 def _with_nan(values: dict[str, Any]) -> dict[str, Any]:
-    """The values of `_finite` with NaN for None, which it has for numbers that are not finite."""
+    """The values of `_replace_non_finite` with NaN for None, which it has for numbers that are not finite."""
     made = {name: _with_nan(value) if isinstance(value, dict) else value for name, value in values.items()}
     return {name: math.nan if v is None and name not in _UNKNOWN else v for name, v in made.items()}
 

@@ -121,10 +121,10 @@ def of_labels(scores: Tensor, label: Tensor) -> LossPart:
 
 def squared(made: Tensor, wanted: Tensor, weight: Tensor, share: float = 1.0) -> LossPart:
     """The mean squared error over the last axis of made and wanted (..., values), weighted by `weight` (...)."""
-    return weighted(_mean_square(widen(made) - widen(wanted)), weight, share)
+    return weighted(_compute_mean_square(widen(made) - widen(wanted)), weight, share)
 
 
-def _mean_square(x: Tensor) -> Tensor:
+def _compute_mean_square(x: Tensor) -> Tensor:
     """The mean square over the last axis. A compiler joins the squares and their mean by itself."""
     if torch.compiler.is_compiling():
         return x.square().mean(dim=-1)
@@ -196,7 +196,7 @@ class Model(nn.Module, ABC, Generic[BatchT]):
         """The batch with the hidden parts replaced by the model's predictions; as it is where nothing is hidden."""
         return batch
 
-    def own_names(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def rename_weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Weights of a file by this model's names. Models that others also have rename theirs; the rest stay.
 
         ValueError for weights of others that would not mean the same here.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from maskstream.shards.config import Config
 
-from .distributed import find_part, is_divided, local_rows, sum_over_ranks
+from .distributed import find_part, get_local_rows, is_divided, sum_over_ranks
 from .parallel import named_blocks
 
 
@@ -32,7 +32,7 @@ class Average:
         """Adds the weights after step `step`, counted from 0."""
         share = 1 - min(self.decay, (1 + step) / (10 + step))
         averages, weights = (
-            [local_rows(one) for one in by_name.values()] for by_name in (self.values, self._parameters)
+            [get_local_rows(one) for one in by_name.values()] for by_name in (self.values, self._parameters)
         )
         torch._foreach_lerp_(averages, weights, share)
 
@@ -40,7 +40,7 @@ class Average:
     def load(self, values: Mapping[str, Tensor]) -> None:
         """Replaces the average by that of a checkpoint."""
         for name, value in values.items():
-            local_rows(self.values[name]).copy_(local_rows(value))
+            get_local_rows(self.values[name]).copy_(get_local_rows(value))
 
 
 Shape = Literal["cosine", "linear", "exponential", "constant", "multistep", "trapezoid"]
@@ -166,7 +166,7 @@ def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Ad
     Parameters that are divided among ranks have groups of their own. The learning rate is 0 until a schedule sets it
     (see `set_lr`).
     """
-    decays, rates = find_matrices(model), layer_rates(model, config.layer_decay)
+    decays, rates = find_matrices(model), compute_layer_rates(model, config.layer_decay)
     by_name = {name: p for name, p in model.named_parameters() if p.requires_grad}
     kinds = {name: (rates[name], name in decays, is_divided(p)) for name, p in by_name.items()}
     groups = [
@@ -182,7 +182,7 @@ def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Ad
     return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, eps=config.eps, fused=True)
 
 
-def layer_rates(model: nn.Module, decay: float) -> dict[str, float]:
+def compute_layer_rates(model: nn.Module, decay: float) -> dict[str, float]:
     """The factor of each parameter's learning rate, by name: `decay` to the power of the blocks above it.
 
     Blocks are those of the model's first stack (see `named_blocks`). Parameters that were made before them lie below
@@ -241,9 +241,9 @@ def limit_gradients(model: nn.Module, config: OptimiserConfig) -> tuple[Tensor, 
     """
     found = [(name.partition(".")[0], p.grad) for name, p in model.named_parameters() if p.grad is not None]
     divided, others = ([(part, g) for part, g in found if is_divided(g) == yes] for yes in (True, False))
-    norms = _norms(others) if others else {}
+    norms = _compute_norms(others) if others else {}
     if divided:
-        own = _norms(divided)
+        own = _compute_norms(divided)
         first = next(one for _, one in divided if is_divided(one))
         copies = first.device_mesh.size() // find_part(first)[1]
         among = sum_over_ranks(torch.stack([*own.values()]).square()) / copies
@@ -259,9 +259,9 @@ def limit_gradients(model: nn.Module, config: OptimiserConfig) -> tuple[Tensor, 
 _ALL = ""
 
 
-def _norms(gradients: Sequence[tuple[str, Tensor]]) -> dict[str, Tensor]:
+def _compute_norms(gradients: Sequence[tuple[str, Tensor]]) -> dict[str, Tensor]:
     """The norm of all gradients, under the name "", and of those of each part, whose gradients follow each other."""
-    each = torch.stack(torch._foreach_norm([local_rows(one) for _, one in gradients]))
+    each = torch.stack(torch._foreach_norm([get_local_rows(one) for _, one in gradients]))
     counts = Counter(part for part, _ in gradients)
     parts = dict(zip(counts, map(torch.linalg.vector_norm, torch.split(each, list(counts.values()))), strict=True))
     return {_ALL: torch.linalg.vector_norm(each), **parts}
@@ -269,7 +269,7 @@ def _norms(gradients: Sequence[tuple[str, Tensor]]) -> dict[str, Tensor]:
 
 def scale_gradients(model: nn.Module, factor: Tensor) -> None:
     """Multiplies all gradients by a scalar."""
-    torch._foreach_mul_([local_rows(one) for one in list_gradients(model)], factor)
+    torch._foreach_mul_([get_local_rows(one) for one in list_gradients(model)], factor)
 
 
 def list_gradients(model: nn.Module) -> list[Tensor]:

@@ -46,7 +46,7 @@ def _read_steps(text: str) -> tuple[int, int]:
 class LoopSettings:
     """How a run computes, saves and reports.
 
-    precision "auto": see `chosen_precision`. compile "auto" is "no" on a CPU, where it gains little and takes a minute;
+    precision "auto": see `choose_precision`. compile "auto" is "no" on a CPU, where it gains little and takes a minute;
     for CUDA devices see `compile_parts`. replicas: see `divide`. guard: see guard.py. track: see `TRACKERS`.
 
     Attributes:
@@ -204,7 +204,7 @@ class FineTuneOptions(TrainingSettings):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmbedOptions:
-    """The options of `embed_run`."""
+    """The options of `write_embeddings`."""
 
     dtype: Annotated[FeatureType, OutputFlag("Data type of the features.")] = "float32"
     batch_size: Annotated[int, RunFlag("Samples per batch of the encoder.", min=1)] = 64

@@ -92,10 +92,10 @@ def recompute_blocks(model: nn.Module) -> None:
     if not blocks:
         raise ValueError(f"a {type(model).__name__} has no blocks to compute again; leave out --checkpoint-blocks")
     for block in blocks:
-        setattr(block, "forward", _computed_again(block.forward))  # noqa: B010
+        setattr(block, "forward", _make_recomputed(block.forward))  # noqa: B010
 
 
-def _computed_again(forward: Callable[..., Any]) -> Callable[..., Any]:
+def _make_recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
     def forward_again(*inputs: Any, **options: Any) -> Any:  # a function here, which torch.compile enters
         return checkpoint(forward, *inputs, use_reentrant=False, **options)
 
@@ -163,7 +163,7 @@ def share_rest(module: nn.Module) -> None:
                 one.copy_(mean.view_as(one))
 
 
-def over_ranks(model: nn.Module, device: torch.device) -> nn.Module:
+def wrap_for_ranks(model: nn.Module, device: torch.device) -> nn.Module:
     """The module that a training step calls: a model without a group or a divided one itself, else one that averages
     gradients.
     """
@@ -176,11 +176,11 @@ def over_ranks(model: nn.Module, device: torch.device) -> nn.Module:
         gradient_as_bucket_view=True,
         **_without_buffers(),
     )
-    _outlived_by_group(module)
+    _free_before_group(module)
     return module
 
 
-def _outlived_by_group(module: nn.Module) -> None:
+def _free_before_group(module: nn.Module) -> None:
     """Makes Python free a DDP module before the process group, also where the group was destroyed meanwhile.
 
     If DDP's reducer holds the last reference to a gloo group, it ends the group's threads and does not let go of the

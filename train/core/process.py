@@ -23,18 +23,18 @@ _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
-def chosen_precision(precision: Precision, device: torch.device) -> torch.dtype:
+def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
     """The type in which matrix products are computed; weights, moments and losses stay float32.
 
-    "auto" is bf16 where `bf16_helps`, else float32. "fp16" needs a loss scale (step.py); it is for GPUs that have
+    "auto" is bf16 where `is_bf16_faster`, else float32. "fp16" needs a loss scale (step.py); it is for GPUs that have
     no bf16.
     """
     if precision == "auto":
-        return torch.bfloat16 if bf16_helps(device) else torch.float32
+        return torch.bfloat16 if is_bf16_faster(device) else torch.float32
     return _TYPES[precision]
 
 
-def bf16_helps(device: torch.device) -> bool:
+def is_bf16_faster(device: torch.device) -> bool:
     """Whether to compute in bf16: on CUDA devices that have it, and on CPUs with AMX or AVX-512 BF16."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
@@ -79,7 +79,7 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
         yield
 
 
-def step_seed(seed: int, step: int, rank: int, micro_batch: int) -> int:
+def derive_step_seed(seed: int, step: int, rank: int, micro_batch: int) -> int:
     """The seed of what a model draws for a micro-batch of a step, such as dropout: a resumed run draws the same."""
     return xxhash.xxh3_64_intdigest(f"{seed}/step {step}/rank {rank}/micro-batch {micro_batch}".encode()) >> 1
 
@@ -93,7 +93,7 @@ GLIBC_LARGEST = 32 << 20
 
 
 @contextmanager
-def kept_memory(device: torch.device) -> Iterator[None]:
+def keep_memory(device: torch.device) -> Iterator[None]:
     """A context in which glibc keeps freed memory, if torch computes on the CPU; at its end it returns it.
 
     By default the activations of a step are returned to the system when its backward pass has freed them, and every

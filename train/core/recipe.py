@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maskstream.pipelines.masks import ByClass, Feedback
 from maskstream.pipelines.modalities.data import DataConfig, SplitConfig
-from maskstream.pipelines.modalities.mixture import OpenMixture, manifests_of
+from maskstream.pipelines.modalities.mixture import OpenMixture, list_manifests
 from maskstream.pipelines.modalities.split import Options, Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.mix import mix
@@ -19,7 +19,7 @@ from maskstream.pipelines.stream.run_length import Counted, run_steps
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.config import NOT_IDENTITY, Config
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.shards.format.tokenizer import tokenizer_facts
+from maskstream.shards.format.tokenizer import read_tokenizer_facts
 
 from .model import Model, ModelConfig
 from .optimiser import OptimiserConfig, ScheduleConfig
@@ -98,7 +98,7 @@ class Recipe(Config, Generic[BatchT]):
         """
         if self.model.most_labels is not None or self.model.most_ids is not None:
             if isinstance(location, OpenMixture):
-                splits = manifests_of(location)
+                splits = list_manifests(location)
             else:
                 splits = (Manifest.load(location, version=options.get("version")),)
             for split in splits:
@@ -123,7 +123,7 @@ class Recipe(Config, Generic[BatchT]):
                 "labels, or give them to `maskstream index` with --labels"
             )
         most = self.model.most_ids
-        if most is not None and (ids := tokenizer_facts(split.location, split.info).vocabulary) > most:
+        if most is not None and (ids := read_tokenizer_facts(split.location, split.info).vocabulary) > most:
             raise ValueError(
                 f"the tokenizer of {split} has {ids:,} ids, but the model has {most:,}; set "
                 f"model.vocabulary={-(-ids // 64) * 64}"
@@ -176,11 +176,11 @@ class ScoresClasses(Protocol):
     It has methods alone: from Python 3.12 on, `isinstance` does not find the buffers of a module.
     """
 
-    def last_scores(self) -> Tensor:
+    def find_last_scores(self) -> Tensor:
         """The scores float64 (classes,) after the step before."""
         ...
 
-    def next_scores(self) -> Tensor:
+    def update_scores(self) -> Tensor:
         """The scores float64 (classes,) after the last step, over all ranks; each rank calls it once a step."""
         ...
 
@@ -211,7 +211,7 @@ def publish_scores(channels: list[Feedback], model: object, *, trained: bool = T
             f"masks.ByClass follows the losses of classes, and a {type(model).__name__} has none; use a text model "
             "with model.classes, or a mask without feedback"
         )
-    scores = model.next_scores() if trained else model.last_scores()
+    scores = model.update_scores() if trained else model.find_last_scores()
     for channel in channels:
         channel.publish(scores)
 

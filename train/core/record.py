@@ -11,7 +11,7 @@ import torch
 from .hook import Hook, StepEvent
 from .metrics import MetricsLog, StepMetrics, TrainProgress
 from .step import StepWork
-from .timing import PARTS, peak_memory
+from .timing import PARTS, measure_peak_memory
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class Recorder(Hook):
             val=done.scores,
             spread=done.spread,
             seconds={name: timed[name] for name in PARTS if name in timed},
-            peak_bytes=peak_memory(self._device),
+            peak_bytes=measure_peak_memory(self._device),
             sources=self._sources.take(tally.seen, rest[len(parts) + len(groups) :]),
         )
         self._log.write(metrics)

@@ -16,23 +16,23 @@ from typing import Any, cast
 
 import numpy as np
 
-from maskstream.pipelines.modalities.mixture import OpenMixture, RunData, manifests_of
-from maskstream.pipelines.modalities.split import manifest_of_state
+from maskstream.pipelines.modalities.mixture import OpenMixture, RunData, list_manifests
+from maskstream.pipelines.modalities.split import open_manifest_of_state
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.loader import DATASET_VERSION, Loader
 from maskstream.shards.config import Json
 from maskstream.shards.errors import ResumeError, SampleError, ShardError
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.rejects import is_erased_key
-from maskstream.shards.stores.url import local_path
+from maskstream.shards.stores.url import get_local_path
 
 from .checkpoint import CHECKPOINTS
-from .data import newest_state, open_data, told_mixture, told_splits
+from .data import find_newest_state, open_data, read_mixture, read_splits
 from .metrics import StepMetrics
 from .recipe import Recipe, check_modality, find_channels, with_channel
 from .run_folder import run_recipe, run_settings
 from .sample_losses import AROUND
-from .versions import SeenSplit, splits_at
+from .versions import SeenSplit, find_splits_at
 
 UNRECORDED = (
     "The run has no record of the version that this step read, so where samples were removed since, the model may have "
@@ -105,7 +105,7 @@ def replay(
     for a run on a loader of one's own; ResumeError if the split or the settings are not those of the run's newest
     checkpoint; ShardError where the split is gone.
     """
-    folder = local_path(run, "the run")
+    folder = get_local_path(run, "the run")
     settings, recipe = run_settings(folder), run_recipe(folder)
     planned, ranks, samples = (_number(folder, settings, name) for name in ("steps", "ranks", "samples_per_step"))
     if not 1 <= step <= planned:
@@ -117,12 +117,12 @@ def replay(
             f"{recipe.name} has masks.ByClass, which follows the losses of the run; these are not recorded, so no step "
             "of it can be made again"
         )
-    seen = splits_at(folder, step)
+    seen = find_splits_at(folder, step)
     shown = _opened(folder, recipe, data, version, seen)
     had = _as_seen(shown, seen)
     if version is None and seen is not None:
         shown = had
-    state = newest_state(folder / CHECKPOINTS)
+    state = find_newest_state(folder / CHECKPOINTS)
     world = 1 if rank is None else ranks
 
     def opened(one: RunData) -> Loader[Batch]:
@@ -166,7 +166,7 @@ def replay(
 
 def _as_seen(data: RunData, seen: Sequence[SeenSplit] | None) -> RunData:
     """The splits as the run had them; without a record, with all samples that were ever removed."""
-    splits = manifests_of(data)
+    splits = list_manifests(data)
     if seen is None:
         made = tuple(replace(split, removed=np.empty(0, np.int64)) for split in splits)
     else:
@@ -194,24 +194,24 @@ def _find_replaced(
                 found[begin + row] = ReplacedSample(place=begin + row, key=key, why="unreadable")
         begin += len(batch)
     if found:
-        removed = {key for split in manifests_of(shown) for key in split.keys(split.removed)}
+        removed = {key for split in list_manifests(shown) for key in split.keys(split.removed)}
         found |= {row: replace(one, why="removed") for row, one in found.items() if one.key in removed}
     return found
 
 
-def worst_steps(metrics: Sequence[StepMetrics], count: int) -> list[tuple[StepMetrics, float]]:
+def find_worst_steps(metrics: Sequence[StepMetrics], count: int) -> list[tuple[StepMetrics, float]]:
     """The `count` steps whose losses are furthest above the median of the steps around them, and by how much, the
     worst first. A loss that is not finite is the worst of all.
     """
     losses = [step.loss for step in metrics]
 
-    def excess(at: int) -> float:
+    def measure_excess(at: int) -> float:
         if not math.isfinite(losses[at]):
             return math.inf
         near = [loss for loss in losses[max(at - AROUND, 0) : at + AROUND + 1] if math.isfinite(loss)]
         return losses[at] - median(near)
 
-    found = [(metrics[at], excess(at)) for at in range(len(metrics))]
+    found = [(metrics[at], measure_excess(at)) for at in range(len(metrics))]
     return sorted(found, key=lambda one: -one[1])[:count]
 
 
@@ -223,7 +223,7 @@ def _opened(
     seen: Sequence[SeenSplit] | None,
 ) -> RunData:
     """The splits that the run read, or others in their places: the versions of a step, or those that it read last."""
-    mixture, told = told_mixture(folder), told_splits(folder)
+    mixture, told = read_mixture(folder), read_splits(folder)
     if not told:
         raise ValueError(
             f"{folder} does not say which split it was trained on, as a run on a loader of your own; move that loader "
@@ -253,7 +253,7 @@ def _open_seen(recipe: Recipe[Any], place: SplitLocation, seen: SeenSplit) -> Ma
         split = Manifest.load(place, version=seen.version)
     except ShardError:
         position = {DATASET_VERSION: seen.version, "dataset": seen.fingerprint}
-        split = manifest_of_state(Manifest.load(place), position)
+        split = open_manifest_of_state(Manifest.load(place), position)
     check_modality(recipe, split)
     return split
 

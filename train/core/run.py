@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from maskstream.pipelines.modalities.mixture import DataMixture, OpenMixture, RunData, manifests_of
+from maskstream.pipelines.modalities.mixture import DataMixture, OpenMixture, RunData, list_manifests
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.shards.format.manifest import SplitLocation
 
@@ -45,12 +45,12 @@ def train_recipe(
     """
     folder = Path(out) / CHECKPOINTS if options.resume else None
     found = open_data(recipe, data, folder, data_version, cache=options.cache, cache_gb=options.cache_gb)
-    for split in manifests_of(found):
+    for split in list_manifests(found):
         recipe.model.check_split(split)
     with process_group(options.device) as own, compute_threads(own):
         recipe = with_channel(recipe)
         if rank() == 0 and initial is None and not (folder and list_checkpoints(folder)):
-            tell_unused_ids(recipe.model, manifests_of(found)[0])
+            tell_unused_ids(recipe.model, list_manifests(found)[0])
         planned = recipe.run_length(found, world_size=world_size()) if options.steps is None else options.steps
         opened = recipe.loader(
             found,

@@ -19,9 +19,9 @@ from maskstream.shards.stores.local_files import publish, remove_leftovers, sole
 from .checkpoint import (
     CHECKPOINTS,
     Position,
-    checkpoint_name,
     discard_checkpoints,
-    newest_whole,
+    find_newest_whole,
+    name_checkpoint,
     read_checkpoint,
     remove_unfinished,
 )
@@ -71,8 +71,8 @@ def run_weights(run: Path) -> Path:
     """
     path = run / MODEL
     try:
-        found = newest_whole(run / "checkpoints")
-        if found and _averaged_after(path) < found[1].step:
+        found = find_newest_whole(run / "checkpoints")
+        if found and _read_averaged_step(path) < found[1].step:
             path = found[0] / MODEL
     except ResumeError as error:
         if not path.exists():
@@ -83,7 +83,7 @@ def run_weights(run: Path) -> Path:
     return path
 
 
-def _averaged_after(path: Path) -> int:
+def _read_averaged_step(path: Path) -> int:
     """The step after which averaged weights were written; -1 for a file that is not there or has other weights."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -115,7 +115,7 @@ class RunWriter:
                     self._lock.enter_context(sole_writer(self.out))
             self._held = True
 
-    def let_go(self) -> None:
+    def unlock_folder(self) -> None:
         """Unlocks the folder."""
         self._lock.close()
         self._held = False
@@ -130,7 +130,7 @@ class RunWriter:
         found: tuple[Path, Position] | None = None
         with in_step(self.device):
             if rank() == 0 and resume:
-                found = self._newest(batches_per_epoch)
+                found = self._find_newest(batches_per_epoch)
         chosen = 0 if found is None else found[1].step + 1  # 0 for none: a run that may roll back has one of step 0
         chosen = int(sum_over_ranks(torch.tensor(chosen, device=self.device)))
         step = max(chosen - 1, 0)
@@ -142,11 +142,13 @@ class RunWriter:
                 self._prepare(NO_BYTES if found is None else found[1].logged, about, keep=resume)
         return step
 
-    def _newest(self, batches_per_epoch: int) -> tuple[Path, Position] | None:
+    def _find_newest(self, batches_per_epoch: int) -> tuple[Path, Position] | None:
         """The newest whole checkpoint. Where only checkpoints were put into the folder, the metrics begin after it."""
         path = self.out / "metrics.jsonl"
         without = not (self.out / RUN).exists() and (not path.exists() or (path.is_file() and not path.stat().st_size))
-        found = newest_whole(self.checkpoints, metrics=None if without else path, batches_per_epoch=batches_per_epoch)
+        found = find_newest_whole(
+            self.checkpoints, metrics=None if without else path, batches_per_epoch=batches_per_epoch
+        )
         if found is None or not without:
             return found
         log.warning("%s has no metrics of the steps up to %d; they begin after it", self.out, found[1].step)
@@ -154,7 +156,7 @@ class RunWriter:
 
     def _chosen(self, step: int) -> tuple[Path, Position]:
         """The checkpoint that rank 0 chose, on another rank."""
-        checkpoint = self.checkpoints / checkpoint_name(step)
+        checkpoint = self.checkpoints / name_checkpoint(step)
         try:
             return checkpoint, read_checkpoint(checkpoint)
         except RunFileError as error:

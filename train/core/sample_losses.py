@@ -9,7 +9,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from maskstream.shards.errors import ResumeError
-from maskstream.shards.stores.local_files import space_for
+from maskstream.shards.stores.local_files import check_space_for
 
 from .hook import Hook, StepEvent
 from .metrics import StepMetrics
@@ -34,7 +34,7 @@ class SampleLosses(Hook):
 
     def write(self, step: int, losses: npt.NDArray[np.float32]) -> None:
         """Writes a step, counted from 1. Raises StoreError if the disk is full, ResumeError if its size has changed."""
-        with space_for(self._path):
+        with check_space_for(self._path):
             if not self._begins:
                 self._begin(losses.size)
             with self._path.open("r+b") as file:
@@ -88,8 +88,8 @@ def worst_samples(run: Path, count: int) -> list[tuple[int, int, float]]:
         done = np.asarray(near.any(axis=1))
         near[~done] = np.nan
         usual = np.full(len(near) + 2 * AROUND, np.nan)
-        usual[AROUND:-AROUND] = _median(near)
-        usual = np.nan_to_num(_median(sliding_window_view(usual, 2 * AROUND + 1)))
+        usual[AROUND:-AROUND] = _compute_median(near)
+        usual = np.nan_to_num(_compute_median(sliding_window_view(usual, 2 * AROUND + 1)))
         over = np.where(done[:, None], np.nan_to_num(near, nan=np.inf) - usual[:, None], -np.inf)
         over = over[first - begin : first - begin + _BLOCK]
         best = np.argpartition(over, -min(count, over.size), axis=None)[-count:]
@@ -102,7 +102,7 @@ def worst_samples(run: Path, count: int) -> list[tuple[int, int, float]]:
 _BLOCK = 4096
 
 
-def _median(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _compute_median(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The median of each row without what is NaN; NaN for a row of nothing else."""
     some = ~np.isnan(rows).all(axis=1)
     found = np.full(len(rows), np.nan, np.float32)

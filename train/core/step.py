@@ -23,11 +23,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from maskstream.pipelines.stream.batch import Batch
 
-from .distributed import over_ranks_in_order, rank, sum_over_ranks, world_size
+from .distributed import gather_in_order, rank, sum_over_ranks, world_size
 from .model import LEAST, Losses, Model, TrainingBatch
 from .optimiser import Average, OptimiserConfig, limit_gradients, scale_gradients, set_decay, set_lr
 from .parallel import share_rest, sharing
-from .process import seeded, step_seed
+from .process import derive_step_seed, seeded
 from .timing import StepClock
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def count_flops(model: nn.Module, loss: Callable[[], Tensor]) -> int:
     return int(counter.get_total_flops())
 
 
-def peak_rate(device: torch.device, dtype: torch.dtype) -> float:
+def measure_peak_rate(device: torch.device, dtype: torch.dtype) -> float:
     """The operations per second of a large matrix product in `dtype`, the best of five; torch's threads as they are."""
     size = _SIZES.get(device.type, 1024)
     one = torch.ones(size, size, device=device, dtype=dtype)
@@ -198,7 +198,7 @@ class Stepper:
         set_decay(self._optimiser, self._config, number / self._settings.steps)
         own, of_sources = list[Tensor](), list[Tensor]()
         parts, results = self._gradients(on_device, number, clock, own, of_sources)
-        samples = over_ranks_in_order(torch.stack(own)) if own else None
+        samples = gather_in_order(torch.stack(own)) if own else None
         norm, norms = limit_gradients(self._model, self._config)
         asked = norm.new_full((), float(asked_to_stop))
         shares = torch.stack([*norms.values()]) / world_size()
@@ -230,7 +230,7 @@ class Stepper:
         for batch in batches:
             flops += count_flops(self._model, partial(self._measure_loss, batch.to(self._device, non_blocking=True)))
         self._model.train()
-        return StepWork(flops=flops, peak=peak_rate(self._device, self._dtype))
+        return StepWork(flops=flops, peak=measure_peak_rate(self._device, self._dtype))
 
     def _gradients(
         self,
@@ -251,23 +251,25 @@ class Stepper:
         """
         last = len(batches) - 1
         with sharing(self._module, now=last == 0):
-            losses = self._losses(self._module, batches[0], number, 0)
+            losses = self._compute_losses(self._module, batches[0], number, 0)
             parts, first = tuple(losses.parts), losses.weights()
             exact = last == 0 or len(parts) > 1
-            divisors = self._divisors(batches, number, first) if exact else sum_over_ranks(first.clone()).clamp_min(1.0)
+            divisors = (
+                self._sum_divisors(batches, number, first) if exact else sum_over_ranks(first.clone()).clamp_min(1.0)
+            )
             clock.lap("forward")
-            self._backward(losses, divisors)
+            self._run_backward(losses, divisors)
             clock.lap("backward")
         self._note(losses, batches[0], own, of_sources)
-        totals, weights = _totals(losses), first
+        totals, weights = _sum_totals(losses), first
         for i in range(1, len(batches)):
             with sharing(self._module, now=i == last):
-                losses = self._losses(self._module, batches[i], number, i)
+                losses = self._compute_losses(self._module, batches[i], number, i)
                 clock.lap("forward")
-                self._backward(losses, divisors)
+                self._run_backward(losses, divisors)
                 clock.lap("backward")
             self._note(losses, batches[i], own, of_sources)
-            totals, weights = totals + _totals(losses), weights + losses.weights()
+            totals, weights = totals + _sum_totals(losses), weights + losses.weights()
         share_rest(self._module)
         whole = divisors if exact else sum_over_ranks(weights).clamp_min(LEAST)
         scale = 1.0 if self._scale is None else self._scale.value
@@ -281,9 +283,9 @@ class Stepper:
         if self._settings.losses:
             own.append(losses.of_samples(len(batch)))
         if self._settings.sources:
-            of_sources.append(losses_of_sources(losses, batch, self._settings.sources))
+            of_sources.append(sum_source_losses(losses, batch, self._settings.sources))
 
-    def _divisors(self, batches: Sequence[TrainingBatch], number: int, first: Tensor) -> Tensor:
+    def _sum_divisors(self, batches: Sequence[TrainingBatch], number: int, first: Tensor) -> Tensor:
         """The weight of each part over all micro-batches and ranks, of which the first batch's here is known.
 
         The model is in eval mode meanwhile, so that what it counts while it trains is not counted twice.
@@ -292,31 +294,31 @@ class Stepper:
         self._model.eval()
         with torch.no_grad():
             for i in range(1, len(batches)):
-                weights += self._losses(self._model, batches[i], number, i).weights()
+                weights += self._compute_losses(self._model, batches[i], number, i).weights()
         self._model.train()
         return sum_over_ranks(weights)
 
-    def _losses(self, module: nn.Module, batch: TrainingBatch, number: int, micro_batch: int) -> Losses:
-        seed = step_seed(self._settings.seed, number, rank(), micro_batch)
+    def _compute_losses(self, module: nn.Module, batch: TrainingBatch, number: int, micro_batch: int) -> Losses:
+        seed = derive_step_seed(self._settings.seed, number, rank(), micro_batch)
         enabled = self._dtype != torch.float32
         with seeded(seed, self._device), torch.autocast(self._device.type, self._dtype, enabled=enabled):
             return cast(Losses, module(batch))
 
     def _measure_loss(self, batch: TrainingBatch) -> Tensor:
-        return self._losses(self._model, batch, 0, 0).loss()
+        return self._compute_losses(self._model, batch, 0, 0).loss()
 
-    def _backward(self, losses: Losses, divisors: Tensor) -> None:
+    def _run_backward(self, losses: Losses, divisors: Tensor) -> None:
         """Adds to the gradients. DDP averages those of all ranks, but the step's loss is the sum of the ranks'."""
         loss = losses.loss(dict(zip(losses.parts, divisors, strict=True)))
         factor = world_size() * (1.0 if self._scale is None else self._scale.value)
         (loss if factor == 1 else factor * loss).backward()  # type: ignore[no-untyped-call]
 
 
-def _totals(losses: Losses) -> Tensor:
+def _sum_totals(losses: Losses) -> Tensor:
     return torch.stack([part.total.detach().float() for part in losses.parts.values()])
 
 
-def losses_of_sources(losses: Losses, batch: TrainingBatch, sources: int) -> Tensor:
+def sum_source_losses(losses: Losses, batch: TrainingBatch, sources: int) -> Tensor:
     """The sums of the losses of each source's rows in a batch of a mixture, NaN where no part of the loss is a sum over
     rows, then how many rows each source has: float32 (2 * sources,). ValueError for a batch that does not say them.
     """

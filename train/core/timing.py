@@ -44,7 +44,7 @@ def _passed(start: float | torch.cuda.Event, end: float | torch.cuda.Event) -> f
     return cast(float, end) - cast(float, start)
 
 
-def peak_memory(device: torch.device) -> dict[str, int]:
+def measure_peak_memory(device: torch.device) -> dict[str, int]:
     """The most bytes that this process has had so far, in the memory of the host and in that of a CUDA device."""
     unit = 1 if sys.platform == "darwin" else 1024
     found = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}

@@ -145,7 +145,7 @@ class _Prometheus:
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         for name, value in {"step": float(step), **numbers}.items():
-            metric, part = metric_name(name)
+            metric, part = format_metric_name(name)
             if metric not in self._gauges:
                 words = name.partition("/")[0]
                 names = (*self._labels, "part")
@@ -176,7 +176,7 @@ class _Otlp:
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         for name, value in {"step": float(step), **numbers}.items():
-            metric, part = metric_name(name)
+            metric, part = format_metric_name(name)
             if metric not in self._set:
                 self._set[metric] = self._meter.create_gauge(metric).set
             self._set[metric](value, {"part": part} if part else {})
@@ -259,7 +259,7 @@ _MODULES = {
 _UNNAMED = re.compile(r"[^\w\-. /]")
 
 
-def metric_name(name: str) -> tuple[str, str]:
+def format_metric_name(name: str) -> tuple[str, str]:
     """The name of a metric as Prometheus writes it, and its part: `("maskstream_gradient_norm", "encoder")`."""
     whole, _, part = name.partition("/")
     return f"maskstream_{re.sub(r'[^a-z0-9]+', '_', whole.lower())}", part

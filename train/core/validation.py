@@ -23,7 +23,7 @@ from .model import Model
 from .process import seeded
 from .recipe import Recipe
 from .results import BestScore
-from .weights import make_metadata, pack_weights, weights_sum
+from .weights import compute_weights_sum, make_metadata, pack_weights
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class Validator(Hook):
             if rank() == 0 and not step:
                 self._path.unlink(missing_ok=True)
             elif rank() == 0 and self._path.exists():
-                kept = weights_sum(self._path)[1]
+                kept = compute_weights_sum(self._path)[1]
         return int(sum_over_ranks(torch.tensor(kept, device=self._device)))
 
     def measure(self, step: int) -> dict[str, float]:

@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from maskstream.pipelines.modalities.mixture import RunData, manifests_of
+from maskstream.pipelines.modalities.mixture import RunData, list_manifests
 from maskstream.shards.checksummed import add_checksum, read_checksummed
 from maskstream.shards.config import Json
-from maskstream.shards.format.rejects import numbers_bytes
+from maskstream.shards.format.rejects import encode_numbers
 from maskstream.shards.stores.local_files import publish
 
 from .distributed import in_step, rank
@@ -46,10 +46,10 @@ class SeenSplit:
 def record_versions(run: Path, data: RunData, step: int) -> None:
     """Records that the run reads these splits from the step after `step` on. Entries of later steps are dropped."""
     splits = []
-    for split in manifests_of(data):
+    for split in list_manifests(data):
         name = ""
         if len(split.removed):
-            content = numbers_bytes(split.removed)
+            content = encode_numbers(split.removed)
             name = _REMOVED.format(xxhash.xxh3_128_hexdigest(content))
             publish(run / name, content)
         splits.append({"version": split.version, "fingerprint": split.fingerprint, "removed": name})
@@ -78,7 +78,7 @@ class VersionRecord(Hook):
                 record_versions(run.out, self._data, run.step)
 
 
-def splits_at(run: Path, step: int) -> list[SeenSplit] | None:
+def find_splits_at(run: Path, step: int) -> list[SeenSplit] | None:
     """The splits as the run had them in a step, in their order; None if it has no record of it."""
     entries = [entry for entry in _read_entries(run) if entry[_FROM] <= step]
     try:

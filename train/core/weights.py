@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.shards.errors import ResumeError
 from maskstream.shards.stores.local_files import publish
-from maskstream.shards.stores.url import local_path
+from maskstream.shards.stores.url import get_local_path
 
 from .distributed import divide_like, gather_rows, is_divided
 from .model import Model, ModelConfig, import_models
@@ -215,10 +215,10 @@ def save_model(
 
     weights: these instead of the model's own, by name and of the same shapes (...,), such as their moving average.
     """
-    publish(local_path(path, "the weights"), model_bytes(model, about, weights))
+    publish(get_local_path(path, "the weights"), encode_model(model, about, weights))
 
 
-def model_bytes(
+def encode_model(
     model: nn.Module, about: Mapping[str, str] | None = None, replaced: Mapping[str, Tensor] | None = None
 ) -> bytes:
     """The contents of the file that `save_model` writes, with `replaced` weights instead of the model's own.
@@ -257,7 +257,7 @@ def load_model(path: str | Path) -> Model[Any]:
 
     Raises ValueError for a file of another origin, DamageError for one that is not as it was written.
     """
-    weights, metadata = _read(local_path(path, "the weights"))
+    weights, metadata = _read(get_local_path(path, "the weights"))
     if "model" not in metadata or "grids" not in metadata:
         raise ValueError(f"{path} has no config of a model; give a file that `save_model` or a training run wrote")
     import_models()
@@ -268,7 +268,7 @@ def load_model(path: str | Path) -> Model[Any]:
     return model.eval()
 
 
-def model_config(path: Path) -> ModelConfig[Any]:
+def read_model_config(path: Path) -> ModelConfig[Any]:
     """The config of the model that a file holds. ValueError for a file of another origin."""
     with safe_open(find_files(path)[0], framework="pt") as file:
         metadata = file.metadata() or {}
@@ -286,10 +286,10 @@ def load_matching_weights(model: nn.Module, path: str | Path) -> list[str]:
     ValueError if fewer than half of the file's tensors match, as in a file of another kind of model or of other sizes;
     DamageError if the file cannot be read or is not as it was written.
     """
-    file = local_path(path, "the weights")
+    file = get_local_path(path, "the weights")
     weights: Mapping[str, Tensor] = read_foreign(file) if is_foreign(file) else _read(file)[0]
     if isinstance(model, Model):
-        weights = model.own_names(weights)
+        weights = model.rename_weights(weights)
     own = model.state_dict()
     fitting = {name: w for name, w in weights.items() if name in own and own[name].shape == w.shape}
     if not fitting or 2 * len(fitting) < len(weights):
@@ -302,7 +302,7 @@ def load_matching_weights(model: nn.Module, path: str | Path) -> list[str]:
     return [name for name in own if name not in fitting]
 
 
-def weights_sum(path: Path) -> tuple[str, int]:
+def compute_weights_sum(path: Path) -> tuple[str, int]:
     """The checksum that a model's file has of its contents, of several parts with dashes between; and the step after
     which it was written, 0 where it does not say.
     """

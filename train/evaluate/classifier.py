@@ -47,7 +47,7 @@ from .evaluation import (
     score,
     trained_on,
 )
-from .features import GivesFeatures, has_label_lists, labelled_batches, no_masks, without_augmentation
+from .features import GivesFeatures, drop_augmentation, has_label_lists, list_mask_fields, yield_labelled_batches
 from .labels import LabelsConfig, label_loss, mix_batch, need_labels
 
 HEAD_STD = 2e-5
@@ -99,8 +99,8 @@ class Classifier(MediaEncoder[BatchT], config=ClassifierConfig):
         return cast(Tensor, self.head(self.features(batch))).float()
 
     def loss(self, batch: BatchT) -> Losses:
-        """See `mixed_loss`."""
-        return mixed_loss(self, self.config, batch)
+        """See `compute_mixed_loss`."""
+        return compute_mixed_loss(self, self.config, batch)
 
     def token_features(self, batch: BatchT) -> Tensor:
         """The encoder's output for all tokens of a batch: (B, N, D)."""
@@ -115,14 +115,14 @@ class Classifier(MediaEncoder[BatchT], config=ClassifierConfig):
         return mean if self.norm is None else cast(Tensor, self.norm(mean))
 
 
-def mixed_loss(model: AnyClassifier, config: LabelsConfig[BatchT], batch: BatchT) -> Losses:
+def compute_mixed_loss(model: AnyClassifier, config: LabelsConfig[BatchT], batch: BatchT) -> Losses:
     """The loss of a classifier (`label_loss`); while it trains, samples and labels are mixed as its config says."""
     mixup, cutmix = (config.mixup, config.cutmix) if model.training else (0.0, 0.0)
     mixed, mixture = mix_batch(batch, mixup, cutmix)
     return label_loss(config, model.scores(mixed), need_labels(batch, config.several), mixture)
 
 
-def encoder_of(config: ModelConfig[Any], grids: Grids) -> Model[Any]:
+def extract_encoder(config: ModelConfig[Any], grids: Grids) -> Model[Any]:
     """The model of a config without what its features do not need. ValueError if it cannot be taken apart."""
     model = config.make(grids)
     if not model.encoder_parts:
@@ -148,7 +148,7 @@ class EncoderClassifier(Model[BatchT], config=EncoderClassifierConfig):
     def __init__(self, config: EncoderClassifierConfig[BatchT], grids: Grids) -> None:
         super().__init__(config, grids)
         self.config = config
-        self.body = encoder_of(config.of, grids)
+        self.body = extract_encoder(config.of, grids)
         self.norm = nn.LayerNorm(self.body.feature_width)
         self.head = nn.Linear(self.body.feature_width, config.classes)
         nn.init.normal_(self.head.weight, std=HEAD_STD)
@@ -164,8 +164,8 @@ class EncoderClassifier(Model[BatchT], config=EncoderClassifierConfig):
         return cast(Tensor, self.head(self.norm(self.features(batch)))).float()
 
     def loss(self, batch: BatchT) -> Losses:
-        """See `mixed_loss`."""
-        return mixed_loss(self, self.config, batch)
+        """See `compute_mixed_loss`."""
+        return compute_mixed_loss(self, self.config, batch)
 
 
 AnyClassifier = Classifier[Any] | EncoderClassifier[Any]
@@ -216,7 +216,7 @@ def tune_classifier(base: Recipe[Any], train: Manifest) -> Tuning:
     changed: Any = {"fields": (LABELS,)} if several else {}
     changed |= {"views": 1} if "views" in {f.name for f in fields(base.data)} else {}
     changed |= {"packing": "row"} if isinstance(base.data, TextData) else {}
-    changed |= no_masks(base.data)
+    changed |= list_mask_fields(base.data)
     optimiser = OptimiserConfig(
         betas=(0.9, 0.999), weight_decay=0.05, max_grad_norm=1.0, layer_decay=0.75 if mixed else 1.0
     )
@@ -230,7 +230,7 @@ def tune_classifier(base: Recipe[Any], train: Manifest) -> Tuning:
                 f"the model of {base.name} is a {type(base.model).__name__}, whose encoder cannot be taken out to be "
                 "fine-tuned; give a run of a recipe whose model gives features, such as mae, siammae, bert or mpm"
             )
-        model, initial = EncoderClassifierConfig(**of), body_weights
+        model, initial = EncoderClassifierConfig(**of), select_body_weights
     recipe: Recipe[Any] = Recipe(
         name=f"{base.name}-classifier",
         batch_size=base.batch_size,
@@ -247,7 +247,7 @@ def _stack_weights(model: Model[Any]) -> Mapping[str, Tensor]:
     return {name: own for name, own in model.state_dict().items() if name.partition(".")[0] in ("encoder", "tokens")}
 
 
-def body_weights(model: Model[Any]) -> Mapping[str, Tensor]:
+def select_body_weights(model: Model[Any]) -> Mapping[str, Tensor]:
     """The weights of a model's encoder, by their names in a model that has it as its `body`."""
     parts = model.encoder_parts
     return {f"body.{name}": own for name, own in model.state_dict().items() if name.partition(".")[0] in parts}
@@ -258,7 +258,7 @@ def _measured(model: Model[Any], recipe: Recipe[Any], train: Manifest, test: Man
         raise ValueError(f"the folder holds a {type(model).__name__}, no classifier; give another folder")
     views = recipe.model.test_views if isinstance(recipe.model, LabelsConfig) else 1
     found, true = score_views(model, recipe.data, train, test, device, views)
-    several, known = model.config.several, known_labels(recipe.data, train, model.config.several)
+    several, known = model.config.several, list_known_labels(recipe.data, train, model.config.several)
     frequent = {"the most frequent class": majority(known, true, model.config.classes)}
     metric = "mAP" if several else "accuracy"
     one = Score.share(metric, score(found, true), "samples", len(true), frequent)
@@ -280,7 +280,7 @@ def score_views(
     of a test with one: whole, or from the middle of the picture. The others are cropped as in training, and begin
     elsewhere where clips and sounds begin at random. ValueError for data of which all views would be the same.
     """
-    data, several = without_augmentation(config, train), model.config.several
+    data, several = drop_augmentation(config, train), model.config.several
     others = replace(data, **{name: getattr(config, name) for name in ("augment",) if hasattr(config, name)})
     if views > 1 and not hasattr(config, "augment") and getattr(getattr(config, "clip", None), "start", "") != "random":
         raise ValueError(f"all views of a sample are the same by {type(config).__name__}; leave model.test_views at 1")
@@ -288,7 +288,7 @@ def score_views(
     for view in range(views):
         scores, labels = [], []
         own = data if view == 0 else others
-        for batch, rows, some in labelled_batches(
+        for batch, rows, some in yield_labelled_batches(
             own, test, size=_AT_ONCE, samples=1 << 62, several=several, seed=view
         ):
             scores.append(model.scores(batch.to(device)).cpu()[rows])
@@ -303,13 +303,13 @@ def score_views(
     return total / views, torch.cat(labels)
 
 
-def known_labels(config: DataConfig[Any], train: Manifest, several: bool) -> Tensor:
+def list_known_labels(config: DataConfig[Any], train: Manifest, several: bool) -> Tensor:
     """The labels of the split `train` that baselines know: of all samples, or the lists of classes of some."""
     if not several:
         labels = torch.tensor(train.label)
         return labels[labels >= 0]
-    data = without_augmentation(config, train)
-    found = labelled_batches(data, train, size=_AT_ONCE, samples=COUNTED, several=True)
+    data = drop_augmentation(config, train)
+    found = yield_labelled_batches(data, train, size=_AT_ONCE, samples=COUNTED, several=True)
     return torch.cat([own for _, _, own in found])
 
 
@@ -317,10 +317,10 @@ def evaluate(model: AnyClassifier, config: DataConfig[Any], data: Manifest, show
     """The classes of a held-out split; how frequent each is, is counted in the split that it trained on."""
     train, several = trained_on(data), model.config.several
     found, true = score_views(model, config, train, data, torch.device("cpu"), model.config.test_views)
-    known = known_labels(config, train, several)
+    known = list_known_labels(config, train, several)
     frequent = {"the most frequent class": majority(known, true, model.config.classes)}
     value = score(found, true)
-    batch = read_first(without_augmentation(config, train), data, shown)
+    batch = read_first(drop_augmentation(config, train), data, shown)
     with torch.no_grad():
         answers = () if several else model.scores(batch).argmax(dim=1).tolist()
     confused = () if several else (Confusion(title="Confusions", reading=CONFUSED, of=count_confusions(found, true)),)

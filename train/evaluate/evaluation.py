@@ -156,7 +156,7 @@ class Mixture:
     share: float
 
     @classmethod
-    def of_squares(cls, model: float, guess: float, apart: float) -> Self:
+    def combine_squares(cls, model: float, guess: float, apart: float) -> Self:
         """That of mean squared errors: of both, and between both (`apart`). The share is in [0, 1]."""
         gain = guess + apart - model
         share = min(max(gain / max(2 * apart, 1e-12), 0.0), 1.0)
@@ -268,7 +268,7 @@ def count_confusions(scores: Tensor, label: Tensor) -> Tensor:
     return counts.view(classes, classes)
 
 
-def macro_f1(predicted: Tensor, label: Tensor) -> float:
+def compute_macro_f1(predicted: Tensor, label: Tensor) -> float:
     """The mean of the F1 scores of the classes that occur in either, both int64 (n,)."""
     scores = []
     for c in torch.unique(torch.cat((predicted, label))):
@@ -277,19 +277,21 @@ def macro_f1(predicted: Tensor, label: Tensor) -> float:
     return sum(scores) / len(scores)
 
 
-def mean_average_precision(scores: Tensor, has: Tensor) -> float:
+def compute_mean_average_precision(scores: Tensor, has: Tensor) -> float:
     """The mean over classes of the average precision; scores (n, C), has: which classes a sample has, 0 or 1 (n, C).
 
     Samples with equal scores count as one rank, as in scikit-learn. Classes that no sample has do not count. ValueError
     if no class counts.
     """
-    precisions = [_average_precision(scores[:, c], has[:, c] > 0) for c in range(scores.shape[1]) if has[:, c].any()]
+    precisions = [
+        _compute_average_precision(scores[:, c], has[:, c] > 0) for c in range(scores.shape[1]) if has[:, c].any()
+    ]
     if not precisions:
         raise ValueError("no sample has a class; mAP needs labels")
     return sum(precisions) / len(precisions)
 
 
-def _average_precision(score: Tensor, has: Tensor) -> float:
+def _compute_average_precision(score: Tensor, has: Tensor) -> float:
     order = score.argsort(descending=True)
     score, hits = score[order], has[order].double().cumsum(dim=0)
     last = torch.ones_like(has)
@@ -301,7 +303,7 @@ def _average_precision(score: Tensor, has: Tensor) -> float:
 
 def score(scores: Tensor, labels: Tensor) -> float:
     """Accuracy if `labels` is int64 (n,), mAP if it is float32 (n, C)."""
-    return accuracy(scores, labels) if labels.ndim == 1 else mean_average_precision(scores, labels)
+    return accuracy(scores, labels) if labels.ndim == 1 else compute_mean_average_precision(scores, labels)
 
 
 def majority(train: Tensor, test: Tensor, classes: int) -> float:
@@ -320,10 +322,10 @@ def normalise(answer: str) -> str:
     return " ".join(kept)
 
 
-def vqa_accuracy(answer: str, answers: Sequence[str]) -> float:
+def score_vqa(answer: str, answers: Sequence[str]) -> float:
     """The accuracy of VQA in [0, 1]: the mean over all subsets without one person of min(1, matches / 3).
 
-    answers: those of several people, as a rule ten. A single answer, or aliases of one, count by `exact_match`.
+    answers: those of several people, as a rule ten. A single answer, or aliases of one, count by `score_exact_match`.
     """
     said, given = normalise(answer), [normalise(one) for one in answers]
     matches = given.count(said)
@@ -331,7 +333,7 @@ def vqa_accuracy(answer: str, answers: Sequence[str]) -> float:
     return sum(min(1.0, other / 3) for other in others) / len(given)
 
 
-def exact_match(answer: str, answers: Sequence[str]) -> float:
+def score_exact_match(answer: str, answers: Sequence[str]) -> float:
     """1 if the answer is one of the given, normalised, else 0."""
     return float(normalise(answer) in {normalise(one) for one in answers})
 
@@ -339,10 +341,10 @@ def exact_match(answer: str, answers: Sequence[str]) -> float:
 def rouge_l(text: str, references: Sequence[str]) -> float:
     """The best F1 of the longest common subsequence of words with a reference (Lin, 2004), in [0, 1]."""
     words = normalise(text).split()
-    return max((_overlap(words, normalise(one).split()) for one in references), default=0.0)
+    return max((_find_overlap(words, normalise(one).split()) for one in references), default=0.0)
 
 
-def _overlap(one: Sequence[str], other: Sequence[str]) -> float:
+def _find_overlap(one: Sequence[str], other: Sequence[str]) -> float:
     row = [0] * (len(other) + 1)
     for word in one:
         before = 0

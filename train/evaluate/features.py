@@ -40,8 +40,8 @@ from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.named import first_few
-from maskstream.train.core.data import told_label_names
+from maskstream.shards.named import list_few
+from maskstream.train.core.data import read_label_names
 from maskstream.train.core.process import seeded
 from maskstream.train.nn.transformer import init_linear
 
@@ -93,12 +93,12 @@ class Labelled:
     tokens: Mapping[str, Tensor]
 
 
-def no_masks(config: DataConfig[Any]) -> dict[str, None]:
+def list_mask_fields(config: DataConfig[Any]) -> dict[str, None]:
     """The fields of a config that are masks, each with None: encoders are judged on whole samples."""
     return {f.name: None for f in fields(config) if isinstance(getattr(config, f.name), Mask)}
 
 
-def without_augmentation(config: DataConfig[Any], train: Manifest) -> DataConfig[Any]:
+def drop_augmentation(config: DataConfig[Any], train: Manifest) -> DataConfig[Any]:
     """The config without augmentation and masks; sounds are normalised by the statistics of the split `train`."""
     own = {f.name for f in fields(config)}
     changed: Any = {name: value for name, value in AUGMENTATIONS.items() if name in own}
@@ -112,7 +112,7 @@ def without_augmentation(config: DataConfig[Any], train: Manifest) -> DataConfig
         changed |= {"native": native, "scaling": 0.0, "row_tokens": max(config.row_tokens, native.limits[1])}
     if isinstance(config, TextData):
         changed |= {"packing": "row", "windows": False, "scores": None}
-    changed |= no_masks(config)
+    changed |= list_mask_fields(config)
     made = replace(config, **changed)
     if isinstance(made, AudioData) and made.statistics is None:
         made = replace(made, statistics=statistics_of(Split.open(train, made.modality, device="cpu"), made.features))
@@ -144,7 +144,7 @@ def match_labels(split: Manifest, names: Sequence[str], whose: str) -> Manifest:
         remedy = f"of {whose}; give splits whose classes have the same names"
         if has_label_lists(split):
             raise ValueError(
-                f"{split} has the classes {first_few(unknown, repr)}, which are none of the {len(names)} {remedy}"
+                f"{split} has the classes {list_few(unknown, repr)}, which are none of the {len(names)} {remedy}"
             )
         try:
             return split.with_labels(names)
@@ -159,11 +159,11 @@ def match_labels_of_run(split: Manifest, run: Path) -> Manifest:
     A model that learns no labels takes them as they are, and so does one of an earlier release, whose run.json does not
     name them.
     """
-    names = told_label_names(run)
+    names = read_label_names(run)
     return split if names is None else match_labels(split, names, f"the run {run}")
 
 
-def labelled_batches(
+def yield_labelled_batches(
     config: DataConfig[Any], data: Manifest, *, size: int, samples: int, several: bool, seed: int = 0
 ) -> Iterator[tuple[Batch, Tensor, Tensor]]:
     """Batches of `size` samples of a split, of a packed row each where rows are packed, with the rows that count int64
@@ -278,7 +278,7 @@ STEPS, ROWS = 300, 64
 LR, WEIGHT_DECAY = 3e-3, 1e-2
 
 
-def knn_scores(train: Tensor, has: Tensor, test: Tensor, k: int) -> Tensor:
+def score_knn(train: Tensor, has: Tensor, test: Tensor, k: int) -> Tensor:
     """The votes for each class, float32 (m, C), 0 to 1.
 
     train: vectors (n, D); has: the classes that each has, float32 (n, C); test: vectors (m, D). With fewer than k
@@ -308,7 +308,7 @@ def whiten(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     return (centred @ scale).float(), ((test.double() - mean) @ scale).float()
 
 
-def linear_scores(
+def score_linear(
     train: Tensor, labels: Tensor, test: Tensor, classes: int, *, penalties: Sequence[float] = PENALTIES
 ) -> Tensor:
     """The scores of each class, float64 (m, C).
@@ -317,11 +317,11 @@ def linear_scores(
     each, float32 (n, C) for several.
     """
     train, test = train.double(), test.double()
-    penalty = penalties[0] if len(penalties) == 1 else _chosen(train, labels, classes, penalties)
+    penalty = penalties[0] if len(penalties) == 1 else _choose_penalty(train, labels, classes, penalties)
     return _with_bias(test) @ fit(train, labels, classes, penalty)
 
 
-def _chosen(train: Tensor, labels: Tensor, classes: int, penalties: Sequence[float]) -> float:
+def _choose_penalty(train: Tensor, labels: Tensor, classes: int, penalties: Sequence[float]) -> float:
     """The penalty whose scores of held-out folds are the best, all folds together."""
     fold = assign_folds(labels)
     held = [one for n in range(FOLDS) if 0 < int((one := fold == n).sum()) < len(labels)]
@@ -356,7 +356,7 @@ def fit(x: Tensor, labels: Tensor, classes: int, penalty: float, start: Tensor |
 
     def loss() -> Tensor:
         solver.zero_grad()
-        value = _loss(inputs @ weights, labels) + penalty / 2 * weights[:-1].square().sum()
+        value = _compute_loss(inputs @ weights, labels) + penalty / 2 * weights[:-1].square().sum()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
@@ -365,7 +365,7 @@ def fit(x: Tensor, labels: Tensor, classes: int, penalty: float, start: Tensor |
     return weights.detach()
 
 
-def _loss(scores: Tensor, labels: Tensor) -> Tensor:
+def _compute_loss(scores: Tensor, labels: Tensor) -> Tensor:
     if labels.ndim == 1:
         return F.cross_entropy(scores, labels)
     return F.binary_cross_entropy_with_logits(scores, labels.double(), reduction="none").sum(dim=1).mean()
@@ -402,22 +402,22 @@ class AttentiveProbe(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.norm(tokens)
-        key, value = (self._by_head(layer(x)) for layer in (self.key, self.value))
-        query = self._by_head(self.query.expand(len(x), 1, -1))
+        key, value = (self._split_by_head(layer(x)) for layer in (self.key, self.value))
+        query = self._split_by_head(self.query.expand(len(x), 1, -1))
         seen = F.scaled_dot_product_attention(query, key, value)
         scores: Tensor = self.out(seen.transpose(1, 2).flatten(1))
         return scores
 
-    def _by_head(self, x: Tensor) -> Tensor:
+    def _split_by_head(self, x: Tensor) -> Tensor:
         return x.reshape(len(x), -1, self.heads, x.shape[2] // self.heads).transpose(1, 2)
 
 
-def attentive_scores(
+def score_attentive(
     train: Tensor, labels: Tensor, test: Tensor, classes: int, *, heads: int = 4, seed: int = 0, steps: int = STEPS
 ) -> Tensor:
     """The scores of each class, float32 (m, C).
 
-    train and test: tokens (n, N, D) and (m, N, D) of any float type. labels: as in `linear_scores`. seed: of the
+    train and test: tokens (n, N, D) and (m, N, D) of any float type. labels: as in `score_linear`. seed: of the
     weights and of the order.
     """
     width = train.shape[2]

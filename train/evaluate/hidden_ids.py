@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
-from maskstream.train.nn.token_layers import hidden_tokens
+from maskstream.train.nn.token_layers import find_hidden_tokens
 
 from .evaluation import Score
 
@@ -104,7 +104,7 @@ class NGrams:
 
 def neighbours(batch: TextBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """The true ids of a batch's hidden tokens, and the visible ids to their left and right, -1 for none: int64 (K,)."""
-    hidden = hidden_tokens(batch)
+    hidden = find_hidden_tokens(batch)
     unpadded = batch.unpadded
     ids = unpadded.tokens.numpy().astype(np.int64)
     masked = np.zeros(len(ids), np.bool_)

@@ -176,7 +176,7 @@ def need_labels(batch: object, several: bool) -> Tensor:
     return found
 
 
-def balanced_weights(labels: npt.NDArray[np.int64], classes: int) -> tuple[float, ...]:
+def compute_balanced_weights(labels: npt.NDArray[np.int64], classes: int) -> tuple[float, ...]:
     """The weight of each class, samples / (classes x samples of the class), as scikit-learn's "balanced" has it.
 
     labels: int64 (n,), -1 for none. ValueError for a class that no sample has.

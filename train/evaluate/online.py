@@ -24,7 +24,7 @@ from maskstream.train.core.model import Model
 from maskstream.train.core.parallel import gathered_root
 
 from .evaluation import accuracy
-from .features import GivesFeatures, has_label_lists, knn_scores, labelled_batches, without_augmentation
+from .features import GivesFeatures, drop_augmentation, has_label_lists, score_knn, yield_labelled_batches
 
 SAMPLES, AT_ONCE = 512, 64
 """How many samples are measured, half of them known, and how many are in a batch."""
@@ -50,10 +50,10 @@ class OnlineProbe(Hook):
         """
         if has_label_lists(data):
             raise ValueError(f"the samples of {data} have lists of classes; a probe while training takes one label")
-        plain = without_augmentation(config, train)
+        plain = drop_augmentation(config, train)
         found = [
             (batch, rows, labels)
-            for batch, rows, labels in labelled_batches(plain, data, size=AT_ONCE, samples=SAMPLES, several=False)
+            for batch, rows, labels in yield_labelled_batches(plain, data, size=AT_ONCE, samples=SAMPLES, several=False)
             if len(rows)
         ]
         count = sum(len(labels) for *_, labels in found)
@@ -89,12 +89,12 @@ class OnlineProbe(Hook):
         mean, deviation = known.mean(dim=0), known.std(dim=0).clamp_min(1e-6)
         known, asked = ((one - mean) / deviation for one in (known, asked))
         return {
-            KNN: accuracy(knn_scores(known, has, asked, NEIGHBOURS), true),
-            LINEAR: accuracy(_ridge(known.double(), has.double(), asked.double()), true),
+            KNN: accuracy(score_knn(known, has, asked, NEIGHBOURS), true),
+            LINEAR: accuracy(_score_ridge(known.double(), has.double(), asked.double()), true),
         }
 
 
-def _ridge(known: Tensor, has: Tensor, asked: Tensor) -> Tensor:
+def _score_ridge(known: Tensor, has: Tensor, asked: Tensor) -> Tensor:
     """The scores of each class by ridge regression, float64 (m, C), in whichever of n x n or D x D is smaller."""
     mean, (n, width) = has.mean(dim=0), known.shape
     gram = known @ known.T if n < width else known.T @ known

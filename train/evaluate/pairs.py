@@ -56,7 +56,7 @@ def evaluate(
         denoised = (replace(first, baselines={**first.baselines, **video.baselines}), *rest)
     batch = next(iter(read_pairs(config, data, shown, samples=shown, shuffle=True)))
     with torch.inference_mode():
-        rows, made = model.reconstruction_rows(batch), model.reconstructed(batch)
+        rows, made = model.select_reconstruction_rows(batch), model.reconstructed(batch)
     return Evaluation(
         scores=(
             *denoised,
@@ -91,13 +91,13 @@ def measure_errors(
 
     train: the training split of the same dataset, for the average tokens.
     """
-    averages = None if train is None else _averages(config, model, train)
+    averages = None if train is None else _average_tokens(config, model, train)
     sums = torch.zeros(2, 4, dtype=torch.float64)
     samples = 0
     with torch.inference_mode():
         for batch in read_pairs(config, data, 16):
-            rows = model.reconstruction_rows(batch)
-            for part, (made, true, mask) in enumerate(_predictions(model, rows)):
+            rows = model.select_reconstruction_rows(batch)
+            for part, (made, true, mask) in enumerate(_predict_pairs(model, rows)):
                 zero = torch.zeros_like(true)
                 guesses = (made, zero, zero if averages is None else averages[part][mask.target])
                 found = [((guess - true).square().mean(dim=2) * mask.weight).sum() for guess in guesses]
@@ -134,7 +134,7 @@ def read_pairs(
     return read_batches(shown, data, size=size, samples=samples, shuffle=shuffle)
 
 
-def _predictions(model: PairModel, batch: AudioVisualBatch) -> Iterator[tuple[Tensor, Tensor, MaskBatch]]:
+def _predict_pairs(model: PairModel, batch: AudioVisualBatch) -> Iterator[tuple[Tensor, Tensor, MaskBatch]]:
     """Predictions, targets and mask of the video's target tokens, then of the sound's."""
     spectrogram, video_mask, audio_mask = need_masks(batch)
     made = model.predict(batch.video, spectrogram, video_mask, audio_mask)
@@ -145,7 +145,7 @@ def _predictions(model: PairModel, batch: AudioVisualBatch) -> Iterator[tuple[Te
         yield one.float(), kind.targets(tokens[row, mask.target]), mask
 
 
-def _averages(config: AudioVisualData, model: PairModel, train: Manifest) -> tuple[Tensor, Tensor]:
+def _average_tokens(config: AudioVisualData, model: PairModel, train: Manifest) -> tuple[Tensor, Tensor]:
     """The average token of each position over a split, float32 (N, values), for the video and for the sound."""
     kinds: tuple[VideoTokens | SpectrogramTokens, ...] = (model.video, model.audio)
     sums: list[Tensor] = []
@@ -206,11 +206,11 @@ def measure_retrieval(model: Matching, pairs: Iterable[AudioVisualBatch]) -> Pai
             clips.append(clip)
             sounds.append(sound)
             keys += [key for key, kept in zip(batch.key, real.tolist(), strict=True) if kept]
-    order = sorted(range(len(keys)), key=lambda i: _by_number(keys[i]))
+    order = sorted(range(len(keys)), key=lambda i: _sort_by_number(keys[i]))
     similarity = torch.cat(clips)[order] @ torch.cat(sounds)[order].T
     return PairRetrieval(similarity=similarity.float(), keys=[keys[i] for i in order])
 
 
-def _by_number(key: str) -> list[tuple[int, str]]:
+def _sort_by_number(key: str) -> list[tuple[int, str]]:
     """The sort key that puts `clip_9` before `clip_10`."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", key)]

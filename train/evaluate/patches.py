@@ -77,25 +77,25 @@ def measure_patches(model: MaskedAutoencoder[BatchT], batches: Iterable[BatchT])
         data, mask = model.tokens.of(batch)
         tokens = model.tokens.split(data)
         true = model.tokens.targets(gather_tokens(tokens, mask.target))
-        copied = model.tokens.targets(gather_tokens(tokens, nearest_visible(mask)))
+        copied = model.tokens.targets(gather_tokens(tokens, find_nearest_visible(mask)))
         (own,) = model(batch).parts.values()
         parts.append((own, squared(torch.zeros_like(true), true, mask.weight), squared(copied, true, mask.weight)))
         samples += int((mask.weight.sum(dim=1) > 0).sum())
     return PatchLosses.of(parts, samples)
 
 
-def nearest_visible(mask: MaskBatch) -> Tensor:
+def find_nearest_visible(mask: MaskBatch) -> Tensor:
     """For each target, the number of the nearest visible token on the grid, int64 (B, M); ties go to the lowest."""
     axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in mask.grid.shape), indexing="ij")
     places = torch.stack([axis.flatten() for axis in axes], dim=1)
     near = []
-    for target, visible, real in zip(mask.target, mask.visible, seen_tokens(mask), strict=True):
+    for target, visible, real in zip(mask.target, mask.visible, find_seen_tokens(mask), strict=True):
         apart = (places[target][:, None] - places[visible]).square_().sum(dim=2)
         near.append(visible[apart.masked_fill_(~real, torch.inf).argmin(dim=1)])
     return torch.stack(near)
 
 
-def seen_tokens(mask: MaskBatch) -> Tensor:
+def find_seen_tokens(mask: MaskBatch) -> Tensor:
     """Which entries of `mask.visible` show the encoder their content: bool (B, V)."""
     seen = mask.visible_valid
     return seen if mask.mask_token is None else seen & ~mask.mask_token.gather(1, mask.visible)
@@ -103,15 +103,15 @@ def seen_tokens(mask: MaskBatch) -> Tensor:
 
 def repeat_mean(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch) -> Tensor:
     """The mean colour of a clip's visible pixels, everywhere."""
-    seen = seen_tokens(mask)[..., None]
-    colours = _colours(gather_tokens(cubes, mask.visible))
+    seen = find_seen_tokens(mask)[..., None]
+    colours = _average_colours(gather_tokens(cubes, mask.visible))
     mean = (colours * seen).sum(dim=1) / seen.sum(dim=1).clamp(min=1)
-    return _flat(mean[:, None].expand(-1, mask.target.shape[1], -1), tokens)
+    return _fill_cubes(mean[:, None].expand(-1, mask.target.shape[1], -1), tokens)
 
 
 def copy_nearest(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch) -> Tensor:
     """A copy of the nearest visible cube."""
-    return gather_tokens(cubes, nearest_visible(mask))
+    return gather_tokens(cubes, find_nearest_visible(mask))
 
 
 def interpolate_colours(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch, power: float = POWER) -> Tensor:
@@ -119,9 +119,9 @@ def interpolate_colours(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch, pow
 
     Source: inverse distance weighting (Shepard, 1968).
     """
-    colours = _colours(gather_tokens(cubes, mask.visible))
+    colours = _average_colours(gather_tokens(cubes, mask.visible))
     centres, pixels = _places(tokens)
-    seen = seen_tokens(mask)
+    seen = find_seen_tokens(mask)
     made = torch.empty(*mask.target.shape, tokens.n_inputs)
     for i in range(len(cubes)):
         apart = torch.cdist(pixels[mask.target[i]].flatten(0, 1), centres[mask.visible[i]])
@@ -137,15 +137,17 @@ def interpolate_pixels(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch, time
     It is solved by over-relaxation, first for the mean colours of cubes and then, from there, for pixels.
     """
     (t, h, w), (pt, ph, pw) = tokens.grid, tokens.patch
-    hidden = torch.ones(cubes.shape[:2], dtype=torch.bool).scatter_(1, mask.visible, ~seen_tokens(mask))
-    colours, known = _colours(cubes), ~hidden[..., None]
+    hidden = torch.ones(cubes.shape[:2], dtype=torch.bool).scatter_(1, mask.visible, ~find_seen_tokens(mask))
+    colours, known = _average_colours(cubes), ~hidden[..., None]
     mean = (colours * known).sum(dim=1, keepdim=True) / known.sum(dim=1, keepdim=True).clamp(min=1)
     coarse = torch.where(known, colours, mean).reshape(-1, t, h, w, 3)
     plane = hidden.reshape(-1, t, h, w)
-    coarse = _relaxed(coarse, plane, time)
-    start = torch.where(known, cubes, _flat(coarse.reshape(-1, t * h * w, 3), tokens))
+    coarse = _relax_hidden(coarse, plane, time)
+    start = torch.where(known, cubes, _fill_cubes(coarse.reshape(-1, t * h * w, 3), tokens))
     pixels = plane.repeat_interleave(pt, 1).repeat_interleave(ph, 2).repeat_interleave(pw, 3)
-    return gather_tokens(_cubes(_relaxed(_volume(start, tokens), pixels, time), tokens), mask.target)
+    return gather_tokens(
+        _split_into_cubes(_relax_hidden(_join_cubes(start, tokens), pixels, time), tokens), mask.target
+    )
 
 
 GUESSES: Mapping[str, Guess] = {
@@ -180,9 +182,9 @@ class PixelLosses:
     def notes(self) -> Mapping[str, float]:
         """The best mixture with the best of these guesses, and the model's share in it."""
         guess = min(self.apart, key=lambda name: self.guesses[name])
-        return Mixture.of_squares(self.model, self.guesses[guess], self.apart[guess]).notes(guess)
+        return Mixture.combine_squares(self.model, self.guesses[guess], self.apart[guess]).notes(guess)
 
-    def training_loss(self) -> TrainingLoss:
+    def measure_training_loss(self) -> TrainingLoss:
         """That of the recipe, beside the best guess."""
         return TrainingLoss(
             name=f"The mean squared error of hidden pixels, in {UNIT}",
@@ -225,23 +227,23 @@ def measure_guesses(tokens: VideoTokens, predicted: Iterable[tuple[Tensor, MaskB
     )
 
 
-def _relaxed(values: Tensor, hidden: Tensor, time: float) -> Tensor:
+def _relax_hidden(values: Tensor, hidden: Tensor, time: float) -> Tensor:
     """Values (B, T, H, W, C) where those that are `hidden` (B, T, H, W) are the means of their neighbours.
 
     Cells of one colour of a checkerboard depend only on the other colour, so they are all computed at once.
     """
     shares = (time, 1.0, 1.0)
     now = values.movedim(4, 1).clone(memory_format=torch.contiguous_format)
-    share = 1 / _neighbours(torch.ones(1, 1, *now.shape[2:]), shares).clamp_(min=1e-12)
+    share = 1 / _pair_neighbours(torch.ones(1, 1, *now.shape[2:]), shares).clamp_(min=1e-12)
     parity = sum(torch.meshgrid(*(torch.arange(n) for n in now.shape[2:]), indexing="ij")) % 2
     rates = [(hidden & (parity == colour))[:, None] * RELAXATION for colour in (0, 1)]
     for _ in range(ROUNDS):
         for rate in rates:
-            now.add_(_neighbours(now, shares).mul_(share).sub_(now).mul_(rate))
+            now.add_(_pair_neighbours(now, shares).mul_(share).sub_(now).mul_(rate))
     return now.movedim(1, 4)
 
 
-def _neighbours(values: Tensor, shares: tuple[float, float, float]) -> Tensor:
+def _pair_neighbours(values: Tensor, shares: tuple[float, float, float]) -> Tensor:
     """The sums of the six neighbours of cells (B, C, T, H, W), weighted by their axis' share."""
     total = torch.zeros_like(values)
     for axis, share in enumerate(shares, start=2):
@@ -251,23 +253,23 @@ def _neighbours(values: Tensor, shares: tuple[float, float, float]) -> Tensor:
     return total
 
 
-def _colours(cubes: Tensor) -> Tensor:
+def _average_colours(cubes: Tensor) -> Tensor:
     """The mean colours (B, N, 3) of cubes."""
     return cubes.reshape(*cubes.shape[:2], 3, -1).mean(dim=3)
 
 
-def _flat(colours: Tensor, tokens: VideoTokens) -> Tensor:
+def _fill_cubes(colours: Tensor, tokens: VideoTokens) -> Tensor:
     """Cubes of one colour each, (B, N, 3 * pixels), of colours (B, N, 3)."""
     return colours[..., None].expand(-1, -1, -1, tokens.n_pixels).flatten(2)
 
 
-def _volume(cubes: Tensor, tokens: VideoTokens) -> Tensor:
+def _join_cubes(cubes: Tensor, tokens: VideoTokens) -> Tensor:
     """Cubes (B, N, 3 * pixels) as a clip (B, T, H, W, 3)."""
     (t, h, w), (pt, ph, pw) = tokens.grid, tokens.patch
     return cubes.reshape(-1, t, h, w, 3, pt, ph, pw).permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(-1, *tokens.extent, 3)
 
 
-def _cubes(volume: Tensor, tokens: VideoTokens) -> Tensor:
+def _split_into_cubes(volume: Tensor, tokens: VideoTokens) -> Tensor:
     """A clip (B, T, H, W, 3) as cubes (B, N, 3 * pixels)."""
     (t, h, w), (pt, ph, pw) = tokens.grid, tokens.patch
     cut = volume.reshape(-1, t, pt, h, ph, w, pw, 3).permute(0, 1, 3, 5, 7, 2, 4, 6)
@@ -278,7 +280,7 @@ def _places(tokens: VideoTokens) -> tuple[Tensor, Tensor]:
     """The places in pixels of the centres of cubes (N, 3), and of all their pixels (N, pixels, 3)."""
     axes = [torch.arange(n) * step for n, step in zip(tokens.extent, (FRAME_PX, 1.0, 1.0), strict=True)]
     volume = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=3)
-    pixels = _cubes(volume[None], tokens)[0].reshape(tokens.n_tokens, 3, -1).transpose(1, 2)
+    pixels = _split_into_cubes(volume[None], tokens)[0].reshape(tokens.n_tokens, 3, -1).transpose(1, 2)
     return pixels.mean(dim=1), pixels
 
 
@@ -292,7 +294,7 @@ READING = (
 ) + NORMALISED
 
 
-def root_mean_square(made: Tensor, true: Tensor) -> float:
+def compute_root_mean_square(made: Tensor, true: Tensor) -> float:
     """The root mean squared difference."""
     return float((made.float() - true.float()).square().mean().sqrt())
 
@@ -302,7 +304,7 @@ def evaluate(model: MaskedAutoencoder[ImageBatch], config: ImageData, data: Mani
 
     A model of pixels is compared with guesses from the visible pixels, as that of clips.
     """
-    pictures = held_out_pictures(config, data)
+    pictures = yield_held_out_pictures(config, data)
     first = pictures[0]
     with torch.inference_mode():
         made = model.reconstructed(first)
@@ -315,7 +317,7 @@ def evaluate(model: MaskedAutoencoder[ImageBatch], config: ImageData, data: Mani
             scores=(pixels.score("pictures"),),
             notes=pixels.notes(),
             examples=(drawn,),
-            loss=pixels.training_loss(),
+            loss=pixels.measure_training_loss(),
         )
     return Evaluation(scores=(measure_patches(model, pictures).score("pictures"),), examples=(drawn,))
 
@@ -343,6 +345,6 @@ def measure_pixels(
     return measure_guesses(clip, predicted())
 
 
-def held_out_pictures(config: ImageData, data: Manifest) -> list[ImageBatch]:
+def yield_held_out_pictures(config: ImageData, data: Manifest) -> list[ImageBatch]:
     """Shuffled images of the split with the recipe's masks, without random crops and colours; the same each time."""
     return list(read_shuffled(centred(config), data, most=MEASURED, size=_AT_ONCE))

@@ -28,15 +28,15 @@ from .features import (
     GivesTokens,
     Inputs,
     Labelled,
-    attentive_scores,
+    drop_augmentation,
     extract_features,
     has_label_lists,
-    knn_scores,
-    labelled_batches,
-    linear_scores,
     match_labels,
+    score_attentive,
+    score_knn,
+    score_linear,
     whiten,
-    without_augmentation,
+    yield_labelled_batches,
 )
 from .unseen import check_unseen
 
@@ -184,11 +184,11 @@ def compare_probes(
     for group in groups:
         for split in (train, test):
             check_modality(group.recipe, split)
-    labels, test = _classes(train), match_labels(test, train.label_names, str(train))
+    labels, test = _count_classes(train), match_labels(test, train.label_names, str(train))
     check_unseen(test, runs=[run for group in groups for run in group.runs], train=train, same_split=options.same_split)
     alike: dict[str, list[RunGroup]] = {}
     for group in groups:
-        whole = without_augmentation(group.recipe.data, train)
+        whole = drop_augmentation(group.recipe.data, train)
         about = {"data": whole.to_dict(identity=True), "model": group.recipe.model.to_dict(identity=True)}
         alike.setdefault(json.dumps(about, sort_keys=True), []).append(group)
     found: dict[tuple[Path, ...], ProbeResult] = {}
@@ -204,11 +204,13 @@ def _probe_alike(
     labels: tuple[int, bool],
     options: ProbeOptions,
 ) -> dict[tuple[Path, ...], ProbeResult]:
-    """The results of runs whose encoders see the same samples and are alike before training; labels: as `_classes`."""
+    """The results of runs whose encoders see the same samples and are alike before training; labels: as
+    `_count_classes`.
+    """
     recipe, (classes, several) = groups[0].recipe, labels
     probes, samples, progress = options.probes, options.samples, options.progress
     device = torch.device(options.device)
-    others = _seeds([seed for group in groups for seed in group.seeds], options.seeds)
+    others = _list_seeds([seed for group in groups for seed in group.seeds], options.seeds)
     trained = {
         f"{TRAINED} {number}.{n}": load_model(run_weights(run))
         for number, group in enumerate(groups)
@@ -224,11 +226,11 @@ def _probe_alike(
                 "with `features(batch)`, such as those of mae, videomae and audiomae recipes"
             )
         encoders[name] = model
-    data = without_augmentation(recipe.data, train)
+    data = drop_augmentation(recipe.data, train)
 
     def batches(of: Manifest) -> Iterator[tuple[Batch, Tensor, Tensor]]:
         progress.phase(f"features of {of.location}", min(len(of), samples), unit="samples")
-        for batch, rows, own in labelled_batches(data, of, size=_AT_ONCE, samples=samples, several=several):
+        for batch, rows, own in yield_labelled_batches(data, of, size=_AT_ONCE, samples=samples, several=several):
             yield batch, rows, own
             progress.advance(len(rows))
 
@@ -245,7 +247,7 @@ def _probe_alike(
             for name in probes:
                 if any(one.startswith(of) for one in (seen.tokens if name == "attentive" else seen.vectors)):
                     progress.note(f"{name} of {kind} features")
-                    values = tuple(_values(name, of, seen, unseen, classes))
+                    values = tuple(_select_values(name, of, seen, unseen, classes))
                     found.append(Reached(encoder=kind, probe=name, values=values))
             return found
 
@@ -267,28 +269,28 @@ def _probe_alike(
         }
 
 
-def _values(name: str, of: str, seen: Labelled, unseen: Labelled, classes: int) -> Iterator[float]:
+def _select_values(name: str, of: str, seen: Labelled, unseen: Labelled, classes: int) -> Iterator[float]:
     """The figure of each encoder whose name begins with `of`, with the probe `name`; the n-th one's attentive probe has
     the seed n.
     """
     own = seen.tokens if name == "attentive" else seen.vectors
     for n, encoder in enumerate(one for one in own if one.startswith(of)):
-        yield score(_scores(name, encoder, seen, unseen, classes, n), unseen.labels)
+        yield score(_compute_scores(name, encoder, seen, unseen, classes, n), unseen.labels)
 
 
-def _scores(name: str, encoder: str, seen: Labelled, unseen: Labelled, classes: int, seed: int) -> Tensor:
+def _compute_scores(name: str, encoder: str, seen: Labelled, unseen: Labelled, classes: int, seed: int) -> Tensor:
     if name == "attentive":
-        return attentive_scores(seen.tokens[encoder], seen.labels, unseen.tokens[encoder], classes, seed=seed)
-    train, test = _standardised(seen.vectors[encoder], unseen.vectors[encoder])
+        return score_attentive(seen.tokens[encoder], seen.labels, unseen.tokens[encoder], classes, seed=seed)
+    train, test = _standardise_both(seen.vectors[encoder], unseen.vectors[encoder])
     if name == "linear":
-        return linear_scores(train, seen.labels, test, classes)
+        return score_linear(train, seen.labels, test, classes)
     has = F.one_hot(seen.labels, classes).float() if seen.labels.ndim == 1 else seen.labels
     if name == WHITENED:
         train, test = whiten(train, test)
-    return knn_scores(train, has, test, int(name.removeprefix("whitened").removeprefix("knn")))
+    return score_knn(train, has, test, int(name.removeprefix("whitened").removeprefix("knn")))
 
 
-def _standardised(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+def _standardise_both(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     """Both, with mean 0 and deviation 1 over `train`; a value that never varies stays 0."""
     mean, deviation = train.mean(dim=0), train.std(dim=0, unbiased=False)
     deviation = torch.where(deviation > 1e-6 * deviation.max(), deviation, torch.inf)
@@ -308,14 +310,14 @@ def group_runs(runs: Sequence[str | Path]) -> list[RunGroup]:
     return list(groups.values())
 
 
-def _classes(train: Manifest) -> tuple[int, bool]:
+def _count_classes(train: Manifest) -> tuple[int, bool]:
     """The number of classes, and whether a sample may have several."""
     if (classes := len(train.label_names)) < 2:
         raise ValueError(f"{train} has {classes} classes with names; a probe needs two or more")
     return classes, has_label_lists(train)
 
 
-def _seeds(of_runs: Sequence[int], count: int) -> tuple[int, ...]:
+def _list_seeds(of_runs: Sequence[int], count: int) -> tuple[int, ...]:
     """The seeds of the runs, each once, and those after the largest, `count` in all."""
     found = list(dict.fromkeys(of_runs))[:count]
     while len(found) < count:

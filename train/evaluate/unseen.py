@@ -22,7 +22,7 @@ from maskstream.shards.format.part_writer import hash_keys
 from maskstream.shards.stores.folders import joined
 from maskstream.shards.stores.open import open_store
 from maskstream.train.core.checkpoint import CHECKPOINTS, STATE, list_checkpoints
-from maskstream.train.core.data import told_splits
+from maskstream.train.core.data import read_splits
 from maskstream.train.core.run_folder import run_settings
 
 TRAINED_ON = "trained_on"
@@ -48,7 +48,7 @@ def check_unseen(
     if train is not None:
         _check(test, train, f"{train} (--data)")
     for run in runs:
-        for fingerprint, location in splits_trained_on(run):
+        for fingerprint, location in list_splits_trained_on(run):
             if train is not None and fingerprint == train.fingerprint:
                 continue
             if fingerprint == test.fingerprint:
@@ -62,17 +62,17 @@ def check_unseen(
 def _check(test: Manifest, seen: Manifest, what: str) -> None:
     if test.fingerprint == seen.fingerprint:
         raise ValueError(f"{test} has the samples of {what} (fingerprint {test.fingerprint}); {_REMEDY}")
-    if len(shared := shared_samples(test, seen)):
+    if len(shared := find_shared_samples(test, seen)):
         n = len(test) - len(test.removed)
         first = test.key(int(shared[0]))
         raise ValueError(f"{len(shared)} of {n} samples of {test}, such as {first!r}, are also in {what}; {_REMEDY}")
 
 
-def shared_samples(one: Manifest, other: Manifest) -> npt.NDArray[np.int64]:
+def find_shared_samples(one: Manifest, other: Manifest) -> npt.NDArray[np.int64]:
     """The numbers of the samples of a split, without removed ones, that another split has too: with the same key, and
     the same bytes in all members that both have, but for `json`.
     """
-    mine, theirs = _hashes(one), _hashes(other)
+    mine, theirs = _read_hashes(one), _read_hashes(other)
     order = np.argsort(theirs)
     at = np.minimum(np.searchsorted(theirs, mine, sorter=order), max(len(theirs) - 1, 0))
     found = np.flatnonzero(theirs[order[at]] == mine) if len(theirs) else np.empty(0, np.int64)
@@ -85,19 +85,19 @@ def shared_samples(one: Manifest, other: Manifest) -> npt.NDArray[np.int64]:
     return found[same]
 
 
-def _hashes(manifest: Manifest) -> npt.NDArray[np.uint64]:
+def _read_hashes(manifest: Manifest) -> npt.NDArray[np.uint64]:
     n = len(manifest)
     some = (manifest.keys(range(begin, min(begin + _AT_ONCE, n))) for begin in range(0, n, _AT_ONCE))
     return np.concatenate([np.empty(0, np.uint64), *map(hash_keys, some)])
 
 
-def splits_trained_on(run: Path, later: frozenset[Path] = frozenset()) -> Iterator[tuple[str, str]]:
+def list_splits_trained_on(run: Path, later: frozenset[Path] = frozenset()) -> Iterator[tuple[str, str]]:
     """The fingerprints of the splits that a run was trained on, each with the location of the split, or "".
 
     Those that its initial weights were trained on are told by the file of these (`TRAINED_ON`), or by the run that it
     lies in. later: the runs that began with weights of this one.
     """
-    yield from _own_splits(run)
+    yield from _list_own_splits(run)
     initial = run_settings(run).get("initial")
     if not isinstance(initial, str):
         return
@@ -108,31 +108,31 @@ def splits_trained_on(run: Path, later: frozenset[Path] = frozenset()) -> Iterat
         if told is not None:
             yield from ((str(fingerprint), str(location)) for fingerprint, location in json.loads(told))
         elif before not in (later := later | {run.resolve()}):
-            yield from splits_trained_on(before, later)
+            yield from list_splits_trained_on(before, later)
 
 
-def _own_splits(run: Path) -> Iterator[tuple[str, str]]:
-    if told := told_splits(run):
+def _list_own_splits(run: Path) -> Iterator[tuple[str, str]]:
+    if told := read_splits(run):
         yield from ((str(one["fingerprint"]), str(one["location"])) for one in told)
         return
     # a run of an earlier release, or of a loader of one's own
     for checkpoint in list_checkpoints(run / CHECKPOINTS):
         with suppress(OSError, ValueError, KeyError, TypeError):
             state = read_checksummed((checkpoint / STATE).read_bytes())["loader"]
-            yield from ((one, "") for one in _fingerprints(state))
+            yield from ((one, "") for one in _collect_fingerprints(state))
             return
 
 
-def _fingerprints(state: Any) -> Iterator[str]:
+def _collect_fingerprints(state: Any) -> Iterator[str]:
     """Those in a loader's state, also in the parts of a mixture."""
     if isinstance(state, Mapping):
         if isinstance(found := state.get("dataset"), str):
             yield found
         for value in state.values():
-            yield from _fingerprints(value)
+            yield from _collect_fingerprints(value)
     elif isinstance(state, list):
         for value in state:
-            yield from _fingerprints(value)
+            yield from _collect_fingerprints(value)
 
 
 def _opened(fingerprint: str, location: str, test: Manifest) -> Manifest | None:

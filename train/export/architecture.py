@@ -15,11 +15,11 @@ from maskstream.train.evaluate.features import GivesFeatures
 from maskstream.train.nn.counterpart import (
     Counterpart,
     TimmCounterpart,
-    encoder_state,
-    ijepa_counterpart,
-    timm_counterpart,
+    convert_encoder_state,
+    convert_to_ijepa,
+    convert_to_timm,
 )
-from maskstream.train.nn.foreign import bert_counterpart, hf_counterpart
+from maskstream.train.nn.foreign import convert_to_bert, convert_to_hf
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
 from maskstream.train.nn.media_tokens import ImageTokens, SpectrogramTokens, VideoTokens
 from maskstream.train.nn.token_model import TokenModel
@@ -36,7 +36,7 @@ DINO = {
 """Layers of a block of ViT by their names in DINOv2."""
 
 
-def counterpart(model: Model[Any]) -> Counterpart:
+def find_counterpart(model: Model[Any]) -> Counterpart:
     """What transformers has of a model's architecture. ValueError, which says why, if there is nothing."""
     own = [make for table in tables("export", "HF") for kind, make in table.items() if kind is type(model)]
     if own:
@@ -45,19 +45,19 @@ def counterpart(model: Model[Any]) -> Counterpart:
     if isinstance(model, Classifier | EncoderClassifier):
         body: Any = getattr(model, "body", None)
         has_own = any(type(body) in table for table in tables("export", "HF"))
-        return classifier_counterpart(model, counterpart(body) if has_own else None)
+        return convert_classifier(model, find_counterpart(body) if has_own else None)
     if isinstance(model, TokenModel):
-        return bert_counterpart(model)
+        return convert_to_bert(model)
     if isinstance(model, MaskedAutoencoder) and isinstance(model.tokens, SpectrogramTokens):
         raise ValueError(
             "transformers' AST reads two tokens beside those of the spectrogram, which a model of Audio-MAE lacks"
         )
     if isinstance(model, MaskedAutoencoder):
-        return hf_counterpart(model)
+        return convert_to_hf(model)
     raise ValueError(f"transformers has no counterpart of a {type(model).__name__}")
 
 
-def timm_of(model: Model[Any]) -> TimmCounterpart:
+def convert_timm(model: Model[Any]) -> TimmCounterpart:
     """What timm has of a model's encoder, or of a classifier. ValueError, which says why, if there is nothing."""
     for table in tables("export", "TIMM"):
         if type(model) in table:
@@ -69,7 +69,7 @@ def timm_of(model: Model[Any]) -> TimmCounterpart:
     if isinstance(model, Classifier) and model.norm is not None:
         raise ValueError("timm normalises tokens before their mean; fine-tune again with --set model.norm=tokens")
     of, head = (model.config.of, model.head) if isinstance(model, Classifier) else (model.config, None)
-    return timm_counterpart(model.encoder, tokens, BlockSizes(of.depth, of.heads, of.mlp_ratio, of.eps), head)
+    return convert_to_timm(model.encoder, tokens, BlockSizes(of.depth, of.heads, of.mlp_ratio, of.eps), head)
 
 
 def has_graph(model: Model[Any]) -> bool:
@@ -81,9 +81,9 @@ def list_targets(model: Model[Any]) -> dict[str, str]:
     """By target, what reads a model there, of the targets that can be had."""
     found = {}
     with suppress(ValueError):
-        found["hf"] = counterpart(model).name
+        found["hf"] = find_counterpart(model).name
     with suppress(ValueError):
-        found["timm"] = timm_of(model).architecture
+        found["timm"] = convert_timm(model).architecture
     return found
 
 
@@ -93,7 +93,7 @@ def with_classes(found: Counterpart, classes: Sequence[str]) -> Counterpart:
     return replace(found, config={**found.config, **names, "num_labels": len(classes)})
 
 
-def classifier_counterpart(model: Classifier[Any] | EncoderClassifier[Any], body: Counterpart | None) -> Counterpart:
+def convert_classifier(model: Classifier[Any] | EncoderClassifier[Any], body: Counterpart | None) -> Counterpart:
     """A classifier as transformers has it. body: what it has of the encoder of an `EncoderClassifier`, or None.
 
     ValueError, which says why, if there is nothing.
@@ -105,15 +105,15 @@ def classifier_counterpart(model: Classifier[Any] | EncoderClassifier[Any], body
                 f"transformers has no classifier by a normalised mean of the tokens of a {type(model.body).__name__}; "
                 "it has one of ModernBERT, MAE and VideoMAE"
             )
-        return _modernbert_classifier(model, body, head)
+        return _convert_modernbert_classifier(model, body, head)
     if isinstance(model.tokens, VideoTokens):
-        return _videomae_classifier(model, head)
+        return _convert_videomae_classifier(model, head)
     if isinstance(model.tokens, ImageTokens):
-        return _image_classifier(model, head)
+        return _convert_image_classifier(model, head)
     raise ValueError("transformers has no classifier of spectrograms by the mean of their tokens")
 
 
-def _videomae_classifier(model: Classifier[Any], head: Mapping[str, Tensor]) -> Counterpart:
+def _convert_videomae_classifier(model: Classifier[Any], head: Mapping[str, Tensor]) -> Counterpart:
     """VideoMAEForVideoClassification. ValueError for a norm before the mean."""
     if model.norm is None:
         raise ValueError(
@@ -125,7 +125,7 @@ def _videomae_classifier(model: Classifier[Any], head: Mapping[str, Tensor]) -> 
     with seeded(0):
         whole = MaskedAutoencoder(of, model.grids)
     whole.load_state_dict(model.state_dict(), strict=False)
-    found = hf_counterpart(whole)
+    found = convert_to_hf(whole)
     state = {name: own for name, own in found.state.items() if name.startswith(("videomae.emb", "videomae.enc"))}
     state |= {f"fc_norm.{kind}": own for kind, own in model.norm.named_parameters()}
     config = {name: value for name, value in found.config.items() if not name.startswith("decoder_")}
@@ -138,7 +138,7 @@ def _videomae_classifier(model: Classifier[Any], head: Mapping[str, Tensor]) -> 
     )
 
 
-def _image_classifier(model: Classifier[Any], head: Mapping[str, Tensor]) -> Counterpart:
+def _convert_image_classifier(model: Classifier[Any], head: Mapping[str, Tensor]) -> Counterpart:
     """IJepaForImageClassification; with a class token Dinov2ForImageClassification, whose layers are not scaled and
     whose head takes nothing of that token.
     """
@@ -149,13 +149,13 @@ def _image_classifier(model: Classifier[Any], head: Mapping[str, Tensor]) -> Cou
             "transformers normalises tokens before their mean; fine-tune again with --set model.norm=tokens"
         )
     c = model.config.of
-    found = ijepa_counterpart(model.encoder, tokens, BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps))
+    found = convert_to_ijepa(model.encoder, tokens, BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps))
     if model.encoder.class_token is None:
         state = {f"ijepa.{name}": own for name, own in found.state.items()}
         name, kind, config = "IJepaForImageClassification", "ijepa", dict(found.config)
     else:
         state = {}
-        for name, own in encoder_state(model.encoder, tokens.patch, hf=True).items():
+        for name, own in convert_encoder_state(model.encoder, tokens.patch, hf=True).items():
             theirs = next((one for one in DINO if f".{one}." in name), None)
             state[f"dinov2.{name}" if theirs is None else f"dinov2.{name.replace(theirs, DINO[theirs])}"] = own
         for n in range(c.depth):
@@ -171,7 +171,9 @@ def _image_classifier(model: Classifier[Any], head: Mapping[str, Tensor]) -> Cou
     return Counterpart(name=name, kind=kind, config=config, state={**state, **_head(head)}, encoder=name)
 
 
-def _modernbert_classifier(model: EncoderClassifier[Any], body: Counterpart, head: Mapping[str, Tensor]) -> Counterpart:
+def _convert_modernbert_classifier(
+    model: EncoderClassifier[Any], body: Counterpart, head: Mapping[str, Tensor]
+) -> Counterpart:
     """ModernBertForSequenceClassification, whose dense layer changes nothing. ValueError for other epsilons."""
     if model.norm.eps != body.config["norm_eps"]:
         raise ValueError(

@@ -50,7 +50,7 @@ def read_lines(kind: RawKind) -> str:
     return code.rstrip()
 
 
-def define(plural: str, classes: Sequence[str], more: str = "") -> str:
+def format_definition(plural: str, classes: Sequence[str], more: str = "") -> str:
     """The head of the function that a card defines, with its docstring. more: of the docstring."""
     if classes:
         name, about = "scores", "The score of each class, float32 (B, C), in the order of `classes`."
@@ -83,5 +83,5 @@ def encode(values):
         return {encode}
 
 
-{define(kind.plural, classes)}
+{format_definition(kind.plural, classes)}
     return encode(to_values({kind.plural}))'''

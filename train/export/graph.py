@@ -23,7 +23,7 @@ from maskstream.train.core.model import Model
 from maskstream.train.evaluate.classifier import Classifier, EncoderClassifier
 from maskstream.train.nn.token_model import TokenModel
 
-from .card import CALLS, Way, define, read_lines
+from .card import CALLS, Way, format_definition, read_lines
 from .raw import RawKind, RawTexts
 
 CLASSES = "classes.json"
@@ -90,7 +90,7 @@ def to_graph(model: Model[Any], batch: Batch, kind: RawKind | None, classes: Seq
     ValueError where that fails.
     """
     name, reader = ("model.onnx", "onnxruntime.InferenceSession") if onnx else ("model.pt2", "torch.export.load")
-    given = _inputs_of(model, batch)
+    given = _list_inputs_of(model, batch)
     raw = kind if kind is not None and kind.given in given and (len(given) == 1 or isinstance(kind, RawTexts)) else None
 
     def write(folder: Path) -> None:
@@ -151,11 +151,11 @@ def _card(name: str, given: Mapping[str, Tensor], kind: RawKind | None, classes:
             "with torch.no_grad():",
             f"    return graph({', '.join(f'torch.as_tensor({own})' for own in values.values())})",
         ]
-    head = define(kind.plural if kind else ", ".join(given), classes, more)
+    head = format_definition(kind.plural if kind else ", ".join(given), classes, more)
     return "\n".join([*lines, "", "", head, *(f"    {line}" for line in body)])
 
 
-def _inputs_of(model: Model[Any], batch: Batch) -> dict[str, Tensor]:
+def _list_inputs_of(model: Model[Any], batch: Batch) -> dict[str, Tensor]:
     """The tensors of a batch that features are made of, by name. The model loses what they do not need."""
     with _Used() as used:
         score_batch(model, batch)

@@ -20,22 +20,22 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from maskstream.pipelines.augment import CenterCrop
-from maskstream.pipelines.decode.sound import MARGIN_S, finished, kept_channels
+from maskstream.pipelines.decode.sound import MARGIN_S, finished, keep_channels
 from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.batch import ImageBatch
-from maskstream.pipelines.modalities.image.data import ImageData, image_components
-from maskstream.pipelines.modalities.image.decode import REDUCIBLE, decode_image, on_grid, reduction, show
+from maskstream.pipelines.modalities.image.data import ImageData, list_image_components
+from maskstream.pipelines.modalities.image.decode import REDUCIBLE, decode_image, extend_to_grid, reduction, show
 from maskstream.pipelines.modalities.split import Split
-from maskstream.pipelines.modalities.text.batch import text_batch
+from maskstream.pipelines.modalities.text.batch import build_text_batch
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.clip_decoder import ClipDecoder
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts, read_tokenizer, tokenizer_facts
+from maskstream.shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts, read_tokenizer, read_tokenizer_facts
 from maskstream.shards.media.fbank import Fbank
 
 Bytes = npt.NDArray[np.uint8]
@@ -70,13 +70,13 @@ class RawKind(Protocol):
         """The batch of files or texts, whole and not augmented."""
 
 
-def raw_kind(config: DataConfig[Any], split: Manifest) -> RawKind | None:
+def choose_raw_kind(config: DataConfig[Any], split: Manifest) -> RawKind | None:
     """How raw samples become batches of a config without augmentation; None where only a split's samples do."""
     if getattr(config, "transform", None) is not None:
         return None
     opened = Split.open(split, config.modality, device="cpu")
     if type(config) is ImageData:
-        return RawPictures(config.size, image_components(split, config.component))
+        return RawPictures(config.size, list_image_components(split, config.component))
     if type(config) is VideoData and not isinstance(config.component, tuple):
         video = config.resolved(opened)
         plain = video.clip.align != "gop" and not isinstance(video.clip.seconds, tuple)
@@ -85,7 +85,7 @@ def raw_kind(config: DataConfig[Any], split: Manifest) -> RawKind | None:
         return RawSounds(config.resolved(opened), opened)
     if type(config) is TextData:
         return RawTexts(
-            config.length, tokenizer_facts(split.location, split.info), read_tokenizer(split.store, split.info)
+            config.length, read_tokenizer_facts(split.location, split.info), read_tokenizer(split.store, split.info)
         )
     return None
 
@@ -149,7 +149,7 @@ class RawPictures:
             height, width = whole.shape[:2]
             crop = CenterCrop().draw(width, height, self.size, np.random.default_rng(0))
             n = reduction([crop], self.size, self.size) if path.endswith(REDUCIBLE) else 1
-            show(decode_image(data, width, height, n), on_grid(crop, n, width, height), n, out)
+            show(decode_image(data, width, height, n), extend_to_grid(crop, n, width, height), n, out)
         return ImageBatch(image=torch.from_numpy(images), mask=None, **_names(samples))
 
 
@@ -254,7 +254,7 @@ class RawSounds:
             first, stop = clip.segment(len(levels), rate, np.random.default_rng(0))
             margin = 0 if rate == clip.sample_rate else int(MARGIN_S * rate)
             low, high = max(first - margin, 0), min(stop + margin, len(levels))
-            part = kept_channels(levels[low:high], clip.channels).astype(np.float32) * np.float32(2**-15)
+            part = keep_channels(levels[low:high], clip.channels).astype(np.float32) * np.float32(2**-15)
             mono = clip.channels == "mono"
             sound = finished(part, rate, clip.sample_rate, first - low, stop - first, mono=mono)[: clip.n_samples]
             if clip.short == "repeat":
@@ -307,7 +307,7 @@ class RawTexts:
         for row, text in enumerate(samples):
             ids = [*ends[0], *tokenizer.encode(text, add_special_tokens=False).ids[:most], *ends[1]]
             tokens[row, : len(ids)], documents[row, : len(ids)] = ids, 0
-        return text_batch(tokens=tokens, documents=documents, words=words, key=[*map(str, range(len(samples)))])
+        return build_text_batch(tokens=tokens, documents=documents, words=words, key=[*map(str, range(len(samples)))])
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, which neither cuts nor fills."""

@@ -27,20 +27,20 @@ from maskstream.pipelines.stream.batch import Batch
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.named import nearest
 from maskstream.shards.stores.local_files import sole_writer
-from maskstream.shards.stores.url import local_path, split_name
-from maskstream.train.core.data import told_label_names, told_splits
+from maskstream.shards.stores.url import get_local_path, split_name
+from maskstream.train.core.data import read_label_names, read_splits
 from maskstream.train.core.model import Model
 from maskstream.train.core.recipe import Recipe, check_modality
 from maskstream.train.core.run_folder import run_recipe, run_weights
 from maskstream.train.core.weights import load_model
 from maskstream.train.evaluate.classifier import Classifier, EncoderClassifier
-from maskstream.train.evaluate.features import GivesFeatures, from_middle, without_augmentation
-from maskstream.train.evaluate_run import kept_evaluations
+from maskstream.train.evaluate.features import GivesFeatures, drop_augmentation, from_middle
+from maskstream.train.evaluate_run import read_evaluations
 
 from .architecture import list_targets
 from .card import Way
 from .graph import list_tensors, score_batch, to_graph
-from .raw import RawKind, raw_kind, store_raw
+from .raw import RawKind, choose_raw_kind, store_raw
 from .target import to_hf, to_timm
 
 TARGETS = ("hf", "timm", "torch", "onnx")
@@ -108,7 +108,7 @@ def export_run(run: str | Path, out: str | Path, data: SplitLocation | None = No
     ValueError for a target that has no counterpart of the model, which names those that have; for features that lie
     apart; for a target whose library is not installed; and for a folder that is not empty.
     """
-    run, out = local_path(run, "the run"), local_path(out, "out")
+    run, out = get_local_path(run, "the run"), get_local_path(out, "out")
     if to not in TARGETS:
         raise ValueError(f"there is no target {to!r}{nearest(to, list(TARGETS))}; legal are {', '.join(TARGETS)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -119,8 +119,8 @@ def export_run(run: str | Path, out: str | Path, data: SplitLocation | None = No
     check_modality(recipe, split)
     if not isinstance(model, GivesFeatures):
         raise ValueError(f"a {type(model).__name__} gives no features of whole samples, so nothing can be exported")
-    config = from_middle(without_augmentation(recipe.data, split)).whole()
-    kind, classes = raw_kind(config, split), list_classes(model, run, split)
+    config = from_middle(drop_augmentation(recipe.data, split)).whole()
+    kind, classes = choose_raw_kind(config, split), list_classes(model, run, split)
     partial = out.parent / f".{out.name}.partial"
     with sole_writer(partial):
         for left in partial.iterdir():  # of an export that was killed
@@ -152,7 +152,7 @@ def _check(model: Model[Any], way: Way, folder: Path, kind: RawKind | None, spli
             np.savez(given, **cast(Any, arrays))
         else:
             given = scratch / "given.json"
-            stored, odd = _raw_samples(kind, split, batch, scratch)
+            stored, odd = _read_raw_samples(kind, split, batch, scratch)
             rows, batches = [one is not None for one in stored], [batch, kind.batch(odd)]
             given.write_text(json.dumps([*(one for one in stored if one is not None), *odd]))
         with torch.no_grad():
@@ -164,7 +164,7 @@ def _check(model: Model[Any], way: Way, folder: Path, kind: RawKind | None, spli
         difference=_compare(ours, theirs["card"], way),
         samples=len(ours),
         raw=not way.inputs,
-        own=_distance(ours, theirs["own"], way) if "own" in theirs else None,
+        own=_measure_distance(ours, theirs["own"], way) if "own" in theirs else None,
     )
 
 
@@ -187,7 +187,7 @@ def split_of_run(run: Path, data: SplitLocation | None = None) -> Manifest:
     """
     if data is not None:
         return Manifest.load(data)
-    if not (told := told_splits(run)):
+    if not (told := read_splits(run)):
         raise ValueError(f"{run} does not say which split it was trained on; name one with --data")
     return open_manifest(str(told[0]["location"]), version=int(told[0]["version"]))
 
@@ -198,7 +198,7 @@ def list_classes(model: Model[Any], run: Path, split: Manifest) -> list[str]:
     """
     if not isinstance(model, Classifier | EncoderClassifier):
         return []
-    names = told_label_names(run) or split.label_names
+    names = read_label_names(run) or split.label_names
     if len(names) != model.config.classes:
         raise ValueError(
             f"{split} has {len(names)} classes, and the model {model.config.classes}; name the split it trained on"
@@ -214,7 +214,7 @@ def _sample_batch(config: DataConfig[Any], split: Manifest, samples: int = SAMPL
     return batch
 
 
-def _raw_samples(kind: RawKind, split: Manifest, batch: Batch, folder: Path) -> tuple[list[str | None], list[str]]:
+def _read_raw_samples(kind: RawKind, split: Manifest, batch: Batch, folder: Path) -> tuple[list[str | None], list[str]]:
     """The samples of a batch of the split as they were stored, None for some that have no file; and odd ones."""
     numbers = {key: n for n, key in enumerate(split.keys(range(len(split))))}
     stored = [store_raw(kind, split, numbers[key], folder) for key in batch.key]
@@ -241,7 +241,7 @@ def _compare(ours: Tensor, theirs: Tensor, way: Way) -> float:
     """The largest distance of a sample's features. ValueError if it is no number, or above `TOLERANCE`."""
     if theirs.shape != ours.shape:
         raise ValueError(f"{way.reader} gives features of the shape {tuple(theirs.shape)}, the run {tuple(ours.shape)}")
-    apart = _distance(ours, theirs, way)
+    apart = _measure_distance(ours, theirs, way)
     if not apart <= TOLERANCE:
         raise ValueError(
             f"the features of {way.reader} differ from the run's by {apart:.1e} of their norm, and {TOLERANCE:g} is "
@@ -250,7 +250,7 @@ def _compare(ours: Tensor, theirs: Tensor, way: Way) -> float:
     return apart
 
 
-def _distance(ours: Tensor, theirs: Tensor, way: Way) -> float:
+def _measure_distance(ours: Tensor, theirs: Tensor, way: Way) -> float:
     """The largest distance of a sample's features, as a share of their norm; of scores, which may all be near 0, of the
     mean norm.
     """
@@ -291,7 +291,7 @@ def _card(run: Path, recipe: Recipe[Any], way: Way, done: Exported) -> str:
     if isinstance(recipe.data, VideoData):
         clip = recipe.data.clip
         lines += ["", f"A clip has {clip.frames} frames, every {clip.stride}th of a video, at {clip.size} pixels."]
-    if found := kept_evaluations(run):
+    if found := read_evaluations(run):
         lines += ["", "| split | samples | figure | value | baseline |", "| --- | ---: | --- | ---: | --- |"]
     for one in found:
         lines += [

@@ -13,8 +13,8 @@ from maskstream.train.core.model import Model
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.nn.counterpart import Counterpart
 
-from .architecture import counterpart, timm_of, with_classes
-from .card import Way, define, write_card
+from .architecture import convert_timm, find_counterpart, with_classes
+from .card import Way, format_definition, write_card
 from .raw import RawKind, RawTexts
 
 NO_LINES = (
@@ -24,7 +24,7 @@ NO_LINES = (
 
 
 def to_hf(model: Model[Any], recipe: Recipe[Any], kind: RawKind | None, classes: Sequence[str]) -> Way:
-    found = counterpart(model)
+    found = find_counterpart(model)
     if kind is None:
         raise ValueError(NO_LINES.format(type(recipe.data).__name__))
     if classes:
@@ -43,7 +43,7 @@ def to_hf(model: Model[Any], recipe: Recipe[Any], kind: RawKind | None, classes:
             return
         found.write(folder)
         name = "preprocessor_config.json" if found.pixels == "pixel_values" else "video_preprocessor_config.json"
-        (folder / name).write_text(json.dumps(_processor(recipe, found), indent=2) + "\n")
+        (folder / name).write_text(json.dumps(_make_processor(recipe, found), indent=2) + "\n")
 
     options = "".join(f", {name}={value!r}" for name, value in found.options.items())
     load = f'model = {found.encoder}.from_pretrained("."{options}).eval()'
@@ -52,17 +52,17 @@ def to_hf(model: Model[Any], recipe: Recipe[Any], kind: RawKind | None, classes:
     reader = f"transformers.{found.name}"
     imports = f"import torch\nfrom transformers import {found.encoder}"
     if isinstance(kind, RawTexts):
-        card, own = _text_card(imports, load, classes), ""
+        card, own = _write_text_card(imports, load, classes), ""
     else:
         given = "".join(f", {name}={value!r}" for name, value in found.call.items())
         take = ".logits" if classes else f".last_hidden_state[:, {found.class_tokens}:].mean(1)"
         card = write_card(kind, imports, load, f"model({found.pixels}=values{given}){take}", classes)
-        own = _hf_processor(kind, found)
+        own = _write_hf_processor(kind, found)
     call = f"{reader}.from_pretrained(FOLDER)"
     return Way(reader=reader, call=call, write=write, card=card, own=own, classes=tuple(classes))
 
 
-def _text_card(imports: str, load: str, classes: Sequence[str]) -> str:
+def _write_text_card(imports: str, load: str, classes: Sequence[str]) -> str:
     if classes:
         result = "        return model(**inputs).logits"
     else:
@@ -75,14 +75,14 @@ tokenizer = AutoTokenizer.from_pretrained(".")
 {load}
 
 
-{define("texts", classes)}
+{format_definition("texts", classes)}
     tokens = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
     inputs = {{name: tokens[name] for name in ("input_ids", "attention_mask")}}
     with torch.no_grad():
 {result}"""
 
 
-def _hf_processor(kind: RawKind, found: Counterpart) -> str:
+def _write_hf_processor(kind: RawKind, found: Counterpart) -> str:
     """The lines with the processor of transformers."""
     if kind.card == "picture":
         return '''from transformers import AutoImageProcessor
@@ -115,7 +115,7 @@ def by_processor(videos):
 
 
 def to_timm(model: Model[Any], kind: RawKind | None, classes: Sequence[str]) -> Way:
-    found = timm_of(model)
+    found = convert_timm(model)
     if kind is None:
         raise ValueError(NO_LINES.format("data"))
     sound = found.arguments["in_chans"] == 1
@@ -148,7 +148,7 @@ def by_processor(images):
     )
 
 
-def _processor(recipe: Recipe[Any], found: Counterpart) -> Mapping[str, object]:
+def _make_processor(recipe: Recipe[Any], found: Counterpart) -> Mapping[str, object]:
     """What transformers does to pictures: the centred square at the recipe's size, and ImageNet's moments.
 
     Perceiver's processor crops before it resizes, as the loader does. The one that is named after V-JEPA 2 would resize

@@ -45,7 +45,7 @@ class Counterpart:
         save_file(dict(self.state), folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def encoder_state(encoder: VisibleEncoder, patch: tuple[int, ...], *, hf: bool) -> dict[str, Tensor]:
+def convert_encoder_state(encoder: VisibleEncoder, patch: tuple[int, ...], *, hf: bool) -> dict[str, Tensor]:
     """The weights of an encoder of patches by the names of transformers' vision transformers (`hf`) or of timm's.
 
     patch: the sides of a token. Positions are not among them.
@@ -55,7 +55,7 @@ def encoder_state(encoder: VisibleEncoder, patch: tuple[int, ...], *, hf: bool) 
     return {name.removeprefix("vit."): own for name, own in state.items()}
 
 
-def ijepa_counterpart(encoder: VisibleEncoder, tokens: ImageTokens, sizes: BlockSizes) -> Counterpart:
+def convert_to_ijepa(encoder: VisibleEncoder, tokens: ImageTokens, sizes: BlockSizes) -> Counterpart:
     """An encoder of pictures without a class token as IJepaModel. ValueError for pictures that are not square."""
     if len(set(tokens.extent)) > 1:
         raise ValueError(
@@ -63,7 +63,7 @@ def ijepa_counterpart(encoder: VisibleEncoder, tokens: ImageTokens, sizes: Block
             "size"
         )
     positions = encoder.positions().detach()
-    state = encoder_state(encoder, tokens.patch, hf=True)
+    state = convert_encoder_state(encoder, tokens.patch, hf=True)
     state["embeddings.position_embeddings"] = positions[None].clone()
     width = positions.shape[1]
     config = {
@@ -129,7 +129,7 @@ class TimmCounterpart:
         save_file(dict(self.state), folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def timm_counterpart(
+def convert_to_timm(
     encoder: VisibleEncoder,
     tokens: ImageTokens | SpectrogramTokens,
     sizes: BlockSizes,
@@ -142,7 +142,7 @@ def timm_counterpart(
     if sizes.eps != TIMM_EPS:
         raise ValueError(f"timm's vision transformers have norms with eps={TIMM_EPS:g}, got {sizes.eps:g}")
     positions = encoder.positions().detach()
-    state = encoder_state(encoder, tokens.patch, hf=False)
+    state = convert_encoder_state(encoder, tokens.patch, hf=False)
     if encoder.class_token is not None:
         positions = torch.cat((torch.zeros_like(positions[:1]), positions))
     state["pos_embed"] = positions[None].clone()

@@ -135,7 +135,7 @@ class TokenDecoder(nn.Module):
             whole = [one[:, :1] if self.class_place is None else one[:, :1] + self.class_place for one in seen]
             seen = [one[:, 1:] for one in seen]
         if self.windows is not None:
-            return [self.head[0](self.stack.norm(self._in_grid(self.windows, seen[0], visible[0], target[0])))]
+            return [self.head[0](self.stack.norm(self._run_in_grid(self.windows, seen[0], visible[0], target[0])))]
         places = [self._place(kind) for kind in range(len(seen))]
         hidden = [self.mask_token + place[index] for place, index in zip(places, target, strict=True)]
         known = [one + place[index] for one, place, index in zip(seen, places, visible, strict=True)]
@@ -149,7 +149,7 @@ class TokenDecoder(nn.Module):
         positions: Tensor = self.positions(kind)
         return positions if self.kind is None else positions + self.kind[kind]
 
-    def _in_grid(self, windows: Windows, seen: Tensor, visible: Tensor, target: Tensor) -> Tensor:
+    def _run_in_grid(self, windows: Windows, seen: Tensor, visible: Tensor, target: Tensor) -> Tensor:
         """Puts all tokens in grid order, runs the windowed blocks, and returns the target tokens (B, M, E)."""
         positions = self._place(0)
         grid = self.mask_token.to(seen.dtype).expand(len(seen), len(positions), -1)

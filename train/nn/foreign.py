@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from maskstream.pipelines.masks import TokenGrid
-from maskstream.pipelines.modalities.image.data import image_grid
+from maskstream.pipelines.modalities.image.data import compute_image_grid
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.train.core.model import Grids
 from maskstream.train.core.process import seeded
@@ -25,7 +25,7 @@ from .counterpart import Counterpart
 from .layouts import DECODER, ENCODER, HEAD, HF_IMAGE, HF_IMAGE_FILE, HF_VIDEO, Layout, find_layout
 from .masked_autoencoder import AutoencoderConfig, ImageAutoencoderConfig, MaskedAutoencoder, VideoAutoencoderConfig
 from .media_tokens import ImageTokens, Targets, VideoTokens
-from .token_model import BLOCK, LAYERS, OUTPUT, PARTS, ROOT, SEGMENTS, TokenModel, TokenModelConfig, own_bert
+from .token_model import BLOCK, LAYERS, OUTPUT, PARTS, ROOT, SEGMENTS, TokenModel, TokenModelConfig, convert_from_bert
 
 HF_DECODER_EPS = 1e-5
 """The epsilon of the last norm of VideoMAE's decoder, which transformers does not let one set."""
@@ -68,7 +68,7 @@ def to_hf_config(model: MaskedAutoencoder[BatchT]) -> dict[str, Any]:
         "hidden_act": "gelu",
         "norm_pix_loss": True,
     }
-    tokens = _tokens(model)
+    tokens = _convert_tokens(model)
     if isinstance(tokens, ImageTokens):
         return {
             **sizes,
@@ -90,7 +90,7 @@ def to_hf(model: MaskedAutoencoder[BatchT]) -> dict[str, Tensor]:
     """The state dict of `VideoMAEForPreTraining(VideoMAEConfig(**to_hf_config(model)))` with the model's weights, or of
     `ViTMAEForPreTraining(ViTMAEConfig(**to_hf_config(model)))`.
     """
-    return _named(model, HF_VIDEO if isinstance(_tokens(model), VideoTokens) else HF_IMAGE)
+    return _named(model, HF_VIDEO if isinstance(_convert_tokens(model), VideoTokens) else HF_IMAGE)
 
 
 def from_hf(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MaskedAutoencoder[Any]:
@@ -123,7 +123,7 @@ def build_with(
     """
     with seeded(0):
         model = MaskedAutoencoder(config, grids)
-    weights = model.own_names(state)
+    weights = model.rename_weights(state)
     missing = model.state_dict().keys() - weights.keys()
     if missing:
         raise ValueError(
@@ -134,12 +134,12 @@ def build_with(
     return model
 
 
-def hf_counterpart(model: MaskedAutoencoder[BatchT]) -> Counterpart:
+def convert_to_hf(model: MaskedAutoencoder[BatchT]) -> Counterpart:
     """A model of video as VideoMAEForPreTraining, one of pictures as ViTMAEForPreTraining. ValueError for a model that
     transformers does not have.
     """
     config = to_hf_config(model)
-    if isinstance(_tokens(model), VideoTokens):
+    if isinstance(_convert_tokens(model), VideoTokens):
         return Counterpart(
             name="VideoMAEForPreTraining",
             kind="videomae",
@@ -162,12 +162,12 @@ def export_hf(model: MaskedAutoencoder[BatchT], folder: str | Path) -> None:
     """Writes config.json and model.safetensors, which `VideoMAEForPreTraining.from_pretrained(folder)` reads; for a
     model of pictures, `ViTMAEForPreTraining.from_pretrained(folder)`.
     """
-    hf_counterpart(model).write(folder)
+    convert_to_hf(model).write(folder)
 
 
 def _named(model: MaskedAutoencoder[BatchT], layout: Layout) -> dict[str, Tensor]:
     """The model's weights and fixed positions by the names of a layout."""
-    state = layout.from_ours(model.state_dict(), _tokens(model).patch)
+    state = layout.from_ours(model.state_dict(), _convert_tokens(model).patch)
     for name, place in zip(layout.positions, (model.encoder.positions(), model.decoder.positions()), strict=False):
         state[name] = torch.cat((torch.zeros_like(place[:1]), place))[None]
     return state
@@ -192,10 +192,10 @@ def _autoencoder(config: Mapping[str, Any], decoder_eps: float, *, cubes: bool) 
         return VideoAutoencoderConfig(**sizes), {"video": grid}
     target: Targets = "normalised" if config["norm_pix_loss"] else "pixels"
     own = ImageAutoencoderConfig(**sizes, class_token=True, bridge_bias=True, positions="columns", target=target)
-    return own, {"image": image_grid(size, patch)}
+    return own, {"image": compute_image_grid(size, patch)}
 
 
-def _tokens(model: MaskedAutoencoder[BatchT]) -> VideoTokens | ImageTokens:
+def _convert_tokens(model: MaskedAutoencoder[BatchT]) -> VideoTokens | ImageTokens:
     """The tokens of a model that transformers has."""
     tokens: object = model.tokens
     c = model.config
@@ -289,12 +289,12 @@ def from_bert(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> TokenMo
     length = config["max_position_embeddings"]
     with seeded(0):
         model = TokenModel(sizes, {"text": TokenGrid(axes=("token",), shape=(length,), patch=(1,))})
-    ours = own_bert(state)
+    ours = convert_from_bert(state)
     model.to(ours["head.bias"].dtype).load_state_dict(ours)
     return model
 
 
-def bert_counterpart(model: TokenModel) -> Counterpart:
+def convert_to_bert(model: TokenModel) -> Counterpart:
     """A model of texts as BertForMaskedLM. ValueError for one that is not a BERT."""
     return Counterpart(
         name="BertForMaskedLM",
@@ -308,7 +308,7 @@ def bert_counterpart(model: TokenModel) -> Counterpart:
 
 def export_bert(model: TokenModel, folder: str | Path) -> None:
     """Writes config.json and model.safetensors, which `BertForMaskedLM.from_pretrained(folder)` reads."""
-    bert_counterpart(model).write(folder)
+    convert_to_bert(model).write(folder)
 
 
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}

@@ -33,18 +33,18 @@ def rates(width: int) -> Tensor:
     return torch.pow(10000.0, -torch.arange(0, width, 2, dtype=torch.float64) / width)
 
 
-def sinusoid(length: int, width: int) -> Tensor:
+def build_sinusoid(length: int, width: int) -> Tensor:
     """Embeddings of positions 0 to length - 1, float32 (length, width): sines in the first half, then cosines."""
     angle = torch.arange(length, dtype=torch.float64)[:, None] * rates(width)
     return torch.cat((angle.sin(), angle.cos()), dim=1).float()
 
 
-def interleaved_sinusoid(length: int, width: int) -> Tensor:
+def build_interleaved_sinusoid(length: int, width: int) -> Tensor:
     """The same, with sines in even columns and cosines in odd ones, as in Vaswani et al. (2017)."""
-    return sinusoid(length, width).reshape(length, 2, -1).transpose(1, 2).flatten(1)
+    return build_sinusoid(length, width).reshape(length, 2, -1).transpose(1, 2).flatten(1)
 
 
-def axis_sinusoids(grid: tuple[int, ...], width: int) -> Tensor:
+def build_axis_sinusoids(grid: tuple[int, ...], width: int) -> Tensor:
     """Position embeddings float32 (N, width) of a grid's tokens in row-major order.
 
     Each axis has an equal part of the width, with the sinusoid of its coordinate. ValueError if the width cannot be
@@ -55,11 +55,11 @@ def axis_sinusoids(grid: tuple[int, ...], width: int) -> Tensor:
             f"positions in {len(grid)} dimensions need a width that is a multiple of {2 * len(grid)}, got {width}"
         )
     places = torch.cartesian_prod(*(torch.arange(length) for length in grid)).reshape(-1, len(grid))
-    lines = [sinusoid(length, width // len(grid)) for length in grid]
+    lines = [build_sinusoid(length, width // len(grid)) for length in grid]
     return torch.cat([line[places[:, axis]] for axis, line in enumerate(lines)], dim=1)
 
 
-def grid_positions(grid: tuple[int, ...], width: int) -> Tensor:
+def build_grid_positions(grid: tuple[int, ...], width: int) -> Tensor:
     """Fixed position embeddings float32 (N, width) of the tokens of a grid in row-major order.
 
     Each axis that is longer than one token has an equal part of the width: sines and cosines whose wavelengths rise
@@ -133,8 +133,8 @@ def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     An index of N or more takes a token of another row, if tokens need no gradient.
     """
     if tokens.requires_grad:
-        return tokens[row_numbers(index), index]
-    among_all = index + row_numbers(index) * tokens.shape[1]
+        return tokens[number_rows(index), index]
+    among_all = index + number_rows(index) * tokens.shape[1]
     return tokens.flatten(0, 1).index_select(0, among_all.flatten()).view(*index.shape, *tokens.shape[2:])
 
 
@@ -143,10 +143,10 @@ def put_tokens(tokens: Tensor, index: Tensor, values: Tensor) -> Tensor:
 
     The values get the dtype of the tokens.
     """
-    return tokens.index_put((row_numbers(index), index), values.to(tokens.dtype))
+    return tokens.index_put((number_rows(index), index), values.to(tokens.dtype))
 
 
-def row_numbers(index: Tensor) -> Tensor:
+def number_rows(index: Tensor) -> Tensor:
     """The number of each row of an index (B, ...), int64 (B, 1, ...), to stand beside it in brackets."""
     return torch.arange(index.shape[0], device=index.device).view(-1, *[1] * (index.ndim - 1))
 
@@ -183,7 +183,7 @@ class Windows(nn.Module):
             raise ValueError(f"a window of {window} does not divide a grid of {grid} tokens; choose one that does")
         self.grid, self.window = grid, window
         self.shift = window[0] // 2 if grid[0] > window[0] else 0
-        self.register_buffer("outside", self._allowed(), persistent=False)
+        self.register_buffer("outside", self._build_window_mask(), persistent=False)
 
     def forward(self, x: Tensor, blocks: Iterable[Callable[[Tensor, Tensor | None], Tensor]]) -> Tensor:
         """Runs the blocks on all tokens of the grid (B, N, E). A block takes (B, windows, w * v, E) and a mask."""
@@ -198,7 +198,7 @@ class Windows(nn.Module):
                 x = x.roll(shift * columns, dims=1)
         return x
 
-    def _allowed(self) -> Tensor:
+    def _build_window_mask(self) -> Tensor:
         """The attention mask of the shifted windows, True where attention is allowed: bool (windows, 1, wv, wv)."""
         (t, f), (w, v) = self.grid, self.window
         wrapped = (torch.arange(t) >= t - self.shift).long()[:, None].expand(t, f)

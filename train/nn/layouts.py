@@ -64,13 +64,13 @@ class Layout:
         for stack, prefix in self.stacks.items():
             for i in range(self.depth(state, stack)):
                 ours |= self._block(state, f"{stack}.{i}", f"{prefix}.{i}")
-        return self._ordered(ours, self._from_conv, self._to_channels_first)
+        return self._put_tokens_in_order(ours, self._from_conv, self._to_channels_first)
 
     def from_ours(self, state: State, patch: tuple[int, ...]) -> dict[str, Tensor]:
         """The weights of this package by their names, of what the state has; a bias for key is 0. patch: the sides of
         a token.
         """
-        state = self._ordered(dict(state), lambda w: self._to_conv(w, patch), self._to_channels_last)
+        state = self._put_tokens_in_order(dict(state), lambda w: self._to_conv(w, patch), self._to_channels_last)
         theirs: dict[str, Tensor] = {}
         for name, other in {**self.layers, EMBED: self.embed}.items():
             for kind in KINDS:
@@ -102,7 +102,7 @@ class Layout:
         key = f"{theirs}.{self.biases[0].replace('query', 'key').replace('q_proj', 'k_proj')}"
         return found if self.cubes else {**found, key: zero}
 
-    def _ordered(self, state: dict[str, Tensor], embed: Order, head: Order) -> dict[str, Tensor]:
+    def _put_tokens_in_order(self, state: dict[str, Tensor], embed: Order, head: Order) -> dict[str, Tensor]:
         """The state with the values of a token in the other order."""
         if f"{EMBED}.weight" in state:
             state[f"{EMBED}.weight"] = embed(state[f"{EMBED}.weight"])
@@ -128,7 +128,7 @@ class Layout:
         return head.reshape(3, -1, *head.shape[1:]).transpose(0, 1).reshape(head.shape)
 
 
-def _hf(root: str, *, cubes: bool, query: str) -> Layout:
+def _make_hf_layout(root: str, *, cubes: bool, query: str) -> Layout:
     """The layout of transformers' files. query: the name of the bias of query."""
     head, norm, bridge, mask = (
         ("decoder.head", "decoder.norm", "encoder_to_decoder", "mask_token")
@@ -168,9 +168,9 @@ def _hf(root: str, *, cubes: bool, query: str) -> Layout:
     )
 
 
-HF_VIDEO = _hf("videomae", cubes=True, query="query.bias")
-HF_VIDEO_FILE = _hf("videomae", cubes=True, query="q_bias")
-HF_IMAGE_FILE = _hf("vit", cubes=False, query="query.bias")
+HF_VIDEO = _make_hf_layout("videomae", cubes=True, query="query.bias")
+HF_VIDEO_FILE = _make_hf_layout("videomae", cubes=True, query="q_bias")
+HF_IMAGE_FILE = _make_hf_layout("vit", cubes=False, query="query.bias")
 _PLAIN = {
     "norm1.of.0": "norm1",
     "attention.out": "attn.proj",

@@ -133,14 +133,14 @@ class MaskedAutoencoder(MediaEncoder[BatchT], config=AutoencoderConfig):
         self.tokens = tokens = config.tokens(grids)
         self.encoder = VisibleEncoder(
             [tokens.n_inputs],
-            self._positions(c.width),
+            self._compute_positions(c.width),
             BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps),
             class_token=c.class_token,
         )
         self.decoder = TokenDecoder(
             c.width,
             [tokens.n_targets],
-            self._positions(c.decoder_width),
+            self._compute_positions(c.decoder_width),
             BlockSizes(c.decoder_depth, c.decoder_heads, c.mlp_ratio, c.eps),
             norm_eps=c.decoder_eps,
             windows=None if c.decoder_window is None else Windows(tokens.grid, c.decoder_window),
@@ -151,7 +151,7 @@ class MaskedAutoencoder(MediaEncoder[BatchT], config=AutoencoderConfig):
         self.decoder.init_weights()
         init_linear(self)
 
-    def _positions(self, width: int) -> list[Tensor] | LearntPositions:
+    def _compute_positions(self, width: int) -> list[Tensor] | LearntPositions:
         if self.config.learnt:
             return LearntPositions(self.tokens.grid, width)
         return [self.tokens.positions(width)]
@@ -182,7 +182,7 @@ class MaskedAutoencoder(MediaEncoder[BatchT], config=AutoencoderConfig):
         encoded = self._encode(self.tokens.split(data), visible)
         return encoded[:, 1:] if self.config.class_token else encoded
 
-    def own_names(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def rename_weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """See Model. Knows VideoMAE and MAE, as transformers and their authors save them (layouts.py).
 
         ValueError if their fixed positions are others than this model's.

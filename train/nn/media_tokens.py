@@ -19,8 +19,8 @@ from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.train.core.model import need_mask
 
-from .grid import axis_sinusoids, gather_tokens, grid_positions, interleaved_sinusoid, put_tokens
-from .objectives import joint_moments
+from .grid import build_axis_sinusoids, build_grid_positions, build_interleaved_sinusoid, gather_tokens, put_tokens
+from .objectives import compute_joint_moments
 
 Targets = Literal["normalised", "pixels"]
 """What a decoder predicts of a token: its pixels normalised by their own mean and deviation, or its pixels in the units
@@ -39,7 +39,8 @@ class VideoTokens(nn.Module):
 
     Cubes stay uint8 until they have been gathered, so only those that the encoder or the decoder uses are converted.
     Channels come first within a cube, so the moments of a channel are sums over contiguous values. target: see
-    VideoTargets. places: see Positions; on a line they are VideoMAE's sinusoids, on the axes those of `grid_positions`.
+    VideoTargets. places: see Positions; on a line they are VideoMAE's sinusoids, on the axes those of
+    `build_grid_positions`.
     smaller: whether clips may also have fewer tokens along any axis.
     """
 
@@ -125,8 +126,8 @@ class VideoTokens(nn.Module):
         if self.target == "pixels":
             return self.inputs(cubes)
         if self.target == "frame":
-            frame = self._first_frame(self.inputs(cubes))
-            mean, deviation = joint_moments(frame)
+            frame = self._get_first_frame(self.inputs(cubes))
+            mean, deviation = compute_joint_moments(frame)
             return (frame - mean) / deviation
         centred, _, deviation = self._moments(cubes)
         return centred.mul_(deviation.reciprocal()).flatten(2)
@@ -153,16 +154,16 @@ class VideoTokens(nn.Module):
     def positions(self, width: int) -> Tensor:
         """Fixed position embeddings float32 (N, width). ValueError if the width does not suit them."""
         if self.places == "grid":
-            return grid_positions(self.grid, width)
-        return interleaved_sinusoid(self.n_tokens, width)
+            return build_grid_positions(self.grid, width)
+        return build_interleaved_sinusoid(self.n_tokens, width)
 
-    def _first_frame(self, values: Tensor) -> Tensor:
+    def _get_first_frame(self, values: Tensor) -> Tensor:
         """The values of a cube's first frame: (..., n_inputs) to (..., 3 h w)."""
         return values.reshape(*values.shape[:-1], 3, self.patch[0], -1)[..., 0, :].flatten(-2)
 
     def _with_frame(self, cubes: Tensor, predicted: Tensor) -> Tensor:
         """Cubes (B, M, n_inputs) in [0, 255] with the predicted frame, scaled, in all their frames."""
-        mean, deviation = joint_moments(self._first_frame(self.inputs(cubes)))
+        mean, deviation = compute_joint_moments(self._get_first_frame(self.inputs(cubes)))
         frame = (predicted * deviation + mean).reshape(*predicted.shape[:-1], 3, 1, -1)
         return frame.expand(-1, -1, -1, self.patch[0], -1).flatten(2) * self.std + self.mean
 
@@ -180,15 +181,15 @@ class VideoTokens(nn.Module):
 
 ImagePositions = Literal["rows", "columns", "grid"]
 """Where a patch stands: the sinusoids of its row and of its column, those named here in the first half of the vector,
-or waves that fit the grid (see `grid_positions`).
+or waves that fit the grid (see `build_grid_positions`).
 """
 
 
-def image_positions(grid: tuple[int, ...], width: int, places: ImagePositions) -> Tensor:
+def build_image_positions(grid: tuple[int, ...], width: int, places: ImagePositions) -> Tensor:
     """Fixed positions float32 (N, width) of patches; ValueError where width is not a multiple of 4."""
     if places == "grid":
-        return grid_positions(grid, width)
-    rows_first = axis_sinusoids(grid, width)
+        return build_grid_positions(grid, width)
+    rows_first = build_axis_sinusoids(grid, width)
     return rows_first if places == "rows" else rows_first.roll(width // 2, dims=1)
 
 
@@ -249,7 +250,7 @@ class ImageTokens(nn.Module):
         """
         if self.target == "pixels":
             return self.inputs(patches)
-        mean, deviation = joint_moments(self.inputs(patches))
+        mean, deviation = compute_joint_moments(self.inputs(patches))
         return (self.inputs(patches) - mean) / deviation
 
     def paint(self, image: Tensor, index: Tensor, predicted: Tensor) -> Tensor:
@@ -262,7 +263,7 @@ class ImageTokens(nn.Module):
         patches = self.split(image)
         inputs = predicted.float()
         if self.target == "normalised":
-            mean, deviation = joint_moments(self.inputs(gather_tokens(patches, index)))
+            mean, deviation = compute_joint_moments(self.inputs(gather_tokens(patches, index)))
             inputs = inputs * deviation + mean
         pixels = inputs * self.std + self.mean
         patches = put_tokens(patches, index, pixels.round_().clamp_(0, 255))
@@ -270,7 +271,7 @@ class ImageTokens(nn.Module):
 
     def positions(self, width: int) -> Tensor:
         """Fixed positions float32 (N, width); ValueError where width is not a multiple of 4."""
-        return image_positions(self.grid, width, self.places)
+        return build_image_positions(self.grid, width, self.places)
 
 
 class PlaneTokens(nn.Module, Generic[BatchT]):
@@ -314,7 +315,7 @@ class PlaneTokens(nn.Module, Generic[BatchT]):
 
     def targets(self, patches: Tensor) -> Tensor:
         """Patches (B, M, n_inputs) normalised to mean 0 and variance 1 over their values (unbiased, 1e-6 added)."""
-        mean, deviation = joint_moments(patches)
+        mean, deviation = compute_joint_moments(patches)
         return (patches - mean) / deviation
 
     def paint(self, values: Tensor, index: Tensor, predicted: Tensor) -> Tensor:
@@ -324,7 +325,7 @@ class PlaneTokens(nn.Module, Generic[BatchT]):
         """
         (t, f), (pt, pf) = self.grid, self.patch
         patches = self.split(values)
-        mean, deviation = joint_moments(gather_tokens(patches, index))
+        mean, deviation = compute_joint_moments(gather_tokens(patches, index))
         patches = put_tokens(patches, index, predicted.float() * deviation + mean)
         return patches.reshape(-1, t, f, pt, pf).transpose(2, 3).reshape(values.shape)
 
@@ -333,7 +334,7 @@ class PlaneTokens(nn.Module, Generic[BatchT]):
 
         ValueError if the width is not a multiple of 4.
         """
-        return axis_sinusoids(self.grid, width)
+        return build_axis_sinusoids(self.grid, width)
 
 
 class SpectrogramTokens(PlaneTokens[AudioBatch]):

@@ -14,7 +14,7 @@ EPS = 1e-6
 """What is added to the variance, as in MAE (He et al., 2022)."""
 
 
-def joint_moments(values: Tensor) -> tuple[Tensor, Tensor]:
+def compute_joint_moments(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation over the last axis of (..., values), which stays with length 1.
 
     The variance is unbiased, and 1e-6 is added to it. torch.var_mean gives the same and is ten times slower on a CPU.
@@ -24,7 +24,7 @@ def joint_moments(values: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (variance + EPS).sqrt()
 
 
-def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+def compute_squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """Squared distances (B, N, M) between points (B, N, 3) and (B, M, 3).
 
     They are summed axis by axis, which stays exact for points that lie close together.
@@ -40,11 +40,11 @@ def chamfer(a: Tensor, b: Tensor) -> Tensor:
 
     float (B,), differentiable.
     """
-    distance = squared_distances(a, b)
+    distance = compute_squared_distances(a, b)
     return distance.amin(dim=2).mean(dim=1) + distance.amin(dim=1).mean(dim=1)
 
 
-def mean_token(tokens: Tensor, valid: Tensor | None = None) -> Tensor:
+def average_valid_tokens(tokens: Tensor, valid: Tensor | None = None) -> Tensor:
     """The mean of the `valid` (bool (B, V), default: all) tokens (B, V, D), scaled to length 1: float32 (B, D)."""
     tokens = widen(tokens)
     if valid is None:

@@ -47,7 +47,7 @@ class PairModel(Model[AudioVisualBatch]):
         self.video, self.audio = VideoTokens(grids["video"]), SpectrogramTokens(grids["audio"])
 
     @abstractmethod
-    def reconstruction_rows(self, batch: AudioVisualBatch) -> AudioVisualBatch:
+    def select_reconstruction_rows(self, batch: AudioVisualBatch) -> AudioVisualBatch:
         """The rows of a batch that are used for reconstruction, with their masks."""
 
     @abstractmethod
@@ -61,8 +61,8 @@ class PairModel(Model[AudioVisualBatch]):
         """Unit embeddings float32 (B, D) of whole clips and of whole sounds; those of a pair should be similar."""
 
     def reconstructed(self, batch: AudioVisualBatch) -> AudioVisualBatch:
-        """The `reconstruction_rows` with the target tokens of both modalities replaced by the predictions."""
-        shown = self.reconstruction_rows(batch)
+        """The `select_reconstruction_rows` with the target tokens of both modalities replaced by the predictions."""
+        shown = self.select_reconstruction_rows(batch)
         spectrogram, of_video, of_audio = need_masks(shown)
         video, audio = self.predict(shown.video, spectrogram, of_video, of_audio)
         return replace(
@@ -93,6 +93,6 @@ def _rows(value: Any, rows: slice) -> Any:
     return value[rows] if isinstance(value, Tensor | list) else None
 
 
-def every_token(tokens: Tensor) -> Tensor:
+def index_every_token(tokens: Tensor) -> Tensor:
     """The indexes int64 (B, N) of all tokens (B, N, ...)."""
     return torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[:2])

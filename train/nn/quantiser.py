@@ -34,7 +34,7 @@ from maskstream.pipelines.modalities.data import DataConfig, SplitConfig
 from maskstream.pipelines.modalities.targets import TARGETS, check_targets
 from maskstream.shards.config import Config
 from maskstream.train.core.model import Grids
-from maskstream.train.core.weights import load_model, weights_sum
+from maskstream.train.core.weights import compute_weights_sum, load_model
 
 NO_FIELDS: Mapping[str, object] = {}
 GROUPS = 8
@@ -83,7 +83,7 @@ class Quantiser(nn.Module):
     def __init__(self, config: QuantiserConfig) -> None:
         super().__init__()
         self.config = c = config
-        self.down = nn.Sequential(*_encoder(c))
+        self.down = nn.Sequential(*_build_encoder(c))
         self.rounding = Levels(c.levels)
         self.up = nn.Sequential(*_decoder(c))
 
@@ -170,7 +170,7 @@ def to_inputs(pixels: Tensor) -> Tensor:
     return pixels.flatten(0, -4).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def _encoder(c: QuantiserConfig) -> Iterator[nn.Module]:
+def _build_encoder(c: QuantiserConfig) -> Iterator[nn.Module]:
     yield nn.Conv2d(3, c.widths[0], c.stem, stride=c.stem) if c.stem > 1 else nn.Conv2d(3, c.widths[0], 3, padding=1)
     for i, width in enumerate(c.widths):
         if i:
@@ -201,7 +201,7 @@ def check_cells(config: QuantiserConfig, grids: Grids, name: str) -> None:
 def check_ids(data: DataConfig[Any], vq: str | None) -> None:
     """ValueError for ids in shards (`data.targets`) that another quantiser made than that of the file `vq`."""
     if isinstance(data, SplitConfig) and vq is not None and Path(vq).is_file():
-        check_targets(data.targets, weights_sum(Path(vq))[0], f"model.vq={vq!r}")
+        check_targets(data.targets, compute_weights_sum(Path(vq))[0], f"model.vq={vq!r}")
 
 
 BASE = QuantiserConfig(levels=(8, 8, 4, 4), stem=1, widths=(128, 128, 256, 256, 512), rounds=2)

@@ -102,7 +102,7 @@ def need_mask(batch: TextBatch) -> TextMaskBatch:
     return batch.mask
 
 
-def hidden_tokens(batch: TextBatch) -> HiddenTokens:
+def find_hidden_tokens(batch: TextBatch) -> HiddenTokens:
     """The hidden tokens of a batch; ValueError where it has no mask with ids.
 
     A CPU drops the padding of rows with fewer hidden tokens. A CUDA device keeps it, so no shape depends on values.
@@ -189,7 +189,7 @@ class Documents:
             places=places,
             lengths=[] if is_static(edges) else edges.diff().tolist(),
             turns=rotations(places, channels) if positions == "rotary" else None,
-            penalty=distance_penalty(heads, longest, edges.device) if positions == "alibi" else None,
+            penalty=build_distance_penalty(heads, longest, edges.device) if positions == "alibi" else None,
         )
 
     def asking(self, index: Tensor) -> Asking:
@@ -227,7 +227,7 @@ class Documents:
         if self.window is not None:
             places = [torch.arange(n) for n in lengths] if asking is None else asking.places
             near = [
-                _see_near(*one, self.window, dropout)
+                _attend_near(*one, self.window, dropout)
                 for one in zip(queries, keys, values, places, strict=True)
                 if one[0].shape[2]
             ]
@@ -277,7 +277,7 @@ class Documents:
         return seen
 
 
-def _see_near(q: Tensor, k: Tensor, v: Tensor, places: Tensor, window: int, dropout: float) -> Tensor:
+def _attend_near(q: Tensor, k: Tensor, v: Tensor, places: Tensor, window: int, dropout: float) -> Tensor:
     """What queries (1, H, K, d) at `places` int64 (K,), ascending, see of a document (1, H, N, d) up to `window` tokens
     away: (1, H, K, d).
 
@@ -332,7 +332,7 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return (x * cosine + torch.cat((-second, first), dim=-1) * sine).to(x.dtype)
 
 
-def distance_penalty(heads: int, length: int, device: torch.device) -> Tensor:
+def build_distance_penalty(heads: int, length: int, device: torch.device) -> Tensor:
     """-slope |i - j| for each head and two places, float32 (heads, length, length).
 
     The slopes are 2^(-8 h / heads) for h = 1 to `heads`, where heads is a power of two, and otherwise those of the

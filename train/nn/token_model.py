@@ -33,7 +33,7 @@ from .token_layers import (
     TokenBlock,
     TokenHead,
     TokenIds,
-    hidden_tokens,
+    find_hidden_tokens,
     need_mask,
 )
 from .transformer import NormAt, init_normal
@@ -67,7 +67,7 @@ def is_bert(state: Mapping[str, Tensor]) -> bool:
     return ROOT["embed.ids.weight"] in state and SEGMENTS in state
 
 
-def own_bert(state: Mapping[str, Tensor], *, segment: bool = False) -> dict[str, Tensor]:
+def convert_from_bert(state: Mapping[str, Tensor], *, segment: bool = False) -> dict[str, Tensor]:
     """The weights of a BERT of transformers by the names of a `TokenModel`; what it lacks, such as a head, is left out.
 
     segment: keep the vector of the first segment apart instead of adding it to the places. Its pooler and its predictor
@@ -170,7 +170,7 @@ class TokenModel(Model[TextBatch], config=TokenModelConfig):
             encoded = self.encode(replace(batch, mask=None)).float()
         return torch.segment_reduce(encoded, "mean", offsets=edges)
 
-    def own_names(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def rename_weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """See `Model`: those of a BERT of transformers are renamed, and cut to the model's length.
 
         ValueError for a model that is not a BERT.
@@ -182,7 +182,7 @@ class TokenModel(Model[TextBatch], config=TokenModelConfig):
                 "BERT's weights fit a model with positions='learned', norm='post' and gated=False, got "
                 f"positions={self.config.positions!r}, norm={self.config.norm!r} and gated={self.config.gated}"
             )
-        own = own_bert(weights, segment=self.embed.segment is not None)
+        own = convert_from_bert(weights, segment=self.embed.segment is not None)
         own["embed.places.weight"] = own["embed.places.weight"][: self.embed.length]
         return own
 
@@ -197,10 +197,12 @@ class TokenModel(Model[TextBatch], config=TokenModelConfig):
 
     def loss(self, batch: TextBatch) -> Losses:
         """The cross-entropy of the hidden tokens' ids in nats, the mean over those of the whole batch."""
-        hidden = hidden_tokens(batch)
-        return Losses(parts={"masked tokens": self.masked_loss(batch, hidden, self.encode(batch, hidden.place))})
+        hidden = find_hidden_tokens(batch)
+        return Losses(
+            parts={"masked tokens": self.compute_masked_loss(batch, hidden, self.encode(batch, hidden.place))}
+        )
 
-    def masked_loss(self, batch: TextBatch, hidden: HiddenTokens, encoded: Tensor) -> LossPart:
+    def compute_masked_loss(self, batch: TextBatch, hidden: HiddenTokens, encoded: Tensor) -> LossPart:
         """The cross-entropy of the hidden tokens' ids in nats, from the encoder's output for them (K, D)."""
         errors = F.cross_entropy(self.logits(encoded), hidden.label, reduction="none")
         if self.training and self.config.classes:
@@ -208,7 +210,7 @@ class TokenModel(Model[TextBatch], config=TokenModelConfig):
         return weighted(errors, hidden.weight)
 
     def _count(self, batch: TextBatch, hidden: HiddenTokens, errors: Tensor) -> None:
-        """Adds the losses of hidden tokens to the sums of their classes, until `next_scores`."""
+        """Adds the losses of hidden tokens to the sums of their classes, until `update_scores`."""
         if batch.classes is None:
             raise ValueError(
                 f"the model averages the losses of {self.config.classes} classes, and the batch has no classes; make "
@@ -218,11 +220,11 @@ class TokenModel(Model[TextBatch], config=TokenModelConfig):
         weight = hidden.weight.double()
         self.class_sums.index_add_(1, classes, torch.stack((errors.double() * weight, weight)))
 
-    def last_scores(self) -> Tensor:
+    def find_last_scores(self) -> Tensor:
         """The scores of the classes after the last step, float64 (classes,)."""
         return self.class_scores
 
-    def next_scores(self) -> Tensor:
+    def update_scores(self) -> Tensor:
         """Moves `class_scores` by the losses of the classes since the last call, over all ranks, and returns them.
 
         A class that did not occur keeps its score. Source: Yang et al. (2023), POS-tagging weighted masking.
@@ -276,14 +278,14 @@ class TokenModel(Model[TextBatch], config=TokenModelConfig):
         """The logits of ids (..., vocabulary) of encoded tokens (..., D)."""
         return cast(Tensor, self.head(x, self.embed.ids.weight))
 
-    def hidden_logits(self, batch: TextBatch, hidden: HiddenTokens) -> Tensor:
+    def compute_hidden_logits(self, batch: TextBatch, hidden: HiddenTokens) -> Tensor:
         """The logits of ids (K, vocabulary) of a batch's hidden tokens."""
         return self.logits(self.encode(batch, hidden.place))
 
     def reconstructed(self, batch: TextBatch) -> TextBatch:
         """The batch with each hidden token replaced by the most probable id."""
-        hidden = hidden_tokens(batch)
-        ids = self.hidden_logits(batch, hidden).argmax(dim=-1).int()
+        hidden = find_hidden_tokens(batch)
+        ids = self.compute_hidden_logits(batch, hidden).argmax(dim=-1).int()
         tokens = batch.tokens.flatten().clone()
         counts = hidden.weight > 0
         tokens[hidden.index[counts]] = ids[counts]

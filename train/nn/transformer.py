@@ -113,18 +113,18 @@ class Attention(Dropping):
         if rows is not None or last is None or last == x.shape[-2]:
             bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
             made = F.linear(x, self.qkv.weight, bias)
-            q, k, v = self._heads(made if rows is None else rows.rows(made), 3).unbind(0)
+            q, k, v = self._split_heads(made if rows is None else rows.rows(made), 3).unbind(0)
         else:
             width = len(self.q_bias)
             of_query, of_rest = torch.split(self.qkv.weight, [width, 2 * width])
-            (q,) = self._heads(F.linear(x[..., -last:, :], of_query, self.q_bias), 1).unbind(0)
+            (q,) = self._split_heads(F.linear(x[..., -last:, :], of_query, self.q_bias), 1).unbind(0)
             bias = torch.cat((torch.zeros_like(self.v_bias), self.v_bias))
-            k, v = self._heads(F.linear(x, of_rest, bias), 2).unbind(0)
-        mask = _of_last(mask, last) if rows is None else rows.valid
+            k, v = self._split_heads(F.linear(x, of_rest, bias), 2).unbind(0)
+        mask = _select_last_rows(mask, last) if rows is None else rows.valid
         seen = attend(q, k, v, mask, self.rate_now).transpose(-3, -2).flatten(-2)
         return cast(Tensor, self.out(seen if rows is None else rows.of_rows(seen)))
 
-    def _heads(self, x: Tensor, parts: int) -> Tensor:
+    def _split_heads(self, x: Tensor, parts: int) -> Tensor:
         """Splits (..., L, parts * D) into (parts, ..., heads, L, d)."""
         return x.reshape(*x.shape[:-1], parts, self.heads, -1).movedim(-3, 0).transpose(-3, -2)
 
@@ -160,19 +160,19 @@ class RotaryAttention(Dropping):
         if rows is not None:
             made, mask = rows.rows(made), rows.valid
         split = made.reshape(*made.shape[:-1], 3, self.heads, -1).movedim(-3, 0).transpose(-3, -2)
-        (q, k), v = _turned(split[:2], turns), split[2]
-        q, mask = (q, mask) if last is None else (q[..., -last:, :], _of_last(mask, last))
+        (q, k), v = _rotate_channels(split[:2], turns), split[2]
+        q, mask = (q, mask) if last is None else (q[..., -last:, :], _select_last_rows(mask, last))
         seen = attend(q, k, v, mask, self.rate_now).transpose(-3, -2).flatten(-2)
         return cast(Tensor, self.out(seen if rows is None else rows.of_rows(seen)))
 
 
-def _turned(x: Tensor, turns: Turns) -> Tensor:
+def _rotate_channels(x: Tensor, turns: Turns) -> Tensor:
     """Channels 2i and 2i + 1 of x (..., L, d), turned in their plane; the sines of channels 2i are negative."""
     cos, sin = (one.to(x.dtype) for one in turns)
     return x * cos + x.reshape(*x.shape[:-1], -1, 2).flip(-1).flatten(-2) * sin
 
 
-def _of_last(mask: Tensor | None, last: int | None) -> Tensor | None:
+def _select_last_rows(mask: Tensor | None, last: int | None) -> Tensor | None:
     """The rows of a mask (..., L, S) of the last queries; one row for all queries stays."""
     return mask if mask is None or last is None or mask.shape[-2] == 1 else mask[..., -last:, :]
 

@@ -22,7 +22,7 @@ FAMILIES = ("ajepa", "ijepa", "lejepa", "maest", "mgmae", "salt", "videomae", "v
 
 def tables(file: str, name: str) -> Iterator[Mapping[Any, Any]]:
     """The table `name` of the module `file` of each paper that has one."""
-    for module in _modules(file):
+    for module in _import_modules(file):
         yield getattr(module, name, {})
 
 
@@ -31,7 +31,7 @@ def list_recipes() -> "dict[str, Callable[[], Recipe[Any]]]":
     from maskstream.train.core.recipe import Recipe  # it imports torch, and the options of papers do not
 
     found: dict[str, Callable[[], Recipe[Any]]] = {}
-    for module in (module for file in ("recipe", *FAMILIES) for module in _modules(file)):
+    for module in (module for file in ("recipe", *FAMILIES) for module in _import_modules(file)):
         for name, made in vars(module).items():
             if isfunction(made) and made.__module__ == module.__name__:
                 hints: dict[str, Any] = get_type_hints(made)
@@ -40,6 +40,6 @@ def list_recipes() -> "dict[str, Callable[[], Recipe[Any]]]":
     return found
 
 
-def _modules(file: str) -> Iterator[ModuleType]:
+def _import_modules(file: str) -> Iterator[ModuleType]:
     for paper in sorted(folder.name for folder in files(__name__).iterdir() if folder.joinpath(f"{file}.py").is_file()):
         yield import_module(f"{__name__}.{paper}.{file}")

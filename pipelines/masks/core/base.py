@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from maskstream.pipelines.stream.batch import Movable
 from maskstream.pipelines.stream.rng import Place
-from maskstream.pipelines.stream.tensors import tensor_of, torch
+from maskstream.pipelines.stream.tensors import torch, wrap_tensor
 from maskstream.shards.config import Config
 from maskstream.shards.named import nearest
 
@@ -51,12 +51,12 @@ class MaskBatch(Movable):
     @property
     def visible_valid(self) -> Tensor:
         """Which entries of `visible` are real: bool (B, V), a key padding mask for attention (True = attend)."""
-        return _valid(self.visible, self.n_visible)
+        return _check_valid(self.visible, self.n_visible)
 
     @property
     def target_valid(self) -> Tensor:
         """Which entries of `target` are real: bool (B, M)."""
-        return _valid(self.target, self.n_target)
+        return _check_valid(self.target, self.n_target)
 
     def weighted(self, weight: Tensor) -> Self:
         """The masks where each row's targets count `weight`, float32 (B,), times what they did."""
@@ -106,9 +106,9 @@ class MaskBatch(Movable):
                 f"the samples of a batch need equally many visible tokens, got from {counts[0]} to {counts[-1]}; use a "
                 "law that gives one ratio to the whole batch (scope='batch'), or masks.Padded(mask)"
             )
-        return super(MaskBatch, cls).concatenated([p._widened(parts) for p in parts])
+        return super(MaskBatch, cls).concatenated([p._widen_maps(parts) for p in parts])
 
-    def _widened(self, parts: Sequence[Self]) -> Self:
+    def _widen_maps(self, parts: Sequence[Self]) -> Self:
         visible, target = (max(getattr(p, name).shape[1] for p in parts) for name in ("visible", "target"))
         return replace(
             self,
@@ -118,7 +118,7 @@ class MaskBatch(Movable):
         )
 
 
-def _valid(positions: Tensor, counts: Tensor | None) -> Tensor:
+def _check_valid(positions: Tensor, counts: Tensor | None) -> Tensor:
     places = torch.arange(positions.shape[1], device=positions.device)
     return (places < (positions.shape[1] if counts is None else counts[:, None])).expand(positions.shape)
 
@@ -138,13 +138,13 @@ class Maps:
     @classmethod
     def batched(cls, maps: Sequence[Self], grid: TokenGrid, *, ragged: int | None = None) -> MaskBatch:
         """The MaskBatch of the maps of a batch's samples; `ragged` as in `mask_batch`."""
-        hidden = _table([m.hidden for m in maps], grid)
+        hidden = _format_table([m.hidden for m in maps], grid)
         target = mask_token = None
         if any(m.target is not None for m in maps):
-            target = _table([m.hidden if m.target is None else m.target for m in maps], grid)
+            target = _format_table([m.hidden if m.target is None else m.target for m in maps], grid)
         if any(m.mask_token is not None for m in maps):
             none = np.zeros(grid.size, dtype=np.bool_)
-            mask_token = _table([none if m.mask_token is None else m.mask_token for m in maps], grid)
+            mask_token = _format_table([none if m.mask_token is None else m.mask_token for m in maps], grid)
         return mask_batch(hidden, target, grid=grid, mask_token=mask_token, ragged=ragged)
 
 
@@ -299,7 +299,7 @@ def batch_of(maps: Sequence[Maps], grid: TokenGrid, *, ragged: int | None = None
     return (type(maps[0]) if maps else Maps).batched(maps, grid, ragged=ragged)
 
 
-def _table(rows: list[npt.NDArray[np.bool_]], grid: TokenGrid) -> npt.NDArray[np.bool_]:
+def _format_table(rows: list[npt.NDArray[np.bool_]], grid: TokenGrid) -> npt.NDArray[np.bool_]:
     return np.array(rows, dtype=np.bool_).reshape(len(rows), grid.size)
 
 
@@ -319,8 +319,8 @@ def mask_batch(
     of it (see MaskBatch).
     """
     target_map = masked if target is None else target
-    visible, n_visible = _positions(~masked, "visible tokens", ragged)
-    targets, n_target = _positions(target_map, "targets", ragged)
+    visible, n_visible = _compute_positions(~masked, "visible tokens", ragged)
+    targets, n_target = _compute_positions(target_map, "targets", ragged)
     if target is None:
         weight = np.ones(targets.shape, dtype=np.float32)
     else:
@@ -330,17 +330,17 @@ def mask_batch(
         weight[i, count:] = 0
     return MaskBatch(
         grid=grid,
-        masked=tensor_of(masked),
-        visible=tensor_of(visible),
-        target=tensor_of(targets),
-        weight=tensor_of(weight),
-        n_visible=None if n_visible is None else tensor_of(n_visible),
-        n_target=None if n_target is None else tensor_of(n_target),
-        mask_token=None if mask_token is None else tensor_of(mask_token),
+        masked=wrap_tensor(masked),
+        visible=wrap_tensor(visible),
+        target=wrap_tensor(targets),
+        weight=wrap_tensor(weight),
+        n_visible=None if n_visible is None else wrap_tensor(n_visible),
+        n_target=None if n_target is None else wrap_tensor(n_target),
+        mask_token=None if mask_token is None else wrap_tensor(mask_token),
     )
 
 
-def unequal(what: str, least: int, most: int) -> ValueError:
+def make_unequal_error(what: str, least: int, most: int) -> ValueError:
     """The error of samples with different counts, which cannot be one rectangular tensor."""
     return ValueError(
         f"the samples of a batch need equally many {what}, got from {least} to {most}; use a law that gives one ratio "
@@ -348,7 +348,7 @@ def unequal(what: str, least: int, most: int) -> ValueError:
     )
 
 
-def _positions(
+def _compute_positions(
     chosen: npt.NDArray[np.bool_], what: str, ragged: int | None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None]:
     """The sorted positions of the True tokens of each row, int64 (B, count), and if `ragged` how many are real."""
@@ -360,7 +360,7 @@ def _positions(
     counts[1:] -= stops[:-1]
     if ragged is None:
         if (counts != counts[:1]).any():
-            raise unequal(what, int(counts.min()), int(counts.max()))
+            raise make_unequal_error(what, int(counts.min()), int(counts.max()))
         return flat.reshape(samples, len(flat) // max(samples, 1)) - first[:, None], None
     width = -(-int(counts.max(initial=0)) // ragged) * ragged
     padded = np.zeros((samples, width), dtype=np.int64)
@@ -393,7 +393,7 @@ def placed(masked: Tensor, visible: Sequence[int], grid: TokenGrid) -> MaskBatch
     visible: how many tokens of each row are not masked. ValueError where they differ, as `mask_batch` raises it.
     """
     if len(set(visible)) > 1:
-        raise unequal("visible tokens", min(visible), max(visible))
+        raise make_unequal_error("visible tokens", min(visible), max(visible))
     order = torch.sort(masked.to(torch.uint8), dim=1, stable=True).indices
     shown = order[:, : visible[0] if visible else 0].contiguous()
     target = order[:, shown.shape[1] :].contiguous()

@@ -107,7 +107,7 @@ def as_law(ratio: Ratio) -> Law:
         return ratio
     if type(ratio) is not float:  # which is drawn with most often
         check_type("ratio=", ratio, Ratio, remedy="; such as 0.9 or Uniform(low=0.5, high=1.0)")
-    return _fixed(ratio)
+    return _fix_ratio(ratio)
 
 
 def as_ratio_law(ratio: Ratio, by: str) -> RatioLaw:
@@ -122,7 +122,7 @@ def as_ratio_law(ratio: Ratio, by: str) -> RatioLaw:
 
 
 @lru_cache(maxsize=256)
-def _fixed(ratio: float) -> Fixed:
+def _fix_ratio(ratio: float) -> Fixed:
     return Fixed(ratio=ratio)
 
 

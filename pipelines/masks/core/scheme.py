@@ -90,7 +90,7 @@ class Scheme:
     @property
     def call(self) -> str:
         """How a user builds the mask, after `from maskstream.pipelines import masks`."""
-        return written_call(self.mask)
+        return format_call(self.mask)
 
     @property
     def picture(self) -> str:
@@ -126,7 +126,7 @@ class PaperLaw:
     @property
     def call(self) -> str:
         """How a user builds the law, after `from maskstream.pipelines import masks`."""
-        return written_call(self.law)
+        return format_call(self.law)
 
     @property
     def drawn(self) -> tuple[tuple[str, Law], ...]:
@@ -142,7 +142,7 @@ ENDS = ("start", "end", "low", "high")
 """Fields of laws that hold a ratio."""
 
 
-def written_call(part: Mask | Law) -> str:
+def format_call(part: Mask | Law) -> str:
     """The call that builds a mask or a law: its ratios, their ends, inner masks, and what differs from the defaults."""
     given, hints = [], get_type_hints(type(part))
     for f in fields(part):
@@ -164,7 +164,7 @@ def _takes_part(hint: object) -> bool:
 def _shown(value: object) -> str:
     """A value in a call."""
     if isinstance(value, Mask | Law):
-        return written_call(value)
+        return format_call(value)
     if isinstance(value, tuple):
         return f"({', '.join(map(_shown, value))}{',' if len(value) == 1 else ''})"
     return repr(value).replace("'", '"')

@@ -45,7 +45,7 @@ class VisibleTokens:
     def _count(self, step: int, steps: int) -> int:
         place = Place(step=step, progress=run_progress(step, steps))
         one, two = (
-            sum(grid.size if mask is None else _visible(mask, grid, place, key) for mask, grid in self.parts)
+            sum(grid.size if mask is None else _count_visible(mask, grid, place, key) for mask, grid in self.parts)
             for key in range(2)
         )
         masks = " and ".join(str(mask) for mask, _ in self.parts if mask is not None)
@@ -62,7 +62,7 @@ def visible_tokens(*parts: tuple[Mask | None, TokenGrid]) -> VisibleTokens | Non
     return None if all(mask is None for mask, _ in parts) else VisibleTokens(parts=parts)
 
 
-def _visible(mask: Mask, grid: TokenGrid, place: Place, key: int) -> int:
+def _count_visible(mask: Mask, grid: TokenGrid, place: Place, key: int) -> int:
     rng = np.random.Generator(np.random.Philox(key=[key, 0]))
     return int((~mask.hide(grid, Draw(rng=rng, place=place))).sum())
 

@@ -119,11 +119,11 @@ class SquaredCosine(ProgressLaw):
             raise ValueError(f"hold is the progress from which the ratio stays, in (0, 1], got {self.hold}")
 
     def at(self, progress: float) -> float:
-        left = _squared_cosine(min(progress / self.hold, 1.0)) / _squared_cosine(0.0)
+        left = _compute_squared_cosine(min(progress / self.hold, 1.0)) / _compute_squared_cosine(0.0)
         return self.start * left + self.end * (1 - left)
 
 
-def _squared_cosine(x: float) -> float:
+def _compute_squared_cosine(x: float) -> float:
     return cos((x + 0.008) / 1.008 * pi / 2) ** 2
 
 

@@ -23,7 +23,7 @@ from maskstream.pipelines.masks.core import (
 from maskstream.pipelines.masks.laws.random import UniformCount
 
 from .padded import Padded
-from .random import adjusted, random_tokens
+from .random import adjust_map, draw_random_tokens
 
 ATTEMPTS = 10
 """Rectangles in a row that may be rejected before single tokens make up the count."""
@@ -63,13 +63,13 @@ class Block(Mask):
         h, w = grid.shape[-2:]
         law, rng = as_law(self.ratio), draw.rng
         visible = law.visible_per_frame(grid.size // (h * w), h * w, draw, self.rounding)
-        numbers = uniform_numbers(rng)
-        maps = [unpacked(self._rectangles(h, w, h * w - v, numbers), h * w) for v in visible]
+        numbers = draw_uniform_numbers(rng)
+        maps = [unpacked(self._draw_rectangles(h, w, h * w - v, numbers), h * w) for v in visible]
         if self.exact:
-            maps = [adjusted(m, v, rng) for m, v in zip(maps, visible, strict=True)]
+            maps = [adjust_map(m, v, rng) for m, v in zip(maps, visible, strict=True)]
         return np.concatenate(maps)
 
-    def _rectangles(self, height: int, width: int, hidden: int, numbers: Iterator[float]) -> int:
+    def _draw_rectangles(self, height: int, width: int, hidden: int, numbers: Iterator[float]) -> int:
         """Up to `hidden` tokens in rectangles, as the bits of an integer, the plane's first token lowest."""
         plane, left, misses, spread = 0, hidden, 0, log(self.aspect)
         while left and misses < ATTEMPTS:
@@ -89,7 +89,7 @@ class Block(Mask):
         return plane
 
 
-def uniform_numbers(rng: np.random.Generator) -> Iterator[float]:
+def draw_uniform_numbers(rng: np.random.Generator) -> Iterator[float]:
     """Uniform numbers in [0, 1), drawn 64 at a time."""
     while True:
         yield from rng.random(64).tolist()
@@ -139,16 +139,16 @@ class Box(Mask):
         h, w = grid.need("h", "w", by="Box")
         box = draw.cues.need("box", by="Box")
         inner = np.zeros((h, w), dtype=np.bool_)
-        rows, columns = self._extent(box, h, w)
+        rows, columns = self._find_extent(box, h, w)
         inner[rows, columns] = True
         hidden = np.empty(grid.size, dtype=np.bool_)
         for part, ratio in ((inner, self.inside), (~inner, self.outside)):
             tokens = np.flatnonzero(part)
             visible = as_law(ratio).visible(len(tokens), draw, self.rounding)
-            hidden[tokens] = random_tokens(len(tokens), visible, draw.rng)
+            hidden[tokens] = draw_random_tokens(len(tokens), visible, draw.rng)
         return hidden
 
-    def _extent(self, box: npt.NDArray[np.floating], h: int, w: int) -> tuple[slice, slice]:
+    def _find_extent(self, box: npt.NDArray[np.floating], h: int, w: int) -> tuple[slice, slice]:
         """The rows and the columns of the grid that the box covers."""
         x0, y0, x1, y1 = (float(v) for v in box) if box.shape == (4,) else (np.nan,) * 4
         if not (x0 <= x1 and y0 <= y1 and np.isfinite([x0, y0, x1, y1]).all()):

@@ -71,7 +71,7 @@ class ByEnergy(Mask):
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         t, *_ = grid.need("t", "h", "w", by="ByEnergy")
-        energy = self._energy(grid, draw)
+        energy = self._sum_energy(grid, draw)
         hidden: npt.NDArray[np.bool_] = np.zeros(grid.size, dtype=np.bool_)
         if self.first is not None:
             hidden = self.first.hide(grid, draw)
@@ -89,10 +89,10 @@ class ByEnergy(Mask):
                     f"{self.first} hides all but {len(free)} of {tokens} tokens, and ratio={self.ratio} shows "
                     f"{visible}; give first a smaller ratio"
                 )
-            shown[row, free[self._ranked(energy[row, free], draw.rng)[:visible]]] = True
+            shown[row, free[self._rank_tokens(energy[row, free], draw.rng)[:visible]]] = True
         return ~np.broadcast_to(shown, (t if self.per == "tube" else rows, tokens)).reshape(-1)
 
-    def _ranked(self, energy: Int64s, rng: np.random.Generator) -> Int64s:
+    def _rank_tokens(self, energy: Int64s, rng: np.random.Generator) -> Int64s:
         """The places of tokens in the order in which they are shown, int64 (n,)."""
         score = -energy if self.keep == "most" else energy
         if self.sharpness is None:
@@ -101,7 +101,7 @@ class ByEnergy(Mask):
         rising = np.log1p(energy) * (self.sharpness if self.keep == "most" else -self.sharpness)
         return np.argsort(-(rising + rng.gumbel(size=len(energy))), kind="stable")
 
-    def _energy(self, grid: TokenGrid, draw: Draw) -> Int64s:
+    def _sum_energy(self, grid: TokenGrid, draw: Draw) -> Int64s:
         """The energy of each token, int64 (t, h * w)."""
         from .token_energy import token_energy
 

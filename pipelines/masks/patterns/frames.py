@@ -22,15 +22,15 @@ from maskstream.pipelines.masks.core import (
 from maskstream.pipelines.masks.laws.random import Uniform
 
 from .padded import Padded
-from .random import random_tokens
+from .random import draw_random_tokens
 
 
 def repeated(plane: npt.NDArray[np.bool_], grid: TokenGrid, axis: str) -> npt.NDArray[np.bool_]:
     """One map of a slice, bool (size of a slice,), repeated in every slice across `axis`: bool (N,)."""
-    return in_slices(np.broadcast_to(plane, (grid.shape[grid.axes.index(axis)], len(plane))), grid, axis)
+    return split_into_slices(np.broadcast_to(plane, (grid.shape[grid.axes.index(axis)], len(plane))), grid, axis)
 
 
-def in_slices(maps: npt.NDArray[np.bool_], grid: TokenGrid, axis: str) -> npt.NDArray[np.bool_]:
+def split_into_slices(maps: npt.NDArray[np.bool_], grid: TokenGrid, axis: str) -> npt.NDArray[np.bool_]:
     """The maps of all slices across `axis`, bool (slices, size of a slice or 1), as a map of the grid: bool (N,)."""
     place = grid.axes.index(axis)
     if maps.shape[1] == 1:
@@ -40,7 +40,7 @@ def in_slices(maps: npt.NDArray[np.bool_], grid: TokenGrid, axis: str) -> npt.ND
     return np.moveaxis(maps.reshape(len(maps), *grid.shape[:place], *grid.shape[place + 1 :]), 0, place).reshape(-1)
 
 
-def random_orders(rows: int, n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def draw_orders(rows: int, n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """`rows` random orders of 0 ... n-1, one in each row: int64 (rows, n).
 
     Random keys that hold the number in their lowest bits are sorted, which is several times faster than shuffling row
@@ -77,7 +77,7 @@ class Tube(Mask):
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         plane = grid.across(self.axis, by="Tube")
         visible = as_law(self.ratio).visible(plane, draw, self.rounding)
-        return repeated(random_tokens(plane, visible, draw.rng), grid, self.axis)
+        return repeated(draw_random_tokens(plane, visible, draw.rng), grid, self.axis)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +100,7 @@ class Frames(Mask):
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         slices = grid.shape[grid.need_axis(self.axis, by="Frames")]
         visible = as_law(self.ratio).visible(slices, draw, self.rounding)
-        return in_slices(random_tokens(slices, visible, draw.rng)[:, None], grid, self.axis)
+        return split_into_slices(draw_random_tokens(slices, visible, draw.rng)[:, None], grid, self.axis)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,8 +123,8 @@ class PerFrame(Mask):
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         plane = grid.across(self.axis, by="PerFrame")
         visible = as_law(self.ratio).visible_per_frame(grid.size // plane, plane, draw, self.rounding)
-        orders = random_orders(len(visible), plane, draw.rng)
-        return in_slices(orders >= np.array(visible)[:, None], grid, self.axis)
+        orders = draw_orders(len(visible), plane, draw.rng)
+        return split_into_slices(orders >= np.array(visible)[:, None], grid, self.axis)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import Draw, Mask, Ratio, Scheme, Shot, TokenGrid, as_law
-from maskstream.pipelines.masks.patterns.frames import random_orders
+from maskstream.pipelines.masks.patterns.frames import draw_orders
 
-from .random import random_tokens
+from .random import draw_random_tokens
 
 SharedBy = Literal["view", "sample", "batch"]
 Per = Literal["frame", "clip"]
@@ -60,9 +60,9 @@ class Joints(Mask):
         rng = draw.generator(self.scope, f"joints {draw.part}")
         hidden = np.zeros((frames, joints), dtype=np.bool_)
         rows = 1 if self.per == "clip" else frames
-        chosen = random_orders(rows, joints, rng)[:, : self.joints]
+        chosen = draw_orders(rows, joints, rng)[:, : self.joints]
         hidden[np.arange(frames)[:, None], chosen] = True
-        hidden[random_tokens(frames, as_law(self.frames).visible(frames, draw, "floor_masked"), rng)] = True
+        hidden[draw_random_tokens(frames, as_law(self.frames).visible(frames, draw, "floor_masked"), rng)] = True
         return hidden.reshape(-1)
 
 
@@ -94,7 +94,7 @@ class Limbs(Mask):
         if choice < len(self.limbs):
             row[list(self.limbs[choice])] = True
         else:
-            row = random_tokens(joints, joints - self.joints, draw.rng)
+            row = draw_random_tokens(joints, joints - self.joints, draw.rng)
         return np.tile(row, frames)
 
 

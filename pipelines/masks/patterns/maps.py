@@ -68,8 +68,8 @@ def invert(flow: Floats, scale_x: float, scale_y: float, inverted: Floats) -> No
                     to[axis, r * columns + c] = -field[axis, r, c]
         for _ in range(INVERSION_STEPS - 1):
             for n in range(cells):
-                column, shares[0, n] = cell_and_share(starts[0, n] + to[0, n], columns - 1)
-                row, shares[1, n] = cell_and_share(starts[1, n] + to[1, n], rows - 1)
+                column, shares[0, n] = locate_cell(starts[0, n] + to[0, n], columns - 1)
+                row, shares[1, n] = locate_cell(starts[1, n] + to[1, n], rows - 1)
                 places[n] = row * _I(columns + 1) + column
             for axis in range(2):
                 sample(field[axis], columns + 1, places, shares, to[axis])
@@ -129,8 +129,8 @@ def carry_on(maps: Floats, flow: Floats, base: int, x: float, y: float, fill: bo
                 a, b = wide[0, top, c], wide[1, top, c]
                 step_x = a + (wide[0, top + 1, c] - a) * part
                 step_y = b + (wide[1, top + 1, c] - b) * part
-                column, shares[0, c] = cell_and_share(starts[c] + step_x, width + 1)
-                row, shares[1, c] = cell_and_share(start + step_y, height + 1)
+                column, shares[0, c] = locate_cell(starts[c] + step_x, width + 1)
+                row, shares[1, c] = locate_cell(start + step_y, height + 1)
                 places[c] = row * _I(width + 2) + column
             sample(framed, width + 2, places, shares, line)
             for c in range(width):
@@ -154,7 +154,7 @@ def around(cells: int, pixels: int) -> tuple[Ints, Floats]:
 
 
 @kernel
-def cell_and_share(place: np.float32, last: int) -> tuple[np.int32, np.float32]:
+def locate_cell(place: np.float32, last: int) -> tuple[np.int32, np.float32]:
     """Where `place` lies on an axis from 0 to `last`: the cell before it, and how far behind it in [0, 1].
 
     What lies outside, or is not a number, is moved to an end. All integers are of 32 bits, as wide as the shares.
@@ -190,7 +190,7 @@ def sample_row(row: Floats, across: tuple[Ints, Floats], out: Floats) -> None:
 
 
 @kernel
-def highest_bump(down: Floats, across: Floats, chosen: npt.NDArray[np.int64], faint: np.float32) -> Floats:
+def find_highest_bump(down: Floats, across: Floats, chosen: npt.NDArray[np.int64], faint: np.float32) -> Floats:
     """The maximum of the chosen patches' bumps over its greatest value, at least `faint`: (H, W).
 
     A patch's bump is a row of down (h, H) times a row of across (w, W); patches are numbered row by row.
@@ -216,7 +216,7 @@ def highest_bump(down: Floats, across: Floats, chosen: npt.NDArray[np.int64], fa
 
 
 @kernel
-def token_sums(maps: Floats, tubelet: int, cells: int) -> Floats:
+def sum_tokens(maps: Floats, tubelet: int, cells: int) -> Floats:
     """The sums of maps (T, H, W) over tokens of `tubelet` frames and cells x cells cells: (T / tubelet, N)."""
     frames, height, width = maps.shape
     h, w = height // cells, width // cells
@@ -239,7 +239,7 @@ def token_sums(maps: Floats, tubelet: int, cells: int) -> Floats:
 
 
 @kernel
-def all_but_highest(scores: Floats, visible: int, order: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def hide_all_but_highest(scores: Floats, visible: int, order: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """The map that hides all but the `visible` highest tokens of each row: bool, of scores' shape (rows, N).
 
     Of equal ones those stay visible that `order`, a permutation of a row's tokens, names first.
@@ -281,9 +281,9 @@ class NumbaMaps:
         pairs = zip(draws, flow, strict=True)
         return [carry(own.start, field, own.base, cell=cell, fill=fill, compat=compat) for own, field in pairs]
 
-    def token_sums(self, maps: list[Floats], tubelet: int, cells: int) -> list[Floats]:
+    def sum_tokens(self, maps: list[Floats], tubelet: int, cells: int) -> list[Floats]:
         """The sums over tokens."""
-        return [token_sums(own, tubelet, cells) for own in maps]
+        return [sum_tokens(own, tubelet, cells) for own in maps]
 
     def disturbed(self, scores: list[Floats], draws: Sequence[MotionDraws], scale: float) -> list[Floats]:
         """The scores times `scale`, plus the noise."""
@@ -293,11 +293,11 @@ class NumbaMaps:
                 own[drawn.noise[0]] += drawn.noise[1]
         return scores
 
-    def all_but_highest(
+    def hide_all_but_highest(
         self, scores: list[Floats], draws: Sequence[MotionDraws], *, whole: bool
     ) -> list[npt.NDArray[np.bool_]]:
         """The maps of hidden tokens."""
         return [
-            all_but_highest(own.reshape(1, -1) if whole else own, drawn.visible, drawn.order).reshape(-1)
+            hide_all_but_highest(own.reshape(1, -1) if whole else own, drawn.visible, drawn.order).reshape(-1)
             for own, drawn in zip(scores, draws, strict=True)
         ]

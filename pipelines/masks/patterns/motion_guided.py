@@ -85,18 +85,18 @@ class MotionGuided(DeviceMask):
         flow, own = draw.cues.need("flow", by="MotionGuided"), self.draw_motion(grid, draw)
         starts = self._starts(draw, grid.shape[0] * grid.patch[0])
         self._check(grid, flow.shape)
-        seen = numba_maps().carry([own], [flow], **self._way(grid)) if not starts else []
+        seen = import_numba_maps().carry([own], [flow], **self._choose_way(grid)) if not starts else []
         if starts:
             bounds = [0, *starts, len(flow) + 1]
             scenes = [self._scene(grid, draw, own, flow, *scene) for scene in pairwise(bounds)]
             seen = [np.concatenate(scenes)]
-        return self._ranked(grid, [own], seen, numba_maps())[0]
+        return self._rank_tokens(grid, [own], seen, import_numba_maps())[0]
 
     def draw_on_device(self, grid: TokenGrid, draws: Sequence[Draw], flow: Tensor) -> MaskBatch:
         drawn = [self.draw_motion(grid, draw) for draw in draws]
         self._check(grid, flow.shape[1:])
         rows = grid.shape[0] if self.per == "slice" else 1
-        hidden = captured_ranking(self, grid)(flow, *send_draws(drawn, grid.shape[0], flow.device).tensors)
+        hidden = capture_ranking(self, grid)(flow, *send_draws(drawn, grid.shape[0], flow.device).tensors)
         return placed(hidden, [own.visible * rows for own in drawn], grid)
 
     def draw_motion(self, grid: TokenGrid, draw: Draw) -> MotionDraws:
@@ -133,7 +133,7 @@ class MotionGuided(DeviceMask):
             )
             base = {"middle": frames // 2, "first": 0}.get(self.base)
             scene = replace(own, start=start, base=int(rng.integers(frames)) if base is None else base)
-        seen: Floats = numba_maps().carry([scene], [flow[first : stop - 1]], **self._way(grid))[0]
+        seen: Floats = import_numba_maps().carry([scene], [flow[first : stop - 1]], **self._choose_way(grid))[0]
         return seen
 
     def _check(self, grid: TokenGrid, shape: Sequence[int]) -> None:
@@ -146,24 +146,26 @@ class MotionGuided(DeviceMask):
 
     def ranked_on_device(self, grid: TokenGrid, flow: Tensor, draws: DrawTensors) -> Tensor:
         """The hidden tokens of clips with this flow, bool (B, t * h * w)."""
-        return self._ranked(grid, draws, torch_maps().carry(draws, flow, **self._way(grid)), torch_maps())
+        return self._rank_tokens(
+            grid, draws, import_torch_maps().carry(draws, flow, **self._choose_way(grid)), import_torch_maps()
+        )
 
-    def _way(self, grid: TokenGrid) -> CarrySettings:
+    def _choose_way(self, grid: TokenGrid) -> CarrySettings:
         """How maps are carried."""
         _, patch_h, patch_w = grid.patch
         cell = (patch_w / self.cells, patch_h / self.cells)
         as_it_is = self.compat or self.base == "first"  # nothing lies before the first frame
         return {"cell": cell, "fill": self.fill == "base", "compat": as_it_is}
 
-    def _ranked(
+    def _rank_tokens(
         self, grid: TokenGrid, draws: Draws, seen: Numbers, backend: MapBackend[Draws, Numbers, Hidden]
     ) -> Hidden:
         """The hidden tokens of clips with these draws and these maps of their frames."""
         tubelet, patch_h, patch_w = grid.patch
-        scores = backend.token_sums(seen, tubelet, self.cells)
+        scores = backend.sum_tokens(seen, tubelet, self.cells)
         if self.exposure:
             scores = backend.disturbed(scores, draws, patch_h * patch_w / self.cells**2)  # of sums over pixels
-        return backend.all_but_highest(scores, draws, whole=self.per == "clip")
+        return backend.hide_all_but_highest(scores, draws, whole=self.per == "clip")
 
 
 class CarrySettings(TypedDict):
@@ -175,7 +177,7 @@ class CarrySettings(TypedDict):
 
 
 @cache
-def captured_ranking(mask: MotionGuided, grid: TokenGrid) -> Captured:
+def capture_ranking(mask: MotionGuided, grid: TokenGrid) -> Captured:
     """The function that ranks the tokens of flow and the tensors of its draws."""
     from maskstream.pipelines.capture import Captured
 
@@ -183,7 +185,7 @@ def captured_ranking(mask: MotionGuided, grid: TokenGrid) -> Captured:
 
 
 @cache
-def numba_maps() -> MapBackend[Sequence[MotionDraws], list[Floats], list[npt.NDArray[np.bool_]]]:
+def import_numba_maps() -> MapBackend[Sequence[MotionDraws], list[Floats], list[npt.NDArray[np.bool_]]]:
     """The backend of compiled loops, imported at the first use, since compiling takes time."""
     from .maps import NumbaMaps
 
@@ -191,7 +193,7 @@ def numba_maps() -> MapBackend[Sequence[MotionDraws], list[Floats], list[npt.NDA
 
 
 @cache
-def torch_maps() -> MapBackend[DrawTensors, Tensor, Tensor]:
+def import_torch_maps() -> MapBackend[DrawTensors, Tensor, Tensor]:
     """The backend of tensors."""
     return TorchMaps()
 
@@ -221,9 +223,9 @@ def start_map(
         tokens = np.full(h * w, FAINT, dtype=np.float32)
         tokens[chosen] = 1.0
         return tokens.reshape(h, w).repeat(cells, axis=0).repeat(cells, axis=1)
-    from .maps import highest_bump
+    from .maps import find_highest_bump
 
-    return highest_bump(bumps(h, cells), bumps(w, cells), chosen, FAINT)
+    return find_highest_bump(bumps(h, cells), bumps(w, cells), chosen, FAINT)
 
 
 @lru_cache(maxsize=32)

@@ -22,7 +22,7 @@ from maskstream.pipelines.masks.core import (
 )
 
 from .padded import Padded
-from .random import adjusted, random_tokens
+from .random import adjust_map, draw_random_tokens
 from .views import ByView
 
 Interval = tuple[float, float]
@@ -79,8 +79,8 @@ class MultiBlock(Mask):
         purpose = "block size" if self.coupled else f"block size {self.blocks}"
         size = self._size((t, h, w), draw.generator(self.scope, purpose))
         if size[0] == t:  # every slice is the same, so one is drawn
-            return np.tile(self._union((1, h, w), (1, *size[1:]), draw), t)
-        return self._union((t, h, w), size, draw)
+            return np.tile(self._join_blocks((1, h, w), (1, *size[1:]), draw), t)
+        return self._join_blocks((t, h, w), size, draw)
 
     def _size(self, shape: tuple[int, int, int], rng: np.random.Generator) -> tuple[int, int, int]:
         t, h, w = shape
@@ -92,7 +92,9 @@ class MultiBlock(Mask):
         rows, columns = round(sqrt(area * aspect)), round(sqrt(area / aspect))
         return max(int(t * duration), 1), min(max(rows, 1), h), min(max(columns, 1), w)
 
-    def _union(self, shape: tuple[int, int, int], size: tuple[int, int, int], draw: Draw) -> npt.NDArray[np.bool_]:
+    def _join_blocks(
+        self, shape: tuple[int, int, int], size: tuple[int, int, int], draw: Draw
+    ) -> npt.NDArray[np.bool_]:
         """The union of blocks of `size` in a grid of `shape`, flat: bool (N,)."""
         (t, h, w), (depth, rows, columns) = shape, size
         n = t * h * w
@@ -103,10 +105,10 @@ class MultiBlock(Mask):
                 hidden[start : start + depth, top : top + rows, left : left + columns] = True
             flat = hidden.reshape(-1)
             if self.ratio is not None:
-                return adjusted(flat, as_law(self.ratio).visible(n, draw, self.rounding), draw.rng)
+                return adjust_map(flat, as_law(self.ratio).visible(n, draw, self.rounding), draw.rng)
             if not flat.all():
                 return flat
-        return np.tile(random_tokens(h * w, 1, draw.rng), t)
+        return np.tile(draw_random_tokens(h * w, 1, draw.rng), t)
 
 
 SCHEMES = (

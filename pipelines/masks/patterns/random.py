@@ -43,17 +43,17 @@ class Random(Mask):
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         visible = as_law(self.ratio).visible(grid.size, draw, self.rounding)
-        return random_tokens(grid.size, visible, draw.rng)
+        return draw_random_tokens(grid.size, visible, draw.rng)
 
 
-def random_tokens(n: int, visible: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+def draw_random_tokens(n: int, visible: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
     """A map of `n` tokens with `visible` random ones visible and the others hidden: bool (n,), True = hidden."""
     hidden = np.ones(n, dtype=np.bool_)
     hidden[rng.permutation(n)[:visible]] = False
     return hidden
 
 
-def adjusted(hidden: npt.NDArray[np.bool_], visible: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+def adjust_map(hidden: npt.NDArray[np.bool_], visible: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
     """The map bool (n,) after random tokens are shown or hidden until `visible` are visible."""
     missing = len(hidden) - int(np.count_nonzero(hidden)) - visible
     if missing:

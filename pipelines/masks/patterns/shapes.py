@@ -18,7 +18,7 @@ from maskstream.pipelines.masks.core import (
 )
 
 from .padded import Padded
-from .random import random_tokens
+from .random import draw_random_tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +97,7 @@ class MeshNodes(Mask):
         places = np.flatnonzero(free)
         visible = as_law(self.ratio).visible(len(places), draw, self.rounding)
         hidden = np.zeros(n, dtype=np.bool_)
-        hidden[places] = random_tokens(len(places), visible, draw.rng)
+        hidden[places] = draw_random_tokens(len(places), visible, draw.rng)
         return hidden
 
 

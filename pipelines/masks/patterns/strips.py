@@ -21,7 +21,7 @@ from maskstream.pipelines.masks.core.ratio import (
 from maskstream.pipelines.masks.laws.random import MultiRatio
 
 from .padded import Padded
-from .random import adjusted, random_tokens
+from .random import adjust_map, draw_random_tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,9 +44,9 @@ class Strips(Mask):
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         columns, rows = spectrogram(grid, by="Strips")
-        time = random_tokens(columns, as_law(self.time).visible(columns, draw, self.rounding), draw.rng)
-        freq = random_tokens(rows, as_law(self.freq).visible(rows, draw, self.rounding), draw.rng)
-        return crossed(time, freq, grid)
+        time = draw_random_tokens(columns, as_law(self.time).visible(columns, draw, self.rounding), draw.rng)
+        freq = draw_random_tokens(rows, as_law(self.freq).visible(rows, draw, self.rounding), draw.rng)
+        return cross_strips(time, freq, grid)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,9 +74,9 @@ class FilledStrips(Mask):
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         columns, rows = spectrogram(grid, by="FilledStrips")
         ratio, rng = as_ratio_law(self.ratio, by="FilledStrips").draw(draw), draw.rng
-        time = random_tokens(columns, columns - struck(columns, ratio, self.time), rng)
-        freq = random_tokens(rows, rows - struck(rows, ratio, self.freq), rng)
-        return adjusted(crossed(time, freq, grid), visible_count(grid.size, ratio, self.rounding), rng)
+        time = draw_random_tokens(columns, columns - struck(columns, ratio, self.time), rng)
+        freq = draw_random_tokens(rows, rows - struck(rows, ratio, self.freq), rng)
+        return adjust_map(cross_strips(time, freq, grid), visible_count(grid.size, ratio, self.rounding), rng)
 
 
 def spectrogram(grid: TokenGrid, by: str) -> tuple[int, int]:
@@ -86,7 +86,7 @@ def spectrogram(grid: TokenGrid, by: str) -> tuple[int, int]:
     return grid.shape[grid.axes.index("time")], grid.shape[grid.axes.index("freq")]
 
 
-def crossed(time: npt.NDArray[np.bool_], freq: npt.NDArray[np.bool_], grid: TokenGrid) -> npt.NDArray[np.bool_]:
+def cross_strips(time: npt.NDArray[np.bool_], freq: npt.NDArray[np.bool_], grid: TokenGrid) -> npt.NDArray[np.bool_]:
     """The map of the grid where hidden columns and rows are hidden: bool (N,)."""
     first, second = (time, freq) if grid.axes[0] == "time" else (freq, time)
     return (first[:, None] | second).reshape(-1)

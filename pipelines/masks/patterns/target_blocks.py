@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import PICTURE, Draw, Maps, Mask, MaskBatch, Scheme, Scope, TokenGrid, check_scope
-from maskstream.pipelines.stream.tensors import tensor_of
+from maskstream.pipelines.stream.tensors import wrap_tensor
 
 from .padded import Padded
 
@@ -62,7 +62,7 @@ class BlockMaps(Maps):
             weight=batch.weight,
             n_visible=batch.n_visible,
             n_target=batch.n_target,
-            blocks=tensor_of(np.array([m.blocks for m in maps])),
+            blocks=wrap_tensor(np.array([m.blocks for m in maps])),
         )
 
 

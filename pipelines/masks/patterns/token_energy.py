@@ -37,7 +37,9 @@ def token_energy(
     """
     count, height, width, _ = frames.shape
     each = np.zeros((count, height // patch, width // patch), dtype=np.int64)
-    residuals(np.ascontiguousarray(frames), np.require(flow, np.float32, ["C", "W"]), patch, float(motion) ** 2, each)
+    add_residuals(
+        np.ascontiguousarray(frames), np.require(flow, np.float32, ["C", "W"]), patch, float(motion) ** 2, each
+    )
     starts = np.concatenate([[True], cuts])
     each[starts] = 0
     for start in np.flatnonzero(starts)[::-1].tolist():
@@ -48,7 +50,7 @@ def token_energy(
 
 
 @kernel
-def residuals(
+def add_residuals(
     frames: npt.NDArray[np.uint8], flow: npt.NDArray[np.float32], patch: int, motion: float, energy: Int64s
 ) -> None:
     """Adds what remains of each frame but the first to `energy` (T, H / patch, W / patch), by the token's place."""

@@ -85,13 +85,13 @@ class MapBackend(Protocol[Draws, Numbers, Hidden]):
     ) -> Numbers:
         """The start maps carried along the flow, (T-1, h, w, 2) of each clip, to (T, H, W); see `warp.carry`."""
 
-    def token_sums(self, maps: Numbers, tubelet: int, cells: int) -> Numbers:
-        """The sums over tokens, (t, h * w) of each clip; see `maps.token_sums`."""
+    def sum_tokens(self, maps: Numbers, tubelet: int, cells: int) -> Numbers:
+        """The sums over tokens, (t, h * w) of each clip; see `maps.sum_tokens`."""
 
     def disturbed(self, scores: Numbers, draws: Draws, scale: float) -> Numbers:
         """The scores times `scale`, plus the noise of each draw."""
 
-    def all_but_highest(self, scores: Numbers, draws: Draws, *, whole: bool) -> Hidden:
+    def hide_all_but_highest(self, scores: Numbers, draws: Draws, *, whole: bool) -> Hidden:
         """The map that hides all but the highest tokens of each row, or of the `whole` clip: bool (t * h * w,)."""
 
 
@@ -119,17 +119,21 @@ class TorchMaps:
         for step in torch.split(counted(pairs, flow.device), at_once):
             back, again = step < base, step + 1 == base
             pair = torch.where(back, base - 1 - step, step)
-            moves = cell_steps(flow.float()[row, pair].movedim(-1, 2), back, (height, width), cell, compat=compat)
+            moves = measure_cell_steps(
+                flow.float()[row, pair].movedim(-1, 2), back, (height, width), cell, compat=compat
+            )
             corners, along, across = map_sides(moves, (height, width))
             for n in range(len(step)):
-                moved = lerped(seen.gather(1, corners[:, n].flatten(1)).view(clips, 4, -1), along[:, n], across[:, n])
+                moved = interpolate_corners(
+                    seen.gather(1, corners[:, n].flatten(1)).view(clips, 4, -1), along[:, n], across[:, n]
+                )
                 maps.append(torch.where(moved != 0.0, moved, first) if fill else moved)
                 seen = torch.where(again[:, n, None], first, maps[-1])
         frame = counted(pairs + 1, flow.device)
         ordered = torch.stack(maps, dim=1)[row, torch.where(frame <= base, base - frame, frame)]
         return torch.unflatten(ordered[..., :-1], 2, (height, width))
 
-    def token_sums(self, maps: Tensor, tubelet: int, cells: int) -> Tensor:
+    def sum_tokens(self, maps: Tensor, tubelet: int, cells: int) -> Tensor:
         """The sums over tokens: float32 (B, t, h * w)."""
         clips, frames, height, width = maps.shape
         parts = maps.reshape(clips, frames // tubelet, tubelet, height // cells, cells, width)
@@ -148,7 +152,7 @@ class TorchMaps:
         scaled = scores * float(np.float32(scale))
         return scaled if draws.noise is None else (scaled.double() + draws.noise).float()
 
-    def all_but_highest(self, scores: Tensor, draws: DrawTensors, *, whole: bool) -> Tensor:
+    def hide_all_but_highest(self, scores: Tensor, draws: DrawTensors, *, whole: bool) -> Tensor:
         """The maps of hidden tokens: bool (B, t * h * w)."""
         rows = scores.flatten(1)[:, None] if whole else scores
         order = draws.order[:, None].expand(rows.shape)
@@ -182,7 +186,7 @@ def sent(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def cell_steps(
+def measure_cell_steps(
     planes: Tensor, back: Tensor, size: tuple[int, int], cell: tuple[float, float], *, compat: bool
 ) -> Tensor:
     """How far the flow `planes` (B, N, 2, h, w) leads in map cells; by its inverse where `back` (B, N).
@@ -208,13 +212,13 @@ def inverted(fields: Tensor) -> Tensor:
     """The inverse of fields (K, 2, h, w), in their own cells; see `warp.inverse`."""
     rows, columns = fields.shape[2:]
     flat = fields.flatten(2)
-    corners = corner_offsets(min(columns - 1, 1), min(rows - 1, 1) * columns, fields.device)
+    corners = compute_corner_offsets(min(columns - 1, 1), min(rows - 1, 1) * columns, fields.device)
     to = -flat
     for _ in range(_INVERSION_STEPS - 1):
         cells, shares = between(to, (rows, columns), border=0)
         at = (cells[:, 1] * columns + cells[:, 0])[:, None] + corners
         found = torch.unflatten(flat.gather(2, at.flatten(1)[:, None].expand(-1, 2, -1)), 2, (4, -1))
-        to = -lerped(found, shares[:, :1], shares[:, 1:])
+        to = -interpolate_corners(found, shares[:, :1], shares[:, 1:])
     return to.view(fields.shape)
 
 
@@ -225,8 +229,10 @@ def map_sides(moves: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Ten
     """
     height, width = size
     cells, shares = between(enlarged(moves, size).flatten(3).flatten(0, 1), size, border=1)
-    at = (cells[:, 1] * (width + 2) + cells[:, 0])[:, None] + corner_offsets(1, width + 2, moves.device)
-    corners = torch.nn.functional.pad(framed_cells(height, width, moves.device)[at], (0, 1), value=height * width)
+    at = (cells[:, 1] * (width + 2) + cells[:, 0])[:, None] + compute_corner_offsets(1, width + 2, moves.device)
+    corners = torch.nn.functional.pad(
+        number_framed_cells(height, width, moves.device)[at], (0, 1), value=height * width
+    )
     shares = torch.unflatten(torch.nn.functional.pad(shares, (0, 1)), 0, moves.shape[:2])
     return torch.unflatten(corners, 0, moves.shape[:2]), shares[:, :, 0], shares[:, :, 1]
 
@@ -238,7 +244,7 @@ def between(steps: Tensor, size: tuple[int, int], border: int) -> tuple[Tensor, 
     height, width = size
     last = tuple(cells - 1 + 2 * border for cells in (width, height))
     end = constants(steps.device, *(float(one * _PARTS) for one in last))[:, None]
-    part = (cell_places(height, width, border, steps.device) + steps) * float(_PARTS) + 0.5
+    part = (compute_cell_places(height, width, border, steps.device) + steps) * float(_PARTS) + 0.5
     part = torch.where(part > 0.0, part, 0.0)
     parts = torch.where(part < end, part, end).int()
     most = integers(steps.device, *(max(one - 1, 0) for one in last))[:, None]
@@ -246,7 +252,7 @@ def between(steps: Tensor, size: tuple[int, int], border: int) -> tuple[Tensor, 
     return cell, (parts - (cell << _BITS)).float() * (1.0 / _PARTS)
 
 
-def lerped(corners: Tensor, along: Tensor, across: Tensor) -> Tensor:
+def interpolate_corners(corners: Tensor, along: Tensor, across: Tensor) -> Tensor:
     """Between corners (..., 4, places), those above first: (..., places), for shares of their shape."""
     left, right = corners[..., ::2, :], corners[..., 1::2, :]
     above, below = (left + (right - left) * along[..., None, :]).unbind(-2)
@@ -255,8 +261,8 @@ def lerped(corners: Tensor, along: Tensor, across: Tensor) -> Tensor:
 
 def enlarged(planes: Tensor, size: tuple[int, int]) -> Tensor:
     """Planes (..., h, w), bilinearly on H x W places: (..., H, W)."""
-    left, right, along = axis_sides(planes.shape[-1], size[1], planes.device)
-    top, bottom, down = axis_sides(planes.shape[-2], size[0], planes.device)
+    left, right, along = compute_axis_sides(planes.shape[-1], size[1], planes.device)
+    top, bottom, down = compute_axis_sides(planes.shape[-2], size[0], planes.device)
     a = planes[..., left]
     wide = a + (planes[..., right] - a) * along
     high = wide[..., top, :]
@@ -264,7 +270,7 @@ def enlarged(planes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 @cache
-def axis_sides(cells: int, pixels: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def compute_axis_sides(cells: int, pixels: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """For each of `pixels` along an axis of `cells`: the cells before and behind it, and its place between them."""
     place = ((np.arange(pixels) + 0.5) * cells / pixels - 0.5).clip(0.0, cells - 1.0)
     before = place.astype(np.int64)
@@ -273,14 +279,14 @@ def axis_sides(cells: int, pixels: int, device: torch.device) -> tuple[Tensor, T
 
 
 @cache
-def cell_places(height: int, width: int, offset: int, device: torch.device) -> Tensor:
+def compute_cell_places(height: int, width: int, offset: int, device: torch.device) -> Tensor:
     """Each cell's column and row plus `offset`: float32 (2, H * W)."""
     rows, columns = np.mgrid[offset : height + offset, offset : width + offset].astype(np.float32)
     return torch.from_numpy(np.stack([columns.reshape(-1), rows.reshape(-1)])).to(device)
 
 
 @cache
-def framed_cells(height: int, width: int, device: torch.device) -> Tensor:
+def number_framed_cells(height: int, width: int, device: torch.device) -> Tensor:
     """The number of each cell of a map with a border of one, int64 ((H + 2) * (W + 2),), H * W in the border."""
     cells = np.arange(height * width).reshape(height, width)
     return torch.from_numpy(np.pad(cells, 1, constant_values=height * width).reshape(-1)).to(device)
@@ -293,7 +299,7 @@ def integers(device: torch.device, *values: int) -> Tensor:
 
 
 @cache
-def corner_offsets(right: int, down: int, device: torch.device) -> Tensor:
+def compute_corner_offsets(right: int, down: int, device: torch.device) -> Tensor:
     """What leads from a cell to itself, its right, its lower and its lower right neighbour: int64 (4, 1)."""
     return torch.tensor([[0], [right], [down], [down + right]], device=device)
 

@@ -55,10 +55,10 @@ class Shared(Mask):
         check_for_all_views(self.mask, "Shared")
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
-        return self.mask.hide(grid, for_all_views(draw, f"shared {type(self.mask).__name__}"))
+        return self.mask.hide(grid, draw_for_all_views(draw, f"shared {type(self.mask).__name__}"))
 
     def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
-        return self.mask.maps(grid, for_all_views(draw, f"shared {type(self.mask).__name__}"))
+        return self.mask.maps(grid, draw_for_all_views(draw, f"shared {type(self.mask).__name__}"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,11 +75,11 @@ class Complementary(Mask):
         check_for_all_views(self.mask, "Complementary")
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
-        hidden = self.mask.hide(grid, for_all_views(draw, f"pair {draw.view // 2}"))
+        hidden = self.mask.hide(grid, draw_for_all_views(draw, f"pair {draw.view // 2}"))
         return ~hidden if draw.view % 2 else hidden
 
 
-def for_all_views(draw: Draw, purpose: str) -> Draw:
+def draw_for_all_views(draw: Draw, purpose: str) -> Draw:
     """The draw of a sample's first view, with the generator that all its views share for `purpose`."""
     return replace(draw, rng=draw.generator("sample", f"{purpose} {draw.part}".strip()), view=0)
 

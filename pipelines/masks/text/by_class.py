@@ -24,7 +24,7 @@ from maskstream.shards.config import NOT_SAVED
 
 from .feedback import Feedback
 from .replace import TextMaps
-from .words import PADDING, TextWords, word_cue
+from .words import PADDING, TextWords, build_word_cue
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +102,7 @@ class ScoredFirst(Mask):
         return frozenset({"words", "scores"})
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
-        words = word_cue(grid, draw, by="ScoredFirst")
+        words = build_word_cue(grid, draw, by="ScoredFirst")
         scores = sized(draw.cues.need("scores", by="ScoredFirst"), grid.size, "scores", "ScoredFirst")
         places = np.flatnonzero(words >= 0)
         after_first = len(words) - int((words == PADDING).sum()) - 1

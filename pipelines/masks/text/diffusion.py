@@ -21,10 +21,10 @@ from maskstream.pipelines.masks.core import (
 )
 from maskstream.pipelines.masks.laws.random import Uniform
 from maskstream.pipelines.masks.patterns.padded import Padded
-from maskstream.pipelines.masks.patterns.random import random_tokens
+from maskstream.pipelines.masks.patterns.random import draw_random_tokens
 
 from .replace import TextMaps
-from .words import word_cue
+from .words import build_word_cue
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +55,7 @@ class MaskedDiffusion(Mask):
         return self.maps(grid, draw).hidden
 
     def maps(self, grid: TokenGrid, draw: Draw) -> TextMaps:
-        words = word_cue(grid, draw, by="MaskedDiffusion")
+        words = build_word_cue(grid, draw, by="MaskedDiffusion")
         t = as_ratio_law(self.ratio, by="MaskedDiffusion").draw(draw)
         if not self.exact:
             hidden = (draw.rng.random(len(words)) < t) & (words >= 0)
@@ -64,17 +64,17 @@ class MaskedDiffusion(Mask):
         n = len(places)
         count = min(floor(t * n) + 1, n)
         hidden = np.zeros(len(words), dtype=np.bool_)
-        hidden[places] = random_tokens(n, n - count, draw.rng)
+        hidden[places] = draw_random_tokens(n, n - count, draw.rng)
         return TextMaps(hidden=hidden, ratio=np.float32(count / max(n, 1)))
 
     def maps_of_texts(self, grid: TokenGrid, draws: TextDraws) -> Sequence[TextMaps] | None:
         law = as_ratio_law(self.ratio, by="MaskedDiffusion")
         if self.exact or type(self) is not MaskedDiffusion or type(law) is not Uniform or law.scope != "view":
             return None
-        from .token_draws import hide_each, next_uniforms
+        from .token_draws import draw_uniforms, hide_each
 
         grid.need("token", by="MaskedDiffusion")
-        t = [tidy(law.between(share)) for share in next_uniforms(draws.streams).tolist()]
+        t = [tidy(law.between(share)) for share in draw_uniforms(draws.streams).tolist()]
         hidden = hide_each(draws.streams, draws.words, np.array(t))
         return [TextMaps(hidden=row, ratio=np.float32(one)) for row, one in zip(hidden, t, strict=True)]
 

@@ -26,8 +26,8 @@ import numpy.typing as npt
 import xxhash
 
 from maskstream.pipelines.stream.tensors import torch
-from maskstream.shards.descriptors import Descriptor, starts_process
-from maskstream.shards.processes import memory_file
+from maskstream.shards.descriptors import Descriptor, is_starting_process
+from maskstream.shards.processes import open_memory_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,7 +66,7 @@ class Feedback:
         self.classes = classes
         self._owner = os.getpid()
         self._lock = threading.Lock()
-        self._map(memory_file(2 * 8 * (classes + 2)))
+        self._map(open_memory_file(2 * 8 * (classes + 2)))
         self._write(version, self._checked(np.zeros(classes) if scores is None else scores))
 
     def publish(self, scores: Sequence[float] | npt.NDArray[Any] | Tensor) -> int:
@@ -122,7 +122,7 @@ class Feedback:
             close(self._file)
 
     def __getstate__(self) -> tuple[int, int, Descriptor]:
-        if not starts_process() or self._file is None:  # a copy of the memory would never change
+        if not is_starting_process() or self._file is None:  # a copy of the memory would never change
             raise RuntimeError("feedback can be pickled only for a process that is being started, as loaders do")
         return self.classes, self._owner, Descriptor(self._file)
 

@@ -23,7 +23,7 @@ from maskstream.pipelines.masks.core import (
     sized,
 )
 from maskstream.pipelines.masks.patterns.padded import Padded
-from maskstream.pipelines.stream.tensors import tensor_of
+from maskstream.pipelines.stream.tensors import wrap_tensor
 
 from .words import PADDING, TextWords, WholeWords
 
@@ -76,14 +76,14 @@ class TextMaps(Maps):
             n_visible=batch.n_visible,
             n_target=batch.n_target,
             mask_token=batch.mask_token,
-            tokens=_stacked([m.tokens for m in maps], "tokens"),
-            attend=_stacked([m.attend for m in maps], "attend"),
-            version=_stacked([m.version for m in maps], "version"),
-            ratio=_stacked([m.ratio for m in maps], "ratio"),
+            tokens=_stack_values([m.tokens for m in maps], "tokens"),
+            attend=_stack_values([m.attend for m in maps], "attend"),
+            version=_stack_values([m.version for m in maps], "version"),
+            ratio=_stack_values([m.ratio for m in maps], "ratio"),
         )
 
 
-def _stacked(
+def _stack_values(
     values: Sequence[npt.NDArray[np.int64] | npt.NDArray[np.bool_] | np.float32 | int | None], name: str
 ) -> Tensor | None:
     """One tensor of the values of a batch's samples; None where no sample has one."""
@@ -92,7 +92,7 @@ def _stacked(
         return None
     if len(given) < len(values):
         raise ValueError(f"all texts of a batch have {name} or none has, got {len(given)} of {len(values)}")
-    return tensor_of(np.array(given))
+    return wrap_tensor(np.array(given))
 
 
 OF_THE_SPLIT = -1

@@ -28,7 +28,7 @@ _U = np.uint64
 
 
 @kernel
-def _high(one: np.uint64, other: np.uint64) -> np.uint64:
+def _multiply_high(one: np.uint64, other: np.uint64) -> np.uint64:
     """The upper half of the product of two numbers of 64 bits, from four products of their halves."""
     across = (one >> _U(_HALF)) * (other & _U(_LOW))
     below = (one & _U(_LOW)) * (other & _U(_LOW)) >> _U(_HALF)
@@ -43,8 +43,8 @@ def _next(stream: UInt64s) -> np.uint64:
         stream[_COUNTER] += _U(1)
         a, b, c, d, one, other = stream[_COUNTER], _U(0), _U(0), _U(0), stream[0], stream[1]
         for _ in range(10):
-            up, down = _high(_U(_FIRST), a), _U(_FIRST) * a
-            left, right = _high(_U(_SECOND), c), _U(_SECOND) * c
+            up, down = _multiply_high(_U(_FIRST), a), _U(_FIRST) * a
+            left, right = _multiply_high(_U(_SECOND), c), _U(_SECOND) * c
             a, b, c, d = left ^ b ^ one, right, up ^ d ^ other, down
             one, other = one + _U(_STEP), other + _U(_OTHER)
         stream[_BLOCK], stream[_BLOCK + 1], stream[_BLOCK + 2], stream[_BLOCK + 3] = a, b, c, d
@@ -55,7 +55,7 @@ def _next(stream: UInt64s) -> np.uint64:
 
 
 @kernel
-def _next_half(stream: UInt64s) -> np.uint64:
+def _draw_next_half(stream: UInt64s) -> np.uint64:
     """The next 32 bits, the upper half of a number after its lower one."""
     if stream[_HAS_HALF]:
         stream[_HAS_HALF] = _U(0)
@@ -67,35 +67,35 @@ def _next_half(stream: UInt64s) -> np.uint64:
 
 
 @kernel
-def _next_uniform(stream: UInt64s) -> float:
+def _draw_next_uniform(stream: UInt64s) -> float:
     """The next number in [0, 1)."""
     return float(_next(stream) >> _U(11)) * 2.0**-53
 
 
 @kernel
-def _next_below(stream: UInt64s, bound: int) -> np.uint64:
+def _draw_next_below(stream: UInt64s, bound: int) -> np.uint64:
     """The next integer below a bound of 1 to 2^32 - 1."""
     if bound == 1:
         return _U(0)
-    product = _next_half(stream) * _U(bound)
+    product = _draw_next_half(stream) * _U(bound)
     if product & _U(_LOW) < _U(bound):
         least = (_U(_LOW) - _U(bound - 1)) % _U(bound)
         while product & _U(_LOW) < least:
-            product = _next_half(stream) * _U(bound)
+            product = _draw_next_half(stream) * _U(bound)
     return product >> _U(_HALF)
 
 
 @kernel
-def next_uniforms(streams: UInt64s) -> Float64s:
+def draw_uniforms(streams: UInt64s) -> Float64s:
     """The next number in [0, 1) of each generator, float64 (B,)."""
     drawn = np.empty(len(streams), np.float64)
     for row in range(len(streams)):
-        drawn[row] = _next_uniform(streams[row])
+        drawn[row] = _draw_next_uniform(streams[row])
     return drawn
 
 
 @kernel
-def text_lengths(words: Int64s) -> Int64s:
+def count_text_tokens(words: Int64s) -> Int64s:
     """The tokens of each text that are not padding, int64 (B,), by the cue `words` (B, N)."""
     lengths = np.zeros(len(words), np.int64)
     for row in range(len(words)):
@@ -123,9 +123,9 @@ def hide_tokens(streams: UInt64s, words: Int64s, counts: Int64s, goes_on: bool) 
             mask = _U(i)  # the bits of the least number of ones that covers i
             for shift in (1, 2, 4, 8, 16):
                 mask |= mask >> _U(shift)
-            j = np.int64(_next_half(stream) & mask)
+            j = np.int64(_draw_next_half(stream) & mask)
             while j > i:
-                j = np.int64(_next_half(stream) & mask)
+                j = np.int64(_draw_next_half(stream) & mask)
             if i >= visible:
                 hidden[row, order[j]] = True
                 order[i], order[j] = order[j], order[i]
@@ -143,7 +143,7 @@ def hide_each(streams: UInt64s, words: Int64s, chances: Float64s) -> Bools:
     for row in range(len(words)):
         stream = streams[row]
         for place in range(words.shape[1]):
-            hidden[row, place] = (_next_uniform(stream) < chances[row]) & (words[row, place] >= 0)
+            hidden[row, place] = (_draw_next_uniform(stream) < chances[row]) & (words[row, place] >= 0)
     return hidden
 
 
@@ -169,7 +169,7 @@ def hide_words(streams: UInt64s, words: Int64s, counts: Int64s, chance: float) -
         taken[:] = False
         if chance >= 0.0:
             for word in range(found):
-                taken[0, word] = _next_uniform(stream) < chance
+                taken[0, word] = _draw_next_uniform(stream) < chance
         else:
             take_words(lengths, candidates[:found], counts[row], _next(stream), taken)
         for place in range(n):
@@ -218,11 +218,11 @@ def replace_hidden(
         n, stream = 0, streams[row]
         for place in range(hidden.shape[1]):
             if hidden[row, place]:
-                chance = _next_uniform(stream)
+                chance = _draw_next_uniform(stream)
                 if chance >= keep:
                     tokens[row, place] = mask_id
                     if chance < changed:
                         random[n] = place
                         n += 1
         for place in random[:n]:
-            tokens[row, place] = _next_below(stream, vocabulary)
+            tokens[row, place] = _draw_next_below(stream, vocabulary)

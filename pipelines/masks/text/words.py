@@ -60,9 +60,9 @@ class MaskOfWords(Mask):
 
     def counts(self, law: Fixed, words: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """How many tokens `law` hides of each text, int64 (B,), by the cue `words` (B, N)."""
-        from .token_draws import text_lengths
+        from .token_draws import count_text_tokens
 
-        lengths = text_lengths(words).tolist()
+        lengths = count_text_tokens(words).tolist()
         return np.array([hidden_count(n, law.ratio, self.rounding) for n in lengths], np.int64)
 
 
@@ -80,7 +80,7 @@ class Tokens(MaskOfWords):
     """
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
-        words = word_cue(grid, draw, by="Tokens")
+        words = build_word_cue(grid, draw, by="Tokens")
         if self.each:
             ratio = self.ratio_law().draw(draw)
             chances: npt.NDArray[np.bool_] = draw.rng.random(len(words)) < ratio
@@ -164,7 +164,7 @@ class TextWords:
     @classmethod
     def of(cls, grid: TokenGrid, draw: Draw, by: str) -> TextWords:
         """The words of a draw, for the pattern `by`; ValueError for a cue that does not fit the grid."""
-        given = word_cue(grid, draw, by)
+        given = build_word_cue(grid, draw, by)
         places = np.flatnonzero(given >= 0)
         words = given[places]
         new = words[1:] != words[:-1]
@@ -205,7 +205,7 @@ class TextWords:
         return tokens
 
 
-def word_cue(grid: TokenGrid, draw: Draw, by: str) -> npt.NDArray[Any]:
+def build_word_cue(grid: TokenGrid, draw: Draw, by: str) -> npt.NDArray[Any]:
     """The cue `words` of a text on a grid of (token,), for the pattern `by`; ValueError where it does not fit."""
     (n,) = grid.need("token", by=by)
     return sized(draw.cues.need("words", by=by), n, "words", by)

@@ -65,7 +65,7 @@ class DaliSpectrograms:
         """The decibels, float32 (B, frames, bins), on the device."""
         rows, _, n = batch.waveform.shape
         if self._pipeline is None or self._pipeline.max_batch_size < rows:
-            self._pipeline = mel_graph(self._features, rows, n, self._threads, device)
+            self._pipeline = build_mel_graph(self._features, rows, n, self._threads, device)
             self._pipeline.build()
         lengths = batch.length[:, None].to(torch.int32).cpu().numpy()
         waveform = batch.waveform if device.type == "cuda" else batch.waveform.numpy()
@@ -75,7 +75,7 @@ class DaliSpectrograms:
         return decibels
 
 
-def mel_graph(features: LogMel, batch_size: int, n_samples: int, threads: int, device: torch.device) -> Any:
+def build_mel_graph(features: LogMel, batch_size: int, n_samples: int, threads: int, device: torch.device) -> Any:
     """The DALI graph from waveforms to decibels, not built yet.
 
     Inputs: `waveform` float32 (B, C, n_samples), on the device, and `length` int32 (B, 1), the number of valid samples.

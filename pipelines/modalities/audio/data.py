@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, Self, Unpack
 
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
-from maskstream.pipelines.augment.transform import TransformChoice, named_transform
+from maskstream.pipelines.augment.transform import TransformChoice, find_transform
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.backend import Backend, wants_dali
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
@@ -18,12 +18,12 @@ from maskstream.pipelines.stream.sampler import Finish, Unchanged
 from maskstream.shards.config import NOT_IDENTITY, check_types
 from maskstream.shards.format.data_errors import parsing
 from maskstream.shards.format.dataset import DATASET_JSON
-from maskstream.shards.media.fbank import STATISTICS, Fbank, fbank_statistics
+from maskstream.shards.media.fbank import STATISTICS, Fbank, compute_fbank_statistics
 
 from .batch import AudioBatch, NoisyBatch
 from .reader import AudioClip, SoundReader, find_sound
 from .rows import CUES, AudioPlan, AudioRowMaker, MicrophoneLine, NoisyPlan, NoisyRowMaker, Spectrograms
-from .spectrogram import Features, Spectrogram, check_on_device, is_on_device, spectrogram_grid
+from .spectrogram import Features, Spectrogram, check_on_device, compute_spectrogram_grid, is_on_device
 
 
 class AudioSettings(Options, total=False):
@@ -127,7 +127,7 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
     backend: Backend = field(default="auto", metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "transform", named_transform(self.transform, waveform=True))
+        object.__setattr__(self, "transform", find_transform(self.transform, waveform=True))
         check_settings(self, self.views)
         check_cues(self.mask, "sounds", CUES)
         _ = self.phases
@@ -149,7 +149,7 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
         """The token grid of "audio", with the axes (time, freq)."""
-        return {"audio": spectrogram_grid(self.frames, self.features.n_bins, self.patch)}
+        return {"audio": compute_spectrogram_grid(self.frames, self.features.n_bins, self.patch)}
 
     def resolved(self, split: Split) -> Self:
         """The config with all defaults that depend on the split filled in; raises ValueError if that is impossible."""
@@ -157,7 +157,7 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
         on_device = False if self.over_run and self.on_device == "auto" else self.on_device
         return replace(
             self,
-            clip=_in_order(self.clip, split),
+            clip=_put_in_order(self.clip, split),
             statistics=self.statistics or statistics_of(split, self.features),
             component=find_sound(split.manifest, self.component),
             on_device=self.backend == "dali" or is_on_device(self.features, on_device, split.device, self.mask),
@@ -180,7 +180,7 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
             roll_gain=self.roll_gain,
             spec_augment=self.spec_augment,
             mixup=self.mixup,
-            transform=named_transform(self.transform, waveform=True),
+            transform=find_transform(self.transform, waveform=True),
             on_device=self.on_device is True,
         )
 
@@ -245,7 +245,7 @@ class NoisyData(SplitConfig[NoisyPlan, NoisyBatch]):
 
     def resolved(self, split: Split) -> Self:
         """The config with all defaults that depend on the split filled in."""
-        return replace(self, clip=_in_order(self.clip, split), component=find_sound(split.manifest, self.component))
+        return replace(self, clip=_put_in_order(self.clip, split), component=find_sound(split.manifest, self.component))
 
     def rows(self, split: Split) -> NoisyRowMaker:
         """What makes the rows of a split. Noise that is shorter than the clip is repeated, so it covers all of it."""
@@ -266,9 +266,9 @@ def statistics_of(split: Split, features: Features) -> tuple[float, float]:
             f"dataset.json has the statistics of {STATISTICS}, not of {features}; give statistics=(mean, deviation)"
         )
     with parsing(f"{split.manifest.location}/{DATASET_JSON}"):
-        return fbank_statistics(split.manifest.info.get("sums", {}))
+        return compute_fbank_statistics(split.manifest.info.get("sums", {}))
 
 
-def _in_order(clip: AudioClip, split: Split) -> AudioClip:
+def _put_in_order(clip: AudioClip, split: Split) -> AudioClip:
     """The clip, with "center" for "random" if the split is not shuffled."""
     return clip if split.shuffle or clip.start != "random" else replace(clip, start="center")

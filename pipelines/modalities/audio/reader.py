@@ -7,7 +7,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.decode.sound import decode_indexed, decode_segment, read_indexed, read_segment, segment_range
+from maskstream.pipelines.decode.sound import (
+    decode_indexed,
+    decode_segment,
+    find_segment_range,
+    read_indexed,
+    read_segment,
+)
 from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.config import Config, check_types
@@ -16,7 +22,7 @@ from maskstream.shards.format.component import Numbers, component_of
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.flac import FlacHeader
 from maskstream.shards.media.limits import MAX_SAMPLE_RATE
-from maskstream.shards.media.video_index import packets_name
+from maskstream.shards.media.video_index import name_packets_file
 from maskstream.shards.stores.base import Range
 
 
@@ -139,13 +145,13 @@ class SoundReader:
         member = self.manifest.member(index, self.component)
         with self.manifest.reading(index, self.component):
             if "table_offset" in self.facts:
-                tables = packets_name(self.manifest.shard_name(index))
+                tables = name_packets_file(self.manifest.shard_name(index))
                 offset, size = (int(self.facts[name][index]) for name in ("table_offset", "table_size"))
                 return SoundPlan(
                     index=index, first=first, stop=stop, member=member, ranges=(Range(tables, offset, size), member)
                 )
             header = self.header(index)
-            span = segment_range(member, header, first, stop, rate=self.clip.sample_rate)
+            span = find_segment_range(member, header, first, stop, rate=self.clip.sample_rate)
             return SoundPlan(index=index, first=first, stop=stop, member=member, ranges=(span,), header=header)
 
     def drawn(self, index: int, epoch: int) -> SoundPlan:

@@ -95,7 +95,7 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
         return [
             AudioPlan(
                 sound=self.sounds.drawn(item.index, item.epoch),
-                partners=tuple(self._partner(item, view) for view in range(item.views)),
+                partners=tuple(self._draw_partner(item, view) for view in range(item.views)),
             )
             for item in items
         ]
@@ -123,11 +123,11 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
         for item, plan, own in rows:
             index, labels = item.index, item.manifest.label
             sound = self.sounds.sound(plan.sound, stats)
-            mixed = [self._mixed(index, sound, partner, stats) for partner in plan.partners]
+            mixed = [self._mix_word(index, sound, partner, stats) for partner in plan.partners]
             with stats.stage("convert"):
                 own.of(batch.length)[:] = [len(one) for one, _, _ in mixed]
                 self._write(item, own.of(batch.waveform), [one for one, _, _ in mixed])
-                strips = self._strips(item)
+                strips = self._draw_strips(item)
                 if strips is not None and batch.strips is not None:
                     batch.strips[own.slice] = strips
                 if batch.spectrogram is not None:
@@ -163,7 +163,7 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
         column = mask.target // self.grid.shape[1]
         return replace(mask, weight=mask.weight * (column * self.grid.patch[0] < heard[:, None]))
 
-    def _partner(self, item: Item, view: int) -> Partner | None:
+    def _draw_partner(self, item: Item, view: int) -> Partner | None:
         """Draws the mixup partner of a view; None for no mixing, or if the partner has no sound."""
         if self.mixup is None:
             return None
@@ -188,7 +188,7 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
             to[:, : len(moved)] = moved.T
             to[:, len(moved) :] = 0
 
-    def _mixed(self, index: int, sound: Floats, partner: Partner | None, stats: Stats) -> tuple[Floats, int, float]:
+    def _mix_word(self, index: int, sound: Floats, partner: Partner | None, stats: Stats) -> tuple[Floats, int, float]:
         """The mixture of a sound and its partner, float32 (n, C), the partner's index, and the sound's share.
 
         The mixture is as long as the longer of both. Without a usable partner it is the sound itself, with its own
@@ -206,7 +206,7 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
         out[: len(other)] += np.float32(1 - partner.share) * (other - other.mean())
         return out, partner.plan.index, partner.share
 
-    def _strips(self, item: Item) -> Tensor | None:
+    def _draw_strips(self, item: Item) -> Tensor | None:
         """Draws the SpecAugment strips of the views, int64 (views, 4)."""
         if self.spec_augment is None:
             return None
@@ -319,9 +319,11 @@ class NoisyRowMaker(RowMaker[NoisyPlan, NoisyBatch]):
 
     def plan(self, items: Items) -> list[NoisyPlan]:
         """Draws the segment of each sound, the noise and its segment, and finds their byte ranges."""
-        return [NoisyPlan(clean=self.clean.drawn(item.index, item.epoch), noise=self._noise_of(item)) for item in items]
+        return [
+            NoisyPlan(clean=self.clean.drawn(item.index, item.epoch), noise=self._draw_noise_of(item)) for item in items
+        ]
 
-    def _noise_of(self, item: Item) -> tuple[Store, SoundPlan] | None:
+    def _draw_noise_of(self, item: Item) -> tuple[Store, SoundPlan] | None:
         if self.noise is None:
             return None
         other = int(item.rng("noise").integers(len(self.noise.manifest)))
@@ -350,7 +352,7 @@ class NoisyRowMaker(RowMaker[NoisyPlan, NoisyBatch]):
             snr_db = float(item.rng("snr").uniform(*self.snr_db))
             with stats.stage("convert"):
                 own.of(batch.clean)[:] = clean.T
-                own.of(batch.mixture)[:] = (clean + scaled_noise(clean, noise, snr_db)).T
+                own.of(batch.mixture)[:] = (clean + scale_noise(clean, noise, snr_db)).T
             own.of(batch.snr_db)[:] = snr_db
 
     def _heard(self, reader: SoundReader, plan: SoundPlan, rng: np.random.Generator, stats: Stats) -> Floats:
@@ -381,7 +383,7 @@ class NoisyRowMaker(RowMaker[NoisyPlan, NoisyBatch]):
         return np.fft.irfft(spectrum, n=n).astype(np.float32)
 
 
-def scaled_noise(clean: Floats, noise: Floats, snr_db: float) -> Floats:
+def scale_noise(clean: Floats, noise: Floats, snr_db: float) -> Floats:
     """The noise, float32 (n, M), scaled to the signal-to-noise ratio `snr_db` in decibels, over all channels."""
     ratio = np.square(clean, dtype=np.float64).sum() / np.square(noise, dtype=np.float64).sum()
     return noise * np.float32(np.sqrt(ratio / 10 ** (snr_db / 10)))

@@ -60,7 +60,7 @@ class LogMel(Config):
         """The spectrograms of waveforms float32 (..., n): float32 (..., n_frames(n), n_bins), in decibels."""
         if waveform.shape[-1] == 0:
             return waveform.new_zeros((*waveform.shape[:-1], 0, self.n_bins))
-        window, banks = _constants(self, waveform.device)
+        window, banks = _build_constants(self, waveform.device)
         flat = waveform.reshape(-1, waveform.shape[-1])
         spectrum = torch.stft(
             flat, self.n_fft, self.hop, window=window, center=True, pad_mode="constant", return_complex=True
@@ -78,7 +78,7 @@ def hann_window(mel: LogMel) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def _constants(mel: LogMel, device: torch.device) -> tuple[Tensor, Tensor]:
+def _build_constants(mel: LogMel, device: torch.device) -> tuple[Tensor, Tensor]:
     """The window, float32 (n_fft,), and the mel filters over the n_fft // 2 + 1 FFT bins, float32 (bins, n_bins)."""
     import librosa
 
@@ -164,7 +164,7 @@ def check_librosa(feature: str) -> None:
         )
 
 
-def _cqt(own: Librosa, sound: Floats) -> Floats:
+def _compute_cqt(own: Librosa, sound: Floats) -> Floats:
     import librosa
 
     found = librosa.cqt(sound, sr=own.sample_rate, hop_length=own.hop, fmin=own.low_hz, n_bins=own.n_bins)
@@ -172,7 +172,7 @@ def _cqt(own: Librosa, sound: Floats) -> Floats:
     return decibels
 
 
-def _chroma(own: Librosa, sound: Floats) -> Floats:
+def _compute_chroma(own: Librosa, sound: Floats) -> Floats:
     import librosa
 
     return librosa.feature.chroma_stft(
@@ -180,7 +180,7 @@ def _chroma(own: Librosa, sound: Floats) -> Floats:
     )
 
 
-def _mfcc(own: Librosa, sound: Floats) -> Floats:
+def _compute_mfcc(own: Librosa, sound: Floats) -> Floats:
     import librosa
 
     found: Floats = librosa.feature.mfcc(
@@ -189,7 +189,7 @@ def _mfcc(own: Librosa, sound: Floats) -> Floats:
     return found
 
 
-def _tempogram(own: Librosa, sound: Floats) -> Floats:
+def _compute_tempogram(own: Librosa, sound: Floats) -> Floats:
     import librosa
 
     strength = librosa.onset.onset_strength(y=sound, sr=own.sample_rate, hop_length=own.hop, n_fft=own.n_fft)
@@ -199,10 +199,10 @@ def _tempogram(own: Librosa, sound: Floats) -> Floats:
 
 
 _COMPUTED: dict[Feature, Callable[[Librosa, Floats], Floats]] = {
-    "chroma": _chroma,
-    "cqt": _cqt,
-    "mfcc": _mfcc,
-    "tempogram": _tempogram,
+    "chroma": _compute_chroma,
+    "cqt": _compute_cqt,
+    "mfcc": _compute_mfcc,
+    "tempogram": _compute_tempogram,
 }
 """Each returns (n_bins, n_frames) of one waveform (n,)."""
 
@@ -281,7 +281,7 @@ SPECTROGRAM = "spectrogram"
 
 def check_on_device(features: Features, on_device: bool | Literal["auto"], *masks: Mask | None) -> None:
     """Raises ValueError if `features` are to be made on a device and cannot be, or too late for one of the masks."""
-    if on_device is True and (mask := _follows(masks)):
+    if on_device is True and (mask := _find_following_mask(masks)):
         raise ValueError(
             f"{mask} needs the spectrogram while a sample is made, and on the device it is made of whole batches; use "
             "on_device='auto', and no backend='dali'"
@@ -300,15 +300,15 @@ def is_on_device(
     """
     if on_device != "auto":
         return on_device
-    return device.type == "cuda" and not isinstance(features, Librosa) and _follows(masks) is None
+    return device.type == "cuda" and not isinstance(features, Librosa) and _find_following_mask(masks) is None
 
 
-def _follows(masks: Sequence[Mask | None]) -> Mask | None:
+def _find_following_mask(masks: Sequence[Mask | None]) -> Mask | None:
     """The first mask that follows the spectrogram."""
     return next((mask for mask in masks if mask is not None and SPECTROGRAM in mask.needs), None)
 
 
-def spectrogram_grid(frames: int, bins: int, patch: tuple[int, int]) -> TokenGrid:
+def compute_spectrogram_grid(frames: int, bins: int, patch: tuple[int, int]) -> TokenGrid:
     """The (time, freq) grid of a spectrogram in tokens of `patch` frames and bins.
 
     Raises ValueError if frames and bins are not multiples of the patch.

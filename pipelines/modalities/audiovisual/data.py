@@ -10,8 +10,8 @@ import numpy.typing as npt
 from maskstream.pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
 from maskstream.pipelines.augment.diffusion import LinearNoise
 from maskstream.pipelines.augment.sound import SpecAugment
-from maskstream.pipelines.augment.transform import FrameChanges, TransformChoice, named_transform
-from maskstream.pipelines.flow.choice import AUTO, NONE, FlowChoice, flow_named
+from maskstream.pipelines.augment.transform import FrameChanges, TransformChoice, find_transform
+from maskstream.pipelines.flow.choice import AUTO, NONE, FlowChoice, find_flow
 from maskstream.pipelines.flow.source import BatchFlow, SampleFlow
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.audio.data import statistics_of
@@ -22,8 +22,8 @@ from maskstream.pipelines.modalities.audio.spectrogram import (
     Features,
     Spectrogram,
     check_on_device,
+    compute_spectrogram_grid,
     is_on_device,
-    spectrogram_grid,
 )
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
@@ -35,11 +35,11 @@ from maskstream.pipelines.modalities.video.clip import (
     aligned,
     check_length,
     check_one_clock,
+    drop_short,
     short_videos,
-    without_short,
 )
 from maskstream.pipelines.modalities.video.energy import check_energy
-from maskstream.pipelines.modalities.video.flow import CUES, flow_source
+from maskstream.pipelines.modalities.video.flow import CUES, make_flow_source
 from maskstream.pipelines.modalities.video.rows import ClipRowMaker
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import Finish, Unchanged
@@ -151,8 +151,8 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
     on_device: bool | Literal["auto"] = field(default="auto", metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
-        flow = flow_named(self.flow)
-        object.__setattr__(self, "transform", named_transform(self.transform, frames=True, waveform=True))
+        flow = find_flow(self.flow)
+        object.__setattr__(self, "transform", find_transform(self.transform, frames=True, waveform=True))
         check_settings(self, self.views)
         check_length(self.clip)
         check_cues(self.video_mask, "clips with sound", VIDEO_CUES)
@@ -182,7 +182,7 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
         size = self.clip.size
         return {
             "video": TokenGrid.video(self.clip.frames, size, size, tubelet=self.tubelet, patch=self.patch),
-            "audio": spectrogram_grid(self.frames, self.features.n_bins, self.audio_patch),
+            "audio": compute_spectrogram_grid(self.frames, self.features.n_bins, self.audio_patch),
         }
 
     def resolved(self, split: Split) -> Self:
@@ -200,7 +200,7 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
             clip=clip,
             statistics=self.statistics or statistics_of(split, self.features),
             augment=self.augment or (MultiScaleCrop() if split.shuffle else CenterCrop()),
-            flow=flow_source(self.flow, self.video_mask, clip, profile) or NONE,
+            flow=make_flow_source(self.flow, self.video_mask, clip, profile) or NONE,
             component=component,
             sound=find_sound(split.manifest, self.sound),
             on_device=on_device,
@@ -216,7 +216,7 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
 
     def chosen(self, split: Split) -> Split:
         """The split without short videos, where the clip skips them."""
-        return without_short(split, self.component or "", self.clip, self.short)
+        return drop_short(split, self.component or "", self.clip, self.short)
 
     def spectrogram(self, split: Split) -> Spectrogram:
         """What makes the spectrograms of a split."""
@@ -225,7 +225,7 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
 
     def rows(self, split: Split) -> AudioVisualRowMaker:
         """What makes the rows of a split."""
-        transform = named_transform(self.transform, frames=True, waveform=True)
+        transform = find_transform(self.transform, frames=True, waveform=True)
         clips = ClipRowMaker(
             component=self.component or "",
             clip=self.clip,

@@ -31,7 +31,7 @@ from maskstream.pipelines.modalities.rows import (
     RowMaker,
     SampleRows,
     Traits,
-    late_masks,
+    list_late_masks,
 )
 from maskstream.pipelines.modalities.video.clip import Int64s
 from maskstream.pipelines.modalities.video.clip_plan import AroundClip, ClipPlan, join_flow
@@ -161,17 +161,17 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
                 first, stop = self._segment(item, own.of(batch.pts_s)[0])
             placed.append(replace(plan.audio, sound=replace(plan.audio.sound, first=first, stop=stop)))
         self.audio.fill(rows.of(placed), batch.sounds, stats)
-        late = late_masks(self.masks)
+        late = list_late_masks(self.masks)
         for n, (item, plan, own) in enumerate(rows):
             own.of(batch.audio_start_s)[:] += float(item.manifest.components[name].facts["start_s"][item.index])
             if self.spectrogram_noise is not None:
                 with stats.stage("convert"):
-                    self._disturb(self.spectrogram_noise, item, batch, own)
+                    self._add_disturbance(self.spectrogram_noise, item, batch, own)
             if self.noise is not None:  # of the targets, so the masks are drawn before
                 with stats.stage("mask"):
                     self.draw_masks(rows, batch, n, late)
                 with stats.stage("convert"):
-                    plan.noise = self._noises(self.noise, item, rows.maps, own)
+                    plan.noise = self._draw_noises(self.noise, item, rows.maps, own)
 
     def cues(
         self,
@@ -198,11 +198,11 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
         if self.noise is not None:
             pairs = [pair for plan in own for pair in plan.noise]
             for name, drawn in zip(("video", "audio"), zip(*pairs, strict=True), strict=True):
-                added[f"{name}_time"], added[f"{name}_noise"] = _stacked(drawn)
+                added[f"{name}_time"], added[f"{name}_noise"] = _stack_values(drawn)
         added["audio_mask"] = self.audio.weighted(made.get("audio_mask"), batch.length)
         return replace(batch, flow=join_flow([plan.clip for plan in own]), **added)
 
-    def _noises(self, noise: LinearNoise, item: Item, maps: Drawn, own: SampleRows) -> list[tuple[Noise, Noise]]:
+    def _draw_noises(self, noise: LinearNoise, item: Item, maps: Drawn, own: SampleRows) -> list[tuple[Noise, Noise]]:
         """Draws the noise for the targets of both masks of each view."""
         sizes = {"video": prod((*self.clips.grid.patch, 3)), "audio": prod(self.audio.grid.patch)}
         parts, none = (self.clips.camera, self.audio.part), [None] * item.views
@@ -253,7 +253,7 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
         begin_s = middle_s - clip.seconds / 2 - float(facts["start_s"][index])
         return clip.segment_at(int(facts["n_samples"][index]), int(facts["sample_rate"][index]), begin_s)
 
-    def _disturb(self, noise: SpectrogramNoise, item: Item, batch: AudioVisualBatch, own: SampleRows) -> None:
+    def _add_disturbance(self, noise: SpectrogramNoise, item: Item, batch: AudioVisualBatch, own: SampleRows) -> None:
         """Adds noise to the spectrogram of each view, in place."""
         if batch.spectrogram is None:
             raise ValueError("spectrogram_noise needs spectrograms of samples, got on_device=True; use on_device=False")
@@ -264,7 +264,7 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
 
     def _noise(self, noise: LinearNoise, item: Item, view: int, part: str, maps: Maps | None, values: int) -> Noise:
         """Draws the noise for the targets of a mask, tokens of so many values."""
-        return noise.draw((_n_targets(maps), values), item.rng(f"noise {part}", view))
+        return noise.draw((_count_targets(maps), values), item.rng(f"noise {part}", view))
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,12 +278,12 @@ class HeardSpectrograms:
         return replace(batch, spectrogram=self.of(mono(batch.waveform), batch.length, batch.strips))
 
 
-def _n_targets(maps: Maps | None) -> int:
+def _count_targets(maps: Maps | None) -> int:
     """The number of tokens that are reconstructed; 0 without a mask."""
     return 0 if maps is None else int((maps.hidden if maps.target is None else maps.target).sum())
 
 
-def _stacked(drawn: Sequence[Noise]) -> tuple[Tensor, Tensor]:
+def _stack_values(drawn: Sequence[Noise]) -> tuple[Tensor, Tensor]:
     """The times, int64 (B,), and the noise, float32 (B, M, values), padded with 0 to the largest M."""
     longest = max(len(noise) for _, noise in drawn)
     rows = [pad(torch.from_numpy(noise), (0, 0, 0, longest - len(noise))) for _, noise in drawn]

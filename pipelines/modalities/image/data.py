@@ -10,7 +10,7 @@ import numpy as np
 from maskstream.pipelines.augment import Augmentation, CenterCrop, RandomResizedCrop
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.augment.transform import FrameChanges, TransformChoice, named_transform
+from maskstream.pipelines.augment.transform import FrameChanges, TransformChoice, find_transform
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
 from maskstream.pipelines.masks.core import read_only
 from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_cycle, check_settings
@@ -29,7 +29,7 @@ from maskstream.shards.members.image import IMAGE
 from maskstream.shards.stores.base import Range
 
 from .batch import ImageBatch
-from .decode import PIXELS_VERSION, REDUCIBLE, UInt8s, decode_image, on_grid, reduction, show
+from .decode import PIXELS_VERSION, REDUCIBLE, UInt8s, decode_image, extend_to_grid, reduction, show
 
 KERNELS = ("maskstream.pipelines.modalities.image.resize",)
 
@@ -87,7 +87,7 @@ class ImagePlan:
             width=size[0],
             height=size[1],
             n=n,
-            crops=[on_grid(crop, n, *size) for crop in crops],
+            crops=[extend_to_grid(crop, n, *size) for crop in crops],
             ranges=(item.manifest.member(item.index, component),),
         )
 
@@ -133,7 +133,7 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
     over_run: OverRun = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "transform", named_transform(self.transform, frames=True))
+        object.__setattr__(self, "transform", find_transform(self.transform, frames=True))
         check_settings(self, self.views)
         _ = self.phases
         check_cycle(self.cycle)
@@ -143,7 +143,7 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
         """The token grid of "image", with the axes (h, w)."""
-        return {"image": image_grid(self.size, self.patch)}
+        return {"image": compute_image_grid(self.size, self.patch)}
 
     @property
     def traits(self) -> Traits:
@@ -157,7 +157,7 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
 
     def resolved(self, split: Split) -> Self:
         """The config with all defaults that depend on the split filled in; ValueError without the component."""
-        image_components(split.manifest, self.component)
+        list_image_components(split.manifest, self.component)
         augment = RandomResizedCrop(scale=(0.2, 1.0), flip=0.5) if split.shuffle else CenterCrop()
         return replace(self, augment=self.augment or augment)
 
@@ -169,7 +169,7 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
 
     def plan_of(self, item: Item, components: tuple[str, ...]) -> ImagePlan:
         """Draws the crops of the one of these components that the sample has, and finds its byte range."""
-        name, width, height = held_image(item.manifest, item.index, components)
+        name, width, height = find_held_image(item.manifest, item.index, components)
         crops = (self.augment or CenterCrop()).views(width, height, self.size, item.rngs("crop"))
         return ImagePlan.of(item, name, (width, height), crops, (self.size, self.size))
 
@@ -180,7 +180,7 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
 
     def fill(self, rows: BatchRows[ImagePlan], batch: ImageBatch, stats: Stats) -> None:
         """Decodes each image once, and writes its views; raises SampleError if one is unusable."""
-        changes = FrameChanges(self.colour, named_transform(self.transform, frames=True))
+        changes = FrameChanges(self.colour, find_transform(self.transform, frames=True))
         for item, plan, own in rows:
             pixels = plan.decoded(item, stats)
             with stats.stage("convert"):
@@ -195,7 +195,7 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
         return Cues(frames=read_only(rows.whole(batch.image)[rows.starts[n] + view][None]))
 
 
-def image_grid(size: int, patch: int) -> TokenGrid:
+def compute_image_grid(size: int, patch: int) -> TokenGrid:
     """The (h, w) grid of an image of size x size pixels in patches of patch x patch pixels.
 
     Raises ValueError if size is not a multiple of patch.
@@ -207,7 +207,7 @@ def image_grid(size: int, patch: int) -> TokenGrid:
     return TokenGrid(axes=("h", "w"), shape=(size // patch, size // patch), patch=(patch, patch))
 
 
-def held_image(manifest: Manifest, index: int, components: Sequence[str]) -> tuple[str, int, int]:
+def find_held_image(manifest: Manifest, index: int, components: Sequence[str]) -> tuple[str, int, int]:
     """The one of these components that sample `index` has, and the width and height of its image; SampleError where it
     has none or several.
     """
@@ -223,7 +223,7 @@ def held_image(manifest: Manifest, index: int, components: Sequence[str]) -> tup
     return component.name, width, height
 
 
-def image_components(manifest: Manifest, wanted: str | None = None) -> tuple[str, ...]:
+def list_image_components(manifest: Manifest, wanted: str | None = None) -> tuple[str, ...]:
     """The components that hold the images: `wanted`, or by default all image components if most samples have one.
 
     For example, some samples have a jpg and the others a png; a sample that has both is a bad one. Raises ValueError if

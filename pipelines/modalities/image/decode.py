@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.shards.errors import DataError
-from maskstream.shards.media.image_header import VALUES, check_image, image_form
+from maskstream.shards.media.image_header import VALUES, check_image, detect_image_form
 
 UInt8s = npt.NDArray[np.uint8]
 
@@ -43,7 +43,7 @@ def reduction(crops: Sequence[Crop], width: int, height: int) -> int:
     return max(n for n in _FLAGS if n == 1 or (columns // n >= width and rows // n >= height))
 
 
-def on_grid(crop: Crop, n: int, width: int, height: int) -> Crop:
+def extend_to_grid(crop: Crop, n: int, width: int, height: int) -> Crop:
     """The crop of an image of width x height pixels, extended to multiples of n or to the edge of the image."""
     x, y = crop.x // n * n, crop.y // n * n
     right = min(-(-(crop.x + crop.width) // n) * n, width)
@@ -57,7 +57,7 @@ def decode_image(data: bytes, width: int, height: int, n: int = 1) -> UInt8s:
     Raises DataError if it cannot be decoded, or has another size; its header is compared first.
     """
     check_image(data, width, height)
-    if (values := VALUES.get(image_form(data) or "")) is not None:
+    if (values := VALUES.get(detect_image_form(data) or "")) is not None:
         if n > 1:
             raise ImageError(f"is not a JPEG, as its name says, but {data[:2]!r} of Netpbm")
         stored = np.frombuffer(data, np.uint8)[-width * height * values :].reshape(height, width, values)
@@ -77,8 +77,8 @@ def decode_image(data: bytes, width: int, height: int, n: int = 1) -> UInt8s:
 def show(pixels: UInt8s, crop: Crop, n: int, out: UInt8s) -> None:
     """Writes a crop of an image that was decoded at 1/n to `out`, uint8 (height, width, 3), C-contiguous.
 
-    The crop, in pixels of the full image, must come from `on_grid`. It is resized bicubically with antialiasing, as in
-    MAE (resize.py). Raises ValueError if it is not within the image.
+    The crop, in pixels of the full image, must come from `extend_to_grid`. It is resized bicubically with antialiasing,
+    as in MAE (resize.py). Raises ValueError if it is not within the image.
     """
     from .resize import resize_crop
 

@@ -27,11 +27,11 @@ def resize_crop(pixels: UInt8s, x: int, y: int, width: int, height: int, flip: b
     Both are C-contiguous, and the crop lies within the pixels; nothing here checks it.
     """
     rows, columns = out.shape[:2]
-    first, weights = bicubic_taps(width, columns)
+    first, weights = compute_bicubic_taps(width, columns)
     if flip:
         first, weights = first[::-1].copy(), weights[::-1].copy()
     mixed = np.empty((rows, 3 * width), np.int16)
-    mix_rows(pixels.reshape(len(pixels), -1), 3 * x, y, height, *bicubic_taps(height, rows), mixed)
+    mix_rows(pixels.reshape(len(pixels), -1), 3 * x, y, height, *compute_bicubic_taps(height, rows), mixed)
     # Columns that are rows are mixed along memory, in vectors; OpenCV transposes in vectors too.
     turned, across = np.empty((width, 3 * rows), np.int16), np.empty((columns, 3 * rows), np.uint8)
     cv2.transpose(mixed, turned.reshape(3 * width, rows))
@@ -84,7 +84,7 @@ def add_lines(lines: Int16s | UInt8s, left: int, first: int, last: int, weights:
 
 
 @kernel
-def bicubic_taps(inputs: int, outputs: int) -> Taps:
+def compute_bicubic_taps(inputs: int, outputs: int) -> Taps:
     """The taps that resize `inputs` pixels to `outputs`; the weights of inputs behind the last one are 0.
 
     Keys' kernel with a = -0.5, which is wider by the factor by which pixels become fewer. Source: Pillow's and

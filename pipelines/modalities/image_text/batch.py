@@ -8,7 +8,7 @@ from torch import Tensor
 from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.masks.text.replace import TextMaskBatch
 from maskstream.pipelines.modalities.image.batch import ImageBatch
-from maskstream.pipelines.modalities.text.batch import TextBatch, text_batch
+from maskstream.pipelines.modalities.text.batch import TextBatch, build_text_batch
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
 from maskstream.pipelines.stream.batch import Batch, Movable
 
@@ -76,7 +76,7 @@ class ImageTextBatch(Batch):
         """The texts alone, in host memory."""
         rows = self.text.to("cpu")
         documents = torch.where(rows.valid, 0, -1).int()
-        return text_batch(
+        return build_text_batch(
             tokens=rows.tokens.numpy(),
             documents=documents.numpy(),
             words=rows.words.numpy(),

@@ -9,16 +9,16 @@ import numpy as np
 
 from maskstream.pipelines.augment import Augmentation, CenterCrop
 from maskstream.pipelines.augment.colour import ColourJitter
-from maskstream.pipelines.augment.transform import TransformChoice, named_transform
+from maskstream.pipelines.augment.transform import TransformChoice, find_transform
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
-from maskstream.pipelines.modalities.image.data import ImageData, image_grid
+from maskstream.pipelines.modalities.image.data import ImageData, compute_image_grid
 from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.modalities.text.data import with_ids
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
+from maskstream.shards.format.tokenizer import read_tokenizer, read_tokenizer_facts
 from maskstream.shards.members.image import IMAGE
 from maskstream.shards.members.text import ROLES
 
@@ -113,7 +113,7 @@ class ImageTextData(SplitConfig[ImageTextPlan, ImageTextBatch]):
     fields: Fields = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "transform", named_transform(self.transform, frames=True))
+        object.__setattr__(self, "transform", find_transform(self.transform, frames=True))
         check_settings(self, self.views)
         _ = self.grids
         if unknown := [role for role in (*self.text, *self.target, *self.then) if role not in ROLES]:
@@ -139,7 +139,7 @@ class ImageTextData(SplitConfig[ImageTextPlan, ImageTextBatch]):
     def grids(self) -> Mapping[str, TokenGrid]:
         """The token grids of "image", with the axes (h, w), and of "text", with the axis (token,)."""
         return {
-            "image": image_grid(self.size, self.patch),
+            "image": compute_image_grid(self.size, self.patch),
             "text": TokenGrid(axes=("token",), shape=(self.length,), patch=(1,)),
         }
 
@@ -161,13 +161,13 @@ class ImageTextData(SplitConfig[ImageTextPlan, ImageTextBatch]):
                 raise ValueError(f"{name}={roles}: no sample of {manifest.location} has such a text; it has {there}")
         mask = self.text_mask
         if mask is not None:
-            mask = with_ids(mask, tokenizer_facts(manifest.location, manifest.info))
+            mask = with_ids(mask, read_tokenizer_facts(manifest.location, manifest.info))
         return replace(self, text=text, augment=self.augment or CenterCrop(), text_mask=mask)
 
     def rows(self, split: Split) -> ImageTextRowMaker:
         """What makes the rows of a split. ShardError if its tokenizer is missing or another one."""
         manifest = split.manifest
-        facts = tokenizer_facts(manifest.location, manifest.info)
+        facts = read_tokenizer_facts(manifest.location, manifest.info)
         read_tokenizer(manifest.store, manifest.info)
         texts = RowReader(manifest=manifest, tokenizer=facts, roles=self.text, length=self.length, draws=split.shuffle)
         target = replace(texts, roles=self.target, length=self.target_length)

@@ -46,7 +46,7 @@ class Places:
         if self.boxes is None:
             return None
         _check(number, len(self.boxes), "boxes")
-        return cropped_box(self.boxes[number], crop, width, height)
+        return crop_box(self.boxes[number], crop, width, height)
 
     def segment(self, number: int, crop: Crop, size: int) -> npt.NDArray[np.bool_] | None:
         """The pixels of a phrase's object in a crop that is resized to size x size, bool; None without them."""
@@ -103,7 +103,7 @@ class PlaceReader:
             return read_npy(data)
 
 
-def cropped_box(box: npt.NDArray[np.float32], crop: Crop, width: int, height: int) -> npt.NDArray[np.float32]:
+def crop_box(box: npt.NDArray[np.float32], crop: Crop, width: int, height: int) -> npt.NDArray[np.float32]:
     """A box x0, y0, x1, y1, as shares of an image of width x height pixels, as shares of a crop, clipped to it."""
     x = (box[[0, 2]] * width - crop.x) / crop.width
     y = (box[[1, 3]] * height - crop.y) / crop.height

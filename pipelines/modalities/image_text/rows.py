@@ -116,12 +116,12 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
         return ImageTextBatch(
             image=self.pictures.layout(memory.of([plan.image for plan in memory.plans])).image,
             image_mask=None,
-            text=_text_rows(memory, self.texts),
+            text=_allocate_text_rows(memory, self.texts),
             text_mask=None,
             box=memory(np.float32, 4),
             segment=memory(np.bool_, size, size) if self.places.segments else None,
-            target=None if self.target is None else _text_rows(memory, self.target),
-            pair=_text_rows(memory, self.texts) if self.pairs else None,
+            target=None if self.target is None else _allocate_text_rows(memory, self.target),
+            pair=_allocate_text_rows(memory, self.texts) if self.pairs else None,
             match=memory(np.bool_) if self.pairs else None,
             key=memory.key,
             label=memory.label,
@@ -194,7 +194,7 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
         boxes[view] = np.nan
         if batch.segment is not None:
             own.of(batch.segment)[view] = False
-        number, image = plan.views[view].row.text_number(PHRASE), plan.image
+        number, image = plan.views[view].row.choose_text(PHRASE), plan.image
         if number is None:
             return
         with item.manifest.reading(item.index, BOXES):
@@ -206,7 +206,7 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
                 own.of(batch.segment)[view] = segment
 
 
-def _text_rows(memory: Memory[ImageTextPlan], reader: RowReader) -> TextRows:
+def _allocate_text_rows(memory: Memory[ImageTextPlan], reader: RowReader) -> TextRows:
     """Memory for the rows of a reader."""
     length = reader.length
     return TextRows(tokens=memory(np.int32, length), words=memory(np.int32, length), roles=memory(np.int8, length))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.modalities.rows import SampleRows
-from maskstream.pipelines.modalities.text.packing import token_dtype, token_range
+from maskstream.pipelines.modalities.text.packing import find_token_range, read_token_dtype
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.manifest import Manifest
@@ -45,7 +45,7 @@ class RowPlan:
         """All that is read."""
         return tuple(one for piece in self.pieces for one in piece.ranges)
 
-    def text_number(self, role: str) -> int | None:
+    def choose_text(self, role: str) -> int | None:
         """Which text of `role` the row has, counted from 0; None without one."""
         return next((piece.number for piece in self.pieces if piece.role == ROLES.index(role)), None)
 
@@ -81,8 +81,8 @@ class RowReader:
             if count < 1:
                 break
             ranges = (
-                token_range(self.manifest, sample, TEXTS, int(firsts[place]), count),
-                token_range(self.manifest, sample, WORDS, int(firsts[place]), count),
+                find_token_range(self.manifest, sample, TEXTS, int(firsts[place]), count),
+                find_token_range(self.manifest, sample, WORDS, int(firsts[place]), count),
             )
             pieces.append(TextPiece(role=role, number=number, ranges=ranges))
             room -= count + (self.tokenizer.end is not None)
@@ -130,14 +130,14 @@ class RowReader:
 
     def _tokens(self, sample: int, data: bytes) -> npt.NDArray[np.int64]:
         with self.manifest.reading(sample, TEXTS):
-            ids = np.frombuffer(data, token_dtype(self.manifest, sample, TEXTS)).astype(np.int64)
+            ids = np.frombuffer(data, read_token_dtype(self.manifest, sample, TEXTS)).astype(np.int64)
             if ids.max() >= self.tokenizer.vocabulary:
                 raise DataError(f"has the id {ids.max()}; its tokenizer has {self.tokenizer.vocabulary}")
         return ids
 
     def _words(self, sample: int, data: bytes) -> npt.NDArray[np.int64]:
         with self.manifest.reading(sample, WORDS):
-            words = np.frombuffer(data, token_dtype(self.manifest, sample, WORDS)).astype(np.int64)
+            words = np.frombuffer(data, read_token_dtype(self.manifest, sample, WORDS)).astype(np.int64)
             if (np.diff(words) & ~1).any():  # steps of neither 0 nor 1
                 raise DataError("has words whose numbers do not ascend by one")
         return words

@@ -44,29 +44,29 @@ def build_graph(positions: Float32s, cells: npt.NDArray[np.int32], length: float
     Cells are triangles (k = 3) or tetrahedra (k = 4). length: the unit of the edge features, in the positions' units.
     Raises ValueError if a cell names a node that does not exist.
     """
-    from .kernels import both_ways, neighbour_rows
+    from .kernels import direct_both_ways, list_neighbours
 
-    cells = _checked(cells, positions)
-    starts, found = neighbour_rows(cells, len(positions))
-    edges, features = both_ways(starts, found, np.ascontiguousarray(positions, dtype=np.float32), 1 / length)
+    cells = _check_cells(cells, positions)
+    starts, found = list_neighbours(cells, len(positions))
+    edges, features = direct_both_ways(starts, found, np.ascontiguousarray(positions, dtype=np.float32), 1 / length)
     return Graph(edges=edges, features=features)
 
 
-def surface_normals(vertices: Float32s, faces: npt.NDArray[np.int32]) -> Float32s:
+def compute_surface_normals(vertices: Float32s, faces: npt.NDArray[np.int32]) -> Float32s:
     """The unit normals of a surface's vertices, float32 (V, 3): the area-weighted mean of the faces' normals.
 
     vertices: float32 (V, 3). faces: int32 (F, 3). A vertex whose mean is 0 has the normal 0. Raises ValueError if a
     face names a vertex that does not exist.
     """
-    from .kernels import vertex_normals
+    from .kernels import compute_vertex_normals
 
-    faces = _checked(faces, vertices)
+    faces = _check_cells(faces, vertices)
     if vertices.shape[1:] != (3,) or faces.shape[1:] != (3,):
         raise ValueError(f"vertices are (V, 3) and faces (F, 3), got {vertices.shape} and {faces.shape}")
-    return vertex_normals(np.ascontiguousarray(vertices, np.float32), faces)
+    return compute_vertex_normals(np.ascontiguousarray(vertices, np.float32), faces)
 
 
-def _checked(cells: npt.NDArray[np.int32], positions: Float32s) -> npt.NDArray[np.int32]:
+def _check_cells(cells: npt.NDArray[np.int32], positions: Float32s) -> npt.NDArray[np.int32]:
     """The cells for a kernel, which checks no bounds: int32 (C, k) in C order, of nodes that exist, else ValueError."""
     if cells.ndim != 2 or positions.ndim != 2:
         raise ValueError(f"cells are (C, k) and positions (V, d), got {cells.shape} and {positions.shape}")
@@ -133,7 +133,7 @@ class MeshView:
     step: int
 
 
-def mesh_batch(
+def build_mesh_batch(
     views: Sequence[MeshView], *, label: Sequence[int], key: list[str], change: npt.NDArray[np.float32]
 ) -> MeshBatch:
     """The batch of the given views, with a label and a key per view; `change` is float32 (D,), as in `MeshBatch`.
@@ -147,23 +147,23 @@ def mesh_batch(
             f"sample {key[at]!r} has {_form(*one)}, sample {key[then]!r} {_form(*other)}; they make no batch, so write "
             "them to two splits"
         )
-    node_offset = _offsets([len(view.positions) for view in views])
+    node_offset = _compute_offsets([len(view.positions) for view in views])
     edges = np.concatenate(
         [view.graph.edges + first for view, first in zip(views, node_offset, strict=False)], axis=1, dtype=np.int64
     )
-    counts = _concatenated([view.counts for view in views])
+    counts = _concatenate_rows([view.counts for view in views])
     mask = _mask(views, node_offset, counts)
     left = None if mask is None else submesh(mask.masked[0].numpy(), edges)
     nexts = [view.next_state for view in views if view.next_state is not None]
     return MeshBatch(
-        positions=_concatenated([view.positions for view in views]),
-        kinds=_concatenated([view.kinds for view in views]),
+        positions=_concatenate_rows([view.positions for view in views]),
+        kinds=_concatenate_rows([view.kinds for view in views]),
         node_offset=torch.from_numpy(node_offset),
         edges=torch.from_numpy(edges),
-        edge_features=_concatenated([view.graph.features for view in views]),
-        edge_offset=torch.from_numpy(_offsets([view.graph.edges.shape[1] for view in views])),
-        state=_concatenated([view.state for view in views]),
-        next_state=_concatenated(nexts) if nexts else None,
+        edge_features=_concatenate_rows([view.graph.features for view in views]),
+        edge_offset=torch.from_numpy(_compute_offsets([view.graph.edges.shape[1] for view in views])),
+        state=_concatenate_rows([view.state for view in views]),
+        next_state=_concatenate_rows(nexts) if nexts else None,
         change=torch.from_numpy(change),
         counts=counts,
         mask=mask,
@@ -196,10 +196,10 @@ def _mask(views: Sequence[MeshView], node_offset: Int64s, counts: Tensor) -> Mas
     )
 
 
-def _concatenated(parts: Sequence[npt.NDArray[np.float32]] | Sequence[Int64s]) -> Tensor:
+def _concatenate_rows(parts: Sequence[npt.NDArray[np.float32]] | Sequence[Int64s]) -> Tensor:
     whole = empty((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype)
     return torch.from_numpy(np.concatenate(parts, out=whole))
 
 
-def _offsets(lengths: Sequence[int]) -> Int64s:
+def _compute_offsets(lengths: Sequence[int]) -> Int64s:
     return np.cumsum([0, *lengths], dtype=np.int64)

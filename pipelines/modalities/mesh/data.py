@@ -19,10 +19,10 @@ from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.component import component_of
-from maskstream.shards.media.mesh_members import fields_name
+from maskstream.shards.media.mesh_members import name_fields_component
 from maskstream.shards.stores.base import Range
 
-from .batch import MeshBatch, MeshView, build_graph, mesh_batch, surface_normals
+from .batch import MeshBatch, MeshView, build_graph, build_mesh_batch, compute_surface_normals
 from .read import MeshReader, MeshStatistics, statistics_of
 
 KERNELS = ("maskstream.pipelines.modalities.mesh.kernels",)
@@ -137,7 +137,7 @@ class MeshData(SplitConfig[MeshPlan, MeshBatch]):
         """The config with all defaults that depend on the split filled in; raises ValueError if that is impossible."""
         manifest = split.manifest
         component = component_of(manifest.components, ("mesh",), self.component).name
-        if self.noise is not None and fields_name(component) not in manifest.components:
+        if self.noise is not None and name_fields_component(component) not in manifest.components:
             raise ValueError(f"noise={self.noise} needs simulations, {manifest.location} holds surfaces; leave it out")
         return replace(self, statistics=self.statistics or statistics_of(manifest), component=component)
 
@@ -167,7 +167,7 @@ class MeshRowMaker(RowMaker[MeshPlan, MeshBatch]):
     @property
     def masks(self) -> tuple[Masked, ...]:
         """The mask of the nodes. The grid of each mesh is its nodes, so `fill` draws it."""
-        return (Masked("mask", self.mask, _nodes(1), by_sampler=False),)
+        return (Masked("mask", self.mask, _make_node_grid(1), by_sampler=False),)
 
     @property
     def traits(self) -> Traits:
@@ -184,7 +184,7 @@ class MeshRowMaker(RowMaker[MeshPlan, MeshBatch]):
         with item.manifest.reading(index, reader.trajectory):
             n_steps = reader.n_steps(index)
             steps = self._steps(item, n_steps)
-            pairs = tuple(reader.step_range(index, step, 2) for step in steps) if n_steps else ()
+            pairs = tuple(reader.find_step_range(index, step, 2) for step in steps) if n_steps else ()
         return MeshPlan(n_nodes=reader.n_nodes(index, mesh), steps=steps, mesh=mesh, pairs=pairs)
 
     def layout(self, memory: Memory[MeshPlan]) -> MeshBatch:
@@ -228,7 +228,7 @@ class MeshRowMaker(RowMaker[MeshPlan, MeshBatch]):
                 with np.errstate(over="ignore"):
                     states = [reader.statistics.normalised(pair) for pair in pairs]
             else:
-                states = [surface_normals(mesh.positions, mesh.cells)[None]] * item.views
+                states = [compute_surface_normals(mesh.positions, mesh.cells)[None]] * item.views
             if not all(np.isfinite(each).all() for each in (graph.features, *states)):
                 raise DataError("has numbers that are too large for float32 when they are normalised")
         with stats.stage("mask"):
@@ -240,7 +240,7 @@ class MeshRowMaker(RowMaker[MeshPlan, MeshBatch]):
                 positions=mesh.positions,
                 kinds=mesh.kinds,
                 graph=graph,
-                state=self._noised(item, view, state[0], mesh.kinds),
+                state=self._add_noise(item, view, state[0], mesh.kinds),
                 next_state=state[1] if len(state) > 1 else None,
                 counts=counts,
                 mask=masks[view],
@@ -252,7 +252,7 @@ class MeshRowMaker(RowMaker[MeshPlan, MeshBatch]):
     def join(self, batch: MeshBatch, plans: Iterable[MeshPlan], made: Mapping[str, Any]) -> MeshBatch:
         """The graph of all views."""
         views, change = [view for plan in plans for view in plan.made], self.reader.statistics.relative_change
-        return replace(mesh_batch(views, label=batch.label.tolist(), key=batch.key, change=change), **made)
+        return replace(build_mesh_batch(views, label=batch.label.tolist(), key=batch.key, change=change), **made)
 
     def _steps(self, item: Item, n_steps: int) -> tuple[int, ...]:
         """The step of each view; never the last step, which has no next one."""
@@ -261,16 +261,16 @@ class MeshRowMaker(RowMaker[MeshPlan, MeshBatch]):
             return tuple((2 * view + 1) * pairs // (2 * item.views) for view in range(item.views))
         return tuple(int(rng.integers(pairs)) for rng in item.rngs("step"))
 
-    def _noised(self, item: Item, view: int, state: Float32s, kinds: npt.NDArray[np.int64]) -> Float32s:
+    def _add_noise(self, item: Item, view: int, state: Float32s, kinds: npt.NDArray[np.int64]) -> Float32s:
         """The fields of a view with its noise, float32 (V, D)."""
         return state if self.noise is None else self.noise.added(state, kinds, item.rng("noise", view))
 
     def _mask(self, item: Item, view: int, n_nodes: int, cues: Cues) -> MaskBatch | None:
         """The mask of one view, whose nodes are numbered from 0."""
-        grid = _nodes(n_nodes)
+        grid = _make_node_grid(n_nodes)
         return None if self.mask is None else self.mask.batched(grid, [self.mask.maps(grid, item.draw(view, cues))])
 
 
-def _nodes(n: int) -> TokenGrid:
+def _make_node_grid(n: int) -> TokenGrid:
     """The token grid of n nodes."""
     return TokenGrid(axes=("node",), shape=(n,), patch=(1,))

@@ -10,7 +10,7 @@ _SMALL = 24
 
 
 @kernel
-def neighbour_rows(cells: npt.NDArray[np.int32], n_nodes: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+def list_neighbours(cells: npt.NDArray[np.int32], n_nodes: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
     """The edges of cells, int32 (C, k), each once, as compressed sparse rows: starts, int64 (n_nodes + 1,), and
     neighbours, int32 (E,).
 
@@ -57,12 +57,12 @@ def neighbour_rows(cells: npt.NDArray[np.int32], n_nodes: int) -> tuple[npt.NDAr
 
 
 @kernel
-def both_ways(
+def direct_both_ways(
     starts: npt.NDArray[np.int64], found: npt.NDArray[np.int32], places: npt.NDArray[np.float32], scale: float
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """The directed edges, int64 (2, 2E), and their features, float32 (2E, d + 1), as in `Graph`.
 
-    starts, found: the result of `neighbour_rows`. places: the nodes' positions, float32 (V, d). scale: a factor of the
+    starts, found: the result of `list_neighbours`. places: the nodes' positions, float32 (V, d). scale: a factor of the
     features.
     """
     n, dims = len(found), places.shape[1]
@@ -93,7 +93,7 @@ def difference(vertices: npt.NDArray[np.float32], a: int, b: int) -> tuple[float
 
 
 @kernel
-def vertex_normals(vertices: npt.NDArray[np.float32], faces: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+def compute_vertex_normals(vertices: npt.NDArray[np.float32], faces: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
     """The unit normals of the vertices, float32 (V, 3): the area-weighted mean of the faces' normals, or 0."""
     sums = np.zeros((len(vertices), 3), dtype=np.float64)
     for f in range(len(faces)):

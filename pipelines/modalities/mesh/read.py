@@ -13,7 +13,7 @@ from maskstream.shards.format.component import Numbers
 from maskstream.shards.format.data_errors import parsing
 from maskstream.shards.format.dataset import DATASET_JSON, read_description, store_beside
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.media.mesh_members import fields_name, read_mesh, read_steps, step_span
+from maskstream.shards.media.mesh_members import find_step_span, name_fields_component, read_mesh, read_steps
 from maskstream.shards.stores.base import Range
 
 Float32s = npt.NDArray[np.float32]
@@ -113,7 +113,7 @@ class MeshReader:
     @property
     def trajectory(self) -> str:
         """The component that holds the fields of the mesh; a surface has none."""
-        return fields_name(self.component)
+        return name_fields_component(self.component)
 
     def n_nodes(self, index: int, mesh: Range) -> int:
         """The number of nodes in the manifest; raises SampleError if the mesh has too few bytes for them."""
@@ -150,7 +150,7 @@ class MeshReader:
         Raises SampleError if they cannot be read, or are not finite.
         """
         with self.manifest.reading(index, self.trajectory):
-            data = self.manifest.store.read(*self.step_range(index, first, count))
+            data = self.manifest.store.read(*self.find_step_range(index, first, count))
             return self._finite(index, first, data)
 
     def pairs(self, index: int, steps: Sequence[int], places: Sequence[Range]) -> list[npt.NDArray[np.float32]]:
@@ -163,10 +163,10 @@ class MeshReader:
             pairs = zip(steps, found, strict=False)  # `found` is empty for a surface
             return [self._finite(index, step, data) for step, data in pairs]
 
-    def step_range(self, index: int, first: int, count: int) -> Range:
+    def find_step_range(self, index: int, first: int, count: int) -> Range:
         """The byte range of the steps [first, first + count) of sample `index`; raises DataError if they are none."""
         name, offset, whole = self.manifest.member(index, self.trajectory)
-        begin, size = step_span(first, count, *self._shape(index))
+        begin, size = find_step_span(first, count, *self._shape(index))
         data_offset = int(self.manifest.components[self.trajectory].facts["data_offset"][index])
         steps = self.n_steps(index)
         if first < 0 or first + count > steps:

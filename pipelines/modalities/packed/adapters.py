@@ -37,7 +37,7 @@ class QwenVlInputs(TypedDict):
     image_grid_thw: Tensor
 
 
-def naflex(
+def pack_naflex(
     batch: PackedBatch,
     *,
     length: int | None = None,
@@ -47,10 +47,10 @@ def naflex(
     """The dict that NaFlex models of timm and open_clip take, padded with zeros to `length` tokens a picture, by
     default to those of the largest. ValueError for pictures of more tokens, and for tokens of several time steps.
     """
-    valid = _valid(batch, length)
+    valid = _mark_valid(batch, length)
     return NaFlexInputs(
-        patches=_padded(batch.pixel_values(mean, std), valid),
-        patch_coord=_padded(batch.place[:, 1:].long(), valid),
+        patches=_pad_values(batch.pixel_values(mean, std), valid),
+        patch_coord=_pad_values(batch.place[:, 1:].long(), valid),
         patch_valid=valid,
     )
 
@@ -62,18 +62,18 @@ def siglip2(
     mean: tuple[float, ...] = HALF,
     std: tuple[float, ...] = HALF,
 ) -> SigLip2Inputs:
-    """What the image processor of SigLIP 2 in transformers returns, padded as in `naflex`; it pads to
+    """What the image processor of SigLIP 2 in transformers returns, padded as in `pack_naflex`; it pads to
     max_num_patches.
     """
-    valid = _valid(batch, length)
+    valid = _mark_valid(batch, length)
     return SigLip2Inputs(
-        pixel_values=_padded(batch.pixel_values(mean, std), valid),
+        pixel_values=_pad_values(batch.pixel_values(mean, std), valid),
         pixel_attention_mask=valid.int(),
         spatial_shapes=batch.grid_thw[:, 1:],
     )
 
 
-def qwen_vl(
+def pack_qwen_vl(
     batch: PackedBatch,
     *,
     merge: int = 2,
@@ -104,7 +104,7 @@ def qwen_vl(
     return QwenVlInputs(pixel_values=torch.empty_like(pixels).index_copy_(0, to, pixels), image_grid_thw=batch.grid_thw)
 
 
-def _valid(batch: PackedBatch, length: int | None) -> Tensor:
+def _mark_valid(batch: PackedBatch, length: int | None) -> Tensor:
     """Which of the L places of each sample a token takes: bool (S, L)."""
     _check_kinds(batch, "pictures", tuple(kind for kind in range(len(KINDS)) if kind != IMAGE))
     if batch.tubelet != 1:
@@ -124,7 +124,7 @@ def _check_kinds(batch: PackedBatch, taken: str, others: tuple[int, ...]) -> Non
         raise ValueError(f"these models take {taken}, and the batch has a sample of kind {found[0]!r}")
 
 
-def _padded(values: Tensor, valid: Tensor) -> Tensor:
+def _pad_values(values: Tensor, valid: Tensor) -> Tensor:
     """The values of all tokens, (T, n), at the valid places of (S, L, n), and zeros elsewhere."""
     padded = values.new_zeros((*valid.shape, values.shape[1]))
     padded[valid] = values

@@ -125,18 +125,18 @@ class PackedBatch(Batch):
                 visible=torch.cat([one.visible + at for one, at in zip(masks, tokens, strict=False)]),
                 target=torch.cat([one.target + at for one, at in zip(masks, tokens, strict=False)]),
                 weight=torch.cat([one.weight for one in masks]),
-                cu_visible=_joined([one.cu_visible for one in masks]),
-                cu_target=_joined([one.cu_target for one in masks]),
+                cu_visible=_join_sums([one.cu_visible for one in masks]),
+                cu_target=_join_sums([one.cu_target for one in masks]),
                 longest=(max(one.longest[0] for one in masks), max(one.longest[1] for one in masks)),
             )
         made: dict[str, Any] = {
             "mask": mask,
-            "cu_seqlens": _joined([part.cu_seqlens for part in parts]),
-            "cu_rows": _joined([part.cu_rows for part in parts]),
+            "cu_seqlens": _join_sums([part.cu_seqlens for part in parts]),
+            "cu_rows": _join_sums([part.cu_rows for part in parts]),
             "key": [key for part in parts for key in part.key],
             "longest": max(part.longest for part in parts),
             **{name: getattr(parts[0], name) for name in ("patch", "tubelet", "row_tokens")},
-            "fields": {name: _values([part.fields[name] for part in parts]) for name in parts[0].fields},
+            "fields": {name: _join_values([part.fields[name] for part in parts]) for name in parts[0].fields},
         }
         for name in {f.name for f in fields(cls)} - made.keys():
             given = [getattr(part, name) for part in parts]
@@ -144,13 +144,13 @@ class PackedBatch(Batch):
         return cls(**made)
 
 
-def _joined(sums: Sequence[Tensor]) -> Tensor:
+def _join_sums(sums: Sequence[Tensor]) -> Tensor:
     """The running sums of all parts, each from where the one before it ends."""
     counts = torch.cat([one.diff() for one in sums])
     return pad(counts.cumsum(0), (1, 0)).to(torch.int32)
 
 
-def _values(parts: Sequence[Tensor | list[str]]) -> Tensor | list[str]:
+def _join_values(parts: Sequence[Tensor | list[str]]) -> Tensor | list[str]:
     """The values of a field of all parts."""
     tensors = [part for part in parts if isinstance(part, Tensor)]
     return torch.cat(tensors) if tensors else [value for part in parts for value in part if isinstance(value, str)]

@@ -15,9 +15,15 @@ from maskstream.pipelines.masks import Cues, TokenGrid
 from maskstream.pipelines.masks.core import read_only
 from maskstream.pipelines.modalities.rows import Item
 from maskstream.pipelines.modalities.video.clip import VideoClip
-from maskstream.pipelines.modalities.video.clip_plan import AroundClip, ClipPlan, clip_ranges, indexed_video, read_clip
-from maskstream.pipelines.modalities.video.energy import stored_energy
-from maskstream.pipelines.modalities.video.rows import ClipMotion, flow_of, on_chroma_grid
+from maskstream.pipelines.modalities.video.clip_plan import (
+    AroundClip,
+    ClipPlan,
+    clip_ranges,
+    find_indexed_video,
+    read_clip,
+)
+from maskstream.pipelines.modalities.video.energy import read_stored_energy
+from maskstream.pipelines.modalities.video.rows import ClipMotion, align_to_chroma_grid, flow_of
 from maskstream.pipelines.stream.order import GlobalBatch
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, ANCHORED, GopNotes
@@ -65,7 +71,7 @@ class ClipTokensPlan(AroundClip):
             with stats.stage("decode"):
                 notes = data.notes(size) if self.energy or self.flow is not None else GopNotes()
                 if self.energy:
-                    energy = stored_energy(notes, clip.numbers, clip.crops[0], size, (h, w))
+                    energy = read_stored_energy(notes, clip.numbers, clip.crops[0], size, (h, w))
                 decoded = decode_frames(
                     data.header,
                     memoryview(data.fragments),
@@ -206,7 +212,7 @@ class NativeClips(NativeSamples):
     def plan(self, item: Item, shape: Shape, crop: tuple[int, int] | None) -> ClipTokensPlan:
         """The plan of a clip; SampleError if the sample has no usable video."""
         native, component = self.native, self.components[0]
-        video, member = indexed_video(item, component)
+        video, member = find_indexed_video(item, component)
         wide, tall = native.fitting(video.width, video.height, *shape[1:]) if crop is None else crop
         placed = native.place(video.width, video.height, wide, tall, item.rng("crop"))
         if (wide, tall) == (shape[2] * native.patch, shape[1] * native.patch):
@@ -217,7 +223,7 @@ class NativeClips(NativeSamples):
         planned = ClipPlan(
             video=video,
             numbers=numbers,
-            crops=[on_chroma_grid(placed, video.width, video.height)],
+            crops=[align_to_chroma_grid(placed, video.width, video.height)],
             own=clip_ranges(video, numbers, member),
             draws=(),
             short=int(numbers[-1] - numbers[0]) < int(clip.offsets(video.fps)[-1]),

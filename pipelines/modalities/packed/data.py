@@ -6,7 +6,7 @@ from typing import ClassVar, Unpack
 
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.native import Native
-from maskstream.pipelines.augment.transform import FrameChanges, TransformChoice, named_transform
+from maskstream.pipelines.augment.transform import FrameChanges, TransformChoice, find_transform
 from maskstream.pipelines.flow import SampleFlow
 from maskstream.pipelines.flow.choice import AUTO
 from maskstream.pipelines.masks import ByEnergy, Mask, TokenGrid
@@ -15,13 +15,13 @@ from maskstream.pipelines.modalities.audio.reader import AudioClip, find_sound
 from maskstream.pipelines.modalities.audio.spectrogram import Features, Spectrogram
 from maskstream.pipelines.modalities.data import DataConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import FieldReader, Fields
-from maskstream.pipelines.modalities.image.data import image_components
+from maskstream.pipelines.modalities.image.data import list_image_components
 from maskstream.pipelines.modalities.image_text.data import find_pictures
 from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.modalities.video.cameras import rates
-from maskstream.pipelines.modalities.video.clip import VideoClip, aligned, check_one_clock, short_videos, without_short
+from maskstream.pipelines.modalities.video.clip import VideoClip, aligned, check_one_clock, drop_short, short_videos
 from maskstream.pipelines.modalities.video.energy import check_energy
-from maskstream.pipelines.modalities.video.flow import flow_source
+from maskstream.pipelines.modalities.video.flow import make_flow_source
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.row_mix import RowMix
 from maskstream.pipelines.stream.row_order import Room, RowSamples, check_balance
@@ -119,7 +119,7 @@ class PackedData(DataConfig[PackedBatch]):
     fields: Fields = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "transform", named_transform(self.transform, frames=True, waveform=True))
+        object.__setattr__(self, "transform", find_transform(self.transform, frames=True, waveform=True))
         check_settings(self, 1)
         # How many tokens a mask hides has to be known before a byte is read.
         without = self.mask.first if isinstance(self.mask, ByEnergy) else self.mask
@@ -139,7 +139,7 @@ class PackedData(DataConfig[PackedBatch]):
 
     @property
     def _changes(self) -> FrameChanges:
-        return FrameChanges(self.colour, named_transform(self.transform, frames=True, waveform=True))
+        return FrameChanges(self.colour, find_transform(self.transform, frames=True, waveform=True))
 
     def native_samples(self, split: Split) -> NativeSamples:
         """The samples of a split. ValueError where one of `most` tokens is larger than a row."""
@@ -186,7 +186,7 @@ class PackedData(DataConfig[PackedBatch]):
         if split.manifest.info["modality"] == "image-text" and self.component is None:
             components = find_pictures(split.manifest, 0)
         else:
-            components = image_components(split.manifest, self.component)
+            components = list_image_components(split.manifest, self.component)
         return NativePictures(
             manifest=split.manifest,
             components=components,
@@ -204,11 +204,11 @@ class PackedData(DataConfig[PackedBatch]):
         name = component_of(manifest.components, ("video",), self.component).name
         clip = aligned(self.clip if split.shuffle else replace(self.clip, start="center"), manifest.info["profile"])
         check_energy(self.mask, clip, manifest, name)
-        flow = flow_source(AUTO, self.mask, clip, manifest.info["profile"])
+        flow = make_flow_source(AUTO, self.mask, clip, manifest.info["profile"])
         assert flow is None or isinstance(flow, SampleFlow)
         if flow is not None:
             check_one_clock(clip, "masks by energy")
-        split = without_short(split, name, clip.shortest, lambda found: short_videos(found, name, clip.shortest))
+        split = drop_short(split, name, clip.shortest, lambda found: short_videos(found, name, clip.shortest))
         return NativeClips(
             manifest=manifest,
             components=(name,),

@@ -18,13 +18,13 @@ import numpy.typing as npt
 
 from maskstream.pipelines.augment.native import Native
 from maskstream.pipelines.masks import ByEnergy, Cues, Draw, Maps, Mask, TokenGrid
-from maskstream.pipelines.masks.patterns.random import adjusted
+from maskstream.pipelines.masks.patterns.random import adjust_map
 from maskstream.pipelines.modalities.fields import FieldReader
 from maskstream.pipelines.modalities.rows import Item
 from maskstream.pipelines.stream.order import GlobalBatch, Int64Array
 from maskstream.pipelines.stream.rng import Place, sample_numbers
 from maskstream.pipelines.stream.row_order import Room, RowSizes, divided
-from maskstream.pipelines.stream.shares import Schedule, points_of, schedules_in
+from maskstream.pipelines.stream.shares import Schedule, find_schedules, list_points
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.base import Range
@@ -134,11 +134,11 @@ class NativeSamples(ABC):
     @property
     def points_of_change(self) -> tuple[float, ...] | None:
         """The progress at which sizes or ratios turn or jump, None where none changes over the run."""
-        found = schedules_in(self.over_run) + ([] if self.seconds is None else [self.seconds])
+        found = find_schedules(self.over_run) + ([] if self.seconds is None else [self.seconds])
         mask = self.mask
         if mask is None or not mask.needs_progress:
-            return points_of(found)
-        return points_of(found + schedules_in(mask)) or ()
+            return list_points(found)
+        return list_points(found + find_schedules(mask)) or ()
 
     def at(self, progress: float) -> Self:
         """The samples as they are drawn at a progress of the run; called on those of the whole run."""
@@ -177,7 +177,7 @@ class NativeSamples(ABC):
     def _counts(self, shape: Shape) -> Counts | None:
         """The visible tokens of a shape, and the targets; None where the mask draws how many."""
         if shape not in self.counts:
-            self.counts[shape] = self._counted(shape)
+            self.counts[shape] = self._format_count(shape)
         return self.counts[shape]
 
     @cached_property
@@ -199,7 +199,7 @@ class NativeSamples(ABC):
             draws |= len(different) > 1
         return draws
 
-    def _counted(self, shape: Shape) -> Counts | None:
+    def _format_count(self, shape: Shape) -> Counts | None:
         grid = self.grid(shape)
         if self.mask is None:
             return grid.size, 0
@@ -236,7 +236,7 @@ class NativeSamples(ABC):
         if isinstance(mask, ByEnergy) and mask.per == "clip" and mask.first is None:
             mask = mask.hiding(grid.size - visible)
         maps = mask.maps(grid, item.draw(0, cues))
-        return Maps(hidden=adjusted(maps.hidden, visible, item.rng("row mask")), target=maps.target)
+        return Maps(hidden=adjust_map(maps.hidden, visible, item.rng("row mask")), target=maps.target)
 
 
 def _count(maps: Maps) -> Counts:

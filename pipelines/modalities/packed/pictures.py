@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from maskstream.pipelines.augment.transform import FrameChanges
 from maskstream.pipelines.masks import Cues, TokenGrid
-from maskstream.pipelines.modalities.image.data import ImagePlan, held_image
+from maskstream.pipelines.modalities.image.data import ImagePlan, find_held_image
 from maskstream.pipelines.modalities.image.decode import PIXELS_VERSION, show
 from maskstream.pipelines.modalities.rows import Item
 from maskstream.pipelines.stream.order import GlobalBatch
@@ -101,11 +101,11 @@ class NativePictures(NativeSamples):
 
     def grid(self, shape: Shape) -> TokenGrid:
         """The (h, w) grid of a picture."""
-        return picture_grid(*shape[1:], self.native.patch)
+        return compute_picture_grid(*shape[1:], self.native.patch)
 
     def plan(self, item: Item, shape: Shape, crop: tuple[int, int] | None) -> PicturePlan:
         """The plan of a picture; SampleError if the sample has no usable one."""
-        name, width, height = held_image(item.manifest, item.index, self.components)
+        name, width, height = find_held_image(item.manifest, item.index, self.components)
         native, (_, rows, columns) = self.native, shape
         wide, tall = native.fitting(width, height, rows, columns) if crop is None else crop
         placed = native.place(width, height, wide, tall, item.rng("crop"))
@@ -115,6 +115,6 @@ class NativePictures(NativeSamples):
 
 
 @lru_cache(maxsize=4096)
-def picture_grid(rows: int, columns: int, patch: int) -> TokenGrid:
+def compute_picture_grid(rows: int, columns: int, patch: int) -> TokenGrid:
     """The (h, w) grid of a picture of rows x columns patches."""
     return TokenGrid(axes=("h", "w"), shape=(rows, columns), patch=(patch, patch))

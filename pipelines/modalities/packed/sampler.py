@@ -227,10 +227,10 @@ class PackedSampler:
             tokens=torch.from_numpy(pixels),
             sounds=torch.from_numpy(sounds) if self._has_sounds else None,
             kind=torch.tensor([slot.kind for slot in slots], dtype=torch.int64),
-            cu_seqlens=_int32(starts),
-            cu_rows=_int32(_sums(np.array([len(row) for row in draft.rows], np.int64))),
+            cu_seqlens=_cast_int32(starts),
+            cu_rows=_cast_int32(_sums(np.array([len(row) for row in draft.rows], np.int64))),
             grid_thw=torch.from_numpy(grid),
-            place=_int32(_places(grid, counts, starts)),
+            place=_cast_int32(_places(grid, counts, starts)),
             mask=self._masks(slots, starts),
             patch=native.patch,
             tubelet=native.tubelet,
@@ -329,8 +329,8 @@ class PackedSampler:
             visible=torch.from_numpy(np.flatnonzero(~masked)),
             target=torch.from_numpy(places),
             weight=torch.from_numpy(counts[places].astype(np.float32)),
-            cu_visible=_int32(seen),
-            cu_target=_int32(wanted),
+            cu_visible=_cast_int32(seen),
+            cu_target=_cast_int32(wanted),
             longest=(int(np.diff(seen).max(initial=0)), int(np.diff(wanted).max(initial=0))),
         )
 
@@ -340,7 +340,7 @@ def _sums(counts: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Int64s:
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
-def _int32(values: Int64s) -> torch.Tensor:
+def _cast_int32(values: Int64s) -> torch.Tensor:
     return torch.from_numpy(values.astype(np.int32))
 
 

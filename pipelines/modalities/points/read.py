@@ -96,7 +96,7 @@ class PointSelection(Config):
             )
         if columns < 3 + self.n_features:
             raise PointsError(f"has {columns} columns, fewer than x, y, z and features={self.features}")
-        taken = None if isinstance(self.features, int) else _columns_named(self.features, names)
+        taken = None if isinstance(self.features, int) else _find_columns(self.features, names)
         first, stop = self.rows or (0, n_rows)
         stop = min(stop, n_rows)
         if first >= stop:
@@ -133,7 +133,7 @@ class PointSelection(Config):
         return np.ascontiguousarray(got)
 
 
-def _columns_named(features: Sequence[str], names: str) -> tuple[int, ...]:
+def _find_columns(features: Sequence[str], names: str) -> tuple[int, ...]:
     """The columns of a stored row in which the features are; names: those of all columns after x, y, z."""
     there = names.split(",") if names else []
     if missing := [name for name in features if name not in there]:
@@ -238,7 +238,7 @@ class PointAugment(Config):
     def __call__(self, points: Float32s, rng: np.random.Generator, normals: Sequence[int] = ()) -> Float32s:
         """The augmented points, float32 (N, 3 + features); `points` itself is not changed. normals: their columns."""
         # In (3, N) each axis lies in one piece, for which numpy takes a tenth of the time of rows of three numbers.
-        xyz = self._normalised(points[:, :3].T.astype(np.float64, order="C"))
+        xyz = self._normalise_points(points[:, :3].T.astype(np.float64, order="C"))
         out = np.empty(points.shape, np.float32)
         out[:, 3:] = points[:, 3:]
         if self.scale[0] < self.scale[1]:
@@ -263,7 +263,7 @@ class PointAugment(Config):
         out[:, :3] = xyz.T
         return out
 
-    def _normalised(self, xyz: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def _normalise_points(self, xyz: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The points (3, N), normalised in place."""
         if isinstance(self.normalise, PointStats):
             xyz -= np.array(self.normalise.mean)[:, None]

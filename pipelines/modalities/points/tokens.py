@@ -37,7 +37,7 @@ class Voxels(Movable):
     reach: Tensor
 
 
-def voxel_places(points: Tensor, resolution: int) -> Tensor:
+def scale_to_voxels(points: Tensor, resolution: int) -> Tensor:
     """The coordinates of points (B, N, 3 or more) in units of voxels: float32 (B, N, 3), in [0, R - 1].
 
     A cloud whose points all coincide lies in the middle of the cube. The mean is taken in float64, so the voxel of a
@@ -45,23 +45,23 @@ def voxel_places(points: Tensor, resolution: int) -> Tensor:
     """
     if resolution < 1:
         raise ValueError(f"resolution, the voxels along an edge, must be at least 1, got {resolution}")
-    centred = _centred(points)
-    unit = centred / (2 * _reach(centred)[:, None, None]).clamp_min(torch.finfo(torch.float32).tiny) + 0.5
+    centred = _centre_points(points)
+    unit = centred / (2 * _measure_reach(centred)[:, None, None]).clamp_min(torch.finfo(torch.float32).tiny) + 0.5
     return (unit * resolution).clamp(0, resolution - 1)
 
 
-def _centred(points: Tensor) -> Tensor:
+def _centre_points(points: Tensor) -> Tensor:
     """x, y, z minus their mean, float32 (B, N, 3)."""
     xyz = points[..., :3].float()
     return xyz - xyz.double().mean(dim=1, keepdim=True).float()
 
 
-def _reach(centred: Tensor) -> Tensor:
+def _measure_reach(centred: Tensor) -> Tensor:
     """The largest norm in each cloud, float32 (B,)."""
     return centred.square().sum(dim=2).amax(dim=1).sqrt()
 
 
-def voxel_numbers(places: Tensor, resolution: int) -> Tensor:
+def number_voxels(places: Tensor, resolution: int) -> Tensor:
     """The voxel number of each point, int64 (B, N), in C order of (x, y, z); halves round to even."""
     cells = places.round().long()
     return (cells[..., 0] * resolution + cells[..., 1]) * resolution + cells[..., 2]
@@ -71,15 +71,15 @@ def voxel_numbers(places: Tensor, resolution: int) -> Tensor:
 def voxelise(points: Tensor, resolution: int, places: Tensor | None = None) -> Voxels:
     """Voxelises clouds (B, N, C); the first three columns are x, y, z, and all C columns are features.
 
-    places: the coordinates in units of voxels, by default `voxel_places(points, resolution)`. Only occupied voxels are
-    written, so on the CPU the cost hardly depends on the resolution. No gradient is computed.
+    places: the coordinates in units of voxels, by default `scale_to_voxels(points, resolution)`. Only occupied voxels
+    are written, so on the CPU the cost hardly depends on the resolution. No gradient is computed.
     """
     batch, _, columns = points.shape
-    where = voxel_places(points, resolution) if places is None else places
-    at = voxel_numbers(where, resolution)
-    counts = _zeros(batch, resolution**3, like=at)
+    where = scale_to_voxels(points, resolution) if places is None else places
+    at = number_voxels(where, resolution)
+    counts = _make_zeros(batch, resolution**3, like=at)
     counts.scatter_add_(1, at, torch.ones_like(at))
-    features = _zeros(batch, columns, resolution**3, like=points.float())
+    features = _make_zeros(batch, columns, resolution**3, like=points.float())
     each = at[:, None].expand(-1, columns, -1)
     features.scatter_add_(2, each, points.float().transpose(1, 2))
     features.scatter_(2, each, features.gather(2, each) / counts.gather(1, at)[:, None])
@@ -88,11 +88,11 @@ def voxelise(points: Tensor, resolution: int, places: Tensor | None = None) -> V
         features=features.view(batch, columns, *cube),
         counts=counts.view(batch, *cube),
         places=where,
-        reach=_reach(_centred(points)),
+        reach=_measure_reach(_centre_points(points)),
     )
 
 
-def _zeros(*shape: int, like: Tensor) -> Tensor:
+def _make_zeros(*shape: int, like: Tensor) -> Tensor:
     """Zeros of a shape, with the device and dtype of `like`.
 
     On the CPU numpy allocates them: its pages are zeroed by the system when they are first touched, while torch writes
@@ -103,7 +103,7 @@ def _zeros(*shape: int, like: Tensor) -> Tensor:
     return torch.zeros(shape, dtype=like.dtype, device=like.device)
 
 
-def devoxelise(grid: Tensor, places: Tensor) -> Tensor:
+def interpolate_voxels(grid: Tensor, places: Tensor) -> Tensor:
     """Interpolates a grid (B, R, R, R, C) trilinearly at `places` (B, N, 3), in units of voxels.
 
     Returns (B, N, C) in the grid's dtype. At integer places these are the voxels' own values.
@@ -116,13 +116,13 @@ def devoxelise(grid: Tensor, places: Tensor) -> Tensor:
     out = values.new_zeros(*places.shape[:2], columns)
     for corner_index in range(8):
         step = torch.tensor([corner_index >> 2 & 1, corner_index >> 1 & 1, corner_index & 1], device=places.device)
-        at = voxel_numbers((corner + step).clamp_max(resolution - 1), resolution)
+        at = number_voxels((corner + step).clamp_max(resolution - 1), resolution)
         weight = torch.where(step.bool(), share, 1 - share).prod(dim=2, keepdim=True)
         out = out + weight.to(values.dtype) * values.gather(1, at[..., None].expand(-1, -1, columns))
     return out
 
 
-def voxel_grid(resolution: int, patch: int) -> TokenGrid:
+def compute_voxel_grid(resolution: int, patch: int) -> TokenGrid:
     """The (x, y, z) grid of tokens of `patch`^3 voxels; raises ValueError if resolution is not a multiple of patch."""
     if patch < 1 or resolution < 1 or resolution % patch:
         raise ValueError(
@@ -132,19 +132,21 @@ def voxel_grid(resolution: int, patch: int) -> TokenGrid:
     return TokenGrid(axes=("x", "y", "z"), shape=(resolution // patch,) * 3, patch=(patch,) * 3)
 
 
-def point_tokens(places: Tensor, resolution: int, patch: int) -> Tensor:
+def number_point_tokens(places: Tensor, resolution: int, patch: int) -> Tensor:
     """The token number of each point, int64 (B, N)."""
-    side = voxel_grid(resolution, patch).shape[0]
-    return voxel_numbers(torch.div(places.round(), patch, rounding_mode="floor"), side)
+    side = compute_voxel_grid(resolution, patch).shape[0]
+    return number_voxels(torch.div(places.round(), patch, rounding_mode="floor"), side)
 
 
-def occupied_tokens(points: Tensor, resolution: int, patch: int) -> Tensor:
+def find_occupied_tokens(points: Tensor, resolution: int, patch: int) -> Tensor:
     """Whether a token contains a point: bool (B, (R / patch)^3).
 
     Points are counted, since the mean feature of an occupied voxel may be 0.
     """
-    tokens = point_tokens(voxel_places(points, resolution), resolution, patch)
-    occupied = torch.zeros(len(points), voxel_grid(resolution, patch).size, dtype=torch.bool, device=points.device)
+    tokens = number_point_tokens(scale_to_voxels(points, resolution), resolution, patch)
+    occupied = torch.zeros(
+        len(points), compute_voxel_grid(resolution, patch).size, dtype=torch.bool, device=points.device
+    )
     return occupied.scatter_(1, tokens, torch.ones_like(tokens, dtype=torch.bool))
 
 
@@ -162,19 +164,19 @@ class VoxelTokens(Config):
     occupancy: Literal["noised", "clean"] = "noised"
 
     def __post_init__(self) -> None:
-        voxel_grid(self.resolution, self.patch)
+        compute_voxel_grid(self.resolution, self.patch)
         if self.occupancy not in ("noised", "clean"):
             raise ValueError(f"occupancy must be 'noised' or 'clean', got {self.occupancy!r}")
 
     @property
     def grid(self) -> TokenGrid:
         """The grid of (resolution / patch)^3 tokens."""
-        return voxel_grid(self.resolution, self.patch)
+        return compute_voxel_grid(self.resolution, self.patch)
 
     def cues(self, clean: torch.Tensor, noised: torch.Tensor) -> Cues:
         """The cue `occupied` of one view, from its clean and noised points, float32 (N, 3 or more)."""
         seen = clean if self.occupancy == "clean" else noised
-        return Cues(occupied=occupied_tokens(seen[None], self.resolution, self.patch)[0].numpy())
+        return Cues(occupied=find_occupied_tokens(seen[None], self.resolution, self.patch)[0].numpy())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

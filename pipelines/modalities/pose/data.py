@@ -109,12 +109,12 @@ class Cameras(Config):
         rise = np.radians(rng.uniform(*self.elevation_deg))
         outwards = np.array([np.cos(turn) * np.cos(rise), np.sin(turn) * np.cos(rise), np.sin(rise)])
         at = middle + outwards * (reach + rng.uniform(*self.distance_m))
-        axes = _looking(middle + rng.uniform(-self.aim_m, self.aim_m, 3) - at)
+        axes = _build_view_axes(middle + rng.uniform(-self.aim_m, self.aim_m, 3) - at)
         focal = float(rng.uniform(*self.focal))
         return seen((flat - np.tile(at, joints)).reshape(places.shape) @ axes.T, focal)
 
 
-def _looking(direction: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _build_view_axes(direction: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """The axes (3, 3) of an upright camera that looks in a direction, not up or down: right, down and forwards."""
     x, y, z = direction.tolist()
     flat, length = hypot(x, y), hypot(x, y, z)
@@ -229,7 +229,7 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
         """The token grid of "pose", with the axes (frame, joint)."""
-        return {"pose": pose_grid(self.clip.frames, self.joints)}
+        return {"pose": compute_pose_grid(self.clip.frames, self.joints)}
 
     @property
     def traits(self) -> Traits:
@@ -310,6 +310,6 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
                     root[view], focal[view] = seen.root, seen.focal
 
 
-def pose_grid(frames: int, joints: int) -> TokenGrid:
+def compute_pose_grid(frames: int, joints: int) -> TokenGrid:
     """The (frame, joint) grid of a clip."""
     return TokenGrid(axes=("frame", "joint"), shape=(frames, joints), patch=(1, 1))

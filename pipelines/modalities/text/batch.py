@@ -89,7 +89,7 @@ N_CLASSES, NO_CLASS = 17, 255
 """The number of classes, that of the universal parts of speech, and the class of a token without one."""
 
 
-def text_batch(
+def build_text_batch(
     *,
     tokens: npt.NDArray[np.int32],
     documents: npt.NDArray[np.int32],

@@ -15,11 +15,11 @@ from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.shards.format.component import Component
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.tokenizer import TokenizerFacts, read_tokenizer, tokenizer_facts
+from maskstream.shards.format.tokenizer import TokenizerFacts, read_tokenizer, read_tokenizer_facts
 from maskstream.shards.members.text import TOKEN_TYPES
 
 from .batch import TextBatch
-from .packing import Packing, one_a_row, packed
+from .packing import Packing, pack_one_a_row, packed
 from .rows import CLASSES, TOKENS, WORDS, TextPlan, TextRowMaker
 from .token_scores import TokenScores
 
@@ -109,18 +109,18 @@ class TextData(SplitConfig[TextPlan, TextBatch]):
             raise ValueError(
                 f"{self.mask} needs classes, and {manifest.location} has no {CLASSES}; write it with --set classes=..."
             )
-        return replace(self, mask=with_ids(self.mask, tokenizer_facts(manifest.location, manifest.info)))
+        return replace(self, mask=with_ids(self.mask, read_tokenizer_facts(manifest.location, manifest.info)))
 
     def rows(self, split: Split) -> TextRowMaker:
         """What makes the rows of a split. ShardError if its tokenizer is missing or another one."""
         if self.packing == "pack" and split.weights is not None:
             raise ValueError("a packed row has several samples, so it has no weight; use packing='row' or no weights")
         manifest = split.manifest
-        facts = tokenizer_facts(manifest.location, manifest.info)
+        facts = read_tokenizer_facts(manifest.location, manifest.info)
         read_tokenizer(manifest.store, manifest.info)
         return TextRowMaker(
             tokenizer=facts,
-            packing=self._packing(manifest, facts),
+            packing=self._pack_documents(manifest, facts),
             components=tuple(name for name in (TOKENS, WORDS, CLASSES) if name in manifest.components),
             grid=self.grids["text"],
             mask=self.mask,
@@ -129,16 +129,16 @@ class TextData(SplitConfig[TextPlan, TextBatch]):
             scores=self.scores,
         )
 
-    def _packing(self, manifest: Manifest, facts: TokenizerFacts) -> Packing:
+    def _pack_documents(self, manifest: Manifest, facts: TokenizerFacts) -> Packing:
         """Which documents stand in which row."""
         tokens = manifest.component(TOKENS)
         if self.packing == "row":
-            return one_a_row(tokens.facts["n_tokens"].astype("int64"), manifest.shard_samples)
+            return pack_one_a_row(tokens.facts["n_tokens"].astype("int64"), manifest.shard_samples)
         extra = (facts.begin is not None) + (facts.end is not None)
-        return packed(stored_lengths(tokens), manifest.shard_samples, self.length, extra)
+        return packed(read_stored_lengths(tokens), manifest.shard_samples, self.length, extra)
 
 
-def stored_lengths(tokens: Component) -> npt.NDArray[np.int64]:
+def read_stored_lengths(tokens: Component) -> npt.NDArray[np.int64]:
     """The number of tokens of each sample, int64 (N,), 0 for one without tokens, but not for one that was erased.
 
     A number that contradicts the size of the member becomes 1, so that the sample is in a row, and is found unusable.

@@ -45,13 +45,13 @@ def place_values(
 
 
 @kernel
-def _u2(data: UInt8s, n: int) -> Any:
+def _read_u2(data: UInt8s, n: int) -> Any:
     return np.int64(data[2 * n]) | np.int64(data[2 * n + 1]) << 8
 
 
 @kernel
-def _u4(data: UInt8s, n: int) -> Any:
-    return _u2(data, 2 * n) | _u2(data, 2 * n + 1) << 16
+def _read_u4(data: UInt8s, n: int) -> Any:
+    return _read_u2(data, 2 * n) | _read_u2(data, 2 * n + 1) << 16
 
 
 @kernel
@@ -67,14 +67,14 @@ def _copy(data: UInt8s, out: Int32s) -> tuple[Any, Any]:
             out[n] = value = np.int64(data[n])
             most, odd, last = max(most, value), odd | (value - last), value
     elif width == 2:
-        last = _u2(data, 0)
+        last = _read_u2(data, 0)
         for n in range(len(out)):
-            out[n] = value = _u2(data, n)
+            out[n] = value = _read_u2(data, n)
             most, odd, last = max(most, value), odd | (value - last), value
     else:
-        last = _u4(data, 0)
+        last = _read_u4(data, 0)
         for n in range(len(out)):
-            out[n] = value = _u4(data, n)
+            out[n] = value = _read_u4(data, n)
             most, odd, last = max(most, value), odd | (value - last), value
     return most, odd & ~1 == 0
 

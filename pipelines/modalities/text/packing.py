@@ -2,8 +2,8 @@
 
 A row holds pieces of documents of one shard. So rows are numbered shard by shard, as samples are, and their order,
 lanes, blocks and mixtures are those of samples. What shares a row does not change between epochs; the order of rows
-does. A document that is longer than a row is cut into pieces; each token of a split is in one row. `token_range` finds
-where the values of a piece lie.
+does. A document that is longer than a row is cut into pieces; each token of a split is in one row. `find_token_range`
+finds where the values of a piece lie.
 """
 
 from bisect import bisect_left, insort
@@ -108,7 +108,7 @@ def _shard(lengths: Int64s, begin: int, most: int, extra: int) -> list[list[tupl
     return [sorted(row) for row in sorted(rows, key=min)]
 
 
-def one_a_row(lengths: Int64s, shard_samples: Int64s) -> Packing:
+def pack_one_a_row(lengths: Int64s, shard_samples: Int64s) -> Packing:
     """The packing with a row for each document, whole; a loader shows a window of one that is too long."""
     n = len(lengths)
     return Packing(
@@ -120,7 +120,7 @@ def one_a_row(lengths: Int64s, shard_samples: Int64s) -> Packing:
     )
 
 
-def token_range(manifest: Manifest, sample: int, name: str, first: int, count: int) -> Range:
+def find_token_range(manifest: Manifest, sample: int, name: str, first: int, count: int) -> Range:
     """The byte range of the values [first, first + count) of component `name` of a sample.
 
     SampleError if the sample lacks it, or its numbers in the manifest contradict each other.
@@ -137,7 +137,7 @@ def token_range(manifest: Manifest, sample: int, name: str, first: int, count: i
     return Range(where, offset + begin + first * itemsize, count * itemsize)
 
 
-def token_dtype(manifest: Manifest, sample: int, name: str) -> np.dtype[np.unsignedinteger]:
+def read_token_dtype(manifest: Manifest, sample: int, name: str) -> np.dtype[np.unsignedinteger]:
     """The dtype of component `name` of a sample. SampleError if it is none of tokens."""
     with manifest.reading(sample, name):
         return _dtype(manifest, sample, name)

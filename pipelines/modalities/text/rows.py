@@ -24,7 +24,7 @@ from maskstream.shards.stores.base import Range
 from maskstream.shards.stores.local import LocalStore
 
 from .batch import N_CLASSES, NO_CLASS, TextBatch, Unpadded, unpadded
-from .packing import COUNT, FILE, RANGES, SAMPLE, Int64s, Packing, token_dtype, token_range
+from .packing import COUNT, FILE, RANGES, SAMPLE, Int64s, Packing, find_token_range, read_token_dtype
 from .token_scores import TokenScores
 
 Int32s = npt.NDArray[np.int32]
@@ -46,7 +46,7 @@ class TextPlan(NamedTuple):
     @property
     def ranges(self) -> tuple[Range, ...]:
         """All that is read."""
-        return tuple(ranges_of(self.pieces, self.names))
+        return tuple(list_ranges(self.pieces, self.names))
 
 
 @dataclass(slots=True)
@@ -83,22 +83,24 @@ def place_pieces(manifest: Manifest, samples: Int64s, names: Sequence[str], firs
         words, facts = component.words["dtype"], component.facts
         columns = (component.offset, component.size, facts["n_tokens"], facts["data_offset"])
         numbers = (column.astype(np.int64, copy=False) for column in columns)
-        if not place_values(pieces, RANGES + 2 * at, first, words.code, _widths(*words.names), *numbers):
+        if not place_values(pieces, RANGES + 2 * at, first, words.code, _list_widths(*words.names), *numbers):
             for number, (sample, *piece) in enumerate(
                 zip(*(one.tolist() for one in (samples, first, count)), strict=True)
             ):
-                pieces[number, RANGES:] = [n for name in names for n in token_range(manifest, sample, name, *piece)[1:]]
+                pieces[number, RANGES:] = [
+                    n for name in names for n in find_token_range(manifest, sample, name, *piece)[1:]
+                ]
             break
     return pieces
 
 
 @cache
-def _widths(*names: str) -> Int64s:
+def _list_widths(*names: str) -> Int64s:
     """The bytes of a value of some dtypes, 0 for one that no tokens have, and behind them 0 for none."""
     return np.array([*(np.dtype(name).itemsize if name in TOKEN_TYPES else 0 for name in names), 0])
 
 
-def ranges_of(pieces: Int64s, names: Sequence[str]) -> list[Range]:
+def list_ranges(pieces: Int64s, names: Sequence[str]) -> list[Range]:
     """What is read of pieces, piece after piece, each component by component."""
     places = range(RANGES, pieces.shape[1], 2)
     return [Range(names[piece[FILE]], piece[at], piece[at + 1]) for piece in pieces.tolist() for at in places]
@@ -141,7 +143,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
     @property
     def ends(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The special tokens before and behind a document."""
-        return _given(self.tokenizer.begin), _given(self.tokenizer.end)
+        return _pass_given(self.tokenizer.begin), _pass_given(self.tokenizer.end)
 
     def plan(self, items: Items) -> TextPlans:
         """Finds the documents of rows and their byte ranges; raises SampleError if none of a row's is there.
@@ -188,7 +190,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         """One kernel reads the documents of rows, another writes them, the same for all views, and a third draws their
         masks where it can; raises SampleError if one is unusable.
         """
-        plans, items, arrays = _arrays_of(rows.plans), rows.items, self._arrays(rows, batch)
+        plans, items, arrays = _join_plans(rows.plans), rows.items, self._arrays(rows, batch)
         starts = np.array(rows.starts)
         sizes = np.diff(plans.edges)
         words = plans.words = self._write(items.manifest, plans.pieces, sizes, starts, arrays, stats)
@@ -231,13 +233,13 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
             from .kernels import write_rows
 
             words = np.empty((0, 0) if self.mask is None else (len(rows), self.grid.size), np.int64)
-            if not write_rows(pieces, sizes, rows, self._legal(), read, *arrays, words):
+            if not write_rows(pieces, sizes, rows, self._list_legal_dtypes(), read, *arrays, words):
                 self._check_each(manifest, pieces)
                 raise manifest.sample_error(int(pieces[0, SAMPLE]), TOKENS, "its bytes changed while they were read")
             words.flags.writeable = False  # the views of a sample share them
             return words
 
-    def _legal(self) -> Int64s:
+    def _list_legal_dtypes(self) -> Int64s:
         """What the kernel must know of the tokens and the components."""
         begin, end = (-1 if token is None else token for token in (self.tokenizer.begin, self.tokenizer.end))
         places = [self.components.index(name) if name in self.components else -1 for name in (WORDS, CLASSES)]
@@ -248,7 +250,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         self, rows: BatchRows[TextPlan], batch: TextBatch, n: int, view: int, part: str, needs: frozenset[str]
     ) -> Cues:
         """The words, classes, scores and tokens of a row, the latter where a mask needs them."""
-        plans, start = _arrays_of(rows.plans), rows.starts[n]
+        plans, start = _join_plans(rows.plans), rows.starts[n]
         assert plans.words is not None
         classes = scores = tokens = None
         if batch.classes is not None and "classes" in needs:
@@ -281,7 +283,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
             if data is None:
                 try:
                     with manifest.reading(int(pieces[0, SAMPLE]), self.components[0]):
-                        read = store.read_many(ranges_of(pieces, manifest.shard_names))
+                        read = store.read_many(list_ranges(pieces, manifest.shard_names))
                 except SampleError:
                     if len(pieces) > 1:
                         self._check_each(manifest, pieces)
@@ -299,7 +301,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
             edges = np.cumsum(pieces[at, RANGES + 1 :: 2])[:-1]
             for name, data in zip(self.components, np.split(read, edges), strict=True):
                 with manifest.reading(sample, name):
-                    self._check(name, data.view(token_dtype(manifest, sample, name)))
+                    self._check(name, data.view(read_token_dtype(manifest, sample, name)))
 
     def _check(self, name: str, values: npt.NDArray[np.unsignedinteger]) -> None:
         """DataError for values that are none."""
@@ -311,11 +313,11 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
             raise DataError(f"has the class {wrong[0]}; legal are 0 to {N_CLASSES - 1}, and {NO_CLASS} for none")
 
 
-def _arrays_of(plans: Sequence[TextPlan]) -> TextPlans:
+def _join_plans(plans: Sequence[TextPlan]) -> TextPlans:
     """The plans of rows as arrays, as `plan` has made them."""
     assert isinstance(plans, TextPlans)
     return plans
 
 
-def _given(token: int | None) -> tuple[int, ...]:
+def _pass_given(token: int | None) -> tuple[int, ...]:
     return () if token is None else (token,)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from maskstream.pipelines.augment import Augmentation, CenterCrop
 from maskstream.pipelines.augment.colour import ColourJitter
-from maskstream.pipelines.augment.transform import FrameChanges, TransformChoice, named_transform
+from maskstream.pipelines.augment.transform import FrameChanges, TransformChoice, find_transform
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
 from maskstream.pipelines.modalities.fields import Fields
@@ -21,8 +21,8 @@ from maskstream.pipelines.modalities.video.clip import (
     aligned,
     check_length,
     check_one_clock,
+    drop_short,
     short_videos,
-    without_short,
 )
 from maskstream.pipelines.modalities.video.rows import ClipRowMaker
 from maskstream.pipelines.stream.loader import Loader
@@ -97,7 +97,7 @@ class TrajectoryData(SplitConfig[TrajectoryPlan, TrajectoryBatch]):
     over_run: OverRun = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "transform", named_transform(self.transform, frames=True))
+        object.__setattr__(self, "transform", find_transform(self.transform, frames=True))
         check_settings(self, self.views)
         check_length(self.clip)
         if not 0 < self.ahead_s < 1e6:
@@ -136,7 +136,7 @@ class TrajectoryData(SplitConfig[TrajectoryPlan, TrajectoryBatch]):
 
     def chosen(self, split: Split) -> Split:
         """The split without walks that are too short, where the clip skips them."""
-        return without_short(split, VIDEO, self.clip, self.short)
+        return drop_short(split, VIDEO, self.clip, self.short)
 
     def rows(self, split: Split) -> TrajectoryRowMaker:
         """What makes the rows of a split."""
@@ -147,6 +147,6 @@ class TrajectoryData(SplitConfig[TrajectoryPlan, TrajectoryBatch]):
             augment=self.augment or CenterCrop(),
             mask=self.mask,
             flow=None,
-            changes=FrameChanges(self.colour, named_transform(self.transform, frames=True)),
+            changes=FrameChanges(self.colour, find_transform(self.transform, frames=True)),
         )
         return TrajectoryRowMaker(clips=clips, depth=self.depth, ahead_s=self.ahead_s)

@@ -18,8 +18,8 @@ from maskstream.shards.errors import DataError
 from maskstream.shards.media.camera_pose import POSE, WAYPOINT, Floats, mirrored, seen_from, waypoint
 from maskstream.shards.media.depth import read_depth
 from maskstream.shards.media.video_index import VideoIndex
-from maskstream.shards.members.arrays import LENS, problem_of_lens, problem_of_path
-from maskstream.shards.members.video import table_problems
+from maskstream.shards.members.arrays import LENS, check_lens, check_path_poses
+from maskstream.shards.members.video import find_gop_table_problems
 from maskstream.shards.stores.base import Range
 
 from .batch import TrajectoryBatch
@@ -89,7 +89,7 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
 
     def _plan(self, item: Item) -> TrajectoryPlan:
         clip = self.clips.plan_of(item, self._numbers)
-        camera, lens = self._camera(item, clip)
+        camera, lens = self._place_camera(item, clip)
         return TrajectoryPlan(
             clip=clip, depth=self._depth(item, clip) if self.depth else None, camera=camera, lens=lens
         )
@@ -125,7 +125,7 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
             with item.manifest.reading(item.index, CAMERA):
                 (data,) = item.read((plan.camera,), stats)
                 path = np.frombuffer(data, "<f8").reshape(-1, POSE)
-                if problem := problem_of_path(path):
+                if problem := check_path_poses(path):
                     raise DataError(problem)
             for view, crop in enumerate(crops, start=own.start):
                 self._place(plan, path, crop, batch, own, view)
@@ -162,7 +162,7 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
         starts = video.first_frame[video.first_frame < left]
         return self.clips.clip.numbers(left, item.rng("clip"), starts, fps=video.fps)
 
-    def _camera(self, item: Item, clip: ClipPlan) -> tuple[Range, Floats]:
+    def _place_camera(self, item: Item, clip: ClipPlan) -> tuple[Range, Floats]:
         """Where the poses from the clip's first frame to its waypoint lie, and the lens."""
         manifest, index = item.manifest, item.index
         member = manifest.member(index, CAMERA)
@@ -174,7 +174,7 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
                     f"has {n_frames} poses in {member.size} bytes from byte {begin} on, beside {clip.n_frames} frames"
                 )
             lens = np.array([float(facts[name]) for name in LENS])
-            if problem := problem_of_lens(*lens.tolist()):
+            if problem := check_lens(*lens.tolist()):
                 raise DataError(problem)
         first, stop = int(clip.numbers[0]), int(clip.numbers[-1]) + self.ahead(clip.video.fps) + 1
         place = member.offset + begin + first * _POSE_BYTES
@@ -186,7 +186,7 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
         shard, base, size = manifest.member(index, DEPTH)
         with manifest.reading(index, DEPTH):
             video = manifest.video(index, DEPTH)
-            if problem := next(table_problems(video, size), None):
+            if problem := next(find_gop_table_problems(video, size), None):
                 raise DataError(problem)
             if video.n_frames != clip.n_frames or len(video.first_frame) != video.n_frames or video.foreign:
                 raise DataError(

@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.decode.cpu import HALF_CHROMA, CropPlanes, UInt8Array, colour_numbers, plane_memory
+from maskstream.pipelines.decode.cpu import HALF_CHROMA, CropPlanes, UInt8Array, allocate_planes, compute_colour_numbers
 from maskstream.pipelines.flow.base import Flow
 from maskstream.pipelines.masks import Draw, MaskBatch
 from maskstream.pipelines.masks.core import Maps
 from maskstream.pipelines.stream.batch import Batch, Movable
 from maskstream.pipelines.stream.kept import empty
 from maskstream.pipelines.stream.stats import Stats
-from maskstream.pipelines.stream.tensors import tensor_of, torch
+from maskstream.pipelines.stream.tensors import torch, wrap_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +49,7 @@ class PlaneBatch(Movable):
     """The crops of B clips, padded to the largest.
 
     luma: uint8 (B, T, H, W). chroma: uint8 (B, T, 2, ceil(H / 2), ceil(W / 2)). clips: one each, on the host. colours:
-    int32 (B, 6), see `colour_numbers`.
+    int32 (B, 6), see `compute_colour_numbers`.
     """
 
     luma: Tensor
@@ -61,9 +61,9 @@ class PlaneBatch(Movable):
     def empty(cls, rows: int, frames: int, crops: Sequence[Crop]) -> PlaneBatch:
         """Memory for clips of these crops, into which each clip is written, so that joining copies nothing."""
         height, width = max(crop.height for crop in crops), max(crop.width for crop in crops)
-        luma, chroma = plane_memory((rows, frames), height, width, empty)
-        colours = tensor_of(np.empty((rows, 6), np.int32))
-        return cls(luma=tensor_of(luma), chroma=tensor_of(chroma), clips=(), colours=colours)
+        luma, chroma = allocate_planes((rows, frames), height, width, empty)
+        colours = wrap_tensor(np.empty((rows, 6), np.int32))
+        return cls(luma=wrap_tensor(luma), chroma=wrap_tensor(chroma), clips=(), colours=colours)
 
     def room(self, row: int, crop: Crop) -> tuple[UInt8Array, UInt8Array]:
         """Where the luma (T, h, w) and the chroma (T, 2, ceil(h / 2), ceil(w / 2)) of a clip are written.
@@ -72,7 +72,7 @@ class PlaneBatch(Movable):
         """
         luma, chroma = self.luma.numpy(), self.chroma.numpy()
         if crop.height > luma.shape[2] or crop.width > luma.shape[3]:
-            return plane_memory((luma.shape[1],), crop.height, crop.width)
+            return allocate_planes((luma.shape[1],), crop.height, crop.width)
         down, across = -(-crop.height // 2), -(-crop.width // 2)
         return luma[row, :, : crop.height, : crop.width], chroma[row, :, :, :down, :across]
 
@@ -80,31 +80,31 @@ class PlaneBatch(Movable):
         """The batch of the clips that were written here, one in each row; copied if one has memory of its own."""
         luma, chroma = self.luma.numpy(), self.chroma.numpy()
         if not all(np.may_share_memory(clip.luma, luma) for clip in clips):
-            luma, chroma = _joined(clips)
-        return _described(luma, chroma, clips)
+            luma, chroma = _join_planes(clips)
+        return _build_planes_batch(luma, chroma, clips)
 
     @classmethod
     def of(cls, clips: Sequence[CropPlanes]) -> PlaneBatch:
         """The batch of some clips of equal length, which are copied."""
-        return _described(*_joined(clips), clips)
+        return _build_planes_batch(*_join_planes(clips), clips)
 
 
-def _described(luma: UInt8Array, chroma: UInt8Array, clips: Sequence[CropPlanes]) -> PlaneBatch:
+def _build_planes_batch(luma: UInt8Array, chroma: UInt8Array, clips: Sequence[CropPlanes]) -> PlaneBatch:
     """The batch of planes that hold these clips."""
-    colours = np.stack([colour_numbers(clip.standard, clip.full_range) for clip in clips])
+    colours = np.stack([compute_colour_numbers(clip.standard, clip.full_range) for clip in clips])
     return PlaneBatch(
-        luma=tensor_of(luma),
-        chroma=tensor_of(chroma),
+        luma=wrap_tensor(luma),
+        chroma=wrap_tensor(chroma),
         clips=tuple(map(PlaneClip.of, clips)),
-        colours=tensor_of(colours.astype(np.int32)),
+        colours=wrap_tensor(colours.astype(np.int32)),
     )
 
 
-def _joined(clips: Sequence[CropPlanes]) -> tuple[UInt8Array, UInt8Array]:
+def _join_planes(clips: Sequence[CropPlanes]) -> tuple[UInt8Array, UInt8Array]:
     """Luma (B, T, H, W) and chroma (B, T, 2, ceil(H / 2), ceil(W / 2)) of clips, copied."""
     frames = len(clips[0].luma)
     height, width = (max(clip.luma.shape[axis] for clip in clips) for axis in (1, 2))
-    luma, chroma = plane_memory((len(clips), frames), height, width, empty)
+    luma, chroma = allocate_planes((len(clips), frames), height, width, empty)
     for clip, y, uv in zip(clips, luma, chroma, strict=True):
         y[:, : clip.luma.shape[1], : clip.luma.shape[2]] = clip.luma
         uv[..., : clip.chroma.shape[2], : clip.chroma.shape[3]] = clip.chroma
@@ -201,7 +201,7 @@ TOKEN_OUTPUTS = ("tokens", "tokens+targets")
 """Of `Output`, those that make only tokens: the visible ones, or also those that are reconstructed."""
 
 
-def chosen_tokens(maps: Maps, output: str) -> npt.NDArray[np.int64]:
+def list_chosen_tokens(maps: Maps, output: str) -> npt.NDArray[np.int64]:
     """The numbers of the tokens of a view that are made, int64 (K,), ascending."""
     made = ~maps.hidden
     if output == TOKEN_OUTPUTS[1]:
@@ -238,7 +238,7 @@ class TokenRoom:
         return np.empty((count, *self._shape), np.uint8)
 
     def joined(self, tokens: Sequence[ViewTokens], output: str) -> TokenBatch:
-        """The batch of the tokens of all rows; output: as in `chosen_tokens`."""
+        """The batch of the tokens of all rows; output: as in `list_chosen_tokens`."""
         counts = [len(one.numbers) for one in tokens]
         most, whole, index = max(counts), self._whole, np.zeros((len(tokens), max(counts)), np.int64)
         moved = whole.shape[:2] != (len(tokens), most) or min(counts) < most
@@ -249,9 +249,9 @@ class TokenRoom:
             if moved:
                 whole[row, :count], whole[row, count:] = one.pixels, 0
         return TokenBatch(
-            pixels=tensor_of(whole.reshape(len(tokens), most, prod(self._shape))),
-            index=tensor_of(index),
-            n_real=tensor_of(np.array(counts, np.int64)) if min(counts) < most else None,
+            pixels=wrap_tensor(whole.reshape(len(tokens), most, prod(self._shape))),
+            index=wrap_tensor(index),
+            n_real=wrap_tensor(np.array(counts, np.int64)) if min(counts) < most else None,
             targets=output == TOKEN_OUTPUTS[1],
         )
 

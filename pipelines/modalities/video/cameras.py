@@ -44,7 +44,7 @@ def rates(manifest: Manifest, component: str, samples: slice = slice(None)) -> t
     return facts["n_frames"][samples].astype(np.int64), facts["fps"][samples].astype(np.float64)
 
 
-def frames_of_all(manifest: Manifest, cameras: Sequence[str], samples: slice = slice(None)) -> Int64s:
+def find_frames_of_all(manifest: Manifest, cameras: Sequence[str], samples: slice = slice(None)) -> Int64s:
     """The frames of each sample's first camera whose instants all of its cameras have, int64 (N,), at least 1.
 
     A camera has an instant if its frame that is nearest in time exists.
@@ -65,7 +65,7 @@ def lacking(manifest: Manifest, cameras: Sequence[str]) -> Bools:
     return missing
 
 
-def have_one_rate(manifest: Manifest, cameras: Sequence[str] | None) -> bool:
+def has_one_rate(manifest: Manifest, cameras: Sequence[str] | None) -> bool:
     """Whether the frames of the same instants have the same numbers in all cameras of each sample.
 
     cameras: what `VideoData.component` names; a word or None is one.
@@ -181,7 +181,7 @@ class CamerasRowMaker(RowMaker[ClipPlan, VideoBatch]):
 
     def _numbers(self, item: Item, video: VideoIndex) -> Int64s:
         """The frames of the first camera, drawn of those whose instants all have."""
-        (n_frames,) = frames_of_all(item.manifest, self.names, slice(item.index, item.index + 1)).tolist()
+        (n_frames,) = find_frames_of_all(item.manifest, self.names, slice(item.index, item.index + 1)).tolist()
         return self.first.numbers(item, video, n_frames)
 
 

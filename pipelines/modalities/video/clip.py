@@ -219,7 +219,7 @@ def short_videos(manifest: Manifest, component: str, clip: VideoClip, ahead: Int
     return short
 
 
-def without_short(split: Split, component: str, clip: VideoClip, short_of: Callable[[Manifest], Bools]) -> Split:
+def drop_short(split: Split, component: str, clip: VideoClip, short_of: Callable[[Manifest], Bools]) -> Split:
     """The split without the samples whose video is too short for the clip, where the clip skips these.
 
     short_of: which samples these are, bool (N,). Raises ValueError where the clip makes such samples an error, or where

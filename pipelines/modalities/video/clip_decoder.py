@@ -18,17 +18,17 @@ from typing import BinaryIO, NamedTuple, Unpack
 import numpy as np
 import torch
 
-from maskstream.pipelines.decode.cpu import DecodedFrames, decode_frames, wanted_pts
+from maskstream.pipelines.decode.cpu import DecodedFrames, decode_frames, select_pts
 from maskstream.pipelines.masks import Cues, Draw, MaskBatch
 from maskstream.pipelines.modalities.rows import NO_CUES, Memory, SampleRows
 from maskstream.pipelines.stream.rng import Place, sample_rng
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError, MaskstreamError, OutageError, SampleError
-from maskstream.shards.format.data_errors import data_reason, find_outage
+from maskstream.shards.format.data_errors import explain_data_error, find_outage
 from maskstream.shards.format.dataset import FOREIGN
 from maskstream.shards.media.found_video import FoundVideo, bytes_of, open_video
 from maskstream.shards.media.gop_notes import GopNotes
-from maskstream.shards.media.local_media import MediaError, regular_size
+from maskstream.shards.media.local_media import MediaError, read_regular_size
 
 from .batch import VideoBatch
 from .clip import VideoClip
@@ -82,7 +82,7 @@ class ClipDecoder:
                 video = open_video(read, size_bytes)
                 plan = self._plan(item, video)
                 decoded, notes = _decoded(self._rows, plan, video)
-        return self._finish(self._filled(item, plan, decoded, notes), torch.device("cpu"))
+        return self._finish(self._fill_nulls(item, plan, decoded, notes), torch.device("cpu"))
 
     def _plan(self, item: _Shown, video: FoundVideo) -> ClipPlan:
         clip, index = self._rows.clip, video.index
@@ -93,7 +93,7 @@ class ClipDecoder:
             )
         return self._rows.plan_video(item, index, self._rows.numbers(item, index))
 
-    def _filled(self, item: _Shown, plan: ClipPlan, decoded: DecodedFrames, notes: GopNotes) -> VideoBatch:
+    def _fill_nulls(self, item: _Shown, plan: ClipPlan, decoded: DecodedFrames, notes: GopNotes) -> VideoBatch:
         """The rows of a clip, and their masks, but for what a finish does."""
         rows, stats = self._rows, Stats()
         memory = Memory([plan], item.views)
@@ -140,7 +140,7 @@ def _decoded(rows: ClipRowMaker, plan: ClipPlan, video: FoundVideo) -> tuple[Dec
     first, stop = video.index.gops_of(plan.numbers)
     packets, first_frame = video.gops(first, stop), int(video.index.first_frame[first])
     moving = rows.moving(plan)
-    wanted = wanted_pts(packets, first_frame, np.concatenate([plan.numbers, moving]))
+    wanted = select_pts(packets, first_frame, np.concatenate([plan.numbers, moving]))
     last = int(np.flatnonzero(np.isin(packets.pts, wanted))[-1]) + 1
     begin = int(packets.start[:last].min())
     end = int((packets.start[:last] + packets.size[:last]).max())
@@ -167,7 +167,7 @@ def _opened(source: VideoFile) -> Iterator[bytes | bytearray | memoryview | Bina
         yield source
         return
     try:
-        regular_size(Path(source))
+        read_regular_size(Path(source))
     except MediaError as error:
         raise ValueError(f"{source} {error}; give the path of a video file") from error
     with open(source, "rb", buffering=0) as file:
@@ -182,7 +182,7 @@ def _reading(name: str, key: str) -> Iterator[None]:
     except Exception as error:
         if (outage := find_outage(error)) is not None:
             raise OutageError(f"{name} cannot be read now ({outage.strerror})") from error
-        reason = str(error) if isinstance(error, MaskstreamError) else data_reason(error)
+        reason = str(error) if isinstance(error, MaskstreamError) else explain_data_error(error)
         if reason is None:
             raise
         raise SampleError(shard=name, key=key, component="video", reason=reason) from error

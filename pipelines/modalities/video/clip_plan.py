@@ -10,7 +10,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.decode.cpu import CropPlanes, UInt8Array, wanted_pts
+from maskstream.pipelines.decode.cpu import CropPlanes, UInt8Array, select_pts
 from maskstream.pipelines.flow import ClipFlow, stack_flow
 from maskstream.pipelines.flow.base import Flow
 from maskstream.pipelines.masks import Draw
@@ -18,8 +18,8 @@ from maskstream.pipelines.modalities.rows import Item
 from maskstream.shards.errors import DataError
 from maskstream.shards.media.gop_notes import GopNotes, gop_notes
 from maskstream.shards.media.mp4 import Mp4Error, Packets, read_fragments, read_header
-from maskstream.shards.media.video_index import RECORD, VideoIndex, locate_records, packets_name, read_table
-from maskstream.shards.members.video import table_problems
+from maskstream.shards.media.video_index import RECORD, VideoIndex, locate_records, name_packets_file, read_table
+from maskstream.shards.members.video import find_gop_table_problems
 from maskstream.shards.stores.base import Range, Store
 
 from .batch import TokenRoom, ViewTokens
@@ -144,14 +144,14 @@ class ClipBytes:
         )
 
 
-def indexed_video(item: Item, component: str) -> tuple[VideoIndex, Range]:
+def find_indexed_video(item: Item, component: str) -> tuple[VideoIndex, Range]:
     """The index of a sample's video, and where its bytes are; SampleError if it is missing or contradicts itself."""
     manifest, index = item.manifest, item.index
     member = manifest.member(index, component)
     with manifest.reading(index, component):
         video = manifest.video(index, component)
         if not (checked := manifest.components[component].checked)[index]:
-            if problem := next(table_problems(video, member.size), None):
+            if problem := next(find_gop_table_problems(video, member.size), None):
                 raise DataError(problem)
             checked[index] = True
     return video, member
@@ -171,7 +171,7 @@ def clip_ranges(video: VideoIndex, numbers: Int64s, member: Range) -> tuple[Rang
     begin, end = int(video.offset[first]), video.end_of(numbers, stop)
     span = Range(shard, base + begin, end - begin)
     if video.foreign:
-        table = packets_name(shard)
+        table = name_packets_file(shard)
         header = Range(table, video.table_offset or 0, video.header_size)
         return header, Range(table, *locate_records(video, first, stop)), span
     if video.header is not None:
@@ -204,7 +204,7 @@ def _read_foreign(store: Store, video: VideoIndex, numbers: Int64s, ranges: tupl
     # first; the last packet that a wanted frame needs says where reading may stop.
     head, table = store.read_many((header, records))
     packets = read_table(table, begin)
-    last = np.flatnonzero(np.isin(packets.pts, wanted_pts(packets, first_frame, numbers)))[-1]
+    last = np.flatnonzero(np.isin(packets.pts, select_pts(packets, first_frame, numbers)))[-1]
     size = int((packets.start[: last + 1] + packets.size[: last + 1]).max())
     if max(size, int(packets.size.sum())) > span.size:
         raise Mp4Error(

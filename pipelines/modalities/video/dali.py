@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.decode.cpu import yuv_to_rgb
+from maskstream.pipelines.decode.cpu import build_rgb_matrix
 
 from .packing import LOOK, EncodedClip
 
@@ -33,10 +33,10 @@ def clip_graph(
     video: an MP4, uint8 (bytes,); with `encoded=False`, decoded frames, uint8 (F, height, width, 3), without the input
     frames. frames: as in `EncodedClip`. order: int32 (1 + T,), 0 for the keyframe, and `EncodedClip.order`. regions:
     float32 (views + 1, 6), see `region`, the last being the whole picture. colours: float32 (3, 4), see
-    `colours_after`. The outputs are uint8 (views, T, size, size, 3), and looks, uint8 (1 + T, LOOK, LOOK, 3): pixels of
-    the keyframe and of each frame. Resizing is linear with pixel centres at half; a crop of more than twice `size` is
-    first resized to twice `size` with antialiasing, and the second step then averages pairs. For a CUDA device without
-    a number it can be serialised, and not built.
+    `build_colour_matrix`. The outputs are uint8 (views, T, size, size, 3), and looks, uint8 (1 + T, LOOK, LOOK, 3):
+    pixels of the keyframe and of each frame. Resizing is linear with pixel centres at half; a crop of more than twice
+    `size` is first resized to twice `size` with antialiasing, and the second step then averages pairs. For a CUDA
+    device without a number it can be serialised, and not built.
     """
     fn, types, on_card = dali.fn, dali.types, device.type == "cuda"
     pipeline = dali.Pipeline(batch_size=batch_size, num_threads=threads, device_id=device.index, prefetch_queue_depth=1)
@@ -80,14 +80,14 @@ def look_region(shown: tuple[int, int]) -> npt.NDArray[np.float32]:
     return np.array([0, 0, shown[1], shown[0], LOOK, LOOK], dtype=np.float32)
 
 
-def colours_after(standard: str, full_range: bool) -> npt.NDArray[np.float32]:
+def build_colour_matrix(standard: str, full_range: bool) -> npt.NDArray[np.float32]:
     """What turns RGB that was converted as BT.601 into that of `standard`, float32 (3, 4): a matrix and a shift.
 
     DALI converts as BT.601, with the range that the video has.
     """
     if standard == "bt601":
         return np.eye(3, 4, dtype=np.float32)
-    right, made = yuv_to_rgb(standard, full_range), yuv_to_rgb("bt601", full_range)
+    right, made = build_rgb_matrix(standard, full_range), build_rgb_matrix("bt601", full_range)
     matrix = right[:, :3] @ np.linalg.inv(made[:, :3])
     shift = right[:, 3] - matrix @ made[:, 3]
     return np.concatenate([matrix, shift[:, None]], axis=1).astype(np.float32)
@@ -131,7 +131,7 @@ class DaliDecoder:
                 np.stack([*(region(crop, size) for crop in own), look_region(clip.shown)])
                 for clip, own in zip(clips, crops, strict=True)
             ],
-            colours=[colours_after(clip.standard, clip.full_range) for clip in clips],
+            colours=[build_colour_matrix(clip.standard, clip.full_range) for clip in clips],
         )
         pixels = self._to_torch(video.as_tensor(), (rows, views, frames, size, size, 3), device)
         seen = self._to_torch(looks.as_tensor(), (rows, 1 + frames, LOOK, LOOK, 3), device).cpu()

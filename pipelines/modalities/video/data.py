@@ -12,11 +12,11 @@ import torch
 
 from maskstream.pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
 from maskstream.pipelines.augment.colour import ColourJitter
-from maskstream.pipelines.augment.transform import FrameChanges, TransformChoice, named_transform
-from maskstream.pipelines.flow.choice import AUTO, NONE, FlowChoice, flow_named
+from maskstream.pipelines.augment.transform import FrameChanges, TransformChoice, find_transform
+from maskstream.pipelines.flow.choice import AUTO, NONE, FlowChoice, find_flow
 from maskstream.pipelines.flow.source import BatchFlow, FlowSource, SampleFlow
 from maskstream.pipelines.masks import Mask, TokenGrid
-from maskstream.pipelines.modalities.backend import missing_dali, wants_dali
+from maskstream.pipelines.modalities.backend import explain_missing_dali, wants_dali
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_cycle, check_settings
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.phases import OverRun
@@ -30,12 +30,12 @@ from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
 
 from .batch import TOKEN_OUTPUTS, Output, OutputChoice, VideoBatch
-from .cameras import CamerasRowMaker, EachCamera, frames_of_all, have_one_rate, lacking, rates, with_all_cameras
-from .clip import CHANGING, VideoClip, aligned, check_length, check_one_clock, short_videos, without_short
+from .cameras import CamerasRowMaker, EachCamera, find_frames_of_all, has_one_rate, lacking, rates, with_all_cameras
+from .clip import CHANGING, VideoClip, aligned, check_length, check_one_clock, drop_short, short_videos
 from .clip_plan import FLOW_CUES, ClipPlan
-from .decoders import agree, choose_decoder, dali_threads
+from .decoders import check_agreement, choose_decoder, count_dali_threads
 from .energy import check_energy
-from .flow import CUES, FlowFinish, flow_source
+from .flow import CUES, FlowFinish, make_flow_source
 from .hardware import BatchDecoder, HardwareFinish
 from .packing import EncodedBatch, PackedPlan, PackedRowMaker, unsuited
 from .rows import ClipRowMaker
@@ -143,8 +143,8 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
     output: OutputChoice = field(default="auto", metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
-        flow_named(self.flow)
-        object.__setattr__(self, "transform", named_transform(self.transform, frames=True))
+        find_flow(self.flow)
+        object.__setattr__(self, "transform", find_transform(self.transform, frames=True))
         check_settings(self, self.views)
         check_cycle(self.cycle)
         check_length(self.clip)
@@ -182,7 +182,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
     @property
     def changes(self) -> FrameChanges:
         """What is done to the pixels of a view."""
-        return FrameChanges(self.colour, named_transform(self.transform, frames=True))
+        return FrameChanges(self.colour, find_transform(self.transform, frames=True))
 
     def whole(self) -> Self:
         """The config that makes whole clips where this one makes tokens."""
@@ -204,10 +204,10 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
             component: str | tuple[str, ...] = tuple(named)
         else:
             component = component_of(components, ("video",), self.component).name
-        one_rate = have_one_rate(split.manifest, component)
+        one_rate = has_one_rate(split.manifest, component)
         first = component if isinstance(component, str) else component[0]
         check_energy(self.mask, clip, split.manifest, first, one_rate=one_rate)
-        flow = flow_source(self.flow, self.mask, clip, profile, one_rate=one_rate) or NONE
+        flow = make_flow_source(self.flow, self.mask, clip, profile, one_rate=one_rate) or NONE
         if self.output == "yuv" and split.device.type == "cpu":
             raise ValueError(
                 "output='yuv' on the device 'cpu': there it costs six times as much as output='rgb', since it is made "
@@ -250,7 +250,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         first, *others = self.cameras
         if not others:
             return short_videos(manifest, first, self.clip)
-        missed = rates(manifest, first)[0] - frames_of_all(manifest, self.cameras)
+        missed = rates(manifest, first)[0] - find_frames_of_all(manifest, self.cameras)
         return short_videos(manifest, first, self.clip, missed) & ~lacking(manifest, self.cameras)
 
     def fps(self, manifest: Manifest) -> npt.NDArray[np.float64]:
@@ -265,7 +265,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
             return split
         if isinstance(self.component, tuple):
             split = with_all_cameras(split, self.component)
-        return without_short(split, self.cameras[0], self.clip, self.short)
+        return drop_short(split, self.cameras[0], self.clip, self.short)
 
     def rows(self, split: Split) -> RowMaker[ClipPlan, VideoBatch]:
         """What makes the rows of a split."""
@@ -302,7 +302,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
             )
         if self.mask is not None and "energy" in self.mask.needs:
             raise ValueError(f"{self.mask} follows stored energy, which is read of splits only; use energy='online'")
-        flow = flow_source(self.flow, self.mask, clip, profile) or NONE
+        flow = make_flow_source(self.flow, self.mask, clip, profile) or NONE
         own = replace(self, clip=clip, augment=self.augment or MultiScaleCrop(), flow=flow, component="video")
         if isinstance(flow, FlowSource):
             check_one_clock(clip, "masks and fields of flow")
@@ -364,7 +364,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
             return own.source(split)
         chosen = own._decoder(split) if split.device.type == "cuda" else "cpu"
         about = {"dataset": split.manifest.fingerprint, "seed": split.seed, **self.to_dict(identity=True)}
-        agree("DALI" if chosen == "dali" else "PyAV", json.dumps(about, sort_keys=True))
+        check_agreement("DALI" if chosen == "dali" else "PyAV", json.dumps(about, sort_keys=True))
         return replace(own, output="rgb")._packed(split, "dali") if chosen == "dali" else own.source(split)
 
     def _decoder(self, split: Split) -> str:
@@ -381,10 +381,10 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
             threads=split.threads,
             frames=self.clip.frames,
             pixels=float((facts["width"] * facts["height"]).mean()),
-            unsuited=missing_dali() or self._unsuited(split, "dali"),
+            unsuited=explain_missing_dali() or self._explain_unsuited(split, "dali"),
         )
 
-    def _unsuited(self, split: Split, backend: str) -> str:
+    def _explain_unsuited(self, split: Split, backend: str) -> str:
         """Why a backend cannot decode the clips on the device, in words; "" if it can."""
         if isinstance(self.component, tuple):
             return f"it decodes one video of a sample, and component={self.component} names several"
@@ -395,9 +395,9 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         computes flow of their pixels. ValueError for what `unsuited` names, and where torchcodec is missing.
         """
         clips = self._clips(self._output(self.flow, split.device))
-        if reason := self._unsuited(split, backend):
+        if reason := self._explain_unsuited(split, backend):
             raise ValueError(f"backend={backend!r}: {reason}; use backend='cpu'")
-        size, threads = self.clip.size, dali_threads(split.device)
+        size, threads = self.clip.size, count_dali_threads(split.device)
         decoder: BatchDecoder
         if backend == "dali":
             from .dali import DaliDecoder

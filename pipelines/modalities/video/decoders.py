@@ -47,7 +47,7 @@ def count_engines(device: torch.device) -> int | None:
     return next((count for name, count in ENGINES.items() if name in words), None)
 
 
-def dali_threads(device: torch.device) -> int:
+def count_dali_threads(device: torch.device) -> int:
     """The threads of DALI: a multiple of the card's engines, or without a card the cores of this rank."""
     if device.type != "cuda":
         return cores_of_rank()
@@ -91,7 +91,7 @@ def choose_decoder(
     return chosen
 
 
-def agree(chosen: str, loader: str) -> None:
+def check_agreement(chosen: str, loader: str) -> None:
     """ValueError if another rank of torch.distributed's group has chosen otherwise for the same loader.
 
     The first rank writes its choice down and the others compare theirs, so no rank waits for another. loader: says

@@ -59,7 +59,7 @@ def check_energy(
         )
 
 
-def stored_energy(
+def read_stored_energy(
     notes: GopNotes, frames: Int64s, crop: Crop, source: tuple[int, int], places: tuple[int, int]
 ) -> Int64s:
     """The energy of each frame of a clip at the places of its tokens: int64 (T, h, w), in 1 / (h * w) squared levels.

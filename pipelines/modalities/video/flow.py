@@ -12,7 +12,7 @@ import torch
 
 from maskstream.pipelines.flow import BatchFlow
 from maskstream.pipelines.flow.base import Flow
-from maskstream.pipelines.flow.choice import AUTO, FLOWS, NONE, FlowChoice, flow_named, resolved_flow
+from maskstream.pipelines.flow.choice import AUTO, FLOWS, NONE, FlowChoice, find_flow, resolve_flow
 from maskstream.pipelines.flow.cuts import scene_cuts
 from maskstream.pipelines.flow.source import Codec, FlowSource
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
@@ -26,7 +26,7 @@ CUES = frozenset({"frames", "energy"}) | FLOW_CUES
 """What masks of clips may follow."""
 
 
-def flow_source(
+def make_flow_source(
     flow: FlowChoice, mask: Mask | None, clip: VideoClip, profile: str, *, one_rate: bool = True
 ) -> FlowSource | None:
     """The source of flow for a choice as in `VideoData`, None for no flow. Raises ValueError if it is not available.
@@ -39,12 +39,12 @@ def flow_source(
         raise ValueError(
             f"{mask} needs flow, and flow='none' was given; use one of {words}, a SampleFlow or a BatchFlow"
         )
-    if clip.is_timed and isinstance(flow_named(flow), Codec):
+    if clip.is_timed and isinstance(find_flow(flow), Codec):
         raise ValueError(f"flow={flow!r} follows frames of one stride, but a clip has {clip.spacing}; use flow='dis'")
-    if not one_rate and isinstance(flow_named(flow), Codec):
+    if not one_rate and isinstance(find_flow(flow), Codec):
         raise ValueError(f"flow={flow!r} follows frames of one stride, and cameras have other rates; use flow='dis'")
     stride = clip.stride if one_rate and not clip.is_timed else 0
-    return resolved_flow(flow, needed=needed, profile=profile, stride=stride, align=start_multiple(clip, profile))
+    return resolve_flow(flow, needed=needed, profile=profile, stride=stride, align=start_multiple(clip, profile))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -32,7 +32,7 @@ from maskstream.shards.errors import SampleError
 from .batch import PlaneBatch, VideoBatch
 from .clip_plan import ClipPlan
 from .packing import EncodedBatch, EncodedClip, Refusal
-from .yuv import planes_to_rgb
+from .yuv import convert_planes
 
 log = logging.getLogger(__name__)
 MadeT = TypeVar("MadeT")
@@ -127,23 +127,23 @@ class HardwareFinish:
         here = self._pixels(batch.video, batch.planes, device)
         if not encoded:
             return here
-        decoded = self._decoded_or_on_cpu(encoded, batch, device)
+        decoded = self._decode_or_fall_back(encoded, batch, device)
         if not refusals:
             return decoded.flatten(0, 1)
         places = np.argsort([*encoded, *refusals])
-        return torch.cat([decoded, self._by_sample(here)])[
+        return torch.cat([decoded, self._group_by_sample(here)])[
             torch.from_numpy(places).to(device, non_blocking=True)
         ].flatten(0, 1)
 
     def _pixels(self, video: Tensor, planes: PlaneBatch | None, device: torch.device) -> Tensor:
         """What the CPU decoded as pixels on the device."""
-        return video.to(device) if planes is None else planes_to_rgb(planes.to(device), self._size)
+        return video.to(device) if planes is None else convert_planes(planes.to(device), self._size)
 
-    def _decoded_or_on_cpu(self, clips: dict[int, EncodedClip], batch: EncodedBatch, device: torch.device) -> Tensor:
+    def _decode_or_fall_back(self, clips: dict[int, EncodedClip], batch: EncodedBatch, device: torch.device) -> Tensor:
         """The pixels of the clips by row, uint8 (rows, views, T, size, size, 3); raises BadRowsError."""
         if self._given_up:
             self._note([f"after faults of {self._decoder.name}"] * len(clips))
-            return self._on_cpu(batch, list(clips), device)
+            return self._decode_on_cpu(batch, list(clips), device)
         self._batches += 1
         crops = [batch.crops[row] for row in clips]
         try:
@@ -155,8 +155,8 @@ class HardwareFinish:
             said = f"no answer for {LIMIT_S:g} s" if hangs else " ".join(f"{type(error).__name__}: {error}".split())
             log.warning("%s failed, so %d clips are decoded on the CPU: %s", self._decoder.name, len(clips), said)
             self._note([f"{self._decoder.name} failed"] * len(clips))
-            right = self._on_cpu(batch, list(clips), device)  # raises if a clip explains it
-            self._fault(at_once=hangs)
+            right = self._decode_on_cpu(batch, list(clips), device)  # raises if a clip explains it
+            self._count_fault(at_once=hangs)
             return right
         if video.is_cuda:
             video.record_stream(torch.cuda.current_stream(device))
@@ -165,13 +165,13 @@ class HardwareFinish:
     def _compared(self, video: Tensor, looks: Tensor, clips: dict[int, EncodedClip], batch: EncodedBatch) -> Tensor:
         """The pixels, those of clips that the decoder did not decode replaced."""
         order, name = list(clips), self._decoder.name
-        doubtful, frozen = _doubtful(looks, list(clips.values()), self._decoder.most_difference)
+        doubtful, frozen = _find_doubtful(looks, list(clips.values()), self._decoder.most_difference)
         if self._batches % EVERY == 0:
             doubtful[self._batches // EVERY % len(order)] = True
         some = np.flatnonzero(doubtful).tolist()
         if not some:
             return video
-        right = self._on_cpu(batch, [order[n] for n in some], video.device)
+        right = self._decode_on_cpu(batch, [order[n] for n in some], video.device)
         places = torch.tensor(some, device=video.device)
         most = self._decoder.most_difference
         differs = torch.stack([_differ(video[n], own, most) for n, own in zip(some, right, strict=True)])
@@ -181,10 +181,10 @@ class HardwareFinish:
             keys = ", ".join(batch.key[row * self._sampler.views] for row in wrong)
             log.warning("%s returned other pictures than those of %s; they are decoded on the CPU", name, keys)
             self._note([f"{name} returned other pictures"] * len(wrong))
-            self._fault()
+            self._count_fault()
         return video
 
-    def _fault(self, *, at_once: bool = False) -> None:
+    def _count_fault(self, *, at_once: bool = False) -> None:
         """Counts a fault, and gives the decoder up after many."""
         self._faults = [one for one in self._faults if one > self._batches - WITHIN] + [self._batches]
         if self._given_up or not (at_once or len(self._faults) >= MOST_FAULTS):
@@ -203,7 +203,7 @@ class HardwareFinish:
                 log.info("decoded on the CPU, as others like it will be: %s", reason)
             self.on_cpu[reason] += 1
 
-    def _on_cpu(self, batch: EncodedBatch, rows: list[int], device: torch.device) -> Tensor:
+    def _decode_on_cpu(self, batch: EncodedBatch, rows: list[int], device: torch.device) -> Tensor:
         """The pixels of some rows, decoded on the CPU; raises BadRowsError for those that cannot be."""
         requests = [self._sampler.request(batch.wanted[row]) for row in rows]
         draft = self._sampler.allocate(requests)
@@ -217,9 +217,9 @@ class HardwareFinish:
         for error in failed.values():
             raise error
         planes = [view for request in requests for plan in request.plans for view in plan.planes]
-        return self._by_sample(self._pixels(draft.batch.video, PlaneBatch.of(planes) if planes else None, device))
+        return self._group_by_sample(self._pixels(draft.batch.video, PlaneBatch.of(planes) if planes else None, device))
 
-    def _by_sample(self, video: Tensor) -> Tensor:
+    def _group_by_sample(self, video: Tensor) -> Tensor:
         """Views as (rows, views, T, size, size, 3)."""
         return video.reshape(-1, self._sampler.views, *video.shape[1:])
 
@@ -227,7 +227,7 @@ class HardwareFinish:
 Bools = npt.NDArray[np.bool_]
 
 
-def _doubtful(looks: Tensor, clips: Sequence[EncodedClip], most: float) -> tuple[Bools, Bools]:
+def _find_doubtful(looks: Tensor, clips: Sequence[EncodedClip], most: float) -> tuple[Bools, Bools]:
     """Of which clips the frames may be others, and which of these stand still though their packets are too large for
     it: bool (rows,), by the luma of their looks (rows, 1 + T, LOOK, LOOK).
     """

@@ -22,16 +22,16 @@ from maskstream.pipelines.decode.cpu import (
     cut_planes,
     decode_keyframe,
     read_colours,
-    wanted_packets,
-    wanted_pts,
+    select_packets_for,
+    select_pts,
 )
 from maskstream.pipelines.decode.nvdec import (
     CODECS,
+    describe_unusual,
+    extract_parameter_sets,
     missing_libraries,
     missing_torchcodec,
-    parameter_sets,
     refused,
-    unusual,
 )
 from maskstream.pipelines.flow.source import SampleFlow
 from maskstream.pipelines.modalities.rows import BatchRows, Items, Masked, Memory, RowMaker, Traits
@@ -39,7 +39,7 @@ from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.media.h264_sps import UnknownSpsError, uncropped_header
+from maskstream.shards.media.h264_sps import UnknownSpsError, remove_header_cropping
 from maskstream.shards.media.mp4 import Int64Array, Packets, boxes, read_header
 from maskstream.shards.stores.base import Range
 
@@ -84,7 +84,7 @@ class Refusal:
     reason: str
 
 
-def encoded_clip(
+def pack_clip(
     data: ClipBytes,
     numbers: Int64Array,
     size: tuple[int, int],
@@ -97,8 +97,8 @@ def encoded_clip(
     """
     track, fragments = read_header(data.header), memoryview(data.fragments)
     packets = data.packets
-    pts = wanted_pts(packets, data.first_frame, numbers)
-    kept = wanted_packets(fragments, track, packets, pts)
+    pts = select_pts(packets, data.first_frame, numbers)
+    kept = select_packets_for(fragments, track, packets, pts)
     kept = kept[packets.pts[kept] >= packets.pts[0]]  # DALI would count frames before the keyframe
     if reason := refused(device, track, fragments, packets, kept, size):
         return Refusal(reason)
@@ -107,12 +107,12 @@ def encoded_clip(
         frame, coded = decode_keyframe(track, fragments, packets, key, size)
     except DataError as error:
         return Refusal(f"a first frame that cannot be decoded ({error})")
-    if reason := unusual(track, frame, coded, bool(parameter_sets(track, fragments, packets, key))):
+    if reason := describe_unusual(track, frame, coded, bool(extract_parameter_sets(track, fragments, packets, key))):
         return Refusal(reason)
     header = data.header
     if track.codec == "h264" and coded != size:
         try:
-            header = uncropped_header(header)
+            header = remove_header_cropping(header)
         except (DataError, UnknownSpsError) as error:
             return Refusal(f"h264 whose parameter sets cannot be read ({error})")
         if header == data.header:
@@ -159,19 +159,19 @@ def packed(header: bytes, fragments: bytes, packets: Packets, kept: Int64Array) 
     late = rank - np.arange(count)
     keys = np.flatnonzero(packets.keyframe[kept]) + 1
     tables = (
-        _table(b"stts", 1, [count, 1])
-        + _table(b"ctts", count, np.stack([np.ones_like(late), late - late.min()], axis=1))
-        + _table(b"stss", len(keys), keys)
-        + _table(b"stsc", 1, [1, count, 1])
-        + _box(b"stsz", struct.pack(">III", 0, 0, count) + sizes.astype(">u4").tobytes())
+        _pack_table(b"stts", 1, [count, 1])
+        + _pack_table(b"ctts", count, np.stack([np.ones_like(late), late - late.min()], axis=1))
+        + _pack_table(b"stss", len(keys), keys)
+        + _pack_table(b"stsc", 1, [1, count, 1])
+        + _make_box(b"stsz", struct.pack(">III", 0, 0, count) + sizes.astype(">u4").tobytes())
     )
     place = len(_with_tables(header, tables)) + 20 + 8  # behind the table that says it, and the head of mdat
-    tables += _table(b"stco", 1, [place])
+    tables += _pack_table(b"stco", 1, [place])
     body = b"".join(
         fragments[start : start + size]
         for start, size in zip(packets.start[kept].tolist(), sizes.tolist(), strict=True)
     )
-    return _with_tables(header, tables) + _box(b"mdat", body)
+    return _with_tables(header, tables) + _make_box(b"mdat", body)
 
 
 _INTO = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
@@ -179,15 +179,15 @@ _INTO = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
 
 def _with_tables(header: bytes, tables: bytes) -> bytes:
     """The header with tables in its first `stbl`, behind the sample entry, and without what is of fragments."""
-    around, made = _around_tables(header)
+    around, made = _cut_around_tables(header)
     made += tables
     for kind, (before, behind) in zip(reversed(_INTO), reversed(around), strict=True):
-        made = before + _box(kind, made) + behind
+        made = before + _make_box(kind, made) + behind
     return made
 
 
 @lru_cache(maxsize=1024)
-def _around_tables(header: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
+def _cut_around_tables(header: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """What stands before and behind each of the boxes `_INTO` within the one around it, and the sample entry."""
     data, span, around = memoryview(header), (0, len(header)), []
     for name in _INTO:
@@ -201,12 +201,12 @@ def _around_tables(header: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
     return around, bytes(entry)
 
 
-def _table(kind: bytes, count: int, numbers: npt.ArrayLike) -> bytes:
+def _pack_table(kind: bytes, count: int, numbers: npt.ArrayLike) -> bytes:
     """A box of version 0 with a count and its numbers."""
-    return _box(kind, struct.pack(">II", 0, count) + np.asarray(numbers).astype(">u4").tobytes())
+    return _make_box(kind, struct.pack(">II", 0, count) + np.asarray(numbers).astype(">u4").tobytes())
 
 
-def _box(kind: bytes, payload: bytes) -> bytes:
+def _make_box(kind: bytes, payload: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(payload), kind) + payload
 
 
@@ -295,7 +295,7 @@ class PackedRowMaker(RowMaker[PackedPlan, EncodedBatch]):
                 with stats.stage("read"):
                     data = self.clips.read(item, plan.clip)
                 with stats.stage("decode"):
-                    clip = plan.packed = encoded_clip(data, plan.numbers, size, self.device)
+                    clip = plan.packed = pack_clip(data, plan.numbers, size, self.device)
             if isinstance(clip, Refusal):
                 memory = Memory([plan.clip], item.views)
                 decoded = self.clips.layout(memory)

@@ -42,7 +42,7 @@ from maskstream.pipelines.modalities.rows import (
     SampleRows,
     Traits,
     is_of_package,
-    late_masks,
+    list_late_masks,
 )
 from maskstream.pipelines.stream.kept import empty
 from maskstream.pipelines.stream.stats import Stats
@@ -50,10 +50,10 @@ from maskstream.shards.media.gop_notes import GopNotes
 from maskstream.shards.media.video_index import VideoIndex
 from maskstream.shards.stores.base import Range
 
-from .batch import TOKEN_OUTPUTS, Output, PlaneBatch, TokenRoom, VideoBatch, ViewTokens, chosen_tokens
+from .batch import TOKEN_OUTPUTS, Output, PlaneBatch, TokenRoom, VideoBatch, ViewTokens, list_chosen_tokens
 from .clip import Int64s, VideoClip
-from .clip_plan import FLOW_CUES, ClipBytes, ClipPlan, ForTokens, clip_ranges, indexed_video, join_flow, read_clip
-from .energy import stored_energy
+from .clip_plan import FLOW_CUES, ClipBytes, ClipPlan, ForTokens, clip_ranges, find_indexed_video, join_flow, read_clip
+from .energy import read_stored_energy
 
 KERNELS = ("maskstream.pipelines.decode.packets", "maskstream.pipelines.decode.pixels")
 
@@ -141,7 +141,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         """Draws the clips and the crops of samples, and finds the byte ranges to read; SampleError if the video of one
         is missing or contradicts itself.
         """
-        clips, crops = items.rngs("clip", views=1), items.rngs(self._purpose("crop"), views=1)
+        clips, crops = items.rngs("clip", views=1), items.rngs(self._name_purpose("crop"), views=1)
 
         def numbers(item: Item, video: VideoIndex) -> Int64s:
             return self.clip.numbers(video.n_frames, next(clips), video.first_frame, fps=video.fps)
@@ -155,7 +155,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         crop_rngs: Sequence[np.random.Generator] | None = None,
     ) -> ClipPlan:
         """The plan of a clip whose frame numbers, int64 (T,), `numbers_of` draws. crop_rngs: as in `plan_video`."""
-        video, member = indexed_video(item, self.component)
+        video, member = find_indexed_video(item, self.component)
         numbers = numbers_of(item, video)
         return self.plan_video(item, video, numbers, clip_ranges(video, numbers, member), crop_rngs)
 
@@ -170,12 +170,12 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         """The plan of the frames `numbers`, int64 (T,), of a video, which are read of the ranges `own`. crop_rngs:
         those of the crops of all views, where they are made already.
         """
-        rngs = item.rngs(self._purpose("crop")) if crop_rngs is None else crop_rngs
+        rngs = item.rngs(self._name_purpose("crop")) if crop_rngs is None else crop_rngs
         crops = self.augment.views(video.width, video.height, self.clip.size, rngs)
         return ClipPlan(
             video=video,
             numbers=numbers,
-            crops=[on_chroma_grid(crop, video.width, video.height) for crop in crops],
+            crops=[align_to_chroma_grid(crop, video.width, video.height) for crop in crops],
             own=own,
             draws=tuple(item.draw(view, part=self.camera) for view in range(item.views)) if self.finish_draws else (),
             short=int(numbers[-1] - numbers[0]) < self.clip.span(video.fps) - 1,
@@ -207,7 +207,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         # The packets of all are found before the first is decoded, and the flow of all is made after the last, because
         # a decoder drives Python's code out of the processor's cache, and then it takes twice the time.
         coded = [self._coded(item, plan, stats) for item, plan, _ in rows]
-        late, filled = late_masks(self.masks) if batch.room is not None else (), list[ClipMotion]()
+        late, filled = list_late_masks(self.masks) if batch.room is not None else (), list[ClipMotion]()
         for n, ((item, plan, own), (frames, notes)) in enumerate(zip(rows, coded, strict=True)):
             size = plan.video.width, plan.video.height
             with item.manifest.reading(item.index, self.component), stats.stage("decode"):
@@ -234,7 +234,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
                 notes = data.notes(size) if len(moving) or self.sees_energy else GopNotes()
                 if self.sees_energy:
                     places = (self.grid.shape[1], self.grid.shape[2])
-                    plan.energy = [stored_energy(notes, plan.numbers, crop, size, places) for crop in plan.crops]
+                    plan.energy = [read_stored_energy(notes, plan.numbers, crop, size, places) for crop in plan.crops]
                 fragments, first = memoryview(data.fragments), data.first_frame
                 frames = find_coded(data.header, fragments, first, plan.numbers, data.table, moving, data.whole)
         return Coded(frames, notes)
@@ -308,12 +308,12 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         with stats.stage("convert"):
             for view, (crop, own) in enumerate(zip(plan.crops, maps, strict=True)):
                 assert own is not None
-                index = chosen_tokens(own, self.output)
+                index = list_chosen_tokens(own, self.output)
                 pixels = room.of(row + view, len(index))
                 if clips is None:
                     to_tokens(frames, crop, (places[0], places[1]), index, pixels)
                 else:
-                    pixels[:] = tokens_of(clips[view], self.grid)[np.unravel_index(index, self.grid.shape)]
+                    pixels[:] = split_into_tokens(clips[view], self.grid)[np.unravel_index(index, self.grid.shape)]
                 tokens.append(ViewTokens(index, pixels))
         plan.tokens, plan.decoded = tokens, None
 
@@ -333,12 +333,12 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         n_frames = video.n_frames if n_frames is None else n_frames
         return self.clip.numbers(n_frames, item.rng("clip"), video.first_frame, fps=video.fps)
 
-    def _purpose(self, name: str) -> str:
+    def _name_purpose(self, name: str) -> str:
         """The name of a draw that cameras may share."""
         return name if self.shared or not self.camera else f"{name} {self.camera}"
 
     def _rng(self, item: Draws, view: int, name: str) -> np.random.Generator:
-        return item.rng(self._purpose(name), view)
+        return item.rng(self._name_purpose(name), view)
 
     def _to_rgb(self, item: Draws, plan: ClipPlan, frames: list[VideoFrame], views: npt.NDArray[np.uint8]) -> None:
         """Writes a sample's views, uint8 (views, T, size, size, 3)."""
@@ -367,13 +367,13 @@ def flow_of(flow: SampleFlow, clips: Sequence[ClipMotion]) -> list[ClipFlow]:
     ]
 
 
-def tokens_of(clip: UInt8Array, grid: TokenGrid) -> UInt8Array:
+def split_into_tokens(clip: UInt8Array, grid: TokenGrid) -> UInt8Array:
     """A view of a clip uint8 (T, H, W, 3) as its tokens, (t, h, w, tubelet, p, p, 3)."""
     (t, h, w), (tubelet, p, q) = grid.shape, grid.patch
     return clip.reshape(t, tubelet, h, p, w, q, 3).transpose(0, 2, 4, 1, 3, 5, 6)
 
 
-def on_chroma_grid(crop: Crop, width: int, height: int) -> Crop:
+def align_to_chroma_grid(crop: Crop, width: int, height: int) -> Crop:
     """The crop aligned to the chroma grid of 4:2:0 video: even offsets and sizes within the frame, of 2 pixels or more.
 
     Each edge moves by at most one pixel, or two where the frame has an odd side.

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.decode.cpu import HALF_CHROMA, colour_numbers
+from maskstream.pipelines.decode.cpu import HALF_CHROMA, compute_colour_numbers
 
 from .batch import PlaneBatch, PlaneClip
 from .hardware import DaemonThreads
 from .packing import EncodedClip, look_places
-from .yuv import planes_to_rgb
+from .yuv import convert_planes
 
 FORMATS = ("nv12", "yuv420p", "yuvj420p")
 """FFmpeg's names of 8 bits in 4:2:0, as NVDEC and CPUs return them."""
@@ -43,16 +43,16 @@ class TorchcodecDecoder:
     ) -> tuple[Tensor, Tensor]:
         """The pixels on the device, and the luma of looks on the host; see `BatchDecoder`."""
         stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        works = [self._threads.submit(partial(decoded_planes, clip, device, stream)) for clip in clips]
+        works = [self._threads.submit(partial(decode_planes, clip, device, stream)) for clip in clips]
         decoded = [work.result() for work in works]
         with torch.cuda.stream(stream):
             planes = cropped([*zip(clips, decoded, crops, strict=True)])
-            pixels = planes_to_rgb(planes, self._size)
+            pixels = convert_planes(planes, self._size)
             looks = torch.stack([look_at(clip, luma) for clip, (luma, _) in zip(clips, decoded, strict=True)]).cpu()
         return pixels.reshape(len(clips), -1, *pixels.shape[1:]), looks
 
 
-def decoded_planes(clip: EncodedClip, device: torch.device, stream: torch.cuda.Stream | None) -> tuple[Tensor, Tensor]:
+def decode_planes(clip: EncodedClip, device: torch.device, stream: torch.cuda.Stream | None) -> tuple[Tensor, Tensor]:
     """The luma (F, H, W) and the chroma (F, 2, H / 2, W / 2) of the clip's frames on a device, uint8."""
     from torchcodec.decoders import Demuxer
 
@@ -95,7 +95,7 @@ def cropped(of: list[tuple[EncodedClip, tuple[Tensor, Tensor], list[Crop]]]) -> 
             chroma[len(views), :, :, :down, :across] = uv[order, :, top : top + down, left : left + across]
             half = (clip.standard, clip.full_range) == HALF_CHROMA
             views.append(PlaneClip(luma=sides[0], chroma=sides[1], flip=crop.flip, half=half))
-    colours = np.stack([colour_numbers(clip.standard, clip.full_range) for clip, _, own in of for _ in own])
+    colours = np.stack([compute_colour_numbers(clip.standard, clip.full_range) for clip, _, own in of for _ in own])
     own_colours = torch.from_numpy(colours.astype(np.int32)).to(device)
     return PlaneBatch(luma=luma, chroma=chroma, clips=tuple(views), colours=own_colours)
 

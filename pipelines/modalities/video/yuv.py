@@ -31,10 +31,10 @@ class PlanesFinish:
         """The batch with pixels instead of planes."""
         if batch.planes is None:
             raise ValueError("the host batch has no planes; its sampler makes them with output='yuv'")
-        return replace(batch, video=planes_to_rgb(batch.planes, self.size), planes=None)
+        return replace(batch, video=convert_planes(batch.planes, self.size), planes=None)
 
 
-def planes_to_rgb(planes: PlaneBatch, size: int) -> Tensor:
+def convert_planes(planes: PlaneBatch, size: int) -> Tensor:
     """The clips as uint8 (B, T, size, size, 3), on the device of the planes."""
     device = planes.luma.device
     halves = [clip.half and size % 2 == 0 for clip in planes.clips]
@@ -61,14 +61,14 @@ def planes_to_rgb(planes: PlaneBatch, size: int) -> Tensor:
 
 def resized(plane: Tensor, shapes: Sequence[tuple[int, int]], size: int) -> Tensor:
     """The planes uint8 (B, T, H, W), of which each clip has its (height, width), as int32 (B, T, size, size)."""
-    from maskstream.pipelines.decode.pixels import plane_taps
+    from maskstream.pipelines.decode.pixels import compute_plane_taps
 
-    down, across = zip(*(plane_taps(*shape, size, size, False)[:2] for shape in shapes), strict=True)
-    rows = (_mixed(plane, 2, down) + 32) >> 6
-    return (_mixed(rows, 3, across) + (1 << 21)) >> 22
+    down, across = zip(*(compute_plane_taps(*shape, size, size, False)[:2] for shape in shapes), strict=True)
+    rows = (_mix_word(plane, 2, down) + 32) >> 6
+    return (_mix_word(rows, 3, across) + (1 << 21)) >> 22
 
 
-def _mixed(values: Tensor, axis: int, taps: Sequence[Taps]) -> Tensor:
+def _mix_word(values: Tensor, axis: int, taps: Sequence[Taps]) -> Tensor:
     """The weighted sums along an axis of (B, T, H, W), whose clips have taps of their own; int32."""
     of = (len(taps), 1, -1, 1) if axis == 2 else (len(taps), 1, 1, -1)
     weights = np.zeros((*np.shape([first for first, _ in taps]), max(own.shape[1] for _, own in taps)), np.int32)

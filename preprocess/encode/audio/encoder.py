@@ -10,7 +10,7 @@ import numpy.typing as npt
 from maskstream.preprocess.encode.encoder import Encoded, made_of
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import Config
-from maskstream.shards.media.flac import flac_stream
+from maskstream.shards.media.flac import join_flac_stream
 from maskstream.shards.members.sound import sound_member
 
 from .sound import Sound, read_sound
@@ -55,12 +55,12 @@ class AudioEncoder(Config):
         sound = made_of(source, Sound)
         if sound is None:
             part = source.span or source.window
-            sound = stacked_channels([read_sound(path, part) for path in (source.path, *source.parts)])
+            sound = stack_channels([read_sound(path, part) for path in (source.path, *source.parts)])
         check_sound(sound)
-        return encoded_sound(sound, self.level)
+        return encode_sound(sound, self.level)
 
 
-def stacked_channels(sounds: list[Sound]) -> Sound:
+def stack_channels(sounds: list[Sound]) -> Sound:
     """The channels of several files in one sound. Raises RejectError if their length, rate or bits differ."""
     first = sounds[0]
     forms = {(len(s.samples), s.sample_rate, s.bits) for s in sounds}
@@ -88,15 +88,18 @@ def check_sound(sound: Sound) -> None:
         raise RejectError("check", "is silent: all its samples are equal")
 
 
-def encoded_sound(sound: Sound, level: int = LEVEL) -> Encoded:
+def encode_sound(sound: Sound, level: int = LEVEL) -> Encoded:
     """Encode a checked sound into member, meta and sums (see `AudioEncoder`)."""
     # imported here because it imports torch, which takes a process longer than all else; videos need none
-    from .fbank_sums import fbank_sums
+    from .fbank_sums import compute_fbank_sums
 
-    samples, bits, gain = _quantised(sound)
+    samples, bits, gain = _quantise_samples(sound)
     n, channels = samples.shape
-    data = flac_stream(
-        _frames(samples, bits, sound.sample_rate, level), sample_rate=sound.sample_rate, bits=bits, samples=samples
+    data = join_flac_stream(
+        _split_frames(samples, bits, sound.sample_rate, level),
+        sample_rate=sound.sample_rate,
+        bits=bits,
+        samples=samples,
     )
     scale = np.float32(gain / (1 << bits - 1))
     full = (1 << bits - 1) - 1
@@ -108,27 +111,27 @@ def encoded_sound(sound: Sound, level: int = LEVEL) -> Encoded:
         "bits": bits,
         "gain": gain,
         "peak": float(np.abs(samples).max() * scale),
-        "rms": _rms(samples) * float(scale),
+        "rms": _compute_rms(samples) * float(scale),
         "at_full_scale": float((np.abs(samples) >= full).mean()),
         "original": {"codec": sound.codec, "container": sound.container, "bits": sound.bits},
     }
     return Encoded(
         members={"flac": sound_member(data, gain=gain)},
         meta=meta,
-        sums=fbank_sums(samples, scale, sound.sample_rate),
+        sums=compute_fbank_sums(samples, scale, sound.sample_rate),
         signals={
-            "loudness_db": _decibels(meta["rms"]),
+            "loudness_db": _convert_to_decibels(meta["rms"]),
             "clipped": meta["at_full_scale"],
-            "silent": _silent(samples, float(scale), sound.sample_rate),
+            "silent": _measure_silence(samples, float(scale), sound.sample_rate),
         },
     )
 
 
-def _decibels(rms: float) -> float:
+def _convert_to_decibels(rms: float) -> float:
     return float(20 * np.log10(max(rms, 1e-10)))
 
 
-def _silent(samples: npt.NDArray[np.int32], scale: float, rate: int) -> float:
+def _measure_silence(samples: npt.NDArray[np.int32], scale: float, rate: int) -> float:
     """The share of blocks of BLOCK_S in which the root mean square of all channels is below SILENT_DB."""
     length = max(1, round(BLOCK_S * rate))
     blocks = samples[: max(len(samples) // length, 1) * length].astype(np.float32)
@@ -137,7 +140,7 @@ def _silent(samples: npt.NDArray[np.int32], scale: float, rate: int) -> float:
     return float((power < 10 ** (SILENT_DB / 10)).mean())
 
 
-def _quantised(sound: Sound) -> tuple[npt.NDArray[np.int32], int, float]:
+def _quantise_samples(sound: Sound) -> tuple[npt.NDArray[np.int32], int, float]:
     """The stored samples int32 (n, channels), their bits, and the gain."""
     if sound.bits:
         bits = 16 if sound.bits <= 16 else 24
@@ -152,7 +155,7 @@ def _quantised(sound: Sound) -> tuple[npt.NDArray[np.int32], int, float]:
     return np.clip(scaled, -full - 1, full).astype(np.int32), bits, gain
 
 
-def _frames(samples: npt.NDArray[np.int32], bits: int, rate: int, level: int) -> list[tuple[int, bytes]]:
+def _split_frames(samples: npt.NDArray[np.int32], bits: int, rate: int, level: int) -> list[tuple[int, bytes]]:
     """The FLAC frames as (number of samples, bytes)."""
     channels = samples.shape[1]
     kind, packed = ("s16", samples.astype(np.int16)) if bits == 16 else ("s32", samples << 8)
@@ -173,7 +176,7 @@ def _frames(samples: npt.NDArray[np.int32], bits: int, rate: int, level: int) ->
     return list(zip(lengths, found, strict=True))
 
 
-def _rms(samples: npt.NDArray[np.int32]) -> float:
+def _compute_rms(samples: npt.NDArray[np.int32]) -> float:
     """The root mean square, computed in chunks to save memory."""
     squares = sum(
         float(np.square(samples[i : i + _CHUNK], dtype=np.float64).sum()) for i in range(0, len(samples), _CHUNK)

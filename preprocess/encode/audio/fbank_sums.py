@@ -15,7 +15,7 @@ _MINUTE = 6000
 """How many windows are processed at a time."""
 
 
-def fbank_sums(
+def compute_fbank_sums(
     samples: npt.NDArray[np.int32] | npt.NDArray[np.float32], scale: np.float32, rate: int
 ) -> dict[str, list[float]]:
     """The sums `SUMS` of a sound: count, sum and sum of squares of its filterbank values, of the mean of the channels
@@ -32,7 +32,7 @@ def fbank_sums(
     torch.set_num_threads(1)  # the sums must not depend on the machine or the number of processes
     try:
         values = total = squares = 0.0
-        for part in _minutes(waveform - waveform.mean()):
+        for part in _split_minutes(waveform - waveform.mean()):
             bank = STATISTICS(part).double()
             values += bank.numel()
             total += float(bank.sum())
@@ -45,7 +45,7 @@ def fbank_sums(
         torch.set_num_threads(threads)
 
 
-def _minutes(waveform: torch.Tensor) -> Iterator[torch.Tensor]:
+def _split_minutes(waveform: torch.Tensor) -> Iterator[torch.Tensor]:
     """Parts of one minute, overlapping so that together they have exactly the windows of the whole."""
     bank, frames = STATISTICS, STATISTICS.n_frames(len(waveform))
     for first in range(0, frames, _MINUTE):

@@ -28,7 +28,7 @@ def find_pauses(path: Path) -> tuple[list[tuple[float, bool]], float | None]:
 
     Raises RejectError if the file cannot be opened.
     """
-    powers, block_s, end_s = _powers(path)
+    powers, block_s, end_s = _measure_powers(path)
     if not len(powers):
         return [], None
     loud = float(np.percentile(powers, 95))
@@ -45,7 +45,7 @@ def find_pauses(path: Path) -> tuple[list[tuple[float, bool]], float | None]:
     return found, end_s
 
 
-def _powers(path: Path) -> tuple[npt.NDArray[np.float64], float, float]:
+def _measure_powers(path: Path) -> tuple[npt.NDArray[np.float64], float, float]:
     """The mean square of each block of the first track, over its channels; the seconds of a block; and of all."""
     powers: list[npt.NDArray[np.float64]] = []
     held, count, length, rate = np.empty(0, np.float32), 0, 1, 1

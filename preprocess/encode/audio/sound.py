@@ -69,18 +69,18 @@ class Mp3Frames:
     bytes_declared: int | None
 
 
-def mp3_frames(data: bytes | mmap) -> Mp3Frames | None:
+def count_mp3_frames(data: bytes | mmap) -> Mp3Frames | None:
     """Count the frames; None if there are none, or their headers omit the bit rate (free format)."""
-    begin = _first(data, id3_end(data))
-    first = None if begin is None else _frame(data[begin : begin + _HEAD_BYTES])
+    begin = _find_first_frame(data, find_id3_end(data))
+    first = None if begin is None else _parse_frame(data[begin : begin + _HEAD_BYTES])
     if begin is None or first is None:
         return None
-    n_declared, bytes_declared, is_header = _declared(data[begin : begin + first.size_bytes], first)
+    n_declared, bytes_declared, is_header = _read_declared(data[begin : begin + first.size_bytes], first)
     at, n, missing = begin, 0, 0
     while at + _HEAD_BYTES <= len(data):
-        frame = _frame(data[at : at + _HEAD_BYTES])
+        frame = _parse_frame(data[at : at + _HEAD_BYTES])
         if frame is None or frame.kind != first.kind:
-            again = _first(data, at, first.kind)
+            again = _find_first_frame(data, at, first.kind)
             if again is None:
                 break
             at = again
@@ -98,7 +98,7 @@ def mp3_frames(data: bytes | mmap) -> Mp3Frames | None:
     )
 
 
-def id3_end(data: bytes | mmap) -> int:
+def find_id3_end(data: bytes | mmap) -> int:
     """The offset of the first byte after the ID3v2 tags; 0 without tags."""
     at = 0
     while data[at : at + 3] == b"ID3" and len(data) >= at + 10:
@@ -108,19 +108,19 @@ def id3_end(data: bytes | mmap) -> int:
     return at
 
 
-def _first(data: bytes | mmap, at: int, kind: tuple[int, int, int] | None = None) -> int | None:
+def _find_first_frame(data: bytes | mmap, at: int, kind: tuple[int, int, int] | None = None) -> int | None:
     """The offset, `at` or later, of the first frame that another frame of its kind follows; None if there is none."""
     while (at := data.find(b"\xff", at)) >= 0:
-        frame = _frame(data[at : at + _HEAD_BYTES])
+        frame = _parse_frame(data[at : at + _HEAD_BYTES])
         if frame is not None and kind in (None, frame.kind):
-            after = _frame(data[at + frame.size_bytes : at + frame.size_bytes + _HEAD_BYTES])
+            after = _parse_frame(data[at + frame.size_bytes : at + frame.size_bytes + _HEAD_BYTES])
             if after is not None and after.kind == frame.kind:
                 return at
         at += 1
     return None
 
 
-def _frame(head: bytes) -> _Frame | None:
+def _parse_frame(head: bytes) -> _Frame | None:
     """The frame with the header `head`; None if `head` is no frame header, or has the free format."""
     if len(head) < _HEAD_BYTES or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
@@ -137,7 +137,7 @@ def _frame(head: bytes) -> _Frame | None:
     return _Frame(kind=(version, layer, rate), size_bytes=size, mono=head[3] >> 6 == 3)
 
 
-def _declared(body: bytes, frame: _Frame) -> tuple[int | None, int | None, bool]:
+def _read_declared(body: bytes, frame: _Frame) -> tuple[int | None, int | None, bool]:
     """Declared frames, declared bytes, and whether the first frame is such a header instead of sound."""
     side_info = (17, 32) if frame.kind[0] == 3 else (9, 17)
     at = _HEAD_BYTES + side_info[not frame.mono]
@@ -189,7 +189,7 @@ def read_sound(
                 raise RejectError("open", "has no audio track")
             lasts((opened.duration or 0) / av.time_base, opened.size)
             is_whole = part is None or opened.format.name == "wav"
-            if is_whole and (missing := missing_before_decoding(source, opened.format.name)):
+            if is_whole and (missing := check_before_decoding(source, opened.format.name)):
                 raise RejectError("decode", f"is truncated: {missing}")
             return _decoded(opened, part)
     except MediaError as error:
@@ -241,7 +241,7 @@ def _decoded(container: InputContainer, part: tuple[int, int] | Span | None) -> 
     expected = len(stream.index_entries) if "mov" in container.format.name else 0
     track = _Track(part=part)
     ended = _read(container, track)
-    missing = missing_after_decoding(container, track.packets, expected, track.corrupt, track.n) if ended else None
+    missing = check_after_decoding(container, track.packets, expected, track.corrupt, track.n) if ended else None
     if track.form is None or track.n == 0:
         raise RejectError("decode", f"is truncated: {missing}" if track.corrupt else "is empty")
     if missing and track.hidden <= _PRIMING:
@@ -261,7 +261,7 @@ def _decoded(container: InputContainer, part: tuple[int, int] | Span | None) -> 
     return Sound(samples=samples, bits=bits, sample_rate=rate, codec=stream.codec_context.name, container=name)
 
 
-def _packets(container: InputContainer, stream: AudioStream, part: object) -> tuple[Iterator[Packet[Any]], int]:
+def _read_packets(container: InputContainer, stream: AudioStream, part: object) -> tuple[Iterator[Packet[Any]], int]:
     """The packets of a track, and the number of their first sample: that of the part if samples do not depend on
     those before, and the container knows where they are.
     """
@@ -286,7 +286,7 @@ def _read(container: InputContainer, track: _Track) -> bool:
     """
     stream = container.streams.audio[0]
     try:
-        packets, track.n = _packets(container, stream, track.part)
+        packets, track.n = _read_packets(container, stream, track.part)
         track.begun = track.n
         for packet in packets:
             track.packets += bool(packet.size)
@@ -340,19 +340,19 @@ _PAGE_HEAD = 27
 _LAST_PAGE = 4
 
 
-def missing_before_decoding(source: Path | bytes, container: str) -> str | None:
+def check_before_decoding(source: Path | bytes, container: str) -> str | None:
     """Check a file for truncation without decoding it; returns what is missing, in words, or None.
 
     container: FFmpeg's name. Raises OSError if the file cannot be read.
     """
-    look = {"wav": _missing_wav, "mp3": _missing_mp3, "ogg": _missing_ogg}.get(container)
+    look = {"wav": _check_wav, "mp3": _check_mp3, "ogg": _check_ogg}.get(container)
     if look is None:
         return None
     with _data(source) as data:
         return look(data)
 
 
-def missing_after_decoding(
+def check_after_decoding(
     container: InputContainer, packets: int, expected: int, corrupt: int, samples: int
 ) -> str | None:
     """Check a file for truncation after its first sound track was decoded to the end; returns as above.
@@ -366,7 +366,7 @@ def missing_after_decoding(
         if expected > packets - corrupt:
             return f"it holds {packets - corrupt} of the {expected} packets in its packet table"
         return "its last packet is incomplete"
-    declared = _declared_s(container, stream)
+    declared = _read_declared_s(container, stream)
     if declared is None:
         return None
     if name in EXACT:
@@ -380,7 +380,7 @@ def missing_after_decoding(
     return None
 
 
-def _declared_s(container: InputContainer, stream: AudioStream) -> float | None:
+def _read_declared_s(container: InputContainer, stream: AudioStream) -> float | None:
     """The track's duration in seconds as the container declares it; None if it declares none for this track."""
     name = container.format.name
     if "matroska" in name:
@@ -400,7 +400,7 @@ def _data(source: Path | bytes) -> Iterator[bytes | mmap]:
         yield data
 
 
-def _missing_wav(data: bytes | mmap) -> str | None:
+def _check_wav(data: bytes | mmap) -> str | None:
     """FFmpeg ignores a truncated data chunk. The header of a live stream declares no length."""
     if data[:4] != b"RIFF":
         return None
@@ -414,9 +414,9 @@ def _missing_wav(data: bytes | mmap) -> str | None:
     return None
 
 
-def _missing_mp3(data: bytes | mmap) -> str | None:
+def _check_mp3(data: bytes | mmap) -> str | None:
     """Encoders count frames differently by one, so one missing frame is tolerated if no bytes are missing."""
-    found = mp3_frames(data)
+    found = count_mp3_frames(data)
     if found is None:
         return None
     missing = 0 if found.n_declared is None else found.n_declared - found.n
@@ -430,7 +430,7 @@ def _missing_mp3(data: bytes | mmap) -> str | None:
     return None
 
 
-def _missing_ogg(data: bytes | mmap) -> str | None:
+def _check_ogg(data: bytes | mmap) -> str | None:
     at = data.rfind(b"OggS", max(0, len(data) - 2 * _MAX_PAGE))
     if at < 0 or len(head := data[at : at + _PAGE_HEAD]) < _PAGE_HEAD:
         return "it does not end with a whole page"

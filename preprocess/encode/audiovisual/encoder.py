@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from av.audio.frame import AudioFrame
 
-from maskstream.preprocess.encode.audio.encoder import LEVEL, check_sound, encoded_sound
+from maskstream.preprocess.encode.audio.encoder import LEVEL, check_sound, encode_sound
 from maskstream.preprocess.encode.audio.sound import Sound, frame_samples, integers, sample_format
 from maskstream.preprocess.encode.encoder import Encoded, ProfiledEncoder
-from maskstream.preprocess.encode.limits import check_sound_values, in_force
-from maskstream.preprocess.encode.video.kept import kept_video
+from maskstream.preprocess.encode.limits import check_sound_values, get_limits
+from maskstream.preprocess.encode.video.kept import find_kept_video
 from maskstream.preprocess.encode.video.video import encode_video
 from maskstream.preprocess.source import RejectError, Source, explain
 from maskstream.shards.media.local_media import MediaError, open_media
@@ -56,21 +56,21 @@ class AudioVisualEncoder(ProfiledEncoder):
 
     def encode(self, source: Source) -> Encoded:
         """Encode the video, or its window in frames or span, and its sound."""
-        video = kept_video(source) or encode_video(source.path, self.video, source.span or source.window)
+        video = find_kept_video(source) or encode_video(source.path, self.video, source.span or source.window)
         if video.start_s is None:
             raise RejectError("decode", "its frames have no ordered time stamps, so sound cannot be aligned with them")
         duration_s = video.index.n_frames / video.index.fps
         track = read_track(source.path, video.start_s, video.start_s + duration_s, seeks=source.span is not None)
         sound = track.sound
         check_sound(sound)
-        share, level_db = len(sound.samples) / sound.sample_rate / duration_s, _level_db(sound)
+        share, level_db = len(sound.samples) / sound.sample_rate / duration_s, _measure_level_db(sound)
         if level_db < SILENT_DB:
             raise RejectError(
                 "check", f"its sound is silent: {level_db:.0f} dB, at least {SILENT_DB:.0f} dB are needed"
             )
         if share < MIN_SHARE:
             raise RejectError("check", f"has sound in only {share:.0%} of its duration; {MIN_SHARE:.0%} are needed")
-        audio = encoded_sound(sound, self.level)
+        audio = encode_sound(sound, self.level)
         audio_start_s = track.start_s - video.start_s
         flac = audio.members["flac"]
         flac = replace(flac, facts={**flac.facts, "start_s": audio_start_s})
@@ -90,7 +90,7 @@ class AudioVisualEncoder(ProfiledEncoder):
         )
 
 
-def _level_db(sound: Sound) -> float:
+def _measure_level_db(sound: Sound) -> float:
     """The root mean square of the loudest channel in dB; 0 is full scale, -200 is digital silence."""
     full = float(1 << sound.bits - 1) if sound.bits else 1.0
     power = np.square(sound.samples / full, dtype=np.float64).mean(axis=0).max()
@@ -127,7 +127,7 @@ class _Timeline:
         """Append a frame's samples (n, channels), which begin at `at` seconds; None: at the end of the last frame."""
         drift = 0 if at is None else round((at - self.start) * self.rate) - self.n
         if drift > MAX_DRIFT_S * self.rate:
-            if drift > in_force().sound_s * self.rate:
+            if drift > get_limits().sound_s * self.rate:
                 raise RejectError("decode", f"its sound has damaged time stamps: a gap of {drift / self.rate:.0f} s")
             self._put(np.zeros((drift, samples.shape[1]), samples.dtype))
             self.filled += drift

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.preprocess.encode.limits import MEMORY_PER_BYTE, check_image_size, in_force
+from maskstream.preprocess.encode.limits import MEMORY_PER_BYTE, check_image_size, get_limits
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import DatasetError
 
@@ -50,7 +50,7 @@ def is_dicom(data: bytes) -> bool:
     return data[_META_AT - 4 : _META_AT] == b"DICM"
 
 
-def dicom_pixels(data: bytes, window: Window | None) -> tuple[UInt8s, bool]:
+def read_dicom_pixels(data: bytes, window: Window | None) -> tuple[UInt8s, bool]:
     """The picture in a DICOM file, uint8 (H, W) grey or (H, W, 3) with blue first, and whether it was compressed with
     loss. Without a `window` the file's is taken.
 
@@ -67,7 +67,7 @@ def dicom_pixels(data: bytes, window: Window | None) -> tuple[UInt8s, bool]:
             warnings.simplefilter("ignore")  # pydicom's remarks on headers
             file = pydicom.dcmread(io.BytesIO(data))
             _check_header(file)
-            return _shown(_stored(file), file, window), str(file.get("LossyImageCompression", "")) == "01"
+            return _shown(_read_stored(file), file, window), str(file.get("LossyImageCompression", "")) == "01"
     except (RejectError, MemoryError):
         raise
     except Exception as error:  # of a damaged file nearly everything; the words may quote a patient's header
@@ -76,10 +76,10 @@ def dicom_pixels(data: bytes, window: Window | None) -> tuple[UInt8s, bool]:
 
 def _check_inflated(data: bytes) -> None:
     """Raise RejectError for a deflated file that would take too much memory (PS3.5, A.5)."""
-    syntax, begin = _syntax(data)
+    syntax, begin = _read_syntax(data)
     if syntax != _DEFLATED:
         return
-    most = min(_BYTES_PER_PIXEL * in_force().image_pixels, max(_FEW_BYTES, MEMORY_PER_BYTE * len(data)))
+    most = min(_BYTES_PER_PIXEL * get_limits().image_pixels, max(_FEW_BYTES, MEMORY_PER_BYTE * len(data)))
     inflating = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         inflating.decompress(data[begin:], most)
@@ -89,7 +89,7 @@ def _check_inflated(data: bytes) -> None:
         raise RejectError("check", f"is a DICOM file that inflates to more than {most} bytes")
 
 
-def _syntax(data: bytes) -> tuple[bytes, int]:
+def _read_syntax(data: bytes) -> tuple[bytes, int]:
     """The transfer syntax in the header of a file, and where its data set begins (PS3.10, 7.1; PS3.5, 7.1.2)."""
     at, syntax = _META_AT, b""
     while data[at : at + 2] == _META_GROUP:
@@ -126,7 +126,7 @@ def _check_header(file: Dataset) -> None:
         raise RejectError("decode", f"is compressed as {syntax.name} ({syntax}), which pillow cannot read. {_REMEDY}")
 
 
-def _stored(file: Dataset) -> npt.NDArray[Any]:
+def _read_stored(file: Dataset) -> npt.NDArray[Any]:
     """The values as stored: (H, W), or (H, W, 3) as RGB."""
     from pydicom.pixels.utils import pixel_array
 
@@ -151,11 +151,11 @@ def _shown(stored: npt.NDArray[Any], file: Dataset, window: Window | None) -> UI
         colours = apply_color_lut(stored, file)
         colours = colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)
         return np.ascontiguousarray(colours[..., 2::-1])
-    levels = _levels(stored, file, window)
+    levels = _measure_levels(stored, file, window)
     return np.rint(255 * (1 - levels if file.PhotometricInterpretation == "MONOCHROME1" else levels)).astype(np.uint8)
 
 
-def _levels(stored: npt.NDArray[Any], file: Dataset, window: Window | None) -> Floats:
+def _measure_levels(stored: npt.NDArray[Any], file: Dataset, window: Window | None) -> Floats:
     """Grey values (H, W) as levels from 0 to 1."""
     from pydicom.pixels.processing import apply_modality_lut, apply_voi
 
@@ -165,10 +165,10 @@ def _levels(stored: npt.NDArray[Any], file: Dataset, window: Window | None) -> F
     if window is None and file.get("VOILUTSequence"):
         most = 2 ** int(file.VOILUTSequence[0].LUTDescriptor[2]) - 1
         return np.asarray(apply_voi(values.astype(np.int64), file) / most)
-    if window is None and (centre := _first(file, "WindowCenter")) is not None:
-        window = centre, float(_first(file, "WindowWidth") or 0)
+    if window is None and (centre := _take_first(file, "WindowCenter")) is not None:
+        window = centre, float(_take_first(file, "WindowWidth") or 0)
     if window is not None:
-        return windowed(values.astype(np.float64), *window, str(file.get("VOILUTFunction") or "LINEAR"))
+        return apply_window(values.astype(np.float64), *window, str(file.get("VOILUTFunction") or "LINEAR"))
     bits = int(file.get("BitsStored", 64))
     if bits <= 8 and not file.PixelRepresentation:
         return np.asarray(stored / (2**bits - 1))
@@ -177,7 +177,7 @@ def _levels(stored: npt.NDArray[Any], file: Dataset, window: Window | None) -> F
     return np.clip((values.astype(np.float64) - low) / max(high - low, 1e-12), 0, 1)
 
 
-def _first(file: Dataset, name: str) -> float | None:
+def _take_first(file: Dataset, name: str) -> float | None:
     """The first value of a field of one or several numbers."""
     found = file.get(name)
     if found is None or found == "":
@@ -185,7 +185,7 @@ def _first(file: Dataset, name: str) -> float | None:
     return float(np.atleast_1d(np.asarray(found, np.float64))[0])
 
 
-def windowed(values: Floats, centre: float, width: float, function: str) -> Floats:
+def apply_window(values: Floats, centre: float, width: float, function: str) -> Floats:
     """Values of any shape (...,) as levels from 0 to 1, by the functions of C.11.2.1.2 and C.11.2.1.3.
 
     RejectError for another function, or a width that it does not have.

@@ -39,9 +39,9 @@ from maskstream.preprocess.encode.encoder import Encoded
 from maskstream.preprocess.encode.limits import check_image_size, check_source_file, read_source_file
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import Config
-from maskstream.shards.members.image import image_member
+from maskstream.shards.members.image import make_image_member
 
-from .dicom import DICOM_SUFFIXES, Window, dicom_pixels, is_dicom
+from .dicom import DICOM_SUFFIXES, Window, is_dicom, read_dicom_pixels
 from .header import read_header
 
 _PNM = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})")
@@ -54,15 +54,15 @@ _REDUCED_OR_MASK, _OLD_REDUCED = 0b101, 2
 """Pages that are another page at a smaller size, or its mask."""
 
 
-def declared_size(data: bytes) -> tuple[int, int]:
+def read_declared_size(data: bytes) -> tuple[int, int]:
     """Width and height in pixels. Raises RejectError if the header is damaged, of no form that is read, or that of a
     TIFF of several pages or other colours.
     """
     try:
         if data[:2] == b"BM":
-            return _bmp(data)
+            return _read_bmp_size(data)
         if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            return _tiff(data)
+            return _read_tiff_size(data)
     except struct.error as error:
         raise RejectError("open", "is truncated: its header ends early") from error
     found = _PNM.match(data)
@@ -71,18 +71,18 @@ def declared_size(data: bytes) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _bmp(data: bytes) -> tuple[int, int]:
+def _read_bmp_size(data: bytes) -> tuple[int, int]:
     (header_bytes,) = struct.unpack_from("<I", data, 14)
     width, height = struct.unpack_from("<HH" if header_bytes == 12 else "<ii", data, 18)
     return abs(width), abs(height)  # rows from top to bottom have a negative height
 
 
-def _tiff(data: bytes) -> tuple[int, int]:
+def _read_tiff_size(data: bytes) -> tuple[int, int]:
     """The size of the only page. RejectError for several, and for colours that OpenCV takes for others."""
     order = "<" if data[:1] == b"I" else ">"
     is_big = b"+" in data[:4]
     (at,) = struct.unpack_from(f"{order}{'Q' if is_big else 'I'}", data, 8 if is_big else 4)
-    found, at = _page(data, at, order, is_big)
+    found, at = _read_page(data, at, order, is_big)
     if found.keys() < {_WIDTH, _HEIGHT}:
         raise RejectError("open", "is not a TIFF file: its header has no width and height")
     if (colours := found.get(_COLOURS, 2)) not in _RIGHT:
@@ -92,13 +92,13 @@ def _tiff(data: bytes) -> tuple[int, int]:
     seen = set[int]()
     while at and at not in seen:
         seen.add(at)
-        page, at = _page(data, at, order, is_big)
+        page, at = _read_page(data, at, order, is_big)
         if not (page.get(_KIND, 0) & _REDUCED_OR_MASK or page.get(_OLD_KIND) == _OLD_REDUCED):
             raise RejectError("check", "has several pages; a picture is one")
     return found[_WIDTH], found[_HEIGHT]
 
 
-def _page(data: bytes, at: int, order: str, is_big: bool) -> tuple[dict[int, int], int]:
+def _read_page(data: bytes, at: int, order: str, is_big: bool) -> tuple[dict[int, int], int]:
     """The values of the page whose header is at a byte, and where that of the next one is; 0 after the last."""
     (count,) = struct.unpack_from(f"{order}{'Q' if is_big else 'H'}", data, at)
     first, entry_bytes = (at + 8, 20) if is_big else (at + 2, 12)
@@ -144,14 +144,14 @@ def read_picture(path: Path, window: Window | None = None) -> DecodedPicture:
     """
     data = read_source_file(path)
     if is_dicom(data):
-        pixels, lossy = dicom_pixels(data, window)
+        pixels, lossy = read_dicom_pixels(data, window)
         return DecodedPicture(pixels=pixels, form=None, lossy=lossy, data=data)
     header = read_header(data)
     if header is not None and header.animated:
         raise RejectError("check", f"is an animation ({header.form}); a picture is one frame")
-    check_image_size(*((header.width, header.height) if header is not None else declared_size(data)))
+    check_image_size(*((header.width, header.height) if header is not None else read_declared_size(data)))
     stored = _decoded(data)
-    pixels = _over_white(_eight_bits(stored))
+    pixels = _blend_over_white(_round_to_eight_bits(stored))
     if header is None:
         return DecodedPicture(pixels=pixels, form=None, lossy=False, data=data)
     if pixels.shape[:2] != (header.height, header.width):
@@ -172,7 +172,7 @@ def read_alpha(path: Path) -> UInt8s | None:
     if is_dicom(data):
         return None
     header = read_header(data)
-    stored = _eight_bits(_decoded(data))
+    stored = _round_to_eight_bits(_decoded(data))
     upright = header is None or header.orientation == 1
     return np.ascontiguousarray(stored[:, :, 3]) if stored.ndim == 3 and stored.shape[2] == 4 and upright else None
 
@@ -194,7 +194,7 @@ def encoded(pixels: UInt8s, form: str, quality: int) -> bytes:
     try:
         ok, data = cv2.imencode(f".{form}", pixels, options)
     except cv2.error as error:
-        raise RejectError("encode", f"cannot be written as {form} ({_reason(error)})") from error
+        raise RejectError("encode", f"cannot be written as {form} ({_format_reason(error)})") from error
     if not ok:
         raise RejectError("encode", f"cannot be written as {form}")
     return data.tobytes()
@@ -205,7 +205,7 @@ def _decoded(data: bytes) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        raise RejectError("decode", f"cannot be decoded ({_reason(error)})") from error
+        raise RejectError("decode", f"cannot be decoded ({_format_reason(error)})") from error
     if pixels is None:
         raise RejectError("decode", "cannot be decoded: it is damaged, or no picture that OpenCV reads")
     if pixels.dtype == np.uint8:
@@ -215,35 +215,35 @@ def _decoded(data: bytes) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     raise RejectError("check", f"holds {pixels.dtype} values; pictures have 8 or 16 bits")
 
 
-def _eight_bits(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> UInt8s:
+def _round_to_eight_bits(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> UInt8s:
     """16 bits to 8, rounded, so that the greatest value stays the greatest."""
     if pixels.dtype == np.uint8:
         return pixels.astype(np.uint8, copy=False)
-    return _in_strips(lambda rows: ((rows.astype(np.uint32) + 128) // 257).astype(np.uint8), pixels)
+    return _convert_in_strips(lambda rows: ((rows.astype(np.uint32) + 128) // 257).astype(np.uint8), pixels)
 
 
-def _over_white(pixels: UInt8s) -> UInt8s:
+def _blend_over_white(pixels: UInt8s) -> UInt8s:
     """Four channels to three: what is transparent shows white."""
     if pixels.ndim == 2 or pixels.shape[2] == 3:
         return pixels
     if pixels.shape[2] == 1:
         return pixels[:, :, 0]
-    return _in_strips(_rows_over_white, pixels)
+    return _convert_in_strips(_blend_rows_over_white, pixels)
 
 
-def _rows_over_white(pixels: UInt8s) -> UInt8s:
+def _blend_rows_over_white(pixels: UInt8s) -> UInt8s:
     alpha = pixels[:, :, 3:].astype(np.uint16)  # which holds 255 * 255 + 127
     colours = pixels[:, :, :3].astype(np.uint16) * alpha + 255 * (255 - alpha)
     return ((colours + 127) // 255).astype(np.uint8)
 
 
-def _in_strips(convert: Callable[[npt.NDArray[Any]], UInt8s], pixels: npt.NDArray[Any]) -> UInt8s:
+def _convert_in_strips(convert: Callable[[npt.NDArray[Any]], UInt8s], pixels: npt.NDArray[Any]) -> UInt8s:
     """What `convert` makes of some rows after the other, for its numbers in between are wider than the pixels."""
     strips = [convert(pixels[row : row + _STRIP]) for row in range(0, len(pixels), _STRIP)]
     return strips[0] if len(strips) == 1 else np.concatenate(strips)
 
 
-def _reason(error: cv2.error) -> str:
+def _format_reason(error: cv2.error) -> str:
     """OpenCV's own words, on one line."""
     return " ".join(str(error).split())[:200]
 
@@ -317,7 +317,7 @@ class ImageEncoder(Config):
             picture = read_idx_image(source.path, source.window[0])
         crop = source.meta.get("crop")
         pixels = picture.pixels if crop is None else part(picture.pixels, *crop)
-        pixels = self._shrunk(pixels)
+        pixels = self._shrink_frame(pixels)
         height, width = pixels.shape[:2]
         form, data = picture.form, picture.data
         kept = form is not None and pixels.shape == picture.pixels.shape and crop is None
@@ -326,12 +326,12 @@ class ImageEncoder(Config):
         elif form is None or not kept:
             form = "jpg" if picture.lossy else "png"
         return Encoded(
-            members={form: image_member(data if kept else encoded(pixels, form, self.quality), width, height)},
+            members={form: make_image_member(data if kept else encoded(pixels, form, self.quality), width, height)},
             meta={"width": width, "height": height, "kept": kept},
             pixels=pixels,
         )
 
-    def _shrunk(self, pixels: UInt8s) -> UInt8s:
+    def _shrink_frame(self, pixels: UInt8s) -> UInt8s:
         """The pixels with the short side that is asked for, or as they are."""
         height, width = pixels.shape[:2]
         if self.short_side is None or min(height, width) <= self.short_side:

@@ -38,17 +38,17 @@ def read_header(data: bytes) -> Header | None:
     """
     try:
         if data[:3] == b"\xff\xd8\xff":
-            return _jpeg(data)
+            return _read_jpeg(data)
         if data[:8] == b"\x89PNG\r\n\x1a\n":
-            return _png(data)
+            return _read_png(data)
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-            return _webp(data)
+            return _read_webp(data)
     except (struct.error, IndexError) as error:
         raise RejectError("open", "is truncated: its header ends early") from error
     return None
 
 
-def _jpeg(data: bytes) -> Header:
+def _read_jpeg(data: bytes) -> Header:
     header: Header | None = None
     orientation, at = 1, 2
     while at < len(data):
@@ -68,7 +68,7 @@ def _jpeg(data: bytes) -> Header:
             _, height, width, components = struct.unpack_from(">BHHB", body)
             header = Header(form="jpg", width=width, height=height, lossy=True, cmyk=components == 4)
         elif marker == 0xE1 and body[:6] == b"Exif\0\0":
-            orientation = _orientation(body[6:])
+            orientation = _read_orientation(body[6:])
         elif marker == 0xDA:
             at = _scan_end(data, at)
     else:
@@ -91,7 +91,7 @@ def _scan_end(data: bytes, at: int) -> int:
     return len(data)
 
 
-def _png(data: bytes) -> Header:
+def _read_png(data: bytes) -> Header:
     header: Header | None = None
     orientation, animated, at = 1, False, 8
     while True:
@@ -111,19 +111,19 @@ def _png(data: bytes) -> Header:
         elif kind == b"acTL":
             animated = struct.unpack_from(">I", body)[0] > 1
         elif kind == b"eXIf":
-            orientation = _orientation(body)
+            orientation = _read_orientation(body)
     if header is None:
         raise RejectError("open", "is not a PNG file: it has no header")
     return replace(header, orientation=orientation, animated=animated)
 
 
-def _webp(data: bytes) -> Header:
+def _read_webp(data: bytes) -> Header:
     (length,) = struct.unpack_from("<I", data, 4)
     if len(data) < length + 8:
         raise RejectError("decode", f"is truncated: the WebP data has {len(data)} of {length + 8} bytes")
     header: Header | None = None
     orientation, animated = 1, False
-    for kind, body in _riff(data[12 : length + 8]):
+    for kind, body in _read_riff(data[12 : length + 8]):
         if kind == b"VP8X":
             animated = bool(body[0] & 0x02)
         elif kind == b"VP8 ":
@@ -133,7 +133,7 @@ def _webp(data: bytes) -> Header:
             (bits,) = struct.unpack_from("<I", body, 1)
             header = Header(form="webp", width=(bits & 0x3FFF) + 1, height=(bits >> 14 & 0x3FFF) + 1, lossy=False)
         elif kind == b"EXIF":
-            orientation = _orientation(body.removeprefix(b"Exif\0\0"))
+            orientation = _read_orientation(body.removeprefix(b"Exif\0\0"))
     if animated:
         return Header(form="webp", width=1, height=1, lossy=True, animated=True)
     if header is None:
@@ -141,7 +141,7 @@ def _webp(data: bytes) -> Header:
     return replace(header, orientation=orientation)
 
 
-def _riff(body: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _read_riff(body: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The chunks of a RIFF form: four letters, and what they hold."""
     at = 0
     while at + 8 <= len(body):
@@ -150,7 +150,7 @@ def _riff(body: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += 8 + size + size % 2
 
 
-def _orientation(tiff: bytes) -> int:
+def _read_orientation(tiff: bytes) -> int:
     """The orientation in Exif data, a number of 1 to 8; 1 where it has none, or is damaged."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None:

@@ -44,17 +44,17 @@ from maskstream.preprocess.encode.image.encoder import ImageEncoder, UInt8s, enc
 from maskstream.preprocess.encode.text.tokenizer import (
     TokenizedEncoder,
     UntrainedEncoder,
+    list_training_texts,
     make_tokenizer,
-    packed_tokenizer,
-    training_texts,
-    word_numbers,
+    number_words,
+    unpack_tokenizer,
 )
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.members.arrays import array_member
-from maskstream.shards.members.image import image_member
+from maskstream.shards.members.image import make_image_member
 from maskstream.shards.members.member import Member
-from maskstream.shards.members.text import ROLES, texts_member, tokens_member
+from maskstream.shards.members.text import ROLES, make_texts_member, make_tokens_member
 
 SEGMENT = "segment"
 _BEYOND = 1.0
@@ -83,11 +83,11 @@ def draw_segments(meta: Mapping[str, Any], phrases: int, width: int, height: int
         raise RejectError("check", f"has {len(given)} segments for {phrases} phrases")
     drawn: list[npt.NDArray[np.bool_]] = []
     for n, one in enumerate(given):
-        drawn.append(drawn[-1] if n and one is given[n - 1] else drawn_segment(one, width, height))
+        drawn.append(drawn[-1] if n and one is given[n - 1] else draw_segment(one, width, height))
     return np.stack(drawn) if drawn else np.empty((0, height, width), np.bool_)
 
 
-def drawn_segment(segment: Any, width: int, height: int) -> npt.NDArray[np.bool_]:
+def draw_segment(segment: Any, width: int, height: int) -> npt.NDArray[np.bool_]:
     """One segment, bool (height, width)."""
     mask = mask_module()
     try:
@@ -98,7 +98,7 @@ def drawn_segment(segment: Any, width: int, height: int) -> npt.NDArray[np.bool_
                 [mask.frPyObjects(dict(segment), height, width)] if isinstance(segment["counts"], list) else [segment]
             )
         else:
-            runs = mask.frPyObjects([_polygon(one, width, height) for one in segment], height, width)
+            runs = mask.frPyObjects([_parse_polygon(one, width, height) for one in segment], height, width)
         if not runs:
             raise ValueError("it has no polygon")
         with warnings.catch_warnings():
@@ -111,7 +111,7 @@ def drawn_segment(segment: Any, width: int, height: int) -> npt.NDArray[np.bool_
     return found
 
 
-def _polygon(points: Any, width: int, height: int) -> list[float]:
+def _parse_polygon(points: Any, width: int, height: int) -> list[float]:
     """The polygon, x and y in turn. ValueError for one of fewer than three points, or outside the picture."""
     places = np.array(points, np.float64)
     if places.ndim != 1 or len(places) < 6 or len(places) % 2:
@@ -195,7 +195,7 @@ class ImageTextEncoder(UntrainedEncoder):
 
     def prepared(self, sources: Mapping[str, Sequence[Source]]) -> ImageTokenEncoder:
         """The encoder with its tokenizer; `sources` are those of each split. ValueError for an unusable tokenizer."""
-        texts = training_texts(sources, lambda source: [text for _, text in read_texts(source.meta)])
+        texts = list_training_texts(sources, lambda source: [text for _, text in read_texts(source.meta)])
         definition, facts = make_tokenizer(self.tokenizer, texts)
         return ImageTokenEncoder(tokenizer=facts, image=self.image, definition=zlib.compress(definition))
 
@@ -217,15 +217,15 @@ class ImageTokenEncoder(TokenizedEncoder):
         scene = made_of(source, DrawnScene)
         drawn = self._pictures(source) if scene is None else self._drawn(scene)
         members = drawn.members
-        tokenizer = packed_tokenizer(self.definition)
+        tokenizer = unpack_tokenizer(self.definition)
         texts = [(role, tokenizer.encode(text, add_special_tokens=False)) for role, text in read_texts(source.meta)]
         if empty := [role for role, encoding in texts if not encoding.ids]:
             raise RejectError("check", f"its {empty[0]} has no tokens")
         if not texts:
             raise RejectError("check", "has no text")
         ids = [(role, np.array(encoding.ids, np.int64)) for role, encoding in texts]
-        members["texts.npy"] = texts_member(ids, below=self.tokenizer.vocabulary)
-        members["words.npy"] = tokens_member(np.concatenate([word_numbers(encoding) for _, encoding in texts]))
+        members["texts.npy"] = make_texts_member(ids, below=self.tokenizer.vocabulary)
+        members["words.npy"] = make_tokens_member(np.concatenate([number_words(encoding) for _, encoding in texts]))
         if drawn.boxes is not None:
             members["boxes.npy"] = array_member(drawn.boxes)
         if drawn.segments is not None:
@@ -244,19 +244,19 @@ class ImageTokenEncoder(TokenizedEncoder):
         phrases = sum(role == "phrase" for role, _ in read_texts(source.meta))
         segments = draw_segments(source.meta, phrases, *size)
         if segments is not None and size != (stored := (first.meta["width"], first.meta["height"])):
-            segments = np.stack([_resized(one, stored) for one in segments])
+            segments = np.stack([_resize_segment(one, stored) for one in segments])
         return ImageMembers(members=members, about=first.meta, boxes=read_boxes(source.meta, *size), segments=segments)
 
     def _drawn(self, scene: DrawnScene) -> ImageMembers:
         """The same of a picture that was drawn."""
         height, width = scene.pixels.shape[:2]
-        png = image_member(encoded(scene.pixels, "png", self.image.quality), width, height)
+        png = make_image_member(encoded(scene.pixels, "png", self.image.quality), width, height)
         about = {"width": width, "height": height}
         if not len(scene.boxes):
             return ImageMembers(members={"png": png}, about=about)
         return ImageMembers(members={"png": png}, about=about, boxes=scene.boxes, segments=scene.segments)
 
 
-def _resized(segment: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def _resize_segment(segment: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """A segment in a picture of another size, width and height: pixels of which it covers half."""
     return np.asarray(cv2.resize(segment.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5)

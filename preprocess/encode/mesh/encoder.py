@@ -22,7 +22,7 @@ from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.mesh_members import FIELDS, MESH
-from maskstream.shards.members.arrays import array_member, mesh_member
+from maskstream.shards.members.arrays import array_member, make_mesh_member
 
 from .surfaces import Surface, read_surface
 from .tfrecord import read_example
@@ -92,7 +92,7 @@ _MAX_COMPRESSION = 1100
 _FEW_BYTES = 1 << 26
 
 
-def h5py_module() -> Any:
+def import_h5py() -> Any:
     """The module h5py. Raises DatasetError if it is not installed."""
     try:
         import h5py
@@ -106,21 +106,21 @@ def read_trajectory(path: Path, name: str, fields: Sequence[str], widths: Sequen
 
     Raises RejectError if the group cannot be read or is no simulation on a static mesh.
     """
-    h5py = h5py_module()
+    h5py = import_h5py()
     check_source_file(path)
     try:
         with h5py.File(path, "r") as file:
-            group = _own_group(file, name)
+            group = _find_own_group(file, name)
             places = "pos" if "pos" in group and "mesh_pos" not in group else "mesh_pos"
             if missing := [key for key in ("cells", places, "node_type", *fields) if key not in group]:
                 raise RejectError("decode", f"the group {name!r} has no dataset {missing[0]!r}, only {sorted(group)}")
-            cells, positions, node_type = (_static(_held(group, key)) for key in ("cells", places, "node_type"))
+            cells, positions, node_type = (_read_static(_held(group, key)) for key in ("cells", places, "node_type"))
             values = [np.asarray(_held(group, key)[()]) for key in fields]
     except (RejectError, MemoryError):
         raise
     except Exception as error:  # HDF5 raises nearly everything where a file is damaged
         raise RejectError("open", f"cannot be read as HDF5 ({type(error).__name__}: {error})") from error
-    return _simulation(cells, positions, node_type, values, fields, widths, dt_s)
+    return _check_simulation(cells, positions, node_type, values, fields, widths, dt_s)
 
 
 def read_record(
@@ -146,10 +146,10 @@ def read_record(
         ]
     except (ValueError, ZeroDivisionError) as error:
         raise RejectError("decode", f"the sizes of the record's features do not fit together ({error})") from error
-    return _simulation(cells, positions, node_type, values, fields, widths, dt_s)
+    return _check_simulation(cells, positions, node_type, values, fields, widths, dt_s)
 
 
-def _simulation(
+def _check_simulation(
     cells: npt.NDArray[Any],
     positions: npt.NDArray[Any],
     node_type: npt.NDArray[Any],
@@ -169,7 +169,7 @@ def _simulation(
             cells=_whole("cells", cells),
             node_type=_whole("node types", node_type).reshape(-1),
             fields=np.concatenate(values, axis=2).astype(np.float32),
-            field_names=channel_names(fields, widths),
+            field_names=name_channels(fields, widths),
             dt_s=dt_s,
         )
 
@@ -183,12 +183,12 @@ def _whole(what: str, values: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
     return whole
 
 
-def _own_group(file: Any, name: str) -> Any:
+def _find_own_group(file: Any, name: str) -> Any:
     """The group `name`. Raises RejectError if it, or a dataset in it, takes its contents from another file.
 
     HDF5 follows external links, external storage and virtual datasets to any path that the file names.
     """
-    h5py = h5py_module()
+    h5py = import_h5py()
     link = file.get(name, getlink=True)
     if not isinstance(link, h5py.HardLink):
         raise RejectError("open", f"the group {name!r} is a link; only data in the file itself are read")
@@ -204,7 +204,7 @@ def _own_group(file: Any, name: str) -> Any:
     return group
 
 
-def channel_names(fields: Sequence[str], widths: Sequence[int]) -> tuple[str, ...]:
+def name_channels(fields: Sequence[str], widths: Sequence[int]) -> tuple[str, ...]:
     """The channel names: the field's name, with _x, _y, _z or a number appended if it has several channels."""
     names: list[str] = []
     for field, width in zip(fields, widths, strict=True):
@@ -216,7 +216,7 @@ def channel_names(fields: Sequence[str], widths: Sequence[int]) -> tuple[str, ..
 def _held(group: Any, key: str) -> Any:
     """A dataset of numbers of which the file holds all. Raises RejectError for anything else."""
     dataset = group[key]
-    if not isinstance(dataset, h5py_module().Dataset):
+    if not isinstance(dataset, import_h5py().Dataset):
         raise RejectError("decode", f"{key} is no dataset but a {type(dataset).__name__}")
     if dataset.dtype.kind not in "biuf" or not dataset.size:
         raise RejectError("decode", f"{key} holds {dataset.dtype} {dataset.shape}; expected numbers, at least one")
@@ -226,7 +226,7 @@ def _held(group: Any, key: str) -> Any:
     return dataset
 
 
-def _static(dataset: Any) -> npt.NDArray[Any]:
+def _read_static(dataset: Any) -> npt.NDArray[Any]:
     """A static dataset without its axis of steps. Raises RejectError if it changes over time."""
     if dataset.ndim != 3:
         return np.asarray(dataset[()])
@@ -264,37 +264,37 @@ class MeshEncoder(Config):
         """Encode a surface or a simulation."""
         computed = made_of(source, Simulation)
         if computed is not None:
-            return encoded_simulation(computed)
+            return encode_simulation(computed)
         meta, suffix = source.meta, source.path.suffix.lower()
         if suffix in TRAJECTORY_SUFFIXES | {RECORD_SUFFIX}:
             name, fields, widths, dt_s = (meta[key] for key in ("trajectory", "fields", "widths", "dt_s"))
             if suffix == RECORD_SUFFIX and source.window is not None:
-                return encoded_simulation(
-                    read_record(source.path, source.window, meta["corners"], fields, widths, dt_s)
-                )
-            return encoded_simulation(read_trajectory(source.path, name, fields, widths, dt_s))
-        return encoded_surface(read_surface(source.path))
+                return encode_simulation(read_record(source.path, source.window, meta["corners"], fields, widths, dt_s))
+            return encode_simulation(read_trajectory(source.path, name, fields, widths, dt_s))
+        return encode_surface(read_surface(source.path))
 
 
-def encoded_surface(surface: Surface) -> Encoded:
+def encode_surface(surface: Surface) -> Encoded:
     """Encode a surface."""
     facts = {"n_nodes": len(surface.vertices), "n_cells": len(surface.faces)}
     return Encoded(
-        members={MESH: mesh_member(facts, vertices=surface.vertices, faces=surface.faces)},
+        members={MESH: make_mesh_member(facts, vertices=surface.vertices, faces=surface.faces)},
         meta={**facts, "n_merged": surface.n_merged}
         | ({"left_out": list(surface.left_out)} if surface.left_out else {}),
-        sums={"edges": _edge_sums(surface.vertices, surface.faces)},
+        sums={"edges": _sum_edges(surface.vertices, surface.faces)},
     )
 
 
-def encoded_simulation(simulation: Simulation) -> Encoded:
+def encode_simulation(simulation: Simulation) -> Encoded:
     """Encode a simulation. Raises RejectError if it has no node to predict."""
     fields = simulation.fields
     predicted = np.isin(simulation.node_type, (NORMAL, OUTFLOW))
     if not predicted.any():
         raise RejectError("decode", "has no node of type normal or outflow, so there is nothing to predict")
     facts = {"n_nodes": fields.shape[1], "n_cells": len(simulation.cells)}
-    mesh = mesh_member(facts, positions=simulation.positions, cells=simulation.cells, node_type=simulation.node_type)
+    mesh = make_mesh_member(
+        facts, positions=simulation.positions, cells=simulation.cells, node_type=simulation.node_type
+    )
     return Encoded(
         members={MESH: mesh, FIELDS: array_member(fields.astype("<f4", copy=False))},
         meta={
@@ -304,7 +304,7 @@ def encoded_simulation(simulation: Simulation) -> Encoded:
             "dt_s": simulation.dt_s,
         },
         sums={
-            "edges": _edge_sums(simulation.positions, simulation.cells),
+            "edges": _sum_edges(simulation.positions, simulation.cells),
             "fields": _moments(fields),
             "changes": _moments(np.diff(fields[:, predicted].astype(np.float64), axis=0)),
         },
@@ -317,7 +317,7 @@ def _moments(values: npt.NDArray[np.floating[Any]]) -> list[float]:
     return [float(len(flat)), *flat.sum(axis=0).tolist(), *np.square(flat).sum(axis=0).tolist()]
 
 
-def _edge_sums(places: npt.NDArray[np.float32], cells: npt.NDArray[np.int32]) -> list[float]:
+def _sum_edges(places: npt.NDArray[np.float32], cells: npt.NDArray[np.int32]) -> list[float]:
     """The number of edges, counting shared ones twice, and the sum of their lengths."""
     corners = places[cells].astype(np.float64)
     pairs = [(i, j) for i in range(cells.shape[1]) for j in range(i)]

@@ -22,7 +22,7 @@ _OBJ_OTHERS = re.compile(rb"^[ \t]*(curv2?|l|p|surf)[ \t]", re.MULTILINE)
 _OBJ_ZERO = re.compile(rb"(?<!\S)[+-]?0+(?![\d.])")
 
 
-def expect_obj(data: bytes) -> Expected:
+def count_obj(data: bytes) -> Expected:
     """Count the triangles of an OBJ file. Raises RejectError for a face of fewer than three corners, or with corner 0.
 
     Source: Wavefront, Object Files (.obj): corners are numbered from 1, or backwards from -1.
@@ -38,7 +38,7 @@ def expect_obj(data: bytes) -> Expected:
     return Expected(triangles, tuple(sorted({f"elements {found[1].decode()}" for found in _OBJ_OTHERS.finditer(text)})))
 
 
-def expect_off(data: bytes) -> Expected:
+def count_off(data: bytes) -> Expected:
     """Count the triangles of an OFF file: OFF, the counts of vertices and faces, their lines. Raises RejectError for a
     face of fewer than three corners.
     """
@@ -55,7 +55,7 @@ def expect_off(data: bytes) -> Expected:
     return Expected(_count_triangles(np.array(corners, np.int64)))
 
 
-def expect_ply(data: bytes) -> Expected:
+def count_ply(data: bytes) -> Expected:
     """The number of faces of a PLY file, and of a text its triangles. Raises RejectError for numbers that their types
     cannot hold, and for faces of fewer than three corners.
     """

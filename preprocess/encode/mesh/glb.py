@@ -30,7 +30,7 @@ _LOOKS = ("KHR_materials_", "KHR_texture_", "EXT_texture_", "KHR_lights_", "EXT_
 _INSTANCES = "EXT_mesh_gpu_instancing"
 
 
-def expect_glb(data: bytes) -> Expected:
+def count_glb(data: bytes) -> Expected:
     """Count the triangles that a file shows.
 
     Raises RejectError if its meshes, as often as they are placed, take far more than its bytes, or a part cannot be
@@ -41,7 +41,7 @@ def expect_glb(data: bytes) -> Expected:
         if kind != _JSON:
             raise ValueError("its first chunk is not valid JSON")
         file = json.loads(data[20 : 20 + length])
-        placed = _placed_bytes(file)
+        placed = _count_placed_bytes(file)
         if placed > (most := max(_FEW_BYTES, MEMORY_PER_BYTE * len(data))):
             raise RejectError(
                 "check", f"declares meshes of {placed} bytes in a file of {len(data)}; at most {most} may be"
@@ -49,7 +49,7 @@ def expect_glb(data: bytes) -> Expected:
         _check_extensions(file)
         for where, part in _parts(file):
             _check_part(where, part, file["accessors"])
-        return _expected(file)
+        return _count_expected(file)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, struct.error) as error:
         raise RejectError("open", f"is not a GLB file, or damaged ({type(error).__name__}: {error})") from error
 
@@ -98,7 +98,7 @@ def _check_part(where: str, part: Mapping[str, Any], accessors: list[Any]) -> No
         )
 
 
-def _expected(file: dict[str, Any]) -> Expected:
+def _count_expected(file: dict[str, Any]) -> Expected:
     """The triangles that the default scene shows, and the parts that are left out."""
     accessors, meshes, nodes = file.get("accessors", []), file.get("meshes", []), file.get("nodes", [])
     triangles: list[int] = [
@@ -121,7 +121,7 @@ def _triangles(part: Mapping[str, Any], accessors: list[Any]) -> int:
     return corners // 3 if mode == _TRIANGLES else max(corners - 2, 0) if mode == _STRIP else 0
 
 
-def _placed_bytes(file: dict[str, Any]) -> int:
+def _count_placed_bytes(file: dict[str, Any]) -> int:
     """The bytes of all meshes, as often as nodes place them."""
     sizes: list[int] = [
         int(one["count"]) * _COMPONENTS[one["type"]] * _COMPONENT_BYTES[one["componentType"]]

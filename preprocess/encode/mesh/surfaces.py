@@ -24,8 +24,8 @@ from maskstream.preprocess.encode.limits import read_source_file
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import DatasetError
 
-from .expected import Expected, expect_obj, expect_off, expect_ply
-from .glb import expect_glb
+from .expected import Expected, count_obj, count_off, count_ply
+from .glb import count_glb
 
 SURFACE_SUFFIXES = frozenset({".obj", ".ply", ".stl", ".off", ".glb"})
 
@@ -54,15 +54,15 @@ def read_surface(path: Path) -> Surface:
     if kind == ".obj":  # trimesh passes over lines that are indented, or have tabs between words
         data = re.sub(rb"(?m)^ +", b"", data.replace(b"\t", b" "))
     expected = _EXPECTED[kind](data)
-    vertices, faces = _parsed(data, kind[1:])
+    vertices, faces = _parse_with_trimesh(data, kind[1:])
     if len(faces) < expected.triangles:
         raise RejectError(
             "decode", f"is truncated or damaged: it declares {expected.triangles} triangles, but holds {len(faces)}"
         )
-    return replace(checked_surface(vertices, faces), left_out=expected.left_out)
+    return replace(check_surface(vertices, faces), left_out=expected.left_out)
 
 
-def checked_surface(vertices: npt.NDArray[Any], faces: npt.NDArray[Any]) -> Surface:
+def check_surface(vertices: npt.NDArray[Any], faces: npt.NDArray[Any]) -> Surface:
     """The surface of vertices (V, 3) and faces (F, 3), cleaned as above. Raises RejectError if it cannot be used."""
     if not len(faces):
         raise RejectError("decode", "has no faces: it is a point cloud or a truncated file")
@@ -73,7 +73,7 @@ def checked_surface(vertices: npt.NDArray[Any], faces: npt.NDArray[Any]) -> Surf
         places = np.ascontiguousarray(vertices, dtype=np.float32) + np.float32(0)  # -0 becomes 0
     if bad := int((~np.isfinite(places).all(axis=1)).sum()):
         raise RejectError("decode", f"{bad} of {len(places)} vertices have a coordinate that is not finite")
-    first, same_as = _distinct(places)
+    first, same_as = _find_distinct(places)
     corners = same_as[faces]
     corners = corners[
         (corners[:, 0] != corners[:, 1]) & (corners[:, 1] != corners[:, 2]) & (corners[:, 2] != corners[:, 0])
@@ -97,7 +97,7 @@ def _check_corners(vertices: npt.NDArray[Any], faces: npt.NDArray[Any]) -> None:
         raise RejectError("decode", f"a face has the corner {corner}, but there are {len(vertices)} vertices")
 
 
-def _parsed(data: bytes, kind: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def _parse_with_trimesh(data: bytes, kind: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Vertices (V, 3) and triangles (F, 3) as trimesh parses them. It gets the bytes, so it opens no other file."""
     try:
         import trimesh
@@ -120,15 +120,15 @@ def _parsed(data: bytes, kind: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 
 _EXPECTED: Mapping[str, Callable[[bytes], Expected]] = {
-    ".obj": expect_obj,
-    ".off": expect_off,
-    ".ply": expect_ply,
+    ".obj": count_obj,
+    ".off": count_off,
+    ".ply": count_ply,
     ".stl": lambda data: Expected(0),
-    ".glb": expect_glb,
+    ".glb": count_glb,
 }
 
 
-def _distinct(places: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _find_distinct(places: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """The distinct rows of float32 (V, 3): the index of the first of each, ascending, int64 (U,), and for each vertex
     the number of its distinct row, int64 (V,).
     """

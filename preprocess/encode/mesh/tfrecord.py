@@ -37,7 +37,7 @@ def record_spans(path: Path) -> list[tuple[int, int]]:
             file.seek(at)
             head = file.read(_HEAD.size)
             length, wanted = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, None)
-            if wanted is None or masked_crc32c(head[:8]) != wanted or length > _MAX_RECORD_BYTES:
+            if wanted is None or mask_crc32c(head[:8]) != wanted or length > _MAX_RECORD_BYTES:
                 raise RejectError(
                     "open", f"is not a TFRecord file, or damaged: at byte {at}, after {len(spans)} records"
                 )
@@ -61,7 +61,7 @@ def read_example(path: Path, span: tuple[int, int]) -> dict[str, bytes]:
     if len(data) != span[1] - span[0] + _SUM.size:
         raise RejectError("open", f"is cut off: the record at byte {span[0]} ends at {span[0] + len(data)}")
     record = memoryview(data)[: -_SUM.size]
-    if masked_crc32c(record) != _SUM.unpack(data[-_SUM.size :])[0]:
+    if mask_crc32c(record) != _SUM.unpack(data[-_SUM.size :])[0]:
         raise RejectError("open", f"is damaged: the record at byte {span[0]} has another checksum")
     try:
         return dict(_features(record))
@@ -70,25 +70,25 @@ def read_example(path: Path, span: tuple[int, int]) -> dict[str, bytes]:
 
 
 def _features(example: memoryview) -> Iterator[tuple[str, bytes]]:
-    for features in _of_field(example, 1):
-        for entry in _of_field(features, 1):
-            (name,) = _of_field(entry, 1)
-            lists = [one for feature in _of_field(entry, 2) for one in _of_field(feature, 1)]
-            values = [value for one in lists for value in _of_field(one, 1)]
+    for features in _weigh_by_field(example, 1):
+        for entry in _weigh_by_field(features, 1):
+            (name,) = _weigh_by_field(entry, 1)
+            lists = [one for feature in _weigh_by_field(entry, 2) for one in _weigh_by_field(feature, 1)]
+            values = [value for one in lists for value in _weigh_by_field(one, 1)]
             if len(values) == 1:
                 yield bytes(name).decode(), bytes(values[0])
 
 
-def _of_field(message: memoryview, wanted: int) -> Iterator[memoryview]:
+def _weigh_by_field(message: memoryview, wanted: int) -> Iterator[memoryview]:
     """The values of a field of bytes, or of messages, in a message of protobuf."""
     at = 0
     while at < len(message):
-        tag, at = _varint(message, at)
+        tag, at = _read_varint(message, at)
         number, kind = tag >> 3, tag & 7
         if kind == _VARINT:
-            _, at = _varint(message, at)
+            _, at = _read_varint(message, at)
             continue
-        length, at = _varint(message, at) if kind == _BYTES else ({_FIXED64: 8, _FIXED32: 4}[kind], at)
+        length, at = _read_varint(message, at) if kind == _BYTES else ({_FIXED64: 8, _FIXED32: 4}[kind], at)
         if at + length > len(message):
             raise ValueError(f"a field of {length} bytes at {at} of {len(message)}")
         if kind == _BYTES and number == wanted:
@@ -96,7 +96,7 @@ def _of_field(message: memoryview, wanted: int) -> Iterator[memoryview]:
         at += length
 
 
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
+def _read_varint(message: memoryview, at: int) -> tuple[int, int]:
     """The number at a place, and the place after it."""
     value = shift = 0
     while True:
@@ -110,14 +110,14 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
             raise ValueError(f"a number of more than 64 bits at {at}")
 
 
-def masked_crc32c(data: bytes | memoryview) -> int:
+def mask_crc32c(data: bytes | memoryview) -> int:
     """The CRC-32C of bytes, rotated and added to, as TFRecord stores it."""
-    crc = int(_compiled()(np.frombuffer(data, np.uint8), _table()))
+    crc = int(_compile_kernel()(np.frombuffer(data, np.uint8), _build_crc_table()))
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 @cache
-def _table() -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
+def _build_crc_table() -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
     """The CRC-32C of each byte, of the reflected polynomial 0x82F63B78."""
     table = np.arange(256, dtype=np.uint32)
     for _ in range(8):
@@ -126,14 +126,14 @@ def _table() -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
 
 
 @cache
-def _compiled() -> Callable[..., np.uint32]:
+def _compile_kernel() -> Callable[..., np.uint32]:
     import numba
 
-    def crc32c(data, table):  # type: ignore[no-untyped-def]
+    def compute_crc32c(data, table):  # type: ignore[no-untyped-def]
         crc = np.uint32(0xFFFFFFFF)
         for byte in data:
             crc = table[(crc ^ byte) & np.uint32(255)] ^ (crc >> np.uint32(8))
         return crc ^ np.uint32(0xFFFFFFFF)
 
-    compiled: Callable[..., np.uint32] = numba.njit(nogil=True)(crc32c)
+    compiled: Callable[..., np.uint32] = numba.njit(nogil=True)(compute_crc32c)
     return compiled

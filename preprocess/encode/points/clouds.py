@@ -31,7 +31,7 @@ from maskstream.preprocess.encode.ply import read_ply_header
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.npy import NpyError, read_npy
-from maskstream.shards.named import first_few
+from maskstream.shards.named import list_few
 
 Column = npt.NDArray[Any]
 
@@ -70,7 +70,7 @@ _LARGEST_NUMBER = 1 << 24
 """The largest whole number that float32 holds with all below it."""
 
 
-def named_cloud(
+def build_named_cloud(
     found: Mapping[str, Column], *, n_invalid: int = 0, left_out: Sequence[str] = (), more: Sequence[str] = ()
 ) -> Cloud:
     """The cloud of the columns of a file by their names, (N,) each, as above; `more` are kept as they are.
@@ -81,7 +81,7 @@ def named_cloud(
     for name in found:
         own.setdefault(name if name in more else _KNOWN.get(name.lower(), name), name)
     if missing := [name for name in XYZ if name not in own]:
-        raise RejectError("open", f"has no column {missing[0]}, but {first_few(list(found)) or 'none'}")
+        raise RejectError("open", f"has no column {missing[0]}, but {list_few(list(found)) or 'none'}")
     kept = [name for name in (*ALIASES, *more) if name in own]
     values = {name: found[own[name]] for name in kept}
     points = np.stack([column.astype(np.float64) for column in values.values()], axis=1)
@@ -96,7 +96,7 @@ def _scale(points: Float64s, names: Sequence[str], values: Mapping[str, Column])
     if "intensity" in at and values["intensity"].dtype.kind == "u":
         points[:, at["intensity"]] /= np.iinfo(values["intensity"].dtype).max
     if (colours := [at[name] for name in COLOURS if name in at]) and len(points):
-        points[:, colours] /= _whitest(points[:, colours], [values[names[one]] for one in colours])
+        points[:, colours] /= _find_whitest(points[:, colours], [values[names[one]] for one in colours])
     if len(normals := [at[name] for name in NORMALS if name in at]) == 3:
         each = np.nan_to_num(points[:, normals], nan=0.0, posinf=0.0, neginf=0.0)
         length = np.linalg.norm(each, axis=1, keepdims=True)
@@ -107,7 +107,7 @@ def _scale(points: Float64s, names: Sequence[str], values: Mapping[str, Column])
             raise RejectError("check", f"the column {name} has values that are no whole numbers up to 2^24")
 
 
-def _whitest(colours: Float64s, values: Sequence[Column]) -> float:
+def _find_whitest(colours: Float64s, values: Sequence[Column]) -> float:
     """What white is in a file, by the type of its colours, or else by their largest value: 1, 255 or 65,535."""
     low, high = float(np.min(colours)), float(np.max(colours))
     if all(one.dtype.kind == "u" and one.dtype.itemsize <= 2 for one in values):
@@ -120,7 +120,7 @@ def _whitest(colours: Float64s, values: Sequence[Column]) -> float:
 _LEGAL = "points need an array (N, 3 or more) of real numbers"
 
 
-def array_cloud(array: npt.NDArray[Any], names: Sequence[str] = ()) -> Cloud:
+def build_array_cloud(array: npt.NDArray[Any], names: Sequence[str] = ()) -> Cloud:
     """The cloud of rows of numbers; `names` are those of its columns, by default x, y, z and feature 0, 1, ..."""
     if array.ndim != 2 or array.shape[1] < 3 or array.dtype.kind not in "fiu":
         raise RejectError("open", f"holds {array.dtype} {array.shape}; {_LEGAL}")
@@ -130,16 +130,16 @@ def array_cloud(array: npt.NDArray[Any], names: Sequence[str] = ()) -> Cloud:
     if len(names) != array.shape[1]:
         raise RejectError("open", f"has {array.shape[1]} columns, but the names of {len(names)}: {', '.join(names)}")
     own = [name for name in names if name != UNUSED and name.lower() not in _KNOWN]
-    return named_cloud({name: array[:, n] for n, name in enumerate(names) if name != UNUSED}, more=own)
+    return build_named_cloud({name: array[:, n] for n, name in enumerate(names) if name != UNUSED}, more=own)
 
 
 def read_array(path: Path, names: Sequence[str] = ()) -> Cloud:
-    """Read an NPY file (N, 3 or more) of numbers; names: as in `array_cloud`."""
+    """Read an NPY file (N, 3 or more) of numbers; names: as in `build_array_cloud`."""
     try:
         array = read_npy(read_source_file(path))
     except NpyError as error:
         raise RejectError("open", f"is not an NPY file of points ({error}); {_LEGAL}") from error
-    return array_cloud(array, names)
+    return build_array_cloud(array, names)
 
 
 _WORD = re.compile(r"[A-Za-z_][\w:. ]*")
@@ -169,7 +169,7 @@ def read_text(path: Path, names: Sequence[str] = ()) -> Cloud:
     if not len(array):
         raise RejectError("check", "has no points")
     if declared is None:
-        return array_cloud(array, names or (header if len(header) == array.shape[1] else ()))
+        return build_array_cloud(array, names or (header if len(header) == array.shape[1] else ()))
     if len(array) != declared:
         raise RejectError("decode", f"is truncated: it holds {len(array)} of the {declared} points that it declares")
     own = tuple(names) or _PTS.get(array.shape[1], ())
@@ -180,7 +180,7 @@ def read_text(path: Path, names: Sequence[str] = ()) -> Cloud:
                 "check", f"has PTS intensities that are not {low} to {high}; name it .xyz and set columns"
             )
         array[:, 3] = (array[:, 3] - low) / (high - low)
-    return array_cloud(array, own)
+    return build_array_cloud(array, own)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,7 +231,7 @@ _LZF_RATIO = 88
 def read_pcd(path: Path) -> Cloud:
     """Read a PCD file. Raises RejectError if it is damaged."""
     data = read_source_file(path)
-    records, kind = _pcd_header(data)
+    records, kind = _read_pcd_header(data)
     rows = _unpacked(records, data) if kind == "binary_compressed" else records.of(data)
     columns = {name: rows[name] for name in rows.dtype.names or () if not name.startswith(UNUSED)}
     lists = [name for name, column in columns.items() if column.ndim > 1]
@@ -247,10 +247,10 @@ def read_pcd(path: Path) -> Cloud:
             found |= {one: (packed >> at & 255).astype(np.uint8) for one, at in zip(COLOURS, (16, 8, 0), strict=True)}
         else:
             found[name] = column[seen]
-    return named_cloud(found, n_invalid=int((~seen).sum()), left_out=lists)
+    return build_named_cloud(found, n_invalid=int((~seen).sum()), left_out=lists)
 
 
-def _pcd_header(data: bytes) -> tuple[_Records, str]:
+def _read_pcd_header(data: bytes) -> tuple[_Records, str]:
     """The rows that a PCD file declares, and how they are written."""
     head = re.match(rb"(?s).*?^DATA[ \t]+(\w+)[ \t]*\r?\n", data[:_HEADER_BYTES], re.MULTILINE)
     if head is None:
@@ -298,7 +298,7 @@ def _unpacked(records: _Records, data: bytes) -> npt.NDArray[Any]:
     if whole > _LZF_RATIO * packed or whole < records.count * records.dtype.itemsize:
         records.check_size(min(whole, _LZF_RATIO * packed))
         raise RejectError("decode", f"declares {whole} bytes in {packed} compressed ones, which LZF cannot hold")
-    flat = lzf_decompressed(data[begin : begin + packed], whole)
+    flat = decompress_lzf(data[begin : begin + packed], whole)
     rows, at = np.empty(records.count, records.dtype), 0
     for name in records.dtype.names or ():
         part = rows[name]
@@ -307,7 +307,7 @@ def _unpacked(records: _Records, data: bytes) -> npt.NDArray[Any]:
     return rows
 
 
-def lzf_decompressed(data: bytes, size: int) -> bytes:
+def decompress_lzf(data: bytes, size: int) -> bytes:
     """What LZF made `data` of, of `size` bytes. Raises RejectError if it is damaged.
 
     A byte below 32 is followed by so many bytes, and one more, as they are. Others begin a copy of what was made
@@ -349,7 +349,7 @@ def read_ply(path: Path) -> Cloud:
     dtype = np.dtype([(one.name, one.dtype) for one in first.properties])
     rows = _Records(dtype=dtype, count=first.count, begin=header.begin, is_text=not header.order).of(data)
     left_out = [f"element {element.name}" for element in others if element.count]
-    return named_cloud({name: rows[name] for name in rows.dtype.names or ()}, left_out=left_out)
+    return build_named_cloud({name: rows[name] for name in rows.dtype.names or ()}, left_out=left_out)
 
 
 _AT_ONCE = 1 << 20
@@ -383,7 +383,7 @@ def read_e57(path: Path) -> Cloud:
     invalid = whole.pop("invalid") > 0
     left_out = sorted({name for scan in scans for name in scan} - {*names})
     kept = {name: column[~invalid] for name, column in whole.items()}
-    return named_cloud(kept, n_invalid=int(invalid.sum()), left_out=left_out)
+    return build_named_cloud(kept, n_invalid=int(invalid.sum()), left_out=left_out)
 
 
 def _scan(file: Any, header: Any, size: int) -> dict[str, Float64s]:
@@ -408,7 +408,7 @@ def _scan(file: Any, header: Any, size: int) -> dict[str, Float64s]:
     if at < count:
         raise RejectError("decode", f"is truncated: it holds {at} of the {count} points that its header declares")
     for name in (one for one in _E57_LIMITS if one in found):
-        low, high = _limits(header.node, *_E57_LIMITS[name])
+        low, high = _read_limits(header.node, *_E57_LIMITS[name])
         if high > low:
             found[name] = np.clip((found[name] - low) / (high - low), 0, 1)
     xyz = np.stack([found.pop(name) for name in places], axis=1)
@@ -423,7 +423,7 @@ def _scan(file: Any, header: Any, size: int) -> dict[str, Float64s]:
     return {**dict(zip(XYZ, xyz.T, strict=True)), **found, "invalid": invalid.astype(np.float64)}
 
 
-def _limits(node: Any, limits: str, name: str) -> tuple[float, float]:
+def _read_limits(node: Any, limits: str, name: str) -> tuple[float, float]:
     """The least and the largest value that a scan declares of a column; 0, 0 if it does not."""
     if not node.isDefined(limits):
         return 0.0, 0.0

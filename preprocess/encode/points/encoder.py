@@ -32,7 +32,7 @@ from maskstream.preprocess.encode.ply import PLY_HEADER_BYTES, read_ply_header
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DatasetError
-from maskstream.shards.members.arrays import points_member
+from maskstream.shards.members.arrays import make_points_member
 
 from .clouds import ALIASES, UNUSED, XYZ, Cloud, read_array, read_e57, read_pcd, read_ply, read_text
 
@@ -88,7 +88,7 @@ class TileCache:
         key = (path, found.st_size, found.st_mtime_ns)
         if key in self._kept:
             self._kept.move_to_end(key)
-        elif decoded_bytes(path) > self.max_bytes:
+        elif count_decoded_bytes(path) > self.max_bytes:
             return decode(path, block)
         else:
             self._keep(key, decode(path))
@@ -103,32 +103,32 @@ class TileCache:
 _TILES = TileCache()
 
 
-def decoded_bytes(path: Path) -> int:
+def count_decoded_bytes(path: Path) -> int:
     """The memory of the points that a tile's header declares."""
     try:
-        with laspy_module().open(path) as reader:
-            return 8 * int(reader.header.point_count) * len(_columns(reader.header.point_format))
+        with import_laspy().open(path) as reader:
+            return 8 * int(reader.header.point_count) * len(_list_columns(reader.header.point_format))
     except Exception as error:  # parsers of damaged files raise nearly everything
-        raise _unreadable(error) from error
+        raise _make_unreadable_error(error) from error
 
 
 def decode(path: Path, block: Block | None = None) -> Rows:
     """Decode a tile, or one block of it, chunk by chunk. Raises RejectError if points are missing."""
     try:
-        with laspy_module().open(path) as reader:
-            declared, columns = int(reader.header.point_count), _columns(reader.header.point_format)
+        with import_laspy().open(path) as reader:
+            declared, columns = int(reader.header.point_count), _list_columns(reader.header.point_format)
             found, parts = 0, [np.empty((0, len(columns)))]
-            for chunk in _chunks(reader, columns):
+            for chunk in _split_into_chunks(reader, columns):
                 found += len(chunk.points)
                 parts.append(chunk.inside(block).points)
     except Exception as error:  # parsers of damaged files raise nearly everything
-        raise _unreadable(error) from error
+        raise _make_unreadable_error(error) from error
     if found < declared:
         raise RejectError("decode", f"is truncated: it holds {found} of the {declared} points that its header declares")
     return Rows(points=np.concatenate(parts), columns=columns)
 
 
-def _chunks(reader: Any, columns: tuple[str, ...]) -> Iterator[Rows]:
+def _split_into_chunks(reader: Any, columns: tuple[str, ...]) -> Iterator[Rows]:
     for records in reader.chunk_iterator(CHUNK):
         named = [np.asarray(records[_NAMES.get(name, name)], dtype=np.float64) for name in columns]
         points = np.stack(named, axis=1)
@@ -140,12 +140,12 @@ _NAMES = {"class": "classification"}
 """laspy's names of columns, if they differ from ours."""
 
 
-def _columns(point_format: Any) -> tuple[str, ...]:
+def _list_columns(point_format: Any) -> tuple[str, ...]:
     colours = ("red", "green", "blue") if "red" in set(point_format.dimension_names) else ()
     return ("x", "y", "z", "intensity", *colours, "class")
 
 
-def laspy_module() -> Any:
+def import_laspy() -> Any:
     """The module laspy. Raises DatasetError if it is not installed."""
     try:
         import laspy
@@ -154,7 +154,7 @@ def laspy_module() -> Any:
     return laspy
 
 
-def _unreadable(error: Exception) -> Exception:
+def _make_unreadable_error(error: Exception) -> Exception:
     if isinstance(error, DatasetError):
         return error
     return RejectError("decode", f"laspy cannot read it ({type(error).__name__}: {error})")
@@ -188,11 +188,11 @@ def check_las_header(path: Path) -> None:
         raise RejectError(
             "open", f"is truncated: {size} bytes cannot hold the {points} points that its header declares"
         )
-    if compressed and (chunks := _declared_chunks(path, begin, size)) > size:
+    if compressed and (chunks := _count_declared_chunks(path, begin, size)) > size:
         raise RejectError("open", f"declares {chunks} chunks in a file of {size} bytes")
 
 
-def _declared_chunks(path: Path, begin: int, size: int) -> int:
+def _count_declared_chunks(path: Path, begin: int, size: int) -> int:
     """How many chunks the table of a LAZ file declares, for which lazrs takes memory at once; 0 if it has none where
     the first bytes of its points, at `begin`, say.
     """
@@ -229,7 +229,7 @@ def read_points(path: Path, block: Block | None = None, names: Sequence[str] = (
     with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is found afterwards
         if suffix in _NAMELESS:
             return _NAMELESS[suffix](path, names)
-        if suffix in _READERS and not (suffix == ".ply" and _ply_has_faces(path)):
+        if suffix in _READERS and not (suffix == ".ply" and _has_ply_faces(path)):
             return _READERS[suffix](path)
     if suffix in LAS_SUFFIXES:
         return read_las(path, block)
@@ -238,7 +238,7 @@ def read_points(path: Path, block: Block | None = None, names: Sequence[str] = (
     raise RejectError("open", f"{path.name} holds no points; use one of {', '.join(sorted(POINT_SUFFIXES))}")
 
 
-def _ply_has_faces(path: Path) -> bool:
+def _has_ply_faces(path: Path) -> bool:
     """Whether the header declares faces; a PLY file without faces is a cloud."""
     try:
         with path.open("rb") as file:
@@ -315,12 +315,12 @@ class PointEncoder(Config):
         facts |= {"left_out": list(left_out)} if left_out else {}
         points = cloud.points if source.window is None else cloud.points[slice(*source.window)]
         check_points(points)
-        points, origin = _recentred(points)
+        points, origin = _recentre_points(points)
         stored = points.astype(np.float32).astype(np.float64)[:, :3]
         if source.meta.get("rows") != PUBLISHED_ORDER and not isinstance(found, Surface):
             points = points[rng.permutation(len(points))]
         return Encoded(
-            members={"points.npy": points_member(points, cloud.columns)},
+            members={"points.npy": make_points_member(points, cloud.columns)},
             meta={"n_points": len(points), "columns": list(cloud.columns), "origin": origin, **facts},
             sums={POINT_SUMS: [float(len(stored)), *stored.sum(axis=0).tolist(), float(np.square(stored).sum())]},
         )
@@ -352,7 +352,7 @@ def check_points(points: Float64s) -> None:
         raise RejectError("check", f"has the extent {extent:g}; legal are {_EXTENTS[0]:g} to {_EXTENTS[1]:g}")
 
 
-def _recentred(points: Float64s) -> tuple[Float64s, list[float]]:
+def _recentre_points(points: Float64s) -> tuple[Float64s, list[float]]:
     """The points and their origin. Points so far from 0 that float32 would lose their shape are moved: their minimum
     becomes the origin.
     """

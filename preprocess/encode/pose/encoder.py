@@ -16,9 +16,9 @@ from maskstream.preprocess.encode.encoder import Encoded, made_of
 from maskstream.preprocess.source import ROUNDING_S, RejectError, Source, Span
 from maskstream.shards.config import Config
 from maskstream.shards.media.h36m import PARENTS
-from maskstream.shards.members.arrays import poses_member
+from maskstream.shards.members.arrays import make_poses_member
 
-from .motion_files import Floats, Motion, in_h36m, read_bvh, read_npz
+from .motion_files import Floats, Motion, convert_to_h36m, read_bvh, read_npz
 
 _STILL = 1e-9
 _OPPOSITE = 1e-3
@@ -37,7 +37,7 @@ def resampled(motion: Motion, rate_hz: float) -> Motion:
     bones = motion.places - motion.places[:, PARENTS]
     bones[:, 0] = motion.places[:, 0]
     first, second = bones[after - 1], bones[after]
-    made = _between(first, second, share)
+    made = _place_between(first, second, share)
     made[:, 0] = ((1 - share) * first + share * second)[:, 0]
     for joint, parent in list(enumerate(PARENTS))[1:]:
         made[:, joint] += made[:, parent]
@@ -53,7 +53,7 @@ def cut(motion: Motion, span: Span) -> Motion:
     return Motion(places=motion.places[inside], names=motion.names, times_s=times[inside])
 
 
-def _between(first: Floats, second: Floats, share: Floats) -> Floats:
+def _place_between(first: Floats, second: Floats, share: Floats) -> Floats:
     """Bones (T, J, 3) that lie between two: their directions and lengths are mixed apart."""
     lengths = [np.linalg.norm(one, axis=-1, keepdims=True) for one in (first, second)]
     units = [one / np.maximum(length, _STILL) for one, length in zip((first, second), lengths, strict=True)]
@@ -103,10 +103,10 @@ class PoseEncoder(Config):
         `made_by` of a source reads a `Motion` of another format.
         """
         found, rig = self._read(source)
-        made = self._at_rate(found, source.span)
+        made = self._resample_motion(found, source.span)
         whole = found if source.span is None else made
         return Encoded(
-            members={"poses.npy": poses_member(made.places, self.rate_hz)},
+            members={"poses.npy": make_poses_member(made.places, self.rate_hz)},
             meta={
                 "n_frames": len(made.places),
                 "seconds": round(float(whole.times_s[-1] - whole.times_s[0]), 6),
@@ -117,9 +117,9 @@ class PoseEncoder(Config):
 
     def motion(self, source: Source) -> Motion:
         """The motion of Human3.6M's joints at the encoder's rate. Raises RejectError as `encode` does."""
-        return self._at_rate(self._read(source)[0], source.span)
+        return self._resample_motion(self._read(source)[0], source.span)
 
-    def _at_rate(self, found: Motion, span: Span | None) -> Motion:
+    def _resample_motion(self, found: Motion, span: Span | None) -> Motion:
         """The motion at the encoder's rate, or the part of it whose frames begin in `span`."""
         seconds = float(found.times_s[-1] - found.times_s[0])
         if seconds * self.rate_hz > _MOST_FRAMES:
@@ -130,17 +130,17 @@ class PoseEncoder(Config):
 
     def _read(self, source: Source) -> tuple[Motion, str]:
         """The joints of Human3.6M in a file, and the name of its rig."""
-        readers: Mapping[str, Callable[[Path], Motion]] = {"bvh": self._bvh, "npz": read_npz}
+        readers: Mapping[str, Callable[[Path], Motion]] = {"bvh": self._parse_bvh, "npz": read_npz}
         form = str(source.meta.get(FORMAT, source.path.suffix.lower().removeprefix(".")))
         if source.made_by is None and form not in readers:
             raise RejectError("open", f"{source.path.name} is no motion; legal formats are {', '.join(readers)}")
         try:
             found = made_of(source, Motion)
-            return in_h36m(readers[form](source.path) if found is None else found)
+            return convert_to_h36m(readers[form](source.path) if found is None else found)
         except OSError as error:
             raise RejectError("open", f"cannot be read: {error.strerror}") from error
 
-    def _bvh(self, path: Path) -> Motion:
+    def _parse_bvh(self, path: Path) -> Motion:
         return read_bvh(path).motion(self.bvh_unit_m, self.bvh_up)
 
 

@@ -84,7 +84,7 @@ RIGS: Mapping[str, Rig] = {
 }
 
 
-def in_h36m(motion: Motion) -> tuple[Motion, str]:
+def convert_to_h36m(motion: Motion) -> tuple[Motion, str]:
     """The motion of Human3.6M's joints, and the name of the rig that the file has.
 
     A prefix of names that ends in a colon (mixamorig:Hips) is left out. Raises RejectError if the file has no rig that
@@ -99,16 +99,16 @@ def in_h36m(motion: Motion) -> tuple[Motion, str]:
             f"its {len(motion.names)} joints are of no rig that is known; {likeliest} would need "
             f"{', '.join(lacking[likeliest])}. Known are {', '.join(RIGS)}",
         )
-    joints = [motion.places[:, [number[one] for one in _both(joint)]].mean(axis=1) for joint in RIGS[likeliest]]
+    joints = [motion.places[:, [number[one] for one in _join_both(joint)]].mean(axis=1) for joint in RIGS[likeliest]]
     return Motion(places=np.stack(joints, axis=1), names=JOINTS, times_s=motion.times_s), likeliest
 
 
-def _both(joint: str | tuple[str, str]) -> tuple[str, ...]:
+def _join_both(joint: str | tuple[str, str]) -> tuple[str, ...]:
     return (joint,) if isinstance(joint, str) else joint
 
 
 def _needed(rig: Rig) -> set[str]:
-    return {one for joint in rig for one in _both(joint)}
+    return {one for joint in rig for one in _join_both(joint)}
 
 
 _CHANNELS = frozenset(f"{axis}{what}" for axis in "XYZ" for what in ("position", "rotation"))
@@ -150,7 +150,7 @@ def read_bvh(path: Path) -> Capture:
     if not mark or len(lines) < 3:
         raise RejectError("decode", "is not a BVH file with a HIERARCHY and a MOTION section")
     try:
-        joints = _joints(hierarchy)
+        joints = _list_joints(hierarchy)
         frames, frame_s = int(lines[0].split()[-1]), float(lines[1].split()[-1])
         values = np.array(lines[2].split(), dtype=np.float64)
     except (ValueError, IndexError) as error:
@@ -165,14 +165,14 @@ def read_bvh(path: Path) -> Capture:
             f"{values.size}",
         )
     return Capture(
-        places=_positions(joints, values.reshape(frames, n_channels)),
+        places=_compute_positions(joints, values.reshape(frames, n_channels)),
         parents=np.array([joint.parent for joint in joints], dtype=np.int64),
         names=tuple(joint.name for joint in joints),
         frame_s=frame_s,
     )
 
 
-def _joints(hierarchy: str) -> list[_Joint]:
+def _list_joints(hierarchy: str) -> list[_Joint]:
     """The joints in the order of their channels, parents before children."""
     joints: list[_Joint] = []
     open_joints: list[int] = []
@@ -195,7 +195,7 @@ def _joints(hierarchy: str) -> list[_Joint]:
     return joints
 
 
-def _positions(joints: list[_Joint], values: Floats) -> Floats:
+def _compute_positions(joints: list[_Joint], values: Floats) -> Floats:
     """Forward kinematics: joint positions (T, J, 3) from channel values (T, channels)."""
     frames = len(values)
     turns = np.empty((frames, len(joints), 3, 3))
@@ -208,7 +208,7 @@ def _positions(joints: list[_Joint], values: Floats) -> Floats:
             if channel.endswith("position"):
                 moved[:, "XYZ".index(channel[0])] = values[:, column]
             else:
-                turn = turn @ _rotation("XYZ".index(channel[0]), np.radians(values[:, column]))
+                turn = turn @ _build_rotation("XYZ".index(channel[0]), np.radians(values[:, column]))
             column += 1
         if joint.parent < 0:
             places[:, j], turns[:, j] = joint.offset + moved, turn
@@ -219,7 +219,7 @@ def _positions(joints: list[_Joint], values: Floats) -> Floats:
     return places
 
 
-def _rotation(axis: int, angle: Floats) -> Floats:
+def _build_rotation(axis: int, angle: Floats) -> Floats:
     """Right-handed rotation matrices (T, 3, 3) about one axis."""
     out = np.zeros((len(angle), 3, 3))
     a, b = (axis + 1) % 3, (axis + 2) % 3

@@ -34,15 +34,15 @@ from maskstream.preprocess.raw.parquet_rows import ParquetRows
 from maskstream.preprocess.raw.scratch import Scratch
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import NOT_SAVED
-from maskstream.shards.members.text import text_member, tokens_member
+from maskstream.shards.members.text import make_text_member, make_tokens_member
 
 from .tokenizer import (
     TokenizedEncoder,
     UntrainedEncoder,
+    list_training_texts,
     make_tokenizer,
-    packed_tokenizer,
-    training_texts,
-    word_numbers,
+    number_words,
+    unpack_tokenizer,
 )
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Lexicon:
             return TAGS.index("PUNCT" if word else "X")
         if kinds <= {"P", "S"}:
             return TAGS.index("SYM")
-        if (stem := self._of_stem(lower)) is not None:
+        if (stem := self._classify_stem(lower)) is not None:
             return stem
         if word[0].isupper():
             return TAGS.index("PROPN")
@@ -148,7 +148,7 @@ class Lexicon:
             return TAGS.index("ADV")
         return TAGS.index("NOUN" if kinds <= {"L", "M"} else "X")
 
-    def _of_stem(self, word: str) -> int | None:
+    def _classify_stem(self, word: str) -> int | None:
         """The class of an inflected word whose stem has that class; None if there is none."""
         for tag, endings in _ENDINGS.items():
             for ending, instead in endings:
@@ -188,12 +188,12 @@ class Document:
 def read_document(source: Source) -> Document:
     """The document of a source; a computed source has its text in `meta`. RejectError if it has no legal text."""
     if source.computed:
-        return _checked(source.meta)
+        return _check_document(source.meta)
     check_source_file(source.path)
     if source.path.suffix == LINES:
-        return _checked(_line(source))
+        return _check_document(_format_line(source))
     if source.path.suffix == ROWS:
-        return _checked(_row(source))
+        return _check_document(_parse_row(source))
     size = source.path.stat().st_size
     if size > MAX_BYTES:
         raise RejectError("check", f"has {size} bytes; legal are at most {MAX_BYTES}")
@@ -207,7 +207,7 @@ def _decoded(data: bytes) -> str:
         raise RejectError("decode", f"is not valid UTF-8 (byte {error.start}: {error.reason})") from error
 
 
-def _line(source: Source) -> Mapping[str, Any]:
+def _format_line(source: Source) -> Mapping[str, Any]:
     begin, end = source.window or (0, 0)
     if not 0 <= begin < end <= begin + MAX_BYTES:
         raise RejectError("check", f"its line has {end - begin} bytes; legal are 1 to {MAX_BYTES}")
@@ -223,7 +223,7 @@ def _line(source: Source) -> Mapping[str, Any]:
     return fields
 
 
-def _row(source: Source) -> Mapping[str, Any]:
+def _parse_row(source: Source) -> Mapping[str, Any]:
     row = 0 if source.window is None else source.window[0]
     fields: Mapping[str, Any] = _rows(source.path, source.path.stat().st_mtime_ns).row(row)
     return fields
@@ -241,7 +241,7 @@ def _scratch() -> Scratch:
     return Scratch()
 
 
-def _checked(fields: Mapping[str, Any]) -> Document:
+def _check_document(fields: Mapping[str, Any]) -> Document:
     """The document of a line or row. RejectError if it has no text, or text that is not valid Unicode."""
     text = fields.get(TEXT)
     if not isinstance(text, str):
@@ -289,7 +289,7 @@ class TextEncoder(UntrainedEncoder):
 
         Raises ValueError for a tokenizer or a lexicon that cannot be used.
         """
-        texts = training_texts(sources, lambda source: [read_document(source).text])
+        texts = list_training_texts(sources, lambda source: [read_document(source).text])
         definition, facts = make_tokenizer(self.tokenizer, texts)
         lexicon = None if self.classes is None else Lexicon.read(Path(self.classes))
         packed = b"" if lexicon is None else lexicon.packed()
@@ -319,21 +319,23 @@ class TokenEncoder(TokenizedEncoder):
     def encode(self, source: Source) -> Encoded:
         """The members of a text. RejectError if it cannot be read, or has no tokens."""
         document = read_document(source)
-        encoding = packed_tokenizer(self.definition).encode(document.text, add_special_tokens=False)
+        encoding = unpack_tokenizer(self.definition).encode(document.text, add_special_tokens=False)
         if not encoding.ids:
             raise RejectError("check", "has no tokens")
-        tokens = tokens_member(np.array(encoding.ids, np.int64), below=self.tokenizer.vocabulary)
-        members = {"txt": text_member(document.text), "tokens.npy": tokens}
+        tokens = make_tokens_member(np.array(encoding.ids, np.int64), below=self.tokenizer.vocabulary)
+        members = {"txt": make_text_member(document.text), "tokens.npy": tokens}
         if self.words:
-            words = word_numbers(encoding)
-            members["words.npy"] = tokens_member(words)
+            words = number_words(encoding)
+            members["words.npy"] = make_tokens_member(words)
             if self.lexicon is not None:
-                classes = unpack_lexicon(self.packed_lexicon).classes(_surfaces(document, encoding, words))
-                members["classes.npy"] = tokens_member(classes[words])
+                classes = unpack_lexicon(self.packed_lexicon).classes(_list_surfaces(document, encoding, words))
+                members["classes.npy"] = make_tokens_member(classes[words])
         return Encoded(members=members, meta=dict(document.meta))
 
 
-def _surfaces(document: Document, encoding: Encoding, words: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[str]:
+def _list_surfaces(
+    document: Document, encoding: Encoding, words: np.ndarray[tuple[int], np.dtype[np.int64]]
+) -> list[str]:
     """The words as they stand in the text."""
     offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
     first = np.flatnonzero(np.diff(words, prepend=-1))

@@ -78,10 +78,14 @@ class Training:
 
     def trained(self, texts: Iterable[str]) -> bytes:
         """The tokenizer.json of a tokenizer that is trained on `texts`; the same texts give the same bytes."""
-        tokenizer = _word_pieces(self.vocabulary, texts) if self.algorithm == "wordpiece" else self._byte_pairs(texts)
+        tokenizer = (
+            _train_word_pieces(self.vocabulary, texts)
+            if self.algorithm == "wordpiece"
+            else self._train_byte_pairs(texts)
+        )
         return tokenizer.to_str(pretty=False).encode()
 
-    def _byte_pairs(self, texts: Iterable[str]) -> Tokenizer:
+    def _train_byte_pairs(self, texts: Iterable[str]) -> Tokenizer:
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = ByteLevelDecoder()
@@ -95,7 +99,7 @@ class Training:
         return tokenizer
 
 
-def _word_pieces(vocabulary: int, texts: Iterable[str]) -> Tokenizer:
+def _train_word_pieces(vocabulary: int, texts: Iterable[str]) -> Tokenizer:
     """Uncased word pieces as BERT's: lower case without accents, cut at spaces and punctuation."""
     normalizer = normalizers.BertNormalizer(lowercase=True)
     words, letters = pre_tokenizers.BertPreTokenizer(), Counter[str]()
@@ -118,7 +122,7 @@ def _word_pieces(vocabulary: int, texts: Iterable[str]) -> Tokenizer:
     )
     pairs.train_from_iterator((f"{marked[word]} " * counts[word] for word in sorted(marked)), trainer)
     ids = pairs.get_vocab()
-    pieces = [_piece(token, shown) for token in sorted(ids, key=ids.__getitem__)]
+    pieces = [_format_piece(token, shown) for token in sorted(ids, key=ids.__getitem__)]
     found = {piece: i for i, piece in enumerate(dict.fromkeys([*SPECIAL, *pieces]))}
     tokenizer = Tokenizer(models.WordPiece(found, unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, words
@@ -127,7 +131,7 @@ def _word_pieces(vocabulary: int, texts: Iterable[str]) -> Tokenizer:
     return tokenizer
 
 
-def _piece(token: str, shown: dict[str, str]) -> str:
+def _format_piece(token: str, shown: dict[str, str]) -> str:
     """A trained token as a word piece, with ## if it does not begin a word."""
     piece = "".join(shown.get(letter, letter) for letter in token)
     return f"##{piece}" if token[0] in shown else piece
@@ -210,12 +214,12 @@ def make_tokenizer(tokenizer: str, texts: Iterable[str]) -> tuple[bytes, Tokeniz
 
 
 @lru_cache(maxsize=4)
-def packed_tokenizer(packed: bytes) -> Tokenizer:
+def unpack_tokenizer(packed: bytes) -> Tokenizer:
     """The tokenizer of a compressed tokenizer.json. A process unpacks it once, however many texts it encodes."""
     return load_tokenizer(zlib.decompress(packed))
 
 
-def word_numbers(encoding: Encoding) -> npt.NDArray[np.int64]:
+def number_words(encoding: Encoding) -> npt.NDArray[np.int64]:
     """The number of each token's word, from 0, ascending; a token of no word is one by itself."""
     given = encoding.word_ids
     new = [i == 0 or one is None or one != given[i - 1] for i, one in enumerate(given)]
@@ -226,7 +230,9 @@ BYTES = 1 << 25
 """How much of the texts counts: the first sources that hold so much."""
 
 
-def training_texts(splits: Mapping[str, Sequence[Source]], texts: Callable[[Source], Iterable[str]]) -> Iterator[str]:
+def list_training_texts(
+    splits: Mapping[str, Sequence[Source]], texts: Callable[[Source], Iterable[str]]
+) -> Iterator[str]:
     """The texts of the sources of the split train, or else of the first, in the order of a hash: all, or the first
     `BYTES`. texts: those of a source, which may be a reject.
     """

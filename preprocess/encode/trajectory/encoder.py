@@ -20,13 +20,13 @@ from maskstream.preprocess.encode.encoder import Encoded, ProfiledEncoder, made_
 from maskstream.preprocess.encode.video.check import check_slices
 from maskstream.preprocess.encode.video.convert import fitted
 from maskstream.preprocess.encode.video.encoder import write_clip
-from maskstream.preprocess.encode.video.fragments import mp4_writer, parsed_output, video_index
+from maskstream.preprocess.encode.video.fragments import build_video_index, open_mp4_writer, parse_output
 from maskstream.preprocess.encode.video.profile import BLOCK
 from maskstream.preprocess.encode.video.video import encode_video
 from maskstream.preprocess.source import RejectError, Source, explain
 from maskstream.shards.media.camera_pose import Floats
 from maskstream.shards.media.depth import DEPTH_FORMAT, read_depth
-from maskstream.shards.members.arrays import camera_path_member, problem_of_path
+from maskstream.shards.members.arrays import check_path_poses, make_camera_path_member
 from maskstream.shards.members.member import Member
 from maskstream.shards.members.video import video_member
 
@@ -50,7 +50,7 @@ class Walk:
     fps: int
 
 
-def in_blocks(walk: Walk, block: int) -> Walk:
+def crop_to_blocks(walk: Walk, block: int) -> Walk:
     """The middle of a walk's pictures, with sides that are multiples of `block` in pixels of the frames, so that
     encoding cuts nothing off that depth and lens would not know of.
     """
@@ -85,7 +85,7 @@ OPTIONS = {"level": "3", "g": "1", "slices": "4", "slicecrc": "1"}
 """Those of FFmpeg's encoder: version 3, all frames keyframes, each slice with a checksum."""
 
 
-def depth_member(depth: Sequence[UInt16s], fps: int) -> Member:
+def make_depth_member(depth: Sequence[UInt16s], fps: int) -> Member:
     """Depth, uint16 (H, W) each in millimetres, as a member of kind `video`, decoded and compared once.
 
     Raises RejectError if the frames differ in size, or do not come back as they were.
@@ -93,7 +93,7 @@ def depth_member(depth: Sequence[UInt16s], fps: int) -> Member:
     if len({one.shape for one in depth}) != 1:
         raise RejectError("encode", f"has depth of the sizes {sorted({one.shape for one in depth})}, not of one")
     height, width = depth[0].shape
-    parsed = parsed_output(_encoded(depth, fps))
+    parsed = parse_output(_encode_walk(depth, fps))
     wrong: list[int] = []
 
     def compare(number: int, frame: VideoFrame) -> None:
@@ -104,14 +104,14 @@ def depth_member(depth: Sequence[UInt16s], fps: int) -> Member:
     if wrong or len(parsed.key_rank) != len(depth):
         raise RejectError("check", f"has {len(depth)} frames of depth, of which {wrong or 'some'} do not decode alike")
     entries = list(range(len(depth)))
-    index = video_index(parsed, entries, codec="ffv1", fps=float(fps), width=width, height=height)
+    index = build_video_index(parsed, entries, codec="ffv1", fps=float(fps), width=width, height=height)
     return video_member(parsed.data, index)
 
 
-def _encoded(depth: Sequence[UInt16s], fps: int) -> bytes:
+def _encode_walk(depth: Sequence[UInt16s], fps: int) -> bytes:
     buffer, (height, width) = io.BytesIO(), depth[0].shape
     try:
-        with mp4_writer(buffer) as container:
+        with open_mp4_writer(buffer) as container:
             stream = container.add_stream("ffv1", rate=fps, options=OPTIONS)
             stream.width, stream.height, stream.pix_fmt = width, height, DEPTH_FORMAT
             stream.codec_context.thread_count, stream.codec_context.gop_size = 1, 1
@@ -155,9 +155,9 @@ class TrajectoryEncoder(ProfiledEncoder):
         if not len(walk.frames) == len(walk.depth) == len(walk.path):
             counts = f"{len(walk.frames)} frames, {len(walk.depth)} of depth and {len(walk.path)} poses"
             raise RejectError("check", f"has {counts}; there is one of each for every moment")
-        if problem := problem_of_path(walk.path):
+        if problem := check_path_poses(walk.path):
             raise RejectError("check", problem)
-        walk = in_blocks(walk, BLOCK)
+        walk = crop_to_blocks(walk, BLOCK)
         height, width = walk.frames[0].shape[:2]
         fit = fitted(width, height, self.video.short_side)
         if fit.scaled != fit.stored:
@@ -171,8 +171,8 @@ class TrajectoryEncoder(ProfiledEncoder):
         fx, fy, cx, cy = walk.lens
         members = {
             "mp4": video_member(video.data, index),
-            "depth.mp4": depth_member(walk.depth, walk.fps),
-            "camera.npy": camera_path_member(walk.path, (fx * across, fy * down, cx * across, cy * down)),
+            "depth.mp4": make_depth_member(walk.depth, walk.fps),
+            "camera.npy": make_camera_path_member(walk.path, (fx * across, fy * down, cx * across, cy * down)),
         }
         unknown = sum(int((one == 0).sum()) for one in walk.depth) / sum(one.size for one in walk.depth)
         return Encoded(members=members, meta={**video.meta, "depth_unknown": round(unknown, 6)})

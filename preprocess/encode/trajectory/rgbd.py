@@ -35,7 +35,7 @@ from maskstream.preprocess.raw.lists import read_lines
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.camera_pose import POSE, Floats, product, turned
-from maskstream.shards.members.arrays import problem_of_lens
+from maskstream.shards.members.arrays import check_lens
 
 from .encoder import TrajectoryEncoder, UInt16s, Walk, millimetres
 
@@ -63,18 +63,18 @@ class Ticks:
     fps: int
 
 
-def tum_ticks(colours_list: Path, depth_list: Path, poses_list: Path) -> Ticks:
+def list_tum_ticks(colours_list: Path, depth_list: Path, poses_list: Path) -> Ticks:
     """The ticks of a sequence, which may be none. DatasetError for a line of another format."""
     times, colours = _files(colours_list)
     depth_times, depth = _files(depth_list)
-    pose_times, poses = _poses(poses_list)
+    pose_times, poses = _read_poses(poses_list)
     of_depth, of_pose = nearest(times, depth_times), nearest(times, pose_times)
     if not len(times) or not len(depth) or not len(poses):
         return Ticks([], [], np.empty((0, POSE)), [0], FPS)
     apart = np.maximum(np.abs(depth_times[of_depth] - times), np.abs(pose_times[of_pose] - times))
     kept = np.flatnonzero(apart <= APART_S)
     fps = int(np.clip(np.rint(1 / np.median(np.diff(times))), 1, FPS)) if len(times) > 1 else FPS
-    chosen, stretches = on_clock(times[kept], fps)
+    chosen, stretches = find_on_clock(times[kept], fps)
     own = kept[chosen]
     return Ticks(
         colours=[colours[n] for n in own],
@@ -85,7 +85,7 @@ def tum_ticks(colours_list: Path, depth_list: Path, poses_list: Path) -> Ticks:
     )
 
 
-def on_clock(times: Floats, fps: int) -> tuple[Ints, list[int]]:
+def find_on_clock(times: Floats, fps: int) -> tuple[Ints, list[int]]:
     """The moment of each tick, numbers into sorted `times` (n,), and the first tick of each stretch, then their end."""
     chosen, stretches = [np.empty(0, np.int64)], [0]
     for stretch in np.split(np.arange(len(times)), np.flatnonzero(np.diff(times) > 2 / fps + 1e-6) + 1):
@@ -120,7 +120,7 @@ def _files(path: Path) -> tuple[Floats, list[str]]:
     return np.array(times, np.float64)[order], [files[n] for n in order]
 
 
-def _poses(path: Path) -> tuple[Floats, Floats]:
+def _read_poses(path: Path) -> tuple[Floats, Floats]:
     """Times (n,) and poses (n, 7), sorted by time: the quaternion with w first, of length 1."""
     found: list[list[float]] = []
     for number, text in read_lines(path):
@@ -182,7 +182,7 @@ class RgbdEncoder(ProfiledEncoder):
 
     def __post_init__(self) -> None:
         TrajectoryEncoder(self.video)
-        if self.lens is not None and (problem := problem_of_lens(*self.lens)):
+        if self.lens is not None and (problem := check_lens(*self.lens)):
             raise ValueError(f"lens is fx, fy, cx, cy in pixels or None; it {problem}")
         if not self.depth_per_m > 0:
             raise ValueError(f"depth_per_m={self.depth_per_m} must be positive")
@@ -192,10 +192,10 @@ class RgbdEncoder(ProfiledEncoder):
     def prepared(self, sources: Mapping[str, Sequence[Source]]) -> RgbdEncoder:
         """The same encoder. Raises ValueError if the lens of a sequence is not known."""
         for sequence in {source.meta["map"] for of in sources.values() for source in of}:
-            self.lens_of(sequence)
+            self.find_lens(sequence)
         return self
 
-    def lens_of(self, sequence: str) -> Lens:
+    def find_lens(self, sequence: str) -> Lens:
         """The lens of a sequence. Raises ValueError if it is not known."""
         found = re.search("|".join(LENSES), sequence)
         if self.lens is None and found is None:
@@ -207,7 +207,7 @@ class RgbdEncoder(ProfiledEncoder):
 
     def encode(self, source: Source) -> Encoded:
         """Encode a window of a sequence. Raises RejectError for pictures that cannot be used."""
-        ticks = tum_ticks(source.parts[0], source.parts[1], source.path)
+        ticks = list_tum_ticks(source.parts[0], source.parts[1], source.path)
         first, stop = source.window or (0, 0)
         colours, depth, path = ticks.colours[first:stop], ticks.depth[first:stop], ticks.path[first:stop]
         if not colours:
@@ -215,9 +215,9 @@ class RgbdEncoder(ProfiledEncoder):
         files = dict(zip(dict.fromkeys((*colours, *depth)), source.parts[2:], strict=True))
         check_frames(len(colours))
         lasts(len(colours) / ticks.fps)
-        fx, fy, cx, cy = self.lens_of(source.meta["map"])
-        frames = [_colours(files[name]) for name in colours]
-        stored = [_depth(files[name], frame.shape[:2]) for name, frame in zip(depth, frames, strict=True)]
+        fx, fy, cx, cy = self.find_lens(source.meta["map"])
+        frames = [_read_colours(files[name]) for name in colours]
+        stored = [_read_depth(files[name], frame.shape[:2]) for name, frame in zip(depth, frames, strict=True)]
         if len(sizes := {frame.shape for frame in frames}) != 1:
             raise RejectError("check", f"has frames of the sizes {sorted(sizes)}, not of one")
         walk = Walk(
@@ -236,14 +236,14 @@ def upright(path: Floats, up: str) -> Floats:
     return np.concatenate([turned(turn, path[:, :3]), product(turn, path[:, 3:])], axis=1)
 
 
-def _colours(path: Path) -> UInt8s:
+def _read_colours(path: Path) -> UInt8s:
     """A picture of colours, uint8 (H, W, 3), RGB."""
     pixels = read_picture(path).pixels
     check_frame_size(pixels.shape[1], pixels.shape[0])
     return np.ascontiguousarray(pixels[..., ::-1] if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2))
 
 
-def _depth(path: Path, size: tuple[int, ...]) -> UInt16s:
+def _read_depth(path: Path, size: tuple[int, ...]) -> UInt16s:
     """A picture of depth, uint16 (H, W), as stored."""
     check_source_file(path)
     data = path.read_bytes()

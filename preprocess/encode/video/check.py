@@ -45,7 +45,7 @@ def check_slices(
         fragment = memoryview(parsed.data)[parsed.start[f] : parsed.start[f + 1]]
         try:
             shown = []
-            for frame in _alone(decoder, fragment, read_fragments(fragment, track)):
+            for frame in _decode_alone(decoder, fragment, read_fragments(fragment, track)):
                 shown.append((frame.pts, (frame.is_corrupt, frame.width, frame.height)))
                 if seen is not None and shown[-1][1] == is_right:
                     seen(number, frame)
@@ -71,7 +71,7 @@ def _decoder(track: Track, most: int) -> VideoCodecContext:
     return context
 
 
-def _alone(decoder: VideoCodecContext, fragment: memoryview, packets: Packets) -> Iterator[VideoFrame]:
+def _decode_alone(decoder: VideoCodecContext, fragment: memoryview, packets: Packets) -> Iterator[VideoFrame]:
     """The frames of a fragment, by a decoder in its initial state, which it has again afterwards."""
     for at, size, pts in zip(packets.start.tolist(), packets.size.tolist(), packets.pts.tolist(), strict=True):
         packet = av.Packet(fragment[at : at + size])  # type: ignore[arg-type]
@@ -92,7 +92,7 @@ class FullDecode:
     corrupt: bool
 
 
-def full_decode(parsed: Fragments, *, strict: bool = False) -> FullDecode:
+def decode_fully(parsed: Fragments, *, strict: bool = False) -> FullDecode:
     """Decode the whole file. Raises RejectError("decode") if packets and frames differ in number.
 
     With `strict`, also for what the decoder would pass over or conceal, and only keyframes have checksums.
@@ -106,7 +106,7 @@ def full_decode(parsed: Fragments, *, strict: bool = False) -> FullDecode:
         for _, frame in _shown(parsed.data, strict=strict):
             first = first or frame
             if not strict or n_frames in wanted:
-                digests.append(frame_digest(frame))
+                digests.append(hash_frame(frame))
             n_frames += 1
             sizes.add((frame.width, frame.height))
             interlaced |= frame.interlaced_frame
@@ -121,30 +121,30 @@ def full_decode(parsed: Fragments, *, strict: bool = False) -> FullDecode:
     return FullDecode(digests=digests, first=first, sizes=sizes, interlaced=interlaced, corrupt=corrupt)
 
 
-def strict_decode(parsed: Fragments) -> FullDecode | None:
+def decode_strictly(parsed: Fragments) -> FullDecode | None:
     """The decode of a whole file without any fault, whose keyframes are the same when they are decoded alone.
 
     None if there is a fault. What a decoder shows then depends on where it started: HEVC's leaves what another frame
     had in the places that it could not decode.
     """
     try:
-        whole = full_decode(parsed, strict=True)
-        alone = [_keyframe(parsed.slice(f, f + 1)) for f in range(len(parsed.key_rank))]
+        whole = decode_fully(parsed, strict=True)
+        alone = [_hash_keyframe(parsed.slice(f, f + 1)) for f in range(len(parsed.key_rank))]
     except (RejectError, av.FFmpegError, MediaError):
         return None
     return None if whole.corrupt or alone != whole.digests else whole
 
 
-def _keyframe(data: bytes) -> bytes:
+def _hash_keyframe(data: bytes) -> bytes:
     """The checksum of the first frame of an MP4, from its first packet alone; b"" if that gives no frame."""
     with open_media(data) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         packet = next(container.demux(stream))
-        return next((frame_digest(frame) for frame in (*packet.decode(), *stream.decode(None))), b"")
+        return next((hash_frame(frame) for frame in (*packet.decode(), *stream.decode(None))), b"")
 
 
-def exact_entries(parsed: Fragments, digests: list[bytes]) -> list[int]:
+def find_exact_entries(parsed: Fragments, digests: list[bytes]) -> list[int]:
     """The entry points: fragments from which every frame after the keyframe decodes as in the full decode.
 
     A fragment that is no entry point joins the slice of the entry point before it, and that slice is checked again.
@@ -168,7 +168,7 @@ def _is_exact(parsed: Fragments, digests: list[bytes], first: int, stop: int) ->
     if held.min() < first or held.max() >= reach:
         return False
     try:
-        got = [frame_digest(frame) for _, frame in _shown(parsed.slice(first, reach))]
+        got = [hash_frame(frame) for _, frame in _shown(parsed.slice(first, reach))]
     except (av.FFmpegError, MediaError):
         return False
     return got[: end - start] == digests[start:end] and (reach > stop or len(got) == end - start)
@@ -189,7 +189,7 @@ def _shown(data: bytes, *, strict: bool = False) -> Iterator[tuple[int, VideoFra
                     yield frame.pts, frame
 
 
-def frame_digest(frame: VideoFrame) -> bytes:
+def hash_frame(frame: VideoFrame) -> bytes:
     """The checksum of a frame's pixels, without row padding."""
     digest = xxhash.xxh3_128()
     for plane in frame.planes:

@@ -21,7 +21,7 @@ from maskstream.preprocess.encode.limits import check_frame_size
 from maskstream.preprocess.source import RejectError
 
 from .profile import BLOCK
-from .source import display_size, orientation
+from .source import compute_display_size, orientation
 
 BT601 = 6
 """The number of smpte170m in ISO 23091-2, for matrix, primaries and transfer."""
@@ -92,13 +92,13 @@ class Converter:
         """Convert one frame; one that is so already is returned as it is."""
         if self.first is None:
             self.first = frame
-            shown = display_size(frame, self._pixel_aspect)
+            shown = compute_display_size(frame, self._pixel_aspect)
             check_frame_size(*shown)  # pixels that are very wide or tall enlarge it
             self.fit = fitted(*shown, self._short_side)
         key = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, orientation(frame))
         if key not in self._graphs:
-            steps = conversion(frame, self.fit)
-            self._graphs[key] = _chain(frame, steps) if steps else None
+            steps = list_conversion_filters(frame, self.fit)
+            self._graphs[key] = _build_chain(frame, steps) if steps else None
         graph = self._graphs[key]
         if graph is None:
             return frame
@@ -109,10 +109,10 @@ class Converter:
 def is_converted(frame: VideoFrame, size: tuple[int, int]) -> bool:
     """Whether frames like this one have the size and format already, so that only cropping is left."""
     is_same = frame.format.name == "yuv420p" and (frame.width, frame.height) == size
-    return is_same and _matrix(frame) == "bt601" and not _is_full(frame) and not any(orientation(frame))
+    return is_same and _name_matrix(frame) == "bt601" and not _is_full(frame) and not any(orientation(frame))
 
 
-def _matrix(frame: VideoFrame) -> str:
+def _name_matrix(frame: VideoFrame) -> str:
     return _MATRICES.get(frame.colorspace, "bt709" if min(frame.width, frame.height) >= 720 else "bt601")
 
 
@@ -120,12 +120,12 @@ def _is_full(frame: VideoFrame) -> bool:
     return frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
 
 
-def conversion(frame: VideoFrame, fit: Fit) -> list[tuple[str, str]]:
+def list_conversion_filters(frame: VideoFrame, fit: Fit) -> list[tuple[str, str]]:
     """The filters, as (name, arguments), that convert frames like this one; none if they would only copy."""
     if is_converted(frame, fit.scaled):
         return fit.crop
     transpose, flip_x, flip_y = orientation(frame)
-    full, matrix = _is_full(frame), _matrix(frame)
+    full, matrix = _is_full(frame), _name_matrix(frame)
     width, height = fit.scaled[::-1] if transpose else fit.scaled
     # `scale` that also converts the matrix takes three times as long as `colorspace` after it, on the small frame.
     # Given both matrices, it leaves the numbers as they are; given none, it converts from BT.601.
@@ -133,19 +133,19 @@ def conversion(frame: VideoFrame, fit: Fit) -> list[tuple[str, str]]:
     scale = f"{width}:{height}:in_range={'pc' if full else 'tv'}:out_range=tv:in_color_matrix={matrix}"
     steps = [("scale", f"{scale}:out_color_matrix={matrix if apart else 'bt601'}:{_SCALER}")]
     if apart:
-        steps += [("format", "yuv420p"), ("colorspace", _matrix_only(_COLORSPACES[matrix]))]
+        steps += [("format", "yuv420p"), ("colorspace", _list_matrix_arguments(_COLORSPACES[matrix]))]
     steps += [("setsar", "1"), ("format", "yuv420p")]
     steps += [("transpose", "dir=cclock_flip")] * transpose + [("hflip", "")] * flip_x + [("vflip", "")] * flip_y
     return steps + fit.crop
 
 
-def _matrix_only(matrix: str) -> str:
+def _list_matrix_arguments(matrix: str) -> str:
     """The arguments of `colorspace` that convert the matrix to BT.601 and leave primaries and transfer alone."""
     same = "".join(f":i{of}=bt709:{of}=bt709" for of in ("primaries", "trc"))
     return f"ispace={matrix}:space=smpte170m{same}:irange=tv:range=tv:format=yuv420p"
 
 
-def deinterlaced(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+def deinterlace_frames(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
     """The frames, with interlaced ones made progressive (bwdif, one output frame per input frame)."""
     graph: Graph | None = None
     stamps: deque[tuple[int | None, Fraction | None]] = deque()
@@ -153,16 +153,16 @@ def deinterlaced(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
         if graph is None and not frame.interlaced_frame:
             yield frame
             continue
-        graph = graph or _chain(frame, [("bwdif", "mode=send_frame:deint=interlaced")])
+        graph = graph or _build_chain(frame, [("bwdif", "mode=send_frame:deint=interlaced")])
         stamps.append((frame.pts, frame.time_base))
         graph.vpush(frame)
-        yield from _pulled(graph, stamps)
+        yield from _pull_frames(graph, stamps)
     if graph is not None:
         graph.vpush(None)
-        yield from _pulled(graph, stamps)
+        yield from _pull_frames(graph, stamps)
 
 
-def _pulled(graph: Graph, stamps: deque[tuple[int | None, Fraction | None]]) -> Iterator[VideoFrame]:
+def _pull_frames(graph: Graph, stamps: deque[tuple[int | None, Fraction | None]]) -> Iterator[VideoFrame]:
     while stamps:
         try:
             frame = graph.vpull()
@@ -174,7 +174,7 @@ def _pulled(graph: Graph, stamps: deque[tuple[int | None, Fraction | None]]) -> 
         yield frame
 
 
-def _chain(frame: VideoFrame, steps: list[tuple[str, str]]) -> Graph:
+def _build_chain(frame: VideoFrame, steps: list[tuple[str, str]]) -> Graph:
     graph = Graph()
     graph.threads = 1
     source = f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base=1/1000:pixel_aspect=1/1"

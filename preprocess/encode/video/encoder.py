@@ -31,7 +31,7 @@ from maskstream.shards.members.member import Member
 from maskstream.shards.members.video import video_member
 
 from .fragments import cut_out
-from .kept import kept_video
+from .kept import find_kept_video
 from .profile import BLOCK, VideoProfile
 from .source import DAMAGES, Damage
 from .video import EncodedVideo, encode_video
@@ -69,7 +69,7 @@ def write_clip(frames: Sequence[UInt8s], path: Path, *, fps: int) -> Path:
             to_yuv = VideoReformatter()
             for number, frame in enumerate(frames):
                 picture = to_yuv.reformat(  # one of all frames: a frame's own sets the scaler up anew, in threads
-                    VideoFrame.from_ndarray(on_canvas(frame, height, width), format="rgb24"),
+                    VideoFrame.from_ndarray(place_on_canvas(frame, height, width), format="rgb24"),
                     format="yuv420p",
                     dst_colorspace=Colorspace.ITU601,
                     dst_color_range=ColorRange.MPEG,
@@ -84,7 +84,7 @@ def write_clip(frames: Sequence[UInt8s], path: Path, *, fps: int) -> Path:
     return path
 
 
-def on_canvas(frame: UInt8s, height: int, width: int) -> UInt8s:
+def place_on_canvas(frame: UInt8s, height: int, width: int) -> UInt8s:
     """The frame uint8 (H, W, 3) or (H, W, 4) in the middle of a grey canvas, uint8 (height, width, 3), RGB."""
     canvas = np.full((height, width, 3), BACKGROUND, np.uint8)
     top, left = (height - frame.shape[0]) // 2, (width - frame.shape[1]) // 2
@@ -125,7 +125,7 @@ class VideoEncoder(ProfiledEncoder):
             video = self._drawn(drawn)
         else:
             part = source.span or source.window
-            video = kept_video(source) or encode_video(
+            video = find_kept_video(source) or encode_video(
                 source.path, self.video, part, damage=self.damage, least_whole=self.least_whole
             )
         return Encoded(members={"mp4": video_member(video.data, video.index)}, meta=video.meta, signals=video.signals)
@@ -246,7 +246,7 @@ def _arrays(path: Path, episode: int, columns: dict[str, tuple[str, list[int]]])
     try:
         table = pq.read_table(path, columns=[*wanted, "frame_index"], filters=[("episode_index", "=", episode)])
         table = table.sort_by("frame_index").combine_chunks()
-        found = {name: _array(table.column(column), shape) for name, (column, shape) in columns.items()}
+        found = {name: _build_array(table.column(column), shape) for name, (column, shape) in columns.items()}
     except (pa.ArrowException, KeyError, ValueError) as error:
         raise RejectError("decode", f"the rows in {path.name} cannot be read ({error})") from error
     if not table.num_rows:
@@ -254,7 +254,7 @@ def _arrays(path: Path, episode: int, columns: dict[str, tuple[str, list[int]]])
     return found
 
 
-def _array(column: Any, shape: list[int]) -> npt.NDArray[Any]:
+def _build_array(column: Any, shape: list[int]) -> npt.NDArray[Any]:
     """A column of numbers, or of lists of them, as an array (T, ...) with rows of a shape; booleans become uint8."""
     rows, values = len(column), column.combine_chunks()
     while pa.types.is_nested(values.type):

@@ -20,7 +20,7 @@ from maskstream.preprocess.source import RejectError, explain
 from maskstream.shards.media.mp4 import Int64Array, boxes, read_fragments, read_header
 from maskstream.shards.media.video_index import VideoIndex, measure_anchor_reach
 
-from .source import decodable, open_video, read_packets
+from .source import open_video, read_packets, select_decodable
 
 # negative_cts_offsets puts the first frame at time 0, so a reader of one fragment knows its times in the video.
 _FLAGS = "frag_keyframe+empty_moov+default_base_moof+negative_cts_offsets+skip_trailer"
@@ -28,7 +28,7 @@ _MUXER = {"movflags": _FLAGS, "fflags": "+bitexact"}
 
 
 @contextmanager
-def mp4_writer(buffer: io.BytesIO) -> Iterator[OutputContainer]:
+def open_mp4_writer(buffer: io.BytesIO) -> Iterator[OutputContainer]:
     """A muxer that starts a fragment at every keyframe; its output does not depend on the time or the machine."""
     with av.open(buffer, "w", format="mp4", options=_MUXER) as container:
         yield container
@@ -91,7 +91,7 @@ def parse_fragments(data: bytes) -> Fragments:
     )
 
 
-def parsed_output(data: bytes) -> Fragments:
+def parse_output(data: bytes) -> Fragments:
     """`parse_fragments` of the muxer's output. Raises RejectError if time stamps repeat or run backwards."""
     try:
         parsed = parse_fragments(data)
@@ -102,7 +102,7 @@ def parsed_output(data: bytes) -> Fragments:
     return parsed
 
 
-def video_index(
+def build_video_index(
     parsed: Fragments, entries: list[int], *, codec: str, fps: float, width: int, height: int, anchored: bool = False
 ) -> VideoIndex:
     """The index of `parsed` with one GOP per entry point; `entries` are the fragments that decoding can start from.
@@ -132,14 +132,14 @@ def video_index(
     )
 
 
-def remuxed(path: Path) -> bytes:
+def remux(path: Path) -> bytes:
     """The source's packets from the first keyframe on, including those that an edit list hides.
 
     Decoding times, which some containers lack, are derived from the presentation times. Raises RejectError if MP4
     cannot hold the packets.
     """
     with open_video(path, ignore_editlist="1") as (source, stream):
-        return _muxed(stream, _kept(source, stream))
+        return _mux_packets(stream, _kept(source, stream))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,7 +179,7 @@ def cut_out(path: Path, span_s: tuple[float, float]) -> Cut:
         until = begin + 2 * half / unit
         keys = [n for n, one in enumerate(packets) if one.is_keyframe and one.pts is not None and one.pts <= until]
         packets = packets[keys[-1] if keys else 0 :]
-        packets = [packets[n] for n in decodable([(packet.pts, packet.is_keyframe) for packet in packets])]
+        packets = [packets[n] for n in select_decodable([(packet.pts, packet.is_keyframe) for packet in packets])]
         # With B-frames a keyframe is stored before it is shown: one shown after the part goes, with what follows.
         last = max((n for n, one in enumerate(packets) if one.pts is not None and one.pts < stop), default=-1)
         later = [n for n, one in enumerate(packets) if one.is_keyframe and n > last >= 0]
@@ -187,7 +187,7 @@ def cut_out(path: Path, span_s: tuple[float, float]) -> Cut:
         times = [packet.pts for packet in packets if packet.pts is not None]
         if not any(begin <= time < stop for time in times):
             raise RejectError("decode", f"has no frame from {span_s[0]:.3f} to {span_s[1]:.3f} s")
-        data = _muxed(stream, packets)
+        data = _mux_packets(stream, packets)
     return Cut(data=data, lead=sum(time < begin for time in times), n_frames=len(times))
 
 
@@ -196,15 +196,15 @@ def _kept(source: av.container.InputContainer, stream: VideoStream) -> list[Pack
         packets = [packet for packet in read_packets(source, stream) if packet.size]
     except (av.FFmpegError, ValueError) as error:
         raise RejectError("encode", f"cannot be muxed as MP4 ({explain(error)}); use profile train") from error
-    return [packets[n] for n in decodable([(packet.pts, packet.is_keyframe) for packet in packets])]
+    return [packets[n] for n in select_decodable([(packet.pts, packet.is_keyframe) for packet in packets])]
 
 
-def _muxed(stream: VideoStream, packets: Sequence[Packet[Stream]]) -> bytes:
+def _mux_packets(stream: VideoStream, packets: Sequence[Packet[Stream]]) -> bytes:
     if any(packet.pts is None for packet in packets):
         raise RejectError("encode", "has packets without time stamps; use profile train")
     buffer = io.BytesIO()
     try:
-        with mp4_writer(buffer) as container:
+        with open_mp4_writer(buffer) as container:
             copy = container.add_stream_from_template(stream, opaque=True)
             pts = [packet.pts or 0 for packet in packets]
             delay = max(early - shown for early, shown in zip(sorted(pts), pts, strict=True))

@@ -158,15 +158,15 @@ def _is_in(pts: int | None, first: int, stop: int | None) -> bool:
 
 
 @contextmanager
-def encoding_scenes(path: Path, profile: VideoProfile, files: ClipFiles) -> Iterator[SceneEncoder]:
+def open_scene_encoder(path: Path, profile: VideoProfile, files: ClipFiles) -> Iterator[SceneEncoder]:
     """What encodes the clips of the scenes of a file, which stays open during the block."""
-    state = _state(path)
+    state = _read_state(path)
     with open_video(path) as (container, stream):
         convert = Converter(profile.short_side, stream.sample_aspect_ratio or None)
         yield SceneEncoder(path, container, stream, profile, files, state, convert)
 
 
-def _state(path: Path) -> tuple[int, int]:
+def _read_state(path: Path) -> tuple[int, int]:
     found = path.stat()
     return found.st_size, found.st_mtime_ns
 
@@ -187,13 +187,13 @@ def packed(video: EncodedVideo, state: tuple[int, int]) -> bytes:
     return xxhash.xxh3_128_digest(body) + body
 
 
-def kept_video(source: Source) -> EncodedVideo | None:
+def find_kept_video(source: Source) -> EncodedVideo | None:
     """The clip that is kept of a source; None if there is none, it is damaged, or its file has changed."""
     if source.kept is None:
         return None
     try:
         whole = source.kept.read_bytes()
-        state = _state(source.path)
+        state = _read_state(source.path)
     except OSError:
         return None
     body = whole[_DIGEST_BYTES:]

@@ -27,15 +27,15 @@ from maskstream.shards.media.gop_notes import (
     LIMIT,
     QUARTERS,
     KeyFlow,
-    energy_codes,
-    energy_payload,
-    flow_grid,
-    flow_payload,
+    compute_flow_grid,
+    encode_energy,
     note_box,
-    starts_payload,
+    pack_energy,
+    pack_flow,
+    pack_starts,
     with_box,
 )
-from maskstream.shards.media.local_media import side_data
+from maskstream.shards.media.local_media import find_side_data
 
 from .fragments import Fragments, parse_fragments
 
@@ -54,11 +54,11 @@ class Notes:
 
     def add(self, number: int, frame: VideoFrame) -> None:
         """The next frame."""
-        luma = luma_plane(frame)
+        luma = get_luma_plane(frame)
         self.cuts.add(number, luma)
         self.flows.add(number, luma)
         if self.energy is not None and number % DISTANCE == 0:
-            self.energy.add(number, luma, cell_motion(self.flows.found.get(number), frame))
+            self.energy.add(number, luma, find_cell_motion(self.flows.found.get(number), frame))
 
     def written(self, parsed: Fragments) -> Fragments:
         """The video with the notes of each GOP."""
@@ -67,12 +67,12 @@ class Notes:
             data = parsed.data[parsed.start[fragment] : parsed.start[fragment + 1]]
             notes = b""
             if first in self.flows.found:
-                notes += note_box(flow_payload(self.flows.found[first]))
+                notes += note_box(pack_flow(self.flows.found[first]))
             anchors = range(-(-first // DISTANCE) * DISTANCE, stop, DISTANCE)
             if len(anchors) and self.cuts.seen.issuperset(anchors):
-                notes += note_box(starts_payload(anchors[0], [number in self.cuts.starts for number in anchors]))
+                notes += note_box(pack_starts(anchors[0], [number in self.cuts.starts for number in anchors]))
             if self.energy is not None and (known := [number for number in anchors if number in self.energy.found]):
-                notes += note_box(energy_payload(known[0], [self.energy.found[number] for number in known]))
+                notes += note_box(pack_energy(known[0], [self.energy.found[number] for number in known]))
             parts.append(with_box(data, notes) if notes else data)
         return parse_fragments(b"".join(parts))
 
@@ -88,7 +88,7 @@ def one_thread() -> Iterator[None]:
         cv2.setNumThreads(threads)
 
 
-def luma_plane(frame: VideoFrame) -> npt.NDArray[np.uint8]:
+def get_luma_plane(frame: VideoFrame) -> npt.NDArray[np.uint8]:
     """A frame's Y plane, uint8 (H, W), in the frame's memory."""
     plane = frame.planes[0]
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
@@ -120,21 +120,21 @@ class KeyFlows:
         if min(luma.shape) < 2 * _LEAST_SIDE:
             return
         if number in self.first and (earlier := self._earlier.pop(number - DISTANCE, None)) is not None:
-            self.found[number] = key_flow(number, halved(luma), earlier)
+            self.found[number] = compute_key_flow(number, halved(luma), earlier)
         if number + DISTANCE in self.first:
             self._earlier[number] = halved(luma)
 
 
-def key_flow(number: int, later: Plane, earlier: Plane) -> KeyFlow:
+def compute_key_flow(number: int, later: Plane, earlier: Plane) -> KeyFlow:
     """The flow of half-size luma uint8 (H, W) `later`, frame `number`, back to `earlier`."""
     dense = _search(later, earlier)
     y, x = np.indices(later.shape, dtype=np.float32)
     moved = cv2.remap(earlier, x + dense[..., 0], y + dense[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     now = later.astype(np.float32)
-    mean = cv2.resize(_on_cells(now), later.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    error, contrast = (_on_cells(np.abs(now - other)) for other in (moved, mean))
+    mean = cv2.resize(_average_cells(now), later.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    error, contrast = (_average_cells(np.abs(now - other)) for other in (moved, mean))
     kept = np.clip(1 - error / (contrast + _CONTRAST), 0, 1)
-    vectors = np.rint(2 * QUARTERS * _on_cells(dense).transpose(2, 0, 1))
+    vectors = np.rint(2 * QUARTERS * _average_cells(dense).transpose(2, 0, 1))
     kept = np.where((np.abs(vectors) <= LIMIT).all(0), kept, 0)
     planes = np.empty((3, *kept.shape), np.int8)
     planes[:2], planes[2] = np.clip(vectors, -LIMIT, LIMIT), np.rint(255 * kept).astype(np.uint8).view(np.int8)
@@ -155,10 +155,10 @@ def _search(later: Plane, earlier: Plane) -> Plane:
     return np.asarray(search.calc(later, earlier, None))  # type: ignore[call-overload]
 
 
-def _on_cells(plane: Plane) -> Plane:
+def _average_cells(plane: Plane) -> Plane:
     """The mean of each cell of a half-size plane (H, W) or (H, W, 2), whose border is repeated to whole cells."""
     height, width = plane.shape[:2]
-    rows, columns = flow_grid(2 * width, 2 * height)
+    rows, columns = compute_flow_grid(2 * width, 2 * height)
     down, across = rows * CELL // 2 - height, columns * CELL // 2 - width
     whole = cv2.copyMakeBorder(plane, 0, down, 0, across, cv2.BORDER_REPLICATE)
     return np.asarray(cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA))
@@ -183,18 +183,18 @@ class EnergyMaps:
     def add(self, number: int, luma: npt.NDArray[np.uint8], motion: npt.NDArray[np.float32]) -> None:
         """The next anchor: its Y plane, uint8 (H, W), and the motion float32 (h, w, 2) of its blocks in pixels."""
         if self._before is not None:
-            self.found[number] = energy_codes(cell_energy(luma, self._before, motion))
+            self.found[number] = encode_energy(measure_cell_energy(luma, self._before, motion))
         self._before = luma
 
 
-def cell_energy(
+def measure_cell_energy(
     now: npt.NDArray[np.uint8], before: npt.NDArray[np.uint8], motion: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.int64]:
     """What each cell of a Y plane uint8 (H, W) shows that the one before, fetched along the motion float32 (h, w, 2) of
     its blocks, does not: the sum of squared differences beyond DEAD_ZONE, int64 (rows, columns).
     """
     height, width = now.shape
-    rows, columns = flow_grid(width, height)
+    rows, columns = compute_flow_grid(width, height)
     whole = (columns * CELL, rows * CELL)
     dense = cv2.resize(motion, whole, interpolation=cv2.INTER_NEAREST)[:height, :width]
     y, x = np.ogrid[:height, :width]
@@ -206,15 +206,15 @@ def cell_energy(
     return np.asarray(lines.reshape(rows, columns, CELL).sum(axis=2, dtype=np.int64))
 
 
-def cell_motion(flow: KeyFlow | None, frame: VideoFrame) -> npt.NDArray[np.float32]:
+def find_cell_motion(flow: KeyFlow | None, frame: VideoFrame) -> npt.NDArray[np.float32]:
     """Where the blocks of an anchor were in the one before, in pixels: float32 (2 rows, 2 columns, 2), 0 for blocks
     that have no vector. flow: that of a frame that starts a GOP, which has none.
     """
     if flow is not None:
         return flow.vectors.transpose(1, 2, 0).astype(np.float32) / np.float32(QUARTERS)
-    rows, columns = flow_grid(frame.width, frame.height)
+    rows, columns = compute_flow_grid(frame.width, frame.height)
     motion = np.zeros((2 * rows, 2 * columns, 2), dtype=np.float32)
-    found = side_data(frame, Type.MOTION_VECTORS)
+    found = find_side_data(frame, Type.MOTION_VECTORS)
     if isinstance(found, MotionVectors):
         vectors = found.to_ndarray()
         scale = vectors["motion_scale"].astype(np.float32)
@@ -269,7 +269,11 @@ class SceneCuts:
             return
         self.seen.add(number)
         picture = halved(shrunk(luma))
-        if self._last is not None and likeness(self._last, picture) < LIKE and has_cut(list(map(shrunk, self._since))):
+        if (
+            self._last is not None
+            and correlate_pictures(self._last, picture) < LIKE
+            and has_cut(list(map(shrunk, self._since)))
+        ):
             self.starts.add(number)
         mean, deviation = cv2.meanStdDev(picture)
         self.black.append(bool(mean[0, 0] < BLACK[0] and deviation[0, 0] < BLACK[1]))
@@ -289,13 +293,13 @@ class SceneCuts:
 def has_cut(pictures: list[Luma]) -> bool:
     """Whether a scene ends among pictures of consecutive frames, and the last shows nothing of the first."""
     ends = any(
-        likeness(halved(before), halved(now)) < LEAST_UNMOVED and moved_likeness(before, now) < LEAST_MOVED
+        correlate_pictures(halved(before), halved(now)) < LEAST_UNMOVED and correlate_moved(before, now) < LEAST_MOVED
         for before, now in pairwise(pictures)
     )
-    return ends and moved_likeness(pictures[0], pictures[-1]) < LIKE
+    return ends and correlate_moved(pictures[0], pictures[-1]) < LIKE
 
 
-def moved_likeness(before: Luma, now: Luma) -> float:
+def correlate_moved(before: Luma, now: Luma) -> float:
     """The correlation of `now` with `before`, fetched along DIS flow, where it is fetched from inside the picture."""
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     search.setFinestScale(0)
@@ -304,10 +308,10 @@ def moved_likeness(before: Luma, now: Luma) -> float:
     x, y = x + dense[..., 0], y + dense[..., 1]
     fetched = cv2.remap(before, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     inside = (x > -1) & (x < now.shape[1]) & (y > -1) & (y < now.shape[0])
-    return seen_likeness(halved(fetched), halved(now), halved(inside.astype(np.float32)))
+    return correlate_seen(halved(fetched), halved(now), halved(inside.astype(np.float32)))
 
 
-def likeness(before: Luma, now: Luma) -> float:
+def correlate_pictures(before: Luma, now: Luma) -> float:
     """The correlation of two pictures, -1 to 1, and 1 of two without contrast."""
     (mean, first), (other, second) = (_moments(picture) for picture in (before, now))
     apart = cv2.norm(before, now, cv2.NORM_L2SQR) / now.size - (mean - other) ** 2
@@ -320,7 +324,7 @@ def _moments(picture: Luma) -> tuple[float, float]:
     return float(mean[0, 0]), float(deviation[0, 0]) ** 2
 
 
-def seen_likeness(before: Luma, now: Luma, weights: npt.NDArray[np.float32]) -> float:
+def correlate_seen(before: Luma, now: Luma, weights: npt.NDArray[np.float32]) -> float:
     """The same with a weight for each pixel; less where little has weight."""
     one, other = before.astype(np.float32), now.astype(np.float32)
     total = max(float(weights.sum()), 1e-6)

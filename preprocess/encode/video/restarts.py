@@ -1,7 +1,7 @@
 """Tells from a stream's syntax whether its decoder starts afresh at every keyframe.
 
 If so, each GOP decodes alone exactly as in a decode of the whole file, and nothing need be decoded to know it. The
-answer is no to whatever is not certain: GOPs are then decoded alone and compared (`check.exact_entries`).
+answer is no to whatever is not certain: GOPs are then decoded alone and compared (`check.find_exact_entries`).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def restart_rule(context: VideoCodecContext) -> Callable[[Packet[Stream]], bool]
     return agrees
 
 
-def _units(packet: memoryview, length_size: int) -> Iterator[memoryview]:
+def _split_units(packet: memoryview, length_size: int) -> Iterator[memoryview]:
     """The NAL units of a packet in MP4."""
     at = 0
     while at < len(packet):
@@ -84,7 +84,7 @@ def _units(packet: memoryview, length_size: int) -> Iterator[memoryview]:
         at += size
 
 
-def _sets(data: bytes, at: int, count: int) -> tuple[list[bytes], int]:
+def _parse_sets(data: bytes, at: int, count: int) -> tuple[list[bytes], int]:
     """`count` parameter sets with lengths of two bytes, and where they end."""
     found = []
     for _ in range(count):
@@ -96,10 +96,10 @@ def _sets(data: bytes, at: int, count: int) -> tuple[list[bytes], int]:
     return found, at
 
 
-def _h264(extradata: bytes, is_reordered: bool) -> Rule:
+def _check_h264(extradata: bytes, is_reordered: bool) -> Rule:
     length_size = (extradata[4] & 3) + 1
-    sps, at = _sets(extradata, 6, extradata[5] & 31)
-    pps, _ = _sets(extradata, at + 1, extradata[at])
+    sps, at = _parse_sets(extradata, 6, extradata[5] & 31)
+    pps, _ = _parse_sets(extradata, at + 1, extradata[at])
     known = {*sps, *pps} if len(sps) == len(pps) == 1 else set()
     if not sps or not pps or (is_reordered and not all(read_sps(one).says_reordering for one in sps)):
         return lambda packet, is_key: False
@@ -108,7 +108,7 @@ def _h264(extradata: bytes, is_reordered: bool) -> Rule:
 
     def rule(packet: memoryview, is_key: bool) -> bool:
         has_idr = False
-        for unit in _units(packet, length_size):
+        for unit in _split_units(packet, length_size):
             kind = unit[0] & 31
             if kind == 5:
                 has_idr = True
@@ -124,12 +124,12 @@ def _h264(extradata: bytes, is_reordered: bool) -> Rule:
     return rule
 
 
-def _hevc(extradata: bytes, is_reordered: bool) -> Rule:
+def _check_hevc(extradata: bytes, is_reordered: bool) -> Rule:
     length_size = (extradata[21] & 3) + 1
     at, known, kinds = 23, set[bytes](), []
     for _ in range(extradata[22]):
         kind = extradata[at] & 63
-        found, at = _sets(extradata, at + 3, int.from_bytes(extradata[at + 1 : at + 3], "big"))
+        found, at = _parse_sets(extradata, at + 3, int.from_bytes(extradata[at + 1 : at + 3], "big"))
         if kind in (32, 33, 34):
             known.update(found)
             kinds += [kind] * len(found)
@@ -139,7 +139,7 @@ def _hevc(extradata: bytes, is_reordered: bool) -> Rule:
 
     def rule(packet: memoryview, is_key: bool) -> bool:
         has_idr = False
-        for unit in _units(packet, length_size):
+        for unit in _split_units(packet, length_size):
             kind, layer = unit[0] >> 1 & 63, (unit[0] & 1) << 5 | unit[1] >> 3
             if kind < 32 and (layer or (is_key and kind not in (19, 20)) or 6 <= kind <= 9):
                 return False
@@ -151,7 +151,7 @@ def _hevc(extradata: bytes, is_reordered: bool) -> Rule:
     return rule
 
 
-def _vp9(extradata: bytes, is_reordered: bool) -> Rule:
+def _check_vp9(extradata: bytes, is_reordered: bool) -> Rule:
     def rule(packet: memoryview, is_key: bool) -> bool:
         if not is_key:
             return True
@@ -163,12 +163,12 @@ def _vp9(extradata: bytes, is_reordered: bool) -> Rule:
     return rule
 
 
-def _av1(extradata: bytes, is_reordered: bool) -> Rule:
-    declared = {bytes(body) for kind, body in _obus(memoryview(extradata)[4:]) if kind == 1}
+def _check_av1(extradata: bytes, is_reordered: bool) -> Rule:
+    declared = {bytes(body) for kind, body in _parse_obus(memoryview(extradata)[4:]) if kind == 1}
     used: set[bytes] = set()
 
     def rule(packet: memoryview, is_key: bool) -> bool:
-        units = list(_obus(packet))
+        units = list(_parse_obus(packet))
         headers = {bytes(body) for kind, body in units if kind == 1}
         used.update(headers or declared if is_key else headers)
         frame = next((body[0] for kind, body in units if kind in (3, 6)), 0)
@@ -183,7 +183,7 @@ def _is_reduced(header: bytes) -> bool:
     return bool(header[0] & 0b00001000)
 
 
-def _obus(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+def _parse_obus(data: memoryview) -> Iterator[tuple[int, memoryview]]:
     """Kind and contents of the units of AV1. Raises IndexError for one that belongs to a layer or is cut off."""
     at = 0
     while at < len(data):
@@ -207,4 +207,9 @@ def _obus(data: memoryview) -> Iterator[tuple[int, memoryview]]:
         at += size
 
 
-_RULES: dict[str, Callable[[bytes, bool], Rule]] = {"h264": _h264, "hevc": _hevc, "vp9": _vp9, "av1": _av1}
+_RULES: dict[str, Callable[[bytes, bool], Rule]] = {
+    "h264": _check_h264,
+    "hevc": _check_hevc,
+    "vp9": _check_vp9,
+    "av1": _check_av1,
+}

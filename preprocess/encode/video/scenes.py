@@ -30,15 +30,15 @@ from .notes import (
     LEAST_MOVED,
     LEAST_UNMOVED,
     Luma,
+    correlate_moved,
+    correlate_pictures,
+    get_luma_plane,
     halved,
-    likeness,
-    luma_plane,
-    moved_likeness,
     one_thread,
     shrunk,
 )
 from .restarts import restart_rule
-from .source import can_seek, open_video, read_packets
+from .source import has_seeking, open_video, read_packets
 
 CONTEXT_S = 2
 """So much before and behind a stretch is decoded too, so that neighbouring stretches see the same frames."""
@@ -126,7 +126,7 @@ def find_scenes(
     was_black = False
     with one_thread(), open_video(path) as (container, stream):
         reader = _Reader(container, stream, begin_s, stop_s)
-        for earlier, now, later in _neighbours(_frames(reader)):
+        for earlier, now, later in _pair_neighbours(_read_frames(reader)):
             black = _is_black(now.shown, was=was_black)
             time_s = now.shown.time_s
             if time_s >= begin_s and (stop_s is None or time_s < stop_s):
@@ -146,7 +146,7 @@ def find_scenes(
     return SceneStarts(tuple(starts), last_s)
 
 
-def _neighbours(pictures: Iterator[_Seen]) -> Iterator[tuple[list[_Seen], _Seen, list[_Seen]]]:
+def _pair_neighbours(pictures: Iterator[_Seen]) -> Iterator[tuple[list[_Seen], _Seen, list[_Seen]]]:
     """Each frame with up to DISTANCE before it, and fewer behind it."""
     earlier: deque[_Seen] = deque(maxlen=DISTANCE)
     ahead: deque[_Seen] = deque()
@@ -163,18 +163,18 @@ def _is_cut(earlier: list[_Seen], now: _Seen, later: list[_Seen]) -> bool:
     """Whether a scene begins with a frame: it changes more than its neighbours do, and shows nothing of those before,
     nor does what follows.
     """
-    usual = max(_mean_change(earlier[-2:]), _mean_change(later[:2]))
+    usual = max(_measure_mean_change(earlier[-2:]), _measure_mean_change(later[:2]))
     before = earlier[-1]
     if now.change <= SUDDEN * usual:
         return False
     most = ABRUPTLY_LIKE if now.change > ABRUPT * usual else LEAST_MOVED
-    if most == LEAST_MOVED and likeness(before.shown.small, now.shown.small) >= LEAST_UNMOVED:
+    if most == LEAST_MOVED and correlate_pictures(before.shown.small, now.shown.small) >= LEAST_UNMOVED:
         return False
     pairs = (before, now), (before, (later or [now])[-1]), (earlier[0], now)
-    return all(moved_likeness(one.shown.picture, other.shown.picture) < most for one, other in pairs)
+    return all(correlate_moved(one.shown.picture, other.shown.picture) < most for one, other in pairs)
 
 
-def _mean_change(frames: list[_Seen]) -> float:
+def _measure_mean_change(frames: list[_Seen]) -> float:
     return sum(one.change for one in frames) / max(len(frames), 1)
 
 
@@ -201,7 +201,7 @@ class _Reader:
         rate = self.stream.average_rate or Fraction(25)
         first_s = self.begin_s - CONTEXT_S
         end_s = float("inf") if self.stop_s is None else self.stop_s + CONTEXT_S
-        if first_s > 0 and can_seek(self.container):
+        if first_s > 0 and has_seeking(self.container):
             self._seek(round((origin + Fraction(first_s)) / unit))
         origin_s, unit_s = float(origin), float(unit)
         for frame in self._decoded():
@@ -212,7 +212,7 @@ class _Reader:
             if at >= end_s:
                 return
             shown = frame if frame.format.name in _PLANAR else to_gray.reformat(frame, format="gray", threads=1)
-            picture = shrunk(luma_plane(shown))
+            picture = shrunk(get_luma_plane(shown))
             mean, deviation = cv2.meanStdDev(picture)
             yield _Picture(frame, round(at, 3), picture, halved(picture), float(mean[0, 0]), float(deviation[0, 0]))
 
@@ -238,7 +238,7 @@ class _Reader:
             self.is_whole = False
 
 
-def _frames(reader: _Reader) -> Iterator[_Seen]:
+def _read_frames(reader: _Reader) -> Iterator[_Seen]:
     """The frames of a stretch and of CONTEXT_S around it, in display order, each with its change."""
     last: Luma | None = None
     for one in reader.pictures():

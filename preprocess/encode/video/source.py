@@ -24,10 +24,10 @@ from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from maskstream.preprocess.encode.limits import check_frame_size, check_frames, in_force, lasts
+from maskstream.preprocess.encode.limits import check_frame_size, check_frames, get_limits, lasts
 from maskstream.preprocess.source import ROUNDING_S, DamageError, RejectError, Span, explain
-from maskstream.shards.media.gops import frame_rate
-from maskstream.shards.media.local_media import MediaError, open_media, side_data
+from maskstream.shards.media.gops import measure_frame_rate
+from maskstream.shards.media.local_media import MediaError, find_side_data, open_media
 
 FrameT = TypeVar("FrameT")
 
@@ -131,10 +131,10 @@ def open_video(path: Path, **options: str) -> Iterator[tuple[InputContainer, Vid
         raise RejectError("open", f"cannot be read ({error.strerror})") from error
     with container:
         lasts((container.duration or 0) / av.time_base, container.size)
-        yield container, first_video(container)
+        yield container, find_first_video(container)
 
 
-def first_video(container: InputContainer) -> VideoStream:
+def find_first_video(container: InputContainer) -> VideoStream:
     """The first video stream that is no cover art, decoded by one thread. Raises RejectError if there is none, or its
     frames are too large (`Limits`).
     """
@@ -149,7 +149,7 @@ def first_video(container: InputContainer) -> VideoStream:
     check_frame_size(stream.codec_context.width, stream.codec_context.height)
     stream.codec_context.thread_count = 1
     stream.codec_context.options = {
-        "max_pixels": str(in_force().frame_pixels)
+        "max_pixels": str(get_limits().frame_pixels)
     }  # for frames larger than the header says
     return stream
 
@@ -182,7 +182,7 @@ def probe(path: Path, damage: Damage = "reject") -> SourceFacts:
                 if packet.stream_index != stream.index or not (packet.size or time is not None):
                     continue
                 if packet.is_corrupt and damage == "reject":
-                    raise RejectError("decode", _truncated(n_packets, n_expected, "a packet is incomplete"))
+                    raise RejectError("decode", _is_truncated(n_packets, n_expected, "a packet is incomplete"))
                 broken = broken or packet.is_corrupt
                 n_packets += 1
                 if packet.is_discard:
@@ -191,11 +191,11 @@ def probe(path: Path, damage: Damage = "reject") -> SourceFacts:
                     packets.append((packet.pts, packet.is_keyframe))
         except av.FFmpegError as error:
             if damage == "reject":
-                raise RejectError("decode", _truncated(n_packets, n_expected, explain(error))) from error
+                raise RejectError("decode", _is_truncated(n_packets, n_expected, explain(error))) from error
             broken = True
         if damage == "reject":
             check_length(container, n_packets, n_expected, end_s)
-        shown = [packets[n][0] for n in decodable(packets) if n not in hidden]
+        shown = [packets[n][0] for n in select_decodable(packets) if n not in hidden]
         if not shown:
             raise RejectError("decode", "has a video stream without frames")
         facts = _facts(stream, shown)
@@ -212,15 +212,15 @@ def check_length(container: InputContainer, n_packets: int, n_expected: int, end
     Formats with neither (MPEG-TS, GIF) pass.
     """
     if n_packets < n_expected:
-        raise RejectError("decode", _truncated(n_packets, n_expected, "the rest is missing"))
+        raise RejectError("decode", _is_truncated(n_packets, n_expected, "the rest is missing"))
     if container.duration is None or not set(_TIMED_FORMATS) & set(container.format.name.split(",")):
         return
     length_s = container.duration / av.time_base
     if end_s < 0.98 * length_s - 0.25:
-        raise RejectError("decode", _truncated(n_packets, 0, f"the file ends at {end_s:.2f} of {length_s:.2f} s"))
+        raise RejectError("decode", _is_truncated(n_packets, 0, f"the file ends at {end_s:.2f} of {length_s:.2f} s"))
 
 
-def decodable(packets: Sequence[tuple[int | None, bool]]) -> list[int]:
+def select_decodable(packets: Sequence[tuple[int | None, bool]]) -> list[int]:
     """The decodable packets of a list of (pts, keyframe) in decoding order, by their positions.
 
     These are the first keyframe and all packets that are stored and shown after it, or all if no keyframe is flagged.
@@ -236,7 +236,7 @@ def _facts(stream: VideoStream, pts: list[int | None]) -> SourceFacts:
     declared = stream.average_rate or stream.guessed_rate or stream.base_rate
     known = np.array(sorted(p for p in pts if p is not None), np.int64)
     if len(known) == len(pts) and stream.time_base is not None:
-        rate, variable = frame_rate(known, stream.time_base, declared)
+        rate, variable = measure_frame_rate(known, stream.time_base, declared)
         span = Fraction(int(known[-1] - known[0])) * stream.time_base
         average = (len(known) - 1) / span if span else rate
         if average < MIN_RATE:
@@ -256,7 +256,7 @@ def _facts(stream: VideoStream, pts: list[int | None]) -> SourceFacts:
     )
 
 
-def _truncated(n_read: int, n_expected: int, why: str) -> str:
+def _is_truncated(n_read: int, n_expected: int, why: str) -> str:
     of = f" of {n_expected}" if n_expected > 0 else ""
     return f"is truncated or damaged: {n_read}{of} frames can be read, then {why}"
 
@@ -274,20 +274,20 @@ def decode(
             if seeks and first is not None:
                 container.seek(first, stream=stream, backward=True)
             for packet in read_packets(container, stream):
-                if _repeats(packet):
+                if _is_repeat(packet):
                     continue
                 for frame in _decoded(stream, packet, damage):
                     if first is not None and (frame.pts is None or frame.pts < first):
                         continue  # it may be damaged, for it may need frames before the keyframe
                     if frame.is_corrupt and damage != "keep":
-                        raise DamageError("decode", _truncated(n_decoded, 0, "the decoder flags a frame as damaged"))
+                        raise DamageError("decode", _is_truncated(n_decoded, 0, "the decoder flags a frame as damaged"))
                     n_decoded += 1
                     check_frames(n_decoded)
                     yield frame
         except (av.FFmpegError, ValueError) as error:
             if damage == "keep" and n_decoded:
                 return  # the rest of the file cannot be read
-            raise DamageError("decode", _truncated(n_decoded, 0, explain(error))) from error
+            raise DamageError("decode", _is_truncated(n_decoded, 0, explain(error))) from error
 
 
 def _decoded(stream: VideoStream, packet: Packet[Stream], damage: Damage) -> Sequence[VideoFrame]:
@@ -300,7 +300,7 @@ def _decoded(stream: VideoStream, packet: Packet[Stream], damage: Damage) -> Seq
         return ()
 
 
-def _repeats(packet: Packet[Stream]) -> bool:
+def _is_repeat(packet: Packet[Stream]) -> bool:
     """Whether a packet says that the frame before it stays, as Theora's of no bytes do.
 
     A decoder would take one for the end. The time stamps of the others tell how long each frame is shown.
@@ -319,7 +319,7 @@ def timed(frames: Iterator[VideoFrame], facts: SourceFacts) -> Iterator[tuple[Fr
             yield n / facts.rate, frame
 
 
-def windowed(frames: Iterator[VideoFrame], window: tuple[int, int] | None) -> Iterator[VideoFrame]:
+def apply_window(frames: Iterator[VideoFrame], window: tuple[int, int] | None) -> Iterator[VideoFrame]:
     """The frames [first, stop) of `window`. Raises RejectError if there are fewer."""
     if window is None:
         yield from frames
@@ -337,7 +337,7 @@ def windowed(frames: Iterator[VideoFrame], window: tuple[int, int] | None) -> It
 _SEEKABLE = ("mov", "matroska")
 
 
-def can_seek(container: InputContainer) -> bool:
+def has_seeking(container: InputContainer) -> bool:
     """Whether a time is found in the container without reading all that is before it."""
     return not {*_SEEKABLE}.isdisjoint(container.format.name.split(","))
 
@@ -356,14 +356,14 @@ class Part:
     window: tuple[int, int] | None = None
 
 
-def part_of(path: Path, span: Span, damage: Damage = "reject") -> tuple[SourceFacts, Iterator[VideoFrame]]:
+def open_part(path: Path, span: Span, damage: Damage = "reject") -> tuple[SourceFacts, Iterator[VideoFrame]]:
     """The facts of a part of a video, and its frames. Of MP4, MOV, Matroska and WebM only the part is read, and decoded
     from the keyframe before it on, if that gives the part's first frame.
 
     The part has the frames that begin in it. At a variable rate it also has the one that is shown when it begins, from
     then on. Raises RejectError if there is no such part, and as `probe` and `decode` do.
     """
-    part = _found_part(path, span, damage, seeks=True)
+    part = _find_timed_part(path, span, damage, seeks=True)
     if part is not None:
         frames = _shown(decode(path, damage, part.first, seeks=True), part)
         try:
@@ -372,10 +372,10 @@ def part_of(path: Path, span: Span, damage: Damage = "reject") -> tuple[SourceFa
             first = None
         if first is not None and first.pts == part.begin:
             return part.facts, chain([first], frames)
-    part = _found_part(path, span, damage, seeks=False)
+    part = _find_timed_part(path, span, damage, seeks=False)
     assert part is not None
     if part.window is not None:
-        return part.facts, windowed(decode(path, damage), part.window)
+        return part.facts, apply_window(decode(path, damage), part.window)
     return part.facts, _shown(decode(path, damage, part.first), part)
 
 
@@ -389,7 +389,7 @@ def _shown(frames: Iterator[VideoFrame], part: Part) -> Iterator[VideoFrame]:
         yield frame
 
 
-def _found_part(path: Path, span: Span, damage: Damage, *, seeks: bool) -> Part | None:
+def _find_timed_part(path: Path, span: Span, damage: Damage, *, seeks: bool) -> Part | None:
     """A part by the packets from the keyframe before it on, or from the first one on. None if it `seeks` that keyframe,
     and the container has no such place.
     """
@@ -401,15 +401,15 @@ def found_part(
     path: Path, container: InputContainer, stream: VideoStream, span: Span, damage: Damage = "reject", *, seeks: bool
 ) -> Part | None:
     """The same of an open file, which is newly opened unless it `seeks`."""
-    if seeks and not (span.start_s and can_seek(container)):
+    if seeks and not (span.start_s and has_seeking(container)):
         return None
     unit, origin = stream.time_base or Fraction(1, av.time_base), Fraction(container.start_time or 0, av.time_base)
     begin = ceil((origin + Fraction(span.start_s) - ROUNDING_S) / unit)
     stop = None if span.stop_s is None else ceil((origin + Fraction(span.stop_s) - ROUNDING_S) / unit)
-    packets, hidden, ended = _part_packets(container, stream, damage, begin if seeks else None, stop)
+    packets, hidden, ended = _read_part_packets(container, stream, damage, begin if seeks else None, stop)
     if seeks and not (packets and packets[0][1] and packets[0][0] is not None and packets[0][0] <= begin):
         return None
-    shown = [packets[n][0] for n in decodable(packets) if n not in hidden]
+    shown = [packets[n][0] for n in select_decodable(packets) if n not in hidden]
     if None in shown:
         return None if seeks else _numbered(_facts(stream, shown), span)
     stamps = sorted(pts for pts in shown if pts is not None and (stop is None or pts < stop))
@@ -434,7 +434,7 @@ def found_part(
     return Part(facts=facts, first=first, begin=max(first, begin), stop=stop)
 
 
-def _part_packets(
+def _read_part_packets(
     container: InputContainer, stream: VideoStream, damage: Damage, begin: int | None, stop: int | None
 ) -> tuple[list[tuple[int | None, bool]], set[int], bool]:
     """Time stamp of each packet and whether it is a keyframe, the numbers of those that are hidden, and whether the
@@ -447,7 +447,7 @@ def _part_packets(
             container.seek(begin, stream=stream, backward=True)
         for packet in read_packets(container, stream):
             if packet.is_corrupt and damage == "reject":
-                raise RejectError("decode", _truncated(len(packets), 0, "a packet is incomplete"))
+                raise RejectError("decode", _is_truncated(len(packets), 0, "a packet is incomplete"))
             if not packet.size:
                 continue
             if stop is not None and packet.dts is not None and packet.dts >= stop:
@@ -459,7 +459,7 @@ def _part_packets(
         if begin is not None:
             return [], hidden, True
         if damage == "reject":
-            raise RejectError("decode", _truncated(len(packets), 0, explain(error))) from error
+            raise RejectError("decode", _is_truncated(len(packets), 0, explain(error))) from error
     return packets, hidden, True
 
 
@@ -480,7 +480,7 @@ def orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
 
     The matrix maps (x, y) to (a x + c y, b x + d y). Other angles are rounded to the nearest quarter turn.
     """
-    raw = side_data(frame, Type.DISPLAYMATRIX)
+    raw = find_side_data(frame, Type.DISPLAYMATRIX)
     if not isinstance(raw, Buffer):
         return False, False, False
     a, b, _, c, d, *_ = np.frombuffer(memoryview(raw), np.int32, 9).astype(np.float64)
@@ -489,7 +489,7 @@ def orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
     return transpose, bool(x_scale < 0), bool(y_scale < 0)
 
 
-def display_size(frame: VideoFrame, pixel_aspect: Fraction | None) -> tuple[int, int]:
+def compute_display_size(frame: VideoFrame, pixel_aspect: Fraction | None) -> tuple[int, int]:
     """Width and height in square pixels, after rotation."""
     width = max(1, round(frame.width * pixel_aspect)) if pixel_aspect else frame.width
     return (frame.height, width) if orientation(frame)[0] else (width, frame.height)

@@ -23,13 +23,13 @@ from maskstream.preprocess.source import RejectError, Span, explain
 from maskstream.shards.media.gop_notes import ANCHORED
 from maskstream.shards.media.video_index import VideoIndex
 
-from .check import check_slices, exact_entries, full_decode, strict_decode
-from .convert import BT601, Converter, deinterlaced
-from .fragments import mp4_writer, parsed_output, remuxed, video_index
+from .check import check_slices, decode_fully, decode_strictly, find_exact_entries
+from .convert import BT601, Converter, deinterlace_frames
+from .fragments import build_video_index, open_mp4_writer, parse_output, remux
 from .notes import Notes, one_thread
 from .profile import PROFILES, VideoProfile
 from .restarts import restarts_at_keyframes
-from .source import Damage, Ending, SourceFacts, decode, orientation, part_of, probe, resample, timed, windowed
+from .source import Damage, Ending, SourceFacts, apply_window, decode, open_part, orientation, probe, resample, timed
 
 
 def encode_x264(frames: Iterable[VideoFrame], convert: Converter, rate: Fraction, profile: VideoProfile) -> bytes:
@@ -51,8 +51,8 @@ def _encode_into(
     context: VideoCodecContext | None = None
     last: tuple[VideoFrame, VideoFrame] | None = None
     unit = 1 / rate
-    with mp4_writer(buffer) as container:
-        stream = container.add_stream("libx264", rate=rate, options=_x264_options(profile))
+    with open_mp4_writer(buffer) as container:
+        stream = container.add_stream("libx264", rate=rate, options=_list_x264_options(profile))
         for n, frame in enumerate(frames):
             last = last if last is not None and last[0] is frame else (frame, convert(frame))
             if context is None:
@@ -74,7 +74,7 @@ def _has_avx512() -> bool:
     return cpuinfo.exists() and " avx512" in cpuinfo.read_text()
 
 
-def _x264_options(profile: VideoProfile) -> dict[str, str]:
+def _list_x264_options(profile: VideoProfile) -> dict[str, str]:
     return {
         "preset": profile.preset,
         "crf": str(profile.crf),
@@ -93,14 +93,14 @@ def _set_up(context: VideoCodecContext, picture: VideoFrame, rate: Fraction) -> 
     return context
 
 
-def recorded_times(frames: Iterator[VideoFrame], times: list[float | None]) -> Iterator[VideoFrame]:
+def record_times(frames: Iterator[VideoFrame], times: list[float | None]) -> Iterator[VideoFrame]:
     """Pass the frames on and append the time stamp of each, in seconds, to `times`."""
     for frame in frames:
         times.append(frame.time)
         yield frame
 
 
-def first_time(times: Sequence[float | None], rate: Fraction | None) -> float | None:
+def find_first_time(times: Sequence[float | None], rate: Fraction | None) -> float | None:
     """The time of the first frame in seconds; None if time stamps are missing or not ascending (H.264 with B-frames in
     AVI).
 
@@ -158,17 +158,19 @@ def encode_video(
     if profile.name == "copy":
         if window is not None:
             raise RejectError("encode", f"profile copy stores whole files, not the part {window}; use profile train")
-        return _copied(path)
-    return _encoded(path, profile, window, Ending(damage, least_whole))
+        return _copy_frame(path)
+    return _encode_frames(path, profile, window, Ending(damage, least_whole))
 
 
-def _encoded(path: Path, profile: VideoProfile, window: tuple[int, int] | Span | None, ending: Ending) -> EncodedVideo:
+def _encode_frames(
+    path: Path, profile: VideoProfile, window: tuple[int, int] | Span | None, ending: Ending
+) -> EncodedVideo:
     if isinstance(window, Span):
-        facts, shown = part_of(path, window, ending.damage)
+        facts, shown = open_part(path, window, ending.damage)
         shown = ending.of(shown)
     else:
-        facts = _probed(path, window, ending.damage)
-        shown = windowed(ending.of(decode(path, ending.damage)), window)
+        facts = _probe_server(path, window, ending.damage)
+        shown = apply_window(ending.of(decode(path, ending.damage)), window)
     return encode_frames(facts, shown, profile, window, Converter(profile.short_side, facts.pixel_aspect), ending)
 
 
@@ -186,15 +188,15 @@ def encode_frames(
         most += ceil(max(0, (window.stop_s or 0) - window.start_s) * facts.rate)
     rate = facts.rate if profile.fps is None else min(facts.rate, Fraction(profile.fps).limit_denominator(1001))
     times: list[float | None] = []
-    frames = deinterlaced(recorded_times(shown, times))
+    frames = deinterlace_frames(record_times(shown, times))
     if facts.variable or rate != facts.rate:  # else every frame is shown once
         frames = resample(timed(frames, facts), rate, facts.last_interval)
-    data = encode_x264(_bounded(frames, most), convert, rate, profile)
+    data = encode_x264(_check_frame_limit(frames, most), convert, rate, profile)
     if convert.first is None:
         raise ending.found or RejectError("decode", f"none of its {facts.n_frames} frames can be decoded")
     damage = ending.facts(ending.n_frames if isinstance(window, tuple) else facts.n_expected)
     width, height = convert.size
-    parsed = parsed_output(data)
+    parsed = parse_output(data)
     anchored = profile.name in ANCHORED
     notes = Notes(parsed.key_rank.tolist(), energy=profile.energy) if anchored else None
     with one_thread():
@@ -202,17 +204,19 @@ def encode_frames(
     if notes:
         parsed = notes.written(parsed)
     entries = list(range(len(parsed.key_rank)))
-    index = video_index(parsed, entries, codec="h264", fps=float(rate), width=width, height=height, anchored=anchored)
+    index = build_video_index(
+        parsed, entries, codec="h264", fps=float(rate), width=width, height=height, anchored=anchored
+    )
     return EncodedVideo(
         data=parsed.data,
         index=index,
-        meta=_meta(index, profile, facts, convert.first, vfr=facts.variable) | damage,
-        start_s=first_time(times, None if facts.variable else facts.rate),
+        meta=_build_meta(index, profile, facts, convert.first, vfr=facts.variable) | damage,
+        start_s=find_first_time(times, None if facts.variable else facts.rate),
         signals=notes.cuts.signals(float(rate)) if notes else {},
     )
 
 
-def _probed(path: Path, window: tuple[int, int] | None, damage: Damage = "reject") -> SourceFacts:
+def _probe_server(path: Path, window: tuple[int, int] | None, damage: Damage = "reject") -> SourceFacts:
     """The facts of a source, which is not too long."""
     facts = probe(path, damage)
     check_frames(facts.n_frames if window is None else min(facts.n_frames, window[1]))
@@ -220,7 +224,7 @@ def _probed(path: Path, window: tuple[int, int] | None, damage: Damage = "reject
     return facts
 
 
-def _bounded(frames: Iterator[VideoFrame], limit: int) -> Iterator[VideoFrame]:
+def _check_frame_limit(frames: Iterator[VideoFrame], limit: int) -> Iterator[VideoFrame]:
     """The frames. Raises RejectError for more than `limit`, which only damaged time stamps cause."""
     for n, frame in enumerate(frames):
         if n == limit:
@@ -228,13 +232,13 @@ def _bounded(frames: Iterator[VideoFrame], limit: int) -> Iterator[VideoFrame]:
         yield frame
 
 
-def _copied(path: Path) -> EncodedVideo:
-    facts = _probed(path, None)
+def _copy_frame(path: Path) -> EncodedVideo:
+    facts = _probe_server(path, None)
     if facts.codec not in _COPIED:
         raise RejectError("encode", f"is {facts.codec}; profile copy stores {', '.join(_COPIED)}; use profile train")
-    parsed = parsed_output(remuxed(path))
-    once = strict_decode(parsed) if restarts_at_keyframes(parsed) else None
-    whole = once or full_decode(parsed)
+    parsed = parse_output(remux(path))
+    once = decode_strictly(parsed) if restarts_at_keyframes(parsed) else None
+    whole = once or decode_fully(parsed)
     if whole.corrupt:
         raise RejectError("decode", "the decoder flags a frame as damaged")
     if whole.interlaced or any(orientation(whole.first)):
@@ -242,8 +246,8 @@ def _copied(path: Path) -> EncodedVideo:
         raise RejectError("encode", f"is {what}, which profile copy cannot keep; use profile train")
     if len(whole.sizes) > 1:
         raise RejectError("encode", f"changes its size ({sorted(whole.sizes)}); use profile train")
-    entries = list(range(len(parsed.key_rank))) if once else exact_entries(parsed, whole.digests)
-    index = video_index(
+    entries = list(range(len(parsed.key_rank))) if once else find_exact_entries(parsed, whole.digests)
+    index = build_video_index(
         parsed,
         entries,
         codec=facts.codec,
@@ -252,11 +256,11 @@ def _copied(path: Path) -> EncodedVideo:
         height=whole.first.height,
     )
     return EncodedVideo(
-        data=parsed.data, index=index, meta=_meta(index, PROFILES["copy"], facts, whole.first, vfr=facts.variable)
+        data=parsed.data, index=index, meta=_build_meta(index, PROFILES["copy"], facts, whole.first, vfr=facts.variable)
     )
 
 
-def _meta(
+def _build_meta(
     index: VideoIndex, profile: VideoProfile, facts: SourceFacts, first: VideoFrame, *, vfr: bool
 ) -> dict[str, Any]:
     return {

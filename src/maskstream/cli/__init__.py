@@ -108,7 +108,7 @@ def main() -> None:
     """Runs the command. Errors about data and settings give one line and an exit code instead of a traceback, and
     SIGTERM ends it like Ctrl-C. So does SIGINT where it is ignored, as in a job that a script starts in the background.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _exit_through_finally)
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
@@ -155,7 +155,7 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
+def _exit_through_finally(number: int, frame: FrameType | None) -> None:
     """Leave through all `finally` blocks, once: they end the worker processes and release the locks."""
     signal.signal(number, signal.SIG_IGN)
     raise SystemExit(TERMINATED)

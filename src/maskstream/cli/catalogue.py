@@ -47,7 +47,7 @@ class CatalogueEntry:
     whole: str
     more: Mapping[str, Any] = field(default_factory=dict)
 
-    def mentions(self, words: str) -> bool:
+    def is_mentioning(self, words: str) -> bool:
         """Whether all of the words stand in it, in whatever case."""
         text = f"{self.name}\n{self.group}\n{self.whole}\n{self.more}".lower()
         return all(word in text for word in words.lower().split())
@@ -57,9 +57,11 @@ def datasets(name: Name = None, *, search: Search = None, as_json: Json = False)
     """List the datasets of `maskstream shards`: what each expects below ROOT, or what it downloads."""
     from maskstream.preprocess.datasets import BY_MODALITY, FORMER, named_dataset, sample_sets
 
-    entries = [_dataset(one, modality, make) for modality, some in BY_MODALITY.items() for one, make in some.items()]
+    entries = [
+        _describe_dataset(one, modality, make) for modality, some in BY_MODALITY.items() for one, make in some.items()
+    ]
     entries += [
-        _dataset(one, f"{SAMPLES}{modality}, downloaded or made here", named_dataset(one))
+        _describe_dataset(one, f"{SAMPLES}{modality}, downloaded or made here", named_dataset(one))
         for modality, some in sample_sets().items()
         for one in some
     ]
@@ -97,7 +99,7 @@ def masks(name: Name = None, *, search: Search = None, as_json: Json = False) ->
     _list(entries, name, "mask", search, as_json)
 
 
-def _dataset(name: str, group: str, make: Callable[..., Any]) -> CatalogueEntry:
+def _describe_dataset(name: str, group: str, make: Callable[..., Any]) -> CatalogueEntry:
     """The entry of a dataset: its file describes the data, its function the splits; a function whose docstring has a
     first paragraph of its own describes its data there, and all of it if its file says but a sentence.
     """
@@ -105,11 +107,11 @@ def _dataset(name: str, group: str, make: Callable[..., Any]) -> CatalogueEntry:
 
     function = make.func if isinstance(make, partial) else make
     described, own = inspect.cleandoc(sys.modules[function.__module__].__doc__ or ""), inspect.getdoc(function) or ""
-    settings = "".join(f" (--set {key}={_other(default)})" for key, default in own_settings(make).items())
+    settings = "".join(f" (--set {key}={_find_other_value(default)})" for key, default in own_settings(make).items())
     whole = "\n\n".join(one for one in (described, own) if "\n\n" in one or "\n\n" not in own)
     whole = f"{whole}\n\nmaskstream shards {name} --root ROOT --out FOLDER{settings}"
     return CatalogueEntry(
-        name=name, group=group, about=_first(own if "\n\n" in own else described) + settings, whole=whole
+        name=name, group=group, about=_take_first_paragraph(own if "\n\n" in own else described) + settings, whole=whole
     )
 
 
@@ -126,8 +128,8 @@ def _recipe(name: str, make: Callable[[], Recipe[Any]], *, whole: bool) -> Catal
         "parameters": count,
         "data": modality,
     }
-    about = f"{count / 1e6:.1f} M. {_first(said)}"
-    if found := _reached().get(name):
+    about = f"{count / 1e6:.1f} M. {_take_first_paragraph(said)}"
+    if found := _read_reached().get(name):
         more["reaches"] = found
         about += (
             f" It reaches {found['held_out']:g} on {found['data']} ({found['figure']}; {found['baseline']}: "
@@ -153,10 +155,10 @@ def _model(name: str) -> Model[Any]:
 
 def _export(model: Model[Any]) -> str:
     """What `maskstream export` makes of a run with such a model."""
-    from maskstream.train.export.architecture import counterpart, has_graph, list_targets
+    from maskstream.train.export.architecture import find_counterpart, has_graph, list_targets
 
     try:
-        said = f"`maskstream export` writes it for transformers, as {counterpart(model).name}."
+        said = f"`maskstream export` writes it for transformers, as {find_counterpart(model).name}."
     except ValueError as error:
         said = f"`maskstream export --to hf` refuses it: {error}."
     if (timm := list_targets(model).get("timm")) is not None:
@@ -165,7 +167,7 @@ def _export(model: Model[Any]) -> str:
 
 
 @cache
-def _reached() -> dict[str, dict[str, Any]]:
+def _read_reached() -> dict[str, dict[str, Any]]:
     """What the tiny recipes reach on the split `val` of their sample sets, as docs/recipes.md has it."""
     from maskstream import train
 
@@ -173,14 +175,14 @@ def _reached() -> dict[str, dict[str, Any]]:
     return found
 
 
-def _other(default: int | str) -> str:
+def _find_other_value(default: int | str) -> str:
     """A value of a setting that is not its default, as an example."""
     if isinstance(default, str):
         return "';'"
     return str(not default).lower() if isinstance(default, bool) else str(default + 1)
 
 
-def _first(text: str) -> str:
+def _take_first_paragraph(text: str) -> str:
     """The first paragraph of a docstring, as one line."""
     return " ".join(text.split("\n\n")[0].split())
 
@@ -198,18 +200,18 @@ def _list(entries: Sequence[CatalogueEntry], name: str | None, what: str, search
             for line in entry.whole.splitlines():
                 say(line)
         return
-    found = [one for one in entries if one.mentions(search or "")]
+    found = [one for one in entries if one.is_mentioning(search or "")]
     if not found:
         raise ValueError(f"no {what} speaks of {search!r}; `maskstream {what}s` lists all {len(entries)}")
     found.sort(key=lambda one: (one.group.startswith(SAMPLES), "video" not in one.group, one.group, one.name))
     if as_json:
-        show({f"{what}s": [_short(one) for one in found]}, as_json)
+        show({f"{what}s": [_shorten_text(one) for one in found]}, as_json)
     else:
         for line in _lines(found):
             say(line)
 
 
-def _short(entry: CatalogueEntry) -> dict[str, Any]:
+def _shorten_text(entry: CatalogueEntry) -> dict[str, Any]:
     return {"name": entry.name, "group": entry.group, "about": entry.about, **entry.more}
 
 
@@ -257,14 +259,14 @@ def facts() -> dict[str, str]:
         **{name: _version(name) or "not installed" for name in PACKAGES},
         "FFmpeg of av": ffmpeg,
         "DALI": ", ".join(dali) or "not installed",
-        **_devices(),
-        **{f"extra {name}": words for name, words in _extras()},
+        **_list_devices(),
+        **{f"extra {name}": words for name, words in _list_extras()},
         **{f"program {name}": shutil.which(name) or f"not here; it is for {use}" for name, use in PROGRAMS.items()},
         "cache of indexes": _place(cache_folder()),
     }
 
 
-def _devices() -> dict[str, str]:
+def _list_devices() -> dict[str, str]:
     """The CUDA devices that torch sees, by number, and the CUDA that it was built for."""
     import torch
 
@@ -278,7 +280,7 @@ def _devices() -> dict[str, str]:
     return {"CUDA": f"torch is built for CUDA {built}", **found}
 
 
-def _extras() -> Iterator[tuple[str, str]]:
+def _list_extras() -> Iterator[tuple[str, str]]:
     """Each extra of the package, and what it lacks with the command that brings it."""
     needed: dict[str, list[tuple[str, str]]] = {}
     for line in requires("maskstream") or ():
@@ -286,14 +288,14 @@ def _extras() -> Iterator[tuple[str, str]]:
             package, bounds, extra = found.groups()
             needed.setdefault(extra, []).append((package, bounds.strip(" ()")))
     for extra, packages in sorted(needed.items()):
-        lacking = [package for package, bounds in packages if not _fits(package, bounds)]
+        lacking = [package for package, bounds in packages if not _is_installed(package, bounds)]
         libraries = [name for name in NEED_LIBRARIES.get(extra, ()) if find_library(DRAWN[name][0]) is None]
         words = [f"lacks {', '.join(lacking)}: pip install 'maskstream[{extra}]'"] if lacking else []
         words += [f"lacks {name}: apt-get install {DRAWN[name][1]}" for name in libraries]
         yield extra, "; ".join(words) or "there"
 
 
-def _fits(package: str, bounds: str) -> bool:
+def _is_installed(package: str, bounds: str) -> bool:
     """Whether a package is installed, in the version that `bounds` names with ==, where it does."""
     found, (_, pinned, wanted) = _version(package), bounds.partition("==")
     return bool(found) and (not pinned or found == wanted or (wanted.endswith(".*") and found.startswith(wanted[:-1])))

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ForwardRef, Union, get_args, get_origin, get_
 import typer
 
 from maskstream.shards.flag import PANELS, Flag, read_flag
-from maskstream.shards.stores.url import local_path, spoilt_url
+from maskstream.shards.stores.url import get_local_path, repair_spoilt_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class _Setting:
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, int) and not -(1 << 63) <= item < 1 << 63:
                 raise ValueError(f"--{self.name} {item} is out of range; give a whole number from -2**63 to 2**63 - 1")
-            if isinstance(item, Path) and (url := spoilt_url(item)):
-                local_path(url, self.name)
+            if isinstance(item, Path) and (url := repair_spoilt_url(item)):
+                get_local_path(url, self.name)
         if value is None and self.default is not Parameter.empty:
             return self.default
         if self.flag.parse is not None and isinstance(value, str):

@@ -69,19 +69,19 @@ def flow(
     motion-guided mask makes of it, and the scene cuts.
     """
     from maskstream.modalities import MODALITIES
-    from maskstream.pages.flow import flow_page
+    from maskstream.pages.flow import write_flow_page
     from maskstream.pipelines.flow import FlowSource, Raft
-    from maskstream.pipelines.flow.choice import flow_named
+    from maskstream.pipelines.flow.choice import find_flow
 
     chosen: list[FlowSource] | None = None
     if sources:
-        named = {word: flow_named(word) for word in sources}
+        named = {word: find_flow(word) for word in sources}
         if nothing := [word for word, source in named.items() if source is None]:
             raise ValueError(f"{', '.join(nothing)} names no one source of flow; name codec, dis, lk or your own")
         chosen = [source for source in named.values() if source is not None]
     config = MODALITIES["video"].chosen(clip.settings, clip.mask)
     more = [] if raft is None else [Raft(weights=str(raft))]
-    say(f"wrote {flow_page(data, config, out=out, sources=chosen, more=more, samples=samples, seed=seed)}")
+    say(f"wrote {write_flow_page(data, config, out=out, sources=chosen, more=more, samples=samples, seed=seed)}")
 
 
 def gallery(
@@ -107,7 +107,7 @@ def gallery(
     from maskstream.modalities import modality_of
     from maskstream.pages.gallery import Media, first_clip, own_gallery
     from maskstream.pages.gallery import gallery as write
-    from maskstream.samples.gallery import gallery_media
+    from maskstream.samples.gallery import fetch_gallery_media
     from maskstream.shards.format.manifest import Manifest
 
     data = of or data
@@ -120,7 +120,7 @@ def gallery(
         return
     if set_ or own:
         raise ValueError("--set and --modality are for masks on samples of a split; give --data and --mask too")
-    found = gallery_media(root)
+    found = fetch_gallery_media(root)
     media = Media(**found.media)
     if data is not None:
         media = replace(media, video=first_clip(data, seed), box=(0.25, 0.25, 0.75, 0.75))
@@ -183,11 +183,11 @@ def mask_score(
         wrong = next((one for one in data if not (Path(one) / "dataset.json").is_file()), data[-1])
         raise ValueError(f"{wrong} is no folder of a run; give one split, or runs, whose masks are compared")
     pictures = with_set(clinic.MIDDLE_FRAME, [*assign(component=component, size=size), *set_], where="--help lists all")
-    moments = clinic.Moments.of(clinic.labelled_frames(data[0], pictures, samples=samples))
+    moments = clinic.Moments.of(clinic.draw_labelled_frames(data[0], pictures, samples=samples))
     wanted = clinic.make_shapes(pictures.clip.size, shapes or None)
     with working(f"scoring masks on {data[0]}", as_json) as shown:
         shown.phase("scoring masks", len(wanted) * len(ratios), unit="masks")
-        findings = clinic.examine(moments, wanted, ratios, exact=exact, progress=lambda: shown.advance(1))
+        findings = clinic.measure_masks_of(moments, wanted, ratios, exact=exact, progress=lambda: shown.advance(1))
     if as_json:
         print(json.dumps({"samples": moments.count, "findings": [asdict(f) for f in findings]}))
     else:
@@ -209,7 +209,7 @@ def _compare_masks(
     from maskstream.pipelines.modalities.video.data import VideoData
     from maskstream.shards.config import with_set
     from maskstream.train.core.run_folder import run_recipe
-    from maskstream.train.evaluate.unseen import splits_trained_on
+    from maskstream.train.evaluate.unseen import list_splits_trained_on
 
     from .measured import compared_runs
 
@@ -225,14 +225,14 @@ def _compare_masks(
         if not isinstance(config, VideoData) or config.mask is None:
             raise ValueError(f"mask-score scores masks of clips of video, got {config.modality} without such in {name}")
         seen[name] = clinic.Visibility.of(config.mask, config.grids["video"])
-    known = [location for run in runs for _, location in splits_trained_on(run) if location]
+    known = [location for run in runs for _, location in list_splits_trained_on(run) if location]
     where = split or (known[0] if known else "") if runs else places[0]
     if not where:
         raise ValueError(f"{runs[0]} does not say what it was trained on; name the split with --data")
-    side = clinic.common_side([one.plane for one in seen.values()])
+    side = clinic.find_common_side([one.plane for one in seen.values()])
     pictures = with_set(clinic.MIDDLE_FRAME, [*chosen, f"size={side}"], where="--help lists all")
-    moments = clinic.Moments.of(clinic.labelled_frames(where, pictures, samples=samples))
-    findings = clinic.examine_masks(moments, seen, side)
+    moments = clinic.Moments.of(clinic.draw_labelled_frames(where, pictures, samples=samples))
+    findings = clinic.measure_masks(moments, seen, side)
     differing = compared_runs(runs) if len(runs) > 1 else {}
     found = {"samples": moments.count, "differs": differing, "findings": [asdict(f) for f in findings]}
     few = clinic.few_samples(moments)

@@ -110,10 +110,10 @@ def compared_runs(runs: Sequence[Path]) -> dict[str, tuple[str, ...]]:
 def held_out(runs: Sequence[Path]) -> Iterator[str]:
     """What the runs reach on held-out samples, a line each, of what their evaluation.json has."""
     from maskstream.pages.report.evaluated import margin, number, score_name
-    from maskstream.train.evaluate_run import kept_evaluations
+    from maskstream.train.evaluate_run import read_evaluations
 
     for run in runs:
-        for one in kept_evaluations(run):
+        for one in read_evaluations(run):
             score = one.scores[0]
             beside = f", {margin(score)}" if score.baselines else ""
             value = number(score.value, score.unit)

@@ -92,11 +92,11 @@ class DataCommand(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Writes the help."""
-        self.epilog = "\n\n".join(_fields(self.name or ""))
+        self.epilog = "\n\n".join(_describe_fields(self.name or ""))
         super().format_help(ctx, formatter)
 
 
-def _fields(command: str) -> Iterator[str]:
+def _describe_fields(command: str) -> Iterator[str]:
     """A paragraph with the fields of each modality that a command loads."""
     from maskstream.modalities import MODALITIES, WAYS
     from maskstream.pages.doctor import MIDDLE_FRAME

@@ -168,7 +168,7 @@ def kbvqa(
 
     It writes kbvqa.json and a page of questions and replies, kbvqa.html, into the folder.
     """
-    from maskstream.pages.kbvqa import kbvqa_page
+    from maskstream.pages.kbvqa import write_kbvqa_page
     from maskstream.shards.format.manifest import Manifest
     from maskstream.train.papers.kbvqa.evaluate import kbvqa as asked
     from maskstream.train.papers.kbvqa.evaluate import read_questions
@@ -179,17 +179,17 @@ def kbvqa(
     before = read_questions(Manifest.load(known), 1 << 30, settings.seed)
     if wordnet is not None:
         settings = replace(settings, glosses=Glosses.read(wordnet))
-    replier = _predictor(predictor, command, timeout, before, split)
+    replier = _make_predictor(predictor, command, timeout, before, split)
     result, replies = asked(questions, before, replier, settings, name=command or predictor, data=data)
     out.mkdir(parents=True, exist_ok=True)
     (out / "kbvqa.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n")
-    page = kbvqa_page(result, replies, out / "kbvqa.html")
+    page = write_kbvqa_page(result, replies, out / "kbvqa.html")
     tell(result.to_dict(), [*tabulate_answers(result), f"wrote {page} and kbvqa.json beside it"], as_json)
 
 
-def _predictor(name: str, command: str | None, timeout: float, known: list[Question], data: Manifest) -> Predictor:
+def _make_predictor(name: str, command: str | None, timeout: float, known: list[Question], data: Manifest) -> Predictor:
     from maskstream.shards.named import imported
-    from maskstream.train.papers.kbvqa.predictors import CommandPredictor, frequent, of_callable, of_run
+    from maskstream.train.papers.kbvqa.predictors import CommandPredictor, frequent, load_run, wrap_callable
 
     if command is not None:
         words = shlex.split(command)
@@ -199,10 +199,10 @@ def _predictor(name: str, command: str | None, timeout: float, known: list[Quest
     if name == "frequent":
         return frequent(known)
     if Path(name, "run.json").exists():
-        return of_run(Path(name), data)
+        return load_run(Path(name), data)
     if ":" not in name:
         raise ValueError(f"{name!r} is no predictor; legal are frequent, the folder of a run, and package.module:name")
-    return of_callable(imported(name, "predictor"))
+    return wrap_callable(imported(name, "predictor"))
 
 
 def tabulate_answers(result: KbvqaResult) -> list[str]:
@@ -257,7 +257,7 @@ def roar(
 
     It writes roar.json and a page of curves, roar.html, into the folder. The same command continues.
     """
-    from maskstream.pages.roar import roar_page
+    from maskstream.pages.roar import write_roar_page
     from maskstream.pipelines.stream.topology import usable_device
     from maskstream.shards.config import with_set
     from maskstream.train.core.run_folder import run_recipe
@@ -267,7 +267,7 @@ def roar(
     recipe = run_recipe(Path(run)) if Path(run, "run.json").exists() else named_recipe(run)
     said = (lambda line: None) if as_json else say
     result = compared(with_set(recipe, set_), data, test, out, settings, device=usable_device(device), said=said)
-    page = roar_page(result, data, out / "roar.html")
+    page = write_roar_page(result, data, out / "roar.html")
     tell(result.to_dict(), [*tabulate_curves(result), f"wrote {page} and roar.json beside it"], as_json)
 
 

@@ -50,11 +50,11 @@ def finetune(
         return
     told = ("metric", "value", "majority", "confusion")
     facts = {name: value for name, value in result.to_dict().items() if name not in told}
-    show({**beside_baselines(facts.pop("scores")), **facts}, as_json)
+    show({**compare_with_baselines(facts.pop("scores")), **facts}, as_json)
     say(f"wrote {folder / 'finetune.json'}")
 
 
-def beside_baselines(scores: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def compare_with_baselines(scores: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The value of each score by its name, with those of predictors that did not train."""
     return {
         score["name"]: "; ".join(
@@ -113,9 +113,9 @@ def embed(
     `maskstream.train.embed.read_features` reads them.
     """
     with working(f"opening {run} and {data}", as_json) as shown:
-        from maskstream.train.embed import embed_run
+        from maskstream.train.embed import write_embeddings
 
-        done = embed_run(run, data, out, replace(options, progress=shown))
+        done = write_embeddings(run, data, out, replace(options, progress=shown))
         if page is not None:
             from maskstream.modalities import modality_of
             from maskstream.pages.embedded import write_map
@@ -210,9 +210,9 @@ def replay(
     with working(f"opening {run}", as_json) as shown:
         from maskstream.modalities import modality_of
         from maskstream.pages.replay import ALL_RANKS, write_replay
-        from maskstream.pipelines.modalities.mixture import manifests_of
+        from maskstream.pipelines.modalities.mixture import list_manifests
         from maskstream.train.core.metrics import read_metrics
-        from maskstream.train.core.replay import UNRECORDED, worst_steps
+        from maskstream.train.core.replay import UNRECORDED, find_worst_steps
         from maskstream.train.core.replay import replay as made_again
         from maskstream.train.core.sample_losses import worst_samples
 
@@ -221,7 +221,7 @@ def replay(
             raise ValueError(
                 f"{run} has no metrics.jsonl with a step in it, so no loss stands out; name a step with --step"
             )
-        chosen = list(dict.fromkeys([*step, *(one.step for one, _ in worst_steps(metrics, worst))]))
+        chosen = list(dict.fromkeys([*step, *(one.step for one, _ in find_worst_steps(metrics, worst))]))
         if not chosen:
             raise ValueError("name a step with --step, or ask for some with --worst")
         largest = worst_samples(run, worst) if rank is None else []
@@ -235,7 +235,7 @@ def replay(
         found = [made[one] for one in chosen]
         by_step = {one.step: one for one in metrics}
         page = write_replay(
-            modality_of(manifests_of(found[0].data)[0], data=found[0].recipe.data),
+            modality_of(list_manifests(found[0].data)[0], data=found[0].recipe.data),
             run,
             found,
             by_step,
@@ -253,12 +253,15 @@ def replay(
             "loss": by_step[one.step].loss if one.step in by_step else None,
             "replaced": [asdict(gone) for gone in one.replaced.values()],
             "recorded": one.recorded,
-            "versions": [split.version for split in manifests_of(one.data)],
+            "versions": [split.version for split in list_manifests(one.data)],
             "keys": one.keys,
         }
         for one in found
     ]
-    lines = [f"step {one['step']}: epoch {one['epoch']}, batch {one['batch']}: {_listed(one['keys'])}" for one in seen]
+    lines = [
+        f"step {one['step']}: epoch {one['epoch']}, batch {one['batch']}: {_format_first_keys(one['keys'])}"
+        for one in seen
+    ]
     lines += [
         f"step {one.step}: row {place + 1} shows another sample in place of {gone}"
         for one in found
@@ -277,7 +280,7 @@ def _sample_seen(step: Replayed, place: int, loss: float) -> dict[str, Any]:
     return {"step": step.step, "key": gone.key, "loss": loss, "gone": str(gone)}
 
 
-def _listed(keys: object) -> str:
+def _format_first_keys(keys: object) -> str:
     """The first keys, and how many more there are."""
     assert isinstance(keys, list)
     more = f" and {len(keys) - 4} more" if len(keys) > 4 else ""

@@ -127,7 +127,7 @@ def shards(
     if cluster.executor == "slurm":
         if metrics is not None:
             raise ValueError("--metrics is of one process; leave it out with --executor slurm")
-        submit(_slurm_job(context, dataset, root, options, cluster, append=append), as_json)
+        submit(_describe_slurm_job(context, dataset, root, options, cluster, append=append), as_json)
         return
     if cluster.parts or cluster.sbatch:
         raise ValueError("--parts and --sbatch belong to --executor slurm")
@@ -139,7 +139,7 @@ def shards(
     show(_facts(report), as_json)
 
 
-def _slurm_job(
+def _describe_slurm_job(
     context: typer.Context,
     dataset: str,
     root: str,
@@ -149,7 +149,7 @@ def _slurm_job(
     append: bool,
 ) -> "SlurmJob":
     from maskstream.preprocess.executors.slurm import SlurmJob
-    from maskstream.preprocess.job.shards import largest_split
+    from maskstream.preprocess.job.shards import find_largest_split
 
     if options.part or options.finish or options.overwrite or options.repair or append:
         raise ValueError(
@@ -162,7 +162,7 @@ def _slurm_job(
         folder=Path(f"slurm-{name}"),
         command=("shards", *given_words(context, leave=_NOT_OF_PARTS)),
         for_parts=("--retry-rejects",) if options.retry_rejects else (),
-        parts=max(1, cluster.parts or min(_DEFAULT_PARTS, largest_split(dataset, root, options))),
+        parts=max(1, cluster.parts or min(_DEFAULT_PARTS, find_largest_split(dataset, root, options))),
         workers=options.workers,
         options=tuple(shlex.split(cluster.sbatch or "")),
     )

@@ -178,7 +178,7 @@ def remove(data: Data, keys: Keys = (), *, from_: KeyFile = None, as_json: Json 
     """Remove samples from a split, as a new version: loaders replace them, and no tar is touched."""
     from maskstream.preprocess.versions import remove as removed_from
 
-    result = removed_from(data, _given_keys(keys, from_))
+    result = removed_from(data, _read_given_keys(keys, from_))
     removed = f"{plural(result.removed_in_all, 'removed sample')}, {result.removed} of them since now"
     tell(asdict(result), [f"{data}: version {result.version} has {removed}"], as_json)
 
@@ -275,7 +275,7 @@ def erase(
     """
     from maskstream.preprocess.versions import erase as erased_from
 
-    result = erased_from(data, _given_keys(keys, from_), words=words)
+    result = erased_from(data, _read_given_keys(keys, from_), words=words)
     told = [f"{data}: {plural(result.erased, 'sample')} erased; the current version is {result.version}"]
     if words:
         told.append(f"names of labels erased: {result.labels}; words of the vocabulary erased: {result.tokens}")
@@ -293,7 +293,7 @@ def erase(
         errors.print(f"[yellow]left[/] {escape(line)}", highlight=False, soft_wrap=True)
 
 
-def _given_keys(keys: Sequence[str], path: Path | None) -> list[str]:
+def _read_given_keys(keys: Sequence[str], path: Path | None) -> list[str]:
     """The keys of samples that a command was given, as words and in a file, without empty lines.
 
     ValueError for a file that cannot be read; a wrong command line if there are none.

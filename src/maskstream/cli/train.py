@@ -47,7 +47,7 @@ def train(
 ) -> None:
     """Train a recipe on shards, and write metrics.jsonl, checkpoints and model.safetensors into the run's folder."""
     with working(f"opening {', '.join(data)} for {recipe}", as_json=print_config) as shown:
-        from maskstream.pipelines.modalities.mixture import mixture_of
+        from maskstream.pipelines.modalities.mixture import parse_mixture
         from maskstream.train.recipes import chosen_recipe
         from maskstream.train.recipes import train as run
 
@@ -58,6 +58,6 @@ def train(
             return
         if not data:
             raise typer.BadParameter("give the training split, a folder or a URL", param_hint="--data")
-        result = run(recipe, mixture_of(data, weights), out or Path("runs") / recipe.rpartition(":")[2], named)
+        result = run(recipe, parse_mixture(data, weights), out or Path("runs") / recipe.rpartition(":")[2], named)
     if not result.finished:
         raise typer.Exit(INTERRUPTED)

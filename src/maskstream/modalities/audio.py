@@ -12,17 +12,17 @@ from maskstream.pages.figures.card import label_names
 from maskstream.pipelines.masks import MASKS
 from maskstream.pipelines.modalities.audio.data import AudioData, NoisyData
 from maskstream.pipelines.modalities.audio.rows import CUES
-from maskstream.pipelines.modalities.audio.spectrogram import Features, Spectrogram, spectrogram_grid
+from maskstream.pipelines.modalities.audio.spectrogram import Features, Spectrogram, compute_spectrogram_grid
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.preprocess.encode.audio.encoder import AudioEncoder
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
 
-SPECTROGRAM = spectrogram_grid(1024, 128, (16, 16))
+SPECTROGRAM = compute_spectrogram_grid(1024, 128, (16, 16))
 """The tokens of the spectrogram of a usual clip."""
 
 
-def whole_tokens(seconds: float, features: Features, patch: tuple[int, int]) -> float:
+def round_to_tokens(seconds: float, features: Features, patch: tuple[int, int]) -> float:
     """`seconds`, rounded up to a whole number of tokens of a spectrogram."""
     token_s = patch[0] * features.shift / features.sample_rate
     return round(max(1, ceil(seconds / token_s - 1e-6)) * token_s, 6)
@@ -34,7 +34,7 @@ def with_usual_seconds(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[
         return data
     sound = component_of(manifest.components, ("sound",))
     n_samples, rate = (sound.facts[name][sound.present] for name in ("n_samples", "sample_rate"))
-    usual_s = whole_tokens(float(np.percentile(n_samples / rate, 90)), data.features, data.patch)
+    usual_s = round_to_tokens(float(np.percentile(n_samples / rate, 90)), data.features, data.patch)
     return replace(data, clip=replace(data.clip, seconds=min(usual_s, data.clip.seconds)))
 
 

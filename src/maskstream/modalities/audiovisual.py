@@ -28,7 +28,7 @@ def with_sound_of_clips(manifest: Manifest, data: DataConfig[Any]) -> DataConfig
     n_frames, fps = (video.facts[name][video.present] for name in ("n_frames", "fps"))
     clip = data.clip
     seconds = [min(clip.frames * clip.step_s(f), n / f) for n, f in zip(n_frames, fps, strict=True)]
-    return replace(data, seconds=audio.whole_tokens(float(np.median(seconds)), data.features, data.audio_patch))
+    return replace(data, seconds=audio.round_to_tokens(float(np.median(seconds)), data.features, data.audio_patch))
 
 
 def figures(data: DataConfig[Any], manifest: Manifest) -> AudioVisualFigures:

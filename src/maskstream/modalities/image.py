@@ -7,7 +7,7 @@ from maskstream.pages.figures.card import label_names
 from maskstream.pages.figures.image import ImageFigures
 from maskstream.pipelines.masks import MASKS
 from maskstream.pipelines.modalities.data import DataConfig
-from maskstream.pipelines.modalities.image.data import CUES, ImageData, image_grid
+from maskstream.pipelines.modalities.image.data import CUES, ImageData, compute_image_grid
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.members.image import IMAGE as KIND
@@ -25,7 +25,7 @@ IMAGE = Modality(
     kinds=(KIND.name,),
     encoder=ImageEncoder,
     data=ImageData(mask=MASKS["mae"]()),
-    masks=(MaskField(grid=image_grid(224, 16), cues=CUES),),
+    masks=(MaskField(grid=compute_image_grid(224, 16), cues=CUES),),
     figures=figures,
     demo=Demo(recipe="mae-tiny"),
     stages={

@@ -10,12 +10,12 @@ from maskstream.pages.figures.text import ImageTextFigures, TextFigures
 from maskstream.pipelines.masks import MASKS
 from maskstream.pipelines.masks.core import TEXT as TEXT_GRID
 from maskstream.pipelines.modalities.data import DataConfig
-from maskstream.pipelines.modalities.image.data import image_grid
+from maskstream.pipelines.modalities.image.data import compute_image_grid
 from maskstream.pipelines.modalities.image_text.data import IMAGE_CUES, TEXT_CUES, ImageTextData
 from maskstream.pipelines.modalities.image_text.places import SEGMENTS
 from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
+from maskstream.shards.format.tokenizer import read_tokenizer, read_tokenizer_facts
 from maskstream.shards.members.image import IMAGE
 from maskstream.shards.members.text import TEXTS
 
@@ -31,7 +31,7 @@ def figures(data: DataConfig[Any], manifest: Manifest) -> ImageTextFigures:
     """Figures of images with texts."""
     if not isinstance(data, ImageTextData):
         raise TypeError(f"figures of images with texts need an ImageTextData, got {type(data).__name__}")
-    facts = tokenizer_facts(manifest.location, manifest.info)
+    facts = read_tokenizer_facts(manifest.location, manifest.info)
     tokenizer = read_tokenizer(manifest.store, manifest.info)
     text = TextFigures(length=data.length, tokenizer=tokenizer, mask_id=facts.mask, packed=False)
     image = ImageFigures(grid=data.grids["image"], label_names=label_names(manifest.info))
@@ -46,7 +46,7 @@ IMAGE_TEXT = Modality(
     encoder=ImageTextEncoder,
     data=ImageTextData(image_mask=MASKS["m3ae-image"](), text_mask=MASKS["m3ae-text"]()),
     masks=(
-        MaskField(name="image_mask", grid=image_grid(224, 16), cues=IMAGE_CUES),
+        MaskField(name="image_mask", grid=compute_image_grid(224, 16), cues=IMAGE_CUES),
         MaskField(name="text_mask", grid=TEXT_GRID, cues=TEXT_CUES, must=frozenset({"words"})),
     ),
     suited=with_segments,

@@ -9,7 +9,7 @@ from maskstream.pages.figures.packed import PackedFigures
 from maskstream.pipelines.augment import Native
 from maskstream.pipelines.masks import MASKS, ByEnergy, Mask
 from maskstream.pipelines.modalities.data import DataConfig
-from maskstream.pipelines.modalities.image.data import image_grid
+from maskstream.pipelines.modalities.image.data import compute_image_grid
 from maskstream.pipelines.modalities.packed.data import PackedData
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.shards.format.manifest import Manifest
@@ -45,7 +45,7 @@ NATIVE = Modality(
     kinds=(KIND.name,),
     encoder=ImageEncoder,
     data=PackedData(native=Native(most=256), mask=MASKS["mae"](), row_tokens=256),
-    masks=(NativeMask(grid=image_grid(224, 16)),),
+    masks=(NativeMask(grid=compute_image_grid(224, 16)),),
     figures=figures,
     demo=Demo(recipe="native-tiny", dataset="sample-image"),
     stages=IMAGE.stages,

@@ -10,7 +10,7 @@ from maskstream.pages.figures.card import label_names
 from maskstream.pages.figures.pose import PoseFigures
 from maskstream.pipelines.masks import MASKS
 from maskstream.pipelines.modalities.data import DataConfig
-from maskstream.pipelines.modalities.pose.data import PoseData, pose_grid
+from maskstream.pipelines.modalities.pose.data import PoseData, compute_pose_grid
 from maskstream.preprocess.encode.pose.encoder import PoseEncoder
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
@@ -41,7 +41,7 @@ POSE = Modality(
     kinds=(POSES.name,),
     encoder=PoseEncoder,
     data=PoseData(mask=MASKS["mpm"]()),
-    masks=(MaskField(grid=pose_grid(243, 17)),),
+    masks=(MaskField(grid=compute_pose_grid(243, 17)),),
     suited=with_usual_frames,
     figures=figures,
     demo=Demo(

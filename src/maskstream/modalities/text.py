@@ -11,7 +11,7 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.text.data import CUES, TextData
 from maskstream.preprocess.encode.text.encoder import TextEncoder
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
+from maskstream.shards.format.tokenizer import read_tokenizer, read_tokenizer_facts
 from maskstream.shards.members.text import TEXT as KIND
 from maskstream.shards.members.text import TOKENS
 
@@ -20,7 +20,7 @@ def figures(data: DataConfig[Any], manifest: Manifest) -> TextFigures:
     """Figures of texts."""
     if not isinstance(data, TextData):
         raise TypeError(f"figures of texts need a TextData, got {type(data).__name__}")
-    facts = tokenizer_facts(manifest.location, manifest.info)
+    facts = read_tokenizer_facts(manifest.location, manifest.info)
     return TextFigures(
         length=data.length,
         tokenizer=read_tokenizer(manifest.store, manifest.info),

@@ -9,10 +9,10 @@ from maskstream.pages.figures.video import VideoFigures
 from maskstream.pipelines.flow import FlowSource
 from maskstream.pipelines.masks import MASKS, TokenGrid
 from maskstream.pipelines.modalities.data import DataConfig
-from maskstream.pipelines.modalities.video.cameras import have_one_rate
+from maskstream.pipelines.modalities.video.cameras import has_one_rate
 from maskstream.pipelines.modalities.video.clip import aligned
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.pipelines.modalities.video.flow import CUES, flow_source
+from maskstream.pipelines.modalities.video.flow import CUES, make_flow_source
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
 from maskstream.shards.format.manifest import Manifest
 
@@ -33,17 +33,17 @@ def figures(data: DataConfig[Any], manifest: Manifest) -> VideoFigures:
         raise ValueError(f"figures of clips need a VideoData, got {type(data).__name__}")
     clip = data.clip
     profile = str(manifest.info["profile"])
-    one_rate = have_one_rate(manifest, data.component)
-    source = flow_source(data.flow, data.mask, aligned(clip, profile), profile, one_rate=one_rate)
+    one_rate = has_one_rate(manifest, data.component)
+    source = make_flow_source(data.flow, data.mask, aligned(clip, profile), profile, one_rate=one_rate)
     return VideoFigures(
         grid=data.grids["video"],
         clip=f"{clip.frames} frames, {clip.spacing}, {clip.size} px",
-        flow=flow_words(source, guides=data.mask is not None and "flow" in data.mask.needs),
+        flow=describe_flow(source, guides=data.mask is not None and "flow" in data.mask.needs),
         label_names=label_names(manifest.info),
     )
 
 
-def flow_words(source: FlowSource | None, *, guides: bool) -> str:
+def describe_flow(source: FlowSource | None, *, guides: bool) -> str:
     """The source of the flow on a page, and whether the mask uses it, in words."""
     name = "none" if source is None else source.title
     more = "; maskstream flow shows all sources side by side"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskstream.pages.figures.card import Card, Section, WordPieces, picture_row
+from maskstream.pages.figures.card import Card, Section, WordPieces, join_picture_row
 from maskstream.pages.figures.pictures import picture, shrunk
 from maskstream.pages.figures.words import plural, short_key
 from maskstream.pages.page import check_page, page, write_page, writing_page
@@ -27,7 +27,7 @@ _NEAR, _GROUPS, _SIDE = 6, 12, 160
 
 def write_curated(found: Curated, out: str | Path) -> Path:
     """Writes the page to `out` and returns it."""
-    return write_page(_page(found), out)
+    return write_page(_build_page(found), out)
 
 
 def list_beside(out: str | Path) -> Path:
@@ -42,11 +42,11 @@ def list_beside(out: str | Path) -> Path:
 @contextmanager
 def writing_curated(found: Curated, out: str | Path) -> Iterator[None]:
     """Writes the page and the list beside it, which appear when the block ends without an error."""
-    with found.writing_list(list_beside(out)), writing_page(_page(found), out):
+    with found.writing_list(list_beside(out)), writing_page(_build_page(found), out):
         yield
 
 
-def _page(found: Curated) -> str:
+def _build_page(found: Curated) -> str:
     own, counts = found.measures, found.counts
     left = len(own) - len(found.gone)
     location = split_name(own.manifest.location, own.manifest.info["split"])
@@ -62,22 +62,22 @@ def _page(found: Curated) -> str:
             **({"rule": found.rule.text} if found.rule else {}),
             **{f"fail {what}": f"{number:,}" for what, number in found.failed.items()},
         },
-        sections=[*_near_thresholds(found), *_copies(found), *_leaks(found)],
+        sections=[*_find_near_thresholds(found), *_draw_copies(found), *_list_leaks(found)],
         by_section=True,
     )
 
 
-def _near_thresholds(found: Curated) -> list[Section]:
+def _find_near_thresholds(found: Curated) -> list[Section]:
     """For each comparison of the rule the samples that are nearest to its number, on both sides."""
     own, sections = found.measures, []
-    for name, number in found.rule.thresholds(own.signals) if found.rule else []:
+    for name, number in found.rule.list_thresholds(own.signals) if found.rule else []:
         values = own.signals[name]
         order = np.argsort(values)
         at = int(np.searchsorted(values[order], number))
         below = order[max(at - _NEAR, 0) : at].tolist()
         above = order[at : at + _NEAR].tolist()
         cards = [
-            _card(f"{side} {number:.4g}", [(own, place, f"{values[place]:.4g}") for place in places])
+            _draw_card(f"{side} {number:.4g}", [(own, place, f"{values[place]:.4g}") for place in places])
             for side, places in (("below", below), ("from", above))
             if places
         ]
@@ -87,10 +87,10 @@ def _near_thresholds(found: Curated) -> list[Section]:
     return sections
 
 
-def _copies(found: Curated) -> list[Section]:
+def _draw_copies(found: Curated) -> list[Section]:
     own = found.measures
     cards = [
-        _card(
+        _draw_card(
             short_key(own.manifest.key(int(own.index[group[0]]))),
             [
                 (own, place, f"goes{_alike(own, place, own, group[0])}" if at else "stays")
@@ -105,10 +105,10 @@ def _copies(found: Curated) -> list[Section]:
     return [Section(title="Copies", words=words, cards=tuple(cards))] if cards else []
 
 
-def _leaks(found: Curated) -> list[Section]:
+def _list_leaks(found: Curated) -> list[Section]:
     leaks = [one for one in found.gone if one.why == "leak"]
     cards = [
-        _card(
+        _draw_card(
             short_key(found.measures.manifest.key(int(found.measures.index[one.place]))),
             [
                 (found.measures, one.place, f"goes{_alike(found.measures, one.place, *one.like) if one.like else ''}"),
@@ -131,7 +131,7 @@ def _alike(own: Measures, place: int, theirs: Measures, there: int) -> str:
     return f"{times}; {match.bits} of 256 bits differ"
 
 
-def _card(title: str, samples: list[tuple[Measures, int, str]]) -> Card:
+def _draw_card(title: str, samples: list[tuple[Measures, int, str]]) -> Card:
     items, said, missing = [], [], []
     for measures, place, words in samples:
         key = measures.manifest.key(int(measures.index[place]))
@@ -146,7 +146,7 @@ def _card(title: str, samples: list[tuple[Measures, int, str]]) -> Card:
             missing.append(f"{short_key(key)}: {error.reason}")
             continue
         items.append(picture(shrunk(pixels, _SIDE), key, words))
-    grids = tuple(picture_row(*items[at : at + 3], across=3) for at in range(0, len(items), 3))
+    grids = tuple(join_picture_row(*items[at : at + 3], across=3) for at in range(0, len(items), 3))
     return Card(
         key=title, title=title, words=plural(len(samples), "sample"), figures=(*grids, *said), missing=tuple(missing)
     )

@@ -121,7 +121,7 @@ MIDDLE_FRAME = VideoData(
 """The central square of the middle frame of a video, 16 x 16 pixels."""
 
 
-def labelled_frames(
+def draw_labelled_frames(
     location: str | Path, data: VideoData = MIDDLE_FRAME, *, samples: int | None = None
 ) -> Iterator[Labelled]:
     """The first frames of the clips of `samples` videos of a split, chosen at random (None: of all).
@@ -230,7 +230,7 @@ def alignment(moments: Moments, features: int, seen: VisibleParts | None = None)
 
     ValueError where the mask is for samples of another size.
     """
-    covariance = _covariance(moments)
+    covariance = _compute_covariance(moments)
     d = len(covariance)
     if not 1 <= features <= d:
         raise ValueError(f"features lie in 1 ... {d}, the values of a sample, got {features}")
@@ -243,12 +243,12 @@ def alignment(moments: Moments, features: int, seen: VisibleParts | None = None)
         ridge = RIDGE * float(covariance.diagonal().mean()) * torch.eye(d, dtype=torch.float64)
         masked = covariance * torch.from_numpy(pairs) + ridge
         cross = torch.from_numpy(each)[:, None] * covariance
-    half = _lower(masked)
+    half = _factor_lower(masked)
     # S^2 g = lambda M g with M = L L^T is the plain problem of A A^T, A = L^-1 q S.
     turned = torch.linalg.solve_triangular(half, cross, upper=False)
     strength, vectors = torch.linalg.eigh(turned @ turned.T)
     directions = torch.linalg.solve_triangular(half.T, vectors[:, -features:].flip(1), upper=True)
-    inner = _lower(directions.T @ covariance @ directions)
+    inner = _factor_lower(directions.T @ covariance @ directions)
     probe = torch.linalg.solve_triangular(inner, directions.T @ torch.from_numpy(moments.with_labels), upper=False)
     explained = probe.square().sum(1).cumsum(0) / moments.label_variance
     return Alignment(share=explained.numpy(), strength=strength[-features:].flip(0).numpy())
@@ -289,7 +289,7 @@ class Visibility:
         )
 
 
-def common_side(planes: Sequence[tuple[int, int]], most: int = 32) -> int:
+def find_common_side(planes: Sequence[tuple[int, int]], most: int = 32) -> int:
     """The side of the smallest pictures of 14 pixels or more that all planes of tokens divide; ValueError without."""
     least = lcm(*(length for plane in planes for length in plane))
     if least > most:
@@ -300,9 +300,9 @@ def common_side(planes: Sequence[tuple[int, int]], most: int = 32) -> int:
     return least * -(-_LEAST_SIDE // least) if least < _LEAST_SIDE else least
 
 
-def supervised_alignment(moments: Moments, features: int) -> Floats:
+def measure_supervised_alignment(moments: Moments, features: int) -> Floats:
     """What the best linear features for the labels explain: float64 (K,), the most that any `share` can be."""
-    half = _lower(_covariance(moments))
+    half = _factor_lower(_compute_covariance(moments))
     mixed = torch.linalg.solve_triangular(half, torch.from_numpy(moments.with_labels), upper=False)
     squares = torch.linalg.svdvals(mixed).square()
     padded = torch.zeros(max(features, len(squares)), dtype=torch.float64)
@@ -311,7 +311,7 @@ def supervised_alignment(moments: Moments, features: int) -> Floats:
     return out
 
 
-def _covariance(moments: Moments) -> Tensor:
+def _compute_covariance(moments: Moments) -> Tensor:
     """The covariance with the ridge on its diagonal."""
     covariance = torch.from_numpy(moments.covariance)
     ridge = RIDGE * float(covariance.diagonal().mean())
@@ -320,7 +320,7 @@ def _covariance(moments: Moments) -> Tensor:
     return covariance + ridge * torch.eye(len(covariance), dtype=torch.float64)
 
 
-def _lower(matrix: Tensor) -> Tensor:
+def _factor_lower(matrix: Tensor) -> Tensor:
     """The lower Cholesky factor of a positive matrix."""
     factor: Tensor = torch.linalg.cholesky((matrix + matrix.T) / 2)
     return factor
@@ -345,7 +345,7 @@ class Finding:
         return float(np.mean(list(self.change.values())))
 
 
-def examine(
+def measure_masks_of(
     moments: Moments,
     shapes: Sequence[Shape],
     ratios: Sequence[float],
@@ -360,22 +360,22 @@ def examine(
     `progress` is called after each pair.
     """
     cases = ((shape.name, ratio, shape.seen(ratio, exact=exact)) for shape in shapes for ratio in ratios)
-    plain, *findings = _examined(moments, cases, features, progress)
+    plain, *findings = _list_examined(moments, cases, features, progress)
     if not findings:
         raise ValueError(f"give at least one shape and one ratio, got {len(shapes)} shapes, ratios {tuple(ratios)}")
     return [plain, *sorted(findings, key=lambda finding: -finding.mean_change)]
 
 
-def examine_masks(
+def measure_masks(
     moments: Moments, masks: Mapping[str, Visibility], side: int, *, features: Sequence[int] = FEATURES
 ) -> list[Finding]:
     """No mask first, then each of some masks by its name; moments: of pictures of side x side pixels."""
     channels = len(moments.covariance) // side**2
     cases = ((name, 1 - float(one.each.mean()), one.seen(side, channels)) for name, one in masks.items())
-    return _examined(moments, cases, features)
+    return _list_examined(moments, cases, features)
 
 
-def _examined(
+def _list_examined(
     moments: Moments,
     cases: Iterable[tuple[str, float, VisibleParts]],
     features: Sequence[int],
@@ -389,16 +389,18 @@ def _examined(
             f"features lie in 1 ... {allowed}, half of {moments.count} samples at most, got {tuple(features)}; give "
             "more samples or fewer features"
         )
-    most = supervised_alignment(moments, wanted[-1])
+    most = measure_supervised_alignment(moments, wanted[-1])
     plain = alignment(moments, wanted[-1]).share / most
-    findings = [_finding(None, 0.0, plain, plain, wanted)]
+    findings = [_format_finding(None, 0.0, plain, plain, wanted)]
     for name, ratio, seen in cases:
-        findings.append(_finding(name, ratio, alignment(moments, wanted[-1], seen).share / most, plain, wanted))
+        findings.append(_format_finding(name, ratio, alignment(moments, wanted[-1], seen).share / most, plain, wanted))
         progress()
     return findings
 
 
-def _finding(shape: str | None, ratio: float, alignment: Floats, plain: Floats, features: Sequence[int]) -> Finding:
+def _format_finding(
+    shape: str | None, ratio: float, alignment: Floats, plain: Floats, features: Sequence[int]
+) -> Finding:
     change = alignment / np.maximum(plain, 1e-12) - 1
     return Finding(
         shape=shape,

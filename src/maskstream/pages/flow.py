@@ -11,11 +11,11 @@ import numpy.typing as npt
 import torch
 
 from maskstream.pipelines.flow import FLOWS, FlowSource
-from maskstream.pipelines.flow.picture import flow_scale
+from maskstream.pipelines.flow.picture import choose_flow_scale
 from maskstream.pipelines.flow.source import confidence
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.video.batch import VideoBatch
-from maskstream.pipelines.modalities.video.cameras import have_one_rate
+from maskstream.pipelines.modalities.video.cameras import has_one_rate
 from maskstream.pipelines.modalities.video.clip import aligned, start_multiple
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.format.manifest import Manifest
@@ -24,7 +24,14 @@ from maskstream.shards.stores.url import split_name
 from .figures.card import Card, Fact, Facts, FrameTrack, Movie, Section
 from .figures.figures import MaskRow
 from .figures.pictures import sized
-from .figures.video import confidence_track, first_picture, flow_track, picture_side, picture_track, seen_track
+from .figures.video import (
+    choose_picture_side,
+    draw_confidence_track,
+    draw_flow_track,
+    draw_picture_track,
+    draw_seen_track,
+    find_first_picture,
+)
 from .figures.words import percent, plural
 from .page import page, write_page
 from .preview import first_batch
@@ -42,7 +49,7 @@ class ShownFlow:
     batch: VideoBatch
 
 
-def flow_page(
+def write_flow_page(
     location: str | Path,
     data: DataConfig[Any],
     *,
@@ -64,8 +71,8 @@ def flow_page(
         raise ValueError(f"samples={samples}: the page shows 1 or more")
     manifest = Manifest.load(location)
     words: dict[type, str] = {kind: word for word, kind in FLOWS.items()}
-    one_rate = have_one_rate(manifest, data.component)
-    left_out = {} if sources else unfit_sources(data, str(manifest.info["profile"]), one_rate=one_rate)
+    one_rate = has_one_rate(manifest, data.component)
+    left_out = {} if sources else find_unfit_sources(data, str(manifest.info["profile"]), one_rate=one_rate)
     sources = [*(sources or [kind() for word, kind in FLOWS.items() if word not in left_out]), *more]
     for source in more:
         left_out.pop(words.get(type(source), ""), None)
@@ -107,11 +114,13 @@ def card(shown: Sequence[ShownFlow], i: int, data: VideoData, camera: str = "") 
     """Clip `i` with every source: flow, its confidence, and what the encoder sees. camera: which, of several."""
     batch, grid = shown[0].batch, data.grids["video"]
     video = batch.video[i].cpu().numpy()
-    frames = sized(video, grid, picture_side(len(batch) * batch.video.shape[1] * (1 + len(shown))))
+    frames = sized(video, grid, choose_picture_side(len(batch) * batch.video.shape[1] * (1 + len(shown))))
     times = batch.pts_s[i].tolist()
-    tracks: list[FrameTrack] = [picture_track(frames, times, grid)]
+    tracks: list[FrameTrack] = [draw_picture_track(frames, times, grid)]
     flows = [one.batch.flow for one in shown if one.batch.flow is not None]
-    scale = median_low([flow_scale(flow.vectors[i].cpu().numpy(), flow.valid[i].cpu().numpy()) for flow in flows])
+    scale = median_low(
+        [choose_flow_scale(flow.vectors[i].cpu().numpy(), flow.valid[i].cpu().numpy()) for flow in flows]
+    )
     facts = []
     for one in shown:
         flow, mask = one.batch.flow, one.batch.mask
@@ -121,10 +130,10 @@ def card(shown: Sequence[ShownFlow], i: int, data: VideoData, camera: str = "") 
         trust = confidence(video, vectors, valid)
         size = (frames.shape[1], frames.shape[2])
         heading = f"{one.word}: {one.source.title}."
-        drawn = flow_track(flow, i, times, grid, size, scale)
+        drawn = draw_flow_track(flow, i, times, grid, size, scale)
         tracks.append(replace(drawn, name=f"flow-{one.word}", title=f"Flow, {one.word}", heading=heading))
-        tracks.append(confidence_track(trust, one.word, times, grid, size))
-        seen = seen_track(frames, times, MaskRow.of(mask, i), grid)
+        tracks.append(draw_confidence_track(trust, one.word, times, grid, size))
+        seen = draw_seen_track(frames, times, MaskRow.of(mask, i), grid)
         heading = f"The mask along {one.word}."
         tracks.append(replace(seen, name=f"seen-{one.word}", title=f"Visible, {one.word}", heading=heading))
         facts.append(_facts(one.word, vectors, trust, valid, cuts))
@@ -134,12 +143,12 @@ def card(shown: Sequence[ShownFlow], i: int, data: VideoData, camera: str = "") 
         words=f"{plural(len(times), 'frame')}, {times[0]:.2f} to {times[-1]:.2f} s of its video",
         facts=tuple(facts),
         figures=(Movie(tracks=tuple(tracks), first=len(times) // 2),),
-        icon=first_picture(tracks[0]),
+        icon=find_first_picture(tracks[0]),
     )
 
 
-def unfit_sources(data: VideoData, profile: str, *, one_rate: bool = True) -> dict[str, str]:
-    """By word, why sources of FLOWS cannot serve shards of this profile. one_rate: see `flow_source`."""
+def find_unfit_sources(data: VideoData, profile: str, *, one_rate: bool = True) -> dict[str, str]:
+    """By word, why sources of FLOWS cannot serve shards of this profile. one_rate: see `make_flow_source`."""
     clip = aligned(data.clip, profile)
     align = start_multiple(clip, profile)
     reasons = {

@@ -7,7 +7,7 @@ import torch
 
 from maskstream.modality import Modality
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
+from maskstream.shards.format.tokenizer import read_tokenizer, read_tokenizer_facts
 from maskstream.train.core.model import ModelConfig
 from maskstream.train.core.process import CPU, compute_threads
 from maskstream.train.core.recipe import check_modality
@@ -54,7 +54,7 @@ def generated_texts(
     model = load_model(Path(run) / "model.safetensors")
     if not isinstance(model, TokenModel):
         raise ValueError(f"{run} holds a {type(model).__name__}, which writes no text; give a run of a text model")
-    facts = tokenizer_facts(data.location, data.info)
+    facts = read_tokenizer_facts(data.location, data.info)
     if facts.mask is None:
         raise ValueError(f"the tokenizer of {data} has no [MASK]; give the split that the run was trained on")
     tokenizer = Tokenizer.from_str(read_tokenizer(data.store, data.info).decode())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from maskstream.train.papers.kbvqa.evaluate import KbvqaResult, Replied
 
-from .figures.card import Card, Section, picture_row
+from .figures.card import Card, Section, join_picture_row
 from .figures.pictures import picture, shrunk
 from .figures.words import plural
 from .page import page, write_page
@@ -29,7 +29,7 @@ PERSPECTIVES = {
 }
 
 
-def kbvqa_page(result: KbvqaResult, replies: Sequence[Replied], out: str | Path) -> Path:
+def write_kbvqa_page(result: KbvqaResult, replies: Sequence[Replied], out: str | Path) -> Path:
     """Writes the page of a result to `out`, with the first questions of each perspective."""
     facts = {"data": result.data, "questions": f"{result.questions['all']:,}", "examples": str(result.shots)}
     facts |= {"retrieved glosses": str(result.glosses)} if result.glosses else {}
@@ -44,7 +44,7 @@ def kbvqa_page(result: KbvqaResult, replies: Sequence[Replied], out: str | Path)
         Section(
             title=perspective,
             words=PERSPECTIVES[perspective],
-            cards=tuple(map(_card, [one for one in replies if _perspective(one) == perspective][:SHOWN])),
+            cards=tuple(map(_draw_card, [one for one in replies if _format_perspective(one) == perspective][:SHOWN])),
             layout="columns",
         )
         for perspective in result.scores
@@ -60,11 +60,11 @@ def kbvqa_page(result: KbvqaResult, replies: Sequence[Replied], out: str | Path)
     return write_page(html, out)
 
 
-def _perspective(replied: Replied) -> str:
+def _format_perspective(replied: Replied) -> str:
     return replied.prompt.id.split(" ")[-2]
 
 
-def _card(replied: Replied) -> Card:
+def _draw_card(replied: Replied) -> Card:
     """The picture of a prompt, the question, what counts as right and what was replied."""
     asked = replied.question
     right = "; ".join(dict.fromkeys(asked.answers[:4]))
@@ -76,5 +76,5 @@ def _card(replied: Replied) -> Card:
         key=asked.key,
         words=plural(len(asked.answers), "answer"),
         note=note,
-        figures=(picture_row(shown),),
+        figures=(join_picture_row(shown),),
     )

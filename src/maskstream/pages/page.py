@@ -10,10 +10,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from maskstream.shards.stores.local_files import publishing, read_regular
-from maskstream.shards.stores.url import local_path
+from maskstream.shards.stores.url import get_local_path
 
 from .figures.card import Section
-from .figures.pictures import data_uri, wheel
+from .figures.pictures import encode_data_uri, wheel
 from .figures.words import count, percent, plural, short_key, span, times
 
 _MOST_BYTES = 1 << 32
@@ -45,7 +45,7 @@ def environment() -> Environment:
 def render(template: str, **context: Any) -> str:
     """The page `template`, with the legend of the flow colours and what draws charts, which it includes if it needs."""
     uplot = [Markup((_VENDOR / name).read_text(encoding="utf-8")) for name in ("uPlot.min.css", "uPlot.iife.min.js")]
-    shared = {"wheel": data_uri(wheel(), lossless=True), "uplot": uplot}
+    shared = {"wheel": encode_data_uri(wheel(), lossless=True), "uplot": uplot}
     return environment().get_template(template).render(**shared, **context)
 
 
@@ -121,7 +121,7 @@ def writing_page(page: str, out: str | Path) -> Iterator[Path]:
 
 def check_page(out: str | Path) -> Path:
     """The path of a page that may be written. ValueError for one that is not local, or has something else."""
-    out = local_path(out, "the page")
+    out = get_local_path(out, "the page")
     try:
         is_ours = _OURS in read_regular(out, _MOST_BYTES)
     except FileNotFoundError:

@@ -67,7 +67,7 @@ def preview(
     shown = []
     for one, batch in zip(configs, batches, strict=True):
         mask = " and ".join(mask_name(getattr(one, mask.name)) for mask in modality.masks) + " mask"
-        for camera, own in cameras_of(batch).items():
+        for camera, own in split_cameras(batch).items():
             words = [camera, *([mask] if len(configs) > 1 else [])] if camera else [mask]
             shown.append((", ".join(words), modality.figures(one, manifest), own))
     name, figures, batch = shown[0]
@@ -85,13 +85,13 @@ def preview(
         },
         facts=facts,
         manifest=manifest,
-        links=flow_link(Path(out).with_name("flow.html"), manifest.location),
+        links=format_flow_link(Path(out).with_name("flow.html"), manifest.location),
         views=views,
     )
     return write_page(text, out)
 
 
-def cameras_of(batch: Any) -> Mapping[str, Any]:
+def split_cameras(batch: Any) -> Mapping[str, Any]:
     """The batch of each camera by its name; of a batch of one camera, itself."""
     cameras = batch.cameras if isinstance(batch, VideoBatch) else {}
     return cameras or {"": batch}
@@ -113,7 +113,7 @@ def first_batch(data: DataConfig[BatchT], manifest: Manifest, samples: int, seed
         return next(iter(loader))
 
 
-def flow_link(page: Path, location: str) -> dict[str, str]:
+def format_flow_link(page: Path, location: str) -> dict[str, str]:
     """The page of flow of the same split (`maskstream flow`) by what it shows, if it lies beside the preview."""
     if not page.is_file() or location not in unescape(page.read_text(encoding="utf-8", errors="replace")):
         return {}

@@ -15,8 +15,8 @@ from maskstream.pages.figures.card import Card, Fact, Facts, Section
 from maskstream.pages.figures.figures import Figures
 from maskstream.pages.figures.words import plural
 from maskstream.pages.page import page, write_page
-from maskstream.pages.preview import cameras_of
-from maskstream.pipelines.modalities.mixture import OpenMixture, manifests_of
+from maskstream.pages.preview import split_cameras
+from maskstream.pipelines.modalities.mixture import OpenMixture, list_manifests
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.train.core.metrics import StepMetrics
 from maskstream.train.core.replay import UNRECORDED, Replayed
@@ -45,8 +45,8 @@ def write_replay(
     that stand before all steps, each with its step, its place in the step's batches and its loss.
     """
     first, whole = steps[0], samples_of == ALL_RANKS
-    figures = _figures(modality, first)[0]
-    lede, about = figures.about(next(iter(cameras_of(first.batches[0]).values())))
+    figures = _make_painters(modality, first)[0]
+    lede, about = figures.about(next(iter(split_cameras(first.batches[0]).values())))
     names = ", ".join(str(one.step) for one in steps)
     text = page(
         kind="steps of a run",
@@ -58,9 +58,9 @@ def write_replay(
             **{name: value for name, value in about.items() if value},
         },
         sections=[
-            *([_worst(modality, worst)] if worst else []),
+            *([_find_worst(modality, worst)] if worst else []),
             *(
-                _section(
+                _build_section(
                     modality, one, metrics.get(one.step), samples, read_step_losses(run, one.step) if whole else None
                 )
                 for one in steps
@@ -73,7 +73,7 @@ def write_replay(
 
 def _facts(steps: Sequence[Replayed]) -> dict[str, str]:
     """Where the samples come from."""
-    splits = [manifests_of(one.data) for one in steps]
+    splits = [list_manifests(one.data) for one in steps]
     versions = [", ".join(dict.fromkeys(str(one.version) for one in own)) for own in zip(*splits, strict=True)]
     data = steps[0].data
     if not isinstance(data, OpenMixture):
@@ -82,12 +82,12 @@ def _facts(steps: Sequence[Replayed]) -> dict[str, str]:
     return {name: f"version {version} of {one.location}" for name, one, version in named}
 
 
-def _figures(modality: Modality, one: Replayed) -> list[Figures[Any]]:
+def _make_painters(modality: Modality, one: Replayed) -> list[Figures[Any]]:
     """What draws the samples of each split."""
-    return [modality.figures(one.recipe.data, split) for split in manifests_of(one.data)]
+    return [modality.figures(one.recipe.data, split) for split in list_manifests(one.data)]
 
 
-def _card(one: Replayed, figures: Sequence[Figures[Any]], batch: Batch, row: int) -> Card:
+def _draw_card(one: Replayed, figures: Sequence[Figures[Any]], batch: Batch, row: int) -> Card:
     """A row, drawn with the words of its split; of a mixture its title says the source."""
     if batch.source is None or not isinstance(one.data, OpenMixture):
         return figures[0].sample(batch, row)
@@ -96,15 +96,15 @@ def _card(one: Replayed, figures: Sequence[Figures[Any]], batch: Batch, row: int
     return replace(card, title=f"{card.title or card.key} of {one.data.mixture.names[part]}")
 
 
-def _worst(modality: Modality, worst: Sequence[tuple[Replayed, int, float]]) -> Section:
+def _find_worst(modality: Modality, worst: Sequence[tuple[Replayed, int, float]]) -> Section:
     cards: list[Card] = []
     for one, place, loss in worst:
         if one.replaced_at(place) is not None:
             continue
-        figures = _figures(modality, one)
+        figures = _make_painters(modality, one)
         at, row = divmod(place, len(one.batches[0]))
-        for camera, own in cameras_of(one.batches[at]).items():
-            card = _card(one, figures, own, row)
+        for camera, own in split_cameras(one.batches[at]).items():
+            card = _draw_card(one, figures, own, row)
             named = f"{card.key}, {camera}" if camera else card.key
             cards.append(replace(with_loss(card, loss), title=f"{named}: {loss:.4g} in step {one.step}"))
     words = [f"{plural(len(worst), 'sample')} whose losses stand out most from the steps around, the worst first."]
@@ -121,17 +121,17 @@ def with_loss(card: Card, loss: float) -> Card:
     return replace(card, facts=(Facts(items=(Fact(name="Loss", value=f"{loss:.4g}"),)), *card.facts))
 
 
-def _section(
+def _build_section(
     modality: Modality, one: Replayed, metrics: StepMetrics | None, samples: int, losses: Floats | None
 ) -> Section:
-    figures, views = _figures(modality, one), int(getattr(one.recipe.data, "views", 1))
+    figures, views = _make_painters(modality, one), int(getattr(one.recipe.data, "views", 1))
     cards: list[Card] = []
     begin = 0
     for batch in one.batches:
         for row in range(min(len(batch), samples * views - len(cards))):
             gone = one.replaced_at(begin + row)
-            for camera, own in cameras_of(batch).items():
-                card = replace(_card(one, figures, own, row), view=row % views + 1 if views > 1 else None)
+            for camera, own in split_cameras(batch).items():
+                card = replace(_draw_card(one, figures, own, row), view=row % views + 1 if views > 1 else None)
                 title = f"{card.key}, {camera}" if camera else card.title
                 if gone is not None:
                     title = f"{title or card.key} in place of {gone}"

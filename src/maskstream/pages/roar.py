@@ -11,7 +11,7 @@ from .figures.chart import Chart, Line
 from .page import render, write_page
 
 
-def roar_page(result: RoarResult, data: str | Path, out: str | Path) -> Path:
+def write_roar_page(result: RoarResult, data: str | Path, out: str | Path) -> Path:
     """Writes the page of a result to `out`. data: the split that was trained on, which the page names."""
     levels = np.array(result.levels, np.float64)
     curves = {name: np.array([curve.values for curve in result.of(name)]) for name in result.measures}
@@ -19,7 +19,9 @@ def roar_page(result: RoarResult, data: str | Path, out: str | Path) -> Path:
         Line(x=levels, y=one, name="", hue=hue, thin=True) for hue, some in enumerate(curves.values()) for one in some
     ]
     means = [Line(x=levels, y=some.mean(axis=0), name=name, hue=hue) for hue, (name, some) in enumerate(curves.items())]
-    rows = {name: [_area(result, name), *(_spread(column) for column in curves[name].T)] for name in curves}
+    rows = {
+        name: [_compute_area(result, name), *(_measure_spread(column) for column in curves[name].T)] for name in curves
+    }
     form = "Recursive ROAR" if result.recursive else "ROAR"
     html = render(
         "roar.html.j2",
@@ -41,12 +43,12 @@ def roar_page(result: RoarResult, data: str | Path, out: str | Path) -> Path:
     return write_page(html, out)
 
 
-def _area(result: RoarResult, name: str) -> str:
+def _compute_area(result: RoarResult, name: str) -> str:
     if name == RANDOM:
         return "0 by definition"
     values = result.racu(name)
     return f"{sum(values) / len(values):+.2f} ({min(values):+.2f} to {max(values):+.2f})"
 
 
-def _spread(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> str:
+def _measure_spread(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> str:
     return f"{values.mean():.3f}"

@@ -13,12 +13,12 @@ import pytest
 
 from maskstream import Transform
 from maskstream.pipelines import VideoClip, masks
-from maskstream.pipelines.augment.transform import named_transform
+from maskstream.pipelines.augment.transform import find_transform
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.config import Config, with_set
 from maskstream.shards.errors import ResumeError
 from maskstream.shards.format.manifest import Manifest
-from maskstream.train.evaluate.features import without_augmentation
+from maskstream.train.evaluate.features import drop_augmentation
 
 from ..contract import check_order
 from ..every_modality import LOADERS, write_split
@@ -204,10 +204,10 @@ def test_what_cannot_be_applied_is_refused_by_name(changes: dict[str, Any], mess
 
 
 def test_a_loader_of_sounds_takes_one_of_waveforms_alone() -> None:
-    assert named_transform(Quiet(), waveform=True) == Quiet()
-    assert named_transform(Quiet(), frames=True, waveform=True) == Quiet()
+    assert find_transform(Quiet(), waveform=True) == Quiet()
+    assert find_transform(Quiet(), frames=True, waveform=True) == Quiet()
     with pytest.raises(ValueError, match=r"this loader calls change_waveform, which .*:Grey does not define"):
-        named_transform(Grey(), waveform=True)
+        find_transform(Grey(), waveform=True)
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
@@ -221,6 +221,4 @@ def test_another_shape_or_type_is_an_error_that_names_both(
 
 def test_features_are_of_samples_without_it(clips: Path) -> None:
     changed = replace(PLAIN, transform=Inverted())
-    assert without_augmentation(changed, Manifest.load(str(clips))) == without_augmentation(
-        PLAIN, Manifest.load(str(clips))
-    )
+    assert drop_augmentation(changed, Manifest.load(str(clips))) == drop_augmentation(PLAIN, Manifest.load(str(clips)))

@@ -10,11 +10,11 @@ import pytest
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import (
     DecodeError,
+    build_rgb_matrix,
     decode_frames,
+    select_packets_for,
+    select_pts,
     to_rgb,
-    wanted_packets,
-    wanted_pts,
-    yuv_to_rgb,
 )
 from maskstream.pipelines.decode.packets import find_packets
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
@@ -103,8 +103,8 @@ def test_the_kernel_finds_the_packets_that_the_boxes_name(encoded, damages):
         rows, pts = find_packets(data, whole, *sizes, first, numbers)
         try:
             packets = read_fragments(data.data, track, whole)
-            expected = wanted_pts(packets, first, numbers)
-            needed = wanted_packets(data.data, track, packets, expected)
+            expected = select_pts(packets, first, numbers)
+            needed = select_packets_for(data.data, track, packets, expected)
         except Mp4Error:
             assert len(rows) == 0
             continue
@@ -130,9 +130,9 @@ def test_only_reference_frames_enter_the_decoder_at_stride_4(tmp_path):
     packets = read_fragments(memoryview(fragments), track)
     pts = np.sort(packets.pts)
     assert len(packets.pts) == 32
-    assert len(wanted_packets(memoryview(fragments), track, packets, pts[numbers])) == 8
-    assert len(wanted_packets(memoryview(fragments), track, packets, pts[numbers[:3]])) == 3
-    assert len(wanted_packets(memoryview(fragments), track, packets, pts[[1, 5]])) == 5
+    assert len(select_packets_for(memoryview(fragments), track, packets, pts[numbers])) == 8
+    assert len(select_packets_for(memoryview(fragments), track, packets, pts[numbers[:3]])) == 3
+    assert len(select_packets_for(memoryview(fragments), track, packets, pts[[1, 5]])) == 5
 
 
 @pytest.mark.parametrize("profile", ["train", "fast"])
@@ -209,7 +209,7 @@ def test_the_colour_matrix_is_swscale_s(standard, full):
         dst_color_range="JPEG" if full else "MPEG",
     )
     planes = np.stack([np.frombuffer(p, np.uint8).reshape(48, -1)[:, :64] for p in frame.planes], -1).astype(float)
-    rgb = planes @ yuv_to_rgb(standard, full)[:, :3].T + yuv_to_rgb(standard, full)[:, 3]
+    rgb = planes @ build_rgb_matrix(standard, full)[:, :3].T + build_rgb_matrix(standard, full)[:, 3]
     assert np.abs(rgb - smooth).max() < 4
 
 

@@ -17,7 +17,7 @@ import torch
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode import pixels
-from maskstream.pipelines.decode.cpu import HALF_CHROMA, colour_numbers, to_rgb, yuv_to_rgb
+from maskstream.pipelines.decode.cpu import HALF_CHROMA, build_rgb_matrix, compute_colour_numbers, to_rgb
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD, normalised
 
 COLOURS = [("bt601", False), ("bt709", False), ("bt601", True), ("bt709", True)]
@@ -52,7 +52,7 @@ def reference(planes, crop, size, colours):
         whole = resized(part, rows // 2, columns // 2) if half else resized(part, rows, columns)
         chroma.append(whole.repeat(2, 0).repeat(2, 1) if half else whole)
     black = 0 if colours[1] else 16
-    made = np.stack([np.maximum(luma, black), *chroma, np.ones_like(luma)], axis=-1) @ yuv_to_rgb(*colours).T
+    made = np.stack([np.maximum(luma, black), *chroma, np.ones_like(luma)], axis=-1) @ build_rgb_matrix(*colours).T
     made = np.floor(np.clip(made, 0, 255) + 0.5)
     return made[:, ::-1] if crop.flip else made
 
@@ -70,7 +70,7 @@ def convert(planes, crop, size, colours=HALF_CHROMA):
     table = np.array([(1, *(p.ctypes.data for p in planes), *(p.strides[0] for p in planes))])
     half = colours == HALF_CHROMA and size[0] % 2 == 0 and size[1] % 2 == 0
     box = (crop.x, crop.y, crop.width, crop.height)
-    pixels.rgb_of_planes(table, box, crop.flip, colour_numbers(*colours), half, out)
+    pixels.write_rgb(table, box, crop.flip, compute_colour_numbers(*colours), half, out)
     assert (out[0] == 7).all()
     return out[1]
 
@@ -112,9 +112,9 @@ def test_all_levels_are_converted_within_one():
         channels = [np.ascontiguousarray(levels[..., n], dtype=np.uint8) for n in range(3)]
         padded = [np.pad(one, ((0, 0), (0, -one.shape[1] % 16))) for one in channels]
         out = np.empty((*levels.shape[:2], 3), np.uint8)
-        pixels.convert(*padded, colour_numbers(*colours), False, out)
-        exact = np.maximum(levels, [0 if colours[1] else 16, 0, 0]) @ yuv_to_rgb(*colours)[:, :3].T
-        exact = (exact + yuv_to_rgb(*colours)[:, 3]).clip(0, 255)
+        pixels.convert(*padded, compute_colour_numbers(*colours), False, out)
+        exact = np.maximum(levels, [0 if colours[1] else 16, 0, 0]) @ build_rgb_matrix(*colours)[:, :3].T
+        exact = (exact + build_rgb_matrix(*colours)[:, 3]).clip(0, 255)
         assert np.abs(out - exact).max() < 0.6
 
 
@@ -237,15 +237,15 @@ def test_chosen_tokens_have_the_pixels_of_whole_frames(colours, frame, patch, gr
             [(t, *(p.ctypes.data for p in own), *(p.strides[0] for p in own)) for t, own in enumerate(planes)]
         )
         half = colours == HALF_CHROMA and size[0] % 2 == 0 and size[1] % 2 == 0
-        box, numbers = (crop.x, crop.y, crop.width, crop.height), colour_numbers(*colours)
+        box, numbers = (crop.x, crop.y, crop.width, crop.height), compute_colour_numbers(*colours)
         whole = np.empty((4, *size, 3), dtype=np.uint8)
-        pixels.rgb_of_planes(table, box, crop.flip, numbers, half, whole)
+        pixels.write_rgb(table, box, crop.flip, numbers, half, whole)
         tokens = whole.reshape(4 // tubelet, tubelet, grid[0], patch, grid[1], patch, 3).transpose(0, 2, 4, 1, 3, 5, 6)
         tokens = tokens.reshape(-1, tubelet, patch, 3 * patch)
         for share in (0, 0.1, 0.5, 1):
             chosen = np.flatnonzero(draw.random(len(tokens)) < share)
             out = np.full((len(chosen) + 1, *tokens.shape[1:]), 7, dtype=np.uint8)
-            pixels.tokens_of_planes(table, box, crop.flip, numbers, half, grid, chosen, out[:-1])
+            pixels.write_tokens(table, box, crop.flip, numbers, half, grid, chosen, out[:-1])
             assert (out[:-1] == tokens[chosen]).all()
             assert (out[-1] == 7).all()
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from maskstream.pipelines import AudioVisualData, Loader, VideoClip, VideoData, augment, masks, mix, video_loader
-from maskstream.pipelines.flow.choice import flow_named
+from maskstream.pipelines.flow.choice import find_flow
 from maskstream.pipelines.masks import MotionGuided
 from maskstream.pipelines.modalities.video.flow import FlowFinish
 from maskstream.pipelines.modalities.video.rows import ClipRowMaker
@@ -198,7 +198,7 @@ def test_a_mixture_has_one_source_of_flow(split, own, of_batch):
 
 
 def test_a_resume_is_exact_and_refused_by_name_with_another_source(split, own, of_batch):
-    state = check_order(partial(loader, split, flow_named(of_batch)), contents, batch_size=4)
+    state = check_order(partial(loader, split, find_flow(of_batch)), contents, batch_size=4)
     with pytest.raises(ResumeError, match=rf"data\.flow: saved {own}:DisOfBatch\(\), here Dis\(\)"):
         loader(split, "dis").load_state_dict(state)
     with pytest.raises(ResumeError, match=r"data\.flow\.cell: saved 8, here 16"):
@@ -241,7 +241,7 @@ def test_what_is_refused(split, own, of_batch):
 
 
 def test_it_comes_back_from_json(own):
-    data = VideoData(flow=flow_named(f"{own}:COARSE"))
+    data = VideoData(flow=find_flow(f"{own}:COARSE"))
     saved = json.loads(json.dumps(data.to_dict()))
     assert VideoData.from_dict(saved) == data
     with pytest.raises(ValueError, match=rf"flow: {own}:DisOfBatch has no field 'cells', did you mean 'cell'"):

@@ -10,13 +10,20 @@ import torch
 from maskstream.pipelines import VideoClip, masks, video_loader
 from maskstream.pipelines.augment import CenterCrop
 from maskstream.pipelines.flow import Codec, dis_flow
-from maskstream.pipelines.flow.cuts import histogram_distance, likeness, pictures, scene_cuts, shared, stored_cuts
+from maskstream.pipelines.flow.cuts import (
+    correlate_pictures,
+    measure_histogram_distance,
+    pictures,
+    read_stored_cuts,
+    scene_cuts,
+    shared,
+)
 from maskstream.pipelines.flow.source import confidence
 from maskstream.pipelines.masks import Cues, Draw, MotionGuided, TokenGrid
 from maskstream.preprocess.encode.video.notes import SceneCuts
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.format.sample import Sample
-from maskstream.shards.media.gop_notes import GopNotes, gop_notes, note_box, starts_payload
+from maskstream.shards.media.gop_notes import GopNotes, gop_notes, note_box, pack_starts
 from maskstream.shards.media.mp4 import Mp4Error
 from maskstream.shards.members.video import video_member
 
@@ -145,12 +152,12 @@ def test_likeness_is_the_correlation_along_the_flow() -> None:
     picture = scene(0, 128)
     clip = torch.from_numpy(np.stack([picture[10:138, 10 + 8 * t : 138 + 8 * t] for t in range(3)]))[None]
     true = torch.tensor([8.0, 0.0]).expand(1, 2, 16, 16, 2).contiguous()
-    assert likeness(clip, true).min() > 0.99
-    assert likeness(clip, torch.zeros_like(true)).max() < 0.9
-    assert likeness(clip, torch.full_like(true, 500.0)).max() == 0
+    assert correlate_pictures(clip, true).min() > 0.99
+    assert correlate_pictures(clip, torch.zeros_like(true)).max() < 0.9
+    assert correlate_pictures(clip, torch.full_like(true, 500.0)).max() == 0
     assert not scene_cuts(clip, true).any()
     inverse = torch.stack([clip[0, 0], 255 - clip[0, 0]])[None]
-    assert likeness(inverse, true[:, :1])[0, 0] < -0.5
+    assert correlate_pictures(inverse, true[:, :1])[0, 0] < -0.5
     assert scene_cuts(inverse, true[:, :1]).all()
 
 
@@ -161,7 +168,7 @@ def test_what_moves_too_fast_for_the_flow_is_no_cut(side: int) -> None:
     panned = np.stack([shown[0][9 : 9 + side, n * side // 2 : n * side // 2 + side] for n in range(5)])
     others = np.stack([one[9 : 9 + side, :side] for one in shown])
     still = torch.zeros(1, 4, 8, 8, 2)
-    assert likeness(torch.from_numpy(panned)[None], still).max() < 0.4
+    assert correlate_pictures(torch.from_numpy(panned)[None], still).max() < 0.4
     small = pictures(torch.from_numpy(panned)[None])[0]
     assert shared(small[:-1], small[1:]).min() > 0.3
     assert not scene_cuts(torch.from_numpy(panned)[None], still).any()
@@ -173,7 +180,9 @@ def test_histograms_are_those_of_numpy() -> None:
     clip[1] //= 2
     counts = [[np.histogram(frame[..., c], bins=8, range=(0, 256))[0] for c in range(3)] for frame in clip]
     expected = np.abs(np.diff(np.array(counts), axis=0)).sum(-1).mean() / 64**2 / 2
-    np.testing.assert_allclose(histogram_distance(torch.from_numpy(clip)[None]).numpy(), [[expected]], rtol=1e-5)
+    np.testing.assert_allclose(
+        measure_histogram_distance(torch.from_numpy(clip)[None]).numpy(), [[expected]], rtol=1e-5
+    )
 
 
 def test_black_frames_and_a_flash_are_no_cuts() -> None:
@@ -182,7 +191,7 @@ def test_black_frames_and_a_flash_are_no_cuts() -> None:
     assert not scene_cuts(dark, still).any()
     picture = torch.from_numpy(scene(1, 90)[:64, :64]).float()
     flash = torch.stack([picture, picture * 1.4 + 30, picture]).clamp(0, 255).to(torch.uint8)[None]
-    assert histogram_distance(flash).min() > 0.3
+    assert measure_histogram_distance(flash).min() > 0.3
     assert not scene_cuts(flash, still).any()
 
 
@@ -226,18 +235,18 @@ def test_without_cuts_or_restart_nothing_changes() -> None:
 
 def test_stored_cuts_are_of_pairs_of_any_stride() -> None:
     starts = {number: number in (12, 24) for number in range(0, 64, 4)}
-    assert stored_cuts(np.arange(0, 32, 4), starts).nonzero()[0].tolist() == [2, 5]
-    assert stored_cuts(np.arange(0, 48, 12), starts).tolist() == [True, True, False]
-    assert stored_cuts(np.array([8, 12, 12, 12]), starts).tolist() == [True, False, False]
-    assert stored_cuts(np.arange(12, 24, 4), starts).tolist() == [False, False]
-    assert stored_cuts(np.arange(40, 72, 4), starts) is None  # 64 is not known
-    assert stored_cuts(np.arange(1, 9, 4), starts) is None
-    assert stored_cuts(np.arange(0, 8, 4), {}) is None
+    assert read_stored_cuts(np.arange(0, 32, 4), starts).nonzero()[0].tolist() == [2, 5]
+    assert read_stored_cuts(np.arange(0, 48, 12), starts).tolist() == [True, True, False]
+    assert read_stored_cuts(np.array([8, 12, 12, 12]), starts).tolist() == [True, False, False]
+    assert read_stored_cuts(np.arange(12, 24, 4), starts).tolist() == [False, False]
+    assert read_stored_cuts(np.arange(40, 72, 4), starts) is None  # 64 is not known
+    assert read_stored_cuts(np.arange(1, 9, 4), starts) is None
+    assert read_stored_cuts(np.arange(0, 8, 4), {}) is None
 
 
 def test_scenes_come_back_and_other_forms_are_refused() -> None:
     starts = [bool(n % 3 == 0) for n in range(13)]
-    box = note_box(starts_payload(96, starts))
+    box = note_box(pack_starts(96, starts))
     assert gop_notes(memoryview(box), 64, 64).starts == {96 + 4 * n: begins for n, begins in enumerate(starts)}
     for place, value in ((24, 2), (25, 8), (27, 99)):
         broken = bytearray(box)
@@ -245,7 +254,7 @@ def test_scenes_come_back_and_other_forms_are_refused() -> None:
         with pytest.raises(Mp4Error, match="the scenes of a GOP have version"):
             gop_notes(memoryview(broken), 64, 64)
     with pytest.raises(Mp4Error, match="20 bytes, less than the 24"):
-        gop_notes(memoryview(note_box(starts_payload(0, [])[:20])), 64, 64)
+        gop_notes(memoryview(note_box(pack_starts(0, [])[:20])), 64, 64)
 
 
 def test_preprocessing_passes_over_a_flash_and_a_fast_pan() -> None:

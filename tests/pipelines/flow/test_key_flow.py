@@ -14,9 +14,9 @@ from maskstream.pipelines.augment import Crop
 from maskstream.pipelines.decode.cpu import DecodedFrames, decode_frames, to_rgb
 from maskstream.pipelines.flow import ClipFlow, Codec, DecodedClip, Dis
 from maskstream.preprocess.encode.video.video import PROFILES, EncodedVideo, encode_video
-from maskstream.shards.media.gop_notes import KeyFlow, flow_payload, gop_notes, note_box, with_box
+from maskstream.shards.media.gop_notes import KeyFlow, gop_notes, note_box, pack_flow, with_box
 from maskstream.shards.media.mp4 import Mp4Error
-from maskstream.shards.members.video import video_decode_problems, video_member, video_problems
+from maskstream.shards.members.video import find_video_decode_problems, find_video_problems, video_member
 
 from ...videos import write_frames
 from ..clips import block_grids
@@ -190,7 +190,7 @@ def test_players_see_the_frames_that_they_would_without_it(videos: dict[str, Enc
         flow = gop_notes(memoryview(fragment), WIDTH, HEIGHT).flows
         assert list(flow) == ([first] if first else [])
         if first:
-            box = note_box(flow_payload(flow[first]))
+            box = note_box(pack_flow(flow[first]))
             assert len(box) == 34 + 3 * 9 * 12
             plain.append(shifted(fragment.replace(box, b""), -len(box)))
             assert with_box(plain[-1], box) == fragment
@@ -231,16 +231,16 @@ def test_other_profiles_have_none(tmp_path: Path, videos: dict[str, EncodedVideo
 
 def test_a_damaged_flow_is_refused_and_reported(videos: dict[str, EncodedVideo]) -> None:
     video = videos["pan"]
-    assert not list(video_problems(video_member(video.data, video.index)))
-    assert not list(video_decode_problems(video_member(video.data, video.index)))
+    assert not list(find_video_problems(video_member(video.data, video.index)))
+    assert not list(find_video_decode_problems(video_member(video.data, video.index)))
     at = video.data.index(b"maskstream key f") + 16
     for place, value in ((0, 2), (1, 8), (3, 99), (5, 0)):
         broken = bytearray(video.data)
         broken[at + place] = value
-        assert any("the flow of a GOP has" in p for p in video_problems(video_member(bytes(broken), video.index)))
+        assert any("the flow of a GOP has" in p for p in find_video_problems(video_member(bytes(broken), video.index)))
         with pytest.raises(Mp4Error, match="9 x 12 cells fit the video"):
             gop_notes(memoryview(broken), WIDTH, HEIGHT)
-    box = note_box(flow_payload(KeyFlow(frame=8, planes=np.zeros((3, 9, 12), np.int8))))
+    box = note_box(pack_flow(KeyFlow(frame=8, planes=np.zeros((3, 9, 12), np.int8))))
     short = bytearray(box[:30])
     short[:4] = (30).to_bytes(4, "big")
     with pytest.raises(Mp4Error, match="less than its 26 bytes of header"):
@@ -252,7 +252,7 @@ def test_a_damaged_flow_is_refused_and_reported(videos: dict[str, EncodedVideo])
 def test_a_box_comes_back() -> None:
     rng = np.random.default_rng(0)
     flow = KeyFlow(frame=96, planes=rng.integers(-128, 128, (3, 9, 12), dtype=np.int8))
-    back = gop_notes(memoryview(note_box(flow_payload(flow))), WIDTH, HEIGHT).flows[96]
+    back = gop_notes(memoryview(note_box(pack_flow(flow))), WIDTH, HEIGHT).flows[96]
     assert np.array_equal(back.vectors, flow.vectors)
     assert np.array_equal(back.kept, flow.kept)
     assert back.distance == 4

@@ -16,7 +16,7 @@ without_card = pytest.mark.skipif(torch.cuda.is_available(), reason="a card is h
 @pytest.mark.parametrize("preset", ["slow", "medium", "fast"])
 def test_the_graph_serialises(preset) -> None:
     pytest.importorskip("nvidia.dali")
-    text = ofa.flow_graph(8, preset, 4, None).serialize()
+    text = ofa.build_flow_graph(8, preset, 4, None).serialize()
     assert b"OpticalFlow" in text
     assert b"output_grid" in text
 

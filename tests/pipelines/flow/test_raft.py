@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from maskstream.pipelines.flow import FLOWS, Raft
-from maskstream.pipelines.flow.choice import flow_named, resolved_flow
+from maskstream.pipelines.flow.choice import find_flow, resolve_flow
 from maskstream.pipelines.flow.raft import network
 
 
@@ -47,9 +47,9 @@ def test_frames_of_any_size(weights: Path) -> None:
 
 
 def test_what_is_missing_is_said(weights: Path, tmp_path: Path) -> None:
-    assert flow_named("raft") == Raft() == FLOWS["raft"]()
+    assert find_flow("raft") == Raft() == FLOWS["raft"]()
     with pytest.raises(ValueError, match=r"RAFT has no weights; give flow=Raft\(weights="):
-        resolved_flow("raft", needed=True, profile="copy", stride=4, align=1)
+        resolve_flow("raft", needed=True, profile="copy", stride=4, align=1)
     with pytest.raises(ValueError, match="RAFT has no weights"):
         Raft().of_clips(clips(1))
     with pytest.raises(ValueError, match="cannot be read"):

@@ -11,7 +11,7 @@ import torch
 from maskstream.pipelines import AudioVisualData, VideoClip, VideoData
 from maskstream.pipelines.augment import CenterCrop, Crop
 from maskstream.pipelines.flow import FLOWS, Codec, DecodedClip, Dis, Lk, Ofa, Raft, SampleFlow, dis_flow
-from maskstream.pipelines.flow.choice import AUTO, NONE, flow_named, resolved_flow
+from maskstream.pipelines.flow.choice import AUTO, NONE, find_flow, resolve_flow
 from maskstream.pipelines.masks import MotionGuided
 from maskstream.shards.config import with_set
 from maskstream.shards.errors import ResumeError
@@ -57,8 +57,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_words_and_their_sources() -> None:
-    assert [flow_named(word) for word in (*FLOWS, AUTO, NONE)] == [Codec(), Dis(), Lk(), Ofa(), Raft(), None, None]
-    assert flow_named(Dis(preset="medium")) == Dis(preset="medium")
+    assert [find_flow(word) for word in (*FLOWS, AUTO, NONE)] == [Codec(), Dis(), Lk(), Ofa(), Raft(), None, None]
+    assert find_flow(Dis(preset="medium")) == Dis(preset="medium")
 
 
 @pytest.mark.parametrize("data", [VideoData, AudioVisualData])
@@ -88,14 +88,14 @@ def test_other_words_are_refused_when_the_data_config_is_made(data: type[VideoDa
     ],
 )
 def test_what_auto_comes_to(needed: bool, profile: str, stride: int, align: int, source: SampleFlow | None) -> None:
-    assert resolved_flow(AUTO, needed=needed, profile=profile, stride=stride, align=align) == source
+    assert resolve_flow(AUTO, needed=needed, profile=profile, stride=stride, align=align) == source
 
 
 def test_a_source_that_cannot_serve_says_why(own: str) -> None:
     with pytest.raises(ValueError, match="flow='codec' with shards of profile 'copy', stride 4, align 4: motion vec"):
-        resolved_flow("codec", needed=False, profile="copy", stride=4, align=4)
+        resolve_flow("codec", needed=False, profile="copy", stride=4, align=4)
     with pytest.raises(ValueError, match="it wants stride 1; use flow='dis'"):
-        resolved_flow(f"{own}:Picky", needed=False, profile="copy", stride=4, align=4)
+        resolve_flow(f"{own}:Picky", needed=False, profile="copy", stride=4, align=4)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_source_is_set_and_comes_back_from_json(own: str) -> None:
     assert with_set(DATA, ["flow=dis"]).flow == "dis"
     assert with_set(replace(DATA, flow=Dis(preset="fast")), ["flow.preset=medium"]).flow == Dis(preset="medium")
     assert with_set(replace(DATA, flow=Dis(preset="fast")), ["flow=codec"]).flow == "codec"
-    for flow in (Dis(preset="fast"), flow_named(f"{own}:FASTER"), f"{own}:Drift"):
+    for flow in (Dis(preset="fast"), find_flow(f"{own}:FASTER"), f"{own}:Drift"):
         data = replace(DATA, flow=flow)
         assert VideoData.from_dict(json.loads(json.dumps(data.to_dict()))) == data
 
@@ -138,7 +138,7 @@ def test_ones_own_source_is_used_and_a_resume_with_another_is_refused_by_name(sp
         assert batch.flow.vectors.shape == (2, 3, 4, 4, 2)
         assert torch.equal(batch.flow.vectors[..., 0].unique(), torch.tensor([x]))
     state = json.loads(json.dumps(opened(f"{own}:Drift").state_dict()))
-    opened(flow_named(f"{own}:Drift")).load_state_dict(state)
+    opened(find_flow(f"{own}:Drift")).load_state_dict(state)
     with pytest.raises(ResumeError, match=r"data\.flow: saved own_flow_of_a_test:Drift\(\), here Dis\(\)"):
         opened("dis").load_state_dict(state)
     with pytest.raises(ResumeError, match=r"data\.flow\.x: saved 3\.0, here 5\.0"):

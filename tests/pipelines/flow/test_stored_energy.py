@@ -13,23 +13,23 @@ from maskstream.pipelines.masks.patterns.token_energy import token_energy
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.pipelines.modalities.video.energy import stored_energy
+from maskstream.pipelines.modalities.video.energy import read_stored_energy
 from maskstream.preprocess.encode.video.encoder import write_clip
-from maskstream.preprocess.encode.video.notes import DEAD_ZONE, cell_energy
+from maskstream.preprocess.encode.video.notes import DEAD_ZONE, measure_cell_energy
 from maskstream.preprocess.encode.video.profile import PROFILES
 from maskstream.preprocess.encode.video.video import encode_video
 from maskstream.shards.errors import DataError, ResumeError
 from maskstream.shards.format.sample import Sample
 from maskstream.shards.media.gop_notes import (
     GopNotes,
+    encode_energy,
     energies_of_codes,
-    energy_codes,
-    energy_payload,
     gop_notes,
     note_box,
+    pack_energy,
 )
 from maskstream.shards.media.mp4 import Mp4Error
-from maskstream.shards.members.video import video_member, video_problems
+from maskstream.shards.members.video import find_video_problems, video_member
 
 from ...splits import write_samples
 from .test_cuts import scene
@@ -89,10 +89,10 @@ def opened(data: VideoData, folder: Any) -> Any:
 def test_codes_are_floats_of_three_bits() -> None:
     table = energies_of_codes()
     values = np.concatenate([np.arange(4096), 2 ** np.arange(12, 31), np.geomspace(1, 2**31 - 1, 999).astype(np.int64)])
-    back = table[energy_codes(values)]
+    back = table[encode_energy(values)]
     assert (back[:16] == np.arange(16)).all()
     assert (np.abs(back - values) <= values / 16).all()
-    assert (np.diff(table[: int(energy_codes(np.array([2**31 - 1]))[0]) + 1]) > 0).all()
+    assert (np.diff(table[: int(encode_energy(np.array([2**31 - 1]))[0]) + 1]) > 0).all()
 
 
 def test_cells_have_what_the_moved_plane_leaves() -> None:
@@ -105,7 +105,7 @@ def test_cells_have_what_the_moved_plane_leaves() -> None:
             u, v = motion[y // 8, x // 8]
             was = before[np.clip(y + int(v), 0, 39), np.clip(x + int(u), 0, 47)]
             wanted[y // 16, x // 16] += max(abs(int(now[y, x]) - int(was)) - DEAD_ZONE, 0) ** 2
-    assert (cell_energy(now, before, motion) == wanted).all()
+    assert (measure_cell_energy(now, before, motion) == wanted).all()
 
 
 def test_tokens_have_their_part_of_cells() -> None:
@@ -118,10 +118,10 @@ def test_tokens_have_their_part_of_cells() -> None:
         own = own.reshape(8, 5, crop.height // 5, 4, crop.width // 4).sum((2, 4)) * 20
         own = own[:, :, ::-1] if crop.flip else own
         wanted = np.stack([own[1] + own[2], own[1] + own[2], own[3], own[7] * 0, own[0] * 0, own[6] + own[7]])
-        found = stored_energy(notes, numbers, crop, (112, 96), (5, 4))
+        found = read_stored_energy(notes, numbers, crop, (112, 96), (5, 4))
         np.testing.assert_allclose(found, wanted, atol=1)
     with pytest.raises(DataError, match=r"no stored energy of the frames \[36\]"):
-        stored_energy(notes, np.array([32, 36]), crop, (112, 96), (5, 4))
+        read_stored_energy(notes, np.array([32, 36]), crop, (112, 96), (5, 4))
 
 
 def test_anchors_have_maps_and_packets_are_as_without(films: dict[str, Any]) -> None:
@@ -130,7 +130,7 @@ def test_anchors_have_maps_and_packets_are_as_without(films: dict[str, Any]) -> 
         assert notes_of(film).energy.keys() == set(range(4, 64, 4))
         assert not notes_of(plain).energy
         assert notes_of(film).starts == notes_of(plain).starts
-        assert not list(video_problems(video_member(film.data, film.index)))
+        assert not list(find_video_problems(video_member(film.data, film.index)))
         assert 0 < len(film.data) - len(plain.data) < 0.1 * len(plain.data)
         assert film.data[-4000:] == plain.data[-4000:]
     energy = {n: float(energies_of_codes()[codes].sum()) for n, codes in notes_of(films["1"]).energy.items()}
@@ -148,8 +148,8 @@ def test_a_damaged_map_is_refused(films: dict[str, Any]) -> None:
     ):
         broken = bytearray(film.data)
         broken[at + place] = value
-        assert any(words in problem for problem in video_problems(video_member(bytes(broken), film.index)))
-    box = note_box(energy_payload(8, [np.zeros((6, 6), np.uint8)]))
+        assert any(words in problem for problem in find_video_problems(video_member(bytes(broken), film.index)))
+    box = note_box(pack_energy(8, [np.zeros((6, 6), np.uint8)]))
     assert gop_notes(memoryview(box), 96, 96).energy.keys() == {8}
     with pytest.raises(Mp4Error, match="less than its 28 bytes of header"):
         gop_notes(memoryview((30).to_bytes(4, "big") + box[4:30]), 96, 96)

@@ -11,7 +11,7 @@ import pytest
 from maskstream.pipelines import masks
 from maskstream.pipelines.masks import Draw
 from maskstream.pipelines.masks.core.scheme import made_up_cues
-from maskstream.pipelines.masks.table import law_table, marks, with_tables
+from maskstream.pipelines.masks.table import format_law_table, marks, with_tables
 from maskstream.pipelines.stream.rng import Place
 
 TEXT = (Path(__file__).parents[3] / "docs" / "masks.md").read_text()
@@ -84,7 +84,7 @@ def test_every_law_is_declared_once_and_its_call_builds_it():
         assert build(declared.call) == declared.law
         assert masks.Random(ratio=declared.law) is not None
         assert {type(law) for _, law in declared.drawn} == {type(declared.law)}
-        assert f"| `{declared.call}` | {declared.note} | {declared.source} |" in law_table()
+        assert f"| `{declared.call}` | {declared.note} | {declared.source} |" in format_law_table()
 
 
 def test_the_mask_of_your_own():

@@ -11,7 +11,14 @@ import torch
 
 from maskstream.pipelines.masks import Cues, Draw, MotionGuided, TokenGrid, Uniform
 from maskstream.pipelines.masks.core import placed
-from maskstream.pipelines.masks.patterns.motion_guided import Base, Fill, Per, Start, numba_maps, torch_maps
+from maskstream.pipelines.masks.patterns.motion_guided import (
+    Base,
+    Fill,
+    Per,
+    Start,
+    import_numba_maps,
+    import_torch_maps,
+)
 from maskstream.pipelines.masks.patterns.torch_maps import send_draws
 
 CLIPS = 3
@@ -78,11 +85,11 @@ def test_every_step_of_the_rule_agrees_bit_by_bit() -> None:
     draws = [mask.draw_motion(grid, Draw(rng=np.random.default_rng(n))) for n in range(CLIPS)]
     assert len({own.base for own in draws}) > 1
     settings: dict[str, Any] = {"cell": (4.0, 4.0), "fill": True, "compat": False}
-    one, other = numba_maps(), torch_maps()
+    one, other = import_numba_maps(), import_torch_maps()
     sent = send_draws(draws, 4, torch.device("cpu"))
     maps, tensors = one.carry(draws, [*flow], **settings), other.carry(sent, torch.from_numpy(flow), **settings)
     np.testing.assert_array_equal(tensors.numpy(), np.stack(maps))
-    scores, sums = one.token_sums(maps, 2, 4), other.token_sums(tensors, 2, 4)
+    scores, sums = one.sum_tokens(maps, 2, 4), other.sum_tokens(tensors, 2, 4)
     np.testing.assert_array_equal(sums.numpy(), np.stack(scores))
     disturbed = other.disturbed(sums, sent, 16.0)
     np.testing.assert_array_equal(disturbed.numpy(), np.stack(one.disturbed(scores, draws, 16.0)))
@@ -96,7 +103,7 @@ def test_of_equal_scores_the_order_decides() -> None:
     assert_equal(replace(mask, fill="none"), grid, still)
     draws = [mask.draw_motion(grid, Draw(rng=np.random.default_rng(0)))] * CLIPS
     sent = send_draws(draws, 4, torch.device("cpu"))
-    hidden = torch_maps().all_but_highest(torch.zeros(CLIPS, 4, 16), sent, whole=False).view(CLIPS, 4, 16)
+    hidden = import_torch_maps().hide_all_but_highest(torch.zeros(CLIPS, 4, 16), sent, whole=False).view(CLIPS, 4, 16)
     assert (hidden.sum(2) == 12).all()
     assert not hidden[..., draws[0].order[:4]].any()
 

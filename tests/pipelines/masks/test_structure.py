@@ -29,7 +29,7 @@ from maskstream.pipelines.masks import (
     WholeWords,
     submesh,
 )
-from maskstream.pipelines.masks.patterns.frames import random_orders
+from maskstream.pipelines.masks.patterns.frames import draw_orders
 from maskstream.pipelines.stream.rng import Place
 
 from .texts import text, token_grid
@@ -241,13 +241,13 @@ def test_the_parts_of_a_sample() -> None:
 
 
 def test_random_orders_are_orders_and_uniform() -> None:
-    orders = random_orders(6000, 4, np.random.default_rng(0))
+    orders = draw_orders(6000, 4, np.random.default_rng(0))
     names, counts = np.unique(orders, axis=0, return_counts=True)
     assert len(names) == 24
     assert ((counts - 250) ** 2 / 250).sum() < 23 + 4.5 * np.sqrt(46)
-    assert (np.sort(random_orders(3, 3000, np.random.default_rng(0))) == np.arange(3000)).all()
-    assert random_orders(2, 1, np.random.default_rng(0)).tolist() == [[0], [0]]
-    assert random_orders(2, 0, np.random.default_rng(0)).shape == (2, 0)
+    assert (np.sort(draw_orders(3, 3000, np.random.default_rng(0))) == np.arange(3000)).all()
+    assert draw_orders(2, 1, np.random.default_rng(0)).tolist() == [[0], [0]]
+    assert draw_orders(2, 0, np.random.default_rng(0)).shape == (2, 0)
 
 
 @pytest.mark.parametrize(

@@ -11,26 +11,26 @@ from typing import Any
 import pytest
 
 from maskstream.pipelines import BySize, masks
-from maskstream.pipelines.modalities.mixture import DataMixture, MixtureSource, mixture_of
+from maskstream.pipelines.modalities.mixture import DataMixture, MixtureSource, parse_mixture
 from maskstream.pipelines.stream.mix_order import MixSamples
 from maskstream.pipelines.stream.samples import SplitSamples
 
 
 def test_a_command_line_and_a_file_mean_the_same(tmp_path: Path) -> None:
-    assert mixture_of(["a/train"]) == "a/train"
-    by_words = mixture_of(["raw/a/train", "s3://b/train/"], "0.7, 3")
+    assert parse_mixture(["a/train"]) == "a/train"
+    by_words = parse_mixture(["raw/a/train", "s3://b/train/"], "0.7, 3")
     assert isinstance(by_words, DataMixture)
     assert by_words.names == ("a/train", "b/train")
     assert [source.weight for source in by_words.sources] == [0.7, 3]
     path = tmp_path / "mixture.json"
     path.write_text(json.dumps(by_words.to_dict()))
-    assert mixture_of([str(path)]) == by_words
+    assert parse_mixture([str(path)]) == by_words
     sources = [
         {"data": "a/train", "weight": {"kind": "Linear", "start": 0.9, "end": 0.1}},
         {"data": "b/train", "weight": {"kind": "BySize", "temperature": 3}, "epochs": 2, "name": "b"},
     ]
     path.write_text(json.dumps({"sources": sources}))
-    made = mixture_of([str(path)])
+    made = parse_mixture([str(path)])
     assert made == DataMixture(
         sources=(
             MixtureSource(data="a/train", weight=masks.Linear(start=0.9, end=0.1)),
@@ -64,7 +64,7 @@ def test_files_of_mixtures_say_what_is_wrong(sources: list[dict[str, Any]], said
     path = tmp_path / "mixture.json"
     path.write_text(json.dumps({"sources": sources}))
     with pytest.raises(ValueError, match=f"(?s)mixture in .*mixture.json: .*{said}"):
-        mixture_of([str(path)])
+        parse_mixture([str(path)])
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_files_of_mixtures_say_what_is_wrong(sources: list[dict[str, Any]], said
 )
 def test_command_lines_say_what_is_wrong(data: list[str], weights: str | None, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        mixture_of(data, weights)
+        parse_mixture(data, weights)
 
 
 def test_a_process_that_has_imported_nothing_else_reads_a_file(tmp_path: Path) -> None:

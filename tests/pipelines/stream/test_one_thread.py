@@ -9,7 +9,7 @@ import torch
 
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.order import Order
-from maskstream.pipelines.stream.produce import BatchMaker, batches_from_threads
+from maskstream.pipelines.stream.produce import BatchMaker, yield_from_threads
 from maskstream.pipelines.stream.produce import Threads as LoaderThreads
 from maskstream.pipelines.stream.rng import START
 from maskstream.pipelines.stream.sampler import BatchPlan
@@ -74,7 +74,7 @@ def test_a_loader_s_threads_do(two_threads):
         first=START,
         weight=np.ones(4, np.float32),
     )
-    (made,) = batches_from_threads(maker, [plan], threads=LoaderThreads.of(2), prefetch=1)
+    (made,) = yield_from_threads(maker, [plan], threads=LoaderThreads.of(2), prefetch=1)
     assert made.batch.label.tolist() == [1, 1, 1, 1]
     assert made.stats.samples == 4
     assert torch.get_num_threads() == 2

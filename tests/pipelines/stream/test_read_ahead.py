@@ -14,7 +14,7 @@ import pytest
 
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.mix import mix
-from maskstream.pipelines.stream.produce import BatchMaker, Threads, batches_from_threads, plans
+from maskstream.pipelines.stream.produce import BatchMaker, Threads, plans, yield_from_threads
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.base import Range, ShardFile, Store
@@ -128,7 +128,7 @@ def test_an_error_of_a_request_ahead_is_raised_at_its_batch():
     order = maker().order
     wanted = list(plans(order, 0, 0, 0, 1))
     failing = BatchMaker(sampler=Failing(bad=int(wanted[4].indexes[3])), order=order)
-    made = batches_from_threads(failing, wanted, Threads.of(1), 1)
+    made = yield_from_threads(failing, wanted, Threads.of(1), 1)
     assert len(list(islice(made, 4))) == 4
     with pytest.raises(RuntimeError, match="of batch 4"):
         next(made)

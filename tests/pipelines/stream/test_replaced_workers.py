@@ -17,7 +17,7 @@ import torch
 
 from maskstream.pipelines import VideoClip, masks, video_loader
 from maskstream.pipelines.stream import workers as pools
-from maskstream.pipelines.stream.produce import Threads, batches_from_threads, plans
+from maskstream.pipelines.stream.produce import Threads, plans, yield_from_threads
 from maskstream.pipelines.stream.workers import WorkerPool
 from maskstream.shards.errors import OutageError, WorkerDiedError
 
@@ -35,7 +35,7 @@ def plans_of(maker):
 
 def undisturbed(numbered, batches):
     maker = numbered.maker()
-    with closing(batches_from_threads(maker, plans_of(maker), Threads.of(1), 1)) as made:
+    with closing(yield_from_threads(maker, plans_of(maker), Threads.of(1), 1)) as made:
         return [one.batch for one in islice(made, batches)]
 
 

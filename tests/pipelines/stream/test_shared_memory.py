@@ -310,7 +310,7 @@ def test_an_answer_that_names_a_file_that_never_came_is_an_end(ends, monkeypatch
         with pytest.raises(OSError, match="ulimit -n"):
             sent(ends, torch.zeros(50_000))
     array = ends[0].ring.empty((100_000,), np.uint8)
-    ends[0].ring.unsent(list(ends[0].ring._files.values())[:1])  # as if it had come back
+    ends[0].ring.take_unsent(list(ends[0].ring._files.values())[:1])  # as if it had come back
     del array
     with pytest.raises(EOFError):
         sent(ends, torch.zeros(50_000))

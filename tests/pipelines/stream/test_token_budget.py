@@ -13,7 +13,7 @@ from maskstream.pipelines.masks import Draw, MotionGuided, Padded, Random, Ratio
 from maskstream.pipelines.masks.core.visible import VisibleTokens
 from maskstream.pipelines.stream.order import Int64Array, Order
 from maskstream.pipelines.stream.rng import Place
-from maskstream.pipelines.stream.run_length import BudgetOrder, budget_sizes, epoch_steps, run_steps
+from maskstream.pipelines.stream.run_length import BudgetOrder, count_epoch_steps, fit_budget, run_steps
 from maskstream.pipelines.stream.sampler import Visible
 from maskstream.pipelines.stream.samples import SplitSamples
 from maskstream.shards.errors import ResumeError
@@ -114,11 +114,11 @@ def test_what_cannot_be_held_to_a_budget_is_refused(split: Path) -> None:
 def test_a_run_has_the_fewest_steps_that_show_all_samples_so_often(split: Path) -> None:
     clip, mask = VideoClip(frames=4, stride=4, size=32), Random(ratio=Falling(start=0.9, end=0.5))
     source = source_of(split, clip=clip, patch=8, mask=mask)
-    assert run_steps(source, epochs=3, global_batch=4) == 3 * 2 == 3 * epoch_steps(source, 4)
+    assert run_steps(source, epochs=3, global_batch=4) == 3 * 2 == 3 * count_epoch_steps(source, 4)
     assert source.visible is not None
     for epochs in (1, 3, 10):
         steps = run_steps(source, epochs=epochs, global_batch=4, token_budget=64)
-        shown = [int(budget_sizes(source.visible(n), 64, 4).sum()) for n in (steps - 1, steps)]
+        shown = [int(fit_budget(source.visible(n), 64, 4).sum()) for n in (steps - 1, steps)]
         assert shown[0] < 11 * epochs <= shown[1]
     with pytest.raises(ValueError, match="give mask="):
         run_steps(replace(source, visible=None), epochs=1, global_batch=4, token_budget=64)
@@ -137,7 +137,7 @@ def test_the_length_of_a_run_is_found_in_a_few_trials(n_samples: int) -> None:
     source = Counts(samples=SplitSamples(shard_sizes=(n_samples,)), visible=counted)
     steps = run_steps(source, epochs=2, global_batch=4, token_budget=4000)
     assert len(trials) <= 8
-    shown = [int(budget_sizes(visible(n), 4000, 4).sum()) for n in (steps - 1, steps) if n]
+    shown = [int(fit_budget(visible(n), 4000, 4).sum()) for n in (steps - 1, steps) if n]
     assert shown[-1] >= 2 * n_samples
     assert all(few < 2 * n_samples for few in shown[:-1])
 

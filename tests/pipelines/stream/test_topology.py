@@ -17,7 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from maskstream.pipelines import Loader, VideoClip, augment, masks, mix, video_loader
 from maskstream.pipelines.stream.order import Order
-from maskstream.pipelines.stream.topology import resolved_device
+from maskstream.pipelines.stream.topology import resolve_device
 from maskstream.shards.errors import ResumeError
 
 from ..contract import check_relay, join_ranks
@@ -170,10 +170,10 @@ def test_a_cuda_device_without_a_number_is_the_current_one(monkeypatch):
     """The number is found in the caller's thread, so that each rank keeps its own device."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
-    assert resolved_device("auto") == resolved_device("cuda") == torch.device("cuda", 3)
-    assert resolved_device(torch.device("cuda")) == torch.device("cuda", 3)
-    assert resolved_device("cuda:1") == torch.device("cuda", 1)
-    assert resolved_device("cpu") == torch.device("cpu")
+    assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda", 3)
+    assert resolve_device(torch.device("cuda")) == torch.device("cuda", 3)
+    assert resolve_device("cuda:1") == torch.device("cuda", 1)
+    assert resolve_device("cpu") == torch.device("cpu")
 
 
 def test_ranks_with_the_same_place_in_the_data_dimension_of_a_mesh_get_the_same_batches(split):

@@ -52,7 +52,7 @@ def test_an_epoch_has_its_counts_and_every_repeat_another_number(block):
         later = next(iter(order.batches(epoch, 7)))
         assert (later.indexes == batches[7].indexes).all()
     taken = order.reader().take(50, 130)
-    whole = [order.epoch_batch(epoch) for epoch in range(3)]
+    whole = [order.compose_epoch_batch(epoch) for epoch in range(3)]
     assert (taken.indexes == np.concatenate([one.indexes for one in whole])[50:130]).all()
     assert (taken.epochs == np.concatenate([one.epochs for one in whole])[50:130]).all()
     replaced = {order.reserve(0, np.random.default_rng(n)) for n in range(300)}

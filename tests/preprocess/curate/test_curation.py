@@ -36,7 +36,7 @@ from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
-from maskstream.shards.members.image import image_member
+from maskstream.shards.members.image import make_image_member
 from maskstream.shards.members.video import video_member
 from maskstream.shards.progress import Progress
 
@@ -66,7 +66,7 @@ def jpeg(pixels: UInt8s, quality: int = 92) -> bytes:
 
 def write_images(out: Path, pictures: Sequence[tuple[str, bytes, tuple[int, int]]]) -> Path:
     samples = [
-        Sample(key=key, members={"jpg": image_member(data, width, height)}, source=key)
+        Sample(key=key, members={"jpg": make_image_member(data, width, height)}, source=key)
         for key, data, (height, width) in pictures
     ]
     out.mkdir(parents=True)
@@ -380,7 +380,12 @@ def test_rules_are_conditions_and_nothing_else() -> None:
     ]
     assert stays.tolist() == wanted
     assert failed["motion > 0.2"] == sum(not m > 0.2 for m in signals["motion"])
-    assert [name for name, _ in Rule(text).thresholds(signals)] == ["motion", "sharpness", "brightness", "brightness"]
+    assert [name for name, _ in Rule(text).list_thresholds(signals)] == [
+        "motion",
+        "sharpness",
+        "brightness",
+        "brightness",
+    ]
     assert Rule("seconds > -1").apply(signals)[0].all()
     with pytest.raises(ValueError, match="which is too large for a float64"):
         Rule(f"seconds > {10**400}")

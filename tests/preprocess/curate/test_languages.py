@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from maskstream.cli import app
 from maskstream.preprocess.curate import Signals, curate
-from maskstream.preprocess.curate.languages import _identifier, language_signals
+from maskstream.preprocess.curate.languages import _load_identifier, measure_languages
 from maskstream.shards.format.manifest import Manifest
 
 from .test_prints import sounds_of, texts_of, tune
@@ -38,12 +38,12 @@ LANGUAGES = tuple(ARTICLE_1)
 
 def test_each_sentence_is_in_its_language() -> None:
     for language, text in ARTICLE_1.items():
-        shares = language_signals(text, LANGUAGES)
+        shares = measure_languages(text, LANGUAGES)
         assert [*shares] == [f"language_{one}" for one in LANGUAGES]
         assert shares[f"language_{language}"] > 0.9
         assert sum(shares.values()) <= 1 + 1e-6
     for text in ("", "  \n", "1234 5678", "👍👍"):
-        assert max(language_signals(text, LANGUAGES).values()) < 0.1
+        assert max(measure_languages(text, LANGUAGES).values()) < 0.1
 
 
 def test_a_rule_names_languages(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_what_cannot_be_told_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
         curate(sounds, keep="language_en>0.5")
     done = CliRunner().invoke(app, ["shards", "txt", "--root", str(tmp_path), "--languages", "en"])
     assert "--languages are signals of texts; give --signals too" in str(done.exception or done.output)
-    _identifier.cache_clear()
+    _load_identifier.cache_clear()
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     with pytest.raises(ValueError, match=r"told by py3langid: pip install 'maskstream\[languages\]'"):
         Signals(languages=("en",))

@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from maskstream.preprocess.curate.looks import averaged_luma, look
+from maskstream.preprocess.curate.looks import average_luma, look
 
 Floats = npt.NDArray[np.float64]
 UInt8s = npt.NDArray[np.uint8]
@@ -41,18 +41,18 @@ def bands_of(luma: UInt8s) -> list[UInt8s]:
 @pytest.mark.parametrize("size", SIZES)
 def test_luma_is_averaged_over_whole_pixels(size: tuple[int, int]) -> None:
     pixels = scene(*size)
-    wanted, found = luma_of(pixels), averaged_luma(pixels)
+    wanted, found = luma_of(pixels), average_luma(pixels)
     assert found.shape == wanted.shape
     assert np.abs(found - wanted).max() < 1.4  # its weights are parts of 128, then it is rounded
     assert abs(float(found.mean() - wanted.mean())) < 0.9
     grey = np.repeat(pixels[:, :, :1], 3, axis=2)
-    assert np.abs(averaged_luma(grey) - luma_of(grey)).max() < 0.51
+    assert np.abs(average_luma(grey) - luma_of(grey)).max() < 0.51
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_signals_are_of_the_rows_that_are_looked_at(size: tuple[int, int]) -> None:
     pixels = scene(*size)
-    found, luma = look(pixels), averaged_luma(pixels)
+    found, luma = look(pixels), average_luma(pixels)
     bands = bands_of(luma)
     levels = np.concatenate(bands).astype(np.float64)
     assert found["brightness"] == pytest.approx(levels.mean() / 255)
@@ -88,7 +88,7 @@ def test_borders_are_dark_rows_and_columns(size: tuple[int, int]) -> None:
     height, width = size
     pixels = np.full((height, width, 3), 200, np.uint8)
     pixels[: height // 10] = pixels[:, -width // 4 :] = 3
-    luma = averaged_luma(pixels)
+    luma = average_luma(pixels)
     rows, columns = (luma.max(axis) >= 24 for axis in (1, 0))
     assert look(pixels)["borders"] == pytest.approx(1 - rows.mean() * columns.mean())
     pixels[0, 0] = 255

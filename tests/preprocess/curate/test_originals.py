@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from maskstream.preprocess.curate import curate
-from maskstream.preprocess.curate.originals import Look, compare, luma_steps
+from maskstream.preprocess.curate.originals import Look, compare, read_luma_steps
 
 from .test_curation import clips_of, jpeg, with_logo, write_images
 
@@ -111,10 +111,10 @@ def test_nothing_is_said_of_equal_and_of_mirrored_images() -> None:
 @pytest.mark.parametrize("quality", [10, 75, 98])
 def test_quantisation_steps_are_those_that_pillow_reads(quality: int) -> None:
     data = jpeg(photograph(2), quality)
-    steps = luma_steps(data)
+    steps = read_luma_steps(data)
     assert steps is not None
     read = Image.open(io.BytesIO(data)).quantization[0]  # type: ignore[attr-defined]
     assert steps.reshape(-1).tolist() == list(read)
-    assert luma_steps(data[:20]) is None
+    assert read_luma_steps(data[:20]) is None
     png = bytes(cv2.imencode(".png", photograph(2))[1])
-    assert np.all(luma_steps(png) == 1)
+    assert np.all(read_luma_steps(png) == 1)

@@ -14,13 +14,13 @@ import soxr
 from maskstream.pages.curated import write_curated
 from maskstream.preprocess.curate import curate, measure
 from maskstream.preprocess.curate.copies import alike
-from maskstream.preprocess.encode.audio.encoder import encoded_sound
+from maskstream.preprocess.encode.audio.encoder import encode_sound
 from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import Sample
-from maskstream.shards.media.sound_packets import decoded_whole
+from maskstream.shards.media.sound_packets import decode_whole
 from maskstream.shards.members.member import Member
-from maskstream.shards.members.text import TEXT, text_member
+from maskstream.shards.members.text import TEXT, make_text_member
 
 from ...splits import write_samples
 from .test_curation import jpeg, pictures_of, scene, write_images
@@ -55,7 +55,7 @@ def mp3(samples: Floats) -> Floats:
         frame.sample_rate = RATE
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    return np.concatenate(list(decoded_whole(buffer.getvalue(), "mp3")))[:, 0].astype(np.float64)
+    return np.concatenate(list(decode_whole(buffer.getvalue(), "mp3")))[:, 0].astype(np.float64)
 
 
 def noisy(samples: Floats) -> Floats:
@@ -77,7 +77,7 @@ def sounds_of(out: Path, made: dict[str, Floats]) -> Path:
     samples = []
     for key, one in made.items():
         whole = np.round(one * 32767).astype(np.int32)[:, None]
-        encoded = encoded_sound(Sound(samples=whole, bits=16, sample_rate=RATE, codec="pcm_s16le", container="wav"))
+        encoded = encode_sound(Sound(samples=whole, bits=16, sample_rate=RATE, codec="pcm_s16le", container="wav"))
         samples.append(Sample(key=key, members=encoded.members, source=key, sums=encoded.sums))
     return write(out, samples, "audio")
 
@@ -118,7 +118,7 @@ TEXTS: dict[str, Callable[[list[str]], str]] = {
 
 
 def texts_of(out: Path, made: dict[str, str]) -> Path:
-    samples = [Sample(key=key, members={"txt": text_member(one)}, source=key) for key, one in made.items()]
+    samples = [Sample(key=key, members={"txt": make_text_member(one)}, source=key) for key, one in made.items()]
     return write(out, samples, "text")
 
 
@@ -151,7 +151,7 @@ def test_leaks_are_of_the_same_medium(tmp_path: Path) -> None:
 
 def test_a_text_that_is_no_utf8_is_unreadable(tmp_path: Path) -> None:
     bad = Sample(key="bad", members={"txt": Member(kind=TEXT.name, data=b"one \xff")}, source="bad")
-    good = Sample(key="good", members={"txt": text_member("one text")}, source="good")
+    good = Sample(key="good", members={"txt": make_text_member("one text")}, source="good")
     assert curate(write(tmp_path / "split", [bad, good], "text"), copies=True).counts == {"unreadable": 1}
 
 

@@ -13,7 +13,7 @@ from maskstream.pipelines import image_loader
 from maskstream.pipelines.modalities.split import sample_weights
 from maskstream.preprocess import make_shards
 from maskstream.preprocess.curate import KeepRule, Signals, measure
-from maskstream.preprocess.curate.signals import text_signals
+from maskstream.preprocess.curate.signals import measure_text
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
@@ -96,10 +96,10 @@ def test_of_sounds_they_tell_level_clipping_and_silence(tmp_path: Path) -> None:
 
 
 def test_of_texts_they_tell_symbols_and_repetition(tmp_path: Path) -> None:
-    assert text_signals("") == {"characters": 0, "symbols": 0, "repetition": 0}
-    assert text_signals("a b c d a b c d")["repetition"] == pytest.approx(1 / 5)
-    assert text_signals("a, b! _")["symbols"] == pytest.approx(3 / 7)
-    assert text_signals("ä, b! _é¿")["symbols"] == pytest.approx(4 / 9)
+    assert measure_text("") == {"characters": 0, "symbols": 0, "repetition": 0}
+    assert measure_text("a b c d a b c d")["repetition"] == pytest.approx(1 / 5)
+    assert measure_text("a, b! _")["symbols"] == pytest.approx(3 / 7)
+    assert measure_text("ä, b! _é¿")["symbols"] == pytest.approx(4 / 9)
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw/a.txt").write_text("one two three four five. " * 8)
     found = signals_of(run("txt", tmp_path / "raw", tmp_path / "out", settings=("tokenizer=train:bpe:300",)))

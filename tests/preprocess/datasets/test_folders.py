@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from maskstream.preprocess.datasets import DATASETS
-from maskstream.preprocess.datasets.folders import distinct_folders, media_paths
+from maskstream.preprocess.datasets.folders import list_distinct_folders, list_media
 from maskstream.shards.errors import DatasetError, OutageError
 
 SUFFIXES = {".mp4"}
@@ -20,7 +20,7 @@ def touch(path):
 
 
 def names(root):
-    return [path.relative_to(root).as_posix() for path in media_paths(root, SUFFIXES)]
+    return [path.relative_to(root).as_posix() for path in list_media(root, SUFFIXES)]
 
 
 @pytest.mark.parametrize("loops", [1, 2, 5])
@@ -64,7 +64,7 @@ def test_a_real_folder_keeps_its_own_name(tmp_path):
     touch(tmp_path / "zebra" / "a.mp4")
     os.symlink("zebra", tmp_path / "aardvark")
     assert names(tmp_path) == ["zebra/a.mp4"]
-    assert distinct_folders(tmp_path.iterdir()) == [tmp_path / "zebra"]
+    assert list_distinct_folders(tmp_path.iterdir()) == [tmp_path / "zebra"]
 
 
 def test_links_to_files_and_broken_links(tmp_path):
@@ -89,7 +89,7 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(OutageError, match=r"run cannot be listed \(Permission denied\); make it readable"):
-        media_paths(tmp_path, SUFFIXES)
+        list_media(tmp_path, SUFFIXES)
 
 
 @pytest.mark.parametrize(("name", "suffix"), [("folder", "mp4"), ("imagefolder", "png")])

@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 
 from maskstream.pipelines import image_text_loader
 from maskstream.preprocess import DATASETS, make_shards
-from maskstream.preprocess.job.shards import dataset_in
-from maskstream.preprocess.raw.tree import raw_tree
+from maskstream.preprocess.job.shards import find_dataset
+from maskstream.preprocess.raw.tree import open_raw_tree
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
 
@@ -46,8 +46,8 @@ def test_tars_of_img2dataset(tmp_path):
     for shard in range(2):
         write_tar(tmp_path / f"laion/{shard:05d}.tar", range(10 * shard, 10 * shard + 6))
         (tmp_path / f"laion/{shard:05d}_stats.json").write_text("{}")
-    with raw_tree(tmp_path / "laion") as tree:
-        sources = dataset_in(tree, DATASETS["image-text-folder"]).splits["train"]
+    with open_raw_tree(tmp_path / "laion") as tree:
+        sources = find_dataset(tree, DATASETS["image-text-folder"]).splits["train"]
     assert [(one.id, one.meta["caption"], one.meta["width"]) for one in sources[5:7]] == [
         ("000000005.jpg", "a picture 5", 24),
         ("000000010.jpg", "a picture 10", 24),

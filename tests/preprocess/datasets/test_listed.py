@@ -17,8 +17,8 @@ from maskstream.preprocess.datasets.listed import FACTS
 from maskstream.preprocess.encode.audio.encoder import AudioEncoder
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
-from maskstream.preprocess.job.shards import dataset_in
-from maskstream.preprocess.raw.tree import raw_tree
+from maskstream.preprocess.job.shards import find_dataset
+from maskstream.preprocess.raw.tree import open_raw_tree
 from maskstream.preprocess.source import Source, Span
 from maskstream.preprocess.versions.adding import add_sources
 from maskstream.shards.errors import DatasetError
@@ -247,8 +247,8 @@ def test_a_list_in_an_archive(tmp_path):
     with tarfile.open(raw / "all.tar", "w") as tar:
         for name in ("a.mp4", "list.jsonl"):
             tar.add(tmp_path / name, name)
-    with raw_tree(raw) as tree:
-        (source,) = dataset_in(tree, DATASETS["folder"]).splits["train"]
+    with open_raw_tree(raw) as tree:
+        (source,) = find_dataset(tree, DATASETS["folder"]).splits["train"]
     assert (source.span, source.meta["caption"]) == (Span(start_s=1.0, stop_s=2.0), "hm")
     assert source.path == raw / "all.tar!/a.mp4"
 

@@ -17,7 +17,7 @@ from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
-from maskstream.shards.media.flac import flac_header
+from maskstream.shards.media.flac import parse_flac_header
 
 
 def wave(n, channels=1, seed=0, peak=0.8):
@@ -47,7 +47,7 @@ def test_samples_survive_at_any_depth_rate_and_channels(tmp_path, subtype, bits,
     truth, _ = sf.read(path, dtype="float64", always_2d=True)
     assert got_rate == rate
     assert samples.shape == truth.shape
-    assert flac_header(made.members["flac"].data).bits == bits
+    assert parse_flac_header(made.members["flac"].data).bits == bits
     error = np.abs(samples - truth).max()
     assert error == 0 if subtype in ("PCM_U8", "PCM_16", "PCM_24") else error < 2.0**-22
     assert {k: made.members["flac"].facts[k] for k in ("sample_rate", "channels", "n_samples")} == {
@@ -81,7 +81,7 @@ def test_windows_in_milliseconds_and_lossy_codecs(tmp_path):
     sf.write(tmp_path / "a.ogg", x, 16000)
     made = encoded(tmp_path / "a.ogg", window=(500, 1750))
     assert made.members["flac"].facts["n_samples"] == 1250 * 16
-    assert flac_header(made.members["flac"].data).bits == 16
+    assert parse_flac_header(made.members["flac"].data).bits == 16
     assert made.meta["original"]["codec"] == "vorbis"
     whole, _ = decoded(encoded(tmp_path / "a.ogg").members["flac"].data)
     np.testing.assert_array_equal(decoded(made.members["flac"].data)[0], whole[8000:28000])
@@ -242,7 +242,7 @@ def test_the_member_is_a_flac_that_ffmpeg_seeks_in(tmp_path):
         container.seek(int(1.0 / stream.time_base), stream=stream)
         frame = next(container.decode(stream))
         assert 0.8 < frame.time <= 1.0
-    header = flac_header(data)
+    header = parse_flac_header(data)
     assert (np.diff(header.points[:, 0]) == header.points[1, 0]).all()
 
 

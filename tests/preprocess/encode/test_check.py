@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from maskstream.preprocess.encode.video.check import check_slices
-from maskstream.preprocess.encode.video.fragments import parsed_output
+from maskstream.preprocess.encode.video.fragments import parse_output
 from maskstream.preprocess.encode.video.profile import PROFILES
 from maskstream.preprocess.encode.video.video import encode_video
 from maskstream.preprocess.source import RejectError
@@ -18,7 +18,7 @@ def made(tmp_path_factory):
     """The fragments of a video of three GOPs, its width and its height."""
     path = write_moving_texture(tmp_path_factory.mktemp("raw") / "a.mp4", seed=1, frames=80)
     video = encode_video(path, PROFILES["train"])
-    return parsed_output(video.data), video.index.width, video.index.height
+    return parse_output(video.data), video.index.width, video.index.height
 
 
 def test_what_was_written_passes_whatever_was_decoded_before(made):

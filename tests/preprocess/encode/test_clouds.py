@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from maskstream.preprocess.encode.points.clouds import lzf_decompressed
+from maskstream.preprocess.encode.points.clouds import decompress_lzf
 from maskstream.preprocess.encode.points.encoder import PointEncoder, read_points
 from maskstream.preprocess.source import RejectError, Source
 
@@ -47,10 +47,10 @@ def test_a_compressed_pcd_file_of_another_program(tmp_path):
 
 
 def test_copies_that_overlap_what_they_make():
-    assert lzf_decompressed(bytes([0, 65, 7 << 5, 20, 0]), 30) == b"A" * 30
-    assert lzf_decompressed(bytes([2, 65, 66, 67, 3 << 5, 2]), 8) == b"ABCABCAB"
+    assert decompress_lzf(bytes([0, 65, 7 << 5, 20, 0]), 30) == b"A" * 30
+    assert decompress_lzf(bytes([2, 65, 66, 67, 3 << 5, 2]), 8) == b"ABCABCAB"
     with pytest.raises(RejectError, match="end too early"):
-        lzf_decompressed(bytes([0, 65, 7 << 5]), 30)
+        decompress_lzf(bytes([0, 65, 7 << 5]), 30)
 
 
 PCD = """# .PCD v0.7

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskstream.preprocess.encode.video import convert
-from maskstream.preprocess.encode.video.convert import Converter, Fit, conversion, fitted
+from maskstream.preprocess.encode.video.convert import Converter, Fit, fitted, list_conversion_filters
 
 WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
 """Red's and blue's share of Y, by the number of the matrix in ISO 23091-2."""
@@ -46,7 +46,7 @@ def test_the_matrix_is_converted_on_the_small_frame(matrix, name, full):
     for _ in range(20):
         colour = draw.integers(60, 190, 3)
         frame = flat(colour.tolist(), name, matrix, full=full)
-        filters = [filter for filter, _ in conversion(frame, Fit((96, 64), (96, 64)))]
+        filters = [filter for filter, _ in list_conversion_filters(frame, Fit((96, 64), (96, 64)))]
         assert filters[0] == "scale"
         assert ("colorspace" in filters) == (matrix != 6)
         made = converter(frame)

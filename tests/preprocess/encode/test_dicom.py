@@ -12,7 +12,7 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_windowing,
 from pydicom.sequence import Sequence
 
 from maskstream.preprocess import DATASETS, Limits, make_shards
-from maskstream.preprocess.encode.image.dicom import windowed
+from maskstream.preprocess.encode.image.dicom import apply_window
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.encode.limits import limited
 from maskstream.preprocess.source import RejectError, Source
@@ -195,7 +195,7 @@ def test_windows_that_are_none_are_refused(tmp_path):
     for fields in ({"WindowWidth": 0}, {"WindowWidth": -3}, {"VOILUTFunction": "CUBIC"}):
         with pytest.raises(RejectError, match=r"window|VOI function"):
             encoded(changed(tmp_path, "MR_small.dcm", **fields))
-    assert windowed(np.array([0.0, 0.4, 0.6]), 1.0, 1.0, "LINEAR").tolist() == [0, 0, 1]
+    assert apply_window(np.array([0.0, 0.4, 0.6]), 1.0, 1.0, "LINEAR").tolist() == [0, 0, 1]
     with pytest.raises(ValueError, match="window is centre and width"):
         ImageEncoder(window=(40.0, 0.0))
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess.encode.audio.encoder import AudioEncoder
-from maskstream.preprocess.encode.image.encoder import ImageEncoder, declared_size
-from maskstream.preprocess.encode.limits import Limits, check_image_size, check_sound_values, in_force, lasts, limited
+from maskstream.preprocess.encode.image.encoder import ImageEncoder, read_declared_size
+from maskstream.preprocess.encode.limits import Limits, check_image_size, check_sound_values, get_limits, lasts, limited
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
 from maskstream.preprocess.encode.video.profile import PROFILES
 from maskstream.preprocess.source import RejectError, Source
@@ -85,15 +85,15 @@ def test_images_are_measured_by_their_header(tmp_path, monkeypatch, name):
 
 
 def test_sizes_in_odd_headers():
-    assert declared_size(b"P5 # a comment 1 2\n# 3 4\n 640\n480 255\n") == (640, 480)
-    assert declared_size(b"BM" + bytes(12) + struct.pack("<Iii", 40, 640, -480)) == (640, 480)
+    assert read_declared_size(b"P5 # a comment 1 2\n# 3 4\n 640\n480 255\n") == (640, 480)
+    assert read_declared_size(b"BM" + bytes(12) + struct.pack("<Iii", 40, 640, -480)) == (640, 480)
     entries = struct.pack(">HHIHH", 256, 3, 1, 640, 0) + struct.pack(">HHII", 257, 4, 1, 480)
-    assert declared_size(b"MM\0*" + struct.pack(">IH", 8, 2) + entries) == (640, 480)
+    assert read_declared_size(b"MM\0*" + struct.pack(">IH", 8, 2) + entries) == (640, 480)
     big = struct.pack("<HHQQ", 256, 16, 1, 1 << 40) + struct.pack("<HHQQ", 257, 4, 1, 480)
-    assert declared_size(b"II+\0" + struct.pack("<HHQQ", 8, 0, 16, 2) + big) == (1 << 40, 480)
+    assert read_declared_size(b"II+\0" + struct.pack("<HHQQ", 8, 0, 16, 2) + big) == (1 << 40, 480)
     for data in (b"GIF89a", b"II*\0", b"BM", b"MM\0*" + struct.pack(">IH", 8, 0)):
         with pytest.raises(RejectError, match=r"open: is (truncated|not an? )"):
-            declared_size(data)
+            read_declared_size(data)
 
 
 def test_the_length_of_sounds(tmp_path):
@@ -125,8 +125,8 @@ def test_limits_are_checked_and_end_with_their_block():
     with pytest.raises(ValueError, match="loaders read at most 268435456"):
         Limits(image_pixels=1 << 29)
     with limited("a", Limits(frames=3)):
-        assert in_force().frames == 3
-    assert in_force() == Limits()
+        assert get_limits().frames == 3
+    assert get_limits() == Limits()
 
 
 def test_the_memory_that_a_source_may_take(tmp_path):

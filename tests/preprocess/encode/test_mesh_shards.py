@@ -15,7 +15,7 @@ from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.inspect import inspect
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
-from maskstream.shards.media.mesh_members import read_mesh, read_steps, step_span
+from maskstream.shards.media.mesh_members import find_step_span, read_mesh, read_steps
 
 META = {
     "dt": 0.01,
@@ -84,7 +84,7 @@ def test_trajectories_are_kept_number_by_number(raw, tmp_path):
     values = np.concatenate([wanted["velocity"], wanted["pressure"]], axis=2)
     stored_fields = manifest.component("fields.npy")
     assert stored_fields.lists["shape"][index].tolist() == [6, 4, 3]
-    begin, length = step_span(2, 3, 4, 3)
+    begin, length = find_step_span(2, 3, 4, 3)
     begin += int(stored_fields.facts["data_offset"][index])
     np.testing.assert_array_equal(read_steps(fields[begin : begin + length], 4, 3), values[2:5])
     assert about["field_names"] == ["velocity_x", "velocity_y", "pressure"]

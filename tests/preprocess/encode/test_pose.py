@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess.encode.pose.encoder import PoseEncoder, resampled
-from maskstream.preprocess.encode.pose.motion_files import RIGS, Motion, in_h36m, read_bvh, upright
+from maskstream.preprocess.encode.pose.motion_files import RIGS, Motion, convert_to_h36m, read_bvh, upright
 from maskstream.preprocess.source import RejectError, Source, Span
 from maskstream.shards.media.h36m import JOINTS, MIRRORED, PARENTS, bones
 from maskstream.shards.media.npy import read_npy
@@ -163,7 +163,7 @@ def test_unknown_formats_and_rigs_are_named(tmp_path):
         encoded(tmp_path / "a.fbx")
     motion = Motion(places=np.zeros((2, 3, 3)), names=("Hips", "RightHip", "Tail"), times_s=np.arange(2.0))
     with pytest.raises(RejectError, match="BVH with hips, knees and ankles would need Chest, HeadEnd"):
-        in_h36m(motion)
+        convert_to_h36m(motion)
     assert all(len(rig) == len(JOINTS) for rig in RIGS.values())
 
 

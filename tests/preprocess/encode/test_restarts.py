@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess.encode.video import check, video
-from maskstream.preprocess.encode.video.fragments import parsed_output, remuxed
+from maskstream.preprocess.encode.video.fragments import parse_output, remux
 from maskstream.preprocess.encode.video.restarts import restarts_at_keyframes
 from maskstream.preprocess.encode.video.video import PROFILES, RejectError, encode_video
 from maskstream.shards.media.h264_sps import UnknownSpsError, read_sps
@@ -65,7 +65,7 @@ def test_the_table_is_that_of_the_exact_check(make_video, monkeypatch, name):
     assert outcome(path) == ours
     n_others = len(decodes) - n_ours
     assert n_ours == (1 if name in RESTART else n_others) < 1 + n_others
-    assert restarts_at_keyframes(parsed_output(remuxed(path))) == (name in RESTART)
+    assert restarts_at_keyframes(parse_output(remux(path))) == (name in RESTART)
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "hevc.mp4", "vp9.webm"])
@@ -123,9 +123,9 @@ def test_what_may_change_the_state_of_a_decoder_is_compared(make_video, tmp_path
     }
     for name, (more, restarts) in cases.items():
         made = with_packets(path, tmp_path / name, lambda n, data, more=more: more + data if n == 13 else data)
-        assert restarts_at_keyframes(parsed_output(remuxed(made))) == restarts, name
+        assert restarts_at_keyframes(parse_output(remux(made))) == restarts, name
     cut = with_packets(path, tmp_path / "cut.mp4", lambda n, data: data[:-3] if n == 5 else data)
-    assert not restarts_at_keyframes(parsed_output(remuxed(cut)))
+    assert not restarts_at_keyframes(parse_output(remux(cut)))
 
 
 def bits(*parts):

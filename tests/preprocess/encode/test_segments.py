@@ -15,7 +15,7 @@ from maskstream.preprocess import make_shards
 from maskstream.preprocess.datasets.dataset import Dataset
 from maskstream.preprocess.encode.encoder import prepared
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
-from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder, drawn_segment
+from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder, draw_segment
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.media.npy import read_npy
 
@@ -49,7 +49,7 @@ def test_runs_are_the_pixels_that_they_count() -> None:
     runs = runs_of(segment)
     assert sum(runs) == WIDTH * HEIGHT
     for counts in (runs, as_string(runs)):
-        found = drawn_segment({"size": [HEIGHT, WIDTH], "counts": counts}, WIDTH, HEIGHT)
+        found = draw_segment({"size": [HEIGHT, WIDTH], "counts": counts}, WIDTH, HEIGHT)
         np.testing.assert_array_equal(found, segment)
 
 
@@ -58,7 +58,7 @@ def test_polygons_are_what_lies_within_and_several_are_united() -> None:
     angles = np.linspace(0, 2 * np.pi, 30, endpoint=False)
     first = np.stack([24 + 17 * np.cos(angles), 20 + 15 * np.sin(angles)], axis=1)
     second = np.array([[45.5, 5.5], [58.5, 5.5], [58.5, 30.5], [45.5, 30.5]])
-    found = drawn_segment([first.reshape(-1).tolist(), second.reshape(-1).tolist()], WIDTH, HEIGHT)
+    found = draw_segment([first.reshape(-1).tolist(), second.reshape(-1).tolist()], WIDTH, HEIGHT)
     polygons = [one.astype(np.float32)[:, None] for one in (first, second)]
     for y, x in np.ndindex(HEIGHT, WIDTH):
         inside = max(cv2.pointPolygonTest(one, (x + 0.5, y + 0.5), True) for one in polygons)
@@ -84,7 +84,7 @@ def test_polygons_are_what_lies_within_and_several_are_united() -> None:
 )
 def test_what_is_no_segment_is_rejected(segment: Any, why: str) -> None:
     with pytest.raises(RejectError, match=why):
-        drawn_segment(segment, WIDTH, HEIGHT)
+        draw_segment(segment, WIDTH, HEIGHT)
 
 
 def source(tmp_path: Path, **meta: Any) -> Source:

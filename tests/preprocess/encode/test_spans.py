@@ -16,7 +16,7 @@ from maskstream.preprocess.encode.limits import Limits, limited
 from maskstream.preprocess.encode.video import source
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
 from maskstream.preprocess.encode.video.profile import PROFILES
-from maskstream.preprocess.encode.video.source import part_of
+from maskstream.preprocess.encode.video.source import open_part
 from maskstream.preprocess.encode.video.video import encode_video
 from maskstream.preprocess.source import RejectError, Source, Span
 
@@ -29,7 +29,7 @@ KEYS = {"g": "10", "bf": "2"}
 
 def shown(path, span):
     """The time and the pixels of each frame of a part."""
-    _, frames = part_of(path, span)
+    _, frames = open_part(path, span)
     return [(float(frame.pts * frame.time_base), frame.to_ndarray(format="rgb24")) for frame in frames]
 
 
@@ -121,9 +121,9 @@ def test_a_part_beyond_the_file_is_rejected_with_its_line(make_video, name):
     path = make_video(name, 50, codec="mpeg4")
     listed = "list.csv, line 7"
     with pytest.raises(RejectError, match=r"ends at 2\.00 s, before the part from 5 s to 8 s \(list\.csv, line 7\)"):
-        part_of(path, Span(start_s=5.0, stop_s=8.0, listed=listed))
+        open_part(path, Span(start_s=5.0, stop_s=8.0, listed=listed))
     with pytest.raises(RejectError, match=r"ends at 2\.00 s, within the part from 1 s to 4 s"):
-        part_of(path, Span(start_s=1.0, stop_s=4.0, listed=listed))
+        open_part(path, Span(start_s=1.0, stop_s=4.0, listed=listed))
     assert len(shown(path, Span(start_s=1.0, stop_s=2.9))) == 25  # lists round
 
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from maskstream.preprocess.encode.mesh.surfaces import SURFACE_SUFFIXES, checked_surface, read_surface
+from maskstream.preprocess.encode.mesh.surfaces import SURFACE_SUFFIXES, check_surface, read_surface
 from maskstream.preprocess.source import RejectError
 
 trimesh = pytest.importorskip("trimesh")
@@ -107,12 +107,12 @@ def test_what_cannot_be_a_mesh_says_why(tmp_path, content, reason):
 @pytest.mark.parametrize("corner", [-1, 3])
 def test_corners_that_are_no_vertices(corner):
     with pytest.raises(RejectError, match=f"corner {corner}"):
-        checked_surface(np.eye(3), np.array([[0, 1, corner]]))
+        check_surface(np.eye(3), np.array([[0, 1, corner]]))
 
 
 def test_equal_vertices_become_one_and_unused_ones_go():
     vertices = np.array([[9, 9, 9], [0, 0, 0], [1, 0, 0], [0, 1, 0], [-0.0, 0, 0], [1, 1, 0]])
-    surface = checked_surface(vertices, np.array([[1, 2, 3], [4, 2, 5], [1, 4, 2]]))
+    surface = check_surface(vertices, np.array([[1, 2, 3], [4, 2, 5], [1, 4, 2]]))
     assert surface.n_merged == 1
     np.testing.assert_array_equal(surface.vertices, [[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]])
     np.testing.assert_array_equal(surface.faces, [[0, 1, 2], [0, 1, 3]])
@@ -122,7 +122,7 @@ def test_merging_agrees_with_a_dictionary():
     rng = np.random.default_rng(0)
     vertices = rng.integers(-3, 4, (400, 3)) / 4
     faces = rng.integers(0, 400, (300, 3))
-    surface = checked_surface(vertices, faces)
+    surface = check_surface(vertices, faces)
     kept = [f for f in faces if len({tuple(vertices[c]) for c in f}) == 3]
     assert corners(surface.vertices, surface.faces) == corners(vertices, kept)
     assert len({tuple(v) for v in surface.vertices.tolist()}) == len(surface.vertices)

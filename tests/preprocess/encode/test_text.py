@@ -19,7 +19,7 @@ from maskstream.preprocess.encode.text.tokenizer import Training, load_tokenizer
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.errors import OutageError, ShardError
 from maskstream.shards.format.dataset import read_dataset_json
-from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
+from maskstream.shards.format.tokenizer import read_tokenizer, read_tokenizer_facts
 from maskstream.shards.format.verify import verify
 from maskstream.shards.media.npy import read_npy
 from maskstream.shards.members.kinds import KINDS
@@ -234,7 +234,7 @@ def test_the_same_bytes_with_any_number_of_workers_and_the_tokenizer_beside(tmp_
     assert one == two
     split = tmp_path / "one" / "train"
     info = read_dataset_json(split)
-    assert tokenizer_facts(str(split), info) == read_facts(read_tokenizer(open_store(split), info))
+    assert read_tokenizer_facts(str(split), info) == read_facts(read_tokenizer(open_store(split), info))
     assert verify(split, decode=True).problems == []
     (split / "tokenizer.json").write_bytes(one["tokenizer.json"][:-1])
     assert any("has the sha256" in problem for problem in verify(split).problems)

@@ -9,7 +9,7 @@ from meshgraphnets_layout import STATIC, message_of, write_records, write_set
 
 from maskstream.preprocess import DATASETS
 from maskstream.preprocess.encode.mesh.encoder import MeshEncoder
-from maskstream.preprocess.encode.mesh.tfrecord import masked_crc32c, read_example, record_spans
+from maskstream.preprocess.encode.mesh.tfrecord import mask_crc32c, read_example, record_spans
 from maskstream.preprocess.job.shards import make_shards
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import DatasetError
@@ -91,7 +91,7 @@ def test_records_and_their_checksums(tmp_path):
     spans = record_spans(tmp_path / "a.tfrecord")
     data = (tmp_path / "a.tfrecord").read_bytes()
     assert [data[begin:stop] for begin, stop in spans] == messages
-    assert [masked_crc32c(one) for one in messages] == [
+    assert [mask_crc32c(one) for one in messages] == [
         struct.unpack("<I", data[stop : stop + 4])[0] for _, stop in spans
     ]
 

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from maskstream.preprocess.encode.video.source import frame_rate, resample
+from maskstream.preprocess.encode.video.source import measure_frame_rate, resample
 
 MS = Fraction(1, 1000)
 
@@ -21,39 +21,39 @@ def stamps(rate, n=60, drop=(), jitter_ms=0.0):
 )
 def test_rounded_stamps_of_a_constant_rate(rate):
     for declared in (rate, None):
-        assert frame_rate(stamps(float(rate), 600), MS, declared) == (rate, False)
+        assert measure_frame_rate(stamps(float(rate), 600), MS, declared) == (rate, False)
 
 
 def test_a_wrong_declared_rate_is_not_believed():
-    assert frame_rate(stamps(25), MS, Fraction(50)) == (Fraction(25), False)
+    assert measure_frame_rate(stamps(25), MS, Fraction(50)) == (Fraction(25), False)
 
 
 def test_jitter_below_half_a_frame_is_constant():
-    assert frame_rate(stamps(25, jitter_ms=15), MS, Fraction(25)) == (Fraction(25), False)
+    assert measure_frame_rate(stamps(25, jitter_ms=15), MS, Fraction(25)) == (Fraction(25), False)
 
 
 def test_gaps_keep_the_usual_rate():
-    assert frame_rate(stamps(30, drop=(20, 21, 40)), MS, None) == (Fraction(30), True)
+    assert measure_frame_rate(stamps(30, drop=(20, 21, 40)), MS, None) == (Fraction(30), True)
 
 
 def test_mixed_rates_take_the_average():
     mixed = np.cumsum(np.r_[np.full(50, 20), np.full(50, 100)])
-    rate, variable = frame_rate(mixed, MS, None)
+    rate, variable = measure_frame_rate(mixed, MS, None)
     assert variable
     assert rate == 17  # 99 frames in 5.98 s, to the nearest whole number
 
 
 def test_less_than_a_frame_a_second_is_not_blown_up():
-    assert frame_rate(np.array([0, 3000, 6000, 14000, 15000]), MS, None) == (Fraction(1, 4), True)
+    assert measure_frame_rate(np.array([0, 3000, 6000, 14000, 15000]), MS, None) == (Fraction(1, 4), True)
 
 
 def test_a_burst_does_not_give_an_endless_rate():
-    assert frame_rate(np.r_[np.arange(60), 70], MS, None)[0] <= 120
+    assert measure_frame_rate(np.r_[np.arange(60), 70], MS, None)[0] <= 120
 
 
 def test_one_frame():
-    assert frame_rate(np.array([7]), MS, Fraction(24)) == (Fraction(24), False)
-    assert frame_rate(np.array([7]), MS, None) == (Fraction(25), False)
+    assert measure_frame_rate(np.array([7]), MS, Fraction(24)) == (Fraction(24), False)
+    assert measure_frame_rate(np.array([7]), MS, None) == (Fraction(25), False)
 
 
 def timed(rate, n):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from maskstream.preprocess.encode.audio.sound import mp3_frames, read_sound
+from maskstream.preprocess.encode.audio.sound import count_mp3_frames, read_sound
 from maskstream.preprocess.source import RejectError
 
 from .sounds import wave, write_sound
@@ -64,7 +64,7 @@ def test_whole_sounds_are_read_and_cut_ones_are_rejected(tmp_path, name):
 @pytest.mark.parametrize("name", ["cbr.mp3", "vbr.mp3", "mono.mp3"])
 def test_an_mp3_that_lacks_whole_frames_is_told_by_its_header(tmp_path, name):
     data = made(tmp_path, name, *SOUNDS[name])
-    frames = mp3_frames(data)
+    frames = count_mp3_frames(data)
     assert frames.n == frames.n_declared
     assert frames.missing_bytes == 0
     with av.open(io.BytesIO(data)) as container:
@@ -77,7 +77,7 @@ def test_an_mp3_that_lacks_whole_frames_is_told_by_its_header(tmp_path, name):
 
 def test_an_mp3_without_a_header_is_told_within_a_frame_only(tmp_path):
     data = write_sound(tmp_path / "a.mp3", wave(RATE), RATE, "libmp3lame", options={"b": "128000"}, muxer=NO_HEADER)
-    frames = mp3_frames(data)
+    frames = count_mp3_frames(data)
     assert frames.n_declared is None
     read_sound(data)
     last = data.rfind(b"\xff\xfb")
@@ -88,13 +88,13 @@ def test_an_mp3_without_a_header_is_told_within_a_frame_only(tmp_path):
 
 def test_a_vbri_header_is_read(tmp_path):
     data = write_sound(tmp_path / "a.mp3", wave(RATE, 2), RATE, "libmp3lame", options={"b": "128000"}, muxer=NO_HEADER)
-    frames = mp3_frames(data)
+    frames = count_mp3_frames(data)
     head = bytearray(data[:417])
     head[4:] = bytes(413)
     size = len(data) + 417
     head[36:54] = b"VBRI" + bytes(6) + size.to_bytes(4, "big") + frames.n.to_bytes(4, "big")
     with_header = bytes(head) + data
-    found = mp3_frames(with_header)
+    found = count_mp3_frames(with_header)
     assert (found.n, found.n_declared, found.bytes_declared, found.size_bytes) == (frames.n, frames.n, size, size)
     with pytest.raises(RejectError, match="frames that its header"):
         read_sound(with_header[: len(with_header) // 2])
@@ -102,10 +102,10 @@ def test_a_vbri_header_is_read(tmp_path):
 
 def test_a_damaged_frame_within_an_mp3_is_not_its_end(tmp_path):
     data = bytearray(made(tmp_path, "cbr.mp3", *SOUNDS["cbr.mp3"]))
-    whole = mp3_frames(bytes(data))
+    whole = count_mp3_frames(bytes(data))
     at = data.index(b"\xff\xfb", len(data) // 2)
     data[at] = 0
-    assert mp3_frames(bytes(data)).n in (whole.n - 1, whole.n - 2)
+    assert count_mp3_frames(bytes(data)).n in (whole.n - 1, whole.n - 2)
 
 
 def test_adts_is_told_within_a_frame_only(tmp_path):

@@ -16,16 +16,16 @@ from maskstream.preprocess.encode.trajectory.rgbd import (
     LENSES,
     RgbdEncoder,
     Ticks,
+    find_on_clock,
+    list_tum_ticks,
     nearest,
-    on_clock,
-    tum_ticks,
     upright,
 )
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
-from maskstream.shards.media.camera_pose import level_pose, seen_from
+from maskstream.shards.media.camera_pose import build_level_pose, seen_from
 from maskstream.shards.media.npy import read_npy
 
 from ...pipelines.small_walks import SPEED, TURN
@@ -37,7 +37,7 @@ WIDTH, HEIGHT = 64, 48
 def pose_at(t: float) -> np.ndarray:
     """A walk on a circle to the left, eyes 1.5 m high."""
     place = [SPEED / TURN * np.sin(TURN * t), -SPEED / TURN * np.cos(TURN * t), 1.5]
-    return level_pose(np.array(place), TURN * t)
+    return build_level_pose(np.array(place), TURN * t)
 
 
 def sequence(folder: Path, seconds: float = 4.0, gap: tuple[float, float] = (9e9, 9e9), hz: float = 30.0) -> Path:
@@ -72,7 +72,7 @@ def depth_picture(n: int) -> np.ndarray:
 
 
 def ticks_of(folder: Path) -> Ticks:
-    return tum_ticks(*(folder / name for name in ("rgb.txt", "depth.txt", "groundtruth.txt")))
+    return list_tum_ticks(*(folder / name for name in ("rgb.txt", "depth.txt", "groundtruth.txt")))
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +100,9 @@ def test_the_nearest_time_and_gaps() -> None:
     by_distance = np.abs(wanted[:, None] - times).argmin(axis=1)
     assert nearest(wanted, times).tolist() == by_distance.tolist()
     assert nearest(wanted, times[:1]).tolist() == [0] * 6
-    chosen, stretches = on_clock(np.array([0.0, 0.1, 0.21, 0.3, 0.48, 2.0, 2.1]), 10)
+    chosen, stretches = find_on_clock(np.array([0.0, 0.1, 0.21, 0.3, 0.48, 2.0, 2.1]), 10)
     assert (chosen.tolist(), stretches) == ([0, 1, 2, 3, 4, 5, 6], [0, 5, 7])
-    assert on_clock(np.empty(0), 10)[1] == [0]
+    assert find_on_clock(np.empty(0), 10)[1] == [0]
 
 
 def test_a_gap_ends_a_sample_and_slower_cameras_keep_their_rate(tmp_path: Path) -> None:

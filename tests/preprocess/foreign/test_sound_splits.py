@@ -11,7 +11,7 @@ import soundfile as sf
 from maskstream.pipelines import AudioClip, audio_loader, masks
 from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.preprocess import index_tars
-from maskstream.preprocess.encode.audio.encoder import encoded_sound
+from maskstream.preprocess.encode.audio.encoder import encode_sound
 from maskstream.preprocess.encode.audio.sound import read_sound
 from maskstream.preprocess.foreign.tar_file import TarFile
 from maskstream.preprocess.foreign.task import choose_indexer
@@ -68,7 +68,7 @@ def ours(sounds, tmp_path_factory):
     out = tmp_path_factory.mktemp("ours")
     samples = []
     for n in [0, 2, 4, 1, 3, 5]:
-        made = encoded_sound(read_sound(sounds[n][1]))
+        made = encode_sound(read_sound(sounds[n][1]))
         samples.append(Sample(key=f"clips/s{n}", members=made.members, source=f"{n}", label=n, sums=made.sums))
     return write_samples(out, samples, "audio", dataset="a", profile="flac")
 

@@ -13,7 +13,7 @@ from maskstream.preprocess import index_tars
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
 from maskstream.shards.media.sound_table import read_table
-from maskstream.shards.media.video_index import packets_name
+from maskstream.shards.media.video_index import name_packets_file
 
 from ..encode.flac_blocks import variable_flac
 from ..encode.sounds import wave, write_sound
@@ -116,7 +116,7 @@ def plain(data):
 
 
 def segment(manifest, i, first, stop):
-    table = packets_name(manifest.shard_name(i)), int(manifest.component("sound").facts["table_offset"][i])
+    table = name_packets_file(manifest.shard_name(i)), int(manifest.component("sound").facts["table_offset"][i])
     rate, n = (
         int(manifest.component("sound").facts["sample_rate"][i]),
         int(manifest.component("sound").facts["n_samples"][i]),
@@ -181,7 +181,7 @@ def test_few_bytes_are_read_where_the_codec_allows_it(split, sounds, name):
 
 
 def sound_entry(manifest, i):
-    path = manifest.folder / packets_name(manifest.shard_path(i).name)
+    path = manifest.folder / name_packets_file(manifest.shard_path(i).name)
     return path.read_bytes()[int(manifest.component("sound").facts["table_offset"][i]) :]
 
 

@@ -18,7 +18,7 @@ from maskstream.pipelines.decode.cpu import decode_frames
 from maskstream.pipelines.modalities.video.clip_plan import clip_ranges, read_clip
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.preprocess import index_tars
-from maskstream.preprocess.foreign.video import decoded, demuxed_video, exact_entries, index_video
+from maskstream.preprocess.foreign.video import decoded, demuxed_video, find_exact_entries, index_video
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.errors import ResumeError, StoreError
 from maskstream.shards.format.manifest import Manifest
@@ -236,7 +236,7 @@ def test_a_keyframe_that_is_none_is_no_entry(tmp_path):
     video = replace(video, packets=replace(video.packets, keyframe=keyframe))
     assert candidates(video.packets, N_FRAMES).tolist() == [0, 16, 24, 32, 48]
     digests = decoded(data, only_first=False).digests
-    assert exact_entries(data, video, digests).tolist() == [0, 16, 32, 48]
+    assert find_exact_entries(data, video, digests).tolist() == [0, 16, 32, 48]
 
 
 def test_wrong_settings(split, tmp_path):

@@ -21,7 +21,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.records import JOB, RECORDS
 from maskstream.shards.format.verify import verify
 from maskstream.shards.progress import Progress
-from maskstream.shards.stores.output import Location, output_at, within
+from maskstream.shards.stores.output import Location, open_output, within
 from maskstream.shards.stores.remote_output import PROBE, RemoteOutput
 
 N_IMAGES, SHARD = 11, 2
@@ -47,7 +47,7 @@ def run(raw: Path, out: Location, **settings: Any) -> JobReport:
 
 def contents(out: Location) -> dict[str, str]:
     """The sha256 of each file of the split but its records, which hold times."""
-    output = output_at(within(out, SPLIT))
+    output = open_output(within(out, SPLIT))
     names = [name for name in output.names() if not name.startswith(f"{RECORDS}/")]
     return {name: hashlib.sha256(output.whole(name, 1 << 30) or b"").hexdigest() for name in names}
 
@@ -91,8 +91,8 @@ class RemoteJobs:
         assert contents(place) == wanted
         assert verify(f"{place}/{SPLIT}", decode=True).ok
         assert len(Manifest.load(f"{place}/{SPLIT}")) == N_IMAGES - 1
-        names = output_at(f"{place}/{SPLIT}").names()
-        assert names == output_at(raw.parent / "local" / SPLIT).names()
+        names = open_output(f"{place}/{SPLIT}").names()
+        assert names == open_output(raw.parent / "local" / SPLIT).names()
         assert len([name for name in names if name.endswith(".record")]) == -(-N_IMAGES // SHARD)
 
     def test_worker_processes_write_too(self, raw: Path, place: str, wanted: dict[str, str]) -> None:
@@ -110,7 +110,7 @@ class RemoteJobs:
     def test_an_interrupted_run_continues(self, raw: Path, place: str, wanted: dict[str, str]) -> None:
         with pytest.raises(KeyboardInterrupt):
             run(raw, place, progress=Stopping(5))
-        output = output_at(f"{place}/{SPLIT}")
+        output = open_output(f"{place}/{SPLIT}")
         assert output.size(DATASET_JSON) is None
         assert len([name for name in output.names(f"{RECORDS}/") if name.endswith(".record")]) == 2
         told = Stopping()
@@ -123,7 +123,7 @@ class RemoteJobs:
         self, suffix: str, raw: Path, place: str, wanted: dict[str, str]
     ) -> None:
         run(raw, place)
-        output = output_at(f"{place}/{SPLIT}")
+        output = open_output(f"{place}/{SPLIT}")
         output.remove([f"image-folder-000001{suffix}", DATASET_JSON])
         told = Stopping()
         run(raw, place, progress=told)
@@ -133,7 +133,7 @@ class RemoteJobs:
     @pytest.mark.parametrize("name", [DATASET_JSON, "manifest-000000.parquet", "rejects.parquet"])
     def test_a_damaged_index_is_written_again(self, name: str, raw: Path, place: str, wanted: dict[str, str]) -> None:
         run(raw, place)
-        output = output_at(f"{place}/{SPLIT}")
+        output = open_output(f"{place}/{SPLIT}")
         data = bytearray(output.whole(name, 1 << 30) or b"")
         data[len(data) // 2] ^= 1
         output.publish(name, bytes(data))
@@ -144,7 +144,7 @@ class RemoteJobs:
 
     def test_overwriting_starts_over(self, raw: Path, place: str, wanted: dict[str, str]) -> None:
         run(raw, place, samples_per_shard=3)
-        output_at(f"{place}/{SPLIT}").publish("notes.txt", b"mine")
+        open_output(f"{place}/{SPLIT}").publish("notes.txt", b"mine")
         told = Stopping()
         run(raw, place, overwrite=True, progress=told)
         assert told.n_sources == N_IMAGES
@@ -170,7 +170,7 @@ class RemoteJobs:
         assert (report.splits[SPLIT].counts["samples"], report.splits[SPLIT].counts["rejects"]) == (N_IMAGES, 0)
 
     def test_tars_of_others_are_not_mixed_with_ours(self, raw: Path, place: str) -> None:
-        output_at(f"{place}/{SPLIT}").publish("theirs-000000.tar", b"")
+        open_output(f"{place}/{SPLIT}").publish("theirs-000000.tar", b"")
         for overwrite in (False, True):
             with pytest.raises(DatasetError, match=r"theirs-000000\.tar"):
                 run(raw, place, overwrite=overwrite)
@@ -242,16 +242,16 @@ class RemoteJobs:
             def advance(self, units: int) -> None:
                 super().advance(units)
                 if self.n_sources == N_IMAGES - 1:
-                    output_at(f"{place}/{SPLIT}").publish(DATASET_JSON, json.dumps(other).encode())
+                    open_output(f"{place}/{SPLIT}").publish(DATASET_JSON, json.dumps(other).encode())
 
         with pytest.raises(ShardError, match=r"dataset\.json is there and differs from that of this run"):
             run(raw, place, progress=Racing())
-        assert output_at(f"{place}/{SPLIT}").whole(DATASET_JSON, 1 << 20) == json.dumps(other).encode()
+        assert open_output(f"{place}/{SPLIT}").whole(DATASET_JSON, 1 << 20) == json.dumps(other).encode()
 
     def test_a_run_that_may_still_write_is_named(self, raw: Path, place: str, caplog: pytest.LogCaptureFixture) -> None:
         with pytest.raises(KeyboardInterrupt):
             run(raw, place, progress=Stopping(5))
-        output = output_at(f"{place}/{SPLIT}")
+        output = open_output(f"{place}/{SPLIT}")
         job = json.loads(output.whole(f"{RECORDS}/{JOB}", 1 << 20) or b"")
         assert job["writer"].startswith("process ")
         output.publish(f"{RECORDS}/{JOB}", json.dumps(job | {"writer": "process 7 on elsewhere"}).encode())

@@ -16,7 +16,7 @@ import xxhash
 from maskstream.preprocess import make_shards
 from maskstream.preprocess.encode.video import encoder, kept
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
-from maskstream.preprocess.encode.video.kept import encoding_scenes, kept_video
+from maskstream.preprocess.encode.video.kept import find_kept_video, open_scene_encoder
 from maskstream.preprocess.encode.video.scenes import find_scenes
 from maskstream.preprocess.encode.video.video import encode_video
 from maskstream.preprocess.job import scan
@@ -191,7 +191,7 @@ class Clips:
 
 def kept_of(path, begin_s=0.0, stop_s=None):
     clips = Clips()
-    with encoding_scenes(path, FAST, clips) as frames:
+    with open_scene_encoder(path, FAST, clips) as frames:
         find_scenes(path, begin_s, stop_s, frames)
     return clips.found
 
@@ -213,14 +213,14 @@ def test_clips_that_are_encoded_while_scenes_are_found_are_those_of_their_spans(
     assert [(one.start_s, one.stop_s) for one in found] == [(0, 2), (2, 3.6), (4.4, 6.8), (6.8, None)]
     for span, data in found.items():
         (tmp_path / "kept").write_bytes(data)
-        kept = kept_video(Source(id="a", path=path, span=span, kept=tmp_path / "kept"))
+        kept = find_kept_video(Source(id="a", path=path, span=span, kept=tmp_path / "kept"))
         assert repr(kept) == repr(encode_video(path, FAST, span))
         assert kept.data == encode_video(path, FAST, span).data
     (tmp_path / "kept").write_bytes(data[:-1])
-    assert kept_video(Source(id="a", path=path, kept=tmp_path / "kept")) is None
+    assert find_kept_video(Source(id="a", path=path, kept=tmp_path / "kept")) is None
     (tmp_path / "kept").write_bytes(data)
     os.utime(path, ns=(0, 0))
-    assert kept_video(Source(id="a", path=path, kept=tmp_path / "kept")) is None
+    assert find_kept_video(Source(id="a", path=path, kept=tmp_path / "kept")) is None
 
 
 def test_no_clip_is_kept_that_might_have_other_bytes(tmp_path, monkeypatch):
@@ -384,7 +384,7 @@ def test_pictures_have_no_clips(tmp_path):
 
 
 def test_clips_of_a_file_lie_in_neighbouring_shards_and_records_know_their_order(tmp_path):
-    """`state_places` finds the states of a source by this order."""
+    """`find_state_places` finds the states of a source by this order."""
     sources = [
         Source(id=f"{name}:{n}-{n + 1}", path=tmp_path / name, cut_from=name) for name in "abcd" for n in range(8)
     ]

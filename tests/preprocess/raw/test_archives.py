@@ -14,12 +14,12 @@ import pytest
 
 from maskstream.preprocess import DATASETS, make_shards
 from maskstream.preprocess.datasets import Dataset, in_archives
-from maskstream.preprocess.job.shards import dataset_in
+from maskstream.preprocess.job.shards import find_dataset
 from maskstream.preprocess.raw.archive import Archive
 from maskstream.preprocess.raw.archive_list import OpenArchives, list_members
 from maskstream.preprocess.raw.file_state import DamagedFileError
 from maskstream.preprocess.raw.members import ArchiveMember
-from maskstream.preprocess.raw.tree import ArchivedFiles, archive_and_name, archives_below, raw_tree
+from maskstream.preprocess.raw.tree import ArchivedFiles, find_archives, open_raw_tree, split_archive_path
 from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
 
@@ -53,10 +53,10 @@ def pack_zip(path, files):
 
 
 def sources(dataset, root):
-    with raw_tree(root) as tree:
-        found = dataset_in(tree, DATASETS[dataset])
+    with open_raw_tree(root) as tree:
+        found = find_dataset(tree, DATASETS[dataset])
     return {
-        split: [(one.id, found.label_names[one.label], archive_and_name(one.path) is not None) for one in some]
+        split: [(one.id, found.label_names[one.label], split_archive_path(one.path) is not None) for one in some]
         for split, some in found.splits.items()
     }, found
 
@@ -76,15 +76,15 @@ def own_dataset(name, lists=None):
 def test_a_dataset_of_your_own_declares_that_it_may_stay_in_archives(tmp_path):
     pack(tmp_path / "raw.tar", {"list.csv": b"one.mp4 two.mp4", "one.mp4": b"1", "two.mp4": b"2"})
     for listing in (own_dataset("mine", [".csv"]), partial(own_dataset("mine", [".csv"]))):
-        with raw_tree(tmp_path) as tree:
-            found = dataset_in(tree, listing)
-        assert [archive_and_name(one.path) for one in found.splits["train"]] == [
+        with open_raw_tree(tmp_path) as tree:
+            found = find_dataset(tree, listing)
+        assert [split_archive_path(one.path) for one in found.splits["train"]] == [
             (tmp_path / "raw.tar", "one.mp4"),
             (tmp_path / "raw.tar", "two.mp4"),
         ]
     for undeclared in (own_dataset("mine"), own_dataset("k400")):  # the name of a function says nothing
-        with raw_tree(tmp_path) as tree, pytest.raises(FileNotFoundError):
-            dataset_in(tree, undeclared)
+        with open_raw_tree(tmp_path) as tree, pytest.raises(FileNotFoundError):
+            find_dataset(tree, undeclared)
 
 
 HEAD = "label,youtube_id,time_start,time_end,split\n"
@@ -112,7 +112,7 @@ def test_kinetics_parts_as_cvdf_publishes_them(tmp_path):
     assert [reject.source for reject in dataset.missing["train"]] == ["train/ddddddddddd_000000_000010"]
     path = dataset.splits["train"][1].path
     part = tmp_path / "k400_targz/replacement/replacement_for_corrupted_k400.tgz"
-    assert archive_and_name(path) == (part, "replacement_for_corrupted_k400/bbbbbbbbbbb_000000_000010.mp4")
+    assert split_archive_path(path) == (part, "replacement_for_corrupted_k400/bbbbbbbbbbb_000000_000010.mp4")
     with ArchivedFiles().at_hand() as hand:
         here = hand.located(dataset.splits["train"][1])
         state = hand.read(here.path)
@@ -302,18 +302,18 @@ def test_archives_are_found_behind_links_and_once(tmp_path):
     (tmp_path / "raw/linked").symlink_to(tmp_path / "far")
     (tmp_path / "raw/again").symlink_to(tmp_path / "far")
     (tmp_path / "raw/train/round").symlink_to(tmp_path / "raw")
-    found, has_rows = archives_below(tmp_path / "raw")
+    found, has_rows = find_archives(tmp_path / "raw")
     names = ["again/part_0.tar", "train/deep/set-00", "train/x/part_1.tgz"]
     assert ([path.relative_to(tmp_path / "raw").as_posix() for path in found], has_rows) == (names, False)
     (tmp_path / "raw/train/x/t.parquet").touch()
-    assert archives_below(tmp_path / "raw") == (found, True)
-    assert archives_below(tmp_path / "none") == ((), False)
+    assert find_archives(tmp_path / "raw") == (found, True)
+    assert find_archives(tmp_path / "none") == ((), False)
 
 
 def test_archives_in_which_there_is_nothing_are_named(tmp_path):
     for name in "abcd":
         pack(tmp_path / f"{name}.tar", {"notes.txt" if name < "c" else f"{name}.txt": b"x"}, mode="w")
-    with raw_tree(tmp_path) as tree, pytest.raises(DatasetError) as told:
-        dataset_in(tree, DATASETS["image-folder"])
+    with open_raw_tree(tmp_path) as tree, pytest.raises(DatasetError) as told:
+        find_dataset(tree, DATASETS["image-folder"])
     assert f"{tmp_path} holds no image" in str(told.value)
     assert str(told.value).endswith("(a.tar, b.tar, c.tar, ... count as unpacked)")

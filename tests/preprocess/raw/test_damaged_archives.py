@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 from maskstream.cli import app
 from maskstream.preprocess.datasets import DATASETS
-from maskstream.preprocess.job.shards import dataset_in
+from maskstream.preprocess.job.shards import find_dataset
 from maskstream.preprocess.raw import archive_list
-from maskstream.preprocess.raw.archive_list import OpenArchives, list_members, listed_archive
-from maskstream.preprocess.raw.tree import raw_tree
+from maskstream.preprocess.raw.archive_list import OpenArchives, list_archive, list_members
+from maskstream.preprocess.raw.tree import open_raw_tree
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.rejects import read_rejects
@@ -117,7 +117,7 @@ def test_whole_tars_are_whole(tmp_path: Path, form: int) -> None:
     if form == tarfile.PAX_FORMAT:
         long |= {"b/ü?.png": b"2"}
     (tmp_path / "a.tar").write_bytes(tar_of(long, form))
-    found = listed_archive(tmp_path / "a.tar")
+    found = list_archive(tmp_path / "a.tar")
     assert found.damage == ""
     assert {name: member.size_bytes for name, member in found.members.items()} == {k: len(v) for k, v in long.items()}
     assert {member.mtime_ns for member in found.members.values()} == {10**18}
@@ -240,8 +240,8 @@ def test_only_lists_that_a_dataset_reads_are_copied(tmp_path: Path, monkeypatch:
         return copy(self, path, name, to)
 
     monkeypatch.setattr(OpenArchives, "copy", told)
-    with raw_tree(root) as tree:
-        assert len(dataset_in(tree, DATASETS["image-folder"]).splits["train"]) == 1
+    with open_raw_tree(root) as tree:
+        assert len(find_dataset(tree, DATASETS["image-folder"]).splits["train"]) == 1
     assert copied == ["list.csv"]
 
 

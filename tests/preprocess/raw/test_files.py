@@ -17,9 +17,9 @@ import pytest
 
 from maskstream.preprocess import DATASETS, Limits
 from maskstream.preprocess.datasets.dataset import declared
-from maskstream.preprocess.job.shards import dataset_in
+from maskstream.preprocess.job.shards import find_dataset
 from maskstream.preprocess.raw.scratch import Scratch
-from maskstream.preprocess.raw.tree import raw_tree
+from maskstream.preprocess.raw.tree import open_raw_tree
 from maskstream.preprocess.raw.url import FILE_LIST, listed
 from maskstream.shards.errors import DatasetError, OutageError, ResumeError
 from maskstream.shards.stores import client
@@ -105,8 +105,8 @@ def test_the_bytes_are_those_of_the_folder(raw, server, whole, tmp_path, workers
 def test_lists_are_fetched_and_media_are_not(raw, server, tmp_path):
     (raw / "list.csv").write_text("path,label\ntrain/a/one.mp4,x\ntrain/b/two words.mp4,y\nnone.mp4,x\n")
     list_files(raw)
-    with raw_tree(server.url) as tree:
-        dataset = dataset_in(tree, DATASETS["folder"])
+    with open_raw_tree(server.url) as tree:
+        dataset = find_dataset(tree, DATASETS["folder"])
         assert [source.id for source in dataset.splits["train"]] == ["train/a/one.mp4", "train/b/two words.mp4"]
         assert [reject.reason for reject in dataset.missing["train"]] == ["there is no file none.mp4"]
         assert fetched(server) == {"list.csv": 1}
@@ -124,12 +124,15 @@ def test_lists_in_parquet_are_fetched_and_media_in_parquet_are_not(raw, server):
         pq.write_table(pa.table({"path": ["train/a/one.mp4"], "caption": ["x"]}), raw / folder / "list.parquet")
     list_files(raw)
     function = DATASETS["folder"]
-    with raw_tree(server.url, lists=declared(function).in_archives or ()) as tree:
-        (source,) = dataset_in(tree, function).splits["train"]
+    with open_raw_tree(server.url, lists=declared(function).in_archives or ()) as tree:
+        (source,) = find_dataset(tree, function).splits["train"]
         assert (source.id, source.meta) == ("train/a/one.mp4", {"caption": "x"})
         assert fetched(server) == {"list.parquet": 1}
-    with raw_tree(server.url) as tree, pytest.raises(DatasetError, match=r"list.parquet begins with zeros: it is dam"):
-        dataset_in(tree, function)
+    with (
+        open_raw_tree(server.url) as tree,
+        pytest.raises(DatasetError, match=r"list.parquet begins with zeros: it is dam"),
+    ):
+        find_dataset(tree, function)
 
 
 def test_an_outage_is_no_reject_and_the_run_continues(raw, server, whole, tmp_path):
@@ -212,10 +215,10 @@ def test_what_cannot_be_listed_is_refused(raw, server, tmp_path):
         run(server.url, tmp_path / "out")
     list_files(raw)
     with (
-        raw_tree(server.url) as tree,
+        open_raw_tree(server.url) as tree,
         pytest.raises(DatasetError, match="las reads its files to list its sources; copy http"),
     ):
-        dataset_in(tree, DATASETS["las"])
+        find_dataset(tree, DATASETS["las"])
     (raw / FILE_LIST).write_text("")
     with pytest.raises(DatasetError) as caught:
         run(server.url, tmp_path / "out")

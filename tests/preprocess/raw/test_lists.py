@@ -6,7 +6,7 @@ import re
 import pytest
 
 from maskstream.preprocess.datasets import DATASETS
-from maskstream.preprocess.raw.lists import MAX_LABEL, read_json, read_lines, read_list, read_table, typed_values
+from maskstream.preprocess.raw.lists import MAX_LABEL, convert_to_type, read_json, read_lines, read_list, read_table
 from maskstream.shards.errors import DatasetError, OutageError
 
 HEAD = b"path,label,split\n"
@@ -171,4 +171,4 @@ def test_a_number_that_no_type_holds_is_named_with_its_line(tmp_path, name, text
 
 def typed_columns(path):
     rows = read_list(path)
-    return [typed_values(rows, column) for column in rows[0].values]
+    return [convert_to_type(rows, column) for column in rows[0].values]

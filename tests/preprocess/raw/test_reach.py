@@ -16,14 +16,14 @@ import pytest
 from maskstream.preprocess import make_shards
 from maskstream.preprocess.datasets import DATASETS, Dataset
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
-from maskstream.preprocess.job.shards import dataset_in
-from maskstream.preprocess.raw.tree import ArchivedFiles, raw_tree
+from maskstream.preprocess.job.shards import find_dataset
+from maskstream.preprocess.raw.tree import ArchivedFiles, open_raw_tree
 from maskstream.preprocess.source import Source
 from maskstream.preprocess.versions import append
 from maskstream.shards.checksummed import add_checksum
 from maskstream.shards.errors import DatasetError, ShardError, StoreError
 from maskstream.shards.format.dataset import read_dataset_json
-from maskstream.shards.reach import Reach, is_split_name, stays_inside
+from maskstream.shards.reach import Reach, is_inside, is_split_name
 from maskstream.shards.stores.output import LocalOutput
 
 from ...web_server import serving
@@ -127,10 +127,13 @@ def test_lists_and_links_lead_out_only_if_this_is_meant(tmp_path: Path, dataset:
     if form == "folder":
         (base / "there").symlink_to(outside)
     write_list(root, dataset, path)
-    with raw_tree(root) as tree, pytest.raises(DatasetError, match=r"1 files of its sources are not below .*--outside"):
-        dataset_in(tree, DATASETS[dataset])
-    with raw_tree(root, outside_root=True) as tree:
-        assert sum(map(len, dataset_in(tree, DATASETS[dataset]).splits.values())) == 2
+    with (
+        open_raw_tree(root) as tree,
+        pytest.raises(DatasetError, match=r"1 files of its sources are not below .*--outside"),
+    ):
+        find_dataset(tree, DATASETS[dataset])
+    with open_raw_tree(root, outside_root=True) as tree:
+        assert sum(map(len, find_dataset(tree, DATASETS[dataset]).splits.values())) == 2
 
 
 def test_absolute_paths_and_links_below_root_are_legal(tmp_path: Path) -> None:
@@ -143,8 +146,8 @@ def test_absolute_paths_and_links_below_root_are_legal(tmp_path: Path) -> None:
     for folder in (root, real):
         lines = f"{folder}/deep/a.mp4 0\n{real}/deep/b.mp4 1\ndeep/../c.mp4 1\n"
         (real / "train.csv").write_text(lines)
-        with raw_tree(root) as tree:
-            assert len(dataset_in(tree, DATASETS["video-list"]).splits["train"]) == 3
+        with open_raw_tree(root) as tree:
+            assert len(find_dataset(tree, DATASETS["video-list"]).splits["train"]) == 3
 
 
 def test_a_list_in_an_archive_names_what_is_below_root(tmp_path: Path) -> None:
@@ -154,19 +157,19 @@ def test_a_list_in_an_archive_names_what_is_below_root(tmp_path: Path) -> None:
     (root / "plain.png").write_bytes(PICTURE)
     for row, legal in ((f"{root}/plain.png", True), (f"{tmp_path}/out.png", False)):
         tar_of(root / "a.tar", {"good.png": PICTURE, "list.csv": f"path,label\ngood.png,x\n{row},x\n".encode()})
-        with raw_tree(root) as tree:
+        with open_raw_tree(root) as tree:
             if legal:
-                assert len(dataset_in(tree, DATASETS["image-folder"]).splits["train"]) == 2
+                assert len(find_dataset(tree, DATASETS["image-folder"]).splits["train"]) == 2
             else:
                 with pytest.raises(DatasetError, match="not below"):
-                    dataset_in(tree, DATASETS["image-folder"])
+                    find_dataset(tree, DATASETS["image-folder"])
 
 
 def test_a_name_that_no_file_can_have_is_missing(tmp_path: Path) -> None:
     (tmp_path / "good.png").write_bytes(PICTURE)
     (tmp_path / "list.csv").write_text(f"path,label\ngood.png,x\n{'x' * 300}.png,x\n")
-    with raw_tree(tmp_path) as tree:
-        (reject,) = dataset_in(tree, DATASETS["image-folder"]).missing["train"]
+    with open_raw_tree(tmp_path) as tree:
+        (reject,) = find_dataset(tree, DATASETS["image-folder"]).missing["train"]
     assert reject.source == f"{'x' * 300}.png"
 
 
@@ -175,7 +178,7 @@ def test_a_url_has_no_outside(tmp_path: Path) -> None:
     with (
         serving(tmp_path) as server,
         pytest.raises(ValueError, match="leave --outside-root out"),
-        raw_tree(server.url, outside_root=True),
+        open_raw_tree(server.url, outside_root=True),
     ):
         pass
 
@@ -217,7 +220,7 @@ def test_an_output_writes_and_deletes_below_its_folder(tmp_path: Path, name: str
         with pytest.raises(StoreError, match="leads out of"):
             act()
     assert (tmp_path / "x").read_text() == "precious"
-    assert not stays_inside(name)
+    assert not is_inside(name)
 
 
 def test_reach_resolves_links_and_remembers_folders(tmp_path: Path) -> None:

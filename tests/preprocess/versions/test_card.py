@@ -21,7 +21,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import DatasetInfo, Reject, Sample
 from maskstream.shards.format.verify import verify
 from maskstream.shards.format.writer import write_shard
-from maskstream.shards.members.image import image_member
+from maskstream.shards.members.image import make_image_member
 from maskstream.shards.members.text import json_member
 
 HOSTILE = "a|b\n# <script>alert(1)</script> [x](javascript:y) ``` \u202e"
@@ -35,7 +35,7 @@ def write_split(out: Path, name: str) -> Path:
         Sample(
             key=f"{name}-{n}",
             members={
-                "jpg": image_member(data, 16, 16),
+                "jpg": make_image_member(data, 16, 16),
                 "json": json_member(
                     {"label": n % 2, "source": f"{HOSTILE}{n}", "license": ["CC0-1.0", HOSTILE][n % 2]}
                 ),

@@ -20,7 +20,7 @@ import pytest
 
 from maskstream.shards.errors import ShardError
 from maskstream.shards.format import index_cache, manifest
-from maskstream.shards.format.index_cache import IndexFile, IndexWriter, SpoolError, cached_index
+from maskstream.shards.format.index_cache import IndexFile, IndexWriter, SpoolError, open_cached_index
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
 
@@ -150,7 +150,7 @@ def test_leftovers_of_killed_processes_go(cache: Path) -> None:
     mine, others = folder / f".{KEY}.index.12345678.tmp", folder / f".{'1' * 32}.index.12345678.tmp"
     mine.write_bytes(b"x")
     others.write_bytes(b"x")
-    cached_index(KEY, 1, unpack_numbers)
+    open_cached_index(KEY, 1, unpack_numbers)
     assert (mine.exists(), others.exists()) == (False, True)
 
 
@@ -239,7 +239,7 @@ def test_one_process_unpacks_and_the_others_wait(cache: Path) -> None:
         unpack_numbers(new_file, stream)
 
     found: list[IndexFile] = []
-    threads = [threading.Thread(target=lambda: found.append(cached_index(KEY, 1, slow))) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: found.append(open_cached_index(KEY, 1, slow))) for _ in range(3)]
     threads[0].start()
     assert begun.wait(30)
     for thread in threads[1:]:
@@ -257,7 +257,7 @@ def test_the_mapping_ends_with_the_last_array(cache: Path) -> None:
     def mapped() -> int:
         return Path("/proc/self/maps").read_text().count(f"{KEY}.index")
 
-    numbers = cached_index(KEY, 1, unpack_numbers).array("numbers")
+    numbers = open_cached_index(KEY, 1, unpack_numbers).array("numbers")
     assert mapped() == 1
     assert numbers.sum() == 499500
     del numbers

@@ -17,7 +17,7 @@ from maskstream.shards.format.records import ShardRecord
 from maskstream.shards.format.sample import Sample
 from maskstream.shards.format.verify import verify
 from maskstream.shards.format.writer import write_shard
-from maskstream.shards.members.video import table_problems, video_member
+from maskstream.shards.members.video import find_gop_table_problems, video_member
 
 from ..conftest import INFO, fragmented_video
 
@@ -98,5 +98,5 @@ def test_a_word_that_is_no_header_of_this_size_makes_a_bad_sample(tmp_path: Path
 def _refuse(manifest: Manifest) -> None:
     """Raise what the loader meets when it asks for the first video."""
     index = manifest.video(0, "mp4")
-    if problem := next(table_problems(index, manifest.member(0, "mp4").size), None):
+    if problem := next(find_gop_table_problems(index, manifest.member(0, "mp4").size), None):
         raise DataError(problem)

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskstream.shards.format.part_writer import hash_keys, repeated_keys
+from maskstream.shards.format.part_writer import find_repeated_keys, hash_keys
 
 GROUPS = st.lists(st.lists(st.text("ab", max_size=3), max_size=6), max_size=4)
 
@@ -17,15 +17,15 @@ GROUPS = st.lists(st.lists(st.text("ab", max_size=3), max_size=6), max_size=4)
 def test_repeated_keys(groups: list[list[str]]) -> None:
     flat = [key for group in groups for key in group]
     wanted = sorted({key for key in flat if flat.count(key) > 1})
-    assert repeated_keys([hash_keys(group) for group in groups], groups) == wanted
+    assert find_repeated_keys([hash_keys(group) for group in groups], groups) == wanted
 
 
 def test_equal_hashes_are_looked_into_and_others_are_not() -> None:
     same = np.zeros(2, np.uint64)
-    assert repeated_keys([same], [["a", "b"]]) == []
+    assert find_repeated_keys([same], [["a", "b"]]) == []
 
     def never() -> Iterator[list[str]]:
         raise AssertionError("the keys were read")
         yield []
 
-    assert repeated_keys([hash_keys(["a", "b"])], never()) == []
+    assert find_repeated_keys([hash_keys(["a", "b"])], never()) == []

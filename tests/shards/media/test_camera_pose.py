@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from maskstream.shards.media.camera_pose import (
+    build_level_pose,
     heading,
     inverse,
-    level_pose,
     mirrored,
     product,
     seen_from,
@@ -67,7 +67,7 @@ def test_a_mirror_changes_left_and_right_of_all_that_a_pose_maps(poses: np.ndarr
 
 @pytest.mark.parametrize("angle", [-3.0, -0.4, 0.0, 1.2, 3.1])
 def test_a_level_camera_looks_along_its_heading_with_its_x_axis_to_the_right(angle: float) -> None:
-    pose = level_pose(np.array([1.0, 2.0, 1.5]), angle)
+    pose = build_level_pose(np.array([1.0, 2.0, 1.5]), angle)
     right, down, forward = matrix(pose[3:]).T
     np.testing.assert_allclose(forward, [np.cos(angle), np.sin(angle), 0], atol=1e-12)
     np.testing.assert_allclose(right, [np.sin(angle), -np.cos(angle), 0], atol=1e-12)
@@ -78,8 +78,8 @@ def test_a_level_camera_looks_along_its_heading_with_its_x_axis_to_the_right(ang
 def test_a_waypoint_is_said_as_a_person_would() -> None:
     """Facing north, two metres east and three north, then facing east: right 2, forward 3, a quarter turn right."""
     north, east = np.pi / 2, 0.0
-    here = level_pose(np.array([10.0, 20.0, 1.5]), north)
-    there = level_pose(np.array([12.0, 23.0, 1.7]), east)
+    here = build_level_pose(np.array([10.0, 20.0, 1.5]), north)
+    there = build_level_pose(np.array([12.0, 23.0, 1.7]), east)
     np.testing.assert_allclose(waypoint(there, here), [2, 3, np.pi / 2], atol=1e-12)
     tilted = here.copy()  # looking up by 0.3 rad: the ground stays level
     tilted[3:] = product(here[3:], np.array([np.cos(0.15), np.sin(0.15), 0, 0]))

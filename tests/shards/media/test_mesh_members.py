@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maskstream.shards.media.mesh_members import MeshError, mesh_bytes, read_mesh
-from maskstream.shards.media.npy import npy_bytes
+from maskstream.shards.media.mesh_members import MeshError, encode_mesh, read_mesh
+from maskstream.shards.media.npy import encode_npy
 
 VERTICES = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
 FACES = np.array([[0, 1, 2], [1, 2, 3]], np.int32)
@@ -19,11 +19,11 @@ KINDS = np.zeros(4, np.int32)
 
 
 def surface(**changed: Any) -> bytes:
-    return mesh_bytes(**{"vertices": VERTICES, "faces": FACES} | changed)
+    return encode_mesh(**{"vertices": VERTICES, "faces": FACES} | changed)
 
 
 def simulation(**changed: Any) -> bytes:
-    return mesh_bytes(**{"positions": VERTICES[:, :2], "cells": FACES, "node_type": KINDS} | changed)
+    return encode_mesh(**{"positions": VERTICES[:, :2], "cells": FACES, "node_type": KINDS} | changed)
 
 
 def zipped(*members: tuple[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
@@ -43,8 +43,8 @@ def test_a_mesh_is_read_as_it_was_written() -> None:
 
 
 def test_a_bomb_of_a_megabyte_takes_no_more_memory_than_it_has_bytes() -> None:
-    zeros = npy_bytes(np.zeros((100 << 20) // 12 * 3, np.float32).reshape(-1, 3))
-    bomb = zipped(("vertices.npy", zeros), ("faces.npy", npy_bytes(FACES)), method=zipfile.ZIP_DEFLATED)
+    zeros = encode_npy(np.zeros((100 << 20) // 12 * 3, np.float32).reshape(-1, 3))
+    bomb = zipped(("vertices.npy", zeros), ("faces.npy", encode_npy(FACES)), method=zipfile.ZIP_DEFLATED)
     assert len(bomb) < 200_000 < 100_000_000 < len(zeros)
     tracemalloc.start()
     with pytest.raises(MeshError, match="is compressed"):
@@ -55,7 +55,7 @@ def test_a_bomb_of_a_megabyte_takes_no_more_memory_than_it_has_bytes() -> None:
 
 def test_members_that_overlap_are_refused() -> None:
     """Each entry of the directory names the same bytes, so the arrays would be larger than the file."""
-    one = zipped(("vertices.npy", npy_bytes(np.zeros((9000, 3), np.float32))))
+    one = zipped(("vertices.npy", encode_npy(np.zeros((9000, 3), np.float32))))
     begin = int.from_bytes(one[-6:-2], "little")
     entry, end = one[begin:-22], bytearray(one[-22:])
     end[8:12] = (9).to_bytes(2, "little") * 2
@@ -68,7 +68,7 @@ HOSTILE = {
     "nothing": b"",
     "no zip": b"PK" + bytes(100),
     "cut": surface()[:-30],
-    "no faces": mesh_bytes(vertices=VERTICES),
+    "no faces": encode_mesh(vertices=VERTICES),
     "a face of a missing vertex": surface(faces=FACES + 1),
     "a face of a negative vertex": surface(faces=FACES - 1),
     "a far face": surface(faces=FACES * (2**31 - 1)),
@@ -78,11 +78,11 @@ HOSTILE = {
     "flat vertices": surface(vertices=VERTICES[:, :2].copy()),
     "vertices of doubles": surface(vertices=VERTICES.astype(np.float64)),
     "no vertices": surface(vertices=VERTICES[:0], faces=FACES[:0]),
-    "text": zipped(("vertices.npy", b"no array"), ("faces.npy", npy_bytes(FACES))),
-    "no node types": mesh_bytes(positions=VERTICES, cells=FACES),
+    "text": zipped(("vertices.npy", b"no array"), ("faces.npy", encode_npy(FACES))),
+    "no node types": encode_mesh(positions=VERTICES, cells=FACES),
     "too few node types": simulation(node_type=KINDS[:2]),
     "cells of five": simulation(cells=np.zeros((2, 5), np.int32)),
-    "seventeen arrays": mesh_bytes(**{f"a{n}": KINDS for n in range(17)}),
+    "seventeen arrays": encode_mesh(**{f"a{n}": KINDS for n in range(17)}),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maskstream.shards.media.npy import NpyError, npy_bytes, npy_header, read_npy
+from maskstream.shards.media.npy import NpyError, encode_npy, read_npy, read_npy_header
 
 
 def forged(header: str, data: bytes = b"", version: int = 1) -> bytes:
@@ -37,8 +37,8 @@ def test_arrays_that_numpy_writes_are_read(dtype: str, shape: tuple[int, ...]) -
 
 def test_an_array_is_written_as_numpy_does_and_found_at_its_offset() -> None:
     array = np.arange(6, dtype="<f4").reshape(2, 3)
-    data = npy_bytes(array)
-    header = npy_header(data)
+    data = encode_npy(array)
+    header = read_npy_header(data)
     assert (header.shape, header.size_bytes, header.data_offset) == ((2, 3), 24, len(data) - 24)
 
 

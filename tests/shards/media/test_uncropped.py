@@ -8,7 +8,7 @@ import pytest
 
 from maskstream.preprocess.encode.video.profile import PROFILES
 from maskstream.preprocess.encode.video.video import encode_video
-from maskstream.shards.media.h264_sps import UnknownSpsError, read_sps, uncropped, uncropped_header
+from maskstream.shards.media.h264_sps import UnknownSpsError, read_sps, remove_cropping, remove_header_cropping
 from maskstream.shards.media.mp4 import read_header
 
 from ...videos import write_frames
@@ -46,7 +46,7 @@ def planes(data):
 @pytest.mark.parametrize("size", [(340, 256), (456, 256), (110, 90), (48, 32), (602, 256)])
 def test_what_was_shown_stays_and_what_is_coded_is_shown(tmp_path, size):
     data, header = encoded(tmp_path, *size)
-    whole = uncropped_header(header)
+    whole = remove_header_cropping(header)
     sps = sps_of(read_header(whole).extradata)
     assert sps.shown == (sps.width, sps.height) == tuple(-(-side // 16) * 16 for side in size)
     with av.open(io.BytesIO(whole + data[len(header) :])) as container:
@@ -55,7 +55,7 @@ def test_what_was_shown_stays_and_what_is_coded_is_shown(tmp_path, size):
     for frame, before in zip(shown, planes(data), strict=True):
         assert np.array_equal(frame[: size[1], : size[0]], before[: size[1]]), "luma is identical"
     assert (whole == header) == (size == (48, 32))
-    assert uncropped_header(whole) == whole
+    assert remove_header_cropping(whole) == whole
 
 
 @pytest.mark.parametrize(
@@ -89,16 +89,16 @@ def sps_bits(crop, tail="1"):
 
 def test_uncropped_equals_the_set_that_was_made_without_cropping():
     for crop in ((0, 6, 0, 0), (0, 1, 0, 4), (0, 0, 0, 7), (3, 2, 1, 0)):
-        assert uncropped(sps_bits(crop)) == sps_bits((0, 0, 0, 0))
+        assert remove_cropping(sps_bits(crop)) == sps_bits((0, 0, 0, 0))
         left, right, top, bottom = crop
         assert read_sps(sps_bits(crop)).shown == (320 - 2 * (left + right), 240 - 2 * (top + bottom))
-    assert uncropped(sps_bits((0, 0, 0, 0))) == sps_bits((0, 0, 0, 0))
+    assert remove_cropping(sps_bits((0, 0, 0, 0))) == sps_bits((0, 0, 0, 0))
 
 
 def test_damage_is_an_error_of_its_own():
     draw = np.random.default_rng(0)
     for _ in range(500):
-        for function in (uncropped, read_sps):
+        for function in (remove_cropping, read_sps):
             try:
                 function(draw.bytes(int(draw.integers(0, 40))))
             except UnknownSpsError:

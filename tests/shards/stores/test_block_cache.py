@@ -58,7 +58,7 @@ def test_blocks_are_fetched_once_and_lie_where_they_lie_in_the_file(tmp_path: Pa
     assert remote.new == [(33, 5)]
     (file,) = cache.folder.iterdir()
     assert file.read_bytes()[30 * BLOCK_BYTES :] == remote.data[30 * BLOCK_BYTES :]
-    assert cache.used_bytes() == 11 * BLOCK_BYTES
+    assert cache.measure_used_bytes() == 11 * BLOCK_BYTES
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_the_files_that_were_not_used_for_longest_go_first(tmp_path: Path) -> No
         file = Path(cache._path(str(n), "blocks"))
         used = file.stat().st_mtime - 1000 + n if n != 3 else file.stat().st_mtime
         os.utime(file, (used, used))
-        assert cache.used_bytes() <= 1 << 20
+        assert cache.measure_used_bytes() <= 1 << 20
     kept = [n for n in range(12) if Path(cache._path(str(n), "blocks")).exists()]
     assert kept == [3, 8, 9, 10, 11]
     assert (tmp_path / "mine.blocks").exists()
@@ -185,7 +185,7 @@ def test_a_folder_that_cannot_be_made_only_warns(tmp_path: Path, caplog: pytest.
     remote, cache = Remote(), BlockCache(tmp_path / "file/cache", 1 << 20)
     remote.read(cache, 0, 2)
     assert cache.whole("x", lambda: b"right") == b"right"
-    assert cache.used_bytes() == 0
+    assert cache.measure_used_bytes() == 0
     assert caplog.text.count("cannot be written") == 1
 
 

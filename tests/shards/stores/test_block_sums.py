@@ -5,7 +5,7 @@ import pytest
 import xxhash
 
 from maskstream.shards.errors import StoreError
-from maskstream.shards.stores.block_sums import BlockSums, sums_bytes
+from maskstream.shards.stores.block_sums import BlockSums, compute_sums_size
 from maskstream.shards.stores.local import LocalStore
 
 
@@ -32,7 +32,7 @@ def test_sums_are_those_of_each_block_however_the_bytes_come(size):
             sums.update(data[at : at + step])
             at += step
         assert sums.digest() == expected
-    assert len(expected) == sums_bytes(size)
+    assert len(expected) == compute_sums_size(size)
 
 
 def test_ranges_are_what_they_were_and_end_with_the_file(tmp_path):

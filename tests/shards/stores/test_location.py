@@ -15,7 +15,7 @@ from maskstream.shards.stores import client
 from maskstream.shards.stores.local import LocalStore
 from maskstream.shards.stores.open import open_store
 from maskstream.shards.stores.read_ahead import ReadAhead
-from maskstream.shards.stores.url import StorePlace, beside, is_url, local_path, parse_place, split_name
+from maskstream.shards.stores.url import StorePlace, beside, get_local_path, is_url, parse_place, split_name
 
 from ...web_server import serving
 
@@ -70,9 +70,9 @@ def test_paths_are_local(tmp_path: Path) -> None:
     for path in (tmp_path, str(tmp_path), "s3:", "a:b/c", "./http:/x"):
         assert not is_url(path)
         assert isinstance(open_store(path), LocalStore)
-        assert local_path(path, "--out") == Path(path)
+        assert get_local_path(path, "--out") == Path(path)
     with pytest.raises(ValueError, match=r"--out 's3://b/x': only local paths are legal"):
-        local_path("s3://b/x", "--out")
+        get_local_path("s3://b/x", "--out")
     with pytest.raises(ValueError, match=r"give it as a str"):
         open_store(Path("s3://b/x"))
 
@@ -159,9 +159,9 @@ def test_an_account_that_is_not_named_is_asked_for(monkeypatch: pytest.MonkeyPat
 
 def test_a_server_without_tls_must_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://host")
-    assert not client._may_be_http()
+    assert not client._is_http_allowed()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://host")
-    assert client._may_be_http()
+    assert client._is_http_allowed()
 
 
 @pytest.mark.parametrize(

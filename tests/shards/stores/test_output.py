@@ -15,9 +15,9 @@ from maskstream.shards.stores.output import (
     LocalOutput,
     Location,
     Output,
-    folder_and_name,
-    last_parts,
-    output_at,
+    get_last_parts,
+    open_output,
+    split_folder_and_name,
     within,
 )
 from maskstream.shards.stores.remote_output import RemoteOutput
@@ -27,9 +27,9 @@ from tests.s3_double import BUCKET, S3Double
 @pytest.fixture(params=["local", "remote", "top of a bucket"])
 def output(request: pytest.FixtureRequest, tmp_path: Path) -> Output:
     if request.param == "local":
-        return output_at(tmp_path)
+        return open_output(tmp_path)
     request.getfixturevalue("double")
-    return output_at(f"s3://{BUCKET}/a b/c/" if request.param == "remote" else f"s3://{BUCKET}")
+    return open_output(f"s3://{BUCKET}/a b/c/" if request.param == "remote" else f"s3://{BUCKET}")
 
 
 def test_what_is_published_is_there_whole(output: Output) -> None:
@@ -84,7 +84,7 @@ def test_of_racing_runs_one_creates_the_file_where_the_store_can_tell(
     """All look before any of them writes."""
     double.conditional = conditional  # type: ignore[assignment]
     monkeypatch.setattr(RemoteOutput, "size", lambda self, name: None)
-    output = output_at(f"s3://{BUCKET}/x")
+    output = open_output(f"s3://{BUCKET}/x")
     output.create("other", b"")
     created: list[bool] = []
     threads = [
@@ -103,7 +103,7 @@ def test_a_file_that_another_run_created_first_is_left(double: S3Double, monkeyp
     """This run looked before the other one wrote. An equal file may be its own, if an answer was lost."""
     monkeypatch.setattr(RemoteOutput, "size", lambda self, name: None)
     double.objects["x/a"] = b"theirs"
-    output = output_at(f"s3://{BUCKET}/x")
+    output = open_output(f"s3://{BUCKET}/x")
     for data in (b"", b"a", b"theirs!", b"longer than theirs"):
         assert not output.create("a", data)
     assert output.create("a", b"theirs")
@@ -127,7 +127,7 @@ def test_a_copy_in_another_process_writes_to_the_same_place(output: Output) -> N
 def test_large_files_are_sent_in_parts_which_nobody_sees(double: S3Double, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_output, "ONE_PUT_BYTES", 1 << 20)
     monkeypatch.setattr(remote_output, "_PART_BYTES", 5 << 20)
-    output = output_at(f"s3://{BUCKET}/x")
+    output = open_output(f"s3://{BUCKET}/x")
     data = bytes(range(256)) * (11 << 12)
     with output.writing("a.tar") as stream:
         stream.write(data)
@@ -172,14 +172,14 @@ class _Any:
 
 
 def test_only_writable_places_are_outputs(tmp_path: Path) -> None:
-    assert isinstance(output_at(tmp_path), LocalOutput)
-    assert isinstance(output_at("s3://b/x"), RemoteOutput)
+    assert isinstance(open_output(tmp_path), LocalOutput)
+    assert isinstance(open_output("s3://b/x"), RemoteOutput)
     for location in ("http://host/x", "https://host/x", "hf://datasets/a/b"):
         with pytest.raises(ValueError, match=r"cannot be written to|not written to"):
-            output_at(location)
+            open_output(location)
     for location in ("ftp://host/x", "s3://", "s3:///x"):
         with pytest.raises(ValueError, match=location):
-            output_at(location)
+            open_output(location)
 
 
 def test_a_store_that_is_away_is_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +188,7 @@ def test_a_store_that_is_away_is_an_outage(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    output = output_at("s3://b/x")
+    output = open_output("s3://b/x")
     for act in (lambda: output.publish("a", b""), lambda: output.size("a"), output.names, lambda: output.remove(["a"])):
         with pytest.raises(OutageError, match="s3://b/x"):
             act()
@@ -199,6 +199,6 @@ def test_a_store_that_is_away_is_an_outage(monkeypatch: pytest.MonkeyPatch) -> N
 )
 def test_locations_are_joined_and_parted(folder: Location, joined: Location) -> None:
     assert within(folder, "a.tar") == joined
-    parent, name = folder_and_name(joined)
+    parent, name = split_folder_and_name(joined)
     assert (within(parent, name), name) == (joined, "a.tar")
-    assert last_parts(joined, 1) == "a.tar"
+    assert get_last_parts(joined, 1) == "a.tar"

@@ -9,7 +9,7 @@ import torch
 
 from maskstream.train import Trainer, load_model
 from maskstream.train.core.dropout import DropoutConfig, set_dropout
-from maskstream.train.core.optimiser import Average, OptimiserConfig, build_optimiser, layer_rates, set_lr
+from maskstream.train.core.optimiser import Average, OptimiserConfig, build_optimiser, compute_layer_rates, set_lr
 from maskstream.train.core.parallel import named_blocks, recompute_blocks
 from maskstream.train.core.run_folder import run_weights
 
@@ -55,7 +55,7 @@ def test_a_run_exports_the_average_and_resumes_it_bit_by_bit(recipe, synthetic_l
 
 def test_the_rate_of_a_block_is_that_of_the_next_one_times_the_decay(recipe):
     model = recipe.build()
-    rates = layer_rates(model, 0.5)
+    rates = compute_layer_rates(model, 0.5)
     expected = {
         "encoder.embed.0.weight": 0.125,
         "encoder.stacks.0.blocks.0.mlp.up.weight": 0.25,
@@ -71,7 +71,7 @@ def test_the_rate_of_a_block_is_that_of_the_next_one_times_the_decay(recipe):
     found = {name_of[p]: group["lr"] for group in optimiser.param_groups for p in group["params"]}
     assert found == {name: pytest.approx(0.1 * rate) for name, rate in rates.items()}
     with pytest.raises(ValueError, match="a Linear has none"):
-        layer_rates(torch.nn.Linear(1, 1), 0.5)
+        compute_layer_rates(torch.nn.Linear(1, 1), 0.5)
     for wrong in ({"layer_decay": 0.0}, {"average": 1.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             OptimiserConfig(**wrong)

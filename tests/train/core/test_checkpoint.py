@@ -14,9 +14,9 @@ from maskstream.train import load_model, save_model
 from maskstream.train.core.checkpoint import (
     Position,
     discard_checkpoints,
+    find_newest_whole,
     list_checkpoints,
     load_checkpoint,
-    newest_whole,
     remove_unfinished,
 )
 from maskstream.train.core.checkpoint_write import save_checkpoint
@@ -55,7 +55,7 @@ def test_weights_moments_and_position_come_back_exactly(trained, recipe, batch, 
     fresh = recipe.build(seed=2)
     fresh_optimiser = build_optimiser(fresh, recipe.optimiser)
     assert not same(model, fresh)
-    folder, found = newest_whole(tmp_path)
+    folder, found = find_newest_whole(tmp_path)
     assert found == position()
     load_checkpoint(folder, found, fresh, fresh_optimiser, {"name": "test"})
     assert same(model, fresh)
@@ -80,11 +80,11 @@ def names(folder):
 
 @pytest.mark.parametrize(("keep", "kept"), [(1, [6]), (2, [4, 6]), (5, [2, 4, 6])])
 def test_the_newest_are_kept(trained, tmp_path, keep, kept):
-    assert newest_whole(tmp_path) is None
+    assert find_newest_whole(tmp_path) is None
     for number in (2, 4, 6):
         save_checkpoint(tmp_path, *trained, position(number), keep=keep)
     assert names(tmp_path) == [f"step-{number:08d}" for number in kept]
-    assert newest_whole(tmp_path) == (tmp_path / "step-00000006", position(6))
+    assert find_newest_whole(tmp_path) == (tmp_path / "step-00000006", position(6))
     discard_checkpoints(tmp_path)
     assert names(tmp_path) == []
 
@@ -141,7 +141,7 @@ def test_a_full_disk_keeps_the_older_checkpoint_and_leaves_nothing_else(trained,
             assert next(calls) == 7, "all fsyncs of a save were tried"
     assert "step-00000002" in names(tmp_path)
     assert not list(tmp_path.glob(".*"))
-    assert newest_whole(tmp_path) is not None
+    assert find_newest_whole(tmp_path) is not None
 
 
 def test_what_killed_runs_left_is_removed(trained, tmp_path):

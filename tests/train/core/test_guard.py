@@ -19,7 +19,7 @@ from maskstream.shards.format.sample import Sample
 from maskstream.shards.members.text import json_member
 from maskstream.train import Trainer, read_metrics
 from maskstream.train.core.collapse import lidar, measure_spread
-from maskstream.train.core.guard import LEAST, MOST_ROLLBACKS, CollapseError, Guard, line_of
+from maskstream.train.core.guard import LEAST, MOST_ROLLBACKS, CollapseError, Guard, find_line
 from maskstream.train.evaluate.online import KNN, LINEAR, OnlineProbe
 from maskstream.train.papers.jepa.model import Jepa
 from maskstream.train.recipes import chosen_recipe
@@ -164,9 +164,9 @@ def test_the_first_measurement_draws_the_line_and_a_resumed_run_keeps_it(split, 
     trainer_of(split, tmp_path, guard="log").run(until=3)
     first = trainer_of(split, tmp_path, guard="log")
     assert first._guard.first == first.tally.spread == read_metrics(tmp_path / "metrics.jsonl")[0].spread
-    assert line_of("targets: token rank", 11.0) == pytest.approx(3.0)
-    assert line_of("targets: variance", 1e-3) == LEAST
-    assert line_of("targets: covariance", 0.5) is None
+    assert find_line("targets: token rank", 11.0) == pytest.approx(3.0)
+    assert find_line("targets: variance", 1e-3) == LEAST
+    assert find_line("targets: covariance", 0.5) is None
 
 
 def test_tokens_along_one_line_are_seen_where_samples_differ():

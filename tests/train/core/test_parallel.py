@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from maskstream.train import load_model, named_recipe, read_metrics
 from maskstream.train.core.distributed import is_divided, process_group
 from maskstream.train.core.options import LoopSettings
-from maskstream.train.core.parallel import compile_parts, divide, list_blocks, over_ranks, recompute_blocks
+from maskstream.train.core.parallel import compile_parts, divide, list_blocks, recompute_blocks, wrap_for_ranks
 from maskstream.train.core.process import seeded
 from maskstream.train.recipes import chosen_recipe
 
@@ -231,12 +231,12 @@ def test_a_group_of_one_rank_shares_as_several_do():
     model, other = (named_recipe("bert-tiny").build() for _ in range(2))
     divide(model, CPU)
     assert not any(map(is_divided, model.parameters()))
-    assert over_ranks(other, CPU) is other
+    assert wrap_for_ranks(other, CPU) is other
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         divide(model, CPU)
         assert all(is_divided(p) == (p.ndim > 1) for p in model.parameters())
-        assert isinstance(over_ranks(other, CPU), DistributedDataParallel)
+        assert isinstance(wrap_for_ranks(other, CPU), DistributedDataParallel)
     finally:
         dist.destroy_process_group()
 

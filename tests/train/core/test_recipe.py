@@ -8,7 +8,7 @@ import pytest
 from maskstream.pipelines import Loader
 from maskstream.shards.config import with_set
 from maskstream.shards.format.dataset import read_dataset_json
-from maskstream.shards.format.tokenizer import tokenizer_facts
+from maskstream.shards.format.tokenizer import read_tokenizer_facts
 from maskstream.train import RECIPES, named_recipe
 from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.core.recipe import Recipe
@@ -56,7 +56,7 @@ def test_a_run_shows_every_sample_as_often_as_the_schedule_says(recipe, eleven):
 @pytest.mark.parametrize(("name", "modality"), [("bert-tiny", "text"), ("m3ae-tiny", "image-text")])
 def test_a_tokenizer_with_more_ids_than_the_model_is_refused_before_training(name, modality, tmp_path):
     split = write_split(modality, tmp_path)
-    ids = tokenizer_facts(str(split), read_dataset_json(split)).vocabulary
+    ids = read_tokenizer_facts(str(split), read_dataset_json(split)).vocabulary
     recipe = chosen_recipe(name, [f"model.vocabulary={ids - 1}", "batch_size=2"])
     said = rf"has {ids:,} ids, but the model has {ids - 1:,}; set model\.vocabulary=\d+"
     with pytest.raises(ValueError, match=said):

@@ -22,9 +22,9 @@ from maskstream.preprocess.versions import append, erase, remove
 from maskstream.shards.errors import ResumeError, SampleError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train import read_metrics, replay, train
-from maskstream.train.core.data import told_splits
+from maskstream.train.core.data import read_splits
 from maskstream.train.core.metrics import StepMetrics
-from maskstream.train.core.replay import worst_steps
+from maskstream.train.core.replay import find_worst_steps
 from maskstream.train.core.sample_losses import SAMPLE_LOSSES, read_step_losses, worst_samples
 from maskstream.train.core.step import Stepper
 from maskstream.train.core.versions import VERSIONS
@@ -218,7 +218,7 @@ def test_the_command_draws_steps_and_the_worst(run: Path) -> None:
     done = CliRunner().invoke(app, ["replay", str(run), "--step", "2", "--worst", "1", "--samples", "3", "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.output)
-    worst = worst_steps(read_metrics(run / "metrics.jsonl"), 1)[0][0].step
+    worst = find_worst_steps(read_metrics(run / "metrics.jsonl"), 1)[0][0].step
     assert [one["step"] for one in told["steps"]] == list(dict.fromkeys([2, worst]))
     assert told["steps"][0]["keys"] == [key for batch in replay(run, 2).batches for key in batch.key]
     page = (run / "replay.html").read_text()
@@ -271,8 +271,8 @@ def test_the_worst_stand_out_from_those_around_them() -> None:
         StepMetrics(step=n, epoch=0, loss=loss, parts={}, lr=0.1, grad_norm=1.0, clips_per_s=1.0, data_wait_share=0.0)
         for n, loss in enumerate(losses, start=1)
     ]
-    assert [step.step for step, _ in worst_steps(made, 2)] == [8, 1]
-    assert [step.step for step, _ in worst_steps(made[1:6], 1)] == [5]
+    assert [step.step for step, _ in find_worst_steps(made, 2)] == [8, 1]
+    assert [step.step for step, _ in find_worst_steps(made[1:6], 1)] == [5]
 
 
 def test_losses_of_samples_are_those_of_each_alone(run: Path, tmp_path: Path) -> None:
@@ -369,7 +369,7 @@ def test_a_run_goes_on_after_its_split_was_curated(tmp_path: Path, caplog: pytes
     after = train_noted("mae-tiny", split, fresh, CUTS, 8)
     assert after[3:] != before[3:]
     assert goes_on("unasked", 5, 8) == goes_on("old", 5, 8, data_version=1) == before[3:]
-    assert told_splits(tmp_path / "unasked")[0]["version"] == 1
+    assert read_splits(tmp_path / "unasked")[0]["version"] == 1
     caplog.clear()
     assert goes_on("new", 5, data_version=2) == after[3:5]
     assert "goes on in version 2 as asked" in caplog.text
@@ -387,4 +387,4 @@ def test_a_run_goes_on_after_its_split_was_curated(tmp_path: Path, caplog: pytes
     assert remove(split, [removed]).version == 3
     without = goes_on("without", 8)
     assert [new != old for new, old in zip(without, before[3:], strict=True)] == [removed in step for step in keys]
-    assert told_splits(tmp_path / "without")[0]["version"] == 1
+    assert read_splits(tmp_path / "without")[0]["version"] == 1

@@ -11,7 +11,7 @@ from maskstream.pipelines.masks import Cues, Draw, Dual, MotionGuided, Tube
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import Sample
-from maskstream.shards.format.tokenizer import tokenizer_facts
+from maskstream.shards.format.tokenizer import read_tokenizer_facts
 from maskstream.shards.members.video import video_member
 from maskstream.train import RECIPES, load_model, named_recipe, read_metrics, train
 
@@ -36,7 +36,7 @@ def split(tmp_path_factory):
 
 def test_ids_that_no_text_has_are_told_once(tmp_path, caplog):
     texts = write_split("text", tmp_path)
-    ids = tokenizer_facts(str(texts), Manifest.load(texts).info).vocabulary
+    ids = read_tokenizer_facts(str(texts), Manifest.load(texts).info).vocabulary
     options = {"device": "cpu", "threads": 1, "progress": False}
     for out, more, told in (("a", 200, True), ("a", 200, False), ("b", 127, False)):
         caplog.clear()

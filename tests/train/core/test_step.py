@@ -16,7 +16,7 @@ from maskstream.train.core.dropout import DropoutConfig
 from maskstream.train.core.model import Losses, weighted
 from maskstream.train.core.optimiser import OptimiserConfig
 from maskstream.train.core.options import LoopSettings
-from maskstream.train.core.process import chosen_precision, step_seed
+from maskstream.train.core.process import choose_precision, derive_step_seed
 from maskstream.train.core.step import INTERVAL, LossScale, Stepper, StepSettings, count_flops
 
 CPU = torch.device("cpu")
@@ -140,8 +140,8 @@ def test_what_is_drawn_depends_on_the_seed_the_step_the_rank_and_the_micro_batch
     places = [
         (seed, step, rank, part) for seed in range(3) for step in range(3) for rank in range(3) for part in (0, 1)
     ]
-    assert len({step_seed(*place) for place in places}) == len(places)
-    assert step_seed(1, 2, 3, 4) == step_seed(1, 2, 3, 4)
+    assert len({derive_step_seed(*place) for place in places}) == len(places)
+    assert derive_step_seed(1, 2, 3, 4) == derive_step_seed(1, 2, 3, 4)
 
 
 def test_a_run_with_dropout_resumes_bit_by_bit(recipe, synthetic_loader, tmp_path):
@@ -198,10 +198,10 @@ def test_a_run_in_float16_keeps_its_loss_scale_in_checkpoints(recipe, synthetic_
 
 def test_precision_is_chosen_by_name_or_by_what_the_device_gains(monkeypatch):
     for helps, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr("maskstream.train.core.process.bf16_helps", lambda device, helps=helps: helps)
-        assert chosen_precision("auto", CPU) == dtype
-        assert chosen_precision("fp16", CPU) == torch.float16
-        assert chosen_precision("fp32", CPU) == torch.float32
+        monkeypatch.setattr("maskstream.train.core.process.is_bf16_faster", lambda device, helps=helps: helps)
+        assert choose_precision("auto", CPU) == dtype
+        assert choose_precision("fp16", CPU) == torch.float16
+        assert choose_precision("fp32", CPU) == torch.float32
 
 
 def spoilt(trainer, steps):

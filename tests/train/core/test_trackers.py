@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from maskstream.train.core.metrics import StepMetrics
-from maskstream.train.core.trackers import TRACKERS, Trackers, check_trackers, metric_name
+from maskstream.train.core.trackers import TRACKERS, Trackers, check_trackers, format_metric_name
 
 ABOUT = {"recipe": {"name": "tiny"}, "seed": 3, "steps": 10}
 
@@ -188,5 +188,5 @@ def test_a_tool_that_cannot_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_names_of_metrics():
-    assert metric_name("peak memory in GB/host") == ("maskstream_peak_memory_in_gb", "host")
-    assert metric_name("MFU") == ("maskstream_mfu", "")
+    assert format_metric_name("peak memory in GB/host") == ("maskstream_peak_memory_in_gb", "host")
+    assert format_metric_name("MFU") == ("maskstream_mfu", "")

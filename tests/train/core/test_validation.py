@@ -10,7 +10,7 @@ from maskstream.train import Trainer, load_model, read_metrics
 from maskstream.train.core.checkpoint import CHECKPOINTS
 from maskstream.train.core.dropout import DropoutConfig
 from maskstream.train.core.validation import BEST, Validation
-from maskstream.train.core.weights import weights_sum
+from maskstream.train.core.weights import compute_weights_sum
 from maskstream.train.evaluate.evaluation import Score
 from maskstream.train.evaluate_run import evaluate_run
 from maskstream.train.recipes import train
@@ -98,7 +98,7 @@ def test_a_resumed_run_finds_and_keeps_the_same(run):
         parts = run(f"parts {until}", until, every=1, save_every=100)
         run(f"parts {until}", every=1, save_every=100)
         assert [m.val for m in rows(parts)] == [m.val for m in rows(whole)]
-        assert weights_sum(parts / BEST) == weights_sum(whole / BEST)
+        assert compute_weights_sum(parts / BEST) == compute_weights_sum(whole / BEST)
 
 
 def test_a_run_ends_after_as_many_validations_without_a_better_score_as_it_has_patience_for(run):
@@ -107,8 +107,8 @@ def test_a_run_ends_after_as_many_validations_without_a_better_score_as_it_has_p
     worse = {"every": 1, "lower_is_better": values[-1] > values[0]}  # the first stays the best
     out = run("run", patience=3, **worse)
     assert [m.step for m in rows(out)] == [1, 2, 3, 4]
-    assert weights_sum(out / BEST)[1] == 1
-    assert weights_sum(out / "model.safetensors")[1] == 4
+    assert compute_weights_sum(out / BEST)[1] == 1
+    assert compute_weights_sum(out / "model.safetensors")[1] == 4
     parts = run("parts", 2, patience=3, **worse)
     for _ in range(2):  # the second finds that it has ended
         run("parts", patience=3, **worse)
@@ -120,10 +120,10 @@ def test_a_run_ends_after_as_many_validations_without_a_better_score_as_it_has_p
 
 def test_best_weights_that_a_killed_run_did_not_write_are_written_by_the_next(run):
     out = run("run", 1, every=1)
-    kept = weights_sum(out / BEST)
+    kept = compute_weights_sum(out / BEST)
     (out / BEST).unlink()
     run("run", 1, every=1)
-    assert weights_sum(out / BEST) == kept
+    assert compute_weights_sum(out / BEST) == kept
     run("run", every=1, resume=False)
     assert json.loads((out / "run.json").read_text())["val"] == {}
 
@@ -144,7 +144,7 @@ def test_ranks_that_share_weights_find_what_one_finds_and_train_the_same(tmp_pat
     assert equal(weights(two), weights(plain))
     found = [[m.val["loss"] for m in rows(out) if m.val] for out in (one, two)]
     assert found[1] == pytest.approx(found[0], rel=1e-4)
-    assert weights_sum(two / BEST)[1] in (3, 6, 7)
+    assert compute_weights_sum(two / BEST)[1] in (3, 6, 7)
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from maskstream.shards.format.manifest import Manifest
-from maskstream.train.evaluate.classifier import EncoderClassifier, body_weights, tune_classifier
-from maskstream.train.evaluate.features import GivesFeatures, GivesTokens, without_augmentation
+from maskstream.train.evaluate.classifier import EncoderClassifier, select_body_weights, tune_classifier
+from maskstream.train.evaluate.features import GivesFeatures, GivesTokens, drop_augmentation
 from maskstream.train.nn.masked_autoencoder import AutoencoderConfig
 from maskstream.train.recipes import RECIPES, chosen_recipe
 
@@ -70,7 +70,7 @@ def test_features_are_of_each_sample_alone_and_the_encoder_is_taken_out_whole(na
     split = Manifest.load(splits(recipe.data.modality))
     tuned = tune_classifier(recipe, split)
     kept = {"norm": "tokens"} if getattr(tuned.recipe.model, "norm", "") == "mean" else {}  # the norm of pre-training
-    data, model = without_augmentation(tuned.recipe.data, Manifest.load(split)), recipe.build(seed=1).eval()
+    data, model = drop_augmentation(tuned.recipe.data, Manifest.load(split)), recipe.build(seed=1).eval()
     classifier = replace(tuned.recipe, model=replace(tuned.recipe.model, **kept)).build().eval()
     missing, unexpected = classifier.load_state_dict(tuned.initial(model), strict=False)
     assert not unexpected
@@ -86,7 +86,9 @@ def test_features_are_of_each_sample_alone_and_the_encoder_is_taken_out_whole(na
         torch.testing.assert_close(torch.cat([classifier.features(batch) for batch in together]), found)
         if not isinstance(recipe.model, AutoencoderConfig):
             assert isinstance(classifier, EncoderClassifier)
-            assert set(body_weights(model)) == {one for one in classifier.state_dict() if one.startswith("body.")}
+            assert set(select_body_weights(model)) == {
+                one for one in classifier.state_dict() if one.startswith("body.")
+            }
             assert found.shape[1] == model.feature_width
         if isinstance(model, GivesTokens):
             tokens, inputs = model.token_features(together[0]), model.token_inputs(together[0])

@@ -24,7 +24,7 @@ from maskstream.train.core.metrics import read_metrics
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.core.run_folder import run_recipe
 from maskstream.train.core.validation import BEST
-from maskstream.train.core.weights import weights_sum
+from maskstream.train.core.weights import compute_weights_sum
 from maskstream.train.evaluate.classifier import Classifier, ClassifierConfig, score_views, tune_classifier
 from maskstream.train.finetune_run import finetune
 from maskstream.train.recipes import chosen_recipe, named_recipe
@@ -236,7 +236,7 @@ def test_training_ends_early_on_a_part_that_was_held_out_and_the_best_weights_ar
     found = finetune(run, *splits, tmp_path / "out", set=still, balanced=True, **options)  # type: ignore[arg-type]
     assert found is not None
     assert (found.trained.step, found.trained.ended_early, found.step) == (6, True, 2)
-    assert found.step == weights_sum(tmp_path / "out" / BEST)[1]
+    assert found.step == compute_weights_sum(tmp_path / "out" / BEST)[1]
     recipe = json.loads((tmp_path / "out" / "run.json").read_text())["recipe"]
     assert recipe["model"]["class_weights"] == [1.0, 1.0, 1.0]
     with pytest.raises(ValueError, match="has the samples of"):

@@ -7,19 +7,19 @@ import pytest
 import torch
 
 from maskstream.pipelines.masks import Random, TokenGrid, mask_batch
-from maskstream.pipelines.modalities.image.data import ImageData, image_grid
+from maskstream.pipelines.modalities.image.data import ImageData, compute_image_grid
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.patches import (
     GUESSES,
     MEAN,
     copy_nearest,
     evaluate,
-    held_out_pictures,
+    find_nearest_visible,
     interpolate_colours,
     interpolate_pixels,
     measure_patches,
-    nearest_visible,
     repeat_mean,
+    yield_held_out_pictures,
 )
 from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.masked_autoencoder import ImageAutoencoderConfig
@@ -42,15 +42,17 @@ def split(tmp_path_factory):
 def test_the_nearest_visible_token_is_found_on_the_grid():
     masked = torch.ones(2, 16, dtype=torch.bool)
     masked[0, [0, 7]] = masked[1, [5, 10]] = False
-    mask = mask_batch(masked.numpy(), masked.numpy(), grid=image_grid(32, 8))
-    near = torch.stack([torch.full((16,), -1), torch.full((16,), -1)]).scatter_(1, mask.target, nearest_visible(mask))
+    mask = mask_batch(masked.numpy(), masked.numpy(), grid=compute_image_grid(32, 8))
+    near = torch.stack([torch.full((16,), -1), torch.full((16,), -1)]).scatter_(
+        1, mask.target, find_nearest_visible(mask)
+    )
     # on 4 x 4: 0 at (0, 0), 7 at (1, 3); 5 at (1, 1), 10 at (2, 2), as near to 6 and 9 as 5 is
     assert near[0, [1, 4, 11, 6]].tolist() == [0, 0, 7, 7]
     assert near[1, [0, 15, 6, 9]].tolist() == [5, 10, 5, 5]
 
 
 def test_what_fills_a_row_up_or_is_a_mask_token_is_not_nearest():
-    grid = image_grid(32, 8)
+    grid = compute_image_grid(32, 8)
     mask = replace(
         Random(ratio=0.75).draw(grid, [np.random.default_rng(0)]),
         visible=torch.tensor([[5, 10, 15, 0]]),
@@ -58,13 +60,13 @@ def test_what_fills_a_row_up_or_is_a_mask_token_is_not_nearest():
         n_visible=torch.tensor([3]),
         mask_token=torch.zeros(1, 16, dtype=torch.bool).index_fill(1, torch.tensor([15]), True),
     )
-    assert nearest_visible(mask).tolist() == [[5, 10]]
+    assert find_nearest_visible(mask).tolist() == [[5, 10]]
 
 
 def test_a_model_of_pixels_is_compared_with_guesses_from_visible_pixels(split):
     model = replace(SIZES, target="pixels").build(DATA.grids).eval()
     found = evaluate(model, DATA, Manifest.load(split), 2).scores[0]
-    pictures = held_out_pictures(DATA, Manifest.load(split))
+    pictures = yield_held_out_pictures(DATA, Manifest.load(split))
     with torch.inference_mode():
         parts = [part for batch in pictures for part in model(batch).parts.values()]
     assert found.value == pytest.approx(float(sum(p.total for p in parts) / sum(p.weight for p in parts)), rel=1e-5)
@@ -81,7 +83,7 @@ def test_a_model_of_pixels_is_compared_with_guesses_from_visible_pixels(split):
 
 def test_losses_are_those_of_one_patch_after_the_other(split):
     model = SIZES.build(DATA.grids).eval()
-    pictures = held_out_pictures(DATA, Manifest.load(split))
+    pictures = yield_held_out_pictures(DATA, Manifest.load(split))
     found = measure_patches(model, pictures)
     mean, nearest, own, n = 0.0, 0.0, 0.0, 0
     for batch in pictures:
@@ -110,7 +112,7 @@ def test_an_evaluation_is_the_same_each_time(split):
     found = evaluate(model, DATA, Manifest.load(split), 2)
     assert found.to_dict() == evaluate(model, DATA, Manifest.load(split), 2).to_dict()
     (score,) = found.scores
-    assert score.count == sum(len(batch) for batch in held_out_pictures(DATA, Manifest.load(split)))
+    assert score.count == sum(len(batch) for batch in yield_held_out_pictures(DATA, Manifest.load(split)))
     assert set(score.baselines) == {"every patch's mean", "a copy of the nearest visible patch"}
 
 

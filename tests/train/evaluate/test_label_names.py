@@ -12,7 +12,7 @@ import torch
 from maskstream.pipelines.modalities.mixture import DataMixture
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train import train
-from maskstream.train.core.data import told_label_names
+from maskstream.train.core.data import read_label_names
 from maskstream.train.core.run_folder import run_recipe
 from maskstream.train.evaluate.evaluation import trained_on
 from maskstream.train.evaluate.features import match_labels
@@ -63,8 +63,8 @@ def test_a_fine_tuned_run_is_measured_by_names(run: Path, splits: tuple[Path, Pa
     assert two.confusion is not None
     assert torch.equal(one.confusion, two.confusion)
     tuned = tmp_path / test.parent.name
-    assert told_label_names(tuned) == NAMES
-    assert told_label_names(run) is None  # mae-tiny learns no labels
+    assert read_label_names(tuned) == NAMES
+    assert read_label_names(run) is None  # mae-tiny learns no labels
     of_test, of_other = (evaluate_run(tuned, each) for each in (test, other))
     assert of_test.scores == of_other.scores
 
@@ -106,7 +106,7 @@ def test_a_classifier_of_a_mixture_learns_one_table(splits: tuple[Path, Path, Pa
                 train(recipe, mixture.at([known, second]), out, steps=1, device="cpu", progress=False)
             continue
         train(recipe, mixture, out, steps=2, device="cpu", threads=1, progress=False)
-        assert told_label_names(out) == NAMES
+        assert read_label_names(out) == NAMES
         assert json.loads((out / "run.json").read_text())["data"]["label_names"] == [*NAMES]
 
 

@@ -14,7 +14,7 @@ from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.train.evaluate.classifier import ClassifierConfig, EncoderClassifierConfig
 from maskstream.train.evaluate.evaluation import count_confusions
-from maskstream.train.evaluate.labels import balanced_weights, cut_box, draw_mixture, label_loss, mix_batch
+from maskstream.train.evaluate.labels import compute_balanced_weights, cut_box, draw_mixture, label_loss, mix_batch
 from maskstream.train.recipes import chosen_recipe
 
 from ..labelled_pictures import SET, SMALL
@@ -41,10 +41,10 @@ def test_weights_and_smoothing_give_torchs_mean_of_what_has_a_label() -> None:
 
 def test_weights_that_balance_give_each_class_the_same_sum() -> None:
     labels = np.array([0, 0, 0, 1, -1, 2, 2, 2, 2])
-    weights = balanced_weights(labels, 3)
+    weights = compute_balanced_weights(labels, 3)
     assert weights == pytest.approx((8 / 9, 8 / 3, 2 / 3), abs=1e-6)
     with pytest.raises(ValueError, match=r"1 of 4 classes have no sample.*\[3\]"):
-        balanced_weights(labels, 4)
+        compute_balanced_weights(labels, 4)
 
 
 @pytest.mark.parametrize("recipe", ["mae-tiny", "ijepa-tiny", "cropmae-tiny"])

@@ -17,7 +17,7 @@ from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train import load_model, train
-from maskstream.train.evaluate.features import Inputs, extract_features, labelled_batches, without_augmentation
+from maskstream.train.evaluate.features import Inputs, drop_augmentation, extract_features, yield_labelled_batches
 from maskstream.train.evaluate.probe import INPUTS, PROBE, TRAINED, UNTRAINED, ProbeResult, probe
 from maskstream.train.recipes import chosen_recipe
 
@@ -128,8 +128,8 @@ def test_features_are_those_of_centre_crops_with_nothing_hidden(runs: list[Path]
     recipe = chosen_recipe("mae-tiny", SMALL)
     assert isinstance(recipe.data, ImageData)
     model = load_model(runs[0] / "model.safetensors")
-    data = without_augmentation(replace(recipe.data, views=3, colour=ColourJitter()), Manifest.load(splits[0]))
-    batches = list(labelled_batches(data, Manifest.load(splits[1]), size=16, samples=100, several=False))
+    data = drop_augmentation(replace(recipe.data, views=3, colour=ColourJitter()), Manifest.load(splits[0]))
+    batches = list(yield_labelled_batches(data, Manifest.load(splits[1]), size=16, samples=100, several=False))
     found = extract_features({"own": model}, iter(batches), tokens=True, device=CPU)  # type: ignore[dict-item]
     assert found.labels.tolist() == [n % 3 for n in range(60)]
     whole = replace(recipe.data, views=1, augment=CenterCrop(), mask=None)
@@ -150,8 +150,8 @@ def test_components_of_inputs_keep_the_distances_of_what_was_fitted(
     recipe = chosen_recipe("mae-tiny", SMALL)
     model = load_model(runs[0] / "model.safetensors")
     batches = list(
-        labelled_batches(
-            without_augmentation(recipe.data, Manifest.load(splits[0])),
+        yield_labelled_batches(
+            drop_augmentation(recipe.data, Manifest.load(splits[0])),
             Manifest.load(splits[0]),
             size=90,
             samples=90,
@@ -166,8 +166,8 @@ def test_components_of_inputs_keep_the_distances_of_what_was_fitted(
 
 
 def test_fewer_samples_are_drawn_from_the_whole_split(splits: tuple[Path, Path]) -> None:
-    data = without_augmentation(chosen_recipe("mae-tiny", SMALL).data, Manifest.load(splits[0]))
-    batches = list(labelled_batches(data, Manifest.load(splits[0]), size=8, samples=20, several=False))
+    data = drop_augmentation(chosen_recipe("mae-tiny", SMALL).data, Manifest.load(splits[0]))
+    batches = list(yield_labelled_batches(data, Manifest.load(splits[0]), size=8, samples=20, several=False))
     keys = [batch.key[int(row)] for batch, rows, _ in batches for row in rows]
     assert len(keys) == len(set(keys)) == 20
     assert max(keys) > "s040"

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from maskstream.train.evaluate.evaluation import accuracy, majority, mean_average_precision
+from maskstream.train.evaluate.evaluation import accuracy, compute_mean_average_precision, majority
 from maskstream.train.evaluate.features import (
     FOLDS,
     assign_folds,
-    attentive_scores,
     fit,
-    knn_scores,
-    linear_scores,
+    score_attentive,
+    score_knn,
+    score_linear,
     whiten,
 )
 
@@ -32,14 +32,14 @@ def blobs(n: int, classes: int, seed: int, *, apart: float = 1.5) -> tuple[Tenso
 def test_the_nearest_neighbour_decides_if_the_others_are_far() -> None:
     train = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
     has = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    found = knn_scores(train, has, torch.tensor([[9.0, 0.1], [0.1, 5.0]]), k=10)
+    found = score_knn(train, has, torch.tensor([[9.0, 0.1], [0.1, 5.0]]), k=10)
     assert found.argmax(dim=1).tolist() == [0, 1]
     torch.testing.assert_close(found.sum(dim=1), torch.ones(2))
 
 
 def test_votes_are_weighted_by_the_exponential_of_the_cosine() -> None:
     train, has = torch.tensor([[1.0, 0.0], [0.6, 0.8]]), torch.eye(2)
-    (votes,) = knn_scores(train, has, torch.tensor([[1.0, 0.0]]), k=2)
+    (votes,) = score_knn(train, has, torch.tensor([[1.0, 0.0]]), k=2)
     assert float(votes[0] / votes[1]) == pytest.approx(np.exp(0.4 / 0.07), rel=1e-4)
 
 
@@ -62,7 +62,7 @@ def test_whitened_neighbours_see_what_varies_little() -> None:
     has = torch.nn.functional.one_hot(label).float()
     known, asked = x[:150], x[150:]
     plain, whitened = (
-        accuracy(knn_scores(a, has[:150], b, 10), label[150:]) for a, b in ((known, asked), whiten(known, asked))
+        accuracy(score_knn(a, has[:150], b, 10), label[150:]) for a, b in ((known, asked), whiten(known, asked))
     )
     assert plain < 0.7
     assert whitened > 0.9
@@ -83,17 +83,17 @@ def test_logistic_regression_is_that_of_scikit_learn() -> None:
 
 def test_the_linear_probe_separates_what_can_be_separated_and_is_the_same_each_time() -> None:
     (x, label), (y, other) = blobs(200, 4, seed=2, apart=4), blobs(80, 4, seed=3, apart=4)
-    found = linear_scores(x, label, y, 4)
+    found = score_linear(x, label, y, 4)
     assert accuracy(found, other) > 0.95
-    torch.testing.assert_close(found, linear_scores(x, label, y, 4), rtol=0, atol=0)
+    torch.testing.assert_close(found, score_linear(x, label, y, 4), rtol=0, atol=0)
 
 
 def test_the_penalty_is_chosen_by_held_out_training_samples() -> None:
     """Labels that are noise need a strong penalty; with the weakest alone the probe would be sure of nothing."""
     x, y = draws(60, 40, seed=4), draws(500, 40, seed=5)
     label = (draws(60, seed=6) + 0.3 * x[:, 0] > 0).long()
-    chosen = linear_scores(x, label, y, 2, penalties=(1e-1, 1e-3, 1e-5))
-    weakest = linear_scores(x, label, y, 2, penalties=(1e-5,))
+    chosen = score_linear(x, label, y, 2, penalties=(1e-1, 1e-3, 1e-5))
+    weakest = score_linear(x, label, y, 2, penalties=(1e-5,))
     assert chosen.abs().mean() < weakest.abs().mean()
 
 
@@ -119,7 +119,7 @@ def test_like_neighbours_do_not_make_a_weak_penalty_look_good() -> None:
     mixed = torch.randperm(250, generator=torch.Generator().manual_seed(22))
     y = draws(500, 40, seed=23)
     apart, leaking = (
-        linear_scores(x[order], label[order], y, 2, penalties=(10.0, 1e-3)).abs().mean()
+        score_linear(x[order], label[order], y, 2, penalties=(10.0, 1e-3)).abs().mean()
         for order in (torch.arange(250), mixed)
     )
     assert leaking > 3 * apart
@@ -128,7 +128,7 @@ def test_like_neighbours_do_not_make_a_weak_penalty_look_good() -> None:
 def test_several_labels_are_learned_each_by_itself() -> None:
     x, y = draws(300, 6, seed=7), draws(200, 6, seed=8)
     has, true = (x[:, :3] > 0.5).float(), (y[:, :3] > 0.5).float()
-    assert mean_average_precision(linear_scores(x, has, y, 3), true) > 0.95
+    assert compute_mean_average_precision(score_linear(x, has, y, 3), true) > 0.95
 
 
 def test_map_is_that_of_scikit_learn_with_ties() -> None:
@@ -136,14 +136,14 @@ def test_map_is_that_of_scikit_learn_with_ties() -> None:
     scores = (draws(80, 5, seed=9) * 3).round()
     has = (draws(80, 5, seed=10) > 0.8).float()
     expected = metrics.average_precision_score(has.numpy(), scores.numpy(), average="macro")
-    assert mean_average_precision(scores, has) == pytest.approx(expected)
+    assert compute_mean_average_precision(scores, has) == pytest.approx(expected)
 
 
 def test_a_class_that_no_sample_has_does_not_count() -> None:
     has = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
-    assert mean_average_precision(torch.tensor([[0.9, 0.1], [0.1, 0.9]]), has) == 1
+    assert compute_mean_average_precision(torch.tensor([[0.9, 0.1], [0.1, 0.9]]), has) == 1
     with pytest.raises(ValueError, match="no sample has a class"):
-        mean_average_precision(torch.zeros(2, 2), torch.zeros(2, 2))
+        compute_mean_average_precision(torch.zeros(2, 2), torch.zeros(2, 2))
 
 
 def test_the_majority_guesses_the_commonest_class() -> None:
@@ -164,9 +164,9 @@ def test_the_attentive_probe_finds_the_token_that_a_mean_hides() -> None:
         return x, label
 
     (x, label), (y, other) = tokens(400, 11), tokens(200, 12)
-    found = attentive_scores(x, label, y, 2, steps=300)
+    found = score_attentive(x, label, y, 2, steps=300)
     assert accuracy(found, other) > 0.9
-    assert accuracy(linear_scores(x.mean(dim=1), label, y.mean(dim=1), 2), other) < 0.75
-    short, same, other = (attentive_scores(x, label, y, 2, steps=20, seed=seed) for seed in (0, 0, 1))
+    assert accuracy(score_linear(x.mean(dim=1), label, y.mean(dim=1), 2), other) < 0.75
+    short, same, other = (score_attentive(x, label, y, 2, steps=20, seed=seed) for seed in (0, 0, 1))
     torch.testing.assert_close(short, same, rtol=0, atol=0)
     assert not torch.equal(short, other)

@@ -13,7 +13,7 @@ from maskstream.cli import app
 from maskstream.preprocess.versions import divide, merge, remove
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train import train
-from maskstream.train.evaluate.unseen import check_unseen, shared_samples
+from maskstream.train.evaluate.unseen import check_unseen, find_shared_samples
 from maskstream.train.finetune_run import finetune
 from maskstream.train.recipes import chosen_recipe
 
@@ -104,8 +104,8 @@ def test_a_run_knows_what_its_initial_weights_were_trained_on(trained: Path, tmp
 def test_samples_with_equal_keys_and_other_bytes_are_not_shared(trained: Path) -> None:
     one, other = (Manifest.load(trained / name) for name in ("train", "test"))
     assert {*one.keys(range(30))} == {*other.keys(range(30))}
-    assert len(shared_samples(one, other)) == 0
-    assert np.array_equal(shared_samples(one, one), np.arange(40))
+    assert len(find_shared_samples(one, other)) == 0
+    assert np.array_equal(find_shared_samples(one, one), np.arange(40))
 
 
 def test_the_commands_refuse_before_any_work_and_measure_if_told(trained: Path) -> None:

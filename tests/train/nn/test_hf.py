@@ -8,7 +8,7 @@ import torch
 
 from maskstream.pipelines.masks import Dual, Maps, Random, Tube
 from maskstream.pipelines.modalities.image.batch import ImageBatch
-from maskstream.pipelines.modalities.image.data import image_grid
+from maskstream.pipelines.modalities.image.data import compute_image_grid
 from maskstream.train.models import from_hf, load_hf, to_hf, to_hf_config
 from maskstream.train.nn.foreign import export_hf
 
@@ -103,7 +103,7 @@ def pictures():
     noise = torch.rand(3, 16, generator=generator)
     order = noise.argsort(dim=1)
     masked = torch.ones(3, 16, dtype=torch.bool).scatter(1, order[:, :4], False)
-    mask = Maps.batched([Maps(hidden=one.numpy()) for one in masked], image_grid(32, 8))
+    mask = Maps.batched([Maps(hidden=one.numpy()) for one in masked], compute_image_grid(32, 8))
     return ImageBatch(image=image, mask=mask, label=torch.full((3,), -1), key=["a", "b", "c"]), noise
 
 

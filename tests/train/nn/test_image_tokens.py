@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from maskstream.pipelines.masks import TokenGrid
-from maskstream.pipelines.modalities.image.data import image_grid
+from maskstream.pipelines.modalities.image.data import compute_image_grid
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
 from maskstream.train.nn.media_tokens import ImageTokens
 
@@ -24,7 +24,7 @@ def patchified(image, patch):
 
 
 def test_inputs_and_targets_are_those_of_mae():
-    tokens, image = ImageTokens(image_grid(12, 4)), images()
+    tokens, image = ImageTokens(compute_image_grid(12, 4)), images()
     patches = tokens.split(image)
     assert patches.dtype == torch.uint8
     wanted = patchified(image, 4)
@@ -34,7 +34,7 @@ def test_inputs_and_targets_are_those_of_mae():
 
 
 def test_painting_true_targets_gives_the_picture_back():
-    tokens, image = ImageTokens(image_grid(12, 4)), images()
+    tokens, image = ImageTokens(compute_image_grid(12, 4)), images()
     index = torch.tensor([[0, 3, 8]]).expand(3, -1)
     true = tokens.targets(tokens.split(image))[:, [0, 3, 8]]
     before = image.clone()
@@ -49,7 +49,7 @@ def test_painting_true_targets_gives_the_picture_back():
 
 
 def test_targets_of_pixels_are_the_inputs_and_are_painted_without_the_truth():
-    tokens, image = ImageTokens(image_grid(12, 4), "pixels"), images()
+    tokens, image = ImageTokens(compute_image_grid(12, 4), "pixels"), images()
     index = torch.tensor([[0, 3, 8]]).expand(3, -1)
     patches = tokens.split(image)
     true = tokens.targets(patches)[:, [0, 3, 8]]
@@ -60,7 +60,7 @@ def test_targets_of_pixels_are_the_inputs_and_are_painted_without_the_truth():
 
 
 def test_positions_tell_rows_from_columns():
-    positions = ImageTokens(image_grid(12, 4)).positions(16)
+    positions = ImageTokens(compute_image_grid(12, 4)).positions(16)
     assert positions.shape == (9, 16)
     assert torch.equal(positions[:3, :8], positions[0, :8].expand(3, -1))
     assert torch.equal(positions[::3, 8:], positions[0, 8:].expand(3, -1))
@@ -71,4 +71,4 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="a model of pictures needs a grid with the axes"):
         ImageTokens(TokenGrid())
     with pytest.raises(ValueError, match=r"the shape \(3, 16, 16, 3\), the model takes \(B, 12, 12, 3\)"):
-        ImageTokens(image_grid(12, 4)).split(images(size=16))
+        ImageTokens(compute_image_grid(12, 4)).split(images(size=16))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from maskstream.train.models import MaskedAutoencoder, VideoAutoencoderConfig
-from maskstream.train.nn.grid import interleaved_sinusoid
+from maskstream.train.nn.grid import build_interleaved_sinusoid
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_token_of_weight_zero_gives_no_gradient(model, noise):
 
 
 def test_positions_are_the_sinusoids_of_the_transformer():
-    table = interleaved_sinusoid(50, 16)
+    table = build_interleaved_sinusoid(50, 16)
     for position in (0, 1, 49):
         for column in range(0, 16, 2):
             angle = torch.tensor(position / 10000 ** (column / 16), dtype=torch.float64)

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from maskstream.pipelines.modalities.image.batch import ImageBatch
-from maskstream.pipelines.modalities.image.data import image_grid
+from maskstream.pipelines.modalities.image.data import compute_image_grid
 from maskstream.train import load_model, save_model
 from maskstream.train.nn.quantiser import FrozenQuantiser, Levels, Quantiser, QuantiserConfig, to_inputs
 from maskstream.train.papers.vq.model import ImageVQConfig
 
 SIZES = QuantiserConfig(levels=(4, 8), stem=2, widths=(8, 16), rounds=1)
-GRIDS = {"image": image_grid(16, 4)}
+GRIDS = {"image": compute_image_grid(16, 4)}
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_the_loss_is_that_of_pictures_drawn_from_ids(model, pixels):
 
 def test_tokens_that_are_no_cells_are_refused():
     with pytest.raises(ValueError, match=r"data\.patch=4"):
-        ImageVQConfig(quantiser=SIZES).build({"image": image_grid(16, 8)})
+        ImageVQConfig(quantiser=SIZES).build({"image": compute_image_grid(16, 8)})
     with pytest.raises(ValueError, match="cells of 4"):
         Quantiser(SIZES).ids(torch.zeros(1, 18, 16, 3, dtype=torch.uint8))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from maskstream.train.nn.token_layers import Documents, distance_penalty, rotate, rotations
+from maskstream.train.nn.token_layers import Documents, build_distance_penalty, rotate, rotations
 
 LENGTHS = (5, 1, 9)
 HEADS, CHANNELS = 4, 6
@@ -80,4 +80,6 @@ def test_rotary_logits_depend_on_distances_alone(qkv):
     [(2, [1 / 16, 1 / 256]), (3, [1 / 16, 1 / 256, 1 / 4]), (6, [1 / 4, 1 / 16, 1 / 64, 1 / 256, 1 / 2, 1 / 8])],
 )
 def test_slopes_are_those_of_alibi(heads, slopes):
-    assert distance_penalty(heads, 3, torch.device("cpu"))[:, 0, 2].tolist() == pytest.approx([-2 * s for s in slopes])
+    assert build_distance_penalty(heads, 3, torch.device("cpu"))[:, 0, 2].tolist() == pytest.approx(
+        [-2 * s for s in slopes]
+    )

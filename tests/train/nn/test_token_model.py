@@ -99,10 +99,10 @@ def test_scores_of_classes_follow_their_losses():
     of = batch.classes[batch.mask.masked].long()
     assert model.class_sums[1, :3].tolist() == [(of == n).sum().item() for n in range(3)]
     mean = model.class_sums[0, :3] / model.class_sums[1, :3]
-    assert torch.allclose(model.next_scores(), 0.1 * mean)
+    assert torch.allclose(model.update_scores(), 0.1 * mean)
     assert not model.class_sums.any()
     before = model.class_scores.clone()
-    assert torch.equal(model.next_scores(), before)
+    assert torch.equal(model.update_scores(), before)
     assert "class_scores" in model.state_dict()
     assert "class_scores" not in built(batch).state_dict()
 

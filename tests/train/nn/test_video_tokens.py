@@ -6,7 +6,7 @@ import torch
 
 from maskstream.pipelines import TokenGrid
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD, TokenBatch
-from maskstream.train.nn.grid import gather_tokens, interleaved_sinusoid
+from maskstream.train.nn.grid import build_interleaved_sinusoid, gather_tokens
 from maskstream.train.nn.masked_autoencoder import VideoAutoencoderConfig
 from maskstream.train.nn.media_tokens import VideoTokens
 
@@ -84,7 +84,7 @@ def test_positions_on_a_grid_tell_the_axes_apart():
     assert torch.equal(grid[0, :, :, 8:], grid[1, :, :, 8:])
     assert torch.equal(grid[:, 0, :, :8], grid[:, 3, :, :8])
     assert len({row.numpy().tobytes() for row in grid.reshape(32, 24)}) == 32
-    assert torch.equal(line.reshape(32, 24), interleaved_sinusoid(32, 24))
+    assert torch.equal(line.reshape(32, 24), build_interleaved_sinusoid(32, 24))
 
 
 def test_other_clips_are_refused(noise):

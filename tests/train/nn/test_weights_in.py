@@ -7,14 +7,14 @@ import torch
 from safetensors.torch import save_file
 
 from maskstream.pipelines import TokenGrid
-from maskstream.pipelines.modalities.image.data import image_grid
+from maskstream.pipelines.modalities.image.data import compute_image_grid
 from maskstream.train.core.weights import RunFileError, load_matching_weights
 from maskstream.train.models import VideoAutoencoderConfig, load_hf, load_pth
 from maskstream.train.nn.layouts import AUTHORS_IMAGE, AUTHORS_VIDEO, HEAD
 from maskstream.train.nn.masked_autoencoder import ImageAutoencoderConfig
 
 SIZES = {"width": 32, "depth": 2, "heads": 2, "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}
-GRIDS = {"video": TokenGrid.video(16, 224, 224, tubelet=2, patch=32), "image": image_grid(32, 8)}
+GRIDS = {"video": TokenGrid.video(16, 224, 224, tubelet=2, patch=32), "image": compute_image_grid(32, 8)}
 MODELS = {
     "video": VideoAutoencoderConfig(**SIZES),
     "image": ImageAutoencoderConfig(**SIZES, class_token=True, bridge_bias=True, positions="columns"),

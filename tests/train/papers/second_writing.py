@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from maskstream.pipelines.masks import Random
 from maskstream.pipelines.modalities.image.batch import ImageBatch
-from maskstream.pipelines.modalities.image.data import image_grid
+from maskstream.pipelines.modalities.image.data import compute_image_grid
 
-GRIDS = {"image": image_grid(32, 8)}
+GRIDS = {"image": compute_image_grid(32, 8)}
 SIZES = {"width": 32, "depth": 2, "heads": 2, "decoder_width": 16, "decoder_depth": 2, "decoder_heads": 2}
 
 

@@ -8,7 +8,7 @@ import torch
 
 from maskstream.modalities import MODALITIES
 from maskstream.pipelines import AudioClip, masks
-from maskstream.preprocess.encode.audio.encoder import encoded_sound
+from maskstream.preprocess.encode.audio.encoder import encode_sound
 from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import Sample
@@ -138,7 +138,7 @@ def split(tmp_path_factory):
         rng = np.random.default_rng(i)
         sweep = np.sin(2 * np.pi * (rng.uniform(300, 900) * time + rng.uniform(500, 2500) * time**2))
         wave = np.rint(8000 * sweep + rng.normal(0, 60, len(time)))[:, None].astype(np.int32)
-        made = encoded_sound(Sound(samples=wave, bits=16, sample_rate=16000, codec="pcm_s16le", container="wav"))
+        made = encode_sound(Sound(samples=wave, bits=16, sample_rate=16000, codec="pcm_s16le", container="wav"))
         members = {**made.members, "json": json_member(made.meta)}
         samples.append(Sample(key=f"c{i}", members=members, source=f"{i}", label=i % 2, sums=made.sums))
     return write_samples(out, samples, "audio", dataset="c", profile="flac", label_names=("even", "odd"))

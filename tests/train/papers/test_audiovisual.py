@@ -20,8 +20,8 @@ from maskstream.shards.members.text import json_member
 from maskstream.train import load_model, named_recipe, read_metrics, train
 from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.evaluate.pairs import PairRetrieval, measure_errors
-from maskstream.train.nn.grid import grid_positions
-from maskstream.train.nn.objectives import matching, mean_token
+from maskstream.train.nn.grid import build_grid_positions
+from maskstream.train.nn.objectives import average_valid_tokens, matching
 from maskstream.train.papers.avsiam.model import AUDIO, VIDEO, SiameseConfig, divide_by_count
 from maskstream.train.papers.diffmavil.model import NOISE, AudioVisualDiffusionConfig
 
@@ -126,10 +126,10 @@ def test_a_part_and_its_padding_give_what_each_sample_gives_alone():
     padded = mask(7, 16, RATIOS)
     tokens = model.video.split(video)
     with torch.inference_mode():
-        together = model._matched(VIDEO, tokens, divide_by_count(padded.visible, padded.n_visible, 5))
+        together = model._match_tokens(VIDEO, tokens, divide_by_count(padded.visible, padded.n_visible, 5))
         for i in range(7):
             visible = (~padded.masked[i]).nonzero()[None, :, 0]
-            alone = mean_token(model._encoded(VIDEO, tokens[i : i + 1], visible))
+            alone = average_valid_tokens(model._encoded(VIDEO, tokens[i : i + 1], visible))
             torch.testing.assert_close(together[i], alone[0], rtol=1e-4, atol=1e-5)
 
 
@@ -163,7 +163,7 @@ def test_the_loss_is_its_parts_and_reconstruction_sees_no_hidden_token():
         assert float(losses.loss()) == pytest.approx(
             0.5 * reconstruction(losses) + 0.5 * float(means["matching"]), rel=1e-6
         )
-        shown = model.reconstruction_rows(batch)
+        shown = model.select_reconstruction_rows(batch)
         of_video, of_sound = shown.video_mask, shown.audio_mask
         assert (of_video.visible.shape, of_sound.visible.shape) == ((10, 4), (10, 8))
         made = model.predict(shown.video, shown.spectrogram, of_video, of_sound)
@@ -245,14 +245,14 @@ def test_denoising_is_what_the_loss_measures():
 
 
 def test_positions_of_a_grid_tell_all_tokens_apart_and_depend_on_distance_along_an_axis():
-    places = grid_positions((1, 7, 5), 32)
+    places = build_grid_positions((1, 7, 5), 32)
     assert places.shape == (35, 32)
     scores = places @ places.T
     assert (scores.argmax(dim=1) == torch.arange(35)).all()
     assert float(scores[0, 5]) == pytest.approx(float(scores[10, 15]), abs=1e-4), "one row further down"
     assert float(scores[0, 1]) == pytest.approx(float(scores[17, 18]), abs=1e-4), "one column to the right"
     with pytest.raises(ValueError, match="multiple of 4"):
-        grid_positions((7, 5), 30)
+        build_grid_positions((7, 5), 30)
 
 
 def test_diffmavil_base_builds_at_full_size_within_its_budget():

@@ -10,7 +10,7 @@ from maskstream.modalities import MODALITIES
 from maskstream.pages.report.drawn import make_sections
 from maskstream.pipelines.masks import Random, TokenGrid, Tube
 from maskstream.pipelines.modalities.image.batch import ImageBatch
-from maskstream.pipelines.modalities.image.data import ImageData, image_grid
+from maskstream.pipelines.modalities.image.data import ImageData, compute_image_grid
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate_run import evaluate_model
@@ -33,7 +33,7 @@ def rngs(n):
 
 
 def crops():
-    mask = Random(ratio=0.85).draw(image_grid(32, 8), rngs(6))
+    mask = Random(ratio=0.85).draw(compute_image_grid(32, 8), rngs(6))
     return ImageBatch(image=pixels(6, 32, 32), mask=mask, label=torch.full((6,), -1), key=list("aabbcc"))
 
 
@@ -44,7 +44,7 @@ def frames():
 
 
 CASES = {
-    "crops": (CropPairConfig(**SIZES), {"image": image_grid(32, 8)}, crops),
+    "crops": (CropPairConfig(**SIZES), {"image": compute_image_grid(32, 8)}, crops),
     "frames": (FramePairConfig(**SIZES), {"video": GRID}, frames),
 }
 

@@ -7,13 +7,13 @@ import torch.nn.functional as F
 
 from maskstream.pipelines.masks import Random
 from maskstream.pipelines.modalities.image.batch import ImageBatch
-from maskstream.pipelines.modalities.image.data import image_grid
+from maskstream.pipelines.modalities.image.data import compute_image_grid
 from maskstream.train import load_model, save_model
 from maskstream.train.models import DistilledAutoencoderConfig
 from maskstream.train.nn.masked_autoencoder import ImageAutoencoderConfig
-from maskstream.train.papers.dmae.model import block_features
+from maskstream.train.papers.dmae.model import compute_block_features
 
-GRIDS = {"image": image_grid(32, 8)}
+GRIDS = {"image": compute_image_grid(32, 8)}
 SIZES = {"depth": 3, "heads": 2, "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}
 TEACHER = {"teacher_width": 32, "teacher_block": 1, "block": 0, "share": 0.5}
 
@@ -41,8 +41,8 @@ def student_of(path, **changes):
 def test_the_loss_is_reconstruction_and_the_distance_of_unit_features(teacher, batch):
     student = student_of(teacher)
     losses = student(batch)
-    ours = F.normalize(student.match(block_features(student, batch.image, batch.mask.visible, 0)), dim=2)
-    theirs = F.normalize(block_features(load_model(teacher), batch.image, batch.mask.visible, 1), dim=2)
+    ours = F.normalize(student.match(compute_block_features(student, batch.image, batch.mask.visible, 0)), dim=2)
+    theirs = F.normalize(compute_block_features(load_model(teacher), batch.image, batch.mask.visible, 1), dim=2)
     assert losses.means()["features"].item() == pytest.approx((ours - theirs).abs().mean().item(), rel=1e-5)
     alone = student.eval()(batch)
     assert alone.means().keys() == {"reconstruction"}

@@ -8,12 +8,17 @@ import torch
 from maskstream.pipelines.augment.diffusion import CosineNoise, LinearNoise
 from maskstream.pipelines.masks import Draw, MaskBatch
 from maskstream.pipelines.modalities.points.batch import PointsBatch
-from maskstream.pipelines.modalities.points.tokens import point_tokens, voxel_grid, voxel_places, voxelise
+from maskstream.pipelines.modalities.points.tokens import (
+    compute_voxel_grid,
+    number_point_tokens,
+    scale_to_voxels,
+    voxelise,
+)
 from maskstream.pipelines.stream.rng import Place
-from maskstream.train.nn.grid import axis_sinusoids
-from maskstream.train.papers.fastdit3d.evaluate import sample_clouds, step_flops
+from maskstream.train.nn.grid import build_axis_sinusoids
+from maskstream.train.papers.fastdit3d.evaluate import count_step_flops, sample_clouds
 from maskstream.train.papers.fastdit3d.model import ConditionedBlock, Experts, VoxelDiffusionConfig
-from maskstream.train.papers.fastdit3d.noise_errors import MaskedErrors, bound_error
+from maskstream.train.papers.fastdit3d.noise_errors import MaskedErrors, compute_bound_error
 from maskstream.train.recipes import named_recipe
 
 SMALL = {"width": 48, "depth": 2, "heads": 2, "decoder_width": 24, "decoder_depth": 2, "decoder_heads": 2}
@@ -22,7 +27,7 @@ SMALL = {"width": 48, "depth": 2, "heads": 2, "decoder_width": 24, "decoder_dept
 def built(patch=2, **changes):
     """A model of 16^3 voxels."""
     config = VoxelDiffusionConfig(**{"categories": 5, "window": 4, **SMALL, **changes})
-    return config.build({"points": voxel_grid(16, patch)})
+    return config.build({"points": compute_voxel_grid(16, patch)})
 
 
 def woken(model, seed=0):
@@ -45,7 +50,9 @@ def inputs(batch=3, n=100, tokens=512, visible=20, seed=0):
 
 
 def batch_of(points, noise, time, label, visible, weight, patch=2):
-    mask = MaskBatch(grid=voxel_grid(16, patch), masked=visible, visible=visible, target=visible, weight=visible)
+    mask = MaskBatch(
+        grid=compute_voxel_grid(16, patch), masked=visible, visible=visible, target=visible, weight=visible
+    )
     rows = {"noise": noise, "time": time, "mask": mask, "label": label, "weight": weight}
     return PointsBatch(points=points, key=["a"] * len(points), **rows)
 
@@ -58,7 +65,7 @@ def test_at_first_it_knows_mean_and_variance_only():
     torch.testing.assert_close(model.predict(noised, time, label, visible), (1 - kept).sqrt() * noised)
     points, noise, time, label, visible, weight = inputs(batch=64)
     loss = model(batch_of(points, noise, time, label, visible, weight)).loss().item()
-    assert loss == pytest.approx(model.baseline_loss(time).mean().item(), rel=0.05)
+    assert loss == pytest.approx(model.measure_baseline_loss(time).mean().item(), rel=0.05)
 
 
 def test_the_encoder_sees_the_visible_tokens_only(monkeypatch):
@@ -92,7 +99,7 @@ def test_without_a_mask_a_share_of_the_tokens_can_be_shown_the_fullest(monkeypat
     (visible,) = asked
     assert visible.shape == (3, 51)
     assert (visible.diff(dim=1) > 0).all()
-    tokens = point_tokens(voxel_places(noised, 16), 16, 2)
+    tokens = number_point_tokens(scale_to_voxels(noised, 16), 16, 2)
     for shown, of in zip(visible, tokens, strict=True):
         counts = torch.bincount(of, minlength=512)
         hidden = torch.ones(512, dtype=torch.bool).scatter(0, shown, False)
@@ -122,7 +129,7 @@ def test_the_cosine_schedule_is_that_of_the_loader_and_of_the_model():
     model = built(schedule="cosine", times=100)
     assert model.noise == CosineNoise(times=100)
     time = torch.tensor([0, 40, 99])
-    torch.testing.assert_close(model.baseline_loss(time), CosineNoise(times=100).kept()[time].float())
+    torch.testing.assert_close(model.measure_baseline_loss(time), CosineNoise(times=100).kept()[time].float())
     made = sample_clouds(model, torch.tensor([0, 1]), torch.Generator().manual_seed(0), points=50, steps=10)
     assert torch.isfinite(made).all()
 
@@ -166,7 +173,7 @@ def test_windows_come_back_and_hold_neighbours():
     block.attention = torch.nn.Identity()
     block.attention.register_forward_hook(lambda module, given, made: seen.append(given[0]))
     for moved in (False, True):
-        assert torch.equal(block.attend_in_windows(cube, 4, moved), cube)
+        assert torch.equal(block.apply_window_attention(cube, 4, moved), cube)
         assert seen[-1].shape == (2 * 8, 64, 1)
     first, middle = (windows[0, :, 0].long() for windows in seen)
     assert {(v // 64, v // 8 % 8, v % 8) for v in first.tolist()} == {
@@ -176,7 +183,7 @@ def test_windows_come_back_and_hold_neighbours():
 
 
 def test_positions_tell_all_tokens_apart():
-    positions = axis_sinusoids((8, 8, 8), 48)
+    positions = build_axis_sinusoids((8, 8, 8), 48)
     assert positions.shape == (512, 48)
     assert torch.cdist(positions, positions).fill_diagonal_(9).min() > 0.1
     assert torch.equal(positions[0, :16], positions[7, :16])
@@ -203,7 +210,7 @@ def test_a_category_keeps_to_its_expert():
 
 def test_masks_save_most_of_the_arithmetic():
     model = built(width=96, depth=4)
-    few, all_of_them = (step_flops(model, batch_of(*inputs(batch=1, visible=v))) for v in (8, 512))
+    few, all_of_them = (count_step_flops(model, batch_of(*inputs(batch=1, visible=v))) for v in (8, 512))
     assert few < 0.15 * all_of_them
 
 
@@ -234,7 +241,7 @@ def test_it_learns_one_cloud():
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        shares.append(loss.item() / model.baseline_loss(time).mean().item())
+        shares.append(loss.item() / model.measure_baseline_loss(time).mean().item())
     assert sum(shares[-15:]) < 0.8 * sum(shares[:15])
 
 
@@ -292,7 +299,7 @@ def test_impossible_sizes_are_refused(changes):
 
 def errors(cloud, kept, times=12):
     generator = torch.Generator().manual_seed(0)
-    return sum(bound_error(cloud, kept, generator) for _ in range(times)) / times
+    return sum(compute_bound_error(cloud, kept, generator) for _ in range(times)) / times
 
 
 def test_of_a_normal_cloud_nothing_but_mean_and_variance_can_be_known():

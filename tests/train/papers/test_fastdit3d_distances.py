@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.train.nn.objectives import chamfer, squared_distances
-from maskstream.train.papers.fastdit3d.evaluate import chamfer_table, compare_sets
-from maskstream.train.papers.pointmae.model import farthest_points, group_points
+from maskstream.train.nn.objectives import chamfer, compute_squared_distances
+from maskstream.train.papers.fastdit3d.evaluate import compare_sets, compute_chamfer_table
+from maskstream.train.papers.pointmae.model import group_points, sample_farthest_points
 
 spatial = pytest.importorskip("scipy.spatial")
 
@@ -35,11 +35,11 @@ def test_close_points_far_away_keep_their_distance():
 
 def test_a_table_holds_every_pair():
     a, b = clouds(3, 50, seed=3), clouds(5, 60, seed=4)
-    table = chamfer_table(a, b)
+    table = compute_chamfer_table(a, b)
     want = [[by_tree(x, y) for y in b.numpy()] for x in a.numpy()]
     torch.testing.assert_close(table, torch.tensor(want))
     with pytest.raises(ValueError, match="both sets need at least one cloud"):
-        chamfer_table(a[:0], b)
+        compute_chamfer_table(a[:0], b)
 
 
 def test_chamfer_pulls_points_to_their_nearest():
@@ -75,11 +75,11 @@ def plain_farthest(points, count):
 
 def test_farthest_points_are_those_of_a_plain_loop():
     points = clouds(3, 200, seed=10)
-    chosen = farthest_points(points, 30)
+    chosen = sample_farthest_points(points, 30)
     assert chosen.tolist() == [plain_farthest(cloud, 30) for cloud in points.numpy()]
-    assert farthest_points(torch.zeros(1, 5, 3), 5).shape == (1, 5)
+    assert sample_farthest_points(torch.zeros(1, 5, 3), 5).shape == (1, 5)
     with pytest.raises(ValueError, match="got 201"):
-        farthest_points(points, 201)
+        sample_farthest_points(points, 201)
 
 
 def test_groups_are_the_nearest_points():
@@ -95,4 +95,4 @@ def test_groups_are_the_nearest_points():
 
 
 def test_distances_have_their_shape():
-    assert squared_distances(clouds(2, 3), clouds(2, 4)).shape == (2, 3, 4)
+    assert compute_squared_distances(clouds(2, 3), clouds(2, 4)).shape == (2, 3, 4)

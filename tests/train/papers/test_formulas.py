@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from maskstream.pipelines.masks import DropAndMask, Joints, Random, TokenGrid
 from maskstream.pipelines.modalities.image.batch import ImageBatch
-from maskstream.pipelines.modalities.image.data import image_grid
+from maskstream.pipelines.modalities.image.data import compute_image_grid
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.tokens import GroupTokens
 from maskstream.pipelines.modalities.pose.batch import PoseBatch
@@ -118,7 +118,7 @@ def test_mage_fills_the_grid_with_the_class_token_and_smooths_the_labels_of_hidd
     config = GenerativeEncoderConfig(
         vq=None, quantiser=sizes, width=32, depth=2, heads=2, decoder_depth=2, decoder_heads=2, detached=detached
     )
-    grids = {"image": image_grid(16, 4)}
+    grids = {"image": compute_image_grid(16, 4)}
     model = config.build(grids, seed=1)
     quantiser = {name: one.clone() for name, one in model.vq.state_dict().items()}
     random_weights(model).vq.float().load_state_dict(quantiser)

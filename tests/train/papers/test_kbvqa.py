@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from maskstream.cli import main
-from maskstream.pages.kbvqa import kbvqa_page
+from maskstream.pages.kbvqa import write_kbvqa_page
 from maskstream.preprocess import make_shards
 from maskstream.preprocess.datasets.dataset import Dataset
 from maskstream.preprocess.encode.image_text.encoder import ImageTextEncoder
@@ -17,20 +17,20 @@ from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, SampleError, ShardError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.members.text import json_member
-from maskstream.train.evaluate.evaluation import exact_match, normalise, rouge_l, vqa_accuracy
+from maskstream.train.evaluate.evaluation import normalise, rouge_l, score_exact_match, score_vqa
 from maskstream.train.papers.kbvqa.evaluate import (
     GREY,
     SIDE,
     Question,
     compose,
+    hide_patches,
     kbvqa,
-    occlude,
     read_questions,
     write_prompt,
 )
 from maskstream.train.papers.kbvqa.glosses import Glosses
 from maskstream.train.papers.kbvqa.options import KbvqaSettings
-from maskstream.train.papers.kbvqa.predictors import CommandPredictor, PredictorError, frequent, of_callable, of_run
+from maskstream.train.papers.kbvqa.predictors import CommandPredictor, PredictorError, frequent, load_run, wrap_callable
 from maskstream.train.recipes import train
 
 from ...pipelines.every_modality import write_split
@@ -48,9 +48,9 @@ def test_vqa_accuracy_is_the_mean_over_subsets_of_nine():
     for said in ("red", "blue", "The sky.", "one", "green"):
         subsets = [Counter(map(normalise, nine)) for nine in combinations(answers, 9)]
         expected = np.mean([min(1, nine[normalise(said)] / 3) for nine in subsets])
-        assert vqa_accuracy(said, answers) == pytest.approx(expected)
-    assert exact_match("An apple!", ["apple"]) == 1
-    assert exact_match("apples", ["apple"]) == 0
+        assert score_vqa(said, answers) == pytest.approx(expected)
+    assert score_exact_match("An apple!", ["apple"]) == 1
+    assert score_exact_match("apples", ["apple"]) == 0
 
 
 def test_rouge_is_that_of_the_longest_common_subsequence():
@@ -82,11 +82,11 @@ def test_glosses_are_read_in_wordnets_own_format(tmp_path):
 
 def test_patches_are_hidden_by_the_key_and_more_of_them_at_higher_ratios():
     image = np.zeros((64, 64, 3), np.uint8)
-    shares = {ratio: (occlude(image, ratio, "k") == GREY) for ratio in (0.25, 0.5, 1.0)}
+    shares = {ratio: (hide_patches(image, ratio, "k") == GREY) for ratio in (0.25, 0.5, 1.0)}
     assert [shares[ratio].mean() for ratio in shares] == [0.25, 0.5, 1.0]
     assert (shares[0.25] <= shares[0.5]).all()
-    assert not np.array_equal(occlude(image, 0.5, "k"), occlude(image, 0.5, "other"))
-    assert occlude(image, 0.0, "k") is image
+    assert not np.array_equal(hide_patches(image, 0.5, "k"), hide_patches(image, 0.5, "other"))
+    assert hide_patches(image, 0.0, "k") is image
 
 
 def test_examples_stand_in_the_picture_and_in_the_prompt():
@@ -111,21 +111,21 @@ def test_the_scores_of_each_perspective_and_kind():
         return "Answer: Red.\nRationale: it is red" if "Rationale:" in prompt else "blue"
 
     settings = KbvqaSettings(shots=2, glosses=Glosses.of(["blue: sad"]), passages=1, hidden=[0.5])
-    result, replies = kbvqa(questions, known, of_callable(reply), settings)
+    result, replies = kbvqa(questions, known, wrap_callable(reply), settings)
     assert result.scores["commonsense"] == {"all": {"exact": 1}, "colour": {"exact": 1}, "other": {"exact": 1}}
     assert result.scores["rationale"]["all"] == {"exact": 0.5, "rouge_l": 1, "names_answer": 1}
     assert result.frequent == {"all": 0.5, "colour": 1, "other": 0}
     assert result.occluded == {0.5: 1}
     assert len(replies) == 18
     assert sum("Known: blue: sad" in prompt for prompt in seen) == 12
-    again, _ = kbvqa(questions, known, of_callable(reply), settings)
+    again, _ = kbvqa(questions, known, wrap_callable(reply), settings)
     assert again == result
     ten = Question(key="t", image=questions[0].image, text="?", answers=("red",) * 2 + ("blue",) * 8)
     assert kbvqa([ten], known, lambda prompts: ["red"] * len(prompts), KbvqaSettings())[0].scores["knowledge"][
         "all"
     ] == {
         "exact": 1,
-        "vqa": pytest.approx(vqa_accuracy("red", ten.answers)),
+        "vqa": pytest.approx(score_vqa("red", ten.answers)),
     }
     with pytest.raises(ValueError, match="there is no perspective 'luck'"):
         KbvqaSettings(perspectives=["luck"])
@@ -163,7 +163,7 @@ def test_a_command_replies_line_by_line_within_its_time():
     with pytest.raises(PredictorError, match="cannot be started"):
         CommandPredictor(command=("/nowhere/program",))(prompts)
     with pytest.raises(PredictorError, match="a reply is a text"):
-        of_callable(lambda prompt, image: 3)(prompts)
+        wrap_callable(lambda prompt, image: 3)(prompts)
 
 
 def test_the_trivial_predictor_knows_words_and_no_pictures():
@@ -189,10 +189,15 @@ def test_a_split_is_read_and_a_run_answers_its_questions(tmp_path):
     cuts = (*sizes, "model.text_depth=1", "model.fusion_depth=1", "model.answers=2")
     train("vqa-tiny", split, tmp_path / "run", set=cuts, steps=1, device="cpu", progress=False)
     result, replies = kbvqa(
-        questions, questions, of_run(tmp_path / "run", Manifest.load(split)), KbvqaSettings(), name="a run", data=split
+        questions,
+        questions,
+        load_run(tmp_path / "run", Manifest.load(split)),
+        KbvqaSettings(),
+        name="a run",
+        data=split,
     )
     assert {one.answer for one in replies} <= {"a", "b"}
-    page = kbvqa_page(result, replies, tmp_path / "page.html").read_text()
+    page = write_kbvqa_page(result, replies, tmp_path / "page.html").read_text()
     assert "its figures say nothing" in page
     assert json.dumps(result.to_dict())
     with pytest.raises(SampleError, match="has no question with an answer"):

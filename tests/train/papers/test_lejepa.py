@@ -10,7 +10,7 @@ import torch
 from maskstream.pipelines.masks import MaskBatch, Padded, TargetBlocks
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
-from maskstream.train.papers.jepa.lejepa import LeJepaConfig, epps_pulley
+from maskstream.train.papers.jepa.lejepa import LeJepaConfig, compute_epps_pulley
 from maskstream.train.recipes import chosen_recipe
 
 from ..test_every_recipe import CUTS
@@ -39,18 +39,18 @@ def closed_form(x):
 @pytest.mark.parametrize("name", SAMPLES)
 def test_the_statistic_is_that_of_its_closed_form(name):
     x = SAMPLES[name]
-    found = epps_pulley(torch.from_numpy(x)[:, None], farthest=9.0, points=200)
+    found = compute_epps_pulley(torch.from_numpy(x)[:, None], farthest=9.0, points=200)
     assert found.item() == pytest.approx(closed_form(x), rel=1e-9, abs=1e-9)
-    seventeen = epps_pulley(torch.from_numpy(x)[:, None])
+    seventeen = compute_epps_pulley(torch.from_numpy(x)[:, None])
     assert seventeen.item() == pytest.approx(closed_form(x), rel=0.1), "what lies beyond 3 is left out"
 
 
 def test_the_statistic_is_about_one_of_gaussians_and_grows_with_what_is_none():
     many = torch.from_numpy(np.random.default_rng(0).normal(size=(N, 400)))
-    assert epps_pulley(many).mean().item() == pytest.approx(math.sqrt(2 * math.pi) * (1 - 3**-0.5), rel=0.1)
-    highest = torch.quantile(epps_pulley(many), 0.99)
+    assert compute_epps_pulley(many).mean().item() == pytest.approx(math.sqrt(2 * math.pi) * (1 - 3**-0.5), rel=0.1)
+    highest = torch.quantile(compute_epps_pulley(many), 0.99)
     for name, x in SAMPLES.items():
-        assert (epps_pulley(torch.from_numpy(x)) > highest) == (name != "gaussian"), name
+        assert (compute_epps_pulley(torch.from_numpy(x)) > highest) == (name != "gaussian"), name
 
 
 def pictures():

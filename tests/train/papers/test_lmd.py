@@ -6,13 +6,13 @@ import torch
 
 from maskstream.pipelines.masks import Random
 from maskstream.pipelines.modalities.image.batch import ImageBatch
-from maskstream.pipelines.modalities.image.data import image_grid
+from maskstream.pipelines.modalities.image.data import compute_image_grid
 from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.quantiser import QuantiserConfig
 from maskstream.train.papers.lmd.model import LatentAutoencoderConfig
 
 SIZES = QuantiserConfig(levels=(4, 8), stem=2, widths=(8, 16))
-GRIDS = {"image": image_grid(32, 8)}
+GRIDS = {"image": compute_image_grid(32, 8)}
 
 
 @pytest.fixture
@@ -68,4 +68,4 @@ def test_only_the_autoencoder_of_latents_learns(model, batch):
 
 def test_patches_that_cells_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="a multiple of 4"):
-        LatentAutoencoderConfig(vq=None, quantiser=SIZES).build({"image": image_grid(36, 6)})
+        LatentAutoencoderConfig(vq=None, quantiser=SIZES).build({"image": compute_image_grid(36, 6)})

@@ -56,12 +56,12 @@ def repainted(batch, tokens):
 
 @torch.no_grad()
 def test_patches_are_predicted_from_the_visible_ones_and_the_text(batch, model):
-    before = model.predicted_patches(batch)
+    before = model.predict_patches(batch)
     hidden = batch.image_mask.masked
-    torch.testing.assert_close(model.predicted_patches(repainted(batch, hidden)), before)
-    assert not torch.allclose(model.predicted_patches(repainted(batch, ~hidden)), before, atol=1e-4)
+    torch.testing.assert_close(model.predict_patches(repainted(batch, hidden)), before)
+    assert not torch.allclose(model.predict_patches(repainted(batch, ~hidden)), before, atol=1e-4)
     others = replace(batch.text, tokens=batch.text.tokens.flip(0), roles=batch.text.roles.flip(0))
-    assert not torch.allclose(model.predicted_patches(replace(batch, text=others)), before, atol=1e-4)
+    assert not torch.allclose(model.predict_patches(replace(batch, text=others)), before, atol=1e-4)
 
 
 @torch.no_grad()
@@ -86,7 +86,7 @@ def test_padding_changes_nothing(batch, model):
     changed = replace(batch, text=noisy(batch.text), pair=noisy(batch.pair), text_mask=mask)
     for one, other in zip(model.judged(changed), model.judged(batch), strict=True):
         torch.testing.assert_close(one, other)
-    torch.testing.assert_close(model.predicted_patches(changed), model.predicted_patches(batch))
+    torch.testing.assert_close(model.predict_patches(changed), model.predict_patches(batch))
 
 
 @torch.no_grad()

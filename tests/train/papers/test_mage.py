@@ -9,12 +9,12 @@ import torch.nn.functional as F
 
 from maskstream.pipelines.masks import DropAndMask, Padded, Random, Uniform
 from maskstream.pipelines.modalities.image.batch import ImageBatch
-from maskstream.pipelines.modalities.image.data import ImageData, image_grid
+from maskstream.pipelines.modalities.image.data import ImageData, compute_image_grid
 from maskstream.train.nn.quantiser import QuantiserConfig
 from maskstream.train.papers.mage.model import GenerativeEncoderConfig
 
 SIZES = QuantiserConfig(levels=(4, 8), stem=2, widths=(8, 16))
-GRIDS = {"image": image_grid(16, 4)}
+GRIDS = {"image": compute_image_grid(16, 4)}
 CONFIG = GenerativeEncoderConfig(
     vq=None, quantiser=SIZES, width=32, depth=2, heads=2, decoder_depth=2, decoder_heads=2, smoothing=0.0
 )

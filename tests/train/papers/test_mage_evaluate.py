@@ -8,12 +8,12 @@ import torch
 
 from maskstream.pipelines.masks import DropAndMask
 from maskstream.pipelines.modalities.image.batch import ImageBatch
-from maskstream.pipelines.modalities.image.data import ImageData, image_grid
+from maskstream.pipelines.modalities.image.data import ImageData, compute_image_grid
 from maskstream.train.evaluate.hidden_ids import IdCounts
 from maskstream.train.nn.quantiser import QuantiserConfig
 from maskstream.train.papers.mage.evaluate import (
-    cell_colours,
-    frechet_distance,
+    compute_cell_colours,
+    compute_frechet_distance,
     generate_ids,
     measure_distances,
     measure_hidden_ids,
@@ -28,20 +28,20 @@ def normal(n, scale, shift, seed=0):
 
 def test_the_distance_is_that_of_moments():
     one = normal(50, (1, 2, 3), (0, 0, 0))
-    assert frechet_distance(one, one) == pytest.approx(0, abs=1e-9)
-    assert frechet_distance(one, one + torch.tensor([3.0, 0, 4])) == pytest.approx(25)
+    assert compute_frechet_distance(one, one) == pytest.approx(0, abs=1e-9)
+    assert compute_frechet_distance(one, one + torch.tensor([3.0, 0, 4])) == pytest.approx(25)
     widened = torch.cov(one.T).trace() + one.mean(dim=0).square().sum()
-    assert frechet_distance(2 * one, one) == pytest.approx(float(widened))
+    assert compute_frechet_distance(2 * one, one) == pytest.approx(float(widened))
 
 
 def test_the_distance_of_independent_values_is_that_of_their_deviations():
     one, other = normal(200_000, (1, 2, 3), (0, 1, 0)), normal(200_000, (2, 2, 5), (0, 0, 0), seed=1)
-    assert frechet_distance(one, other) == pytest.approx(1 + 1 + 4, rel=0.03)
+    assert compute_frechet_distance(one, other) == pytest.approx(1 + 1 + 4, rel=0.03)
 
 
 def test_colours_are_means_of_cells():
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8))
-    colours = cell_colours(image, 4).view(2, 3, 2, 2)
+    colours = compute_cell_colours(image, 4).view(2, 3, 2, 2)
     assert torch.allclose(colours[1, :, 0, 1], image[1, :4, 4:].double().mean(dim=(0, 1)))
 
 
@@ -50,7 +50,7 @@ def test_real_pictures_are_nearer_than_what_an_untrained_model_draws():
     config = GenerativeEncoderConfig(
         vq=None, quantiser=quantiser, width=16, depth=1, heads=2, decoder_depth=1, decoder_heads=2
     )
-    model = config.build({"image": image_grid(16, 4)}, seed=1).eval()
+    model = config.build({"image": compute_image_grid(16, 4)}, seed=1).eval()
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (80, 4, 4, 3), dtype=np.uint8))
     image = image.repeat_interleave(4, dim=1).repeat_interleave(4, dim=2)
     found = measure_distances(model, image[:40], image[40:], IdCounts.of([model.vq.ids(image)], 32))

@@ -10,7 +10,13 @@ from typer.testing import CliRunner
 
 from maskstream.cli import app
 from maskstream.train import load_model, read_metrics, train
-from maskstream.train.papers.maskvit.evaluate import Futures, count_ids, generate_futures, last_seen, measure_hidden_ids
+from maskstream.train.papers.maskvit.evaluate import (
+    Futures,
+    count_ids,
+    find_last_seen,
+    generate_futures,
+    measure_hidden_ids,
+)
 
 from ...pipelines.every_modality import write_split
 from ..test_every_recipe import CUTS
@@ -21,7 +27,7 @@ def test_the_id_last_seen_is_that_of_the_nearest_earlier_frame_that_shows_the_pl
     rng = np.random.default_rng(0)
     ids, hidden = rng.integers(0, 9, (2, 5, 2, 3)), rng.random((2, 5, 2, 3)) < 0.6
     hidden[:, 0] = False
-    found = last_seen(torch.from_numpy(ids).flatten(1), torch.from_numpy(hidden).flatten(1), (5, 2, 3))
+    found = find_last_seen(torch.from_numpy(ids).flatten(1), torch.from_numpy(hidden).flatten(1), (5, 2, 3))
     for b, t, y, x in np.ndindex(ids.shape):
         earlier = [s for s in range(t) if not hidden[b, s, y, x]] or [0]
         assert found.view(2, 5, 2, 3)[b, t, y, x] == ids[b, earlier[-1], y, x]
@@ -38,7 +44,7 @@ def test_losses_are_those_of_hidden_ids_alone():
     assert found.ids == int(hidden.sum())
     assert found.model == pytest.approx(F.cross_entropy(logits, ids[hidden]).item(), rel=1e-6)
     assert found.right == pytest.approx((logits.argmax(dim=1) == ids[hidden]).float().mean().item())
-    same = last_seen(ids, hidden, (3, 4, 4)) == ids
+    same = find_last_seen(ids, hidden, (3, 4, 4)) == ids
     assert found.copied == pytest.approx(same[hidden].float().mean().item())
     shares = torch.bincount(ids[hidden].repeat(2), minlength=32) + 1.0
     assert found.alone == pytest.approx(-(shares / shares.sum()).log()[ids[hidden]].mean().item(), rel=1e-5)

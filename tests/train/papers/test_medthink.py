@@ -13,9 +13,9 @@ from maskstream.train.evaluate_run import evaluate_model
 from maskstream.train.papers.medthink.evaluate import (
     Asked,
     append_texts,
+    find_special_ids,
+    list_true_texts,
     measure_texts,
-    special_ids,
-    true_texts,
     write,
 )
 from maskstream.train.papers.medthink.model import RationaleWriterConfig
@@ -50,9 +50,9 @@ def model():
 @torch.no_grad()
 def test_a_word_depends_on_those_before_it_on_the_image_and_on_the_question(batch, model):
     tokens = batch.target.tokens
-    before = model.next_words(tokens, *model.read(batch))
+    before = model.predict_next_words(tokens, *model.read(batch))
     later = torch.where(torch.arange(tokens.shape[1]) > 4, 7, tokens)
-    after = model.next_words(later, *model.read(batch))
+    after = model.predict_next_words(later, *model.read(batch))
     torch.testing.assert_close(after[:, :5], before[:, :5])
     assert not torch.allclose(after[:, 5:], before[:, 5:], atol=1e-4)
     others = (
@@ -60,14 +60,14 @@ def test_a_word_depends_on_those_before_it_on_the_image_and_on_the_question(batc
         replace(batch, text=replace(batch.text, tokens=torch.where(batch.text.words >= 0, 9, batch.text.tokens))),
     )
     for other in others:
-        assert not torch.allclose(model.next_words(tokens, *model.read(other)), before, atol=1e-4)
+        assert not torch.allclose(model.predict_next_words(tokens, *model.read(other)), before, atol=1e-4)
     padded = replace(batch, text=replace(batch.text, tokens=torch.where(batch.text.valid, batch.text.tokens, 9)))
-    torch.testing.assert_close(model.next_words(tokens, *model.read(padded)), before)
+    torch.testing.assert_close(model.predict_next_words(tokens, *model.read(padded)), before)
 
 
 @torch.no_grad()
 def test_the_loss_is_that_of_the_true_words(batch, model):
-    logits = model.next_words(batch.target.tokens, *model.read(batch)).log_softmax(-1)
+    logits = model.predict_next_words(batch.target.tokens, *model.read(batch)).log_softmax(-1)
     losses = [
         -logits[i, at - 1, batch.target.tokens[i, at]]
         for i in range(len(batch))
@@ -80,7 +80,7 @@ def test_the_loss_is_that_of_the_true_words(batch, model):
 def test_each_written_word_is_the_most_probable_one(batch, model):
     rows = model.written(batch, begin=BEGIN, end=END, texts=2)
     assert rows[:, 0].eq(BEGIN).all()
-    best = model.next_words(rows, *model.read(batch)).argmax(dim=-1)
+    best = model.predict_next_words(rows, *model.read(batch)).argmax(dim=-1)
     for row, likely in zip(rows.tolist(), best.tolist(), strict=True):
         ends = [at for at, token in enumerate(row) if token == END]
         last = ends[1] if len(ends) > 1 else len(row) - 1
@@ -117,14 +117,14 @@ def test_the_second_stage_reads_what_the_first_wrote_as_the_loader_shows_it(spli
     asked = next(iter(plain.loader(split, batch_size=5, shuffle=False, device="cpu", threads=1)))
     read = replace(plain, text=("question", "rationale"), target=("answer",))
     shown = next(iter(read.loader(split, batch_size=5, shuffle=False, device="cpu", threads=1)))
-    reasons = [[true_texts(asked.target, i)["rationale"]] for i in range(5)]
+    reasons = [[list_true_texts(asked.target, i)["rationale"]] for i in range(5)]
     rows = append_texts(asked.text, reasons, END)
     assert rows.tokens.equal(shown.text.tokens)
     assert rows.valid.equal(shown.text.valid)
     longest = max(len(one) for (one,) in reasons)
     first = [[BEGIN, *one, *[END] * (longest - len(one) + 1)] for (one,) in reasons]
     model = Scripted(first, [[BEGIN, 6, END]] * 5)
-    made = write(config, model, asked, special_ids(Manifest.load(split)))
+    made = write(config, model, asked, find_special_ids(Manifest.load(split)))
     assert made == [{"rationale": one, "answer": (6,)} for (one,) in reasons]
     assert [texts for _, texts in model.asked] == [1, 1]
     assert model.asked[1][0].tokens.equal(shown.text.tokens)

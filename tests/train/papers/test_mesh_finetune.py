@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from maskstream.pipelines import mesh_loader
 from maskstream.preprocess import make_shards
 from maskstream.train import load_model, train
-from maskstream.train.evaluate.classifier import EncoderClassifier, EncoderClassifierConfig, body_weights
+from maskstream.train.evaluate.classifier import EncoderClassifier, EncoderClassifierConfig, select_body_weights
 from maskstream.train.evaluate.probe import probe
 from maskstream.train.evaluate_run import evaluate_run
 from maskstream.train.finetune_run import finetune, tune
@@ -37,7 +37,7 @@ def test_features_of_a_mesh_are_its_own_and_reach_the_whole_encoder(splits):
     assert alone.shape == (4, model.feature_width)
     torch.testing.assert_close(model.features(together), alone, atol=1e-5, rtol=1e-4)
     classifier = EncoderClassifierConfig(of=config, classes=2).build({}, seed=1)
-    classifier.load_state_dict(body_weights(model), strict=False)
+    classifier.load_state_dict(select_body_weights(model), strict=False)
     torch.testing.assert_close(classifier.features(together), model.features(together))
     classifier.features(together).square().sum().backward()
     assert all(own.grad is not None and own.grad.any() for name, own in classifier.body.named_parameters())

@@ -17,12 +17,12 @@ from maskstream.train.core.model import squared
 from maskstream.train.core.weights import RunFileError, load_matching_weights, load_model, save_model
 from maskstream.train.papers.meshmask.evaluate import (
     Trajectories,
+    fill_hidden_nodes,
     measure_masked,
+    measure_rollout_error,
     measure_steps,
     persist,
     rollout,
-    rollout_error,
-    spread_fields,
 )
 from maskstream.train.papers.meshmask.model import GatedMLP, GraphBlock, MeshNetworkConfig, sum_messages
 from maskstream.train.papers.meshmask.recipe import next_step
@@ -237,7 +237,7 @@ def test_a_pre_training_carries_over_by_name(tmp_path):
 
 def test_what_spreads_is_the_mean_of_the_neighbours(batch):
     hidden = batch.mask.masked[0]
-    values = spread_fields(batch.state, hidden, batch.edges)
+    values = fill_hidden_nodes(batch.state, hidden, batch.edges)
     assert torch.equal(values[~hidden], batch.state[~hidden])
     for node in torch.nonzero(hidden)[:, 0].tolist():
         around = batch.edges[0][batch.edges[1] == node]
@@ -255,8 +255,8 @@ def test_a_rollout_of_one_who_knows_the_changes_is_the_truth(data):
             return next(known)
 
     made = rollout(Knows(), trajectories)
-    assert rollout_error(made, trajectories).max() < 1e-5
-    still = rollout_error(persist(trajectories), trajectories)
+    assert measure_rollout_error(made, trajectories).max() < 1e-5
+    still = measure_rollout_error(persist(trajectories), trajectories)
     free = start.counts > 0
     torch.testing.assert_close(torch.tensor(still[2]), (fields[3] - fields[0])[free].square().mean().sqrt())
     given = persist(trajectories)[:, ~free]

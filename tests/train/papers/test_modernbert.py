@@ -69,7 +69,7 @@ def theirs(monkeypatch):
 def copied(theirs, length=64):
     grids = {"text": TokenGrid(axes=("token",), shape=(length,), patch=(1,))}
     ours = ModernModelConfig(**SIZES).build(grids).double()
-    weights = ours.own_names(theirs.state_dict())
+    weights = ours.rename_weights(theirs.state_dict())
     assert weights.keys() == ours.state_dict().keys()
     ours.load_state_dict(weights)
     return ours
@@ -87,7 +87,7 @@ def test_loss_gradients_and_features_are_those_of_transformers(theirs):
 
     their_loss.backward()
     loss.backward()
-    expected = ours.own_names({name: one.grad for name, one in theirs.named_parameters()})
+    expected = ours.rename_weights({name: one.grad for name, one in theirs.named_parameters()})
     got = dict(ours.named_parameters())
     assert expected.keys() == got.keys()
     for name, gradient in expected.items():

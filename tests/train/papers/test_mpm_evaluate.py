@@ -14,13 +14,13 @@ from maskstream.pipelines.modalities.pose.data import PoseData
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.papers.mpm.evaluate import (
     align,
+    compute_mpjpe,
+    compute_p_mpjpe,
     evaluate,
-    held_out_clips,
     interpolate,
     measure_hidden,
     measure_lifting,
-    mpjpe,
-    p_mpjpe,
+    yield_held_out_clips,
 )
 from maskstream.train.papers.mpm.model import PoseModelConfig
 
@@ -39,14 +39,14 @@ def poses() -> torch.Tensor:
 def test_the_error_is_the_mean_distance_relative_to_the_root() -> None:
     true = torch.zeros(1, 3, 3)
     made = torch.tensor([[[1.0, 0, 0], [4.0, 4.0, 0], [1.0, 0, 2.0]]])
-    assert mpjpe(made, true) == pytest.approx((0 + 5 + 2) / 3)
-    assert mpjpe(made, true, root=None) == pytest.approx((1 + math.sqrt(32) + math.sqrt(5)) / 3)
-    assert mpjpe(made, true, valid=torch.tensor([[False, True, False]])) == pytest.approx(5)
+    assert compute_mpjpe(made, true) == pytest.approx((0 + 5 + 2) / 3)
+    assert compute_mpjpe(made, true, root=None) == pytest.approx((1 + math.sqrt(32) + math.sqrt(5)) / 3)
+    assert compute_mpjpe(made, true, valid=torch.tensor([[False, True, False]])) == pytest.approx(5)
 
 
 def test_a_moved_pose_has_no_error_and_a_scaled_one_has(poses: torch.Tensor) -> None:
-    assert mpjpe(poses + 3, poses) == pytest.approx(0, abs=1e-12)
-    assert mpjpe(2 * poses, poses) > 1
+    assert compute_mpjpe(poses + 3, poses) == pytest.approx(0, abs=1e-12)
+    assert compute_mpjpe(2 * poses, poses) > 1
 
 
 def test_rotation_scale_and_translation_are_taken_away_and_a_reflection_is_not(poses: torch.Tensor) -> None:
@@ -54,8 +54,8 @@ def test_rotation_scale_and_translation_are_taken_away_and_a_reflection_is_not(p
     rotation = torch.tensor(
         [[math.cos(turn), -math.sin(turn), 0], [math.sin(turn), math.cos(turn), 0], [0, 0, 1]], dtype=torch.float64
     )
-    assert p_mpjpe(0.3 * poses @ rotation.T + 7, poses) == pytest.approx(0, abs=1e-10)
-    assert p_mpjpe(poses * torch.tensor([1.0, 1.0, -1.0]), poses) > 0.1
+    assert compute_p_mpjpe(0.3 * poses @ rotation.T + 7, poses) == pytest.approx(0, abs=1e-10)
+    assert compute_p_mpjpe(poses * torch.tensor([1.0, 1.0, -1.0]), poses) > 0.1
 
 
 def test_the_aligned_error_is_at_most_that_of_any_other_scale(poses: torch.Tensor) -> None:
@@ -73,9 +73,9 @@ def test_a_pose_of_one_point_becomes_the_mean_of_the_true_joints(poses: torch.Te
 
 def test_errors_name_the_shapes(poses: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"\(5, 17, 3\) and \(5, 17, 2\)"):
-        mpjpe(poses, poses[..., :2])
+        compute_mpjpe(poses, poses[..., :2])
     with pytest.raises(ValueError, match="no joint"):
-        mpjpe(poses, poses, valid=torch.zeros(5, 17, dtype=torch.bool))
+        compute_mpjpe(poses, poses, valid=torch.zeros(5, 17, dtype=torch.bool))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def model():
 
 
 def test_every_motion_is_measured_by_several_cameras_and_always_the_same(split):
-    first, again = held_out_clips(DATA, Manifest.load(split)), held_out_clips(DATA, Manifest.load(split))
+    first, again = yield_held_out_clips(DATA, Manifest.load(split)), yield_held_out_clips(DATA, Manifest.load(split))
     keys = [key for batch in first for key in batch.key]
     assert {keys.count(key) for key in keys} == {8}
     assert len(set(keys)) == SAMPLES
@@ -98,7 +98,7 @@ def test_every_motion_is_measured_by_several_cameras_and_always_the_same(split):
 
 
 def test_baselines_are_the_mean_and_the_best_linear_map(split, model, monkeypatch):
-    clips = held_out_clips(DATA, Manifest.load(split))
+    clips = yield_held_out_clips(DATA, Manifest.load(split))
     found = measure_lifting(model, clips)
     flat, true = (torch.cat([getattr(b, name).flatten(0, 1) for b in clips]).numpy() for name in ("pose_2d", "pose_3d"))
     mean = np.linalg.norm(true - true.mean(0), axis=-1).mean() * 1000
@@ -125,7 +125,7 @@ def test_interpolation_knows_what_moves_on_a_line_and_nothing_of_what_was_never_
 
 
 def test_hidden_joints_alone_are_counted(split, model, monkeypatch):
-    clips = held_out_clips(DATA, Manifest.load(split))
+    clips = yield_held_out_clips(DATA, Manifest.load(split))
 
     def completed(batch):
         hidden = batch.mask_3d.masked.view(batch.pose_3d.shape[:3])

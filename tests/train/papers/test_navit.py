@@ -14,7 +14,7 @@ from maskstream.pipelines.augment import Native
 from maskstream.pipelines.modalities.packed.batch import PackedBatch, PackedMask
 from maskstream.pipelines.modalities.packed.data import PackedData
 from maskstream.train import named_recipe
-from maskstream.train.papers.navit.evaluate import nearest_visible
+from maskstream.train.papers.navit.evaluate import find_nearest_visible
 from maskstream.train.papers.navit.model import NativeAutoencoderConfig, rotations
 
 PATCH, TUBELET = 4, 2
@@ -166,7 +166,7 @@ def test_a_prediction_of_the_truth_reconstructs_the_batch(monkeypatch):
 
 def test_the_nearest_visible_token_is_of_the_same_sample():
     batch = packed(GRIDS)
-    near = nearest_visible(batch)
+    near = find_nearest_visible(batch)
     own = torch.bucketize(near, batch.cu_seqlens[1:].long(), right=True)
     assert (own == torch.bucketize(batch.mask.target, batch.cu_seqlens[1:].long(), right=True)).all()
     assert not batch.mask.masked[near].any()

@@ -11,7 +11,13 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.weights import load_matching_weights, save_model
 from maskstream.train.evaluate_run import evaluate_model
 from maskstream.train.papers.oneref.evaluate import measure_referring
-from maskstream.train.papers.oneref.model import OneRefConfig, generalised_overlap, overlap, to_centre, to_corners
+from maskstream.train.papers.oneref.model import (
+    OneRefConfig,
+    compute_generalised_overlap,
+    overlap,
+    to_centre,
+    to_corners,
+)
 from maskstream.train.recipes import chosen_recipe
 
 from ...pipelines.every_modality import write_split
@@ -52,7 +58,7 @@ def test_overlaps_are_those_of_drawn_boxes():
     others = boxes.roll(1, dims=0)
     torch.testing.assert_close(to_corners(to_centre(boxes)), boxes)
     for one, other, iou, giou in zip(
-        boxes, others, overlap(boxes, others), generalised_overlap(boxes, others), strict=True
+        boxes, others, overlap(boxes, others), compute_generalised_overlap(boxes, others), strict=True
     ):
         a, b = drawn(one), drawn(other)
         union = (a | b).sum()

@@ -12,11 +12,11 @@ from maskstream.pipelines.modalities.points.tokens import GroupTokens
 from maskstream.preprocess import make_shards
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train import load_model, train
-from maskstream.train.evaluate.classifier import EncoderClassifier, EncoderClassifierConfig, body_weights
+from maskstream.train.evaluate.classifier import EncoderClassifier, EncoderClassifierConfig, select_body_weights
 from maskstream.train.evaluate.probe import probe
 from maskstream.train.evaluate_run import evaluate_run
 from maskstream.train.finetune_run import finetune, tune
-from maskstream.train.papers.pointmae.finetune import PointSegmenterConfig, count_parts, mean_iou
+from maskstream.train.papers.pointmae.finetune import PointSegmenterConfig, compute_mean_iou, count_parts
 from maskstream.train.papers.pointmae.model import PointAutoencoderConfig
 from maskstream.train.recipes import chosen_recipe
 
@@ -53,7 +53,7 @@ def test_features_are_those_of_all_groups_and_of_no_one_elses_points():
 def test_only_the_encoder_is_kept_and_its_weights_are_the_runs(config):
     whole, model = CONFIG.build(GRIDS, seed=1), config.build(GRIDS, seed=2)
     assert {name.partition(".")[0] for name, _ in model.body.named_parameters()} == {"embed", "place", "encoder"}
-    weights = body_weights(whole)
+    weights = select_body_weights(whole)
     model.load_state_dict(weights, strict=False)
     assert {*weights} == {name for name in model.state_dict() if name.startswith("body.")}
     torch.testing.assert_close(model.body.features(batch()), whole.features(batch()))
@@ -65,8 +65,8 @@ def test_parts_are_numbers_of_the_file_and_those_of_the_category_alone_are_predi
     model = PointSegmenterConfig(of=CONFIG, parts=((3, 7), (7, 20))).build(GRIDS).eval()
     assert model.config.numbers == [3, 7, 20]
     clouds = batch(parts=(7, 20))
-    assert set(model.parts_of(clouds).unique().tolist()) == {1, 2}
-    assert set(model.parts_of(batch(parts=(4, 99))).unique().tolist()) == {-1}
+    assert set(model.split_plane(clouds).unique().tolist()) == {1, 2}
+    assert set(model.split_plane(batch(parts=(4, 99))).unique().tolist()) == {-1}
     assert model.loss(batch(parts=(4, 99))).loss() == 0
     made = model.reconstructed(clouds).points[..., 3]
     assert set(made[0].unique().tolist()) <= {3, 7}
@@ -80,16 +80,16 @@ def test_a_point_at_a_centre_has_the_features_of_its_group():
     clouds = batch(rows=1)
     model.scores(clouds)
     centres, groups = model.body.cut(clouds.points)
-    wanted = torch.cat(model.body.block_features(centres, groups, (1, 2, 3)), 2)
+    wanted = torch.cat(model.body.compute_block_features(centres, groups, (1, 2, 3)), 2)
     at = torch.cdist(clouds.points[0, :, :3], centres[0]).argmin(dim=0)
     torch.testing.assert_close(read[0][0, at, :-3], wanted[0], atol=1e-4, rtol=1e-3)
 
 
 def test_mean_iou_by_hand():
     predicted, true = torch.tensor([0, 0, 1, 1, 1]), torch.tensor([0, 1, 1, 1, 0])
-    assert mean_iou(predicted, true, [0, 1]) == pytest.approx((1 / 3 + 2 / 4) / 2)
-    assert mean_iou(predicted, true, [0, 1, 5]) == pytest.approx((1 / 3 + 2 / 4 + 1) / 3)
-    assert mean_iou(predicted, torch.zeros(5, dtype=torch.int64), [2]) == 1
+    assert compute_mean_iou(predicted, true, [0, 1]) == pytest.approx((1 / 3 + 2 / 4) / 2)
+    assert compute_mean_iou(predicted, true, [0, 1, 5]) == pytest.approx((1 / 3 + 2 / 4 + 1) / 3)
+    assert compute_mean_iou(predicted, torch.zeros(5, dtype=torch.int64), [2]) == 1
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ def test_every_parameter_learns_and_the_decoder_teaches_the_sentence_vector(batc
     for name, parameter in model.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
     sentence = torch.randn(len(ONE_EACH), 32, dtype=torch.float64, requires_grad=True)
-    model.decoded_loss(batch, sentence).total.backward()
+    model.compute_decoded_loss(batch, sentence).total.backward()
     assert (sentence.grad.abs().sum(1) > 0).all()
 
 
@@ -60,9 +60,9 @@ def test_the_vector_of_the_segment_of_a_bert_stays_apart_and_goes_back(batch):
     state = to_bert(model)
     assert torch.equal(state[SEGMENTS][0], model.embed.segment)
     assert not to_bert(plain)[SEGMENTS].any()
-    own = model.own_names(state)
+    own = model.rename_weights(state)
     assert all(torch.equal(own[name], value) for name, value in model.state_dict().items() if "decoder" not in name)
-    added = plain.own_names(state)
+    added = plain.rename_weights(state)
     assert "embed.segment" not in added
     assert torch.equal(added["embed.places.weight"], model.embed.places.weight + model.embed.segment)
     with pytest.raises(ValueError, match="positions='learned', got positions='rotary'"):

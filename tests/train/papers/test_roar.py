@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskstream.pages.roar import roar_page
+from maskstream.pages.roar import write_roar_page
 from maskstream.pipelines.masks import Padded, Tokens
 from maskstream.pipelines.masks import Replace as Replaced
 from maskstream.shards.format.manifest import Manifest
@@ -83,7 +83,7 @@ def test_what_is_done_is_not_done_again_and_the_result_has_a_page(compared, spli
     assert roar(recipe(), *splits, out, chosen, device=CPU) == result
     with pytest.raises(AssertionError, match="trained again"):
         roar(recipe(), *splits, out, replace(chosen, points=3), device=CPU)
-    page = roar_page(result, splits[0], out / "roar.html").read_text()
+    page = write_roar_page(result, splits[0], out / "roar.html").read_text()
     assert "random again" in page
     assert f"{result.of(MEASURE)[0].values[1]:.3f}" in page
 

@@ -12,7 +12,7 @@ from maskstream.preprocess.job.ledger import run_tasks
 from maskstream.shards import ResumeError
 from maskstream.shards.progress import Progress
 from maskstream.train import Trainer, load_model
-from maskstream.train.core.weights import save_model, weights_sum
+from maskstream.train.core.weights import compute_weights_sum, save_model
 from maskstream.train.nn.masked_autoencoder import ImageAutoencoderConfig, VideoAutoencoderConfig
 from maskstream.train.recipes import chosen_recipe
 from maskstream.train.write_targets import TargetsJob, write_targets
@@ -95,7 +95,7 @@ def test_targets_of_shards_give_the_loss_and_the_gradients_of_those_of_the_step(
 def test_targets_of_another_teacher_or_of_none_are_refused(split, tmp_path):
     one, other = teacher_in(tmp_path), teacher_in(tmp_path, seed=1, name="other.safetensors")
     folder = targets_in(tmp_path / "targets", one, split)
-    sums = [weights_sum(path)[0] for path in (one, other)]
+    sums = [compute_weights_sum(path)[0] for path in (one, other)]
     with pytest.raises(
         ValueError, match=f"were made by a model with the checksum {sums[0]}, and that of .* has {sums[1]}"
     ):
@@ -132,7 +132,7 @@ def test_a_run_keeps_its_teacher_and_refuses_another(split, tmp_path):
         return Trainer(recipe, loader, out, steps=4, save_every=1, progress=False).run(until=until)
 
     recipe = recipe_of(weights)
-    assert recipe.model.weights == weights_sum(weights)[0]
+    assert recipe.model.weights == compute_weights_sum(weights)[0]
     run(recipe, tmp_path / "once", 4)
     run(recipe, tmp_path / "twice", 2)
     other = teacher_in(tmp_path, seed=1)  # in the place of the first

@@ -22,7 +22,7 @@ from maskstream.train.papers.spiking_mst.model import (
     Spikes,
     SpikingSimulation,
     SpikingTransformerConfig,
-    _mixed,
+    _mix_word,
 )
 from maskstream.train.papers.spiking_mst.recipe import spiking_mst_tiny
 
@@ -73,7 +73,7 @@ def test_the_mixing_is_splitmix64s() -> None:
         return x ^ (x >> 31)
 
     numbers = [0, 1, 2, 12345678901234567, 2**62 + 3, 2**63 - 1]
-    got = _mixed(torch.tensor([*numbers, -1, -(2**63)]))
+    got = _mix_word(torch.tensor([*numbers, -1, -(2**63)]))
     assert [g % 2**64 for g in got.tolist()] == [published(x % 2**64) for x in [*numbers, -1, -(2**63)]]
 
 
@@ -146,7 +146,7 @@ def test_the_work_without_spikes_is_that_of_the_flop_counter():
         model.scores(batch)
     head = len(batch) * model.head.in_features * model.head.out_features
     _, run = model.simulated(batch, 2)
-    assert run.dense / 2 + model.embedding_work(len(batch)) + head == counter.get_total_flops() / 2
+    assert run.dense / 2 + model.count_embedding_work(len(batch)) + head == counter.get_total_flops() / 2
     assert 0 < run.additions[0] < run.additions[1] < run.dense
 
 
@@ -177,7 +177,9 @@ def test_energy_is_additions_and_multiplications():
     found = measure_spiking(built(), [pictures(), pictures(3, seed=1)], 4)
     assert found.images == 6
     assert found.ann_nj == pytest.approx(found.multiplied * MULTIPLICATION_PJ / 1000)
-    assert found.snn_nj(4) == pytest.approx((found.first * MULTIPLICATION_PJ + found.added[3] * ADDITION_PJ) / 1000)
+    assert found.estimate_snn_nj(4) == pytest.approx(
+        (found.first * MULTIPLICATION_PJ + found.added[3] * ADDITION_PJ) / 1000
+    )
     assert all(0 <= rate <= 1 for rate in found.rates.values())
     unlabelled = replace(pictures(), label=torch.full((3,), -1))
     with pytest.raises(ValueError, match="a label each"):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from maskstream.pipelines.modalities.image.batch import ImageBatch
-from maskstream.pipelines.modalities.image.data import image_grid
+from maskstream.pipelines.modalities.image.data import compute_image_grid
 from maskstream.train.nn.quantiser import QuantiserConfig
 from maskstream.train.papers.vq.evaluate import cluster, cut_cells, find_nearest, measure_drawings, shrink
 from maskstream.train.papers.vq.model import ImageVQConfig
@@ -33,7 +33,7 @@ def test_pictures_of_flat_cells_lose_only_their_edges_when_they_are_shrunk():
 
 def test_errors_are_those_of_what_is_drawn():
     sizes = QuantiserConfig(levels=(4, 8), stem=2, widths=(8, 16))
-    model = ImageVQConfig(quantiser=sizes).build({"image": image_grid(16, 4)}, seed=3).eval()
+    model = ImageVQConfig(quantiser=sizes).build({"image": compute_image_grid(16, 4)}, seed=3).eval()
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8))
     batch = ImageBatch(image=image, mask=None, label=torch.full((40,), -1), key=[""] * 40)
     found, notes = measure_drawings(model, [batch], [batch])

@@ -28,10 +28,10 @@ from maskstream.pipelines.masks import MaskBatch, visible_count
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from maskstream.train.core.model import Grids, Losses, squared
 from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
-from maskstream.train.nn.grid import gather_tokens, grid_positions
+from maskstream.train.nn.grid import build_grid_positions, gather_tokens
 from maskstream.train.nn.media_tokens import SpectrogramTokens, VideoTokens
-from maskstream.train.nn.objectives import count_pairs, matching, mean_token
-from maskstream.train.nn.pair_model import PairConfig, PairModel, every_token, need_masks, select_rows
+from maskstream.train.nn.objectives import average_valid_tokens, count_pairs, matching
+from maskstream.train.nn.pair_model import PairConfig, PairModel, index_every_token, need_masks, select_rows
 from maskstream.train.nn.transformer import BlockSizes, Stack, TransformerBlock, init_linear
 
 VIDEO, AUDIO = 0, 1
@@ -80,13 +80,13 @@ class Siamese(PairModel, config=SiameseConfig):
         kinds: tuple[VideoTokens, SpectrogramTokens] = (self.video, self.audio)
         self.encoder = VisibleEncoder(
             [kind.n_inputs for kind in kinds],
-            [grid_positions(kind.grid, c.width) for kind in kinds],
+            [build_grid_positions(kind.grid, c.width) for kind in kinds],
             BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps),
         )
         self.decoder = TokenDecoder(
             c.width,
             [kind.n_targets for kind in kinds],
-            [grid_positions(kind.grid, c.decoder_width) for kind in kinds],
+            [build_grid_positions(kind.grid, c.decoder_width) for kind in kinds],
             BlockSizes(c.decoder_depth, c.decoder_heads, c.mlp_ratio, c.eps),
         )
         self.decoder.init_weights()
@@ -114,7 +114,7 @@ class Siamese(PairModel, config=SiameseConfig):
 
         Matching has its share of the config; the two errors have equal parts of the rest. Or all three are summed.
         """
-        shown = self.reconstruction_rows(batch)
+        shown = self.select_reconstruction_rows(batch)
         spectrogram, of_video, of_audio = need_masks(shown)
         split = (self.video.split(shown.video), self.audio.split(spectrogram))
         predicted = self._completed(split, (of_video.visible, of_audio.visible), (of_video.target, of_audio.target))
@@ -123,7 +123,7 @@ class Siamese(PairModel, config=SiameseConfig):
                 self.video.targets(gather_tokens(split[VIDEO], of_video.target)),
                 self.audio.targets(gather_tokens(split[AUDIO], of_audio.target)),
             )
-        clips, sounds = self._matched_views(batch)
+        clips, sounds = self._match_views(batch)
         c, share, matched = self.config, (1 - self.config.matching) / 2, self.config.matching
         if c.summed:
             share, matched = 1.0, math.log(count_pairs(clips))
@@ -135,12 +135,12 @@ class Siamese(PairModel, config=SiameseConfig):
             }
         )
 
-    def reconstruction_rows(self, batch: AudioVisualBatch) -> AudioVisualBatch:
+    def select_reconstruction_rows(self, batch: AudioVisualBatch) -> AudioVisualBatch:
         """The second views. Their masks have one ratio, so the padding is removed."""
         _, video, audio = need_masks(batch)
-        return select_rows(batch, slice(1, None, 2), self._second(video), self._second(audio))
+        return select_rows(batch, slice(1, None, 2), self._take_second(video), self._take_second(audio))
 
-    def _second(self, mask: MaskBatch) -> MaskBatch:
+    def _take_second(self, mask: MaskBatch) -> MaskBatch:
         n = mask.masked.shape[1]
         seen = visible_count(n, RECONSTRUCTED, "floor_visible")
         return MaskBatch(
@@ -151,11 +151,11 @@ class Siamese(PairModel, config=SiameseConfig):
             weight=mask.weight[1::2, : n - seen],
         )
 
-    def _matched_views(self, batch: AudioVisualBatch) -> tuple[Tensor, Tensor]:
+    def _match_views(self, batch: AudioVisualBatch) -> tuple[Tensor, Tensor]:
         """Unit embeddings (B, D) of the clips and of the sounds of the first views."""
         spectrogram, video, audio = need_masks(batch)
-        clips = self._matched(VIDEO, self.video.split(batch.video[0::2]), self._first(video))
-        return clips, self._matched(AUDIO, self.audio.split(spectrogram[0::2]), self._first(audio))
+        clips = self._match_tokens(VIDEO, self.video.split(batch.video[0::2]), self._first(video))
+        return clips, self._match_tokens(AUDIO, self.audio.split(spectrogram[0::2]), self._first(audio))
 
     def _first(self, mask: MaskBatch) -> list[Tensor]:
         if mask.n_visible is None:
@@ -181,19 +181,21 @@ class Siamese(PairModel, config=SiameseConfig):
     def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
         """Unit embeddings float32 (B, D) of whole clips and of whole sounds; those of a pair should be similar."""
         video_tokens, audio_tokens = self.video.split(video), self.audio.split(spectrogram)
-        clips = self._encoded(VIDEO, video_tokens, every_token(video_tokens))
-        return mean_token(clips), mean_token(self._encoded(AUDIO, audio_tokens, every_token(audio_tokens)))
+        clips = self._encoded(VIDEO, video_tokens, index_every_token(video_tokens))
+        return average_valid_tokens(clips), average_valid_tokens(
+            self._encoded(AUDIO, audio_tokens, index_every_token(audio_tokens))
+        )
 
     def _encoded(self, modality: int, tokens: Tensor, visible: Tensor, valid: Tensor | None = None) -> Tensor:
         """The encoded visible tokens of one modality, (B, V, D); padding is not attended to."""
         kind = (self.video, self.audio)[modality]
         return cast(Tensor, self.encoder(kind.inputs(gather_tokens(tokens, visible)), visible, modality, valid))
 
-    def _matched(self, modality: int, tokens: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    def _match_tokens(self, modality: int, tokens: Tensor, parts: Sequence[Tensor]) -> Tensor:
         """The mean tokens (B, D) of a batch whose rows are encoded in parts (see `divide_by_count`)."""
         rows, visible, valid = parts[::3], parts[1::3], parts[2::3]
         means = [
-            mean_token(self._encoded(modality, tokens[row], seen, real), real)
+            average_valid_tokens(self._encoded(modality, tokens[row], seen, real), real)
             for row, seen, real in zip(rows, visible, valid, strict=True)
         ]
         return torch.cat(means)[torch.argsort(torch.cat(list(rows)))]

@@ -31,7 +31,7 @@ from maskstream.train.evaluate.evaluation import (
     trained_on,
 )
 from maskstream.train.evaluate.hidden_ids import STRENGTHS, NGrams, neighbours, score_ids
-from maskstream.train.nn.token_layers import hidden_tokens
+from maskstream.train.nn.token_layers import find_hidden_tokens
 from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
 
 MEASURED = 512
@@ -54,8 +54,8 @@ def measure_tokens(model: TokenModel, measured: Iterable[TextBatch], counts: NGr
     """
     losses, right, found = [], [], []
     for batch in measured:
-        hidden = hidden_tokens(batch)
-        logits = model.hidden_logits(batch, hidden)
+        hidden = find_hidden_tokens(batch)
+        logits = model.compute_hidden_logits(batch, hidden)
         losses.append(F.cross_entropy(logits.float(), hidden.label, reduction="none"))
         right.append(logits.argmax(dim=-1) == hidden.label)
         found.append(neighbours(batch))
@@ -133,19 +133,19 @@ def generate(
     while (blanks := made == blank).any():
         x = model.encode_ids(made.flatten(), places, edges, n).view(documents, n, -1)
         if order == "confident":
-            value = _chances(model.logits(x), blank, never, 1.0).amax(dim=-1)
+            value = _compute_chances(model.logits(x), blank, never, 1.0).amax(dim=-1)
         elif order == "left_to_right":
             value = left.expand(documents, n).float()
         else:
             value = torch.rand((documents, n), generator=rng, device=device)
         chosen = value.masked_fill(~blanks, -1).argmax(dim=1)
-        chances = _chances(model.logits(x[rows, chosen]), blank, never, temperature)
+        chances = _compute_chances(model.logits(x[rows, chosen]), blank, never, temperature)
         drawn = torch.multinomial(chances, 1, generator=rng)[:, 0]
         made[rows, chosen] = torch.where(blanks.any(dim=1), drawn, made[rows, chosen])
     return made
 
 
-def _chances(logits: Tensor, blank: int, never: Sequence[int], temperature: float) -> Tensor:
+def _compute_chances(logits: Tensor, blank: int, never: Sequence[int], temperature: float) -> Tensor:
     """The probability of each id, float32 (..., V)."""
     logits = logits.float().clone()
     logits[..., [blank, *never]] = -torch.inf

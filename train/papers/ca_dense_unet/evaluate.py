@@ -7,7 +7,7 @@ from maskstream.pipelines.modalities.audio.data import NoisyData
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Score, TrainingLoss, read_batches
 
-from .model import DenseUNet, DenseUNetConfig, si_sdr
+from .model import DenseUNet, DenseUNetConfig, compute_si_sdr
 
 MEASURED = 128
 """The largest number of samples that are measured."""
@@ -57,7 +57,7 @@ def measure_gains(config: NoisyData, model: DenseUNet, data: Manifest) -> tuple[
             real = torch.ones(len(batch)) if batch.weight is None else batch.weight
             enhanced = model.enhance(batch.mixture)
             left, noise = ((x - batch.clean).abs().mean(dim=(1, 2)) for x in (enhanced, batch.mixture))
-            decibels = [si_sdr(x, batch.clean).mean(dim=1) for x in (batch.mixture, enhanced)]
+            decibels = [compute_si_sdr(x, batch.clean).mean(dim=1) for x in (batch.mixture, enhanced)]
             kept.append(torch.stack((left / noise, *decibels), dim=1)[real > 0])
     rows = torch.cat(kept).double()
     loss, before, after = rows.mean(dim=0).tolist()

@@ -68,27 +68,27 @@ class ComplexRatio(Config):
     def bounded(self, mask: Tensor) -> Tensor:
         """Compresses a mask to the bound: complex, of the same shape."""
         if self.bound == "parts":
-            return torch.complex(self._squeezed(mask.real), self._squeezed(mask.imag))
+            return torch.complex(self._squeeze_axis(mask.real), self._squeeze_axis(mask.imag))
         if self.bound == "magnitude":
-            return _with_magnitude(mask, self._squeezed)
+            return _with_magnitude(mask, self._squeeze_axis)
         return mask
 
-    def unbounded(self, mask: Tensor) -> Tensor:
+    def invert_bounds(self, mask: Tensor) -> Tensor:
         """The inverse of `bounded`. Values at the limit are first reduced to the largest number below it."""
         if self.bound == "parts":
-            return torch.complex(self._stretched(mask.real), self._stretched(mask.imag))
+            return torch.complex(self._stretch_axis(mask.real), self._stretch_axis(mask.imag))
         if self.bound == "magnitude":
-            return _with_magnitude(mask, self._stretched)
+            return _with_magnitude(mask, self._stretch_axis)
         return mask
 
     def apply(self, mask: Tensor, mixture: Tensor) -> Tensor:
         """The enhanced spectrum: the unbounded mask times the mixture. Differentiable."""
-        return self.unbounded(mask) * mixture
+        return self.invert_bounds(mask) * mixture
 
-    def _squeezed(self, x: Tensor) -> Tensor:
+    def _squeeze_axis(self, x: Tensor) -> Tensor:
         return self.limit * torch.tanh(self.steepness / 2 * x)
 
-    def _stretched(self, x: Tensor) -> Tensor:
+    def _stretch_axis(self, x: Tensor) -> Tensor:
         most = 1 - torch.finfo(x.dtype).eps
         return 2 / self.steepness * torch.atanh((x / self.limit).clamp(-most, most))
 
@@ -291,7 +291,7 @@ class DenseUNet(Model[NoisyBatch], config=DenseUNetConfig):
         return sound.reshape(-1, c.microphones, c.n_samples)
 
 
-def si_sdr(estimate: Tensor, clean: Tensor) -> Tensor:
+def compute_si_sdr(estimate: Tensor, clean: Tensor) -> Tensor:
     """The scale-invariant signal-to-distortion ratio in dB over the last axis (Le Roux et al., 2019)."""
     estimate, clean = (x - x.mean(dim=-1, keepdim=True) for x in (estimate, clean))
     scale = (estimate * clean).sum(-1, keepdim=True) / clean.square().sum(-1, keepdim=True).clamp_min(1e-12)

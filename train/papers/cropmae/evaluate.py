@@ -53,7 +53,7 @@ def evaluate(model: CrossAutoencoder[BatchT], config: DataConfig[BatchT], data: 
                 baselines={"every patch's mean": mean, FIRST: first},
             ),
         ),
-        notes=Mixture.of_squares(own, first, apart).notes(FIRST),
+        notes=Mixture.combine_squares(own, first, apart).notes(FIRST),
         examples=(
             Compared(
                 title="Reconstructions",

@@ -24,9 +24,9 @@ from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from maskstream.train.core.model import Grids, Losses, squared
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
-from maskstream.train.nn.grid import gather_tokens, interleaved_sinusoid
-from maskstream.train.nn.objectives import matching, mean_token
-from maskstream.train.nn.pair_model import PairConfig, PairModel, every_token, need_masks
+from maskstream.train.nn.grid import build_interleaved_sinusoid, gather_tokens
+from maskstream.train.nn.objectives import average_valid_tokens, matching
+from maskstream.train.nn.pair_model import PairConfig, PairModel, index_every_token, need_masks
 from maskstream.train.nn.transformer import BlockSizes, Stack, init_linear
 
 NOISE = LinearNoise()
@@ -65,7 +65,7 @@ class NoisyDecoder(nn.Module):
         self.stack = Stack(c.decoder_depth, c.decoder_width, c.decoder_heads, c.mlp_ratio, c.eps, cross=cross)
         self.head = nn.Linear(c.decoder_width, n_targets)
         self.register_buffer("positions", positions, persistent=False)
-        self.register_buffer("times", interleaved_sinusoid(NOISE.times, c.decoder_width), persistent=False)
+        self.register_buffer("times", build_interleaved_sinusoid(NOISE.times, c.decoder_width), persistent=False)
 
     def forward(self, noisy: Tensor, time: Tensor, target: Tensor, seen: Tensor) -> Tensor:
         """Predicts clean patches (B, M, values).
@@ -102,7 +102,7 @@ class AudioVisualDiffusion(PairModel, config=AudioVisualDiffusionConfig):
 
     def _places(self, width: int) -> tuple[Tensor, Tensor]:
         """The position embeddings of the video (along a line) and of the sound (along time and frequency)."""
-        return interleaved_sinusoid(self.video.n_tokens, width), self.audio.positions(width)
+        return build_interleaved_sinusoid(self.video.n_tokens, width), self.audio.positions(width)
 
     def loss(self, batch: AudioVisualBatch) -> Losses:
         """The squared errors of the denoised patches of both modalities and the matching loss, which is 1 at chance.
@@ -112,17 +112,19 @@ class AudioVisualDiffusion(PairModel, config=AudioVisualDiffusionConfig):
         spectrogram, of_video, of_audio = need_masks(batch)
         split = (self.video.split(batch.video), self.audio.split(spectrogram))
         encoded = self._encoded(split, of_video.visible, of_audio.visible)
-        (video, clean_video, _), (audio, clean_audio, _) = self._denoised(batch, split, self._fused(*encoded))
+        (video, clean_video, _), (audio, clean_audio, _) = self._denoise_tokens(batch, split, self._fused(*encoded))
         c, share = self.config, (1 - self.config.matching) / 2
         return Losses(
             parts={
                 "video": squared(video, clean_video, of_video.weight, share),
                 "audio": squared(audio, clean_audio, of_audio.weight, share),
-                "matching": matching(mean_token(encoded[0]), mean_token(encoded[1]), c.temperature, c.matching),
+                "matching": matching(
+                    average_valid_tokens(encoded[0]), average_valid_tokens(encoded[1]), c.temperature, c.matching
+                ),
             }
         )
 
-    def reconstruction_rows(self, batch: AudioVisualBatch) -> AudioVisualBatch:
+    def select_reconstruction_rows(self, batch: AudioVisualBatch) -> AudioVisualBatch:
         """The whole batch."""
         return batch
 
@@ -151,9 +153,9 @@ class AudioVisualDiffusion(PairModel, config=AudioVisualDiffusionConfig):
         spectrogram, of_video, of_audio = need_masks(batch)
         split = (self.video.split(batch.video), self.audio.split(spectrogram))
         seen = self._fused(*self._encoded(split, of_video.visible, of_audio.visible))
-        return self._denoised(batch, split, seen)
+        return self._denoise_tokens(batch, split, seen)
 
-    def _denoised(
+    def _denoise_tokens(
         self, batch: AudioVisualBatch, split: tuple[Tensor, Tensor], seen: Tensor
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
         """`denoise` for data that are already split into tokens (`split`) and encoded (`seen`)."""
@@ -174,8 +176,8 @@ class AudioVisualDiffusion(PairModel, config=AudioVisualDiffusionConfig):
     def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
         """Unit embeddings float32 (B, D) of whole clips and of whole sounds; those of a pair should be similar."""
         split = (self.video.split(video), self.audio.split(spectrogram))
-        clips, sounds = self._encoded(split, every_token(split[0]), every_token(split[1]))
-        return mean_token(clips), mean_token(sounds)
+        clips, sounds = self._encoded(split, index_every_token(split[0]), index_every_token(split[1]))
+        return average_valid_tokens(clips), average_valid_tokens(sounds)
 
     def _clean(self, split: tuple[Tensor, Tensor], video_target: Tensor, audio_target: Tensor) -> tuple[Tensor, Tensor]:
         """The normalised target tokens of both modalities."""

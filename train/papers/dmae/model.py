@@ -69,9 +69,9 @@ class DistilledAutoencoder(MaskedAutoencoder[ImageBatch], config=DistilledAutoen
         tokens = self.tokens.split(data)
         with torch.no_grad():
             expected = self.tokens.targets(gather_tokens(tokens, mask.target))
-            wanted = block_features(self.teacher(data.device), data, mask.visible, self.distilled.teacher_block)
-        x = seen = block_features(self, data, mask.visible, self.distilled.block)
-        stack = first_stack(self)
+            wanted = compute_block_features(self.teacher(data.device), data, mask.visible, self.distilled.teacher_block)
+        x = seen = compute_block_features(self, data, mask.visible, self.distilled.block)
+        stack = get_first_stack(self)
         for block in stack.blocks[self.distilled.block + 1 :]:
             x = block(x)
         made = self.decoder([stack.norm(x)], [mask.visible], [mask.target])[0]
@@ -121,17 +121,17 @@ class DistilledAutoencoder(MaskedAutoencoder[ImageBatch], config=DistilledAutoen
         return model
 
 
-def block_features(model: MaskedAutoencoder[ImageBatch], data: Tensor, visible: Tensor, block: int) -> Tensor:
+def compute_block_features(model: MaskedAutoencoder[ImageBatch], data: Tensor, visible: Tensor, block: int) -> Tensor:
     """The output of a block of the encoder for the tokens `visible`, (B, V, D), after that of the class token, if any.
 
     The blocks above it are not computed.
     """
     x: Tensor = model.encoder.embedded(model.tokens.inputs(gather_tokens(model.tokens.split(data), visible)), visible)
-    for one in first_stack(model).blocks[: block + 1]:
+    for one in get_first_stack(model).blocks[: block + 1]:
         x = one(x)
     return x
 
 
-def first_stack(model: MaskedAutoencoder[ImageBatch]) -> Stack:
+def get_first_stack(model: MaskedAutoencoder[ImageBatch]) -> Stack:
     """The blocks of the encoder."""
     return cast(Stack, model.encoder.stacks[0])

@@ -36,7 +36,7 @@ from maskstream.train.evaluate.evaluation import Evaluation, Example, Score, Tra
 from maskstream.train.nn.objectives import chamfer
 
 from .model import VoxelDiffusion, VoxelDiffusionConfig, need_noise
-from .noise_errors import VIEWS, held_out_batches, measure_noise
+from .noise_errors import VIEWS, measure_noise, yield_held_out_batches
 
 _AT_ONCE = 1 << 24  # the most point distances held in memory at a time
 COMPARED = 54
@@ -57,7 +57,7 @@ MAKING = (
 )
 
 
-def chamfer_table(a: Tensor, b: Tensor) -> Tensor:
+def compute_chamfer_table(a: Tensor, b: Tensor) -> Tensor:
     """The Chamfer distance between each cloud of a (A, N, 3) and each of b (B, M, 3): float (A, B)."""
     if not a.numel() or not b.numel():
         raise ValueError(f"both sets need at least one cloud, got the shapes {tuple(a.shape)} and {tuple(b.shape)}")
@@ -83,9 +83,12 @@ def compare_sets(made: Tensor, real: Tensor) -> CloudDistances:
     """
     if len(made) < 2 or len(real) < 2:
         raise ValueError(f"a comparison needs 2 or more clouds in each set, got {len(made)} and {len(real)}")
-    across = chamfer_table(made, real)
+    across = compute_chamfer_table(made, real)
     whole = torch.cat(
-        (torch.cat((chamfer_table(made, made), across), dim=1), torch.cat((across.T, chamfer_table(real, real)), dim=1))
+        (
+            torch.cat((compute_chamfer_table(made, made), across), dim=1),
+            torch.cat((across.T, compute_chamfer_table(real, real)), dim=1),
+        )
     )
     whole.fill_diagonal_(float("inf"))
     is_made = torch.arange(len(whole)) < len(made)
@@ -121,7 +124,7 @@ def sample_clouds(
     kept = torch.cat((model.noise.kept(), torch.ones(1, dtype=torch.float64)))
     at = torch.linspace(times - 1, 0, steps).round().long()
     label = label.to(device)
-    x = _normal(len(label), points, generator, device)
+    x = _draw_normal(len(label), points, generator, device)
     for now, after in zip(at.tolist(), [*at[1:].tolist(), -1], strict=True):
         noise = model.predict(x, torch.full_like(label, now), label).float()
         a, b = float(kept[now]), float(kept[after])
@@ -129,11 +132,11 @@ def sample_clouds(
         spread = eta * ((1 - b) / (1 - a) * (1 - a / b)) ** 0.5
         x = b**0.5 * clean + max(1 - b - spread**2, 0.0) ** 0.5 * noise
         if spread > 0:
-            x = x + spread * _normal(len(label), points, generator, device)
+            x = x + spread * _draw_normal(len(label), points, generator, device)
     return x
 
 
-def _normal(batch: int, points: int, generator: torch.Generator, device: torch.device) -> Tensor:
+def _draw_normal(batch: int, points: int, generator: torch.Generator, device: torch.device) -> Tensor:
     return torch.randn(batch, points, 3, generator=generator).to(device)
 
 
@@ -166,17 +169,17 @@ class DenoisedClouds(Example):
 
 def evaluate(model: VoxelDiffusion, config: PointsData, data: Manifest, shown: int) -> Evaluation:
     """The held-out errors with their bounds, and clouds that the model generated; the same at each call."""
-    batches = held_out_batches(config, data)
+    batches = yield_held_out_batches(config, data)
     errors = measure_noise(config, model, batches, data)
-    made, real, label = made_and_real(config, model, data)
+    made, real, label = generate_beside_real(config, model, data)
     sets = compare_sets(made[:, :COMPARED_POINTS], real[:, :COMPARED_POINTS])
     first, whole, count = batches[0], errors.whole, sum(map(len, batches))
     sees = need_noise(first)[2].shape[1]
-    masked, every = step_gflops(model, first)
+    masked, every = count_step_gflops(model, first)
     generated = (
         ("coverage of real clouds", sets.coverage, "%", False),
         ("matching distance to real clouds", sets.matching, "", True),
-        ("nearest to a real cloud of their category", own_category(made, real, label) / len(made), "%", False),
+        ("nearest to a real cloud of their category", count_own_category(made, real, label) / len(made), "%", False),
     )
     return Evaluation(
         scores=(
@@ -203,7 +206,7 @@ def evaluate(model: VoxelDiffusion, config: PointsData, data: Manifest, shown: i
         },
         examples=(
             Generated(title="Generated clouds", reading=MAKING, made=made, real=real, label=label),
-            _denoised(model, first, shown),
+            _denoise_tokens(model, first, shown),
         ),
         loss=TrainingLoss(
             name="The mean squared error of the predicted noise",
@@ -215,7 +218,7 @@ def evaluate(model: VoxelDiffusion, config: PointsData, data: Manifest, shown: i
 
 
 @torch.inference_mode()
-def _denoised(model: VoxelDiffusion, batch: PointsBatch, shown: int) -> DenoisedClouds:
+def _denoise_tokens(model: VoxelDiffusion, batch: PointsBatch, shown: int) -> DenoisedClouds:
     (noise, time, visible), points, label = need_noise(batch), batch.points, batch.label
     kept = model.noise.kept()[time].float()
     first = torch.arange(0, len(batch), VIEWS)[:shown]
@@ -243,7 +246,7 @@ def _denoised(model: VoxelDiffusion, batch: PointsBatch, shown: int) -> Denoised
     )
 
 
-def made_and_real(config: PointsData, model: VoxelDiffusion, data: Manifest) -> tuple[Tensor, Tensor, Tensor]:
+def generate_beside_real(config: PointsData, model: VoxelDiffusion, data: Manifest) -> tuple[Tensor, Tensor, Tensor]:
     """Generated clouds and as many real ones, float32 (B, N, 3) each, and their categories, int64 (B,), ascending.
 
     All categories have the same number of clouds if the split has enough of each; at most COMPARED in all.
@@ -262,13 +265,13 @@ def made_and_real(config: PointsData, model: VoxelDiffusion, data: Manifest) -> 
     return sample_clouds(model, label, torch.Generator().manual_seed(0), points=real.shape[1], steps=STEPS), real, label
 
 
-def own_category(made: Tensor, real: Tensor, label: Tensor) -> int:
+def count_own_category(made: Tensor, real: Tensor, label: Tensor) -> int:
     """How many generated clouds have, by Chamfer distance, a nearest real cloud of their own label."""
-    nearest = chamfer_table(made[:, :COMPARED_POINTS], real[:, :COMPARED_POINTS]).argmin(dim=1)
+    nearest = compute_chamfer_table(made[:, :COMPARED_POINTS], real[:, :COMPARED_POINTS]).argmin(dim=1)
     return int((label[nearest] == label).sum())
 
 
-def step_gflops(model: VoxelDiffusion, batch: PointsBatch) -> tuple[float, float]:
+def count_step_gflops(model: VoxelDiffusion, batch: PointsBatch) -> tuple[float, float]:
     """Billions of floating point operations of a training step per cloud: with masks, and with every token visible."""
     noise, time, _ = need_noise(batch)
     mask = need_mask(batch.mask).rows(slice(1))
@@ -276,28 +279,28 @@ def step_gflops(model: VoxelDiffusion, batch: PointsBatch) -> tuple[float, float
         points=batch.points[:1], noise=noise[:1], time=time[:1], mask=mask, label=batch.label[:1], key=batch.key[:1]
     )
     every = replace(mask, visible=torch.arange(model.side**3)[None])
-    masked, whole = (step_flops(model, replace(one, mask=mask)) for mask in (mask, every))
+    masked, whole = (count_step_flops(model, replace(one, mask=mask)) for mask in (mask, every))
     return masked / 1e9, whole / 1e9
 
 
-def _attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
+def _count_attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
     return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
-def _attention_backward(
+def _count_attention_backward(
     grad: Sequence[int], query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any
 ) -> int:
     return int(sdpa_backward_flop_count(grad, query, key, value))  # type: ignore[no-untyped-call]
 
 
 _ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _count_attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _count_attention_backward,
 }
 """The operations that torch's counter does not know."""
 
 
-def step_flops(model: Model[BatchT], batch: BatchT) -> int:
+def count_step_flops(model: Model[BatchT], batch: BatchT) -> int:
     """Floating point operations of a forward and a backward pass, as torch counts them, with attention on the CPU."""
     with FlopCounterMode(display=False, custom_mapping=_ATTENTION) as counter:
         model(batch).loss().backward()

@@ -13,7 +13,7 @@ for masks, the windowed decoder and experts by category (its code is not publish
 - The grid holds velocities v (Salimans and Ho, 2022), and the noise is sqrt(1 - a) x + sqrt(a) v. Voxels are too coarse
   to represent the noise itself, which at late times x determines almost completely.
 - With `counts` the encoder reads the number of points in each voxel, since clean points lie where points are dense.
-Predicting v = 0 is optimal if only the points' mean 0 and variance 1 are known (see `baseline_loss`).
+Predicting v = 0 is optimal if only the points' mean 0 and variance 1 are known (see `measure_baseline_loss`).
 
 Shapes: B clouds of N points, T = (R / p)^3 tokens, V of them visible, D and E the widths of encoder and decoder.
 
@@ -34,9 +34,15 @@ from maskstream.pipelines.augment.diffusion import CosineNoise, LinearNoise, Noi
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
-from maskstream.pipelines.modalities.points.tokens import Voxels, devoxelise, point_tokens, voxel_places, voxelise
+from maskstream.pipelines.modalities.points.tokens import (
+    Voxels,
+    interpolate_voxels,
+    number_point_tokens,
+    scale_to_voxels,
+    voxelise,
+)
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
-from maskstream.train.nn.grid import axis_sinusoids, from_windows, gather_tokens, put_tokens, rates, to_windows
+from maskstream.train.nn.grid import build_axis_sinusoids, from_windows, gather_tokens, put_tokens, rates, to_windows
 from maskstream.train.nn.transformer import MLP, Attention, init_linear
 
 
@@ -112,13 +118,13 @@ class ConditionedBlock(nn.Module):
         parts = self.modulation(F.silu(condition))[:, None].chunk(6, dim=2)
         move1, scale1, gate1, move2, scale2, gate2 = parts
         y = self.norm1(x) * (1 + scale1) + move1
-        y = self.attend_in_windows(y, window, moved) if window else self.attention(y)
+        y = self.apply_window_attention(y, window, moved) if window else self.attention(y)
         x = x + (1 + gate1) * y
         y = self.norm2(x) * (1 + scale2) + move2
         y = self.mlp(y, category) if isinstance(self.mlp, Experts) else self.mlp(y)
         return cast(Tensor, x + (1 + gate2) * y)
 
-    def attend_in_windows(self, x: Tensor, window: int, moved: bool) -> Tensor:
+    def apply_window_attention(self, x: Tensor, window: int, moved: bool) -> Tensor:
         """Attention among the tokens of each window of window^3 tokens of cubes (B, S^3, D)."""
         cube, edges, shift = (round(x.shape[1] ** (1 / 3)),) * 3, (window,) * 3, window // 2
         if moved:
@@ -211,7 +217,7 @@ class VoxelDiffusion(Model[PointsBatch], config=VoxelDiffusionConfig):
         self.noise = config.noise()
         self._build(config)
         for name, width in (("positions", config.width), ("decoder_positions", config.decoder_width)):
-            self.register_buffer(name, axis_sinusoids((self.side,) * 3, width), persistent=False)
+            self.register_buffer(name, build_axis_sinusoids((self.side,) * 3, width), persistent=False)
 
     def _build(self, c: VoxelDiffusionConfig) -> None:
         values = 3 * self.patch**3
@@ -252,7 +258,7 @@ class VoxelDiffusion(Model[PointsBatch], config=VoxelDiffusionConfig):
         noised = self.noise.noised(batch.points[..., :3], noise, time)
         predicted = self.predict(noised, time, batch.label, visible)
         error = F.mse_loss(predicted.float(), noise, reduction="none").mean(dim=2)
-        seen = self._lies_in(noised, visible)
+        seen = self._mark_inside(noised, visible)
         shares = [part.sum(dim=1).clamp_min(1) for part in (seen, 1 - seen)]
         halves = [(error * part).sum(dim=1) / n for part, n in zip((seen, 1 - seen), shares, strict=True)]
         whole = error.mean(dim=1)
@@ -268,9 +274,9 @@ class VoxelDiffusion(Model[PointsBatch], config=VoxelDiffusionConfig):
         made = (noised - (1 - kept).sqrt() * self.predict(noised, time, batch.label, visible)) / kept.sqrt()
         return replace(batch, points=torch.cat((made, batch.points[..., 3:]), dim=2))
 
-    def _lies_in(self, noised: Tensor, visible: Tensor) -> Tensor:
+    def _mark_inside(self, noised: Tensor, visible: Tensor) -> Tensor:
         """1 for each point in one of the tokens `visible` (B, V), 0 for the others: float32 (B, N)."""
-        tokens = point_tokens(voxel_places(noised, self.resolution), self.resolution, self.patch)
+        tokens = number_point_tokens(scale_to_voxels(noised, self.resolution), self.resolution, self.patch)
         chosen = torch.zeros(len(noised), self.side**3, device=noised.device).scatter(1, visible, 1.0)
         return chosen.gather(1, tokens)
 
@@ -281,13 +287,13 @@ class VoxelDiffusion(Model[PointsBatch], config=VoxelDiffusionConfig):
         """
         voxels = voxelise(noised, self.resolution)
         tokens = self.split(self._features(voxels))
-        visible = self._fullest(voxels) if visible is None else visible
+        visible = self._select_fullest(voxels) if visible is None else visible
         category = self.category(label + 1)
         reach = voxels.reach.clamp_min(1e-6).log()[:, None]
         condition = self.time(time) + category + self.reach(reach)
         seen = self._encode(gather_tokens(tokens, visible), visible, condition, category)
         values = self._decode(seen, visible, condition, category)
-        velocity = devoxelise(self.join(values), voxels.places)
+        velocity = interpolate_voxels(self.join(values), voxels.places)
         kept = self.noise.kept().to(noised.device)[time, None, None]
         return (1 - kept).sqrt().float() * noised + kept.sqrt().float() * velocity.float()
 
@@ -298,13 +304,13 @@ class VoxelDiffusion(Model[PointsBatch], config=VoxelDiffusionConfig):
         density = voxels.counts * (self.resolution**3 / voxels.places.shape[1])
         return torch.cat((voxels.features, density.float().log1p()[:, None]), dim=1)
 
-    def _fullest(self, voxels: Voxels) -> Tensor:
+    def _select_fullest(self, voxels: Voxels) -> Tensor:
         """The share `shown` of the tokens, those with the most points, ascending: int64 (B, V)."""
         points = self.split(voxels.counts[:, None]).sum(dim=2)
         order = points.sort(dim=1, descending=True, stable=True).indices
         return order[:, : int(self.config.shown * self.side**3)].sort(dim=1).values
 
-    def baseline_loss(self, time: Tensor) -> Tensor:
+    def measure_baseline_loss(self, time: Tensor) -> Tensor:
         """The loss at each time of a predictor that knows only the points' mean 0 and variance 1: a, float32 (B,)."""
         return self.noise.kept().to(time.device)[time].float()
 

@@ -59,7 +59,7 @@ class NoiseErrors:
     bands: tuple[tuple[float, float, MaskedErrors], ...]
 
 
-def held_out_batches(config: PointsData, data: Manifest) -> list[PointsBatch]:
+def yield_held_out_batches(config: PointsData, data: Manifest) -> list[PointsBatch]:
     """Batches of shuffled clouds with the recipe's masks at the start of a run; the same at each call."""
     n = min(len(data), MEASURED)
     plain = replace(config, views=VIEWS, augment=_plain(config))
@@ -70,7 +70,7 @@ def held_out_batches(config: PointsData, data: Manifest) -> list[PointsBatch]:
 @torch.inference_mode()
 def measure_noise(config: PointsData, model: VoxelDiffusion, batches: list[PointsBatch], data: Manifest) -> NoiseErrors:
     """The model's errors and their bounds on batches of the split at `data`."""
-    dense = _dense_clouds(config, data, {key for batch in batches for key in batch.key})
+    dense = _read_dense_clouds(config, data, {key for batch in batches for key in batch.key})
     generator = torch.Generator().manual_seed(0)
     rows, kept = [], []
     for batch in batches:
@@ -80,17 +80,18 @@ def measure_noise(config: PointsData, model: VoxelDiffusion, batches: list[Point
         known = (1 - share).sqrt().float()[:, None, None] * noised
         guesses = (model.predict(noised, time, label), model.predict(noised, time, label, visible), known)
         errors = [(guess - noise).square().mean(dim=(1, 2)) for guess in guesses]
-        least = [bound_error(dense[key], float(a), generator) for key, a in zip(batch.key, share, strict=True)]
+        least = [compute_bound_error(dense[key], float(a), generator) for key, a in zip(batch.key, share, strict=True)]
         rows.append(torch.stack((*errors, torch.tensor(least)), dim=1).double())
         kept.append(share)
     table, shares = torch.cat(rows), torch.cat(kept)
     chosen = [(low, high, table[(shares >= low) & (shares < high)]) for low, high in BANDS]
     return NoiseErrors(
-        whole=_mean(table), bands=tuple((low, high, _mean(band)) for low, high, band in chosen if len(band))
+        whole=_compute_mean(table),
+        bands=tuple((low, high, _compute_mean(band)) for low, high, band in chosen if len(band)),
     )
 
 
-def bound_error(cloud: Tensor, kept: float, generator: torch.Generator) -> float:
+def compute_bound_error(cloud: Tensor, kept: float, generator: torch.Generator) -> float:
     """The lower bound of the error at one time: that of a predictor that knows all points (N, 3) of the cloud except
     the noised one.
 
@@ -110,7 +111,7 @@ def bound_error(cloud: Tensor, kept: float, generator: torch.Generator) -> float
     return float(torch.stack(errors).min())
 
 
-def _dense_clouds(config: PointsData, data: Manifest, keys: set[str]) -> dict[str, Tensor]:
+def _read_dense_clouds(config: PointsData, data: Manifest, keys: set[str]) -> dict[str, Tensor]:
     """The clouds of the split with these keys, with DENSE points each, scaled as in the recipe."""
     dense = PointsData(select=PointSelection(points=DENSE), augment=_plain(config))
     loader = dense.loader(data, batch_size=1, shuffle=False, device="cpu", rank=0, world_size=1)
@@ -121,6 +122,6 @@ def _plain(config: PointsData) -> PointAugment:
     return PointAugment(normalise=config.augment.normalise)
 
 
-def _mean(rows: Tensor) -> MaskedErrors:
+def _compute_mean(rows: Tensor) -> MaskedErrors:
     model, masked, known, least = rows.mean(dim=0).tolist()
     return MaskedErrors(model=model, masked=masked, known=known, least=least)

@@ -34,19 +34,19 @@ from maskstream.train.evaluate.evaluation import (
 from maskstream.train.evaluate.features import (
     AUGMENTATIONS,
     GivesFeatures,
+    drop_augmentation,
     extract_features,
     has_label_lists,
-    knn_scores,
-    labelled_batches,
-    without_augmentation,
+    score_knn,
+    yield_labelled_batches,
 )
-from maskstream.train.evaluate.patches import nearest_visible
+from maskstream.train.evaluate.patches import find_nearest_visible
 from maskstream.train.nn.grid import gather_tokens
 
 from .ajepa import SpectrogramJepaConfig
 from .ijepa import ImageJepaConfig
 from .lejepa import ClipLeJepaConfig, LeJepa, LeJepaConfig
-from .model import Jepa, blocks_of
+from .model import Jepa, list_block_tokens
 from .salt import Salt
 from .vjepa import VideoJepaConfig
 
@@ -73,7 +73,7 @@ def evaluate(model: Jepa[Any], config: DataConfig[Any], data: Manifest, shown: i
     changed: Any = {name: value for name, value in AUGMENTATIONS.items() if name in own and name != "views"}
     measured = list(read_shuffled(replace(config, **changed), data, most=MEASURED, size=AT_ONCE))
     with torch.inference_mode():
-        predicted = _measured(model, measured)
+        predicted = _measure_distance(model, measured)
         one_each = slice(None, None, model.config.masks)
         features = torch.cat([model.features(batch)[one_each] for batch in measured])
         made = model.reconstructed(measured[0])
@@ -84,9 +84,9 @@ def evaluate(model: Jepa[Any], config: DataConfig[Any], data: Manifest, shown: i
         made=made,
         rows=range(min(shown, len(measured[0]))),
     )
-    sets = _neighbours(features, torch.cat([_pictures(batch)[one_each] for batch in measured]), shown)
+    sets = _pair_neighbours(features, torch.cat([_draw_pictures(batch)[one_each] for batch in measured]), shown)
     return Evaluation(
-        scores=(*_by_class(model, config, data), predicted),
+        scores=(*_score_by_class(model, config, data), predicted),
         notes=measure_spread(features),
         examples=(Pictures(title="Nearest neighbours", reading=NEAREST_READING, sets=sets), drawn),
         loss=TrainingLoss(
@@ -104,7 +104,7 @@ def evaluate(model: Jepa[Any], config: DataConfig[Any], data: Manifest, shown: i
 MEAN, COPY = "the mean feature of each place", "the feature of the nearest visible token"
 
 
-def _measured(model: Jepa[Any], batches: Sequence[Any]) -> Score:
+def _measure_distance(model: Jepa[Any], batches: Sequence[Any]) -> Score:
     """The distance of predictions, beside guesses that know the teacher's features."""
     totals: dict[str, float] = {"": 0.0, MEAN: 0.0, COPY: 0.0}
     known = [model.targets(model.tokens.media(batch)) for batch in batches]
@@ -112,9 +112,9 @@ def _measured(model: Jepa[Any], batches: Sequence[Any]) -> Score:
     whole = 0.0
     for batch, target in zip(batches, known, strict=True):
         data, mask = model.tokens.of(batch)
-        index, valid, weight = blocks_of(mask)
+        index, valid, weight = list_block_tokens(mask)
         wanted = gather_tokens(target, index.flatten(1))
-        near = nearest_visible(mask)
+        near = find_nearest_visible(mask)
         copied = target.new_zeros(*target.shape[:2], dtype=torch.int64).scatter(1, mask.target, near)
         guesses = {
             "": model.predict(data, mask),
@@ -143,7 +143,7 @@ class _Teacher:
 
     def features(self, batch: Any) -> Tensor:
         """float32 (B, D of the teacher)."""
-        return self._model.taught_features(batch)
+        return self._model.average_teacher_features(batch)
 
 
 class _Inputs:
@@ -157,7 +157,7 @@ class _Inputs:
         return self._model.token_inputs(batch).flatten(1)
 
 
-def _by_class(model: Jepa[Any] | LeJepa[Any], config: DataConfig[Any], data: Manifest) -> tuple[Score, ...]:
+def _score_by_class(model: Jepa[Any] | LeJepa[Any], config: DataConfig[Any], data: Manifest) -> tuple[Score, ...]:
     """The share of held-out samples whose neighbours say their class; nothing where samples have no label each."""
     train = trained_on(data)
     if train is data or has_label_lists(data) or not (data.label >= 0).any():
@@ -171,11 +171,11 @@ def _by_class(model: Jepa[Any] | LeJepa[Any], config: DataConfig[Any], data: Man
     }
     if isinstance(model, Salt):
         encoders["its teacher"] = _Teacher(model)
-    plain = without_augmentation(config, train)
+    plain = drop_augmentation(config, train)
     seen, unseen = (
         extract_features(
             encoders,
-            labelled_batches(plain, of, size=AT_ONCE, samples=most, several=False),
+            yield_labelled_batches(plain, of, size=AT_ONCE, samples=most, several=False),
             tokens=False,
             device=torch.device("cpu"),
         )
@@ -184,7 +184,7 @@ def _by_class(model: Jepa[Any] | LeJepa[Any], config: DataConfig[Any], data: Man
     classes = int(torch.cat((seen.labels, unseen.labels)).max()) + 1
     has = F.one_hot(seen.labels, classes).float()
     found = {
-        name: accuracy(knn_scores(seen.vectors[name], has, unseen.vectors[name], NEIGHBOURS), unseen.labels)
+        name: accuracy(score_knn(seen.vectors[name], has, unseen.vectors[name], NEIGHBOURS), unseen.labels)
         for name in encoders
     }
     value = found.pop("")
@@ -194,14 +194,14 @@ def _by_class(model: Jepa[Any] | LeJepa[Any], config: DataConfig[Any], data: Man
     )
 
 
-def _neighbours(features: Tensor, pictures: Tensor, shown: int) -> dict[str, Tensor]:
+def _pair_neighbours(features: Tensor, pictures: Tensor, shown: int) -> dict[str, Tensor]:
     """Pictures uint8 (1 + SHOWN, H, W, 3) by name: a sample, and those whose features (n, D) are nearest."""
     unit = F.normalize(features - features.mean(dim=0), dim=1)
     order = (unit @ unit.T).argsort(dim=1, descending=True, stable=True)
     return {f"Sample {i + 1}": pictures[order[i, : 1 + SHOWN]] for i in range(min(shown, len(features)))}
 
 
-def _pictures(batch: ImageBatch | VideoBatch | AudioBatch) -> Tensor:
+def _draw_pictures(batch: ImageBatch | VideoBatch | AudioBatch) -> Tensor:
     """A picture of each sample, uint8 (B, H, W, 3): of a clip the first frame, of a sound the spectrogram, grey, with
     time to the right and frequency upwards; three deviations around the mean are seen, which are 0.5 each.
     """
@@ -219,15 +219,15 @@ def evaluate_views(model: LeJepa[Any], config: DataConfig[Any], data: Manifest, 
     views, share = model.config.views, model.config.share
     with torch.inference_mode():
         pairs = [model.embeddings(batch) for batch in read_shuffled(config, data, most=MEASURED, size=AT_ONCE)]
-        measured = list(read_shuffled(without_augmentation(config, data), data, most=MEASURED, size=AT_ONCE))
+        measured = list(read_shuffled(drop_augmentation(config, data), data, most=MEASURED, size=AT_ONCE))
         features = torch.cat([model.features(batch) for batch in measured])
     found = torch.cat(pairs)
     others = torch.stack([found[:, i].roll(i, dims=0) for i in range(views)], dim=1)
     near, far = (float((x - x.mean(dim=1, keepdim=True)).square().mean()) for x in (found, others))
-    sets = _neighbours(features, torch.cat([_pictures(batch) for batch in measured]), shown)
+    sets = _pair_neighbours(features, torch.cat([_draw_pictures(batch) for batch in measured]), shown)
     return Evaluation(
         scores=(
-            *_by_class(model, config, data),
+            *_score_by_class(model, config, data),
             Score(
                 name="squared distance of views from their mean",
                 value=near,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.train.nn.counterpart import Counterpart, TimmCounterpart, ijepa_counterpart, timm_counterpart
+from maskstream.train.nn.counterpart import Counterpart, TimmCounterpart, convert_to_ijepa, convert_to_timm
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
 from maskstream.train.nn.media_tokens import ImageTokens, SpectrogramTokens, VideoTokens
 from maskstream.train.nn.transformer import BlockSizes, Stack
@@ -37,7 +37,7 @@ def to_ijepa(model: Jepa[BatchT]) -> Counterpart:
     assert isinstance(teacher, VisibleEncoder)
     if not isinstance(tokens, ImageTokens):
         raise ValueError("transformers.IJepaModel takes pictures, got a model of spectrograms")
-    return ijepa_counterpart(teacher, tokens, BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps))
+    return convert_to_ijepa(teacher, tokens, BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps))
 
 
 def to_vjepa2(model: VideoJepa) -> Counterpart:
@@ -57,7 +57,7 @@ def to_vjepa2(model: VideoJepa) -> Counterpart:
         )
     state: dict[str, Tensor] = {}
     for of, stack in (("encoder", teacher.stack), ("predictor", predictor.stack)):
-        state |= _rotary_state(stack, of)
+        state |= _convert_rotary_state(stack, of)
     embed = "encoder.embeddings.patch_embeddings.proj"
     state |= {
         f"{embed}.weight": teacher.embed.weight.view(c.width, 3, *tokens.patch),
@@ -99,14 +99,14 @@ def to_timm(model: Jepa[BatchT]) -> TimmCounterpart:
     teacher, tokens, c = model.teacher, cast(object, model.tokens), model.config
     assert isinstance(teacher, VisibleEncoder)
     assert isinstance(tokens, ImageTokens | SpectrogramTokens)
-    return timm_counterpart(teacher, tokens, BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps))
+    return convert_to_timm(teacher, tokens, BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps))
 
 
 HF: Mapping[type[nn.Module], Callable[[Any], Counterpart]] = {Jepa: to_ijepa, VideoJepa: to_vjepa2}
 TIMM: Mapping[type[nn.Module], Callable[[Any], TimmCounterpart]] = {Jepa: to_timm}
 
 
-def _rotary_state(stack: Stack, of: str) -> dict[str, Tensor]:
+def _convert_rotary_state(stack: Stack, of: str) -> dict[str, Tensor]:
     """The weights of the blocks and of the last norm."""
     state: dict[str, Tensor] = {}
     for i, block in enumerate(stack.blocks):

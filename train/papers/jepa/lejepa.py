@@ -45,7 +45,7 @@ FARTHEST, POINTS = 3.0, 17
 """The statistic is an integral over [-FARTHEST, FARTHEST]; POINTS of its integrand, which is even, lie from 0 on."""
 
 
-def epps_pulley(x: Tensor, farthest: float = FARTHEST, points: int = POINTS) -> Tensor:
+def compute_epps_pulley(x: Tensor, farthest: float = FARTHEST, points: int = POINTS) -> Tensor:
     """The statistic of Epps and Pulley of N numbers against a standard Gaussian, float (...), of x float (N, ...).
 
     N times the integral of |c(t) - g(t)|^2 g(t) by the trapezoid rule, c being the characteristic function of the
@@ -159,13 +159,13 @@ class LeJepa(MediaEncoder[BatchT], config=LeJepaSizes):
     def embeddings(self, batch: BatchT) -> Tensor:
         """What the projector makes of the views of each sample, float32 (B, V, P); in training of all ranks."""
         masked = isinstance(batch, ImageBatch | VideoBatch | AudioBatch) and batch.mask is not None
-        rows = self._visible_features(batch) if masked else self.features(batch)
+        rows = self._average_visible_features(batch) if masked else self.features(batch)
         if self.training and world_size() > 1:
             rows = rows_of_all_ranks(rows)
         made = widen(self.projector(rows))
         return made.reshape(-1, self.config.views, made.shape[1])
 
-    def _visible_features(self, batch: BatchT) -> Tensor:
+    def _average_visible_features(self, batch: BatchT) -> Tensor:
         """The mean of what the encoder makes of the visible tokens of each view, float32 (B * V, D)."""
         data, mask = self.tokens.of(batch)
         inputs = self.tokens.inputs(gather_tokens(self.tokens.split(data), mask.visible))
@@ -177,7 +177,7 @@ class LeJepa(MediaEncoder[BatchT], config=LeJepaSizes):
             directions = torch.randn(found.shape[2], self.config.slices, device=found.device).to(found)
             if self.training and world_size() > 1:
                 dist.broadcast(directions, 0)
-            return epps_pulley(found @ (directions / directions.norm(dim=0))).mean()
+            return compute_epps_pulley(found @ (directions / directions.norm(dim=0))).mean()
 
     def token_features(self, batch: BatchT) -> Tensor:
         """The encoder's output for all tokens of a batch: (B * V, N, D)."""

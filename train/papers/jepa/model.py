@@ -34,7 +34,7 @@ from maskstream.pipelines.masks import BlockMaskBatch, Linear, MaskBatch
 from maskstream.pipelines.masks.laws.progress import ProgressLaw
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.stream.sampler import BatchT
-from maskstream.train.core.distributed import local_rows, sum_over_ranks, world_size
+from maskstream.train.core.distributed import get_local_rows, sum_over_ranks, world_size
 from maskstream.train.core.model import Grids, Losses, ModelConfig, weighted, widen
 from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens
@@ -143,13 +143,13 @@ class Jepa(MediaEncoder[BatchT], config=JepaConfig):
     def follow(self, step: int, steps: int) -> None:
         """See Model: moves the teacher towards the encoder."""
         share = 1 - self.config.momentum.at(step / steps)
-        teacher, encoder = ([local_rows(p) for p in one.parameters()] for one in (self.teacher, self.encoder))
+        teacher, encoder = ([get_local_rows(p) for p in one.parameters()] for one in (self.teacher, self.encoder))
         torch._foreach_lerp_(teacher, encoder, share)
 
     def loss(self, batch: BatchT) -> Losses:
         """The mean distance of predictions from the teacher's output, over the tokens of a row, then over rows."""
         data, mask = self.tokens.of(batch)
-        index, valid, weight = blocks_of(mask)
+        index, valid, weight = list_block_tokens(mask)
         known = self.known(batch, data).repeat_interleave(self.config.masks, dim=0)
         error = self.distance(self.predict(data, mask), gather_tokens(known, index.flatten(1)))
         counts = (weight * valid).flatten(1).to(error.dtype)
@@ -184,12 +184,12 @@ class Jepa(MediaEncoder[BatchT], config=JepaConfig):
 
     def predict(self, data: Tensor, mask: MaskBatch) -> Tensor:
         """The predictions of the tokens of all blocks, one block after the other: (B, P * K, D)."""
-        made = self._predicted(data, mask)[0]
+        made = self._predict_blocks(data, mask)[0]
         return made.reshape(len(mask.visible), -1, made.shape[-1])
 
-    def _predicted(self, data: Tensor, mask: MaskBatch) -> list[Tensor]:
+    def _predict_blocks(self, data: Tensor, mask: MaskBatch) -> list[Tensor]:
         """What the predictor makes of each block: (B * P, K, D) first."""
-        index, valid, _ = blocks_of(mask)
+        index, valid, _ = list_block_tokens(mask)
         seen = gather_tokens(self.tokens.split(data), mask.visible)
         real = None if mask.n_visible is None else mask.visible_valid
         visible, index = self.placed(mask.visible, data), self.placed(index, data)
@@ -209,7 +209,7 @@ class Jepa(MediaEncoder[BatchT], config=JepaConfig):
         data, mask = self.tokens.of(batch)
         if len(data) < 2:
             return batch
-        index, valid, _ = blocks_of(mask)
+        index, valid, _ = list_block_tokens(mask)
         known, made = self.targets(data), self.predict(data, mask)
         predicted = torch.zeros_like(known)
         rows = torch.arange(len(known), device=known.device)[:, None]
@@ -253,7 +253,7 @@ def of_rows(valid: Tensor) -> Tensor:
     return valid.sum(dim=1, keepdim=True).clamp_min(1)
 
 
-def blocks_of(mask: MaskBatch) -> tuple[Tensor, Tensor, Tensor]:
+def list_block_tokens(mask: MaskBatch) -> tuple[Tensor, Tensor, Tensor]:
     """The tokens of each block of targets int64 (B, P, K), which of them are real bool (B, P, K), and what each counts
     float32 (B, P, K).
     """

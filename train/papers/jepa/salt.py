@@ -27,7 +27,7 @@ from maskstream.shards.config import NOT_IDENTITY
 from maskstream.train.core.model import Grids, widen
 from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.core.weights import find_files, load_model, model_config, weights_sum
+from maskstream.train.core.weights import compute_weights_sum, find_files, load_model, read_model_config
 from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder, VideoAutoencoderConfig
 
 from .vjepa import MASKS, ClipPredictor, VideoJepa, VideoJepaConfig
@@ -57,14 +57,14 @@ class SaltConfig(VideoJepaConfig):
         file = self.file
         if file is None or self.weights:
             return
-        found = model_config(file)
+        found = read_model_config(file)
         if not isinstance(found, VideoAutoencoderConfig):
             raise ValueError(
                 f"the teacher {file} is a {type(found).__name__}, and SALT's is a masked autoencoder of video; train "
                 "one (maskstream train videomae-tiny) and set model.teacher to its run"
             )
         object.__setattr__(self, "autoencoder", found)
-        object.__setattr__(self, "weights", weights_sum(file)[0])
+        object.__setattr__(self, "weights", compute_weights_sum(file)[0])
 
     @property
     def file(self) -> Path | None:
@@ -120,7 +120,7 @@ class Salt(VideoJepa, config=SaltConfig):
                 f"{given}; train one (maskstream train videomae-tiny) and set model.teacher to its run, or to null "
                 "for a teacher of random weights"
             )
-        if (found := weights_sum(file)[0]) != c.weights:
+        if (found := compute_weights_sum(file)[0]) != c.weights:
             return f"the teacher {file} has the checksum {found}, and this model's had {c.weights}; put that file back"
         model = load_model(file)
         assert isinstance(model, MaskedAutoencoder)
@@ -152,7 +152,7 @@ class Salt(VideoJepa, config=SaltConfig):
         """The student's output for all tokens of a batch, none of them hidden: (B, N, D)."""
         return self._encode(self.encoder, self.tokens.media(batch))
 
-    def taught_features(self, batch: VideoBatch) -> Tensor:
+    def average_teacher_features(self, batch: VideoBatch) -> Tensor:
         """The mean of the teacher's output over all tokens, float32 (B, D of the teacher)."""
         return self._encode(self.teacher, self.tokens.media(batch)).float().mean(dim=1)
 

@@ -20,7 +20,7 @@ from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.train.core.model import Grids
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.nn.grid import axis_sinusoids, within
+from maskstream.train.nn.grid import build_axis_sinusoids, within
 from maskstream.train.nn.masked_autoencoder import TokenKind
 from maskstream.train.nn.media_tokens import VideoTokens
 from maskstream.train.nn.transformer import RaggedRows, Stack, Turns
@@ -82,7 +82,7 @@ class ClipEncoder(nn.Module):
 
     def forward(self, inputs: Tensor, visible: Tensor, valid: Tensor | None = None) -> Tensor:
         """See VisibleEncoder."""
-        return _at_places(self._blocks, inputs, self.places, visible, valid, embed=self.embed)
+        return _apply_at_places(self._blocks, inputs, self.places, visible, valid, embed=self.embed)
 
     def _blocks(self, x: Tensor, mask: Tensor | None, turns: Turns | None, rows: RaggedRows | None) -> Tensor:
         """What the blocks make of tokens."""
@@ -124,7 +124,7 @@ class ClipPredictor(nn.Module):
         def blocks(x: Tensor, mask: Tensor | None, turns: Turns | None, rows: RaggedRows | None) -> Tensor:
             return cast(Tensor, self.stack(x, mask, last=last if rows is None else None, turns=turns, rows=rows))
 
-        made = _at_places(blocks, x, self.places, index, valid)
+        made = _apply_at_places(blocks, x, self.places, index, valid)
         return made if last is None else made[:, -last:]
 
 
@@ -134,7 +134,7 @@ def _places(kind: ClipPlaces, grid: tuple[int, ...], width: int, heads: int) -> 
     return RotaryPlaces(grid, width // heads, pairs=kind == "turned in pairs")
 
 
-def _at_places(
+def _apply_at_places(
     blocks: Callable[[Tensor, Tensor | None, Turns | None, RaggedRows | None], Tensor],
     x: Tensor,
     places: nn.Module,
@@ -171,7 +171,7 @@ class AddedPlaces(nn.Module):
 
     def __init__(self, grid: tuple[int, ...], width: int) -> None:
         super().__init__()
-        self.register_buffer("of", axis_sinusoids(grid, 6 * -(-width // 6))[:, :width].clone(), persistent=False)
+        self.register_buffer("of", build_axis_sinusoids(grid, 6 * -(-width // 6))[:, :width].clone(), persistent=False)
 
     def forward(self, index: Tensor) -> Tensor:
         """The vectors (B, L, width) of the tokens `index` int64 (B, L)."""

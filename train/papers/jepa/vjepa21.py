@@ -83,7 +83,7 @@ class DenseJepa(VideoJepa, config=DenseJepaConfig):
         """That of V-JEPA 2 at all levels, and that of visible tokens."""
         data, mask = self.tokens.of(batch)
         known = self.known(batch, data).repeat_interleave(self.config.masks, dim=0)
-        hidden, seen = self._predicted(data, mask)
+        hidden, seen = self._predict_blocks(data, mask)
         error = self.distance(hidden, gather_tokens(known, mask.target))
         counts = (mask.weight * mask.target_valid).to(error.dtype) / of_rows(mask.target_valid)
         own = self.distance(seen, gather_tokens(known, mask.visible)) / self.apart(mask, data).sqrt()

@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks import Cues, Draw, Random, TokenGrid
-from maskstream.pipelines.modalities.image.data import image_components
+from maskstream.pipelines.modalities.image.data import list_image_components
 from maskstream.pipelines.modalities.image.decode import decode_image
 from maskstream.pipelines.stream.rng import Place, sample_rng
 from maskstream.shards.config import Json
 from maskstream.shards.errors import DataError, ShardError
 from maskstream.shards.format.manifest import Manifest
-from maskstream.train.evaluate.evaluation import exact_match, normalise, rouge_l, vqa_accuracy
+from maskstream.train.evaluate.evaluation import normalise, rouge_l, score_exact_match, score_vqa
 
 from .options import ASKS, KbvqaSettings
 
@@ -113,12 +113,12 @@ def read_questions(data: Manifest, samples: int, seed: int = 0) -> list[Question
     """
     if data.info["modality"] != "image-text":
         raise ShardError(f"{data} holds {data.info['modality']} shards; questions are about images with texts")
-    components = image_components(data)
+    components = list_image_components(data)
     chosen = np.random.Generator(np.random.Philox(seed)).permutation(len(data))[:samples]
-    return [_question(data, components, int(index)) for index in sorted(chosen)]
+    return [_format_question(data, components, int(index)) for index in sorted(chosen)]
 
 
-def _question(manifest: Manifest, components: Sequence[str], index: int) -> Question:
+def _format_question(manifest: Manifest, components: Sequence[str], index: int) -> Question:
     name = next(one for one in components if manifest.components[one].present[index])
     facts = manifest.components[name].facts
     with manifest.reading(index, name):
@@ -126,7 +126,7 @@ def _question(manifest: Manifest, components: Sequence[str], index: int) -> Ques
         pixels = decode_image(picture, int(facts["width"][index]), int(facts["height"][index]))
     with manifest.reading(index, "json"):
         told = json.loads(said)
-        answers = _texts(told.get("answers", told.get("answer")))
+        answers = _list_texts(told.get("answers", told.get("answer")))
         if not isinstance(told.get("question"), str) or not answers:
             raise DataError("has no question with an answer; take a split of questions, such as easy-vqa")
     return Question(
@@ -134,13 +134,13 @@ def _question(manifest: Manifest, components: Sequence[str], index: int) -> Ques
         image=pixels,
         text=told["question"],
         answers=answers,
-        choices=_texts(told.get("choice")),
-        rationales=_texts(told.get("rationale")),
+        choices=_list_texts(told.get("choice")),
+        rationales=_list_texts(told.get("rationale")),
         kind=str(told.get("kind", "")),
     )
 
 
-def _texts(given: Any) -> tuple[str, ...]:
+def _list_texts(given: Any) -> tuple[str, ...]:
     """A text or a list of texts as texts."""
     return (given,) if isinstance(given, str) else tuple(map(str, given)) if isinstance(given, list) else ()
 
@@ -157,18 +157,18 @@ def write_prompt(
     """The prompt of a question. examples: shown before it, in one composite picture. glosses: given as knowledge.
     hidden: the share of the picture's patches that are grey, drawn by `masks.Random` from the question's key.
     """
-    image = occlude(question.image, hidden, question.key, seed)
+    image = hide_patches(question.image, hidden, question.key, seed)
     lines = []
     if examples:
         image = compose([*(one.image for one in examples), image])
         lines = [
-            f"Picture {number}. Question: {one.text}{_choices(one)} Answer: {one.answers[0]}"
+            f"Picture {number}. Question: {one.text}{_list_choices(one)} Answer: {one.answers[0]}"
             + (f" Rationale: {one.rationales[0]}" if perspective == "rationale" and one.rationales else "")
             for number, one in enumerate(examples, 1)
         ]
         lines.append(f"The question is about picture {len(examples) + 1}, the last one.")
     lines += [f"Known: {gloss}" for gloss in glosses]
-    lines += [f"Question: {question.text}{_choices(question)}", ASKS[perspective]]
+    lines += [f"Question: {question.text}{_list_choices(question)}", ASKS[perspective]]
     return Prompt(
         id=f"{question.key} {perspective} {hidden:g}",
         text="\n".join(lines),
@@ -178,11 +178,11 @@ def write_prompt(
     )
 
 
-def _choices(question: Question) -> str:
+def _list_choices(question: Question) -> str:
     return f" Choices: {'; '.join(question.choices)}." if question.choices else ""
 
 
-def occlude(image: UInt8s, ratio: float, key: str, seed: int = 0) -> UInt8s:
+def hide_patches(image: UInt8s, ratio: float, key: str, seed: int = 0) -> UInt8s:
     """The image with a share of its PATCHES x PATCHES patches grey; more are hidden at a higher ratio, not others."""
     if not ratio:
         return image
@@ -236,9 +236,11 @@ def kbvqa(
         shots=settings.shots,
         glosses=0 if settings.glosses is None else settings.passages,
         questions={"all": len(questions), **{kind: counts[kind] for kind in sorted(counts) if kind}},
-        scores={perspective: _scores(some) for perspective, some in replies.items()},
-        frequent=_frequent(questions, known),
-        occluded={ratio: _scores(asked.replies("knowledge", ratio))["all"]["exact"] for ratio in settings.hidden},
+        scores={perspective: _average_scores(some) for perspective, some in replies.items()},
+        frequent=_score_frequent(questions, known),
+        occluded={
+            ratio: _average_scores(asked.replies("knowledge", ratio))["all"]["exact"] for ratio in settings.hidden
+        },
     )
     return result, [one for some in replies.values() for one in some]
 
@@ -257,17 +259,17 @@ class _Asked:
         found: Sequence[Sequence[str]] = [()] * len(self.questions)
         glosses, passages = self.settings.glosses, self.settings.passages
         if perspective == "knowledge" and glosses is not None:
-            first = self._replied(perspective, hidden, found)
+            first = self._read_reply(perspective, hidden, found)
             found = [glosses.found(self._query(one), passages) for one in first]
-        return self._replied(perspective, hidden, found)
+        return self._read_reply(perspective, hidden, found)
 
     def _query(self, replied: Replied) -> str:
         return " ".join((replied.question.text, *replied.question.choices, replied.answer))
 
-    def _replied(self, perspective: str, hidden: float, glosses: Sequence[Sequence[str]]) -> list[Replied]:
+    def _read_reply(self, perspective: str, hidden: float, glosses: Sequence[Sequence[str]]) -> list[Replied]:
         seed = self.settings.seed
         prompts = [
-            write_prompt(one, perspective, examples=self._examples(one), glosses=own, hidden=hidden, seed=seed)
+            write_prompt(one, perspective, examples=self._list_examples(one), glosses=own, hidden=hidden, seed=seed)
             for one, own in zip(self.questions, glosses, strict=True)
         ]
         replies = self.predictor(prompts)
@@ -278,7 +280,7 @@ class _Asked:
             for question, prompt, reply in zip(self.questions, prompts, replies, strict=True)
         ]
 
-    def _examples(self, question: Question) -> list[Question]:
+    def _list_examples(self, question: Question) -> list[Question]:
         rng, shots = sample_rng(self.settings.seed, 0, question.key, 0, "examples"), self.settings.shots
         return [self.known[i] for i in rng.choice(len(self.known), shots, replace=False)] if shots else []
 
@@ -294,13 +296,13 @@ def _read(reply: str) -> dict[str, str]:
     }
 
 
-def _scores(replies: Sequence[Replied]) -> dict[str, dict[str, float]]:
+def _average_scores(replies: Sequence[Replied]) -> dict[str, dict[str, float]]:
     """The means of each figure over all questions, and over those of each kind."""
     rows: dict[str, list[dict[str, float]]] = defaultdict(list)
     for one in replies:
-        figures = {"exact": exact_match(one.answer, one.question.answers)}
+        figures = {"exact": score_exact_match(one.answer, one.question.answers)}
         if len(one.question.answers) == PEOPLE:
-            figures["vqa"] = vqa_accuracy(one.answer, one.question.answers)
+            figures["vqa"] = score_vqa(one.answer, one.question.answers)
         if one.prompt.id.split(" ")[-2] == "rationale" and one.question.rationales:
             named = f" {normalise(one.answer)} " in f" {normalise(one.rationale)} "
             figures |= {"rouge_l": rouge_l(one.rationale, one.question.rationales), "names_answer": float(named)}
@@ -313,17 +315,17 @@ def _scores(replies: Sequence[Replied]) -> dict[str, dict[str, float]]:
     }
 
 
-def _frequent(questions: Sequence[Question], known: Sequence[Question]) -> dict[str, float]:
+def _score_frequent(questions: Sequence[Question], known: Sequence[Question]) -> dict[str, float]:
     """The exact match of always giving the most frequent answer to known questions of the kind."""
-    guess = frequent_answers(known)
+    guess = find_frequent_answers(known)
     right: dict[str, list[float]] = defaultdict(list)
     for one in questions:
         for kind in {"all", one.kind} - {""}:
-            right[kind].append(exact_match(guess.get(one.kind, guess[""]), one.answers))
+            right[kind].append(score_exact_match(guess.get(one.kind, guess[""]), one.answers))
     return {kind: float(np.mean(some)) for kind, some in sorted(right.items())}
 
 
-def frequent_answers(known: Sequence[Question]) -> dict[str, str]:
+def find_frequent_answers(known: Sequence[Question]) -> dict[str, str]:
     """The most frequent answer to the questions of each kind, and to all at ""."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for one in known:

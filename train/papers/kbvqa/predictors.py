@@ -22,12 +22,12 @@ from maskstream.pipelines.modalities.image_text.batch import PADDING, SPECIAL, I
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.tokenizer import read_tokenizer, tokenizer_facts
-from maskstream.train.core.data import told_label_names
+from maskstream.shards.format.tokenizer import read_tokenizer, read_tokenizer_facts
+from maskstream.train.core.data import read_label_names
 from maskstream.train.core.run_folder import run_recipe, run_weights
 from maskstream.train.core.weights import load_model
 
-from .evaluate import Predictor, Prompt, Question, frequent_answers
+from .evaluate import Predictor, Prompt, Question, find_frequent_answers
 
 _AT_ONCE = 64
 
@@ -60,12 +60,14 @@ class CommandPredictor:
                 assert process.stdin is not None
                 assert process.stdout is not None
                 lines = _Lines(process.stdout)
-                return [self._reply(process.stdin, lines, prompt, Path(folder) / "image.png") for prompt in prompts]
+                return [
+                    self._ask_predictor(process.stdin, lines, prompt, Path(folder) / "image.png") for prompt in prompts
+                ]
             finally:
                 process.kill()
                 process.communicate()
 
-    def _reply(self, into: IO[bytes], lines: _Lines, prompt: Prompt, image: Path) -> str:
+    def _ask_predictor(self, into: IO[bytes], lines: _Lines, prompt: Prompt, image: Path) -> str:
         cv2.imwrite(str(image), cv2.cvtColor(prompt.image, cv2.COLOR_RGB2BGR))
         asked = {
             "id": prompt.id,
@@ -126,9 +128,9 @@ class _Lines:
 def frequent(known: Sequence[Question]) -> Predictor:
     """The trivial predictor: the most frequent answer to known questions with the same words, else to all."""
     of_words = {
-        text: frequent_answers([one for one in known if one.text == text])[""] for text in {q.text for q in known}
+        text: find_frequent_answers([one for one in known if one.text == text])[""] for text in {q.text for q in known}
     }
-    every = frequent_answers(known)[""]
+    every = find_frequent_answers(known)[""]
     return lambda prompts: [of_words.get(prompt.question, every) for prompt in prompts]
 
 
@@ -142,7 +144,7 @@ class ClassifiesAnswers(Protocol):
         """Logits of the answers (B, answers)."""
 
 
-def of_run(run: Path, data: Manifest) -> Predictor:
+def load_run(run: Path, data: Manifest) -> Predictor:
     """A classifier of answers that `maskstream train vqa-tiny` trained on a split with the tokenizer of `data`.
 
     It reads the question and the picture, resized as a whole, and no prompt; it gives no rationales. ValueError for
@@ -154,9 +156,9 @@ def of_run(run: Path, data: Manifest) -> Predictor:
         raise ValueError(f"{run} holds no classifier of answers; give a run of vqa-tiny, or a command")
     from tokenizers import Tokenizer
 
-    facts = tokenizer_facts(data.location, data.info)
+    facts = read_tokenizer_facts(data.location, data.info)
     tokenizer = Tokenizer.from_str(read_tokenizer(data.store, data.info).decode())
-    names = told_label_names(run) or data.label_names  # a run of an earlier release does not name its answers
+    names = read_label_names(run) or data.label_names  # a run of an earlier release does not name its answers
     if len(names) != model.n_answers:
         raise ValueError(f"{run} knows {model.n_answers} answers and {data} has {len(names)}; give the split's own run")
 
@@ -196,7 +198,7 @@ def _batch(prompts: Sequence[Prompt], rows: Sequence[list[int]], config: ImageTe
     )
 
 
-def of_callable(reply: Any) -> Predictor:
+def wrap_callable(reply: Any) -> Predictor:
     """A function of (prompt, image uint8 (h, w, 3)) that gives a text. PredictorError where it gives something else."""
 
     def replies(prompts: Sequence[Prompt]) -> list[str]:

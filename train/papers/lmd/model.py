@@ -15,8 +15,8 @@ from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.train.core.model import Grids, need_mask
 from maskstream.train.nn.grid import gather_tokens, put_tokens
 from maskstream.train.nn.masked_autoencoder import AutoencoderConfig, TokenKind
-from maskstream.train.nn.media_tokens import ImagePositions, image_positions
-from maskstream.train.nn.objectives import joint_moments
+from maskstream.train.nn.media_tokens import ImagePositions, build_image_positions
+from maskstream.train.nn.objectives import compute_joint_moments
 from maskstream.train.nn.quantiser import FrozenQuantiser, QuantiserConfig
 
 
@@ -73,7 +73,7 @@ class LatentTokens(nn.Module):
         """
         latents, mask = self.of(batch)
         tokens = self.split(latents)
-        mean, deviation = joint_moments(gather_tokens(tokens, mask.target))
+        mean, deviation = compute_joint_moments(gather_tokens(tokens, mask.target))
         whole = put_tokens(tokens, mask.target, predicted.float() * deviation + mean)
         return replace(batch, image=self.vq.drawn(self._joined(whole)))
 
@@ -88,12 +88,12 @@ class LatentTokens(nn.Module):
 
     def targets(self, tokens: Tensor) -> Tensor:
         """Patches (B, M, n_inputs) with mean 0 and variance 1 over all their latents, channels together."""
-        mean, deviation = joint_moments(tokens)
+        mean, deviation = compute_joint_moments(tokens)
         return (tokens - mean) / deviation
 
     def positions(self, width: int) -> Tensor:
         """Fixed positions float32 (N, width). ValueError where 4 does not divide width."""
-        return image_positions(self.grid, width, self.places)
+        return build_image_positions(self.grid, width, self.places)
 
     def _joined(self, tokens: Tensor) -> Tensor:
         """Patches (B, N, n_inputs) as latents (B, C, rows, columns)."""

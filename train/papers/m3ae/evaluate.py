@@ -31,7 +31,7 @@ from maskstream.train.evaluate.evaluation import (
     trained_on,
 )
 from maskstream.train.evaluate.hidden_ids import NGrams, score_ids
-from maskstream.train.evaluate.patches import PatchLosses, nearest_visible
+from maskstream.train.evaluate.patches import PatchLosses, find_nearest_visible
 from maskstream.train.nn.grid import gather_tokens
 
 from .model import ImageTextAutoencoder, ImageTextAutoencoderConfig, ImageTextClassifier, ImageTextClassifierConfig
@@ -182,8 +182,8 @@ def measure_losses(
     for batch in measured:
         of = model.read(batch)
         true = model.tokens.targets(gather_tokens(of.patches, of.image.target))
-        copied = model.tokens.targets(gather_tokens(of.patches, nearest_visible(of.image)))
-        guesses = (model.predicted_patches(batch), torch.zeros_like(true), copied)
+        copied = model.tokens.targets(gather_tokens(of.patches, find_nearest_visible(of.image)))
+        guesses = (model.predict_patches(batch), torch.zeros_like(true), copied)
         own, mean, nearest = (squared(guess, true, of.image.weight) for guess in guesses)
         parts.append((own, mean, nearest))
         words, judged = model.judged(batch)

@@ -33,7 +33,7 @@ from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, of_labels, squared, weighted, widen
 from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens, put_tokens
-from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens, image_positions
+from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens, build_image_positions
 from maskstream.train.nn.token_layers import NO_IDS, TokenHead, TokenIds
 from maskstream.train.nn.transformer import (
     INIT_STD,
@@ -110,7 +110,7 @@ class M3AEEncoder(nn.Module):
         encoded = self.image(self.tokens.inputs(gather_tokens(patches, visible)), visible)
         return cast(Tensor, self.onto[0](encoded) + self.kind[0])
 
-    def of_texts(self, ids: Tensor, valid: Tensor) -> Tensor:
+    def encode_texts(self, ids: Tensor, valid: Tensor) -> Tensor:
         """ids int (B, L) to (B, L, D); valid: bool (B, L), False for padding."""
         places = torch.arange(ids.shape[1], device=ids.device)
         return cast(Tensor, self.onto[1](self.text(self.embed(ids, places), valid[:, None, None])) + self.kind[1])
@@ -118,7 +118,7 @@ class M3AEEncoder(nn.Module):
     def whole(self, batch: ImageTextBatch) -> tuple[Tensor, Tensor]:
         """Both streams of a batch of which nothing is hidden."""
         image = self.of_images(self.tokens.split(batch.image))
-        return self.fused(image, self.of_texts(batch.text.tokens, batch.text.valid), batch.text.valid)
+        return self.fused(image, self.encode_texts(batch.text.tokens, batch.text.valid), batch.text.valid)
 
     def fused(self, image: Tensor, text: Tensor, valid: Tensor, blocks: int | None = None) -> tuple[Tensor, Tensor]:
         """Both streams after so many blocks of fusion, all by default, and after a layer norm if it was all."""
@@ -232,7 +232,7 @@ class ImageTextAutoencoder(Model[ImageTextBatch], config=ImageTextAutoencoderCon
         self.decoder = TokenDecoder(
             c.width,
             [self.tokens.n_targets],
-            [image_positions(self.tokens.grid, c.decoder_width, c.positions)],
+            [build_image_positions(self.tokens.grid, c.decoder_width, c.positions)],
             BlockSizes(c.decoder_depth, c.decoder_heads, c.mlp_ratio, c.eps),
             class_token=True,
             bias=True,
@@ -275,7 +275,7 @@ class ImageTextAutoencoder(Model[ImageTextBatch], config=ImageTextAutoencoderCon
         return Losses(
             parts={
                 "hidden words": weighted(wrong, of.text.weight),
-                "hidden patches": squared(self.predicted_patches(batch), expected, of.image.weight),
+                "hidden patches": squared(self.predict_patches(batch), expected, of.image.weight),
                 "matching": weighted(match, counts),
             }
         )
@@ -289,18 +289,18 @@ class ImageTextAutoencoder(Model[ImageTextBatch], config=ImageTextAutoencoderCon
         image = self.encoder.of_images(of.patches)
         ids = torch.cat((batch.inputs, of.pair.tokens.long()))
         valid = torch.cat((batch.text.valid, of.pair.valid))
-        seen, read = self.encoder.fused(image.repeat(2, 1, 1), self.encoder.of_texts(ids, valid), valid)
+        seen, read = self.encoder.fused(image.repeat(2, 1, 1), self.encoder.encode_texts(ids, valid), valid)
         rows = batch.image.shape[0]
         hidden = gather_tokens(read[:rows], of.text.target)
         table = self.encoder.embed.ids if self.table is None else self.table
         words = self.words(hidden, table.weight)
         return words, self.match(self.pooler(seen[rows:], read[rows:]))
 
-    def predicted_patches(self, batch: ImageTextBatch) -> Tensor:
+    def predict_patches(self, batch: ImageTextBatch) -> Tensor:
         """The predictions of hidden patches (B, M, values), from the visible ones and the whole text."""
         of = self.read(batch)
         image = self.encoder.of_images(of.patches, of.image.visible)
-        text = self.encoder.of_texts(batch.text.tokens, batch.text.valid)
+        text = self.encoder.encode_texts(batch.text.tokens, batch.text.valid)
         seen, _ = self.encoder.fused(image, text, batch.text.valid, self.config.image_layer)
         made: list[Tensor] = self.decoder([seen], [of.image.visible], [of.image.target])
         return made[0]
@@ -308,7 +308,7 @@ class ImageTextAutoencoder(Model[ImageTextBatch], config=ImageTextAutoencoderCon
     def reconstructed(self, batch: ImageTextBatch) -> ImageTextBatch:
         """The batch with hidden patches painted as predicted, and hidden tokens replaced by the most probable ids."""
         of, (words, _) = self.read(batch), self.judged(batch)
-        image = self.tokens.paint(batch.image, of.image.target, self.predicted_patches(batch))
+        image = self.tokens.paint(batch.image, of.image.target, self.predict_patches(batch))
         before = gather_tokens(batch.text.tokens, of.text.target)
         ids = torch.where(of.text.target_valid, words.argmax(dim=-1).int(), before)
         rows = put_tokens(batch.text.tokens, of.text.target, ids)

@@ -25,7 +25,7 @@ from maskstream.train.evaluate.evaluation import (
     trained_on,
 )
 from maskstream.train.evaluate.hidden_ids import HiddenIdLosses, IdCounts, fill_in
-from maskstream.train.evaluate.patches import held_out_pictures, nearest_visible
+from maskstream.train.evaluate.patches import find_nearest_visible, yield_held_out_pictures
 
 from .model import GenerativeEncoder, GenerativeEncoderConfig, need_mask
 
@@ -92,9 +92,9 @@ def measure_distances(model: GenerativeEncoder, real: Tensor, trained: Tensor, c
     rng = torch.Generator().manual_seed(0)
     alone = torch.multinomial(counts.single, n * model.n, replacement=True, generator=rng).view(n, model.n)
     cell = model.config.quantiser.cell
-    wanted = cell_colours(real[:n], cell)
+    wanted = compute_cell_colours(real[:n], cell)
     sets = [model.drawn(generate_ids(model, n)), model.drawn(alone), trained[:n]]
-    own, by_frequency, known = (frechet_distance(cell_colours(one, cell), wanted) for one in sets)
+    own, by_frequency, known = (compute_frechet_distance(compute_cell_colours(one, cell), wanted) for one in sets)
     return Score(
         name="distance from held-out ones",
         value=own,
@@ -104,12 +104,12 @@ def measure_distances(model: GenerativeEncoder, real: Tensor, trained: Tensor, c
     )
 
 
-def cell_colours(pixels: Tensor, cell: int) -> Tensor:
+def compute_cell_colours(pixels: Tensor, cell: int) -> Tensor:
     """The mean colours of the cells of pictures uint8 (n, H, W, 3), float64 (n, 3 h w)."""
     return F.avg_pool2d(pixels.permute(0, 3, 1, 2).double(), cell).flatten(1)
 
 
-def frechet_distance(one: Tensor, other: Tensor) -> float:
+def compute_frechet_distance(one: Tensor, other: Tensor) -> float:
     """The Fréchet distance of the normal distributions with the moments of points float64 (n, D) and (m, D).
 
     Source: Dowson and Landau (1982); FID (Heusel et al., 2017) is the same of learnt features.
@@ -131,18 +131,18 @@ def measure_hidden_ids(model: GenerativeEncoder, measured: Iterable[ImageBatch],
         logits = model.predicted(model.encode(ids, mask.visible, mask.mask_token), mask)
         true = ids.gather(1, mask.target)
         losses = F.cross_entropy(logits.float().transpose(1, 2), true, reduction="none")
-        rows.append((losses, logits.argmax(dim=2) == true, true, ids.gather(1, nearest_visible(mask))))
+        rows.append((losses, logits.argmax(dim=2) == true, true, ids.gather(1, find_nearest_visible(mask))))
     return HiddenIdLosses.of(rows, counts)
 
 
-def training_pictures(config: ImageData, data: Manifest) -> list[ImageBatch]:
+def yield_training_pictures(config: ImageData, data: Manifest) -> list[ImageBatch]:
     """Up to `COUNTED` pictures of the split `trained_on`, without masks, random crops and colours."""
     return list(read_shuffled(replace(centred(config), mask=None), trained_on(data), most=COUNTED, size=_AT_ONCE))
 
 
 def evaluate(model: GenerativeEncoder, config: ImageData, data: Manifest, shown: int) -> Evaluation:
     """The losses on shuffled samples with the recipe's masks, and how far generated pictures are from real ones."""
-    measured, known = held_out_pictures(config, data), training_pictures(config, data)
+    measured, known = yield_held_out_pictures(config, data), yield_training_pictures(config, data)
     counts = IdCounts.of((model.vq.ids(batch.image) for batch in known), model.blank)
     found = measure_hidden_ids(model, measured, counts)
     real, trained = (torch.cat([batch.image for batch in part]) for part in (measured, known))
@@ -182,7 +182,7 @@ def generate(
     """Generated pictures beside real ones of the split."""
     return generate_examples(
         model,
-        held_out_pictures(config, data)[0].image[:count],
+        yield_held_out_pictures(config, data)[0].image[:count],
         count=count,
         rounds=rounds,
         temperature=TEMPERATURE if temperature is None else temperature,

@@ -22,7 +22,7 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.train.core.model import Grids, Losses, ModelConfig, TokenFeatures, weighted, widen
-from maskstream.train.nn.grid import gather_tokens, grid_positions, put_tokens
+from maskstream.train.nn.grid import build_grid_positions, gather_tokens, put_tokens
 from maskstream.train.nn.objectives import matching
 from maskstream.train.nn.quantiser import FrozenQuantiser, QuantiserConfig, check_cells, check_ids
 from maskstream.train.nn.token_layers import TokenHead, TokenIds
@@ -38,8 +38,9 @@ class GenerativeEncoderConfig(ModelConfig[ImageBatch]):
 
     vq: the model.safetensors of a run that trained a quantiser (see FrozenQuantiser); quantiser: its sizes. smoothing:
     of the labels. positions: of cells, "learned" as in the paper, or fixed on the axes of a "grid" (see
-    `grid_positions`), which small models learn from sooner. contrast: the share of the loss that tells two views of a
-    picture from those of others (MAGE-C, section 3.3), 0 for none; temperature: of that loss, which is 1 at chance.
+    `build_grid_positions`), which small models learn from sooner. contrast: the share of the loss that tells two views
+    of a picture from those of others (MAGE-C, section 3.3), 0 for none; temperature: of that loss, which is 1 at
+    chance.
     detached: whether the table of ids learns as the encoder's input alone, as in the authors' code, and not as the
     weights of the logits. eps: of all layer norms except the head's, whose epsilon is head_eps.
     """
@@ -104,7 +105,7 @@ class GenerativeEncoder(TokenFeatures[ImageBatch]):
         self.places = nn.Embedding(self.n + 1, c.width) if learned else None
         grid = torch.zeros(self.n + 1, c.width)
         if not learned:
-            grid[1:] = grid_positions(grids["image"].shape, c.width)
+            grid[1:] = build_grid_positions(grids["image"].shape, c.width)
         self.register_buffer("grid", grid, persistent=False)
         self.decoder = Stack(c.decoder_depth, c.width, c.decoder_heads, c.mlp_ratio, c.eps)
         self.head = TokenHead(c.width, self.blank, c.head_eps)

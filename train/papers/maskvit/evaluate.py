@@ -24,7 +24,7 @@ from maskstream.train.evaluate.evaluation import (
     trained_on,
 )
 from maskstream.train.evaluate.hidden_ids import HiddenIdLosses, IdCounts, fill_in
-from maskstream.train.evaluate.patches import LEVELS, root_mean_square
+from maskstream.train.evaluate.patches import LEVELS, compute_root_mean_square
 
 from .model import FrameIdsConfig, FrameIdsModel, need_mask
 
@@ -68,7 +68,7 @@ class Futures:
             "the real frames, drawn from their ids": self.drawn,
         }
         real = self.real[:, self.context :]
-        return {name: root_mean_square(made[:, self.context :], real) for name, made in rows.items()}
+        return {name: compute_root_mean_square(made[:, self.context :], real) for name, made in rows.items()}
 
 
 def generate_futures(
@@ -105,7 +105,7 @@ def generate_futures(
     )
 
 
-def last_seen(ids: Tensor, hidden: Tensor, shape: tuple[int, ...]) -> Tensor:
+def find_last_seen(ids: Tensor, hidden: Tensor, shape: tuple[int, ...]) -> Tensor:
     """At each cell the id int64 (B, N) at its place in the last earlier frame where that is not hidden.
 
     hidden: bool (B, N). shape: (T, h, w). A cell of the first frame has its own.
@@ -118,11 +118,13 @@ def last_seen(ids: Tensor, hidden: Tensor, shape: tuple[int, ...]) -> Tensor:
     return torch.stack(rows, dim=1).flatten(1)
 
 
-def hidden_pairs(model: FrameIdsModel, measured: Iterable[VideoBatch]) -> Iterator[tuple[Tensor, Tensor, VideoBatch]]:
+def list_hidden_pairs(
+    model: FrameIdsModel, measured: Iterable[VideoBatch]
+) -> Iterator[tuple[Tensor, Tensor, VideoBatch]]:
     """For each batch the ids int64 (B, N), those last seen at their places, and the batch."""
     for batch in measured:
         ids = model.ids(batch)
-        yield ids, last_seen(ids, need_mask(batch).masked, model.grid), batch
+        yield ids, find_last_seen(ids, need_mask(batch).masked, model.grid), batch
 
 
 @torch.inference_mode()
@@ -130,7 +132,7 @@ def count_ids(model: FrameIdsModel, measured: Iterable[VideoBatch]) -> IdCounts:
     """The counts of hidden ids of batches with masks, alone and after the id last seen at their places."""
     k = model.blank
     single, pairs = torch.ones(k, dtype=torch.float64), torch.zeros(k * k, dtype=torch.float64)
-    for ids, seen, batch in hidden_pairs(model, measured):
+    for ids, seen, batch in list_hidden_pairs(model, measured):
         hidden = need_mask(batch).masked
         single += torch.bincount(ids[hidden], minlength=k)
         pairs += torch.bincount(seen[hidden] * k + ids[hidden], minlength=k * k)
@@ -141,7 +143,7 @@ def count_ids(model: FrameIdsModel, measured: Iterable[VideoBatch]) -> IdCounts:
 def measure_hidden_ids(model: FrameIdsModel, measured: Iterable[VideoBatch], counts: IdCounts) -> HiddenIdLosses:
     """The losses on batches with masks, beside the ids last seen at their places; see `HiddenIdLosses.of`."""
     rows = []
-    for ids, seen, batch in hidden_pairs(model, measured):
+    for ids, seen, batch in list_hidden_pairs(model, measured):
         mask = need_mask(batch)
         real = mask.weight > 0
         logits = model.predicted(ids, mask.masked, mask.target)[real].float()
@@ -150,15 +152,15 @@ def measure_hidden_ids(model: FrameIdsModel, measured: Iterable[VideoBatch], cou
     return HiddenIdLosses.of(rows, counts)
 
 
-def held_out_clips(config: VideoData, data: Manifest, most: int = MEASURED) -> list[VideoBatch]:
+def yield_held_out_clips(config: VideoData, data: Manifest, most: int = MEASURED) -> list[VideoBatch]:
     """Up to `most` shuffled clips of the split with the recipe's masks, as centre crops; the same each time."""
     return list(read_shuffled(centred(config), data, most=most, size=_AT_ONCE))
 
 
 def evaluate(model: FrameIdsModel, config: VideoData, data: Manifest, shown: int) -> Evaluation:
     """The figures on held-out clips, compared with counts of the training split and with the last frame repeated."""
-    measured = held_out_clips(config, data)
-    counts = count_ids(model, held_out_clips(config, trained_on(data), COUNTED))
+    measured = yield_held_out_clips(config, data)
+    counts = count_ids(model, yield_held_out_clips(config, trained_on(data), COUNTED))
     found, errors = measure_hidden_ids(model, measured, counts), generate_futures(model, measured).errors()
     own, drawn, first = errors.pop("generated"), errors.pop("the real frames, drawn from their ids"), measured[0]
     with torch.inference_mode():
@@ -198,7 +200,7 @@ def generate(
     seed: int,
 ) -> Clips:
     """Generated futures of held-out clips, beside the real ones and the last frame, repeated."""
-    batch = held_out_clips(config, data, count)[0]
+    batch = yield_held_out_clips(config, data, count)[0]
     heat = TEMPERATURE if temperature is None else temperature
     made = generate_futures(model, [batch], rounds=rounds, temperature=heat, seed=seed)
     frames = "frame" if model.config.context == 1 else f"{model.config.context} frames"

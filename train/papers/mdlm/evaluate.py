@@ -35,10 +35,10 @@ from maskstream.train.evaluate.evaluation import (
     read_shuffled,
     trained_on,
 )
-from maskstream.train.nn.token_layers import hidden_tokens
+from maskstream.train.nn.token_layers import find_hidden_tokens
 from maskstream.train.nn.token_model import TokenModel
 
-from .model import DiffusionLanguageConfig, need_ratio, only_possible
+from .model import DiffusionLanguageConfig, mask_impossible, need_ratio
 
 MEASURED = 256
 """The largest number of texts that are measured."""
@@ -77,9 +77,9 @@ def measure_bound(model: TokenModel, batches: Iterable[TextBatch], draws: int) -
     """
     total, tokens = torch.zeros(draws, dtype=torch.float64), torch.zeros(draws, dtype=torch.float64)
     for batch in batches:
-        hidden, view = hidden_tokens(batch), torch.arange(len(batch)) % draws
+        hidden, view = find_hidden_tokens(batch), torch.arange(len(batch)) % draws
         row = hidden.index // batch.tokens.shape[1]
-        logits = only_possible(model.hidden_logits(batch, hidden), batch, hidden)
+        logits = mask_impossible(model.compute_hidden_logits(batch, hidden), batch, hidden)
         errors = F.cross_entropy(logits.float(), hidden.label, reduction="none") / need_ratio(batch)[row]
         total.index_add_(0, view[row], errors.double())
         tokens.index_add_(0, view, (batch.words >= 0).sum(dim=1).double())
@@ -115,11 +115,11 @@ class _Counts:
         self, context: Int64s, ids: Int64s, vocabulary: int, shorter: npt.NDArray[np.float64], strength: float
     ) -> npt.NDArray[np.float64]:
         """The probability of ids (K,) after contexts (K,), smoothed by `strength` tokens of a shorter context's."""
-        seen = _looked_up(self.keys, self.found, context * vocabulary + ids)
-        return (seen + strength * shorter) / (_looked_up(self.contexts, self.totals, context) + strength)
+        seen = _look_up_keys(self.keys, self.found, context * vocabulary + ids)
+        return (seen + strength * shorter) / (_look_up_keys(self.contexts, self.totals, context) + strength)
 
 
-def _looked_up(keys: Int64s, values: Int64s, asked: Int64s) -> Int64s:
+def _look_up_keys(keys: Int64s, values: Int64s, asked: Int64s) -> Int64s:
     """The values of keys that are there, 0 of the others."""
     place = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
     return np.where(keys[place] == asked, values[place], 0)

@@ -23,7 +23,7 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.train.core.model import Losses, LossPart
-from maskstream.train.nn.token_layers import HiddenTokens, hidden_tokens, need_mask
+from maskstream.train.nn.token_layers import HiddenTokens, find_hidden_tokens, need_mask
 from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
 
 
@@ -34,7 +34,7 @@ class DiffusionLanguageConfig(TokenModelConfig):
     def check(self, data: DataConfig[TextBatch]) -> None:
         """ValueError for masks that leave a hidden token in its place, or put a random one there."""
         mask = data.mask if isinstance(data, TextData) else None
-        for one in _masks_in(mask):
+        for one in _list_masks(mask):
             if isinstance(one, Replace) and (one.keep or one.random):
                 raise ValueError(
                     f"a masked diffusion hides tokens by [MASK] alone, got keep={one.keep} and random={one.random}; "
@@ -42,13 +42,13 @@ class DiffusionLanguageConfig(TokenModelConfig):
                 )
 
 
-def _masks_in(mask: Mask | None) -> Iterator[Mask]:
+def _list_masks(mask: Mask | None) -> Iterator[Mask]:
     """A mask, and all that it is made of."""
     if mask is not None:
         yield mask
         for one in fields(mask):
             inside = getattr(mask, one.name)
-            yield from _masks_in(inside if isinstance(inside, Mask) else None)
+            yield from _list_masks(inside if isinstance(inside, Mask) else None)
 
 
 class DiffusionLanguageModel(TokenModel, config=DiffusionLanguageConfig):
@@ -58,8 +58,8 @@ class DiffusionLanguageModel(TokenModel, config=DiffusionLanguageConfig):
         """The bound of the batch: the cross-entropies of hidden tokens, each divided by its text's ratio, summed and
         divided by the number of all tokens but special ones.
         """
-        hidden = hidden_tokens(batch)
-        errors = F.cross_entropy(self.hidden_logits(batch, hidden), hidden.label, reduction="none")
+        hidden = find_hidden_tokens(batch)
+        errors = F.cross_entropy(self.compute_hidden_logits(batch, hidden), hidden.label, reduction="none")
         row = hidden.index // batch.tokens.shape[1]
         share = hidden.weight / need_ratio(batch)[row]
         real = (batch.words >= 0).sum(dim=1).float()
@@ -67,9 +67,9 @@ class DiffusionLanguageModel(TokenModel, config=DiffusionLanguageConfig):
             real = real * batch.weight
         return Losses(parts={"bound": LossPart(total=(errors * share).sum(), weight=real.sum())})
 
-    def hidden_logits(self, batch: TextBatch, hidden: HiddenTokens) -> Tensor:
+    def compute_hidden_logits(self, batch: TextBatch, hidden: HiddenTokens) -> Tensor:
         """See `TokenModel`; that of the id which stands for a hidden token is -inf."""
-        return only_possible(super().hidden_logits(batch, hidden), batch, hidden)
+        return mask_impossible(super().compute_hidden_logits(batch, hidden), batch, hidden)
 
 
 def need_ratio(batch: TextBatch) -> Tensor:
@@ -82,7 +82,7 @@ def need_ratio(batch: TextBatch) -> Tensor:
     return ratio
 
 
-def only_possible(logits: Tensor, batch: TextBatch, hidden: HiddenTokens) -> Tensor:
+def mask_impossible(logits: Tensor, batch: TextBatch, hidden: HiddenTokens) -> Tensor:
     """The logits (K, V) of hidden tokens, with -inf for the id that stands in their places."""
     stands = batch.inputs.flatten()[hidden.index][:, None]
     # What has no weight is padding on a CUDA device, where a true id stands, which stays possible.

@@ -14,7 +14,7 @@ from maskstream.pipelines.modalities.fields import Field
 from maskstream.pipelines.modalities.image_text.batch import PADDING, SPECIAL, ImageTextBatch, TextRows
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.tokenizer import tokenizer_facts
+from maskstream.shards.format.tokenizer import read_tokenizer_facts
 from maskstream.shards.members.text import ROLES
 from maskstream.train.evaluate.evaluation import (
     KIND,
@@ -92,9 +92,9 @@ class Asked:
     made: Texts
 
 
-def special_ids(data: Manifest) -> tuple[int, int]:
+def find_special_ids(data: Manifest) -> tuple[int, int]:
     """The ids that begin and end texts in a split. ValueError where its tokenizer has none."""
-    facts = tokenizer_facts(data.location, data.info)
+    facts = read_tokenizer_facts(data.location, data.info)
     if facts.begin is None or facts.end is None:
         raise ValueError(f"what is written begins and ends with special tokens, and the tokenizer of {data} has none")
     return facts.begin, facts.end
@@ -129,7 +129,7 @@ def append_texts(rows: TextRows, texts: Sequence[Sequence[Ids]], end: int) -> Te
     return replace(rows, tokens=tokens, roles=roles)
 
 
-def true_texts(rows: TextRows, i: int) -> Texts:
+def list_true_texts(rows: TextRows, i: int) -> Texts:
     """The ids of each role of a row."""
     tokens, roles = rows.tokens[i].tolist(), rows.roles[i].tolist()
     found: dict[str, list[int]] = {}
@@ -152,8 +152,8 @@ def measure_texts(asked: Iterable[Asked], known: Iterable[Asked]) -> Written:
     for one in asked:
         true = one.true.get(ANSWER, ())
         counts = by_kind.get(one.kind, Counter())
-        frequent = _most(counts)
-        same = _most(by_words[one.words]) if one.words in by_words else frequent
+        frequent = _find_most_frequent(counts)
+        same = _find_most_frequent(by_words[one.words]) if one.words in by_words else frequent
         row = (one.made.get(ANSWER) == true, frequent == true, same == true)
         for kind in ("all", one.kind) if one.kind else ("all",):
             right.setdefault(kind, []).append(row)
@@ -199,7 +199,7 @@ def measure_writing(config: ImageTextData, model: RationaleWriter | None, data: 
     """The figures on shuffled questions of a split, of a model or of one that writes nothing; answers are counted in
     `trained_on(data)`.
     """
-    special = special_ids(data)
+    special = find_special_ids(data)
     asked = (
         one
         for batch in read_questions(config, data, MEASURED)
@@ -215,8 +215,8 @@ def evaluate(model: RationaleWriter, config: ImageTextData, data: Manifest, show
     """The right answers on a held-out split, compared with answers without looking, and some that are written."""
     found = measure_writing(config, model, data)
     batch = next(iter(read_questions(config, data, shown, shown)))
-    made = write(config, model, batch, special_ids(data))
-    true = [{} if batch.target is None else true_texts(batch.target, i) for i in range(len(made))]
+    made = write(config, model, batch, find_special_ids(data))
+    true = [{} if batch.target is None else list_true_texts(batch.target, i) for i in range(len(made))]
     return Evaluation(
         scores=tuple(found.scores()),
         examples=(Writing(title="Answers", reading=READING, batch=batch, true=true, made=made),),
@@ -234,7 +234,7 @@ def _asked(batch: ImageTextBatch, made: Sequence[Texts]) -> Iterable[Asked]:
     assert batch.target is not None
     for i, texts in enumerate(made):
         words = tuple(batch.text.tokens[i][batch.text.valid[i]].tolist())
-        yield Asked(kind=str(kinds[i]), words=words, true=true_texts(batch.target, i), made=texts)
+        yield Asked(kind=str(kinds[i]), words=words, true=list_true_texts(batch.target, i), made=texts)
 
 
 def _parts(rows: Tensor, roles: Sequence[str], special: tuple[int, int]) -> list[Texts]:
@@ -251,7 +251,7 @@ def _parts(rows: Tensor, roles: Sequence[str], special: tuple[int, int]) -> list
     return found
 
 
-def _most(counts: Counter[Ids]) -> Ids | None:
+def _find_most_frequent(counts: Counter[Ids]) -> Ids | None:
     """The most frequent answer, of equal ones the first by its ids."""
     return min(counts, key=lambda ids: (-counts[ids], ids), default=None)
 

@@ -81,7 +81,7 @@ class RationaleWriter(Model[ImageTextBatch], config=RationaleWriterConfig):
         valid = F.pad(batch.text.valid, (seen.shape[1], 0), value=True)
         return torch.cat((seen, read), dim=1), valid
 
-    def next_words(self, written: Tensor, memory: Tensor, valid: Tensor) -> Tensor:
+    def predict_next_words(self, written: Tensor, memory: Tensor, valid: Tensor) -> Tensor:
         """The logits of the token after each of those that are written, int (B, L): (B, L, vocabulary)."""
         n = written.shape[1]
         causal = torch.ones((n, n), dtype=torch.bool, device=written.device).tril()[None, None]
@@ -95,7 +95,7 @@ class RationaleWriter(Model[ImageTextBatch], config=RationaleWriterConfig):
         if batch.target is None:
             raise ValueError(NO_TARGET)
         tokens, valid = batch.target.tokens, batch.target.valid
-        logits = self.next_words(tokens[:, :-1], *self.read(batch))
+        logits = self.predict_next_words(tokens[:, :-1], *self.read(batch))
         label = tokens[:, 1:].long()
         wrong = F.cross_entropy(logits.flatten(0, 1).float(), label.flatten(), reduction="none").view_as(label)
         weight = valid[:, 1:].float()
@@ -114,6 +114,6 @@ class RationaleWriter(Model[ImageTextBatch], config=RationaleWriterConfig):
             done = (rows == end).sum(dim=1) >= texts
             if bool(done.all()):
                 break
-            best = self.next_words(rows, memory, valid)[:, -1].argmax(dim=-1)
+            best = self.predict_next_words(rows, memory, valid)[:, -1].argmax(dim=-1)
             rows = torch.cat((rows, torch.where(done, end, best)[:, None]), dim=1)
         return rows

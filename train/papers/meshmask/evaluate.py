@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from maskstream.pipelines.modalities.mesh.batch import MeshBatch, MeshView, mesh_batch
+from maskstream.pipelines.modalities.mesh.batch import MeshBatch, MeshView, build_mesh_batch
 from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.pipelines.modalities.mesh.read import MeshReader
 from maskstream.pipelines.modalities.split import Split
@@ -63,13 +63,13 @@ class Trajectories:
         draft = sampler.allocate([request])
         sampler.fill(request, draft, range(len(indexes)), Stats())
         fields = [reader.statistics.normalised(reader.fields(index, 0, length)) for index in indexes]
-        views = [_at_start(plan.made[0], values[0]) for plan, values in zip(request.plans, fields, strict=True)]
+        views = [_set_start(plan.made[0], values[0]) for plan, values in zip(request.plans, fields, strict=True)]
         change = reader.statistics.relative_change
-        start = mesh_batch(views, label=request.items.labels.tolist(), key=request.items.keys, change=change)
+        start = build_mesh_batch(views, label=request.items.labels.tolist(), key=request.items.keys, change=change)
         return cls(start=start, fields=torch.from_numpy(np.concatenate(fields, axis=1)))
 
 
-def _at_start(view: MeshView, fields: Float32s) -> MeshView:
+def _set_start(view: MeshView, fields: Float32s) -> MeshView:
     """The view at step 0, with `fields` (N, D) as its state."""
     return MeshView(
         positions=view.positions,
@@ -113,7 +113,7 @@ def rollout(model: MeshNetwork, trajectories: Trajectories) -> Tensor:
     return torch.stack(made)
 
 
-def rollout_error(made: Tensor, trajectories: Trajectories) -> Float32s:
+def measure_rollout_error(made: Tensor, trajectories: Trajectories) -> Float32s:
     """The root mean square error of each step after the first over free nodes and channels, float32 (T - 1,)."""
     square = (made - trajectories.fields)[1:].square().mean(dim=2)
     free = trajectories.start.counts > 0
@@ -168,13 +168,13 @@ class Rollouts(Example):
 def evaluate(model: MeshNetwork, config: MeshData, data: Manifest, shown: int) -> Evaluation:
     """The loss at hidden nodes and completed meshes from all of the split, or of a model of the next step rollouts."""
     return (
-        rollout_evaluation(next_model(model), data, shown)
+        evaluate_rollouts(next_model(model), data, shown)
         if config.mask is None
-        else _of_fields(model, config, data, shown)
+        else _normalise_fields(model, config, data, shown)
     )
 
 
-def _of_fields(model: MeshNetwork, config: MeshData, data: Manifest, shown: int) -> Evaluation:
+def _normalise_fields(model: MeshNetwork, config: MeshData, data: Manifest, shown: int) -> Evaluation:
     losses, count = measure_masked(config, model, data)
     n = len(data)
     chosen = set(np.unique(np.linspace(0, n - 1, shown).round().astype(int)).tolist())
@@ -204,11 +204,11 @@ def _of_fields(model: MeshNetwork, config: MeshData, data: Manifest, shown: int)
     )
 
 
-def rollout_evaluation(model: MeshNetwork, data: Manifest, shown: int) -> Evaluation:
+def evaluate_rollouts(model: MeshNetwork, data: Manifest, shown: int) -> Evaluation:
     """The error of one step and of rollouts from all of the split."""
     trajectories = Trajectories.open(data)
     made = rollout(model, trajectories)
-    error, still = (rollout_error(one, trajectories) for one in (made, persist(trajectories)))
+    error, still = (measure_rollout_error(one, trajectories) for one in (made, persist(trajectories)))
     own, guessed = measure_steps(model, trajectories)
     count = len(trajectories.start)
     return Evaluation(
@@ -254,7 +254,7 @@ def rollout_evaluation(model: MeshNetwork, data: Manifest, shown: int) -> Evalua
 
 @torch.inference_mode()
 def measure_masked(config: MeshData, model: MeshNetwork, data: Manifest) -> tuple[dict[str, float], int]:
-    """The losses of the model, of the mean field and of `spread_fields`, on VIEWS steps of each of up to MEASURED
+    """The losses of the model, of the mean field and of `fill_hidden_nodes`, on VIEWS steps of each of up to MEASURED
     meshes, and how many meshes there are.
     """
     sums: dict[str, float] = {"model": 0.0, "mean field": 0.0, "spread": 0.0}
@@ -266,7 +266,7 @@ def measure_masked(config: MeshData, model: MeshNetwork, data: Manifest) -> tupl
         made = {
             "model": model.reconstructed(batch).state[target],
             "mean field": torch.zeros_like(batch.state[target]),
-            "spread": spread_fields(batch.state, mask.masked[0], batch.edges)[target],
+            "spread": fill_hidden_nodes(batch.state, mask.masked[0], batch.edges)[target],
         }
         for name, values in made.items():
             sums[name] += float(squared(values, batch.state[target], weight).total)
@@ -275,7 +275,7 @@ def measure_masked(config: MeshData, model: MeshNetwork, data: Manifest) -> tupl
     return {name: value / max(total, 1e-12) for name, value in sums.items()}, meshes
 
 
-def spread_fields(fields: Tensor, masked: Tensor, edges: Tensor) -> Tensor:
+def fill_hidden_nodes(fields: Tensor, masked: Tensor, edges: Tensor) -> Tensor:
     """Fields (N, D) in which each hidden node (masked bool (N,)) has the mean of its neighbours.
 
     This is harmonic interpolation, by 200 Jacobi iterations: the best prediction from the mesh without any physics.

@@ -16,7 +16,7 @@ from maskstream.train.core.model import Model
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.evaluate.classifier import Tested, Tuning
 
-from .evaluate import next_model, rollout_evaluation
+from .evaluate import evaluate_rollouts, next_model
 from .model import MeshNetworkConfig
 from .recipe import next_step
 
@@ -45,7 +45,7 @@ def measure_rollouts(
     model: Model[Any], recipe: Recipe[Any], train: Manifest, test: Manifest, device: torch.device
 ) -> Tested:
     """The error of one step and of rollouts of all trajectories of a test, beside that nothing changes."""
-    return Tested(scores=rollout_evaluation(next_model(model).cpu(), test, 0).scores)
+    return Tested(scores=evaluate_rollouts(next_model(model).cpu(), test, 0).scores)
 
 
 TUNINGS = {MeshNetworkConfig: tune_meshes}

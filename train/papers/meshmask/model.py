@@ -28,7 +28,7 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.mesh.batch import MeshBatch
 from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.media.mesh_members import fields_name
+from maskstream.shards.media.mesh_members import name_fields_component
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, need_mask, squared
 
 Task = Literal["masked", "next"]
@@ -43,7 +43,7 @@ def sum_messages(messages: Tensor, receivers: Tensor, n_nodes: int) -> Tensor:
     return sums.index_add(0, receivers, messages)
 
 
-def root_mean_square(squares: Tensor, values: int) -> Tensor:
+def compute_root_mean_square(squares: Tensor, values: int) -> Tensor:
     """The root of the mean of `values` squares whose sums are (N,), plus 1e-8: (N, 1)."""
     return (squares / values).clamp_min(torch.finfo(squares.dtype).tiny).sqrt()[:, None] + 1e-8
 
@@ -97,10 +97,10 @@ class GraphBlock(nn.Module):
         first = F.linear(edges, self.of_edge.weight).add_(sent.index_select(0, ends[0]))
         squares = nodes.square().sum(dim=1)
         whole = edges.square().sum(dim=1) + squares.index_select(0, ends[0]) + squares.index_select(0, ends[1])
-        first = first.add_(got.index_select(0, ends[1])) / root_mean_square(whole, 3 * nodes.shape[1])
+        first = first.add_(got.index_select(0, ends[1])) / compute_root_mean_square(whole, 3 * nodes.shape[1])
         update = self.edge_tail(first + self.of_edge.bias)
         both = torch.cat((nodes, sum_messages(update, ends[1], nodes.shape[0])), dim=1)
-        both = both / root_mean_square(both.square().sum(dim=1), both.shape[1])
+        both = both / compute_root_mean_square(both.square().sum(dim=1), both.shape[1])
         return nodes + self.node_tail(self.of_node(both)), edges + update
 
 
@@ -139,7 +139,7 @@ class MeshNetworkConfig(ModelConfig[MeshBatch]):
         """Raises ValueError if the split holds surfaces, which have 3 channels in 3 dimensions, and the model is for
         other sizes.
         """
-        if not any(fields_name(name) in split.components for name in split.components):
+        if not any(name_fields_component(name) in split.components for name in split.components):
             self.check_sizes(3, 3)
 
     def check_sizes(self, channels: int, dims: int) -> None:
@@ -208,7 +208,7 @@ class MeshNetwork(Model[MeshBatch], config=MeshNetworkConfig):
     def features(self, batch: MeshBatch) -> Tensor:
         """The maximum and the mean of the encoder's nodes over each mesh, none hidden: float32 (B, 2 H)."""
         self.config.check_sizes(batch.state.shape[1], batch.positions.shape[1])
-        nodes, between = self._nodes(batch.state, batch.kinds), self.embed_edges(batch.edge_features)
+        nodes, between = self._make_node_grid(batch.state, batch.kinds), self.embed_edges(batch.edge_features)
         for block in self.encoder:
             nodes, between = block(nodes, between, batch.edges)
         offset = batch.node_offset
@@ -220,7 +220,7 @@ class MeshNetwork(Model[MeshBatch], config=MeshNetworkConfig):
         if batch.visible_edges is None or batch.kept_edges is None:
             raise ValueError(NO_MASK)
         visible, target, kept = mask.visible[0], mask.target[0], batch.kept_edges
-        seen = self._nodes(batch.state[visible], batch.kinds[visible])
+        seen = self._make_node_grid(batch.state[visible], batch.kinds[visible])
         all_edges = self.embed_edges(batch.edge_features)
         between = all_edges[kept]
         for block in self.encoder:
@@ -233,10 +233,10 @@ class MeshNetwork(Model[MeshBatch], config=MeshNetworkConfig):
 
     def predict_change(self, fields: Tensor, kinds: Tensor, edges: Tensor, features: Tensor) -> Tensor:
         """The change of the fields to the next step, (N, D), in units of a batch's `change`."""
-        nodes, between = self._nodes(fields, kinds), self.embed_edges(features)
+        nodes, between = self._make_node_grid(fields, kinds), self.embed_edges(features)
         for block in (*self.encoder, *self.decoder):
             nodes, between = block(nodes, between, edges)
         return cast(Tensor, self.change_head(nodes))
 
-    def _nodes(self, fields: Tensor, kinds: Tensor) -> Tensor:
+    def _make_node_grid(self, fields: Tensor, kinds: Tensor) -> Tensor:
         return cast(Tensor, self.embed_nodes(torch.cat((fields, F.one_hot(kinds, N_KINDS).to(fields.dtype)), dim=1)))

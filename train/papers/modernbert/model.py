@@ -112,7 +112,7 @@ class ModernModel(TokenModel, config=ModernModelConfig):
         near = replace(plain, turns=rotations(places, channels, c.local_theta, exact), window=c.window // 2)
         return [near if number % c.every else far for number in range(c.depth)]
 
-    def own_names(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def rename_weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """See `Model`: those of a ModernBERT of transformers are renamed."""
         if ROOT["embed.ids.weight"] not in weights:
             return weights

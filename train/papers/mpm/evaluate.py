@@ -39,7 +39,7 @@ LIFTED = (
 )
 
 
-def mpjpe(made: Tensor, true: Tensor, *, root: int | None = 0, valid: Tensor | None = None) -> float:
+def compute_mpjpe(made: Tensor, true: Tensor, *, root: int | None = 0, valid: Tensor | None = None) -> float:
     """The mean distance of joints, in the unit of the positions; made and true: (..., J, 3).
 
     root: the joint that is put at the origin in both; None compares positions as they are. valid: bool (..., J), the
@@ -48,16 +48,16 @@ def mpjpe(made: Tensor, true: Tensor, *, root: int | None = 0, valid: Tensor | N
     _check(made, true)
     if root is not None:
         made, true = (x - x[..., root : root + 1, :] for x in (made, true))
-    return _mean_distance(made, true, valid)
+    return _measure_mean_distance(made, true, valid)
 
 
-def p_mpjpe(made: Tensor, true: Tensor, *, valid: Tensor | None = None) -> float:
-    """The mean distance after each pose is aligned with the true one; made, true and valid as in `mpjpe`.
+def compute_p_mpjpe(made: Tensor, true: Tensor, *, valid: Tensor | None = None) -> float:
+    """The mean distance after each pose is aligned with the true one; made, true and valid as in `compute_mpjpe`.
 
     All joints take part in the alignment; reflections are not allowed.
     """
     _check(made, true)
-    return _mean_distance(align(made, true), true, valid)
+    return _measure_mean_distance(align(made, true), true, valid)
 
 
 def align(made: Tensor, true: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def _check(made: Tensor, true: Tensor) -> None:
         raise ValueError(f"poses must be two tensors (..., J, 3), got {tuple(made.shape)} and {tuple(true.shape)}")
 
 
-def _mean_distance(made: Tensor, true: Tensor, valid: Tensor | None) -> float:
+def _measure_mean_distance(made: Tensor, true: Tensor, valid: Tensor | None) -> float:
     distance = torch.linalg.vector_norm(made.double() - true.double(), dim=-1)
     counted = distance if valid is None else distance[valid]
     if not counted.numel():
@@ -105,13 +105,13 @@ def evaluate(model: PoseModel, config: PoseData, data: Manifest, shown: int) -> 
     """Errors on all motions of the split, compared with baselines: a model of masked poses is judged by the joints that
     it completes, one that only lifts by the poses that it lifts.
     """
-    clips = held_out_clips(config, data)
+    clips = yield_held_out_clips(config, data)
     found, trivial, completes = (
         measure_lifting(model, clips),
         measure_mean_pose(model, clips),
         model.decoder_2d is not None,
     )
-    first, count = clips[0], sum(len(_real(batch, batch.pose_3d)) for batch in clips)
+    first, count = clips[0], sum(len(_drop_padding_rows(batch, batch.pose_3d)) for batch in clips)
     rows, whole = range(min(shown, len(first))), replace(first, mask_2d=None, mask_3d=None)
     linear, mean = "the linear map that fits these clips best", "their mean pose"
     notes: Mapping[str, float] = {}
@@ -161,7 +161,7 @@ def evaluate(model: PoseModel, config: PoseData, data: Manifest, shown: int) -> 
     )
 
 
-def held_out_clips(config: PoseData, data: Manifest) -> list[PoseBatch]:
+def yield_held_out_clips(config: PoseData, data: Manifest) -> list[PoseBatch]:
     """Clips of all motions of the split, without flips, with the recipe's cameras and masks; the same at each call."""
     n = len(data)
     rounds = max(min(ROUNDS, MEASURED // n), 1)
@@ -172,16 +172,16 @@ def held_out_clips(config: PoseData, data: Manifest) -> list[PoseBatch]:
 def measure_lifting(model: PoseModel, clips: list[PoseBatch]) -> Lifted:
     """The errors of the model and of the baselines on clips; rows that only pad a batch do not count."""
     flat, true, made = (
-        torch.cat([_real(batch, of(batch)).flatten(0, 1).double() for batch in clips])
-        for of in (_pose_2d, _pose_3d, model.lifted)
+        torch.cat([_drop_padding_rows(batch, of(batch)).flatten(0, 1).double() for batch in clips])
+        for of in (_predict_pose_2d, _predict_pose_3d, model.lifted)
     )
     inputs = torch.cat((flat.flatten(1), torch.ones(len(flat), 1, dtype=flat.dtype)), dim=1)
     linear = (inputs @ torch.linalg.lstsq(inputs, true.flatten(1), driver="gelsd").solution).view_as(true)
     return Lifted(
-        model=_MM * mpjpe(made, true),
-        aligned=_MM * p_mpjpe(made, true),
-        mean=_MM * mpjpe(true.mean(dim=0).expand_as(true), true),
-        linear=_MM * mpjpe(linear, true),
+        model=_MM * compute_mpjpe(made, true),
+        aligned=_MM * compute_p_mpjpe(made, true),
+        mean=_MM * compute_mpjpe(true.mean(dim=0).expand_as(true), true),
+        linear=_MM * compute_mpjpe(linear, true),
     )
 
 
@@ -195,8 +195,8 @@ def measure_hidden(model: PoseModel, clips: list[PoseBatch]) -> tuple[float, flo
     of_model, of_line = [], []  # how far each hidden joint is off, (n, 3)
     for batch in clips:
         assert batch.mask_3d is not None
-        hidden = _real(batch, batch.mask_3d.masked.view(batch.pose_3d.shape[:3]))
-        true, made = _real(batch, batch.pose_3d), _real(batch, model.completed(batch)[1])
+        hidden = _drop_padding_rows(batch, batch.mask_3d.masked.view(batch.pose_3d.shape[:3]))
+        true, made = _drop_padding_rows(batch, batch.pose_3d), _drop_padding_rows(batch, model.completed(batch)[1])
         of_model.append((made - true)[hidden])
         of_line.append((interpolate(true, hidden) - true)[hidden])
     own, line = torch.cat(of_model), torch.cat(of_line)
@@ -220,7 +220,10 @@ def interpolate(poses: Tensor, hidden: Tensor) -> Tensor:
 @torch.inference_mode()
 def measure_mean_pose(model: PoseModel, clips: list[PoseBatch]) -> float:
     """The training loss of a prediction of the clips' mean poses."""
-    flat, true = (torch.cat([_real(batch, of(batch)) for batch in clips]) for of in (_pose_2d, _pose_3d))
+    flat, true = (
+        torch.cat([_drop_padding_rows(batch, of(batch)) for batch in clips])
+        for of in (_predict_pose_2d, _predict_pose_3d)
+    )
     weight = torch.ones(len(flat))
     errors = [float(distance(x.mean(dim=(0, 1)).expand_as(x), x, weight).mean()) for x in (flat, true, true)]
     if model.decoder_2d is None:
@@ -228,16 +231,16 @@ def measure_mean_pose(model: PoseModel, clips: list[PoseBatch]) -> float:
     return sum(share * error for share, error in zip(model.config.shares, errors, strict=True))
 
 
-def _real(batch: PoseBatch, of: Tensor) -> Tensor:
+def _drop_padding_rows(batch: PoseBatch, of: Tensor) -> Tensor:
     """The rows of a tensor that do not only pad the batch."""
     return of if batch.weight is None else of[batch.weight > 0]
 
 
-def _pose_2d(batch: PoseBatch) -> Tensor:
+def _predict_pose_2d(batch: PoseBatch) -> Tensor:
     return batch.pose_2d
 
 
-def _pose_3d(batch: PoseBatch) -> Tensor:
+def _predict_pose_3d(batch: PoseBatch) -> Tensor:
     return batch.pose_3d
 
 

@@ -22,7 +22,7 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.pose.batch import PoseBatch
 from maskstream.pipelines.modalities.pose.data import PoseData
 from maskstream.train.core.model import Grids, Losses, LossPart, ModelConfig, TokenFeatures, need_mask, weighted, widen
-from maskstream.train.nn.grid import Positions, gather_tokens, grid_positions, put_tokens
+from maskstream.train.nn.grid import Positions, build_grid_positions, gather_tokens, put_tokens
 from maskstream.train.nn.transformer import MLP, Stack, TransformerBlock, init_linear
 
 Task = Literal["masked", "lift"]
@@ -108,7 +108,7 @@ class PoseTokenEncoder(nn.Module):
         self.places = nn.ParameterList(torch.zeros(2 + kind) for kind in range(kinds) if c.task == "masked")
         self.first = nn.ModuleList(nn.Linear((2 + kind) * joints, c.hidden) for kind in range(kinds))
         self.second = nn.Sequential(nn.GELU(), nn.Linear(c.hidden, c.width))
-        self.positions = Positions([grid_positions((frames, 1), c.width)])
+        self.positions = Positions([build_grid_positions((frames, 1), c.width)])
         self.stack = make_stack(c, c.depth)
         self.units = (1.0, 1.0) if c.published else UNITS
 
@@ -127,7 +127,7 @@ class PoseDecoder(nn.Module):
     def __init__(self, c: PoseModelConfig, frames: int, joints: int, dims: int) -> None:
         super().__init__()
         self.shape = (frames, joints, dims)
-        self.positions = Positions([grid_positions((frames, 1), c.width)])
+        self.positions = Positions([build_grid_positions((frames, 1), c.width)])
         self.mask_token = nn.Parameter(torch.empty(c.width).normal_(std=0.02)) if c.task == "masked" else None
         self.stack = make_stack(c, c.decoder_depth)
         self.head = nn.Linear(c.width, joints * dims)

@@ -29,7 +29,7 @@ def evaluate(model: NativeAutoencoder, config: PackedData, data: Manifest, shown
     """The loss on whole samples with the recipe's masks, and reconstructions of some."""
     parts: list[tuple[LossPart, LossPart, LossPart]] = []
     samples, drawn = 0, None
-    for batch in held_out_rows(config, data):
+    for batch in yield_held_out_rows(config, data):
         if batch.mask is None:
             raise ValueError("reconstructions are of hidden tokens, and the recipe has no mask; give it data.mask")
         if drawn is None:
@@ -41,7 +41,7 @@ def evaluate(model: NativeAutoencoder, config: PackedData, data: Manifest, shown
                 rows=range(min(shown, len(batch))),
             )
         true, weight = model.targets(batch, batch.mask.target), model.weight(batch)
-        copied = model.targets(batch, nearest_visible(batch))
+        copied = model.targets(batch, find_nearest_visible(batch))
         (own,) = model(batch).parts.values()
         parts.append((own, squared(torch.zeros_like(true), true, weight), squared(copied, true, weight)))
         samples += len(batch)
@@ -49,7 +49,7 @@ def evaluate(model: NativeAutoencoder, config: PackedData, data: Manifest, shown
     return Evaluation(scores=(score,), examples=() if drawn is None else (drawn,))
 
 
-def held_out_rows(config: PackedData, data: Manifest) -> Iterator[PackedBatch]:
+def yield_held_out_rows(config: PackedData, data: Manifest) -> Iterator[PackedBatch]:
     """Rows of MEASURED samples of the split or a few more, whole and with the counts of their masks, the same each
     time. A larger split is shuffled.
     """
@@ -67,7 +67,7 @@ def held_out_rows(config: PackedData, data: Manifest) -> Iterator[PackedBatch]:
                 return
 
 
-def nearest_visible(batch: PackedBatch) -> Tensor:
+def find_nearest_visible(batch: PackedBatch) -> Tensor:
     """For each target, the nearest visible token of its sample, int64 (M,), as its number in the batch; of equally near
     ones the first. Time steps, rows and columns are equally far.
     """

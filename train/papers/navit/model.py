@@ -22,7 +22,7 @@ from maskstream.pipelines.modalities.packed.batch import PackedBatch, PackedMask
 from maskstream.pipelines.modalities.packed.data import PackedData
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
 from maskstream.train.core.model import LEAST, Grids, Losses, Model, ModelConfig, squared
-from maskstream.train.nn.objectives import joint_moments
+from maskstream.train.nn.objectives import compute_joint_moments
 from maskstream.train.nn.token_layers import Documents, TokenBlock
 from maskstream.train.nn.transformer import init_linear
 
@@ -119,7 +119,7 @@ class NativeAutoencoder(Model[PackedBatch], config=NativeAutoencoderConfig):
         (K, tubelet * patch * patch * 3).
         """
         true = self._pixels(batch, index)
-        mean, deviation = joint_moments(true)
+        mean, deviation = compute_joint_moments(true)
         return (true - mean) / deviation
 
     def weight(self, batch: PackedBatch) -> Tensor:
@@ -148,7 +148,7 @@ class NativeAutoencoder(Model[PackedBatch], config=NativeAutoencoderConfig):
         place = place.index_copy(0, at_seen, batch.place[mask.visible])
         place = place.index_copy(0, at_target, batch.place[mask.target])
         c = self.config
-        documents = _documents(
+        documents = _group_documents(
             mask.cu_visible + mask.cu_target, sum(mask.longest), place, c.decoder_width // c.decoder_heads
         )
         for block in self.decoder[:-1]:
@@ -170,7 +170,7 @@ class NativeAutoencoder(Model[PackedBatch], config=NativeAutoencoderConfig):
     def reconstructed(self, batch: PackedBatch) -> PackedBatch:
         """The batch with its targets replaced by the predictions, scaled by the true mean and deviation."""
         mask = _need_mask(batch)
-        mean, deviation = joint_moments(self._pixels(batch, mask.target))
+        mean, deviation = compute_joint_moments(self._pixels(batch, mask.target))
         made = (self.predict(batch).float() * deviation + mean).view(len(mask.target), -1, 3)
         std, middle = (made.new_tensor(values) for values in (IMAGENET_STD, IMAGENET_MEAN))
         pixels = made.mul(std).add(middle).mul(255).round().clamp(0, 255).flatten(1)
@@ -187,7 +187,7 @@ class NativeAutoencoder(Model[PackedBatch], config=NativeAutoencoderConfig):
                 f"{c.patch} x {c.patch}; use one patch and one tubelet for the loader and the model"
             )
         place = batch.place if index is None else batch.place[index]
-        documents = _documents(edges, longest, place, c.width // c.heads)
+        documents = _group_documents(edges, longest, place, c.width // c.heads)
         x = self.embed(self._pixels(batch, index))
         for block in self.encoder:
             x = block(x, documents)
@@ -228,7 +228,7 @@ def _samples(edges: Tensor, n: int) -> Tensor:
     return torch.bucketize(torch.arange(n, device=edges.device), edges[1:].long(), right=True)
 
 
-def _documents(edges: Tensor, longest: int, place: Tensor, channels: int) -> Documents:
+def _group_documents(edges: Tensor, longest: int, place: Tensor, channels: int) -> Documents:
     """The samples of packed tokens at `place` (K, 3), of which each lies between two of the `edges`."""
     number = torch.arange(len(place), device=place.device)
     return Documents(

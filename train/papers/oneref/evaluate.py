@@ -23,7 +23,7 @@ from maskstream.train.evaluate.evaluation import (
     trained_on,
 )
 
-from .model import OneRef, OneRefConfig, generalised_overlap, overlap, to_centre
+from .model import OneRef, OneRefConfig, compute_generalised_overlap, overlap, to_centre
 
 MEASURED = 1024
 """The largest number of phrases that are measured."""
@@ -51,8 +51,8 @@ def measure_referring(model: OneRef, measured: Iterable[ImageTextBatch], mean: T
         made, boxed = model.reconstructed(batch), ~batch.box.isnan().any(dim=1)
         true = batch.box[boxed]
         overlaps.append(overlap(made.box[boxed], true))
-        far.append((to_centre(mean) - to_centre(true)).abs().sum(dim=1) + 1 - generalised_overlap(mean, true))
-        for name, share in _guessed(batch, mean).items():
+        far.append((to_centre(mean) - to_centre(true)).abs().sum(dim=1) + 1 - compute_generalised_overlap(mean, true))
+        for name, share in _score_guesses(batch, mean).items():
             guesses.setdefault(name, []).append(share[boxed])
         if batch.segment is not None and made.segment is not None:
             known = batch.segment.flatten(1).any(dim=1)
@@ -80,7 +80,7 @@ def measure_referring(model: OneRef, measured: Iterable[ImageTextBatch], mean: T
     return scores, float(torch.cat(far).mean())
 
 
-def _guessed(batch: ImageTextBatch, mean: Tensor) -> dict[str, Tensor]:
+def _score_guesses(batch: ImageTextBatch, mean: Tensor) -> dict[str, Tensor]:
     """The share of right boxes (B,) of those who do not read the phrase, by name."""
     boxes, length = batch.fields[BOXES], batch.fields[f"{BOXES}.length"]
     assert isinstance(boxes, Tensor)
@@ -99,21 +99,21 @@ def _guessed(batch: ImageTextBatch, mean: Tensor) -> dict[str, Tensor]:
     }
 
 
-def without_objects(guesses: Mapping[str, float]) -> dict[str, float]:
+def guess_without_objects(guesses: Mapping[str, float]) -> dict[str, float]:
     """The guesses that do not know where objects are: scenes of `unseen` have phrases of some of their objects alone,
     so who knows their boxes knows too much.
     """
     return {name: share for name, share in guesses.items() if "object" not in name}
 
 
-def without_masks(config: ImageTextData) -> ImageTextData:
+def drop_masks(config: ImageTextData) -> ImageTextData:
     """A recipe's data without masks, of centre crops."""
     return replace(centred(config), image_mask=None, text_mask=None)
 
 
 def measure_boxes(config: ImageTextData, model: OneRef, data: Manifest) -> tuple[list[Score], float]:
     """The figures on shuffled phrases of a split; the mean box is that of `trained_on(data)`."""
-    config = without_masks(config)
+    config = drop_masks(config)
     before = trained_on(data)
     known = min(len(before), KNOWN)
     boxes = torch.cat(
@@ -130,10 +130,10 @@ def evaluate(model: OneRef, config: ImageTextData, data: Manifest, shown: int) -
     if (unseen := store_beside(data.store, UNSEEN)) is not None:
         others, _ = measure_boxes(config, model, Manifest.open(unseen))
         scores += [
-            replace(one, name=f"{one.name}, objects never shown", baselines=without_objects(one.baselines))
+            replace(one, name=f"{one.name}, objects never shown", baselines=guess_without_objects(one.baselines))
             for one in others
         ]
-    batch = read_first(without_masks(config), data, shown)
+    batch = read_first(drop_masks(config), data, shown)
     with torch.inference_mode():
         made = model.reconstructed(batch)
     return Evaluation(

@@ -57,22 +57,22 @@ def to_centre(boxes: Tensor) -> Tensor:
 
 def overlap(one: Tensor, other: Tensor) -> Tensor:
     """Intersection over union of pairs of boxes (..., 4): (...), 0 where neither has an area."""
-    both, either = _areas(one, other)
+    both, either = _compute_areas(one, other)
     return both / either.clamp_min(1e-9)
 
 
-def generalised_overlap(one: Tensor, other: Tensor) -> Tensor:
+def compute_generalised_overlap(one: Tensor, other: Tensor) -> Tensor:
     """GIoU of pairs of boxes (..., 4): the overlap less the share of the box around both that neither covers, -1 to 1.
 
     Source: Rezatofighi et al. (2019).
     """
-    both, either = _areas(one, other)
+    both, either = _compute_areas(one, other)
     low, high = torch.minimum(one[..., :2], other[..., :2]), torch.maximum(one[..., 2:], other[..., 2:])
     around = (high - low).prod(dim=-1).clamp_min(1e-9)
     return both / either.clamp_min(1e-9) - (around - either) / around
 
 
-def _areas(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+def _compute_areas(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """The areas that both boxes share, and that either covers."""
     low, high = torch.maximum(one[..., :2], other[..., :2]), torch.minimum(one[..., 2:], other[..., 2:])
     both = (high - low).clamp_min(0).prod(dim=-1)
@@ -144,7 +144,7 @@ class OneRef(Model[ImageTextBatch], config=OneRefConfig):
         self.scale = None if c.plain else nn.Parameter(torch.tensor(FIRST_SCALE))
         self.near_bias = None if c.plain else nn.Parameter(torch.tensor(FIRST_BIAS))
         self.source = nn.Linear(width, width)
-        self.box, self.relation = three_layers(width, 4), three_layers(width, 4)
+        self.box, self.relation = build_three_layers(width, 4), build_three_layers(width, 4)
         self.segment = nn.Linear(width, self.tokens.n_inputs // 3)
         self.patch = nn.Linear(width, self.tokens.n_targets)
         self.word = nn.Linear(width, c.vocabulary) if c.untied else TokenHead(width, c.vocabulary, c.eps)
@@ -191,13 +191,13 @@ class OneRef(Model[ImageTextBatch], config=OneRefConfig):
         far = (found.box - to_centre(wanted)).abs().sum(dim=-1)
         parts = {
             "box": weighted(far, weight),
-            "overlap": weighted(1 - generalised_overlap(to_corners(found.box), wanted), weight),
-            **_area("patches of the box", found.near, self.inside(wanted), weight),
+            "overlap": weighted(1 - compute_generalised_overlap(to_corners(found.box), wanted), weight),
+            **_compute_area_loss("patches of the box", found.near, self.inside(wanted), weight),
         }
         if batch.segment is not None:
             segment = self.tokens.split(batch.segment[..., None].expand(-1, -1, -1, 3))[..., ::3]
             known = weight * batch.segment.flatten(1).any(dim=1)
-            parts |= _area("segment", found.segment.flatten(1), segment.flatten(1).float(), known)
+            parts |= _compute_area_loss("segment", found.segment.flatten(1), segment.flatten(1).float(), known)
         if batch.image_mask is not None:
             mask = batch.image_mask
             true = self.tokens.targets(gather_tokens(self.tokens.split(batch.image), mask.target))
@@ -223,7 +223,7 @@ class OneRef(Model[ImageTextBatch], config=OneRefConfig):
         late = self.batches > c.drop_after
         if self.training:
             self.batches += 1
-        return weighted(wrong, mask.weight * torch.where(late, best_of(wrong, mask.weight, 1 - c.drop_worst), 1.0))
+        return weighted(wrong, mask.weight * torch.where(late, select_best(wrong, mask.weight, 1 - c.drop_worst), 1.0))
 
     def _logits(self, found: Found, target: Tensor) -> Tensor:
         """The logits of the tokens `target` (B, M): (B, M, vocabulary)."""
@@ -280,7 +280,7 @@ class OneRef(Model[ImageTextBatch], config=OneRefConfig):
         return replace(batch, image=image, text=text, box=box, segment=segment)
 
 
-def best_of(wrong: Tensor, weight: Tensor, share: float) -> Tensor:
+def select_best(wrong: Tensor, weight: Tensor, share: float) -> Tensor:
     """1 for the `share` of errors (B, M) that is smallest, of those with a weight (B, M), and 0 for the others."""
     real = (weight > 0).flatten()
     order = torch.where(real, wrong.detach().flatten(), float("inf")).argsort(stable=True)
@@ -288,14 +288,14 @@ def best_of(wrong: Tensor, weight: Tensor, share: float) -> Tensor:
     return torch.zeros_like(wrong).flatten().scatter(0, order, kept.to(wrong.dtype)).view_as(wrong)
 
 
-def three_layers(width: int, values: int) -> nn.Sequential:
+def build_three_layers(width: int, values: int) -> nn.Sequential:
     """Three linear layers with ReLUs between them."""
     return nn.Sequential(
         nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, values)
     )
 
 
-def _area(name: str, logits: Tensor, wanted: Tensor, weight: Tensor) -> dict[str, LossPart]:
+def _compute_area_loss(name: str, logits: Tensor, wanted: Tensor, weight: Tensor) -> dict[str, LossPart]:
     """The focal loss and the dice loss of areas (B, cells), of samples with weights (B,)."""
     likely, wanted = logits.sigmoid(), wanted.to(logits.dtype)
     right = likely * wanted + (1 - likely) * (1 - wanted)

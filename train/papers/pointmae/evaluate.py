@@ -21,10 +21,10 @@ from maskstream.train.evaluate.evaluation import (
     read_first,
     trained_on,
 )
-from maskstream.train.evaluate.features import without_augmentation
+from maskstream.train.evaluate.features import drop_augmentation
 from maskstream.train.nn.objectives import chamfer
 
-from .finetune import PointSegmenter, PointSegmenterConfig, part_scores
+from .finetune import PointSegmenter, PointSegmenterConfig, score_parts
 from .model import PointAutoencoder, PointAutoencoderConfig
 
 MIDDLE = "all points at the centre"
@@ -38,7 +38,7 @@ READING = (
 
 def evaluate(model: PointAutoencoder, config: PointsData, data: Manifest, shown: int) -> Evaluation:
     """The loss on shuffled clouds, compared with those of two baselines, and reconstructions of the first."""
-    clouds = held_out_clouds(config, data)
+    clouds = yield_held_out_clouds(config, data)
     found, first = measure_losses(model, clouds), clouds[0]
     with torch.inference_mode():
         made = model.reconstructed(first)
@@ -61,7 +61,7 @@ def evaluate(model: PointAutoencoder, config: PointsData, data: Manifest, shown:
     )
 
 
-def held_out_clouds(config: PointsData, data: Manifest) -> list[PointsBatch]:
+def yield_held_out_clouds(config: PointsData, data: Manifest) -> list[PointsBatch]:
     """Batches of shuffled clouds with the recipe's masks, without its random scaling; the same at each call."""
     size = min(len(data), MEASURED, 32)
     plain = replace(config, views=1, augment=PointAugment(normalise=config.augment.normalise))
@@ -98,9 +98,9 @@ def measure_losses(model: PointAutoencoder, clouds: list[PointsBatch]) -> Score:
 def evaluate_parts(model: PointSegmenter, config: PointsData, data: Manifest, shown: int) -> Evaluation:
     """The IoU of the parts of held-out clouds, beside the most frequent parts of the split that it trained on."""
     train, split = trained_on(data), data
-    batch = read_first(without_augmentation(config, train), data, shown)
+    batch = read_first(drop_augmentation(config, train), data, shown)
     return Evaluation(
-        scores=part_scores(model, config, train, split, torch.device("cpu")),
+        scores=score_parts(model, config, train, split, torch.device("cpu")),
         examples=(ShownSamples(title="Clouds", reading="Held-out clouds.", batch=batch, rows=range(len(batch))),),
         loss=TrainingLoss(
             name="The mean cross-entropy of the parts of points, in nats",

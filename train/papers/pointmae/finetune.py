@@ -33,10 +33,10 @@ from maskstream.shards.members.arrays import FEATURES
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.evaluate.classifier import Tested, Tuning, body_weights, encoder_of
+from maskstream.train.evaluate.classifier import Tested, Tuning, extract_encoder, select_body_weights
 from maskstream.train.evaluate.evaluation import Score, read_batches
-from maskstream.train.evaluate.features import without_augmentation
-from maskstream.train.nn.objectives import squared_distances
+from maskstream.train.evaluate.features import drop_augmentation
+from maskstream.train.nn.objectives import compute_squared_distances
 
 from .model import PointAutoencoder, PointAutoencoderConfig
 
@@ -85,13 +85,15 @@ class PointSegmenter(Model[PointsBatch], config=PointSegmenterConfig):
     def __init__(self, config: PointSegmenterConfig, grids: Grids) -> None:
         super().__init__(config, grids)
         self.config, depth, width = config, config.of.depth, config.of.width
-        self.body = cast(PointAutoencoder, encoder_of(config.of, grids))
+        self.body = cast(PointAutoencoder, extract_encoder(config.of, grids))
         self.after = sorted({max(depth // 3, 1), max(2 * depth // 3, 1), depth})
         joined, hidden = len(self.after) * width, config.hidden
-        self.propagate = nn.Sequential(*_layers(joined + 3, hidden), *_layers(hidden, hidden))
+        self.propagate = nn.Sequential(*_build_layers(joined + 3, hidden), *_build_layers(hidden, hidden))
         self.category = nn.Embedding(len(config.parts) + 1, 64)
         self.head = nn.Sequential(
-            *_layers(hidden + 2 * joined + 64, hidden), nn.Dropout(config.drop), nn.Linear(hidden, len(config.numbers))
+            *_build_layers(hidden + 2 * joined + 64, hidden),
+            nn.Dropout(config.drop),
+            nn.Linear(hidden, len(config.numbers)),
         )
         own = torch.tensor([[part in parts for part in config.numbers] for parts in config.parts])
         self.register_buffer("allowed", torch.cat((torch.ones(1, len(config.numbers), dtype=torch.bool), own)), False)
@@ -101,8 +103,10 @@ class PointSegmenter(Model[PointsBatch], config=PointSegmenterConfig):
         """The score of each part at each point: float32 (B, N, parts)."""
         xyz = batch.points[..., :3].float()
         centres, groups = self.body.cut(xyz)
-        x = torch.cat(self.body.block_features(centres, groups, self.after), dim=2).float()
-        square, near = squared_distances(xyz, centres).topk(min(_NEAREST, centres.shape[1]), dim=2, largest=False)
+        x = torch.cat(self.body.compute_block_features(centres, groups, self.after), dim=2).float()
+        square, near = compute_squared_distances(xyz, centres).topk(
+            min(_NEAREST, centres.shape[1]), dim=2, largest=False
+        )
         weight = F.normalize(1 / (square.clamp_min(0) + 1e-8), p=1, dim=2)
         row = torch.arange(len(x), device=x.device)[:, None, None]
         at_points = self.propagate(torch.cat(((weight[..., None] * x[row, near]).sum(dim=2), xyz), dim=2))
@@ -112,11 +116,11 @@ class PointSegmenter(Model[PointsBatch], config=PointSegmenterConfig):
 
     def loss(self, batch: PointsBatch) -> Losses:
         """The mean cross-entropy of the points whose part is known."""
-        found, part = self.scores(batch), self.parts_of(batch)
+        found, part = self.scores(batch), self.split_plane(batch)
         error = F.cross_entropy(found.flatten(0, 1), part.clamp_min(0).flatten(), reduction="none")
         return Losses(parts={"segmentation": weighted(error, (part >= 0).float().flatten())})
 
-    def parts_of(self, batch: PointsBatch) -> Tensor:
+    def split_plane(self, batch: PointsBatch) -> Tensor:
         """The true part of each point, int64 (B, N), as its place among the model's parts; -1 for any other number."""
         number = cast(Tensor, self.number)
         true = batch.points[..., 3].round().long().contiguous()
@@ -125,7 +129,7 @@ class PointSegmenter(Model[PointsBatch], config=PointSegmenterConfig):
 
     @torch.no_grad()
     def predicted(self, batch: PointsBatch) -> Tensor:
-        """The most likely part of each point among those of its cloud's category: int64 (B, N), as in `parts_of`."""
+        """The most likely part of each point among those of its cloud's category: int64 (B, N), as in `split_plane`."""
         allowed = cast(Tensor, self.allowed)[batch.label + 1]
         return self.scores(batch).masked_fill(~allowed[:, None], -torch.inf).argmax(dim=2)
 
@@ -135,7 +139,7 @@ class PointSegmenter(Model[PointsBatch], config=PointSegmenterConfig):
         return replace(batch, points=torch.cat((batch.points[..., :3], made[..., None]), dim=2))
 
 
-def _layers(n_inputs: int, width: int) -> list[nn.Module]:
+def _build_layers(n_inputs: int, width: int) -> list[nn.Module]:
     return [nn.Linear(n_inputs, width), nn.LayerNorm(width), nn.GELU()]
 
 
@@ -181,7 +185,7 @@ def tune_parts(base: Recipe[Any], train: Manifest, points: str) -> Tuning | None
         optimiser=OptimiserConfig(betas=(0.9, 0.999), weight_decay=0.05, max_grad_norm=1.0),
         schedule=ScheduleConfig(base_lr=3.2e-3, min_lr=1.6e-5, warmup=0.1, epochs=50),
     )
-    return Tuning(recipe=recipe, initial=body_weights, measure=measure_parts)
+    return Tuning(recipe=recipe, initial=select_body_weights, measure=measure_parts)
 
 
 def measure_parts(
@@ -189,10 +193,10 @@ def measure_parts(
 ) -> Tested:
     if not isinstance(model, PointSegmenter) or not isinstance(recipe.data, PointsData):
         raise ValueError(f"the folder holds a {type(model).__name__}, no segmenter; give another folder")
-    return Tested(scores=part_scores(model, recipe.data, train, test, device))
+    return Tested(scores=score_parts(model, recipe.data, train, test, device))
 
 
-def part_scores(
+def score_parts(
     model: PointSegmenter, data: PointsData, train: Manifest, test: Manifest, device: torch.device
 ) -> tuple[Score, ...]:
     """Instance and class mIoU and the share of right points on a test, beside each category's most frequent part."""
@@ -204,14 +208,14 @@ def part_scores(
     labels: list[int] = []
     made: list[tuple[float, float, float, float]] = []
     allowed = cast(Tensor, model.allowed).cpu()
-    for batch in read_batches(without_augmentation(data, train), test, size=16, samples=len(test)):
+    for batch in read_batches(drop_augmentation(data, train), test, size=16, samples=len(test)):
         on_device = batch.to(device)
-        true, predicted = (one.cpu() for one in (model.parts_of(on_device), model.predicted(on_device)))
+        true, predicted = (one.cpu() for one in (model.split_plane(on_device), model.predicted(on_device)))
         for row in range(len(batch)) if batch.weight is None else batch.weight.nonzero().flatten().tolist():
             label, known = int(batch.label[row]), true[row][true[row] >= 0]
             own = allowed[label + 1].nonzero().flatten().tolist()
             pair = (predicted[row][true[row] >= 0], torch.full_like(known, most[label]))
-            iou, guessed = (mean_iou(one, known, own) for one in pair)
+            iou, guessed = (compute_mean_iou(one, known, own) for one in pair)
             right, lucky = (float((one == known).double().mean()) for one in pair)
             labels.append(label)
             made.append((iou, guessed, right, lucky))
@@ -229,7 +233,7 @@ def part_scores(
     )
 
 
-def mean_iou(predicted: Tensor, true: Tensor, parts: Sequence[int]) -> float:
+def compute_mean_iou(predicted: Tensor, true: Tensor, parts: Sequence[int]) -> float:
     """The mean over `parts` of the IoU of points int64 (N,); 1 for a part that neither has."""
     ious = []
     for part in parts:

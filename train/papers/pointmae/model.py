@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.train.core.model import Grids, Losses, ModelConfig, TokenFeatures, need_mask, weighted
 from maskstream.train.nn.grid import gather_tokens
-from maskstream.train.nn.objectives import chamfer, squared_distances
+from maskstream.train.nn.objectives import chamfer, compute_squared_distances
 from maskstream.train.nn.transformer import Stack, init_linear
 
 
-def farthest_points(xyz: Tensor, count: int) -> Tensor:
+def sample_farthest_points(xyz: Tensor, count: int) -> Tensor:
     """Farthest point sampling: the indexes int64 (B, count) of points of (B, N, 3), beginning with point 0.
 
     Each point is the one farthest from those chosen before. If a cloud has fewer distinct points, some are repeated.
@@ -48,8 +48,8 @@ def group_points(xyz: Tensor, groups: int, size: int) -> tuple[Tensor, Tensor]:
     if not 1 <= size <= xyz.shape[1]:
         raise ValueError(f"size must lie between 1 and the {xyz.shape[1]} points of a cloud, got {size}")
     rows = torch.arange(xyz.shape[0], device=xyz.device)
-    centres = xyz[rows[:, None], farthest_points(xyz, groups)]
-    members = squared_distances(centres, xyz).topk(size, dim=2, largest=False, sorted=False).indices
+    centres = xyz[rows[:, None], sample_farthest_points(xyz, groups)]
+    members = compute_squared_distances(centres, xyz).topk(size, dim=2, largest=False, sorted=False).indices
     return centres, xyz[rows[:, None, None], members] - centres[:, :, None]
 
 
@@ -145,14 +145,14 @@ class PointAutoencoder(TokenFeatures[PointsBatch], config=PointAutoencoderConfig
 
     def token_features(self, batch: PointsBatch) -> Tensor:
         """The encoder's output for all groups: (B, G, D)."""
-        return self.block_features(*self.cut(batch.points), (len(self.encoder.blocks),))[0]
+        return self.compute_block_features(*self.cut(batch.points), (len(self.encoder.blocks),))[0]
 
     def token_inputs(self, batch: PointsBatch) -> Tensor:
         """The points of all groups, float32 (B, G, 3 K); groups and points have no order of their own."""
         centres, groups = self.cut(batch.points)
         return (groups + centres[:, :, None]).flatten(2)
 
-    def block_features(self, centres: Tensor, groups: Tensor, after: Sequence[int]) -> list[Tensor]:
+    def compute_block_features(self, centres: Tensor, groups: Tensor, after: Sequence[int]) -> list[Tensor]:
         """The normed output after these numbers of blocks, of all groups: (B, G, D) each."""
         x, place = self.embed(groups).float(), self.place(centres).float()
         found = []

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.train.core.dropout import AttentionRate, Dropping
 from maskstream.train.core.model import Grids, Losses, LossPart, weighted
-from maskstream.train.nn.token_layers import FeedForward, hidden_tokens, need_mask
+from maskstream.train.nn.token_layers import FeedForward, find_hidden_tokens, need_mask
 from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
 from maskstream.train.nn.transformer import INIT_STD, init_normal
 
@@ -56,15 +56,15 @@ class RetroModel(TokenModel, config=RetroModelConfig):
 
     def loss(self, batch: TextBatch) -> Losses:
         """The cross-entropies of the encoder's hidden tokens and of all tokens that the decoder predicts, in nats."""
-        hidden, first = hidden_tokens(batch), batch.unpadded.cu_seqlens[:-1].long()
+        hidden, first = find_hidden_tokens(batch), batch.unpadded.cu_seqlens[:-1].long()
         encoded = self.encode(batch, torch.cat((first, hidden.place)))
         parts = {
-            "masked tokens": self.masked_loss(batch, hidden, encoded[len(first) :]),
-            "decoded tokens": self.decoded_loss(batch, encoded[: len(first)]),
+            "masked tokens": self.compute_masked_loss(batch, hidden, encoded[len(first) :]),
+            "decoded tokens": self.compute_decoded_loss(batch, encoded[: len(first)]),
         }
         return Losses(parts=parts)
 
-    def decoded_loss(self, batch: TextBatch, sentence: Tensor) -> LossPart:
+    def compute_decoded_loss(self, batch: TextBatch, sentence: Tensor) -> LossPart:
         """The cross-entropy of all tokens but the first and the last of each text, from sentence vectors (B, D)."""
         unpadded = batch.unpadded
         edges = unpadded.cu_seqlens.long()

@@ -205,20 +205,20 @@ RANDOM, CONTROL = "random", "random again"
 def gradient(model: TextClassifier, batch: TextBatch, points: int) -> Tensor:
     """The L2 norm of the gradient by the one-hot id of a token: |dy/dx E^T| for the table E of all ids; (B, L)."""
     vectors = model.vectors(batch).detach()
-    by_vector = _gradients(model, batch, vectors)
+    by_vector = _compute_gradients(model, batch, vectors)
     ids = torch.arange(model.vocabulary, device=vectors.device)
     table = model.table(ids[None])[0].detach()
     product = table.T @ table  # |g E^T|^2 = g (E^T E) g^T, without a matrix over all ids
     return torch.einsum("bld,de,ble->bl", by_vector, product, by_vector).clamp_min(0).sqrt()
 
 
-def input_x_gradient(model: TextClassifier, batch: TextBatch, points: int) -> Tensor:
+def compute_input_x_gradient(model: TextClassifier, batch: TextBatch, points: int) -> Tensor:
     """The size of the product of a token's vector with the gradient by it: |x dy/dx|; (B, L)."""
     vectors = model.vectors(batch).detach()
-    return (vectors * _gradients(model, batch, vectors)).sum(dim=-1).abs()
+    return (vectors * _compute_gradients(model, batch, vectors)).sum(dim=-1).abs()
 
 
-def integrated_gradients(model: TextClassifier, batch: TextBatch, points: int) -> Tensor:
+def average_integrated_gradients(model: TextClassifier, batch: TextBatch, points: int) -> Tensor:
     """The same with the mean gradient at `points` points on the way from vectors of zeros to the vectors; (B, L).
 
     Source: Sundararajan et al. (2017), by the right Riemann sum. Without their size, the values of a row add up to what
@@ -232,7 +232,7 @@ def integrate_gradients(model: TextClassifier, batch: TextBatch, points: int) ->
     vectors = model.vectors(batch).detach()
     total = torch.zeros_like(vectors)
     for point in range(1, points + 1):
-        total += _gradients(model, batch, vectors * (point / points))
+        total += _compute_gradients(model, batch, vectors * (point / points))
     return (vectors * total / points).sum(dim=-1)
 
 
@@ -250,8 +250,8 @@ def attention(model: TextClassifier, batch: TextBatch, points: int) -> Tensor:
 
 MEASURES: Mapping[str, Callable[[TextClassifier, TextBatch, int], Tensor]] = {
     "gradient": gradient,
-    "input-x-gradient": input_x_gradient,
-    "integrated-gradients": integrated_gradients,
+    "input-x-gradient": compute_input_x_gradient,
+    "integrated-gradients": average_integrated_gradients,
     "attention": attention,
 }
 """The measures that look at a model, by name."""
@@ -278,7 +278,7 @@ def measure_importance(
     return rows
 
 
-def _gradients(model: TextClassifier, batch: TextBatch, vectors: Tensor) -> Tensor:
+def _compute_gradients(model: TextClassifier, batch: TextBatch, vectors: Tensor) -> Tensor:
     """The gradient of the logit of each row's label by its vectors: (B, L, D)."""
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())

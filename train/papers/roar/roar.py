@@ -35,7 +35,7 @@ from maskstream.train.core.recipe import Recipe, check_modality
 from maskstream.train.core.run import train_recipe
 from maskstream.train.core.run_folder import MODEL
 from maskstream.train.core.weights import load_model
-from maskstream.train.evaluate.evaluation import macro_f1, read_batches
+from maskstream.train.evaluate.evaluation import compute_macro_f1, read_batches
 from maskstream.train.evaluate.features import match_labels
 
 from .model import CONTROL, MEASURES, RANDOM, Float32s, TextClassifier, TextClassifierConfig, measure_importance
@@ -163,7 +163,7 @@ def roar(
         recursive=settings.recursive,
         levels=settings.levels,
         test=len(tested),
-        majority=macro_f1(guess, tested),
+        majority=compute_macro_f1(guess, tested),
         curves=sorted(curves, key=lambda curve: (names.index(curve.measure), curve.seed)),
     )
     publish(compared.out / ROAR, (json.dumps(result.to_dict(), indent=2) + "\n").encode())
@@ -215,14 +215,14 @@ class _Compared:
             first, model = self._once(0, seed, None)
             values, data = [first], self._shown(None, None)
             for level in self.settings.levels[1:-1]:
-                scored = self._scored(measure, seed, level, model, data)
+                scored = self._write_scores(measure, seed, level, model, data)
                 hidden = self._shown(level, scored)
-                value, trained = self._trained(file.parent / "run", hidden, seed)
+                value, trained = self._train_on_level(file.parent / "run", hidden, seed)
                 values.append(value)
                 if self.settings.recursive:
                     model, data = trained, hidden
             values.append(
-                self._once(100, seed, lambda: self._scored(RANDOM, seed, 100, model, self._shown(None, None)))[0]
+                self._once(100, seed, lambda: self._write_scores(RANDOM, seed, 100, model, self._shown(None, None)))[0]
             )
             done = {"of": asked, "values": values}
             publish(file, (json.dumps(done) + "\n").encode())
@@ -258,9 +258,9 @@ class _Compared:
         asked, file = self._asked("", seed), folder / "level.json"
         done = json.loads(file.read_text()) if file.exists() else {}
         if done.get("of") == asked:
-            return float(done["value"]), _classifier(folder / MODEL)
+            return float(done["value"]), _make_classifier(folder / MODEL)
         data = self._shown(None if scored is None else level, None if scored is None else scored())
-        value, model = self._trained(folder.with_name("run"), data, seed, keep=folder)
+        value, model = self._train_on_level(folder.with_name("run"), data, seed, keep=folder)
         publish(file, (json.dumps({"of": asked, "value": value}) + "\n").encode())
         return value, model
 
@@ -273,11 +273,11 @@ class _Compared:
         mask = Padded(mask=Replace(mask=TopScores(ratio=level / 100), keep=0.0, random=0.0))
         return {split: replace(data, mask=mask, scores=own) for split, own in scores.items()}
 
-    def _scored(
+    def _write_scores(
         self, measure: str, seed: int, level: int, model: TextClassifier, data: Mapping[str, TextData]
     ) -> dict[str, TokenScores]:
         """Writes the scores of all texts that a run shows, and of the test texts, as `model` reads them now."""
-        shown = {"train": self._trained_on(data["train"], seed), "test": self.tests(data["test"])}
+        shown = {"train": self._list_trained_texts(data["train"], seed), "test": self.tests(data["test"])}
         made = {}
         for split, some in shown.items():
             found: dict[str, Float32s] = {}
@@ -289,13 +289,13 @@ class _Compared:
             made[split] = TokenScores.written(found, folder / f"{split}-{level}.safetensors")
         return made
 
-    def _trained_on(self, data: TextData, seed: int) -> Iterator[TextBatch]:
+    def _list_trained_texts(self, data: TextData, seed: int) -> Iterator[TextBatch]:
         """The texts that a run with this seed shows: up to an epoch, in its order."""
         recipe = replace(self.recipe, data=data)
         with closing(recipe.loader(self.train, steps=self.steps, seed=seed, device="cpu", threads=1)) as loader:
             yield from islice(loader, self.steps)
 
-    def _trained(
+    def _train_on_level(
         self, run: Path, data: Mapping[str, TextData], seed: int, keep: Path | None = None
     ) -> tuple[float, TextClassifier]:
         """Trains a model on the texts of a level: its macro F1 on the test texts, and itself."""
@@ -315,7 +315,7 @@ class _Compared:
                 progress=False,
             ),
         )
-        model = _classifier(run / MODEL).to(self.device)
+        model = _make_classifier(run / MODEL).to(self.device)
         if keep is not None:
             keep.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(run / MODEL, keep / MODEL)
@@ -325,10 +325,10 @@ class _Compared:
             for batch in self.tests(data["test"]):
                 predicted.append(model.scores(batch.to(self.device)).argmax(dim=1).cpu())
                 labels.append(batch.label)
-        return macro_f1(torch.cat(predicted), torch.cat(labels)), model
+        return compute_macro_f1(torch.cat(predicted), torch.cat(labels)), model
 
 
-def _classifier(file: Path) -> TextClassifier:
+def _make_classifier(file: Path) -> TextClassifier:
     model = load_model(file)
     if not isinstance(model, TextClassifier):
         raise ValueError(f"{file} holds no classifier of texts; give another folder to --out")

@@ -70,7 +70,7 @@ class Spiking:
         """The energy of an image without spikes, in nJ."""
         return self.multiplied * MULTIPLICATION_PJ / 1000
 
-    def snn_nj(self, steps: int) -> float:
+    def estimate_snn_nj(self, steps: int) -> float:
         """The energy of an image in `steps` time steps, in nJ."""
         return (self.first * MULTIPLICATION_PJ + self.added[steps - 1] * ADDITION_PJ) / 1000
 
@@ -87,7 +87,7 @@ class Spiking:
         for steps in reversed(marks):
             yield Score(
                 name=f"energy of an image in {steps} time steps",
-                value=self.snn_nj(steps),
+                value=self.estimate_snn_nj(steps),
                 unit="nJ",
                 of="images",
                 count=self.images,
@@ -122,7 +122,7 @@ def measure_spiking(model: SpikingTransformer, measured: Iterable[ImageBatch], s
             after[step].append(scores)
             added[step] += run.additions[step]
         dense += run.dense / steps
-        first += model.embedding_work(len(batch))
+        first += model.count_embedding_work(len(batch))
         for kind, count in run.spikes.items():
             spikes[kind] = spikes.get(kind, 0.0) + count / steps
             neurons[kind] = neurons.get(kind, 0) + run.neurons[kind] * len(batch)
@@ -142,7 +142,7 @@ def measure_spiking(model: SpikingTransformer, measured: Iterable[ImageBatch], s
     )
 
 
-def held_out_images(config: ImageData, data: Manifest, samples: int = MEASURED) -> Iterator[ImageBatch]:
+def yield_held_out_images(config: ImageData, data: Manifest, samples: int = MEASURED) -> Iterator[ImageBatch]:
     """Shuffled samples of a split that have a label, centre crops; the same each time."""
     for batch in read_shuffled(centred(config), data, most=samples, size=_AT_ONCE):
         rows = (batch.label >= 0).nonzero()[:, 0]
@@ -153,10 +153,10 @@ def held_out_images(config: ImageData, data: Manifest, samples: int = MEASURED) 
 
 def evaluate(model: SpikingTransformer, config: ImageData, data: Manifest, shown: int) -> Evaluation:
     """The right classes on a held-out split, with and without spikes, compared with the most frequent class."""
-    found = measure_spiking(model, held_out_images(config, data))
-    known = torch.cat([batch.label for batch in held_out_images(config, trained_on(data), COUNTED)])
+    found = measure_spiking(model, yield_held_out_images(config, data))
+    known = torch.cat([batch.label for batch in yield_held_out_images(config, trained_on(data), COUNTED)])
     frequency = known.bincount(minlength=model.config.labels).double()
-    labels = torch.cat([batch.label for batch in held_out_images(config, data)])
+    labels = torch.cat([batch.label for batch in yield_held_out_images(config, data)])
     share = (frequency + 1) / (frequency + 1).sum()
     return Evaluation(
         scores=tuple(found.scores(float((labels == frequency.argmax()).double().mean()))),
@@ -165,7 +165,7 @@ def evaluate(model: SpikingTransformer, config: ImageData, data: Manifest, shown
             "millions of multiplications with additions, of the activations": found.multiplied / 1e6,
             f"millions of additions in {STEPS} time steps": found.added[STEPS - 1] / 1e6,
         },
-        examples=(_spiked(model, read_first(centred(config), data, shown)),),
+        examples=(_record_spikes(model, read_first(centred(config), data, shown)),),
         loss=TrainingLoss(
             name="The mean cross-entropy of the classes in nats",
             baseline="the frequencies of classes",
@@ -176,7 +176,7 @@ def evaluate(model: SpikingTransformer, config: ImageData, data: Manifest, shown
 
 
 @torch.inference_mode()
-def _spiked(model: SpikingTransformer, batch: ImageBatch) -> Spiked:
+def _record_spikes(model: SpikingTransformer, batch: ImageBatch) -> Spiked:
     """Neurons spread evenly over the first block and the picture, and the energy of each picture's spikes."""
     spikes = {}
     for kind in SHOWN_KINDS:
@@ -188,7 +188,7 @@ def _spiked(model: SpikingTransformer, batch: ImageBatch) -> Spiked:
     for i in range(len(batch)):
         one = replace(batch, image=batch.image[i : i + 1], label=batch.label[i : i + 1], key=batch.key[i : i + 1])
         _, run = model.simulated(one, STEPS)
-        energy.append((run.additions[-1] * ADDITION_PJ + model.embedding_work(1) * MULTIPLICATION_PJ) / 1000)
+        energy.append((run.additions[-1] * ADDITION_PJ + model.count_embedding_work(1) * MULTIPLICATION_PJ) / 1000)
     return Spiked(
         title="Spikes",
         reading=READING,

@@ -62,19 +62,19 @@ class Spikes(Config):
     def keep(self, seeds: Tensor, shape: Sequence[int], site: int = 0) -> Tensor:
         """Whether each element is kept: bool (B, *shape), on the device of `seeds` int64 (B,)."""
         place = torch.arange(torch.Size(shape).numel(), dtype=torch.int64, device=seeds.device)
-        start = _mixed(_mixed(seeds) + torch.tensor(site, device=seeds.device) * _ODD)
-        bits = _mixed(start[:, None] + place * _ODD) & _LOW_32
+        start = _mix_word(_mix_word(seeds) + torch.tensor(site, device=seeds.device) * _ODD)
+        bits = _mix_word(start[:, None] + place * _ODD) & _LOW_32
         return (bits >= round(self.ratio * (1 << 32))).view(len(seeds), *shape)
 
 
-def _mixed(x: Tensor) -> Tensor:
+def _mix_word(x: Tensor) -> Tensor:
     """SplitMix64's finaliser (Steele et al. 2014) on int64 with wrapping products: a hash of `x`."""
     for shift, factor in ((30, 0xBF58_476D_1CE4_E5B9), (27, 0x94D0_49BB_1331_11EB)):
-        x = (x ^ _right(x, shift)) * (factor - (1 << 64))
-    return x ^ _right(x, 31)
+        x = (x ^ _count_right(x, shift)) * (factor - (1 << 64))
+    return x ^ _count_right(x, 31)
 
 
-def _right(x: Tensor, bits: int) -> Tensor:
+def _count_right(x: Tensor, bits: int) -> Tensor:
     """Logical shift to the right."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
@@ -168,7 +168,7 @@ class SpikingSimulation:
         self.additions.append(self.additions[-1] if self.additions else 0.0)
 
 
-def activate(unit: nn.Module, x: Tensor, kind: str, run: SpikingSimulation | None) -> Tensor:
+def apply_activation(unit: nn.Module, x: Tensor, kind: str, run: SpikingSimulation | None) -> Tensor:
     """The activation of x, or the spikes of its neurons in a simulation."""
     assert isinstance(unit, Qcfs)
     return cast(Tensor, unit(x)) if run is None else run.fire(unit, x, kind)
@@ -252,7 +252,7 @@ class SpikingBlock(ResidualBlock):
         """x: (B, W, L, D). mask: as in `Windows`. seeds: of dropped spikes, int64 (B,)."""
 
         def fire(name: str, value: Tensor) -> Tensor:
-            return activate(self.units[name], value, name, run)
+            return apply_activation(self.units[name], value, name, run)
 
         every = add_spikes(self.qkv, fire("in", self.norm1(x)), run)
         q, k, v = every.view(*every.shape[:-1], 3, self.heads, -1).unbind(-3)
@@ -320,7 +320,7 @@ class SpikingTransformer(Model[ImageBatch], config=SpikingTransformerConfig):
     def scores(self, batch: ImageBatch, run: SpikingSimulation | None = None) -> Tensor:
         """The logits of the classes, float32 (B, labels); in a simulation those of this step, whose mean counts."""
         x = self.tokens.inputs(self.tokens.split(batch.image))
-        return self._logits(x, torch.tensor([key_seed(key) for key in batch.key], device=x.device), run)
+        return self._logits(x, torch.tensor([derive_key_seed(key) for key in batch.key], device=x.device), run)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles what follows the seeds, which come from keys on the host."""
@@ -328,14 +328,16 @@ class SpikingTransformer(Model[ImageBatch], config=SpikingTransformerConfig):
 
     def _logits(self, x: Tensor, seeds: Tensor, run: SpikingSimulation | None) -> Tensor:
         x = self.embed(x)
-        x = activate(self.unit, x if self.places is None else x + self.places, "embedded", run)
+        x = apply_activation(self.unit, x if self.places is None else x + self.places, "embedded", run)
         for stage, (blocks, windows) in enumerate(zip(self.stages, self.windows, strict=True)):
             assert isinstance(windows, Windows)
             assert isinstance(blocks, nn.ModuleList)
             if stage:
                 before = cast(Windows, self.windows[stage - 1]).grid
                 four = to_windows(x, before, (2, 2)).flatten(2)
-                x = activate(self.units[stage - 1], add_spikes(self.merges[stage - 1], four, run), "merged", run)
+                x = apply_activation(
+                    self.units[stage - 1], add_spikes(self.merges[stage - 1], four, run), "merged", run
+                )
             x = windows(x, [partial(block, seeds=seeds, run=run) for block in blocks])
         return cast(Tensor, self.head(self.norm(x).mean(dim=1))).float()
 
@@ -351,7 +353,7 @@ class SpikingTransformer(Model[ImageBatch], config=SpikingTransformerConfig):
             found.append(total / (step + 1))
         return found, run
 
-    def embedding_work(self, images: int) -> float:
+    def count_embedding_work(self, images: int) -> float:
         """The multiplications with additions of the first layer, which reads pixels and not spikes, for `images`."""
         return float(images * self.tokens.n_tokens * self.tokens.n_inputs * self.config.width)
 
@@ -360,6 +362,6 @@ class SpikingTransformer(Model[ImageBatch], config=SpikingTransformerConfig):
         return Losses(parts={"classification": of_labels(self.scores(batch), batch.label)})
 
 
-def key_seed(key: str) -> int:
+def derive_key_seed(key: str) -> int:
     """The seed of a sample's dropped spikes, the same in training and in simulation."""
     return int(sample_rng(0, 0, key, 0, "spikes").integers(1 << 62))

@@ -64,9 +64,9 @@ def evaluate(model: MaskedAutoencoder[VideoBatch], config: VideoData, data: Mani
         batch=batch,
         rows=rows,
     )
-    if not of_pixels(model):
+    if not is_of_pixels(model):
         found = measure_patches(model, read_shuffled(config, data, most=MEASURED, size=_AT_ONCE))
-        words = READING + NORMALISED + unpredicted(batch)
+        words = READING + NORMALISED + explain_unpredicted(batch)
         drawn = Compared(title="Reconstructions", reading=words, batch=batch, made=made, rows=rows)
         return Evaluation(scores=(found.score("clips"),), examples=(drawn, same))
     centres, crops = (measure_clips(model, read_clips(config, data, random_crops=random)) for random in (False, True))
@@ -80,7 +80,7 @@ def evaluate(model: MaskedAutoencoder[VideoBatch], config: VideoData, data: Mani
         examples=(
             Compared(
                 title="Reconstructions",
-                reading=READING + GUESSED + unpredicted(batch),
+                reading=READING + GUESSED + explain_unpredicted(batch),
                 batch=batch,
                 made=made,
                 rows=rows,
@@ -89,18 +89,18 @@ def evaluate(model: MaskedAutoencoder[VideoBatch], config: VideoData, data: Mani
             ),
             same,
         ),
-        loss=crops.training_loss(),
+        loss=crops.measure_training_loss(),
     )
 
 
-def unpredicted(batch: VideoBatch) -> str:
+def explain_unpredicted(batch: VideoBatch) -> str:
     """What grey tokens are, where a batch has tokens that are neither shown nor predicted."""
     mask = batch.mask
     absent = mask is not None and int(mask.target_valid.sum()) < int(mask.masked.sum())
     return UNPREDICTED if absent else ""
 
 
-def of_pixels(model: MaskedAutoencoder[VideoBatch]) -> bool:
+def is_of_pixels(model: MaskedAutoencoder[VideoBatch]) -> bool:
     """Whether the model predicts pixels, which can be compared with guesses from other pixels."""
     return isinstance(model.tokens, VideoTokens) and model.tokens.target == "pixels"
 
@@ -125,7 +125,7 @@ def read_clips(config: VideoData, data: Manifest, *, random_crops: bool = False)
 @torch.inference_mode()
 def measure_clips(model: MaskedAutoencoder[VideoBatch], clips: Iterable[VideoBatch]) -> PixelLosses:
     """The losses of a model of pixels on batches with masks, and those of all guesses (see `measure_guesses`)."""
-    tokens = _pixel_tokens(model)
+    tokens = _compare_pixel_tokens(model)
     found = (tokens.of(batch) for batch in clips)
     return measure_guesses(
         tokens,
@@ -144,7 +144,7 @@ def compare_with(
 
     ValueError for a model that does not predict pixels.
     """
-    tokens = _pixel_tokens(model)
+    tokens = _compare_pixel_tokens(model)
     data, mask = tokens.of(batch)
     cubes = tokens.inputs(tokens.split(data))
     true, guessed = gather_tokens(cubes, mask.target), guess(tokens, cubes, mask)
@@ -155,7 +155,7 @@ def compare_with(
     return tokens.completed(batch, guessed), list(zip(*(error.tolist() for error in errors), strict=True))
 
 
-def _pixel_tokens(model: MaskedAutoencoder[VideoBatch]) -> VideoTokens:
+def _compare_pixel_tokens(model: MaskedAutoencoder[VideoBatch]) -> VideoTokens:
     if not isinstance(model.tokens, VideoTokens) or model.tokens.target != "pixels":
         raise ValueError("guesses are of pixels, and this model does not predict those; give it target='pixels'")
     return model.tokens

@@ -7,7 +7,7 @@ from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 
-from .videomae import BASE, paper_data, tiny, videomae_small
+from .videomae import BASE, make_paper_data, tiny, videomae_small
 
 
 def mgmae_small() -> Recipe[VideoBatch]:
@@ -21,7 +21,7 @@ def mgmae_small() -> Recipe[VideoBatch]:
         videomae_small(),
         name="mgmae-small",
         batch_size=24,
-        data=paper_data(MotionGuided(ratio=0.9), views=4),
+        data=make_paper_data(MotionGuided(ratio=0.9), views=4),
         schedule=ScheduleConfig(base_lr=1e-3, min_lr=1e-5, warmup=0.1, epochs=200),
     )
 

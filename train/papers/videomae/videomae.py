@@ -31,7 +31,7 @@ def videomae_small() -> Recipe[VideoBatch]:
     return Recipe(
         name="videomae-small",
         batch_size=32,
-        data=paper_data(Tube(ratio=0.9)),
+        data=make_paper_data(Tube(ratio=0.9)),
         model=VideoAutoencoderConfig(),
         schedule=ScheduleConfig(base_lr=1.5e-4, min_lr=1e-5, warmup=0.05, epochs=800),
     )
@@ -42,7 +42,7 @@ def videomae_base() -> Recipe[VideoBatch]:
     return replace(videomae_small(), name="videomae-base", model=BASE)
 
 
-def paper_data(mask: Mask, *, views: int = 1) -> VideoData:
+def make_paper_data(mask: Mask, *, views: int = 1) -> VideoData:
     """16 of 64 frames at 224 pixels in random crops, as in all three papers."""
     return VideoData(clip=VideoClip(frames=16, stride=4, size=224), mask=mask, augment=MultiScaleCrop(), views=views)
 

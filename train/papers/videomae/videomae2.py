@@ -8,7 +8,7 @@ from maskstream.train.core.optimiser import OptimiserConfig
 from maskstream.train.core.recipe import Recipe
 
 from .mgmae import mgmae_small
-from .videomae import paper_data, tiny
+from .videomae import make_paper_data, tiny
 
 
 def videomae2_small() -> Recipe[VideoBatch]:
@@ -22,7 +22,7 @@ def videomae2_small() -> Recipe[VideoBatch]:
         mgmae_small(),
         name="videomae2-small",
         batch_size=32,
-        data=paper_data(Dual(), views=4),
+        data=make_paper_data(Dual(), views=4),
         optimiser=OptimiserConfig(max_grad_norm=0.02),
     )
 

@@ -22,7 +22,7 @@ from maskstream.train.evaluate.evaluation import (
     read_shuffled,
     trained_on,
 )
-from maskstream.train.evaluate.patches import LEVELS, root_mean_square
+from maskstream.train.evaluate.patches import LEVELS, compute_root_mean_square
 
 from .model import ImageVQConfig, VideoVQConfig, VQAutoencoder
 
@@ -38,7 +38,7 @@ READING = (
 
 def evaluate(model: VQAutoencoder[Any], config: ImageData | VideoData, data: Manifest, shown: int) -> Evaluation:
     """The errors of shuffled samples, and reconstructions of some."""
-    measured, known = (held_out_batches(config, split) for split in (data, trained_on(data)))
+    measured, known = (yield_held_out_batches(config, split) for split in (data, trained_on(data)))
     (found, notes), first, sizes = measure_drawings(model, measured, known), measured[0], model.config.quantiser
     reading = READING.format(codes=sizes.codes, cell=sizes.cell)
     with torch.inference_mode():
@@ -88,14 +88,14 @@ def measure_drawings(
         "k-means of the cells' mean colours": coloured,
         "k-means of whole cells": find_nearest(cells, cluster(known_cells, codes)),
     }
-    errors = {name: root_mean_square(guess, cells) for name, guess in baselines.items()}
+    errors = {name: compute_root_mean_square(guess, cells) for name, guess in baselines.items()}
     found = Score(
         name="root mean squared error of a pixel",
-        value=root_mean_square(drawn, pixels),
+        value=compute_root_mean_square(drawn, pixels),
         unit=LEVELS,
         of="pictures",
         count=len(pixels),
-        baselines={**errors, SHRUNK: root_mean_square(shrink(pixels, cell), pixels)},
+        baselines={**errors, SHRUNK: compute_root_mean_square(shrink(pixels, cell), pixels)},
     )
     perplexity = float((-(share * share.log()).sum()).exp())
     return found, {"ids in use": len(share), "ids": codes, "perplexity": perplexity}
@@ -133,7 +133,7 @@ def find_nearest(points: Tensor, of: Tensor) -> Tensor:
     return of[torch.cat([torch.cdist(part, of).argmin(dim=1) for part in torch.split(points, 4096)])]
 
 
-def held_out_batches(config: ImageData | VideoData, data: Manifest) -> list[Any]:
+def yield_held_out_batches(config: ImageData | VideoData, data: Manifest) -> list[Any]:
     """Shuffled samples of the split, without masks, random crops and colours; the same each time."""
     plain: Any = replace(centred(config), mask=None)
     return list(read_shuffled(plain, data, most=MEASURED, size=_AT_ONCE))

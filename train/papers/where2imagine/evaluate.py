@@ -34,8 +34,8 @@ _TIMES, _NEAR_M = 30, 0.05
 
 def evaluate(model: WaypointModel, config: TrajectoryData, data: Manifest, shown: int) -> Evaluation:
     """The errors on a held-out split, compared with the guesses, and waypoints of the first walks."""
-    clips = held_out_clips(config, data)
-    found = measure_waypoints(model, clips, *known_guesses(config, data))
+    clips = yield_held_out_clips(config, data)
+    found = measure_waypoints(model, clips, *collect_known_guesses(config, data))
     own, straight, count, first = found.pop("model"), found[STRAIGHT], sum(map(len, clips)), clips[0]
     with torch.inference_mode():
         made = model.reconstructed(first)
@@ -71,7 +71,7 @@ def evaluate(model: WaypointModel, config: TrajectoryData, data: Manifest, shown
     )
 
 
-def held_out_clips(config: TrajectoryData, data: Manifest) -> list[TrajectoryBatch]:
+def yield_held_out_clips(config: TrajectoryData, data: Manifest) -> list[TrajectoryBatch]:
     """Clips of all walks of a split at random moments, whole and not mirrored; the same at each call."""
     n = len(data)
     rounds = max(min(ROUNDS, MEASURED // n), 1)
@@ -79,7 +79,7 @@ def held_out_clips(config: TrajectoryData, data: Manifest) -> list[TrajectoryBat
     return list(read_batches(whole, data, size=min(n, 64), samples=n, rounds=rounds))
 
 
-def known_guesses(config: TrajectoryData, data: Manifest) -> tuple[Tensor, Tensor]:
+def collect_known_guesses(config: TrajectoryData, data: Manifest) -> tuple[Tensor, Tensor]:
     """What guesses know of the split that was trained on: its mean waypoint, float32 (3,), and the map of
     `measure_motion` to waypoints, float32 (3, 3), that is least off.
     """
@@ -99,7 +99,7 @@ def measure_motion(batch: TrajectoryBatch, ahead_s: float) -> Tensor:
 
     ValueError for clips of one frame, which have no step.
     """
-    pace, turn = measure_speed(batch), -heading_before(batch.pose[:, -2]) / step_s(batch)
+    pace, turn = measure_speed(batch), -estimate_heading_before(batch.pose[:, -2]) / step_s(batch)
     return torch.stack([torch.ones_like(pace), pace * ahead_s, turn * ahead_s], dim=1)
 
 
@@ -124,7 +124,7 @@ def measure_waypoints(
     """The mean errors in metres and in degrees of the model, as "model", and of the guesses by name; rows that only pad
     a batch do not count.
 
-    mean, linear: see `known_guesses`.
+    mean, linear: see `collect_known_guesses`.
     """
     ahead_s = model.config.ahead_s
     made: dict[str, list[Tensor]] = {}
@@ -162,7 +162,7 @@ def keep_up(batch: TrajectoryBatch, ahead_s: float, *, turning: bool) -> Tensor:
     return torch.stack([chord * half.sin(), chord * half.cos(), turn], dim=1)
 
 
-def heading_before(pose: Tensor) -> Tensor:
+def estimate_heading_before(pose: Tensor) -> Tensor:
     """How far to the right a camera at poses (B, 7), on the axes of the one now, looks: radians (B,)."""
     w, x, y, z = pose[:, 3:].unbind(dim=1)
     return torch.atan2(2 * (x * z + w * y), 1 - 2 * (x * x + y * y))

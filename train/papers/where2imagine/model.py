@@ -22,7 +22,7 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.trajectory.batch import TrajectoryBatch
 from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted, widen
-from maskstream.train.nn.grid import Positions, gather_tokens, grid_positions
+from maskstream.train.nn.grid import Positions, build_grid_positions, gather_tokens
 from maskstream.train.nn.media_tokens import VideoTokens
 from maskstream.train.nn.transformer import Stack, init_linear
 
@@ -86,7 +86,7 @@ class WaypointModel(Model[TrajectoryBatch], config=WaypointConfig):
         moves = len(_MOTION) * self.tokens.extent[0]
         self.motion = nn.Linear(moves, config.width) if config.motion else None
         self.kept_up = nn.Linear(moves, 4, bias=False) if config.motion else None
-        self.positions = Positions([grid_positions(grid.shape, config.width)])
+        self.positions = Positions([build_grid_positions(grid.shape, config.width)])
         self.class_token = nn.Parameter(torch.empty(config.width).normal_(std=0.02))
         self.stack = Stack(config.depth, config.width, config.heads, config.mlp_ratio)
         self.head = nn.Linear(config.width, 4)
@@ -97,7 +97,7 @@ class WaypointModel(Model[TrajectoryBatch], config=WaypointConfig):
 
     def loss(self, batch: TrajectoryBatch) -> Losses:
         """The mean distance of predicted and true places in metres, and the mean angle between the turns in radians."""
-        made, true = self._outputs(batch), widen(batch.waypoint)
+        made, true = self._encode_outputs(batch), widen(batch.waypoint)
         weight = torch.ones_like(true[:, 0]) if batch.weight is None else batch.weight
         place = torch.linalg.vector_norm(made[:, :2] - true[:, :2], dim=1)
         turned = torch.stack([true[:, 2].sin(), true[:, 2].cos()], dim=1)
@@ -112,10 +112,10 @@ class WaypointModel(Model[TrajectoryBatch], config=WaypointConfig):
 
     def waypoints(self, batch: TrajectoryBatch) -> Tensor:
         """Predicted waypoints, float32 (B, 3), as in `TrajectoryBatch`."""
-        made = self._outputs(batch)
+        made = self._encode_outputs(batch)
         return torch.cat([made[:, :2], torch.atan2(made[:, 2], made[:, 3])[:, None]], dim=1)
 
-    def _outputs(self, batch: TrajectoryBatch) -> Tensor:
+    def _encode_outputs(self, batch: TrajectoryBatch) -> Tensor:
         """Places in metres, and sines and cosines of the turns, not normalised: float32 (B, 4)."""
         index = None if batch.mask is None else batch.mask.visible
         cubes = self.tokens.split(batch.video)
@@ -134,9 +134,9 @@ class WaypointModel(Model[TrajectoryBatch], config=WaypointConfig):
         if self.kept_up is not None:
             out = out + _MOTION_GAIN * widen(self.kept_up(measure_movement(batch)))
         reach = PACE_M_S * self.config.ahead_s
-        return self._straight(batch) + out * out.new_tensor([reach, reach, 1.0, 1.0])
+        return self._make_straight(batch) + out * out.new_tensor([reach, reach, 1.0, 1.0])
 
-    def _straight(self, batch: TrajectoryBatch) -> Tensor:
+    def _make_straight(self, batch: TrajectoryBatch) -> Tensor:
         """The outputs for walks straight on, float32 (B, 4)."""
         pace = measure_speed(batch) if self.config.motion else batch.pose.new_full((len(batch),), PACE_M_S)
         none = torch.zeros_like(pace)

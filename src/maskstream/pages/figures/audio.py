@@ -16,26 +16,26 @@ from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.fbank import Fbank
-from maskstream.train.papers.ca_dense_unet.model import si_sdr
+from maskstream.train.papers.ca_dense_unet.model import compute_si_sdr
 
-from .card import Card, Lane, Picture, PlayedLanes, label_name, picture_row
-from .chart import inner_ticks
+from .card import Card, Lane, Picture, PlayedLanes, join_picture_row, label_name
+from .chart import choose_inner_ticks
 from .figures import MaskRow, find_sample, received, sample_card
-from .pictures import Grid, darken, grown, picture, runs_path
+from .pictures import Grid, draw_runs, grown, make_darker, picture
 from .spectrogram import (
     UNITS,
-    bands_ticks,
-    bands_words,
+    describe_bands,
+    draw_spectrograms,
+    draw_waveform,
+    encode_flac_uri,
     enlarged,
-    features_name,
-    flac_uri,
-    heard_samples,
-    loudness_colours,
-    spectrogram_pictures,
+    format_band_ticks,
+    limit_heard_samples,
+    name_features,
+    paint_loudness,
     upright,
-    waveform_path,
 )
-from .video import NAMES, token_keys
+from .video import NAMES, describe_token_colours
 
 Floats = npt.NDArray[np.float32]
 
@@ -90,18 +90,18 @@ class Heard:
 
     def played(self) -> tuple[str, str]:
         """A `data:` address of the sound, and a note where it is only the beginning."""
-        heard = heard_samples(len(self.waveform), self.share)
+        heard = limit_heard_samples(len(self.waveform), self.share)
         part = heard / self.rate < self.seconds - 0.005
         note = f"Only the first {heard / self.rate:.1f} s are on this page." if part else ""
-        return flac_uri(self.waveform[:heard], self.rate), note
+        return encode_flac_uri(self.waveform[:heard], self.rate), note
 
-    def wave_lane(self, words: str) -> Lane:
+    def draw_wave_lane(self, words: str) -> Lane:
         """The waveform."""
         return Lane(
             heading="Waveform.",
             words=words,
             height="low",
-            paths=(("wave", waveform_path(self.waveform)),),
+            paths=(("wave", draw_waveform(self.waveform)),),
             columns=UNITS,
             rows=UNITS,
             alt="Waveform",
@@ -110,12 +110,12 @@ class Heard:
 
     def lanes(self, words: str, mask_heading: str, mask_words: str, spectrogram: Spectrogram) -> list[Lane]:
         """The spectrogram, and what the encoder sees of it."""
-        whole, seen = spectrogram_pictures(self.values, self.grid, self.mask, self.frames, self.key)
+        whole, seen = draw_spectrograms(self.values, self.grid, self.mask, self.frames, self.key)
         lanes = [Lane(heading="Spectrogram.", words=words, height="tall", picture=whole)]
         if self.mask is not None:
             told = mask_words.format(f"{self.mask.visible:,} of {self.mask.masked.size:,}")
             lanes.append(Lane(heading=mask_heading, words=told, height="tall", picture=seen))
-        return [replace(lane, y_ticks=bands_ticks(spectrogram.features)) for lane in lanes]
+        return [replace(lane, y_ticks=format_band_ticks(spectrogram.features)) for lane in lanes]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,9 +138,9 @@ class AudioFigures:
             f"{frames * shift_ms / 1000:g} s of {bins} frequency bands."
         )
         return lede, {
-            "clip": f"{clip.seconds:g} s at {clip.sample_rate:,} Hz, {channels_words(clip.n_channels)}",
+            "clip": f"{clip.seconds:g} s at {clip.sample_rate:,} Hz, {format_channels(clip.n_channels)}",
             "spectrogram": f"{columns * frames:,} frames of {shift_ms:g} ms, {rows * bins} bands, "
-            f"{features_name(features)}",
+            f"{name_features(features)}",
             "tokens": f"{columns} x {rows} of {frames} frames x {bins} bands",
         }
 
@@ -150,10 +150,10 @@ class AudioFigures:
         facts = component_of(self.manifest.components, ("sound",)).facts
         index = find_sample(self.manifest, heard.key)
         rate, start_s = int(facts["sample_rate"][index]), float(batch.start_s[i])
-        file_s, stored = int(facts["n_samples"][index]) / rate, channels_words(int(facts["channels"][index]))
+        file_s, stored = int(facts["n_samples"][index]) / rate, format_channels(int(facts["channels"][index]))
         uri, note = heard.played()
         played = PlayedLanes(
-            lanes=self._lanes(heard, start_s),
+            lanes=self._draw_lanes(heard, start_s),
             from_s=start_s,
             seconds=heard.seconds,
             sound=uri,
@@ -164,7 +164,7 @@ class AudioFigures:
         words = f"{start_s:.2f} to {end_s:.2f} s of {file_s:.2f} s, stored at {rate:,} Hz, {stored}"
         return sample_card(batch, i, words, (played,), {"": heard.mask}, names=self.label_names)
 
-    def _lanes(self, heard: Heard, start_s: float) -> tuple[Lane, ...]:
+    def _draw_lanes(self, heard: Heard, start_s: float) -> tuple[Lane, ...]:
         wave, behind = "The loudest sample has the full height.", ""
         if heard.filled:
             wave = (
@@ -173,34 +173,34 @@ class AudioFigures:
             )
             behind = " In the padding all values are equal, and brighter than silence."
         seen = "Coloured tokens are what the encoder sees, {}; grey ones are hidden from it."
-        lanes = heard.lanes(bands_words(self.spectrogram.features) + behind, "The mask.", seen, self.spectrogram)
-        ticks = inner_ticks(start_s, start_s + heard.seconds, 8)
+        lanes = heard.lanes(describe_bands(self.spectrogram.features) + behind, "The mask.", seen, self.spectrogram)
+        ticks = choose_inner_ticks(start_s, start_s + heard.seconds, 8)
         lanes = [replace(lane, x_ticks=ticks, x_name="seconds of the file") for lane in lanes]
         if (mask := heard.mask) is not None:
             columns, rows = heard.grid.shape
-            undecoded = runs_path(upright(mask.masked & ~mask.targeted, heard.grid))
+            undecoded = draw_runs(upright(mask.masked & ~mask.targeted, heard.grid))
             lanes.append(
                 Lane(
                     heading="Visible tokens.",
                     words=f"{columns} columns of time, {rows} rows of frequency, the highest first.",
                     height="plot",
-                    paths=(("undecoded", undecoded), ("visible", runs_path(upright(~mask.masked, heard.grid)))),
+                    paths=(("undecoded", undecoded), ("visible", draw_runs(upright(~mask.masked, heard.grid)))),
                     columns=columns,
                     rows=rows,
                     alt="Visible tokens by time and frequency",
-                    keys=token_keys(undecoded),
+                    keys=describe_token_colours(undecoded),
                 )
             )
-        return heard.wave_lane(wave), *lanes
+        return heard.draw_wave_lane(wave), *lanes
 
     def compared(self, batch: AudioBatch, made: AudioBatch, i: int) -> Card:
         """The spectrogram as it was, as the encoder saw it, and as the model completes it."""
-        pictures = compared_spectrograms(batch, made, batch.mask, i, self.grid)
+        pictures = draw_compared_spectrograms(batch, made, batch.mask, i, self.grid)
         start_s, name = float(batch.start_s[i]), label_name(int(batch.label[i]), self.label_names)
         return Card(
             key=batch.key[i],
             words=f"{name}, {start_s:.2f} to {start_s + self.clip.seconds:.2f} s",
-            figures=tuple(picture_row(one, title=NAMES[kind]) for kind, one in pictures.items()),
+            figures=tuple(join_picture_row(one, title=NAMES[kind]) for kind, one in pictures.items()),
         )
 
 
@@ -226,11 +226,13 @@ class NoisyFigures:
         sounds = {"With noise": batch.mixture, "Enhanced": made.clean, "Clean": batch.clean}
         with torch.inference_mode():
             values = {name: bank(sound[i : i + 1, 0])[0].numpy() for name, sound in sounds.items()}
-        before, after = (float(si_sdr(sounds[name][i, 0], batch.clean[i, 0])) for name in ("With noise", "Enhanced"))
+        before, after = (
+            float(compute_si_sdr(sounds[name][i, 0], batch.clean[i, 0])) for name in ("With noise", "Enhanced")
+        )
         low, high = float(values["With noise"].min()), float(values["With noise"].max())
         grids = [
-            picture_row(
-                picture(enlarged(loudness_colours(one, low, high)), f"{name}: spectrogram of {batch.key[i]}"),
+            join_picture_row(
+                picture(enlarged(paint_loudness(one, low, high)), f"{name}: spectrogram of {batch.key[i]}"),
                 title=name,
             )
             for name, one in values.items()
@@ -238,7 +240,7 @@ class NoisyFigures:
         return Card(key=batch.key[i], words=f"{before:.1f} dB, then {after:.1f} dB", figures=tuple(grids))
 
 
-def compared_spectrograms(
+def draw_compared_spectrograms(
     batch: AudioBatch | AudioVisualBatch,
     made: AudioBatch | AudioVisualBatch,
     mask: MaskBatch | None,
@@ -250,9 +252,9 @@ def compared_spectrograms(
         raise ValueError("a reconstruction is of masked spectrograms, but the batch has none; give the loader mask=")
     values = read_spectrograms(batch)[i]
     image, completed = (
-        loudness_colours(read_spectrograms(one)[i], float(values.min()), float(values.max())) for one in (batch, made)
+        paint_loudness(read_spectrograms(one)[i], float(values.min()), float(values.max())) for one in (batch, made)
     )
-    seen = darken(image, grown(upright(MaskRow.of(mask, i).masked, grid), *image.shape[:2]))
+    seen = make_darker(image, grown(upright(MaskRow.of(mask, i).masked, grid), *image.shape[:2]))
     pictures = {"original": image, "seen": seen, "reconstruction": completed}
     return {
         name: picture(enlarged(one), f"{NAMES[name]}: spectrogram of {batch.key[i]}") for name, one in pictures.items()
@@ -267,6 +269,6 @@ def read_spectrograms(batch: AudioBatch | AudioVisualBatch) -> Floats:
     return values
 
 
-def channels_words(channels: int) -> str:
+def format_channels(channels: int) -> str:
     """`mono`, `2 channels`."""
     return "mono" if channels == 1 else f"{channels} channels"

@@ -10,21 +10,21 @@ from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
 
-from .audio import Heard, compared_spectrograms
+from .audio import Heard, draw_compared_spectrograms
 from .card import Card, FrameTrack, Lane, PlayedLanes, label_name
-from .chart import inner_ticks
+from .chart import choose_inner_ticks
 from .figures import MaskRow, find_sample, received, sample_card
 from .pictures import Grid, check_grid, sized
-from .spectrogram import bands_words
+from .spectrogram import describe_bands
 from .video import (
-    compared_frames,
-    frame_rows,
-    page_side,
+    choose_page_side,
+    count_visible_per_step,
+    draw_compared_frames,
+    draw_picture_track,
+    draw_seen_track,
+    join_frame_rows,
     patch_words,
     per_step,
-    picture_track,
-    seen_track,
-    visible_per_step,
 )
 from .words import plural, span
 
@@ -79,9 +79,9 @@ class AudioVisualFigures:
         sounds = [replace(lane, at=at, share=share) for lane in self._sounds(heard)]
         played = PlayedLanes(
             lanes=(
-                *(_track_lane(track, shown) for track in self._tracks(batch, i, mask)),
+                *(_track_lane(track, shown) for track in self._draw_tracks(batch, i, mask)),
                 *sounds[:-1],
-                replace(sounds[-1], x_ticks=inner_ticks(from_s, from_s + seconds, 12)),
+                replace(sounds[-1], x_ticks=choose_inner_ticks(from_s, from_s + seconds, 12)),
             ),
             from_s=from_s,
             seconds=seconds,
@@ -102,24 +102,24 @@ class AudioVisualFigures:
         masks = {"Frames": mask, "Sound": heard.mask}
         return sample_card(batch, i, words, (played,), masks, names=self.label_names)
 
-    def _tracks(self, batch: AudioVisualBatch, i: int, mask: MaskRow | None) -> list[FrameTrack]:
+    def _draw_tracks(self, batch: AudioVisualBatch, i: int, mask: MaskRow | None) -> list[FrameTrack]:
         """The frames, and what the encoder sees of them."""
-        frames, times = sized(batch.video[i].numpy(), self.grid, page_side(batch.video)), batch.pts_s[i].tolist()
+        frames, times = sized(batch.video[i].numpy(), self.grid, choose_page_side(batch.video)), batch.pts_s[i].tolist()
         words = "Each stands where it is shown. Thin lines mark their times in the sound below."
-        tracks = [replace(picture_track(frames, times, self.grid), words=words)]
+        tracks = [replace(draw_picture_track(frames, times, self.grid), words=words)]
         if mask is not None:
-            visible = f"{span(visible_per_step(mask, self.grid))} of {per_step(self.grid)}"
+            visible = f"{span(count_visible_per_step(mask, self.grid))} of {per_step(self.grid)}"
             words = f"Bright squares are what the encoder sees: {visible} per time step."
-            seen = seen_track(frames, times, mask, self.grid)
+            seen = draw_seen_track(frames, times, mask, self.grid)
             tracks.append(replace(seen, heading="The mask of the frames.", words=words))
         return tracks
 
     def _sounds(self, heard: Heard) -> list[Lane]:
         """The spectrogram, what the encoder sees of it, and the waveform."""
         seen = "Coloured tokens are what the encoder sees: {}."
-        words = bands_words(self.spectrogram.features)
+        words = describe_bands(self.spectrogram.features)
         ends = f"The sound ends after {heard.sound_s:.2f} s, and the rest of the clip is padded with zeros. "
-        wave = heard.wave_lane(f"{ends if heard.filled else ''}Seconds of the video.")
+        wave = heard.draw_wave_lane(f"{ends if heard.filled else ''}Seconds of the video.")
         return [*heard.lanes(words, "The mask of the sound.", seen, self.spectrogram), wave]
 
     def compared(self, batch: AudioVisualBatch, made: AudioVisualBatch, i: int) -> Card:
@@ -127,14 +127,16 @@ class AudioVisualFigures:
         if batch.video_mask is None:
             raise ValueError("a reconstruction is of masked clips and spectrograms; give the loader both masks")
         mask, start_s = MaskRow.of(batch.video_mask, i), float(batch.audio_start_s[i])
-        rows = compared_frames(batch.video[i].numpy(), made.video[i].numpy(), mask, self.grid, page_side(batch.video))
-        sounds = compared_spectrograms(batch, made, batch.audio_mask, i, self.audio_grid)
+        rows = draw_compared_frames(
+            batch.video[i].numpy(), made.video[i].numpy(), mask, self.grid, choose_page_side(batch.video)
+        )
+        sounds = draw_compared_spectrograms(batch, made, batch.audio_mask, i, self.audio_grid)
         sounds["reconstruction"] = replace(sounds["reconstruction"], caption="sound")
         end_s = start_s + batch.waveform.shape[2] / self.spectrogram.features.sample_rate
         return Card(
             key=batch.key[i],
             words=f"{label_name(int(batch.label[i]), self.label_names)}, sound {start_s:.2f} to {end_s:.2f} s",
-            figures=frame_rows(rows, batch.pts_s[i].tolist(), *sounds.items()),
+            figures=join_frame_rows(rows, batch.pts_s[i].tolist(), *sounds.items()),
         )
 
 

@@ -59,7 +59,7 @@ class PictureGrid:
     kind: str = "pictures"
 
 
-def picture_row(
+def join_picture_row(
     *items: Picture, title: str = "", words: str = "", scale: tuple[float, float] | None = None, across: int = 0
 ) -> PictureGrid:
     """Images side by side, or in rows of `across`."""

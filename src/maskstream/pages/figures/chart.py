@@ -87,17 +87,19 @@ def smoothed(x: Series, y: Series, name: str, window: int, hue: int | None = Non
     if not 1 < window <= len(y):
         return (Line(x=x, y=y, name=name, hue=hue),)
     mean = f"{name}, mean of {window}".removeprefix(", ")
-    return Line(x=x, y=y, name=name, hue=hue, thin=True), Line(x=x, y=running_mean(y, window), name=mean, hue=hue)
+    return Line(x=x, y=y, name=name, hue=hue, thin=True), Line(
+        x=x, y=compute_running_mean(y, window), name=mean, hue=hue
+    )
 
 
-def running_mean(y: Series, window: int) -> Series:
+def compute_running_mean(y: Series, window: int) -> Series:
     """The mean of the finite ones of the `window` values around each (fewer at the ends); NaN where there is none."""
     finite, ones = np.isfinite(y), np.ones(window)
     total, count = (np.convolve(one, ones, "same") for one in (np.where(finite, y, 0.0), finite.astype(np.float64)))
     return np.where(count > 0.5, total / np.maximum(count, 1), np.nan)
 
 
-def inner_ticks(low: float, high: float, about: int) -> tuple[Tick, ...]:
+def choose_inner_ticks(low: float, high: float, about: int) -> tuple[Tick, ...]:
     """About so many ticks at round numbers from `low` to `high`, none of them outside."""
     rough = ((high - low) or abs(high) or 1.0) / about
     power = 10.0 ** math.floor(math.log10(rough))
@@ -110,7 +112,7 @@ def inner_ticks(low: float, high: float, about: int) -> tuple[Tick, ...]:
 Floats = npt.NDArray[np.floating[Any]]
 
 
-def dots(flat: Floats) -> str:
+def draw_dots(flat: Floats) -> str:
     """A path with a dot at each of the points (n, 2)."""
     return "".join(f"M{x:.1f} {y:.1f}h0" for x, y in flat.tolist())
 

@@ -8,9 +8,9 @@ import numpy as np
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 
-from .card import Card, picture_row
+from .card import Card, join_picture_row
 from .figures import MaskRow, received, sample_card
-from .pictures import UInt8, compared, compared_row, masked_picture, picture, sized
+from .pictures import UInt8, compared, draw_masked_picture, join_compared_row, picture, sized
 
 SIDE_PX, COMPARED_PX = 320, 224
 
@@ -34,20 +34,20 @@ class ImageFigures:
 
     def sample(self, batch: ImageBatch, i: int) -> Card:
         """The picture, and what the encoder sees of it."""
-        key, pixels = batch.key[i], self._sized(batch, i, SIDE_PX)[0]
+        key, pixels = batch.key[i], self._resize_picture(batch, i, SIDE_PX)[0]
         mask = MaskRow.of(batch.mask, i) if batch.mask else None
         whole = picture(pixels, f"picture of {key}")
-        figures = [picture_row(whole, title="The picture", words="As the model gets it.")]
+        figures = [join_picture_row(whole, title="The picture", words="As the model gets it.")]
         if mask is not None:
             words = f"Bright patches, {mask.visible:,} of {mask.masked.size:,}; grey ones are hidden from it."
-            seen = masked_picture(pixels, mask.masked.reshape(self.grid.shape), f"what the encoder sees of {key}")
-            figures.append(picture_row(seen, title="What the encoder sees", words=words))
+            seen = draw_masked_picture(pixels, mask.masked.reshape(self.grid.shape), f"what the encoder sees of {key}")
+            figures.append(join_picture_row(seen, title="What the encoder sees", words=words))
         size = f"{batch.image.shape[2]} x {batch.image.shape[1]} pixels"
         return sample_card(batch, i, size, figures, {"": mask}, names=self.label_names, icon=whole.uri)
 
     def compared(self, batch: ImageBatch, made: ImageBatch, i: int) -> Card:
         """The picture as it was, as the encoder saw it if it is masked, and as the model makes it."""
-        original, completed = (self._sized(one, i, COMPARED_PX) for one in (batch, made))
+        original, completed = (self._resize_picture(one, i, COMPARED_PX) for one in (batch, made))
         shown = {"original": original, "reconstruction": completed}
         if batch.mask is not None:
             mask = MaskRow.of(batch.mask, i)
@@ -56,10 +56,10 @@ class ImageFigures:
         return Card(
             key=batch.key[i],
             words="",
-            figures=(compared_row({name: one[0] for name, one in shown.items()}, batch.key[i]),),
+            figures=(join_compared_row({name: one[0] for name, one in shown.items()}, batch.key[i]),),
         )
 
-    def _sized(self, batch: ImageBatch, i: int, side_px: int) -> UInt8:
+    def _resize_picture(self, batch: ImageBatch, i: int, side_px: int) -> UInt8:
         """Picture `i`, uint8 (1, h, w, 3) of nearly `side_px` pixels a side."""
         if batch.image.shape[1:3] != (wanted := tuple(np.multiply(self.grid.shape, self.grid.patch).tolist())):
             raise ValueError(

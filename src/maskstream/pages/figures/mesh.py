@@ -18,7 +18,7 @@ from maskstream.pipelines.modalities.mesh.batch import MeshBatch
 from maskstream.pipelines.modalities.mesh.read import MeshReader, MeshStatistics, StoredMesh
 from maskstream.shards.errors import DataError
 
-from .card import Card, Fact, picture_row
+from .card import Card, Fact, join_picture_row
 from .figures import MaskRow, find_sample, sample_card
 from .pictures import Bool, UInt8, coloured, picture
 from .words import plural
@@ -34,7 +34,7 @@ _VIEW = np.array([[0.86, -0.5, 0.0], [-0.25, -0.43, -0.87], [0.43, 0.75, -0.5]],
 """The camera axes for meshes in space: right, down and forward, in the coordinates of the mesh."""
 
 
-def mesh_picture(
+def draw_mesh(
     positions: Float32s,
     cells: npt.NDArray[np.int32],
     colours: UInt8,
@@ -47,8 +47,8 @@ def mesh_picture(
     colours: uint8 (V, 3). hidden: bool (V,), nodes whose colour is not known: a cell with one is grey, and darker the
     more of its corners are hidden. In space farther cells are drawn first.
     """
-    places, depth = _projected(positions)
-    sheet, pixels = _sheet(places, side_px)
+    places, depth = _project_points(positions)
+    sheet, pixels = _make_sheet(places, side_px)
     triangles = _triangles(cells)
     if depth is not None:
         triangles = triangles[np.argsort(-depth[triangles].mean(axis=1), kind="stable")]
@@ -61,7 +61,7 @@ def mesh_picture(
     return sheet
 
 
-def graph_picture(
+def draw_graph(
     positions: Float32s, edges: npt.NDArray[np.int64], hidden: Bool, left: Bool, *, side_px: int = 420
 ) -> UInt8:
     """A picture uint8 (H, W, 3), its longer side `side_px`, of a graph over nodes at float32 (V, 2 or 3).
@@ -69,8 +69,8 @@ def graph_picture(
     edges: int64 (2, E). left: bool (E,), the edges that are left, drawn over the others, which are pale. hidden: bool
     (V,), the nodes that are not drawn as dots.
     """
-    places, _ = _projected(positions)
-    sheet, pixels = _sheet(places, side_px)
+    places, _ = _project_points(positions)
+    sheet, pixels = _make_sheet(places, side_px)
     for chosen, colour in ((~left, _GONE), (left, _EDGE)):
         lines = pixels[edges[:, chosen].T].reshape(-1, 2, 1, 2)
         cv2.polylines(sheet, list(lines), False, colour, 1, cv2.LINE_AA, _SUBPIXEL_BITS)
@@ -79,7 +79,7 @@ def graph_picture(
     return sheet
 
 
-def _sheet(places: Float32s, side_px: int) -> tuple[UInt8, npt.NDArray[np.int32]]:
+def _make_sheet(places: Float32s, side_px: int) -> tuple[UInt8, npt.NDArray[np.int32]]:
     """An empty picture whose longer side is `side_px`, and where places (V, 2) lie in it, in parts of a pixel."""
     low, high = places.min(axis=0), places.max(axis=0)
     scale = (side_px - 2 * MARGIN_PX) / max(float((high - low).max()), 1e-12)
@@ -88,7 +88,7 @@ def _sheet(places: Float32s, side_px: int) -> tuple[UInt8, npt.NDArray[np.int32]
     return sheet, np.round(((places - low) * scale + MARGIN_PX) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
 
 
-def _projected(positions: Float32s) -> tuple[Float32s, Float32s | None]:
+def _project_points(positions: Float32s) -> tuple[Float32s, Float32s | None]:
     """Places in the picture's plane, y downwards, and in space how far each node is from the eye."""
     if positions.shape[1] == 2:
         return positions * np.array([1, -1], dtype=np.float32), None
@@ -190,7 +190,7 @@ class MeshFigures:
     def sample(self, batch: MeshBatch, i: int) -> Card:
         """The field, what the encoder sees of it, and the graph that is left."""
         key, index = batch.key[i], find_sample(self.reader.manifest, batch.key[i])
-        nodes, edges = mesh_nodes(batch, i), slice(*batch.edge_offset[i : i + 2].tolist())
+        nodes, edges = get_mesh_nodes(batch, i), slice(*batch.edge_offset[i : i + 2].tolist())
         mesh, shown, steps = self.reader.mesh(index), ShownField.of(self.reader, index), self.reader.n_steps(index)
         mask = MaskRow.of(batch.mask, 0, nodes) if batch.mask else None
         fields = batch.state[nodes].numpy()
@@ -198,7 +198,7 @@ class MeshFigures:
         step = f"step {int(batch.step[i])} of {steps}" if steps else "a surface"
         title = f"{shown.name[0].upper()}{shown.name[1:]}"
         colours = shown.colours(fields, scale)
-        whole = mesh_picture(mesh.positions, mesh.cells, colours, side_px=_SIDE_PX)
+        whole = draw_mesh(mesh.positions, mesh.cells, colours, side_px=_SIDE_PX)
         said = {title: (whole, f"At {step}, in the data's units." if steps else "A colour for each direction.")}
         pairs = (batch.edges[:, edges] - nodes.start).numpy()
         more = [Fact(name="Edges", value=f"{pairs.shape[1]:,}")]
@@ -207,14 +207,14 @@ class MeshFigures:
             n, of = f"{int(left.sum()):,}", f"of {len(left):,}"
             more = [Fact(name="Edges left", value=n, of=of)]
             hidden = mask.masked.size - mask.visible
-            seen = mesh_picture(mesh.positions, mesh.cells, colours, hidden=mask.masked, side_px=_SIDE_PX)
-            graph = graph_picture(mesh.positions, pairs, mask.masked, left, side_px=_SIDE_PX)
+            seen = draw_mesh(mesh.positions, mesh.cells, colours, hidden=mask.masked, side_px=_SIDE_PX)
+            graph = draw_graph(mesh.positions, pairs, mask.masked, left, side_px=_SIDE_PX)
             said["What the encoder sees"] = seen, f"{hidden:,} nodes are hidden; a cell with one is grey."
             said["The graph that is left"] = graph, f"{n} {of} edges have both ends, each counted in both directions."
         if steps:
-            more.append(Fact(name="Nodes by type", value=_kinds_words(mesh.kinds), plain=True))
+            more.append(Fact(name="Nodes by type", value=_format_kinds(mesh.kinds), plain=True))
         figures = [
-            picture_row(
+            join_picture_row(
                 picture(pixels, f"{name} of {key}"), title=name, words=words, scale=scale if name == title else None
             )
             for name, (pixels, words) in said.items()
@@ -226,38 +226,40 @@ class MeshFigures:
         """The field, what the encoder saw of it, and the field with the model's values at hidden nodes."""
         if batch.mask is None:
             raise ValueError("a reconstruction is of masked meshes, but the batch has no mask; give the loader mask=")
-        key, index, nodes = batch.key[i], find_sample(self.reader.manifest, batch.key[i]), mesh_nodes(batch, i)
+        key, index, nodes = batch.key[i], find_sample(self.reader.manifest, batch.key[i]), get_mesh_nodes(batch, i)
         mesh, shown = self.reader.mesh(index), ShownField.of(self.reader, index)
         truth, completed = batch.state[nodes].numpy(), made.state[nodes].numpy()
         hidden, scale = batch.mask.masked[0, nodes].numpy(), shown.scale(truth)
         free = (batch.counts[nodes].numpy() > 0) & hidden
         error = float(np.sqrt(np.square((completed - truth)[free]).mean())) if free.any() else 0.0
         pictures = {
-            "Original": field_picture(mesh, shown, truth, scale),
-            "The encoder saw": field_picture(mesh, shown, truth, scale, hidden),
-            "Reconstruction": field_picture(mesh, shown, completed, scale),
+            "Original": draw_fields(mesh, shown, truth, scale),
+            "The encoder saw": draw_fields(mesh, shown, truth, scale, hidden),
+            "Reconstruction": draw_fields(mesh, shown, completed, scale),
         }
         return Card(
             key=key,
             words=f"{shown.name}, step {int(batch.step[i])}; error {error:.3f} standard deviations at "
             f"{int(free.sum()):,} free nodes",
-            figures=tuple(picture_row(picture(one, f"{name}, {key}"), title=name) for name, one in pictures.items()),
+            figures=tuple(
+                join_picture_row(picture(one, f"{name}, {key}"), title=name) for name, one in pictures.items()
+            ),
         )
 
 
-def mesh_nodes(batch: MeshBatch, i: int) -> slice:
+def get_mesh_nodes(batch: MeshBatch, i: int) -> slice:
     """The nodes of mesh `i` of a batch."""
     return slice(*batch.node_offset[i : i + 2].tolist())
 
 
-def field_picture(
+def draw_fields(
     mesh: StoredMesh, shown: ShownField, fields: Float32s, scale: Scale, hidden: Bool | None = None
 ) -> UInt8:
     """The mesh in the colours of its fields (V, D), uint8 (H, W, 3)."""
-    return mesh_picture(mesh.positions, mesh.cells, shown.colours(fields, scale), hidden=hidden)
+    return draw_mesh(mesh.positions, mesh.cells, shown.colours(fields, scale), hidden=hidden)
 
 
-def _kinds_words(kinds: npt.NDArray[np.int64]) -> str:
+def _format_kinds(kinds: npt.NDArray[np.int64]) -> str:
     """`412 normal, 20 inflow`."""
     found = Counter(kinds.tolist())
     return ", ".join(f"{count:,} {KINDS.get(kind, f'of type {kind}')}" for kind, count in sorted(found.items()))

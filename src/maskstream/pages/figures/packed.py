@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from maskstream.pipelines.modalities.packed.batch import PackedBatch
 
-from .card import Card, Facts, Picture, label_words, picture_row
+from .card import Card, Facts, Picture, join_picture_row, label_words
 from .figures import MaskRow, mask_facts, received
-from .pictures import Bool, UInt8, compared, compared_row, darken, grown, picture, resize, spread
+from .pictures import Bool, UInt8, compared, grown, join_compared_row, make_darker, picture, resize, spread
 from .words import plural
 
 ACROSS, CELL_PX = 64, 16
@@ -49,15 +49,15 @@ class PackedFigures:
         """Row `i`: its visible tokens in the order of the row, and its samples."""
         first, last = batch.cu_rows[i : i + 2].tolist()
         mask, name = _mask(batch, first, last), f"row {i + 1}"
-        order = picture_row(
-            picture(_colours(batch, first, last), f"the samples of {name}", "by sample", lossless=True),
-            picture(_tokens(batch, first, last), f"the visible tokens of {name}", "by pixels"),
+        order = join_picture_row(
+            picture(_paint_cells(batch, first, last), f"the samples of {name}", "by sample", lossless=True),
+            picture(_draw_tokens(batch, first, last), f"the visible tokens of {name}", "by pixels"),
             across=1,
             title="The row",
             words=f"Each cell is a visible token, {ACROSS} to a line: above in the colour of its sample, below "
             "with its pixels. Empty cells are room that no sample fits into.",
         )
-        samples = picture_row(
+        samples = join_picture_row(
             *(self._shown(batch, s, s - first) for s in range(first, last)),
             across=10,
             title="Its samples",
@@ -78,14 +78,14 @@ class PackedFigures:
         """Sample `i` as it was, as the encoder saw it, and as the model makes it."""
         pixels, hidden = _frames(batch, i, COMPARED_PX)
         shown = compared(pixels, _frames(made, i, COMPARED_PX)[0], hidden, hidden)
-        montages = {name: _montage(frames) for name, frames in shown.items()}
+        montages = {name: _join_montage(frames) for name, frames in shown.items()}
         words = f"{_size(batch, i)} tokens, {_mask(batch, i, i + 1).visible:,} visible"
-        return Card(key=batch.key[i], words=words, figures=(compared_row(montages, batch.key[i]),))
+        return Card(key=batch.key[i], words=words, figures=(join_compared_row(montages, batch.key[i]),))
 
     def _shown(self, batch: PackedBatch, i: int, number: int) -> Picture:
         """What the encoder sees of a sample, with its colour below."""
         pixels, hidden = _frames(batch, i, SIDE_PX)
-        shown = _montage(darken(pixels, grown(hidden, *pixels.shape[1:3])))
+        shown = _join_montage(make_darker(pixels, grown(hidden, *pixels.shape[1:3])))
         line = np.broadcast_to(np.array(_colour(number), np.uint8), (6, shown.shape[1], 3))
         label = label_words(int(batch.label[i]), self.label_names)
         visible = f"{_mask(batch, i, i + 1).visible:,} visible"
@@ -124,7 +124,7 @@ def _seen(batch: PackedBatch, first: int, last: int) -> npt.NDArray[np.int64]:
     return int(batch.cu_seqlens[first]) + np.flatnonzero(~_mask(batch, first, last).masked)
 
 
-def _colours(batch: PackedBatch, first: int, last: int) -> UInt8:
+def _paint_cells(batch: PackedBatch, first: int, last: int) -> UInt8:
     """The cells of a row in the colours of their samples."""
     ends = batch.cu_seqlens[first + 1 : last].cpu().numpy()
     of = np.searchsorted(ends, _seen(batch, first, last), side="right")
@@ -132,7 +132,7 @@ def _colours(batch: PackedBatch, first: int, last: int) -> UInt8:
     return _lines(batch, np.broadcast_to(table[of][:, None, None], (len(of), CELL_PX, CELL_PX, 3)))
 
 
-def _tokens(batch: PackedBatch, first: int, last: int) -> UInt8:
+def _draw_tokens(batch: PackedBatch, first: int, last: int) -> UInt8:
     """The cells of a row with the pixels of their tokens."""
     seen, side = _seen(batch, first, last), batch.patch
     pixels = batch.tokens[seen].cpu().numpy().reshape(len(seen), batch.tubelet, side, side, 3)[:, 0]
@@ -162,7 +162,7 @@ def _frames(batch: PackedBatch, i: int, side_px: int) -> tuple[UInt8, Bool]:
     return frames, _mask(batch, i, i + 1).masked.reshape(t, h, w)[kept]
 
 
-def _montage(frames: UInt8) -> UInt8:
+def _join_montage(frames: UInt8) -> UInt8:
     """Frames (t, h, w, 3) in reading order, as many across as down, on white."""
     t, h, w, _ = frames.shape
     across = ceil(t**0.5)

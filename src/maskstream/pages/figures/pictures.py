@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.flow.picture import motion_colours, usable
+from maskstream.pipelines.flow.picture import paint_motion, usable
 
-from .card import Picture, PictureGrid, picture_row
+from .card import Picture, PictureGrid, join_picture_row
 
 UInt8 = npt.NDArray[np.uint8]
 Bool = npt.NDArray[np.bool_]
@@ -79,7 +79,7 @@ def grown(tokens: Bool, height: int, width: int) -> Bool:
     return tokens.repeat(height // rows, axis=-2).repeat(width // columns, axis=-1)
 
 
-def darken(frames: UInt8, hidden: Bool) -> UInt8:
+def make_darker(frames: UInt8, hidden: Bool) -> UInt8:
     """The frames (T, H, W, 3) with their `hidden` pixels (T, H, W) grey and dark, and all others as they were."""
     grey = 18.0 + 0.24 * (frames @ LUMA)
     return np.where(hidden[..., None], grey[..., None], frames).astype(np.uint8)
@@ -91,25 +91,25 @@ def compared(frames: UInt8, made: UInt8, hidden: Bool, targeted: Bool) -> dict[s
     columns).
     """
     size = frames.shape[1:3]
-    seen = darken(frames, grown(hidden, *size))
+    seen = make_darker(frames, grown(hidden, *size))
     completed = np.where(grown(hidden & targeted, *size)[..., None], made, seen)
     return {"original": frames, "seen": seen, "reconstruction": completed}
 
 
-def runs_path(flags: Iterable[Bool]) -> str:
+def draw_runs(flags: Iterable[Bool]) -> str:
     """SVG path data that fills the True cells of the rows of `flags`, one unit square a cell, runs joined."""
-    return "".join(f"M{a} {y}h{b - a}v1H{a}z" for y, a, b in _runs(flags))
+    return "".join(f"M{a} {y}h{b - a}v1H{a}z" for y, a, b in _find_runs(flags))
 
 
-def outline_path(flags: Bool) -> str:
+def draw_outline(flags: Bool) -> str:
     """SVG path data of the line around the True cells of `flags` (h, w), without the lines between them."""
     padded = np.pad(flags, 1)
-    parts = [f"M{a} {y}h{b - a}" for y, a, b in _runs((padded[1:] ^ padded[:-1])[:, 1:-1])]
-    parts += [f"M{x} {a}v{b - a}" for x, a, b in _runs((padded[:, 1:] ^ padded[:, :-1]).T[:, 1:-1])]
+    parts = [f"M{a} {y}h{b - a}" for y, a, b in _find_runs((padded[1:] ^ padded[:-1])[:, 1:-1])]
+    parts += [f"M{x} {a}v{b - a}" for x, a, b in _find_runs((padded[:, 1:] ^ padded[:, :-1]).T[:, 1:-1])]
     return "".join(parts)
 
 
-def _runs(flags: Iterable[Bool]) -> Iterator[tuple[int, int, int]]:
+def _find_runs(flags: Iterable[Bool]) -> Iterator[tuple[int, int, int]]:
     """The runs of True in each row: row, first column, column after the last."""
     for y, line in enumerate(flags):
         edges = np.flatnonzero(np.diff(np.concatenate(([False], line, [False])).astype(np.int8)))
@@ -119,27 +119,29 @@ def _runs(flags: Iterable[Bool]) -> Iterator[tuple[int, int, int]]:
 
 def picture(pixels: UInt8, alt: str, caption: str = "", *, lossless: bool = False) -> Picture:
     """The pixels (H, W, 3) as a picture of a page."""
-    return Picture(uri=data_uri(pixels, lossless=lossless), alt=alt, caption=caption)
+    return Picture(uri=encode_data_uri(pixels, lossless=lossless), alt=alt, caption=caption)
 
 
-def masked_picture(pixels: UInt8, hidden: Bool, alt: str, caption: str = "", token: Bool | None = None) -> Picture:
+def draw_masked_picture(pixels: UInt8, hidden: Bool, alt: str, caption: str = "", token: Bool | None = None) -> Picture:
     """The pixels (H, W, 3), with whole pixels for each token, the `hidden` tokens (rows, columns) grey and dark and a
     line around the others; those of `token` enter as the mask token and are hatched.
     """
     rows, columns = hidden.shape
     height, width = (n * max(round(side / n), 1) for n, side in zip(hidden.shape, pixels.shape, strict=False))
-    shown = darken(resize(pixels[None], height, width), grown(hidden, height, width)[None])[0]
+    shown = make_darker(resize(pixels[None], height, width), grown(hidden, height, width)[None])[0]
     if token is not None:
-        shown = np.where(grown(token, height, width)[..., None], hatch((height, width))[..., None], shown)
-    outline = outline_path(~hidden if token is None else ~(hidden | token))
-    uri = data_uri(shown.astype(np.uint8))
+        shown = np.where(grown(token, height, width)[..., None], draw_hatch((height, width))[..., None], shown)
+    outline = draw_outline(~hidden if token is None else ~(hidden | token))
+    uri = encode_data_uri(shown.astype(np.uint8))
     return Picture(uri=uri, alt=alt, outline=outline, columns=columns, rows=rows, caption=caption)
 
 
-def compared_row(shown: Mapping[str, UInt8], key: str) -> PictureGrid:
+def join_compared_row(shown: Mapping[str, UInt8], key: str) -> PictureGrid:
     """What `compared` gives, as pictures (H, W, 3) in one row."""
     words = {name: "the encoder saw" if name == "seen" else name for name in shown}
-    return picture_row(*(picture(pixels, f"{words[name]} of {key}", words[name]) for name, pixels in shown.items()))
+    return join_picture_row(
+        *(picture(pixels, f"{words[name]} of {key}", words[name]) for name, pixels in shown.items())
+    )
 
 
 def coloured(values: npt.NDArray[np.floating[Any]], low: float, high: float, way: int = cv2.COLORMAP_VIRIDIS) -> UInt8:
@@ -149,7 +151,7 @@ def coloured(values: npt.NDArray[np.floating[Any]], low: float, high: float, way
     return np.ascontiguousarray(colours[..., ::-1]).astype(np.uint8)
 
 
-def data_uri(image: UInt8, *, lossless: bool = False) -> str:
+def encode_data_uri(image: UInt8, *, lossless: bool = False) -> str:
     """An RGB image (H, W, 3) or RGBA image (H, W, 4) as a WebP `data:` address."""
     turned = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
     ok, data = cv2.imencode(".webp", turned, [cv2.IMWRITE_WEBP_QUALITY, 101 if lossless else WEBP_QUALITY])
@@ -164,22 +166,22 @@ HATCH_PERIOD_PX = 8
 HATCH_DARK, HATCH_LIGHT = 150, 205
 
 
-def flow_picture(vectors: Float, valid: Bool, scale_px: float, size: tuple[int, int]) -> UInt8:
+def draw_flow_picture(vectors: Float, valid: Bool, scale_px: float, size: tuple[int, int]) -> UInt8:
     """One step of backward flow (h, w, 2) as a picture (*size, 3) of where things moved, which is `-vectors`.
 
     Cells without a vector of their own (`valid` (h, w) False) are hatched grey, in their own geometry.
     """
     good = usable(vectors, valid)
-    colours = motion_colours(np.where(good[..., None], -vectors, 0.0).astype(np.float32), scale_px)
+    colours = paint_motion(np.where(good[..., None], -vectors, 0.0).astype(np.float32), scale_px)
     if vectors.shape[0] > size[0]:
         colours = cv2.resize(colours, size[::-1], interpolation=cv2.INTER_AREA).astype(np.uint8)
     else:
         colours = cv2.resize(colours, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8)
     known = cv2.resize(good.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(bool)
-    return np.where(known[..., None], colours, hatch(size)[..., None]).astype(np.uint8)
+    return np.where(known[..., None], colours, draw_hatch(size)[..., None]).astype(np.uint8)
 
 
-def hatch(size: tuple[int, int]) -> UInt8:
+def draw_hatch(size: tuple[int, int]) -> UInt8:
     """Grey diagonal lines (height, width), for cells without data."""
     y, x = np.ogrid[: size[0], : size[1]]
     return np.where((x + y) % HATCH_PERIOD_PX < 2, HATCH_DARK, HATCH_LIGHT).astype(np.uint8)
@@ -192,4 +194,4 @@ def wheel(size_px: int = 96) -> UInt8:
     motion = np.stack(np.meshgrid(axis, axis), axis=-1)
     length = np.linalg.norm(motion, axis=-1)
     alpha = np.rint(255 * np.clip((1.0 - length) * radius + 0.5, 0.0, 1.0)).astype(np.uint8)
-    return np.concatenate([motion_colours(motion, 1.0), alpha[..., None]], axis=-1)
+    return np.concatenate([paint_motion(motion, 1.0), alpha[..., None]], axis=-1)

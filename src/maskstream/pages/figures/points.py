@@ -15,11 +15,11 @@ import torch
 
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.read import PointAugment
-from maskstream.pipelines.modalities.points.tokens import GroupTokens, VoxelTokens, point_tokens, voxel_places
+from maskstream.pipelines.modalities.points.tokens import GroupTokens, VoxelTokens, number_point_tokens, scale_to_voxels
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
 
-from .card import Card, Fact, PictureGrid, picture_row
+from .card import Card, Fact, PictureGrid, join_picture_row
 from .figures import MaskRow, find_sample, received, sample_card
 from .pictures import Bool, UInt8, picture
 from .words import plural
@@ -39,7 +39,7 @@ _CORNERS = np.array(list(product((0, 1), repeat=3)), dtype=np.float32)
 _EDGES = [(i, j) for i in range(8) for j in range(i) if bin(i ^ j).count("1") == 1]
 
 
-def cloud_picture(
+def draw_cloud(
     points: Float32s,
     colours: npt.NDArray[np.uint8] | tuple[int, int, int] = INK,
     *,
@@ -123,9 +123,9 @@ class PointsFigures:
         points, key = batch.points[i, :, :3].numpy(), batch.key[i]
         mask = MaskRow.of(batch.mask, i) if batch.mask else None
         if isinstance(self.tokens, VoxelTokens):
-            figures, more = voxel_figures(points, mask, self.tokens, key)
+            figures, more = draw_voxels(points, mask, self.tokens, key)
         else:
-            figures, more = (_figure("The cloud", "As the model gets it.", key, points, INK),), ()
+            figures, more = (_draw_figure("The cloud", "As the model gets it.", key, points, INK),), ()
         n_points = component_of(self.manifest.components, ("points",)).facts["n_points"]
         stored = int(n_points[find_sample(self.manifest, key)])
         words = f"{plural(len(points), 'point')} of the {stored:,} that are stored"
@@ -148,26 +148,26 @@ class PointsFigures:
             items["the encoder saw"] = at, marked(np.arange(len(at)) >= len(points), SEEN, FADED)
             items["completed"] = completed.numpy(), marked(np.arange(len(completed)) < n, SEEN, MADE)
         pictures = [
-            picture(cloud_picture(at, colours, reach=reach), f"{word} of {key}", word)
+            picture(draw_cloud(at, colours, reach=reach), f"{word} of {key}", word)
             for word, (at, colours) in items.items()
         ]
-        return Card(key=key, words=plural(len(points), "point"), figures=(picture_row(*pictures),))
+        return Card(key=key, words=plural(len(points), "point"), figures=(join_picture_row(*pictures),))
 
 
-def voxel_figures(
+def draw_voxels(
     points: Float32s, mask: MaskRow | None, tokens: VoxelTokens, key: str
 ) -> tuple[tuple[PictureGrid, ...], tuple[Fact, ...]]:
     """A cloud float32 (N, 3) in voxels with what the mask hides of it, and numbers about its tokens."""
-    places = voxel_places(torch.from_numpy(points)[None], tokens.resolution)
-    token = point_tokens(places, tokens.resolution, tokens.patch)[0].numpy()
+    places = scale_to_voxels(torch.from_numpy(points)[None], tokens.resolution)
+    token = number_point_tokens(places, tokens.resolution, tokens.patch)[0].numpy()
     occupied = np.zeros(tokens.grid.size, dtype=bool)
     occupied[token] = True
     half = tokens.resolution / 2
     at: Float32s = places[0].numpy() - np.float32(half)
-    figures = [_figure("The cloud", f"{len(points):,} points, as the model gets them.", key, at, INK, reach=half)]
+    figures = [_draw_figure("The cloud", f"{len(points):,} points, as the model gets them.", key, at, INK, reach=half)]
     words = f"{int(occupied.sum()):,} of {occupied.size:,} tokens hold points."
     boxes = token_boxes(tokens, (occupied, BOX))
-    figures.append(_figure("Occupied tokens", words, key, at, INK, reach=half, **boxes))
+    figures.append(_draw_figure("Occupied tokens", words, key, at, INK, reach=half, **boxes))
     if mask is None:
         return tuple(figures), (Fact(name="Tokens with points", value=f"{int(occupied.sum()):,}"),)
     seen = ~mask.masked
@@ -177,7 +177,7 @@ def voxel_figures(
     )
     boxes = token_boxes(tokens, (~seen & occupied, _HIDDEN_BOX), (seen & ~occupied, _EMPTY_BOX), (seen & occupied, BOX))
     colours = marked(seen[token], SEEN, FADED)
-    figures.append(_figure("What the encoder sees", words, key, at, colours, reach=half, **boxes))
+    figures.append(_draw_figure("What the encoder sees", words, key, at, colours, reach=half, **boxes))
     visible = f"{int((seen & occupied).sum()):,} visible"
     return tuple(figures), (
         Fact(name="Tokens with points", value=f"{int(occupied.sum()):,}", of=visible),
@@ -186,7 +186,7 @@ def voxel_figures(
 
 
 def token_boxes(tokens: VoxelTokens, *kinds: tuple[Bool, Colour]) -> dict[str, Any]:
-    """The cubes of tokens around the middle of the cube of voxels, for `cloud_picture`: those that are chosen, bool
+    """The cubes of tokens around the middle of the cube of voxels, for `draw_cloud`: those that are chosen, bool
     (N,) of all tokens, in a colour; a voxel reaches half a unit around its place.
     """
     places = [np.stack(np.unravel_index(np.flatnonzero(chosen), tokens.grid.shape), axis=1) for chosen, _ in kinds]
@@ -196,8 +196,10 @@ def token_boxes(tokens: VoxelTokens, *kinds: tuple[Bool, Colour]) -> dict[str, A
     return {"boxes": low, "box_side": float(tokens.patch), "box_colours": colours.astype(np.uint8)}
 
 
-def _figure(title: str, words: str, key: str, points: Float32s, colours: UInt8 | Colour, **more: Any) -> PictureGrid:
+def _draw_figure(
+    title: str, words: str, key: str, points: Float32s, colours: UInt8 | Colour, **more: Any
+) -> PictureGrid:
     """The points from both angles; with `reach` the middle of the picture is (0, 0, 0)."""
-    pictures = [cloud_picture(points, colours, view=view, side_px=_SIDE_PX, **more) for view in (SIDE, ABOVE)]
+    pictures = [draw_cloud(points, colours, view=view, side_px=_SIDE_PX, **more) for view in (SIDE, ABOVE)]
     items = (picture(pixels, f"{title} of {key}, angle {angle}") for angle, pixels in enumerate(pictures, start=1))
-    return picture_row(*items, title=title, words=words)
+    return join_picture_row(*items, title=title, words=words)

@@ -13,7 +13,7 @@ from maskstream.pipelines.modalities.pose.data import PoseClip
 from maskstream.shards.media.h36m import bones
 
 from .card import Card, Drawing
-from .chart import Floats, dots, lines
+from .chart import Floats, draw_dots, lines
 from .figures import MaskRow, received, sample_card
 from .pictures import Bool, spread
 from .words import plural
@@ -38,12 +38,12 @@ def skeletons(
     """
     pairs = np.array(bones(flat.shape[1]))
     gone = np.zeros(flat.shape[:2], dtype=np.bool_) if hidden is None else hidden
-    placed, scale, gap = _placed(flat, made)
-    pale, strong = _bones(placed, pairs, gone if made is None else ~np.zeros_like(gone))
+    placed, scale, gap = _place_poses(flat, made)
+    pale, strong = _draw_bones(placed, pairs, gone if made is None else ~np.zeros_like(gone))
     paths = [("line-hidden", pale), ("line-visible", strong)]
     keys = [("dot-visible", "visible joints"), ("dot-hidden", "hidden")]
     if made is None:
-        paths += [("dot-hidden", dots(placed[gone])), ("dot-visible", dots(placed[~gone]))]
+        paths += [("dot-hidden", draw_dots(placed[gone])), ("dot-visible", draw_dots(placed[~gone]))]
     else:
         over = placed + scale * ((made - made[:, :1]) - (flat - flat[:, :1]))
         paths += [("line-made", "".join(lines(frame, pairs) for frame in over))]
@@ -58,7 +58,7 @@ def skeletons(
     )
 
 
-def _placed(flat: Floats, made: Floats | None) -> tuple[Floats, float, float]:
+def _place_poses(flat: Floats, made: Floats | None) -> tuple[Floats, float, float]:
     """The poses on the page, their scale, and the width of a cell; cells hold what a model made too."""
     centred = flat - flat[:, :1]
     every = centred if made is None else np.concatenate([centred, made - made[:, :1]])
@@ -73,7 +73,7 @@ def _placed(flat: Floats, made: Floats | None) -> tuple[Floats, float, float]:
     return centred * scale + corner[:, None], scale, gap
 
 
-def _bones(placed: Floats, pairs: npt.NDArray[np.int64], hidden: Bool) -> tuple[str, str]:
+def _draw_bones(placed: Floats, pairs: npt.NDArray[np.int64], hidden: Bool) -> tuple[str, str]:
     """The paths of the bones that have a hidden joint, and of the others."""
     pale, frames = np.asarray(hidden[:, pairs].any(axis=2)), range(len(placed))
     return (
@@ -111,7 +111,7 @@ class PoseFigures:
         at = spread(batch.pose_3d.shape[1], ACROSS)
         figures = []
         for title, flat, mask in self._both(batch, i):
-            hidden = _hidden(mask, i, flat.shape[:2], at)
+            hidden = _list_hidden_joints(mask, i, flat.shape[:2], at)
             figures.append(skeletons(flat[at], hidden=hidden, title=title, alt=f"{title} of {batch.key[i]}"))
         both = {"The picture": batch.mask_2d, "In 3-D": batch.mask_3d}
         masks = {part: MaskRow.of(mask, i) for part, mask in both.items() if mask is not None}
@@ -124,7 +124,7 @@ class PoseFigures:
         figures: list[Drawing] = []
         for (title, flat, mask), (_, own, _) in zip(self._both(batch, i), self._both(made, i), strict=True):
             alt = f"{title} of {batch.key[i]}"
-            hidden = _hidden(mask, i, flat.shape[:2], at)
+            hidden = _list_hidden_joints(mask, i, flat.shape[:2], at)
             if hidden is not None:
                 figures.append(skeletons(flat[at], hidden=hidden, title=f"{title}: seen", alt=f"{alt}, what is seen"))
             if np.array_equal(own, flat):
@@ -146,6 +146,8 @@ def from_the_side(pose_3d: Tensor) -> Floats:
     return pose_3d[..., [2, 1]].float().numpy()
 
 
-def _hidden(mask: MaskBatch | None, i: int, shape: tuple[int, ...], at: Int64s) -> npt.NDArray[np.bool_] | None:
+def _list_hidden_joints(
+    mask: MaskBatch | None, i: int, shape: tuple[int, ...], at: Int64s
+) -> npt.NDArray[np.bool_] | None:
     """The joints that a mask hides in the frames `at`, bool (frames, J)."""
     return None if mask is None else mask.masked[i].numpy().reshape(shape)[at]

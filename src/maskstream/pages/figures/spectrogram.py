@@ -16,7 +16,7 @@ from maskstream.pipelines.modalities.audio.spectrogram import C1_HZ, Features, L
 from .card import Picture
 from .chart import Tick
 from .figures import MaskRow
-from .pictures import Bool, Grid, UInt8, coloured, masked_picture, picture
+from .pictures import Bool, Grid, UInt8, coloured, draw_masked_picture, picture
 
 Floats = npt.NDArray[np.float32]
 
@@ -27,12 +27,12 @@ UNITS = 1000
 """The path of a waveform lies in a square of 1000 x 1000 units that is stretched to the page, silence in the middle."""
 
 
-def heard_samples(n_samples: int, sounds: int) -> int:
+def limit_heard_samples(n_samples: int, sounds: int) -> int:
     """How many of the samples of each of so many sounds a page holds."""
     return min(n_samples, HEARD_SAMPLES // max(sounds, 1))
 
 
-def flac_uri(waveform: Floats, sample_rate: int) -> str:
+def encode_flac_uri(waveform: Floats, sample_rate: int) -> str:
     """Mono sound (n,) from -1 to 1 as a FLAC `data:` address, with 16 bits a sample."""
     samples = np.round(np.clip(waveform, -1, 1) * 32767).astype(np.int16)
     buffer = BytesIO()
@@ -45,7 +45,7 @@ def flac_uri(waveform: Floats, sample_rate: int) -> str:
     return "data:audio/flac;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def waveform_path(waveform: Floats) -> str:
+def draw_waveform(waveform: Floats) -> str:
     """SVG path data of the area between the lowest and the highest value of each column of a sound (n,); the loudest
     sample reaches the edge of the square.
     """
@@ -71,38 +71,42 @@ _WORDS = {
 }
 
 
-def features_name(features: Features) -> str:
+def name_features(features: Features) -> str:
     """`Fbank`, `LogMel`, `cqt`."""
     return features.feature if isinstance(features, Librosa) else type(features).__name__
 
 
-def bands_words(features: Features) -> str:
+def describe_bands(features: Features) -> str:
     """What a reader sees from the bottom to the top."""
     if isinstance(features, Librosa):
         return _WORDS[features.feature]
     return "Frequency rises upwards on the mel scale; bright is loud."
 
 
-def bands_ticks(features: Features) -> tuple[Tick, ...]:
+def format_band_ticks(features: Features) -> tuple[Tick, ...]:
     """Labels from the top, each in the middle of its band; 0 is the top. Those too near to a higher one are left out.
 
     Of frequencies they are octaves from 125 Hz on, of a tempogram beats a minute.
     """
     if not isinstance(features, Librosa):
-        return _spaced(features.n_bins, [(_loudest(features, hertz), _tone(hertz)) for hertz in _tones(features)])
+        return _space_ticks(
+            features.n_bins, [(_find_loudest(features, hertz), _make_tone(hertz)) for hertz in _make_tones(features)]
+        )
     n = features.n_bins
     if features.feature == "cqt":
         low = features.low_hz or C1_HZ
-        return _spaced(n, [(round(12 * math.log2(hertz / low)), _tone(hertz)) for hertz in _tones(features)])
+        return _space_ticks(
+            n, [(round(12 * math.log2(hertz / low)), _make_tone(hertz)) for hertz in _make_tones(features)]
+        )
     if features.feature == "chroma":
-        return _spaced(n, [(round(i * n / 6), note) for i, note in enumerate(_NOTES)])
+        return _space_ticks(n, [(round(i * n / 6), note) for i, note in enumerate(_NOTES)])
     if features.feature == "tempogram":
         a_minute = 60 * features.sample_rate / features.hop
-        return _spaced(n, [(round(a_minute / tempo), f"{tempo} BPM") for tempo in _TEMPOS])
-    return _spaced(n, [(i, str(i)) for i in range(n)])
+        return _space_ticks(n, [(round(a_minute / tempo), f"{tempo} BPM") for tempo in _TEMPOS])
+    return _space_ticks(n, [(i, str(i)) for i in range(n)])
 
 
-def _spaced(n_bins: int, labels: list[tuple[int, str]]) -> tuple[Tick, ...]:
+def _space_ticks(n_bins: int, labels: list[tuple[int, str]]) -> tuple[Tick, ...]:
     """Ticks of (band, label), the highest band first, as many as have room."""
     ticks: list[Tick] = []
     for band, label in sorted(labels, reverse=True):
@@ -112,15 +116,15 @@ def _spaced(n_bins: int, labels: list[tuple[int, str]]) -> tuple[Tick, ...]:
     return tuple(ticks)
 
 
-def _tones(features: Features) -> list[int]:
+def _make_tones(features: Features) -> list[int]:
     return list(takewhile(lambda tone: tone < features.sample_rate / 2, _TONES_HZ))
 
 
-def _tone(hertz: int) -> str:
+def _make_tone(hertz: int) -> str:
     return f"{hertz} Hz" if hertz < 1000 else f"{hertz // 1000} kHz"
 
 
-def _loudest(features: Features, hertz: int) -> int:
+def _find_loudest(features: Features, hertz: int) -> int:
     """The band that hears a tone most. The bands are asked, so this holds for any scale."""
     time = torch.arange(features.sample_rate // 4, dtype=torch.float64) / features.sample_rate
     return int(features(torch.sin(2 * math.pi * hertz * time).float()).mean(dim=0).argmax())
@@ -131,7 +135,7 @@ WIDTH_PX, HEIGHT_PX = 1024, 128
 _LOUDEST, _FAINTEST = 99.8, 1.0
 
 
-def spectrogram_pictures(
+def draw_spectrograms(
     values: Floats, grid: Grid, mask: MaskRow | None, n_frames: int, key: str
 ) -> tuple[Picture, Picture | None]:
     """The spectrogram float32 (T, F), of which the first `n_frames` are sound, and what the encoder sees of it; a
@@ -139,11 +143,11 @@ def spectrogram_pictures(
     """
     if tuple(np.multiply(grid.shape, grid.patch).tolist()) != values.shape:
         raise ValueError(f"a grid of {grid.shape} tokens of {grid.patch} does not cover a spectrogram {values.shape}")
-    image = enlarged(loudness_colours(values, *loudness_range(values[: max(n_frames, 1)])))
+    image = enlarged(paint_loudness(values, *find_loudness_range(values[: max(n_frames, 1)])))
     whole = picture(image, f"spectrogram of {key}")
     if mask is None:
         return whole, None
-    return whole, masked_picture(image, upright(mask.masked, grid), f"masked spectrogram of {key}")
+    return whole, draw_masked_picture(image, upright(mask.masked, grid), f"masked spectrogram of {key}")
 
 
 def upright(tokens: Bool, grid: Grid) -> Bool:
@@ -151,13 +155,13 @@ def upright(tokens: Bool, grid: Grid) -> Bool:
     return tokens.reshape(grid.shape).T[::-1]
 
 
-def loudness_range(values: Floats) -> tuple[float, float]:
+def find_loudness_range(values: Floats) -> tuple[float, float]:
     """What is drawn black and what brightest."""
     low, high = np.percentile(values, (_FAINTEST, _LOUDEST))
     return float(low), float(high)
 
 
-def loudness_colours(values: Floats, low: float, high: float) -> UInt8:
+def paint_loudness(values: Floats, low: float, high: float) -> UInt8:
     """Values (T, F) from `low` to `high` as colours (F, T, 3), the highest frequency first."""
     return coloured(values.T[::-1], low, high, cv2.COLORMAP_MAGMA)
 

@@ -13,10 +13,10 @@ from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.preprocess.encode.text.tokenizer import load_tokenizer
 
-from .card import Card, Fact, Facts, Figure, Picture, WordPieces, picture_row
+from .card import Card, Fact, Facts, Figure, Picture, WordPieces, join_picture_row
 from .figures import MaskRow, received, sample_card
 from .image import ImageFigures
-from .pictures import darken, data_uri, picture
+from .pictures import encode_data_uri, make_darker, picture
 from .words import plural
 
 Keys = tuple[tuple[str, str], ...]
@@ -102,12 +102,12 @@ class TextFigures:
         pieces = []
         for place in range(length):
             begins = place == 0 or words[place] < 0 or words[place] != words[place - 1]
-            text, spaced = self._piece(int(tokens[place]), begins=begins)
+            text, spaced = self._format_piece(int(tokens[place]), begins=begins)
             state = str(states[place]) or ("special" if words[place] < 0 else "")
             pieces.append((text, state, spaced))
         return WordPieces(pieces=tuple(pieces), title=title, keys=keys)
 
-    def _piece(self, token: int, *, begins: bool) -> tuple[str, bool]:
+    def _format_piece(self, token: int, *, begins: bool) -> tuple[str, bool]:
         """A token as text, and whether a space stands before it."""
         tokenizer = load_tokenizer(self.tokenizer)
         raw = tokenizer.id_to_token(token) or f"<{token}>"
@@ -154,7 +154,7 @@ class ImageTextFigures:
             words=f"{seen.words}; {read.words.partition(',')[0]}",
             label=seen.label,
             facts=tuple(facts),
-            figures=(*self._boxed(batch, i, seen.figures), *read.figures),
+            figures=(*self._draw_boxed(batch, i, seen.figures), *read.figures),
             missing=tuple(missing),
             icon=seen.icon,
         )
@@ -164,12 +164,12 @@ class ImageTextFigures:
         nothing was hidden, what its phrase refers to and what the model found.
         """
         if batch.image_mask is None and not made.box[i].isnan().any():
-            return self._referred(batch, made, i)
+            return self._draw_referred(batch, made, i)
         image = self.image.compared(batch.pictures, made.pictures, i)
         text = self.text.compared(batch.texts, made.texts, i)
         return replace(image, figures=(*image.figures, *text.figures))
 
-    def _referred(self, batch: ImageTextBatch, made: ImageTextBatch, i: int) -> Card:
+    def _draw_referred(self, batch: ImageTextBatch, made: ImageTextBatch, i: int) -> Card:
         """What a phrase refers to and what a model found: boxes, and segments where there are some."""
         items = [self._box(batch, i, "the phrase's box")] if not batch.box[i].isnan().any() else []
         items.append(self._box(made, i, "the box that is found", image=batch))
@@ -178,17 +178,17 @@ class ImageTextFigures:
         if made.segment is not None:
             items.append(self._segment(made, i, "the segment that is found", image=batch))
         phrase = self.text.sample(replace(batch, text_mask=None).texts, i).figures
-        pictures = picture_row(*items, across=2 if len(items) > 3 else 0)
+        pictures = join_picture_row(*items, across=2 if len(items) > 3 else 0)
         return Card(key=batch.key[i], words="", figures=(*phrase, pictures))
 
-    def _boxed(self, batch: ImageTextBatch, i: int, figures: tuple[Figure, ...]) -> tuple[Figure, ...]:
+    def _draw_boxed(self, batch: ImageTextBatch, i: int, figures: tuple[Figure, ...]) -> tuple[Figure, ...]:
         """The figures, with one of what the phrase refers to if it has a box."""
         if batch.box[i].isnan().any():
             return figures
         items, words = [self._box(batch, i)], "The box it refers to."
         if batch.segment is not None and batch.segment[i].any():
             items, words = [*items, self._segment(batch, i)], "The box and the pixels it refers to."
-        return (*figures, picture_row(*items, title="The phrase", words=words))
+        return (*figures, join_picture_row(*items, title="The phrase", words=words))
 
     def _box(self, batch: ImageTextBatch, i: int, caption: str = "", image: ImageTextBatch | None = None) -> Picture:
         """The box of a row over its image, or over that of `image`."""
@@ -196,7 +196,7 @@ class ImageTextFigures:
         size = torch.tensor((width, height, width, height))
         x0, y0, x1, y1 = (batch.box[i].cpu() * size).round(decimals=1).tolist()
         return Picture(
-            uri=data_uri((image or batch).image[i].cpu().numpy()),
+            uri=encode_data_uri((image or batch).image[i].cpu().numpy()),
             alt=f"{caption or 'box'} in {batch.key[i]}",
             outline=f"M{x0:g} {y0:g}H{x1:g}V{y1:g}H{x0:g}z",
             columns=width,
@@ -212,4 +212,4 @@ class ImageTextFigures:
         if batch.segment is None:
             raise ValueError("a batch without segments has none to show; give the loader segments=True")
         pixels, shown = (image or batch).image[i].cpu().numpy(), batch.segment[i].cpu().numpy()
-        return picture(darken(pixels, ~shown), f"{caption or 'segment'} in {batch.key[i]}", caption)
+        return picture(make_darker(pixels, ~shown), f"{caption or 'segment'} in {batch.key[i]}", caption)

@@ -20,8 +20,8 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.camera_pose import mirrored, seen_from, turned
 from maskstream.shards.media.npy import read_npy
 
-from .card import Card, Drawing, PictureGrid, picture_row
-from .chart import Floats, dots
+from .card import Card, Drawing, PictureGrid, join_picture_row
+from .chart import Floats, draw_dots
 from .figures import find_sample
 from .pictures import Grid, UInt8, coloured, picture, spread
 from .video import VideoFigures
@@ -83,20 +83,20 @@ def from_above(
         return np.asarray(SIDE / 2 + (places - (low + high) / 2) * [scale, -scale])
 
     def wedges(name: str, of: WalkAbove, poses: Sequence[int], size: float = 1.0) -> list[tuple[str, str]]:
-        return [(name, _wedge(placed(of.places[at]), float(of.looks[at]), size)) for at in poses]
+        return [(name, _draw_wedge(placed(of.places[at]), float(of.looks[at]), size)) for at in poses]
 
     paths, keys = [], []
     if around is not None:
         floor = np.concatenate([np.zeros((1, 2)), around.free])
-        paths += [("area-free", _line(placed(floor)) + "Z"), ("dot-hidden", dots(placed(around.things)))]
+        paths += [("area-free", _draw_line(placed(floor)) + "Z"), ("dot-hidden", draw_dots(placed(around.things)))]
         keys += [("area-free", "free floor"), ("dot-hidden", "what stands there")]
     if walk is not None:
         past, ahead = (placed(walk.places[part]) for part in (slice(walk.now + 1), slice(walk.now, None)))
-        paths += [("line-past", _line(past)), ("line-ahead", _line(ahead))]
+        paths += [("line-past", _draw_line(past)), ("line-ahead", _draw_line(ahead))]
         keys += [("line-past", "the way walked"), ("line-ahead", "the way to come")]
         paths += wedges("wedge-past", walk, [at for at in walk.wedges if at <= walk.now])
         paths += wedges("wedge-ahead", walk, [at for at in walk.wedges if at > walk.now])
-    paths.append(("line-bold", _line(placed(clip.places))))
+    paths.append(("line-bold", _draw_line(placed(clip.places))))
     paths += wedges("wedge", clip, range(len(clip.places))) + wedges("wedge", clip, [-1], _NOW)
     keys.append(("line-bold", "the clip, now at the large wedge"))
     for goal, dot, line, word in (
@@ -106,7 +106,7 @@ def from_above(
         if goal is not None:
             x, y, turn = goal
             ends = placed(np.array([[x, y], [x + _ARROW_M * np.sin(turn), y + _ARROW_M * np.cos(turn)]]))
-            paths += [(line, _line(ends)), (dot, dots(ends[:1]))]
+            paths += [(line, _draw_line(ends)), (dot, draw_dots(ends[:1]))]
             keys.append((dot, word))
     bar = max((one for one in _BARS_M if one * scale <= SIDE / 3), default=_BARS_M[0])
     paths.append(("line-frame", f"M{_MARGIN:g} {SIDE - 9:g}v5h{bar * scale:.1f}v-5"))
@@ -114,16 +114,16 @@ def from_above(
     return Drawing(paths=tuple(paths), width=SIDE, height=SIDE, alt=alt, title="From above", keys=tuple(keys))
 
 
-def _line(places: Floats) -> str:
+def _draw_line(places: Floats) -> str:
     """A path through places (n, 2); the box of the drawing cuts off what is outside."""
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places.tolist())
 
 
-def _wedge(place: Floats, look: float, size: float) -> str:
+def _draw_wedge(place: Floats, look: float, size: float) -> str:
     """A pose: a narrow triangle that points to where the camera looks."""
     ahead, aside = np.array([np.sin(look), -np.cos(look)]), np.array([np.cos(look), np.sin(look)])
     corners = (_LONG * ahead, _WIDE * aside - _BACK * ahead, -_WIDE * aside - _BACK * ahead)
-    return _line(np.stack([place + size * corner for corner in corners])) + "Z"
+    return _draw_line(np.stack([place + size * corner for corner in corners])) + "Z"
 
 
 FARTHEST_M = 10.0
@@ -148,7 +148,7 @@ class TrajectoryFigures:
 
     def about(self, batch: TrajectoryBatch) -> tuple[str, dict[str, str]]:
         """How clips are made, and into which tokens they are cut."""
-        lede, facts = self._video.about(_video(batch))
+        lede, facts = self._video.about(_draw_video(batch))
         more = (
             " Depth has the same frames, crops and masks. A walk is seen from above, with the camera of the clip's "
             "last frame at the large wedge, looking upwards; wedges point to where the camera looks."
@@ -157,31 +157,31 @@ class TrajectoryFigures:
 
     def sample(self, batch: TrajectoryBatch, i: int) -> Card:
         """Frames, what the encoder sees of them, depth, and the whole walk from above."""
-        card = self._video.sample(_video(batch), i)
-        figures = (*card.figures, *_depths(batch, i), self._above(batch, i, "walk"))
+        card = self._video.sample(_draw_video(batch), i)
+        figures = (*card.figures, *_draw_depths(batch, i), self._round_up(batch, i, "walk"))
         missing = tuple(one for one in card.missing if "flow" not in one)
         return replace(card, figures=figures, missing=missing, label=None)
 
     def compared(self, batch: TrajectoryBatch, made: TrajectoryBatch, i: int) -> Card:
         """The clip from above with the true waypoint and the model's, beside its frames."""
         off_m = float((made.waypoint[i, :2] - batch.waypoint[i, :2]).norm())
-        frames = _row(batch, i, batch.video[i].numpy(), "frame", title="Frames", words="The last one is now.")
-        above = self._above(batch, i, "waypoints", made=made.waypoint[i].tolist())
+        frames = _join_row(batch, i, batch.video[i].numpy(), "frame", title="Frames", words="The last one is now.")
+        above = self._round_up(batch, i, "waypoints", made=made.waypoint[i].tolist())
         words = f"{off_m:.2f} m off, {self.ahead_s:g} s ahead"
-        return Card(key=batch.key[i], words=words, figures=(frames, *_depths(batch, i), above))
+        return Card(key=batch.key[i], words=words, figures=(frames, *_draw_depths(batch, i), above))
 
     @property
     def _video(self) -> VideoFigures:
         return VideoFigures(grid=self.grid, clip=self.clip)
 
-    def _above(self, batch: TrajectoryBatch, i: int, what: str, made: Sequence[float] | None = None) -> Drawing:
+    def _round_up(self, batch: TrajectoryBatch, i: int, what: str, made: Sequence[float] | None = None) -> Drawing:
         poses = batch.pose[i].double().numpy()
         return from_above(
-            clip=_way(poses, now=len(poses) - 1),
+            clip=_choose_way(poses, now=len(poses) - 1),
             waypoint=batch.waypoint[i].tolist(),
             made=made,
             walk=self._walk(batch, i),
-            around=_around(batch, i),
+            around=_draw_surroundings(batch, i),
             alt=f"{what} of {batch.key[i]} from above",
         )
 
@@ -194,25 +194,25 @@ class TrajectoryFigures:
         seen, wanted = seen_from(path, path[now]), batch.pose[i, 0, :3].double().numpy()
         nearest = min((seen, mirrored(seen)), key=lambda way: float(np.linalg.norm(way[first, :3] - wanted)))
         every = max(round(_WEDGE_S * fps), 1)
-        return _way(
+        return _choose_way(
             nearest, now=now, wedges=[*range(first - every, -1, -every), *range(now + every, len(nearest), every)]
         )
 
 
-def _video(batch: TrajectoryBatch) -> VideoBatch:
+def _draw_video(batch: TrajectoryBatch) -> VideoBatch:
     """The colours of a batch."""
     return VideoBatch(
         video=batch.video, mask=batch.mask, flow=None, pts_s=batch.pts_s, label=batch.label, key=batch.key
     )
 
 
-def _way(poses: npt.NDArray[np.float64], *, now: int, wedges: Sequence[int] = ()) -> WalkAbove:
+def _choose_way(poses: npt.NDArray[np.float64], *, now: int, wedges: Sequence[int] = ()) -> WalkAbove:
     """Poses (n, 7) on a level camera's axes as a way."""
     ahead = turned(poses[:, 3:], np.broadcast_to([0.0, 0.0, 1.0], (len(poses), 3)))
     return WalkAbove(places=poses[:, [0, 2]], looks=np.arctan2(ahead[:, 0], ahead[:, 2]), now=now, wedges=wedges)
 
 
-def _around(batch: TrajectoryBatch, i: int) -> Around | None:
+def _draw_surroundings(batch: TrajectoryBatch, i: int) -> Around | None:
     """What the depth of the last frame shows between knees and head, and how far the floor is free in each direction:
     up to the first thing, or as far as the picture shows anything.
     """
@@ -231,7 +231,7 @@ def _around(batch: TrajectoryBatch, i: int) -> Around | None:
     )
 
 
-def _depths(batch: TrajectoryBatch, i: int) -> tuple[PictureGrid, ...]:
+def _draw_depths(batch: TrajectoryBatch, i: int) -> tuple[PictureGrid, ...]:
     """Depth (T, H, W) in metres in viridis, if the batch has it."""
     if batch.depth is None:
         return ()
@@ -239,11 +239,13 @@ def _depths(batch: TrajectoryBatch, i: int) -> tuple[PictureGrid, ...]:
     colours = np.stack([coloured(one, 0.0, FARTHEST_M) for one in depth])
     pixels = np.where(depth[..., None] > 0, colours, 0).astype(np.uint8)
     words = "Metres along the camera's axis; black where it is unknown."
-    return (_row(batch, i, pixels, "depth", title="Depth", words=words, scale=(0.0, FARTHEST_M)),)
+    return (_join_row(batch, i, pixels, "depth", title="Depth", words=words, scale=(0.0, FARTHEST_M)),)
 
 
-def _row(batch: TrajectoryBatch, i: int, frames: UInt8, word: str, **more: Any) -> PictureGrid:
+def _join_row(batch: TrajectoryBatch, i: int, frames: UInt8, word: str, **more: Any) -> PictureGrid:
     """Some of the frames (T, H, W, 3) of a clip."""
     shown = spread(len(frames), SHOWN_FRAMES).tolist()
     key, times = batch.key[i], batch.pts_s[i].tolist()
-    return picture_row(*(picture(frames[t], f"{word} {t + 1} of {key}", f"{times[t]:.2f} s") for t in shown), **more)
+    return join_picture_row(
+        *(picture(frames[t], f"{word} {t + 1} of {key}", f"{times[t]:.2f} s") for t in shown), **more
+    )

@@ -10,10 +10,10 @@ import numpy.typing as npt
 from torch import Tensor
 
 from maskstream.pipelines.flow.base import Flow
-from maskstream.pipelines.flow.picture import flow_scale, usable
+from maskstream.pipelines.flow.picture import choose_flow_scale, usable
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 
-from .card import Card, Drawing, Fact, FrameTrack, Movie, Picture, PictureGrid, picture_row
+from .card import Card, Drawing, Fact, FrameTrack, Movie, Picture, PictureGrid, join_picture_row
 from .figures import MaskRow, received, sample_card
 from .pictures import (
     Bool,
@@ -21,10 +21,10 @@ from .pictures import (
     UInt8,
     check_grid,
     compared,
-    flow_picture,
-    masked_picture,
+    draw_flow_picture,
+    draw_masked_picture,
+    draw_runs,
     picture,
-    runs_path,
     sized,
     spread,
 )
@@ -59,34 +59,34 @@ class VideoFigures:
     def sample(self, batch: VideoBatch, i: int) -> Card:
         """Frames, what the encoder sees of them, flow, and visible tokens over time."""
         check_grid(self.grid, *batch.video.shape[1:4])
-        frames = sized(batch.video[i].cpu().numpy(), self.grid, page_side(batch.video))
+        frames = sized(batch.video[i].cpu().numpy(), self.grid, choose_page_side(batch.video))
         times = batch.pts_s[i].tolist()
         mask = MaskRow.of(batch.mask, i) if batch.mask else None
-        tracks = [picture_track(frames, times, self.grid)]
+        tracks = [draw_picture_track(frames, times, self.grid)]
         if mask is not None:
-            tracks.append(seen_track(frames, times, mask, self.grid))
+            tracks.append(draw_seen_track(frames, times, mask, self.grid))
         missing = []
         if batch.flow is None or batch.flow.vectors.shape[1] == 0:
             missing.append("The loader gives no flow with these clips.")
         else:
-            tracks.append(flow_track(batch.flow, i, times, self.grid, frames.shape[1:3]))
+            tracks.append(draw_flow_track(batch.flow, i, times, self.grid, frames.shape[1:3]))
         movie = Movie(
             tracks=tuple(tracks),
-            first=frame_with_flow(batch.flow, i, len(times)),
-            beside=_dwell(mask, self.grid) if mask else None,
+            first=find_frame_with_flow(batch.flow, i, len(times)),
+            beside=_count_dwell(mask, self.grid) if mask else None,
         )
-        visible = [] if mask is None else visible_per_step(mask, self.grid)
+        visible = [] if mask is None else count_visible_per_step(mask, self.grid)
         steps = Fact(name="Visible per step", value=span(visible), of=f"of {per_step(self.grid)}") if visible else None
         return sample_card(
             batch,
             i,
             f"{plural(len(times), 'frame')}, {times[0]:.2f} to {times[-1]:.2f} s of its video",
-            (movie, _timeline(mask, self.grid)) if mask else (movie,),
+            (movie, _decode_timeline(mask, self.grid)) if mask else (movie,),
             {"": mask},
             names=self.label_names,
             more=(steps,) if steps else (),
             missing=missing,
-            icon=first_picture(tracks[0]),
+            icon=find_first_picture(tracks[0]),
         )
 
     def compared(
@@ -95,20 +95,20 @@ class VideoFigures:
         """A few frames as they were, as the encoder saw them if they are masked, as a guess completes them, and as the
         model makes them.
         """
-        side, (video, own) = page_side(batch.video), (one.video[i].cpu().numpy() for one in (batch, made))
+        side, (video, own) = choose_page_side(batch.video), (one.video[i].cpu().numpy() for one in (batch, made))
         if batch.mask is None:
             rows = {
-                "original": whole_frames(video, self.grid, side),
-                "reconstruction": whole_frames(own, self.grid, side),
+                "original": draw_whole_frames(video, self.grid, side),
+                "reconstruction": draw_whole_frames(own, self.grid, side),
             }
         else:
             mask = MaskRow.of(batch.mask, i)
-            rows = compared_frames(video, own, mask, self.grid, side)
+            rows = draw_compared_frames(video, own, mask, self.grid, side)
             if guessed is not None:
-                guess = compared_frames(video, guessed.video[i].cpu().numpy(), mask, self.grid, side)
+                guess = draw_compared_frames(video, guessed.video[i].cpu().numpy(), mask, self.grid, side)
                 model = rows.pop("reconstruction")
                 rows |= {"guess": guess["reconstruction"], "reconstruction": model}
-        return Card(key=batch.key[i], words=words, figures=frame_rows(rows, batch.pts_s[i].tolist()))
+        return Card(key=batch.key[i], words=words, figures=join_frame_rows(rows, batch.pts_s[i].tolist()))
 
 
 def cut_words(batch: VideoBatch) -> str:
@@ -118,17 +118,17 @@ def cut_words(batch: VideoBatch) -> str:
     return f"{plural(batch.scene_cuts(), 'cut')} in {plural(int(batch.flow.cuts.any(1).sum()), 'clip')} of {len(batch)}"
 
 
-def picture_side(frames: int) -> float:
+def choose_picture_side(frames: int) -> float:
     """The longer side in pixels of the pictures of a page with so many frames: its area of pictures stays bounded."""
     return max(MIN_SIDE_PX, FULL_SIDE_PX * min(1.0, sqrt(FULL_SIDE_FRAMES / max(frames, 1))))
 
 
-def page_side(video: Tensor) -> float:
+def choose_page_side(video: Tensor) -> float:
     """The side of the pictures of a page with all frames of clips (B, T, H, W, 3)."""
-    return picture_side(video.shape[0] * video.shape[1])
+    return choose_picture_side(video.shape[0] * video.shape[1])
 
 
-def first_picture(track: FrameTrack) -> str:
+def find_first_picture(track: FrameTrack) -> str:
     """The address of the first picture of a track."""
     return track.pictures[0].uri if track.pictures[0] else ""
 
@@ -138,7 +138,7 @@ def per_step(grid: Grid) -> int:
     return grid.shape[1] * grid.shape[2]
 
 
-def visible_per_step(mask: MaskRow, grid: Grid) -> list[int]:
+def count_visible_per_step(mask: MaskRow, grid: Grid) -> list[int]:
     """How many tokens the encoder sees in each time step."""
     visible: list[int] = (~mask.masked).reshape(grid.shape).sum((1, 2)).tolist()
     return visible
@@ -149,7 +149,7 @@ def patch_words(grid: Grid) -> str:
     return f" {TIMES} ".join((plural(grid.patch[0], "frame"), str(grid.patch[1]), f"{grid.patch[2]} pixels"))
 
 
-def picture_track(frames: UInt8, times: Sequence[float], grid: Grid) -> FrameTrack:
+def draw_picture_track(frames: UInt8, times: Sequence[float], grid: Grid) -> FrameTrack:
     """The frames (T, H, W, 3) of a clip."""
     together = grid.patch[0]
     steps = f"Frames that stand together ({together}) form one time step and share its tokens. " if together > 1 else ""
@@ -164,32 +164,32 @@ def picture_track(frames: UInt8, times: Sequence[float], grid: Grid) -> FrameTra
     )
 
 
-def seen_track(frames: UInt8, times: Sequence[float], mask: MaskRow, grid: Grid) -> FrameTrack:
+def draw_seen_track(frames: UInt8, times: Sequence[float], mask: MaskRow, grid: Grid) -> FrameTrack:
     """What the encoder sees of the frames."""
-    hidden, visible = mask.masked.reshape(grid.shape).repeat(grid.patch[0], axis=0), visible_per_step(mask, grid)
+    hidden, visible = mask.masked.reshape(grid.shape).repeat(grid.patch[0], axis=0), count_visible_per_step(mask, grid)
     return FrameTrack(
         name="seen",
         title="What the encoder sees",
         heading="The mask.",
         words=f"Bright squares are what the encoder sees: {span(visible)} of {per_step(grid)} per time step. "
         "Grey ones are hidden from it.",
-        pictures=tuple(masked_picture(frames[f], hidden[f], f"seen {f + 1}") for f in range(len(frames))),
+        pictures=tuple(draw_masked_picture(frames[f], hidden[f], f"seen {f + 1}") for f in range(len(frames))),
         times=tuple(times),
         together=grid.patch[0],
         under=tuple(f"{n} visible" for n in visible),
     )
 
 
-def flow_track(
+def draw_flow_track(
     flow: Flow, i: int, times: Sequence[float], grid: Grid, size: tuple[int, int], scale_px: float | None = None
 ) -> FrameTrack:
     """The flow of clip `i`, for each frame but the first; scale_px: the length of full colour, by default its own."""
     vectors: npt.NDArray[np.float32] = flow.vectors[i].float().cpu().numpy()
     valid: Bool = flow.valid[i].cpu().numpy().astype(bool)
-    scale_px = scale_px or flow_scale(vectors, valid)
+    scale_px = scale_px or choose_flow_scale(vectors, valid)
     absent = 1.0 - float(usable(vectors, valid).mean())
     hatched = f" Hatched cells ({percent(absent)}) have no vector of their own." if absent > 0 else ""
-    drawn = [flow_picture(v, ok, scale_px, size) for v, ok in zip(vectors, valid, strict=True)]
+    drawn = [draw_flow_picture(v, ok, scale_px, size) for v, ok in zip(vectors, valid, strict=True)]
     return FrameTrack(
         name="flow",
         title="Flow",
@@ -204,7 +204,7 @@ def flow_track(
     )
 
 
-def confidence_track(
+def draw_confidence_track(
     trust: npt.NDArray[np.float32], word: str, times: Sequence[float], grid: Grid, size: tuple[int, int]
 ) -> FrameTrack:
     """How far the flow of a clip can be trusted, (T-1, h, w) in [0, 1], for each frame but the first."""
@@ -229,7 +229,7 @@ def _cut_steps(cuts: Sequence[bool], together: int) -> tuple[str, ...]:
     return tuple("a scene begins" if step else "" for step in steps) if any(steps) else ()
 
 
-def frame_with_flow(flow: Flow | None, i: int, frames: int) -> int:
+def find_frame_with_flow(flow: Flow | None, i: int, frames: int) -> int:
     """The index of the frame of clip `i` that is nearest to the middle among those where half of the flow's cells or
     more have a vector (a frame at the start of a GOP has none); the middle where no frame has.
     """
@@ -241,13 +241,13 @@ def frame_with_flow(flow: Flow | None, i: int, frames: int) -> int:
     return min(known, key=lambda f: abs(f - middle), default=middle)
 
 
-def _dwell(mask: MaskRow, grid: Grid) -> Drawing:
+def _count_dwell(mask: MaskRow, grid: Grid) -> Drawing:
     """In how many steps each place is visible."""
     steps, rows, columns = grid.shape
     dwell = (~mask.masked).reshape(grid.shape).sum(0)
     levels = [n for n in range(1, steps + 1) if (dwell == n).any()]
     return Drawing(
-        paths=tuple(("dwelt", runs_path(dwell == n)) for n in levels),
+        paths=tuple(("dwelt", draw_runs(dwell == n)) for n in levels),
         opacity=tuple(n / steps for n in levels),
         width=columns,
         height=rows,
@@ -258,12 +258,12 @@ def _dwell(mask: MaskRow, grid: Grid) -> Drawing:
     )
 
 
-def _timeline(mask: MaskRow, grid: Grid) -> Drawing:
+def _decode_timeline(mask: MaskRow, grid: Grid) -> Drawing:
     """Visible tokens: time steps (rows) by places of the picture (columns). A token is kept that was visible at the
     same place in the step before.
     """
     (steps, rows, columns), places = grid.shape, per_step(grid)
-    seen, undecoded = ~mask.masked.reshape(steps, -1), runs_path((mask.masked & ~mask.targeted).reshape(steps, -1))
+    seen, undecoded = ~mask.masked.reshape(steps, -1), draw_runs((mask.masked & ~mask.targeted).reshape(steps, -1))
     visible, again = seen.sum(1), (seen[1:] & seen[:-1]).sum(1)
     kept = ""
     if later := int(visible[1:].sum()):
@@ -273,10 +273,10 @@ def _timeline(mask: MaskRow, grid: Grid) -> Drawing:
         title="Visible tokens over time",
         words=f"Each row is a time step, each column one of the {places} places, numbered along the picture's "
         f"rows. A place that stays visible draws a vertical line.{kept}",
-        keys=token_keys(undecoded),
+        keys=describe_token_colours(undecoded),
         paths=(
             ("undecoded", undecoded),
-            ("visible", runs_path(seen)),
+            ("visible", draw_runs(seen)),
             ("rule", "".join(f"M{r * columns} 0v{steps}" for r in range(1, rows))),
         ),
         width=places,
@@ -289,7 +289,7 @@ def _timeline(mask: MaskRow, grid: Grid) -> Drawing:
     )
 
 
-def token_keys(undecoded: str) -> tuple[tuple[str, str], ...]:
+def describe_token_colours(undecoded: str) -> tuple[tuple[str, str], ...]:
     """What the colours of a map of tokens say; `undecoded` is the path of those that nobody reconstructs."""
     if not undecoded:
         return (("visible", "visible"), ("", "hidden"))
@@ -299,17 +299,17 @@ def token_keys(undecoded: str) -> tuple[tuple[str, str], ...]:
 Rows = dict[str, UInt8]
 
 
-def compared_frames(video: UInt8, made: UInt8, mask: MaskRow, grid: Grid, side_px: float) -> Rows:
+def draw_compared_frames(video: UInt8, made: UInt8, mask: MaskRow, grid: Grid, side_px: float) -> Rows:
     """A few frames of a clip (T, H, W, 3): as they were, as the encoder saw them, and as the model completes them."""
     if made.shape != video.shape:
         raise ValueError(f"reconstructions have the shape of the clips, {video.shape}, got {made.shape}")
     check_grid(grid, *video.shape[:3])
     steps = spread(len(video), COMPARED_FRAMES) // grid.patch[0]
     hidden, targeted = (one.reshape(grid.shape)[steps] for one in (mask.masked, mask.targeted))
-    return compared(whole_frames(video, grid, side_px), whole_frames(made, grid, side_px), hidden, targeted)
+    return compared(draw_whole_frames(video, grid, side_px), draw_whole_frames(made, grid, side_px), hidden, targeted)
 
 
-def whole_frames(frames: UInt8, grid: Grid, side_px: float) -> UInt8:
+def draw_whole_frames(frames: UInt8, grid: Grid, side_px: float) -> UInt8:
     """A few frames (T, H, W, 3), in the size of the figures."""
     return sized(frames[spread(len(frames), COMPARED_FRAMES)], grid, side_px)
 
@@ -325,7 +325,7 @@ NAMES = {
 }
 
 
-def frame_rows(rows: Rows, times: Sequence[float], *beside: tuple[str, Picture]) -> tuple[PictureGrid, ...]:
+def join_frame_rows(rows: Rows, times: Sequence[float], *beside: tuple[str, Picture]) -> tuple[PictureGrid, ...]:
     """A row of pictures for each of the rows of frames; `beside` pictures end the rows of their names."""
     shown, last = [times[f] for f in spread(len(times), COMPARED_FRAMES)], list(rows)[-1]
     grids = []
@@ -334,5 +334,5 @@ def frame_rows(rows: Rows, times: Sequence[float], *beside: tuple[str, Picture])
             picture(frame, f"{name} at {at:.2f} s", f"{at:.2f} s" if name == last else "")
             for frame, at in zip(frames, shown, strict=True)
         ]
-        grids.append(picture_row(*pictures, *(other for of, other in beside if of == name), title=NAMES[name]))
+        grids.append(join_picture_row(*pictures, *(other for of, other in beside if of == name), title=NAMES[name]))
     return tuple(grids)

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from maskstream.pages.figures.card import Card, Figure, picture_row
-from maskstream.pages.figures.pictures import Bool, UInt8, coloured, masked_picture, resize
+from maskstream.pages.figures.card import Card, Figure, join_picture_row
+from maskstream.pages.figures.pictures import Bool, UInt8, coloured, draw_masked_picture, resize
 from maskstream.pages.figures.pictures import picture as shown
 from maskstream.pipelines.masks import TokenGrid
-from maskstream.pipelines.modalities.audio.spectrogram import spectrogram_grid
+from maskstream.pipelines.modalities.audio.spectrogram import compute_spectrogram_grid
 from maskstream.shards.media.fbank import Fbank
 from maskstream.train.papers.ca_dense_unet.model import ComplexRatio
 
@@ -28,15 +28,15 @@ COMPLEX_RATIO = CardText(
 )
 
 
-def scenes_by_axes(speech: npt.NDArray[np.float32]) -> dict[tuple[str, ...], GalleryScene]:
+def draw_scenes_by_axes(speech: npt.NDArray[np.float32]) -> dict[tuple[str, ...], GalleryScene]:
     """The speech in the two orders of its tokens."""
-    grid = spectrogram_grid(FRAMES, BINS, (PATCH, PATCH))
+    grid = compute_spectrogram_grid(FRAMES, BINS, (PATCH, PATCH))
     turned = replace(grid, axes=grid.axes[::-1], shape=grid.shape[::-1])
-    paint = painter(bands_picture(speech))
+    paint = make_painter(draw_bands(speech))
     return {one.axes: GalleryScene(grid=one, paint=paint) for one in (grid, turned)}
 
 
-def bands_picture(speech: npt.NDArray[np.float32]) -> UInt8:
+def draw_bands(speech: npt.NDArray[np.float32]) -> UInt8:
     """The mel bands of the speech, padded: uint8 (128, 1024, 3), low frequencies below."""
     bands = Fbank()(torch.from_numpy(speech - speech.mean())).numpy()[:FRAMES]
     low, high = np.percentile(bands, (5, 99.5))
@@ -50,7 +50,7 @@ def upright(hidden: Bool, grid: TokenGrid) -> Bool:
     return hidden[::-1] if grid.axes[0] == "freq" else hidden.T[::-1]
 
 
-def painter(image: UInt8) -> Paint:
+def make_painter(image: UInt8) -> Paint:
     """Paints masks on the spectrogram (128, 1024, 3), one below the other."""
     tall, low = resize(image[None], 160, 768)[0], resize(image[None], 96, 768)[0]
 
@@ -60,20 +60,20 @@ def painter(image: UInt8) -> Paint:
             tokens = mask.masked[0].numpy().reshape(grid.shape)
             caption = shot.caption and f"{shot.caption}: {int((~tokens).sum())} visible"
             size = tall if len(drawn) == 1 else low
-            items.append(masked_picture(size, upright(tokens, grid), "masked spectrogram", caption))
-        return (picture_row(*items, across=1),)
+            items.append(draw_masked_picture(size, upright(tokens, grid), "masked spectrogram", caption))
+        return (join_picture_row(*items, across=1),)
 
     return paint
 
 
 def mixed(media: Media, seed: int) -> list[Card]:
     """The mixture of speech and crowd, the mask and what it gives, up to 4 kHz."""
-    pictures = mixed_pictures(np.asarray(media.speech), np.asarray(media.crowd))
+    pictures = draw_mixed(np.asarray(media.speech), np.asarray(media.crowd))
     items = (shown(one, name, name) for name, one in pictures.items())
-    return [COMPLEX_RATIO.card([picture_row(*items, across=2)])]
+    return [COMPLEX_RATIO.card([join_picture_row(*items, across=2)])]
 
 
-def mixed_pictures(speech: npt.NDArray[np.float32], crowd: npt.NDArray[np.float32]) -> dict[str, UInt8]:
+def draw_mixed(speech: npt.NDArray[np.float32], crowd: npt.NDArray[np.float32]) -> dict[str, UInt8]:
     """The pictures of `mixed` by what they show, uint8 (150, 300, 3) each."""
     n = 3 * RATE_HZ
     clean, noise = speech[:n], crowd[:n]
@@ -82,7 +82,7 @@ def mixed_pictures(speech: npt.NDArray[np.float32], crowd: npt.NDArray[np.float3
     s, y = (spectrum(x) for x in (clean, clean + noise))
     mask = ratio.target(y, s)
     s_db, y_db, enhanced = (20 * np.log10(x.abs().numpy() + 1e-5) for x in (s, y, ratio.apply(mask, y)))
-    size = ratio.unbounded(mask).abs().numpy()
+    size = ratio.invert_bounds(mask).abs().numpy()
     pictures = (
         ("speech and crowd, equally loud", picture(y_db, -50, 35)),
         ("size of the mask, 0 to 1.5", picture(size, 0.0, 1.5)),
@@ -115,6 +115,6 @@ KIND = GallerySection(
     missing="sound",
     needs=("speech", "crowd"),
     axes=(("time", "freq"), ("freq", "time")),
-    scenes=lambda media, seed: lambda scheme: scenes_by_axes(np.asarray(media.speech))[scheme.grid.axes],
+    scenes=lambda media, seed: lambda scheme: draw_scenes_by_axes(np.asarray(media.speech))[scheme.grid.axes],
     more=mixed,
 )

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import torch
 
-from maskstream.pages.figures.card import Card, Figure, picture_row
-from maskstream.pages.figures.pictures import UInt8, flow_picture, masked_picture, picture, resize
+from maskstream.pages.figures.card import Card, Figure, join_picture_row
+from maskstream.pages.figures.pictures import UInt8, draw_flow_picture, draw_masked_picture, picture, resize
 from maskstream.pipelines.flow import dis_flow
-from maskstream.pipelines.flow.picture import flow_scale
+from maskstream.pipelines.flow.picture import choose_flow_scale
 from maskstream.pipelines.masks import Cues, Draw, Scheme, TokenGrid
 from maskstream.train.papers.spiking_mst.model import Spikes
 
@@ -54,12 +54,12 @@ class Scenes:
     def of(self, scheme: Scheme) -> GalleryScene:
         """The scene of a scheme, on its own grid."""
         views = self.views(scheme)
-        paint = stack_painter(views) if "modality" in scheme.grid.axes else painter(*views)
+        paint = stack_painter(views) if "modality" in scheme.grid.axes else make_painter(*views)
         cues = (Cues(box=np.array(self.box)),) if "box" in scheme.mask.needs else (Cues(),)
         return GalleryScene(grid=scheme.grid, paint=paint, cues=cues)
 
 
-def painter(*views: UInt8) -> Paint:
+def make_painter(*views: UInt8) -> Paint:
     """Paints the mask of view v on views[v % len(views)], beside the picture where there is one view."""
 
     def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
@@ -68,8 +68,10 @@ def painter(*views: UInt8) -> Paint:
         for shot, mask in drawn:
             hidden = mask.masked[0].numpy().reshape(grid.shape)
             token = None if mask.mask_token is None else mask.mask_token[0].numpy().reshape(grid.shape)
-            items.append(masked_picture(small[shot.view % len(small)], hidden, "masked picture", shot.caption, token))
-        return (picture_row(*items),)
+            items.append(
+                draw_masked_picture(small[shot.view % len(small)], hidden, "masked picture", shot.caption, token)
+            )
+        return (join_picture_row(*items),)
 
     return paint
 
@@ -77,8 +79,8 @@ def painter(*views: UInt8) -> Paint:
 def stack(clip: UInt8) -> UInt8:
     """A frame and the flow that led to it, uint8 (2, 224, 224, 3), as a stack of two modalities."""
     flow = dis_flow(clip[-5:-3])
-    scale = flow_scale(flow.vectors, flow.valid)
-    return np.stack([clip[-4], flow_picture(flow.vectors[0], flow.valid[0], scale, (224, 224))])
+    scale = choose_flow_scale(flow.vectors, flow.valid)
+    return np.stack([clip[-4], draw_flow_picture(flow.vectors[0], flow.valid[0], scale, (224, 224))])
 
 
 def stack_painter(pictures: Sequence[UInt8]) -> Paint:
@@ -86,7 +88,7 @@ def stack_painter(pictures: Sequence[UInt8]) -> Paint:
 
     def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
         planes, names = drawn[0][1].masked[0].numpy().reshape(grid.shape), ("RGB", "second modality")
-        return (picture_row(*map(masked_picture, pictures, planes, names, names)),)
+        return (join_picture_row(*map(draw_masked_picture, pictures, planes, names, names)),)
 
     return paint
 
@@ -99,22 +101,22 @@ def dropped(frame: UInt8, seed: int) -> tuple[UInt8, UInt8]:
     return small.numpy(), (small * spikes.keep(seeds, (56, 56))[0][:, :, None]).numpy()
 
 
-def spiked(frame: UInt8, seed: int) -> tuple[Figure, ...]:
+def draw_spiked(frame: UInt8, seed: int) -> tuple[Figure, ...]:
     """A small picture before and after `Spikes` drops elements."""
     whole, shown = (small.repeat(4, axis=0).repeat(4, axis=1) for small in dropped(frame, seed))
     items = (
         picture(whole, "all elements", "all elements", lossless=True),
         picture(shown, "after dropping", "three quarters dropped", lossless=True),
     )
-    return (picture_row(*items),)
+    return (join_picture_row(*items),)
 
 
-def _scenes(media: Media) -> Scenes:
+def _draw_scenes(media: Media) -> Scenes:
     return Scenes.of_clip(np.asarray(media.video), media.box)
 
 
-def _more(media: Media, seed: int) -> list[Card]:
-    return [SPIKES.card(spiked(_scenes(media).frame, seed))]
+def _draw_more(media: Media, seed: int) -> list[Card]:
+    return [SPIKES.card(draw_spiked(_draw_scenes(media).frame, seed))]
 
 
 KIND = GallerySection(
@@ -124,6 +126,6 @@ KIND = GallerySection(
     missing="picture",
     needs=("video",),
     axes=(("h", "w"), ("modality", "h", "w")),
-    scenes=lambda media, seed: _scenes(media).of,
-    more=_more,
+    scenes=lambda media, seed: _draw_scenes(media).of,
+    more=_draw_more,
 )

@@ -40,9 +40,9 @@ def figure(laws: Sequence[tuple[str, Law]], draws: Sequence[Draw]) -> Curves:
     by_progress = [(name, law.at) for name, law in laws if isinstance(law, ProgressLaw)]
     by_number = [(name, law.at) for name, law in laws if isinstance(law, MaskGIT)]
     if by_progress:
-        return curved(by_progress, "% of the run")
+        return draw_curves(by_progress, "% of the run")
     if by_number:
-        return curved(by_number, "uniform number, %")
+        return draw_curves(by_number, "uniform number, %")
     ((_, law),) = laws
     if isinstance(law, RatioLaw):
         return density([100 * law.draw(draw) for draw in draws], "masked ratio, %", (0.0, 100.0))
@@ -50,7 +50,7 @@ def figure(laws: Sequence[tuple[str, Law]], draws: Sequence[Draw]) -> Curves:
     return density(counts, f"hidden tokens of {TOKENS}", (0.0, float(TOKENS)))
 
 
-def curved(laws: Sequence[tuple[str, Callable[[float], float]]], x_name: str) -> Curves:
+def draw_curves(laws: Sequence[tuple[str, Callable[[float], float]]], x_name: str) -> Curves:
     """The ratio of each law between 0 and 1, and x in percent."""
     x = np.linspace(0.0, 100.0, 101)
     across = 1 if len(laws) == 1 else 4 if len(laws) % 4 == 0 else 3

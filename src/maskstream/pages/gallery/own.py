@@ -42,12 +42,16 @@ def own_gallery(
     for field, names in by_field.items():
         if names:
             of = f" ({field.name})" if len(modality.masks) > 1 else ""
-            cards = [card for one in names for card in _cards(modality, manifest, field, one, settings, samples, seed)]
-            sections.append(_section(f"Chosen masks{of}", "On samples of your split.", cards))
+            cards = [
+                card for one in names for card in _draw_cards(modality, manifest, field, one, settings, samples, seed)
+            ]
+            sections.append(_build_section(f"Chosen masks{of}", "On samples of your split.", cards))
             others = [name for name in field.legal() if name != NO_MASK and name not in names]
-            cards = [card for name in others for card in _cards(modality, manifest, field, name, settings, 1, seed)]
+            cards = [
+                card for name in others for card in _draw_cards(modality, manifest, field, name, settings, 1, seed)
+            ]
             words = "What else fits these tokens, on the first of these samples."
-            sections.append(_section(f"Masks of papers{of}", words, cards))
+            sections.append(_build_section(f"Masks of papers{of}", words, cards))
     info = manifest.info
     text = page(
         kind="gallery",
@@ -60,11 +64,11 @@ def own_gallery(
     return write_page(text, out)
 
 
-def _section(title: str, words: str, cards: Sequence[Card]) -> Section:
+def _build_section(title: str, words: str, cards: Sequence[Card]) -> Section:
     return Section(title=title, words=words, cards=tuple(cards), layout="columns")
 
 
-def _cards(
+def _draw_cards(
     modality: Modality,
     manifest: Manifest,
     field: MaskField,
@@ -84,11 +88,11 @@ def _cards(
         words = _text(name, mask)
         drawn = getattr(batch, field.name, None)  # poses have a mask for each of their parts
         facts = () if drawn is None else mask_facts(MaskRow.of(drawn, row))
-        card = words.card(_figures(modality, data, manifest, field, batch, row), facts)
+        card = words.card(_draw_figures(modality, data, manifest, field, batch, row), facts)
         yield replace(card, words=f"{words.source}, on {batch.key[row]}", key=f"{card.key} {batch.key[row]}")
 
 
-def _figures(
+def _draw_figures(
     modality: Modality, data: DataConfig[Any], manifest: Manifest, field: MaskField, batch: Any, row: int
 ) -> tuple[Figure, ...]:
     """The figures of a sample; of a clip one frame of each time step."""

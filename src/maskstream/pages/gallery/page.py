@@ -13,7 +13,7 @@ KINDS = (video.KIND, image.KIND, audio.KIND, solids.KIND, pose.KIND, text.KIND, 
 MISSING = "These media could not be downloaded. Run the command again with a network connection."
 
 
-def gallery_sections(media: Media, seed: int = 0) -> list[Section]:
+def list_gallery_sections(media: Media, seed: int = 0) -> list[Section]:
     """The sections with their cards."""
     return [kind.section(media, seed) for kind in KINDS]
 
@@ -23,7 +23,7 @@ def gallery_page(media: Media, *, missing: Mapping[str, str] | None = None, seed
 
     missing: for each name of Media without data, why there is none.
     """
-    sections = gallery_sections(media, seed)
+    sections = list_gallery_sections(media, seed)
     n = sum(len(section.cards) for section in sections)
     if missing:
         sections.append(Section(title="Missing media", words=MISSING, numbers=tuple(missing.items())))

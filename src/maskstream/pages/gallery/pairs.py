@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from maskstream.pages.figures.card import Card, picture_row
-from maskstream.pages.figures.pictures import Bool, masked_picture, resize
+from maskstream.pages.figures.card import Card, join_picture_row
+from maskstream.pages.figures.pictures import Bool, draw_masked_picture, resize
 from maskstream.pipelines.masks import Cues, Draw, Joint, Padded, Random, WholeWords
-from maskstream.pipelines.masks.core.scheme import square, written_call
+from maskstream.pipelines.masks.core.scheme import format_call, square
 from maskstream.pipelines.stream.rng import Place
 
 from .scheme import CardText, GallerySection, Media
@@ -16,7 +16,7 @@ ENTRY = CardText(
     title="Image and text",
     source="M3AE",
     note="The mask hides three quarters of the picture, and 15 % of the text in whole words.",
-    call="masks.Joint(parts={" + ", ".join(f'"{k}": {written_call(m)}' for k, m in PAIR.parts.items()) + "})",
+    call="masks.Joint(parts={" + ", ".join(f'"{k}": {format_call(m)}' for k, m in PAIR.parts.items()) + "})",
 )
 
 
@@ -26,7 +26,9 @@ def pair(media: Media, seed: int) -> list[Card]:
     image, text = draw_masks(pieces, seed)
     title = f"{int((~image).sum())} of {image.size} patches visible, {int(text.sum())} pieces hidden"
     return [
-        ENTRY.card([picture_row(masked_picture(frame, image, "picture"), across=2, title=title), words(pieces, text)])
+        ENTRY.card(
+            [join_picture_row(draw_masked_picture(frame, image, "picture"), across=2, title=title), words(pieces, text)]
+        )
     ]
 
 

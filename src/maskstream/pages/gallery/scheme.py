@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from maskstream.pages.figures.card import Card, Code, Drawing, Fact, Facts, Figure, Section
 from maskstream.pages.figures.figures import MaskRow, mask_facts
-from maskstream.pages.figures.pictures import runs_path
+from maskstream.pages.figures.pictures import draw_runs
 from maskstream.pipelines.masks import SCHEMES, Cues, Draw, Mask, MaskBatch, PaperLaw, Scheme, TokenGrid
 from maskstream.pipelines.masks.core import Shot
 from maskstream.pipelines.modalities.video.clip import VideoClip
@@ -103,7 +103,7 @@ class GallerySection:
             missing = ""
             if self.scenes is not None:
                 scene = self.scenes(media, seed)
-                cards += [scheme_card(scheme, scene(scheme), seed) for scheme in self.schemes]
+                cards += [draw_scheme_card(scheme, scene(scheme), seed) for scheme in self.schemes]
             cards += self.more(media, seed)
         return Section(title=self.title, words=self.words, cards=tuple(cards), missing=missing, layout="columns")
 
@@ -113,18 +113,18 @@ def constant(scene: GalleryScene) -> Callable[[Scheme], GalleryScene]:
     return lambda scheme: scene
 
 
-def scheme_card(scheme: Scheme, scene: GalleryScene, seed: int) -> Card:
+def draw_scheme_card(scheme: Scheme, scene: GalleryScene, seed: int) -> Card:
     """The card of a scheme, with the masks that a loader with this seed draws."""
-    drawn = drawn_shots(scheme, scene, seed)
+    drawn = draw_shots(scheme, scene, seed)
     return CardText.of(scheme).card(scene.paint(drawn, scene.grid), count_facts([mask for _, mask in drawn]))
 
 
-def drawn_shots(scheme: Scheme, scene: GalleryScene, seed: int) -> list[Drawn]:
+def draw_shots(scheme: Scheme, scene: GalleryScene, seed: int) -> list[Drawn]:
     """Each shot of a scheme with its mask."""
-    return [(shot, shoot(shot.mask or scheme.mask, shot, scene, seed)) for shot in scheme.shots]
+    return [(shot, draw_shot(shot.mask or scheme.mask, shot, scene, seed)) for shot in scheme.shots]
 
 
-def shoot(mask: Mask, shot: Shot, scene: GalleryScene, seed: int) -> MaskBatch:
+def draw_shot(mask: Mask, shot: Shot, scene: GalleryScene, seed: int) -> MaskBatch:
     """The mask of one view of the scene."""
     place = Place(progress=shot.progress, row=shot.row, rows=shot.rows)
     cues = scene.cues[shot.view % len(scene.cues)]
@@ -188,12 +188,12 @@ def sheet(planes: Bool, across: int) -> Bool:
     return out
 
 
-def token_maps(layers: Sequence[tuple[str, Bool]], across: int, *, title: str, keys: Sequence[str]) -> Drawing:
+def join_token_maps(layers: Sequence[tuple[str, Bool]], across: int, *, title: str, keys: Sequence[str]) -> Drawing:
     """Maps of tokens (n, h, w) in rows of `across`: each layer is a class and where it lies, `keys` its words."""
     sheets = [(name, sheet(planes, across)) for name, planes in layers]
     height, width = sheets[0][1].shape
     return Drawing(
-        paths=tuple((name, runs_path(flags)) for name, flags in sheets),
+        paths=tuple((name, draw_runs(flags)) for name, flags in sheets),
         width=width,
         height=height,
         alt=title,

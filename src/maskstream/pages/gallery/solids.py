@@ -6,13 +6,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from maskstream.pages.figures.card import Figure, picture_row
+from maskstream.pages.figures.card import Figure, join_picture_row
 from maskstream.pages.figures.figures import MaskRow
-from maskstream.pages.figures.mesh import graph_picture
+from maskstream.pages.figures.mesh import draw_graph
 from maskstream.pages.figures.pictures import picture
-from maskstream.pages.figures.points import voxel_figures
+from maskstream.pages.figures.points import draw_voxels
 from maskstream.pipelines.masks import Cues, Scheme, TokenGrid, submesh
-from maskstream.pipelines.modalities.points.tokens import VoxelTokens, occupied_tokens
+from maskstream.pipelines.modalities.points.tokens import VoxelTokens, find_occupied_tokens
 
 from .scheme import Drawn, GalleryScene, GallerySection, Media, Mesh
 
@@ -31,7 +31,7 @@ def surface_points(mesh: Mesh, n: int, rng: np.random.Generator) -> npt.NDArray[
     return points.astype(np.float32)
 
 
-def unique_edges(faces: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+def list_unique_edges(faces: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
     """The edges of triangles, each once: int64 (2, E)."""
     pairs = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
     return np.unique(pairs, axis=0).T.astype(np.int64)
@@ -40,31 +40,33 @@ def unique_edges(faces: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
 def make_cloud_scene(plane: Mesh, seed: int) -> GalleryScene:
     """Points on the surface of a solid, with their voxels as tokens."""
     points = surface_points(plane, POINTS, np.random.default_rng(seed))
-    occupied = occupied_tokens(torch.from_numpy(points)[None], TOKENS.resolution, TOKENS.patch)[0].numpy()
+    occupied = find_occupied_tokens(torch.from_numpy(points)[None], TOKENS.resolution, TOKENS.patch)[0].numpy()
 
     def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
-        return voxel_figures(points, MaskRow.of(drawn[0][1], 0), TOKENS, "an airplane")[0][-1:]
+        return draw_voxels(points, MaskRow.of(drawn[0][1], 0), TOKENS, "an airplane")[0][-1:]
 
     return GalleryScene(grid=TOKENS.grid, cues=(Cues(occupied=occupied),), paint=paint)
 
 
 def make_mesh_scene(animal: Mesh) -> GalleryScene:
     """The nodes of a surface; the lowest are its feet."""
-    vertices, edges = animal[0], unique_edges(animal[1])
+    vertices, edges = animal[0], list_unique_edges(animal[1])
     kinds = np.where(vertices[:, 1] < np.percentile(vertices[:, 1], 7), FEET, 0).astype(np.int64)
 
     def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
         masked = drawn[0][1].masked[0].numpy()
         left = np.isin(np.arange(edges.shape[1]), submesh(masked, edges).kept)
-        pixels = graph_picture(vertices[:, [2, 0, 1]], edges, masked, left, side_px=SIDE_PX)
+        pixels = draw_graph(vertices[:, [2, 0, 1]], edges, masked, left, side_px=SIDE_PX)
         words = f"{left.sum():,} of {left.size:,} edges have both ends."
-        return (picture_row(picture(pixels, "the mesh that is left"), title="The graph that is left", words=words),)
+        return (
+            join_picture_row(picture(pixels, "the mesh that is left"), title="The graph that is left", words=words),
+        )
 
     grid = TokenGrid(axes=("node",), shape=(len(vertices),), patch=(1,))
     return GalleryScene(grid=grid, cues=(Cues(kinds=kinds),), paint=paint)
 
 
-def _scenes(media: Media, seed: int) -> Callable[[Scheme], GalleryScene]:
+def _draw_scenes(media: Media, seed: int) -> Callable[[Scheme], GalleryScene]:
     assert media.plane is not None
     assert media.animal is not None
     cloud, mesh = make_cloud_scene(media.plane, seed), make_mesh_scene(media.animal)
@@ -78,5 +80,5 @@ KIND = GallerySection(
     missing="mesh",
     needs=("plane", "animal"),
     axes=(("x", "y", "z"), ("node",)),
-    scenes=_scenes,
+    scenes=_draw_scenes,
 )

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pages.figures.card import Drawing, Figure, WordPieces
-from maskstream.pages.figures.pictures import runs_path
+from maskstream.pages.figures.pictures import draw_runs
 from maskstream.pipelines.masks import SPECIAL, Cues, Draw, Scheme, TextMaskBatch, TokenGrid, TopScores
 
 from .scheme import Drawn, GalleryScene, GallerySection, Media, Paint
@@ -67,10 +67,10 @@ def cut_pieces(text: str, length: int) -> Pieces:
         spaced=spaced_before,
         vocabulary=vocabulary,
         cues=Cues(
-            words=_integers(words),
-            classes=_integers(kinds),
+            words=_read_integers(words),
+            classes=_read_integers(kinds),
             scores=np.array(scores, dtype=np.float32),
-            tokens=_integers([ids[piece] for piece in texts]),
+            tokens=_read_integers([ids[piece] for piece in texts]),
         ),
     )
 
@@ -82,7 +82,7 @@ def cut(word: str) -> list[str]:
     return [word[a:b] for a, b in pairwise(edges)]
 
 
-def _integers(values: object) -> npt.NDArray[np.int64]:
+def _read_integers(values: object) -> npt.NDArray[np.int64]:
     return np.array(values, dtype=np.int64)
 
 
@@ -90,7 +90,7 @@ LENGTH = 72
 MASK_ID = 103
 
 
-def scenes_by_name(text: str) -> dict[str, GalleryScene]:
+def draw_scenes_by_name(text: str) -> dict[str, GalleryScene]:
     """The text, its first sentence with a marked subject and object, and the levels of a score: rare and long words."""
     pieces, phrase = cut_pieces(text, LENGTH), cut_pieces(text, 14)
     first = pieces.cues
@@ -98,15 +98,15 @@ def scenes_by_name(text: str) -> dict[str, GalleryScene]:
     second = replace(first, hidden=level)
     marked = np.array([2.0 * (p in ("Sher", "lock")) + (p == "woman") for p in phrase.text], np.float32)
     return {
-        "": GalleryScene(grid=pieces.grid, cues=(pieces.cues,), paint=painter(pieces)),
+        "": GalleryScene(grid=pieces.grid, cues=(pieces.cues,), paint=make_painter(pieces)),
         "phrase": GalleryScene(
-            grid=phrase.grid, cues=(replace(phrase.cues, scores=marked),), paint=painter(phrase, marked > 0)
+            grid=phrase.grid, cues=(replace(phrase.cues, scores=marked),), paint=make_painter(phrase, marked > 0)
         ),
-        "levels": GalleryScene(grid=pieces.grid, cues=(first, second), paint=painter(pieces)),
+        "levels": GalleryScene(grid=pieces.grid, cues=(first, second), paint=make_painter(pieces)),
     }
 
 
-def painter(pieces: Pieces, marked: npt.NDArray[np.bool_] | None = None) -> Paint:
+def make_painter(pieces: Pieces, marked: npt.NDArray[np.bool_] | None = None) -> Paint:
     """Paints masks on the text, and the matrix of decoder rows where there is one."""
 
     def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
@@ -160,7 +160,7 @@ def matrix(attend: npt.NDArray[np.bool_]) -> Drawing:
     """Which positions (columns) each position of the decoder (rows) attends to."""
     n = len(attend)
     return Drawing(
-        paths=(("target", f"M0 0h{n}v{n}H0z"), ("visible", runs_path(attend))),
+        paths=(("target", f"M0 0h{n}v{n}H0z"), ("visible", draw_runs(attend))),
         width=n,
         height=n,
         alt="attention of the decoder",
@@ -170,8 +170,8 @@ def matrix(attend: npt.NDArray[np.bool_]) -> Drawing:
     )
 
 
-def _scenes(media: Media, seed: int) -> Callable[[Scheme], GalleryScene]:
-    scenes = scenes_by_name(str(media.text))
+def _draw_scenes(media: Media, seed: int) -> Callable[[Scheme], GalleryScene]:
+    scenes = draw_scenes_by_name(str(media.text))
     return lambda scheme: scenes[scheme.scene]
 
 
@@ -183,5 +183,5 @@ KIND = GallerySection(
     missing="text",
     needs=("text",),
     axes=(("token",),),
-    scenes=_scenes,
+    scenes=_draw_scenes,
 )

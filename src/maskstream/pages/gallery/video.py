@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from maskstream.pages.figures.card import Figure, picture_row
+from maskstream.pages.figures.card import Figure, join_picture_row
 from maskstream.pages.figures.figures import MaskRow
-from maskstream.pages.figures.pictures import UInt8, masked_picture, resize
+from maskstream.pages.figures.pictures import UInt8, draw_masked_picture, resize
 from maskstream.pipelines.flow import dis_flow
 from maskstream.pipelines.masks import Cues, MaskBatch, TokenGrid
 
-from .scheme import Drawn, GalleryScene, GallerySection, constant, token_maps
+from .scheme import Drawn, GalleryScene, GallerySection, constant, join_token_maps
 
 SIDE_PX = 224
 SHOWN_PX = 112
@@ -44,11 +44,11 @@ def paint_clip(clip: UInt8, mask: MaskBatch, grid: TokenGrid, title: str) -> tup
     """The first frame of each time step, masked; and a map of the targets where they are not the hidden tokens."""
     hidden = mask.masked[0].numpy().reshape(grid.shape)
     frames = resize(clip[:: grid.patch[0]], SHOWN_PX, SHOWN_PX)
-    items = (masked_picture(frames[step], plane, alt=f"time step {step + 1}") for step, plane in enumerate(hidden))
-    panels: list[Figure] = [picture_row(*items, across=ACROSS, title=title)]
+    items = (draw_masked_picture(frames[step], plane, alt=f"time step {step + 1}") for step, plane in enumerate(hidden))
+    panels: list[Figure] = [join_picture_row(*items, across=ACROSS, title=title)]
     planes = MaskRow.of(mask, 0).targeted.reshape(grid.shape)
     if not np.array_equal(planes, hidden):
         layers = (("visible", ~hidden), ("target", planes & hidden), ("skipped", ~planes & hidden))
         keys = ("visible", "reconstructed", "hidden, not reconstructed")
-        panels.append(token_maps(layers, 2 * ACROSS, title="What the decoder reconstructs", keys=keys))
+        panels.append(join_token_maps(layers, 2 * ACROSS, title="What the decoder reconstructs", keys=keys))
     return tuple(panels)

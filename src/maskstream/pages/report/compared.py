@@ -14,13 +14,13 @@ from maskstream.pages.figures.chart import Chart, Line, smoothed
 from maskstream.pages.page import render, write_page
 from maskstream.shards.config import compare
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.shards.stores.url import local_path
+from maskstream.shards.stores.url import get_local_path
 from maskstream.train.core.metrics import StepMetrics
 from maskstream.train.core.run_folder import run_recipe, run_settings
 from maskstream.train.evaluate.evaluation import Evaluation
 
 from .evaluated import Cells, Row, number, score_name
-from .report import RunCurves, evaluated_run, probed, read_steps, run_curves
+from .report import RunCurves, evaluate_run_once, probed, read_steps, run_curves
 
 _SETTINGS = ("seed", "steps", "samples_per_step", "precision")
 
@@ -48,17 +48,17 @@ def compare_runs(
     Each run is measured as for its own report, and its evaluation.json keeps the numbers. `clips` samples are shown, as
     each run makes them. out: compared.html in the first run by default. The rest is as in `write_report`.
     """
-    folders = [local_path(run, "the run") for run in runs]
+    folders = [get_local_path(run, "the run") for run in runs]
     split = Manifest.load(data)
     metrics = [read_steps(folder) for folder in folders]
     recipes = [run_recipe(folder) for folder in folders]
     found, sections = [], []
     for folder, recipe in zip(folders, recipes, strict=True):
-        ((evaluation, drawn),) = evaluated_run(modality, folder, recipe, [split], clips, same_split=same_split)
+        ((evaluation, drawn),) = evaluate_run_once(modality, folder, recipe, [split], clips, same_split=same_split)
         found.append(evaluation)
         sections.append(drawn)
     curves = [run_curves(steps, one.loss) for steps, one in zip(metrics, found, strict=True)]
-    names = unique_names(folders)
+    names = make_unique_names(folders)
     settings = [{name: run_settings(folder).get(name) for name in _SETTINGS} for folder in folders]
     whole = [{**recipe.to_dict(identity=True), **own} for recipe, own in zip(recipes, settings, strict=True)]
     scores, others = score_rows(found)
@@ -66,7 +66,7 @@ def compare_runs(
         "What differs": tuple(compare(whole).items()) or (("nothing", ("",) * len(names)),),
         f"On held-out samples of {split.info['dataset']}/{split.info['split']}": tuple(scores),
         "Probes": tuple(probe_rows(folders)),
-        "Training": tuple(training_rows(curves)),
+        "Training": tuple(format_training_rows(curves)),
     }
     rows = {title: some for title, some in rows.items() if some}
     page = render(
@@ -78,13 +78,13 @@ def compare_runs(
         baselines={"Baselines and other numbers": others} if others else {},
         losses=list(dict.fromkeys(one.loss.name for one in found)),
         charts=True,
-        chart=loss_chart(metrics, names),
+        chart=draw_loss_chart(metrics, names),
         sections=[replace(one, layout="columns") for one in beside(names, sections)],
     )
     return Comparison(page=write_page(page, out or folders[0] / "compared.html"), names=names, rows=rows)
 
 
-def unique_names(folders: Sequence[Path]) -> tuple[str, ...]:
+def make_unique_names(folders: Sequence[Path]) -> tuple[str, ...]:
     """The names of the folders, with as many of the folders that they are in as tell them apart."""
     parts = [folder.resolve().parts for folder in folders]
     for count in range(1, max(map(len, parts))):
@@ -112,7 +112,7 @@ def score_rows(found: Sequence[Evaluation]) -> tuple[list[Row], list[Row]]:
     return scores.rows(), others.rows()
 
 
-def training_rows(curves: Sequence[RunCurves]) -> list[Row]:
+def format_training_rows(curves: Sequence[RunCurves]) -> list[Row]:
     """How far the runs were trained, and how fast."""
     return [
         ("loss, mean of the last steps", tuple(f"{one.last_loss:.3g}" for one in curves)),
@@ -132,7 +132,7 @@ def probe_rows(folders: Sequence[Path]) -> list[Row]:
     return cells.rows()
 
 
-def loss_chart(metrics: Sequence[Sequence[StepMetrics]], names: Sequence[str]) -> Chart:
+def draw_loss_chart(metrics: Sequence[Sequence[StepMetrics]], names: Sequence[str]) -> Chart:
     """The losses of runs by step in one chart; first steps far above the rest are outside."""
     lines: list[Line] = []
     high = []

@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from maskstream.pages.figures.card import Card, Fact, Facts, Picture, Section, WordPieces, label_words, picture_row
+from maskstream.pages.figures.card import Card, Fact, Facts, Picture, Section, WordPieces, join_picture_row, label_words
 from maskstream.pages.figures.figures import Figures
 from maskstream.pages.figures.mesh import MeshFigures
 from maskstream.pages.figures.pictures import coloured, picture, resize
-from maskstream.pages.figures.points import BOX, FADED, INK, MADE, SEEN, Colour, cloud_picture, marked, token_boxes
+from maskstream.pages.figures.points import BOX, FADED, INK, MADE, SEEN, Colour, draw_cloud, marked, token_boxes
 from maskstream.pages.figures.text import ImageTextFigures
-from maskstream.pages.figures.video import VideoFigures, frame_rows, picture_side, whole_frames
-from maskstream.pipelines.modalities.points.tokens import VoxelTokens, point_tokens, voxel_places
+from maskstream.pages.figures.video import VideoFigures, choose_picture_side, draw_whole_frames, join_frame_rows
+from maskstream.pipelines.modalities.points.tokens import VoxelTokens, number_point_tokens, scale_to_voxels
 from maskstream.preprocess.encode.text.tokenizer import load_tokenizer
 from maskstream.train.evaluate.evaluation import (
     Clips,
@@ -33,7 +33,7 @@ from maskstream.train.papers.medthink.evaluate import Writing
 from maskstream.train.papers.meshmask.evaluate import Rollouts
 from maskstream.train.papers.spiking_mst.evaluate import Spiked
 
-from .rollout_report import rollout_cards
+from .rollout_report import draw_rollout_cards
 
 SIDE_PX, ACROSS = 96, 4
 """Of pictures in sets."""
@@ -54,7 +54,7 @@ def make_sections(examples: Sequence[Example], figures: Figures[Any], names: Seq
     made = []
     for (title, reading), several in groupby(examples, lambda one: (one.title, one.reading)):
         some = list(several)
-        cards = tuple(card for one in some for card in _cards(one, figures, names))
+        cards = tuple(card for one in some for card in _draw_cards(one, figures, names))
         layout = "columns"
         if isinstance(some[0], ShownSamples) and not some[0].answers:
             layout = "whole"
@@ -64,12 +64,12 @@ def make_sections(examples: Sequence[Example], figures: Figures[Any], names: Seq
     return tuple(made)
 
 
-def _cards(one: Example, figures: Figures[Any], names: Sequence[str]) -> Iterator[Card]:
+def _draw_cards(one: Example, figures: Figures[Any], names: Sequence[str]) -> Iterator[Card]:
     match one:
         case Compared():
-            yield from _compared(one, figures)
+            yield from _draw_compared(one, figures)
         case Spiked():
-            yield from _spiked(one, figures, names)
+            yield from _record_spikes(one, figures, names)
         case ShownSamples():
             for i, row in enumerate(one.rows):
                 card = figures.sample(one.batch, row)
@@ -80,31 +80,31 @@ def _cards(one: Example, figures: Figures[Any], names: Sequence[str]) -> Iterato
             for name, images in one.sets.items():
                 small = resize(images.numpy(), SIDE_PX, SIDE_PX)
                 items = (picture(image, f"{name} {i + 1}") for i, image in enumerate(small))
-                yield Card(key=name, words="", figures=(picture_row(*items, across=ACROSS),))
+                yield Card(key=name, words="", figures=(join_picture_row(*items, across=ACROSS),))
         case Clips():
-            yield from _clips(one, figures)
+            yield from _draw_clips(one, figures)
         case Similarities():
             for name, values in one.of.items():
                 words = f"{len(values)} pairs"
-                yield _matrix(name, values, words, f"{name}: similarity of {len(values)} clips and sounds")
+                yield _draw_matrix(name, values, words, f"{name}: similarity of {len(values)} clips and sounds")
         case Confusion():
-            yield _confusion(one.of, names)
+            yield _draw_confusion(one.of, names)
         case Writing():
             for i in range(len(one.made)):
-                yield _answered(figures, one, i)
+                yield _draw_answered(figures, one, i)
         case Rollouts():
             if not isinstance(figures, MeshFigures):
                 raise TypeError(f"rollouts are drawn by MeshFigures, got {type(figures).__name__}")
-            yield from islice(rollout_cards(figures, one.trajectories, one.made), one.shown)
+            yield from islice(draw_rollout_cards(figures, one.trajectories, one.made), one.shown)
         case Generated():
-            yield from _generated(one.made, one.real, one.label, names)
+            yield from _draw_generated(one.made, one.real, one.label, names)
         case DenoisedClouds():
-            yield from _denoised(one)
+            yield from _denoise_tokens(one)
         case _:
             raise TypeError(f"no page draws a {type(one).__name__}; add it to pages/report/drawn.py")
 
 
-def _compared(one: Compared, figures: Figures[Any]) -> Iterator[Card]:
+def _draw_compared(one: Compared, figures: Figures[Any]) -> Iterator[Card]:
     for i, row in enumerate(one.rows):
         if isinstance(figures, VideoFigures):
             card = figures.compared(one.batch, one.made, row, one.guess)
@@ -116,27 +116,27 @@ def _compared(one: Compared, figures: Figures[Any]) -> Iterator[Card]:
         yield card
 
 
-def _clips(one: Clips, figures: Figures[Any]) -> Iterator[Card]:
+def _draw_clips(one: Clips, figures: Figures[Any]) -> Iterator[Card]:
     """Every form of a clip below the others."""
     if not isinstance(figures, VideoFigures):
         raise TypeError(f"clips are drawn by VideoFigures, got {type(figures).__name__}")
-    side = picture_side(len(one.sets) * one.times_s.numel())
+    side = choose_picture_side(len(one.sets) * one.times_s.numel())
     for i, key in enumerate(one.keys):
-        rows = {name: whole_frames(frames[i].numpy(), figures.grid, side) for name, frames in one.sets.items()}
-        yield Card(key=key, words="", figures=frame_rows(rows, one.times_s[i].tolist()))
+        rows = {name: draw_whole_frames(frames[i].numpy(), figures.grid, side) for name, frames in one.sets.items()}
+        yield Card(key=key, words="", figures=join_frame_rows(rows, one.times_s[i].tolist()))
 
 
-def _matrix(name: str, of: Tensor, words: str, alt: str) -> Card:
+def _draw_matrix(name: str, of: Tensor, words: str, alt: str) -> Card:
     """The values (n, n): dark is low, bright is high."""
     values = of.numpy()
     low, high = float(values.min()), float(values.max())
     image = coloured(values, low, high, cv2.COLORMAP_MAGMA)
     scale = max(1, MATRIX_PX // len(values))
     large = image.repeat(scale, axis=0).repeat(scale, axis=1)
-    return Card(key=name, words=words, figures=(picture_row(picture(large, alt, lossless=True)),))
+    return Card(key=name, words=words, figures=(join_picture_row(picture(large, alt, lossless=True)),))
 
 
-def _confusion(counts: Tensor, names: Sequence[str]) -> Card:
+def _draw_confusion(counts: Tensor, names: Sequence[str]) -> Card:
     """The shares of each class's samples by what the model says, and the pairs of classes that it takes for each other
     most often, in words.
     """
@@ -150,16 +150,16 @@ def _confusion(counts: Tensor, names: Sequence[str]) -> Card:
     ]
     words = f"Most often wrong: {', '.join(told)}." if told else "None is wrong."
     share = counts / of.clamp_min(1)
-    return _matrix("classes", share, words, f"what the model says of each of {len(counts)} classes")
+    return _draw_matrix("classes", share, words, f"what the model says of each of {len(counts)} classes")
 
 
-def _spiked(one: Spiked, figures: Figures[Any], names: Sequence[str]) -> Iterator[Card]:
+def _record_spikes(one: Spiked, figures: Figures[Any], names: Sequence[str]) -> Iterator[Card]:
     """Images with the spikes of each kind of neuron."""
     for i, row in enumerate(one.rows):
         card = figures.sample(one.batch, row)
         items = [
             picture(
-                _raster(marks[i].numpy()),
+                _draw_raster(marks[i].numpy()),
                 f"spikes of {kind}",
                 f"{kind}: {float(marks[i].float().mean()):.1%}",
                 lossless=True,
@@ -170,20 +170,20 @@ def _spiked(one: Spiked, figures: Figures[Any], names: Sequence[str]) -> Iterato
         energy = Fact(name="Energy of its spikes", value=f"{one.energy_nj[i]:,.0f} nJ")
         yield replace(
             card,
-            figures=(*card.figures, picture_row(*items, across=3, title="Spikes", words=words)),
+            figures=(*card.figures, join_picture_row(*items, across=3, title="Spikes", words=words)),
             note=f"The network says {label_words(one.answers[i], names)}.",
             facts=(Facts(items=(energy,)),),
             missing=(),
         )
 
 
-def _raster(marks: Bools) -> npt.NDArray[np.uint8]:
+def _draw_raster(marks: Bools) -> npt.NDArray[np.uint8]:
     """Spikes (neurons, steps) as pixels, dark on light."""
     large = np.kron(marks, np.ones((NEURON_PX, STEP_PX), np.bool_)).astype(np.bool_)
     return np.where(large[..., None], np.array([29, 78, 216]), np.array([238, 240, 245])).astype(np.uint8)
 
 
-def _answered(figures: Figures[Any], one: Writing, i: int) -> Card:
+def _draw_answered(figures: Figures[Any], one: Writing, i: int) -> Card:
     """The card of a question with true and written texts."""
     if not isinstance(figures, ImageTextFigures):
         raise TypeError(f"answers are shown by ImageTextFigures, got {type(figures).__name__}")
@@ -202,42 +202,42 @@ def _words(figures: ImageTextFigures, ids: Sequence[int], title: str) -> WordPie
     return WordPieces(pieces=tuple((word, "", True) for word in said.split()), title=title)
 
 
-def _generated(made: Tensor, real: Tensor, label: Tensor, names: Sequence[str]) -> Iterator[Card]:
+def _draw_generated(made: Tensor, real: Tensor, label: Tensor, names: Sequence[str]) -> Iterator[Card]:
     for of in sorted(set(label.tolist())):
         chosen = (label == of).nonzero()[:BESIDE, 0].tolist()
         key = names[of] if 0 <= of < len(names) else "no category"
         rows = tuple(
-            picture_row(*(_cloud(clouds[i], key, word, colour, caption="") for i in chosen), title=word)
+            join_picture_row(*(_draw_cloud(clouds[i], key, word, colour, caption="") for i in chosen), title=word)
             for word, clouds, colour in (("made", made, MADE), ("real", real, INK))
         )
         yield Card(key=key, words="", figures=rows)
 
 
-def _denoised(one: DenoisedClouds) -> Iterator[Card]:
+def _denoise_tokens(one: DenoisedClouds) -> Iterator[Card]:
     for i, key in enumerate(one.keys):
         with_boxes, n_seen = _seen(one, i)
         pictures = (
-            _cloud(one.clean[i], key, "original"),
+            _draw_cloud(one.clean[i], key, "original"),
             with_boxes,
-            _cloud(one.masked[i], key, "denoised with the mask", MADE),
-            _cloud(one.whole[i], key, "without a mask", MADE),
+            _draw_cloud(one.masked[i], key, "denoised with the mask", MADE),
+            _draw_cloud(one.whole[i], key, "without a mask", MADE),
         )
         share = f"{float(one.kept[i]):.0%} of its variance is left"
         words = f"{share}; the mask shows {n_seen} of {len(one.clean[i])} points"
-        yield Card(key=key, words=words, figures=(picture_row(*pictures),))
+        yield Card(key=key, words=words, figures=(join_picture_row(*pictures),))
 
 
-def _cloud(points: Tensor, key: str, word: str, colour: Colour = INK, caption: str | None = None) -> Picture:
+def _draw_cloud(points: Tensor, key: str, word: str, colour: Colour = INK, caption: str | None = None) -> Picture:
     shown = points.clamp(-REACH, REACH).numpy()
-    return picture(cloud_picture(shown, colour, reach=REACH), f"{word} of {key}", word if caption is None else caption)
+    return picture(draw_cloud(shown, colour, reach=REACH), f"{word} of {key}", word if caption is None else caption)
 
 
 def _seen(one: DenoisedClouds, i: int) -> tuple[Picture, int]:
     """A picture of noised points with the boxes of visible tokens, and how many points lie in them."""
     tokens, word = VoxelTokens(resolution=one.resolution, patch=one.patch), "noised, with what a mask shows"
-    places = voxel_places(one.noised[i][None], one.resolution)
+    places = scale_to_voxels(one.noised[i][None], one.resolution)
     visible = np.isin(np.arange(tokens.grid.size), one.visible[i].numpy())
-    seen = visible[point_tokens(places, one.resolution, one.patch)[0].numpy()]
+    seen = visible[number_point_tokens(places, one.resolution, one.patch)[0].numpy()]
     half, boxes = one.resolution / 2, token_boxes(tokens, (visible, BOX))
-    drawn = cloud_picture((places[0] - half).numpy(), marked(seen, SEEN, FADED), reach=half, **boxes)
+    drawn = draw_cloud((places[0] - half).numpy(), marked(seen, SEEN, FADED), reach=half, **boxes)
     return picture(drawn, f"{word} of {one.keys[i]}", word), int(seen.sum())

@@ -82,13 +82,13 @@ class Cells:
         ]
 
 
-def data_facts(config: DataConfig[Any]) -> dict[str, str]:
+def list_data_facts(config: DataConfig[Any]) -> dict[str, str]:
     """What a sample of the recipe is, and how it is masked."""
     match config:
         case AudioVisualData():
-            words = f"{_frames(config)}; sound: {config.seconds:g} s"
+            words = f"{_draw_frames(config)}; sound: {config.seconds:g} s"
         case VideoData():
-            words = _frames(config)
+            words = _draw_frames(config)
         case AudioData():
             clip = config.clip
             words = f"{clip.seconds:g} s at {clip.sample_rate} Hz, {config.features.n_bins} bins"
@@ -109,5 +109,5 @@ def data_facts(config: DataConfig[Any]) -> dict[str, str]:
     return {"sample": words, **facts} if words else facts
 
 
-def _frames(config: VideoData | AudioVisualData) -> str:
+def _draw_frames(config: VideoData | AudioVisualData) -> str:
     return f"{config.clip.frames} frames, {config.clip.spacing}, {config.clip.size} px"

@@ -17,13 +17,13 @@ from maskstream.pages.figures.words import plural
 from maskstream.pages.page import page, write_page
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.local_files import is_being_written
-from maskstream.shards.stores.url import local_path
-from maskstream.train.core.guard import line_of
+from maskstream.shards.stores.url import get_local_path
+from maskstream.train.core.guard import find_line
 from maskstream.train.core.metrics import StepMetrics, read_metrics
 from maskstream.train.core.process import CPU, compute_threads
 from maskstream.train.core.recipe import Recipe, check_modality
 from maskstream.train.core.run_folder import run_recipe, run_settings, run_weights
-from maskstream.train.core.weights import load_model, weights_sum
+from maskstream.train.core.weights import compute_weights_sum, load_model
 from maskstream.train.evaluate.evaluation import Evaluation, TrainingLoss
 from maskstream.train.evaluate.features import match_labels_of_run
 from maskstream.train.evaluate.probe import PROBE, ProbeResult
@@ -31,7 +31,7 @@ from maskstream.train.evaluate.unseen import check_unseen
 from maskstream.train.evaluate_run import evaluate_model, keep_evaluation
 
 from .drawn import make_sections
-from .evaluated import data_facts, score_facts, score_rows
+from .evaluated import list_data_facts, score_facts, score_rows
 
 BASELINES = (
     "Baselines did not train: they predict what was hidden from what is visible, or without looking. The samples are "
@@ -86,13 +86,13 @@ def report_page(
     )
 
 
-def evaluated_facts(found: Evaluation, unseen: Evaluation | None, units: str) -> dict[str, str]:
+def list_evaluated_facts(found: Evaluation, unseen: Evaluation | None, units: str) -> dict[str, str]:
     """The scores in words, then those on sources that were not trained on."""
     others = {} if unseen is None else score_facts(unseen.scores)
     return {**score_facts(found.scores), **{f"unseen {units}: {name}": words for name, words in others.items()}}
 
 
-def evaluated_sections(
+def list_evaluated_sections(
     found: Sequence[Section], unseen: Sequence[Section], numbers: Evaluation, units: str
 ) -> tuple[Section, ...]:
     """The examples, after the first the first of unseen sources, and at the end all baselines."""
@@ -124,24 +124,24 @@ def write_report(
     Raises ValueError where the folder is not that of a run, its recipe is not known, or a split has samples that it was
     trained on; ShardError where `data` holds no finished split.
     """
-    run = local_path(run, "the run")
+    run = get_local_path(run, "the run")
     metrics = read_steps(run)
     settings = run_settings(run)
     recipe = recipe or run_recipe(run, "pass write_report(recipe=...)")
     splits = [Manifest.load(one) for one in (data, unseen) if one is not None]
-    both = evaluated_run(modality, run, recipe, splits, clips, same_split=same_split)
+    both = evaluate_run_once(modality, run, recipe, splits, clips, same_split=same_split)
     evaluations, sections = [one for one, _ in both], [one for _, one in both]
     found, other = evaluations[0], evaluations[1] if len(evaluations) > 1 else None
-    measured = {**evaluated_facts(found, other, modality.units), **data_facts(recipe.data)}
+    measured = {**list_evaluated_facts(found, other, modality.units), **list_data_facts(recipe.data)}
     reached = probed(run)
     details = {
         "recipe": recipe.name,
         "samples per step": str(settings.get("samples_per_step", "unknown")),
         "device": str(settings.get("device", "unknown")),
         "seed": str(settings.get("seed", "unknown")),
-        **_efficiency(metrics),
+        **_describe_efficiency(metrics),
         **_sources(metrics),
-        "weights": f"step {weights_sum(run_weights(run))[1] or 'unknown'}",
+        "weights": f"step {compute_weights_sum(run_weights(run))[1] or 'unknown'}",
         "shown below": str(data) if unseen is None else f"{data}, then {unseen}",
         **({} if reached is None else reached.facts()),
         **dict([*measured.items()][_FIGURES:]),
@@ -150,7 +150,7 @@ def write_report(
     text = report_page(
         metrics,
         found,
-        evaluated_sections(sections[0], sections[1] if other else (), found, modality.units),
+        list_evaluated_sections(sections[0], sections[1] if other else (), found, modality.units),
         dict([*measured.items()][:_FIGURES]),
         title=f"{run.resolve().name}: {recipe.name}",
         headline=headline,
@@ -169,7 +169,7 @@ def follow_run(run: Path, out: str | Path | None = None, every_s: int = FOLLOW_S
             kind="run report",
             title=f"{run.resolve().name} is training",
             lede="The page reloads itself while the run continues; at its end the report replaces it.",
-            facts=_efficiency(metrics) | _sources(metrics) if metrics else {"steps": "none yet"},
+            facts=_describe_efficiency(metrics) | _sources(metrics) if metrics else {"steps": "none yet"},
             sections=(),
             curves=run_curves(metrics, None) if metrics else None,
             reload_s=every_s,
@@ -186,7 +186,7 @@ def read_steps(run: Path) -> list[StepMetrics]:
     return metrics
 
 
-def evaluated_run(
+def evaluate_run_once(
     modality: Modality, run: Path, recipe: Recipe[Any], splits: Sequence[Manifest], clips: int, *, same_split: bool
 ) -> list[tuple[Evaluation, tuple[Section, ...]]]:
     """The evaluation of a run on each split, which its folder keeps, and what is drawn of `clips` samples.
@@ -222,7 +222,7 @@ def probed(run: Path) -> ProbeResult | None:
         raise ValueError(f"{path} is damaged ({error}); remove it, or run `maskstream probe` again") from error
 
 
-def _efficiency(metrics: Sequence[StepMetrics]) -> dict[str, str]:
+def _describe_efficiency(metrics: Sequence[StepMetrics]) -> dict[str, str]:
     """What the last steps say of how well the machine was used, and how many steps were skipped, where it is known."""
     last, skipped = metrics[-1], sum(row.skipped for row in metrics)
     shares = [row.mfu for row in metrics[-100:] if row.mfu is not None]
@@ -309,21 +309,23 @@ def run_curves(metrics: Sequence[StepMetrics], of: TrainingLoss | None) -> RunCu
         median_clips_per_s=float(np.median(rate)),
         mean_data_wait=float(wait.mean()),
         small=(
-            *_measured(_source_losses(rows), rows, "the loss of this source's samples", value),
-            *_measured([row.val for row in rows], rows, "on held-out samples, while it trained"),
-            *map(_guarded, _measured([row.spread for row in rows], rows, "", 0.0)),
-            _small("Learning rate", "by step", steps, lr, 0.0),
-            _small("Throughput", "samples per second", steps, rate, 0.0),
-            replace(_small("Waiting for data", "share of a step's time", steps, 100 * wait, 0.0, 100.0), unit=" %"),
+            *_draw_measured(_draw_source_losses(rows), rows, "the loss of this source's samples", value),
+            *_draw_measured([row.val for row in rows], rows, "on held-out samples, while it trained"),
+            *map(_draw_guarded, _draw_measured([row.spread for row in rows], rows, "", 0.0)),
+            _shrink_image("Learning rate", "by step", steps, lr, 0.0),
+            _shrink_image("Throughput", "samples per second", steps, rate, 0.0),
+            replace(
+                _shrink_image("Waiting for data", "share of a step's time", steps, 100 * wait, 0.0, 100.0), unit=" %"
+            ),
         ),
     )
 
 
-def _source_losses(rows: Sequence[StepMetrics]) -> list[dict[str, float]]:
+def _draw_source_losses(rows: Sequence[StepMetrics]) -> list[dict[str, float]]:
     return [{name: own["loss"] for name, own in row.sources.items() if "loss" in own} for row in rows]
 
 
-def _measured(
+def _draw_measured(
     values: Sequence[Mapping[str, float]], rows: Sequence[StepMetrics], note: str, *include: float
 ) -> list[Chart]:
     """A chart of each number that was measured in some of the steps; values: those of each step."""
@@ -331,18 +333,18 @@ def _measured(
     for name in dict.fromkeys(name for own in values for name in own):
         found = [(row.step, own[name]) for row, own in zip(rows, values, strict=True) if name in own]
         steps, numbers = np.array(found, dtype=np.float64).T
-        charts.append(_small(name, note, steps, numbers, *include))
+        charts.append(_shrink_image(name, note, steps, numbers, *include))
     return charts
 
 
-def _guarded(chart: Chart) -> Chart:
+def _draw_guarded(chart: Chart) -> Chart:
     """The chart of a measure of the guard, with the line below which a run has collapsed if it has one."""
-    least = line_of(chart.title, float(chart.lines[0].y[0]))
+    least = find_line(chart.title, float(chart.lines[0].y[0]))
     if least is None:
         return chart
     note = f"below the line at {least:.3g} a run has collapsed"
     return replace(chart, note=note, include=(*chart.include, least), reference=least)
 
 
-def _small(title: str, note: str, steps: Series, values: Series, *include: float) -> Chart:
+def _shrink_image(title: str, note: str, steps: Series, values: Series, *include: float) -> Chart:
     return Chart(lines=(Line(x=steps, y=values),), title=title, note=note, said=f"{title} by step", include=include)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from maskstream.pages.figures.card import Card, Section, picture_row
+from maskstream.pages.figures.card import Card, Section, join_picture_row
 from maskstream.pages.figures.chart import Chart, Line
-from maskstream.pages.figures.mesh import MeshFigures, ShownField, field_picture, mesh_nodes
+from maskstream.pages.figures.mesh import MeshFigures, ShownField, draw_fields, get_mesh_nodes
 from maskstream.pages.figures.pictures import picture
 from maskstream.pages.page import render, write_page
 from maskstream.shards.format.manifest import Manifest
@@ -21,12 +21,12 @@ from maskstream.train.papers.meshmask.evaluate import (
     ROLLOUTS,
     Float32s,
     Trajectories,
+    measure_rollout_error,
     measure_steps,
     next_model,
     open_reader,
     persist,
     rollout,
-    rollout_error,
 )
 
 _MARKS = (1, 10, 50)
@@ -65,7 +65,7 @@ def compare_rollouts(
             model = next_model(load_model(run_weights(Path(run))))
             one_step[str(run)], one_step[PERSISTENCE] = measure_steps(model, trajectories)
             made[str(run)] = rollout(model, trajectories)
-    errors = {name: rollout_error(fields, trajectories) for name, fields in made.items()}
+    errors = {name: measure_rollout_error(fields, trajectories) for name, fields in made.items()}
     last = len(errors[PERSISTENCE])
     marks = sorted({mark for mark in (*_MARKS, last) if mark <= last})
     table = {
@@ -78,7 +78,7 @@ def compare_rollouts(
     }
     if out is not None:
         models = {name: fields for name, fields in made.items() if name != PERSISTENCE}
-        cards = rollout_cards(MeshFigures(reader=open_reader(split, component)), trajectories, models)
+        cards = draw_rollout_cards(MeshFigures(reader=open_reader(split, component)), trajectories, models)
         text = render(
             "rollout.html.j2",
             title="Rollouts",
@@ -86,7 +86,7 @@ def compare_rollouts(
             table={name: [f"{value:.3f}" for value in row.values()] for name, row in table.items()},
             columns=[column.replace("_", " ") for column in table[PERSISTENCE]],
             charts=True,
-            chart=_chart(errors),
+            chart=_draw_chart(errors),
             section=Section(
                 title="Rollouts beside the truth", words=ROLLOUTS, cards=tuple(islice(cards, SHOWN)), layout="wide"
             ),
@@ -95,7 +95,7 @@ def compare_rollouts(
     return {"trajectories": len(trajectories.start), "errors": table}
 
 
-def _chart(errors: Mapping[str, Float32s]) -> Chart:
+def _draw_chart(errors: Mapping[str, Float32s]) -> Chart:
     """The errors by step; larger errors of diverging rollouts are outside."""
     top = max(float(error.max()) for error in errors.values() if np.isfinite(error).all())
     steps = np.arange(1, len(errors[PERSISTENCE]) + 1, dtype=np.float64)
@@ -105,12 +105,12 @@ def _chart(errors: Mapping[str, Float32s]) -> Chart:
     return Chart(lines=tuple(lines), said="Error by step", include=(0.0,), top=top)
 
 
-def rollout_cards(figures: MeshFigures, trajectories: Trajectories, made: Mapping[str, Tensor]) -> Iterator[Card]:
+def draw_rollout_cards(figures: MeshFigures, trajectories: Trajectories, made: Mapping[str, Tensor]) -> Iterator[Card]:
     """The truth and the rollouts float32 (T, N, D) of each trajectory at a few steps, drawn on one scale."""
     reader, last = figures.reader, len(trajectories.fields) - 1
     steps = sorted({max(round(part * last), 1) for part in SHOWN_STEPS})
     for i, key in enumerate(trajectories.start.key):
-        nodes = mesh_nodes(trajectories.start, i)
+        nodes = get_mesh_nodes(trajectories.start, i)
         mesh, shown = reader.mesh(i), ShownField.of(reader, i)
         drawn = {name: values[:, nodes].numpy() for name, values in {"Truth": trajectories.fields, **made}.items()}
         scale = shown.scale(drawn["Truth"])
@@ -118,9 +118,9 @@ def rollout_cards(figures: MeshFigures, trajectories: Trajectories, made: Mappin
         for step in steps:
             title = f"After {step} step{'s'[: step > 1]}"
             items = (
-                picture(field_picture(mesh, shown, values[step], scale), f"{name}, {title}", name)
+                picture(draw_fields(mesh, shown, values[step], scale), f"{name}, {title}", name)
                 for name, values in drawn.items()
             )
-            rows.append(picture_row(*items, title=title))
+            rows.append(join_picture_row(*items, title=title))
         words = shown.name if scale is None else f"{shown.name}, {scale[0]:.2f} (dark) to {scale[1]:.2f} (bright)"
         yield Card(key=key, words=words, figures=tuple(rows))

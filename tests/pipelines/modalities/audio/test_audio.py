@@ -16,13 +16,13 @@ from maskstream.pipelines import AudioClip, Librosa, audio_loader, masks
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.decode.sound import SoundError, decode_segment, read_segment
 from maskstream.pipelines.modalities.audio.spectrogram import LogMel, Spectrogram
-from maskstream.preprocess.encode.audio.encoder import encoded_sound
+from maskstream.preprocess.encode.audio.encoder import encode_sound
 from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.shards.errors import ShardError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import Sample
-from maskstream.shards.media.fbank import Fbank, fbank_statistics
-from maskstream.shards.media.flac import FlacHeader, flac_header
+from maskstream.shards.media.fbank import Fbank, compute_fbank_statistics
+from maskstream.shards.media.flac import FlacHeader, parse_flac_header
 from maskstream.shards.stores.base import Range
 
 from ....splits import write_samples
@@ -48,7 +48,7 @@ def split(tmp_path_factory):
     out = tmp_path_factory.mktemp("split")
     samples = []
     for i, (rate, seconds) in enumerate(zip(RATES, SECONDS, strict=True)):
-        made = encoded_sound(sound(rate, seconds, 1 + i % 2, seed=i))
+        made = encode_sound(sound(rate, seconds, 1 + i % 2, seed=i))
         samples.append(Sample(key=f"a{i}", members=made.members, source=f"{i}", label=i, sums=made.sums))
     return write_samples(out, samples, "audio", dataset="a", profile="flac")
 
@@ -199,7 +199,7 @@ def header_of(manifest, index):
 def test_the_manifest_knows_the_header(split):
     manifest = Manifest.load(split)
     for index in range(6):
-        stored = flac_header(manifest.store.read(*manifest.member(index, "flac")))
+        stored = parse_flac_header(manifest.store.read(*manifest.member(index, "flac")))
         known = header_of(manifest, index)
         np.testing.assert_array_equal(known.points, stored.points)
         assert replace(known, points=None) == replace(
@@ -230,7 +230,7 @@ def test_only_the_frames_of_the_segment_are_read(split):
     manifest = Manifest.load(split)
     name, offset, size = manifest.member(1, "flac")
     path = manifest.folder / name
-    header = flac_header(path.read_bytes()[offset : offset + size])
+    header = parse_flac_header(path.read_bytes()[offset : offset + size])
     read = read_segment(manifest.store, Range(name, offset, size), header_of(manifest, 1), 320000, 336000, rate=16000)
     assert read.read_bytes == len(read.frames) < size / 20
     assert len(read.frames) < size * (16000 + 2 * header.points[1, 0]) / header.n_samples * 1.5
@@ -242,7 +242,7 @@ def test_a_frame_that_changed_is_an_error(split):
     name, offset, size = manifest.member(0, "flac")
     path = manifest.folder / name
     whole = path.read_bytes()[offset : offset + size]
-    n_samples, rng = flac_header(whole).n_samples, np.random.default_rng(0)
+    n_samples, rng = parse_flac_header(whole).n_samples, np.random.default_rng(0)
     for _ in range(20):
         read = read_segment(manifest.store, Range(name, offset, size), header_of(manifest, 0), 0, n_samples, rate=16000)
         changed = bytearray(read.frames)
@@ -260,11 +260,11 @@ def test_draws_and_statistics(split):
     assert replace(clip, start="begin").segment(100, 16000, np.random.default_rng(0)) == (0, 100)
     mono = [whole(split, i, 16000).mean(axis=1) for i in range(6)]
     banks = torch.cat([Fbank()(torch.from_numpy(x - x.mean())).flatten() for x in mono]).double()
-    mean, deviation = fbank_statistics(Manifest.load(split).info["sums"])
+    mean, deviation = compute_fbank_statistics(Manifest.load(split).info["sums"])
     assert mean == pytest.approx(float(banks.mean()), abs=2e-3)
     assert deviation == pytest.approx(float(banks.std()), abs=2e-3)
     with pytest.raises(ShardError, match="statistics="):
-        fbank_statistics({})
+        compute_fbank_statistics({})
 
 
 # Batches
@@ -279,7 +279,7 @@ def test_a_batch_matches_its_docstring(split):
     assert batch.mask.visible.shape == (6, 12)
     assert batch.mask.masked.shape == (6, 8 * 8)
     assert batch.start_s.tolist() == pytest.approx([0.86, 19.36, 1.86, 0.36, 0.0, 0.0], abs=0.01)
-    mean, deviation = fbank_statistics(Manifest.load(split).info["sums"])
+    mean, deviation = compute_fbank_statistics(Manifest.load(split).info["sums"])
     own = batch.waveform[0, 0]
     wanted = (Fbank()(own - own.mean()) - mean) / (2 * deviation)
     assert torch.allclose(batch.spectrogram[0, :126], wanted, atol=1e-4)

@@ -14,7 +14,7 @@ import torch
 
 from maskstream.pipelines import AudioClip, Fbank, audio_loader, masks, mix
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
-from maskstream.pipelines.modalities.audio.dali import DaliSpectrograms, mel_graph
+from maskstream.pipelines.modalities.audio.dali import DaliSpectrograms, build_mel_graph
 from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.pipelines.modalities.audio.spectrogram import LogMel
 from maskstream.pipelines.modalities.split import Split
@@ -96,7 +96,7 @@ def test_the_graph_makes_librosas_decibels(settings, device):
     for row, length in zip(waveform, lengths, strict=True):
         row[:, :length] = rng.normal(0.2, 0.1, (2, length))
     waveform[0, :, 5000:15000] *= 1e-4
-    pipeline = mel_graph(mel, 4, n, 1, device)
+    pipeline = build_mel_graph(mel, 4, n, 1, device)
     pipeline.build()
     given = torch.from_numpy(waveform).to(device) if device.type == "cuda" else waveform
     (found,) = pipeline.run(waveform=given, length=np.array(lengths, dtype=np.int32)[:, None])

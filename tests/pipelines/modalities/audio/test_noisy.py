@@ -8,7 +8,7 @@ import torch
 
 from maskstream.pipelines import AudioClip, noisy_loader
 from maskstream.pipelines.modalities.audio.rows import SPEED_OF_SOUND, MicrophoneLine
-from maskstream.preprocess.encode.audio.encoder import encoded_sound
+from maskstream.preprocess.encode.audio.encoder import encode_sound
 from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.shards.errors import ResumeError
 from maskstream.shards.format.dataset import finish_split
@@ -27,7 +27,7 @@ def made(channels, i, *, rate=16000, silent=()):
     if i in silent:
         x[64:] = 0
     wave = np.stack([np.roll(x, c) for c in range(channels)], axis=1).astype(np.int32)
-    return encoded_sound(Sound(samples=wave, bits=16, sample_rate=rate, codec="pcm_s16le", container="wav"))
+    return encode_sound(Sound(samples=wave, bits=16, sample_rate=rate, codec="pcm_s16le", container="wav"))
 
 
 def write(out, *, channels, rate=16000, n=8, silent=()):

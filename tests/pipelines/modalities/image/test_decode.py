@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.modalities.image.decode import ImageError, decode_image, on_grid, reduction, show
-from maskstream.pipelines.modalities.image.resize import bicubic_taps, resize_crop
+from maskstream.pipelines.modalities.image.decode import ImageError, decode_image, extend_to_grid, reduction, show
+from maskstream.pipelines.modalities.image.resize import compute_bicubic_taps, resize_crop
 from maskstream.shards.errors import DataError
 
 
@@ -49,7 +49,7 @@ def test_reduced_decoding_is_close_to_full_decoding(n, width, height, flip):
     # a further resize of the reduced image, below 3 and at most 10.
     data = jpeg(photo(width, height))
     for x, y, side in ((0, 0, 880), (13, 7, 640), (310, 250, 600), (width - 600, height - 600, 600)):
-        crop = on_grid(Crop(x=x, y=y, width=side, height=side, flip=flip), n, width, height)
+        crop = extend_to_grid(Crop(x=x, y=y, width=side, height=side, flip=flip), n, width, height)
         for size, mean, most in ((crop.width // n, 1, 4), (600 // n, 3, 10)):
             square = Crop(x=crop.x, y=crop.y, width=crop.width // n * n, height=crop.width // n * n, flip=flip)
             full, reduced = (shown(data, width, height, square, by, size).astype(int) for by in (1, n))
@@ -71,7 +71,7 @@ def test_crops_grow_to_the_grid_by_less_than_a_pixel_of_the_output():
         w, h = int(rng.integers(8, width + 1)), int(rng.integers(8, height + 1))
         x, y = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
         n = int(rng.choice([1, 2, 4, 8]))
-        crop = on_grid(Crop(x=x, y=y, width=w, height=h, flip=True), n, width, height)
+        crop = extend_to_grid(Crop(x=x, y=y, width=w, height=h, flip=True), n, width, height)
         assert crop.flip
         assert crop.x % n == crop.y % n == 0
         assert 0 <= x - crop.x < n
@@ -139,8 +139,8 @@ def test_pixels_are_those_of_sums_of_integers(seed):
     x, y = int(draw.integers(width - w + 1)), int(draw.integers(height - h + 1))
     out = np.empty((rows, columns, 3), np.uint8)
     resize_crop(pixels, x, y, w, h, seed % 2 == 0, out)
-    half = mixed(pixels[y : y + h, x : x + w].astype(np.int64), 0, bicubic_taps(h, rows), 8)
-    expected = mixed(half, 1, bicubic_taps(w, columns), 20).clip(0, 255)
+    half = mixed(pixels[y : y + h, x : x + w].astype(np.int64), 0, compute_bicubic_taps(h, rows), 8)
+    expected = mixed(half, 1, compute_bicubic_taps(w, columns), 20).clip(0, 255)
     np.testing.assert_array_equal(out, expected[:, ::-1] if seed % 2 == 0 else expected)
 
 

@@ -20,7 +20,7 @@ from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.shards.errors import OutageError, ResumeError
 from maskstream.shards.format.sample import Sample
 from maskstream.shards.format.verify import verify
-from maskstream.shards.members.image import image_member
+from maskstream.shards.members.image import make_image_member
 
 from ....splits import write_samples
 from .test_decode import photo
@@ -31,7 +31,7 @@ OPTIONS = {"device": "cpu", "rank": 0, "world_size": 1}
 def member(pixels, form, width=None):
     ok, data = cv2.imencode(f".{form}", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
     assert ok
-    return image_member(data.tobytes(), width or pixels.shape[1], pixels.shape[0])
+    return make_image_member(data.tobytes(), width or pixels.shape[1], pixels.shape[0])
 
 
 def write(folder, samples):
@@ -168,7 +168,7 @@ def test_an_image_of_another_size_is_found_by_verify_and_replaced_by_the_loader(
 
 
 def test_a_member_that_is_no_image_is_found_by_verify(tmp_path):
-    split = write(tmp_path / "split", [{"jpg": image_member(b"no image", 4, 4)}] * 2)
+    split = write(tmp_path / "split", [{"jpg": make_image_member(b"no image", 4, 4)}] * 2)
     assert "is not a JPEG, PNG, WebP, PPM or PGM file: it begins with" in "; ".join(verify(split).problems)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from maskstream.preprocess.encode.mesh.encoder import INFLOW, NORMAL, OUTFLOW, WALL, Simulation, encoded_simulation
+from maskstream.preprocess.encode.mesh.encoder import INFLOW, NORMAL, OUTFLOW, WALL, Simulation, encode_simulation
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.sample import DatasetInfo, Sample
 from maskstream.shards.format.writer import write_shard
@@ -41,7 +41,7 @@ def simulation(seed, *, rows=5, columns=7, steps=12, channels=2, dims=2):
 
 def sample(key, made):
     """A simulation as a sample of a shard."""
-    encoded = encoded_simulation(made)
+    encoded = encode_simulation(made)
     members = {**encoded.members, "json": json_member(encoded.meta)}
     return Sample(key=key, members=members, source=key, sums=encoded.sums)
 
@@ -60,9 +60,9 @@ def write_pairs(folder, left, right):
     """A finished split of three samples, each with the simulations left.npz and right.npz; the left ones normalise."""
     members = {}
     for name, made in (("left", left), ("right", right)):
-        encoded = encoded_simulation(made).members
+        encoded = encode_simulation(made).members
         members |= {f"{name}.npz": encoded[MESH], f"{name}.{FIELDS}": encoded[FIELDS]}
-    sums = encoded_simulation(left).sums
+    sums = encode_simulation(left).sums
     samples = [Sample(key=f"s{i}", members=members, source=f"{i}", sums=sums) for i in range(3)]
     write_samples(folder, samples, "mesh", profile="mesh")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maskstream.pipelines.modalities.mesh.batch import build_graph, surface_normals
+from maskstream.pipelines.modalities.mesh.batch import build_graph, compute_surface_normals
 
 from .small_simulations import simulation
 
@@ -62,19 +62,19 @@ def test_normals_agree_with_the_areas_of_the_faces():
     for a, b, c in faces:
         sums[[a, b, c]] += np.cross(places[b].astype(float) - places[a], places[c].astype(float) - places[a])
     expected = sums / np.linalg.norm(sums, axis=1, keepdims=True)
-    np.testing.assert_allclose(surface_normals(places, faces), expected, atol=1e-6)
+    np.testing.assert_allclose(compute_surface_normals(places, faces), expected, atol=1e-6)
 
 
 def test_a_flat_vertex_has_no_normal():
     places = np.array([[0, 0, 0], [1, 0, 0], [2, 0, 0]], np.float32)
-    np.testing.assert_array_equal(surface_normals(places, np.array([[0, 1, 2]], np.int32)), np.zeros((3, 3)))
+    np.testing.assert_array_equal(compute_surface_normals(places, np.array([[0, 1, 2]], np.int32)), np.zeros((3, 3)))
 
 
 @pytest.mark.parametrize("wrong", [-1, 50, 2**31 - 1])
 def test_no_kernel_gets_a_node_that_does_not_exist(wrong):
     places, cells = random_mesh(2, 3)
     cells[7, 1] = wrong
-    for made in (build_graph, surface_normals):
+    for made in (build_graph, compute_surface_normals):
         with pytest.raises(ValueError, match="legal are 0 to 49"):
             made(places, cells)
 
@@ -83,4 +83,4 @@ def test_no_kernel_gets_other_shapes():
     places, cells = random_mesh(3, 4)
     for of_vertices, of_faces in ((places, cells), (places[:, :2], cells[:, :3]), (places[0], cells)):
         with pytest.raises(ValueError, match=r"\(V, "):
-            surface_normals(of_vertices, of_faces)
+            compute_surface_normals(of_vertices, of_faces)

@@ -12,8 +12,8 @@ from maskstream.pipelines.modalities.mesh.read import MeshStatistics
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.sampler import Wanted
-from maskstream.preprocess.encode.mesh.encoder import encoded_surface
-from maskstream.preprocess.encode.mesh.surfaces import checked_surface
+from maskstream.preprocess.encode.mesh.encoder import encode_surface
+from maskstream.preprocess.encode.mesh.surfaces import check_surface
 from maskstream.shards.errors import SampleError, ShardError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import Sample
@@ -179,7 +179,7 @@ def surfaces(folder):
     rng = np.random.default_rng(0)
     samples = []
     for i in range(4):
-        made = encoded_surface(checked_surface(rng.normal(size=(20, 3)), rng.integers(0, 20, (40, 3))))
+        made = encode_surface(check_surface(rng.normal(size=(20, 3)), rng.integers(0, 20, (40, 3))))
         members = {**made.members, "json": json_member(made.meta)}
         samples.append(Sample(key=f"s{i}", members=members, source=f"s{i}", sums=made.sums))
     return write_samples(out, samples, "mesh", profile="mesh")

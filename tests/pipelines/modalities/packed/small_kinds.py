@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from maskstream.preprocess.encode.audio.encoder import encoded_sound
+from maskstream.preprocess.encode.audio.encoder import encode_sound
 from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.preprocess.encode.image.encoder import ImageEncoder
 from maskstream.preprocess.encode.video.encoder import VideoEncoder
@@ -56,7 +56,7 @@ def sound_sample(i: int) -> Sample:
     sound = Sound(
         samples=wave.astype(np.int32)[:, None], bits=16, sample_rate=16000, codec="pcm_s16le", container="wav"
     )
-    made = encoded_sound(sound)
+    made = encode_sound(sound)
     members = {**made.members, "json": json_member(made.meta)}
     return Sample(key=f"a{i}", members=members, source=f"{i}", label=i % 2, sums=made.sums)
 

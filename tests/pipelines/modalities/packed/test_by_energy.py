@@ -14,7 +14,7 @@ from maskstream.pipelines.augment import Native
 from maskstream.pipelines.masks.patterns.token_energy import token_energy
 from maskstream.pipelines.modalities.packed.clips import ClipTokensPlan
 from maskstream.pipelines.modalities.split import Split
-from maskstream.pipelines.modalities.video.energy import stored_energy
+from maskstream.pipelines.modalities.video.energy import read_stored_energy
 from maskstream.pipelines.stream.produce import batch_of
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
@@ -51,7 +51,11 @@ def energy_of(folder: Path, plan: ClipTokensPlan, key: str) -> np.ndarray:
     data, video = (manifest.folder / name).read_bytes()[offset : offset + size], plan.clip.video
     notes = gop_notes(memoryview(data)[video.header_size :], video.width, video.height)
     (t, h, w), source = plan.shape, (video.width, video.height)
-    return stored_energy(notes, plan.clip.numbers, plan.clip.crops[0], source, (h, w)).reshape(t, -1, h * w).sum(axis=1)
+    return (
+        read_stored_energy(notes, plan.clip.numbers, plan.clip.crops[0], source, (h, w))
+        .reshape(t, -1, h * w)
+        .sum(axis=1)
+    )
 
 
 def filled(data: PackedData, folder: Path) -> Any:

@@ -28,7 +28,7 @@ from maskstream.pipelines import (
 )
 from maskstream.pipelines.augment import Native
 from maskstream.pipelines.augment.colour import ColourJitter
-from maskstream.pipelines.decode.cpu import yuv_to_rgb
+from maskstream.pipelines.decode.cpu import build_rgb_matrix
 from maskstream.pipelines.modalities.audio.spectrogram import LogMel
 from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.packed.batch import KINDS, SOUND, VIDEO
@@ -142,7 +142,7 @@ def test_tokens_of_clips_are_the_pixels_of_a_plain_decoder(clips: Path) -> None:
                 rows, columns = (slice(at, at + n) for at, n in ((crop.y, crop.height), (crop.x, crop.width)))
                 chroma = (c.repeat(2, 0).repeat(2, 1)[rows, columns] for c in (u, v))
                 yuv = np.stack([np.maximum(y[rows, columns], 16), *chroma, np.ones((crop.height, crop.width))], axis=-1)
-                wanted = (yuv @ yuv_to_rgb("bt601", False).T).clip(0, 255)
+                wanted = (yuv @ build_rgb_matrix("bt601", False).T).clip(0, 255)
                 wanted = wanted[:, ::-1] if crop.flip else wanted
                 assert np.abs(picture - wanted).max() <= 1.5
     assert seen > 10
@@ -168,7 +168,7 @@ def test_a_validation_shows_whole_frames_of_the_longest_clips_once(clips: Path) 
             y, u, v = (plane[0, 0].numpy() for plane in resized)
             chroma = (c.repeat(2, 0).repeat(2, 1) for c in (u, v))
             yuv = np.stack([np.maximum(y, 16), *chroma, np.ones_like(y)], axis=-1)
-            wanted = (yuv @ yuv_to_rgb("bt601", False).T).clip(0, 255)
+            wanted = (yuv @ build_rgb_matrix("bt601", False).T).clip(0, 255)
             assert np.abs(made[0] - wanted).max() <= 3
     assert sorted(keys) == sorted(f"v{i}" for i in range(N_CLIPS))
 

@@ -8,7 +8,7 @@ from maskstream.pipelines import masks, points_loader
 from maskstream.pipelines.augment.diffusion import CosineNoise, LinearNoise
 from maskstream.pipelines.masks import Draw, Mask
 from maskstream.pipelines.modalities.points.read import PointAugment, PointSelection
-from maskstream.pipelines.modalities.points.tokens import GroupTokens, VoxelTokens, occupied_tokens
+from maskstream.pipelines.modalities.points.tokens import GroupTokens, VoxelTokens, find_occupied_tokens
 from maskstream.preprocess import make_shards
 from maskstream.shards.errors import SampleError
 
@@ -72,7 +72,7 @@ def test_masks_get_the_occupied_tokens(split, occupancy):
     noise, tokens = LinearNoise(), VoxelTokens(resolution=16, patch=4, occupancy=occupancy)
     batch = next(iter(opened(split, tokens=tokens, noise=noise, mask=masks.Padded(mask=Occupied()))))
     seen = noise.noised(batch.points, batch.noise, batch.time) if occupancy == "noised" else batch.points
-    assert torch.equal(batch.mask.masked, ~occupied_tokens(seen, 16, 4))
+    assert torch.equal(batch.mask.masked, ~find_occupied_tokens(seen, 16, 4))
 
 
 def test_groups_are_tokens_on_one_axis(split):

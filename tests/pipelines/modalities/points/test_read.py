@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from maskstream.pipelines.modalities.points.read import PointSelection, PointsError
-from maskstream.shards.members.arrays import decode_problems, points_member, points_problems
+from maskstream.shards.members.arrays import decode_problems, find_points_problems, make_points_member
 from maskstream.shards.stores.base import Range
 from maskstream.shards.stores.local import LocalStore
 
@@ -39,7 +39,7 @@ def numbers(points):
 def test_a_run_of_rows_is_read_and_nothing_else(tmp_path):
     seen = np.zeros(N, dtype=int)
     for seed in range(300):
-        got, size = read(tmp_path, points_member(rows()), seed, points=30, features=1)
+        got, size = read(tmp_path, make_points_member(rows()), seed, points=30, features=1)
         assert got.dtype == np.float32
         assert size == 30 * 16
         start = numbers(got)[0]
@@ -50,17 +50,17 @@ def test_a_run_of_rows_is_read_and_nothing_else(tmp_path):
 
 
 def test_small_clouds_give_all_points_and_repetitions(tmp_path):
-    got, _ = read(tmp_path, points_member(rows(7)), points=20)
+    got, _ = read(tmp_path, make_points_member(rows(7)), points=20)
     assert set(numbers(got)) == set(range(7))
     assert sorted(numbers(got)[:7]) == list(range(7))
-    one, _ = read(tmp_path, points_member(rows(1)), points=5)
+    one, _ = read(tmp_path, make_points_member(rows(1)), points=5)
     assert numbers(one) == [0] * 5
-    whole, _ = read(tmp_path, points_member(rows(20)), points=20)
+    whole, _ = read(tmp_path, make_points_member(rows(20)), points=20)
     assert sorted(numbers(whole)) == list(range(20))
 
 
 def test_replacement_draws_from_the_whole_cloud(tmp_path):
-    got, _ = read(tmp_path, points_member(rows()), points=1000, replace=True)
+    got, _ = read(tmp_path, make_points_member(rows()), points=1000, replace=True)
     counts = np.bincount(numbers(got), minlength=N)
     assert counts.min() >= 1
     assert counts.max() > 12
@@ -69,10 +69,10 @@ def test_replacement_draws_from_the_whole_cloud(tmp_path):
 @pytest.mark.parametrize("replace", [False, True])
 @pytest.mark.parametrize("points", [5, 30])
 def test_rows_restricts_the_draw(tmp_path, replace, points):
-    got, _ = read(tmp_path, points_member(rows()), points=points, rows=(90, 1000), replace=replace)
+    got, _ = read(tmp_path, make_points_member(rows()), points=points, rows=(90, 1000), replace=replace)
     assert set(numbers(got)) <= set(range(90, 100))
     with pytest.raises(PointsError, match="none of them in rows="):
-        read(tmp_path, points_member(rows()), rows=(100, 200))
+        read(tmp_path, make_points_member(rows()), rows=(100, 200))
 
 
 def array(value, version=(1, 0), allow_pickle=False):
@@ -84,13 +84,13 @@ def array(value, version=(1, 0), allow_pickle=False):
 BROKEN = {
     "noise": (np.random.default_rng(0).bytes(1728), "not an NPY"),
     "nothing": (b"", "not an NPY"),
-    "a header only": (points_member(rows()).data[:20], "no NPY header"),
-    "cut short": (points_member(rows()).data[:-4], "not an NPY"),
+    "a header only": (make_points_member(rows()).data[:20], "no NPY header"),
+    "cut short": (make_points_member(rows()).data[:-4], "not an NPY"),
     "objects": (array(np.array([{}] * 4, dtype=object), allow_pickle=True), "no NPY header"),
     "doubles": (array(rows()), "'<f8'"),
     "three dimensions": (array(np.zeros((2, 3, 4), dtype="<f4")), r"\(2, 3, 4\)"),
     "two columns": (array(np.zeros((5, 2), dtype="<f4")), r"\(5, 2\)"),
-    "other rows": (points_member(rows(N - 1)).data, r"\(99, 4\)"),
+    "other rows": (make_points_member(rows(N - 1)).data, r"\(99, 4\)"),
     "version 2": (array(rows().astype("<f4"), version=(2, 0)), r"offset\) \(2, "),
 }
 
@@ -98,15 +98,15 @@ BROKEN = {
 @pytest.mark.parametrize("kind", BROKEN)
 def test_verify_finds_members_that_hold_no_points(kind):
     data, reason = BROKEN[kind]
-    assert re.search(reason, " ".join(points_problems(replace(points_member(rows()), data=data))))
+    assert re.search(reason, " ".join(find_points_problems(replace(make_points_member(rows()), data=data))))
 
 
 def test_wrong_sizes_and_non_finite_numbers_are_refused(tmp_path):
-    short = replace(points_member(rows()), data=points_member(rows()).data[:-4])
+    short = replace(make_points_member(rows()), data=make_points_member(rows()).data[:-4])
     with pytest.raises(PointsError, match="has 1724 bytes, not"):
         read(tmp_path, short, points=4)
-    nothing = points_member(np.full((9, 3), np.nan))
-    assert list(points_problems(nothing)) == []
+    nothing = make_points_member(np.full((9, 3), np.nan))
+    assert list(find_points_problems(nothing)) == []
     assert list(decode_problems(nothing)) == ["has 9 rows with a number that is not finite"]
     with pytest.raises(PointsError, match="not finite"):
         read(tmp_path, nothing, points=4)
@@ -114,7 +114,7 @@ def test_wrong_sizes_and_non_finite_numbers_are_refused(tmp_path):
 
 def test_missing_features_are_refused(tmp_path):
     with pytest.raises(PointsError, match="4 columns"):
-        read(tmp_path, points_member(rows()), features=2)
+        read(tmp_path, make_points_member(rows()), features=2)
 
 
 @pytest.mark.parametrize("settings", [{"points": 0}, {"features": -1}, {"rows": (3, 3)}, {"rows": (-1, 3)}])

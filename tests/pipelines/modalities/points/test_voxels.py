@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from maskstream.pipelines.modalities.points.tokens import (
-    devoxelise,
-    occupied_tokens,
-    point_tokens,
-    voxel_grid,
-    voxel_places,
+    compute_voxel_grid,
+    find_occupied_tokens,
+    interpolate_voxels,
+    number_point_tokens,
+    scale_to_voxels,
     voxelise,
 )
 
@@ -69,10 +69,10 @@ def test_a_cloud_is_the_same_alone_and_in_a_batch():
 
 def test_voxels_are_invariant_to_shift_and_scale_and_lie_inside():
     points = clouds(seed=1)
-    places = voxel_places(points, 32)
+    places = scale_to_voxels(points, 32)
     assert places.min() >= 0
     assert places.max() <= 31
-    torch.testing.assert_close(voxel_places(points * 2 + 0.5, 32), places, atol=2e-3, rtol=0)
+    torch.testing.assert_close(scale_to_voxels(points * 2 + 0.5, 32), places, atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -90,16 +90,16 @@ def test_interpolation_is_exact_at_voxels_and_for_linear_grids():
     linear = (axes @ torch.tensor([[2.0, 1.0], [-1.0, 0.0], [0.5, 3.0]]) + 4)[None]
     places = torch.rand(1, 200, 3, generator=torch.Generator().manual_seed(0)) * (r - 1)
     want = places @ torch.tensor([[2.0, 1.0], [-1.0, 0.0], [0.5, 3.0]]) + 4
-    torch.testing.assert_close(devoxelise(linear, places), want, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(interpolate_voxels(linear, places), want, atol=1e-4, rtol=1e-5)
     noise = torch.randn(1, r, r, r, 2, generator=torch.Generator().manual_seed(1))
     corners = axes.reshape(1, -1, 3)
-    assert torch.equal(devoxelise(noise, corners)[0], noise.reshape(-1, 2))
+    assert torch.equal(interpolate_voxels(noise, corners)[0], noise.reshape(-1, 2))
 
 
 def test_interpolation_has_the_gradient_of_its_weights():
     grid = torch.zeros(1, 4, 4, 4, 1, dtype=torch.float64, requires_grad=True)
     places = torch.tensor([[[1.25, 2.5, 0.0], [3.0, 3.0, 3.0]]], dtype=torch.float64)
-    devoxelise(grid, places).sum().backward()
+    interpolate_voxels(grid, places).sum().backward()
     assert grid.grad.sum() == pytest.approx(2)
     assert grid.grad[0, 1, 2, 0, 0] == pytest.approx(0.75 * 0.5)
     assert grid.grad[0, 3, 3, 3, 0] == pytest.approx(1)
@@ -109,8 +109,8 @@ def test_interpolation_has_the_gradient_of_its_weights():
 def test_a_token_is_occupied_if_it_contains_a_point(device, resolution):
     patch, side = 4, resolution // 4
     points = clouds(seed=2)
-    occupied = occupied_tokens(points.to(device), resolution, patch).cpu()
-    tokens = point_tokens(voxel_places(points, resolution), resolution, patch)
+    occupied = find_occupied_tokens(points.to(device), resolution, patch).cpu()
+    tokens = number_point_tokens(scale_to_voxels(points, resolution), resolution, patch)
     for i, cloud in enumerate(points.numpy()):
         cells, _, _ = plain(cloud, resolution)
         numbers = [((x // patch) * side + y // patch) * side + z // patch for x, y, z in cells]
@@ -122,12 +122,12 @@ def test_a_voxel_whose_mean_is_zero_is_occupied():
     points = torch.tensor([[[1.0, 1, 1], [-1.0, -1, -1], [0.0, 0, 0]]])
     voxels = voxelise(points, 8)
     assert not voxels.features[0, :, 4, 4, 4].any()
-    assert occupied_tokens(points, 8, 2)[0, (2 * 4 + 2) * 4 + 2]
+    assert find_occupied_tokens(points, 8, 2)[0, (2 * 4 + 2) * 4 + 2]
 
 
 @pytest.mark.parametrize(("resolution", "patch"), [(30, 4), (32, 0), (0, 4), (4, 8)])
 def test_patches_fill_the_cube(resolution, patch):
     with pytest.raises(ValueError, match="not a positive multiple"):
-        voxel_grid(resolution, patch)
-    assert voxel_grid(64, 4).size == 4096
-    assert voxel_grid(128, 4).size == 32768
+        compute_voxel_grid(resolution, patch)
+    assert compute_voxel_grid(64, 4).size == 4096
+    assert compute_voxel_grid(128, 4).size == 32768

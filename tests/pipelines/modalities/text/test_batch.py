@@ -6,7 +6,7 @@ import torch
 
 from maskstream.pipelines import masks
 from maskstream.pipelines.masks import Cues, Draw, TokenGrid
-from maskstream.pipelines.modalities.text.batch import text_batch
+from maskstream.pipelines.modalities.text.batch import build_text_batch
 
 DOCUMENTS = np.array([[0, 0, 0, 1, 1, -1], [0, 0, -1, -1, -1, -1], [0, 1, 2, 2, 2, 2]], np.int32)
 TOKENS = np.arange(18, dtype=np.int32).reshape(3, 6)
@@ -14,7 +14,7 @@ TOKENS = np.arange(18, dtype=np.int32).reshape(3, 6)
 
 def batch(**more):
     words = np.where(DOCUMENTS >= 0, np.arange(6), -1).astype(np.int32)
-    return text_batch(tokens=TOKENS, documents=DOCUMENTS, words=words, key=["a", "b", "c"], **more)
+    return build_text_batch(tokens=TOKENS, documents=DOCUMENTS, words=words, key=["a", "b", "c"], **more)
 
 
 def test_the_unpadded_form_has_every_real_token_once_document_by_document():
@@ -31,7 +31,7 @@ def test_the_unpadded_form_has_every_real_token_once_document_by_document():
 
 def test_a_row_without_padding_ends_where_the_next_begins():
     full = np.zeros((2, 4), np.int32)
-    made = text_batch(tokens=full, documents=full, words=full, key=["a", "b"])
+    made = build_text_batch(tokens=full, documents=full, words=full, key=["a", "b"])
     assert made.unpadded.cu_seqlens.tolist() == [0, 4, 8]
     assert made.lengths.tolist() == [4, 4]
 
@@ -68,6 +68,6 @@ def test_it_moves_as_a_whole():
 @pytest.mark.parametrize("length", [0, 3])
 def test_rows_of_padding_alone(length):
     empty = np.full((2, length), -1, np.int32)
-    made = text_batch(tokens=np.zeros_like(empty), documents=empty, words=empty, key=["a", "b"])
+    made = build_text_batch(tokens=np.zeros_like(empty), documents=empty, words=empty, key=["a", "b"])
     assert made.unpadded.cu_seqlens.tolist() == [0]
     assert made.unpadded.longest == 0

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maskstream.pipelines.modalities.text.packing import one_a_row, packed
+from maskstream.pipelines.modalities.text.packing import pack_one_a_row, packed
 
 
 def lengths_of(seed, n, most):
@@ -57,7 +57,7 @@ def test_the_pieces_of_many_rows_are_those_of_each():
 
 
 def test_one_document_a_row_is_whole():
-    packing = one_a_row(np.array([3, 900]), np.array([1, 1]))
+    packing = pack_one_a_row(np.array([3, 900]), np.array([1, 1]))
     assert packing.row(1) == [(1, 0, 900)]
     assert packing.shard_rows.tolist() == [1, 1]
 

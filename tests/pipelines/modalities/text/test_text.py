@@ -18,7 +18,7 @@ from maskstream.shards.errors import ShardError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import TokenizerFacts
 from maskstream.shards.media.npy import read_npy
-from maskstream.shards.members.text import tokens_member
+from maskstream.shards.members.text import make_tokens_member
 from maskstream.shards.stores.local import LocalStore
 
 from ....with_new_checksum import renew_checksum
@@ -273,7 +273,7 @@ def test_a_class_beyond_the_parts_of_speech_is_a_bad_sample(tmp_path):
     def samples(raw):
         found = MODALITIES["text"].samples(raw)
         classes = read_npy(found[3].members["classes.npy"].data)
-        members = found[3].members | {"classes.npy": tokens_member(np.full_like(classes, 187))}
+        members = found[3].members | {"classes.npy": make_tokens_member(np.full_like(classes, 187))}
         return [*found[:3], replace(found[3], members=members), *found[4:]]
 
     folder = write_split("text", tmp_path, samples)

@@ -10,7 +10,7 @@ import io
 import av
 import numpy as np
 
-from maskstream.pipelines.decode.cpu import PLANAR_420, yuv_to_rgb
+from maskstream.pipelines.decode.cpu import PLANAR_420, build_rgb_matrix
 from maskstream.pipelines.modalities.video import dali, packing
 from maskstream.pipelines.modalities.video.dali import clip_graph
 
@@ -56,7 +56,7 @@ def rgb_601(frame):
     y, u, v = (plane_of(plane) for plane in frame.planes)
     chroma = [np.kron(plane, np.ones((2, 2)))[: y.shape[0], : y.shape[1]] for plane in (u, v)]
     planes = np.stack([y, *chroma, np.ones_like(y)], axis=-1)
-    return (planes @ yuv_to_rgb("bt601", frame.color_range == 2).T).round().clip(0, 255).astype(np.uint8)
+    return (planes @ build_rgb_matrix("bt601", frame.color_range == 2).T).round().clip(0, 255).astype(np.uint8)
 
 
 def plane_of(plane):

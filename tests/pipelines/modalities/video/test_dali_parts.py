@@ -9,8 +9,8 @@ import pytest
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import decode_frames
-from maskstream.pipelines.modalities.video.dali import clip_graph, colours_after, look_region, region
-from maskstream.pipelines.modalities.video.packing import LOOK, Refusal, encoded_clip
+from maskstream.pipelines.modalities.video.dali import build_colour_matrix, clip_graph, look_region, region
+from maskstream.pipelines.modalities.video.packing import LOOK, Refusal, pack_clip
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.media.mp4 import read_fragments, read_header
 
@@ -32,7 +32,7 @@ def test_a_packed_clip_decodes_to_the_same_frames(tmp_path, codec, options, prof
             numbers = np.minimum(start + stride * np.arange(6), start + (47 - start) // stride * stride)
             data = clip_bytes(video, numbers)
             led += (first_led := int(index.lead[index.gops_of(numbers)[0]]) > 0)
-            clip = encoded_clip(data, numbers, size, "cpu" if codec == "libvpx-vp9" else "cuda")
+            clip = pack_clip(data, numbers, size, "cpu" if codec == "libvpx-vp9" else "cuda")
             if isinstance(clip, Refusal):
                 assert first_led
                 assert "begins in an open GOP" in clip.reason
@@ -68,7 +68,7 @@ def graph(frames, order, crops, size):
         video=[frames],
         order=[np.array([0, *order], dtype=np.int32)],
         regions=[regions],
-        colours=[colours_after("bt601", False)],
+        colours=[build_colour_matrix("bt601", False)],
     )
     height, width = frames.shape[1:3]
     rows, columns = (((np.arange(LOOK) + 0.5) * side / LOOK).astype(int) for side in (height, width))

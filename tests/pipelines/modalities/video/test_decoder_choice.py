@@ -15,12 +15,12 @@ import torch
 from av.bitstream import BitStreamFilterContext
 
 from maskstream.pipelines.decode.nvdec import missing_libraries
-from maskstream.pipelines.modalities.audio.dali import mel_graph
+from maskstream.pipelines.modalities.audio.dali import build_mel_graph
 from maskstream.pipelines.modalities.audio.spectrogram import LogMel
 from maskstream.pipelines.modalities.video import hardware
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.pipelines.modalities.video.dali import clip_graph
-from maskstream.pipelines.modalities.video.packing import EncodedClip, Refusal, encoded_clip
+from maskstream.pipelines.modalities.video.packing import EncodedClip, Refusal, pack_clip
 from maskstream.pipelines.stream.sampler import BadRowsError
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
 from maskstream.shards.errors import DataError
@@ -53,7 +53,7 @@ def vp9(tmp_path_factory):
 def packed(folder, codec, options=None, profile="copy", size=(160, 144), device="cuda", first=0, **changes):
     path = write_video(folder / "v.mkv", codec, 40, options or {}, *size, **changes)
     video = encode_video(path, PROFILES[profile])
-    return encoded_clip(clip_bytes(video, first + NUMBERS), first + NUMBERS, size, device)
+    return pack_clip(clip_bytes(video, first + NUMBERS), first + NUMBERS, size, device)
 
 
 # Inspection.
@@ -145,7 +145,7 @@ def test_the_graph_for_a_gpu_serialises(encoded):
 
 
 def test_the_graph_of_spectrograms_for_a_gpu_serialises():
-    assert b"MelFilterBank" in mel_graph(LogMel(), 8, 20480, 4, torch.device("cuda")).serialize()
+    assert b"MelFilterBank" in build_mel_graph(LogMel(), 8, 20480, 4, torch.device("cuda")).serialize()
 
 
 def test_nvdec_needs_libraries_of_the_driver():

@@ -10,7 +10,12 @@ from maskstream.pipelines import VideoData, mix, video_loader
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.video import decoders, packing
-from maskstream.pipelines.modalities.video.decoders import agree, choose_decoder, count_engines, dali_threads
+from maskstream.pipelines.modalities.video.decoders import (
+    check_agreement,
+    choose_decoder,
+    count_dali_threads,
+    count_engines,
+)
 from maskstream.pipelines.modalities.video.hardware import HardwareFinish
 from maskstream.pipelines.modalities.video.yuv import PlanesFinish
 from maskstream.pipelines.stream import topology
@@ -60,8 +65,8 @@ def card(monkeypatch):
 def test_engines_are_those_of_the_cards_name(card, name, engines):
     card(name)
     assert count_engines(CUDA) == engines
-    assert dali_threads(CUDA) == 2 * (engines or 4), "whatever the number of workers"
-    assert dali_threads(CPU) == 16
+    assert count_dali_threads(CUDA) == 2 * (engines or 4), "whatever the number of workers"
+    assert count_dali_threads(CPU) == 16
 
 
 def test_the_ranks_of_a_node_share_its_cores(monkeypatch):
@@ -139,13 +144,13 @@ def test_mixtures_refuse_dali_by_name_and_options_that_went_away_are_refused(h26
 
 
 def test_ranks_that_choose_otherwise_are_told_so():
-    agree("DALI", "no group")
+    check_agreement("DALI", "no group")
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         for _ in range(2):
-            agree("PyAV", "one loader")
-        agree("DALI", "another loader")
+            check_agreement("PyAV", "one loader")
+        check_agreement("DALI", "another loader")
         with pytest.raises(ValueError, match="another rank makes its pixels by PyAV, and this one by DALI"):
-            agree("DALI", "one loader")
+            check_agreement("DALI", "one loader")
     finally:
         dist.destroy_process_group()

@@ -15,7 +15,7 @@ from maskstream.pipelines.decode.cpu import crop_planes, to_rgb
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.video.batch import PlaneBatch
 from maskstream.pipelines.modalities.video.data import VideoData
-from maskstream.pipelines.modalities.video.yuv import planes_to_rgb
+from maskstream.pipelines.modalities.video.yuv import convert_planes
 from maskstream.pipelines.stream import kept
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import Wanted
@@ -76,7 +76,7 @@ CROPS = [
 
 
 def both(frames, crops, size):
-    planes = planes_to_rgb(PlaneBatch.of([crop_planes(frames, crop) for crop in crops]), size).numpy()
+    planes = convert_planes(PlaneBatch.of([crop_planes(frames, crop) for crop in crops]), size).numpy()
     expected = np.empty((len(crops), len(frames), size, size, 3), dtype=np.uint8)
     for crop, out in zip(crops, expected, strict=True):
         to_rgb(frames, crop, (size, size), out)
@@ -127,7 +127,7 @@ def test_clips_are_written_where_they_are_joined(late):
     assert batch.clips == copied.clips
     for one, other, clip in zip(batch.luma, copied.luma, batch.clips, strict=True):
         assert torch.equal(one[:, : clip.luma[0], : clip.luma[1]], other[:, : clip.luma[0], : clip.luma[1]])
-    assert torch.equal(planes_to_rgb(batch, 64), planes_to_rgb(copied, 64))
+    assert torch.equal(convert_planes(batch, 64), convert_planes(copied, 64))
 
 
 def assert_same_clips(batch, expected):
