@@ -1,6 +1,8 @@
 """The rules of the layout: which folder may import which, and that no file opens a door to code in data."""
 
 import ast
+import io
+import tokenize
 from collections import defaultdict
 from functools import cache
 from graphlib import TopologicalSorter
@@ -340,3 +342,73 @@ def test_the_import_name_reaches_the_folders():
 
     assert Path(maskstream.pipelines.__file__).resolve() == ROOT / "pipelines/__init__.py"
     assert Path(maskstream.shards.__file__).resolve() == ROOT / "shards/__init__.py"
+
+
+TOKENS = {
+    "maskstream": 32,
+    "maskstream/cli": 183,
+    "maskstream/modalities": 46,
+    "maskstream/pages": 546,
+    "pipelines": 15,
+    "pipelines/augment": 54,
+    "pipelines/decode": 137,
+    "pipelines/flow": 135,
+    "pipelines/masks": 412,
+    "pipelines/modalities": 1057,
+    "pipelines/stream": 343,
+    "preprocess": 10,
+    "preprocess/curate": 242,
+    "preprocess/datasets": 353,
+    "preprocess/encode": 625,
+    "preprocess/executors": 42,
+    "preprocess/foreign": 119,
+    "preprocess/job": 210,
+    "preprocess/raw": 139,
+    "preprocess/versions": 231,
+    "samples": 228,
+    "shards": 152,
+    "shards/format": 287,
+    "shards/media": 197,
+    "shards/members": 63,
+    "shards/stores": 210,
+    "train": 85,
+    "train/core": 371,
+    "train/evaluate": 221,
+    "train/export": 135,
+    "train/nn": 264,
+    "train/papers": 1053,
+}
+"""The most Python tokens, in hundreds, that each room may have. A change that raises a number says in its commit what
+pays for it; one that makes a room smaller lowers the number."""
+
+NO_TOKENS = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
+
+
+def count_tokens(path: Path) -> int:
+    """The tokens of a file without comments and docstrings, which no width of lines changes."""
+    strings = {
+        (node.value.lineno, node.value.col_offset)
+        for node in nodes(path)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    }
+    tokens = tokenize.generate_tokens(io.StringIO(path.read_text()).readline)
+    return sum(token.type not in NO_TOKENS and token.start not in strings for token in tokens)
+
+
+def test_no_room_grows_unseen():
+    sizes: defaultdict[str, int] = defaultdict(int)
+    for path in (*FILES, *OWN):
+        parts = path.relative_to(ROOT).parts
+        sizes["/".join(parts[1:-1][:2]) if parts[0] == "src" else room_of(parts)] += count_tokens(path)
+    assert sizes.keys() == TOKENS.keys()
+    grown = {room: (size, TOKENS[room] * 100) for room, size in sizes.items() if size > TOKENS[room] * 100}
+    assert not grown, f"rooms with more tokens than TOKENS allows: {grown}"
+    shrunk = {room: -(-size // 100) for room, size in sizes.items() if size < TOKENS[room] * 95 - 100}
+    assert not shrunk, f"lower the numbers of these rooms in TOKENS: {shrunk}"
