@@ -52,11 +52,11 @@ import sys
 import pyarrow.parquet as pq
 import maskstream.pipelines.decode.pixels
 from maskstream.pipelines.modalities.split import open_manifest
-from maskstream.shards.format.columns import _filled, _values
-from maskstream.shards.format.unpack import text_array
+from maskstream.shards.format.columns import _fill_nulls, _values
+from maskstream.shards.format.unpack import build_text_array
 group = pq.ParquetFile({str(path)!r}).read_row_group(0, use_threads=False)
-numbers, lists, texts = group.column("n").chunk(0), group.column("of").chunk(0), text_array(["a", "", "b\u00e9"])
-made = _filled(numbers, -1).tolist(), _values(lists.values).tolist(), len(text_array([]))
+numbers, lists, texts = group.column("n").chunk(0), group.column("of").chunk(0), build_text_array(["a", "", "b\u00e9"])
+made = _fill_nulls(numbers, -1).tolist(), _values(lists.values).tolist(), len(build_text_array([]))
 open_manifest({str(split)!r})
 print([name in sys.modules for name in ("pandas", "pyarrow.compute", "scipy.linalg", "numba.np.arrayobj")])
 print(*made, texts.to_pylist() == ["a", "", "b\u00e9"])

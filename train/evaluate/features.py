@@ -278,7 +278,7 @@ STEPS, ROWS = 300, 64
 LR, WEIGHT_DECAY = 3e-3, 1e-2
 
 
-def score_knn(train: Tensor, has: Tensor, test: Tensor, k: int) -> Tensor:
+def knn_scores(train: Tensor, has: Tensor, test: Tensor, k: int) -> Tensor:
     """The votes for each class, float32 (m, C), 0 to 1.
 
     train: vectors (n, D); has: the classes that each has, float32 (n, C); test: vectors (m, D). With fewer than k

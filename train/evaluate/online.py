@@ -24,7 +24,7 @@ from maskstream.train.core.model import Model
 from maskstream.train.core.parallel import gathered_root
 
 from .evaluation import accuracy
-from .features import GivesFeatures, drop_augmentation, has_label_lists, score_knn, yield_labelled_batches
+from .features import GivesFeatures, drop_augmentation, has_label_lists, knn_scores, yield_labelled_batches
 
 SAMPLES, AT_ONCE = 512, 64
 """How many samples are measured, half of them known, and how many are in a batch."""
@@ -89,7 +89,7 @@ class OnlineProbe(Hook):
         mean, deviation = known.mean(dim=0), known.std(dim=0).clamp_min(1e-6)
         known, asked = ((one - mean) / deviation for one in (known, asked))
         return {
-            KNN: accuracy(score_knn(known, has, asked, NEIGHBOURS), true),
+            KNN: accuracy(knn_scores(known, has, asked, NEIGHBOURS), true),
             LINEAR: accuracy(_score_ridge(known.double(), has.double(), asked.double()), true),
         }
 

@@ -31,9 +31,9 @@ from .features import (
     drop_augmentation,
     extract_features,
     has_label_lists,
+    knn_scores,
     match_labels,
     score_attentive,
-    score_knn,
     score_linear,
     whiten,
     yield_labelled_batches,
@@ -287,7 +287,7 @@ def _compute_scores(name: str, encoder: str, seen: Labelled, unseen: Labelled, c
     has = F.one_hot(seen.labels, classes).float() if seen.labels.ndim == 1 else seen.labels
     if name == WHITENED:
         train, test = whiten(train, test)
-    return score_knn(train, has, test, int(name.removeprefix("whitened").removeprefix("knn")))
+    return knn_scores(train, has, test, int(name.removeprefix("whitened").removeprefix("knn")))
 
 
 def _standardise_both(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:

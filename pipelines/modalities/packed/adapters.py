@@ -37,7 +37,7 @@ class QwenVlInputs(TypedDict):
     image_grid_thw: Tensor
 
 
-def pack_naflex(
+def naflex(
     batch: PackedBatch,
     *,
     length: int | None = None,
@@ -62,7 +62,7 @@ def siglip2(
     mean: tuple[float, ...] = HALF,
     std: tuple[float, ...] = HALF,
 ) -> SigLip2Inputs:
-    """What the image processor of SigLIP 2 in transformers returns, padded as in `pack_naflex`; it pads to
+    """What the image processor of SigLIP 2 in transformers returns, padded as in `naflex`; it pads to
     max_num_patches.
     """
     valid = _mark_valid(batch, length)
@@ -73,7 +73,7 @@ def siglip2(
     )
 
 
-def pack_qwen_vl(
+def qwen_vl(
     batch: PackedBatch,
     *,
     merge: int = 2,

@@ -8,13 +8,13 @@ import pytest
 
 SCRIPT = """
 import json, resource, torch
-from maskstream.train.core.process import kept_memory
+from maskstream.train.core.process import keep_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(40 << 18)  # glibc, left alone, takes it from the system and gives it back
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 for device in ("cuda", "cpu"):
-    with kept_memory(torch.device(device)):
+    with keep_memory(torch.device(device)):
         within = [faults() for _ in range(4)]
     print(json.dumps([within, [faults() for _ in range(2)]]))
 """

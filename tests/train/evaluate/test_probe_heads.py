@@ -12,8 +12,8 @@ from maskstream.train.evaluate.features import (
     FOLDS,
     assign_folds,
     fit,
+    knn_scores,
     score_attentive,
-    score_knn,
     score_linear,
     whiten,
 )
@@ -32,14 +32,14 @@ def blobs(n: int, classes: int, seed: int, *, apart: float = 1.5) -> tuple[Tenso
 def test_the_nearest_neighbour_decides_if_the_others_are_far() -> None:
     train = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
     has = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    found = score_knn(train, has, torch.tensor([[9.0, 0.1], [0.1, 5.0]]), k=10)
+    found = knn_scores(train, has, torch.tensor([[9.0, 0.1], [0.1, 5.0]]), k=10)
     assert found.argmax(dim=1).tolist() == [0, 1]
     torch.testing.assert_close(found.sum(dim=1), torch.ones(2))
 
 
 def test_votes_are_weighted_by_the_exponential_of_the_cosine() -> None:
     train, has = torch.tensor([[1.0, 0.0], [0.6, 0.8]]), torch.eye(2)
-    (votes,) = score_knn(train, has, torch.tensor([[1.0, 0.0]]), k=2)
+    (votes,) = knn_scores(train, has, torch.tensor([[1.0, 0.0]]), k=2)
     assert float(votes[0] / votes[1]) == pytest.approx(np.exp(0.4 / 0.07), rel=1e-4)
 
 
@@ -62,7 +62,7 @@ def test_whitened_neighbours_see_what_varies_little() -> None:
     has = torch.nn.functional.one_hot(label).float()
     known, asked = x[:150], x[150:]
     plain, whitened = (
-        accuracy(score_knn(a, has[:150], b, 10), label[150:]) for a, b in ((known, asked), whiten(known, asked))
+        accuracy(knn_scores(a, has[:150], b, 10), label[150:]) for a, b in ((known, asked), whiten(known, asked))
     )
     assert plain < 0.7
     assert whitened > 0.9

@@ -37,7 +37,7 @@ from maskstream.train.evaluate.features import (
     drop_augmentation,
     extract_features,
     has_label_lists,
-    score_knn,
+    knn_scores,
     yield_labelled_batches,
 )
 from maskstream.train.evaluate.patches import find_nearest_visible
@@ -184,7 +184,7 @@ def _score_by_class(model: Jepa[Any] | LeJepa[Any], config: DataConfig[Any], dat
     classes = int(torch.cat((seen.labels, unseen.labels)).max()) + 1
     has = F.one_hot(seen.labels, classes).float()
     found = {
-        name: accuracy(score_knn(seen.vectors[name], has, unseen.vectors[name], NEIGHBOURS), unseen.labels)
+        name: accuracy(knn_scores(seen.vectors[name], has, unseen.vectors[name], NEIGHBOURS), unseen.labels)
         for name in encoders
     }
     value = found.pop("")

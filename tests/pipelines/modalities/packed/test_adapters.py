@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from maskstream.pipelines import PackedBatch
-from maskstream.pipelines.modalities.packed.adapters import pack_naflex, pack_qwen_vl, siglip2
+from maskstream.pipelines.modalities.packed.adapters import naflex, qwen_vl, siglip2
 from maskstream.pipelines.modalities.packed.batch import SOUND, VIDEO
 
 PATCH = 4
@@ -67,7 +67,7 @@ def test_qwen_vl_gets_what_its_processor_makes(tubelet: int) -> None:
         do_resize=False, patch_size=PATCH, temporal_patch_size=tubelet, merge_size=2
     )
     wanted = processor(pictures(), return_tensors="pt")
-    made = pack_qwen_vl(packed(tubelet))
+    made = qwen_vl(packed(tubelet))
     assert list(made) == list(wanted)
     assert torch.equal(made["image_grid_thw"], wanted["image_grid_thw"])
     torch.testing.assert_close(made["pixel_values"], wanted["pixel_values"], rtol=0, atol=1e-6)
@@ -93,8 +93,8 @@ def test_time_steps_of_clips_stand_one_behind_the_other_for_qwen_vl() -> None:
         grid_thw=one.grid_thw * torch.tensor([2, 1, 1]),
         kind=torch.full((3,), VIDEO),
     )
-    made = pack_qwen_vl(clips)["pixel_values"]
-    first, second = (pack_qwen_vl(of)["pixel_values"] for of in (one, replace(one, tokens=one.tokens.flip(1))))
+    made = qwen_vl(clips)["pixel_values"]
+    first, second = (qwen_vl(of)["pixel_values"] for of in (one, replace(one, tokens=one.tokens.flip(1))))
     wanted = [half for a, b in pairwise(one.cu_seqlens.tolist()) for half in (first[a:b], second[a:b])]
     assert len(made) == 2 * n
     torch.testing.assert_close(made, torch.cat(wanted))
@@ -102,7 +102,7 @@ def test_time_steps_of_clips_stand_one_behind_the_other_for_qwen_vl() -> None:
 
 def test_naflex_models_get_the_dict_of_timm() -> None:
     """timm's own functions where it is installed; what they document otherwise."""
-    made = pack_naflex(packed())
+    made = naflex(packed())
     assert made["patches"].shape == (3, 24, PATCH * PATCH * 3)
     for s, (start, stop) in enumerate(pairwise(packed().cu_seqlens.tolist())):
         n = stop - start
@@ -118,7 +118,7 @@ def test_naflex_equals_timm() -> None:
     collator = pytest.importorskip("timm.data.naflex_dataset").NaFlexCollator(max_seq_len=30)
     patchify = transforms.Patchify(PATCH)
     wanted, _ = collator([(patchify(image / 127.5 - 1), 0) for image in pictures()])
-    made: Any = pack_naflex(packed(), length=30)
+    made: Any = naflex(packed(), length=30)
     for name in ("patches", "patch_coord", "patch_valid"):
         torch.testing.assert_close(made[name], wanted[name], rtol=0, atol=1e-6)
 
@@ -127,10 +127,10 @@ def test_what_a_model_cannot_take_is_refused() -> None:
     with pytest.raises(ValueError, match="take pictures, and the batch has a sample of kind 'video'"):
         siglip2(replace(packed(), kind=torch.tensor([0, VIDEO, 0])))
     with pytest.raises(ValueError, match="take pictures and clips, and the batch has a sample of kind 'sound'"):
-        pack_qwen_vl(replace(packed(), kind=torch.tensor([0, SOUND, 0])))
+        qwen_vl(replace(packed(), kind=torch.tensor([0, SOUND, 0])))
     with pytest.raises(ValueError, match="length=20: a picture has 24 tokens; raise length"):
         siglip2(packed(), length=20)
     with pytest.raises(ValueError, match=r"tokens have 2 time steps; use Native\(tubelet=1\)"):
-        pack_naflex(packed(tubelet=2))
+        naflex(packed(tubelet=2))
     with pytest.raises(ValueError, match=r"open the loader with Native\(multiple=4\)"):
-        pack_qwen_vl(packed(), merge=4)
+        qwen_vl(packed(), merge=4)
