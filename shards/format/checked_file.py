@@ -1,7 +1,7 @@
-"""Files whose size and checksum are in dataset.json. They are read once and checked before anything parses them.
+"""Files whose size and checksum are in dataset.json. They are read once and checked before they are parsed.
 
-The bytes are read into memory, not mapped: what is parsed is then what was checked, and a disk error is an exception,
-where a mapped page would end the process.
+The bytes are read into memory, not mapped, so that the parsed bytes are the checked ones. A disk error then raises an
+exception, whereas reading a mapped page would kill the process.
 """
 
 from collections.abc import Mapping
@@ -23,14 +23,15 @@ SIZE_BYTES, SUM = "size_bytes", "xxh3_128"
 
 
 def facts_of(data: bytes) -> dict[str, Any]:
-    """The size and the checksum of a file with these contents."""
+    """Return size and checksum of a file with these contents."""
     return {SIZE_BYTES: len(data), SUM: xxhash.xxh3_128_hexdigest(data)}
 
 
 def read_checked(store: Store, name: str, files: Mapping[str, Any]) -> bytes:
-    """The contents of the file `name` of a split, as dataset.json describes it in `files`.
+    """Return the contents of the file `name` of a split, whose size and checksum are in `files` (from dataset.json).
 
-    Raises ShardError if the file is missing, no regular file, or differs.
+    Raises:
+        ShardError: The file is missing, is not a regular file, or differs.
     """
     path, facts = f"{store.location}/{name}", files[name]
     remedy = _CHANGED if is_elsewhere(name) else REMEDY

@@ -3,15 +3,15 @@
 Every sample has `key`, `shard` (dictionary-encoded file name), `label` int64 (-1 for none) and `source`. Every
 component NAME (the whole ending of a member, such as `cam0.mp4`) has `NAME.offset` and `NAME.size` int64 (of its data
 in the tar, in bytes), `NAME.xxh3_128` (16 bytes), and one column for each fact (int64 or float64), word
-(dictionary-encoded) and list (of int64). Samples without the component have null, and so have those whose long word few
-others of the part share. The file's metadata gives the kind of
-each component and the part's shards; the Arrow type tells facts, words and lists apart.
+(dictionary-encoded) and list (of int64). Samples without the component have null. So have samples whose long word few
+others of the part share. The file's metadata stores the kind of each component and the part's shards; facts, words and
+lists are distinguished by their Arrow type.
 
 A word is a dictionary column, since an enumeration of codecs would need a new version of its kind for each codec. All
-processes hold the words, so one of more than 64 characters, such as a video's header, is kept only where samples share
-it.
+processes keep the words in memory, so a word of more than 64 characters, such as a video's header, is stored only if
+several samples share it.
 
-`ColumnReader` reads the columns of a part into arrays and checks their types. Nothing is in memory twice: arrays are
+`ColumnReader` reads the columns of a part into arrays and checks their types. No data is in memory twice: arrays are
 allocated in full length and filled row group by row group.
 """
 
@@ -43,11 +43,15 @@ _TYPES: dict[str, type] = {"name": str, "samples": int, "size_bytes": int, "sha2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardFacts:
-    """A shard as a whole.
+    """Facts about a shard as a whole.
 
-    name: of the tar in the folder of its part, or its path from there if the tar is foreign. sha256: in hex, as is
-    packets_sha256, that of the packets file of a foreign tar. written: the name and the sha256 that the tar had when it
-    was written first, if samples were erased from it since.
+    Attributes:
+        name: Name of the tar in the folder of its part. For a foreign tar, its path from that folder.
+        samples: Number of samples.
+        size_bytes: Size of the tar.
+        sha256: Checksum of the tar in hex.
+        packets_sha256: Checksum in hex of the packets file of a foreign tar.
+        written: Name and sha256 of the tar as it was first written, if samples have been erased from it since.
     """
 
     name: str
@@ -74,7 +78,7 @@ class ShardFacts:
 
     @classmethod
     def from_json(cls, data: object) -> Self:
-        """Raises ValueError for what `to_json` does not write."""
+        """Return the facts in JSON. Raises ValueError for data that `to_json` does not write."""
         if not isinstance(data, dict) or not all(isinstance(data.get(name), kind) for name, kind in _TYPES.items()):
             raise ValueError(f"a shard is described by {data!r}; it must have {', '.join(_TYPES)}")
         packets = data.get("packets_sha256")
@@ -87,7 +91,9 @@ class ShardFacts:
         return cls(**{name: data[name] for name in _TYPES}, packets_sha256=packets, written=written)
 
     def check_part_name(self, *, foreign: bool) -> str | None:
-        """What is wrong with the name: it must be that of a tar, in the folder itself unless it is `foreign`."""
+        """Explain what makes the name invalid, or return None: it must be a tar's, in the folder itself unless
+        `foreign`.
+        """
         in_folder = foreign or "/" not in self.name
         if self.name.endswith(".tar") and in_folder and b"\0" not in self.name.encode():
             return None
@@ -101,11 +107,16 @@ FINGERPRINT_DIGITS = 32
 def make_fingerprint(
     shards: Iterable[ShardFacts], *, foreign: bool, selected: npt.NDArray[np.int64] | None = None
 ) -> str:
-    """The first digits of a sha256, in hex, of the names and checksums of the shards as they were first written, and of
-    the numbers of the samples that the split has, if these are not all.
+    """Compute the fingerprint of a split: 32 hex digits of a sha256 of its shards and samples.
 
-    The folder of a shard does not count, but for foreign tars: the same shards merged from other places have the same
-    samples.
+    It covers the names and checksums of the shards as they were first written and, if the split lacks some of their
+    samples, the numbers of the selected ones. The folder of a shard counts only for foreign tars, since the same shards
+    merged from other folders have the same samples.
+
+    Args:
+        shards: Facts of the shards, in order.
+        foreign: True for an index of foreign tars.
+        selected: Numbers of the samples that the split has, int64 (n,); None for all.
     """
     digest = hashlib.sha256()
     for shard in shards:
@@ -132,15 +143,19 @@ FACTS = {pa.int64(): np.dtype(np.int64), pa.float64(): np.dtype(np.float64)}
 WORD, LIST = pa.dictionary(pa.int32(), pa.string()), pa.list_(pa.int64())
 
 SHARED_BY = 4
-"""How many samples of a part must share a long word, so that it is kept: the words of all parts are in memory."""
+"""A part stores a long word only if at least this many of its samples share it: all parts' words are in memory."""
 MOST_SHARED = 1024
-"""How many long words a part keeps of a component, those that most samples share."""
+"""Most long words that a part stores for a component; the most frequent ones are kept."""
 
 FORMAT_KEY, COMPONENTS_KEY, SHARDS_KEY = b"maskstream", b"maskstream.components", b"maskstream.shards"
 
 
 def build_part_table(shards: Sequence[ShardRecord]) -> pa.Table:
-    """One row per sample, in the order of `shards` and of each tar. Raises ShardError if a component has two kinds."""
+    """Build a part's table, with one row per sample in the order of `shards` and of each tar.
+
+    Raises:
+        ShardError: A component has two kinds.
+    """
     rows = [row for shard in shards for row in shard.rows]
     numbers = np.repeat(np.arange(len(shards), dtype=np.int32), [len(shard.rows) for shard in shards])
     names = pa.array([shard.name for shard in shards], pa.string())
@@ -165,7 +180,9 @@ def build_part_table(shards: Sequence[ShardRecord]) -> pa.Table:
 
 
 def build_part_metadata(kinds: Mapping[str, str], shards: Sequence[dict[str, Any]]) -> dict[bytes, bytes]:
-    """The metadata of a part: the format, the kinds of its components, its shards as `ShardFacts.to_json`."""
+    """Return the metadata of a part: the format, the kinds of its components, and its shards as
+    `ShardFacts.to_json`.
+    """
     return {
         FORMAT_KEY: FORMAT.encode(),
         COMPONENTS_KEY: json.dumps(dict(kinds)).encode(),
@@ -174,7 +191,7 @@ def build_part_metadata(kinds: Mapping[str, str], shards: Sequence[dict[str, Any
 
 
 def _select_component_columns(placed: Sequence[Placed | None]) -> dict[str, pa.Array]:
-    """The columns of one component, by the part of their name after the component."""
+    """Return the columns of one component, by their name without the component's."""
     present = [member for member in placed if member is not None]
     columns: dict[str, pa.Array] = {
         OFFSET: pa.array([None if m is None else m.offset for m in placed], COMPONENT_COLUMNS[OFFSET]),
@@ -195,7 +212,7 @@ def _select_component_columns(placed: Sequence[Placed | None]) -> dict[str, pa.A
 
 
 def _find_shared_words(words: Sequence[str | None]) -> list[str | None]:
-    """The words, without the long ones that few samples share."""
+    """Replace the long words that few samples share with None."""
     counts = Counter(word for word in words if word is not None and len(word) > LONG_WORD)
     often = sorted((word for word, count in counts.items() if count >= SHARED_BY), key=lambda w: (-counts[w], w))
     rare = counts.keys() - often[:MOST_SHARED]
@@ -203,7 +220,7 @@ def _find_shared_words(words: Sequence[str | None]) -> list[str | None]:
 
 
 def _list_column(lists: Sequence[Any]) -> pa.Array:
-    """A column with one list, or null, per row."""
+    """Build a column with one list, or null, per row."""
     starts = pa.array(accumulate((0 if values is None else len(values) for values in lists), initial=0), pa.int32())
     absent = pa.array([values is None for values in lists], pa.bool_())
     flat = np.concatenate([values for values in lists if values is not None])
@@ -211,7 +228,7 @@ def _list_column(lists: Sequence[Any]) -> pa.Array:
 
 
 def build_rejects_table(rejects: Sequence[Reject]) -> pa.Table:
-    """One row per reject: source, stage, reason."""
+    """Build a table with one row per reject: source, stage, reason."""
     columns = {
         name: pa.array([getattr(r, name) for r in rejects], pa.string()) for name in ("source", "stage", "reason")
     }
@@ -219,7 +236,7 @@ def build_rejects_table(rejects: Sequence[Reject]) -> pa.Table:
 
 
 class ColumnReader:
-    """The columns of an open part, or of some of its rows. Each is read on demand into read-only arrays."""
+    """Columns of an open part, or of some of its rows. Each is read on demand into read-only arrays."""
 
     def __init__(self, path: str, file: pq.ParquetFile) -> None:
         self.path = path
@@ -239,7 +256,7 @@ class ColumnReader:
         self._chosen: npt.NDArray[np.int64] | None = None
 
     def select(self, rows: npt.NDArray[np.int64] | None) -> ColumnReader:
-        """The columns in some of the rows, int64 (n,), sorted; None for all."""
+        """Return the columns restricted to some rows, int64 (n,), sorted; None for all."""
         if rows is None:
             return self
         selected = copy(self)
@@ -254,16 +271,16 @@ class ColumnReader:
 
     @property
     def rows(self) -> int:
-        """The number of samples."""
+        """Number of samples."""
         return int(self._file.metadata.num_rows) if self._chosen is None else len(self._chosen)
 
     def list_word_types(self, component: str) -> dict[str, pa.DataType]:
-        """The columns of a component by the part of their name after the component, and their types."""
+        """Return the types of a component's columns, by their name without the component's."""
         split = {name: name.rpartition(".") for name in self.names}
         return {word: self._schema.field(name).type for name, (before, _, word) in split.items() if before == component}
 
     def chunks(self, name: str, kind: pa.DataType) -> Iterator[pa.Array]:
-        """The column, one array per row group, whose offsets, codes and texts are valid."""
+        """Yield a column as one array per row group, with validated offsets, codes and strings."""
         if name not in self.names:
             raise ShardError(f"{self.path} has no column {name!r}; {REMEDY}")
         if self._schema.field(name).type != kind:
@@ -275,7 +292,7 @@ class ColumnReader:
                 yield chunk
 
     def strings(self, name: str) -> pa.LargeStringArray:
-        """A column of texts without nulls."""
+        """Return a column of strings. Raises ShardError if it has nulls."""
         whole = pa.chunked_array(list(self.chunks(name, pa.large_string())), pa.large_string()).combine_chunks()
         whole = pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole
         if whole.null_count:
@@ -283,26 +300,30 @@ class ColumnReader:
         return whole if self._chosen is None else whole.take(_make_indices(self._chosen))
 
     def numbers(self, name: str, kind: pa.DataType, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """A column of numbers; null becomes 0."""
+        """Return a column of numbers, (rows,) of type `dtype`; null becomes 0."""
         chunks = self.chunks(name, kind)
         filled = (_fill_nulls(chunk, 0) for chunk in chunks)
         return self._in_rows(_join_columns(filled, self._file.metadata.num_rows, dtype))
 
     def codes(self, name: str, kind: pa.DataType) -> tuple[list[str], npt.NDArray[np.int32]]:
-        """The words of a dictionary-encoded column, and the number of each row's word; -1 for null."""
+        """Return the words of a dictionary-encoded column, and the number of each row's word, int32 (rows,); -1 for
+        null.
+        """
         chunks = pa.chunked_array(list(self.chunks(name, kind)), kind).unify_dictionaries().chunks
         words = chunks[0].dictionary.to_pylist() if chunks else []
         numbers = (_fill_nulls(chunk.indices, -1) for chunk in chunks)
         return words, self._in_rows(_join_columns(numbers, self._file.metadata.num_rows, np.int32))
 
     def digests(self, name: str, kind: pa.DataType) -> npt.NDArray[np.uint8]:
-        """A column of digests, uint8 (N, 16); null becomes 0."""
+        """Return a column of digests, uint8 (N, 16); null becomes 0."""
         flat = (_decode_digests(chunk).reshape(-1) for chunk in self.chunks(name, kind))
         whole = _join_columns(flat, self._file.metadata.num_rows * DIGEST_BYTES, np.uint8)
         return self._in_rows(whole.reshape(-1, DIGEST_BYTES))
 
     def lists(self, name: str, kind: pa.DataType) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.signedinteger]]:
-        """The length of each row's list, and the values of all lists as the narrowest signed integers that fit."""
+        """Return the length of each row's list, int64 (rows,), and the joined values in the narrowest signed type that
+        fits.
+        """
         lengths: list[npt.NDArray[np.int32]] = []
         values: npt.NDArray[Any] = np.empty(self._count_most_values(name), np.int8)
         end = 0
@@ -326,14 +347,16 @@ class ColumnReader:
         return counts[self._chosen], values[np.repeat(chosen, counts)]
 
     def _count_most_values(self, name: str) -> int:
-        """An upper bound of the values in a column of lists; unused memory costs nothing."""
+        """Return an upper bound of the values in a column of lists. Unused memory of the bound is never touched, so it
+        is free.
+        """
         groups = [self._file.metadata.row_group(group) for group in range(self._file.num_row_groups)]
         leaves = [group.column(i) for group in groups for i in range(group.num_columns)]
         return sum(leaf.num_values for leaf in leaves if leaf.path_in_schema.startswith(f"{name}."))
 
 
 def _fill_nulls(column: pa.Array, value: int) -> npt.NDArray[Any]:
-    """A column of numbers, with `value` in place of null."""
+    """Return a column of numbers with `value` in place of null."""
     if not column.null_count:
         return _values(column)
     kind = _values(column[:0]).dtype  # `to_pandas_dtype` of pyarrow 17 needs pandas
@@ -343,18 +366,18 @@ def _fill_nulls(column: pa.Array, value: int) -> npt.NDArray[Any]:
 
 
 def _values(column: pa.Array) -> npt.NDArray[Any]:
-    """A column of numbers without nulls. Its `to_numpy` imports pandas where that is installed, which takes 0.3 s."""
+    """Return a column of numbers without nulls. Its `to_numpy` would import pandas if installed, which takes 0.3 s."""
     values: npt.NDArray[Any] = np.from_dlpack(column)
     return values
 
 
 def _make_indices(rows: npt.NDArray[np.int64]) -> pa.Array:
-    """Numbers of rows for `take`; `pa.array` would import pandas."""
+    """Return row numbers for `take`. `pa.array` would import pandas."""
     return pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(rows)])
 
 
 def _raw(column: pa.Array, itemsize: int) -> npt.NDArray[np.uint8]:
-    """The bytes of a column of values of equal size; any bytes where it is null."""
+    """Return the bytes of a column of values of equal size; nulls have arbitrary bytes."""
     return np.frombuffer(column.buffers()[1], np.uint8, len(column) * itemsize, column.offset * itemsize)
 
 
@@ -364,8 +387,9 @@ def _decode_digests(column: pa.Array) -> npt.NDArray[np.uint8]:
 
 
 def _is_valid(column: pa.Array) -> npt.NDArray[np.bool_]:
-    """Where a column with nulls has a value. pyarrow's own functions are in a module that takes 0.05 s to import, and
-    make pandas be imported for a scalar.
+    """Return where a column with nulls has a value, bool (n,).
+
+    pyarrow's own functions are in a module that takes 0.05 s to import, and they import pandas for a scalar.
     """
     bits = np.unpackbits(np.frombuffer(column.buffers()[0], np.uint8), bitorder="little")
     return bits[column.offset : column.offset + len(column)].view(np.bool_)

@@ -1,4 +1,4 @@
-"""One component of all samples of a split, as columns: where its members are, and what is known of each."""
+"""One component of all samples of a split, as columns: positions of its members and their facts, words and lists."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ Numbers = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Words:
-    """One word per sample: `code` int32 (N,) indexes `names`; -1 means none."""
+    """One word per sample: `code`, int32 (N,), indexes `names`; -1 for none."""
 
     names: list[str]
     code: Int32s
@@ -26,7 +26,7 @@ class Words:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Lists:
-    """One list per sample: that of sample i is `values[start[i]:start[i + 1]]`; start int64 (N + 1,).
+    """One list per sample: sample i has `values[start[i]:start[i + 1]]`; start int64 (N + 1,).
 
     Lists are the largest part of a manifest, so `values` has the narrowest type that fits (int8 to int64), and lists of
     equal lengths share `start`.
@@ -41,10 +41,17 @@ class Lists:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Component:
-    """One component of all N samples; all values are 0 for samples that lack it.
+    """One component of all N samples. All values are 0 for samples that lack it.
 
-    kind: the name of its `Kind`. offset, size: int64 (N,), of the data in the tar, in bytes. facts: int64 or float64
-    (N,) each.
+    Attributes:
+        name: Name of the component.
+        kind: Name of its `Kind`.
+        offset: First byte of each sample's data in its tar, int64 (N,).
+        size: Size of each sample's data in bytes, int64 (N,).
+        facts: Numbers by name, int64 or float64 (N,) each.
+        words: Words by name.
+        lists: Lists by name.
+        read_digest: Reads `digest` from the parts of the manifest.
     """
 
     name: str
@@ -58,30 +65,36 @@ class Component:
 
     @cached_property
     def digest(self) -> UInt8s:
-        """The xxh3_128 of each sample's data, uint8 (N, 16), read from disk on first use; 0 if a sample lacks it."""
+        """xxh3_128 of each sample's data, uint8 (N, 16); 0 if a sample lacks the component. Read from disk on first
+        use.
+        """
         return self.read_digest()
 
     @cached_property
     def checked(self) -> npt.NDArray[np.bool_]:
-        """Of which samples this process has found that their columns do not contradict each other, bool (N,)."""
+        """Samples whose columns this process has found to be consistent, bool (N,)."""
         return np.zeros(len(self.offset), dtype=np.bool_)
 
     @property
     def present(self) -> npt.NDArray[np.bool_]:
-        """Which samples have the component, bool (N,). No data is at offset 0, where a tar has a header."""
+        """Samples that have the component, bool (N,). Offset 0 means none: a tar begins with a header, so no data is
+        there.
+        """
         return self.offset > 0
 
     def facts_of(self, i: int) -> dict[str, int | float]:
-        """The facts of sample i."""
+        """Return the facts of sample i."""
         return {name: values.item(i) for name, values in self.facts.items()}
 
     def word(self, name: str, i: int) -> str:
-        """A word of sample i; "" if it has none."""
+        """Return a word of sample i; "" if it has none."""
         words = self.words.get(name)
         return words.names[words.code[i]] if words is not None and words.code[i] >= 0 else ""
 
     def described(self, i: int, data: bytes = b"", table: bytes = b"") -> Member:
-        """The member of sample i with its columns and the given bytes. Raises ValueError if the sample lacks it."""
+        """Return the member of sample i with its columns and the given bytes. Raises ValueError if it has no such
+        component.
+        """
         i = range(len(self.offset))[i]
         if not self.offset[i]:
             raise ValueError(f"sample {i} has no component {self.name!r}")
@@ -95,15 +108,23 @@ class Component:
         )
 
     def ending(self, i: int) -> str:
-        """The ending of sample i's member in the tar; it differs from the component's name only in foreign tars."""
+        """Return the ending of sample i's member in the tar. Only in foreign tars does it differ from the component's
+        name.
+        """
         words = self.words.get(ENDING)
         return self.name if words is None else words.names[words.code[i]]
 
 
 def component_of(components: Mapping[str, Component], kinds: Sequence[str], wanted: str | None = None) -> Component:
-    """The component `wanted`, or by default the only one of these kinds.
+    """Return the component `wanted`, or by default the only one of the given kinds.
 
-    Raises ValueError if there is no such component, or if several fit and `wanted` is None.
+    Args:
+        components: Components of a split by name.
+        kinds: Names of the kinds that fit.
+        wanted: Name of the component; None takes the only one that fits.
+
+    Raises:
+        ValueError: The component does not exist, or `wanted` is None and several fit.
     """
     of = " or ".join(kinds)
     fitting = [name for name, component in components.items() if component.kind in kinds]

@@ -1,9 +1,8 @@
-"""What data make parsers and libraries raise, whoever forged them.
+"""Maps the exceptions that damaged or hostile data cause in parsers and libraries to errors of samples and shards.
 
-`Manifest.reading` catches it, which surrounds the reading and decoding of a sample in every loader. A TypeError, an
-AttributeError or a RuntimeError is an error of a program, and is not caught. Neither is a MemoryError: sizes are
-compared with those of members and with shards/media/limits.py before memory is taken, so it is the machine that has too
-little.
+`Manifest.reading`, which surrounds the reading and decoding of a sample in every loader, catches them. A TypeError, an
+AttributeError or a RuntimeError is a bug and is not caught. Neither is a MemoryError: sizes are compared with the
+members' sizes and with shards/media/limits.py before memory is allocated, so the machine has too little of it.
 """
 
 import struct
@@ -25,11 +24,14 @@ REMEDY = (
 
 @contextmanager
 def parsing(path: str | Path) -> Iterator[None]:
-    """Raises ShardError, which names `path`, for every exception of the block but MaskstreamError; OutageError for what
-    no bytes can cause, such as too many open files.
+    """Turn every exception of the block except MaskstreamError into a ShardError that names `path`.
 
-    Parsers raise exceptions of many kinds about hostile data (ArrowException, KeyError, OverflowError, MemoryError,
-    RecursionError, ...), and libraries add new ones, so no list of them would be whole.
+    Parsers raise exceptions of many kinds on hostile data (ArrowException, KeyError, OverflowError, MemoryError,
+    RecursionError, ...), and libraries add new ones, so a list of them would never be complete.
+
+    Raises:
+        ShardError: The data cannot be parsed.
+        OutageError: The cause cannot be the data, such as too many open files.
     """
     try:
         yield
@@ -42,7 +44,7 @@ def parsing(path: str | Path) -> Iterator[None]:
 
 
 def described(error: Exception) -> str:
-    """An exception in one line: the reason that the system gives, or its name and its message."""
+    """Return an exception on one line: the system's reason, or the exception's name and message."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -65,7 +67,9 @@ _FOREIGN = (
 
 
 def find_outage(error: BaseException) -> OSError | None:
-    """The error of the machine (no descriptors left, a disk that is gone) that an error is or comes from, if any."""
+    """Return the machine's error (no descriptors left, a lost disk) that an error is or was caused by; None if there is
+    none.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in NEVER_OF_BYTES:
@@ -75,7 +79,7 @@ def find_outage(error: BaseException) -> OSError | None:
 
 
 def explain_data_error(error: Exception) -> str | None:
-    """What an error says of the data that were read, on one line; None if it is not the data's."""
+    """Return one line that explains how the data caused an error; None if the data did not cause it."""
     if isinstance(error, _OWN):
         return str(error)
     if isinstance(error, MemoryError) or not isinstance(error, (*_FOREIGN, *_list_decoder_errors())):
@@ -84,6 +88,6 @@ def explain_data_error(error: Exception) -> str | None:
 
 
 def _list_decoder_errors() -> tuple[type[Exception], ...]:
-    """The errors of FFmpeg and OpenCV, once they are in use."""
+    """Return the exception classes of FFmpeg and OpenCV, if these libraries are in use."""
     used = (("av", "FFmpegError"), ("cv2", "error"))
     return tuple(getattr(sys.modules[module], name) for module, name in used if module in sys.modules)

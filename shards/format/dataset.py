@@ -1,7 +1,7 @@
 """Finishes a split: writes manifest, rejects and `dataset.json`, whose existence marks the split as finished.
 
-dataset.json describes the current version of the split and names the parts of its manifest. versions/N.json is what it
-held, or holds, in version N. Parts never change, so a version is a few lines more.
+dataset.json describes the current version of the split and names the parts of its manifest. versions/N.json is the same
+description for version N. Parts never change, so a new version adds only a few lines.
 """
 
 import json
@@ -36,29 +36,31 @@ from .tokenizer import ERASED_TOKENIZER, TOKENIZER
 
 DATASET_JSON = "dataset.json"
 VERSIONS = "versions"
-"""The folder of the descriptions of all versions; the field of dataset.json with the checksums of earlier ones."""
+"""Folder of the descriptions of all versions; also the field of dataset.json with the checksums of earlier versions."""
 REJECTS = "rejects.parquet"
 PART = re.compile(r"manifest-\d{6}\.parquet")
 _INDEX = re.compile(
     rf"(manifest|rejects|removed|selected)(-\d{{6}}){{0,2}}\.parquet|versions/\d+\.json|{ERASED_TOKENIZER.pattern}"
 )
 FOREIGN = "foreign"
-"""The profile of an index of foreign tars, which other programs wrote."""
+"""Profile of an index of foreign tars, which other programs wrote."""
 HELD_OUT, HELD_OUT_OF = "held_out", "held_out_of"
-"""The fields of dataset.json of a split that was divided: what was held out; and of what was held out: its folder."""
+"""Fields of dataset.json. A divided split has the first, which describes the held-out part; that part has the second,
+which names the folder that it comes from.
+"""
 FEW = "few"
-"""The field of dataset.json of a split of few samples of each label: how many of each, and the seed of the choice."""
+"""Field of dataset.json of a few-shot split: the number of samples per label, and the seed of the choice."""
 CURATIONS = "curations"
-"""The field of dataset.json of a split that was curated: for each curation what was asked, the version that it began
-with, the number of samples of all parts, and the version that it made.
+"""Field of dataset.json of a curated split. Each curation has its options, the version that it started from, the number
+of samples of all parts, and the version that it produced.
 """
 MOST_VERSIONS = 100_000
-"""Of one split: `verify` opens each, so a damaged number must not send it through billions."""
+"""Most versions of one split. `verify` opens each, so a damaged number must not make it loop over billions."""
 MAX_JSON_BYTES = 1 << 28
-"""The largest dataset.json that is read; that of ten million samples has 50 kB."""
+"""Largest dataset.json that is read. Ten million samples need 50 kB."""
 
 MAX_SPLITS_NAMED = 20
-"""The most folders that a message about a location that is no split looks into."""
+"""Most folders that are searched for splits when a location is not a split."""
 
 _AGAIN = (
     "make the shards again with `maskstream shards DATASET ... --overwrite`, or `maskstream index` for foreign tars"
@@ -74,14 +76,23 @@ _FILE: dict[str, type] = {SIZE_BYTES: int, SUM: str}
 def finish_split(
     folder: Location | Output, info: DatasetInfo, shards: Iterable[ShardRecord], rejects: Sequence[Reject]
 ) -> None:
-    """Write the parts of the manifest, rejects.parquet, versions/1.json and, last, dataset.json, its equal. They have
-    the checksums of all files and of themselves.
+    """Write the index of a split: the parts of the manifest, rejects.parquet, versions/1.json and, last, dataset.json.
 
-    shards: an iterator gives them in the order of their names, and only the rows of one part are in memory; a sequence
-    is sorted. The same input gives the same bytes; rejects are sorted by source. An existing dataset.json is deleted
-    first, so there is never one that describes other files. Where no lock keeps other runs out (an object store), it
-    stays, and so do its files: an equal one is that of another run of the same job. Raises ShardError if it is another
-    one, if a shard's file is missing or has another size, or if two samples have the same key.
+    dataset.json and versions/1.json are equal; they have the checksums of all files and of themselves. The same input
+    gives the same bytes; rejects are sorted by source. An existing dataset.json is deleted first, so it never describes
+    other files. Where no lock excludes other runs (an object store), it is kept, and so are its files: an equal one was
+    written by another run of the same job.
+
+    Args:
+        folder: Folder of the split, or its output.
+        info: Description of the split.
+        shards: Records of the shards. An iterator yields them in the order of their names, and only the rows of one
+            part are in memory; a sequence is sorted.
+        rejects: Sources that did not become samples.
+
+    Raises:
+        ShardError: The existing dataset.json is from another job, a shard is missing or has another size, or two
+            samples have the same key.
     """
     output = open_output(folder)
     rejects = sorted(rejects, key=lambda reject: (reject.source, reject.stage, reject.reason))
@@ -130,7 +141,7 @@ def finish_split(
 
 
 def _find_standing(output: Output) -> dict[str, Any] | None:
-    """The facts of the files of the dataset.json that is there; None if there is none."""
+    """Return the facts of the files in the existing dataset.json; None if it does not exist."""
     data = output.whole(DATASET_JSON, MAX_JSON_BYTES)
     if data is None:
         return None
@@ -150,8 +161,9 @@ def _make_another(output: Output) -> str:
 def publish_version(output: Output, description: Mapping[str, Any]) -> None:
     """Write versions/N.json and then the same as dataset.json, which makes version N the current one.
 
-    Both get the checksums of the descriptions of all earlier versions: those that `description` has, and of the others
-    those of the files. The caller is the sole writer of the split; what killed ones left in versions/ is removed.
+    Both store the checksums of the descriptions of all earlier versions: those in `description`, and otherwise the
+    checksums of the files. The caller is the only writer of the split; leftovers of killed writers in versions/ are
+    removed.
     """
     output.remove_leftovers(VERSIONS)
     known, version = description.get(VERSIONS, {}), description["version"]
@@ -163,7 +175,7 @@ def publish_version(output: Output, description: Mapping[str, Any]) -> None:
 
 
 def sum_of_version(store: Store, version: int) -> str:
-    """The checksum of the description of a version."""
+    """Return the checksum of the description of a version."""
     return _sum(store.whole(name_version(version), MAX_JSON_BYTES))
 
 
@@ -172,26 +184,27 @@ def _sum(data: bytes) -> str:
 
 
 def name_version(version: int) -> str:
-    """The name of the description of a version."""
+    """Return the name of the description of a version."""
     return f"{VERSIONS}/{version}.json"
 
 
 def list_versions(store: Store) -> list[int]:
-    """The numbers of the versions that a split has, sorted. Raises UnlistedError if the store cannot list files."""
+    """Return the numbers of a split's versions, sorted. Raises UnlistedError if the store cannot list files."""
     names = store.names(f"{VERSIONS}/")
     found = (name.removeprefix(f"{VERSIONS}/").removesuffix(".json") for name in names)
     return sorted(int(number) for number in found if number.isdecimal())
 
 
 def is_index(name: str) -> bool:
-    """Whether a file of a split's folder belongs to its index: a part, the rejects, the description of a version, or a
-    tokenizer of which words were erased.
+    """Return True if a file of a split's folder belongs to its index.
+
+    The index consists of parts, rejects, descriptions of versions, and tokenizers from which words were erased.
     """
     return bool(_INDEX.fullmatch(name))
 
 
 def _written(description: Mapping[str, Any]) -> set[str]:
-    """The names of the files of the index of a split with one version."""
+    """Return the names of the index files of a split with one version."""
     return {*description["files"], name_version(description["version"])}
 
 
@@ -203,9 +216,13 @@ def read_dataset_json(location: str | Path, version: int | None = None) -> dict[
 def read_description(store: Store, version: int | None = None) -> dict[str, Any]:
     """Read the dataset.json of a split: format, version, dataset, split, modality, profile, settings, ...
 
-    version: reads the description of that version instead. Raises ShardError if it is missing, no regular file, damaged
-    (its checksum of itself tells), or of another format, if a file's name leads out of the folder, and if dataset.json
-    and the description of the version contradict each other.
+    Args:
+        store: Store of the split's folder.
+        version: Version whose description is read instead; None reads dataset.json.
+
+    Raises:
+        ShardError: The file is missing, not regular, damaged (it contains its own checksum), or of another format; a
+            file's name leads out of the folder; or dataset.json and the version's description contradict each other.
     """
     seen = None
     while True:
@@ -238,10 +255,11 @@ def _parse(path: str, data: bytes) -> dict[str, Any]:
 def _find_contradiction(
     store: Store, info: Mapping[str, Any], data: bytes, version: int | None
 ) -> tuple[str | None, bytes | None]:
-    """How a description contradicts the other file that is about its version, None if it does not, and that file.
+    """Explain how a description contradicts the other file about its version (None if it does not), and return that
+    file.
 
-    dataset.json equals the description of its version, and has the checksums of earlier ones. In a split of an earlier
-    release it has none, and what is not there says nothing.
+    dataset.json equals the description of its version, and stores the checksums of earlier ones. Splits of an earlier
+    release have no such checksums, and a missing checksum is not a contradiction.
     """
     number = info["version"] if version is None else version
     path = f"{store.location}/{name_version(number)}"
@@ -257,7 +275,7 @@ def _find_contradiction(
         legal = [_sum(current), *sums] if about["version"] == number else sums
         is_of_before = VERSIONS not in about and not (version is None and VERSIONS in read_checksummed(described))
     except (ValueError, KeyError, TypeError, AttributeError):
-        return None, other  # the other one is damaged, which is told where it is read
+        return None, other  # the other one is damaged, which is reported when it is read
     if is_of_before or not legal or _sum(described) in legal:
         return None, other
     return f"{path} is not the file that {DATASET_JSON} describes: one of both was changed", other
@@ -273,7 +291,7 @@ def _read_if_there(store: Store, name: str) -> bytes | None:
 
 
 def is_split(store: Store) -> bool:
-    """Whether a store has a dataset.json."""
+    """Return True if a store has a dataset.json."""
     try:
         store.size(DATASET_JSON)
     except StoreError:
@@ -282,7 +300,9 @@ def is_split(store: Store) -> bool:
 
 
 def store_beside(store: Store, name: str) -> Store | None:
-    """Open the split `name` in the folder that holds a split, or the folder that a link leads to; None without one."""
+    """Open the sibling split `name`, in the folder of a split or of the target of its link; None if
+    it does not exist.
+    """
     places = (within(split_folder_and_name(store.location)[0], name), beside(store.location, name))
     stores = (open_store(place) for place in dict.fromkeys(map(str, places)))
     return next(filter(is_split, stores), None)
@@ -300,7 +320,7 @@ def _encode_json(store: Store, name: str) -> bytes:
 
 
 def _explain_older_format(data: bytes) -> str | None:
-    """The format of a dataset.json from before it had a checksum of itself; None for any other contents."""
+    """Return the format of a dataset.json that predates its own checksum; None for any other contents."""
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError):
@@ -341,7 +361,7 @@ def _check_form(path: str, info: dict[str, Any]) -> None:
 
 
 def _check_names(path: str, info: dict[str, Any]) -> None:
-    """Raise ShardError for the name of a part that is none, and for names that cannot be those of files."""
+    """Raise ShardError for invalid names of parts, and for names that cannot be file names."""
     for what in ("dataset", "split", "rejects"):
         if not is_file_name(info[what]):
             raise ShardError(
@@ -395,7 +415,7 @@ def _make_no_split_error(store: Store) -> str:
 
 
 def _list_splits(store: Store) -> list[str]:
-    """The splits in folders of the store; none if it cannot list them."""
+    """Return the names of the splits in the store's folders; [] if it cannot list them."""
     splits = []
     with suppress(StoreError):
         for name in store.folders()[:MAX_SPLITS_NAMED]:

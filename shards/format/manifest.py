@@ -1,4 +1,4 @@
-"""The manifest of a split: arrays with all that a loader must know before it reads a tar."""
+"""The manifest of a split: arrays with everything that a loader needs before it reads a tar."""
 
 from __future__ import annotations
 
@@ -52,12 +52,14 @@ log = logging.getLogger(__name__)
 
 _REOPENING = threading.Lock()
 _INDEX_VERSION = 3
-"""The version of the contents of index files; another one is unpacked anew."""
+"""Version of the contents of index files. An index with another version is rebuilt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Texts one after the other in `text`, uint8; text i is at `start[i]` to `start[i + 1]`."""
+    """Strings stored one after the other in `text`, uint8; string i is `text[start[i]:start[i + 1]]`, start int64 (n +
+    1,).
+    """
 
     start: Int64s
     text: UInt8s
@@ -70,8 +72,8 @@ class Texts:
         return self.text[int(self.start[i]) : int(self.start[i + 1])].tobytes().decode()
 
     def many(self, numbers: Int64s) -> list[str]:
-        """The texts of some numbers, int64 (n,); IndexError for one that there is not."""
-        few = numbers.tolist()  # for numpy takes longer to find the least of a batch
+        """Return the strings with the given numbers, int64 (n,). Raises IndexError if a number is out of range."""
+        few = numbers.tolist()  # on a batch, Python's min and max are faster than numpy's
         if few and not 0 <= min(few) <= max(few) < len(self):
             raise IndexError(f"texts are numbered 0 to {len(self) - 1}, got {min(few)} to {max(few)}")
         text = self.text.data
@@ -79,7 +81,7 @@ class Texts:
         return [str(text[begin:end], "utf-8") for begin, end in edges]
 
     def whole(self) -> list[str]:
-        """All texts."""
+        """Return all strings."""
         text, starts = self.text.tobytes(), self.start.tolist()
         return [text[begin:end].decode() for begin, end in pairwise(starts)]
 
@@ -88,16 +90,25 @@ class Texts:
 class Manifest:
     """The samples of a split, numbered 0 to N - 1 in the order of the shards and of each tar.
 
-    info: the contents of dataset.json, or of the version that was asked for. shard_samples,
-    shard_bytes: int64 (S,), of each shard. label: int64 (N,), -1 for none. shard: int32 (N,), indexes shard_names.
-    components: by name. store: reads the split. removed: int64 (R,), the sorted numbers of samples that were removed.
-    whole: whether it has all samples of the parts, also those that a split that was divided leaves out.
-    cache: keeps what the store reads of URLs; None if it reads none, and in a process that a manifest was sent to.
-    stored_names: the names by whose places the split itself numbers its labels, where `with_labels` has changed these;
-    else None.
-    The other arrays are read-only and mapped from an index file (index_cache.py), which all processes of a machine
-    share. A manifest pickles as its store and version, or, for a process that is being started, as its store and a
-    descriptor of its index. Nothing changes in it, except that `reopen` follows an erasure.
+    The arrays are read-only and, except `removed` and changed labels, mapped from an index file (index_cache.py) that
+    all processes of a machine share. A manifest pickles as its store and version or, for a process that is being
+    started, as its store and a descriptor of its index. A manifest is immutable, except that `reopen` follows an
+    erasure.
+
+    Attributes:
+        info: Contents of dataset.json, or of the requested version's description.
+        shard_names: Names of the S shards in the store.
+        shard_samples: Number of samples of each shard, int64 (S,).
+        shard_bytes: Size of each shard in bytes, int64 (S,).
+        shard: Index of each sample's shard in `shard_names`, int32 (N,).
+        label: Label of each sample, int64 (N,); -1 for none.
+        components: Components of the samples, by name.
+        store: Store that the split is read from.
+        removed: Sorted numbers of the samples that were removed, int64 (R,).
+        cache: Cache of the bytes that the store reads from URLs. None if it reads none, and in a process that received
+            this manifest.
+        whole: True if the manifest has all samples of its parts, including those that a divided split leaves out.
+        stored_names: Label names in the split's own order if `with_labels` changed the numbering; otherwise None.
     """
 
     info: dict[str, Any]
@@ -125,9 +136,15 @@ class Manifest:
         cache: BlockCache | None = None,
         whole: bool = False,
     ) -> Manifest:
-        """Open the finished split at a location; its store is opened here and nowhere else. See `open`.
+        """Open the finished split at a location, and its store; see `open`.
 
-        location: the path or URL of a folder, or a manifest, which is the result if it is of the version.
+        Args:
+            location: Path or URL of a split's folder, or a manifest, which is returned unchanged if it is of that
+                version.
+            version: Version to read; None reads the current one (for a manifest, the same version).
+            cached: If False, read and check the parts of the manifest even if this machine has an index of them.
+            cache: Cache of the bytes that are read from URLs.
+            whole: Include all samples of the parts, also those that a divided split leaves out.
         """
         if not isinstance(location, Manifest):
             return cls.open(open_store(location, cache), version=version, cached=cached, cache=cache, whole=whole)
@@ -148,13 +165,21 @@ class Manifest:
     ) -> Manifest:
         """Open the finished split in a store: read dataset.json, and map the index of its manifest.
 
-        Where the machine has no such index yet, the parts of the manifest are compared with their checksums, parsed,
-        and compared with the sizes of their shards. Raises ShardError if anything cannot be read or contradicts itself,
-        OutageError if the location cannot be reached; no other exception.
+        If this machine has no such index yet, the parts of the manifest are compared with their checksums, parsed, and
+        compared with the sizes of their shards.
 
-        version: by default the current one. info: the description of the version, if it was read already. cached: False
-        reads and compares the parts whatever is in the cache. cache: keeps what is read of URLs. whole: all samples of
-        the parts, by which files number them, also those that a divided split leaves out.
+        Args:
+            store: Store of the split's folder.
+            version: Version to read; None reads the current one.
+            info: Description of that version, if it has been read already.
+            cached: If False, read and check the parts even if this machine has an index of them.
+            cache: Cache of the bytes that are read from URLs.
+            whole: Include all samples of the parts, also those that a divided split leaves out. Files number samples
+                this way.
+
+        Raises:
+            ShardError: A file cannot be read, or the files contradict each other.
+            OutageError: The location cannot be reached.
         """
         info = read_description(store, version) if info is None else info
         if any(is_elsewhere(name) for name in _list_part_names(info)):
@@ -227,7 +252,7 @@ class Manifest:
         return len(self.label)
 
     def __str__(self) -> str:
-        """Its location, for messages."""
+        """Return the location, for messages."""
         return self.location
 
     def __reduce__(self) -> tuple[Callable[..., Manifest], tuple[Any, ...]]:
@@ -240,27 +265,31 @@ class Manifest:
 
     @property
     def location(self) -> str:
-        """The path or URL of the split's folder."""
+        """Path or URL of the split's folder."""
         return self.store.location
 
     @property
     def version(self) -> int:
-        """The number of the version, from 1."""
+        """Number of the version, from 1."""
         return int(self.info["version"])
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The names of the labels, by number; () if the split has numbers without names."""
+        """Label names by number; () if the split has numbers without names."""
         return tuple(self.info["label_names"])
 
     def with_labels(self, names: Sequence[str]) -> Manifest:
-        """Number the labels by their places in another table of names, in which they are found by name.
+        """Renumber the labels by their positions in another table of names, matching them by name.
 
-        Labels of a split without names are called by their numbers. The new labels take 8 bytes a sample, unless all
-        stay as they are.
+        Labels of a split without names are called by their numbers. The new labels take 8 bytes per sample, unless none
+        changes.
+
+        Args:
+            names: Label names by new number.
 
         Raises:
             ValueError: A sample has a label whose name is not in the table.
+            ShardError: A label exceeds the names in dataset.json.
         """
         if tuple(names) == self.label_names:
             return self
@@ -287,15 +316,15 @@ class Manifest:
         return replace(self, info=info, label=label, stored_names=stored)
 
     def key(self, i: int) -> str:
-        """The key of sample i."""
+        """Return the key of sample i."""
         return self._keys[int(i)]
 
     def keys(self, indexes: Sequence[int] | npt.NDArray[np.integer]) -> list[str]:
-        """The keys of many samples, whose numbers are (n,)."""
+        """Return the keys of the samples with the given numbers, (n,)."""
         return self._keys.many(np.asarray(indexes, np.int64))
 
     def sources(self) -> pa.LargeStringArray:
-        """The source of each sample, read from the parts at each call."""
+        """Return the source of each sample. Every call reads them from the parts again."""
         parts = [pa.array([], pa.large_string())]
         for part, rows in _list_rows_of_parts(self.store, self.info, whole=self.whole):
             with _read_columns(self.store, self.info, part["name"]) as reader:
@@ -303,17 +332,17 @@ class Manifest:
         return pa.concat_arrays(parts)
 
     def shards(self) -> list[ShardFacts]:
-        """The facts of each shard."""
+        """Return the facts of each shard."""
         return _shards(self._index)
 
     def shard_name(self, i: int) -> str:
-        """The tar that holds sample i, by its name in the store."""
+        """Return the name in the store of the tar that holds sample i."""
         name: str = self.shard_names[self.shard[i]]
         return name
 
     @property
     def folder(self) -> Path:
-        """The split's local folder, for readers that use no store. Raises ValueError if the split is not local."""
+        """Local folder of the split, for readers that use no store. Raises ValueError if the split is not local."""
         if not isinstance(self.store, LocalStore):
             raise ValueError(
                 f"{self.location} is not one local folder; copy it to one (`maskstream append` copies a merged split's "
@@ -322,11 +351,13 @@ class Manifest:
         return self.store.folder
 
     def shard_path(self, i: int) -> Path:
-        """The path of the tar that holds sample i, for readers that use no store, as `folder`."""
+        """Return the path of the tar that holds sample i, for readers that use no store. Raises ValueError as `folder`
+        does.
+        """
         return self.folder / self.shard_name(i)
 
     def component(self, name: str) -> Component:
-        """The component `name`. Raises ValueError if no sample has it."""
+        """Return the component `name`. Raises ValueError if no sample has it."""
         if name not in self.components:
             raise ValueError(
                 f"{self.location} has no component {name!r}; its components are {', '.join(self.components) or 'none'}"
@@ -334,14 +365,16 @@ class Manifest:
         return self.components[name]
 
     def is_removed(self, i: int) -> bool:
-        """Whether sample i was removed from the split."""
+        """Return True if sample i was removed from the split."""
         at = int(np.searchsorted(self.removed, i))
         return at < len(self.removed) and int(self.removed[at]) == i
 
     def member(self, i: int, name: str) -> Range:
-        """The byte range of component `name` of sample i.
+        """Return the byte range of component `name` of sample i.
 
-        Raises SampleError if the sample lacks it, RemovedError if it was removed.
+        Raises:
+            SampleError: The sample lacks the component.
+            RemovedError: The sample was removed.
         """
         shard = self.shard_name(i)  # before the check, because `reopen` changes names after `removed`
         if len(self.removed) and self.is_removed(i):
@@ -352,9 +385,14 @@ class Manifest:
         return Range(shard, int(component.offset[i]), int(component.size[i]))
 
     def video(self, i: int, name: str | None = None) -> VideoIndex:
-        """The index of the video `name` of sample i, by default of the only video component.
+        """Return the index of a video of sample i.
 
-        Raises SampleError if the sample lacks it.
+        Args:
+            i: Number of the sample.
+            name: Component of the video; None takes the only video component.
+
+        Raises:
+            SampleError: The sample lacks the component.
         """
         component = self.components[name] if name else component_of(self.components, (VIDEO.name,))
         if not component.offset[i]:
@@ -363,32 +401,38 @@ class Manifest:
         return VideoIndex.of(member.facts, member.words, member.lists)
 
     def reading(self, i: int, name: str) -> _Reading:
-        """Raises SampleError where the data of component `name` of sample i make the block fail, OutageError where the
-        machine does.
+        """Return a context manager in which component `name` of sample i is parsed or decoded.
 
-        All that parses or decodes a member, or computes with its numbers in the manifest, runs in such a block, and
-        nothing else does: data_errors.py has the errors that are the data's.
+        All code that parses or decodes a member, or computes with its numbers in the manifest, runs in such a block,
+        and no other code does. data_errors.py lists the errors that are attributed to the data.
+
+        Raises:
+            SampleError: The block failed because of the data.
+            OutageError: The block failed because of the machine.
+            MovedError: The file was replaced in an erasure; the manifest has been reopened.
         """
         return _Reading(self, i, name)
 
     def sample_error(self, i: int, name: str, reason: str) -> SampleError:
-        """The error that says why component `name` of sample i cannot be used, whatever the reason: RemovedError if it
-        was removed.
+        """Return the error for an unusable component `name` of sample i: RemovedError if the sample was removed,
+        SampleError with `reason` otherwise.
         """
         if len(self.removed) and self.is_removed(i):
             return self._list_removed(i, name)
         return SampleError(**self._where(i), component=name, reason=reason)
 
     def reopen(self, i: int, missing: str) -> bool:
-        """Read on in the tars that an erasure has put in the place of others since the split was opened.
+        """Switch to the tars with which an erasure has replaced others since the split was opened.
 
-        The erased samples count as removed. All others are where they were in their tars, and all numbers stay, so rows
-        that are planned by them do too.
+        The erased samples count as removed. All other samples keep their byte ranges and numbers, so rows that are
+        planned already stay valid.
 
-        missing: the message about a file that sample i was to be read from.
+        Args:
+            i: Number of the sample that was to be read.
+            missing: Message about the missing file.
 
         Returns:
-            Whether the sample is in another tar than this file now.
+            True if the sample is in another tar than this file now.
         """
         with _REOPENING:
             for version in (self.version, None):  # a held-out split loses its earlier versions in an erasure
@@ -402,7 +446,7 @@ class Manifest:
 
     def _switch_to(self, found: Manifest) -> None:
         erased = len(np.setdiff1d(found.removed, self.removed))
-        # First, for the new tars have zeros in the place of erased samples: no thread may find that place.
+        # `removed` first: the new tars have zeros where samples were erased, and no thread may read those.
         object.__setattr__(self, "removed", np.union1d(self.removed, found.removed))
         object.__setattr__(self, "store", found.store)
         object.__setattr__(self, "shard_names", found.shard_names)
@@ -414,7 +458,7 @@ class Manifest:
         )
 
     def moved_error(self, i: int, name: str) -> MovedError:
-        """The error of a request that was made before `reopen`."""
+        """Return the error for a request that was made before `reopen`."""
         return MovedError(**self._where(i), component=name, reason="the sample is in another tar now")
 
     def _list_removed(self, i: int, name: str) -> RemovedError:
@@ -427,18 +471,20 @@ class Manifest:
         return self.sample_error(i, name, "the sample has no such component")
 
     def whole_numbers(self, indexes: Int64s) -> Int64s:
-        """The numbers of samples among all samples of the parts, as files of a split name them."""
+        """Return the numbers of samples, int64 (n,), among all samples of the parts, as files of a
+        split number them.
+        """
         selected = None if self.whole else read_selected(self.store, self.info)
         return indexes if selected is None else selected[indexes]
 
     @property
     def fingerprint(self) -> str:
-        """The identity of the samples and their order: 32 hex digits of a sha256 of the shards' names and checksums."""
+        """Identity of the samples and their order: 32 hex digits of a sha256 of the shards' names and checksums."""
         return str(self.info["fingerprint"])
 
 
 class _Reading:
-    """The block of `Manifest.reading`. A generator takes 1 us longer, and each sample has some of these."""
+    """The block of `Manifest.reading`. A class, because a generator takes 1 us longer and each sample has several."""
 
     __slots__ = ("i", "manifest", "name")
 
@@ -460,13 +506,14 @@ class _Reading:
 
 
 SplitLocation = str | Path | Manifest
-"""The path or URL of a split's folder, or its manifest where it is open already."""
+"""Path or URL of a split's folder, or the manifest of a split that is open already."""
 
 
 def join_label_names(splits: Sequence[Manifest]) -> tuple[str, ...]:
-    """The names of the labels of several splits: the first split's, then those that only the second one has, and so on.
+    """Return the label names of several splits: the first split's names, then those that only the second has, and so
+    on.
 
-    Numbers without names are called by themselves, unless no split has names: then there are none.
+    Labels without names are called by their numbers. If no split has names, the result is empty.
     """
     tables = {split.label_names for split in splits}
     if len(tables) == 1:
@@ -491,7 +538,7 @@ def _list_part_names(info: Mapping[str, Any]) -> list[str]:
 def _list_rows_of_parts(
     store: Store, info: Mapping[str, Any], *, whole: bool
 ) -> Iterator[tuple[dict[str, Any], Int64s | None]]:
-    """Each part with those of its rows that count, None for all."""
+    """Yield each part with the sorted rows of it that belong to the split, int64 (n,), or None for all rows."""
     selected = None if whole else read_selected(store, info)
     start = 0
     for part in info["parts"]:
@@ -502,7 +549,7 @@ def _list_rows_of_parts(
 
 
 def _index_key(info: Mapping[str, Any], *, whole: bool = True) -> str:
-    """The name of the index: a checksum of all that it depends on."""
+    """Return the file name of the index: a checksum of all that its contents depend on."""
     parts = [(get_folder_name(name), info["files"][name][SUM]) for name in _list_part_names(info)]
     if not whole:
         parts.append((SELECTED, read_selected_sum(info)))
@@ -511,7 +558,7 @@ def _index_key(info: Mapping[str, Any], *, whole: bool = True) -> str:
 
 @contextmanager
 def _read_columns(store: Store, info: Mapping[str, Any], name: str) -> Iterator[ColumnReader]:
-    """The columns of the part `name`. Raises ShardError if they cannot be read."""
+    """Open the columns of the part `name`. Raises ShardError if they cannot be read."""
     path = f"{store.location}/{name}"
     data = read_checked(store, name, info["files"])
     with parsing(path), pq.ParquetFile(pa.BufferReader(data)) as file:
@@ -519,7 +566,7 @@ def _read_columns(store: Store, info: Mapping[str, Any], name: str) -> Iterator[
 
 
 def forget_index(info: Mapping[str, Any]) -> None:
-    """Delete this machine's index of the manifest that a description names, if there is one."""
+    """Delete this machine's index of the manifest that a description refers to, if it exists."""
     for whole in {True, SELECTED not in info}:
         forget(_index_key(info, whole=whole))
 
@@ -533,7 +580,7 @@ def _shards(index: IndexFile) -> list[ShardFacts]:
 
 
 def _shard_files(shards: Sequence[ShardFacts]) -> dict[str, ShardFile]:
-    """What the manifest says of the tars and packet tables, for a store that is no disk, which asks its files."""
+    """Return size and checksum of the tars and packet tables, for a remote store, which then need not query them."""
     files: dict[str, ShardFile] = {}
     for shard in shards:
         files[shard.name] = ShardFile(shard.size_bytes, shard.sha256)

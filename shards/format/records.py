@@ -1,10 +1,10 @@
-"""The records of a split: which files are published and from what, so that a killed run continues where it was.
+"""Records of the published files of a split and their inputs, from which a killed run resumes.
 
-`.records/job.json` holds the settings of the job and whether the split was verified. `.records/NAME.record` describes
-what one task published; it is written when all of the task's files are there. `.records/report.json` says what the job
-cost. Each file appears whole or not at all.
-A record has one line of JSON per part, after the part's xxh3_64; a reader that needs only the first part, such as the
-states of the sources, reads only the first line.
+`.records/job.json` holds the job's settings and whether the split was verified. `.records/NAME.record` describes the
+files of one task; it is written once all of them exist. `.records/report.json` reports the cost of the job. Each file
+appears whole or not at all.
+A record has one line of JSON per part, preceded by the part's xxh3_64. A reader that needs only the first part, such as
+the states of the sources, reads only the first line.
 """
 
 from __future__ import annotations
@@ -31,13 +31,21 @@ from .index_cache import cache_folder
 Json = dict[str, Any]
 
 LONG_WORD = 64
-"""A word of more characters is stored once in a record, however many members have it."""
+"""A word of more characters is stored once in a record, however many members share it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placed:
-    """The position of a member in its tar: offset and size of its data in bytes, and its xxh3_128 (16 bytes). The other
-    fields are those of `Member`.
+    """The position of a member in its tar.
+
+    Attributes:
+        kind: Name of the member's `Kind`.
+        offset: First byte of its data in the tar.
+        size: Size of its data in bytes.
+        digest: xxh3_128 of its data, 16 bytes.
+        facts: As in `Member`.
+        words: As in `Member`.
+        lists: As in `Member`.
     """
 
     kind: str
@@ -50,7 +58,7 @@ class Placed:
 
     @classmethod
     def of(cls, member: Member, offset: int) -> Self:
-        """The record of a member whose data begin at byte `offset` of the tar."""
+        """Return the record of a member whose data begins at byte `offset` of the tar."""
         return cls(
             kind=member.kind,
             offset=offset,
@@ -78,7 +86,15 @@ class Placed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One sample of a shard: its members by component, in the order of the tar. The other fields are as in `Sample`."""
+    """One sample of a shard.
+
+    Attributes:
+        key: As in `Sample`.
+        label: As in `Sample`.
+        source: As in `Sample`.
+        members: Positions of its members by component, in the order of the tar.
+        sums: As in `Sample`.
+    """
 
     key: str
     label: int
@@ -88,7 +104,7 @@ class Row:
 
     @property
     def spans(self) -> dict[str, tuple[int, int]]:
-        """Offset and size of the members, by their ending in the tar."""
+        """Offset and size of each member's data in bytes, by the member's ending in the tar."""
         return {m.words.get(ENDING, name): (m.offset, m.size) for name, m in self.members.items()}
 
     def to_json(self) -> Json:
@@ -107,11 +123,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class ShardRecord:
-    """One finished shard: file name (`NAME-000000.tar`), sha256 in hex, size in bytes, and its rows in tar order.
+    """One finished shard.
 
-    A foreign tar is named by its path relative to the split's folder. It has a packets file in that folder
-    (media/video_index.py), and `packets_sha256` is its sha256 in hex. In JSON a long word of a member is the number of
-    the word in `long_words`.
+    In JSON, a long word of a member is replaced with its number in `long_words`.
+
+    Attributes:
+        name: File name (`NAME-000000.tar`). For a foreign tar, its path relative to the split's folder.
+        sha256: Checksum of the tar in hex.
+        size_bytes: Size of the tar.
+        rows: Its samples in tar order.
+        packets_sha256: Checksum in hex of the packets file of a foreign tar, in the split's folder
+            (media/video_index.py).
     """
 
     name: str
@@ -140,24 +162,22 @@ class ShardRecord:
 
 
 def _words(rows: list[Json]) -> Iterator[Json]:
-    """The words of all members of some rows in JSON."""
+    """Yield the words of all members of some rows in JSON."""
     return (member["words"] for row in rows for member in row["members"].values() if "words" in member)
 
 
 RECORDS = ".records"
 MEASURES = ".measures"
-"""The folder of what was measured of a split's samples (preprocess/curate), which goes with an erasure."""
+"""Folder of the cached signals of a split's samples (preprocess/curate). An erasure deletes it."""
 
 
 def find_measures_cache() -> Path:
-    """The folder of the same for splits that cannot be written, on this machine; file names begin with the sha256 of a
-    shard.
-    """
+    """Return this machine's folder of signals of read-only splits. File names begin with the sha256 of a shard."""
     return cache_folder() / "measures"
 
 
 def forget_measures(sha256s: Iterable[str]) -> None:
-    """Delete what was measured of shards from that folder."""
+    """Delete the cached signals of some shards, by their sha256, from this machine's folder."""
     for sha256 in sha256s:
         for path in find_measures_cache().rglob(f"{sha256[:32]}-*"):
             with suppress(OSError):
@@ -173,14 +193,14 @@ _ABOUT = f"{RECORDS}/{ABOUT}"
 _RECORD = ".record"
 _HEX = 16
 READERS = 16
-"""How many records are read at the same time: in an object store each waits for an answer."""
+"""Number of records that are read at the same time, to hide the latency of an object store."""
 _HEAD_BYTES = 1 << 16
-"""How much of a record is read for its first part, and then twice as much each time."""
+"""Bytes that are first read of a record to find its first part; the number doubles until the part is complete."""
 _MAX_BYTES = 1 << 32
 
 
 class Named(Protocol):
-    """A task; its record is kept under the last part of its name."""
+    """A task. Its record is stored under the last part of its name."""
 
     @property
     def name(self) -> str: ...
@@ -188,13 +208,13 @@ class Named(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RecordedTask:
-    """A task of which only the record is known."""
+    """A task known only from its record."""
 
     name: str
 
 
 class Record(Protocol):
-    """The description of what a task published, in one or more parts."""
+    """Description of the files that a task published, in one or more parts."""
 
     def to_parts(self) -> Sequence[Json]: ...
 
@@ -202,7 +222,7 @@ class Record(Protocol):
     def from_parts(cls, parts: Sequence[Json]) -> Self: ...
 
     def stands(self, sizes: Sizes) -> bool:
-        """Whether the published files still exist and their inputs are unchanged."""
+        """Return True if the published files still exist and their inputs are unchanged."""
 
 
 RecordT = TypeVar("RecordT", bound=Record)
@@ -210,9 +230,12 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """What `job.json` holds: the settings, all that decides the files; and whether the split was read back whole.
+    """Contents of `job.json`.
 
-    writer: the run that writes where no lock keeps others out; "" if none does.
+    Attributes:
+        settings: All settings that determine the files.
+        verified: True if the whole split was read back and checked.
+        writer: Run that writes, where no lock excludes other runs; "" if there is none.
     """
 
     settings: Mapping[str, Any]
@@ -221,14 +244,19 @@ class Job:
 
 
 class Records(Generic[RecordT]):
-    """The records in a split's `folder` or output, for one writer at a time. `kind` is the class of the records."""
+    """The records of a split, for one writer at a time.
+
+    Args:
+        folder: Folder of the split, or its output.
+        kind: Class of the records.
+    """
 
     def __init__(self, folder: Location | Output, kind: type[RecordT]) -> None:
         self.output = open_output(folder)
         self._kind = kind
 
     def job(self) -> Job | None:
-        """The job that wrote the records; None if there is none. Raises ResumeError if it cannot be read."""
+        """Return the job that wrote the records; None if there is none. Raises ResumeError if job.json is damaged."""
         found = self.output.whole(_JOB, _MAX_BYTES)
         if found is None:
             return None
@@ -243,7 +271,7 @@ class Records(Generic[RecordT]):
             ) from error
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        """Raise ResumeError if the job has other settings."""
+        """Raise ResumeError if the job was begun with other settings."""
         job = self.job()
         if job is not None and (changes := "; ".join(differences(job.settings, _reload_settings(settings)))):
             raise ResumeError(
@@ -252,9 +280,10 @@ class Records(Generic[RecordT]):
             )
 
     def begin(self, settings: Mapping[str, Any]) -> None:
-        """Begin or continue the job with `settings`; a missing folder is created. The split is unverified from now on.
+        """Begin or resume the job with `settings`, and mark the split as unverified. A missing folder is created.
 
-        Raises ResumeError if the job has other settings.
+        Raises:
+            ResumeError: The job was begun with other settings.
         """
         self.check(settings)
         if self.job() is None:
@@ -264,9 +293,10 @@ class Records(Generic[RecordT]):
         self._write_job(Job(settings=_reload_settings(settings), verified=False))
 
     def join(self, settings: Mapping[str, Any]) -> None:
-        """Begin or continue the job with `settings` beside other writers, whose records and temporary files stay.
+        """Begin or resume the job with `settings` while other writers run. Their records and temporary files are kept.
 
-        Raises ResumeError if the job has other settings, or if there are records of a job that is lost.
+        Raises:
+            ResumeError: The job was begun with other settings, or there are records without a job.
         """
         self.check(settings)
         if self.job() is None:
@@ -277,7 +307,7 @@ class Records(Generic[RecordT]):
             self.check(settings)
 
     def claim(self, writer: str) -> str:
-        """Note the run that writes, and return the one that was noted before; "" if there was none."""
+        """Store `writer` as the run that writes, and return the previous one; "" if there was none."""
         job = self.job()
         if job is None:
             return ""
@@ -285,25 +315,25 @@ class Records(Generic[RecordT]):
         return job.writer
 
     def unverified(self) -> None:
-        """Note that files of the split may be replaced from now on."""
+        """Mark the split as unverified, because its files may be replaced from now on."""
         job = self.job()
         if job is not None and job.verified:
             self._write_job(replace(job, verified=False))
 
     def verified(self) -> None:
-        """Note that the split was read back whole."""
+        """Mark the split as verified: the whole split was read back and checked."""
         job = self.job()
         if job is not None:
             self._write_job(Job(settings=job.settings, verified=True))
 
     def describe(self, facts: Mapping[str, Any]) -> None:
-        """Keep what else the index has to say, so that it can be written again from the records alone."""
+        """Store the other contents of the index, so that it can be rebuilt from the records alone."""
         data = add_checksum(facts)
         if self.output.whole(_ABOUT, _MAX_BYTES) != data:
             self.output.publish(_ABOUT, data)
 
     def description(self) -> Json | None:
-        """What `describe` kept; None if there is none, or it is damaged."""
+        """Return the facts that `describe` stored; None if there are none or they are damaged."""
         try:
             found = self.output.whole(_ABOUT, _MAX_BYTES)
             return None if found is None else read_checksummed(found)
@@ -311,19 +341,19 @@ class Records(Generic[RecordT]):
             return None
 
     def tasks(self) -> list[RecordedTask]:
-        """The tasks that have a record, by name."""
+        """Return the tasks that have a record, sorted by name."""
         names = sorted(name.removeprefix(f"{RECORDS}/").removesuffix(_RECORD) for name in self._names())
         return [RecordedTask(name) for name in names]
 
     def report(self, facts: Mapping[str, Any]) -> None:
-        """Write the report of the job, for people; nothing reads it."""
+        """Write the report of the job. It is for people; no code reads it."""
         self.output.publish(_REPORT, json.dumps(facts, indent=2, allow_nan=False).encode() + b"\n")
 
     def _write_job(self, job: Job) -> None:
         self.output.publish(_JOB, _encode_job(job))
 
     def first(self, task: Named) -> Json | None:
-        """The first part of a task's record; None if there is no record, or it is damaged."""
+        """Return the first part of a task's record; None if the record is missing or damaged."""
         most = _HEAD_BYTES
         while True:
             head = self.output.head(_name(task), most)
@@ -335,20 +365,22 @@ class Records(Generic[RecordT]):
             most *= 2
 
     def firsts(self, tasks: Sequence[Named]) -> Iterator[Json | None]:
-        """The first part of each task's record, in order, of which several are read at the same time."""
+        """Yield the first part of each task's record, in order. Several are read at the same time."""
         with ThreadPoolExecutor(READERS) as pool:
             yield from pool.map(self.first, tasks)
 
     def stands(self, task: Named, sizes: Sizes | None = None) -> RecordT | None:
-        """The record of a finished task whose files still exist; None for any other task.
+        """Return the record of a finished task whose files still exist; None for any other task.
 
-        sizes: those of the files, if they have been asked for already.
+        Args:
+            task: The task.
+            sizes: Sizes of the published files, if they have been listed already.
         """
         record = self.read(task)
         return record if record is not None and record.stands(self.output if sizes is None else sizes) else None
 
     def read(self, task: Named) -> RecordT | None:
-        """The record of a task, whatever became of its files; None if there is none, or it is damaged."""
+        """Return the record of a task even if its files are gone; None if the record is missing or damaged."""
         data = self.output.whole(_name(task), _MAX_BYTES)
         lines = data.splitlines(keepends=True) if data else []
         if lines[-1:] != [_format_line(b"{}")] or not all(map(_is_whole, lines)) or len(lines) == 1:
@@ -356,7 +388,7 @@ class Records(Generic[RecordT]):
         return self._kind.from_parts([_parse_value(line) for line in lines[:-1]])
 
     def record(self, task: Named, done: RecordT) -> None:
-        """Record that the files of a task are published; replaces an earlier record."""
+        """Record that all files of a task are published. Replaces an earlier record."""
         lines = [_format_line(json.dumps(part, allow_nan=False).encode()) for part in done.to_parts()]
         self.output.publish(_name(task), b"".join([*lines, _format_line(b"{}")]))
 
@@ -365,13 +397,13 @@ class Records(Generic[RecordT]):
         return within(self.output.location, RECORDS)
 
     def discard(self) -> None:
-        """Delete all records, the job last, so that none outlives its settings."""
+        """Delete all records. The job goes last, so that no record outlives its settings."""
         self.output.remove_leftovers(RECORDS)
         self.output.remove(self._names())
         self.output.remove([_REPORT, _ABOUT, _JOB])
 
     def _names(self) -> list[str]:
-        """The names of all records."""
+        """Return the names of all records."""
         return [name for name in self.output.names(f"{RECORDS}/") if name.endswith(_RECORD)]
 
 
@@ -380,7 +412,6 @@ def _name(task: Named) -> str:
 
 
 def _parse_value(line: bytes) -> Json:
-    """The part that a line holds."""
     part: Json = json.loads(line[_HEX + 1 :])
     return part
 
@@ -391,7 +422,7 @@ def _encode_job(job: Job) -> bytes:
 
 
 def _reload_settings(settings: Mapping[str, Any]) -> Json:
-    """The settings as JSON brings them back."""
+    """Return the settings as they would be after a round trip through JSON."""
     plain: Json = json.loads(json.dumps(settings, allow_nan=False))
     return plain
 

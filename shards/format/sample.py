@@ -14,15 +14,18 @@ KEY_PATTERN = re.compile(r"[A-Za-z0-9_/-]{1,80}")
 
 COMPONENT_PATTERN = re.compile(r"[a-z0-9][a-z0-9_]*(\.[a-z0-9_]+)*")
 MAX_COMPONENT = 19
-"""The longest component, which is the whole ending of a member's name (`cam0.mp4`). With a key it fits a USTAR header.
+"""Most characters of a component, the whole ending of a member's name (`cam0.mp4`). With a key it fits a USTAR header.
 """
 
 TARGETS = "targets"
-"""The modality of a split of stored targets, the field of its settings that says what it is of, and that of a batch."""
+"""Modality of a split of stored targets; also the key in its settings that describes their source, and a batch's field.
+"""
 
 
 def make_targets_key(key: str) -> str:
-    """The key of the targets of a sample: the same, or its hash, where foreign tars have keys that ours may not."""
+    """Return the key of a sample's targets: the sample's key, or its hash if a foreign tar's key does not match
+    KEY_PATTERN.
+    """
     return key if KEY_PATTERN.fullmatch(key) else xxhash.xxh3_128_hexdigest(key.encode())
 
 
@@ -30,9 +33,15 @@ def make_targets_key(key: str) -> str:
 class Sample:
     """One sample to be written into a shard.
 
-    `members` maps a component ("mp4", "cam0.mp4", "json") to its member, in the order of writing. `source` names the
-    raw file (and window). `label` indexes the dataset's label names; -1 means none. `sums` are vectors by name, which
-    dataset.json adds up over the split, for means and deviations.
+    Attributes:
+        key: Unique key within the split, which matches KEY_PATTERN.
+        members: Members by component ("mp4", "cam0.mp4", "json"), in the order of writing.
+        source: Name of the raw file (and of the window in it).
+        label: Index of the dataset's label names; -1 for none.
+        sums: Vectors by name, which dataset.json adds up over the split to compute means and standard deviations.
+
+    Raises:
+        ValueError: The key, a component or a member is malformed, or there are no members.
     """
 
     key: str
@@ -57,7 +66,13 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reject:
-    """A source that did not become a sample, the stage at which it failed, and the reason."""
+    """A source that did not become a sample.
+
+    Attributes:
+        source: Name of the source.
+        stage: Stage at which it failed.
+        reason: Why it failed.
+    """
 
     source: str
     stage: str
@@ -66,9 +81,15 @@ class Reject:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetInfo:
-    """The contents of a split's `dataset.json` without the counts and checksums, which the writer adds.
+    """Contents of a split's `dataset.json` without counts and checksums, which the writer adds.
 
-    `settings` holds all that decides the output (encoder, samples per shard); a rerun with other settings is refused.
+    Attributes:
+        dataset: Name of the dataset.
+        split: Name of the split, such as `train`.
+        modality: Modality of the samples.
+        profile: Name of the encoding profile; `foreign` for an index of foreign tars.
+        label_names: Label names by number; () if labels have no names.
+        settings: All settings that determine the output (encoder, samples per shard). A rerun with others is refused.
     """
 
     dataset: str

@@ -1,5 +1,6 @@
-"""Writes samples into a tar with deterministic headers, computes its checksums, and publishes it whole; `mended`
-writes again what lies beside a tar.
+"""Writes samples into a tar with deterministic headers, computes its checksums, and publishes it whole.
+
+`repair_files` and `mended` rewrite the index and block sums of an existing tar.
 """
 
 import hashlib
@@ -20,11 +21,11 @@ from .ustar import BLOCK_BYTES, HashedReader, format_idx
 __all__ = ["HashedStream", "Row", "ShardRecord", "member_header", "write_shard"]
 
 MAX_MEMBER_BYTES = 8 * 2**30 - 1
-"""The largest size in a USTAR header; more needs extensions that DALI's reader does not support."""
+"""Largest size in a USTAR header. Larger members need extensions that DALI's reader does not support."""
 
 
 class HashedStream:
-    """Writes bytes to a stream and computes their sha256, block sums and number."""
+    """Writes bytes to a stream, and computes their sha256, block sums and size."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -40,13 +41,24 @@ class HashedStream:
 
 
 def write_shard(path: Location, samples: Iterable[Sample], sha256: str | None = None) -> ShardRecord:
-    """Write `samples` in order into the USTAR tar at `path` (or a URL), with its `.idx` and `.sums` files.
+    """Write samples in order into a USTAR tar, with its `.idx` and `.sums` files.
 
     The bytes depend on the samples alone: members `{key}.{component}` in the order of `Sample.members`, mode 0644,
-    mtime 0, uid and gid 0, no user and group names. After an exception, including one of `samples`, nothing is
-    published. Raises ValueError if the path does not end in .tar, ShardError if there are no samples, a key occurs
-    twice or has an empty part between slashes, a member is larger than 8 GiB, or the tar has another checksum than
-    `sha256`, that of the tar that it is to replace.
+    mtime 0, uid and gid 0, no user and group names. After an exception, including one raised by `samples`, nothing is
+    published.
+
+    Args:
+        path: Path or URL of the tar, ending in `.tar`.
+        samples: Samples in the order of writing.
+        sha256: Expected checksum in hex, if the tar is to replace one with the same bytes.
+
+    Returns:
+        The record of the shard, with the positions of all members.
+
+    Raises:
+        ValueError: The path does not end in .tar.
+        ShardError: There are no samples, a key is repeated or has an empty part between slashes, a member is larger
+            than 8 GiB, or the checksum differs from `sha256`.
     """
     folder, name = split_folder_and_name(path)
     if PurePosixPath(name).suffix != ".tar":
@@ -82,8 +94,10 @@ def write_shard(path: Location, samples: Iterable[Sample], sha256: str | None = 
 
 
 def member_header(name: str, size_bytes: int) -> bytes:
-    """The header of a member. What TarInfo leaves alone is mtime 0, uid and gid 0, no user and group names. The name
-    fits, for key and component have at most 80 and 19 characters.
+    """Return the USTAR header of a member, 512 bytes.
+
+    TarInfo's defaults are mtime 0, uid and gid 0, and no user and group names. The name always fits, since a key has at
+    most 80 characters and a component at most 19.
     """
     header = tarfile.TarInfo(name)
     header.size, header.mode = size_bytes, 0o644
@@ -107,15 +121,23 @@ def _check(shard: str, sample: Sample, rows: dict[str, Row]) -> None:
 
 
 def mended(output: Output, shard: ShardRecord) -> list[str] | None:
-    """`repair_files` of a shard, from its record."""
+    """Call `repair_files` for a shard, based on its record."""
     index = format_idx((row.key, row.spans) for row in shard.rows)
     return repair_files(output, shard.name, shard.size_bytes, shard.sha256, index)
 
 
 def repair_files(output: Output, name: str, size_bytes: int, sha256: str, index: str) -> list[str] | None:
-    """Read a tar, and write its idx and sums where they are missing or differ; returns the names of what was written.
+    """Read a tar, and rewrite its `.idx` and `.sums` files if they are missing or differ.
 
-    index: the text of the idx. Returns None if the tar is missing or has other bytes, so nothing can be made of it.
+    Args:
+        output: Output that holds the tar.
+        name: Name of the tar.
+        size_bytes: Expected size of the tar.
+        sha256: Expected checksum of the tar in hex.
+        index: Text of the `.idx` file.
+
+    Returns:
+        The names of the files that were written; None if the tar is missing or differs, so that they cannot be derived.
     """
     try:
         with stream(output.store, name) as file:
@@ -137,7 +159,7 @@ def repair_files(output: Output, name: str, size_bytes: int, sha256: str, index:
 
 
 def _read_contents(output: Output, name: str, most: int) -> bytes | None:
-    """What a file holds; None if that is more than `most` bytes, or it cannot be read."""
+    """Return a file's contents; None if it has more than `most` bytes or cannot be read."""
     try:
         return output.whole(name, most)
     except OutageError:
