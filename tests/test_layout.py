@@ -357,7 +357,7 @@ TOKENS = {
     "pipelines/modalities": 1057,
     "pipelines/stream": 343,
     "preprocess": 10,
-    "preprocess/curate": 242,
+    "preprocess/curate": 244,
     "preprocess/datasets": 353,
     "preprocess/encode": 625,
     "preprocess/executors": 42,

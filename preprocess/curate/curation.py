@@ -28,7 +28,7 @@ from maskstream.shards.format.rejects import count_part_samples, read_removed
 from maskstream.shards.keywords import takes_fields
 from maskstream.shards.members.text import JSON, LANGUAGE
 from maskstream.shards.named import nearest
-from maskstream.shards.progress import as_progress
+from maskstream.shards.progress import Progress, as_progress
 
 from .copies import find_copies, find_leaks
 from .curated import Curated, Gone
@@ -69,7 +69,7 @@ def curate(location: SplitLocation, options: CurateOptions) -> Curated:
     Raises ValueError for a rule that cannot be understood, and for a table that lacks a sample; MaskstreamError if a
     larger share of the samples than `max_removed` would go, and BusyError if the split was changed meanwhile.
     """
-    keep, best, scores, features = options.keep, options.best, options.scores, options.features
+    keep, best, scores = options.keep, options.best, options.scores
     manifest, progress = Manifest.load(location), as_progress(options.progress)
     written = manifest.components[JSON.name].facts if JSON.name in manifest.components else {}
     table = None if scores is None else _read_table(scores)
@@ -80,27 +80,14 @@ def curate(location: SplitLocation, options: CurateOptions) -> Curated:
         raise ValueError(f"best={best!r} is no signal{nearest(best, [*names])}; they are {', '.join(names)}")
     rule = None if keep is None else Rule(keep, tuple(names))
     exams = [Manifest.load(one) for one in options.against]
-    asked: dict[str, Any] = {
-        "keep": keep,
-        "copies": options.copies and {"best": best},
-        "mirrored": options.mirrored,
-        "scores": None if table is None else compute_table_sum(table),
-        "features": None
-        if features is None
-        else {"cosine": options.cosine, "sum": compute_table_sum(_read_table(features))},
-        "against": [one.fingerprint for one in exams],
-        "component": options.component,
-    }
+    asked = _describe_request(options, table, exams)
     repeated = _find_repeated_run(manifest, asked)
     if repeated:
         manifest = Manifest.load(manifest, version=repeated["began"])
     own = measure(manifest, component=options.component, kept=options.kept, threads=options.threads, progress=progress)
     known = {name: np.asarray(values[own.index], np.float64) for name, values in written.items()}
     if table is not None:
-        rows = _rows(own, table, scores)
-        for name in numbers.keys() & {*re.findall(r"\w+", f"{keep} {best}")}:
-            _check_known(own, (rows >= 0) & np.isfinite(numbers[name])[rows], scores, name)
-        known |= {name: np.where(rows >= 0, values[rows], np.nan) for name, values in numbers.items()}
+        known |= _align_scores(own, table, numbers, options)
     if spoken:
         known |= _guess_languages(own, spoken)
     own = replace(own, signals={**known, **own.signals})
@@ -110,35 +97,12 @@ def curate(location: SplitLocation, options: CurateOptions) -> Curated:
         stays, failed = rule.apply(own.signals)
         for place in np.flatnonzero(~stays).tolist():
             gone.setdefault(place, Gone(place=place, why="rule", of=keep or ""))
-    for other in exams:
-        theirs = measure(other, component=options.component, threads=options.threads, progress=progress)
-        progress.phase(f"comparing with {theirs.manifest.location}")
-        if theirs.media != own.media:
-            raise ValueError(
-                f"{own.manifest} holds {' and '.join(own.media)}, {theirs.manifest} {' and '.join(theirs.media)}: "
-                "a split has leaks of its own medium; name another component=, or leave it out of against="
-            )
-        for place, there in find_leaks(
-            own, theirs, [place for place in range(len(own)) if place not in gone], options.mirrored
-        ):
-            found = theirs.manifest.key(int(theirs.index[there]))
-            gone[place] = Gone(place=place, why="leak", of=f"{found} of {theirs.manifest}", like=(theirs, there))
-    groups: dict[int, list[int]] = {}
-    if options.copies:
-        progress.phase("comparing samples with each other")
-        by = (best or "pixels", "seconds", "bytes")
-        order = np.lexsort([-np.nan_to_num(own.signals[name]) for name in reversed(by)])
-        unit = None if features is None else _find_near_features(own, features, options.cosine)
-        order = order[~np.isin(order, [*gone])]
-        groups = find_copies(own, order, options.mirrored, unit, options.cosine)
-        if best is None and own.media == {IMAGES} and groups:
-            progress.phase("looking for the original of each group")
-            better = sort_originals_first(own, order, groups)
-            if not np.array_equal(better, order):
-                groups = find_copies(own, better, options.mirrored, unit, options.cosine)
-        for first, others in groups.items():
-            found = own.manifest.key(int(own.index[first]))
-            gone |= {place: Gone(place=place, why="copy", of=found, like=(own, first)) for place in others}
+    for exam in exams:
+        gone |= _find_leaked(own, exam, gone, options, progress)
+    groups = _group_copies(own, gone, options, progress) if options.copies else {}
+    for first, others in groups.items():
+        found = own.manifest.key(int(own.index[first]))
+        gone |= {place: Gone(place=place, why="copy", of=found, like=(own, first)) for place in others}
     version = None
     if repeated:
         version = repeated["made"]
@@ -164,6 +128,69 @@ def curate(location: SplitLocation, options: CurateOptions) -> Curated:
             keys = own.manifest.keys([int(own.index[place]) for place in gone])
             remove(own.manifest.location, keys, curation=record)
     return curated
+
+
+def _describe_request(options: CurateOptions, table: pa.Table | None, exams: Sequence[Manifest]) -> dict[str, Any]:
+    """Return what a version records of the options, by which the same request is found again."""
+    features = None
+    if options.features is not None:
+        features = {"cosine": options.cosine, "sum": compute_table_sum(_read_table(options.features))}
+    return {
+        "keep": options.keep,
+        "copies": options.copies and {"best": options.best},
+        "mirrored": options.mirrored,
+        "scores": None if table is None else compute_table_sum(table),
+        "features": features,
+        "against": [one.fingerprint for one in exams],
+        "component": options.component,
+    }
+
+
+def _align_scores(
+    own: Measures, table: pa.Table, numbers: Mapping[str, Floats], options: CurateOptions
+) -> dict[str, Floats]:
+    """Return the scores in the order of the samples, NaN where there is none. Raises ValueError if one is needed."""
+    rows = _rows(own, table, options.scores)
+    for name in numbers.keys() & {*re.findall(r"\w+", f"{options.keep} {options.best}")}:
+        _check_known(own, (rows >= 0) & np.isfinite(numbers[name])[rows], options.scores, name)
+    return {name: np.where(rows >= 0, values[rows], np.nan) for name, values in numbers.items()}
+
+
+def _find_leaked(
+    own: Measures, exam: Manifest, gone: Mapping[int, Gone], options: CurateOptions, progress: Progress
+) -> dict[int, Gone]:
+    """Find the samples, of those that have not gone, that are copies of samples of another split."""
+    theirs = measure(exam, component=options.component, threads=options.threads, progress=progress)
+    progress.phase(f"comparing with {theirs.manifest.location}")
+    if theirs.media != own.media:
+        raise ValueError(
+            f"{own.manifest} holds {' and '.join(own.media)}, {theirs.manifest} {' and '.join(theirs.media)}: "
+            "a split has leaks of its own medium; name another component=, or leave it out of against="
+        )
+    leaked = {}
+    rest = [place for place in range(len(own)) if place not in gone]
+    for place, there in find_leaks(own, theirs, rest, options.mirrored):
+        found = theirs.manifest.key(int(theirs.index[there]))
+        leaked[place] = Gone(place=place, why="leak", of=f"{found} of {theirs.manifest}", like=(theirs, there))
+    return leaked
+
+
+def _group_copies(
+    own: Measures, gone: Mapping[int, Gone], options: CurateOptions, progress: Progress
+) -> dict[int, list[int]]:
+    """Group the remaining samples that are copies of each other: by the place of the one that stays, the others."""
+    progress.phase("comparing samples with each other")
+    by = (options.best or "pixels", "seconds", "bytes")
+    order = np.lexsort([-np.nan_to_num(own.signals[name]) for name in reversed(by)])
+    unit = None if options.features is None else _find_near_features(own, options.features, options.cosine)
+    order = order[~np.isin(order, [*gone])]
+    groups = find_copies(own, order, options.mirrored, unit, options.cosine)
+    if options.best is None and own.media == {IMAGES} and groups:
+        progress.phase("looking for the original of each group")
+        better = sort_originals_first(own, order, groups)
+        if not np.array_equal(better, order):
+            groups = find_copies(own, better, options.mirrored, unit, options.cosine)
+    return groups
 
 
 def _find_repeated_run(manifest: Manifest, asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
