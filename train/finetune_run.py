@@ -1,4 +1,4 @@
-"""Fine-tuning of a run, in the loop of all recipes, and what it reaches on a test."""
+"""Fine-tunes a run in the training loop of all recipes, and tests the result."""
 
 import json
 import logging
@@ -36,15 +36,24 @@ log = logging.getLogger(__name__)
 
 ENCODER = "encoder.safetensors"
 TUNINGS: Mapping[type, Tune] = {kind: tune for table in tables("finetune", "TUNINGS") for kind, tune in table.items()}
-"""What is tuned otherwise than by the labels of samples, by the models' configs."""
+"""Model configs that are not fine-tuned on labels of samples, with their tuning."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FineTuned:
-    """A finished fine-tuning. metric, value: the first of `scores`, such as accuracy, on `test` samples. majority: that
-    of a predictor that did not train, such as the most frequent class. trained: what the loop says of its run. step: of
-    the weights that were tested. confusion: of how many samples of a class (row) the model says each (column), int64
-    (classes, classes); None where samples have several labels or none.
+    """The result of a finished fine-tuning.
+
+    Attributes:
+        metric: Name of the first of `scores`, such as "accuracy".
+        value: Value of that score.
+        majority: The same score of an untrained predictor, such as the most frequent class.
+        classes: Number of classes.
+        test: Number of test samples.
+        trained: Result of the training run.
+        step: Step of the tested weights.
+        scores: All scores.
+        confusion: Number of samples of each class (row) that the model assigns to each class (column), int64 (classes,
+            classes); None if samples have several labels or none.
     """
 
     metric: str
@@ -58,7 +67,7 @@ class FineTuned:
     confusion: Tensor | None = None
 
     def to_dict(self) -> Json:
-        """The result as JSON."""
+        """Return the result as JSON."""
         own = {name: getattr(self, name) for name in ("metric", "value", "majority", "classes", "test")}
         scores = [asdict(one) for one in self.scores]
         told = {"steps": self.trained.step, "step": self.step, "loss": self.trained.loss, "scores": scores}
@@ -66,9 +75,15 @@ class FineTuned:
 
 
 def tune(run: str | Path, train: SplitLocation, *, points: str = "") -> Tuning:
-    """How a run is fine-tuned on a split: by the labels of samples, of each point, or as its paper does.
+    """Return how a run is fine-tuned on a split: by labels of samples or points, or as in its paper.
 
-    points: the column of a cloud with the label of each point, such as "part". ValueError if there is no such way.
+    Args:
+        run: Folder of the run.
+        train: Location of the labelled split.
+        points: Column of a point cloud with the label of each point, such as "part".
+
+    Raises:
+        ValueError: The run's model cannot be fine-tuned on labels of points.
     """
     base, split = run_recipe(Path(run)), Manifest.load(train)
     check_modality(base, split)
@@ -87,11 +102,21 @@ def finetune(
     out: str | Path,
     options: FineTuneOptions,
 ) -> FineTuned | None:
-    """Fine-tunes the encoder of `run` on `train`, in the folder `out`, and measures it on `test`.
+    """Fine-tune the encoder of a run and test it.
 
-    The fields of `FineTuneOptions` may be given as keyword arguments. Without same_split it is a ValueError if test has
-    samples of `train` or of the run's split, or val of `train`. Returns None if it was stopped by a signal; the same
-    call continues. For errors see `maskstream.train.train`.
+    Args:
+        run: Folder of the pre-training run.
+        train: Location of the labelled split to train on.
+        test: Location of the split to test on.
+        out: Folder of the fine-tuning run.
+        **options: The fields of `FineTuneOptions`. Without same_split, test samples must not be in `train` or the run's
+            split, and `val` samples must not be in `train`.
+
+    Returns:
+        The result; None if a signal stopped the run. The same call then continues it.
+
+    Raises:
+        ValueError: Splits share samples; see `maskstream.train.train` for other errors.
     """
     device = usable_device(options.device)
     train, test, val = Manifest.load(train), Manifest.load(test), options.val
@@ -140,7 +165,7 @@ def finetune(
 
 
 def _balance(recipe: Recipe[Any], train: Manifest) -> Recipe[Any]:
-    """The recipe with weights of classes that make up for how many samples each has in the split."""
+    """Return the recipe with class weights that compensate for the number of samples per class in the split."""
     model = recipe.model
     if not isinstance(model, LabelsConfig):
         raise ValueError(f"a {type(model).__name__} has no weights of classes; leave balanced out")
@@ -150,7 +175,7 @@ def _balance(recipe: Recipe[Any], train: Manifest) -> Recipe[Any]:
 def _validation(
     tuning: Tuning, recipe: Recipe[Any], train: Manifest, val: Manifest, options: FineTuneOptions
 ) -> Validation:
-    """The first score on a held-out split, of which the run may have seen the samples, as it has those of `train`."""
+    """Return the validation by the first score on a held-out split. The pre-training run may have seen its samples."""
     about = {"location": val.location, "version": val.version, "fingerprint": val.fingerprint}
     return Validation(
         measure=lambda model: tuning.measure(model, recipe, train, val, CPU).scores,
@@ -161,7 +186,7 @@ def _validation(
 
 
 def _tell_rate(recipe: Recipe[Any]) -> None:
-    """Says so if the rate of a classifier, which is for 256 samples, is much smaller with as many as a step has."""
+    """Warn if a classifier's learning rate, set for 256 samples, is much lower at the run's batch size."""
     samples, rate = recipe.batch_size * recipe.accumulate * world_size(), recipe.schedule.base_lr
     if isinstance(recipe.model, LabelsConfig) and samples < 256 and rank() == 0:
         log.warning(
@@ -172,7 +197,7 @@ def _tell_rate(recipe: Recipe[Any]) -> None:
 
 
 def _write_encoder(tuning: Tuning, run: Path, out: Path) -> Path:
-    """A file in `out` with the weights to begin with, which says what they were trained on."""
+    """Write the initial weights to a file in `out`, with the splits that they were trained on."""
     weights = {name: own.contiguous() for name, own in tuning.initial(load_model(run_weights(run))).items()}
     out.mkdir(parents=True, exist_ok=True)
     told = json.dumps([*list_splits_trained_on(run)])

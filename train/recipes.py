@@ -1,6 +1,6 @@
-"""Recipes by name, which are functions that return one frozen config each; and the training of one with fields set.
+"""Recipes by name, each a function that returns a frozen config, and training with some of its fields changed.
 
-A new recipe is a function of its paper's recipe.py.
+A new recipe is a function in its paper's recipe.py.
 """
 
 from collections.abc import Sequence
@@ -27,9 +27,10 @@ RECIPES = list_recipes()
 
 
 def named_recipe(name: str) -> Recipe[Any]:
-    """The recipe of a name in RECIPES, or the one that a function `package.module:name` returns.
+    """Return the recipe with a name in RECIPES, or the one that a function `package.module:name` returns.
 
-    ValueError for an unknown name.
+    Raises:
+        ValueError: The name is unknown.
     """
     return named(name, RECIPES, "recipe")()
 
@@ -37,9 +38,16 @@ def named_recipe(name: str) -> Recipe[Any]:
 def chosen_recipe(
     recipe: str | Recipe[Any], set: Sequence[str] = (), *, batch_size: int | None = None, accumulate: int | None = None
 ) -> Recipe[Any]:
-    """The recipe, given by name or as it is, with fields set, such as "model.depth=6" or "mask.ratio=0.8".
+    """Return a recipe with some fields changed, such as "model.depth=6" or "mask.ratio=0.8".
 
-    ValueError for an unknown name or field, with the nearest known one, and for a value that does not fit.
+    Args:
+        recipe: A recipe or its name.
+        set: Fields to change, as "path=value".
+        batch_size: Samples per rank and step; None keeps the recipe's.
+        accumulate: Batches per rank and step; None keeps the recipe's.
+
+    Raises:
+        ValueError: A name or field is unknown (the nearest known one is suggested), or a value does not fit.
     """
     chosen = named_recipe(recipe) if isinstance(recipe, str) else recipe
     numbers = {"batch_size": batch_size, "accumulate": accumulate}
@@ -54,12 +62,20 @@ def train(
     out: str | Path,
     options: TrainOptions,
 ) -> TrainResult:
-    """Trains `recipe` (a name of RECIPES, or a Recipe) on the split in `data` and writes the run into `out`.
+    """Train a recipe on a split or a mixture and write the run into a folder.
 
-    data: a folder or URL, or a `DataMixture` of several, whose samples share batches (docs/training.md#several-splits).
-    The fields of `TrainOptions` may be given as keyword arguments, such as steps=100 or set=["model.depth=6"]. See
-    `Trainer` for the files written, for resuming and for errors. If torchrun started the process, all ranks train
-    together.
+    If torchrun started the process, all ranks train together. See `Trainer` for the files written, for resuming and for
+    errors.
+
+    Args:
+        recipe: A name in RECIPES, or a `Recipe`.
+        data: Folder or URL of a split, or a `DataMixture` of several, whose samples share batches
+            (docs/training.md#several-splits).
+        out: Folder of the run.
+        **options: The fields of `TrainOptions`, such as steps=100 or set=["model.depth=6"].
+
+    Returns:
+        The result of the run.
     """
     chosen = chosen_recipe(recipe, options.set, batch_size=options.batch_size, accumulate=options.accumulate)
     return train_recipe(
@@ -75,7 +91,7 @@ def train(
 
 
 def _probe(recipe: Recipe[Any], data: str | Path | DataMixture, labelled: str | Path, every: int) -> Hook:
-    """The probe on the split `labelled`. ValueError for one of another modality or without labels."""
+    """Build the probe on the split `labelled`; raise ValueError if it has another modality or no labels."""
     from .evaluate.online import OnlineProbe
 
     split = Manifest.load(labelled)
@@ -86,7 +102,7 @@ def _probe(recipe: Recipe[Any], data: str | Path | DataMixture, labelled: str | 
 def _make_validation(
     recipe: Recipe[Any], data: str | Path | DataMixture, val: str | Path, options: TrainOptions
 ) -> Validation:
-    """The validation on the split `val`. ValueError for one of another modality, or with trained samples."""
+    """Build the validation on the split `val`; raise ValueError if it has another modality or training samples."""
     from .evaluate.features import match_labels
     from .evaluate.unseen import check_unseen
     from .evaluate_run import evaluate_model  # imports the evaluations of all papers

@@ -47,7 +47,7 @@ from .weights import NO_BYTES, FileSum, RunFileError, TensorFiles, part_name
 log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
-"""The folder of the checkpoints in that of a run."""
+"""Name of the folder of checkpoints inside a run's folder."""
 MODEL, OPTIMISER, STATE = "model.safetensors", "optimiser.safetensors", "state.json"
 AVERAGE = "average"
 _NAME = re.compile(r"step-[0-9]{8,}")
@@ -103,11 +103,17 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def find_newest_whole(
     folder: Path, *, metrics: Path | None = None, batches_per_epoch: int | None = None
 ) -> tuple[Path, Position] | None:
-    """The newest checkpoint in `folder` that is whole, and its position; None if there are no checkpoints.
+    """Return the newest intact checkpoint in `folder` and its position; None if there are no checkpoints.
 
-    A warning names what is damaged in newer ones. metrics: the metrics.jsonl that must hold the lines up to the
-    checkpoint's step. batches_per_epoch: of the loader, whose position must be that of the step. Raises ResumeError if
-    there are checkpoints and none is whole.
+    Damage in newer checkpoints is logged as a warning.
+
+    Args:
+        folder: Folder of the checkpoints.
+        metrics: The metrics.jsonl that must hold the lines up to the checkpoint's step.
+        batches_per_epoch: Length of the loader, whose saved position must match the step.
+
+    Raises:
+        ResumeError: There are checkpoints, but all are damaged.
     """
     damages: list[str] = []
     for checkpoint in list_checkpoints(folder):
@@ -204,14 +210,14 @@ def _opened(checkpoint: Path, name: str, position: Position) -> TensorFiles:
 
 
 def discard_checkpoints(folder: Path) -> None:
-    """Removes every checkpoint in `folder`, the newest last, and what killed runs left of others."""
+    """Remove every checkpoint in `folder`, the newest last, and leftovers of killed runs."""
     for old in reversed(list_checkpoints(folder)):
         remove(old)
     remove_unfinished(folder)
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes what runs that were killed while they wrote or removed a checkpoint left in `folder`."""
+    """Remove checkpoints in `folder` that a killed run did not finish writing or removing."""
     for old in folder.glob(_TEMPORARY):
         shutil.rmtree(old, ignore_errors=True)
 

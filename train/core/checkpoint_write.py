@@ -1,4 +1,4 @@
-"""Writes checkpoints: a copy of what a rank holds is made in memory, and a thread writes it while training goes on."""
+"""Writes checkpoints: each rank's state is copied in memory, and a thread writes the copy while training continues."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .weights import FileSum, make_metadata, pack_weights, part_name
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Snapshot:
-    """What one rank writes of a checkpoint, copied to the memory of the host: part `part` of `position.parts`."""
+    """One rank's part of a checkpoint, copied to host memory: part `part` of `position.parts`."""
 
     position: Position
     part: int
@@ -73,8 +73,8 @@ class Snapshot:
 
 
 def describe_own_part(model: nn.Module) -> tuple[int, int, int]:
-    """Which part of a model this rank has, of how many, and of which copy; of one that is not divided, each rank has a
-    copy.
+    """Return this rank's part of the model, the number of parts, and the replica. If the model is not sharded, each
+    rank holds a replica.
     """
     divided = next((p for p in model.parameters() if is_divided(p)), None)
     return (0, 1, rank()) if divided is None else find_part(divided)
@@ -123,7 +123,7 @@ class CheckpointWriter:
         about: Mapping[str, str] | None = None,
         average: Average | None = None,
     ) -> None:
-        """Copies what is to be written and returns; it waits for the checkpoint before."""
+        """Wait for the previous checkpoint, copy the state to be written, and return."""
         self.finish()
         with in_step(self._device):
             snapshot = Snapshot.of(model, optimiser, position, about=about, average=average)
@@ -223,7 +223,7 @@ def _make_empty(folder: Path) -> None:
 
 @contextmanager
 def _report_failure(final: Path) -> Iterator[None]:
-    """A block that writes a checkpoint. If it fails what it wrote is removed, and an OSError becomes a StoreError."""
+    """Context that writes a checkpoint. On failure, remove the partial files and turn an OSError into a StoreError."""
     try:
         with check_space_for(final):
             yield

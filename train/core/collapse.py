@@ -1,7 +1,7 @@
 """Measures of collapse: how much the features of different samples differ, and in how many directions.
 
-An encoder that says the same of every sample, or that moves along one direction alone, has collapsed: its loss may be
-as low as ever. All measures are of features float (n, D) of n samples and do not depend on their scale.
+An encoder has collapsed if its features are the same for every sample, or vary along a single direction; its loss may
+still be low. All measures take features float (n, D) of n samples and do not depend on their scale.
 """
 
 import torch
@@ -11,12 +11,19 @@ TINY = 1e-12
 
 
 def measure_spread(features: Tensor) -> dict[str, float]:
-    """How features (n, D) are spread over samples. ValueError for fewer than two samples or channels.
+    """Measure how features (n, D) are spread over samples.
 
-    variance: the share of the features' mean square that differs from sample to sample, 0 to 1; 0 if all are the same.
-    effective rank: see the function (Roy and Vetterli, 2007). rank me: the same of the singular values of the features
-    themselves, to which their mean belongs (RankMe; Garrido et al., 2023). covariance: the mean squared correlation of
-    two channels, 0 to 1; 1 if all are one.
+    Args:
+        features: Features float (n, D).
+
+    Returns:
+        "variance" is the fraction of the features' mean square that varies between samples, in [0, 1]. "effective rank"
+            is described at its function (Roy and Vetterli, 2007). "rank me" is the same measure on the singular values
+            of the uncentred features (RankMe; Garrido et al., 2023). "covariance" is the mean squared correlation of
+            two channels, in [0, 1]; 1 if all channels are the same.
+
+    Raises:
+        ValueError: There are fewer than two samples or channels.
     """
     if features.ndim != 2 or min(features.shape) < 2:
         raise ValueError(f"the spread is of features (n, D) of two samples or more, got {tuple(features.shape)}")
@@ -44,13 +51,18 @@ def effective_rank(x: Tensor) -> float:
 
 
 def lidar(x: Tensor, delta: float = 1e-4) -> float:
-    """LiDAR (Thilak et al., 2023, section 4) of q views of n samples, float (n, q, D): 1 to min(n - 1, D).
+    """Compute LiDAR (Thilak et al., 2023, section 4) of q views of n samples, float (n, q, D): 1 to min(n - 1, D).
 
-    The exponential of the entropy of the eigenvalues of the covariance of samples in a space where that of the views of
-    a sample is one in all directions: in how many directions samples differ by more than their views do. delta is added
-    to the variance of views in each direction, as a share of the mean variance of a channel; the paper adds 1e-4 to
-    features of any scale, and takes 1,000 samples of 50 views. With fewer rows than channels views leave directions
-    free, which then count by their samples alone.
+    It estimates in how many directions samples differ by more than their views do. The space is first scaled so that
+    the covariance of a sample's views is the identity. The measure is then the exponential of the entropy of the
+    eigenvalues of the samples' covariance.
+
+    The paper adds 1e-4 to features of any scale, and uses 1,000 samples of 50 views. With fewer rows than channels some
+    directions have no variance between views; they count by their samples alone.
+
+    Args:
+        x: Features.
+        delta: Term added to the variance of the views in each direction, as a fraction of a channel's mean variance.
     """
     if x.ndim != 3 or min(x.shape) < 2:
         raise ValueError(f"LiDAR is of features (n, q, D) of two views of two samples or more, got {tuple(x.shape)}")

@@ -1,4 +1,4 @@
-"""What a run trains on: its split, or the splits of its mixture, each of the version that the run needs."""
+"""Opens the data of a run: one split, or the splits of a mixture, each in the version that the run needs."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from .run_folder import DATA, run_settings
 log = logging.getLogger(__name__)
 
 MIXTURE, SOURCES = "mixture", "sources"
-"""In what run.json says of a mixture: its settings, and the splits as they were opened."""
+"""Fields of run.json that describe a mixture: its settings, and the splits as they were opened."""
 
 LABEL_NAMES = "label_names"
-"""In what run.json says of the data of a model that learns labels: their names, by number."""
+"""Field of run.json with the names of the labels that the model learns, by number."""
 
 PADDING_IDS = 128
-"""A vocabulary is rounded up to a multiple of so many ids at most; more without a token are worth a word."""
+"""A vocabulary is rounded up to a multiple of at most this many ids; more unused ids are reported."""
 
 _TOLD = {"location", "version", "fingerprint"}
 
@@ -50,11 +50,20 @@ def open_data(
     asked: int | None = None,
     **storing: Unpack[StoreOptions],
 ) -> RunData:
-    """The data of a run, which are opened here and nowhere else: of a split the version `asked` for, or that of a
-    continued run, whose checkpoints lie in a folder; None for a run that begins anew.
+    """Open the data of a run; nothing else opens them.
 
-    ValueError for a split of another modality than the recipe's, and for a mixture of the same samples twice.
-    ResumeError if a split does not have the version any more, or if the version asked for has other samples.
+    A new run reads the version `asked` for, a continued run that version or else its checkpoint's.
+
+    Args:
+        recipe: Recipe of the run.
+        data: Location of a split, or a mixture.
+        checkpoints: Folder of the checkpoints to continue from; None for a new run.
+        asked: Version of a single split; None for the default.
+        **storing: Options of the store.
+
+    Raises:
+        ValueError: A split is of another modality than the recipe, or a mixture has the same samples twice.
+        ResumeError: A split does not have the version any more, or the version asked for has other samples.
     """
     state = None if checkpoints is None else find_newest_state(checkpoints)
     position = {} if state is None else dict(state.get("loader") or {})
@@ -91,9 +100,10 @@ def _opened(
 
 
 def _find_moved(manifest: Manifest, position: Mapping[str, Any]) -> Manifest:
-    """The version of a split that was asked for, which a run goes on in; the log says so if it was in another.
+    """Return the requested version of a split for a resumed run, and log a change of version.
 
-    Raises ResumeError if it has other samples than the one that the run has seen.
+    Raises:
+        ResumeError: The version has other samples than the run has read.
     """
     saved, asked = position.get(DATASET_VERSION), manifest.version
     if isinstance(saved, int) and position.get("dataset") != manifest.fingerprint:
@@ -127,12 +137,12 @@ def tell_unused_ids(model: object, split: Manifest) -> None:
 
 
 def tell_split(split: Manifest) -> Json:
-    """What run.json says of a split."""
+    """Describe a split for run.json."""
     return {"location": split.location, "version": split.version, "fingerprint": split.fingerprint}
 
 
 def tell_data(data: RunData, *, labels: bool = False) -> Json:
-    """What run.json says of a run's data; labels: also the names of labels, for a model that learns them."""
+    """Describe a run's data for run.json; with `labels`, include the names of labels, for a model that learns them."""
     splits = [tell_split(one) for one in list_manifests(data)]
     names = {LABEL_NAMES: list_manifests(data)[0].label_names} if labels else {}
     if not isinstance(data, OpenMixture):
@@ -143,14 +153,14 @@ def tell_data(data: RunData, *, labels: bool = False) -> Json:
 
 
 def read_label_names(run: Path) -> tuple[str, ...] | None:
-    """The names of the labels that a run's model learned, by number; None where run.json does not say."""
+    """Return the names of the labels that a run's model learned, by number; None if run.json has none."""
     told = run_settings(run).get(DATA)
     found = told.get(LABEL_NAMES) if isinstance(told, dict) else None
     return tuple(map(str, found)) if isinstance(found, list) else None
 
 
 def read_splits(run: Path) -> list[Json]:
-    """What run.json says of the splits that a run was trained on; empty for a loader of one's own."""
+    """Return run.json's descriptions of the splits that a run was trained on; empty for a custom loader."""
     told = run_settings(run).get(DATA)
     found = told.get(SOURCES, [told]) if isinstance(told, dict) else []
     return [one for one in found if isinstance(one, dict) and one.keys() >= _TOLD]

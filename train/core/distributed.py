@@ -1,4 +1,4 @@
-"""The ranks of a run: what they are, what they tell each other, and the rows of tensors that are divided among them."""
+"""The ranks of a run, their communication, and the rows of tensors that are sharded over them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 
 def is_divided(tensor: Tensor) -> TypeGuard[DTensor]:
-    """Whether a rank has only some rows. Such tensors are there only if their module, slow to import, is."""
+    """Return whether a tensor is sharded by rows. Sharded tensors exist only once their slow-to-import module is
+    loaded.
+    """
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
 
@@ -43,16 +45,19 @@ def gather_rows(tensor: Tensor) -> Tensor:
 
 
 def find_part(tensor: DTensor) -> tuple[int, int, int]:
-    """Which part of the rows this rank has, of how many, and of which copy of them (HSDP has several, else it is 0)."""
+    """Return the part of the rows on this rank, the number of parts, and the replica (0 except with HSDP)."""
     mesh = tensor.device_mesh
     copy = mesh.get_local_rank(0) if mesh.ndim > 1 else 0
     return mesh.get_local_rank(mesh.ndim - 1), mesh.size(mesh.ndim - 1), copy
 
 
 def divide_like(target: DTensor, shape: Sequence[int], read: Callable[[int, int], Tensor]) -> Tensor:
-    """A tensor of this shape, whose rows are divided as those of `target`.
+    """Create a tensor of this shape, with its rows sharded like `target`.
 
-    read: gives the rows from `first` to `stop`, exclusive, of which only those of this rank are asked for.
+    Args:
+        target: Sharded tensor that gives the layout.
+        shape: Shape of the whole tensor.
+        read: Returns the rows from `first` to `stop`, exclusive; it is called only for this rank's rows.
     """
     from torch.distributed.tensor import DTensor, Replicate, Shard
 
@@ -74,15 +79,15 @@ _GROUPS = count()
 
 @contextmanager
 def process_group(device: str | torch.device = "auto") -> Iterator[torch.device]:
-    """Yields this process's device, with torch.distributed initialised if torchrun started the process.
+    """Yield this process's device, with torch.distributed initialised if torchrun started the process.
 
-    The backend is NCCL on CUDA devices and gloo on the CPU. With "auto" or "cuda" each process takes the GPU of its
-    LOCAL_RANK, which is the current device meanwhile. A group that exists already is used and not destroyed. All ranks
-    must call this equally often.
+    The backend is NCCL on CUDA devices and gloo on the CPU. With "auto" or "cuda" each process uses the GPU of its
+    LOCAL_RANK as the current device. An existing group is used and not destroyed. All ranks must call this the same
+    number of times.
 
-    A thread of gloo that frees a tensor while the interpreter ends aborts the process (docs/robustness.md), so the
-    threads are at rest when the group ends. They are joined, too, unless something refers to the group: DTensor's
-    caches do, and torch.distributed.nn.functional did, which DDP imports: it has the group of its import as a default
+    If a gloo thread frees a tensor while the interpreter exits, the process aborts (docs/robustness.md). So the threads
+    are idle when the group ends. They are also joined, unless something still refers to the group. DTensor's caches do;
+    so did torch.distributed.nn.functional, which DDP imports, since the group at the time of its import is a default
     argument.
     """
     chosen = pick_device(device)
@@ -107,11 +112,11 @@ def _group_tensors(chosen: torch.device) -> Iterator[None]:
 
 
 def _wait_for_gloo() -> None:
-    """Waits until no thread of gloo is at work, for at most 10 s. Elsewhere than on Linux it does not.
+    """Wait until no gloo thread is running, for at most 10 s. Only works on Linux.
 
-    An operation is finished before its thread has let go of the operation's tensors. The thread may need the
-    interpreter's lock for it, which is free while this one sleeps. So a thread that slept from one look to the next
-    has nothing to let go of.
+    An operation finishes before its thread has released the operation's tensors. The thread may need the interpreter's
+    lock to do so, and the lock is free while this one sleeps. So a thread that slept from one check to the next has
+    nothing left to release.
     """
     before, end = None, monotonic() + 10
     while monotonic() < end:
@@ -123,7 +128,7 @@ def _wait_for_gloo() -> None:
 
 
 def _list_gloo_threads() -> dict[str, tuple[str, ...]]:
-    """Of each thread that does gloo's operations: its state, and how often it was put to sleep and interrupted."""
+    """Return the state and the counts of voluntary and involuntary context switches of each gloo thread, by task id."""
     found = {}
     for task in Path("/proc/self/task").glob("*"):
         with suppress(OSError):

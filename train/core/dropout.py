@@ -20,12 +20,15 @@ from maskstream.shards.config import Config
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DropoutConfig(Config):
-    """What a model drops in training; all rates lie in [0, 1).
+    """Dropout in training. All rates lie in [0, 1).
 
-    hidden: the rate of embeddings of token ids and of what a block's branch adds. inner: of the values between the two
-    layers of a feed-forward part. attention: of the weights of attention. path: the share of the samples for which a
-    branch of the last block adds nothing; from the first block, where it is 0, it rises in equal steps. only: the parts
-    of the model that drop, such as "decoder"; () for all.
+    Attributes:
+        hidden: Rate for token-id embeddings and for the output of a block's branch.
+        inner: Rate between the two layers of a feed-forward network.
+        attention: Rate for attention weights.
+        path: Fraction of samples for which a branch of the last block is skipped. It rises in equal steps from 0 in the
+            first block.
+        only: Parts of the model that use dropout, such as "decoder"; () for all.
     """
 
     hidden: float = 0.0
@@ -52,7 +55,7 @@ class Dropping(nn.Module):
         return self.rate if self.training else 0.0
 
     def dropped(self, x: Tensor) -> Tensor:
-        """x, of which values are 0 at the rate, and the others divided by what stays."""
+        """Apply dropout: set values to 0 at the layer's rate and rescale the others."""
         return F.dropout(x, self.rate) if self.rate and self.training else x
 
 
@@ -78,7 +81,7 @@ class ResidualBlock(Dropping):
     path_rate: Tensor
 
     def joined(self, x: Tensor, branch: Tensor) -> Tensor:
-        """x (B, ...) and what a branch adds to it."""
+        """Add the output of a branch to x (B, ...)."""
         branch = self.dropped(branch)
         if self.drops_paths and self.training:
             kept = torch.rand(len(branch), *[1] * (branch.ndim - 1), device=branch.device) >= self.path_rate
@@ -87,7 +90,11 @@ class ResidualBlock(Dropping):
 
 
 def set_dropout(model: nn.Module, config: DropoutConfig) -> None:
-    """Sets the rates of a model's layers. ValueError if no layer drops what has a rate, or if no part has a name."""
+    """Set the dropout rates of a model's layers.
+
+    Raises:
+        ValueError: No layer uses a nonzero rate, or `only` names a part that the model does not have.
+    """
     parts = [name for name, _ in model.named_modules()]
     for one in config.only:
         if one not in parts:

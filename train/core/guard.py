@@ -1,12 +1,12 @@
-"""Watches a run for collapse: the spread of its features, the line below which a run has collapsed, what is done then.
+"""Watches a run for collapse: measures the spread of its features, compares it with a threshold, and responds.
 
-An encoder whose features no longer tell samples apart has collapsed, and its loss need not show it. `measure_spread`
-(collapse.py) measures the vectors of the samples of a step's batch: the model's `features`, or what its `watched`
-names, such as the encoder's and the teacher's. Where tokens are watched, so is their rank: a run whose tokens all move
-along one line keeps the variance of its samples.
+An encoder has collapsed if its features no longer distinguish samples; its loss need not show it. `measure_spread`
+(collapse.py) measures the sample vectors of a step's batch: the model's `features`, or the outputs of its `watched`
+method, such as the encoder's and the teacher's. If tokens are watched, their rank is measured too: a run whose tokens
+all move along one line keeps the variance of its samples.
 
-The line is drawn by the run's own first measurement, before its first step: encoders differ too much in what they begin
-with for one line. It lies in the tally of checkpoints.
+The threshold comes from the run's first measurement, before its first step, since encoders differ too much initially
+for a common threshold. It is saved in the tally of checkpoints.
 """
 
 from __future__ import annotations
@@ -30,20 +30,22 @@ from .parallel import gathered_root
 log = logging.getLogger(__name__)
 
 LINES = {"variance": (0.0, 0.02), "rank me": (1.0, 0.1), "token rank": (1.0, 0.2)}
-"""By measure: the value of features that have collapsed, and the fraction of the distance of the first measurement from
-it at which the line lies.
+"""By measure: the value for collapsed features, and the position of the threshold as a fraction of the distance from
+that value to the first measurement.
 """
 SHARED = {"token rank"}
-"""Measures below whose line all that is watched must lie. By the others each encoder is judged by itself: a student
-that has collapsed takes 1 / (1 - momentum) steps or so to draw its teacher along. In sound runs the token rank of a
-student alone is low for long, while its samples differ more than ever.
+"""Measures that count only if all watched outputs lie below their threshold. For the others each encoder is judged
+alone, since a collapsed student takes some 1 / (1 - momentum) steps to collapse its teacher. In healthy runs a
+student's token rank alone can stay low for long, while its samples differ more than ever.
 """
 LEAST = 1e-4
-"""The smallest distance of a line from the collapsed value, for runs that begin there."""
+"""Smallest distance of a threshold from the collapsed value, for runs that begin there."""
 PATIENCE = 2
-"""How many measurements in a row must lie below the line: in sound runs the variance of a student dips for one."""
+"""Number of consecutive measurements below the threshold that count as collapse; in healthy runs a student's variance
+may dip for one.
+"""
 SLOWER, MOST_ROLLBACKS = 0.3, 6
-"""The factor of the learning rate after each rollback, and how many there may be."""
+"""Factor of the learning rate after each rollback, and the largest number of rollbacks."""
 
 
 class CollapseError(MaskstreamError):
@@ -52,7 +54,7 @@ class CollapseError(MaskstreamError):
 
 @runtime_checkable
 class Watched(Protocol):
-    """A model that may collapse. `watched` gives vectors of samples (B, D), or of their tokens (B, N, D), by name."""
+    """A model that may collapse. `watched` returns vectors of samples (B, D), or of their tokens (B, N, D), by name."""
 
     def watched(self, batch: Any) -> Mapping[str, Tensor]: ...
 
@@ -63,20 +65,25 @@ class _GivesFeatures(Protocol):
 
 
 def find_line(name: str, first: float) -> float | None:
-    """The value of the measure `name`, such as "features: variance", below which a run has collapsed that began with
-    `first`; None for a measure that has no line.
-    """
+    """Return the collapse threshold of the measure `name` for a run that began with `first`; None if it has none."""
     found = LINES.get(name.rpartition(": ")[2])
     return None if found is None else found[0] + max(found[1] * (first - found[0]), LEAST)
 
 
 class Guard(Hook):
-    """Measures a model and counts how often in a row it lay below the line. Every rank calls it at the same steps.
+    """Measures the spread of a model's features and counts consecutive measurements below the threshold.
 
-    first: the measures before the first step, which draw the line; where there are none, the next measurement does.
-    views: how many rows of a batch each sample has; those that differ are what LiDAR compares.
-    mode: what is done where it has collapsed; "auto" is "log" for models that may collapse (`Watched`), else "off".
-    ValueError for another mode than "auto" and "off" of a model that gives no features.
+    Every rank calls it at the same steps.
+
+    Args:
+        model: The model to measure.
+        mode: Response to a collapse. "auto" is "log" for models that may collapse (`Watched`), else "off".
+        every: Steps between measurements.
+        device: Device of the model.
+        views: Number of rows per sample in a batch; LiDAR needs more than one.
+
+    Raises:
+        ValueError: `mode` is neither "auto" nor "off" and the model has no features.
     """
 
     timed = "guard"
@@ -93,40 +100,42 @@ class Guard(Hook):
 
     @property
     def forbids_saving(self) -> bool:
-        """Whether the run may go back to checkpoints, and this one would not be sound."""
+        """Whether checkpoints serve as rollback targets and the current state is below the threshold."""
         return self.mode == "rollback" and self.is_low
 
     @property
     def is_low(self) -> bool:
-        """Whether the last measurement lay below the line."""
+        """Whether the last measurement lay below the threshold."""
         return self._below > 0
 
     @property
     def has_collapsed(self) -> bool:
-        """Whether the last measurements, `PATIENCE` in a row, lay below the line."""
+        """Whether the last `PATIENCE` measurements in a row lay below the threshold."""
         return self._below >= PATIENCE
 
     def begin(self, run: RunState) -> None:
-        """Forgets what was measured but for the first measures of the run."""
+        """Reset the measurements, except for the first ones of the run."""
         self._begun = False
         self._begin_after(run.tally.spread)
 
     def before(self, event: StepEvent) -> None:
-        """Measures the model before the first step, unless it was measured before the run was resumed."""
+        """Measure the model before the first step, unless that was done before the run was resumed."""
         if not (self._begun or self.first or self.mode == "off"):
             event.spread = self.measure(event.batches[-1])
             event.run.tally.spread = dict(event.spread)
         self._begun = True
 
     def is_due(self, event: StepEvent) -> bool:
-        """Every so many steps, and before a checkpoint to which the run may go back."""
+        """Return whether to measure: every `every` steps, and before a checkpoint that serves as a rollback target."""
         due = event.step % self._every == 0 or (event.save and self.mode == "rollback")
         return due and self.mode != "off" and not event.spread
 
     def after(self, event: StepEvent) -> None:
-        """Measures the model. Of a collapse it warns, or asks the run to go back to its last sound checkpoint.
+        """Measure the model. After a collapse, log a warning, stop, or request a rollback to the last intact
+        checkpoint.
 
-        Raises CollapseError if the run is to stop, or has gone back often enough.
+        Raises:
+            CollapseError: The mode is "stop", or the largest number of rollbacks is reached.
         """
         event.spread = self.measure(event.batches[-1])
         if not self.has_collapsed:
@@ -153,9 +162,9 @@ class Guard(Hook):
 
     @torch.no_grad()
     def measure(self, batch: Any) -> dict[str, float]:
-        """The measures of the samples of a batch by name, such as "features: variance", the mean over ranks.
+        """Measure the samples of a batch: values by name, such as "features: variance", averaged over ranks.
 
-        Fewer than three samples are not measured: two lie on a line.
+        Fewer than three samples are not measured, since two lie on a line.
         """
         model: Any = self._model
         training = model.training
@@ -179,7 +188,7 @@ class Guard(Hook):
         return made
 
     def _list_low(self, made: Mapping[str, float]) -> list[str]:
-        """What lies below its line, in words."""
+        """Describe each measure that lies below its threshold."""
         low = []
         for measure in LINES:
             of = {name: find_line(name, self.first.get(name, 0.0)) for name in made if name.endswith(f": {measure}")}
@@ -190,8 +199,10 @@ class Guard(Hook):
 
 
 def _measure_spread(x: Tensor, samples: int) -> dict[str, float]:
-    """The measures by name of the vectors (B, D) of samples, or of tokens (B, N, D), whose mean is their sample's. The
-    rows of each of the samples follow one another; where their number is 0, all rows are samples.
+    """Return the measures by name of sample vectors (B, D), or of token vectors (B, N, D), which are averaged per
+    sample.
+
+    The rows of each sample are consecutive; if `samples` is 0, every row is a sample.
     """
     rows = x if x.ndim < 3 else x.float().mean(dim=1)
     found = measure_spread(rows)

@@ -1,7 +1,7 @@
-"""Hooks: what is done before and after each step of a run, such as measuring, logging and saving.
+"""Hooks: code that runs before and after each step of a run, for measuring, logging and saving.
 
-A run's own parts are hooks (guard.py, validation.py, record.py, profile.py, trackers.py, sample_losses.py), and so are
-those that a user gives to a `Trainer` (docs/own-parts.md).
+The run's built-in parts are hooks (guard.py, validation.py, record.py, profile.py, trackers.py, sample_losses.py), and
+so are the hooks that a user passes to a `Trainer` (docs/own-parts.md).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from .step import StepReport
 
 
 class RunState(Protocol):
-    """The part of a `Trainer` that hooks use. step: how many are done, of `steps`.
+    """The part of a `Trainer` that hooks use: `step` of `steps` steps are done.
 
-    A hook that keeps it keeps the lock of the run's folder until both are garbage.
+    A hook that stores it also keeps the lock on the run's folder until both are garbage-collected.
     """
 
     out: Path
@@ -40,15 +40,29 @@ class RunState(Protocol):
 
 @dataclass(kw_only=True, slots=True)
 class StepEvent:
-    """A step of a run, for its hooks. Every rank has the same events, but for its own batches and times.
+    """One step of a run, as passed to its hooks.
 
-    step: counted from 1. batches: of this rank, one for each accumulated one. rows: samples of all ranks. report: what
-    the step gave, on the device; from `after` on. settle: waits until the metrics of this step and those before are
-    logged; scores of the function that it may be given are among them.
+    Every rank has the same events, except for its local batches and times.
 
-    Hooks may set: scores and spread, which are logged with the step; save, so that a checkpoint follows; stop, so that
-    the run ends with a checkpoint; and after_save, what is done when the checkpoint is there. The guard alone sets
-    roll_back, why the run is to go back to its last checkpoint.
+    Attributes:
+        run: The run.
+        step: Number of the step, from 1.
+        epoch: Epoch of the step's first batch.
+        lr: Learning rate of the step.
+        batches: Batches of this rank, one per accumulation step.
+        rows: Number of samples of all ranks.
+        waited_s: Seconds this rank waited for its batches.
+        hooks_s: Seconds that hooks took after the step before, by their `timed` name.
+        save: Whether a checkpoint follows; hooks may set it.
+        settle: Waits until the metrics of this and earlier steps are logged. If it is given a function, the scores that
+            the function returns are logged with them.
+        seconds: Wall time of the step in seconds, without hooks.
+        report: Results of the step, on the device; set when `after` is called.
+        stop: Hooks may set it to end the run with a checkpoint.
+        roll_back: Reason to return to the last checkpoint; set only by the guard.
+        scores: Scores to log with the step; hooks may add to it.
+        spread: Spread of the features to log with the step; hooks may set it.
+        after_save: Functions to call once the checkpoint is on disk; hooks may append to it.
     """
 
     run: RunState
@@ -71,26 +85,29 @@ class StepEvent:
 
 
 class Hook:
-    """Something that a run does besides its steps. Each method does nothing unless it is overridden.
+    """Base class for code that a run calls around its steps. Each method does nothing unless overridden.
 
-    timed: the name of its time in the metrics of the next step; "" for what counts as a part of the step. Every rank
-    calls the methods at the same steps.
+    Every rank calls the methods at the same steps.
+
+    Attributes:
+        timed: Name under which the hook's time appears in the metrics of the next step; "" counts the time as part of
+            the step.
     """
 
     timed: str = "hooks"
 
     def begin(self, run: RunState) -> None:
-        """Called when the run is loaded, which continues after `run.step`, and again after each rollback."""
+        """Called once the run is loaded, with `run.step` steps done, and again after each rollback."""
 
     def before(self, event: StepEvent) -> None:
-        """Called before each step, when its batches are there."""
+        """Called before each step, once its batches are ready."""
 
     def is_due(self, event: StepEvent) -> bool:
-        """Whether `after` is called after this step."""
+        """Return whether `after` is called after this step."""
         return True
 
     def after(self, event: StepEvent) -> None:
-        """Called after a step. Its results may not have arrived from the device yet."""
+        """Called after a step. The results may not have arrived from the device yet."""
 
     def log(self, event: StepEvent, metrics: StepMetrics) -> None:
         """Called with the metrics of each step; on a CUDA device often one step later."""

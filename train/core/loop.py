@@ -51,17 +51,17 @@ MEASURED_AFTER = 10
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerOptions(LoopSettings):
-    """What a `Trainer` takes by keyword, besides the settings of its loop.
+    """Keyword arguments of a `Trainer`, in addition to the settings of its loop.
 
     Attributes:
-        steps: Length of the whole run, over which the learning rate is planned; None for the recipe's.
+        steps: Length of the whole run, over which the learning rate is planned; None uses the recipe's length.
         initial: File of initial weights (see `load_matching_weights`).
-        seed: Random seed of the initial weights and of what the model draws in a step.
-        device: Device that trains.
-        data: What run.json says of the split that is read.
-        validation: Scores of the model while it trains, whose best weights stay in best.safetensors.
-        hooks: Further hooks, called before the run's own.
-        sources: For a mixture, the name that metrics use for each source, and its number of samples, in the order of
+        seed: Random seed of the initial weights and of the model's draws in a step.
+        device: Device to train on.
+        data: Description of the split, written to run.json.
+        validation: Scores to compute during training; the weights with the best score are saved to best.safetensors.
+        hooks: Further hooks, called before the built-in ones.
+        sources: For a mixture, the name of each source in the metrics and its number of samples, in the order of
             `batch.source`.
         settings: Settings of the loop, instead of those given one by one.
     """
@@ -78,24 +78,33 @@ class TrainerOptions(LoopSettings):
 
 
 class Trainer:
-    """Trains a recipe's model on a loader's batches in the folder `out`.
+    """Trains a recipe's model on a loader's batches.
 
-    It writes run.json, metrics.jsonl, checkpoints/, loader_stats.json when `run` ends (where rank 0's loader spent its
-    time, and what limited it), and model.safetensors after the last step.
+    The folder `out` receives run.json, metrics.jsonl, checkpoints/, loader_stats.json when `run` ends (where rank 0's
+    loader spent its time, and its bottleneck), and model.safetensors after the last step.
 
-    The fields of `TrainerOptions` are keyword arguments. A
-    resumed run continues from the newest checkpoint that is whole; on a CPU its weights equal, bit for bit, those of a
-    run that never stopped, also with a teacher. With resume=False the folder's earlier run is overwritten.
+    A resumed run continues from the newest intact checkpoint. On a CPU its weights are bit-identical to an
+    uninterrupted run, also with a teacher. With resume=False an earlier run in the folder is overwritten.
 
-    SIGTERM and Ctrl-C end `run` after the current step, with a checkpoint, and so does an error of a rank's loader
-    about data. Under torch.distributed each rank trains on its own loader's batches.
+    SIGTERM, Ctrl-C and a loader's data error on any rank end `run` after the current step, with a checkpoint. Under
+    torch.distributed each rank trains on the batches of its local loader.
 
-    The folder is locked (by rank 0) from here to the end of `run`, or until the Trainer is deleted.
+    Rank 0 locks the folder until `run` ends or the Trainer is deleted.
 
-    Raises ValueError for wrong settings, BusyError if another run writes into the folder, ResumeError if no checkpoint
-    is whole or it does not fit, StoreError if the disk is full, CollapseError for features that have collapsed (with
-    guard="stop", or "rollback" in vain), FloatingPointError for a loss or a gradient that is not
-    finite (with on_nan="skip": for too many in a row).
+    Args:
+        recipe: Model, data, schedule and optimiser of the run.
+        loader: Loader of this rank's batches.
+        out: Folder of the run.
+        **options: The fields of `TrainerOptions`.
+
+    Raises:
+        ValueError: A setting is wrong.
+        BusyError: Another run writes into the folder.
+        ResumeError: No checkpoint is intact, or the checkpoint does not fit the settings.
+        StoreError: The disk is full.
+        CollapseError: The features have collapsed, with guard="stop", or with guard="rollback" after too many
+            rollbacks.
+        FloatingPointError: A loss or gradient is not finite; with on_nan="skip", too many in a row.
     """
 
     @takes_fields(TrainerOptions).take_init_fields
@@ -145,7 +154,7 @@ class Trainer:
             hook.begin(self)
 
     def _build_model(self) -> Model[Any]:
-        """The model with its initial weights on the device, divided and recomputed as the settings ask."""
+        """Build the model on the device with its initial weights, sharded and recomputed as set."""
         initial, settings = self._options.initial, self.settings
         model = self.recipe.build(seed=self._options.seed)
         if initial is not None and (own := load_matching_weights(model, initial)):
@@ -159,7 +168,7 @@ class Trainer:
         return model
 
     def _add_hooks(self) -> None:
-        """Makes the hooks that have to know where the run begins."""
+        """Create the hooks that need the step at which the run begins."""
         views, settings, validation = getattr(self.recipe.data, "views", 1), self.settings, self._options.validation
         self._guard = Guard(self.model, settings.guard, settings.guard_every, self.device, views)
         self._validator = None if validation is None else Validator(validation, self.recipe, self.out)
@@ -169,7 +178,7 @@ class Trainer:
         self._begun = len(self.hooks)
 
     def _build_recorder(self) -> Recorder:
-        """What logs the metrics, and the hooks that are given no other thing, on rank 0."""
+        """Build the recorder, and on rank 0 the remaining hooks that receive metrics."""
         settings, sources, data = self.settings, dict(self._options.sources), self.recipe.data
         if settings.losses and rank() == 0:
             self.hooks.append(SampleLosses(self.out, self.steps))
@@ -180,7 +189,7 @@ class Trainer:
         return Recorder(self._folder.metrics, self._bar, [*self.hooks], settings.most_skips, self.device, seen)
 
     def run(self, until: int | None = None) -> TrainResult:
-        """Trains up to step `until` (by default the last) or until a signal, then saves a checkpoint."""
+        """Train up to step `until` (default: the last) or until a signal, then save a checkpoint."""
         goal = self.steps if until is None else min(until, self.steps)
         with keep_memory(self.device), ExitStack() as stack:
             stack.callback(self._folder.unlock_folder)
@@ -207,12 +216,12 @@ class Trainer:
         return self._validator is not None and self._validator.is_in_vain(self.step)
 
     def _shown(self) -> Progress:
-        """What shows the progress: that of the settings, on rank 0."""
+        """Return the progress display: the one in the settings on rank 0, silent elsewhere."""
         shown = self.settings.progress if rank() == 0 else False
         return shown if isinstance(shown, Progress) else ProgressBar() if shown else SILENT
 
     def _restore(self, *, resume: bool) -> None:
-        """Continues from the newest checkpoint, or begins: always where it is not to resume."""
+        """Continue from the newest checkpoint if `resume`, else start over."""
         options = self._options
         self._first_batch = count_batches_before(self.loader.state_dict(), len(self.loader)) or 0
         whole = {"recipe": self.recipe.to_dict()} | ({} if options.data is None else {DATA: options.data})
@@ -266,7 +275,7 @@ class Trainer:
         )
 
     def _write_results(self) -> None:
-        """Writes what the loader did and, after the last step, the model, whose rows all ranks give."""
+        """Write the loader's statistics and, after the last step, the model; all ranks contribute their rows."""
         data: bytes | None = None
         if self._ended_early or self.step >= self.steps:
             averaged = None if self.average is None else self.average.values
@@ -279,7 +288,7 @@ class Trainer:
                     publish(self.out / "model.safetensors", data)
 
     def _advance(self, goal: int) -> None:
-        """Trains up to step `goal`: each step, and then each hook. What hooks take is not a part of the next step."""
+        """Train up to step `goal`, calling all hooks after each step. Their time does not count as part of a step."""
         batches, hooks_s = endless(self.loader), dict[str, float]()
         if self._guard.mode == "rollback" and not self.step:
             self.save()
@@ -302,7 +311,7 @@ class Trainer:
     def _next_event(
         self, batches: Iterator[tuple[int, TrainingBatch, float]], goal: int, hooks_s: Mapping[str, float]
     ) -> StepEvent:
-        """The step that comes, with its batches."""
+        """Return the next step, with its batches."""
         epoch, micro_batches, waited_s = self._agreed(batches)
         step = self.step + 1
         return StepEvent(
@@ -326,7 +335,7 @@ class Trainer:
         self.step = event.step
 
     def _call_hooks(self, event: StepEvent) -> dict[str, float]:
-        """Calls the hooks after a step, up to one that wants the run to go back. Returns the seconds that they took."""
+        """Call the hooks after a step, up to the first one that requests a rollback. Return the seconds of each."""
         seconds = dict[str, float]()
         for hook in self.hooks:
             if event.roll_back:
@@ -339,14 +348,14 @@ class Trainer:
         return seconds
 
     def _roll_back(self, why: str) -> None:
-        """Goes back to the last sound checkpoint, from where the learning rate is lower."""
+        """Return to the last intact checkpoint and lower the learning rate from there."""
         self._recorder.settle()
         self._writer.finish()
         at, before, done = self.step, self.tally, self.tally.rollbacks
         with in_step(self.device):
             kept = list_checkpoints(self._folder.checkpoints)
             if rank() == 0 and done and len(kept) > 1 and read_step(kept[0]) == done[-1].to:
-                remove(kept[0])  # it was as sound as the line can tell, and led here twice
+                remove(kept[0])  # it passed the guard, but training from it collapsed twice
         self._restore(resume=True)
         self.tally.rollbacks = [*done, Rollback(at=at, to=self.step, why=why)]
         self.tally.lr_factor = before.lr_factor * SLOWER
@@ -359,9 +368,9 @@ class Trainer:
             )
 
     def _agreed(self, batches: Iterator[tuple[int, TrainingBatch, float]]) -> tuple[int, list[TrainingBatch], float]:
-        """The same as `_next`. If it fails on a rank, all ranks end before the step, none waits for another.
+        """Return the result of `_next`; if it fails on one rank, all ranks end before the step instead of waiting.
 
-        An error about data, or of what stores it, loses no step: those that are done are saved.
+        After a data or storage error the completed steps are saved first.
         """
         failure: Exception | None = None
         before = self.loader.state_dict() if world_size() * self.recipe.accumulate > 1 else None
@@ -384,7 +393,7 @@ class Trainer:
         return made
 
     def _next(self, batches: Iterator[tuple[int, TrainingBatch, float]]) -> tuple[int, list[TrainingBatch], float]:
-        """The epoch of the next step, its micro-batches, and how many seconds it waited for them."""
+        """Return the next step's epoch, its micro-batches, and the seconds spent waiting for them."""
         epoch, batch, waited_s = next(batches)
         made = [batch]
         for _ in range(self.recipe.accumulate - 1):
@@ -394,9 +403,10 @@ class Trainer:
         return epoch, made, waited_s
 
     def save(self, loader: Json | None = None) -> None:
-        """Begins a checkpoint, which a thread writes; the one before is then there.
+        """Start writing a checkpoint in a thread, once the previous one is on disk.
 
-        loader: the loader's state, if it has handed out more batches than those of the steps that are done.
+        Args:
+            loader: State of the loader; needed if it has returned more batches than the completed steps used.
         """
         with self._stop.saving():
             position = Position(
@@ -413,7 +423,7 @@ class Trainer:
         self._saved = self.step
 
     def _identity(self) -> Json:
-        """The settings that must be the same in a resumed run. The loader's state holds those of the data."""
+        """Return the settings that must be equal in a resumed run. Data settings are in the loader's state."""
         return {"recipe": self.recipe.to_dict(identity=True), **self._settings}
 
     def _read_about(self) -> dict[str, str]:
@@ -421,7 +431,7 @@ class Trainer:
 
 
 class _WorkCount(Hook):
-    """Counts the operations of a step, once in a process."""
+    """Counts the operations of a step once per process."""
 
     timed = "work"
 
@@ -429,17 +439,17 @@ class _WorkCount(Hook):
         self._first, self._recorder, self._stepper = first, recorder, stepper
 
     def is_due(self, event: StepEvent) -> bool:
-        """After some steps."""
+        """Return whether enough steps have passed."""
         return self._recorder.work is None and event.step - self._first == MEASURED_AFTER
 
     def after(self, event: StepEvent) -> None:
-        """Counts them with the step's batches."""
+        """Count the operations with the step's batches."""
         event.settle(None)
         self._recorder.work = self._stepper.work(event.batches)
 
 
 class _Saver(Hook):
-    """Saves a checkpoint where one is due, where the run stops, and where something is kept behind one."""
+    """Saves a checkpoint when one is due, when the run stops, and when a hook waits for one."""
 
     timed = "checkpoint"
 
@@ -447,11 +457,11 @@ class _Saver(Hook):
         self._guard, self._writer = guard, writer
 
     def is_due(self, event: StepEvent) -> bool:
-        """Whether any hook, or the settings, ask for it."""
+        """Return whether the settings or a hook request a checkpoint."""
         return event.save or event.stop or bool(event.after_save)
 
     def after(self, event: StepEvent) -> None:
-        """Saves it, unless the guard knows it to be unsound."""
+        """Save a checkpoint, unless the guard forbids it."""
         event.settle(None)
         if not self._guard.forbids_saving:
             event.run.save()

@@ -33,24 +33,31 @@ _UNKNOWN = ("goodput", "flops", "mfu")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepMetrics:
-    """The metrics of one step, counted from 1. loss: over the batches of all ranks. parts: the mean of each named part
-    of the loss, not multiplied by its share. grad_norm: before clipping. lr: the learning rate of the step.
+    """The metrics of one step.
 
-    clips_per_s: clips of all ranks and views per second of wall time. data_wait_share: the share of the wall time, in
-    [0, 1], in which this rank waited for its batch. goodput: the share of the wall time since the run first began, over
-    restarts, that went into steps that count, without waiting for data. flops: of a step on this rank, forward and
-    backward, counted once per process. mfu: these per second, divided by the rate of a large matrix product that was
-    measured here. The last three are None where they are not known.
-
-    skipped: no weight was changed, since the loss or the gradient was not finite; both may then be NaN. val: the scores
-    of the model after the step on held-out samples, by name; empty where it was not validated.
-
-    grad_norms: of the parts of the model, by the first word of their parameters' names. seconds: of this rank, in the
-    parts of the step: waiting for the data and moving them, forward, backward, optimiser; validation and checkpoint are
-    those since the step before. spread: how the features of the step's samples differ, by name (guard.py); empty where
-    it was not measured. peak_bytes: the most memory that this process has had, of the host and of the device. sources:
-    of a mixture, by source: `samples`, those that all ranks have had since the run began, `epoch`, these divided by the
-    source's size, and `loss`, the mean of its samples of the step, each alone; without where it had none.
+    Attributes:
+        step: Number of the step, from 1.
+        loss: Loss over the batches of all ranks.
+        parts: Mean of each named loss part, not multiplied by its `share`.
+        grad_norm: Gradient norm before clipping.
+        lr: Learning rate of the step.
+        clips_per_s: Samples, views and ranks included, per second of wall time.
+        data_wait_share: Fraction of the wall time, in [0, 1], in which this rank waited for its batch.
+        goodput: Fraction of the wall time since the run first began, restarts included, spent on steps that count,
+            without waiting for data; None if unknown.
+        flops: Operations of a step on this rank, forward and backward, counted once per process; None if unknown.
+        mfu: Operations per second divided by the measured rate of a large matrix product; None if unknown.
+        skipped: Whether the weights were left unchanged since the loss or gradient, which may then be NaN, was not
+            finite.
+        val: Scores on held-out samples after the step, by name; empty if it was not validated.
+        grad_norms: Gradient norm of each part of the model, by the first word of its parameters' names.
+        seconds: Seconds of this rank in each part of the step: waiting for and moving data, forward, backward and
+            optimiser; validation and checkpoint are those since the previous step.
+        spread: Spread of the features of the step's samples, by name (guard.py); empty if it was not measured.
+        peak_bytes: Peak memory of this process in bytes, on the host and the device.
+        sources: For each source of a mixture: `samples` read by all ranks since the run began, `epoch` (the samples
+            divided by the source's size), and `loss`, the mean loss of its samples in the step, absent if there are
+            none.
     """
 
     step: int
@@ -77,10 +84,10 @@ _TABLES = [f.name for f in fields(StepMetrics) if f.type.startswith("dict")]
 
 
 class MetricsLog:
-    """Appends metrics to a file while it is entered; a line reaches the file at once.
+    """Appends metrics to a file while it is entered; each line is written to the file at once.
 
-    It knows the sum of what it wrote, so that a checkpoint can say which lines belong to it. Without a path (on ranks
-    other than 0) it writes nothing.
+    It keeps a checksum of its output, so that a checkpoint can record which lines belong to it. Without a path (on
+    ranks other than 0) it writes nothing.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -164,7 +171,7 @@ def read_metrics(path: str | Path) -> list[StepMetrics]:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """The lines, of which one that is too long to be whole comes in parts."""
+    """Yield the lines; a line that is too long to be intact is split."""
     with path.open("rb") as file:
         while line := file.readline(_LONGEST_LINE):
             yield line
@@ -206,8 +213,8 @@ WINDOW = 20
 
 
 class TrainProgress:
-    """Shows steps with their loss, samples per second and the share of time spent waiting for data, means of the last
-    20. step: of `steps`, after which the run continues.
+    """Shows step `step` of `steps` with the loss, samples per second and fraction of time spent waiting for data,
+    averaged over 20 steps.
     """
 
     def __init__(self, progress: Progress, name: str, *, step: int, steps: int) -> None:

@@ -40,9 +40,14 @@ class TrainingBatch(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossPart:
-    """One part of a loss. total: the weighted sum of errors; weight: the sum of the weights; both float32 scalars.
-    share: the factor of the part's mean in the loss. errors: the errors and their weights, of one shape, where each
-    is of one sample: (samples, ...).
+    """One named part of a loss.
+
+    Attributes:
+        total: Weighted sum of the errors, a float32 scalar.
+        weight: Sum of the weights, a float32 scalar.
+        share: Factor of the part's mean in the loss.
+        errors: Errors and their weights, two tensors of one shape (samples, ...); None if an error is not of a single
+            sample.
     """
 
     total: Tensor
@@ -62,10 +67,14 @@ class Losses:
     parts: Mapping[str, LossPart]
 
     def loss(self, weights: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The loss, a float32 scalar: the sum of each part's mean times its share.
+        """Return the loss, a float32 scalar: the sum of each part's mean times its `share`.
 
-        weights: each part's weight over the whole step, instead of its own; the losses of all ranks or micro-batches
-        then add up to the loss of the whole step.
+        Args:
+            weights: Weight of each part over the whole step, used instead of the part's own weight. The losses of all
+                ranks or micro-batches then add up to the loss of the whole step.
+
+        Raises:
+            ValueError: The loss has no parts.
         """
         means = self.means(weights)
         whole: Tensor | None = None
@@ -81,10 +90,16 @@ class Losses:
         return {name: part.mean(None if weights is None else weights[name]) for name, part in self.parts.items()}
 
     def of_samples(self, samples: int, at: Tensor | None = None) -> Tensor:
-        """The loss of each sample alone, float32 (samples,), without a graph: what `loss` would be of it.
+        """Return the loss of each sample alone, float32 (samples,), without a graph.
 
-        at: the sample of each error of a part, int64, where they do not stand sample by sample. Parts that compare
-        samples have none. Raises ValueError if no part is a sum over samples.
+        Parts that compare samples with each other are left out.
+
+        Args:
+            samples: Number of samples in the batch.
+            at: Sample index of each error of a part, int64; None if the errors are ordered by sample.
+
+        Raises:
+            ValueError: No part is a sum over samples.
         """
         whole: Tensor | None = None
         count = samples if at is None else len(at)
@@ -162,11 +177,14 @@ def need_mask(mask: MaskBatch | None) -> MaskBatch:
 
 
 class Model(nn.Module, ABC, Generic[BatchT]):
-    """A model of one kind of batch. It can be rebuilt from its config and `grids`.
+    """A model of one kind of batch, which can be rebuilt from its config and `grids`.
 
-    config: the class of configs that it is made of, as in `class Mine(Model[VideoBatch], config=MineConfig)`.
-    whole_graph: whether what `compile` compiles of a training step on a CUDA device is one graph, in which no size or
-    branch depends on values. float32_on_cpu: whether a CPU computes it in float32, whatever the precision.
+    Pass the class of its config in the class statement: `class Mine(Model[VideoBatch], config=MineConfig)`.
+
+    Attributes:
+        whole_graph: Whether the compiled part of a training step on a CUDA device is one graph, so that no size or
+            branch depends on values.
+        float32_on_cpu: Whether the model is computed in float32 on a CPU, whatever the precision setting.
     """
 
     whole_graph: bool = False
@@ -211,8 +229,9 @@ class Model(nn.Module, ABC, Generic[BatchT]):
         return ()
 
     def follow(self, step: int, steps: int) -> None:
-        """Moves what follows the weights, such as a teacher, after step `step` (from 0) of `steps`; a step that is
-        skipped moves nothing. By default nothing follows.
+        """Update modules that follow the weights, such as a teacher, after step `step` (from 0) of `steps`.
+
+        It is not called for skipped steps. By default nothing is updated.
         """
 
     def forward(self, batch: BatchT) -> Losses:
@@ -221,14 +240,14 @@ class Model(nn.Module, ABC, Generic[BatchT]):
 
 
 class TokenFeatures(Model[BatchT]):
-    """A model that gives a vector of each token; their mean is that of a sample."""
+    """A model that returns one feature vector per token; a sample's vector is their mean."""
 
     @abstractmethod
     def token_features(self, batch: BatchT) -> Tensor:
         """The encoder's output for all tokens of a batch, none of them hidden: (B, N, D)."""
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """The vectors of samples, float32 (B, D), of those of their tokens (B, N, D)."""
+        """Pool token features (B, N, D) into sample features, float32 (B, D)."""
         return widen(tokens).mean(dim=1)
 
     def features(self, batch: BatchT) -> Tensor:
@@ -244,13 +263,16 @@ def import_models() -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig(Config, ABC, Generic[BatchT]):
-    """The sizes of a model. Sizes that the data decide, such as the number of tokens, come with the grids.
+    """The sizes of a model. Sizes that depend on the data, such as the number of tokens, come from the grids.
 
-    model_class: the class that names this one as its config. dropout: what it drops in training. needs_labels: whether
-    labels are all that the model learns. reads_cameras: whether it reads the clips of several cameras of a sample
-    (`VideoBatch.cameras`). reads_targets: whether it reads what a frozen teacher makes of samples
-    (`batch.fields['targets']`). takes_sizes: whether it takes samples of fewer tokens than those of the grids, as they
-    are while their size changes over the run.
+    Attributes:
+        model_class: Model class built from this config; set by that class.
+        needs_labels: Whether the model learns only from labels.
+        reads_cameras: Whether it reads clips from several cameras of a sample (`VideoBatch.cameras`).
+        reads_targets: Whether it reads a frozen teacher's outputs (`batch.fields['targets']`).
+        takes_sizes: Whether it accepts samples with fewer tokens than the grids, which occur while the sample size
+            changes over the run.
+        dropout: Dropout rates in training.
     """
 
     model_class: ClassVar[type[Model[Any]]]

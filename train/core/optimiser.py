@@ -16,10 +16,13 @@ from .parallel import named_blocks
 
 
 class Average:
-    """The exponential moving average of a model's parameters (Polyak and Juditsky, 1992), float32, on their device.
+    """Exponential moving average of a model's parameters (Polyak and Juditsky, 1992), float32, on their device.
 
-    decay: the weight of the average in each step, which is at most (1 + step) / (10 + step), so that the first weights
-    are soon forgotten. Of parameters that are divided among ranks each rank averages its rows.
+    If parameters are sharded, each rank averages its local rows.
+
+    Attributes:
+        decay: Weight of the average in each step, capped at (1 + step) / (10 + step) so that the initial weights are
+            soon forgotten.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -29,7 +32,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Adds the weights after step `step`, counted from 0."""
+        """Add the weights after step `step`, counted from 0."""
         share = 1 - min(self.decay, (1 + step) / (10 + step))
         averages, weights = (
             [get_local_rows(one) for one in by_name.values()] for by_name in (self.values, self._parameters)
@@ -38,7 +41,7 @@ class Average:
 
     @torch.no_grad()
     def load(self, values: Mapping[str, Tensor]) -> None:
-        """Replaces the average by that of a checkpoint."""
+        """Replace the average by a checkpoint's values."""
         for name, value in values.items():
             get_local_rows(self.values[name]).copy_(get_local_rows(value))
 
@@ -50,14 +53,22 @@ steps, not at all, or only at the end of the run."""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScheduleConfig(Config):
-    """The settings of the schedule. base_lr and min_lr: for 256 samples per step; the learning rate is proportional to
-    the batch size (Goyal et al., 2017, 2.1), in which repeated views of a sample do not count, as in VideoMAE V2.
+    """Learning-rate schedule and length of a run.
 
-    shape: how the rate falls from base_lr to min_lr. "constant" stays at base_lr. "multistep" multiplies by `factor` at
-    each of the `milestones`, shares of all steps, and stays above min_lr. "trapezoid" stays at base_lr until the last
-    `cooldown` share of all steps, in which it falls as 1 - sqrt of what is done of them (warm-up, stable, decay: Hu et
-    al., 2024; Haegele et al., 2024). warmup: the share of all steps in which the rate rises linearly from 0. The length
-    of a run is `steps`, or `epochs` if steps is None.
+    Attributes:
+        base_lr: Peak rate for 256 samples per step. The rate is proportional to the batch size (Goyal et al., 2017,
+            2.1); repeated views of a sample do not count, as in VideoMAE V2.
+        min_lr: Final rate for 256 samples per step.
+        warmup: Fraction of all steps in which the rate rises linearly from 0.
+        epochs: Length of the run in epochs, used if `steps` is None.
+        steps: Length of the run in steps.
+        shape: How the rate falls from base_lr to min_lr. "constant" stays at base_lr. "multistep" multiplies it by
+            `factor` at each milestone and stays above min_lr. "trapezoid" stays at base_lr until the cooldown, in which
+            it falls as 1 - sqrt of the cooldown's progress (warm-up, stable, decay: Hu et al., 2024; Haegele et al.,
+            2024).
+        milestones: Fractions of all steps at which "multistep" lowers the rate.
+        factor: Factor of the rate at each milestone.
+        cooldown: Final fraction of all steps in which "trapezoid" lowers the rate.
     """
 
     base_lr: float
@@ -95,11 +106,11 @@ class ScheduleConfig(Config):
             raise ValueError(f"epochs and steps must be at least 1, got epochs={self.epochs}, steps={self.steps}")
 
     def run_length(self, steps_per_epoch: int) -> int:
-        """The number of steps of a run."""
+        """Return the number of steps of a run."""
         return self.epochs * steps_per_epoch if self.steps is None else self.steps
 
     def lr(self, step: int, total: int, samples: int) -> float:
-        """The learning rate of step `step` (from 0) of `total`, with `samples` samples per step over all ranks."""
+        """Return the learning rate of step `step` (from 0) of `total` for `samples` samples per step over all ranks."""
         scale = samples / 256
         warm = int(self.warmup * total)
         if step < warm:
@@ -126,12 +137,18 @@ RATE = "rate"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimiserConfig(Config):
-    """The settings of AdamW. max_grad_norm: gradients are clipped to this norm; None for no clipping.
+    """Settings of AdamW.
 
-    layer_decay: each block of the encoder has the learning rate of the one after it times this (Clark et al., 2020,
-    section 3; BEiT); what comes before the blocks has that of the first block times this. average: the decay of the
-    moving average of the weights, such as 0.9999 (see `Average`); None for no average. last_weight_decay: the weight
-    decay goes from weight_decay to it along half a cosine over the run (DINO, Caron et al., 2021); None stays.
+    Attributes:
+        betas: Decay rates of the two moments.
+        eps: Term added to the denominator.
+        weight_decay: Weight decay of matrices.
+        max_grad_norm: Gradients are clipped to this norm; None disables clipping.
+        layer_decay: Factor of the learning rate from each encoder block to the block before it (Clark et al., 2020,
+            section 3; BEiT). Parameters before the first block are scaled once more.
+        average: Decay of the moving average of the weights, such as 0.9999 (see `Average`); None disables it.
+        last_weight_decay: Final weight decay, reached along half a cosine over the run (DINO, Caron et al., 2021); None
+            keeps weight_decay constant.
     """
 
     betas: tuple[float, float] = (0.9, 0.95)
@@ -161,10 +178,9 @@ class OptimiserConfig(Config):
 
 
 def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
-    """AdamW over two groups per rate: matrices have weight decay; biases, norms and tables of embeddings have none.
+    """Build AdamW with two groups per learning rate: only matrices decay, not biases, norms and embedding tables.
 
-    Parameters that are divided among ranks have groups of their own. The learning rate is 0 until a schedule sets it
-    (see `set_lr`).
+    Sharded parameters have separate groups. The learning rate is 0 until a schedule sets it (see `set_lr`).
     """
     decays, rates = find_matrices(model), compute_layer_rates(model, config.layer_decay)
     by_name = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -183,10 +199,13 @@ def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Ad
 
 
 def compute_layer_rates(model: nn.Module, decay: float) -> dict[str, float]:
-    """The factor of each parameter's learning rate, by name: `decay` to the power of the blocks above it.
+    """Return each parameter's learning-rate factor by name: `decay` to the power of the blocks above it.
 
-    Blocks are those of the model's first stack (see `named_blocks`). Parameters that were made before them lie below
-    them, all others above. ValueError if the model has no blocks and decay is not 1.
+    The blocks are the model's first stack (see `named_blocks`). Parameters created before the stack count as below it,
+    all others as above it.
+
+    Raises:
+        ValueError: `decay` is not 1 and the model has no blocks.
     """
     names = [name for name, _ in model.named_parameters()]
     blocks = named_blocks(model) if decay != 1 else []
@@ -205,10 +224,10 @@ def compute_layer_rates(model: nn.Module, decay: float) -> dict[str, float]:
 
 
 def find_matrices(model: nn.Module) -> set[str]:
-    """The names of the parameters that multiply activations.
+    """Return the names of the parameters that multiply activations.
 
-    Those are all of two or more dimensions, except the biases of experts (`..._bias`), the vectors of which each token
-    adds one (`nn.Embedding`), and the parameters that a module names in `TABLES`: such vectors, or a paper's own.
+    These have two or more dimensions. Exceptions are biases of experts (`..._bias`), tables of vectors that are added
+    to tokens (`nn.Embedding`), and parameters that a module names in `TABLES`: such tables, or exceptions of a paper.
     """
     found = set()
     for path, module in model.named_modules():
@@ -220,7 +239,7 @@ def find_matrices(model: nn.Module) -> set[str]:
 
 
 def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
-    """Sets the learning rate of the next step; that of a group is it times the group's factor."""
+    """Set the learning rate of the next step, multiplied by each group's factor."""
     for group in optimiser.param_groups:
         group["lr"] = lr * group.get(RATE, 1.0)
 
@@ -236,8 +255,11 @@ def set_decay(optimiser: torch.optim.Optimizer, config: OptimiserConfig, progres
 
 
 def limit_gradients(model: nn.Module, config: OptimiserConfig) -> tuple[Tensor, dict[str, Tensor]]:
-    """Clips the gradients to `max_grad_norm`. Returns their norm before clipping, a float32 scalar, and that of each
-    part of the model, which is the first word of its parameters' names.
+    """Clip the gradients to `max_grad_norm`.
+
+    Returns:
+        The norm before clipping, a float32 scalar, and the norm of each part of the model by name, the first word of
+            its parameters' names.
     """
     found = [(name.partition(".")[0], p.grad) for name, p in model.named_parameters() if p.grad is not None]
     divided, others = ([(part, g) for part, g in found if is_divided(g) == yes] for yes in (True, False))
@@ -260,7 +282,7 @@ _ALL = ""
 
 
 def _compute_norms(gradients: Sequence[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """The norm of all gradients, under the name "", and of those of each part, whose gradients follow each other."""
+    """Return the norm of all gradients, under the name "", and the norm of each part's consecutive gradients."""
     each = torch.stack(torch._foreach_norm([get_local_rows(one) for _, one in gradients]))
     counts = Counter(part for part, _ in gradients)
     parts = dict(zip(counts, map(torch.linalg.vector_norm, torch.split(each, list(counts.values()))), strict=True))

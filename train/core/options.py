@@ -1,6 +1,6 @@
-"""The settings of training, fine-tuning, embedding and probing; each field says what it does.
+"""Settings of training, fine-tuning, embedding and probing.
 
-None of them belongs to a recipe, and a run may be resumed with others.
+None of them belongs to a recipe, and a run may be resumed with different ones.
 """
 
 from collections.abc import Sequence

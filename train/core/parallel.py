@@ -1,4 +1,4 @@
-"""The blocks of a model, compiled or computed again one by one, and what ranks share of a model (DDP, FSDP2)."""
+"""Compiles or recomputes a model's blocks one by one, and shares a model over ranks (DDP, FSDP2)."""
 
 import logging
 import os
@@ -44,12 +44,13 @@ def list_blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def compile_parts(model: nn.Module, how: Compile, device: torch.device) -> None:
-    """Compiles the model in place: nothing, each of its blocks, or all of it as one graph.
+    """Compile the model in place: none of it, each of its blocks, or all of it as one graph.
 
-    "auto" is nothing on a CPU, where a whole model gained 3 to 6 % of a step for 45 to 49 s of compiling, and blocks 2
-    to 4 % for 17 to 20 s. On CUDA devices it is the whole model if that is one graph (`Model.whole_graph`), and else
-    each block: FSDP2's hooks, which gather rows, break a graph too. Blocks of the same sizes are compiled once. What
-    cannot be compiled as asked is logged once, and what torch cannot trace runs as it is.
+    "auto" compiles nothing on a CPU, where a whole model gained 3 to 6 % of a step for 45 to 49 s of compiling, and
+    blocks 2 to 4 % for 17 to 20 s. On CUDA devices "auto" compiles the whole model if it is one graph
+    (`Model.whole_graph`), and else each block; FSDP2's hooks, which gather rows, also break a graph. Blocks of the same
+    sizes are compiled once. If the model cannot be compiled as asked, this is logged once; code that torch cannot trace
+    runs uncompiled.
     """
     if how == "no" or (how == "auto" and device.type != "cuda"):
         return
@@ -71,7 +72,9 @@ def compile_parts(model: nn.Module, how: Compile, device: torch.device) -> None:
 
 
 def what_triton_lacks(device: torch.device) -> str | None:
-    """What is missing to compile for a CUDA device; None if nothing. Triton compiles a C module for each kernel."""
+    """Name the missing requirement for compiling for a CUDA device, None if there is none. Triton compiles a C module
+    for each kernel.
+    """
     if find_spec("triton") is None:
         return "Triton (pip install triton)"
     if torch.cuda.get_device_properties(device).major < 7:
@@ -140,8 +143,8 @@ def divide(model: nn.Module, device: torch.device, dtype: torch.dtype = torch.fl
 
 @contextmanager
 def gathered_root(model: nn.Module) -> Iterator[None]:
-    """A context in which what a divided model has outside its blocks is whole, so that its parts may be called, also
-    before its first forward pass.
+    """Gather the parameters outside the blocks of a sharded model, so that its parts can be called even before its
+    first forward pass.
     """
     root: Any = model if isinstance(model, _Divided) else None
     if root is not None:
@@ -181,11 +184,11 @@ def wrap_for_ranks(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def _free_before_group(module: nn.Module) -> None:
-    """Makes Python free a DDP module before the process group, also where the group was destroyed meanwhile.
+    """Make Python free a DDP module before the process group, even if the group was already destroyed.
 
-    If DDP's reducer holds the last reference to a gloo group, it ends the group's threads and does not let go of the
-    GIL, which such a thread may wait for: a hang (torch 2.13). Python lets go of the GIL before it ends a group.
-    Attributes are freed in the order in which they were set, so the group comes after the reducer.
+    If DDP's reducer holds the last reference to a gloo group, it ends the group's threads without releasing the GIL,
+    which such a thread may wait for: a hang (torch 2.13). Python releases the GIL before it ends a group. Attributes
+    are freed in the order in which they were set, so the group must come after the reducer.
     """
     vars(module)["group_after_reducer"] = torch.distributed.group.WORLD
 
@@ -203,9 +206,9 @@ def sharing(module: nn.Module, *, now: bool) -> Iterator[None]:
 
 
 def _without_buffers() -> dict[str, bool]:
-    """What keeps DDP from sending buffers in every forward: they are constants, or made of what all ranks share.
+    """Return the argument that stops DDP from sending buffers in every forward pass; they are equal on all ranks.
 
-    Older versions of torch have no `forward_sync_buffers`, and newer ones warn of `broadcast_buffers`.
+    Older versions of torch have no `forward_sync_buffers`, and newer ones warn about `broadcast_buffers`.
     """
     names = ("forward_sync_buffers", "broadcast_buffers")
     return {next(name for name in names if name in signature(DistributedDataParallel).parameters): False}

@@ -1,4 +1,4 @@
-"""What a process of a run is set up with: precision, threads, seeds, memory, and interruption."""
+"""Process-wide setup of a run: precision, threads, seeds, memory, and interruption."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
 
 
 def derive_step_seed(seed: int, step: int, rank: int, micro_batch: int) -> int:
-    """The seed of what a model draws for a micro-batch of a step, such as dropout: a resumed run draws the same."""
+    """Return the seed for the model's draws, such as dropout, in a micro-batch of a step; resumed runs draw the same.
+    """
     return xxhash.xxh3_64_intdigest(f"{seed}/step {step}/rank {rank}/micro-batch {micro_batch}".encode()) >> 1
 
 
@@ -89,7 +90,9 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 NEVER = -1
 LARGEST = 2**31 - 1
 GLIBC_LARGEST = 32 << 20
-"""What glibc lets the second threshold grow to by itself, in bytes; the first one is then twice as large."""
+"""Largest value in bytes to which glibc raises the second threshold automatically; the first one is then twice as
+large.
+"""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A trace of some steps by torch's profiler."""
+"""A trace of some steps from torch's profiler."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from .hook import Hook, StepEvent
 
 
 class StepProfile(Hook):
-    """Writes a trace of the steps `first` to `last`, counted from 1, into the folder `profile` of a run, for Perfetto
-    or chrome://tracing. A run that ends before the last step writes what it has. It is the last of the hooks, so that
-    the trace has all that the others do after these steps.
+    """Traces the steps `first` to `last`, counted from 1, into the folder `profile` of a run, for Perfetto or
+    chrome://tracing.
+
+    A run that ends before the last step writes the trace so far. This hook is the last one, so that the trace includes
+    the work of the other hooks after these steps.
     """
 
     timed = ""
@@ -26,22 +28,22 @@ class StepProfile(Hook):
         self._running: profile | None = None
 
     def before(self, event: StepEvent) -> None:
-        """Begins with the first step."""
+        """Start the trace at the first step."""
         if event.step == self._steps[0]:
             activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (event.run.device.type == "cuda")
             self._running = profile(activities=activities, record_shapes=True)
             self._running.start()
 
     def is_due(self, event: StepEvent) -> bool:
-        """Whether this step is the last."""
+        """Return whether this step is the last one to trace."""
         return event.step == self._steps[1]
 
     def after(self, event: StepEvent) -> None:
-        """Writes the trace."""
+        """Write the trace."""
         self.close()
 
     def close(self) -> None:
-        """Writes the trace, if there is one."""
+        """Write the trace, if there is one."""
         running, self._running = self._running, None
         if running is None:
             return

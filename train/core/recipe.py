@@ -29,9 +29,16 @@ from .optimiser import OptimiserConfig, ScheduleConfig
 class Recipe(Config, Generic[BatchT]):
     """The settings of a run, for any modality.
 
-    batch_size: samples per rank and step. token_budget: the number of visible tokens in the batches of all ranks
-    together; the batch size then follows the mask's ratio (see `BudgetOrder`), and batch_size is its minimum per rank.
-    accumulate: batches per rank and step, whose gradients are those of one batch of all their samples.
+    Attributes:
+        name: Name of the recipe.
+        batch_size: Samples per rank and step.
+        data: Settings of the loader.
+        model: Settings of the model.
+        schedule: Learning-rate schedule and length of the run.
+        optimiser: Settings of AdamW.
+        token_budget: Number of visible tokens in the batches of all ranks together. The batch size then follows the
+            mask ratio (see `BudgetOrder`), and `batch_size` is its minimum per rank.
+        accumulate: Batches per rank and step. Their gradients equal those from one batch of all their samples.
     """
 
     name: str = field(metadata=NOT_IDENTITY)
@@ -60,7 +67,7 @@ class Recipe(Config, Generic[BatchT]):
         self.model.check(self.data)
 
     def _check_split(self, data: SplitConfig[Any, BatchT]) -> None:
-        """ValueError where the model reads no targets that there are, or cannot take all sizes over the run."""
+        """Raise ValueError if the model cannot read the given targets or the sample sizes that occur over the run."""
         if data.targets is not None and not self.model.reads_targets:
             raise ValueError(
                 f"{type(self.model).__name__} reads no targets, got data.targets={data.targets!r}; leave it out, or "
@@ -84,17 +91,23 @@ class Recipe(Config, Generic[BatchT]):
                     )
 
     def build(self, *, seed: int = 0) -> Model[BatchT]:
-        """The model on the CPU; `seed` alone decides its initial weights."""
+        """Build the model on the CPU; `seed` alone determines its initial weights."""
         model = self.model.build(self.data.grids, seed=seed)
         for parameter in model.unused(self.data):
             parameter.requires_grad_(False)
         return model
 
     def loader(self, location: SplitLocation | OpenMixture, **options: Unpack[Options]) -> Loader[BatchT]:
-        """The loader of the recipe's batches on the split at a location, or on one or a mixture that is open.
+        """Build the loader of the recipe's batches.
 
-        A token budget, or a mask that changes over the run, needs `steps` (see `run_length`). ValueError if the split
-        has more labels or token ids than the model, or no label where they are all that the model learns.
+        A token budget, or a mask that changes over the run, requires `steps` (see `run_length`).
+
+        Args:
+            location: Location of a split, or an open split or mixture.
+            **options: Options of the loader; the batch size and token budget default to the recipe's.
+
+        Raises:
+            ValueError: The split has more labels or token ids than the model, or lacks the labels that the model needs.
         """
         if self.model.most_labels is not None or self.model.most_ids is not None:
             if isinstance(location, OpenMixture):
@@ -111,7 +124,7 @@ class Recipe(Config, Generic[BatchT]):
         return self.data.loader(location.parts, **options)
 
     def _check_fit(self, split: Manifest) -> None:
-        """ValueError if a split has labels or token ids that the model cannot take, or lacks the labels it learns."""
+        """Raise ValueError if a split has labels or token ids beyond the model's, or lacks labels that it needs."""
         found, most = int(np.max(split.label, initial=-1)) + 1, self.model.most_labels
         if most is not None and found > most:
             raise ValueError(
@@ -132,11 +145,10 @@ class Recipe(Config, Generic[BatchT]):
     def run_length(
         self, location: SplitLocation | OpenMixture, *, world_size: int = 1, version: int | None = None
     ) -> int:
-        """The number of steps of a run on the split at a location, or on one or a mixture that is open, or on a
-        version of a split.
+        """Return the number of steps of a run on a split, a version of it, or a mixture.
 
-        It is the schedule's `steps`, or the number that shows as many samples as `epochs` times all have. With a token
-        budget, where the batch size changes over the run, it is the smallest number that shows enough samples.
+        It is the schedule's `steps`, or enough steps to show `epochs` times all samples. With a token budget, where the
+        batch size changes over the run, it is the smallest number that shows enough samples.
         """
         if self.schedule.steps is not None:
             return self.schedule.steps
@@ -157,7 +169,7 @@ class Recipe(Config, Generic[BatchT]):
 
 
 def check_modality(recipe: Recipe[Any], data: Manifest) -> None:
-    """Raises ValueError if a split is of another modality than the recipe."""
+    """Raise ValueError if the modality of a split differs from the recipe's."""
     found, taken = data.info["modality"], recipe.data.modalities or (recipe.data.modality,)
     if found not in taken:
         raise ValueError(
@@ -171,27 +183,28 @@ Part = TypeVar("Part")
 
 @runtime_checkable
 class ScoresClasses(Protocol):
-    """A model that averages the losses of classes of tokens over the run. Its scores are saved with its weights.
+    """A model that averages the losses of token classes over the run and saves these scores with its weights.
 
-    It has methods alone: from Python 3.12 on, `isinstance` does not find the buffers of a module.
+    The protocol has methods only: from Python 3.12 on, `isinstance` does not find the buffers of a module.
     """
 
     def find_last_scores(self) -> Tensor:
-        """The scores float64 (classes,) after the step before."""
+        """Return the scores float64 (classes,) after the previous step."""
         ...
 
     def update_scores(self) -> Tensor:
-        """The scores float64 (classes,) after the last step, over all ranks; each rank calls it once a step."""
+        """Return the scores float64 (classes,) after the last step, over all ranks; call it once per step on each rank.
+        """
         ...
 
 
 def with_channel(recipe: Recipe[Any]) -> Recipe[Any]:
-    """The recipe with a new channel in each of its masks by class that has none."""
+    """Return the recipe with a new feedback channel in each of its class-dependent masks that has none."""
     return replace(recipe, data=_with_channel(recipe.data))
 
 
 def find_channels(part: object) -> list[Feedback]:
-    """The channels in the masks of a config, such as a recipe."""
+    """Return the feedback channels in the masks of a config, such as a recipe."""
     if isinstance(part, Feedback):
         return [part]
     if not is_dataclass(part):
@@ -200,9 +213,10 @@ def find_channels(part: object) -> list[Feedback]:
 
 
 def publish_scores(channels: list[Feedback], model: object, *, trained: bool = True) -> None:
-    """Sends the scores of a model's classes, after a step if `trained`, to the masks.
+    """Send the class scores of a model to the masks; update them first if a step was `trained`.
 
-    ValueError for a model that has none.
+    Raises:
+        ValueError: The model has no class scores.
     """
     if not channels:
         return

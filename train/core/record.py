@@ -38,10 +38,15 @@ class SourceCounts:
 
 
 class Recorder(Hook):
-    """Takes the results of steps in order and hands their metrics to all hooks. most_skips: of steps in a row; more end
-    the run. lag: how many steps later results are read, so that a CUDA device always has a step queued.
+    """Receives the results of steps in order and passes their metrics to all hooks.
 
-    losses: those of the last 20 steps. asked: whether a rank was asked to stop. work: of a step, once it is counted.
+    On a CUDA device results are read one step later, so that the device always has a step queued. More than
+    `most_skips` skipped steps in a row end the run.
+
+    Attributes:
+        losses: Losses of the last 20 steps.
+        asked: Whether a rank was asked to stop.
+        work: Cost of a step, once it has been counted.
     """
 
     timed = ""
@@ -68,7 +73,7 @@ class Recorder(Hook):
         self._pending.append(event)
 
     def after(self, event: StepEvent) -> None:
-        """Logs what should have arrived."""
+        """Log the results that should have arrived."""
         if len(self._pending) > self._lag:
             self._take()
         if self.asked:

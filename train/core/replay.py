@@ -1,7 +1,7 @@
-"""Any step of a run again: its batches, made from the run's settings and the split alone.
+"""Recreates the batches of any step of a run from the run's settings and the split.
 
-A batch is a function of (split, seed, position), so no batch is stored: a run's folder has the settings, the versions
-of the split by step (versions.py), and a checkpoint that both are compared with.
+A batch is a pure function of (split, seed, position), so no batch is stored. A run's folder has the settings, the
+versions of the split by step (versions.py), and a checkpoint to compare both with.
 """
 
 from __future__ import annotations
@@ -42,8 +42,12 @@ UNRECORDED = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReplacedSample:
-    """A sample of a step that cannot be shown any more. place: its first row in the step's batches, from 0. key: "" if
-    it was erased, as nothing names it. why: "erased", "removed" or "unreadable".
+    """A sample of a step that cannot be read any more.
+
+    Attributes:
+        place: Its first row in the step's batches, from 0.
+        key: Its key; "" if it was erased, since erased keys are not recorded.
+        why: "erased", "removed" or "unreadable".
     """
 
     place: int
@@ -58,12 +62,19 @@ class ReplacedSample:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Replayed:
-    """A step of a run: its batches, one for each accumulated one.
+    """The recreated batches of one step of a run.
 
-    step: from 1. epoch, batch: the position of its first batch, from 0. replaced: the samples that the model had, and
-    in whose place other samples stand now, by the first row of each in the step's batches. recorded: whether the run
-    has a record of the versions that this step had; without one its samples may have been others where some were
-    removed. data: the split or the mixture that is shown.
+    Attributes:
+        step: Number of the step, from 1.
+        epoch: Epoch of its first batch, from 0.
+        batch: Position of its first batch in the epoch, from 0.
+        batches: The batches, one per accumulation step.
+        replaced: Samples that the run read but that are now replaced by others, by their first row in the step's
+            batches.
+        recorded: Whether the run recorded the split versions of this step. If not, the run may have read other samples
+            in place of samples that were removed.
+        data: The split or mixture that was read.
+        recipe: The recipe of the run.
     """
 
     step: int
@@ -77,11 +88,11 @@ class Replayed:
 
     @property
     def keys(self) -> list[str]:
-        """The keys of all rows."""
+        """Keys of all rows."""
         return [key for batch in self.batches for key in batch.key]
 
     def replaced_at(self, row: int) -> ReplacedSample | None:
-        """What stood in a row of the step's batches, if another sample stands there now."""
+        """Return the original sample of a row of the step's batches if it was replaced, else None."""
         views = int(getattr(self.recipe.data, "views", 1))
         return self.replaced.get(row // views * views)
 
@@ -95,15 +106,24 @@ def replay(
     rank: int | None = None,
     threads: int | None = None,
 ) -> Replayed:
-    """Makes the batches of a step of the run in the folder `run` again, on the CPU, with whatever topology it had.
+    """Recreate the batches of one step of a run, on the CPU, for whatever topology the run had.
 
-    Each split is shown as the run had it in this step, whatever was appended, removed or curated since; in the place of
-    erased samples others stand. data: where the split is now, or all splits of a mixture, by default where the run read
-    them. version: of one split, by default the one that the step had; for a run without a record of it, made by an
-    earlier release, the one that the run read last. rank: the part that one rank of the run had, by default that of
-    all. Raises ValueError for a step or rank that the run has not, for a mask that followed the run's own losses, and
-    for a run on a loader of one's own; ResumeError if the split or the settings are not those of the run's newest
-    checkpoint; ShardError where the split is gone.
+    Each split is read as it was in this step, even if samples were appended, removed or curated since; erased samples
+    are replaced by others.
+
+    Args:
+        run: Folder of the run.
+        step: Number of the step, from 1.
+        data: Current location of the split, or of all splits of a mixture. Defaults to the locations that the run read.
+        version: Version of a single split. Defaults to the version of the step or, for runs by earlier releases that
+            did not record it, to the last version that the run read.
+        rank: Return only the rows of this rank; None for all ranks.
+        threads: Number of loader threads.
+
+    Raises:
+        ValueError: The run has no such step or rank, its mask followed the run's losses, or it used a custom loader.
+        ResumeError: The split or settings do not match the run's newest checkpoint.
+        ShardError: The split is missing.
     """
     folder = get_local_path(run, "the run")
     settings, recipe = run_settings(folder), run_recipe(folder)
@@ -182,7 +202,7 @@ def _as_seen(data: RunData, seen: Sequence[SeenSplit] | None) -> RunData:
 def _find_replaced(
     wanted: Sequence[Sequence[str | SampleError]], batches: Sequence[Batch], shown: RunData
 ) -> dict[int, ReplacedSample]:
-    """What was wanted in rows that show other samples, by the first row of each sample."""
+    """Return the replaced samples by the first row of each."""
     found, begin = dict[int, ReplacedSample](), 0
     for samples, batch in zip(wanted, batches, strict=True):
         views = len(batch) // len(samples) if samples else 1

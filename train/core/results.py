@@ -1,4 +1,4 @@
-"""What a run has done so far, and how it ended."""
+"""The progress and the result of a run."""
 
 import time
 from dataclasses import dataclass, field
@@ -9,8 +9,14 @@ from .step import LossScale
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainResult:
-    """The end of a run: steps done, steps planned, and the mean loss of the last 20 (None if this call did none).
-    ended_early: whether validations found nothing better for so long that the rest of the steps is left out.
+    """The result of a run.
+
+    Attributes:
+        out: Folder of the run.
+        step: Number of completed steps.
+        steps: Number of planned steps.
+        loss: Mean loss of the last 20 steps; None if this call did none.
+        ended_early: Whether the run ended because validations stopped improving.
     """
 
     out: Path
@@ -21,13 +27,13 @@ class TrainResult:
 
     @property
     def finished(self) -> bool:
-        """Whether all planned steps are done, or left out; False after a signal."""
+        """Whether all planned steps are done or were ended early; False after a signal."""
         return self.ended_early or self.step >= self.steps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rollback:
-    """A return to the checkpoint of step `to` after step `at`. why: what had collapsed."""
+    """A return to the checkpoint of step `to` after step `at`; `why` describes the collapse."""
 
     at: int
     to: int
@@ -36,7 +42,7 @@ class Rollback:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BestScore:
-    """The best score of a run so far: after which step, and the name and the value of the score."""
+    """The best score of a run so far: its step, name and value."""
 
     step: int
     name: str
@@ -45,10 +51,19 @@ class BestScore:
 
 @dataclass(kw_only=True, slots=True)
 class Tally:
-    """began_unix_s: when the run began for the first time. useful_s: seconds of the steps that count, without waiting
-    for data; steps that a restart repeats count once. skipped: steps that were left out. scale: of the loss in float16.
-    best: of the validations, on rank 0. rollbacks: of the run; lr_factor: of the learning rate, after them. spread: of
-    the features before the first step, where they are guarded. seen: the samples of each source of a mixture.
+    """Totals of a run, saved in its checkpoints.
+
+    Attributes:
+        began_unix_s: Unix time at which the run first began.
+        useful_s: Seconds spent on steps that count, without waiting for data; steps repeated after a restart count
+            once.
+        skipped: Number of skipped steps.
+        scale: Loss scale in float16.
+        best: Best validation score, on rank 0.
+        rollbacks: Rollbacks of the run.
+        lr_factor: Factor of the learning rate after rollbacks.
+        spread: Spread of the features before the first step, if they are guarded.
+        seen: Number of samples read from each source of a mixture.
     """
 
     began_unix_s: float = field(default_factory=time.time)
@@ -63,5 +78,5 @@ class Tally:
 
     @property
     def goodput(self) -> float:
-        """The share, in [0, 1], of the wall time since the run began that went into steps that count."""
+        """Fraction, in [0, 1], of the wall time since the run began that was spent on steps that count."""
         return min(self.useful_s / max(time.time() - self.began_unix_s, 1e-9), 1.0)

@@ -38,10 +38,10 @@ def train_recipe(
     validation: Validation | None = None,
     hooks: Sequence[Hook] = (),
 ) -> TrainResult:
-    """Trains `recipe` on a split or a mixture and writes the run into `out`; see `maskstream.train.train`.
+    """Train `recipe` on a split or a mixture and write the run into `out`; see `maskstream.train.train`.
 
-    A run whose checkpoint names an earlier version of the split, to which samples were added since, goes on with that.
-    The run's length is known before its loader is made, since masks and batches may change over the run.
+    A run whose checkpoint names an earlier version of the split continues with that version. The run's length is
+    computed before its loader is created, since masks and batches may change over the run.
     """
     folder = Path(out) / CHECKPOINTS if options.resume else None
     found = open_data(recipe, data, folder, data_version, cache=options.cache, cache_gb=options.cache_gb)

@@ -1,4 +1,4 @@
-"""The folder of a run: what it holds, and what a run writes into it. Rank 0 writes for all."""
+"""The folder of a run: its files, which rank 0 writes for all ranks."""
 
 import json
 import logging
@@ -52,7 +52,15 @@ def run_settings(run: Path) -> Json:
 
 
 def run_recipe(run: Path, otherwise: str = "give a run of this release") -> Recipe[Any]:
-    """The recipe in run.json. ValueError if there is none of this release; `otherwise` is what can be done then."""
+    """Return the recipe in run.json.
+
+    Args:
+        run: Folder of the run.
+        otherwise: Remedy to include in an error message.
+
+    Raises:
+        ValueError: run.json has no recipe, or none that this release can read.
+    """
     settings = run_settings(run)
     try:
         import_models()
@@ -95,11 +103,11 @@ def _read_averaged_step(path: Path) -> int:
 
 RUN = "run.json"
 DATA = "data"
-"""The field of run.json that says what was trained on: location, version and fingerprint of the split."""
+"""Field of run.json that describes the training data: location, version and fingerprint of the split."""
 
 
 class RunWriter:
-    """The folder `out` of a run. device: on which the ranks tell each other how it went."""
+    """Writes the folder `out` of a run; ranks exchange the outcome on `device`."""
 
     def __init__(self, out: Path, device: torch.device) -> None:
         self.out, self.device = out, device
@@ -165,7 +173,7 @@ class RunWriter:
             ) from error
 
     def _prepare(self, logged: FileSum, about: Json, *, keep: bool) -> None:
-        """Cuts the metrics to those before the first step of this run, and removes what belongs to no checkpoint."""
+        """Cut the metrics to the lines before this run's first step, and remove files that belong to no checkpoint."""
         remove_leftovers(self.out)
         if keep:
             remove_unfinished(self.checkpoints)

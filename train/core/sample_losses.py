@@ -103,7 +103,7 @@ _BLOCK = 4096
 
 
 def _compute_median(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The median of each row without what is NaN; NaN for a row of nothing else."""
+    """Return the median of each row without NaN values; NaN for a row without others."""
     some = ~np.isnan(rows).all(axis=1)
     found = np.full(len(rows), np.nan, np.float32)
     found[some] = np.nanmedian(rows[some], axis=1)

@@ -1,10 +1,10 @@
 """One optimiser step.
 
-The gradients of one or more micro-batches are those of all of them as one batch.
+The gradients of several micro-batches equal the gradients of one batch of all their samples.
 
-The weight of all micro-batches is needed before gradients. A loss of one part is divided by a first guess, and
-gradients are corrected at the end; with several parts one factor would not do, so the weights come from a forward pass
-before.
+That needs the total weight of all micro-batches before the first backward pass. With a single loss part, the loss is
+divided by an approximate weight and the gradients are corrected at the end. With several parts one factor is not
+enough, so an extra forward pass computes the weights first.
 """
 
 import logging
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class Batches(Protocol):
-    """The part of a loader that the trainer uses: each iteration gives one epoch, from the position in its state."""
+    """The loader interface that the trainer uses: each iteration yields one epoch, from the position in its state."""
 
     @property
     def epoch(self) -> int: ...
@@ -52,7 +52,7 @@ class Batches(Protocol):
 
 @runtime_checkable
 class EndlessBatches(Protocol):
-    """A loader that goes from one epoch to the next without a pause. The trainer uses `repeat` where there is one."""
+    """A loader whose `repeat` runs from one epoch into the next without a pause; the trainer prefers it."""
 
     def repeat(self) -> Iterator[TrainingBatch]: ...
 
@@ -73,13 +73,18 @@ GROWTH, BACKOFF, INTERVAL, FIRST = 2.0, 0.5, 2000, 65536.0
 
 @dataclass(kw_only=True, slots=True)
 class LossScale:
-    """value: the factor. good_steps: how many steps in a row have not overflowed since it last changed."""
+    """The loss scale of float16 training.
+
+    Attributes:
+        value: Factor of the loss.
+        good_steps: Number of consecutive steps without an overflow since the last change.
+    """
 
     value: float = FIRST
     good_steps: int = 0
 
     def update(self, *, overflowed: bool) -> None:
-        """Halves the factor after an overflow, and doubles it after `INTERVAL` steps without one."""
+        """Halve the factor after an overflow, and double it after `INTERVAL` steps without one."""
         if overflowed:
             self.value, self.good_steps = self.value * BACKOFF, 0
             return
@@ -94,7 +99,12 @@ _TIMES = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepWork:
-    """What a step of this rank computes, in operations, and the highest rate of the device, in operations a second."""
+    """Cost of a step on this rank.
+
+    Attributes:
+        flops: Operations of the step.
+        peak: Highest measured rate of the device, in operations per second.
+    """
 
     flops: float
     peak: float
@@ -135,11 +145,15 @@ def measure_peak_rate(device: torch.device, dtype: torch.dtype) -> float:
 class StepReport:
     """The results of a step, which may not have arrived from the device yet.
 
-    values: float32 (3 + parts + groups,) over all ranks: the loss, the norm of the gradient, the number of ranks that
-    were asked to stop, the mean of each part of the loss, and the norm of the gradient of each part of the model; of a
-    mixture also the sum of the losses of each source's rows (NaN without), and the rows of each source. parts, groups:
-    the names of these. skipped: no weight was changed. clock: of this rank. samples: the losses of
-    samples, float32, in the order of the whole step's batches; None where they are not asked for.
+    Attributes:
+        values: float32 (3 + parts + groups,) over all ranks: the loss, the gradient norm, the number of ranks asked to
+            stop, the mean of each loss part, and the gradient norm of each part of the model. For a mixture they are
+            followed by the summed loss of each source's rows (NaN if undefined) and the number of rows of each source.
+        parts: Names of the loss parts.
+        groups: Names of the model's parts.
+        skipped: Whether the weights were left unchanged.
+        clock: Times of this rank.
+        samples: float32 loss of each sample, in the order of the whole step's batches; None unless requested.
     """
 
     values: Tensor
@@ -152,10 +166,16 @@ class StepReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepSettings:
-    """How steps are computed. seed: of what the model draws. dtype: of matrix products. may_skip: leave out a step
-    whose loss or gradient is not finite; a CUDA device is then waited for in every step. steps: of the whole run, over
-    which weight decay and teachers change. losses: keep the loss of each sample. sources: of a mixture, how many
-    it has; 0 of one split.
+    """Settings of a step.
+
+    Attributes:
+        device: Device to train on.
+        seed: Random seed of the model's draws.
+        dtype: Data type of matrix products.
+        may_skip: Skip a step whose loss or gradient is not finite. Each step then waits for a CUDA device.
+        steps: Number of steps of the whole run, over which weight decay and teachers change.
+        losses: Record the loss of each sample.
+        sources: Number of sources of a mixture; 0 for a single split.
     """
 
     device: torch.device
@@ -168,10 +188,16 @@ class StepSettings:
 
 
 class Stepper:
-    """Does the optimiser steps of a model.
+    """Performs the optimiser steps of a model.
 
-    module: what is called, the model or what shares its gradients over ranks. scale: of the loss, in float16. average:
-    of the weights, which each step updates.
+    Args:
+        model: The model.
+        module: Module to call: the model, or a wrapper that averages its gradients over ranks.
+        optimiser: Optimiser of the model's parameters.
+        config: Settings of the optimiser.
+        settings: Settings of a step.
+        scale: Loss scale, for float16.
+        average: Moving average of the weights, updated by each step.
     """
 
     def __init__(
@@ -190,7 +216,7 @@ class Stepper:
         self._scale, self._average = scale, average
 
     def step(self, batches: Sequence[TrainingBatch], *, number: int, lr: float, asked_to_stop: bool) -> StepReport:
-        """Trains on the micro-batches of step `number`, counted from 0."""
+        """Train on the micro-batches of step `number`, counted from 0."""
         clock = StepClock(self._device)
         on_device = [batch.to(self._device, non_blocking=True) for batch in batches]
         clock.lap("data")
@@ -221,9 +247,9 @@ class Stepper:
         )
 
     def work(self, batches: Sequence[TrainingBatch]) -> StepWork:
-        """What a step of these micro-batches computes here, and how fast the device multiplies large matrices.
+        """Measure the operations of a step on these micro-batches, and the device's rate for large matrix products.
 
-        It must not be called between the passes of a step. Weights stay as they are.
+        Weights do not change. Do not call it between the passes of a step.
         """
         flops = 0
         self._model.eval()
@@ -240,14 +266,19 @@ class Stepper:
         own: list[Tensor],
         of_sources: list[Tensor],
     ) -> tuple[tuple[str, ...], Tensor]:
-        """Makes the gradients of the step's loss, averaged over ranks.
+        """Compute the gradients of the step's loss, averaged over ranks.
 
-        Returns the names of the loss's parts, and this rank's share of the loss and of the means of the parts, float32
-        (1 + parts,). The weights of the whole step divide the sums. They are known before the first backward pass if
-        there is one micro-batch. If there are more, a loss of one part is divided by the first one's weight, and the
-        gradients are corrected at the end; a loss of several parts is computed once more before, without gradients.
-        own: takes the losses of the samples of each micro-batch, where they are asked for. of_sources: takes those of
-        each source of a mixture.
+        The sums are divided by the weights of the whole step. With one micro-batch they are known before the backward
+        pass. With more, a loss of one part is divided by the first micro-batch's weight and the gradients are corrected
+        at the end; a loss of several parts is first computed once without gradients.
+
+        Args:
+            own: Receives the sample losses of each micro-batch, if requested.
+            of_sources: Receives the losses of each source of a mixture.
+
+        Returns:
+            The names of the loss parts, and this rank's contribution to the loss and to the means of the parts, float32
+                (1 + parts,).
         """
         last = len(batches) - 1
         with sharing(self._module, now=last == 0):
@@ -286,9 +317,9 @@ class Stepper:
             of_sources.append(sum_source_losses(losses, batch, self._settings.sources))
 
     def _sum_divisors(self, batches: Sequence[TrainingBatch], number: int, first: Tensor) -> Tensor:
-        """The weight of each part over all micro-batches and ranks, of which the first batch's here is known.
+        """Sum the weight of each part over all micro-batches and ranks, given the `first` local batch's weights.
 
-        The model is in eval mode meanwhile, so that what it counts while it trains is not counted twice.
+        The model is in eval mode so that training-time counters are not updated twice.
         """
         weights = first.clone()
         self._model.eval()
@@ -308,7 +339,7 @@ class Stepper:
         return self._compute_losses(self._model, batch, 0, 0).loss()
 
     def _run_backward(self, losses: Losses, divisors: Tensor) -> None:
-        """Adds to the gradients. DDP averages those of all ranks, but the step's loss is the sum of the ranks'."""
+        """Add to the gradients. DDP averages over ranks, but the step's loss is a sum over ranks."""
         loss = losses.loss(dict(zip(losses.parts, divisors, strict=True)))
         factor = world_size() * (1.0 if self._scale is None else self._scale.value)
         (loss if factor == 1 else factor * loss).backward()  # type: ignore[no-untyped-call]
@@ -319,8 +350,12 @@ def _sum_totals(losses: Losses) -> Tensor:
 
 
 def sum_source_losses(losses: Losses, batch: TrainingBatch, sources: int) -> Tensor:
-    """The sums of the losses of each source's rows in a batch of a mixture, NaN where no part of the loss is a sum over
-    rows, then how many rows each source has: float32 (2 * sources,). ValueError for a batch that does not say them.
+    """Sum the losses and count the rows of each source in a batch of a mixture: float32 (2 * sources,).
+
+    The sums come first; they are NaN if no part of the loss is a sum over rows.
+
+    Raises:
+        ValueError: The batch does not specify the source of its rows.
     """
     if not isinstance(batch, Batch) or batch.source is None:
         raise ValueError(f"the run has {sources} sources, and its batches do not say theirs; leave out sources=")

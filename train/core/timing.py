@@ -1,4 +1,4 @@
-"""Where a step's time goes, and how much memory was taken."""
+"""Time of each part of a step, and peak memory."""
 
 import resource
 import sys
@@ -13,18 +13,18 @@ PARTS = ("data", "forward", "backward", "optimiser", "guard", "probe", "validati
 
 
 class StepClock:
-    """The times of the parts of a step. On a CUDA device they are those of the device, which need not be waited for."""
+    """Times of the parts of a step. On a CUDA device they are device times, so the host need not wait."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._laps: list[tuple[str, float | torch.cuda.Event]] = [("", self._now())]
 
     def lap(self, name: str) -> None:
-        """What was done since the last lap is of the part `name`."""
+        """Attribute the time since the last lap to the part `name`."""
         self._laps.append((name, self._now()))
 
     def seconds(self) -> dict[str, float]:
-        """The seconds of each part; the device must have done them."""
+        """Return the seconds of each part; the device must have finished them."""
         found: dict[str, float] = {}
         for (_, start), (name, end) in pairwise(self._laps):
             found[name] = found.get(name, 0.0) + _passed(start, end)
@@ -45,7 +45,7 @@ def _passed(start: float | torch.cuda.Event, end: float | torch.cuda.Event) -> f
 
 
 def measure_peak_memory(device: torch.device) -> dict[str, int]:
-    """The most bytes that this process has had so far, in the memory of the host and in that of a CUDA device."""
+    """Return the peak memory of this process so far in bytes, on the host and on a CUDA device."""
     unit = 1 if sys.platform == "darwin" else 1024
     found = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     if device.type == "cuda":

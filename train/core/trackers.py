@@ -1,6 +1,6 @@
-"""Metrics for the tools that others read: TensorBoard, Prometheus, OpenTelemetry, Weights & Biases and MLflow.
+"""Trackers that send metrics to TensorBoard, Prometheus, OpenTelemetry, Weights & Biases and MLflow.
 
-Each is a `Tracker`, which takes the numbers of a step. Where it writes is said by its own environment variables.
+Each is a `Tracker`, which receives the numbers of a step; the tool's environment variables set its destination.
 """
 
 from __future__ import annotations
@@ -29,21 +29,28 @@ EVERY_S = 5.0
 
 
 class Tracker(Protocol):
-    """What takes the numbers of a run's steps."""
+    """The interface for receiving the numbers of a run's steps."""
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Adds the finite numbers of a step, counted from 1. A name may have a part: `loss/masked`."""
+        """Add the finite numbers of a step, counted from 1. A name may have a part: `loss/masked`."""
 
     def close(self) -> None:
-        """Ends what is open; all that was written is then with the tool."""
+        """Flush and close; the tool then has all numbers."""
 
 
 class Trackers(Hook):
-    """Gives the metrics of a run to trackers.
+    """Sends the metrics of a run to trackers.
 
-    names: of `TRACKERS`. about: what the run is, from run.json. step: how many steps are done. A tracker that fails in
-    mid-run is left out from then on, with a warning: the run goes on. Raises ValueError as `check_trackers` does, and
-    for a tool that cannot begin, as without its key.
+    A tracker that fails during the run is dropped with a warning, and the run continues.
+
+    Args:
+        run: Folder of the run.
+        names: Names in `TRACKERS`.
+        about: Description of the run, from run.json.
+        step: Number of completed steps.
+
+    Raises:
+        ValueError: `check_trackers` fails, or a tool cannot start, for example without its key.
     """
 
     timed = ""
@@ -58,7 +65,7 @@ class Trackers(Hook):
                 raise ValueError(f"{name} cannot begin: {error} Mend it, or leave out --track {name}") from error
 
     def close(self) -> None:
-        """Ends what is open."""
+        """Close all trackers."""
         for name in [*self._open]:
             self._try(name, self._open[name].close)
 
@@ -115,7 +122,7 @@ def _numbers(metrics: StepMetrics) -> dict[str, float | None]:
 
 
 class _TensorBoard:
-    """Event files in RUN/tensorboard. Steps that a restart repeats are written again; the later ones are shown."""
+    """Event files in RUN/tensorboard. Steps that a restart repeats are written again and replace the earlier ones."""
 
     def __init__(self, run: Path, about: Json, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -160,7 +167,7 @@ class _Prometheus:
 
 
 class _Otlp:
-    """Gauges for an OpenTelemetry collector, over HTTP; OTEL_EXPORTER_OTLP_ENDPOINT and its like say where it is."""
+    """Gauges for an OpenTelemetry collector over HTTP, configured by OTEL_EXPORTER_OTLP_ENDPOINT and the like."""
 
     def __init__(self, run: Path, about: Json, step: int) -> None:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -186,7 +193,7 @@ class _Otlp:
 
 
 class _Wandb:
-    """A run of Weights & Biases, in RUN/wandb; WANDB_MODE=offline, WANDB_PROJECT and its like say more."""
+    """A run of Weights & Biases, in RUN/wandb, configured by variables such as WANDB_MODE=offline and WANDB_PROJECT."""
 
     def __init__(self, run: Path, about: Json, step: int) -> None:
         import wandb

@@ -1,7 +1,7 @@
-"""Validation of a model while it trains: its scores on held-out samples, and the weights that have the best one.
+"""Validation of a model during training: its scores on held-out samples, and the weights with the best score.
 
-Scores are those of a copy of the model on the CPU of rank 0, in eval mode, as `maskstream evaluate` measures them.
-Nothing is drawn from the generators of the training, and its loader is not asked, so weights are those of a run without
+Scores are computed by a copy of the model on the CPU of rank 0, in eval mode, as in `maskstream evaluate`. Validation
+uses neither the random generators nor the loader of the training, so the weights equal those from a run without
 validation.
 """
 
@@ -46,10 +46,14 @@ class Measured(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Validation:
-    """How a run is validated. measure: gives the scores of a model on the CPU, in eval mode. every: the steps between;
-    the last step is validated too. best: the name of the score whose best weights are kept, None for the first.
-    patience: the run ends early after so many validations in a row without a better score; None for never. data: what
-    run.json says of the split that is read.
+    """Settings of a run's validation.
+
+    Attributes:
+        measure: Computes the scores of a model on the CPU, in eval mode.
+        every: Steps between validations; the last step is validated too.
+        best: Name of the score whose best weights are kept; None for the first.
+        patience: End the run after this many validations in a row without a better score; None for never.
+        data: Description of the validation split, written to run.json.
     """
 
     measure: Callable[[Model[Any]], Sequence[Measured]]
@@ -66,8 +70,13 @@ class Validation:
 
 
 class Validator(Hook):
-    """Validates the model of a run and keeps the best weights in its folder. The average of the weights is validated
-    where there is one. improved: whether the last score is the best one. best: that score, on rank 0.
+    """Validates the model of a run and keeps the best weights in its folder.
+
+    If there is a moving average of the weights, the average is validated.
+
+    Attributes:
+        improved: Whether the last score is the best one.
+        best: The best score, on rank 0.
     """
 
     timed = "validation"
@@ -80,11 +89,11 @@ class Validator(Hook):
         self._improved_at = 0
 
     def is_due(self, event: StepEvent) -> bool:
-        """Every so many steps and after the last."""
+        """Return whether this step is a multiple of `every`, the last one, or ends the run early."""
         return event.step == event.run.steps or event.step % self._settings.every == 0 or self.is_in_vain(event.step)
 
     def after(self, event: StepEvent) -> None:
-        """Logs the scores. The best weights are kept behind their checkpoint: no resume goes back before them."""
+        """Log the scores. The best weights are written after their checkpoint, so no resume goes back before them."""
         event.settle(lambda: self.measure(event.step))
         if self.improved:
             event.run.tally.best = self.best
@@ -92,13 +101,14 @@ class Validator(Hook):
         event.stop |= self.is_in_vain(event.step)
 
     def is_in_vain(self, step: int) -> bool:
-        """Whether the run ends early after `step`, since as many validations as `patience` found no better score."""
+        """Return whether the run ends early after `step`: the last `patience` validations brought no better score."""
         patience = self._settings.patience
         return patience is not None and step - self._improved_at >= patience * self._settings.every
 
     def begin(self, run: RunState) -> None:
-        """Goes on from the checkpoint of a step, with the best score so far; at step 0 the file of an earlier run goes.
-        Weights that a killed run did not come to keep are kept now.
+        """Continue from a checkpoint with its best score; at step 0 remove the file of an earlier run.
+
+        Best weights that a killed run did not write are written now.
         """
         self._model, self._average, best, step = run.model, run.average, run.tally.best, run.step
         self._device = next(run.model.parameters()).device
@@ -118,7 +128,7 @@ class Validator(Hook):
             self.keep()
 
     def _read_kept(self, step: int) -> int:
-        """The step of the weights that are kept, 0 without; those of an earlier run are removed at step 0."""
+        """Return the step of the saved best weights, 0 if there are none; at step 0 remove an earlier run's."""
         kept = 0
         with in_step(self._device):
             if rank() == 0 and not step:
@@ -128,9 +138,10 @@ class Validator(Hook):
         return int(sum_over_ranks(torch.tensor(kept, device=self._device)))
 
     def measure(self, step: int) -> dict[str, float]:
-        """The scores of the model as it is after `step`, by name; on ranks other than 0 none.
+        """Return the scores of the model after `step` by name; empty on ranks other than 0.
 
-        ValueError for a `best` that is none of them.
+        Raises:
+            ValueError: `best` is not one of the scores.
         """
         self._update_copy()
         found: Sequence[Measured] = ()
@@ -157,7 +168,7 @@ class Validator(Hook):
         return True
 
     def keep(self) -> None:
-        """Writes the weights that were measured last; called on all ranks."""
+        """Write the weights that were measured last; called on all ranks."""
         with in_step(self._device):
             if self._copy is not None and self.best is not None:
                 about = {"recipe": self._recipe.name, "step": str(self.best.step)}
@@ -165,7 +176,7 @@ class Validator(Hook):
                 publish(self._path, pack_weights(weights, make_metadata(self._copy, about)))
 
     def _update_copy(self) -> None:
-        """Copies the weights, whose rows all ranks give, into the model on the CPU of rank 0."""
+        """Copy the weights, gathered from all ranks, into the model on the CPU of rank 0."""
         state = {**self._model.state_dict(), **({} if self._average is None else self._average.values)}
         whole = {name: gather_rows(one).detach() for name, one in state.items() if rank() == 0 or is_divided(one)}
         if rank() == 0:

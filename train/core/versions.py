@@ -1,8 +1,8 @@
-"""The record of the versions of its splits that a run has read, and from which step on: `replay` shows each step with
-the samples that it had.
+"""Records the versions of its splits that a run has read, and from which step on, so that `replay` shows each step with
+its original samples.
 
-data_versions.json in the folder of the run has an entry for each change. The samples that were removed from a split at
-that time are in a file beside it, since `erase` and later versions change what the split itself tells of them.
+data_versions.json in the run's folder has an entry for each change. The samples that had been removed from a split at
+that time are stored in a separate file, since `erase` and later versions change the split's own record.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class SeenSplit:
 
 
 def record_versions(run: Path, data: RunData, step: int) -> None:
-    """Records that the run reads these splits from the step after `step` on. Entries of later steps are dropped."""
+    """Record that the run reads these splits from the step after `step` on. Entries of later steps are dropped."""
     splits = []
     for split in list_manifests(data):
         name = ""

@@ -80,7 +80,7 @@ NO_BYTES = FileSum.of(b"")
 
 
 def part_name(name: str, part: int, parts: int) -> str:
-    """The name of a part of the file `name`; its own if there is one part."""
+    """Return the name of a part of the file `name`; it is unchanged if there is only one part."""
     stem, _, suffix = name.rpartition(".")
     return name if parts == 1 else f"{stem}-{part:05d}-of-{parts:05d}.{suffix}"
 
@@ -151,7 +151,7 @@ PICKLED = (".pth", ".pt", ".bin", ".ckpt")
 NAMES = ("model.safetensors", "pytorch_model.bin")
 """The weights in a folder of transformers."""
 INNER = ("model", "state_dict", "module")
-"""Where a checkpoint has its weights beside other things."""
+"""Keys under which a checkpoint stores its weights if it also has other contents."""
 
 
 def is_foreign(path: Path) -> bool:
@@ -211,9 +211,13 @@ def save_model(
     *,
     weights: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Writes a model's weights, config and grids to `path`. `about` is further metadata, such as recipe and step.
+    """Write a model's weights, config and grids to a safetensors file.
 
-    weights: these instead of the model's own, by name and of the same shapes (...,), such as their moving average.
+    Args:
+        model: The model.
+        path: Path of the file.
+        about: Further metadata, such as recipe and step.
+        weights: Weights by name, of the same shapes, to store instead of the model's, such as their moving average.
     """
     publish(get_local_path(path, "the weights"), encode_model(model, about, weights))
 
@@ -221,9 +225,9 @@ def save_model(
 def encode_model(
     model: nn.Module, about: Mapping[str, str] | None = None, replaced: Mapping[str, Tensor] | None = None
 ) -> bytes:
-    """The contents of the file that `save_model` writes, with `replaced` weights instead of the model's own.
+    """Return the contents of the file that `save_model` writes, with some weights `replaced`.
 
-    Of a model that is divided among ranks, all must call it.
+    If the model is sharded, all ranks must call it.
     """
     metadata = make_metadata(model, about)
     state = {**model.state_dict(), **(replaced or {})}
@@ -233,7 +237,7 @@ def encode_model(
 
 
 def make_metadata(model: nn.Module, about: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The metadata of a model's file: `about`, and what rebuilds the model."""
+    """Return the metadata of a model's file: `about`, and the config and grids that rebuild the model."""
     if not isinstance(model, Model):
         raise ValueError(f"only a Model can be saved, got {type(model).__name__}; make it with ModelConfig.build")
     grids = {name: grid.to_dict() for name, grid in model.grids.items()}
@@ -242,7 +246,7 @@ def make_metadata(model: nn.Module, about: Mapping[str, str] | None = None) -> d
 
 
 def pack_weights(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file with a checksum of metadata and tensors; the same bytes of the same weights and metadata."""
+    """Return a safetensors file with a checksum of metadata and tensors; equal inputs give equal bytes."""
     data = memoryview(save(dict(weights), metadata={**metadata, SUM: _sum(weights, metadata)}))
     begin = 8 + int.from_bytes(data[:8], "little")
     head = json.loads(bytes(data[8:begin]))
@@ -253,9 +257,11 @@ def pack_weights(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> 
 
 
 def load_model(path: str | Path) -> Model[Any]:
-    """The model that `save_model` wrote, on the CPU, in eval mode.
+    """Load the model that `save_model` wrote, on the CPU, in eval mode.
 
-    Raises ValueError for a file of another origin, DamageError for one that is not as it was written.
+    Raises:
+        ValueError: The file has no config of a model.
+        DamageError: The file has changed since it was written.
     """
     weights, metadata = _read(get_local_path(path, "the weights"))
     if "model" not in metadata or "grids" not in metadata:
@@ -269,7 +275,11 @@ def load_model(path: str | Path) -> Model[Any]:
 
 
 def read_model_config(path: Path) -> ModelConfig[Any]:
-    """The config of the model that a file holds. ValueError for a file of another origin."""
+    """Return the config of the model in a file.
+
+    Raises:
+        ValueError: The file has no config of a model.
+    """
     with safe_open(find_files(path)[0], framework="pt") as file:
         metadata = file.metadata() or {}
     if "model" not in metadata:
@@ -279,12 +289,19 @@ def read_model_config(path: Path) -> ModelConfig[Any]:
 
 
 def load_matching_weights(model: nn.Module, path: str | Path) -> list[str]:
-    """Loads the weights of a safetensors file whose names and shapes match those of the model.
+    """Load the weights of a file whose names and shapes match the model's.
 
-    `path` may also be a folder that transformers wrote, or a .pth file: of VideoMAE and MAE, as transformers and their
-    authors save them, in whole or only the encoder. Returns the names of the parameters that found no match. Raises
-    ValueError if fewer than half of the file's tensors match, as in a file of another kind of model or of other sizes;
-    DamageError if the file cannot be read or is not as it was written.
+    Args:
+        model: The model.
+        path: A safetensors file, a folder written by transformers, or a .pth file. For VideoMAE and MAE, files of
+            transformers and of the authors are supported, with the whole model or only the encoder.
+
+    Returns:
+        The names of the parameters that found no match.
+
+    Raises:
+        ValueError: Fewer than half of the file's tensors match, as with another kind of model or other sizes.
+        DamageError: The file cannot be read or has changed since it was written.
     """
     file = get_local_path(path, "the weights")
     weights: Mapping[str, Tensor] = read_foreign(file) if is_foreign(file) else _read(file)[0]
@@ -303,8 +320,9 @@ def load_matching_weights(model: nn.Module, path: str | Path) -> list[str]:
 
 
 def compute_weights_sum(path: Path) -> tuple[str, int]:
-    """The checksum that a model's file has of its contents, of several parts with dashes between; and the step after
-    which it was written, 0 where it does not say.
+    """Return the checksum of a model's file, and the step after which it was written, 0 if not recorded.
+
+    The checksums of several parts are joined by dashes.
     """
     sums, step = [], "0"
     for one in find_files(path):
@@ -316,9 +334,10 @@ def compute_weights_sum(path: Path) -> tuple[str, int]:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file, or of all parts of one that several ranks wrote.
+    """Return the tensors and metadata of a safetensors file, or of all parts that several ranks wrote.
 
-    DamageError if its checksum, where it has one, differs.
+    Raises:
+        DamageError: The checksum, if there is one, differs.
     """
     files = find_files(path)
     for one in files:
