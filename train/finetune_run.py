@@ -52,8 +52,8 @@ class FineTuned:
         trained: Result of the training run.
         step: Step of the tested weights.
         scores: All scores.
-        confusion: Number of samples of each class (row) that the model assigns to each class (column), int64 (classes,
-            classes); None if samples have several labels or none.
+        confusion: int64 (classes, classes): the number of samples of each class (row) that the model assigns to each
+            class (column); None if samples have several labels or none.
     """
 
     metric: str

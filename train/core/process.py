@@ -80,8 +80,7 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
 
 
 def derive_step_seed(seed: int, step: int, rank: int, micro_batch: int) -> int:
-    """Return the seed for the model's draws, such as dropout, in a micro-batch of a step; resumed runs draw the same.
-    """
+    """Return the seed of the model's draws, such as dropout, in a micro-batch; resumed runs draw the same."""
     return xxhash.xxh3_64_intdigest(f"{seed}/step {step}/rank {rank}/micro-batch {micro_batch}".encode()) >> 1
 
 

@@ -193,8 +193,7 @@ class ScoresClasses(Protocol):
         ...
 
     def update_scores(self) -> Tensor:
-        """Return the scores float64 (classes,) after the last step, over all ranks; call it once per step on each rank.
-        """
+        """Return the scores float64 (classes,) after the last step, over all ranks; call it on each rank once a step."""
         ...
 
 

@@ -217,7 +217,7 @@ def save_model(
         model: The model.
         path: Path of the file.
         about: Further metadata, such as recipe and step.
-        weights: Weights by name, of the same shapes, to store instead of the model's, such as their moving average.
+        weights: Weights by name to store instead of the model's, of the same shapes (...,), such as their average.
     """
     publish(get_local_path(path, "the weights"), encode_model(model, about, weights))
 
