@@ -193,7 +193,7 @@ class ScoresClasses(Protocol):
         ...
 
     def update_scores(self) -> Tensor:
-        """Return the scores float64 (classes,) after the last step, over all ranks; call it on each rank once a step."""
+        """Return the scores float64 (classes,) after the last step, over all ranks; each rank calls it every step."""
         ...
 
 
