@@ -1,4 +1,4 @@
-"""The store protocol: all that is read of a split is read through it."""
+"""The store protocol: all files of a split are read through it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ class Announcement(Protocol):
 
 
 class ShardFile(NamedTuple):
-    """What dataset.json says of a tar or of a packet table, whose size it does not say."""
+    """Size (None for a packet table, whose size is not stored) and sha256 of a tar or packet table,
+    from dataset.json.
+    """
 
     size_bytes: int | None
     sha256: str
@@ -32,12 +34,12 @@ class ShardFile(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """Several announcements as one; that of a store which fetches nothing ahead is empty."""
+    """Several announcements as one. A store that does not read ahead returns an empty one."""
 
     parts: tuple[Announcement, ...] = ()
 
     def drop(self) -> None:
-        """Drops all of them."""
+        """Drop all of them."""
         for part in self.parts:
             part.drop()
 
@@ -49,19 +51,23 @@ class Store(Protocol):
     """Reads the files of one split. It is thread-safe, and a pickled copy reads the same files.
 
     A name is a path relative to the split's location, with `/` between its parts. A foreign tar may be outside of it
-    (`../x.tar`). All methods raise MissingFileError for a name that does not exist, StoreError for bytes that are not
-    those that were written, and OutageError if the files cannot be reached now.
+    (`../x.tar`).
+
+    Raises:
+        MissingFileError: A file does not exist (all methods).
+        StoreError: The bytes differ from those that were written (all methods).
+        OutageError: The files cannot be reached now (all methods).
     """
 
     @property
     def location(self) -> str:
-        """The path or URL of the folder, for messages and for opening it again."""
+        """Path or URL of the folder, for messages and for opening it again."""
         ...
 
     def read(self, name: str, offset: int, size: int) -> bytes:
-        """Read exactly `size` bytes at `offset`, compared with the file's block sums if it has any.
+        """Read exactly `size` bytes at `offset`, checked against the file's block sums if it has any.
 
-        Raises StoreError if the file does not have them.
+        Raises StoreError if the file is too short.
         """
         ...
 
@@ -70,90 +76,100 @@ class Store(Protocol):
         ...
 
     def unchecked(self, name: str, offset: int, size: int) -> bytes:
-        """Read exactly `size` bytes at `offset` as they are, without a look at the sums."""
+        """Read exactly `size` bytes at `offset` without checking them against the sums."""
         ...
 
     def whole(self, name: str, most: int) -> bytes:
-        """The contents of a small file, not compared with sums. Raises StoreError if it has more than `most` bytes."""
+        """Return the contents of a small file, without checking sums. Raises StoreError if it has more than `most`
+        bytes.
+        """
         ...
 
     def size(self, name: str) -> int:
-        """The size of the file in bytes."""
+        """Return the size of the file in bytes."""
         ...
 
     def names(self, prefix: str = "") -> list[str]:
-        """The sorted names, with `prefix`, of the files in the folder and below it.
+        """Return the sorted names, with `prefix`, of the files in the folder and below it.
 
         Raises UnlistedError if the store cannot list files.
         """
         ...
 
     def folders(self) -> list[str]:
-        """The sorted names of the folders in the folder. Raises UnlistedError if the store cannot list files."""
+        """Return the sorted names of the subfolders. Raises UnlistedError if the store cannot list files."""
         ...
 
     def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> Store:
-        """The store of a split with these shards. Their sizes need not be asked for, and their contents may be kept.
+        """Return the store of a split with these shards. It need not query their sizes, and may cache their contents.
 
-        outside: whether its tars may be outside of the folder, as foreign ones.
+        Args:
+            shards: Sizes and checksums of the split's tars and packet tables, by name.
+            outside: True if tars may be outside of the folder, as foreign ones may.
         """
         ...
 
     def announce(self, ranges: Sequence[Range]) -> Announcement:
-        """Says that these ranges will be read soon. A hint: what is read, and its errors, are the same without it."""
+        """Announce that these ranges will be read soon. This is only a hint: results and errors are the same without
+        it.
+        """
         ...
 
 
 class RoutedStore:
-    """A store that reads its files through others. home: the one of the split's own folder."""
+    """A store that reads its files through other stores.
+
+    Args:
+        home: Store of the split's own folder.
+    """
 
     def __init__(self, home: Store) -> None:
         self._home = home
 
     def _at(self, name: str) -> tuple[Store, str]:
-        """The store that reads a file, and the file's name there."""
+        """Return the store that reads a file, and the file's name there."""
         return self._home, name
 
     @property
     def location(self) -> str:
-        """The path or URL of the split's own folder."""
+        """Path or URL of the split's own folder."""
         return self._home.location
 
     def unchecked(self, name: str, offset: int, size: int) -> bytes:
-        """Read exactly `size` bytes at `offset` as they are."""
+        """Read exactly `size` bytes at `offset` without checking them against the sums."""
         store, file = self._at(name)
         return store.unchecked(file, offset, size)
 
     def whole(self, name: str, most: int) -> bytes:
-        """The contents of a file of at most `most` bytes."""
+        """Return the contents of a file of at most `most` bytes."""
         store, file = self._at(name)
         return store.whole(file, most)
 
     def size(self, name: str) -> int:
-        """The size of the file in bytes."""
+        """Return the size of the file in bytes."""
         store, file = self._at(name)
         return store.size(file)
 
     def names(self, prefix: str = "") -> list[str]:
-        """The sorted names, with `prefix`, of the files in the split's own folder and below it."""
+        """Return the sorted names, with `prefix`, of the files in the split's own folder and below it."""
         return self._home.names(prefix)
 
     def folders(self) -> list[str]:
-        """The sorted names of the folders in the split's own folder."""
+        """Return the sorted names of the subfolders of the split's own folder."""
         return self._home.folders()
 
 
 CHUNK_BYTES = 4 << 20
-"""How much is read at once; a remote store answers each with one request."""
+"""Bytes per read of a stream. A remote store fetches each chunk with one request."""
 
 
 def stream(store: Store, name: str) -> io.BufferedReader:
-    """The file `name` as a stream. Raises StoreError if it does not exist, also while it is read."""
+    """Open the file `name` as a stream. Raises StoreError if it does not exist, also while it is read."""
     return io.BufferedReader(_Raw(store, name), CHUNK_BYTES)
 
 
 class _Raw(io.RawIOBase):
-    """Reads a store's file at a position of its own."""
+    """Unbuffered stream over a store's file."""
 
     def __init__(self, store: Store, name: str) -> None:
         self._store = store

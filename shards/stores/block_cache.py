@@ -1,8 +1,8 @@
-"""The cache of a node: blocks of remote files on a local disk, shared by all processes of the node.
+"""Cache of a node: blocks of remote files on a local disk, shared by all processes of the node.
 
-A cached file is sparse: each block lies where it lies in the remote file. What is read is compared with the sums of the
-blocks, every time. A hole, a half-written block or a damaged one differs, so it is fetched and written again. Nobody
-locks, nothing says which blocks are there, and a kill leaves nothing to clean.
+A cached file is sparse: each block has the same offset as in the remote file. Every read compares the blocks with their
+sums. A hole, a half-written block or a damaged one differs, so it is fetched and written again. This needs no locks and
+no list of cached blocks, and a killed process leaves nothing to clean up.
 """
 
 from __future__ import annotations
@@ -30,29 +30,35 @@ from .block_sums import BLOCK_BYTES, SUM_BYTES, sum_blocks
 log = logging.getLogger(__name__)
 
 Fetch = Callable[[int, int], bytes]
-"""Fetches exactly `size` bytes at `begin` of the remote file, and has checked them."""
+"""Fetches exactly `size` bytes at `begin` of the remote file, already checked."""
 
 LEAST_BYTES = 1 << 20
-"""The smallest limit."""
+"""Smallest allowed limit."""
 PAUSE_S = 60.0
-"""Nothing is written for so long after a write failed."""
+"""Seconds without writes after a failed one."""
 _NAME = re.compile(r"[0-9a-f]{32}\.(blocks|whole)")
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _DIGEST_BYTES = 16
 _PARTS = 1024
-"""A process looks at the size of the cache each time that it has written this part of the limit. Files are removed from
-15/16 of the limit on, so the limit holds for 64 processes."""
+"""A process measures the cache each time it has written this fraction (1/1024) of the limit. Files are removed from
+15/16 of the limit on, so the limit holds for up to 64 processes.
+"""
 _TOUCH_S = 10.0
 
 
 class BlockCache:
-    """Keeps up to `limit_bytes` of remote files in `folder`, which other processes may use as well.
+    """Keeps up to `limit_bytes` of remote files in `folder`, which other processes may share.
 
-    If others may write to the folder, its files are in a folder of this user in it (`own_folder`).
+    A cached file is named by a hash of its location and sha256, so different contents never mix. The least recently
+    used files are removed, each as a whole. If the disk is full or cannot be written, only caching stops, with one
+    warning. Threads may share a cache, and a pickled copy uses the same folder.
 
-    A file is named by all that its contents depend on: its location and its sha256, so other contents never mix. What
-    was not used for longest is removed, whole files at a time. A disk that is full or cannot be written only stops the
-    caching, with one warning. Threads may share a cache, and a pickled copy uses the same folder.
+    Args:
+        folder: Folder of the cache. If other users may write to it, a subfolder of this user is used (`own_folder`).
+        limit_bytes: Most bytes on disk.
+
+    Raises:
+        ValueError: The limit is below 1 MiB.
     """
 
     def __init__(self, folder: str | Path, limit_bytes: int) -> None:
@@ -60,7 +66,7 @@ class BlockCache:
             raise ValueError(f"a cache of {limit_bytes} bytes; legal are {LEAST_BYTES} bytes or more")
         self.folder, self.limit_bytes = Path(folder), limit_bytes
         self._lock = threading.Lock()
-        self._unseen = limit_bytes  # written since the last look; a new process looks before it writes
+        self._unseen = limit_bytes  # written since the last measurement; a new process measures before it writes
         self._again_s = 0.0
         self._warned = False
         with self._writing():
@@ -70,10 +76,16 @@ class BlockCache:
         return BlockCache, (self.folder, self.limit_bytes)
 
     def read(self, file: str, begin: int, size: int, sums: bytes, fetch: Fetch) -> bytes:
-        """The bytes [begin, begin + size) of a remote file; `sums` are those of its blocks.
+        """Return the bytes [begin, begin + size) of a remote file. Missing or damaged blocks are fetched and cached.
 
-        begin is the start of a block. All blocks but the file's last one are whole. What the cache lacks is fetched at
-        once, with what is between, and written.
+        The span from the first to the last of these blocks is fetched with one request.
+
+        Args:
+            file: Identity of the remote file.
+            begin: First byte, at the start of a block.
+            size: Number of bytes; all blocks but the file's last one are whole.
+            sums: Block sums of these bytes.
+            fetch: Fetches and checks bytes of the remote file.
         """
         path = self._path(file, "blocks")
         found = self._stored(path, begin, size)
@@ -87,19 +99,21 @@ class BlockCache:
         return b"".join((found[:at], data, found[end:]))
 
     def has_any(self, file: str, begin: int, size: int) -> bool:
-        """Whether the cached file has data in [begin, begin + size), right or wrong; False if it is a hole."""
+        """Return True if any of [begin, begin + size) is cached, without checking it."""
         return self._data(file, begin) < begin + size
 
     def has_all(self, file: str, begin: int, size: int) -> bool:
-        """Whether the cached file has no hole in [begin, begin + size); what it has may be wrong."""
+        """Return True if the cached file has no hole in [begin, begin + size); its contents may still be wrong."""
         return self._data(file, begin, size) == begin
 
     def put(self, file: str, begin: int, data: bytes) -> None:
-        """Keeps blocks of a remote file that were fetched and checked."""
+        """Cache blocks of a remote file that were fetched and checked."""
         self._store(self._path(file, "blocks"), begin, data)
 
     def whole(self, file: str, fetch: Callable[[], bytes]) -> bytes:
-        """The contents of a small remote file that no sums check, such as sums. It is kept behind its own checksum."""
+        """Return a small remote file that has no sums, such as a sums file. It is cached with its own checksum in
+        front.
+        """
         path = self._path(file, "whole")
         with suppress(OSError):
             size = os.stat(path, follow_symlinks=False).st_size
@@ -111,22 +125,22 @@ class BlockCache:
         return data
 
     def forget(self, file: str) -> None:
-        """Fetches this whole file again when it is needed next."""
+        """Discard this cached whole file, so that it is fetched again."""
         _remove(self._path(file, "whole"))
 
     def fits(self, size_bytes: int) -> bool:
-        """Whether so many bytes stay in an empty cache."""
+        """Return True if this many bytes stay in an empty cache."""
         return size_bytes <= self.limit_bytes // 8 * 7
 
     def measure_used_bytes(self) -> int:
-        """What the files of the cache take of the disk."""
+        """Return the disk space in bytes that the cached files occupy."""
         return sum(taken for _, taken, _ in self._files())
 
     def _path(self, file: str, kind: str) -> str:
         return f"{self.folder}/{xxhash.xxh3_128_hexdigest(file.encode())}.{kind}"
 
     def _stored(self, path: str, begin: int, size: int) -> bytes:
-        """What the cached file has of these bytes; a file that cannot be read has none."""
+        """Return the cached part of these bytes; b"" if the file cannot be read."""
         try:
             descriptor = os.open(path, os.O_RDONLY | _FLAGS)
         except OSError:
@@ -142,21 +156,23 @@ class BlockCache:
             os.close(descriptor)
 
     def _store(self, path: str, begin: int, data: bytes, *, end: bool = False) -> None:
-        """Writes bytes into a cached file, if there is room; `end`: the file ends with them."""
+        """Write bytes into a cached file if there is room; with `end`, truncate the file after them."""
         if time.monotonic() < self._again_s:
             return
         with self._writing():
             self._make_room(len(data))
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | _FLAGS, 0o644)
             try:
-                os.pwrite(descriptor, data, begin)  # what a short write leaves out is fetched again
+                os.pwrite(descriptor, data, begin)  # bytes missed by a short write are fetched again
                 if end:
                     os.ftruncate(descriptor, begin + len(data))
             finally:
                 os.close(descriptor)
 
     def _data(self, file: str, begin: int, size: int = 0) -> int:
-        """Where the first data at or behind `begin` are; beyond all files for none, or if they end within `size`."""
+        """Return the offset of the first data at or after `begin`; sys.maxsize if none, or if a hole begins within
+        `size`.
+        """
         try:
             descriptor = os.open(self._path(file, "blocks"), os.O_RDONLY | _FLAGS)
         except OSError:
@@ -164,14 +180,14 @@ class BlockCache:
         try:
             data = os.lseek(descriptor, begin, os.SEEK_DATA)
             return data if not size or os.lseek(descriptor, data, os.SEEK_HOLE) >= data + size else sys.maxsize
-        except (OSError, OverflowError):  # no data behind `begin`, or no place that a file can have
+        except (OSError, OverflowError):  # no data after `begin`, or an impossible offset
             return sys.maxsize
         finally:
             os.close(descriptor)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """A block that writes to the disk; its OSError ends there, and the cache pauses."""
+        """Catch the OSError of a block that writes to the disk, and pause the cache."""
         try:
             yield
         except OSError as error:
@@ -187,7 +203,7 @@ class BlockCache:
             )
 
     def _make_room(self, size: int) -> None:
-        """Removes the files that were not used for longest if the cache is nearly full."""
+        """Remove the least recently used files if the cache is nearly full."""
         with self._lock:
             self._unseen += size
             if self._unseen < self.limit_bytes // _PARTS:
@@ -204,7 +220,7 @@ class BlockCache:
                 return
 
     def _files(self) -> list[tuple[float, int, str]]:
-        """When each cached file was last used, the bytes that it takes of the disk, and its path."""
+        """Return for each cached file when it was last used, its disk space in bytes, and its path."""
         found = []
         with suppress(OSError), os.scandir(self.folder) as entries:
             for entry in entries:
@@ -216,7 +232,9 @@ class BlockCache:
 
 
 def _read_lacking(found: bytes, size: int, sums: bytes) -> tuple[int, int] | None:
-    """The bytes from the first to the last block of `found` that differs from its sum; None if none does."""
+    """Return the span [at, end) from the first to the last block of `found` that differs from its sum; None if all
+    agree.
+    """
     if len(found) == size and sum_blocks(memoryview(found)) == sums:
         return None
     whole = len(found) if len(found) == size else len(found) // BLOCK_BYTES * BLOCK_BYTES
@@ -226,7 +244,7 @@ def _read_lacking(found: bytes, size: int, sums: bytes) -> tuple[int, int] | Non
 
 
 def _remove(path: str) -> None:
-    """Frees the blocks at once, even while others read the file, and removes it."""
+    """Remove a file. Truncating it first frees its blocks at once, even while others read it."""
     with suppress(OSError):
         os.truncate(path, 0)
     with suppress(OSError):
@@ -236,13 +254,21 @@ def _remove(path: str) -> None:
 CHUNK_BYTES = 8 << 20
 THREADS = 16
 BEHIND_THREADS = 2
-"""Threads that fill while a loader reads, whose requests come first."""
+"""Few threads fill the cache while a loader reads, since the loader's requests take priority."""
 
 
 def fill(store: Store, names: Sequence[str], progress: Callable[[int], None], *, threads: int = THREADS) -> None:
-    """Read whole files of a store that has a cache; `progress` is told the bytes of each part that is in the cache.
+    """Read whole files of a store into its cache.
 
-    Raises the errors of the store.
+    Args:
+        store: Store with a cache.
+        names: Files to read.
+        progress: Called with the number of bytes of each part that is cached.
+        threads: Number of threads.
+
+    Raises:
+        StoreError: A file cannot be read.
+        OutageError: The store cannot be reached.
     """
 
     def read(chunk: Range) -> int:
@@ -265,7 +291,7 @@ def fill(store: Store, names: Sequence[str], progress: Callable[[int], None], *,
 class CacheFilling:
     """Reads whole files of a store with few threads, until all are read, the store is gone or the interpreter exits.
 
-    An error ends it with a warning: who reads the file meets it too.
+    An error ends it with a warning, since readers of the same file get the error too.
     """
 
     def __init__(self, store: Store, names: Sequence[str]) -> None:
@@ -277,7 +303,7 @@ class CacheFilling:
             threading.Thread(target=self._fill, name="maskstream-fill").start()
 
     def _fill(self) -> None:
-        """Read chunks until none is left. An exit, at which the main thread ends first, waits for one chunk only."""
+        """Read chunks until none is left. The main thread ends first at exit, which then waits for one chunk only."""
         try:
             while threading.main_thread().is_alive() and (chunk := self._next()) is not None:
                 if (store := self._store()) is None:
@@ -286,7 +312,7 @@ class CacheFilling:
                 del store
         except MaskstreamError as error:
             log.warning("the cache is filled no further: %s", error)
-        except RuntimeError:  # the interpreter exits, and the store's own threads take nothing more
+        except RuntimeError:  # the interpreter exits, and the store's own threads accept no more work
             pass
         with self._lock:
             self._threads -= 1

@@ -1,6 +1,6 @@
 """Block checksums of a file: they check any range without reading the rest of the file.
 
-Those of `NAME.tar` are in `NAME.sums`, and those of `NAME.packets` in `NAME.packets.sums`. Such a file holds the
+The sums of `NAME.tar` are in `NAME.sums`, and the sums of `NAME.packets` in `NAME.packets.sums`. Such a file holds the
 big-endian xxh3_64 of each 4 KiB block, in order; the last block may be shorter. The sums reveal changed bytes, which a
 video decoder often decodes without an error.
 """
@@ -21,11 +21,13 @@ _SAID: set[str] = set()
 
 SUMS = ".sums"
 SUMS_OF = {".tar": SUMS, ".packets": f".packets{SUMS}"}
-"""The suffix of the sums file by the suffix of the file that it checks."""
+"""Suffix of the sums file, by the suffix of the file that it checks."""
 BLOCK_BYTES = 4096
 SUM_BYTES = 8
 _FEW_BITS = 8
-"""The most changed bits of a sum that are damage of the sum; a changed block changes so few in 1 of 4 billion cases."""
+"""If a sum differs in at most this many bits, the sum itself is damaged. A changed block changes so few bits of its sum
+in only 1 of 4 billion cases.
+"""
 
 
 class BlockSums:
@@ -37,7 +39,7 @@ class BlockSums:
 
     def update(self, data: bytes) -> None:
         """Add the next bytes."""
-        # Bytes come in parts of any size, but a sum is of a whole block. What is left of the last block waits for the
+        # Bytes arrive in parts of any size, but sums cover whole blocks. The incomplete last block waits for the
         # next part, or for `digest`, where the last block may be shorter.
         whole = self._begun + data if self._begun else data
         end = len(whole) // BLOCK_BYTES * BLOCK_BYTES
@@ -45,12 +47,12 @@ class BlockSums:
         self._begun = bytes(whole[end:])
 
     def digest(self) -> bytes:
-        """The contents of the sums file."""
+        """Return the contents of the sums file."""
         return bytes(self._sums) + sum_blocks(memoryview(self._begun))
 
 
 def sum_blocks(data: memoryview) -> bytes:
-    """The sums of bytes that start at a block boundary."""
+    """Return the sums of bytes that start at a block boundary."""
     digest = xxhash.xxh3_64_digest
     if 0 < len(data) <= BLOCK_BYTES:
         return digest(data)
@@ -58,17 +60,17 @@ def sum_blocks(data: memoryview) -> bytes:
 
 
 def compute_sums_size(size_bytes: int) -> int:
-    """The size of the sums file of a tar with `size_bytes` bytes."""
+    """Compute the size of the sums file of a tar with `size_bytes` bytes."""
     return -(-size_bytes // BLOCK_BYTES) * SUM_BYTES
 
 
 def find_blocks_around(offset: int, size: int, size_bytes: int) -> tuple[int, int]:
-    """The bytes [begin, end) of the blocks that hold a range of a tar with `size_bytes` bytes."""
+    """Return the bytes [begin, end) of the blocks that cover a range of a tar with `size_bytes` bytes."""
     return offset // BLOCK_BYTES * BLOCK_BYTES, min(-(-(offset + size) // BLOCK_BYTES) * BLOCK_BYTES, size_bytes)
 
 
 def group_runs_of_blocks(ranges: Sequence[Range]) -> list[list[int]]:
-    """The numbers of the ranges whose blocks overlap or touch, together, by file and offset."""
+    """Group the numbers of ranges whose blocks overlap or touch, ordered by file and offset."""
     runs: list[list[int]] = []
     last, end = "", -1
     for n in sorted(range(len(ranges)), key=ranges.__getitem__):
@@ -85,21 +87,21 @@ def group_runs_of_blocks(ranges: Sequence[Range]) -> list[list[int]]:
 
 @lru_cache(maxsize=1 << 12)
 def name_sums_file(name: str) -> str | None:
-    """The name of a file's sums file, None if files of its kind have none.
+    """Return the name of a file's sums file; None if files of its kind have none.
 
-    It is in the split's folder, even if the tar is not.
+    It is in the split's folder, even if the tar is elsewhere.
     """
     path = PurePosixPath(name)
     return path.with_suffix(SUMS_OF[path.suffix]).name if path.suffix in SUMS_OF else None
 
 
 def find_sums_range(begin: int, size: int) -> tuple[int, int]:
-    """Offset and size, in the sums file, of the sums of the blocks in `size` bytes from byte `begin` on."""
+    """Return offset and size, in the sums file, of the sums of the blocks in `size` bytes from byte `begin` on."""
     return begin // BLOCK_BYTES * SUM_BYTES, compute_sums_size(size)
 
 
 def say_unchecked(location: str, sums: str) -> None:
-    """Warns, once a process and location, that a sums file is not there."""
+    """Warn, once per process and location, that a sums file is missing."""
     if location not in _SAID:
         _SAID.add(location)
         _log.warning(
@@ -115,13 +117,13 @@ def say_unchecked(location: str, sums: str) -> None:
 def check_blocks(path: str | Path, begin: int, data: bytes, wanted: bytes) -> None:
     """Raise StoreError if `data`, the blocks from byte `begin` of the file at `path`, differ from the sums `wanted`.
 
-    A changed block changes about half of the bits of its sum, so a sum with few changed bits is itself damaged, and
-    the message says so.
+    A changed block changes about half of the bits of its sum. So a sum with few changed bits is itself damaged, and the
+    message says this.
     """
     found = sum_blocks(memoryview(data))
     if found == wanted:
         return
-    # The first block that differs is named. If its sum differs in few bits, the sum was hit and not the block: see
+    # Report the first block that differs. If its sum differs in few bits, the sum is damaged and not the block: see
     # `_FEW_BITS`.
     n = next(n for n in range(0, len(found), SUM_BYTES) if found[n : n + SUM_BYTES] != wanted[n : n + SUM_BYTES])
     one, other = (int.from_bytes(sums[n : n + SUM_BYTES], "big") for sums in (found, wanted))

@@ -1,4 +1,4 @@
-"""Reads ranges of local files and checks their blocks in compiled code, without a call of Python for each.
+"""Reads ranges of local files and checks their blocks in compiled code, without a Python call per range.
 
 `pread` and `memcpy` are the C library's. The sums are xxh3_64, as its specification defines it for more than 240 bytes
 (https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md).
@@ -17,9 +17,9 @@ UInt8s = npt.NDArray[np.uint8]
 UInt64s = npt.NDArray[np.uint64]
 
 BLOCK, SUM = 4096, 8
-"""As block_sums.py has them; a kernel knows only numbers of its own file."""
+"""Same as in block_sums.py; repeated because a kernel only sees numbers of its own file."""
 _AT_ONCE = 1 << 15
-"""So many bytes may be read by one call for several ranges that lie one behind the other."""
+"""Most bytes that one call reads for several consecutive ranges."""
 _SHORT = 240
 _LOW, _HALF = np.uint64(0xFFFF_FFFF), np.uint64(32)
 _SECRET = bytes.fromhex(
@@ -43,8 +43,9 @@ _memcpy: Any = types.ExternalFunction("memcpy", types.intp(types.intp, types.int
 
 @kernel
 def _mix(one: np.uint64, other: np.uint64, words: UInt64s, at: int, keys: UInt64s, key: int) -> tuple[Any, Any]:
-    """Two neighbours of the state with two words added: to each the other's word, and the product of the halves of its
-    own word, XORed with its key.
+    """Add two input words to two neighbouring lanes of the state, uint64 each.
+
+    Each lane gets the other lane's word, and the product of the two halves of its own word XORed with its key.
     """
     first, second = words[at] ^ keys[key], words[at + 1] ^ keys[key + 1]
     one += words[at + 1] + (first & _LOW) * (first >> _HALF)
@@ -53,8 +54,8 @@ def _mix(one: np.uint64, other: np.uint64, words: UInt64s, at: int, keys: UInt64
 
 @kernel
 def _add_stripes(words: UInt64s, first: int, count: int, keys: UInt64s, state: UInt64s) -> None:
-    """Adds `count` stripes of eight words, from the word `first` on, to the eight numbers of the state."""
-    # Separate numbers stay in registers; elements of an array do not.
+    """Add `count` stripes of eight words, starting at word `first`, to the eight lanes of the state, uint64 (8,)."""
+    # Local variables stay in registers; array elements do not.
     a, b, c, d, e, f, g, h = state[0], state[1], state[2], state[3], state[4], state[5], state[6], state[7]
     for key in range(count):
         at = first + 8 * key
@@ -67,7 +68,7 @@ def _add_stripes(words: UInt64s, first: int, count: int, keys: UInt64s, state: U
 
 @kernel
 def _multiply_folded(one: np.uint64, other: np.uint64) -> np.uint64:
-    """The upper and the lower half of the product of two numbers of 64 bits, by XOR."""
+    """Return the XOR of the upper and lower halves of the 128-bit product of two 64-bit numbers."""
     across = (one >> _HALF) * (other & _LOW)
     middle = ((one & _LOW) * (other & _LOW) >> _HALF) + (across & _LOW) + (one & _LOW) * (other >> _HALF)
     return ((across >> _HALF) + (middle >> _HALF) + (one >> _HALF) * (other >> _HALF)) ^ one * other
@@ -75,7 +76,7 @@ def _multiply_folded(one: np.uint64, other: np.uint64) -> np.uint64:
 
 @kernel
 def sum_of(data: UInt8s) -> np.uint64:
-    """The xxh3_64 of more than 240 bytes."""
+    """Compute the xxh3_64 of more than 240 bytes, uint8 (n,)."""
     n, state = len(data), _BEGIN.copy()
     words, last = data[: n // 8 * 8].view(np.uint64), data[n - 64 :].copy().view(np.uint64)
     whole = (n - 1) // 1024
@@ -94,7 +95,7 @@ def sum_of(data: UInt8s) -> np.uint64:
 
 @kernel
 def _check_sums(data: UInt8s, begin: int, file: Int64s, sums: UInt8s) -> bool:
-    """Whether the blocks from byte `begin` of a file on have their sums, for which `sums` has room."""
+    """Return True if the blocks from byte `begin` of a file on match their sums, which are copied into `sums`."""
     _, _, kept, of_sums = file
     at, size = begin // BLOCK * SUM, -(-len(data) // BLOCK) * SUM
     if size > len(sums):
@@ -116,11 +117,13 @@ def _check_sums(data: UInt8s, begin: int, file: Int64s, sums: UInt8s) -> bool:
 
 @kernel
 def read_ranges(which: Int64s, ranges: Int64s, files: Int64s) -> UInt8s:
-    """The bytes of ranges one behind the other, once their blocks have their sums; none where anything is not in order.
+    """Read ranges, check their blocks, and return the bytes joined, uint8 (total,); empty if any range cannot be read.
 
-    which: int64 (P,), the file of each row of ranges. ranges: int64 (P, 2 K), the first byte and the number of bytes of
-    K ranges of it. files: int64 (F, 4), the descriptor of each, its size, the address of its sums, 0 where they have to
-    be read, and their descriptor.
+    Args:
+        which: File of each row of `ranges`, int64 (P,).
+        ranges: First byte and number of bytes of K ranges of each file, int64 (P, 2 K).
+        files: Descriptor of each file, its size, the address of its sums (0 if they must be read) and the
+            descriptor of the sums, int64 (F, 4).
     """
     wide, total, most, nothing = ranges.shape[1] // 2, 0, 0, np.empty(0, np.uint8)
     for n in range(len(which) * wide):
@@ -137,7 +140,7 @@ def read_ranges(which: Int64s, ranges: Int64s, files: Int64s) -> UInt8s:
         if file != held or offset < begin or offset + size > end:
             ends = files[file, 1]
             begin, end = offset // BLOCK * BLOCK, min(-(-(offset + size) // BLOCK) * BLOCK, ends)
-            # What lies behind it, as the words of a document behind its tokens, is read by the same call.
+            # Adjacent ranges, such as the words of a document after its tokens, are read by the same call.
             for k in range(n + 1, len(which) * wide):
                 first, stop = ranges[k // wide, k % wide * 2], ranges[k // wide, k % wide * 2]
                 stop = min(-(-(first + ranges[k // wide, k % wide * 2 + 1]) // BLOCK) * BLOCK, ends)

@@ -1,6 +1,6 @@
-"""The clients of object stores and web servers: how they retry, how long they wait, and where credentials come from.
+"""Clients of object stores and web servers: retries, timeouts and credentials.
 
-The main thread waits, and another makes the request (`waited_for`): a client in Rust takes no notice of Ctrl-C for as
+The main thread waits while another thread makes the request (`waited_for`), since a client in Rust ignores Ctrl-C as
 long as it retries.
 """
 
@@ -34,18 +34,19 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 BUCKETS = ("s3", "gs", "az")
-"""The schemes of object stores, which can be written to. In `az://`, a bucket is a container."""
+"""Schemes of object stores, which can be written to. In `az://`, a bucket is a container."""
 CONNECT_S, READ_S = 10.0, 30.0
-"""How long a connection may take, and how long a server may send nothing."""
+"""Timeouts: for connecting, and for a server that sends nothing."""
 LEAST_BYTES_S = 1024
-"""How many bytes a second a server must send of a file, on average over READ_S seconds (remote_files.py)."""
+"""Slowest accepted rate of a file in bytes per second, averaged over READ_S seconds (remote_files.py)."""
 ASK_S, RANGE_S, FILE_S = 300.0, 3600.0, 86400.0
-"""How long a request may take in all: one for facts, lists or several ranges; one for a range; one for a file, or that
-writes. The first bound what no answer's rate does: headers that come byte by byte."""
+"""Time limits of a request in total: for facts, lists or several ranges; for one range; and for a whole file or a
+write. They also stop headers that arrive byte by byte, which no minimum rate covers.
+"""
 MAX_RETRIES, RETRY_S = 10, 120.0
-"""How often a request is tried again, and within which time from its first try."""
+"""Most retries of a request, and the time since its first attempt within which they are made."""
 TOLD_S = 15.0
-"""After so many seconds the main thread says that it waits."""
+"""Seconds after which the main thread logs that it is waiting."""
 LEAST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 _ENDPOINTS = (
     "AWS_ENDPOINT_URL_S3",
@@ -57,10 +58,10 @@ _ENDPOINTS = (
 )
 _ALLOW = ("AWS_ALLOW_HTTP", "AZURE_ALLOW_HTTP")
 _BEFORE_PROFILES = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_SKIP_SIGNATURE")
-"""What Amazon's tools look at before they look for a profile."""
+"""Variables that Amazon's tools check before they look for a profile."""
 _CREDENTIALS = "~/.aws/credentials"
 _MACHINE = "169.254."
-"""The beginning of the addresses where a machine asks for its own credentials."""
+"""Prefix of the addresses from which a machine gets its own credentials."""
 _MOST_WORDS = 300
 _SECRET = re.compile("KEY|SECRET|TOKEN|PASSWORD|SAS|SIGNATURE", re.IGNORECASE)
 _HEADER = re.compile(
@@ -68,7 +69,7 @@ _HEADER = re.compile(
     r"""(?:"[^"]*"?|'[^']*'?|(?:(?:bearer|basic|sharedkey|aws4-hmac-sha256)\s+)?[^\s,;&<>"'})]+)""",
     re.IGNORECASE,
 )
-"""A header or parameter whose value is secret, as a server may send it back."""
+"""A header or parameter with a secret value, which a server may echo."""
 _ELEMENT = re.compile(r"(<[\w-]*(?:token|signature|credential)[\w-]*>)[^<]+", re.IGNORECASE)
 _HIDDEN, _SHORT = "(hidden)", 5
 _KEYS = {
@@ -76,28 +77,33 @@ _KEYS = {
     "gs": "export GOOGLE_APPLICATION_CREDENTIALS, the path of a key file",
     "az": "export AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
-"""Where each store's keys are taken from; more ways are in docs/stores.md."""
+"""How to supply each store's keys; docs/stores.md lists more ways."""
 _NO_LENGTH = "Content-Length Header missing"
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
-"""What stores say where there is no bucket; a server may have a file that is missing too, which is another thing."""
+"""Error codes for a missing bucket, as opposed to a missing file."""
 
 _started_in: int | None = None
 """The process in which this package first used a client. Its threads do not survive a fork."""
 
 
 def open_bucket_client(place: StorePlace, total_s: float = RANGE_S) -> ObjectStore:
-    """The client of the whole bucket or server of a place, for reading, whose requests take at most `total_s` seconds;
-    the stores of a process share one.
+    """Return the reading client of a place's bucket or server, whose requests take at most `total_s` seconds.
 
-    Raises OutageError in a process that was forked after a client was used: there a request would never end.
+    The stores of a process share it.
+
+    Raises:
+        OutageError: The process was forked after a client was used, so requests would never end.
+        ValueError: The client cannot be created.
     """
     return _client(place.scheme, place.bucket, "", READ_S, total_s)
 
 
 def make_client(location: str, *, read_timeout_s: float = READ_S) -> ObjectStore:
-    """A client of the folder at a URL with a scheme of `BUCKETS`, for writing. Names are relative to the folder.
+    """Create a client for writing to the folder at a URL with a scheme of `BUCKETS`. Names are relative to the folder.
 
-    Raises ValueError for another location, OutageError as `open_bucket_client` does.
+    Raises:
+        ValueError: The location is not in an object store.
+        OutageError: As for `open_bucket_client`.
     """
     place = parse_place(location)
     if place.scheme not in BUCKETS:
@@ -121,7 +127,7 @@ def _client(scheme: str, bucket: str, folder: str, read_s: float, total_s: float
 
 
 def make_retry_policy() -> RetryConfig:
-    """How requests are tried again."""
+    """Return how often and how fast requests are retried."""
     pauses = {"init_backoff": LEAST_PAUSE_S, "max_backoff": LONGEST_PAUSE_S}
     backoff = {name: timedelta(seconds=seconds) for name, seconds in pauses.items()}
     return {
@@ -132,7 +138,7 @@ def make_retry_policy() -> RetryConfig:
 
 
 def waiting(read_s: float, total_s: float, *, allow_http: bool, headers: dict[str, str] | None = None) -> ClientConfig:
-    """How long requests wait, and whether they may be unencrypted."""
+    """Return a client's timeouts, headers, and whether it may use unencrypted HTTP."""
     options: ClientConfig = {
         "allow_http": allow_http,
         "connect_timeout": timedelta(seconds=CONNECT_S),
@@ -146,8 +152,9 @@ def waiting(read_s: float, total_s: float, *, allow_http: bool, headers: dict[st
 
 @contextmanager
 def store_errors(where: str) -> Iterator[None]:
-    """Raises MissingFileError and OutageError for what a client raises about `where`, without that error as their
-    cause: its text may have secrets.
+    """Turn a client's errors about `where` into MissingFileError or OutageError.
+
+    The original error is not chained as the cause, because its text may contain secrets.
     """
     try:
         yield
@@ -178,10 +185,10 @@ def store_errors(where: str) -> Iterator[None]:
 
 
 def waited_for(where: str, request: Callable[[], T]) -> T:
-    """What a request for `where` gives.
+    """Return the result of a request for `where`.
 
-    A client takes no notice of signals. So the main thread lets another one make the request: Ctrl-C then ends the
-    wait, and a long one is told.
+    Clients ignore signals, so the main thread lets another thread make the request. Ctrl-C then ends the wait, and a
+    long wait is logged.
     """
     if threading.current_thread() is not threading.main_thread():
         return request()
@@ -202,20 +209,18 @@ def _wait_for_answer(answer: Future[T], request: Callable[[], T]) -> None:
 
 
 def is_beyond_the_end(error: GenericError) -> bool:
-    """Whether a server says that a file ends before the range that it was asked for (416)."""
+    """Return True if the server reports that the requested range is beyond the end of the file (416)."""
     return "status code: 416" in str(error)
 
 
 def say_why(error: Exception) -> str:
-    """What a client's error says, on one line, without its debug output, the page of a server, and secrets."""
+    """Return a client's error on one line, without debug output, HTML pages and secrets."""
     text = " ".join(str(error).partition("Debug source")[0].partition("<!DOCTYPE")[0].split())
     return hide_secrets(text)[:_MOST_WORDS].rstrip(" :")
 
 
 def hide_secrets(text: str) -> str:
-    """A text without passwords in URLs, the secrets of this process's environment, and signatures, tokens and cookies,
-    which a server may send back.
-    """
+    """Remove secrets from a text: passwords in URLs, secrets from the environment, signatures, tokens and cookies."""
     named = [value.partition("=") for value in _read_environment()]
     for secret in sorted((value for name, _, value in named if _SECRET.search(name) and len(value) > 3), key=len)[::-1]:
         for form in {secret, quote(secret, safe=""), quote(secret), *filter(None, secret.split("="))}:
@@ -225,7 +230,7 @@ def hide_secrets(text: str) -> str:
 
 
 def _read_environment() -> tuple[str, ...]:
-    """What in the environment a client depends on, so that a change of it makes another client."""
+    """Return the environment variables that a client depends on. If they change, a new client is created."""
     ours = ("AWS_", "AZURE_", "AZURITE_", "GOOGLE_", "HF_")
     return tuple(sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(ours)))
 
@@ -253,7 +258,7 @@ def _made(
 
 
 def _has_profile() -> bool:
-    """Whether Amazon's tools would use a profile."""
+    """Return True if Amazon's tools would use a profile."""
     if any(name in os.environ for name in _BEFORE_PROFILES):
         return False
     file = Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE", _CREDENTIALS)).expanduser()
@@ -261,14 +266,14 @@ def _has_profile() -> bool:
 
 
 def _is_http_allowed() -> bool:
-    """Whether the environment asks for a server without TLS."""
+    """Return True if the environment configures a server without TLS."""
     endpoints = (os.environ.get(name, "") for name in _ENDPOINTS)
     allowed = (os.environ.get(name, "").lower() in ("1", "true") for name in _ALLOW)
     return any(endpoint.startswith("http://") for endpoint in endpoints) or any(allowed)
 
 
 def _open_profile_client(bucket: str, prefix: str | None, options: ClientConfig, retry_config: RetryConfig) -> S3Store:
-    """A client with the credentials of a profile (keys, SSO, roles), which boto3 reads."""
+    """Create a client with the credentials of a profile (keys, SSO, roles), which boto3 reads."""
     try:
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ImportError as error:

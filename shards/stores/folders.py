@@ -1,8 +1,8 @@
-"""Splits whose files are in several folders: the names of such files, and the store that reads each in its folder.
+"""Splits whose files are in several folders: how their files are named, and the store that reads them.
 
 A name is then a folder and a file: `../other/train/toy-000000.tar`, or `s3://bucket/train/toy-000000.tar`. The folder
-is a path from the split's own folder, which begins with `./` or `../`, or a URL. A merged split names shards and parts
-of the manifest so, an index of foreign tars those that lie at URLs.
+is a URL, or a path from the split's own folder that begins with `./` or `../`. A merged split names its shards and
+manifest parts this way, and an index of foreign tars names tars at URLs this way.
 """
 
 from __future__ import annotations
@@ -26,25 +26,27 @@ _RELATIVE = re.compile(r"\.\.?(/[^/\0]+)*")
 
 
 def get_folder_name(name: str) -> str:
-    """The folder of a name; "" for a file in the split's own folder."""
+    """Return the folder of a name; "" for a file in the split's own folder."""
     return name.rpartition("/")[0]
 
 
 def file_name(name: str) -> str:
-    """A name without its folder."""
+    """Return a name without its folder."""
     return name.rpartition("/")[2]
 
 
 def is_elsewhere(name: str) -> bool:
-    """Whether a name is that of a file in another folder."""
+    """Return True if a name refers to a file in another folder."""
     return bool(_RELATIVE.fullmatch(get_folder_name(name))) or is_url(get_folder_name(name))
 
 
 def joined(location: str, folder: str) -> str:
-    """The location of a folder of such a name, for a split at a location.
+    """Return the location of the folder of such a name, for a split at a location.
 
-    Raises StoreError for what is none, and where a split at a URL names another server or bucket than its own, which it
-    may not: who reads a URL says by it where requests go.
+    A split at a URL may only name folders on its own server or bucket, so that its users know where requests go.
+
+    Raises:
+        StoreError: The folder is invalid, or on another server or bucket.
     """
     if is_url(folder):
         try:
@@ -68,7 +70,7 @@ def joined(location: str, folder: str) -> str:
 
 
 def seen_from(location: str | Path, target: str | Path) -> str:
-    """The folder `target` as a split at `location` names it. Raises ValueError if it cannot."""
+    """Return how a split at `location` names the folder `target`. Raises ValueError if it cannot."""
     if not is_url(location):
         if is_url(target):
             return str(target).rstrip("/")
@@ -95,10 +97,12 @@ _Parts = tuple[Store, BlockCache | None, Mapping[str, ByName], bool]
 class FoldersStore(RoutedStore):
     """The `Store` of a split whose files are in several folders.
 
-    home: the store of the split's own folder. cache: keeps what is read of URLs. shards: those of other folders, by
-    folder and by name there. foreign: whether the split is an index of tars. Then the tars at URLs are read there, and
-    all other files, such as the sums of these tars, in the split's own folder; in a merged split each folder has its
-    sums.
+    Args:
+        home: Store of the split's own folder.
+        cache: Cache of the bytes that are read from URLs.
+        shards: Shards of other folders, by folder and by name there.
+        foreign: True for an index of foreign tars: tars at URLs are read there, and all other files, such as their
+            sums, in the split's own folder. In a merged split each folder has its own sums.
     """
 
     def __init__(
@@ -118,23 +122,23 @@ class FoldersStore(RoutedStore):
         return _open_folders_store, (self._home, self._cache, self._shards, self.foreign)
 
     def read(self, name: str, offset: int, size: int) -> bytes:
-        """Read exactly `size` bytes at `offset`."""
+        """Read exactly `size` bytes at `offset`, checked as in `Store.read`."""
         store, file = self._at(name)
         return store.read(file, offset, size)
 
     def read_many(self, ranges: Sequence[Range]) -> list[bytes]:
-        """Read each range, those of a folder at the same time."""
+        """Read each range. The ranges of one folder are read at the same time."""
         data: dict[int, bytes] = {}
         for store, numbers, own in self._grouped(ranges):
             data |= zip(numbers, store.read_many(own), strict=True)
         return [data[number] for number in range(len(ranges))]
 
     def announce(self, ranges: Sequence[Range]) -> Announcement:
-        """Says to the store of each folder that its ranges will be read soon."""
+        """Announce the ranges to the stores of their folders."""
         return Together(tuple(store.announce(own) for store, _, own in self._grouped(ranges)))
 
     def of_split(self, shards: ByName, *, outside: bool) -> FoldersStore:
-        """The same store with these shards."""
+        """Return the same store with these shards."""
         own: dict[str, ShardFile] = {}
         others: defaultdict[str, dict[str, ShardFile]] = defaultdict(dict)
         for name, file in shards.items():
@@ -146,11 +150,11 @@ class FoldersStore(RoutedStore):
         return FoldersStore(home, self._cache, others, foreign=self.foreign)
 
     def _is_away(self, name: str) -> bool:
-        """Whether a name is read in the folder that it begins with."""
+        """Return True if a name is read in the folder that it begins with."""
         return is_url(name) if self.foreign else is_elsewhere(name)
 
     def _at(self, name: str) -> tuple[Store, str]:
-        """The store that reads a file, and the file's name there."""
+        """Return the store that reads a file, and the file's name there."""
         if not self._is_away(name):
             return self._home, name
         folder = get_folder_name(name)
@@ -160,7 +164,7 @@ class FoldersStore(RoutedStore):
             return self._stores[folder], file_name(name)
 
     def _open(self, folder: str, shards: ByName) -> Store:
-        """The store of another folder, with the shards that are there."""
+        """Open the store of another folder, with its shards."""
         if not self.foreign:
             return open_store(joined(self.location, folder), self._cache).of_split(shards, outside=False)
         from .read_ahead import ReadAhead
@@ -169,7 +173,7 @@ class FoldersStore(RoutedStore):
         return ReadAhead(RemoteStore(folder, shards=shards, cache=self._cache, sums=self._home))
 
     def _grouped(self, ranges: Sequence[Range]) -> list[tuple[Store, list[int], list[Range]]]:
-        """The ranges by store: their numbers in `ranges`, and the ranges with the names of that store."""
+        """Group the ranges by store: the store, their numbers in `ranges`, and the ranges with that store's names."""
         groups: dict[int, tuple[Store, list[int], list[Range]]] = {}
         for number, one in enumerate(ranges):
             store, file = self._at(one.name)
@@ -186,14 +190,21 @@ def _open_folders_store(
 
 
 def open_merged_store(store: Store, cache: BlockCache | None) -> FoldersStore:
-    """The store of a merged split whose own folder `store` reads."""
+    """Return the store of a merged split, given the store of its own folder."""
     return store if isinstance(store, FoldersStore) and not store.foreign else FoldersStore(store, cache)
 
 
 def store_of_split(store: Store, shards: ByName, *, outside: bool, cache: BlockCache | None = None) -> Store:
-    """The store of a split with these shards (`Store.of_split`), some of which may be named by URLs.
+    """Return the store of a split with these shards (`Store.of_split`), some of which may be at URLs.
 
-    cache: keeps what is read of these. Raises ShardError for a place that the split may not name (`joined`).
+    Args:
+        store: Store of the split's folder.
+        shards: Sizes and checksums of the tars and packet tables, by name.
+        outside: True if tars may be outside of the folder.
+        cache: Cache of the bytes that are read from URLs.
+
+    Raises:
+        ShardError: The split names a folder that it may not name (`joined`).
     """
     remote = [name for name in shards if is_url(name)] if outside else []
     if not remote or (isinstance(store, FoldersStore) and store.foreign):

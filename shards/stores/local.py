@@ -1,4 +1,6 @@
-"""The store of a local folder. Ranges are read without a shared file position, and checked against their sums."""
+"""The store of a local folder. It reads with pread, without a shared file position, and checks ranges against their
+sums.
+"""
 
 from __future__ import annotations
 
@@ -34,20 +36,24 @@ Int64s = npt.NDArray[np.int64]
 UInt8s = npt.NDArray[np.uint8]
 
 _OPEN_FILES, _FEWEST = 64, 8
-"""How many files a store keeps open at most, and how many all stores of a process may keep whatever its limit is."""
+"""Most files that one store keeps open, and how many all stores of a process may always keep open."""
 _SHARE = 4
-"""All stores of a process keep at most 1 of so many of the files that it may open; each takes two descriptors."""
+"""All stores of a process keep at most this fraction (1/4) of the process's file limit; each file takes two
+descriptors.
+"""
 _KEPT_SUMS = 1 << 17
-"""The sums of a file are read once and kept if they are so few bytes: those of 64 MiB."""
+"""Sums of at most this many bytes (for a file of 64 MiB) are read once and kept in memory."""
 
 
 class LocalStore:
-    """The `Store` of a folder. It keeps up to 64 files open, fewer where the process may open few (`ulimit -n`), and
-    opens only regular files.
+    """The `Store` of a local folder.
 
-    outside: whether files may be outside of the folder, as foreign tars; by default names that lead out of it are
-    refused. The sums files are in the folder, even if the tars are not. A copy in another process opens its own
-    files.
+    It keeps up to 64 files open, fewer if the process may open few (`ulimit -n`), and opens only regular files. The
+    sums files are in the folder, even if the tars are not. A copy in another process opens its own files.
+
+    Args:
+        folder: Path of the folder.
+        outside: True if files may be outside of the folder, as foreign tars may; by default such names are refused.
     """
 
     def __init__(self, folder: str | Path, *, outside: bool = False) -> None:
@@ -62,20 +68,22 @@ class LocalStore:
 
     @property
     def location(self) -> str:
-        """The path of the folder."""
+        """Path of the folder."""
         return str(self.folder)
 
     def read(self, name: str, offset: int, size: int) -> bytes:
         """Read exactly `size` bytes at `offset`.
 
-        For a file with a sums file, the blocks around the range are read and checked. Raises StoreError if the file
-        does not have the bytes or they differ from their sums.
+        If the file has a sums file, the blocks around the range are read and checked.
+
+        Raises:
+            StoreError: The file is too short, or the bytes differ from their sums.
         """
         data, begin = _blocks(self._open(name), offset, size)
         return data[offset - begin : offset - begin + size]
 
     def read_many(self, ranges: Sequence[Range]) -> list[bytes]:
-        """Read the ranges; those that share blocks, or whose blocks touch, at once."""
+        """Read the ranges. Ranges whose blocks overlap or touch are read together."""
         if len(ranges) < 2:
             return [self.read(*each) for each in ranges]
         found, file, opened = [b""] * len(ranges), None, None
@@ -97,11 +105,16 @@ class LocalStore:
         return found
 
     def read_joined(self, names: Sequence[str], numbers: Int64s, ranges: Int64s) -> UInt8s | None:
-        """The bytes of ranges one behind the other, by compiled code; None where anything is not in order or a file has
-        no sums: `read_many` reads it or tells why not.
+        """Read ranges with compiled code, and return their bytes joined, uint8 (total,).
 
-        numbers: int64 (P,), of the file in `names` of each row of ranges. ranges: int64 (P, 2 K), the first byte and
-        the number of bytes of K ranges of it.
+        Args:
+            names: Names of the files.
+            numbers: Index in `names` of the file of each row of `ranges`, int64 (P,).
+            ranges: First byte and number of bytes of K ranges of each file, int64 (P, 2 K).
+
+        Returns:
+            The bytes; None if a range cannot be read or a file has no sums. `read_many` then reads it or raises the
+                error.
         """
         from .checked_reads import read_ranges
 
@@ -118,13 +131,13 @@ class LocalStore:
         return found if len(found) else None
 
     def unchecked(self, name: str, offset: int, size: int) -> bytes:
-        """Read exactly `size` bytes at `offset` as they are."""
+        """Read exactly `size` bytes at `offset` without checking them against the sums."""
         file = self._open(name)
         _check_range(file, offset, size)
         return _range(file, offset, size)
 
     def whole(self, name: str, most: int) -> bytes:
-        """The contents of a file of at most `most` bytes."""
+        """Return the contents of a file of at most `most` bytes."""
         path = self.folder / name
         try:
             return read_regular(path, most)
@@ -134,29 +147,29 @@ class LocalStore:
             raise make_error(path, error) from error
 
     def size(self, name: str) -> int:
-        """The size of the file in bytes."""
+        """Return the size of the file in bytes."""
         return self._open(name).size_bytes
 
     def names(self, prefix: str = "") -> list[str]:
-        """The sorted names, with `prefix`, of the files in the folder and below it."""
+        """Return the sorted names, with `prefix`, of the files in the folder and below it."""
         found = []
         for parent, _, files in os.walk(self.folder / prefix.rpartition("/")[0]):
             found += [Path(parent, file).relative_to(self.folder).as_posix() for file in files]
         return sorted(name for name in found if name.startswith(prefix))
 
     def folders(self) -> list[str]:
-        """The sorted names of the folders in the folder; none if it does not exist."""
+        """Return the sorted names of the subfolders; [] if the folder does not exist."""
         try:
             return sorted(path.name for path in self.folder.iterdir() if path.is_dir())
         except OSError:
             return []
 
     def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> Store:
-        """This store, or one whose files may be outside; sizes are asked of the files themselves."""
+        """Return this store, or one whose files may be outside of the folder. Sizes come from the files themselves."""
         return self if outside == self.outside else LocalStore(self.folder, outside=outside)
 
     def announce(self, ranges: Sequence[Range]) -> Together:
-        """Nothing is read ahead of a local file."""
+        """Ignore the announcement, since local files are not read ahead."""
         return UNHEEDED
 
     def _open_many(self, names: Sequence[str]) -> list[_File]:
@@ -182,7 +195,7 @@ class LocalStore:
         return file
 
     def _opened(self, name: str) -> _File:
-        """The file, opened anew; where the process may open no more, the others that are kept are closed first."""
+        """Open the file. If the process cannot open more files, all other kept files are closed first."""
         path = self.folder / name
         try:
             try:
@@ -199,7 +212,9 @@ class LocalStore:
 
 
 class _Kept:
-    """The stores of this process, whose files count together. `lock` guards them and the files of each."""
+    """The local stores of this process, which share one limit of open files. `lock` guards them and
+    the files of each.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -207,10 +222,10 @@ class _Kept:
         os.register_at_fork(after_in_child=self._forked)
 
     def _forked(self) -> None:
-        self.lock = threading.Lock()  # a thread of the parent may hold the other one
+        self.lock = threading.Lock()  # a thread of the parent may hold the old lock
 
     def shrink(self, most: int) -> None:
-        """Close the oldest files of those stores that have most, until all together have at most so many."""
+        """Close the oldest files of the stores with the most open files, until at most `most` are open in total."""
         stores = list(self.stores)
         left = sum(len(store._files) for store in stores) - most
         while left > 0:
@@ -226,7 +241,7 @@ def _store_of(folder: Path, outside: bool) -> LocalStore:
 
 
 def _check_range(file: _File, offset: int, size: int) -> None:
-    """Raise StoreError for bytes that the file does not have, before memory is taken for them."""
+    """Raise StoreError for a range that the file does not have, before memory is allocated for it."""
     if offset < 0 or size < 0:
         raise StoreError(f"{file.path}: {size} bytes at byte {offset} were requested; neither may be negative")
     if offset + size > file.size_bytes:
@@ -251,7 +266,7 @@ def _range(file: _File, offset: int, size: int) -> bytes:
 
 
 def _blocks(file: _File, offset: int, size: int) -> tuple[bytes, int]:
-    """The bytes of the blocks around a range, whose sums are right, and where they begin."""
+    """Return the checked bytes of the blocks around a range, and the offset where they begin."""
     if offset < 0 or size < 0 or offset + size > file.size_bytes:
         _check_range(file, offset, size)
     if file.sums is None:
@@ -277,8 +292,12 @@ def _sums(file: _File, descriptor: int, at: int, size_bytes: int) -> bytes:
 
 
 class _ForKernels(NamedTuple):
-    """A file for `read_ranges`: its row, whether its sums are there and as many as they should be, and those that are
-    kept, whose address the row has.
+    """A file as `read_ranges` needs it.
+
+    Attributes:
+        row: Its row of `files`.
+        legal: True if its sums exist and are complete.
+        sums: The sums in memory, uint8 (n,), whose address is in `row`.
     """
 
     row: tuple[int, int, int, int]
@@ -312,7 +331,9 @@ class _File:
         return descriptor
 
     def describe_for_kernels(self) -> _ForKernels:
-        """What a kernel must know of it; the caller keeps that, and this file, until the kernel is done."""
+        """Return the file's description for a kernel. The caller keeps it and this file alive until
+        the kernel is done.
+        """
         if self._for_kernels is None:
             sums, size = -1 if self.sums is None else self.sums, compute_sums_size(self.size_bytes)
             if self.kept_sums is None and sums >= 0 and size <= _KEPT_SUMS:

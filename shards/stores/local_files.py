@@ -1,8 +1,8 @@
-"""Files of a local folder: only regular ones are opened, new ones appear whole, and one run writes there alone.
+"""Files of a local folder: only regular files are opened, new files appear whole, and one run at a time writes.
 
 A FIFO, socket, device or folder in place of a file is refused at once: opening a FIFO waits for its writer, and opening
-a device may have effects. A file is published atomically: temporary file in the same folder, fsync, rename, fsync of
-the folder. A lock is of one run, or of several that agree on what they write.
+a device may have side effects. A file is published atomically: temporary file in the same folder, fsync, rename, fsync
+of the folder. A lock belongs to one run, or to several runs that coordinate their writes.
 """
 
 import errno
@@ -32,14 +32,15 @@ _KINDS = {
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR)
 _OF_THE_NAME = (errno.EINVAL, errno.EXDEV, errno.EFBIG, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR)
 NEVER_OF_BYTES = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.ETIMEDOUT)
-"""Errors that no bytes can cause, whatever reads them."""
+"""Errors of the machine, which the contents of a file cannot cause."""
 _MORE_FILES = "; raise `ulimit -n`"
 
 
 def make_error(path: object, error: OSError | MemoryError, what: str = "cannot be read") -> StoreError | OutageError:
-    """The error that says why a file cannot be opened or read: MissingFileError if there is none, StoreError if its
-    name, kind or size forbids it. All else (no memory or descriptors left, a disk or network that fails) is an
-    OutageError, for nothing is known to be wrong with the bytes.
+    """Return the error for a file that cannot be opened or read.
+
+    MissingFileError means that it does not exist, StoreError that its name, kind or size forbids it. Everything else
+    (no memory or descriptors left, a failing disk or network) is an OutageError, since the bytes may be fine.
     """
     if isinstance(error, MemoryError):
         return OutageError(f"{path} {what} now (out of memory)")
@@ -52,11 +53,16 @@ def make_error(path: object, error: OSError | MemoryError, what: str = "cannot b
 
 
 def open_regular(path: Path, within: Path | None = None) -> int:
-    """A descriptor of the regular file at `path`, for reading.
+    """Open the regular file at `path` for reading, and return its descriptor.
 
-    within: the folder that the path may not leave by its names (`..`). Links are followed: those who hold the files
-    make them, to other disks and caches. Raises OSError, whose `strerror` says why, also for what is no regular file
-    and for names that no file can have.
+    Links are followed, because the owners of the files make them, to other disks and caches.
+
+    Args:
+        path: Path of the file.
+        within: Folder that the path must not leave through `..`.
+
+    Raises:
+        OSError: The file cannot be opened, is not regular, or has an impossible name. `strerror` gives the reason.
     """
     try:
         if within is not None:
@@ -74,12 +80,12 @@ def open_regular(path: Path, within: Path | None = None) -> int:
 
 
 def stream_regular(path: Path, within: Path | None = None) -> BufferedReader:
-    """The same as a stream."""
+    """Open the regular file at `path` as a stream; see `open_regular`."""
     return os.fdopen(open_regular(path, within), "rb")
 
 
 def read_regular(path: Path, most: int) -> bytes:
-    """The contents of a regular file. Raises OSError as `open_regular` does, and for more than `most` bytes."""
+    """Return the contents of a regular file. Raises OSError as `open_regular` does, and for more than `most` bytes."""
     with os.fdopen(open_regular(path), "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
@@ -109,11 +115,17 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 
 @contextmanager
 def publishing(path: Path, *, alone: bool = False) -> Iterator[BinaryIO]:
-    """A stream that writes `path`. Leaving the block publishes the file; an exception removes it.
+    """Open a stream that writes `path`. Leaving the block publishes the file; an exception removes it.
 
-    Raises StoreError if the disk is full or the name too long. A kill may leave the temporary file `.NAME.RANDOM.tmp`,
-    which `remove_leftovers` deletes. alone: first delete those of this file that no process writes any more; for
-    files in a folder that is not ours.
+    A killed process may leave the temporary file `.NAME.RANDOM.tmp`, which `remove_leftovers` deletes.
+
+    Args:
+        path: Path of the file.
+        alone: First delete this file's temporary files that no process is writing any more. For files in a folder that
+            is not ours.
+
+    Raises:
+        StoreError: The disk is full or the name is too long.
     """
     if alone:
         _remove_abandoned(path)
@@ -143,7 +155,7 @@ def _remove_abandoned(path: Path) -> None:
 
 
 def _lock_file(stream: BinaryIO) -> bool:
-    """Lock a file, if nobody else has and its file system can."""
+    """Lock a file. Returns False if another process holds the lock or the file system has none."""
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -159,7 +171,9 @@ def _open_new(temporary: Path, path: Path) -> BinaryIO:
 
 
 def _temporary(path: Path) -> Path:
-    """A new name beside `path`, with as much of its name as there is room for; StoreError if that one is too long."""
+    """Return a new temporary name next to `path`, with as much of its name as fits. Raises StoreError if that is too
+    long.
+    """
     name = os.fsencode(path.name)
     if len(name) > _NAME_BYTES:
         raise StoreError(
@@ -171,7 +185,7 @@ def _temporary(path: Path) -> Path:
 
 @contextmanager
 def check_space_for(path: Path) -> Iterator[None]:
-    """Raises StoreError, which names `path`, where the block finds the disk full."""
+    """Raise StoreError, which names `path`, if the block finds the disk full."""
     try:
         yield
     except OSError as error:
@@ -189,7 +203,9 @@ def publish(path: Path, data: bytes) -> None:
 
 
 def create(path: Path, data: bytes) -> bool:
-    """Publish a file unless there is one; returns whether it did. Of several writers at once, one does."""
+    """Publish a file unless it exists. Returns True if this call created it; only one of several concurrent writers
+    does.
+    """
     temporary = _temporary(path)
     try:
         with check_space_for(path), temporary.open("xb") as stream:
@@ -221,7 +237,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> int:
-    """Delete the temporary files of killed writers in `folder`; returns how many. No writer may be active there."""
+    """Delete the temporary files of killed writers in `folder`, and return their number. No writer
+    may be active there.
+    """
     leftovers = [path for path in folder.glob(".*.tmp") if _TEMPORARY.fullmatch(path.name) and not path.is_dir()]
     for path in leftovers:
         path.unlink(missing_ok=True)
@@ -237,11 +255,14 @@ LOCK = ".writing"
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Lock `folder` for the block; a missing folder is created.
+    """Lock `folder` for the block. A missing folder is created.
 
-    Raises BusyError at once if another run holds the lock, StoreError if the folder cannot be written to. On a file
-    system without locks (Lustre without `flock`, for example) the block runs unlocked, with a warning. On NFS a lock
-    holds on all machines, unless it is mounted with `nolock` or `local_lock`.
+    On a file system without locks (Lustre without `flock`, for example) the block runs unlocked, with a warning. On NFS
+    a lock holds on all machines, unless it is mounted with `nolock` or `local_lock`.
+
+    Raises:
+        BusyError: Another run holds the lock; raised at once.
+        StoreError: The folder cannot be written to.
     """
     with _hold_lock(folder, fcntl.LOCK_EX):
         try:
@@ -251,7 +272,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
 
 def is_being_written(folder: Path) -> bool:
-    """Whether a run holds the lock of `folder`."""
+    """Return True if a run holds the lock of `folder`."""
     if not (folder / LOCK).exists():
         return False
     try:
@@ -263,8 +284,9 @@ def is_being_written(folder: Path) -> bool:
 
 @contextmanager
 def joint_writer(folder: Path) -> Iterator[None]:
-    """Lock `folder` for the block, beside other joint writers but no sole writer. The errors are those of
-    `sole_writer`. The last joint writer removes the lock file.
+    """Lock `folder` for the block, shared with other joint writers but not with a sole writer.
+
+    The last joint writer removes the lock file. Raises the same errors as `sole_writer`.
     """
     path = folder / LOCK
     with _hold_lock(folder, fcntl.LOCK_SH) as descriptor:
@@ -278,7 +300,7 @@ def joint_writer(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _hold_lock(folder: Path, how: int) -> Iterator[int]:
-    """A descriptor of the lock file, which is locked for the block and names this process."""
+    """Yield a descriptor of the lock file, which is locked for the block and names this process."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = _open_locked(folder / LOCK, how)
@@ -292,7 +314,7 @@ def _hold_lock(folder: Path, how: int) -> Iterator[int]:
 
 
 def _open_locked(path: Path, how: int) -> int:
-    """A locked descriptor of the file that is at `path` now."""
+    """Open and lock the file that is at `path` now, and return its descriptor."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -325,12 +347,14 @@ def _lock(descriptor: int, path: Path, how: int) -> None:
 
 
 def this_run() -> str:
-    """The process and the host of this run."""
+    """Return the process and host of this run, as text."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def is_run_allowed(name: str) -> bool:
-    """Whether a run of this name may go on. On another host it may; on this one its process tells."""
+    """Return True if a run of this name may still be running: it is on another host, or it is another live process
+    here.
+    """
     found = re.fullmatch(r"process (\d+) on (.*)", name)
     if found is None or found[2] != socket.gethostname():
         return True

@@ -11,7 +11,12 @@ from .url import is_url
 def open_store(location: str | Path, cache: BlockCache | None = None) -> Store:
     """Open the store of a location.
 
-    cache: keeps what is read of a URL. Raises ValueError for a URL that is not legal, and names the legal ones.
+    Args:
+        location: Path of a local folder, or URL of a folder.
+        cache: Cache of the bytes that are read from a URL.
+
+    Raises:
+        ValueError: The URL is not allowed; the message lists the allowed ones.
     """
     if not isinstance(location, str | Path):
         raise ValueError(f"a split is the path of a folder or a URL, got {location!r}; `mix` takes several splits")

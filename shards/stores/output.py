@@ -1,6 +1,6 @@
 """The output: a folder that a split is written to, on a disk or in an object store.
 
-In a local one, files are published by a rename, and a lock keeps other writers out.
+In a local folder, files are published by a rename, and a lock excludes other writers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class LocalOutput:
-    """The `Output` to a folder."""
+    """The `Output` to a local folder."""
 
     is_locked = True
 
@@ -44,33 +44,33 @@ class LocalOutput:
 
     @property
     def location(self) -> str:
-        """The folder, for messages."""
+        """Path of the folder, for messages."""
         return str(self.folder)
 
     @property
     def store(self) -> LocalStore:
-        """Reads the same folder."""
+        """A store that reads the same folder."""
         return LocalStore(self.folder)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
-        """A stream that writes the file, which appears when the block ends."""
+        """Open a stream that writes the file, which appears when the block ends."""
         self._make_parent(name)
         with publishing(self._at(name)) as stream:
             yield stream
 
     def publish(self, name: str, data: bytes) -> None:
-        """Write a file, which replaces an earlier one."""
+        """Write a file, replacing an earlier one."""
         with self.writing(name) as stream:
             stream.write(data)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write a file if there is none of this name; returns whether it was written."""
+        """Write a file unless it exists. Returns True if it was written."""
         self._make_parent(name)
         return create(self._at(name), data)
 
     def remove(self, names: Iterable[str]) -> None:
-        """Delete files, and the folders within this one that are empty then."""
+        """Delete files, and subfolders that become empty."""
         parents = set[PurePosixPath]()
         for name in names:
             self._at(name).unlink(missing_ok=True)
@@ -82,24 +82,24 @@ class LocalOutput:
             sync_folder(self.folder)
 
     def names(self, prefix: str = "") -> list[str]:
-        """The sorted names that begin with `prefix`, in the folder and below it."""
+        """Return the sorted names that begin with `prefix`, in the folder and below it."""
         return self.store.names(prefix)
 
     def sizes(self) -> LocalOutput:
-        """The output itself: a disk tells a size at once."""
+        """Return the output itself, because a disk returns sizes at once."""
         return self
 
     def size(self, name: str) -> int | None:
-        """The size of a file in bytes; None if there is no regular file of this name."""
+        """Return the size of a file in bytes; None if there is no regular file of this name."""
         found = self._of_file(name, Path.stat)
         return found.st_size if found is not None and stat.S_ISREG(found.st_mode) else None
 
     def whole(self, name: str, most: int) -> bytes | None:
-        """The contents of a file; None if there is none. Raises StoreError for more than `most` bytes."""
+        """Return the contents of a file; None if it does not exist. Raises StoreError for more than `most` bytes."""
         return self._of_file(name, lambda path: read_regular(path, most))
 
     def head(self, name: str, most: int) -> bytes | None:
-        """The first bytes of a file, at most `most`; None if there is none."""
+        """Return the first bytes of a file, at most `most`; None if it does not exist."""
 
         def read(path: Path) -> bytes:
             with stream_regular(path) as file:
@@ -108,7 +108,7 @@ class LocalOutput:
         return self._of_file(name, read)
 
     def _of_file(self, name: str, read: Callable[[Path], T]) -> T | None:
-        """What is read of a file; None if there is none."""
+        """Return the result of `read` for a file; None if it does not exist."""
         path = self.folder / name
         try:
             return read(path)
@@ -122,11 +122,11 @@ class LocalOutput:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def sole_writer(self) -> AbstractContextManager[None]:
-        """Locks the folder for the block, and removes the leftovers of killed processes at its end."""
+        """Lock the folder for the block, and remove the leftovers of killed processes at its end."""
         return self._locked()
 
     def joint_writer(self) -> AbstractContextManager[None]:
-        """Locks the folder for the block, beside other joint writers."""
+        """Lock the folder for the block, shared with other joint writers."""
         return joint_writer(self.folder)
 
     @contextmanager
@@ -142,13 +142,15 @@ class LocalOutput:
         remove_leftovers(self.folder / folder)
 
     def _at(self, name: str) -> Path:
-        """The path of a file to be written or deleted. Raises StoreError for a name that leads out of the folder."""
+        """Return the path of a file to be written or deleted. Raises StoreError for a name that leads out of the
+        folder.
+        """
         if not is_inside(name):
             raise StoreError(f"{name!r} leads out of {self.folder}, and nothing is written or deleted there")
         return self.folder / name
 
     def _make_parent(self, name: str) -> None:
-        """Create the folder of a file within this one, which must exist: one that is away is not made anew."""
+        """Create the folder of a file within this one, which must exist: if it is gone, it is not created again."""
         parent = self._at(name).parent
         if parent != self.folder and not parent.is_dir():
             parent.mkdir(exist_ok=True)
@@ -164,27 +166,28 @@ class Sizes(Protocol):
 
     @property
     def location(self) -> str:
-        """The folder, for messages."""
+        """Location of the folder, for messages."""
         ...
 
     def size(self, name: str) -> int | None:
-        """The size of a file in bytes; None if there is none."""
+        """Return the size of a file in bytes; None if it does not exist."""
         ...
 
 
 Output = Union[LocalOutput, "RemoteOutput"]
 """Writes the files of one split. Every file appears whole or not at all. It is thread-safe and can be pickled.
 
-A name is a path relative to the folder, with `/` between its parts. `is_locked` tells whether `sole_writer` can keep
-other writers out, with BusyError if another run writes. Raises StoreError for what cannot be written or read,
-OutageError for a store that does not answer.
+A name is a path relative to the folder, with `/` between its parts. `is_locked` is True if `sole_writer` can exclude
+other writers, with BusyError if another run writes. Raises StoreError if a file cannot be written or read, and
+OutageError if the store does not answer.
 """
 
 
 def open_output(where: Location | Output) -> Output:
-    """The output at a location; an output is returned as it is.
+    """Return the output at a location. An output is returned unchanged.
 
-    Raises ValueError for a URL that cannot be written to.
+    Raises:
+        ValueError: The URL cannot be written to.
     """
     if not isinstance(where, str | Path):
         return where
@@ -196,12 +199,12 @@ def open_output(where: Location | Output) -> Output:
 
 
 def within(folder: Location, name: str) -> Location:
-    """The location of a file or folder `name` in `folder`."""
+    """Return the location of a file or folder `name` in `folder`."""
     return f"{str(folder).rstrip('/')}/{name}" if is_url(folder) else Path(folder) / name
 
 
 def split_folder_and_name(location: Location) -> tuple[Location, str]:
-    """The folder of a file, and the file's name in it."""
+    """Return the folder of a file, and the file's name in it."""
     if is_url(location):
         folder, _, name = str(location).rpartition("/")
         return folder, name
@@ -209,5 +212,5 @@ def split_folder_and_name(location: Location) -> tuple[Location, str]:
 
 
 def get_last_parts(location: Location, count: int) -> str:
-    """The last `count` parts of a location, with `/` between them."""
+    """Return the last `count` parts of a location, joined with `/`."""
     return "/".join(PurePosixPath(location).parts[-count:])

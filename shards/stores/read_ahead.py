@@ -1,8 +1,8 @@
-"""Reads ahead: threads fetch the ranges that are announced, so that readers find them instead of waiting.
+"""Reads ahead: threads fetch announced ranges, so that readers need not wait for them.
 
-An announcement is a hint with an end. What is read, and the errors of it, are the same without it; what was fetched is
-kept until the batch is made, cancelled or failed. So a sampler may announce more than it reads, and a reader waits for
-no fetch that has not begun.
+An announcement is a hint. Results and errors are the same without it. Fetched bytes are kept until the batch is
+complete, cancelled or failed. So a sampler may announce more than it reads, and a reader never waits for a fetch that
+has not begun.
 """
 
 from __future__ import annotations
@@ -21,29 +21,33 @@ from .base import UNHEEDED, Announcement, Range, RoutedStore, ShardFile, Store
 THREADS = 32
 MOST_BYTES = 256 << 20
 MOST_SPAN_BYTES = 16 << 20
-"""The longest range that is fetched ahead; a reader may need only a part of a longer one, such as an hour of sound."""
+"""Longest range that is fetched ahead. A reader may need only a part of a longer one, such as an hour of audio."""
 NEAR_BYTES = 64 << 10
-"""Ranges of one announcement that are so near to each other are fetched as one."""
+"""Ranges of one announcement that are at most this many bytes apart are fetched together."""
 
 
 class PartlyRemoteStore(Store, Protocol):
-    """A store of which some ranges lie behind a network."""
+    """A store in which some ranges are behind a network."""
 
     def is_near(self, one: Range) -> bool:
-        """Whether a range is read as fast as from a local disk. It never fails."""
+        """Return True if a range is read as fast as from a local disk. It never fails."""
         ...
 
     def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> PartlyRemoteStore:
-        """The same store with these shards; see `Store.of_split`."""
+        """Return the same store with these shards; see `Store.of_split`."""
         ...
 
 
 class ReadAhead(RoutedStore):
-    """A store that fetches announced ranges of another one with up to `threads` threads, unless they are near.
+    """A store that fetches announced ranges of another store in the background, unless they are cached locally.
 
-    At most `most_bytes` are fetched and not dropped yet; what is announced beyond waits. A reader never waits for a
-    fetch that has not begun: it reads by itself, also where a fetch of several ranges failed. A pickled copy, and a
-    fork of the process, has announcements of its own.
+    A reader never waits for a fetch that has not begun: it reads by itself, also if a fetch of several ranges failed. A
+    pickled copy, and a fork of the process, has its own announcements.
+
+    Args:
+        store: Store to read from.
+        threads: Most concurrent fetches.
+        most_bytes: Most bytes that are fetched and not yet dropped. Further announcements wait.
     """
 
     def __init__(self, store: PartlyRemoteStore, *, threads: int = THREADS, most_bytes: int = MOST_BYTES) -> None:
@@ -64,13 +68,13 @@ class ReadAhead(RoutedStore):
         self._running, self._held_bytes = 0, 0
 
     def read(self, name: str, offset: int, size: int) -> bytes:
-        """Read exactly `size` bytes at `offset`, from what was announced if that holds them."""
+        """Read exactly `size` bytes at `offset`, from an announced fetch if one holds them."""
         fetching = self._find_fetch(name, offset, size)
         one = Range(name, offset, size)
         return self._store.read(*one) if fetching is None else self._taken(one, *fetching)
 
     def read_many(self, ranges: Sequence[Range]) -> list[bytes]:
-        """Read each range. Those that were not announced are read at once."""
+        """Read each range. Ranges that were not announced are read together."""
         fetching = [self._find_fetch(*one) for one in ranges]
         others = [one for one, found in zip(ranges, fetching, strict=True) if found is None]
         read = iter(self._store.read_many(others) if others else ())
@@ -78,11 +82,11 @@ class ReadAhead(RoutedStore):
         return [next(read) if found is None else self._taken(one, *found) for one, found in both]
 
     def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> Store:
-        """The store behind this one with these shards, read ahead as this one."""
+        """Return the underlying store with these shards, wrapped in the same read-ahead."""
         return _reading_ahead(self._store.of_split(shards, outside=outside), self._threads, self._most_bytes)
 
     def announce(self, ranges: Sequence[Range]) -> Announcement:
-        """Fetches the ranges soon, and keeps them until the announcement is dropped."""
+        """Fetch the ranges soon, and keep them until the announcement is dropped."""
         if self._process != os.getpid():
             self._begin()
         remote = [one for one in ranges if not self._store.is_near(one)]
@@ -97,7 +101,7 @@ class ReadAhead(RoutedStore):
         return _Announced(self, spans)
 
     def drop(self, spans: Iterable[_Span]) -> None:
-        """Forgets spans: those that wait are not fetched any more."""
+        """Drop spans. Fetches that have not begun are cancelled."""
         with self._lock:
             for span in spans:
                 if span.dropped:
@@ -112,7 +116,7 @@ class ReadAhead(RoutedStore):
             self._advance()
 
     def _find_fetch(self, name: str, offset: int, size: int) -> tuple[int, Future[bytes]] | None:
-        """The first byte and the contents of a begun fetch that holds these bytes."""
+        """Return first byte and contents of a started fetch that covers these bytes; None if there is none."""
         if self._process != os.getpid():
             return None
         with self._lock:
@@ -123,7 +127,9 @@ class ReadAhead(RoutedStore):
         return None
 
     def _taken(self, one: Range, begin: int, fetch: Future[bytes]) -> bytes:
-        """A range of a fetch that begins at a byte. If that fails, the fault may be of other ranges fetched with it."""
+        """Return a range from a fetch that begins at byte `begin`. If it failed, read the range alone: another may be
+        at fault.
+        """
         try:
             data = fetch.result()
         except StoreError:
@@ -131,9 +137,9 @@ class ReadAhead(RoutedStore):
         return data[one.offset - begin : one.offset - begin + one.size]
 
     def _advance(self) -> None:
-        """Begins the next fetches while there is room; the lock is held.
+        """Begin the next fetches while there is room. The lock must be held.
 
-        No more are given to the pool than it has threads, so an exit waits for these only.
+        The pool gets no more fetches than it has threads, so an exit waits for these only.
         """
         while self._waiting and self._running < self._threads:
             span = self._waiting[0]
@@ -171,18 +177,18 @@ class _Span:
 
 
 class _Announced:
-    """The announcement of some spans."""
+    """Announcement of some spans."""
 
     def __init__(self, ahead: ReadAhead, spans: list[_Span]) -> None:
         self._ahead, self._spans = ahead, spans
 
     def drop(self) -> None:
-        """The ranges are not wanted any more."""
+        """Release the ranges."""
         self._ahead.drop(self._spans)
 
 
 def _merge_ranges(ranges: Sequence[Range]) -> list[Range]:
-    """The ranges, those near to each other as one."""
+    """Return the sorted ranges, with nearby ones merged."""
     merged: list[Range] = []
     for one in sorted(ranges):
         if not one.size:

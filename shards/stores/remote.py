@@ -1,7 +1,7 @@
-"""The store of a folder in an object store or on a web server. What is read is checked as in a local folder.
+"""The store of a folder in an object store or on a web server. Reads are checked as in a local folder.
 
-It asks for nothing that it can know: sizes come from dataset.json, sums are fetched in pages beside the data and kept.
-`verify` alone asks for the sizes, because it looks for files that changed.
+It avoids needless requests: sizes come from dataset.json, and sums are fetched in pages along with the data and kept.
+Only `verify` requests the sizes, because it looks for files that changed.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from .block_sums import (
 from .remote_files import RemoteFiles, threads
 
 PAGE_BYTES = 1 << 15
-"""How many bytes of a sums file are fetched at once: those of 16 MiB of its tar."""
+"""Bytes of a sums file per request, enough for 16 MiB of its tar."""
 KEPT_BYTES = 64 << 20
-"""How many bytes of sums files are kept: those of 32 GiB of tars."""
+"""Bytes of sums files that are kept in memory, enough for 32 GiB of tars."""
 
 _Page = tuple[str, int]
 
 
 class Sums(NamedTuple):
-    """The sums of some blocks, which are being fetched: pages of a sums file, and where in these the sums are."""
+    """Sums of some blocks that are being fetched: pages of a sums file, and the bytes of the sums in these."""
 
     pages: dict[_Page, Future[bytes]]
     offset: int
@@ -47,7 +47,8 @@ class Sums(NamedTuple):
 class RemoteSums:
     """Fetches and keeps sums. Threads that need the same page wait for one request.
 
-    fetch: the bytes [offset, offset + size) of a file, fewer if it ends before.
+    Args:
+        fetch: Fetches the bytes [offset, offset + size) of a file, or fewer if it ends before.
     """
 
     def __init__(self, fetch: Callable[[str, int, int], bytes]) -> None:
@@ -56,7 +57,9 @@ class RemoteSums:
         self._pages: OrderedDict[_Page, Future[bytes]] = OrderedDict()
 
     def begun(self, blocks: Range, total: int, pool: Executor) -> Sums:
-        """The sums of whole blocks of a file with `total` bytes. What is not in memory is being fetched by `pool`."""
+        """Return the sums of whole blocks of a file with `total` bytes. `pool` fetches the pages that are not in
+        memory.
+        """
         name = name_sums_file(blocks.name)
         if name is None:
             raise ValueError(f"{blocks.name} has no sums file")
@@ -67,7 +70,7 @@ class RemoteSums:
         return Sums(pages, offset - first * PAGE_BYTES, size)
 
     def read(self, sums: Sums) -> bytes | None:
-        """The sums, once they are there; None if there is no sums file."""
+        """Wait for the sums and return them; None if there is no sums file."""
         try:
             data = b"".join(page.result() for page in sums.pages.values())
         except MissingFileError:
@@ -75,7 +78,7 @@ class RemoteSums:
         return data[sums.offset : sums.offset + sums.size]
 
     def forget(self, sums: Sums) -> None:
-        """Fetch these pages again when they are needed next."""
+        """Drop these pages, so that they are fetched again."""
         with self._lock:
             for name, page in sums.pages.items():
                 if self._pages.get(name) is page:
@@ -94,7 +97,7 @@ class RemoteSums:
 
 
 def _has_failed(page: Future[bytes]) -> bool:
-    """Whether a page must be fetched again; a sums file that does not exist is an answer."""
+    """Return True if a page must be fetched again. A missing sums file is a valid answer."""
     return page.done() and not isinstance(page.exception(), MissingFileError | None)
 
 
@@ -104,10 +107,15 @@ _Parts = tuple[str, dict[str, ShardFile], bool, BlockCache | None, Store | None]
 class RemoteStore:
     """The `Store` of a folder at a URL.
 
-    shards: what dataset.json says of the shards; the sizes of other files are asked for once. outside: whether files
-    may be outside of the folder, as foreign tars. cache: the node's, which keeps what has sums. sums: the store with
-    the sums files, if they are not in the folder. A request is tried again as client.py says; then the error is an
-    OutageError, which is no verdict on a sample. A pickled copy takes its credentials from its own environment.
+    A request is retried as client.py defines. Then an OutageError is raised, which does not reject a sample. A pickled
+    copy takes its credentials from its own environment.
+
+    Args:
+        location: URL of the folder.
+        shards: Sizes and checksums of the shards in dataset.json. The sizes of other files are requested once.
+        outside: True if files may be outside of the folder, as foreign tars may.
+        cache: Cache of the node, which keeps files that have sums.
+        sums: Store of the sums files, if they are not in the folder.
     """
 
     def __init__(
@@ -135,14 +143,17 @@ class RemoteStore:
 
     @property
     def location(self) -> str:
-        """The URL of the folder."""
+        """URL of the folder."""
         return self._files.location
 
     def read(self, name: str, offset: int, size: int) -> bytes:
         """Read exactly `size` bytes at `offset`.
 
-        For a file with a sums file, the blocks around the range are read and checked; what differs is fetched once
-        more. Raises StoreError if it differs again.
+        If the file has a sums file, the blocks around the range are read and checked. Blocks that differ are fetched
+        once more.
+
+        Raises:
+            StoreError: The blocks differ again.
         """
         return self.read_many([Range(name, offset, size)])[0]
 
@@ -165,20 +176,20 @@ class RemoteStore:
         ]
 
     def unchecked(self, name: str, offset: int, size: int) -> bytes:
-        """Read exactly `size` bytes at `offset` as they are."""
+        """Read exactly `size` bytes at `offset` without checking them against the sums."""
         self._check_range(name, offset, size)
         return self._files.part(Range(name, offset, size)) if size else b""
 
     def whole(self, name: str, most: int) -> bytes:
-        """The contents of a file of at most `most` bytes."""
+        """Return the contents of a file of at most `most` bytes."""
         return self._files.whole(name, most)
 
     def announce(self, ranges: Sequence[Range]) -> Announcement:
-        """What is read is fetched when it is read; `ReadAhead` fetches it before."""
+        """Ignore the announcement; `ReadAhead` is the store that fetches ahead."""
         return UNHEEDED
 
     def size(self, name: str) -> int:
-        """The size of the file in bytes."""
+        """Return the size of the file in bytes."""
         if name in self._shards and (known := self._shards[name].size_bytes) is not None:
             return known
         if name not in self._asked:
@@ -186,20 +197,20 @@ class RemoteStore:
         return self._asked[name]
 
     def names(self, prefix: str = "") -> list[str]:
-        """The sorted names, with `prefix`, of the files in the folder and below it."""
+        """Return the sorted names, with `prefix`, of the files in the folder and below it."""
         return self._files.names(prefix)
 
     def folders(self) -> list[str]:
-        """The sorted names of the folders in the folder."""
+        """Return the sorted names of the subfolders."""
         return self._files.folders()
 
     def of_split(self, shards: Mapping[str, ShardFile], *, outside: bool) -> RemoteStore:
-        """The same store with these shards."""
+        """Return the same store with these shards."""
         outside = outside or self._files.outside
         return RemoteStore(self.location, shards=shards, outside=outside, cache=self._cache, sums=self._sums_at)
 
     def _blocks(self, one: Range) -> Range:
-        """The range that is fetched for a range that is read: whole blocks, if the file has sums."""
+        """Return the range to fetch for a range to read: whole blocks, if the file has sums."""
         name, offset, size = one
         total = self._check_range(name, offset, size)
         if not size or name_sums_file(name) is None:
@@ -211,7 +222,7 @@ class RemoteStore:
         return self._sums.begun(blocks, self.size(blocks.name), threads())
 
     def _checked(self, blocks: Range, data: bytes, sums: Sums) -> bytes:
-        """The blocks, compared with their sums; both are fetched again if they differ."""
+        """Check the blocks against their sums and return them. If they differ, both are fetched again."""
         where, wanted = self._files.where(blocks.name), self._sums.read(sums)
         if wanted is None:
             say_unchecked(self.location, name_sums_file(blocks.name) or SUMS)
@@ -229,13 +240,13 @@ class RemoteStore:
         return data
 
     def _is_cached(self, blocks: Range) -> bool:
-        """Whether the node's cache has any of these blocks."""
+        """Return True if the node's cache has any of these blocks."""
         if self._cache is None or blocks.name not in self._sha256:
             return False
         return self._cache.has_any(self._look_in_cache(blocks.name), blocks.offset, blocks.size)
 
     def is_near(self, one: Range) -> bool:
-        """Whether the node's cache has the range, so that it need not be fetched ahead."""
+        """Return True if the node's cache has the range, so that it need not be fetched ahead."""
         name, offset, size = one
         if self._cache is None or name not in self._sha256 or not size:
             return False
@@ -243,7 +254,7 @@ class RemoteStore:
         return self._cache.has_all(self._look_in_cache(name), offset - before, before + size)
 
     def _from_cache(self, blocks: Range, sums: Sums) -> bytes:
-        """The blocks by the node's cache; what it lacks is fetched."""
+        """Return the blocks through the node's cache. Missing ones are fetched."""
         wanted = self._sums.read(sums)
         if self._cache is None or wanted is None or len(wanted) != compute_sums_size(blocks.size):
             return self._checked(blocks, self._files.part(blocks), sums)
@@ -259,7 +270,7 @@ class RemoteStore:
             self._cache.put(self._look_in_cache(blocks.name), blocks.offset, data)
 
     def _page(self, name: str, offset: int, size: int) -> bytes:
-        """A page of a sums file, by the node's cache."""
+        """Return a page of a sums file, through the node's cache."""
         if self._sums_at is not None:
             return self._sums_at.unchecked(name, offset, max(min(size, self._sums_at.size(name) - offset), 0))
         if self._cache is None or name not in self._sha256:
@@ -269,14 +280,16 @@ class RemoteStore:
         )
 
     def _look_in_cache(self, name: str) -> str:
-        """What the contents of a file depend on. Nothing is kept of a file of which dataset.json says no sha256."""
+        """Return a file's identity in the cache: its URL and sha256. Files without a sha256 in dataset.json are not
+        cached.
+        """
         return f"{self._files.where(name)} {self._sha256.get(name)}"
 
     def _look_for_page(self, name: str, offset: int) -> str:
         return f"{self._look_in_cache(name)} {offset}"
 
     def _check_range(self, name: str, offset: int, size: int) -> int:
-        """The size of the file. Raises StoreError for bytes that it does not have."""
+        """Return the size of the file. Raises StoreError for a range that it does not have."""
         where, total = self._files.where(name), self.size(name)
         if offset < 0 or size < 0:
             raise StoreError(f"{where}: {size} bytes at byte {offset} were requested; neither may be negative")

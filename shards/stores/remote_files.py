@@ -1,10 +1,10 @@
-"""The files of a folder in an object store or on a web server, as they are: nothing is checked, and nothing is kept.
+"""The files of a folder in an object store or on a web server, without checks or caching.
 
-Answers are complete. A client repeats most of what fails, but not a request that may have changed something and whose
-answer was cut. It takes an answer for complete when its Content-Length is too small, and when that is too large it asks
-for bytes that the file does not have. Here the bytes of an answer are counted, and a request whose answer makes no
-sense is made again. A network is never the reason that a file seems to be shorter than it is. A server that sends next
-to nothing a second is left, as one that sends nothing is.
+Answers are complete. A client repeats most failed requests, but not one that may have changed something and whose
+answer was truncated. It accepts an answer whose Content-Length is too small, and if that is too large it requests bytes
+that the file does not have. Here the bytes of an answer are counted, and a request with an inconsistent answer is
+repeated. So a network error never makes a file seem shorter than it is. A server that sends almost nothing per second
+is abandoned like one that sends nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ COALESCE_BYTES = 1 << 16
 """Ranges of a file with fewer bytes between them are fetched as one."""
 _THREADS = 32
 REPEATS = 6
-"""How often a request is made again whose answer is not complete."""
+"""Most repetitions of a request whose answer is incomplete."""
 _PAUSE_S = 0.05
 _RETRIES = re.compile(r"after (\d+) retries, max_retries: (\d+)")
 _STATUS = re.compile(r"status code: (?!416)\d")
@@ -128,7 +128,9 @@ class RemoteFiles:
 
     @contextmanager
     def _check_within_file(self, name: str, end: int) -> Iterator[None]:
-        """Raises StoreError where the block fails as the file ends before byte `end`, else as `store_errors` does."""
+        """Raise StoreError if the block fails because the file ends before byte `end`; other errors as in
+        `store_errors`.
+        """
         where = self.where(name)
         with store_errors(where):
             try:
@@ -147,11 +149,11 @@ class RemoteFiles:
         return data
 
     def ask_size(self, name: str) -> int:
-        """The size of a file in bytes, which is asked for."""
+        """Request the size of a file in bytes."""
         return self._meta(name)["size"]
 
     def state(self, name: str) -> tuple[int, int]:
-        """The size of a file in bytes, and when it was modified, in ns since 1970, to the second as HTTP says it."""
+        """Return size in bytes and modification time of a file, in ns since 1970 (HTTP reports whole seconds)."""
         meta = self._meta(name)
         return meta["size"], int(meta["last_modified"].timestamp()) * 10**9
 
@@ -161,11 +163,11 @@ class RemoteFiles:
             return waited_for(self.where(name), lambda: asked(lambda: obstore.head(client, key)))
 
     def _client(self) -> ObjectStore:
-        """The client for ranges."""
+        """Return the client for ranges."""
         return self._clients()[1]
 
     def _open_asking_client(self) -> ObjectStore:
-        """The client for what a server answers at once."""
+        """Return the client for requests that a server answers at once."""
         return self._clients()[2]
 
     def _clients(self) -> tuple[int, ObjectStore, ObjectStore]:
@@ -180,11 +182,11 @@ class RemoteFiles:
         return self._open_asking_client()
 
     def where(self, name: str) -> str:
-        """The URL of a file, for messages."""
+        """Return the URL of a file, for messages."""
         return f"{self.location}/{name}"
 
     def _key(self, name: str) -> str:
-        """The name of a file in the bucket. Raises StoreError if it leads out of the folder or no file can have it."""
+        """Return the name of a file in the bucket. Raises StoreError if it leads out of the folder or is impossible."""
         folder = self._place.folder
         key = posixpath.normpath(posixpath.join(folder, name))
         inside = key.startswith(f"{folder}/") if folder else not key.startswith("../")
@@ -200,7 +202,7 @@ def _list_names(client: ObjectStore, prefix: str | None) -> list[str]:
 
 
 def threads() -> ThreadPoolExecutor:
-    """The threads that fetch what a read needs besides the range that its own thread fetches."""
+    """Return the threads that fetch everything a read needs besides the range that its own thread fetches."""
     return _pool(os.getpid())
 
 
@@ -210,11 +212,11 @@ def _pool(process: int) -> ThreadPoolExecutor:
 
 
 class IncompleteError(GenericError):
-    """The answer has fewer bytes than it says."""
+    """The answer has fewer bytes than announced."""
 
 
 class SlowError(GenericError):
-    """The server sends fewer bytes a second than a server must."""
+    """The server sends data below the minimum rate."""
 
 
 class BeyondTheEndError(GenericError):
@@ -222,15 +224,18 @@ class BeyondTheEndError(GenericError):
 
 
 def part(client: ObjectStore, key: str, start: int, length: int) -> bytes:
-    """A range of a file; fewer bytes only if the file ends within it. Raises BeyondTheEndError if it ends before."""
+    """Return a range of a file; fewer bytes only if the file ends within it. Raises BeyondTheEndError if it ends
+    before.
+    """
     return asked(lambda: _range(client, key, start, start + length))
 
 
 def parts(
     client: ObjectStore, asking: ObjectStore, key: str, starts: Sequence[int], lengths: Sequence[int], coalesce: int
 ) -> list[bytes]:
-    """Ranges of a file, fetched at the same time by the client `asking`, and one by one by `client` where that fails;
-    fewer bytes only if the file ends before.
+    """Return ranges of a file; fewer bytes only if the file ends before.
+
+    They are fetched at the same time by the client `asking`. If that fails, `client` fetches them one by one.
     """
     try:
         found = obstore.get_ranges(asking, key, starts=starts, lengths=lengths, coalesce=coalesce)
@@ -245,7 +250,7 @@ def parts(
 
 
 def contents(client: ObjectStore, key: str, most: int) -> bytes:
-    """The contents of a file; the first `most` + 1 bytes if it has more."""
+    """Return the contents of a file; the first `most` + 1 bytes if it has more."""
     try:
         return part(client, key, 0, most + 1)
     except BeyondTheEndError:
@@ -253,7 +258,9 @@ def contents(client: ObjectStore, key: str, most: int) -> bytes:
 
 
 def chunks(found: GetResult, key: str) -> Iterator[memoryview]:
-    """The bytes of an answer as they come. Raises SlowError if over READ_S seconds of waiting they come too slowly."""
+    """Yield the bytes of an answer as they arrive. Raises SlowError if the rate over READ_S seconds of waiting is too
+    low.
+    """
     came, waited_s, begun = 0, 0.0, time.monotonic()
     for chunk in found.stream(min_chunk_size=1):
         data = memoryview(chunk)
@@ -270,7 +277,7 @@ def chunks(found: GetResult, key: str) -> Iterator[memoryview]:
 
 
 def asked(request: Callable[[], T]) -> T:
-    """What a request gives, which is made again while its answer makes no sense."""
+    """Return the result of a request, which is repeated while its answer is inconsistent."""
     begun = time.monotonic()
     for number in range(REPEATS + 1):
         try:
@@ -285,8 +292,8 @@ def asked(request: Callable[[], T]) -> T:
 
 
 def has_given_up(error: GenericError) -> bool:
-    """Whether the client has judged the answer: it has repeated the request as often as it may, or the server says what
-    it does not do.
+    """Return True if repeating is useless: the client has used all of its retries, or the server reports an error
+    status.
     """
     found = _RETRIES.search(str(error))
     return (found is not None and int(found[1]) >= int(found[2])) or _STATUS.search(str(error)) is not None

@@ -17,9 +17,12 @@ _REPOSITORY = re.compile(r"datasets/([^/@]+)/([^/@]+)(?:@([^/]+))?(?:/(.*))?")
 
 
 class StorePlace(NamedTuple):
-    """A folder in a store: the scheme of the client that reads it, the bucket, and the names of the folder in it.
+    """A folder in a store.
 
-    bucket: of http, the scheme and host of the server; of hf, the URL of the repository's revision.
+    Attributes:
+        scheme: Scheme of the client that reads it.
+        bucket: Bucket; for http the scheme and host of the server, and for hf the URL of the repository's revision.
+        folder: Path of the folder in the bucket, without a `/` at either end.
     """
 
     scheme: str
@@ -28,22 +31,24 @@ class StorePlace(NamedTuple):
 
 
 def is_url(location: str | Path | Store) -> bool:
-    """Whether a location is a URL. Raises ValueError for a URL that `Path` has spoilt."""
+    """Return True if a location is a URL. Raises ValueError for a URL that `Path` has mangled."""
     if isinstance(location, Path) and repair_spoilt_url(location):
         raise ValueError(f"{location} was a URL, which pathlib.Path has changed; give it as a str")
     return isinstance(location, str) and bool(_URL.match(location))
 
 
 def repair_spoilt_url(path: Path) -> str | None:
-    """The URL that a path was before `Path` took a `/` from it; None for what was none."""
+    """Return the URL that a path was before `Path` removed a `/` from it; None if it was not a URL."""
     found = _SPOILT.match(str(path))
     return f"{found[1]}://{found[2]}" if found else None
 
 
 def get_local_path(location: str | Path, what: str) -> Path:
-    """The path of a location that must be local, where no store is served; ValueError for a URL.
+    """Return the path of a location that must be local. Raises ValueError for a URL.
 
-    what: what the location is for, such as "--out".
+    Args:
+        location: Path or URL.
+        what: Use of the location, such as "--out", for the message.
     """
     if is_url(location) or str(location).startswith("pipe:"):
         raise ValueError(f"{what} {str(location)!r}: only local paths are legal here")
@@ -51,15 +56,17 @@ def get_local_path(location: str | Path, what: str) -> Path:
 
 
 def beside(location: str, name: str) -> str:
-    """The location `name` in the folder that holds `location`."""
+    """Return the location `name` in the folder that holds `location`."""
     if is_url(location):
         return f"{location.rstrip('/').rpartition('/')[0]}/{name}"
     return str(Path(location).resolve().parent / name)
 
 
 def split_name(location: str, split: str) -> str:
-    """What a split is called for its users: the name of its folder, such as `pets-val`, behind the folder of its set
-    where it is called as the split is: `pets/val`.
+    """Return the name of a split for users.
+
+    It is the name of its folder, such as `pets-val`. If that is just the name of the split, the folder above is
+    prepended: `pets/val`.
     """
     path = location if is_url(location) else str(Path(location).absolute())
     above, own = ["", *path.rstrip("/").split("/")][-2:]
@@ -67,12 +74,12 @@ def split_name(location: str, split: str) -> str:
 
 
 def hide_password(text: str) -> str:
-    """A text whose URLs name no users and passwords."""
+    """Remove users and passwords from the URLs of a text."""
     return _USER.sub("", text)
 
 
 def parse_place(url: str) -> StorePlace:
-    """The parts of a URL. Raises ValueError if it is not legal."""
+    """Return the parts of a URL. Raises ValueError if it is not allowed."""
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
         legal = ", ".join(f"{scheme}://" for scheme in SCHEMES)
@@ -105,7 +112,7 @@ def _resolve_hub_url(url: str) -> StorePlace:
 
 
 def _folder(url: str, path: str) -> str:
-    """The names of a folder, without a `/` at either end."""
+    """Return the path of a folder without a `/` at either end. Raises ValueError for `.` and `..`."""
     names = [name for name in path.split("/") if name]
     if {".", ".."} & set(names):
         raise ValueError(f"{url}: '.' and '..' are not legal in a URL")
