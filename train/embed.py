@@ -121,7 +121,7 @@ def write_embeddings(
             log.info("%s has %d of %d samples; the job goes on after these", folder, made.samples, len(split))
         progress.phase(f"embedding {split.location}", len(split), made.samples, "samples")
         with compute_threads(device), closing(_rows(model, config, split, options, device, made)) as rows:
-            made = _write(_format_count(rows, progress), folder, made, options.file_rows, options.dtype, about)
+            made = _write(_count_written(rows, progress), folder, made, options.file_rows, options.dtype, about)
         files = [out.parent / part_name(out.name, part, len(made.files)) for part in range(len(made.files))]
         for path, name in reversed(list(zip(made.files, files, strict=True))):  # what a kill leaves are the first ones
             path.replace(name)
@@ -213,7 +213,7 @@ def _rows(
             yield _Rows(number, [batch.key[row] for row in kept], batch.label[kept], found[kept], end)
 
 
-def _format_count(batches: Iterator[_Rows], progress: Progress) -> Iterator[_Rows]:
+def _count_written(batches: Iterator[_Rows], progress: Progress) -> Iterator[_Rows]:
     """The same batches; the progress counts their samples once they are written."""
     for rows in batches:
         yield rows

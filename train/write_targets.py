@@ -261,7 +261,9 @@ class TargetsJob:
             "dtype": dtype,
         }
         self.settings: Json = json.loads(json.dumps(settings))
-        self.output: Output = open_output(_name_beside(self.split.manifest, self.settings) if out is None else out)
+        self.output: Output = open_output(
+            _name_folder_beside(self.split.manifest, self.settings) if out is None else out
+        )
         self._records = Records(self.output, WrittenTargets)
         self._sizes: Sizes = self.output
         manifest = self.split.manifest
@@ -367,7 +369,7 @@ def _config(recipe: Recipe[Any], split: Split) -> SplitConfig[Any, Any]:
     return data.resolved(split).alone()
 
 
-def _name_beside(split: Manifest, settings: Json) -> Location:
+def _name_folder_beside(split: Manifest, settings: Json) -> Location:
     """The folder beside a split whose name says which weights and clips its targets are of."""
     folder, name = split_folder_and_name(split.location)
     digest = xxhash.xxh3_64_hexdigest(json.dumps(settings, sort_keys=True).encode())

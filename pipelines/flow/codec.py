@@ -186,7 +186,7 @@ def compute_codec_flows(
         valid,
         known,
     ):
-        raise _find_outside(width, height)
+        raise _make_outside_error(width, height)
     made = []
     for n, left in enumerate((pairs - known.sum(axis=1)).tolist()):
         own, of = flow[n], cuts[n]
@@ -236,7 +236,7 @@ def compute_unit_grid(width: int, height: int) -> tuple[int, int]:
     return 2 * -(-height // 16), 2 * -(-width // 16)
 
 
-def _find_outside(width: int, height: int) -> ValueError:
+def _make_outside_error(width: int, height: int) -> ValueError:
     return ValueError(
         f"motion vectors lie outside a frame of {width} x {height} pixels; pass the frames' size as source"
     )

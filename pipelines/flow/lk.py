@@ -181,8 +181,8 @@ def median(planes: Tensor) -> Tensor:
     )
     lowest = torch.maximum(torch.maximum(low[0], low[1]), low[2])
     greatest = torch.minimum(torch.minimum(high[0], high[1]), high[2])
-    return _cut_middle(lowest, _cut_middle(*middles), greatest)
+    return _take_median(lowest, _take_median(*middles), greatest)
 
 
-def _cut_middle(one: Tensor, two: Tensor, three: Tensor) -> Tensor:
+def _take_median(one: Tensor, two: Tensor, three: Tensor) -> Tensor:
     return torch.maximum(torch.minimum(one, two), torch.minimum(torch.maximum(one, two), three))

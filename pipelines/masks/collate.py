@@ -82,11 +82,11 @@ class Collate:
         places = mask.masked.view(-1, *self.grid.shape)
         return {
             **batch,
-            "input_values": self._fill_nulls(batch.get("input_values"), places),
+            "input_values": self._fill_hidden(batch.get("input_values"), places),
             "bool_masked_pos": places.transpose(1, 2).flatten(1),
         }
 
-    def _fill_nulls(self, values: object, places: Tensor) -> Tensor:
+    def _fill_hidden(self, values: object, places: Tensor) -> Tensor:
         """Spectrograms, float (B, time, freq), whose hidden patches, bool (B, t, f), are filled."""
         wanted = tuple(n * step for n, step in zip(self.grid.shape, self.grid.patch, strict=True))
         if not isinstance(values, torch.Tensor) or values.shape[1:] != wanted:

@@ -192,7 +192,7 @@ class FieldReader:
             found = self.manifest.store.read_many([*self.members(index).values()])
             described = self._described(index, dict(zip(self.members(index), found, strict=True)).get(JSON))
             if lacking := next((f for f in wanted if described.get(f.name) is None), None):
-                raise self._read_lacking(lacking, index, ", ".join(described))
+                raise self._make_lacking_error(lacking, index, ", ".join(described))
 
     def members(self, index: int) -> dict[str, Range]:
         """The members of a sample that hold the fields."""
@@ -268,7 +268,7 @@ class FieldReader:
             raw = f.default
         if raw is None:
             legal = ", ".join(described) if member == JSON else f"{member} in other samples"
-            raise self._read_lacking(f, index, legal)
+            raise self._make_lacking_error(f, index, legal)
         value = self._of(f.name, raw, index)
         if isinstance(value, np.ndarray):
             return self._of_clip(f, value, index, plan, member)
@@ -276,7 +276,7 @@ class FieldReader:
             raise self._bad(index, member, f"{f.name} is no array with a row for each frame, as delta_timestamps need")
         return {f.name: value}
 
-    def _read_lacking(self, f: Field, index: int, legal: str) -> ShardError:
+    def _make_lacking_error(self, f: Field, index: int, legal: str) -> ShardError:
         where = f"{self.manifest.shard_name(index)}, sample {self.manifest.key(index)!r}"
         return ShardError(
             f"{where}: there is no field {f.name!r}; it has {legal or 'none'}. Give Field(name={f.name!r}, "

@@ -141,13 +141,13 @@ def parse_mixture(data: Sequence[str], weights: str | None = None) -> str | Data
             raise ValueError(
                 f"--data {files[0]} is a file of a mixture, and others stand beside it; write them into it"
             )
-        return DataMixture.of(data, None if weights is None else _parse_with_trimesh(weights))
+        return DataMixture.of(data, None if weights is None else _parse_weights(weights))
     if weights is not None:
         raise ValueError(f"--weights {weights} is of several splits, got one --data; give --data for each of them")
     return DataMixture.read(data[0]) if data[0].endswith(SUFFIX) else data[0]
 
 
-def _parse_with_trimesh(text: str) -> list[float]:
+def _parse_weights(text: str) -> list[float]:
     """The numbers of "0.7,0.3"; whole ones stay whole. ValueError for other text."""
     found = list[float]()
     for word in text.split(","):

@@ -196,7 +196,7 @@ class Channel:
     def __init__(self, pipe: socket.socket) -> None:
         self.pipe, self.ring = pipe, Ring()
         self._theirs: dict[int, mmap.mmap] = {}
-        self._covers = Covers[tuple[int, int]](self._find_unused)
+        self._covers = Covers[tuple[int, int]](self._free_unused)
         self._back: deque[int] = deque()
         self._owner = os.getpid()
 
@@ -289,7 +289,7 @@ class Channel:
             known = self._theirs[number] = mmap.mmap(file, 0)
         return self._covers.made((number, _forks), memoryview(known), _BYTE, size).data
 
-    def _find_unused(self, of: tuple[int, int]) -> None:
+    def _free_unused(self, of: tuple[int, int]) -> None:
         number, forks = of
         if os.getpid() == self._owner:
             self._back.append(number if forks == _forks else ~number)

@@ -153,13 +153,11 @@ class Shares:
         before: tuple[int, ...] = (0,) * len(self.limits)
         for start, end, begin, until in self._spans():
             while end is None or start < end:
-                first = self._measure_rounded(begin, alive)
+                first = self._round_rates(begin, alive)
                 length = None if end is None else end - start
                 last = first
                 if length is not None:  # a jump at `until` belongs to the next span
-                    last = self._measure_rounded(
-                        nextafter(until, 0.0) if until in (self.points or ()) else until, alive
-                    )
+                    last = self._round_rates(nextafter(until, 0.0) if until in (self.points or ()) else until, alive)
                 piece = _Piece(start, length, before, first, last)
                 yield piece
                 stop = self._stop(piece, alive)
@@ -205,7 +203,7 @@ class Shares:
                 found = units if found is None else min(found, units)
         return None if piece.length is not None and found is not None and found > piece.length else found
 
-    def _measure_rounded(self, progress: float, alive: Sequence[bool]) -> tuple[int, ...]:
+    def _round_rates(self, progress: float, alive: Sequence[bool]) -> tuple[int, ...]:
         """The rates at a progress in 1 / _UNIT."""
         rates = list(self.rates(progress, alive))
         if not all(np.isfinite(rate) and rate >= 0 for rate in rates) or not sum(rates) > 0:

@@ -165,7 +165,7 @@ class _Batches(Generic[RequestT, DraftT, HostT]):
         try:
             return ahead or self._start(task)
         except Exception as error:
-            return _send_failure(error)
+            return _make_failure(error)
 
     def announce(self, task: BatchTask) -> None:
         """Draws the requests of a task that is made later; a batch that is begun already has them."""
@@ -185,7 +185,7 @@ class _Batches(Generic[RequestT, DraftT, HostT]):
         try:
             return self._maker.join(task.plan, begun)
         except Exception as error:
-            return _send_failure(error)
+            return _make_failure(error)
 
     def _start(self, task: BatchTask) -> Begun[DraftT]:
         pool = _RowByRow(self._progress) if task.row_by_row else self._pool
@@ -196,7 +196,7 @@ class _Batches(Generic[RequestT, DraftT, HostT]):
         return begun
 
 
-def _send_failure(error: Exception) -> Failed:
+def _make_failure(error: Exception) -> Failed:
     return (
         Failed(error) if isinstance(error, MaskstreamError) else Failed(make_picklable(error), traceback.format_exc())
     )

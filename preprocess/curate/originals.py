@@ -168,7 +168,7 @@ def _is_part(one: Look, whole: Look) -> bool:
             small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
             misfit[at] += 1 - cv2.matchTemplate(large, small, cv2.TM_CCOEFF_NORMED).max()
     cut, uncut = misfit[1:, 1:].min(), min(misfit[0].min(), misfit[:, 0].min())
-    return bool(cut < 0.1 * min(_MOST_PLACED, _find_shared_words(one, whole)) and 2.2 * cut < uncut)
+    return bool(cut < 0.1 * min(_MOST_PLACED, _count_shared(one, whole)) and 2.2 * cut < uncut)
 
 
 def _is_aligned(one: Look, other: Look) -> bool:
@@ -177,7 +177,7 @@ def _is_aligned(one: Look, other: Look) -> bool:
         np.stack(
             [
                 cv2.resize(frame, (64, 64), interpolation=cv2.INTER_AREA)
-                for frame in some.luma[: _find_shared_words(one, other)]
+                for frame in some.luma[: _count_shared(one, other)]
             ]
         )
         for some in (one, other)
@@ -185,7 +185,7 @@ def _is_aligned(one: Look, other: Look) -> bool:
     return bool(np.corrcoef(small[0].reshape(-1), small[1].reshape(-1))[0, 1] > 0.5)
 
 
-def _find_shared_words(one: Look, other: Look) -> int:
+def _count_shared(one: Look, other: Look) -> int:
     return min(len(one.luma), len(other.luma))
 
 
@@ -288,7 +288,7 @@ def _find_overlay(one: Look, other: Look, tone: _Tone) -> float:
     for frame, to in zip(one.luma, other.luma, strict=False):
         before += np.clip(tone.apply(cv2.resize(frame, size, interpolation=cv2.INTER_AREA).astype(np.float32)), 0, 255)
         after += cv2.resize(to, size, interpolation=cv2.INTER_AREA)
-    count = _find_shared_words(one, other)
+    count = _count_shared(one, other)
     before, after = before / count, after / count
     change = after - before
     # Encoders keep the mean of a block, those of video less well; a logo does not.

@@ -71,7 +71,7 @@ def _lines(path: Path) -> Iterator[ListedDocument]:
         for number, line in enumerate(file, 1):
             data = line.rstrip(b"\r\n")
             if data.strip():
-                yield _list_documents(path, number, (begin, begin + len(data)), _parse_object(path, number, data))
+                yield _make_document(path, number, (begin, begin + len(data)), _parse_object(path, number, data))
             begin += len(line)
 
 
@@ -99,14 +99,14 @@ def _rows(path: Path) -> Iterator[ListedDocument]:
             found = file.iter_batches(_ROWS, columns=columns) if columns else ()
             rows = (fields for batch in found for fields in batch.to_pylist())
             for number in range(file.metadata.num_rows):
-                yield _list_documents(path, number, (number, number + 1), next(rows) if columns else {})
+                yield _make_document(path, number, (number, number + 1), next(rows) if columns else {})
     except (OSError, ValueError, StopIteration, ArrowException) as error:
         if is_outage(error):
             raise OutageError(f"{path} cannot be read ({error}); run the same command again") from error
         raise DatasetError(f"{path} is not a Parquet file, or damaged ({error})") from error
 
 
-def _list_documents(path: Path, number: int, window: tuple[int, int], fields: dict[str, Any]) -> ListedDocument:
+def _make_document(path: Path, number: int, window: tuple[int, int], fields: dict[str, Any]) -> ListedDocument:
     label, split, key = fields.get("label"), fields.get("split"), fields.get("id")
     where = f"{path}, line or row {number}"
     is_number = isinstance(label, int) and not isinstance(label, bool)

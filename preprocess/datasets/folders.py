@@ -55,12 +55,12 @@ def list_media_below(
 def list_distinct_folders(paths: Iterable[Path]) -> list[Path]:
     """The sorted folders among `paths`, each real folder once: under the path with the fewest links, then the first."""
     kept: dict[tuple[int, int], Path] = {}
-    for path in sorted((path for path in paths if path.is_dir()), key=lambda path: (_list_links(path), path)):
+    for path in sorted((path for path in paths if path.is_dir()), key=lambda path: (_count_links(path), path)):
         kept.setdefault(_identity(path), path)
     return sorted(kept.values())
 
 
-def _list_links(path: Path) -> int:
+def _count_links(path: Path) -> int:
     return sum(part.is_symlink() for part in (path, *path.parents))
 
 

@@ -126,7 +126,7 @@ def _make_dataset(info: _Info, *, together: bool) -> Dataset:
         )
     arrays = _arrays(info)
     members = _name_members(cameras) if together else {}
-    episodes = list(_take_third(info) if info.is_third else _take_second(info))
+    episodes = list(_read_version_3(info) if info.is_third else _read_version_2(info))
     tasks = sorted({one.tasks[0] for one in episodes if one.tasks})
     labels = {task: number for number, task in enumerate(tasks)} if len(tasks) > 1 else {}
     listed: dict[str, list[Source]] = {}
@@ -169,7 +169,7 @@ def _read_splits(info: _Info) -> dict[str, range]:
     return found
 
 
-def _take_second(info: _Info) -> Iterator[_Episode]:
+def _read_version_2(info: _Info) -> Iterator[_Episode]:
     path = info.root / "meta" / "episodes.jsonl"
     for number, line in read_lines(path):
         try:
@@ -191,7 +191,7 @@ def _parse_episode(row: Any, where: str) -> _Episode:
     return _Episode(number=number, tasks=tasks, row=row)
 
 
-def _take_third(info: _Info) -> Iterator[_Episode]:
+def _read_version_3(info: _Info) -> Iterator[_Episode]:
     files = sorted((info.root / "meta" / "episodes").glob("*/*.parquet"))
     if not files:
         raise DatasetError(f"{NAME}: there is no meta/episodes/chunk-000/file-000.parquet in {info.root}. {OBTAIN}")

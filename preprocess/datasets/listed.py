@@ -126,7 +126,7 @@ def find_lists(root: Path, name: str, modality: str) -> list[MediaList]:
                 "split (train.csv, val.csv)"
             )
         return [MediaList(path=path, split=split) for path, split in zip(found, splits, strict=True)]
-    inner = {split: _read_metadata(folder) for split, folder in split_folders(root).items()}
+    inner = {split: _find_metadata(folder) for split, folder in split_folders(root).items()}
     if lacking := [split for split, path in inner.items() if path is None and any(inner.values())]:
         raise DatasetError(
             f"{name}: the split {lacking[0]!r} in {root} has no list, as others have (metadata.csv); add it, or put "
@@ -149,7 +149,7 @@ def _find_named_split(stem: str) -> str | None:
     return next((split for split, names in SPLIT_FOLDERS.items() if words & {*names}), None)
 
 
-def _read_metadata(folder: Path) -> Path | None:
+def _find_metadata(folder: Path) -> Path | None:
     paths = (folder / f"metadata{suffix}" for suffix in LIST_SUFFIXES)
     return next((path for path in paths if path.is_file()), None)
 

@@ -212,7 +212,7 @@ def audio_json(root: Path) -> Dataset:
     numbers, label_names = read_audioset_classes(root, AUDIO_JSON, AUDIO_JSON_OBTAIN)
     listed = {
         split: [
-            _find_listed_sound(entry, f"{path}: entry {i}", numbers, root)
+            _make_listed_sound(entry, f"{path}: entry {i}", numbers, root)
             for i, entry in enumerate(_list_entries(path))
         ]
         for split, path in lists.items()
@@ -228,7 +228,7 @@ def _list_entries(path: Path) -> list[Any]:
     return entries
 
 
-def _find_listed_sound(entry: object, where: str, numbers: dict[str, int], root: Path) -> Source:
+def _make_listed_sound(entry: object, where: str, numbers: dict[str, int], root: Path) -> Source:
     wav = entry.get("wav") if isinstance(entry, dict) else None
     ids = entry.get("labels") if isinstance(entry, dict) else None
     if not isinstance(wav, str) or not wav or not isinstance(ids, str):

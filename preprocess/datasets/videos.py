@@ -45,14 +45,14 @@ def k400(root: Path, name: str = "k400") -> Dataset:
     The splits that have a list, but test only if its videos exist. Raises DatasetError for another layout.
     """
     require_folder(root, name=name, obtain=K400_OBTAIN)
-    found = {split: _read_k400_list(root, names) for split, names in _K400_LISTS.items()}
+    found = {split: _find_k400_list(root, names) for split, names in _K400_LISTS.items()}
     rows = {
         split: list(read_table(path, _K400_COLUMNS, obtain=K400_OBTAIN))
         for split, path in found.items()
         if path is not None
     }
     if rows:
-        return _find_k400_listed(root, rows, name)
+        return _build_k400_listed(root, rows, name)
     if near := describe_one_down(root, "annotations/train.csv", "annotations/train.txt"):
         raise DatasetError(f"{name}: there is no annotations/train.csv in {root}.{near} {K400_OBTAIN}")
     others = Counter[str]()
@@ -68,7 +68,7 @@ def k400(root: Path, name: str = "k400") -> Dataset:
     return replace(dataset, passed_over=others)
 
 
-def _find_k400_listed(root: Path, rows: dict[str, list[TableRow]], name: str) -> Dataset:
+def _build_k400_listed(root: Path, rows: dict[str, list[TableRow]], name: str) -> Dataset:
     label_names = sorted({label for split in rows.values() for row in split if (label := row.get("label"))})
     numbers = {label: number for number, label in enumerate(label_names)}
     files = MediaFiles(root)
@@ -84,7 +84,7 @@ def _find_k400_listed(root: Path, rows: dict[str, list[TableRow]], name: str) ->
     return dataset_of(name, label_names, listed, root=root, obtain=K400_OBTAIN)
 
 
-def _read_k400_list(root: Path, names: tuple[str, ...]) -> Path | None:
+def _find_k400_list(root: Path, names: tuple[str, ...]) -> Path | None:
     patterns = [
         f"{folder}{form}.{ending}"
         for ending in ("csv", "txt")

@@ -281,11 +281,11 @@ def index_tar(task: TarTask, report: Report) -> IndexedTar:
     OutageError if it cannot be read, also after the task's last pause, or if the machine has too little left to judge.
     """
     return retried(
-        f"the tar {task.name!r}", lambda: _index_member(task, report), task.pauses_s, lambda why: report(Again(why))
+        f"the tar {task.name!r}", lambda: _index_tar(task, report), task.pauses_s, lambda why: report(Again(why))
     )
 
 
-def _index_member(task: TarTask, report: Report) -> IndexedTar:
+def _index_tar(task: TarTask, report: Report) -> IndexedTar:
     output, found = open_output(task.out), _Found()
     tar = TarFile.of(task.out, task.name)
     with tar.reading() as (file, state), output.writing(name_packets_file(task.name)) as stream:

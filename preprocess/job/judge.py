@@ -47,11 +47,11 @@ def check_machine(error: BaseException) -> None:
         if isinstance(cause, OSError) and cause.errno in NEVER_OF_BYTES:
             raise OutageError(f"this machine cannot go on ({cause.strerror})") from error
         cause = cause.__cause__
-    if lacking := _read_lacking():
+    if lacking := _find_lacking():
         raise OutageError(f"this process has too little left of its {lacking}") from error
 
 
-def _read_lacking() -> str | None:
+def _find_lacking() -> str | None:
     """The resource that this process has too little of; None if it has enough of all."""
     if not _has_memory():
         return f"address space (less than {ROOM_BYTES >> 30} GiB; raise `ulimit -v`, or the limit of the job)"

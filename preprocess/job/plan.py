@@ -196,7 +196,7 @@ def describe_job(sources: Sequence[Source], encoder: Encoder, samples_per_shard:
         if not source.id.isascii() and not is_unicode(source.id):
             raise DatasetError(f"{source.path}: the id {source.id!a} has half of a character; write it as UTF-8")
     digest = xxhash.xxh3_128()
-    for line in sorted(f"{source.id}\t{source.label}\t{source.window}{_count_more(source)}\n" for source in sources):
+    for line in sorted(f"{source.id}\t{source.label}\t{source.window}{_format_more(source)}\n" for source in sources):
         digest.update(line.encode())
     return {
         "encoder": encoder.to_dict(defaults=True),
@@ -207,6 +207,6 @@ def describe_job(sources: Sequence[Source], encoder: Encoder, samples_per_shard:
     }
 
 
-def _count_more(source: Source) -> str:
+def _format_more(source: Source) -> str:
     span = f"\t{source.span.start_s}-{source.span.stop_s}" if source.span else ""
     return span + (f"\t{json.dumps(source.meta, sort_keys=True)}" if source.meta else "")

@@ -143,7 +143,7 @@ def _scan_stretch(task: ScanTask, part: ScanPart, hand: Hand, report: Report) ->
                 hand.read(here.path)
             with limited(part.unit, task.limits, report):
                 if task.is_look:
-                    return _look_at(here.path, task.modality)
+                    return _measure_end(here.path, task.modality)
                 return _yield_scenes(here.path, part, task) if task.modality in VIDEO else _yield_sounds(here.path)
         except BaseException as error:
             reject = judge_error(error, part.source.path)
@@ -154,7 +154,7 @@ def _scan_stretch(task: ScanTask, part: ScanPart, hand: Hand, report: Report) ->
     return retried(f"the source {part.source.id!r}", attempt, task.pauses_s, lambda why: report(Again(why)))
 
 
-def _look_at(path: Path, modality: str) -> dict[str, Any]:
+def _measure_end(path: Path, modality: str) -> dict[str, Any]:
     """When a file ends, in seconds as `Span` counts, None if it does not say so; and whether it can be sought in."""
     if modality in VIDEO:
         with open_video(path) as (container, stream):

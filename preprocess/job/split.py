@@ -37,7 +37,7 @@ from maskstream.shards.format.writer import mended
 from maskstream.shards.named import list_few
 from maskstream.shards.progress import Progress
 from maskstream.shards.stores.block_sums import SUMS
-from maskstream.shards.stores.local_files import is_run_allowed, this_run
+from maskstream.shards.stores.local_files import is_maybe_running, this_run
 from maskstream.shards.stores.output import Location, Sizes, open_output
 
 from .ledger import libraries
@@ -198,7 +198,7 @@ class SplitJob:
             except ShardError:
                 self.output.remove([DATASET_JSON])
         other = self._records.claim(this_run())
-        if other and is_run_allowed(other):
+        if other and is_maybe_running(other):
             log.warning(
                 "%s was begun by %s and not finished; if that run still goes on, both write the same bytes, and one "
                 "of them is in vain",

@@ -142,12 +142,12 @@ def list_archive(path: Path) -> Listed:
             return Listed(found.members, None, found.damage)
     with _reading(path):
         key = _key(path)
-    with _list_kept_by(path):
+    with _keep_list(path):
         base = make_own_folder(cache_folder() / "archives") / key
     index, members = base.with_suffix(".gzindex"), base.with_suffix(".json")
     if (known := _known(members, index)) is not None:
         return known
-    with _list_kept_by(path), _wait_alone(base):
+    with _keep_list(path), _wait_alone(base):
         if (known := _known(members, index)) is not None:  # another process listed it meanwhile
             return known
         log.info("%s is listed, which is done once", path)
@@ -207,7 +207,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _list_kept_by(path: Path) -> Iterator[None]:
+def _keep_list(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, StoreError) as error:

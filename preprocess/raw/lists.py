@@ -157,10 +157,10 @@ def read_list(path: Path) -> list[ListRow]:
         rows = ((number, _parse_object(path, number, text)) for number, text in read_lines(path))
     else:
         rows = ((row.line, row.values) for row in read_table(path, ()))
-    return [ListRow(path=path, line=line, values=_fill_nulls(values)) for line, values in rows]
+    return [ListRow(path=path, line=line, values=_drop_nulls(values)) for line, values in rows]
 
 
-def _fill_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
+def _drop_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values that are there."""
     return {
         column: value

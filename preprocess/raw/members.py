@@ -141,7 +141,7 @@ class TarMembers:
         begin = raw.read(len(_GZIP))
         raw.seek(0)
         if begin == _GZIP:
-            self._gzip = self._stream = _index_members(path, raw, index)
+            self._gzip = self._stream = _open_indexed(path, raw, index)
 
     @property
     def is_gzip(self) -> bool:
@@ -293,7 +293,7 @@ def _raise_outage(error: Exception) -> None:
         raise error
 
 
-def _index_members(path: Path, raw: BinaryIO, index: Path | None) -> Any:
+def _open_indexed(path: Path, raw: BinaryIO, index: Path | None) -> Any:
     try:
         import indexed_gzip
     except ImportError as error:

@@ -195,7 +195,7 @@ def _build_croissant(
         "citeAs": told.cite or None,
         "datePublished": told.published or None,
         "rai:dataPreprocessingProtocol": _made(facts),
-        "rai:dataCollectionMissingData": _measure_lost(facts) or None,
+        "rai:dataCollectionMissingData": _describe_lost(facts) or None,
         **{f"rai:{name}": text for name, text in told.rai.items()},
     }
     return {
@@ -307,7 +307,7 @@ def _made(facts: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def _measure_lost(facts: Mapping[str, Mapping[str, Any]]) -> str:
+def _describe_lost(facts: Mapping[str, Mapping[str, Any]]) -> str:
     """How many sources are no samples, by what was wrong with them."""
     return "; ".join(
         f"{name}: " + ", ".join(f"{count} {stage}" for stage, count in one["rejects_per_stage"].items())

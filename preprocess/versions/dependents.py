@@ -68,11 +68,11 @@ class Dependents:
 
 def list_dependents(split: Output) -> Dependents:
     """The dependents of a split."""
-    own = _normalise_word(complete_location(split))
+    own = _normalise_location(complete_location(split))
     listed = [joined(str(own), one["folder"]) for one in read_description(split.store).get(HELD_OUT, ())]
     folders = {
         str(split_folder_and_name(one)[0]): split_folder_and_name(one)[0]
-        for one in (own, *map(_normalise_word, listed))
+        for one in (own, *map(_normalise_location, listed))
     }
     found, fingerprints = Dependents(folders=[*folders.values()]), _collect_fingerprints(split)
     stored: list[tuple[Output, Json]] = []
@@ -99,7 +99,7 @@ def list_dependents(split: Output) -> Dependents:
     return found
 
 
-def _normalise_word(place: Location) -> Location:
+def _normalise_location(place: Location) -> Location:
     return place if is_url(place) else Path(place).resolve()
 
 
@@ -242,4 +242,4 @@ def _is_whole_word(data: bytes, at: int, form: bytes) -> bool:
 def merge_command(merged: Output) -> str:
     """The command that makes a merged split again."""
     splits = [joined(merged.location, one) for one in read_description(merged.store)["settings"][MERGED]]
-    return " ".join(["maskstream merge", merged.location, *(str(_normalise_word(one)) for one in splits)])
+    return " ".join(["maskstream merge", merged.location, *(str(_normalise_location(one)) for one in splits)])

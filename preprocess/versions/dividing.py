@@ -98,7 +98,7 @@ def divide(
                 f"{other.location} was held out of {output.location} with other settings ({told}); use these, or "
                 "another --out"
             )
-        held = _select_samples(other) if before is not None else np.empty(0, np.int64)
+        held = _read_selected(other) if before is not None else np.empty(0, np.int64)
         own = read_selected(output.store, info)
         own = np.arange(len(whole)) if own is None else own
         if before is None or before["samples"] < len(whole):
@@ -173,7 +173,7 @@ def renew_held_out(output: Output, others: Iterable[Output]) -> list[Output]:
     for other in others:
         with other.sole_writer():
             whole, there = Manifest.open(output.store, info=info, whole=True), read_description(other.store)
-            made = _publish_held_out(output, other, whole, _select_samples(other), there.get(FEW))
+            made = _publish_held_out(output, other, whole, _read_selected(other), there.get(FEW))
             renewed += [other] if made["version"] != there["version"] else []
             tidy(other)
     return renewed
@@ -211,7 +211,7 @@ def _make_entry(info: Mapping[str, Any], folder: str) -> dict[str, Any] | None:
     return next((one for one in info.get(HELD_OUT, ()) if one["folder"] == folder), None)
 
 
-def _select_samples(other: Output) -> Int64s:
+def _read_selected(other: Output) -> Int64s:
     found = read_selected(other.store, read_description(other.store))
     return np.empty(0, np.int64) if found is None else found
 
@@ -296,7 +296,7 @@ def _is_same(other: Output, current: dict[str, Any], described: dict[str, Any], 
     return (
         all(current.get(name) == described.get(name) for name in names)
         and all(current["files"].get(name) == facts for name, facts in described["files"].items())
-        and np.array_equal(_select_samples(other), held)
+        and np.array_equal(_read_selected(other), held)
         and np.array_equal(read_removed(other.store, current), removed)
     )
 

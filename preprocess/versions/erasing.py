@@ -184,7 +184,7 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
             raise ValueError(explain_missing_keys(manifest, wanted - found.keys(), len(wanted)))
         version, changed, sources = manifest.version, list[str](), set[str]()
         dependents = list_dependents(output)
-        beside = _name_beside(output, manifest, added, dependents) if words else []
+        beside = _find_beside(output, manifest, added, dependents) if words else []
         held = [stack.enter_context(_held(one)) for one in (*beside, *dependents.targets)]
         of_targets = {make_targets_key(key) for key in wanted}
         if found:
@@ -239,7 +239,7 @@ def _held(output: Output) -> Iterator[Output]:
         yield output
 
 
-def _name_beside(output: Output, manifest: Manifest, added: Sequence[Output], dependents: Dependents) -> list[Output]:
+def _find_beside(output: Output, manifest: Manifest, added: Sequence[Output], dependents: Dependents) -> list[Output]:
     """The other splits in the folder of a split that may have its words; merged ones have none of their own.
 
     Raises DatasetError for what else a killed `shards --append` has left than the folders `added`, which are deleted.

@@ -60,7 +60,7 @@ def easy_vqa(root: Path) -> Dataset:
 def easy_vqa_captions(root: Path) -> Dataset:
     """The pictures with captions, fetched into `root`; DatasetError as for `easy_vqa`."""
     folder = fetch_folder(PACKAGE, INSIDE, root)
-    splits = {split: list(_add_caption(folder / name, name)) for split, name in SPLITS.items()}
+    splits = {split: list(_add_captions(folder / name, name)) for split, name in SPLITS.items()}
     encoder = ImageTextEncoder(tokenizer=TOKENIZER)
     return Dataset(name="easy-vqa-captions", label_names=SHAPES, splits=splits, encoder=encoder)
 
@@ -87,7 +87,7 @@ def _asked(folder: Path, name: str) -> Iterator[Source]:
         )
 
 
-def _add_caption(folder: Path, name: str) -> Iterator[Source]:
+def _add_captions(folder: Path, name: str) -> Iterator[Source]:
     """Each picture with the shape and the colour that its questions tell; one of which they do not is left out."""
     said: dict[int, set[str]] = {}
     for one in questions(folder / "questions.json"):

@@ -216,10 +216,10 @@ def _build_from_dict(base: type[Config], data: Any, path: str) -> Config:
                 f"{_at(path)}{kind} has no field {name!r}{nearest(name, names)}; its fields are "
                 f"{', '.join(names) or 'none'}"
             )
-    return cast(Config, _fill_nulls(cls, own, data, path))
+    return cast(Config, _fill_fields(cls, own, data, path))
 
 
-def _fill_nulls(cls: type[Any], own: Sequence[Field[Any]], data: Mapping[str, Any], path: str) -> Any:
+def _fill_fields(cls: type[Any], own: Sequence[Field[Any]], data: Mapping[str, Any], path: str) -> Any:
     """An instance with those of its `own` fields that the data have."""
     hints = _find_hints(cast(Hashable, cls))
     values = {f.name: _convert_to_hint(hints[f.name], data[f.name], under(path, f.name)) for f in own if f.name in data}
@@ -255,7 +255,7 @@ def _convert_to_hint(hint: Any, value: Any, path: str) -> Any:
             if not isinstance(value, Mapping):
                 raise ValueError(f"{_at(path)}an object is wanted, got {value!r}")
             if is_dataclass(holder):
-                return _fill_nulls(holder, fields(holder), value, path)
+                return _fill_fields(holder, fields(holder), value, path)
             of = args[1] if len(args) == 2 else Any
             return {str(k): _convert_to_hint(of, v, under(path, k)) for k, v in value.items()}
         if holder not in (str, bytes) and issubclass(holder, Sequence | frozenset):

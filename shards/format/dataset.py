@@ -103,7 +103,7 @@ def finish_split(
 
     def publish(name: str, data: bytes) -> None:
         if standing is not None and standing.get(name) != facts_of(data):
-            raise ShardError(_make_another(output))
+            raise ShardError(_explain_another(output))
         output.publish(name, data)
 
     writer, sizes = PartWriter(publish), output.sizes()
@@ -133,10 +133,10 @@ def finish_split(
     json.dumps(description, allow_nan=False)  # raises ValueError for what is not valid JSON
     data = add_checksum(description)
     if output.whole(DATASET_JSON, MAX_JSON_BYTES) not in (None, data):
-        raise ShardError(_make_another(output))
+        raise ShardError(_explain_another(output))
     output.publish(name_version(1), data)
     if not output.create(DATASET_JSON, data) and output.whole(DATASET_JSON, MAX_JSON_BYTES) != data:
-        raise ShardError(_make_another(output))
+        raise ShardError(_explain_another(output))
     output.remove([name for name in output.names() if is_index(name) and name not in _written(description)])
 
 
@@ -151,7 +151,7 @@ def _find_standing(output: Output) -> dict[str, Any] | None:
         return {}
 
 
-def _make_another(output: Output) -> str:
+def _explain_another(output: Output) -> str:
     return (
         f"{within(output.location, DATASET_JSON)} is there and differs from that of this run, so another run wrote "
         "it from other rejects or settings; if none is running, delete it and run the same command again"
@@ -227,7 +227,7 @@ def read_description(store: Store, version: int | None = None) -> dict[str, Any]
     seen = None
     while True:
         name = DATASET_JSON if version is None else name_version(version)
-        data = _encode_json(store, name)
+        data = _read_json(store, name)
         info = _parse(f"{store.location}/{name}", data)
         problem, other = _find_contradiction(store, info, data, version)
         if problem is None:
@@ -308,13 +308,11 @@ def store_beside(store: Store, name: str) -> Store | None:
     return next(filter(is_split, stores), None)
 
 
-def _encode_json(store: Store, name: str) -> bytes:
+def _read_json(store: Store, name: str) -> bytes:
     try:
         return store.whole(name, MAX_JSON_BYTES)
     except MissingFileError as error:
-        raise ShardError(
-            _make_no_version_error(store, name) if is_split(store) else _make_no_split_error(store)
-        ) from error
+        raise ShardError(_explain_no_version(store, name) if is_split(store) else _explain_no_split(store)) from error
     except StoreError as error:
         raise ShardError(f"{error}; {REMEDY}") from error
 
@@ -353,7 +351,7 @@ def _check_form(path: str, info: dict[str, Any]) -> None:
         "label_names": all(isinstance(name, str) for name in names),
         "sums": isinstance(sums, dict) and all(_is_finite(values) for values in sums.values()),
         CURATIONS: isinstance(curations, list) and all(_has_shape(one, _CURATION) for one in curations),
-        VERSIONS: _is_sums(info.get(VERSIONS, {})),
+        VERSIONS: _has_sums(info.get(VERSIONS, {})),
         **{name: isinstance(info[name], str) for name in _TEXTS},
     }
     if wrong := [name for name, has_form in forms.items() if not has_form]:
@@ -384,7 +382,7 @@ def _is_finite(values: object) -> bool:
     return isinstance(values, list) and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
 
 
-def _is_sums(value: object) -> bool:
+def _has_sums(value: object) -> bool:
     if not isinstance(value, dict):
         return False
     return all(isinstance(sums, list) and all(isinstance(one, str) for one in sums) for sums in value.values())
@@ -394,7 +392,7 @@ def _has_shape(value: object, types: dict[str, type]) -> bool:
     return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in types.items())
 
 
-def _make_no_version_error(store: Store, name: str) -> str:
+def _explain_no_version(store: Store, name: str) -> str:
     try:
         legal = ", ".join(map(str, list_versions(store))) or "none"
     except UnlistedError:
@@ -402,7 +400,7 @@ def _make_no_version_error(store: Store, name: str) -> str:
     return f"there is no {name} in {store.location}; its versions are {legal}"
 
 
-def _make_no_split_error(store: Store) -> str:
+def _explain_no_split(store: Store) -> str:
     where = store.location
     if isinstance(store, LocalStore) and not store.folder.is_dir():
         return f"there is no folder {where}; give the folder of a split (`maskstream shards DATASET --out OUT`)"

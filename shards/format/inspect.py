@@ -38,10 +38,10 @@ def inspect(location: SplitLocation) -> dict[str, Any]:
     manifest = Manifest.load(location)
     rejects = read_rejects(manifest.store, manifest.info)
     with parsing(f"{manifest.location}/{DATASET_JSON}"):
-        return _format_summary(manifest, rejects)
+        return _summarize(manifest, rejects)
 
 
-def _format_summary(manifest: Manifest, rejects: list[Reject]) -> dict[str, Any]:
+def _summarize(manifest: Manifest, rejects: list[Reject]) -> dict[str, Any]:
     info = manifest.info
     names = [*info["label_names"]]
     labels = {

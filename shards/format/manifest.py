@@ -378,7 +378,7 @@ class Manifest:
         """
         shard = self.shard_name(i)  # before the check, because `reopen` changes names after `removed`
         if len(self.removed) and self.is_removed(i):
-            raise self._list_removed(i, name)
+            raise self._make_removed_error(i, name)
         component = self.components.get(name)
         if component is None or not component.offset[i]:
             raise self._missing(i, name)
@@ -418,7 +418,7 @@ class Manifest:
         SampleError with `reason` otherwise.
         """
         if len(self.removed) and self.is_removed(i):
-            return self._list_removed(i, name)
+            return self._make_removed_error(i, name)
         return SampleError(**self._where(i), component=name, reason=reason)
 
     def reopen(self, i: int, missing: str) -> bool:
@@ -461,7 +461,7 @@ class Manifest:
         """Return the error for a request that was made before `reopen`."""
         return MovedError(**self._where(i), component=name, reason="the sample is in another tar now")
 
-    def _list_removed(self, i: int, name: str) -> RemovedError:
+    def _make_removed_error(self, i: int, name: str) -> RemovedError:
         return RemovedError(**self._where(i), component=name, reason="the sample was removed from the split")
 
     def _where(self, i: int) -> dict[str, str]:

@@ -91,7 +91,7 @@ def unreadable(error: MaskstreamError) -> VerifyReport:
     return VerifyReport(samples=0, shards=0, size_bytes=0, problems=[str(error)])
 
 
-def _find_nothing(size_bytes: int) -> None:
+def _do_nothing(size_bytes: int) -> None:
     pass
 
 
@@ -128,7 +128,7 @@ class SplitCheck:
         check = self.shard(number, decode=decode, advance=advance)
         return [f"{check.name}: {problem}" for problem in _limit_problems(_collect_problems(check.problems()))]
 
-    def shard(self, number: int, *, decode: bool = False, advance: Callable[[int], None] = _find_nothing) -> ShardCheck:
+    def shard(self, number: int, *, decode: bool = False, advance: Callable[[int], None] = _do_nothing) -> ShardCheck:
         """The check of a shard."""
         shard = self.shards[number]
         return ShardCheck(

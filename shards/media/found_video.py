@@ -151,7 +151,7 @@ def _index_boxes(read: Bytes, size_bytes: int) -> FoundVideo:
     trak = _Trak(moov, chosen, scale)
     if b"mvex" in parts:
         return _index_fragmented(trak, bytes(read(0, size_bytes)), end)
-    return _weigh_by_table(trak, read, size_bytes)
+    return _index_tables(trak, read, size_bytes)
 
 
 def _moov(read: Bytes, size_bytes: int) -> tuple[memoryview, int]:
@@ -213,7 +213,7 @@ class _Trak:
             yield struct.unpack_from(form, self.moov, start + 8 + n * struct.calcsize(form))
 
 
-def _weigh_by_table(trak: _Trak, read: Bytes, size_bytes: int) -> FoundVideo:
+def _index_tables(trak: _Trak, read: Bytes, size_bytes: int) -> FoundVideo:
     """The video of a track whose packets its tables list."""
     track, size = _track(trak)
     packets, rate = _read_packets(trak)

@@ -351,7 +351,7 @@ def this_run() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
-def is_run_allowed(name: str) -> bool:
+def is_maybe_running(name: str) -> bool:
     """Return True if a run of this name may still be running: it is on another host, or it is another live process
     here.
     """

@@ -233,7 +233,7 @@ class RemoteStore:
             self._sums.forget(sums)
             if self._cache is not None:
                 for name, number in sums.pages:
-                    self._cache.forget(self._look_for_page(name, number * PAGE_BYTES))
+                    self._cache.forget(self._name_page_in_cache(name, number * PAGE_BYTES))
             again = self._begun(blocks)
             data = self._files.part(blocks)
             check_blocks(where, blocks.offset, data, self._sums.read(again) or b"")
@@ -243,7 +243,7 @@ class RemoteStore:
         """Return True if the node's cache has any of these blocks."""
         if self._cache is None or blocks.name not in self._sha256:
             return False
-        return self._cache.has_any(self._look_in_cache(blocks.name), blocks.offset, blocks.size)
+        return self._cache.has_any(self._name_in_cache(blocks.name), blocks.offset, blocks.size)
 
     def is_near(self, one: Range) -> bool:
         """Return True if the node's cache has the range, so that it need not be fetched ahead."""
@@ -251,7 +251,7 @@ class RemoteStore:
         if self._cache is None or name not in self._sha256 or not size:
             return False
         before = offset % BLOCK_BYTES
-        return self._cache.has_all(self._look_in_cache(name), offset - before, before + size)
+        return self._cache.has_all(self._name_in_cache(name), offset - before, before + size)
 
     def _from_cache(self, blocks: Range, sums: Sums) -> bytes:
         """Return the blocks through the node's cache. Missing ones are fetched."""
@@ -263,11 +263,11 @@ class RemoteStore:
             lacking = Range(blocks.name, begin, size)
             return self._checked(lacking, self._files.part(lacking), self._begun(lacking))
 
-        return self._cache.read(self._look_in_cache(blocks.name), blocks.offset, blocks.size, wanted, fetch)
+        return self._cache.read(self._name_in_cache(blocks.name), blocks.offset, blocks.size, wanted, fetch)
 
     def _keep(self, blocks: Range, data: bytes) -> None:
         if self._cache is not None and blocks.name in self._sha256:
-            self._cache.put(self._look_in_cache(blocks.name), blocks.offset, data)
+            self._cache.put(self._name_in_cache(blocks.name), blocks.offset, data)
 
     def _page(self, name: str, offset: int, size: int) -> bytes:
         """Return a page of a sums file, through the node's cache."""
@@ -276,17 +276,17 @@ class RemoteStore:
         if self._cache is None or name not in self._sha256:
             return self._files.read_available(name, offset, size)
         return self._cache.whole(
-            self._look_for_page(name, offset), lambda: self._files.read_available(name, offset, size)
+            self._name_page_in_cache(name, offset), lambda: self._files.read_available(name, offset, size)
         )
 
-    def _look_in_cache(self, name: str) -> str:
+    def _name_in_cache(self, name: str) -> str:
         """Return a file's identity in the cache: its URL and sha256. Files without a sha256 in dataset.json are not
         cached.
         """
         return f"{self._files.where(name)} {self._sha256.get(name)}"
 
-    def _look_for_page(self, name: str, offset: int) -> str:
-        return f"{self._look_in_cache(name)} {offset}"
+    def _name_page_in_cache(self, name: str, offset: int) -> str:
+        return f"{self._name_in_cache(name)} {offset}"
 
     def _check_range(self, name: str, offset: int, size: int) -> int:
         """Return the size of the file. Raises StoreError for a range that it does not have."""

@@ -106,14 +106,14 @@ class RemoteFiles:
         client, asking, key = self._client(), self._open_asking_client(), self._key(name)
         with self._check_within_file(name, end):
             found = waited_for(self.where(name), lambda: parts(client, asking, key, starts, lengths, COALESCE_BYTES))
-        return {one: self._read_of_length(one, data) for one, data in zip(spans, found, strict=True)}
+        return {one: self._check_length(one, data) for one, data in zip(spans, found, strict=True)}
 
     def part(self, one: Range) -> bytes:
         """One range, fetched by this thread."""
         client, key = self._client(), self._key(one.name)
         with self._check_within_file(one.name, one.offset + one.size):
             data = waited_for(self.where(one.name), lambda: part(client, key, one.offset, one.size))
-        return self._read_of_length(one, data)
+        return self._check_length(one, data)
 
     def read_available(self, name: str, offset: int, size: int) -> bytes:
         """The bytes of a range that a file has."""
@@ -140,7 +140,7 @@ class RemoteFiles:
                     raise
                 raise StoreError(f"{where} ends at byte {size}, but bytes up to {end} were requested") from None
 
-    def _read_of_length(self, one: Range, data: bytes) -> bytes:
+    def _check_length(self, one: Range, data: bytes) -> bytes:
         if len(data) != one.size:
             raise StoreError(
                 f"{self.where(one.name)} ends at byte {one.offset + len(data)}, but bytes {one.offset} to "

@@ -91,12 +91,12 @@ def process_group(device: str | torch.device = "auto") -> Iterator[torch.device]
     argument.
     """
     chosen = pick_device(device)
-    with torch.cuda.device(chosen) if chosen.type == "cuda" else nullcontext(), _group_tensors(chosen):
+    with torch.cuda.device(chosen) if chosen.type == "cuda" else nullcontext(), _join_group(chosen):
         yield chosen
 
 
 @contextmanager
-def _group_tensors(chosen: torch.device) -> Iterator[None]:
+def _join_group(chosen: torch.device) -> Iterator[None]:
     if dist.is_initialized() or "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return

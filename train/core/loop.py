@@ -279,7 +279,7 @@ class Trainer:
         data: bytes | None = None
         if self._ended_early or self.step >= self.steps:
             averaged = None if self.average is None else self.average.values
-            about = self._read_about() | ({} if averaged is None else {"weights": "average"})
+            about = self._describe_step() | ({} if averaged is None else {"weights": "average"})
             data = encode_model(self.model, about, averaged)
         with in_step(self.device):
             if rank() == 0:
@@ -419,14 +419,14 @@ class Trainer:
                 accumulate=self.recipe.accumulate,
                 tally=asdict(self.tally),
             )
-            self._writer.start(self.model, self.optimiser, position, about=self._read_about(), average=self.average)
+            self._writer.start(self.model, self.optimiser, position, about=self._describe_step(), average=self.average)
         self._saved = self.step
 
     def _identity(self) -> Json:
         """Return the settings that must be equal in a resumed run. Data settings are in the loader's state."""
         return {"recipe": self.recipe.to_dict(identity=True), **self._settings}
 
-    def _read_about(self) -> dict[str, str]:
+    def _describe_step(self) -> dict[str, str]:
         return {"recipe": self.recipe.name, "step": str(self.step)}
 
 

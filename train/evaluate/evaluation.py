@@ -341,10 +341,10 @@ def score_exact_match(answer: str, answers: Sequence[str]) -> float:
 def rouge_l(text: str, references: Sequence[str]) -> float:
     """The best F1 of the longest common subsequence of words with a reference (Lin, 2004), in [0, 1]."""
     words = normalise(text).split()
-    return max((_find_overlap(words, normalise(one).split()) for one in references), default=0.0)
+    return max((_measure_overlap(words, normalise(one).split()) for one in references), default=0.0)
 
 
-def _find_overlap(one: Sequence[str], other: Sequence[str]) -> float:
+def _measure_overlap(one: Sequence[str], other: Sequence[str]) -> float:
     row = [0] * (len(other) + 1)
     for word in one:
         before = 0

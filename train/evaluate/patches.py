@@ -234,16 +234,16 @@ def _relax_hidden(values: Tensor, hidden: Tensor, time: float) -> Tensor:
     """
     shares = (time, 1.0, 1.0)
     now = values.movedim(4, 1).clone(memory_format=torch.contiguous_format)
-    share = 1 / _pair_neighbours(torch.ones(1, 1, *now.shape[2:]), shares).clamp_(min=1e-12)
+    share = 1 / _sum_neighbours(torch.ones(1, 1, *now.shape[2:]), shares).clamp_(min=1e-12)
     parity = sum(torch.meshgrid(*(torch.arange(n) for n in now.shape[2:]), indexing="ij")) % 2
     rates = [(hidden & (parity == colour))[:, None] * RELAXATION for colour in (0, 1)]
     for _ in range(ROUNDS):
         for rate in rates:
-            now.add_(_pair_neighbours(now, shares).mul_(share).sub_(now).mul_(rate))
+            now.add_(_sum_neighbours(now, shares).mul_(share).sub_(now).mul_(rate))
     return now.movedim(1, 4)
 
 
-def _pair_neighbours(values: Tensor, shares: tuple[float, float, float]) -> Tensor:
+def _sum_neighbours(values: Tensor, shares: tuple[float, float, float]) -> Tensor:
     """The sums of the six neighbours of cells (B, C, T, H, W), weighted by their axis' share."""
     total = torch.zeros_like(values)
     for axis, share in enumerate(shares, start=2):

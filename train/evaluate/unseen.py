@@ -119,20 +119,20 @@ def _list_own_splits(run: Path) -> Iterator[tuple[str, str]]:
     for checkpoint in list_checkpoints(run / CHECKPOINTS):
         with suppress(OSError, ValueError, KeyError, TypeError):
             state = read_checksummed((checkpoint / STATE).read_bytes())["loader"]
-            yield from ((one, "") for one in _collect_fingerprints(state))
+            yield from ((one, "") for one in _find_fingerprints(state))
             return
 
 
-def _collect_fingerprints(state: Any) -> Iterator[str]:
+def _find_fingerprints(state: Any) -> Iterator[str]:
     """Those in a loader's state, also in the parts of a mixture."""
     if isinstance(state, Mapping):
         if isinstance(found := state.get("dataset"), str):
             yield found
         for value in state.values():
-            yield from _collect_fingerprints(value)
+            yield from _find_fingerprints(value)
     elif isinstance(state, list):
         for value in state:
-            yield from _collect_fingerprints(value)
+            yield from _find_fingerprints(value)
 
 
 def _opened(fingerprint: str, location: str, test: Manifest) -> Manifest | None:

@@ -51,12 +51,12 @@ class MaskBatch(Movable):
     @property
     def visible_valid(self) -> Tensor:
         """Which entries of `visible` are real: bool (B, V), a key padding mask for attention (True = attend)."""
-        return _check_valid(self.visible, self.n_visible)
+        return _mark_valid(self.visible, self.n_visible)
 
     @property
     def target_valid(self) -> Tensor:
         """Which entries of `target` are real: bool (B, M)."""
-        return _check_valid(self.target, self.n_target)
+        return _mark_valid(self.target, self.n_target)
 
     def weighted(self, weight: Tensor) -> Self:
         """The masks where each row's targets count `weight`, float32 (B,), times what they did."""
@@ -118,7 +118,7 @@ class MaskBatch(Movable):
         )
 
 
-def _check_valid(positions: Tensor, counts: Tensor | None) -> Tensor:
+def _mark_valid(positions: Tensor, counts: Tensor | None) -> Tensor:
     places = torch.arange(positions.shape[1], device=positions.device)
     return (places < (positions.shape[1] if counts is None else counts[:, None])).expand(positions.shape)
 
@@ -138,13 +138,13 @@ class Maps:
     @classmethod
     def batched(cls, maps: Sequence[Self], grid: TokenGrid, *, ragged: int | None = None) -> MaskBatch:
         """The MaskBatch of the maps of a batch's samples; `ragged` as in `mask_batch`."""
-        hidden = _format_table([m.hidden for m in maps], grid)
+        hidden = _build_table([m.hidden for m in maps], grid)
         target = mask_token = None
         if any(m.target is not None for m in maps):
-            target = _format_table([m.hidden if m.target is None else m.target for m in maps], grid)
+            target = _build_table([m.hidden if m.target is None else m.target for m in maps], grid)
         if any(m.mask_token is not None for m in maps):
             none = np.zeros(grid.size, dtype=np.bool_)
-            mask_token = _format_table([none if m.mask_token is None else m.mask_token for m in maps], grid)
+            mask_token = _build_table([none if m.mask_token is None else m.mask_token for m in maps], grid)
         return mask_batch(hidden, target, grid=grid, mask_token=mask_token, ragged=ragged)
 
 
@@ -299,7 +299,7 @@ def batch_of(maps: Sequence[Maps], grid: TokenGrid, *, ragged: int | None = None
     return (type(maps[0]) if maps else Maps).batched(maps, grid, ragged=ragged)
 
 
-def _format_table(rows: list[npt.NDArray[np.bool_]], grid: TokenGrid) -> npt.NDArray[np.bool_]:
+def _build_table(rows: list[npt.NDArray[np.bool_]], grid: TokenGrid) -> npt.NDArray[np.bool_]:
     return np.array(rows, dtype=np.bool_).reshape(len(rows), grid.size)
 
 
@@ -319,8 +319,8 @@ def mask_batch(
     of it (see MaskBatch).
     """
     target_map = masked if target is None else target
-    visible, n_visible = _compute_positions(~masked, "visible tokens", ragged)
-    targets, n_target = _compute_positions(target_map, "targets", ragged)
+    visible, n_visible = _list_positions(~masked, "visible tokens", ragged)
+    targets, n_target = _list_positions(target_map, "targets", ragged)
     if target is None:
         weight = np.ones(targets.shape, dtype=np.float32)
     else:
@@ -348,7 +348,7 @@ def make_unequal_error(what: str, least: int, most: int) -> ValueError:
     )
 
 
-def _compute_positions(
+def _list_positions(
     chosen: npt.NDArray[np.bool_], what: str, ragged: int | None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None]:
     """The sorted positions of the True tokens of each row, int64 (B, count), and if `ragged` how many are real."""

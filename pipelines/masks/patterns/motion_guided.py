@@ -90,7 +90,7 @@ class MotionGuided(DeviceMask):
             bounds = [0, *starts, len(flow) + 1]
             scenes = [self._scene(grid, draw, own, flow, *scene) for scene in pairwise(bounds)]
             seen = [np.concatenate(scenes)]
-        return self._rank_tokens(grid, [own], seen, import_numba_maps())[0]
+        return self._hide_ranked(grid, [own], seen, import_numba_maps())[0]
 
     def draw_on_device(self, grid: TokenGrid, draws: Sequence[Draw], flow: Tensor) -> MaskBatch:
         drawn = [self.draw_motion(grid, draw) for draw in draws]
@@ -146,7 +146,7 @@ class MotionGuided(DeviceMask):
 
     def ranked_on_device(self, grid: TokenGrid, flow: Tensor, draws: DrawTensors) -> Tensor:
         """The hidden tokens of clips with this flow, bool (B, t * h * w)."""
-        return self._rank_tokens(
+        return self._hide_ranked(
             grid, draws, import_torch_maps().carry(draws, flow, **self._choose_way(grid)), import_torch_maps()
         )
 
@@ -157,7 +157,7 @@ class MotionGuided(DeviceMask):
         as_it_is = self.compat or self.base == "first"  # nothing lies before the first frame
         return {"cell": cell, "fill": self.fill == "base", "compat": as_it_is}
 
-    def _rank_tokens(
+    def _hide_ranked(
         self, grid: TokenGrid, draws: Draws, seen: Numbers, backend: MapBackend[Draws, Numbers, Hidden]
     ) -> Hidden:
         """The hidden tokens of clips with these draws and these maps of their frames."""

@@ -123,7 +123,7 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
         for item, plan, own in rows:
             index, labels = item.index, item.manifest.label
             sound = self.sounds.sound(plan.sound, stats)
-            mixed = [self._mix_word(index, sound, partner, stats) for partner in plan.partners]
+            mixed = [self._mix_sounds(index, sound, partner, stats) for partner in plan.partners]
             with stats.stage("convert"):
                 own.of(batch.length)[:] = [len(one) for one, _, _ in mixed]
                 self._write(item, own.of(batch.waveform), [one for one, _, _ in mixed])
@@ -188,7 +188,9 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
             to[:, : len(moved)] = moved.T
             to[:, len(moved) :] = 0
 
-    def _mix_word(self, index: int, sound: Floats, partner: Partner | None, stats: Stats) -> tuple[Floats, int, float]:
+    def _mix_sounds(
+        self, index: int, sound: Floats, partner: Partner | None, stats: Stats
+    ) -> tuple[Floats, int, float]:
         """The mixture of a sound and its partner, float32 (n, C), the partner's index, and the sound's share.
 
         The mixture is as long as the longer of both. Without a usable partner it is the sound itself, with its own

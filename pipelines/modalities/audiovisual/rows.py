@@ -198,7 +198,7 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
         if self.noise is not None:
             pairs = [pair for plan in own for pair in plan.noise]
             for name, drawn in zip(("video", "audio"), zip(*pairs, strict=True), strict=True):
-                added[f"{name}_time"], added[f"{name}_noise"] = _stack_values(drawn)
+                added[f"{name}_time"], added[f"{name}_noise"] = _stack_noises(drawn)
         added["audio_mask"] = self.audio.weighted(made.get("audio_mask"), batch.length)
         return replace(batch, flow=join_flow([plan.clip for plan in own]), **added)
 
@@ -283,7 +283,7 @@ def _count_targets(maps: Maps | None) -> int:
     return 0 if maps is None else int((maps.hidden if maps.target is None else maps.target).sum())
 
 
-def _stack_values(drawn: Sequence[Noise]) -> tuple[Tensor, Tensor]:
+def _stack_noises(drawn: Sequence[Noise]) -> tuple[Tensor, Tensor]:
     """The times, int64 (B,), and the noise, float32 (B, M, values), padded with 0 to the largest M."""
     longest = max(len(noise) for _, noise in drawn)
     rows = [pad(torch.from_numpy(noise), (0, 0, 0, longest - len(noise))) for _, noise in drawn]

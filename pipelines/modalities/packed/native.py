@@ -177,7 +177,7 @@ class NativeSamples(ABC):
     def _counts(self, shape: Shape) -> Counts | None:
         """The visible tokens of a shape, and the targets; None where the mask draws how many."""
         if shape not in self.counts:
-            self.counts[shape] = self._format_count(shape)
+            self.counts[shape] = self._count_tokens(shape)
         return self.counts[shape]
 
     @cached_property
@@ -199,7 +199,7 @@ class NativeSamples(ABC):
             draws |= len(different) > 1
         return draws
 
-    def _format_count(self, shape: Shape) -> Counts | None:
+    def _count_tokens(self, shape: Shape) -> Counts | None:
         grid = self.grid(shape)
         if self.mask is None:
             return grid.size, 0

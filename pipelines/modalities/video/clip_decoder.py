@@ -82,7 +82,7 @@ class ClipDecoder:
                 video = open_video(read, size_bytes)
                 plan = self._plan(item, video)
                 decoded, notes = _decoded(self._rows, plan, video)
-        return self._finish(self._fill_nulls(item, plan, decoded, notes), torch.device("cpu"))
+        return self._finish(self._fill_rows(item, plan, decoded, notes), torch.device("cpu"))
 
     def _plan(self, item: _Shown, video: FoundVideo) -> ClipPlan:
         clip, index = self._rows.clip, video.index
@@ -93,7 +93,7 @@ class ClipDecoder:
             )
         return self._rows.plan_video(item, index, self._rows.numbers(item, index))
 
-    def _fill_nulls(self, item: _Shown, plan: ClipPlan, decoded: DecodedFrames, notes: GopNotes) -> VideoBatch:
+    def _fill_rows(self, item: _Shown, plan: ClipPlan, decoded: DecodedFrames, notes: GopNotes) -> VideoBatch:
         """The rows of a clip, and their masks, but for what a finish does."""
         rows, stats = self._rows, Stats()
         memory = Memory([plan], item.views)

@@ -64,11 +64,11 @@ def resized(plane: Tensor, shapes: Sequence[tuple[int, int]], size: int) -> Tens
     from maskstream.pipelines.decode.pixels import compute_plane_taps
 
     down, across = zip(*(compute_plane_taps(*shape, size, size, False)[:2] for shape in shapes), strict=True)
-    rows = (_mix_word(plane, 2, down) + 32) >> 6
-    return (_mix_word(rows, 3, across) + (1 << 21)) >> 22
+    rows = (_mix_along_axis(plane, 2, down) + 32) >> 6
+    return (_mix_along_axis(rows, 3, across) + (1 << 21)) >> 22
 
 
-def _mix_word(values: Tensor, axis: int, taps: Sequence[Taps]) -> Tensor:
+def _mix_along_axis(values: Tensor, axis: int, taps: Sequence[Taps]) -> Tensor:
     """The weighted sums along an axis of (B, T, H, W), whose clips have taps of their own; int32."""
     of = (len(taps), 1, -1, 1) if axis == 2 else (len(taps), 1, 1, -1)
     weights = np.zeros((*np.shape([first for first, _ in taps]), max(own.shape[1] for _, own in taps)), np.int32)

@@ -151,11 +151,11 @@ def _shown(stored: npt.NDArray[Any], file: Dataset, window: Window | None) -> UI
         colours = apply_color_lut(stored, file)
         colours = colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)
         return np.ascontiguousarray(colours[..., 2::-1])
-    levels = _measure_levels(stored, file, window)
+    levels = _convert_to_levels(stored, file, window)
     return np.rint(255 * (1 - levels if file.PhotometricInterpretation == "MONOCHROME1" else levels)).astype(np.uint8)
 
 
-def _measure_levels(stored: npt.NDArray[Any], file: Dataset, window: Window | None) -> Floats:
+def _convert_to_levels(stored: npt.NDArray[Any], file: Dataset, window: Window | None) -> Floats:
     """Grey values (H, W) as levels from 0 to 1."""
     from pydicom.pixels.processing import apply_modality_lut, apply_voi
 

@@ -317,7 +317,7 @@ class ImageEncoder(Config):
             picture = read_idx_image(source.path, source.window[0])
         crop = source.meta.get("crop")
         pixels = picture.pixels if crop is None else part(picture.pixels, *crop)
-        pixels = self._shrink_frame(pixels)
+        pixels = self._shrink_pixels(pixels)
         height, width = pixels.shape[:2]
         form, data = picture.form, picture.data
         kept = form is not None and pixels.shape == picture.pixels.shape and crop is None
@@ -331,7 +331,7 @@ class ImageEncoder(Config):
             pixels=pixels,
         )
 
-    def _shrink_frame(self, pixels: UInt8s) -> UInt8s:
+    def _shrink_pixels(self, pixels: UInt8s) -> UInt8s:
         """The pixels with the short side that is asked for, or as they are."""
         height, width = pixels.shape[:2]
         if self.short_side is None or min(height, width) <= self.short_side:

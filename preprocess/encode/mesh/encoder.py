@@ -281,7 +281,7 @@ def encode_surface(surface: Surface) -> Encoded:
         members={MESH: make_mesh_member(facts, vertices=surface.vertices, faces=surface.faces)},
         meta={**facts, "n_merged": surface.n_merged}
         | ({"left_out": list(surface.left_out)} if surface.left_out else {}),
-        sums={"edges": _sum_edges(surface.vertices, surface.faces)},
+        sums={"edges": _measure_edges(surface.vertices, surface.faces)},
     )
 
 
@@ -304,7 +304,7 @@ def encode_simulation(simulation: Simulation) -> Encoded:
             "dt_s": simulation.dt_s,
         },
         sums={
-            "edges": _sum_edges(simulation.positions, simulation.cells),
+            "edges": _measure_edges(simulation.positions, simulation.cells),
             "fields": _moments(fields),
             "changes": _moments(np.diff(fields[:, predicted].astype(np.float64), axis=0)),
         },
@@ -317,7 +317,7 @@ def _moments(values: npt.NDArray[np.floating[Any]]) -> list[float]:
     return [float(len(flat)), *flat.sum(axis=0).tolist(), *np.square(flat).sum(axis=0).tolist()]
 
 
-def _sum_edges(places: npt.NDArray[np.float32], cells: npt.NDArray[np.int32]) -> list[float]:
+def _measure_edges(places: npt.NDArray[np.float32], cells: npt.NDArray[np.int32]) -> list[float]:
     """The number of edges, counting shared ones twice, and the sum of their lengths."""
     corners = places[cells].astype(np.float64)
     pairs = [(i, j) for i in range(cells.shape[1]) for j in range(i)]

@@ -70,16 +70,16 @@ def read_example(path: Path, span: tuple[int, int]) -> dict[str, bytes]:
 
 
 def _features(example: memoryview) -> Iterator[tuple[str, bytes]]:
-    for features in _weigh_by_field(example, 1):
-        for entry in _weigh_by_field(features, 1):
-            (name,) = _weigh_by_field(entry, 1)
-            lists = [one for feature in _weigh_by_field(entry, 2) for one in _weigh_by_field(feature, 1)]
-            values = [value for one in lists for value in _weigh_by_field(one, 1)]
+    for features in _read_field(example, 1):
+        for entry in _read_field(features, 1):
+            (name,) = _read_field(entry, 1)
+            lists = [one for feature in _read_field(entry, 2) for one in _read_field(feature, 1)]
+            values = [value for one in lists for value in _read_field(one, 1)]
             if len(values) == 1:
                 yield bytes(name).decode(), bytes(values[0])
 
 
-def _weigh_by_field(message: memoryview, wanted: int) -> Iterator[memoryview]:
+def _read_field(message: memoryview, wanted: int) -> Iterator[memoryview]:
     """The values of a field of bytes, or of messages, in a message of protobuf."""
     at = 0
     while at < len(message):

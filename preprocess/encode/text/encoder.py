@@ -191,7 +191,7 @@ def read_document(source: Source) -> Document:
         return _check_document(source.meta)
     check_source_file(source.path)
     if source.path.suffix == LINES:
-        return _check_document(_format_line(source))
+        return _check_document(_read_line(source))
     if source.path.suffix == ROWS:
         return _check_document(_parse_row(source))
     size = source.path.stat().st_size
@@ -207,7 +207,7 @@ def _decoded(data: bytes) -> str:
         raise RejectError("decode", f"is not valid UTF-8 (byte {error.start}: {error.reason})") from error
 
 
-def _format_line(source: Source) -> Mapping[str, Any]:
+def _read_line(source: Source) -> Mapping[str, Any]:
     begin, end = source.window or (0, 0)
     if not 0 <= begin < end <= begin + MAX_BYTES:
         raise RejectError("check", f"its line has {end - begin} bytes; legal are 1 to {MAX_BYTES}")

@@ -96,7 +96,7 @@ def _parse_sets(data: bytes, at: int, count: int) -> tuple[list[bytes], int]:
     return found, at
 
 
-def _check_h264(extradata: bytes, is_reordered: bool) -> Rule:
+def _make_h264_rule(extradata: bytes, is_reordered: bool) -> Rule:
     length_size = (extradata[4] & 3) + 1
     sps, at = _parse_sets(extradata, 6, extradata[5] & 31)
     pps, _ = _parse_sets(extradata, at + 1, extradata[at])
@@ -124,7 +124,7 @@ def _check_h264(extradata: bytes, is_reordered: bool) -> Rule:
     return rule
 
 
-def _check_hevc(extradata: bytes, is_reordered: bool) -> Rule:
+def _make_hevc_rule(extradata: bytes, is_reordered: bool) -> Rule:
     length_size = (extradata[21] & 3) + 1
     at, known, kinds = 23, set[bytes](), []
     for _ in range(extradata[22]):
@@ -151,7 +151,7 @@ def _check_hevc(extradata: bytes, is_reordered: bool) -> Rule:
     return rule
 
 
-def _check_vp9(extradata: bytes, is_reordered: bool) -> Rule:
+def _make_vp9_rule(extradata: bytes, is_reordered: bool) -> Rule:
     def rule(packet: memoryview, is_key: bool) -> bool:
         if not is_key:
             return True
@@ -163,7 +163,7 @@ def _check_vp9(extradata: bytes, is_reordered: bool) -> Rule:
     return rule
 
 
-def _check_av1(extradata: bytes, is_reordered: bool) -> Rule:
+def _make_av1_rule(extradata: bytes, is_reordered: bool) -> Rule:
     declared = {bytes(body) for kind, body in _parse_obus(memoryview(extradata)[4:]) if kind == 1}
     used: set[bytes] = set()
 
@@ -208,8 +208,8 @@ def _parse_obus(data: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 _RULES: dict[str, Callable[[bytes, bool], Rule]] = {
-    "h264": _check_h264,
-    "hevc": _check_hevc,
-    "vp9": _check_vp9,
-    "av1": _check_av1,
+    "h264": _make_h264_rule,
+    "hevc": _make_hevc_rule,
+    "vp9": _make_vp9_rule,
+    "av1": _make_av1_rule,
 }

@@ -182,7 +182,7 @@ def probe(path: Path, damage: Damage = "reject") -> SourceFacts:
                 if packet.stream_index != stream.index or not (packet.size or time is not None):
                     continue
                 if packet.is_corrupt and damage == "reject":
-                    raise RejectError("decode", _is_truncated(n_packets, n_expected, "a packet is incomplete"))
+                    raise RejectError("decode", _explain_truncated(n_packets, n_expected, "a packet is incomplete"))
                 broken = broken or packet.is_corrupt
                 n_packets += 1
                 if packet.is_discard:
@@ -191,7 +191,7 @@ def probe(path: Path, damage: Damage = "reject") -> SourceFacts:
                     packets.append((packet.pts, packet.is_keyframe))
         except av.FFmpegError as error:
             if damage == "reject":
-                raise RejectError("decode", _is_truncated(n_packets, n_expected, explain(error))) from error
+                raise RejectError("decode", _explain_truncated(n_packets, n_expected, explain(error))) from error
             broken = True
         if damage == "reject":
             check_length(container, n_packets, n_expected, end_s)
@@ -212,12 +212,14 @@ def check_length(container: InputContainer, n_packets: int, n_expected: int, end
     Formats with neither (MPEG-TS, GIF) pass.
     """
     if n_packets < n_expected:
-        raise RejectError("decode", _is_truncated(n_packets, n_expected, "the rest is missing"))
+        raise RejectError("decode", _explain_truncated(n_packets, n_expected, "the rest is missing"))
     if container.duration is None or not set(_TIMED_FORMATS) & set(container.format.name.split(",")):
         return
     length_s = container.duration / av.time_base
     if end_s < 0.98 * length_s - 0.25:
-        raise RejectError("decode", _is_truncated(n_packets, 0, f"the file ends at {end_s:.2f} of {length_s:.2f} s"))
+        raise RejectError(
+            "decode", _explain_truncated(n_packets, 0, f"the file ends at {end_s:.2f} of {length_s:.2f} s")
+        )
 
 
 def select_decodable(packets: Sequence[tuple[int | None, bool]]) -> list[int]:
@@ -256,7 +258,7 @@ def _facts(stream: VideoStream, pts: list[int | None]) -> SourceFacts:
     )
 
 
-def _is_truncated(n_read: int, n_expected: int, why: str) -> str:
+def _explain_truncated(n_read: int, n_expected: int, why: str) -> str:
     of = f" of {n_expected}" if n_expected > 0 else ""
     return f"is truncated or damaged: {n_read}{of} frames can be read, then {why}"
 
@@ -280,14 +282,16 @@ def decode(
                     if first is not None and (frame.pts is None or frame.pts < first):
                         continue  # it may be damaged, for it may need frames before the keyframe
                     if frame.is_corrupt and damage != "keep":
-                        raise DamageError("decode", _is_truncated(n_decoded, 0, "the decoder flags a frame as damaged"))
+                        raise DamageError(
+                            "decode", _explain_truncated(n_decoded, 0, "the decoder flags a frame as damaged")
+                        )
                     n_decoded += 1
                     check_frames(n_decoded)
                     yield frame
         except (av.FFmpegError, ValueError) as error:
             if damage == "keep" and n_decoded:
                 return  # the rest of the file cannot be read
-            raise DamageError("decode", _is_truncated(n_decoded, 0, explain(error))) from error
+            raise DamageError("decode", _explain_truncated(n_decoded, 0, explain(error))) from error
 
 
 def _decoded(stream: VideoStream, packet: Packet[Stream], damage: Damage) -> Sequence[VideoFrame]:
@@ -319,7 +323,7 @@ def timed(frames: Iterator[VideoFrame], facts: SourceFacts) -> Iterator[tuple[Fr
             yield n / facts.rate, frame
 
 
-def apply_window(frames: Iterator[VideoFrame], window: tuple[int, int] | None) -> Iterator[VideoFrame]:
+def cut_window(frames: Iterator[VideoFrame], window: tuple[int, int] | None) -> Iterator[VideoFrame]:
     """The frames [first, stop) of `window`. Raises RejectError if there are fewer."""
     if window is None:
         yield from frames
@@ -375,7 +379,7 @@ def open_part(path: Path, span: Span, damage: Damage = "reject") -> tuple[Source
     part = _find_timed_part(path, span, damage, seeks=False)
     assert part is not None
     if part.window is not None:
-        return part.facts, apply_window(decode(path, damage), part.window)
+        return part.facts, cut_window(decode(path, damage), part.window)
     return part.facts, _shown(decode(path, damage, part.first), part)
 
 
@@ -447,7 +451,7 @@ def _read_part_packets(
             container.seek(begin, stream=stream, backward=True)
         for packet in read_packets(container, stream):
             if packet.is_corrupt and damage == "reject":
-                raise RejectError("decode", _is_truncated(len(packets), 0, "a packet is incomplete"))
+                raise RejectError("decode", _explain_truncated(len(packets), 0, "a packet is incomplete"))
             if not packet.size:
                 continue
             if stop is not None and packet.dts is not None and packet.dts >= stop:
@@ -459,7 +463,7 @@ def _read_part_packets(
         if begin is not None:
             return [], hidden, True
         if damage == "reject":
-            raise RejectError("decode", _is_truncated(len(packets), 0, explain(error))) from error
+            raise RejectError("decode", _explain_truncated(len(packets), 0, explain(error))) from error
     return packets, hidden, True
 
 

@@ -29,7 +29,7 @@ from .fragments import build_video_index, open_mp4_writer, parse_output, remux
 from .notes import Notes, one_thread
 from .profile import PROFILES, VideoProfile
 from .restarts import restarts_at_keyframes
-from .source import Damage, Ending, SourceFacts, apply_window, decode, open_part, orientation, probe, resample, timed
+from .source import Damage, Ending, SourceFacts, cut_window, decode, open_part, orientation, probe, resample, timed
 
 
 def encode_x264(frames: Iterable[VideoFrame], convert: Converter, rate: Fraction, profile: VideoProfile) -> bytes:
@@ -158,7 +158,7 @@ def encode_video(
     if profile.name == "copy":
         if window is not None:
             raise RejectError("encode", f"profile copy stores whole files, not the part {window}; use profile train")
-        return _copy_frame(path)
+        return _copy_video(path)
     return _encode_frames(path, profile, window, Ending(damage, least_whole))
 
 
@@ -169,8 +169,8 @@ def _encode_frames(
         facts, shown = open_part(path, window, ending.damage)
         shown = ending.of(shown)
     else:
-        facts = _probe_server(path, window, ending.damage)
-        shown = apply_window(ending.of(decode(path, ending.damage)), window)
+        facts = _read_facts(path, window, ending.damage)
+        shown = cut_window(ending.of(decode(path, ending.damage)), window)
     return encode_frames(facts, shown, profile, window, Converter(profile.short_side, facts.pixel_aspect), ending)
 
 
@@ -216,7 +216,7 @@ def encode_frames(
     )
 
 
-def _probe_server(path: Path, window: tuple[int, int] | None, damage: Damage = "reject") -> SourceFacts:
+def _read_facts(path: Path, window: tuple[int, int] | None, damage: Damage = "reject") -> SourceFacts:
     """The facts of a source, which is not too long."""
     facts = probe(path, damage)
     check_frames(facts.n_frames if window is None else min(facts.n_frames, window[1]))
@@ -232,8 +232,8 @@ def _check_frame_limit(frames: Iterator[VideoFrame], limit: int) -> Iterator[Vid
         yield frame
 
 
-def _copy_frame(path: Path) -> EncodedVideo:
-    facts = _probe_server(path, None)
+def _copy_video(path: Path) -> EncodedVideo:
+    facts = _read_facts(path, None)
     if facts.codec not in _COPIED:
         raise RejectError("encode", f"is {facts.codec}; profile copy stores {', '.join(_COPIED)}; use profile train")
     parsed = parse_output(remux(path))

@@ -205,13 +205,13 @@ def _list(entries: Sequence[CatalogueEntry], name: str | None, what: str, search
         raise ValueError(f"no {what} speaks of {search!r}; `maskstream {what}s` lists all {len(entries)}")
     found.sort(key=lambda one: (one.group.startswith(SAMPLES), "video" not in one.group, one.group, one.name))
     if as_json:
-        show({f"{what}s": [_shorten_text(one) for one in found]}, as_json)
+        show({f"{what}s": [_describe_entry(one) for one in found]}, as_json)
     else:
         for line in _lines(found):
             say(line)
 
 
-def _shorten_text(entry: CatalogueEntry) -> dict[str, Any]:
+def _describe_entry(entry: CatalogueEntry) -> dict[str, Any]:
     return {"name": entry.name, "group": entry.group, "about": entry.about, **entry.more}
 
 

@@ -62,7 +62,7 @@ def _build_page(found: Curated) -> str:
             **({"rule": found.rule.text} if found.rule else {}),
             **{f"fail {what}": f"{number:,}" for what, number in found.failed.items()},
         },
-        sections=[*_find_near_thresholds(found), *_draw_copies(found), *_list_leaks(found)],
+        sections=[*_find_near_thresholds(found), *_draw_copies(found), *_draw_leaks(found)],
         by_section=True,
     )
 
@@ -105,7 +105,7 @@ def _draw_copies(found: Curated) -> list[Section]:
     return [Section(title="Copies", words=words, cards=tuple(cards))] if cards else []
 
 
-def _list_leaks(found: Curated) -> list[Section]:
+def _draw_leaks(found: Curated) -> list[Section]:
     leaks = [one for one in found.gone if one.why == "leak"]
     cards = [
         _draw_card(

@@ -391,14 +391,14 @@ def _list_examined(
         )
     most = measure_supervised_alignment(moments, wanted[-1])
     plain = alignment(moments, wanted[-1]).share / most
-    findings = [_format_finding(None, 0.0, plain, plain, wanted)]
+    findings = [_make_finding(None, 0.0, plain, plain, wanted)]
     for name, ratio, seen in cases:
-        findings.append(_format_finding(name, ratio, alignment(moments, wanted[-1], seen).share / most, plain, wanted))
+        findings.append(_make_finding(name, ratio, alignment(moments, wanted[-1], seen).share / most, plain, wanted))
         progress()
     return findings
 
 
-def _format_finding(
+def _make_finding(
     shape: str | None, ratio: float, alignment: Floats, plain: Floats, features: Sequence[int]
 ) -> Finding:
     change = alignment / np.maximum(plain, 1e-12) - 1

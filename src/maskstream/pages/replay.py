@@ -58,7 +58,7 @@ def write_replay(
             **{name: value for name, value in about.items() if value},
         },
         sections=[
-            *([_find_worst(modality, worst)] if worst else []),
+            *([_draw_worst(modality, worst)] if worst else []),
             *(
                 _build_section(
                     modality, one, metrics.get(one.step), samples, read_step_losses(run, one.step) if whole else None
@@ -96,7 +96,7 @@ def _draw_card(one: Replayed, figures: Sequence[Figures[Any]], batch: Batch, row
     return replace(card, title=f"{card.title or card.key} of {one.data.mixture.names[part]}")
 
 
-def _find_worst(modality: Modality, worst: Sequence[tuple[Replayed, int, float]]) -> Section:
+def _draw_worst(modality: Modality, worst: Sequence[tuple[Replayed, int, float]]) -> Section:
     cards: list[Card] = []
     for one, place, loss in worst:
         if one.replaced_at(place) is not None:

@@ -20,7 +20,7 @@ def write_roar_page(result: RoarResult, data: str | Path, out: str | Path) -> Pa
     ]
     means = [Line(x=levels, y=some.mean(axis=0), name=name, hue=hue) for hue, (name, some) in enumerate(curves.items())]
     rows = {
-        name: [_compute_area(result, name), *(_measure_spread(column) for column in curves[name].T)] for name in curves
+        name: [_format_area(result, name), *(_format_spread(column) for column in curves[name].T)] for name in curves
     }
     form = "Recursive ROAR" if result.recursive else "ROAR"
     html = render(
@@ -43,12 +43,12 @@ def write_roar_page(result: RoarResult, data: str | Path, out: str | Path) -> Pa
     return write_page(html, out)
 
 
-def _compute_area(result: RoarResult, name: str) -> str:
+def _format_area(result: RoarResult, name: str) -> str:
     if name == RANDOM:
         return "0 by definition"
     values = result.racu(name)
     return f"{sum(values) / len(values):+.2f} ({min(values):+.2f} to {max(values):+.2f})"
 
 
-def _measure_spread(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> str:
+def _format_spread(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> str:
     return f"{values.mean():.3f}"

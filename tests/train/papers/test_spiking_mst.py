@@ -22,7 +22,7 @@ from maskstream.train.papers.spiking_mst.model import (
     Spikes,
     SpikingSimulation,
     SpikingTransformerConfig,
-    _mix_word,
+    _mix_bits,
 )
 from maskstream.train.papers.spiking_mst.recipe import spiking_mst_tiny
 
@@ -73,7 +73,7 @@ def test_the_mixing_is_splitmix64s() -> None:
         return x ^ (x >> 31)
 
     numbers = [0, 1, 2, 12345678901234567, 2**62 + 3, 2**63 - 1]
-    got = _mix_word(torch.tensor([*numbers, -1, -(2**63)]))
+    got = _mix_bits(torch.tensor([*numbers, -1, -(2**63)]))
     assert [g % 2**64 for g in got.tolist()] == [published(x % 2**64) for x in [*numbers, -1, -(2**63)]]
 
 

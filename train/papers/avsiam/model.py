@@ -138,9 +138,9 @@ class Siamese(PairModel, config=SiameseConfig):
     def select_reconstruction_rows(self, batch: AudioVisualBatch) -> AudioVisualBatch:
         """The second views. Their masks have one ratio, so the padding is removed."""
         _, video, audio = need_masks(batch)
-        return select_rows(batch, slice(1, None, 2), self._take_second(video), self._take_second(audio))
+        return select_rows(batch, slice(1, None, 2), self._make_second_mask(video), self._make_second_mask(audio))
 
-    def _take_second(self, mask: MaskBatch) -> MaskBatch:
+    def _make_second_mask(self, mask: MaskBatch) -> MaskBatch:
         n = mask.masked.shape[1]
         seen = visible_count(n, RECONSTRUCTED, "floor_visible")
         return MaskBatch(

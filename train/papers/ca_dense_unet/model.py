@@ -68,27 +68,27 @@ class ComplexRatio(Config):
     def bounded(self, mask: Tensor) -> Tensor:
         """Compresses a mask to the bound: complex, of the same shape."""
         if self.bound == "parts":
-            return torch.complex(self._squeeze_axis(mask.real), self._squeeze_axis(mask.imag))
+            return torch.complex(self._squeeze_values(mask.real), self._squeeze_values(mask.imag))
         if self.bound == "magnitude":
-            return _with_magnitude(mask, self._squeeze_axis)
+            return _with_magnitude(mask, self._squeeze_values)
         return mask
 
     def invert_bounds(self, mask: Tensor) -> Tensor:
         """The inverse of `bounded`. Values at the limit are first reduced to the largest number below it."""
         if self.bound == "parts":
-            return torch.complex(self._stretch_axis(mask.real), self._stretch_axis(mask.imag))
+            return torch.complex(self._stretch_values(mask.real), self._stretch_values(mask.imag))
         if self.bound == "magnitude":
-            return _with_magnitude(mask, self._stretch_axis)
+            return _with_magnitude(mask, self._stretch_values)
         return mask
 
     def apply(self, mask: Tensor, mixture: Tensor) -> Tensor:
         """The enhanced spectrum: the unbounded mask times the mixture. Differentiable."""
         return self.invert_bounds(mask) * mixture
 
-    def _squeeze_axis(self, x: Tensor) -> Tensor:
+    def _squeeze_values(self, x: Tensor) -> Tensor:
         return self.limit * torch.tanh(self.steepness / 2 * x)
 
-    def _stretch_axis(self, x: Tensor) -> Tensor:
+    def _stretch_values(self, x: Tensor) -> Tensor:
         most = 1 - torch.finfo(x.dtype).eps
         return 2 / self.steepness * torch.atanh((x / self.limit).clamp(-most, most))
 

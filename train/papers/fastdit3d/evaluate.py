@@ -206,7 +206,7 @@ def evaluate(model: VoxelDiffusion, config: PointsData, data: Manifest, shown: i
         },
         examples=(
             Generated(title="Generated clouds", reading=MAKING, made=made, real=real, label=label),
-            _denoise_tokens(model, first, shown),
+            _denoise_clouds(model, first, shown),
         ),
         loss=TrainingLoss(
             name="The mean squared error of the predicted noise",
@@ -218,7 +218,7 @@ def evaluate(model: VoxelDiffusion, config: PointsData, data: Manifest, shown: i
 
 
 @torch.inference_mode()
-def _denoise_tokens(model: VoxelDiffusion, batch: PointsBatch, shown: int) -> DenoisedClouds:
+def _denoise_clouds(model: VoxelDiffusion, batch: PointsBatch, shown: int) -> DenoisedClouds:
     (noise, time, visible), points, label = need_noise(batch), batch.points, batch.label
     kept = model.noise.kept()[time].float()
     first = torch.arange(0, len(batch), VIEWS)[:shown]

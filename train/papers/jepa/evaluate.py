@@ -84,7 +84,7 @@ def evaluate(model: Jepa[Any], config: DataConfig[Any], data: Manifest, shown: i
         made=made,
         rows=range(min(shown, len(measured[0]))),
     )
-    sets = _pair_neighbours(features, torch.cat([_draw_pictures(batch)[one_each] for batch in measured]), shown)
+    sets = _draw_neighbours(features, torch.cat([_draw_pictures(batch)[one_each] for batch in measured]), shown)
     return Evaluation(
         scores=(*_score_by_class(model, config, data), predicted),
         notes=measure_spread(features),
@@ -194,7 +194,7 @@ def _score_by_class(model: Jepa[Any] | LeJepa[Any], config: DataConfig[Any], dat
     )
 
 
-def _pair_neighbours(features: Tensor, pictures: Tensor, shown: int) -> dict[str, Tensor]:
+def _draw_neighbours(features: Tensor, pictures: Tensor, shown: int) -> dict[str, Tensor]:
     """Pictures uint8 (1 + SHOWN, H, W, 3) by name: a sample, and those whose features (n, D) are nearest."""
     unit = F.normalize(features - features.mean(dim=0), dim=1)
     order = (unit @ unit.T).argsort(dim=1, descending=True, stable=True)
@@ -224,7 +224,7 @@ def evaluate_views(model: LeJepa[Any], config: DataConfig[Any], data: Manifest, 
     found = torch.cat(pairs)
     others = torch.stack([found[:, i].roll(i, dims=0) for i in range(views)], dim=1)
     near, far = (float((x - x.mean(dim=1, keepdim=True)).square().mean()) for x in (found, others))
-    sets = _pair_neighbours(features, torch.cat([_draw_pictures(batch) for batch in measured]), shown)
+    sets = _draw_neighbours(features, torch.cat([_draw_pictures(batch) for batch in measured]), shown)
     return Evaluation(
         scores=(
             *_score_by_class(model, config, data),

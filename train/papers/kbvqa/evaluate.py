@@ -115,10 +115,10 @@ def read_questions(data: Manifest, samples: int, seed: int = 0) -> list[Question
         raise ShardError(f"{data} holds {data.info['modality']} shards; questions are about images with texts")
     components = list_image_components(data)
     chosen = np.random.Generator(np.random.Philox(seed)).permutation(len(data))[:samples]
-    return [_format_question(data, components, int(index)) for index in sorted(chosen)]
+    return [_make_question(data, components, int(index)) for index in sorted(chosen)]
 
 
-def _format_question(manifest: Manifest, components: Sequence[str], index: int) -> Question:
+def _make_question(manifest: Manifest, components: Sequence[str], index: int) -> Question:
     name = next(one for one in components if manifest.components[one].present[index])
     facts = manifest.components[name].facts
     with manifest.reading(index, name):
@@ -259,14 +259,14 @@ class _Asked:
         found: Sequence[Sequence[str]] = [()] * len(self.questions)
         glosses, passages = self.settings.glosses, self.settings.passages
         if perspective == "knowledge" and glosses is not None:
-            first = self._read_reply(perspective, hidden, found)
+            first = self._collect_replies(perspective, hidden, found)
             found = [glosses.found(self._query(one), passages) for one in first]
-        return self._read_reply(perspective, hidden, found)
+        return self._collect_replies(perspective, hidden, found)
 
     def _query(self, replied: Replied) -> str:
         return " ".join((replied.question.text, *replied.question.choices, replied.answer))
 
-    def _read_reply(self, perspective: str, hidden: float, glosses: Sequence[Sequence[str]]) -> list[Replied]:
+    def _collect_replies(self, perspective: str, hidden: float, glosses: Sequence[Sequence[str]]) -> list[Replied]:
         seed = self.settings.seed
         prompts = [
             write_prompt(one, perspective, examples=self._list_examples(one), glosses=own, hidden=hidden, seed=seed)

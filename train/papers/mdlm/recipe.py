@@ -12,7 +12,7 @@ from maskstream.train.core.recipe import Recipe
 from .model import DiffusionLanguageConfig
 
 
-def _list_hidden_joints(diffusion: MaskedDiffusion) -> Padded:
+def _hide_tokens(diffusion: MaskedDiffusion) -> Padded:
     """Each token becomes [MASK] with a chance that is drawn for the text."""
     return Padded(mask=Replace(mask=diffusion, keep=0.0, random=0.0))
 
@@ -33,7 +33,7 @@ def mdlm_base() -> Recipe[TextBatch]:
     return Recipe(
         name="mdlm-base",
         batch_size=64,
-        data=TextData(length=128, packing="row", mask=_list_hidden_joints(MaskedDiffusion())),
+        data=TextData(length=128, packing="row", mask=_hide_tokens(MaskedDiffusion())),
         model=DiffusionLanguageConfig(norm="pre", positions="rotary", eps=1e-5, dropout=DropoutConfig(hidden=0.1)),
         optimiser=OptimiserConfig(betas=(0.9, 0.999), weight_decay=0.0, max_grad_norm=1.0, average=0.9999),
         schedule=ScheduleConfig(base_lr=3e-4 / 2, warmup=0.0025, steps=1_000_000, shape="constant"),
@@ -51,9 +51,7 @@ def mdlm_tiny() -> Recipe[TextBatch]:
         mdlm_base(),
         name="mdlm-tiny",
         batch_size=32,
-        data=TextData(
-            length=64, packing="row", mask=_list_hidden_joints(MaskedDiffusion(ratio=Uniform(low=0.1, high=1.0)))
-        ),
+        data=TextData(length=64, packing="row", mask=_hide_tokens(MaskedDiffusion(ratio=Uniform(low=0.1, high=1.0)))),
         model=DiffusionLanguageConfig(
             vocabulary=8192, width=128, depth=2, heads=4, norm="pre", positions="rotary", eps=1e-6
         ),

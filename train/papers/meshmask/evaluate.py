@@ -170,11 +170,11 @@ def evaluate(model: MeshNetwork, config: MeshData, data: Manifest, shown: int) -
     return (
         evaluate_rollouts(next_model(model), data, shown)
         if config.mask is None
-        else _normalise_fields(model, config, data, shown)
+        else _evaluate_fields(model, config, data, shown)
     )
 
 
-def _normalise_fields(model: MeshNetwork, config: MeshData, data: Manifest, shown: int) -> Evaluation:
+def _evaluate_fields(model: MeshNetwork, config: MeshData, data: Manifest, shown: int) -> Evaluation:
     losses, count = measure_masked(config, model, data)
     n = len(data)
     chosen = set(np.unique(np.linspace(0, n - 1, shown).round().astype(int)).tolist())

@@ -208,7 +208,7 @@ class MeshNetwork(Model[MeshBatch], config=MeshNetworkConfig):
     def features(self, batch: MeshBatch) -> Tensor:
         """The maximum and the mean of the encoder's nodes over each mesh, none hidden: float32 (B, 2 H)."""
         self.config.check_sizes(batch.state.shape[1], batch.positions.shape[1])
-        nodes, between = self._make_node_grid(batch.state, batch.kinds), self.embed_edges(batch.edge_features)
+        nodes, between = self._embed_all_nodes(batch.state, batch.kinds), self.embed_edges(batch.edge_features)
         for block in self.encoder:
             nodes, between = block(nodes, between, batch.edges)
         offset = batch.node_offset
@@ -220,7 +220,7 @@ class MeshNetwork(Model[MeshBatch], config=MeshNetworkConfig):
         if batch.visible_edges is None or batch.kept_edges is None:
             raise ValueError(NO_MASK)
         visible, target, kept = mask.visible[0], mask.target[0], batch.kept_edges
-        seen = self._make_node_grid(batch.state[visible], batch.kinds[visible])
+        seen = self._embed_all_nodes(batch.state[visible], batch.kinds[visible])
         all_edges = self.embed_edges(batch.edge_features)
         between = all_edges[kept]
         for block in self.encoder:
@@ -233,10 +233,10 @@ class MeshNetwork(Model[MeshBatch], config=MeshNetworkConfig):
 
     def predict_change(self, fields: Tensor, kinds: Tensor, edges: Tensor, features: Tensor) -> Tensor:
         """The change of the fields to the next step, (N, D), in units of a batch's `change`."""
-        nodes, between = self._make_node_grid(fields, kinds), self.embed_edges(features)
+        nodes, between = self._embed_all_nodes(fields, kinds), self.embed_edges(features)
         for block in (*self.encoder, *self.decoder):
             nodes, between = block(nodes, between, edges)
         return cast(Tensor, self.change_head(nodes))
 
-    def _make_node_grid(self, fields: Tensor, kinds: Tensor) -> Tensor:
+    def _embed_all_nodes(self, fields: Tensor, kinds: Tensor) -> Tensor:
         return cast(Tensor, self.embed_nodes(torch.cat((fields, F.one_hot(kinds, N_KINDS).to(fields.dtype)), dim=1)))

@@ -116,11 +116,11 @@ class PointSegmenter(Model[PointsBatch], config=PointSegmenterConfig):
 
     def loss(self, batch: PointsBatch) -> Losses:
         """The mean cross-entropy of the points whose part is known."""
-        found, part = self.scores(batch), self.split_plane(batch)
+        found, part = self.scores(batch), self.number_parts(batch)
         error = F.cross_entropy(found.flatten(0, 1), part.clamp_min(0).flatten(), reduction="none")
         return Losses(parts={"segmentation": weighted(error, (part >= 0).float().flatten())})
 
-    def split_plane(self, batch: PointsBatch) -> Tensor:
+    def number_parts(self, batch: PointsBatch) -> Tensor:
         """The true part of each point, int64 (B, N), as its place among the model's parts; -1 for any other number."""
         number = cast(Tensor, self.number)
         true = batch.points[..., 3].round().long().contiguous()
@@ -129,7 +129,7 @@ class PointSegmenter(Model[PointsBatch], config=PointSegmenterConfig):
 
     @torch.no_grad()
     def predicted(self, batch: PointsBatch) -> Tensor:
-        """The most likely part of each point among those of its cloud's category: int64 (B, N), as in `split_plane`."""
+        """Return the most likely part of each point in its cloud's category, int64 (B, N), as in `number_parts`."""
         allowed = cast(Tensor, self.allowed)[batch.label + 1]
         return self.scores(batch).masked_fill(~allowed[:, None], -torch.inf).argmax(dim=2)
 
@@ -210,7 +210,7 @@ def score_parts(
     allowed = cast(Tensor, model.allowed).cpu()
     for batch in read_batches(drop_augmentation(data, train), test, size=16, samples=len(test)):
         on_device = batch.to(device)
-        true, predicted = (one.cpu() for one in (model.split_plane(on_device), model.predicted(on_device)))
+        true, predicted = (one.cpu() for one in (model.number_parts(on_device), model.predicted(on_device)))
         for row in range(len(batch)) if batch.weight is None else batch.weight.nonzero().flatten().tolist():
             label, known = int(batch.label[row]), true[row][true[row] >= 0]
             own = allowed[label + 1].nonzero().flatten().tolist()

@@ -83,15 +83,15 @@ def evaluate(model: TextClassifier, config: TextData, data: Manifest, shown: int
     frequency = (counts.texts + 1) / (counts.texts + 1).sum()
     prior = float(-np.log(frequency)[labels].mean())
     guesses = {
-        "the most frequent class": _count_right([int(counts.texts.argmax())] * len(labels), labels),
-        "naive Bayes over ids": _count_right(counted, labels),
+        "the most frequent class": _measure_right([int(counts.texts.argmax())] * len(labels), labels),
+        "naive Bayes over ids": _measure_right(counted, labels),
     }
     batch = read_first(config, data, shown)
     with torch.inference_mode():
         said = model.scores(batch).argmax(dim=1).tolist()
     return Evaluation(
         scores=(
-            Score.share("right classes", _count_right(found, labels), "texts", len(labels), guesses),
+            Score.share("right classes", _measure_right(found, labels), "texts", len(labels), guesses),
             Score(
                 name="cross-entropy",
                 value=loss / len(labels),
@@ -109,7 +109,7 @@ def evaluate(model: TextClassifier, config: TextData, data: Manifest, shown: int
     )
 
 
-def _count_right(guesses: list[int], labels: list[int]) -> float:
+def _measure_right(guesses: list[int], labels: list[int]) -> float:
     """The share that is right."""
     return sum(a == b for a, b in zip(guesses, labels, strict=True)) / len(labels)
 

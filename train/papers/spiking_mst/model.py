@@ -62,19 +62,19 @@ class Spikes(Config):
     def keep(self, seeds: Tensor, shape: Sequence[int], site: int = 0) -> Tensor:
         """Whether each element is kept: bool (B, *shape), on the device of `seeds` int64 (B,)."""
         place = torch.arange(torch.Size(shape).numel(), dtype=torch.int64, device=seeds.device)
-        start = _mix_word(_mix_word(seeds) + torch.tensor(site, device=seeds.device) * _ODD)
-        bits = _mix_word(start[:, None] + place * _ODD) & _LOW_32
+        start = _mix_bits(_mix_bits(seeds) + torch.tensor(site, device=seeds.device) * _ODD)
+        bits = _mix_bits(start[:, None] + place * _ODD) & _LOW_32
         return (bits >= round(self.ratio * (1 << 32))).view(len(seeds), *shape)
 
 
-def _mix_word(x: Tensor) -> Tensor:
+def _mix_bits(x: Tensor) -> Tensor:
     """SplitMix64's finaliser (Steele et al. 2014) on int64 with wrapping products: a hash of `x`."""
     for shift, factor in ((30, 0xBF58_476D_1CE4_E5B9), (27, 0x94D0_49BB_1331_11EB)):
-        x = (x ^ _count_right(x, shift)) * (factor - (1 << 64))
-    return x ^ _count_right(x, 31)
+        x = (x ^ _shift_right(x, shift)) * (factor - (1 << 64))
+    return x ^ _shift_right(x, 31)
 
 
-def _count_right(x: Tensor, bits: int) -> Tensor:
+def _shift_right(x: Tensor, bits: int) -> Tensor:
     """Logical shift to the right."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 

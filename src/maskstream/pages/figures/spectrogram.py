@@ -90,13 +90,13 @@ def format_band_ticks(features: Features) -> tuple[Tick, ...]:
     """
     if not isinstance(features, Librosa):
         return _space_ticks(
-            features.n_bins, [(_find_loudest(features, hertz), _make_tone(hertz)) for hertz in _make_tones(features)]
+            features.n_bins, [(_find_loudest(features, hertz), _format_tone(hertz)) for hertz in _list_tones(features)]
         )
     n = features.n_bins
     if features.feature == "cqt":
         low = features.low_hz or C1_HZ
         return _space_ticks(
-            n, [(round(12 * math.log2(hertz / low)), _make_tone(hertz)) for hertz in _make_tones(features)]
+            n, [(round(12 * math.log2(hertz / low)), _format_tone(hertz)) for hertz in _list_tones(features)]
         )
     if features.feature == "chroma":
         return _space_ticks(n, [(round(i * n / 6), note) for i, note in enumerate(_NOTES)])
@@ -116,11 +116,11 @@ def _space_ticks(n_bins: int, labels: list[tuple[int, str]]) -> tuple[Tick, ...]
     return tuple(ticks)
 
 
-def _make_tones(features: Features) -> list[int]:
+def _list_tones(features: Features) -> list[int]:
     return list(takewhile(lambda tone: tone < features.sample_rate / 2, _TONES_HZ))
 
 
-def _make_tone(hertz: int) -> str:
+def _format_tone(hertz: int) -> str:
     return f"{hertz} Hz" if hertz < 1000 else f"{hertz // 1000} kHz"
 
 

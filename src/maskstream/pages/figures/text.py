@@ -102,12 +102,12 @@ class TextFigures:
         pieces = []
         for place in range(length):
             begins = place == 0 or words[place] < 0 or words[place] != words[place - 1]
-            text, spaced = self._format_piece(int(tokens[place]), begins=begins)
+            text, spaced = self._read_piece(int(tokens[place]), begins=begins)
             state = str(states[place]) or ("special" if words[place] < 0 else "")
             pieces.append((text, state, spaced))
         return WordPieces(pieces=tuple(pieces), title=title, keys=keys)
 
-    def _format_piece(self, token: int, *, begins: bool) -> tuple[str, bool]:
+    def _read_piece(self, token: int, *, begins: bool) -> tuple[str, bool]:
         """A token as text, and whether a space stands before it."""
         tokenizer = load_tokenizer(self.tokenizer)
         raw = tokenizer.id_to_token(token) or f"<{token}>"

@@ -158,7 +158,7 @@ class TrajectoryFigures:
     def sample(self, batch: TrajectoryBatch, i: int) -> Card:
         """Frames, what the encoder sees of them, depth, and the whole walk from above."""
         card = self._video.sample(_draw_video(batch), i)
-        figures = (*card.figures, *_draw_depths(batch, i), self._round_up(batch, i, "walk"))
+        figures = (*card.figures, *_draw_depths(batch, i), self._draw_from_above(batch, i, "walk"))
         missing = tuple(one for one in card.missing if "flow" not in one)
         return replace(card, figures=figures, missing=missing, label=None)
 
@@ -166,7 +166,7 @@ class TrajectoryFigures:
         """The clip from above with the true waypoint and the model's, beside its frames."""
         off_m = float((made.waypoint[i, :2] - batch.waypoint[i, :2]).norm())
         frames = _join_row(batch, i, batch.video[i].numpy(), "frame", title="Frames", words="The last one is now.")
-        above = self._round_up(batch, i, "waypoints", made=made.waypoint[i].tolist())
+        above = self._draw_from_above(batch, i, "waypoints", made=made.waypoint[i].tolist())
         words = f"{off_m:.2f} m off, {self.ahead_s:g} s ahead"
         return Card(key=batch.key[i], words=words, figures=(frames, *_draw_depths(batch, i), above))
 
@@ -174,10 +174,12 @@ class TrajectoryFigures:
     def _video(self) -> VideoFigures:
         return VideoFigures(grid=self.grid, clip=self.clip)
 
-    def _round_up(self, batch: TrajectoryBatch, i: int, what: str, made: Sequence[float] | None = None) -> Drawing:
+    def _draw_from_above(
+        self, batch: TrajectoryBatch, i: int, what: str, made: Sequence[float] | None = None
+    ) -> Drawing:
         poses = batch.pose[i].double().numpy()
         return from_above(
-            clip=_choose_way(poses, now=len(poses) - 1),
+            clip=_draw_way(poses, now=len(poses) - 1),
             waypoint=batch.waypoint[i].tolist(),
             made=made,
             walk=self._walk(batch, i),
@@ -194,7 +196,7 @@ class TrajectoryFigures:
         seen, wanted = seen_from(path, path[now]), batch.pose[i, 0, :3].double().numpy()
         nearest = min((seen, mirrored(seen)), key=lambda way: float(np.linalg.norm(way[first, :3] - wanted)))
         every = max(round(_WEDGE_S * fps), 1)
-        return _choose_way(
+        return _draw_way(
             nearest, now=now, wedges=[*range(first - every, -1, -every), *range(now + every, len(nearest), every)]
         )
 
@@ -206,7 +208,7 @@ def _draw_video(batch: TrajectoryBatch) -> VideoBatch:
     )
 
 
-def _choose_way(poses: npt.NDArray[np.float64], *, now: int, wedges: Sequence[int] = ()) -> WalkAbove:
+def _draw_way(poses: npt.NDArray[np.float64], *, now: int, wedges: Sequence[int] = ()) -> WalkAbove:
     """Poses (n, 7) on a level camera's axes as a way."""
     ahead = turned(poses[:, 3:], np.broadcast_to([0.0, 0.0, 1.0], (len(poses), 3)))
     return WalkAbove(places=poses[:, [0, 2]], looks=np.arctan2(ahead[:, 0], ahead[:, 2]), now=now, wedges=wedges)

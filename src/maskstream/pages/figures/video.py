@@ -81,7 +81,7 @@ class VideoFigures:
             batch,
             i,
             f"{plural(len(times), 'frame')}, {times[0]:.2f} to {times[-1]:.2f} s of its video",
-            (movie, _decode_timeline(mask, self.grid)) if mask else (movie,),
+            (movie, _draw_timeline(mask, self.grid)) if mask else (movie,),
             {"": mask},
             names=self.label_names,
             more=(steps,) if steps else (),
@@ -258,7 +258,7 @@ def _count_dwell(mask: MaskRow, grid: Grid) -> Drawing:
     )
 
 
-def _decode_timeline(mask: MaskRow, grid: Grid) -> Drawing:
+def _draw_timeline(mask: MaskRow, grid: Grid) -> Drawing:
     """Visible tokens: time steps (rows) by places of the picture (columns). A token is kept that was visible at the
     same place in the step before.
     """

@@ -69,7 +69,7 @@ def _draw_cards(one: Example, figures: Figures[Any], names: Sequence[str]) -> It
         case Compared():
             yield from _draw_compared(one, figures)
         case Spiked():
-            yield from _record_spikes(one, figures, names)
+            yield from _draw_spikes(one, figures, names)
         case ShownSamples():
             for i, row in enumerate(one.rows):
                 card = figures.sample(one.batch, row)
@@ -99,7 +99,7 @@ def _draw_cards(one: Example, figures: Figures[Any], names: Sequence[str]) -> It
         case Generated():
             yield from _draw_generated(one.made, one.real, one.label, names)
         case DenoisedClouds():
-            yield from _denoise_tokens(one)
+            yield from _draw_denoised(one)
         case _:
             raise TypeError(f"no page draws a {type(one).__name__}; add it to pages/report/drawn.py")
 
@@ -153,7 +153,7 @@ def _draw_confusion(counts: Tensor, names: Sequence[str]) -> Card:
     return _draw_matrix("classes", share, words, f"what the model says of each of {len(counts)} classes")
 
 
-def _record_spikes(one: Spiked, figures: Figures[Any], names: Sequence[str]) -> Iterator[Card]:
+def _draw_spikes(one: Spiked, figures: Figures[Any], names: Sequence[str]) -> Iterator[Card]:
     """Images with the spikes of each kind of neuron."""
     for i, row in enumerate(one.rows):
         card = figures.sample(one.batch, row)
@@ -213,7 +213,7 @@ def _draw_generated(made: Tensor, real: Tensor, label: Tensor, names: Sequence[s
         yield Card(key=key, words="", figures=rows)
 
 
-def _denoise_tokens(one: DenoisedClouds) -> Iterator[Card]:
+def _draw_denoised(one: DenoisedClouds) -> Iterator[Card]:
     for i, key in enumerate(one.keys):
         with_boxes, n_seen = _seen(one, i)
         pictures = (

@@ -86,9 +86,9 @@ def list_data_facts(config: DataConfig[Any]) -> dict[str, str]:
     """What a sample of the recipe is, and how it is masked."""
     match config:
         case AudioVisualData():
-            words = f"{_draw_frames(config)}; sound: {config.seconds:g} s"
+            words = f"{_describe_frames(config)}; sound: {config.seconds:g} s"
         case VideoData():
-            words = _draw_frames(config)
+            words = _describe_frames(config)
         case AudioData():
             clip = config.clip
             words = f"{clip.seconds:g} s at {clip.sample_rate} Hz, {config.features.n_bins} bins"
@@ -109,5 +109,5 @@ def list_data_facts(config: DataConfig[Any]) -> dict[str, str]:
     return {"sample": words, **facts} if words else facts
 
 
-def _draw_frames(config: VideoData | AudioVisualData) -> str:
+def _describe_frames(config: VideoData | AudioVisualData) -> str:
     return f"{config.clip.frames} frames, {config.clip.spacing}, {config.clip.size} px"

@@ -309,19 +309,19 @@ def run_curves(metrics: Sequence[StepMetrics], of: TrainingLoss | None) -> RunCu
         median_clips_per_s=float(np.median(rate)),
         mean_data_wait=float(wait.mean()),
         small=(
-            *_draw_measured(_draw_source_losses(rows), rows, "the loss of this source's samples", value),
+            *_draw_measured(_list_source_losses(rows), rows, "the loss of this source's samples", value),
             *_draw_measured([row.val for row in rows], rows, "on held-out samples, while it trained"),
             *map(_draw_guarded, _draw_measured([row.spread for row in rows], rows, "", 0.0)),
-            _shrink_image("Learning rate", "by step", steps, lr, 0.0),
-            _shrink_image("Throughput", "samples per second", steps, rate, 0.0),
+            _make_chart("Learning rate", "by step", steps, lr, 0.0),
+            _make_chart("Throughput", "samples per second", steps, rate, 0.0),
             replace(
-                _shrink_image("Waiting for data", "share of a step's time", steps, 100 * wait, 0.0, 100.0), unit=" %"
+                _make_chart("Waiting for data", "share of a step's time", steps, 100 * wait, 0.0, 100.0), unit=" %"
             ),
         ),
     )
 
 
-def _draw_source_losses(rows: Sequence[StepMetrics]) -> list[dict[str, float]]:
+def _list_source_losses(rows: Sequence[StepMetrics]) -> list[dict[str, float]]:
     return [{name: own["loss"] for name, own in row.sources.items() if "loss" in own} for row in rows]
 
 
@@ -333,7 +333,7 @@ def _draw_measured(
     for name in dict.fromkeys(name for own in values for name in own):
         found = [(row.step, own[name]) for row, own in zip(rows, values, strict=True) if name in own]
         steps, numbers = np.array(found, dtype=np.float64).T
-        charts.append(_shrink_image(name, note, steps, numbers, *include))
+        charts.append(_make_chart(name, note, steps, numbers, *include))
     return charts
 
 
@@ -346,5 +346,5 @@ def _draw_guarded(chart: Chart) -> Chart:
     return replace(chart, note=note, include=(*chart.include, least), reference=least)
 
 
-def _shrink_image(title: str, note: str, steps: Series, values: Series, *include: float) -> Chart:
+def _make_chart(title: str, note: str, steps: Series, values: Series, *include: float) -> Chart:
     return Chart(lines=(Line(x=steps, y=values),), title=title, note=note, said=f"{title} by step", include=include)
