@@ -261,11 +261,11 @@ def _rows(own: Measures, table: pa.Table, path: str | Path | None) -> Ints:
     keys = own.manifest.keys(own.index)
     lacking = [key for place, key in enumerate(keys) if key not in row and place not in own.unreadable]
     if lacking:
-        raise ValueError(f"{path} has no row for {_quote_some(lacking, keys)}")
+        raise ValueError(f"{path} has no row for {_name_some(lacking, keys)}")
     return np.array([row.get(key, -1) for key in keys], np.int64)
 
 
-def _quote_some(names: Sequence[str], among: Sized) -> str:
+def _name_some(names: Sequence[str], among: Sized) -> str:
     return f"{len(names)} of {len(among)} samples, such as {names[0]!r}"
 
 
@@ -275,7 +275,7 @@ def _check_known(own: Measures, known: Bools, path: str | Path | None, what: str
     if lacking:
         keys = own.manifest.keys(own.index[lacking])
         raise ValueError(
-            f"{path}: {what} is null, NaN or infinite for {_quote_some(keys, own.index)}; give each sample a number, or "
+            f"{path}: {what} is null, NaN or infinite for {_name_some(keys, own.index)}; give each sample a number, or "
             "remove such samples first (`maskstream remove`)"
         )
 
