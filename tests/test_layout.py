@@ -364,7 +364,7 @@ TOKENS = {
     "preprocess/foreign": 119,
     "preprocess/job": 210,
     "preprocess/raw": 139,
-    "preprocess/versions": 231,
+    "preprocess/versions": 236,
     "samples": 228,
     "shards": 152,
     "shards/format": 287,

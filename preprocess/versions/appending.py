@@ -32,6 +32,7 @@ from .merging import (
     check_distinct,
     check_fit,
     check_keys,
+    join_removed,
     join_selected,
     publish_rejects_and_removed,
 )
@@ -203,7 +204,7 @@ def _describe_version(
 ) -> dict[str, Any]:
     """The description of the version; its rejects and removed samples are written."""
     version, both = ours.version + 1, (ours, theirs)
-    written = publish_rejects_and_removed(output, version, both, retried)
+    written = publish_rejects_and_removed(output, version, both, join_removed(both), retried)
     named = {part["name"] for part in ours.info["parts"]} | {ours.info.get(TOKENIZER)}
     kept = {name: facts for name, facts in ours.info["files"].items() if name in named}
     changed = written | {

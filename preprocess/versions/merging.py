@@ -5,7 +5,7 @@ their counts, sums, rejects and removed samples.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,11 +33,14 @@ from maskstream.shards.format.part_writer import encode_parquet, find_repeated_k
 from maskstream.shards.format.rejects import (
     REMOVED,
     SELECTED,
+    count_part_samples,
+    count_removed,
     encode_numbers,
     name_removed_file,
     name_selected_file,
     read_curated,
     read_rejects,
+    read_removed,
     read_selected,
 )
 from maskstream.shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON, find_tokenizer_files, find_tokenizer_name
@@ -68,6 +71,19 @@ def add_sums(splits: Sequence[Manifest]) -> dict[str, list[float]]:
     return {name: [math.fsum(values) for values in zip(*(one[name] for one in sums), strict=True)] for name in sums[0]}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Removed:
+    """Removed samples.
+
+    Attributes:
+        numbers: Their numbers among the samples of all parts, sorted, int64 (R,).
+        curated: The numbers that only a curation left out, sorted, int64.
+    """
+
+    numbers: npt.NDArray[np.int64]
+    curated: npt.NDArray[np.int64]
+
+
 def join_numbers(splits: Sequence[Manifest], numbers: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
     """Numbers of samples of each split, which is opened whole, in the one that is made of them, one after the other."""
     starts = np.cumsum([0, *map(len, splits)])
@@ -84,8 +100,20 @@ def join_selected(splits: Sequence[Manifest]) -> npt.NDArray[np.int64] | None:
     )
 
 
+def join_removed(splits: Sequence[Manifest]) -> Removed:
+    """Return the removed samples of several splits, numbered as in the joint split."""
+    return Removed(
+        numbers=join_numbers(splits, [split.removed for split in splits]),
+        curated=join_numbers(splits, [read_curated(split.store, split.info) for split in splits]),
+    )
+
+
 def publish_rejects_and_removed(
-    output: Output, version: int, splits: Sequence[Manifest], retried: AbstractSet[str] = frozenset()
+    output: Output,
+    version: int,
+    splits: Sequence[Manifest],
+    removed: Removed,
+    retried: AbstractSet[str] = frozenset(),
 ) -> dict[str, Any]:
     """Write the rejects, the removed samples and those that are selected of all splits, which are opened whole; returns
     what a description says of them.
@@ -99,20 +127,20 @@ def publish_rejects_and_removed(
         if split is splits[-1] or reject.source not in retried
     ]
     rejects.sort(key=lambda reject: (reject.source, reject.stage, reject.reason))
-    removed, selected = join_numbers(splits, [split.removed for split in splits]), join_selected(splits)
-    curated = join_numbers(splits, [read_curated(split.store, split.info) for split in splits])
+    selected = join_selected(splits)
     names = {"rejects": f"rejects-{version:06d}.parquet"}
     written = {names["rejects"]: encode_parquet(build_rejects_table(rejects))}
-    if len(removed):
+    if len(removed.numbers):
         names[REMOVED] = name_removed_file(version)
-        written[names[REMOVED]] = encode_numbers(removed, curated)
+        written[names[REMOVED]] = encode_numbers(removed.numbers, removed.curated)
     if selected is not None:
         names[SELECTED] = name_selected_file(version)
         written[names[SELECTED]] = encode_numbers(selected)
     for name, data in written.items():
         output.publish(name, data)
     files = {name: facts_of(data) for name, data in written.items()}
-    return names | {"files": files, "counts": add_counts(splits) | {"rejects": len(rejects)}}
+    counts = count_removed(add_counts(splits), removed.numbers, removed.curated)
+    return names | {"files": files, "counts": counts | {"rejects": len(rejects)}}
 
 
 _AT_ONCE = 1 << 16
@@ -205,7 +233,8 @@ def merge(out: Location | Output, splits: Sequence[Location]) -> Merged:
     It refers to the parts of their manifests and to their shards by relative paths, or by URLs, and copies neither. So
     the splits must stay where they are, as seen from `out`. Samples that are appended to them later, or removed, change
     nothing in it. Samples that are erased from them make it unreadable until the same call is made again, which makes
-    a new version with the same order; versions that cannot be read any more are then deleted.
+    a new version with the same order; versions that cannot be read any more are then deleted. Samples that were removed
+    from the merged split itself stay removed.
 
     Raises ValueError for fewer than two splits and for splits that `out` cannot name, DatasetError if the splits do not
     fit (modality, profile, settings of the encoder, labels, components, keys that two of them have) or `out` is a split
@@ -228,16 +257,46 @@ def merge(out: Location | Output, splits: Sequence[Location]) -> Merged:
         _check_merged(output)
     with output.sole_writer():
         current = _current(output)
-        description = _describe_merged(output, found, folders, _find_next_version(current))
+        removed = join_removed(found)
+        if current is not None:
+            removed = _keep_removed(output, found, current, folders, removed)
+        description = _describe_merged(output, found, folders, removed, _find_next_version(current))
         if current is None or not (_is_same_version(current, description) and _is_openable(output, None)):
-            current = _publish(output, found, description)
+            current = _publish(output, found, removed, description)
         tidy(output)  # also what a merge that was killed here has left
     return _report(current)
 
 
-def _publish(output: Output, found: list[Manifest], description: dict[str, Any]) -> dict[str, Any]:
+def _keep_removed(
+    output: Output, found: Sequence[Manifest], current: Mapping[str, Any], folders: Sequence[str], removed: Removed
+) -> Removed:
+    """Add the samples that were removed from the merged split itself to the removed samples of its splits."""
+    numbers, curated = read_removed(output.store, current), read_curated(output.store, current)
+    if len(numbers) and (folders != current["settings"][MERGED] or count_part_samples(current) != sum(map(len, found))):
+        # The splits are others or have grown, so the samples have other numbers; an erasure alone changes none.
+        if not _is_openable(output, None):
+            raise DatasetError(
+                f"{output.location} has {len(numbers)} removed samples, and its splits have got or lost samples since, "
+                "some by an erasure. Merge into another folder and remove the samples there"
+            )
+        before = Manifest.open(output.store, whole=True)
+        keys = (key for split in found for some in read_keys(split) for key in some)
+        wanted = {*before.keys(numbers.tolist())}
+        places = {key: number for number, key in enumerate(keys) if key in wanted}
+        numbers, curated = (
+            np.array(sorted(places[key] for key in before.keys(some.tolist()) if key in places), np.int64)
+            for some in (numbers, curated)
+        )
+    for_good = np.union1d(np.setdiff1d(removed.numbers, removed.curated), np.setdiff1d(numbers, curated))
+    return Removed(
+        numbers=np.union1d(removed.numbers, numbers),
+        curated=np.setdiff1d(np.union1d(removed.curated, curated), for_good),
+    )
+
+
+def _publish(output: Output, found: list[Manifest], removed: Removed, description: dict[str, Any]) -> dict[str, Any]:
     """Make the description the current version; returns it with its rejects and removed samples."""
-    written = publish_rejects_and_removed(output, description["version"], found)
+    written = publish_rejects_and_removed(output, description["version"], found, removed)
     description = description | written | {"files": {**description["files"], **written["files"]}}
     for name, data in find_tokenizer_files(found[0].store, found[0].info).items():
         output.publish(name, data)
@@ -245,7 +304,9 @@ def _publish(output: Output, found: list[Manifest], description: dict[str, Any])
     return description
 
 
-def _describe_merged(output: Output, found: list[Manifest], folders: list[str], version: int) -> dict[str, Any]:
+def _describe_merged(
+    output: Output, found: list[Manifest], folders: list[str], removed: Removed, version: int
+) -> dict[str, Any]:
     """The description without rejects and removed samples."""
     first = found[0].info
     parts, files = [], {}
@@ -266,7 +327,7 @@ def _describe_merged(output: Output, found: list[Manifest], folders: list[str], 
         "fingerprint": make_fingerprint(
             [shard for one in found for shard in one.shards()], foreign=False, selected=join_selected(found)
         ),
-        "counts": add_counts(found),
+        "counts": count_removed(add_counts(found), removed.numbers, removed.curated),
         "label_names": first["label_names"],
         "parts": parts,
         "files": files,

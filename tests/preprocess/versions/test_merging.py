@@ -118,6 +118,41 @@ def test_the_same_merge_again_changes_nothing_until_its_splits_change(tmp_path: 
         Manifest.load(out, version=1)
 
 
+def test_what_was_removed_from_it_stays_removed_when_its_splits_change(tmp_path: Path) -> None:
+    one, other = written(tmp_path / "a", 0), written(tmp_path / "b", 100)
+    out = tmp_path / "out"
+    merge(out, [one, other])
+    remove(out, ["k101"])
+
+    def removed() -> set[str]:
+        found = Manifest.load(out)
+        assert found.info["counts"]["removed"] == len(found.removed)
+        assert verify(out).problems == []
+        return {*found.keys(found.removed.tolist())}
+
+    assert merge(out, [one, other]).version == 2
+    assert removed() == {"k101"}
+    remove(one, ["k3"])
+    assert merge(out, [one, other]).version == 3
+    assert removed() == {"k101", "k3"}
+    append(one, written(tmp_path / "more", 50))  # the numbers of b's samples move
+    assert merge(out, [one, other]).version == 4
+    assert removed() == {"k101", "k3"}
+    erase(other, ["k104"])
+    merge(out, [one, other])
+    assert len(removed()) == 3
+    assert removed() >= {"k101", "k3"}
+    assert "k104" not in removed()  # its key is gone too
+    remove(out, ["k0"])
+    merge(out, [other, one])  # in another order
+    assert len(removed()) == 4
+    assert removed() >= {"k101", "k3", "k0"}
+    append(one, written(tmp_path / "again", 70))
+    erase(other, ["k105"])
+    with pytest.raises(DatasetError, match="removed samples, and its splits have got or lost samples since"):
+        merge(out, [other, one])
+
+
 def test_killed_at_every_step_it_ends_in_the_same_files(tmp_path: Path) -> None:
     base = tmp_path / "base"
     splits = [written(base / "a", 0), written(base / "b", 100)]
