@@ -65,8 +65,8 @@ def test_parts_are_numbers_of_the_file_and_those_of_the_category_alone_are_predi
     model = PointSegmenterConfig(of=CONFIG, parts=((3, 7), (7, 20))).build(GRIDS).eval()
     assert model.config.numbers == [3, 7, 20]
     clouds = batch(parts=(7, 20))
-    assert set(model.split_plane(clouds).unique().tolist()) == {1, 2}
-    assert set(model.split_plane(batch(parts=(4, 99))).unique().tolist()) == {-1}
+    assert set(model.number_parts(clouds).unique().tolist()) == {1, 2}
+    assert set(model.number_parts(batch(parts=(4, 99))).unique().tolist()) == {-1}
     assert model.loss(batch(parts=(4, 99))).loss() == 0
     made = model.reconstructed(clouds).points[..., 3]
     assert set(made[0].unique().tolist()) <= {3, 7}
