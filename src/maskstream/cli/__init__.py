@@ -49,7 +49,7 @@ class _Renamed(TyperGroup):
         if name == "doctor" and any(not word.startswith("-") for word in rest):
             now = "mask-score"  # until 0.2 `doctor` scored the masks of a split or of runs; it now takes no argument
         if now:
-            errors.print(f"`maskstream {name}` is now `maskstream {now}`; the next release has the new name alone")
+            errors.print(f"`maskstream {name}` is now `maskstream {now}`; the next release drops the old name")
             args = [now, *rest]
         return super().resolve_command(ctx, args)
 

@@ -312,7 +312,7 @@ def moved(command: Callable[..., None], before: str, now: str) -> Callable[..., 
 
     @wraps(command)
     def former(*args: Any, **given: Any) -> None:
-        errors.print(f"`maskstream {before}` is now `maskstream paper {now}`; the next release has the new name alone")
+        errors.print(f"`maskstream {before}` is now `maskstream paper {now}`; the next release drops the old name")
         command(*args, **given)
 
     return former
