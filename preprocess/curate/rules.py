@@ -153,7 +153,7 @@ class KeepRule:
         found = (one.id for one in ast.walk(ast.parse(self.text, mode="eval")) if isinstance(one, ast.Name))
         return list(dict.fromkeys(found))
 
-    def list_unmet(self, members: Mapping[str, Member]) -> str:
+    def explain_unmet(self, members: Mapping[str, Member]) -> str:
         """The signals of the rule, if the sample does not meet it, else "". The sample has a picture, or a video; else
         DatasetError.
         """

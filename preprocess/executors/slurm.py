@@ -48,15 +48,15 @@ class SlurmJob:
         part = ["--part", f'"$SLURM_ARRAY_TASK_ID/{self.parts}"']
         words = [shlex.quote(word) for word in (*self.command, *self.for_parts)]
         return {
-            PARTS: self._write_script([*words, *part], f"--array=1-{self.parts}", f"--output={logs}/part-%a.log"),
-            FINISH: self._write_script(
+            PARTS: self._build_script([*words, *part], f"--array=1-{self.parts}", f"--output={logs}/part-%a.log"),
+            FINISH: self._build_script(
                 [*map(shlex.quote, self.command), "--finish"],
                 f"--output={logs}/finish.log",
                 "--kill-on-invalid-dep=yes",
             ),
         }
 
-    def _write_script(self, words: Sequence[str], *own: str) -> str:
+    def _build_script(self, words: Sequence[str], *own: str) -> str:
         options = (f"--job-name={self.name}", "--requeue", "--open-mode=append", *own, *self.options)
         head = "".join(f"#SBATCH {shlex.quote(option)}\n" for option in options)
         workers = '"${SLURM_CPUS_ON_NODE:-1}"' if self.workers is None else str(self.workers)

@@ -77,7 +77,7 @@ class Keep(Protocol):
         """The rule, as dataset.json has it."""
         ...
 
-    def list_unmet(self, members: Mapping[str, Member]) -> str:
+    def explain_unmet(self, members: Mapping[str, Member]) -> str:
         """Why a sample of these members is not written; "" if it is."""
         ...
 

@@ -144,7 +144,7 @@ def _scan_stretch(task: ScanTask, part: ScanPart, hand: Hand, report: Report) ->
             with limited(part.unit, task.limits, report):
                 if task.is_look:
                     return _measure_end(here.path, task.modality)
-                return _yield_scenes(here.path, part, task) if task.modality in VIDEO else _yield_sounds(here.path)
+                return _find_scenes(here.path, part, task) if task.modality in VIDEO else _find_sounds(here.path)
         except BaseException as error:
             reject = judge_error(error, part.source.path)
             return {"reject": [reject.stage, reject.reason]}
@@ -174,7 +174,7 @@ def _round_seconds(duration: int | None) -> float | None:
     return None if duration is None else duration / av.time_base
 
 
-def _yield_scenes(path: Path, part: ScanPart, task: ScanTask) -> dict[str, Any]:
+def _find_scenes(path: Path, part: ScanPart, task: ScanTask) -> dict[str, Any]:
     """The scenes of a stretch, whose clips are kept: but of a file that was fetched, and of a stretch that ended a
     process, which may be the encoder's fault.
     """
@@ -190,8 +190,8 @@ def _yield_scenes(path: Path, part: ScanPart, task: ScanTask) -> dict[str, Any]:
     return {"last_s": found.last_s, "starts": [[one.time_s, one.hard, one.black] for one in found.starts]}
 
 
-def _yield_sounds(path: Path) -> dict[str, Any]:
-    """As `_yield_scenes`; pauses are what is black of a film."""
+def _find_sounds(path: Path) -> dict[str, Any]:
+    """As `_find_scenes`; pauses are what is black of a film."""
     starts, end_s = find_pauses(path)
     return {"last_s": end_s, "starts": [[time_s, False, is_pause] for time_s, is_pause in starts]}
 

@@ -274,7 +274,7 @@ def make_shards(
     executor = choose_executor(options.executor, options.workers)
     progress = options.progress or Progress()
     start_s = time.monotonic()
-    with ExitStack() as stack, _explain_memory():
+    with ExitStack() as stack, _report_memory():
         cut = None if options.cutting is None else _choose_cutter(options.cutting, out, executor, progress, options)
         raw, files = stack.enter_context(listed(dataset, root, options, cut=cut))
         if raw.passed_over:
@@ -364,7 +364,7 @@ def _split_job(
 
 
 @contextmanager
-def _explain_memory() -> Iterator[None]:
+def _report_memory() -> Iterator[None]:
     try:
         yield
     except MemoryError as error:

@@ -170,7 +170,7 @@ def _try_encoding(source: Source, task: ShardTask, report: Report) -> Sample:
     try:
         with limited(source.id, task.limits, report, size_bytes=_size(source)):
             sample = encode_sample(source, task.encoder, task.measure)
-            if task.keep is not None and (why := task.keep.list_unmet(sample.members)):
+            if task.keep is not None and (why := task.keep.explain_unmet(sample.members)):
                 raise RejectError(UNKEPT, why)
             return sample
     finally:

@@ -91,7 +91,7 @@ def write_card(data: Location, told: Told | None = None, out: Location | None = 
     licenses = {name: _count_licenses(location, told.license_by) for name, location in splits.items()}
     croissant = _build_croissant(splits, facts, licenses, told, is_one=is_split(open_output(data).store))
     output.publish(CROISSANT, add_checksum(croissant))
-    output.publish(README, _mark_readme(_write_readme(splits, facts, licenses, told).encode(), told))
+    output.publish(README, _mark_readme(_build_readme(splits, facts, licenses, told).encode(), told))
     return str(within(output.location, CROISSANT)), str(within(output.location, README))
 
 
@@ -327,7 +327,7 @@ def _format_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list
     return ["| " + " | ".join(line) + " |" for line in lines] + [""]
 
 
-def _write_readme(
+def _build_readme(
     splits: Mapping[str, Location],
     facts: Mapping[str, Mapping[str, Any]],
     licenses: Mapping[str, Mapping[str, int]],
@@ -364,7 +364,7 @@ def _write_readme(
             lines += _format_table(("what was wrong with rejects", "sources"), [*one["rejects_per_stage"].items()])
         made = {what: one[what] for what in ("dataset", "profile", "settings")}
         lines += ["How it was made:", "", *_code(json.dumps(made, indent=1)), ""]
-        lines += ["With these libraries:", "", *_code(found), ""] if (found := _list_libraries(splits[name])) else []
+        lines += ["With these libraries:", "", *_code(found), ""] if (found := _format_libraries(splits[name])) else []
         versions = list_versions(open_output(splits[name]).store)
         lines += [f"Versions: {', '.join(map(str, versions)) or one['version']}.", ""]
     if told.rai:
@@ -380,7 +380,7 @@ def _code(text: str) -> list[str]:
     return ["```json", *text.splitlines(), "```"]
 
 
-def _list_libraries(location: Location) -> str:
+def _format_libraries(location: Location) -> str:
     """The versions of the libraries that made a split, where its records say so."""
     data = open_output(location).whole(".records/report.json", _MOST_BYTES)
     found = {} if data is None else json.loads(data).get("libraries", {})

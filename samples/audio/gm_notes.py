@@ -102,7 +102,7 @@ def render_note(note: Note, soundfont: Path, sample_rate: int = RATE) -> Sound:
     import midirenderer
 
     try:
-        data = midirenderer.render_wave_from(soundfont.read_bytes(), write_midi_file(note))
+        data = midirenderer.render_wave_from(soundfont.read_bytes(), encode_midi_file(note))
     except RuntimeError as error:
         raise RejectError("decode", f"{soundfont.name} cannot be played ({error})") from error
     with wave.open(io.BytesIO(data)) as file:
@@ -121,7 +121,7 @@ def require_renderer() -> None:
     require_version("midirenderer", VERSION, work="notes are rendered", extra="notes")
 
 
-def write_midi_file(note: Note) -> bytes:
+def encode_midi_file(note: Note) -> bytes:
     """A Standard MIDI File of format 0 that plays the note, at full volume, and ends after its release."""
     from mido import Message, MetaMessage, MidiFile, MidiTrack
 

@@ -304,7 +304,7 @@ def evaluate(model: MaskedAutoencoder[ImageBatch], config: ImageData, data: Mani
 
     A model of pixels is compared with guesses from the visible pixels, as that of clips.
     """
-    pictures = yield_held_out_pictures(config, data)
+    pictures = collect_held_out_pictures(config, data)
     first = pictures[0]
     with torch.inference_mode():
         made = model.reconstructed(first)
@@ -345,6 +345,6 @@ def measure_pixels(
     return measure_guesses(clip, predicted())
 
 
-def yield_held_out_pictures(config: ImageData, data: Manifest) -> list[ImageBatch]:
+def collect_held_out_pictures(config: ImageData, data: Manifest) -> list[ImageBatch]:
     """Shuffled images of the split with the recipe's masks, without random crops and colours; the same each time."""
     return list(read_shuffled(centred(config), data, most=MEASURED, size=_AT_ONCE))

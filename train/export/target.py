@@ -52,17 +52,17 @@ def to_hf(model: Model[Any], recipe: Recipe[Any], kind: RawKind | None, classes:
     reader = f"transformers.{found.name}"
     imports = f"import torch\nfrom transformers import {found.encoder}"
     if isinstance(kind, RawTexts):
-        card, own = _write_text_card(imports, load, classes), ""
+        card, own = _format_text_card(imports, load, classes), ""
     else:
         given = "".join(f", {name}={value!r}" for name, value in found.call.items())
         take = ".logits" if classes else f".last_hidden_state[:, {found.class_tokens}:].mean(1)"
         card = write_card(kind, imports, load, f"model({found.pixels}=values{given}){take}", classes)
-        own = _write_hf_processor(kind, found)
+        own = _format_hf_processor(kind, found)
     call = f"{reader}.from_pretrained(FOLDER)"
     return Way(reader=reader, call=call, write=write, card=card, own=own, classes=tuple(classes))
 
 
-def _write_text_card(imports: str, load: str, classes: Sequence[str]) -> str:
+def _format_text_card(imports: str, load: str, classes: Sequence[str]) -> str:
     if classes:
         result = "        return model(**inputs).logits"
     else:
@@ -82,7 +82,7 @@ tokenizer = AutoTokenizer.from_pretrained(".")
 {result}"""
 
 
-def _write_hf_processor(kind: RawKind, found: Counterpart) -> str:
+def _format_hf_processor(kind: RawKind, found: Counterpart) -> str:
     """The lines with the processor of transformers."""
     if kind.card == "picture":
         return '''from transformers import AutoImageProcessor

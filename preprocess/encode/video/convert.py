@@ -133,13 +133,13 @@ def list_conversion_filters(frame: VideoFrame, fit: Fit) -> list[tuple[str, str]
     scale = f"{width}:{height}:in_range={'pc' if full else 'tv'}:out_range=tv:in_color_matrix={matrix}"
     steps = [("scale", f"{scale}:out_color_matrix={matrix if apart else 'bt601'}:{_SCALER}")]
     if apart:
-        steps += [("format", "yuv420p"), ("colorspace", _list_matrix_arguments(_COLORSPACES[matrix]))]
+        steps += [("format", "yuv420p"), ("colorspace", _format_matrix_arguments(_COLORSPACES[matrix]))]
     steps += [("setsar", "1"), ("format", "yuv420p")]
     steps += [("transpose", "dir=cclock_flip")] * transpose + [("hflip", "")] * flip_x + [("vflip", "")] * flip_y
     return steps + fit.crop
 
 
-def _list_matrix_arguments(matrix: str) -> str:
+def _format_matrix_arguments(matrix: str) -> str:
     """The arguments of `colorspace` that convert the matrix to BT.601 and leave primaries and transfer alone."""
     same = "".join(f":i{of}=bt709:{of}=bt709" for of in ("primaries", "trc"))
     return f"ispace={matrix}:space=smpte170m{same}:irange=tv:range=tv:format=yuv420p"

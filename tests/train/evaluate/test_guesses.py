@@ -12,6 +12,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.patches import (
     GUESSES,
     MEAN,
+    collect_held_out_pictures,
     copy_nearest,
     evaluate,
     find_nearest_visible,
@@ -19,7 +20,6 @@ from maskstream.train.evaluate.patches import (
     interpolate_pixels,
     measure_patches,
     repeat_mean,
-    yield_held_out_pictures,
 )
 from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.masked_autoencoder import ImageAutoencoderConfig
@@ -66,7 +66,7 @@ def test_what_fills_a_row_up_or_is_a_mask_token_is_not_nearest():
 def test_a_model_of_pixels_is_compared_with_guesses_from_visible_pixels(split):
     model = replace(SIZES, target="pixels").build(DATA.grids).eval()
     found = evaluate(model, DATA, Manifest.load(split), 2).scores[0]
-    pictures = yield_held_out_pictures(DATA, Manifest.load(split))
+    pictures = collect_held_out_pictures(DATA, Manifest.load(split))
     with torch.inference_mode():
         parts = [part for batch in pictures for part in model(batch).parts.values()]
     assert found.value == pytest.approx(float(sum(p.total for p in parts) / sum(p.weight for p in parts)), rel=1e-5)
@@ -83,7 +83,7 @@ def test_a_model_of_pixels_is_compared_with_guesses_from_visible_pixels(split):
 
 def test_losses_are_those_of_one_patch_after_the_other(split):
     model = SIZES.build(DATA.grids).eval()
-    pictures = yield_held_out_pictures(DATA, Manifest.load(split))
+    pictures = collect_held_out_pictures(DATA, Manifest.load(split))
     found = measure_patches(model, pictures)
     mean, nearest, own, n = 0.0, 0.0, 0.0, 0
     for batch in pictures:
@@ -112,7 +112,7 @@ def test_an_evaluation_is_the_same_each_time(split):
     found = evaluate(model, DATA, Manifest.load(split), 2)
     assert found.to_dict() == evaluate(model, DATA, Manifest.load(split), 2).to_dict()
     (score,) = found.scores
-    assert score.count == sum(len(batch) for batch in yield_held_out_pictures(DATA, Manifest.load(split)))
+    assert score.count == sum(len(batch) for batch in collect_held_out_pictures(DATA, Manifest.load(split)))
     assert set(score.baselines) == {"every patch's mean", "a copy of the nearest visible patch"}
 
 

@@ -14,13 +14,13 @@ from maskstream.pipelines.modalities.pose.data import PoseData
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.papers.mpm.evaluate import (
     align,
+    collect_held_out_clips,
     compute_mpjpe,
     compute_p_mpjpe,
     evaluate,
     interpolate,
     measure_hidden,
     measure_lifting,
-    yield_held_out_clips,
 )
 from maskstream.train.papers.mpm.model import PoseModelConfig
 
@@ -89,7 +89,10 @@ def model():
 
 
 def test_every_motion_is_measured_by_several_cameras_and_always_the_same(split):
-    first, again = yield_held_out_clips(DATA, Manifest.load(split)), yield_held_out_clips(DATA, Manifest.load(split))
+    first, again = (
+        collect_held_out_clips(DATA, Manifest.load(split)),
+        collect_held_out_clips(DATA, Manifest.load(split)),
+    )
     keys = [key for batch in first for key in batch.key]
     assert {keys.count(key) for key in keys} == {8}
     assert len(set(keys)) == SAMPLES
@@ -98,7 +101,7 @@ def test_every_motion_is_measured_by_several_cameras_and_always_the_same(split):
 
 
 def test_baselines_are_the_mean_and_the_best_linear_map(split, model, monkeypatch):
-    clips = yield_held_out_clips(DATA, Manifest.load(split))
+    clips = collect_held_out_clips(DATA, Manifest.load(split))
     found = measure_lifting(model, clips)
     flat, true = (torch.cat([getattr(b, name).flatten(0, 1) for b in clips]).numpy() for name in ("pose_2d", "pose_3d"))
     mean = np.linalg.norm(true - true.mean(0), axis=-1).mean() * 1000
@@ -125,7 +128,7 @@ def test_interpolation_knows_what_moves_on_a_line_and_nothing_of_what_was_never_
 
 
 def test_hidden_joints_alone_are_counted(split, model, monkeypatch):
-    clips = yield_held_out_clips(DATA, Manifest.load(split))
+    clips = collect_held_out_clips(DATA, Manifest.load(split))
 
     def completed(batch):
         hidden = batch.mask_3d.masked.view(batch.pose_3d.shape[:3])

@@ -18,13 +18,13 @@ from maskstream.train.papers.where2imagine.evaluate import (
     LINEAR,
     MEAN,
     STRAIGHT,
+    collect_held_out_clips,
     collect_known_guesses,
     evaluate,
     fit_median,
     keep_up,
     measure_errors,
     measure_motion,
-    yield_held_out_clips,
 )
 from maskstream.train.papers.where2imagine.model import WaypointConfig
 
@@ -43,7 +43,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_last_motion_kept_up_is_right_on_an_arc_and_straight_on_is_not(split: Path) -> None:
     for batch in (
-        yield_held_out_clips(DATA, Manifest.load(split))[0],
+        collect_held_out_clips(DATA, Manifest.load(split))[0],
         next(iter(DATA.loader(split, batch_size=15, device="cpu", seed=1))),
     ):
         arc = keep_up(batch, AHEAD_S, turning=True)
@@ -66,7 +66,7 @@ def test_angles_of_errors_go_the_short_way_round() -> None:
 
 
 def test_guesses_know_the_split(split: Path) -> None:
-    clips = yield_held_out_clips(DATA, Manifest.load(split))
+    clips = collect_held_out_clips(DATA, Manifest.load(split))
     mean, linear = collect_known_guesses(DATA, Manifest.load(split))
     torch.testing.assert_close(mean, clips[0].waypoint[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(measure_motion(clips[0], AHEAD_S) @ linear, clips[0].waypoint, atol=1e-4, rtol=0)

@@ -36,7 +36,7 @@ from maskstream.train.evaluate.evaluation import Evaluation, Example, Score, Tra
 from maskstream.train.nn.objectives import chamfer
 
 from .model import VoxelDiffusion, VoxelDiffusionConfig, need_noise
-from .noise_errors import VIEWS, measure_noise, yield_held_out_batches
+from .noise_errors import VIEWS, collect_held_out_batches, measure_noise
 
 _AT_ONCE = 1 << 24  # the most point distances held in memory at a time
 COMPARED = 54
@@ -169,7 +169,7 @@ class DenoisedClouds(Example):
 
 def evaluate(model: VoxelDiffusion, config: PointsData, data: Manifest, shown: int) -> Evaluation:
     """The held-out errors with their bounds, and clouds that the model generated; the same at each call."""
-    batches = yield_held_out_batches(config, data)
+    batches = collect_held_out_batches(config, data)
     errors = measure_noise(config, model, batches, data)
     made, real, label = generate_beside_real(config, model, data)
     sets = compare_sets(made[:, :COMPARED_POINTS], real[:, :COMPARED_POINTS])

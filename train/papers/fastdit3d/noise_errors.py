@@ -59,7 +59,7 @@ class NoiseErrors:
     bands: tuple[tuple[float, float, MaskedErrors], ...]
 
 
-def yield_held_out_batches(config: PointsData, data: Manifest) -> list[PointsBatch]:
+def collect_held_out_batches(config: PointsData, data: Manifest) -> list[PointsBatch]:
     """Batches of shuffled clouds with the recipe's masks at the start of a run; the same at each call."""
     n = min(len(data), MEASURED)
     plain = replace(config, views=VIEWS, augment=_plain(config))

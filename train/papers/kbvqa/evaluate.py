@@ -162,13 +162,13 @@ def write_prompt(
     if examples:
         image = compose([*(one.image for one in examples), image])
         lines = [
-            f"Picture {number}. Question: {one.text}{_list_choices(one)} Answer: {one.answers[0]}"
+            f"Picture {number}. Question: {one.text}{_format_choices(one)} Answer: {one.answers[0]}"
             + (f" Rationale: {one.rationales[0]}" if perspective == "rationale" and one.rationales else "")
             for number, one in enumerate(examples, 1)
         ]
         lines.append(f"The question is about picture {len(examples) + 1}, the last one.")
     lines += [f"Known: {gloss}" for gloss in glosses]
-    lines += [f"Question: {question.text}{_list_choices(question)}", ASKS[perspective]]
+    lines += [f"Question: {question.text}{_format_choices(question)}", ASKS[perspective]]
     return Prompt(
         id=f"{question.key} {perspective} {hidden:g}",
         text="\n".join(lines),
@@ -178,7 +178,7 @@ def write_prompt(
     )
 
 
-def _list_choices(question: Question) -> str:
+def _format_choices(question: Question) -> str:
     return f" Choices: {'; '.join(question.choices)}." if question.choices else ""
 
 

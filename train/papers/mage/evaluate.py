@@ -25,7 +25,7 @@ from maskstream.train.evaluate.evaluation import (
     trained_on,
 )
 from maskstream.train.evaluate.hidden_ids import HiddenIdLosses, IdCounts, fill_in
-from maskstream.train.evaluate.patches import find_nearest_visible, yield_held_out_pictures
+from maskstream.train.evaluate.patches import collect_held_out_pictures, find_nearest_visible
 
 from .model import GenerativeEncoder, GenerativeEncoderConfig, need_mask
 
@@ -135,14 +135,14 @@ def measure_hidden_ids(model: GenerativeEncoder, measured: Iterable[ImageBatch],
     return HiddenIdLosses.of(rows, counts)
 
 
-def yield_training_pictures(config: ImageData, data: Manifest) -> list[ImageBatch]:
+def collect_training_pictures(config: ImageData, data: Manifest) -> list[ImageBatch]:
     """Up to `COUNTED` pictures of the split `trained_on`, without masks, random crops and colours."""
     return list(read_shuffled(replace(centred(config), mask=None), trained_on(data), most=COUNTED, size=_AT_ONCE))
 
 
 def evaluate(model: GenerativeEncoder, config: ImageData, data: Manifest, shown: int) -> Evaluation:
     """The losses on shuffled samples with the recipe's masks, and how far generated pictures are from real ones."""
-    measured, known = yield_held_out_pictures(config, data), yield_training_pictures(config, data)
+    measured, known = collect_held_out_pictures(config, data), collect_training_pictures(config, data)
     counts = IdCounts.of((model.vq.ids(batch.image) for batch in known), model.blank)
     found = measure_hidden_ids(model, measured, counts)
     real, trained = (torch.cat([batch.image for batch in part]) for part in (measured, known))
@@ -182,7 +182,7 @@ def generate(
     """Generated pictures beside real ones of the split."""
     return generate_examples(
         model,
-        yield_held_out_pictures(config, data)[0].image[:count],
+        collect_held_out_pictures(config, data)[0].image[:count],
         count=count,
         rounds=rounds,
         temperature=TEMPERATURE if temperature is None else temperature,

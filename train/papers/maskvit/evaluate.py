@@ -152,15 +152,15 @@ def measure_hidden_ids(model: FrameIdsModel, measured: Iterable[VideoBatch], cou
     return HiddenIdLosses.of(rows, counts)
 
 
-def yield_held_out_clips(config: VideoData, data: Manifest, most: int = MEASURED) -> list[VideoBatch]:
+def collect_held_out_clips(config: VideoData, data: Manifest, most: int = MEASURED) -> list[VideoBatch]:
     """Up to `most` shuffled clips of the split with the recipe's masks, as centre crops; the same each time."""
     return list(read_shuffled(centred(config), data, most=most, size=_AT_ONCE))
 
 
 def evaluate(model: FrameIdsModel, config: VideoData, data: Manifest, shown: int) -> Evaluation:
     """The figures on held-out clips, compared with counts of the training split and with the last frame repeated."""
-    measured = yield_held_out_clips(config, data)
-    counts = count_ids(model, yield_held_out_clips(config, trained_on(data), COUNTED))
+    measured = collect_held_out_clips(config, data)
+    counts = count_ids(model, collect_held_out_clips(config, trained_on(data), COUNTED))
     found, errors = measure_hidden_ids(model, measured, counts), generate_futures(model, measured).errors()
     own, drawn, first = errors.pop("generated"), errors.pop("the real frames, drawn from their ids"), measured[0]
     with torch.inference_mode():
@@ -200,7 +200,7 @@ def generate(
     seed: int,
 ) -> Clips:
     """Generated futures of held-out clips, beside the real ones and the last frame, repeated."""
-    batch = yield_held_out_clips(config, data, count)[0]
+    batch = collect_held_out_clips(config, data, count)[0]
     heat = TEMPERATURE if temperature is None else temperature
     made = generate_futures(model, [batch], rounds=rounds, temperature=heat, seed=seed)
     frames = "frame" if model.config.context == 1 else f"{model.config.context} frames"

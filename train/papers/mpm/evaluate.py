@@ -105,7 +105,7 @@ def evaluate(model: PoseModel, config: PoseData, data: Manifest, shown: int) -> 
     """Errors on all motions of the split, compared with baselines: a model of masked poses is judged by the joints that
     it completes, one that only lifts by the poses that it lifts.
     """
-    clips = yield_held_out_clips(config, data)
+    clips = collect_held_out_clips(config, data)
     found, trivial, completes = (
         measure_lifting(model, clips),
         measure_mean_pose(model, clips),
@@ -161,7 +161,7 @@ def evaluate(model: PoseModel, config: PoseData, data: Manifest, shown: int) -> 
     )
 
 
-def yield_held_out_clips(config: PoseData, data: Manifest) -> list[PoseBatch]:
+def collect_held_out_clips(config: PoseData, data: Manifest) -> list[PoseBatch]:
     """Clips of all motions of the split, without flips, with the recipe's cameras and masks; the same at each call."""
     n = len(data)
     rounds = max(min(ROUNDS, MEASURED // n), 1)

@@ -38,7 +38,7 @@ READING = (
 
 def evaluate(model: PointAutoencoder, config: PointsData, data: Manifest, shown: int) -> Evaluation:
     """The loss on shuffled clouds, compared with those of two baselines, and reconstructions of the first."""
-    clouds = yield_held_out_clouds(config, data)
+    clouds = collect_held_out_clouds(config, data)
     found, first = measure_losses(model, clouds), clouds[0]
     with torch.inference_mode():
         made = model.reconstructed(first)
@@ -61,7 +61,7 @@ def evaluate(model: PointAutoencoder, config: PointsData, data: Manifest, shown:
     )
 
 
-def yield_held_out_clouds(config: PointsData, data: Manifest) -> list[PointsBatch]:
+def collect_held_out_clouds(config: PointsData, data: Manifest) -> list[PointsBatch]:
     """Batches of shuffled clouds with the recipe's masks, without its random scaling; the same at each call."""
     size = min(len(data), MEASURED, 32)
     plain = replace(config, views=1, augment=PointAugment(normalise=config.augment.normalise))

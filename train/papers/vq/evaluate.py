@@ -38,7 +38,7 @@ READING = (
 
 def evaluate(model: VQAutoencoder[Any], config: ImageData | VideoData, data: Manifest, shown: int) -> Evaluation:
     """The errors of shuffled samples, and reconstructions of some."""
-    measured, known = (yield_held_out_batches(config, split) for split in (data, trained_on(data)))
+    measured, known = (collect_held_out_batches(config, split) for split in (data, trained_on(data)))
     (found, notes), first, sizes = measure_drawings(model, measured, known), measured[0], model.config.quantiser
     reading = READING.format(codes=sizes.codes, cell=sizes.cell)
     with torch.inference_mode():
@@ -133,7 +133,7 @@ def find_nearest(points: Tensor, of: Tensor) -> Tensor:
     return of[torch.cat([torch.cdist(part, of).argmin(dim=1) for part in torch.split(points, 4096)])]
 
 
-def yield_held_out_batches(config: ImageData | VideoData, data: Manifest) -> list[Any]:
+def collect_held_out_batches(config: ImageData | VideoData, data: Manifest) -> list[Any]:
     """Shuffled samples of the split, without masks, random crops and colours; the same each time."""
     plain: Any = replace(centred(config), mask=None)
     return list(read_shuffled(plain, data, most=MEASURED, size=_AT_ONCE))

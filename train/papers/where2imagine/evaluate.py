@@ -34,7 +34,7 @@ _TIMES, _NEAR_M = 30, 0.05
 
 def evaluate(model: WaypointModel, config: TrajectoryData, data: Manifest, shown: int) -> Evaluation:
     """The errors on a held-out split, compared with the guesses, and waypoints of the first walks."""
-    clips = yield_held_out_clips(config, data)
+    clips = collect_held_out_clips(config, data)
     found = measure_waypoints(model, clips, *collect_known_guesses(config, data))
     own, straight, count, first = found.pop("model"), found[STRAIGHT], sum(map(len, clips)), clips[0]
     with torch.inference_mode():
@@ -71,7 +71,7 @@ def evaluate(model: WaypointModel, config: TrajectoryData, data: Manifest, shown
     )
 
 
-def yield_held_out_clips(config: TrajectoryData, data: Manifest) -> list[TrajectoryBatch]:
+def collect_held_out_clips(config: TrajectoryData, data: Manifest) -> list[TrajectoryBatch]:
     """Clips of all walks of a split at random moments, whole and not mirrored; the same at each call."""
     n = len(data)
     rounds = max(min(ROUNDS, MEASURED // n), 1)

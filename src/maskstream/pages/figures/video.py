@@ -73,7 +73,7 @@ class VideoFigures:
         movie = Movie(
             tracks=tuple(tracks),
             first=find_frame_with_flow(batch.flow, i, len(times)),
-            beside=_count_dwell(mask, self.grid) if mask else None,
+            beside=_draw_dwell(mask, self.grid) if mask else None,
         )
         visible = [] if mask is None else count_visible_per_step(mask, self.grid)
         steps = Fact(name="Visible per step", value=span(visible), of=f"of {per_step(self.grid)}") if visible else None
@@ -241,7 +241,7 @@ def find_frame_with_flow(flow: Flow | None, i: int, frames: int) -> int:
     return min(known, key=lambda f: abs(f - middle), default=middle)
 
 
-def _count_dwell(mask: MaskRow, grid: Grid) -> Drawing:
+def _draw_dwell(mask: MaskRow, grid: Grid) -> Drawing:
     """In how many steps each place is visible."""
     steps, rows, columns = grid.shape
     dwell = (~mask.masked).reshape(grid.shape).sum(0)
