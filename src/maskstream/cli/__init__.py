@@ -28,7 +28,7 @@ from .flags import with_flags
 from .look import bench, flow, gallery, mask_score, preview
 from .measured import evaluate, probe
 from .options import DataCommand
-from .papers import generate, kbvqa, meshmask, moved, papers, roar
+from .papers import generate, papers
 from .runs import demo, embed, export, finetune, replay, report
 from .shards import shards
 from .splits import append, curate, dataset_card, erase, fetch, index, inspect, merge, remove, split, verify
@@ -36,8 +36,15 @@ from .targets import targets
 from .terminal import INTERRUPTED, TERMINATED, console, errors
 from .train import train
 
-RENAMED = {"card": "dataset-card", "info": "doctor"}
-"""Names of commands of the release before, and the names that they have now."""
+RENAMED = {
+    "card": "dataset-card",
+    "generate": "paper bert, mage or maskvit",
+    "info": "doctor",
+    "kbvqa": "paper kbvqa",
+    "roar": "paper roar",
+    "rollout": "paper meshmask",
+}
+"""Names of commands of the previous release, and their current names."""
 
 
 class _Renamed(TyperGroup):
@@ -50,7 +57,8 @@ class _Renamed(TyperGroup):
             now = "mask-score"  # until 0.2 `doctor` scored the masks of a split or of runs; it now takes no argument
         if now:
             errors.print(f"`maskstream {name}` is now `maskstream {now}`; the next release drops the old name")
-            args = [now, *rest]
+            if name != "generate":  # the model of its run decides which paper's it is, so it stays a command
+                args = [*now.split(), *rest]
         return super().resolve_command(ctx, args)
 
 
@@ -75,15 +83,7 @@ for _group, _commands in GROUPS.items():
         _kind = DataCommand if _command in (preview, bench, flow, mask_score) else None
         app.command(cls=_kind, rich_help_panel=_group)(with_flags(_command))
 app.add_typer(papers, rich_help_panel="Measure")
-FORMER: dict[str, tuple[Callable[..., None], str]] = {
-    "generate": (generate, "bert, mage or maskvit"),
-    "kbvqa": (kbvqa, "kbvqa"),
-    "roar": (roar, "roar"),
-    "rollout": (meshmask, "meshmask"),
-}
-"""Names of commands of the release before, each with what it runs and where that now stands."""
-for _name, (_command, _now) in FORMER.items():
-    app.command(name=_name, hidden=True)(moved(with_flags(_command), _name, _now))
+app.command(hidden=True)(with_flags(generate))
 
 
 def _version(value: bool) -> None:

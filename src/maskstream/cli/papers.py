@@ -6,9 +6,8 @@ import json
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,7 +17,7 @@ from maskstream.train.papers.kbvqa.options import KbvqaSettings
 from maskstream.train.papers.roar.options import RoarSettings
 
 from .flags import with_flags
-from .terminal import Device, Json, errors, say, tell
+from .terminal import Device, Json, say, tell
 
 if TYPE_CHECKING:
     from maskstream.shards.format.manifest import Manifest
@@ -305,14 +304,3 @@ papers = typer.Typer(
 )
 for _name, _command in PAPERS.items():
     papers.command(name=_name)(with_flags(_command))
-
-
-def moved(command: Callable[..., None], before: str, now: str) -> Callable[..., None]:
-    """The command under its name of the release before, which first says the new one."""
-
-    @wraps(command)
-    def former(*args: Any, **given: Any) -> None:
-        errors.print(f"`maskstream {before}` is now `maskstream paper {now}`; the next release drops the old name")
-        command(*args, **given)
-
-    return former
