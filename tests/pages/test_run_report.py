@@ -96,7 +96,8 @@ def test_pixels_are_drawn_beside_interpolation_and_unseen_clips_apart(split, tmp
     train(recipe, split, tmp_path / "run", steps=2, device="cpu", threads=1, progress=False)
     page = Page(write_report(tmp_path / "run", split, unseen=split, clips=2).read_text(encoding="utf-8"))
     assert re.search(
-        r"MSE of hidden pixels of 24 centre crops \d\.\d+ per-channel standard deviations .*?, \d+% above ", page.text
+        r"MSE of hidden pixels of 24 centre crops \d\.\d+ squared per-channel standard deviations .*?, \d+% above ",
+        page.text,
     )
     assert "neither shown nor predicted" not in page.text
     keys = [attrs["data-key"] for tag, attrs in page.tags if tag == "article"]

@@ -36,7 +36,7 @@ RELAXATION = 1.85
 MEAN, COPY = "the mean of the visible pixels", "a copy of the nearest visible token"
 COLOURS, HARMONIC = "interpolation of the visible tokens' colours", "harmonic interpolation of the visible pixels"
 SHRUNK = "a copy of the nearest visible token, shrunk towards the mean"
-UNIT = "per-channel standard deviations (57/255)"
+UNIT = "squared per-channel standard deviations (57/255)"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
