@@ -1,23 +1,24 @@
-"""Masks: which tokens of a sample the encoder does not see, and which the decoder reconstructs.
+"""Masks: choose the tokens that the encoder does not see and the tokens that the decoder reconstructs.
 
 A mask is a small frozen config, built once and used for every batch:
 
     grid = TokenGrid.video(16, 224, 224)                       # 8 x 14 x 14 tokens of 2 x 16 x 16
     mask = MotionGuided(ratio=0.9)
-    batch = mask.draw(grid, draws)                             # a Draw per sample: its generator, and what it shows
+    batch = mask.draw(grid, draws)                             # one Draw per sample: random generator, mask inputs
 
-`batch` is a `MaskBatch`: masked bool (B, N), True = hidden; visible, target int64 (B, count), sorted; weight float32.
-A sample's mask depends only on its own `Draw` (core/draw.py), so it is the same in any batch.
+`batch` is a `MaskBatch`: masked bool (B, N), True = hidden; visible and target int64 (B, count), sorted; weight
+float32. A sample's mask depends only on its own `Draw` (core/draw.py), so it is the same in any batch.
 
-A law says how many tokens are hidden: a number, or an object that draws a ratio or a count for a view, a sample, a
-frame or a batch (laws/random.py), or follows the progress of the run (laws/progress.py). Counts are exact;
-core/ratio.py has the roundings. A pattern says which tokens: one family a file in patterns/, and those of text in
-text/. Some patterns are made of others: `Dual`, `PartDecoded`, `Padded` for counts that differ, `ByView`, `Shared`,
-`Complementary`, `Replace`, `DecoderRows`, and `Joint` for samples of several parts.
+A ratio schedule (`Law`) determines how many tokens are hidden. It is a number, an object that draws a ratio or a count
+per view, sample, frame or batch (`laws/random.py`), or a function of the run's progress (`laws/progress.py`). Counts
+are exact; core/ratio.py defines the roundings. A pattern determines which tokens are hidden: there is one file per
+family in patterns/, and text patterns are in text/. Some patterns wrap others: `Dual`, `PartDecoded`, `Padded` (for
+unequal counts), `ByView`, `Shared`, `Complementary`, `Replace`, `DecoderRows`, and `Joint` for samples with several
+parts.
 
-A new pattern is a subclass of `Mask` with one method, `hide`, which says for one view of a sample which tokens are
-hidden. Its file declares the schemes of papers that it draws (see core/scheme.py); its line in schemes.py gives them
-to the command line, the gallery, docs/masks.md and the benchmark.
+To add a pattern, subclass `Mask` and implement `hide`, which returns the hidden tokens of one view. Declare the papers'
+schemes in the same file (see core/scheme.py) and add a line to schemes.py; the command line, the gallery, docs/masks.md
+and the benchmark then list them.
 """
 
 from typing import TYPE_CHECKING

@@ -1,10 +1,10 @@
-"""Collate functions for the data of other libraries: batches as models of transformers take them, with our masks.
+"""Collate functions that add masks to data of other libraries, in the format of transformers models.
 
     collate = Collate(mask=Tube(ratio=0.9), grid=TokenGrid.video(16, 224, 224), gives="bool_masked_pos")
     DataLoader(clips, batch_size=8, collate_fn=collate)          # clips[i] is {"key": ..., "pixel_values": ...}
 
-A sample's mask is that of its key, as `Mask.of_keys` draws it. They hold settings only, so they go to workers as they
-are; for another epoch take `dataclasses.replace(collate, epoch=2)`.
+Masks are drawn by sample key (`Mask.of_keys`). The collators hold only settings, so they can be sent to worker
+processes. For another epoch, use `dataclasses.replace(collate, epoch=2)`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,15 @@ if TYPE_CHECKING:
 
 Gives = Literal["bool_masked_pos", "noise", "input_values"]
 UNLABELLED = -100
-"""The label of tokens that no loss is taken of, as transformers and torch have it."""
+"""Label of tokens that the loss ignores, as in transformers and torch."""
 
 
 def _find_key(sample: Mapping[str, Any], name: str) -> str:
-    """The key of a sample; ValueError where it has none."""
+    """Return a sample's key.
+
+    Raises:
+        ValueError: The sample has no such field.
+    """
     if name not in sample:
         raise ValueError(
             f"a sample has no {name!r}, by which its mask is drawn, but {', '.join(sample) or 'nothing'}; name the "
@@ -42,25 +46,30 @@ def _find_key(sample: Mapping[str, Any], name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Collate:
-    """Stacks samples, dicts of tensors and numbers, and adds the mask of each by its key.
+    """Stack samples (dicts of tensors and numbers) and add the mask of each, drawn by its key.
 
-    gives: what the model takes. "bool_masked_pos", bool (B, N), is for VideoMAE, and for models of masked images. With
-    "noise", float32 (B, N), ViTMAE keeps the tokens that the mask leaves visible; its `mask_ratio` must be that of the
-    mask. "input_values" is for AST, which takes no mask: in `input_values`, float (B, time, freq), of the samples the
-    hidden patches become `fill`, and bool_masked_pos is added in its order of tokens, frequencies first; its strides
-    must be its patch size. key: the field of a sample that names it, which the batch does not have. seed, epoch: as of
-    a loader.
-
-    ValueError for a mask that reads cues, for samples without a key, and for values that do not fit the grid.
+    Raises:
+        ValueError: The mask needs inputs, a sample has no key, or values do not fit the grid.
     """
 
     mask: Mask
+    """Mask to draw; it must not need mask inputs."""
     grid: TokenGrid
+    """Token grid of one sample."""
     gives: Gives = "bool_masked_pos"
+    """Format of the mask in the batch. "bool_masked_pos", bool (B, N), suits VideoMAE and masked image models. "noise",
+    float32 (B, N), makes ViTMAE keep exactly the visible tokens; its `mask_ratio` must equal the mask's. "input_values"
+    suits AST, which has no mask argument: hidden patches of `input_values`, float (B, time, freq), are set to `fill`,
+    and `bool_masked_pos` is added in AST's token order (frequency first). AST's strides must equal its patch size.
+    """
     key: str = "key"
+    """Field with the sample's key; it is removed from the batch."""
     seed: int = 0
+    """Random seed of the masks, as in a loader."""
     epoch: int = 0
+    """Epoch whose masks are drawn, as in a loader."""
     fill: float = 0.0
+    """Value of hidden patches with gives="input_values"."""
 
     def __post_init__(self) -> None:
         if self.gives not in get_args(Gives):
@@ -69,7 +78,7 @@ class Collate:
             self.grid.need("time", "freq", by='gives="input_values"')
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """The batch of some samples."""
+        """Collate samples into one batch."""
         keys = [_find_key(sample, self.key) for sample in samples]
         batch: dict[str, Any] = torch.utils.data.default_collate(
             [{name: value for name, value in sample.items() if name != self.key} for sample in samples]
@@ -87,7 +96,7 @@ class Collate:
         }
 
     def _fill_hidden(self, values: object, places: Tensor) -> Tensor:
-        """Spectrograms, float (B, time, freq), whose hidden patches, bool (B, t, f), are filled."""
+        """Set hidden patches, bool (B, t, f), of spectrograms, float (B, time, freq), to `fill`."""
         wanted = tuple(n * step for n, step in zip(self.grid.shape, self.grid.patch, strict=True))
         if not isinstance(values, torch.Tensor) or values.shape[1:] != wanted:
             got = f"{tuple(values.shape)}" if isinstance(values, torch.Tensor) else f"{values!r}"
@@ -100,24 +109,29 @@ class Collate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextCollate:
-    """Pads texts to the longest and hides tokens, for the masked language models of transformers.
+    """Pad texts to the longest one and hide tokens, for masked language models of transformers.
 
-    Samples have `input_ids`, and `word_ids`, with None for special tokens, or `special_tokens_mask`, as tokenizers of
-    transformers give both; without words each token is one. The batch has input_ids, attention_mask and labels, int64
-    (B, N): labels are the original ids of the targets, and -100 elsewhere.
+    Samples have `input_ids` and either `word_ids` (None for special tokens) or `special_tokens_mask`, both as
+    tokenizers of transformers return them. Without `word_ids`, each token is a word. The batch has input_ids,
+    attention_mask and labels, int64 (B, N); labels are the original ids at targets and -100 elsewhere.
 
-    mask: one that gives token ids, `Replace` of another. pad_id: the tokenizer's. key, seed, epoch: as of `Collate`.
-    ValueError for another mask, and for samples without a key or special tokens.
+    Raises:
+        ValueError: The mask returns no token ids, or a sample has no key or no marked special tokens.
     """
 
     mask: Mask
+    """Mask that returns token ids: `Replace` around another mask."""
     pad_id: int
+    """Padding id of the tokenizer."""
     key: str = "key"
+    """Field with the sample's key."""
     seed: int = 0
+    """Random seed of the masks, as in a loader."""
     epoch: int = 0
+    """Epoch whose masks are drawn, as in a loader."""
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """The batch of some texts, int64 (B, N) each."""
+        """Collate texts into int64 (B, N) tensors."""
         rows = [self._row(sample) for sample in samples]
         longest = max(len(tokens) for tokens, _ in rows)
         lengths = torch.tensor([len(tokens) for tokens, _ in rows])
@@ -134,7 +148,7 @@ class TextCollate:
         }
 
     def _row(self, sample: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        """What the model reads of a text, and its labels, both int64 (n,)."""
+        """Return a text's input ids and labels, both int64 (n,)."""
         ids = np.asarray(sample["input_ids"], np.int64)
         grid = TokenGrid(axes=("token",), shape=(len(ids),), patch=(1,))
         cues = Cues(tokens=ids, words=_words(sample, len(ids)))
@@ -149,7 +163,7 @@ class TextCollate:
 
 
 def _words(sample: Mapping[str, Any], n: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The word of each of n tokens, int64 (n,)."""
+    """Return the word number of each of n tokens, int64 (n,)."""
     if sample.get("word_ids") is not None:
         return np.array([SPECIAL if word is None else int(word) for word in sample["word_ids"]], np.int64)
     if "special_tokens_mask" not in sample:

@@ -1,4 +1,7 @@
-"""The schemes of all papers, for who lists them: a loader needs the file of its own mask alone."""
+"""Registry of all published masking schemes.
+
+Import it only to list them: a loader imports only its mask's file.
+"""
 
 from collections.abc import Callable
 
@@ -41,7 +44,7 @@ SCHEMES: tuple[Scheme, ...] = (
     *by_class.SCHEMES,
     *top_scores.SCHEMES,
 )
-"""The schemes of the papers, as the files of the patterns declare them: a new file is a line here."""
+"""Published schemes, collected from the files of the patterns. Add a line for each new file."""
 
 MASKS: dict[str, Callable[[], Mask]] = {s.name: s.make for s in sorted(SCHEMES, key=lambda s: s.name) if s.name}
-"""Masks by name, each with its paper's settings."""
+"""Masks by name, with their paper's settings."""

@@ -1,6 +1,6 @@
-"""The tables of schemes and of laws in docs/masks.md, made of what the files of patterns and laws declare.
+"""Write the tables of schemes and ratio schedules in docs/masks.md from the declarations in the source.
 
-python -m maskstream.pipelines.masks.table docs/masks.md       writes it anew
+Run `python -m maskstream.pipelines.masks.table docs/masks.md` to rewrite both.
 """
 
 import sys
@@ -14,13 +14,13 @@ COMMAND = "python -m maskstream.pipelines.masks.table docs/masks.md"
 
 
 def format_scheme_table(schemes: Iterable[Scheme] = SCHEMES) -> str:
-    """A markdown table with a row for each scheme."""
+    """Format a markdown table with one row per scheme."""
     head = ("paper", "call, name and grid", "what is hidden, and what is reconstructed")
     return _format_table(head, map(_format_scheme_cells, schemes))
 
 
 def format_law_table(laws: Iterable[PaperLaw] = LAWS) -> str:
-    """A markdown table with a row for each law."""
+    """Format a markdown table with one row per ratio schedule."""
     return _format_table(("law", "the ratio", "paper"), ((f"`{law.call}`", law.note, law.source) for law in laws))
 
 
@@ -44,7 +44,11 @@ TABLES: dict[str, Callable[[], str]] = {"schemes": format_scheme_table, "laws": 
 
 
 def with_tables(text: str) -> str:
-    """`text` with both tables, each between its two marks, as they are made now; ValueError where a mark is missing."""
+    """Return `text` with both tables replaced by current ones.
+
+    Raises:
+        ValueError: A marker line is missing.
+    """
     for name, table in TABLES.items():
         begin, end = marks(name)
         before, found_begin, rest = text.partition(begin)
@@ -58,7 +62,7 @@ def with_tables(text: str) -> str:
 
 
 def marks(name: str) -> tuple[str, str]:
-    """The lines before and after the table `name`."""
+    """Return the marker lines before and after the table `name`."""
     return f"<!-- {name}, made by: {COMMAND} -->", f"<!-- end of {name} -->"
 
 

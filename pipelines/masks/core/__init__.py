@@ -1,4 +1,4 @@
-"""The parts of every mask: its grid, its input, its laws and roundings, its batch, and the settings of papers."""
+"""Parts that all masks share: grids, inputs, ratio schedules and roundings, batches, and papers' settings."""
 
 from .base import DeviceMask, Maps, Mask, MaskBatch, batch_of, maps_of, mask_batch, needed_cues, placed
 from .draw import Cues, Draw, Scope, TextDraws, TokenGrid, check_scope, mask_purpose, read_only, sized

@@ -1,4 +1,4 @@
-"""The base classes of masks, and the functions that make a MaskBatch of the maps of a batch's samples."""
+"""Base classes of masks, and the functions that combine the masks of samples into a MaskBatch."""
 
 from __future__ import annotations
 
@@ -26,58 +26,62 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskBatch(Movable):
-    """Which tokens the encoder does not see and which the decoder reconstructs.
+    """Masks of a batch: hidden tokens, visible tokens and reconstruction targets of B samples with N tokens.
 
-    grid: the tokens' grid; a token's number is its place in C order of the grid's shape. B samples of N tokens.
-    masked: bool (B, N), True = hidden from the encoder. visible: int64 (B, V), sorted, the tokens where masked is
-    False. target: int64 (B, M), sorted, the tokens that the decoder reconstructs. weight: float32 (B, M), what each
-    target counts in the loss (0 for a target that the encoder saw).
-
-    Where samples have different counts (masks.Padded), n_visible and n_target, int64 (B,), say how many of a row's
-    entries are real. The other entries are 0, and such targets have weight 0. None means that every entry is real.
-    mask_token: bool (B, N), the tokens that enter the encoder as the mask token. They are among `visible`, but the
-    encoder does not see their content, so they have weight 1 as targets. None means that there are none.
+    `masked` is bool (B, N); `visible` and `target` are sorted token indices, int64 (B, count), in C order of the grid's
+    shape. If counts differ between samples (`masks.Padded`), rows are padded with 0 and `n_visible` and `n_target` hold
+    the true counts; padded targets have weight 0.
     """
 
     grid: TokenGrid
+    """Grid of the tokens of one sample."""
     masked: Tensor
+    """bool (B, N): True for tokens that do not enter the encoder."""
     visible: Tensor
+    """int64 (B, V): sorted indices of the tokens that enter the encoder."""
     target: Tensor
+    """int64 (B, M): sorted indices of the tokens that the decoder reconstructs."""
     weight: Tensor
+    """float32 (B, M): loss weight of each target; 0 if the encoder saw the token."""
     n_visible: Tensor | None = None
+    """int64 (B,): number of valid entries in each row of `visible`; None if all are valid."""
     n_target: Tensor | None = None
+    """int64 (B,): number of valid entries in each row of `target`; None if all are valid."""
     mask_token: Tensor | None = None
+    """bool (B, N): tokens that enter the encoder as the mask token. They are part of `visible`, but because the encoder
+    does not see their content, they have weight 1 as targets. None if there are none.
+    """
 
     @property
     def visible_valid(self) -> Tensor:
-        """Which entries of `visible` are real: bool (B, V), a key padding mask for attention (True = attend)."""
+        """Valid entries of `visible`, bool (B, V): a key padding mask for attention (True = attend)."""
         return _mark_valid(self.visible, self.n_visible)
 
     @property
     def target_valid(self) -> Tensor:
-        """Which entries of `target` are real: bool (B, M)."""
+        """Valid entries of `target`, bool (B, M)."""
         return _mark_valid(self.target, self.n_target)
 
     def weighted(self, weight: Tensor) -> Self:
-        """The masks where each row's targets count `weight`, float32 (B,), times what they did."""
+        """Multiply the target weights of each row by `weight`, float32 (B,)."""
         return replace(self, weight=self.weight * weight[:, None])
 
     @property
     def restore(self) -> Tensor:
-        """int64 (B, N): each token's place in the sequence of visible, then hidden tokens; MAE calls it ids_restore."""
+        """int64 (B, N): index of each token in the sequence of visible, then hidden tokens; MAE's ids_restore."""
         order = torch.argsort(self.masked.to(torch.uint8), dim=1, stable=True)
         return torch.argsort(order, dim=1)
 
     def rows(self, chosen: slice) -> Self:
-        """The masks of the chosen samples."""
+        """Select samples."""
         return self._map(lambda tensor: tensor[chosen])
 
     def cut(self) -> Self:
-        """The masks with as many visible tokens and targets in each row as the row with the fewest has.
+        """Truncate all rows to the smallest number of visible tokens and targets in the batch.
 
-        The others lose their last ones: such tokens are hidden, and nothing reconstructs them. V-JEPA's collator does
-        so with a batch, with each of its two masks apart: mask.rows(slice(0, None, 2)).cut() of `Padded` masks. The
-        result depends on which samples are together, so it is no mask of a loader, whose batches do not.
+        Visible tokens that are cut become hidden but are not reconstructed. V-JEPA's collator does this for each of its
+        two masks separately: `mask.rows(slice(0, None, 2)).cut()` with `Padded` masks. The result depends on which
+        samples share a batch, so loaders, whose masks depend only on the sample, do not do it.
         """
         if self.n_visible is None or self.n_target is None:
             return self
@@ -97,7 +101,11 @@ class MaskBatch(Movable):
 
     @classmethod
     def concatenated(cls, parts: Sequence[Self]) -> Self:
-        """One MaskBatch of all parts, padded to the widest; ValueError where counts differ without `Padded`."""
+        """Concatenate batches along the sample dimension, padding rows to the widest.
+
+        Raises:
+            ValueError: Counts differ and the masks are not `Padded`.
+        """
         if len({(p.visible.shape[1], p.target.shape[1]) for p in parts}) == 1:
             return super(MaskBatch, cls).concatenated(parts)
         if any(p.n_visible is None for p in parts):
@@ -125,19 +133,18 @@ def _mark_valid(positions: Tensor, counts: Tensor | None) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Maps:
-    """The mask of one view of a sample. Its maps are bool (N,); the maps of a batch make a MaskBatch.
-
-    hidden: the tokens that do not enter the encoder. target: the tokens that are reconstructed; None means the hidden
-    ones. mask_token: the tokens that enter the encoder as the mask token, none of them hidden; None means none.
-    """
+    """Mask of one view of a sample as maps, bool (N,); the maps of a batch's samples form a MaskBatch."""
 
     hidden: npt.NDArray[np.bool_]
+    """Tokens that do not enter the encoder."""
     target: npt.NDArray[np.bool_] | None = None
+    """Tokens to reconstruct; None means the hidden ones."""
     mask_token: npt.NDArray[np.bool_] | None = None
+    """Tokens that enter the encoder as the mask token; disjoint from `hidden`. None means there are none."""
 
     @classmethod
     def batched(cls, maps: Sequence[Self], grid: TokenGrid, *, ragged: int | None = None) -> MaskBatch:
-        """The MaskBatch of the maps of a batch's samples; `ragged` as in `mask_batch`."""
+        """Combine the maps of a batch's samples into a MaskBatch; `ragged` as in `mask_batch`."""
         hidden = _build_table([m.hidden for m in maps], grid)
         target = mask_token = None
         if any(m.target is not None for m in maps):
@@ -149,45 +156,49 @@ class Maps:
 
 
 class Mask(Config, ABC):
-    """The base of all masks. A subclass draws the mask of one view in `hide`; `draw` masks a batch.
+    """Base class of all masks. Subclasses implement `hide` for one view; `draw` masks a batch.
 
-    A mask depends only on its `Draw`: the generators of the sample, its cues and its place in the run. It depends on no
-    other sample of the batch and on no global state. Subclasses are frozen dataclasses.
+    A mask depends only on its `Draw`: the sample's random generators, its mask inputs and its position in the run. It
+    does not depend on other samples of the batch or on global state. Subclasses are frozen dataclasses.
     """
 
     __slots__ = ()
 
     @property
     def needs(self) -> frozenset[str]:
-        """The names of the cues (see `Cues`) that the mask reads; by default those of the masks in its fields."""
+        """Names of the mask inputs (`Cues`) that the mask reads; by default, the inputs of the masks in its fields."""
         return frozenset[str]().union(*(part.needs for part in self._parts() if isinstance(part, Mask)))
 
     @property
     def needs_progress(self) -> bool:
-        """Whether the mask changes over the run. Its loader then needs `steps`, the run's length."""
+        """True if the mask changes over the run; the loader then needs the length of the run, `steps`."""
         return any(part.needs_progress for part in self._parts())
 
     @abstractmethod
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
-        """The hidden tokens of one view of a sample, bool (N,).
+        """Draw the hidden tokens of one view, bool (N,).
 
-        ValueError for a grid whose axes or lengths the pattern does not take, and for a missing cue.
+        Raises:
+            ValueError: The pattern does not support the grid's axes or shape, or a mask input is missing.
         """
 
     def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
-        """The maps of one view. A pattern that also chooses targets or mask tokens overrides this."""
+        """Draw the maps of one view. Patterns that also choose targets or mask tokens override this method."""
         return Maps(hidden=self.hide(grid, draw))
 
     def maps_of_texts(self, grid: TokenGrid, draws: TextDraws) -> Sequence[Maps] | None:
-        """The maps of each of many texts, where the pattern draws them together; by default None, and then nothing is
-        drawn.
-        """
+        """Draw the maps of many texts at once if the pattern supports it; by default, return None and draw nothing."""
         return None
 
     def draw(self, grid: TokenGrid, draws: Sequence[Draw | np.random.Generator]) -> MaskBatch:
-        """The masks of len(draws) views, on the CPU. A generator stands for a draw without cues at a run's start.
+        """Draw the masks of len(draws) views on the CPU.
 
-        ValueError as for `hide`, and where the views have different counts (see `Padded`).
+        Args:
+            grid: Token grid of each view.
+            draws: One draw per view. A bare generator stands for a draw without mask inputs at the start of a run.
+
+        Raises:
+            ValueError: As in `hide`, or the views have different counts (see `Padded`).
         """
         return self.batched(grid, [self.maps(grid, as_draw(draw)) for draw in draws])
 
@@ -202,7 +213,7 @@ class Mask(Config, ABC):
         progress: float = 0.0,
         cues: Cues | None = None,
     ) -> MaskBatch:
-        """The mask of one sample by its key, as a MaskBatch of one row; see `of_keys`."""
+        """Draw the mask of one sample by its key, as a MaskBatch with one row; see `of_keys`."""
         given = None if cues is None else [cues]
         return self.of_keys(grid, [key], seed=seed, epoch=epoch, view=view, progress=progress, cues=given)
 
@@ -217,12 +228,22 @@ class Mask(Config, ABC):
         progress: float = 0.0,
         cues: Sequence[Cues] | None = None,
     ) -> MaskBatch:
-        """The masks of samples by their keys, for data that another library loads: those that a loader with this seed
-        gives to these samples in this epoch, on any machine and in any order.
+        """Draw masks by sample key, for data loaded by another library.
 
-        progress: of the run, from 0 to 1, which a mask that changes over it follows. cues: of each sample, for a mask
-        that reads some; ValueError where they are missing. Numbers that a whole batch shares are those of the run's
-        first one.
+        A loader with this seed draws the same masks in this epoch, on any machine and in any order. Numbers that a
+        whole batch shares (scope="batch") are drawn as for the run's first batch.
+
+        Args:
+            grid: Token grid of each sample.
+            keys: Unique keys of the samples.
+            seed: Random seed of the masks.
+            epoch: Epoch whose masks are drawn.
+            view: Number of the view, for several masks per sample.
+            progress: Progress of the run, from 0 to 1, for masks that change over it.
+            cues: Mask inputs (`Cues`) of each sample, for a mask that reads some.
+
+        Raises:
+            ValueError: The mask reads inputs and none are passed.
         """
         if cues is None and (needs := self.needs):
             raise ValueError(
@@ -234,11 +255,11 @@ class Mask(Config, ABC):
         return self.draw(grid, draws)
 
     def batched(self, grid: TokenGrid, maps: Sequence[Maps]) -> MaskBatch:
-        """The MaskBatch of the maps of a batch. It costs about as much as that of one sample."""
+        """Combine the maps of a batch's views into a MaskBatch."""
         return batch_of(maps, grid)
 
     def _parts(self) -> Iterator[Mask | Law]:
-        """The masks and laws among the fields."""
+        """Yield the masks and ratio schedules among the fields."""
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, Mask | Law):
@@ -246,16 +267,20 @@ class Mask(Config, ABC):
 
 
 def as_draw(draw: Draw | np.random.Generator) -> Draw:
-    """The draw itself, or one of a generator alone."""
+    """Wrap a bare generator in a Draw."""
     return draw if isinstance(draw, Draw) else Draw(rng=draw)
 
 
 def maps_of(mask: Mask, grid: TokenGrid, draw: Draw) -> Maps:
-    """The maps of one view. ValueError in words where a mask fails because its `needs` does not name what it reads."""
+    """Draw the maps of one view, with a clear error if `needs` is incomplete.
+
+    Raises:
+        ValueError: The mask failed because it reads an input that its `needs` does not name.
+    """
     try:
         return mask.maps(grid, draw)
     except (AttributeError, TypeError, IndexError) as error:
-        # Only now is it worth while to see which cues it reads: many masks look whether one is there.
+        # Track reads only after a failure: many masks check whether an optional input is present.
         cues = WatchedCues.of(draw.cues)
         with suppress(Exception):
             mask.maps(grid, replace(draw, cues=cues))
@@ -269,7 +294,11 @@ def maps_of(mask: Mask, grid: TokenGrid, draw: Draw) -> Maps:
 
 
 def needed_cues(mask: Mask) -> frozenset[str]:
-    """The `needs` of a mask; ValueError where it is no set, or names what is no cue."""
+    """Return the checked `needs` of a mask.
+
+    Raises:
+        ValueError: `needs` is not a set, or names an unknown input.
+    """
     needs: object = mask.needs
     known = [one.name for one in fields(Cues)]
     if not isinstance(needs, Set):
@@ -281,14 +310,15 @@ def needed_cues(mask: Mask) -> frozenset[str]:
 
 
 def _written(*names: str) -> str:
-    """The set of some names, as it is written in a mask."""
+    """Format names as a `frozenset` expression for an error message."""
     return f"frozenset({{{', '.join(map(repr, sorted(names)))}}})"
 
 
 def batch_of(maps: Sequence[Maps], grid: TokenGrid, *, ragged: int | None = None) -> MaskBatch:
-    """The MaskBatch of the maps of a batch's samples; `ragged` as in `mask_batch`.
+    """Combine the maps of a batch's samples into a MaskBatch; `ragged` as in `mask_batch`.
 
-    ValueError where the maps are of several kinds, such as those with token ids and those without.
+    Raises:
+        ValueError: The maps have different types, for example only some have token ids.
     """
     kinds = sorted({type(m).__name__ for m in maps})
     if len(kinds) > 1:
@@ -311,12 +341,19 @@ def mask_batch(
     mask_token: npt.NDArray[np.bool_] | None = None,
     ragged: int | None = None,
 ) -> MaskBatch:
-    """The MaskBatch of `masked` bool (B, N), True = hidden from the encoder, and `target` bool (B, N), on `grid`.
+    """Build a MaskBatch from boolean maps.
 
-    Without `target` every masked token is reconstructed and counts 1. With it, those tokens are, and one that the
-    encoder saw counts 0; what entered it as the mask token, `mask_token` bool (B, N), it did not see. Index tensors are
-    rectangular: where the samples' counts differ ValueError is raised, or with `ragged` they are padded to a multiple
-    of it (see MaskBatch).
+    Args:
+        masked: bool (B, N), True for tokens hidden from the encoder.
+        target: bool (B, N), tokens to reconstruct. None means all masked tokens, with weight 1. Otherwise, targets that
+            the encoder saw get weight 0.
+        grid: Token grid of one sample.
+        mask_token: bool (B, N), tokens that enter the encoder as the mask token. As targets they count as unseen.
+        ragged: Pad index tensors to a multiple of this number if counts differ between samples; None requires equal
+            counts.
+
+    Raises:
+        ValueError: Counts differ between samples and `ragged` is None.
     """
     target_map = masked if target is None else target
     visible, n_visible = _list_positions(~masked, "visible tokens", ragged)
@@ -341,7 +378,7 @@ def mask_batch(
 
 
 def make_unequal_error(what: str, least: int, most: int) -> ValueError:
-    """The error of samples with different counts, which cannot be one rectangular tensor."""
+    """Build the error for samples with different counts, which do not fit one rectangular tensor."""
     return ValueError(
         f"the samples of a batch need equally many {what}, got from {least} to {most}; use a law that gives one ratio "
         "to the whole batch (scope='batch'), or masks.Padded(mask)"
@@ -351,7 +388,7 @@ def make_unequal_error(what: str, least: int, most: int) -> ValueError:
 def _list_positions(
     chosen: npt.NDArray[np.bool_], what: str, ragged: int | None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None]:
-    """The sorted positions of the True tokens of each row, int64 (B, count), and if `ragged` how many are real."""
+    """Return the sorted indices of True tokens in each row, int64 (B, count), and their number if `ragged`."""
     samples, n = chosen.shape
     flat = np.flatnonzero(chosen)
     first = np.arange(samples) * n
@@ -372,25 +409,37 @@ def _list_positions(
 
 
 class DeviceMask(Mask, ABC):
-    """A mask that can be made where the flow of a batch is; the result is that of `draw`, bit by bit.
+    """Mask that can be computed on the device of the batch's optical flow, bit-identical to `draw`.
 
-    The random numbers are drawn on the CPU from the same generators, and nothing is copied back to it.
+    Random numbers are drawn on the CPU from the same generators; nothing is copied back from the device.
     """
 
     __slots__ = ()
 
     @abstractmethod
     def draw_on_device(self, grid: TokenGrid, draws: Sequence[Draw], flow: Tensor) -> MaskBatch:
-        """The masks of B views of which `flow` is the flow: float32 (B, T-1, h, w, 2), as the cue of each view.
+        """Draw the masks of B views on the device of their flow.
 
-        The cues of the draws are not read. ValueError as for `Mask.draw`.
+        Args:
+            grid: Token grid of each view.
+            draws: One draw per view; their mask inputs are not read.
+            flow: float32 (B, T-1, h, w, 2), the flow input of each view.
+
+        Raises:
+            ValueError: As in `Mask.draw`.
         """
 
 
 def placed(masked: Tensor, visible: Sequence[int], grid: TokenGrid) -> MaskBatch:
-    """The MaskBatch of `masked`, bool (B, N), on its device, without a wait for it; all masked tokens are targets.
+    """Build a MaskBatch on the device of `masked` without synchronising with it.
 
-    visible: how many tokens of each row are not masked. ValueError where they differ, as `mask_batch` raises it.
+    Args:
+        masked: bool (B, N); all masked tokens are targets.
+        visible: Number of visible tokens in each row.
+        grid: Token grid of one sample.
+
+    Raises:
+        ValueError: The counts differ between rows.
     """
     if len(set(visible)) > 1:
         raise make_unequal_error("visible tokens", min(visible), max(visible))

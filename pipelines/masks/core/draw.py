@@ -1,4 +1,4 @@
-"""The input of a mask: the tokens of a sample, and of a view its generators, its place in the run and its cues."""
+"""Input of a mask: the token grid, and for each view its random generators, position in the run and mask inputs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from maskstream.shards.config import Config
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenGrid(Config):
-    """Named axes (such as t, h, w), the number of tokens along each, and the extent of one token in the data's units.
+    """Grid of tokens: named axes, the number of tokens along each, and the extent of one token.
 
-    Tokens are numbered in C order of `shape`; `patch` is (frames, pixels, pixels) for video. The default is VideoMAE's:
-    16 frames at 224 pixels in cubes of 2 x 16 x 16, 1568 tokens.
+    Tokens are numbered in C order of `shape`. The default is VideoMAE's grid: 16 frames of 224 x 224 pixels in cubes of
+    2 x 16 x 16, 1568 tokens.
     """
 
     axes: tuple[str, ...] = ("t", "h", "w")
+    """Names of the axes, such as t, h, w."""
     shape: tuple[int, ...] = (8, 14, 14)
+    """Number of tokens along each axis."""
     patch: tuple[int, ...] = (2, 16, 16)
+    """Extent of one token along each axis, in the data's units; (frames, pixels, pixels) for video."""
 
     def __post_init__(self) -> None:
         if not len(self.axes) == len(self.shape) == len(self.patch) > 0:
@@ -38,28 +41,48 @@ class TokenGrid(Config):
 
     @property
     def size(self) -> int:
-        """The number of tokens."""
+        """Number of tokens."""
         return prod(self.shape)
 
     def need(self, *axes: str, by: str) -> tuple[int, ...]:
-        """The grid's shape, for the pattern `by`; ValueError where its axes are not these."""
+        """Return the shape if the grid has exactly these axes.
+
+        Raises:
+            ValueError: The axes differ; the message names the pattern `by`.
+        """
         if self.axes != axes:
             raise ValueError(f"{by} needs a grid with the axes {axes}, got {self.axes}")
         return self.shape
 
     def need_axis(self, axis: str, by: str) -> int:
-        """The place of `axis` among the axes, for the pattern `by`; ValueError where it is not there."""
+        """Return the index of `axis`.
+
+        Raises:
+            ValueError: The grid has no such axis; the message names the pattern `by`.
+        """
         if axis not in self.axes:
             raise ValueError(f"{by} needs a grid with an axis {axis!r}, got {self.axes}")
         return self.axes.index(axis)
 
     def across(self, axis: str, by: str) -> int:
-        """The number of tokens of one slice across `axis`, for the pattern `by`; ValueError where it is not there."""
+        """Return the number of tokens in one slice across `axis`.
+
+        Raises:
+            ValueError: The grid has no such axis; the message names the pattern `by`.
+        """
         return self.size // self.shape[self.need_axis(axis, by)]
 
     @classmethod
     def video(cls, frames: int, height: int, width: int, tubelet: int = 2, patch: int = 16) -> Self:
-        """The (t, h, w) grid of a clip of `frames` x `height` x `width` pixels in cubes tubelet x patch x patch."""
+        """Build the (t, h, w) grid of a clip.
+
+        Args:
+            frames: Number of frames.
+            height: Height in pixels.
+            width: Width in pixels.
+            tubelet: Frames per token.
+            patch: Side of a token in pixels.
+        """
         if tubelet < 1 or patch < 1:
             raise ValueError(f"tubelet and patch are at least 1, got tubelet={tubelet}, patch={patch}")
         for name, length, step in (("frames", frames, tubelet), ("height", height, patch), ("width", width, patch)):
@@ -76,52 +99,62 @@ class TokenGrid(Config):
 
 
 Scope = Literal["view", "sample", "batch", "frame"]
-"""What shares one random number: a view of a sample, all its views, a batch over all ranks, or a frame."""
+"""Unit that shares one random number: a view, all views of a sample, a batch over all ranks, or a frame."""
 
 
 def check_scope(scope: str) -> None:
-    """ValueError unless `scope` is legal."""
+    """Raise ValueError for an unknown scope."""
     if scope not in get_args(Scope):
         raise ValueError(f"scope is one of {', '.join(get_args(Scope))}, got {scope!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cues:
-    """Data of a sample that a mask may follow. `Mask.needs` names the cues that a mask reads.
+    """Mask inputs: data of a sample that a mask may follow. `Mask.needs` lists the ones that a mask reads.
 
-    frames: uint8 (T, H, W, 3), the RGB pixels of a view as its batch has them; a picture is one frame. depth: float32
-    (T, H, W), metres, 0 where unknown. waveform: float32 (C, n), and spectrogram: float32 (time, freq), as the batch
-    has them, so with padding. These four are read-only.
-
-    flow: float32 (T-1, h, w, 2), backward flow in pixels, and cuts: bool (T-1,), scene cuts (see `Flow`). energy: int64
-    (T, h, w), what each frame shows at the places of tokens that the frame before does not, as it is stored. occupied:
-    bool (N,), whether anything lies in a token's part of space. box: float (4,), x0, y0, x1, y1 as shares of the
-    picture. words: int64 (N,), the word
-    that a token belongs to, ascending, -1 for special tokens, -2 for padding. classes: int64 (N,), a token's class,
-    such as its part of speech, -1 for none. scores: float32 (N,), a token's importance. hidden: bool (N,), tokens that
-    an earlier level hid. edges: int64 (2, E), pairs of nodes. kinds: int64 (N,), a node's type. tokens: int64 (N,),
-    token ids.
+    Arrays have the shapes of one view, such as frames uint8 (T, H, W, 3) or one value per token, (N,). `frames`,
+    `depth`, `waveform` and `spectrogram` are read-only views of the batch, including padding.
     """
 
     frames: npt.NDArray[np.uint8] | None = None
+    """uint8 (T, H, W, 3): RGB pixels; an image is one frame."""
     depth: npt.NDArray[np.float32] | None = None
+    """float32 (T, H, W): depth in metres; 0 where unknown."""
     waveform: npt.NDArray[np.float32] | None = None
+    """float32 (C, n): audio samples."""
     spectrogram: npt.NDArray[np.float32] | None = None
+    """float32 (time, freq)."""
     flow: npt.NDArray[np.float32] | None = None
+    """float32 (T-1, h, w, 2): backward optical flow in pixels (see `Flow`)."""
     cuts: npt.NDArray[np.bool_] | None = None
+    """bool (T-1,): scene cuts."""
     energy: npt.NDArray[np.int64] | None = None
+    """int64 (T, h, w): stored residual energy of each frame relative to the previous one."""
     occupied: npt.NDArray[np.bool_] | None = None
+    """bool (N,): True if the token's part of space contains points."""
     box: npt.NDArray[np.floating[Any]] | None = None
+    """float (4,): x0, y0, x1, y1 as fractions of the image."""
     words: npt.NDArray[np.int64] | None = None
+    """int64 (N,): word of each token, ascending; -1 for special tokens, -2 for padding."""
     classes: npt.NDArray[np.int64] | None = None
+    """int64 (N,): class of each token, such as its part of speech; -1 for none."""
     scores: npt.NDArray[np.float32] | None = None
+    """float32 (N,): importance of each token."""
     hidden: npt.NDArray[np.bool_] | None = None
+    """bool (N,): tokens hidden by an earlier level."""
     edges: npt.NDArray[np.int64] | None = None
+    """int64 (2, E): pairs of mesh nodes."""
     kinds: npt.NDArray[np.int64] | None = None
+    """int64 (N,): type of each mesh node."""
     tokens: npt.NDArray[np.int64] | None = None
+    """int64 (N,): token ids."""
 
     def need(self, name: str, by: str) -> npt.NDArray[Any]:
-        """The cue `name` for the pattern `by`, such as flow (T-1, h, w, 2); ValueError where there is none."""
+        """Return the input `name`, such as flow (T-1, h, w, 2).
+
+        Raises:
+            ValueError: The input is missing; the message names the pattern `by`.
+        """
         value: npt.NDArray[Any] | None = getattr(self, name)
         if value is None:
             raise ValueError(
@@ -132,14 +165,14 @@ class Cues:
 
 
 class WatchedCues(Cues):
-    """Cues that note in `missed` which of them were read and are None."""
+    """Mask inputs that record reads of missing ones in `missed`."""
 
     __slots__ = ("missed",)
     missed: set[str]
 
     @classmethod
     def of(cls, cues: Cues) -> Self:
-        """The same cues, watched."""
+        """Copy mask inputs into a watched instance."""
         watched = cls(**{one.name: getattr(cues, one.name) for one in fields(cues)})
         object.__setattr__(watched, "missed", set())
         return watched
@@ -152,41 +185,48 @@ class WatchedCues(Cues):
 
 
 def read_only(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A view of the values that cannot be written to, since a mask shares them with the batch."""
+    """Return a read-only view of values that a mask shares with the batch."""
     view = values.view()
     view.flags.writeable = False
     return view
 
 
 def sized(cue: npt.NDArray[Any], n: int, name: str, by: str) -> npt.NDArray[Any]:
-    """The cue `name`; ValueError unless it has one value for each of `n` tokens, or pairs."""
+    """Return a mask input with one value per token.
+
+    Raises:
+        ValueError: The shape is not (n,).
+    """
     if cue.shape != (n,):
         raise ValueError(f"{by} needs the cue {name} of {n} values, of shape ({n},), got {cue.shape}")
     return cue
 
 
 def mask_purpose(part: str) -> str:
-    """The purpose of the generators that draw the masks of a part of samples."""
+    """Return the generator purpose for masks of one part of the samples."""
     return f"mask {part}".strip()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draw:
-    """The input of the mask of one view of a sample.
-
-    rng: the view's own generator. place: where in the run the sample is shown. seed, epoch, key: the key of the
-    sample's generators; without `key` only numbers of a single view can be drawn. part: the part of the sample, such as
-    its text, where each part has its own mask (see `Joint`).
-    """
+    """Input of the mask of one view of a sample."""
 
     rng: np.random.Generator
+    """Random generator of this view."""
     view: int = 0
+    """Number of the view within its sample."""
     place: Place = field(default_factory=Place)
+    """Position of the sample in the run."""
     cues: Cues = field(default_factory=Cues)
+    """Mask inputs of the view."""
     seed: int = 0
+    """Random seed of the run."""
     epoch: int = 0
+    """Epoch in which the sample is drawn."""
     key: str | None = None
+    """Key of the sample. Without it, only numbers of a single view can be drawn."""
     part: str = ""
+    """Part of the sample, such as its text, if each part has its own mask (see `Joint`)."""
 
     @classmethod
     def of(
@@ -200,15 +240,17 @@ class Draw:
         part: str = "",
         rng: np.random.Generator | None = None,
     ) -> Draw:
-        """The draw of a view of sample `key`, as the loaders make it; rng: its generator, where it is made already."""
+        """Build the draw of a view of sample `key` as loaders do; pass `rng` if the generator already exists."""
         rng = sample_rng(seed, epoch, key, view, mask_purpose(part)) if rng is None else rng
         return cls(rng=rng, view=view, place=place, cues=cues, seed=seed, epoch=epoch, key=key, part=part)
 
     def generator(self, scope: Scope, purpose: str) -> np.random.Generator:
-        """The generator of a number that all of `scope` share; for a view or a frame it is `rng` itself.
+        """Return the generator of a number shared by all of `scope`; for a view or a frame, `rng` itself.
 
-        Each call for one scope and purpose returns a new generator that draws the same numbers. ValueError where the
-        draw has no key.
+        Each call with the same scope and purpose returns a new generator that yields the same numbers.
+
+        Raises:
+            ValueError: The draw has no key.
         """
         if scope in ("view", "frame"):
             return self.rng
@@ -223,19 +265,20 @@ class Draw:
 
 
 class TextDraws(NamedTuple):
-    """The draws of B texts, each in one view. streams: uint64 (B, 10), their generators as kernels have them
-    (masks/text/token_draws.py), which move on as masks draw. words: the cue of each, int64 (B, N), read-only. tokens:
-    those of each, int32 (B, N). goes_on: whether more is drawn after the mask, so that all of its draws count.
-    """
+    """Draws of B texts with N tokens and one view each."""
 
     streams: npt.NDArray[np.uint64]
+    """uint64 (B, 10): generator states in the layout of masks/text/token_draws.py; drawing advances them."""
     words: npt.NDArray[np.int64]
+    """int64 (B, N): the mask input `words` of each text; read-only."""
     tokens: npt.NDArray[np.int32]
+    """int32 (B, N): token ids."""
     goes_on: bool = False
+    """True if more numbers are drawn after the mask, so that the mask must consume its numbers completely."""
 
     @classmethod
     def of(cls, keys: npt.NDArray[np.uint64], words: npt.NDArray[np.int64], tokens: npt.NDArray[np.int32]) -> TextDraws:
-        """The draws of generators with these keys, uint64 (B, 2) (see `sample_keys`), before the first number."""
+        """Build the draws from generator keys, uint64 (B, 2) (see `sample_keys`), before the first number."""
         streams = np.zeros((len(keys), 10), np.uint64)
-        streams[:, :2], streams[:, 3] = keys, 4  # all four numbers of the block are taken
+        streams[:, :2], streams[:, 3] = keys, 4  # all four numbers of the block are used
         return cls(streams, words, tokens)

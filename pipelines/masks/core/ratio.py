@@ -1,17 +1,16 @@
-"""Laws give the number of hidden tokens (laws/ has those of the papers); a rounding turns a ratio into a count.
+"""Ratio schedules (`Law`) determine the number of hidden tokens; a rounding converts a ratio to a count.
 
-Published code computes counts in floats and rounds in several ways, which differ by a token. Here the arithmetic is
-decimal and exact (0.9 is 9/10), and the rounding has a name:
+The papers' schedules are in `laws/`. Published code computes counts in floats and rounds in several ways, which differ
+by a token. Here the arithmetic is decimal and exact (0.9 is 9/10), and the rounding has a name:
 
-    rounding         what is rounded                     0.9 of 196    0.9 of 1568    used by
+    rounding         rounded quantity                    0.9 of 196    0.9 of 1568    used by
     floor_masked     masked  = floor(ratio n)            20 visible    157 visible    VideoMAE, VideoMAE V2
     floor_visible    visible = floor((1 - ratio) n)      19 visible    156 visible    MAE, MAE-ST, Audio-MAE, MGMAE
     ceil_masked      masked  = ceil(ratio n)             19 visible    156 visible    MAGE
     nearest_masked   masked  = max(1, round(ratio n))    20 visible    157 visible    BERT, RetroMAE
-    half_up_masked   masked  = max(1, round(ratio n))    20 visible    157 visible    OneRef, its text
+    half_up_masked   masked  = max(1, round(ratio n))    20 visible    157 visible    OneRef (text)
 
-nearest_masked rounds halves to the even number, as Python does, half_up_masked rounds them up. At ratio 0 both mask
-nothing.
+nearest_masked rounds halves to even, as Python does; half_up_masked rounds them up. At ratio 0 both mask nothing.
 """
 
 from abc import ABC, abstractmethod
@@ -29,49 +28,51 @@ Rounding = Literal["floor_masked", "floor_visible", "ceil_masked", "nearest_mask
 
 
 class Law(Config, ABC):
-    """The base of all laws: how many tokens of a sample are hidden.
+    """Base class of ratio schedules: how many tokens of a sample are hidden.
 
-    A subclass implements `count`. Most laws draw a ratio and subclass `RatioLaw`. Laws are frozen dataclasses.
+    Subclasses are frozen dataclasses and implement `count`. Schedules that draw a ratio subclass `RatioLaw`.
     """
 
     __slots__ = ()
 
     @property
     def needs_progress(self) -> bool:
-        """Whether the count changes over the run. The loader then needs `steps`, the run's length."""
+        """True if the count changes over the run; the loader then needs the length of the run, `steps`."""
         return False
 
     def check_ratios(self) -> None:
-        """ValueError for a law of other numbers than ratios, which something else than a mask may follow."""
+        """Raise ValueError if the schedule's values are not ratios, so that it can only drive other settings than a
+        mask.
+        """
 
     @abstractmethod
     def count(self, n: int, draw: Draw, rounding: Rounding) -> int:
-        """How many of `n` tokens are hidden in one view of a sample, 0 to n."""
+        """Return the number of hidden tokens of one view, 0 to `n`."""
 
     def counts(self, frames: int, n: int, draw: Draw, rounding: Rounding) -> list[int]:
-        """The count of each of `frames` frames of `n` tokens. Counts differ where the law draws for each frame."""
+        """Return the number of hidden tokens in each of `frames` frames of `n` tokens; equal unless drawn per frame."""
         return [self.count(n, draw, rounding)] * frames
 
     def visible(self, n: int, draw: Draw, rounding: Rounding) -> int:
-        """How many of `n` tokens stay visible."""
+        """Return the number of visible tokens of one view."""
         return n - self.count(n, draw, rounding)
 
     def visible_per_frame(self, frames: int, n: int, draw: Draw, rounding: Rounding) -> list[int]:
-        """How many of each frame's `n` tokens stay visible."""
+        """Return the number of visible tokens in each of `frames` frames of `n` tokens."""
         return [n - count for count in self.counts(frames, n, draw, rounding)]
 
 
 class RatioLaw(Law):
-    """The base of laws that draw a ratio. The rounding turns the ratio into a count."""
+    """Base class of schedules that draw a ratio; the rounding converts it to a count."""
 
     __slots__ = ()
 
     @abstractmethod
     def draw(self, draw: Draw) -> float:
-        """The masked ratio in [0, 1] of one view of a sample."""
+        """Draw the masked ratio in [0, 1] of one view."""
 
     def per_frame(self, draw: Draw, frames: int) -> list[float]:
-        """The ratio of each of `frames` frames. Ratios differ where the law draws for each frame."""
+        """Draw the ratio of each frame; equal unless drawn per frame."""
         return [self.draw(draw)] * frames
 
     def count(self, n: int, draw: Draw, rounding: Rounding) -> int:
@@ -83,9 +84,10 @@ class RatioLaw(Law):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fixed(RatioLaw):
-    """One ratio for every sample. It draws no random number."""
+    """The same ratio for every sample; draws no random number."""
 
     ratio: float
+    """Masked ratio in [0, 1]."""
 
     def __post_init__(self) -> None:
         check_ratio(self.ratio)
@@ -95,23 +97,31 @@ class Fixed(RatioLaw):
 
 
 Ratio = float | Law
-"""The type of a pattern's `ratio`. A number means `Fixed`."""
+"""Type of a pattern's `ratio`; a number means `Fixed`."""
 RatioAlone = float | RatioLaw
-"""The type of `ratio` in a pattern that needs the ratio itself, not only a count."""
+"""Type of `ratio` for patterns that need the ratio itself, not only a count."""
 
 
 def as_law(ratio: Ratio) -> Law:
-    """The law that `ratio` means; ValueError where it is neither a law nor a number in [0, 1]."""
+    """Convert a number to `Fixed` and check a schedule.
+
+    Raises:
+        ValueError: `ratio` is neither a ratio schedule nor a number in [0, 1].
+    """
     if isinstance(ratio, Law):
         ratio.check_ratios()
         return ratio
-    if type(ratio) is not float:  # which is drawn with most often
+    if type(ratio) is not float:  # fast path for the most common type
         check_type("ratio=", ratio, Ratio, remedy="; such as 0.9 or Uniform(low=0.5, high=1.0)")
     return _fix_ratio(ratio)
 
 
 def as_ratio_law(ratio: Ratio, by: str) -> RatioLaw:
-    """The law that `ratio` means, for the pattern `by`, which needs the ratio itself; ValueError for other laws."""
+    """Convert `ratio` to a schedule of ratios, for patterns that need more than a count.
+
+    Raises:
+        ValueError: The schedule draws counts; the message names the pattern `by`.
+    """
     law = as_law(ratio)
     if not isinstance(law, RatioLaw):
         raise ValueError(
@@ -127,25 +137,25 @@ def _fix_ratio(ratio: float) -> Fixed:
 
 
 def check_ratio(ratio: float, name: str = "a masked ratio") -> None:
-    """ValueError unless `ratio` lies in [0, 1]."""
+    """Raise ValueError unless `ratio` lies in [0, 1]."""
     if not 0 <= ratio <= 1:
         raise ValueError(f"{name} lies in [0, 1], got {ratio}")
 
 
 def tidy(ratio: float) -> float:
-    """A computed ratio, clipped to [0, 1] and rounded to 12 decimals, so that float errors do not change a count."""
+    """Clip a computed ratio to [0, 1] and round it to 12 decimals, so that float errors do not change a count."""
     return min(max(round(ratio, 12), 0.0), 1.0)
 
 
 def check_rounding(rounding: str) -> None:
-    """ValueError unless `rounding` is legal."""
+    """Raise ValueError for an unknown rounding."""
     if rounding not in get_args(Rounding):
         raise ValueError(f"rounding is one of {', '.join(get_args(Rounding))}, got {rounding!r}")
 
 
 @lru_cache(maxsize=1024)
 def hidden_count(n: int, ratio: float, rounding: Rounding) -> int:
-    """How many of `n` tokens are hidden at a masked `ratio`, in exact decimal arithmetic."""
+    """Return how many of `n` tokens are hidden at a masked `ratio`, in exact decimal arithmetic."""
     masked = Fraction(str(ratio)) * n
     if rounding == "floor_masked":
         return floor(masked)
@@ -156,5 +166,5 @@ def hidden_count(n: int, ratio: float, rounding: Rounding) -> int:
 
 
 def visible_count(n: int, ratio: float, rounding: Rounding) -> int:
-    """How many of `n` tokens stay visible at a masked `ratio`, in exact decimal arithmetic."""
+    """Return how many of `n` tokens stay visible at a masked `ratio`, in exact decimal arithmetic."""
     return n - hidden_count(n, ratio, rounding)

@@ -1,6 +1,6 @@
-"""Schemes: masks with the settings of a paper, and laws with the settings of a paper.
+"""Schemes: masks and ratio schedules with the settings of a paper.
 
-The file of a pattern declares its schemes, once:
+The file of a pattern declares its schemes:
 
     SCHEMES = (
         Scheme(
@@ -11,13 +11,13 @@ The file of a pattern declares its schemes, once:
             grid=CLIP,
             visible=160,
             title="Tube",
-            note="One map of the picture for the whole clip.",
+            note="One map for all frames of the clip.",
         ),
     )
 
-`masks.MASKS` has the names, `maskstream gallery` draws a card for each scheme, docs/masks.md has a row for each (see
-table.py). In the same way the files of laws declare `LAWS`, from which the gallery's curves and the table of laws are
-made.
+`masks.MASKS` maps their names to masks, `maskstream gallery` draws each scheme, and docs/masks.md has a row for each
+(see table.py). In the same way, ratio schedules are declared as `LAWS` in `laws/`; the gallery's curves and the table
+of schedules are generated from them.
 """
 
 import re
@@ -33,7 +33,7 @@ from .ratio import Law
 
 
 def square(side: int) -> TokenGrid:
-    """side x side patches of 16 x 16 pixels of a picture."""
+    """Build a grid of side x side patches of 16 x 16 pixels."""
     return TokenGrid(axes=("h", "w"), shape=(side, side), patch=(16, 16))
 
 
@@ -47,90 +47,94 @@ TEXT = TokenGrid(axes=("token",), shape=(128,), patch=(1,))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shot:
-    """One drawing of a scheme in the gallery: which view, progress of the run, epoch, and row of a batch of `rows`.
-
-    caption: the words with the drawing. mask: the mask that is drawn, by default the scheme's.
-    """
+    """One drawing of a scheme in the gallery: a view, progress, epoch, and row of a batch with `rows` samples."""
 
     caption: str = ""
+    """Caption of the drawing."""
     view: int = 0
     progress: float = 0.0
     row: int = 0
     rows: int = 1
     epoch: int = 0
     mask: Mask | None = None
+    """Mask to draw; by default, the scheme's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scheme:
-    """A mask with the settings of a paper.
-
-    name: what `MASKS` and the command line call it, empty where it has no name. paper, section: where it comes from.
-    grid: the grid that the paper draws it on. visible: the tokens that stay visible there, None where samples differ.
-    title, note: the heading of its card and what it does, in one or two sentences. shots: what the gallery draws.
-    scene: the gallery's picture, where it is not the one of all schemes on these axes.
-    """
+    """A mask with the settings of a paper."""
 
     mask: Mask
+    """Mask with the paper's settings."""
     paper: str
+    """Short name of the paper."""
     title: str
+    """Heading in the gallery."""
     note: str
+    """Description in one or two sentences."""
     grid: TokenGrid
+    """Grid that the paper uses."""
     name: str = ""
+    """Name in `MASKS` and on the command line; empty if it is not listed there."""
     section: str = ""
+    """Section of the paper."""
     visible: int | None = None
+    """Number of visible tokens on `grid`; None if it varies between samples."""
     shots: tuple[Shot, ...] = field(default=(Shot(),))
+    """Drawings in the gallery."""
     scene: str = ""
+    """Image in the gallery; by default, the one for all schemes on these axes."""
 
     @property
     def source(self) -> str:
-        """The paper and the section."""
+        """Paper and section."""
         return _source(self.paper, self.section)
 
     @property
     def call(self) -> str:
-        """How a user builds the mask, after `from maskstream.pipelines import masks`."""
+        """Expression that builds the mask after `from maskstream.pipelines import masks`."""
         return format_call(self.mask)
 
     @property
     def picture(self) -> str:
-        """The file of its picture in docs/pictures/: an array of pixels, or a drawing of bones or words."""
+        """File name of the image in `docs/pictures/`: pixels, or an SVG for skeletons and text."""
         key = re.sub(r"[^a-z0-9]+", "-", (self.name or self.title).lower()).strip("-")
         return f"mask-{key}.{'svg' if self.grid.axes[0] in ('frame', 'token') else 'webp'}"
 
     def make(self) -> Mask:
-        """The mask. It is frozen, so one object serves all callers."""
+        """Return the mask; it is frozen, so all callers share one object."""
         return self.mask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PaperLaw:
-    """A law with the settings of a paper.
-
-    paper, section: where it comes from, empty where no paper does. title, note: the heading of its card and what it
-    does, in one or two sentences. curves: the laws that the card draws, each with its caption; by default the law.
-    """
+    """A ratio schedule with the settings of a paper."""
 
     law: Law
     title: str
+    """Heading in the gallery."""
     note: str
+    """Description in one or two sentences."""
     paper: str = ""
+    """Short name of the paper; empty if there is none."""
     section: str = ""
+    """Section of the paper."""
     curves: tuple[tuple[str, Law], ...] = ()
+    """Captions and schedules to plot; by default, the schedule itself."""
 
     @property
     def source(self) -> str:
-        """The paper and the section."""
+        """Paper and section."""
         return _source(self.paper, self.section)
 
     @property
     def call(self) -> str:
-        """How a user builds the law, after `from maskstream.pipelines import masks`."""
+        """Expression that builds the schedule after `from maskstream.pipelines import masks`."""
         return format_call(self.law)
 
     @property
     def drawn(self) -> tuple[tuple[str, Law], ...]:
-        """The laws of the card, each with its caption."""
+        """Schedules to plot, with their captions."""
         return self.curves or (("", self.law),)
 
 
@@ -139,11 +143,11 @@ def _source(paper: str, section: str) -> str:
 
 
 ENDS = ("start", "end", "low", "high")
-"""Fields of laws that hold a ratio."""
+"""Schedule fields that hold a ratio."""
 
 
 def format_call(part: Mask | Law) -> str:
-    """The call that builds a mask or a law: its ratios, their ends, inner masks, and what differs from the defaults."""
+    """Format the call that builds a mask or schedule: its ratios, inner masks and settings that are not defaults."""
     given, hints = [], get_type_hints(type(part))
     for f in fields(part):
         value = getattr(part, f.name)
@@ -155,14 +159,14 @@ def format_call(part: Mask | Law) -> str:
 
 
 def _takes_part(hint: object) -> bool:
-    """Whether a field of this type may hold a mask or a law."""
+    """Return whether a field of this type may hold a mask or schedule."""
     if kinds := get_args(hint):
         return any(map(_takes_part, kinds))
     return isinstance(hint, type) and issubclass(hint, Mask | Law)
 
 
 def _shown(value: object) -> str:
-    """A value in a call."""
+    """Format an argument of the call."""
     if isinstance(value, Mask | Law):
         return format_call(value)
     if isinstance(value, tuple):
@@ -171,9 +175,10 @@ def _shown(value: object) -> str:
 
 
 def made_up_cues(needs: frozenset[str], grid: TokenGrid, rng: np.random.Generator) -> Cues:
-    """Made-up cues for a mask that needs them, such as words of one to three tokens: for tests and benchmarks.
+    """Generate synthetic mask inputs for tests and benchmarks, such as words of one to three tokens.
 
-    ValueError for a cue that nothing is made up for.
+    Raises:
+        ValueError: A needed input cannot be generated.
     """
     n, (frames, *sides) = grid.size, tuple(map(mul, grid.shape, grid.patch))
     lengths = rng.choice([1, 1, 1, 2, 3], size=n)

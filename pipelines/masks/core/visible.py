@@ -1,4 +1,4 @@
-"""How many tokens of a sample are visible at each step of a run, where that follows from the step alone."""
+"""Number of visible tokens at each step of a run, for masks whose count depends only on the step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,20 +14,24 @@ from .draw import Draw, TokenGrid
 
 Int64s = npt.NDArray[np.int64]
 
-_COARSE = 1000  # parts of a run in which a change of the count is looked for
+_COARSE = 1000  # steps evaluated before bisection
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VisibleTokens:
-    """The visible tokens of all parts of a sample together: a mask on its grid each, None where all are visible."""
+    """Count the visible tokens of all parts of a sample."""
 
     parts: tuple[tuple[Mask | None, TokenGrid], ...]
+    """Mask and grid of each part; a None mask means that all tokens are visible."""
 
     def __call__(self, steps: int) -> Int64s:
-        """The visible tokens of a sample at each step of a run, int64 (steps,).
+        """Return the number of visible tokens of a sample at each step of a run, int64 (steps,).
 
-        It is looked up at a thousand steps and between those that differ: a schedule is smooth. ValueError where a mask
-        follows what a sample shows or draws how many, and where none is visible.
+        The count is evaluated at a thousand steps and refined by bisection where neighbours differ, since schedules are
+        smooth.
+
+        Raises:
+            ValueError: A mask reads inputs of the sample or draws its count, or no token is visible.
         """
         for mask, _ in self.parts:
             if mask is not None and mask.needs:
@@ -58,7 +62,7 @@ class VisibleTokens:
 
 
 def visible_tokens(*parts: tuple[Mask | None, TokenGrid]) -> VisibleTokens | None:
-    """Those of a sample of these parts; None where no part has a mask."""
+    """Build the counter for samples with these parts; None if no part has a mask."""
     return None if all(mask is None for mask, _ in parts) else VisibleTokens(parts=parts)
 
 
@@ -68,7 +72,7 @@ def _count_visible(mask: Mask, grid: TokenGrid, place: Place, key: int) -> int:
 
 
 def _refine(known: dict[int, int], low: int, high: int, count: Callable[[int], int]) -> None:
-    """Looks up the steps between two until neighbours are equal or adjacent."""
+    """Evaluate steps between two known ones until neighbours are equal or adjacent."""
     if known[low] == known[high] or high - low < 2:
         return
     middle = (low + high) // 2

@@ -1,4 +1,4 @@
-"""Laws: how many tokens are hidden. The files of laws declare what the papers take, once."""
+"""Ratio schedules: how many tokens are hidden. The files declare the schedules used in papers."""
 
 from maskstream.pipelines.masks.core import Fixed, PaperLaw
 
@@ -13,4 +13,4 @@ LAWS: tuple[PaperLaw, ...] = (
     *random.LAWS,
     *progress.LAWS,
 )
-"""The laws of the papers."""
+"""Published ratio schedules."""

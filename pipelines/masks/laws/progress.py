@@ -1,7 +1,7 @@
-"""Laws of progress: the ratio is a function of the run's progress, one for all samples of a batch.
+"""Ratio schedules over the run: the ratio is a function of progress, equal for all samples of a batch.
 
-Progress is `Draw.place.progress`, from 0 at the first batch to 1 at the last. It follows from the batch's number and
-the run's length, the loader's `steps`. `at(progress)` is a law's ratio.
+Progress is `Draw.place.progress`, from 0 at the first batch to 1 at the last. It follows from the batch number and the
+length of the run, the loader's `steps`. `at(progress)` returns the ratio.
 """
 
 from bisect import bisect_right
@@ -17,9 +17,7 @@ from maskstream.pipelines.stream.shares import Schedule
 
 
 class ProgressLaw(Schedule, RatioLaw):
-    """The base of laws whose ratio is a function of progress. They are schedules, so other numbers may follow them too:
-    weights of a mixture, sizes.
-    """
+    """Base class of schedules over the run. Other settings, such as mixture weights and sizes, may also follow them."""
 
     __slots__ = ()
 
@@ -33,14 +31,16 @@ class ProgressLaw(Schedule, RatioLaw):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Linear(ProgressLaw):
-    """A straight line from `start` at the first batch to `end` at the last; ratios, where a mask takes it.
+    """Interpolate linearly from `start` at the first batch to `end` at the last.
 
-    The defaults are for DiffMAViL's curriculum (Nunez et al. 2023). The paper says that the ratio falls; its two ends
-    are not in published code.
+    The defaults approximate the curriculum of DiffMAViL (Nunez et al. 2023): the paper states that the ratio falls, but
+    its end points are not in published code.
     """
 
     start: float = 0.9
+    """Value at the first batch; in a mask, a ratio in [0, 1]."""
     end: float = 0.8
+    """Value at the last batch."""
 
     def __post_init__(self) -> None:
         check_finite(self.start, self.end)
@@ -64,25 +64,34 @@ SHAPES: dict[str, Callable[[float], float]] = {
     "triangle": lambda s: 4 * min(s, 1 - s),
     "v": lambda s: 2 * abs(1 - 2 * s),
 }
-"""The factor of the mean ratio at progress s. "warmup_decay" has one more setting and is not here."""
+"""Factor of the mean ratio at progress s. "warmup_decay" has one more setting and is not listed."""
 
 OFFSETS = {"cosine": 0.02, "square_above": 0.01, "v": 0.01}
-"""The published offsets that are added to the ratio."""
+"""Published offsets, added to the ratio."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RatioDecay(ProgressLaw):
-    """The schedules of Learning Better Masking (Yang et al. 2023, masking ratio decay and its ablations).
+    """Schedules of Learning Better Masking (Yang et al. 2023, masking ratio decay and its ablations).
 
-    With p = `ratio` and s = progress, shape: "cosine", p (1 + cos(pi s)) + 0.02; "descending", 2 p (1 - s);
-    "ascending", 2 p s; "square_above", 2 p (1 - s^2) + 0.01; "square_below", 2 p (1 - s)^2; "triangle", up to 2 p at
-    half the run and back; "v", from 2 p to 0 at half the run and back, + 0.01; "warmup_decay", up to 2 p at s =
-    `warmup`, then down to 0 (published with a warm-up of 80 000 steps, 0.4 of the README's 200 000). Limited to [0, 1].
+    With p = `ratio` and s = progress, and clipped to [0, 1], the shapes are:
+
+    - "cosine": p (1 + cos(pi s)) + 0.02
+    - "descending": 2 p (1 - s)
+    - "ascending": 2 p s
+    - "square_above": 2 p (1 - s^2) + 0.01
+    - "square_below": 2 p (1 - s)^2
+    - "triangle": up to 2 p at half the run and back
+    - "v": from 2 p to 0 at half the run and back, + 0.01
+    - "warmup_decay": up to 2 p at s = `warmup`, then down to 0
     """
 
     shape: Shape = "cosine"
+    """Shape of the curve."""
     ratio: float = 0.15
+    """Mean ratio p."""
     warmup: float = 0.4
+    """Peak of "warmup_decay" as a fraction of the run. Published: 80,000 of 200,000 steps."""
 
     def __post_init__(self) -> None:
         if self.shape not in get_args(Shape):
@@ -102,15 +111,18 @@ class RatioDecay(ProgressLaw):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SquaredCosine(ProgressLaw):
-    """A squared cosine from `start` to `end`, which it reaches at progress `hold`; constant from then on.
+    """Follow a squared cosine from `start` to `end`, reached at progress `hold`; constant afterwards.
 
     f(x) = cos^2(pi / 2 (x + 0.008) / 1.008) / f(0), x = progress / hold; the ratio is start + (end - start) (1 - f).
-    The defaults are those of LMD (Ma et al. 2023, latent masking diffusion), whose released code uses this ramp.
+    The defaults are from LMD (Ma et al. 2023, latent masking diffusion), whose released code uses this ramp.
     """
 
     start: float = 0.15
+    """Ratio at the first batch."""
     end: float = 0.75
+    """Ratio from progress `hold` on."""
     hold: float = 2 / 3
+    """Progress from which the ratio is constant, in (0, 1]."""
 
     def __post_init__(self) -> None:
         check_ratio(self.start, "the ratio at the start")
@@ -129,14 +141,16 @@ def _compute_squared_cosine(x: float) -> float:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piecewise(ProgressLaw):
-    """Straight lines between points (progress, ratio), constant before the first and after the last. Two points of one
-    progress are a jump there. What is no mask may follow it with other numbers than ratios.
+    """Interpolate linearly between points, constant before the first and after the last.
 
-    The defaults are LMD's second schedule: up to 0.4 in the first sixth of the run, constant to the third, up to 0.75
+    The defaults are LMD's second schedule: up to 0.4 in the first sixth of the run, constant until a third, up to 0.75
     at two thirds. (In the released code, where it is commented out, the second ramp overshoots.)
     """
 
     points: tuple[tuple[float, float], ...] = ((0.0, 0.15), (1 / 6, 0.4), (1 / 3, 0.4), (2 / 3, 0.75))
+    """Pairs (progress, value) with rising progress; two points with the same progress form a jump. In a mask, values
+    are ratios; other settings may use any numbers.
+    """
 
     def __post_init__(self) -> None:
         places = [place for place, _ in self.points]
@@ -164,14 +178,15 @@ class Piecewise(ProgressLaw):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SquareRoot(ProgressLaw):
-    """min(1, sqrt(s (1 - c^2)) + c^2) at progress s, with c = `start`: it rises fast at first, and ends at 1.
+    """Follow min(1, sqrt(s (1 - c^2)) + c^2) at progress s, with c = `start`: it rises quickly at first and ends at 1.
 
-    A-JEPA (Fei et al., 2023) chooses its harder mask with this chance, at c = 0.01. In the paper that it takes the
-    curve from (Platanios et al., 2019, competence-based curriculum learning) c^2 stands under the root, so that c is
-    the value at the start.
+    A-JEPA (Fei et al., 2023) selects its harder mask with this probability, with c = 0.01. In the curve's original
+    paper (Platanios et al., 2019, competence-based curriculum learning), c^2 is under the root, so that c is the value
+    at the start.
     """
 
     start: float = 0.01
+    """Parameter c in [0, 1]; the curve starts at c^2."""
 
     def __post_init__(self) -> None:
         check_ratio(self.start, "the start of the curve")
@@ -181,7 +196,7 @@ class SquareRoot(ProgressLaw):
 
 
 def check_finite(*values: float) -> None:
-    """ValueError for a value that is no finite number."""
+    """Raise ValueError for a value that is not finite."""
     if wrong := [value for value in values if not isfinite(value)]:
         raise ValueError(f"the numbers of a schedule are finite, got {wrong[0]}")
 

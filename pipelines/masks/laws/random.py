@@ -1,9 +1,10 @@
-"""Random laws: the ratio or the count is drawn for a view, for all views of a sample, for a frame, or for a batch.
+"""Random ratio schedules: a ratio or count drawn per view, sample, frame or batch.
 
-`scope` says what shares one number. "view": each view has its own. "sample": all views of a sample share one. "batch":
-a batch over all ranks shares one, so that its samples have equal counts. "frame": each frame has its own, in patterns
-that count for each frame (`PerFrame`, `Block`). Two laws with one `name` and a scope of "sample" or "batch" draw the
-same number, so masks of two modalities need laws of two names to be independent.
+`scope` determines which draws share one number. With "view", each view has its own. With "sample", all views of a
+sample share one. With "batch", a batch over all ranks shares one, so that its samples have equal counts. With "frame",
+each frame has its own, in patterns that count per frame (`PerFrame`, `Block`). Two schedules with the same `name` and a
+scope of "sample" or "batch" draw the same number; give the masks of two modalities different names to make them
+independent.
 """
 
 from abc import abstractmethod
@@ -31,20 +32,26 @@ from maskstream.pipelines.masks.core import (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScopedLaw(Law):
-    """The base of random laws. `scope` says what shares one number; laws of two names draw independent numbers."""
+    """Base class of random ratio schedules."""
 
     scope: Scope = "view"
+    """Unit that shares one number: "view", "sample", "batch" or "frame"."""
     name: str = "ratio"
+    """Name of the random number; schedules with different names are independent."""
 
     def __post_init__(self) -> None:
         check_scope(self.scope)
         self.check()
 
     def check(self) -> None:
-        """ValueError for a setting that is not legal."""
+        """Raise ValueError for a setting that is not allowed."""
 
     def generator(self, draw: Draw) -> np.random.Generator:
-        """The generator of the law's number; ValueError where the scope is a frame."""
+        """Return the generator of the shared number.
+
+        Raises:
+            ValueError: The scope is a frame.
+        """
         if self.scope == "frame":
             raise ValueError(
                 f"{self} draws a ratio for each frame, and the pattern counts over the whole view; use a pattern that "
@@ -55,11 +62,11 @@ class ScopedLaw(Law):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RandomLaw(ScopedLaw, RatioLaw):
-    """The base of laws that draw a ratio from one generator."""
+    """Base class of schedules that draw a ratio from one generator."""
 
     @abstractmethod
     def sample(self, rng: np.random.Generator) -> float:
-        """A ratio in [0, 1]."""
+        """Draw a ratio in [0, 1]."""
 
     def draw(self, draw: Draw) -> float:
         return tidy(self.sample(self.generator(draw)))
@@ -72,10 +79,12 @@ class RandomLaw(ScopedLaw, RatioLaw):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Uniform(RandomLaw):
-    """Uniform in [low, high). The defaults are those of MaskViT (Gupta et al. 2022, masked visual modelling)."""
+    """Draw uniformly from [low, high). The defaults are from MaskViT (Gupta et al. 2022, masked visual modelling)."""
 
     low: float = 0.5
+    """Lowest ratio."""
     high: float = 1.0
+    """Highest ratio (exclusive)."""
 
     def check(self) -> None:
         check_interval(self.low, self.high)
@@ -84,23 +93,27 @@ class Uniform(RandomLaw):
         return self.between(rng.random())
 
     def between(self, share: float) -> float:
-        """The ratio at a share, in [0, 1), of the way from low to high."""
+        """Map a fraction in [0, 1) to a ratio between low and high."""
         return self.low + (self.high - self.low) * share
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stratified(RatioLaw):
-    """Uniform in [low, high) too, and even over `strata` views or epochs in a row: each of a sample's ratios lies in
-    another of so many equal parts of the interval, the first in a random one.
+    """Draw uniformly from [low, high), stratified over consecutive views or epochs of a sample.
 
-    So means over them vary less. MDLM (Sahoo et al. 2024) spreads the ratios of a batch in this way; here they are
-    those of a sample, so that a draw depends on no other sample. Laws of two names begin at independent parts.
+    The interval is divided into `strata` equal parts; successive ratios of a sample fall into successive parts,
+    starting at a random one. This reduces the variance of means over them. MDLM (Sahoo et al. 2024) stratifies the
+    ratios of a batch; here the ratios of one sample are stratified, so that a draw depends on no other sample.
     """
 
     low: float = 0.0
+    """Lowest ratio."""
     high: float = 1.0
+    """Highest ratio (exclusive)."""
     strata: int = 16
+    """Number of parts of the interval."""
     name: str = "ratio"
+    """Name of the starting part; schedules with different names start at independent parts."""
 
     def __post_init__(self) -> None:
         check_interval(self.low, self.high)
@@ -115,15 +128,19 @@ class Stratified(RatioLaw):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UniformCount(ScopedLaw):
-    """A uniform number of hidden tokens, from `low` to `high`. It has no ratio, and the rounding has no effect.
+    """Draw the number of hidden tokens uniformly from `low` to `high`. There is no ratio, and the rounding has no
+    effect.
 
-    The highest number is min(high, max(1, round(share * n)), n) of n tokens, and the lowest is at most that. `high`
-    None leaves the share as the only bound. Source: PMLM (Liao et al. 2020), u-PMLM with a `share` of 1.
+    The highest number for n tokens is min(high, max(1, round(share * n)), n); `low` is reduced to it if necessary.
+    Source: PMLM (Liao et al. 2020), u-PMLM with a `share` of 1.
     """
 
     low: int = 1
+    """Smallest number of hidden tokens."""
     high: int | None = None
+    """Largest number of hidden tokens; None limits it only by `share`."""
     share: float = 1.0
+    """Largest fraction of tokens that may be hidden."""
 
     def check(self) -> None:
         check_ratio(self.share, "the share of tokens that may be hidden")
@@ -146,15 +163,19 @@ class UniformCount(ScopedLaw):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TruncatedNormal(RandomLaw):
-    """A normal of `mean` and standard deviation `std`, truncated to [low, high]; drawn by inverting its distribution.
+    """Draw from a normal distribution truncated to [low, high], by inverting its distribution function.
 
-    The defaults are MAGE's (Li et al. 2023, sec. 3.1), where one number is drawn for a batch: scope="batch".
+    The defaults are from MAGE (Li et al. 2023, sec. 3.1), which draws one number per batch: scope="batch".
     """
 
     mean: float = 0.55
+    """Mean of the untruncated normal."""
     std: float = 0.25
+    """Standard deviation of the untruncated normal."""
     low: float = 0.5
+    """Lowest ratio."""
     high: float = 1.0
+    """Highest ratio."""
 
     def check(self) -> None:
         check_interval(self.low, self.high)
@@ -174,7 +195,7 @@ class TruncatedNormal(RandomLaw):
         return min(max(drawn, self.low), self.high)
 
     def _ends(self) -> tuple[float, float]:
-        """The share of the untruncated normal below `low`, and below `high`."""
+        """Probability of the untruncated normal below `low` and below `high`."""
         return _ends(self.mean, self.std, self.low, self.high)
 
 
@@ -189,16 +210,18 @@ Curve = Literal["cosine", "uniform", "power", "log", "exp"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskGIT(RandomLaw):
-    """A decreasing function of a uniform number r in [0, 1), clipped to [1e-6, 1].
+    """Draw a uniform r in [0, 1) and return a decreasing function of it, clipped to [1e-6, 1].
 
-    curve: "cosine", cos(pi r / 2); "uniform", 1 - r; "power", 1 - r ** power; "log", -log2(r) / log2(tokens); "exp",
-    1 - 2 ** (-log2(tokens) (1 - r)). `tokens` counts only in the last two. Source: MaskGIT (Chang et al. 2022, sec.
-    3.3), 16 x 16 tokens.
+    The curves are: "cosine", cos(pi r / 2); "uniform", 1 - r; "power", 1 - r ** power; "log", -log2(r) / log2(tokens);
+    "exp", 1 - 2 ** (-log2(tokens) (1 - r)). Source: MaskGIT (Chang et al. 2022, sec. 3.3), 16 x 16 tokens.
     """
 
     curve: Curve = "cosine"
+    """Shape of the function."""
     power: float = 2.0
+    """Exponent of "power"."""
     tokens: int = 256
+    """Number of tokens in "log" and "exp"."""
 
     def check(self) -> None:
         if self.curve not in get_args(Curve):
@@ -212,7 +235,7 @@ class MaskGIT(RandomLaw):
         return self.at(rng.random())
 
     def at(self, r: float) -> float:
-        """The ratio at the number r in [0, 1]."""
+        """Return the ratio for a number r in [0, 1]."""
         if self.curve == "cosine":
             ratio = cos(pi / 2 * r)
         elif self.curve == "uniform":
@@ -228,17 +251,19 @@ class MaskGIT(RandomLaw):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MultiRatio(RatioLaw):
-    """One of several ratios for each sample, in equal parts of a batch: their numbers of samples differ by at most one.
+    """Assign one of several ratios to each sample, in equal parts of a batch.
 
-    The samples of a batch over all ranks are dealt to the ratios in a random order, and all views of a sample have one
-    ratio. Which ratios get one sample more is random, so over a run all ratios are equally frequent at any batch size.
-    Laws of two names deal independently, for two modalities. Samples of a batch have different counts (see `Padded`).
-    Source: AVSiam (Lin & Bertasius 2024, multi-ratio masking); its code cuts a batch with torch.chunk, which leaves
-    ratios out at most sizes.
+    Samples of a batch over all ranks are assigned in random order, so that the numbers of samples per ratio differ by
+    at most one; the ratios with an extra sample are random, so over a run all ratios are equally frequent at any batch
+    size. All views of a sample have the same ratio. Counts differ between samples (see `Padded`). Source: AVSiam (Lin &
+    Bertasius 2024, multi-ratio masking); its code splits a batch with torch.chunk, which skips ratios at most batch
+    sizes.
     """
 
     ratios: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8)
+    """Ratios to distribute."""
     name: str = "ratio"
+    """Name of the assignment; schedules with different names, such as those for two modalities, are independent."""
 
     def __post_init__(self) -> None:
         if not self.ratios:
@@ -254,7 +279,7 @@ class MultiRatio(RatioLaw):
 
 
 def check_interval(low: float, high: float) -> None:
-    """ValueError unless 0 <= low <= high <= 1."""
+    """Raise ValueError unless 0 <= low <= high <= 1."""
     if not 0 <= low <= high <= 1:
         raise ValueError(f"masked ratios lie in 0 <= low <= high <= 1, got low={low}, high={high}")
 

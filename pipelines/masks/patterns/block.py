@@ -1,4 +1,4 @@
-"""Rectangles of a picture: random ones until enough tokens are hidden, or the box that a phrase refers to."""
+"""Rectangles of an image: random ones until enough tokens are hidden, or the box that a phrase refers to."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,28 +26,35 @@ from .padded import Padded
 from .random import adjust_map, draw_random_tokens
 
 ATTEMPTS = 10
-"""Rectangles in a row that may be rejected before single tokens make up the count."""
+"""Consecutive rejected rectangles after which single tokens complete the count."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Block(Mask):
-    """Rectangles of random place, area and aspect in the plane h x w.
+    """Hide rectangles with random position, area and aspect ratio in the plane h x w.
 
-    A rectangle's area is uniform from `least` tokens to what is left to hide, its aspect h / w log-uniform from
-    `aspect` to 1 / `aspect`. It is smaller than the plane in h and in w. A rectangle that would hide too many tokens or
-    no new one is rejected. After 10 rejections in a row random single tokens make up the count; with exact=False, as
-    published, they stay visible, and samples of a batch have different counts (see `Padded`).
+    A rectangle's area is uniform between `least` tokens and the number left to hide, its aspect h / w log-uniform
+    between `aspect` and 1 / `aspect`. It is smaller than the plane in both directions. Rectangles that would hide too
+    many tokens, or none that are visible, are rejected; after 10 consecutive rejections, random single tokens complete
+    the count.
 
-    The grid's axes are (h, w), or (t, h, w) with other rectangles in each time step, and with another ratio in each for
-    a law of scope "frame". At ratio 0.4 on 14 x 14 tokens 78 are hidden; BEiT hides 75, which is
-    ratio=UniformCount(low=75, high=75). Source: BEiT (Bao et al. 2021, blockwise masking).
+    The grid's axes are (h, w) or (t, h, w); with time, each step gets its own rectangles, and its own ratio if the
+    schedule has scope "frame". At ratio 0.4, 78 of 14 x 14 tokens are hidden; BEiT hides 75: ratio=UniformCount(low=75,
+    high=75). Source: BEiT (Bao et al. 2021, blockwise masking).
     """
 
     ratio: Ratio = 0.4
+    """Fraction of hidden tokens, or a ratio schedule."""
     rounding: Rounding = "floor_masked"
+    """Conversion of the ratio to a count; see core/ratio.py."""
     least: int = 16
+    """Smallest area of a rectangle in tokens."""
     aspect: float = 0.3
+    """Smallest aspect ratio h / w, in (0, 1]."""
     exact: bool = True
+    """True completes the count with single tokens. False leaves them visible, as published; counts then differ between
+    samples (see `Padded`).
+    """
 
     def __post_init__(self) -> None:
         as_law(self.ratio)
@@ -70,7 +77,7 @@ class Block(Mask):
         return np.concatenate(maps)
 
     def _draw_rectangles(self, height: int, width: int, hidden: int, numbers: Iterator[float]) -> int:
-        """Up to `hidden` tokens in rectangles, as the bits of an integer, the plane's first token lowest."""
+        """Hide up to `hidden` tokens in rectangles; returns a bitmap as an integer, the plane's first token lowest."""
         plane, left, misses, spread = 0, hidden, 0, log(self.aspect)
         while left and misses < ATTEMPTS:
             area = self.least + (left - self.least) * next(numbers)
@@ -90,39 +97,44 @@ class Block(Mask):
 
 
 def draw_uniform_numbers(rng: np.random.Generator) -> Iterator[float]:
-    """Uniform numbers in [0, 1), drawn 64 at a time."""
+    """Yield uniform numbers in [0, 1), drawn 64 at a time."""
     while True:
         yield from rng.random(64).tolist()
 
 
 @lru_cache(maxsize=4096)
 def rectangle(h: int, w: int, width: int) -> int:
-    """h x w tokens at the first corner of a plane `width` tokens wide, as the bits of an integer."""
+    """Return the bitmap of h x w tokens in the first corner of a plane `width` tokens wide."""
     row: int = (1 << w) - 1
     return sum(row << (i * width) for i in range(h))
 
 
 def unpacked(bits: int, n: int) -> npt.NDArray[np.bool_]:
-    """The lowest `n` bits of an integer, lowest first: bool (n,)."""
+    """Unpack the lowest `n` bits of an integer, lowest first: bool (n,)."""
     data = np.frombuffer(bits.to_bytes((n + 7) // 8, "little"), dtype=np.uint8)
     return np.unpackbits(data, count=n, bitorder="little").view(np.bool_)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Box(Mask):
-    """Random tokens, with one ratio inside the cue `box` and another outside, both counted exactly.
+    """Hide random tokens, with one ratio inside the box of a phrase (mask input `box`) and another outside; both counts
+    exact.
 
-    The box's corners are truncated to whole tokens, then the box grows by `margin` tokens to each side, within the
-    picture. A box outside the picture, as after a crop, holds no token. The number of hidden tokens depends on the
-    box's size, so samples of a batch have different counts (see `Padded`). The grid's axes are (h, w). Source: OneRef
-    (Xiao et al. 2024, referring-aware dynamic masking), 24 x 24 tokens; its code draws the outer ratio over the whole
-    picture and then overwrites the box, so that the count outside varies.
+    The box's corners are truncated to whole tokens, and the box is then extended by `margin` tokens on each side,
+    within the image. A box outside the image, as can happen after a crop, contains no token. The number of hidden
+    tokens depends on the box size, so counts differ between samples (see `Padded`). The grid's axes are (h, w). Source:
+    OneRef (Xiao et al. 2024, referring-aware dynamic masking), 24 x 24 tokens; its code draws the outer ratio over the
+    whole image and then overwrites the box, so the count outside varies.
     """
 
     inside: Ratio = 0.75
+    """Ratio inside the box."""
     outside: Ratio = 0.35
+    """Ratio outside the box."""
     margin: int = 1
+    """Tokens by which the box is extended on each side."""
     rounding: Rounding = "floor_visible"
+    """Conversion of ratios to counts; see core/ratio.py."""
 
     def __post_init__(self) -> None:
         as_law(self.inside)
@@ -149,7 +161,7 @@ class Box(Mask):
         return hidden
 
     def _find_extent(self, box: npt.NDArray[np.floating], h: int, w: int) -> tuple[slice, slice]:
-        """The rows and the columns of the grid that the box covers."""
+        """Return the rows and columns of the grid that the box covers."""
         x0, y0, x1, y1 = (float(v) for v in box) if box.shape == (4,) else (np.nan,) * 4
         if not (x0 <= x1 and y0 <= y1 and np.isfinite([x0, y0, x1, y1]).all()):
             raise ValueError(f"a box is x0, y0, x1, y1 with x0 <= x1 and y0 <= y1, as shares of the picture, got {box}")

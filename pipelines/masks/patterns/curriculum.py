@@ -1,4 +1,4 @@
-"""Curriculum: an easy mask at first, a hard one more and more often."""
+"""Curriculum: an easy mask at first, a hard one with increasing probability."""
 
 from dataclasses import dataclass, field
 
@@ -14,16 +14,19 @@ from .target_blocks import TargetBlocks
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Curriculum(Mask):
-    """Each batch is masked by `hard` with the chance `share`, which follows the run's progress, otherwise by `easy`.
+    """Mask each batch with `hard` at probability `share`, which follows the run's progress, and otherwise with `easy`.
 
-    All samples of a batch, on all ranks, have the same of both. Use `Padded` where they hide different numbers of
-    tokens. A-JEPA (Fei et al., 2023) goes from target blocks of a spectrogram to smaller ones, of which the context has
-    neither a time nor a frequency.
+    All samples of a batch, on all ranks, use the same mask. If the two hide different numbers of tokens, use `Padded`.
+    A-JEPA (Fei et al., 2023) moves from target blocks of a spectrogram to smaller ones whose context excludes their
+    times and frequencies.
     """
 
     easy: Mask = field(default_factory=lambda: TargetBlocks(stretched=True))
+    """Mask at the start of the run."""
     hard: Mask = field(default_factory=lambda: TargetBlocks(blocks=3, scale=(0.05, 0.075), strips=True, stretched=True))
+    """Mask whose probability rises."""
     share: ProgressLaw = field(default_factory=SquareRoot)
+    """Probability of `hard` as a schedule over the run."""
 
     def __post_init__(self) -> None:
         self.share.check_ratios()

@@ -1,4 +1,4 @@
-"""Masks for a decoder that reconstructs a part of what is hidden: one mask beside another, or a share of one."""
+"""Masks for a decoder that reconstructs only part of the hidden tokens: a second mask, or a random subset."""
 
 from dataclasses import dataclass, field, replace
 
@@ -31,14 +31,15 @@ from .random import Random
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunningCell(Mask):
-    """Cells of 2 x 2 tokens tile the plane. 4 * ratio tokens of a cell are masked; they advance one place per slice.
+    """Mask 4 * ratio tokens in each cell of 2 x 2 tokens, advancing by one position per time step.
 
-    Every slice has exactly ratio * h * w masked tokens, and any 4 consecutive slices mask every place exactly 4 * ratio
-    times. The first place is drawn for each view. `ratio` is 0.25, 0.5 or 0.75; the grid's axes are (t, h, w) with
-    even h and w. Source: VideoMAE V2 (Wang et al. 2023), where it chooses what the decoder leaves out (see `Dual`).
+    Every time step has exactly ratio * h * w masked tokens, and any 4 consecutive steps mask every position exactly 4 *
+    ratio times. The first position is drawn per view. The grid's axes are (t, h, w) with even h and w. Source: VideoMAE
+    V2 (Wang et al. 2023), where it selects the tokens that the decoder skips (see `Dual`).
     """
 
     ratio: float = 0.5
+    """Masked fraction: 0.25, 0.5 or 0.75."""
 
     def __post_init__(self) -> None:
         if self.ratio not in (0.25, 0.5, 0.75):
@@ -56,14 +57,16 @@ class RunningCell(Mask):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dual(Mask):
-    """The encoder does not see what `encoder` masks; the decoder reconstructs what `decoder` leaves unmasked.
+    """Hide the tokens masked by `encoder`; reconstruct the tokens left unmasked by `decoder`.
 
-    A target that the encoder saw has weight 0. With the defaults, on 8 x 14 x 14 tokens, the encoder sees 160 tokens
-    and the decoder reconstructs 784 of 1568. Source: VideoMAE V2 (Wang et al. 2023), dual masking.
+    Targets that the encoder saw have weight 0. With the defaults on 8 x 14 x 14 tokens, the encoder sees 160 tokens and
+    the decoder reconstructs 784 of 1568. Source: VideoMAE V2 (Wang et al. 2023), dual masking.
     """
 
     encoder: Mask = field(default_factory=Tube)
+    """Mask of the encoder."""
     decoder: Mask = field(default_factory=RunningCell)
+    """Mask of the decoder; its visible tokens are the targets."""
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         return self.encoder.hide(grid, draw)
@@ -74,15 +77,17 @@ class Dual(Mask):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PartDecoded(Mask):
-    """Hides what `mask` hides. The decoder reconstructs a random part of its targets, round(share n) of n, at least 1.
+    """Reconstruct only a random subset of another mask's targets, round(share n) of n, at least 1.
 
-    Each target is as likely as the others, and new ones are drawn for each view, so the expected loss is that of all
-    targets. With half of them a step of the decoder costs less than half. Source: CrossMAE (Fu et al. 2024), partial
-    reconstruction; its commands reconstruct a third of the hidden tokens, or all.
+    Targets are equally likely and drawn again for each view, so the expected loss is unchanged. With half of them, a
+    decoder step costs less than half. Source: CrossMAE (Fu et al. 2024), partial reconstruction; its commands
+    reconstruct a third of the hidden tokens, or all.
     """
 
     mask: Mask = field(default_factory=lambda: Random(ratio=0.75))
+    """Mask of the encoder and full set of targets."""
     share: float = 0.5
+    """Fraction of targets to reconstruct."""
 
     def __post_init__(self) -> None:
         check_ratio(self.share, name="the share of the hidden tokens that is reconstructed")
@@ -102,19 +107,21 @@ class PartDecoded(Mask):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DropAndMask(Mask):
-    """Random tokens are masked. A share `drop` of all tokens is dropped; the other masked tokens enter the encoder as
-    the mask token.
+    """Mask random tokens; a fixed fraction of all tokens is dropped, and other masked tokens enter as the mask token.
 
-    In a batch `masked` are the dropped tokens, `visible` the tokens that enter, `mask_token` those that enter as the
-    mask token, and `target` all masked tokens. At least the dropped tokens are masked, whatever the law says. At the
-    defaults on 16 x 16 tokens 128 are dropped and 128 to 256 masked, as many in every sample of a
-    batch, since the law's scope is the batch; with another scope see `Padded`. Any grid. Source: MAGE (Li et al. 2023,
+    In a batch, `masked` marks the dropped tokens, `visible` the tokens that enter, `mask_token` those that enter as the
+    mask token, and `target` all masked tokens. The dropped tokens are masked even if the drawn ratio is lower. With the
+    defaults on 16 x 16 tokens, 128 are dropped and 128 to 256 masked, equally many in every sample of a batch because
+    the schedule's scope is the batch; with another scope, use `Padded`. Any grid. Source: MAGE (Li et al. 2023,
     variable masking ratio), which counts by `ceil_masked`.
     """
 
     ratio: Ratio = field(default_factory=lambda: TruncatedNormal(scope="batch"))
+    """Fraction of masked tokens, or a ratio schedule."""
     rounding: Rounding = "ceil_masked"
+    """Conversion of the ratio to a count; see core/ratio.py."""
     drop: float = 0.5
+    """Fraction of all tokens that is dropped."""
 
     def __post_init__(self) -> None:
         as_law(self.ratio)

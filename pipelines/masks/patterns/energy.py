@@ -1,4 +1,4 @@
-"""By energy: tokens are chosen by what the frame before, moved along the flow, does not tell of them."""
+"""Energy-based masks: choose tokens by their residual after motion compensation from the previous frame."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, Self, get_args
@@ -18,31 +18,36 @@ Int64s = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ByEnergy(Mask):
-    """Hides the tokens of least energy, so that a clip is seen in its few tokens that tell something new, or of most.
+    """Hide the tokens with the least residual energy, so that the visible ones carry the new information in the clip.
 
-    At ratio 0.75 on 8 x 14 x 14 tokens 392 stay visible. The grid's axes are (t, h, w). Among equal tokens chance
-    decides.
-
-    energy: "online" makes the energy of the cues frames, flow and cuts (token_energy.py). "stored" takes that which
-        preprocessing stored of each 4th frame, the cue energy: no pixels and no vectors are needed to draw the mask. It
-        is that of the stored frames' cells of 16 pixels, shared out to tokens by area, so the two differ a little.
-    keep: the tokens of "most" energy stay visible, or those of "least".
-    per: the ratio is that of the whole "clip", of each "slice" of time, or of a plane that hides the same places at all
-        times, by the energy of all, a "tube".
-    sharpness: None takes them in order. With a number they are drawn without replacement, a token with a probability
-        proportional to its energy (or one divided by it) to this power; 0 is at random.
-    motion: the grey levels that a pixel of motion counts as; 0 is the residual alone, which is all that is stored.
-    first: a mask that hides before, such as Tube(ratio=0.5); energy chooses among the other tokens, up to the ratio.
+    At ratio 0.75 on 8 x 14 x 14 tokens, 392 stay visible. The grid's axes are (t, h, w). Ties are broken at random.
     """
 
     ratio: Ratio = 0.75
+    """Fraction of hidden tokens, or a ratio schedule."""
     rounding: Rounding = "floor_visible"
+    """Conversion of the ratio to a count; see core/ratio.py."""
     keep: Keep = "most"
+    """Keep tokens with the "most" or the "least" energy visible."""
     per: Per = "clip"
+    """Apply the ratio to the whole "clip", to each "slice" in time, or to one plane that is repeated over time and
+    ranked by total energy ("tube").
+    """
     sharpness: float | None = None
+    """None ranks tokens by energy. A number draws them without replacement, with probability proportional to energy (or
+    its inverse) raised to this power; 0 is uniform.
+    """
     motion: float = 0.0
+    """Intensity levels per pixel of motion that are added to the residual; 0 uses the residual alone, the only option
+    with stored energy.
+    """
     first: Mask | None = None
+    """Mask applied first, such as Tube(ratio=0.5); energy then chooses among the other tokens, up to the ratio."""
     energy: Source = "online"
+    """"online" computes the energy from frames, flow and cuts (token_energy.py). "stored" reads the mask input `energy`
+    that preprocessing stored for every 4th frame, so drawing needs no pixels or motion vectors. It is distributed from
+    cells of 16 pixels to tokens by area, so the two differ slightly.
+    """
 
     def __post_init__(self) -> None:
         as_law(self.ratio)
@@ -61,12 +66,12 @@ class ByEnergy(Mask):
 
     @property
     def needs(self) -> frozenset[str]:
-        """The clip and its flow, or the stored energy, and what `first` needs."""
+        """Frames, flow and cuts, or the stored energy, and the inputs of `first`."""
         own = frozenset({"frames", "flow", "cuts"} if self.energy == "online" else {"energy"})
         return own if self.first is None else own | self.first.needs
 
     def hiding(self, count: int) -> Self:
-        """The same mask of so many hidden tokens, whatever the ratio."""
+        """Return the same mask with a fixed number of hidden tokens instead of the ratio."""
         return replace(self, ratio=UniformCount(low=count, high=count))
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
@@ -93,16 +98,16 @@ class ByEnergy(Mask):
         return ~np.broadcast_to(shown, (t if self.per == "tube" else rows, tokens)).reshape(-1)
 
     def _rank_tokens(self, energy: Int64s, rng: np.random.Generator) -> Int64s:
-        """The places of tokens in the order in which they are shown, int64 (n,)."""
+        """Rank tokens, those to keep visible first: int64 (n,)."""
         score = -energy if self.keep == "most" else energy
         if self.sharpness is None:
             return np.argsort(score, kind="stable")
-        # The highest of the logarithms, each with noise of a Gumbel distribution, are a draw without replacement.
+        # Gumbel trick: the largest log-weights plus Gumbel noise are a weighted draw without replacement.
         rising = np.log1p(energy) * (self.sharpness if self.keep == "most" else -self.sharpness)
         return np.argsort(-(rising + rng.gumbel(size=len(energy))), kind="stable")
 
     def _sum_energy(self, grid: TokenGrid, draw: Draw) -> Int64s:
-        """The energy of each token, int64 (t, h * w)."""
+        """Return the energy of each token, int64 (t, h * w)."""
         from .token_energy import token_energy
 
         (t, h, w), (tubelet, patch, across) = grid.shape, grid.patch

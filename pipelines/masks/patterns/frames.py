@@ -1,4 +1,4 @@
-"""Frames: the same random tokens in every slice of an axis, other ones in each, or whole slices."""
+"""Masks by slice: the same random tokens in every slice of an axis, different ones in each, or whole slices."""
 
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -26,12 +26,14 @@ from .random import draw_random_tokens
 
 
 def repeated(plane: npt.NDArray[np.bool_], grid: TokenGrid, axis: str) -> npt.NDArray[np.bool_]:
-    """One map of a slice, bool (size of a slice,), repeated in every slice across `axis`: bool (N,)."""
+    """Repeat the map of one slice, bool (size of a slice,), in every slice across `axis`: bool (N,)."""
     return split_into_slices(np.broadcast_to(plane, (grid.shape[grid.axes.index(axis)], len(plane))), grid, axis)
 
 
 def split_into_slices(maps: npt.NDArray[np.bool_], grid: TokenGrid, axis: str) -> npt.NDArray[np.bool_]:
-    """The maps of all slices across `axis`, bool (slices, size of a slice or 1), as a map of the grid: bool (N,)."""
+    """Arrange the maps of all slices across `axis`, bool (slices, size of a slice or 1), as a map of the grid, bool
+    (N,).
+    """
     place = grid.axes.index(axis)
     if maps.shape[1] == 1:
         maps = np.broadcast_to(maps, (len(maps), grid.size // len(maps)))
@@ -41,10 +43,10 @@ def split_into_slices(maps: npt.NDArray[np.bool_], grid: TokenGrid, axis: str) -
 
 
 def draw_orders(rows: int, n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """`rows` random orders of 0 ... n-1, one in each row: int64 (rows, n).
+    """Draw `rows` random permutations of 0 ... n-1: int64 (rows, n).
 
-    Random keys that hold the number in their lowest bits are sorted, which is several times faster than shuffling row
-    by row. At least 22 bits of a key are random; between equal ones the lower number goes first.
+    Sorts random keys that hold the number in their lowest bits, which is several times faster than shuffling row by
+    row. At least 22 bits of a key are random; ties are ordered by number.
     """
     kind: Any = np.uint64 if n > 1024 else np.uint32
     bits = 64 if n > 1024 else 32
@@ -59,16 +61,19 @@ def draw_orders(rows: int, n: int, rng: np.random.Generator) -> npt.NDArray[np.i
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tube(Mask):
-    """One random map of a slice, repeated in all slices across `axis`, such as all time steps.
+    """Hide the same random tokens in all slices across `axis`, by default in all time steps.
 
-    At ratio 0.9 on 8 x 14 x 14 tokens 20 of each slice's 196 stay visible, 160 in all. The grid's axes are any with
-    `axis` among them. Across the axis "modality" of a stack of pictures (RGB and depth) it hides the same places in
-    each picture. Source: VideoMAE (Tong et al. 2022, sec. 3.3).
+    At ratio 0.9 on 8 x 14 x 14 tokens, 20 of each slice's 196 stay visible, 160 in all. Any grid that has `axis`. With
+    axis="modality" on a stack of images (RGB and depth), it hides the same positions in each image. Source: VideoMAE
+    (Tong et al. 2022, sec. 3.3).
     """
 
     ratio: Ratio = 0.9
+    """Fraction of hidden tokens, or a ratio schedule."""
     rounding: Rounding = "floor_masked"
+    """Conversion of the ratio to a count; see core/ratio.py."""
     axis: str = "t"
+    """Axis along which the map is repeated."""
 
     def __post_init__(self) -> None:
         as_law(self.ratio)
@@ -82,16 +87,19 @@ class Tube(Mask):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frames(Mask):
-    """Random whole slices across `axis`: all tokens of a slice are hidden or none.
+    """Hide random whole slices across `axis`, by default whole time steps.
 
-    At ratio 0.75 on 8 x 14 x 14 tokens 2 of 8 time steps stay visible, 392 tokens. The grid's axes are any with `axis`
-    among them; along "time" of a spectrogram it hides columns, along "freq" rows. Source: MAE-ST (Feichtenhofer et al.
-    2022), its time-only sampling.
+    At ratio 0.75 on 8 x 14 x 14 tokens, 2 of 8 time steps stay visible, 392 tokens. Any grid that has `axis`; along
+    "time" of a spectrogram it hides columns, along "freq" rows. Source: MAE-ST (Feichtenhofer et al. 2022), time-only
+    sampling.
     """
 
     ratio: Ratio = 0.75
+    """Fraction of hidden slices, or a ratio schedule."""
     rounding: Rounding = "floor_visible"
+    """Conversion of the ratio to a count; see core/ratio.py."""
     axis: str = "t"
+    """Axis whose slices are hidden."""
 
     def __post_init__(self) -> None:
         as_law(self.ratio)
@@ -105,16 +113,18 @@ class Frames(Mask):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PerFrame(Mask):
-    """Random tokens in each slice across `axis`, drawn independently, with an exact count in each slice.
+    """Hide random tokens in each slice across `axis`, drawn independently, with an exact count per slice.
 
-    With a law of scope "frame" each slice has its own ratio; with any other scope all slices have one ratio. At ratio
-    0.9 on 8 x 14 x 14 tokens 19 of each slice's 196 stay visible, 152 in all. The grid's axes are any with `axis` among
-    them. Source: MaskViT (Gupta et al. 2022), tokens of frames; see `Context`.
+    At ratio 0.9 on 8 x 14 x 14 tokens, 19 of each slice's 196 stay visible, 152 in all. Any grid that has `axis`.
+    Source: MaskViT (Gupta et al. 2022), tokens of frames; see `Context`.
     """
 
     ratio: Ratio = 0.9
+    """Fraction of hidden tokens, or a ratio schedule; with scope "frame", each slice has its own ratio."""
     rounding: Rounding = "floor_visible"
+    """Conversion of the ratio to a count; see core/ratio.py."""
     axis: str = "t"
+    """Axis whose slices are masked independently."""
 
     def __post_init__(self) -> None:
         as_law(self.ratio)
@@ -129,15 +139,17 @@ class PerFrame(Mask):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Context(Mask):
-    """The first `frames` time steps are visible; `mask` masks the others as a clip of their own.
+    """Keep the first time steps visible and mask the rest as a separate clip.
 
-    The first axis of the grid is t, and it has more than `frames` slices. Source: MaskViT (Gupta et al. 2022), which
-    predicts the frames after 1 or 2 context frames with a ratio from [0.5, 1):
-    Context(frames=1, mask=PerFrame(ratio=Uniform(low=0.5, high=1.0))).
+    The grid's first axis is t, with more than `frames` steps. Source: MaskViT (Gupta et al. 2022), which predicts the
+    frames after 1 or 2 context frames with a ratio from [0.5, 1): Context(frames=1,
+    mask=PerFrame(ratio=Uniform(low=0.5, high=1.0))).
     """
 
     mask: Mask = field(default_factory=PerFrame)
+    """Mask of the later time steps."""
     frames: int = 1
+    """Number of visible time steps at the start."""
 
     def __post_init__(self) -> None:
         if self.frames < 1:
@@ -164,7 +176,7 @@ class Context(Mask):
 
 @lru_cache(maxsize=64)
 def later(grid: TokenGrid, frames: int) -> TokenGrid:
-    """The grid without its first `frames` slices."""
+    """Return the grid without its first `frames` slices."""
     return replace(grid, shape=(grid.shape[0] - frames, *grid.shape[1:]))
 
 

@@ -1,4 +1,4 @@
-"""Joints of a skeleton over time: random joints of each frame and whole frames, or whole limbs."""
+"""Masks of skeleton sequences: random joints of each frame plus whole frames, or whole limbs."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -15,34 +15,33 @@ SharedBy = Literal["view", "sample", "batch"]
 Per = Literal["frame", "clip"]
 
 H36M_LIMBS = ((1, 2, 3), (4, 5, 6), (11, 12, 13), (14, 15, 16))
-"""The right leg, left leg, left arm and right arm of Human3.6M's 17 joints."""
+"""Right leg, left leg, left arm and right arm among Human3.6M's 17 joints."""
 H36M_LIMB_PAIRS = (
     (1, 2, 3, 4, 5, 6),
     (11, 12, 13, 14, 15, 16),
     (1, 2, 3, 14, 15, 16),
     (4, 5, 6, 11, 12, 13),
 )
-"""Both legs, both arms, and the leg and arm of either side."""
+"""Both legs, both arms, and the leg and arm of each side."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Joints(Mask):
-    """floor(frames * T) whole frames, and `joints` joints of every frame; both are drawn independently.
+    """Hide floor(frames * T) whole frames and `joints` joints of every frame, drawn independently.
 
-    With the defaults, of 243 frames of 16 joints 145 frames are hidden and 5 joints of each other one: 1 - 98/243 *
-    11/16 = 72.3 % of all. The hidden count is the same for every sample.
-
-    per: the joints are drawn for each "frame", or once for the "clip".
-    scope: what shares one mask: a "view", all views of a "sample", or a "batch" over all ranks, as published.
-
-    The grid's axes are (frame, joint). Source: MPM (Zhang et al. 2023), which draws it for 2-D and for 3-D
-    skeletons (see `Joint`).
+    With the defaults on 243 frames of 16 joints, 145 frames are hidden, and 5 joints in each of the others: 1 - 98/243
+    * 11/16 = 72.3 % of all tokens. Every sample has the same count. The grid's axes are (frame, joint). Source: MPM
+    (Zhang et al. 2023), which applies it to 2-D and 3-D skeletons (see `Joint`).
     """
 
     frames: Ratio = 0.6
+    """Fraction of hidden frames, or a ratio schedule."""
     joints: int = 5
+    """Number of hidden joints per frame."""
     per: Per = "frame"
+    """Draw the joints for each "frame", or once per "clip"."""
     scope: SharedBy = "view"
+    """Unit that shares one mask: a "view", all views of a "sample", or a "batch" over all ranks, as published."""
 
     def __post_init__(self) -> None:
         as_law(self.frames)
@@ -68,15 +67,16 @@ class Joints(Mask):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limbs(Mask):
-    """One of the `limbs`, each a group of joints, or `joints` random joints; all these choices are equally likely.
+    """Hide one limb, or a few random joints, in all frames; all choices are equally likely.
 
-    The joints are hidden in all frames. By default 3 of 17 joints are hidden: one of 4 limbs, or 3 random joints. With
-    joints=0 a limb is always hidden. The grid's axes are (frame, joint). Source: MPM (Zhang et al. 2023), completing
-    3-D skeletons; for 2-D ones limbs=H36M_LIMB_PAIRS and joints=6.
+    By default 3 of 17 joints are hidden: one of 4 limbs, or 3 random joints. The grid's axes are (frame, joint).
+    Source: MPM (Zhang et al. 2023), completion of 3-D skeletons; for 2-D, use limbs=H36M_LIMB_PAIRS and joints=6.
     """
 
     limbs: tuple[tuple[int, ...], ...] = H36M_LIMBS
+    """Groups of joint numbers, one per limb."""
     joints: int = 3
+    """Number of random joints; 0 always hides a limb."""
 
     def __post_init__(self) -> None:
         if self.joints < 0 or (not self.limbs and not self.joints):

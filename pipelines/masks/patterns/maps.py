@@ -1,5 +1,5 @@
-"""Kernels of motion-guided masks on maps of the plane: mixed bumps, their way along a clip's flow, sums over tokens,
-and the highest tokens.
+"""Numba kernels of motion-guided masks: build start maps, warp them along the flow, sum over tokens, select the
+highest.
 """
 
 from collections.abc import Sequence
@@ -19,19 +19,24 @@ INVERSION_STEPS = 3
 _F, _I, _U = np.float32, np.int32, np.uint64
 _BITS = _I(5)
 _PARTS = 1 << _BITS
-"""Places are rounded to 1/32 of a cell, so that what lies a rounding error inside the frame counts as outside."""
+"""Positions are rounded to 1/32 of a cell, so that a rounding error at the border never counts as inside the frame."""
 
 
 def carry(start: Floats, flow: Floats, base: int, *, cell: tuple[float, float], fill: bool, compat: bool) -> Floats:
-    """The map `start` (H, W) of frame `base`, seen in every frame of the clip: float32 (T, H, W).
+    """Warp the map `start` (H, W) of frame `base` to every frame of the clip: float32 (T, H, W).
 
-    `flow` (T-1, h, w, 2) is backward flow, x then y, in pixels; `cell` is the width and height of one map cell in
-    pixels. Frame by frame outwards from the base, each map is sampled (bilinear, zero outside) from its neighbour's:
-    behind the base where the flow points, before it where the inverse flow points. With `fill`, places whose source is
-    outside the frame take the value of `start`, which has to be positive everywhere. `compat` takes the flow itself,
-    not its inverse, before the base.
+    Frame by frame outwards from the base, each map is sampled bilinearly from its neighbour's (zero outside): after the
+    base along the flow, before it along the inverse flow.
+
+    Args:
+        start: float32 (H, W); with `fill`, positive everywhere.
+        flow: float32 (T-1, h, w, 2), backward flow in pixels, x then y.
+        base: Frame of `start`.
+        cell: Width and height of a map cell in pixels.
+        fill: Use the value of `start` where the source is outside the frame.
+        compat: Use the flow itself instead of its inverse before the base.
     """
-    flow = np.require(flow, np.float32, ["C", "W"])  # one kind of array, one compilation
+    flow = np.require(flow, np.float32, ["C", "W"])  # a single array layout, so numba compiles only once
     maps = np.empty((len(flow) + 1, *start.shape), dtype=np.float32)
     maps[base] = start
     carry_on(maps, flow, base, 1 / cell[0], 1 / cell[1], fill, compat)
@@ -39,10 +44,10 @@ def carry(start: Floats, flow: Floats, base: int, *, cell: tuple[float, float], 
 
 
 def inverse(flow: Floats) -> Floats:
-    """The inverse of fields (K, h, w, 2) in units of their own cells: q + inverse(q) = p where p + flow(p) = q.
+    """Invert flow fields (K, h, w, 2), in units of their cells: q + inverse(q) = p where p + flow(p) = q.
 
-    Fixed-point iteration p <- q - flow(p), which converges where the flow changes by less than a cell from cell to
-    cell; flow outside the frame is that of its border.
+    Uses fixed-point iteration p <- q - flow(p), which converges where the flow changes by less than a cell between
+    neighbours. Flow outside the frame equals the flow at its border.
     """
     inverted = np.empty(flow.shape, dtype=np.float32)
     invert(flow, 1.0, 1.0, inverted)
@@ -51,7 +56,7 @@ def inverse(flow: Floats) -> Floats:
 
 @kernel
 def invert(flow: Floats, scale_x: float, scale_y: float, inverted: Floats) -> None:
-    """The inverse of fields (K, h, w, 2) times (scale_x, scale_y), all in cells of the field: (K, h, w, 2)."""
+    """Invert flow fields (K, h, w, 2), scaled by (scale_x, scale_y), in units of their cells: (K, h, w, 2)."""
     fields, rows, columns, _ = flow.shape
     cells = rows * columns
     field = np.empty((2, rows + 1, columns + 1), dtype=_F)
@@ -82,7 +87,7 @@ def invert(flow: Floats, scale_x: float, scale_y: float, inverted: Floats) -> No
 
 @kernel
 def scale(flow: Floats, x: np.float32, y: np.float32, scaled: Floats) -> None:
-    """Writes flow (h, w, 2) times x and y to scaled (2, h + 1, w + 1), whose last row and column repeat the border."""
+    """Scale flow (h, w, 2) by x and y into `scaled` (2, h + 1, w + 1); its last row and column repeat the border."""
     rows, columns, _ = flow.shape
     for r in range(rows + 1):
         row = min(r, rows - 1)
@@ -93,9 +98,9 @@ def scale(flow: Floats, x: np.float32, y: np.float32, scaled: Floats) -> None:
 
 @kernel
 def carry_on(maps: Floats, flow: Floats, base: int, x: float, y: float, fill: bool, compat: bool) -> None:
-    """Fills `maps` (T, H, W) from that of frame `base`; (x, y) goes from pixels to map cells.
+    """Fill `maps` (T, H, W) from the map of frame `base`; (x, y) converts pixels to map cells.
 
-    Each map is made row by row, so that all scratch memory stays in the nearest cache.
+    Maps are computed row by row to keep all scratch memory in the L1 cache.
     """
     frames, height, width = maps.shape
     rows, columns = flow.shape[1:3]
@@ -143,8 +148,8 @@ def carry_on(maps: Floats, flow: Floats, base: int, x: float, y: float, fill: bo
 
 @kernel
 def around(cells: int, pixels: int) -> tuple[Ints, Floats]:
-    """For each of `pixels` along an axis of `cells`: the cell before it, and its place between it and the next, which
-    behind the axis is the last one.
+    """For each of `pixels` along an axis of `cells`, return the preceding cell and the fraction towards the next one
+    (at the end of the axis, the last cell).
     """
     before, share = np.zeros(pixels, dtype=_I), np.zeros(pixels, dtype=_F)
     for p in range(pixels):
@@ -155,9 +160,9 @@ def around(cells: int, pixels: int) -> tuple[Ints, Floats]:
 
 @kernel
 def locate_cell(place: np.float32, last: int) -> tuple[np.int32, np.float32]:
-    """Where `place` lies on an axis from 0 to `last`: the cell before it, and how far behind it in [0, 1].
+    """Split a coordinate on an axis from 0 to `last` into the preceding cell and the fraction in [0, 1].
 
-    What lies outside, or is not a number, is moved to an end. All integers are of 32 bits, as wide as the shares.
+    Coordinates outside, and NaN, are clamped to an end. All integers have 32 bits, the width of the fractions.
     """
     end, before_last = _F(last * _PARTS), _I(max(last - 1, 0))
     part = place * _F(_PARTS) + _F(0.5)
@@ -170,7 +175,7 @@ def locate_cell(place: np.float32, last: int) -> tuple[np.int32, np.float32]:
 
 @kernel
 def sample(image: Floats, columns: int, places: Ints, shares: Floats, out: Floats) -> None:
-    """`image`, rows of `columns` cells, bilinearly between the cells `places` and the next in both directions."""
+    """Sample `image`, rows of `columns` cells, bilinearly between `places` and their right and lower neighbours."""
     flat = image.reshape(-1)
     for n in range(places.size):
         at = _U(places[n])
@@ -182,7 +187,7 @@ def sample(image: Floats, columns: int, places: Ints, shares: Floats, out: Float
 
 @kernel
 def sample_row(row: Floats, across: tuple[Ints, Floats], out: Floats) -> None:
-    """`row`, linearly between the cells `across[0]` and the next."""
+    """Interpolate `row` linearly between cells `across[0]` and their neighbours."""
     before, share = across
     for n in range(before.size):
         at = _U(before[n])
@@ -191,14 +196,15 @@ def sample_row(row: Floats, across: tuple[Ints, Floats], out: Floats) -> None:
 
 @kernel
 def find_highest_bump(down: Floats, across: Floats, chosen: npt.NDArray[np.int64], faint: np.float32) -> Floats:
-    """The maximum of the chosen patches' bumps over its greatest value, at least `faint`: (H, W).
+    """Return the maximum of the chosen patches' bumps, normalised to 1 and clipped below at `faint`: (H, W).
 
-    A patch's bump is a row of down (h, H) times a row of across (w, W); patches are numbered row by row.
+    A patch's bump is the product of a row of `down` (h, H) and a row of `across` (w, W); patches are numbered row by
+    row.
     """
     patches, height, width = len(across), down.shape[1], across.shape[1]
     mixed, before = np.zeros((height, width), dtype=np.float32), np.zeros((height, width), dtype=np.float32)
     for patch in chosen:
-        # LLVM would store a maximum with what is there already by slow masked stores.
+        # LLVM would compile an in-place maximum to slow masked stores, so write to a second buffer.
         mixed, before = before, mixed
         row, column = patch // patches, across[patch % patches]
         for r in range(height):
@@ -206,7 +212,7 @@ def find_highest_bump(down: Floats, across: Floats, chosen: npt.NDArray[np.int64
                 at = _U(c)
                 bump, so_far = down[row, r] * column[at], before[r, at]
                 mixed[r, at] = bump if bump > so_far else so_far
-    bits, greatest = mixed.view(np.int32).reshape(-1), _I(0)  # in the order of the floats, none of which is below 0
+    bits, greatest = mixed.view(np.int32).reshape(-1), _I(0)  # non-negative floats sort like their bits
     for n in range(bits.size):
         greatest = max(greatest, bits[n])
     flat, top = mixed.reshape(-1), np.array([greatest], dtype=np.int32).view(np.float32)[0]
@@ -217,7 +223,7 @@ def find_highest_bump(down: Floats, across: Floats, chosen: npt.NDArray[np.int64
 
 @kernel
 def sum_tokens(maps: Floats, tubelet: int, cells: int) -> Floats:
-    """The sums of maps (T, H, W) over tokens of `tubelet` frames and cells x cells cells: (T / tubelet, N)."""
+    """Sum maps (T, H, W) over tokens of `tubelet` frames and cells x cells map cells: (T / tubelet, N)."""
     frames, height, width = maps.shape
     h, w = height // cells, width // cells
     sums = np.empty((frames // tubelet, h * w), dtype=np.float32)
@@ -240,12 +246,12 @@ def sum_tokens(maps: Floats, tubelet: int, cells: int) -> Floats:
 
 @kernel
 def hide_all_but_highest(scores: Floats, visible: int, order: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """The map that hides all but the `visible` highest tokens of each row: bool, of scores' shape (rows, N).
+    """Hide all but the `visible` highest tokens in each row: bool, shape of `scores` (rows, N).
 
-    Of equal ones those stay visible that `order`, a permutation of a row's tokens, names first.
+    Ties are broken by `order`, a permutation of a row's tokens: earlier ones stay visible.
     """
     hidden = np.ones(scores.shape, dtype=np.bool_)
-    best = np.empty(max(visible, 1), dtype=np.int64)  # so far, the highest first
+    best = np.empty(max(visible, 1), dtype=np.int64)  # best so far, highest first
     for row in range(len(scores) if visible else 0):
         line, count = scores[row], 0
         for n in order:
@@ -277,16 +283,16 @@ class NumbaMaps:
         fill: bool,
         compat: bool,
     ) -> list[Floats]:
-        """The start maps carried along the flow."""
+        """Warp the start maps along the flow."""
         pairs = zip(draws, flow, strict=True)
         return [carry(own.start, field, own.base, cell=cell, fill=fill, compat=compat) for own, field in pairs]
 
     def sum_tokens(self, maps: list[Floats], tubelet: int, cells: int) -> list[Floats]:
-        """The sums over tokens."""
+        """Sum maps over tokens."""
         return [sum_tokens(own, tubelet, cells) for own in maps]
 
     def disturbed(self, scores: list[Floats], draws: Sequence[MotionDraws], scale: float) -> list[Floats]:
-        """The scores times `scale`, plus the noise."""
+        """Scale the scores and add the noise."""
         for own, drawn in zip(scores, draws, strict=True):
             own *= np.float32(scale)
             if drawn.noise is not None:
@@ -296,7 +302,7 @@ class NumbaMaps:
     def hide_all_but_highest(
         self, scores: list[Floats], draws: Sequence[MotionDraws], *, whole: bool
     ) -> list[npt.NDArray[np.bool_]]:
-        """The maps of hidden tokens."""
+        """Return the maps of hidden tokens."""
         return [
             hide_all_but_highest(own.reshape(1, -1) if whole else own, drawn.visible, drawn.order).reshape(-1)
             for own, drawn in zip(scores, draws, strict=True)

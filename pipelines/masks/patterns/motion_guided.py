@@ -1,4 +1,4 @@
-"""Motion-guided: the visible tokens follow the motion of the content from frame to frame."""
+"""Motion-guided masks: visible tokens follow the content's motion from frame to frame."""
 
 from __future__ import annotations
 
@@ -29,42 +29,46 @@ Per = Literal["slice", "clip"]
 Fill = Literal["base", "none"]
 
 FAINT = np.float32(1e-8)
-"""The least value of a start map. After a warp only cells from outside the frame are exactly 0."""
+"""Smallest value of a start map. After warping, only cells from outside the frame are exactly 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MotionGuided(DeviceMask):
-    """A random map of the base frame is warped along the flow to the other frames; the highest tokens are visible.
+    """Warp a random map of a base frame along the optical flow to all frames; keep the highest tokens visible.
 
-    At ratio 0.9 on 8 x 14 x 14 tokens 19 of each slice's 196 stay visible, 152 in all. The grid's axes are (t, h, w),
-    and the flow is backward flow between the t * patch[0] frames. Source: MGMAE (Huang et al. 2023).
-
-    start: "mix_gauss", Gaussian bumps as wide as a patch on random patches; "pixel", random map cells; "token", random
-        patches.
-    base: the frame of the random map; "random" draws it for each view.
-    per: the highest tokens of each "slice" of time, or of the whole "clip" (published as topk_on_all).
-    fill: cells from outside the frame take the values of the random map with "base" (published as consist), or stay at
-        0 with "none", which hides them.
-    cells: map cells along a patch's side; 16 is the paper's resolution for patches of 16 pixels.
-    exposure: the standard deviation of the noise on the scores (sums over a token's pixels) of one random slice;
-        published as exposure_chance, with 1.0.
-    restart: after a scene cut the visible tokens start anew: each scene has a base frame, and those without the clip's
-        have a random map drawn for them. The published code does not know cuts.
-    compat: as in the published code, the flow is not inverted before the base frame, so that the visible tokens move
-        against the content there, and the map begins with one patch more than tokens are visible (20 for 19).
+    At ratio 0.9 on 8 x 14 x 14 tokens, 19 of each slice's 196 stay visible, 152 in all. The grid's axes are (t, h, w);
+    the flow is backward flow between the t * patch[0] frames. Source: MGMAE (Huang et al. 2023).
     """
 
-    version: ClassVar[int] = 2  # 2: the map begins with as many patches as tokens are visible, and restarts at cuts
+    version: ClassVar[int] = 2  # 2: the map starts with as many patches as visible tokens, and restarts at cuts
 
     ratio: RatioAlone = 0.9
+    """Fraction of hidden tokens, or a schedule of ratios."""
     start: Start = "mix_gauss"
+    """Map of the base frame: "mix_gauss", Gaussian bumps as wide as a patch on random patches; "pixel", random map
+    cells; "token", random patches.
+    """
     base: Base = "middle"
+    """Frame of the random map; "random" draws it per view."""
     per: Per = "slice"
+    """Keep the highest tokens of each "slice" in time, or of the whole "clip" (published as topk_on_all)."""
     fill: Fill = "base"
+    """Cells that come from outside the frame take the values of the random map ("base", published as consist) or 0,
+    which hides them ("none").
+    """
     cells: int = 4
+    """Map cells along the side of a patch; 16 is the paper's resolution for patches of 16 pixels."""
     exposure: float = 0.0
+    """Standard deviation of noise added to the scores (sums over a token's pixels) of one random slice; published as
+    exposure_chance, with 1.0.
+    """
     restart: bool = True
+    """Restart at scene cuts: each scene has its own base frame and random map. The published code does not detect cuts.
+    """
     compat: bool = False
+    """Reproduce two quirks of the published code: the flow is not inverted before the base frame, so visible tokens
+    move against the content there, and the map starts with one patch more than tokens are visible (20 for 19).
+    """
 
     def __post_init__(self) -> None:
         as_ratio_law(self.ratio, by="MotionGuided")
@@ -100,7 +104,7 @@ class MotionGuided(DeviceMask):
         return placed(hidden, [own.visible * rows for own in drawn], grid)
 
     def draw_motion(self, grid: TokenGrid, draw: Draw) -> MotionDraws:
-        """All random numbers of the mask of a view, which do not depend on its flow."""
+        """Draw all random numbers of a view's mask; they do not depend on its flow."""
         t, h, w = grid.need("t", "h", "w", by="MotionGuided")
         frames, rng = t * grid.patch[0], draw.rng
         ratio = as_ratio_law(self.ratio, by="MotionGuided").draw(draw)
@@ -115,7 +119,7 @@ class MotionGuided(DeviceMask):
         return MotionDraws(start=start, base=base, noise=noise, visible=visible, order=order, ratio=ratio)
 
     def _starts(self, draw: Draw, frames: int) -> list[int]:
-        """The frames of the clip that begin a new scene."""
+        """Return the frames that start a scene."""
         cuts = draw.cues.cuts
         if cuts is None or not self.restart:
             return []
@@ -123,7 +127,9 @@ class MotionGuided(DeviceMask):
         return starts
 
     def _scene(self, grid: TokenGrid, draw: Draw, own: MotionDraws, flow: Floats, first: int, stop: int) -> Floats:
-        """The maps of the frames [first, stop), float32 (T, H, W). The scene of the clip's base frame has its map."""
+        """Return the maps of frames [first, stop), float32 (T, H, W). The scene with the clip's base frame uses its
+        map.
+        """
         if first <= own.base < stop:
             scene = replace(own, base=own.base - first)
         else:
@@ -137,7 +143,7 @@ class MotionGuided(DeviceMask):
         return seen
 
     def _check(self, grid: TokenGrid, shape: Sequence[int]) -> None:
-        """ValueError unless `shape` (T-1, h, w, 2) is that of the flow of a clip."""
+        """Raise ValueError unless `shape` is a valid flow shape, (T-1, h, w, 2)."""
         frames = grid.shape[0] * grid.patch[0]
         if len(shape) != 4 or shape[0] != frames - 1 or shape[-1] != 2:
             raise ValueError(
@@ -145,31 +151,31 @@ class MotionGuided(DeviceMask):
             )
 
     def ranked_on_device(self, grid: TokenGrid, flow: Tensor, draws: DrawTensors) -> Tensor:
-        """The hidden tokens of clips with this flow, bool (B, t * h * w)."""
+        """Return the hidden tokens of clips with this flow, bool (B, t * h * w)."""
         return self._hide_ranked(
             grid, draws, import_torch_maps().carry(draws, flow, **self._choose_way(grid)), import_torch_maps()
         )
 
     def _choose_way(self, grid: TokenGrid) -> CarrySettings:
-        """How maps are carried."""
+        """Return the settings for warping maps."""
         _, patch_h, patch_w = grid.patch
         cell = (patch_w / self.cells, patch_h / self.cells)
-        as_it_is = self.compat or self.base == "first"  # nothing lies before the first frame
+        as_it_is = self.compat or self.base == "first"  # no frame precedes the first
         return {"cell": cell, "fill": self.fill == "base", "compat": as_it_is}
 
     def _hide_ranked(
         self, grid: TokenGrid, draws: Draws, seen: Numbers, backend: MapBackend[Draws, Numbers, Hidden]
     ) -> Hidden:
-        """The hidden tokens of clips with these draws and these maps of their frames."""
+        """Return the hidden tokens, given the draws and the warped maps."""
         tubelet, patch_h, patch_w = grid.patch
         scores = backend.sum_tokens(seen, tubelet, self.cells)
         if self.exposure:
-            scores = backend.disturbed(scores, draws, patch_h * patch_w / self.cells**2)  # of sums over pixels
+            scores = backend.disturbed(scores, draws, patch_h * patch_w / self.cells**2)  # scores are sums over pixels
         return backend.hide_all_but_highest(scores, draws, whole=self.per == "clip")
 
 
 class CarrySettings(TypedDict):
-    """The settings of `MapBackend.carry`."""
+    """Settings of `MapBackend.carry`."""
 
     cell: tuple[float, float]
     fill: bool
@@ -178,7 +184,7 @@ class CarrySettings(TypedDict):
 
 @cache
 def capture_ranking(mask: MotionGuided, grid: TokenGrid) -> Captured:
-    """The function that ranks the tokens of flow and the tensors of its draws."""
+    """Capture the function that ranks tokens from the flow and the tensors of the draws."""
     from maskstream.pipelines.capture import Captured
 
     return Captured(lambda flow, *draws: mask.ranked_on_device(grid, flow, DrawTensors(*draws)))
@@ -186,7 +192,7 @@ def capture_ranking(mask: MotionGuided, grid: TokenGrid) -> Captured:
 
 @cache
 def import_numba_maps() -> MapBackend[Sequence[MotionDraws], list[Floats], list[npt.NDArray[np.bool_]]]:
-    """The backend of compiled loops, imported at the first use, since compiling takes time."""
+    """Import the numba backend at first use, since compiling takes time."""
     from .maps import NumbaMaps
 
     return NumbaMaps()
@@ -194,7 +200,7 @@ def import_numba_maps() -> MapBackend[Sequence[MotionDraws], list[Floats], list[
 
 @cache
 def import_torch_maps() -> MapBackend[DrawTensors, Tensor, Tensor]:
-    """The backend of tensors."""
+    """Import the torch backend."""
     return TorchMaps()
 
 
@@ -207,9 +213,9 @@ def start_map(
     *,
     compat: bool = False,
 ) -> Floats:
-    """The base frame's map over h x w patches of cells x cells each: float32 (h * cells, w * cells) in (0, 1].
+    """Draw the base frame's map over h x w patches of cells x cells each: float32 (h * cells, w * cells) in (0, 1].
 
-    As many patches are chosen as tokens stay visible; with `compat` as published, which rounds up (20 for 19).
+    Chooses as many patches as tokens stay visible; with `compat`, the count is rounded up as published (20 for 19).
     """
     h, w = plane
     if start == "pixel":
@@ -230,10 +236,12 @@ def start_map(
 
 @lru_cache(maxsize=32)
 def bumps(patches: int, cells: int) -> Floats:
-    """exp(-d^2) along one axis, d from a patch's centre to a cell's, in patches: (patches, patches * cells)."""
+    """Return exp(-d^2) along one axis, with d the distance of a patch's centre to a cell's, in patches: (patches,
+    patches * cells).
+    """
     places = (np.arange(patches * cells) + 0.5) / cells
     centres = np.arange(patches) + 0.5
-    table = np.maximum(np.exp(-np.square(places - centres[:, None])), 1e-12).astype(np.float32)  # no slow denormals
+    table = np.maximum(np.exp(-np.square(places - centres[:, None])), 1e-12).astype(np.float32)  # avoid slow denormals
     table.setflags(write=False)
     return table
 

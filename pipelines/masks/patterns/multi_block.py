@@ -1,4 +1,4 @@
-"""Multi-block: the union of a few blocks of space and time is hidden."""
+"""Multi-block masks: hide the union of a few blocks of space and time."""
 
 from dataclasses import dataclass
 from math import sqrt
@@ -28,37 +28,42 @@ from .views import ByView
 Interval = tuple[float, float]
 
 ATTEMPTS = 10
-"""Draws that may be rejected for hiding everything before one place of the plane stays visible."""
+"""Draws that hide everything before one position of the plane is forced to stay visible."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MultiBlock(Mask):
-    """The union of `blocks` blocks at random places is hidden.
+    """Hide the union of several blocks at random positions.
 
-    A block covers a share `scale` of the plane h x w, with an aspect h / w from `aspect`, and a share `duration` of
-    time, each uniform in its interval; the size is one for all blocks, and by default for all samples of a batch
-    (`scope`). The defaults are V-JEPA's short-range mask; MultiBlock(blocks=2, scale=(0.7, 0.7)) is its long-range one.
-    Both are used on one clip (`ByView`, `augment.SharedCrop`), and hide 63 and 81 % of 8 x 14 x 14 tokens on average.
-    The published collator then hides more, so that all clips of a batch show as few tokens as the one that shows the
-    fewest: 76 and 93 % in batches of 24. Here `Padded` keeps what each clip shows, and `MaskBatch.cut` does the same.
+    All blocks have one size, shared by all samples of a batch by default (`scope`). The defaults are V-JEPA's
+    short-range mask; MultiBlock(blocks=2, scale=(0.7, 0.7)) is its long-range mask. Used together on one clip
+    (`ByView`, `augment.SharedCrop`), they hide 63 and 81 % of 8 x 14 x 14 tokens on average. The published collator
+    then truncates all clips of a batch to the one with the fewest visible tokens, 76 and 93 % hidden in batches of 24.
+    Here `Padded` keeps all visible tokens, and `MaskBatch.cut` truncates them.
 
-    coupled: whether the sizes of all multi-block masks of a `scope` come from the same random numbers, as the published
-    two masks share a seed; by default masks with another number of blocks have numbers of their own.
-
-    ratio None, as published: counts differ from sample to sample (see `Padded`). A draw that hides everything is
-    rejected, and after 10 rejections one random place of the plane stays visible. With a ratio the counts are exact:
-    random places of the plane (or tokens, where blocks do not last all the time) are shown or hidden until they are.
     The grid's axes are (t, h, w). Source: V-JEPA (Bardes et al. 2024, multi-block masking).
     """
 
     ratio: Ratio | None = None
+    """None, as published, lets counts differ between samples (see `Padded`). With a ratio, counts are exact: random
+    positions (or tokens, if blocks do not span the clip) are then hidden or unhidden.
+    """
     rounding: Rounding = "floor_visible"
+    """Conversion of the ratio to a count; see core/ratio.py."""
     blocks: int = 8
+    """Number of blocks."""
     scale: Interval = (0.15, 0.15)
+    """Interval of a block's area as a fraction of the plane h x w."""
     aspect: Interval = (0.75, 1.5)
+    """Interval of a block's aspect ratio h / w."""
     duration: Interval = (1.0, 1.0)
+    """Interval of a block's length as a fraction of the clip."""
     scope: Scope = "batch"
+    """Unit that shares one block size: "view", "sample" or "batch"."""
     coupled: bool = False
+    """Derive the sizes of all multi-block masks in a `scope` from the same random numbers, as the two published masks
+    share a seed. By default, masks with different numbers of blocks are independent.
+    """
 
     def __post_init__(self) -> None:
         if self.ratio is not None:
@@ -78,7 +83,7 @@ class MultiBlock(Mask):
         t, h, w = grid.need("t", "h", "w", by="MultiBlock")
         purpose = "block size" if self.coupled else f"block size {self.blocks}"
         size = self._size((t, h, w), draw.generator(self.scope, purpose))
-        if size[0] == t:  # every slice is the same, so one is drawn
+        if size[0] == t:  # all slices are equal, so draw one
             return np.tile(self._join_blocks((1, h, w), (1, *size[1:]), draw), t)
         return self._join_blocks((t, h, w), size, draw)
 
@@ -95,7 +100,7 @@ class MultiBlock(Mask):
     def _join_blocks(
         self, shape: tuple[int, int, int], size: tuple[int, int, int], draw: Draw
     ) -> npt.NDArray[np.bool_]:
-        """The union of blocks of `size` in a grid of `shape`, flat: bool (N,)."""
+        """Draw the union of blocks of `size` in a grid of `shape`, flat: bool (N,)."""
         (t, h, w), (depth, rows, columns) = shape, size
         n = t * h * w
         for _ in range(ATTEMPTS):

@@ -1,4 +1,4 @@
-"""Padded: a batch of samples with different counts. Joint: a mask for each part of a sample, such as image and text."""
+"""`Padded` for samples with different counts, and `Joint` for samples with several parts, such as image and text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,16 @@ from maskstream.shards.config import Config
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Padded(Mask):
-    """The masks of `mask`, whose samples may have different counts. `MaskBatch.n_visible` and `n_target` hold them.
+    """Allow another mask to have different counts per sample; `MaskBatch.n_visible` and `n_target` hold them.
 
     `visible` and `target` are padded to the longest row, rounded up to a multiple of `bucket`, so that at most N /
     bucket shapes occur.
     """
 
     mask: Mask
+    """Mask to draw."""
     bucket: int = 1
+    """Multiple to which row lengths are rounded up."""
 
     def __post_init__(self) -> None:
         if self.bucket < 1:
@@ -32,7 +34,7 @@ class Padded(Mask):
         return self.mask.maps(grid, draw)
 
     def maps_of_texts(self, grid: TokenGrid, draws: TextDraws) -> Sequence[Maps] | None:
-        return self.mask.maps_of_texts(grid, draws) if type(self) is Padded else None  # others may draw differently
+        return self.mask.maps_of_texts(grid, draws) if type(self) is Padded else None  # subclasses may draw differently
 
     def batched(self, grid: TokenGrid, maps: Sequence[Maps]) -> MaskBatch:
         return batch_of(maps, grid, ragged=self.bucket)
@@ -40,34 +42,38 @@ class Padded(Mask):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Joint(Config):
-    """A mask for each named part of a sample: `draw` gives a MaskBatch for each.
+    """Mask each named part of a sample separately; `draw` returns a MaskBatch per part.
 
         pair = Joint(parts={"image": Random(ratio=0.75), "text": Padded(mask=WholeWords(ratio=0.15))})
-        draws = {part: [Draw.of(seed, epoch, key, view, place, cues[part], part=part), ...] for part in pair.parts}
+        draws = {part: [Draw.of(seed, epoch, key, view, place, inputs[part], part=part), ...] for part in pair.parts}
         batches = pair.draw({"image": image_grid, "text": text_grid}, draws)
 
-    Each part has its own draw, with the part's cues and generators (`Draw.of(part=...)`), so its mask does not depend
-    on the other parts. Parts share a ratio where one law with the scope "sample" draws it for both. Sources: M3AE (Chen
-    et al. 2022): 81 of an image's 324 tokens visible, 15 % of a text's words hidden; MPM (2023): skeletons in 2-D and
-    3-D.
+    Each part has its own draw, with its own mask inputs and generators (`Draw.of(part=...)`), so its mask does not
+    depend on other parts. Parts can share a ratio by using one schedule with scope "sample". Sources: M3AE (Chen et al.
+    2022): 81 of an image's 324 tokens visible, 15 % of a text's words hidden; MPM (2023): skeletons in 2-D and 3-D.
     """
 
     parts: Mapping[str, Mask]
+    """Mask of each part, by name."""
 
     @property
     def needs(self) -> dict[str, frozenset[str]]:
-        """The names of the cues of each part."""
+        """Names of the mask inputs of each part."""
         return {part: mask.needs for part, mask in self.parts.items()}
 
     @property
     def needs_progress(self) -> bool:
-        """Whether any of the masks changes over the run."""
+        """True if any of the masks changes over the run."""
         return any(mask.needs_progress for mask in self.parts.values())
 
     def draw(
         self, grids: Mapping[str, TokenGrid], draws: Mapping[str, Sequence[Draw | np.random.Generator]]
     ) -> dict[str, MaskBatch]:
-        """The masks of each part. ValueError where a part has no grid or no draws, or as `Mask.draw` raises it."""
+        """Draw the masks of each part.
+
+        Raises:
+            ValueError: A part has no grid or no draws, or as in `Mask.draw`.
+        """
         for name, given in (("grids", grids), ("draws", draws)):
             if set(given) != set(self.parts):
                 raise ValueError(f"{name} are given for each of the parts {sorted(self.parts)}, got {sorted(given)}")

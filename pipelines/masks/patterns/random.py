@@ -1,4 +1,4 @@
-"""Random: uniformly random tokens, without structure in space or time."""
+"""Random masks without structure in space or time."""
 
 from dataclasses import dataclass
 
@@ -28,14 +28,16 @@ from .padded import Padded
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Random(Mask):
-    """Uniformly random tokens of any grid, with an exact count.
+    """Hide uniformly random tokens of any grid, with an exact count.
 
-    At ratio 0.9 on 8 x 14 x 14 tokens 156 of 1568 stay visible. Source: MAE-ST (Feichtenhofer et al. 2022), where it is
-    called spacetime-agnostic; on the grid of an image it is MAE's.
+    At ratio 0.9 on 8 x 14 x 14 tokens, 156 of 1568 stay visible. Source: MAE-ST (Feichtenhofer et al. 2022),
+    spacetime-agnostic sampling; on an image grid it is MAE's mask.
     """
 
     ratio: Ratio = 0.9
+    """Fraction of hidden tokens, or a ratio schedule."""
     rounding: Rounding = "floor_visible"
+    """Conversion of the ratio to a count; see core/ratio.py."""
 
     def __post_init__(self) -> None:
         as_law(self.ratio)
@@ -47,14 +49,14 @@ class Random(Mask):
 
 
 def draw_random_tokens(n: int, visible: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """A map of `n` tokens with `visible` random ones visible and the others hidden: bool (n,), True = hidden."""
+    """Keep `visible` random tokens of `n` visible and hide the others: bool (n,), True = hidden."""
     hidden = np.ones(n, dtype=np.bool_)
     hidden[rng.permutation(n)[:visible]] = False
     return hidden
 
 
 def adjust_map(hidden: npt.NDArray[np.bool_], visible: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """The map bool (n,) after random tokens are shown or hidden until `visible` are visible."""
+    """Hide or unhide random tokens of a map, bool (n,), until `visible` are visible."""
     missing = len(hidden) - int(np.count_nonzero(hidden)) - visible
     if missing:
         changed = np.flatnonzero(~hidden if missing > 0 else hidden)

@@ -1,4 +1,4 @@
-"""Masks of shapes: voxels that hold points and empty ones, and the nodes of a mesh with their edges."""
+"""Masks of 3-D shapes: occupied and empty voxels, and mesh nodes with their edges."""
 
 from dataclasses import dataclass
 
@@ -23,22 +23,23 @@ from .random import draw_random_tokens
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VoxelAware(Mask):
-    """Random tokens: those that hold points at the ratio `foreground`, empty ones at the ratio `background`.
+    """Hide random tokens, with ratio `foreground` for occupied ones and `background` for empty ones.
 
-    Of N_f occupied tokens ceil((1 - foreground) N_f) stay visible, at least 1; of N_b empty ones
-    ceil((1 - background) N_b). These counts differ from cloud to cloud (see `Padded`).
-
-    total: every cloud has one count: floor((1 - total) N) of all tokens stay visible. The foreground keeps its count
-        and the background gets the rest; where the background has too few tokens, or the rest is negative, the
-        foreground's count changes.
-
-    The grid's axes are (x, y, z), the cue is `occupied` (of the cloud that the model is given). Source: FastDiT-3D (Mo
-    et al. 2023), near 0.99 in all; 32768 tokens at resolution 128 in patches of 4.
+    Of N_f occupied tokens, ceil((1 - foreground) N_f) stay visible, at least 1; of N_b empty ones, ceil((1 -
+    background) N_b). Counts differ between clouds (see `Padded`). The grid's axes are (x, y, z); the mask input is
+    `occupied`, from the cloud that the model receives. Source: FastDiT-3D (Mo et al. 2023), near 0.99 overall; 32768
+    tokens at resolution 128 in patches of 4.
     """
 
     foreground: Ratio = 0.95
+    """Ratio of occupied tokens."""
     background: Ratio = 0.99
+    """Ratio of empty tokens."""
     total: Ratio | None = None
+    """Overall ratio, to give every cloud the same count: floor((1 - total) N) tokens stay visible. The foreground keeps
+    its count and the background gets the rest; if the background has too few tokens, or the rest is negative, the
+    foreground's count changes. None leaves counts unequal.
+    """
 
     def __post_init__(self) -> None:
         for ratio in (self.foreground, self.background, self.total):
@@ -68,18 +69,20 @@ class VoxelAware(Mask):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeshNodes(Mask):
-    """Uniformly random nodes of a mesh, with an exact count; `submesh` gives the graph of the visible nodes.
+    """Hide uniformly random nodes of a mesh, with an exact count; `submesh` extracts the graph of the visible nodes.
 
-    protect: node types (cue `kinds`) that are never hidden, such as inflow, outflow and wall; the ratio is that of the
-        other nodes. By default all nodes can be hidden, as published, and no cue is needed.
-
-    The grid's axes are (node,). Source: MeshMask (Garnier et al. 2025), which hides up to 40 % of the nodes;
-    the group's code takes 0.15 by default.
+    The grid's axes are (node,). Source: MeshMask (Garnier et al. 2025), which hides up to 40 % of the nodes; the
+    group's code uses 0.15 by default.
     """
 
     ratio: Ratio = 0.4
+    """Fraction of hidden nodes among those not protected, or a ratio schedule."""
     protect: tuple[int, ...] = ()
+    """Node types (mask input `kinds`) that are never hidden, such as inflow, outflow and wall. By default all nodes may
+    be hidden, as published, and no mask input is needed.
+    """
     rounding: Rounding = "floor_visible"
+    """Conversion of the ratio to a count; see core/ratio.py."""
 
     def __post_init__(self) -> None:
         as_law(self.ratio)
@@ -103,19 +106,25 @@ class MeshNodes(Mask):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Submesh:
-    """The visible part of a graph: nodes int64 (V,), the old numbers of its nodes, sorted; edges int64 (2, K), pairs of
-    new numbers; kept int64 (K,), the old numbers of these edges, which select their attributes.
-    """
+    """Visible part of a graph, with nodes int64 (V,) and edges int64 (2, K)."""
 
     nodes: npt.NDArray[np.int64]
+    """int64 (V,): sorted original numbers of the visible nodes."""
     edges: npt.NDArray[np.int64]
+    """int64 (2, K): pairs of new node numbers."""
     kept: npt.NDArray[np.int64]
+    """int64 (K,): original numbers of the kept edges, to select their attributes."""
 
 
 def submesh(masked: npt.NDArray[np.bool_], edges: npt.NDArray[np.int64]) -> Submesh:
-    """The visible part of a graph of N nodes, masked bool (N,), with edges int64 (2, E).
+    """Extract the visible part of a graph; an edge is kept if both of its nodes are visible.
 
-    An edge is kept if both of its nodes are visible. ValueError for an edge of a node number outside 0 to N - 1.
+    Args:
+        masked: bool (N,), True for hidden nodes.
+        edges: int64 (2, E), pairs of node numbers.
+
+    Raises:
+        ValueError: An edge refers to a node outside 0 to N - 1.
     """
     if edges.ndim != 2 or len(edges) != 2 or (edges.size and not 0 <= edges.min() <= edges.max() < len(masked)):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Strips of a spectrogram: whole columns of time and whole rows of frequency."""
+"""Strips of a spectrogram: whole columns in time and whole rows in frequency."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,16 +26,18 @@ from .random import adjust_map, draw_random_tokens
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Strips(Mask):
-    """Random columns of time and random rows of frequency are hidden, both with exact counts.
+    """Hide random columns in time and random rows in frequency, both with exact counts.
 
-    At 0.7 and 0.3 on 64 (time) x 8 (freq) tokens 19 columns and 5 rows stay visible, 95 tokens. A ratio of 0 hides no
-    strips of that kind. The
-    grid's axes are (time, freq) or (freq, time). Source: Audio-MAE (Huang et al. 2022, structured masking).
+    At 0.7 and 0.3 on 64 (time) x 8 (freq) tokens, 19 columns and 5 rows stay visible, 95 tokens. The grid's axes are
+    (time, freq) or (freq, time). Source: Audio-MAE (Huang et al. 2022, structured masking).
     """
 
     time: Ratio = 0.7
+    """Fraction of hidden columns, or a ratio schedule; 0 hides none."""
     freq: Ratio = 0.3
+    """Fraction of hidden rows, or a ratio schedule; 0 hides none."""
     rounding: Rounding = "floor_visible"
+    """Conversion of ratios to counts; see core/ratio.py."""
 
     def __post_init__(self) -> None:
         as_law(self.time)
@@ -51,19 +53,24 @@ class Strips(Mask):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FilledStrips(Mask):
-    """Random columns and rows are hidden first, then single tokens are hidden or shown until the count is exact.
+    """Hide random columns and rows, then hide or unhide single tokens until the count is exact.
 
-    `time` and `freq` are the parts of the ratio that strips take: floor(ratio * time * columns) columns and
-    floor(ratio * freq * rows) rows. (1, 0) are strips of time, (0, 1) of frequency, (0.7, 0.7) both. At ratio 0.8 on 8
-    (freq) x 64 (time) tokens 35 columns and 4 rows are hidden, and 14 of the 116 tokens that are left, so that 102 stay
-    visible; at 0.2, 0.4 and 0.6 the strips hide more than the ratio says, and random tokens of them come back. The
-    grid's axes are (freq, time) or (time, freq). Source: AVSiam (Lin & Bertasius 2024), structured masking of audio.
+    At ratio 0.8 on 8 (freq) x 64 (time) tokens, 35 columns and 4 rows are hidden, plus 14 of the remaining 116 tokens,
+    so 102 stay visible. At 0.2, 0.4 and 0.6 the strips hide more than the ratio, and random tokens of them become
+    visible again. The grid's axes are (freq, time) or (time, freq). Source: AVSiam (Lin & Bertasius 2024), structured
+    masking of audio.
     """
 
     ratio: RatioAlone = 0.8
+    """Fraction of hidden tokens, or a schedule of ratios."""
     rounding: Rounding = "floor_visible"
+    """Conversion of the ratio to a count; see core/ratio.py."""
     time: float = 0.7
+    """Fraction of the ratio used for columns: floor(ratio * time * columns) are hidden. (1, 0) for `time` and `freq`
+    hides columns only, (0, 1) rows only.
+    """
     freq: float = 0.7
+    """Fraction of the ratio used for rows: floor(ratio * freq * rows) are hidden."""
 
     def __post_init__(self) -> None:
         as_ratio_law(self.ratio, by="FilledStrips")
@@ -80,20 +87,24 @@ class FilledStrips(Mask):
 
 
 def spectrogram(grid: TokenGrid, by: str) -> tuple[int, int]:
-    """The numbers of columns of time and rows of frequency; ValueError where the grid has other axes."""
+    """Return the numbers of columns (time) and rows (frequency).
+
+    Raises:
+        ValueError: The grid has other axes; the message names the pattern `by`.
+    """
     if sorted(grid.axes) != ["freq", "time"]:
         raise ValueError(f"{by} needs a grid with the axes ('time', 'freq') or ('freq', 'time'), got {grid.axes}")
     return grid.shape[grid.axes.index("time")], grid.shape[grid.axes.index("freq")]
 
 
 def cross_strips(time: npt.NDArray[np.bool_], freq: npt.NDArray[np.bool_], grid: TokenGrid) -> npt.NDArray[np.bool_]:
-    """The map of the grid where hidden columns and rows are hidden: bool (N,)."""
+    """Combine hidden columns and rows into a map of the grid: bool (N,)."""
     first, second = (time, freq) if grid.axes[0] == "time" else (freq, time)
     return (first[:, None] | second).reshape(-1)
 
 
 def struck(n: int, ratio: float, part: float) -> int:
-    """floor(ratio * part * n), in exact decimal arithmetic."""
+    """Return floor(ratio * part * n) in exact decimal arithmetic."""
     return floor(Fraction(str(ratio)) * Fraction(str(part)) * n)
 
 

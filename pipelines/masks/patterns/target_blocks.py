@@ -1,4 +1,4 @@
-"""Target blocks: a few blocks of a picture are predicted, each by itself, from one large block without them."""
+"""Target blocks: predict a few blocks of an image, each separately, from one large block that excludes them."""
 
 from __future__ import annotations
 
@@ -21,31 +21,34 @@ if TYPE_CHECKING:
 Interval = tuple[float, float]
 
 ATTEMPTS = 20
-"""Draws of the context's place; after them that which keeps the most tokens is taken."""
+"""Draws of the context's position; after them, the one that keeps the most tokens is used."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockMaskBatch(MaskBatch):
-    """A MaskBatch whose targets lie in blocks.
+    """MaskBatch whose targets are blocks.
 
-    blocks: int64 (B, P, K), the tokens of each of P blocks of K tokens; blocks may overlap. `target` has each token of
-    their union once.
+    `blocks` is int64 (B, P, K): P blocks of K tokens per sample, which may overlap; `target` lists each token of their
+    union once.
     """
 
     blocks: Tensor
+    """int64 (B, P, K): tokens of each block."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockMaps(Maps):
-    """The mask of one view; blocks int64 (P, K) is a row of BlockMaskBatch."""
+    """Mask of one view; `blocks`, int64 (P, K), is a row of BlockMaskBatch."""
 
     blocks: npt.NDArray[np.int64]
+    """int64 (P, K): tokens of each block."""
 
     @classmethod
     def batched(cls, maps: Sequence[Self], grid: TokenGrid, *, ragged: int | None = None) -> BlockMaskBatch:
-        """The BlockMaskBatch of the maps of a batch's samples; `ragged` as in `mask_batch`.
+        """Combine the maps of a batch's samples into a BlockMaskBatch; `ragged` as in `mask_batch`.
 
-        ValueError where the blocks of two samples have other sizes.
+        Raises:
+            ValueError: Block sizes differ between samples.
         """
         sizes = sorted({m.blocks.shape for m in maps})
         if len(sizes) > 1:
@@ -68,32 +71,38 @@ class BlockMaps(Maps):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TargetBlocks(Mask):
-    """`blocks` blocks at random places are targets; the encoder sees one block, the context, without the targets.
+    """Choose random blocks as targets; the encoder sees one large block, the context, minus the targets.
 
-    A target covers a share `scale` of the plane, with an aspect h / w from `aspect`; the context is a square with a
-    share `context`. The sizes are one for all targets, and by default for all samples of a batch (`scope`); places are
-    drawn for each view. A context that keeps fewer than `least` tokens is drawn again.
+    Block sizes are equal for all targets and, by default, for all samples of a batch (`scope`); positions are drawn per
+    view. Counts of visible tokens differ between samples (see `Padded`). The grid's axes are (h, w) or (time, freq).
 
-    strips: the context is also without the whole rows and columns of the targets, so that nothing beside a target in
-    time or in frequency tells of it. stretched: aspects are those of blocks on a square plane, which is then stretched
-    to the grid, so that a share of 0.85 of 64 x 8 tokens is possible; by default the long side of a grid has no block
-    that is much longer than the short side.
-
-    The counts of visible tokens differ from sample to sample (see `Padded`). The grid's axes are (h, w), or (time,
-    freq). Source: I-JEPA (Assran et al. 2023, section 3 and appendix A.1). As in its code, one number gives a block's
-    area and its aspect, and a block is smaller than the plane in h and in w. Differs from it: a block may also touch
-    the last row and the last column, theirs never does; the published collator cuts all contexts of a batch to the
-    shortest (`MaskBatch.cut`); after 20 draws in vain theirs drops a target from what the context must avoid.
+    Source: I-JEPA (Assran et al. 2023, section 3 and appendix A.1). As in its code, one random number determines both
+    area and aspect ratio, and a block is smaller than the plane in both directions. Differences: blocks may touch the
+    last row and column, which the published code never reaches; the published collator cuts all contexts of a batch to
+    the shortest (`MaskBatch.cut`); and after 20 failed draws the published code drops a target from the area that the
+    context must avoid.
     """
 
     blocks: int = 4
+    """Number of targets."""
     scale: Interval = (0.15, 0.2)
+    """Interval of a target's area as a fraction of the plane."""
     aspect: Interval = (0.75, 1.5)
+    """Interval of a target's aspect ratio h / w."""
     context: Interval = (0.85, 1.0)
+    """Interval of the area of the context, a square, as a fraction of the plane."""
     least: int = 11
+    """Smallest number of context tokens; the context is redrawn if it has fewer."""
     strips: bool = False
+    """Also remove the rows and columns of the targets from the context, so that no neighbour in time or frequency
+    reveals them.
+    """
     stretched: bool = False
+    """Define aspect ratios on a square plane that is then stretched to the grid, so that a context can cover 85 % of 64
+    x 8 tokens. By default, blocks are not much longer than the short side of the grid.
+    """
     scope: Scope = "batch"
+    """Unit that shares block sizes: "view", "sample" or "batch"."""
 
     def __post_init__(self) -> None:
         check_scope(self.scope)
@@ -126,7 +135,7 @@ class TargetBlocks(Mask):
     def _seen(
         self, target: npt.NDArray[np.bool_], size: tuple[int, int], rng: np.random.Generator
     ) -> npt.NDArray[np.bool_]:
-        """The tokens of the context, bool (N,): one at least."""
+        """Draw the tokens of the context, at least one: bool (N,)."""
         h, w = target.shape
         rows, columns = target.any(axis=1, keepdims=True), target.any(axis=0, keepdims=True)
         barred = rows | columns if self.strips else target
@@ -146,8 +155,9 @@ class TargetBlocks(Mask):
 
 
 def _size(h: int, w: int, share: Interval, aspect: Interval, stretch: float, number: float) -> tuple[int, int]:
-    """The rows and columns of a block, whose aspect is times `stretch`; `number` in [0, 1) gives the place in both
-    intervals.
+    """Return the rows and columns of a block.
+
+    `number` in [0, 1) selects the point in both intervals; the aspect ratio is multiplied by `stretch`.
     """
     area, ratio = (low + number * (high - low) for low, high in (share, aspect))
     tokens, ratio = int(h * w * area), ratio * stretch
@@ -156,7 +166,7 @@ def _size(h: int, w: int, share: Interval, aspect: Interval, stretch: float, num
 
 
 def _place(h: int, w: int, size: tuple[int, int], rng: np.random.Generator) -> tuple[slice, slice]:
-    """A random place of a block in the plane."""
+    """Draw the position of a block in the plane."""
     top, left = (rng.random(2) * (h - size[0] + 1, w - size[1] + 1)).astype(np.int64).tolist()
     return slice(top, top + size[0]), slice(left, left + size[1])
 

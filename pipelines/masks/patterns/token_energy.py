@@ -1,8 +1,8 @@
-"""Energy of tokens: what each token of a clip shows that the frame before, moved along the flow, does not.
+"""Residual energy of tokens: the part of each frame that motion compensation from the previous frame cannot predict.
 
-A block of a frame is compared with the block that its vector points to in the frame before, as a codec does. What is
-left, the residual, is what a codec would have to send. Arithmetic is in integers, so that the energy, and the order of
-tokens by it, are the same on every machine.
+As in a codec, each block is compared with the block in the previous frame that its motion vector points to; the
+residual is the data that a codec would have to send. Arithmetic uses integers, so the energy and the ranking of tokens
+are identical on every machine.
 """
 
 import numpy as np
@@ -13,9 +13,9 @@ from maskstream.shards.jit import kernel
 Int64s = npt.NDArray[np.int64]
 
 DEAD_ZONE = 4
-"""Differences of so many grey levels count as none, as a codec's quantiser drops them: they are noise and rounding."""
+"""Differences up to this many intensity levels are treated as noise and ignored, as by a codec's quantiser."""
 _PARTS = 16
-"""Blocks are fetched at 1/16 of a pixel, bilinearly."""
+"""Blocks are fetched bilinearly at 1/16 pixel."""
 
 
 def token_energy(
@@ -27,13 +27,19 @@ def token_energy(
     patch: int,
     motion: float = 0.0,
 ) -> Int64s:
-    """The energy of each token of a clip: int64 (T / tubelet, H / patch, W / patch).
+    """Compute the energy of each token of a clip: int64 (T / tubelet, H / patch, W / patch).
 
-    frames: uint8 (T, H, W, 3), RGB, of at least two frames. flow: float32 (T-1, h, w, 2), backward flow in pixels, one
-    vector for each cell. cuts: bool (T-1,). It is the sum over the token's pixels of the squared difference in grey
-    levels, as far as it exceeds DEAD_ZONE, plus the square of `motion` levels for each pixel that the content moves
-    between two frames. A frame that nothing precedes in its scene has the energy of the frame after it, a scene of a
-    single frame none.
+    The energy is the sum over the token's pixels of the squared intensity difference beyond DEAD_ZONE, plus the squared
+    `motion` levels for each pixel of displacement. The first frame of a scene has the energy of the second; a scene of
+    a single frame has none.
+
+    Args:
+        frames: uint8 (T, H, W, 3), RGB, at least two frames.
+        flow: float32 (T-1, h, w, 2), backward flow in pixels, one vector per cell.
+        cuts: bool (T-1,), scene cuts.
+        tubelet: Frames per token.
+        patch: Side of a token in pixels.
+        motion: Intensity levels per pixel of displacement.
     """
     count, height, width, _ = frames.shape
     each = np.zeros((count, height // patch, width // patch), dtype=np.int64)
@@ -53,7 +59,7 @@ def token_energy(
 def add_residuals(
     frames: npt.NDArray[np.uint8], flow: npt.NDArray[np.float32], patch: int, motion: float, energy: Int64s
 ) -> None:
-    """Adds what remains of each frame but the first to `energy` (T, H / patch, W / patch), by the token's place."""
+    """Add the residual of every frame except the first to `energy` (T, H / patch, W / patch)."""
     count, height, width, _ = frames.shape
     rows, columns = flow.shape[1:3]
     before = np.empty((height, width), dtype=np.int32)
@@ -71,7 +77,7 @@ def add_residuals(
                 x, y = parts(u, width), parts(v, height)
                 for line in range(top, bottom):
                     at = left
-                    while at < right:  # a cell may lie on several tokens
+                    while at < right:  # a cell may span several tokens
                         stop = min(right, (at // patch + 1) * patch)
                         energy[pair + 1, line // patch, at // patch] += moved * (stop - at) + squares(
                             before, now, line, at, stop, x, y
@@ -81,7 +87,7 @@ def add_residuals(
 
 @kernel
 def grey(frame: npt.NDArray[np.uint8], out: npt.NDArray[np.int32]) -> None:
-    """The luma of BT.601 of RGB uint8 (H, W, 3), rounded: int32 (H, W)."""
+    """Convert RGB uint8 (H, W, 3) to rounded BT.601 luma: int32 (H, W)."""
     flat, levels = frame.reshape(-1, 3), out.reshape(-1)
     for n in range(levels.size):
         levels[n] = (77 * np.int32(flat[n, 0]) + 150 * np.int32(flat[n, 1]) + 29 * np.int32(flat[n, 2]) + 128) >> 8
@@ -89,7 +95,7 @@ def grey(frame: npt.NDArray[np.uint8], out: npt.NDArray[np.int32]) -> None:
 
 @kernel
 def parts(step: np.float32, side: int) -> int:
-    """A step in 1 / _PARTS of a pixel, at most `side` pixels; 0 for what is not a number."""
+    """Convert a displacement to units of 1 / _PARTS pixel, limited to `side` pixels; NaN becomes 0."""
     most = np.float32(side)
     if not (step > -most):
         return -side * _PARTS if step <= -most else 0
@@ -100,15 +106,15 @@ def parts(step: np.float32, side: int) -> int:
 def squares(
     before: npt.NDArray[np.int32], now: npt.NDArray[np.int32], line: int, left: int, right: int, x: int, y: int
 ) -> np.int64:
-    """The sum of squared differences of now[line, left:right] from `before` at a step of (x, y) / _PARTS pixels.
+    """Sum squared differences between now[line, left:right] and `before` displaced by (x, y) / _PARTS pixels.
 
-    Outside the frame `before` has the levels of its border.
+    Outside the frame, `before` repeats its border.
     """
     height, width = before.shape
     dx, along = x // _PARTS, np.int32(x % _PARTS)
     dy, down = y // _PARTS, np.int32(y % _PARTS)
     upper, lower = before[min(max(line + dy, 0), height - 1)], before[min(max(line + dy + 1, 0), height - 1)]
-    here, total = now[line], np.int32(0)  # at most 255 ** 2 times the length of a line of a token
+    here, total = now[line], np.int32(0)  # fits: at most 255 ** 2 times the width of a token
     a, b = (np.int32(_PARTS) - along) * (np.int32(_PARTS) - down), along * (np.int32(_PARTS) - down)
     c, d = (np.int32(_PARTS) - along) * down, along * down
     half = np.int32(_PARTS * _PARTS // 2)

@@ -1,4 +1,4 @@
-"""Top scores: the tokens with the highest scores are hidden, and stay hidden at later levels."""
+"""Masks by score: hide the highest-scoring tokens, and keep them hidden at later levels."""
 
 from dataclasses import dataclass
 
@@ -24,18 +24,23 @@ from .padded import Padded
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TopScores(Mask):
-    """The `count` tokens with the highest scores, or floor(ratio * n) of the n tokens that can be hidden.
+    """Hide the tokens with the highest scores: `count` of them, or floor(ratio * n) of the n tokens that can be hidden.
 
-    A token can be hidden if its score is not -inf and, where the cue `words` is given, if it is neither special nor
-    padding. Tokens that an earlier level hid (cue `hidden`, optional) stay hidden and are counted. Of equal scores the
-    earlier token is hidden first. No random number is drawn, so all epochs have the same mask. The grid has any axes;
-    the cue is `scores`. Source: Recursive ROAR (Madsen et al. 2022): give each level the scores of the
-    model that was trained at the level before, as a side file of the same keys.
+    A token can be hidden if its score is not -inf and, if the mask input `words` is present, it is neither special nor
+    padding. Tokens hidden by an earlier level (optional mask input `hidden`) stay hidden and are counted. Ties are
+    broken by position. No random number is drawn, so the mask is the same in all epochs. Any grid; the mask input is
+    `scores`.
+
+    Source: Recursive ROAR (Madsen et al. 2022): pass each level the scores of the model trained at the previous level,
+    as a side file with the same keys.
     """
 
     ratio: Ratio = 0.1
+    """Fraction of hidden tokens, or a ratio schedule."""
     count: int | None = None
+    """Number of hidden tokens; None uses `ratio`."""
     rounding: Rounding = "floor_masked"
+    """Conversion of the ratio to a count; see core/ratio.py."""
 
     def __post_init__(self) -> None:
         as_law(self.ratio)

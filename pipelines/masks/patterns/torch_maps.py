@@ -1,10 +1,10 @@
-"""What a backend of motion-guided masks computes (numba for single clips on a CPU: maps.py), and that for any device:
-torch, a batch at once.
+"""Interface of the backends of motion-guided masks, and the torch backend for whole batches on any device.
 
-Every operation is one elementwise kernel or an index, and sums are added term by term in a fixed order: so the bits are
-those of numba's loops, on a CPU and on CUDA. Nothing waits for the device. What does not depend on the map of the frame
-before is computed for all frames at once, on a CPU for so many as its caches hold. That leaves about 10 operations a
-frame, whatever the number of clips; on CUDA all of them are one graph (pipelines/capture.py).
+(The numba backend for single clips on a CPU is in maps.py.) Every operation is one elementwise kernel or an index, and
+sums are added term by term in a fixed order, so results are bit-identical to numba's loops on CPU and CUDA. Nothing
+synchronises with the device. Everything that does not depend on the previous frame's map is computed for all frames at
+once (on a CPU, for as many as fit in cache). That leaves about 10 operations per frame, whatever the number of clips;
+on CUDA they form one graph (pipelines/capture.py).
 """
 
 from __future__ import annotations
@@ -25,34 +25,36 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 Draws = TypeVar("Draws", contravariant=True)
-"""The draws of B clips: a list of `MotionDraws`, or one `DrawTensors`."""
+"""Draws of B clips: a list of `MotionDraws`, or one `DrawTensors`."""
 Numbers = TypeVar("Numbers")
 """Floats of B clips: a list of arrays, or one tensor."""
 Hidden = TypeVar("Hidden", covariant=True)
-"""The same for bools."""
+"""Bools of B clips: a list of arrays, or one tensor."""
 
 
 @dataclass(frozen=True, slots=True)
 class MotionDraws:
-    """All random numbers of the mask of one view, which are drawn before its flow is known.
-
-    start: float32 (H, W), the map of frame `base`. noise: the time step whose scores get it, and float64 (h * w,); None
-    without exposure. visible: how many tokens stay visible in each row of scores. order: int64 (N,), a permutation of
-    the tokens of a row, which decides between equal scores. ratio: the share of hidden tokens.
-    """
+    """All random numbers of one view's mask, drawn before its flow is known."""
 
     start: Floats
+    """float32 (H, W): map of frame `base`."""
     base: int
+    """Base frame."""
     noise: tuple[int, npt.NDArray[np.float64]] | None
+    """Time step whose scores are perturbed, and the noise, float64 (h * w,); None without exposure."""
     visible: int
+    """Number of visible tokens per row of scores."""
     order: npt.NDArray[np.int64]
+    """int64 (N,): permutation of a row's tokens that breaks ties."""
     ratio: float
+    """Fraction of hidden tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class DrawTensors:
-    """The `MotionDraws` of B clips on a device: start (B, H, W), base (B,), visible (B,), order (B, N), noise float64
-    (B, t, h * w), which is 0 but for the time step that gets some, or None.
+    """`MotionDraws` of B clips on a device: start (B, H, W), base (B,), visible (B,), order (B, N).
+
+    `noise` is float64 (B, t, h * w), zero except at the perturbed time step, or None.
     """
 
     start: Tensor
@@ -63,15 +65,15 @@ class DrawTensors:
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """The fields in order, without a noise that is None."""
+        """Fields in order, without `noise` if it is None."""
         own = (self.start, self.base, self.visible, self.order)
         return own if self.noise is None else (*own, self.noise)
 
 
 class MapBackend(Protocol[Draws, Numbers, Hidden]):
-    """The steps of the rule for B clips. Backends agree in every bit, so nothing depends on which one computed a mask.
+    """Steps of the mask for B clips. All backends agree bit by bit, so a mask does not depend on the backend.
 
-    All arithmetic is in float32, operation by operation, in the order that the kernels of maps.py have.
+    All arithmetic is float32, operation by operation, in the order of the kernels in maps.py.
     """
 
     def carry(
@@ -83,37 +85,38 @@ class MapBackend(Protocol[Draws, Numbers, Hidden]):
         fill: bool,
         compat: bool,
     ) -> Numbers:
-        """The start maps carried along the flow, (T-1, h, w, 2) of each clip, to (T, H, W); see `warp.carry`."""
+        """Warp the start maps along each clip's flow, (T-1, h, w, 2), to maps (T, H, W); see `maps.carry`."""
 
     def sum_tokens(self, maps: Numbers, tubelet: int, cells: int) -> Numbers:
-        """The sums over tokens, (t, h * w) of each clip; see `maps.sum_tokens`."""
+        """Sum over tokens, (t, h * w) per clip; see `maps.sum_tokens`."""
 
     def disturbed(self, scores: Numbers, draws: Draws, scale: float) -> Numbers:
-        """The scores times `scale`, plus the noise of each draw."""
+        """Scale the scores and add the noise of each draw."""
 
     def hide_all_but_highest(self, scores: Numbers, draws: Draws, *, whole: bool) -> Hidden:
-        """The map that hides all but the highest tokens of each row, or of the `whole` clip: bool (t * h * w,)."""
+        """Hide all but the highest tokens of each row, or of the `whole` clip: bool (t * h * w,)."""
 
 
 _INVERSION_STEPS = 3
 _BITS = 5
 _PARTS = 1 << _BITS
-"""As in maps.py: places are rounded to 1/32 of a cell."""
+"""As in maps.py: positions are rounded to 1/32 of a cell."""
 IN_CACHE = 16
-"""The frames of all clips that are computed at once on a CPU, whose caches are slow to fill with more."""
+"""Frames computed at once on a CPU, over all clips; more would not fit in its caches."""
 
 
 class TorchMaps:
-    """`MapBackend` for tensors, which stay on the flow's device."""
+    """`MapBackend` for tensors on the flow's device."""
 
     def carry(self, draws: DrawTensors, flow: Tensor, *, cell: tuple[float, float], fill: bool, compat: bool) -> Tensor:
-        """The start maps carried along the flow: float32 (B, T, H, W).
+        """Warp the start maps along the flow: float32 (B, T, H, W).
 
-        Each clip takes T - 1 steps: from its base back to the first frame, then from its base on to the last one.
+        Each clip takes T - 1 steps: from its base back to the first frame, then from its base forward to the last one.
         """
         base, (clips, pairs) = draws.base[:, None], flow.shape[:2]
         (height, width), row = draws.start.shape[1:], counted(clips, flow.device)[:, None]
-        first = seen = torch.nn.functional.pad(draws.start.flatten(1), (0, 1))  # with a cell of 0 for what is outside
+        # one extra cell of value 0 represents the outside
+        first = seen = torch.nn.functional.pad(draws.start.flatten(1), (0, 1))
         maps = [first]
         at_once = pairs if flow.is_cuda else max(IN_CACHE // clips, 1)
         for step in torch.split(counted(pairs, flow.device), at_once):
@@ -134,7 +137,7 @@ class TorchMaps:
         return torch.unflatten(ordered[..., :-1], 2, (height, width))
 
     def sum_tokens(self, maps: Tensor, tubelet: int, cells: int) -> Tensor:
-        """The sums over tokens: float32 (B, t, h * w)."""
+        """Sum over tokens: float32 (B, t, h * w)."""
         clips, frames, height, width = maps.shape
         parts = maps.reshape(clips, frames // tubelet, tubelet, height // cells, cells, width)
         lines = torch.zeros_like(parts[:, :, 0, :, 0])
@@ -148,15 +151,15 @@ class TorchMaps:
         return sums.flatten(2)
 
     def disturbed(self, scores: Tensor, draws: DrawTensors, scale: float) -> Tensor:
-        """The scores times `scale`, plus the noise."""
+        """Scale the scores and add the noise."""
         scaled = scores * float(np.float32(scale))
         return scaled if draws.noise is None else (scaled.double() + draws.noise).float()
 
     def hide_all_but_highest(self, scores: Tensor, draws: DrawTensors, *, whole: bool) -> Tensor:
-        """The maps of hidden tokens: bool (B, t * h * w)."""
+        """Return the maps of hidden tokens: bool (B, t * h * w)."""
         rows = scores.flatten(1)[:, None] if whole else scores
         order = draws.order[:, None].expand(rows.shape)
-        ordered = rows.gather(2, order) + 0.0  # -0 and 0 are equal, in a radix sort too
+        ordered = rows.gather(2, order) + 0.0  # makes -0 equal to 0, also for a radix sort
         best = torch.sort(ordered, dim=2, descending=True, stable=True).indices
         behind = counted(rows.shape[2], scores.device) >= draws.visible.view(-1, 1, 1)
         hidden = torch.empty(rows.shape, dtype=torch.bool, device=scores.device)
@@ -164,7 +167,7 @@ class TorchMaps:
 
 
 def send_draws(draws: Sequence[MotionDraws], steps: int, device: torch.device) -> DrawTensors:
-    """The draws of clips of `steps` time steps on a device."""
+    """Copy the draws of clips with `steps` time steps to a device."""
     noise = None
     if any(own.noise is not None for own in draws):
         noise = np.zeros((len(draws), steps, len(draws[0].noise[1]) if draws[0].noise else 0))
@@ -181,7 +184,7 @@ def send_draws(draws: Sequence[MotionDraws], steps: int, device: torch.device) -
 
 
 def sent(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
-    """An array on a device; on CUDA the copy does not wait."""
+    """Copy an array to a device; asynchronous on CUDA."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
@@ -189,9 +192,9 @@ def sent(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
 def measure_cell_steps(
     planes: Tensor, back: Tensor, size: tuple[int, int], cell: tuple[float, float], *, compat: bool
 ) -> Tensor:
-    """How far the flow `planes` (B, N, 2, h, w) leads in map cells; by its inverse where `back` (B, N).
+    """Convert the flow `planes` (B, N, 2, h, w) to displacements in map cells; inverted where `back` (B, N) is True.
 
-    size: height and width of the maps.
+    `size` is the height and width of the maps.
     """
     (rows, columns), (height, width), device = planes.shape[3:], size, planes.device
     x, y = 1 / cell[0], 1 / cell[1]
@@ -204,12 +207,12 @@ def measure_cell_steps(
 
 
 def scales(x: float, y: float, device: torch.device) -> Tensor:
-    """Factors of planes (..., 2, h, w), rounded to float32."""
+    """Return factors for planes (..., 2, h, w), rounded to float32."""
     return constants(device, x, y)[:, None, None]
 
 
 def inverted(fields: Tensor) -> Tensor:
-    """The inverse of fields (K, 2, h, w), in their own cells; see `warp.inverse`."""
+    """Invert fields (K, 2, h, w) in units of their cells; see `maps.inverse`."""
     rows, columns = fields.shape[2:]
     flat = fields.flatten(2)
     corners = compute_corner_offsets(min(columns - 1, 1), min(rows - 1, 1) * columns, fields.device)
@@ -223,9 +226,15 @@ def inverted(fields: Tensor) -> Tensor:
 
 
 def map_sides(moves: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Where maps of `size` are sampled that move by `moves` (B, N, 2, h, w): for each cell, and for one behind them,
-    the numbers of the four cells around, int64 (B, N, 4, H * W + 1), in which H * W is outside, and the shares of the
-    right and of the lower ones, (B, N, H * W + 1).
+    """Find the four cells around each displaced position of maps of `size`.
+
+    Args:
+        moves: (B, N, 2, h, w), displacements in map cells.
+        size: Height and width of the maps.
+
+    Returns:
+        Cell numbers, int64 (B, N, 4, H * W + 1), where H * W means outside, and the fractions towards the right and
+            lower cells, (B, N, H * W + 1) each. The extra last position represents the outside.
     """
     height, width = size
     cells, shares = between(enlarged(moves, size).flatten(3).flatten(0, 1), size, border=1)
@@ -238,8 +247,9 @@ def map_sides(moves: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Ten
 
 
 def between(steps: Tensor, size: tuple[int, int], border: int) -> tuple[Tensor, Tensor]:
-    """The cells before places + `steps` (K, 2, H * W), x then y, in a plane of `size` with a border, int32, and how far
-    behind them the places lie, in [0, 1]; see `cells_and_shares`.
+    """Split positions plus `steps` (K, 2, H * W), x then y, into preceding cells (int32) and fractions in [0, 1].
+
+    The plane has this `size` and a `border` on each side; see `maps.locate_cell`.
     """
     height, width = size
     last = tuple(cells - 1 + 2 * border for cells in (width, height))
@@ -253,14 +263,14 @@ def between(steps: Tensor, size: tuple[int, int], border: int) -> tuple[Tensor, 
 
 
 def interpolate_corners(corners: Tensor, along: Tensor, across: Tensor) -> Tensor:
-    """Between corners (..., 4, places), those above first: (..., places), for shares of their shape."""
+    """Interpolate bilinearly between corners (..., 4, positions), upper ones first: (..., positions)."""
     left, right = corners[..., ::2, :], corners[..., 1::2, :]
     above, below = (left + (right - left) * along[..., None, :]).unbind(-2)
     return above + (below - above) * across
 
 
 def enlarged(planes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Planes (..., h, w), bilinearly on H x W places: (..., H, W)."""
+    """Resize planes (..., h, w) bilinearly to (..., H, W)."""
     left, right, along = compute_axis_sides(planes.shape[-1], size[1], planes.device)
     top, bottom, down = compute_axis_sides(planes.shape[-2], size[0], planes.device)
     a = planes[..., left]
@@ -271,7 +281,9 @@ def enlarged(planes: Tensor, size: tuple[int, int]) -> Tensor:
 
 @cache
 def compute_axis_sides(cells: int, pixels: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """For each of `pixels` along an axis of `cells`: the cells before and behind it, and its place between them."""
+    """For each of `pixels` along an axis of `cells`, return the preceding and following cells and the fraction between
+    them.
+    """
     place = ((np.arange(pixels) + 0.5) * cells / pixels - 0.5).clip(0.0, cells - 1.0)
     before = place.astype(np.int64)
     behind, share = np.minimum(before + 1, cells - 1), (place - before).astype(np.float32)
@@ -280,31 +292,31 @@ def compute_axis_sides(cells: int, pixels: int, device: torch.device) -> tuple[T
 
 @cache
 def compute_cell_places(height: int, width: int, offset: int, device: torch.device) -> Tensor:
-    """Each cell's column and row plus `offset`: float32 (2, H * W)."""
+    """Return each cell's column and row plus `offset`: float32 (2, H * W)."""
     rows, columns = np.mgrid[offset : height + offset, offset : width + offset].astype(np.float32)
     return torch.from_numpy(np.stack([columns.reshape(-1), rows.reshape(-1)])).to(device)
 
 
 @cache
 def number_framed_cells(height: int, width: int, device: torch.device) -> Tensor:
-    """The number of each cell of a map with a border of one, int64 ((H + 2) * (W + 2),), H * W in the border."""
+    """Number the cells of a map with a border of one cell, int64 ((H + 2) * (W + 2),); border cells are H * W."""
     cells = np.arange(height * width).reshape(height, width)
     return torch.from_numpy(np.pad(cells, 1, constant_values=height * width).reshape(-1)).to(device)
 
 
 @cache
 def integers(device: torch.device, *values: int) -> Tensor:
-    """These numbers on a device, int32 (n,)."""
+    """Return int32 (n,) numbers on a device."""
     return torch.tensor(values, dtype=torch.int32, device=device)
 
 
 @cache
 def compute_corner_offsets(right: int, down: int, device: torch.device) -> Tensor:
-    """What leads from a cell to itself, its right, its lower and its lower right neighbour: int64 (4, 1)."""
+    """Return the offsets from a cell to itself and its right, lower and lower-right neighbours: int64 (4, 1)."""
     return torch.tensor([[0], [right], [down], [down + right]], device=device)
 
 
 @cache
 def counted(count: int, device: torch.device) -> Tensor:
-    """The numbers from 0 to count - 1 on a device, int64 (count,)."""
+    """Return the numbers 0 to count - 1 on a device, int64 (count,)."""
     return torch.arange(count, device=device)

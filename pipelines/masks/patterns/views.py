@@ -1,4 +1,4 @@
-"""Masks of the views of a sample: one for each view, one for all views, or complementary halves of a pair."""
+"""Masks for several views of a sample: one per view, one for all views, or complementary halves."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -12,19 +12,20 @@ from .padded import Padded
 from .random import Random
 
 OF_ONE_VIEW = frozenset({"frames", "depth", "waveform", "spectrogram", "flow", "box", "occupied"})
-"""Cues that differ from view to view, so that a mask of several views cannot follow them."""
+"""Mask inputs that differ between views, so a mask shared by several views cannot use them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ByView(Mask):
-    """View v of a sample is masked by masks[v % len(masks)]; None hides nothing.
+    """Mask view v of a sample with masks[v % len(masks)].
 
-    Where the masks hide different numbers of tokens, use `Padded`. CropMAE (Eymael et al. 2024) masks the
-    second of two crops alone: ByView(masks=(None, Random(ratio=0.985))), 2 of 196 tokens visible. V-JEPA (Bardes et al.
-    2024) has two masks for each clip: ByView(masks=(MultiBlock(), MultiBlock(blocks=2, scale=(0.7, 0.7)))).
+    If the masks hide different numbers of tokens, use `Padded`. CropMAE (Eymael et al. 2024) masks only the second of
+    two crops: ByView(masks=(None, Random(ratio=0.985))), 2 of 196 tokens visible. V-JEPA (Bardes et al. 2024) has two
+    masks per clip: ByView(masks=(MultiBlock(), MultiBlock(blocks=2, scale=(0.7, 0.7)))).
     """
 
     masks: tuple[Mask | None, ...] = field(default_factory=lambda: (None, Random(ratio=0.985)))
+    """Masks in order of views; None hides nothing."""
 
     def __post_init__(self) -> None:
         if not self.masks:
@@ -43,13 +44,14 @@ class ByView(Mask):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shared(Mask):
-    """One mask for all views of a sample. `mask` draws it and may follow no cue of a single view.
+    """Use one mask for all views of a sample.
 
-    Teacher and student, which get one view each, see the same tokens: DMAE (Bai et al. 2022, masked autoencoders as
+    Teacher and student, which receive one view each, see the same tokens: DMAE (Bai et al. 2022, masked autoencoders as
     distillers), Shared(mask=Random(ratio=0.75)).
     """
 
     mask: Mask = field(default_factory=lambda: Random(ratio=0.75))
+    """Mask to draw; it must not read inputs of a single view."""
 
     def __post_init__(self) -> None:
         check_for_all_views(self.mask, "Shared")
@@ -63,13 +65,14 @@ class Shared(Mask):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Complementary(Mask):
-    """Views 2k and 2k + 1 of a sample see complementary tokens: view 2k those that `mask` leaves visible.
+    """Give views 2k and 2k + 1 of a sample complementary tokens; view 2k sees the tokens that `mask` leaves visible.
 
-    At a ratio of 0.5 of an even number of tokens both have equal counts; at other ratios use `Padded`. Each pair of
-    views has a mask of its own. `mask` may follow no cue of a single view.
+    At ratio 0.5 and an even number of tokens, both views have equal counts; at other ratios use `Padded`. Each pair of
+    views has its own mask.
     """
 
     mask: Mask = field(default_factory=lambda: Random(ratio=0.5))
+    """Mask to draw; it must not read inputs of a single view."""
 
     def __post_init__(self) -> None:
         check_for_all_views(self.mask, "Complementary")
@@ -80,12 +83,12 @@ class Complementary(Mask):
 
 
 def draw_for_all_views(draw: Draw, purpose: str) -> Draw:
-    """The draw of a sample's first view, with the generator that all its views share for `purpose`."""
+    """Return the draw of the first view, with the generator that all views of the sample share for `purpose`."""
     return replace(draw, rng=draw.generator("sample", f"{purpose} {draw.part}".strip()), view=0)
 
 
 def check_for_all_views(mask: Mask, by: str) -> None:
-    """ValueError where `mask` reads a cue that differs from view to view."""
+    """Raise ValueError if `mask` reads an input that differs between views."""
     single = mask.needs & OF_ONE_VIEW
     if single:
         raise ValueError(

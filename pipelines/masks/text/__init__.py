@@ -1,1 +1,1 @@
-"""Patterns of text, the batch of text masks, and the feedback that one of them follows."""
+"""Text masks, their batches, and a channel for training feedback."""

@@ -1,4 +1,4 @@
-"""Words by what is known of them: classes with a high loss more often, or those with the highest scores first."""
+"""Word masks by class or score: classes with a high loss more often, or highest-scoring tokens first."""
 
 from dataclasses import dataclass, field
 from math import sqrt
@@ -29,24 +29,27 @@ from .words import PADDING, TextWords, build_word_cue
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ByClass(Mask):
-    """Whole words in a random order, each accepted with the weight of its class, until round(ratio * length) tokens.
+    """Hide whole words in random order, accepting each with the weight of its class, until round(ratio * length)
+    tokens.
 
-    A class's weight is sigmoid(2 (score - mean) / standard deviation) over the scores of all classes; a word's class is
-    that of its first token, and a word without a class has the weight 0.5. A word that would exceed the count is
-    skipped, and a word that is not accepted is not tried again. So fewer tokens than the count may be hidden, and
-    counts differ from text to text (see `Padded`). The count itself is that of `WholeWords`. With feedback
-    `TextMaskBatch.version` is the version of the scores; a sample and a version give one mask.
+    The weight of a class is sigmoid(2 (score - mean) / standard deviation) over the scores of all classes. A word has
+    the class of its first token; a word without a class has weight 0.5. Words that would exceed the count are skipped,
+    and rejected words are not tried again, so fewer tokens than the count may be hidden, and counts differ between
+    texts (see `Padded`). The count is defined as for `WholeWords`. With feedback, `TextMaskBatch.version` is the
+    version of the scores; a sample and a version determine the mask.
 
-    feedback: the trainer's scores (see feedback.py). scores: fixed scores, used without feedback.
-
-    The grid's axes are (token,); the cues are `words` and `classes`. Source: POS-tagging weighted masking of Yang et
-    al. 2023, Learning Better Masking for Better Language Model Pre-training, with 17 universal tags.
+    The grid's axes are (token,); the mask inputs are `words` and `classes`. Source: Yang et al. 2023, Learning Better
+    Masking for Better Language Model Pre-training (POS-tagging weighted masking), with 17 universal tags.
     """
 
     ratio: Ratio = 0.15
+    """Fraction of hidden tokens, or a ratio schedule."""
     feedback: Feedback | None = field(default=None, metadata=NOT_SAVED)
+    """Channel with the trainer's scores (see feedback.py)."""
     scores: tuple[float, ...] = (0.0,) * 17
+    """Fixed scores, used without feedback."""
     rounding: Rounding = "nearest_masked"
+    """Conversion of the ratio to a count; see core/ratio.py."""
 
     def __post_init__(self) -> None:
         as_law(self.ratio)
@@ -76,7 +79,7 @@ class ByClass(Mask):
 
 
 def class_weights(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """sigmoid(2 (score - mean) / std) of each class, (C,); 0.5 for all where the scores are equal. std is unbiased."""
+    """Return sigmoid(2 (score - mean) / std) for each class, (C,); 0.5 if all scores are equal. std is unbiased."""
     above = scores - scores.sum() / len(scores)
     variance = float(above @ above) / max(len(scores) - 1, 1)
     return 1 / (1 + np.exp(above * (-2 / sqrt(variance)))) if variance > 0 else np.full(len(scores), 0.5)
@@ -84,15 +87,16 @@ def class_weights(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoredFirst(Mask):
-    """Tokens with a score above 0 are hidden first, by score, equal ones in random order; then random others.
+    """Hide tokens with a score above 0 first, in order of score with random ties, then random others.
 
-    Of a text of L tokens, padding not counted, floor(ratio * (L - 1) + 0.5) are hidden, at least 1 (none at ratio 0)
-    and at most those that are not special. The published code may also hide the closing special token, here none is.
-    The grid's axes are (token,); the cues are `words` and `scores`. Source: OneRef (Xiao et al. 2024), the text part of
+    In a text of L tokens without padding, floor(ratio * (L - 1) + 0.5) are hidden, at least 1 (none at ratio 0) and at
+    most all that are not special. (The published code may also hide the closing special token.) The grid's axes are
+    (token,); the mask inputs are `words` and `scores`. Source: OneRef (Xiao et al. 2024), the text part of
     referring-aware dynamic masking, where the subject's first token has the highest score and the object's the next.
     """
 
     ratio: Ratio = 0.4
+    """Fraction of hidden tokens, or a ratio schedule."""
 
     def __post_init__(self) -> None:
         as_law(self.ratio)

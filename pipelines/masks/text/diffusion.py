@@ -1,4 +1,4 @@
-"""The forward process of masked diffusion: a ratio that is drawn anew for each text, and kept for its loss."""
+"""Forward process of masked diffusion: a ratio drawn for each text and kept for its loss."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,20 +29,24 @@ from .words import build_word_cue
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskedDiffusion(Mask):
-    """Each token of a text is hidden with the chance t, which is drawn for the text: `TextMaskBatch.ratio`.
+    """Hide each token of a text with probability t, drawn per text and returned as `TextMaskBatch.ratio`.
 
-    t is the time of a diffusion whose noise is [MASK] and whose schedule is log-linear, so that a share of 1 - t stays;
-    1 / t is then the weight of its loss. Special tokens and padding are never hidden. ratio: the law of t; the default
-    leaves out times below 0.001, as the authors' code does, where a single token would have a weight of thousands.
-    exact: floor(t n) + 1 of n tokens are hidden instead, any of them, and that share is the ratio; the mean loss is the
-    same if t is uniform from 0 to 1, and varies less. Counts differ from text to text (see `Padded`).
+    t is the time of a diffusion with [MASK] as noise and a log-linear schedule: a fraction 1 - t of the tokens stays,
+    and the loss weight is 1 / t. Special tokens and padding are never hidden. Counts differ between texts (see
+    `Padded`).
 
-    The grid's axes are (token,); the cue is `words`. Sources: MDLM (Sahoo et al. 2024, sec. 3); LLaDA (Nie et al. 2025,
-    sec. 2), which evaluates with exact counts.
+    The grid's axes are (token,); the mask input is `words`. Sources: MDLM (Sahoo et al. 2024, sec. 3); LLaDA (Nie et
+    al. 2025, sec. 2), which evaluates with exact counts.
     """
 
     ratio: Ratio = field(default_factory=lambda: Uniform(low=0.001, high=1.0))
+    """Distribution of t. As in the authors' code, the default excludes times below 0.001, where a single token would
+    have a weight in the thousands.
+    """
     exact: bool = False
+    """Hide exactly floor(t n) + 1 of n tokens and return that fraction as the ratio. If t is uniform in [0, 1], the
+    mean loss is unchanged and its variance is lower.
+    """
 
     def __post_init__(self) -> None:
         as_ratio_law(self.ratio, by="MaskedDiffusion")

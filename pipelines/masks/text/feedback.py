@@ -1,15 +1,15 @@
-"""Feedback: the trainer sends scores of classes to the loader, for masks that follow them.
+"""Feedback channel: the trainer sends class scores to the loader, for masks that follow them.
 
     feedback = Feedback(classes=17)
-    mask = masks.ByClass(feedback=feedback)                    # goes into the loader, and to its worker processes
+    mask = masks.ByClass(feedback=feedback)                    # passed to the loader and to its worker processes
     ...
-    for batch in loader:                                       # batch.mask.version: the scores that it was drawn with
+    for batch in loader:                                       # batch.mask.version: version of the scores it used
         loss, classes = ...                                    # of the tokens at batch.mask.target
         feedback.publish(smoothed(feedback.read().scores, loss, classes))
 
-The loader makes batches ahead, with the scores at that time, so a batch's version lags by up to the depth of the
-prefetch. Each rank has its own channel. To have one set of scores, reduce the losses over the ranks first and publish
-the same scores on each.
+The loader prepares batches ahead with the scores available at that time, so a batch's version lags by up to the
+prefetch depth. Each rank has its own channel. To share one set of scores, reduce the losses over the ranks first and
+publish the same scores on each.
 """
 
 from __future__ import annotations
@@ -44,14 +44,16 @@ class Published:
 
 
 class Feedback:
-    """A channel of the scores of `classes` classes. The process that made it publishes, all processes read.
+    """Channel for the scores of `classes` classes: the process that created it publishes, all processes read.
 
-    The scores lie in a memory file, whose descriptor worker processes get when they start. It has no name, so nothing
-    is left over when processes are killed. Two slots are written in turn, each
-    with a version and a checksum, and a reader takes the newest slot whose checksum is right. So readers need no lock
-    and never see a slot that is half written.
+    The scores are in an anonymous memory file whose descriptor worker processes inherit, so nothing is left behind when
+    processes are killed. Two slots are written in turn, each with a version and a checksum, and readers use the newest
+    slot with a valid checksum. Readers therefore need no lock and never see a half-written slot.
 
-    scores, version: the first scores, by default 0 for all classes; after a resume, those of the last `read`.
+    Args:
+        classes: Number of classes.
+        scores: Initial scores, by default 0; after a resume, the last scores returned by `read`.
+        version: Version of the initial scores.
     """
 
     _file: int | None = None
@@ -70,10 +72,11 @@ class Feedback:
         self._write(version, self._checked(np.zeros(classes) if scores is None else scores))
 
     def publish(self, scores: Sequence[float] | npt.NDArray[Any] | Tensor) -> int:
-        """Publishes `scores`, (classes,); returns their version.
+        """Publish `scores`, (classes,), and return their version.
 
-        ValueError for another shape or values that are not finite, RuntimeError in a process that did not make the
-        channel.
+        Raises:
+            ValueError: The shape is wrong or a value is not finite.
+            RuntimeError: This process did not create the channel.
         """
         if os.getpid() != self._owner:
             raise RuntimeError("only the process that made the channel publishes, such as the trainer's")
@@ -84,14 +87,14 @@ class Feedback:
         return version
 
     def read(self) -> Published:
-        """The newest complete scores; callable from any process and thread."""
+        """Return the newest complete scores; can be called from any process and thread."""
         for _ in range(_TRIES):
             first, second = self._slot(0), self._slot(1)
             if second is not None:
                 return second if first is None or first.version < second.version else first
             again = self._slot(0)
             if first is not None and again is not None and first.version == again.version:
-                return first  # or else the second is incomplete because the first was already written anew
+                return first  # otherwise the writer started to overwrite the first slot before the second was complete
         raise RuntimeError("the feedback holds no complete scores: another program wrote into its shared memory")
 
     def _checked(self, scores: Sequence[float] | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
@@ -105,14 +108,14 @@ class Feedback:
         self._memory[version % 2] = np.frombuffer(data + xxhash.xxh3_64_digest(data), dtype=np.uint8)
 
     def _slot(self, place: int) -> Published | None:
-        """The scores of one of the two slots, None where it is not complete."""
+        """Return the scores of one of the two slots, or None if it is incomplete."""
         copy = self._memory[place].tobytes()
         if xxhash.xxh3_64_digest(copy[:-8]) != copy[-8:]:
             return None
         return Published(version=int.from_bytes(copy[:8], "little"), scores=np.frombuffer(copy[8:-8]))
 
     def _map(self, file: int) -> None:
-        """Use the memory file with this descriptor, which is closed with this object."""
+        """Map the memory file with this descriptor, which is closed with this object."""
         self._file = file
         memory = mmap.mmap(file, 2 * 8 * (self.classes + 2))
         self._memory = np.frombuffer(memory, np.uint8).reshape(2, -1)
@@ -122,7 +125,7 @@ class Feedback:
             close(self._file)
 
     def __getstate__(self) -> tuple[int, int, Descriptor]:
-        if not is_starting_process() or self._file is None:  # a copy of the memory would never change
+        if not is_starting_process() or self._file is None:  # a copied buffer would never change
             raise RuntimeError("feedback can be pickled only for a process that is being started, as loaders do")
         return self.classes, self._owner, Descriptor(self._file)
 
@@ -135,11 +138,16 @@ class Feedback:
 def smoothed(
     scores: npt.NDArray[np.float64], loss: Tensor, classes: Tensor, momentum: float = 0.999
 ) -> npt.NDArray[np.float64]:
-    """The moving averages `scores`, (C,), after one more batch: momentum * score + (1 - momentum) * mean loss.
+    """Update moving averages of the class losses with one batch: momentum * score + (1 - momentum) * mean loss.
 
-    loss: float (M,), the loss of each masked token. classes: int64 (M,), their classes, below 0 for none. A class
-    that does not occur keeps its score. On a CUDA device this waits for it once. Source: Yang et al. 2023, POS-tagging
+    Classes that do not occur keep their score. On CUDA this synchronises once. Source: Yang et al. 2023, POS-tagging
     weighted masking.
+
+    Args:
+        scores: float64 (C,), the moving averages.
+        loss: float (M,), loss of each masked token.
+        classes: int64 (M,), their classes; below 0 for none.
+        momentum: Weight of the old average.
     """
     if not 0 <= momentum <= 1:
         raise ValueError(f"momentum lies in [0, 1], got {momentum}")

@@ -1,4 +1,4 @@
-"""What a model reads of a hidden text: [MASK], random or unchanged tokens, and a mask of its own for decoder rows."""
+"""Model inputs of masked texts: [MASK], random or unchanged token ids, and separate masks for decoder rows."""
 
 from __future__ import annotations
 
@@ -33,23 +33,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextMaskBatch(MaskBatch):
-    """A MaskBatch of texts.
-
-    tokens: int64 (B, N), the ids that the encoder reads, replaced where masked (masks.Replace). attend: bool (B, N, N),
-    which tokens each position of a decoder attends to (masks.DecoderRows). version: int64 (B,), the version of the
-    feedback that a mask was drawn with (masks.ByClass). ratio: float32 (B,), the chance with which each token of a row
-    was hidden (masks.MaskedDiffusion). Each is None where the mask does not bring it.
-    """
+    """MaskBatch of texts, with optional token ids, int64 (B, N), and decoder attention, bool (B, N, N)."""
 
     tokens: Tensor | None = None
+    """int64 (B, N): ids that the encoder reads, replaced where masked (`masks.Replace`); else None."""
     attend: Tensor | None = None
+    """bool (B, N, N): tokens that each decoder position attends to (`masks.DecoderRows`); else None."""
     version: Tensor | None = None
+    """int64 (B,): version of the feedback that each mask used (`masks.ByClass`); else None."""
     ratio: Tensor | None = None
+    """float32 (B,): probability with which each token of a row was hidden (`masks.MaskedDiffusion`); else None."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextMaps(Maps):
-    """The mask of one text: tokens int64 (N,), attend bool (N, N), version and ratio are a row of TextMaskBatch."""
+    """Mask of one text: tokens int64 (N,), attend bool (N, N), version and ratio are a row of TextMaskBatch."""
 
     tokens: npt.NDArray[np.int64] | None = None
     attend: npt.NDArray[np.bool_] | None = None
@@ -58,14 +56,14 @@ class TextMaps(Maps):
 
     @classmethod
     def of(cls, maps: Maps) -> TextMaps:
-        """The same maps as TextMaps."""
+        """Convert maps to TextMaps."""
         if isinstance(maps, TextMaps):
             return maps
         return cls(hidden=maps.hidden, target=maps.target, mask_token=maps.mask_token)
 
     @classmethod
     def batched(cls, maps: Sequence[Self], grid: TokenGrid, *, ragged: int | None = None) -> TextMaskBatch:
-        """The TextMaskBatch of the maps of a batch's samples; `ragged` as in `mask_batch`."""
+        """Combine the maps of a batch's samples into a TextMaskBatch; `ragged` as in `mask_batch`."""
         batch = super(TextMaps, cls).batched(maps, grid, ragged=ragged)
         return TextMaskBatch(
             grid=batch.grid,
@@ -86,7 +84,7 @@ class TextMaps(Maps):
 def _stack_values(
     values: Sequence[npt.NDArray[np.int64] | npt.NDArray[np.bool_] | np.float32 | int | None], name: str
 ) -> Tensor | None:
-    """One tensor of the values of a batch's samples; None where no sample has one."""
+    """Stack the values of a batch's samples into a tensor; None if no sample has one."""
     given = [value for value in values if value is not None]
     if not given:
         return None
@@ -96,25 +94,29 @@ def _stack_values(
 
 
 OF_THE_SPLIT = -1
-"""Stands for an id, or the number of ids, of the tokenizer of a split."""
+"""Placeholder for an id or vocabulary size that is read from the split's tokenizer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Replace(Mask):
-    """The masks of `mask`, with the token ids that the encoder reads: `TextMaskBatch.tokens`, int64 (B, N).
+    """Add the token ids that the encoder reads to another mask: `TextMaskBatch.tokens`, int64 (B, N).
 
-    Each hidden token is unchanged with probability `keep`, becomes a uniformly random id below `vocabulary` with
-    probability `random`, and `mask_id` otherwise, independently of the others. The labels are the original ids at
-    `target`. Left out, mask_id and vocabulary become those of the tokenizer of the split that a loader opens. The cues
-    are `tokens` and those of `mask`. Source: BERT (Devlin et al. 2019, sec. 3.1): 80 % [MASK], 10 % random, 10 %
-    unchanged.
+    Each hidden token independently stays unchanged with probability `keep`, becomes a uniformly random id below
+    `vocabulary` with probability `random`, and `mask_id` otherwise. Labels are the original ids at `target`. The mask
+    inputs are `tokens` and the inputs of `mask`. Source: BERT (Devlin et al. 2019, sec. 3.1): 80 % [MASK], 10 % random,
+    10 % unchanged.
     """
 
     mask: Mask
+    """Mask that chooses the hidden tokens."""
     mask_id: int = OF_THE_SPLIT
+    """Id of [MASK]; by default, from the tokenizer of the split that a loader opens."""
     vocabulary: int = OF_THE_SPLIT
+    """Number of ids; by default, from the tokenizer of the split that a loader opens."""
     keep: float = 0.1
+    """Probability that a hidden token stays unchanged."""
     random: float = 0.1
+    """Probability that a hidden token becomes a random id."""
 
     def __post_init__(self) -> None:
         if self.keep < 0 or self.random < 0 or self.keep + self.random > 1:
@@ -164,20 +166,23 @@ class Replace(Mask):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecoderRows(Mask):
-    """The masks of `encoder` with what each position of the decoder attends to: `TextMaskBatch.attend`, bool (B, N, N).
+    """Add the tokens that each decoder position attends to: `TextMaskBatch.attend`, bool (B, N, N), True = attends.
 
-    For a text of L tokens min(L, pool) masks of whole words at `ratio` are drawn, independent of the encoder's. Row i
-    picks one of them at random and attends to its visible tokens except i. So every row attends to all special tokens,
-    such as [CLS], except its own. No row attends to padding, and a row of padding attends to the first token alone.
-    True = attends, as in scaled_dot_product_attention. Source:
-    RetroMAE (Xiao et al. 2022, enhanced decoding), with ratios from 0.5 to 0.7.
+    For a text of L tokens, min(L, pool) whole-word masks at `ratio` are drawn, independent of the encoder's. Row i
+    picks one of them at random and attends to its visible tokens except i. Thus every row attends to all special
+    tokens, such as [CLS], except itself. No row attends to padding; a padding row attends only to the first token. The
+    convention is the one of scaled_dot_product_attention. Source: RetroMAE (Xiao et al. 2022, enhanced decoding), with
+    ratios from 0.5 to 0.7.
 
-    The matrix takes N^2 bytes of a sample. It takes about 1 ms at N = 512.
+    The matrix has N^2 bytes per sample and takes about 1 ms at N = 512.
     """
 
     encoder: Mask = field(default_factory=WholeWords)
+    """Mask of the encoder."""
     ratio: Ratio = 0.5
+    """Fraction of tokens hidden from each decoder row, or a ratio schedule."""
     pool: int = 256
+    """Largest number of masks drawn per text."""
 
     def __post_init__(self) -> None:
         as_law(self.ratio)
@@ -195,7 +200,7 @@ class DecoderRows(Mask):
         return replace(TextMaps.of(self.encoder.maps(grid, draw)), attend=self.attend(grid, draw))
 
     def attend(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
-        """The matrix of one view of a text: bool (N, N), row i for the position i."""
+        """Draw the attention matrix of one view: bool (N, N), row i for position i."""
         words = TextWords.of(grid, draw, by="DecoderRows")
         n, masks = len(words.number), min(words.length, self.pool)
         count = words.hidden_count(as_law(self.ratio), draw, "nearest_masked")

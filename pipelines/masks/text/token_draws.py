@@ -1,11 +1,12 @@
-"""The draws of many texts at once, compiled: numpy's Philox, permutations and bounded integers, number by number.
+"""Compiled draws for many texts at once that reproduce numpy's Philox, permutations and bounded integers exactly.
 
-`Tokens` draws a permutation of a text's tokens and hides the last ones. numpy shuffles from the end (Fisher and Yates),
-so what is hidden is known after as many steps as tokens are hidden. A place below a bound is drawn by the bits that can
-hold it, again and again until it fits. Philox4x64-10: Salmon et al. 2011. Integers below a bound: Lemire 2019.
+`Tokens` draws a permutation of a text's tokens and hides the last ones. numpy shuffles from the end (Fisher-Yates), so
+the hidden tokens are known after as many steps as there are hidden tokens. An index below a bound is drawn with the
+minimum number of bits and rejected until it fits. Philox4x64-10: Salmon et al. 2011. Integers below a bound: Lemire
+2019.
 
-A generator is a row of `TextDraws.streams`: Philox's key, its counter, the place in its last block, whether half a
-number of 64 bits is left and that half, and the block.
+A generator is a row of `TextDraws.streams`: Philox's key, its counter, the position in its last block, a flag for a
+leftover 32-bit half and that half, and the block.
 """
 
 import numpy as np
@@ -18,7 +19,7 @@ UInt64s = npt.NDArray[np.uint64]
 Float64s = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-_PADDING = -2  # as words.py has it; a kernel knows only numbers of its own file
+_PADDING = -2  # as in words.py; kernels can only use constants of their module
 _COUNTER, _AT, _HAS_HALF, _LEFT, _BLOCK = 2, 3, 4, 5, 6
 _FIRST, _SECOND = 0xD2E7470EE14C6C93, 0xCA5A826395121157
 _STEP, _OTHER = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
@@ -29,7 +30,7 @@ _U = np.uint64
 
 @kernel
 def _multiply_high(one: np.uint64, other: np.uint64) -> np.uint64:
-    """The upper half of the product of two numbers of 64 bits, from four products of their halves."""
+    """Return the upper 64 bits of a 128-bit product, from four products of 32-bit halves."""
     across = (one >> _U(_HALF)) * (other & _U(_LOW))
     below = (one & _U(_LOW)) * (other & _U(_LOW)) >> _U(_HALF)
     middle = below + (across & _U(_LOW)) + (one & _U(_LOW)) * (other >> _U(_HALF))
@@ -38,7 +39,7 @@ def _multiply_high(one: np.uint64, other: np.uint64) -> np.uint64:
 
 @kernel
 def _next(stream: UInt64s) -> np.uint64:
-    """The next 64 bits of a generator."""
+    """Return the next 64 bits of a generator."""
     if stream[_AT] == _U(4):
         stream[_COUNTER] += _U(1)
         a, b, c, d, one, other = stream[_COUNTER], _U(0), _U(0), _U(0), stream[0], stream[1]
@@ -56,7 +57,7 @@ def _next(stream: UInt64s) -> np.uint64:
 
 @kernel
 def _draw_next_half(stream: UInt64s) -> np.uint64:
-    """The next 32 bits, the upper half of a number after its lower one."""
+    """Return the next 32 bits: the lower half of a number, then its upper half."""
     if stream[_HAS_HALF]:
         stream[_HAS_HALF] = _U(0)
         left: np.uint64 = stream[_LEFT]
@@ -68,13 +69,13 @@ def _draw_next_half(stream: UInt64s) -> np.uint64:
 
 @kernel
 def _draw_next_uniform(stream: UInt64s) -> float:
-    """The next number in [0, 1)."""
+    """Return the next number in [0, 1)."""
     return float(_next(stream) >> _U(11)) * 2.0**-53
 
 
 @kernel
 def _draw_next_below(stream: UInt64s, bound: int) -> np.uint64:
-    """The next integer below a bound of 1 to 2^32 - 1."""
+    """Return the next integer below a bound of 1 to 2^32 - 1."""
     if bound == 1:
         return _U(0)
     product = _draw_next_half(stream) * _U(bound)
@@ -87,7 +88,7 @@ def _draw_next_below(stream: UInt64s, bound: int) -> np.uint64:
 
 @kernel
 def draw_uniforms(streams: UInt64s) -> Float64s:
-    """The next number in [0, 1) of each generator, float64 (B,)."""
+    """Return the next number in [0, 1) of each generator, float64 (B,)."""
     drawn = np.empty(len(streams), np.float64)
     for row in range(len(streams)):
         drawn[row] = _draw_next_uniform(streams[row])
@@ -96,7 +97,7 @@ def draw_uniforms(streams: UInt64s) -> Float64s:
 
 @kernel
 def count_text_tokens(words: Int64s) -> Int64s:
-    """The tokens of each text that are not padding, int64 (B,), by the cue `words` (B, N)."""
+    """Count the tokens of each text that are not padding, int64 (B,), from the mask input `words` (B, N)."""
     lengths = np.zeros(len(words), np.int64)
     for row in range(len(words)):
         for word in words[row]:
@@ -106,10 +107,13 @@ def count_text_tokens(words: Int64s) -> Int64s:
 
 @kernel
 def hide_tokens(streams: UInt64s, words: Int64s, counts: Int64s, goes_on: bool) -> Bools:
-    """Hides `counts` (B,) tokens of each text, at most all that are words: bool (B, N).
+    """Hide `counts` (B,) tokens of each text, at most all that are words: bool (B, N).
 
-    streams: uint64 (B, 10), the generator of each text. words: the cue, (B, N). goes_on: whether the whole permutation
-    is drawn, also behind the last token that is hidden.
+    Args:
+        streams: uint64 (B, 10), generator of each text.
+        words: int64 (B, N), the mask input.
+        counts: int64 (B,), number of tokens to hide.
+        goes_on: Draw the whole permutation even after the last hidden token, so that later draws match numpy's.
     """
     hidden, order = np.zeros(words.shape, np.bool_), np.empty(words.shape[1], np.int64)
     for row in range(len(words)):
@@ -120,7 +124,7 @@ def hide_tokens(streams: UInt64s, words: Int64s, counts: Int64s, goes_on: bool) 
                 n += 1
         visible = n - min(counts[row], n)
         for i in range(n - 1, (1 if goes_on else max(visible, 1)) - 1, -1):
-            mask = _U(i)  # the bits of the least number of ones that covers i
+            mask = _U(i)  # the smallest all-ones mask that covers i
             for shift in (1, 2, 4, 8, 16):
                 mask |= mask >> _U(shift)
             j = np.int64(_draw_next_half(stream) & mask)
@@ -136,8 +140,8 @@ def hide_tokens(streams: UInt64s, words: Int64s, counts: Int64s, goes_on: bool) 
 
 @kernel
 def hide_each(streams: UInt64s, words: Int64s, chances: Float64s) -> Bools:
-    """Hides each token of each text that is a word by itself, with the chance `chances` (B,): bool (B, N); the rest as
-    above.
+    """Hide each word token independently with its text's probability, `chances` (B,): bool (B, N); see
+    `hide_tokens`.
     """
     hidden = np.zeros(words.shape, np.bool_)
     for row in range(len(words)):
@@ -149,8 +153,9 @@ def hide_each(streams: UInt64s, words: Int64s, chances: Float64s) -> Bools:
 
 @kernel
 def hide_words(streams: UInt64s, words: Int64s, counts: Int64s, chance: float) -> Bools:
-    """Hides words of each text that have `counts` (B,) tokens together, or each with a chance of its own, which is
-    below 0 without: bool (B, N); the rest as above.
+    """Hide whole words, up to `counts` (B,) tokens per text, or each with probability `chance` if that is not negative.
+
+    Returns bool (B, N). See `hide_tokens` for the other arguments.
     """
     texts, n = words.shape
     hidden, number = np.zeros(words.shape, np.bool_), np.empty(n, np.int64)
@@ -179,10 +184,10 @@ def hide_words(streams: UInt64s, words: Int64s, counts: Int64s, chance: float) -
 
 @kernel
 def take_words(lengths: Int64s, candidates: Int64s, count: int, seed: np.uint64, taken: Bools) -> None:
-    """Fills each row of `taken` (rows, W), all False: tries the candidates, numbers of words, in a random order.
+    """Fill each row of `taken` (rows, W), initially False, trying the candidate words in random order.
 
-    A word is taken unless the row would then have more than `count` tokens. The orders are drawn by Fisher and Yates's
-    shuffle, no further than needed, from SplitMix64 (Steele et al. 2014) that starts at `seed`.
+    A word is accepted unless the row would then exceed `count` tokens. Orders are drawn by a Fisher-Yates shuffle, only
+    as far as needed, from SplitMix64 (Steele et al. 2014) starting at `seed`.
     """
     rows, _ = taken.shape
     n = len(candidates)
@@ -210,8 +215,10 @@ def take_words(lengths: Int64s, candidates: Int64s, count: int, seed: np.uint64,
 def replace_hidden(
     streams: UInt64s, hidden: Bools, tokens: Int64s, keep: float, changed: float, mask_id: int, vocabulary: int
 ) -> None:
-    """Replaces the hidden ones of `tokens` (B, N): each stays with the chance `keep`, is random below `vocabulary` up
-    to the chance `changed`, and else becomes `mask_id`.
+    """Replace hidden `tokens` (B, N) in place with BERT's rule.
+
+    A token stays if its uniform number is below `keep`, becomes random below `vocabulary` if it is below `changed`, and
+    becomes `mask_id` otherwise.
     """
     random = np.empty(hidden.shape[1], np.int64)
     for row in range(len(hidden)):

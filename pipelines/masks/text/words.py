@@ -1,4 +1,4 @@
-"""Tokens and whole words: a word is hidden with all of its tokens or not at all."""
+"""Masks of tokens and of whole words."""
 
 from __future__ import annotations
 
@@ -38,11 +38,16 @@ KERNELS = ("maskstream.pipelines.masks.text.token_draws",)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskOfWords(Mask):
-    """A mask that hides tokens or words of a text: a count of them by the law `ratio`, or `each` by itself."""
+    """Base class of masks that hide tokens or words of a text: a count, or each independently."""
 
     ratio: Ratio = 0.15
+    """Fraction of hidden tokens, or a ratio schedule."""
     each: bool = False
+    """Hide each token (or word) independently with probability `ratio`; `rounding` then has no effect, and counts
+    differ between texts (see `Padded`).
+    """
     rounding: Rounding = "nearest_masked"
+    """Conversion of the ratio to a count; see core/ratio.py."""
 
     def __post_init__(self) -> None:
         if self.each:
@@ -55,11 +60,15 @@ class MaskOfWords(Mask):
         return frozenset({"words"})
 
     def ratio_law(self) -> RatioLaw:
-        """The law of the chance of each. Raises ValueError for a law of counts."""
+        """Return the schedule of the probability.
+
+        Raises:
+            ValueError: The schedule draws counts.
+        """
         return as_ratio_law(self.ratio, by=f"{type(self).__name__}(each=True)")
 
     def counts(self, law: Fixed, words: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """How many tokens `law` hides of each text, int64 (B,), by the cue `words` (B, N)."""
+        """Return how many tokens to hide in each text, int64 (B,), from the mask input `words` (B, N)."""
         from .token_draws import count_text_tokens
 
         lengths = count_text_tokens(words).tolist()
@@ -68,15 +77,14 @@ class MaskOfWords(Mask):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tokens(MaskOfWords):
-    """Uniformly random tokens of a text, none of them special or padding.
+    """Hide uniformly random tokens of a text, never special tokens or padding.
 
-    each: every token is hidden with probability `ratio`, independently of the others. Counts differ from text to text
-        (see `Padded`), and `rounding` has no effect. Otherwise round(ratio * length) tokens are hidden, at least 1 and
-        at most all; the length includes special tokens and no padding.
+    Without `each`, round(ratio * length) tokens are hidden, at least 1 and at most all; the length includes special
+    tokens but not padding.
 
-    The grid's axes are (token,); the cue is `words`. Sources: BERT (Devlin et al. 2019) at 0.15; PMLM (Liao et al.
-    2020) with the law UniformCount; MosaicBERT (Portes et al. 2023) with `each` at 0.3; with `each` and a law of
-    progress, masking ratio decay (Yang et al. 2023).
+    The grid's axes are (token,); the mask input is `words`. Sources: BERT (Devlin et al. 2019) at 0.15; PMLM (Liao et
+    al. 2020) with UniformCount; MosaicBERT (Portes et al. 2023) with `each` at 0.3; masking ratio decay (Yang et al.
+    2023) with `each` and a schedule over the run.
     """
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
@@ -107,27 +115,25 @@ class Tokens(MaskOfWords):
 
 
 SPECIAL = -1
-"""The cue `words` of a special token, such as [CLS] and [SEP], which is never hidden."""
+"""Value in `words` of special tokens, such as [CLS] and [SEP], which are never hidden."""
 PADDING = -2
-"""The cue `words` of padding, which is never hidden and not part of a text's length."""
+"""Value in `words` of padding, which is never hidden and does not count towards a text's length."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WholeWords(MaskOfWords):
-    """Words in a random order, until round(ratio * length) tokens are hidden, but at least 1.
+    """Hide whole words in random order until round(ratio * length) tokens are hidden, at least 1.
 
-    A word that would exceed the count is skipped and the next one is tried. So at most this many tokens are hidden, and
-    counts differ from text to text (see `Padded`). The length includes special tokens, which are never hidden, and no
-    padding.
+    A word that would exceed the count is skipped, so at most this many tokens are hidden, and counts differ between
+    texts (see `Padded`). The length includes special tokens, which are never hidden, but not padding. With `each`,
+    every word is hidden independently with probability `ratio`, as in Hugging Face's collator since transformers 5.
 
-    each: every word is hidden with probability `ratio`, independently of the others, as Hugging Face's collator does
-        since transformers 5; `rounding` has no effect.
-
-    The grid's axes are (token,); the cue is `words`. Source: BERT's whole word masking, as in transformers until 4;
-    RetroMAE's encoder (Xiao et al. 2022) at 0.3; M3AE's text (Chen et al. 2022) at 0.15.
+    The grid's axes are (token,); the mask input is `words`. Sources: BERT's whole word masking, as in transformers up
+    to version 4; RetroMAE's encoder (Xiao et al. 2022) at 0.3; M3AE's text (Chen et al. 2022) at 0.15.
     """
 
     ratio: Ratio = 0.3
+    """Fraction of hidden tokens, or a ratio schedule."""
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         words = TextWords.of(grid, draw, by="WholeWords")
@@ -150,20 +156,24 @@ class WholeWords(MaskOfWords):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextWords:
-    """The W words of a text of N tokens.
-
-    number: int64 (N,), each token's word, counted from 0; W for special tokens and padding. first: int64 (W,), the
-    first token of each word. lengths: int64 (W,), the tokens of each. length: the tokens that are not padding.
-    """
+    """The W words of a text of N tokens."""
 
     number: npt.NDArray[np.int64]
+    """int64 (N,): word of each token, counted from 0; W for special tokens and padding."""
     first: npt.NDArray[np.int64]
+    """int64 (W,): first token of each word."""
     lengths: npt.NDArray[np.int64]
+    """int64 (W,): number of tokens of each word."""
     length: int
+    """Number of tokens that are not padding."""
 
     @classmethod
     def of(cls, grid: TokenGrid, draw: Draw, by: str) -> TextWords:
-        """The words of a draw, for the pattern `by`; ValueError for a cue that does not fit the grid."""
+        """Read the words from a draw.
+
+        Raises:
+            ValueError: The mask input does not fit the grid; the message names the pattern `by`.
+        """
         given = build_word_cue(grid, draw, by)
         places = np.flatnonzero(given >= 0)
         words = given[places]
@@ -180,15 +190,16 @@ class TextWords:
         return cls(number=number, first=first, lengths=lengths, length=length)
 
     def hidden_count(self, law: Law, draw: Draw, rounding: Rounding) -> int:
-        """How many tokens `law` hides."""
+        """Return how many tokens to hide."""
         return law.count(self.length, draw, rounding)
 
     def taken(
         self, rows: int, count: int, rng: np.random.Generator, candidates: npt.NDArray[np.int64] | None = None
     ) -> npt.NDArray[np.bool_]:
-        """Words in a random order of each row until they have `count` tokens: bool (rows, W).
+        """Choose words in random order in each row until they have `count` tokens: bool (rows, W).
 
-        A word that would make it more is skipped. candidates: the words that are tried, by default all.
+        Words that would exceed the count are skipped. `candidates` limits the words that are tried; by default, all
+        are.
         """
         from .token_draws import take_words
 
@@ -199,14 +210,18 @@ class TextWords:
         return taken
 
     def spread(self, taken: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """The map of tokens (..., N) of a map of words (..., W), bool."""
+        """Expand a map of words, bool (..., W), to a map of tokens, bool (..., N)."""
         none = np.zeros((*taken.shape[:-1], 1), dtype=np.bool_)
         tokens: npt.NDArray[np.bool_] = np.concatenate([taken, none], axis=-1)[..., self.number]
         return tokens
 
 
 def build_word_cue(grid: TokenGrid, draw: Draw, by: str) -> npt.NDArray[Any]:
-    """The cue `words` of a text on a grid of (token,), for the pattern `by`; ValueError where it does not fit."""
+    """Return the mask input `words` for a grid of (token,).
+
+    Raises:
+        ValueError: The input does not fit the grid; the message names the pattern `by`.
+    """
     (n,) = grid.need("token", by=by)
     return sized(draw.cues.need("words", by=by), n, "words", by)
 
