@@ -1,4 +1,4 @@
-"""Turns raw media into shards: datasets, encoders, and the job that runs them."""
+"""Convert raw media into shards: datasets, encoders and the job that runs them."""
 
 from typing import TYPE_CHECKING
 

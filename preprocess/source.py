@@ -1,4 +1,4 @@
-"""A source: the raw file, or the window of one, that becomes a sample; and the error of one that cannot."""
+"""Sources: the raw file (or window of a file) behind each sample, and the error that rejects one."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ from typing import Any
 from maskstream.shards.errors import MaskstreamError
 
 PAUSES_S = (1.0, 5.0, 15.0)
-"""The pauses between the attempts to read a file, in seconds."""
+"""Seconds to wait between attempts to read a file."""
 SOURCE = "source"
-"""The group of all samples of a raw file, where splits are divided by groups."""
+"""Group key that keeps all samples of a raw file in the same split."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Span:
-    """The part of a file between two times, in seconds from its begin, as players count them.
+    """Part of a file between two times.
 
-    It has what begins at `start_s` or later and before `stop_s`, to within a millisecond; None is the file's end.
-    `listed` names the line that says so, for messages.
+    Frames and samples belong to it if they begin in [start_s, stop_s), to within a millisecond.
+
+    Attributes:
+        start_s: Start in seconds from the beginning of the file, as media players count.
+        stop_s: End in seconds; None is the end of the file.
+        listed: List and line that define the part, for error messages.
     """
 
     start_s: float
@@ -33,7 +37,7 @@ class Span:
         return f"{self.start_s:g} s to {until}{f' ({self.listed})' if self.listed else ''}"
 
     def check_end(self, end_s: float) -> None:
-        """Raise RejectError if a file that ends at `end_s` lacks more than a second, or half, of the part."""
+        """Raise RejectError if more than 1 s, or half, of the part lies beyond a file's end at `end_s`."""
         if end_s <= self.start_s:
             raise RejectError("check", f"ends at {end_s:.2f} s, before the part from {self}")
         if self.stop_s is not None and self.stop_s - end_s > min(LATE_S, (self.stop_s - self.start_s) / 2):
@@ -41,24 +45,29 @@ class Span:
 
 
 ROUNDING_S = Fraction(1, 1000)
-"""How far lists and containers round times."""
+"""Rounding error of times in lists and containers, in seconds."""
 LATE_S = 1.0
-"""So much a part may end behind its file, for lists round to seconds; it then ends with the file."""
+"""How far a part may exceed its file, in seconds, because lists round to seconds. It is cut at the file's end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
     """One raw file, or a window of it, that becomes one sample.
 
-    `id` names the source within the dataset and does not depend on the dataset's folder. `label` indexes the label
-    names; -1 means none. `window` is [first, stop) in frames of a video (display order), in milliseconds of a sound, or
-    in the unit that the modality's encoder documents; None takes the whole file. `span` cuts a video, a sound or a
-    motion by time instead. `meta` holds further annotations from the dataset's lists (JSON values); they go into the
-    sample's `json`. `parts` are further files of the same sample, such as those of other microphones. A source with
-    `computed` is made from `meta` alone, and `path` is no file.
-    `made_by` is a function of the source, which a worker can import, for what its encoder does not read itself: it
-    simulates, draws or reads what the encoder encodes. Its errors are the source's. `cut_from` is the id of the file
-    that a job cut it from, `kept` a file that may have its video as it was encoded when it was cut.
+    Attributes:
+        id: Name of the source within the dataset, independent of the dataset's folder.
+        path: Raw file; not a real file if `computed`.
+        label: Index into the label names; -1 for none.
+        window: Range [first, stop) in frames of a video (display order), milliseconds of audio, or the unit that the
+            modality's encoder documents. None is the whole file.
+        span: Range in seconds, instead of `window`, of a video, audio file or pose sequence.
+        meta: Further annotations from the dataset's lists (JSON values), stored in the sample's `json`.
+        parts: Further files of the same sample, such as recordings of other microphones.
+        computed: Whether the sample is computed from `meta` alone.
+        made_by: Importable function that a worker calls with the source to simulate, draw or read the encoder's input
+            itself. An error in it rejects the source.
+        cut_from: Id of the source that a job cut this one from.
+        kept: File that may hold the source's video as encoded when it was cut.
     """
 
     id: str
@@ -75,14 +84,16 @@ class Source:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files that the sample is made from."""
+        """Files that the sample is built from."""
         return () if self.computed else (self.path, *self.parts)
 
 
 class RejectError(MaskstreamError):
-    """A source cannot become a sample.
+    """A source that cannot become a sample.
 
-    `stage` is the step that failed ("missing", "open", "decode", "encode" or "check"); `reason` says why.
+    Attributes:
+        stage: Step that failed: "missing", "open", "decode", "encode" or "check".
+        reason: Cause of the failure.
     """
 
     def __init__(self, stage: str, reason: str) -> None:
@@ -95,9 +106,9 @@ class RejectError(MaskstreamError):
 
 
 class DamageError(RejectError):
-    """The bytes of a source are damaged or cut off from some frame on; those before it are whole."""
+    """A source is damaged or truncated from some frame on; the frames before it are intact."""
 
 
 def explain(error: BaseException) -> str:
-    """The message of an error of FFmpeg or the system, without the file's name."""
+    """Return the message of an FFmpeg or system error without the file name."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""What a data card is told of splits besides what they say themselves."""
+"""Facts about a dataset that its splits do not record, for its dataset card."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ RAI = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Told:
-    """What splits do not say of themselves."""
+    """Facts about a dataset that its splits do not record."""
 
     name: Annotated[str, OutputFlag("Name of the data [default: name of the dataset].")] = ""
     description: Annotated[str, OutputFlag("Description in one sentence.")] = ""

@@ -1,1 +1,1 @@
-"""Executors: they run the tasks of a job, in processes of this machine or in a Ray cluster."""
+"""Executors run the tasks of a job, in local processes or on a Ray cluster."""

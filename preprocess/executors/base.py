@@ -1,4 +1,4 @@
-"""The executor protocol: an executor runs a work function on tasks, anywhere, and yields what happens as events."""
+"""Executor protocol: an executor applies a function to tasks, anywhere, and yields its progress as events."""
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -7,9 +7,15 @@ from typing import Generic, Protocol, Self, TypeVar
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An attempt at the unit with this name (not empty). Until the next note, the unit is to blame if it ends the
-    process by a fault, works for more than `time_s` seconds, or takes more than `memory_bytes` (None: no limit).
-    Another attempt before that changes the limits; the time goes on.
+    """Start of an attempt at a unit of a task.
+
+    Until the next report, the unit is blamed if it crashes the process or exceeds a limit. Another attempt before that
+    changes the limits, but does not restart the clock.
+
+    Attributes:
+        unit: Name of the unit, not empty.
+        time_s: Time limit in seconds.
+        memory_bytes: Memory limit; None for none.
     """
 
     unit: str
@@ -19,31 +25,32 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """The task waits and tries again, as `reason` says."""
+    """The task waits and retries because of `reason`."""
 
     reason: str
 
 
 Report = Callable[[str | Attempt | Again], None]
-"""The work calls it with an attempt, a pause before another try, a note on what it does, or "" when a unit of its task
-is done.
+"""Callback of a work function. It receives an attempt, a pause before a retry, a progress note, or "" when a unit of
+the task is finished.
 """
 
 
 class Task(Protocol):
-    """A part of a job that publishes one file. It can be pickled and repeated with the same result."""
+    """Part of a job that publishes one file. Tasks can be pickled, and repeating one gives the same file."""
 
     @property
     def name(self) -> str:
-        """The file that the task publishes; names are unique within a job."""
+        """File that the task publishes, unique within a job."""
 
     @property
     def units(self) -> int:
-        """The task's share of the job's progress."""
+        """Number of units that the task adds to the job's progress."""
 
     def crashed(self, unit: str, reason: str) -> Self:
-        """The same task, which knows that an attempt at `unit` ended a process, as `reason` says. If it is told twice
-        of a unit, it must leave the unit out.
+        """Return the same task, marked with the `reason` why an attempt at `unit` crashed a process.
+
+        After two such marks, the task must skip the unit.
         """
 
 
@@ -54,7 +61,9 @@ RecordT_co = TypeVar("RecordT_co", covariant=True)
 
 
 class Work(Protocol[TaskT_contra, RecordT_co]):
-    """A function that runs a task, publishes its file and returns a small record. Work and record must be picklable."""
+    """Function that runs a task, publishes its file and returns a small record. The function and its record must be
+    picklable.
+    """
 
     def __call__(self, task: TaskT_contra, report: Report, /) -> RecordT_co: ...
 
@@ -69,12 +78,12 @@ class Progressed(Generic[TaskT]):
 
 @dataclass(frozen=True, slots=True)
 class Retried(Progressed[TaskT]):
-    """A task waits and tries again, as `note` says."""
+    """A task waits and retries; `note` is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restarted(Generic[TaskT]):
-    """The worker process of a task died, as `reason` says; the task starts again in another process."""
+    """A task's worker process died for `reason`; the task restarts in another process."""
 
     task: TaskT
     reason: str
@@ -82,8 +91,9 @@ class Restarted(Generic[TaskT]):
 
 @dataclass(frozen=True, slots=True)
 class Crashed(Generic[TaskT]):
-    """An attempt at `unit` ended the worker process of a task, as `reason` says. `task` knows it, and starts again in
-    another process.
+    """An attempt at `unit` ended a task's worker process for `reason`.
+
+    `task` is marked with the crash and restarts in another process.
     """
 
     task: TaskT
@@ -93,7 +103,7 @@ class Crashed(Generic[TaskT]):
 
 @dataclass(frozen=True, slots=True)
 class Finished(Generic[TaskT, RecordT]):
-    """A task has published its file; `record` describes the file."""
+    """A task has published its file, which `record` describes."""
 
     task: TaskT
     record: RecordT
@@ -103,12 +113,14 @@ Event = Progressed[TaskT] | Restarted[TaskT] | Crashed[TaskT] | Finished[TaskT, 
 
 
 class Executor(Protocol):
-    """Runs tasks, in parallel or one by one. The published files depend on the tasks alone."""
+    """Runs tasks, in parallel or one by one. The published files depend only on the tasks."""
 
     def run(self, work: Work[TaskT, RecordT], tasks: Sequence[TaskT]) -> Generator[Event[TaskT, RecordT], None, None]:
-        """Yield the events of all tasks as they happen; closing the generator stops the running tasks.
+        """Yield the events of all tasks as they happen. Closing the generator stops the running tasks.
 
-        A process that an attempt ends, or that passes the limits of one, gives Crashed. Any other that dies gives
-        Restarted. Re-raises an exception of `work`. Raises WorkerDiedError if the processes of one task die repeatedly
-        and no unit is to blame.
+        An attempt that ends its process or exceeds its limits yields `Crashed`; any other death of a process yields
+        `Restarted`. Exceptions of `work` are re-raised.
+
+        Raises:
+            WorkerDiedError: A task's processes die repeatedly and no unit is to blame.
         """

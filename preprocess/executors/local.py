@@ -1,8 +1,8 @@
-"""Runs tasks in supervised processes on this machine; a killed process costs only its current task.
+"""Run tasks in supervised processes on this machine; a killed process loses only its current task.
 
-Each process receives one task after another through its own pipe. If a process dies, its pipe ends, and the task goes
-to a new process, up to `RETRIES` times. If an attempt at a unit ended it, the task is told so, and the unit pays for it
-instead of the job. (The pools of the standard library fail or hang as a whole.)
+Each process receives tasks through its own pipe. If a process dies, its pipe closes and the task moves to a new
+process, up to `RETRIES` times. If an attempt at a unit caused the death, the task is marked with it, so that the unit
+is skipped instead of failing the job. (Process pools of the standard library fail or hang as a whole.)
 """
 
 import ctypes
@@ -47,7 +47,7 @@ from .base import (
 )
 
 TICK_S = 0.25
-"""How often attempts are measured."""
+"""Seconds between measurements of an attempt."""
 _LONGEST_TICK_S = 4 * TICK_S
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -55,8 +55,8 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 class Stopwatch:
     """Measures an attempt of the process `pid` from now on.
 
-    Time counts while the process computes, sleeps or waits for a disk. It does not count while the process waits for a
-    processor, so a busy machine condemns no unit, nor while this process was stopped (Ctrl-Z).
+    The clock runs while the process computes, sleeps or waits for a disk, but not while it waits for a CPU, so that a
+    busy machine fails no unit, nor while this process is stopped (Ctrl-Z).
     """
 
     def __init__(self, attempt: Attempt, pid: int) -> None:
@@ -66,7 +66,7 @@ class Stopwatch:
         self._waited_s = _waited_s(pid)
 
     def passed(self) -> str | None:
-        """Which limit the attempt has passed, in words; None if it has passed none. It must be called at each tick."""
+        """Return the limit that the attempt has exceeded as a message, or None. Call it at each tick."""
         now = time.monotonic()
         self._wall_s += min(now - self._last, _LONGEST_TICK_S)
         self._last = now
@@ -79,13 +79,13 @@ class Stopwatch:
 
 
 def _waited_s(pid: int) -> float:
-    """How long the main thread of a process has waited for a processor; 0 where the system does not tell."""
+    """Return how long a process's main thread has waited for a CPU, in seconds; 0 if the system does not report it."""
     numbers = _numbers(pid, "schedstat")
     return numbers[1] / 1e9 if len(numbers) == 3 else 0.0
 
 
 def _measure_own_bytes(pid: int) -> int:
-    """The memory that a process shares with no file and no other process."""
+    """Return the memory that a process shares with neither a file nor another process, in bytes."""
     numbers = _numbers(pid, "statm")
     return (numbers[1] - numbers[2]) * _PAGE_BYTES if len(numbers) > 2 else 0
 
@@ -98,27 +98,27 @@ def _numbers(pid: int, name: str) -> list[int]:
 
 
 _FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS)
-"""The signals by which a process ends through what it does; others come from outside."""
+"""Signals raised by a process's own faults; other signals come from outside."""
 _PR_SET_PDEATHSIG = 1
 
 
 class Worker(Generic[TaskT, RecordT]):
-    """A process, the pipe to it, and its current task."""
+    """A process, its pipe and its current task."""
 
     def __init__(self, work: Work[TaskT, RecordT], task: TaskT, deaths: int) -> None:
         self.pipe, theirs = Pipe()
-        data = self._taken(task, deaths)  # raises before there is a process, which nobody would end
-        with theirs:  # the pipe then ends when the process does
+        data = self._taken(task, deaths)  # may raise, so it comes before the process starts
+        with theirs:  # so the pipe closes when the process ends
             self._process = Process(_serve, work, Descriptor(theirs.fileno()), os.getpid())
             self._process.start()
         self._send(data)
 
     def give(self, task: TaskT, deaths: int) -> None:
-        """Send a task to the process; `deaths` processes died while running it before, and no unit was to blame."""
+        """Send a task to the process. `deaths` processes have died running it without a unit to blame."""
         self._send(self._taken(task, deaths))
 
     def _taken(self, task: TaskT, deaths: int) -> bytes:
-        """Make a task the current one; returns it as it is sent. Raises MainModuleError (see `dumps`)."""
+        """Make a task the current one and return it serialized. Raises MainModuleError (see `dumps`)."""
         data, self._of_main = dumps(task)
         self.task, self.deaths, self._note = task, deaths, ""
         self._watch: Stopwatch | None = None
@@ -131,7 +131,7 @@ class Worker(Generic[TaskT, RecordT]):
             return
 
     def receive(self) -> Event[TaskT, RecordT]:
-        """The next event of the task."""
+        """Return the task's next event."""
         try:
             kind, value = self.pipe.recv()
         except (EOFError, OSError):
@@ -155,11 +155,11 @@ class Worker(Generic[TaskT, RecordT]):
 
     @property
     def is_watched(self) -> bool:
-        """Whether the process is at an attempt, which must be measured at each tick."""
+        """Whether the process is in an attempt, which must be measured at each tick."""
         return self._watch is not None
 
     def find_overdue(self) -> Crashed[TaskT] | None:
-        """The blame for an attempt that has passed a limit; the process is then to be ended."""
+        """Return the crash of an attempt that has exceeded a limit, or None. The process must then be killed."""
         passed = None if self._watch is None or self.pipe.poll() else self._watch.passed()
         return None if self._watch is None or passed is None else self._report_crash(self._watch, passed)
 
@@ -180,7 +180,7 @@ class Worker(Generic[TaskT, RecordT]):
         return Restarted(self.task, f"a worker process {describe_end(code)}{at}")
 
     def describe_last_death(self, reason: str) -> str:
-        """The message of the error that ends the run after the last death."""
+        """Return the error message for the death that ends the run."""
         if self._process.exitcode == -signal.SIGKILL:
             advice = (
                 "The system sends SIGKILL when memory runs out: use fewer workers, or set a memory limit, so that a "
@@ -229,8 +229,10 @@ def _serve(work: Work[TaskT, RecordT], end: Descriptor, parent: int) -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Make this process end when its parent does, also while it hangs in a library that holds the interpreter's lock,
-    where the thread that all worker processes have for it cannot run. On Linux, the kernel kills it.
+    """Make this process end with its parent.
+
+    On Linux the kernel kills it, which also works while a library holds the GIL; the watcher thread of the other worker
+    processes could not run then.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
@@ -239,16 +241,20 @@ def _die_with(parent: int) -> None:
 
 
 RETRIES = 2
-"""How often a task is repeated after its process died and no unit is to blame."""
+"""How often a task is repeated after its process died without a unit to blame."""
 CRASHES = 2
-"""How often a unit may end a process; a task that is told so often must leave it out."""
+"""How many processes a unit may crash before its task must skip it."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalExecutor:
-    """Starts at most `workers` processes (default: one per core that this process may use); 0 runs the tasks in this
-    process, one by one, where nothing supervises them: a unit that crashes or hangs then ends or holds the run. Raises
-    WorkerDiedError if a task's process died `RETRIES + 1` times.
+    """Runs tasks in up to `workers` processes (default: one per available core).
+
+    With 0 workers, tasks run one by one in this process without supervision: a unit that crashes or hangs then ends or
+    blocks the run.
+
+    Raises:
+        WorkerDiedError: A task's process died `RETRIES + 1` times.
     """
 
     workers: int | None = None
@@ -258,13 +264,13 @@ class LocalExecutor:
             raise ValueError(f"workers={self.workers} must be at least 0; 0 runs the tasks in this process")
 
     def run(self, work: Work[TaskT, RecordT], tasks: Sequence[TaskT]) -> Generator[Event[TaskT, RecordT], None, None]:
-        """Yield the events of all tasks as they happen; closing the generator ends all processes."""
+        """Yield the events of all tasks as they happen. Closing the generator kills all processes."""
         workers = _count_cores() if self.workers is None else self.workers
         return _Processes(work, tasks).run(workers) if workers else _run_here(work, tasks)
 
 
 def choose_executor(executor: Executor | None, workers: int | None) -> Executor:
-    """`executor`, or a local one with `workers` processes. Raises ValueError if both are given."""
+    """Return `executor`, or a local one with `workers` processes. Raises ValueError if both are set."""
     if executor is not None and workers is not None:
         raise ValueError(
             f"{executor=} and {workers=} exclude each other; give LocalExecutor({workers}) or only workers"
@@ -289,7 +295,7 @@ def _run_here(work: Work[TaskT, RecordT], tasks: Sequence[TaskT]) -> Generator[E
 
 
 class _Processes(Generic[TaskT, RecordT]):
-    """The tasks that wait, each with the number of processes that died of it, and the processes that are busy."""
+    """Waiting tasks, each with the number of processes that died running it, and busy processes."""
 
     def __init__(self, work: Work[TaskT, RecordT], tasks: Sequence[TaskT]) -> None:
         self._work = work
@@ -318,7 +324,7 @@ class _Processes(Generic[TaskT, RecordT]):
                 yield self._handle_event(worker, crashed)
 
     def _handle_event(self, worker: Worker[TaskT, RecordT], event: Event[TaskT, RecordT]) -> Event[TaskT, RecordT]:
-        """The event, after what it asks for is done."""
+        """Update the queues for an event and return it."""
         if isinstance(event, Restarted):
             if worker.deaths >= RETRIES:
                 raise WorkerDiedError(worker.describe_last_death(event.reason))

@@ -1,8 +1,8 @@
-"""Runs tasks in a Ray cluster, of this machine alone or of many.
+"""Run tasks on a Ray cluster, of this machine or of many.
 
-A task of a job is a plain Ray task. On its node a supervised process runs it, as `LocalExecutor` does, so what one
-source does to a process is blamed on that source and never reaches Ray. Ray repeats what a node loses when it dies.
-Every node needs the same package, and reaches the files of the job under the same names.
+Each task of a job is a plain Ray task. On its node it runs in a supervised process, as with `LocalExecutor`, so a crash
+is attributed to the source that caused it and never reaches Ray. Ray repeats tasks lost with a node. Every node needs
+the same package and must reach the job's files under the same paths.
 """
 
 import importlib.util
@@ -26,25 +26,31 @@ from .base import Event, Finished, Progressed, RecordT, TaskT, Work
 from .local import LocalExecutor
 
 NODE_RETRIES = 2
-"""How often Ray repeats a task whose node, or whose Ray worker, died."""
+"""How often Ray repeats a task whose node or Ray worker died."""
 AHEAD = 2
-"""Tasks that Ray has at a time, per processor of the cluster."""
+"""Tasks submitted to Ray at a time, per CPU of the cluster."""
 _KEEPALIVE = {"RAY_grpc_client_keepalive_time_ms": "10000", "RAY_grpc_client_keepalive_timeout_ms": "5000"}
-"""With Ray's own values, a node that vanishes from the network is missed after 7 minutes. The processes of a cluster
-that is there already must have them in their environment when they start.
+"""With Ray's defaults, a node that vanishes from the network is noticed only after 7 minutes. The processes of an
+existing cluster must start with these variables in their environment.
 """
 _STORE_BYTES = 100 << 20
-"""Of Ray's own memory for objects: tasks and records are small."""
+"""Size of Ray's object store; tasks and records are small."""
 
 
 @dataclass(frozen=True, slots=True)
 class RayExecutor:
-    """Runs tasks in the cluster at `address` ("auto", "host:port" or "ray://host:port"); "local" is a cluster of this
-    machine, which ends with the run. By default it is $RAY_ADDRESS, or else "local". A cluster to which the caller's
-    process is connected already is used as it is.
+    """Runs tasks in the Ray cluster at `address`.
 
-    Notes of a task arrive when it is finished. Raises ValueError without Ray, ConnectionError if there is no cluster at
-    the address, and WorkerDiedError if Ray loses a task `NODE_RETRIES + 1` times.
+    A cluster to which this process is already connected is used as it is. A task's notes arrive when it has finished.
+
+    Args:
+        address: "auto", "host:port", "ray://host:port", or "local" for a cluster on this machine that ends with the
+            run. None reads $RAY_ADDRESS, or else is "local".
+
+    Raises:
+        ValueError: Ray is not installed.
+        ConnectionError: There is no cluster at the address.
+        WorkerDiedError: Ray loses a task `NODE_RETRIES + 1` times.
     """
 
     address: str | None = None
@@ -54,7 +60,7 @@ class RayExecutor:
             raise ValueError("RayExecutor needs Ray: pip install 'maskstream[ray]'")
 
     def run(self, work: Work[TaskT, RecordT], tasks: Sequence[TaskT]) -> Generator[Event[TaskT, RecordT], None, None]:
-        """Yield the events of all tasks as they happen; closing the generator cancels the running tasks."""
+        """Yield the events of all tasks as they happen. Closing the generator cancels the running tasks."""
         import ray
 
         if not tasks:
@@ -84,7 +90,7 @@ def _connect_cluster(ray: ModuleType, address: str) -> Iterator[None]:
 
 @contextmanager
 def _restore_signals() -> Iterator[None]:
-    """Undo what Ray does to SIGTERM, which ends a command like Ctrl-C."""
+    """Restore the SIGTERM handler, which Ray replaces, so that SIGTERM still ends a command like Ctrl-C."""
     handler = signal.getsignal(signal.SIGTERM)
     yield
     if threading.current_thread() is threading.main_thread():
@@ -94,9 +100,10 @@ def _restore_signals() -> Iterator[None]:
 def _yield_events(
     ray: ModuleType, work: Work[TaskT, RecordT], tasks: Sequence[TaskT], cancels: bool
 ) -> Generator[Event[TaskT, RecordT], None, None]:
-    """The events of all tasks. With `cancels`, tasks that still run at the end are cancelled one by one. A connection
-    of our own needs none of that: its end ends its tasks, and Ray 2.60 may abort a process that cancels one as it
-    begins.
+    """Yield the events of all tasks.
+
+    With `cancels`, tasks still running at the end are cancelled one by one. A connection of our own does not need that,
+    since closing it ends its tasks, and Ray 2.60 may abort a process that cancels a task as it begins.
     """
     remote = ray.remote(_supervise_task).options(num_cpus=1, max_retries=NODE_RETRIES)
     waiting, running = deque(tasks), dict[Any, TaskT]()
@@ -115,7 +122,7 @@ def _yield_events(
 
 
 def _receive_events(ray: ModuleType, ref: Any, task: TaskT) -> list[Event[TaskT, RecordT]]:
-    """The events of a task that has ended. Raises the error of its work."""
+    """Return the events of a finished task. Raises the exception of its work."""
     try:
         events, failed = ray.get(ref)
     except ray.exceptions.RayError as lost:
@@ -143,12 +150,18 @@ def _sent(value: tuple[Work[TaskT, RecordT], TaskT]) -> bytes:
 
 
 def _supervise_task(sent: bytes, folder: str, path: list[str]) -> tuple[list[object], tuple[Exception, str] | None]:
-    """Runs a task on a node, in a process that this one supervises; returns its events, and the error of its work.
+    """Run a task on a node in a supervised process.
 
-    `folder` and `path` are where the driver is and where it looks for modules.
+    Args:
+        sent: Serialized work and task.
+        folder: Working directory of the driver.
+        path: Module search path of the driver.
+
+    Returns:
+        The task's events, and the exception of its work with its traceback, or None.
     """
     events: list[object] = []
-    with suppress(OSError):  # without the folder, the paths of the job must be absolute
+    with suppress(OSError):  # without that folder, the job's paths must be absolute
         os.chdir(folder)
     sys.path += [entry for entry in path if entry not in sys.path]
     try:

@@ -1,8 +1,7 @@
-"""Runs a job on a Slurm cluster without a driver: an array of its parts, and after them a job that finishes it.
+"""Run a job on a Slurm cluster without a driver: an array job for its parts, followed by a job that finishes it.
 
-Slurm starts a killed task of the array again, anywhere. It needs nothing of what was there: a part continues from the
-records (`job/ledger.py`). So the cluster gets two scripts of a few lines, which can be read, changed and submitted by
-hand.
+Slurm restarts a killed array task on any node. It needs no local state: a part resumes from the records
+(`job/ledger.py`). Both jobs are scripts of a few lines, which you can read, change and submit by hand.
 """
 
 import shlex
@@ -14,17 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_PARTS = 1000
-"""The largest array that Slurm takes by default (MaxArraySize)."""
+"""Largest array that Slurm accepts by default (MaxArraySize)."""
 PARTS, FINISH = "parts.sh", "finish.sh"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SlurmJob:
-    """The scripts of a job in `folder`, which also gets the logs.
+    """Both scripts of a job.
 
-    name: of the job in Slurm. command: the words after `maskstream` in both scripts; for_parts: more words in that of
-    the parts. parts: the size of the array. workers: the processes of a part; None: one per processor that Slurm gives
-    it. options: those of `sbatch` for both scripts, such as --partition=x.
+    Attributes:
+        name: Name of the job in Slurm.
+        folder: Folder of the scripts and logs.
+        command: Words after `maskstream` in both scripts.
+        parts: Size of the array.
+        for_parts: Further words of the command in the array's script.
+        workers: Processes of a part; None is one per CPU that Slurm assigns.
+        options: `sbatch` options of both scripts, such as --partition=x.
     """
 
     name: str
@@ -39,11 +43,11 @@ class SlurmJob:
         if not 1 <= self.parts <= MAX_PARTS:
             raise ValueError(f"{self.parts} parts are not 1 to {MAX_PARTS}, the largest array that Slurm takes")
         for word in (self.name, str(self.folder.absolute()), *self.options):
-            if {"\n", "\r", "\0"} & {*word}:  # a comment of options ends at a newline, whatever the quotes
+            if {"\n", "\r", "\0"} & {*word}:  # a newline ends an #SBATCH comment, even inside quotes
                 raise ValueError(f"{word!r} has a newline or null; the options of a Slurm script are one line each")
 
     def scripts(self) -> dict[str, str]:
-        """The two scripts by name."""
+        """Return the text of both scripts by name."""
         logs = self.folder.absolute()
         part = ["--part", f'"$SLURM_ARRAY_TASK_ID/{self.parts}"']
         words = [shlex.quote(word) for word in (*self.command, *self.for_parts)]
@@ -64,7 +68,7 @@ class SlurmJob:
         return f"#!/bin/sh\n{head}cd {shlex.quote(str(Path.cwd()))} || exit 1\nexec {run}\n"
 
     def write(self) -> list[Path]:
-        """Write the scripts; returns their paths."""
+        """Write the scripts and return their paths."""
         self.folder.mkdir(parents=True, exist_ok=True)
         paths = []
         for name, text in self.scripts().items():
@@ -75,14 +79,18 @@ class SlurmJob:
         return paths
 
     def by_hand(self) -> str:
-        """The shell commands that submit the scripts."""
+        """Return the shell commands that submit the scripts."""
         parts, finish = (shlex.quote(str(self.folder / name)) for name in (PARTS, FINISH))
         return f"sbatch --dependency=afterok:$(sbatch --parsable {parts}) {finish}"
 
     def submit(self) -> tuple[str, str] | None:
-        """Submit the scripts; returns the numbers of both jobs, or None if there is no `sbatch` on this machine.
+        """Submit the scripts.
 
-        Raises ValueError if Slurm refuses them, with what it says.
+        Returns:
+            The ids of both jobs, or None if this machine has no `sbatch`.
+
+        Raises:
+            ValueError: Slurm refuses a script; the message quotes Slurm.
         """
         sbatch = shutil.which("sbatch")
         if sbatch is None:
@@ -93,7 +101,7 @@ class SlurmJob:
 
 
 def _submit_script(command: list[str]) -> str:
-    """The number of the job that `sbatch` submitted."""
+    """Run an `sbatch` command and return the id of the submitted job."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ValueError(

@@ -1,1 +1,1 @@
-"""The raw data: files, archives, lists, rows of Parquet, and what is at a URL. Nothing here knows a dataset."""
+"""Access to raw data: files, archives, lists, Parquet rows and URLs. This package is independent of any dataset."""

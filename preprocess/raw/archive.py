@@ -1,7 +1,7 @@
-"""An archive of raw data: what is in it, and its members one by one, without unpacking it.
+"""Read the members of a raw-data archive one by one, without unpacking it.
 
-An archive ends in .tar, .tar.gz, .tgz or .zip, or is cut into parts whose names end in -00, -01, and so on, as those of
-Something-Something V2.
+An archive's name ends in .tar, .tar.gz, .tgz or .zip. It may be split into parts whose names end in -00, -01 and so on,
+as in Something-Something V2.
 """
 
 import calendar
@@ -27,20 +27,20 @@ from .members import ArchiveMember, Contents, TarMembers, check_name, clamp_age_
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".zip")
 MAX_PACKING = 200
-"""A member of more than 1 GiB that is packed more tightly is not unpacked. Deflate reaches 1,032 with zeros alone."""
+"""Highest compression ratio of a member over 1 GiB. Deflate reaches 1,032 only on zeros."""
 _FEW_BYTES = 1 << 30
 _PART = re.compile(r"(.+-)(\d{2,3})")
 _CHUNK_BYTES = 1 << 20
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a path has the name of an archive, or of the first part of one."""
+    """Return whether a path is named like an archive or the first part of one."""
     name = path.name.lower()
     return name.endswith(ENDINGS) or ((part := _PART.fullmatch(name)) is not None and not int(part[2]))
 
 
 def pieces(path: Path) -> list[Path]:
-    """The files of an archive: itself, or all its parts. Raises OSError if there is none."""
+    """Return the files of an archive: itself, or all its parts. Raises OSError if there are none."""
     part = _PART.fullmatch(path.name)
     if part is None or path.name.lower().endswith(ENDINGS):
         path.stat()
@@ -55,15 +55,21 @@ def pieces(path: Path) -> list[Path]:
 
 
 def _match_same_cut(path: Path, stem: str, number: str) -> re.Match[str] | None:
-    """The match of another part of the same archive."""
+    """Match the name of another part of the same archive."""
     found = _PART.fullmatch(path.name)
     return found if found and found[1] == stem and len(found[2]) == len(number) and path.is_file() else None
 
 
 class Archive:
-    """An archive that is open for reading, in one thread at a time. `index`: an index of its gzip, if it has one.
+    """An archive that is open for reading, in one thread at a time.
 
-    Raises DatasetError if it is no archive, or indexed_gzip is needed and not installed; OSError if it cannot be read.
+    Args:
+        path: Archive, or its first part.
+        index: Index of its gzip stream, if there is one.
+
+    Raises:
+        DatasetError: The file is not an archive, or reading it needs indexed_gzip, which is not installed.
+        OSError: The file cannot be read.
     """
 
     def __init__(self, path: Path, index: Path | None = None) -> None:
@@ -85,12 +91,12 @@ class Archive:
 
     @property
     def is_gzip(self) -> bool:
-        """Whether its members are found by an index of its gzip."""
+        """Whether members are located with an index of the gzip stream."""
         return isinstance(self._held, TarMembers) and self._held.is_gzip
 
     @property
     def is_zip(self) -> bool:
-        """Whether it is a zip."""
+        """Whether it is a zip file."""
         return isinstance(self._held, ZipMembers)
 
     def close(self) -> None:
@@ -98,25 +104,30 @@ class Archive:
         self._closing.close()
 
     def contents(self) -> Contents:
-        """The files in it by name, in their order, but for hidden ones. It is read whole if it is compressed as one.
+        """List its files by name in archive order, without hidden ones. A compressed tar is read to its end.
 
-        The last one of several with the same name counts, as where the archive is unpacked. Of a tar that is damaged,
-        what can be read is there, and the damage is told. Raises DatasetError for links, names outside the archive,
-        members that are too large, encrypted ones, and archives of which nothing can be read.
+        If a name occurs more than once, the last file counts, as when the archive is unpacked. A damaged tar is listed
+        as far as it can be read, with a description of the damage.
+
+        Raises:
+            DatasetError: A member is a link, encrypted, too large or outside the archive, or nothing can be read.
         """
         with damage(self.path):
             return self._held.contents()
 
     def write_index(self, path: Path) -> None:
-        """Write the index of its gzip, after `contents`. No other process may do the same at that time."""
+        """Write the index of the gzip stream, after `contents`. No other process may write it at the same time."""
         assert isinstance(self._held, TarMembers)
         self._held.write_index(path)
 
     def copy(self, member: ArchiveMember, to: BinaryIO | None) -> str:
-        """Copy a member's bytes, or only read them. Returns their xxh3_64 in hex.
+        """Copy a member's bytes, or only read them, and return their xxh3_64 in hex.
 
-        Raises DamagedFileError if a zip does not hold them whole, or an archive packs them so tightly that they are
-        meant to fill the disk; OutageError if they cannot be read, OSError if they cannot be written.
+        Raises:
+            DamagedFileError: The member is truncated or corrupt in a zip, or packed so tightly that it looks like a zip
+                bomb.
+            OutageError: The bytes cannot be read.
+            OSError: The bytes cannot be written.
         """
         digest, left = xxhash.xxh3_64(), member.size_bytes
         self._check_packing(member)
@@ -140,7 +151,7 @@ class Archive:
         return digest.hexdigest()
 
     def _check_packing(self, member: ArchiveMember) -> None:
-        """Raise DamagedFileError for a member that takes far less room in the archive than it has bytes."""
+        """Raise DamagedFileError if a large member's compression ratio is above `MAX_PACKING`."""
         packed = self._packed_bytes
         if isinstance(self._held, ZipMembers) and (own := self._held.read_packed_bytes(member)) is not None:
             packed = min(packed, own)
@@ -151,7 +162,7 @@ class Archive:
 
 
 class JoinedFile(io.RawIOBase):
-    """The bytes of several files, one after the other, to be read. Raises OSError if one cannot be opened."""
+    """Read-only concatenation of several files. Raises OSError if one cannot be opened."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         super().__init__()
@@ -174,7 +185,7 @@ class JoinedFile(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: Buffer, /) -> int:
-        """Read from one of the files, up to its end."""
+        """Read from one of the files, at most up to its end."""
         if self._at >= self._starts[-1]:
             return 0
         number = bisect_right(self._starts, self._at) - 1
@@ -199,11 +210,11 @@ def _make_damage_error(member: ArchiveMember, stage: str, reason: str) -> Damage
 _LOCAL_HEADER, _END_OF_ZIP = b"PK\x03\x04", b"PK\x05\x06"
 _END_BYTES, _MANY = 22, 0xFFFF
 _MOST_END_BYTES = _END_BYTES + _MANY
-"""The end of a zip has a comment of up to 65,535 bytes."""
+"""Largest end record of a zip, whose comment has up to 65,535 bytes."""
 
 
 class ZipMembers:
-    """The members of the zip at `path`, which is open as `raw`."""
+    """Members of the zip at `path`, which is open as `raw`."""
 
     def __init__(self, path: Path, raw: BinaryIO) -> None:
         self._path, self._raw = path, raw
@@ -211,10 +222,10 @@ class ZipMembers:
         self._headers = {(info.header_offset, clean_name(info.filename)): info for info in self._zip.infolist()}
 
     def close(self) -> None:
-        """Nothing is open but the file itself."""
+        """Do nothing: only the file itself is open."""
 
     def contents(self) -> Contents:
-        """The members, by the list at its end."""
+        """List the members from the zip's central directory."""
         return Contents({member.name: member for member in self._listed()}, self._damage())
 
     def _listed(self) -> Iterator[ArchiveMember]:
@@ -227,7 +238,7 @@ class ZipMembers:
             yield ArchiveMember(name, info.file_size, clamp_age_ns(_zip_age_s(info)), info.header_offset)
 
     def _damage(self) -> str:
-        """What tells that members of a zip are not in its list; "" if nothing does."""
+        """Describe why members seem to be missing from the central directory; "" if they do not."""
         listed, raw = self._zip.infolist(), self._raw
         count = _read_declared_count(raw)
         if count not in (None, len(listed) & _MANY):
@@ -240,13 +251,13 @@ class ZipMembers:
         return ""
 
     def read_packed_bytes(self, member: ArchiveMember) -> int | None:
-        """How many bytes a member takes in the zip; None if it is not there."""
+        """Return the compressed size of a member in bytes; None if it is missing."""
         info = self._headers.get((member.offset, member.name))
         return None if info is None else info.compress_size
 
     @contextmanager
     def open(self, member: ArchiveMember) -> Iterator[IO[bytes]]:
-        """The bytes of a member. Raises ValueError if it is not there."""
+        """Open a member for reading. Raises ValueError if it is missing."""
         info = self._headers.get((member.offset, member.name))
         if info is None or info.header_offset < 0:
             raise ValueError(f"there is no member at {member.offset}")
@@ -255,7 +266,7 @@ class ZipMembers:
 
 
 def _read_declared_count(raw: BinaryIO) -> int | None:
-    """How many files the end of a zip says that there are, but for multiples of 65,536; None if it does not say."""
+    """Read the number of files from a zip's end record, modulo 65,536; None if there is none."""
     size = raw.seek(0, os.SEEK_END)
     raw.seek(max(0, size - _MOST_END_BYTES))
     end = raw.read()
@@ -267,7 +278,7 @@ def _read_declared_count(raw: BinaryIO) -> int | None:
 
 
 def _zip_age_s(info: zipfile.ZipInfo) -> int:
-    """The modification time of a member; that of the first day if it is none, as Go and others write it."""
+    """Return a member's modification time in seconds, or 1980-01-01 if it is invalid, as Go and others write it."""
     try:
         return calendar.timegm((*info.date_time, 0, 0, 0))
     except ValueError:

@@ -1,7 +1,7 @@
-"""What is in an archive, remembered in the cache folder: a tar that is compressed is read whole only once.
+"""Cache of archive listings, so that a compressed tar is read in full only once.
 
-The folder `archives` of the cache folder has a file per tar with its members, and the index of its gzip. They are named
-by a checksum of the tar's path, sizes and ages. The folder may be deleted at any time.
+The folder `archives` of the cache folder has one file per tar with its members, and the index of its gzip stream. They
+are named by a checksum of the tar's path, sizes and modification times. The folder may be deleted at any time.
 """
 
 import fcntl
@@ -31,12 +31,18 @@ from .scratch import Scratch
 log = logging.getLogger(__name__)
 
 _OPEN = 8
-"""How many archives stay open."""
+"""Number of archives that stay open."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """The members of an archive by name, the index of its gzip if it has one, and its damage; "" if it is whole."""
+    """Listing of an archive.
+
+    Attributes:
+        members: Members by name.
+        index: Index of its gzip stream, if there is one.
+        damage: Description of its damage; "" if it is intact.
+    """
 
     members: dict[str, ArchiveMember]
     index: Path | None
@@ -44,10 +50,15 @@ class Listed:
 
 
 def list_members(path: Path, *, damaged: bool = False) -> dict[str, ArchiveMember]:
-    """The members of an archive by name (see `Archive.contents`).
+    """List the members of an archive by name (see `Archive.contents`).
 
-    damaged: whether it may be damaged; then what can be read of it is there. Raises DatasetError for an archive that is
-    damaged, or refused; OutageError if it cannot be read, or the cache folder cannot be written.
+    Args:
+        path: Archive.
+        damaged: Whether to list the readable members of a damaged archive.
+
+    Raises:
+        DatasetError: The archive is damaged or not accepted.
+        OutageError: The archive cannot be read, or the cache folder cannot be written.
     """
     found = list_archive(path)
     if found.damage and not damaged:
@@ -59,8 +70,9 @@ def list_members(path: Path, *, damaged: bool = False) -> dict[str, ArchiveMembe
 
 
 class OpenArchives:
-    """Archives that are read one member after the other; the last ones stay open. Threads take turns. Groups of rows
-    are unpacked into the folder `unpacked`, or into a temporary one.
+    """Archives that are read member by member; the most recent ones stay open. Threads take turns.
+
+    Row groups are unpacked into the folder `unpacked`, or into a temporary one.
     """
 
     def __init__(self, unpacked: Path | None = None) -> None:
@@ -71,9 +83,11 @@ class OpenArchives:
         self._turn = Lock()
 
     def copy(self, path: Path, name: str, to: Path | None) -> tuple[ArchiveMember, str]:
-        """Copy a member to a file, or only read it; returns it and the xxh3_64 of its bytes in hex.
+        """Copy a member to a file, or only read it, and return it with the xxh3_64 of its bytes in hex.
 
-        Raises OutageError if it cannot be read, OSError if it cannot be written.
+        Raises:
+            OutageError: The member cannot be read.
+            OSError: The file cannot be written.
         """
         if path.suffix == SUFFIX:
             return self._copy_row(path, name, to)
@@ -101,7 +115,7 @@ class OpenArchives:
         return ArchiveMember(name, len(data), mtime_ns, 0), xxhash.xxh3_64_hexdigest(data)
 
     def _folder(self) -> Path:
-        """Where groups of rows are unpacked. The folder of a job is only on the machine where it began."""
+        """Folder for unpacked row groups. A job's folder exists only on the machine where the job started."""
         if self._unpacked is not None and self._unpacked.is_dir():
             return self._unpacked
         if self._scratch is None:
@@ -112,7 +126,7 @@ class OpenArchives:
         with _reading(path):
             key = _key(path)
         known = self._open.pop(path, None)
-        if known is not None and known[0] != key:  # it was written again
+        if known is not None and known[0] != key:  # it was rewritten
             known[1].close()
             known = None
         if known is None:
@@ -125,7 +139,7 @@ class OpenArchives:
         return known[1], known[2]
 
     def close(self) -> None:
-        """Close all."""
+        """Close all archives."""
         if self._rows is not None:
             self._rows.close()
         if self._scratch is not None:
@@ -135,7 +149,7 @@ class OpenArchives:
 
 
 def list_archive(path: Path) -> Listed:
-    """What is in an archive, also in a damaged one. Raises the errors of `list_members` but for damage."""
+    """List an archive, damaged or not. Otherwise raises as `list_members` does."""
     if path.name.lower().endswith(".zip"):
         with _reading(path), _opened(path) as archive:
             found = archive.contents()
@@ -148,7 +162,7 @@ def list_archive(path: Path) -> Listed:
     if (known := _known(members, index)) is not None:
         return known
     with _keep_list(path), _wait_alone(base):
-        if (known := _known(members, index)) is not None:  # another process listed it meanwhile
+        if (known := _known(members, index)) is not None:  # another process has listed it
             return known
         log.info("%s is listed, which is done once", path)
         with _reading(path), _opened(path) as archive:
@@ -167,7 +181,7 @@ def list_archive(path: Path) -> Listed:
 
 
 def _known(members: Path, index: Path) -> Listed | None:
-    """What the cache folder has; None if that is not whole."""
+    """Return the cached listing, or None if there is no intact one."""
     try:
         return _remembered(members, index)
     except (OSError, ValueError, KeyError, TypeError):
@@ -218,7 +232,7 @@ def _keep_list(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _wait_alone(base: Path) -> Iterator[None]:
-    """Waits until no other process lists the same archive. Where there are no locks, several may do the same."""
+    """Wait until no other process lists the same archive. Without file locks, several processes may do so."""
     with open(base.with_suffix(".lock"), "ab") as file:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)

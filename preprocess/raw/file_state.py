@@ -1,4 +1,4 @@
-"""The state of a source's file: its size, its modification time and a hash of its bytes, from a plain read."""
+"""State of a source's file: its size, modification time and hash."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileState:
-    """A file's size, its modification time in ns, and the xxh3_64 of its bytes in hex.
+    """State of a file.
 
-    What is no regular file, such as a folder, has no bytes, and its `xxh3_64` is "".
+    Attributes:
+        size_bytes: Size in bytes.
+        mtime_ns: Modification time in ns.
+        xxh3_64: Hash of its bytes in hex; "" for a folder or another path that is not a regular file.
     """
 
     size_bytes: int
@@ -35,14 +38,15 @@ class FileState:
         return cls(size_bytes=size_bytes, mtime_ns=mtime_ns, xxh3_64=xxh3_64)
 
     def is_as_old(self, path: Path) -> bool:
-        """Whether the file at `path` has this size and modification time. Raises OSError if there is none."""
+        """Return whether the file at `path` has this size and modification time. Raises OSError if it is missing."""
         found = path.stat()
         return (found.st_size, found.st_mtime_ns) == (self.size_bytes, self.mtime_ns)
 
     def matches(self, path: Path) -> bool:
-        """Whether the file at `path` has these bytes, which are read only if its modification time is another.
+        """Return whether the file at `path` has these bytes. They are read only if its modification time differs.
 
-        Raises OSError if it cannot be read.
+        Raises:
+            OSError: The file cannot be read.
         """
         found = path.stat()
         if found.st_size != self.size_bytes:
@@ -51,8 +55,10 @@ class FileState:
 
 
 class DamagedFileError(RejectError):
-    """A file of a source cannot be had whole, whoever reads it: a damaged member of an archive, a row without bytes.
-    `state` is what is known of the file.
+    """A source's file cannot be read in full anywhere: a damaged archive member, or a row without bytes.
+
+    Attributes:
+        state: Known state of the file.
     """
 
     def __init__(self, stage: str, reason: str, state: FileState) -> None:
@@ -61,7 +67,7 @@ class DamagedFileError(RejectError):
 
 
 def read_state(path: Path) -> FileState:
-    """The state of the file at `path`, which is read whole. Raises OSError if it cannot be read."""
+    """Read the whole file at `path` and return its state. Raises OSError if it cannot be read."""
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         return FileState(size_bytes=found.st_size, mtime_ns=found.st_mtime_ns, xxh3_64="")
@@ -74,5 +80,5 @@ def read_state(path: Path) -> FileState:
 
 
 def set_age(path: Path, mtime_ns: int) -> None:
-    """Give a file this modification time, in ns."""
+    """Set a file's modification time, in ns."""
     os.utime(path, ns=(mtime_ns, mtime_ns))

@@ -1,7 +1,7 @@
-"""Where the files of sources are: on a disk, at a URL or in archives, from which a task fetches what it encodes.
+"""Locations of source files: a disk, a URL or archives, from which a task fetches its inputs.
 
-FFmpeg and the other libraries get local files only. So a task that encodes from a URL or an archive fetches the files
-of a source into a temporary folder, those of the next source meanwhile, and deletes them after.
+FFmpeg and the other libraries only get local files. A task that encodes from a URL or an archive therefore fetches the
+files of a source into a temporary folder, prefetches the files of the next source, and deletes them afterwards.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,37 +20,41 @@ from .scratch import Scratch
 
 
 class Hand:
-    """What a task has at hand: the files of the source that it encodes; here as they are on this machine."""
+    """Provides the local files of the source that a task encodes; here, files on this machine."""
 
     def located(self, source: Source) -> Source:
-        """The source with the paths that its files have here."""
+        """Return the source with the local paths of its files."""
         return source
 
     def read(self, path: Path) -> FileState:
-        """Read a file of a located source whole, which brings it here. Raises OSError or OutageError if it cannot."""
+        """Read a whole file of a located source, fetching it if needed. Raises OSError or OutageError on failure."""
         return read_state(path)
 
     def expect(self, source: Source) -> None:
-        """Begin to read what the next source needs."""
+        """Start fetching the files of the next source."""
 
     def release(self, source: Source, following: Source | None) -> tuple[Path, ...]:
-        """The source is done: returns the files that are not here any more. `following` is still to be encoded."""
+        """Finish a source and return the files that were removed. `following` is still to be encoded."""
         return ()
 
 
 @dataclass(frozen=True, slots=True)
 class RawFiles:
-    """The files of a dataset's sources, on this machine or a file system that it has mounted. It is small and frozen,
-    because every task carries it to its process.
+    """Files of a dataset's sources, on this machine or a mounted file system.
+
+    It is small and frozen, because every task carries it to its process.
     """
 
     def at_hand(self) -> AbstractContextManager[Hand]:
-        """What a task has at hand during the block."""
+        """Return a context that provides local files to a task."""
         return nullcontext(Hand())
 
     def is_same(self, path: Path, state: FileState) -> bool:
-        """Whether the file has these bytes, which are read only if it is not as old. Raises OSError or OutageError if
-        it cannot be read.
+        """Return whether the file has these bytes, which are read only if its modification time differs.
+
+        Raises:
+            OSError: The file cannot be read.
+            OutageError: Its storage cannot be reached.
         """
         return state.matches(path)
 
@@ -59,26 +63,25 @@ LOCAL = RawFiles()
 
 
 class FetchedFiles(Protocol):
-    """Files that a task fetches. `tree` is the folder that all paths of those files are below."""
+    """Files that a task fetches; the paths of all of them are below the folder `tree`."""
 
     @property
     def tree(self) -> Path: ...
 
     def is_away(self, path: Path) -> bool:
-        """Whether a file must be fetched; others are read where they are."""
+        """Return whether a file must be fetched; others are read in place."""
         ...
 
     def fetch(self, path: Path, to: Path | None) -> FileState:
-        """Fetch the file of a path to the path `to`, or only read it; it keeps its age.
-
-        Raises OutageError if it cannot be read.
+        """Fetch a file to the path `to`, with its modification time, or only read it. Raises OutageError if it cannot
+        be read.
         """
         ...
 
 
 @contextmanager
 def fetching(files: FetchedFiles) -> Iterator[Hand]:
-    """What a task has at hand that fetches: a temporary folder, and a thread that fetches ahead."""
+    """Provide files to a task from a temporary folder and a thread that prefetches."""
     scratch = Scratch()
     try:
         with ThreadPoolExecutor(1, "raw files") as pool:
@@ -91,7 +94,7 @@ def fetching(files: FetchedFiles) -> Iterator[Hand]:
 
 
 def is_same_file(files: FetchedFiles, path: Path, found: tuple[int, int], state: FileState) -> bool:
-    """Whether a file has these bytes, by the size and age that were `found` in its listing, or else by its bytes."""
+    """Return whether a file has these bytes, judged by the size and time `found` in its listing, or else its bytes."""
     if found[0] != state.size_bytes:
         return False
     return found[1] == state.mtime_ns or files.fetch(path, None).xxh3_64 == state.xxh3_64
@@ -99,29 +102,33 @@ def is_same_file(files: FetchedFiles, path: Path, found: tuple[int, int], state:
 
 @dataclass(frozen=True, slots=True)
 class UrlFiles(RawFiles):
-    """Files at a URL. A path is one of the local tree at `tree`, where an empty file stands for each (`tree.py`);
-    only the process that lists the sources has it.
+    """Files at a URL.
+
+    Their paths are in the local tree `tree`, which has an empty placeholder for each file (`tree.py`). Only the process
+    that lists the sources has this tree.
     """
 
     url: str
     tree: Path
 
     def at_hand(self) -> AbstractContextManager[Hand]:
-        """A temporary folder, and a thread that fetches ahead."""
+        """Provide files from a temporary folder and a thread that prefetches."""
         return fetching(self)
 
     def is_away(self, path: Path) -> bool:
-        """All are."""
+        """Return True: all files must be fetched."""
         return True
 
     def is_same(self, path: Path, state: FileState) -> bool:
-        """Whether the file has these bytes."""
+        """Return whether the file has these bytes."""
         found = path.stat()
         return is_same_file(self, path, (found.st_size, found.st_mtime_ns), state)
 
     def fetch(self, path: Path, to: Path | None) -> FileState:
-        """Fetch the file of a path of the tree to the path `to`, or only read it; it gets the age that it has at the
-        URL. Raises OutageError if it cannot be read.
+        """Fetch a file of the tree to the path `to`, with its modification time at the URL, or only read it.
+
+        Raises:
+            OutageError: The file cannot be read.
         """
         from .url import fetched
 
@@ -129,8 +136,9 @@ class UrlFiles(RawFiles):
 
 
 class _Fetched(Hand):
-    """The hand of a task: a folder that has the files of the current source, and soon those of the next one. It deletes
-    only what it made itself.
+    """Provides files from a folder with the files of the current source, and soon of the next one.
+
+    It deletes only files that it created.
     """
 
     def __init__(self, files: FetchedFiles, folder: Path, pool: ThreadPoolExecutor) -> None:
@@ -185,9 +193,16 @@ class _Fetched(Hand):
 def is_same(
     source: Source, files: Sequence[FileState], raw: RawFiles, known: dict[tuple[Path, FileState], bool]
 ) -> bool:
-    """Whether the files of a source have these states. `known` keeps what was found, for sources may share a file.
+    """Return whether the files of a source have these states.
 
-    Raises OutageError if one cannot be read.
+    Args:
+        source: Source.
+        files: Expected state of each of its files.
+        raw: Location of the files.
+        known: Results so far, since sources may share a file; updated.
+
+    Raises:
+        OutageError: A file cannot be read.
     """
     if len(files) != len(source.files):
         return False

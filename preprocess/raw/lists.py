@@ -1,5 +1,5 @@
-"""Reads the lists of datasets: tables (csv, tsv, JSON Lines, Parquet), lines of text and JSON. An error names the file
-and the line.
+"""Read a dataset's lists: tables (csv, tsv, JSON Lines, Parquet), lines of text and JSON. Errors name the file and
+line.
 """
 
 import csv
@@ -21,25 +21,30 @@ import pyarrow.parquet as pq
 from maskstream.shards.errors import DatasetError, OutageError
 
 MAX_LABEL = (1 << 20) - 1
-"""The largest number of a class: dataset.json lists a name for each number up to the largest."""
+"""Largest class number: dataset.json lists a name for each number up to the largest."""
 _MAX_LINE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Placed:
-    """A row of a list: the list's file, and the row's last line, or its number, counted from 1."""
+    """A row of a list.
+
+    Attributes:
+        path: File of the list.
+        line: Last line of the row, or its row number, from 1.
+    """
 
     path: Path
     line: int
 
     def error(self, what: str, remedy: str = "Correct the line or take it out") -> DatasetError:
-        """The error of a row that has `what`."""
+        """Return an error about this row that describes the problem and its remedy."""
         return DatasetError(f"{self.path}: line {self.line} has {what}. {remedy}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableRow(_Placed):
-    """A row of a table: its values by column."""
+    """A row of a table, with its values by column."""
 
     values: Mapping[str, str]
 
@@ -47,18 +52,18 @@ class TableRow(_Placed):
         return self.values[column]
 
     def get(self, column: str) -> str:
-        """The value of a column, "" if the table has no such column."""
+        """Return the value of a column; "" if the table does not have it."""
         return self.values.get(column, "")
 
     def number(self, column: str, largest: int = MAX_LABEL) -> int:
-        """The whole number in a column. Raises DatasetError unless it is from 0 to `largest`."""
+        """Return the integer in a column. Raises DatasetError unless it is in [0, largest]."""
         number = parse_whole_number(self[column])
         if number is None or number > largest:
             raise self.error(f"the {column} {short(self[column])}, not a whole number from 0 to {largest}")
         return number
 
     def seconds(self, column: str) -> float:
-        """The time in a column. Raises DatasetError unless it is a number from 0 to 10^9."""
+        """Return the time in a column, in seconds. Raises DatasetError unless it is in [0, 10^9]."""
         try:
             seconds = float(self[column])
         except ValueError:
@@ -68,7 +73,7 @@ class TableRow(_Placed):
         return seconds
 
     def share(self, column: str) -> float:
-        """The share in a column. Raises DatasetError unless it is a number from 0 to 1."""
+        """Return the fraction in a column. Raises DatasetError unless it is in [0, 1]."""
         try:
             share = float(self[column])
         except ValueError:
@@ -80,7 +85,7 @@ class TableRow(_Placed):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListRow(_Placed):
-    """A row of a list: its values by column, of JSON's types, but for those that it leaves empty."""
+    """A row of a list, with its JSON values by column; empty values are omitted."""
 
     values: Mapping[str, Any]
 
@@ -93,10 +98,17 @@ def read_table(
     names: Sequence[str] | None = None,
     comment: str | None = None,
 ) -> Iterator[TableRow]:
-    """The rows of a csv file (or .tsv) in UTF-8, with or without a byte order mark; empty lines are left out.
+    """Read the rows of a UTF-8 csv or tsv file, with or without a byte order mark. Empty lines are skipped.
 
-    columns: those that it needs. names: the columns' names if the file has no line with them. comment: how lines begin
-    that are left out. Raises DatasetError if the file is no such table, or a row has more or fewer values than columns.
+    Args:
+        path: File.
+        columns: Required columns.
+        obtain: Advice for the error about a missing column.
+        names: Column names, if the file has no header line.
+        comment: Prefix of lines to skip.
+
+    Raises:
+        DatasetError: The file is not such a table, or a row has too many or too few values.
     """
     lines = _Lines(path, comment)
     reader = csv.reader(lines, skipinitialspace=comment is not None, delimiter=_detect_delimiter(path))
@@ -128,14 +140,17 @@ def _detect_delimiter(path: Path) -> str:
 
 
 LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-"""The files that `read_list` reads."""
+"""Suffixes of the files that `read_list` reads."""
 MAX_LISTED_BYTES = 1 << 30
-"""The most that a list in Parquet may hold, for its rows are in memory, and that a list may have that is fetched."""
+"""Largest decoded size of a Parquet list, whose rows are kept in memory, and largest size of a list to fetch, in bytes.
+"""
 _ROWS = 1024
 
 
 def list_columns(path: Path) -> list[str]:
-    """The columns of a list, of JSON Lines those of the first line. Raises DatasetError as `read_list` does."""
+    """Return the columns of a list; for JSON Lines, the keys of the first line. Raises DatasetError as `read_list`
+    does.
+    """
     kind = path.suffix.lower()
     if kind == ".parquet":
         with _parquet(path) as file:
@@ -146,9 +161,13 @@ def list_columns(path: Path) -> list[str]:
 
 
 def read_list(path: Path) -> list[ListRow]:
-    """The rows of a list by its suffix. Values of csv and tsv are text; empty ones, null and NaN are left out.
+    """Read the rows of a list in the format of its suffix.
 
-    Raises DatasetError if the file is no such list or holds media, OutageError if it cannot be read.
+    Values in csv and tsv are strings. Empty values, null and NaN are omitted.
+
+    Raises:
+        DatasetError: The file is not a valid list, or contains media.
+        OutageError: The file cannot be read.
     """
     kind = path.suffix.lower()
     if kind == ".parquet":
@@ -161,7 +180,7 @@ def read_list(path: Path) -> list[ListRow]:
 
 
 def _drop_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that are there."""
+    """Return the values without null and NaN."""
     return {
         column: value
         for column, value in values.items()
@@ -182,7 +201,7 @@ def _parse_object(path: Path, number: int, text: str) -> dict[str, Any]:
 
 
 def _parse_finite(text: str) -> float:
-    """The number of a text of JSON. Raises ValueError if float64 cannot hold it."""
+    """Parse a JSON number. Raises ValueError if float64 cannot represent it."""
     if math.isinf(number := float(text)):
         raise ValueError(f"{text[:40]} is too large: float64 holds numbers up to 1.8e308")
     return number
@@ -225,14 +244,16 @@ def _read_parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _convert_to_json(value: object) -> object:
-    """A value of Parquet as JSON has it."""
+    """Convert a Parquet value to its JSON equivalent."""
     if isinstance(value, date | time | timedelta):
         return str(value)
     return float(value) if isinstance(value, Decimal) else value
 
 
 def read_hf_features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
-    """The features by column that `datasets` wrote into the metadata of a Parquet file; {} if it did not write it."""
+    """Return the features by column that Hugging Face `datasets` stores in a Parquet file's metadata; {} if there are
+    none.
+    """
     try:
         found = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, ValueError, TypeError, RecursionError):
@@ -241,10 +262,10 @@ def read_hf_features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
 
 
 def check_class_numbers(files: Iterable[tuple[Path, str]]) -> None:
-    """Check that the labels of several Parquet files, each with its column, number classes alike.
+    """Check that the labels of several Parquet files, each with its column, use the same class numbers.
 
     Raises:
-        DatasetError: By the names in the metadata of two files (ClassLabel), a number is one class here, another there.
+        DatasetError: Two files give the same number different names in their metadata (ClassLabel).
     """
     known: dict[int, tuple[str, Path]] = {}
     for path, column in files:
@@ -263,14 +284,17 @@ def check_class_numbers(files: Iterable[tuple[Path, str]]) -> None:
 
 _WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
 _CODE = re.compile(r"[-+]?(0\d|\d{19})")
-"""Digits that are no number: with zeros before it, or too many for int64."""
+"""Digits that are a code, not a number: with leading zeros, or too many for int64."""
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|nan|NaN")
 
 
 def convert_to_type(rows: Sequence[ListRow], column: str) -> Sequence[Any]:
-    """The values of a column in their type, None where a row has none. Texts that are all numbers, truth values or
-    lists of JSON are taken as that. Raises DatasetError for values of several types, and for a number that its type
-    cannot hold.
+    """Convert the values of a column to their common type; None where a row has no value.
+
+    Strings are converted if all of them are numbers, booleans or JSON lists.
+
+    Raises:
+        DatasetError: Values have several types, or a number does not fit its type.
     """
     values = [row.values.get(column) for row in rows]
     there = [value for value in values if value is not None]
@@ -297,7 +321,7 @@ def convert_to_type(rows: Sequence[ListRow], column: str) -> Sequence[Any]:
 
 
 def _choose_converter(texts: Sequence[str]) -> Callable[[str], Any]:
-    """What makes values of texts that are all of one type."""
+    """Return the function that converts strings to their common type."""
     if all(map(_WHOLE.fullmatch, texts)):
         return int
     if all(map(_NUMBER.fullmatch, texts)) and not any(map(_CODE.match, texts)):
@@ -314,7 +338,7 @@ def _choose_converter(texts: Sequence[str]) -> Callable[[str], Any]:
 
 
 def _check_held(row: ListRow, column: str, given: object, number: object) -> None:
-    """Raise DatasetError if `given` of a column became a number that is another, or that no sample can hold."""
+    """Raise DatasetError if converting `given` changed its value, or no sample can store the result."""
     if isinstance(number, int) and not -(1 << 63) <= number < 1 << 63:
         raise row.error(f"the {column} {short(given)}, and int64 holds whole numbers up to 9223372036854775807")
     if isinstance(number, float) and math.isinf(number) and given != number:
@@ -338,7 +362,7 @@ def _kind(value: object) -> str:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of each line of a text file in UTF-8, without spaces around it; empty lines are left out."""
+    """Yield the number and stripped text of each line of a UTF-8 text file. Empty lines are skipped."""
     lines = _Lines(path)
     for line in lines:
         if text := line.strip():
@@ -346,7 +370,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def read_json(path: Path, obtain: str = "") -> Any:
-    """The contents of a JSON file. Raises DatasetError if it is not valid JSON or nested too deeply."""
+    """Read a JSON file. Raises DatasetError if it is not valid JSON or is nested too deeply."""
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -357,13 +381,13 @@ def read_json(path: Path, obtain: str = "") -> Any:
 
 
 def parse_whole_number(text: str) -> int | None:
-    """The number that a text of up to 18 digits writes; None for any other text."""
+    """Parse an integer of up to 18 digits; None for any other text."""
     text = text.strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be written as UTF-8. JSON can name half of a character ("\\ud800"), which cannot."""
+    """Return whether a text can be encoded in UTF-8. JSON allows lone surrogates ("\ud800"), which cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -372,12 +396,12 @@ def is_unicode(text: str) -> bool:
 
 
 def is_path(text: str) -> bool:
-    """Whether a file can have this path: JSON can write halves of characters and NUL."""
+    """Return whether a file can have this path. JSON allows lone surrogates and NUL."""
     return "\0" not in text and is_unicode(text)
 
 
 class _Lines:
-    """The lines of a file in UTF-8; `number` counts those read so far."""
+    """Lines of a UTF-8 file; `number` counts the lines read so far."""
 
     def __init__(self, path: Path, comment: str | None = None) -> None:
         self.path = path
@@ -411,6 +435,6 @@ class _Lines:
 
 
 def short(value: object) -> str:
-    """A value as messages quote it."""
+    """Return a value as error messages quote it, shortened."""
     text = str(value)
     return repr(text) if len(text) <= 80 else f"{text[:80]!r}..."

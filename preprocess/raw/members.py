@@ -1,7 +1,7 @@
-"""The members of archives of raw data: their names, sizes and ages, and which are refused; and those of a tar, plain or
-compressed with gzip, also behind damaged places.
+"""Members of raw-data archives: names, sizes, modification times and rules for refusing them; and members of a tar,
+plain or gzipped, also after damaged places.
 
-In a tar that is compressed, indexed_gzip finds every member after one pass.
+In a gzipped tar, indexed_gzip finds every member after one pass.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from maskstream.shards.errors import DatasetError, ShardError
 from maskstream.shards.format.ustar import BLOCK_BYTES, walk
 
 MAX_MEMBER_BYTES = 1 << 37
-"""A larger member is refused: a task copies members into a temporary folder, one by one."""
+"""Largest accepted member in bytes: a task copies members into a temporary folder, one by one."""
 _NAME_BYTES = 255
-"""The longest name that file systems take."""
+"""Longest name that file systems accept."""
 _NS = 10**9
 _LATEST_S = 1 << 33
 _DAMAGE: tuple[type[Exception], ...] = (
@@ -43,9 +43,13 @@ _DAMAGE: tuple[type[Exception], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class ArchiveMember:
-    """A file in an archive: its path there, its size, its modification time, and where it is.
+    """A file in an archive.
 
-    offset: of its bytes in the tar, as it is without gzip; of its header in the zip.
+    Attributes:
+        name: Path in the archive.
+        size_bytes: Size in bytes.
+        mtime_ns: Modification time in ns.
+        offset: Position of its bytes in the uncompressed tar, or of its header in the zip.
     """
 
     name: str
@@ -55,16 +59,17 @@ class ArchiveMember:
 
 
 class Contents(NamedTuple):
-    """The members of an archive by name, and what is damaged in it; "" if nothing is."""
+    """Members of an archive by name, and a description of its damage ("" for none)."""
 
     members: dict[str, ArchiveMember]
     damage: str
 
 
 def check_name(path: Path, name: str, size_bytes: int) -> str | None:
-    """The path of a member of the archive at `path`; None if it, or a folder above it, is hidden.
+    """Return the path of a member of the archive at `path`; None if it, or a folder above it, is hidden.
 
-    Raises DatasetError for one that may lie outside of the archive's folder, or is too large.
+    Raises:
+        DatasetError: The member may lie outside the archive's folder, or is too large.
     """
     parts = PurePosixPath(name).parts
     if name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
@@ -84,18 +89,18 @@ def check_name(path: Path, name: str, size_bytes: int) -> str | None:
 
 
 def clean_name(name: str) -> str:
-    """The path of a member, without dots and slashes that say nothing."""
+    """Return a member's path without redundant dots and slashes."""
     return "/".join(PurePosixPath(name).parts)
 
 
 def clamp_age_ns(modified_s: float) -> int:
-    """A modification time in ns, within what a file may have."""
+    """Convert a modification time to ns, within the range that file systems accept."""
     return int(min(max(modified_s, 0), _LATEST_S) * _NS)
 
 
 @contextmanager
 def damage(path: Path) -> Iterator[None]:
-    """Raises DatasetError where the block finds that the archive at `path` is damaged, or none."""
+    """Raise DatasetError if the block finds that the archive at `path` is damaged or not an archive."""
     try:
         yield
     except _DAMAGE + list_gzip_errors() as error:
@@ -105,11 +110,11 @@ def damage(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is not None:
             raise
-        raise DatasetError(f"{path} is damaged ({error}); get it again") from error  # bz2 says so
+        raise DatasetError(f"{path} is damaged ({error}); get it again") from error  # raised by bz2
 
 
 def list_gzip_errors() -> tuple[type[Exception], ...]:
-    """What indexed_gzip raises of damage; nothing if it is not installed."""
+    """Return the exceptions that indexed_gzip raises for damage; none if it is not installed."""
     try:
         import indexed_gzip
     except ImportError:
@@ -120,18 +125,24 @@ def list_gzip_errors() -> tuple[type[Exception], ...]:
 
 _GZIP = b"\x1f\x8b"
 _MAGIC, _MAGIC_AT = b"ustar", 257
-"""What a header has there, in all forms but the oldest."""
+"""Magic bytes of a tar header and their offset, in all formats but the oldest."""
 _SHORT_NAME_BYTES = 100
-"""The room for a name in a header; a longer one is in a header before it."""
+"""Size of the name field in a header; a longer name is stored in a preceding header."""
 _CHUNK_BYTES = 1 << 20
 _SPACING_BYTES = 8 << 20
-"""How far the places are apart from which gzip can be read on. Each takes 32 kB in the index."""
+"""Distance between the seek points of a gzip stream, in bytes. Each takes 32 kB in the index."""
 
 
 class TarMembers:
-    """The members of the tar at `path`, which is open as `raw`. `index`: an index of its gzip, if there is one.
+    """Members of the tar at `path`, which is open as `raw`.
 
-    Raises DatasetError if indexed_gzip is needed and not installed.
+    Args:
+        path: Archive, for messages.
+        raw: The open archive.
+        index: Index of its gzip stream, if there is one.
+
+    Raises:
+        DatasetError: The tar needs indexed_gzip, which is not installed.
     """
 
     def __init__(self, path: Path, raw: BinaryIO, index: Path | None) -> None:
@@ -145,21 +156,23 @@ class TarMembers:
 
     @property
     def is_gzip(self) -> bool:
-        """Whether its members are found by an index of its gzip."""
+        """Whether members are located with an index of the gzip stream."""
         return self._gzip is not None
 
     def close(self) -> None:
-        """Close the gzip."""
+        """Close the gzip stream."""
         if self._gzip is not None:
             self._gzip.close()
 
     def contents(self) -> Contents:
-        """The members. A gzip is read whole, once."""
+        """List the members. A gzip stream is read in full, once."""
         what, size_bytes = self._index_gzip() if self.is_gzip else ("", self._stream.seek(0, os.SEEK_END))
         return self._list_tar(_Skipping(self._stream, size_bytes), what)
 
     def _index_gzip(self) -> tuple[str, int]:
-        """Read a gzip whole, which compares its checksum. Returns its damage, and how many bytes can be read."""
+        """Read a gzip stream in full, which verifies its checksum, and return its damage and the number of readable
+        bytes.
+        """
         try:
             self._gzip.build_full_index()
         except list_gzip_errors() as error:
@@ -167,7 +180,7 @@ class TarMembers:
         return "", self._gzip.seek(0, os.SEEK_END)
 
     def _list_tar(self, reader: _Skipping, what: str) -> Contents:
-        """What is in a tar, also behind damaged places; `what` is the damage of its gzip."""
+        """List a tar's members, also after damaged places. `what` describes the damage of its gzip stream."""
         found: dict[str, ArchiveMember] = {}
         damaged_at, before, is_empty = -1, -1, True
         while True:
@@ -196,7 +209,7 @@ class TarMembers:
         return Contents(found, what)
 
     def _member(self, info: tarfile.TarInfo) -> ArchiveMember | None:
-        """A member of a tar; None for a folder or a hidden file. Raises DatasetError for what is no plain file."""
+        """Convert a tar entry; None for a folder or hidden file. Raises DatasetError if it is not a regular file."""
         name = check_name(self._path, info.name, info.size)
         if info.isdir() or name is None:
             return None
@@ -205,20 +218,20 @@ class TarMembers:
         return ArchiveMember(name, info.size, clamp_age_ns(info.mtime), info.offset_data)
 
     def write_index(self, path: Path) -> None:
-        """Write the index of its gzip, after `contents`. No other process may do the same at that time."""
+        """Write the index of the gzip stream, after `contents`. No other process may write it at the same time."""
         temporary = path.with_suffix(".tmp")
         self._gzip.export_index(str(temporary))
         temporary.replace(path)
 
     @contextmanager
     def open(self, member: ArchiveMember) -> Iterator[IO[bytes]]:
-        """The bytes from the begin of a member on."""
+        """Open the tar at the first byte of a member."""
         self._stream.seek(member.offset)
         yield self._stream
 
 
 class _Skipping:
-    """Reads the headers of a tar, and passes over the bytes of members (`TarReader`). `end`: of the last member."""
+    """Reads the headers of a tar and skips the members' bytes (`TarReader`). `end` is the end of the last member."""
 
     def __init__(self, stream: IO[bytes], size_bytes: int) -> None:
         self.size_bytes = size_bytes
@@ -227,11 +240,13 @@ class _Skipping:
         self._stream = stream
 
     def read(self, size: int) -> bytes:
-        """The next `size` bytes, fewer at the end, which is also where a gzip cannot be read on."""
+        """Read the next `size` bytes, or fewer at the end or where a gzip stream becomes unreadable."""
         data, left = b"", min(size, self.size_bytes - self.position)
         try:
             self._stream.seek(self.position)
-            while left > 0 and (more := self._stream.read(left)):  # a joined file gives the rest of one of its files
+            while left > 0 and (
+                more := self._stream.read(left)
+            ):  # a read from a joined file stops at the end of one of its files
                 data, left = data + more, left - len(more)
         except _find_gzip_damage() as error:
             _raise_outage(error)
@@ -240,12 +255,12 @@ class _Skipping:
         return data
 
     def chunks(self, size: int) -> Iterator[bytes]:
-        """Pass over the next `size` bytes."""
+        """Skip the next `size` bytes."""
         self.position = min(self.position + max(size, 0), self.size_bytes)
         return iter(())
 
     def find_header(self, begin: int) -> int:
-        """Go to the first block from `begin` on that is a header, and return where it is; -1 if there is none."""
+        """Seek to the first header block at or after `begin` and return its position; -1 if there is none."""
         self.position = begin
         while chunk := self.read(_CHUNK_BYTES):
             at = chunk.find(_MAGIC)
@@ -267,12 +282,12 @@ def _is_header(block: bytes) -> bool:
 
 
 def _is_maybe_cut(name: str) -> bool:
-    """Whether a header may have a part of a name only, of which the rest was in a header before it that is damaged."""
+    """Return whether a header may hold only part of a name, whose rest was in a damaged header before it."""
     return "?" in name or len(name.encode("utf-8", "surrogateescape")) >= _SHORT_NAME_BYTES
 
 
 def _count_readable_bytes(stream: IO[bytes]) -> int:
-    """How many bytes of a damaged gzip can be read."""
+    """Count the bytes of a damaged gzip stream that can be read."""
     size = stream.seek(0)
     try:
         while data := stream.read(_CHUNK_BYTES):
@@ -283,12 +298,12 @@ def _count_readable_bytes(stream: IO[bytes]) -> int:
 
 
 def _find_gzip_damage() -> tuple[type[Exception], ...]:
-    """What a damaged gzip raises when it is read."""
+    """Return the exceptions that reading a damaged gzip stream raises."""
     return (*list_gzip_errors(), zlib.error, EOFError, ValueError, OSError)
 
 
 def _raise_outage(error: Exception) -> None:
-    """Raise an error of a disk again, which has a number."""
+    """Re-raise an error if it has an errno, which means that it came from the disk."""
     if isinstance(error, OSError) and error.errno is not None:
         raise error
 

@@ -1,8 +1,8 @@
-"""The media in a column of a Parquet file, as Hugging Face's `datasets` keeps them: one file's bytes a row.
+"""Media stored in a column of a Parquet file, as in Hugging Face `datasets`: the bytes of one file per row.
 
-A row of such a file has the path FILE.parquet!/COLUMN/ROW.ENDING. Samples are in the order of their hash, so the rows
-of a group are wanted one at a time, by every task. A group is therefore read once, a few rows at a time, into a file of
-the folder of the job, which all its processes read rows from. Where the disk has no room, it is read for each row.
+A row has the path FILE.parquet!/COLUMN/ROW.SUFFIX. Samples are in hash order, so every task reads the rows of a group
+one at a time and out of order. Each group is therefore unpacked once, a few rows at a time, into a file in the job's
+folder, which all its processes share. If the disk is full, the group is read again for each row.
 """
 
 import fcntl
@@ -21,16 +21,16 @@ from .file_state import DamagedFileError, FileState
 
 SUFFIX = ".parquet"
 MAX_PACKING = 200
-"""A column of a group that takes more than 1 GiB and is packed more tightly is not unpacked."""
+"""Highest compression ratio of a group's column over 1 GiB."""
 _FEW_BYTES = 1 << 30
 _ROOM_BYTES = 1 << 30
-"""What unpacking leaves free on the disk."""
+"""Bytes that unpacking leaves free on the disk."""
 _ROWS = 16
-"""So many rows are in memory at a time."""
+"""Rows in memory at a time."""
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether an error is the system's. Arrow raises an OSError without a number for damaged bytes too."""
+    """Return whether an error comes from the system. For damaged bytes, Arrow also raises OSError, without an errno."""
     return isinstance(error, OSError) and error.errno is not None
 
 
@@ -57,8 +57,11 @@ class ParquetRows:
         self._too_tight: dict[tuple[int, str | None], DamagedFileError] = {}
 
     def data(self, name: str) -> bytes:
-        """The bytes of the row COLUMN/ROW.ENDING. Raises DamagedFileError if there are none, or its group is damaged;
-        OutageError if it cannot be read, or not be unpacked.
+        """Return the bytes of the row COLUMN/ROW.SUFFIX.
+
+        Raises:
+            DamagedFileError: The row has no bytes, or its group is damaged.
+            OutageError: The row cannot be read or unpacked.
         """
         place = PurePosixPath(name)
         value = self.row(int(place.stem), place.parts[0])
@@ -68,7 +71,7 @@ class ParquetRows:
         return found
 
     def row(self, row: int, column: str | None = None) -> Any:
-        """The value of a column in a row; of all columns, a dictionary. Raises as `data` does."""
+        """Return the value of a column in a row, or a dictionary of all columns. Raises as `data` does."""
         group = next((number for number, end in enumerate(self._ends) if 0 <= row < end), None)
         if group is None or column not in (None, *self._file.schema_arrow.names):
             raise OutageError(
@@ -88,7 +91,7 @@ class ParquetRows:
         return DamagedFileError(stage, f"{reason} ({self.path.name})", state)
 
     def _batch(self, group: int, column: str | None, row: int) -> tuple[pa.RecordBatch, int]:
-        """The batch with a row of a group, and the row's place in it."""
+        """Return the batch that contains a row of a group, and the row's position in it."""
         name = "all" if column is None else self._file.schema_arrow.names.index(column)
         path = self._folder / f"{self._key}-{group}-{name}.arrow"
         if self._last is None or self._last[0] != path:
@@ -108,8 +111,8 @@ class ParquetRows:
         return reader.get_batch(number), row - (ends[number - 1] if number else 0)
 
     def _batches(self, group: int, column: str | None) -> Iterator[pa.RecordBatch]:
-        """The rows of a group. Raises DamagedFileError if they would fill memory or disk."""
-        if (known := self._too_tight.get((group, column))) is not None:  # it would be unpacked in vain for each row
+        """Yield the rows of a group in batches. Raises DamagedFileError if they would fill the memory or disk."""
+        if (known := self._too_tight.get((group, column))) is not None:  # or each row would try again to unpack it
             raise known
         row_group = self._file.metadata.row_group(group)
         chunks = [row_group.column(number) for number in range(row_group.num_columns)]
@@ -129,13 +132,13 @@ class ParquetRows:
             raise error
 
     def _unpack(self, group: int, column: str | None, path: Path) -> bool:
-        """Write the rows of a group to a file, once, whatever other processes do. Returns whether there is room."""
+        """Write the rows of a group to a file, once for all processes. Returns False if the disk lacks the space."""
         row_group = self._file.metadata.row_group(group)
         if shutil.disk_usage(self._folder).free < _ROOM_BYTES + 2 * row_group.total_byte_size:
             return False
         with path.with_suffix(".lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if path.exists():  # another process did it meanwhile
+            if path.exists():  # another process has unpacked it
                 return True
             temporary = path.with_suffix(".tmp")
             schema = self._file.schema_arrow

@@ -1,7 +1,7 @@
-"""Temporary folders that nothing leaves behind: what a killed process leaves, the next one deletes.
+"""Temporary folders that are always deleted: if a process is killed, the next one deletes its folder.
 
-A folder has a mark, a file with the folder's name and inode. So it proves that it was made here: nothing else is
-deleted, whatever it is called, and no copy of it either.
+Each folder has a mark: a file with the folder's name and inode. The mark proves that this module created the folder.
+Nothing else is deleted, whatever its name, nor a copy of such a folder.
 """
 
 import fcntl
@@ -23,7 +23,7 @@ _FILES = "files"
 class Scratch:
     """An empty `folder`, locked by this process, that is deleted by `close` or with this object.
 
-    The folders of processes that ended without that have no lock any more, and are deleted first.
+    Folders of killed processes are no longer locked, and are deleted first.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ def _mark_text(folder: Path, opened: int) -> bytes:
 
 
 def _delete_unlocked(folder: Path) -> None:
-    with suppress(OSError):  # of another user, deleted meanwhile, locked, or without a mark
+    with suppress(OSError):  # owned by another user, already deleted, locked, or without a mark
         lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_DIRECTORY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -64,7 +64,7 @@ def _delete_unlocked(folder: Path) -> None:
 
 
 def _delete(folder: Path) -> None:
-    """Delete the files, and then the mark, without which a kill would leave what nobody deletes."""
+    """Delete the files first and the mark last: after a kill in between, another process can delete the folder."""
     shutil.rmtree(folder / _FILES, ignore_errors=True)
     if (folder / _FILES).exists():
         return

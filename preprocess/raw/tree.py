@@ -1,16 +1,16 @@
-"""The local tree that a dataset's function lists: the raw data themselves, or what stands for those at a URL.
+"""Local tree that a dataset's function lists: the raw data themselves, or placeholders for data at a URL or in
+archives.
 
-Datasets look at names, sizes and lists only. So at a URL, all files are listed once, and a tree is made of files of the
-same names, sizes and ages without contents; only lists (csv, json, text) are fetched. Tasks fetch the rest
-(`files.py`).
+Datasets only read names, sizes and lists. For a URL, all files are listed once, and the tree gets empty files of the
+same names, sizes and modification times; only lists (csv, json, text) are fetched. Tasks fetch the rest (`files.py`).
 
-Where some are in archives, an archive counts as unpacked in the folder where it lies. The tree is a temporary one. An
-empty file stands for each member, with its size and age; only lists (csv, json, text) are copied out. Links lead to the
-files beside the archives. So datasets list the same sources as from unpacked data.
+Archives count as unpacked in the folder that contains them. The tree is temporary and has an empty file of the right
+size and time for each member; only lists are extracted, and links lead to the files next to the archives. Datasets
+therefore list the same sources as from unpacked data.
 
 A source in an archive has the path ARCHIVE!/NAME, such as /raw/train/part_0.tar.gz!/abc_000001_000011.mp4. Rows of
 Parquet files are members too (`parquet_rows.py`). A task copies a member into a temporary folder while it encodes the
-one before it. So no archive is unpacked, and a run that was killed does only the shards again that it had not written.
+previous one. So no archive is unpacked, and a killed run repeats only unfinished shards.
 """
 
 from __future__ import annotations
@@ -45,13 +45,14 @@ _ROOT = Path("/")
 
 
 def join_member_path(archive: Path, name: str) -> Path:
-    """The path of a member of an archive."""
+    """Return the path of a member of an archive."""
     return archive.with_name(archive.name + MARK) / name
 
 
 def split_archive_path(path: Path) -> tuple[Path, str] | None:
-    """The archive of a path, and the name in it; None if it is the path of a plain file. A name in an archive may look
-    like another archive.
+    """Split a member's path into its archive and the name in it; None for a plain file.
+
+    A name in an archive may look like another archive.
     """
     for folder in reversed(path.parents):
         if not folder.name.endswith(MARK):
@@ -64,20 +65,24 @@ def split_archive_path(path: Path) -> tuple[Path, str] | None:
 
 @dataclass(frozen=True, slots=True)
 class ArchivedFiles(RawFiles):
-    """Files of this machine, some of them in archives. All paths are absolute. `unpacked`: the folder for groups of
-    rows of Parquet files, which lives as long as the job.
+    """Files on this machine, some of them in archives. All paths are absolute.
+
+    Attributes:
+        unpacked: Folder for row groups of Parquet files, which lives as long as the job.
     """
 
     unpacked: Path | None = None
 
     @contextmanager
     def at_hand(self) -> Iterator[Hand]:
-        """A temporary folder, and a thread that copies the next member."""
+        """Provide files from a temporary folder and a thread that copies the next member."""
         with closing(OpenArchives(self.unpacked)) as archives, fetching(_Members(archives)) as hand:
             yield hand
 
     def is_same(self, path: Path, state: FileState) -> bool:
-        """Whether the file has these bytes, by the size and age in the list of its archive, or else by its bytes."""
+        """Return whether the file has these bytes, judged by the size and time in its archive's listing, or else by its
+        bytes.
+        """
         found = split_archive_path(path)
         if found is None:
             return state.matches(path)
@@ -93,7 +98,9 @@ class ArchivedFiles(RawFiles):
                 return error.state.xxh3_64 == state.xxh3_64
 
     def _is_same_row(self, path: Path, mtime_ns: int, state: FileState) -> bool:
-        """Whether a row has these bytes, which are read only if its file is not as old; it does not say how many."""
+        """Return whether a row has these bytes. They are read only if its file's time differs, since Parquet does not
+        record their number.
+        """
         if mtime_ns == state.mtime_ns:
             return True
         with closing(OpenArchives(self.unpacked)) as archives:
@@ -105,7 +112,7 @@ class ArchivedFiles(RawFiles):
 
 @dataclass(frozen=True, slots=True)
 class _Members:
-    """What a task reads members with."""
+    """Fetches members of archives for a task."""
 
     archives: OpenArchives
     tree: Path = _ROOT
@@ -128,10 +135,10 @@ _THREADS = 8
 
 
 def find_archives(root: Path) -> tuple[tuple[Path, ...], bool]:
-    """The archives below a folder, sorted, and whether there are Parquet files. A folder that is not there has none.
+    """Return the archives below a folder, sorted, and whether there are Parquet files; none for a missing folder.
 
-    As in `list_media`, links are followed, each real folder is visited once, and hidden ones are left out. But of
-    other files only the names are looked at, for there may be millions.
+    As in `list_media`, links are followed, each real folder is visited once, and hidden ones are skipped. Other files
+    are not opened or stat'ed, since there may be millions.
     """
     found: set[Path] = set()
     has_rows = False
@@ -169,8 +176,13 @@ def _describe_unlisted(error: OSError) -> NoReturn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArchivedTree:
-    """A temporary folder that looks like `root` with its archives unpacked. `addresses`: the path of each member.
-    `damage`: what is damaged, by the archive's path from the root.
+    """Temporary folder that looks like `root` with its archives unpacked.
+
+    Attributes:
+        root: Folder of the raw data.
+        folder: The temporary folder.
+        addresses: Path of each member.
+        damage: Damage of each archive, by its path from the root.
     """
 
     root: Path
@@ -182,10 +194,12 @@ class ArchivedTree:
     def make(
         cls, root: Path, archives: Sequence[Path], folder: Path, lists: frozenset[str], *, damaged: bool = False
     ) -> ArchivedTree:
-        """Make it in an empty folder; files with the suffixes `lists` are copied out of the archives.
+        """Create the tree in an empty folder; files with the suffixes `lists` are extracted.
 
-        A file that is unpacked too is taken as it is, and of several archives the first one counts. Raises DatasetError
-        if they do not agree in its size, and for archives that are damaged, unless they may be `damaged`.
+        A file that also exists unpacked is used as it is. If several archives have the same file, the first one counts.
+
+        Raises:
+            DatasetError: Such files differ in size, or an archive is damaged and `damaged` is False.
         """
         with ThreadPoolExecutor(_THREADS) as pool:
             members = list(pool.map(partial(list_members, damaged=damaged), archives))
@@ -209,7 +223,7 @@ class ArchivedTree:
         return cls(root=root, folder=folder, addresses=addresses, damage=found)
 
     def real(self, path: Path) -> Path:
-        """The path that a file of the folder really has."""
+        """Return the real path behind a path in the folder."""
         if path in self.addresses:
             return self.addresses[path]
         return self.root.absolute() / path.relative_to(self.folder) if path.is_relative_to(self.folder) else path
@@ -220,7 +234,7 @@ def _list_parents(path: Path) -> list[Path]:
 
 
 def _link_mirror(real: Path, mirror: Path, merged: set[Path], left_out: set[Path], root: Path) -> None:
-    """Make links in `mirror` to what is in the folder `real`; folders that members are in too are made anew."""
+    """Link the entries of the folder `real` in `mirror`. Folders that also contain members are created instead."""
     with os.scandir(real) as entries:
         for entry in entries:
             path = real / entry.name
@@ -234,7 +248,7 @@ def _link_mirror(real: Path, mirror: Path, merged: set[Path], left_out: set[Path
 
 
 def _is_new(path: Path, member: ArchiveMember, addresses: Mapping[Path, Path], archive: Path) -> bool:
-    """Whether nothing stands at the path of a member yet. Raises DatasetError if something else does."""
+    """Return whether the path of a member is still free. Raises DatasetError if something else occupies it."""
     try:
         size_bytes = path.stat().st_size
     except FileNotFoundError:
@@ -250,7 +264,7 @@ def _is_new(path: Path, member: ArchiveMember, addresses: Mapping[Path, Path], a
 
 
 def _make_stand_in(path: Path, member: ArchiveMember, archive: Path, opened: OpenArchives | None) -> None:
-    """Make the file that stands for a member, or copy the member if there is where to copy it from."""
+    """Create the placeholder for a member, or extract the member if its archive is `opened`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if opened is None:
         path.touch()
@@ -265,12 +279,12 @@ def _make_stand_in(path: Path, member: ArchiveMember, archive: Path, opened: Ope
 
 
 LISTS = frozenset({"", ".csv", ".json", ".jsonl", ".list", ".lst", ".tsv", ".txt", ".xml", ".yaml", ".yml"})
-"""The suffixes of files that datasets read to list their sources."""
+"""Suffixes of files that datasets read to list their sources."""
 
 
 @dataclass(frozen=True, slots=True)
 class RawTree:
-    """A folder with the names of all raw files, where the files are, and the archives among them."""
+    """A folder with the names of all raw files, the location of the files, and the archives among them."""
 
     root: str
     folder: Path
@@ -284,12 +298,18 @@ class RawTree:
 def open_raw_tree(
     root: str | Path, *, lists: Collection[str] = (), outside_root: bool = False, damaged: bool = False
 ) -> Iterator[RawTree]:
-    """The tree of the raw data at a local path or a URL, from which a temporary one is made for the block.
+    """Provide the tree of the raw data at a local path or URL; it may be temporary.
 
-    lists: the suffixes of lists that the dataset declares. Of Parquet files at a URL, those in the root and those
-    called `metadata` are fetched if ".parquet" is one. outside_root: lists and links may name files that are not below
-    a local root. damaged: archives may be damaged, and are read as far as they can be. Raises ValueError for a URL that
-    is not legal, OutageError if it cannot be listed.
+    Args:
+        root: Local folder or URL.
+        lists: Suffixes of the dataset's lists. If ".parquet" is one, Parquet files at a URL are fetched if they are in
+            the root or called `metadata`.
+        outside_root: Whether lists and links may refer to files outside a local root.
+        damaged: Whether to read damaged archives as far as possible.
+
+    Raises:
+        ValueError: The URL is not allowed.
+        OutageError: The data cannot be listed.
     """
     if outside_root and is_url(root):
         raise ValueError(f"a list at {root} names files there, and no others; leave --outside-root out")
@@ -319,13 +339,13 @@ def open_raw_tree(
 
 
 def _is_maybe_list(path: Path, file: RawFile, root: Path) -> bool:
-    """Whether a Parquet file lies and is called as a list is; others hold media, and may be large."""
+    """Return whether a Parquet file has the location and name of a list. Others contain media and may be large."""
     is_placed = path.parent == root or path.stem == "metadata"
     return path.suffix.lower() == SUFFIX and is_placed and file.size_bytes <= MAX_LISTED_BYTES
 
 
 def _make_stand_in_of_url(path: Path, url: str, file: RawFile) -> None:
-    """Make the file that stands for one at the URL: it has its size, without taking room, and its age."""
+    """Create the placeholder for a file at a URL: a sparse file of the same size and time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(exist_ok=False)

@@ -1,4 +1,4 @@
-"""Lists raw data at a URL, and fetches files of it whole."""
+"""List raw data at a URL, and fetch whole files."""
 
 from __future__ import annotations
 
@@ -24,14 +24,20 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 FILE_LIST = "files.txt"
-"""The list of the files on a web server, which lists none itself: a line with a relative path for each."""
+"""List of the files on a web server, which cannot be listed otherwise: one relative path per line."""
 THREADS = 32
 _NS = 10**9
 _MOST_LISTED_BYTES = 1 << 30
 
 
 class RawFile(NamedTuple):
-    """A file at a URL: its name below it, its size, and when it was modified, to the second as HTTP says it."""
+    """A file at a URL.
+
+    Attributes:
+        name: Path below the URL.
+        size_bytes: Size in bytes.
+        mtime_ns: Modification time in ns, to the second as in HTTP.
+    """
 
     name: str
     size_bytes: int
@@ -39,8 +45,11 @@ class RawFile(NamedTuple):
 
 
 def listed(url: str) -> Iterator[RawFile]:
-    """The files below a URL. Raises OutageError if they cannot be listed, DatasetError for names that cannot be those
-    of files.
+    """List the files below a URL.
+
+    Raises:
+        OutageError: The files cannot be listed.
+        DatasetError: A name cannot be a file name.
     """
     place = parse_place(url)
     yield from _open_bucket_tree(url, place) if place.scheme in BUCKETS else _open_server_tree(url, place)
@@ -53,9 +62,11 @@ def _check_name(url: str, name: str) -> str:
 
 
 def fetched(url: str, name: str, to: Path | None) -> FileState:
-    """Fetch a file to the path `to`, which gets its age, or only read it. Returns its state.
+    """Fetch a file to the path `to`, with its modification time, or only read it. Returns its state.
 
-    Raises OutageError if it cannot be read, OSError if it cannot be written.
+    Raises:
+        OutageError: The file cannot be read.
+        OSError: The file cannot be written.
     """
     place = parse_place(url)
     client, where = open_bucket_client(place, FILE_S), f"{url.rstrip('/')}/{name}"
@@ -67,12 +78,13 @@ def fetched(url: str, name: str, to: Path | None) -> FileState:
 
 
 def _stream_state(client: ObjectStore, key: str, to: Path | None) -> FileState:
-    """The state of a file that is read once. Asked for as a range, for only then does the answer say how long the file
-    is, besides how long itself is.
+    """Read a file once and return its state.
+
+    It is requested as a range, because only then does the response include the size of the file as well as its own.
     """
     try:
         found = obstore.get(client, key, options={"range": {"offset": 0}})
-    except (GenericError, NotSupportedError) as error:  # servers say many things of a range of an empty file
+    except (GenericError, NotSupportedError) as error:  # responses vary by server
         given_up = isinstance(error, GenericError) and has_given_up(error)
         if given_up or (meta := obstore.head(client, key))["size"]:
             raise
@@ -140,7 +152,7 @@ def _read_age(meta: ObjectMeta) -> int:
 
 @contextmanager
 def _reading(where: str) -> Iterator[None]:
-    """Raises OutageError also for a file that is gone, as a local one that is gone does."""
+    """Turn read errors into OutageError, also for a missing file, as for local files."""
     try:
         with store_errors(where):
             yield
