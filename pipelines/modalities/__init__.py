@@ -1,1 +1,1 @@
-"""A loader for each modality, with the same file names in each."""
+"""Loaders of all modalities; every modality uses the same file names."""

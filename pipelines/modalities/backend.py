@@ -1,5 +1,6 @@
-"""The choice between DALI and code of our own: DALI serves where it is asked for, or where arithmetic says so
-(video/decoders.py)."""
+"""Choice between DALI and our own decoders: DALI is used on request, or if it is estimated to be faster
+(video/decoders.py).
+"""
 
 from importlib.util import find_spec
 from typing import Literal, get_args
@@ -8,15 +9,17 @@ Backend = Literal["auto", "cpu", "dali"]
 
 
 def explain_missing_dali() -> str:
-    """Why DALI cannot be imported, in words; "" if it can."""
+    """Return why DALI cannot be imported; "" if it can."""
     if find_spec("nvidia") is not None and find_spec("nvidia.dali") is not None:
         return ""
     return "it needs DALI: pip install 'maskstream[gpu]' (CUDA 13) or 'maskstream[gpu-cu12]'"
 
 
 def wants_dali(backend: str, *others: str) -> bool:
-    """Whether DALI is asked for; ValueError for another word than those of `Backend` and `others`, and where DALI is
-    missing.
+    """Return whether DALI is requested.
+
+    Raises:
+        ValueError: The backend is neither in `Backend` nor in `others`, or DALI is not installed.
     """
     if backend not in (legal := (*get_args(Backend), *others)):
         raise ValueError(f"backend={backend!r}; legal are {', '.join(map(repr, legal[:-1]))} and {legal[-1]!r}")

@@ -1,27 +1,29 @@
-"""Fields: what a sample's `json` or `.npy` members hold beside its media, in `batch.fields`.
+"""Fields: values from a sample's `json` or `.npy` members, returned with its media in `batch.fields`.
 
     video_loader(data, fields=("labels", "caption", "action"))
     video_loader(data, fields=(Field(name="caption", default=""), Field(name="speed", per_frame=True)))
 
-A field is the member NAME.npy where the split has one, or the text of the member NAME, such as txt, else the entry NAME
-of `json`. What becomes of a batch's values:
+A field is read from the member NAME.npy if the split has one, from the text of the member NAME (such as txt), or from
+the entry NAME of `json`. The values of a batch are combined by type:
 
     value                                  in batch.fields[NAME]
-    a number, true or false                int64 (B,), float64 where one has a fraction
+    a number, true or false                int64 (B,), or float64 if any has a fraction
     text                                   list of B strings
-    a list of texts                        the same: one is drawn when shuffled, else the first is taken
-    a list of names in label_names         float32 (B, classes), 1 for each that the sample has
+    a list of texts                        list of B strings: one drawn per sample when shuffled, else the first
+    a list of names in label_names         float32 (B, classes), 1 for each class of the sample
     "labels" as a list of class numbers    the same
-    an array or list of numbers            (B, longest, ...), zeros behind the end, and NAME.length int64 (B,)
-    one that has a row for each frame      (B, T, ...): the rows of the clip's frames; NAME.length is T
+    an array or list of numbers            (B, longest, ...), padded with zeros, and NAME.length int64 (B,)
+    an array with a row for each frame     (B, T, ...): the rows of the clip's frames; NAME.length is T
     the same, with `delta_timestamps`      (B, T, K, ...): the rows around each frame, and NAME_is_pad bool (B, T, K)
 
 A list of strings holds texts in a split without class names, and under the roles of an image-text split. All lists of a
-sample are drawn at the same index, so that a question keeps its answer; `image_text_loader` shows these texts, too.
+sample are drawn at the same index, so that a question keeps its answer; `image_text_loader` draws from these texts,
+too.
 
-An array of two or more axes that is as long as its video has a row for each frame; of others `per_frame` says it.
+An array with two or more axes that is as long as its video has one row per frame; for other arrays, set `per_frame`.
 
-Arrays keep their dtype; lists of numbers are int64 or float64. With views, a sample's fields stand in each of its rows.
+Arrays keep their dtype; lists of numbers become int64 or float64. With several views, each row repeats the sample's
+fields.
 """
 
 from __future__ import annotations
@@ -55,33 +57,38 @@ JSON, TEXT = "json", "text"
 LABELS = "labels"
 PAD = "_is_pad"
 TOLERANCE_S = 1e-4
-"""How far from a frame a time of `delta_timestamps` may be: the default of LeRobot."""
+"""Largest distance in seconds between a time of `delta_timestamps` and a frame; LeRobot's default."""
 
 Array = npt.NDArray[Any]
 Float64s = npt.NDArray[np.float64]
 Anchor = Literal["frames", "first", "last"]
 Value = int | float | str | Array | frozenset[int]
-"""A sample's value: a number, text, an array, or the classes that it has."""
+"""Value of a sample: a number, text, an array, or its class numbers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Field(Config):
-    """A field by its name.
-
-    default: what a sample that lacks it has instead; None: such a sample is an error. per_frame: whether it has a row
-    for each frame of a video, of which those of the clip are taken; None: as its shape says.
-
-    delta_timestamps: K times in seconds, before (negative) and after each frame of the clip, whose rows are taken
-    instead of that frame's: multiples of the time between two frames, to 0.1 ms. Beyond the ends of the episode, the
-    first or last row stands, and NAME_is_pad, bool, is True. anchor: what they are relative to: each of the clip's T
-    "frames" (B, T, K, ...), or its "first" or "last" frame (B, K, ...). Source: LeRobotDataset(delta_timestamps=).
+    """A field of `batch.fields`, by name. Source of `delta_timestamps` and `anchor`:
+    LeRobotDataset(delta_timestamps=).
     """
 
     name: str
+    """Name of the member or `json` entry."""
     default: bool | int | float | str | tuple[float, ...] | tuple[str, ...] | None = None
+    """Value for samples without the field; None raises an error for them."""
     per_frame: bool | None = None
+    """Whether the array has one row per video frame, from which the clip's rows are selected; None decides by its
+    shape.
+    """
     delta_timestamps: tuple[float, ...] | None = None
+    """K times in seconds, before (negative) and after each frame of the clip, whose rows are returned instead of the
+    frame's; multiples of the frame interval, to within 0.1 ms. Beyond the ends of the episode, the first or last row is
+    repeated and NAME_is_pad, bool, is True.
+    """
     anchor: Anchor = "frames"
+    """Frames that the times refer to: each of the clip's T "frames", (B, T, K, ...), or its "first" or "last" frame,
+    (B, K, ...).
+    """
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -102,15 +109,17 @@ class Field(Config):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its names in `batch.fields`."""
+        """Names in `batch.fields`."""
         return (self.name,) if self.delta_timestamps is None else (self.name, f"{self.name}{PAD}")
 
     def steps(self, fps: float) -> npt.NDArray[np.int64]:
-        """`delta_timestamps` in frames, int64 (K,), of a video of `fps` frames a second; ValueError for one that is
-        further than 0.1 ms from a frame.
+        """Convert `delta_timestamps` to frames, int64 (K,), for a video with `fps` frames per second.
+
+        Raises:
+            ValueError: A time is more than 0.1 ms from a frame.
         """
         wanted = np.array(self.delta_timestamps or ())
-        steps = np.rint(wanted * fps)  # halves to even, as Python's round in LeRobot
+        steps = np.rint(wanted * fps)  # round half to even, as LeRobot does with Python's round
         if (odd := wanted[np.abs(wanted - steps / fps) > TOLERANCE_S]).size:
             near = np.unique([np.floor(odd[0] * fps), np.ceil(odd[0] * fps)])
             raise ValueError(
@@ -121,12 +130,12 @@ class Field(Config):
 
 
 Fields = tuple[str | Field, ...]
-"""What a loader takes: names, or fields with defaults."""
+"""Fields to load: names, or `Field`s with defaults."""
 
 
 @runtime_checkable
 class OverTime(Protocol):
-    """A request of a clip: its frame numbers int64 (T,), of `n_frames` frames, `fps` a second."""
+    """Request of a clip: its frame numbers int64 (T,), of `n_frames` frames at `fps` frames per second."""
 
     @property
     def numbers(self) -> npt.NDArray[np.int64]: ...
@@ -140,20 +149,24 @@ class OverTime(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FieldReader:
-    """Reads the fields of samples, and joins those of a batch.
-
-    draws: whether one of several texts is drawn, instead of the first.
-    """
+    """Reads the fields of samples and combines them into batches."""
 
     manifest: Manifest
     fields: tuple[Field, ...]
     draws: bool = False
+    """Draw one of several texts instead of returning the first."""
 
     @classmethod
     def of(cls, split: Split, fields: Fields, fps: Float64s | None = None) -> FieldReader:
-        """The reader of some fields; ValueError for one that is named twice, or that no sample can have.
+        """Create a reader of some fields.
 
-        fps: float64 (N,), the frames a second of each sample, 0 without; None where samples have no frames.
+        Args:
+            split: Split with the samples.
+            fields: Fields to read.
+            fps: float64 (N,), frames per second of each sample, 0 if unknown; None if samples have no frames.
+
+        Raises:
+            ValueError: A field is named twice, or no sample can have it.
         """
         manifest = split.manifest
         wanted = tuple(Field(name=f) if isinstance(f, str) else f for f in fields)
@@ -175,12 +188,19 @@ class FieldReader:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the fields in a batch."""
+        """Names of the fields in a batch."""
         return tuple(name for f in self.fields for name in f.names)
 
     def check(self, kept: npt.NDArray[np.int64] | None) -> None:
-        """Raise ShardError if the first sample of those that are `kept` (None: of all) lacks a field, before a run
-        begins. One that cannot be read is met later, where it is replaced.
+        """Check before a run that the first sample has all fields.
+
+        A field that cannot be decoded is handled later, by replacing the sample.
+
+        Args:
+            kept: int64 (n,), samples that are loaded; None for all.
+
+        Raises:
+            ShardError: The sample lacks a field.
         """
         wanted = [f for f in self.fields if f.default is None and _find_member(self.manifest, f.name) == JSON]
         numbers = range(len(self.manifest)) if kept is None else kept.tolist()
@@ -195,7 +215,7 @@ class FieldReader:
                 raise self._make_lacking_error(lacking, index, ", ".join(described))
 
     def members(self, index: int) -> dict[str, Range]:
-        """The members of a sample that hold the fields."""
+        """Return the members of a sample that hold the fields."""
         if not self.fields:
             return {}
         components = self.manifest.components
@@ -204,7 +224,7 @@ class FieldReader:
         return {name: self.manifest.member(index, name) for name in there}
 
     def collated(self, rows: Sequence[Mapping[str, Value]], views: int) -> dict[str, Tensor | list[str]]:
-        """The values of a batch by field, those of a sample in each of its rows."""
+        """Combine the fields of a batch; each of a sample's `views` rows repeats its values."""
         classes = len(self.manifest.label_names)
         collated: dict[str, Tensor | list[str]] = {}
         for f in self.fields:
@@ -214,7 +234,12 @@ class FieldReader:
         return collated
 
     def read(self, item: Item, plan: object, members: Mapping[str, Range], stats: Stats) -> dict[str, Value]:
-        """The values of a sample; SampleError where they cannot be read, ShardError where one is missing."""
+        """Read the fields of a sample.
+
+        Raises:
+            SampleError: A value cannot be read.
+            ShardError: A value is missing.
+        """
         if not self.fields:
             return {}
         index = item.index
@@ -234,7 +259,7 @@ class FieldReader:
         return values
 
     def _has_texts(self, name: str, values: Sequence[object]) -> bool:
-        """Whether a list holds the texts of a field, instead of names of classes or numbers."""
+        """Return whether a list holds texts of a field rather than class names or numbers."""
         kinds = {component.kind for component in self.manifest.components.values()}
         is_role = name in ROLES and TEXTS.name in kinds
         if not is_role and (not values or name == LABELS or self.manifest.label_names):
@@ -242,7 +267,7 @@ class FieldReader:
         return all(isinstance(value, str) for value in values)
 
     def _described(self, index: int, data: bytes | None) -> dict[str, Any]:
-        """What the sample's json says."""
+        """Parse a sample's json."""
         if data is None:
             return {}
         try:
@@ -256,7 +281,7 @@ class FieldReader:
     def _values(
         self, f: Field, index: int, plan: object, described: Mapping[str, Any], found: Mapping[str, bytes]
     ) -> dict[str, Value]:
-        """The values of a field by name."""
+        """Return the values of a field by name."""
         member = _find_member(self.manifest, f.name)
         raw: Any = None
         if member != JSON and member in found:
@@ -284,7 +309,7 @@ class FieldReader:
         )
 
     def _of_clip(self, f: Field, value: Array, index: int, clip: object, member: str) -> dict[str, Value]:
-        """The rows of the clip's frames, or of those around them, of an array that has one for each frame."""
+        """Select the rows of the clip's frames, or around them, from an array with one row per frame."""
         if not isinstance(clip, OverTime):
             if f.per_frame:
                 raise ValueError(f"field {f.name!r} is per_frame, and these samples have no frames; leave that out")
@@ -304,14 +329,14 @@ class FieldReader:
         return {f.name: value[clip.numbers] if wanted and has_rows else value}
 
     def _text(self, index: int, member: str, data: bytes) -> str:
-        """The text of a member."""
+        """Decode a text member."""
         try:
             return data.decode()
         except UnicodeDecodeError as error:
             raise self._bad(index, member, f"is not valid UTF-8 ({error})") from error
 
     def _array(self, index: int, member: str, data: bytes) -> Array:
-        """The array of a member; pickles are refused."""
+        """Decode an array member; pickles are refused."""
         with self.manifest.reading(index, member):
             array = read_npy(data)
         if array.dtype.kind not in "biuf":
@@ -319,7 +344,11 @@ class FieldReader:
         return array
 
     def _of(self, name: str, raw: Any, index: int) -> Value:
-        """What a raw value means; SampleError for one that no rule is for."""
+        """Convert a raw value.
+
+        Raises:
+            SampleError: The type of the value is not supported.
+        """
         if isinstance(raw, bool):
             return int(raw)
         if isinstance(raw, int) and not -(1 << 63) <= raw < 1 << 63:
@@ -339,9 +368,9 @@ class FieldReader:
         raise self._bad(index, JSON, f"{name} is {type(raw).__name__}; numbers, text and lists of them can be used")
 
     def _classes(self, name: str, raw: Sequence[Any], names: Sequence[str], index: int) -> frozenset[int]:
-        """The numbers of the classes that a list names."""
+        """Return the numbers of the classes in a list."""
         known, stored = {one: number for number, one in enumerate(names)}, self.manifest.stored_names
-        # A number in the json is a place in the split's own table, which a mixture may have joined with others.
+        # Numbers in the json refer to the split's own table, which a mixture may have merged with others.
         own = raw if stored is None else [_name(one, stored) for one in raw]
         found = [known.get(one, -1) if isinstance(one, str) else one for one in own]
         if wrong := [one for one, n in zip(raw, found, strict=True) if not _is_class(n, len(names))]:
@@ -356,7 +385,7 @@ class FieldReader:
 
 
 def _find_member(manifest: Manifest, name: str) -> str:
-    """The component that holds a field."""
+    """Return the component that holds a field."""
     own, there = f"{name}.npy", manifest.components
     if own in there:
         return own
@@ -364,7 +393,7 @@ def _find_member(manifest: Manifest, name: str) -> str:
 
 
 def _name(one: Any, stored: Sequence[str]) -> str | int:
-    """The name of a class that a json names or numbers, by the names that its split stores; -1 for no class."""
+    """Return a class name from a name or number in json, using the names stored in its split; -1 for no class."""
     if isinstance(one, str):
         return one
     if not stored and _is_class(one, 1 << 63):
@@ -377,7 +406,11 @@ def _is_class(number: Any, classes: int) -> bool:
 
 
 def _join_rows(name: str, values: Sequence[Value], classes: int) -> dict[str, Tensor | list[str]]:
-    """The values of a batch's rows as one; ShardError where they are of several kinds."""
+    """Combine the values of a batch's rows.
+
+    Raises:
+        ShardError: The values have different types.
+    """
     kinds = {_kind(value) for value in values}
     if len(kinds) > 1:
         raise ShardError(f"field {name!r} is {' in one sample and '.join(sorted(kinds))} in another; use one kind")
@@ -407,7 +440,7 @@ def _has_fraction(values: Sequence[Value]) -> bool:
 
 
 def _pad_arrays(name: str, arrays: Sequence[Array]) -> dict[str, Tensor | list[str]]:
-    """Arrays of equal shapes but for their first axis, with zeros behind the end of each."""
+    """Stack arrays whose shapes differ only in the first axis, padding with zeros."""
     full = [one for one in arrays if one.size] or list(arrays)
     if len({(one.shape[1:], one.ndim) for one in full}) > 1:
         shapes = " and ".join(sorted({str(one.shape) for one in full}))

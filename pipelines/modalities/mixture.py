@@ -1,4 +1,4 @@
-"""Several splits as the data of one run: by which weights, and for how many epochs each."""
+"""Several splits as the data of one run: their weights and maximum numbers of epochs."""
 
 from __future__ import annotations
 
@@ -9,49 +9,51 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from maskstream.pipelines.masks.laws import progress  # noqa: F401 (the schedules that a file may name)
+from maskstream.pipelines.masks.laws import progress  # noqa: F401 (schedules that a file may name)
 from maskstream.pipelines.stream.weights import Unit, Weight
 from maskstream.shards.config import Config, check_types
 from maskstream.shards.format.manifest import Manifest, join_label_names
 
 SUFFIX = ".json"
-"""Of the file of a mixture, which no split has."""
+"""File name suffix of a mixture; no split has it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixtureSource(Config):
-    """One split of a mixture.
-
-    data: its folder or URL. weight: a number, a schedule over the run such as `masks.Linear`, or `BySize` (see `mix`).
-    epochs: the most that it gives, None for any number. name: in metrics; by default the end of its location.
-    data_version: of the split; None for the current one.
-    """
+    """One split of a mixture."""
 
     data: str
+    """Folder or URL of the split."""
     weight: Weight = 1
+    """A number, a schedule over the run such as `masks.Linear`, or `BySize` (see `mix`)."""
     epochs: float | None = None
+    """Maximum number of epochs; None for no limit."""
     name: str | None = None
+    """Name in metrics; by default, the end of the location."""
     data_version: int | None = None
+    """Version of the split; None for the current one."""
 
     def __post_init__(self) -> None:
         check_types(self)
 
     @property
     def called(self) -> str:
-        """Its name, or the last two parts of its location, such as kinetics/train."""
+        """Name, or the last two parts of the location, such as kinetics/train."""
         return self.name or "/".join(self.data.rstrip("/").split("/")[-2:])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataMixture(Config):
-    """Two splits or more, whose samples are mixed in every batch by weight.
+    """Two or more splits whose samples are mixed in every batch by weight.
 
-    unit: what weights are shares of, where splits are packed into rows: "samples" or visible "tokens". ValueError for
-    fewer than two sources, or for two of one name.
+    Raises:
+        ValueError: There are fewer than two sources, or two with the same name.
     """
 
     sources: tuple[MixtureSource, ...]
+    """Splits of the mixture."""
     unit: Unit = "samples"
+    """Unit of the weights if splits are packed into rows: "samples" or visible "tokens"."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -63,12 +65,16 @@ class DataMixture(Config):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What metrics call the sources."""
+        """Names of the sources in metrics."""
         return tuple(source.called for source in self.sources)
 
     @classmethod
     def of(cls, data: Sequence[str | Path], weights: Sequence[float] | None = None) -> Self:
-        """The mixture of splits by numbers, by default all alike. ValueError unless there is a number for each."""
+        """Create a mixture with constant weights, equal by default.
+
+        Raises:
+            ValueError: The numbers of splits and weights differ.
+        """
         if weights is not None and len(weights) != len(data):
             raise ValueError(f"{len(weights)} weights for {len(data)} splits; give one for each")
         each = [1] * len(data) if weights is None else weights
@@ -76,7 +82,11 @@ class DataMixture(Config):
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """The mixture in a JSON file, as `to_dict` gives it. ValueError for a file that holds none, or names code."""
+        """Read a mixture from a JSON file written with `to_dict`.
+
+        Raises:
+            ValueError: The file contains no mixture, or names code.
+        """
         try:
             made = json.loads(Path(path).read_bytes())
         except (OSError, ValueError, RecursionError) as error:
@@ -89,21 +99,29 @@ class DataMixture(Config):
             raise ValueError(f"the mixture in {path}: {error}") from error
 
     def at(self, locations: Sequence[str | Path]) -> Self:
-        """The same mixture of splits that have moved. ValueError unless there is a location for each."""
+        """Return the same mixture of splits that have moved.
+
+        Raises:
+            ValueError: The number of locations is wrong.
+        """
         if len(locations) != len(self.sources):
             raise ValueError(f"{len(locations)} locations for a mixture of {len(self.sources)}; give one for each")
         pairs = zip(self.sources, self.names, locations, strict=True)
         return replace(self, sources=tuple(replace(one, data=str(at), name=name) for one, name, at in pairs))
 
     def with_versions(self, versions: Sequence[int | None]) -> Self:
-        """The same mixture with a version of each split."""
+        """Return the same mixture with a version for each split."""
         pairs = zip(self.sources, versions, strict=True)
         return replace(self, sources=tuple(replace(one, data_version=version) for one, version in pairs))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpenMixture:
-    """A mixture whose splits are open, with labels of one table (see `mix`). ValueError for the same samples twice."""
+    """Mixture of open splits with a common label table (see `mix`).
+
+    Raises:
+        ValueError: Two splits contain the same samples.
+    """
 
     mixture: DataMixture
     manifests: tuple[Manifest, ...]
@@ -121,20 +139,21 @@ class OpenMixture:
 
     @property
     def parts(self) -> list[tuple[Manifest, Weight]]:
-        """Each split with its weight, as `mix` takes them."""
+        """Splits with their weights, as `mix` expects them."""
         return [(one, source.weight) for one, source in zip(self.manifests, self.mixture.sources, strict=True)]
 
     @property
     def epochs(self) -> list[float | None] | None:
-        """The most epochs of each split, as `mix` takes them."""
+        """Maximum epochs of each split, as `mix` expects them."""
         found = [source.epochs for source in self.mixture.sources]
         return found if any(found) else None
 
 
 def parse_mixture(data: Sequence[str], weights: str | None = None) -> str | DataMixture:
-    """What a command line's locations and weights mean: one location, a mixture of several, or that in a JSON file.
+    """Parse a command line's locations and weights: one location, a mixture of several, or a JSON file with one.
 
-    ValueError for weights of what they do not fit.
+    Raises:
+        ValueError: The weights do not fit the locations.
     """
     if len(data) > 1:
         if files := [one for one in data if one.endswith(SUFFIX)]:
@@ -148,7 +167,11 @@ def parse_mixture(data: Sequence[str], weights: str | None = None) -> str | Data
 
 
 def _parse_weights(text: str) -> list[float]:
-    """The numbers of "0.7,0.3"; whole ones stay whole. ValueError for other text."""
+    """Parse "0.7,0.3"; integers stay integers.
+
+    Raises:
+        ValueError: The text contains anything else.
+    """
     found = list[float]()
     for word in text.split(","):
         try:
@@ -165,9 +188,9 @@ def _parse_weights(text: str) -> list[float]:
 
 
 RunData = Manifest | OpenMixture
-"""The open data of a run: a split, or several that are mixed."""
+"""Open data of a run: a split or a mixture."""
 
 
 def list_manifests(data: RunData) -> tuple[Manifest, ...]:
-    """The splits of a run's data, in their order."""
+    """Return the splits of a run's data in order."""
     return data.manifests if isinstance(data, OpenMixture) else (data,)

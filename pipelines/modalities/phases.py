@@ -1,7 +1,7 @@
-"""Sizes and lengths that change over the run: what the settings are in each phase, and batches that follow them.
+"""Settings that change over the run: their values in each phase, and batches that follow them.
 
-All samples of a batch are drawn at its progress, so a batch is of one phase. Which one follows from its number and the
-length of the run. So ranks, workers and a resume agree, and any batch is made without those before it.
+All samples of a batch are drawn at its progress, so each batch belongs to one phase, which follows from its number and
+the length of the run. Thus ranks, workers and a resume agree, and any batch can be created without the previous ones.
 """
 
 from __future__ import annotations
@@ -24,14 +24,19 @@ from maskstream.shards.stores.base import Announcement, Range
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 OverRun = Mapping[str, Schedule]
-"""Settings that change over the run, such as "clip.frames", each with its schedule."""
+"""Schedules of settings that change over the run, by name, such as "clip.frames"."""
 
 
 def split_phases(config: ConfigT, over_run: OverRun, legal: Sequence[str]) -> list[tuple[float, ConfigT]]:
-    """The settings in each phase of the run, and the progress at which it begins, the first at 0.
+    """Return the settings of each phase and the progress at which it starts; the first starts at 0.
 
-    config: the settings without `over_run`, which are those at the run's end. legal: the settings that may change.
-    ValueError for others, for schedules that do not go by steps, and for values that are not legal.
+    Args:
+        config: Settings at the end of the run, without `over_run`.
+        over_run: Schedules of the settings that change.
+        legal: Names of the settings that may change.
+
+    Raises:
+        ValueError: A setting may not change, a schedule is not piecewise constant, or a value is not allowed.
     """
     for name, schedule in over_run.items():
         if name not in legal:
@@ -69,7 +74,7 @@ def _read(config: Config, name: str) -> Any:
 
 
 def _set_at_path(config: ConfigT, path: Sequence[str], value: float) -> ConfigT:
-    """The config with another value at a path of fields, which is whole where the one before is."""
+    """Return the config with one nested field changed; the value becomes an int if the field is one."""
     first, *rest = path
     own = getattr(config, first)
     if rest:
@@ -80,24 +85,24 @@ def _set_at_path(config: ConfigT, path: Sequence[str], value: float) -> ConfigT:
 
 
 class PhasedRequest(NamedTuple, Generic[RequestT]):
-    """A request of a phase."""
+    """Request of samples in a phase."""
 
     phase: int
     of_phase: RequestT
 
     @property
     def keys(self) -> Sequence[str]:
-        """The keys of the samples."""
+        """Keys of the samples."""
         return self.of_phase.keys
 
     @property
     def ranges(self) -> Sequence[Range]:
-        """All that is read of the split."""
+        """Byte ranges that are read from the split."""
         return self.of_phase.ranges
 
 
 class PhasedDraft(NamedTuple, Generic[DraftT]):
-    """The draft of a batch of a phase."""
+    """Draft of a batch in a phase."""
 
     phase: int
     of_phase: DraftT
@@ -105,72 +110,77 @@ class PhasedDraft(NamedTuple, Generic[DraftT]):
 
 @dataclass(frozen=True, kw_only=True)
 class PhasedSampler(Generic[RequestT, DraftT, HostT]):
-    """Makes each batch with the sampler of its phase. starts: the progress at which each phase begins."""
+    """Creates each batch with the sampler of its phase."""
 
     starts: tuple[float, ...]
+    """Progress at which each phase starts."""
     samplers: tuple[Sampler[RequestT, DraftT, HostT], ...]
 
     @property
     def splits(self) -> tuple[Manifest, ...]:
-        """The split, which all phases share."""
+        """The split, shared by all phases."""
         return self.samplers[0].splits
 
     def with_labels(self, names: Sequence[str]) -> Self:
-        """The same sampler with the labels of another table of names."""
+        """Return the same sampler with labels from another name table."""
         return replace(self, samplers=tuple(sampler.with_labels(names) for sampler in self.samplers))
 
     @property
     def seed(self) -> int:
-        """The seed of all draws."""
+        """Seed of all draws."""
         return self.samplers[0].seed
 
     @property
     def needs_progress(self) -> bool:
-        """A phase follows from the progress of the run."""
+        """Always true: the phase depends on the progress of the run."""
         return True
 
     @property
     def needs_torch(self) -> bool:
-        """Whether a phase is made with torch."""
+        """True if any phase needs torch."""
         return any(sampler.needs_torch for sampler in self.samplers)
 
     @property
     def together(self) -> int:
-        """As many rows as the phase with the fewest."""
+        """Smallest number of rows over the phases."""
         return min(sampler.together for sampler in self.samplers)
 
     def request(self, wanted: Wanted) -> PhasedRequest[RequestT]:
-        """The request of samples of one batch."""
+        """Plan samples of one batch."""
         phase = bisect_right(self.starts, wanted.first.progress) - 1
         return PhasedRequest(phase, self.samplers[phase].request(wanted))
 
     def announce(self, request: PhasedRequest[RequestT]) -> Announcement:
-        """Says that the ranges of a request will be read soon."""
+        """Announce that the ranges of a request will be read soon."""
         return self.samplers[request.phase].announce(request.of_phase)
 
     def allocate(self, requests: Sequence[PhasedRequest[RequestT]]) -> PhasedDraft[DraftT]:
-        """The memory of the batch of some requests."""
+        """Allocate the batch of some requests."""
         phase = requests[0].phase if requests else 0
         return PhasedDraft(phase, self.samplers[phase].allocate([request.of_phase for request in requests]))
 
     def mask(self, request: PhasedRequest[RequestT], draft: PhasedDraft[DraftT], rows: Sequence[int]) -> None:
-        """Draws the masks of samples' rows that need no content."""
+        """Draw the masks that do not depend on the samples' content."""
         self.samplers[request.phase].mask(request.of_phase, draft.of_phase, rows)
 
     def fill(
         self, request: PhasedRequest[RequestT], draft: PhasedDraft[DraftT], rows: Sequence[int], stats: Stats
     ) -> None:
-        """Fills the rows of samples; SampleError if one is unusable."""
+        """Fill the rows of samples.
+
+        Raises:
+            SampleError: A sample is unusable.
+        """
         self.samplers[draft.phase].fill(request.of_phase, draft.of_phase, rows, stats)
 
     def join(self, draft: PhasedDraft[DraftT]) -> HostT:
-        """The host batch."""
+        """Finish the host batch."""
         return self.samplers[draft.phase].join(draft.of_phase)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhasedVisible:
-    """The visible tokens of a sample at each step, by its phase."""
+    """Visible tokens of a sample at each step, by phase."""
 
     starts: tuple[float, ...]
     each: tuple[Visible, ...]

@@ -1,4 +1,4 @@
-"""The one sampler of every modality's rows: draws, announces, fills and joins what a modality plans and reads."""
+"""The sampler of all modalities: draws, announces, fills and joins the rows that a modality plans and reads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowRequest(Generic[PlanT]):
-    """Some samples and their plans; and for each where its fields and its targets lie, if there are any."""
+    """Samples and their plans, with the locations of their fields and targets, if any."""
 
     items: Items
     plans: Sequence[PlanT]
@@ -38,19 +38,19 @@ class RowRequest(Generic[PlanT]):
 
     @property
     def keys(self) -> Sequence[str]:
-        """The keys of the samples."""
+        """Keys of the samples."""
         return self.items.keys
 
     @property
     def ranges(self) -> list[Range]:
-        """All that is read of the split."""
+        """Byte ranges that are read from the split."""
         return [*(one for plan in self.plans for one in plan.ranges), *chain(*(own.values() for own in self.members))]
 
 
 @dataclass(kw_only=True, slots=True)
 class Draft(Generic[PlanT, HostT]):
-    """A batch that is being filled: the samples that were filled and their rows, the maps and the fields of each row,
-    and the targets.
+    """A batch being filled: the samples filled so far and their rows, the mask maps and fields of each row, and the
+    targets.
     """
 
     batch: HostT
@@ -62,18 +62,14 @@ class Draft(Generic[PlanT, HostT]):
 
     @property
     def plans(self) -> Iterator[PlanT]:
-        """Those of the samples, in the order of their rows."""
+        """Plans of the samples in row order."""
         by_row = {row: plan for rows, request in self.filled for row, plan in zip(rows, request.plans, strict=True)}
         return (by_row[row] for row in sorted(by_row))
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowSampler(Generic[PlanT, HostT]):
-    """Makes host batches of any modality. Every draw is a function of (seed, epoch, key, view, purpose).
-
-    kept: int64 (n,), the samples of the split that are numbered here, None for all. cycle: see `Item`. targets: reads
-    those of samples into `fields`.
-    """
+    """Creates host batches of any modality. Every draw is a function of (seed, epoch, key, view, purpose)."""
 
     rows: RowMaker[PlanT, HostT]
     manifest: Manifest
@@ -81,27 +77,30 @@ class RowSampler(Generic[PlanT, HostT]):
     seed: int
     views: int = 1
     kept: npt.NDArray[np.int64] | None = None
+    """int64 (n,): samples of the split that are loaded; None for all."""
     cycle: int | None = None
+    """Number of epochs after which draws repeat; see `Item`."""
     targets: TargetReader | None = None
+    """Reader of targets, returned in `fields`."""
 
     @cached_property
     def traits(self) -> Traits:
-        """What is known of the rows before they are made."""
+        """Properties of the rows that are known in advance."""
         return self.rows.traits
 
     @cached_property
     def masks(self) -> tuple[Masked, ...]:
-        """The masks that are drawn here."""
+        """Masks of a batch."""
         return tuple(one for one in self.rows.masks if one.mask is not None and one.by_sampler)
 
     @cached_property
     def late(self) -> tuple[Late, ...]:
-        """Those of them that need the content of a sample; the others are drawn before reading."""
+        """Masks that need the content of a sample. All others are drawn before reading."""
         return list_late_masks(self.masks)
 
     @cached_property
     def early(self) -> tuple[Masked, ...]:
-        """The others, which are drawn before reading."""
+        """Masks that are drawn before reading."""
         return tuple(one for one in self.masks if one.mask is not None and not one.mask.needs)
 
     @property
@@ -110,27 +109,31 @@ class RowSampler(Generic[PlanT, HostT]):
         return (self.manifest,)
 
     def with_labels(self, names: Sequence[str]) -> Self:
-        """The same sampler with the labels, also those in fields, of another table of names."""
+        """Return the same sampler with labels, including those in fields, from another name table."""
         manifest = self.manifest.with_labels(names)
         return replace(self, manifest=manifest, fields=replace(self.fields, manifest=manifest))
 
     @property
     def needs_progress(self) -> bool:
-        """Whether a mask depends on the progress of the run."""
+        """True if a mask depends on the progress of the run."""
         return any(one.mask is not None and one.mask.needs_progress for one in self.rows.masks)
 
     @property
     def needs_torch(self) -> bool:
-        """Whether the rows are made with torch."""
+        """True if creating rows needs torch."""
         return self.traits.needs_torch
 
     @property
     def together(self) -> int:
-        """How many samples one thread fills at once."""
+        """Number of samples that a thread fills at once."""
         return self.traits.together
 
     def request(self, wanted: Wanted) -> RowRequest[PlanT]:
-        """Makes the plans of samples; raises SampleError if one lacks what is read."""
+        """Plan samples.
+
+        Raises:
+            SampleError: A sample lacks a required member.
+        """
         if self.kept is not None:
             wanted = replace(wanted, indexes=self.kept[wanted.indexes])
         items = Items(self.manifest, self.seed, self.views, wanted, self.cycle)
@@ -143,21 +146,21 @@ class RowSampler(Generic[PlanT, HostT]):
         return RowRequest(items=items, plans=plans, members=members, targets=targets)
 
     def announce(self, request: RowRequest[PlanT]) -> Announcement:
-        """Says that the ranges of a request will be read soon, each to the store that has them."""
+        """Announce to each store the ranges that will be read soon."""
         others: list[tuple[Store, Sequence[Range]]] = []
         if self.targets is not None:
             others.append((self.targets.manifest.store, request.targets))
         plans: Sequence[object] = request.plans
-        if isinstance(plans[0], Elsewhere):  # all are, and plans of small rows are made where they are asked for
+        if isinstance(plans[0], Elsewhere):  # all plans are of one type; plans of small rows are created on access
             found = (plan.elsewhere for plan in plans if isinstance(plan, Elsewhere))
             others += [one for one in found if one is not None]
         if not others and type(self.manifest.store) is LocalStore:
-            return UNHEEDED  # all is read of a local folder, so no ranges are made for its store
+            return UNHEEDED  # everything is read from a local folder, so its store needs no ranges
         own = self.manifest.store.announce(request.ranges)
         return Together((own, *(store.announce(ranges) for store, ranges in others))) if others else own
 
     def allocate(self, requests: Sequence[RowRequest[PlanT]]) -> Draft[PlanT, HostT]:
-        """The memory of the batch of some requests."""
+        """Allocate the batch of some requests."""
         n = sum(len(request.items) for request in requests)
         memory = Memory(chain.from_iterable(request.plans for request in requests), n * self.views)
         return Draft(
@@ -169,7 +172,7 @@ class RowSampler(Generic[PlanT, HostT]):
         )
 
     def mask(self, request: RowRequest[PlanT], draft: Draft[PlanT, HostT], rows: Sequence[int]) -> None:
-        """Draws the masks of samples' rows that need no content."""
+        """Draw the masks that do not depend on the samples' content."""
         for masked in self.early:
             maps = draft.maps[masked.part]
             for row, item in zip(rows, request.items, strict=True):
@@ -177,13 +180,16 @@ class RowSampler(Generic[PlanT, HostT]):
                     maps[row * self.views + view] = masked.maps(item, view)
 
     def fill(self, request: RowRequest[PlanT], draft: Draft[PlanT, HostT], rows: Sequence[int], stats: Stats) -> None:
-        """Fills the rows of samples, and draws the masks that need content; SampleError if one is unusable.
+        """Fill the rows of samples and draw the masks that need their content.
 
-        Fields are read last, so that of a sample with several faults the one of its media is told.
+        Fields are read last, so that for a sample with several faults the one in its media is reported.
+
+        Raises:
+            SampleError: A sample is unusable.
         """
         views, items = self.views, request.items
         own = BatchRows(items, request.plans, [row * views for row in rows], draft.memory.arrays, draft.maps)
-        for masked, _ in self.late:  # what is left of unusable samples
+        for masked, _ in self.late:  # clear the maps of unusable samples
             for start in own.starts:
                 draft.maps[masked.part][start : start + views] = [None] * views
         self.rows.fill(own, draft.batch, stats)
@@ -204,14 +210,14 @@ class RowSampler(Generic[PlanT, HostT]):
     def _read_targets(
         self, reader: TargetReader, targets: Tensor, own: BatchRows[PlanT], places: Sequence[Range], stats: Stats
     ) -> None:
-        """Writes the targets of samples; all views may share one row."""
+        """Write the targets of samples; all views may share one row."""
         for (item, _, rows), place in zip(own, places, strict=True):
             with stats.stage("read"):
                 rows.of(targets)[:] = reader.read(self.manifest, item.index, place)
             stats.read_bytes += place.size
 
     def _draw_late(self, own: BatchRows[PlanT], draft: Draft[PlanT, HostT]) -> None:
-        """Draws the masks that need content, but for those that `fill` has drawn already."""
+        """Draw the masks that need content, except those that `fill` has drawn already."""
         for masked, needs in self.late:
             maps = draft.maps[masked.part]
             if all(maps[start + view] is not None for start in own.starts for view in range(self.views)):
@@ -224,7 +230,7 @@ class RowSampler(Generic[PlanT, HostT]):
                     maps[start + view] = masked.maps(item, view, cues, rng)
 
     def join(self, draft: Draft[PlanT, HostT]) -> HostT:
-        """The host batch; the views of a sample are consecutive rows."""
+        """Finish the host batch; the views of a sample are consecutive rows."""
         made: dict[str, Any] = {
             one.field: one.mask.batched(one.grid, [maps for maps in draft.maps[one.part] if maps is not None])
             for one in self.masks

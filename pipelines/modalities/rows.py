@@ -1,12 +1,13 @@
-"""The rows of a modality: a maker of them is a data config with three functions, each of which takes many samples.
+"""Interface of a modality's rows: three functions, each of which handles many samples at once.
 
-    plan(items)              the draws of samples that need no bytes, and the byte ranges to read
-    layout(memory)           the batch of n rows, whose tensors are still empty
+    plan(items)              draws everything that needs no data, and finds the byte ranges to read
+    layout(memory)           creates the batch of n rows, with uninitialised tensors
     fill(rows, batch, stats) reads, decodes and writes the rows of samples
 
-Kernels take the arrays of `items` and `rows`; what takes long goes through them sample by sample. One sample is a batch
-of one. The sampler (row_sampler.py) does the rest alike for all: keys, labels, views, masks, fields, targets, joining,
-and it finds out which sample is unusable. Rows are written into the memory of the batch, so joining copies nothing.
+Fast kernels process the arrays of `items` and `rows` directly; slow operations iterate over them. A single sample is a
+batch of one. The sampler (row_sampler.py) does everything that is common to all modalities: keys, labels, views, masks,
+fields, targets and joining, and it identifies unusable samples. Rows are written directly into the memory of the batch,
+so joining copies nothing.
 """
 
 from __future__ import annotations
@@ -41,21 +42,21 @@ NO_CUES = Cues()
 
 
 class Plan(Protocol):
-    """What is drawn of a sample before it is read: `ranges` cover all bytes that its `fill` may read of the split."""
+    """Decisions drawn for a sample before reading; `ranges` cover all bytes that `fill` may read from the split."""
 
     @property
     def ranges(self) -> tuple[Range, ...]: ...
 
 
 class Elsewhere(ABC):
-    """A plan that also reads another dataset."""
+    """A plan that also reads from another dataset."""
 
     __slots__ = ()
 
     @property
     @abstractmethod
     def elsewhere(self) -> tuple[Store, Sequence[Range]] | None:
-        """The store of another dataset, and the byte ranges that `fill` may read of it."""
+        """The store of another dataset and the byte ranges that `fill` may read from it."""
 
 
 PlanT = TypeVar("PlanT", bound=Plan)
@@ -63,7 +64,7 @@ PartT = TypeVar("PartT", bound=Plan)
 
 
 class Draws(Protocol):
-    """Makes the draws of a sample that is shown in `views` views, by name; an `Item` does for those of a split."""
+    """Source of a sample's named random draws for `views` views; implemented by `Item` for samples of a split."""
 
     @property
     def views(self) -> int: ...
@@ -76,11 +77,7 @@ class Draws(Protocol):
 
 
 class Item(NamedTuple):
-    """Sample `index` of a split, as it is shown in `epoch` at its place in the run; it makes all draws by name.
-
-    key: of its draws. cycle: after how many epochs all draws but those of masks repeat, which then do not depend on the
-    seed; None: never.
-    """
+    """Sample `index` of a split in a given epoch and position of the run; the source of its named random draws."""
 
     manifest: Manifest
     seed: int
@@ -89,22 +86,24 @@ class Item(NamedTuple):
     epoch: int
     place: Place
     key: str
+    """Key of the draws."""
     cycle: int | None = None
+    """Number of epochs after which all draws except masks repeat, independent of the seed; None for never."""
 
     def rng(self, purpose: str, view: int = 0) -> np.random.Generator:
-        """The generator of one decision for one view."""
+        """Return the random generator of one decision for one view."""
         return sample_rng(*_draw_cycle(self.seed, self.epoch, self.cycle), self.key, view, purpose)
 
     def rngs(self, purpose: str) -> list[np.random.Generator]:
-        """The generators of one decision for all views."""
+        """Return the random generators of one decision for all views."""
         return [self.rng(purpose, view) for view in range(self.views)]
 
     def draw(self, view: int, cues: Cues = NO_CUES, part: str = "", rng: np.random.Generator | None = None) -> Draw:
-        """The draw of the mask of a view, or of one of its parts; rng: its generator, where it is made already."""
+        """Return the draw of a view's mask, optionally of one part; pass `rng` if the generator already exists."""
         return Draw.of(self.seed, self.epoch, self.key, view, self.place, cues, part, rng)
 
     def read(self, ranges: Sequence[Range], stats: Stats) -> list[bytes]:
-        """The bytes of some ranges, counted."""
+        """Read byte ranges and count them in `stats`."""
         with stats.stage("read"):
             found = self.manifest.store.read_many(ranges)
         stats.read_bytes += sum(map(len, found))
@@ -112,15 +111,15 @@ class Item(NamedTuple):
 
 
 def _draw_cycle(seed: int, epoch: int, cycle: int | None) -> tuple[int, int]:
-    """The seed and the epoch of all draws except masks."""
+    """Return the seed and epoch of all draws except masks."""
     return (seed, epoch) if cycle is None else (0, epoch % cycle)
 
 
 class Items:
-    """Samples of a split, as they are shown in `views` views each: `wanted`, by their numbers in the split.
+    """Samples of a split with `views` views each, selected by `wanted`.
 
-    keys, labels: what a batch says of each. drawn: the keys of their draws. A maker whose rows have many samples gives
-    them others.
+    `keys` and `labels` are reported in the batch; `drawn` are the keys of random draws. Makers whose rows contain
+    several samples override them.
     """
 
     def __init__(self, manifest: Manifest, seed: int, views: int, wanted: Wanted, cycle: int | None = None) -> None:
@@ -128,24 +127,24 @@ class Items:
 
     @cached_property
     def keys(self) -> list[str]:
-        """What a batch says of each."""
+        """Keys reported in the batch."""
         return self.manifest.keys(self.wanted.indexes.tolist())
 
     @cached_property
     def labels(self) -> Int64Array:
-        """Their labels, int64 (n,)."""
+        """Labels, int64 (n,)."""
         return self.manifest.label[self.wanted.indexes]
 
     @cached_property
     def drawn(self) -> list[str]:
-        """The keys of their draws."""
+        """Keys of the random draws."""
         return self.keys
 
     def __len__(self) -> int:
         return len(self.wanted)
 
     def __iter__(self) -> Iterator[Item]:
-        """Each by itself."""
+        """Iterate over single samples."""
         return iter(self._each)
 
     @cached_property
@@ -154,19 +153,19 @@ class Items:
         return [Item(self.manifest, self.seed, self.views, *one, self.cycle) for one in zip(*columns, strict=True)]
 
     def part(self, n: int) -> Items:
-        """Sample n alone."""
+        """Return only sample n."""
         return Items(self.manifest, self.seed, self.views, self.wanted.part(slice(n, n + 1)), self.cycle)
 
     def rngs(self, purpose: str, views: int | None = None) -> Iterator[np.random.Generator]:
-        """The generators of one decision for the first `views` views of each, by default all; each is valid until the
-        next.
+        """Yield the generators of one decision for the first `views` views of each sample (all by default); each
+        generator is valid until the next one is yielded.
         """
         epochs = [_draw_cycle(self.seed, epoch, self.cycle) for epoch in self.wanted.epochs.tolist()]
         names = self._names([epoch for _, epoch in epochs], self.views if views is None else views)
         return sample_rngs(epochs[0][0], names, purpose)
 
     def mask_names(self) -> Iterator[tuple[int, str, int]]:
-        """The epoch, key and view by which the masks of each are drawn, which do not repeat."""
+        """Yield epoch, key and view for the masks of each sample; masks never repeat."""
         return self._names(self.wanted.epochs.tolist(), self.views)
 
     def _names(self, epochs: Sequence[int], views: int) -> Iterator[tuple[int, str, int]]:
@@ -175,14 +174,13 @@ class Items:
 
 
 Arrays = dict[int, tuple["Tensor", npt.NDArray[Any]]]
-"""The tensors of a batch and their arrays, which share memory, by the tensor's `id`."""
+"""Tensors of a batch and NumPy arrays that share their memory, by the tensor's `id`."""
 
 
 class Memory(Generic[PlanT]):
-    """The memory of a batch of `rows` rows, a row for each view of the samples of `plans`.
+    """Allocator of a batch with `rows` rows, one per view of each planned sample.
 
-    key: the keys of the rows. label: their labels, int64 (rows,). The sampler writes both. arrays: of all tensors that
-    were made here.
+    The sampler writes `key` and `label`, int64 (rows,). `arrays` holds all tensors created here.
     """
 
     def __init__(self, plans: Iterable[PlanT], rows: int, arrays: Arrays | None = None) -> None:
@@ -192,25 +190,26 @@ class Memory(Generic[PlanT]):
 
     @cached_property
     def plans(self) -> list[PlanT]:
-        """Those of the samples; made when they are asked for, since plans of small rows are arrays."""
+        """Plans of the samples; created on access, since plans of small rows are stored as arrays."""
         return list(self._plans)
 
     def __call__(self, dtype: npt.DTypeLike, *shape: int) -> Tensor:
-        """A new tensor (rows, *shape) of any content."""
+        """Allocate an uninitialised tensor (rows, *shape)."""
         array = empty((self.rows, *shape), dtype)
         tensor = wrap_tensor(array)
         self.arrays[id(tensor)] = tensor, array
         return tensor
 
     def of(self, plans: Iterable[PartT]) -> Memory[PartT]:
-        """Memory for as many rows of a part of the samples, whose plans these are."""
+        """Return memory with the same rows for one part of the samples."""
         return Memory(plans, self.rows, self.arrays)
 
 
 class SampleRows:
-    """The rows of one sample in its batch: those from `start` to `stop`.
+    """The rows `start` to `stop` of one sample in its batch.
 
-    They are taken of the arrays that the batch's memory has, because each `Tensor.numpy` takes as long as a small mask.
+    Arrays are looked up in the batch's memory because each call of `Tensor.numpy` takes as long as drawing a small
+    mask.
     """
 
     __slots__ = ("_arrays", "start", "stop")
@@ -220,36 +219,37 @@ class SampleRows:
 
     @property
     def slice(self) -> slice:
-        """The rows as a slice."""
+        """Rows as a slice."""
         return slice(self.start, self.stop)
 
     def whole(self, tensor: Tensor) -> npt.NDArray[Any]:
-        """A whole tensor of the batch as an array, which shares its memory."""
+        """Return a whole tensor of the batch as an array that shares its memory."""
         known = self._arrays.get(id(tensor))
         return tensor.numpy() if known is None else known[1]
 
     def of(self, tensor: Tensor) -> npt.NDArray[Any]:
-        """The rows in a tensor of the batch."""
+        """Return the sample's rows of a tensor in the batch."""
         return self.whole(tensor)[self.start : self.stop]
 
 
 class Masked(NamedTuple):
-    """A mask of a batch.
-
-    field: the field of the batch that it becomes. grid: the tokens that it is drawn on. part: the part of the sample
-    (see `Draw`). of: changes the maps of each view, such as `TextMaps.of`. by_sampler: False where the rows or a finish
-    draw it.
-    """
+    """A mask of a batch."""
 
     field: str
+    """Field of the batch that receives the mask."""
     mask: Mask | None
+    """Mask to draw; None for none."""
     grid: TokenGrid
+    """Token grid."""
     part: str = ""
+    """Part of the sample (see `Draw`)."""
     of: Callable[[Maps], Maps] | None = None
+    """Conversion of each view's maps, such as `TextMaps.of`."""
     by_sampler: bool = True
+    """False if the rows or a device transform draw the mask."""
 
     def maps(self, item: Draws, view: int, cues: Cues = NO_CUES, rng: np.random.Generator | None = None) -> Maps | None:
-        """Those of a view of a sample; None without a mask."""
+        """Draw the maps of a view; None without a mask."""
         if self.mask is None:
             return None
         maps = maps_of(self.mask, self.grid, item.draw(view, cues, self.part, rng))
@@ -257,26 +257,28 @@ class Masked(NamedTuple):
 
 
 Drawn = dict[str, list[Maps | None]]
-"""The maps of the rows of a batch, by the part of the sample that a mask is of; None before they are drawn."""
+"""Maps of a batch's rows, by part of the sample; None until drawn."""
 
 
 class Late(NamedTuple):
-    """A mask that needs cues, and which; asked once, because masks walk their fields to tell."""
+    """A mask that needs inputs from the sample, and their names (cached, because a mask traverses its fields to find
+    them).
+    """
 
     masked: Masked
     needs: frozenset[str]
 
 
 def list_late_masks(masks: Iterable[Masked]) -> tuple[Late, ...]:
-    """Those of some masks that need cues, and that the sampler draws."""
+    """Select the masks that need inputs and are drawn by the sampler."""
     found = [(one, one.mask) for one in masks if one.by_sampler]
     return tuple(Late(one, needed_cues(mask)) for one, mask in found if mask is not None and mask.needs)
 
 
 class BatchRows(Generic[PlanT]):
-    """The rows of some samples in their batch: those of sample n from `starts[n]` on, one for each view.
+    """Rows of some samples in their batch: sample n has one row per view, starting at `starts[n]`.
 
-    maps: of the batch.
+    `maps` belongs to the whole batch.
     """
 
     def __init__(
@@ -286,21 +288,25 @@ class BatchRows(Generic[PlanT]):
         self.maps: Drawn = {} if maps is None else maps
 
     def __iter__(self) -> Iterator[tuple[Item, PlanT, SampleRows]]:
-        """Each sample, its plan, and its rows."""
+        """Iterate over samples with their plans and rows."""
         views = self.items.views
         for item, plan, start in zip(self.items, self.plans, self.starts, strict=True):
             yield item, plan, SampleRows(start, start + views, self._arrays)
 
     def of(self, plans: Sequence[PartT]) -> BatchRows[PartT]:
-        """The same rows of a part of the samples, whose plans these are."""
+        """Return the same rows for one part of the samples."""
         return BatchRows(self.items, plans, self.starts, self._arrays, self.maps)
 
     def whole(self, tensor: Tensor) -> npt.NDArray[Any]:
-        """A whole tensor of the batch as an array, which shares its memory."""
+        """Return a whole tensor of the batch as an array that shares its memory."""
         return SampleRows(0, 0, self._arrays).whole(tensor)
 
     def read(self, component: str, stats: Stats) -> list[list[bytes]]:
-        """What each plan reads of a component, all at once; raises the SampleError of the first that cannot be."""
+        """Read a component's ranges of all plans at once.
+
+        Raises:
+            SampleError: A sample cannot be read; refers to the first one.
+        """
         item = next(iter(self.items))
         try:
             with item.manifest.reading(item.index, component):
@@ -314,7 +320,7 @@ class BatchRows(Generic[PlanT]):
 
 
 def is_of_package(value: object) -> bool:
-    """Whether a config, or each of some, and all in it are of this package."""
+    """Return whether a config, or each of several, consists only of classes of this package."""
     if isinstance(value, tuple):
         return all(map(is_of_package, value))
     if not isinstance(value, Config):
@@ -324,66 +330,77 @@ def is_of_package(value: object) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Traits:
-    """What is known of a row maker before it makes any row.
-
-    together: how many samples one thread fills at once; one where a sample takes long. needs_torch: whether worker
-    processes make the rows with torch (see `Sampler`). identity: what a resume compares besides the data config and the
-    split. form: what the parts of a mixture must share besides masks and the settings that the config names. counted:
-    whether the visible tokens of a sample follow from the masks alone, for a token budget. shard_rows: the rows of each
-    shard, where rows take the place of samples.
-    """
+    """Properties of a row maker that are known before it creates rows."""
 
     together: int = 1
+    """Number of samples that a thread fills at once; 1 for slow samples."""
     needs_torch: bool = True
+    """Whether worker processes need torch to create the rows (see `Sampler`)."""
     identity: Mapping[str, Any] = field(default_factory=dict)
+    """Values compared on resume in addition to the data config and the split."""
     form: Mapping[str, object] = field(default_factory=dict)
+    """Values that must agree between the parts of a mixture, besides masks and the settings that the config lists."""
     counted: bool = True
+    """Whether the number of visible tokens follows from the masks alone, as token budgets require."""
     shard_rows: tuple[int, ...] | None = None
+    """Rows of each shard, for makers that load rows instead of samples."""
 
 
 class RowMaker(ABC, Generic[PlanT, HostT]):
-    """Makes the rows of a batch. It holds only settings, so it can be sent to worker processes."""
+    """Creates the rows of a batch. It contains only settings, so it can be sent to worker processes."""
 
     __slots__ = ()
 
     @property
     def traits(self) -> Traits:
-        """What is known before any row is made."""
+        """Properties that are known before any row is created."""
         return Traits()
 
     @property
     @abstractmethod
     def masks(self) -> tuple[Masked, ...]:
-        """The masks of a batch, each of another part of the samples."""
+        """Masks of a batch, each for a different part of the samples."""
 
     @abstractmethod
     def plan(self, items: Items) -> Sequence[PlanT]:
-        """Draws all that needs no bytes, and finds the byte ranges; SampleError if a sample lacks what is read."""
+        """Draw everything that needs no data and find the byte ranges.
+
+        Raises:
+            SampleError: A sample lacks a required member.
+        """
 
     @abstractmethod
     def layout(self, memory: Memory[PlanT]) -> HostT:
-        """The empty batch."""
+        """Create the empty batch."""
 
     @abstractmethod
     def fill(self, rows: BatchRows[PlanT], batch: HostT, stats: Stats) -> None:
-        """Writes the rows of some samples, over the remains of unusable ones; SampleError if one is unusable.
+        """Write the rows of some samples, overwriting the remains of unusable ones.
 
-        Many threads fill rows of one batch. What is no row of a tensor is assigned to the plan, for `cues` and `join`.
-        `own.of(batch.NAME)` is where a sample is written in a tensor: a slice of torch costs ten times as much.
+        Many threads fill rows of one batch. Results that are not rows of a tensor are stored in the plan, for `cues`
+        and `join`. Write to `own.of(batch.NAME)`: slicing a torch tensor costs ten times as much.
+
+        Raises:
+            SampleError: A sample is unusable.
         """
 
     def cues(self, rows: BatchRows[PlanT], batch: HostT, n: int, view: int, part: str, needs: frozenset[str]) -> Cues:
-        """The cues of a view of filled sample n for the mask of a part, which needs some of them; by default none."""
+        """Return the mask inputs of a view of filled sample n for one part; by default none."""
         return NO_CUES
 
     def join(self, batch: HostT, plans: Iterable[PlanT], made: Mapping[str, Any]) -> HostT:
-        """The host batch of filled rows, with what is made of them together: the masks, by `Masked.field`, and its
-        `fields`; by default each is a field of it. plans: of the samples, in the order of their rows.
+        """Finish the host batch.
+
+        Args:
+            batch: Filled rows.
+            plans: Plans of the samples in row order.
+            made: Values created for the whole batch: masks, by `Masked.field`, and `fields`. By default, each becomes a
+                field of the batch.
         """
         return replace(batch, **made)
 
     def draw_masks(self, rows: BatchRows[PlanT], batch: HostT, n: int, late: Iterable[Late]) -> None:
-        """Draws the masks of filled sample n that need cues, for makers whose `fill` goes on from them."""
+        """Draw the masks of filled sample n that need inputs, for makers whose `fill` depends on them."""
         for (item, _, own), (masked, needs) in product(islice(rows, n, n + 1), late):
             for view, row in enumerate(range(own.start, own.stop)):
                 cues = self.cues(rows, batch, n, view, masked.part, needs)

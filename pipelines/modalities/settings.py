@@ -1,4 +1,4 @@
-"""Settings of loaders that commands have as options, too."""
+"""Loader settings that are also command-line options."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from maskstream.shards.flag import RunFlag
 
 @dataclass(frozen=True, kw_only=True)
 class CacheSettings:
-    """The cache of what is read from URLs; it changes no batch. Shards of a node that fit are fetched whole."""
+    """Cache for data read from URLs; it does not change batches. Shards of a node are downloaded whole if they fit."""
 
     cache: Annotated[
         str | Path | None, RunFlag("Folder on a local disk that caches what is read from a URL, for a whole node.")

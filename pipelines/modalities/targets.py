@@ -1,15 +1,15 @@
-"""Targets: what a frozen teacher or tokenizer makes of samples, read of shards instead of computed in each step.
+"""Targets: outputs of a frozen teacher or tokenizer, read from shards instead of computed in every step.
 
     maskstream targets RUN DATA --recipe NAME --cycle 4       writes them
     --set data.targets=FOLDER                                 reads them into batch.fields["targets"]
 
-What a teacher makes of a clip depends on its frames and its crop, and no crop of its output is its output of a crop. So
-targets are made of clips, crops and colours that repeat: those of an epoch are those of `epoch % cycle`, whatever the
-seed of a run. A sample has an array (cycle, views, tokens, channels), or (cycle, views, tokens) of ids, and a batch
-takes one row of it. Views that differ in their masks alone have one row together. Masks do not repeat.
+The teacher's output depends on a clip's frames and crop, and cropping the output is not equivalent to cropping the
+input. Targets are therefore computed for clips, crops and colours that repeat: an epoch uses the draws of `epoch %
+cycle`, whatever the run's seed. A sample has one array (cycle, views, tokens, channels), or (cycle, views, tokens) of
+ids, and a batch reads one row of it. Views that differ only in their masks share a row. Masks do not repeat.
 
-The folder is a split of its own, whose samples have the keys of those that it is of. Its dataset.json says of which
-weights, clips and samples it is, and a loader with others refuses it.
+The folder is a separate split with the keys of the original samples. Its `dataset.json` records the teacher's weights
+and the clips and samples; a loader refuses targets that do not match them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .split import Split
 
 ARRAY = "npy"
-"""The component of a sample that holds its targets."""
+"""Component of a sample that holds its targets."""
 
 
 _FORMS: Mapping[str, Callable[[Any], bool]] = {
@@ -49,11 +49,15 @@ _FORMS: Mapping[str, Callable[[Any], bool]] = {
     "fingerprint": lambda value: isinstance(value, str),
     "version": lambda value: type(value) is int,
 }
-"""What dataset.json of stored targets must say of them."""
+"""Required entries of dataset.json for stored targets, with their checks."""
 
 
 def read_targets_facts(info: Mapping[str, Any], location: str) -> Json:
-    """What the dataset.json of stored targets says of them; ValueError, which names the folder, for another one."""
+    """Read the description of stored targets from dataset.json.
+
+    Raises:
+        ValueError: The folder, named in the message, does not hold targets.
+    """
     facts = info["settings"].get(TARGETS)
     if info["modality"] != TARGETS or not isinstance(facts, dict):
         raise ValueError(
@@ -70,7 +74,7 @@ def read_targets_facts(info: Mapping[str, Any], location: str) -> Json:
 
 
 def _check_table(manifest: Manifest, shape: list[int], dtype: str, location: str) -> None:
-    """ValueError unless all arrays of a split have this shape and type by its manifest."""
+    """Raise ValueError unless the manifest lists this shape and dtype for all arrays."""
     arrays = manifest.components.get(ARRAY)
     if arrays is None or "shape" not in arrays.lists or "dtype" not in arrays.words:
         raise ValueError(f"targets={location!r} has no arrays; run `maskstream targets` again")
@@ -88,9 +92,15 @@ def _check_table(manifest: Manifest, shape: list[int], dtype: str, location: str
 
 
 def check_targets(location: str | None, weights: str, model: str) -> None:
-    """ValueError for targets at a location, if there are any, that a model with another checksum than `weights` made.
+    """Check that stored targets, if any, were computed with these model weights.
 
-    model: what names it, such as "model.teacher='runs/videomae-tiny'".
+    Args:
+        location: Folder of targets; None skips the check.
+        weights: Checksum of the model's weights.
+        model: Name of the model for the message, such as "model.teacher='runs/videomae-tiny'".
+
+    Raises:
+        ValueError: The targets were computed with other weights.
     """
     if location is None or not is_split(store := open_store(location)):
         return
@@ -104,25 +114,32 @@ def check_targets(location: str | None, weights: str, model: str) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TargetReader:
-    """Reads the targets of the samples of a split.
-
-    manifest: of the targets. rows: int64 (N,), where those of each sample are, -1 for a sample without. cycle: the
-    number of clips of a sample. shape: of the targets of one clip, (views, tokens, channels), or (views, tokens) of
-    ids. identity: what they were made of, which a resume compares.
-    """
+    """Reads the targets of the samples of a split."""
 
     manifest: Manifest
+    """Manifest of the targets."""
     rows: npt.NDArray[np.int64]
+    """int64 (N,): row of each sample's targets; -1 for samples without."""
     cycle: int
+    """Number of stored clips per sample."""
     shape: tuple[int, ...]
+    """Shape of one clip's targets: (views, tokens, channels), or (views, tokens) for ids."""
     dtype: np.dtype[Any]
     identity: Json
+    """Origin of the targets, compared on resume."""
 
     @classmethod
     def open(cls, location: str, geometry: Mapping[str, Any], cycle: int | None, split: Split) -> TargetReader:
-        """The reader of a folder of targets. geometry: what is seen of samples (`SplitConfig.geometry`).
+        """Open a folder of targets.
 
-        ValueError for a folder that holds none, or those of other clips, crops, samples or numbers of clips.
+        Args:
+            location: Folder or URL.
+            geometry: Settings that determine the visible pixels of samples (`SplitConfig.geometry`).
+            cycle: Expected number of clips per sample; None accepts any.
+            split: Split that the targets belong to.
+
+        Raises:
+            ValueError: The folder has no targets, or targets for other clips, crops, samples or numbers of clips.
         """
         manifest = Manifest.load(location)
         facts = read_targets_facts(manifest.info, location)
@@ -156,7 +173,11 @@ class TargetReader:
         )
 
     def place(self, split: Manifest, index: int, epoch: int) -> Range:
-        """Where the targets of sample `index` of a split are in an epoch; SampleError for one without."""
+        """Locate the targets of sample `index` in an epoch.
+
+        Raises:
+            SampleError: The sample has no targets.
+        """
         row = int(self.rows[index])
         if row < 0:
             raise split.sample_error(index, TARGETS, f"{self.manifest} has no targets of it")
@@ -169,7 +190,11 @@ class TargetReader:
         return Range(member.name, member.offset + begin + epoch % self.cycle * size, size)
 
     def read(self, split: Manifest, index: int, place: Range) -> npt.NDArray[Any]:
-        """The targets (views, tokens[, channels]) at a place; SampleError where they cannot be read."""
+        """Read targets, (views, tokens[, channels]).
+
+        Raises:
+            SampleError: They cannot be read.
+        """
         with split.reading(index, TARGETS), self.manifest.reading(int(self.rows[index]), ARRAY):
             data = self.manifest.store.read(*place)
         return np.frombuffer(data, self.dtype).reshape(self.shape)

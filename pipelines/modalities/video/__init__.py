@@ -1,1 +1,1 @@
-"""The video modality: clips of frames, their crops, and the loader of masked clips."""
+"""Video: clips of frames, their crops, and the loader of masked clips."""

@@ -1,4 +1,4 @@
-"""A batch of clips, as pixels, as the pixels of chosen tokens or, on the host, as YUV planes."""
+"""Batches of clips: as pixels, as pixels of selected tokens or, on the host, as YUV planes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlaneClip:
-    """The height and width of a clip's luma and of its chroma, whether it is flipped, and whether its chroma is resized
-    to half the output, as `HALF_CHROMA` says.
+    """Size of a clip's luma and chroma planes, its flip, and whether chroma is resized to half the output
+    (`HALF_CHROMA`).
     """
 
     luma: tuple[int, int]
@@ -38,7 +38,7 @@ class PlaneClip:
 
     @classmethod
     def of(cls, clip: CropPlanes) -> PlaneClip:
-        """The facts of a clip."""
+        """Describe a clip."""
         luma, chroma = clip.luma.shape, clip.chroma.shape
         half = (clip.standard, clip.full_range) == HALF_CHROMA
         return cls(luma=(luma[1], luma[2]), chroma=(chroma[2], chroma[3]), flip=clip.flip, half=half)
@@ -46,29 +46,31 @@ class PlaneClip:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlaneBatch(Movable):
-    """The crops of B clips, padded to the largest.
-
-    luma: uint8 (B, T, H, W). chroma: uint8 (B, T, 2, ceil(H / 2), ceil(W / 2)). clips: one each, on the host. colours:
-    int32 (B, 6), see `compute_colour_numbers`.
+    """Crops of B clips, padded to the largest: luma uint8 (B, T, H, W), chroma uint8 (B, T, 2, ceil(H / 2), ceil(W /
+    2)).
     """
 
     luma: Tensor
+    """uint8 (B, T, H, W)."""
     chroma: Tensor
+    """uint8 (B, T, 2, ceil(H / 2), ceil(W / 2))."""
     clips: tuple[PlaneClip, ...]
+    """Description of each clip, on the host."""
     colours: Tensor
+    """int32 (B, 6): see `compute_colour_numbers`."""
 
     @classmethod
     def empty(cls, rows: int, frames: int, crops: Sequence[Crop]) -> PlaneBatch:
-        """Memory for clips of these crops, into which each clip is written, so that joining copies nothing."""
+        """Allocate memory for clips with these crops; clips are written into it, so joining copies nothing."""
         height, width = max(crop.height for crop in crops), max(crop.width for crop in crops)
         luma, chroma = allocate_planes((rows, frames), height, width, empty)
         colours = wrap_tensor(np.empty((rows, 6), np.int32))
         return cls(luma=wrap_tensor(luma), chroma=wrap_tensor(chroma), clips=(), colours=colours)
 
     def room(self, row: int, crop: Crop) -> tuple[UInt8Array, UInt8Array]:
-        """Where the luma (T, h, w) and the chroma (T, 2, ceil(h / 2), ceil(w / 2)) of a clip are written.
+        """Return the memory for a clip's luma (T, h, w) and chroma (T, 2, ceil(h / 2), ceil(w / 2)).
 
-        A crop that replaces another may be larger than all of these; it has memory of its own.
+        A replacement sample may have a larger crop than was allocated; it gets separate memory.
         """
         luma, chroma = self.luma.numpy(), self.chroma.numpy()
         if crop.height > luma.shape[2] or crop.width > luma.shape[3]:
@@ -77,7 +79,7 @@ class PlaneBatch(Movable):
         return luma[row, :, : crop.height, : crop.width], chroma[row, :, :, :down, :across]
 
     def of_clips(self, clips: Sequence[CropPlanes]) -> PlaneBatch:
-        """The batch of the clips that were written here, one in each row; copied if one has memory of its own."""
+        """Build the batch of the clips written here, one per row; copies if one has separate memory."""
         luma, chroma = self.luma.numpy(), self.chroma.numpy()
         if not all(np.may_share_memory(clip.luma, luma) for clip in clips):
             luma, chroma = _join_planes(clips)
@@ -85,12 +87,12 @@ class PlaneBatch(Movable):
 
     @classmethod
     def of(cls, clips: Sequence[CropPlanes]) -> PlaneBatch:
-        """The batch of some clips of equal length, which are copied."""
+        """Copy clips of equal length into a batch."""
         return _build_planes_batch(*_join_planes(clips), clips)
 
 
 def _build_planes_batch(luma: UInt8Array, chroma: UInt8Array, clips: Sequence[CropPlanes]) -> PlaneBatch:
-    """The batch of planes that hold these clips."""
+    """Build a batch from padded planes and the clips in them."""
     colours = np.stack([compute_colour_numbers(clip.standard, clip.full_range) for clip in clips])
     return PlaneBatch(
         luma=wrap_tensor(luma),
@@ -101,7 +103,7 @@ def _build_planes_batch(luma: UInt8Array, chroma: UInt8Array, clips: Sequence[Cr
 
 
 def _join_planes(clips: Sequence[CropPlanes]) -> tuple[UInt8Array, UInt8Array]:
-    """Luma (B, T, H, W) and chroma (B, T, 2, ceil(H / 2), ceil(W / 2)) of clips, copied."""
+    """Copy clips into luma (B, T, H, W) and chroma (B, T, 2, ceil(H / 2), ceil(W / 2))."""
     frames = len(clips[0].luma)
     height, width = (max(clip.luma.shape[axis] for clip in clips) for axis in (1, 2))
     luma, chroma = allocate_planes((len(clips), frames), height, width, empty)
@@ -116,7 +118,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def normalised(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype) -> Tensor:
-    """Pixels uint8 (..., H, W, 3) as floats (..., 3, H, W), scaled to [0, 1] and normalised by `mean` and `std`."""
+    """Convert pixels uint8 (..., H, W, 3) to floats (..., 3, H, W), scaled to [0, 1] and normalised by `mean` and
+    `std`.
+    """
     device, (*before, height, width, channels) = pixels.device, pixels.shape
     m, s = (torch.tensor(of, dtype=dtype, device=device).view(channels, 1, 1) for of in (mean, std))
     shape = (*before, channels, height, width)
@@ -130,7 +134,7 @@ def normalised(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...], 
     rows = values.reshape(-1, *shape[-3:])
     if dtype == torch.float32:
         normalise(of, m.view(-1).numpy(), s.view(-1).numpy(), rows.view(np.float32))
-    else:  # a level has one of 256 values, so these are made once and their bits are copied
+    else:  # each of the 256 intensities is normalised once, and results are looked up
         bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
         levels = torch.arange(256).to(dtype).expand(channels, 1, 256).div(255.0).sub_(m).div_(s)
         look_up(of, levels.view(bits).view(channels, 256).numpy(), rows)
@@ -139,29 +143,29 @@ def normalised(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...], 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenBatch(Movable):
-    """The pixels of some tokens of B clips.
-
-    pixels: uint8 (B, K, tubelet * p * p * 3), RGB, in the order (frame, y, x, channel). index: int64 (B, K), ascending,
-    the tokens' numbers in the grid of the masks. n_real: int64 (B,), how many of a row's tokens are real, where counts
-    differ (masks.Padded); the others are black and have the index 0. None means all. targets: whether those that are
-    reconstructed are among them.
-    """
+    """Pixels of selected tokens of B clips, uint8 (B, K, tubelet * p * p * 3)."""
 
     pixels: Tensor
+    """uint8 (B, K, tubelet * p * p * 3): RGB in the order (frame, y, x, channel)."""
     index: Tensor
+    """int64 (B, K): sorted token numbers in the grid of the masks."""
     n_real: Tensor | None = None
+    """int64 (B,): number of valid tokens in each row if counts differ (masks.Padded). Padding is black with index 0.
+    None if all are valid.
+    """
     targets: bool = False
+    """True if the tokens to reconstruct are included."""
 
     @property
     def real(self) -> Tensor:
-        """Which tokens are real, bool (B, K)."""
+        """Valid tokens, bool (B, K)."""
         places = torch.arange(self.index.shape[1], device=self.index.device)
         return (places < (len(places) if self.n_real is None else self.n_real[:, None])).expand(self.index.shape)
 
     def whole(self, n_tokens: int) -> Tensor:
-        """The pixels of all tokens of the clips, uint8 (B, n_tokens, tubelet * p * p * 3), black where not made."""
+        """Return the pixels of all tokens, uint8 (B, n_tokens, tubelet * p * p * 3); unselected tokens are black."""
         made = self.pixels.new_zeros(len(self.pixels), n_tokens + 1, self.pixels.shape[2])
-        index = torch.where(self.real, self.index, n_tokens)  # what is not real goes behind all others
+        index = torch.where(self.real, self.index, n_tokens)  # sort padding behind all other tokens
         return made.scatter_(1, index[..., None].expand(self.pixels.shape), self.pixels)[:, :n_tokens]
 
     def pixel_values(
@@ -170,7 +174,9 @@ class TokenBatch(Movable):
         std: tuple[float, ...] = IMAGENET_STD,
         dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """The tokens as floats of the same shape, scaled to [0, 1] and normalised by `mean` and `std` (ImageNet's)."""
+        """Convert the tokens to floats of the same shape, scaled to [0, 1] and normalised by `mean` and `std`
+        (ImageNet's).
+        """
         dtype = dtype or torch.float32
         m, s = (torch.tensor(of, dtype=dtype, device=self.pixels.device) for of in (mean, std))
         clips, count, values = self.pixels.shape
@@ -178,7 +184,7 @@ class TokenBatch(Movable):
 
     @classmethod
     def concatenated(cls, parts: Sequence[Self]) -> Self:
-        """One batch of all parts, padded to the widest."""
+        """Concatenate batches, padding to the widest."""
         most = max(part.index.shape[1] for part in parts)
         if all(part.n_real is None and part.index.shape[1] == most for part in parts):
             return super(TokenBatch, cls).concatenated(parts)
@@ -194,15 +200,15 @@ class TokenBatch(Movable):
 
 
 Output = Literal["rgb", "yuv", "tokens", "tokens+targets"]
-"""What a sampler makes: RGB clips, the planes of which a finish makes them, or only tokens of them."""
+"""Output of the sampler: RGB clips, YUV planes that a device transform converts to RGB, or only some tokens."""
 OutputChoice = Literal["auto", "rgb", "yuv", "tokens", "tokens+targets"]
-"""The same, or what suits the device."""
+"""Output of the sampler; "auto" depends on the device."""
 TOKEN_OUTPUTS = ("tokens", "tokens+targets")
-"""Of `Output`, those that make only tokens: the visible ones, or also those that are reconstructed."""
+"""Outputs with tokens only: the visible ones, or also the ones to reconstruct."""
 
 
 def list_chosen_tokens(maps: Maps, output: str) -> npt.NDArray[np.int64]:
-    """The numbers of the tokens of a view that are made, int64 (K,), ascending."""
+    """Return the sorted numbers of the tokens of a view to output, int64 (K,)."""
     made = ~maps.hidden
     if output == TOKEN_OUTPUTS[1]:
         made |= maps.hidden if maps.target is None else maps.target
@@ -210,17 +216,17 @@ def list_chosen_tokens(maps: Maps, output: str) -> npt.NDArray[np.int64]:
 
 
 class ViewTokens(NamedTuple):
-    """The tokens of a view: their numbers, int64 (K,), and pixels, uint8 (K, tubelet, p, p, 3)."""
+    """Tokens of a view: their numbers, int64 (K,), and pixels, uint8 (K, tubelet, p, p, 3)."""
 
     numbers: npt.NDArray[np.int64]
     pixels: UInt8Array
 
 
 class TokenRoom:
-    """Where the tokens of a batch of `rows` rows are written, each of a shape (tubelet, p, p, 3).
+    """Memory for the tokens of a batch of `rows` rows, each token of shape (tubelet, p, p, 3).
 
-    The memory is made when the first row says how many it has. A row with another number has memory of its own, and
-    joining copies.
+    It is allocated when the first row's number of tokens is known. A row with a different number gets separate memory,
+    and joining then copies.
     """
 
     def __init__(self, rows: int, shape: tuple[int, ...]) -> None:
@@ -228,7 +234,7 @@ class TokenRoom:
         self._lock, self._whole = Lock(), np.empty((0, 0, *shape), np.uint8)
 
     def of(self, row: int, count: int) -> UInt8Array:
-        """Memory for the tokens of a row, uint8 (count, tubelet, p, p, 3)."""
+        """Return memory for the tokens of a row, uint8 (count, tubelet, p, p, 3)."""
         with self._lock:
             if not len(self._whole):
                 self._whole = empty((self._rows, count, *self._shape), np.uint8)
@@ -238,7 +244,7 @@ class TokenRoom:
         return np.empty((count, *self._shape), np.uint8)
 
     def joined(self, tokens: Sequence[ViewTokens], output: str) -> TokenBatch:
-        """The batch of the tokens of all rows; output: as in `list_chosen_tokens`."""
+        """Build the batch from the tokens of all rows; `output` as in `list_chosen_tokens`."""
         counts = [len(one.numbers) for one in tokens]
         most, whole, index = max(counts), self._whole, np.zeros((len(tokens), max(counts)), np.int64)
         moved = whole.shape[:2] != (len(tokens), most) or min(counts) < most
@@ -258,35 +264,41 @@ class TokenRoom:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoBatch(Batch):
-    """A batch of clips.
+    """A batch of clips; see `Batch` for the fields that all modalities share.
 
-    video: uint8 (B, T, H, W, 3), RGB. mask: MaskBatch over the (T/pt, H/ph, W/pw) token grid in (t h w) order, or
-    None where the loader was built without a mask. flow: Flow or None. pts_s: float64 (B, T), each frame's time in
-    seconds from the start of its video. draws: in a host batch, those of the masks that a finish makes, one per clip;
-    empty in the batches of a loader. planes: in a host batch of output="yuv", the pixels, of which a finish makes
-    `video`; else None. tokens: with output="tokens" the pixels of the chosen tokens, and `video` is empty,
-    (B, T, 0, 0, 3); else None. room: in a host batch that is not joined yet, where tokens are written. The rest is as
-    in `Batch`.
-
-    camera, others: of several components, the first, whose clips those above are, and the clips of the same samples and
-    instants by the names of the others; see `cameras`.
+    With several components (cameras), the fields describe the clips of the first one; `cameras` has all of them.
     """
 
     video: Tensor
+    """uint8 (B, T, H, W, 3): RGB frames; (B, T, 0, 0, 3) with output="tokens"."""
     mask: MaskBatch | None
+    """Masks on the (T/pt, H/ph, W/pw) token grid in (t h w) order; None if the loader has no mask."""
     flow: Flow | None
+    """Optical flow, or None."""
     pts_s: Tensor
+    """float64 (B, T): time of each frame in seconds from the start of its video."""
     draws: tuple[Draw, ...] = ()
+    """In a host batch, the draws of masks that a device transform computes, one per clip; empty in a
+    loader's batches.
+    """
     planes: PlaneBatch | None = None
+    """In a host batch with output="yuv", the pixels as YUV planes, from which a device transform computes `video`; else
+    None.
+    """
     tokens: TokenBatch | None = None
+    """Pixels of the selected tokens with output="tokens"; else None."""
     room: TokenRoom | None = None
+    """In a host batch that is not joined yet, the memory for tokens."""
     camera: str = ""
+    """Component of the clips in this batch if there are several."""
     others: dict[str, VideoBatch] = field(default_factory=dict)
+    """Clips of the same samples and instants from the other components, by name; use `cameras`."""
 
     @property
     def cameras(self) -> dict[str, VideoBatch]:
-        """The clips of each camera, by the name of its component, in the order that `component` names them. Each is a
-        batch of its own with `video`, `mask`, `flow` and `pts_s`; empty where `component` names no several.
+        """Clips of each camera by component name, in the order of `component`.
+
+        Each is a separate batch with `video`, `mask`, `flow` and `pts_s`. Empty if `component` does not list several.
         """
         if not self.camera:
             return {}
@@ -294,16 +306,16 @@ class VideoBatch(Batch):
         return {self.camera: replace(self, camera="", others={}), **others}
 
     def weighted(self, weight: Tensor) -> Self:
-        """The batch with the targets of the masks of all cameras weighted by `weight`, float32 (B / views,)."""
+        """Multiply the target weights of all cameras' masks by `weight`, float32 (B / views,)."""
         others = {name: one.weighted(weight) for name, one in self.others.items()}
         return replace(Batch.weighted(self, weight), others=others)
 
     def scene_cuts(self) -> int:
-        """The number of scene cuts in its clips; 0 without flow."""
+        """Number of scene cuts in the clips; 0 without flow."""
         return 0 if self.flow is None else int(self.flow.cuts.sum())
 
     def count_in(self, stats: Stats) -> None:
-        """Adds its cuts, the cells of its flow, those with a vector, and their confidence."""
+        """Add scene cuts, flow cells, cells with a vector and their confidence to the statistics."""
         for other in self.others.values():
             other.count_in(stats)
         if self.flow is None:
@@ -321,5 +333,7 @@ class VideoBatch(Batch):
         std: tuple[float, ...] = IMAGENET_STD,
         dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """The clips as float (B, T, 3, H, W), scaled to [0, 1] and normalised by `mean` and `std` (ImageNet's)."""
+        """Convert the clips to float (B, T, 3, H, W), scaled to [0, 1] and normalised by `mean` and
+        `std` (ImageNet's).
+        """
         return normalised(self.video, mean, std, dtype or torch.float32)

@@ -1,7 +1,7 @@
 """Rows of samples with several videos, such as the cameras of a robot: clips of the same instants.
 
-The clock is the time since the start of each video. The first camera draws the clip, of the frames whose instants all
-videos have; of every other camera come the frames that are nearest in time, by its own rate.
+The clock is the time since the start of each video. The first camera draws the clip from the frames whose instants
+exist in all videos; every other camera contributes the frames that are nearest in time, at its own frame rate.
 """
 
 from __future__ import annotations
@@ -39,15 +39,17 @@ Float64s = npt.NDArray[np.float64]
 
 
 def rates(manifest: Manifest, component: str, samples: slice = slice(None)) -> tuple[Int64s, Float64s]:
-    """The frames of each sample's video, int64 (N,), and its frames a second, float64 (N,); 0 without."""
+    """Return the number of frames, int64 (N,), and frames per second, float64 (N,), of each sample's video; 0 without
+    one.
+    """
     facts = manifest.component(component).facts
     return facts["n_frames"][samples].astype(np.int64), facts["fps"][samples].astype(np.float64)
 
 
 def find_frames_of_all(manifest: Manifest, cameras: Sequence[str], samples: slice = slice(None)) -> Int64s:
-    """The frames of each sample's first camera whose instants all of its cameras have, int64 (N,), at least 1.
+    """Count the frames of each sample's first camera whose instants exist in all cameras, int64 (N,), at least 1.
 
-    A camera has an instant if its frame that is nearest in time exists.
+    A camera covers an instant if its frame nearest in time exists.
     """
     common, fps = rates(manifest, cameras[0], samples)
     for camera in cameras[1:]:
@@ -58,7 +60,7 @@ def find_frames_of_all(manifest: Manifest, cameras: Sequence[str], samples: slic
 
 
 def lacking(manifest: Manifest, cameras: Sequence[str]) -> Bools:
-    """Which samples lack one of the cameras, bool (N,)."""
+    """Return which samples lack one of the cameras, bool (N,)."""
     missing: Bools = ~manifest.component(cameras[0]).present
     for camera in cameras[1:]:
         missing |= ~manifest.component(camera).present
@@ -66,9 +68,9 @@ def lacking(manifest: Manifest, cameras: Sequence[str]) -> Bools:
 
 
 def has_one_rate(manifest: Manifest, cameras: Sequence[str] | None) -> bool:
-    """Whether the frames of the same instants have the same numbers in all cameras of each sample.
+    """Return whether frame numbers of the same instants agree between all cameras of each sample.
 
-    cameras: what `VideoData.component` names; a word or None is one.
+    `cameras` is `VideoData.component`; a string or None means one camera.
     """
     if cameras is None or isinstance(cameras, str):
         return True
@@ -79,7 +81,11 @@ def has_one_rate(manifest: Manifest, cameras: Sequence[str] | None) -> bool:
 
 
 def with_all_cameras(split: Split, cameras: Sequence[str]) -> Split:
-    """The split without the samples that lack a camera, which a warning counts; ValueError if that is all."""
+    """Drop samples that lack a camera, with a warning.
+
+    Raises:
+        ValueError: No sample has all cameras.
+    """
     manifest = split.manifest
     without = lacking(manifest, cameras)
     without[manifest.removed] = False
@@ -106,21 +112,23 @@ def with_all_cameras(split: Split, cameras: Sequence[str]) -> Split:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CamerasRowMaker(RowMaker[ClipPlan, VideoBatch]):
-    """Makes rows of the clips of several cameras: those of the first as rows of its own, and others beside them."""
+    """Creates rows with the clips of several cameras: the first camera's as the batch itself, and the others in
+    `others`.
+    """
 
     first: ClipRowMaker
     others: tuple[ClipRowMaker, ...]
 
     @property
     def traits(self) -> Traits:
-        """Those of the first; parts of mixtures share the names of all."""
+        """Traits of the first camera; parts of mixtures must have the same cameras."""
         first, each = self.first.traits, [one.traits for one in (self.first, *self.others)]
         form = {**first.form, "component": self.names}
         return replace(first, together=1, needs_torch=any(one.needs_torch for one in each), form=form)
 
     @property
     def masks(self) -> tuple[Masked, ...]:
-        """The mask of each camera, which are drawn apart."""
+        """Masks of the cameras, drawn separately."""
         return (
             *self.first.masks,
             *(mask._replace(field=_MASK_OF + one.component) for one in self.others for mask in one.masks),
@@ -128,11 +136,11 @@ class CamerasRowMaker(RowMaker[ClipPlan, VideoBatch]):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The cameras."""
+        """Component names of the cameras."""
         return tuple(one.component for one in (self.first, *self.others))
 
     def plan(self, items: Items) -> list[ClipPlan]:
-        """Draws the clips and the crops of all cameras, and finds the byte ranges to read."""
+        """Draw the clips and crops of all cameras and find the byte ranges to read."""
         return [self._plan(item) for item in items]
 
     def _plan(self, item: Item) -> ClipPlan:
@@ -143,10 +151,11 @@ class CamerasRowMaker(RowMaker[ClipPlan, VideoBatch]):
             return np.floor(at_s * video.fps + 0.5).astype(np.int64).clip(0, video.n_frames - 1)
 
         others = (one.plan_of(item, nearest) for one in self.others)
-        return replace(plan, others=tuple(replace(other, short=False) for other in others))  # the sample counts once
+        # count the sample only once
+        return replace(plan, others=tuple(replace(other, short=False) for other in others))
 
     def layout(self, memory: Memory[ClipPlan]) -> VideoBatch:
-        """The empty batch."""
+        """Create the empty batch."""
         others = {
             one.component: replace(
                 one.layout(memory.of([plan.others[at] for plan in memory.plans])), key=memory.key, label=memory.label
@@ -156,7 +165,11 @@ class CamerasRowMaker(RowMaker[ClipPlan, VideoBatch]):
         return replace(self.first.layout(memory), camera=self.first.component, others=others)
 
     def fill(self, rows: BatchRows[ClipPlan], batch: VideoBatch, stats: Stats) -> None:
-        """Reads, decodes and writes the clips of all cameras; raises SampleError if one is unusable."""
+        """Read, decode and write the clips of all cameras.
+
+        Raises:
+            SampleError: A clip is unusable.
+        """
         self.first.fill(rows, batch, stats)
         for at, one in enumerate(self.others):
             one.fill(rows.of([plan.others[at] for plan in rows.plans]), batch.others[one.component], stats)
@@ -164,14 +177,14 @@ class CamerasRowMaker(RowMaker[ClipPlan, VideoBatch]):
     def cues(
         self, rows: BatchRows[ClipPlan], batch: VideoBatch, n: int, view: int, part: str, needs: frozenset[str]
     ) -> Cues:
-        """The cues of a view of the camera whose mask is drawn."""
+        """Return the mask inputs of a view of the camera whose mask is drawn."""
         plan = rows.plans[n]
         its = {one.camera: other for one, other in zip(self.others, plan.others, strict=True)}
         own, clips = its.get(part, plan), batch.others.get(part, batch)
         return self.first.cues_of(own, clips, rows.starts[n] + view, view, needs)
 
     def join(self, batch: VideoBatch, plans: Iterable[ClipPlan], made: Mapping[str, Any]) -> VideoBatch:
-        """The batch with the mask, the flow, the planes and the draws of each camera, and with fields."""
+        """Finish the batch with each camera's mask, flow, planes and draws, and with fields."""
         whole, others = list(plans), {}
         for at, one in enumerate(self.others):
             mask, name = made.get(_MASK_OF + one.component), one.component
@@ -180,18 +193,18 @@ class CamerasRowMaker(RowMaker[ClipPlan, VideoBatch]):
         return replace(self.first.join(batch, whole, own), others=others)
 
     def _numbers(self, item: Item, video: VideoIndex) -> Int64s:
-        """The frames of the first camera, drawn of those whose instants all have."""
+        """Draw the frames of the first camera from the instants that all cameras cover."""
         (n_frames,) = find_frames_of_all(item.manifest, self.names, slice(item.index, item.index + 1)).tolist()
         return self.first.numbers(item, video, n_frames)
 
 
 @dataclass(frozen=True, slots=True)
 class EachCamera:
-    """The finish of each camera's clips."""
+    """Applies a device transform to each camera's clips."""
 
     of: Finish[VideoBatch, VideoBatch]
 
     def __call__(self, batch: VideoBatch, device: torch.device) -> VideoBatch:
-        """The batch with all of its cameras finished."""
+        """Transform all cameras of the batch."""
         others = {name: self.of(one, device) for name, one in batch.others.items()}
         return replace(self.of(batch, device), others=others)

@@ -1,4 +1,4 @@
-"""The config of a clip: its frames, their stride and their size; and the samples whose video is too short for it."""
+"""Config of a clip: frames, stride and size, and the handling of videos that are too short for it."""
 
 from __future__ import annotations
 
@@ -25,38 +25,42 @@ Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 CHANGING = ("clip.frames", "clip.size", "clip.stride", "clip.fps", "clip.seconds")
-"""What may change of the clips of a data config over a run."""
+"""Clip settings that may change over a run."""
 _SHORT = ["repeat", "loop", "skip", "error"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoClip(Config):
-    """A clip of `frames` frames, `stride` frames apart, of `size` x `size` pixels.
-
-    fps, seconds: the distance in time instead of `stride`, which is then not used: `fps` frames a second, or the frames
-    evenly over `seconds`. Each is the frame of the video that is nearest in time, so frames repeat where the video has
-    fewer. With align=4 and frames that are 4 or more of the video's apart, all are multiples of 4, at most two frames
-    off. seconds=(low, high) beside fps draws the length, for samples of any length (`packed_loader`); `frames` and
-    `size` are then not used.
-
-    start: "random" draws the first frame uniformly, "center" centres the clip in the video. align: the number of the
-    first frame is a multiple of it; with "gop" it is the first of a GOP, so that no frame before the clip is read and
-    decoded, but a video has far fewer clips. None means 4 on shards of the profiles `train` and `fast` if the stride is
-    a multiple of 4 (no B-frame is then decoded, and at stride 4 motion vectors are optical flow) or not used, else 1.
-
-    short: what becomes of a video that has too few frames for the clip. "repeat" repeats the last frame at the stride,
-    as in VideoMAE; by time the last frame of the video. "loop" begins again with the video's first frame. "skip" leaves
-    the sample out of the order, so that an epoch has fewer samples. "error" refuses the split before anything is read.
-    """
+    """Frames of a clip: their number, spacing and size."""
 
     frames: int = 16
+    """Number of frames."""
     stride: int = 4
+    """Distance between frames, in frames of the video; ignored if `fps` or `seconds` is set."""
     size: int = 224
+    """Height and width in pixels."""
     start: Literal["random", "center"] = "random"
+    """"random" draws the first frame uniformly; "center" centres the clip in the video."""
     align: int | Literal["gop"] | None = None
+    """The first frame is a multiple of this number. "gop" starts at the first frame of a GOP: no frames before the clip
+    are read and decoded, but a video has far fewer distinct clips. None means 4 on shards of the profiles `train` and
+    `fast` if `stride` is a multiple of 4 (no B-frame is then decoded, and at stride 4 motion vectors are optical flow)
+    or unused, else 1. With spacing in time, align=4 and frames at least 4 video frames apart, all frame numbers are
+    multiples of 4, at most two frames off.
+    """
     fps: float | None = None
+    """Frames per second, instead of `stride`. The video's frames nearest in time are used, so frames repeat if the
+    video has fewer.
+    """
     seconds: float | tuple[float, float] | None = None
+    """Length of the clip, with frames evenly spaced, instead of `stride`. A pair (low, high) together with `fps` draws
+    the length, for samples of any length (`packed_loader`); `frames` and `size` are then ignored.
+    """
     short: Literal["repeat", "loop", "skip", "error"] = "repeat"
+    """Handling of videos with too few frames. "repeat" repeats the last frame at the stride, as in VideoMAE (by time,
+    the video's last frame). "loop" restarts from the first frame. "skip" drops the sample, so that an epoch has fewer
+    samples. "error" refuses the split before anything is read.
+    """
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -87,35 +91,37 @@ class VideoClip(Config):
 
     @property
     def shortest(self) -> Self:
-        """The clip itself, or the shortest one where the length is drawn, of a frame or more."""
+        """Return the clip, or the shortest one (at least one frame) if the length is drawn."""
         if not isinstance(self.seconds, tuple):
             return self
         return self.of_frames(max(math.ceil(round(self.seconds[0] * (self.fps or 1), 6)), 1))
 
     def of_frames(self, frames: int) -> Self:
-        """The clip of so many frames where the length is drawn."""
+        """Return a clip with a fixed number of frames if the length is drawn."""
         return replace(self, frames=frames, seconds=None)
 
     @property
     def is_timed(self) -> bool:
-        """Whether the distance of frames is given in time."""
+        """True if frames are spaced in time."""
         return self.fps is not None or self.seconds is not None
 
     @property
     def spacing(self) -> str:
-        """The distance of frames in words: "stride 4", "8 frames a second" or "over 2 s"."""
+        """Spacing of frames for messages: "stride 4", "8 frames a second" or "over 2 s"."""
         if self.fps is not None or isinstance(self.seconds, tuple):
             return f"{self.fps:g} frames a second"
         return f"stride {self.stride}" if self.seconds is None else f"over {self.seconds:g} s"
 
     def step_s(self, fps: float) -> float:
-        """The seconds from one frame to the next, in a video of `fps` frames a second."""
+        """Return the seconds between frames, in a video with `fps` frames per second."""
         if self.fps is not None or isinstance(self.seconds, tuple):
             return 1 / (self.fps or 1)
         return self.stride / fps if self.seconds is None else self.seconds / self.frames
 
     def offsets(self, fps: float) -> npt.NDArray[np.int64]:
-        """The frame numbers of a clip from its first frame on, int64 (frames,), in a video of `fps` frames a second."""
+        """Return frame numbers relative to the first frame, int64 (frames,), in a video with `fps`
+        frames per second.
+        """
         steps: npt.NDArray[np.int64] = np.arange(self.frames, dtype=np.int64)
         if not self.is_timed:
             steps *= self.stride
@@ -126,41 +132,44 @@ class VideoClip(Config):
         return steps
 
     def unit(self, fps: float) -> int:
-        """What the offsets of a clip by time are multiples of, in a video of `fps` frames a second."""
+        """Return the unit of the frame offsets of a clip spaced in time."""
         return self.align if isinstance(self.align, int) and self.step_s(fps) * fps >= self.align else 1
 
     def span(self, fps: float) -> int:
-        """The number of video frames from the first to the last frame of the clip, both included."""
+        """Return the number of video frames from the clip's first to its last frame, inclusive."""
         return int(self.offsets(fps)[-1]) + 1 if self.is_timed else (self.frames - 1) * self.stride + 1
 
     def most_frames(self, n_frames: Int64s, fps: npt.NDArray[np.float64]) -> Int64s:
-        """How many frames a clip of this spacing has from a video's first one to its end, int64 (N,), in videos of
-        `n_frames` frames, `fps` a second, both (N,) and above 0.
+        """Return how many frames with this spacing fit into videos, int64 (N,).
+
+        `n_frames` and `fps` are the videos' frame counts and frames per second, both (N,) and above 0.
         """
         if not self.is_timed:
             return (n_frames - 1) // self.stride + 1
         rates, rate = np.unique(fps, return_inverse=True)
         units, steps = (np.array(of)[rate.reshape(-1)] for of in zip(*map(self._grid, rates.tolist()), strict=True))
-        # Frame k is the multiple of `unit` that is nearest to k steps, halves upwards.
+        # Frame k is the multiple of `unit` nearest to k steps; halves are rounded up.
         found: Int64s = np.ceil((((n_frames - 1) // units + 0.5) * units / steps).round(9)).astype(np.int64)
         return found
 
     def _grid(self, fps: float) -> tuple[int, float]:
-        """What offsets are multiples of, and the frames of the video from one to the next."""
+        """Return the unit of offsets, and the spacing in frames of the video."""
         return self.unit(fps), self.step_s(fps) * fps
 
     def too_long(self, n_frames: Int64s, fps: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-        """Of which of some videos the clip needs more frames than they have: bool (N,), of both (N,)."""
+        """Return for which videos the clip needs more frames than they have: bool (N,); both arguments are (N,)."""
         rates, rate = np.unique(fps, return_inverse=True) if self.is_timed else (np.ones(1), np.zeros(len(fps), int))
         spans = np.array([self.span(one) if one > 0 else 0 for one in rates.tolist()], np.int64)
         return n_frames < spans[rate]
 
     def numbers(self, n_frames: int, rng: np.random.Generator, gops: Int64s | None = None, *, fps: float) -> Int64s:
-        """Draws the clip's frame numbers, int64 (frames,), in a video of `n_frames` frames; they never decrease, but
-        where a short video is looped.
+        """Draw the clip's frame numbers, int64 (frames,); they never decrease unless a short video is looped.
 
-        gops: int64 (GOPs,), the first frame of each GOP, ascending from 0; only align="gop" needs it. fps: the video's
-        frames a second.
+        Args:
+            n_frames: Number of frames in the video.
+            rng: Random generator.
+            gops: int64 (GOPs,), first frame of each GOP, ascending from 0; only for align="gop".
+            fps: Frames per second of the video.
         """
         offsets = self.offsets(fps)
         latest = max(n_frames - 1 - int(offsets[-1]), 0)
@@ -183,7 +192,7 @@ class VideoClip(Config):
 
 
 def check_length(clip: VideoClip) -> None:
-    """ValueError for a clip whose length is drawn, for loaders whose clips are equally long."""
+    """Raise ValueError for a clip with a drawn length, for loaders that need equal lengths."""
     if isinstance(clip.seconds, tuple):
         raise ValueError(
             f"VideoClip(seconds={clip.seconds}) draws the length of each clip, and clips are equally long here; give "
@@ -192,14 +201,14 @@ def check_length(clip: VideoClip) -> None:
 
 
 def start_multiple(clip: VideoClip, profile: str) -> int:
-    """What the numbers of a clip's first frame are multiples of, in shards of `profile`."""
+    """Return the number that the clip's first frame is a multiple of, in shards of `profile`."""
     if clip.align == "gop":
         return ANCHOR_STRIDE if profile in ANCHORED else 1
     return clip.align or 1
 
 
 def aligned(clip: VideoClip, profile: str) -> VideoClip:
-    """The clip with `align=None` replaced by its value for shards of `profile`."""
+    """Replace `align=None` by its value for shards of `profile`."""
     if clip.align is not None:
         return clip
     anchored = profile in ANCHORED and (clip.is_timed or clip.stride % ANCHOR_STRIDE == 0)
@@ -207,10 +216,10 @@ def aligned(clip: VideoClip, profile: str) -> VideoClip:
 
 
 def short_videos(manifest: Manifest, component: str, clip: VideoClip, ahead: Int64s | None = None) -> Bools:
-    """Which samples have a video with too few frames for the clip, by the manifest alone: bool (N,). Removed samples
-    have none.
+    """Find samples whose video has too few frames for the clip, from the manifest alone: bool (N,). Excludes removed
+    samples.
 
-    ahead: int64 (N,), frames of each video that must follow the clip.
+    `ahead`, int64 (N,), is the number of frames of each video that must follow the clip.
     """
     video = manifest.component(component)
     n_frames = video.facts["n_frames"].astype(np.int64) - (0 if ahead is None else ahead)
@@ -220,10 +229,16 @@ def short_videos(manifest: Manifest, component: str, clip: VideoClip, ahead: Int
 
 
 def drop_short(split: Split, component: str, clip: VideoClip, short_of: Callable[[Manifest], Bools]) -> Split:
-    """The split without the samples whose video is too short for the clip, where the clip skips these.
+    """Drop the samples whose video is too short if the clip skips them.
 
-    short_of: which samples these are, bool (N,). Raises ValueError where the clip makes such samples an error, or where
-    all are too short.
+    Args:
+        split: Split to filter.
+        component: Name of the video.
+        clip: Clip settings.
+        short_of: Returns which samples are too short, bool (N,).
+
+    Raises:
+        ValueError: The clip treats short videos as errors, or all are too short.
     """
     if clip.short not in ("skip", "error"):
         return split
@@ -245,7 +260,7 @@ def drop_short(split: Split, component: str, clip: VideoClip, short_of: Callable
 
 
 def check_one_clock(clip: VideoClip, what: str) -> None:
-    """Raise ValueError for a clip that loops. what: what lies beside it on the same clock."""
+    """Raise ValueError for a clip that loops; `what` names the data that shares its clock."""
     if clip.short == "loop":
         raise ValueError(
             f"VideoClip(short='loop') goes back in time, and {what} do not; legal here are 'repeat', 'skip' and 'error'"

@@ -1,4 +1,4 @@
-"""What a clip needs of its video: its frames, crops and byte ranges, which are planned, and what is read of these."""
+"""Plan of a clip (frames, crops and byte ranges), and the data read according to it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from .batch import TokenRoom, ViewTokens
 from .clip import Int64s
 
 FLOW_CUES = frozenset({"flow", "cuts"})
-"""What masks may follow of flow."""
+"""Mask inputs derived from flow."""
 
 
 class ForTokens(NamedTuple):
-    """The decoded frames, the clips uint8 (views, T, size, size, 3) where something needed them whole, the room of the
-    batch and the first row of the sample.
+    """Decoded frames of a sample, its clips uint8 (views, T, size, size, 3) if something needs whole frames, the
+    batch's memory for tokens, and the sample's first row.
     """
 
     frames: list[VideoFrame]
@@ -42,101 +42,110 @@ class ForTokens(NamedTuple):
 
 @dataclass(kw_only=True, slots=True)
 class ClipPlan:
-    """Frame numbers, int64 (T,), and one crop per view.
-
-    own: its ranges, as in `clip_ranges`. draws: one per view, of masks that a finish draws. short: whether the video
-    has too few frames for the clip. others: those of the same instants of other cameras. flows, energy, planes, tokens:
-    those of the views, once they are made; of clips without them none. decoded: what the tokens are made of once the
-    masks are known.
-    """
+    """Frame numbers, int64 (T,), and one crop per view, with results that are added while the clip is filled."""
 
     video: VideoIndex
     numbers: Int64s
     crops: list[Crop]
     own: tuple[Range, ...]
+    """Byte ranges of this camera, as in `clip_ranges`."""
     draws: tuple[Draw, ...]
+    """Draws of masks that a device transform computes, one per view."""
     short: bool
+    """True if the video has too few frames for the clip."""
     others: tuple[ClipPlan, ...] = ()
+    """Plans of the other cameras at the same instants."""
     flows: list[ClipFlow] = field(default_factory=list)
+    """Flow of the views once computed; empty without flow."""
     energy: list[Int64s] = field(default_factory=list)
+    """Stored energy of the views; empty if no mask reads it."""
     planes: list[CropPlanes] = field(default_factory=list)
+    """YUV planes of the views once cropped; empty for other outputs."""
     tokens: list[ViewTokens] = field(default_factory=list)
+    """Tokens of the views once converted; empty for other outputs."""
     decoded: ForTokens | None = None
+    """Source of the tokens, kept until the masks are known."""
 
     @property
     def ranges(self) -> tuple[Range, ...]:
-        """All that is read, of all cameras."""
+        """Byte ranges of all cameras."""
         return (*self.own, *(one for other in self.others for one in other.own))
 
     @property
     def n_frames(self) -> int:
-        """The number of frames of the whole video."""
+        """Number of frames in the whole video."""
         return self.video.n_frames
 
     @property
     def fps(self) -> float:
-        """The frames a second of the video."""
+        """Frames per second of the video."""
         return self.video.fps
 
 
 class AroundClip:
-    """A plan around that of a clip, whose fields over time are those of the clip (see `fields.OverTime`)."""
+    """A plan that contains a clip's plan; its fields over time follow the clip (see `fields.OverTime`)."""
 
     __slots__ = ()
     clip: ClipPlan
 
     @property
     def numbers(self) -> Int64s:
-        """The frame numbers of the clip."""
+        """Frame numbers of the clip."""
         return self.clip.numbers
 
     @property
     def n_frames(self) -> int:
-        """The number of frames of the whole video."""
+        """Number of frames in the whole video."""
         return self.clip.n_frames
 
     @property
     def fps(self) -> float:
-        """The frames a second of the video."""
+        """Frames per second of the video."""
         return self.clip.fps
 
 
 def join_flow(plans: Sequence[ClipPlan]) -> Flow | None:
-    """The flow of a batch of filled clips; None without flow."""
+    """Combine the flow of filled clips into a batch; None without flow."""
     flows = [flow for plan in plans for flow in plan.flows]
     return stack_flow(flows) if flows else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipBytes:
-    """The header and the fragments that hold a clip; `first_frame` is the number of their first frame.
-
-    The fragments have `whole` bytes, and `fragments` may end with the last packet needed. header_known: whether the
-    header is the manifest's, so it was not read. In foreign tars, `fragments` is a stretch of the member that ends with
-    the last packet needed, and `table` lists the packets in it.
-    """
+    """Header and fragments that contain a clip."""
 
     header: bytes
     fragments: bytes
+    """Bytes of the fragments, possibly only up to the last packet needed. In foreign tars, the part of the member up to
+    the last packet needed.
+    """
     first_frame: int
+    """Number of the first frame in `fragments`."""
     whole: int
+    """Size of the complete fragments in bytes."""
     table: Packets | None = None
+    """Packets in `fragments`, for foreign tars."""
     header_known: bool = False
+    """True if the header comes from the manifest and was not read."""
 
     @property
     def packets(self) -> Packets:
-        """The packets of the GOPs that hold the clip; raises Mp4Error if the bytes are no such fragments."""
+        """Parse the packets of the GOPs that contain the clip.
+
+        Raises:
+            Mp4Error: The bytes are not such fragments.
+        """
         if self.table is not None:
             return self.table
         return read_fragments(memoryview(self.fragments), read_header(self.header), self.whole)
 
     def notes(self, size: tuple[int, int]) -> GopNotes:
-        """What is stored of GOPs of frames of size = (width, height); nothing in foreign tars."""
+        """Parse the data stored for GOPs with frames of size = (width, height); empty in foreign tars."""
         return GopNotes() if self.table is not None else gop_notes(memoryview(self.fragments), *size, self.whole)
 
     @property
     def size_bytes(self) -> int:
-        """The number of bytes read."""
+        """Number of bytes read."""
         return (
             (0 if self.header_known else len(self.header))
             + len(self.fragments)
@@ -145,7 +154,11 @@ class ClipBytes:
 
 
 def find_indexed_video(item: Item, component: str) -> tuple[VideoIndex, Range]:
-    """The index of a sample's video, and where its bytes are; SampleError if it is missing or contradicts itself."""
+    """Return the index of a sample's video and its byte range.
+
+    Raises:
+        SampleError: The video is missing or its index is inconsistent.
+    """
     manifest, index = item.manifest, item.index
     member = manifest.member(index, component)
     with manifest.reading(index, component):
@@ -158,14 +171,14 @@ def find_indexed_video(item: Item, component: str) -> tuple[VideoIndex, Range]:
 
 
 def clip_ranges(video: VideoIndex, numbers: Int64s, member: Range) -> tuple[Range, ...]:
-    """The byte ranges to read for the frames `numbers` of a video in the range `member`.
+    """Return the byte ranges to read for frames `numbers` of a video in the range `member`.
 
-    They are the fragments that hold the clip, up to its last packet where the manifest has its end, after the header if
-    the manifest does not have it, in one range if they are contiguous. In foreign tars: the header, the clip's records
-    of the packet table, and its GOPs.
+    These are the fragments that contain the clip, up to its last packet if the manifest stores its end, preceded by the
+    header unless the manifest has it, merged if contiguous. In foreign tars: the header, the clip's records in the
+    packet table, and its GOPs.
     """
-    # A clip needs whole GOPs: from the GOP of its first frame to that of its last one. Header, GOPs and packet table
-    # have offsets of their own, so what is contiguous in the tar becomes one range, and one request.
+    # A clip needs whole GOPs, from its first frame's to its last frame's. Header, GOPs and packet table have separate
+    # offsets, so merge contiguous ones into a single range and request.
     shard, base, _ = member
     first, stop = video.gops_of(numbers)
     begin, end = int(video.offset[first]), video.end_of(numbers, stop)
@@ -182,7 +195,7 @@ def clip_ranges(video: VideoIndex, numbers: Int64s, member: Range) -> tuple[Rang
 
 
 def read_clip(store: Store, video: VideoIndex, numbers: Int64s, ranges: tuple[Range, ...]) -> ClipBytes:
-    """Reads the header and the GOPs that hold the frames `numbers` from their ranges."""
+    """Read the header and the GOPs that contain frames `numbers`."""
     if video.foreign:
         return _read_foreign(store, video, numbers, ranges)
     first, stop = video.gops_of(numbers)
@@ -196,12 +209,12 @@ def read_clip(store: Store, video: VideoIndex, numbers: Int64s, ranges: tuple[Ra
 
 
 def _read_foreign(store: Store, video: VideoIndex, numbers: Int64s, ranges: tuple[Range, ...]) -> ClipBytes:
-    """Reads a clip of a foreign tar; the packet table gives the end of the last packet needed."""
+    """Read a clip of a foreign tar; the packet table determines the end of the last packet needed."""
     header, records, span = ranges
     first, _ = video.gops_of(numbers)
     begin, first_frame = int(video.offset[first]), int(video.first_frame[first])
-    # The packets of a foreign video lie among those of other tracks, and only the table tells them apart. It is read
-    # first; the last packet that a wanted frame needs says where reading may stop.
+    # Packets of a foreign video are interleaved with other tracks, and only the table distinguishes them. Read it first
+    # to find the end of the last packet that a requested frame needs.
     head, table = store.read_many((header, records))
     packets = read_table(table, begin)
     last = np.flatnonzero(np.isin(packets.pts, select_pts(packets, first_frame, numbers)))[-1]

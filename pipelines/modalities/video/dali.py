@@ -1,9 +1,9 @@
-"""Decode and resize the clips of a batch with NVIDIA DALI: with NVDEC on a CUDA device, VP9 on the CPU.
+"""Decode and resize the clips of a batch with NVIDIA DALI: with NVDEC on a CUDA device; VP9 on the CPU.
 
-Pixels agree with the CPU path up to the decoders' colour conversion (1 to 2 levels on average).
+Pixels agree with the CPU path up to the decoders' colour conversion (1 to 2 intensity levels on average).
 
-One batch is in flight. DALI frees the buffers of a clip's decoder without waiting for their last copies (DALI 2.4, read
-in its source), which a second batch could overwrite.
+Only one batch is in flight: DALI frees a decoder's buffers without waiting for their last copies (seen in the source of
+DALI 2.4), and a second batch could overwrite them.
 """
 
 from typing import Any
@@ -22,21 +22,29 @@ from maskstream.pipelines.decode.cpu import build_rgb_matrix
 from .packing import LOOK, EncodedClip
 
 dali: Any = nvidia.dali
-"""Typed as Any, because DALI is only partly annotated."""
+"""Typed as Any because DALI is only partly annotated."""
 
 
 def clip_graph(
     batch_size: int, views: int, size: int, threads: int, device: torch.device, *, encoded: bool = True
 ) -> Any:
-    """The DALI pipeline from clips to pixels, not built yet. Its inputs are lists with one array per sample.
+    """Define the DALI pipeline from clips to pixels, without building it. Inputs are lists with one array per sample.
 
-    video: an MP4, uint8 (bytes,); with `encoded=False`, decoded frames, uint8 (F, height, width, 3), without the input
-    frames. frames: as in `EncodedClip`. order: int32 (1 + T,), 0 for the keyframe, and `EncodedClip.order`. regions:
-    float32 (views + 1, 6), see `region`, the last being the whole picture. colours: float32 (3, 4), see
-    `build_colour_matrix`. The outputs are uint8 (views, T, size, size, 3), and looks, uint8 (1 + T, LOOK, LOOK, 3):
-    pixels of the keyframe and of each frame. Resizing is linear with pixel centres at half; a crop of more than twice
-    `size` is first resized to twice `size` with antialiasing, and the second step then averages pairs. For a CUDA
-    device without a number it can be serialised, and not built.
+    Inputs:
+        video: an MP4, uint8 (bytes,); with `encoded=False`, decoded frames, uint8 (F, height, width, 3), and no input
+            `frames`.
+        frames: as in `EncodedClip`.
+        order: int32 (1 + T,), 0 for the keyframe, then `EncodedClip.order`.
+        regions: float32 (views + 1, 6), see `region`; the last is the whole frame.
+        colours: float32 (3, 4), see `build_colour_matrix`.
+
+    Outputs:
+        uint8 (views, T, size, size, 3), and thumbnails, uint8 (1 + T, LOOK, LOOK, 3), of the keyframe and of each
+            frame.
+
+    Resizing is linear with pixel centres at half; a crop of more than twice `size` is first resized to twice `size`
+    with antialiasing, and the second step then averages pairs. For a CUDA device without a number, the pipeline can be
+    serialised but not built.
     """
     fn, types, on_card = dali.fn, dali.types, device.type == "cuda"
     pipeline = dali.Pipeline(batch_size=batch_size, num_threads=threads, device_id=device.index, prefetch_queue_depth=1)
@@ -67,7 +75,9 @@ def clip_graph(
 
 
 def region(crop: Crop, size: int) -> npt.NDArray[np.float32]:
-    """Top, left, bottom, right of the crop (left, right swapped for a flip); height, width of the first resize."""
+    """Return top, left, bottom, right of the crop (left and right swapped for a flip), and height, width of the first
+    resize.
+    """
     left, right = crop.x, crop.x + crop.width
     if crop.flip:
         left, right = right, left
@@ -76,14 +86,14 @@ def region(crop: Crop, size: int) -> npt.NDArray[np.float32]:
 
 
 def look_region(shown: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """The whole picture of a width and height, to LOOK x LOOK pixels; see `region`."""
+    """Return the region of the whole frame, resized to LOOK x LOOK pixels; see `region`."""
     return np.array([0, 0, shown[1], shown[0], LOOK, LOOK], dtype=np.float32)
 
 
 def build_colour_matrix(standard: str, full_range: bool) -> npt.NDArray[np.float32]:
-    """What turns RGB that was converted as BT.601 into that of `standard`, float32 (3, 4): a matrix and a shift.
+    """Return the correction from RGB converted as BT.601 to RGB of `standard`, float32 (3, 4): a matrix and a shift.
 
-    DALI converts as BT.601, with the range that the video has.
+    DALI always converts as BT.601, with the video's range.
     """
     if standard == "bt601":
         return np.eye(3, 4, dtype=np.float32)
@@ -94,17 +104,20 @@ def build_colour_matrix(standard: str, full_range: bool) -> npt.NDArray[np.float
 
 
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
-"""What BT.601's RGB, to which DALI converts, has of luma."""
+"""Luma weights of BT.601."""
 
 
 class DaliDecoder:
-    """Decodes clips with a DALI pipeline, which is built for the first batch and rebuilt for a larger one.
+    """Decodes clips with a DALI pipeline, built for the first batch and rebuilt for larger ones.
 
-    views: of each clip. size: of the pixels. threads: of DALI.
+    Args:
+        views: Number of views per clip.
+        size: Height and width in pixels.
+        threads: Number of DALI threads.
     """
 
     name = "DALI"
-    most_difference = 8.0  # decoders differ by less than 3 (conversion, chroma siting), other pictures by more
+    most_difference = 8.0  # decoders differ by less than 3 levels (conversion, chroma siting), wrong frames by more
 
     def __init__(self, views: int, size: int, threads: int) -> None:
         self._views, self._size, self._threads = views, size, threads
@@ -112,13 +125,13 @@ class DaliDecoder:
         self._stream: Any = None
 
     def forget(self) -> None:
-        """Builds the pipeline anew for the next batch."""
+        """Rebuild the pipeline for the next batch."""
         self._pipeline = None
 
     def __call__(
         self, clips: list[EncodedClip], crops: list[list[Crop]], device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """The pixels on the device, and the luma of looks on the host; see `BatchDecoder`."""
+        """Return pixels on the device and thumbnail luma on the host; see `BatchDecoder`."""
         size, frames, views, rows = self._size, len(clips[0].order), self._views, len(clips)
         if self._pipeline is None or self._pipeline.max_batch_size < rows:
             self._pipeline = clip_graph(rows, views, size, self._threads, device)
@@ -138,7 +151,7 @@ class DaliDecoder:
         return pixels, seen.float() @ _LUMA
 
     def _to_torch(self, source: Any, shape: tuple[int, ...], device: torch.device) -> Tensor:
-        """A copy on the device, on a separate stream: the host waits for the copy, not for training steps."""
+        """Copy to the device on a separate stream: the host waits for the copy, not for training steps."""
         if tuple(source.shape()) != shape:
             raise RuntimeError(f"DALI returned pixels of the shape {tuple(source.shape())}, not {shape}")
         if device.type == "cuda" and self._stream is None:

@@ -1,9 +1,9 @@
-"""Which decoder the clips of a loader on a CUDA device get: by arithmetic, which the log prints in one line.
+"""Choice of the decoder on a CUDA device, by an estimate that is logged in one line.
 
-PyAV decodes in the cores of a rank and hands cropped planes to the device. Its time is that of docs/benchmarks.md for
-16 frames of 340 x 256 pixels, and follows frames and pixels. DALI decodes with the card's NVDEC engines. What it takes
-of a card is estimated, since no card has run it, so it has to win by `MARGIN`. Either is held up by what one process
-does under the interpreter's lock (docs/gpu.md).
+PyAV decodes on a rank's CPU cores and sends cropped planes to the device; its speed is scaled by frames and pixels from
+docs/benchmarks.md (16 frames of 340 x 256 pixels). DALI decodes on the GPU's NVDEC engines; its speed is estimated
+rather than measured, so it must be faster by the factor `MARGIN`. Both are limited by the Python work of one process
+under the interpreter lock (docs/gpu.md).
 """
 
 import hashlib
@@ -17,24 +17,24 @@ from maskstream.pipelines.stream.topology import cores_of_rank
 log = logging.getLogger(__name__)
 
 ENGINES = {"H100": 7, "H200": 7, "A100": 5, "L40S": 3, "L4": 4, "T4": 2}
-"""NVDEC engines of NVIDIA's cards, by the word in a card's name."""
+"""NVDEC engines of NVIDIA GPUs, by a word in their name."""
 UNKNOWN_ENGINES = 4
-"""What DALI's threads are made for on another card."""
+"""Number of engines assumed for DALI's threads on other GPUs."""
 THREADS_PER_ENGINE = 2
-"""Each thread of DALI has a decoder of its own and waits for every frame, so two keep an engine busy."""
+"""Each DALI thread has its own decoder and waits for every frame, so two keep an engine busy."""
 
 _PLANES_MS, _FRAMES, _PIXELS = 6.1, 16, 340 * 256
 _PYTHON_MS, _RECEIVE_MS = 0.9, 0.34
-"""What the process of a rank takes for each clip of PyAV's: its own Python in threads, or receiving it of a worker."""
+"""Time per PyAV clip in the rank's process: its Python code with threads, or receiving the clip from a worker."""
 _FRAME_MS = 0.4
-"""What a thread of DALI takes for a frame of `_PIXELS`, decoding, mapping and synchronising: 0.25 to 0.4 ms."""
+"""Time a DALI thread needs per frame of `_PIXELS` to decode, map and synchronise; measured at 0.25 to 0.4 ms."""
 _PACK_MS, _FEED_MS = 0.66, 0.53
-"""What it takes for each clip of DALI's: packing it, or with workers feeding it, which is estimated."""
+"""Time per DALI clip in the rank's process: packing it or, with workers, feeding it (estimated)."""
 MARGIN = 2.0
 
 
 def name_card(device: torch.device) -> str:
-    """The name of a CUDA device's card, "" where torch cannot tell it."""
+    """Return the GPU's name, or "" if torch cannot determine it."""
     try:
         return str(torch.cuda.get_device_name(device))
     except (AssertionError, RuntimeError):
@@ -42,13 +42,13 @@ def name_card(device: torch.device) -> str:
 
 
 def count_engines(device: torch.device) -> int | None:
-    """The NVDEC engines of a CUDA device's card; None for a card that is not in `ENGINES`."""
+    """Return the number of NVDEC engines of a CUDA device; None for a GPU that is not in `ENGINES`."""
     words = name_card(device).replace("-", " ").split()
     return next((count for name, count in ENGINES.items() if name in words), None)
 
 
 def count_dali_threads(device: torch.device) -> int:
-    """The threads of DALI: a multiple of the card's engines, or without a card the cores of this rank."""
+    """Return the number of DALI threads: a multiple of the GPU's engines or, without a GPU, the rank's CPU cores."""
     if device.type != "cuda":
         return cores_of_rank()
     return THREADS_PER_ENGINE * (count_engines(device) or UNKNOWN_ENGINES)
@@ -57,10 +57,15 @@ def count_dali_threads(device: torch.device) -> int:
 def choose_decoder(
     device: torch.device, *, workers: int, threads: int, frames: int, pixels: float, unsuited: str
 ) -> str:
-    """ "dali" where the arithmetic says that it makes `MARGIN` times the clips of PyAV's planes, else "cpu".
+    """Return "dali" if it is estimated to be `MARGIN` times faster than PyAV's planes, else "cpu".
 
-    workers, threads: those of the loader. frames: of a clip. pixels: of a frame, on average.
-    unsuited: why DALI cannot serve the loader, in words, or "".
+    Args:
+        device: Device of the batches.
+        workers: Worker processes of the loader.
+        threads: Threads of the loader.
+        frames: Frames per clip.
+        pixels: Average number of pixels per frame.
+        unsuited: Why DALI cannot serve the loader, or "".
     """
     scale = frames * pixels / (_FRAMES * _PIXELS)
     used = min(cores_of_rank(), threads * max(workers, 1))
@@ -92,10 +97,16 @@ def choose_decoder(
 
 
 def check_agreement(chosen: str, loader: str) -> None:
-    """ValueError if another rank of torch.distributed's group has chosen otherwise for the same loader.
+    """Check that all ranks of torch.distributed's group have made the same choice.
 
-    The first rank writes its choice down and the others compare theirs, so no rank waits for another. loader: says
-    which loader it is.
+    The first rank stores its choice and the others compare theirs, so no rank waits for another.
+
+    Args:
+        chosen: This rank's choice.
+        loader: Identifier of the loader.
+
+    Raises:
+        ValueError: Another rank has chosen differently.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return

@@ -1,6 +1,6 @@
-"""The energy of the tokens of clips, of what preprocessing stored of each GOP (shards/media/gop_notes.py).
+"""Energy of a clip's tokens, from data that preprocessing stored for each GOP (shards/media/gop_notes.py).
 
-It needs no pixels and no vectors: the maps lie beside the packets that a clip reads anyway.
+Needs neither pixels nor motion vectors: the maps are stored next to the packets that a clip reads anyway.
 """
 
 from collections.abc import Mapping
@@ -26,10 +26,14 @@ _ENERGIES = energies_of_codes()
 def check_energy(
     mask: Mask | None, clip: VideoClip, manifest: Manifest, component: str, *, one_rate: bool = True
 ) -> None:
-    """ValueError where a mask follows stored energy, and the shards have none, or none of the frames of such clips.
+    """Raise ValueError if a mask reads stored energy that the shards do not have for such clips.
 
-    clip: with `align` of the split's profile. component: the video. one_rate: whether all cameras of a sample have the
-    same frames a second.
+    Args:
+        mask: Mask to check.
+        clip: Clip settings, with `align` for the split's profile.
+        manifest: Manifest of the split.
+        component: Name of the video.
+        one_rate: True if all cameras of a sample have the same frame rate.
     """
     if mask is None or "energy" not in mask.needs:
         return
@@ -62,12 +66,21 @@ def check_energy(
 def read_stored_energy(
     notes: GopNotes, frames: Int64s, crop: Crop, source: tuple[int, int], places: tuple[int, int]
 ) -> Int64s:
-    """The energy of each frame of a clip at the places of its tokens: int64 (T, h, w), in 1 / (h * w) squared levels.
+    """Return the energy of each frame at the positions of its tokens: int64 (T, h, w), in 1 / (h * w) squared levels.
 
-    frames: int64 (T,), multiples of ANCHOR_STRIDE. crop: what the clip shows of frames of `source` = (width, height)
-    pixels. A cell counts by the part of it that lies in a token. Of frames further apart the energy of all anchors
-    between is added. As in `token_energy`, a frame that nothing precedes in its scene has the energy of the one after
-    it, and a repeated frame has none. Raises DataError where the notes lack an anchor.
+    Stored cells are weighted by their overlap with a token. If frames are further apart, the energies of all anchors in
+    between are added. As in `token_energy`, the first frame of a scene has the energy of the second, and a repeated
+    frame has none.
+
+    Args:
+        notes: Data stored for the GOPs.
+        frames: int64 (T,), multiples of ANCHOR_STRIDE.
+        crop: Region shown in the clip.
+        source: Width and height of the frames in pixels.
+        places: Rows and columns of tokens.
+
+    Raises:
+        DataError: An anchor's energy is missing.
     """
     numbers, (width, height), (h, w) = frames.tolist(), source, places
     through = [range(before + ANCHOR_STRIDE, now + 1, ANCHOR_STRIDE) for before, now in pairwise(numbers)]
@@ -91,8 +104,8 @@ def read_stored_energy(
 
 
 def overlaps(first: int, length: int, parts: int, cells: int) -> Int64s:
-    """How much of each cell lies in each of the equal parts of [first, first + length) pixels, in 1 / parts pixels:
-    int64 (parts, cells).
+    """Return the overlap of each cell with each of the equal parts of [first, first + length) pixels, in 1 / parts
+    pixels: int64 (parts, cells).
     """
     edges = first * parts + length * np.arange(parts + 1, dtype=np.int64)
     borders = CELL * parts * np.arange(cells + 1, dtype=np.int64)

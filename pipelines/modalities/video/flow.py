@@ -1,8 +1,8 @@
-"""The choice of a flow source for the clips of a split, and the finish that computes flow on the device.
+"""Flow sources for the clips of a split, and the device transform that computes flow.
 
-The sampler keeps what decides each mask that follows flow (seed, epoch, key, view, place) as draws of the batch. On
-CUDA a `DeviceMask` computes the same bits in torch, where the flow is; for other masks the flow goes to the CPU. A
-mixture has one finish, so its parts need the same `BatchFlow`.
+For masks that follow flow, the sampler stores everything that determines them (seed, epoch, key, view, position) as
+draws of the batch. On CUDA, a `DeviceMask` computes identical bits in torch on the flow's device; for other masks, flow
+is copied to the CPU. A mixture has one device transform, so its parts need the same `BatchFlow`.
 """
 
 from dataclasses import dataclass, replace
@@ -23,15 +23,23 @@ from .clip import VideoClip, start_multiple
 from .clip_plan import FLOW_CUES
 
 CUES = frozenset({"frames", "energy"}) | FLOW_CUES
-"""What masks of clips may follow."""
+"""Mask inputs available for clips."""
 
 
 def make_flow_source(
     flow: FlowChoice, mask: Mask | None, clip: VideoClip, profile: str, *, one_rate: bool = True
 ) -> FlowSource | None:
-    """The source of flow for a choice as in `VideoData`, None for no flow. Raises ValueError if it is not available.
+    """Resolve a choice as in `VideoData` to a flow source; None for no flow.
 
-    one_rate: whether the videos of all cameras of a sample have the same frames a second.
+    Args:
+        flow: Flow choice.
+        mask: Mask that may need flow.
+        clip: Clip settings.
+        profile: Profile of the shards.
+        one_rate: True if the videos of all cameras of a sample have the same frame rate.
+
+    Raises:
+        ValueError: The source is not available.
     """
     needed = mask is not None and bool(mask.needs & FLOW_CUES)
     if flow == NONE and needed:
@@ -49,21 +57,24 @@ def make_flow_source(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlowFinish:
-    """Adds the flow that `flow` computes, and the masks of the host batch's draws, if it has any.
-
-    masks: what computes them, bit for bit the same. "torch" does it on the flow's device, for a `DeviceMask`; "numba"
-    on the CPU, so the flow is copied to it and the masks are copied back. "auto" is torch on CUDA and numba on a CPU.
-    Masks of a batch with a scene cut are always made by numba, scene by scene.
-    """
+    """Adds the flow computed by `flow`, and the masks of the host batch's draws, if any."""
 
     flow: BatchFlow
     mask: Mask | None
     grid: TokenGrid
     masks: Literal["auto", "numba", "torch"] = "auto"
+    """Backend of the masks; results are bit-identical. "torch" computes them on the flow's device, for a `DeviceMask`.
+    "numba" computes them on the CPU, so flow and masks are copied. "auto" is torch on CUDA and numba on a CPU. Batches
+    with a scene cut always use numba, scene by scene.
+    """
 
     @torch.no_grad()
     def __call__(self, batch: VideoBatch, device: torch.device) -> VideoBatch:
-        """The batch with flow and masks; raises ValueError for flow of an impossible shape."""
+        """Add flow and masks to the batch.
+
+        Raises:
+            ValueError: The flow has the wrong shape.
+        """
         flow = self._flow(batch)
         mask = batch.mask if self.mask is None or not batch.draws else self._masks(self.mask, batch, flow)
         return replace(batch, flow=flow, mask=mask, draws=())
@@ -81,7 +92,7 @@ class FlowFinish:
         return Flow(vectors=vectors, valid=(~cuts)[..., None, None].expand(vectors.shape[:4]).contiguous(), cuts=cuts)
 
     def _masks(self, pattern: Mask, batch: VideoBatch, flow: Flow) -> MaskBatch:
-        """The masks of the batch's draws, with its weights."""
+        """Compute the masks of the batch's draws, with its weights."""
         if isinstance(pattern, DeviceMask) and self._on_device(flow.vectors.device) and not bool(flow.cuts.any()):
             mask = pattern.draw_on_device(self.grid, batch.draws, flow.vectors)
             return mask if batch.weight is None else mask.weighted(batch.weight)

@@ -1,10 +1,10 @@
-"""Finishes packed clips with a decoder of the device, DALI or torchcodec, and watches it.
+"""Decode packed clips on the device with DALI or torchcodec, and detect decoder errors.
 
-The draws of clips, crops and masks are those of the CPU path (rows.py), and so are the decoded packets, which
-`PackedRowMaker` packs (packing.py). Clips of other formats were decoded on the CPU, and are put into the batch.
+Clips, crops and masks are drawn as on the CPU path (rows.py), and the same packets are decoded; `PackedRowMaker` packs
+them (packing.py). Clips in unsupported formats were decoded on the CPU and are inserted into the batch.
 
-One batch is in flight. DALI frees the buffers of a clip's decoder without waiting for their last copies (DALI 2.4, read
-in its source), which a second batch could overwrite.
+Only one batch is in flight: DALI frees a decoder's buffers without waiting for their last copies (seen in the source of
+DALI 2.4), and a second batch could overwrite them.
 """
 
 import logging
@@ -38,17 +38,19 @@ log = logging.getLogger(__name__)
 MadeT = TypeVar("MadeT")
 
 MOST_FAULTS, WITHIN = 3, 100
-"""After so many faults of a decoder within so many batches, the rest of the run is decoded on the CPU."""
+"""After this many decoder faults within this many batches, the rest of the run is decoded on the CPU."""
 LIMIT_S = 60.0
-"""A batch that takes longer will never come."""
+"""Seconds after which a batch is considered lost."""
 LARGE_STEP = 24.0
-"""Levels, the mean over the looks of two frames in turn: a scene cut, or a frame that is none of the clip's."""
+"""Mean difference in levels between the thumbnails of consecutive frames that indicates a scene cut or
+a wrong frame.
+"""
 EVERY = 16
-"""Of every so many batches, a clip is decoded on the CPU and compared, whatever it looks like."""
+"""In every batch of this number, one clip is also decoded on the CPU and compared."""
 
 
 class DaemonThreads:
-    """Threads that a decoder may hang in: they do not keep the process from ending. They end with this object."""
+    """Threads in which a decoder may hang without keeping the process alive. They end with this object."""
 
     def __init__(self, count: int) -> None:
         self._count, self._works = count, SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None]()
@@ -56,7 +58,7 @@ class DaemonThreads:
             Thread(target=_serve, args=(self._works,), daemon=True, name="maskstream-decoder").start()
 
     def submit(self, work: Callable[[], MadeT]) -> Future[MadeT]:
-        """What `work` will return or raise."""
+        """Run `work` in a thread and return its future."""
         done: Future[MadeT] = Future()
         self._works.put((work, done))
         return done
@@ -73,41 +75,45 @@ def _serve(works: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None]) -> 
             done.set_result(work())
         except BaseException as error:
             done.set_exception(error)
-        del own, work, done  # which hold a batch
+        del own, work, done  # daemon threads would otherwise keep a batch alive
 
 
 class BatchDecoder(Protocol):
-    """A decoder of whole batches, with a name. most_difference: levels, the mean over a frame, by which its pixels and
-    those of the CPU path may differ.
-    """
+    """Decoder of whole batches."""
 
     name: str
     most_difference: float
+    """Largest mean difference over a frame, in intensity levels, from the CPU path's pixels."""
 
     def __call__(
         self, clips: list[EncodedClip], crops: list[list[Crop]], device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """The pixels of clips with crops for each view, uint8 (rows, views, T, size, size, 3) on the device, and the
-        luma of looks at the keyframe and at each frame, float32 (rows, 1 + T, LOOK, LOOK) from 0 to 255, on the host.
+        """Decode clips with one crop per view.
+
+        Returns:
+            Pixels, uint8 (rows, views, T, size, size, 3), on the device, and luma of thumbnails of the keyframe and of
+                each frame, float32 (rows, 1 + T, LOOK, LOOK) from 0 to 255, on the host.
         """
 
     def forget(self) -> None:
-        """Begins anew after a failure."""
+        """Reset the decoder after a failure."""
 
 
 class HardwareFinish:
-    """Decodes batches with a decoder of the device.
+    """Decodes batches on the device, with error detection and a CPU fallback.
 
-    If the decoder fails, it fails for the whole batch. Its clips are then decoded on the CPU, and those that fail there
-    are bad rows. A decoder can also hand out memory that it did not write, without a word. So each clip's keyframe is
-    compared with that of the worker, and each frame with the one before, at LOOK x LOOK pixels. A clip that differs,
-    has a large step, or stands still where its packets are too large for that, is decoded on the CPU and compared as a
-    whole; so is a clip of every `EVERY`th batch. A failure that no bad clip explains, and a clip that differs, are
-    faults of the decoder; after `MOST_FAULTS` of them, or a batch that takes `LIMIT_S` seconds, all is decoded on the
-    CPU.
+    A failing decoder fails for the whole batch. The clips are then decoded on the CPU, and those that fail there too
+    are bad rows. A decoder can also silently return memory that it did not write. Therefore thumbnails of LOOK x LOOK
+    pixels are compared: each clip's keyframe with the worker's, and each frame with the previous one. A clip that
+    differs, has a large step, or is frozen although its packets are too large for that is decoded on the CPU and
+    compared in full; so is one clip of every `EVERY`th batch. Failures that no bad clip explains, and clips that
+    differ, are decoder faults; after `MOST_FAULTS` faults, or a batch that takes `LIMIT_S` seconds, everything is
+    decoded on the CPU. `on_cpu` counts the clips decoded on the CPU by reason.
 
-    sampler: makes clips on the CPU, without fields. size: of the pixels. on_cpu: the clips that were decoded on the
-    CPU, by reason.
+    Args:
+        sampler: Creates clips on the CPU, without fields.
+        decoder: Decoder on the device.
+        size: Height and width in pixels.
     """
 
     def __init__(self, sampler: RowSampler[ClipPlan, VideoBatch], size: int, decoder: BatchDecoder) -> None:
@@ -116,7 +122,7 @@ class HardwareFinish:
         self.on_cpu: Counter[str] = Counter()
 
     def __call__(self, batch: EncodedBatch, device: torch.device) -> VideoBatch:
-        """The batch with its pixels on `device`."""
+        """Return the batch with its pixels on `device`."""
         given: dict[str, Any] = {one.name: getattr(batch, one.name) for one in fields(VideoBatch)}
         return VideoBatch(**{**given, "video": self._video(batch, device), "planes": None})
 
@@ -136,11 +142,15 @@ class HardwareFinish:
         ].flatten(0, 1)
 
     def _pixels(self, video: Tensor, planes: PlaneBatch | None, device: torch.device) -> Tensor:
-        """What the CPU decoded as pixels on the device."""
+        """Convert clips decoded on the CPU to pixels on the device."""
         return video.to(device) if planes is None else convert_planes(planes.to(device), self._size)
 
     def _decode_or_fall_back(self, clips: dict[int, EncodedClip], batch: EncodedBatch, device: torch.device) -> Tensor:
-        """The pixels of the clips by row, uint8 (rows, views, T, size, size, 3); raises BadRowsError."""
+        """Return the pixels of the clips by row, uint8 (rows, views, T, size, size, 3).
+
+        Raises:
+            BadRowsError: Some clips cannot be decoded on the CPU either.
+        """
         if self._given_up:
             self._note([f"after faults of {self._decoder.name}"] * len(clips))
             return self._decode_on_cpu(batch, list(clips), device)
@@ -149,13 +159,13 @@ class HardwareFinish:
         try:
             made = self._thread.submit(partial(self._decoder, list(clips.values()), crops, device))
             video, looks = made.result(LIMIT_S)
-        except Exception as error:  # whatever it is, the CPU may decode these clips
+        except Exception as error:  # whatever the error, the CPU may decode these clips
             self._decoder.forget()
             hangs = isinstance(error, TimeoutError)
             said = f"no answer for {LIMIT_S:g} s" if hangs else " ".join(f"{type(error).__name__}: {error}".split())
             log.warning("%s failed, so %d clips are decoded on the CPU: %s", self._decoder.name, len(clips), said)
             self._note([f"{self._decoder.name} failed"] * len(clips))
-            right = self._decode_on_cpu(batch, list(clips), device)  # raises if a clip explains it
+            right = self._decode_on_cpu(batch, list(clips), device)  # raises if a bad clip explains the failure
             self._count_fault(at_once=hangs)
             return right
         if video.is_cuda:
@@ -163,7 +173,7 @@ class HardwareFinish:
         return self._compared(video, looks, clips, batch)
 
     def _compared(self, video: Tensor, looks: Tensor, clips: dict[int, EncodedClip], batch: EncodedBatch) -> Tensor:
-        """The pixels, those of clips that the decoder did not decode replaced."""
+        """Check the pixels and replace clips that the decoder did not decode correctly."""
         order, name = list(clips), self._decoder.name
         doubtful, frozen = _find_doubtful(looks, list(clips.values()), self._decoder.most_difference)
         if self._batches % EVERY == 0:
@@ -185,7 +195,7 @@ class HardwareFinish:
         return video
 
     def _count_fault(self, *, at_once: bool = False) -> None:
-        """Counts a fault, and gives the decoder up after many."""
+        """Count a fault, and stop using the decoder after several."""
         self._faults = [one for one in self._faults if one > self._batches - WITHIN] + [self._batches]
         if self._given_up or not (at_once or len(self._faults) >= MOST_FAULTS):
             return
@@ -197,14 +207,18 @@ class HardwareFinish:
         )
 
     def _note(self, reasons: list[str]) -> None:
-        """Counts clips that are decoded on the CPU, and logs each reason once."""
+        """Count clips that are decoded on the CPU, and log each reason once."""
         for reason in reasons:
             if reason not in self.on_cpu:
                 log.info("decoded on the CPU, as others like it will be: %s", reason)
             self.on_cpu[reason] += 1
 
     def _decode_on_cpu(self, batch: EncodedBatch, rows: list[int], device: torch.device) -> Tensor:
-        """The pixels of some rows, decoded on the CPU; raises BadRowsError for those that cannot be."""
+        """Decode some rows on the CPU.
+
+        Raises:
+            BadRowsError: Some clips cannot be decoded.
+        """
         requests = [self._sampler.request(batch.wanted[row]) for row in rows]
         draft = self._sampler.allocate(requests)
         with ThreadPoolExecutor(cores_of_rank(), initializer=compute_alone) as pool:
@@ -220,7 +234,7 @@ class HardwareFinish:
         return self._group_by_sample(self._pixels(draft.batch.video, PlaneBatch.of(planes) if planes else None, device))
 
     def _group_by_sample(self, video: Tensor) -> Tensor:
-        """Views as (rows, views, T, size, size, 3)."""
+        """Reshape views to (rows, views, T, size, size, 3)."""
         return video.reshape(-1, self._sampler.views, *video.shape[1:])
 
 
@@ -228,8 +242,10 @@ Bools = npt.NDArray[np.bool_]
 
 
 def _find_doubtful(looks: Tensor, clips: Sequence[EncodedClip], most: float) -> tuple[Bools, Bools]:
-    """Of which clips the frames may be others, and which of these stand still though their packets are too large for
-    it: bool (rows,), by the luma of their looks (rows, 1 + T, LOOK, LOOK).
+    """Find clips that may contain wrong frames, and those frozen although their packets are too large for that: bool
+    (rows,).
+
+    `looks` is the luma of thumbnails, (rows, 1 + T, LOOK, LOOK).
     """
     seen = looks.numpy()
     known = np.stack([clip.look for clip in clips]).astype(np.float32)
@@ -242,8 +258,9 @@ def _find_doubtful(looks: Tensor, clips: Sequence[EncodedClip], most: float) -> 
 
 
 def _differ(found: Tensor, right: Tensor, most: float) -> Tensor:
-    """Whether frames of a clip (views, T, size, size, 3) are others than the right ones, or one stands still that moves
-    by more than `most` levels somewhere."""
+    """Return whether frames of a clip (views, T, size, size, 3) differ from the correct ones by more than `most`
+    levels, or a frame is frozen that should move by more.
+    """
     apart = (found.float() - right).abs().flatten(2).mean(2).max()
     still = (found[:, 1:] == found[:, :-1]).flatten(2).all(2)
     moves = (right[:, 1:].int() - right[:, :-1]).abs().flatten(2).amax(2) > most

@@ -1,9 +1,9 @@
-"""Rows of clips that are packed for a decoder of whole batches; what that one cannot decode is decoded on the CPU.
+"""Pack the packets of clips for a decoder of whole batches; unsupported clips are decoded on the CPU.
 
-A packed clip is an MP4 of its own, with a table of its packets and one frame per tick, for decoders that select frames
-by number. DALI's decoder always decodes from the first frame, and starts over for a repeated number, so only the
-packets that the clip needs are packed, and each frame is asked for once. The first one, a keyframe, is decoded here
-too: it tells the format, and whether the decoder has decoded this clip.
+A packed clip is a separate MP4 with a packet table and one frame per tick, for decoders that select frames by number.
+DALI's decoder always starts at the first frame, and restarts for a repeated number, so only the packets that the clip
+needs are packed, and each frame is requested once. The first frame, a keyframe, is also decoded here, to determine the
+format and later to verify that the decoder decoded this clip.
 """
 
 import struct
@@ -48,38 +48,44 @@ from .clip_plan import AroundClip, ClipBytes, ClipPlan
 from .rows import ClipRowMaker
 
 LOOK = 16
-"""The side of the grid of pixels by which frames are compared."""
+"""Side of the thumbnails used to compare frames."""
 STILL_BYTES, STILL_BITS = 24, 0.75
-"""A packet of no more bytes, and bits for each macroblock, may leave its whole picture as it was."""
+"""A packet with at most this many bytes, and bits per macroblock, may leave the whole frame unchanged."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedClip:
-    """The needed packets of a clip, as a separate MP4.
-
-    mp4: uint8 (bytes,). frames: int32 (F,), increasing from 0, the distinct frames of the clip by number in this MP4,
-    and the keyframe that it begins with. order: int32 (T,), the index into `frames` of each frame of the clip. look:
-    uint8 (LOOK, LOOK), the luma of the keyframe, see `look_of`. moves: bool (T,), whether the packets from the keyframe
-    to the first frame, and from each frame to the next, are too large for a picture that stands still. pts_s: float64
-    (T,), seconds from the start of the original video. shown: the width and height of the video. size: those of the
-    decoded frames, which may have more at the right and at the bottom. standard, full_range: their colours.
-    """
+    """The packets that a clip needs, as a separate MP4."""
 
     mp4: npt.NDArray[np.uint8]
+    """uint8 (bytes,)."""
     frames: npt.NDArray[np.int32]
+    """int32 (F,): distinct frames of the clip by number in this MP4, increasing from 0, including the keyframe at its
+    start.
+    """
     order: npt.NDArray[np.int32]
+    """int32 (T,): index into `frames` of each frame of the clip."""
     look: npt.NDArray[np.uint8]
+    """uint8 (LOOK, LOOK): luma of the keyframe, see `look_of`."""
     moves: npt.NDArray[np.bool_]
+    """bool (T,): True if the packets from the keyframe to the first frame, and from each frame to the next, are too
+    large for a frozen frame.
+    """
     pts_s: npt.NDArray[np.float64]
+    """float64 (T,): seconds from the start of the original video."""
     shown: tuple[int, int]
+    """Width and height of the video."""
     size: tuple[int, int]
+    """Width and height of decoded frames, which may have extra pixels at the right and bottom."""
     standard: str
+    """Colour matrix."""
     full_range: bool
+    """True for full-range colours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a clip is decoded on the CPU, in words."""
+    """Reason to decode a clip on the CPU."""
 
     reason: str
 
@@ -90,10 +96,16 @@ def pack_clip(
     size: tuple[int, int],
     device: str,
 ) -> EncodedClip | Refusal:
-    """Packs the packets needed for the frames `numbers`, or says why the decoder on `device` does not decode them.
+    """Pack the packets needed for frames `numbers`, or return why the decoder on `device` does not support them.
 
-    size: the width and height of the video in pixels. device: "cuda" or "cpu". Raises Mp4Error if the bytes contradict
-    the index.
+    Args:
+        data: Bytes of the clip.
+        numbers: int64 (T,), frame numbers in the video.
+        size: Width and height of the video in pixels.
+        device: "cuda" or "cpu".
+
+    Raises:
+        Mp4Error: The bytes contradict the index.
     """
     track, fragments = read_header(data.header), memoryview(data.fragments)
     packets = data.packets
@@ -138,21 +150,22 @@ def pack_clip(
 
 
 def look_of(frame: VideoFrame) -> npt.NDArray[np.uint8]:
-    """The luma of a frame in 4:2:0 at the middles of LOOK x LOOK fields, uint8 (LOOK, LOOK)."""
+    """Sample the luma of a 4:2:0 frame at the centres of LOOK x LOOK cells, uint8 (LOOK, LOOK)."""
     whole = Crop(x=0, y=0, width=frame.width, height=frame.height)
     picked: npt.NDArray[np.uint8] = cut_planes(frame, whole)[0][look_places((frame.width, frame.height))]
     return picked
 
 
 def look_places(shown: tuple[int, int]) -> tuple[Int64Array, Int64Array]:
-    """The rows, int64 (LOOK, 1), and the columns (LOOK,) of a look at pictures of a width and height."""
+    """Return the rows, int64 (LOOK, 1), and columns (LOOK,) of a thumbnail's pixels."""
     columns, rows = (((np.arange(LOOK) + 0.5) * side / LOOK).astype(np.int64) for side in shown)
     return rows[:, None], columns
 
 
 def packed(header: bytes, fragments: bytes, packets: Packets, kept: Int64Array) -> bytes:
-    """An MP4 of the packets `kept` with a table of them (ISO 14496-12, 8.6 and 8.7), one frame per tick; header: the
-    `ftyp moov` of a fragmented one, as `read_header` has read it.
+    """Build an MP4 of the packets `kept` with a packet table (ISO 14496-12, 8.6 and 8.7), one frame per tick.
+
+    `header` is the `ftyp moov` of a fragmented MP4, as `read_header` parsed it.
     """
     count, sizes = len(kept), packets.size[kept]
     rank = np.argsort(np.argsort(packets.pts[kept]))
@@ -165,7 +178,7 @@ def packed(header: bytes, fragments: bytes, packets: Packets, kept: Int64Array) 
         + _pack_table(b"stsc", 1, [1, count, 1])
         + _make_box(b"stsz", struct.pack(">III", 0, 0, count) + sizes.astype(">u4").tobytes())
     )
-    place = len(_with_tables(header, tables)) + 20 + 8  # behind the table that says it, and the head of mdat
+    place = len(_with_tables(header, tables)) + 20 + 8  # behind the packet table and the mdat header
     tables += _pack_table(b"stco", 1, [place])
     body = b"".join(
         fragments[start : start + size]
@@ -178,7 +191,7 @@ _INTO = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
 
 
 def _with_tables(header: bytes, tables: bytes) -> bytes:
-    """The header with tables in its first `stbl`, behind the sample entry, and without what is of fragments."""
+    """Insert tables into the header's first `stbl`, after the sample entry, and remove the boxes of fragmented MP4."""
     around, made = _cut_around_tables(header)
     made += tables
     for kind, (before, behind) in zip(reversed(_INTO), reversed(around), strict=True):
@@ -188,7 +201,7 @@ def _with_tables(header: bytes, tables: bytes) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _cut_around_tables(header: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """What stands before and behind each of the boxes `_INTO` within the one around it, and the sample entry."""
+    """Return the bytes before and after each of the nested boxes `_INTO`, and the sample entry."""
     data, span, around = memoryview(header), (0, len(header)), []
     for name in _INTO:
         found = [box for box in boxes(data, *span) if box[0] != b"mvex"]
@@ -202,7 +215,7 @@ def _cut_around_tables(header: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]
 
 
 def _pack_table(kind: bytes, count: int, numbers: npt.ArrayLike) -> bytes:
-    """A box of version 0 with a count and its numbers."""
+    """Build a version-0 box with a count and its numbers."""
     return _make_box(kind, struct.pack(">II", 0, count) + np.asarray(numbers).astype(">u4").tobytes())
 
 
@@ -212,41 +225,44 @@ def _make_box(kind: bytes, payload: bytes) -> bytes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedBatch(VideoBatch):
-    """A host batch of clips, most of them encoded.
+    """A host batch of clips, most of them encoded; see `VideoBatch`.
 
-    clips: per sample the encoded clip, or why it was decoded on the CPU. video, planes: the views of the latter, in
-    order. wanted: per sample which one it is. crops: per sample those of its views. The rest is as in `VideoBatch`.
+    `video` and `planes` hold the views of the clips that were decoded on the CPU, in order.
     """
 
     clips: list[EncodedClip | Refusal]
+    """Encoded clip of each sample, or why it was decoded on the CPU."""
     wanted: list[Wanted]
+    """Identity of each sample."""
     crops: list[list[Crop]]
+    """Crops of each sample's views."""
 
 
 @dataclass(kw_only=True, slots=True)
 class PackedPlan(AroundClip):
-    """The plan of a clip. packed: the clip, once it is packed or refused. pixels: those of one that is refused, uint8
-    (views, T, size, size, 3), empty if it was made as planes. wanted: the sample.
-    """
+    """Plan of a clip that will be packed."""
 
     clip: ClipPlan
     wanted: Wanted
+    """Identity of the sample."""
     packed: EncodedClip | Refusal | None = None
+    """The clip, once packed or refused."""
     pixels: npt.NDArray[np.uint8] | None = None
+    """Pixels of a refused clip, uint8 (views, T, size, size, 3); empty if it was decoded to planes."""
 
     @property
     def ranges(self) -> tuple[Range, ...]:
-        """All that is read."""
+        """Byte ranges to read."""
         return self.clip.ranges
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackedRowMaker(RowMaker[PackedPlan, EncodedBatch]):
-    """Makes the draws of `clips`, then reads and packs clips instead of decoding them.
+    """Makes the same draws as `clips`, then reads and packs clips instead of decoding them.
 
-    A clip whose format the decoder on the type of device `device` does not take is decoded here, so which of the two
-    decodes it depends on its bytes alone. Pixels that are made of planes are those of the clips whoever decoded them,
-    so nothing of the decoder is in their identity.
+    Clips in formats that the decoder on `device` does not support are decoded here, so the choice depends only on their
+    bytes. Planes are bit-identical whichever decoder produced them, so with planes the decoder is not part of the
+    identity.
     """
 
     clips: ClipRowMaker
@@ -258,22 +274,22 @@ class PackedRowMaker(RowMaker[PackedPlan, EncodedBatch]):
 
     @property
     def masks(self) -> tuple[Masked, ...]:
-        """The mask of the clip."""
+        """Mask of the clip."""
         return self.clips.masks
 
     @property
     def traits(self) -> Traits:
-        """Those of the clips, and the decoder: DALI's pixels differ from the CPU's."""
+        """Traits of the clips plus the decoder, since DALI's pixels differ from the CPU's."""
         clips = self.clips.traits
         return Traits(identity={**clips.identity, **self._decoder}, form={**clips.form, **self._decoder})
 
     def plan(self, items: Items) -> list[PackedPlan]:
-        """Draws the clips and the crops of samples."""
+        """Draw the clips and crops of samples."""
         both = zip(self.clips.plan(items), items.wanted.each(), strict=True)
         return [PackedPlan(clip=clip, wanted=wanted) for clip, wanted in both]
 
     def layout(self, memory: Memory[PackedPlan]) -> EncodedBatch:
-        """The empty batch; `join` makes what is of clips."""
+        """Create the empty batch; `join` adds the clips."""
         size = self.clips.clip.size
         return EncodedBatch(
             clips=[],
@@ -288,7 +304,11 @@ class PackedRowMaker(RowMaker[PackedPlan, EncodedBatch]):
         )
 
     def fill(self, rows: BatchRows[PackedPlan], batch: EncodedBatch, stats: Stats) -> None:
-        """Reads and packs clips, or decodes them; raises SampleError if the bytes of one contradict the index."""
+        """Read and pack clips, or decode them.
+
+        Raises:
+            SampleError: The bytes of a clip contradict its index.
+        """
         for n, (item, plan, own) in enumerate(rows):
             size = (plan.clip.video.width, plan.clip.video.height)
             with item.manifest.reading(item.index, self.clips.component):
@@ -308,7 +328,7 @@ class PackedRowMaker(RowMaker[PackedPlan, EncodedBatch]):
                 own.of(batch.pts_s)[:] = clip.pts_s
 
     def join(self, batch: EncodedBatch, plans: Iterable[PackedPlan], made: Mapping[str, Any]) -> EncodedBatch:
-        """The batch with its clips."""
+        """Add the clips to the batch."""
         own = list(plans)
         pixels = [plan.pixels for plan in own if plan.pixels is not None]
         planes = [view for plan in own for view in plan.clip.planes]
@@ -325,7 +345,7 @@ class PackedRowMaker(RowMaker[PackedPlan, EncodedBatch]):
 
 
 def unsuited(clips: ClipRowMaker, manifest: Manifest, device: torch.device, backend: str) -> str:
-    """Why DALI or torchcodec cannot serve the loader of some clips on a device, in words; "" if it can."""
+    """Return why DALI or torchcodec cannot serve a loader of these clips on a device; "" if it can."""
     if backend == "torchcodec" and device.type != "cuda":
         return "torchcodec decodes on CUDA devices; PyAV does on a CPU"
     if backend == "torchcodec" and (lacks := missing_torchcodec()):

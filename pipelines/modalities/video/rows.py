@@ -1,4 +1,4 @@
-"""Rows of clips: plans and reads clips, decodes and crops them, and makes flow, tokens and cues of masks."""
+"""Rows of clips: plan and read clips, decode and crop them, and compute flow, tokens and mask inputs."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ KERNELS = ("maskstream.pipelines.decode.packets", "maskstream.pipelines.decode.p
 
 
 class Coded(NamedTuple):
-    """The packets of a clip, and what is stored of its GOPs."""
+    """Packets of a clip and the data stored for its GOPs."""
 
     frames: CodedFrames
     notes: GopNotes
 
 
 class ClipMotion(NamedTuple):
-    """The views of a decoded clip, uint8 (views, T, H, W, 3), by frame number the motion of its frames, and whether a
-    scene begins there, as in `DecodedClip`.
+    """Views of a decoded clip, uint8 (views, T, H, W, 3), with each frame's motion and scene start by frame number, as
+    in `DecodedClip`.
     """
 
     plan: ClipPlan
@@ -78,11 +78,7 @@ class ClipMotion(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
-    """Makes rows of clips. The views of a sample share the clip; each view has its own crop and mask.
-
-    camera: the name of another camera than the first, which has masks of its own. shared: whether it shares the draws
-    of crop, colour and transform. together: how many samples one thread fills at once. needs: the cues of the mask.
-    """
+    """Creates rows of clips. The views of a sample share the clip; each view has its own crop and mask."""
 
     component: str
     clip: VideoClip
@@ -93,35 +89,40 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
     changes: FrameChanges = NO_CHANGES
     output: Output = "rgb"
     camera: str = ""
+    """Name of a camera other than the first; it has separate masks."""
     shared: bool = True
+    """Whether the camera shares the draws of crop, colour and transform with the first."""
     together: int = 1
+    """Number of samples that a thread fills at once."""
     needs: frozenset[str] = field(init=False, repr=False, compare=False)
+    """Inputs that the mask reads."""
 
     def __post_init__(self) -> None:
-        # Once, because Mask.needs walks the fields of the mask at each call.
+        # Cached because Mask.needs traverses the mask's fields on each call.
         object.__setattr__(self, "needs", frozenset() if self.mask is None else self.mask.needs)
 
     @property
     def finish_draws(self) -> bool:
-        """Whether a finish draws the masks, because they follow the flow of the whole batch."""
+        """True if a device transform draws the masks, because they follow flow computed for whole batches."""
         return isinstance(self.flow, BatchFlow) and bool(self.needs & FLOW_CUES)
 
     @property
     def sees_frames(self) -> bool:
-        """Whether masks follow frames while a sample is made, so that its pixels are made on the CPU."""
+        """True if masks read frames while a sample is created, so that pixels are computed on the CPU."""
         return "frames" in self.needs and not self.finish_draws
 
     @property
     def sees_energy(self) -> bool:
-        """Whether masks follow the stored energy."""
+        """True if masks read the stored energy."""
         return "energy" in self.needs
 
     @property
     def traits(self) -> Traits:
-        """Cuts of scenes are looked for by torch, but `Codec` reads them; and users' classes may import it.
+        """Traits of the rows.
 
-        Parts of mixtures all have flow or none, or what computes it of the whole batch, and make the same of frames.
-        The arithmetic of pixels is the same of every output.
+        Torch is needed to detect scene cuts, except with `Codec`, which reads stored ones; users' classes may also
+        import it. Parts of a mixture must all have flow or none (or the same `BatchFlow`) and the same output. All
+        outputs use the same pixel arithmetic.
         """
         looks = isinstance(self.flow, SampleFlow) and not isinstance(self.flow, Codec)
         flow = self.flow if isinstance(self.flow, BatchFlow) else "no" if self.flow is None else "yes"
@@ -134,12 +135,14 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
 
     @property
     def masks(self) -> tuple[Masked, ...]:
-        """The mask of the clip."""
+        """Mask of the clip."""
         return (Masked("mask", self.mask, self.grid, part=self.camera, by_sampler=not self.finish_draws),)
 
     def plan(self, items: Items) -> list[ClipPlan]:
-        """Draws the clips and the crops of samples, and finds the byte ranges to read; SampleError if the video of one
-        is missing or contradicts itself.
+        """Draw the clips and crops of samples and find the byte ranges to read.
+
+        Raises:
+            SampleError: A video is missing or its index is inconsistent.
         """
         clips, crops = items.rngs("clip", views=1), items.rngs(self._name_purpose("crop"), views=1)
 
@@ -154,7 +157,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         numbers_of: Callable[[Item, VideoIndex], Int64s],
         crop_rngs: Sequence[np.random.Generator] | None = None,
     ) -> ClipPlan:
-        """The plan of a clip whose frame numbers, int64 (T,), `numbers_of` draws. crop_rngs: as in `plan_video`."""
+        """Plan a clip whose frame numbers, int64 (T,), `numbers_of` draws; `crop_rngs` as in `plan_video`."""
         video, member = find_indexed_video(item, self.component)
         numbers = numbers_of(item, video)
         return self.plan_video(item, video, numbers, clip_ranges(video, numbers, member), crop_rngs)
@@ -167,8 +170,14 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         own: tuple[Range, ...] = (),
         crop_rngs: Sequence[np.random.Generator] | None = None,
     ) -> ClipPlan:
-        """The plan of the frames `numbers`, int64 (T,), of a video, which are read of the ranges `own`. crop_rngs:
-        those of the crops of all views, where they are made already.
+        """Plan the frames `numbers`, int64 (T,), of a video.
+
+        Args:
+            item: Source of random draws.
+            video: Index of the video.
+            numbers: Frame numbers.
+            own: Byte ranges to read.
+            crop_rngs: Generators of the crops of all views, if they already exist.
         """
         rngs = item.rngs(self._name_purpose("crop")) if crop_rngs is None else crop_rngs
         crops = self.augment.views(video.width, video.height, self.clip.size, rngs)
@@ -182,7 +191,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         )
 
     def layout(self, memory: Memory[ClipPlan]) -> VideoBatch:
-        """The empty batch, whose planes are those of the largest crops."""
+        """Create the empty batch, with planes as large as the largest crops."""
         frames, size = self.clip.frames, self.clip.size if self.output == "rgb" else 0
         planes = None
         if self.output == "yuv":
@@ -199,13 +208,17 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         )
 
     def read(self, item: Item, plan: ClipPlan) -> ClipBytes:
-        """Reads the header and the GOPs that hold a clip."""
+        """Read the header and the GOPs that contain a clip."""
         return read_clip(item.manifest.store, plan.video, plan.numbers, plan.own)
 
     def fill(self, rows: BatchRows[ClipPlan], batch: VideoBatch, stats: Stats) -> None:
-        """Reads, decodes and writes the views of clips; raises SampleError if one cannot be read or decoded."""
-        # The packets of all are found before the first is decoded, and the flow of all is made after the last, because
-        # a decoder drives Python's code out of the processor's cache, and then it takes twice the time.
+        """Read, decode and write the views of clips.
+
+        Raises:
+            SampleError: A clip cannot be read or decoded.
+        """
+        # Find all packets before decoding the first clip, and compute all flow after the last: decoding evicts Python's
+        # code from the CPU cache, which makes it take twice as long.
         coded = [self._coded(item, plan, stats) for item, plan, _ in rows]
         late, filled = list_late_masks(self.masks) if batch.room is not None else (), list[ClipMotion]()
         for n, ((item, plan, own), (frames, notes)) in enumerate(zip(rows, coded, strict=True)):
@@ -213,9 +226,9 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
             with item.manifest.reading(item.index, self.component), stats.stage("decode"):
                 decoded = decode_coded(frames, size=size, stored=notes.flows)
             filled.append(self.write(item, plan, decoded, notes, batch, own, stats))
-            del decoded  # so that the next clip is decoded into the memory of these frames
+            del decoded  # release the frames, so that the next clip is decoded into their memory
             if batch.room is not None:
-                # Tokens are made of frames once the masks are known, so before the next clip is decoded.
+                # Convert tokens before the next clip is decoded; their masks are known only now.
                 self.add_flow([filled.pop()], stats)
                 with stats.stage("mask"):
                     self.draw_masks(rows, batch, n, late)
@@ -223,7 +236,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         self.add_flow(filled, stats)
 
     def _coded(self, item: Item, plan: ClipPlan, stats: Stats) -> Coded:
-        """Reads a clip, and finds its packets and what is stored of its GOPs."""
+        """Read a clip and find its packets and the data stored for its GOPs."""
         stats.short += plan.short
         with item.manifest.reading(item.index, self.component):
             with stats.stage("read"):
@@ -240,7 +253,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         return Coded(frames, notes)
 
     def moving(self, plan: ClipPlan) -> Int64s:
-        """The numbers of the frames whose motion is wanted, int64 (n,)."""
+        """Return the numbers of frames whose motion is needed, int64 (n,)."""
         return self.flow.vectors_of(plan.numbers) if isinstance(self.flow, SampleFlow) else plan.numbers[:0]
 
     def write(
@@ -253,7 +266,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         own: SampleRows,
         stats: Stats,
     ) -> ClipMotion:
-        """Writes the views of a decoded clip; returns what `add_flow` makes their flow of."""
+        """Write the views of a decoded clip and return the input of `add_flow`."""
         views = own.of(batch.video)
         if batch.room is not None:
             whole = self.sees_frames or isinstance(self.flow, SampleFlow) or bool(self.changes.title)
@@ -262,7 +275,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
             plan.decoded = ForTokens(decoded.frames, views if whole else None, batch.room, own.start)
         with stats.stage("convert"):
             if plan.decoded is not None and plan.decoded.clips is None:
-                pass  # tokens are made once the masks are known
+                pass  # tokens are converted once the masks are known
             elif batch.planes is not None:
                 plan.planes = [
                     crop_planes(decoded.frames, crop, batch.planes.room(view, crop))
@@ -274,7 +287,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         return ClipMotion(plan, views, decoded.vectors, notes.starts)
 
     def add_flow(self, clips: Sequence[ClipMotion], stats: Stats) -> None:
-        """Assigns the flow of the views of some clips to their plans."""
+        """Compute the flow of the views of some clips and store it in their plans."""
         if isinstance(self.flow, SampleFlow) and clips:
             with stats.stage("flow"):
                 flows = iter(flow_of(self.flow, clips))
@@ -284,11 +297,11 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
     def cues(
         self, rows: BatchRows[ClipPlan], batch: VideoBatch, n: int, view: int, part: str, needs: frozenset[str]
     ) -> Cues:
-        """The frames, the flow and the stored energy of a view."""
+        """Return the frames, flow and stored energy of a view."""
         return self.cues_of(rows.plans[n], batch, rows.starts[n] + view, view, needs)
 
     def cues_of(self, plan: ClipPlan, batch: VideoBatch, row: int, view: int, needs: frozenset[str]) -> Cues:
-        """Those of the view of a plan that is in a row."""
+        """Return the mask inputs of a plan's view in a given row."""
         frames = None
         if "frames" in needs:
             clips = None if plan.decoded is None else plan.decoded.clips
@@ -300,7 +313,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         return Cues(frames=frames, flow=flow.vectors, cuts=flow.cuts, energy=energy)
 
     def add_tokens(self, plan: ClipPlan, maps: Sequence[Maps | None], stats: Stats) -> None:
-        """Makes the tokens that the masks of the views of a plan choose."""
+        """Convert the tokens that the masks of a plan's views select."""
         if plan.decoded is None:
             return
         frames, clips, room, row = plan.decoded
@@ -318,7 +331,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         plan.tokens, plan.decoded = tokens, None
 
     def join(self, batch: VideoBatch, plans: Iterable[ClipPlan], made: Mapping[str, Any]) -> VideoBatch:
-        """The batch with its flow, its planes or tokens, and the draws of the masks that a finish draws."""
+        """Add flow, planes or tokens, and the draws of masks that a device transform computes."""
         plans = list(plans)
         planes = tokens = None
         if batch.room is not None:
@@ -329,26 +342,26 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
         return replace(batch, flow=join_flow(plans), draws=draws, planes=planes, tokens=tokens, room=None, **made)
 
     def numbers(self, item: Draws, video: VideoIndex, n_frames: int | None = None) -> Int64s:
-        """Draws the frame numbers of a clip, int64 (T,), of the first `n_frames` of the video; None for all."""
+        """Draw the frame numbers of a clip, int64 (T,), from the first `n_frames` of the video; None means all."""
         n_frames = video.n_frames if n_frames is None else n_frames
         return self.clip.numbers(n_frames, item.rng("clip"), video.first_frame, fps=video.fps)
 
     def _name_purpose(self, name: str) -> str:
-        """The name of a draw that cameras may share."""
+        """Return the purpose of a draw that cameras may share."""
         return name if self.shared or not self.camera else f"{name} {self.camera}"
 
     def _rng(self, item: Draws, view: int, name: str) -> np.random.Generator:
         return item.rng(self._name_purpose(name), view)
 
     def _to_rgb(self, item: Draws, plan: ClipPlan, frames: list[VideoFrame], views: npt.NDArray[np.uint8]) -> None:
-        """Writes a sample's views, uint8 (views, T, size, size, 3)."""
+        """Write a sample's views, uint8 (views, T, size, size, 3)."""
         for view, (crop, to) in enumerate(zip(plan.crops, views, strict=True)):
             to_rgb(frames, crop, (self.clip.size, self.clip.size), to)
             self.changes.apply(to, partial(self._rng, item, view))
 
 
 def flow_of(flow: SampleFlow, clips: Sequence[ClipMotion]) -> list[ClipFlow]:
-    """The flow of all views of some clips, with their scene cuts."""
+    """Compute the flow of all views of some clips, with their scene cuts."""
     views = [
         DecodedClip(
             pixels=pixels,
@@ -368,15 +381,15 @@ def flow_of(flow: SampleFlow, clips: Sequence[ClipMotion]) -> list[ClipFlow]:
 
 
 def split_into_tokens(clip: UInt8Array, grid: TokenGrid) -> UInt8Array:
-    """A view of a clip uint8 (T, H, W, 3) as its tokens, (t, h, w, tubelet, p, p, 3)."""
+    """Rearrange a view, uint8 (T, H, W, 3), into tokens, (t, h, w, tubelet, p, p, 3)."""
     (t, h, w), (tubelet, p, q) = grid.shape, grid.patch
     return clip.reshape(t, tubelet, h, p, w, q, 3).transpose(0, 2, 4, 1, 3, 5, 6)
 
 
 def align_to_chroma_grid(crop: Crop, width: int, height: int) -> Crop:
-    """The crop aligned to the chroma grid of 4:2:0 video: even offsets and sizes within the frame, of 2 pixels or more.
+    """Align a crop to the chroma grid of 4:2:0 video: even offsets and sizes within the frame, at least 2 pixels.
 
-    Each edge moves by at most one pixel, or two where the frame has an odd side.
+    Each edge moves by at most one pixel, or two if the frame has an odd side.
     """
     x, y = min(crop.x & ~1, (width & ~1) - 2), min(crop.y & ~1, (height & ~1) - 2)
     return Crop(

@@ -1,8 +1,8 @@
-"""Decode the clips of a batch with torchcodec's NVDEC, to planes of which the device makes pixels.
+"""Decode the clips of a batch with torchcodec's NVDEC to YUV planes, which the device converts to pixels.
 
-H.264 and HEVC say what a decoder returns, bit by bit, so its planes are those of PyAV, and its pixels those of workers
-with output="yuv". So nothing of it is in a run's identity: machines with and without NVDEC resume each other. It takes
-torchcodec 0.17 or later, whose decoders take packets and give planes.
+The H.264 and HEVC standards define decoding bit by bit, so planes equal PyAV's, and pixels equal the output of workers
+with output="yuv". The decoder is therefore not part of a run's identity: machines with and without NVDEC can resume
+each other's runs. Requires torchcodec 0.17 or later, whose decoders accept packets and return planes.
 """
 
 from functools import partial
@@ -20,28 +20,30 @@ from .packing import EncodedClip, look_places
 from .yuv import convert_planes
 
 FORMATS = ("nv12", "yuv420p", "yuvj420p")
-"""FFmpeg's names of 8 bits in 4:2:0, as NVDEC and CPUs return them."""
+"""FFmpeg's names of 8-bit 4:2:0 formats that NVDEC and CPU decoders return."""
 
 
 class TorchcodecDecoder:
-    """Decodes clips one by one in threads, each by a decoder of its own, which torchcodec keeps for the next.
+    """Decodes clips in threads, each with its own decoder, which torchcodec caches.
 
-    size: of the pixels. threads: how many clips are decoded at once.
+    Args:
+        size: Height and width in pixels.
+        threads: Number of clips decoded at once.
     """
 
     name = "torchcodec"
-    most_difference = 1.0  # planes are equal, bit by bit, so other pictures differ by more
+    most_difference = 1.0  # planes are bit-identical, so only wrong frames differ by more
 
     def __init__(self, size: int, threads: int) -> None:
         self._size, self._threads = size, DaemonThreads(threads)
 
     def forget(self) -> None:
-        """Nothing is kept."""
+        """Nothing is cached."""
 
     def __call__(
         self, clips: list[EncodedClip], crops: list[list[Crop]], device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """The pixels on the device, and the luma of looks on the host; see `BatchDecoder`."""
+        """Return pixels on the device and thumbnail luma on the host; see `BatchDecoder`."""
         stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         works = [self._threads.submit(partial(decode_planes, clip, device, stream)) for clip in clips]
         decoded = [work.result() for work in works]
@@ -53,7 +55,7 @@ class TorchcodecDecoder:
 
 
 def decode_planes(clip: EncodedClip, device: torch.device, stream: torch.cuda.Stream | None) -> tuple[Tensor, Tensor]:
-    """The luma (F, H, W) and the chroma (F, 2, H / 2, W / 2) of the clip's frames on a device, uint8."""
+    """Decode luma (F, H, W) and chroma (F, 2, H / 2, W / 2) of the clip's frames on a device, uint8."""
     from torchcodec.decoders import Demuxer
 
     with torch.cuda.stream(stream):
@@ -79,7 +81,7 @@ def decode_planes(clip: EncodedClip, device: torch.device, stream: torch.cuda.St
 
 
 def cropped(of: list[tuple[EncodedClip, tuple[Tensor, Tensor], list[Crop]]]) -> PlaneBatch:
-    """The planes of each view of clips, in the order of their frames."""
+    """Crop the planes of each view of the clips, in the order of their frames."""
     crops = [crop for *_, own in of for crop in own]
     rows, frames, device = len(crops), len(of[0][0].order), of[0][1][0].device
     height, width = max(crop.height for crop in crops), max(crop.width for crop in crops)
@@ -101,7 +103,7 @@ def cropped(of: list[tuple[EncodedClip, tuple[Tensor, Tensor], list[Crop]]]) -> 
 
 
 def look_at(clip: EncodedClip, luma: Tensor) -> Tensor:
-    """The luma of looks at the keyframe and the frames of a clip, as `BatchDecoder` returns it."""
+    """Return the luma thumbnails of a clip's keyframe and frames, as `BatchDecoder` returns them."""
     rows, columns = (torch.from_numpy(places).to(luma.device) for places in look_places(clip.shown))
     seen = luma[:, rows, columns].float()
     if not clip.full_range:

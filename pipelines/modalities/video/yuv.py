@@ -1,7 +1,7 @@
-"""Crops of YUV planes to RGB on a device: resize, flip and colours of a whole batch.
+"""Convert crops of YUV planes to RGB on a device: resize, flip and colour conversion of a whole batch.
 
-Clips have crops of their own sizes, so planes are padded to the largest and each output takes its inputs by number. The
-arithmetic is that of `decode/pixels.py`, in integers, so the pixels equal those of `decode.cpu.to_rgb`.
+Crops differ in size, so planes are padded to the largest, and inputs of each output pixel are gathered by index. The
+integer arithmetic of `decode/pixels.py` is reproduced exactly, so pixels equal the results of `decode.cpu.to_rgb`.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanesFinish:
-    """Makes RGB clips of `size` pixels of the planes of a host batch, on its device."""
+    """Converts the planes of a host batch to RGB clips of `size` pixels on its device."""
 
     size: int
 
     @torch.no_grad()
     def __call__(self, batch: VideoBatch, device: torch.device) -> VideoBatch:
-        """The batch with pixels instead of planes."""
+        """Replace planes by pixels."""
         if batch.planes is None:
             raise ValueError("the host batch has no planes; its sampler makes them with output='yuv'")
         return replace(batch, video=convert_planes(batch.planes, self.size), planes=None)
 
 
 def convert_planes(planes: PlaneBatch, size: int) -> Tensor:
-    """The clips as uint8 (B, T, size, size, 3), on the device of the planes."""
+    """Convert planes to clips uint8 (B, T, size, size, 3) on their device."""
     device = planes.luma.device
     halves = [clip.half and size % 2 == 0 for clip in planes.clips]
     flips = torch.tensor([clip.flip for clip in planes.clips], device=device).view(-1, 1, 1, 1)
@@ -60,7 +60,7 @@ def convert_planes(planes: PlaneBatch, size: int) -> Tensor:
 
 
 def resized(plane: Tensor, shapes: Sequence[tuple[int, int]], size: int) -> Tensor:
-    """The planes uint8 (B, T, H, W), of which each clip has its (height, width), as int32 (B, T, size, size)."""
+    """Resize planes uint8 (B, T, H, W), with a separate (height, width) per clip, to int32 (B, T, size, size)."""
     from maskstream.pipelines.decode.pixels import compute_plane_taps
 
     down, across = zip(*(compute_plane_taps(*shape, size, size, False)[:2] for shape in shapes), strict=True)
@@ -69,7 +69,7 @@ def resized(plane: Tensor, shapes: Sequence[tuple[int, int]], size: int) -> Tens
 
 
 def _mix_along_axis(values: Tensor, axis: int, taps: Sequence[Taps]) -> Tensor:
-    """The weighted sums along an axis of (B, T, H, W), whose clips have taps of their own; int32."""
+    """Compute weighted sums along an axis of (B, T, H, W), with separate filter taps per clip; int32."""
     of = (len(taps), 1, -1, 1) if axis == 2 else (len(taps), 1, 1, -1)
     weights = np.zeros((*np.shape([first for first, _ in taps]), max(own.shape[1] for _, own in taps)), np.int32)
     for to, (_, own) in zip(weights, taps, strict=True):
@@ -79,6 +79,6 @@ def _mix_along_axis(values: Tensor, axis: int, taps: Sequence[Taps]) -> Tensor:
     shape[axis] = weights.shape[1]
     total = torch.zeros(shape, dtype=torch.int32, device=values.device)
     for n, share in enumerate(torch.from_numpy(weights).to(values.device).unbind(2)):
-        at = (firsts + n).clamp_max_(values.shape[axis] - 1)  # past the last lie weights of 0
+        at = (firsts + n).clamp_max_(values.shape[axis] - 1)  # positions past the end have weight 0
         total += values.gather(axis, at.expand(shape)).int() * share.view(of)
     return total
