@@ -264,7 +264,7 @@ class TokenRoom:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoBatch(Batch):
-    """A batch of clips; see `Batch` for the fields that all modalities share.
+    """A batch of clips, uint8 (B, T, H, W, 3); see `Batch` for the fields that all modalities share.
 
     With several components (cameras), the fields describe the clips of the first one; `cameras` has all of them.
     """

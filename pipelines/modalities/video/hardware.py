@@ -75,7 +75,7 @@ def _serve(works: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None]) -> 
             done.set_result(work())
         except BaseException as error:
             done.set_exception(error)
-        del own, work, done  # daemon threads would otherwise keep a batch alive
+        del own, work, done  # these references would keep a batch in memory
 
 
 class BatchDecoder(Protocol):
