@@ -1,7 +1,7 @@
 """Augmentations of video: random crops and flips of a clip.
 
 An augmentation is a frozen config; `draw(width, height, size, rng)` returns a `Crop` in source pixels, which is applied
-to both the pixels and the motion vectors. It needs only the size of the frames, so it is drawn before reading.
+to both pixels and motion vectors. It needs only the frame size, so it is drawn before reading.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ AUGMENTATIONS: dict[str, Callable[[], Augmentation]] = {
     "multi-scale": MultiScaleCrop,
     "random-resized": RandomResizedCrop,
 }
-"""Augmentations by name: for evaluation, of VideoMAE, and of MAE-ST (without its flip)."""
+"""Augmentations by name: for evaluation, from VideoMAE, and from MAE-ST (without its flip)."""
 
 __all__ = [
     "AUGMENTATIONS",

@@ -1,4 +1,4 @@
-"""Colour jitter: random changes of brightness, contrast, saturation and hue, of an image or of all frames of a clip."""
+"""Colour jitter: random changes of brightness, contrast, saturation and hue, for an image or all frames of a clip."""
 
 from dataclasses import dataclass
 from math import cos, pi, sin
@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from maskstream.shards.config import Config
 
-KERNELS = ("cv2",)  # for the server of workers, which share it
+KERNELS = ("cv2",)  # imported by the server of workers, which share it
 Matrix = npt.NDArray[np.float64]
 
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -18,21 +18,23 @@ _RGB = np.linalg.inv(_YIQ)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ColourJitter(Config):
-    """Changes brightness, contrast, saturation and hue in a random order, with the probability `share`.
+    """Change brightness, contrast, saturation and hue in random order.
 
-    brightness, contrast, saturation: bounds of a factor that is uniform in [max(0, 1 - bound), 1 + bound]. It scales
-    the values, their difference to the mean grey of the image, and their difference to the grey of the pixel. hue: the
-    bound of a rotation that is uniform in [-bound, bound] turns, at most 0.5.
-
-    Each change is linear in the colours, so all four are one matrix. Source: the ColorJitter of torchvision (after Chen
-    et al., 2020), with two differences: values are clipped once, at the end, and the hue rotates in YIQ, not in HSV.
+    Each change is linear in the colours, so all four are combined into one matrix. Source: torchvision's ColorJitter
+    (after Chen et al., 2020), with two differences: values are clipped once, at the end, and hue rotates in YIQ instead
+    of HSV.
     """
 
     brightness: float = 0.4
+    """Bound of the factor of all values, drawn uniformly from [max(0, 1 - bound), 1 + bound]."""
     contrast: float = 0.4
+    """Bound of the factor of the difference from the image's mean grey, drawn in the same way."""
     saturation: float = 0.4
+    """Bound of the factor of the difference from the pixel's grey, drawn in the same way."""
     hue: float = 0.0
+    """Bound of the hue rotation, drawn uniformly from [-bound, bound] turns; at most 0.5."""
     share: float = 1.0
+    """Probability of any change."""
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):
@@ -44,7 +46,7 @@ class ColourJitter(Config):
             raise ValueError(f"ColourJitter(share={self.share}): it must be a probability in [0, 1]")
 
     def __call__(self, image: npt.NDArray[np.uint8], rng: np.random.Generator) -> None:
-        """Changes the colours of `image`, uint8 (H, W, 3), RGB, in place."""
+        """Change the colours of `image`, uint8 (H, W, 3), RGB, in place."""
         if rng.random() >= self.share:
             return
         import cv2
@@ -53,9 +55,9 @@ class ColourJitter(Config):
         cv2.transform(image, self.matrix(mean, rng), dst=image)
 
     def matrix(self, mean: Matrix, rng: np.random.Generator) -> Matrix:
-        """Draws the matrix, float64 (3, 4), that maps (R, G, B, 1) to the new colour.
+        """Draw the matrix, float64 (3, 4), that maps (R, G, B, 1) to the new colour.
 
-        mean: the mean colour of the image, float64 (3,).
+        `mean` is the mean colour of the image, float64 (3,).
         """
         bounds = (self.brightness, self.contrast, self.saturation)
         brightness, contrast, saturation = (rng.uniform(max(0.0, 1 - bound), 1 + bound) for bound in bounds)
@@ -78,7 +80,7 @@ class ColourJitter(Config):
 
 
 def _rotate_hue(turn: float) -> Matrix:
-    """The matrix, float64 (3, 3), that rotates the hue by `turn` turns."""
+    """Return the matrix, float64 (3, 3), that rotates the hue by `turn` turns."""
     angle = 2 * pi * turn
     rotation = np.eye(3)
     rotation[1:, 1:] = [[cos(angle), -sin(angle)], [sin(angle), cos(angle)]]

@@ -13,33 +13,37 @@ from maskstream.shards.config import Config
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Crop:
-    """A rectangle of the source frame, in source pixels: columns x to x + width - 1, rows y to y + height - 1.
-
-    flip: whether the clip is mirrored left to right after cropping and resizing.
-    """
+    """A rectangle in source pixels: columns x to x + width - 1, rows y to y + height - 1."""
 
     x: int
+    """Left column."""
     y: int
+    """Top row."""
     width: int
+    """Width in pixels."""
     height: int
+    """Height in pixels."""
     flip: bool = False
+    """Mirror the clip left to right after cropping and resizing."""
 
 
 class Augmentation(Config, ABC):
-    """A random rule for crops. Subclasses are frozen configs."""
+    """Base class of random crop rules; subclasses are frozen configs."""
 
     __slots__ = ()
 
     flip: float
+    """Probability of mirroring."""
 
     @abstractmethod
     def rectangle(self, width: int, height: int, size: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        """x, y, width and height of a crop of a width x height frame, to be resized to size x size."""
+        """Draw x, y, width and height of a crop of a width x height frame, to be resized to size x size."""
 
     def draw(self, width: int, height: int, size: int, rng: np.random.Generator) -> Crop:
-        """Draws a crop of a frame of `width` x `height` pixels for an output of `size` x `size`.
+        """Draw a crop of a frame of `width` x `height` pixels for an output of `size` x `size`.
 
-        Raises ValueError if one of the three is less than 1.
+        Raises:
+            ValueError: One of the three is less than 1.
         """
         if min(width, height, size) < 1:
             raise ValueError(
@@ -50,29 +54,31 @@ class Augmentation(Config, ABC):
         return Crop(x=x, y=y, width=crop_width, height=crop_height, flip=flip)
 
     def views(self, width: int, height: int, size: int, rngs: Sequence[np.random.Generator]) -> list[Crop]:
-        """The crops of the views of a sample, one for each generator. They are drawn independently."""
+        """Draw the crops of a sample's views, independently, with one generator each."""
         return [self.draw(width, height, size, rng) for rng in rngs]
 
 
 def check_flip(flip: float) -> None:
-    """Raises ValueError unless `flip` is a probability."""
+    """Raise ValueError unless `flip` is a probability."""
     if not 0 <= flip <= 1:
         raise ValueError(f"flip is a probability in [0, 1], got {flip}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MultiScaleCrop(Augmentation):
-    """A crop whose sides are fractions of the short side of the frame, at one of 13 fixed positions.
+    """Crop with sides that are fractions of the frame's short side, at one of 13 fixed positions.
 
-    Width and height are drawn from `scales`, at most `max_distort` entries apart in that list; a side within 3 pixels
-    of the output's size is set to it, which avoids resampling. The positions are the corners, the centre, the centres
-    of the edges and the quarter points. flip: the probability of mirroring. Source: VideoMAE's pre-training (Tong et
-    al. 2022), without a flip, after TSN (Wang et al. 2016).
+    A side within 3 pixels of the output size is set to it, which avoids resampling. The positions are the corners, the
+    centre, the centres of the edges and the quarter points. Source: VideoMAE's pre-training (Tong et al. 2022), without
+    a flip, after TSN (Wang et al. 2016).
     """
 
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
+    """Fractions from which width and height are drawn."""
     max_distort: int = 1
+    """Maximum distance between the width's and the height's entry in `scales`."""
     flip: float = 0.0
+    """Probability of mirroring."""
 
     def __post_init__(self) -> None:
         check_flip(self.flip)
@@ -90,7 +96,7 @@ class MultiScaleCrop(Augmentation):
 
 @lru_cache(maxsize=256)
 def _compute_sides(short: int, size: int, scales: tuple[float, ...], max_distort: int) -> tuple[tuple[int, int], ...]:
-    """The widths and heights of a MultiScaleCrop in frames whose shorter side is given."""
+    """Return the possible widths and heights of a MultiScaleCrop in frames with this short side."""
     lengths = [max(int(short * scale), 1) for scale in scales]
     lengths = [min(size, short) if abs(length - size) < 3 else length for length in lengths]
     steps = range(len(lengths))
@@ -102,21 +108,23 @@ PLACES = (
     *((0, 2), (4, 2), (2, 4), (2, 0)),
     *((1, 1), (3, 1), (1, 3), (3, 3)),
 )
-"""The positions (x, y) of MultiScaleCrop, in quarters of the largest possible offset."""
+"""Positions (x, y) of MultiScaleCrop, in quarters of the largest possible offset."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RandomResizedCrop(Augmentation):
-    """A crop of random area, aspect ratio and position.
+    """Crop with random area, aspect ratio and position.
 
-    scale: bounds of the crop's fraction of the frame's area, drawn uniformly. ratio: bounds of width / height, drawn
-    log-uniformly. After 10 draws that do not fit into the frame, the crop is the largest centred one within `ratio`.
-    flip: the probability of mirroring. Source: MAE-ST (Feichtenhofer et al. 2022), which mirrors with probability 0.5.
+    After 10 draws that do not fit into the frame, the crop is the largest centred one within `ratio`. Source: MAE-ST
+    (Feichtenhofer et al. 2022), which mirrors with probability 0.5.
     """
 
     scale: tuple[float, float] = (0.5, 1.0)
+    """Bounds of the crop's fraction of the frame area, drawn uniformly."""
     ratio: tuple[float, float] = (0.75, 4 / 3)
+    """Bounds of width / height, drawn log-uniformly."""
     flip: float = 0.0
+    """Probability of mirroring."""
 
     def __post_init__(self) -> None:
         check_flip(self.flip)
@@ -139,16 +147,17 @@ class RandomResizedCrop(Augmentation):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NestedCrop(Augmentation):
-    """The first view is a random crop, the others are random crops of that crop: CropMAE's global-to-local views
-    (Eymael et al. 2024, 3.1).
+    """Random crop for the first view, and random crops of that crop for the others.
 
-    whole: the scale and the ratio of the first. part: those of the others, relative to the first. flip: the probability
-    of mirroring, of each view by itself.
+    Source: CropMAE's global-to-local views (Eymael et al. 2024, 3.1).
     """
 
     whole: RandomResizedCrop = field(default_factory=lambda: RandomResizedCrop(scale=(0.1, 1.0)))
+    """Scale and ratio of the first crop."""
     part: RandomResizedCrop = field(default_factory=lambda: RandomResizedCrop(scale=(0.3, 0.6)))
+    """Scale and ratio of the other crops, relative to the first."""
     flip: float = 0.5
+    """Probability of mirroring, drawn separately for each view."""
 
     def __post_init__(self) -> None:
         check_flip(self.flip)
@@ -168,12 +177,13 @@ class NestedCrop(Augmentation):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SharedCrop(Augmentation):
-    """One crop for all views of a sample, that which `crop` draws for the first; the views differ in their masks alone.
+    """One crop for all views of a sample; the views differ only in their masks.
 
     V-JEPA (Bardes et al. 2024) masks one crop of a clip twice: views=2 with its two masks (see `ByView`).
     """
 
     crop: Augmentation = field(default_factory=MultiScaleCrop)
+    """Rule that draws the crop."""
 
     def rectangle(self, width: int, height: int, size: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         return self.crop.rectangle(width, height, size, rng)
@@ -187,9 +197,10 @@ class SharedCrop(Augmentation):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CenterCrop(Augmentation):
-    """The largest centred square; only the flip is random, with probability `flip`."""
+    """Largest centred square; only the flip is random."""
 
     flip: float = 0.0
+    """Probability of mirroring."""
 
     def __post_init__(self) -> None:
         check_flip(self.flip)
@@ -199,6 +210,6 @@ class CenterCrop(Augmentation):
 
 
 def centred(width: int, height: int, crop_width: int, crop_height: int) -> tuple[int, int, int, int]:
-    """x, y, width and height of a centred crop; its sides are clamped to [1, width] and [1, height]."""
+    """Return x, y, width and height of a centred crop; its sides are clamped to [1, width] and [1, height]."""
     crop_width, crop_height = max(min(crop_width, width), 1), max(min(crop_height, height), 1)
     return (width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height

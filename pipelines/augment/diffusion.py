@@ -6,8 +6,8 @@ Ho et al. (2020): x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) noise, where a_t is the fr
     Linear   product of 1 - beta up to t, beta linear from 1e-4 to 0.02   Ho et al.; also DiT-3D and FastDiT-3D
     Cosine   f(t + 1) / f(0), f(t) = cos^2(pi / 2 (t / times + s) / (1 + s))  Nichol and Dhariwal (2021), s = 0.008
 
-Of 1000 times, 525 keep a tenth of the variance or less with the linear schedule and 207 with the cosine one. Such
-times teach a model least, which matters in short runs and with few times.
+Of 1000 times, 525 keep at most a tenth of the variance with the linear schedule and 207 with the cosine schedule. A
+model learns least from such times, which matters in short runs and with few times.
 """
 
 from abc import ABC, abstractmethod
@@ -24,9 +24,10 @@ from maskstream.shards.config import Config
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Noise(Config, ABC):
-    """A noise schedule of `times` times; time 0 has the least noise."""
+    """A noise schedule with `times` times; time 0 has the least noise."""
 
     times: int = 1000
+    """Number of times."""
 
     def __post_init__(self) -> None:
         if self.times < 2:
@@ -34,25 +35,29 @@ class Noise(Config, ABC):
 
     @abstractmethod
     def kept(self) -> Tensor:
-        """The fraction of the sample's variance kept at each time, float64 (times,), decreasing from almost 1."""
+        """Return the fraction of the sample's variance kept at each time, float64 (times,), decreasing
+        from almost 1.
+        """
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> tuple[int, npt.NDArray[np.float32]]:
-        """Draws a uniform time, and standard normal noise of the given shape, float32."""
+        """Draw a uniform time, and standard normal noise of the given shape, float32."""
         time = int(rng.integers(self.times))
         return time, rng.standard_normal(shape, dtype=np.float32)
 
     def noised(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-        """The noised samples x_t, float32 (B, ...), from `clean` and `noise` (B, ...) and `time`, int64 (B,)."""
+        """Return the noised samples x_t, float32 (B, ...), from `clean` and `noise` (B, ...) and `time`, int64 (B,)."""
         kept = self.kept().to(clean.device)[time].view(-1, *(1,) * (clean.ndim - 1))
         return kept.sqrt().float() * clean + (1 - kept).sqrt().float() * noise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LinearNoise(Noise):
-    """The added variance beta rises linearly from `first` to `last`."""
+    """Noise schedule whose added variance beta rises linearly."""
 
     first: float = 1e-4
+    """Beta at the first time."""
     last: float = 0.02
+    """Beta at the last time."""
 
     def __post_init__(self) -> None:
         Noise.__post_init__(self)
@@ -60,7 +65,7 @@ class LinearNoise(Noise):
             raise ValueError(f"0 < first <= last < 1 must hold, got first={self.first} and last={self.last}")
 
     def betas(self) -> Tensor:
-        """The variance added at each time, float64 (times,)."""
+        """Return the variance added at each time, float64 (times,)."""
         return torch.linspace(self.first, self.last, self.times, dtype=torch.float64)
 
     def kept(self) -> Tensor:
@@ -69,14 +74,12 @@ class LinearNoise(Noise):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CosineNoise(Noise):
-    """The kept variance falls along a squared cosine.
-
-    offset: s of the formula; it keeps the first times from adding too little noise. most: the largest variance that one
-    time adds, so that the last time still keeps some of the sample.
-    """
+    """Noise schedule whose kept variance falls along a squared cosine."""
 
     offset: float = 0.008
+    """s of the formula; it keeps the first times from adding too little noise."""
     most: float = 0.999
+    """Largest variance that one time adds, so that the last time still keeps some of the sample."""
 
     def __post_init__(self) -> None:
         Noise.__post_init__(self)

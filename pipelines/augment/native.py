@@ -1,4 +1,4 @@
-"""Crops of native scale: pictures keep their size and aspect, and become as many tokens as they have patches."""
+"""Native-scale crops: images keep their size and aspect ratio and become as many tokens as they have patches."""
 
 from dataclasses import dataclass, replace
 from math import log
@@ -17,7 +17,7 @@ Int64Array = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class NativeCrops:
-    """Crops of N pictures: width, height in source pixels and rows, columns of patches, int64 (N,) each."""
+    """Crops of N images: width and height in source pixels, rows and columns of patches, int64 (N,) each."""
 
     width: Int64Array
     height: Int64Array
@@ -27,35 +27,37 @@ class NativeCrops:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Native(Config):
-    """How a sample of any size becomes patches, at its own scale and aspect.
+    """Divide a sample of any size into patches at its own scale and aspect ratio.
 
-    A crop has a share of the picture's area from `scale`, drawn uniformly. Its aspect is the picture's times a factor
-    from `ratio`, drawn log-uniformly; no side is longer than the picture's. It is cut to whole patches, so its pixels
-    are not resampled. Only a crop of more than `most` patches, or of fewer than `least`, is resized until it has so
-    many.
+    Crops are cut to whole patches, so pixels are not resampled, unless a crop has more than `most` or fewer than
+    `least` patches: it is then resized. No side is longer than the image's. The frames of a clip share one crop, and
+    all of its time steps together have between `least` and `most` tokens. Audio keeps its length between `least` tokens
+    (padded) and `most`.
 
-    The frames of a clip have one crop, and all of its time steps together have from `least` to `most` tokens. A sound
-    is as long as it is, from `least` tokens, up to which it is filled, to `most`.
-
-    patch: the side of a patch in pixels, or in frames and bins of a spectrogram. tubelet: the frames of a token; a
-    picture repeats its one. least, most: the fewest and the most tokens of a sample; where the two are so near that no
-    whole patches have a number between them, `most` holds. Both may follow a schedule over the run, such as
-    `masks.Piecewise`. multiple: rows and columns of patches are multiples of it, as models need that merge patches.
-    scale: None (the default) is (0.2, 1) when shuffled; in validation it is (1, 1), the whole picture, whose sides are
-    resized to whole patches. flip: the probability of mirroring; None is 0.5 when shuffled, else 0.
-
-    Sources: RandomResizedCrop (see `augment`); NaFlex of timm and SigLIP 2, which resize to whole patches and at most
-    so many; NaViT (Dehghani et al. 2023), which packs them.
+    Sources: RandomResizedCrop (see `augment`); NaFlex of timm and SigLIP 2, which resize to whole patches up to a
+    maximum number; NaViT (Dehghani et al. 2023), which packs them.
     """
 
     patch: int = 16
+    """Side of a patch in pixels, or in frames and bins of a spectrogram."""
     tubelet: int = 1
+    """Frames per token; an image repeats its only frame."""
     least: int | Schedule = 16
+    """Minimum tokens of a sample, or a schedule over the run such as `masks.Piecewise`."""
     most: int | Schedule = 1024
+    """Maximum tokens of a sample, or a schedule; takes precedence if no number of whole patches lies
+    between the two.
+    """
     multiple: int = 1
+    """Rows and columns of patches are multiples of this number, for models that merge patches."""
     scale: tuple[float, float] | None = None
+    """Bounds of the crop's fraction of the image area, drawn uniformly. None is (0.2, 1) when shuffled; in validation
+    it is (1, 1), the whole image, with sides resized to whole patches.
+    """
     ratio: tuple[float, float] = (0.75, 4 / 3)
+    """Bounds of the factor of the image's aspect ratio, drawn log-uniformly."""
     flip: float | None = None
+    """Probability of mirroring; None is 0.5 when shuffled, else 0."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -81,20 +83,28 @@ class Native(Config):
 
     @property
     def limits(self) -> tuple[int, int]:
-        """`least` and `most`; ValueError where they change over the run, and only `at` a progress are numbers."""
+        """`least` and `most` as numbers.
+
+        Raises:
+            ValueError: They change over the run; use `at` first.
+        """
         if isinstance(self.least, Schedule) or isinstance(self.most, Schedule):
             raise ValueError(f"{self} changes over the run: it has sizes `at` a progress")
         return self.least, self.most
 
     def at(self, progress: float) -> Self:
-        """The same with the sizes at a progress of the run, rounded to whole tokens; ValueError for illegal ones."""
+        """Return the config with the sizes at a progress of the run, rounded to whole tokens.
+
+        Raises:
+            ValueError: A size is not allowed.
+        """
         least, most = (
             round(size.at(progress)) if isinstance(size, Schedule) else size for size in (self.least, self.most)
         )
         return replace(self, least=least, most=most)
 
     def resolved(self, *, shuffle: bool) -> Self:
-        """The same with all defaults filled in."""
+        """Fill in all defaults."""
         scale = ((0.2, 1.0) if shuffle else (1.0, 1.0)) if self.scale is None else self.scale
         flip = (0.5 if shuffle else 0.0) if self.flip is None else self.flip
         return replace(self, scale=scale, flip=flip)
@@ -106,11 +116,14 @@ class Native(Config):
         numbers: npt.NDArray[np.float64],
         steps: Int64Array | None = None,
     ) -> NativeCrops:
-        """The crops of N pictures of width x height pixels, int64 (N,) from 1 on, by two numbers in [0, 1) for each,
-        float64 (N, 2), the first for the area, the second for the aspect; called on a resolved config.
+        """Compute the crops of N images; call on a resolved config.
 
-        steps: int64 (N,), the time steps of clips, which share `least` and `most`; None for one each. `most` tokens are
-        enough for `multiple` x `multiple` in each.
+        Args:
+            width: int64 (N,), at least 1.
+            height: int64 (N,), at least 1.
+            numbers: float64 (N, 2), uniform numbers in [0, 1) for area and aspect ratio.
+            steps: int64 (N,), time steps of clips, which share `least` and `most`; None for one each. `most` must
+                suffice for `multiple` x `multiple` tokens in each.
         """
         times: Int64Array = np.ones_like(width) if steps is None else steps
         low, high = self.scale or (1.0, 1.0)
@@ -141,7 +154,7 @@ class Native(Config):
             .astype(np.int64)
             for n in (across, down)
         )
-        # Rounding may have made them too many or too few: the longer side gives way.
+        # Rounding may have produced too many or too few: adjust the longer side.
         longer, shorter = np.maximum(columns, rows), np.minimum(columns, rows)
         longer = np.minimum(np.maximum(longer, -(-least // shorter)), most // shorter)
         columns, rows = np.where(columns >= rows, (longer, shorter), (shorter, longer))
@@ -152,13 +165,14 @@ class Native(Config):
         return NativeCrops(width=wide, height=tall, rows=rows * self.multiple, columns=columns * self.multiple)
 
     def place(self, width: int, height: int, wide: int, tall: int, rng: np.random.Generator) -> Crop:
-        """A crop of wide x tall pixels at a random place of a picture of width x height."""
+        """Draw the position of a wide x tall crop in an image of width x height pixels."""
         x, y = int(rng.integers(width - wide + 1)), int(rng.integers(height - tall + 1))
         return Crop(x=x, y=y, width=wide, height=tall, flip=bool(rng.random() < (self.flip or 0.0)))
 
     def fitting(self, width: int, height: int, rows: int, columns: int) -> tuple[int, int]:
-        """Width and height of the crop of a width x height picture that becomes rows x columns patches, whatever its
-        own size: of native scale where the picture is large enough, else the largest of that aspect.
+        """Return the width and height of the crop that becomes rows x columns patches, for an image of any size.
+
+        It has native scale if the image is large enough, and is otherwise the largest crop with that aspect ratio.
         """
         wide, tall = columns * self.patch, rows * self.patch
         shrink = min(width / wide, height / tall, 1.0)

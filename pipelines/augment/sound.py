@@ -1,4 +1,4 @@
-"""Augmentations of sound from Audio-MAE and AST: roll and gain, SpecAugment, mixup."""
+"""Audio augmentations from Audio-MAE and AST: roll and gain, SpecAugment, mixup."""
 
 from dataclasses import dataclass
 
@@ -10,39 +10,42 @@ from maskstream.shards.config import Config
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RollGain(Config):
-    """A circular shift by a uniform offset, and a gain of 0.5 + Beta(alpha, alpha), in [0.5, 1.5].
+    """Shift circularly by a uniform offset, and apply a gain of 0.5 + Beta(alpha, alpha), in [0.5, 1.5].
 
     Source: Audio-MAE (Huang et al. 2022), which uses no other augmentation in pre-training, with alpha 10.
     """
 
     alpha: float = 10.0
+    """Parameter of the Beta distribution."""
 
     def __post_init__(self) -> None:
         if self.alpha <= 0:
             raise ValueError(f"alpha must be above 0, got {self.alpha}")
 
     def __call__(self, waveform: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
-        """The augmented waveform, float32 (n, channels); all channels get the same shift and gain."""
+        """Augment a waveform, float32 (n, channels); all channels get the same shift and gain."""
         offset, gain = int(rng.integers(max(len(waveform), 1))), 0.5 + rng.beta(self.alpha, self.alpha)
         return np.roll(waveform, offset, axis=0) * np.float32(gain)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpecAugment(Config):
-    """Sets a strip of up to `time` frames and a strip of up to `freq` bins of a spectrogram to the dataset's mean.
+    """Set a strip of up to `time` frames and a strip of up to `freq` bins of a spectrogram to the dataset's mean.
 
     Widths and positions are uniform. Source: Park et al. 2019; AST fine-tunes AudioSet with time 192, freq 48.
     """
 
     time: int = 192
+    """Maximum number of frames."""
     freq: int = 48
+    """Maximum number of frequency bins."""
 
     def __post_init__(self) -> None:
         if min(self.time, self.freq) < 0:
             raise ValueError(f"time and freq must be at least 0, got {self.time} and {self.freq}")
 
     def draw(self, frames: int, bins: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        """Draws the strips, int64 (4,): frames [t0, t1) and bins [f0, f1)."""
+        """Draw the strips, int64 (4,): frames [t0, t1) and bins [f0, f1)."""
         edges = []
         for most, length in ((self.time, frames), (self.freq, bins)):
             width = int(rng.integers(min(most, length) + 1))
@@ -53,20 +56,22 @@ class SpecAugment(Config):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mixup(Config):
-    """With probability `p`, mixes in another sound of the dataset: share * own + (1 - share) * other.
+    """Mix in another waveform of the dataset with probability `p`: share * own + (1 - share) * other.
 
-    share is drawn from Beta(alpha, alpha). The mean of each waveform is subtracted first. Source: AST and Audio-MAE's
-    fine-tuning, with Beta(10, 10).
+    The share is drawn from Beta(alpha, alpha). The mean of each waveform is subtracted first. Source: AST's and
+    Audio-MAE's fine-tuning, with Beta(10, 10).
     """
 
     p: float = 0.5
+    """Probability of mixing."""
     alpha: float = 10.0
+    """Parameter of the Beta distribution."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.p <= 1 or self.alpha <= 0:
             raise ValueError(f"p must be in [0, 1] and alpha above 0, got p={self.p} and alpha={self.alpha}")
 
     def draw(self, n_samples: int, rng: np.random.Generator) -> tuple[int, float] | None:
-        """Draws the index of the other sample, in [0, n_samples), and the share of the own one; None for no mixing."""
+        """Draw the index of the other sample, in [0, n_samples), and this sample's share; None for no mixing."""
         other, share = int(rng.integers(n_samples)), float(rng.beta(self.alpha, self.alpha))
         return (other, share) if rng.random() < self.p else None

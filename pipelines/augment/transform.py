@@ -1,4 +1,4 @@
-"""A user's own change of decoded frames and waveforms, and the order of all changes of frames."""
+"""User-defined changes of decoded frames and waveforms, and the order of all changes of frames."""
 
 from abc import ABC
 from collections.abc import Callable
@@ -16,12 +16,12 @@ ArrayT = TypeVar("ArrayT", npt.NDArray[np.uint8], npt.NDArray[np.float32])
 
 
 class Transform(Config, ABC):
-    """A change of decoded frames or waveforms: the base class of your own.
+    """Base class of user-defined changes of decoded frames or waveforms.
 
     A subclass is a `@dataclass(frozen=True, kw_only=True, slots=True)` that overrides `change_frames`,
-    `change_waveform` or both. Its name and settings belong to the identity of a loader. It may be called by several
-    threads at once, so it keeps nothing between calls. Leave pixels where they are: crops, optical flow, boxes and
-    masks are not moved along.
+    `change_waveform` or both. The class name and settings are part of a loader's identity. Several threads may call it
+    at once, so it must not keep state between calls. Do not move pixels: crops, optical flow, boxes and masks are not
+    moved along.
     """
 
     __slots__ = ()
@@ -31,7 +31,7 @@ class Transform(Config, ABC):
 
         Args:
             frames: RGB, uint8 (T, H, W, 3); T is 1 for an image. They may be changed in place.
-            rng: The generator of this sample, epoch and view. Draw from no other, so that any run can be repeated.
+            rng: Random generator of this sample, epoch and view. Use no other, so that any run can be repeated.
 
         Returns:
             The changed frames, uint8 (T, H, W, 3).
@@ -43,7 +43,7 @@ class Transform(Config, ABC):
 
         Args:
             waveform: float32 (n, channels), in [-1, 1] at the clip's sample rate. It may be changed in place.
-            rng: The generator of this sample, epoch and view.
+            rng: Random generator of this sample, epoch and view.
 
         Returns:
             The changed waveform, float32 (n, channels).
@@ -52,21 +52,25 @@ class Transform(Config, ABC):
 
     @property
     def has_frames(self) -> bool:
-        """Whether it changes frames."""
+        """True if it changes frames."""
         return type(self).change_frames is not Transform.change_frames
 
     @property
     def has_waveform(self) -> bool:
-        """Whether it changes waveforms."""
+        """True if it changes waveforms."""
         return type(self).change_waveform is not Transform.change_waveform
 
 
 TransformChoice = Transform | str | None
-"""What `transform=` takes; a string is `package.module:Name`."""
+"""Type of `transform=`; a string is `package.module:Name`."""
 
 
 def find_transform(choice: TransformChoice, *, frames: bool = False, waveform: bool = False) -> Transform | None:
-    """The transform that a choice names. ValueError if it changes nothing that a loader has: frames, waveforms."""
+    """Resolve a choice to a transform.
+
+    Raises:
+        ValueError: It changes neither frames nor waveforms that the loader has.
+    """
     if choice is None:
         return None
     made = imported(choice, "transform") if isinstance(choice, str) and ":" in choice else choice
@@ -87,7 +91,11 @@ def find_transform(choice: TransformChoice, *, frames: bool = False, waveform: b
 
 
 def changed(made: ArrayT, given: ArrayT, transform: Transform) -> ArrayT:
-    """What a transform made of an array. ValueError unless it has the same shape and type."""
+    """Check the array that a transform returned.
+
+    Raises:
+        ValueError: Shape or dtype differ from the input's.
+    """
     if not isinstance(made, np.ndarray) or (made.shape, made.dtype) != (given.shape, given.dtype):
         got = f"{made.dtype} {made.shape}" if isinstance(made, np.ndarray) else type(made).__name__
         raise ValueError(
@@ -99,27 +107,27 @@ def changed(made: ArrayT, given: ArrayT, transform: Transform) -> ArrayT:
 def change_waveform(
     transform: Transform | None, waveform: npt.NDArray[np.float32], draw: Callable[[str], np.random.Generator]
 ) -> npt.NDArray[np.float32]:
-    """A changed copy of a waveform, float32 (n, channels); the waveform itself where the transform changes none."""
+    """Return a changed copy of a waveform, float32 (n, channels), or the waveform itself if nothing changes."""
     if transform is None or not transform.has_waveform:
         return waveform
     return changed(transform.change_waveform(waveform.copy(), draw("transform of the waveform")), waveform, transform)
 
 
 class FrameChanges(NamedTuple):
-    """All that is done to the pixels of a view, in this order."""
+    """All changes of a view's pixels, in order."""
 
     colour: ColourJitter | None = None
     transform: Transform | None = None
 
     @property
     def title(self) -> str:
-        """The first of them in words; "" for none."""
+        """Description of the first change; "" for none."""
         return "colour jitter" if self.colour is not None else "a transform" if self.transform is not None else ""
 
     def apply(self, frames: npt.NDArray[np.uint8], draw: Callable[[str], np.random.Generator]) -> None:
-        """Changes frames, uint8 (T, H, W, 3), in place; draw: makes the generator of a purpose."""
+        """Change frames, uint8 (T, H, W, 3), in place; `draw` creates the generator of a purpose."""
         if self.colour is not None:
-            # One picture, so that all frames get the same colours.
+            # Treat all frames as one image, so that they get the same colours.
             self.colour(frames.reshape(-1, frames.shape[2], 3), draw("colour"))
         if self.transform is not None and self.transform.has_frames:
             made = changed(self.transform.change_frames(frames, draw("transform")), frames, self.transform)

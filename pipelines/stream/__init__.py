@@ -1,1 +1,1 @@
-"""What all loaders share: order, randomness, plans, production, workers, state."""
+"""Common code of all loaders: order, randomness, plans, production, workers, state."""

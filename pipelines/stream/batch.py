@@ -1,4 +1,4 @@
-"""The base class of all batches: moving to a device, pinning, weighting, concatenating."""
+"""Base class of all batches: moving to a device, pinning, weighting, concatenating."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 class Movable:
-    """A dataclass of tensors, nested dataclasses and dicts; each method maps all tensors and keeps other values."""
+    """Base of dataclasses of tensors, nested dataclasses and dicts; methods apply to all tensors and
+    keep other values.
+    """
 
     __slots__ = ()
 
@@ -23,15 +25,15 @@ class Movable:
         return type(self)(**changed)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
-        """The same batch with its tensors on `device`."""
+        """Move all tensors to `device`."""
         return self._map(lambda t: t.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
-        """The same batch with its CPU tensors in page-locked memory, for asynchronous copies to a CUDA device."""
+        """Copy CPU tensors to page-locked memory, for asynchronous copies to a CUDA device."""
         return self._map(lambda t: t if t.is_cuda else t.pin_memory())
 
     def record_stream(self, stream: torch.cuda.Stream) -> None:
-        """Keeps the memory of CUDA tensors that another stream filled until the work queued on `stream` ends."""
+        """Keep the memory of CUDA tensors that another stream filled until the work queued on `stream` ends."""
 
         def record(t: Tensor) -> Tensor:
             if t.is_cuda:
@@ -41,15 +43,16 @@ class Movable:
         self._map(record)
 
     def weighted(self, weight: Tensor) -> Self:
-        """The same values with each row's loss weighted by `weight`, float32 (B,); by default nothing changes."""
+        """Multiply each row's loss weight by `weight`, float32 (B,); by default nothing changes."""
         return self
 
     @classmethod
     def concatenated(cls, parts: Sequence[Self]) -> Self:
-        """One batch of all parts: the tensors and lists of each field are concatenated along the batch axis, and so are
-        those of the dataclasses and dicts in it.
+        """Concatenate batches along the batch axis: tensors and lists of each field, and recursively dataclasses and
+        dicts.
 
-        Raises ValueError if a value that is no tensor, such as a grid or None, differs between the parts.
+        Raises:
+            ValueError: Another value, such as a grid or None, differs between the parts.
         """
         return cls(
             **{f.name: _concatenate_field(f.name, [getattr(p, f.name) for p in parts]) for f in fields(cast(Any, cls))}
@@ -57,7 +60,7 @@ class Movable:
 
 
 def _concatenate_field(name: str, values: Sequence[Any]) -> Any:
-    """The value of one field in the whole batch, from its values in the parts."""
+    """Concatenate the values of one field."""
     if all(isinstance(value, torch.Tensor) for value in values):
         return torch.cat(list(values))
     if all(isinstance(value, list) for value in values):
@@ -83,33 +86,32 @@ def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch(Movable):
-    """The fields that a batch of any modality has for its B rows; the views of a sample are consecutive rows.
-
-    key: the sample keys, B strings. label: int64 (B,), -1 without a label. fields: the values that the loader's
-    `fields` asked for, by name. weight: float32 (B,), 0 for a row that only pads the last batch of a validation; None
-    if every row counts. source: int64 (B,), the number of the part of a mixture that each row comes from; None of one
-    split.
-    """
+    """Fields that batches of all modalities have, for B rows; the views of a sample are consecutive rows."""
 
     key: list[str]
+    """Keys of the samples, B strings."""
     label: Tensor
+    """int64 (B,): labels; -1 without one."""
     fields: dict[str, Tensor | list[str]] = field(default_factory=dict)
+    """Values of the loader's `fields`, by name."""
     weight: Tensor | None = None
+    """float32 (B,): 0 for rows that only pad the last validation batch; None if every row counts."""
     source: Tensor | None = None
+    """int64 (B,): number of the mixture's part for each row; None for a single split."""
 
     def __len__(self) -> int:
         return len(self.key)
 
     @property
     def error_rows(self) -> Tensor | None:
-        """The row of each error of a model's loss, int64, where they do not stand row by row; None where they do."""
+        """Row of each of the model's loss errors, int64, if they are not one per row; else None."""
         return None
 
     def count_in(self, stats: Stats) -> None:
-        """Adds what its loader found in it to the stats; by default nothing."""
+        """Add statistics of this batch; by default nothing."""
 
     def weighted(self, weight: Tensor) -> Self:
-        """The batch with the targets of each sample's masks weighted by `weight`, float32 (B / views,)."""
+        """Multiply the target weights of each sample's masks by `weight`, float32 (B / views,)."""
         weight = weight.repeat_interleave(len(self) // len(weight))
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
         changed: Any = {name: part.weighted(weight) for name, part in parts.items() if isinstance(part, Movable)}

@@ -1,6 +1,6 @@
-"""Memory of batches that is kept: a new batch gets that of one that is gone.
+"""Reuse of batch memory: a new batch gets the memory of a batch that no longer exists.
 
-Fresh memory costs as much as filling it, because the system clears each page when it is first written.
+Fresh memory costs as much as filling it, because the operating system clears each page on first use.
 """
 
 import math
@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 LARGE = 1 << 16
-"""Arrays of at least so many bytes lie in kept memory; smaller ones are the allocator's, which keeps theirs."""
+"""Arrays of at least this many bytes use kept memory; the allocator already reuses memory of smaller ones."""
 _SLACK = 1.25
-"""An array may get memory of up to so many times its size."""
+"""An array may use memory of up to this multiple of its size."""
 _AGE = 64
-"""Memory that is idle while so many arrays are made is freed."""
+"""Memory is freed if it stays idle while this many arrays are allocated."""
 
 T = TypeVar("T")
 AnyArray = npt.NDArray[Any]
@@ -30,11 +30,11 @@ class _Cover(weakref.ref[AnyArray], Generic[T]):
 
 
 class Covers(Generic[T]):
-    """Arrays that cover pieces of memory; `ended` is called with what a piece is called when its array dies.
+    """Arrays on pieces of memory; calls `ended` with a piece's identifier when its array is destroyed.
 
-    Such an array does not own its memory, so views do not look behind it: whatever is made of it, or of what was made
-    of it, be it a view, a tensor, a DLPack capsule or a buffer, holds a reference to it. When it dies, nothing refers
-    to the memory. It may die in any thread, also in the middle of another call, so `ended` takes no lock.
+    Such an array does not own its memory, so views keep a reference to the array itself: any view, tensor, DLPack
+    capsule or buffer derived from it keeps it alive. When it is destroyed, nothing refers to the memory any more. This
+    can happen in any thread, even in the middle of another call, so `ended` takes no lock.
     """
 
     def __init__(self, ended: Callable[[T], None]) -> None:
@@ -45,7 +45,7 @@ class Covers(Generic[T]):
         return len(self._living)
 
     def made(self, of: T, view: memoryview, dtype: np.dtype[Any], count: int) -> AnyArray:
-        """An array of `count` values at the beginning of a piece of memory that is called `of`."""
+        """Create an array of `count` values at the start of a piece of memory identified by `of`."""
         array: AnyArray = np.frombuffer(view, dtype, count)
         cover = _Cover[T](array, self._end)
         cover.of = of
@@ -57,7 +57,7 @@ class Covers(Generic[T]):
 
 
 class Slot:
-    """A piece of memory. idle_since: how many slots had been asked for when it became idle."""
+    """A piece of memory. `idle_since` is the number of slots requested before it became idle."""
 
     __slots__ = ("idle_since", "view")
 
@@ -69,7 +69,7 @@ SlotT = TypeVar("SlotT", bound=Slot)
 
 
 class KeptMemory(ABC, Generic[SlotT]):
-    """Arrays whose memory is used again as soon as nothing refers to it; for any number of threads."""
+    """Allocator that reuses an array's memory as soon as nothing refers to it; thread-safe."""
 
     def __init__(self) -> None:
         self._idle: deque[SlotT] = deque()
@@ -77,7 +77,7 @@ class KeptMemory(ABC, Generic[SlotT]):
         self._asked = 0
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> AnyArray:
-        """A new array of any content."""
+        """Allocate an uninitialised array."""
         of, count = np.dtype(dtype), math.prod(shape)
         if count * of.itemsize < LARGE or (slot := self._slot(count * of.itemsize)) is None:
             return np.empty(shape, of)
@@ -85,21 +85,21 @@ class KeptMemory(ABC, Generic[SlotT]):
 
     @abstractmethod
     def _slot(self, size: int) -> SlotT | None:
-        """A slot of at least `size` bytes for an array."""
+        """Return a slot with at least `size` bytes."""
 
     @abstractmethod
     def _ended(self, slot: SlotT) -> None:
-        """What is done when its array is gone, in any thread, without a lock."""
+        """Handle the end of a slot's array, in any thread, without a lock."""
 
     def _add_idle(self, slot: SlotT) -> None:
         slot.idle_since = self._asked
         self._idle.append(slot)
 
     def _take_idle(self, size: int) -> SlotT | None:
-        """Takes out one of about `size` bytes, if possible one that may still be in the processor's cache."""
+        """Take an idle slot of about `size` bytes, preferably one that may still be in the CPU cache."""
         self._asked += 1
         found, others = None, list[SlotT]()
-        try:  # `suppress` takes as long as the rest, and each array of a batch comes here
+        try:  # `suppress` would double the time, and this runs for each array of a batch
             while found is None:
                 slot = self._idle.pop()
                 if size <= len(slot.view) <= _SLACK * size:
@@ -112,7 +112,7 @@ class KeptMemory(ABC, Generic[SlotT]):
         return found
 
     def _take_old(self) -> list[SlotT]:
-        """Takes out those that were idle for long."""
+        """Take the slots that have been idle for long."""
         old = list[SlotT]()
         try:
             while self._asked - self._idle[0].idle_since > _AGE:
@@ -125,11 +125,11 @@ class KeptMemory(ABC, Generic[SlotT]):
 class OwnMemory(KeptMemory[Slot]):
     """Memory of this process.
 
-    It is bounded: there are no more slots than arrays that lived at the same time, idle ones are freed after `_AGE`
+    It is bounded: there are no more slots than arrays that lived at the same time, idle slots are freed after `_AGE`
     arrays, and all of them when no array is left.
     """
 
-    # There is no lock: each operation on the idle slots is atomic, and a slot is taken out of them before it is used.
+    # No lock is needed: each operation on the idle slots is atomic, and a slot is removed before it is used.
 
     def _slot(self, size: int) -> Slot:
         self._take_old()
@@ -145,11 +145,11 @@ _kept: KeptMemory[Any] = OwnMemory()
 
 
 def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> AnyArray:
-    """A new array of any content, in memory that this process keeps."""
+    """Allocate an uninitialised array in memory that this process reuses."""
     return _kept.empty(shape, dtype)
 
 
 def keep_in(memory: KeptMemory[Any]) -> None:
-    """Makes the arrays of this process in `memory` from now on."""
+    """Allocate this process's arrays in `memory` from now on."""
     global _kept
     _kept = memory

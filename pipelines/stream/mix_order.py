@@ -1,14 +1,14 @@
-"""The order of a mixture: several datasets in one stream of batches, by weight.
+"""Order of a mixture: several datasets in one stream of batches, by weight.
 
-With the weights 3 and 1, of every 4 samples of the stream (over all ranks) 3 come from the first dataset; the samples
-of each batch are then shuffled. Weights may follow schedules over the run, and a dataset may end after some epochs; the
+With weights 3 and 1, 3 of every 4 samples in the stream (over all ranks) come from the first dataset; the samples of
+each batch are then shuffled. Weights may follow schedules over the run, and a dataset may end after some epochs; the
 counts are then integrals (see shares.py). The number of samples drawn from each dataset before batch b is therefore a
 function of b alone: the position is (epoch, batch), as with one dataset, and a mixture keeps the guarantees of a loader
 (any topology, exact resume, replacement of unusable samples).
 
-Each dataset has its own epochs: every sample comes once, with the crops and masks of that epoch, before any sample
-comes again. A mixture is itself a source, so mixtures can be nested. Packed rows share all of it but what a unit of
-time is (row_mix.py).
+Each dataset has its own epochs: every sample appears once, with the crops and masks of that epoch, before any sample
+repeats. A mixture is itself a source, so mixtures can be nested. Packed rows share all of this except the unit of time
+(row_mix.py).
 """
 
 from __future__ import annotations
@@ -29,18 +29,22 @@ from .weights import Unit, Weight, check_weights, compute_weight_at, describe_pa
 
 @dataclass(frozen=True, kw_only=True)
 class MixSamples:
-    """The samples of several sources by weight. The sample indexes of part k begin at `starts[k]`.
+    """Samples of several sources, mixed by weight. Sample indexes of part k start at `starts[k]`.
 
-    weights, epochs, unit: as of `mix`. length: the batches of an epoch; None for as many as all samples of all parts
-    fill. ValueError for weights and epochs that are not legal, and for parts that are no endless stream.
+    Raises:
+        ValueError: Weights or epochs are not allowed, or a part is not an endless stream.
     """
 
     parts: tuple[Samples, ...]
     weights: tuple[Weight, ...]
+    """Weight of each part, as in `mix`."""
     unit: Unit = "samples"
+    """Unit of the weights, as in `mix`."""
     seed: int = 0
     length: int | None = None
+    """Batches per epoch; None for as many as all samples of all parts fill."""
     epochs: tuple[float | None, ...] | None = None
+    """Maximum epochs of each part, as in `mix`."""
 
     def __post_init__(self) -> None:
         if self.length is not None and self.length < 1:
@@ -50,46 +54,46 @@ class MixSamples:
 
     @cached_property
     def streams(self) -> tuple[Stream, ...]:
-        """The endless stream of each part."""
+        """Endless stream of each part."""
         return tuple(part.stream() for part in self.parts)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """The number of samples of each part."""
+        """Number of samples of each part."""
         return tuple(part.n_samples for part in self.parts)
 
     @property
     def n_samples(self) -> int:
-        """The number of samples of all parts."""
+        """Number of samples of all parts."""
         return sum(self.sizes)
 
     @property
     def shuffle(self) -> bool:
-        """A mixture is always shuffled."""
+        """Always true for a mixture."""
         return True
 
     @cached_property
     def starts(self) -> Int64Array:
-        """The first sample index of each part, int64 (parts + 1,); the last entry is n_samples."""
+        """First sample index of each part, int64 (parts + 1,); the last entry is n_samples."""
         return np.cumsum([0, *self.sizes], dtype=np.int64)
 
     @property
     def limits(self) -> tuple[int | None, ...]:
-        """The samples that each part gives at most, None for any number."""
+        """Maximum number of samples of each part; None for no limit."""
         each = self.epochs or [None] * len(self.sizes)
         return tuple(None if most is None else round(most * size) for most, size in zip(each, self.sizes, strict=True))
 
     @property
     def points_of_change(self) -> tuple[float, ...] | None:
-        """The progress at which weights turn or jump, None where none changes."""
+        """Progress values at which weights bend or jump; None if all are constant."""
         return points_of_change(self.weights)
 
     def costs(self, progress: float) -> Sequence[float]:
-        """What a sample of each part takes of a unit of time."""
+        """Return the time units that a sample of each part takes."""
         return [1.0] * len(self.parts)
 
     def rates(self, progress: float, alive: Sequence[bool]) -> list[float]:
-        """The samples that each part gives in a unit of time at a progress; 0 for those that are not alive."""
+        """Return the samples per time unit of each part; 0 for exhausted parts."""
         costs = self.costs(progress)
         weights = [
             compute_weight_at(weight, size, progress) if lives else 0.0
@@ -101,37 +105,38 @@ class MixSamples:
         return [weight / whole for weight in weights] if whole > 0 else weights
 
     def order(self, global_batch: int, steps: int | None = None) -> BatchOrder:
-        """The order of batches of `global_batch` samples, in a run of `steps` batches."""
+        """Return the order of batches of `global_batch` samples, in a run of `steps` batches."""
         return MixOrder(samples=self, global_batch=global_batch, steps=steps)
 
     def stream(self, samples: int | None = None) -> Stream:
-        """The mixed samples one by one, without end, in a run of so many samples."""
+        """Return the endless stream of single mixed samples, in a run of this many samples."""
         return MixOrder(samples=self, global_batch=1, steps=samples)
 
     def reserve(self, index: int, rng: np.random.Generator) -> int:
-        """A random sample of the same part, to replace the unusable sample `index`."""
+        """Return a random sample of the same part, to replace the unusable sample `index`."""
         part, own = find_part(self.starts, index)
         return int(self.starts[part]) + self.streams[part].reserve(own, rng)
 
     def identity(self) -> dict[str, Any]:
-        """The settings that a saved position depends on, JSON-able."""
+        """JSON-able settings that a saved position depends on."""
         epochs = self.epochs or [None] * len(self.parts)
         parts = [describe_part_identity(*part) for part in zip(self.weights, epochs, self.streams, strict=True)]
         return {"version": ORDER_VERSION, "seed": self.seed, "parts": parts}
 
     def positions(self, taken: Sequence[int]) -> list[dict[str, int]]:
-        """Where each part is that has given so many samples: its epoch, and the samples of that epoch."""
+        """Return each part's epoch, and its number of samples within that epoch, after it has given `taken` samples."""
         each = [divmod(n, size) for n, size in zip(taken, self.sizes, strict=True)]
         return [{"epoch": epoch, "sample": sample} for epoch, sample in each]
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixOrder:
-    """The order of a mixture in batches of `global_batch`. steps: the batches of the run, which schedules need."""
+    """Order of a mixture in batches of `global_batch` samples."""
 
     samples: MixSamples
     global_batch: int
     steps: int | None = None
+    """Length of the run in batches, required by schedules."""
 
     def __post_init__(self) -> None:
         if self.global_batch < 1 or self.n_batches < 1:
@@ -140,27 +145,31 @@ class MixOrder:
                 "least one batch, and a batch at least one sample"
             )
         if self.steps is not None or self.samples.points_of_change is None:
-            _ = self.shares  # which refuses weights that are out of range
+            _ = self.shares  # this refuses weights that are out of range
 
     @property
     def shuffle(self) -> bool:
-        """A mixture is always shuffled."""
+        """Always true for a mixture."""
         return True
 
     @property
     def n_samples(self) -> int:
-        """The number of samples of all parts."""
+        """Number of samples of all parts."""
         return self.samples.n_samples
 
     @property
     def n_batches(self) -> int:
-        """The batches of an epoch."""
+        """Batches per epoch."""
         fitting, length = self.n_samples // self.global_batch, self.samples.length
         return fitting if length is None else length
 
     @cached_property
     def shares(self) -> Cycle | Shares:
-        """How many samples come from each part; ValueError where that needs the length of the run."""
+        """Number of samples from each part.
+
+        Raises:
+            ValueError: The length of the run is required but unknown.
+        """
         self.check_steps()
         mixed, numbers = self.samples, [weight for weight in self.samples.weights if isinstance(weight, int)]
         if len(numbers) == len(mixed.weights) and not any(mixed.limits):
@@ -169,14 +178,14 @@ class MixOrder:
 
     @cached_property
     def streams(self) -> tuple[Stream, ...]:
-        """The stream of each part, where what it gives of the run is the run of a mixture inside."""
+        """Stream of each part. For a nested mixture, its run is the part of this run that it contributes."""
         if self._run is None or not any(isinstance(part, MixSamples) for part in self.samples.parts):
             return self.samples.streams
         runs = self.shares.counts(self._run).tolist()
         return tuple(part.stream(run) for part, run in zip(self.samples.parts, runs, strict=True))
 
     def check_steps(self) -> None:
-        """ValueError where the length of the run is needed and not known."""
+        """Raise ValueError if the length of the run is required but unknown."""
         if self.samples.points_of_change is not None and self.steps is None:
             raise ValueError(
                 "weights, sizes or ratios of a mixture change over the run, so the loader must know the run's length: "
@@ -184,48 +193,50 @@ class MixOrder:
             )
 
     def taken(self, samples: int) -> Int64Array:
-        """How many of the stream's first `samples` samples come from each part, int64 (parts,)."""
+        """Return how many of the stream's first `samples` samples come from each part, int64 (parts,)."""
         return self.shares.counts(samples)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
-        """The global batches of an epoch of the mixture, from number `first` on."""
+        """Yield the global batches of an epoch of the mixture, from number `first` on."""
         reader = MixReader(self)
         for step in range(epoch * self.n_batches + first, (epoch + 1) * self.n_batches):
             drawn = reader.group_by_part(step * self.global_batch, (step + 1) * self.global_batch)
             yield shuffled(drawn, sample_rng(self.samples.seed, 0, f"batch {step}", 0, "mix"))[0]
 
     def reader(self) -> MixReader:
-        """A reader of the mixed samples."""
+        """Return a reader of the mixed samples."""
         return MixReader(self)
 
     def reserve(self, index: int, rng: np.random.Generator) -> int:
-        """A random sample of the same part, to replace the unusable sample `index`."""
+        """Return a random sample of the same part, to replace the unusable sample `index`."""
         return self.samples.reserve(index, rng)
 
     def identity(self) -> dict[str, Any]:
-        """The settings that a saved position depends on, JSON-able."""
+        """JSON-able settings that a saved position depends on."""
         return {**self.samples.identity(), "global_batch": self.global_batch, "batches": self.n_batches}
 
     def position(self, epoch: int, batch: int) -> dict[str, Any]:
-        """The position before batch `batch`; "positions" holds each part's epoch and number of samples drawn in it."""
+        """Return the position before batch `batch`; "positions" holds each part's epoch and number of samples drawn in
+        it.
+        """
         taken = self.taken((epoch * self.n_batches + batch) * self.global_batch).tolist()
         return {"epoch": epoch, "batch": batch, "positions": self.samples.positions(taken)}
 
     @property
     def _run(self) -> int | None:
-        """The samples of the run."""
+        """Number of samples in the run."""
         return None if self.steps is None else self.steps * self.global_batch
 
 
 class MixReader:
-    """Reads the samples of a mixture; each part has its own epochs."""
+    """Reader of the samples of a mixture; each part has its own epochs."""
 
     def __init__(self, order: MixOrder) -> None:
         self._order, self._starts = order, order.samples.starts[:-1].tolist()
         self._readers = [stream.reader() for stream in order.streams]
 
     def between(self, begins: Sequence[int], ends: Sequence[int]) -> list[GlobalBatch]:
-        """The samples [begin, end) of each part."""
+        """Return samples [begin, end) of each part."""
         bounds = zip(begins, ends, strict=True)
         drawn = [reader.take(*own) for reader, own in zip(self._readers, bounds, strict=True)]
         return [
@@ -234,11 +245,11 @@ class MixReader:
         ]
 
     def group_by_part(self, begin: int, end: int) -> list[GlobalBatch]:
-        """The samples [begin, end) of the mixture, grouped by part."""
+        """Return samples [begin, end) of the mixture, grouped by part."""
         return self.between(self._order.taken(begin).tolist(), self._order.taken(end).tolist())
 
     def take(self, begin: int, end: int) -> GlobalBatch:
-        """The samples [begin, end) of the mixture, in the order in which those of each part are due."""
+        """Return samples [begin, end) of the mixture, interleaved in the order in which they are due."""
         of = self._order.shares.parts(begin, end)
         taken = GlobalBatch(indexes=np.empty(end - begin, np.int64), epochs=np.empty(end - begin, np.int64))
         for part, drawn in enumerate(self.group_by_part(begin, end)):
@@ -247,7 +258,7 @@ class MixReader:
 
 
 def shuffled(drawn: Sequence[GlobalBatch], rng: np.random.Generator) -> tuple[GlobalBatch, Int64Array]:
-    """The samples of all parts in a random order, and that order, int64 (n,)."""
+    """Shuffle the samples of all parts; returns them and the permutation, int64 (n,)."""
     indexes, epochs = (np.concatenate([getattr(part, name) for part in drawn]) for name in ("indexes", "epochs"))
     order = rng.permutation(len(indexes))
     return GlobalBatch(indexes=indexes[order], epochs=epochs[order]), order

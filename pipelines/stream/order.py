@@ -1,7 +1,7 @@
-"""The order of samples: a pure function of the dataset, the seed and the epoch, the same at every topology.
+"""Order of samples: a pure function of the dataset, the seed and the epoch, identical at every topology.
 
-Shards are assigned to lanes once (balanced by samples). In each epoch the shards of a lane are shuffled and grouped
-into blocks, and the samples of each block are shuffled; with weights, some come several times and others not at all.
+Shards are assigned to lanes once, balanced by samples. In each epoch the shards of a lane are shuffled and grouped into
+blocks, and the samples of each block are shuffled; with weights, some appear several times and others not at all.
 Global batch b takes the same number of samples from each lane, lane after lane: with one lane per node, each node reads
 only its own shards; with one lane and one block, the whole dataset is shuffled.
 """
@@ -25,17 +25,20 @@ MAX_REPEATS = 1 << 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weights:
-    """A weight for each sample, float64 (N,), from 0 on. An epoch has N samples in all; a sample of weight w comes
-    w N / sum times in it, rounded up or down at random so that this is its mean over epochs (systematic sampling).
+    """Sampling weights, float64 (N,), non-negative.
 
-    Raises ValueError for other numbers.
+    An epoch has N samples in total; a sample of weight w appears w N / sum times, rounded up or down at random so that
+    this is its mean over epochs (systematic sampling).
+
+    Raises:
+        ValueError: The values are not valid weights.
     """
 
     values: npt.NDArray[np.float64]
     _sums: npt.NDArray[np.float64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        values = np.array(self.values, np.float64)  # a copy: the caller's array may change
+        values = np.array(self.values, np.float64)  # copy, because the caller's array may change
         if values.ndim != 1 or not np.isfinite(values).all() or (values < 0).any() or not values.sum() > 0:
             raise ValueError(
                 f"weights {values.shape} must be finite numbers from 0 on, one a sample, and not all 0; they are from "
@@ -58,81 +61,85 @@ class Weights:
 
     @property
     def repeats(self) -> int:
-        """At most how often a sample comes in an epoch."""
+        """Maximum number of times a sample appears in an epoch."""
         return int(np.ceil(self.values.max() * len(self.values) / self.values.sum())) + 1
 
     @property
     def checksum(self) -> str:
-        """The xxh3_128 of the weights in hex."""
+        """xxh3_128 of the weights in hex."""
         return xxhash.xxh3_128_hexdigest(self.values.tobytes())
 
     def counts(self, seed: int, epoch: int) -> Int64Array:
-        """How often each sample comes in an epoch, int64 (N,), N in all."""
-        # Systematic sampling: the weights lie on a line of length N, one behind the other, and a comb with a tooth at
-        # each whole number is laid on it. One draw shifts the comb. A sample comes as often as teeth meet its weight.
+        """Return how often each sample appears in an epoch, int64 (N,), N in total."""
+        # Systematic sampling: lay the weights end to end on a line of length N, with a comb of N equidistant teeth
+        # shifted by one random number. A sample appears once for each tooth within its weight.
         shift = sample_rng(seed, epoch, "weights", 0, "order").random()
         ends = np.floor(self._sums + shift).astype(np.int64)
         return np.diff(ends, prepend=0)
 
     def drawn(self, rng: np.random.Generator) -> int:
-        """A sample by weight."""
+        """Draw a sample by weight."""
         return int(np.searchsorted(self._sums, rng.random() * self._sums[-1], side="right"))
 
 
 Ints = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
 ORDER_VERSION = 1
-"""The version of the order of samples and of their random draws (clip, crop, mask). It is raised when one of these
-changes for the same seed; a position saved under another version is refused.
+"""Version of the order of samples and of their random draws (clip, crop, mask). It increases when one of them changes
+for the same seed; positions saved under another version are refused.
 """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class PackedRow:
-    """The S samples that share a row of tokens (see row_order.py).
-
-    indexes, epochs: int64 (S,), as in `GlobalBatch`. shape: int64 (S, 3), the tokens of each sample along t, h and w.
-    visible: int64 (S,), how many of them the encoder sees. pixels: what is decoded for the row. progress: where in the
-    run they are drawn, of rows whose samples change over it; None of others.
-    """
+    """The S samples that share a row of tokens (see row_order.py)."""
 
     indexes: Int64Array
+    """int64 (S,): samples, as in `GlobalBatch`."""
     epochs: Int64Array
+    """int64 (S,): their epochs, as in `GlobalBatch`."""
     shape: Int64Array
+    """int64 (S, 3): tokens of each sample along t, h and w."""
     visible: Int64Array
+    """int64 (S,): tokens of each sample that the encoder sees."""
     pixels: int
+    """Number of pixels to decode for the row."""
     progress: float | None = None
+    """Progress at which samples are drawn, if they change over the run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GlobalBatch:
-    """The samples of a batch over all ranks: their indexes, int64 (G,), and their epochs, int64 (G,).
-
-    packed: where G rows of several samples are packed, what each holds; `indexes` are then the numbers of the rows.
-    """
+    """Samples of a batch over all ranks: indexes and epochs, int64 (G,) each."""
 
     indexes: Int64Array
+    """int64 (G,): samples, or row numbers if `packed` is set."""
     epochs: Int64Array
+    """int64 (G,): epoch of each sample."""
     packed: tuple[PackedRow, ...] | None = None
+    """Contents of each packed row; None if a row is a sample."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Order:
-    """The order of a dataset whose shard i holds `shard_sizes[i]` samples; samples are numbered shard by shard.
-
-    global_batch: samples of a batch over all ranks. lanes: a divisor of global_batch. block: the number of shards whose
-    samples are shuffled together, None for all shards of a lane. shuffle=False is the order for validation: every
-    sample once, in the dataset's order; the last batch may be smaller. weights: how often samples come in an epoch. A
-    sample that comes again in an epoch has another number of its epoch, so that other crops and masks are drawn for it.
-    """
+    """Order of a dataset whose shard i holds `shard_sizes[i]` samples, numbered shard by shard."""
 
     shard_sizes: tuple[int, ...]
+    """Number of samples of each shard."""
     global_batch: int
+    """Samples per batch over all ranks."""
     seed: int = 0
+    """Random seed."""
     lanes: int = 1
+    """Number of groups of shards that are read in parallel; a divisor of global_batch."""
     block: int | None = None
+    """Number of shards whose samples are shuffled together; None for all shards of a lane."""
     shuffle: bool = True
+    """False for validation: every sample once, in order; the last batch may be smaller."""
     weights: Weights | None = None
+    """How often samples appear in an epoch. Repeats within an epoch get different epoch numbers, and so different crops
+    and masks.
+    """
     _dealt: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False)
     _starts: Int64Array = field(init=False, repr=False, compare=False)
     _n_batches: int = field(init=False, repr=False, compare=False)
@@ -168,18 +175,20 @@ class Order:
 
     @property
     def n_batches(self) -> int:
-        """Batches in an epoch: only full ones when shuffled, else enough to cover every sample."""
+        """Batches per epoch: only full ones when shuffled, else enough to cover every sample."""
         return self._n_batches
 
     def epoch(self, epoch: int) -> Int64Array:
-        """The sample indexes of an epoch in order, int64 (n_batches * global_batch,), or (n_samples,) unshuffled.
+        """Return the sample indexes of an epoch in order, int64 (n_batches * global_batch,), or (n_samples,)
+        unshuffled.
 
-        A shuffled epoch drops the samples that do not fill a batch or that make lanes uneven; they differ per epoch.
+        A shuffled epoch drops the samples that do not fill a batch or would make lanes uneven; they differ between
+        epochs.
         """
         return self.compose_epoch_batch(epoch).indexes
 
     def compose_epoch_batch(self, epoch: int) -> GlobalBatch:
-        """The samples of an epoch in order, as `epoch` has them, and the epochs that are drawn for them."""
+        """Return the samples of an epoch in order, as in `epoch`, with the epochs used for their draws."""
         if not self.shuffle:
             return self.coded(np.arange(self.n_samples, dtype=np.int64), epoch)
         share = self.global_batch // self.lanes
@@ -190,10 +199,10 @@ class Order:
         return self.coded(indexes.reshape(-1), epoch)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
-        """The global batches of an epoch, from number `first` on; the last one of a validation may be smaller."""
+        """Yield the global batches of an epoch, from number `first` on; the last one of a validation may be smaller."""
         size, share = self.global_batch, self.global_batch // self.lanes
-        # Each batch takes the same share of every group of shards. So where a batch begins in each group follows from
-        # its number, and a resume skips to there without an order in memory.
+        # Each batch takes the same fraction of every lane. So the start of a batch in each lane follows from its
+        # number, and a resume can skip to it without materialising the order.
         lanes = [self._lane(epoch, lane) for lane in range(self.lanes)] if self.shuffle else []
         for lane in lanes:
             lane.skip(first * share)
@@ -205,19 +214,19 @@ class Order:
             yield self.coded(codes, epoch)
 
     def reader(self) -> OrderReader:
-        """A reader of the samples of all epochs, one epoch after the other."""
+        """Return a reader of the samples of all epochs in turn."""
         return OrderReader(self)
 
     def reserve(self, index: int, rng: np.random.Generator) -> int:
-        """A random sample of the dataset, to replace the unusable sample `index`."""
+        """Return a random sample of the dataset, to replace the unusable sample `index`."""
         return int(rng.integers(self.n_samples)) if self.weights is None else self.weights.drawn(rng)
 
     def position(self, epoch: int, batch: int) -> dict[str, Any]:
-        """The position before batch `batch`, without the identity; JSON-able."""
+        """Return the JSON-able position before batch `batch`, without the identity."""
         return {"epoch": epoch, "batch": batch}
 
     def identity(self) -> dict[str, Any]:
-        """The settings that decide the order, on which a saved position depends; JSON-able."""
+        """JSON-able settings that determine the order, and that a saved position depends on."""
         weighted = {} if self.weights is None else {"weights": self.weights.checksum}
         return {
             **weighted,
@@ -236,14 +245,18 @@ class Order:
         return fewest // (self.global_batch // self.lanes)
 
     def coded(self, codes: Int64Array, epoch: int) -> GlobalBatch:
-        """The samples of codes, which are indexes; with weights, index x repeats + the number of the repeat."""
+        """Decode sample codes: plain indexes or, with weights, index x repeats + the number of the repeat."""
         if self.weights is None:
             return GlobalBatch(indexes=codes, epochs=np.full_like(codes, epoch))
         repeats = self.weights.repeats
         return GlobalBatch(indexes=codes // repeats, epochs=epoch * repeats + codes % repeats)
 
     def order_in_one_lane(self, epoch: int) -> _Lane:
-        """All samples of an epoch in order, as codes; ValueError unless shuffled in one lane."""
+        """Return all samples of an epoch in order, as codes.
+
+        Raises:
+            ValueError: The order is not shuffled or has several lanes.
+        """
         if not self.shuffle or self.lanes > 1:
             raise ValueError(f"a stream needs shuffle=True and lanes=1, got shuffle={self.shuffle}, lanes={self.lanes}")
         return self._lane(epoch, 0)
@@ -252,16 +265,16 @@ class Order:
         return _Lane(self._blocks(epoch, lane))
 
     def _blocks(self, epoch: int, lane: int) -> Iterator[Ints]:
-        """The samples of a lane in an epoch, block by block, as the narrowest integers of 32 or 64 bits that fit, or as
-        codes (see `coded`).
+        """Yield the samples of a lane block by block, in the narrowest of int32 and int64 that fits, or as codes (see
+        `coded`).
 
-        What is drawn depends neither on that nor on which blocks are kept.
+        The random draws depend neither on the integer type nor on which blocks are used.
         """
         dtype = np.int32 if self.n_samples <= np.iinfo(np.int32).max else np.int64
         rng = sample_rng(self.seed, epoch, f"lane {lane}", 0, "order")
         counts = np.empty(0, np.int64) if self.weights is None else self.weights.counts(self.seed, epoch)
-        # Two shuffles by one generator: first the shards of the lane, then the samples of each block of shards. A block
-        # is mixed whole before its first sample is given, so memory and reading are bounded by a block, not an epoch.
+        # One generator shuffles twice: first the lane's shards, then the samples of each block of shards. A block is
+        # fully shuffled before its first sample is used, so memory and reading are bounded by a block, not by an epoch.
         shuffled = rng.permutation(np.asarray(self._dealt[lane], dtype=np.int64))
         step = self.block or len(shuffled)
         for at in range(0, len(shuffled), step):
@@ -280,8 +293,9 @@ class Order:
 
 
 def _repeat_codes(samples: Ints, counts: Int64Array, repeats: int) -> Int64Array:
-    """The codes of samples as often as `counts` says of each sample of the dataset, int64."""
-    # The k-th copy of a sample gets the number k: its place among all copies, less that of its sample's first copy.
+    """Repeat each sample's code as often as `counts`, indexed by sample, specifies: int64."""
+    # The k-th copy of a sample gets number k: its position among all copies minus the position of the sample's first
+    # copy.
     own = counts[samples]
     numbers = np.arange(own.sum()) - np.repeat(np.cumsum(own) - own, own)
     codes: Int64Array = np.repeat(samples.astype(np.int64) * repeats, own) + numbers
@@ -289,14 +303,14 @@ def _repeat_codes(samples: Ints, counts: Int64Array, repeats: int) -> Int64Array
 
 
 class _Lane:
-    """The samples of a lane in order; only the block that is being read is in memory."""
+    """Samples of a lane in order; only the current block is in memory."""
 
     def __init__(self, blocks: Iterator[Ints]) -> None:
         self._blocks = blocks
         self._block: Ints = np.empty(0, np.int64)
 
     def take(self, n: int) -> Int64Array:
-        """The next n samples."""
+        """Return the next n samples."""
         taken = np.empty(n, np.int64)
         at = 0
         while at < n:
@@ -306,12 +320,12 @@ class _Lane:
         return taken
 
     def skip(self, n: int) -> None:
-        """Leave out the next n samples."""
+        """Skip the next n samples."""
         while n:
             n -= len(self._next(n))
 
     def _next(self, most: int) -> Ints:
-        """At least one sample and at most `most`, from one block."""
+        """Return between one and `most` samples from one block."""
         while not len(self._block):
             self._block = next(self._blocks)
         some, self._block = self._block[:most], self._block[most:]
@@ -319,7 +333,7 @@ class _Lane:
 
 
 class OrderReader:
-    """Reads the samples of an order, epoch after epoch; it keeps the block of shards that it is in."""
+    """Reader of the samples of an order, epoch after epoch; it caches the current block of shards."""
 
     def __init__(self, order: Order) -> None:
         self._order = order
@@ -327,7 +341,7 @@ class OrderReader:
         self._lane = _Lane(iter(()))
 
     def take(self, begin: int, end: int) -> GlobalBatch:
-        """The samples [begin, end), counted through all epochs."""
+        """Return samples [begin, end), counted through all epochs."""
         order = self._order
         per_epoch = order.n_batches * order.global_batch
         some = [GlobalBatch(indexes=np.empty(0, np.int64), epochs=np.empty(0, np.int64))]
@@ -347,7 +361,7 @@ class OrderReader:
 
 
 def dealt(shard_sizes: tuple[int, ...], lanes: int) -> tuple[tuple[int, ...], ...]:
-    """The shards of each lane: each shard, largest first, goes to the lane with the fewest samples."""
+    """Assign shards to lanes: largest first, each to the lane with the fewest samples."""
     heap = [(0, lane) for lane in range(lanes)]
     dealt: list[list[int]] = [[] for _ in range(lanes)]
     for shard in sorted(range(len(shard_sizes)), key=lambda s: (-shard_sizes[s], s)):
@@ -358,14 +372,14 @@ def dealt(shard_sizes: tuple[int, ...], lanes: int) -> tuple[tuple[int, ...], ..
 
 
 def rank_share(batch: Int64Array, rank: int, world_size: int) -> tuple[Int64Array, npt.NDArray[np.float32]]:
-    """One rank's part of a global batch, and the weight of each of its samples, float32.
+    """Return one rank's part of a global batch, and the weight of each of its samples, float32.
 
     A batch that the ranks do not divide evenly (the last one of a validation) is padded with its own first samples at
     weight 0, so that all ranks have the same number of samples and of steps.
     """
     if world_size == 1:
         return batch, np.ones(len(batch), np.float32)
-    # np.resize repeats the batch from its beginning until all ranks have as many; what it repeats weighs nothing.
+    # np.resize repeats the batch from its start until all ranks have equally many; repeated samples have weight 0.
     share = -(-len(batch) // world_size)
     padded = np.resize(batch, share * world_size)
     weight = (np.arange(share * world_size) < len(batch)).astype(np.float32)

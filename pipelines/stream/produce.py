@@ -1,4 +1,4 @@
-"""From plans to host batches: a plan decides what a batch holds, threads fill its rows."""
+"""From plans to host batches: a plan determines the samples of a batch, threads fill its rows."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ T = TypeVar("T")
 
 _TRIES = 16
 _THREADS = "maskstream"
-"""Begins the names of the threads that make batches."""
+"""Name prefix of threads that create batches."""
 AHEAD = 4
-"""For how many batches behind those that are made the ranges are announced."""
+"""Number of batches after the ones being created whose ranges are announced."""
 
 
 def plans(
@@ -51,7 +51,7 @@ def plans(
     endless: bool = False,
     steps: int | None = None,
 ) -> Iterator[BatchPlan]:
-    """Yields one rank's plans of an epoch from batch `first` on; with `endless`, of all later epochs too.
+    """Yield one rank's plans of an epoch from batch `first` on; with `endless`, also of all later epochs.
 
     `steps` is the length of the run in batches, from which progress is computed.
     """
@@ -75,20 +75,20 @@ def plans(
 
 
 class Filled(NamedTuple):
-    """The stats of some rows, and per row the number of its candidates that were unusable."""
+    """Statistics of some rows, and the number of unusable candidates for each row."""
 
     stats: Stats
     tried: list[int]
 
 
 class Tries(NamedTuple):
-    """The number of a row's candidates that were unusable, and how many of these had been removed from their split."""
+    """Number of a row's unusable candidates, and how many of them had been removed from their split."""
 
     unusable: int
     removed: int = 0
 
     def plus(self, error: SampleError) -> Tries:
-        """After another unusable candidate. One that was removed is not logged; one that has moved is tried again."""
+        """Count another unusable candidate. Removed samples are not logged; moved ones are tried again."""
         if isinstance(error, MovedError):
             return self
         if isinstance(error, RemovedError):
@@ -98,27 +98,27 @@ class Tries(NamedTuple):
 
 
 class RowGroup(NamedTuple, Generic[RequestT]):
-    """Rows of a batch that one thread fills.
-
-    rows: their numbers. wanted: the samples that they shall show. request: of the first candidate of each row that is
-    not known to be unusable. tries: per row, those that are.
-    """
+    """Rows of a batch that one thread fills."""
 
     rows: range
+    """Row numbers."""
     wanted: Wanted
+    """Samples planned for the rows."""
     request: RequestT
+    """Request of each row's first candidate that is not known to be unusable."""
     tries: list[Tries]
+    """Known unusable candidates of each row."""
 
 
 class Announced(NamedTuple, Generic[RequestT]):
-    """The requests of a batch, whose ranges are announced until `announced` is dropped."""
+    """Requests of a batch, whose ranges stay announced until `announced` is dropped."""
 
     groups: list[RowGroup[RequestT]]
     announced: Together
 
 
 class Begun(NamedTuple, Generic[DraftT]):
-    """A batch whose rows are being filled; the ranges of its requests are announced until `announced` is dropped."""
+    """A batch whose rows are being filled; the ranges of its requests stay announced until `announced` is dropped."""
 
     draft: DraftT
     rows: list[Future[Filled]]
@@ -126,14 +126,14 @@ class Begun(NamedTuple, Generic[DraftT]):
     announced: Together
 
     def cancel(self) -> None:
-        """Fills no further row."""
+        """Stop filling further rows."""
         for rows in self.rows:
             rows.cancel()
         self.announced.drop()
 
 
 class Made(NamedTuple, Generic[HostT]):
-    """A host batch, its stats, and per row the number of candidates that were unusable."""
+    """A host batch, its statistics, and the number of unusable candidates for each row."""
 
     batch: HostT
     stats: Stats
@@ -142,19 +142,19 @@ class Made(NamedTuple, Generic[HostT]):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchMaker(Generic[RequestT, DraftT, HostT]):
-    """Makes the host batch of a plan. It holds only settings, so it can be sent to worker processes.
-
-    starts: of a mixture, the first sample index of each part and the number of all, int64 (parts + 1,).
-    """
+    """Creates the host batch of a plan. It contains only settings, so it can be sent to worker processes."""
 
     sampler: Sampler[RequestT, DraftT, HostT]
     order: BatchOrder
     starts: Int64Array | None = None
+    """For a mixture, the first sample index of each part and the total number, int64 (parts + 1,)."""
 
     def drawn(self, plan: BatchPlan, *, row_by_row: bool = False) -> Announced[RequestT]:
-        """Draws the requests of a batch, and announces what they will read. row_by_row: each row is a group."""
+        """Draw the requests of a batch and announce the ranges that they will read. With `row_by_row`, each row is a
+        group.
+        """
         n, together = len(plan), 1 if row_by_row else self.sampler.together
-        # A task costs as much as a small row or more, so many of these are one group.
+        # Many small rows form one group, because a task costs at least as much as a small row.
         parts = [range(at, min(at + together, n)) for at in range(0, n, together)]
         groups = [self._group(plan, rows) for rows in parts]
         requests = (group.request for group in groups)
@@ -162,7 +162,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         return Announced(groups, announced)
 
     def draw_ahead(self, plan: BatchPlan) -> Announced[RequestT] | None:
-        """The same for a batch that is started later; None for an error, which `start` will raise."""
+        """Draw the requests of a batch that is started later; None on an error, which `start` will raise."""
         try:
             return self.drawn(plan)
         except Exception:
@@ -171,10 +171,10 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
     def start(
         self, pool: Executor, plan: BatchPlan, drawn: Announced[RequestT] | None = None, *, row_by_row: bool = False
     ) -> Begun[DraftT]:
-        """Draws the masks that need no content, then submits the rows to `pool`; draws the requests if need be.
+        """Draw the masks that need no content, then submit the rows to `pool`; draws the requests if necessary.
 
-        Masks are drawn for all rows before decoding starts, while their data is in the processor's cache. row_by_row:
-        each row is submitted by itself, also where the sampler fills many together.
+        Masks are drawn for all rows before decoding starts, while their data is in the CPU cache. With `row_by_row`,
+        each row is submitted separately, even if the sampler fills many together.
         """
         drawn = drawn or self.drawn(plan, row_by_row=row_by_row)
         sampler, stats, (groups, announced) = self.sampler, Stats(), drawn
@@ -191,7 +191,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
             raise
 
     def join(self, plan: BatchPlan, begun: Begun[DraftT]) -> Made[HostT]:
-        """Waits for all rows; returns the host batch and its stats."""
+        """Wait for all rows and return the host batch."""
         stats = begun.stats
         try:
             filled = [rows.result() for rows in begun.rows]
@@ -203,7 +203,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
             batch = self.sampler.join(begun.draft)
         if not plan.weight.all():
             batch = batch.weighted(wrap_tensor(plan.weight))
-        if self.starts is not None:  # a sample is replaced by one of its own part
+        if self.starts is not None:  # a sample is replaced by one from the same part
             shown = plan.indexes if plan.packed is None else np.concatenate([row.indexes for row in plan.packed])
             parts = np.searchsorted(self.starts, shown, side="right") - 1
             batch = replace(batch, source=wrap_tensor(parts.repeat(len(batch) // max(len(shown), 1))))
@@ -212,13 +212,13 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
     def begin(
         self, threads: Threads, plan: BatchPlan, drawn: Announced[RequestT] | None
     ) -> tuple[Begun[DraftT], Future[Made[HostT]]]:
-        """Starts a batch, and what joins it."""
+        """Start a batch, and submit the call that joins it."""
         begun = self.start(threads.rows, plan, drawn)
         joining = threads.rows if len(begun.rows) == 1 else threads.batches
         return begun, joining.submit(self.join, plan, begun)
 
     def remake(self, plan: BatchPlan, made: Made[HostT], bad: Mapping[int, SampleError]) -> Made[HostT]:
-        """The batch `made` anew with the next candidates in the rows `bad`; its stats are the sum of both."""
+        """Recreate a batch with the next candidates in the rows `bad`; statistics are added."""
         for row, error in bad.items():
             log.warning("replaced %s", error)
             if made.tried[row] + 1 >= _TRIES:
@@ -234,12 +234,12 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         return other
 
     def name_samples(self, plan: BatchPlan) -> list[str | SampleError]:
-        """What the samples of a batch are, before a byte is read: the key of each, or why it cannot be used.
+        """Return the key of each sample of a batch, or the reason why it cannot be used, without reading data.
 
         A sample that was removed from its split is replaced, as in the batch.
         """
         reserve = self.order.reserve
-        if isinstance(self.order, RowOrder | RowMixOrder):  # a row replaces its samples itself
+        if isinstance(self.order, RowOrder | RowMixOrder):  # a packed row replaces its samples itself
             reserve = self.order.samples.reserve
         each = plan.each()
         if plan.packed is not None:
@@ -262,12 +262,12 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         return found
 
     def _group(self, plan: BatchPlan, rows: range) -> RowGroup[RequestT]:
-        """The rows, each with its first usable candidate."""
+        """Request rows, each with its first usable candidate."""
         wanted, known = plan.part(slice(rows.start, rows.stop)), plan.tried[rows.start : rows.stop]
         if not any(known):
             with suppress(SampleError):
                 return RowGroup(rows, wanted, self.sampler.request(wanted), [Tries(0)] * len(rows))
-        # Each sample alone tells which are unusable; the request is drawn again with those that replace them.
+        # Request samples one by one to find the unusable ones; the whole request is then drawn again with replacements.
         tries = map(Tries, known or [0] * len(rows))
         found = [self._find_usable(one, unusable) for one, unusable in zip(wanted.each(), tries, strict=True)]
         shown = wanted.replaced([int(one.indexes[0]) for one, _, _ in found])
@@ -277,9 +277,9 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
     def _find_usable(
         self, wanted: Wanted, tries: Tries, error: SampleError | None = None
     ) -> tuple[Wanted, RequestT, Tries]:
-        """A row's next usable candidate and its request, and the unusable ones before it.
+        """Find a row's next usable candidate; returns it with its request and the tries before it.
 
-        `tries` of these are known already; `error` is that of the last one.
+        `tries` are already known; `error` belongs to the last of them.
         """
         left = candidates(wanted, self.sampler.seed, self.order.reserve)
         for candidate in islice(left, tries.unusable, None):
@@ -290,7 +290,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
         raise error or ValueError(f"all {tries.unusable} candidates of a row are unusable; a row has at most {_TRIES}")
 
     def _fill(self, group: RowGroup[RequestT], draft: DraftT) -> Filled:
-        """Fills the rows of a group together; if a sample is unusable, each by itself, which finds it."""
+        """Fill the rows of a group together; if a sample is unusable, refill one by one to find it."""
         rows, wanted, request, tries = group
         if len(rows) > 1:
             stats = Stats(samples=len(rows), bad=sum(one.unusable - one.removed for one in tries))
@@ -307,7 +307,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
     def _fill_row(
         self, wanted: Wanted, request: RequestT | None, draft: DraftT, row: int, tries: Tries
     ) -> tuple[Stats, int]:
-        """Fills a row with its first usable candidate, starting with that of `request`; the number of unusable ones."""
+        """Fill a row with its first usable candidate, starting with `request`; returns the number of unusable ones."""
         redrawn = Stats()
         if request is None:
             _, request, tries = self._find_usable(wanted, tries)
@@ -319,18 +319,18 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
                 _, request, tries = self._find_usable(wanted, tries.plus(error), error)
             else:
                 stats.add(redrawn)
-                stats.bad += tries.unusable - tries.removed  # a packed row has counted its own
+                stats.bad += tries.unusable - tries.removed  # packed rows have counted their own
                 return stats, tries.unusable
             with redrawn.stage("mask"):
                 self.sampler.mask(request, draft, [row])
 
 
 Reserve = Callable[[int, np.random.Generator], int]
-"""Gives a sample in place of one, as `BatchOrder.reserve` does."""
+"""Returns a replacement for a sample, as `BatchOrder.reserve`."""
 
 
 def candidates(wanted: Wanted, seed: int, reserve: Reserve) -> Iterator[Wanted]:
-    """One sample itself, then the samples that replace it in turn while each is unusable."""
+    """Yield a sample, then its replacements in turn while each is unusable."""
     yield wanted
     index = int(wanted.indexes[0])
     rng = sample_rng(seed, int(wanted.epochs[0]), str(index), 0, "reserve")
@@ -340,7 +340,11 @@ def candidates(wanted: Wanted, seed: int, reserve: Reserve) -> Iterator[Wanted]:
 
 
 def batch_of(sampler: Sampler[RequestT, DraftT, HostT], wanted: Wanted, stats: Stats | None = None) -> HostT:
-    """The host batch of the `wanted` samples, made in this thread; raises SampleError if one is unusable."""
+    """Create the host batch of the `wanted` samples in this thread.
+
+    Raises:
+        SampleError: A sample is unusable.
+    """
     stats = Stats() if stats is None else stats
     parts = [range(at, min(at + sampler.together, len(wanted))) for at in range(0, len(wanted), sampler.together)]
     requests = [sampler.request(wanted.part(slice(rows.start, rows.stop))) for rows in parts]
@@ -354,16 +358,16 @@ def batch_of(sampler: Sampler[RequestT, DraftT, HostT], wanted: Wanted, stats: S
 
 
 def _leave_inference() -> AbstractContextManager[object]:
-    """Leaves inference mode, which takes as long as a small row also where the caller is in none."""
+    """Leave inference mode if it is active; leaving it unconditionally would take as long as filling a small row."""
     is_in_it = "torch" in sys.modules and torch.is_inference_mode_enabled()
     return torch.inference_mode(False) if is_in_it else nullcontext()
 
 
 class InCaller(Executor):
-    """Does what is submitted at once, in the calling thread."""
+    """Executor that runs submitted calls immediately in the calling thread."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """The result of the call, or its error, as a future that is done."""
+        """Run the call and return a finished future with its result or error."""
         done: Future[T] = Future()
         try:
             with _leave_inference():
@@ -374,11 +378,11 @@ class InCaller(Executor):
 
 
 class Threads(NamedTuple):
-    """The threads of this process that make rows, and the one that joins them to batches; a batch whose rows are one
-    task is joined by the former.
+    """Threads of this process that fill rows, and the thread that joins them to batches.
 
-    A loader keeps them over its epochs: native libraries never give back all that they take for a new thread, so
-    threads for each epoch would be a leak of 2 kB an epoch.
+    A batch whose rows are a single task is joined by the former. A loader keeps its threads over all epochs: native
+    libraries never release all memory that they allocate per thread, so new threads for each epoch would leak 2 kB per
+    epoch.
     """
 
     rows: Executor
@@ -386,7 +390,7 @@ class Threads(NamedTuple):
 
     @classmethod
     def of(cls, threads: int) -> Threads:
-        """So many threads for rows, 0 for the caller alone. They end with the last reference."""
+        """Start this many threads for rows; 0 runs everything in the caller. They end with the last reference."""
         if not threads:
             return cls(InCaller(), InCaller())
         return cls(
@@ -398,14 +402,14 @@ class Threads(NamedTuple):
 def yield_from_threads(
     maker: BatchMaker[RequestT, DraftT, HostT], wanted: Iterable[BatchPlan], threads: Threads, prefetch: int
 ) -> Generator[Made[HostT]]:
-    """Yields the host batches of the plans in order; threads of this process make them `prefetch` batches ahead.
+    """Yield the host batches of the plans in order; threads of this process create them `prefetch` batches ahead.
 
-    What the `AHEAD` batches behind those will read is announced. When it ends, the threads have nothing left to do.
+    The ranges of the `AHEAD` batches after those are announced. No work is left in the threads when it ends.
     """
     began = os.getpid()
     plans_left, soon = iter(wanted), deque[tuple[BatchPlan, Announced[RequestT] | None]]()
     begun: deque[tuple[Begun[DraftT], Future[Made[HostT]]]] = deque()
-    # Drawing beside a thread that fills small rows makes both wait for the interpreter again and again.
+    # Drawing next to a thread that fills small rows makes both wait for the interpreter lock repeatedly.
     before = maker.sampler.together > 1
 
     def draw(most: int) -> None:
@@ -425,17 +429,17 @@ def yield_from_threads(
             if not begun:
                 return
             if (error := begun[0][1].exception()) is not None:
-                raise error  # its other rows are waited for below
+                raise error  # its other rows are awaited below
             yield begun.popleft()[1].result()
     finally:
-        if os.getpid() == began:  # a fork has none of the threads, and would wait for them for ever
+        if os.getpid() == began:  # a fork has none of the threads, and would wait for them indefinitely
             for _, drawn in soon:
                 if drawn is not None:
                     drawn.announced.drop()
             for batch, joined in begun:
                 batch.cancel()
                 joined.cancel()
-            # Garbage is collected in any thread: one of these would wait for itself.
+            # Garbage collection may run in any thread, and one of these threads would wait for itself.
             if not threading.current_thread().name.startswith(_THREADS):
                 wait([rows for batch, _ in begun for rows in batch.rows])
                 wait([joined for _, joined in begun])

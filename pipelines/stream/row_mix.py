@@ -1,11 +1,11 @@
-"""Packed rows of several splits, and of samples whose size changes over the run.
+"""Packed rows of several splits, or of samples whose size changes over the run.
 
-Time goes in blocks of rows, as in row_order.py. How many samples of each split stand before a block is the integral of
-its rate (shares.py): its weight, divided by the rows that the samples of all splits take. What they take is measured on
-some samples of each split, at some places of the run. So rows stay full where sizes, ratios or weights change, and a
-position is found without what stands before it.
+Time is divided into blocks of rows, as in row_order.py. The number of samples of each split before a block is the
+integral of its rate (shares.py): its weight, divided by the rows that the samples of all splits take. Row usage is
+measured on some samples of each split at several points of the run. Rows therefore stay full when sizes, ratios or
+weights change, and any position is computed without the rows before it.
 
-All samples of a block are drawn at the progress of its middle. So what changes, changes from one block to the next.
+All samples of a block are drawn at the progress of its middle, so changes take effect between blocks.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from .samples import SplitSamples
 from .shares import Shares
 from .weights import Unit
 
-_MEASURED = 1 << 13  # samples of a split whose sizes are looked at, where they never change
-_MEASURED_EACH = 1 << 9  # and where they change, at each place of the run
-_PLACES = 16  # of the run, at which they are measured, beside those where they turn or jump
+_MEASURED = 1 << 13  # samples measured per split if sizes are constant
+_MEASURED_EACH = 1 << 9  # and if they change, per point of the run
+_PLACES = 16  # points of the run at which they are measured, in addition to schedule points
 
 
 class ChangingSizer(Protocol):
-    """Finds the sizes of samples at a progress of the run. points_of_change: where they turn or jump, None where they
-    never change.
+    """Finds the sizes of samples at a given progress. `points_of_change` are the progress values where sizes bend or
+    jump; None if they are constant.
     """
 
     @property
@@ -53,16 +53,21 @@ class ChangingSizer(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class RowMix(MixSamples):
-    """The samples of several splits, which share packed rows. sizers: find what the samples of each part take of a row.
+    """Samples of several splits that share packed rows.
 
-    balance: as of `RowSamples`. Without `length`, an epoch has the rows that all samples fill at the start of the run.
-    ValueError also for parts that are not shuffled in one lane.
+    Without `length`, an epoch has the rows that all samples fill at the start of the run.
+
+    Raises:
+        ValueError: As in `MixSamples`, or a part is not shuffled in one lane.
     """
 
     parts: tuple[SplitSamples, ...]
     sizers: tuple[ChangingSizer, ...]
+    """Functions that determine the row usage of each part's samples."""
     room: Room
+    """Capacity of a row."""
     balance: int = 1
+    """Window of batches, as in `RowSamples`."""
     _known: dict[float, list[float]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -73,31 +78,31 @@ class RowMix(MixSamples):
 
     @property
     def points_of_change(self) -> tuple[float, ...] | None:
-        """Where weights or sizes turn or jump, None where none changes."""
+        """Progress values at which weights or sizes bend or jump; None if all are constant."""
         found = [super().points_of_change, *(sizer.points_of_change for sizer in self.sizers)]
         changing = [points for points in found if points is not None]
         return tuple(p for points in changing for p in points) if changing else None
 
     @property
     def split(self) -> SplitSamples:
-        """The split of the first part, which is the only one where this is a part of a mixture."""
+        """Split of the first part; the only one where this is a part of a mixture."""
         return self.parts[0]
 
     @cached_property
     def measured(self) -> list[GlobalBatch]:
-        """The samples of each part whose sizes stand for those of all."""
+        """Samples of each part whose sizes are measured as representatives."""
         most = [_MEASURED if sizer.points_of_change is None else _MEASURED_EACH for sizer in self.sizers]
         return [spread(part, n) for part, n in zip(self.parts, most, strict=True)]
 
     def costs(self, progress: float) -> list[float]:
-        """The rows that one sample of each part takes at a progress of the run, in the mean."""
+        """Return the mean number of rows that one sample of each part takes at a progress of the run."""
         if progress not in self._known:
             pairs = zip(self.sizers, self.measured, strict=True)
             self._known[progress] = [self._measure_cost(sizer.at(progress).sizes(samples)) for sizer, samples in pairs]
         return self._known[progress]
 
     def order(self, global_batch: int, steps: int | None = None) -> RowMixOrder:
-        """The order of batches of `global_batch` rows over all ranks, in a run of `steps` batches."""
+        """Return the order of batches of `global_batch` rows over all ranks, in a run of `steps` batches."""
         return RowMixOrder(samples=self, global_batch=global_batch, steps=steps)
 
     def stream(self, samples: int | None = None) -> Order:
@@ -105,40 +110,40 @@ class RowMix(MixSamples):
         raise ValueError("packed rows are batches already: a mixture or token_budget= takes loaders of single samples")
 
     def identity(self) -> dict[str, Any]:
-        """The settings that a saved position depends on, JSON-able."""
+        """JSON-able settings that a saved position depends on."""
         return {**super().identity(), "unit": self.unit, **describe_rows_identity(self.room, self.balance)}
 
     def _measure_cost(self, sizes: RowSizes) -> float:
         shares = [float(sizes.visible.mean()) / self.room.tokens]
         if self.room.targets is not None:
             shares.append(float(count_targets(sizes).mean()) / self.room.targets)
-        # Without scaling, a row ends where the next sample does not fit: half a sample of room is left, in the mean.
+        # Without scaling, a row ends where the next sample does not fit, which leaves half a sample of room on average.
         return max(shares) * (1 if self.room.scaling else 1 + max(shares) / 2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowMixOrder(MixOrder):
-    """The order of batches of `global_batch` packed rows over all ranks; blocks go on over the ends of epochs.
+    """Order of batches of `global_batch` packed rows over all ranks; blocks continue across epochs.
 
-    An epoch has one batch at least, so the samples of small splits may come several times in a batch, each time drawn
-    anew.
+    An epoch has at least one batch, so samples of small splits may appear several times in a batch, with separate
+    draws.
     """
 
     samples: RowMix
 
     @cached_property
     def n_batches(self) -> int:
-        """The batches of an epoch."""
+        """Batches per epoch."""
         mixed = self.samples
         if mixed.length is not None:
             return mixed.length
-        # The rows that all samples of all parts fill at the start of the run.
+        # Rows that all samples of all parts fill at the start of the run.
         rows = sum(n * each for n, each in zip(mixed.sizes, mixed.costs(0.0), strict=True))
         return max(int(rows / self.global_batch), 1)
 
     @cached_property
     def shares(self) -> Shares:
-        """How many samples of each part stand before a row, by blocks."""
+        """Number of samples of each part before a row, by blocks."""
         self.check_steps()
         return Shares(
             rates=self.samples.rates,
@@ -151,7 +156,7 @@ class RowMixOrder(MixOrder):
         )
 
     def rows(self, first: int = 0) -> Iterator[PackedRow]:
-        """The rows of the run from number `first` on, without end, of batches without windows."""
+        """Yield the rows of the run from number `first` on, without end, for batches without windows."""
         mixed, reader = self.samples, MixReader(self)
         block, skipped = divmod(first, BLOCK_ROWS)
         bounds = self.shares.given(block * BLOCK_ROWS)
@@ -169,7 +174,7 @@ class RowMixOrder(MixOrder):
             block, skipped = block + 1, 0
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
-        """The global batches of an epoch, from number `first` on."""
+        """Yield the global batches of an epoch, from number `first` on."""
         begin = epoch * self.n_batches
         yield from in_windows(
             self.rows,
@@ -183,12 +188,12 @@ class RowMixOrder(MixOrder):
         )
 
     def reserve(self, index: int, rng: np.random.Generator) -> int:
-        """The same row again, since a row replaces its unusable samples itself."""
+        """Return the same row, since a row replaces its unusable samples itself."""
         return index
 
     def position(self, epoch: int, batch: int) -> dict[str, Any]:
-        """The position before batch `batch`, the number of its first row in the run, and the place of each part: its
-        epoch, and the samples of that epoch in the blocks before the row's.
+        """Return the position before batch `batch`: the number of its first row in the run, and each part's epoch and
+        samples of that epoch before the row's block.
         """
         row = (epoch * self.n_batches + batch) * self.global_batch
         given = self.shares.given(row // BLOCK_ROWS * BLOCK_ROWS)
@@ -196,21 +201,21 @@ class RowMixOrder(MixOrder):
 
     @property
     def _blocks(self) -> int | None:
-        """The blocks of the run."""
+        """Number of blocks in the run."""
         return None if self.steps is None else -(-self.steps * self.global_batch // BLOCK_ROWS)
 
     def _progress(self, block: int) -> float:
-        """The progress at the middle of a block; 1 in a run of one batch, as elsewhere."""
+        """Return the progress at the middle of a block; 1 in a run of one batch, as elsewhere."""
         return 1.0 if self.steps == 1 else min((block + 0.5) / (self._blocks or 1), 1.0)
 
 
 def count_targets(sizes: RowSizes) -> Int64Array:
-    """The targets of samples: those of the mask, or all that is hidden."""
+    """Count the targets of samples: the mask's targets, or all hidden tokens."""
     return sizes.tokens - sizes.visible if sizes.target is None else sizes.target
 
 
 def _join_sizes(sizes: Sequence[RowSizes], order: Int64Array) -> RowSizes:
-    """The sizes of the samples of all parts, in an order."""
+    """Concatenate the sizes of all parts in the given order."""
     shape, visible, pixels = (
         np.concatenate([getattr(one, name) for one in sizes])[order] for name in ("shape", "visible", "pixels")
     )

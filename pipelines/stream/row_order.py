@@ -1,16 +1,17 @@
-"""The order of packed rows: a row holds the visible tokens of as many samples as fill it, by the manifest alone.
+"""Order of packed rows: each row holds the visible tokens of as many samples as fill it, planned from the manifest
+alone.
 
-The samples of an epoch, in the seed's order, are cut into blocks of equally many samples, and each block gives equally
-many rows. So what stands before a row is a multiplication: any position is found without the rows before it, and no
-buffer is saved. Within a block each row takes the next samples, until its share of the block's tokens is reached. Then
-the counts of its masks are scaled, by the same factor and within a bound, so that the row is full. The few samples that
-are left at the end of a block go where there is room. One that fits nowhere is left out of the epoch. Blocks are as
-large as lets them hold all samples of an epoch. Rows are counted through all epochs: those that fill no batch at the
-end of an epoch begin the next one.
+The samples of an epoch, in the seed's order, are cut into blocks of equally many samples, and each block fills equally
+many rows. The number of samples before a row is therefore a multiplication: any position is found without the rows
+before it, and no buffer is saved. Within a block, each row takes the next samples until it reaches its part of the
+block's tokens. Then the counts of its masks are scaled by a common factor within a bound, so that the row is full. The
+few samples left at the end of a block are placed where there is room, and dropped from the epoch if they fit nowhere.
+Blocks are sized to hold all samples of an epoch. Rows are counted through all epochs: rows that do not fill a batch at
+the end of an epoch start the next one.
 
-Rows differ in what they cost to decode, and no rank shall wait for another. In a window of batches the dearest rows
-share a batch; in a batch, rows are ordered so that each half, third or quarter of it costs about as much. A window is
-of one epoch, so an epoch has the same rows with windows and without. Those of mixtures go on over the ends of epochs.
+Rows differ in decoding cost, and ranks should not wait for each other. In a window of batches, the most expensive rows
+share a batch; within a batch, rows are ordered so that each half, third or quarter costs about the same. A window stays
+within an epoch, so an epoch has the same rows with and without windows. In mixtures, windows continue across epochs.
 """
 
 from __future__ import annotations
@@ -29,50 +30,48 @@ from .rng import sample_rng
 from .samples import SplitSamples
 
 BLOCK_ROWS = 64
-"""The most rows of a block. More rows even out the sizes of samples; a seek makes up to one block for nothing."""
+"""Maximum rows per block. More rows average out sample sizes, but a seek recomputes up to one block."""
 DEAR = 1.5
-"""How many times the mean a row costs at most before the dearest rows of a window share a batch."""
-_MEASURED = 1 << 14  # samples that are looked at to find how many fill a row
+"""Cost relative to the mean above which the most expensive rows of a window share a batch."""
+_MEASURED = 1 << 14  # samples measured to find how many fill a row
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class RowSizes:
-    """What N samples take of a row.
-
-    shape: int64 (N, 3), tokens along t, h and w. visible: int64 (N,), those that the encoder sees, unscaled. target:
-    int64 (N,), those that are reconstructed, or None where these are the hidden ones. pixels: int64 (N,), what is
-    decoded.
-    """
+    """Row usage of N samples."""
 
     shape: Int64Array
+    """int64 (N, 3): tokens along t, h and w."""
     visible: Int64Array
+    """int64 (N,): tokens that the encoder sees, before scaling."""
     target: Int64Array | None
+    """int64 (N,): tokens to reconstruct; None if these are the hidden ones."""
     pixels: Int64Array
+    """int64 (N,): pixels to decode."""
 
     @property
     def tokens(self) -> Int64Array:
-        """All tokens of each sample, int64 (N,)."""
+        """Number of tokens of each sample, int64 (N,)."""
         tokens: Int64Array = self.shape.prod(axis=1)
         return tokens
 
 
 class Sizer(Protocol):
-    """Finds the sizes of samples from the manifest alone. A size is drawn with the sample's epoch and key."""
+    """Finds the sizes of samples from the manifest alone. A random size is keyed by the sample's epoch and key."""
 
     def sizes(self, samples: GlobalBatch) -> RowSizes: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Room:
-    """What a row has room for.
-
-    tokens: the most visible tokens. targets: the most targets of the decoder, None for any number. scaling: the largest
-    change of a sample's visible tokens, as a share of them; 0 leaves all counts as the mask draws them.
-    """
+    """Capacity of a row."""
 
     tokens: int
+    """Maximum number of visible tokens."""
     targets: int | None = None
+    """Maximum number of decoder targets; None for no limit."""
     scaling: float = 0.1
+    """Largest relative change of a sample's visible tokens; 0 keeps the mask's counts."""
 
     def __post_init__(self) -> None:
         for name, most in (("row_tokens", self.tokens), ("row_targets", self.targets)):
@@ -83,8 +82,9 @@ class Room:
 
 
 def bounds(tokens: Int64Array, visible: Int64Array, scaling: float) -> tuple[Int64Array, Int64Array]:
-    """The fewest and the most visible tokens of samples, int64 (N,): one token at least stays visible, and one hidden
-    of a sample that hides any.
+    """Return the minimum and maximum visible tokens of samples, int64 (N,).
+
+    At least one token stays visible, and one hidden in samples that hide any.
     """
     share = Fraction(str(scaling))
     change = visible * share.numerator // share.denominator
@@ -93,15 +93,17 @@ def bounds(tokens: Int64Array, visible: Int64Array, scaling: float) -> tuple[Int
 
 
 class _Limits:
-    """How many samples from a place on fit into a row: the running sums of what they take, each with its limit."""
+    """Running sums of samples' row usage with their limits, to find how many samples from a position
+    on fit into a row.
+    """
 
     def __init__(self, sizes: RowSizes, room: Room) -> None:
         tokens, visible = sizes.tokens, sizes.visible
         self.least, self.most = bounds(tokens, visible, room.scaling)
         taken = [(self.least, room.tokens)]
         if room.targets is not None and sizes.target is None:
-            # The hidden tokens are the targets, so a row may hold what both take together, and even with as many
-            # visible tokens as the bound allows no more hidden ones than there is room for.
+            # Hidden tokens are targets, so limit both together: even with as many visible tokens as the bound allows,
+            # hidden ones must not exceed the room for targets.
             taken += [(tokens, room.tokens + room.targets), (tokens - self.most, room.targets)]
         elif room.targets is not None and sizes.target is not None:
             taken.append((sizes.target, room.targets))
@@ -111,7 +113,7 @@ class _Limits:
         self.visible = np.concatenate([[0], np.cumsum(visible)])
 
     def end(self, start: int) -> int:
-        """The end of the longest run from `start` on that fits into a row."""
+        """Return the end of the longest run from `start` that fits into a row."""
         ends = (
             np.searchsorted(sums, sums[start] + limit, side="right") - 1
             for sums, limit in zip(self.sums, self.limits, strict=True)
@@ -119,7 +121,7 @@ class _Limits:
         return int(min(ends))
 
     def nearest(self, aim: int) -> int:
-        """The number of samples whose visible tokens together are nearest to `aim`."""
+        """Return the number of samples whose total visible tokens are nearest to `aim`."""
         at = int(np.searchsorted(self.visible, aim))
         if at == len(self.visible):
             return at - 1
@@ -127,10 +129,15 @@ class _Limits:
 
 
 def divided(sizes: RowSizes, room: Room, rows: int | None = None) -> tuple[list[Int64Array], Int64Array]:
-    """The samples of each row, int64 (S,), and those that no row has room for, int64.
+    """Divide samples into rows; returns the samples of each row, int64 (S,), and those that fit nowhere, int64.
 
-    rows: their number. None: as many as the samples need, one after the other, and none is left out. ValueError for a
-    sample that is larger than a row.
+    Args:
+        sizes: Row usage of the samples.
+        room: Capacity of a row.
+        rows: Number of rows. None uses as many as necessary, in order, and drops no sample.
+
+    Raises:
+        ValueError: A sample is larger than a row.
     """
     limits, n = _Limits(sizes, room), len(sizes.visible)
     if (wrong := np.flatnonzero((limits.own > limits.limits[:, None]).any(axis=0))).size:
@@ -138,8 +145,8 @@ def divided(sizes: RowSizes, room: Room, rows: int | None = None) -> tuple[list[
     found: list[Int64Array] = []
     start, whole = 0, int(limits.visible[-1])
     while start < n if rows is None else len(found) < rows:
-        # With a number of rows, row j ends where j + 1 shares of all tokens do: what one row has too much or too little
-        # of is made up by the next ones.
+        # With a fixed number of rows, row j ends where the running sum reaches j + 1 equal parts of all tokens, so that
+        # later rows compensate for deviations.
         aim = int(limits.visible[start]) + room.tokens if rows is None else (len(found) + 1) * whole // rows
         end = min(max(limits.nearest(aim), start + 1), limits.end(start), n)
         found.append(np.arange(start, end))
@@ -157,7 +164,7 @@ def divided(sizes: RowSizes, room: Room, rows: int | None = None) -> tuple[list[
 
 
 def make_too_large_error(sizes: RowSizes, one: int, room: Room) -> ValueError:
-    """The error of a sample that is larger than a row."""
+    """Build the error for a sample that is larger than a row."""
     t, h, w = sizes.shape[one].tolist()
     targets = int(sizes.tokens[one] - sizes.visible[one] if sizes.target is None else sizes.target[one])
     least, _ = bounds(sizes.tokens[one : one + 1], sizes.visible[one : one + 1], room.scaling)
@@ -173,9 +180,9 @@ def make_too_large_error(sizes: RowSizes, one: int, room: Room) -> ValueError:
 
 
 def scaled(sizes: RowSizes, room: Room) -> Int64Array:
-    """The visible tokens of the samples of one row, int64 (S,), scaled by one factor within the bound to fill it.
+    """Scale the visible tokens of a row's samples, int64 (S,), by one factor within the bound to fill the row.
 
-    The sum is exact. What rounding leaves goes to the samples that lost most by it.
+    The sum is exact: the rounding remainder goes to the samples that lost most by rounding.
     """
     visible = sizes.visible
     least, most = bounds(sizes.tokens, visible, room.scaling)
@@ -196,7 +203,7 @@ def scaled(sizes: RowSizes, room: Room) -> Int64Array:
 def rows_of(
     samples: GlobalBatch, sizes: RowSizes, room: Room, rows: int | None = None, progress: float | None = None
 ) -> list[PackedRow]:
-    """The packed rows of some samples; `rows` as in `divided`, `progress` as in `PackedRow`."""
+    """Pack samples into rows; `rows` as in `divided`, `progress` as in `PackedRow`."""
     made = []
     for own in divided(sizes, room, rows)[0]:
         part = RowSizes(
@@ -219,18 +226,21 @@ def rows_of(
 
 @dataclass(frozen=True, kw_only=True)
 class RowSamples:
-    """The samples of a split, packed into rows; `order` gives the batches of rows.
+    """Samples of a split, packed into rows.
 
-    Without shuffling, as in validation, rows take every sample once, in the split's order and with unscaled counts, and
-    samples are drawn as in epoch 0, so that each epoch has the same rows. balance: the batches of a window in which the
-    dearest rows share batches; 1 for none, as in validation. progress: as in `PackedRow`.
+    Without shuffling, as in validation, rows take every sample once, in order and with unscaled counts, and samples are
+    drawn as in epoch 0, so that every epoch has the same rows.
     """
 
     split: SplitSamples
     sizer: Sizer
+    """Function that determines the row usage of samples."""
     room: Room
+    """Capacity of a row."""
     balance: int = 1
+    """Batches of a window in which the most expensive rows share batches; 1 for none, as in validation."""
     progress: float | None = None
+    """As in `PackedRow`."""
 
     def __post_init__(self) -> None:
         check_balance(self.balance)
@@ -240,7 +250,7 @@ class RowSamples:
 
     @property
     def n_samples(self) -> int:
-        """The number of samples of the split."""
+        """Number of samples of the split."""
         return self.split.n_samples
 
     @property
@@ -250,7 +260,11 @@ class RowSamples:
 
     @cached_property
     def blocks(self) -> tuple[Order, int]:
-        """The order of blocks of samples, and the rows of each block; ValueError where the samples fill no row."""
+        """Order of blocks of samples, and the number of rows in each block.
+
+        Raises:
+            ValueError: The samples do not fill a row.
+        """
         per_row, n, lanes = self._estimate_per_row(), self.n_samples, self.split.lanes
         most = min(BLOCK_ROWS, int(n / per_row))
         if most < 1:
@@ -261,14 +275,15 @@ class RowSamples:
         numbers = range(max(most // 2, 1), most + 1)
         if (fitted := self._fit_blocks(per_row, numbers)) is not None:
             return fitted
-        # Of all sizes of blocks from half the largest on, the one with which an epoch leaves out the fewest samples.
+        # Try all block sizes from half the largest on, and take the one that drops the fewest samples per epoch.
         sizes = {rows: max(round(rows * per_row / lanes), 1) * lanes for rows in numbers}
         rows = max(sizes, key=lambda rows: (n // sizes[rows] * sizes[rows], rows))
         return self.split.order(sizes[rows]), rows
 
     def _fit_blocks(self, per_row: float, numbers: range) -> tuple[Order, int] | None:
-        """Blocks that hold all samples of an epoch, and of so many rows that counts change least by it; None where they
-        would change by more than a quarter of what they may.
+        """Find blocks that hold all samples of an epoch, with the number of rows that changes counts least.
+
+        Returns None if counts would change by more than a quarter of the allowed scaling.
         """
         lanes = self.split.lanes
         each = self.split.order(lanes).n_batches  # samples of a lane
@@ -283,18 +298,18 @@ class RowSamples:
 
     @cached_property
     def in_order(self) -> list[PackedRow]:
-        """The rows of a validation, which has every sample once."""
+        """Return the rows of a validation, which has every sample once."""
         numbers = np.arange(self.n_samples)
         whole = GlobalBatch(indexes=numbers, epochs=np.zeros_like(numbers))
         return rows_of(whole, self.sizer.sizes(whole), self.room, progress=self.progress)
 
     @property
     def starts(self) -> Int64Array:
-        """The first sample index of the one part, and the number of samples, int64 (2,)."""
+        """First sample index of the only part, and the number of samples, int64 (2,)."""
         return np.array([0, self.n_samples])
 
     def order(self, global_batch: int, steps: int | None = None) -> RowOrder:
-        """The order of batches of `global_batch` rows over all ranks."""
+        """Return the order of batches of `global_batch` rows over all ranks."""
         return RowOrder(samples=self, global_batch=global_batch)
 
     def stream(self, samples: int | None = None) -> Order:
@@ -302,11 +317,11 @@ class RowSamples:
         raise ValueError("packed rows are batches already: a mixture or token_budget= takes loaders of single samples")
 
     def reserve(self, index: int, rng: np.random.Generator) -> int:
-        """A random sample of the split, to replace the unusable sample `index`."""
+        """Return a random sample of the split, to replace the unusable sample `index`."""
         return self._single.reserve(index, rng)
 
     def identity(self) -> dict[str, Any]:
-        """The settings that a saved position depends on, JSON-able."""
+        """JSON-able settings that a saved position depends on."""
         own = {name: value for name, value in self._single.identity().items() if name != "global_batch"}
         return {**own, **describe_rows_identity(self.room, self.balance)}
 
@@ -315,9 +330,9 @@ class RowSamples:
         return self.split.order(1)
 
     def _estimate_per_row(self) -> float:
-        """The mean number of samples that fill a row, measured on some that are spread evenly over the split.
+        """Estimate the mean number of samples per row from samples spread evenly over the split.
 
-        Nothing but their sizes and the seed decides it, so it is the same at every topology.
+        The result depends only on their sizes and the seed, so it is the same at every topology.
         """
         samples = spread(self.split, _MEASURED)
         sizes = self.sizer.sizes(samples)
@@ -328,7 +343,7 @@ class RowSamples:
 
 
 def spread(split: SplitSamples, most: int) -> GlobalBatch:
-    """At most so many samples, spread evenly over a split, or over the weights of its samples, in a random order."""
+    """Return at most `most` samples, spread evenly over a split or over its sampling weights, in random order."""
     n, weights = split.n_samples, split.weights
     some = min(n, most)
     comb = (np.arange(some) + 0.5) / some
@@ -343,9 +358,10 @@ def spread(split: SplitSamples, most: int) -> GlobalBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class RowOrder:
-    """The order of batches of `global_batch` packed rows over all ranks.
+    """Order of batches of `global_batch` packed rows over all ranks.
 
-    ValueError where the samples give fewer rows than a batch has.
+    Raises:
+        ValueError: The samples fill fewer rows than a batch has.
     """
 
     samples: RowSamples
@@ -367,8 +383,8 @@ class RowOrder:
 
     @property
     def n_batches(self) -> int:
-        """The batches of an epoch: full ones when shuffled, where the rows that are left out differ per epoch; else
-        enough to cover every sample.
+        """Batches per epoch: only full ones when shuffled (the dropped rows differ between epochs), else enough to
+        cover every sample.
         """
         if not self.shuffle:
             return -(-len(self.samples.in_order) // self.global_batch)
@@ -376,9 +392,9 @@ class RowOrder:
         return order.n_batches * rows // self.global_batch
 
     def rows(self, first: int) -> Iterator[PackedRow]:
-        """The rows from number `first` on, counted through all epochs, of batches without windows.
+        """Yield the rows from number `first` on, counted through all epochs, for batches without windows.
 
-        When shuffled they have no end; in a validation each epoch has the same.
+        They are endless when shuffled; in a validation every epoch has the same.
         """
         if not self.shuffle:
             yield from self.samples.in_order[first:]
@@ -393,7 +409,7 @@ class RowOrder:
             epoch, block = epoch + 1, 0
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
-        """The global batches of an epoch, from number `first` on; the last one of a validation may be smaller."""
+        """Yield the global batches of an epoch, from number `first` on; the last one of a validation may be smaller."""
         n, begin = self.n_batches, epoch * self.n_batches if self.shuffle else 0
         yield from in_windows(
             self.rows,
@@ -407,30 +423,30 @@ class RowOrder:
         )
 
     def reserve(self, index: int, rng: np.random.Generator) -> int:
-        """The same row again, since a row replaces its unusable samples itself."""
+        """Return the same row, since a row replaces its unusable samples itself."""
         return index
 
     def identity(self) -> dict[str, Any]:
-        """The settings that a saved position depends on, JSON-able."""
+        """JSON-able settings that a saved position depends on."""
         return {**self.samples.identity(), "global_batch": self.global_batch}
 
     def position(self, epoch: int, batch: int) -> dict[str, Any]:
-        """The position before batch `batch`, and the number of its first row."""
+        """Return the position before batch `batch`, and the number of its first row."""
         return {"epoch": epoch, "batch": batch, "row": self._first(epoch, batch)}
 
     def _first(self, epoch: int, batch: int) -> int:
-        """The number of the first row of a batch, as `rows` counts them."""
+        """Return the number of a batch's first row, as counted by `rows`."""
         return ((epoch * self.n_batches if self.shuffle else 0) + batch) * self.global_batch
 
 
 def check_balance(balance: int) -> None:
-    """ValueError for a window without batches."""
+    """Raise ValueError for a window without batches."""
     if balance < 1:
         raise ValueError(f"balance={balance}: a window has at least 1 batch, which leaves rows in their order")
 
 
 def describe_rows_identity(room: Room, balance: int) -> dict[str, Any]:
-    """What a saved position says of rows and windows; nothing of windows of one batch."""
+    """Return the saved identity of rows and windows; windows of one batch are omitted."""
     windows = {"balance": balance} if balance > 1 else {}
     return {"row_tokens": room.tokens, "row_targets": room.targets, "scaling": room.scaling, **windows}
 
@@ -446,10 +462,17 @@ def in_windows(
     seed: int,
     epoch: int,
 ) -> Iterator[GlobalBatch]:
-    """Batches of `size` rows, by their numbers in the run; `epoch` is what they are told to be of.
+    """Yield batches of `size` rows by their numbers in the run.
 
-    rows(number): the rows from a number on. window: the batches of one. begin, end: the numbers of the batches at which
-    the first window begins and the last one ends, which may be shorter; None: windows go on.
+    Args:
+        rows: Returns the rows from a number on.
+        batches: Numbers of the batches to yield.
+        size: Rows per batch.
+        window: Batches per window.
+        begin: Batch number at which the first window starts.
+        end: Batch number at which the last window, possibly shorter, ends; None for endless windows.
+        seed: Random seed.
+        epoch: Epoch to report in the batches.
     """
     if not batches:
         return
@@ -461,7 +484,7 @@ def in_windows(
         shared = [np.arange(len(own))]
         if stop - first > 1:
             shared = share_by_cost(np.array([row.pixels for row in own]), size)
-            # The dearest batches come anywhere in the window, so costs do not fall over it.
+            # The most expensive batches are placed randomly in the window, so that costs do not fall over it.
             order = sample_rng(seed, 0, f"window {first}", 0, "order").permutation(len(shared))
             shared = [shared[one] for one in order.tolist()]
         for part in shared[max(batches.start - first, 0) : batches.stop - first]:
@@ -475,10 +498,10 @@ def in_windows(
 
 
 def share_by_cost(costs: Int64Array, size: int) -> list[Int64Array]:
-    """The rows of each batch of a window, int64 (size,), of rows that cost `costs`.
+    """Assign the rows of a window to batches by cost: int64 (size,) for each batch.
 
-    A row that costs more than a rank's share of a batch makes the other ranks wait, unless they have such rows too. So
-    the dearest rows share a batch, as long as one is dear among those that are left. The others stay in their order.
+    A row that costs more than a rank's part of a batch makes other ranks wait, unless they have such rows too. So the
+    most expensive rows share a batch as long as there is an expensive one among the rest. The others keep their order.
     """
     left, batches = np.arange(len(costs)), []
     while len(left) > size and costs[left].max() > DEAR * costs[left].mean():
@@ -489,9 +512,9 @@ def share_by_cost(costs: Int64Array, size: int) -> list[Int64Array]:
 
 
 def balanced(costs: Sequence[int]) -> Int64Array:
-    """The order of the rows of a batch, int64 (n,), in which equal parts of it cost about as much to decode."""
-    # The cheapest row goes with the dearest, the second with the second dearest, and so on: pairs cost about as much.
-    # The pairs are then spread, so that a part of whatever size has pairs of all kinds.
+    """Order the rows of a batch so that equal parts of it cost about the same to decode: int64 (n,)."""
+    # Pair the cheapest row with the most expensive, the second cheapest with the second most expensive, and so on, so
+    # that pairs cost about the same. Then spread the pairs, so that parts of any size contain pairs of all kinds.
     n = len(costs)
     by_cost = sorted(range(n), key=lambda row: (costs[row], row))
     pairs = [by_cost[k : k + 1] + by_cost[n - 1 - k : n - k][: n - 1 - 2 * k] for k in range((n + 1) // 2)]

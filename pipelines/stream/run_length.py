@@ -1,7 +1,7 @@
-"""The length of a run in steps, computed from the source and the batch size before the loader is made.
+"""Length of a run in steps, computed from the source and the batch size before the loader is created.
 
-With a token budget, batch sizes depend on step / steps, so the smallest number of steps that shows every sample is
-searched for.
+With a token budget, batch sizes depend on step / steps, so the smallest number of steps that covers all samples is
+found by search.
 """
 
 from collections.abc import Iterator
@@ -18,18 +18,19 @@ from .samples import Samples, Stream
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BudgetOrder:
-    """An order whose batch t holds as many samples as fit into `budget` visible tokens at the mask ratio of step t.
+    """Order whose batch t holds as many samples as fit into `budget` visible tokens at the mask ratio of step t.
 
-    Each size is the largest multiple of `global_batch` within the budget, at least `global_batch`. visible: the visible
-    tokens of a sample at each step, int64 (steps,); the last value holds after the run. Samples come in the order of
-    `samples` without a gap between their epochs; one epoch of this order is the whole run of `steps` batches.
-    Source: DiffMAViL (adaptive batch size with a masking ratio curriculum).
+    Each size is the largest multiple of `global_batch` within the budget, at least `global_batch`. Samples follow the
+    order of `samples` without gaps between epochs; one epoch of this order is the whole run. Source: DiffMAViL
+    (adaptive batch size with a masking ratio curriculum).
     """
 
     samples: Stream
     budget: int
+    """Maximum visible tokens per batch over all ranks."""
     global_batch: int
     visible: Int64Array
+    """int64 (steps,): visible tokens of a sample at each step; the last value applies after the run."""
     starts: Int64Array = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -37,12 +38,12 @@ class BudgetOrder:
 
     @property
     def n_batches(self) -> int:
-        """The number of batches in a run."""
+        """Number of batches in a run."""
         return len(self.visible)
 
     @property
     def shuffle(self) -> bool:
-        """Always True."""
+        """Always true."""
         return True
 
     def sizes(self) -> Int64Array:
@@ -50,34 +51,35 @@ class BudgetOrder:
         return fit_budget(self.visible, self.budget, self.global_batch)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
-        """The batches of a run from number `first` on; later epochs continue with batches of the last size."""
+        """Yield the batches of a run from number `first` on; later epochs continue with batches of the last size."""
         reader = self.samples.reader()
         for step in range(epoch * self.n_batches + first, (epoch + 1) * self.n_batches):
             yield reader.take(self._start(step), self._start(step + 1))
 
     def reserve(self, index: int, rng: np.random.Generator) -> int:
-        """A random sample, to replace the unusable sample `index`."""
+        """Return a random sample, to replace the unusable sample `index`."""
         return self.samples.reserve(index, rng)
 
     def identity(self) -> dict[str, Any]:
-        """The settings that a saved position depends on, JSON-able."""
+        """JSON-able settings that a saved position depends on."""
         return {**self.samples.identity(), "global_batch": self.global_batch, "token_budget": self.budget}
 
     def position(self, epoch: int, batch: int) -> dict[str, Any]:
-        """The position before batch `batch`, with the epoch of the samples at that point."""
+        """Return the position before batch `batch`, with the epoch of the samples at that point."""
         done = self._start(epoch * self.n_batches + batch)
         return {"epoch": epoch, "batch": batch, "sample_epoch": done // self.samples.n_samples}
 
     def _start(self, step: int) -> int:
-        """The number of samples before batch `step`."""
+        """Return the number of samples before batch `step`."""
         beyond = max(step - self.n_batches, 0)
         return int(self.starts[step - beyond]) + beyond * int(self.starts[-1] - self.starts[-2])
 
 
 def fit_budget(visible: Int64Array, budget: int, global_batch: int) -> Int64Array:
-    """The largest multiple of `global_batch` samples within `budget` tokens at each step, int64 (steps,).
+    """Return the largest multiple of `global_batch` samples within `budget` tokens at each step, int64 (steps,).
 
-    Raises ValueError if the budget is below the tokens of `global_batch` samples at any step.
+    Raises:
+        ValueError: The budget is below the tokens of `global_batch` samples at some step.
     """
     most = int(visible.max())
     if budget < most * global_batch:
@@ -91,11 +93,11 @@ def fit_budget(visible: Int64Array, budget: int, global_batch: int) -> Int64Arra
 
 
 _FIRST = 1000
-"""The number of steps whose samples are counted first."""
+"""Number of steps used for the first estimate."""
 
 
 class Counted(Protocol):
-    """The part of a source that the length of a run depends on; every `Source` has it."""
+    """The part of a source that the length of a run depends on; every `BatchSource` has it."""
 
     @property
     def samples(self) -> Samples: ...
@@ -105,15 +107,18 @@ class Counted(Protocol):
 
 
 def count_epoch_steps(source: Counted, global_batch: int) -> int:
-    """The number of batches of `global_batch` samples (batch_size x world_size) in an epoch."""
+    """Return the number of batches of `global_batch` samples (batch_size x world_size) in an epoch."""
     return source.samples.order(global_batch).n_batches
 
 
 def run_steps(source: Counted, *, epochs: float, global_batch: int, token_budget: int | None = None) -> int:
-    """The number of steps of a run of `epochs` epochs.
+    """Return the number of steps in a run of `epochs` epochs.
 
-    With a token budget the batch size depends on the mask's progress and so on the number of steps; the result is the
-    smallest number of steps whose batches hold epochs x n_samples samples. Raises ValueError for an impossible budget.
+    With a token budget, batch sizes depend on the mask's progress and so on the number of steps; the result is the
+    smallest number of steps whose batches hold epochs x n_samples samples.
+
+    Raises:
+        ValueError: The budget is impossible.
     """
     if token_budget is None:
         return round(epochs * count_epoch_steps(source, global_batch))
@@ -130,7 +135,11 @@ def run_steps(source: Counted, *, epochs: float, global_batch: int, token_budget
 
 
 def check_budget(source: Counted) -> Visible:
-    """The source's function of visible tokens; raises ValueError if the source has no mask."""
+    """Return the source's function of visible tokens.
+
+    Raises:
+        ValueError: The source has no mask.
+    """
     if source.visible is None:
         raise ValueError("a token budget counts the visible tokens of a mask, and the source has no mask; give mask=")
     return source.visible

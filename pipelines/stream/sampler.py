@@ -1,13 +1,13 @@
-"""The stages of a batch, which a modality implements.
+"""Stages of a batch, which a modality implements.
 
     request -> announce -> allocate -> mask -> fill -> join   ||   to the device -> finish
 
-The stages left of the bars belong to a `Sampler` and run in threads of this process or of workers; those right of them
-run in the caller's process, the last in a `Finish`. Each takes any number of samples. A request is drawn before any
-byte is read and names the byte ranges. The draft is the memory of the whole batch, so joining copies nothing.
+The stages left of the bars belong to a `Sampler` and run in threads of this process or of workers; those on the right
+run in the caller's process, the last in a `Finish`. Each handles any number of samples. A request is drawn before any
+byte is read and lists the byte ranges. The draft is the memory of the whole batch, so joining copies nothing.
 
-A request's ranges belong to the sampler's own dataset: the shards of two datasets may have the same names. A sampler
-that reads a second one keeps its ranges apart.
+A request's ranges belong to the sampler's own dataset, since the shards of two datasets may have the same names. A
+sampler that reads a second dataset keeps its ranges separate.
 """
 
 from __future__ import annotations
@@ -38,21 +38,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
-    """n samples, as they are drawn in some epochs at their places in the run.
-
-    indexes, epochs: int64 (n,). rows: int64 (n,), those of the global batch, whose row 0 has the place `first` in the
-    run. packed: the contents of n packed rows, None where a row is a sample.
-    """
+    """n samples with the epochs and positions of the run at which they are drawn."""
 
     indexes: Int64Array
+    """int64 (n,): samples."""
     epochs: Int64Array
+    """int64 (n,): epoch of each sample."""
     rows: Int64Array
+    """int64 (n,): rows of the global batch."""
     first: Place = START
+    """Position of the global batch's row 0 in the run."""
     packed: tuple[PackedRow, ...] | None = None
+    """Contents of n packed rows; None if a row is a sample."""
 
     @classmethod
     def of(cls, indexes: Sequence[int], epochs: int | Sequence[int] = 0) -> Wanted:
-        """Samples at the beginning of the run, by themselves."""
+        """Select samples at the start of the run, independent of a batch."""
         at = np.array(indexes, np.int64)
         return cls(indexes=at, epochs=np.broadcast_to(np.array(epochs, np.int64), at.shape), rows=np.zeros_like(at))
 
@@ -61,12 +62,14 @@ class Wanted:
 
     @property
     def places(self) -> list[Place]:
-        """The place of each sample in the run."""
+        """Return the position of each sample in the run."""
         step, _, of, progress = self.first
         return [Place(step, row, of, progress) for row in self.rows.tolist()]
 
     def part(self, chosen: slice | Int64Array, start: int = 0) -> Wanted:
-        """Those at the places `chosen`, int64 (n,), in a dataset whose first sample has the index `start` here."""
+        """Select the samples `chosen`, int64 (n,), as samples of a dataset whose first sample has the index `start`
+        here.
+        """
         packed = None if self.packed is None else tuple(self.packed[n] for n in np.arange(len(self))[chosen].tolist())
         indexes = self.indexes[chosen]
         return Wanted(
@@ -78,32 +81,30 @@ class Wanted:
         )
 
     def each(self) -> list[Wanted]:
-        """Each sample by itself."""
+        """Split into single samples."""
         return [self.part(slice(n, n + 1)) for n in range(len(self))]
 
     def replaced(self, indexes: Sequence[int]) -> Wanted:
-        """The same places, where other samples are shown."""
+        """Return the same positions with other samples."""
         return replace(self, indexes=np.array(indexes, np.int64))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchPlan(Wanted):
-    """One rank's part of global batch `number` = (epoch, batch).
-
-    weight: float32 (B,), 0 for padding. tried: per row, the number of candidates known to be unusable, the sample
-    itself being the first candidate; empty if there are none.
-    """
+    """One rank's part of global batch `number` = (epoch, batch)."""
 
     number: tuple[int, int]
     weight: npt.NDArray[np.float32]
+    """float32 (B,): 0 for padding."""
     tried: tuple[int, ...] = ()
+    """Known unusable candidates of each row, the sample itself being the first; empty if there are none."""
 
 
 class Request(Protocol):
-    """The draws of samples that precede reading; `keys` are those of the samples.
+    """Draws of samples that precede reading, with the samples' `keys`.
 
-    ranges: they cover all bytes that its `fill` may read of the sampler's own dataset, and their names belong to the
-    store of that dataset. A sampler that reads a second dataset says in its request which ranges belong to that one.
+    `ranges` cover all bytes that `fill` may read from the sampler's own dataset; their names belong to its store. A
+    sampler that reads a second dataset lists those ranges separately.
     """
 
     @property
@@ -124,27 +125,31 @@ BatchT_co = TypeVar("BatchT_co", bound=Batch, covariant=True)
 
 
 class Sampler(Protocol[RequestT, DraftT, HostT_co]):
-    """Makes host batches of one dataset. It holds only settings, so it can be sent to worker processes.
+    """Creates host batches of one dataset. It contains only settings, so it can be sent to worker processes.
 
-    request: makes every draw of samples that needs no bytes; raises SampleError if one lacks the component that is
-    read. announce: tells the stores of the request's ranges that these will be read soon.
-    allocate: the draft of a batch with a row for each sample of some requests (the views of a sample are one row here).
-    mask: draws the masks of rows that need no content. These four are cheap and run in one thread.
-    fill: reads and decodes the samples of a request, writes the rows `rows` with them in every array of the draft (over
-    the remains of unusable samples), and draws the masks that need content. Many threads fill rows of one draft.
-    join: the host batch of a draft whose rows are filled.
+    Stages; the first four are cheap and run in one thread:
+    - request: make every draw of samples that needs no data; SampleError if a sample lacks a required component.
+    - announce: notify the stores that the request's ranges will be read soon.
+    - allocate: create the draft of a batch with a row for each sample of some requests (the views of a sample are one
+      row here).
+    - mask: draw the masks of rows that need no content.
+    - fill: read and decode the samples of a request, write them into the rows `rows` of every array of the draft
+      (overwriting the remains of unusable samples), and draw the masks that need content. Many threads fill rows of one
+      draft.
+    - join: return the host batch of a filled draft.
 
-    `request` and `fill` raise SampleError if a sample is unusable. Each sample is then requested and filled alone,
-    which tells which one it is; its row is requested, masked and filled with another sample, whose request `allocate`
-    did not see.
+    `request` and `fill` raise SampleError if a sample is unusable. Each sample is then requested and filled alone to
+    find the unusable one; its row is requested, masked and filled with another sample, whose request `allocate` did not
+    see.
 
-    splits: the manifests of its samples, of which it takes the labels. with_labels: the same sampler whose labels are
-    places in a table of names (see `Manifest.with_labels`).
-
-    seed: the seed of all draws. needs_progress: whether the batches depend on the progress of the run. needs_torch:
-    whether a worker process makes them with torch, which it then shares with the others; else its batches are of arrays
-    until they are received (tensors.py). together: the samples of a request, which one thread fills; 1 where one takes
-    long.
+    Attributes:
+        splits: Manifests of the samples, the source of labels.
+        with_labels: Returns the same sampler with labels from another table of names (see `Manifest.with_labels`).
+        seed: Seed of all draws.
+        needs_progress: Whether batches depend on the progress of the run.
+        needs_torch: Whether worker processes need torch, which they then share; otherwise, batches consist of arrays
+            until they are received (tensors.py).
+        together: Samples per request, filled by one thread; 1 for slow samples.
     """
 
     @property
@@ -178,16 +183,17 @@ class Sampler(Protocol[RequestT, DraftT, HostT_co]):
 
 
 class Finish(Protocol[HostT_contra, BatchT_co]):
-    """Makes the batch from the host batch, whose tensors are already on `device`, in the caller's process.
+    """Device transform: computes the batch from the host batch, whose tensors are already on `device`, in the caller's
+    process.
 
-    It may raise BadRowsError: those rows are then remade from other samples, and the finish is called again.
+    It may raise BadRowsError; those rows are then recreated from other samples, and the transform is called again.
     """
 
     def __call__(self, batch: HostT_contra, device: torch.device) -> BatchT_co: ...
 
 
 class BadRowsError(Exception):
-    """A finish cannot use these rows: the error of each by its row number (the views of a sample are one row)."""
+    """A device transform cannot use these rows; maps row numbers to errors (the views of a sample are one row)."""
 
     def __init__(self, rows: Mapping[int, SampleError]) -> None:
         super().__init__("; ".join(map(str, rows.values())))
@@ -196,29 +202,30 @@ class BadRowsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """The finish that changes nothing."""
+    """Device transform that changes nothing."""
 
     def __call__(self, batch: BatchT, device: torch.device) -> BatchT:
-        """The host batch itself."""
+        """Return the host batch itself."""
         return batch
 
 
 @dataclass(frozen=True, slots=True)
 class Composed(Generic[HostT, MiddleT, BatchT]):
-    """Two finishes: `first`, then `then`."""
+    """Two device transforms: `first`, then `then`."""
 
     first: Finish[HostT, MiddleT]
     then: Finish[MiddleT, BatchT]
 
     def __call__(self, batch: HostT, device: torch.device) -> BatchT:
-        """The batch after both."""
+        """Apply both transforms."""
         return self.then(self.first(batch, device), device)
 
 
 class Visible(Protocol):
-    """Maps the steps of a run to the number of visible tokens of a sample at each step, int64 (steps,).
+    """Maps the number of steps of a run to a sample's visible tokens at each step, int64 (steps,).
 
-    Raises ValueError if that number is not a function of the step alone.
+    Raises:
+        ValueError: The number is not a function of the step alone.
     """
 
     def __call__(self, steps: int) -> Int64Array: ...
@@ -226,26 +233,28 @@ class Visible(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchSource(Generic[RequestT, DraftT, HostT, BatchT]):
-    """Everything that decides the content of batches, except their size.
-
-    sampler, finish: the stages of a batch (see sampler.py). samples: the samples and their order. identity: the
-    settings that a resume compares, JSON-able; the order adds its own. visible: the visible tokens of a sample, for a
-    token budget; None without a mask. form: the settings, by name, that all parts of a mixture must share. join: how
-    sources like this one are mixed, None for rows of the same batches. sizes: the samples of each part of a mixture.
-    """
+    """Everything that determines the content of batches except their size."""
 
     sampler: Sampler[RequestT, DraftT, HostT]
+    """Creates host batches (see sampler.py)."""
     finish: Finish[HostT, BatchT]
+    """Device transform (see sampler.py)."""
     samples: Samples
+    """Samples and their order."""
     identity: dict[str, Any]
+    """JSON-able settings compared on resume; the order adds its own."""
     visible: Visible | None = None
+    """Visible tokens of a sample, for a token budget; None without a mask."""
     form: Mapping[str, object] = field(default_factory=dict)
+    """Settings, by name, that all parts of a mixture must share."""
     join: Join | None = None
+    """How sources of this kind are mixed; None mixes rows within batches."""
     sizes: tuple[int, ...] = ()
+    """Number of samples of each part of a mixture."""
 
 
 class Join(Protocol):
-    """Joins sources whose forms agree, by weight: the sampler and the samples of the mixture."""
+    """Mixes sources with equal forms by weight; returns the sampler and samples of the mixture."""
 
     def __call__(
         self,
@@ -258,13 +267,13 @@ class Join(Protocol):
 
 
 def check_source(source: object, taker: str) -> None:
-    """ValueError unless something is a source; taker: who takes it, such as "Loader takes"."""
+    """Raise ValueError unless the object is a source; `taker` starts the message, such as "Loader takes"."""
     remedy = '; make one with VideoData(...).source(Split.open(FOLDER, "video")), or open FOLDER with video_loader'
     check_type(f"{taker} sources: ", source, BatchSource, remedy=remedy)
 
 
 def check_alike(forms: Sequence[Mapping[str, object]]) -> None:
-    """ValueError if the samples of the parts of a mixture cannot share a batch, by the forms of their sources."""
+    """Raise ValueError if the parts of a mixture cannot share a batch, judging by the forms of their sources."""
     one = forms[0]
     for i, other in enumerate(forms):
         names = [name for name in {**one, **other} if one.get(name) != other.get(name)]

@@ -1,4 +1,4 @@
-"""The order of samples: `Samples` have no batch size yet, `BatchOrder` has one."""
+"""Interfaces of sample orders: `Samples` have no batch size yet, `BatchOrder` has one."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,10 +10,11 @@ from .order import GlobalBatch, Order, Weights
 
 
 class BatchOrder(Protocol):
-    """The order of batches, a pure function of its settings: `Order` for one dataset, `MixOrder` for several.
+    """Order of batches, a pure function of its settings: `Order` for one dataset, `MixOrder` for several.
 
-    batches(epoch, first): the global batches of an epoch from number `first` on. reserve: a random sample of the same
-    dataset, to replace the unusable sample `index`. identity (the settings) and position: the saved state, JSON-able.
+    `batches(epoch, first)` yields the global batches of an epoch from number `first` on. `reserve` returns a random
+    sample of the same dataset, to replace an unusable one. `identity` (the settings) and `position` form the JSON-able
+    saved state.
     """
 
     @property
@@ -35,15 +36,17 @@ class BatchOrder(Protocol):
 
 
 class Reader(Protocol):
-    """Reads an endless stream. take(begin, end): its samples [begin, end); fastest for increasing numbers."""
+    """Reader of an endless stream. `take(begin, end)` returns its samples [begin, end); fastest for
+    increasing numbers.
+    """
 
     def take(self, begin: int, end: int) -> GlobalBatch: ...
 
 
 class Stream(Protocol):
-    """An endless stream of samples, which mixtures and token budgets cut into batches of their own.
+    """Endless stream of samples, from which mixtures and token budgets form batches.
 
-    n_samples: the number of different samples; all of them come before any comes again.
+    `n_samples` is the number of distinct samples; all of them appear before any repeats.
     """
 
     @property
@@ -57,10 +60,11 @@ class Stream(Protocol):
 
 
 class Samples(Protocol):
-    """The samples of a source, before a batch size is chosen.
+    """Samples of a source before a batch size is chosen.
 
-    order: the batches of `global_batch` samples over all ranks. stream: the endless stream; raises ValueError with
-    several lanes or without shuffling. What changes over the run needs its length, in batches or in samples.
+    `order` returns batches of `global_batch` samples over all ranks. `stream` returns the endless stream, or raises
+    ValueError with several lanes or without shuffling. If something changes over the run, both need its length, in
+    batches or in samples.
     """
 
     @property
@@ -76,7 +80,7 @@ class Samples(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitSamples:
-    """The samples of one split; the settings are those of `Order`."""
+    """Samples of one split, with the settings of `Order`."""
 
     shard_sizes: tuple[int, ...]
     seed: int = 0
@@ -87,11 +91,11 @@ class SplitSamples:
 
     @property
     def n_samples(self) -> int:
-        """The number of samples of the split."""
+        """Number of samples of the split."""
         return sum(self.shard_sizes)
 
     def order(self, global_batch: int, steps: int | None = None) -> Order:
-        """The order of batches of `global_batch` samples, the same at any length of the run."""
+        """Return the order of batches of `global_batch` samples, independent of the length of the run."""
         return Order(
             shard_sizes=self.shard_sizes,
             global_batch=global_batch,
@@ -103,7 +107,11 @@ class SplitSamples:
         )
 
     def stream(self, samples: int | None = None) -> Order:
-        """The samples one by one, without end; raises ValueError unless shuffled in one lane."""
+        """Return the endless stream of samples.
+
+        Raises:
+            ValueError: The split is not shuffled or has several lanes.
+        """
         if not self.shuffle or self.lanes > 1:
             raise ValueError(
                 f"mixtures and token budgets need an endless stream, got shuffle={self.shuffle} and "

@@ -1,17 +1,17 @@
-"""Objects that processes send each other through a socket; large arrays lie in memory files that both have mapped.
+"""Message passing between processes through a socket, with large arrays in memory files that both have mapped.
 
-A memory file has no name and belongs to nobody: it is gone with the last process that has it. So a process that is
-killed at any moment leaves nothing behind, and what it sent before can still be received.
+Memory files are anonymous: they disappear with the last process that has them open. A process that is killed at any
+moment therefore leaves nothing behind, and messages that it sent before can still be received.
 
-Both ends are processes of one loader, so nothing is unpickled that comes from data.
+Both ends are processes of one loader, so data from outside is never unpickled.
 
-Each end keeps the files that it made (`Ring`). What it sends in one is abroad until nothing refers to it at the
-receiver, which says so in its next message; only then is the file written again. Nobody waits for that: a sender
-without an idle file makes a new one, which is kept unless there are many.
+Each end reuses the files that it created (`Ring`). A file with sent data is not rewritten until nothing refers to it at
+the receiver, which reports this in its next message. The sender never waits for that: without an idle file it creates a
+new one, and keeps it unless there are many.
 
-On the socket a message is a header, the numbers that it counts, then the pickled object if that is small. The pickled
-object lies in a file if it is large, and so does each array of `LARGE` bytes or more. Files that the receiver has not
-seen come along as descriptors.
+On the socket, a message is a header, the numbers that it counts, then the pickled object if it is small. A large
+pickled object is stored in a file, and so is each array of `LARGE` bytes or more. Files that are new to the receiver
+are sent as descriptors.
 """
 
 from __future__ import annotations
@@ -44,14 +44,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _HEADER = struct.Struct("!5I")
-"""The bytes of the pickled object, or 0 if the first part holds it; how many parts there are, new files, files that are
-given back, and files that are gone."""
+"""Size of the pickled object, or 0 if the first part holds it; number of parts, new files, returned files, and deleted
+files.
+"""
 _SMALL = 4096
-"""Pickled objects up to this size stay on the socket, so many messages fit into a socket before a sender waits."""
+"""Larger pickled objects are sent in a file, so that many messages fit into the socket before a sender has to wait."""
 _MOST_FILES = 250
 """Linux passes at most 253 file descriptors at once."""
 _MOST_KEPT = 64
-"""Further files are used once."""
+"""Maximum number of kept files; others are used once."""
 _ONCE = -1
 _STEP = 1 << 16
 _AGAIN_S = 0.01
@@ -60,7 +61,7 @@ _BYTE = np.dtype(np.uint8)
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 _forks = 0
-"""How often this process forked. A child may refer for ever to what is mapped then."""
+"""Number of forks of this process. A child may refer indefinitely to memory that was mapped before."""
 
 
 def _count_fork() -> None:
@@ -72,8 +73,10 @@ os.register_at_fork(before=_count_fork)
 
 
 class MemoryFile(Slot):
-    """A mapped file. number: its name at the receiver, _ONCE if it is not kept. file: its descriptor until it was sent.
-    held: whether an array here covers it. abroad: whether the receiver may refer to it.
+    """A mapped file.
+
+    `number` is its name at the receiver, or _ONCE if it is not kept; `file` its descriptor until it is sent; `held`
+    whether an array in this process uses it; `abroad` whether the receiver may refer to it.
     """
 
     __slots__ = ("abroad", "file", "held", "number")
@@ -88,17 +91,17 @@ class MemoryFile(Slot):
             raise
 
     def close(self) -> None:
-        """Closes the descriptor; the map ends with the last reference to it."""
+        """Close the descriptor; the mapping ends with the last reference to it."""
         if self.file is not None:
             os.close(self.file)
             self.file = None
 
 
 class Ring(KeptMemory[MemoryFile]):
-    """The memory files of one end. Arrays that are made here are sent without a copy.
+    """Memory files of one end. Arrays allocated here are sent without a copy.
 
-    A file is idle when neither an array here nor the receiver has it. Idle ones are closed in time (see `KeptMemory`),
-    and there are at most `_MOST_KEPT`; arrays beyond these have memory of this process.
+    A file is idle when neither an array here nor the receiver uses it. Idle files are closed after a while (see
+    `KeptMemory`), and there are at most `_MOST_KEPT`; further arrays use ordinary memory.
     """
 
     def __init__(self) -> None:
@@ -111,7 +114,9 @@ class Ring(KeptMemory[MemoryFile]):
         self._made = 0
 
     def placed(self, part: memoryview) -> MemoryFile:
-        """The file that a part of a message lies in, abroad from now on; a part that was made elsewhere is copied."""
+        """Return the file that holds a part of a message, now in use by the receiver; parts allocated elsewhere are
+        copied.
+        """
         data = np.frombuffer(part, np.uint8)
         with self._lock:
             self._settle()
@@ -125,13 +130,13 @@ class Ring(KeptMemory[MemoryFile]):
         return file
 
     def take_unsent(self, files: Sequence[MemoryFile]) -> None:
-        """Takes back files that were placed."""
+        """Reclaim files that were not sent."""
         with self._lock:
             for file in files:
                 self._take_back(file)
 
     def take_returned(self, numbers: Sequence[int]) -> None:
-        """Takes files that the receiver gives back; of ~number it keeps the file, which is given up here."""
+        """Process returned files; ~number means that the receiver keeps the file, which is dropped here."""
         with self._lock:
             self._settle()
             for number in numbers:
@@ -141,7 +146,7 @@ class Ring(KeptMemory[MemoryFile]):
                     self._take_back(self._files[number])
 
     def _slot(self, size: int) -> MemoryFile | None:
-        with self._lock, suppress(OSError):  # it is met again, and told, when the array is sent
+        with self._lock, suppress(OSError):  # the error occurs again, and is reported, when the array is sent
             if (file := self._file(size)) is not None:
                 file.held = True
             return file
@@ -151,7 +156,7 @@ class Ring(KeptMemory[MemoryFile]):
         self._left.append(slot)
 
     def _settle(self) -> None:
-        """Takes the files whose arrays ended."""
+        """Process the files whose arrays ended."""
         while self._left:
             file = self._left.popleft()
             file.held = False
@@ -164,7 +169,7 @@ class Ring(KeptMemory[MemoryFile]):
             self._add_idle(file)
 
     def _file(self, size: int) -> MemoryFile | None:
-        """An idle or a new file; None if there are many."""
+        """Return an idle or new file; None if there are too many."""
         self._settle()
         for old in self._take_old():
             self._give_up(old)
@@ -181,16 +186,16 @@ class Ring(KeptMemory[MemoryFile]):
         return file
 
     def _give_up(self, file: MemoryFile) -> None:
-        """Closes a file that nobody else writes or reads any more, or that is the receiver's."""
+        """Close a file that no process uses any more, or that now belongs to the receiver."""
         del self._files[file.number], self._at[_find_address(file.view)]
         file.close()
         self.gone.append(file.number)
 
 
 class Channel:
-    """One end of a socket between two processes, and the memory files of both. One thread sends and receives.
+    """One end of a socket between two processes, and the memory files of both. Used by a single thread.
 
-    ring: the files of this end.
+    `ring` holds the files of this end.
     """
 
     def __init__(self, pipe: socket.socket) -> None:
@@ -201,10 +206,12 @@ class Channel:
         self._owner = os.getpid()
 
     def send(self, message: object) -> None:
-        """Sends an object. Nothing is sent if it cannot be pickled.
+        """Send an object; nothing is sent if it cannot be pickled.
 
-        Errors: TimeoutError if the receiver reads nothing within the socket's timeout, BrokenPipeError or
-        ConnectionResetError if it is gone, OSError if there is no memory.
+        Raises:
+            TimeoutError: The receiver reads nothing within the socket's timeout.
+            BrokenPipeError: The receiver is gone; also ConnectionResetError.
+            OSError: There is not enough memory.
         """
         large: list[memoryview] = []
 
@@ -240,10 +247,12 @@ class Channel:
                 self._theirs.pop(~number, None)
 
     def receive(self) -> Any:
-        """The next object. Waits for it up to the socket's timeout.
+        """Receive the next object, waiting up to the socket's timeout.
 
-        Errors: EOFError if the sender is gone and no whole message is left, TimeoutError, OSError if this process has
-        too many open files.
+        Raises:
+            EOFError: The sender is gone and no complete message is left.
+            TimeoutError: Nothing arrived in time.
+            OSError: This process has too many open files.
         """
         try:
             head, files, _, _ = socket.recv_fds(self.pipe, _HEADER.size, _MOST_FILES + 1)
@@ -275,12 +284,12 @@ class Channel:
         return unpickle(pickled, parts)
 
     def close(self) -> None:
-        """Ends the connection. What was received stays as long as anything refers to it."""
+        """Close the connection. Received objects stay valid as long as anything refers to them."""
         self.pipe.close()
         self._theirs.clear()
 
     def _part(self, number: int, size: int, new: Iterator[int]) -> memoryview:
-        """A part of a message, in a file that is known or the next of the new ones."""
+        """Return a part of a message, in a known file or the next of the new ones."""
         if number == _ONCE:
             return memoryview(mmap.mmap(next(new), size))
         if (known := self._theirs.get(number)) is None:
@@ -310,8 +319,9 @@ def _find_address_of(array: AnyArray) -> int:
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles tensors as buffers, views and all: tensors that share memory share it at the receiver. A `HostArray`
-    becomes a tensor there.
+    """Pickles tensors as buffers, including views: tensors that share memory still share it at the receiver.
+
+    A `HostArray` becomes a tensor there.
     """
 
     def reducer_override(self, obj: Any) -> Any:
@@ -329,7 +339,7 @@ class _Pickler(pickle.Pickler):
 
 
 def _reduce_array(array: HostArray) -> tuple[Any, ...]:
-    """How an array is pickled: the whole memory that it lies in, and its place there."""
+    """Pickle an array as its whole underlying memory and its position there."""
     own = whole = array.numpy()
     while isinstance(whole.base, np.ndarray):
         whole = whole.base
@@ -344,7 +354,7 @@ def _map_tensor(whole: AnyArray, dtype: str, offset: int, shape: tuple[int, ...]
 
 
 def _is_lazy(tensor: Tensor) -> bool:
-    """Whether the values are not those of the memory alone, or need a graph."""
+    """Return whether the values are not simply the memory's contents, or require a graph."""
     return tensor.requires_grad or tensor.is_conj() or tensor.is_neg() or tensor.is_quantized
 
 
@@ -360,9 +370,9 @@ def _restore_tensor(
 
 
 def _send(pipe: socket.socket, data: Sequence[Buffer], files: Sequence[int]) -> None:
-    """Sends the bytes, and the files with the first of them.
+    """Send the bytes, and the files with the first of them.
 
-    The system limits the files of one user that are sent and not yet received; the sender then waits until some are.
+    The system limits a user's files that are sent but not yet received; the sender then waits until some are.
     """
     timeout, begun = pipe.gettimeout(), time.monotonic()
     whole = memoryview(b"".join(data))

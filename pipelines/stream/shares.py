@@ -1,8 +1,8 @@
-"""How many samples each part of a mixture has given before any sample: shares that follow schedules, by integers.
+"""Number of samples that each part of a mixture has contributed before any point, with scheduled weights, in integers.
 
-The rates of the parts are known at points of the run and run straight between them. So what a part has given before any
-place is an integral in closed form, and a place is found by bisection. All of it is integer arithmetic, so it is the
-same on every machine, and nothing is counted from the start.
+The rates of the parts are sampled at points of the run and interpolated linearly. A part's count before any point is
+then an integral in closed form, and points are found by bisection. All arithmetic uses integers, so it is the same on
+every machine, and nothing is counted from the start.
 """
 
 from __future__ import annotations
@@ -20,28 +20,30 @@ from maskstream.shards.config import Config
 
 from .order import Int64Array
 
-_UNIT = 1 << 40  # of rates; of sums it is twice as much, for the mean of two rates
-_LONGEST = 1 << 30  # cycle of whole weights
-_POINTS = 2048  # of a run, at which rates are taken, and at the points of the schedules
+_UNIT = 1 << 40  # for rates; sums have one bit more, for the mean of two rates
+_LONGEST = 1 << 30  # cycle of integer weights
+_POINTS = 2048  # points of a run at which rates are evaluated, in addition to the schedules' points
 
 
 class Schedule(Config, ABC):
-    """The base of numbers that follow the progress of the run, such as `masks.Linear` and `masks.Piecewise`."""
+    """Base class of numbers that follow the progress of the run, such as `masks.Linear` and `masks.Piecewise`."""
 
     __slots__ = ()
 
     @property
     def points_of_change(self) -> tuple[float, ...]:
-        """The progress at which it turns or jumps."""
+        """Progress values at which the schedule bends or jumps."""
         return ()
 
     @abstractmethod
     def at(self, progress: float) -> float:
-        """The number at `progress` in [0, 1], 0 at the first batch and 1 at the last; after a jump at that place."""
+        """Return the value at `progress` in [0, 1], 0 at the first batch and 1 at the last; at a jump, the value after
+        it.
+        """
 
 
 def find_schedules(config: Config) -> list[Schedule]:
-    """The schedules that settings hold, at any depth; a schedule itself is one."""
+    """Find the schedules in a config at any depth; a schedule itself is one."""
     if isinstance(config, Schedule):
         return [config]
     found, left = list[Schedule](), [getattr(config, f.name) for f in fields(config)]
@@ -57,18 +59,22 @@ def find_schedules(config: Config) -> list[Schedule]:
 
 
 def list_points(schedules: Sequence[Schedule]) -> tuple[float, ...] | None:
-    """The progress at which any of some schedules turns or jumps, None where there is no schedule."""
+    """Return the progress values at which any schedule bends or jumps; None without schedules."""
     return tuple(p for one in schedules for p in one.points_of_change) if schedules else None
 
 
 Rates = Callable[[float, Sequence[bool]], Sequence[float]]
-"""What each part gives in a unit of time at a progress. The second argument says which parts still give anything."""
+"""Returns each part's samples per time unit at a progress; the second argument marks the parts that
+are not exhausted.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A piece of time from `start` on, in which rates run straight from `first` to `last` over `length` units. It may
-    end earlier. `before`: what each part has given at its start, in 1 / (2 _UNIT); `length` None: rates stay.
+    """Time span from `start` in which rates change linearly from `first` to `last` over `length` units; it may end
+    earlier.
+
+    `before` is the count of each part at its start, in 1 / (2 _UNIT); with `length` None, rates are constant.
     """
 
     start: int
@@ -78,7 +84,7 @@ class _Piece:
     last: tuple[int, ...]
 
     def given(self, part: int, units: int) -> int:
-        """What a part has given `units` after the start; the integral of a straight line, rounded down."""
+        """Return a part's count `units` after the start: the integral of a linear function, rounded down."""
         first = self.first[part]
         bend = 0 if self.length is None else (self.last[part] - first) * units * units // self.length
         return self.before[part] + 2 * first * units + bend
@@ -86,22 +92,26 @@ class _Piece:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shares:
-    """What several parts have given before any time, by rates that change over `length` units of time and then stay.
+    """Counts of several parts before any time, with rates that change over `length` units of time and then stay
+    constant.
 
-    rates: see `Rates`. points: the progress at which rates turn, beside `_POINTS` others; None where they never change.
-    limits: the most that a part gives, None for any number. whole: parts give one sample a unit of time, all together,
-    so that `counts` says how many of the first n samples come from each. grain: rates turn at multiples of it, of which
-    `length` is one. ValueError for rates that are not finite
-    numbers from 0 on, or all 0.
+    Raises:
+        ValueError: Rates are negative, not finite, or all 0.
     """
 
     rates: Rates
+    """Rates of the parts; see `Rates`."""
     points: tuple[float, ...] | None
+    """Progress values at which rates bend, in addition to `n_points` others; None if they are constant."""
     length: int | None
+    """Time over which rates change."""
     limits: tuple[int | None, ...]
+    """Maximum count of each part; None for no limit."""
     whole: bool = True
+    """True if the parts together contribute one sample per time unit, so that `counts` can be used."""
     n_points: int = _POINTS
     grain: int = 1
+    """Rates change only at multiples of it; `length` is one."""
     _pieces: tuple[_Piece, ...] = field(init=False, repr=False, compare=False)
     _starts: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
@@ -111,21 +121,21 @@ class Shares:
         object.__setattr__(self, "_starts", tuple(piece.start for piece in pieces))
 
     def given(self, time: int) -> list[int]:
-        """How many samples each part has given before a time, to the nearest whole number."""
+        """Return each part's count before a time, rounded to the nearest integer."""
         piece = self._pieces[bisect_right(self._starts, time) - 1]
         units = time - piece.start
         counts = [(piece.given(part, units) + _UNIT) // (2 * _UNIT) for part in range(len(self.limits))]
         return [n if most is None else min(n, most) for n, most in zip(counts, self.limits, strict=True)]
 
     def counts(self, samples: int) -> Int64Array:
-        """How many of the first `samples` samples come from each part, int64 (parts,)."""
+        """Return how many of the first `samples` samples come from each part, int64 (parts,)."""
         time, counts = self._time(samples)
         for part in islice(self._find_due(counts, time), samples - sum(counts)):
             counts[part] += 1
         return np.array(counts, np.int64)
 
     def parts(self, begin: int, end: int) -> Int64Array:
-        """The part of each of the samples [begin, end), int64 (end - begin,)."""
+        """Return the part of each of the samples [begin, end), int64 (end - begin,)."""
         time, counts = self._time(begin)
         skipped, parts = begin - sum(counts), list[int]()
         while len(parts) < end - begin + skipped:
@@ -134,9 +144,9 @@ class Shares:
         return np.array(parts[skipped : skipped + end - begin], np.int64)
 
     def _time(self, samples: int) -> tuple[int, list[int]]:
-        """The last time before which no more than so many samples are given, and those of each part."""
-        # Sample i of a part is due when the part has given i + 1/2. All that are due are as many as the time, but for
-        # half a sample of each part, so the time is near the number.
+        """Return the last time before which at most `samples` samples are due, and the count of each part then."""
+        # Sample i of a part is due when its count reaches i + 1/2. The number of due samples equals the time up to half
+        # a sample per part, so the time is close to the number.
         low, high = max(samples - len(self.limits), 0), samples + len(self.limits) + 1
         while high - low > 1:
             middle = (low + high) // 2
@@ -144,7 +154,7 @@ class Shares:
         return low, self.given(low)
 
     def _find_due(self, counts: Sequence[int], time: int) -> Iterator[int]:
-        """The parts whose next sample is due in the unit after `time`, in their order."""
+        """Yield the parts whose next sample is due in the unit after `time`, in order."""
         after = self.given(time + 1)
         return (part for part, (old, new) in enumerate(zip(counts, after, strict=True)) if new > old)
 
@@ -174,7 +184,7 @@ class Shares:
                 begin = until if length is None or self.length is None else start / self.length
 
     def _spans(self) -> Iterator[tuple[int, int | None, float, float]]:
-        """The spans of time between points: start, end and the progress there; the last one has no end."""
+        """Yield the spans of time between points: start, end, and the progress there; the last one has no end."""
         if self.length is None or self.points is None:
             yield 0, None, 0.0, 0.0
             return
@@ -184,11 +194,11 @@ class Shares:
         yield self.length, None, 1.0, 1.0
 
     def _round_to_tick(self, progress: float) -> int:
-        """The multiple of `grain` nearest to a progress; the earlier of two."""
+        """Return the multiple of `grain` nearest to a progress; the earlier of two."""
         return max(ceil(progress * (self.length or 0) / self.grain - 0.5), 0) * self.grain
 
     def _stop(self, piece: _Piece, alive: Sequence[bool]) -> int | None:
-        """The units after which the first part has given all that it may, None where none does in the piece."""
+        """Return the units after which the first part reaches its limit; None if none does within the piece."""
         found = None if piece.length is None else piece.length + 1
         for part, most in enumerate(self.limits):
             if most is None or not alive[part]:
@@ -204,14 +214,14 @@ class Shares:
         return None if piece.length is not None and found is not None and found > piece.length else found
 
     def _round_rates(self, progress: float, alive: Sequence[bool]) -> tuple[int, ...]:
-        """The rates at a progress in 1 / _UNIT."""
+        """Return the rates at a progress in 1 / _UNIT."""
         rates = list(self.rates(progress, alive))
         if not all(np.isfinite(rate) and rate >= 0 for rate in rates) or not sum(rates) > 0:
             raise ValueError(
                 f"at progress {progress:.6g} of the run the weights of the parts that have samples left make the "
                 f"shares {rates}; weights are finite numbers from 0 on, and not all 0"
             )
-        # Rounded, since the last bit of a power or a cosine may differ between machines, and a count must not.
+        # Rounded, since the last bit of a power or cosine may differ between machines, and counts must not.
         units = [int(round(rate, 12) * _UNIT) for rate in rates]
         if self.whole:
             units[int(np.argmax(units))] += _UNIT - sum(units)
@@ -219,7 +229,7 @@ class Shares:
 
 
 def _find_first_unit(piece: _Piece, part: int, goal: int) -> int | None:
-    """The first number of units after which a part has given `goal`, None where that is behind the piece."""
+    """Return the first number of units after which a part's count reaches `goal`; None if that is after the piece."""
     low, high = -1, piece.length or 0
     if piece.given(part, high) < goal:
         return None
@@ -231,13 +241,11 @@ def _find_first_unit(piece: _Piece, part: int, goal: int) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """Constant shares: of every sum(weights) samples, weights[k] come from part k, evenly spread.
-
-    cycle: int64 (sum of weights,), the part of each of so many consecutive samples; it repeats without end.
-    """
+    """Constant weights: of every sum(weights) samples, weights[k] come from part k, evenly spread."""
 
     weights: tuple[int, ...]
     cycle: Int64Array = field(init=False, repr=False, compare=False)
+    """int64 (sum of weights,): part of each sample in one period."""
 
     def __post_init__(self) -> None:
         if sum(self.weights) > _LONGEST:
@@ -251,10 +259,10 @@ class Cycle:
         object.__setattr__(self, "cycle", cycle)
 
     def counts(self, samples: int) -> Int64Array:
-        """How many of the first `samples` samples come from each part, int64 (parts,)."""
+        """Return how many of the first `samples` samples come from each part, int64 (parts,)."""
         rounds, rest = divmod(samples, len(self.cycle))
         return rounds * np.asarray(self.weights) + np.bincount(self.cycle[:rest], minlength=len(self.weights))
 
     def parts(self, begin: int, end: int) -> Int64Array:
-        """The part of each of the samples [begin, end), int64 (end - begin,)."""
+        """Return the part of each of the samples [begin, end), int64 (end - begin,)."""
         return np.take(self.cycle, np.arange(begin, end), mode="wrap")

@@ -1,4 +1,4 @@
-"""The stats of a loader: seconds per stage, bytes read, samples made and samples replaced."""
+"""Statistics of a loader: seconds per stage, bytes read, samples created and samples replaced."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from .topology import default_threads
 
 SAMPLE_STAGES = ("read", "decode", "convert", "flow", "mask")
-"""The stages of one sample; they run in the threads that make samples."""
+"""Stages of a sample, run in the threads that create samples."""
 BATCH_STAGES = ("collate", "copy", "finish")
-"""The stages of one batch: joining its samples, starting its copy to the device, and what is made there."""
+"""Stages of a batch: joining samples, starting the copy to the device, and the device transform."""
 WAITS = ("wait", "consumer")
-""""wait": the consumer waits for a batch. "consumer": the loader waits until the consumer asks for the next."""
+""""wait": the consumer waits for a batch. "consumer": the loader waits until the consumer requests the next one."""
 STAGES = (*SAMPLE_STAGES, *BATCH_STAGES, *WAITS)
 
 
@@ -25,38 +25,45 @@ def _make_zeros() -> defaultdict[str, float]:
 
 @dataclass(kw_only=True, slots=True)
 class Stats:
-    """Counts and times of one sample, one batch or one loader; they can be added.
-
-    seconds: wall time per stage, summed over the threads of all workers; "wait" and "consumer" are times of the
-    consuming thread. cpu_seconds: the processor time of the same. The two differ where a thread waits for a disk, a
-    device, a core or another thread. bad: unusable samples that were replaced. short: samples whose video has too few
-    frames for the clip. restarts: worker processes that died or fell silent and were replaced. cuts: scene cuts that
-    were found in clips. flow_cells, valid_cells: cells of flow, and those in which the source had a vector.
-    judged_cells, confidence: the cells whose confidence was asked for, and its sum. row_tokens, visible_tokens: the
-    visible tokens that packed rows have room for, and those that they hold.
-    """
+    """Counts and times of a sample, a batch or a loader; they can be added."""
 
     samples: int = 0
+    """Samples created."""
     read_bytes: int = 0
+    """Bytes read."""
     bad: int = 0
+    """Unusable samples that were replaced."""
     short: int = 0
+    """Samples whose video has too few frames for the clip."""
     restarts: int = 0
+    """Worker processes that died or stopped responding and were replaced."""
     cuts: int = 0
+    """Scene cuts in clips."""
     flow_cells: int = 0
+    """Cells of optical flow."""
     valid_cells: int = 0
+    """Flow cells in which the source had a vector."""
     judged_cells: int = 0
+    """Flow cells whose confidence was computed."""
     confidence: float = 0.0
+    """Sum of their confidence."""
     row_tokens: int = 0
+    """Capacity of packed rows in visible tokens."""
     visible_tokens: int = 0
+    """Visible tokens in packed rows."""
     seconds: defaultdict[str, float] = field(default_factory=_make_zeros)
+    """Wall time per stage, summed over the threads of all workers; "wait" and "consumer" are times of the consuming
+    thread.
+    """
     cpu_seconds: defaultdict[str, float] = field(default_factory=_make_zeros)
+    """CPU time per stage. It is below the wall time if threads wait for a disk, a device, a core or another thread."""
 
     def stage(self, name: str) -> _Stage:
-        """Adds the time spent in the `with` block to the stage."""
+        """Time a `with` block and add it to the stage."""
         return _Stage(self, name)
 
     def add(self, other: Stats) -> None:
-        """Adds another's counts and times to this one's."""
+        """Add other counts and times to these."""
         self.samples += other.samples
         self.read_bytes += other.read_bytes
         self.bad += other.bad
@@ -74,8 +81,8 @@ class Stats:
                 mine[name] += value
 
     def as_dict(self) -> dict[str, object]:
-        """The stats as JSON-able values; the coverage and the confidence of flow are means over cells, or None. empty
-        is the share of packed rows that no visible token takes, None without such rows.
+        """Return JSON-able values. Flow coverage and confidence are means over cells, or None; `empty` is the unused
+        fraction of packed rows, or None without such rows.
         """
         return {
             "samples": self.samples,
@@ -93,7 +100,7 @@ class Stats:
 
 
 class _Stage:
-    """Times a `with` block. A generator takes 1 us longer, and each sample has some of these."""
+    """Times a `with` block. A generator would take 1 us longer, and each sample has several blocks."""
 
     __slots__ = ("cpu", "name", "start", "stats")
 
@@ -121,14 +128,14 @@ _NAMES = {
     "collate": ("Joining batches", "workers join them in several processes"),
     "finish": ("Finishing batches", "the consumer's process makes it, one batch at a time"),
 }
-"""Of each stage of any loader, what it does and what would make it cheaper."""
+"""Description of each stage of any loader, and how to make it cheaper."""
 
 
 def shares(stats: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """From `loader.stats()`, per stage: wall_ms and cpu_ms per sample, and its share of the time.
+    """Return wall_ms and cpu_ms per sample and the fraction of time of each stage, from `loader.stats()`.
 
-    Shares of the stages of samples and batches are of the loader's thread time; those of "wait" and "consumer" are of
-    the consumer's time.
+    Fractions of sample and batch stages refer to the loader's thread time; "wait" and "consumer" to the consumer's
+    time.
     """
     seconds, cpu = stats["seconds"], stats["cpu_seconds"]
     samples = max(stats["samples"], 1)
@@ -148,18 +155,22 @@ def shares(stats: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def summary(stats: Mapping[str, Any]) -> dict[str, Any]:
-    """`loader.stats()` with the shares of the stages and the sentence of `limit` for this machine; JSON-able."""
+    """Return `loader.stats()` with the fractions of the stages and the diagnosis of `limit` for this machine;
+    JSON-able.
+    """
     return {**stats, "stages": shares(stats), "limit": limit(stats, default_threads(0))}
 
 
 def limit(stats: Mapping[str, Any], cores: int, stages: Mapping[str, tuple[str, str]] | None = None) -> str:
-    """One sentence about `loader.stats()` on a machine of `cores` cores: what limits the speed, and what would help.
+    """Diagnose in one sentence what limits the speed of a loader and how to improve it.
 
-    stages: by name, what a stage of this loader does and what would make it cheaper, where it differs from other
-    loaders.
+    If the consumer hardly waits, the consumer is the bottleneck. Otherwise the loader's CPU time shows whether the
+    cores are busy, and the difference between wall and CPU time shows what the threads wait for.
 
-    If the consumer hardly waits, the consumer limits. Else the loader's processor time shows whether the cores are
-    busy, and the difference of wall time and processor time shows what the threads wait for.
+    Args:
+        stats: Result of `loader.stats()`.
+        cores: CPU cores of the machine.
+        stages: Description of stages, and how to make them cheaper, where this loader differs from others.
     """
     seconds, cpu = stats["seconds"], stats["cpu_seconds"]
     wall = seconds.get("wait", 0.0) + seconds.get("consumer", 0.0)
@@ -217,9 +228,9 @@ def _describe_loader(
 
 
 def _measure_wait_for_bytes(stages: Mapping[str, tuple[float, float]]) -> float:
-    """Seconds that reading waited for bytes: its wall time less its processor time, corrected for waits for a core.
+    """Estimate the seconds spent waiting for data: wall time minus CPU time of reading, corrected for waits for a core.
 
-    The other stages of samples wait for no bytes, so they show how often a thread waits for a core.
+    The other sample stages do not wait for data, so they show how often a thread waits for a core.
     """
     others = [stages[name] for name in SAMPLE_STAGES if name != "read"]
     wall, cpu = (sum(column) for column in zip(*others, strict=True))

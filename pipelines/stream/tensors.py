@@ -1,9 +1,8 @@
-"""The tensors of batches; and torch, for modules that a process may import without it.
+"""Tensors of batches, and lazy access to torch for modules that may be imported without it.
 
-torch takes 130 MB and a second of CPU time to import. A worker process that needs none makes its batches of arrays,
-each a `HostArray`; they become tensors where they are received (shared_memory.py). So what such processes import takes
-`torch` from here, which is the package, imported when something of it is first asked for, and makes tensors by
-`wrap_tensor`.
+Importing torch takes 130 MB and a second of CPU time. A worker process that does not need it creates batches of arrays,
+each a `HostArray`, which become tensors at the receiver (shared_memory.py). Modules that such processes import take
+`torch` from here, which is imported on first access, and create tensors with `wrap_tensor`.
 """
 
 from __future__ import annotations
@@ -30,25 +29,26 @@ _arrays_stay = False
 
 
 class HostArray(np.ndarray[Any, np.dtype[Any]]):
-    """An array in the place of a tensor, in a process without torch. It has what samplers ask of a batch's tensors, and
-    what is computed of it is one too.
+    """An array in place of a tensor, in a process without torch, with the tensor methods that samplers use.
+
+    Results of computations on it have the same type.
     """
 
     def numpy(self) -> npt.NDArray[Any]:
-        """The array, in the same memory."""
+        """Return the array, sharing memory."""
         return self.view(np.ndarray)
 
     def repeat_interleave(self, repeats: int) -> HostArray:
-        """Each value so many times."""
+        """Repeat each value."""
         return cast(HostArray, self.repeat(repeats))
 
 
 def wrap_tensor(array: npt.NDArray[Any]) -> Tensor:
-    """The tensor in the memory of an array; a `HostArray` after `keep_arrays`."""
+    """Return a tensor that shares an array's memory; a `HostArray` after `keep_arrays`."""
     return cast("Tensor", array.view(HostArray)) if _arrays_stay else torch.from_numpy(array)
 
 
 def keep_arrays() -> None:
-    """Makes no tensors in this process from now on."""
+    """Create no tensors in this process from now on."""
     global _arrays_stay
     _arrays_stay = True

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 
 def resolve_ranks(rank: int | None, world_size: int | None, mesh: DeviceMesh | None = None) -> tuple[int, int]:
-    """Rank and world size: the given ones, those within the data dimension `mesh`, or torch.distributed's.
+    """Return rank and world size: the given ones, those along the data dimension `mesh`, or torch.distributed's.
 
-    Raises ValueError if they are inconsistent, or the mesh has several dimensions.
+    Raises:
+        ValueError: They are inconsistent, or the mesh has several dimensions.
     """
     if mesh is not None:
         if rank is not None or world_size is not None:
@@ -44,9 +45,9 @@ def resolve_ranks(rank: int | None, world_size: int | None, mesh: DeviceMesh | N
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """The device; "auto" is the current CUDA device, or the CPU without one, and "cuda" the current one.
+    """Resolve a device; "auto" is the current CUDA device, or the CPU without one, and "cuda" the current one.
 
-    The index is that of the calling thread: threads that finish batches have a current device of their own.
+    The current device belongs to the calling thread: threads that finish batches have a separate one.
     """
     found = find_device(device)
     if found == torch.device("cuda") and torch.cuda.is_available():
@@ -55,7 +56,11 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def find_device(device: str | torch.device) -> torch.device:
-    """The device of a word; "auto" is "cuda", or "cpu" where torch finds no CUDA. ValueError for another word."""
+    """Parse a device name; "auto" is "cuda", or "cpu" if CUDA is not available.
+
+    Raises:
+        ValueError: The name is not a device.
+    """
     try:
         return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if str(device) == "auto" else device)
     except RuntimeError as error:
@@ -63,7 +68,7 @@ def find_device(device: str | torch.device) -> torch.device:
 
 
 def check_device(device: torch.device) -> None:
-    """ValueError for a CUDA device that torch does not find."""
+    """Raise ValueError for a CUDA device that torch does not find."""
     if device.type != "cuda":
         return
     if not torch.cuda.is_available():
@@ -76,31 +81,35 @@ def check_device(device: torch.device) -> None:
 
 
 def usable_device(device: str | torch.device) -> torch.device:
-    """The device, as `resolve_device` finds it; ValueError for one that this machine does not have."""
+    """Resolve a device as `resolve_device` does.
+
+    Raises:
+        ValueError: This machine does not have the device.
+    """
     found = resolve_device(device)
     check_device(found)
     return found
 
 
 def default_threads(workers: int) -> int:
-    """The decoding threads per process: the cores of this rank (`cores_of_rank`), divided among its workers."""
+    """Return the decoding threads per process: the cores of this rank (`cores_of_rank`), divided among its workers."""
     return max(1, cores_of_rank() // max(workers, 1))
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cores_of_rank() -> int:
-    """The cores of this process's share, if torchrun started others on this node."""
+    """Return this process's part of the cores, if torchrun started others on this node."""
     return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def compute_alone() -> None:
-    """Limits torch's operations in the calling thread to one thread; other threads keep their setting.
+    """Limit torch's operations in the calling thread to one thread; other threads keep their setting.
 
-    torch keeps a thread count per thread, and a default for new threads. `set_num_threads` changes both, so another
+    torch has a thread count per thread, and a default for new threads. `set_num_threads` changes both, so another
     thread restores the default. Without this, n loading threads would start n pools of one thread per core.
     """
     before = torch.get_num_threads() if "torch" in sys.modules else 1

@@ -7,7 +7,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 
 class EpochLoader(Protocol):
-    """The methods of a loader that `BatchDataset` calls."""
+    """Loader methods that `BatchDataset` calls."""
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Any]: ...
@@ -17,11 +17,11 @@ class EpochLoader(Protocol):
 
 
 class BatchDataset(IterableDataset[Any]):
-    """The batches of a loader, one epoch per iteration (or without end). Iterating moves the loader's position.
+    """Batches of a loader, one epoch per iteration (or without end). Iterating advances the loader's position.
 
-    Pass it to `DataLoader(dataset, batch_size=None)`, which hands whole batches on. The loader has its own worker
+    Pass it to `DataLoader(dataset, batch_size=None)`, which forwards whole batches. The loader has its own worker
     processes and pins memory itself; `num_workers` above 0 raises ValueError, because a copy of the loader in another
-    process would not move the position of this one. The loader already gives each rank its share, so add no
+    process would not advance this one's position. The loader already divides batches among ranks, so do not add a
     distributed sampler.
     """
 
@@ -30,7 +30,7 @@ class BatchDataset(IterableDataset[Any]):
         self._convert, self._repeat = convert, repeat
 
     def __len__(self) -> int:
-        """The number of batches of an epoch."""
+        """Return the number of batches per epoch."""
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
@@ -43,9 +43,9 @@ class BatchDataset(IterableDataset[Any]):
         return batches if self._convert is None else map(self._convert, batches)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the loader."""
+        """Return the state of the loader."""
         return self.loader.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Loads the state of the loader."""
+        """Load the state of the loader."""
         self.loader.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""Moves batches to their device and finishes them there, one batch ahead of the consumer on CUDA."""
+"""Move batches to their device and transform them there, one batch ahead of the consumer on CUDA."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .tensors import torch
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery(Generic[RequestT, DraftT, HostT, BatchT]):
-    """Moves host batches to `device` and finishes them; `maker` remakes rows that the finish cannot use."""
+    """Moves host batches to `device` and applies the device transform; `maker` recreates rows that it cannot use."""
 
     maker: BatchMaker[RequestT, DraftT, HostT]
     finish: Finish[HostT, BatchT]
     device: torch.device
 
     def batches(self, made: Iterator[tuple[BatchPlan, Made[HostT]]]) -> Generator[tuple[BatchT, Stats]]:
-        """Yields the finished batches and their stats.
+        """Yield the finished batches and their statistics.
 
-        On CUDA, a thread pins, copies and finishes the next batch on its own stream while the consumer computes on the
-        current batch. The consumer's stream waits for the copy; the host does not.
+        On CUDA, a thread pins, copies and transforms the next batch on a separate stream while the consumer computes on
+        the current batch. The consumer's stream waits for the copy; the host does not.
         """
         if self.device.type != "cuda":
             for plan, one in made:

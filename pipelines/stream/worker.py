@@ -1,4 +1,4 @@
-"""What runs in a worker process: it makes the batches of the plans that it is sent, in turn."""
+"""Main function of a worker process: creates the batches of the plans that it receives, in turn."""
 
 import mmap
 import os
@@ -29,38 +29,36 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchTask:
-    """The plan of a batch to make.
-
-    alone: while no other is made, since a process died while it made this batch. row_by_row: also one row after the
-    other, and note which.
-    """
+    """The plan of a batch to create."""
 
     plan: BatchPlan
     alone: bool = False
+    """Create no other batch at the same time, because a process died while creating this one."""
     row_by_row: bool = False
+    """Fill rows one by one, and record the current row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The error that a batch raised, and its traceback unless the error says all."""
+    """Error raised by a batch, and its traceback unless the message is sufficient."""
 
     error: Exception
     where: str = ""
 
     def raised(self) -> Exception:
-        """The error; its traceback in the worker, if there is one, is added to it."""
+        """Return the error, with the worker's traceback added if there is one."""
         if self.where:
             self.error.add_note(f"in a worker process:\n{self.where}")
         return self.error
 
 
 class WorkerProgress:
-    """What a worker process did, in memory that it shares with its parent: one writes, the other reads at any time."""
+    """Progress of a worker process in memory shared with its parent: one writes, the other reads at any time."""
 
     BYTES = 24
 
     def __init__(self, file: int) -> None:
-        """Maps the file with a descriptor, which may be closed then."""
+        """Map the file with a descriptor, which may be closed afterwards."""
         self.words = memoryview(mmap.mmap(file, self.BYTES)).cast("q")
 
     @property
@@ -70,25 +68,25 @@ class WorkerProgress:
 
     @property
     def row(self) -> int | None:
-        """The row that is being made; None if rows are not made one by one."""
+        """Row being filled; None if rows are not filled one by one."""
         return self.words[1] - 1 if self.words[1] else None
 
     @property
     def compiling(self) -> bool:
-        """Whether kernels are being compiled, which takes long on a busy machine."""
+        """True if kernels are being compiled, which takes long on a busy machine."""
         return self.words[2] > 0
 
     def compile(self, more: int) -> None:
-        """Notes that so many more kernels are being compiled."""
+        """Record that this many more kernels are being compiled."""
         self.words[2] += more
         self.step()
 
     def step(self, _: object = None) -> None:
-        """Notes that something was finished."""
+        """Record progress."""
         self.words[0] += 1
 
     def begin(self, row: int | None) -> None:
-        """Notes the row that is made from now on."""
+        """Record the row that is filled from now on."""
         self.words[1] = 0 if row is None else row + 1
 
 
@@ -98,9 +96,13 @@ def serve(
     pipe: Descriptor,
     words: Descriptor,
 ) -> None:
-    """Answers each task with `Made` or `Failed`, in turn, until the parent is gone.
+    """Answer each task with `Made` or `Failed`, in turn, until the parent is gone.
 
-    pipe, words: the socket to the parent, and the file of the `WorkerProgress`.
+    Args:
+        maker: Creates the batches.
+        threads: Number of threads.
+        pipe: Socket to the parent.
+        words: File of the `WorkerProgress`.
     """
     _settle()
     tasks_in, progress = socket.socket(fileno=pipe.number), WorkerProgress(words.number)
@@ -125,16 +127,16 @@ def serve(
 
 
 def _settle() -> None:
-    """One thread for OpenCV and torch, and as many open files as the system allows."""
+    """Limit OpenCV and torch to one thread, and raise the limit of open files as far as the system allows."""
     if (cv2 := sys.modules.get("cv2")) is not None:
         cv2.setNumThreads(1)
-    os.environ["OPENCV_FOR_THREADS_NUM"] = "1"  # for OpenCV, should it be imported later
+    os.environ["OPENCV_FOR_THREADS_NUM"] = "1"  # for OpenCV, in case it is imported later
     if "torch" in sys.modules:
         torch.set_num_threads(1)
     else:
         keep_arrays()
-        os.environ["OMP_NUM_THREADS"] = "1"  # for torch, should something need it after all
-    with suppress(ImportError, ValueError, OSError):  # the limit also holds for files that are sent and not received
+        os.environ["OMP_NUM_THREADS"] = "1"  # for torch, in case something needs it after all
+    with suppress(ImportError, ValueError, OSError):  # the limit also applies to files that are sent but not received
         import resource
 
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -146,12 +148,12 @@ def _send_answer(channel: Channel, answer: object) -> None:
         channel.send(answer)
     except ConnectionError:
         raise
-    except Exception as error:  # the batch cannot be pickled, or there is no memory for it
+    except Exception as error:  # the batch cannot be pickled, or memory is exhausted
         channel.send(Failed(make_picklable(error), traceback.format_exc()))
 
 
 class _Batches(Generic[RequestT, DraftT, HostT]):
-    """Makes the batch of a task while its threads begin the next one, and what later ones will read is announced."""
+    """Creates a task's batch while threads start the next one; ranges of later batches are announced."""
 
     def __init__(self, maker: BatchMaker[RequestT, DraftT, HostT], threads: int, progress: WorkerProgress) -> None:
         self._maker, self._progress = maker, progress
@@ -160,7 +162,7 @@ class _Batches(Generic[RequestT, DraftT, HostT]):
         self._drawn: dict[tuple[int, int], Announced[RequestT]] = {}
 
     def begun(self, task: BatchTask) -> Begun[DraftT] | Failed:
-        """The batch of a task, whose rows are being filled, or the error."""
+        """Return a task's batch with rows being filled, or the error."""
         ahead, self._begun = self._begun, None
         try:
             return ahead or self._start(task)
@@ -168,7 +170,7 @@ class _Batches(Generic[RequestT, DraftT, HostT]):
             return _make_failure(error)
 
     def announce(self, task: BatchTask) -> None:
-        """Draws the requests of a task that is made later; a batch that is begun already has them."""
+        """Draw the requests of a later task; a batch that has started already has them."""
         number = task.plan.number
         if task.row_by_row or number in self._drawn:
             return
@@ -176,11 +178,11 @@ class _Batches(Generic[RequestT, DraftT, HostT]):
             self._drawn[number] = drawn
 
     def made(self, task: BatchTask, begun: Begun[DraftT] | Failed, then: BatchTask | None) -> Made[HostT] | Failed:
-        """The host batch and its stats, or the error; then: the next task, if it is known."""
+        """Return the host batch, or the error; `then` is the next task, if known."""
         if isinstance(begun, Failed):
             return begun
         if then is not None and not task.alone and not then.alone:
-            with suppress(Exception):  # it is raised when that batch is made
+            with suppress(Exception):  # raised when that batch is created
                 self._begun = self._start(then)
         try:
             return self._maker.join(task.plan, begun)
@@ -203,13 +205,13 @@ def _make_failure(error: Exception) -> Failed:
 
 
 class _RowByRow(InCaller):
-    """Fills each row as it is submitted, in the calling thread, and notes which."""
+    """Executor that fills each row immediately in the calling thread, and records which."""
 
     def __init__(self, progress: WorkerProgress) -> None:
         self._progress, self._rows = progress, 0
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """The result of the call, or its error, as a future that is done."""
+        """Run the call and return a finished future with its result or error."""
         self._progress.begin(self._rows)
         self._rows += 1
         done = super().submit(fn, *args, **kwargs)
@@ -219,12 +221,18 @@ class _RowByRow(InCaller):
 
 @dataclass(frozen=True, slots=True)
 class SampleNames(Generic[RequestT, DraftT, HostT]):
-    """Names the samples of plans."""
+    """Names the samples of plans for error messages."""
 
     sampler: Sampler[RequestT, DraftT, HostT]
 
     def error(self, plan: BatchPlan, row: int | None, how: str) -> WorkerDiedError:
-        """The error for a batch; `row` is the one that the last process was making, `how` is how that process ended."""
+        """Build the error for a batch.
+
+        Args:
+            plan: Plan of the batch.
+            row: Row that the last process was filling.
+            how: How that process ended.
+        """
         epoch, batch = plan.number
         wanted = plan.each() if row is None else [plan.part(slice(row, row + 1))]
         what = "its samples are" if row is None else "it made one sample after the other and did not finish"
@@ -242,7 +250,7 @@ class SampleNames(Generic[RequestT, DraftT, HostT]):
         return "; ".join(f"{', '.join(map(repr, own))} in {shard}" for shard, own in keys.items())
 
     def _name(self, wanted: Wanted) -> tuple[str, str]:
-        """The shard and the key of a sample."""
+        """Return the shard and key of a sample."""
         try:
             request = self.sampler.request(wanted)
         except SampleError as error:

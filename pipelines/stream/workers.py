@@ -1,14 +1,14 @@
-"""Persistent worker processes, which receive the plan of each batch that they make.
+"""Persistent worker processes that receive the plan of each batch that they create.
 
-A worker knows nothing of epochs: each task holds its plan, so any process can make any batch, and a worker that dies or
-falls silent is replaced by a new process, which gets the tasks that were not answered. Tasks go to the workers in turn,
-and so do the calls for their answers.
+A worker has no notion of epochs: each task contains its plan, so any process can create any batch. A worker that dies
+or stops responding is replaced by a new process, which receives the unanswered tasks. Tasks go to the workers in turn,
+and answers are collected in the same turn.
 
-Each worker has a socket of its own (shared_memory.py) and shares no lock with anybody. So a worker that is killed at
-any moment takes nothing with it but its unfinished batches.
+Each worker has a separate socket (shared_memory.py) and shares no locks. A worker that is killed at any moment
+therefore loses only its unfinished batches.
 
-A batch at which a process died is made alone, and the third time row by row. So the error names the sample that the
-third process was making.
+A batch during which a process died is retried alone, and the third time row by row, so the error can name the sample
+that the third process was reading.
 """
 
 from __future__ import annotations
@@ -42,38 +42,39 @@ from .worker import BatchTask, Failed, SampleNames, WorkerProgress, serve
 log = logging.getLogger(__name__)
 
 TRIES = 3
-"""How many processes may die while they make one batch."""
+"""Maximum number of processes that may die while creating one batch."""
 TIMEOUT_S = 60.0
-"""The default of `worker_timeout`."""
+"""Default of `worker_timeout`."""
 _START_S = 300.0
-"""A process that starts may take this long: importing torch from a busy file system takes minutes."""
+"""Seconds that a process may take to start: importing torch from a busy file system takes minutes."""
 _LOOK_S = 1.0
-"""How often the progress of a worker is looked at while its batch is awaited."""
+"""Interval in seconds at which an awaited worker's progress is checked."""
 _END_S = 5.0
 _AT_ONCE, _PER_CORE = 8, 2
-"""How many processes start at the same time at least, and per core: each takes seconds of a core. Others wait for
-these, and start only if they have a batch to make."""
+"""Minimum number of processes that start at the same time, and number per core, since each needs seconds of a core.
+Others wait, and start only if they have a batch to create.
+"""
 _LOOK_FOR_STARTS_S = 0.1
 
 
 @dataclass(slots=True)
 class Assignment:
-    """A plan, and how many processes died while they made it."""
+    """A plan, and the number of processes that died while creating it."""
 
     plan: BatchPlan
     deaths: int = 0
 
     @property
     def task(self) -> BatchTask:
-        """What a worker is sent. After a death the batch is made alone, and at last row by row, to find the cause."""
+        """Task to send. After a death the batch is created alone, and finally row by row, to find the cause."""
         return BatchTask(plan=self.plan, alone=self.deaths > 0, row_by_row=self.deaths == TRIES - 1)
 
 
 class WorkerPool(Generic[HostT]):
-    """`workers` spawned processes with `threads` threads each; each worker makes up to `prefetch` batches ahead. Where
-    there are many for the cores, they start in turns.
+    """`workers` spawned processes with `threads` threads each; each worker creates up to `prefetch` batches ahead.
 
-    timeout_s: a worker whose batch is awaited and which finishes no row for so long is killed and replaced.
+    If there are many for the cores, they start in turns. A worker whose batch is awaited and that finishes no row for
+    `timeout_s` seconds is killed and replaced.
     """
 
     def __init__(
@@ -106,18 +107,20 @@ class WorkerPool(Generic[HostT]):
 
     @property
     def pids(self) -> list[int]:
-        """The ids of the processes."""
+        """Ids of the processes."""
         return [worker.pid for worker in self._workers]
 
     def batches(self, plans: Iterable[BatchPlan]) -> Generator[Made[HostT]]:
-        """Yields the host batches of the plans in order. A new call ends the earlier one and keeps the processes.
+        """Yield the host batches of the plans in order. A new call ends the earlier one and keeps the processes.
 
-        Errors: those of the batches, unchanged; WorkerDiedError if `TRIES` processes die while they make one batch,
-        MainModuleError if workers cannot import what the maker needs.
+        Raises:
+            WorkerDiedError: `TRIES` processes died while creating one batch.
+            MainModuleError: Workers cannot import a module that the maker needs.
+            Exception: Errors of the batches, unchanged.
         """
-        # Plans go to the workers in turn, and answers are taken in the same turn, so batches come in the order of plans
-        # though each worker makes its own at its own speed. A worker gets its next plan when one of its batches is
-        # taken, so it is never more than `prefetch` batches ahead.
+        # Plans go to the workers in turn, and answers are collected in the same turn, so batches arrive in order
+        # although workers run at different speeds. A worker gets its next plan when one of its batches is collected, so
+        # it is never more than `prefetch` batches ahead.
         self._call += 1
         call, left = self._call, map(Assignment, plans)
         self._begin()
@@ -138,7 +141,7 @@ class WorkerPool(Generic[HostT]):
             yield answer
 
     def close(self) -> None:
-        """Ends the processes. A thread that waits for a batch gets a RuntimeError."""
+        """End the processes. A thread that waits for a batch gets a RuntimeError."""
         self._closed = True
         with self._lock:
             _end_all(self._workers, os.getpid())
@@ -151,7 +154,7 @@ class WorkerPool(Generic[HostT]):
             self._start_some()
 
     def _start_some(self) -> bool:
-        """Starts as many of the processes that are not there as may start at the same time; whether more wait."""
+        """Start as many missing processes as may start at the same time; returns whether more are waiting."""
         starting = sum(worker.is_starting for worker in self._workers)
         for number, worker in enumerate(self._workers):
             if worker.process is None and (worker.is_busy or number < self._at_once):
@@ -163,7 +166,7 @@ class WorkerPool(Generic[HostT]):
         return False
 
     def _next(self, worker: _Worker[HostT]) -> Made[HostT] | Failed:
-        """The next answer of a worker. Meanwhile all workers are served, and those that died are replaced."""
+        """Return a worker's next answer. All workers are served in the meantime, and dead ones are replaced."""
         waited_s, steps = 0.0, worker.steps
         while not worker.answers:
             begun = time.monotonic()
@@ -175,9 +178,10 @@ class WorkerPool(Generic[HostT]):
             if steps != (steps := worker.steps) or worker.process is None:
                 waited_s = 0.0
                 continue
-            # The wait counts only while the awaited worker makes no step, and in slices of at most two looks: a process
-            # that was stopped (Ctrl-Z, a laptop asleep) does not take its workers for dead when it goes on.
-            waited_s += min(time.monotonic() - begun, 2 * _LOOK_S)  # less than that if this process was stopped
+            # Count waiting time only while the awaited worker makes no progress, and in slices of at most two
+            # intervals: a process that was suspended (Ctrl-Z, a sleeping laptop) must not consider its workers dead
+            # when it resumes.
+            waited_s += min(time.monotonic() - begun, 2 * _LOOK_S)  # less than that if this process was suspended
             limit_s = self._timeout_s if steps and not worker.compiling else max(self._timeout_s, _START_S)
             if waited_s >= limit_s and not worker.answers:
                 self._replace(worker, f"did nothing for {waited_s:.0f} s and was killed")
@@ -185,7 +189,7 @@ class WorkerPool(Generic[HostT]):
         return worker.answers.popleft()
 
     def _serve(self) -> None:
-        """Takes the answers of all workers as they come; replaces workers that died, and starts those that wait."""
+        """Collect the answers of all workers as they arrive, replace dead workers, and start waiting ones."""
         with self._lock:
             self._check_open()
             more = self._start_some()
@@ -196,11 +200,11 @@ class WorkerPool(Generic[HostT]):
                 self._replace(worker)
 
     def _replace(self, worker: _Worker[HostT], silent: str = "") -> None:
-        """Starts a new process for a worker that died or is silent; raises the error if its batch is to blame."""
+        """Start a new process for a worker that died or is silent; raises the error if its batch is to blame."""
         with self._lock:
             self._check_open()
-            # The first batch without an answer is the suspect. It is made again in a new process, at last row by row,
-            # and if `TRIES` processes died of it, the error names its sample. Batches behind it are innocent.
+            # The first batch without an answer is the suspect. It is retried in a new process, finally row by row, and
+            # after `TRIES` deaths the error names its sample. Later batches are innocent.
             pid, row, how = worker.pid, worker.row, worker.end(silent)
             self._restarts += 1
             job = worker.find_first_unanswered()
@@ -221,10 +225,10 @@ class WorkerPool(Generic[HostT]):
 
 
 class _Worker(Generic[HostT]):
-    """A place in the turn: a process, the socket to it, and its jobs.
+    """A position in the turn: a process, its socket, and its jobs.
 
-    unsent, sent: the jobs in their order, at most `prefetch` of them sent; None in `sent` is a job whose answer is not
-    wanted any more. answers: those that were not handed out yet.
+    `unsent` and `sent` are jobs in order, at most `prefetch` of them sent; None in `sent` is a job whose answer is no
+    longer needed. `answers` were received but not handed out yet.
     """
 
     def __init__(self, what: tuple[BatchMaker[Any, Any, HostT], int], prefetch: int, timeout_s: float) -> None:
@@ -236,36 +240,40 @@ class _Worker(Generic[HostT]):
 
     @property
     def pid(self) -> int:
-        """The id of the process; 0 if there is none."""
+        """Process id; 0 without a process."""
         return 0 if self.process is None else self.process.pid
 
     @property
     def compiling(self) -> bool:
-        """Whether the process compiles kernels, for which nothing is finished meanwhile."""
+        """True if the process is compiling kernels, during which nothing else is finished."""
         return self.process is not None and self._progress.compiling
 
     @property
     def steps(self) -> int:
-        """A number that changes when the process finishes something; 0 while it starts, and if there is none."""
+        """A number that changes when the process finishes something; 0 while it starts, and without a process."""
         return 0 if self.process is None else self._progress.steps
 
     @property
     def is_starting(self) -> bool:
-        """Whether there is a process that is not ready yet."""
+        """True if there is a process that is not ready yet."""
         return self.process is not None and not self.steps
 
     @property
     def row(self) -> int | None:
-        """The row that the process makes, if it makes its batch row by row."""
+        """Row that the process is filling, if it creates its batch row by row."""
         return self._progress.row
 
     @property
     def is_busy(self) -> bool:
-        """Whether an answer is still to be handed out."""
+        """True if an answer is still to be handed out."""
         return bool(self.answers or self._unsent) or any(job is not None for job in self._sent)
 
     def start(self) -> None:
-        """Starts a process. Raises OutageError if the machine has no room for one."""
+        """Start a process.
+
+        Raises:
+            OutageError: The machine has no resources for another process.
+        """
         try:
             self.process = self._start_process()
         except OSError as error:
@@ -276,7 +284,7 @@ class _Worker(Generic[HostT]):
 
     def _start_process(self) -> Process:
         self.pipe, theirs = socket.socketpair()
-        with ExitStack() as on_failure, theirs:  # the socket then ends when the process does
+        with ExitStack() as on_failure, theirs:  # the socket then closes with the process
             on_failure.callback(self.pipe.close)
             self.pipe.settimeout(self._timeout_s)
             self._channel = Channel(self.pipe)
@@ -292,12 +300,14 @@ class _Worker(Generic[HostT]):
         return process
 
     def add(self, job: Assignment) -> None:
-        """Adds a job behind the others."""
+        """Append a job."""
         self._unsent.append(job)
         self.send()
 
     def send(self) -> None:
-        """Sends jobs while fewer than `prefetch` are sent; they wait for a process. If it is dead, `take` will tell."""
+        """Send jobs while fewer than `prefetch` are sent; they wait if there is no process. `take` detects dead
+        processes.
+        """
         while self.process is not None and self._unsent and len(self._sent) < self._prefetch:
             job = self._unsent.popleft()
             self._sent.append(job)
@@ -309,12 +319,12 @@ class _Worker(Generic[HostT]):
                 continue
 
     def take(self) -> bool:
-        """Takes an answer from the socket; False if the process died and all its answers were taken."""
+        """Receive an answer; returns False if the process died and all its answers were received."""
         try:
             answer: Made[HostT] | Failed = self._channel.receive()
         except (EOFError, TimeoutError):
             return False
-        except BaseException:  # an answer is lost, so what comes next would be taken for it
+        except BaseException:  # an answer is lost, so later ones would be mistaken for it
             self.end("lost a batch")
             self.find_first_unanswered()
             raise
@@ -324,23 +334,26 @@ class _Worker(Generic[HostT]):
         return True
 
     def forget(self) -> None:
-        """Drops all jobs and answers. The process still makes what it was sent; those answers are dropped too."""
-        # What was sent cannot be taken back, and its answers will come. A None for each keeps the count.
+        """Drop all jobs and answers. The process still completes the jobs already sent; their answers
+        are dropped too.
+        """
+        # Sent jobs cannot be withdrawn, and their answers will arrive: a None for each keeps the count.
         self._unsent.clear()
         self.answers.clear()
         self._sent = deque([None] * len(self._sent))
 
     def find_first_unanswered(self) -> Assignment | None:
-        """Makes all jobs without an answer unsent, for another process; returns the first that had been sent."""
+        """Mark all jobs without an answer as unsent, for another process; returns the first that had been sent."""
         again = [job for job in self._sent if job is not None]
         self._sent.clear()
         self._unsent.extendleft(reversed(again))
         return again[0] if again else None
 
     def end(self, silent: str = "") -> str:
-        """Kills the process; returns how it ended, `silent` if it is given.
+        """Kill the process; returns how it ended, or `silent` if not empty.
 
-        Raises MainModuleError if it could not import the main module.
+        Raises:
+            MainModuleError: It could not import the main module.
         """
         steps, process, self.process = self.steps, self.process, None
         if process is None:
@@ -351,7 +364,7 @@ class _Worker(Generic[HostT]):
         process.join(_END_S)
         self._channel.close()
         code = process.exitcode
-        if code is None:  # it is in a system call that hangs; it ends with the call
+        if code is None:  # it hangs in a system call and ends with it
             return silent or "cannot be ended"
         if code == MAIN_FAILED:
             raise make_main_failed_error(process.names)
@@ -359,7 +372,7 @@ class _Worker(Generic[HostT]):
 
 
 def _end_all(workers: list[_Worker[Any]], owner: int) -> None:
-    """Kills all processes, unless this process is a fork of the one that started them."""
+    """Kill all processes, unless this process is a fork of the one that started them."""
     if os.getpid() != owner:
         return
     for worker in workers:
@@ -377,6 +390,6 @@ _POOLS: weakref.WeakSet[WorkerPool[Any]] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Closes all pools at exit, so that a thread that waits for a batch ends too."""
+    """Close all pools at exit, so that a thread waiting for a batch ends too."""
     for pool in list(_POOLS):
         pool.close()
