@@ -1,7 +1,7 @@
-"""CUDA graphs: what a function of tensors launches, some thousand small kernels, is launched at once.
+"""CUDA graphs: the thousands of small kernels of a tensor function are launched at once.
 
-A function is captured once for each shape of its inputs. Its graph keeps addresses: so inputs are copied into tensors
-of its own, results are copied out, and constants (`constants`, and what `functools.cache` keeps) are never freed.
+A function is captured once for each shape of its inputs. A graph stores addresses, so inputs are copied into its own
+tensors, results are copied out, and constants (`constants`, and values cached by `functools.cache`) are never freed.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST = 8
-"""The graphs of a function. Each keeps its inputs and what it computes in the card's memory; further shapes have none.
+"""Maximum number of graphs per function. Each keeps its inputs and intermediate results in GPU memory; further shapes
+are not captured.
 """
 
 
 @cache
 def constants(device: torch.device, *values: float) -> Tensor:
-    """These numbers on a device, float32 (n,), copied to it at the first call and kept."""
+    """Return numbers on a device, float32 (n,), copied at the first call and cached."""
     return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 @dataclass(frozen=True, slots=True)
 class _Graph:
-    """graph: what is launched. inputs, output: its tensors. done: when the output was last copied."""
+    """A captured graph with its input and output tensors; `done` is the event of the last copy of the output."""
 
     graph: torch.cuda.CUDAGraph
     inputs: tuple[Tensor, ...]
@@ -42,10 +43,10 @@ class _Graph:
 
 
 class Captured:
-    """A function of tensors, without gradients, which is a CUDA graph on CUDA devices and is called as it is elsewhere.
+    """Tensor function without gradients that runs as a CUDA graph on CUDA devices, and normally elsewhere.
 
-    The function depends on its inputs alone, and must not wait for the device or copy from the host, but for constants.
-    If it cannot be captured, it is called as it is from then on, with one warning. Threads may share it.
+    The function must depend only on its inputs, and must not wait for the device or copy from the host, except for
+    constants. If it cannot be captured, it is called normally from then on, with one warning. Threads may share it.
     """
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
@@ -72,27 +73,27 @@ class Captured:
             return self._function(*inputs) if found is None else _replay(found, inputs)
 
     def _capture_graph(self, inputs: tuple[Tensor, ...]) -> _Graph:
-        """The graph of inputs of these shapes. Other threads may use the device meanwhile."""
+        """Capture the graph for inputs of these shapes; other threads may use the device at the same time."""
         stream, current = torch.cuda.Stream(), torch.cuda.current_stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             own = tuple(one.clone() for one in inputs)
-            self._function(*own)  # which makes constants, and what libraries keep
+            self._function(*own)  # creates constants, and whatever libraries cache
         current.wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        back = torch.cuda.stream(current)  # a capture that fails does not leave its stream
+        back = torch.cuda.stream(current)  # a failed capture does not leave its stream
         with back, torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             output = self._function(*own)
         return _Graph(graph, own, output, torch.cuda.Event())  # type: ignore[no-untyped-call]
 
 
 def is_on_card(x: Tensor) -> bool:
-    """Whether a tensor is on a device that has graphs."""
+    """Return whether a tensor is on a device that supports graphs."""
     return x.is_cuda
 
 
 def _replay(found: _Graph, inputs: tuple[Tensor, ...]) -> Tensor:
-    """The output for other inputs, on the current stream, after what another stream last asked of the graph."""
+    """Return the output for other inputs, on the current stream, after the graph's last use on another stream."""
     stream = torch.cuda.current_stream()
     stream.wait_event(found.done)
     for own, given in zip(found.inputs, inputs, strict=True):

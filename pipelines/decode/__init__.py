@@ -1,1 +1,1 @@
-"""Decoding of bytes to video frames and sound."""
+"""Decoding of video frames and audio."""

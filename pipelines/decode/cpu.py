@@ -1,8 +1,8 @@
 """Decode the frames of a clip with PyAV, crop and resize them in YUV, and convert the result to RGB.
 
-Only the packets that the clip needs enter the decoder (`select_packets_for`). Crop, resize and colours are one pass
-over the Y, U and V planes (pixels.py). Each thread keeps its decoders open, one per codec and extradata, because
-opening one costs as much as decoding two frames.
+Only the packets that the clip needs enter the decoder (`select_packets_for`). Crop, resize and colour conversion are
+one pass over the Y, U and V planes (pixels.py). Each thread keeps its decoders open, one per codec and extradata,
+because opening one costs as much as decoding two frames.
 """
 
 from __future__ import annotations
@@ -35,10 +35,12 @@ _H264_SLICE, _H264_IDR = 1, 5
 
 
 def select_pts(packets: Packets, first_frame: int, numbers: Int64Array) -> Int64Array:
-    """The presentation times of the frames `numbers`, in a run of GOPs that starts at frame `first_frame`.
+    """Return the presentation times of frames `numbers`, in a run of GOPs that starts at frame `first_frame`.
 
-    Hidden frames and frames shown before the first keyframe, which belong to the GOP before, are not counted. Raises
-    Mp4Error if a frame is missing.
+    Hidden frames, and frames shown before the first keyframe, which belong to the previous GOP, are not counted.
+
+    Raises:
+        Mp4Error: A frame is missing.
     """
     counts = packets.pts >= packets.pts[0]
     shown = np.sort(packets.pts[counts if packets.shown is None else counts & packets.shown])
@@ -52,12 +54,14 @@ def select_pts(packets: Packets, first_frame: int, numbers: Int64Array) -> Int64
 
 
 def select_packets_for(data: memoryview, track: Track, packets: Packets, pts: Int64Array) -> Int64Array:
-    """The indexes (decoding order) of the packets that must be decoded for the frames shown at `pts`.
+    """Return the indexes (in decoding order) of the packets needed to decode the frames shown at `pts`.
 
-    In H.264, unwanted frames without references to them (nal_ref_idc 0) are left out, and so are the packets between
-    the last wanted frame and the next IDR frame. In FFV1 whose packets are all keyframes, as depth is stored, none but
-    the wanted ones are needed; in other codecs, all packets up to the last wanted one.
-    Raises Mp4Error if `data` ends before the last one.
+    In H.264, unneeded frames that nothing references (nal_ref_idc 0) are skipped, as are packets between the last
+    needed frame and the next IDR frame. In FFV1 with only keyframes, as depth is stored, only the requested packets are
+    needed; in other codecs, all packets up to the last requested one.
+
+    Raises:
+        Mp4Error: `data` ends before the last packet.
     """
     wanted = set(pts.tolist())
     is_wanted = [p in wanted for p in packets.pts.tolist()]
@@ -83,7 +87,7 @@ def select_packets_for(data: memoryview, track: Track, packets: Packets, pts: In
 
 
 def parse_h264_kind(data: memoryview, start: int, size: int, length_size: int) -> tuple[bool, bool]:
-    """(is a reference, is IDR) of an AVCC packet, from its first slice."""
+    """Return whether an AVCC packet is a reference and whether it is an IDR frame, from its first slice."""
     at, end = start, start + size
     while at + length_size < end:
         nal = data[at + length_size]
@@ -97,14 +101,16 @@ UInt8Array = npt.NDArray[np.uint8]
 
 _DECODERS_PER_THREAD = 4
 _FULL_RANGE, _BT709 = 2, 1
-_BLACK = 16  # the level of black in limited range; what is below is black too
+_BLACK = 16  # black level in limited range; lower values are black too
 HALF_CHROMA = ("bt601", False)
-"""The colours whose chroma is resized to half of an even output and doubled, as OpenCV had it; others to all of it."""
+"""Colours whose chroma is resized to half of an even output and doubled, as OpenCV did; with others, to the full
+output.
+"""
 PIXELS_VERSION = 2
-"""The version of the arithmetic that makes pixels of planes, which is part of a loader's identity; 1 was OpenCV's."""
+"""Version of the arithmetic from planes to pixels, part of a loader's identity; version 1 was OpenCV's."""
 PLANAR_420 = ("yuv420p", "yuvj420p")
-"""FFmpeg's names of 8 bits in 4:2:0, limited and full range."""
-# The luma coefficients (K_R, K_B) of ITU-R BT.601 and BT.709.
+"""FFmpeg's names of 8-bit 4:2:0 formats, limited and full range."""
+# Luma coefficients (K_R, K_B) of ITU-R BT.601 and BT.709.
 _KR_KB = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
 
 
@@ -114,26 +120,26 @@ class DecodeError(DataError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodedFrames:
-    """Decoded frames in the requested order, their times and motion vectors.
-
-    frames: T frames; a repeated frame number gives the same object. pts_s: float64 (T,), seconds from the start of the
-    video. vectors: by frame number, the motion vectors or the stored flow of the frames for which they were requested,
-    without those that have none.
-    """
+    """Decoded frames in the requested order, with times and motion vectors."""
 
     frames: list[VideoFrame]
+    """T frames; a repeated frame number returns the same object."""
     pts_s: npt.NDArray[np.float64]
+    """float64 (T,): seconds from the start of the video."""
     vectors: dict[int, Motion]
+    """Motion vectors or stored flow by frame number, for requested frames that have any."""
 
 
 class _Decoders(threading.local):
-    """The open decoders of one thread, least recently used first."""
+    """Open decoders of one thread, least recently used first."""
 
     def __init__(self) -> None:
         self.open: OrderedDict[tuple[str, bytes, tuple[int, int], bool, int], VideoCodecContext] = OrderedDict()
 
     def take(self, track: Track, motion_vectors: bool, most: int) -> VideoCodecContext:
-        """A decoder in its initial state, removed from the pool until `give_back`; most: the most pixels of a frame."""
+        """Remove a decoder in its initial state from the pool until `give_back`; `most` is the maximum number of pixels
+        per frame.
+        """
         found = self.open.pop((track.codec, track.extradata, track.size, motion_vectors, most), None)
         if found is not None:
             return found
@@ -172,15 +178,23 @@ def decode_frames(
     stored: Mapping[int, KeyFlow] = MappingProxyType({}),
     whole: int | None = None,
 ) -> DecodedFrames:
-    """Decodes the frames `numbers` (display order in the whole video) from fragments that start at `first_frame`.
+    """Decode frames `numbers` (display order in the whole video) from fragments that start at `first_frame`.
 
-    header: `ftyp moov`, or the track that it describes. size: the width and height of all frames in pixels. packets:
-    those of bytes that come from a container that maskstream did not write; by default read from the fragments.
-    vectors_of: the numbers of the frames whose motion is wanted, which are decoded too; none by default. whole: the
-    size of the run of fragments, where the bytes end with the last packet that is needed; by default that of the bytes.
-    stored: the flow of those frames that has been stored, by number.
+    Args:
+        header: `ftyp moov`, or the track that it describes.
+        fragments: Bytes of the fragments.
+        first_frame: Number of their first frame.
+        numbers: int64 (T,), frames to decode.
+        size: Width and height of all frames in pixels.
+        packets: Packets of the bytes, for containers not written by maskstream; by default parsed from the fragments.
+        vectors_of: int64 (n,), frames whose motion is requested, which are also decoded; none by default.
+        stored: Stored flow of such frames by number.
+        whole: Size of the complete run of fragments, if the bytes end with the last packet needed; by default, their
+            size.
 
-    Errors: Mp4Error if the bytes are not such fragments, DecodeError if they do not decode to the frames.
+    Raises:
+        Mp4Error: The bytes are not such fragments.
+        DecodeError: They do not decode to the frames.
     """
     return decode_coded(
         find_coded(header, fragments, first_frame, numbers, packets, vectors_of, whole), size=size, stored=stored
@@ -189,17 +203,19 @@ def decode_frames(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodedFrames:
-    """The `packets` of a track that hold the frames at `pts`: those of a clip, whose times in seconds are `pts_s`,
-    float64 (T,), then those whose numbers are `moving`.
+    """Packets of a track to decode: the frames of a clip, then the frames whose motion is requested (`moving`).
 
-    All that decoding needs is made before the first clip is decoded: see `ClipRowMaker.fill_each`.
+    Everything that decoding needs is prepared before the first clip is decoded; see `ClipRowMaker.fill`.
     """
 
     track: Track
     packets: list[av.Packet[Stream]]
     pts: list[int]
+    """Presentation times of the clip's frames, then of the frames in `moving`."""
     pts_s: npt.NDArray[np.float64]
+    """float64 (T,): times of the clip's frames in seconds."""
     moving: list[int]
+    """Numbers of the frames whose motion is requested."""
 
 
 def find_coded(
@@ -211,7 +227,11 @@ def find_coded(
     vectors_of: Int64Array | None = None,
     whole: int | None = None,
 ) -> CodedFrames:
-    """What `decode_frames` decodes, of the same arguments. Raises Mp4Error if the bytes are not such fragments."""
+    """Find the packets that `decode_frames` decodes; same arguments.
+
+    Raises:
+        Mp4Error: The bytes are not such fragments.
+    """
     track = track_of(header)
     moving = np.empty(0, dtype=np.int64) if vectors_of is None else vectors_of
     frames = np.concatenate([numbers, moving])
@@ -234,13 +254,13 @@ def find_coded(
 def _find_packets(
     fragments: memoryview, track: Track, whole: int | None, first_frame: int, frames: Int64Array
 ) -> tuple[list[av.Packet[Stream]], Int64Array] | None:
-    """The packets to decode and the pts of the frames; None where no kernel says them."""
+    """Find the packets to decode and the pts of the frames with a kernel; None if it does not support the data."""
     if track.codec != "h264" or len(track.extradata) < 5 or not fragments:
         return None
     from .packets import find_packets
 
     data = np.frombuffer(fragments, np.uint8)
-    data.setflags(write=False)  # of all memory alike, because a kernel is compiled for each of both
+    data.setflags(write=False)  # for all memory, because numba would compile the kernel separately for writable arrays
     rows, pts = find_packets(
         data,
         len(data) if whole is None else whole,
@@ -256,7 +276,11 @@ def _find_packets(
 def decode_coded(
     coded: CodedFrames, *, size: tuple[int, int], stored: Mapping[int, KeyFlow] = MappingProxyType({})
 ) -> DecodedFrames:
-    """Decodes what `find_coded` found, as `decode_frames` does. Raises DecodeError."""
+    """Decode the result of `find_coded`, as `decode_frames` does.
+
+    Raises:
+        DecodeError: The packets do not decode to the frames.
+    """
     by_pts, _ = _decode(coded.track, coded.packets, coded.pts, size, motion_vectors=len(coded.moving) > 0)
     frames = [by_pts[p] for p in coded.pts]
     vectors: dict[int, Motion] = {}
@@ -265,7 +289,7 @@ def decode_coded(
         if (flow := stored.get(number)) is not None:
             vectors[number] = flow
         elif (motion := motion_vectors_of(frame)) is not None:
-            vectors[number] = bytes(motion)  # a copy, so that the frame can go
+            vectors[number] = bytes(motion)  # a copy, so that the frame can be released
     del frames[n:]
     return DecodedFrames(frames=frames, pts_s=coded.pts_s, vectors=vectors)
 
@@ -273,9 +297,10 @@ def decode_coded(
 def decode_keyframe(
     track: Track, data: memoryview, packets: Packets, key: int, size: tuple[int, int]
 ) -> tuple[VideoFrame, tuple[int, int]]:
-    """The frame of the keyframe `key` of packets that lie in `data`, and the width and height that are coded.
+    """Decode the keyframe `key` of packets in `data`; also returns the coded width and height.
 
-    Raises DecodeError as `decode_frames` does.
+    Raises:
+        DecodeError: As in `decode_frames`.
     """
     own = slice(key, key + 1)
     alone = Packets(
@@ -288,14 +313,14 @@ def decode_keyframe(
 
 
 def _select_packets(track: Track, data: memoryview, packets: Packets, pts: Int64Array) -> list[av.Packet[Stream]]:
-    """The packets to decode for the frames shown at `pts`."""
+    """Build the packets to decode for the frames shown at `pts`."""
     needed = select_packets_for(data, track, packets, pts)
     columns = packets.start[needed], packets.size[needed], packets.pts[needed]
     return _build_packets(data, np.stack(columns, axis=1).tolist())
 
 
 def _build_packets(data: memoryview, rows: list[list[int]]) -> list[av.Packet[Stream]]:
-    """The packets with these starts, sizes and pts."""
+    """Build packets with these starts, sizes and pts."""
     made: list[av.Packet[Stream]] = []
     for start, n_bytes, shown_at in rows:
         packet = av.Packet(data[start : start + n_bytes])  # type: ignore[arg-type]
@@ -307,7 +332,7 @@ def _build_packets(data: memoryview, rows: list[list[int]]) -> list[av.Packet[St
 def _decode(
     track: Track, packets: list[av.Packet[Stream]], pts: list[int], size: tuple[int, int], motion_vectors: bool
 ) -> tuple[dict[int, VideoFrame], tuple[int, int]]:
-    """The wanted frames by pts, and the width and height that are coded, with what is not shown."""
+    """Return the requested frames by pts, and the coded width and height, including invisible parts."""
     wanted = set(pts)
     width, height = size
     found: dict[int, VideoFrame] = {}
@@ -333,11 +358,14 @@ def _decode(
 
 
 def to_rgb(frames: list[VideoFrame], crop: Crop, size: tuple[int, int], out: UInt8Array) -> None:
-    """Crops, resizes and converts each frame into `out`, uint8 (T, H, W, 3), C-contiguous, with (H, W) = `size`.
+    """Crop, resize and convert each frame into `out`, uint8 (T, H, W, 3), C-contiguous, with (H, W) = `size`.
 
     `crop` is in pixels of the frames, with even offsets and sizes (4:2:0 chroma); its flip is applied last. Resizing is
-    bilinear with pixel centres at half; if the crop is at least twice the output, it averages areas instead. Every
-    machine makes the same pixels. Raises ValueError if the crop is not within a frame.
+    bilinear with pixel centres at half; if the crop is at least twice the output size, it averages areas instead.
+    Results are identical on every machine.
+
+    Raises:
+        ValueError: The crop is not within a frame.
     """
     from .pixels import write_rgb
 
@@ -355,10 +383,16 @@ def to_rgb(frames: list[VideoFrame], crop: Crop, size: tuple[int, int], out: UIn
 def to_tokens(
     frames: list[VideoFrame], crop: Crop, grid: tuple[int, int], chosen: npt.NDArray[np.int64], out: UInt8Array
 ) -> None:
-    """Crops, resizes and converts the chosen tokens of a clip into `out`, uint8 (K, tubelet, p, p, 3), C-contiguous.
+    """Crop, resize and convert the chosen tokens of a clip into `out`, uint8 (K, tubelet, p, p, 3), C-contiguous.
 
-    grid: the tokens of a time step along H and W. chosen: int64 (K,), their numbers in (t h w) order, ascending. The
-    pixels are those that `to_rgb` makes of the whole clip.
+    Pixels are identical to the whole clip's from `to_rgb`.
+
+    Args:
+        frames: Frames of the clip.
+        crop: As in `to_rgb`.
+        grid: Tokens of a time step along H and W.
+        chosen: int64 (K,), sorted token numbers in (t h w) order.
+        out: Output.
     """
     from .pixels import write_tokens
 
@@ -370,14 +404,14 @@ def to_tokens(
 
 
 def _is_half(colours: tuple[str, bool], size: tuple[int, int]) -> bool:
-    """Whether chroma is resized to half of a size (H, W)."""
+    """Return whether chroma is resized to half of a size (H, W)."""
     return colours == HALF_CHROMA and size[0] % 2 == 0 and size[1] % 2 == 0
 
 
 def _list_planes(
     frames: Iterable[tuple[int, VideoFrame]], crop: Crop
 ) -> tuple[tuple[int, int, int, int], list[VideoFrame], dict[tuple[str, bool], list[list[int]]]]:
-    """What kernels read of numbered frames: the crop, the frames that hold the planes, which live as long as these, and
+    """Prepare kernel inputs for numbered frames: the crop, the frames that own the planes (which must stay alive), and
     by colours the `frames` of `write_rgb`.
     """
     kept, tables = [], defaultdict(list)
@@ -394,12 +428,12 @@ def _list_planes(
 
 
 def read_colours(frame: VideoFrame) -> tuple[str, bool]:
-    """The standard of a frame's colours, "bt601" or "bt709", and whether they have the full range."""
+    """Return the standard of a frame's colours, "bt601" or "bt709", and whether they are full range."""
     return "bt709" if frame.colorspace == _BT709 else "bt601", frame.color_range == _FULL_RANGE
 
 
 def cut_planes(frame: VideoFrame, crop: Crop) -> list[UInt8Array]:
-    """Views of the crop in the planes Y, U and V; nothing is copied."""
+    """Return views of the crop in the Y, U and V planes; nothing is copied."""
     views = []
     y, x, rows, columns = crop.y, crop.x, crop.height, crop.width
     for plane in frame.planes:
@@ -412,7 +446,9 @@ def cut_planes(frame: VideoFrame, crop: Crop) -> list[UInt8Array]:
 
 @cache
 def build_rgb_matrix(standard: str, full_range: bool) -> npt.NDArray[np.float64]:
-    """The 3 x 4 matrix from (Y, U, V, 1) in [0, 255] to (R, G, B), from the standard's luma coefficients; read-only."""
+    """Return the 3 x 4 matrix from (Y, U, V, 1) in [0, 255] to (R, G, B), from the standard's luma coefficients;
+    read-only.
+    """
     kr, kb = _KR_KB[standard]
     kg = 1 - kr - kb
     y_gain, c_gain, black = (1.0, 1.0, 0.0) if full_range else (255 / 219, 255 / 224, 16.0)
@@ -431,11 +467,11 @@ def build_rgb_matrix(standard: str, full_range: bool) -> npt.NDArray[np.float64]
 
 @cache
 def compute_colour_numbers(standard: str, full_range: bool) -> npt.NDArray[np.int16]:
-    """What the conversion to RGB in integers uses, int16 (6,), read-only: the level of black, and how much of Y is in
-    all channels, of V in red, of U and of V in green, of U in blue.
+    """Return the integers of the RGB conversion, int16 (6,), read-only: the black level, and the weights of Y in all
+    channels, of V in red, of U and V in green, and of U in blue.
 
-    Y, less black and at least 0, is taken 2^7 times and its share is in 2^-14; U and V, less 128, 2^8 times and in
-    2^-13. Products lose their lower 16 bits, so sums have 5 bits below a level.
+    Y, minus black and at least 0, is scaled by 2^7 and its weight is in 2^-14; U and V, minus 128, are scaled by 2^8
+    and weighted in 2^-13. Products lose their lower 16 bits, so sums have 5 fractional bits.
     """
     matrix = build_rgb_matrix(standard, full_range)
     shares = [2 * matrix[0, 0], matrix[0, 2], matrix[1, 1], matrix[1, 2], matrix[2, 1]]
@@ -446,17 +482,18 @@ def compute_colour_numbers(standard: str, full_range: bool) -> npt.NDArray[np.in
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CropPlanes:
-    """The crop of T frames in 4:2:0.
-
-    luma: uint8 (T, h, w). chroma: uint8 (T, 2, ceil(h / 2), ceil(w / 2)), U and V. flip: whether the output is flipped.
-    standard, full_range: the colours, "bt601" or "bt709".
-    """
+    """Crop of T frames in 4:2:0."""
 
     luma: UInt8Array
+    """uint8 (T, h, w)."""
     chroma: UInt8Array
+    """uint8 (T, 2, ceil(h / 2), ceil(w / 2)): U and V."""
     flip: bool
+    """Whether the output is mirrored."""
     standard: str
+    """Colour standard, "bt601" or "bt709"."""
     full_range: bool
+    """Whether colours are full range."""
 
 
 def allocate_planes(
@@ -465,16 +502,15 @@ def allocate_planes(
     width: int,
     empty: Callable[[tuple[int, ...], npt.DTypeLike], UInt8Array] = np.empty,
 ) -> tuple[UInt8Array, UInt8Array]:
-    """Memory for frames whose luma is (height, width): luma uint8 (*of, H, W), chroma (*of, 2, H / 2, W / 2). empty:
-    makes an array of a shape and a type.
-    """
+    """Allocate luma uint8 (*of, H, W) and chroma (*of, 2, ceil(H / 2), ceil(W / 2)); `empty` allocates an array."""
     luma = empty((*of, height, width), np.uint8)
     return luma, empty((*of, 2, -(-height // 2), -(-width // 2)), np.uint8)
 
 
 def crop_planes(frames: list[VideoFrame], crop: Crop, into: tuple[UInt8Array, UInt8Array] | None = None) -> CropPlanes:
-    """The crop of the frames; `crop` is in pixels of the frames, with even offsets and sizes. into: memory for luma and
-    chroma, by default new.
+    """Crop the planes of frames; `crop` is in pixels of the frames, with even offsets and sizes.
+
+    `into` is memory for luma and chroma; by default it is allocated.
     """
     luma, chroma = into or allocate_planes((len(frames),), crop.height, crop.width)
     done: dict[int, int] = {}

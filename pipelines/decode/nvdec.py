@@ -1,9 +1,9 @@
-"""What a hardware decoder takes: which clips NVDEC, or DALI's decoder on a CPU, decodes, told from its packets.
+"""Capabilities of hardware decoders: determine from packets which clips NVDEC, or DALI's decoder on a CPU, can decode.
 
-NVDEC's limits are those of NVIDIA's support matrix for data-center cards (A100, H100, H200): 8 bits, 4:2:0, H.264 from
-48 x 16 and HEVC from 144 x 144 pixels. It gives no picture before the first IDR of H.264, so a clip that begins in an
-open GOP would come back as whatever was in memory. DALI compares the size that is coded with the one that is shown:
-where they differ, it reads chroma from the wrong rows, or makes a decoder for each clip.
+NVDEC's limits follow NVIDIA's support matrix for data-center GPUs (A100, H100, H200): 8 bits, 4:2:0, H.264 from 48 x 16
+and HEVC from 144 x 144 pixels. It returns no frame before the first IDR frame of H.264, so a clip that starts in an
+open GOP would consist of uninitialised memory. DALI compares the coded size with the displayed size: if they differ, it
+reads chroma from the wrong rows, or creates a decoder for each clip.
 """
 
 import ctypes
@@ -17,22 +17,22 @@ from maskstream.shards.media.mp4 import Int64Array, Packets, Track
 from .cpu import PLANAR_420, parse_h264_kind
 
 CODECS = {"cuda": ("h264", "hevc"), "cpu": ("vp9",)}
-"""The codecs decoded on each type of device. NVDEC would count the hidden frames of VP9 and AV1."""
+"""Codecs decoded on each type of device. NVDEC would count the hidden frames of VP9 and AV1."""
 LIBRARIES = ("libcuda.so.1", "libnvcuvid.so.1")
-"""What NVDEC needs of the driver; containers have the second one only with the capability "video"."""
+"""Driver libraries that NVDEC needs; containers have the second one only with the capability "video"."""
 
 _LEAST = {"h264": (48, 16), "hevc": (144, 144), "vp9": (0, 0)}
 _MOST = {"h264": (4096, 4096), "hevc": (8192, 8192), "vp9": (16384, 16384)}
 _LENGTH_SIZE_AT = {"h264": 4, "hevc": 21}
-"""Where avcC and hvcC have the size of the lengths of units."""
+"""Position of the length size in avcC and hvcC."""
 
 
 def refused(
     device: str, track: Track, data: memoryview, packets: Packets, kept: Int64Array, size: tuple[int, int]
 ) -> str:
-    """Why the decoder on the type of device `device` cannot decode the packets `kept`, in words; "" if it can.
+    """Return why the decoder on the type of device `device` cannot decode the packets `kept`; "" if it can.
 
-    size: the width and height in pixels. The keyframe is not looked at; see `describe_unusual`.
+    `size` is the width and height in pixels. The keyframe is checked separately by `describe_unusual`.
     """
     codec, decoder = track.codec, "NVDEC" if device == "cuda" else "DALI on a CPU"
     if codec not in CODECS.get(device, ()):
@@ -54,10 +54,10 @@ def refused(
 
 
 def describe_unusual(track: Track, frame: VideoFrame, coded: tuple[int, int], in_band: bool) -> str:
-    """Why a video with this keyframe is decoded on the CPU, in words; "" for 8 bits, 4:2:0 and what is shown whole.
+    """Return why a video with this keyframe is decoded on the CPU; "" for 8-bit 4:2:0 without invisible parts.
 
-    coded: its width and height with what is not shown, in pixels. H.264 may show less, unless its parameter sets are
-    `in_band`: those of a header can be changed (shards/media/h264_sps.py).
+    `coded` is the width and height including invisible parts, in pixels. H.264 may have invisible parts unless its
+    parameter sets are `in_band`, because a header's can be rewritten (shards/media/h264_sps.py).
     """
     if frame.format.name not in PLANAR_420:
         return f"{frame.format.name}; 8 bits and 4:2:0 are decoded"
@@ -71,7 +71,7 @@ def describe_unusual(track: Track, frame: VideoFrame, coded: tuple[int, int], in
 
 
 def extract_parameter_sets(track: Track, data: memoryview, packets: Packets, key: int) -> list[bytes]:
-    """The sequence parameter sets before the first slice of a packet of H.264 or HEVC; others have none."""
+    """Return the sequence parameter sets before the first slice of an H.264 or HEVC packet; other codecs have none."""
     if track.codec not in _LENGTH_SIZE_AT or len(track.extradata) <= _LENGTH_SIZE_AT[track.codec]:
         return []
     is_h264, lengths = track.codec == "h264", (track.extradata[_LENGTH_SIZE_AT[track.codec]] & 3) + 1
@@ -89,7 +89,7 @@ def extract_parameter_sets(track: Track, data: memoryview, packets: Packets, key
 
 
 def missing_libraries() -> list[str]:
-    """The libraries of the driver that NVDEC needs and this process cannot load."""
+    """Return the driver libraries required by NVDEC that this process cannot load."""
     missing = []
     for name in LIBRARIES:
         try:
@@ -101,7 +101,7 @@ def missing_libraries() -> list[str]:
 
 @cache
 def missing_torchcodec() -> str:
-    """Why torchcodec cannot be used, in words; "" if it can."""
+    """Return why torchcodec cannot be used; "" if it can."""
     try:
         import torchcodec
         from torchcodec.decoders import Demuxer, VideoPacketDecoder  # noqa: F401

@@ -1,7 +1,7 @@
-"""A kernel that finds the packets of H.264 to decode for some frames, in a run of the fragments of mp4.py.
+"""Kernel that finds the H.264 packets to decode for some frames, in a run of fragments as in mp4.py.
 
-It makes in one call what `read_fragments`, `select_pts` and `select_packets_for` make, in a tenth of their time. Where
-they would raise an error, and where it meets boxes that shards do not have, it finds nothing; so they are asked then.
+One call replaces `read_fragments`, `select_pts` and `select_packets_for` in a tenth of their time. It returns nothing
+where they would raise an error, or for boxes that shards do not contain, so that the caller falls back to them.
 """
 
 import numpy as np
@@ -13,8 +13,8 @@ Bytes = npt.NDArray[np.uint8]
 Int64s = npt.NDArray[np.int64]
 
 _MOOF, _TRAF, _TFHD, _TFDT, _TRUN = (int.from_bytes(name) for name in (b"moof", b"traf", b"tfhd", b"tfdt", b"trun"))
-_MOST = 4096  # packets of a run; GOPs of more are rare
-_LATEST = 1 << 61  # a decoding time that durations cannot lift out of int64
+_MOST = 4096  # packets of a run; longer GOPs are rare
+_LATEST = 1 << 61  # a decoding time that durations cannot raise beyond int64
 _PACKET_BYTES = 8  # as in mp4.py
 
 
@@ -22,11 +22,18 @@ _PACKET_BYTES = 8  # as in mp4.py
 def find_packets(
     data: Bytes, whole: int, duration: int, size: int, length_size: int, first_frame: int, numbers: Int64s
 ) -> tuple[Int64s, Int64s]:
-    """The packets to decode, int64 (n, 3), each its start, size and pts, and the pts of the frames, int64 (T,).
+    """Return the packets to decode, int64 (n, 3), each with start, size and pts, and the pts of the frames, int64 (T,).
 
-    data: the beginning of a run of fragments of `whole` bytes, whose first frame is `first_frame`. duration, size: the
-    track's defaults. length_size: the bytes of the length of a NAL unit. numbers: int64 (T,). There is no packet where
-    nothing is found.
+    No packet is returned if the data is not supported.
+
+    Args:
+        data: Start of a run of fragments.
+        whole: Size of the run in bytes.
+        duration: Default duration of the track.
+        size: Default size of the track.
+        length_size: Bytes of the length of a NAL unit.
+        first_frame: Number of the first frame.
+        numbers: int64 (T,), requested frames.
     """
     nothing, pts = np.empty((0, 3), dtype=np.int64), np.empty_like(numbers)
     table = np.empty((_MOST, 3), dtype=np.int64)
@@ -71,7 +78,7 @@ def find_packets(
 
 @kernel
 def runs_of(data: Bytes, whole: int, duration: int, size: int, table: Int64s) -> int:
-    """Writes start, size and pts of the packets of a run of fragments, and returns their number; -1 where unsure."""
+    """Write start, size and pts of the packets of a run of fragments; returns their number, or -1 if unsupported."""
     count, at, sizes = 0, 0, 0
     while at < whole:
         end = find_box_end(data, at, whole)
@@ -91,7 +98,9 @@ def runs_of(data: Bytes, whole: int, duration: int, size: int, table: Int64s) ->
 
 @kernel
 def parse_moof(data: Bytes, base: int, stop: int, duration: int, size: int, table: Int64s, count: int) -> int:
-    """The same of one fragment, whose moof lies from `base` to `stop`, behind `count` packets of others."""
+    """Parse one fragment, whose moof lies from `base` to `stop`, after `count` packets of others;
+    returns as `runs_of`.
+    """
     at = base + 8
     while True:
         end = find_box_end(data, at, stop)
@@ -154,7 +163,7 @@ def parse_moof(data: Bytes, base: int, stop: int, duration: int, size: int, tabl
 
 @kernel
 def find_box_end(data: Bytes, at: int, stop: int) -> int:
-    """Where the box at a byte ends; -1 if it does not end until `stop`, or its size has another form."""
+    """Return the end of the box at a byte; -1 if it does not end before `stop`, or has an unusual size field."""
     if at + 8 > min(stop, len(data)):
         return -1
     size = read_number(data, at)
@@ -163,7 +172,7 @@ def find_box_end(data: Bytes, at: int, stop: int) -> int:
 
 @kernel
 def read_number(data: Bytes, at: int) -> int:
-    """The number of 4 bytes, big-endian."""
+    """Read a big-endian 32-bit number."""
     number = np.int64(0)
     for k in range(4):
         number = number << 8 | np.int64(data[at + k])
@@ -172,6 +181,6 @@ def read_number(data: Bytes, at: int) -> int:
 
 @kernel
 def read_signed(data: Bytes, at: int) -> int:
-    """The same with a sign."""
+    """Read a big-endian signed 32-bit number."""
     number = read_number(data, at)
     return number - (1 << 32) if number >= 1 << 31 else number

@@ -1,5 +1,5 @@
-"""A segment of a sound: of a FLAC member, whose frames that hold it are read and decoded alone, or of a sound in a
-foreign tar, whose table names the bytes to read.
+"""Decode a segment of audio: from a FLAC member, only the frames that contain it; in a foreign tar, the bytes that its
+table lists.
 """
 
 from collections.abc import Iterator
@@ -30,48 +30,57 @@ from maskstream.shards.media.sound_table import (
 from maskstream.shards.stores.base import Range, Store
 
 _STRAY_FRAMES = 8
-"""How many headers of frames may be found by chance in the frames of a segment."""
+"""Maximum number of false frame headers in the frames of a segment."""
 MARGIN_S = 0.05
-"""Seconds on both sides of a segment with which resampling it equals resampling the whole sound."""
+"""Seconds on both sides of a segment with which resampling it equals resampling the whole recording."""
 
 _DTYPES = {"s16": np.int16, "s32": np.int32}
-"""The sample formats of libavcodec's FLAC decoder, with interleaved channels."""
+"""Sample formats of libavcodec's FLAC decoder, with interleaved channels."""
 
 
 class SoundError(DataError):
-    """A sound cannot be decoded."""
+    """Audio cannot be decoded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Segment:
-    """The bytes of whole FLAC frames that hold the samples [first, stop).
-
-    n_frames: their number. at: the number of the first sample in `frames`. low, high: the samples [low, high) include
-    the margins for resampling. read_bytes: the number of bytes read.
-    """
+    """Bytes of whole FLAC frames that contain the samples [first, stop)."""
 
     header: FlacHeader
     frames: bytes
     n_frames: int
+    """Number of frames."""
     at: int
+    """Number of the first sample in `frames`."""
     first: int
     stop: int
     low: int
+    """First sample including the margin for resampling."""
     high: int
+    """End of the samples including the margin for resampling."""
     read_bytes: int
+    """Number of bytes read."""
 
 
 def find_segment_range(member: Range, header: FlacHeader, first: int, stop: int, *, rate: int) -> Range:
-    """The byte range that `read_segment` reads."""
+    """Return the byte range that `read_segment` reads."""
     _, _, edges = _frames(member, header, first, stop, rate)
     return Range(member.name, member.offset + int(edges[0]), int(edges[-1] - edges[0]))
 
 
 def read_segment(store: Store, member: Range, header: FlacHeader, first: int, stop: int, *, rate: int) -> Segment:
-    """Reads the samples [first, stop), counted at the source's rate, of the FLAC `member`, in one read.
+    """Read the samples [first, stop), at the source's rate, of the FLAC `member` in one read.
 
-    header: from the manifest. rate: the rate of a later resampling, in Hz. Raises StoreError if the frames cannot be
-    read.
+    Args:
+        store: Store of the shard.
+        member: Byte range of the member.
+        header: Header from the manifest.
+        first: First sample.
+        stop: End of the samples.
+        rate: Sample rate after later resampling, in Hz.
+
+    Raises:
+        StoreError: The frames cannot be read.
     """
     at, (low, high), edges = _frames(member, header, first, stop, rate)
     data = store.read(member.name, member.offset + int(edges[0]), int(edges[-1] - edges[0]))
@@ -91,7 +100,9 @@ def read_segment(store: Store, member: Range, header: FlacHeader, first: int, st
 def _frames(
     member: Range, header: FlacHeader, first: int, stop: int, rate: int
 ) -> tuple[int, tuple[int, int], npt.NDArray[np.int64]]:
-    """The number of the frames' first sample, the samples [low, high) to keep, and the frames' offsets with the end."""
+    """Return the number of the frames' first sample, the samples [low, high) to keep, and the frames' offsets with the
+    end.
+    """
     margin = 0 if rate == header.sample_rate else int(MARGIN_S * header.sample_rate)
     low, high = max(first - margin, 0), min(stop + margin, header.n_samples)
     at, edges = header.frames(low, high, member.size)
@@ -101,10 +112,16 @@ def _frames(
 def decode_segment(
     segment: Segment, *, rate: int, gain: float, channels: int | Literal["mono"] | None = None
 ) -> npt.NDArray[np.float32]:
-    """Decodes the wanted samples, float32 (n, channels), times `gain`, resampled to `rate` Hz.
+    """Decode the requested samples, float32 (n, channels), scaled by `gain` and resampled to `rate` Hz.
 
-    channels: the number of first channels to keep, "mono" for the mean of all, None for all. Raises SoundError if the
-    bytes cannot be decoded or there are fewer channels.
+    Args:
+        segment: Bytes to decode.
+        rate: Output sample rate in Hz.
+        gain: Factor of the samples.
+        channels: Number of leading channels to keep, "mono" for the mean of all, None for all.
+
+    Raises:
+        SoundError: The bytes cannot be decoded, or there are fewer channels.
     """
     header = segment.header
     samples = _decoded(header, segment.frames, segment.n_frames)[segment.low - segment.at : segment.high - segment.at]
@@ -117,7 +134,11 @@ def decode_segment(
 
 
 def keep_channels(samples: npt.NDArray[Any], channels: int | Literal["mono"] | None) -> npt.NDArray[Any]:
-    """The first `channels` of samples (n, channels), or all for "mono" and None; SoundError if there are fewer."""
+    """Return the first `channels` of samples (n, channels), or all for "mono" and None.
+
+    Raises:
+        SoundError: There are fewer channels.
+    """
     if isinstance(channels, int) and channels > samples.shape[1]:
         raise SoundError(f"has {samples.shape[1]} channels, fewer than channels={channels}; use fewer, or 'mono'")
     return samples[:, : None if channels == "mono" else channels]
@@ -126,7 +147,7 @@ def keep_channels(samples: npt.NDArray[Any], channels: int | Literal["mono"] | N
 def finished(
     samples: npt.NDArray[np.float32], source: int, rate: int, skip: int, n: int, *, mono: bool
 ) -> npt.NDArray[np.float32]:
-    """The `n` samples after the first `skip`, their mean over channels if `mono`, resampled to `rate` Hz."""
+    """Skip `skip` samples and return the next `n`, averaged over channels if `mono`, and resampled to `rate` Hz."""
     channels = samples.shape[1]
     if mono and channels > 1:
         total = samples[:, :1].copy()  # not a matrix product: BLAS would start its own threads
@@ -137,9 +158,9 @@ def finished(
 
 
 def _decoded(header: FlacHeader, frames: bytes, n_frames: int) -> npt.NDArray[np.signedinteger]:
-    """All samples of the FLAC frames, int16 or int32 (n, channels).
+    """Decode all samples of the FLAC frames, int16 or int32 (n, channels).
 
-    A frame of 12 bytes may decode to 2 MB, so frames that the manifest does not list are counted before.
+    A frame of 12 bytes may decode to 2 MB, so frames that the manifest does not list are counted first.
     """
     if has_more_frames(frames, 2 * n_frames + _STRAY_FRAMES):
         raise SoundError(f"has more frames than the {n_frames} in the manifest")
@@ -149,7 +170,7 @@ def _decoded(header: FlacHeader, frames: bytes, n_frames: int) -> npt.NDArray[np
     decoder.options = {"err_detect": "crccheck+explode"}  # a corrupt frame raises an error
     parts = []
     try:
-        for packet in (av.Packet(frames), None):  # one packet may hold many frames
+        for packet in (av.Packet(frames), None):  # one packet may contain several frames
             for frame in decoder.decode(packet):
                 parts.append(_samples(frame))
     except (av.FFmpegError, ValueError) as error:
@@ -165,7 +186,7 @@ def _decoded(header: FlacHeader, frames: bytes, n_frames: int) -> npt.NDArray[np
 
 
 def _samples(frame: av.AudioFrame) -> npt.NDArray[np.signedinteger]:
-    """A view of a frame's samples, int16 or int32 (n, channels)."""
+    """Return a view of a frame's samples, int16 or int32 (n, channels)."""
     channels = frame.layout.nb_channels
     plane: Any = frame.planes[0]
     samples: npt.NDArray[Any] = np.frombuffer(plane, dtype=_DTYPES[frame.format.name])
@@ -173,7 +194,7 @@ def _samples(frame: av.AudioFrame) -> npt.NDArray[np.signedinteger]:
 
 
 def _resample(samples: npt.NDArray[np.float32], source: int, rate: int, skip: int, n: int) -> npt.NDArray[np.float32]:
-    """The `n` samples after the first `skip`, resampled from `source` to `rate` Hz."""
+    """Skip `skip` samples and return the next `n`, resampled from `source` to `rate` Hz."""
     if source == rate:
         return samples[skip : skip + n]
     made: npt.NDArray[np.float32] = soxr.resample(samples, source, rate, quality="HQ")
@@ -184,34 +205,32 @@ def _resample(samples: npt.NDArray[np.float32], source: int, rate: int, skip: in
 Floats = npt.NDArray[np.float32]
 
 MAX_READ = 1 << 26
-"""The largest read from a table, in bytes; the table of two hours of Opus has a tenth of it."""
+"""Largest read from a table in bytes; the table of two hours of Opus has a tenth of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """Consecutive packets for one decoder. The packets before number `kept` only bring the decoder into its state.
-
-    counts: int64, the samples that each packet from `kept` on decodes to. skip, n: the wanted part of these samples.
-    """
+    """Consecutive packets for one decoder. Packets before number `kept` only initialise the decoder's state."""
 
     packets: list[bytes]
     counts: npt.NDArray[np.int64]
+    """int64: number of samples that each packet from `kept` on decodes to."""
     kept: int
     skip: int
+    """Samples to skip."""
     n: int
+    """Samples to keep."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexedSegment:
-    """The bytes read for the samples [first, stop); with the margins for resampling they are [low, high).
-
-    runs: the runs of packets. member: the whole member if it can only be decoded as a whole, else empty; `runs` is then
-    empty.
-    """
+    """Bytes read for the samples [first, stop); [low, high) includes the margins for resampling."""
 
     form: SoundForm
     runs: list[Run]
+    """Runs of packets; empty if the whole member must be decoded."""
     member: bytes
+    """The whole member if it can only be decoded completely; else empty."""
     first: int
     stop: int
     low: int
@@ -254,10 +273,20 @@ def read_indexed(
     n_samples: int,
     rate: int,
 ) -> IndexedSegment:
-    """Reads the samples [first, stop), counted at the source's rate, of a `member` of `n_samples` samples.
+    """Read the samples [first, stop), at the source's rate, of a `member` with `n_samples` samples.
 
-    table: the file and the offset of the sound's table in it. rate: the rate of a later resampling, in Hz.
-    Raises SoundError if table and member contradict each other, StoreError if they cannot be read.
+    Args:
+        store: Store of the shard.
+        table: File and offset of the audio's table.
+        member: Byte range of the member.
+        first: First sample.
+        stop: End of the samples.
+        n_samples: Number of samples in the member.
+        rate: Sample rate after later resampling, in Hz.
+
+    Raises:
+        SoundError: Table and member contradict each other.
+        StoreError: They cannot be read.
     """
     reader = _Reader(store=store, table=table, member=member)
     try:
@@ -296,10 +325,15 @@ def read_indexed(
 def decode_indexed(
     segment: IndexedSegment, *, rate: int, channels: int | Literal["mono"] | None = None
 ) -> npt.NDArray[np.float32]:
-    """Decodes the wanted samples, float32 (n, channels), resampled to `rate` Hz; full scale is 1.
+    """Decode the requested samples, float32 (n, channels), resampled to `rate` Hz; full scale is 1.
 
-    channels: the number of first channels to keep, "mono" for the mean of all, None for all. Raises SoundError if the
-    bytes cannot be decoded or there are fewer channels.
+    Args:
+        segment: Bytes to decode.
+        rate: Output sample rate in Hz.
+        channels: Number of leading channels to keep, "mono" for the mean of all, None for all.
+
+    Raises:
+        SoundError: The bytes cannot be decoded, or there are fewer channels.
     """
     try:
         parts = (
@@ -316,7 +350,7 @@ def decode_indexed(
 
 
 def _list_runs(reader: _Reader, head: SoundHead, low: int, high: int) -> Iterator[Run]:
-    """The runs of packets that hold the samples [low, high)."""
+    """Yield the runs of packets that contain the samples [low, high)."""
     first, stop = head.locate_cells(low, high)
     cells = np.frombuffer(reader.of_table(*head.cells_at(first, stop)), CELL)
     begins = [0, *(np.flatnonzero(cells["runs_on"][:-1] == 0) + 1).tolist(), len(cells)]
@@ -327,7 +361,7 @@ def _list_runs(reader: _Reader, head: SoundHead, low: int, high: int) -> Iterato
 
 
 def _run(reader: _Reader, head: SoundHead, cells: npt.NDArray[np.void], low: int, high: int) -> Run:
-    """The run that holds the samples [low, high) of the `cells`."""
+    """Return the run that contains the samples [low, high) of the `cells`."""
     decode, stop = int(cells["decode"][0]), int(cells["stop"][-1])
     pieces = np.frombuffer(reader.of_table(*head.find_pieces(decode, stop)), PIECE)
     packets = group_packets(pieces)
@@ -359,7 +393,7 @@ def _decode_run(form: SoundForm, run: Run) -> Floats:
 
 
 def _decode_member(segment: IndexedSegment) -> Floats:
-    """The samples [low, high) of a member that is decoded from its beginning; only these are kept."""
+    """Decode a member from its start and keep the samples [low, high)."""
     parts: list[Floats] = []
     n = 0
     for part in decode_whole(segment.member, segment.form.codec):

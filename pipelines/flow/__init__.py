@@ -5,11 +5,11 @@
     Dis      dis.py      a clip   about 0.5                 the clip's pixels
     Lk       lk.py       a batch  about 5, or a device      the batch's pixels
     Raft     raft.py     a batch  a device                  the batch's pixels, weights, torchvision
-    Ofa      ofa.py      a batch  a card's own engine       the batch's pixels on CUDA, DALI; no card has run it yet
+    Ofa      ofa.py      a batch  the GPU's flow engine     the batch's pixels on CUDA, DALI; not yet run on a GPU
 
-All make backward flow in pixels of the output clip, on a grid of cells: a `ClipFlow` of one clip, a `Flow` of a batch.
-A loader's `flow=` takes them by word or as configs, and a `SampleFlow` or `BatchFlow` of one's own (source.py,
-choice.py). `codec_flow` and `dis_flow` are the functions behind the first two.
+All compute backward flow in pixels of the output clip, on a grid of cells: a `ClipFlow` for a clip, a `Flow` for a
+batch. A loader's `flow=` accepts them by name or as configs, as well as user-defined `SampleFlow` and `BatchFlow`
+classes (source.py, choice.py). `codec_flow` and `dis_flow` are the functions behind the first two.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The types of flow of a clip and of a batch, and the flow grid."""
+"""Types of flow for a clip and for a batch, and the flow grid."""
 
 from __future__ import annotations
 
@@ -17,44 +17,48 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 UNIT = 8
-"""The side in pixels of a unit of the source grid, which is the smallest block that H.264 decoders export."""
+"""Side of a unit of the source grid in pixels: the smallest block that H.264 decoders export."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flow(Movable):
-    """Backward flow between the sampled frames of a clip.
-
-    vectors: float32 (B, T-1, h, w, 2), x then y, in pixels of the output clip: what is at pixel p of frame t+1 was at
-    p + vectors[:, t] of frame t. (h, w) is the flow's own grid; cell (i, j) covers a 1/h x 1/w part of the frame.
-    valid: bool (B, T-1, h, w), False where the source had no vector and `vectors` was filled in from elsewhere, and
-    everywhere at a cut. cuts: bool (B, T-1), whether a scene ends between the frames of a pair (cuts.py). confidence:
-    float32 (B, T-1, h, w) in [0, 1], how well the flow explains each cell, 0 where none is valid (source.py); None
-    unless the source was asked for it.
-    """
+    """Backward flow between the sampled frames of clips, float32 (B, T-1, h, w, 2)."""
 
     vectors: Tensor
+    """float32 (B, T-1, h, w, 2), x then y, in pixels of the output clip: content at pixel p of frame t+1 was at p +
+    vectors[:, t] in frame t. (h, w) is the flow grid; cell (i, j) covers a 1/h x 1/w part of the frame.
+    """
     valid: Tensor
+    """bool (B, T-1, h, w): False where the source had no vector and `vectors` was interpolated, and everywhere at a
+    cut.
+    """
     cuts: Tensor
+    """bool (B, T-1): True if a scene ends between the frames of a pair (cuts.py)."""
     confidence: Tensor | None = None
+    """float32 (B, T-1, h, w) in [0, 1]: how well the flow explains each cell, 0 where it is not valid (source.py); None
+    unless requested from the source.
+    """
 
 
 class ClipFlow(NamedTuple):
-    """Backward flow of one clip, as in `Flow` but without the batch.
-
-    vectors: float32 (T-1, h, w, 2), x then y, in pixels of the output clip: what is at pixel p of frame t+1 was at
-    p + vectors[t] of frame t. valid: bool (T-1, h, w), False where `vectors` was filled in. cuts: bool (T-1,), whether
-    a scene ends between the frames of a pair; where `of_clip` of a source leaves it out, the loader adds it.
-    confidence: float32 (T-1, h, w) or None.
-    """
+    """Backward flow of one clip, float32 (T-1, h, w, 2): a `Flow` without the batch dimension."""
 
     vectors: npt.NDArray[np.float32]
+    """float32 (T-1, h, w, 2), x then y, in pixels of the output clip: content at pixel p of frame t+1 was at p +
+    vectors[t] in frame t.
+    """
     valid: npt.NDArray[np.bool_]
+    """bool (T-1, h, w): False where `vectors` was interpolated."""
     cuts: npt.NDArray[np.bool_] | None = None
+    """bool (T-1,): True if a scene ends between the frames of a pair. If a source's `of_clip` omits it, the loader adds
+    it.
+    """
     confidence: npt.NDArray[np.float32] | None = None
+    """float32 (T-1, h, w) or None."""
 
 
 def with_cuts(flow: ClipFlow, cuts: npt.NDArray[np.bool_]) -> ClipFlow:
-    """The flow with its cuts, at which no vector is valid."""
+    """Add cuts to a flow; no vector is valid at a cut."""
     if not cuts.any():
         return flow._replace(cuts=cuts)
     uncut = ~cuts[:, None, None]
@@ -63,7 +67,11 @@ def with_cuts(flow: ClipFlow, cuts: npt.NDArray[np.bool_]) -> ClipFlow:
 
 
 def stack_flow(clips: Sequence[ClipFlow]) -> Flow:
-    """The Flow of a batch, from the flow of its clips. Raises ValueError if their shapes differ."""
+    """Stack the flow of clips into a batch.
+
+    Raises:
+        ValueError: Shapes differ between clips.
+    """
     if len(shapes := {clip.vectors.shape for clip in clips}) > 1:
         raise ValueError(
             f"the clips of a batch have flow of the shapes {', '.join(map(str, sorted(shapes)))}; give all of them, "
@@ -84,12 +92,14 @@ def _find_known_cuts(clip: ClipFlow) -> npt.NDArray[np.bool_]:
 
 @cache
 def compute_pixel_places(height: int, width: int, device: torch.device) -> Tensor:
-    """Each pixel's x, then y: float32 (2, height, width)."""
+    """Return the x and y of each pixel: float32 (2, height, width)."""
     return torch.from_numpy(np.mgrid[:height, :width][::-1].astype(np.float32)).to(device)
 
 
 def grid_shape(height: int, width: int, cell: int) -> tuple[int, int]:
-    """Rows and columns of the flow grid of a frame of height x width pixels, in cells of about `cell` pixels."""
+    """Return the rows and columns of the flow grid for a frame of height x width pixels, in cells of about `cell`
+    pixels.
+    """
     if cell < 1:
         raise ValueError(f"cell is the side of a flow cell in pixels and must be at least 1, got {cell}")
     return max(round(height / cell), 1), max(round(width / cell), 1)

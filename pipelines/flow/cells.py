@@ -1,4 +1,4 @@
-"""Kernels that turn a codec's motion vectors into cells of flow: rasterise, resample, fill holes."""
+"""Kernels that convert a codec's motion vectors to flow cells: rasterise, resample, fill holes."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,9 @@ Floats = npt.NDArray[np.float32]
 Sides = tuple[npt.NDArray[np.int32], Floats]
 """Along one axis: the unit before each cell's centre, and the interpolation weight of the next."""
 Fields = tuple[npt.NDArray[np.int32], npt.NDArray[np.int16], npt.NDArray[np.uint8]]
-"""AVMotionVector structs of 40 bytes, as three views of one memory: int32 (N, 10), int16 (N, 20), uint8 (N, 40)."""
+"""AVMotionVector structs of 40 bytes, as three views of the same memory: int32 (N, 10), int16 (N, 20),
+uint8 (N, 40).
+"""
 
 _U = np.uint64
 _SOURCE, _MOTION_X, _MOTION_Y = 0, 6, 7  # columns of int32
@@ -32,14 +34,25 @@ def compute_cell_flows(
     valid: npt.NDArray[np.bool_],
     known: npt.NDArray[np.bool_],
 ) -> bool:
-    """Computes flow (n, K, h, w, 2) and valid (n, K, h, w) of K pairs of each of n clips, and fills holes.
+    """Compute `flow` (n, K, h, w, 2) and `valid` (n, K, h, w) of K pairs in each of n clips, and fill holes.
 
-    The m frames of a pair are joined. ends (n, K m): the end of each frame's blocks in `fields`. stored (S, 3, rows,
-    columns): stored flows (`KeyFlow.planes`) of frames that have no blocks; places (n, K m): where those of each frame
-    are, or -1. numbers (n, K + 1): frame numbers; a frame that repeats the one before has flow 0. grid: rows and
-    columns of a frame's units. windows (n, 6): x, y, width and height of a clip's crop, in units, and clip pixels per
-    source pixel in x and y, below 0 in x where it is mirrored. known (n, K): set to whether any cell is valid. Returns
-    False if a block lies outside the frame.
+    The motion of the m frames between the frames of a pair is concatenated.
+
+    Args:
+        fields: Motion vectors of all frames.
+        ends: (n, K m), end of each frame's blocks in `fields`.
+        stored: (S, 3, rows, columns), stored flows (`KeyFlow.planes`) of frames without blocks.
+        places: (n, K m), index of each frame's stored flow, or -1.
+        numbers: (n, K + 1), frame numbers; a frame that repeats the previous one has flow 0.
+        grid: Rows and columns of a frame's units.
+        windows: (n, 6), x, y, width and height of a clip's crop in units, and clip pixels per source pixel in x
+            (negative if mirrored) and y.
+        flow: Output.
+        valid: Output.
+        known: (n, K), output: True if any cell is valid.
+
+    Returns:
+        False if a block lies outside the frame.
     """
     clips, pairs, rows, columns = flow.shape[:4]
     units = np.empty((3, grid[0], grid[1]), dtype=np.float32)
@@ -55,7 +68,7 @@ def compute_cell_flows(
         for k in range(pairs):
             for step in range(k * steps, (k + 1) * steps):
                 if step > k * steps:
-                    units, before = before, units  # so far, the way from the frame before to the pair's first
+                    units, before = before, units  # motion so far, from the previous frame to the pair's first
                 if places[n, step] >= 0:
                     spread(stored[places[n, step]], units)
                 elif not rasterise(fields, first, ends[n, step], units):
@@ -76,10 +89,10 @@ def compute_cell_flows(
 
 @kernel
 def join(units: Floats, earlier: Floats) -> None:
-    """Extends units (3, rows, columns), which lead to a frame, by `earlier`, which lead on from it.
+    """Extend `units` (3, rows, columns), which lead to a frame, by `earlier`, which lead on from that frame.
 
-    Where a unit leads to, `earlier` is the bilinear mean of the units with vectors; the frame's border goes on outside.
-    A unit has no vector where these weigh less than a half.
+    At the destination of a unit, `earlier` is interpolated bilinearly from units with vectors; outside, the frame
+    border is repeated. A unit has no vector if their total weight is below a half.
     """
     _, rows, columns = units.shape
     for r in range(rows):
@@ -106,7 +119,8 @@ def join(units: Floats, earlier: Floats) -> None:
 
 @kernel
 def rasterise(fields: Fields, first: int, end: int, units: Floats) -> bool:
-    """Writes the blocks [first, end) into `units` (3, rows, columns) of 8 x 8 pixels: (x, y, 1), else (0, 0, 0).
+    """Write the blocks [first, end) into `units` (3, rows, columns) of 8 x 8 pixels: (x, y, 1), or (0, 0, 0) without a
+    block.
 
     Blocks predicted from a later frame are skipped. Returns False if a block lies outside the frame.
     """
@@ -129,7 +143,7 @@ def rasterise(fields: Fields, first: int, end: int, units: Floats) -> bool:
         y = np.float32(numbers[at, _MOTION_Y] / halves[at, _MOTION_SCALE])
         one = _U(top * columns + left)
         other, right = one + _U(high * columns), _U(wide)
-        # Of small blocks some are the same: writing them again is faster than branches that no processor foresees.
+        # Small blocks may write the same unit twice, which is faster than unpredictable branches.
         for cell in (one, one + right, other, other + right):
             flat[cell], flat[ys + cell], flat[weights + cell] = x, y, 1.0
     return True
@@ -137,8 +151,10 @@ def rasterise(fields: Fields, first: int, end: int, units: Floats) -> bool:
 
 @kernel
 def spread(planes: npt.NDArray[np.int8], units: Floats) -> None:
-    """Writes a stored flow (3, rows, columns), x and y in quarters of a pixel and the byte of how well a cell is
-    explained, into `units` as `rasterise` does. Cells from 128 on, which are negative as int8, have a vector.
+    """Write a stored flow (3, rows, columns) into `units` as `rasterise` does.
+
+    Its planes are x and y in quarter pixels and a byte of how well each cell is explained; cells from 128 on, negative
+    as int8, have a vector.
     """
     for r in range(units.shape[1]):
         row = r // 2
@@ -162,7 +178,7 @@ def resample(
     flow: Floats,
     valid: npt.NDArray[np.bool_],
 ) -> None:
-    """Writes the bilinear mean of the units around each cell's centre; valid where units with vectors weigh >= 0.5.
+    """Interpolate units bilinearly at each cell's centre; valid where units with vectors have a weight of at least 0.5.
 
     `mixed` (3, columns + 1) and (3, the size of across) is scratch memory.
     """
@@ -197,10 +213,10 @@ def resample(
 
 @kernel
 def fill(flow: Floats, valid: npt.NDArray[np.bool_], sums: npt.NDArray[np.float64]) -> bool:
-    """Fills the cells of one pair where `valid` is False; returns whether any cell is valid.
+    """Fill the cells of one pair where `valid` is False; returns whether any cell is valid.
 
-    A hole gets the mean of the valid cells in the smallest box around it that holds one (radius 1, 2, 4, ...), or 0 if
-    no cell is valid. `sums` (h + 1, w + 1, 3) is scratch memory, whose first row and column must be 0.
+    A hole gets the mean of the valid cells in the smallest box around it that contains one (radius 1, 2, 4, ...), or 0
+    if no cell is valid. `sums` (h + 1, w + 1, 3) is scratch memory; its first row and column must be 0.
     """
     height, width = valid.shape
     holes = 0
@@ -219,7 +235,7 @@ def fill(flow: Floats, valid: npt.NDArray[np.bool_], sums: npt.NDArray[np.float6
             x += float(flow[r, at, 0]) if has else 0.0
             y += float(flow[r, at, 1]) if has else 0.0
             count += 1.0 if has else 0.0
-            # Sums over all cells above and to the left, this one included.
+            # Sums over all cells above and to the left, including this one.
             below = at + _U(1)
             sums[r + 1, below, 0] = sums[r, below, 0] + x
             sums[r + 1, below, 1] = sums[r, below, 1] + y
@@ -245,7 +261,7 @@ def fill(flow: Floats, valid: npt.NDArray[np.bool_], sums: npt.NDArray[np.float6
 
 @kernel
 def sides(first: float, step: float, cells: int, units: int, mirrored: bool) -> Sides:
-    """The units around the `cells` positions first, first + step, ..., clamped to an axis of `units` units."""
+    """Return the units around the `cells` positions first, first + step, ..., clamped to an axis of `units` units."""
     before, share = np.empty(cells, dtype=np.int32), np.empty(cells, dtype=np.float32)
     for n in range(cells):
         place = min(max(first + step * n, 0.0), units - 1.0)

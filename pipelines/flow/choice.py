@@ -1,10 +1,10 @@
-"""What `flow=` takes, and the source that it means.
+"""Values of `flow=`, and the source that each selects.
 
-    flow="dis"                          a word of FLOWS, with its defaults
+    flow="dis"                          a name in FLOWS, with default settings
     flow=Dis(preset="medium")           a config
-    flow="package.module:Name"          a source of one's own, its class or an object of it
+    flow="package.module:Name"          a user-defined source, as a class or an instance
 
-"auto" is the first of AUTOMATIC that can serve where a mask follows flow, else none; "none" is none.
+"auto" selects the first usable source of AUTOMATIC if a mask follows flow, and none otherwise; "none" disables flow.
 """
 
 from collections.abc import Mapping
@@ -20,16 +20,20 @@ from .source import Codec, Dis, FlowSource
 FLOWS: Mapping[str, type[FlowSource]] = MappingProxyType(
     {"codec": Codec, "dis": Dis, "lk": Lk, "ofa": Ofa, "raft": Raft}
 )
-"""The sources by their words."""
+"""Sources by name."""
 AUTOMATIC: tuple[FlowSource, ...] = (Codec(), Dis())
-"""What "auto" tries in turn; the last can always serve."""
+"""Sources that "auto" tries in turn; the last is always usable."""
 AUTO, NONE = "auto", "none"
 FlowChoice = str | FlowSource
-"""What `flow=` takes: AUTO, NONE, a word of FLOWS, `package.module:Name`, or a source itself."""
+"""Type of `flow=`: AUTO, NONE, a name in FLOWS, `package.module:Name`, or a source."""
 
 
 def find_flow(flow: FlowChoice) -> FlowSource | None:
-    """The source that a choice names; None for AUTO and NONE. Raises ValueError for any other word."""
+    """Resolve a choice to a source; None for AUTO and NONE.
+
+    Raises:
+        ValueError: The name is unknown.
+    """
     if isinstance(flow, FlowSource):
         return flow
     word = flow if isinstance(flow, str) else repr(flow)
@@ -52,9 +56,17 @@ def find_flow(flow: FlowChoice) -> FlowSource | None:
 
 
 def resolve_flow(flow: FlowChoice, *, needed: bool, profile: str, stride: int, align: int) -> FlowSource | None:
-    """The source of flow for clips of this stride and align from shards of this profile; None for no flow.
+    """Return the flow source for clips with this stride and alignment from shards of this profile; None for no flow.
 
-    needed: whether a mask follows flow. Raises ValueError if the choice cannot serve.
+    Args:
+        flow: Choice to resolve.
+        needed: True if a mask follows flow.
+        profile: Profile of the shards.
+        stride: Stride of the clips.
+        align: Alignment of the clips.
+
+    Raises:
+        ValueError: The chosen source cannot be used.
     """
     chosen = find_flow(flow)
     if chosen is None:

@@ -1,12 +1,13 @@
 """Flow from the motion vectors of the video stream, which the decoder exports at almost no cost.
 
 Motion vectors are backward flow if each sampled frame is predicted from the frame sampled before it. In the `train`
-profile (x264, ref=1, 3 B-frames that are never referenced) the P-frame at t is predicted from t-4, so this holds for
-clips of stride 4 that start at a multiple of 4. At strides of 8 and 12 the vectors of two and three frames are joined:
-what is at p of frame t was at q of frame t-4, and what was at q of frame t-4 was at r of frame t-8 (`steps_between`).
+profile (x264, ref=1, 3 B-frames that are never referenced), the P-frame at t is predicted from t-4, so this holds for
+clips of stride 4 that start at a multiple of 4. At strides 8 and 12, the vectors of two or three frames are
+concatenated: content at p in frame t was at q in frame t-4, and content at q in frame t-4 was at r in frame t-8
+(`steps_between`).
 
-A frame that starts a GOP has no vectors, but a stored flow (shards/media/gop_notes.py), which preprocessing computed.
-Intra-coded blocks have none; the flow filled in there is marked as not valid.
+A frame that starts a GOP has no vectors, but a stored flow computed by preprocessing (shards/media/gop_notes.py).
+Intra-coded blocks have none; the flow filled in there is marked as invalid.
 
     ask_for_vectors(codec_context)                       # before decoding the first packet
     vectors = [motion_vectors(frame) for frame in sampled]
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
     from .cells import Fields
 
 Vectors = MotionVectors | npt.NDArray[np.uint8] | bytes
-"""FFmpeg's AVMotionVector structs: PyAV's object, or their bytes, as an array (K, 40) or not, laid out as VECTOR."""
+"""FFmpeg's AVMotionVector structs: PyAV's object, or their bytes, optionally as an array (K, 40), laid
+out as VECTOR.
+"""
 
 VECTOR = np.dtype(
     {
@@ -49,23 +52,23 @@ VECTOR = np.dtype(
         "itemsize": 40,
     }
 )
-"""The fields of the struct that are read: sizes and positions in pixels, motion in 1 / motion_scale pixels."""
+"""Fields that are read: sizes and positions in pixels, motion in 1 / motion_scale pixels."""
 
 Motion = Vectors | KeyFlow
-"""What leads from a frame back to the one ANCHOR_STRIDE before it."""
+"""Motion of a frame relative to the one ANCHOR_STRIDE before it."""
 
 STRIDES = (ANCHOR_STRIDE, 2 * ANCHOR_STRIDE, 3 * ANCHOR_STRIDE)
-"""The strides of clips whose flow can be made of vectors."""
+"""Clip strides supported by motion vectors."""
 _CELL_UNITS = CELL // UNIT
 
 
 VANISHED = 0.3
-"""The share of cells with a vector below which the frames of a pair may belong to two scenes."""
+"""Fraction of cells with a vector below which the frames of a pair may belong to two scenes."""
 
 
 def steps_between(frames: npt.NDArray[np.int64]) -> int:
-    """How many vectors of the `train` profile lead from each of the frame numbers `frames` (T,) to the one before: 1 to
-    3, or 0 if none do.
+    """Return how many vectors of the `train` profile connect consecutive frames of `frames` (T,): 1 to 3, or 0 if none
+    do.
 
     The numbers must be multiples of 4 at one of STRIDES; repeats are allowed.
     """
@@ -77,9 +80,9 @@ def steps_between(frames: npt.NDArray[np.int64]) -> int:
 
 
 def collect_trail(frames: npt.NDArray[np.int64], vectors: Mapping[int, Motion], steps: int) -> list[Motion | None]:
-    """What `codec_flow` takes: of each frame that the vectors of a clip lead through, its motion.
+    """Return the motion of every frame between the first and last of a clip, in the format of `codec_flow`.
 
-    The first is None, and so are those of frames that repeat the one before.
+    The first entry is None, as are entries of frames that repeat the previous one.
     """
     before_first = ANCHOR_STRIDE * (steps - 1)
     through = (
@@ -91,12 +94,12 @@ def collect_trail(frames: npt.NDArray[np.int64], vectors: Mapping[int, Motion], 
 
 
 def ask_for_vectors(context: av.VideoCodecContext) -> None:
-    """Makes a decoder export motion vectors; call it before the first packet."""
+    """Configure a decoder to export motion vectors; call it before the first packet."""
     context.flags2 |= Flags2.export_mvs
 
 
 def motion_vectors(frame: av.VideoFrame) -> MotionVectors | None:
-    """The motion vectors of a decoded frame, or None. They share the frame's memory and keep it alive."""
+    """Return the motion vectors of a decoded frame, or None. They share the frame's memory and keep it alive."""
     found = find_side_data(frame, Type.MOTION_VECTORS)
     return found if isinstance(found, MotionVectors) else None
 
@@ -113,16 +116,23 @@ def codec_flow(
     clip: npt.NDArray[np.uint8] | None = None,
     cuts: npt.NDArray[np.bool_] | None = None,
 ) -> ClipFlow:
-    """The backward flow of a clip of size x size pixels, or of `size` = (height, width), in cells of about
-    `cell` x `cell` pixels.
+    """Compute the backward flow of a clip in cells of about `cell` x `cell` pixels.
 
-    vectors: the result of `motion_vectors` for each of the T sampled frames (that of the first is unused), or the flow
-    that is stored of it; with `steps` above 1 of all frames that lead to them, so many for each pair. crop: the clip's
-    crop of frames of `source` = (width, height) pixels; the vectors are cropped, scaled and mirrored with it.
-    frames: the T frame numbers; a frame that repeats the one before it has flow 0. clip: the clip's pixels, uint8
-    (T, height, width, 3). A pair without any vector gets DIS flow from these pixels; without `clip` it gets the flow of
-    the pair before it. cuts: bool (T-1,), the pairs between which a scene ends, as far as that is known; there is
-    nothing to search. Raises ValueError if a vector or the crop lies outside `source`, or if shapes differ.
+    Args:
+        vectors: Results of `motion_vectors` or stored flow for each of the T sampled frames (the first is unused). With
+            `steps` above 1, for all frames in between as well, `steps` for each pair.
+        crop: The clip's crop of frames of `source` pixels; vectors are cropped, scaled and mirrored with it.
+        source: Width and height of the source frames.
+        size: Height and width of the clip, or one number for a square.
+        cell: Side of a cell in pixels.
+        steps: Number of frames with motion per pair.
+        frames: int64 (T,), frame numbers; a frame that repeats the previous one has flow 0.
+        clip: uint8 (T, height, width, 3), pixels, used to compute DIS flow for a pair without any vector. Without
+            `clip`, the previous pair's flow is used.
+        cuts: bool (T-1,), known scene cuts; none are searched.
+
+    Raises:
+        ValueError: A vector or the crop lies outside `source`, or shapes differ.
     """
     numbers = np.arange((len(vectors) - 1) // steps + 1) if frames is None else frames
     (found,) = compute_codec_flows(
@@ -143,7 +153,7 @@ def compute_codec_flows(
     cell: int = 8,
     steps: int = 1,
 ) -> list[ClipFlow]:
-    """What `codec_flow` makes of each of some clips of one length, which costs less together."""
+    """Compute `codec_flow` for several clips of the same length at once, which is cheaper."""
     width, height = source
     rows, columns = (size, size) if isinstance(size, int) else size
     pairs = (len(vectors[0]) - 1) // steps
@@ -200,8 +210,8 @@ def compute_codec_flows(
 def read_stored_planes(
     steps: Sequence[Motion | None], grid: tuple[int, int]
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
-    """The planes of the stored flows among the steps, int8 (S, 3, rows, columns), of half as many cells as a grid of
-    units, and the place of each step among them, int64 (K,), -1 for none.
+    """Collect the stored flows among `steps`, int8 (S, 3, rows, columns), at half the resolution of the unit grid, and
+    each step's index among them, int64 (K,), or -1.
     """
     cells = (grid[0] // _CELL_UNITS, grid[1] // _CELL_UNITS)
     places = np.full(len(steps), -1, dtype=np.int64)
@@ -217,14 +227,14 @@ def read_stored_planes(
 
 @cache
 def kernels() -> ModuleType:
-    """The module of kernels, imported at its first use. The cache saves the lookup of an import in each call."""
+    """Return the module of kernels, imported on first use. The cache saves the import lookup in each call."""
     from . import cells
 
     return cells
 
 
 def concatenated(frames: Sequence[Vectors | None]) -> tuple[Fields, npt.NDArray[np.int64]]:
-    """The vectors of all frames, concatenated, and the end of each frame's vectors, int64 (K,)."""
+    """Concatenate the vectors of all frames; also returns the end of each frame's vectors, int64 (K,)."""
     parts = [b"" if one is None else one if isinstance(one, bytes) else bytes(one) for one in frames]
     octets = np.frombuffer(b"".join(parts), dtype=np.uint8).reshape(-1, VECTOR.itemsize)
     ends = np.array([*accumulate(map(len, parts))], dtype=np.int64) // VECTOR.itemsize
@@ -232,7 +242,7 @@ def concatenated(frames: Sequence[Vectors | None]) -> tuple[Fields, npt.NDArray[
 
 
 def compute_unit_grid(width: int, height: int) -> tuple[int, int]:
-    """Rows and columns of a frame's grid of 8 x 8 units, which covers whole macroblocks."""
+    """Return the rows and columns of a frame's grid of 8 x 8 units, which covers whole macroblocks."""
     return 2 * -(-height // 16), 2 * -(-width // 16)
 
 
@@ -245,7 +255,7 @@ def _make_outside_error(width: int, height: int) -> ValueError:
 def with_missing_filled(
     flow: npt.NDArray[np.float32], known: npt.NDArray[np.bool_], cell: int, clip: npt.NDArray[np.uint8] | None
 ) -> npt.NDArray[np.float32]:
-    """The flow with the pairs that are not `known` (K,) computed from the pixels, or copied from the pair before.
+    """Replace the flow of pairs that are not `known` (K,) by DIS flow, or by the previous pair's flow without pixels.
 
     Without pixels, pairs at the start of the clip get the flow of the first known pair.
     """

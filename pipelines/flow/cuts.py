@@ -1,11 +1,11 @@
-"""Scene cuts in clips: pairs of frames of which the later shows nothing of the earlier, whatever the flow says.
+"""Scene cut detection: pairs of frames in which the later one shows nothing of the earlier, whatever the flow.
 
-`codec` reads them in shards whose GOPs say where scenes begin (shards/media/gop_notes.py, `read_stored_cuts`).
-Two signs are weighed together. The earlier frame, fetched along the flow, does not correlate with the later one: so it
-is no motion that the flow knows. And their histograms differ: so it is no motion that the flow missed. Where both say
-so, blocks of the later frame are looked for anywhere in the earlier one (`shared`): what moves too fast for the flow is
-found, and what stays behind something that comes in. Codec flow has another sign (`Codec.cuts`), which spares looking
-at the pixels of other pairs: at a cut hardly any block has a vector.
+`codec` reads stored cuts from shards whose GOPs record where scenes start (shards/media/gop_notes.py,
+`read_stored_cuts`). Otherwise two signs are combined. The earlier frame, warped along the flow, does not correlate with
+the later one, so the change is not motion that the flow found; and their histograms differ, so it is not motion that
+the flow missed. If both hold, blocks of the later frame are searched anywhere in the earlier one (`shared`): this finds
+content that moves too fast for the flow, or background behind an object that enters. With codec flow, a cheaper sign
+(`Codec.cuts`) avoids looking at the pixels of most pairs: at a cut, hardly any block has a vector.
 """
 
 from __future__ import annotations
@@ -27,32 +27,37 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SIDE = 64
-"""About the side in pixels of the pictures that are compared; each pixel is one of the frame's."""
+"""Approximate side in pixels of the thinned frames that are compared; each of their pixels is one of the frame's."""
 LEAST_LIKE, LIKE_PER_DISTANCE, ENOUGH = 0.21, 1.6, 0.75
-"""A cut is where the correlation is below LEAST_LIKE, plus LIKE_PER_DISTANCE for a whole distance of the histograms,
-and below ENOUGH, which a flash is not.
+"""A cut requires a correlation below LEAST_LIKE plus LIKE_PER_DISTANCE times the histogram distance, and below ENOUGH,
+which a flash exceeds.
 
-Chosen on the sample videos at strides of 1, 4 and 12, and on pairs of frames of different ones: motion that DIS misses
-has been seen at (0.58, 0.18) and (0.45, 0.14) of correlation and distance, cuts at (0.66, 0.45) and (0.34, 0.14).
+Chosen on the sample videos at strides 1, 4 and 12, and on pairs of frames from different videos: motion missed by DIS
+was observed at (0.58, 0.18) and (0.45, 0.14) of correlation and distance, cuts at (0.66, 0.45) and (0.34, 0.14).
 """
 BINS = 8
 BLOCKS, LEAST_BLOCK = 6, 5
-"""Blocks on a side of a picture of `correlate_pictures` (twice as many, overlapping by half, are looked for), and the
-side in its pixels below which a block says nothing.
+"""Blocks per side of a frame of `correlate_pictures` (twice as many, overlapping by half, are searched), and the side
+in its pixels below which a block is not informative.
 """
 ALIKE, CONTRAST, MOST_SHARED = 0.9, 3.0, 0.06
-"""A block is found where it correlates by more than ALIKE, and a block beside it was found as far away; blocks with a
-deviation below CONTRAST levels are not looked for. Where more than MOST_SHARED are found, there is no cut. Chosen on
-pairs of frames of the sample videos: of different ones, .02 at 90 % and .05 at 98 %; at their cuts at most .02; of one
-scene, but with histograms as far apart as those of cuts, .31 in the median.
+"""A block is found if it correlates by more than ALIKE and a neighbouring block was found at the same displacement;
+blocks with a standard deviation below CONTRAST levels are not searched. If a fraction above MOST_SHARED is found, there
+is no cut.
+
+Chosen on pairs of frames of the sample videos. Fractions found: 0.02 at the 90th and 0.05 at the 98th percentile for
+different videos; at most 0.02 at their cuts; a median of 0.31 within a scene with histograms as different as at cuts.
 """
 
 
 def scene_cuts(clips: Tensor, flow: Tensor) -> Tensor:
-    """Whether a scene ends between the frames of a pair: bool (B, T-1).
+    """Detect whether a scene ends between the frames of each pair: bool (B, T-1).
 
-    clips: uint8 (B, T, H, W, 3), RGB. flow: float32 (B, T-1, h, w, 2), backward flow in pixels as in `Flow`. The same
-    operations run on a CPU, where it is done clip by clip, and on a CUDA device.
+    The same operations run on CUDA and, clip by clip, on a CPU.
+
+    Args:
+        clips: uint8 (B, T, H, W, 3), RGB.
+        flow: float32 (B, T-1, h, w, 2), backward flow in pixels as in `Flow`.
     """
     if clips.device.type == "cpu" and len(clips) > 1:
         return torch.cat([scene_cuts(clip[None], own[None]) for clip, own in zip(clips, flow, strict=True)])
@@ -64,7 +69,7 @@ def scene_cuts(clips: Tensor, flow: Tensor) -> Tensor:
 
 
 def differ(clips: Tensor, flow: Tensor) -> Tensor:
-    """The pairs of frames of which both signs say that a scene ends between them: bool (B, T-1)."""
+    """Find the pairs in which both signs indicate a cut: bool (B, T-1)."""
     bound = LEAST_LIKE + LIKE_PER_DISTANCE * measure_histogram_distance(clips)
     return correlate_pictures(clips, flow) < bound.clamp(max=ENOUGH)
 
@@ -73,7 +78,7 @@ _suspects = Captured(differ)
 
 
 def clip_cuts(pixels: npt.NDArray[np.uint8], vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """The same of one clip: bool (T-1,), of uint8 (T, H, W, 3) and float32 (T-1, h, w, 2)."""
+    """Detect the cuts of one clip: bool (T-1,), from uint8 (T, H, W, 3) and float32 (T-1, h, w, 2)."""
     found: npt.NDArray[np.bool_] = scene_cuts(torch.from_numpy(pixels)[None], torch.from_numpy(vectors)[None])[
         0
     ].numpy()
@@ -81,8 +86,9 @@ def clip_cuts(pixels: npt.NDArray[np.uint8], vectors: npt.NDArray[np.float32]) -
 
 
 def read_stored_cuts(frames: npt.NDArray[np.int64], starts: Mapping[int, bool]) -> npt.NDArray[np.bool_] | None:
-    """Whether a scene begins between the frames `frames` (T,) of each pair, bool (T-1,), as `DecodedClip.starts` says;
-    None where it does not say it of all, or the frame numbers are no multiples of ANCHOR_STRIDE.
+    """Return stored scene cuts between the frames `frames` (T,), bool (T-1,), from `DecodedClip.starts`.
+
+    None if some are not stored or the frame numbers are not multiples of ANCHOR_STRIDE.
     """
     numbers = frames.tolist()
     if not starts or any(number % ANCHOR_STRIDE for number in numbers):
@@ -99,9 +105,9 @@ def read_stored_cuts(frames: npt.NDArray[np.int64], starts: Mapping[int, bool]) 
 
 
 def shared(earlier: Tensor, later: Tensor) -> Tensor:
-    """The share of the blocks of `later` that are found anywhere in `earlier`, pictures (N, 3, h, w): float32 (N,).
+    """Return the fraction of blocks of `later` found anywhere in `earlier`, frames (N, 3, h, w): float32 (N,).
 
-    It is 0 where pictures are too small.
+    It is 0 for frames that are too small.
     """
     count, _, height, width = later.shape
     side = min(height, width) // BLOCKS
@@ -130,8 +136,8 @@ _COLUMNS, _NEXT_COLUMNS = np.s_[:, :, :-1], np.s_[:, :, 1:]
 
 
 def _split_into_patches(pictures: Tensor, side: int, step: int) -> tuple[Tensor, Tensor]:
-    """The blocks of pictures (N, 3, h, w), each colour without its mean and all divided by the norm: (N, 3 side side,
-    L); and their deviations in levels, (N, L).
+    """Extract blocks of frames (N, 3, h, w), each colour centred and all divided by the norm: (N, 3 side side, L), and
+    their standard deviations in levels, (N, L).
     """
     all_ = torch.unflatten(torch.nn.functional.unfold(pictures, side, stride=step), 1, (3, side * side))
     centred = (all_ - all_.mean(2, keepdim=True)).flatten(1, 2)
@@ -140,16 +146,16 @@ def _split_into_patches(pictures: Tensor, side: int, step: int) -> tuple[Tensor,
 
 
 def pictures(clips: Tensor) -> Tensor:
-    """Small pictures of clips (B, T, H, W, 3), which are compared: float32 (B, T, 3, h, w)."""
+    """Downsample clips (B, T, H, W, 3) for comparison: float32 (B, T, 3, h, w)."""
     return torch.unflatten(
         torch.nn.functional.avg_pool2d(thinned(clips).flatten(0, 1).movedim(3, 1), 2), 0, clips.shape[:2]
     )
 
 
 def correlate_pictures(clips: Tensor, flow: Tensor) -> Tensor:
-    """The correlation, from -1 to 1, of each frame with the one before it, fetched along the flow: float32 (B, T-1).
+    """Correlate each frame, from -1 to 1, with the previous one warped along the flow: float32 (B, T-1).
 
-    It is less where little of the frame before is fetched, and 0 where nothing is.
+    It decreases if little of the previous frame is inside after warping, and is 0 if nothing is.
     """
     batch, frames, height, width, _ = clips.shape
     pairs = pictures(clips)
@@ -175,7 +181,7 @@ def correlate_pictures(clips: Tensor, flow: Tensor) -> Tensor:
 
 
 def measure_histogram_distance(clips: Tensor) -> Tensor:
-    """The share of the pixels that changed their bin, from frame to frame: float32 (B, T-1), mean of colours."""
+    """Return the fraction of pixels that change their bin between frames, averaged over colours: float32 (B, T-1)."""
     seen = thinned(clips).flatten(2, 3)
     bounds = constants(clips.device, *(256 * n / BINS for n in range(1, BINS)))
     counts = torch.nn.functional.pad(
@@ -186,6 +192,6 @@ def measure_histogram_distance(clips: Tensor) -> Tensor:
 
 
 def thinned(clips: Tensor) -> Tensor:
-    """Every n-th pixel of clips (B, T, H, W, 3), so that about SIDE are left on a side: float32 (B, T, h, w, 3)."""
+    """Take every n-th pixel of clips (B, T, H, W, 3), leaving about SIDE per side: float32 (B, T, h, w, 3)."""
     down, across = (max(side // SIDE, 1) for side in clips.shape[2:4])
     return clips[:, :, down // 2 :: down, across // 2 :: across].float()

@@ -1,4 +1,4 @@
-"""Flow computed from the pixels by OpenCV's dense inverse search (DIS)."""
+"""Flow computed from pixels by OpenCV's dense inverse search (DIS)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,19 @@ _kept = threading.local()
 def dis_flow(
     clip: npt.NDArray[np.uint8], *, cell: int = 8, preset: Preset = "ultrafast", scale: float | None = None
 ) -> ClipFlow:
-    """Backward flow of `clip` uint8 (T, H, W, 3), RGB, averaged over cells of about `cell` x `cell` pixels.
+    """Compute the backward flow of a clip, averaged over cells of about `cell` x `cell` pixels. Thread-safe.
 
-    scale: the finest level of the search as a share of the clip's size; None is 64 pixels on the shorter side, the best
-    on clips with known flow. OpenCV's own presets, whose finest level is a half or a quarter of the frames that they
-    are given, are 0.5 ("medium") or 0.25. Every cell is valid. The function is thread-safe. Raises ValueError for an
-    unknown preset, a scale outside (0, 1], and frames that are too small for the search. Source: Kroeger et al. 2016.
+    Every cell is valid. Source: Kroeger et al. 2016.
+
+    Args:
+        clip: uint8 (T, H, W, 3), RGB.
+        cell: Side of a cell in pixels.
+        preset: OpenCV's preset.
+        scale: Finest search level as a fraction of the clip's size; None is 64 pixels on the shorter side, the best on
+            clips with known flow. OpenCV's presets use 0.5 ("medium") or 0.25.
+
+    Raises:
+        ValueError: The preset is unknown, the scale is outside (0, 1], or frames are too small for the search.
     """
     import cv2
 
@@ -57,7 +64,7 @@ def dis_flow(
 
 
 def check_search(preset: str, scale: float | None) -> None:
-    """Raises ValueError for settings that `dis_flow` does not take."""
+    """Raise ValueError for settings that `dis_flow` does not support."""
     if preset not in (presets := get_args(Preset)):
         raise ValueError(f"preset is one of {', '.join(presets)}, got {preset!r}")
     if scale is not None and not 0 < scale <= 1:
@@ -65,8 +72,10 @@ def check_search(preset: str, scale: float | None) -> None:
 
 
 def _keep_search(preset: Preset) -> cv2.DISOpticalFlow:
-    """This thread's search, whose finest level is the frames that it is given; creating one costs as much as a third of
-    a pair's flow. OpenCV changes the settings of a search only for frames smaller than its finest level.
+    """Return this thread's search with full resolution as its finest level; creating one costs a third of a pair's
+    flow.
+
+    OpenCV changes a search's settings only for frames smaller than its finest level.
     """
     search: cv2.DISOpticalFlow | None = getattr(_kept, preset, None)
     if search is None:
@@ -79,7 +88,7 @@ def _keep_search(preset: Preset) -> cv2.DISOpticalFlow:
 
 
 def _shrink_frame(grey: npt.NDArray[np.uint8], height: int, width: int) -> Any:
-    """The frame reduced by area averaging; exact halvings come first, since OpenCV does them much faster."""
+    """Downsample a frame by area averaging, starting with exact halvings, which OpenCV does much faster."""
     import cv2
 
     while grey.shape[0] % 2 == grey.shape[1] % 2 == 0 and grey.shape[0] >= 2 * height and grey.shape[1] >= 2 * width:

@@ -1,11 +1,10 @@
-"""Flow of whole batches in torch, without weights: Lucas and Kanade's equations with smoothness, on a pyramid.
+"""Flow of whole batches in torch, without weights: Lucas-Kanade with a smoothness term, on an image pyramid.
 
-Each level, from coarse to fine, starts from the flow of the one before and solves three times for what remains: the
-earlier frame is fetched along the flow, the equations of both directions are summed over a window, weighted against
-outliers, and solved together with the mean of the flow around each place; a median then keeps edges. The same
-operations run on a CPU and on a CUDA device. Sources: Lucas and Kanade 1981; Bruhn, Weickert and Schnoerr 2005 (the
-windows combined with smoothness); Sun, Roth and Black 2010 (the median). On CUDA all of them are one graph
-(pipelines/capture.py).
+Each level, from coarse to fine, starts from the previous level's flow and solves three times for the residual: the
+earlier frame is warped along the flow, the equations of both directions are summed over a window, weighted against
+outliers, and solved together with the mean of the surrounding flow; a median filter then preserves edges. The same
+operations run on a CPU and on a CUDA device. Sources: Lucas and Kanade 1981; Bruhn, Weickert and Schnoerr 2005 (windows
+combined with smoothness); Sun, Roth and Black 2010 (the median). On CUDA they form one graph (pipelines/capture.py).
 """
 
 from dataclasses import dataclass
@@ -21,28 +20,30 @@ from .base import compute_pixel_places, grid_shape
 from .source import BatchFlow
 
 USUAL_SIDE, LEAST_SIDE = 64, 8
-"""The shorter side of the finest level, unless `scale` says otherwise, and of the coarsest, in pixels."""
+"""Shorter side in pixels of the finest level, unless `scale` is set, and of the coarsest."""
 SOLVES, SWEEPS = 3, 4
-"""How often a level fetches the earlier frame, and for each how often smoothness is spread."""
+"""Warps per level, and smoothing iterations per warp."""
 WINDOW, AROUND = 3, 2
-"""Cells on each side of a place: of the window of the equations, and of the mean that smoothness pulls to."""
+"""Radius in cells of the equations' window, and of the mean used for smoothness."""
 SMOOTHNESS = 60.0
-"""What smoothness weighs against squared gradients, in levels of 0 to 255 per pixel."""
+"""Weight of smoothness relative to squared gradients, in intensity levels (0 to 255) per pixel."""
 OUTLIER = 2.0
-"""The difference between the frames, in levels, from which an equation counts less."""
+"""Difference between the frames, in levels, above which an equation is down-weighted."""
 GREY = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lk(BatchFlow):
-    """Pyramidal Lucas-Kanade flow with smoothness, averaged over cells of about `cell` x `cell` pixels.
+    """Pyramidal Lucas-Kanade flow with smoothness, averaged over cells.
 
-    scale: the finest level as a share of the clip's size; None is 64 pixels on the shorter side. Raises ValueError for
-    a scale outside (0, 1], and for clips of less than 8 pixels at it.
+    Raises:
+        ValueError: `scale` is outside (0, 1], or clips have less than 8 pixels at this scale.
     """
 
     cell: int = 8
+    """Approximate side of a cell in pixels."""
     scale: float | None = None
+    """Finest level as a fraction of the clip's size; None is 64 pixels on the shorter side."""
 
     def __post_init__(self) -> None:
         grid_shape(self.cell, self.cell, self.cell)
@@ -53,20 +54,20 @@ class Lk(BatchFlow):
 
     @property
     def title(self) -> str:
-        """Its name on pages."""
+        """Display name."""
         return "Lucas-Kanade"
 
     def of_clips(self, clips: Tensor) -> Tensor:
-        """The backward flow of clips uint8 (B, T, H, W, 3): float32 (B, T-1, 2, h, w), as in `BatchFlow`.
+        """Compute the backward flow of clips uint8 (B, T, H, W, 3): float32 (B, T-1, 2, h, w), as in `BatchFlow`.
 
-        On a CPU clip by clip, which stays in its cache.
+        On a CPU, clips are processed one at a time to stay in cache.
         """
         if clips.device.type == "cpu":
             return torch.cat([self.together(clip[None]) for clip in clips])
         return _captured(self)(clips)
 
     def together(self, clips: Tensor) -> Tensor:
-        """The same of all clips (B, T, H, W, 3) at once, on any device: (B, T-1, 2, h, w)."""
+        """Compute the flow of all clips (B, T, H, W, 3) at once on any device: (B, T-1, 2, h, w)."""
         batch, frames, height, width, _ = clips.shape
         pairs = batch * (frames - 1)
         levels = build_pyramid(clips, self._work(height, width))
@@ -96,12 +97,14 @@ def _captured(source: Lk) -> Captured:
 
 
 def factors(like: Tensor, of: tuple[float, float]) -> Tensor:
-    """What flow is multiplied by along x and y, float32 (2, 1, 1), on the device of a tensor."""
+    """Return the factors of flow along x and y, float32 (2, 1, 1), on the device of a tensor."""
     return constants(like.device, *of)[:, None, None]
 
 
 def build_pyramid(clips: Tensor, work: tuple[int, int]) -> list[Tensor]:
-    """The grey frames of clips uint8 (B, T, H, W, 3), float32 (B T, 1, h, w), at `work` size, then halved again."""
+    """Build the grey pyramid of clips uint8 (B, T, H, W, 3): float32 (B T, 1, h, w), at `work` size, then halved
+    repeatedly.
+    """
     grey = clips.flatten(0, 1).float() @ constants(clips.device, *GREY)
     levels = [adaptive_avg_pool2d(grey[:, None], work)]
     while min(levels[-1].shape[-2:]) >= 2 * LEAST_SIDE:
@@ -111,7 +114,7 @@ def build_pyramid(clips: Tensor, work: tuple[int, int]) -> list[Tensor]:
 
 
 def refine(frames: Tensor, flow: Tensor) -> Tensor:
-    """The flow (B (T-1), 2, h, w) of grey frames (B, T, 1, h, w), starting from `flow`, both in pixels of the level."""
+    """Refine the flow (B (T-1), 2, h, w) of grey frames (B, T, 1, h, w), in pixels of the level."""
     slopes = torch.cat([frames, *gradients(frames)], dim=2)
     earlier, later = slopes[:, :-1].flatten(0, 1), slopes[:, 1:].flatten(0, 1)
     for _ in range(SOLVES):
@@ -120,7 +123,7 @@ def refine(frames: Tensor, flow: Tensor) -> Tensor:
 
 
 def gradients(frames: Tensor) -> tuple[Tensor, Tensor]:
-    """Central differences along x and y of frames (..., 1, h, w), with the border repeated."""
+    """Compute central differences along x and y of frames (..., 1, h, w), repeating the border."""
     framed = torch.unflatten(pad(frames.flatten(0, 1), (1, 1, 1, 1), mode="replicate"), 0, frames.shape[:2])
     x = (framed[..., 1:-1, 2:] - framed[..., 1:-1, :-2]) / 2
     y = (framed[..., 2:, 1:-1] - framed[..., :-2, 1:-1]) / 2
@@ -128,10 +131,11 @@ def gradients(frames: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def build_equations(earlier: Tensor, later: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-    """The equations of what remains, summed in windows: xx, xy, yy (N, 3, h, w), and the right side (N, 2, h, w).
+    """Build the equations of the residual flow, summed over windows: xx, xy, yy (N, 3, h, w), and the right side (N, 2,
+    h, w).
 
-    earlier, later: the frames of N pairs with their gradients, (N, 3, h, w). What lies outside of the picture has
-    weight 0, and differences beyond OUTLIER count less.
+    `earlier` and `later` are the frames of N pairs with their gradients, (N, 3, h, w). Pixels outside the frame have
+    weight 0, and differences beyond OUTLIER are down-weighted.
     """
     height, width = flow.shape[-2:]
     place = compute_pixel_places(height, width, flow.device) + flow
@@ -148,7 +152,7 @@ def build_equations(earlier: Tensor, later: Tensor, flow: Tensor) -> tuple[Tenso
 
 
 def solve_step(matrix: Tensor, right: Tensor, flow: Tensor) -> Tensor:
-    """The flow after the step that the equations ask for, pulled to the mean of its surroundings."""
+    """Apply one step of the equations to the flow, pulled towards the mean of its surroundings."""
     own, xy = matrix[:, ::2], matrix[:, 1:2]
     wanted = own * flow + xy * flow.flip(1) - right
     own = own + SMOOTHNESS
@@ -161,15 +165,15 @@ def solve_step(matrix: Tensor, right: Tensor, flow: Tensor) -> Tensor:
 
 
 def around(planes: Tensor, radius: int) -> Tensor:
-    """The mean of each place's surroundings in planes (N, C, h, w), without what lies outside."""
+    """Return the mean around each position in planes (N, C, h, w), ignoring positions outside."""
     return avg_pool2d(planes, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)
 
 
 def median(planes: Tensor) -> Tensor:
-    """The median of the 3 x 3 places around each, in planes (N, C, h, w).
+    """Return the median of the 3 x 3 neighbourhood in planes (N, C, h, w).
 
-    Each three in a row are sorted, which three places share. The median of nine is that of the greatest of their three
-    lowest, the median of their middle ones and the lowest of their greatest (Smith 1996).
+    Each row of three is sorted, shared by three neighbourhoods. The median of nine is the median of three values: the
+    maximum of the lows, the median of the middles and the minimum of the highs (Smith 1996).
     """
     framed = pad(planes, (1, 1, 1, 1), mode="replicate")
     one, two, three = framed[..., :-2], framed[..., 1:-1], framed[..., 2:]

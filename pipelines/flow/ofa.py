@@ -1,8 +1,8 @@
-"""Flow of whole batches by the optical-flow engine of NVIDIA's cards, through DALI's `fn.optical_flow`.
+"""Flow of whole batches from the optical-flow engine of NVIDIA GPUs, through DALI's `fn.optical_flow`.
 
-The engine is part of Turing, Ampere, Ada and Hopper cards, and its library of the driver. DALI gives it the later frame
-of a pair as input and the earlier one as reference, so its vectors are backward flow. **No card has run this**: without
-one the graph can be made and serialised (`build_flow_graph`), and is refused when it is to be built.
+Turing, Ampere, Ada and Hopper GPUs have the engine; its library is part of the driver. DALI passes the later frame of a
+pair as input and the earlier one as reference, so the vectors are backward flow. **This has not run on a GPU yet**:
+without one, the graph can be defined and serialised (`build_flow_graph`) but not built.
 """
 
 import ctypes
@@ -27,15 +27,18 @@ Grid = Literal[1, 2, 4]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ofa(BatchFlow):
-    """The engine's flow, averaged over cells of about `cell` x `cell` pixels; on CUDA only, and never chosen by "auto".
+    """Flow from the GPU's engine, averaged over cells; only on CUDA, and never chosen by "auto".
 
-    preset: the engine's, "slow" is the most exact. grid: the pixels on a side of what gets a vector; 1 and 2 need an
-    Ampere card or a later one. Raises ValueError where a loader's device has no engine that can be used.
+    Raises:
+        ValueError: The loader's device has no usable engine.
     """
 
     cell: int = 8
+    """Approximate side of a cell in pixels."""
     preset: Preset = "slow"
+    """The engine's preset; "slow" is the most accurate."""
     grid: Grid = 4
+    """Side in pixels of the blocks that get a vector; 1 and 2 require an Ampere GPU or later."""
 
     def __post_init__(self) -> None:
         grid_shape(self.cell, self.cell, self.cell)
@@ -46,11 +49,11 @@ class Ofa(BatchFlow):
 
     @property
     def title(self) -> str:
-        """Its name on pages."""
+        """Display name."""
         return "the card's optical-flow engine"
 
     def missing(self, device: torch.device) -> str | None:
-        """It needs a CUDA device, DALI and the driver's library."""
+        """Return which of a CUDA device, DALI and the driver's library is missing; None if all are present."""
         if device.type != "cuda":
             return f"the optical-flow engine is part of a card, and the device is {device.type!r}"
         if find_spec("nvidia") is None or find_spec("nvidia.dali") is None:
@@ -62,7 +65,7 @@ class Ofa(BatchFlow):
         return None
 
     def of_clips(self, clips: Tensor) -> Tensor:
-        """The backward flow of clips uint8 (B, T, H, W, 3): float32 (B, T-1, 2, h, w), as in `BatchFlow`."""
+        """Compute the backward flow of clips uint8 (B, T, H, W, 3): float32 (B, T-1, 2, h, w), as in `BatchFlow`."""
         if reason := self.missing(clips.device):
             raise ValueError(f"flow={self}: {reason}; use flow='lk'")
         height, width = clips.shape[2:4]
@@ -74,8 +77,10 @@ class Ofa(BatchFlow):
 
 
 def build_flow_graph(batch_size: int, preset: Preset, grid: Grid, device_id: int | None) -> Any:
-    """The DALI pipeline from clips on the card, uint8 (T, H, W, 3), to their flow (T-1, ceil(H / grid), ceil(W / grid),
-    2) in pixels, float32. It is not built yet; without a `device_id` it can be serialised, and not built.
+    """Define the DALI pipeline from clips on the GPU, uint8 (T, H, W, 3), to flow in pixels, float32 (T-1, ceil(H /
+    grid), ceil(W / grid), 2).
+
+    It is not built; without a `device_id` it can be serialised but not built.
     """
     import nvidia.dali
     import nvidia.dali.fn
@@ -91,14 +96,14 @@ def build_flow_graph(batch_size: int, preset: Preset, grid: Grid, device_id: int
 
 @lru_cache(maxsize=4)
 def flow_pipeline(batch_size: int, preset: Preset, grid: Grid, device_id: int) -> Any:
-    """The graph of `build_flow_graph` on a card, built and kept."""
+    """Build and cache the graph of `build_flow_graph` for a GPU."""
     pipeline = build_flow_graph(batch_size, preset, grid, device_id)
     pipeline.build()
     return pipeline
 
 
 def _to_torch(source: Any, device: torch.device) -> Tensor:
-    """A copy of DALI's floats on the device, after which DALI may use its memory again."""
+    """Copy DALI's floats on the device, after which DALI may reuse its memory."""
     import nvidia.dali.plugin.pytorch
 
     plugin: Any = nvidia.dali.plugin.pytorch

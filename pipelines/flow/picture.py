@@ -1,8 +1,8 @@
-"""Flow as colours, and in the files of others: Middlebury's .flo, and the 16-bit PNG of KITTI.
+"""Flow as colours, and in file formats of benchmarks: Middlebury's .flo and KITTI's 16-bit PNG.
 
-In colours, hue is the direction of motion, saturation its length, and white is rest. Both files hold one field
-(h, w, 2), x then y, in pixels of a picture of h x w pixels. A field on a coarser grid may be written too; its vectors
-are as they are, in pixels of the clip.
+In colours, hue is the direction of motion, saturation its length, and white is rest. Both formats hold one field (h, w,
+2), x then y, in pixels of an image of h x w pixels. A field on a coarser grid may be written too; its vectors are
+stored unchanged, in pixels of the clip.
 """
 
 import math
@@ -23,10 +23,14 @@ UNKNOWN = 128
 
 
 def flow_to_image(vectors: Float, valid: Bool | None = None, *, scale_px: float | None = None) -> UInt8:
-    """Backward flow (..., h, w, 2), x then y, as RGB uint8 (..., h, w, 3) of where things moved, which is `-vectors`.
+    """Convert backward flow (..., h, w, 2), x then y, to RGB uint8 (..., h, w, 3) that shows the motion `-vectors`.
 
-    valid: bool (..., h, w); cells where it is False are grey. scale_px: the length in pixels that is drawn in full
-    colour; by default `choose_flow_scale` of all vectors. `batch.flow.vectors[i].cpu().numpy()` is such a field.
+    For example, `batch.flow.vectors[i].cpu().numpy()` is such a field.
+
+    Args:
+        vectors: float32 (..., h, w, 2).
+        valid: bool (..., h, w); cells where it is False are grey.
+        scale_px: Length in pixels that is drawn fully saturated; by default `choose_flow_scale` of all vectors.
     """
     if vectors.shape[-1:] != (2,):
         raise ValueError(f"flow has x and y in its last axis, (..., h, w, 2), got the shape {vectors.shape}")
@@ -37,15 +41,15 @@ def flow_to_image(vectors: Float, valid: Bool | None = None, *, scale_px: float 
 
 
 def usable(vectors: Float, valid: Bool) -> Bool:
-    """Where `vectors` (..., 2) hold a finite vector that the source really had."""
+    """Return where `vectors` (..., 2) are finite and come from the source."""
     return valid & np.isfinite(vectors).all(-1)
 
 
 def choose_flow_scale(vectors: Float, valid: Bool) -> float:
-    """The length in pixels that is drawn in full colour.
+    """Choose the length in pixels that is drawn fully saturated.
 
-    It is the 99th percentile of the usable vectors' lengths, rounded up to a round number, and at least 1 px, so that
-    noise in a still clip stays pale.
+    This is the 99th percentile of usable vector lengths, rounded up to a round number, and at least 1 px, so that noise
+    in a still clip stays pale.
     """
     lengths = np.linalg.norm(vectors[usable(vectors, valid)].astype(np.float64), axis=-1)
     top = max(float(np.percentile(lengths, 99)) if lengths.size else 0.0, MIN_SCALE_PX)
@@ -54,34 +58,42 @@ def choose_flow_scale(vectors: Float, valid: Bool) -> float:
 
 
 def paint_motion(motion: Float, scale_px: float) -> UInt8:
-    """Motion (..., 2), x then y (downwards) in pixels, as RGB (..., 3).
+    """Convert motion (..., 2), x then y (downwards) in pixels, to RGB (..., 3).
 
-    Right is red, down is yellow-green, left is cyan, up is violet; `scale_px` and longer has full saturation.
+    Right is red, down is yellow-green, left is cyan, up is violet; `scale_px` and longer is fully saturated.
     """
     x, y = motion[..., 0].astype(np.float64), motion[..., 1].astype(np.float64)
     hue = np.arctan2(y, x) / (2 * math.pi) % 1.0 * 6.0
     saturation = np.minimum(np.hypot(x, y) / scale_px, 1.0)
-    # Each channel falls from 1 by the share of the hue's distance to it: HSV with value 1.
+    # Each channel falls from 1 with the hue's distance to it: HSV with value 1.
     distance = np.stack([np.abs((hue - offset + 3.0) % 6.0 - 3.0) for offset in (0.0, 2.0, 4.0)], axis=-1)
     channel = np.clip(2.0 - distance, 0.0, 1.0)
     return np.rint(255.0 * (1.0 - saturation[..., None] * (1.0 - channel))).astype(np.uint8)
 
 
 _STEPS, _ZERO = 64.0, 1 << 15
-"""KITTI's steps of 1/64 pixel, and the value of 0."""
+"""KITTI's resolution of 1/64 pixel, and the stored value of 0."""
 LIMIT_PX = ((1 << 16) - 1 - _ZERO) / _STEPS
-"""The longest component that KITTI's PNG holds."""
+"""Longest component that KITTI's PNG can store."""
 
 
 def write_flo(path: str | Path, vectors: Float) -> None:
-    """Writes a field (h, w, 2) as .flo, exactly. Raises OSError if it cannot be written."""
+    """Write a field (h, w, 2) as .flo, losslessly.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     _check(vectors)
     if not cv2.writeOpticalFlow(str(path), np.ascontiguousarray(vectors, dtype=np.float32)):
         raise OSError(f"{path} cannot be written; check its folder")
 
 
 def read_flo(path: str | Path) -> Float:
-    """The field of a .flo, float32 (h, w, 2). Raises OSError if it is none."""
+    """Read a .flo file, float32 (h, w, 2).
+
+    Raises:
+        OSError: The file is not a .flo file.
+    """
     found: Any = cv2.readOpticalFlow(str(path))
     if found is None or found.ndim != 3:
         raise OSError(f"{path} is no .flo that can be read")
@@ -89,9 +101,11 @@ def read_flo(path: str | Path) -> Float:
 
 
 def write_kitti(path: str | Path, vectors: Float, valid: Bool | None = None) -> None:
-    """Writes a field (h, w, 2) and its valid cells (h, w) as KITTI's PNG, in steps of 1/64 pixel.
+    """Write a field (h, w, 2) and its valid cells (h, w) as KITTI's PNG, with a resolution of 1/64 pixel.
 
-    Raises ValueError for a valid vector longer than LIMIT_PX along an axis, OSError if the file cannot be written.
+    Raises:
+        ValueError: A valid vector is longer than LIMIT_PX along an axis.
+        OSError: The file cannot be written.
     """
     _check(vectors)
     good = np.ones(vectors.shape[:2], dtype=np.bool_) if valid is None else valid
@@ -108,7 +122,7 @@ def write_kitti(path: str | Path, vectors: Float, valid: Bool | None = None) -> 
 
 
 def read_kitti(path: str | Path) -> tuple[Float, Bool]:
-    """The field of KITTI's PNG, float32 (h, w, 2), and its valid cells, bool (h, w); others are 0."""
+    """Read KITTI's PNG: the field, float32 (h, w, 2), and its valid cells, bool (h, w); other cells are 0."""
     planes: Any = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if planes is None or planes.dtype != np.uint16 or planes.ndim != 3:
         raise OSError(f"{path} is not a readable PNG of KITTI's flow, with 16 bits and three channels")

@@ -1,9 +1,9 @@
-"""RAFT (Teed and Deng 2020): a network's flow of whole batches, on their device, from a file of weights.
+r"""RAFT (Teed and Deng 2020): flow of whole batches from a neural network on their device, with weights from a file.
 
-The networks are torchvision's `raft_small` and `raft_large`, whose published weights are pickles; a pickle is never
-read here, so they are converted once:
+The networks are torchvision's `raft_small` and `raft_large`. Their published weights are pickles, which are never
+loaded here, so convert them once:
 
-    python -c "import sys, torch, safetensors.torch as s; s.save_file(torch.load(sys.argv[1]), sys.argv[2])" \\
+    python -c "import sys, torch, safetensors.torch as s; s.save_file(torch.load(sys.argv[1]), sys.argv[2])" \
         raft_small_C_T_V2-01064c6d.pth raft_small.safetensors
 
 On CUDA it computes in half precision (autocast to float16).
@@ -27,7 +27,7 @@ from .source import BatchFlow
 
 Model = Literal["small", "large"]
 LEAST_SIDE, MULTIPLE = 128, 8
-"""What torchvision's networks ask of the sides of frames, in pixels."""
+"""Minimum and divisor of the frame sides, in pixels, required by torchvision's networks."""
 NO_WEIGHTS = (
     "RAFT has no weights; give flow=Raft(weights='raft_small.safetensors') of maskstream.pipelines.flow, made of "
     "torchvision's as pipelines/flow/raft.py says"
@@ -36,19 +36,22 @@ NO_WEIGHTS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Raft(BatchFlow):
-    """RAFT's flow, averaged over cells of about `cell` x `cell` pixels.
+    """RAFT flow, averaged over cells. Frames are enlarged to multiples of 8 pixels, at least 128.
 
-    weights: a safetensors file of torchvision's `raft_small` or `raft_large`, as `model` says. checksum: xxh3_64 of the
-    file, read from it if it is empty; it belongs to a run's identity, and the path does not. updates: the refinements.
-    Frames are enlarged to multiples of 8 pixels, of at least 128. Raises ValueError for a file that is not there, is
-    another than the checksum says, or does not fit the network.
+    Raises:
+        ValueError: The file is missing, does not match the checksum, or does not fit the network.
     """
 
     weights: str = field(default="", metadata=NOT_IDENTITY)
+    """Safetensors file with the weights of torchvision's `raft_small` or `raft_large`."""
     checksum: str = ""
+    """xxh3_64 of the file; read from it if empty. Part of a run's identity, unlike the path."""
     model: Model = "small"
+    """"small" or "large"."""
     updates: int = 12
+    """Number of refinement iterations."""
     cell: int = 8
+    """Approximate side of a cell in pixels."""
 
     def __post_init__(self) -> None:
         grid_shape(self.cell, self.cell, self.cell)
@@ -68,20 +71,19 @@ class Raft(BatchFlow):
 
     @property
     def title(self) -> str:
-        """Its name on pages."""
+        """Display name."""
         return f"RAFT ({self.model})"
 
     def unfit(self, profile: str, *, stride: int, align: int) -> str | None:
-        """It needs weights, and torchvision."""
+        """Return whether weights or torchvision are missing, as a message; None if neither is."""
         if not self.weights:
             return NO_WEIGHTS
         return None if find_spec("torchvision") else "RAFT's networks are torchvision's: pip install torchvision"
 
     def of_clips(self, clips: Tensor) -> Tensor:
-        """The backward flow of clips uint8 (B, T, H, W, 3): float32 (B, T-1, 2, h, w), as in `BatchFlow`.
+        """Compute the backward flow of clips uint8 (B, T, H, W, 3): float32 (B, T-1, 2, h, w), as in `BatchFlow`.
 
-        All pairs of a clip go through the network at once, clip by clip, so that a clip's flow is the same in any
-        batch.
+        All pairs of a clip are processed at once, clip by clip, so that a clip's flow is the same in any batch.
         """
         if not self.weights:
             raise ValueError(NO_WEIGHTS)
@@ -102,7 +104,11 @@ class Raft(BatchFlow):
 
 @lru_cache(maxsize=4)
 def network(weights: str, checksum: str, model: Model, device: torch.device) -> nn.Module:
-    """The network with the weights of a file, on a device; raises ValueError where they do not fit."""
+    """Load the network with the weights of a file onto a device.
+
+    Raises:
+        ValueError: The weights do not fit.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
     from torchvision.models.optical_flow import raft_large, raft_small

@@ -1,10 +1,10 @@
-"""Sources of flow: what computes the flow of clips.
+"""Flow sources: configs that compute the flow of clips.
 
-A `SampleFlow` computes the flow of one clip while its sample is made, on the CPU. A `BatchFlow` computes that of a
-whole batch on the batch's device; masks that follow flow are then drawn after it.
+A `SampleFlow` computes the flow of one clip on the CPU while its sample is created. A `BatchFlow` computes the flow of
+a whole batch on its device; masks that follow flow are drawn afterwards.
 
-A source is a config, as a mask is, so your own is set, saved and compared like the package's. It says itself why it
-cannot serve a profile, stride and align.
+Sources are configs, as masks are, so user-defined ones are set, saved and compared like built-in ones. A source itself
+reports why it cannot be used with a profile, stride and alignment.
 """
 
 from __future__ import annotations
@@ -33,16 +33,20 @@ if TYPE_CHECKING:
 KERNELS = ("maskstream.pipelines.flow.cells",)
 
 CONTRAST = 8.0
-"""Levels by which an error is compared in a flat cell, besides the cell's contrast."""
+"""Levels added to a cell's contrast when normalising errors, so that flat cells are not over-weighted."""
 
 
 def confidence(
     clip: npt.NDArray[np.uint8], vectors: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float32]:
-    """How well the earlier frame, fetched along the flow, explains each cell: float32 (T-1, h, w) in [0, 1].
+    """Measure how well the earlier frame, warped along the flow, explains each cell: float32 (T-1, h, w) in [0, 1].
 
-    clip: uint8 (T, H, W, 3), RGB; vectors and valid as in `ClipFlow`. It is 1 minus the mean difference in grey, as a
-    share of the cell's contrast, and 0 where the source had no vector.
+    It is 1 minus the mean grey difference relative to the cell's contrast, and 0 where the source had no vector.
+
+    Args:
+        clip: uint8 (T, H, W, 3), RGB.
+        vectors: As in `ClipFlow`.
+        valid: As in `ClipFlow`.
     """
     import cv2
 
@@ -67,65 +71,71 @@ def confidence(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodedClip:
-    """One view of a clip, and where it comes from.
-
-    pixels: uint8 (T, H, W, 3), RGB. crop: what they show of frames of `source` = (width, height) pixels. frames: int64
-    (T,), the frame numbers. vectors: by frame number, the motion of the frames that `vectors_of` asked for, without
-    those that have none: the decoder's vectors, or the stored flow into the first frame of a GOP. starts: by frame
-    number, whether a scene begins in the ANCHOR_STRIDE frames up to it, where that is stored.
-    """
+    """One view of a clip with its origin in the video."""
 
     pixels: npt.NDArray[np.uint8]
+    """uint8 (T, H, W, 3), RGB."""
     crop: Crop
+    """Crop of the source frames that `pixels` show."""
     source: tuple[int, int]
+    """Width and height of the source frames."""
     frames: npt.NDArray[np.int64]
+    """int64 (T,): frame numbers."""
     vectors: Mapping[int, Motion]
+    """Motion by frame number, for the frames requested by `vectors_of` that have any: the decoder's vectors, or the
+    stored flow into the first frame of a GOP.
+    """
     starts: Mapping[int, bool] = field(default_factory=dict)
+    """By frame number, whether a scene starts within the ANCHOR_STRIDE frames up to it, where stored."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlowSource(Config, ABC):
-    """The base of `SampleFlow` and `BatchFlow`. Its fields are settings only."""
+    """Base class of `SampleFlow` and `BatchFlow`; fields are settings only."""
 
     @property
     def title(self) -> str:
-        """Its name on pages."""
+        """Display name."""
         return self.kind()
 
     def unfit(self, profile: str, *, stride: int, align: int) -> str | None:
-        """Why it cannot serve clips of this stride and align from shards of this profile; None if it can."""
+        """Return why clips with this stride and alignment from shards of this profile are not supported; None if they
+        are.
+        """
         return None
 
     def missing(self, device: torch.device) -> str | None:
-        """What it lacks to compute flow of clips on a device; None if nothing."""
+        """Return which requirement is missing to compute flow on a device; None if none is."""
         return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleFlow(FlowSource):
-    """Computes the flow of clips, one view at a time, in the threads that make samples.
+    """Computes the flow of clips, one view at a time, in the threads that create samples.
 
-    It is called from many threads at once. All clips of a batch get one grid.
+    It is called from many threads at once. All clips of a batch have the same grid.
     """
 
     def vectors_of(self, frames: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The numbers of the frames whose motion vectors it reads, for a clip of the frames `frames` (T,); by default
-        none. They lie between the first and the last frame of the clip, and are decoded too.
+        """Return the numbers of the frames whose motion vectors are needed for a clip of the frames `frames` (T,); by
+        default none.
+
+        They lie between the first and last frame of the clip, and are also decoded.
         """
         return frames[:0]
 
     @abstractmethod
     def of_clip(self, clip: DecodedClip) -> ClipFlow:
-        """The backward flow of one view."""
+        """Compute the backward flow of one view."""
 
     def of_each(self, clips: Sequence[DecodedClip]) -> list[ClipFlow]:
-        """The backward flow of each of some views; by default one after the other."""
+        """Compute the backward flow of several views; by default one by one."""
         return [self.of_clip(clip) for clip in clips]
 
     def cuts(self, clip: DecodedClip, flow: ClipFlow) -> npt.NDArray[np.bool_]:
-        """Whether a scene ends between the frames of each pair, bool (T-1,): what cuts.py finds, unless a source knows.
+        """Detect scene cuts between the frames of each pair, bool (T-1,); by default with cuts.py.
 
-        flow: what `of_clip` made of the clip.
+        `flow` is the result of `of_clip` for the clip.
         """
         return clip_cuts(clip.pixels, flow.vectors)
 
@@ -134,48 +144,50 @@ class SampleFlow(FlowSource):
 class BatchFlow(FlowSource):
     """Computes the flow of a batch of clips at once, on the batch's device, in the process that uses the batch.
 
-    The flow of a clip must not depend on the other clips of the batch: masks that follow it are then the same at every
-    topology. Weights are no settings; keep a network per settings and device outside, in a function with
+    A clip's flow must not depend on the other clips of the batch, so that masks that follow it are the same at every
+    topology. Network weights are not settings: cache a network per settings and device in a function with
     `functools.cache`.
     """
 
     @abstractmethod
     def of_clips(self, clips: Tensor) -> Tensor:
-        """The backward flow of clips uint8 (B, T, H, W, 3), RGB: floats (B, T-1, 2, h, w), x then y, on their device.
+        """Compute the backward flow of clips uint8 (B, T, H, W, 3), RGB: floats (B, T-1, 2, h, w), x then y, on their
+        device.
 
-        It is in pixels of the clips, on a grid of any size, as in `Flow`. It is called without gradients.
+        It is in pixels of the clips, on a grid of any size, as in `Flow`. Called without gradients.
         """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Codec(SampleFlow):
-    """The motion vectors of the stream (see codec.py), in cells of about `cell` x `cell` pixels.
+    """Motion vectors of the video stream (see codec.py), in cells of about `cell` x `cell` pixels.
 
-    At strides of 8 and 12 the vectors of two and three frames are joined. A clip whose frames were not predicted from
-    each other gets DIS flow, and so does a pair that has neither vectors nor stored flow. confidence: whether to say of
-    each cell how well its flow explains it (`Flow.confidence`), for which all pixels are fetched along the flow.
+    At strides 8 and 12, the vectors of two or three frames are concatenated. Clips whose frames were not predicted from
+    each other use DIS flow, and so do pairs with neither vectors nor stored flow.
     """
 
     version: ClassVar[int] = 2  # 2: GOPs have flow into them, strides of 8 and 12
 
     cell: int = 8
+    """Approximate side of a cell in pixels."""
     confidence: bool = False
+    """Compute `Flow.confidence`, which requires warping all pixels along the flow."""
 
     def __post_init__(self) -> None:
         grid_shape(self.cell, self.cell, self.cell)
 
     def vectors_of(self, frames: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The numbers int64 (n,) of all that lead from the last of the frames (T,) to the first."""
+        """Return all frames on the way from the last of the frames (T,) to the first, int64 (n,)."""
         steps = steps_between(frames)
         return np.arange(frames[0] + ANCHOR_STRIDE, frames[-1] + 1, ANCHOR_STRIDE) if steps else frames[:0]
 
     @property
     def title(self) -> str:
-        """Its name on pages."""
+        """Display name."""
         return "the codec's motion vectors"
 
     def unfit(self, profile: str, *, stride: int, align: int) -> str | None:
-        """Motion vectors lead from a sampled frame to the one before it at some strides of some profiles only."""
+        """Return why not; motion vectors connect sampled frames only at some strides of some profiles."""
         if profile in ANCHORED and stride in STRIDES and align % ANCHOR_STRIDE == 0:
             return None
         return (
@@ -184,8 +196,8 @@ class Codec(SampleFlow):
         )
 
     def cuts(self, clip: DecodedClip, flow: ClipFlow) -> npt.NDArray[np.bool_]:
-        """Of clips without stored ones, bool (T-1,): only pairs in which hardly any cell has a vector are looked at,
-        along DIS flow.
+        """Detect cuts in clips without stored ones, bool (T-1,): only pairs in which hardly any cell has a vector are
+        examined, along DIS flow.
         """
         found = np.zeros(len(flow.vectors), dtype=np.bool_)
         for pair in np.flatnonzero(flow.valid.mean((1, 2)) < VANISHED).tolist():
@@ -196,11 +208,11 @@ class Codec(SampleFlow):
         return found
 
     def of_clip(self, clip: DecodedClip) -> ClipFlow:
-        """The flow of one view, with its cuts where they are stored."""
+        """Compute the flow of one view, with stored cuts if there are any."""
         return self.of_each([clip])[0]
 
     def of_each(self, clips: Sequence[DecodedClip]) -> list[ClipFlow]:
-        """The same of some views: that of clips of one kind is made at once, which costs less."""
+        """Compute the flow of several views; clips of the same kind are processed at once, which is cheaper."""
         kinds = {(clip.source, clip.pixels.shape, steps_between(clip.frames)) for clip in clips}
         if len(kinds) > 1:
             return [self.of_clip(clip) for clip in clips]
@@ -230,13 +242,16 @@ class Codec(SampleFlow):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dis(SampleFlow):
-    """OpenCV's dense inverse search on the clip's pixels; the settings are those of `dis_flow`."""
+    """OpenCV's dense inverse search on the clip's pixels; see `dis_flow`."""
 
     version: ClassVar[int] = 2  # 2: the finest level of the search has 64 pixels, before 28
 
     cell: int = 8
+    """Approximate side of a cell in pixels."""
     preset: Preset = "ultrafast"
+    """OpenCV's preset."""
     scale: float | None = None
+    """Finest search level as a fraction of the clip's size; None is 64 pixels on the shorter side."""
 
     def __post_init__(self) -> None:
         grid_shape(self.cell, self.cell, self.cell)
@@ -244,9 +259,9 @@ class Dis(SampleFlow):
 
     @property
     def title(self) -> str:
-        """Its name on pages."""
+        """Display name."""
         return "DIS"
 
     def of_clip(self, clip: DecodedClip) -> ClipFlow:
-        """The flow of one view."""
+        """Compute the flow of one view."""
         return dis_flow(clip.pixels, cell=self.cell, preset=self.preset, scale=self.scale)
