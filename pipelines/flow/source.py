@@ -71,7 +71,7 @@ def confidence(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodedClip:
-    """One view of a clip with its origin in the video."""
+    """One view of a clip, uint8 (T, H, W, 3), with its origin in the video."""
 
     pixels: npt.NDArray[np.uint8]
     """uint8 (T, H, W, 3), RGB."""
