@@ -1,1 +1,1 @@
-"""Sounds: the loaders of masked spectrograms and of noisy mixtures."""
+"""Audio: the loaders of masked spectrograms and of noisy mixtures."""

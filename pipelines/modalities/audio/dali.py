@@ -1,9 +1,9 @@
-"""Log-mel spectrograms of whole batches by NVIDIA DALI, on a CUDA device or on the CPU.
+"""Log-mel spectrograms of whole batches with NVIDIA DALI, on a CUDA device or on the CPU.
 
-Sounds are read, decoded and resampled as on the CPU path (decode/sound.py); only waveforms enter the DALI graph. Its
-decibels differ from the CPU path's by less than 0.01, down to 80 dB below the loudest. DALI does not do the rest: it
-decodes FLAC on the CPU only, one bad sound fails its whole batch, and its resampler (DALI 2.4) has no anti-aliasing
-filter for downsampling. DALI has no Kaldi filterbank, so `Fbank` is computed by torch, on a CUDA device too.
+Audio is read, decoded and resampled as on the CPU path (decode/sound.py); only waveforms enter the DALI graph. Decibels
+differ from the CPU path by less than 0.01, down to 80 dB below the maximum. The rest is not done by DALI because it
+decodes FLAC only on the CPU, one bad sample fails its whole batch, and its resampler (DALI 2.4) has no anti-aliasing
+filter for downsampling. DALI has no Kaldi filterbank, so torch computes `Fbank`, also on CUDA.
 """
 
 import logging
@@ -24,13 +24,14 @@ from .spectrogram import FLOOR_DB, LogMel, Spectrogram, hann_window
 log = logging.getLogger(__name__)
 
 dali: Any = nvidia.dali
-"""Untyped, because only a part of DALI has annotations."""
+"""Typed as Any because DALI is only partly annotated."""
 
 
 class DaliSpectrograms:
-    """The finish that makes spectrograms with a DALI graph, or with torch if the graph fails; no sound makes it fail.
+    """Device transform that computes spectrograms with a DALI graph, or with torch if the graph fails.
 
-    Raises ValueError if the features are not `LogMel`.
+    Raises:
+        ValueError: The features are not `LogMel`.
     """
 
     def __init__(self, spectrogram: Spectrogram, threads: int) -> None:
@@ -44,7 +45,7 @@ class DaliSpectrograms:
         self._stream: Any = None
 
     def __call__(self, batch: AudioBatch, device: torch.device) -> AudioBatch:
-        """The batch with its spectrograms, made in a CUDA stream of their own; the host waits for this stream only."""
+        """Add spectrograms to the batch, computed in a separate CUDA stream; the host waits only for this stream."""
         if device.type == "cuda":
             torch.cuda.current_stream(device).synchronize()
             self._stream = self._stream or torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -62,7 +63,7 @@ class DaliSpectrograms:
         return replace(batch, spectrogram=spectrogram)
 
     def _run(self, batch: AudioBatch, device: torch.device) -> Tensor:
-        """The decibels, float32 (B, frames, bins), on the device."""
+        """Return decibels, float32 (B, frames, bins), on the device."""
         rows, _, n = batch.waveform.shape
         if self._pipeline is None or self._pipeline.max_batch_size < rows:
             self._pipeline = build_mel_graph(self._features, rows, n, self._threads, device)
@@ -76,11 +77,11 @@ class DaliSpectrograms:
 
 
 def build_mel_graph(features: LogMel, batch_size: int, n_samples: int, threads: int, device: torch.device) -> Any:
-    """The DALI graph from waveforms to decibels, not built yet.
+    """Define the DALI graph from waveforms to decibels, without building it.
 
-    Inputs: `waveform` float32 (B, C, n_samples), on the device, and `length` int32 (B, 1), the number of valid samples.
-    Output, on the device: float32 (n_frames(n_samples), n_bins) per sound. It averages the channels, subtracts the mean
-    over time, and pads with 0 behind the end of the sound. For a CUDA device without a number it can be serialised, and
+    The inputs are `waveform`, float32 (B, C, n_samples), on the device, and `length`, int32 (B, 1), the number of valid
+    samples. The output, on the device, is float32 (n_frames(n_samples), n_bins) per sample. The graph averages the
+    channels, subtracts the mean over time, and pads with 0. For a CUDA device without a number it can be serialised but
     not built.
     """
     fn, types, mode = dali.fn, dali.types, "gpu" if device.type == "cuda" else "cpu"

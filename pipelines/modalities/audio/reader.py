@@ -1,4 +1,4 @@
-"""Draws, reads and decodes segments of the sounds of a split."""
+"""Draw, read and decode segments of the audio of a split."""
 
 from dataclasses import dataclass
 from math import gcd
@@ -28,18 +28,18 @@ from maskstream.shards.stores.base import Range
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioClip(Config):
-    """A segment of `seconds` seconds, resampled to `sample_rate` Hz.
-
-    start: "random" draws the start, "center" takes the middle of the sound, "begin" its beginning. channels: "mono"
-    averages all channels; a number keeps the first ones, and a sound with fewer is unusable. short: how to fill up a
-    sound that is shorter than the clip: "zeros" pads it at the end, as Audio-MAE does; "repeat" repeats it.
-    """
+    """A segment of audio: length, sample rate, position and channels."""
 
     seconds: float = 10.24
+    """Length in seconds."""
     sample_rate: int = 16000
+    """Sample rate in Hz, to which the audio is resampled."""
     start: Literal["random", "center", "begin"] = "random"
+    """"random" draws the start, "center" takes the middle, "begin" the beginning."""
     channels: Literal["mono"] | int = "mono"
+    """"mono" averages all channels; a number keeps the first ones, and a sample with fewer is unusable."""
     short: Literal["zeros", "repeat"] = "zeros"
+    """Handling of audio shorter than the clip: "zeros" pads it at the end, as Audio-MAE does; "repeat" repeats it."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -54,60 +54,60 @@ class AudioClip(Config):
 
     @property
     def n_samples(self) -> int:
-        """The number of samples per channel, at the clip's rate."""
+        """Number of samples per channel, at the clip's rate."""
         return round(self.seconds * self.sample_rate)
 
     @property
     def n_channels(self) -> int:
-        """The number of channels of the clip."""
+        """Number of channels of the clip."""
         return 1 if self.channels == "mono" else self.channels
 
     def segment(self, n_samples: int, sample_rate: int, rng: np.random.Generator) -> tuple[int, int]:
-        """Draws the segment [first, stop) of a sound of `n_samples` samples, counted at its own `sample_rate`.
+        """Draw the segment [first, stop) of audio with `n_samples` samples, in samples at its stored `sample_rate`.
 
         `first` coincides with a sample at the clip's rate, so the resampled segment is a segment of the resampled
-        sound.
+        audio.
         """
         step, wanted, last = self._grid(n_samples, sample_rate)
         start = int(rng.integers(last + 1)) if self.start == "random" else (last // 2 if self.start == "center" else 0)
         return start * step, min(start * step + wanted, n_samples)
 
     def segment_at(self, n_samples: int, sample_rate: int, begin_s: float) -> tuple[int, int]:
-        """The segment [first, stop) whose start is closest to `begin_s` seconds while it lies inside the sound."""
+        """Return the segment [first, stop) inside the audio whose start is closest to `begin_s` seconds."""
         step, wanted, last = self._grid(n_samples, sample_rate)
         start = min(max(round(begin_s * sample_rate / step), 0), last)
         return start * step, min(start * step + wanted, n_samples)
 
     def _grid(self, n_samples: int, sample_rate: int) -> tuple[int, int, int]:
-        """The step between possible starts and the length of a segment, in samples, and the last start, in steps."""
+        """Return the step between possible starts and the length of a segment, in samples, and the last start, in
+        steps.
+        """
         step = sample_rate // gcd(sample_rate, self.sample_rate)
         wanted = -(-self.n_samples * sample_rate // self.sample_rate)
         return step, wanted, max(n_samples - wanted, 0) // step
 
 
 _MAX_GAIN = 1e18
-"""The largest gain; the square of such a sample is a float32."""
+"""Largest gain; the square of a sample scaled by it still fits into float32."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SoundPlan:
-    """The reads of the segment [first, stop) of the sound of sample `index`, in samples at its stored rate.
-
-    ranges: the FLAC frames that hold the segment; in foreign tars the sound's table and its whole member. header: the
-    FLAC header from the manifest; None in foreign tars.
-    """
+    """Reads for the segment [first, stop) of the audio of sample `index`, in samples at its stored rate."""
 
     index: int
     first: int
     stop: int
     member: Range
     ranges: tuple[Range, ...]
+    """FLAC frames that contain the segment; in foreign tars, the audio's table and its whole member."""
     header: FlacHeader | None = None
+    """FLAC header from the manifest; None in foreign tars."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SoundReader:
-    """Reads audio clips of one split. It holds only settings, so it can be sent to worker processes."""
+    """Reads audio clips of one split. It contains only settings, so it can be sent to worker processes."""
 
     manifest: Manifest
     component: str
@@ -116,21 +116,26 @@ class SoundReader:
 
     @property
     def facts(self) -> dict[str, Numbers]:
-        """The facts of the sounds in the manifest, by name."""
+        """Columns of the manifest for the audio, by name."""
         return self.manifest.components[self.component].facts
 
     def segment(self, index: int, epoch: int) -> tuple[int, int]:
-        """Draws the segment [first, stop) of a sound in an epoch, in samples at its stored rate.
+        """Draw the segment [first, stop) of a sample in an epoch, in samples at its stored rate.
 
-        Raises SampleError if the sample has no sound.
+        Raises:
+            SampleError: The sample has no audio.
         """
         n_samples, sample_rate = self.length(index)
         rng = sample_rng(self.seed, epoch, self.manifest.key(index), 0, "clip")
         return self.clip.segment(n_samples, sample_rate, rng)
 
     def length(self, index: int) -> tuple[int, int]:
-        """The number of samples of a sound, and its rate in hertz; raises SampleError if it is unusable."""
-        self.manifest.member(index, self.component)  # raises: the sample has no such member
+        """Return the number of samples and the rate in hertz.
+
+        Raises:
+            SampleError: The values in the manifest are unusable.
+        """
+        self.manifest.member(index, self.component)  # raises SampleError without such a member
         with self.manifest.reading(index, self.component):
             n_samples, rate = (int(self.facts[name][index]) for name in ("n_samples", "sample_rate"))
             if n_samples < 1 or not 1 <= rate <= MAX_SAMPLE_RATE:
@@ -141,7 +146,11 @@ class SoundReader:
         return n_samples, rate
 
     def planned(self, index: int, first: int, stop: int) -> SoundPlan:
-        """The reads of the segment [first, stop) of a sound; raises SampleError if the sample has no sound."""
+        """Plan the reads of a segment [first, stop).
+
+        Raises:
+            SampleError: The sample has no audio.
+        """
         member = self.manifest.member(index, self.component)
         with self.manifest.reading(index, self.component):
             if "table_offset" in self.facts:
@@ -155,13 +164,18 @@ class SoundReader:
             return SoundPlan(index=index, first=first, stop=stop, member=member, ranges=(span,), header=header)
 
     def drawn(self, index: int, epoch: int) -> SoundPlan:
-        """The reads of the segment that is drawn in an epoch; raises SampleError if the sample has no sound."""
+        """Plan the reads of the segment drawn in an epoch.
+
+        Raises:
+            SampleError: The sample has no audio.
+        """
         return self.planned(index, *self.segment(index, epoch))
 
     def sound(self, plan: SoundPlan, stats: Stats) -> npt.NDArray[np.float32]:
-        """Reads and decodes a segment: float32 (n, C) at the clip's rate, where n is at most the clip's length.
+        """Read and decode a segment: float32 (n, C) at the clip's rate, with n at most the clip's length.
 
-        Raises SampleError if it cannot be read or decoded.
+        Raises:
+            SampleError: It cannot be read or decoded.
         """
         with self.manifest.reading(plan.index, self.component):
             sound = (self._indexed if plan.header is None else self._encoded)(plan, stats)
@@ -171,13 +185,13 @@ class SoundReader:
         return np.resize(sound, (self.clip.n_samples, sound.shape[1])) if self.clip.short == "repeat" else sound
 
     def header(self, index: int) -> FlacHeader:
-        """The header of a FLAC that maskstream wrote, from the manifest."""
+        """Return the header of a FLAC file written by maskstream, from the manifest."""
         component = self.manifest.components[self.component]
         described = component.described(index)
         return FlacHeader.of(described.facts, described.lists, int(component.size[index]))
 
     def _encoded(self, plan: SoundPlan, stats: Stats) -> npt.NDArray[np.float32]:
-        """The segment of a FLAC that maskstream wrote."""
+        """Read and decode a segment of a FLAC file written by maskstream."""
         rate, header = self.clip.sample_rate, plan.header or self.header(plan.index)
         with stats.stage("read"):
             segment = read_segment(self.manifest.store, plan.member, header, plan.first, plan.stop, rate=rate)
@@ -189,7 +203,7 @@ class SoundReader:
             return decode_segment(segment, rate=rate, gain=gain, channels=self.clip.channels)
 
     def _indexed(self, plan: SoundPlan, stats: Stats) -> npt.NDArray[np.float32]:
-        """The segment of a sound in a foreign tar."""
+        """Read and decode a segment of audio in a foreign tar."""
         rate, n_samples = self.clip.sample_rate, int(self.facts["n_samples"][plan.index])
         table = plan.ranges[0].name, plan.ranges[0].offset
         with stats.stage("read"):
@@ -202,5 +216,9 @@ class SoundReader:
 
 
 def find_sound(manifest: Manifest, component: str | None = None) -> str:
-    """The component that holds the sounds; raises ValueError if there are several and `component` is None."""
+    """Return the component that holds the audio.
+
+    Raises:
+        ValueError: There are several and `component` is None.
+    """
     return component_of(manifest.components, ("sound",), component).name

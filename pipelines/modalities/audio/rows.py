@@ -1,5 +1,6 @@
-"""Rows of sounds: draws segments, reads and decodes them, augments, and makes spectrograms. Rows of noisy mixtures: a
-sound is mixed with noise at a drawn signal-to-noise ratio.
+"""Rows of audio: draw segments, read, decode and augment them, and compute spectrograms.
+
+Also rows of noisy mixtures: audio mixed with noise at a drawn signal-to-noise ratio.
 """
 
 import logging
@@ -29,13 +30,13 @@ from .spectrogram import Spectrogram
 
 log = logging.getLogger(__name__)
 CUES = frozenset({"waveform", "spectrogram"})
-"""What masks of sounds may follow."""
+"""Mask inputs available for audio."""
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Partner:
-    """The sound that mixup adds to a view; `share` is the weight of the view's own sound."""
+    """Audio that mixup adds to a view; `share` is the weight of the view's own audio."""
 
     plan: SoundPlan
     share: float
@@ -43,24 +44,23 @@ class Partner:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioPlan:
-    """The segment of a sample, and for each view the mixup partner or None."""
+    """Segment of a sample, and for each view the mixup partner or None."""
 
     sound: SoundPlan
     partners: tuple[Partner | None, ...]
 
     @property
     def ranges(self) -> tuple[Range, ...]:
-        """The byte ranges of the sound and of all partners."""
+        """Byte ranges of the audio and of all partners."""
         return self.sound.ranges + tuple(one for own in self.partners if own is not None for one in own.plan.ranges)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
-    """Makes rows of sounds.
+    """Creates rows of audio.
 
-    The views of a sample share the segment; each view has its own shift, gain, transform, mixup partner, strips
-    and mask. on_device: leaves the spectrograms to the finish. part: as in `Draw`, for a sound that is one part of a
-    sample.
+    The views of a sample share the segment; each view has its own shift, gain, transform, mixup partner, strips and
+    mask.
     """
 
     sounds: SoundReader
@@ -72,16 +72,18 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
     transform: Transform | None = None
     mixup: Mixup | None = None
     on_device: bool = False
+    """Leave the spectrograms to a device transform."""
     part: str = ""
+    """As in `Draw`, for audio that is one part of a sample."""
 
     @property
     def masks(self) -> tuple[Masked, ...]:
-        """The mask of the spectrogram."""
+        """Mask of the spectrogram."""
         return (Masked("mask", self.mask, self.grid, self.part),)
 
     @property
     def traits(self) -> Traits:
-        """Parts of a mixture have the same tensors of augmentations."""
+        """Parts of a mixture must have the same augmentation tensors."""
         return Traits(
             form={
                 "mixup": "yes" if self.mixup else "no",
@@ -91,7 +93,7 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
         )
 
     def plan(self, items: Items) -> list[AudioPlan]:
-        """Draws the segment and the mixup partners of each sample, and finds the byte ranges to read."""
+        """Draw the segment and mixup partners of each sample and find the byte ranges to read."""
         return [
             AudioPlan(
                 sound=self.sounds.drawn(item.index, item.epoch),
@@ -101,7 +103,7 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
         ]
 
     def layout(self, memory: Memory[AudioPlan]) -> AudioBatch:
-        """The empty batch."""
+        """Create the empty batch."""
         clip, spectrogram = self.sounds.clip, self.spectrogram
         return AudioBatch(
             waveform=memory(np.float32, clip.n_channels, clip.n_samples),
@@ -119,7 +121,11 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
         )
 
     def fill(self, rows: BatchRows[AudioPlan], batch: AudioBatch, stats: Stats) -> None:
-        """Reads and decodes sounds, and makes their views; raises SampleError if one is unusable."""
+        """Read and decode audio and create its views.
+
+        Raises:
+            SampleError: A sample is unusable.
+        """
         for item, plan, own in rows:
             index, labels = item.index, item.manifest.label
             sound = self.sounds.sound(plan.sound, stats)
@@ -141,7 +147,7 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
     def cues(
         self, rows: BatchRows[AudioPlan], batch: AudioBatch, n: int, view: int, part: str, needs: frozenset[str]
     ) -> Cues:
-        """The waveform and the spectrogram of a view."""
+        """Return the waveform and spectrogram of a view."""
         waveform, spectrogram = (
             None if of is None or name not in needs else read_only(of.numpy()[rows.starts[n] + view])
             for name, of in (("waveform", batch.waveform), ("spectrogram", batch.spectrogram))
@@ -149,12 +155,12 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
         return Cues(waveform=waveform, spectrogram=spectrogram)
 
     def join(self, batch: AudioBatch, plans: Iterable[AudioPlan], made: Mapping[str, Any]) -> AudioBatch:
-        """The batch; targets that lie wholly in the padding have weight 0."""
+        """Finish the batch; targets completely inside the padding get weight 0."""
         batch = replace(batch, **made)
         return replace(batch, mask=self.weighted(batch.mask, batch.length))
 
     def weighted(self, mask: MaskBatch | None, length: Tensor) -> MaskBatch | None:
-        """The mask with weight 0 for the targets that lie wholly behind the end of the sound."""
+        """Set the weight of targets completely behind the end of the audio to 0."""
         if mask is None:
             return None
         heard = self.spectrogram.n_frames(length).clamp(min=1)
@@ -164,7 +170,7 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
         return replace(mask, weight=mask.weight * (column * self.grid.patch[0] < heard[:, None]))
 
     def _draw_partner(self, item: Item, view: int) -> Partner | None:
-        """Draws the mixup partner of a view; None for no mixing, or if the partner has no sound."""
+        """Draw the mixup partner of a view; None for no mixing, or if the partner has no audio."""
         if self.mixup is None:
             return None
         drawn = self.mixup.draw(len(item.manifest), item.rng("mixup", view))
@@ -177,10 +183,10 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
             return None
 
     def _write(self, item: Item, room: Floats, sounds: list[Floats]) -> None:
-        """Applies roll, gain and transform to the views' sounds, float32 (n, C), and writes them to `room`, float32
-        (views, C, n).
+        """Apply roll, gain and transform to the views' audio, float32 (n, C), and write it to `room`, float32 (views,
+        C, n).
 
-        The rest of `room` is filled with zeros.
+        The rest of `room` is set to 0.
         """
         for view, (sound, to) in enumerate(zip(sounds, room, strict=True)):
             moved = sound if self.roll_gain is None else self.roll_gain(sound, item.rng("roll", view))
@@ -191,10 +197,11 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
     def _mix_sounds(
         self, index: int, sound: Floats, partner: Partner | None, stats: Stats
     ) -> tuple[Floats, int, float]:
-        """The mixture of a sound and its partner, float32 (n, C), the partner's index, and the sound's share.
+        """Mix audio with its partner; returns the mixture, float32 (n, C), the partner's index, and the original's
+        weight.
 
-        The mixture is as long as the longer of both. Without a usable partner it is the sound itself, with its own
-        `index` and the share 1.
+        The mixture is as long as the longer of both. Without a usable partner, the audio is returned unchanged, with
+        its own `index` and weight 1.
         """
         if partner is None:
             return sound, index, 1.0
@@ -209,7 +216,7 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
         return out, partner.plan.index, partner.share
 
     def _draw_strips(self, item: Item) -> Tensor | None:
-        """Draws the SpecAugment strips of the views, int64 (views, 4)."""
+        """Draw the SpecAugment strips of the views, int64 (views, 4)."""
         if self.spec_augment is None:
             return None
         frames, bins = self.spectrogram.frames, self.spectrogram.features.n_bins
@@ -218,17 +225,17 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
 
 @dataclass(frozen=True, slots=True)
 class Spectrograms:
-    """The finish that makes the spectrograms of a whole batch with torch, on its device."""
+    """Device transform that computes the spectrograms of a whole batch with torch."""
 
     of: Spectrogram
 
     def __call__(self, batch: AudioBatch, device: torch.device) -> AudioBatch:
-        """The batch with its spectrograms."""
+        """Add spectrograms to the batch."""
         return replace(batch, spectrogram=self.of(mono(batch.waveform), batch.length, batch.strips))
 
 
 def mono(waveform: Tensor) -> Tensor:
-    """The mean over the channels of waveforms, float32 (B, C, n) to (B, n)."""
+    """Average the channels of waveforms, float32 (B, C, n) to (B, n)."""
     return waveform[:, 0] if waveform.shape[1] == 1 else waveform.mean(dim=1)
 
 
@@ -238,14 +245,16 @@ SPEED_OF_SOUND = 343.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MicrophoneLine(Config):
-    """`count` microphones in a line, `spacing_m` metres apart, and a source in the far field, without reverberation.
+    """Linear microphone array with a far-field source, without reverberation.
 
-    The angle between source and line is drawn uniformly in [0, pi]. Microphone m receives the sound m * spacing_m *
+    The angle between source and array is drawn uniformly in [0, pi]. Microphone m receives the signal m * spacing_m *
     cos(angle) / 343 seconds after microphone 0 (fractional delays), with the same amplitude.
     """
 
     count: int = 4
+    """Number of microphones."""
     spacing_m: float = 0.05
+    """Distance between microphones in metres."""
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.spacing_m < 0:
@@ -256,8 +265,9 @@ class MicrophoneLine(Config):
     def hear(
         self, sound: npt.NDArray[np.float32], sample_rate: int, rng: np.random.Generator
     ) -> npt.NDArray[np.float32]:
-        """The channels of the sound, float32 (n,), from a drawn direction: float32 (n, count), delayed about the centre
-        of the array; what the delays shift beyond the ends is cut off.
+        """Simulate the channels, float32 (n, count), for audio, float32 (n,), from a random direction.
+
+        Delays are relative to the centre of the array; samples shifted beyond the ends are cut off.
         """
         angle = rng.uniform(0, np.pi)
         step = self.spacing_m * np.cos(angle) / SPEED_OF_SOUND * sample_rate
@@ -272,7 +282,7 @@ class MicrophoneLine(Config):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoisyPlan(Elsewhere):
-    """The segment of the clean audio, and the segment of the noise with its store (None if it is generated).
+    """Segment of the clean audio, and segment of the noise with its store (None if it is generated).
 
     The shards of two splits may have the same names, so the ranges of the two stores are separate.
     """
@@ -282,45 +292,46 @@ class NoisyPlan(Elsewhere):
 
     @property
     def ranges(self) -> tuple[Range, ...]:
-        """The byte ranges of the sound, in the store of its split."""
+        """Byte ranges of the clean audio, in its split's store."""
         return self.clean.ranges
 
     @property
     def elsewhere(self) -> tuple[Store, Sequence[Range]] | None:
-        """Those of the noise."""
+        """Byte ranges of the noise, with its store."""
         return None if self.noise is None else (self.noise[0], self.noise[1].ranges)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoisyRowMaker(RowMaker[NoisyPlan, NoisyBatch]):
-    """Makes rows of noisy mixtures.
+    """Creates rows of noisy mixtures.
 
     Every random draw (both segments, both directions, the noise, the ratio) is a function of (seed, epoch, key). All
-    channels of a recording are cut at the same samples, so the delays between microphones are kept.
-
-    clean, noise: the readers of the two splits; noise None generates noise. line, snr_db, slope: as in `NoisyData`.
+    channels of a recording are cut at the same samples, so the delays between microphones are preserved. `line`,
+    `snr_db` and `slope` are as in `NoisyData`.
     """
 
     clean: SoundReader
+    """Reader of the clean split."""
     noise: SoundReader | None
+    """Reader of the noise split; None generates noise."""
     line: MicrophoneLine | None
     snr_db: tuple[float, float]
     slope: tuple[float, float]
 
     @property
     def masks(self) -> tuple[Masked, ...]:
-        """None: nothing is masked."""
+        """Empty: nothing is masked."""
         return ()
 
     @property
     def traits(self) -> Traits:
-        """The identity of the data includes both splits."""
+        """The identity includes both splits."""
         if self.noise is None:
             return Traits()
         return Traits(identity={"dataset": f"{self.clean.manifest.fingerprint} with {self.noise.manifest.fingerprint}"})
 
     def plan(self, items: Items) -> list[NoisyPlan]:
-        """Draws the segment of each sound, the noise and its segment, and finds their byte ranges."""
+        """Draw the segments of audio and noise and find their byte ranges."""
         return [
             NoisyPlan(clean=self.clean.drawn(item.index, item.epoch), noise=self._draw_noise_of(item)) for item in items
         ]
@@ -332,7 +343,7 @@ class NoisyRowMaker(RowMaker[NoisyPlan, NoisyBatch]):
         return self.noise.manifest.store, self.noise.drawn(other, item.epoch)
 
     def layout(self, memory: Memory[NoisyPlan]) -> NoisyBatch:
-        """The empty batch."""
+        """Create the empty batch."""
         clip = self.clean.clip
         shape = (clip.n_channels if self.line is None else self.line.count, clip.n_samples)
         return NoisyBatch(
@@ -344,7 +355,11 @@ class NoisyRowMaker(RowMaker[NoisyPlan, NoisyBatch]):
         )
 
     def fill(self, rows: BatchRows[NoisyPlan], batch: NoisyBatch, stats: Stats) -> None:
-        """Reads, decodes and mixes sounds; raises SampleError if a sound or its noise is unusable."""
+        """Read, decode and mix audio.
+
+        Raises:
+            SampleError: The audio or its noise is unusable.
+        """
         for item, plan, own in rows:
             clean = self._heard(self.clean, plan.clean, item.rng("direction"), stats)
             if self.noise is None or plan.noise is None:
@@ -358,9 +373,10 @@ class NoisyRowMaker(RowMaker[NoisyPlan, NoisyBatch]):
             own.of(batch.snr_db)[:] = snr_db
 
     def _heard(self, reader: SoundReader, plan: SoundPlan, rng: np.random.Generator, stats: Stats) -> Floats:
-        """The segment at all microphones, float32 (n, M), zero-mean and padded with zeros at the end.
+        """Return the segment at all microphones, float32 (n, M), zero-mean and padded with zeros at the end.
 
-        Raises SampleError if the segment is silent.
+        Raises:
+            SampleError: The segment is silent.
         """
         sound = reader.sound(plan, stats)
         with stats.stage("convert"):
@@ -378,7 +394,7 @@ class NoisyRowMaker(RowMaker[NoisyPlan, NoisyBatch]):
         return line.hear(sound, self.clean.clip.sample_rate, rng)
 
     def _drawn(self, rng: np.random.Generator) -> Floats:
-        """Gaussian noise, float32 (n,), whose power falls with frequency as f ** -slope with a drawn slope."""
+        """Generate Gaussian noise, float32 (n,), whose power falls with frequency as f ** -slope with a drawn slope."""
         n = self.clean.clip.n_samples
         spectrum = np.fft.rfft(rng.standard_normal(n))
         spectrum *= np.maximum(np.arange(len(spectrum)), 1.0) ** (-rng.uniform(*self.slope) / 2)
@@ -386,6 +402,6 @@ class NoisyRowMaker(RowMaker[NoisyPlan, NoisyBatch]):
 
 
 def scale_noise(clean: Floats, noise: Floats, snr_db: float) -> Floats:
-    """The noise, float32 (n, M), scaled to the signal-to-noise ratio `snr_db` in decibels, over all channels."""
+    """Scale noise, float32 (n, M), to the signal-to-noise ratio `snr_db` in decibels, over all channels."""
     ratio = np.square(clean, dtype=np.float64).sum() / np.square(noise, dtype=np.float64).sum()
     return noise * np.float32(np.sqrt(ratio / 10 ** (snr_db / 10)))

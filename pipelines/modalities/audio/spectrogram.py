@@ -1,9 +1,9 @@
 """Normalised spectrograms of padded waveforms, for the samples of a thread and for whole batches on a GPU.
 
-`LogMel` is librosa's log-mel spectrogram, vectorised over any number of waveforms. Its mel filters are librosa's (the
-extra `audio`), bit for bit, instead of a copy that would be a second truth. librosa is no base dependency because it
-brings scikit-learn and scipy; `Fbank` serves all else. `Librosa` is what librosa itself computes, sound by sound on the
-CPU: constant-Q transform, chroma, mel cepstrum and tempogram.
+`LogMel` is librosa's log-mel spectrogram, vectorised over any number of waveforms. The mel filters come from librosa
+(the extra `audio`) to avoid a second implementation. librosa is an optional dependency because it requires scikit-learn
+and scipy; `Fbank` does not need it. `Librosa` calls librosa itself, sample by sample on the CPU: constant-Q transform,
+chroma, mel cepstrum and tempogram.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,24 +22,29 @@ from maskstream.shards.config import Config
 from maskstream.shards.media.fbank import Fbank
 
 FLOOR_DB = -100.0
-"""The level of silence in decibels, as in librosa."""
+"""Level of silence in decibels, as in librosa."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LogMel(Config):
-    """The power of `n_bins` mel bands in decibels, as librosa computes it.
+    """Power of mel bands in decibels, as librosa computes it.
 
-    Windows of `n_fft` samples, one every `hop` samples: periodic Hann, centred, with zeros at both ends. The mel bands
-    from low_hz to half of sample_rate have Slaney's scale and normalisation. top_db: values more than this far below
-    the loudest of a waveform are raised to that level; None for no limit.
+    Windows are periodic Hann, centred, with zeros at both ends. The mel bands from `low_hz` to half the sample rate use
+    Slaney's scale and normalisation.
     """
 
     sample_rate: int = 16000
+    """Sample rate of the waveform in Hz."""
     n_bins: int = 128
+    """Number of mel bands."""
     n_fft: int = 1024
+    """Samples per window."""
     hop: int = 160
+    """Samples between windows."""
     low_hz: float = 0.0
+    """Lower end of the mel bands in Hz."""
     top_db: float | None = 80.0
+    """Values more than this far below a waveform's maximum are raised to that level; None for no limit."""
 
     def __post_init__(self) -> None:
         if min(self.n_bins, self.n_fft, self.hop) < 1:
@@ -49,15 +54,15 @@ class LogMel(Config):
 
     @property
     def shift(self) -> int:
-        """The number of samples from one window to the next."""
+        """Number of samples between windows."""
         return self.hop
 
     def n_frames(self, n_samples: int) -> int:
-        """The number of windows of a waveform of `n_samples` samples."""
+        """Return the number of windows in a waveform of `n_samples` samples."""
         return 1 + n_samples // self.hop if n_samples else 0
 
     def __call__(self, waveform: Tensor) -> Tensor:
-        """The spectrograms of waveforms float32 (..., n): float32 (..., n_frames(n), n_bins), in decibels."""
+        """Compute the spectrograms of waveforms float32 (..., n): float32 (..., n_frames(n), n_bins), in decibels."""
         if waveform.shape[-1] == 0:
             return waveform.new_zeros((*waveform.shape[:-1], 0, self.n_bins))
         window, banks = _build_constants(self, waveform.device)
@@ -73,13 +78,15 @@ class LogMel(Config):
 
 
 def hann_window(mel: LogMel) -> Tensor:
-    """The periodic Hann window, float64 (n_fft,)."""
+    """Return the periodic Hann window, float64 (n_fft,)."""
     return torch.hann_window(mel.n_fft, periodic=True, dtype=torch.float64)
 
 
 @lru_cache(maxsize=16)
 def _build_constants(mel: LogMel, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The window, float32 (n_fft,), and the mel filters over the n_fft // 2 + 1 FFT bins, float32 (bins, n_bins)."""
+    """Return the window, float32 (n_fft,), and the mel filters over the n_fft // 2 + 1 FFT bins, float32 (bins,
+    n_bins).
+    """
     import librosa
 
     banks = librosa.filters.mel(
@@ -93,29 +100,36 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 
 _BINS: dict[Feature, int] = {"chroma": 12, "cqt": 84, "mfcc": 20, "tempogram": 384}
 C1_HZ = 32.703
-"""Where librosa's constant-Q transform begins."""
+"""Lowest frequency of librosa's constant-Q transform."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Librosa(Config):
-    """A feature of librosa, as float32 (..., n_frames, n_bins), equal to librosa's own.
+    """A feature of librosa, float32 (..., n_frames, n_bins), identical to librosa's output.
 
-    - "cqt": the magnitude of the constant-Q transform in decibels, 12 bins an octave (librosa.cqt, amplitude_to_db)
-    - "chroma": the energy of each pitch class, the loudest of a frame is 1 (feature.chroma_stft, tuning 0)
+    - "cqt": magnitude of the constant-Q transform in decibels, 12 bins per octave (librosa.cqt, amplitude_to_db)
+    - "chroma": energy of each pitch class, normalised to a maximum of 1 per frame (feature.chroma_stft, tuning 0)
     - "mfcc": mel-frequency cepstral coefficients of 128 bands (feature.mfcc)
-    - "tempogram": the local autocorrelation of the onset strength, 1 at lag 0 (feature.tempogram)
+    - "tempogram": local autocorrelation of the onset strength, 1 at lag 0 (feature.tempogram)
 
-    Frames are centred, one every `hop` samples. bins: how many bins; None for librosa's number: 84, 12, 20 and 384.
-    n_fft: samples of a window, not for "cqt". low_hz: the lowest frequency of "cqt" and "mfcc"; None for librosa's, C1
-    (32.7 Hz) and 0. Raises ValueError for other features and illegal sizes, and where librosa is not installed.
+    Frames are centred.
+
+    Raises:
+        ValueError: The feature is unknown, a size is not allowed, or librosa is not installed.
     """
 
     feature: Feature
+    """Name of the feature."""
     sample_rate: int = 16000
+    """Sample rate of the waveform in Hz."""
     hop: int = 160
+    """Samples between frames."""
     bins: int | None = None
+    """Number of bins; None for librosa's default: 84, 12, 20 and 384."""
     n_fft: int = 2048
+    """Samples per window; not used for "cqt"."""
     low_hz: float | None = None
+    """Lowest frequency of "cqt" and "mfcc" in Hz; None for librosa's defaults, C1 (32.7 Hz) and 0."""
 
     def __post_init__(self) -> None:
         if self.feature not in get_args(Feature):
@@ -134,20 +148,20 @@ class Librosa(Config):
 
     @property
     def n_bins(self) -> int:
-        """The number of bins of a frame."""
+        """Number of bins per frame."""
         return _BINS[self.feature] if self.bins is None else self.bins
 
     @property
     def shift(self) -> int:
-        """The number of samples from one frame to the next."""
+        """Number of samples between frames."""
         return self.hop
 
     def n_frames(self, n_samples: int) -> int:
-        """The number of frames of a waveform of `n_samples` samples."""
+        """Return the number of frames in a waveform of `n_samples` samples."""
         return 1 + n_samples // self.hop if n_samples else 0
 
     def __call__(self, waveform: Tensor) -> Tensor:
-        """The features of waveforms float32 (..., n) on the CPU: float32 (..., n_frames(n), n_bins)."""
+        """Compute the features of waveforms float32 (..., n) on the CPU: float32 (..., n_frames(n), n_bins)."""
         shape, n = waveform.shape[:-1], waveform.shape[-1]
         made = waveform.new_empty((shape.numel(), self.n_frames(n), self.n_bins))
         if n:
@@ -157,7 +171,7 @@ class Librosa(Config):
 
 
 def check_librosa(feature: str) -> None:
-    """Raises ValueError if librosa is not installed, which `feature` needs."""
+    """Raise ValueError if librosa, required by `feature`, is not installed."""
     if find_spec("librosa") is None:
         raise ValueError(
             f"{feature} is computed with librosa: pip install 'maskstream[audio]'; or use features=Fbank()"
@@ -204,7 +218,7 @@ _COMPUTED: dict[Feature, Callable[[Librosa, Floats], Floats]] = {
     "mfcc": _compute_mfcc,
     "tempogram": _compute_tempogram,
 }
-"""Each returns (n_bins, n_frames) of one waveform (n,)."""
+"""Functions that return (n_bins, n_frames) for one waveform (n,)."""
 
 
 Features = Fbank | LogMel | Librosa
@@ -214,16 +228,22 @@ Features = Fbank | LogMel | Librosa
 class Spectrogram:
     """`frames` frames of (features - mean) / (scale * deviation).
 
-    mean, deviation: mean and standard deviation of the features over the dataset. Frames behind the end of a sound are
-    filled before normalisation: with 0 for `Fbank`, as in Audio-MAE; with `mean` for others, such as `LogMel`, whose 0
-    dB is loud. The scale of 2 is Audio-MAE's. Raises ValueError where the features need librosa and it is not there.
+    Frames after the end of the audio are filled before normalisation: with 0 for `Fbank`, as in Audio-MAE; with `mean`
+    for other features such as `LogMel`, where 0 dB is loud.
+
+    Raises:
+        ValueError: The features need librosa and it is not installed.
     """
 
     features: Features
     frames: int
+    """Number of frames."""
     mean: float
+    """Mean of the features over the dataset."""
     deviation: float
+    """Standard deviation of the features over the dataset."""
     scale: float = 2.0
+    """Factor of the standard deviation; 2 is Audio-MAE's."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.features, Fbank):
@@ -232,10 +252,13 @@ class Spectrogram:
     def __call__(
         self, waveform: Tensor, length: Tensor, strips: Tensor | None = None, *, out: Tensor | None = None
     ) -> Tensor:
-        """The spectrograms of waveforms, float32 (B, n) to (B, frames, bins), written to `out` if it is given.
+        """Compute the spectrograms of waveforms, float32 (B, n) to (B, frames, bins).
 
-        length: int64 (B,), the number of valid samples; the padding behind them must be 0. strips: int64 (B, 4), the
-        frames [t0, t1) and bins [f0, f1) that SpecAugment sets to 0, the dataset's mean.
+        Args:
+            waveform: float32 (B, n), padded with 0.
+            length: int64 (B,), number of valid samples.
+            strips: int64 (B, 4), frames [t0, t1) and bins [f0, f1) that SpecAugment sets to 0, the dataset's mean.
+            out: Memory for the result.
         """
         if not isinstance(self.features, Fbank):  # Fbank subtracts the mean of each window itself
             waveform = waveform - waveform.sum(dim=1, keepdim=True) / length.clamp(min=1)[:, None]
@@ -245,7 +268,9 @@ class Spectrogram:
     def normalised(
         self, found: Tensor, length: Tensor, strips: Tensor | None = None, *, out: Tensor | None = None
     ) -> Tensor:
-        """The same from computed features of whole padded waveforms, float32 (B, n_frames, bins)."""
+        """Normalise computed features of whole padded waveforms, float32 (B, n_frames, bins); other arguments as in the
+        call.
+        """
         out = found.new_empty((len(found), self.frames, found.shape[2])) if out is None else out
         kept, silence = min(self.frames, found.shape[1]), (self.padding - self.mean) / (self.scale * self.deviation)
         torch.sub(found[:, :kept], self.mean, out=out[:, :kept]).div_(self.scale * self.deviation)
@@ -261,11 +286,11 @@ class Spectrogram:
 
     @property
     def padding(self) -> float:
-        """The value of frames behind the end of a sound, before normalisation."""
+        """Value of frames after the end of the audio, before normalisation."""
         return 0.0 if isinstance(self.features, Fbank) else self.mean
 
     def n_frames(self, length: Tensor) -> Tensor:
-        """The number of valid frames, int64 (B,), from the number of valid samples, int64 (B,)."""
+        """Return the number of valid frames, int64 (B,), from the number of valid samples, int64 (B,)."""
         if isinstance(self.features, Fbank):
             frames = torch.where(
                 length >= self.features.window, 1 + (length - self.features.window) // self.features.shift, 0
@@ -276,11 +301,13 @@ class Spectrogram:
 
 
 SPECTROGRAM = "spectrogram"
-"""The cue of masks that follow it, for which it is made of samples."""
+"""Mask input that requires computing spectrograms per sample."""
 
 
 def check_on_device(features: Features, on_device: bool | Literal["auto"], *masks: Mask | None) -> None:
-    """Raises ValueError if `features` are to be made on a device and cannot be, or too late for one of the masks."""
+    """Raise ValueError if `features` cannot be computed on a device, or would be too late there for
+    one of the masks.
+    """
     if on_device is True and (mask := _find_following_mask(masks)):
         raise ValueError(
             f"{mask} needs the spectrogram while a sample is made, and on the device it is made of whole batches; use "
@@ -295,8 +322,9 @@ def check_on_device(features: Features, on_device: bool | Literal["auto"], *mask
 def is_on_device(
     features: Features, on_device: bool | Literal["auto"], device: torch.device, *masks: Mask | None
 ) -> bool:
-    """Whether spectrograms are made of whole batches on the device; "auto" does so on CUDA, but not with librosa or for
-    a mask that follows them.
+    """Return whether spectrograms are computed for whole batches on the device.
+
+    "auto" does so on CUDA, except with librosa or for a mask that reads them.
     """
     if on_device != "auto":
         return on_device
@@ -304,14 +332,15 @@ def is_on_device(
 
 
 def _find_following_mask(masks: Sequence[Mask | None]) -> Mask | None:
-    """The first mask that follows the spectrogram."""
+    """Return the first mask that reads the spectrogram."""
     return next((mask for mask in masks if mask is not None and SPECTROGRAM in mask.needs), None)
 
 
 def compute_spectrogram_grid(frames: int, bins: int, patch: tuple[int, int]) -> TokenGrid:
-    """The (time, freq) grid of a spectrogram in tokens of `patch` frames and bins.
+    """Return the (time, freq) grid of a spectrogram in tokens of `patch` frames and bins.
 
-    Raises ValueError if frames and bins are not multiples of the patch.
+    Raises:
+        ValueError: Frames and bins are not multiples of the patch.
     """
     if min(patch) < 1 or frames < patch[0] or frames % patch[0] or bins % patch[1] or bins < patch[1]:
         raise ValueError(

@@ -1,1 +1,1 @@
-"""Video clips with sound: their loader, on one clock."""
+"""Video clips with audio: their loader, on one clock."""

@@ -1,4 +1,4 @@
-"""A batch of clips with sound."""
+"""Batches of video clips with audio."""
 
 from dataclasses import dataclass
 
@@ -13,50 +13,55 @@ from maskstream.pipelines.stream.batch import Batch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioVisualBatch(Batch):
-    """A batch of clips, each with the sound around it.
+    """A batch of video clips, uint8 (B, T, H, W, 3), with the audio around them, float32 (B, 1, n).
 
-    video: uint8 (B, T, H, W, 3), RGB. waveform: float32 (B, 1, n). length: int64 (B,), the number of valid samples per
-    waveform; the padding behind them is 0. spectrogram: float32 (B, T', F), normalised; None in a host batch if the
-    spectrograms are made on the device. video_mask: MaskBatch over the (t, h, w) token grid, or None. audio_mask:
-    MaskBatch over the (time, freq) token grid, or None. flow: as in VideoBatch. strips: as in AudioBatch.
-
-    pts_s: float64 (B, T), the time of each frame. audio_start_s: float64 (B,), the time of the first sample of sound.
-    Both are in seconds from the first frame of the video.
-
-    video_noise: float32 (B, M, values per token), standard normal, for the M targets of video_mask. video_time: int64
-    (B,), the time of the noise schedule (augment/diffusion.py). audio_noise and audio_time: the same for audio_mask.
-    All four are None if the loader draws no noise.
+    Times are in seconds from the first frame of the video. The four fields of diffusion noise are None if the loader
+    draws none.
     """
 
     video: Tensor
+    """uint8 (B, T, H, W, 3): RGB frames."""
     waveform: Tensor
+    """float32 (B, 1, n): audio samples, padded with 0."""
     length: Tensor
+    """int64 (B,): number of valid samples in each waveform."""
     spectrogram: Tensor | None
+    """float32 (B, T', F): normalised; None in a host batch if a device transform computes it."""
     video_mask: MaskBatch | None
+    """Masks on the (t, h, w) token grid, or None."""
     audio_mask: MaskBatch | None
+    """Masks on the (time, freq) token grid, or None."""
     flow: Flow | None
+    """Optical flow, as in VideoBatch."""
     pts_s: Tensor
+    """float64 (B, T): time of each frame."""
     audio_start_s: Tensor
+    """float64 (B,): time of the first audio sample."""
     strips: Tensor | None = None
+    """SpecAugment strips, as in AudioBatch."""
     video_noise: Tensor | None = None
+    """float32 (B, M, values per token): standard normal noise for the M targets of `video_mask`."""
     video_time: Tensor | None = None
+    """int64 (B,): time of the noise schedule (augment/diffusion.py)."""
     audio_noise: Tensor | None = None
+    """float32 (B, M, values per token): standard normal noise for the M targets of `audio_mask`."""
     audio_time: Tensor | None = None
+    """int64 (B,): time of the noise schedule for `audio_mask`."""
 
     def scene_cuts(self) -> int:
-        """The number of scene cuts in its clips; 0 without flow."""
+        """Number of scene cuts in the clips; 0 without flow."""
         return 0 if self.flow is None else int(self.flow.cuts.sum())
 
     @property
     def clips(self) -> VideoBatch:
-        """The clips alone."""
+        """Video part of the batch."""
         return VideoBatch(
             video=self.video, mask=self.video_mask, flow=self.flow, pts_s=self.pts_s, key=self.key, label=self.label
         )
 
     @property
     def sounds(self) -> AudioBatch:
-        """The sounds alone."""
+        """Audio part of the batch."""
         return AudioBatch(
             waveform=self.waveform,
             length=self.length,

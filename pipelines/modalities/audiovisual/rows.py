@@ -1,7 +1,7 @@
-"""Rows of clips with sound: rows of clips and rows of sounds on one clock.
+"""Rows of clips with audio: rows of clips and rows of audio on one clock.
 
-The segment of sound is chosen after the clip is decoded: it depends on the times of the frames, of which the manifest
-has only the mean rate. So a plan names the whole sound, and `fill` reads less.
+The audio segment is chosen after the clip is decoded, because it depends on the frame times, and the manifest has only
+the mean frame rate. The plan therefore announces all audio of the sample, and `fill` reads less.
 """
 
 from bisect import bisect_left, bisect_right
@@ -47,27 +47,29 @@ from .batch import AudioVisualBatch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpectrogramNoise(Config):
-    """Adds noise that is uniform in [0, level), and shifts the spectrogram in time.
+    """Add uniform noise to a spectrogram and shift it in time.
 
-    most: the level is drawn uniformly from [0, most), in standard deviations of the dataset. roll: the shift is drawn
-    uniformly from [-roll, roll] frames, and is circular over the valid frames. Source: AVSiam (Lin and Bertasius,
-    2024); its code pre-trains with most 0.1 and roll 1024, which is all frames.
+    Source: AVSiam (Lin and Bertasius, 2024); its code pre-trains with most 0.1 and roll 1024, which is all frames.
 
-    **A shift desynchronises sound and video**: batch.audio_start_s is the start before the shift. Use it only for
-    models that need no synchrony, such as AVSiam, which matches a clip with sound of about its time.
+    **A shift desynchronises audio and video**: batch.audio_start_s is the start before the shift. Use it only for
+    models that need no synchrony, such as AVSiam, which matches a clip with audio from around its time.
     """
 
     most: float = 0.1
+    """Noise is uniform in [0, level), with the level drawn uniformly from [0, most), in standard deviations of the
+    dataset.
+    """
     roll: int = 0
+    """The shift is drawn uniformly from [-roll, roll] frames, and is circular over the valid frames."""
 
     def __post_init__(self) -> None:
         if self.most < 0 or self.roll < 0:
             raise ValueError(f"most and roll must be at least 0, got {self.most} and {self.roll}")
 
     def add(self, spectrogram: npt.NDArray[np.float32], heard: int, deviation: float, rng: np.random.Generator) -> None:
-        """Changes the first `heard` (valid) frames of a spectrogram, float32 (frames, bins), in place.
+        """Change the first `heard` (valid) frames of a spectrogram, float32 (frames, bins), in place.
 
-        deviation: the standard deviation of the dataset, in units of the spectrogram.
+        `deviation` is the standard deviation of the dataset, in units of the spectrogram.
         """
         level, shift = rng.random() * self.most * deviation, int(rng.integers(-self.roll, self.roll + 1))
         sound = spectrogram[:heard]
@@ -77,54 +79,56 @@ class SpectrogramNoise(Config):
 
 
 Noise = tuple[int, npt.NDArray[np.float32]]
-"""A time of the noise schedule, and noise for M targets, float32 (M, values per token)."""
+"""Time of the noise schedule, and noise for M targets, float32 (M, values per token)."""
 
 _LATEST_S = 1e9
 
 
 @dataclass(kw_only=True, slots=True)
 class AudioVisualPlan(AroundClip):
-    """A clip, and the views of its sound.
+    """A clip and the views of its audio.
 
-    The segment of the sound depends on the times of the decoded frames, so `ranges` names the byte ranges of the clip
-    and the whole sound; `fill` reads only the segment. noise: per view that of both masks, once it is drawn.
+    The audio segment depends on the times of the decoded frames, so `ranges` contains the byte ranges of the clip and
+    of all audio; `fill` reads only the segment.
     """
 
     clip: ClipPlan
     audio: AudioPlan
     ranges: tuple[Range, ...]
     noise: list[tuple[Noise, Noise]] = field(default_factory=list)
+    """Noise for both masks of each view, once drawn."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
-    """Makes rows of clips with sound.
+    """Creates rows of clips with audio.
 
-    A clip is drawn from the frames that have sound; the sound segment is centred on it and moved inside the sound. Both
-    draw from generators of their own, so video and sound are masked independently. noise: the schedule of the diffusion
-    noise for the targets. spectrogram_noise: an augmentation of spectrograms.
+    A clip is drawn from the frames that have audio; the audio segment is centred on it and moved inside the audio.
+    Video and audio are masked independently, with separate generators.
     """
 
     clips: ClipRowMaker
     audio: AudioRowMaker
     noise: LinearNoise | None
+    """Noise schedule for the targets."""
     spectrogram_noise: SpectrogramNoise | None
+    """Augmentation of spectrograms."""
 
     @property
     def masks(self) -> tuple[Masked, ...]:
-        """The mask of the clip, and that of the sound."""
+        """Masks of the clip and of the audio."""
         both = zip(("video_mask", "audio_mask"), (*self.clips.masks, *self.audio.masks), strict=True)
         return tuple(mask._replace(field=name) for name, mask in both)
 
     @property
     def traits(self) -> Traits:
-        """Parts of a mixture all have flow or none, and the same tensors of augmentations of sound."""
+        """Parts of a mixture must all have flow or none, and the same tensors of audio augmentations."""
         form = self.audio.traits.form
         own = {name: form[name] for name in ("spec_augment", "on_device")}
         return Traits(form={"flow": self.clips.traits.form["flow"], **own})
 
     def plan(self, items: Items) -> list[AudioVisualPlan]:
-        """Draws clips and their crops, and finds the byte ranges of the clips and of the sounds."""
+        """Draw clips and their crops and find the byte ranges of clips and audio."""
         return [self._plan(item) for item in items]
 
     def _plan(self, item: Item) -> AudioVisualPlan:
@@ -134,7 +138,7 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
         return AudioVisualPlan(clip=clip, audio=audio, ranges=(*clip.ranges, *whole))
 
     def layout(self, memory: Memory[AudioVisualPlan]) -> AudioVisualBatch:
-        """The empty batch."""
+        """Create the empty batch."""
         clips = self.clips.layout(memory.of([plan.clip for plan in memory.plans]))
         sounds = self.audio.layout(memory.of([plan.audio for plan in memory.plans]))
         return AudioVisualBatch(
@@ -153,7 +157,11 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
         )
 
     def fill(self, rows: BatchRows[AudioVisualPlan], batch: AudioVisualBatch, stats: Stats) -> None:
-        """Reads and decodes clips and their sounds; raises SampleError if one of them is unusable."""
+        """Read and decode clips and their audio.
+
+        Raises:
+            SampleError: A sample is unusable.
+        """
         self.clips.fill(rows.of([plan.clip for plan in rows.plans]), batch.clips, stats)
         name, placed = self.audio.sounds.component, []
         for item, plan, own in rows:
@@ -167,7 +175,7 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
             if self.spectrogram_noise is not None:
                 with stats.stage("convert"):
                     self._add_disturbance(self.spectrogram_noise, item, batch, own)
-            if self.noise is not None:  # of the targets, so the masks are drawn before
+            if self.noise is not None:  # for the targets, so the masks are drawn first
                 with stats.stage("mask"):
                     self.draw_masks(rows, batch, n, late)
                 with stats.stage("convert"):
@@ -182,7 +190,7 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
         part: str,
         needs: frozenset[str],
     ) -> Cues:
-        """The frames, the flow and the sound of a view."""
+        """Return the frames, flow and audio of a view."""
         plan = rows.plans[n]
         seen = self.clips.cues_of(plan.clip, batch.clips, rows.starts[n] + view, view, needs)
         if not needs & SOUND_CUES:
@@ -193,7 +201,7 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
     def join(
         self, batch: AudioVisualBatch, plans: Iterable[AudioVisualPlan], made: Mapping[str, Any]
     ) -> AudioVisualBatch:
-        """The batch with its flow and noise; targets that lie wholly in the padding have weight 0."""
+        """Add flow and noise to the batch; targets completely inside the padding get weight 0."""
         own, added = list(plans), dict(made)
         if self.noise is not None:
             pairs = [pair for plan in own for pair in plan.noise]
@@ -203,7 +211,7 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
         return replace(batch, flow=join_flow([plan.clip for plan in own]), **added)
 
     def _draw_noises(self, noise: LinearNoise, item: Item, maps: Drawn, own: SampleRows) -> list[tuple[Noise, Noise]]:
-        """Draws the noise for the targets of both masks of each view."""
+        """Draw the noise for the targets of both masks of each view."""
         sizes = {"video": prod((*self.clips.grid.patch, 3)), "audio": prod(self.audio.grid.patch)}
         parts, none = (self.clips.camera, self.audio.part), [None] * item.views
         masked = [maps[part][own.slice] if part in maps else none for part in parts]
@@ -214,9 +222,9 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
         return [(drawn(view, 0, "video"), drawn(view, 1, "audio")) for view in range(item.views)]
 
     def _numbers(self, item: Item, video: VideoIndex) -> Int64s:
-        """Draws the frame numbers of a clip from the frames that have sound.
+        """Draw the frame numbers of a clip from the frames that have audio.
 
-        If fewer frames than a clip spans have sound, the range is extended to the span of a clip.
+        If fewer frames than a clip spans have audio, the range is extended to the span of a clip.
         """
         with item.manifest.reading(item.index, self.audio.sounds.component):
             first, stop = self._heard(item, video)
@@ -242,9 +250,9 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
         return first, min(max(stop, first + span), video.n_frames)
 
     def _segment(self, item: Item, pts_s: npt.NDArray[np.float64]) -> tuple[int, int]:
-        """The segment [first, stop) of the sound around the middle of a clip, in samples at the stored rate.
+        """Return the audio segment [first, stop) around the middle of a clip, in samples at the stored rate.
 
-        pts_s: float64 (T,), the times of the clip's frames in seconds.
+        `pts_s` is float64 (T,), the times of the clip's frames in seconds.
         """
         manifest, index, clip = item.manifest, item.index, self.audio.sounds.clip
         fps = manifest.components[self.clips.component].facts["fps"]
@@ -254,7 +262,7 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
         return clip.segment_at(int(facts["n_samples"][index]), int(facts["sample_rate"][index]), begin_s)
 
     def _add_disturbance(self, noise: SpectrogramNoise, item: Item, batch: AudioVisualBatch, own: SampleRows) -> None:
-        """Adds noise to the spectrogram of each view, in place."""
+        """Add noise to the spectrogram of each view, in place."""
         if batch.spectrogram is None:
             raise ValueError("spectrogram_noise needs spectrograms of samples, got on_device=True; use on_device=False")
         heard, scale = self.audio.spectrogram.n_frames(batch.length[own.slice]).tolist(), self.audio.spectrogram.scale
@@ -263,28 +271,28 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
             noise.add(spectrogram, frames, 1 / scale, rng)
 
     def _noise(self, noise: LinearNoise, item: Item, view: int, part: str, maps: Maps | None, values: int) -> Noise:
-        """Draws the noise for the targets of a mask, tokens of so many values."""
+        """Draw the noise for the targets of a mask; `values` is the number of values per token."""
         return noise.draw((_count_targets(maps), values), item.rng(f"noise {part}", view))
 
 
 @dataclass(frozen=True, slots=True)
 class HeardSpectrograms:
-    """The finish that makes the spectrograms of a whole batch with torch, on its device."""
+    """Device transform that computes the spectrograms of a whole batch with torch."""
 
     of: Spectrogram
 
     def __call__(self, batch: AudioVisualBatch, device: torch.device) -> AudioVisualBatch:
-        """The batch with its spectrograms."""
+        """Add spectrograms to the batch."""
         return replace(batch, spectrogram=self.of(mono(batch.waveform), batch.length, batch.strips))
 
 
 def _count_targets(maps: Maps | None) -> int:
-    """The number of tokens that are reconstructed; 0 without a mask."""
+    """Count the tokens to reconstruct; 0 without a mask."""
     return 0 if maps is None else int((maps.hidden if maps.target is None else maps.target).sum())
 
 
 def _stack_noises(drawn: Sequence[Noise]) -> tuple[Tensor, Tensor]:
-    """The times, int64 (B,), and the noise, float32 (B, M, values), padded with 0 to the largest M."""
+    """Stack times, int64 (B,), and noise, float32 (B, M, values), padded with 0 to the largest M."""
     longest = max(len(noise) for _, noise in drawn)
     rows = [pad(torch.from_numpy(noise), (0, 0, 0, longest - len(noise))) for _, noise in drawn]
     return torch.tensor([time for time, _ in drawn]), torch.stack(rows)

@@ -1,4 +1,4 @@
-"""A batch of images."""
+"""Batches of images."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageBatch(Batch):
-    """A batch of images.
-
-    image: uint8 (B, H, W, 3), RGB. mask: MaskBatch over the (H/p, W/p) token grid in (h w) order, or None if the loader
-    has no mask. The rest is as in `Batch`.
-    """
+    """A batch of images, uint8 (B, H, W, 3); see `Batch` for the fields that all modalities share."""
 
     image: Tensor
+    """uint8 (B, H, W, 3): RGB pixels."""
     mask: MaskBatch | None
+    """Masks on the (H/p, W/p) token grid in (h w) order, or None if the loader has no mask."""
 
     def pixel_values(
         self,
@@ -31,5 +29,7 @@ class ImageBatch(Batch):
         std: tuple[float, ...] = IMAGENET_STD,
         dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """The images as float (B, 3, H, W), scaled to [0, 1] and normalised by `mean` and `std` (ImageNet's)."""
+        """Convert the images to float (B, 3, H, W), scaled to [0, 1] and normalised by `mean` and
+        `std` (ImageNet's).
+        """
         return normalised(self.image, mean, std, dtype or torch.float32)

@@ -1,12 +1,13 @@
-"""Decodes an image, at the lowest resolution that its crops need, and resizes the crops.
+"""Decode an image at the lowest resolution that its crops need, and resize the crops.
 
 libjpeg-turbo, which OpenCV's wheels contain, decodes a JPEG at 1/2, 1/4 or 1/8 of its size with a smaller inverse DCT
 of each 8 x 8 block. That is much faster, and close to averaging the full image over areas. It is used if the reduced
-crop still has at least as many pixels as the output. PNG and WebP are always decoded in full. OpenCV gives RGB itself,
-since libjpeg-turbo writes either order of colours as fast. PPM and PGM are not compressed: their bytes are the pixels.
+crop still has at least as many pixels as the output. PNG and WebP are always decoded at full size. OpenCV returns RGB
+directly, since libjpeg-turbo writes both colour orders equally fast. PPM and PGM are uncompressed: their bytes are the
+pixels.
 
-A crop of an image that is decoded at 1/n is extended to multiples of n, so that it has whole pixels in the reduced
-image. It grows by less than n pixels on each side, which is less than one pixel of the output.
+A crop of an image decoded at 1/n is extended to multiples of n, so that it has whole pixels in the reduced image. It
+grows by less than n pixels on each side, which is less than one pixel of the output.
 """
 
 from collections.abc import Sequence
@@ -23,14 +24,14 @@ UInt8s = npt.NDArray[np.uint8]
 
 _FLAGS = {
     1: cv2.IMREAD_COLOR_RGB,
-    2: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_2,  # with a colour flag it is IMREAD_REDUCED_COLOR_2
+    2: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_2,  # with a colour flag, IMREAD_REDUCED_COLOR_2
     4: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
 REDUCIBLE = ("jpg", "jpeg")
-"""The endings of members that can be decoded at reduced resolution."""
+"""Extensions of members that can be decoded at reduced resolution."""
 PIXELS_VERSION = 2
-"""The version of the resize, which is part of a loader's identity; 1 was OpenCV's means over areas, or bicubic."""
+"""Version of the resize, part of a loader's identity; version 1 was OpenCV's area averaging, or bicubic."""
 
 
 class ImageError(DataError):
@@ -38,13 +39,15 @@ class ImageError(DataError):
 
 
 def reduction(crops: Sequence[Crop], width: int, height: int) -> int:
-    """The largest n of 1, 2, 4 and 8 at which each crop, decoded at 1/n, still has width x height pixels or more."""
+    """Return the largest n of 1, 2, 4 and 8 at which each crop, decoded at 1/n, still has at least width x height
+    pixels.
+    """
     columns, rows = min(crop.width for crop in crops), min(crop.height for crop in crops)
     return max(n for n in _FLAGS if n == 1 or (columns // n >= width and rows // n >= height))
 
 
 def extend_to_grid(crop: Crop, n: int, width: int, height: int) -> Crop:
-    """The crop of an image of width x height pixels, extended to multiples of n or to the edge of the image."""
+    """Extend a crop of an image of width x height pixels to multiples of n or to the edge of the image."""
     x, y = crop.x // n * n, crop.y // n * n
     right = min(-(-(crop.x + crop.width) // n) * n, width)
     bottom = min(-(-(crop.y + crop.height) // n) * n, height)
@@ -52,9 +55,10 @@ def extend_to_grid(crop: Crop, n: int, width: int, height: int) -> Crop:
 
 
 def decode_image(data: bytes, width: int, height: int, n: int = 1) -> UInt8s:
-    """Decodes an image of width x height pixels at 1/n of its size: uint8 (ceil(height / n), ceil(width / n), 3), RGB.
+    """Decode an image of width x height pixels at 1/n of its size: uint8 (ceil(height / n), ceil(width / n), 3), RGB.
 
-    Raises DataError if it cannot be decoded, or has another size; its header is compared first.
+    Raises:
+        DataError: It cannot be decoded, or has another size; its header is compared first.
     """
     check_image(data, width, height)
     if (values := VALUES.get(detect_image_form(data) or "")) is not None:
@@ -75,10 +79,13 @@ def decode_image(data: bytes, width: int, height: int, n: int = 1) -> UInt8s:
 
 
 def show(pixels: UInt8s, crop: Crop, n: int, out: UInt8s) -> None:
-    """Writes a crop of an image that was decoded at 1/n to `out`, uint8 (height, width, 3), C-contiguous.
+    """Write a crop of an image that was decoded at 1/n to `out`, uint8 (height, width, 3), C-contiguous.
 
     The crop, in pixels of the full image, must come from `extend_to_grid`. It is resized bicubically with antialiasing,
-    as in MAE (resize.py). Raises ValueError if it is not within the image.
+    as in MAE (resize.py).
+
+    Raises:
+        ValueError: The crop is not within the image.
     """
     from .resize import resize_crop
 
@@ -87,5 +94,5 @@ def show(pixels: UInt8s, crop: Crop, n: int, out: UInt8s) -> None:
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise ValueError(f"{crop} is not within an image of {width * n}x{height * n} pixels; cut it to the image")
     shared = pixels.view()
-    shared.flags.writeable = False  # as bytes are, so that one compiled kernel does for all
+    shared.flags.writeable = False  # read-only like bytes, so that one compiled kernel serves both
     resize_crop(shared, left, top, right - left, bottom - top, crop.flip, out)

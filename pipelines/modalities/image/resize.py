@@ -1,8 +1,8 @@
-"""Resizes a crop of a picture: crop, bicubic resize with antialiasing, and flip.
+"""Resize a crop of an image: crop, bicubic resize with antialiasing, and flip.
 
-All sums are of integers, so every machine makes the same pixels. Rows of the crop are mixed, then its columns. Nothing
-in between is rounded to 8 bits, so an output is within 0.6 levels of its exact value, or a tenth of a level more for
-each doubling beyond 8 of the factor by which the crop shrinks.
+All sums use integers, so every machine computes the same pixels. Rows of the crop are mixed first, then columns. No
+intermediate value is rounded to 8 bits, so an output is within 0.6 levels of its exact value, plus a tenth of a level
+for each doubling of the downscaling factor beyond 8.
 """
 
 import cv2
@@ -15,16 +15,16 @@ UInt8s = npt.NDArray[np.uint8]
 Int16s = npt.NDArray[np.int16]
 Int32s = npt.NDArray[np.int32]
 Taps = tuple[npt.NDArray[np.int64], Int16s]
-"""Of each of n outputs, the first input, int64 (n,), and the weights of the inputs from it on, int16 (n, k)."""
+"""For each of n outputs, the first input, int64 (n,), and the weights of the inputs from it on, int16 (n, k)."""
 
 UNIT = 1 << 14
-"""The sum of the weights of an output."""
+"""Sum of the weights of an output."""
 
 
 def resize_crop(pixels: UInt8s, x: int, y: int, width: int, height: int, flip: bool, out: UInt8s) -> None:
-    """Resizes a crop of `pixels`, uint8 (H, W, 3), into `out`, uint8 (h, w, 3), and mirrors it if `flip`.
+    """Resize a crop of `pixels`, uint8 (H, W, 3), into `out`, uint8 (h, w, 3), and mirror it if `flip`.
 
-    Both are C-contiguous, and the crop lies within the pixels; nothing here checks it.
+    Both must be C-contiguous, and the crop within the pixels; this is not checked.
     """
     rows, columns = out.shape[:2]
     first, weights = compute_bicubic_taps(width, columns)
@@ -32,7 +32,7 @@ def resize_crop(pixels: UInt8s, x: int, y: int, width: int, height: int, flip: b
         first, weights = first[::-1].copy(), weights[::-1].copy()
     mixed = np.empty((rows, 3 * width), np.int16)
     mix_rows(pixels.reshape(len(pixels), -1), 3 * x, y, height, *compute_bicubic_taps(height, rows), mixed)
-    # Columns that are rows are mixed along memory, in vectors; OpenCV transposes in vectors too.
+    # Columns stored as rows are mixed along memory, in vectors; OpenCV's transpose is vectorised too.
     turned, across = np.empty((width, 3 * rows), np.int16), np.empty((columns, 3 * rows), np.uint8)
     cv2.transpose(mixed, turned.reshape(3 * width, rows))
     mix_columns(turned, first, weights, across)
@@ -43,7 +43,7 @@ def resize_crop(pixels: UInt8s, x: int, y: int, width: int, height: int, flip: b
 def mix_rows(
     pixels: UInt8s, left: int, top: int, height: int, first: npt.NDArray[np.int64], weights: Int16s, mixed: Int16s
 ) -> None:
-    """Writes 64 times the weighted sums of rows [top, top + height) of pixels (H, 3 W), from the value `left` on."""
+    """Write 64 times the weighted sums of rows [top, top + height) of pixels (H, 3 W), starting at the value `left`."""
     sums = np.empty(mixed.shape[1], np.int32)
     for row in range(len(mixed)):
         sums[:] = 128
@@ -54,7 +54,7 @@ def mix_rows(
 
 @kernel
 def mix_columns(mixed: Int16s, first: npt.NDArray[np.int64], weights: Int16s, out: UInt8s) -> None:
-    """Writes the levels of weighted sums of the rows of `mixed`, which are 64 times levels."""
+    """Write the levels of weighted sums of the rows of `mixed`, which are 64 times levels."""
     sums = np.empty(out.shape[1], np.int32)
     for column in range(len(out)):
         sums[:] = 1 << 19
@@ -67,9 +67,9 @@ def mix_columns(mixed: Int16s, first: npt.NDArray[np.int64], weights: Int16s, ou
 
 @kernel
 def add_lines(lines: Int16s | UInt8s, left: int, first: int, last: int, weights: Int16s, sums: Int32s) -> None:
-    """Adds weighted lines, from the value `left` on; behind the last, where weights are 0, it stands for others."""
+    """Add weighted lines, starting at the value `left`; the last line is used beyond the end, where weights are 0."""
     n = 0
-    while n + 4 <= len(weights):  # many at once, so that sums are seldom loaded and stored
+    while n + 4 <= len(weights):  # several at once, so that sums are rarely loaded and stored
         a, b = lines[min(first + n, last), left:], lines[min(first + n + 1, last), left:]
         c, d = lines[min(first + n + 2, last), left:], lines[min(first + n + 3, last), left:]
         e, f = np.int32(weights[n]), np.int32(weights[n + 1])
@@ -85,10 +85,10 @@ def add_lines(lines: Int16s | UInt8s, left: int, first: int, last: int, weights:
 
 @kernel
 def compute_bicubic_taps(inputs: int, outputs: int) -> Taps:
-    """The taps that resize `inputs` pixels to `outputs`; the weights of inputs behind the last one are 0.
+    """Compute the taps that resize `inputs` pixels to `outputs`; inputs beyond the last one have weight 0.
 
-    Keys' kernel with a = -0.5, which is wider by the factor by which pixels become fewer. Source: Pillow's and
-    torchvision's antialiased bicubic resize.
+    Uses Keys' kernel with a = -0.5, widened by the downscaling factor. Source: Pillow's and torchvision's antialiased
+    bicubic resize.
     """
     scale = inputs / outputs
     wide = max(scale, 1.0)

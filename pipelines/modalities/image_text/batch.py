@@ -1,4 +1,4 @@
-"""A batch of images with texts."""
+"""Batches of images with texts."""
 
 from dataclasses import dataclass
 
@@ -13,67 +13,69 @@ from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_
 from maskstream.pipelines.stream.batch import Batch, Movable
 
 SPECIAL, PADDING = -1, -2
-"""The role of a special token, and of padding."""
+"""Role of special tokens and of padding."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextRows(Movable):
-    """B rows of L tokens: the texts of a sample one behind the other, [CLS] question [SEP] answer [SEP], padded at the
-    end.
-
-    tokens: int32 (B, L), ids. words: int32 (B, L), the number of a token's word within its row, ascending; -1 for
-    special tokens and padding. roles: int8 (B, L), the number of a token's role in `ROLES`
-    (maskstream.shards.members.text), -1 for special tokens, -2 for padding.
-    """
+    """B rows of L tokens with a sample's concatenated texts, [CLS] question [SEP] answer [SEP], padded at the end."""
 
     tokens: Tensor
+    """int32 (B, L): token ids."""
     words: Tensor
+    """int32 (B, L): number of each token's word within its row, ascending; -1 for special tokens and padding."""
     roles: Tensor
+    """int8 (B, L): number of each token's role in `ROLES` (maskstream.shards.members.text); -1 for special tokens, -2
+    for padding.
+    """
 
     @property
     def valid(self) -> Tensor:
-        """Which tokens are no padding: bool (B, L), a key padding mask for attention (True = attend)."""
+        """Tokens that are not padding: bool (B, L), a key padding mask for attention (True = attend)."""
         return self.roles != PADDING
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageTextBatch(Batch):
-    """A batch of B images, each with a row of L tokens.
-
-    image: uint8 (B, H, W, 3), RGB. image_mask: MaskBatch over the (h, w) token grid, or None. text: the texts that the
-    loader's `text` names. text_mask: over the token grid (token,) of L, or None. box: float32 (B, 4), what the phrase
-    in a row refers to, x0, y0, x1, y1 as shares of the image; NaN without one. segment: bool (B, H, W), the pixels that
-    it refers to, none where they are not known; None unless the loader has segments.
-
-    target: the texts that the loader's `target` names, which a model is to write; None if it names none. pair: a text
-    that a model is to judge, and match: bool (B,), whether it is the image's own; both None unless the loader has
-    pairs. A text of another sample that equals the own one is a match. The rest is as in `Batch`.
-    """
+    """A batch of B images, uint8 (B, H, W, 3), each with a row of L tokens; see `Batch` for shared fields."""
 
     image: Tensor
+    """uint8 (B, H, W, 3): RGB pixels."""
     image_mask: MaskBatch | None
+    """Masks on the (h, w) token grid, or None."""
     text: TextRows
+    """Texts of the roles in the loader's `text`."""
     text_mask: TextMaskBatch | None
+    """Masks on the (token,) grid of length L, or None."""
     box: Tensor
+    """float32 (B, 4): box of the object that the row's phrase refers to, x0, y0, x1, y1 as fractions of the image; NaN
+    without one.
+    """
     segment: Tensor | None = None
+    """bool (B, H, W): pixels of that object, all False if unknown; None unless the loader has segments."""
     target: TextRows | None = None
+    """Texts of the roles in the loader's `target`, for the model to generate; None if there are none."""
     pair: TextRows | None = None
+    """Texts for image-text matching; None unless the loader has pairs."""
     match: Tensor | None = None
+    """bool (B,): whether `pair` belongs to the image. A text of another sample that equals the image's own text is a
+    match. None unless the loader has pairs.
+    """
 
     @property
     def inputs(self) -> Tensor:
-        """The ids that an encoder reads, int64 (B, L): with those of `masks.Replace` where the mask has them."""
+        """Ids that an encoder reads, int64 (B, L), with the replacements of `masks.Replace` if the mask has them."""
         replaced = None if self.text_mask is None else self.text_mask.tokens
         return self.text.tokens.long() if replaced is None else replaced
 
     @property
     def pictures(self) -> ImageBatch:
-        """The images alone."""
+        """Image part of the batch."""
         return ImageBatch(image=self.image, mask=self.image_mask, label=self.label, key=self.key)
 
     @property
     def texts(self) -> TextBatch:
-        """The texts alone, in host memory."""
+        """Text part of the batch, in host memory."""
         rows = self.text.to("cpu")
         documents = torch.where(rows.valid, 0, -1).int()
         return build_text_batch(
@@ -91,5 +93,7 @@ class ImageTextBatch(Batch):
         std: tuple[float, ...] = IMAGENET_STD,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """The images as float (B, 3, H, W), scaled to [0, 1] and normalised by `mean` and `std` (ImageNet's)."""
+        """Convert the images to float (B, 3, H, W), scaled to [0, 1] and normalised by `mean` and
+        `std` (ImageNet's).
+        """
         return self.pictures.pixel_values(mean, std, dtype)

@@ -1,4 +1,4 @@
-"""Where in its image a phrase's object lies: its box and its segment, also after a crop."""
+"""Position of a phrase's object in its image: box and segment, adjusted to a crop."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ BOXES, SEGMENTS = "boxes.npy", "segments.npy"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlacesPlan:
-    """Where the boxes and segments of a sample's phrases lie; None where it has none, or none are asked for."""
+    """Byte ranges of the boxes and segments of a sample's phrases; None if missing or not requested."""
 
     sample: int
     boxes: Range | None
@@ -27,29 +27,32 @@ class PlacesPlan:
 
     @property
     def ranges(self) -> tuple[Range, ...]:
-        """All that is read."""
+        """Byte ranges to read."""
         return tuple(one for one in (self.boxes, self.segments) if one is not None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Places:
-    """The places of a sample's n phrases in an image of width x height pixels.
-
-    boxes: float32 (n, 4), x0, y0, x1, y1 as shares of the image. segments: bool (n, height, width).
-    """
+    """Positions of a sample's n phrases in an image of width x height pixels."""
 
     boxes: npt.NDArray[np.float32] | None
+    """float32 (n, 4): x0, y0, x1, y1 as fractions of the image."""
     segments: npt.NDArray[np.bool_] | None
+    """bool (n, height, width)."""
 
     def box(self, number: int, crop: Crop, width: int, height: int) -> npt.NDArray[np.float32] | None:
-        """The box of a phrase as shares of a crop, clipped to it; None without one. DataError if it is not there."""
+        """Return the box of a phrase as fractions of a crop, clipped to it; None without one.
+
+        Raises:
+            DataError: The phrase's box is missing from the data.
+        """
         if self.boxes is None:
             return None
         _check(number, len(self.boxes), "boxes")
         return crop_box(self.boxes[number], crop, width, height)
 
     def segment(self, number: int, crop: Crop, size: int) -> npt.NDArray[np.bool_] | None:
-        """The pixels of a phrase's object in a crop that is resized to size x size, bool; None without them."""
+        """Return the pixels of a phrase's object in a crop resized to size x size, bool; None without them."""
         if self.segments is None:
             return None
         _check(number, len(self.segments), "segments")
@@ -63,13 +66,13 @@ class Places:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlaceReader:
-    """Reads the places of phrases of a split. segments: whether their segments are asked for."""
+    """Reads the positions of phrases of a split, with segments if requested."""
 
     manifest: Manifest
     segments: bool
 
     def plan(self, sample: int) -> PlacesPlan:
-        """Where the places of a sample lie."""
+        """Locate the positions of a sample."""
         return PlacesPlan(
             sample=sample,
             boxes=self._range(sample, BOXES),
@@ -77,7 +80,11 @@ class PlaceReader:
         )
 
     def read(self, plan: PlacesPlan, width: int, height: int, stats: Stats) -> Places:
-        """The places in an image of width x height pixels; SampleError if they are unusable."""
+        """Read the positions in an image of width x height pixels.
+
+        Raises:
+            SampleError: They are unusable.
+        """
         boxes = self._array(plan.sample, BOXES, plan.boxes, stats)
         segments = self._array(plan.sample, SEGMENTS, plan.segments, stats)
         if boxes is not None:
@@ -104,7 +111,9 @@ class PlaceReader:
 
 
 def crop_box(box: npt.NDArray[np.float32], crop: Crop, width: int, height: int) -> npt.NDArray[np.float32]:
-    """A box x0, y0, x1, y1, as shares of an image of width x height pixels, as shares of a crop, clipped to it."""
+    """Convert a box x0, y0, x1, y1, as fractions of an image of width x height pixels, to fractions of a crop, clipped
+    to it.
+    """
     x = (box[[0, 2]] * width - crop.x) / crop.width
     y = (box[[1, 3]] * height - crop.y) / crop.height
     if crop.flip:

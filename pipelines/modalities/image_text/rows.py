@@ -1,4 +1,4 @@
-"""Rows of images with texts: an image as image batches have it, rows of texts, and the places of phrases."""
+"""Rows of images with texts: an image as in image batches, rows of texts, and the positions of phrases."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ _TRIES = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextView:
-    """The texts of one view: its row, that of the target, and the text that is judged, with whether it is the own."""
+    """Texts of one view: its row, its target, and the text to match with a flag for the image's own text."""
 
     row: RowPlan
     target: RowPlan | None
@@ -37,14 +37,14 @@ class TextView:
     match: bool
 
     def ranges(self) -> Iterator[Range]:
-        """All that is read."""
+        """Byte ranges to read."""
         for one in (self.row, self.target, self.pair):
             yield from () if one is None else one.ranges
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageTextPlan:
-    """The crops of a sample's image, and the texts of each view. places: those of its phrases."""
+    """Crops of a sample's image, texts of each view, and positions of its phrases."""
 
     image: ImagePlan
     views: tuple[TextView, ...]
@@ -52,34 +52,39 @@ class ImageTextPlan:
 
     @property
     def ranges(self) -> tuple[Range, ...]:
-        """All that is read."""
+        """Byte ranges to read."""
         return (*self.image.ranges, *self.places.ranges, *(one for view in self.views for one in view.ranges()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
-    """Makes rows of images with texts.
+    """Creates rows of images with texts.
 
-    pictures, components: the images and where they lie. texts: the texts that are shown. target: those that are to be
-    written, or None. second: both in a second stage, or None. pairs: whether each view also has a text to judge, its
-    own or, as often, that of a random other sample. image_mask, text_mask: both are drawn of one key, each with
-    generators of its part (masks.Joint).
+    Both masks are drawn with the key of the sample, each with generators of its part (masks.Joint).
     """
 
     pictures: ImageData
+    """Config of the images."""
     components: tuple[str, ...]
+    """Components that hold the images."""
     texts: RowReader
+    """Reader of the input texts."""
     target: RowReader | None
+    """Reader of the texts to generate, or None."""
     second: tuple[RowReader, RowReader] | None
+    """Readers of both for a second stage, or None."""
     places: PlaceReader
     grids: Mapping[str, TokenGrid]
     image_mask: Mask | None
     text_mask: Mask | None
     pairs: bool
+    """Add a text for image-text matching to each view: its own or, with equal probability, one of a random other
+    sample.
+    """
 
     @property
     def masks(self) -> tuple[Masked, ...]:
-        """The mask of the image, and that of the texts."""
+        """Masks of the image and of the texts."""
         return (
             Masked("image_mask", self.image_mask, self.grids["image"], "image"),
             Masked("text_mask", self.text_mask, self.grids["text"], "text", of=TextMaps.of),
@@ -87,8 +92,8 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
 
     @property
     def traits(self) -> Traits:
-        """The identity of the pictures; parts of mixtures share the tokenizer and the length of a target. How many
-        tokens are visible follows the texts.
+        """Identity of the images. Parts of mixtures must share the tokenizer and the target length; the number of
+        visible tokens depends on the texts.
         """
         return Traits(
             identity=self.pictures.traits.identity,
@@ -100,7 +105,11 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
         )
 
     def plan(self, items: Items) -> list[ImageTextPlan]:
-        """Draws crops and texts, and finds their byte ranges; raises SampleError if a sample lacks either."""
+        """Draw crops and texts and find their byte ranges.
+
+        Raises:
+            SampleError: A sample lacks an image or a text.
+        """
         return [
             ImageTextPlan(
                 image=self.pictures.plan_of(item, self.components),
@@ -111,7 +120,7 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
         ]
 
     def layout(self, memory: Memory[ImageTextPlan]) -> ImageTextBatch:
-        """The empty batch."""
+        """Create the empty batch."""
         size = self.pictures.size
         return ImageTextBatch(
             image=self.pictures.layout(memory.of([plan.image for plan in memory.plans])).image,
@@ -128,7 +137,11 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
         )
 
     def fill(self, rows: BatchRows[ImageTextPlan], batch: ImageTextBatch, stats: Stats) -> None:
-        """Reads the images and the texts of all views; raises SampleError if one is unusable."""
+        """Read the images and the texts of all views.
+
+        Raises:
+            SampleError: A sample is unusable.
+        """
         self.pictures.fill(rows.of([plan.image for plan in rows.plans]), batch.pictures, stats)
         for item, plan, own in rows:
             places = self.places.read(plan.places, plan.image.width, plan.image.height, stats)
@@ -146,8 +159,10 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
     def cues(
         self, rows: BatchRows[ImageTextPlan], batch: ImageTextBatch, n: int, view: int, part: str, needs: frozenset[str]
     ) -> Cues:
-        """The picture and the box of a row's phrase, or the words, roles and tokens of its texts; SampleError without a
-        box that is needed.
+        """Return the image and the box of a row's phrase, or the words, roles and tokens of its texts.
+
+        Raises:
+            SampleError: A required box is missing.
         """
         row = rows.starts[n] + view
         if part == "image":
@@ -165,7 +180,7 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
         return Cues(words=words, classes=np.maximum(roles, -1).astype(np.int64), tokens=tokens)
 
     def _texts(self, item: Item, view: int) -> TextView:
-        """Draws the texts of a view; a target has the same place among its role's texts as the row."""
+        """Draw the texts of a view; a target has the same index among its role's texts as the row's text."""
         texts, target = self.texts, self.target
         if self.second is not None and item.rng("stage", view).random() < 0.5:
             texts, target = self.second
@@ -175,7 +190,7 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
         return TextView(row=row, target=goal, pair=pair, match=match)
 
     def _pair(self, item: Item, view: int, own: RowPlan) -> tuple[RowPlan, bool]:
-        """The text to judge, and whether it is the own; another sample that cannot be used is drawn again."""
+        """Draw the text to match, and whether it is the image's own; unusable other samples are redrawn."""
         rng, n = item.rng("pair", view), len(item.manifest)
         if n > 1 and rng.random() >= 0.5:
             for _ in range(_TRIES):
@@ -189,7 +204,7 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
     def _place(
         self, item: Item, plan: ImageTextPlan, places: Places, view: int, batch: ImageTextBatch, own: SampleRows
     ) -> None:
-        """Writes the box and the segment of the phrase of a view: NaN and no pixel without one."""
+        """Write the box and segment of a view's phrase; without one, NaN and no pixels."""
         boxes = own.of(batch.box)
         boxes[view] = np.nan
         if batch.segment is not None:
@@ -207,6 +222,6 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
 
 
 def _allocate_text_rows(memory: Memory[ImageTextPlan], reader: RowReader) -> TextRows:
-    """Memory for the rows of a reader."""
+    """Allocate the rows of a reader."""
     length = reader.length
     return TextRows(tokens=memory(np.int32, length), words=memory(np.int32, length), roles=memory(np.int8, length))

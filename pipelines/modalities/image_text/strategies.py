@@ -1,4 +1,4 @@
-"""Target strategies: what a language model is to write of the answer to a question and of the reasons for it.
+"""Target strategies: how a language model generates the answer to a question and its rationale.
 
 Source: MedThink (Gai et al., 2024, section 4), whose code calls them without_R, Explanation, Reasoning, and
 First-Stage_Reasoning with Second-Stage_Reasoning.
@@ -11,7 +11,7 @@ Strategy = Literal["answer", "explanation", "reasoning", "two-stage"]
 
 
 class Targets(TypedDict):
-    """The fields of `ImageTextData` that a strategy decides."""
+    """Fields of `ImageTextData` that a strategy sets."""
 
     target: tuple[str, ...]
     then: tuple[str, ...]
@@ -23,6 +23,7 @@ STRATEGIES: Mapping[Strategy, Targets] = {
     "reasoning": Targets(target=("rationale", "answer"), then=()),
     "two-stage": Targets(target=("rationale",), then=("answer",)),
 }
-"""By name: the answer alone; the answer, then the rationale; the rationale, then the answer; first the rationale, then
-the answer of the question with the rationale. `image_text_loader(..., text=("question",), **STRATEGIES["reasoning"])`.
+"""Strategies by name: the answer alone; the answer, then the rationale; the rationale, then the answer; first the
+rationale, then the answer to the question with the rationale. Use as `image_text_loader(..., text=("question",),
+**STRATEGIES["reasoning"])`.
 """

@@ -1,8 +1,8 @@
-"""Rows of texts: which texts of a sample stand in a row, and their tokens.
+"""Rows of texts: selection of a sample's texts for a row, and their tokens.
 
-A row takes one text of each of its roles, in their order; a role that a sample does not have is left out. Where a
-sample has several texts of a role, one is drawn. All roles of a row take the same place among theirs, so that an answer
-is that of its question. A row that is too long is cut at its end.
+A row contains one text of each of its roles, in order; roles that a sample does not have are omitted. If a sample has
+several texts of a role, one is drawn. All roles of a row use the same index among their texts, so that questions keep
+their answers. A row that is too long is truncated.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,9 @@ TEXTS, WORDS = "texts.npy", "words.npy"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextPiece:
-    """One text of a row: its role, its number among those of the role, and where its tokens and words lie."""
+    """One text of a row: its role, its index among the texts of the role, and the byte ranges of its
+    tokens and words.
+    """
 
     role: int
     number: int
@@ -35,37 +37,41 @@ class TextPiece:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowPlan:
-    """A row: the sample whose texts it has, and its texts in order."""
+    """A row: its sample and its texts in order."""
 
     sample: int
     pieces: tuple[TextPiece, ...]
 
     @property
     def ranges(self) -> tuple[Range, ...]:
-        """All that is read."""
+        """Byte ranges to read."""
         return tuple(one for piece in self.pieces for one in piece.ranges)
 
     def choose_text(self, role: str) -> int | None:
-        """Which text of `role` the row has, counted from 0; None without one."""
+        """Return the index of the row's text of `role`; None without one."""
         return next((piece.number for piece in self.pieces if piece.role == ROLES.index(role)), None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowReader:
-    """Draws and reads rows of the texts of samples. It holds only settings.
-
-    tokenizer: the ids of special tokens. roles: those that a row takes, in order. length: the tokens of a row. draws:
-    whether one of several texts of a role is drawn, instead of the first.
-    """
+    """Draws and reads rows of the texts of samples; contains only settings."""
 
     manifest: Manifest
     tokenizer: TokenizerFacts
+    """Ids of special tokens."""
     roles: tuple[str, ...]
+    """Roles of a row, in order."""
     length: int
+    """Tokens per row."""
     draws: bool
+    """Draw one of several texts of a role instead of taking the first."""
 
     def plan(self, sample: int, rng: np.random.Generator) -> RowPlan:
-        """Draws the texts of a row; raises SampleError if the sample has none of its roles."""
+        """Draw the texts of a row.
+
+        Raises:
+            SampleError: The sample has none of the roles.
+        """
         roles, lengths = self._columns(sample)
         drawn = float(rng.random()) if self.draws else 0.0
         firsts = np.cumsum(lengths) - lengths
@@ -91,7 +97,11 @@ class RowReader:
         return RowPlan(sample=sample, pieces=tuple(pieces))
 
     def fill(self, plan: RowPlan, rows: TextRows, row: int, own: SampleRows, stats: Stats) -> None:
-        """Reads the texts of a row; raises SampleError if one is unusable."""
+        """Read the texts of a row.
+
+        Raises:
+            SampleError: A text is unusable.
+        """
         ids, words, roles = (own.whole(one)[row] for one in (rows.tokens, rows.words, rows.roles))
         ids[:], words[:], roles[:] = self.tokenizer.pad or 0, -1, PADDING
         place, last = 0, 0
@@ -114,7 +124,7 @@ class RowReader:
                     place += 1
 
     def _columns(self, sample: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The role and the number of tokens of each text of a sample."""
+        """Return the role and number of tokens of each text of a sample."""
         self.manifest.member(sample, TEXTS)
         lists = self.manifest.components[TEXTS].lists
         roles, lengths = lists["roles"][sample], lists["lengths"][sample]
@@ -138,6 +148,6 @@ class RowReader:
     def _words(self, sample: int, data: bytes) -> npt.NDArray[np.int64]:
         with self.manifest.reading(sample, WORDS):
             words = np.frombuffer(data, read_token_dtype(self.manifest, sample, WORDS)).astype(np.int64)
-            if (np.diff(words) & ~1).any():  # steps of neither 0 nor 1
+            if (np.diff(words) & ~1).any():  # steps other than 0 or 1
                 raise DataError("has words whose numbers do not ascend by one")
         return words

@@ -1,1 +1,1 @@
-"""Meshes as graphs: surfaces and steps of simulations."""
+"""Meshes as graphs: surfaces and simulation steps."""

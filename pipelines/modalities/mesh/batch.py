@@ -1,4 +1,4 @@
-"""A batch of meshes, and the graph of a mesh: its nodes, and each edge of its cells in both directions."""
+"""Batches of meshes, and the graph of a mesh: its nodes, and each edge of its cells in both directions."""
 
 from __future__ import annotations
 
@@ -22,15 +22,14 @@ Float32s = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Graph:
-    """The directed graph of a mesh with E edges in d dimensions.
-
-    edges: int64 (2, 2E), senders and receivers. The first E go from the lower to the higher node number, in ascending
-    order; the other E are the same edges reversed. features: float32 (2E, d + 1), the vector from receiver to sender
-    and its length.
-    """
+    """Directed graph of a mesh with E edges in d dimensions."""
 
     edges: Int64s
+    """int64 (2, 2E): senders and receivers. The first E edges go from the lower to the higher node number, in ascending
+    order; the other E are the same edges reversed.
+    """
     features: Float32s
+    """float32 (2E, d + 1): vector from receiver to sender and its length."""
 
     @property
     def sides(self) -> Int64s:
@@ -39,10 +38,15 @@ class Graph:
 
 
 def build_graph(positions: Float32s, cells: npt.NDArray[np.int32], length: float = 1.0) -> Graph:
-    """The graph of cells, int32 (C, k), over nodes at `positions`, float32 (V, d).
+    """Build the graph of cells over nodes.
 
-    Cells are triangles (k = 3) or tetrahedra (k = 4). length: the unit of the edge features, in the positions' units.
-    Raises ValueError if a cell names a node that does not exist.
+    Args:
+        positions: float32 (V, d), node positions.
+        cells: int32 (C, k), triangles (k = 3) or tetrahedra (k = 4).
+        length: Unit of the edge features, in the positions' units.
+
+    Raises:
+        ValueError: A cell refers to a node that does not exist.
     """
     from .kernels import direct_both_ways, list_neighbours
 
@@ -53,10 +57,16 @@ def build_graph(positions: Float32s, cells: npt.NDArray[np.int32], length: float
 
 
 def compute_surface_normals(vertices: Float32s, faces: npt.NDArray[np.int32]) -> Float32s:
-    """The unit normals of a surface's vertices, float32 (V, 3): the area-weighted mean of the faces' normals.
+    """Compute the unit normals of a surface's vertices, float32 (V, 3), as area-weighted means of face normals.
 
-    vertices: float32 (V, 3). faces: int32 (F, 3). A vertex whose mean is 0 has the normal 0. Raises ValueError if a
-    face names a vertex that does not exist.
+    A vertex whose mean is 0 has the normal 0.
+
+    Args:
+        vertices: float32 (V, 3).
+        faces: int32 (F, 3).
+
+    Raises:
+        ValueError: A face refers to a vertex that does not exist.
     """
     from .kernels import compute_vertex_normals
 
@@ -67,7 +77,11 @@ def compute_surface_normals(vertices: Float32s, faces: npt.NDArray[np.int32]) ->
 
 
 def _check_cells(cells: npt.NDArray[np.int32], positions: Float32s) -> npt.NDArray[np.int32]:
-    """The cells for a kernel, which checks no bounds: int32 (C, k) in C order, of nodes that exist, else ValueError."""
+    """Prepare cells for a kernel without bounds checks: int32 (C, k) in C order.
+
+    Raises:
+        ValueError: A cell refers to a node that does not exist.
+    """
     if cells.ndim != 2 or positions.ndim != 2:
         raise ValueError(f"cells are (C, k) and positions (V, d), got {cells.shape} and {positions.shape}")
     if cells.size and (cells.min() < 0 or cells.max() >= len(positions)):
@@ -79,40 +93,44 @@ def _check_cells(cells: npt.NDArray[np.int32], positions: Float32s) -> npt.NDArr
 class MeshBatch(Batch):
     """A batch of meshes, concatenated to one graph of N nodes and E edges; no edge connects two meshes.
 
-    node_offset, edge_offset: int64 (B + 1,); mesh i has the nodes and edges [offset[i], offset[i + 1]). positions:
-    float32 (N, d) as stored, d = 2 or 3. kinds: int64 (N,), the node types of MeshGraphNets (0 normal, 4 inflow, 5
-    outflow, 6 wall); 0 for surfaces. edges: int64 (2, E), senders and receivers; every mesh edge in both directions.
-    edge_features: float32 (E, d + 1), the vector from receiver to sender and its length, in mean edge lengths of the
-    dataset.
-
-    state: float32 (N, D), the fields at a step, normalised by the dataset's mean and standard deviation, plus noise if
-    the loader adds it; for surfaces the unit normals. next_state: float32 (N, D), the fields one step later, without
-    noise; None for surfaces. change: float32 (D,), the standard deviation of the change per step, in units of `state`.
-    step: int64 (B,), the number of the step. counts: float32 (N,), the weight of a node in a loss: 1 if its fields are
-    free (normal and outflow nodes, all nodes of surfaces), 0 if they are prescribed.
-
-    mask: MaskBatch of one row over the N nodes, or None; the weight of a target is its `counts`. visible_edges: int64
-    (2, K), the edges between visible nodes, as indexes into mask.visible. kept_edges: int64 (K,), the same edges as
-    indexes into `edges`. Both are None without a mask.
+    `edges` is int64 (2, E) and `state` float32 (N, D). Mesh i has the nodes and edges [offset[i], offset[i + 1]).
     """
 
     positions: Tensor
+    """float32 (N, d) as stored, d = 2 or 3."""
     kinds: Tensor
+    """int64 (N,): node types of MeshGraphNets (0 normal, 4 inflow, 5 outflow, 6 wall); 0 for surfaces."""
     node_offset: Tensor
+    """int64 (B + 1,): first node of each mesh."""
     edges: Tensor
+    """int64 (2, E): senders and receivers; every mesh edge in both directions."""
     edge_features: Tensor
+    """float32 (E, d + 1): vector from receiver to sender and its length, in mean edge lengths of the dataset."""
     edge_offset: Tensor
+    """int64 (B + 1,): first edge of each mesh."""
     state: Tensor
+    """float32 (N, D): fields at a step, normalised by the dataset's mean and standard deviation, plus noise if the
+    loader adds it; unit normals for surfaces.
+    """
     next_state: Tensor | None
+    """float32 (N, D): fields one step later, without noise; None for surfaces."""
     change: Tensor
+    """float32 (D,): standard deviation of the change per step, in units of `state`."""
     counts: Tensor
+    """float32 (N,): loss weight of each node: 1 if its fields are free (normal and outflow nodes, all nodes of
+    surfaces), 0 if they are prescribed.
+    """
     mask: MaskBatch | None
+    """Mask of one row over the N nodes, or None; the weight of a target is its entry in `counts`."""
     visible_edges: Tensor | None
+    """int64 (2, K): edges between visible nodes, as indexes into mask.visible; None without a mask."""
     kept_edges: Tensor | None
+    """int64 (K,): the same edges as indexes into `edges`; None without a mask."""
     step: Tensor
+    """int64 (B,): number of the step."""
 
     def weighted(self, weight: Tensor) -> MeshBatch:
-        """With the weights float32 (samples,) of its samples and of their views; `counts` are weighted too."""
+        """Apply sample weights, float32 (samples,), to all views of each sample, including `counts`."""
         weight = weight.repeat_interleave(len(self) // len(weight))
         of_node = weight.repeat_interleave(self.node_offset.diff())
         mask = self.mask and replace(self.mask, weight=self.mask.weight * of_node[self.mask.target])
@@ -121,7 +139,7 @@ class MeshBatch(Batch):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeshView:
-    """The fields of a MeshBatch for one view; nodes and edges are numbered from 0."""
+    """Fields of a MeshBatch for one view; nodes and edges are numbered from 0."""
 
     positions: npt.NDArray[np.float32]
     kinds: npt.NDArray[np.int64]
@@ -136,9 +154,10 @@ class MeshView:
 def build_mesh_batch(
     views: Sequence[MeshView], *, label: Sequence[int], key: list[str], change: npt.NDArray[np.float32]
 ) -> MeshBatch:
-    """The batch of the given views, with a label and a key per view; `change` is float32 (D,), as in `MeshBatch`.
+    """Combine views into a batch, with a label and a key per view; `change` is float32 (D,), as in `MeshBatch`.
 
-    Raises ShardError for meshes that make no batch: of two and of three dimensions, or surfaces and simulations.
+    Raises:
+        ShardError: Two- and three-dimensional meshes, or surfaces and simulations, are combined.
     """
     forms = {(view.positions.shape[1], view.state.shape[1], view.next_state is None): n for n, view in enumerate(views)}
     if len(forms) > 1:
@@ -180,7 +199,7 @@ def _form(dims: int, channels: int, surface: bool) -> str:
 
 
 def _mask(views: Sequence[MeshView], node_offset: Int64s, counts: Tensor) -> MaskBatch | None:
-    """The masks of all views, concatenated to one row over all nodes; None without masks."""
+    """Concatenate the masks of all views to one row over all nodes; None without masks."""
     masks = [(view.mask, int(first)) for view, first in zip(views, node_offset, strict=False) if view.mask is not None]
     if not masks:
         return None

@@ -1,4 +1,4 @@
-"""Compiled loops over the cells of a mesh: its edges, their features, and vertex normals."""
+"""Compiled loops over the cells of a mesh: edges, edge features and vertex normals."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +11,11 @@ _SMALL = 24
 
 @kernel
 def list_neighbours(cells: npt.NDArray[np.int32], n_nodes: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """The edges of cells, int32 (C, k), each once, as compressed sparse rows: starts, int64 (n_nodes + 1,), and
-    neighbours, int32 (E,).
+    """List the edges of cells, int32 (C, k), each once, as compressed sparse rows.
 
-    The neighbours of node i with a higher number are neighbours[starts[i] : starts[i + 1]], in ascending order.
+    Returns:
+        Starts, int64 (n_nodes + 1,), and neighbours, int32 (E,). The neighbours of node i with a higher number are
+            neighbours[starts[i] : starts[i + 1]], in ascending order.
     """
     corners = cells.shape[1]
     begin = np.zeros(n_nodes + 1, dtype=np.int64)
@@ -60,10 +61,13 @@ def list_neighbours(cells: npt.NDArray[np.int32], n_nodes: int) -> tuple[npt.NDA
 def direct_both_ways(
     starts: npt.NDArray[np.int64], found: npt.NDArray[np.int32], places: npt.NDArray[np.float32], scale: float
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """The directed edges, int64 (2, 2E), and their features, float32 (2E, d + 1), as in `Graph`.
+    """Return the directed edges, int64 (2, 2E), and their features, float32 (2E, d + 1), as in `Graph`.
 
-    starts, found: the result of `list_neighbours`. places: the nodes' positions, float32 (V, d). scale: a factor of the
-    features.
+    Args:
+        starts: Result of `list_neighbours`.
+        found: Result of `list_neighbours`.
+        places: float32 (V, d), node positions.
+        scale: Factor of the features.
     """
     n, dims = len(found), places.shape[1]
     edges = np.empty((2, 2 * n), dtype=np.int64)
@@ -84,7 +88,7 @@ def direct_both_ways(
 
 @kernel
 def difference(vertices: npt.NDArray[np.float32], a: int, b: int) -> tuple[float, float, float]:
-    """The vector from vertex a to vertex b, in float64."""
+    """Return the vector from vertex a to vertex b, in float64."""
     return (
         np.float64(vertices[b, 0]) - vertices[a, 0],
         np.float64(vertices[b, 1]) - vertices[a, 1],
@@ -94,7 +98,7 @@ def difference(vertices: npt.NDArray[np.float32], a: int, b: int) -> tuple[float
 
 @kernel
 def compute_vertex_normals(vertices: npt.NDArray[np.float32], faces: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-    """The unit normals of the vertices, float32 (V, 3): the area-weighted mean of the faces' normals, or 0."""
+    """Return the unit normals of the vertices, float32 (V, 3): area-weighted means of face normals, or 0."""
     sums = np.zeros((len(vertices), 3), dtype=np.float64)
     for f in range(len(faces)):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]

@@ -1,4 +1,4 @@
-"""Reads the meshes of a split and their fields."""
+"""Read the meshes of a split and their fields."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,16 +23,16 @@ _LEAST = 1e-6
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeshStatistics(Config):
-    """The statistics of a mesh dataset, in the data's units; the first three are empty for surfaces.
-
-    mean, deviation: mean and standard deviation of each of the D channels, over all nodes and steps. change: the
-    standard deviation of the change per step, over the nodes whose fields are free. edge_length: the mean edge length.
-    """
+    """Statistics of a mesh dataset, in the data's units; the first three are empty for surfaces."""
 
     mean: tuple[float, ...]
+    """Mean of each of the D channels, over all nodes and steps."""
     deviation: tuple[float, ...]
+    """Standard deviation of each channel."""
     change: tuple[float, ...]
+    """Standard deviation of the change per step, over nodes with free fields."""
     edge_length: float
+    """Mean edge length."""
 
     @property
     def relative_change(self) -> Float32s:
@@ -40,16 +40,17 @@ class MeshStatistics(Config):
         return np.divide(self.change, self.deviation).astype(np.float32)
 
     def normalised(self, fields: Float32s) -> Float32s:
-        """Fields, float32 (..., D), normalised to mean 0 and standard deviation 1."""
+        """Normalise fields, float32 (..., D), to mean 0 and standard deviation 1."""
         mean, deviation = (np.asarray(each, dtype=np.float32) for each in (self.mean, self.deviation))
         values: Float32s = (fields - mean) / deviation
         return values
 
     @classmethod
     def of_sums(cls, sums: Mapping[str, Sequence[float]]) -> Self:
-        """The statistics from the mesh encoder's `sums`; a constant channel gets the standard deviation 1.
+        """Compute the statistics from the mesh encoder's `sums`; a constant channel gets standard deviation 1.
 
-        Raises ValueError if the sums are not those of a dataset.
+        Raises:
+            ValueError: The sums are inconsistent.
         """
         count, length = sums["edges"]
         mean, deviation = _moments(sums.get("fields", (0.0,)))
@@ -60,9 +61,12 @@ class MeshStatistics(Config):
 
 
 def statistics_of(split: Manifest) -> MeshStatistics:
-    """The statistics of the split `train` beside a split, so that all splits are normalised alike.
+    """Return the statistics of the split `train` in the same folder, so that all splits are normalised equally.
 
-    Without such a split of the same dataset they are the split's own. Raises ShardError if dataset.json has no sums.
+    Without such a split of the same dataset, the split's own statistics are used.
+
+    Raises:
+        ShardError: dataset.json has no sums.
     """
     info = split.info
     if (train := store_beside(split.store, "train")) is not None:
@@ -78,7 +82,7 @@ def statistics_of(split: Manifest) -> MeshStatistics:
 
 
 def _moments(sums: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, from a count, the sums and the sums of squares."""
+    """Compute mean and standard deviation of each channel from a count, the sums and the sums of squares."""
     count, values = sums[0], np.asarray(sums[1:]).reshape(2, -1)
     mean = values[0] / max(count, 1)
     deviation = np.sqrt(np.maximum(values[1] / max(count, 1) - mean**2, 0))
@@ -87,7 +91,7 @@ def _moments(sums: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...
 
 
 _NODE_BYTES = 8
-"""The bytes of a node in two dimensions, the fewest that a mesh has per node."""
+"""Bytes of a node in two dimensions, the minimum per node."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,22 +105,24 @@ class StoredMesh:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeshReader:
-    """Reads the meshes of the component `component` of a split, and the steps of their fields.
-
-    statistics: those of the dataset, which has one for each channel of the fields.
-    """
+    """Reads the meshes of the component `component` of a split, and the steps of their fields."""
 
     manifest: Manifest
     component: str
     statistics: MeshStatistics
+    """Statistics of the dataset, for each channel of the fields."""
 
     @property
     def trajectory(self) -> str:
-        """The component that holds the fields of the mesh; a surface has none."""
+        """Component that holds the fields of the mesh; surfaces have none."""
         return name_fields_component(self.component)
 
     def n_nodes(self, index: int, mesh: Range) -> int:
-        """The number of nodes in the manifest; raises SampleError if the mesh has too few bytes for them."""
+        """Return the number of nodes in the manifest.
+
+        Raises:
+            SampleError: The mesh has too few bytes for them.
+        """
         with self.manifest.reading(index, self.component):
             n_nodes = int(self._facts["n_nodes"][index])
             if not 0 < _NODE_BYTES * n_nodes <= mesh.size:
@@ -124,7 +130,11 @@ class MeshReader:
         return n_nodes
 
     def n_steps(self, index: int) -> int:
-        """The number of steps of sample `index`; 0 for a surface. Raises SampleError if a simulation has too few."""
+        """Return the number of steps of sample `index`; 0 for a surface.
+
+        Raises:
+            SampleError: A simulation has too few steps.
+        """
         stored = self.manifest.components.get(self.trajectory)
         if stored is None or not stored.offset[index]:
             return 0
@@ -135,7 +145,11 @@ class MeshReader:
         return steps
 
     def mesh(self, index: int, place: Range | None = None) -> StoredMesh:
-        """Reads the mesh of sample `index`, which lies at `place`; raises SampleError if it cannot be read."""
+        """Read the mesh of sample `index`, located at `place`.
+
+        Raises:
+            SampleError: It cannot be read.
+        """
         place = place or self.manifest.member(index, self.component)
         with self.manifest.reading(index, self.component):
             positions, cells, *kinds = read_mesh(self.manifest.store.read(*place)).values()
@@ -145,18 +159,20 @@ class MeshReader:
             return StoredMesh(positions=positions, cells=cells, kinds=of_nodes)
 
     def fields(self, index: int, first: int, count: int) -> npt.NDArray[np.float32]:
-        """Reads the steps [first, first + count) of sample `index`: float32 (count, V, D), not normalised.
+        """Read the steps [first, first + count) of sample `index`: float32 (count, V, D), not normalised.
 
-        Raises SampleError if they cannot be read, or are not finite.
+        Raises:
+            SampleError: They cannot be read, or are not finite.
         """
         with self.manifest.reading(index, self.trajectory):
             data = self.manifest.store.read(*self.find_step_range(index, first, count))
             return self._finite(index, first, data)
 
     def pairs(self, index: int, steps: Sequence[int], places: Sequence[Range]) -> list[npt.NDArray[np.float32]]:
-        """Reads some steps and the next one of each, float32 (2, V, D), from `places`; empty for a surface.
+        """Read some steps and the next one of each, float32 (2, V, D), from `places`; empty for a surface.
 
-        Raises SampleError if they cannot be read, or are not finite.
+        Raises:
+            SampleError: They cannot be read, or are not finite.
         """
         with self.manifest.reading(index, self.trajectory):
             found = self.manifest.store.read_many(places)
@@ -164,7 +180,11 @@ class MeshReader:
             return [self._finite(index, step, data) for step, data in pairs]
 
     def find_step_range(self, index: int, first: int, count: int) -> Range:
-        """The byte range of the steps [first, first + count) of sample `index`; raises DataError if they are none."""
+        """Return the byte range of the steps [first, first + count) of sample `index`.
+
+        Raises:
+            DataError: The steps do not exist.
+        """
         name, offset, whole = self.manifest.member(index, self.trajectory)
         begin, size = find_step_span(first, count, *self._shape(index))
         data_offset = int(self.manifest.components[self.trajectory].facts["data_offset"][index])
@@ -177,11 +197,11 @@ class MeshReader:
 
     @property
     def _facts(self) -> dict[str, Numbers]:
-        """The facts of the meshes in the manifest, by name."""
+        """Columns of the manifest for the meshes, by name."""
         return self.manifest.components[self.component].facts
 
     def _shape(self, index: int) -> tuple[int, int]:
-        """The numbers of nodes and channels of the fields of sample `index`."""
+        """Return the numbers of nodes and channels of the fields of sample `index`."""
         shape = self.manifest.components[self.trajectory].lists["shape"][index].tolist()
         channels, n_nodes = len(self.statistics.mean), int(self._facts["n_nodes"][index])
         if shape[1:] != [n_nodes, channels]:
@@ -189,7 +209,11 @@ class MeshReader:
         return n_nodes, channels
 
     def _finite(self, index: int, first: int, data: bytes) -> npt.NDArray[np.float32]:
-        """The steps from `first` on in `data`, float32 (count, V, D); raises DataError if they are not finite."""
+        """Parse the steps from `first` on in `data`, float32 (count, V, D).
+
+        Raises:
+            DataError: A value is not finite.
+        """
         steps = read_steps(data, *self._shape(index))
         if not np.isfinite(steps).all():
             raise DataError(f"steps {first} to {first + len(steps) - 1} are not finite")

@@ -1,1 +1,1 @@
-"""Packed rows: the loader of pictures, clips and sounds of any size, whose visible tokens fill rows."""
+"""Packed rows: the loader of images, clips and audio of any size, whose visible tokens fill rows."""

@@ -1,6 +1,6 @@
-"""Packed batches under the names and in the shapes of other libraries, whose models take them as they are.
+"""Converters from packed batches to the input formats of other libraries' models.
 
-loader.as_dataset(siglip2)     # also: naflex, qwen_vl
+Use as `loader.as_dataset(siglip2)`, or `naflex`, or `qwen_vl`.
 """
 
 from typing import TypedDict
@@ -44,8 +44,12 @@ def naflex(
     mean: tuple[float, ...] = HALF,
     std: tuple[float, ...] = HALF,
 ) -> NaFlexInputs:
-    """The dict that NaFlex models of timm and open_clip take, padded with zeros to `length` tokens a picture, by
-    default to those of the largest. ValueError for pictures of more tokens, and for tokens of several time steps.
+    """Convert a batch to the input dict of NaFlex models of timm and open_clip.
+
+    Images are padded with zeros to `length` tokens, by default to the largest image.
+
+    Raises:
+        ValueError: An image has more tokens, or tokens have several time steps.
     """
     valid = _mark_valid(batch, length)
     return NaFlexInputs(
@@ -62,8 +66,9 @@ def siglip2(
     mean: tuple[float, ...] = HALF,
     std: tuple[float, ...] = HALF,
 ) -> SigLip2Inputs:
-    """What the image processor of SigLIP 2 in transformers returns, padded as in `naflex`; it pads to
-    max_num_patches.
+    """Convert a batch to the output of SigLIP 2's image processor in transformers, padded as in `naflex`.
+
+    The processor itself pads to max_num_patches.
     """
     valid = _mark_valid(batch, length)
     return SigLip2Inputs(
@@ -80,9 +85,13 @@ def qwen_vl(
     mean: tuple[float, ...] = CLIP_MEAN,
     std: tuple[float, ...] = CLIP_STD,
 ) -> QwenVlInputs:
-    """What the image processors of Qwen2-VL and Qwen2.5-VL in transformers return: the merge x merge tokens that the
-    model merges stand one behind the other; those of its video processors alike, as pixel_values_videos and
-    video_grid_thw there. ValueError where rows or columns of patches are no multiple of `merge`, and for sounds.
+    """Convert a batch to the output of the image processors of Qwen2-VL and Qwen2.5-VL in transformers.
+
+    The merge x merge tokens that the model merges are adjacent. The video processors return the same values as
+    pixel_values_videos and video_grid_thw.
+
+    Raises:
+        ValueError: Rows or columns of patches are not multiples of `merge`, or the batch contains audio.
     """
     _check_kinds(batch, "pictures and clips", (SOUND,))
     height, width = (batch.grid_thw[:, axis] for axis in (1, 2))
@@ -105,7 +114,7 @@ def qwen_vl(
 
 
 def _mark_valid(batch: PackedBatch, length: int | None) -> Tensor:
-    """Which of the L places of each sample a token takes: bool (S, L)."""
+    """Mark which of the L positions of each sample hold tokens: bool (S, L)."""
     _check_kinds(batch, "pictures", tuple(kind for kind in range(len(KINDS)) if kind != IMAGE))
     if batch.tubelet != 1:
         raise ValueError(
@@ -119,13 +128,13 @@ def _mark_valid(batch: PackedBatch, length: int | None) -> Tensor:
 
 
 def _check_kinds(batch: PackedBatch, taken: str, others: tuple[int, ...]) -> None:
-    """ValueError for a batch that has samples of other kinds than those that are taken."""
+    """Raise ValueError for a batch with samples of the kinds `others`."""
     if found := [KINDS[kind] for kind in others if bool((batch.kind == kind).any())]:
         raise ValueError(f"these models take {taken}, and the batch has a sample of kind {found[0]!r}")
 
 
 def _pad_values(values: Tensor, valid: Tensor) -> Tensor:
-    """The values of all tokens, (T, n), at the valid places of (S, L, n), and zeros elsewhere."""
+    """Place the values of all tokens, (T, n), at the valid positions of (S, L, n), with zeros elsewhere."""
     padded = values.new_zeros((*valid.shape, values.shape[1]))
     padded[valid] = values
     return padded

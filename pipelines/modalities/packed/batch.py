@@ -1,4 +1,4 @@
-"""A batch of packed rows: the tokens of samples of any shape, one behind the other, and their masks."""
+"""Batches of packed rows: concatenated tokens of samples of any shape, and their masks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -13,67 +13,79 @@ from maskstream.pipelines.stream.batch import Batch, Movable
 from maskstream.pipelines.stream.stats import Stats
 
 KINDS = ("image", "video", "sound")
-"""The kinds of samples, by their number in `PackedBatch.kind`."""
+"""Kinds of samples, by their number in `PackedBatch.kind`."""
 IMAGE, VIDEO, SOUND = range(len(KINDS))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackedMask(Movable):
-    """The masks of S samples. Tokens are numbered through all samples of the batch, 0 to T - 1.
+    """Masks of S samples, with tokens numbered through all samples of the batch, 0 to T - 1.
 
-    masked: bool (T,), True = hidden from the encoder. visible: int64 (V,), sorted, the tokens that are not. target:
-    int64 (M,), those that the decoder reconstructs, sample after sample. weight: float32 (M,), what each target counts
-    in the loss (0 for one that the encoder saw, and for padding). cu_visible, cu_target: int32 (S + 1,); those of
-    sample s are visible[cu_visible[s] : cu_visible[s + 1]], and the targets alike. longest: the most visible tokens
-    and the most targets of a sample.
+    `masked` is bool (T,). The visible tokens of sample s are visible[cu_visible[s] : cu_visible[s + 1]]; targets are
+    indexed by `cu_target` in the same way.
     """
 
     masked: Tensor
+    """bool (T,): True for tokens hidden from the encoder."""
     visible: Tensor
+    """int64 (V,): sorted visible tokens."""
     target: Tensor
+    """int64 (M,): tokens that the decoder reconstructs, sample by sample."""
     weight: Tensor
+    """float32 (M,): loss weight of each target; 0 if the encoder saw it, and for padding."""
     cu_visible: Tensor
+    """int32 (S + 1,): boundaries of the samples in `visible`."""
     cu_target: Tensor
+    """int32 (S + 1,): boundaries of the samples in `target`."""
     longest: tuple[int, int]
+    """Largest numbers of visible tokens and of targets of a sample."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackedBatch(Batch):
-    """S samples in R rows, whose T tokens stand one behind the other.
+    """S samples in R rows, with T concatenated tokens: uint8 (P, tubelet * p * p * 3) pixels, and spectrogram patches.
 
-    tokens: uint8 (P, tubelet * p * p * 3), the pixels of each token of pictures and clips in the order (frame, y, x,
-    channel), RGB; without sounds, P is T. sounds: float32 (T - P, p * p), the values of each token of sounds in the
-    order (frame, bin), normalised; None where there can be none. Both keep the order of the T tokens (see `is_sound`).
-    kind: int64 (S,), the number in `KINDS` of each sample.
-    cu_seqlens: int32 (S + 1,); the tokens of sample s are cu_seqlens[s] to cu_seqlens[s + 1] - 1, in (t h w) order.
-    cu_rows: int32 (R + 1,); row r has the samples cu_rows[r] to cu_rows[r + 1] - 1. grid_thw: int64 (S, 3), the tokens
-    of each sample along t, h and w; of sounds along time and frequency, and 1. place: int32 (T, 3), each token's place
-    along them. mask: see `PackedMask`; None without. patch, tubelet: the side of a token in pixels (frames and bins of
-    sounds), and its time steps. row_tokens: the visible tokens that a row has room for. longest: the most tokens of a
-    sample. key, label, fields and weight are of samples, as in `Batch`.
+    `tokens` and `sounds` both keep the order of the T tokens (see `is_sound`). `key`, `label`, `fields` and `weight`
+    refer to samples, as in `Batch`.
     """
 
     tokens: Tensor
+    """uint8 (P, tubelet * p * p * 3): RGB pixels of the tokens of images and clips, in the order (frame, y, x,
+    channel). Without audio, P is T.
+    """
     sounds: Tensor | None = None
+    """float32 (T - P, p * p): normalised values of the tokens of audio, in the order (frame, bin); None if the loader
+    has no audio.
+    """
     kind: Tensor
+    """int64 (S,): number in `KINDS` of each sample."""
     cu_seqlens: Tensor
+    """int32 (S + 1,): sample s has the tokens cu_seqlens[s] to cu_seqlens[s + 1] - 1, in (t h w) order."""
     cu_rows: Tensor
+    """int32 (R + 1,): row r has the samples cu_rows[r] to cu_rows[r + 1] - 1."""
     grid_thw: Tensor
+    """int64 (S, 3): tokens of each sample along t, h and w; for audio along time and frequency, and 1."""
     place: Tensor
+    """int32 (T, 3): position of each token along these axes."""
     mask: PackedMask | None
+    """Masks of the samples, or None."""
     patch: int
+    """Side of a token in pixels (frames and bins of audio)."""
     tubelet: int
+    """Time steps of a token."""
     row_tokens: int
+    """Capacity of a row in visible tokens."""
     longest: int
+    """Largest number of tokens of a sample."""
 
     @property
     def n_visible(self) -> int:
-        """The visible tokens of all rows."""
+        """Number of visible tokens in all rows."""
         return len(self.place) if self.mask is None else len(self.mask.visible)
 
     @property
     def error_rows(self) -> Tensor | None:
-        """The sample of each target, int64 (M,)."""
+        """Sample of each target, int64 (M,)."""
         if self.mask is None:
             return None
         counts = self.mask.cu_target.diff()
@@ -81,12 +93,12 @@ class PackedBatch(Batch):
 
     @property
     def is_sound(self) -> Tensor:
-        """Which tokens are of sounds, bool (T,): the rows of `sounds` are these, those of `tokens` the others."""
+        """Tokens of audio, bool (T,): these are the rows of `sounds`, and all others the rows of `tokens`."""
         return (self.kind == SOUND).repeat_interleave(self.cu_seqlens.diff())
 
     @property
     def empty(self) -> float:
-        """The share of the rows' room that no visible token takes."""
+        """Unused fraction of the rows' capacity."""
         return 1 - self.n_visible / (self.row_tokens * (len(self.cu_rows) - 1))
 
     def pixel_values(
@@ -95,7 +107,7 @@ class PackedBatch(Batch):
         std: tuple[float, ...] = IMAGENET_STD,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """The pixels of tokens as floats (P, n), scaled to [0, 1] and normalised by `mean` and `std` (ImageNet's)."""
+        """Convert pixels to floats (P, n), scaled to [0, 1] and normalised by `mean` and `std` (ImageNet's)."""
         m, s = (torch.tensor(values, dtype=dtype, device=self.tokens.device) for values in (mean, std))
         pixels = self.tokens.view(len(self.tokens), self.tokens.shape[1] // 3, 3).to(dtype)
         return pixels.div_(255.0).sub_(m).div_(s).flatten(1)
@@ -105,7 +117,7 @@ class PackedBatch(Batch):
         stats.visible_tokens += self.n_visible
 
     def weighted(self, weight: Tensor) -> Self:
-        """The batch with each row's samples and targets weighted by `weight`, float32 (R,)."""
+        """Multiply the weights of each row's samples and targets by `weight`, float32 (R,)."""
         own = weight.repeat_interleave(self.cu_rows.diff().to(weight.device))
         mask = self.mask
         if mask is not None:
@@ -115,7 +127,7 @@ class PackedBatch(Batch):
 
     @classmethod
     def concatenated(cls, parts: Sequence[Self]) -> Self:
-        """One batch of all parts, whose rows stand one behind the other."""
+        """Concatenate the rows of several batches."""
         masks = [part.mask for part in parts if part.mask is not None]
         tokens = torch.tensor([0, *(len(part.place) for part in parts)]).cumsum(0).tolist()
         mask = None
@@ -145,12 +157,12 @@ class PackedBatch(Batch):
 
 
 def _join_sums(sums: Sequence[Tensor]) -> Tensor:
-    """The running sums of all parts, each from where the one before it ends."""
+    """Concatenate running sums, offsetting each part by the end of the previous one."""
     counts = torch.cat([one.diff() for one in sums])
     return pad(counts.cumsum(0), (1, 0)).to(torch.int32)
 
 
 def _join_values(parts: Sequence[Tensor | list[str]]) -> Tensor | list[str]:
-    """The values of a field of all parts."""
+    """Concatenate the values of a field."""
     tensors = [part for part in parts if isinstance(part, Tensor)]
     return torch.cat(tensors) if tensors else [value for part in parts for value in part if isinstance(value, str)]

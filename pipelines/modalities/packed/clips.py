@@ -1,4 +1,4 @@
-"""Clips for packed rows: their lengths and crops by the manifest alone, and the tokens of one."""
+"""Clips for packed rows: lengths and crops from the manifest alone, and the tokens of a clip."""
 
 from dataclasses import dataclass, field, replace
 from math import ceil, floor
@@ -35,10 +35,7 @@ from .native import NativeDraws, NativeSamples, Shape
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipTokensPlan(AroundClip):
-    """The clip of a component to read, whose crop becomes `shape` tokens of `patch` pixels.
-
-    energy: whether its mask follows the stored energy. flow: what makes the flow that its mask follows.
-    """
+    """A clip to read, whose crop becomes `shape` tokens of `patch` pixels."""
 
     clip: ClipPlan
     component: str
@@ -46,21 +43,27 @@ class ClipTokensPlan(AroundClip):
     patch: int
     changes: FrameChanges
     energy: bool
+    """True if the mask reads the stored energy."""
     flow: SampleFlow | None
+    """Source of the flow that the mask reads."""
 
     @property
     def ranges(self) -> tuple[Range, ...]:
-        """The byte ranges of the clip."""
+        """Byte ranges of the clip."""
         return self.clip.ranges
 
     @property
     def held(self) -> int:
-        """All tokens."""
+        """Number of tokens that are not padding: all of them."""
         t, h, w = self.shape
         return t * h * w
 
     def fill(self, item: Item, out: npt.NDArray[np.uint8], stats: Stats) -> Cues:
-        """Writes the tokens of the clip, uint8 (t * h * w, tubelet * p * p * 3); SampleError if it is bad."""
+        """Write the tokens of the clip, uint8 (t * h * w, tubelet * p * p * 3).
+
+        Raises:
+            SampleError: The clip is unusable.
+        """
         clip, side, (t, h, w) = self.clip, self.patch, self.shape
         size, energy = (clip.video.width, clip.video.height), None
         stats.short += clip.short
@@ -98,26 +101,29 @@ class ClipTokensPlan(AroundClip):
 
 @dataclass(frozen=True, kw_only=True)
 class NativeClips(NativeSamples):
-    """The clips of a split's videos: of their own aspect, and of a drawn length where `clip` draws it.
+    """Clips of a split's videos at their own aspect ratio, with a drawn length if `clip` draws it.
 
-    clip: with `align` of the split's profile. profile: that of the split. longest: whether a clip is as long as it can
-    be, as in validation. flow: what makes the flow that the mask follows. Raises ValueError where no clip of the
-    lengths has whole tubelets or few enough tokens.
+    Raises:
+        ValueError: No clip of these lengths has whole tubelets and few enough tokens.
     """
 
     kind: ClassVar[str] = "video"
     clip: VideoClip
+    """Clip settings, with `align` for the split's profile."""
     profile: str
+    """Profile of the split."""
     longest: bool
+    """Make clips as long as possible, as in validation."""
     changes: FrameChanges
     flow: SampleFlow | None = None
+    """Source of the flow that the mask reads."""
     steps: tuple[int, int] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", self._steps())
 
     def _steps(self) -> tuple[int, int]:
-        """The fewest and the most time steps of a clip."""
+        """Minimum and maximum number of time steps of a clip."""
         clip, native = self.clip, self.native
         if isinstance(clip.seconds, tuple):
             least = ceil(clip.shortest.frames / native.tubelet)
@@ -142,7 +148,11 @@ class NativeClips(NativeSamples):
         return least, min(most, room)
 
     def at(self, progress: float) -> Self:
-        """The clips as they are drawn at a progress; ValueError where the longest is shorter than the shortest."""
+        """Return the clips as drawn at a progress.
+
+        Raises:
+            ValueError: The maximum length is below the minimum.
+        """
         made, seconds = super().at(progress), self.clip.seconds
         if self.seconds is None:
             return made
@@ -157,17 +167,17 @@ class NativeClips(NativeSamples):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The version of the arithmetic that makes pixels, and what makes flow."""
+        """Version of the pixel arithmetic, and the flow source."""
         return {"pixels": PIXELS_VERSION, **({} if self.flow is None else {"flow": self.flow.title})}
 
     @property
     def token_size(self) -> int:
-        """The values of a token."""
+        """Number of values of a token."""
         return self.native.tubelet * self.native.patch**2 * 3
 
     @property
     def extremes(self) -> tuple[Shape, ...]:
-        """The smallest clip, and the largest ones, square and a line, of the shortest and the longest."""
+        """The smallest clip, and the largest ones, square and one patch high, at the shortest and longest length."""
         few, many = self.steps
         least, most = self.native.limits
         side = int((most // many) ** 0.5)
@@ -175,7 +185,7 @@ class NativeClips(NativeSamples):
         return (few, 1, max(-(-least // few), 1)), square, (many, 1, most // many), (few, 1, most // few)
 
     def draw(self, samples: GlobalBatch) -> NativeDraws:
-        """The lengths and the crops of some clips. A sample without a usable video has a short one of one patch."""
+        """Draw the lengths and crops of some clips. A sample without a usable video gets a short one of one patch."""
         component, indexes = self.manifest.component(self.components[0]), self.indexes(samples.indexes)
         facts, side = {name: component.facts[name][indexes] for name in _FACTS}, self.native.patch
         width, height, n_frames = (facts[name].astype(np.int64) for name in ("width", "height", "n_frames"))
@@ -198,25 +208,29 @@ class NativeClips(NativeSamples):
         )
 
     def _decoded(self, frames: Int64Array, fps: npt.NDArray[np.float64]) -> Int64Array:
-        """About how many frames are decoded for clips of some frames, int64 (N,): in the profiles that have anchors,
-        frames that no other refers to are passed over.
+        """Estimate how many frames are decoded for clips of some frames, int64 (N,); in profiles with anchors, frames
+        that no other refers to are skipped.
         """
         apart = fps * self.clip.step_s(1.0) if self.clip.is_timed else float(self.clip.stride)
         passed = frames * apart / (ANCHOR_STRIDE if self.profile in ANCHORED else 1)
         return np.maximum(np.where(np.isfinite(passed), passed, 0).astype(np.int64), frames)
 
     def grid(self, shape: Shape) -> TokenGrid:
-        """The (t, h, w) grid of a clip."""
+        """Return the (t, h, w) grid of a clip."""
         return TokenGrid(axes=("t", "h", "w"), shape=shape, patch=(self.native.tubelet, *(self.native.patch,) * 2))
 
     def plan(self, item: Item, shape: Shape, crop: tuple[int, int] | None) -> ClipTokensPlan:
-        """The plan of a clip; SampleError if the sample has no usable video."""
+        """Plan a clip.
+
+        Raises:
+            SampleError: The sample has no usable video.
+        """
         native, component = self.native, self.components[0]
         video, member = find_indexed_video(item, component)
         wide, tall = native.fitting(video.width, video.height, *shape[1:]) if crop is None else crop
         placed = native.place(video.width, video.height, wide, tall, item.rng("crop"))
         if (wide, tall) == (shape[2] * native.patch, shape[1] * native.patch):
-            placed = replace(placed, x=placed.x & ~1, y=placed.y & ~1)  # on the grid of chroma, so nothing is resampled
+            placed = replace(placed, x=placed.x & ~1, y=placed.y & ~1)  # on the chroma grid, so nothing is resampled
         drawn = isinstance(self.clip.seconds, tuple)
         clip = self.clip.of_frames(shape[0] * native.tubelet) if drawn else self.clip
         numbers = clip.numbers(video.n_frames, item.rng("clip"), video.first_frame, fps=video.fps)
@@ -241,4 +255,4 @@ class NativeClips(NativeSamples):
 
 _FACTS = ("width", "height", "n_frames", "fps")
 _PER_PIXEL = 3
-"""How many pixels of a video cost as much to decode as one of an image, as measured."""
+"""Number of video pixels that cost as much to decode as one image pixel, as measured."""

@@ -1,4 +1,4 @@
-"""Packed rows of several sources, also of several kinds: how `mix` joins them."""
+"""Mixing of packed rows from several sources, also of different kinds; called by `mix`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,11 @@ from .sampler import PackedSampler
 def join_rows(
     sources: Sequence[BatchSource[Any, Any, Any, Any]], weights: Sequence[Weight], seed: int, options: MixOptions
 ) -> tuple[PackedSampler, RowMix]:
-    """The samples of several sources in the same rows. ValueError for sources that are mixtures themselves."""
+    """Mix the samples of several sources within rows.
+
+    Raises:
+        ValueError: A source is itself a mixture.
+    """
     samplers = [source.sampler for source in sources if isinstance(source.sampler, PackedSampler)]
     if len(samplers) < len(sources) or any(len(one.natives) > 1 for one in samplers):
         raise ValueError("packed rows are mixed of sources of one split each, such as packed_loader(FOLDER)")

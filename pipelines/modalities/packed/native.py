@@ -1,10 +1,10 @@
-"""What samples of one kind say of themselves, so that they stand in a row with others: the seam of packed rows.
+"""Interface between packed rows and the kinds of samples that can share a row.
 
-    draw(samples)           their shapes and crops, by the manifest alone; so rows are planned
-    plan(item, shape, ...)  what else is drawn of one, and the bytes to read
-    plan.fill(...)          reads and decodes it, writes its tokens, and returns the cues of its mask
+    draw(samples)           draws their shapes and crops from the manifest alone, to plan rows
+    plan(item, shape, ...)  draws the rest for a sample and finds the bytes to read
+    plan.fill(...)          reads and decodes it, writes its tokens, and returns the inputs of its mask
 
-A new kind is a subclass of `NativeSamples`, a plan, and its name in `KINDS`.
+To add a kind, subclass `NativeSamples`, write a plan, and add its name to `KINDS`.
 """
 
 from abc import ABC, abstractmethod
@@ -30,26 +30,27 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.base import Range
 
 Shape = tuple[int, int, int]
-"""The tokens of a sample along t, h and w."""
+"""Tokens of a sample along t, h and w."""
 Counts = tuple[int, int | None]
-"""Visible tokens, and targets; None where these are the hidden tokens."""
+"""Visible tokens and targets; None if the targets are the hidden tokens."""
 
 
 class NativeDraws(NamedTuple):
-    """What is drawn of N samples before a row is planned.
-
-    shape: int64 (N, 3), their tokens along t, h and w. crop: int64 (N, 2), the width and height of their crops in
-    source pixels, 0 of sounds. pixels: int64 (N,), what they cost to decode, in pixels of an image.
-    """
+    """Draws of N samples before rows are planned."""
 
     shape: Int64Array
+    """int64 (N, 3): tokens along t, h and w."""
     crop: Int64Array
+    """int64 (N, 2): width and height of the crops in source pixels; 0 for audio."""
     pixels: Int64Array
+    """int64 (N,): decoding cost, in pixels of an image."""
 
 
 class NativePlan(Protocol):
-    """One sample as it is drawn. ranges: all that its `fill` may read of the split. held: how many of its tokens show
-    anything; those behind them are padding, and count nothing in the loss.
+    """Plan of one sample.
+
+    `ranges` cover everything that `fill` may read from the split. `held` is the number of tokens with content; later
+    ones are padding and have no weight in the loss.
     """
 
     @property
@@ -59,81 +60,95 @@ class NativePlan(Protocol):
     def held(self) -> int: ...
 
     def fill(self, item: Item, out: npt.NDArray[Any], stats: Stats) -> Cues:
-        """Writes the tokens, (t * h * w, token_size) of the kind's dtype, and returns what its mask follows;
-        SampleError if the sample is unusable.
+        """Write the tokens, (t * h * w, token_size) in the kind's dtype, and return the mask inputs.
+
+        Raises:
+            SampleError: The sample is unusable.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class NativeSamples(ABC):
-    """The samples of a split that are of one kind.
-
-    components: the members that hold them. over_run, native: the sizes, resolved, and what they are at `progress` of
-    the run. seconds: the longest clips and sounds over the run; None for those of the clip. kept: int64 (n,), the
-    samples that are numbered here, None for all. counts: the visible tokens and the targets of each shape, which are
-    counted once; None where the mask draws how many.
-    """
+    """Samples of a split, all of one kind."""
 
     kind: ClassVar[str]
     dtype: ClassVar[type[np.uint8] | type[np.float32]] = np.uint8
 
     manifest: Manifest
     components: tuple[str, ...]
+    """Members that hold the samples."""
     over_run: Native
+    """Sizes over the run, with defaults filled in."""
     native: Native
+    """Sizes at `progress` of the run."""
     mask: Mask | None
     fields: FieldReader
     seed: int
     kept: Int64Array | None = None
+    """int64 (n,): samples that are loaded; None for all."""
     seconds: Schedule | None = None
+    """Maximum length of clips and audio over the run; None uses the clip's."""
     progress: float = 0.0
+    """Progress of the run."""
     counts: dict[Shape, Counts | None] = field(default_factory=dict, repr=False, compare=False)
+    """Cache of the visible tokens and targets of each shape; None if the mask draws the number."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a resume compares besides the data config and the split; by default nothing."""
+        """Values compared on resume in addition to the data config and the split; by default none."""
         return {}
 
     @property
     @abstractmethod
     def token_size(self) -> int:
-        """The values of a token."""
+        """Number of values of a token."""
 
     @property
     @abstractmethod
     def extremes(self) -> tuple[Shape, ...]:
-        """The shapes of the samples that have the fewest and the most tokens; ValueError where no shape is legal."""
+        """Shapes with the fewest and the most tokens.
+
+        Raises:
+            ValueError: No shape is allowed.
+        """
 
     @abstractmethod
     def draw(self, samples: GlobalBatch) -> NativeDraws:
-        """The draws of some samples. One that is unusable has those of a small one, for what replaces it."""
+        """Draw the shapes of some samples. Unusable ones get a small shape, for the sample that replaces them."""
 
     @abstractmethod
     def grid(self, shape: Shape) -> TokenGrid:
-        """The grid that the mask of a sample is drawn on."""
+        """Return the grid on which the mask of a sample is drawn."""
 
     @abstractmethod
     def plan(self, item: Item, shape: Shape, crop: tuple[int, int] | None) -> NativePlan:
-        """The plan of a sample that has a shape in its row; crop: what was drawn for it, None for one that replaces
-        another, and takes its shape. SampleError if the sample lacks what is read.
+        """Plan a sample with a fixed shape in its row.
+
+        Args:
+            item: The sample.
+            shape: Shape reserved in the row.
+            crop: Crop that was drawn for it; None for a replacement, which must fit the shape.
+
+        Raises:
+            SampleError: The sample lacks a required member.
         """
 
     def index(self, number: int) -> int:
-        """The sample of the manifest that has a number here."""
+        """Convert a number to a sample of the manifest."""
         return number if self.kept is None else int(self.kept[number])
 
     def indexes(self, numbers: Int64Array) -> Int64Array:
-        """The samples of the manifest that have some numbers here, int64 (N,)."""
+        """Convert numbers to samples of the manifest, int64 (N,)."""
         return numbers if self.kept is None else self.kept[numbers]
 
     def uniform(self, samples: GlobalBatch, purpose: str) -> npt.NDArray[np.float64]:
-        """Two numbers in [0, 1) for each sample and one decision on it: float64 (N, 2)."""
+        """Draw two numbers in [0, 1) per sample for one decision: float64 (N, 2)."""
         keys = self.manifest.keys(self.indexes(samples.indexes))
         return sample_numbers(self.seed, zip(samples.epochs.tolist(), keys, strict=True), 0, purpose)
 
     @property
     def points_of_change(self) -> tuple[float, ...] | None:
-        """The progress at which sizes or ratios turn or jump, None where none changes over the run."""
+        """Progress values at which sizes or ratios bend or jump; None if all are constant."""
         found = find_schedules(self.over_run) + ([] if self.seconds is None else [self.seconds])
         mask = self.mask
         if mask is None or not mask.needs_progress:
@@ -141,14 +156,18 @@ class NativeSamples(ABC):
         return list_points(found + find_schedules(mask)) or ()
 
     def at(self, progress: float) -> Self:
-        """The samples as they are drawn at a progress of the run; called on those of the whole run."""
+        """Return the samples as drawn at a progress; call on the samples of the whole run."""
         if self.points_of_change is None:
             return self
         counts = {} if self.mask is not None and self.mask.needs_progress else self.counts
         return replace(self, native=self.over_run.at(progress), progress=progress, counts=counts)
 
     def sizes(self, samples: GlobalBatch) -> RowSizes:
-        """What each sample takes of a row; ValueError for a mask that hides all, or that needs its batch."""
+        """Return the row usage of samples.
+
+        Raises:
+            ValueError: The mask hides everything, or needs its batch.
+        """
         draws = self.draw(samples)
         different, of = np.unique(draws.shape, axis=0, return_inverse=True)
         each = [self._counts(tuple(one)) for one in different.tolist()]
@@ -160,32 +179,37 @@ class NativeSamples(ABC):
         return _sizes(draws, [each[at] or self._drawn(tuple(one), epoch, key) for one, epoch, key, at in named])
 
     def check(self, room: Room) -> None:
-        """ValueError where a row has no room for the smallest sample, or for one of the largest, at any progress."""
+        """Raise ValueError if a row has no room for the smallest or a largest sample at some progress."""
         points = self.points_of_change
         for progress in (0.0,) if points is None else sorted({*points, *(k / 8 for k in range(9))}):
             self.at(progress).check_now(room)
 
     def check_now(self, room: Room) -> None:
-        """The same at the progress that the samples are drawn at."""
+        """Raise ValueError if a row has no room for an extreme sample at the current progress."""
         shapes = np.array(self.extremes, np.int64)
-        # A mask that draws how many may show all tokens but one.
+        # A mask that draws its count may leave all tokens but one visible.
         counts = [self._counts(tuple(one)) or (max(int(np.prod(one)) - 1, 1), 0) for one in shapes.tolist()]
         nothing = np.zeros(len(shapes), np.int64)
         draws = NativeDraws(shape=shapes, crop=np.zeros((len(shapes), 2), np.int64), pixels=nothing)
         divided(_sizes(draws, counts), room)
 
     def _counts(self, shape: Shape) -> Counts | None:
-        """The visible tokens of a shape, and the targets; None where the mask draws how many."""
+        """Return the visible tokens and targets of a shape; None if the mask draws the number."""
         if shape not in self.counts:
             self.counts[shape] = self._count_tokens(shape)
         return self.counts[shape]
 
     @cached_property
     def _draws_counts(self) -> bool:
-        """Whether the mask draws how many tokens are visible; ValueError for one that packed rows cannot have."""
+        """Return whether the mask draws the number of visible tokens.
+
+        Raises:
+            ValueError: Packed rows do not support the mask.
+        """
         draws = False
         for grid in map(self.grid, self.extremes):
-            # Draws that share no number, of another seed, epoch and sample each; then the same one in other batches.
+            # Compare draws with nothing in common (seed, epoch and sample differ), then the same sample in other
+            # batches.
             different = {_count(self._maps(grid, k, k, f"{k}")) for k in range(8)}
             places = [Place(step=k, row=k, rows=8, progress=self.progress) for k in range(8)]
             same = [self._maps(grid, 0, 0, "0", place) for place in places]
@@ -215,22 +239,22 @@ class NativeSamples(ABC):
         return visible, targets
 
     def _drawn(self, shape: Shape, epoch: int, key: str) -> Counts:
-        """The counts of one sample, of which one token is visible at least."""
+        """Draw the counts of one sample, with at least one visible token."""
         visible, targets = _count(self._maps(self.grid(shape), self.seed, epoch, key))
         return max(visible, 1), targets
 
     def _maps(self, grid: TokenGrid, seed: int, epoch: int, key: str, place: Place | None = None) -> Maps:
-        """Maps that have the counts of a sample's."""
+        """Draw maps with the counts of a sample's mask."""
         assert self.mask is not None
         place, mask, cues = Place(progress=self.progress) if place is None else place, self.mask, Cues()
-        if isinstance(mask, ByEnergy):  # as if nothing moved: energy decides which tokens are hidden, not how many
+        if isinstance(mask, ByEnergy):  # as if nothing moved: energy determines which tokens are hidden, not how many
             (t, *places), (tubelet, *_) = grid.shape, grid.patch
             mask = replace(mask, energy="stored", motion=0.0)
             cues = Cues(energy=np.zeros((t * tubelet, *places), np.int64))
         return mask.maps(grid, Draw.of(seed, epoch, key, 0, place, cues))
 
     def maps(self, item: Item, shape: Shape, visible: int, cues: Cues) -> Maps:
-        """The mask of a sample of so many visible tokens."""
+        """Draw the mask of a sample with a fixed number of visible tokens."""
         assert self.mask is not None
         mask, grid = self.mask, self.grid(shape)
         if isinstance(mask, ByEnergy) and mask.per == "clip" and mask.first is None:
@@ -245,7 +269,7 @@ def _count(maps: Maps) -> Counts:
 
 
 def _sizes(draws: NativeDraws, counts: Sequence[Counts]) -> RowSizes:
-    """What samples of some counts take of a row."""
+    """Combine draws and counts into row usage."""
     visible, targets = zip(*counts, strict=True)
     counted = [target for target in targets if target is not None]
     return RowSizes(

@@ -1,4 +1,4 @@
-"""Pictures for packed rows: their sizes by the manifest alone, and the tokens of one."""
+"""Images for packed rows: sizes from the manifest alone, and the tokens of an image."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +22,7 @@ from .native import NativeDraws, NativeSamples, Shape
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PicturePlan:
-    """The image to read, and its crop, which becomes `shape` patches of `patch` pixels."""
+    """An image to read, and its crop, which becomes `shape` patches of `patch` pixels."""
 
     image: ImagePlan
     shape: Shape
@@ -31,21 +31,25 @@ class PicturePlan:
 
     @property
     def ranges(self) -> tuple[Range, ...]:
-        """The byte range of the image."""
+        """Byte range of the image."""
         return self.image.ranges
 
     @property
     def held(self) -> int:
-        """All tokens."""
+        """Number of tokens that are not padding: all of them."""
         return self.shape[1] * self.shape[2]
 
     def fill(self, item: Item, out: npt.NDArray[np.uint8], stats: Stats) -> Cues:
-        """Writes the tokens of the picture, uint8 (h * w, tubelet * p * p * 3); SampleError if it is bad."""
+        """Write the tokens of the image, uint8 (h * w, tubelet * p * p * 3).
+
+        Raises:
+            SampleError: The image is unusable.
+        """
         side, (_, rows, columns) = self.patch, self.shape
         pixels = self.image.decoded(item, stats)
         with stats.stage("convert"):
             crop, height, width = self.image.crops[0], rows * side, columns * side
-            if self.image.n == 1 and (crop.height, crop.width) == (height, width):  # of native scale
+            if self.image.n == 1 and (crop.height, crop.width) == (height, width):  # native scale
                 picture = pixels[crop.y : crop.y + height, crop.x : crop.x + width][:, :: -1 if crop.flip else 1]
                 picture = np.ascontiguousarray(picture)
             else:
@@ -59,30 +63,30 @@ class PicturePlan:
 
 @dataclass(frozen=True, kw_only=True)
 class NativePictures(NativeSamples):
-    """The pictures of a split. A picture is one time step, which a tubelet repeats."""
+    """Images of a split. An image is one time step, which a tubelet repeats."""
 
     kind: ClassVar[str] = "image"
     changes: FrameChanges
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The version of the arithmetic that makes pixels."""
+        """Version of the pixel arithmetic."""
         return {"pixels": PIXELS_VERSION}
 
     @property
     def token_size(self) -> int:
-        """The values of a token."""
+        """Number of values of a token."""
         return self.native.tubelet * self.native.patch**2 * 3
 
     @property
     def extremes(self) -> tuple[Shape, ...]:
-        """The smallest picture, and two of the largest, a square and a line."""
+        """The smallest image, and two of the largest: a square and a line."""
         least, most = self.native.limits
         side = int(most**0.5)
         return (1, 1, least), (1, side, most // side), (1, 1, most)
 
     def draw(self, samples: GlobalBatch) -> NativeDraws:
-        """The crops of some samples. A sample without a usable picture has that of one patch."""
+        """Draw the crops of some samples. A sample without a usable image gets a crop of one patch."""
         manifest, indexes, side = self.manifest, self.indexes(samples.indexes), self.native.patch
         width, height, held = (np.zeros(len(indexes), np.int64) for _ in range(3))
         for component in map(manifest.component, self.components):
@@ -100,11 +104,15 @@ class NativePictures(NativeSamples):
         )
 
     def grid(self, shape: Shape) -> TokenGrid:
-        """The (h, w) grid of a picture."""
+        """Return the (h, w) grid of an image."""
         return compute_picture_grid(*shape[1:], self.native.patch)
 
     def plan(self, item: Item, shape: Shape, crop: tuple[int, int] | None) -> PicturePlan:
-        """The plan of a picture; SampleError if the sample has no usable one."""
+        """Plan an image.
+
+        Raises:
+            SampleError: The sample has no usable image.
+        """
         name, width, height = find_held_image(item.manifest, item.index, self.components)
         native, (_, rows, columns) = self.native, shape
         wide, tall = native.fitting(width, height, rows, columns) if crop is None else crop
@@ -116,5 +124,5 @@ class NativePictures(NativeSamples):
 
 @lru_cache(maxsize=4096)
 def compute_picture_grid(rows: int, columns: int, patch: int) -> TokenGrid:
-    """The (h, w) grid of a picture of rows x columns patches."""
+    """Return the (h, w) grid of an image of rows x columns patches."""
     return TokenGrid(axes=("h", "w"), shape=(rows, columns), patch=(patch, patch))

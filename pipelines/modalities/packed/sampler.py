@@ -1,4 +1,4 @@
-"""Makes batches of packed rows: a row is filled sample by sample, and replaces its unusable samples itself."""
+"""Create batches of packed rows; a row is filled sample by sample and replaces its unusable samples itself."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,67 +28,69 @@ from .native import NativePlan, NativeSamples, Shape
 
 Int64s = npt.NDArray[np.int64]
 Room = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
-"""Memory for the tokens of pictures and clips, and for those of sounds."""
+"""Memory for the tokens of images and clips, and for the tokens of audio."""
 
 
 @dataclass(kw_only=True, slots=True)
 class PackedSample:
-    """A sample's place in a row: what it holds there is fixed, which sample it shows is not.
-
-    native: what it is drawn by. shape, visible: its tokens, and how many of them the encoder sees. left: the candidates
-    that follow. label: what the batch says of it. tries: the unusable candidates before `item`.
-    """
+    """A slot in a row: its shape and number of visible tokens are fixed, but the sample in it may be replaced."""
 
     native: NativeSamples
+    """Kind and settings of the sample."""
     shape: Shape
+    """Tokens of the slot."""
     visible: int
+    """Number of tokens that the encoder sees."""
     left: Iterator[Wanted]
+    """Remaining candidates."""
     item: Item
     label: int
+    """Label reported in the batch."""
     plan: NativePlan
     members: dict[str, Range]
     tries: Tries = field(default_factory=lambda: Tries(0))
+    """Unusable candidates before `item`."""
     maps: Maps | None = None
     fields: dict[str, Value] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
-        """Its tokens."""
+        """Number of tokens."""
         t, h, w = self.shape
         return t * h * w
 
     @property
     def kind(self) -> int:
-        """Its kind, a number of `KINDS`."""
+        """Kind of the sample, a number in `KINDS`."""
         return KINDS.index(self.native.kind)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackedRequest:
-    """The samples of a row in the order in which they were drawn; the row has the key of the first."""
+    """Samples of a row in drawing order; the row has the key of the first."""
 
     slots: list[PackedSample]
 
     @property
     def keys(self) -> Sequence[str]:
-        """The key of the first sample."""
+        """Key of the first sample."""
         return [self.slots[0].item.key if self.slots else ""]
 
     @property
     def ranges(self) -> Sequence[Range]:
-        """All that is read of the split."""
+        """Byte ranges to read from the split."""
         return [one for slot in self.slots for one in (*slot.plan.ranges, *slot.members.values())]
 
     @property
     def tokens(self) -> tuple[int, int]:
-        """The tokens of its pictures and clips, and those of its sounds."""
+        """Number of tokens of images and clips, and number of tokens of audio."""
         sounds = sum(slot.size for slot in self.slots if slot.kind == SOUND)
         return sum(slot.size for slot in self.slots) - sounds, sounds
 
 
 @dataclass(kw_only=True, slots=True)
 class RowDraft:
-    """The tokens of a batch, where each row begins in them, int64 (R + 1, 2), and the rows' samples."""
+    """Tokens of a batch, the start of each row in them, int64 (R + 1, 2), and the rows' samples."""
 
     room: Room
     starts: Int64s
@@ -97,18 +99,18 @@ class RowDraft:
 
 @dataclass(frozen=True, kw_only=True)
 class PackedSampler:
-    """Makes host batches of packed rows. Every draw is a function of (seed, epoch, key, view, purpose)."""
+    """Creates host batches of packed rows. Every draw is a function of (seed, epoch, key, view, purpose)."""
 
     natives: tuple[NativeSamples, ...]
     samples: RowSamples | RowMix
 
     @property
     def splits(self) -> tuple[Manifest, ...]:
-        """The split of each part."""
+        """Split of each part."""
         return tuple(native.manifest for native in self.natives)
 
     def with_labels(self, names: Sequence[str]) -> Self:
-        """The same sampler with the labels, also those in fields, of another table of names."""
+        """Return the same sampler with labels, including those in fields, from another name table."""
         manifests = [native.manifest.with_labels(names) for native in self.natives]
         natives = tuple(
             replace(native, manifest=own, fields=replace(native.fields, manifest=own))
@@ -118,27 +120,28 @@ class PackedSampler:
 
     @property
     def seed(self) -> int:
-        """The seed of replacements."""
+        """Seed of replacements."""
         return self.natives[0].seed
 
     @property
     def needs_progress(self) -> bool:
-        """Whether weights, sizes or ratios change over the run."""
+        """True if weights, sizes or ratios change over the run."""
         return isinstance(self.samples, RowMix) and self.samples.points_of_change is not None
 
     @property
     def needs_torch(self) -> bool:
-        """Rows are put together by torch."""
+        """Always true: rows are assembled with torch."""
         return True
 
     @property
     def together(self) -> int:
-        """One row at a time: it has many samples."""
+        """One row at a time, since it has many samples."""
         return 1
 
     def request(self, wanted: Wanted) -> PackedRequest:
-        """The request of a row: the samples of it, of which those that it shows to be unusable are replaced. Where no
-        row is wanted, it is one sample alone with unscaled counts, which nothing replaces.
+        """Request the samples of a row, replacing those found unusable.
+
+        Without a packed row, a single sample is requested with unscaled counts and without replacement.
         """
         row = self._alone(wanted) if wanted.packed is None else wanted.packed[0]
         first = wanted.first if row.progress is None else wanted.first._replace(progress=row.progress)
@@ -157,7 +160,7 @@ class PackedSampler:
         return PackedRequest(slots=slots)
 
     def _crops(self, row: PackedRow) -> list[tuple[NativeSamples, tuple[int, int]]]:
-        """What draws each sample of a row, and the width and height of its crop."""
+        """Return the kind and the width and height of the crop for each sample of a row."""
         starts = self.samples.starts
         of = np.searchsorted(starts, row.indexes, side="right") - 1
         found: dict[int, tuple[NativeSamples, tuple[int, int]]] = {}
@@ -170,7 +173,7 @@ class PackedSampler:
         return [found[place] for place in range(len(of))]
 
     def announce(self, request: PackedRequest) -> Announcement:
-        """Says that the ranges of a request will be read soon."""
+        """Announce that the ranges of a request will be read soon."""
         of_store: dict[int, list[PackedSample]] = {}
         for slot in request.slots:
             of_store.setdefault(id(slot.native.manifest), []).append(slot)
@@ -182,7 +185,7 @@ class PackedSampler:
         )
 
     def allocate(self, requests: Sequence[PackedRequest]) -> RowDraft:
-        """The memory of the batch of some requests."""
+        """Allocate the batch of some requests."""
         starts = np.cumsum([(0, 0), *(request.tokens for request in requests)], axis=0)
         pixels, sounds = starts[-1].tolist()
         size = {native.dtype: native.token_size for native in self.natives}
@@ -193,10 +196,14 @@ class PackedSampler:
         return RowDraft(room=room, starts=starts, rows=[[] for _ in requests])
 
     def mask(self, request: PackedRequest, draft: RowDraft, rows: Sequence[int]) -> None:
-        """Nothing: a sample that is replaced has another mask, so `fill` draws it."""
+        """Do nothing: a replacement has another mask, so `fill` draws it."""
 
     def fill(self, request: PackedRequest, draft: RowDraft, rows: Sequence[int], stats: Stats) -> None:
-        """Fills a row. An unusable sample is replaced by another, in its shape; SampleError where none is left."""
+        """Fill a row. An unusable sample is replaced by another in its shape.
+
+        Raises:
+            SampleError: No candidate is left.
+        """
         (row,) = rows
         at = draft.starts[row].tolist()
         for slot in request.slots:
@@ -208,7 +215,7 @@ class PackedSampler:
                     self._fill(slot, out, stats)
                     break
                 except MovedError:
-                    raise  # the row is made again
+                    raise  # the row is created again
                 except SampleError as error:
                     self._next(slot, error)
             stats.bad += slot.tries.unusable - slot.tries.removed
@@ -216,7 +223,7 @@ class PackedSampler:
         draft.rows[row] = request.slots
 
     def join(self, draft: RowDraft) -> PackedBatch:
-        """The host batch."""
+        """Finish the host batch."""
         slots = [slot for row in draft.rows for slot in row]
         counts = np.array([slot.size for slot in slots], np.int64)
         grid = np.array([slot.shape for slot in slots], np.int64).reshape(-1, 3)
@@ -262,7 +269,7 @@ class PackedSampler:
     def _slot(
         self, native: NativeSamples, left: Iterator[Wanted], shape: Shape, visible: int, crop: tuple[int, int]
     ) -> PackedSample:
-        """The slot of the first usable candidate."""
+        """Create a slot with the first usable candidate."""
         tries, own, error = Tries(0), True, None
         for wanted in left:
             try:
@@ -284,7 +291,7 @@ class PackedSampler:
         raise error or ValueError("a sample has no candidate")
 
     def _next(self, slot: PackedSample, error: SampleError) -> None:
-        """Shows the next usable candidate in a slot; `error` is that of the one before it."""
+        """Put the next usable candidate into a slot; `error` belongs to the previous one."""
         slot.tries = slot.tries.plus(error)
         for wanted in slot.left:
             try:
@@ -305,7 +312,7 @@ class PackedSampler:
         return item, native.plan(item, shape, crop)
 
     def _fill(self, slot: PackedSample, out: npt.NDArray[Any], stats: Stats) -> None:
-        """Writes the tokens of a slot, and draws its mask."""
+        """Write the tokens of a slot and draw its mask."""
         item, native = slot.item, slot.native
         cues = slot.plan.fill(item, out, stats)
         if native.mask is not None:
@@ -336,7 +343,7 @@ class PackedSampler:
 
 
 def _sums(counts: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Int64s:
-    """The running sums of n counts, from 0 on: int64 (n + 1,)."""
+    """Return the running sums of n counts, from 0: int64 (n + 1,)."""
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
@@ -345,7 +352,7 @@ def _cast_int32(values: Int64s) -> torch.Tensor:
 
 
 def _places(grid: Int64s, counts: Int64s, starts: Int64s) -> Int64s:
-    """The place of each token along t, h and w, int64 (T, 3), of samples whose grids are int64 (S, 3)."""
+    """Return the position of each token along t, h and w, int64 (T, 3), for samples with grids int64 (S, 3)."""
     number = np.arange(int(starts[-1])) - np.repeat(starts[:-1], counts)
     height, width = (np.repeat(grid[:, axis], counts) for axis in (1, 2))
     return np.stack([number // (height * width), number // width % height, number % width], axis=1)

@@ -1,4 +1,4 @@
-"""Sounds for packed rows: spectrograms of their own length by the manifest alone, and the tokens of one."""
+"""Audio for packed rows: spectrograms of variable length from the manifest alone, and the tokens of a recording."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
@@ -21,12 +21,12 @@ from maskstream.shards.stores.base import Range
 from .native import NativeDraws, NativeSamples, Shape
 
 _PIXELS = 12
-"""What a sample of a waveform costs to decode and to transform, in pixels of an image, as measured."""
+"""Cost of decoding and transforming one audio sample, in pixels of an image, as measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SoundTokensPlan:
-    """The segment of a sound to read, whose spectrogram becomes `shape` tokens of `patch` frames and bins."""
+    """An audio segment to read, whose spectrogram becomes `shape` tokens of `patch` frames and bins."""
 
     sound: SoundPlan
     reader: SoundReader
@@ -38,11 +38,15 @@ class SoundTokensPlan:
 
     @property
     def ranges(self) -> tuple[Range, ...]:
-        """The byte ranges of the segment."""
+        """Byte ranges of the segment."""
         return self.sound.ranges
 
     def fill(self, item: Item, out: npt.NDArray[np.float32], stats: Stats) -> Cues:
-        """Writes the tokens of the sound, float32 (t * f, p * p); SampleError if it is bad."""
+        """Write the tokens of the audio, float32 (t * f, p * p).
+
+        Raises:
+            SampleError: The audio is unusable.
+        """
         sound, side, (t, f, _) = self.reader.sound(self.sound, stats), self.patch, self.shape
         with stats.stage("convert"):
             sound = change_waveform(self.transform, sound, item.rng)
@@ -56,17 +60,19 @@ class SoundTokensPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class NativeSounds(NativeSamples):
-    """The sounds of a split, each as long as it is, up to the length of `clip` and to `most` tokens. A longer one is
-    cut. One with fewer than `least` tokens is filled up, as `clip.short` says.
+    """Audio of a split at its own length, up to the length of `clip` and `most` tokens.
 
-    spectrogram: how the features are normalised; its frames are those of each sound. Raises ValueError where bins are
-    no whole patches, and where a sound of one patch of frames has more than `most` tokens.
+    Longer audio is cut; audio with fewer than `least` tokens is extended as `clip.short` specifies.
+
+    Raises:
+        ValueError: Bins are not whole patches, or audio of one patch of frames already has more than `most` tokens.
     """
 
     kind: ClassVar[str] = "sound"
     dtype: ClassVar[type[np.uint8] | type[np.float32]] = np.float32
     clip: AudioClip
     spectrogram: Spectrogram
+    """Normalisation of the features; its `frames` are set per recording."""
     transform: Transform | None = None
     steps: tuple[int, int] = field(init=False)
     bands: int = field(init=False)
@@ -94,7 +100,7 @@ class NativeSounds(NativeSamples):
         object.__setattr__(self, "steps", (min(-(-native.limits[0] // bands), most), most))
 
     def at(self, progress: float) -> Self:
-        """The sounds as they are drawn at a progress."""
+        """Return the audio as drawn at a progress."""
         made = super().at(progress)
         if self.seconds is None:
             return made
@@ -104,31 +110,31 @@ class NativeSounds(NativeSamples):
 
     @property
     def reader(self) -> SoundReader:
-        """What reads segments of the longest length."""
+        """Reader of segments of the maximum length."""
         return SoundReader(manifest=self.manifest, component=self.components[0], clip=self.clip, seed=self.seed)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The statistics by which spectrograms are normalised."""
+        """Statistics that normalise the spectrograms."""
         return {"statistics": [self.spectrogram.mean, self.spectrogram.deviation]}
 
     @property
     def token_size(self) -> int:
-        """The values of a token."""
+        """Number of values of a token."""
         return self.native.patch**2
 
     @property
     def extremes(self) -> tuple[Shape, ...]:
-        """The shortest and the longest sound."""
+        """The shortest and the longest recording."""
         few, many = self.steps
         return (few, self.bands, 1), (many, self.bands, 1)
 
     def draw(self, samples: GlobalBatch) -> NativeDraws:
-        """The lengths of some sounds. A sample without a usable sound has the shortest."""
+        """Determine the lengths of some samples. A sample without usable audio gets the shortest."""
         component, indexes = self.manifest.component(self.components[0]), self.indexes(samples.indexes)
         n, rate = (component.facts[name][indexes].astype(np.int64) for name in ("n_samples", "sample_rate"))
         usable = (component.offset[indexes] > 0) & (n > 0) & (rate > 0) & (rate <= MAX_SAMPLE_RATE)
-        # As a float, because a product of 64-bit numbers that a bad manifest names may not fit.
+        # As a float, because a product of 64-bit numbers from a bad manifest may overflow.
         there = np.floor(np.where(usable, n, 0) * (self.clip.sample_rate / np.where(usable, rate, 1)))
         whole = np.minimum(there, self.clip.n_samples).astype(np.int64)
         steps = np.clip(self._frames(whole) // self.native.patch, *self.steps)
@@ -137,11 +143,15 @@ class NativeSounds(NativeSamples):
         return NativeDraws(shape=shape, crop=np.zeros((len(steps), 2), np.int64), pixels=pixels)
 
     def grid(self, shape: Shape) -> TokenGrid:
-        """The (time, freq) grid of a sound."""
+        """Return the (time, freq) grid of a recording."""
         return TokenGrid(axes=("time", "freq"), shape=shape[:2], patch=(self.native.patch,) * 2)
 
     def plan(self, item: Item, shape: Shape, crop: tuple[int, int] | None) -> SoundTokensPlan:
-        """The plan of a sound; SampleError if the sample has no usable one."""
+        """Plan an audio segment.
+
+        Raises:
+            SampleError: The sample has no usable audio.
+        """
         side, frames = self.native.patch, shape[0] * self.native.patch
         wanted = int(self._samples(np.array(frames)))
         reader = replace(self.reader, clip=replace(self.clip, seconds=wanted / self.clip.sample_rate))
@@ -161,14 +171,14 @@ class NativeSounds(NativeSamples):
         )
 
     def _frames(self, n_samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The frames of waveforms of some samples."""
+        """Return the number of frames of waveforms."""
         features = self.spectrogram.features
         if isinstance(features, Fbank):
             return np.where(n_samples >= features.window, 1 + (n_samples - features.window) // features.shift, 0)
         return np.where(n_samples > 0, 1 + n_samples // features.shift, 0)
 
     def _samples(self, frames: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The samples that a waveform of some frames has."""
+        """Return the number of samples that waveforms of some frames have."""
         features = self.spectrogram.features
         behind = features.window if isinstance(features, Fbank) else 1
         return np.asarray((frames - 1) * features.shift + behind)

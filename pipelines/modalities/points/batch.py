@@ -1,4 +1,4 @@
-"""A batch of point clouds."""
+"""Batches of point clouds."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,13 @@ from maskstream.pipelines.stream.batch import Batch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointsBatch(Batch):
-    """A batch of point clouds.
-
-    points: float32 (B, N, 3 + features), augmented, x, y, z first and without noise. noise: float32 (B, N, 3), standard
-    normal. time: int64 (B,), the time of the noise schedule (augment/diffusion.py). Both are None if the loader draws
-    no noise. mask: MaskBatch over the tokens of tokens.py, or None.
-    """
+    """A batch of point clouds, float32 (B, N, 3 + features)."""
 
     points: Tensor
+    """float32 (B, N, 3 + features): augmented points, x, y, z first, without noise."""
     noise: Tensor | None
+    """float32 (B, N, 3): standard normal noise; None if the loader draws none."""
     time: Tensor | None
+    """int64 (B,): time of the noise schedule (augment/diffusion.py); None if the loader draws no noise."""
     mask: MaskBatch | None
+    """Masks on the tokens of tokens.py, or None."""

@@ -1,9 +1,8 @@
-"""Draws points of a cloud, reads only their rows, normalises them, and scales, turns and jitters them.
+"""Draw points of a cloud, read only their rows, and normalise, scale, rotate and jitter them.
 
-A member `points.npy` is a header, whose contents the manifest repeats, and rows of float32. The rows are stored in
-random order, so any run of consecutive rows is a random sample of the cloud without replacement, and one read suffices,
-however large the cloud is. A run starts at a uniform row and wraps around at the last one, so every row is equally
-likely.
+A member `points.npy` is a header, whose contents the manifest repeats, and rows of float32. Rows are stored in random
+order, so any run of consecutive rows is a random sample of the cloud without replacement, and one read suffices for
+clouds of any size. A run starts at a uniformly drawn row and wraps around, so every row is equally likely.
 """
 
 from __future__ import annotations
@@ -27,28 +26,31 @@ Float32s = npt.NDArray[np.float32]
 
 _FARTHEST = 1e18
 FACTS = ("n_points", "n_columns", "data_offset")
-"""The facts of a member that are used."""
+"""Manifest columns of a member that are used."""
 
 
 class PointsError(DataError):
-    """A member does not hold the requested points; the message says what it holds."""
+    """A member does not contain the requested points; the message describes its contents."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointSelection(Config):
-    """The draw of `points` points from each cloud.
-
-    replace: True draws every point from the whole cloud with replacement, as DiT-3D does, which reads the whole cloud.
-    False reads a run of consecutive rows; a smaller cloud gives all its points and random repetitions. rows: restricts
-    the draw to the rows [first, stop), such as (0, 10000) for PointFlow's training points of ShapeNet; rows beyond the
-    end of a cloud are ignored. features: what to take after x, y, z: names such as ("red", "green", "blue"), of which
-    each cloud must have all, or the number of columns to take as they come.
-    """
+    """Selection of points from each cloud."""
 
     points: int = 2048
+    """Number of points."""
     replace: bool = False
+    """True draws every point from the whole cloud with replacement, as DiT-3D does, which reads the whole cloud. False
+    reads a run of consecutive rows; a smaller cloud returns all its points plus random repetitions.
+    """
     rows: tuple[int, int] | None = None
+    """Restrict the draw to the rows [first, stop), such as (0, 10000) for PointFlow's training points of ShapeNet; rows
+    beyond the end of a cloud are ignored.
+    """
     features: int | tuple[str, ...] = 0
+    """Columns after x, y, z: names such as ("red", "green", "blue"), which every cloud must have, or a number of
+    columns in stored order.
+    """
 
     def __post_init__(self) -> None:
         if self.points < 1 or (isinstance(self.features, int) and self.features < 0):
@@ -62,21 +64,24 @@ class PointSelection(Config):
 
     @property
     def n_features(self) -> int:
-        """How many columns are taken after x, y, z."""
+        """Number of columns after x, y, z."""
         return self.features if isinstance(self.features, int) else len(self.features)
 
     def columns(self, *names: str) -> list[int]:
-        """The columns of what is taken that have these names; none if it lacks one of them."""
+        """Return the output columns with these names; empty if one is missing."""
         named = () if isinstance(self.features, int) else self.features
         return [3 + named.index(name) for name in names] if {*names} <= {*named} else []
 
     def read(
         self, store: Store, place: Range, facts: Mapping[str, int | float], rng: np.random.Generator
     ) -> tuple[Float32s, int]:
-        """Draws and reads points of the member at `place`: float32 (points, 3 + features), and the bytes read.
+        """Draw and read points of the member at `place`; returns float32 (points, 3 + features) and the number of bytes
+        read.
 
-        facts: the member's facts in the manifest. Raises PointsError if the member has too few columns or rows, or
-        holds a number that is not finite.
+        `facts` are the member's columns in the manifest.
+
+        Raises:
+            PointsError: The member has too few columns or rows, or contains a number that is not finite.
         """
         rows = self.rows_of(place, facts, rng)
         return self.taken(store.read_many(rows.ranges), rows), rows.size_bytes
@@ -84,9 +89,12 @@ class PointSelection(Config):
     def rows_of(
         self, place: Range, facts: Mapping[str, int | float], rng: np.random.Generator, names: str = ""
     ) -> PointPlan:
-        """Draws the rows of the member at `place`, without reading; raises PointsError if it lacks rows or columns.
+        """Draw the rows of the member at `place`, without reading.
 
-        names: those of its columns after x, y, z, with commas between.
+        `names` are the names of its columns after x, y, z, separated by commas.
+
+        Raises:
+            PointsError: The member lacks rows or columns.
         """
         n_rows, columns, begin = (int(facts[name]) for name in FACTS)
         if min(n_rows, columns, begin) < 0 or begin + 4 * n_rows * columns != place.size:
@@ -120,11 +128,15 @@ class PointSelection(Config):
         return PointPlan(ranges=tuple(one for one in runs if one.size), columns=columns, taken=taken, order=None)
 
     def taken(self, data: Sequence[bytes], rows: PointPlan) -> Float32s:
-        """The drawn rows of what was read: float32 (points, 3 + features); PointsError if a number is not finite."""
+        """Select the drawn rows from the bytes read: float32 (points, 3 + features).
+
+        Raises:
+            PointsError: A number is not finite.
+        """
         read = np.frombuffer(b"".join(data), dtype="<f4").reshape(-1, rows.columns)
         chosen = read if rows.order is None else read[rows.order]
         got = chosen[:, : 3 + self.n_features] if rows.taken is None else chosen[:, [0, 1, 2, *rows.taken]]
-        if got.min() >= -_FARTHEST and got.max() <= _FARTHEST:  # both are false where a number is none
+        if got.min() >= -_FARTHEST and got.max() <= _FARTHEST:  # both are false for NaN
             return np.ascontiguousarray(got)
         if not np.isfinite(got).all():
             raise PointsError("holds a number that is not finite")
@@ -134,7 +146,7 @@ class PointSelection(Config):
 
 
 def _find_columns(features: Sequence[str], names: str) -> tuple[int, ...]:
-    """The columns of a stored row in which the features are; names: those of all columns after x, y, z."""
+    """Return the stored columns of the features; `names` are the names of all columns after x, y, z."""
     there = names.split(",") if names else []
     if missing := [name for name in features if name not in there]:
         raise PointsError(
@@ -146,20 +158,20 @@ def _find_columns(features: Sequence[str], names: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointPlan:
-    """The drawn rows of a cloud.
-
-    ranges: the byte ranges to read. columns: the columns of a stored row. taken: those of the features; None for the
-    first ones. order: int64 (points,), the points as indexes into the rows read; None for all rows in their order.
-    """
+    """Drawn rows of a cloud."""
 
     ranges: tuple[Range, ...]
+    """Byte ranges to read."""
     columns: int
+    """Number of columns of a stored row."""
     taken: tuple[int, ...] | None
+    """Columns of the features; None for the first ones."""
     order: npt.NDArray[np.int64] | None
+    """int64 (points,): points as indexes into the rows read; None for all rows in order."""
 
     @property
     def size_bytes(self) -> int:
-        """The number of bytes to read."""
+        """Number of bytes to read."""
         return sum(one.size for one in self.ranges)
 
 
@@ -170,10 +182,12 @@ Normalise = Literal["ball", "deviation", "none"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointStats(Config):
-    """The mean of all points of a dataset, and one standard deviation for all axes, as DiT-3D normalises ShapeNet."""
+    """Mean of all points of a dataset, and one standard deviation for all axes, as DiT-3D normalises ShapeNet."""
 
     mean: tuple[float, float, float]
+    """Mean of x, y and z."""
     deviation: float
+    """Standard deviation over all coordinates."""
 
     def __post_init__(self) -> None:
         if not self.deviation > 0:
@@ -181,9 +195,12 @@ class PointStats(Config):
 
     @classmethod
     def of(cls, location: str | Path) -> Self:
-        """The statistics of the split in the folder `location`, from the sums in its dataset.json.
+        """Return the statistics of the split in the folder `location`, from the sums in its dataset.json.
 
-        Use the training split's for all splits. Raises ShardError if dataset.json has no sums of points.
+        Use the training split's statistics for all splits.
+
+        Raises:
+            ShardError: dataset.json has no sums of points.
         """
         sums = read_dataset_json(location).get("sums", {}).get("points")
         if not sums:
@@ -199,26 +216,30 @@ class PointStats(Config):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointAugment(Config):
-    """Normalises, scales, rotates, shifts and jitters the coordinates of a cloud, in this order.
+    """Normalise, scale, rotate, shift and jitter the coordinates of a cloud, in this order.
 
-    Of features only normals follow, when clouds are rotated or their axes scaled apart.
-
-    normalise: "ball" subtracts the cloud's mean and divides by the largest norm; "deviation" subtracts the mean and
-    divides by the root mean square of all coordinates; a `PointStats` subtracts and divides by the dataset's; "none"
-    does nothing. A cloud whose points all coincide is only centred. scale: (low, high) of the uniform draw of a factor.
-    per_axis: whether each axis draws a factor of its own. rotate: the axis of a rotation by a uniform angle; "up" is
-    the one that points upwards in the split (`PointEncoder.up`), "any" draws uniformly from all rotations. shift: each
-    axis is shifted by a uniform draw from [-shift, shift]. jitter: the standard deviation of normal noise on every
-    coordinate, clipped to [-jitter_most, jitter_most].
+    Among the features, only normals are transformed, when clouds are rotated or their axes scaled separately.
     """
 
     normalise: Normalise | PointStats = "ball"
+    """"ball" subtracts the cloud's mean and divides by the largest norm; "deviation" subtracts the mean and divides by
+    the root mean square of all coordinates; a `PointStats` uses the dataset's statistics; "none" does nothing. A cloud
+    whose points all coincide is only centred.
+    """
     scale: tuple[float, float] = (1.0, 1.0)
+    """Interval of a uniformly drawn scale factor."""
     rotate: Axis | None = None
+    """Axis of a rotation by a uniform angle; "up" is the upward axis of the split (`PointEncoder.up`), "any" draws
+    uniformly from all rotations.
+    """
     jitter: float = 0.0
+    """Standard deviation of normal noise on every coordinate."""
     jitter_most: float = 0.05
+    """Largest absolute value of that noise."""
     per_axis: bool = False
+    """Draw a separate scale factor for each axis."""
     shift: float = 0.0
+    """Shift each axis by a uniform draw from [-shift, shift]."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.normalise, PointStats) and self.normalise not in get_args(Normalise):
@@ -236,15 +257,17 @@ class PointAugment(Config):
             )
 
     def __call__(self, points: Float32s, rng: np.random.Generator, normals: Sequence[int] = ()) -> Float32s:
-        """The augmented points, float32 (N, 3 + features); `points` itself is not changed. normals: their columns."""
-        # In (3, N) each axis lies in one piece, for which numpy takes a tenth of the time of rows of three numbers.
+        """Augment points, float32 (N, 3 + features), without changing the input; `normals` are the
+        columns of normals.
+        """
+        # As (3, N), each axis is contiguous, for which numpy is ten times as fast as for rows of three numbers.
         xyz = self._normalise_points(points[:, :3].T.astype(np.float64, order="C"))
         out = np.empty(points.shape, np.float32)
         out[:, 3:] = points[:, 3:]
         if self.scale[0] < self.scale[1]:
             factors = rng.uniform(*self.scale, size=3 if self.per_axis else 1)
             xyz *= factors[:, None]
-            if self.per_axis and normals:  # a surface that is scaled by factors has normals over these factors
+            if self.per_axis and normals:  # normals of a surface scaled by factors are divided by these factors
                 across = points[:, normals] / factors
                 length = np.linalg.norm(across, axis=1, keepdims=True)
                 out[:, normals] = across * np.linalg.norm(points[:, normals], axis=1, keepdims=True) / (length + 1e-12)
@@ -264,14 +287,14 @@ class PointAugment(Config):
         return out
 
     def _normalise_points(self, xyz: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The points (3, N), normalised in place."""
+        """Normalise points (3, N) in place."""
         if isinstance(self.normalise, PointStats):
             xyz -= np.array(self.normalise.mean)[:, None]
             xyz /= self.normalise.deviation
             return xyz
         if self.normalise == "none":
             return xyz
-        # One point is added after the other, as numpy adds rows of (N, 3), and not in pairs, as it adds (3, N).
+        # Points are added sequentially, as numpy adds rows of (N, 3), not pairwise, as it adds (3, N).
         xyz -= np.array([np.add.accumulate(axis)[-1] for axis in xyz])[:, None] / xyz.shape[1]
         x, y, z = squares = np.square(xyz)
         square = (x + y + z).max() if self.normalise == "ball" else np.ascontiguousarray(squares.T).mean()
@@ -281,7 +304,7 @@ class PointAugment(Config):
 
 
 def rotation(axis: Axis, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Draws a rotation matrix, float64 (3, 3): a uniform angle about one axis, or uniform over all rotations."""
+    """Draw a rotation matrix, float64 (3, 3): a uniform angle about one axis, or uniform over all rotations."""
     if axis == "any":
         a, b, c, d = (q := rng.standard_normal(4)) / np.linalg.norm(q)
         return np.array(

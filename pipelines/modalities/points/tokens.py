@@ -1,8 +1,8 @@
-"""The tokens of a point cloud: cubes of voxels, or groups of neighbouring points. Interpolation back to the points.
+"""Tokens of a point cloud: cubes of voxels, or groups of neighbouring points; and interpolation back to the points.
 
-The rule of voxels is DiT-3D's (Mo et al., 2023; after Point-Voxel CNN). A cloud is centred, divided by twice its
-largest norm and shifted by 0.5, so it lies in the unit cube. The coordinates times R, clamped to [0, R - 1] and
-rounded, give the voxel of each point.
+Voxels follow DiT-3D (Mo et al., 2023; after Point-Voxel CNN). A cloud is centred, divided by twice its largest norm and
+shifted by 0.5, so that it lies in the unit cube. The coordinates times R, clamped to [0, R - 1] and rounded, are the
+voxel of each point.
 
 Shapes: B clouds of N points with C features, resolution R, patches of p^3 voxels. Voxels and tokens are numbered in C
 order of (x, y, z). Sums use scatter_add_, which is deterministic on the CPU, and on CUDA only with
@@ -23,25 +23,30 @@ from maskstream.shards.config import Config
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Voxels(Movable):
-    """A batch of voxelised point clouds.
-
-    features: float32 (B, C, R, R, R), the mean feature of the points in each voxel, 0 in empty voxels. counts: int64
-    (B, R, R, R), the number of points in each voxel. places: float32 (B, N, 3), the coordinates in units of voxels, in
-    [0, R - 1]; rounding them gives the voxel of each point. reach: float32 (B,), the largest distance of a point from
-    the mean of its cloud, which is half the edge of the cube, in the points' units.
-    """
+    """A batch of voxelised point clouds."""
 
     features: Tensor
+    """float32 (B, C, R, R, R): mean feature of the points in each voxel; 0 in empty voxels."""
     counts: Tensor
+    """int64 (B, R, R, R): number of points in each voxel."""
     places: Tensor
+    """float32 (B, N, 3): coordinates in units of voxels, in [0, R - 1]; rounding them yields the voxel
+    of each point.
+    """
     reach: Tensor
+    """float32 (B,): largest distance of a point from its cloud's mean, in the points' units; half the
+    edge of the cube.
+    """
 
 
 def scale_to_voxels(points: Tensor, resolution: int) -> Tensor:
-    """The coordinates of points (B, N, 3 or more) in units of voxels: float32 (B, N, 3), in [0, R - 1].
+    """Convert the coordinates of points (B, N, 3 or more) to units of voxels: float32 (B, N, 3), in [0, R - 1].
 
-    A cloud whose points all coincide lies in the middle of the cube. The mean is taken in float64, so the voxel of a
-    point does not depend on the order of the sum. Raises ValueError if the resolution is below 1.
+    A cloud whose points all coincide lies in the middle of the cube. The mean is computed in float64, so the voxel of a
+    point does not depend on the order of the sum.
+
+    Raises:
+        ValueError: The resolution is below 1.
     """
     if resolution < 1:
         raise ValueError(f"resolution, the voxels along an edge, must be at least 1, got {resolution}")
@@ -51,27 +56,27 @@ def scale_to_voxels(points: Tensor, resolution: int) -> Tensor:
 
 
 def _centre_points(points: Tensor) -> Tensor:
-    """x, y, z minus their mean, float32 (B, N, 3)."""
+    """Subtract the mean of x, y, z: float32 (B, N, 3)."""
     xyz = points[..., :3].float()
     return xyz - xyz.double().mean(dim=1, keepdim=True).float()
 
 
 def _measure_reach(centred: Tensor) -> Tensor:
-    """The largest norm in each cloud, float32 (B,)."""
+    """Return the largest norm in each cloud, float32 (B,)."""
     return centred.square().sum(dim=2).amax(dim=1).sqrt()
 
 
 def number_voxels(places: Tensor, resolution: int) -> Tensor:
-    """The voxel number of each point, int64 (B, N), in C order of (x, y, z); halves round to even."""
+    """Return the voxel number of each point, int64 (B, N), in C order of (x, y, z); halves round to even."""
     cells = places.round().long()
     return (cells[..., 0] * resolution + cells[..., 1]) * resolution + cells[..., 2]
 
 
 @torch.no_grad()
 def voxelise(points: Tensor, resolution: int, places: Tensor | None = None) -> Voxels:
-    """Voxelises clouds (B, N, C); the first three columns are x, y, z, and all C columns are features.
+    """Voxelise clouds (B, N, C); the first three columns are x, y, z, and all C columns are features.
 
-    places: the coordinates in units of voxels, by default `scale_to_voxels(points, resolution)`. Only occupied voxels
+    `places` are coordinates in units of voxels, by default `scale_to_voxels(points, resolution)`. Only occupied voxels
     are written, so on the CPU the cost hardly depends on the resolution. No gradient is computed.
     """
     batch, _, columns = points.shape
@@ -93,10 +98,9 @@ def voxelise(points: Tensor, resolution: int, places: Tensor | None = None) -> V
 
 
 def _make_zeros(*shape: int, like: Tensor) -> Tensor:
-    """Zeros of a shape, with the device and dtype of `like`.
+    """Allocate zeros with the device and dtype of `like`.
 
-    On the CPU numpy allocates them: its pages are zeroed by the system when they are first touched, while torch writes
-    all of them.
+    On the CPU, numpy allocates them: the system clears its pages on first use, while torch writes all of them.
     """
     if like.device.type == "cpu" and not torch.compiler.is_compiling():
         return torch.from_numpy(np.zeros(shape, dtype=np.int64 if like.dtype == torch.int64 else np.float32))
@@ -104,9 +108,9 @@ def _make_zeros(*shape: int, like: Tensor) -> Tensor:
 
 
 def interpolate_voxels(grid: Tensor, places: Tensor) -> Tensor:
-    """Interpolates a grid (B, R, R, R, C) trilinearly at `places` (B, N, 3), in units of voxels.
+    """Interpolate a grid (B, R, R, R, C) trilinearly at `places` (B, N, 3), in units of voxels.
 
-    Returns (B, N, C) in the grid's dtype. At integer places these are the voxels' own values.
+    Returns (B, N, C) in the grid's dtype. At integer coordinates, these are the voxels' own values.
     """
     batch, resolution, columns = len(grid), grid.shape[1], grid.shape[4]
     low = places.floor().clamp(0, max(resolution - 2, 0))
@@ -123,7 +127,11 @@ def interpolate_voxels(grid: Tensor, places: Tensor) -> Tensor:
 
 
 def compute_voxel_grid(resolution: int, patch: int) -> TokenGrid:
-    """The (x, y, z) grid of tokens of `patch`^3 voxels; raises ValueError if resolution is not a multiple of patch."""
+    """Return the (x, y, z) grid of tokens of `patch`^3 voxels.
+
+    Raises:
+        ValueError: The resolution is not a multiple of the patch.
+    """
     if patch < 1 or resolution < 1 or resolution % patch:
         raise ValueError(
             f"resolution={resolution} is not a positive multiple of patch={patch}; "
@@ -133,13 +141,13 @@ def compute_voxel_grid(resolution: int, patch: int) -> TokenGrid:
 
 
 def number_point_tokens(places: Tensor, resolution: int, patch: int) -> Tensor:
-    """The token number of each point, int64 (B, N)."""
+    """Return the token number of each point, int64 (B, N)."""
     side = compute_voxel_grid(resolution, patch).shape[0]
     return number_voxels(torch.div(places.round(), patch, rounding_mode="floor"), side)
 
 
 def find_occupied_tokens(points: Tensor, resolution: int, patch: int) -> Tensor:
-    """Whether a token contains a point: bool (B, (R / patch)^3).
+    """Return which tokens contain a point: bool (B, (R / patch)^3).
 
     Points are counted, since the mean feature of an occupied voxel may be 0.
     """
@@ -152,16 +160,19 @@ def find_occupied_tokens(points: Tensor, resolution: int, patch: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VoxelTokens(Config):
-    """Cubes of `patch`^3 voxels, of a cloud in `resolution`^3 voxels: DiT-3D's tokens, on the grid (x, y, z).
+    """Cubes of `patch`^3 voxels from a cloud in `resolution`^3 voxels: DiT-3D's tokens, on the grid (x, y, z).
 
-    Masks get the cue `occupied`: which tokens contain points. occupancy: whether it is computed from the "noised"
-    points, which a diffusion model sees, or from the "clean" ones; without noise both are the same. FastDiT-3D does not
-    publish which of the two it uses.
+    Masks can read `occupied`: the tokens that contain points.
     """
 
     resolution: int = 32
+    """Voxels along an edge."""
     patch: int = 4
+    """Voxels along the edge of a token."""
     occupancy: Literal["noised", "clean"] = "noised"
+    """Compute `occupied` from the "noised" points, which a diffusion model sees, or from the "clean" ones; without
+    noise, both are the same. FastDiT-3D does not publish which it uses.
+    """
 
     def __post_init__(self) -> None:
         compute_voxel_grid(self.resolution, self.patch)
@@ -170,11 +181,11 @@ class VoxelTokens(Config):
 
     @property
     def grid(self) -> TokenGrid:
-        """The grid of (resolution / patch)^3 tokens."""
+        """Grid of (resolution / patch)^3 tokens."""
         return compute_voxel_grid(self.resolution, self.patch)
 
     def cues(self, clean: torch.Tensor, noised: torch.Tensor) -> Cues:
-        """The cue `occupied` of one view, from its clean and noised points, float32 (N, 3 or more)."""
+        """Return `occupied` for one view, from its clean and noised points, float32 (N, 3 or more)."""
         seen = clean if self.occupancy == "clean" else noised
         return Cues(occupied=find_occupied_tokens(seen[None], self.resolution, self.patch)[0].numpy())
 
@@ -183,12 +194,14 @@ class VoxelTokens(Config):
 class GroupTokens(Config):
     """`groups` groups of the `size` points nearest to a centre: Point-MAE's tokens (Pang et al., 2022), on one axis.
 
-    The model makes the groups (papers/pointmae/groups.py): centres by farthest point sampling, members by k nearest
+    The model forms the groups (papers/pointmae/groups.py): centres by farthest point sampling, members by k nearest
     neighbours.
     """
 
     groups: int = 64
+    """Number of groups."""
     size: int = 32
+    """Points per group."""
 
     def __post_init__(self) -> None:
         if min(self.groups, self.size) < 1:
@@ -196,11 +209,13 @@ class GroupTokens(Config):
 
     @property
     def grid(self) -> TokenGrid:
-        """The grid with one token per group, in the order in which farthest point sampling finds the centres."""
+        """Grid with one token per group, in the order in which farthest point sampling finds the centres."""
         return TokenGrid(axes=("group",), shape=(self.groups,), patch=(self.size,))
 
     def cues(self, clean: torch.Tensor, noised: torch.Tensor) -> Cues:
-        """No cues of points float32 (N, 3 or more): the groups are unknown until the model makes them."""
+        """Return no mask inputs for points float32 (N, 3 or more): the groups are unknown until the
+        model forms them.
+        """
         return Cues()
 
 

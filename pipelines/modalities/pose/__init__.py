@@ -1,1 +1,1 @@
-"""Poses: the loader of masked motions of skeletons, in 3-D and as cameras see them."""
+"""Poses: the loader of masked skeleton sequences, in 3-D and as seen by cameras."""

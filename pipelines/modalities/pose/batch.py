@@ -1,4 +1,4 @@
-"""A batch of clips of poses."""
+"""Batches of pose sequences."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoseBatch(Batch):
-    """A batch of clips of T poses of J joints, each seen by a camera of its own.
+    """A batch of sequences of T poses with J joints, each seen by its own camera: float32 (B, T, J, 3) and (B, T, J,
+    2).
 
-    pose_3d: float32 (B, T, J, 3), metres in the axes of the camera (x to the right, y downwards, z away from it), with
-    the pelvis, joint 0, at the origin of every frame. root: float32 (B, T, 3), the pelvis in the camera's coordinates,
-    metres. pose_2d: float32 (B, T, J, 2), their image in half widths of the picture from its middle, x to the right, y
-    downwards: focal * (x, y) / z of pose_3d + root. focal: float32 (B,), in half widths.
-
-    mask_2d, mask_3d: MaskBatch over the (frame, joint) grid, drawn apart for either pose; None if the loader has none.
+    `mask_2d` and `mask_3d` are on the (frame, joint) grid, drawn separately; None if the loader has no mask.
     """
 
     pose_3d: Tensor
+    """float32 (B, T, J, 3): metres in camera axes (x to the right, y downwards, z away from the camera), relative to
+    the pelvis (joint 0) in every frame.
+    """
     pose_2d: Tensor
+    """float32 (B, T, J, 2): projection of the poses, in half image widths from the image centre, x to the right, y
+    downwards: focal * (x, y) / z of pose_3d + root.
+    """
     root: Tensor
+    """float32 (B, T, 3): pelvis in camera coordinates, in metres."""
     focal: Tensor
+    """float32 (B,): focal length in half image widths."""
     mask_2d: MaskBatch | None
+    """Masks of the 2-D poses."""
     mask_3d: MaskBatch | None
+    """Masks of the 3-D poses."""

@@ -1,1 +1,1 @@
-"""Text: token ids of documents, packed or one a row, and masks."""
+"""Text: token ids of documents, packed or one per row, and masks."""

@@ -1,4 +1,4 @@
-"""A batch of texts, padded and without padding."""
+"""Batches of texts, with and without padding."""
 
 from dataclasses import dataclass
 
@@ -14,26 +14,28 @@ from maskstream.pipelines.stream.kept import empty
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unpadded(Movable):
-    """The T tokens of a batch without padding, document after document, as attention kernels of variable length take.
-
-    tokens: int32 (T,), their ids. index: int64 (T,), their places in the padded rows, flattened to (B * L,), ascending.
-    positions: int32 (T,), their places within the document, from 0. cu_seqlens: int32 (S + 1,); document s has the
-    tokens [cu_seqlens[s], cu_seqlens[s + 1]). longest: the length of the longest document.
+    """The T tokens of a batch without padding, document after document, as variable-length attention kernels expect
+    them.
     """
 
     tokens: Tensor
+    """int32 (T,): token ids."""
     index: Tensor
+    """int64 (T,): positions in the padded rows, flattened to (B * L,), ascending."""
     positions: Tensor
+    """int32 (T,): positions within the document, from 0."""
     cu_seqlens: Tensor
+    """int32 (S + 1,): document s has the tokens [cu_seqlens[s], cu_seqlens[s + 1])."""
     longest: int
+    """Length of the longest document."""
 
     def gathered(self, rows: Tensor) -> Tensor:
-        """What `rows` (B, L, ...) hold of the T tokens: (T, ...)."""
+        """Gather the values of the T tokens from `rows` (B, L, ...): (T, ...)."""
         return rows.flatten(0, 1).index_select(0, self.index)
 
 
 def unpadded(tokens: npt.NDArray[np.int32], documents: npt.NDArray[np.int32]) -> tuple[Tensor, Unpadded]:
-    """The `lengths` of a `TextBatch` and the unpadded form of its rows: tokens, documents int32 (B, L)."""
+    """Compute `lengths` of a `TextBatch` and the unpadded form of its rows from tokens and documents, int32 (B, L)."""
     from .kernels import count_tokens, unpad
 
     tokens, documents = np.ascontiguousarray(tokens), np.ascontiguousarray(documents)
@@ -54,39 +56,42 @@ def unpadded(tokens: npt.NDArray[np.int32], documents: npt.NDArray[np.int32]) ->
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextBatch(Batch):
-    """A batch of B rows of L tokens; a row holds one document, or several one behind the other.
+    """A batch of B rows of L tokens, (B, L); a row holds one document, or several concatenated ones.
 
-    tokens: int32 (B, L), ids, padded at the end. lengths: int32 (B,), the tokens of each row that are not padding.
-    documents: int32 (B, L), the number of a token's document within its row, from 0, ascending; -1 for padding. words:
-    int32 (B, L), the number of a token's word within its row, ascending; -1 for special tokens and padding. classes:
-    uint8 (B, L), the class of a token's word, such as its part of speech, `NO_CLASS` for none; None where the split
-    has none. mask: over the token grid (token,) of L, or None if the loader has no mask. unpadded: the same tokens
-    without padding. The rest is as in `Batch`; the key of a packed row is that of its first document, and its label is
-    -1.
+    See `Batch` for shared fields. A packed row has the key of its first document and the label -1.
     """
 
     tokens: Tensor
+    """int32 (B, L): token ids, padded at the end."""
     lengths: Tensor
+    """int32 (B,): number of tokens in each row that are not padding."""
     documents: Tensor
+    """int32 (B, L): number of each token's document within its row, from 0, ascending; -1 for padding."""
     words: Tensor
+    """int32 (B, L): number of each token's word within its row, ascending; -1 for special tokens and padding."""
     classes: Tensor | None
+    """uint8 (B, L): class of each token's word, such as its part of speech, `NO_CLASS` for none; None if the split has
+    no classes.
+    """
     mask: TextMaskBatch | None
+    """Masks on the (token,) grid of length L, or None if the loader has no mask."""
     unpadded: Unpadded
+    """The same tokens without padding."""
 
     @property
     def valid(self) -> Tensor:
-        """Which tokens are no padding: bool (B, L), a key padding mask for attention (True = attend)."""
+        """Tokens that are not padding: bool (B, L), a key padding mask for attention (True = attend)."""
         return self.documents >= 0
 
     @property
     def inputs(self) -> Tensor:
-        """The ids that an encoder reads, int64 (B, L): with those of `masks.Replace` where the mask has them."""
+        """Ids that an encoder reads, int64 (B, L), with the replacements of `masks.Replace` if the mask has them."""
         replaced = None if self.mask is None else self.mask.tokens
         return self.tokens.long() if replaced is None else replaced
 
 
 N_CLASSES, NO_CLASS = 17, 255
-"""The number of classes, that of the universal parts of speech, and the class of a token without one."""
+"""Number of classes (universal parts of speech), and the class of tokens without one."""
 
 
 def build_text_batch(
@@ -99,7 +104,7 @@ def build_text_batch(
     classes: npt.NDArray[np.uint8] | None = None,
     mask: TextMaskBatch | None = None,
 ) -> TextBatch:
-    """The batch of rows in host memory, with what follows from them; the arguments are the fields of `TextBatch`."""
+    """Build a batch from rows in host memory and compute derived fields; arguments are fields of `TextBatch`."""
     lengths, whole = unpadded(tokens, documents)
     return TextBatch(
         tokens=torch.from_numpy(tokens),

@@ -1,4 +1,4 @@
-"""Rows of texts from their values, and rows without padding, in one pass each."""
+"""Kernels that build rows of texts, and rows without padding, in one pass each."""
 
 from typing import Any
 
@@ -27,15 +27,15 @@ def place_values(
     n_tokens: Int64s,
     data_offset: Int64s,
 ) -> bool:
-    """Writes the byte ranges of the values [first, first + count) of pieces to the columns `at` and `at + 1`; False if
-    the numbers of a sample contradict each other.
+    """Write the byte ranges of the values [first, first + count) of pieces to the columns `at` and `at + 1`.
 
-    widths: the bytes of a value for each code, 0 for no type of tokens, and for none, which has the code -1.
+    `widths` is the number of bytes of a value for each dtype code: 0 for dtypes that are not used for tokens and for a
+    missing one, code -1. Returns False if a sample's numbers are inconsistent.
     """
     for piece in range(len(pieces)):
         sample, count = pieces[piece, SAMPLE], pieces[piece, COUNT]
         width, begin, n, most = widths[code[sample]], data_offset[sample], n_tokens[sample], size[sample]
-        # Nothing overflows where each of these holds.
+        # Nothing overflows if all of these hold.
         if offset[sample] == 0 or width == 0 or not 0 <= n <= most or not 0 <= begin <= most:
             return False
         if first[piece] < 0 or not 0 < count <= n or first[piece] > n - count or begin + n * width != most:
@@ -56,11 +56,11 @@ def _read_u4(data: UInt8s, n: int) -> Any:
 
 @kernel
 def _copy(data: UInt8s, out: Int32s) -> tuple[Any, Any]:
-    """Writes the little-endian numbers of 1, 2 or 4 bytes in `data`; the largest, and whether each is the one before it
-    or the next.
+    """Copy little-endian numbers of 1, 2 or 4 bytes; returns the largest, and whether each equals the previous one or
+    its successor.
     """
     width, most, odd = len(data) // len(out), np.int64(0), np.int64(0)
-    # A loop for each width, for only these are vectorised.
+    # A separate loop for each width, because only these are vectorised.
     if width == 1:
         last = np.int64(data[0])
         for n in range(len(out)):
@@ -92,12 +92,20 @@ def write_rows(
     classes: UInt8s,
     cues: Int64s,
 ) -> bool:
-    """Writes pieces to rows, of which `rows[i]` gets the next `sizes[i]`; False for values that are not legal.
+    """Write pieces to rows: `rows[i]` gets the next `sizes[i]`. Returns False for invalid values.
 
-    legal: the tokens before and behind a document, or -1; that of padding; the size of the vocabulary; the number of
-    classes, and the class of none; the components of words and classes, or -1, which numbers tokens as words. data: the
-    bytes of the pieces, piece after piece, component by component. tokens, documents, words, classes: (B, L), what is
-    written; no classes are (0, 0). cues: (rows, L), the words with `SPECIAL` and `PADDING`; (0, 0) for none.
+    Args:
+        pieces: Columns of the pieces.
+        sizes: Number of pieces of each row.
+        rows: Row numbers.
+        legal: Token before and token after a document, or -1; padding token; vocabulary size; number of classes, and
+            the class for none; components of words and classes, or -1, which numbers tokens as words.
+        data: Bytes of the pieces, piece after piece, component by component.
+        tokens: (B, L), output.
+        documents: (B, L), output.
+        words: (B, L), output.
+        classes: (B, L), output, or (0, 0) for no classes.
+        cues: (rows, L), output: words with `SPECIAL` and `PADDING`, or (0, 0) for none.
     """
     begin, end, pad, vocabulary, n_classes, no_class, with_words, with_classes = legal
     length, piece, at = tokens.shape[1], 0, 0
@@ -124,7 +132,7 @@ def write_rows(
                         return False
                     words[row, to : to + count] += word - words[row, to]
                 elif component == with_classes:
-                    _copy(data[at : at + size], documents[row, to : to + count])  # which are not written yet
+                    _copy(data[at : at + size], documents[row, to : to + count])  # not written yet
                     for n in range(to, to + count):
                         if not 0 <= documents[row, n] < n_classes and documents[row, n] != no_class:
                             return False
@@ -148,9 +156,7 @@ def write_rows(
 
 @kernel
 def count_tokens(documents: Int32s, lengths: Int32s) -> tuple[int, int]:
-    """The numbers of tokens and of documents in rows, int32 (B, L) with -1 for padding; `lengths` gets the tokens of
-    each row.
-    """
+    """Count the tokens and documents in rows, int32 (B, L) with -1 for padding; writes tokens per row to `lengths`."""
     total = found = 0
     for row in range(len(documents)):
         last, n = -1, 0
@@ -166,8 +172,8 @@ def count_tokens(documents: Int32s, lengths: Int32s) -> tuple[int, int]:
 
 @kernel
 def unpad(tokens: Int32s, documents: Int32s, ids: Int32s, index: Int64s, positions: Int32s, edges: Int32s) -> int:
-    """Writes the tokens of rows (B, L), their places, their positions within documents, and where documents begin and
-    end; the length of the longest document.
+    """Write the tokens of rows (B, L) without padding, their indexes, positions within documents, and document
+    boundaries; returns the length of the longest document.
     """
     at = found = position = longest = 0
     for row in range(len(documents)):

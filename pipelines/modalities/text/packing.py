@@ -1,9 +1,9 @@
-"""Packs documents into rows: which pieces of which documents stand in a row, from the lengths in the manifest alone.
+"""Pack documents into rows: assign pieces of documents to rows, using only the lengths in the manifest.
 
-A row holds pieces of documents of one shard. So rows are numbered shard by shard, as samples are, and their order,
-lanes, blocks and mixtures are those of samples. What shares a row does not change between epochs; the order of rows
-does. A document that is longer than a row is cut into pieces; each token of a split is in one row. `find_token_range`
-finds where the values of a piece lie.
+A row contains pieces of documents of one shard. Rows are therefore numbered shard by shard, as samples are, and reuse
+their order, lanes, blocks and mixtures. The contents of a row do not change between epochs; the order of rows does. A
+document longer than a row is cut into pieces; each token of a split is in exactly one row. `find_token_range` locates
+the values of a piece.
 """
 
 from bisect import bisect_left, insort
@@ -20,36 +20,39 @@ from maskstream.shards.stores.base import Range
 Int64s = npt.NDArray[np.int64]
 
 SAMPLE, COUNT, FILE, RANGES = range(4)
-"""The columns of pieces, parts of documents: the sample, the number of tokens, that of the file, and of each component
-from `RANGES` on the first byte and the number of bytes.
+"""Columns of pieces (parts of documents): sample, number of tokens, number of the file, and from `RANGES` on, for each
+component, the first byte and the number of bytes.
 """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Packing:
-    """The R rows of a split and their P pieces.
-
-    shard_rows: int64 (shards,), the rows of each shard. start: int64 (R + 1,); row r has the pieces [start[r],
-    start[r + 1]). sample, first, count: int64 (P,), the sample of a piece and its tokens [first, first + count).
-    """
+    """The R rows of a split and their P pieces."""
 
     shard_rows: Int64s
+    """int64 (shards,): number of rows of each shard."""
     start: Int64s
+    """int64 (R + 1,): row r has the pieces [start[r], start[r + 1])."""
     sample: Int64s
+    """int64 (P,): sample of each piece."""
     first: Int64s
+    """int64 (P,): first token of each piece."""
     count: Int64s
+    """int64 (P,): number of tokens of each piece."""
 
     def __len__(self) -> int:
         return len(self.start) - 1
 
     def row(self, number: int) -> list[tuple[int, int, int]]:
-        """The pieces of a row: sample, first token and number of tokens."""
+        """Return the pieces of a row: sample, first token and number of tokens."""
         at = slice(int(self.start[number]), int(self.start[number + 1]))
         pieces = (self.sample[at].tolist(), self.first[at].tolist(), self.count[at].tolist())
         return list(zip(*pieces, strict=True))
 
     def rows(self, numbers: Int64s) -> tuple[Int64s, Int64s]:
-        """The pieces of many rows, row after row: the place of each one's row in `numbers`, and its own number."""
+        """List the pieces of many rows, row after row: the index of each piece's row in `numbers`, and the piece's
+        number.
+        """
         first, stop = self.start[numbers], self.start[numbers + 1]
         counts = stop - first
         row = np.repeat(np.arange(len(numbers)), counts)
@@ -57,11 +60,19 @@ class Packing:
 
 
 def packed(lengths: Int64s, shard_samples: Int64s, room: int, extra: int) -> Packing:
-    """The packing of documents of `lengths` tokens, int64 (N,), into rows of `room` tokens, shard by shard.
+    """Pack documents of `lengths` tokens, int64 (N,), into rows of `room` tokens, shard by shard.
 
-    extra: the special tokens that each piece takes besides its own. Documents of no tokens are left out. Pieces are
-    taken longest first, and each goes into the fullest row that has room for it (best fit decreasing), or into a new
-    one. ValueError if a row has no room for a token.
+    Pieces are placed longest first, each into the fullest row with enough room (best fit decreasing), or into a new
+    one. Empty documents are skipped.
+
+    Args:
+        lengths: int64 (N,), tokens of each document.
+        shard_samples: Number of samples of each shard.
+        room: Tokens per row.
+        extra: Special tokens that each piece takes in addition.
+
+    Raises:
+        ValueError: A row has no room for a single token.
     """
     most = room - extra
     if most < 1:
@@ -84,16 +95,16 @@ def packed(lengths: Int64s, shard_samples: Int64s, room: int, extra: int) -> Pac
 
 
 def _shard(lengths: Int64s, begin: int, most: int, extra: int) -> list[list[tuple[int, int, int]]]:
-    """The rows of a shard whose first sample is `begin`, in the order of their first piece."""
+    """Return the rows of a shard whose first sample is `begin`, in the order of their first piece."""
     pieces = [
         (begin + i, at, min(most, length - at))
         for i, length in enumerate(lengths.tolist())
         for at in range(0, length, most)
     ]
-    # Best fit decreasing. `free` is sorted by what is left, so the first row with enough room is the fullest one that
-    # fits, and of equals the oldest. Rows without room for one more token leave the list, which keeps it short.
+    # Best fit decreasing. `free` is sorted by remaining room, so the first row with enough room is the fullest that
+    # fits, and the oldest among equals. Rows without room for another token leave the list, which keeps it short.
     rows: list[list[tuple[int, int, int]]] = []
-    free: list[tuple[int, int]] = []  # tokens left in a row and its number, sorted
+    free: list[tuple[int, int]] = []  # remaining tokens of a row and its number, sorted
     for piece in sorted(pieces, key=lambda one: (-one[2], one[:2])):
         needed = piece[2] + extra
         at = bisect_left(free, (needed, -1))
@@ -109,7 +120,7 @@ def _shard(lengths: Int64s, begin: int, most: int, extra: int) -> list[list[tupl
 
 
 def pack_one_a_row(lengths: Int64s, shard_samples: Int64s) -> Packing:
-    """The packing with a row for each document, whole; a loader shows a window of one that is too long."""
+    """Assign each whole document to its own row; loaders show a window of documents that are too long."""
     n = len(lengths)
     return Packing(
         shard_rows=shard_samples.astype(np.int64),
@@ -121,9 +132,10 @@ def pack_one_a_row(lengths: Int64s, shard_samples: Int64s) -> Packing:
 
 
 def find_token_range(manifest: Manifest, sample: int, name: str, first: int, count: int) -> Range:
-    """The byte range of the values [first, first + count) of component `name` of a sample.
+    """Return the byte range of the values [first, first + count) of component `name` of a sample.
 
-    SampleError if the sample lacks it, or its numbers in the manifest contradict each other.
+    Raises:
+        SampleError: The sample lacks it, or its numbers in the manifest are inconsistent.
     """
     where, offset, size = manifest.member(sample, name)
     with manifest.reading(sample, name):
@@ -138,7 +150,11 @@ def find_token_range(manifest: Manifest, sample: int, name: str, first: int, cou
 
 
 def read_token_dtype(manifest: Manifest, sample: int, name: str) -> np.dtype[np.unsignedinteger]:
-    """The dtype of component `name` of a sample. SampleError if it is none of tokens."""
+    """Return the dtype of component `name` of a sample.
+
+    Raises:
+        SampleError: It is not a token dtype.
+    """
     with manifest.reading(sample, name):
         return _dtype(manifest, sample, name)
 

@@ -1,4 +1,4 @@
-"""Rows of texts: finds the documents of a row, reads their tokens, words and classes, and gives the mask its cues."""
+"""Rows of texts: find the documents of a row, read their tokens, words and classes, and provide mask inputs."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,32 +34,30 @@ TOKENS, WORDS, CLASSES = "tokens.npy", "words.npy", "classes.npy"
 KERNELS = ("maskstream.pipelines.modalities.text.kernels", "maskstream.shards.stores.checked_reads")
 _NOTHING = torch.zeros(0, dtype=torch.int32)
 NONE = Unpadded(tokens=_NOTHING, index=_NOTHING.long(), positions=_NOTHING, cu_seqlens=torch.zeros(1), longest=0)
-"""No tokens, before `join` finds those of a batch."""
+"""Placeholder without tokens until `join` computes the batch's."""
 
 
 class TextPlan(NamedTuple):
-    """The pieces of a row, parts of documents, in order, int64 (P, `RANGES` + 2 a component); names of the files."""
+    """Pieces of a row (parts of documents) in order, int64 (P, `RANGES` + 2 per component), and the file names."""
 
     pieces: Int64s
     names: Sequence[str]
 
     @property
     def ranges(self) -> tuple[Range, ...]:
-        """All that is read."""
+        """Byte ranges to read."""
         return tuple(list_ranges(self.pieces, self.names))
 
 
 @dataclass(slots=True)
 class TextPlans(Sequence[TextPlan]):
-    """The plans of n rows as arrays: row i has the pieces [edges[i], edges[i + 1]), edges int64 (n + 1,).
-
-    words: what `fill` made of them for masks, int64 (n, L), `SPECIAL` and `PADDING` among them.
-    """
+    """Plans of n rows as arrays: row i has the pieces [edges[i], edges[i + 1]), with edges int64 (n + 1,)."""
 
     pieces: Int64s
     edges: Int64s
     names: Sequence[str]
     words: Int64s | None = None
+    """Mask input written by `fill`, int64 (n, L), with `SPECIAL` and `PADDING`."""
 
     def __len__(self) -> int:
         return len(self.edges) - 1
@@ -72,8 +70,11 @@ class TextPlans(Sequence[TextPlan]):
 
 
 def place_pieces(manifest: Manifest, samples: Int64s, names: Sequence[str], first: Int64s, count: Int64s) -> Int64s:
-    """The columns of pieces, the values [first, first + count) of samples that were not removed: int64 (P, `RANGES` + 2
-    a component). SampleError for the first whose numbers in the manifest contradict each other.
+    """Build the columns of pieces, the values [first, first + count) of samples that were not removed: int64 (P,
+    `RANGES` + 2 per component).
+
+    Raises:
+        SampleError: A sample's numbers in the manifest are inconsistent; refers to the first one.
     """
     from .kernels import place_values
 
@@ -96,38 +97,44 @@ def place_pieces(manifest: Manifest, samples: Int64s, names: Sequence[str], firs
 
 @cache
 def _list_widths(*names: str) -> Int64s:
-    """The bytes of a value of some dtypes, 0 for one that no tokens have, and behind them 0 for none."""
+    """Return the bytes per value of some dtypes, 0 for dtypes that tokens cannot have, followed by 0
+    for a missing one.
+    """
     return np.array([*(np.dtype(name).itemsize if name in TOKEN_TYPES else 0 for name in names), 0])
 
 
 def list_ranges(pieces: Int64s, names: Sequence[str]) -> list[Range]:
-    """What is read of pieces, piece after piece, each component by component."""
+    """Return the byte ranges of pieces, piece after piece, component by component."""
     places = range(RANGES, pieces.shape[1], 2)
     return [Range(names[piece[FILE]], piece[at], piece[at + 1]) for piece in pieces.tolist() for at in places]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextRowMaker(RowMaker[TextPlan, TextBatch]):
-    """Makes rows of texts. An item's index is the number of a row, which is that of its sample where it has only one.
-
-    tokenizer: the ids of special tokens. packing: the rows. components: the members that are read, of `tokens.npy`,
-    `words.npy` and `classes.npy`. windows: whether a document that is too long shows a random window instead of its
-    beginning. shares: whether rows hold several documents. scores: of tokens, for the mask; only with one document a
-    row and without windows.
+    """Creates rows of texts. An item's index is the number of a row, which equals its sample's if rows hold one
+    document.
     """
 
     tokenizer: TokenizerFacts
+    """Ids of special tokens."""
     packing: Packing
+    """Rows and their pieces."""
     components: tuple[str, ...]
+    """Members that are read, among `tokens.npy`, `words.npy` and `classes.npy`."""
     grid: TokenGrid
     mask: Mask | None
     windows: bool
+    """Show a random window of documents that are too long instead of their beginning."""
     shares: bool
+    """True if rows hold several documents."""
     scores: TokenScores | None
+    """Token scores for the mask; only with one document per row and without windows."""
 
     @property
     def traits(self) -> Traits:
-        """A batch at once. Parts of mixtures share the tokenizer. How many tokens are visible follows the texts."""
+        """A whole batch at once. Parts of mixtures must share the tokenizer; the number of visible tokens depends on
+        the texts.
+        """
         return Traits(
             together=256,
             form={"tokenizer": self.tokenizer.sha256, "classes": CLASSES in self.components},
@@ -137,18 +144,21 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
 
     @property
     def masks(self) -> tuple[Masked, ...]:
-        """The mask of the tokens."""
+        """Mask of the tokens."""
         return (Masked("mask", self.mask, self.grid, of=TextMaps.of),)
 
     @property
     def ends(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The special tokens before and behind a document."""
+        """Special tokens before and after a document."""
         return _pass_given(self.tokenizer.begin), _pass_given(self.tokenizer.end)
 
     def plan(self, items: Items) -> TextPlans:
-        """Finds the documents of rows and their byte ranges; raises SampleError if none of a row's is there.
+        """Find the documents of rows and their byte ranges.
 
-        A packed row has the key of its first document that is not removed, no label, and draws of its own.
+        A packed row has the key of its first document that is not removed, no label, and separate random draws.
+
+        Raises:
+            SampleError: None of a row's documents exists.
         """
         manifest, packing, indexes, n = items.manifest, self.packing, items.wanted.indexes, len(items)
         row, number = packing.rows(indexes) if self.shares else (np.arange(n), indexes)
@@ -172,7 +182,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         return TextPlans(pieces, edges, manifest.shard_names)
 
     def layout(self, memory: Memory[TextPlan]) -> TextBatch:
-        """The empty batch; `join` makes what follows from the tokens."""
+        """Create the empty batch; `join` computes the fields derived from tokens."""
         length = self.grid.size
         return TextBatch(
             tokens=memory(np.int32, length),
@@ -187,8 +197,11 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         )
 
     def fill(self, rows: BatchRows[TextPlan], batch: TextBatch, stats: Stats) -> None:
-        """One kernel reads the documents of rows, another writes them, the same for all views, and a third draws their
-        masks where it can; raises SampleError if one is unusable.
+        """Read the documents of rows, write them (identically for all views) and draw their masks if possible, with one
+        kernel each.
+
+        Raises:
+            SampleError: A row is unusable.
         """
         plans, items, arrays = _join_plans(rows.plans), rows.items, self._arrays(rows, batch)
         starts = np.array(rows.starts)
@@ -206,13 +219,13 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
                 words = words.repeat(items.views, axis=0)
                 words.flags.writeable = False
             keys = sample_keys(items.seed, items.mask_names(), mask_purpose(""))
-            # Else the sampler draws them one by one, of the cues.
+            # Otherwise the sampler draws masks one by one, from their inputs.
             if (found := self.mask.maps_of_texts(self.grid, TextDraws.of(keys, words, arrays[0][every]))) is not None:
                 for row, maps in zip(every.tolist(), found, strict=True):
                     rows.maps[""][row] = TextMaps.of(maps)
 
     def _arrays(self, rows: BatchRows[TextPlan], batch: TextBatch) -> tuple[Int32s, Int32s, Int32s, UInt8s]:
-        """The tokens, documents, words and classes of a batch; without classes these are (0, 0)."""
+        """Return the tokens, documents, words and classes of a batch; missing classes are (0, 0)."""
         classes = np.empty((0, 0), np.uint8) if batch.classes is None else rows.whole(batch.classes)
         return rows.whole(batch.tokens), rows.whole(batch.documents), rows.whole(batch.words), classes
 
@@ -225,8 +238,13 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         arrays: tuple[Int32s, Int32s, Int32s, UInt8s],
         stats: Stats,
     ) -> Int64s:
-        """Reads pieces and writes them to rows, of which `rows[i]` gets the next `sizes[i]`; the words for the mask,
-        read-only, (rows, L), or (0, 0) without one. SampleError if one is unusable.
+        """Read pieces and write them to rows: `rows[i]` gets the next `sizes[i]`.
+
+        Returns:
+            Words for the mask, read-only, (rows, L), or (0, 0) without a mask.
+
+        Raises:
+            SampleError: A piece is unusable.
         """
         read = self._read(manifest, pieces, stats)
         with stats.stage("convert"):
@@ -236,11 +254,11 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
             if not write_rows(pieces, sizes, rows, self._list_legal_dtypes(), read, *arrays, words):
                 self._check_each(manifest, pieces)
                 raise manifest.sample_error(int(pieces[0, SAMPLE]), TOKENS, "its bytes changed while they were read")
-            words.flags.writeable = False  # the views of a sample share them
+            words.flags.writeable = False  # shared by the views of a sample
             return words
 
     def _list_legal_dtypes(self) -> Int64s:
-        """What the kernel must know of the tokens and the components."""
+        """Return the tokenizer and component parameters of the kernel."""
         begin, end = (-1 if token is None else token for token in (self.tokenizer.begin, self.tokenizer.end))
         places = [self.components.index(name) if name in self.components else -1 for name in (WORDS, CLASSES)]
         vocabulary = self.tokenizer.vocabulary
@@ -249,7 +267,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
     def cues(
         self, rows: BatchRows[TextPlan], batch: TextBatch, n: int, view: int, part: str, needs: frozenset[str]
     ) -> Cues:
-        """The words, classes, scores and tokens of a row, the latter where a mask needs them."""
+        """Return the words, classes, scores and tokens of a row that a mask needs."""
         plans, start = _join_plans(rows.plans), rows.starts[n]
         assert plans.words is not None
         classes = scores = tokens = None
@@ -264,18 +282,22 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         return Cues(words=plans.words[n], classes=classes, scores=scores, tokens=tokens)
 
     def join(self, batch: TextBatch, plans: Iterable[TextPlan], made: Mapping[str, Any]) -> TextBatch:
-        """The batch with its lengths, and without padding."""
+        """Add lengths and the unpadded form to the batch."""
         lengths, whole = unpadded(batch.tokens.numpy(), batch.documents.numpy())
         return replace(batch, lengths=lengths, unpadded=whole, **made)
 
     def _windows(self, items: Items, rows: Int64s, samples: Int64s, most: Int64s) -> Int64s:
-        """Draws the first token of windows, each below its `most`; rows: the places of their items."""
+        """Draw the first token of windows, each below its `most`; `rows` are the indexes of their items."""
         names = zip(items.wanted.epochs[rows].tolist(), items.manifest.keys(samples), repeat(0))
         rngs = sample_rngs(items.seed, names, "window")
         return np.array([rng.integers(one) for rng, one in zip(rngs, most.tolist(), strict=True)])
 
     def _read(self, manifest: Manifest, pieces: Int64s, stats: Stats) -> UInt8s:
-        """The bytes of pieces, piece after piece, component by component; SampleError if one of them is unusable."""
+        """Read the bytes of pieces, piece after piece, component by component.
+
+        Raises:
+            SampleError: A piece is unusable.
+        """
         with stats.stage("read"):
             store, data = manifest.store, None
             if type(store) is LocalStore and len(pieces):
@@ -295,7 +317,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         return data
 
     def _check_each(self, manifest: Manifest, pieces: Int64s) -> None:
-        """Reads pieces alone; raises the SampleError of the first that has one."""
+        """Read pieces one by one to raise the SampleError of the first bad one."""
         for at in range(len(pieces)):
             sample, read = int(pieces[at, SAMPLE]), self._read(manifest, pieces[at : at + 1], Stats())
             edges = np.cumsum(pieces[at, RANGES + 1 :: 2])[:-1]
@@ -304,7 +326,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
                     self._check(name, data.view(read_token_dtype(manifest, sample, name)))
 
     def _check(self, name: str, values: npt.NDArray[np.unsignedinteger]) -> None:
-        """DataError for values that are none."""
+        """Raise DataError for values outside the valid range."""
         if name == TOKENS and values.max() >= self.tokenizer.vocabulary:
             raise DataError(f"has the id {values.max()}; its tokenizer has {self.tokenizer.vocabulary}")
         if name == WORDS and not np.isin(np.diff(values.astype(np.int64)), (0, 1)).all():
@@ -314,7 +336,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
 
 
 def _join_plans(plans: Sequence[TextPlan]) -> TextPlans:
-    """The plans of rows as arrays, as `plan` has made them."""
+    """Combine the plans of rows into arrays, as `plan` returns them."""
     assert isinstance(plans, TextPlans)
     return plans
 

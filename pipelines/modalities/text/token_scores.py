@@ -1,4 +1,4 @@
-"""Scores of tokens by the keys of their samples: a file beside a split, for masks that follow them."""
+"""Token scores by sample key: a side file of a split, for masks that read them."""
 
 import json
 from collections.abc import Mapping
@@ -21,16 +21,19 @@ Float32s = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenScores(Config):
-    """A file of scores, for masks such as `TopScores`.
+    """A file of token scores, float32 (tokens,) per sample, for masks such as `TopScores`.
 
-    file: its path, made by `written`. checksum: xxh3_64 of the file, read from it if it is empty; it belongs to a
-    loader's identity, and the path does not. A sample's scores are those of its first tokens, without special ones;
-    tokens behind them have -inf, which is never hidden, and +inf is hidden first. ValueError for a file that is not
-    there, is another than the checksum says, or holds no scores.
+    Scores refer to a sample's first tokens, without special ones; later tokens have -inf, which is never hidden, and
+    +inf is hidden first.
+
+    Raises:
+        ValueError: The file is missing, does not match the checksum, or contains no scores.
     """
 
     file: str = field(metadata=NOT_IDENTITY)
+    """Path of the file, created by `written`."""
     checksum: str = ""
+    """xxh3_64 of the file; read from it if empty. Part of a loader's identity, unlike the path."""
 
     def __post_init__(self) -> None:
         try:
@@ -43,7 +46,7 @@ class TokenScores(Config):
 
     @classmethod
     def written(cls, scores: Mapping[str, Float32s], file: str | Path) -> Self:
-        """Writes scores float32 (tokens,) by the sample's key, without NaN, to a file."""
+        """Write scores, float32 (tokens,) by sample key, without NaN, to a file."""
         if wrong := [key for key, own in scores.items() if own.ndim != 1 or np.isnan(own).any()]:
             raise ValueError(
                 f"the scores of sample {wrong[0]!r} are {scores[wrong[0]]}; give one number for each token"
@@ -54,7 +57,11 @@ class TokenScores(Config):
         return cls(file=str(file))
 
     def of(self, key: str) -> Float32s:
-        """The scores of a sample's first tokens, float32 (tokens,). ValueError for a sample without scores."""
+        """Return the scores of a sample's first tokens, float32 (tokens,).
+
+        Raises:
+            ValueError: The sample has no scores.
+        """
         try:
             return _read(self.file, self.checksum)[key]
         except KeyError as error:
@@ -63,7 +70,9 @@ class TokenScores(Config):
             ) from error
 
     def in_row(self, key: str, begin: int, count: int, length: int) -> Float32s:
-        """The scores (length,) of a row whose tokens from `begin` on are the sample's first `count`, else -inf."""
+        """Return the scores (length,) of a row whose tokens from `begin` on are the sample's first `count`; -inf
+        elsewhere.
+        """
         row = np.full(length, -np.inf, np.float32)
         own = self.of(key)[:count]
         row[begin : begin + len(own)] = own

@@ -1,1 +1,1 @@
-"""Walks: the loader of masked clips of colours and depth, with the poses of the camera and the next waypoint."""
+"""Trajectories: the loader of masked RGB-D clips with camera poses and the next waypoint."""

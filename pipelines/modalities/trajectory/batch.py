@@ -1,4 +1,4 @@
-"""A batch of clips of walks."""
+"""Batches of trajectory clips."""
 
 from __future__ import annotations
 
@@ -15,27 +15,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrajectoryBatch(Batch):
-    """A batch of B clips of T frames. The last frame of a clip is now.
+    """A batch of B clips of T frames, uint8 (B, T, H, W, 3), with depth, camera poses and waypoints.
 
-    video: uint8 (B, T, H, W, 3), RGB. depth: float32 (B, T, H, W), metres along the camera's axis, 0 where unknown, of
-    the same frames and crops; None if the loader reads none. mask: over the (t, h, w) token grid, of colours and depth
-    alike; None where the loader was built without one. pts_s: float64 (B, T), each frame's time in seconds from the
-    start of its walk. pose: float32 (B, T, 7), the camera in each frame on the axes of the camera now: place in metres
-    (x to the right, y downwards, z forward), then the unit quaternion w, x, y, z with w >= 0. waypoint: float32
-    (B, 3), where the walk is `ahead_s` later: metres to the right, metres forward, the turn to the right in radians,
-    along the ground. lens: float32 (B, 4), focal lengths and centre (fx, fy, cx, cy) in pixels of `video`. A mirrored
-    clip has mirrored poses and waypoints. The rest is as in `Batch`.
+    The last frame of a clip is the present. A mirrored clip has mirrored poses and waypoints. See `Batch` for shared
+    fields.
     """
 
     video: Tensor
+    """uint8 (B, T, H, W, 3): RGB frames."""
     depth: Tensor | None
+    """float32 (B, T, H, W): metres along the camera's axis, 0 where unknown, for the same frames and crops; None if the
+    loader reads no depth.
+    """
     mask: MaskBatch | None
+    """Masks on the (t, h, w) token grid, shared by colour and depth; None if the loader has no mask."""
     pts_s: Tensor
+    """float64 (B, T): time of each frame in seconds from the start of its trajectory."""
     pose: Tensor
+    """float32 (B, T, 7): camera pose in each frame relative to the present camera: position in metres (x to the right,
+    y downwards, z forward), then the unit quaternion w, x, y, z with w >= 0.
+    """
     waypoint: Tensor
+    """float32 (B, 3): displacement after `ahead_s` seconds along the ground: metres to the right, metres forward, and
+    the turn to the right in radians.
+    """
     lens: Tensor
+    """float32 (B, 4): focal lengths and centre (fx, fy, cx, cy) in pixels of `video`."""
 
     @property
     def clips(self) -> VideoBatch:
-        """The clips alone."""
+        """Video part of the batch."""
         return VideoBatch(video=self.video, mask=self.mask, flow=None, pts_s=self.pts_s, key=self.key, label=self.label)

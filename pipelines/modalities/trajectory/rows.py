@@ -1,4 +1,4 @@
-"""Rows of walks: clips, the depth of the same frames, and the poses up to the waypoint."""
+"""Rows of trajectories: clips, the depth of the same frames, and the poses up to the waypoint."""
 
 from dataclasses import dataclass, replace
 
@@ -25,32 +25,30 @@ from maskstream.shards.stores.base import Range
 from .batch import TrajectoryBatch
 
 VIDEO, DEPTH, CAMERA = "mp4", "depth.mp4", "camera.npy"
-"""The components of a walk."""
+"""Components of a trajectory."""
 _POSE_BYTES = 8 * POSE
 _MM_IN_M = np.float32(1000)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DepthPlan:
-    """The frames of depth that a clip needs, each a GOP: their numbers, int64 (n,), ascending, and where they lie.
-
-    header: the range of the header if the manifest does not have it.
-    """
+    """Depth frames that a clip needs, each a GOP: their numbers, int64 (n,), ascending, and their byte ranges."""
 
     video: VideoIndex
     numbers: npt.NDArray[np.int64]
     frames: tuple[Range, ...]
     header: Range | None
+    """Byte range of the header if the manifest does not have it."""
 
     @property
     def ranges(self) -> tuple[Range, ...]:
-        """All that is read."""
+        """Byte ranges to read."""
         return self.frames if self.header is None else (self.header, *self.frames)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrajectoryPlan(AroundClip):
-    """A clip, and where its depth and the poses from its first frame to its waypoint lie."""
+    """A clip, and the byte ranges of its depth and of the poses from its first frame to its waypoint."""
 
     clip: ClipPlan
     depth: DepthPlan | None
@@ -59,31 +57,34 @@ class TrajectoryPlan(AroundClip):
 
     @property
     def ranges(self) -> tuple[Range, ...]:
-        """All that is read."""
+        """Byte ranges to read."""
         return (*self.clip.ranges, *(() if self.depth is None else self.depth.ranges), self.camera)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
-    """Makes rows of walks. Clips end at least `ahead_s` seconds before the walk does; depth: whether it is read."""
+    """Creates rows of trajectories. Clips end at least `ahead_s` seconds before the trajectory ends."""
 
     clips: ClipRowMaker
     depth: bool
+    """Whether to read depth."""
     ahead_s: float
 
     @property
     def traits(self) -> Traits:
-        """Whether the clips are made with torch."""
+        """Needs torch if the clips do."""
         return Traits(needs_torch=self.clips.traits.needs_torch)
 
     @property
     def masks(self) -> tuple[Masked, ...]:
-        """The mask of the clip."""
+        """Mask of the clip."""
         return self.clips.masks
 
     def plan(self, items: Items) -> list[TrajectoryPlan]:
-        """Draws clips and their crops, and finds all byte ranges; raises SampleError if the manifest's numbers of the
-        components contradict each other.
+        """Draw clips and their crops and find all byte ranges.
+
+        Raises:
+            SampleError: The manifest's numbers of the components are inconsistent.
         """
         return [self._plan(item) for item in items]
 
@@ -95,7 +96,7 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
         )
 
     def layout(self, memory: Memory[TrajectoryPlan]) -> TrajectoryBatch:
-        """The empty batch."""
+        """Create the empty batch."""
         clips = self.clips.layout(memory.of([plan.clip for plan in memory.plans]))
         frames, size = self.clips.clip.frames, self.clips.clip.size
         return TrajectoryBatch(
@@ -111,7 +112,11 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
         )
 
     def fill(self, rows: BatchRows[TrajectoryPlan], batch: TrajectoryBatch, stats: Stats) -> None:
-        """Reads and decodes clips; raises SampleError if colours, depth or poses of one are unusable."""
+        """Read and decode clips.
+
+        Raises:
+            SampleError: Colour, depth or poses of a clip are unusable.
+        """
         self.clips.fill(rows.of([plan.clip for plan in rows.plans]), batch.clips, stats)
         for item, plan, own in rows:
             crops = plan.clip.crops
@@ -139,7 +144,7 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
         part: str,
         needs: frozenset[str],
     ) -> Cues:
-        """The frames and the depth of a view."""
+        """Return the frames and depth of a view."""
         row = rows.starts[n] + view
         seen = self.clips.cues_of(rows.plans[n].clip, batch.clips, row, view, needs)
         if batch.depth is None or "depth" not in needs:
@@ -147,11 +152,11 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
         return replace(seen, depth=read_only(batch.depth.numpy()[row]))
 
     def ahead(self, fps: float) -> int:
-        """The frames from the last one of a clip to its waypoint."""
+        """Return the number of frames from a clip's last frame to its waypoint."""
         return max(round(self.ahead_s * fps), 1)
 
     def _numbers(self, item: Item, video: VideoIndex) -> Int64s:
-        """Draws the frame numbers of a clip."""
+        """Draw the frame numbers of a clip."""
         with item.manifest.reading(item.index, self.clips.component):
             left = video.n_frames - self.ahead(video.fps)
             if left < 1:
@@ -163,7 +168,7 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
         return self.clips.clip.numbers(left, item.rng("clip"), starts, fps=video.fps)
 
     def _place_camera(self, item: Item, clip: ClipPlan) -> tuple[Range, Floats]:
-        """Where the poses from the clip's first frame to its waypoint lie, and the lens."""
+        """Locate the poses from the clip's first frame to its waypoint, and return them with the lens."""
         manifest, index = item.manifest, item.index
         member = manifest.member(index, CAMERA)
         with manifest.reading(index, CAMERA):
@@ -181,7 +186,7 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
         return Range(member.name, place, (stop - first) * _POSE_BYTES), lens
 
     def _depth(self, item: Item, clip: ClipPlan) -> DepthPlan:
-        """Where the depth of the clip's frames lies."""
+        """Locate the depth of the clip's frames."""
         manifest, index = item.manifest, item.index
         shard, base, size = manifest.member(index, DEPTH)
         with manifest.reading(index, DEPTH):
@@ -203,13 +208,14 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
         )
 
     def _decoded(self, item: Item, plan: DepthPlan, stats: Stats) -> list[npt.NDArray[np.uint16]]:
-        """The wanted frames of depth, uint16 (H, W) each, in millimetres."""
+        """Decode the requested depth frames, uint16 (H, W) each, in millimetres."""
         video = plan.video
         with item.manifest.reading(item.index, DEPTH):
             data = item.read(plan.ranges, stats)
             header = video.header if video.header is not None else data.pop(0)
             with stats.stage("decode"):
-                places = np.arange(len(data), dtype=np.int64)  # each frame is a GOP, so only the wanted ones are there
+                # each frame is a GOP, so only the requested ones are present
+                places = np.arange(len(data), dtype=np.int64)
                 size = (video.width, video.height)
                 decoded = decode_frames(header, memoryview(b"".join(data)), 0, places, size=size)
             return [read_depth(frame) for frame in decoded.frames]
@@ -217,7 +223,7 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
     def _place(
         self, plan: TrajectoryPlan, path: Floats, crop: Crop, batch: TrajectoryBatch, own: SampleRows, view: int
     ) -> None:
-        """Writes the poses, the waypoint and the lens of a view."""
+        """Write the poses, waypoint and lens of a view."""
         at = plan.numbers - plan.numbers[0]
         now = path[at[-1]]
         poses, way = seen_from(path[at], now), waypoint(path[-1], now)
@@ -233,10 +239,14 @@ def nearest(
     out: npt.NDArray[np.float32],
     places: npt.NDArray[np.int64],
 ) -> None:
-    """Writes depth in metres to `out`, float32 (T, size, size): of each pixel's middle the nearest value.
+    """Write depth in metres to `out`, float32 (T, size, size), by nearest-neighbour sampling at pixel centres.
 
-    frames: uint16 (H, W) each, of which `places` (T,) are the clip's. crop: in pixels of colours of `source` = (width,
-    height), which may be another size than that of the depth.
+    Args:
+        frames: uint16 (H, W) each, in millimetres.
+        crop: In pixels of colour frames of `source` size.
+        source: Width and height of the colour frames, which may differ from the depth's.
+        out: Output.
+        places: (T,), index in `frames` of each of the clip's frames.
     """
     height, width = frames[0].shape
     middle = (np.arange(out.shape[-1]) + 0.5) / out.shape[-1]
@@ -249,7 +259,7 @@ def nearest(
 
 
 def crop_lens(lens: Floats, crop: Crop, size: int) -> Floats:
-    """A lens (fx, fy, cx, cy) in pixels of a frame, in those of a crop that is resized to `size` x `size`."""
+    """Convert a lens (fx, fy, cx, cy) from pixels of a frame to pixels of a crop resized to `size` x `size`."""
     across, down = size / crop.width, size / crop.height
     centre = (lens[2] - crop.x) * across
     return np.array(
