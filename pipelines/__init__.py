@@ -1,4 +1,4 @@
-"""Streams masked batches from shards.
+"""Stream masked batches from shards.
 
     from maskstream.pipelines import VideoClip, masks, video_loader
 

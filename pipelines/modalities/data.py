@@ -1,4 +1,4 @@
-"""What every modality's data config is: all that decides a batch, apart from which samples it holds and their order."""
+"""Base class of data configs: everything that determines a batch, except which samples it holds and their order."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -31,38 +31,39 @@ from .targets import TARGETS, TargetReader
 
 
 class DataConfig(Config, ABC, Generic[BatchT]):
-    """The settings of a modality's loader. A recipe holds one, a loader is opened with it, and a resume compares it.
-
-    modalities: those of the splits that it loads, where it loads others than its own.
-    """
+    """Settings of a modality's loader. A recipe contains one, a loader is opened with it, and a resume compares it."""
 
     __slots__ = ()
 
     modality: ClassVar[str]
     modalities: ClassVar[tuple[str, ...]] = ()
+    """Modalities of the splits that it loads, if they differ from its own."""
 
     @property
     @abstractmethod
     def grids(self) -> Mapping[str, TokenGrid]:
-        """The token grids of a batch, by the name of what is cut into tokens: "video", "audio", "points".
+        """Token grids of a batch, by the part of a sample: "video", "audio", "points".
 
-        Empty where each sample has a grid of its own. ValueError where tokens do not fill what they are cut from.
+        Empty if each sample has its own grid.
+
+        Raises:
+            ValueError: The data cannot be divided into whole tokens.
         """
 
     def whole(self) -> Self:
-        """The config whose batches show all that their samples show; by default this one."""
+        """Config whose batches contain all pixels of their samples; by default this one."""
         return self
 
     def elsewhere(self) -> Self:
-        """The config for another split than that which its targets are of; by default this one."""
+        """Config for a split other than the one that its targets belong to; by default this one."""
         return self
 
     @abstractmethod
     def source(self, split: Split) -> BatchSource[Any, Any, Any, BatchT]:
-        """The source of a split, for a loader or a mixture."""
+        """Create the source of a split, for a loader or a mixture."""
 
     def loader_source(self, split: Split) -> BatchSource[Any, Any, Any, BatchT]:
-        """The source that a loader takes; another than that of mixtures where DALI makes it."""
+        """Create the source of a split for a loader; it differs from a mixture's if DALI decodes."""
         return self.source(split)
 
     def loader(self, location: Splits, **options: Unpack[Options]) -> Loader[BatchT]:
@@ -140,75 +141,86 @@ class DataConfig(Config, ABC, Generic[BatchT]):
 
 
 class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
-    """A data config whose rows are made by `rows`. alike: the settings that the parts of a mixture must share.
-    changing: those that may change over the run.
-    """
+    """Data config whose rows are created by `rows`."""
 
     __slots__ = ()
     alike: ClassVar[tuple[str, ...]]
+    """Settings that the parts of a mixture must share."""
     changing: ClassVar[tuple[str, ...]] = ()
+    """Settings that may change over the run."""
 
     @property
     def views(self) -> int:
-        """The number of views per sample."""
+        """Number of views per sample."""
         return 1
 
     @property
     def fields(self) -> Fields:
-        """The values of a sample for `batch.fields`."""
+        """Values of a sample for `batch.fields`."""
         return ()
 
     @property
     def cycle(self) -> int | None:
-        """After how many epochs clips, crops and colours repeat; None: never."""
+        """Number of epochs after which clips, crops and colours repeat; None for never."""
         return None
 
     @property
     def targets(self) -> str | None:
-        """The folder of what a teacher makes of samples (see targets.py)."""
+        """Folder of a teacher's outputs for the samples (see targets.py)."""
         return None
 
     @abstractmethod
     def rows(self, split: Split) -> RowMaker[PlanT, BatchT]:
-        """What makes the rows of a split; called on a resolved config."""
+        """Create the row maker of a split; call on a resolved config."""
 
     def resolved(self, split: Split) -> Self:
-        """The config with all defaults that depend on the split filled in; ValueError if that is impossible."""
+        """Fill in all defaults that depend on the split.
+
+        Raises:
+            ValueError: A setting does not fit the split.
+        """
         return self
 
     def short(self, manifest: Manifest) -> npt.NDArray[np.bool_] | None:
-        """Which samples are too short for the clip, by the manifest alone: bool (N,); called on a resolved config. None
-        where clips have no length in frames.
+        """Return which samples are too short for the clip, from the manifest alone: bool (N,); call on a resolved
+        config.
+
+        None if clips have no length in frames.
         """
         return None
 
     def fps(self, manifest: Manifest) -> npt.NDArray[np.float64] | None:
-        """The frames a second of each sample, float64 (N,), 0 without; called on a resolved config. None where samples
-        have no frames.
+        """Return the frames per second of each sample, float64 (N,), 0 without frames; call on a resolved config.
+
+        None if samples have no frames.
         """
         return None
 
     def chosen(self, split: Split) -> Split:
-        """The split with the samples that are loaded; called on a resolved config; by default all."""
+        """Select the samples that are loaded, by default all; call on a resolved config."""
         return split
 
     def finish(self, split: Split) -> Finish[BatchT, BatchT]:
-        """What is left to do on the device; called on a resolved config; by default nothing."""
+        """Create the device transform, by default none; call on a resolved config."""
         return Unchanged()
 
     def sampler(self, split: Split) -> RowSampler[PlanT, BatchT]:
-        """The sampler of a split."""
+        """Create the sampler of a split."""
         own = self.resolved(split)
         return own._sampler(own.rows(split), split)
 
     @property
     def over_run(self) -> OverRun:
-        """The settings that change over the run, such as "clip.frames", each with its schedule."""
+        """Schedules of the settings that change over the run, by name, such as "clip.frames"."""
         return {}
 
     @property
     def phases(self) -> list[tuple[float, Self]]:
-        """The settings in each phase of the run, and the progress at which it begins; ValueError for illegal ones."""
+        """Return the settings of each phase of the run and the progress at which it starts.
+
+        Raises:
+            ValueError: A setting or schedule is not allowed.
+        """
         if not self.over_run:
             return [(0.0, self)]
         if self.targets is not None:
@@ -217,7 +229,9 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
         return split_phases(replace(self, **changed), self.over_run, self.changing)
 
     def source(self, split: Split) -> BatchSource[Any, Any, BatchT, BatchT]:
-        """The source of a split, for a loader or a mixture. A validation has the settings of the run's end."""
+        """Create the source of a split, for a loader or a mixture. Validation uses the settings at the
+        end of the run.
+        """
         own = self.resolved(split)
         source = own._source(own.rows(split), own.finish(split), split)
         return own._build_phased_source(source, split) if self.over_run and split.shuffle else source
@@ -225,7 +239,7 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
     def _build_phased_source(
         self, source: RowSource[PlanT, BatchT, BatchT], split: Split
     ) -> BatchSource[Any, Any, BatchT, BatchT]:
-        """The source whose batches have the settings of their phase; called on a resolved config."""
+        """Create the source whose batches follow the settings of their phase; call on a resolved config."""
         starts, each = zip(*((start, one.resolved(split)) for start, one in self.phases), strict=True)
         splits = [one.chosen(split) for one in each]
         kept = [one.kept for one in splits if one.kept is not None]
@@ -252,8 +266,8 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
         return replace(self, **changed)
 
     def alone(self) -> Self:
-        """The config of what is seen of samples, without masks, fields and targets, and of one view where all views see
-        the same.
+        """Config of the visible pixels of samples: without masks, fields and targets, and with one view if all views
+        are equal.
         """
         own = {f.name: getattr(self, f.name) for f in fields(self)}
         changed: dict[str, Any] = {name: None for name, value in own.items() if isinstance(value, Mask)}
@@ -264,7 +278,9 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
         return replace(self, **changed)
 
     def geometry(self, rows: RowMaker[Any, Any], split: Split) -> Json:
-        """What decides what is seen of samples, besides which they are; called on a resolved config."""
+        """Return the settings that determine the visible pixels of samples, apart from their selection; call on a
+        resolved config.
+        """
         how = {name: value for name, value in rows.traits.identity.items() if name not in split.identity}
         return {"data": self.alone().to_dict(identity=True), **how}
 
@@ -289,7 +305,7 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
     def _source(
         self, rows: RowMaker[PartT, HostT], finish: Finish[HostT, BatchT], split: Split
     ) -> RowSource[PartT, HostT, BatchT]:
-        """The source of some rows and their finish; called on a resolved config."""
+        """Create the source from rows and a device transform; call on a resolved config."""
         split = self.chosen(split)
         sampler, samples = self._sampler(rows, split), split.samples
         sampler.fields.check(split.kept)
@@ -315,35 +331,37 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
 
 
 class RowConfig(SplitConfig[PlanT, BatchT], RowMaker[PlanT, BatchT]):
-    """A data config that makes the rows itself, because nothing has to be prepared of a split."""
+    """Data config that creates the rows itself, because it needs no preparation for a split."""
 
     __slots__ = ()
 
     def rows(self, split: Split) -> RowMaker[PlanT, BatchT]:
-        """The config itself."""
+        """Return the config itself."""
         return self
 
 
 def check_cues(mask: Mask | None, whose: str, cues: frozenset[str] = frozenset()) -> None:
-    """ValueError for a mask that needs a cue that is not among `cues`. whose: who has these, in words."""
+    """Raise ValueError for a mask that needs an input that is not in `cues`; `whose` names the data
+    that provides them.
+    """
     if mask is not None and (other := sorted(needed_cues(mask) - cues)):
         only = f"only {', '.join(sorted(cues))}" if cues else "no cues"
         raise ValueError(f"{mask} needs {', '.join(other)}, and {whose} have {only}; use another mask")
 
 
 def check_settings(config: DataConfig[Any], views: int) -> None:
-    """ValueError unless the settings have the types of their fields, and a sample gives a view or more."""
+    """Raise ValueError unless settings have the types of their fields and there is at least one view per sample."""
     check_types(config)
     if views < 1:
         raise ValueError(f"views={views}: it must be 1 or more")
 
 
 _UNSEEN: Mapping[str, Any] = {"fields": (), "targets": None, "cycle": None, "flow": "none"}
-"""The settings of data configs that do not change what is seen of a sample, with values that ask for nothing."""
+"""Neutral values of settings that do not change the visible pixels of a sample."""
 
 
 def check_cycle(cycle: int | None) -> None:
-    """ValueError for a number of epochs after which draws repeat that is none."""
+    """Raise ValueError for an invalid number of epochs after which draws repeat."""
     if cycle is not None and cycle < 1:
         raise ValueError(f"cycle={cycle}: it is the number of clips and crops of a sample, 1 or more, or None")
 

@@ -1,12 +1,12 @@
-"""A split that is about to be loaded: its manifest, the order and the weights of its samples, and where they go.
+"""A split to be loaded: its manifest, the order and weights of its samples, and the target device.
 
-    weights="balanced"             every label as often
-    weights="quality"              the number `quality` in the `json` of each sample, all of which are read once
-    weights="weights.csv"          the columns key and weight; a sample without a line has the weight 0
+    weights="balanced"             sample every label equally often
+    weights="quality"              number `quality` in the `json` of each sample, read once at the start
+    weights="weights.csv"          columns key and weight; samples without a line have weight 0
     weights="weights.npy"          float (N,), in the order of the split
     weights=numbers                the same as an array or a sequence
 
-A sample of weight w comes w N / sum times in an epoch of N samples; see stream/order.py.
+A sample of weight w appears w N / sum times in an epoch of N samples; see stream/order.py.
 """
 
 from __future__ import annotations
@@ -51,20 +51,24 @@ CACHE_GB = 100.0
 
 
 def check_cache(cache: str | Path | None, manifests: Sequence[Manifest]) -> None:
-    """ValueError for a cache of splits that are all local."""
+    """Raise ValueError for a cache of splits that are all local."""
     if cache is not None and all(one.cache is None for one in manifests):
         raise ValueError(f"cache={str(cache)!r} caches data at URLs, and {manifests[0]} is local; leave it out")
 
 
 def select_lanes_of_node(lanes: int, rank: int, world_size: int) -> range:
-    """The lanes that the ranks of this rank's node read. torchrun says how many ranks a node has."""
+    """Return the lanes that the ranks of this node read; torchrun provides the number of ranks per node."""
     on_node = min(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), world_size)
     first = rank // on_node * on_node
     return range(first * lanes // world_size, -(-min(first + on_node, world_size) * lanes // world_size))
 
 
 def list_shards(manifest: Manifest, lanes: int, chosen: Sequence[int]) -> list[str]:
-    """The names of the shards of some of the lanes. Raises ValueError for a lane that there is not."""
+    """Return the names of the shards in some lanes.
+
+    Raises:
+        ValueError: A lane does not exist.
+    """
     if wrong := [lane for lane in chosen if not 0 <= lane < lanes]:
         raise ValueError(f"lane {wrong[0]} of {lanes} lanes; they count from 0 to {lanes - 1}")
     sizes = np.bincount(manifest.shard, minlength=len(manifest.shard_names)).tolist()
@@ -73,7 +77,7 @@ def list_shards(manifest: Manifest, lanes: int, chosen: Sequence[int]) -> list[s
 
 
 def filled(manifest: Manifest, cache: BlockCache, lanes: int, rank: int, world_size: int) -> CacheFilling | None:
-    """Begins to fill the cache with the whole shards of the node's lanes if they fit, in one process of the node."""
+    """Start to download the node's lanes into the cache as whole shards if they fit, in one process of the node."""
     own = select_lanes_of_node(lanes, rank, world_size)
     names = list_shards(manifest, lanes, own)
     of_node = sum(map(manifest.store.size, names))
@@ -95,14 +99,19 @@ def filled(manifest: Manifest, cache: BlockCache, lanes: int, rank: int, world_s
 
 
 SampleWeights = str | Path | Sequence[float] | npt.NDArray[np.floating] | None
-"""What `weights=` takes."""
+"""Type of `weights=`."""
 BALANCED = "balanced"
 _JSON = "json"
 _AT_ONCE = 1024
 
 
 def sample_weights(manifest: Manifest, given: SampleWeights) -> Weights | None:
-    """The weights of a split's samples. Raises ValueError for what gives none, ShardError if a field cannot be read."""
+    """Compute the weights of a split's samples.
+
+    Raises:
+        ValueError: `given` is not a valid source of weights.
+        ShardError: A field cannot be read.
+    """
     if given is None:
         return None
     if not isinstance(given, str | Path):
@@ -116,7 +125,7 @@ def sample_weights(manifest: Manifest, given: SampleWeights) -> Weights | None:
 
 
 def _balance_weights(manifest: Manifest) -> npt.NDArray[np.float64]:
-    """One over the number of samples that have the sample's label; 0 for a sample without a label."""
+    """Return 1 / number of samples with the same label for each sample; 0 without a label."""
     label = manifest.label
     if not (label >= 0).any():
         raise ValueError(f"weights={BALANCED!r}: no sample has a label; give the weights themselves")
@@ -170,13 +179,18 @@ def _weigh_by_field(manifest: Manifest, name: str) -> npt.NDArray[np.float64]:
 
 
 def open_manifest_of_state(manifest: Manifest, state: Mapping[str, Any]) -> Manifest:
-    """The split as a saved position of a loader needs it; a warning says so, if it is not the current version.
+    """Open the version of a split that a saved position needs; warns if it is not the current one.
 
-    It has the samples and the order of the position's version. What a curation left out since stays, what was removed
-    or erased since does not. The result is `manifest` if that has them too, or if the position is not of this split, as
-    far as its version tells, so that the error of the resume says what differs.
+    It has the samples and order of the position's version. Samples excluded by a later curation stay; removed or erased
+    samples do not. Returns `manifest` itself if it already matches, or if the position apparently belongs to another
+    split, so that the resume reports the difference.
 
-    manifest: the current version. Raises ResumeError if the split does not have the version any more.
+    Args:
+        manifest: Current version of the split.
+        state: Saved position of a loader.
+
+    Raises:
+        ResumeError: The split no longer has the version.
     """
     saved, info = state.get(DATASET_VERSION), manifest.info
     if not isinstance(saved, int) or not 0 < saved < manifest.version:
@@ -227,8 +241,8 @@ def open_manifest_of_state(manifest: Manifest, state: Mapping[str, Any]) -> Mani
 
 
 def _list_removed_since(store: Store, current: Mapping[str, Any], earlier: Mapping[str, Any]) -> npt.NDArray[np.int64]:
-    """The numbers, in an earlier version of a split, of the samples that are removed, and not curated, in the current
-    one.
+    """Return the numbers, in an earlier version, of samples that the current version has removed (rather than curated
+    out).
     """
     numbers = np.setdiff1d(read_removed(store, current), read_curated(store, current), assume_unique=True)
     begins = dict(zip((part["name"] for part in earlier["parts"]), _starts(earlier), strict=True))
@@ -241,7 +255,7 @@ def _list_removed_since(store: Store, current: Mapping[str, Any], earlier: Mappi
 
 
 def _starts(info: Mapping[str, Any]) -> list[int]:
-    """The number of the first sample of each part."""
+    """Return the number of the first sample of each part."""
     return [0, *accumulate(part["samples"] for part in info["parts"])][:-1]
 
 
@@ -338,13 +352,13 @@ class Split:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The dataset in a saved position: a resume compares `dataset`, and the version says which one to open."""
+        """Identity of the dataset in a saved position: a resume compares `dataset`, and opens the stored version."""
         kept = {} if self.kept is None else {"kept": xxhash.xxh3_128_hexdigest(self.kept.tobytes())}
         return {"dataset": self.manifest.fingerprint, DATASET_VERSION: self.manifest.version, **kept}
 
     @property
     def samples(self) -> SplitSamples:
-        """The order of its samples, of which those that are kept are numbered."""
+        """Samples in order; only those that are kept are numbered."""
         sizes, weights = self.manifest.shard_samples, sample_weights(self.manifest, self.weights)
         if self.kept is not None:
             sizes = np.bincount(self.manifest.shard[self.kept], minlength=len(sizes))

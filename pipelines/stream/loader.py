@@ -1,7 +1,7 @@
-"""The loader of every modality: it makes batches in threads or worker processes, and its position can be saved.
+"""The loader of all modalities: creates batches in threads or worker processes, with a position that can be saved.
 
-A modality supplies a source, whose sampler and finish make batches (sampler.py). The loader handles position, ranks,
-workers and shutdown. produce.py decides what a batch holds, workers.py runs the processes.
+A modality supplies a source, whose sampler and device transform create batches (sampler.py). The loader handles
+position, ranks, workers and shutdown; produce.py determines the contents of a batch, and workers.py runs the processes.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ if TYPE_CHECKING:
 
     from .torch_dataset import BatchDataset
 
-_LEAST_SEEN = 100  # with fewer samples, max_bad_fraction is taken of this number
+_LEAST_SEEN = 100  # with fewer samples, max_bad_fraction refers to this number
 
 DATASET_VERSION = "dataset_version"
-"""The version of a split in a saved position. It is not compared: versions with the same `dataset` have one order."""
+"""Version of a split in a saved position. It is not compared: versions with the same `dataset` have the same order."""
 
 _RUNNING: weakref.WeakSet[Generator[Any]] = weakref.WeakSet()
 
 
 @atexit.register
 def _end_all() -> None:
-    """Closes unfinished iterations at exit, while the modules that their threads need are still loaded."""
+    """Close unfinished iterations at exit, while the modules that their threads need are still loaded."""
     for iteration in list(_RUNNING):
         with suppress(ValueError):  # another thread is running it
             iteration.close()
@@ -128,7 +128,7 @@ class LoaderSettings:
 
 
 class Production(Protocol[BatchT_co]):
-    """Makes the batches of plans in the order of the plans; `close` ends its worker processes."""
+    """Creates the batches of plans in order; `close` ends its worker processes."""
 
     def batches(self, plans: Iterator[BatchPlan]) -> Generator[tuple[BatchT_co, Stats]]: ...
 
@@ -136,7 +136,7 @@ class Production(Protocol[BatchT_co]):
 
 
 class _Production(Generic[RequestT, DraftT, HostT, BatchT]):
-    """Makes host batches in threads of this process or in worker processes, and finishes them here."""
+    """Creates host batches in threads of this process or in worker processes, and finishes them here."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class _Production(Generic[RequestT, DraftT, HostT, BatchT]):
         self._own: tuple[int, Threads] | None = None
 
     def batches(self, plans: Iterator[BatchPlan]) -> Generator[tuple[BatchT, Stats]]:
-        """The finished batches of the plans and their stats."""
+        """Yield the finished batches of the plans with their statistics."""
         pending: deque[BatchPlan] = deque()
 
         def recorded() -> Iterator[BatchPlan]:
@@ -181,7 +181,7 @@ class _Production(Generic[RequestT, DraftT, HostT, BatchT]):
         return self.pool.batches(plans)
 
     def close(self) -> None:
-        """Ends the worker processes and threads."""
+        """End the worker processes and threads."""
         self._own = None
         pool, self.pool = self.pool, None
         if pool is not None:
@@ -245,20 +245,24 @@ class Loader(Generic[BatchT]):
 
     @property
     def source(self) -> BatchSource[Any, Any, Any, BatchT]:
-        """What decides the content of its batches, as a part of a mixture; ValueError where it can be none."""
+        """Source of the batches, as a part of a mixture.
+
+        Raises:
+            ValueError: The loader cannot be part of a mixture.
+        """
         return self._source if self._part is None else self._part()
 
     def __len__(self) -> int:
-        """Batches in an epoch, the same on every rank."""
+        """Return the number of batches per epoch, equal on every rank."""
         return self.order.n_batches
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next batch belongs to."""
+        """Epoch of the next batch."""
         return self._epoch
 
     def seek(self, epoch: int, batch: int = 0) -> None:
-        """Sets the position: the next batch is number `batch` of epoch `epoch`, both from 0."""
+        """Set the position: the next batch is number `batch` of epoch `epoch`, both from 0."""
         epoch, batch = index(epoch), index(batch)
         if epoch < 0 or not 0 <= batch < max(len(self), 1):
             raise ValueError(f"epoch {epoch}, batch {batch}: epochs count from 0, batches from 0 to {len(self) - 1}")
@@ -266,14 +270,17 @@ class Loader(Generic[BatchT]):
         self._iteration += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """The position as JSON-able values, the same on every rank; any world size and worker count can load it."""
+        """Return the position as JSON-able values, equal on every rank; any world size and worker count can load it."""
         return {**deepcopy(self._identity), **self.order.position(self._epoch, self._batch)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from a saved position; raises ResumeError if this loader would not make the same batches.
+        """Continue from a saved position.
 
-        A position of an earlier version of the split, or of splits of a mixture, to which samples were added since, or
-        which were curated, opens that version, if no version was asked for; the log says so.
+        If samples were added to or curated out of the split (or splits of a mixture) since the position was saved, the
+        loader switches to that earlier version and logs it, unless a version was requested explicitly.
+
+        Raises:
+            ResumeError: This loader would not create the same batches.
         """
         if not isinstance(state, Mapping) or not {"epoch", "batch"} <= state.keys():
             raise ResumeError(f"a position is the dict that state_dict() returned, got {repr(state)[:80]}; give that")
@@ -291,28 +298,29 @@ class Loader(Generic[BatchT]):
         self.seek(int(state["epoch"]), int(state["batch"]))
 
     def at_version(self, state: Mapping[str, Any]) -> Loader[BatchT] | None:
-        """The loader of the versions of its splits that a position was saved with; None if it has these, or none."""
+        """Return the loader for the split versions of a saved position; None if they are open already, or unknown."""
         return None if self._at_version is None or not isinstance(state, Mapping) else self._at_version(state)
 
     def _turn_into(self, other: Loader[BatchT]) -> None:
-        """Makes the batches of another loader from now on, which is of another version of the split."""
+        """Switch to the batches of another loader, which reads another version of the split."""
         self.close()
         self.order, self._identity, self._production = other.order, other._identity, other._production
         self._name_samples, self.label_names = other._name_samples, other.label_names
         self.source_sizes = other.source_sizes
 
     def name_next_samples(self) -> list[str | SampleError]:
-        """What the samples of the next batch are, without reading them: the key of each, or why it cannot be used.
+        """Return the key of each sample of the next batch, or the reason why it cannot be used, without reading data.
 
-        A sample that was removed from its split is replaced, as in the batch. Of packed rows, all samples of each.
+        A sample that was removed from its split is replaced, as in the batch. For packed rows, all samples of each row
+        are returned.
         """
         return self._name_samples(next(self._plans(endless=True)))
 
     def stats(self) -> dict[str, object]:
-        """Counts and seconds per stage since the loader was made (see Stats), and the number of threads.
+        """Return counts and seconds per stage since the loader was created (see Stats), and the number of threads.
 
-        "sources": of a mixture, at the current position, the epoch of each source and how many samples of that epoch
-        all ranks together have had.
+        For a mixture, "sources" is the epoch of each source at the current position, and the number of samples of that
+        epoch read by all ranks.
         """
         position = {} if self._needs_steps else self.order.position(self._epoch, self._batch)
         sources = {"sources": position["positions"]} if "positions" in position else {}
@@ -322,23 +330,24 @@ class Loader(Generic[BatchT]):
         return self._begun(endless=False)
 
     def repeat(self) -> Iterator[BatchT]:
-        """Batches without end from the current position, epoch after epoch, without a pause between epochs."""
+        """Iterate endlessly from the current position, epoch after epoch, without a pause between epochs."""
         if len(self) == 0:
             raise ValueError("repeat() needs at least one batch per epoch, and this loader has none; lower batch_size")
         return self._begun(endless=True)
 
     def as_dataset(self, convert: Callable[[BatchT], Any] | None = None, *, repeat: bool = False) -> BatchDataset:
-        """The loader as an IterableDataset of batches, for `DataLoader(dataset, batch_size=None)`.
+        """Return the loader as an IterableDataset of batches, for `DataLoader(dataset, batch_size=None)`.
 
-        convert: a function that maps each batch, for example to a dict of a model's arguments. repeat: iterate without
-        end.
+        Args:
+            convert: Function applied to each batch, for example to build the arguments of a model.
+            repeat: Iterate endlessly.
         """
         from .torch_dataset import BatchDataset
 
         return BatchDataset(self, convert, repeat)
 
     def close(self) -> None:
-        """Ends the worker processes. The position stays; iterating again starts new processes."""
+        """End the worker processes. The position is kept; iterating again starts new processes."""
         self._production.close()
 
     def _begun(self, *, endless: bool) -> Iterator[BatchT]:
@@ -367,7 +376,7 @@ class Loader(Generic[BatchT]):
                     )
 
     def _plans(self, endless: bool) -> Iterator[BatchPlan]:
-        """The plans of the batches from the current position on."""
+        """Yield the plans of the batches from the current position on."""
         check_device(self.device)
         if self._needs_steps:
             raise ValueError(
@@ -379,7 +388,7 @@ class Loader(Generic[BatchT]):
         )
 
     def _next(self, source: Iterator[tuple[BatchT, Stats]]) -> tuple[BatchT, Stats] | None:
-        """The next batch, or None at the end. An error or Ctrl-C ends the worker processes."""
+        """Return the next batch, or None at the end. An error or Ctrl-C ends the worker processes."""
         if os.getpid() != self._process:
             raise RuntimeError(
                 "this iteration began in another process, whose threads a fork does not copy; make the loader in the "
@@ -427,7 +436,7 @@ class Loader(Generic[BatchT]):
 
 
 def _splits_of(identity: Any) -> list[object]:
-    """The splits of an identity with their versions, also within a mixture."""
+    """Return the splits of an identity with their versions, also within a mixture."""
     if not isinstance(identity, Mapping):
         return []
     parts = identity.get("sources")
@@ -436,14 +445,14 @@ def _splits_of(identity: Any) -> list[object]:
 
 
 def _drop_versions(identity: Any) -> Any:
-    """An identity without the versions of splits, also within those of a mixture."""
+    """Remove the versions of splits from an identity, also within a mixture."""
     if isinstance(identity, dict):
         return {name: _drop_versions(value) for name, value in identity.items() if name != DATASET_VERSION}
     return [_drop_versions(value) for value in identity] if isinstance(identity, list) else identity
 
 
 def _join_part_values(identity: Mapping[str, Any], name: str, otherwise: object) -> Any:
-    """The value of a setting in an identity, or in that of the first part of a mixture."""
+    """Return the value of a setting in an identity, or in the first part of a mixture."""
     parts = identity.get("sources")
     if isinstance(parts, list) and parts and isinstance(parts[0], Mapping):
         return _join_part_values(parts[0], name, otherwise)
@@ -459,7 +468,11 @@ def _explain_indivisible(global_batch: int, world_size: int) -> str:
 def _order(
     source: BatchSource[RequestT, DraftT, HostT, BatchT], global_batch: int, steps: int | None, token_budget: int | None
 ) -> BatchOrder:
-    """The order of the source's batches; raises ValueError for an impossible token budget."""
+    """Create the order of the source's batches.
+
+    Raises:
+        ValueError: The token budget is impossible.
+    """
     if token_budget is None:
         return source.samples.order(global_batch, steps)
     if steps is None:

@@ -1,7 +1,7 @@
-"""One mixer: `mix` takes loaders, or sources, and their weights.
+"""Mixing of loaders or sources by weight.
 
-How samples of several sources become batches is the sources' own: as rows of one batch (`join_samples`), or as samples
-of packed rows (modalities/packed/mixture.py). Which sample comes when is mix_order.py's.
+How samples of several sources become batches is defined by the sources: as rows of one batch (`join_samples`), or as
+samples of packed rows (modalities/packed/mixture.py). The order of samples is defined in mix_order.py.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def mix_rows(parts: Sequence[tuple[Any, Weight]], *, seed: int = 0, **options: U
 
 
 def check_pairs(parts: Sequence[tuple[object, Weight]], what: str) -> None:
-    """ValueError unless the parts of a mixture are pairs with a weight; what: the first of each, in a word."""
+    """Raise ValueError unless the parts of a mixture are pairs with a weight; `what` names their first element."""
     if not parts:
         raise ValueError(f"a mixture of nothing: pass at least one ({what}, weight) pair")
     if wrong := [part for part in parts if not isinstance(part, tuple | list) or len(part) != 2]:
@@ -161,25 +161,25 @@ def join_samples(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixRequest(Generic[RequestT]):
-    """A request for samples of several parts: of each the part, the places of its samples, and their own request."""
+    """Request for samples of several parts: for each part, the positions of its samples and their request."""
 
     n: int
     parts: tuple[tuple[int, Sequence[int], RequestT], ...]
 
     @property
     def keys(self) -> Sequence[str]:
-        """The keys of the samples in their parts."""
+        """Keys of the samples in their parts."""
         named = {place: key for _, places, own in self.parts for place, key in zip(places, own.keys, strict=True)}
         return [named[place] for place in range(self.n)]
 
     @property
     def ranges(self) -> Sequence[Range]:
-        """The byte ranges of the requests of the parts; their names belong to the stores of these."""
+        """Byte ranges of the parts' requests; their names belong to the parts' stores."""
         return [one for _, _, own in self.parts for one in own.ranges]
 
 
 def _find_innermost(requests: Iterable[Any]) -> Iterator[Any]:
-    """The requests of the parts that make rows; of a mixture of mixtures each part is at its own depth."""
+    """Yield the requests of the parts that create rows; in nested mixtures they are at different depths."""
     for request in requests:
         if isinstance(request, MixRequest):
             yield from _find_innermost(own for _, _, own in request.parts)
@@ -189,41 +189,41 @@ def _find_innermost(requests: Iterable[Any]) -> Iterator[Any]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixSampler(Generic[RequestT, DraftT, HostT_co]):
-    """Makes each row with the sampler of its part. starts: as in `MixOrder`. changes: whether a weight changes over the
-    run.
-    """
+    """Creates each row with the sampler of its part."""
 
     samplers: tuple[Sampler[RequestT, DraftT, HostT_co], ...]
     starts: Int64Array
+    """As in `MixOrder`."""
     seed: int
     changes: bool = False
+    """True if a weight changes over the run."""
 
     @property
     def splits(self) -> tuple[Manifest, ...]:
-        """The splits of all parts."""
+        """Splits of all parts."""
         return tuple(split for sampler in self.samplers for split in sampler.splits)
 
     def with_labels(self, names: Sequence[str]) -> Self:
-        """The same sampler with the labels of another table of names."""
+        """Return the same sampler with labels from another name table."""
         return replace(self, samplers=tuple(sampler.with_labels(names) for sampler in self.samplers))
 
     @property
     def needs_progress(self) -> bool:
-        """Whether a weight, or the mask of any part, changes over the run."""
+        """True if a weight, or the mask of any part, changes over the run."""
         return self.changes or any(sampler.needs_progress for sampler in self.samplers)
 
     @property
     def needs_torch(self) -> bool:
-        """Whether a part is made with torch."""
+        """True if any part needs torch."""
         return any(sampler.needs_torch for sampler in self.samplers)
 
     @property
     def together(self) -> int:
-        """As many rows as the part with the most."""
+        """Largest number of rows over the parts."""
         return max(sampler.together for sampler in self.samplers)
 
     def request(self, wanted: Wanted) -> MixRequest[RequestT]:
-        """The requests of the parts that hold the samples."""
+        """Request samples from the parts that hold them."""
         of, parts = np.searchsorted(self.starts, wanted.indexes, side="right") - 1, []
         for part in np.unique(of).tolist():
             places = np.flatnonzero(of == part)
@@ -232,25 +232,25 @@ class MixSampler(Generic[RequestT, DraftT, HostT_co]):
         return MixRequest(n=len(wanted), parts=tuple(parts))
 
     def announce(self, request: MixRequest[RequestT]) -> Announcement:
-        """Says that the ranges of a request will be read soon, to the stores of its parts."""
+        """Announce to the stores of its parts that a request's ranges will be read soon."""
         found = [self.samplers[part].announce(own) for part, _, own in request.parts]
         heeded = tuple(one for one in found if one is not UNHEEDED)
         return Together(heeded) if heeded else UNHEEDED
 
     def allocate(self, requests: Sequence[MixRequest[RequestT]]) -> DraftT:
-        """The draft of the first part, which all parts share; of a mixture of mixtures the innermost's."""
+        """Allocate the draft of the first part, which all parts share; in nested mixtures, the innermost one."""
         return self.samplers[0].allocate([*_find_innermost(requests)])
 
     def mask(self, request: MixRequest[RequestT], draft: DraftT, rows: Sequence[int]) -> None:
-        """Draws the masks of rows with the samplers of their parts."""
+        """Draw the masks of rows with the samplers of their parts."""
         for part, places, own in request.parts:
             self.samplers[part].mask(own, draft, [rows[place] for place in places])
 
     def fill(self, request: MixRequest[RequestT], draft: DraftT, rows: Sequence[int], stats: Stats) -> None:
-        """Fills the rows with the samplers of their parts."""
+        """Fill rows with the samplers of their parts."""
         for part, places, own in request.parts:
             self.samplers[part].fill(own, draft, [rows[place] for place in places], stats)
 
     def join(self, draft: DraftT) -> HostT_co:
-        """The host batch, made by the sampler of the first part."""
+        """Finish the host batch with the sampler of the first part."""
         return self.samplers[0].join(draft)

@@ -1,4 +1,4 @@
-"""The weights of the parts of a mixture: numbers, schedules over the run, or by the sizes of the parts."""
+"""Weights of the parts of a mixture: numbers, schedules over the run, or by the sizes of the parts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .samples import Stream
 from .shares import Schedule, find_schedules, list_points
 
 Unit = Literal["samples", "tokens"]
-"""What weights are shares of: samples, or visible tokens."""
+"""Unit of mixture weights: samples or visible tokens."""
 
 
 class MixOptions(TypedDict, total=False):
@@ -32,13 +32,14 @@ class MixOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BySize(Config):
-    """The weight of a source of n samples: n ** (1 / temperature). At 1 each sample comes equally often, and the higher
-    the temperature, the more equal the sources.
+    """Weight n ** (1 / temperature) of a source with n samples.
 
-    Source: multilingual pre-training, such as mT5 (Xue et al. 2021).
+    At temperature 1, all samples are equally likely; the higher the temperature, the more equal the sources. Source:
+    multilingual pre-training, such as mT5 (Xue et al. 2021).
     """
 
     temperature: float | Schedule = 1.0
+    """A number, or a schedule over the run."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.temperature, Schedule) and not self.temperature > 0:
@@ -46,11 +47,11 @@ class BySize(Config):
 
 
 Weight = int | float | Schedule | BySize
-"""The weight of a part of a mixture, relative to those of the other parts."""
+"""Weight of a part of a mixture, relative to the other parts."""
 
 
 def compute_weight_at(weight: Weight, size: int, progress: float) -> float:
-    """The weight of a source of `size` samples at a progress of the run."""
+    """Return the weight of a source of `size` samples at a progress of the run."""
     if isinstance(weight, BySize):
         warm = weight.temperature
         if not (temperature := warm.at(progress) if isinstance(warm, Schedule) else warm) > 0:
@@ -63,12 +64,12 @@ def compute_weight_at(weight: Weight, size: int, progress: float) -> float:
 
 
 def points_of_change(weights: Sequence[Weight]) -> tuple[float, ...] | None:
-    """The progress at which weights turn or jump, None where none changes."""
+    """Return the progress values at which weights bend or jump; None if all are constant."""
     return list_points([one for weight in weights if isinstance(weight, Config) for one in find_schedules(weight)])
 
 
 def check_weights(weights: Sequence[Weight], epochs: Sequence[float | None] | None, sizes: Sequence[int]) -> None:
-    """ValueError for weights or epochs that are not legal, and for parts that all end."""
+    """Raise ValueError for weights or epochs that are not allowed, or if all parts end."""
     for weight in weights:
         if isinstance(weight, Schedule | BySize):
             continue
@@ -89,7 +90,7 @@ def check_weights(weights: Sequence[Weight], epochs: Sequence[float | None] | No
 
 
 def describe_part_identity(weight: Weight, epochs: float | None, part: Stream) -> dict[str, Any]:
-    """The settings of a part that a saved position depends on, JSON-able."""
+    """Return the JSON-able settings of a part that a saved position depends on."""
     return {
         "weight": weight.to_dict(identity=True) if isinstance(weight, Config) else weight,
         **({} if epochs is None else {"epochs": epochs}),
@@ -98,6 +99,6 @@ def describe_part_identity(weight: Weight, epochs: float | None, part: Stream) -
 
 
 def find_part(starts: Int64Array, index: int) -> tuple[int, int]:
-    """The part that holds sample `index`, and the sample's index in that part."""
+    """Return the part that holds sample `index`, and the sample's index in that part."""
     part = int(np.searchsorted(starts, index, side="right")) - 1
     return part, index - int(starts[part])

@@ -1,4 +1,4 @@
-"""Sounds and noisy mixtures of sounds: their data configs and their loaders."""
+"""Data configs and loaders of audio and of noisy mixtures."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -143,17 +143,21 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
 
     @property
     def frames(self) -> int:
-        """The number of frames of a spectrogram."""
+        """Number of frames of a spectrogram."""
         return round(self.clip.seconds * self.features.sample_rate / self.features.shift)
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
-        """The token grid of "audio", with the axes (time, freq)."""
+        """Token grid of "audio", with the axes (time, freq)."""
         return {"audio": compute_spectrogram_grid(self.frames, self.features.n_bins, self.patch)}
 
     def resolved(self, split: Split) -> Self:
-        """The config with all defaults that depend on the split filled in; raises ValueError if that is impossible."""
-        # What the device makes of whole batches has one length.
+        """Fill in all defaults that depend on the split.
+
+        Raises:
+            ValueError: A setting does not fit the split.
+        """
+        # A device transform of whole batches has one length.
         on_device = False if self.over_run and self.on_device == "auto" else self.on_device
         return replace(
             self,
@@ -164,12 +168,12 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
         )
 
     def spectrogram(self, split: Split) -> Spectrogram:
-        """What makes the spectrograms of a split."""
+        """Create the spectrogram computation for a split."""
         mean, deviation = self.statistics or statistics_of(split, self.features)
         return Spectrogram(features=self.features, frames=self.frames, mean=mean, deviation=deviation)
 
     def rows(self, split: Split) -> AudioRowMaker:
-        """What makes the rows of a split."""
+        """Create the row maker of a split."""
         return AudioRowMaker(
             sounds=SoundReader(
                 manifest=split.manifest, component=self.component or "", clip=self.clip, seed=split.seed
@@ -185,7 +189,7 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
         )
 
     def finish(self, split: Split) -> Finish[AudioBatch, AudioBatch]:
-        """The spectrograms, if they are made on the device."""
+        """Create the device transform that computes spectrograms, if they are computed there."""
         if wants_dali(self.backend):
             from .dali import DaliSpectrograms
 
@@ -235,7 +239,7 @@ class NoisyData(SplitConfig[NoisyPlan, NoisyBatch]):
 
     @property
     def microphones(self) -> int:
-        """The number of channels of a batch."""
+        """Number of channels of a batch."""
         return self.clip.n_channels if self.line is None else self.line.count
 
     @property
@@ -244,11 +248,11 @@ class NoisyData(SplitConfig[NoisyPlan, NoisyBatch]):
         return {}
 
     def resolved(self, split: Split) -> Self:
-        """The config with all defaults that depend on the split filled in."""
+        """Fill in all defaults that depend on the split."""
         return replace(self, clip=_put_in_order(self.clip, split), component=find_sound(split.manifest, self.component))
 
     def rows(self, split: Split) -> NoisyRowMaker:
-        """What makes the rows of a split. Noise that is shorter than the clip is repeated, so it covers all of it."""
+        """Create the row maker of a split. Noise shorter than the clip is repeated to cover it."""
         noise = None
         if self.noise is not None:
             other = Split.open(self.noise, self.modality, device=split.device).manifest
@@ -260,7 +264,11 @@ class NoisyData(SplitConfig[NoisyPlan, NoisyBatch]):
 
 
 def statistics_of(split: Split, features: Features) -> tuple[float, float]:
-    """Mean and standard deviation of the features in dataset.json; raises ValueError if it has none for them."""
+    """Return the mean and standard deviation of the features from dataset.json.
+
+    Raises:
+        ValueError: dataset.json has none for these features.
+    """
     if features != STATISTICS:
         raise ValueError(
             f"dataset.json has the statistics of {STATISTICS}, not of {features}; give statistics=(mean, deviation)"
@@ -270,5 +278,5 @@ def statistics_of(split: Split, features: Features) -> tuple[float, float]:
 
 
 def _put_in_order(clip: AudioClip, split: Split) -> AudioClip:
-    """The clip, with "center" for "random" if the split is not shuffled."""
+    """Replace "random" by "center" if the split is not shuffled."""
     return clip if split.shuffle or clip.start != "random" else replace(clip, start="center")

@@ -1,4 +1,4 @@
-"""Clips with sound: their data config and their loader."""
+"""Data config and loader of clips with audio."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -53,7 +53,7 @@ from .rows import AudioVisualPlan, AudioVisualRowMaker, HeardSpectrograms, Spect
 
 AUDIO_CUES = SOUND_CUES | {"frames"}
 VIDEO_CUES = SOUND_CUES | CUES
-"""What masks of sounds and of clips may follow."""
+"""Mask inputs available for clips with audio."""
 
 
 class AudioVisualSettings(Options, total=False):
@@ -173,12 +173,12 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
 
     @property
     def frames(self) -> int:
-        """The number of frames of a spectrogram."""
+        """Number of frames of a spectrogram."""
         return round(self.seconds * self.features.sample_rate / self.features.shift)
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
-        """The token grids of "video", with the axes (t, h, w), and of "audio", with the axes (time, freq)."""
+        """Token grids of "video", with the axes (t, h, w), and of "audio", with the axes (time, freq)."""
         size = self.clip.size
         return {
             "video": TokenGrid.video(self.clip.frames, size, size, tubelet=self.tubelet, patch=self.patch),
@@ -186,13 +186,17 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
         }
 
     def resolved(self, split: Split) -> Self:
-        """The config with all defaults that depend on the split filled in; raises ValueError if that is impossible."""
+        """Fill in all defaults that depend on the split.
+
+        Raises:
+            ValueError: A setting does not fit the split.
+        """
         profile = split.manifest.info["profile"]
         clip = aligned(self.clip, profile)
         masks = (self.video_mask, self.audio_mask)
         component = component_of(split.manifest.components, ("video",), self.component).name
         check_energy(self.video_mask, clip, split.manifest, component)
-        # What the device makes of whole batches has one length.
+        # A device transform of whole batches has one length.
         wanted = False if self.over_run and self.on_device == "auto" else self.on_device
         on_device = is_on_device(self.features, wanted, split.device, *masks) and self.spectrogram_noise is None
         return replace(
@@ -207,24 +211,24 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
         )
 
     def short(self, manifest: Manifest) -> npt.NDArray[np.bool_]:
-        """Which samples have a video that is too short for the clip, bool (N,)."""
+        """Return which samples have a video that is too short for the clip, bool (N,)."""
         return short_videos(manifest, self.component or "", self.clip)
 
     def fps(self, manifest: Manifest) -> npt.NDArray[np.float64]:
-        """The frames a second of each video, float64 (N,), 0 without."""
+        """Return the frames per second of each video, float64 (N,), 0 without one."""
         return manifest.component(self.component or "").facts["fps"].astype(np.float64)
 
     def chosen(self, split: Split) -> Split:
-        """The split without short videos, where the clip skips them."""
+        """Drop short videos if the clip skips them."""
         return drop_short(split, self.component or "", self.clip, self.short)
 
     def spectrogram(self, split: Split) -> Spectrogram:
-        """What makes the spectrograms of a split."""
+        """Create the spectrogram computation for a split."""
         mean, deviation = self.statistics or statistics_of(split, self.features)
         return Spectrogram(features=self.features, frames=self.frames, mean=mean, deviation=deviation)
 
     def rows(self, split: Split) -> AudioVisualRowMaker:
-        """What makes the rows of a split."""
+        """Create the row maker of a split."""
         transform = find_transform(self.transform, frames=True, waveform=True)
         clips = ClipRowMaker(
             component=self.component or "",
@@ -249,5 +253,5 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
         return AudioVisualRowMaker(clips=clips, audio=audio, noise=self.noise, spectrogram_noise=self.spectrogram_noise)
 
     def finish(self, split: Split) -> Finish[AudioVisualBatch, AudioVisualBatch]:
-        """The spectrograms, if they are made on the device."""
+        """Create the device transform that computes spectrograms, if they are computed there."""
         return HeardSpectrograms(self.spectrogram(split)) if self.on_device is True else Unchanged()

@@ -1,4 +1,4 @@
-"""Images: their data config, which makes the rows of batches, and their loader."""
+"""Data config of images, which creates the rows of batches, and their loader."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,7 +34,7 @@ from .decode import PIXELS_VERSION, REDUCIBLE, UInt8s, decode_image, extend_to_g
 KERNELS = ("maskstream.pipelines.modalities.image.resize",)
 
 CUES = frozenset({"frames"})
-"""What masks of pictures may follow."""
+"""Mask inputs available for images."""
 
 
 class ImageSettings(Options, total=False):
@@ -69,7 +69,7 @@ def image_loader(location: Splits, **settings: Unpack[ImageSettings]) -> Loader[
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImagePlan:
-    """The image to read, of width x height pixels, which is decoded at 1/n of its size; one crop per view."""
+    """An image to read, of width x height pixels, decoded at 1/n of its size, with one crop per view."""
 
     component: str
     width: int
@@ -80,7 +80,7 @@ class ImagePlan:
 
     @classmethod
     def of(cls, item: Item, component: str, size: tuple[int, int], crops: Sequence[Crop], out: tuple[int, int]) -> Self:
-        """The plan of an image of `size` (width, height), whose crops become pictures of `out` (width, height)."""
+        """Plan an image of `size` (width, height) whose crops are resized to `out` (width, height)."""
         n = reduction(crops, *out) if component.endswith(REDUCIBLE) else 1
         return cls(
             component=component,
@@ -92,7 +92,11 @@ class ImagePlan:
         )
 
     def decoded(self, item: Item, stats: Stats) -> UInt8s:
-        """Reads and decodes the image: uint8 (ceil(height / n), ceil(width / n), 3), BGR; SampleError if it is bad."""
+        """Read and decode the image: uint8 (ceil(height / n), ceil(width / n), 3), RGB.
+
+        Raises:
+            SampleError: The image is unusable.
+        """
         with item.manifest.reading(item.index, self.component):
             (data,) = item.read(self.ranges, stats)
             with stats.stage("decode"):
@@ -142,44 +146,56 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
-        """The token grid of "image", with the axes (h, w)."""
+        """Token grid of "image", with the axes (h, w)."""
         return {"image": compute_image_grid(self.size, self.patch)}
 
     @property
     def traits(self) -> Traits:
-        """Users' classes may import torch. The version of the resize decides the pixels."""
+        """Users' classes may import torch. The version of the resize determines the pixels."""
         return Traits(needs_torch=not is_of_package(self), identity={"pixels": PIXELS_VERSION})
 
     @property
     def masks(self) -> tuple[Masked, ...]:
-        """The mask of the image."""
+        """Mask of the image."""
         return (Masked("mask", self.mask, self.grids["image"]),)
 
     def resolved(self, split: Split) -> Self:
-        """The config with all defaults that depend on the split filled in; ValueError without the component."""
+        """Fill in all defaults that depend on the split.
+
+        Raises:
+            ValueError: The split does not have the component.
+        """
         list_image_components(split.manifest, self.component)
         augment = RandomResizedCrop(scale=(0.2, 1.0), flip=0.5) if split.shuffle else CenterCrop()
         return replace(self, augment=self.augment or augment)
 
     def plan(self, items: Items) -> list[ImagePlan]:
-        """The plans of the samples' images; raises SampleError if one has none or several."""
+        """Plan the samples' images.
+
+        Raises:
+            SampleError: A sample has no image, or several.
+        """
         images = (one.name for one in items.manifest.components.values() if one.kind == IMAGE.name)
         components = tuple(images) if self.component is None else (self.component,)
         return [self.plan_of(item, components) for item in items]
 
     def plan_of(self, item: Item, components: tuple[str, ...]) -> ImagePlan:
-        """Draws the crops of the one of these components that the sample has, and finds its byte range."""
+        """Draw the crops of the image in one of these components, and find its byte range."""
         name, width, height = find_held_image(item.manifest, item.index, components)
         crops = (self.augment or CenterCrop()).views(width, height, self.size, item.rngs("crop"))
         return ImagePlan.of(item, name, (width, height), crops, (self.size, self.size))
 
     def layout(self, memory: Memory[ImagePlan]) -> ImageBatch:
-        """The empty batch."""
+        """Create the empty batch."""
         image = memory(np.uint8, self.size, self.size, 3)
         return ImageBatch(image=image, mask=None, key=memory.key, label=memory.label)
 
     def fill(self, rows: BatchRows[ImagePlan], batch: ImageBatch, stats: Stats) -> None:
-        """Decodes each image once, and writes its views; raises SampleError if one is unusable."""
+        """Decode each image once and write its views.
+
+        Raises:
+            SampleError: An image is unusable.
+        """
         changes = FrameChanges(self.colour, find_transform(self.transform, frames=True))
         for item, plan, own in rows:
             pixels = plan.decoded(item, stats)
@@ -191,14 +207,15 @@ class ImageData(RowConfig[ImagePlan, ImageBatch]):
     def cues(
         self, rows: BatchRows[ImagePlan], batch: ImageBatch, n: int, view: int, part: str, needs: frozenset[str]
     ) -> Cues:
-        """The picture of a view, as one frame."""
+        """Return the image of a view as one frame."""
         return Cues(frames=read_only(rows.whole(batch.image)[rows.starts[n] + view][None]))
 
 
 def compute_image_grid(size: int, patch: int) -> TokenGrid:
-    """The (h, w) grid of an image of size x size pixels in patches of patch x patch pixels.
+    """Return the (h, w) grid of an image of size x size pixels in patches of patch x patch pixels.
 
-    Raises ValueError if size is not a multiple of patch.
+    Raises:
+        ValueError: `size` is not a multiple of `patch`.
     """
     if min(size, patch) < 1 or size % patch:
         raise ValueError(
@@ -208,8 +225,10 @@ def compute_image_grid(size: int, patch: int) -> TokenGrid:
 
 
 def find_held_image(manifest: Manifest, index: int, components: Sequence[str]) -> tuple[str, int, int]:
-    """The one of these components that sample `index` has, and the width and height of its image; SampleError where it
-    has none or several.
+    """Return which of these components sample `index` has, and the width and height of its image.
+
+    Raises:
+        SampleError: It has none or several.
     """
     held = [one for one in map(manifest.component, components) if one.offset[index]]
     if len(held) != 1:
@@ -224,10 +243,13 @@ def find_held_image(manifest: Manifest, index: int, components: Sequence[str]) -
 
 
 def list_image_components(manifest: Manifest, wanted: str | None = None) -> tuple[str, ...]:
-    """The components that hold the images: `wanted`, or by default all image components if most samples have one.
+    """Return the components that hold the images: `wanted`, or by default all image components if most samples have
+    one.
 
-    For example, some samples have a jpg and the others a png; a sample that has both is a bad one. Raises ValueError if
-    there is no such component, or if most samples have several and `wanted` is None.
+    For example, some samples have a jpg and the others a png; a sample with both is unusable.
+
+    Raises:
+        ValueError: There is no such component, or most samples have several and `wanted` is None.
     """
     fitting = [one for one in manifest.components.values() if one.kind == IMAGE.name]
     held = np.sum([one.present for one in fitting], axis=0) if len(fitting) > 1 else np.ones(1)

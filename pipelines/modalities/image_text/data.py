@@ -1,4 +1,4 @@
-"""Images with texts: their data config and their loader."""
+"""Data config and loader of images with texts."""
 
 import re
 from collections.abc import Mapping
@@ -28,10 +28,10 @@ from .rows import ImageTextPlan, ImageTextRowMaker
 from .texts import TEXTS, RowReader
 
 SHOWN = ("caption", "phrase", "question")
-"""The roles of a row by default."""
+"""Default roles of a row."""
 IMAGE_CUES = frozenset({"frames", "box"})
 TEXT_CUES = frozenset({"words", "classes", "tokens"})
-"""The cues for masks: `classes` are the numbers of the tokens' roles."""
+"""Mask inputs available for texts: `classes` are the numbers of the tokens' roles."""
 
 
 class ImageTextSettings(Options, total=False):
@@ -137,16 +137,17 @@ class ImageTextData(SplitConfig[ImageTextPlan, ImageTextBatch]):
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
-        """The token grids of "image", with the axes (h, w), and of "text", with the axis (token,)."""
+        """Token grids of "image", with the axes (h, w), and of "text", with the axis (token,)."""
         return {
             "image": compute_image_grid(self.size, self.patch),
             "text": TokenGrid(axes=("token",), shape=(self.length,), patch=(1,)),
         }
 
     def resolved(self, split: Split) -> Self:
-        """The config with all defaults that depend on the split filled in: the roles, and the ids of `masks.Replace`.
+        """Fill in all defaults that depend on the split: the roles, and the ids of `masks.Replace`.
 
-        ValueError if boxes or segments are needed and the split has none, or no sample has a text of the roles.
+        Raises:
+            ValueError: Boxes or segments are needed and the split has none, or no sample has a text of the roles.
         """
         manifest = split.manifest
         if self.image_mask is not None and "box" in self.image_mask.needs and BOXES not in manifest.components:
@@ -165,7 +166,11 @@ class ImageTextData(SplitConfig[ImageTextPlan, ImageTextBatch]):
         return replace(self, text=text, augment=self.augment or CenterCrop(), text_mask=mask)
 
     def rows(self, split: Split) -> ImageTextRowMaker:
-        """What makes the rows of a split. ShardError if its tokenizer is missing or another one."""
+        """Create the row maker of a split.
+
+        Raises:
+            ShardError: The tokenizer is missing or has changed.
+        """
         manifest = split.manifest
         facts = read_tokenizer_facts(manifest.location, manifest.info)
         read_tokenizer(manifest.store, manifest.info)
@@ -189,13 +194,17 @@ class ImageTextData(SplitConfig[ImageTextPlan, ImageTextBatch]):
 
 
 def find_roles(manifest: Manifest) -> set[str]:
-    """The roles that texts of a split have."""
+    """Return the roles of the texts in a split."""
     numbers = np.unique(manifest.component(TEXTS).lists["roles"].values).tolist()
     return {ROLES[number] for number in numbers if 0 <= number < len(ROLES)}
 
 
 def find_pictures(manifest: Manifest, picture: int) -> tuple[str, ...]:
-    """The components that hold picture number `picture` of samples. ValueError if no sample has one."""
+    """Return the components that hold image number `picture` of samples.
+
+    Raises:
+        ValueError: No sample has one.
+    """
     found = {
         name: int(parts[1] or 0)
         for name, one in manifest.components.items()

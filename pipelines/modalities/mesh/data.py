@@ -1,4 +1,4 @@
-"""Meshes: their data config, the rows of batches, and their loader."""
+"""Data config of meshes, the rows of batches, and their loader."""
 
 from __future__ import annotations
 
@@ -32,13 +32,16 @@ KERNELS = ("maskstream.pipelines.modalities.mesh.kernels",)
 class MeshNoise(Config):
     """Normal noise on the fields of nodes whose type is in `kinds`.
 
-    deviation: the standard deviation of the noise, relative to that of each channel: noise of 0.02 on a velocity with
-    the standard deviation 0.5 is 0.04. The next state has no noise, so a model that predicts the change learns to
-    remove it (gamma = 1). Source: MeshGraphNets (Pfaff et al., 2021, sections 3.2 and A.2.2).
+    The next state has no noise, so a model that predicts the change learns to remove it (gamma = 1). Source:
+    MeshGraphNets (Pfaff et al., 2021, sections 3.2 and A.2.2).
     """
 
     deviation: float = 0.04
+    """Standard deviation of the noise relative to each channel's: noise of 0.02 on a velocity with standard deviation
+    0.5 is 0.04.
+    """
     kinds: tuple[int, ...] = (0,)
+    """Node types that get noise."""
 
     def __post_init__(self) -> None:
         if self.deviation <= 0:
@@ -47,14 +50,14 @@ class MeshNoise(Config):
     def added(
         self, fields: npt.NDArray[np.float32], kinds: npt.NDArray[np.int64], rng: np.random.Generator
     ) -> npt.NDArray[np.float32]:
-        """Normalised fields, float32 (V, D), with noise; kinds: int64 (V,)."""
+        """Add noise to normalised fields, float32 (V, D); `kinds` is int64 (V,)."""
         noise = rng.standard_normal(fields.shape, dtype=np.float32) * np.float32(self.deviation)
         return np.where(np.isin(kinds, self.kinds)[:, None], fields + noise, fields)
 
 
 Float32s = npt.NDArray[np.float32]
 FREE = (0, 5)
-"""The node types whose fields are not prescribed: normal and outflow."""
+"""Node types whose fields are not prescribed: normal and outflow."""
 
 
 class MeshSettings(Options, total=False):
@@ -83,21 +86,22 @@ def mesh_loader(location: Splits, **settings: Unpack[MeshSettings]) -> Loader[Me
 
 @dataclass(kw_only=True, slots=True)
 class MeshPlan:
-    """The step of each view.
-
-    n_nodes: the number of nodes in the manifest. mesh: the byte range of the mesh. pairs: per view, the byte range of
-    its step and the next one; empty for surfaces. made: the views, once they are.
-    """
+    """Steps of the views of a mesh."""
 
     n_nodes: int
+    """Number of nodes in the manifest."""
     steps: tuple[int, ...]
+    """Step of each view."""
     mesh: Range
+    """Byte range of the mesh."""
     pairs: tuple[Range, ...]
+    """Byte range of each view's step and the next one; empty for surfaces."""
     made: tuple[MeshView, ...] = ()
+    """Views, once created."""
 
     @property
     def ranges(self) -> tuple[Range, ...]:
-        """The byte ranges of the mesh and of the steps."""
+        """Byte ranges of the mesh and of the steps."""
         return (self.mesh, *self.pairs)
 
 
@@ -130,11 +134,15 @@ class MeshData(SplitConfig[MeshPlan, MeshBatch]):
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
-        """Empty, because the grid of each mesh is its nodes."""
+        """Empty, because each mesh has its own grid of nodes."""
         return {}
 
     def resolved(self, split: Split) -> Self:
-        """The config with all defaults that depend on the split filled in; raises ValueError if that is impossible."""
+        """Fill in all defaults that depend on the split.
+
+        Raises:
+            ValueError: A setting does not fit the split.
+        """
         manifest = split.manifest
         component = component_of(manifest.components, ("mesh",), self.component).name
         if self.noise is not None and name_fields_component(component) not in manifest.components:
@@ -142,40 +150,42 @@ class MeshData(SplitConfig[MeshPlan, MeshBatch]):
         return replace(self, statistics=self.statistics or statistics_of(manifest), component=component)
 
     def reader(self, split: Split) -> MeshReader:
-        """The reader of a split's meshes."""
+        """Create the reader of a split's meshes."""
         own = self.resolved(split)
         statistics = own.statistics or statistics_of(split.manifest)
         return MeshReader(manifest=split.manifest, component=own.component or "", statistics=statistics)
 
     def rows(self, split: Split) -> MeshRowMaker:
-        """What makes the rows of a split."""
+        """Create the row maker of a split."""
         return MeshRowMaker(mask=self.mask, noise=self.noise, reader=self.reader(split), drawn_steps=split.shuffle)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeshRowMaker(RowMaker[MeshPlan, MeshBatch]):
-    """Makes rows of meshes, as `MeshData` says. Each view of a simulation has its own step.
-
-    drawn_steps: True draws it uniformly; False takes evenly spaced steps.
-    """
+    """Creates rows of meshes. Each view of a simulation has its own step."""
 
     mask: Mask | None
     noise: MeshNoise | None
     reader: MeshReader
     drawn_steps: bool
+    """Draw steps uniformly instead of spacing them evenly."""
 
     @property
     def masks(self) -> tuple[Masked, ...]:
-        """The mask of the nodes. The grid of each mesh is its nodes, so `fill` draws it."""
+        """Mask of the nodes; `fill` draws it, because each mesh has its own grid of nodes."""
         return (Masked("mask", self.mask, _make_node_grid(1), by_sampler=False),)
 
     @property
     def traits(self) -> Traits:
-        """Meshes have no equal number of tokens."""
+        """Meshes differ in their number of tokens."""
         return Traits(counted=False)
 
     def plan(self, items: Items) -> list[MeshPlan]:
-        """Draws the step of each view, and finds the byte ranges; raises SampleError if a sample has no mesh."""
+        """Draw the step of each view and find the byte ranges.
+
+        Raises:
+            SampleError: A sample has no mesh.
+        """
         return [self._plan(item) for item in items]
 
     def _plan(self, item: Item) -> MeshPlan:
@@ -188,7 +198,9 @@ class MeshRowMaker(RowMaker[MeshPlan, MeshBatch]):
         return MeshPlan(n_nodes=reader.n_nodes(index, mesh), steps=steps, mesh=mesh, pairs=pairs)
 
     def layout(self, memory: Memory[MeshPlan]) -> MeshBatch:
-        """A batch of keys and labels alone: each mesh has its own number of nodes, so `join` makes the rest."""
+        """Create a batch of keys and labels only: meshes differ in their number of nodes, so `join`
+        creates the rest.
+        """
         none = memory(np.float32, 0)
         return MeshBatch(
             positions=none,
@@ -210,7 +222,11 @@ class MeshRowMaker(RowMaker[MeshPlan, MeshBatch]):
         )
 
     def fill(self, rows: BatchRows[MeshPlan], batch: MeshBatch, stats: Stats) -> None:
-        """Reads meshes, and makes their views and masks; raises SampleError if one is unusable."""
+        """Read meshes and create their views and masks.
+
+        Raises:
+            SampleError: A mesh is unusable.
+        """
         for item, plan, _ in rows:
             plan.made = self._made(item, plan, stats)
 
@@ -250,27 +266,27 @@ class MeshRowMaker(RowMaker[MeshPlan, MeshBatch]):
         )
 
     def join(self, batch: MeshBatch, plans: Iterable[MeshPlan], made: Mapping[str, Any]) -> MeshBatch:
-        """The graph of all views."""
+        """Combine all views into one graph."""
         views, change = [view for plan in plans for view in plan.made], self.reader.statistics.relative_change
         return replace(build_mesh_batch(views, label=batch.label.tolist(), key=batch.key, change=change), **made)
 
     def _steps(self, item: Item, n_steps: int) -> tuple[int, ...]:
-        """The step of each view; never the last step, which has no next one."""
+        """Choose the step of each view; never the last one, which has no next step."""
         pairs = max(n_steps - 1, 1)
         if not self.drawn_steps:
             return tuple((2 * view + 1) * pairs // (2 * item.views) for view in range(item.views))
         return tuple(int(rng.integers(pairs)) for rng in item.rngs("step"))
 
     def _add_noise(self, item: Item, view: int, state: Float32s, kinds: npt.NDArray[np.int64]) -> Float32s:
-        """The fields of a view with its noise, float32 (V, D)."""
+        """Add noise to the fields of a view, float32 (V, D)."""
         return state if self.noise is None else self.noise.added(state, kinds, item.rng("noise", view))
 
     def _mask(self, item: Item, view: int, n_nodes: int, cues: Cues) -> MaskBatch | None:
-        """The mask of one view, whose nodes are numbered from 0."""
+        """Draw the mask of one view, with nodes numbered from 0."""
         grid = _make_node_grid(n_nodes)
         return None if self.mask is None else self.mask.batched(grid, [self.mask.maps(grid, item.draw(view, cues))])
 
 
 def _make_node_grid(n: int) -> TokenGrid:
-    """The token grid of n nodes."""
+    """Return the token grid of n nodes."""
     return TokenGrid(axes=("node",), shape=(n,), patch=(1,))

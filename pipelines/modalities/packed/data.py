@@ -1,4 +1,4 @@
-"""Packed rows: their data config and their loader."""
+"""Data config and loader of packed rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -107,7 +107,7 @@ class PackedData(DataConfig[PackedBatch]):
     row_tokens: int = 8192
     row_targets: int | None = None
     scaling: float = 0.1
-    balance: int = field(default=8, metadata=NOT_IDENTITY)  # the order's own identity has it
+    balance: int = field(default=8, metadata=NOT_IDENTITY)  # part of the order's own identity
     clip: VideoClip = field(default_factory=lambda: VideoClip(seconds=(1.0, 4.0), fps=8.0))
     sound: AudioClip = field(default_factory=AudioClip)
     features: Features = field(default_factory=Fbank)
@@ -121,7 +121,7 @@ class PackedData(DataConfig[PackedBatch]):
     def __post_init__(self) -> None:
         object.__setattr__(self, "transform", find_transform(self.transform, frames=True, waveform=True))
         check_settings(self, 1)
-        # How many tokens a mask hides has to be known before a byte is read.
+        # The number of tokens that a mask hides must be known before data is read.
         without = self.mask.first if isinstance(self.mask, ByEnergy) else self.mask
         check_cues(without, "packed rows, but for masks.ByEnergy,")
         check_balance(self.balance)
@@ -129,12 +129,12 @@ class PackedData(DataConfig[PackedBatch]):
 
     @property
     def room(self) -> Room:
-        """What a row has room for. Without a mask, all tokens are visible, and no count can be scaled."""
+        """Capacity of a row. Without a mask, all tokens are visible, and no count can be scaled."""
         return Room(tokens=self.row_tokens, targets=self.row_targets, scaling=self.scaling if self.mask else 0.0)
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
-        """None: each picture has a grid of its own."""
+        """Empty, because each sample has its own grid."""
         return {}
 
     @property
@@ -142,7 +142,11 @@ class PackedData(DataConfig[PackedBatch]):
         return FrameChanges(self.colour, find_transform(self.transform, frames=True, waveform=True))
 
     def native_samples(self, split: Split) -> NativeSamples:
-        """The samples of a split. ValueError where one of `most` tokens is larger than a row."""
+        """Create the samples of a split.
+
+        Raises:
+            ValueError: A sample of `most` tokens does not fit into a row.
+        """
         make = {"image": self._pictures, "image-text": self._pictures, "video": self._clips, "audio": self._sounds}
         native = make[split.manifest.info["modality"]](split)
         native.check(self.room)
@@ -150,7 +154,11 @@ class PackedData(DataConfig[PackedBatch]):
         return native
 
     def source(self, split: Split) -> BatchSource[PackedRequest, RowDraft, PackedBatch, PackedBatch]:
-        """The source of a split, for a loader. ValueError where a sample of `most` tokens is larger than a row."""
+        """Create the source of a split, for a loader.
+
+        Raises:
+            ValueError: A sample of `most` tokens does not fit into a row.
+        """
         native = self.native_samples(split)
         split = replace(split, kept=native.kept)
         samples: RowSamples | RowMix
@@ -164,7 +172,8 @@ class PackedData(DataConfig[PackedBatch]):
                 seed=split.seed,
             )
         else:
-            progress = None if native.points_of_change is None else 1.0  # a validation sees samples as the run ends
+            # a validation uses the settings at the end of the run
+            progress = None if native.points_of_change is None else 1.0
             samples = RowSamples(
                 split=split.samples, sizer=native.at(1.0), room=self.room, balance=self.balance, progress=progress
             )

@@ -1,4 +1,4 @@
-"""Point clouds: their data config, which makes the rows of batches, and their loader."""
+"""Data config of point clouds, which creates the rows of batches, and their loader."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -83,16 +83,20 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
-        """The token grid of "points", which `tokens` defines."""
+        """Token grid of "points", defined by `tokens`."""
         return {"points": self.tokens.grid}
 
     @property
     def masks(self) -> tuple[Masked, ...]:
-        """The mask of the tokens."""
+        """Mask of the tokens."""
         return (Masked("mask", self.mask, self.tokens.grid),)
 
     def resolved(self, split: Split) -> Self:
-        """The config with all defaults that depend on the split filled in; raises ValueError if that is impossible."""
+        """Fill in all defaults that depend on the split.
+
+        Raises:
+            ValueError: A setting does not fit the split.
+        """
         component = component_of(split.manifest.components, ("points",), self.component).name
         augment = self.augment
         if augment.rotate == "up":
@@ -106,7 +110,11 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
         return replace(self, component=component, augment=augment)
 
     def plan(self, items: Items) -> list[PointPlan]:
-        """Draws the rows of clouds; raises SampleError if one lacks the requested rows or columns."""
+        """Draw the rows of clouds.
+
+        Raises:
+            SampleError: A cloud lacks the requested rows or columns.
+        """
         component, plans = items.manifest.component(self.component or ""), []
         for item, rng in zip(items, items.rngs("points", views=1), strict=True):
             member = item.manifest.member(item.index, component.name)
@@ -116,7 +124,7 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
         return plans
 
     def layout(self, memory: Memory[PointPlan]) -> PointsBatch:
-        """The empty batch."""
+        """Create the empty batch."""
         points = self.select.points
         return PointsBatch(
             points=memory(np.float32, points, 3 + self.select.n_features),
@@ -128,7 +136,11 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
         )
 
     def fill(self, rows: BatchRows[PointPlan], batch: PointsBatch, stats: Stats) -> None:
-        """Reads the rows of clouds, and makes the views; raises SampleError if one is unusable."""
+        """Read the rows of clouds and create the views.
+
+        Raises:
+            SampleError: A cloud is unusable.
+        """
         rngs, noise_rngs = rows.items.rngs("augment"), rows.items.rngs("noise")
         points, normals = rows.whole(batch.points), self.select.columns(*NORMALS)
         read = rows.read(self.component or "", stats)
@@ -145,7 +157,7 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
     def cues(
         self, rows: BatchRows[PointPlan], batch: PointsBatch, n: int, view: int, part: str, needs: frozenset[str]
     ) -> Cues:
-        """The cues of a view for its mask, from the clean and the noised points."""
+        """Return the mask inputs of a view, computed from the clean and the noised points."""
         row = rows.starts[n] + view
         clean = seen = batch.points[row]
         if self.noise is not None and batch.noise is not None and batch.time is not None:

@@ -1,4 +1,4 @@
-"""Poses: their data config, which makes the rows of batches, and their loader."""
+"""Data config of poses, which creates the rows of batches, and their loader."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -29,15 +29,18 @@ from .batch import PoseBatch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoseClip(Config):
-    """A clip of `frames` poses, `stride` stored frames apart, around a frame in its middle.
+    """A clip of poses around a middle frame.
 
-    middle: "random" draws it uniformly of all frames, "center" takes that of the motion. A clip that runs off an end of
-    its motion repeats the pose there, as in MPM (Zhang et al., 2023): 243 frames with stride 2, of motions at 50 Hz.
+    A clip that extends beyond its sequence repeats the first or last pose, as in MPM (Zhang et al., 2023): 243 frames
+    with stride 2, from sequences at 50 Hz.
     """
 
     frames: int = 243
+    """Number of poses."""
     stride: int = 2
+    """Distance between poses, in stored frames."""
     middle: Literal["random", "center"] = "random"
+    """"random" draws the middle frame uniformly from all frames; "center" uses the middle of the sequence."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -48,7 +51,7 @@ class PoseClip(Config):
             raise ValueError(f"PoseClip(middle={self.middle!r}): legal are 'random' and 'center'")
 
     def numbers(self, n_frames: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        """Draws the clip's frame numbers, int64 (frames,), non-decreasing, in a motion of `n_frames` frames."""
+        """Draw the clip's frame numbers, int64 (frames,), non-decreasing, in a sequence of `n_frames` frames."""
         middle = int(rng.integers(n_frames)) if self.middle == "random" else n_frames // 2
         offsets = (np.arange(self.frames, dtype=np.int64) - self.frames // 2) * self.stride
         return np.clip(middle + offsets, 0, n_frames - 1)
@@ -58,7 +61,7 @@ Float32s = npt.NDArray[np.float32]
 
 
 class Seen(NamedTuple):
-    """A clip as a camera sees it: pose_3d (T, J, 3), pose_2d (T, J, 2) and root (T, 3) of `PoseBatch`; focal."""
+    """A clip seen by a camera: pose_3d (T, J, 3), pose_2d (T, J, 2), root (T, 3) and focal, as in `PoseBatch`."""
 
     pose_3d: Float32s
     pose_2d: Float32s
@@ -68,21 +71,21 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cameras(Config):
-    """Cameras around a clip, each number drawn uniformly between two.
+    """Random cameras around a clip; each parameter is drawn uniformly from an interval.
 
-    MPM (Zhang et al., 2023) pre-trains on motions without cameras by drawing them, as PoseAug (Gong et al., 2021) does.
-    The defaults are near Human3.6M's four cameras: their focal length is 1.145 widths of the picture, and they stand 4
-    to 6 m away. The principal point is the middle, and there is no lens distortion.
-
-    distance_m: from the middle of the pelvis' way, in front of the farthest joint on it. elevation_deg: above the
-    horizon; the direction around the clip is any. focal: the focal length, in half widths of the picture. aim_m: how
-    far from the middle the camera may look, along each axis.
+    MPM (Zhang et al., 2023) pre-trains on sequences without cameras by drawing them, as PoseAug (Gong et al., 2021)
+    does. The defaults approximate Human3.6M's four cameras: focal length 1.145 image widths, at a distance of 4 to 6 m.
+    The principal point is the image centre, and there is no lens distortion.
     """
 
     distance_m: tuple[float, float] = (4.0, 6.0)
+    """Distance in metres from the centre of the pelvis' path, in front of the farthest joint on it."""
     elevation_deg: tuple[float, float] = (-5.0, 25.0)
+    """Elevation above the horizon in degrees; the direction around the clip is arbitrary."""
     focal: tuple[float, float] = (2.29, 2.29)
+    """Focal length in half image widths."""
     aim_m: float = 0.3
+    """Maximum offset of the camera's aim from the centre along each axis, in metres."""
 
     def __post_init__(self) -> None:
         for name in ("distance_m", "elevation_deg", "focal"):
@@ -97,8 +100,9 @@ class Cameras(Config):
             )
 
     def __call__(self, poses: Float32s, rng: np.random.Generator) -> Seen:
-        """Draws a camera and takes pictures of poses (T, J, 3) in metres, z upwards."""
-        # Of three numbers a point numpy adds and subtracts three at a time: many points of an axis take a tenth.
+        """Draw a camera and project poses (T, J, 3) in metres, z upwards."""
+        # numpy processes three numbers per point slowly; with all points of one axis at once it takes a tenth of the
+        # time.
         frames, joints, _ = poses.shape
         places = poses.astype(np.float64)
         flat = places.reshape(frames, -1)
@@ -115,7 +119,9 @@ class Cameras(Config):
 
 
 def _build_view_axes(direction: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The axes (3, 3) of an upright camera that looks in a direction, not up or down: right, down and forwards."""
+    """Return the axes (3, 3) of an upright camera that looks in a direction, not up or down: right,
+    down and forwards.
+    """
     x, y, z = direction.tolist()
     flat, length = hypot(x, y), hypot(x, y, z)
     right, forwards = (y / flat, -x / flat, 0.0), (x / length, y / length, z / length)
@@ -124,7 +130,7 @@ def _build_view_axes(direction: npt.NDArray[np.float64]) -> npt.NDArray[np.float
 
 
 def seen(places: npt.NDArray[np.float64], focal: float) -> Seen:
-    """A clip of joints (T, J, 3) in the coordinates of a camera, all before it, and its pictures."""
+    """Project joints (T, J, 3) in camera coordinates, all in front of the camera."""
     root = places[:, 0]
     pose_3d = np.empty(places.shape, np.float32)
     pose_2d = np.empty((*places.shape[:-1], 2), np.float32)
@@ -136,7 +142,7 @@ def seen(places: npt.NDArray[np.float64], focal: float) -> Seen:
 
 
 def mirrored(clip: Seen, mirror: npt.NDArray[np.int64]) -> Seen:
-    """The clip with left and right changed; `mirror`: the joint that each one becomes, (J,)."""
+    """Swap left and right; `mirror` is the joint that each one becomes, (J,)."""
     pose_3d, pose_2d = (np.take(pose, mirror, axis=1) for pose in (clip.pose_3d, clip.pose_2d))
     root = clip.root.copy()
     for pose in (pose_3d, pose_2d, root):
@@ -147,11 +153,11 @@ def mirrored(clip: Seen, mirror: npt.NDArray[np.int64]) -> Seen:
 _POSE_BYTES = 4 * 3 * len(JOINTS)
 _FARTHEST_M = 1e6
 KEPT = {17: np.arange(17), 16: np.delete(np.arange(17), NECK)}
-"""The joints of Human3.6M in skeletons of 17 and of 16 joints."""
+"""Joints of Human3.6M in skeletons of 17 and of 16 joints."""
 
 
 class PoseError(DataError):
-    """A member does not hold the poses that the manifest says."""
+    """A member does not contain the poses described in the manifest."""
 
 
 class PoseSettings(Options, total=False):
@@ -183,7 +189,7 @@ def pose_loader(location: Splits, **settings: Unpack[PoseSettings]) -> Loader[Po
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PosePlan:
-    """The numbers of a clip's frames, int64 (T,), of `n_frames`, `fps` a second."""
+    """Frame numbers of a clip, int64 (T,), of `n_frames` at `fps` frames per second."""
 
     numbers: npt.NDArray[np.int64]
     n_frames: int
@@ -228,7 +234,7 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
-        """The token grid of "pose", with the axes (frame, joint)."""
+        """Token grid of "pose", with the axes (frame, joint)."""
         return {"pose": compute_pose_grid(self.clip.frames, self.joints)}
 
     @property
@@ -238,21 +244,29 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
 
     @property
     def masks(self) -> tuple[Masked, ...]:
-        """Those of 2-D and of 3-D poses, which are parts of their own (see `masks.Joint`)."""
+        """Masks of the 2-D and 3-D poses, drawn as separate parts (see `masks.Joint`)."""
         return tuple(Masked(f"mask_{part}", self.mask, self.grids["pose"], part) for part in ("2d", "3d"))
 
     def resolved(self, split: Split) -> Self:
-        """The config with all defaults that depend on the split filled in; raises ValueError if that is impossible."""
+        """Fill in all defaults that depend on the split.
+
+        Raises:
+            ValueError: A setting does not fit the split.
+        """
         flip = (0.5 if split.shuffle else 0.0) if self.flip is None else self.flip
         component = component_of(split.manifest.components, (POSES.name,), self.component).name
         return replace(self, flip=flip, component=component)
 
     def fps(self, manifest: Manifest) -> npt.NDArray[np.float64]:
-        """The frames a second of each motion, float64 (N,), 0 without."""
+        """Return the frames per second of each sequence, float64 (N,), 0 without one."""
         return manifest.component(self.component or "").facts["rate_hz"].astype(np.float64)
 
     def plan(self, items: Items) -> list[PosePlan]:
-        """Draws the frames of clips; raises SampleError if the manifest's numbers of one contradict each other."""
+        """Draw the frames of clips.
+
+        Raises:
+            SampleError: A sample's numbers in the manifest are inconsistent.
+        """
         component = items.manifest.component(self.component or "")
         return [self._plan(item, component, rng) for item, rng in zip(items, items.rngs("clip", views=1), strict=True)]
 
@@ -272,7 +286,7 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
         return PosePlan(numbers=numbers, n_frames=n_frames, fps=float(facts["rate_hz"]), ranges=(place,))
 
     def layout(self, memory: Memory[PosePlan]) -> PoseBatch:
-        """The empty batch."""
+        """Create the empty batch."""
         frames, joints = self.clip.frames, self.joints
         return PoseBatch(
             pose_3d=memory(np.float32, frames, joints, 3),
@@ -286,7 +300,11 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
         )
 
     def fill(self, rows: BatchRows[PosePlan], batch: PoseBatch, stats: Stats) -> None:
-        """Reads the poses and takes the views' pictures; raises SampleError if a number is not finite."""
+        """Read the poses and project the views.
+
+        Raises:
+            SampleError: A number is not finite.
+        """
         rngs, kept = rows.items.rngs("camera"), KEPT[self.joints]
         pose_3d, pose_2d, root, focal = map(rows.whole, (batch.pose_3d, batch.pose_2d, batch.root, batch.focal))
         read = rows.read(self.component or "", stats)
@@ -294,7 +312,7 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
             for (item, plan, own), (data,) in zip(rows, read, strict=True):
                 with item.manifest.reading(item.index, self.component or ""):
                     poses = np.frombuffer(data, dtype="<f4").reshape(-1, len(JOINTS), 3)
-                    # Both are false where a number is none.
+                    # Both are false for NaN.
                     if not (poses.min() > -_FARTHEST_M and poses.max() < _FARTHEST_M):
                         raise PoseError(
                             f"has a number that is not finite, or a joint farther than {_FARTHEST_M:g} m away"
@@ -311,5 +329,5 @@ class PoseData(RowConfig[PosePlan, PoseBatch]):
 
 
 def compute_pose_grid(frames: int, joints: int) -> TokenGrid:
-    """The (frame, joint) grid of a clip."""
+    """Return the (frame, joint) grid of a clip."""
     return TokenGrid(axes=("frame", "joint"), shape=(frames, joints), patch=(1, 1))

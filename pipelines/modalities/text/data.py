@@ -1,4 +1,4 @@
-"""Texts: their data config and their loader."""
+"""Data config and loader of texts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -25,7 +25,7 @@ from .token_scores import TokenScores
 
 Layout = Literal["pack", "row"]
 CUES = frozenset({"words", "classes", "tokens"})
-"""The cues that texts have for masks; with `scores`, they have those too."""
+"""Mask inputs available for texts, plus `scores` if the loader has them."""
 
 
 class TextSettings(Options, total=False):
@@ -94,13 +94,14 @@ class TextData(SplitConfig[TextPlan, TextBatch]):
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
-        """The token grid of "text", with the axis (token,)."""
+        """Token grid of "text", with the axis (token,)."""
         return {"text": TokenGrid(axes=("token",), shape=(self.length,), patch=(1,))}
 
     def resolved(self, split: Split) -> Self:
-        """The config with all defaults that depend on the split filled in: the ids of `masks.Replace`.
+        """Fill in all defaults that depend on the split: the ids of `masks.Replace`.
 
-        ValueError if the mask needs what the split does not have, or has ids of another tokenizer.
+        Raises:
+            ValueError: The mask needs an input that the split lacks, or has ids of another tokenizer.
         """
         if self.mask is None:
             return self
@@ -112,7 +113,11 @@ class TextData(SplitConfig[TextPlan, TextBatch]):
         return replace(self, mask=with_ids(self.mask, read_tokenizer_facts(manifest.location, manifest.info)))
 
     def rows(self, split: Split) -> TextRowMaker:
-        """What makes the rows of a split. ShardError if its tokenizer is missing or another one."""
+        """Create the row maker of a split.
+
+        Raises:
+            ShardError: The tokenizer is missing or has changed.
+        """
         if self.packing == "pack" and split.weights is not None:
             raise ValueError("a packed row has several samples, so it has no weight; use packing='row' or no weights")
         manifest = split.manifest
@@ -130,7 +135,7 @@ class TextData(SplitConfig[TextPlan, TextBatch]):
         )
 
     def _pack_documents(self, manifest: Manifest, facts: TokenizerFacts) -> Packing:
-        """Which documents stand in which row."""
+        """Assign documents to rows."""
         tokens = manifest.component(TOKENS)
         if self.packing == "row":
             return pack_one_a_row(tokens.facts["n_tokens"].astype("int64"), manifest.shard_samples)
@@ -139,9 +144,9 @@ class TextData(SplitConfig[TextPlan, TextBatch]):
 
 
 def read_stored_lengths(tokens: Component) -> npt.NDArray[np.int64]:
-    """The number of tokens of each sample, int64 (N,), 0 for one without tokens, but not for one that was erased.
+    """Return the number of tokens of each sample, int64 (N,); 0 without tokens, except for an erased sample.
 
-    A number that contradicts the size of the member becomes 1, so that the sample is in a row, and is found unusable.
+    A number that contradicts the size of the member becomes 1, so that the sample gets a row and is found unusable.
     """
     given, words = tokens.facts["n_tokens"].astype(np.int64), tokens.words["dtype"]
     sizes = np.array([*(np.dtype(name).itemsize if name in TOKEN_TYPES else 0 for name in words.names), 0])
@@ -152,9 +157,10 @@ def read_stored_lengths(tokens: Component) -> npt.NDArray[np.int64]:
 
 
 def with_ids(mask: Mask, facts: TokenizerFacts) -> Mask:
-    """The mask with the tokenizer's ids in each `masks.Replace` without ids, wherever it stands.
+    """Fill in the tokenizer's ids in each `masks.Replace` without ids, at any depth.
 
-    ValueError for ids that are not the tokenizer's.
+    Raises:
+        ValueError: Ids are not the tokenizer's.
     """
     changed = {f.name: with_ids(part, facts) for f in fields(mask) if isinstance(part := getattr(mask, f.name), Mask)}
     mask = replace(mask, **changed) if changed else mask

@@ -1,4 +1,4 @@
-"""Walks: their data config and their loader."""
+"""Data config and loader of trajectories."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -34,7 +34,7 @@ from .rows import CAMERA, DEPTH, VIDEO, TrajectoryPlan, TrajectoryRowMaker
 
 FRAMES = frozenset({"frames"})
 CUES = FRAMES | {"depth"}
-"""What masks of walks may follow."""
+"""Mask inputs available for trajectories."""
 
 
 class TrajectorySettings(Options, total=False):
@@ -108,12 +108,16 @@ class TrajectoryData(SplitConfig[TrajectoryPlan, TrajectoryBatch]):
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
-        """The token grid of "video", with the axes (t, h, w), for colours and depth."""
+        """Token grid of "video", with the axes (t, h, w), for colour and depth."""
         size = self.clip.size
         return {"video": TokenGrid.video(self.clip.frames, size, size, tubelet=self.tubelet, patch=self.patch)}
 
     def resolved(self, split: Split) -> Self:
-        """The config with all defaults that depend on the split filled in; ShardError if it lacks a component."""
+        """Fill in all defaults that depend on the split.
+
+        Raises:
+            ShardError: The split lacks a component.
+        """
         for name in (VIDEO, CAMERA, *((DEPTH,) if self.depth else ())):
             if name not in split.manifest.components:
                 held = ", ".join(split.manifest.components) or "nothing"
@@ -125,21 +129,21 @@ class TrajectoryData(SplitConfig[TrajectoryPlan, TrajectoryBatch]):
         )
 
     def short(self, manifest: Manifest) -> npt.NDArray[np.bool_]:
-        """Which walks are too short for a clip and its waypoint, bool (N,)."""
+        """Return which trajectories are too short for a clip and its waypoint, bool (N,)."""
         fps = manifest.component(VIDEO).facts["fps"]
         ahead = np.maximum(np.rint(self.ahead_s * fps), 1).astype(np.int64)
         return short_videos(manifest, VIDEO, self.clip, ahead)
 
     def fps(self, manifest: Manifest) -> npt.NDArray[np.float64]:
-        """The frames a second of each walk, float64 (N,), 0 without."""
+        """Return the frames per second of each trajectory, float64 (N,), 0 without one."""
         return manifest.component(VIDEO).facts["fps"].astype(np.float64)
 
     def chosen(self, split: Split) -> Split:
-        """The split without walks that are too short, where the clip skips them."""
+        """Drop trajectories that are too short if the clip skips them."""
         return drop_short(split, VIDEO, self.clip, self.short)
 
     def rows(self, split: Split) -> TrajectoryRowMaker:
-        """What makes the rows of a split."""
+        """Create the row maker of a split."""
         clips = ClipRowMaker(
             component=VIDEO,
             clip=self.clip,

@@ -1,10 +1,11 @@
-"""Clips of videos as they were found, for the data of other libraries: bytes, a path or a file in, a row out.
+"""Decode clips from video files for data of other libraries: bytes, a path or a file in, a row out.
 
     clips = ClipDecoder(VideoClip(frames=16, stride=4), mask=masks.Tube(ratio=0.9))
     batch = clips("video.mp4", key="clip-7", seed=0, epoch=2)      # a VideoBatch of one row
-    batch = VideoBatch.concatenated([batch, ...])                  # what a loader gives for these samples
+    batch = VideoBatch.concatenated([batch, ...])                  # equals a loader's batch of these samples
 
-Frame numbers, crop and mask are drawn as in a loader of `maskstream index`, by (seed, epoch, key); so are the pixels.
+Frame numbers, crop and mask are drawn by (seed, epoch, key), as in a loader of `maskstream index`, and pixels are
+identical.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from .data import ClipSettings, VideoData
 from .rows import ClipRowMaker
 
 VideoFile = bytes | bytearray | memoryview | str | Path | BinaryIO
-"""The bytes of a video file, its path, or a binary file that can seek."""
+"""Bytes of a video file, its path, or a seekable binary file."""
 
 
 class ClipDecoder:
@@ -65,14 +66,21 @@ class ClipDecoder:
     def __call__(
         self, source: VideoFile, *, key: str, seed: int = 0, epoch: int = 0, progress: float = 0.0
     ) -> VideoBatch:
-        """The batch of one sample, a row for each view, on the CPU; its label is -1.
+        """Decode one sample into a batch with a row for each view, on the CPU; its label is -1.
 
-        source: an mp4, mov, mkv or webm of H.264, HEVC, VP9 or AV1. Of an MP4 whose moov lists its packets, only the
-        moov and the bytes of the clip are read; of others all is. A file is left at any position. progress: of the run,
-        from 0 to 1, which a mask that changes over it follows.
+        For an MP4 whose moov lists its packets, only the moov and the bytes of the clip are read; other files are read
+        completely. A file is left at an arbitrary position.
 
-        SampleError if the video cannot be read or decoded, or is shorter than a clip that does not repeat; OSError if
-        the path cannot be opened.
+        Args:
+            source: An mp4, mov, mkv or webm with H.264, HEVC, VP9 or AV1.
+            key: Key of the sample.
+            seed: Random seed, as in a loader.
+            epoch: Epoch of the draws.
+            progress: Progress of the run, from 0 to 1, for masks that change over it.
+
+        Raises:
+            SampleError: The video cannot be read or decoded, or is shorter than a clip that does not repeat.
+            OSError: The path cannot be opened.
         """
         name = str(source) if isinstance(source, str | Path) else str(getattr(source, "name", "bytes"))
         item = _Shown(seed, epoch, key, self.data.views, Place(progress=progress))
@@ -94,7 +102,7 @@ class ClipDecoder:
         return self._rows.plan_video(item, index, self._rows.numbers(item, index))
 
     def _fill_rows(self, item: _Shown, plan: ClipPlan, decoded: DecodedFrames, notes: GopNotes) -> VideoBatch:
-        """The rows of a clip, and their masks, but for what a finish does."""
+        """Create the rows of a clip and their masks, except for the device transform."""
         rows, stats = self._rows, Stats()
         memory = Memory([plan], item.views)
         batch, own = rows.layout(memory), SampleRows(0, item.views, memory.arrays)
@@ -112,7 +120,7 @@ class ClipDecoder:
 
 
 class _Shown(NamedTuple):
-    """A sample of no split, as it is shown in an epoch at its place in the run."""
+    """A sample outside any split, in an epoch and position of the run."""
 
     seed: int
     epoch: int
@@ -121,21 +129,23 @@ class _Shown(NamedTuple):
     place: Place
 
     def rng(self, purpose: str, view: int = 0) -> np.random.Generator:
-        """The generator of one decision for one view."""
+        """Return the random generator of one decision for one view."""
         return sample_rng(self.seed, self.epoch, self.key, view, purpose)
 
     def rngs(self, purpose: str) -> list[np.random.Generator]:
-        """The generators of one decision for all views."""
+        """Return the random generators of one decision for all views."""
         return [self.rng(purpose, view) for view in range(self.views)]
 
     def draw(self, view: int, cues: Cues = NO_CUES, part: str = "", rng: np.random.Generator | None = None) -> Draw:
-        """The draw of the mask of a view."""
+        """Return the draw of a view's mask."""
         return Draw.of(self.seed, self.epoch, self.key, view, self.place, cues, part, rng)
 
 
 def _decoded(rows: ClipRowMaker, plan: ClipPlan, video: FoundVideo) -> tuple[DecodedFrames, GopNotes]:
-    """The frames of a clip, of which only its packets are read, and what is stored of its GOPs. Raises DataError if
-    they do not decode.
+    """Decode the frames of a clip, reading only its packets, and return the data stored for its GOPs.
+
+    Raises:
+        DataError: The packets do not decode.
     """
     first, stop = video.index.gops_of(plan.numbers)
     packets, first_frame = video.gops(first, stop), int(video.index.first_frame[first])
@@ -162,7 +172,7 @@ def _decoded(rows: ClipRowMaker, plan: ClipPlan, video: FoundVideo) -> tuple[Dec
 
 @contextmanager
 def _opened(source: VideoFile) -> Iterator[bytes | bytearray | memoryview | BinaryIO]:
-    """The bytes or the file of a source; a path is opened for the time."""
+    """Open a source as bytes or file; a path is closed afterwards."""
     if not isinstance(source, str | Path):
         yield source
         return
@@ -176,7 +186,7 @@ def _opened(source: VideoFile) -> Iterator[bytes | bytearray | memoryview | Bina
 
 @contextmanager
 def _reading(name: str, key: str) -> Iterator[None]:
-    """Raises SampleError where the data make the block fail, OutageError where the machine does."""
+    """Raise SampleError if the block fails because of the data, OutageError if because of the machine."""
     try:
         yield
     except Exception as error:

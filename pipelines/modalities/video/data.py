@@ -1,4 +1,4 @@
-"""Video: its data config and its loader."""
+"""Data config and loader of videos."""
 
 import json
 import logging
@@ -46,9 +46,11 @@ log = logging.getLogger(__name__)
 
 VideoBackend = Literal["auto", "cpu", "dali", "torchcodec"]
 HARDWARE = ("dali", "torchcodec")
-"""The backends that decode on the device."""
+"""Backends that decode on the device."""
 _TOGETHER = 8
-"""How many clips the threads of a process fill together in all: more to each of few, and no thread waits for others."""
+"""Number of clips that a process's threads fill in total at once: with few threads each takes more, and no thread has
+to wait for others.
+"""
 
 
 class ClipSettings(TypedDict, total=False):
@@ -181,21 +183,25 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
 
     @property
     def changes(self) -> FrameChanges:
-        """What is done to the pixels of a view."""
+        """Changes of the pixels of a view."""
         return FrameChanges(self.colour, find_transform(self.transform, frames=True))
 
     def whole(self) -> Self:
-        """The config that makes whole clips where this one makes tokens."""
+        """Config that decodes whole clips where this one decodes tokens."""
         return replace(self, output="auto") if self.output in TOKEN_OUTPUTS else self
 
     @property
     def grids(self) -> Mapping[str, TokenGrid]:
-        """The token grid of "video", with the axes (t, h, w)."""
+        """Token grid of "video", with the axes (t, h, w)."""
         size = self.clip.size
         return {"video": TokenGrid.video(self.clip.frames, size, size, tubelet=self.tubelet, patch=self.patch)}
 
     def resolved(self, split: Split) -> Self:
-        """The config with all defaults that depend on the split filled in; raises ValueError if that is impossible."""
+        """Fill in all defaults that depend on the split.
+
+        Raises:
+            ValueError: A setting does not fit the split.
+        """
         profile = split.manifest.info["profile"]
         clip = aligned(self.clip, profile)
         components = split.manifest.components
@@ -224,11 +230,11 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
 
     @property
     def cameras(self) -> tuple[str, ...]:
-        """The videos that are read; of a resolved config."""
+        """Components that are read, for a resolved config."""
         return (self.component or "",) if not isinstance(self.component, tuple) else self.component
 
     def _output(self, flow: FlowChoice, device: torch.device) -> Output:
-        """What the sampler makes."""
+        """Return the output of the sampler."""
         if self.output != "auto":
             return self.output
         if self.over_run:
@@ -236,7 +242,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         return "yuv" if device.type == "cuda" and not self._needs_rgb(flow) and self.backend != "dali" else "rgb"
 
     def _needs_rgb(self, flow: FlowChoice) -> str:
-        """What needs RGB on the CPU, in words; "" if nothing does."""
+        """Return the name of the setting that needs RGB on the CPU; "" if none does."""
         if self.changes.title:
             return self.changes.title
         if isinstance(flow, SampleFlow):
@@ -246,7 +252,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         return str(self.mask) if "frames" in needs and not drawn_later else ""
 
     def short(self, manifest: Manifest) -> npt.NDArray[np.bool_]:
-        """Which samples have a video that is too short for the clip, bool (N,)."""
+        """Return which samples have a video that is too short for the clip, bool (N,)."""
         first, *others = self.cameras
         if not others:
             return short_videos(manifest, first, self.clip)
@@ -254,11 +260,11 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         return short_videos(manifest, first, self.clip, missed) & ~lacking(manifest, self.cameras)
 
     def fps(self, manifest: Manifest) -> npt.NDArray[np.float64]:
-        """The frames a second of each video, float64 (N,), 0 without."""
+        """Return the frames per second of each video, float64 (N,), 0 without one."""
         return rates(manifest, self.cameras[0])[1]
 
     def chosen(self, split: Split) -> Split:
-        """The split without short videos, where the clip skips them."""
+        """Drop short videos if the clip skips them."""
         if isinstance(self.flow, FlowSource):
             check_one_clock(self.clip, "masks and fields of flow")
         if split.kept is not None:
@@ -268,7 +274,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         return drop_short(split, self.cameras[0], self.clip, self.short)
 
     def rows(self, split: Split) -> RowMaker[ClipPlan, VideoBatch]:
-        """What makes the rows of a split."""
+        """Create the row maker of a split."""
         output = self._output(self.flow, split.device)
         clips = self._clips(output, max(1, _TOGETHER // split.threads))
         if not isinstance(self.component, tuple):
@@ -277,7 +283,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         return CamerasRowMaker(first=clips, others=tuple(others))
 
     def _clips(self, output: Output, together: int = 1) -> ClipRowMaker:
-        """What makes the rows of the only camera, or of the first."""
+        """Create the row maker of the only or first camera."""
         return ClipRowMaker(
             component=self.cameras[0],
             clip=self.clip,
@@ -291,8 +297,12 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         )
 
     def of_files(self, profile: str) -> tuple[ClipRowMaker, Finish[VideoBatch, VideoBatch]]:
-        """What makes clips of videos as they were found, on the CPU, and what is left to do with them: as in a loader
-        of a split of this profile, whose settings are these, and that shuffles. ValueError for what needs a split.
+        """Create the row maker and device transform for video files outside a split, on the CPU.
+
+        They reproduce a shuffled loader with these settings on a split of this profile.
+
+        Raises:
+            ValueError: A setting requires a split.
         """
         device, clip = torch.device("cpu"), aligned(self.clip, profile)
         if isinstance(self.component, tuple) or self.fields or self.backend in HARDWARE or self.output == "yuv":
@@ -310,12 +320,16 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         return own._clips(own._output(flow, device)), own._finish(device)
 
     def finish(self, split: Split) -> Finish[VideoBatch, VideoBatch]:
-        """What is left to do with the clips of each camera."""
+        """Create the device transform of each camera's clips."""
         finish = self._finish(split.device)
         return finish if isinstance(finish, Unchanged) or not isinstance(self.component, tuple) else EachCamera(finish)
 
     def _finish(self, device: torch.device) -> Finish[VideoBatch, VideoBatch]:
-        """The flow of whole batches, and pixels of planes. ValueError for flow that cannot be computed so."""
+        """Create the transform that computes the flow of whole batches and converts planes to pixels.
+
+        Raises:
+            ValueError: Flow cannot be computed in this way.
+        """
         flow: FlowFinish | None = None
         if isinstance(self.flow, BatchFlow):
             if reason := self.flow.missing(device):
@@ -346,13 +360,19 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         return planes if flow is None else Composed(planes, flow)
 
     def source(self, split: Split) -> BatchSource[Any, Any, VideoBatch, VideoBatch]:
-        """The source of a split that PyAV decodes, for a loader or a mixture; ValueError for other backends."""
+        """Create the source of a split decoded by PyAV, for a loader or a mixture.
+
+        Raises:
+            ValueError: Another backend is requested.
+        """
         if self.backend in HARDWARE:
             raise ValueError(f"backend={self.backend!r} serves loaders of one split, and no mixture; leave backend out")
         return SplitConfig.source(self, split)
 
     def loader_source(self, split: Split) -> BatchSource[Any, Any, Any, VideoBatch]:
-        """The source of a split, decoded by the device where `backend` or the arithmetic says so."""
+        """Create the source of a split, decoded on the device if `backend` requests it or it is
+        estimated to be faster.
+        """
         if self.output == "rgb" and self.backend == "torchcodec":
             raise ValueError("backend='torchcodec' makes planes, and output='rgb' asks for RGB; leave output out")
         own = self.resolved(split)
@@ -368,7 +388,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         return replace(own, output="rgb")._packed(split, "dali") if chosen == "dali" else own.source(split)
 
     def _decoder(self, split: Split) -> str:
-        """The backend of "auto" on a CUDA device; called on a resolved config."""
+        """Choose the backend of "auto" on a CUDA device; call on a resolved config."""
         if needs := self._needs_rgb(self.flow):
             log.info("PyAV makes RGB in the loader for %s, because %s needs it there", split.device, needs)
             return "cpu"
@@ -385,14 +405,18 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         )
 
     def _explain_unsuited(self, split: Split, backend: str) -> str:
-        """Why a backend cannot decode the clips on the device, in words; "" if it can."""
+        """Return why a backend cannot decode the clips on the device; "" if it can."""
         if isinstance(self.component, tuple):
             return f"it decodes one video of a sample, and component={self.component} names several"
         return unsuited(self._clips(self._output(self.flow, split.device)), split.manifest, split.device, backend)
 
     def _packed(self, split: Split, backend: str) -> RowSource[PackedPlan, EncodedBatch, VideoBatch]:
-        """The source of clips that DALI or torchcodec decodes on the device; called on a resolved config. A BatchFlow
-        computes flow of their pixels. ValueError for what `unsuited` names, and where torchcodec is missing.
+        """Create the source of clips that DALI or torchcodec decodes on the device; call on a resolved config.
+
+        A BatchFlow computes flow from the decoded pixels.
+
+        Raises:
+            ValueError: The clips are not suited (see `unsuited`), or torchcodec is missing.
         """
         clips = self._clips(self._output(self.flow, split.device))
         if reason := self._explain_unsuited(split, backend):
@@ -406,7 +430,7 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
         else:
             decoder = TorchcodecDecoder(size, threads)
         split = self.chosen(split)
-        # It is asked for clips by their numbers in the whole split.
+        # It is called with sample numbers of the whole split.
         on_cpu = replace(self, fields=())._sampler(clips, replace(split, kept=None))
         decoding = HardwareFinish(on_cpu, size, decoder)
         finish = decoding if clips.flow is None else Composed(decoding, replace(self, output="rgb").finish(split))
