@@ -13,27 +13,33 @@ from maskstream.shards.config import Config
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Crop:
-    """A rectangle in source pixels: columns x to x + width - 1, rows y to y + height - 1."""
+    """A rectangle in source pixels: columns x to x + width - 1, rows y to y + height - 1.
+
+    Attributes:
+        x: Left column.
+        y: Top row.
+        width: Width in pixels.
+        height: Height in pixels.
+        flip: Mirror the clip left to right after cropping and resizing.
+    """
 
     x: int
-    """Left column."""
     y: int
-    """Top row."""
     width: int
-    """Width in pixels."""
     height: int
-    """Height in pixels."""
     flip: bool = False
-    """Mirror the clip left to right after cropping and resizing."""
 
 
 class Augmentation(Config, ABC):
-    """Base class of random crop rules; subclasses are frozen configs."""
+    """Base class of random crop rules; subclasses are frozen configs.
+
+    Attributes:
+        flip: Probability of mirroring.
+    """
 
     __slots__ = ()
 
     flip: float
-    """Probability of mirroring."""
 
     @abstractmethod
     def rectangle(self, width: int, height: int, size: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
@@ -71,14 +77,16 @@ class MultiScaleCrop(Augmentation):
     A side within 3 pixels of the output size is set to it, which avoids resampling. The positions are the corners, the
     centre, the centres of the edges and the quarter points. Source: VideoMAE's pre-training (Tong et al. 2022), without
     a flip, after TSN (Wang et al. 2016).
+
+    Attributes:
+        scales: Fractions from which width and height are drawn.
+        max_distort: Maximum distance between the width's and the height's entry in `scales`.
+        flip: Probability of mirroring.
     """
 
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
-    """Fractions from which width and height are drawn."""
     max_distort: int = 1
-    """Maximum distance between the width's and the height's entry in `scales`."""
     flip: float = 0.0
-    """Probability of mirroring."""
 
     def __post_init__(self) -> None:
         check_flip(self.flip)
@@ -117,14 +125,16 @@ class RandomResizedCrop(Augmentation):
 
     After 10 draws that do not fit into the frame, the crop is the largest centred one within `ratio`. Source: MAE-ST
     (Feichtenhofer et al. 2022), which mirrors with probability 0.5.
+
+    Attributes:
+        scale: Bounds of the crop's fraction of the frame area, drawn uniformly.
+        ratio: Bounds of width / height, drawn log-uniformly.
+        flip: Probability of mirroring.
     """
 
     scale: tuple[float, float] = (0.5, 1.0)
-    """Bounds of the crop's fraction of the frame area, drawn uniformly."""
     ratio: tuple[float, float] = (0.75, 4 / 3)
-    """Bounds of width / height, drawn log-uniformly."""
     flip: float = 0.0
-    """Probability of mirroring."""
 
     def __post_init__(self) -> None:
         check_flip(self.flip)
@@ -150,14 +160,16 @@ class NestedCrop(Augmentation):
     """Random crop for the first view, and random crops of that crop for the others.
 
     Source: CropMAE's global-to-local views (Eymael et al. 2024, 3.1).
+
+    Attributes:
+        whole: Scale and ratio of the first crop.
+        part: Scale and ratio of the other crops, relative to the first.
+        flip: Probability of mirroring, drawn separately for each view.
     """
 
     whole: RandomResizedCrop = field(default_factory=lambda: RandomResizedCrop(scale=(0.1, 1.0)))
-    """Scale and ratio of the first crop."""
     part: RandomResizedCrop = field(default_factory=lambda: RandomResizedCrop(scale=(0.3, 0.6)))
-    """Scale and ratio of the other crops, relative to the first."""
     flip: float = 0.5
-    """Probability of mirroring, drawn separately for each view."""
 
     def __post_init__(self) -> None:
         check_flip(self.flip)
@@ -180,10 +192,12 @@ class SharedCrop(Augmentation):
     """One crop for all views of a sample; the views differ only in their masks.
 
     V-JEPA (Bardes et al. 2024) masks one crop of a clip twice: views=2 with its two masks (see `ByView`).
+
+    Attributes:
+        crop: Rule that draws the crop.
     """
 
     crop: Augmentation = field(default_factory=MultiScaleCrop)
-    """Rule that draws the crop."""
 
     def rectangle(self, width: int, height: int, size: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         return self.crop.rectangle(width, height, size, rng)
@@ -197,10 +211,13 @@ class SharedCrop(Augmentation):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CenterCrop(Augmentation):
-    """Largest centred square; only the flip is random."""
+    """Largest centred square; only the flip is random.
+
+    Attributes:
+        flip: Probability of mirroring.
+    """
 
     flip: float = 0.0
-    """Probability of mirroring."""
 
     def __post_init__(self) -> None:
         check_flip(self.flip)

@@ -52,12 +52,15 @@ class Noise(Config, ABC):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LinearNoise(Noise):
-    """Noise schedule whose added variance beta rises linearly."""
+    """Noise schedule whose added variance beta rises linearly.
+
+    Attributes:
+        first: Beta at the first time.
+        last: Beta at the last time.
+    """
 
     first: float = 1e-4
-    """Beta at the first time."""
     last: float = 0.02
-    """Beta at the last time."""
 
     def __post_init__(self) -> None:
         Noise.__post_init__(self)
@@ -74,12 +77,15 @@ class LinearNoise(Noise):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CosineNoise(Noise):
-    """Noise schedule whose kept variance falls along a squared cosine."""
+    """Noise schedule whose kept variance falls along a squared cosine.
+
+    Attributes:
+        offset: s of the formula; it keeps the first times from adding too little noise.
+        most: Largest variance that one time adds, so that the last time still keeps some of the sample.
+    """
 
     offset: float = 0.008
-    """s of the formula; it keeps the first times from adding too little noise."""
     most: float = 0.999
-    """Largest variance that one time adds, so that the last time still keeps some of the sample."""
 
     def __post_init__(self) -> None:
         Noise.__post_init__(self)

@@ -36,28 +36,28 @@ class Native(Config):
 
     Sources: RandomResizedCrop (see `augment`); NaFlex of timm and SigLIP 2, which resize to whole patches up to a
     maximum number; NaViT (Dehghani et al. 2023), which packs them.
+
+    Attributes:
+        patch: Side of a patch in pixels, or in frames and bins of a spectrogram.
+        tubelet: Frames per token; an image repeats its only frame.
+        least: Minimum tokens of a sample, or a schedule over the run such as `masks.Piecewise`.
+        most: Maximum tokens of a sample, or a schedule; takes precedence if no number of whole patches lies between the
+            two.
+        multiple: Rows and columns of patches are multiples of this number, for models that merge patches.
+        scale: Bounds of the crop's fraction of the image area, drawn uniformly. None is (0.2, 1) when shuffled; in
+            validation it is (1, 1), the whole image, with sides resized to whole patches.
+        ratio: Bounds of the factor of the image's aspect ratio, drawn log-uniformly.
+        flip: Probability of mirroring; None is 0.5 when shuffled, else 0.
     """
 
     patch: int = 16
-    """Side of a patch in pixels, or in frames and bins of a spectrogram."""
     tubelet: int = 1
-    """Frames per token; an image repeats its only frame."""
     least: int | Schedule = 16
-    """Minimum tokens of a sample, or a schedule over the run such as `masks.Piecewise`."""
     most: int | Schedule = 1024
-    """Maximum tokens of a sample, or a schedule; takes precedence if no number of whole patches lies
-    between the two.
-    """
     multiple: int = 1
-    """Rows and columns of patches are multiples of this number, for models that merge patches."""
     scale: tuple[float, float] | None = None
-    """Bounds of the crop's fraction of the image area, drawn uniformly. None is (0.2, 1) when shuffled; in validation
-    it is (1, 1), the whole image, with sides resized to whole patches.
-    """
     ratio: tuple[float, float] = (0.75, 4 / 3)
-    """Bounds of the factor of the image's aspect ratio, drawn log-uniformly."""
     flip: float | None = None
-    """Probability of mirroring; None is 0.5 when shuffled, else 0."""
 
     def __post_init__(self) -> None:
         check_types(self)

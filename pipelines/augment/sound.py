@@ -13,10 +13,12 @@ class RollGain(Config):
     """Shift circularly by a uniform offset, and apply a gain of 0.5 + Beta(alpha, alpha), in [0.5, 1.5].
 
     Source: Audio-MAE (Huang et al. 2022), which uses no other augmentation in pre-training, with alpha 10.
+
+    Attributes:
+        alpha: Parameter of the Beta distribution.
     """
 
     alpha: float = 10.0
-    """Parameter of the Beta distribution."""
 
     def __post_init__(self) -> None:
         if self.alpha <= 0:
@@ -33,12 +35,14 @@ class SpecAugment(Config):
     """Set a strip of up to `time` frames and a strip of up to `freq` bins of a spectrogram to the dataset's mean.
 
     Widths and positions are uniform. Source: Park et al. 2019; AST fine-tunes AudioSet with time 192, freq 48.
+
+    Attributes:
+        time: Maximum number of frames.
+        freq: Maximum number of frequency bins.
     """
 
     time: int = 192
-    """Maximum number of frames."""
     freq: int = 48
-    """Maximum number of frequency bins."""
 
     def __post_init__(self) -> None:
         if min(self.time, self.freq) < 0:
@@ -60,12 +64,14 @@ class Mixup(Config):
 
     The share is drawn from Beta(alpha, alpha). The mean of each waveform is subtracted first. Source: AST's and
     Audio-MAE's fine-tuning, with Beta(10, 10).
+
+    Attributes:
+        p: Probability of mixing.
+        alpha: Parameter of the Beta distribution.
     """
 
     p: float = 0.5
-    """Probability of mixing."""
     alpha: float = 10.0
-    """Parameter of the Beta distribution."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.p <= 1 or self.alpha <= 0:

@@ -22,39 +22,40 @@ UNIT = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flow(Movable):
-    """Backward flow between the sampled frames of clips, float32 (B, T-1, h, w, 2)."""
+    """Backward flow between the sampled frames of clips, float32 (B, T-1, h, w, 2).
+
+    Attributes:
+        vectors: float32 (B, T-1, h, w, 2), x then y, in pixels of the output clip: content at pixel p of frame t+1 was
+            at p + vectors[:, t] in frame t. (h, w) is the flow grid; cell (i, j) covers a 1/h x 1/w part of the frame.
+        valid: bool (B, T-1, h, w): False where the source had no vector and `vectors` was interpolated, and everywhere
+            at a cut.
+        cuts: bool (B, T-1): True if a scene ends between the frames of a pair (cuts.py).
+        confidence: float32 (B, T-1, h, w) in [0, 1]: how well the flow explains each cell, 0 where it is not valid
+            (source.py); None unless requested from the source.
+    """
 
     vectors: Tensor
-    """float32 (B, T-1, h, w, 2), x then y, in pixels of the output clip: content at pixel p of frame t+1 was at p +
-    vectors[:, t] in frame t. (h, w) is the flow grid; cell (i, j) covers a 1/h x 1/w part of the frame.
-    """
     valid: Tensor
-    """bool (B, T-1, h, w): False where the source had no vector and `vectors` was interpolated, and everywhere at a
-    cut.
-    """
     cuts: Tensor
-    """bool (B, T-1): True if a scene ends between the frames of a pair (cuts.py)."""
     confidence: Tensor | None = None
-    """float32 (B, T-1, h, w) in [0, 1]: how well the flow explains each cell, 0 where it is not valid (source.py); None
-    unless requested from the source.
-    """
 
 
 class ClipFlow(NamedTuple):
-    """Backward flow of one clip, float32 (T-1, h, w, 2): a `Flow` without the batch dimension."""
+    """Backward flow of one clip, float32 (T-1, h, w, 2): a `Flow` without the batch dimension.
+
+    Attributes:
+        vectors: float32 (T-1, h, w, 2), x then y, in pixels of the output clip: content at pixel p of frame t+1 was at
+            p + vectors[t] in frame t.
+        valid: bool (T-1, h, w): False where `vectors` was interpolated.
+        cuts: bool (T-1,): True if a scene ends between the frames of a pair. If a source's `of_clip` omits it, the
+            loader adds it.
+        confidence: float32 (T-1, h, w) or None.
+    """
 
     vectors: npt.NDArray[np.float32]
-    """float32 (T-1, h, w, 2), x then y, in pixels of the output clip: content at pixel p of frame t+1 was at p +
-    vectors[t] in frame t.
-    """
     valid: npt.NDArray[np.bool_]
-    """bool (T-1, h, w): False where `vectors` was interpolated."""
     cuts: npt.NDArray[np.bool_] | None = None
-    """bool (T-1,): True if a scene ends between the frames of a pair. If a source's `of_clip` omits it, the loader adds
-    it.
-    """
     confidence: npt.NDArray[np.float32] | None = None
-    """float32 (T-1, h, w) or None."""
 
 
 def with_cuts(flow: ClipFlow, cuts: npt.NDArray[np.bool_]) -> ClipFlow:

@@ -36,14 +36,16 @@ GREY = (0.299, 0.587, 0.114)
 class Lk(BatchFlow):
     """Pyramidal Lucas-Kanade flow with smoothness, averaged over cells.
 
+    Attributes:
+        cell: Approximate side of a cell in pixels.
+        scale: Finest level as a fraction of the clip's size; None is 64 pixels on the shorter side.
+
     Raises:
         ValueError: `scale` is outside (0, 1], or clips have less than 8 pixels at this scale.
     """
 
     cell: int = 8
-    """Approximate side of a cell in pixels."""
     scale: float | None = None
-    """Finest level as a fraction of the clip's size; None is 64 pixels on the shorter side."""
 
     def __post_init__(self) -> None:
         grid_shape(self.cell, self.cell, self.cell)

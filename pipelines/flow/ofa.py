@@ -29,16 +29,18 @@ Grid = Literal[1, 2, 4]
 class Ofa(BatchFlow):
     """Flow from the GPU's engine, averaged over cells; only on CUDA, and never chosen by "auto".
 
+    Attributes:
+        cell: Approximate side of a cell in pixels.
+        preset: The engine's preset; "slow" is the most accurate.
+        grid: Side in pixels of the blocks that get a vector; 1 and 2 require an Ampere GPU or later.
+
     Raises:
         ValueError: The loader's device has no usable engine.
     """
 
     cell: int = 8
-    """Approximate side of a cell in pixels."""
     preset: Preset = "slow"
-    """The engine's preset; "slow" is the most accurate."""
     grid: Grid = 4
-    """Side in pixels of the blocks that get a vector; 1 and 2 require an Ampere GPU or later."""
 
     def __post_init__(self) -> None:
         grid_shape(self.cell, self.cell, self.cell)

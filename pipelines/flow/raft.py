@@ -38,20 +38,22 @@ NO_WEIGHTS = (
 class Raft(BatchFlow):
     """RAFT flow, averaged over cells. Frames are enlarged to multiples of 8 pixels, at least 128.
 
+    Attributes:
+        weights: Safetensors file with the weights of torchvision's `raft_small` or `raft_large`.
+        checksum: xxh3_64 of the file; read from it if empty. Part of a run's identity, unlike the path.
+        model: "small" or "large".
+        updates: Number of refinement iterations.
+        cell: Approximate side of a cell in pixels.
+
     Raises:
         ValueError: The file is missing, does not match the checksum, or does not fit the network.
     """
 
     weights: str = field(default="", metadata=NOT_IDENTITY)
-    """Safetensors file with the weights of torchvision's `raft_small` or `raft_large`."""
     checksum: str = ""
-    """xxh3_64 of the file; read from it if empty. Part of a run's identity, unlike the path."""
     model: Model = "small"
-    """"small" or "large"."""
     updates: int = 12
-    """Number of refinement iterations."""
     cell: int = 8
-    """Approximate side of a cell in pixels."""
 
     def __post_init__(self) -> None:
         grid_shape(self.cell, self.cell, self.cell)

@@ -71,22 +71,24 @@ def confidence(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodedClip:
-    """One view of a clip, uint8 (T, H, W, 3), with its origin in the video."""
+    """One view of a clip, uint8 (T, H, W, 3), with its origin in the video.
+
+    Attributes:
+        pixels: uint8 (T, H, W, 3), RGB.
+        crop: Crop of the source frames that `pixels` show.
+        source: Width and height of the source frames.
+        frames: int64 (T,): frame numbers.
+        vectors: Motion by frame number, for the frames requested by `vectors_of` that have any: the decoder's vectors,
+            or the stored flow into the first frame of a GOP.
+        starts: By frame number, whether a scene starts within the ANCHOR_STRIDE frames up to it, where stored.
+    """
 
     pixels: npt.NDArray[np.uint8]
-    """uint8 (T, H, W, 3), RGB."""
     crop: Crop
-    """Crop of the source frames that `pixels` show."""
     source: tuple[int, int]
-    """Width and height of the source frames."""
     frames: npt.NDArray[np.int64]
-    """int64 (T,): frame numbers."""
     vectors: Mapping[int, Motion]
-    """Motion by frame number, for the frames requested by `vectors_of` that have any: the decoder's vectors, or the
-    stored flow into the first frame of a GOP.
-    """
     starts: Mapping[int, bool] = field(default_factory=dict)
-    """By frame number, whether a scene starts within the ANCHOR_STRIDE frames up to it, where stored."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,14 +166,16 @@ class Codec(SampleFlow):
 
     At strides 8 and 12, the vectors of two or three frames are concatenated. Clips whose frames were not predicted from
     each other use DIS flow, and so do pairs with neither vectors nor stored flow.
+
+    Attributes:
+        cell: Approximate side of a cell in pixels.
+        confidence: Compute `Flow.confidence`, which requires warping all pixels along the flow.
     """
 
     version: ClassVar[int] = 2  # 2: GOPs have flow into them, strides of 8 and 12
 
     cell: int = 8
-    """Approximate side of a cell in pixels."""
     confidence: bool = False
-    """Compute `Flow.confidence`, which requires warping all pixels along the flow."""
 
     def __post_init__(self) -> None:
         grid_shape(self.cell, self.cell, self.cell)
@@ -242,16 +246,19 @@ class Codec(SampleFlow):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dis(SampleFlow):
-    """OpenCV's dense inverse search on the clip's pixels; see `dis_flow`."""
+    """OpenCV's dense inverse search on the clip's pixels; see `dis_flow`.
+
+    Attributes:
+        cell: Approximate side of a cell in pixels.
+        preset: OpenCV's preset.
+        scale: Finest search level as a fraction of the clip's size; None is 64 pixels on the shorter side.
+    """
 
     version: ClassVar[int] = 2  # 2: the finest level of the search has 64 pixels, before 28
 
     cell: int = 8
-    """Approximate side of a cell in pixels."""
     preset: Preset = "ultrafast"
-    """OpenCV's preset."""
     scale: float | None = None
-    """Finest search level as a fraction of the clip's size; None is 64 pixels on the shorter side."""
 
     def __post_init__(self) -> None:
         grid_shape(self.cell, self.cell, self.cell)

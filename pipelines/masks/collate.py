@@ -48,28 +48,30 @@ def _find_key(sample: Mapping[str, Any], name: str) -> str:
 class Collate:
     """Stack samples (dicts of tensors and numbers) and add the mask of each, drawn by its key.
 
+    Attributes:
+        mask: Mask to draw; it must not need mask inputs.
+        grid: Token grid of one sample.
+        gives: Format of the mask in the batch. "bool_masked_pos", bool (B, N), suits VideoMAE and masked image models.
+            "noise", float32 (B, N), makes ViTMAE keep exactly the visible tokens; its `mask_ratio` must equal the
+            mask's. "input_values" suits AST, which has no mask argument: hidden patches of `input_values`, float (B,
+            time, freq), are set to `fill`, and `bool_masked_pos` is added in AST's token order (frequency first). AST's
+            strides must equal its patch size.
+        key: Field with the sample's key; it is removed from the batch.
+        seed: Random seed of the masks, as in a loader.
+        epoch: Epoch whose masks are drawn, as in a loader.
+        fill: Value of hidden patches with gives="input_values".
+
     Raises:
         ValueError: The mask needs inputs, a sample has no key, or values do not fit the grid.
     """
 
     mask: Mask
-    """Mask to draw; it must not need mask inputs."""
     grid: TokenGrid
-    """Token grid of one sample."""
     gives: Gives = "bool_masked_pos"
-    """Format of the mask in the batch. "bool_masked_pos", bool (B, N), suits VideoMAE and masked image models. "noise",
-    float32 (B, N), makes ViTMAE keep exactly the visible tokens; its `mask_ratio` must equal the mask's. "input_values"
-    suits AST, which has no mask argument: hidden patches of `input_values`, float (B, time, freq), are set to `fill`,
-    and `bool_masked_pos` is added in AST's token order (frequency first). AST's strides must equal its patch size.
-    """
     key: str = "key"
-    """Field with the sample's key; it is removed from the batch."""
     seed: int = 0
-    """Random seed of the masks, as in a loader."""
     epoch: int = 0
-    """Epoch whose masks are drawn, as in a loader."""
     fill: float = 0.0
-    """Value of hidden patches with gives="input_values"."""
 
     def __post_init__(self) -> None:
         if self.gives not in get_args(Gives):
@@ -115,20 +117,22 @@ class TextCollate:
     tokenizers of transformers return them. Without `word_ids`, each token is a word. The batch has input_ids,
     attention_mask and labels, int64 (B, N); labels are the original ids at targets and -100 elsewhere.
 
+    Attributes:
+        mask: Mask that returns token ids: `Replace` around another mask.
+        pad_id: Padding id of the tokenizer.
+        key: Field with the sample's key.
+        seed: Random seed of the masks, as in a loader.
+        epoch: Epoch whose masks are drawn, as in a loader.
+
     Raises:
         ValueError: The mask returns no token ids, or a sample has no key or no marked special tokens.
     """
 
     mask: Mask
-    """Mask that returns token ids: `Replace` around another mask."""
     pad_id: int
-    """Padding id of the tokenizer."""
     key: str = "key"
-    """Field with the sample's key."""
     seed: int = 0
-    """Random seed of the masks, as in a loader."""
     epoch: int = 0
-    """Epoch whose masks are drawn, as in a loader."""
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Collate texts into int64 (B, N) tensors."""

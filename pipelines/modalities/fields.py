@@ -68,27 +68,25 @@ Value = int | float | str | Array | frozenset[int]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Field(Config):
-    """A field of `batch.fields`, by name. Source of `delta_timestamps` and `anchor`:
-    LeRobotDataset(delta_timestamps=).
+    """A field of `batch.fields`, by name. Source of `delta_timestamps` and `anchor`: LeRobotDataset(delta_timestamps=).
+
+    Attributes:
+        name: Name of the member or `json` entry.
+        default: Value for samples without the field; None raises an error for them.
+        per_frame: Whether the array has one row per video frame, from which the clip's rows are selected; None decides
+            by its shape.
+        delta_timestamps: K times in seconds, before (negative) and after each frame of the clip, whose rows are
+            returned instead of the frame's; multiples of the frame interval, to within 0.1 ms. Beyond the ends of the
+            episode, the first or last row is repeated and NAME_is_pad, bool, is True.
+        anchor: Frames that the times refer to: each of the clip's T "frames", (B, T, K, ...), or its "first" or "last"
+            frame, (B, K, ...).
     """
 
     name: str
-    """Name of the member or `json` entry."""
     default: bool | int | float | str | tuple[float, ...] | tuple[str, ...] | None = None
-    """Value for samples without the field; None raises an error for them."""
     per_frame: bool | None = None
-    """Whether the array has one row per video frame, from which the clip's rows are selected; None decides by its
-    shape.
-    """
     delta_timestamps: tuple[float, ...] | None = None
-    """K times in seconds, before (negative) and after each frame of the clip, whose rows are returned instead of the
-    frame's; multiples of the frame interval, to within 0.1 ms. Beyond the ends of the episode, the first or last row is
-    repeated and NAME_is_pad, bool, is True.
-    """
     anchor: Anchor = "frames"
-    """Frames that the times refer to: each of the clip's T "frames", (B, T, K, ...), or its "first" or "last" frame,
-    (B, K, ...).
-    """
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -20,18 +20,21 @@ SUFFIX = ".json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixtureSource(Config):
-    """One split of a mixture."""
+    """One split of a mixture.
+
+    Attributes:
+        data: Folder or URL of the split.
+        weight: A number, a schedule over the run such as `masks.Linear`, or `BySize` (see `mix`).
+        epochs: Maximum number of epochs; None for no limit.
+        name: Name in metrics; by default, the end of the location.
+        data_version: Version of the split; None for the current one.
+    """
 
     data: str
-    """Folder or URL of the split."""
     weight: Weight = 1
-    """A number, a schedule over the run such as `masks.Linear`, or `BySize` (see `mix`)."""
     epochs: float | None = None
-    """Maximum number of epochs; None for no limit."""
     name: str | None = None
-    """Name in metrics; by default, the end of the location."""
     data_version: int | None = None
-    """Version of the split; None for the current one."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -46,14 +49,16 @@ class MixtureSource(Config):
 class DataMixture(Config):
     """Two or more splits whose samples are mixed in every batch by weight.
 
+    Attributes:
+        sources: Splits of the mixture.
+        unit: Unit of the weights if splits are packed into rows: "samples" or visible "tokens".
+
     Raises:
         ValueError: There are fewer than two sources, or two with the same name.
     """
 
     sources: tuple[MixtureSource, ...]
-    """Splits of the mixture."""
     unit: Unit = "samples"
-    """Unit of the weights if splits are packed into rows: "samples" or visible "tokens"."""
 
     def __post_init__(self) -> None:
         check_types(self)

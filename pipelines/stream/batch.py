@@ -86,18 +86,21 @@ def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch(Movable):
-    """Fields that batches of all modalities have, for B rows; the views of a sample are consecutive rows."""
+    """Fields that batches of all modalities have, for B rows; the views of a sample are consecutive rows.
+
+    Attributes:
+        key: Keys of the samples, B strings.
+        label: int64 (B,): labels; -1 without one.
+        fields: Values of the loader's `fields`, by name.
+        weight: float32 (B,): 0 for rows that only pad the last validation batch; None if every row counts.
+        source: int64 (B,): number of the mixture's part for each row; None for a single split.
+    """
 
     key: list[str]
-    """Keys of the samples, B strings."""
     label: Tensor
-    """int64 (B,): labels; -1 without one."""
     fields: dict[str, Tensor | list[str]] = field(default_factory=dict)
-    """Values of the loader's `fields`, by name."""
     weight: Tensor | None = None
-    """float32 (B,): 0 for rows that only pad the last validation batch; None if every row counts."""
     source: Tensor | None = None
-    """int64 (B,): number of the mixture's part for each row; None for a single split."""
 
     def __len__(self) -> int:
         return len(self.key)

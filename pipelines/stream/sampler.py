@@ -233,24 +233,27 @@ class Visible(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchSource(Generic[RequestT, DraftT, HostT, BatchT]):
-    """Everything that determines the content of batches except their size."""
+    """Everything that determines the content of batches except their size.
+
+    Attributes:
+        sampler: Creates host batches (see sampler.py).
+        finish: Device transform (see sampler.py).
+        samples: Samples and their order.
+        identity: JSON-able settings compared on resume; the order adds its own.
+        visible: Visible tokens of a sample, for a token budget; None without a mask.
+        form: Settings, by name, that all parts of a mixture must share.
+        join: How sources of this kind are mixed; None mixes rows within batches.
+        sizes: Number of samples of each part of a mixture.
+    """
 
     sampler: Sampler[RequestT, DraftT, HostT]
-    """Creates host batches (see sampler.py)."""
     finish: Finish[HostT, BatchT]
-    """Device transform (see sampler.py)."""
     samples: Samples
-    """Samples and their order."""
     identity: dict[str, Any]
-    """JSON-able settings compared on resume; the order adds its own."""
     visible: Visible | None = None
-    """Visible tokens of a sample, for a token budget; None without a mask."""
     form: Mapping[str, object] = field(default_factory=dict)
-    """Settings, by name, that all parts of a mixture must share."""
     join: Join | None = None
-    """How sources of this kind are mixed; None mixes rows within batches."""
     sizes: tuple[int, ...] = ()
-    """Number of samples of each part of a mixture."""
 
 
 class Join(Protocol):

@@ -25,38 +25,41 @@ def _make_zeros() -> defaultdict[str, float]:
 
 @dataclass(kw_only=True, slots=True)
 class Stats:
-    """Counts and times of a sample, a batch or a loader; they can be added."""
+    """Counts and times of a sample, a batch or a loader; they can be added.
+
+    Attributes:
+        samples: Samples created.
+        read_bytes: Bytes read.
+        bad: Unusable samples that were replaced.
+        short: Samples whose video has too few frames for the clip.
+        restarts: Worker processes that died or stopped responding and were replaced.
+        cuts: Scene cuts in clips.
+        flow_cells: Cells of optical flow.
+        valid_cells: Flow cells in which the source had a vector.
+        judged_cells: Flow cells whose confidence was computed.
+        confidence: Sum of their confidence.
+        row_tokens: Capacity of packed rows in visible tokens.
+        visible_tokens: Visible tokens in packed rows.
+        seconds: Wall time per stage, summed over the threads of all workers; "wait" and "consumer" are times of the
+            consuming thread.
+        cpu_seconds: CPU time per stage. It is below the wall time if threads wait for a disk, a device, a core or
+            another thread.
+    """
 
     samples: int = 0
-    """Samples created."""
     read_bytes: int = 0
-    """Bytes read."""
     bad: int = 0
-    """Unusable samples that were replaced."""
     short: int = 0
-    """Samples whose video has too few frames for the clip."""
     restarts: int = 0
-    """Worker processes that died or stopped responding and were replaced."""
     cuts: int = 0
-    """Scene cuts in clips."""
     flow_cells: int = 0
-    """Cells of optical flow."""
     valid_cells: int = 0
-    """Flow cells in which the source had a vector."""
     judged_cells: int = 0
-    """Flow cells whose confidence was computed."""
     confidence: float = 0.0
-    """Sum of their confidence."""
     row_tokens: int = 0
-    """Capacity of packed rows in visible tokens."""
     visible_tokens: int = 0
-    """Visible tokens in packed rows."""
     seconds: defaultdict[str, float] = field(default_factory=_make_zeros)
-    """Wall time per stage, summed over the threads of all workers; "wait" and "consumer" are times of the consuming
-    thread.
-    """
     cpu_seconds: defaultdict[str, float] = field(default_factory=_make_zeros)
-    """CPU time per stage. It is below the wall time if threads wait for a disk, a device, a core or another thread."""
 
     def stage(self, name: str) -> _Stage:
         """Time a `with` block and add it to the stage."""

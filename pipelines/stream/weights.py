@@ -36,10 +36,12 @@ class BySize(Config):
 
     At temperature 1, all samples are equally likely; the higher the temperature, the more equal the sources. Source:
     multilingual pre-training, such as mT5 (Xue et al. 2021).
+
+    Attributes:
+        temperature: A number, or a schedule over the run.
     """
 
     temperature: float | Schedule = 1.0
-    """A number, or a schedule over the run."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.temperature, Schedule) and not self.temperature > 0:

@@ -31,26 +31,27 @@ class MaskBatch(Movable):
     `masked` is bool (B, N); `visible` and `target` are sorted token indices, int64 (B, count), in C order of the grid's
     shape. If counts differ between samples (`masks.Padded`), rows are padded with 0 and `n_visible` and `n_target` hold
     the true counts; padded targets have weight 0.
+
+    Attributes:
+        grid: Grid of the tokens of one sample.
+        masked: bool (B, N): True for tokens that do not enter the encoder.
+        visible: int64 (B, V): sorted indices of the tokens that enter the encoder.
+        target: int64 (B, M): sorted indices of the tokens that the decoder reconstructs.
+        weight: float32 (B, M): loss weight of each target; 0 if the encoder saw the token.
+        n_visible: int64 (B,): number of valid entries in each row of `visible`; None if all are valid.
+        n_target: int64 (B,): number of valid entries in each row of `target`; None if all are valid.
+        mask_token: bool (B, N): tokens that enter the encoder as the mask token. They are part of `visible`, but
+            because the encoder does not see their content, they have weight 1 as targets. None if there are none.
     """
 
     grid: TokenGrid
-    """Grid of the tokens of one sample."""
     masked: Tensor
-    """bool (B, N): True for tokens that do not enter the encoder."""
     visible: Tensor
-    """int64 (B, V): sorted indices of the tokens that enter the encoder."""
     target: Tensor
-    """int64 (B, M): sorted indices of the tokens that the decoder reconstructs."""
     weight: Tensor
-    """float32 (B, M): loss weight of each target; 0 if the encoder saw the token."""
     n_visible: Tensor | None = None
-    """int64 (B,): number of valid entries in each row of `visible`; None if all are valid."""
     n_target: Tensor | None = None
-    """int64 (B,): number of valid entries in each row of `target`; None if all are valid."""
     mask_token: Tensor | None = None
-    """bool (B, N): tokens that enter the encoder as the mask token. They are part of `visible`, but because the encoder
-    does not see their content, they have weight 1 as targets. None if there are none.
-    """
 
     @property
     def visible_valid(self) -> Tensor:
@@ -133,14 +134,17 @@ def _mark_valid(positions: Tensor, counts: Tensor | None) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Maps:
-    """Mask of one view of a sample as maps, bool (N,); the maps of a batch's samples form a MaskBatch."""
+    """Mask of one view of a sample as maps, bool (N,); the maps of a batch's samples form a MaskBatch.
+
+    Attributes:
+        hidden: Tokens that do not enter the encoder.
+        target: Tokens to reconstruct; None means the hidden ones.
+        mask_token: Tokens that enter the encoder as the mask token; disjoint from `hidden`. None means there are none.
+    """
 
     hidden: npt.NDArray[np.bool_]
-    """Tokens that do not enter the encoder."""
     target: npt.NDArray[np.bool_] | None = None
-    """Tokens to reconstruct; None means the hidden ones."""
     mask_token: npt.NDArray[np.bool_] | None = None
-    """Tokens that enter the encoder as the mask token; disjoint from `hidden`. None means there are none."""
 
     @classmethod
     def batched(cls, maps: Sequence[Self], grid: TokenGrid, *, ragged: int | None = None) -> MaskBatch:

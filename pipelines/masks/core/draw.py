@@ -19,14 +19,16 @@ class TokenGrid(Config):
 
     Tokens are numbered in C order of `shape`. The default is VideoMAE's grid: 16 frames of 224 x 224 pixels in cubes of
     2 x 16 x 16, 1568 tokens.
+
+    Attributes:
+        axes: Names of the axes, such as t, h, w.
+        shape: Number of tokens along each axis.
+        patch: Extent of one token along each axis, in the data's units; (frames, pixels, pixels) for video.
     """
 
     axes: tuple[str, ...] = ("t", "h", "w")
-    """Names of the axes, such as t, h, w."""
     shape: tuple[int, ...] = (8, 14, 14)
-    """Number of tokens along each axis."""
     patch: tuple[int, ...] = (2, 16, 16)
-    """Extent of one token along each axis, in the data's units; (frames, pixels, pixels) for video."""
 
     def __post_init__(self) -> None:
         if not len(self.axes) == len(self.shape) == len(self.patch) > 0:
@@ -114,40 +116,42 @@ class Cues:
 
     Arrays have the shapes of one view, such as frames uint8 (T, H, W, 3) or one value per token, (N,). `frames`,
     `depth`, `waveform` and `spectrogram` are read-only views of the batch, including padding.
+
+    Attributes:
+        frames: uint8 (T, H, W, 3): RGB pixels; an image is one frame.
+        depth: float32 (T, H, W): depth in metres; 0 where unknown.
+        waveform: float32 (C, n): audio samples.
+        spectrogram: float32 (time, freq).
+        flow: float32 (T-1, h, w, 2): backward optical flow in pixels (see `Flow`).
+        cuts: bool (T-1,): scene cuts.
+        energy: int64 (T, h, w): stored residual energy of each frame relative to the previous one.
+        occupied: bool (N,): True if the token's part of space contains points.
+        box: float (4,): x0, y0, x1, y1 as fractions of the image.
+        words: int64 (N,): word of each token, ascending; -1 for special tokens, -2 for padding.
+        classes: int64 (N,): class of each token, such as its part of speech; -1 for none.
+        scores: float32 (N,): importance of each token.
+        hidden: bool (N,): tokens hidden by an earlier level.
+        edges: int64 (2, E): pairs of mesh nodes.
+        kinds: int64 (N,): type of each mesh node.
+        tokens: int64 (N,): token ids.
     """
 
     frames: npt.NDArray[np.uint8] | None = None
-    """uint8 (T, H, W, 3): RGB pixels; an image is one frame."""
     depth: npt.NDArray[np.float32] | None = None
-    """float32 (T, H, W): depth in metres; 0 where unknown."""
     waveform: npt.NDArray[np.float32] | None = None
-    """float32 (C, n): audio samples."""
     spectrogram: npt.NDArray[np.float32] | None = None
-    """float32 (time, freq)."""
     flow: npt.NDArray[np.float32] | None = None
-    """float32 (T-1, h, w, 2): backward optical flow in pixels (see `Flow`)."""
     cuts: npt.NDArray[np.bool_] | None = None
-    """bool (T-1,): scene cuts."""
     energy: npt.NDArray[np.int64] | None = None
-    """int64 (T, h, w): stored residual energy of each frame relative to the previous one."""
     occupied: npt.NDArray[np.bool_] | None = None
-    """bool (N,): True if the token's part of space contains points."""
     box: npt.NDArray[np.floating[Any]] | None = None
-    """float (4,): x0, y0, x1, y1 as fractions of the image."""
     words: npt.NDArray[np.int64] | None = None
-    """int64 (N,): word of each token, ascending; -1 for special tokens, -2 for padding."""
     classes: npt.NDArray[np.int64] | None = None
-    """int64 (N,): class of each token, such as its part of speech; -1 for none."""
     scores: npt.NDArray[np.float32] | None = None
-    """float32 (N,): importance of each token."""
     hidden: npt.NDArray[np.bool_] | None = None
-    """bool (N,): tokens hidden by an earlier level."""
     edges: npt.NDArray[np.int64] | None = None
-    """int64 (2, E): pairs of mesh nodes."""
     kinds: npt.NDArray[np.int64] | None = None
-    """int64 (N,): type of each mesh node."""
     tokens: npt.NDArray[np.int64] | None = None
-    """int64 (N,): token ids."""
 
     def need(self, name: str, by: str) -> npt.NDArray[Any]:
         """Return the input `name`, such as flow (T-1, h, w, 2).
@@ -209,24 +213,27 @@ def mask_purpose(part: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draw:
-    """Input of the mask of one view of a sample."""
+    """Input of the mask of one view of a sample.
+
+    Attributes:
+        rng: Random generator of this view.
+        view: Number of the view within its sample.
+        place: Position of the sample in the run.
+        cues: Mask inputs of the view.
+        seed: Random seed of the run.
+        epoch: Epoch in which the sample is drawn.
+        key: Key of the sample. Without it, only numbers of a single view can be drawn.
+        part: Part of the sample, such as its text, if each part has its own mask (see `Joint`).
+    """
 
     rng: np.random.Generator
-    """Random generator of this view."""
     view: int = 0
-    """Number of the view within its sample."""
     place: Place = field(default_factory=Place)
-    """Position of the sample in the run."""
     cues: Cues = field(default_factory=Cues)
-    """Mask inputs of the view."""
     seed: int = 0
-    """Random seed of the run."""
     epoch: int = 0
-    """Epoch in which the sample is drawn."""
     key: str | None = None
-    """Key of the sample. Without it, only numbers of a single view can be drawn."""
     part: str = ""
-    """Part of the sample, such as its text, if each part has its own mask (see `Joint`)."""
 
     @classmethod
     def of(

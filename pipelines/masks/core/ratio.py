@@ -84,10 +84,13 @@ class RatioLaw(Law):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fixed(RatioLaw):
-    """The same ratio for every sample; draws no random number."""
+    """The same ratio for every sample; draws no random number.
+
+    Attributes:
+        ratio: Masked ratio in [0, 1].
+    """
 
     ratio: float
-    """Masked ratio in [0, 1]."""
 
     def __post_init__(self) -> None:
         check_ratio(self.ratio)

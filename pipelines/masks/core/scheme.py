@@ -62,28 +62,31 @@ class Shot:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scheme:
-    """A mask with the settings of a paper."""
+    """A mask with the settings of a paper.
+
+    Attributes:
+        mask: Mask with the paper's settings.
+        paper: Short name of the paper.
+        title: Heading in the gallery.
+        note: Description in one or two sentences.
+        grid: Grid that the paper uses.
+        name: Name in `MASKS` and on the command line; empty if it is not listed there.
+        section: Section of the paper.
+        visible: Number of visible tokens on `grid`; None if it varies between samples.
+        shots: Drawings in the gallery.
+        scene: Image in the gallery; by default, the one for all schemes on these axes.
+    """
 
     mask: Mask
-    """Mask with the paper's settings."""
     paper: str
-    """Short name of the paper."""
     title: str
-    """Heading in the gallery."""
     note: str
-    """Description in one or two sentences."""
     grid: TokenGrid
-    """Grid that the paper uses."""
     name: str = ""
-    """Name in `MASKS` and on the command line; empty if it is not listed there."""
     section: str = ""
-    """Section of the paper."""
     visible: int | None = None
-    """Number of visible tokens on `grid`; None if it varies between samples."""
     shots: tuple[Shot, ...] = field(default=(Shot(),))
-    """Drawings in the gallery."""
     scene: str = ""
-    """Image in the gallery; by default, the one for all schemes on these axes."""
 
     @property
     def source(self) -> str:
@@ -108,19 +111,22 @@ class Scheme:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PaperLaw:
-    """A ratio schedule with the settings of a paper."""
+    """A ratio schedule with the settings of a paper.
+
+    Attributes:
+        title: Heading in the gallery.
+        note: Description in one or two sentences.
+        paper: Short name of the paper; empty if there is none.
+        section: Section of the paper.
+        curves: Captions and schedules to plot; by default, the schedule itself.
+    """
 
     law: Law
     title: str
-    """Heading in the gallery."""
     note: str
-    """Description in one or two sentences."""
     paper: str = ""
-    """Short name of the paper; empty if there is none."""
     section: str = ""
-    """Section of the paper."""
     curves: tuple[tuple[str, Law], ...] = ()
-    """Captions and schedules to plot; by default, the schedule itself."""
 
     @property
     def source(self) -> str:

@@ -35,12 +35,14 @@ class Linear(ProgressLaw):
 
     The defaults approximate the curriculum of DiffMAViL (Nunez et al. 2023): the paper states that the ratio falls, but
     its end points are not in published code.
+
+    Attributes:
+        start: Value at the first batch; in a mask, a ratio in [0, 1].
+        end: Value at the last batch.
     """
 
     start: float = 0.9
-    """Value at the first batch; in a mask, a ratio in [0, 1]."""
     end: float = 0.8
-    """Value at the last batch."""
 
     def __post_init__(self) -> None:
         check_finite(self.start, self.end)
@@ -84,14 +86,16 @@ class RatioDecay(ProgressLaw):
     - "triangle": up to 2 p at half the run and back
     - "v": from 2 p to 0 at half the run and back, + 0.01
     - "warmup_decay": up to 2 p at s = `warmup`, then down to 0
+
+    Attributes:
+        shape: Shape of the curve.
+        ratio: Mean ratio p.
+        warmup: Peak of "warmup_decay" as a fraction of the run. Published: 80,000 of 200,000 steps.
     """
 
     shape: Shape = "cosine"
-    """Shape of the curve."""
     ratio: float = 0.15
-    """Mean ratio p."""
     warmup: float = 0.4
-    """Peak of "warmup_decay" as a fraction of the run. Published: 80,000 of 200,000 steps."""
 
     def __post_init__(self) -> None:
         if self.shape not in get_args(Shape):
@@ -115,14 +119,16 @@ class SquaredCosine(ProgressLaw):
 
     f(x) = cos^2(pi / 2 (x + 0.008) / 1.008) / f(0), x = progress / hold; the ratio is start + (end - start) (1 - f).
     The defaults are from LMD (Ma et al. 2023, latent masking diffusion), whose released code uses this ramp.
+
+    Attributes:
+        start: Ratio at the first batch.
+        end: Ratio from progress `hold` on.
+        hold: Progress from which the ratio is constant, in (0, 1].
     """
 
     start: float = 0.15
-    """Ratio at the first batch."""
     end: float = 0.75
-    """Ratio from progress `hold` on."""
     hold: float = 2 / 3
-    """Progress from which the ratio is constant, in (0, 1]."""
 
     def __post_init__(self) -> None:
         check_ratio(self.start, "the ratio at the start")
@@ -145,12 +151,13 @@ class Piecewise(ProgressLaw):
 
     The defaults are LMD's second schedule: up to 0.4 in the first sixth of the run, constant until a third, up to 0.75
     at two thirds. (In the released code, where it is commented out, the second ramp overshoots.)
+
+    Attributes:
+        points: Pairs (progress, value) with rising progress; two points with the same progress form a jump. In a mask,
+            values are ratios; other settings may use any numbers.
     """
 
     points: tuple[tuple[float, float], ...] = ((0.0, 0.15), (1 / 6, 0.4), (1 / 3, 0.4), (2 / 3, 0.75))
-    """Pairs (progress, value) with rising progress; two points with the same progress form a jump. In a mask, values
-    are ratios; other settings may use any numbers.
-    """
 
     def __post_init__(self) -> None:
         places = [place for place, _ in self.points]
@@ -183,10 +190,12 @@ class SquareRoot(ProgressLaw):
     A-JEPA (Fei et al., 2023) selects its harder mask with this probability, with c = 0.01. In the curve's original
     paper (Platanios et al., 2019, competence-based curriculum learning), c^2 is under the root, so that c is the value
     at the start.
+
+    Attributes:
+        start: Parameter c in [0, 1]; the curve starts at c^2.
     """
 
     start: float = 0.01
-    """Parameter c in [0, 1]; the curve starts at c^2."""
 
     def __post_init__(self) -> None:
         check_ratio(self.start, "the start of the curve")

@@ -32,12 +32,15 @@ from maskstream.pipelines.masks.core import (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScopedLaw(Law):
-    """Base class of random ratio schedules."""
+    """Base class of random ratio schedules.
+
+    Attributes:
+        scope: Unit that shares one number: "view", "sample", "batch" or "frame".
+        name: Name of the random number; schedules with different names are independent.
+    """
 
     scope: Scope = "view"
-    """Unit that shares one number: "view", "sample", "batch" or "frame"."""
     name: str = "ratio"
-    """Name of the random number; schedules with different names are independent."""
 
     def __post_init__(self) -> None:
         check_scope(self.scope)
@@ -79,12 +82,15 @@ class RandomLaw(ScopedLaw, RatioLaw):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Uniform(RandomLaw):
-    """Draw uniformly from [low, high). The defaults are from MaskViT (Gupta et al. 2022, masked visual modelling)."""
+    """Draw uniformly from [low, high). The defaults are from MaskViT (Gupta et al. 2022, masked visual modelling).
+
+    Attributes:
+        low: Lowest ratio.
+        high: Highest ratio (exclusive).
+    """
 
     low: float = 0.5
-    """Lowest ratio."""
     high: float = 1.0
-    """Highest ratio (exclusive)."""
 
     def check(self) -> None:
         check_interval(self.low, self.high)
@@ -104,16 +110,18 @@ class Stratified(RatioLaw):
     The interval is divided into `strata` equal parts; successive ratios of a sample fall into successive parts,
     starting at a random one. This reduces the variance of means over them. MDLM (Sahoo et al. 2024) stratifies the
     ratios of a batch; here the ratios of one sample are stratified, so that a draw depends on no other sample.
+
+    Attributes:
+        low: Lowest ratio.
+        high: Highest ratio (exclusive).
+        strata: Number of parts of the interval.
+        name: Name of the starting part; schedules with different names start at independent parts.
     """
 
     low: float = 0.0
-    """Lowest ratio."""
     high: float = 1.0
-    """Highest ratio (exclusive)."""
     strata: int = 16
-    """Number of parts of the interval."""
     name: str = "ratio"
-    """Name of the starting part; schedules with different names start at independent parts."""
 
     def __post_init__(self) -> None:
         check_interval(self.low, self.high)
@@ -133,14 +141,16 @@ class UniformCount(ScopedLaw):
 
     The highest number for n tokens is min(high, max(1, round(share * n)), n); `low` is reduced to it if necessary.
     Source: PMLM (Liao et al. 2020), u-PMLM with a `share` of 1.
+
+    Attributes:
+        low: Smallest number of hidden tokens.
+        high: Largest number of hidden tokens; None limits it only by `share`.
+        share: Largest fraction of tokens that may be hidden.
     """
 
     low: int = 1
-    """Smallest number of hidden tokens."""
     high: int | None = None
-    """Largest number of hidden tokens; None limits it only by `share`."""
     share: float = 1.0
-    """Largest fraction of tokens that may be hidden."""
 
     def check(self) -> None:
         check_ratio(self.share, "the share of tokens that may be hidden")
@@ -166,16 +176,18 @@ class TruncatedNormal(RandomLaw):
     """Draw from a normal distribution truncated to [low, high], by inverting its distribution function.
 
     The defaults are from MAGE (Li et al. 2023, sec. 3.1), which draws one number per batch: scope="batch".
+
+    Attributes:
+        mean: Mean of the untruncated normal.
+        std: Standard deviation of the untruncated normal.
+        low: Lowest ratio.
+        high: Highest ratio.
     """
 
     mean: float = 0.55
-    """Mean of the untruncated normal."""
     std: float = 0.25
-    """Standard deviation of the untruncated normal."""
     low: float = 0.5
-    """Lowest ratio."""
     high: float = 1.0
-    """Highest ratio."""
 
     def check(self) -> None:
         check_interval(self.low, self.high)
@@ -214,14 +226,16 @@ class MaskGIT(RandomLaw):
 
     The curves are: "cosine", cos(pi r / 2); "uniform", 1 - r; "power", 1 - r ** power; "log", -log2(r) / log2(tokens);
     "exp", 1 - 2 ** (-log2(tokens) (1 - r)). Source: MaskGIT (Chang et al. 2022, sec. 3.3), 16 x 16 tokens.
+
+    Attributes:
+        curve: Shape of the function.
+        power: Exponent of "power".
+        tokens: Number of tokens in "log" and "exp".
     """
 
     curve: Curve = "cosine"
-    """Shape of the function."""
     power: float = 2.0
-    """Exponent of "power"."""
     tokens: int = 256
-    """Number of tokens in "log" and "exp"."""
 
     def check(self) -> None:
         if self.curve not in get_args(Curve):
@@ -258,12 +272,14 @@ class MultiRatio(RatioLaw):
     size. All views of a sample have the same ratio. Counts differ between samples (see `Padded`). Source: AVSiam (Lin &
     Bertasius 2024, multi-ratio masking); its code splits a batch with torch.chunk, which skips ratios at most batch
     sizes.
+
+    Attributes:
+        ratios: Ratios to distribute.
+        name: Name of the assignment; schedules with different names, such as those for two modalities, are independent.
     """
 
     ratios: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8)
-    """Ratios to distribute."""
     name: str = "ratio"
-    """Name of the assignment; schedules with different names, such as those for two modalities, are independent."""
 
     def __post_init__(self) -> None:
         if not self.ratios:

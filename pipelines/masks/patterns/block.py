@@ -41,20 +41,21 @@ class Block(Mask):
     The grid's axes are (h, w) or (t, h, w); with time, each step gets its own rectangles, and its own ratio if the
     schedule has scope "frame". At ratio 0.4, 78 of 14 x 14 tokens are hidden; BEiT hides 75: ratio=UniformCount(low=75,
     high=75). Source: BEiT (Bao et al. 2021, blockwise masking).
+
+    Attributes:
+        ratio: Fraction of hidden tokens, or a ratio schedule.
+        rounding: Conversion of the ratio to a count; see core/ratio.py.
+        least: Smallest area of a rectangle in tokens.
+        aspect: Smallest aspect ratio h / w, in (0, 1].
+        exact: True completes the count with single tokens. False leaves them visible, as published; counts then differ
+            between samples (see `Padded`).
     """
 
     ratio: Ratio = 0.4
-    """Fraction of hidden tokens, or a ratio schedule."""
     rounding: Rounding = "floor_masked"
-    """Conversion of the ratio to a count; see core/ratio.py."""
     least: int = 16
-    """Smallest area of a rectangle in tokens."""
     aspect: float = 0.3
-    """Smallest aspect ratio h / w, in (0, 1]."""
     exact: bool = True
-    """True completes the count with single tokens. False leaves them visible, as published; counts then differ between
-    samples (see `Padded`).
-    """
 
     def __post_init__(self) -> None:
         as_law(self.ratio)
@@ -125,16 +126,18 @@ class Box(Mask):
     tokens depends on the box size, so counts differ between samples (see `Padded`). The grid's axes are (h, w). Source:
     OneRef (Xiao et al. 2024, referring-aware dynamic masking), 24 x 24 tokens; its code draws the outer ratio over the
     whole image and then overwrites the box, so the count outside varies.
+
+    Attributes:
+        inside: Ratio inside the box.
+        outside: Ratio outside the box.
+        margin: Tokens by which the box is extended on each side.
+        rounding: Conversion of ratios to counts; see core/ratio.py.
     """
 
     inside: Ratio = 0.75
-    """Ratio inside the box."""
     outside: Ratio = 0.35
-    """Ratio outside the box."""
     margin: int = 1
-    """Tokens by which the box is extended on each side."""
     rounding: Rounding = "floor_visible"
-    """Conversion of ratios to counts; see core/ratio.py."""
 
     def __post_init__(self) -> None:
         as_law(self.inside)

@@ -19,14 +19,16 @@ class Curriculum(Mask):
     All samples of a batch, on all ranks, use the same mask. If the two hide different numbers of tokens, use `Padded`.
     A-JEPA (Fei et al., 2023) moves from target blocks of a spectrogram to smaller ones whose context excludes their
     times and frequencies.
+
+    Attributes:
+        easy: Mask at the start of the run.
+        hard: Mask whose probability rises.
+        share: Probability of `hard` as a schedule over the run.
     """
 
     easy: Mask = field(default_factory=lambda: TargetBlocks(stretched=True))
-    """Mask at the start of the run."""
     hard: Mask = field(default_factory=lambda: TargetBlocks(blocks=3, scale=(0.05, 0.075), strips=True, stretched=True))
-    """Mask whose probability rises."""
     share: ProgressLaw = field(default_factory=SquareRoot)
-    """Probability of `hard` as a schedule over the run."""
 
     def __post_init__(self) -> None:
         self.share.check_ratios()

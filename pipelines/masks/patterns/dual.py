@@ -36,10 +36,12 @@ class RunningCell(Mask):
     Every time step has exactly ratio * h * w masked tokens, and any 4 consecutive steps mask every position exactly 4 *
     ratio times. The first position is drawn per view. The grid's axes are (t, h, w) with even h and w. Source: VideoMAE
     V2 (Wang et al. 2023), where it selects the tokens that the decoder skips (see `Dual`).
+
+    Attributes:
+        ratio: Masked fraction: 0.25, 0.5 or 0.75.
     """
 
     ratio: float = 0.5
-    """Masked fraction: 0.25, 0.5 or 0.75."""
 
     def __post_init__(self) -> None:
         if self.ratio not in (0.25, 0.5, 0.75):
@@ -61,12 +63,14 @@ class Dual(Mask):
 
     Targets that the encoder saw have weight 0. With the defaults on 8 x 14 x 14 tokens, the encoder sees 160 tokens and
     the decoder reconstructs 784 of 1568. Source: VideoMAE V2 (Wang et al. 2023), dual masking.
+
+    Attributes:
+        encoder: Mask of the encoder.
+        decoder: Mask of the decoder; its visible tokens are the targets.
     """
 
     encoder: Mask = field(default_factory=Tube)
-    """Mask of the encoder."""
     decoder: Mask = field(default_factory=RunningCell)
-    """Mask of the decoder; its visible tokens are the targets."""
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         return self.encoder.hide(grid, draw)
@@ -82,12 +86,14 @@ class PartDecoded(Mask):
     Targets are equally likely and drawn again for each view, so the expected loss is unchanged. With half of them, a
     decoder step costs less than half. Source: CrossMAE (Fu et al. 2024), partial reconstruction; its commands
     reconstruct a third of the hidden tokens, or all.
+
+    Attributes:
+        mask: Mask of the encoder and full set of targets.
+        share: Fraction of targets to reconstruct.
     """
 
     mask: Mask = field(default_factory=lambda: Random(ratio=0.75))
-    """Mask of the encoder and full set of targets."""
     share: float = 0.5
-    """Fraction of targets to reconstruct."""
 
     def __post_init__(self) -> None:
         check_ratio(self.share, name="the share of the hidden tokens that is reconstructed")
@@ -114,14 +120,16 @@ class DropAndMask(Mask):
     defaults on 16 x 16 tokens, 128 are dropped and 128 to 256 masked, equally many in every sample of a batch because
     the schedule's scope is the batch; with another scope, use `Padded`. Any grid. Source: MAGE (Li et al. 2023,
     variable masking ratio), which counts by `ceil_masked`.
+
+    Attributes:
+        ratio: Fraction of masked tokens, or a ratio schedule.
+        rounding: Conversion of the ratio to a count; see core/ratio.py.
+        drop: Fraction of all tokens that is dropped.
     """
 
     ratio: Ratio = field(default_factory=lambda: TruncatedNormal(scope="batch"))
-    """Fraction of masked tokens, or a ratio schedule."""
     rounding: Rounding = "ceil_masked"
-    """Conversion of the ratio to a count; see core/ratio.py."""
     drop: float = 0.5
-    """Fraction of all tokens that is dropped."""
 
     def __post_init__(self) -> None:
         as_law(self.ratio)

@@ -21,33 +21,31 @@ class ByEnergy(Mask):
     """Hide the tokens with the least residual energy, so that the visible ones carry the new information in the clip.
 
     At ratio 0.75 on 8 x 14 x 14 tokens, 392 stay visible. The grid's axes are (t, h, w). Ties are broken at random.
+
+    Attributes:
+        ratio: Fraction of hidden tokens, or a ratio schedule.
+        rounding: Conversion of the ratio to a count; see core/ratio.py.
+        keep: Keep tokens with the "most" or the "least" energy visible.
+        per: Apply the ratio to the whole "clip", to each "slice" in time, or to one plane that is repeated over time
+            and ranked by total energy ("tube").
+        sharpness: None ranks tokens by energy. A number draws them without replacement, with probability proportional
+            to energy (or its inverse) raised to this power; 0 is uniform.
+        motion: Intensity levels per pixel of motion that are added to the residual; 0 uses the residual alone, the only
+            option with stored energy.
+        first: Mask applied first, such as Tube(ratio=0.5); energy then chooses among the other tokens, up to the ratio.
+        energy: "online" computes the energy from frames, flow and cuts (token_energy.py). "stored" reads the mask input
+            `energy` that preprocessing stored for every 4th frame, so drawing needs no pixels or motion vectors. It is
+            distributed from cells of 16 pixels to tokens by area, so the two differ slightly.
     """
 
     ratio: Ratio = 0.75
-    """Fraction of hidden tokens, or a ratio schedule."""
     rounding: Rounding = "floor_visible"
-    """Conversion of the ratio to a count; see core/ratio.py."""
     keep: Keep = "most"
-    """Keep tokens with the "most" or the "least" energy visible."""
     per: Per = "clip"
-    """Apply the ratio to the whole "clip", to each "slice" in time, or to one plane that is repeated over time and
-    ranked by total energy ("tube").
-    """
     sharpness: float | None = None
-    """None ranks tokens by energy. A number draws them without replacement, with probability proportional to energy (or
-    its inverse) raised to this power; 0 is uniform.
-    """
     motion: float = 0.0
-    """Intensity levels per pixel of motion that are added to the residual; 0 uses the residual alone, the only option
-    with stored energy.
-    """
     first: Mask | None = None
-    """Mask applied first, such as Tube(ratio=0.5); energy then chooses among the other tokens, up to the ratio."""
     energy: Source = "online"
-    """"online" computes the energy from frames, flow and cuts (token_energy.py). "stored" reads the mask input `energy`
-    that preprocessing stored for every 4th frame, so drawing needs no pixels or motion vectors. It is distributed from
-    cells of 16 pixels to tokens by area, so the two differ slightly.
-    """
 
     def __post_init__(self) -> None:
         as_law(self.ratio)

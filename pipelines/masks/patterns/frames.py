@@ -66,14 +66,16 @@ class Tube(Mask):
     At ratio 0.9 on 8 x 14 x 14 tokens, 20 of each slice's 196 stay visible, 160 in all. Any grid that has `axis`. With
     axis="modality" on a stack of images (RGB and depth), it hides the same positions in each image. Source: VideoMAE
     (Tong et al. 2022, sec. 3.3).
+
+    Attributes:
+        ratio: Fraction of hidden tokens, or a ratio schedule.
+        rounding: Conversion of the ratio to a count; see core/ratio.py.
+        axis: Axis along which the map is repeated.
     """
 
     ratio: Ratio = 0.9
-    """Fraction of hidden tokens, or a ratio schedule."""
     rounding: Rounding = "floor_masked"
-    """Conversion of the ratio to a count; see core/ratio.py."""
     axis: str = "t"
-    """Axis along which the map is repeated."""
 
     def __post_init__(self) -> None:
         as_law(self.ratio)
@@ -92,14 +94,16 @@ class Frames(Mask):
     At ratio 0.75 on 8 x 14 x 14 tokens, 2 of 8 time steps stay visible, 392 tokens. Any grid that has `axis`; along
     "time" of a spectrogram it hides columns, along "freq" rows. Source: MAE-ST (Feichtenhofer et al. 2022), time-only
     sampling.
+
+    Attributes:
+        ratio: Fraction of hidden slices, or a ratio schedule.
+        rounding: Conversion of the ratio to a count; see core/ratio.py.
+        axis: Axis whose slices are hidden.
     """
 
     ratio: Ratio = 0.75
-    """Fraction of hidden slices, or a ratio schedule."""
     rounding: Rounding = "floor_visible"
-    """Conversion of the ratio to a count; see core/ratio.py."""
     axis: str = "t"
-    """Axis whose slices are hidden."""
 
     def __post_init__(self) -> None:
         as_law(self.ratio)
@@ -117,14 +121,16 @@ class PerFrame(Mask):
 
     At ratio 0.9 on 8 x 14 x 14 tokens, 19 of each slice's 196 stay visible, 152 in all. Any grid that has `axis`.
     Source: MaskViT (Gupta et al. 2022), tokens of frames; see `Context`.
+
+    Attributes:
+        ratio: Fraction of hidden tokens, or a ratio schedule; with scope "frame", each slice has its own ratio.
+        rounding: Conversion of the ratio to a count; see core/ratio.py.
+        axis: Axis whose slices are masked independently.
     """
 
     ratio: Ratio = 0.9
-    """Fraction of hidden tokens, or a ratio schedule; with scope "frame", each slice has its own ratio."""
     rounding: Rounding = "floor_visible"
-    """Conversion of the ratio to a count; see core/ratio.py."""
     axis: str = "t"
-    """Axis whose slices are masked independently."""
 
     def __post_init__(self) -> None:
         as_law(self.ratio)
@@ -144,12 +150,14 @@ class Context(Mask):
     The grid's first axis is t, with more than `frames` steps. Source: MaskViT (Gupta et al. 2022), which predicts the
     frames after 1 or 2 context frames with a ratio from [0.5, 1): Context(frames=1,
     mask=PerFrame(ratio=Uniform(low=0.5, high=1.0))).
+
+    Attributes:
+        mask: Mask of the later time steps.
+        frames: Number of visible time steps at the start.
     """
 
     mask: Mask = field(default_factory=PerFrame)
-    """Mask of the later time steps."""
     frames: int = 1
-    """Number of visible time steps at the start."""
 
     def __post_init__(self) -> None:
         if self.frames < 1:

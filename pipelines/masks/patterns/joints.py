@@ -32,16 +32,18 @@ class Joints(Mask):
     With the defaults on 243 frames of 16 joints, 145 frames are hidden, and 5 joints in each of the others: 1 - 98/243
     * 11/16 = 72.3 % of all tokens. Every sample has the same count. The grid's axes are (frame, joint). Source: MPM
     (Zhang et al. 2023), which applies it to 2-D and 3-D skeletons (see `Joint`).
+
+    Attributes:
+        frames: Fraction of hidden frames, or a ratio schedule.
+        joints: Number of hidden joints per frame.
+        per: Draw the joints for each "frame", or once per "clip".
+        scope: Unit that shares one mask: a "view", all views of a "sample", or a "batch" over all ranks, as published.
     """
 
     frames: Ratio = 0.6
-    """Fraction of hidden frames, or a ratio schedule."""
     joints: int = 5
-    """Number of hidden joints per frame."""
     per: Per = "frame"
-    """Draw the joints for each "frame", or once per "clip"."""
     scope: SharedBy = "view"
-    """Unit that shares one mask: a "view", all views of a "sample", or a "batch" over all ranks, as published."""
 
     def __post_init__(self) -> None:
         as_law(self.frames)
@@ -71,12 +73,14 @@ class Limbs(Mask):
 
     By default 3 of 17 joints are hidden: one of 4 limbs, or 3 random joints. The grid's axes are (frame, joint).
     Source: MPM (Zhang et al. 2023), completion of 3-D skeletons; for 2-D, use limbs=H36M_LIMB_PAIRS and joints=6.
+
+    Attributes:
+        limbs: Groups of joint numbers, one per limb.
+        joints: Number of random joints; 0 always hides a limb.
     """
 
     limbs: tuple[tuple[int, ...], ...] = H36M_LIMBS
-    """Groups of joint numbers, one per limb."""
     joints: int = 3
-    """Number of random joints; 0 always hides a limb."""
 
     def __post_init__(self) -> None:
         if self.joints < 0 or (not self.limbs and not self.joints):

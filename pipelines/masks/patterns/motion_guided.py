@@ -38,37 +38,36 @@ class MotionGuided(DeviceMask):
 
     At ratio 0.9 on 8 x 14 x 14 tokens, 19 of each slice's 196 stay visible, 152 in all. The grid's axes are (t, h, w);
     the flow is backward flow between the t * patch[0] frames. Source: MGMAE (Huang et al. 2023).
+
+    Attributes:
+        ratio: Fraction of hidden tokens, or a schedule of ratios.
+        start: Map of the base frame: "mix_gauss", Gaussian bumps as wide as a patch on random patches; "pixel", random
+            map cells; "token", random patches.
+        base: Frame of the random map; "random" draws it per view.
+        per: Keep the highest tokens of each "slice" in time, or of the whole "clip" (published as topk_on_all).
+        fill: Cells that come from outside the frame take the values of the random map ("base", published as consist) or
+            0, which hides them ("none").
+        cells: Map cells along the side of a patch; 16 is the paper's resolution for patches of 16 pixels.
+        exposure: Standard deviation of noise added to the scores (sums over a token's pixels) of one random slice;
+            published as exposure_chance, with 1.0.
+        restart: Restart at scene cuts: each scene has its own base frame and random map. The published code does not
+            detect cuts.
+        compat: Reproduce two quirks of the published code: the flow is not inverted before the base frame, so visible
+            tokens move against the content there, and the map starts with one patch more than tokens are visible (20
+            for 19).
     """
 
     version: ClassVar[int] = 2  # 2: the map starts with as many patches as visible tokens, and restarts at cuts
 
     ratio: RatioAlone = 0.9
-    """Fraction of hidden tokens, or a schedule of ratios."""
     start: Start = "mix_gauss"
-    """Map of the base frame: "mix_gauss", Gaussian bumps as wide as a patch on random patches; "pixel", random map
-    cells; "token", random patches.
-    """
     base: Base = "middle"
-    """Frame of the random map; "random" draws it per view."""
     per: Per = "slice"
-    """Keep the highest tokens of each "slice" in time, or of the whole "clip" (published as topk_on_all)."""
     fill: Fill = "base"
-    """Cells that come from outside the frame take the values of the random map ("base", published as consist) or 0,
-    which hides them ("none").
-    """
     cells: int = 4
-    """Map cells along the side of a patch; 16 is the paper's resolution for patches of 16 pixels."""
     exposure: float = 0.0
-    """Standard deviation of noise added to the scores (sums over a token's pixels) of one random slice; published as
-    exposure_chance, with 1.0.
-    """
     restart: bool = True
-    """Restart at scene cuts: each scene has its own base frame and random map. The published code does not detect cuts.
-    """
     compat: bool = False
-    """Reproduce two quirks of the published code: the flow is not inverted before the base frame, so visible tokens
-    move against the content there, and the map starts with one patch more than tokens are visible (20 for 19).
-    """
 
     def __post_init__(self) -> None:
         as_ratio_law(self.ratio, by="MotionGuided")

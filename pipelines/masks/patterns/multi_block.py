@@ -42,28 +42,28 @@ class MultiBlock(Mask):
     Here `Padded` keeps all visible tokens, and `MaskBatch.cut` truncates them.
 
     The grid's axes are (t, h, w). Source: V-JEPA (Bardes et al. 2024, multi-block masking).
+
+    Attributes:
+        ratio: None, as published, lets counts differ between samples (see `Padded`). With a ratio, counts are exact:
+            random positions (or tokens, if blocks do not span the clip) are then hidden or unhidden.
+        rounding: Conversion of the ratio to a count; see core/ratio.py.
+        blocks: Number of blocks.
+        scale: Interval of a block's area as a fraction of the plane h x w.
+        aspect: Interval of a block's aspect ratio h / w.
+        duration: Interval of a block's length as a fraction of the clip.
+        scope: Unit that shares one block size: "view", "sample" or "batch".
+        coupled: Derive the sizes of all multi-block masks in a `scope` from the same random numbers, as the two
+            published masks share a seed. By default, masks with different numbers of blocks are independent.
     """
 
     ratio: Ratio | None = None
-    """None, as published, lets counts differ between samples (see `Padded`). With a ratio, counts are exact: random
-    positions (or tokens, if blocks do not span the clip) are then hidden or unhidden.
-    """
     rounding: Rounding = "floor_visible"
-    """Conversion of the ratio to a count; see core/ratio.py."""
     blocks: int = 8
-    """Number of blocks."""
     scale: Interval = (0.15, 0.15)
-    """Interval of a block's area as a fraction of the plane h x w."""
     aspect: Interval = (0.75, 1.5)
-    """Interval of a block's aspect ratio h / w."""
     duration: Interval = (1.0, 1.0)
-    """Interval of a block's length as a fraction of the clip."""
     scope: Scope = "batch"
-    """Unit that shares one block size: "view", "sample" or "batch"."""
     coupled: bool = False
-    """Derive the sizes of all multi-block masks in a `scope` from the same random numbers, as the two published masks
-    share a seed. By default, masks with different numbers of blocks are independent.
-    """
 
     def __post_init__(self) -> None:
         if self.ratio is not None:

@@ -16,12 +16,14 @@ class Padded(Mask):
 
     `visible` and `target` are padded to the longest row, rounded up to a multiple of `bucket`, so that at most N /
     bucket shapes occur.
+
+    Attributes:
+        mask: Mask to draw.
+        bucket: Multiple to which row lengths are rounded up.
     """
 
     mask: Mask
-    """Mask to draw."""
     bucket: int = 1
-    """Multiple to which row lengths are rounded up."""
 
     def __post_init__(self) -> None:
         if self.bucket < 1:
@@ -51,10 +53,12 @@ class Joint(Config):
     Each part has its own draw, with its own mask inputs and generators (`Draw.of(part=...)`), so its mask does not
     depend on other parts. Parts can share a ratio by using one schedule with scope "sample". Sources: M3AE (Chen et al.
     2022): 81 of an image's 324 tokens visible, 15 % of a text's words hidden; MPM (2023): skeletons in 2-D and 3-D.
+
+    Attributes:
+        parts: Mask of each part, by name.
     """
 
     parts: Mapping[str, Mask]
-    """Mask of each part, by name."""
 
     @property
     def needs(self) -> dict[str, frozenset[str]]:

@@ -32,12 +32,14 @@ class Random(Mask):
 
     At ratio 0.9 on 8 x 14 x 14 tokens, 156 of 1568 stay visible. Source: MAE-ST (Feichtenhofer et al. 2022),
     spacetime-agnostic sampling; on an image grid it is MAE's mask.
+
+    Attributes:
+        ratio: Fraction of hidden tokens, or a ratio schedule.
+        rounding: Conversion of the ratio to a count; see core/ratio.py.
     """
 
     ratio: Ratio = 0.9
-    """Fraction of hidden tokens, or a ratio schedule."""
     rounding: Rounding = "floor_visible"
-    """Conversion of the ratio to a count; see core/ratio.py."""
 
     def __post_init__(self) -> None:
         as_law(self.ratio)

@@ -29,17 +29,18 @@ class VoxelAware(Mask):
     background) N_b). Counts differ between clouds (see `Padded`). The grid's axes are (x, y, z); the mask input is
     `occupied`, from the cloud that the model receives. Source: FastDiT-3D (Mo et al. 2023), near 0.99 overall; 32768
     tokens at resolution 128 in patches of 4.
+
+    Attributes:
+        foreground: Ratio of occupied tokens.
+        background: Ratio of empty tokens.
+        total: Overall ratio, to give every cloud the same count: floor((1 - total) N) tokens stay visible. The
+            foreground keeps its count and the background gets the rest; if the background has too few tokens, or the
+            rest is negative, the foreground's count changes. None leaves counts unequal.
     """
 
     foreground: Ratio = 0.95
-    """Ratio of occupied tokens."""
     background: Ratio = 0.99
-    """Ratio of empty tokens."""
     total: Ratio | None = None
-    """Overall ratio, to give every cloud the same count: floor((1 - total) N) tokens stay visible. The foreground keeps
-    its count and the background gets the rest; if the background has too few tokens, or the rest is negative, the
-    foreground's count changes. None leaves counts unequal.
-    """
 
     def __post_init__(self) -> None:
         for ratio in (self.foreground, self.background, self.total):
@@ -73,16 +74,17 @@ class MeshNodes(Mask):
 
     The grid's axes are (node,). Source: MeshMask (Garnier et al. 2025), which hides up to 40 % of the nodes; the
     group's code uses 0.15 by default.
+
+    Attributes:
+        ratio: Fraction of hidden nodes among those not protected, or a ratio schedule.
+        protect: Node types (mask input `kinds`) that are never hidden, such as inflow, outflow and wall. By default all
+            nodes may be hidden, as published, and no mask input is needed.
+        rounding: Conversion of the ratio to a count; see core/ratio.py.
     """
 
     ratio: Ratio = 0.4
-    """Fraction of hidden nodes among those not protected, or a ratio schedule."""
     protect: tuple[int, ...] = ()
-    """Node types (mask input `kinds`) that are never hidden, such as inflow, outflow and wall. By default all nodes may
-    be hidden, as published, and no mask input is needed.
-    """
     rounding: Rounding = "floor_visible"
-    """Conversion of the ratio to a count; see core/ratio.py."""
 
     def __post_init__(self) -> None:
         as_law(self.ratio)
@@ -106,14 +108,17 @@ class MeshNodes(Mask):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Submesh:
-    """Visible part of a graph, with nodes int64 (V,) and edges int64 (2, K)."""
+    """Visible part of a graph, with nodes int64 (V,) and edges int64 (2, K).
+
+    Attributes:
+        nodes: int64 (V,): sorted original numbers of the visible nodes.
+        edges: int64 (2, K): pairs of new node numbers.
+        kept: int64 (K,): original numbers of the kept edges, to select their attributes.
+    """
 
     nodes: npt.NDArray[np.int64]
-    """int64 (V,): sorted original numbers of the visible nodes."""
     edges: npt.NDArray[np.int64]
-    """int64 (2, K): pairs of new node numbers."""
     kept: npt.NDArray[np.int64]
-    """int64 (K,): original numbers of the kept edges, to select their attributes."""
 
 
 def submesh(masked: npt.NDArray[np.bool_], edges: npt.NDArray[np.int64]) -> Submesh:

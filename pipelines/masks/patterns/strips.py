@@ -30,14 +30,16 @@ class Strips(Mask):
 
     At 0.7 and 0.3 on 64 (time) x 8 (freq) tokens, 19 columns and 5 rows stay visible, 95 tokens. The grid's axes are
     (time, freq) or (freq, time). Source: Audio-MAE (Huang et al. 2022, structured masking).
+
+    Attributes:
+        time: Fraction of hidden columns, or a ratio schedule; 0 hides none.
+        freq: Fraction of hidden rows, or a ratio schedule; 0 hides none.
+        rounding: Conversion of ratios to counts; see core/ratio.py.
     """
 
     time: Ratio = 0.7
-    """Fraction of hidden columns, or a ratio schedule; 0 hides none."""
     freq: Ratio = 0.3
-    """Fraction of hidden rows, or a ratio schedule; 0 hides none."""
     rounding: Rounding = "floor_visible"
-    """Conversion of ratios to counts; see core/ratio.py."""
 
     def __post_init__(self) -> None:
         as_law(self.time)
@@ -59,18 +61,19 @@ class FilledStrips(Mask):
     so 102 stay visible. At 0.2, 0.4 and 0.6 the strips hide more than the ratio, and random tokens of them become
     visible again. The grid's axes are (freq, time) or (time, freq). Source: AVSiam (Lin & Bertasius 2024), structured
     masking of audio.
+
+    Attributes:
+        ratio: Fraction of hidden tokens, or a schedule of ratios.
+        rounding: Conversion of the ratio to a count; see core/ratio.py.
+        time: Fraction of the ratio used for columns: floor(ratio * time * columns) are hidden. (1, 0) for `time` and
+            `freq` hides columns only, (0, 1) rows only.
+        freq: Fraction of the ratio used for rows: floor(ratio * freq * rows) are hidden.
     """
 
     ratio: RatioAlone = 0.8
-    """Fraction of hidden tokens, or a schedule of ratios."""
     rounding: Rounding = "floor_visible"
-    """Conversion of the ratio to a count; see core/ratio.py."""
     time: float = 0.7
-    """Fraction of the ratio used for columns: floor(ratio * time * columns) are hidden. (1, 0) for `time` and `freq`
-    hides columns only, (0, 1) rows only.
-    """
     freq: float = 0.7
-    """Fraction of the ratio used for rows: floor(ratio * freq * rows) are hidden."""
 
     def __post_init__(self) -> None:
         as_ratio_law(self.ratio, by="FilledStrips")

@@ -30,10 +30,12 @@ class BlockMaskBatch(MaskBatch):
 
     `blocks` is int64 (B, P, K): P blocks of K tokens per sample, which may overlap; `target` lists each token of their
     union once.
+
+    Attributes:
+        blocks: int64 (B, P, K): tokens of each block.
     """
 
     blocks: Tensor
-    """int64 (B, P, K): tokens of each block."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,28 +83,28 @@ class TargetBlocks(Mask):
     last row and column, which the published code never reaches; the published collator cuts all contexts of a batch to
     the shortest (`MaskBatch.cut`); and after 20 failed draws the published code drops a target from the area that the
     context must avoid.
+
+    Attributes:
+        blocks: Number of targets.
+        scale: Interval of a target's area as a fraction of the plane.
+        aspect: Interval of a target's aspect ratio h / w.
+        context: Interval of the area of the context, a square, as a fraction of the plane.
+        least: Smallest number of context tokens; the context is redrawn if it has fewer.
+        strips: Also remove the rows and columns of the targets from the context, so that no neighbour in time or
+            frequency reveals them.
+        stretched: Define aspect ratios on a square plane that is then stretched to the grid, so that a context can
+            cover 85 % of 64 x 8 tokens. By default, blocks are not much longer than the short side of the grid.
+        scope: Unit that shares block sizes: "view", "sample" or "batch".
     """
 
     blocks: int = 4
-    """Number of targets."""
     scale: Interval = (0.15, 0.2)
-    """Interval of a target's area as a fraction of the plane."""
     aspect: Interval = (0.75, 1.5)
-    """Interval of a target's aspect ratio h / w."""
     context: Interval = (0.85, 1.0)
-    """Interval of the area of the context, a square, as a fraction of the plane."""
     least: int = 11
-    """Smallest number of context tokens; the context is redrawn if it has fewer."""
     strips: bool = False
-    """Also remove the rows and columns of the targets from the context, so that no neighbour in time or frequency
-    reveals them.
-    """
     stretched: bool = False
-    """Define aspect ratios on a square plane that is then stretched to the grid, so that a context can cover 85 % of 64
-    x 8 tokens. By default, blocks are not much longer than the short side of the grid.
-    """
     scope: Scope = "batch"
-    """Unit that shares block sizes: "view", "sample" or "batch"."""
 
     def __post_init__(self) -> None:
         check_scope(self.scope)

@@ -33,14 +33,16 @@ class TopScores(Mask):
 
     Source: Recursive ROAR (Madsen et al. 2022): pass each level the scores of the model trained at the previous level,
     as a side file with the same keys.
+
+    Attributes:
+        ratio: Fraction of hidden tokens, or a ratio schedule.
+        count: Number of hidden tokens; None uses `ratio`.
+        rounding: Conversion of the ratio to a count; see core/ratio.py.
     """
 
     ratio: Ratio = 0.1
-    """Fraction of hidden tokens, or a ratio schedule."""
     count: int | None = None
-    """Number of hidden tokens; None uses `ratio`."""
     rounding: Rounding = "floor_masked"
-    """Conversion of the ratio to a count; see core/ratio.py."""
 
     def __post_init__(self) -> None:
         as_law(self.ratio)

@@ -22,10 +22,12 @@ class ByView(Mask):
     If the masks hide different numbers of tokens, use `Padded`. CropMAE (Eymael et al. 2024) masks only the second of
     two crops: ByView(masks=(None, Random(ratio=0.985))), 2 of 196 tokens visible. V-JEPA (Bardes et al. 2024) has two
     masks per clip: ByView(masks=(MultiBlock(), MultiBlock(blocks=2, scale=(0.7, 0.7)))).
+
+    Attributes:
+        masks: Masks in order of views; None hides nothing.
     """
 
     masks: tuple[Mask | None, ...] = field(default_factory=lambda: (None, Random(ratio=0.985)))
-    """Masks in order of views; None hides nothing."""
 
     def __post_init__(self) -> None:
         if not self.masks:
@@ -48,10 +50,12 @@ class Shared(Mask):
 
     Teacher and student, which receive one view each, see the same tokens: DMAE (Bai et al. 2022, masked autoencoders as
     distillers), Shared(mask=Random(ratio=0.75)).
+
+    Attributes:
+        mask: Mask to draw; it must not read inputs of a single view.
     """
 
     mask: Mask = field(default_factory=lambda: Random(ratio=0.75))
-    """Mask to draw; it must not read inputs of a single view."""
 
     def __post_init__(self) -> None:
         check_for_all_views(self.mask, "Shared")
@@ -69,10 +73,12 @@ class Complementary(Mask):
 
     At ratio 0.5 and an even number of tokens, both views have equal counts; at other ratios use `Padded`. Each pair of
     views has its own mask.
+
+    Attributes:
+        mask: Mask to draw; it must not read inputs of a single view.
     """
 
     mask: Mask = field(default_factory=lambda: Random(ratio=0.5))
-    """Mask to draw; it must not read inputs of a single view."""
 
     def __post_init__(self) -> None:
         check_for_all_views(self.mask, "Complementary")

@@ -40,16 +40,18 @@ class ByClass(Mask):
 
     The grid's axes are (token,); the mask inputs are `words` and `classes`. Source: Yang et al. 2023, Learning Better
     Masking for Better Language Model Pre-training (POS-tagging weighted masking), with 17 universal tags.
+
+    Attributes:
+        ratio: Fraction of hidden tokens, or a ratio schedule.
+        feedback: Channel with the trainer's scores (see feedback.py).
+        scores: Fixed scores, used without feedback.
+        rounding: Conversion of the ratio to a count; see core/ratio.py.
     """
 
     ratio: Ratio = 0.15
-    """Fraction of hidden tokens, or a ratio schedule."""
     feedback: Feedback | None = field(default=None, metadata=NOT_SAVED)
-    """Channel with the trainer's scores (see feedback.py)."""
     scores: tuple[float, ...] = (0.0,) * 17
-    """Fixed scores, used without feedback."""
     rounding: Rounding = "nearest_masked"
-    """Conversion of the ratio to a count; see core/ratio.py."""
 
     def __post_init__(self) -> None:
         as_law(self.ratio)
@@ -93,10 +95,12 @@ class ScoredFirst(Mask):
     most all that are not special. (The published code may also hide the closing special token.) The grid's axes are
     (token,); the mask inputs are `words` and `scores`. Source: OneRef (Xiao et al. 2024), the text part of
     referring-aware dynamic masking, where the subject's first token has the highest score and the object's the next.
+
+    Attributes:
+        ratio: Fraction of hidden tokens, or a ratio schedule.
     """
 
     ratio: Ratio = 0.4
-    """Fraction of hidden tokens, or a ratio schedule."""
 
     def __post_init__(self) -> None:
         as_law(self.ratio)

@@ -37,16 +37,16 @@ class MaskedDiffusion(Mask):
 
     The grid's axes are (token,); the mask input is `words`. Sources: MDLM (Sahoo et al. 2024, sec. 3); LLaDA (Nie et
     al. 2025, sec. 2), which evaluates with exact counts.
+
+    Attributes:
+        ratio: Distribution of t. As in the authors' code, the default excludes times below 0.001, where a single token
+            would have a weight in the thousands.
+        exact: Hide exactly floor(t n) + 1 of n tokens and return that fraction as the ratio. If t is uniform in [0, 1],
+            the mean loss is unchanged and its variance is lower.
     """
 
     ratio: Ratio = field(default_factory=lambda: Uniform(low=0.001, high=1.0))
-    """Distribution of t. As in the authors' code, the default excludes times below 0.001, where a single token would
-    have a weight in the thousands.
-    """
     exact: bool = False
-    """Hide exactly floor(t n) + 1 of n tokens and return that fraction as the ratio. If t is uniform in [0, 1], the
-    mean loss is unchanged and its variance is lower.
-    """
 
     def __post_init__(self) -> None:
         as_ratio_law(self.ratio, by="MaskedDiffusion")

@@ -33,16 +33,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextMaskBatch(MaskBatch):
-    """MaskBatch of texts, with optional token ids, int64 (B, N), and decoder attention, bool (B, N, N)."""
+    """MaskBatch of texts, with optional token ids, int64 (B, N), and decoder attention, bool (B, N, N).
+
+    Attributes:
+        tokens: int64 (B, N): ids that the encoder reads, replaced where masked (`masks.Replace`); else None.
+        attend: bool (B, N, N): tokens that each decoder position attends to (`masks.DecoderRows`); else None.
+        version: int64 (B,): version of the feedback that each mask used (`masks.ByClass`); else None.
+        ratio: float32 (B,): probability with which each token of a row was hidden (`masks.MaskedDiffusion`); else None.
+    """
 
     tokens: Tensor | None = None
-    """int64 (B, N): ids that the encoder reads, replaced where masked (`masks.Replace`); else None."""
     attend: Tensor | None = None
-    """bool (B, N, N): tokens that each decoder position attends to (`masks.DecoderRows`); else None."""
     version: Tensor | None = None
-    """int64 (B,): version of the feedback that each mask used (`masks.ByClass`); else None."""
     ratio: Tensor | None = None
-    """float32 (B,): probability with which each token of a row was hidden (`masks.MaskedDiffusion`); else None."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,18 +108,20 @@ class Replace(Mask):
     `vocabulary` with probability `random`, and `mask_id` otherwise. Labels are the original ids at `target`. The mask
     inputs are `tokens` and the inputs of `mask`. Source: BERT (Devlin et al. 2019, sec. 3.1): 80 % [MASK], 10 % random,
     10 % unchanged.
+
+    Attributes:
+        mask: Mask that chooses the hidden tokens.
+        mask_id: Id of [MASK]; by default, from the tokenizer of the split that a loader opens.
+        vocabulary: Number of ids; by default, from the tokenizer of the split that a loader opens.
+        keep: Probability that a hidden token stays unchanged.
+        random: Probability that a hidden token becomes a random id.
     """
 
     mask: Mask
-    """Mask that chooses the hidden tokens."""
     mask_id: int = OF_THE_SPLIT
-    """Id of [MASK]; by default, from the tokenizer of the split that a loader opens."""
     vocabulary: int = OF_THE_SPLIT
-    """Number of ids; by default, from the tokenizer of the split that a loader opens."""
     keep: float = 0.1
-    """Probability that a hidden token stays unchanged."""
     random: float = 0.1
-    """Probability that a hidden token becomes a random id."""
 
     def __post_init__(self) -> None:
         if self.keep < 0 or self.random < 0 or self.keep + self.random > 1:
@@ -175,14 +180,16 @@ class DecoderRows(Mask):
     ratios from 0.5 to 0.7.
 
     The matrix has N^2 bytes per sample and takes about 1 ms at N = 512.
+
+    Attributes:
+        encoder: Mask of the encoder.
+        ratio: Fraction of tokens hidden from each decoder row, or a ratio schedule.
+        pool: Largest number of masks drawn per text.
     """
 
     encoder: Mask = field(default_factory=WholeWords)
-    """Mask of the encoder."""
     ratio: Ratio = 0.5
-    """Fraction of tokens hidden from each decoder row, or a ratio schedule."""
     pool: int = 256
-    """Largest number of masks drawn per text."""
 
     def __post_init__(self) -> None:
         as_law(self.ratio)

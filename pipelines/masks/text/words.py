@@ -38,16 +38,18 @@ KERNELS = ("maskstream.pipelines.masks.text.token_draws",)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskOfWords(Mask):
-    """Base class of masks that hide tokens or words of a text: a count, or each independently."""
+    """Base class of masks that hide tokens or words of a text: a count, or each independently.
+
+    Attributes:
+        ratio: Fraction of hidden tokens, or a ratio schedule.
+        each: Hide each token (or word) independently with probability `ratio`; `rounding` then has no effect, and
+            counts differ between texts (see `Padded`).
+        rounding: Conversion of the ratio to a count; see core/ratio.py.
+    """
 
     ratio: Ratio = 0.15
-    """Fraction of hidden tokens, or a ratio schedule."""
     each: bool = False
-    """Hide each token (or word) independently with probability `ratio`; `rounding` then has no effect, and counts
-    differ between texts (see `Padded`).
-    """
     rounding: Rounding = "nearest_masked"
-    """Conversion of the ratio to a count; see core/ratio.py."""
 
     def __post_init__(self) -> None:
         if self.each:
@@ -130,10 +132,12 @@ class WholeWords(MaskOfWords):
 
     The grid's axes are (token,); the mask input is `words`. Sources: BERT's whole word masking, as in transformers up
     to version 4; RetroMAE's encoder (Xiao et al. 2022) at 0.3; M3AE's text (Chen et al. 2022) at 0.15.
+
+    Attributes:
+        ratio: Fraction of hidden tokens, or a ratio schedule.
     """
 
     ratio: Ratio = 0.3
-    """Fraction of hidden tokens, or a ratio schedule."""
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         words = TextWords.of(grid, draw, by="WholeWords")

@@ -28,18 +28,22 @@ from maskstream.shards.stores.base import Range
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioClip(Config):
-    """A segment of audio: length, sample rate, position and channels."""
+    """A segment of audio: length, sample rate, position and channels.
+
+    Attributes:
+        seconds: Length in seconds.
+        sample_rate: Sample rate in Hz, to which the audio is resampled.
+        start: "random" draws the start, "center" takes the middle, "begin" the beginning.
+        channels: "mono" averages all channels; a number keeps the first ones, and a sample with fewer is unusable.
+        short: Handling of audio shorter than the clip: "zeros" pads it at the end, as Audio-MAE does; "repeat" repeats
+            it.
+    """
 
     seconds: float = 10.24
-    """Length in seconds."""
     sample_rate: int = 16000
-    """Sample rate in Hz, to which the audio is resampled."""
     start: Literal["random", "center", "begin"] = "random"
-    """"random" draws the start, "center" takes the middle, "begin" the beginning."""
     channels: Literal["mono"] | int = "mono"
-    """"mono" averages all channels; a number keeps the first ones, and a sample with fewer is unusable."""
     short: Literal["zeros", "repeat"] = "zeros"
-    """Handling of audio shorter than the clip: "zeros" pads it at the end, as Audio-MAE does; "repeat" repeats it."""
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -249,12 +249,14 @@ class MicrophoneLine(Config):
 
     The angle between source and array is drawn uniformly in [0, pi]. Microphone m receives the signal m * spacing_m *
     cos(angle) / 343 seconds after microphone 0 (fractional delays), with the same amplitude.
+
+    Attributes:
+        count: Number of microphones.
+        spacing_m: Distance between microphones in metres.
     """
 
     count: int = 4
-    """Number of microphones."""
     spacing_m: float = 0.05
-    """Distance between microphones in metres."""
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.spacing_m < 0:

@@ -31,20 +31,22 @@ class LogMel(Config):
 
     Windows are periodic Hann, centred, with zeros at both ends. The mel bands from `low_hz` to half the sample rate use
     Slaney's scale and normalisation.
+
+    Attributes:
+        sample_rate: Sample rate of the waveform in Hz.
+        n_bins: Number of mel bands.
+        n_fft: Samples per window.
+        hop: Samples between windows.
+        low_hz: Lower end of the mel bands in Hz.
+        top_db: Values more than this far below a waveform's maximum are raised to that level; None for no limit.
     """
 
     sample_rate: int = 16000
-    """Sample rate of the waveform in Hz."""
     n_bins: int = 128
-    """Number of mel bands."""
     n_fft: int = 1024
-    """Samples per window."""
     hop: int = 160
-    """Samples between windows."""
     low_hz: float = 0.0
-    """Lower end of the mel bands in Hz."""
     top_db: float | None = 80.0
-    """Values more than this far below a waveform's maximum are raised to that level; None for no limit."""
 
     def __post_init__(self) -> None:
         if min(self.n_bins, self.n_fft, self.hop) < 1:
@@ -114,22 +116,24 @@ class Librosa(Config):
 
     Frames are centred.
 
+    Attributes:
+        feature: Name of the feature.
+        sample_rate: Sample rate of the waveform in Hz.
+        hop: Samples between frames.
+        bins: Number of bins; None for librosa's default: 84, 12, 20 and 384.
+        n_fft: Samples per window; not used for "cqt".
+        low_hz: Lowest frequency of "cqt" and "mfcc" in Hz; None for librosa's defaults, C1 (32.7 Hz) and 0.
+
     Raises:
         ValueError: The feature is unknown, a size is not allowed, or librosa is not installed.
     """
 
     feature: Feature
-    """Name of the feature."""
     sample_rate: int = 16000
-    """Sample rate of the waveform in Hz."""
     hop: int = 160
-    """Samples between frames."""
     bins: int | None = None
-    """Number of bins; None for librosa's default: 84, 12, 20 and 384."""
     n_fft: int = 2048
-    """Samples per window; not used for "cqt"."""
     low_hz: float | None = None
-    """Lowest frequency of "cqt" and "mfcc" in Hz; None for librosa's defaults, C1 (32.7 Hz) and 0."""
 
     def __post_init__(self) -> None:
         if self.feature not in get_args(Feature):

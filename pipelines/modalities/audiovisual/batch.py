@@ -17,36 +17,38 @@ class AudioVisualBatch(Batch):
 
     Times are in seconds from the first frame of the video. The four fields of diffusion noise are None if the loader
     draws none.
+
+    Attributes:
+        video: uint8 (B, T, H, W, 3): RGB frames.
+        waveform: float32 (B, 1, n): audio samples, padded with 0.
+        length: int64 (B,): number of valid samples in each waveform.
+        spectrogram: float32 (B, T', F): normalised; None in a host batch if a device transform computes it.
+        video_mask: Masks on the (t, h, w) token grid, or None.
+        audio_mask: Masks on the (time, freq) token grid, or None.
+        flow: Optical flow, as in VideoBatch.
+        pts_s: float64 (B, T): time of each frame.
+        audio_start_s: float64 (B,): time of the first audio sample.
+        strips: SpecAugment strips, as in AudioBatch.
+        video_noise: float32 (B, M, values per token): standard normal noise for the M targets of `video_mask`.
+        video_time: int64 (B,): time of the noise schedule (augment/diffusion.py).
+        audio_noise: float32 (B, M, values per token): standard normal noise for the M targets of `audio_mask`.
+        audio_time: int64 (B,): time of the noise schedule for `audio_mask`.
     """
 
     video: Tensor
-    """uint8 (B, T, H, W, 3): RGB frames."""
     waveform: Tensor
-    """float32 (B, 1, n): audio samples, padded with 0."""
     length: Tensor
-    """int64 (B,): number of valid samples in each waveform."""
     spectrogram: Tensor | None
-    """float32 (B, T', F): normalised; None in a host batch if a device transform computes it."""
     video_mask: MaskBatch | None
-    """Masks on the (t, h, w) token grid, or None."""
     audio_mask: MaskBatch | None
-    """Masks on the (time, freq) token grid, or None."""
     flow: Flow | None
-    """Optical flow, as in VideoBatch."""
     pts_s: Tensor
-    """float64 (B, T): time of each frame."""
     audio_start_s: Tensor
-    """float64 (B,): time of the first audio sample."""
     strips: Tensor | None = None
-    """SpecAugment strips, as in AudioBatch."""
     video_noise: Tensor | None = None
-    """float32 (B, M, values per token): standard normal noise for the M targets of `video_mask`."""
     video_time: Tensor | None = None
-    """int64 (B,): time of the noise schedule (augment/diffusion.py)."""
     audio_noise: Tensor | None = None
-    """float32 (B, M, values per token): standard normal noise for the M targets of `audio_mask`."""
     audio_time: Tensor | None = None
-    """int64 (B,): time of the noise schedule for `audio_mask`."""
 
     def scene_cuts(self) -> int:
         """Number of scene cuts in the clips; 0 without flow."""

@@ -53,14 +53,15 @@ class SpectrogramNoise(Config):
 
     **A shift desynchronises audio and video**: batch.audio_start_s is the start before the shift. Use it only for
     models that need no synchrony, such as AVSiam, which matches a clip with audio from around its time.
+
+    Attributes:
+        most: Noise is uniform in [0, level), with the level drawn uniformly from [0, most), in standard deviations of
+            the dataset.
+        roll: The shift is drawn uniformly from [-roll, roll] frames, and is circular over the valid frames.
     """
 
     most: float = 0.1
-    """Noise is uniform in [0, level), with the level drawn uniformly from [0, most), in standard deviations of the
-    dataset.
-    """
     roll: int = 0
-    """The shift is drawn uniformly from [-roll, roll] frames, and is circular over the valid frames."""
 
     def __post_init__(self) -> None:
         if self.most < 0 or self.roll < 0:

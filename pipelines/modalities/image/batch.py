@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageBatch(Batch):
-    """A batch of images, uint8 (B, H, W, 3); see `Batch` for the fields that all modalities share."""
+    """A batch of images, uint8 (B, H, W, 3); see `Batch` for the fields that all modalities share.
+
+    Attributes:
+        image: uint8 (B, H, W, 3): RGB pixels.
+        mask: Masks on the (H/p, W/p) token grid in (h w) order, or None if the loader has no mask.
+    """
 
     image: Tensor
-    """uint8 (B, H, W, 3): RGB pixels."""
     mask: MaskBatch | None
-    """Masks on the (H/p, W/p) token grid in (h w) order, or None if the loader has no mask."""
 
     def pixel_values(
         self,

@@ -18,16 +18,18 @@ SPECIAL, PADDING = -1, -2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextRows(Movable):
-    """B rows of L tokens with a sample's concatenated texts, [CLS] question [SEP] answer [SEP], padded at the end."""
+    """B rows of L tokens with a sample's concatenated texts, [CLS] question [SEP] answer [SEP], padded at the end.
+
+    Attributes:
+        tokens: int32 (B, L): token ids.
+        words: int32 (B, L): number of each token's word within its row, ascending; -1 for special tokens and padding.
+        roles: int8 (B, L): number of each token's role in `ROLES` (maskstream.shards.members.text); -1 for special
+            tokens, -2 for padding.
+    """
 
     tokens: Tensor
-    """int32 (B, L): token ids."""
     words: Tensor
-    """int32 (B, L): number of each token's word within its row, ascending; -1 for special tokens and padding."""
     roles: Tensor
-    """int8 (B, L): number of each token's role in `ROLES` (maskstream.shards.members.text); -1 for special tokens, -2
-    for padding.
-    """
 
     @property
     def valid(self) -> Tensor:
@@ -37,30 +39,31 @@ class TextRows(Movable):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageTextBatch(Batch):
-    """A batch of B images, uint8 (B, H, W, 3), each with a row of L tokens; see `Batch` for shared fields."""
+    """A batch of B images, uint8 (B, H, W, 3), each with a row of L tokens; see `Batch` for shared fields.
+
+    Attributes:
+        image: uint8 (B, H, W, 3): RGB pixels.
+        image_mask: Masks on the (h, w) token grid, or None.
+        text: Texts of the roles in the loader's `text`.
+        text_mask: Masks on the (token,) grid of length L, or None.
+        box: float32 (B, 4): box of the object that the row's phrase refers to, x0, y0, x1, y1 as fractions of the
+            image; NaN without one.
+        segment: bool (B, H, W): pixels of that object, all False if unknown; None unless the loader has segments.
+        target: Texts of the roles in the loader's `target`, for the model to generate; None if there are none.
+        pair: Texts for image-text matching; None unless the loader has pairs.
+        match: bool (B,): whether `pair` belongs to the image. A text of another sample that equals the image's own text
+            is a match. None unless the loader has pairs.
+    """
 
     image: Tensor
-    """uint8 (B, H, W, 3): RGB pixels."""
     image_mask: MaskBatch | None
-    """Masks on the (h, w) token grid, or None."""
     text: TextRows
-    """Texts of the roles in the loader's `text`."""
     text_mask: TextMaskBatch | None
-    """Masks on the (token,) grid of length L, or None."""
     box: Tensor
-    """float32 (B, 4): box of the object that the row's phrase refers to, x0, y0, x1, y1 as fractions of the image; NaN
-    without one.
-    """
     segment: Tensor | None = None
-    """bool (B, H, W): pixels of that object, all False if unknown; None unless the loader has segments."""
     target: TextRows | None = None
-    """Texts of the roles in the loader's `target`, for the model to generate; None if there are none."""
     pair: TextRows | None = None
-    """Texts for image-text matching; None unless the loader has pairs."""
     match: Tensor | None = None
-    """bool (B,): whether `pair` belongs to the image. A text of another sample that equals the image's own text is a
-    match. None unless the loader has pairs.
-    """
 
     @property
     def inputs(self) -> Tensor:

@@ -22,14 +22,16 @@ Float32s = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Graph:
-    """Directed graph of a mesh with E edges in d dimensions."""
+    """Directed graph of a mesh with E edges in d dimensions.
+
+    Attributes:
+        edges: int64 (2, 2E): senders and receivers. The first E edges go from the lower to the higher node number, in
+            ascending order; the other E are the same edges reversed.
+        features: float32 (2E, d + 1): vector from receiver to sender and its length.
+    """
 
     edges: Int64s
-    """int64 (2, 2E): senders and receivers. The first E edges go from the lower to the higher node number, in ascending
-    order; the other E are the same edges reversed.
-    """
     features: Float32s
-    """float32 (2E, d + 1): vector from receiver to sender and its length."""
 
     @property
     def sides(self) -> Int64s:
@@ -94,40 +96,41 @@ class MeshBatch(Batch):
     """A batch of meshes, concatenated to one graph of N nodes and E edges; no edge connects two meshes.
 
     `edges` is int64 (2, E) and `state` float32 (N, D). Mesh i has the nodes and edges [offset[i], offset[i + 1]).
+
+    Attributes:
+        positions: float32 (N, d) as stored, d = 2 or 3.
+        kinds: int64 (N,): node types of MeshGraphNets (0 normal, 4 inflow, 5 outflow, 6 wall); 0 for surfaces.
+        node_offset: int64 (B + 1,): first node of each mesh.
+        edges: int64 (2, E): senders and receivers; every mesh edge in both directions.
+        edge_features: float32 (E, d + 1): vector from receiver to sender and its length, in mean edge lengths of the
+            dataset.
+        edge_offset: int64 (B + 1,): first edge of each mesh.
+        state: float32 (N, D): fields at a step, normalised by the dataset's mean and standard deviation, plus noise if
+            the loader adds it; unit normals for surfaces.
+        next_state: float32 (N, D): fields one step later, without noise; None for surfaces.
+        change: float32 (D,): standard deviation of the change per step, in units of `state`.
+        counts: float32 (N,): loss weight of each node: 1 if its fields are free (normal and outflow nodes, all nodes of
+            surfaces), 0 if they are prescribed.
+        mask: Mask of one row over the N nodes, or None; the weight of a target is its entry in `counts`.
+        visible_edges: int64 (2, K): edges between visible nodes, as indexes into mask.visible; None without a mask.
+        kept_edges: int64 (K,): the same edges as indexes into `edges`; None without a mask.
+        step: int64 (B,): number of the step.
     """
 
     positions: Tensor
-    """float32 (N, d) as stored, d = 2 or 3."""
     kinds: Tensor
-    """int64 (N,): node types of MeshGraphNets (0 normal, 4 inflow, 5 outflow, 6 wall); 0 for surfaces."""
     node_offset: Tensor
-    """int64 (B + 1,): first node of each mesh."""
     edges: Tensor
-    """int64 (2, E): senders and receivers; every mesh edge in both directions."""
     edge_features: Tensor
-    """float32 (E, d + 1): vector from receiver to sender and its length, in mean edge lengths of the dataset."""
     edge_offset: Tensor
-    """int64 (B + 1,): first edge of each mesh."""
     state: Tensor
-    """float32 (N, D): fields at a step, normalised by the dataset's mean and standard deviation, plus noise if the
-    loader adds it; unit normals for surfaces.
-    """
     next_state: Tensor | None
-    """float32 (N, D): fields one step later, without noise; None for surfaces."""
     change: Tensor
-    """float32 (D,): standard deviation of the change per step, in units of `state`."""
     counts: Tensor
-    """float32 (N,): loss weight of each node: 1 if its fields are free (normal and outflow nodes, all nodes of
-    surfaces), 0 if they are prescribed.
-    """
     mask: MaskBatch | None
-    """Mask of one row over the N nodes, or None; the weight of a target is its entry in `counts`."""
     visible_edges: Tensor | None
-    """int64 (2, K): edges between visible nodes, as indexes into mask.visible; None without a mask."""
     kept_edges: Tensor | None
-    """int64 (K,): the same edges as indexes into `edges`; None without a mask."""
     step: Tensor
-    """int64 (B,): number of the step."""
 
     def weighted(self, weight: Tensor) -> MeshBatch:
         """Apply sample weights, float32 (samples,), to all views of each sample, including `counts`."""

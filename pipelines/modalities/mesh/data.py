@@ -34,14 +34,15 @@ class MeshNoise(Config):
 
     The next state has no noise, so a model that predicts the change learns to remove it (gamma = 1). Source:
     MeshGraphNets (Pfaff et al., 2021, sections 3.2 and A.2.2).
+
+    Attributes:
+        deviation: Standard deviation of the noise relative to each channel's: noise of 0.02 on a velocity with standard
+            deviation 0.5 is 0.04.
+        kinds: Node types that get noise.
     """
 
     deviation: float = 0.04
-    """Standard deviation of the noise relative to each channel's: noise of 0.02 on a velocity with standard deviation
-    0.5 is 0.04.
-    """
     kinds: tuple[int, ...] = (0,)
-    """Node types that get noise."""
 
     def __post_init__(self) -> None:
         if self.deviation <= 0:

@@ -23,16 +23,19 @@ _LEAST = 1e-6
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeshStatistics(Config):
-    """Statistics of a mesh dataset, in the data's units; the first three are empty for surfaces."""
+    """Statistics of a mesh dataset, in the data's units; the first three are empty for surfaces.
+
+    Attributes:
+        mean: Mean of each of the D channels, over all nodes and steps.
+        deviation: Standard deviation of each channel.
+        change: Standard deviation of the change per step, over nodes with free fields.
+        edge_length: Mean edge length.
+    """
 
     mean: tuple[float, ...]
-    """Mean of each of the D channels, over all nodes and steps."""
     deviation: tuple[float, ...]
-    """Standard deviation of each channel."""
     change: tuple[float, ...]
-    """Standard deviation of the change per step, over nodes with free fields."""
     edge_length: float
-    """Mean edge length."""
 
     @property
     def relative_change(self) -> Float32s:

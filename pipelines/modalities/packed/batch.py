@@ -23,22 +23,24 @@ class PackedMask(Movable):
 
     `masked` is bool (T,). The visible tokens of sample s are visible[cu_visible[s] : cu_visible[s + 1]]; targets are
     indexed by `cu_target` in the same way.
+
+    Attributes:
+        masked: bool (T,): True for tokens hidden from the encoder.
+        visible: int64 (V,): sorted visible tokens.
+        target: int64 (M,): tokens that the decoder reconstructs, sample by sample.
+        weight: float32 (M,): loss weight of each target; 0 if the encoder saw it, and for padding.
+        cu_visible: int32 (S + 1,): boundaries of the samples in `visible`.
+        cu_target: int32 (S + 1,): boundaries of the samples in `target`.
+        longest: Largest numbers of visible tokens and of targets of a sample.
     """
 
     masked: Tensor
-    """bool (T,): True for tokens hidden from the encoder."""
     visible: Tensor
-    """int64 (V,): sorted visible tokens."""
     target: Tensor
-    """int64 (M,): tokens that the decoder reconstructs, sample by sample."""
     weight: Tensor
-    """float32 (M,): loss weight of each target; 0 if the encoder saw it, and for padding."""
     cu_visible: Tensor
-    """int32 (S + 1,): boundaries of the samples in `visible`."""
     cu_target: Tensor
-    """int32 (S + 1,): boundaries of the samples in `target`."""
     longest: tuple[int, int]
-    """Largest numbers of visible tokens and of targets of a sample."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,36 +49,36 @@ class PackedBatch(Batch):
 
     `tokens` and `sounds` both keep the order of the T tokens (see `is_sound`). `key`, `label`, `fields` and `weight`
     refer to samples, as in `Batch`.
+
+    Attributes:
+        tokens: uint8 (P, tubelet * p * p * 3): RGB pixels of the tokens of images and clips, in the order (frame, y, x,
+            channel). Without audio, P is T.
+        sounds: float32 (T - P, p * p): normalised values of the tokens of audio, in the order (frame, bin); None if the
+            loader has no audio.
+        kind: int64 (S,): number in `KINDS` of each sample.
+        cu_seqlens: int32 (S + 1,): sample s has the tokens cu_seqlens[s] to cu_seqlens[s + 1] - 1, in (t h w) order.
+        cu_rows: int32 (R + 1,): row r has the samples cu_rows[r] to cu_rows[r + 1] - 1.
+        grid_thw: int64 (S, 3): tokens of each sample along t, h and w; for audio along time and frequency, and 1.
+        place: int32 (T, 3): position of each token along these axes.
+        mask: Masks of the samples, or None.
+        patch: Side of a token in pixels (frames and bins of audio).
+        tubelet: Time steps of a token.
+        row_tokens: Capacity of a row in visible tokens.
+        longest: Largest number of tokens of a sample.
     """
 
     tokens: Tensor
-    """uint8 (P, tubelet * p * p * 3): RGB pixels of the tokens of images and clips, in the order (frame, y, x,
-    channel). Without audio, P is T.
-    """
     sounds: Tensor | None = None
-    """float32 (T - P, p * p): normalised values of the tokens of audio, in the order (frame, bin); None if the loader
-    has no audio.
-    """
     kind: Tensor
-    """int64 (S,): number in `KINDS` of each sample."""
     cu_seqlens: Tensor
-    """int32 (S + 1,): sample s has the tokens cu_seqlens[s] to cu_seqlens[s + 1] - 1, in (t h w) order."""
     cu_rows: Tensor
-    """int32 (R + 1,): row r has the samples cu_rows[r] to cu_rows[r + 1] - 1."""
     grid_thw: Tensor
-    """int64 (S, 3): tokens of each sample along t, h and w; for audio along time and frequency, and 1."""
     place: Tensor
-    """int32 (T, 3): position of each token along these axes."""
     mask: PackedMask | None
-    """Masks of the samples, or None."""
     patch: int
-    """Side of a token in pixels (frames and bins of audio)."""
     tubelet: int
-    """Time steps of a token."""
     row_tokens: int
-    """Capacity of a row in visible tokens."""
     longest: int
-    """Largest number of tokens of a sample."""
 
     @property
     def n_visible(self) -> int:

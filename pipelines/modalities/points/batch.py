@@ -10,13 +10,16 @@ from maskstream.pipelines.stream.batch import Batch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointsBatch(Batch):
-    """A batch of point clouds, float32 (B, N, 3 + features)."""
+    """A batch of point clouds, float32 (B, N, 3 + features).
+
+    Attributes:
+        points: float32 (B, N, 3 + features): augmented points, x, y, z first, without noise.
+        noise: float32 (B, N, 3): standard normal noise; None if the loader draws none.
+        time: int64 (B,): time of the noise schedule (augment/diffusion.py); None if the loader draws no noise.
+        mask: Masks on the tokens of tokens.py, or None.
+    """
 
     points: Tensor
-    """float32 (B, N, 3 + features): augmented points, x, y, z first, without noise."""
     noise: Tensor | None
-    """float32 (B, N, 3): standard normal noise; None if the loader draws none."""
     time: Tensor | None
-    """int64 (B,): time of the noise schedule (augment/diffusion.py); None if the loader draws no noise."""
     mask: MaskBatch | None
-    """Masks on the tokens of tokens.py, or None."""

@@ -35,22 +35,23 @@ class PointsError(DataError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointSelection(Config):
-    """Selection of points from each cloud."""
+    """Selection of points from each cloud.
+
+    Attributes:
+        points: Number of points.
+        replace: True draws every point from the whole cloud with replacement, as DiT-3D does, which reads the whole
+            cloud. False reads a run of consecutive rows; a smaller cloud returns all its points plus random
+            repetitions.
+        rows: Restrict the draw to the rows [first, stop), such as (0, 10000) for PointFlow's training points of
+            ShapeNet; rows beyond the end of a cloud are ignored.
+        features: Columns after x, y, z: names such as ("red", "green", "blue"), which every cloud must have, or a
+            number of columns in stored order.
+    """
 
     points: int = 2048
-    """Number of points."""
     replace: bool = False
-    """True draws every point from the whole cloud with replacement, as DiT-3D does, which reads the whole cloud. False
-    reads a run of consecutive rows; a smaller cloud returns all its points plus random repetitions.
-    """
     rows: tuple[int, int] | None = None
-    """Restrict the draw to the rows [first, stop), such as (0, 10000) for PointFlow's training points of ShapeNet; rows
-    beyond the end of a cloud are ignored.
-    """
     features: int | tuple[str, ...] = 0
-    """Columns after x, y, z: names such as ("red", "green", "blue"), which every cloud must have, or a number of
-    columns in stored order.
-    """
 
     def __post_init__(self) -> None:
         if self.points < 1 or (isinstance(self.features, int) and self.features < 0):
@@ -182,12 +183,15 @@ Normalise = Literal["ball", "deviation", "none"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointStats(Config):
-    """Mean of all points of a dataset, and one standard deviation for all axes, as DiT-3D normalises ShapeNet."""
+    """Mean of all points of a dataset, and one standard deviation for all axes, as DiT-3D normalises ShapeNet.
+
+    Attributes:
+        mean: Mean of x, y and z.
+        deviation: Standard deviation over all coordinates.
+    """
 
     mean: tuple[float, float, float]
-    """Mean of x, y and z."""
     deviation: float
-    """Standard deviation over all coordinates."""
 
     def __post_init__(self) -> None:
         if not self.deviation > 0:
@@ -219,27 +223,27 @@ class PointAugment(Config):
     """Normalise, scale, rotate, shift and jitter the coordinates of a cloud, in this order.
 
     Among the features, only normals are transformed, when clouds are rotated or their axes scaled separately.
+
+    Attributes:
+        normalise: "ball" subtracts the cloud's mean and divides by the largest norm; "deviation" subtracts the mean and
+            divides by the root mean square of all coordinates; a `PointStats` uses the dataset's statistics; "none"
+            does nothing. A cloud whose points all coincide is only centred.
+        scale: Interval of a uniformly drawn scale factor.
+        rotate: Axis of a rotation by a uniform angle; "up" is the upward axis of the split (`PointEncoder.up`), "any"
+            draws uniformly from all rotations.
+        jitter: Standard deviation of normal noise on every coordinate.
+        jitter_most: Largest absolute value of that noise.
+        per_axis: Draw a separate scale factor for each axis.
+        shift: Shift each axis by a uniform draw from [-shift, shift].
     """
 
     normalise: Normalise | PointStats = "ball"
-    """"ball" subtracts the cloud's mean and divides by the largest norm; "deviation" subtracts the mean and divides by
-    the root mean square of all coordinates; a `PointStats` uses the dataset's statistics; "none" does nothing. A cloud
-    whose points all coincide is only centred.
-    """
     scale: tuple[float, float] = (1.0, 1.0)
-    """Interval of a uniformly drawn scale factor."""
     rotate: Axis | None = None
-    """Axis of a rotation by a uniform angle; "up" is the upward axis of the split (`PointEncoder.up`), "any" draws
-    uniformly from all rotations.
-    """
     jitter: float = 0.0
-    """Standard deviation of normal noise on every coordinate."""
     jitter_most: float = 0.05
-    """Largest absolute value of that noise."""
     per_axis: bool = False
-    """Draw a separate scale factor for each axis."""
     shift: float = 0.0
-    """Shift each axis by a uniform draw from [-shift, shift]."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.normalise, PointStats) and self.normalise not in get_args(Normalise):

@@ -163,16 +163,17 @@ class VoxelTokens(Config):
     """Cubes of `patch`^3 voxels from a cloud in `resolution`^3 voxels: DiT-3D's tokens, on the grid (x, y, z).
 
     Masks can read `occupied`: the tokens that contain points.
+
+    Attributes:
+        resolution: Voxels along an edge.
+        patch: Voxels along the edge of a token.
+        occupancy: Compute `occupied` from the "noised" points, which a diffusion model sees, or from the "clean" ones;
+            without noise, both are the same. FastDiT-3D does not publish which it uses.
     """
 
     resolution: int = 32
-    """Voxels along an edge."""
     patch: int = 4
-    """Voxels along the edge of a token."""
     occupancy: Literal["noised", "clean"] = "noised"
-    """Compute `occupied` from the "noised" points, which a diffusion model sees, or from the "clean" ones; without
-    noise, both are the same. FastDiT-3D does not publish which it uses.
-    """
 
     def __post_init__(self) -> None:
         compute_voxel_grid(self.resolution, self.patch)
@@ -196,12 +197,14 @@ class GroupTokens(Config):
 
     The model forms the groups (papers/pointmae/groups.py): centres by farthest point sampling, members by k nearest
     neighbours.
+
+    Attributes:
+        groups: Number of groups.
+        size: Points per group.
     """
 
     groups: int = 64
-    """Number of groups."""
     size: int = 32
-    """Points per group."""
 
     def __post_init__(self) -> None:
         if min(self.groups, self.size) < 1:

@@ -18,21 +18,21 @@ class PoseBatch(Batch):
     2).
 
     `mask_2d` and `mask_3d` are on the (frame, joint) grid, drawn separately; None if the loader has no mask.
+
+    Attributes:
+        pose_3d: float32 (B, T, J, 3): metres in camera axes (x to the right, y downwards, z away from the camera),
+            relative to the pelvis (joint 0) in every frame.
+        pose_2d: float32 (B, T, J, 2): projection of the poses, in half image widths from the image centre, x to the
+            right, y downwards: focal * (x, y) / z of pose_3d + root.
+        root: float32 (B, T, 3): pelvis in camera coordinates, in metres.
+        focal: float32 (B,): focal length in half image widths.
+        mask_2d: Masks of the 2-D poses.
+        mask_3d: Masks of the 3-D poses.
     """
 
     pose_3d: Tensor
-    """float32 (B, T, J, 3): metres in camera axes (x to the right, y downwards, z away from the camera), relative to
-    the pelvis (joint 0) in every frame.
-    """
     pose_2d: Tensor
-    """float32 (B, T, J, 2): projection of the poses, in half image widths from the image centre, x to the right, y
-    downwards: focal * (x, y) / z of pose_3d + root.
-    """
     root: Tensor
-    """float32 (B, T, 3): pelvis in camera coordinates, in metres."""
     focal: Tensor
-    """float32 (B,): focal length in half image widths."""
     mask_2d: MaskBatch | None
-    """Masks of the 2-D poses."""
     mask_3d: MaskBatch | None
-    """Masks of the 3-D poses."""

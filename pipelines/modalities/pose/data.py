@@ -33,14 +33,16 @@ class PoseClip(Config):
 
     A clip that extends beyond its sequence repeats the first or last pose, as in MPM (Zhang et al., 2023): 243 frames
     with stride 2, from sequences at 50 Hz.
+
+    Attributes:
+        frames: Number of poses.
+        stride: Distance between poses, in stored frames.
+        middle: "random" draws the middle frame uniformly from all frames; "center" uses the middle of the sequence.
     """
 
     frames: int = 243
-    """Number of poses."""
     stride: int = 2
-    """Distance between poses, in stored frames."""
     middle: Literal["random", "center"] = "random"
-    """"random" draws the middle frame uniformly from all frames; "center" uses the middle of the sequence."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -76,16 +78,18 @@ class Cameras(Config):
     MPM (Zhang et al., 2023) pre-trains on sequences without cameras by drawing them, as PoseAug (Gong et al., 2021)
     does. The defaults approximate Human3.6M's four cameras: focal length 1.145 image widths, at a distance of 4 to 6 m.
     The principal point is the image centre, and there is no lens distortion.
+
+    Attributes:
+        distance_m: Distance in metres from the centre of the pelvis' path, in front of the farthest joint on it.
+        elevation_deg: Elevation above the horizon in degrees; the direction around the clip is arbitrary.
+        focal: Focal length in half image widths.
+        aim_m: Maximum offset of the camera's aim from the centre along each axis, in metres.
     """
 
     distance_m: tuple[float, float] = (4.0, 6.0)
-    """Distance in metres from the centre of the pelvis' path, in front of the farthest joint on it."""
     elevation_deg: tuple[float, float] = (-5.0, 25.0)
-    """Elevation above the horizon in degrees; the direction around the clip is arbitrary."""
     focal: tuple[float, float] = (2.29, 2.29)
-    """Focal length in half image widths."""
     aim_m: float = 0.3
-    """Maximum offset of the camera's aim from the centre along each axis, in metres."""
 
     def __post_init__(self) -> None:
         for name in ("distance_m", "elevation_deg", "focal"):

@@ -16,18 +16,20 @@ from maskstream.pipelines.stream.kept import empty
 class Unpadded(Movable):
     """The T tokens of a batch without padding, document after document, as variable-length attention kernels expect
     them.
+
+    Attributes:
+        tokens: int32 (T,): token ids.
+        index: int64 (T,): positions in the padded rows, flattened to (B * L,), ascending.
+        positions: int32 (T,): positions within the document, from 0.
+        cu_seqlens: int32 (S + 1,): document s has the tokens [cu_seqlens[s], cu_seqlens[s + 1]).
+        longest: Length of the longest document.
     """
 
     tokens: Tensor
-    """int32 (T,): token ids."""
     index: Tensor
-    """int64 (T,): positions in the padded rows, flattened to (B * L,), ascending."""
     positions: Tensor
-    """int32 (T,): positions within the document, from 0."""
     cu_seqlens: Tensor
-    """int32 (S + 1,): document s has the tokens [cu_seqlens[s], cu_seqlens[s + 1])."""
     longest: int
-    """Length of the longest document."""
 
     def gathered(self, rows: Tensor) -> Tensor:
         """Gather the values of the T tokens from `rows` (B, L, ...): (T, ...)."""
@@ -59,24 +61,25 @@ class TextBatch(Batch):
     """A batch of B rows of L tokens, (B, L); a row holds one document, or several concatenated ones.
 
     See `Batch` for shared fields. A packed row has the key of its first document and the label -1.
+
+    Attributes:
+        tokens: int32 (B, L): token ids, padded at the end.
+        lengths: int32 (B,): number of tokens in each row that are not padding.
+        documents: int32 (B, L): number of each token's document within its row, from 0, ascending; -1 for padding.
+        words: int32 (B, L): number of each token's word within its row, ascending; -1 for special tokens and padding.
+        classes: uint8 (B, L): class of each token's word, such as its part of speech, `NO_CLASS` for none; None if the
+            split has no classes.
+        mask: Masks on the (token,) grid of length L, or None if the loader has no mask.
+        unpadded: The same tokens without padding.
     """
 
     tokens: Tensor
-    """int32 (B, L): token ids, padded at the end."""
     lengths: Tensor
-    """int32 (B,): number of tokens in each row that are not padding."""
     documents: Tensor
-    """int32 (B, L): number of each token's document within its row, from 0, ascending; -1 for padding."""
     words: Tensor
-    """int32 (B, L): number of each token's word within its row, ascending; -1 for special tokens and padding."""
     classes: Tensor | None
-    """uint8 (B, L): class of each token's word, such as its part of speech, `NO_CLASS` for none; None if the split has
-    no classes.
-    """
     mask: TextMaskBatch | None
-    """Masks on the (token,) grid of length L, or None if the loader has no mask."""
     unpadded: Unpadded
-    """The same tokens without padding."""
 
     @property
     def valid(self) -> Tensor:

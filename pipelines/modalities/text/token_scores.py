@@ -26,14 +26,16 @@ class TokenScores(Config):
     Scores refer to a sample's first tokens, without special ones; later tokens have -inf, which is never hidden, and
     +inf is hidden first.
 
+    Attributes:
+        file: Path of the file, created by `written`.
+        checksum: xxh3_64 of the file; read from it if empty. Part of a loader's identity, unlike the path.
+
     Raises:
         ValueError: The file is missing, does not match the checksum, or contains no scores.
     """
 
     file: str = field(metadata=NOT_IDENTITY)
-    """Path of the file, created by `written`."""
     checksum: str = ""
-    """xxh3_64 of the file; read from it if empty. Part of a loader's identity, unlike the path."""
 
     def __post_init__(self) -> None:
         try:

@@ -143,18 +143,20 @@ def normalised(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...], 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenBatch(Movable):
-    """Pixels of selected tokens of B clips, uint8 (B, K, tubelet * p * p * 3)."""
+    """Pixels of selected tokens of B clips, uint8 (B, K, tubelet * p * p * 3).
+
+    Attributes:
+        pixels: uint8 (B, K, tubelet * p * p * 3): RGB in the order (frame, y, x, channel).
+        index: int64 (B, K): sorted token numbers in the grid of the masks.
+        n_real: int64 (B,): number of valid tokens in each row if counts differ (masks.Padded). Padding is black with
+            index 0. None if all are valid.
+        targets: True if the tokens to reconstruct are included.
+    """
 
     pixels: Tensor
-    """uint8 (B, K, tubelet * p * p * 3): RGB in the order (frame, y, x, channel)."""
     index: Tensor
-    """int64 (B, K): sorted token numbers in the grid of the masks."""
     n_real: Tensor | None = None
-    """int64 (B,): number of valid tokens in each row if counts differ (masks.Padded). Padding is black with index 0.
-    None if all are valid.
-    """
     targets: bool = False
-    """True if the tokens to reconstruct are included."""
 
     @property
     def real(self) -> Tensor:
@@ -267,32 +269,32 @@ class VideoBatch(Batch):
     """A batch of clips, uint8 (B, T, H, W, 3); see `Batch` for the fields that all modalities share.
 
     With several components (cameras), the fields describe the clips of the first one; `cameras` has all of them.
+
+    Attributes:
+        video: uint8 (B, T, H, W, 3): RGB frames; (B, T, 0, 0, 3) with output="tokens".
+        mask: Masks on the (T/pt, H/ph, W/pw) token grid in (t h w) order; None if the loader has no mask.
+        flow: Optical flow, or None.
+        pts_s: float64 (B, T): time of each frame in seconds from the start of its video.
+        draws: In a host batch, the draws of masks that a device transform computes, one per clip; empty in a loader's
+            batches.
+        planes: In a host batch with output="yuv", the pixels as YUV planes, from which a device transform computes
+            `video`; else None.
+        tokens: Pixels of the selected tokens with output="tokens"; else None.
+        room: In a host batch that is not joined yet, the memory for tokens.
+        camera: Component of the clips in this batch if there are several.
+        others: Clips of the same samples and instants from the other components, by name; use `cameras`.
     """
 
     video: Tensor
-    """uint8 (B, T, H, W, 3): RGB frames; (B, T, 0, 0, 3) with output="tokens"."""
     mask: MaskBatch | None
-    """Masks on the (T/pt, H/ph, W/pw) token grid in (t h w) order; None if the loader has no mask."""
     flow: Flow | None
-    """Optical flow, or None."""
     pts_s: Tensor
-    """float64 (B, T): time of each frame in seconds from the start of its video."""
     draws: tuple[Draw, ...] = ()
-    """In a host batch, the draws of masks that a device transform computes, one per clip; empty in a
-    loader's batches.
-    """
     planes: PlaneBatch | None = None
-    """In a host batch with output="yuv", the pixels as YUV planes, from which a device transform computes `video`; else
-    None.
-    """
     tokens: TokenBatch | None = None
-    """Pixels of the selected tokens with output="tokens"; else None."""
     room: TokenRoom | None = None
-    """In a host batch that is not joined yet, the memory for tokens."""
     camera: str = ""
-    """Component of the clips in this batch if there are several."""
     others: dict[str, VideoBatch] = field(default_factory=dict)
-    """Clips of the same samples and instants from the other components, by name; use `cameras`."""
 
     @property
     def cameras(self) -> dict[str, VideoBatch]:

@@ -31,36 +31,35 @@ _SHORT = ["repeat", "loop", "skip", "error"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoClip(Config):
-    """Frames of a clip: their number, spacing and size."""
+    """Frames of a clip: their number, spacing and size.
+
+    Attributes:
+        frames: Number of frames.
+        stride: Distance between frames, in frames of the video; ignored if `fps` or `seconds` is set.
+        size: Height and width in pixels.
+        start: "random" draws the first frame uniformly; "center" centres the clip in the video.
+        align: The first frame is a multiple of this number. "gop" starts at the first frame of a GOP: no frames before
+            the clip are read and decoded, but a video has far fewer distinct clips. None means 4 on shards of the
+            profiles `train` and `fast` if `stride` is a multiple of 4 (no B-frame is then decoded, and at stride 4
+            motion vectors are optical flow) or unused, else 1. With spacing in time, align=4 and frames at least 4
+            video frames apart, all frame numbers are multiples of 4, at most two frames off.
+        fps: Frames per second, instead of `stride`. The video's frames nearest in time are used, so frames repeat if
+            the video has fewer.
+        seconds: Length of the clip, with frames evenly spaced, instead of `stride`. A pair (low, high) together with
+            `fps` draws the length, for samples of any length (`packed_loader`); `frames` and `size` are then ignored.
+        short: Handling of videos with too few frames. "repeat" repeats the last frame at the stride, as in VideoMAE (by
+            time, the video's last frame). "loop" restarts from the first frame. "skip" drops the sample, so that an
+            epoch has fewer samples. "error" refuses the split before anything is read.
+    """
 
     frames: int = 16
-    """Number of frames."""
     stride: int = 4
-    """Distance between frames, in frames of the video; ignored if `fps` or `seconds` is set."""
     size: int = 224
-    """Height and width in pixels."""
     start: Literal["random", "center"] = "random"
-    """"random" draws the first frame uniformly; "center" centres the clip in the video."""
     align: int | Literal["gop"] | None = None
-    """The first frame is a multiple of this number. "gop" starts at the first frame of a GOP: no frames before the clip
-    are read and decoded, but a video has far fewer distinct clips. None means 4 on shards of the profiles `train` and
-    `fast` if `stride` is a multiple of 4 (no B-frame is then decoded, and at stride 4 motion vectors are optical flow)
-    or unused, else 1. With spacing in time, align=4 and frames at least 4 video frames apart, all frame numbers are
-    multiples of 4, at most two frames off.
-    """
     fps: float | None = None
-    """Frames per second, instead of `stride`. The video's frames nearest in time are used, so frames repeat if the
-    video has fewer.
-    """
     seconds: float | tuple[float, float] | None = None
-    """Length of the clip, with frames evenly spaced, instead of `stride`. A pair (low, high) together with `fps` draws
-    the length, for samples of any length (`packed_loader`); `frames` and `size` are then ignored.
-    """
     short: Literal["repeat", "loop", "skip", "error"] = "repeat"
-    """Handling of videos with too few frames. "repeat" repeats the last frame at the stride, as in VideoMAE (by time,
-    the video's last frame). "loop" restarts from the first frame. "skip" drops the sample, so that an epoch has fewer
-    samples. "error" refuses the split before anything is read.
-    """
 
     def __post_init__(self) -> None:
         check_types(self)
