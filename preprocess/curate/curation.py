@@ -21,10 +21,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from maskstream.preprocess.versions import remove
-from maskstream.shards.errors import MaskstreamError
-from maskstream.shards.format.dataset import CURATIONS, read_description
+from maskstream.shards.errors import MaskstreamError, ShardError
+from maskstream.shards.format.dataset import CURATION_OF, CURATIONS, read_description
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.shards.format.rejects import count_part_samples, read_removed
+from maskstream.shards.format.rejects import count_part_samples, read_curated, read_removed
 from maskstream.shards.keywords import takes_fields
 from maskstream.shards.members.text import JSON, LANGUAGE
 from maskstream.shards.named import nearest
@@ -81,9 +81,9 @@ def curate(location: SplitLocation, options: CurateOptions) -> Curated:
     rule = None if keep is None else Rule(keep, tuple(names))
     exams = [Manifest.load(one) for one in options.against]
     asked = _describe_request(options, table, exams)
-    repeated = _find_repeated_run(manifest, asked)
+    repeated, left_out = _find_repeated_run(manifest, asked), np.empty(0, np.int64)
     if repeated:
-        manifest = Manifest.load(manifest, version=repeated["began"])
+        manifest, left_out = _open_repeated_run(manifest, repeated)
     own = measure(manifest, component=options.component, kept=options.kept, threads=options.threads, progress=progress)
     known = {name: np.asarray(values[own.index], np.float64) for name, values in written.items()}
     if table is not None:
@@ -106,7 +106,6 @@ def curate(location: SplitLocation, options: CurateOptions) -> Curated:
     version = None
     if repeated:
         version = repeated["made"]
-        left_out = read_removed(manifest.store, read_description(manifest.store, version))
         is_out = np.isin(manifest.whole_numbers(own.index), left_out)
         gone = {place: one for place, one in gone.items() if is_out[place]}
     elif gone and not options.dry_run:
@@ -196,8 +195,23 @@ def _group_copies(
 def _find_repeated_run(manifest: Manifest, asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The record of the same curation of the same samples, None if there is none."""
     samples = count_part_samples(manifest.info)
-    records = manifest.info.get(CURATIONS, ())
+    records = [one for one in manifest.info.get(CURATIONS, ()) if CURATION_OF not in one]
     return next((one for one in records if one["asked"] == asked and one["samples"] == samples), None)
+
+
+def _open_repeated_run(manifest: Manifest, record: Mapping[str, Any]) -> tuple[Manifest, Ints]:
+    """Open the version that a curation began with; also return the samples that the version it made has removed.
+
+    A merged split has lost both if samples were erased from its splits since. In their place the current version is
+    opened, with all samples that curations alone left out.
+    """
+    try:
+        made = read_description(manifest.store, record["made"])
+        return Manifest.load(manifest, version=record["began"]), read_removed(manifest.store, made)
+    except ShardError:
+        left_out = read_removed(manifest.store, manifest.info)
+        curated = np.isin(manifest.whole_numbers(manifest.removed), read_curated(manifest.store, manifest.info))
+        return replace(manifest, removed=manifest.removed[~curated]), left_out
 
 
 def _check_share(own: Measures, gone: Mapping[int, Gone], most: float, keep: str | None) -> None:

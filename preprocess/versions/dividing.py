@@ -48,7 +48,7 @@ from maskstream.shards.stores.folders import seen_from
 from maskstream.shards.stores.output import Location, Output, open_output, split_folder_and_name, within
 
 from .adding import complete_location
-from .merging import MERGED, name_part, tidy
+from .merging import MERGED, join_curations, name_part, tidy
 
 Int64s = npt.NDArray[np.int64]
 _JSON = "json"
@@ -277,6 +277,7 @@ def _publish_held_out(
         HELD_OUT_OF: place,
         **({} if few is None else {FEW: dict(few)}),
     }
+    described |= join_curations(other, current, ())
     if TOKENIZER in info:
         files[info[TOKENIZER]] = info["files"][info[TOKENIZER]]
     if current is not None and _is_same(other, current, described, held, removed):

@@ -19,6 +19,8 @@ from maskstream.shards.errors import DatasetError, ShardError
 from maskstream.shards.format.checked_file import facts_of, read_checked
 from maskstream.shards.format.columns import FORMAT, build_rejects_table, make_fingerprint
 from maskstream.shards.format.dataset import (
+    CURATION_OF,
+    CURATIONS,
     FOREIGN,
     HELD_OUT_OF,
     is_index,
@@ -106,6 +108,24 @@ def join_removed(splits: Sequence[Manifest]) -> Removed:
         numbers=join_numbers(splits, [split.removed for split in splits]),
         curated=join_numbers(splits, [read_curated(split.store, split.info) for split in splits]),
     )
+
+
+def join_curations(
+    output: Output, current: Mapping[str, Any] | None, splits: Sequence[Manifest]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the records of curations as a field of a description; empty without any.
+
+    Args:
+        output: The new split.
+        current: The description of its current version. Its own records stay.
+        splits: The merged splits. Each of their records gets the folder of its split.
+    """
+    records = [one for one in (current or {}).get(CURATIONS, ()) if CURATION_OF not in one]
+    for split in splits:
+        for one in split.info.get(CURATIONS, ()):
+            place = joined(split.location, one[CURATION_OF]) if CURATION_OF in one else split.location
+            records.append(one | {CURATION_OF: seen_from(output.location, place)})
+    return {CURATIONS: records} if records else {}
 
 
 def publish_rejects_and_removed(
@@ -261,6 +281,7 @@ def merge(out: Location | Output, splits: Sequence[Location]) -> Merged:
         if current is not None:
             removed = _keep_removed(output, found, current, folders, removed)
         description = _describe_merged(output, found, folders, removed, _find_next_version(current))
+        description |= join_curations(output, current, found)
         if current is None or not (_is_same_version(current, description) and _is_openable(output, None)):
             current = _publish(output, found, removed, description)
         tidy(output)  # also what a merge that was killed here has left
@@ -361,7 +382,7 @@ def _find_next_version(current: dict[str, Any] | None) -> int:
 
 def _is_same_version(before: dict[str, Any], description: dict[str, Any]) -> bool:
     """Whether a version has the same parts and counts, which tell removed samples and rejects too."""
-    names = ("parts", "counts", "settings", "fingerprint", "label_names", TOKENIZER)
+    names = ("parts", "counts", "settings", "fingerprint", "label_names", TOKENIZER, CURATIONS)
     return all(before.get(name) == description.get(name) for name in names) and all(
         before["files"].get(name) == facts for name, facts in description["files"].items()
     )

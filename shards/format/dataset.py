@@ -54,6 +54,8 @@ CURATIONS = "curations"
 """Field of dataset.json of a curated split. Each curation has its options, the version that it started from, the number
 of samples of all parts, and the version that it produced.
 """
+CURATION_OF = "of"
+"""Field of a curation of another split, which was merged into this one: the folder of that split."""
 MOST_VERSIONS = 100_000
 """Most versions of one split. `verify` opens each, so a damaged number must not make it loop over billions."""
 MAX_JSON_BYTES = 1 << 28

@@ -172,12 +172,15 @@ def replay(
         loader.seek(epoch, batch)
         source = loader.repeat()
         batches = [next(source) for _ in range(recipe.accumulate)]
+    replaced = _find_replaced(wanted, batches)
+    if replaced:
+        replaced = _tell_removed(replaced, shown, _opened(folder, recipe, data, version, seen))
     return Replayed(
         step=step,
         epoch=epoch,
         batch=batch,
         batches=batches,
-        replaced=_find_replaced(wanted, batches, shown),
+        replaced=replaced,
         recorded=seen is not None,
         data=shown,
         recipe=recipe,
@@ -200,9 +203,9 @@ def _as_seen(data: RunData, seen: Sequence[SeenSplit] | None) -> RunData:
 
 
 def _find_replaced(
-    wanted: Sequence[Sequence[str | SampleError]], batches: Sequence[Batch], shown: RunData
+    wanted: Sequence[Sequence[str | SampleError]], batches: Sequence[Batch]
 ) -> dict[int, ReplacedSample]:
-    """Return the replaced samples by the first row of each."""
+    """Return the replaced samples by the first row of each; removed ones count as unreadable here."""
     found, begin = dict[int, ReplacedSample](), 0
     for samples, batch in zip(wanted, batches, strict=True):
         views = len(batch) // len(samples) if samples else 1
@@ -213,10 +216,23 @@ def _find_replaced(
             elif key != batch.key[row]:
                 found[begin + row] = ReplacedSample(place=begin + row, key=key, why="unreadable")
         begin += len(batch)
-    if found:
-        removed = {key for split in list_manifests(shown) for key in split.keys(split.removed)}
-        found |= {row: replace(one, why="removed") for row, one in found.items() if one.key in removed}
     return found
+
+
+def _tell_removed(found: Mapping[int, ReplacedSample], shown: RunData, now: RunData) -> dict[int, ReplacedSample]:
+    """Return the replaced samples, with the reason of those that were removed or erased.
+
+    now: The same splits, opened again: a split that was open during an erasure counts erased samples as removed.
+    """
+    removed = dict[str, str]()
+    for split, again in zip(list_manifests(shown), list_manifests(now), strict=True):
+        removed |= zip(split.keys(split.removed), again.keys(split.removed), strict=True)
+    gone = {key: "erased" if is_erased_key(after) else "removed" for key, after in removed.items()}
+    return {
+        row: replace(one, why=why, key="" if why == "erased" else one.key)
+        for row, one in found.items()
+        for why in [gone.get(one.key, one.why)]
+    }
 
 
 def find_worst_steps(metrics: Sequence[StepMetrics], count: int) -> list[tuple[StepMetrics, float]]:

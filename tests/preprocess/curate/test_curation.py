@@ -30,7 +30,7 @@ from maskstream.preprocess.curate.kept import write_kept
 from maskstream.preprocess.curate.measures import Measures
 from maskstream.preprocess.curate.rules import Rule
 from maskstream.preprocess.encode.video.video import PROFILES, encode_video
-from maskstream.preprocess.versions import append, divide, erase, remove
+from maskstream.preprocess.versions import append, divide, erase, merge, remove
 from maskstream.shards.errors import BusyError, MaskstreamError
 from maskstream.shards.format.dataset import finish_split
 from maskstream.shards.format.manifest import Manifest
@@ -491,6 +491,30 @@ def test_after_new_samples_the_same_curation_begins_with_these(split: Path, tmp_
     again = curate(split, keep="sharpness>=p30")
     assert (again.version, again.repeated, again.measures.manifest.version) == (4, False, 3)
     assert curate(split, keep="sharpness>=p30").repeated
+
+
+def test_a_merged_split_keeps_the_records_of_curations(split: Path, tmp_path: Path) -> None:
+    more, out = pictures_of(tmp_path / "more", {f"c{n}": scene(60 + n) for n in range(6)}), tmp_path / "out"
+    first = curate(split, keep="sharpness>=p30")
+    merge(out, [split, more])
+    (record,) = Manifest.load(split).info["curations"]
+    assert Manifest.load(out).info["curations"] == [record | {"of": "../split"}]
+    made = curate(out, keep="sharpness>=p30")
+    assert (made.repeated, made.version) == (False, 2)
+    left = {*Manifest.load(out).removed.tolist()}
+    assert len(left) > len(first.gone)
+    erase(more, ["c1"])  # which makes versions 1 and 2 unreadable
+    merge(out, [split, more])
+    again = curate(out, keep="sharpness>=p30")
+    assert (again.repeated, again.version, Manifest.load(out).version) == (True, 2, 3)
+    assert {*Manifest.load(out).removed.tolist()} == left | {21}
+    assert {*again.measures.index[[one.place for one in again.gone]].tolist()} <= left
+    assert [one.get("of") for one in Manifest.load(out).info["curations"]] == [None, "../split"]
+    divide(split, 0.5, out=tmp_path / "held")
+    curate(tmp_path / "held", keep="sharpness>=p30")
+    records = Manifest.load(tmp_path / "held").info["curations"]
+    erase(split, [Manifest.load(split).key(0)])
+    assert Manifest.load(tmp_path / "held").info["curations"] == records
 
 
 def test_a_split_that_changes_meanwhile_is_left_alone(split: Path) -> None:
