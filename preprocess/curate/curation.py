@@ -200,10 +200,10 @@ def _find_repeated_run(manifest: Manifest, asked: Mapping[str, Any]) -> Mapping[
 
 
 def _open_repeated_run(manifest: Manifest, record: Mapping[str, Any]) -> tuple[Manifest, Ints]:
-    """Open the version that a curation began with; also return the samples that the version it made has removed.
+    """Open the version before a curation; also return the numbers of all samples that are removed after it.
 
-    A merged split has lost both if samples were erased from its splits since. In their place the current version is
-    opened, with all samples that curations alone left out.
+    A merged split loses both versions if samples are erased from its splits. Then the current version is opened, with
+    all samples that curations alone left out.
     """
     try:
         made = read_description(manifest.store, record["made"])

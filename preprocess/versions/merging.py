@@ -117,7 +117,7 @@ def join_curations(
 
     Args:
         output: The new split.
-        current: The description of its current version. Its own records stay.
+        current: The description of the version before, which keeps its own records.
         splits: The merged splits. Each of their records gets the folder of its split.
     """
     records = [one for one in (current or {}).get(CURATIONS, ()) if CURATION_OF not in one]
