@@ -1,10 +1,12 @@
-"""Pages of the documentation that are written elsewhere: those of the repository's root, and those of docstrings."""
+"""Pages of the documentation that lie in the repository's root, and the list of all pages for language models."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from posixpath import dirname, normpath, relpath
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -19,15 +21,6 @@ OF_ROOT = {
     "security.md": "SECURITY.md",
 }
 ROOT_PAGES = {name: page for page, name in OF_ROOT.items()}
-PACKAGES = {
-    "pipelines": "maskstream.pipelines",
-    "masks": "maskstream.pipelines.masks",
-    "flow": "maskstream.pipelines.flow",
-    "augment": "maskstream.pipelines.augment",
-    "shards": "maskstream.shards",
-    "preprocess": "maskstream.preprocess",
-    "train": "maskstream.train",
-}
 _EXAMPLE = re.compile(r"\[([^]]*)\]\((?:\.\./)*(?:examples|train)(?:/[^)]*)?\)")
 """A link to a file or folder of examples/ or train/, which is not a page: its text stays."""
 _LINK = re.compile(r"\[([^]]*)\]\(([A-Za-z0-9./_-]+\.md)(#[^)]*)?\)")
@@ -38,9 +31,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages."""
     for page, name in OF_ROOT.items():
         files.append(File.generated(config, page, content=(ROOT / name).read_text(encoding="utf-8")))
-    for page, package in PACKAGES.items():
-        text = f"# {package}\n\n::: {package}\n"
-        files.append(File.generated(config, f"reference/{page}.md", content=text))
     return files
 
 
@@ -66,20 +56,30 @@ def on_post_build(config: MkDocsConfig) -> None:
     lines = [f"# {config.site_name}", "", f"> {config.site_description}"]
     for group in config.nav or []:
         ((heading, entries),) = group.items()
-        lines += ["", f"## {heading}", ""]
-        for entry in entries:
-            page = entry if isinstance(entry, str) else next(iter(entry.values()))
-            if page.startswith("reference/"):
-                lines.append(f"- [{page.removesuffix('.md')}]({page.removesuffix('.md')}/)")
-                continue
-            name = OF_ROOT.get(page, f"docs/{page}")
-            paragraphs = (ROOT / name).read_text(encoding="utf-8").split("\n\n")
-            first = next((text for text in paragraphs if text[:1].isalnum()), "")
-            plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", first.replace("\n", " "))
-            path = re.sub(r"(^|/)(index|README)\.md$|\.md$", "/", page).lstrip("/")
-            sentence = re.split(r"(?<=[.]) ", plain, maxsplit=1)[0]
-            lines.append(f"- [{_title(name)}]({path}): {sentence}".removesuffix(": "))
+        lines += ["", f"## {heading}", "", *(_list_page(*page) for page in _flatten(entries))]
     (Path(config.site_dir) / "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _flatten(entries: list[Any], heading: str = "") -> Iterator[tuple[str, str]]:
+    """The title and the file of each page below a part of the navigation."""
+    for entry in entries:
+        for title, under in entry.items() if isinstance(entry, dict) else [("", entry)]:
+            if isinstance(under, list):
+                yield from _flatten(under, title)
+            else:
+                yield f"{heading} {title}".strip(), under
+
+
+def _list_page(title: str, page: str) -> str:
+    path = re.sub(r"(^|/)(index|README)\.md$|\.md$", "/", page).lstrip("/")
+    name = OF_ROOT.get(page, f"docs/{page}")
+    if not (ROOT / name).exists():
+        return f"- [{title}]({path})"
+    paragraphs = (ROOT / name).read_text(encoding="utf-8").split("\n\n")
+    first = next((text for text in paragraphs if text[:1].isalnum()), "")
+    plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", first.replace("\n", " "))
+    sentence = re.split(r"(?<=[.]) ", plain, maxsplit=1)[0]
+    return f"- [{_title(name)}]({path}): {sentence}".removesuffix(": ")
 
 
 def _title(name: str) -> str:
