@@ -241,6 +241,63 @@ def test_the_pictures_are_what_the_command_makes(tmp_path: Path) -> None:
     assert not differ, "run `make pictures`"
 
 
+def test_descriptions_of_fields_properties_and_options_become_rows(tmp_path: Path) -> None:
+    griffe = pytest.importorskip("griffe")
+    tables = doc_tool("docstrings")
+    code = '''
+from dataclasses import dataclass
+from typing import Annotated
+
+@dataclass
+class Base:
+    """The base.
+
+    Attributes:
+        rate: Samples
+            a second.
+    """
+    rate: int = 16
+
+@dataclass
+class Clip(Base):
+    """A clip, whose first sentence
+    takes two lines. More.
+    """
+    size: int
+    """Height and width."""
+    mask: Annotated[str | None, DataFlag("Mask by name.")] = None
+
+    @property
+    def area(self) -> int:
+        """Pixels of a frame."""
+
+@takes_fields(Clip)
+def open_clip(path: str, options: Clip) -> None:
+    """Open a clip.
+
+    Args:
+        path: Where it lies.
+        options: Its fields.
+    """
+'''
+    (tmp_path / "clips.py").write_text(code)
+    extensions = griffe.load_extensions("dataclasses", tables.Tables)
+    module = griffe.load("clips", search_paths=[tmp_path], extensions=extensions)
+    assert tables.first_sentence(module["Clip"].docstring.value) == "A clip, whose first sentence takes two lines."
+    text, fields, attributes = module["Clip"].docstring.parse("google")
+    assert text.value.startswith("A clip, whose first sentence takes two lines. More.")
+    rows = [(row.name, str(row.annotation), row.description, row.default) for row in fields.value]
+    assert rows == [
+        ("rate", "int", "Samples\na second.", "16"),
+        ("size", "int", "Height and width.", None),
+        ("mask", "str | None", "Mask by name.", "None"),
+    ]
+    assert [(row.name, str(row.annotation)) for row in attributes.value] == [("area", "int")]
+    assert list(module["Clip"].members) == ["__init__"]
+    _, options = module["open_clip"].docstring.parse("google")
+    assert [row.name for row in options.value] == ["path", "rate", "size", "mask"]
+
+
 @pytest.mark.slow
 def test_the_site_has_every_public_name_and_no_broken_link(tmp_path: Path) -> None:
     """A broken link or anchor ends the strict build."""

@@ -13,45 +13,71 @@ from mkdocs.structure.files import File, Files
 sys.path.insert(0, str(Path(__file__).parent))
 from docstrings import Tables, first_sentence
 
-PACKAGES: dict[str, dict[str, str]] = {
+PACKAGES: dict[str, dict[str, tuple[str, ...]]] = {
     "pipelines": {
-        "Video": "modalities.video",
-        "Audio": "modalities.audio augment.sound shards.media.fbank",
-        "Video with audio": "modalities.audiovisual",
-        "Images": "modalities.image augment.diffusion",
-        "Images with text": "modalities.image_text",
-        "Text": "modalities.text",
-        "Point clouds": "modalities.points",
-        "Meshes": "modalities.mesh",
-        "Poses": "modalities.pose",
-        "Trajectories": "modalities.trajectory",
-        "Packed rows": "modalities.packed",
-        "Loaders and mixtures": "modalities.mixture modalities.fields modalities.split stream flow masks",
+        "Video": ("modalities.video",),
+        "Audio": ("modalities.audio",),
+        "Audio features and augmentation": (
+            "modalities.audio.spectrogram",
+            "modalities.audio.rows",
+            "augment.sound",
+            "shards.media.fbank",
+        ),
+        "Video with audio": ("modalities.audiovisual",),
+        "Images": ("modalities.image", "augment.diffusion"),
+        "Images with text": ("modalities.image_text",),
+        "Text": ("modalities.text",),
+        "Point clouds": ("modalities.points",),
+        "Meshes": ("modalities.mesh",),
+        "Poses": ("modalities.pose",),
+        "Trajectories": ("modalities.trajectory",),
+        "Packed rows": ("modalities.packed",),
+        "Loaders": ("stream.loader", "modalities.split", "modalities.fields"),
+        "Mixtures": ("modalities.mixture", "stream.mix", "stream.weights"),
+        "Masks and flow of a batch": ("flow", "masks"),
     },
     "masks": {
-        "Mask and token grid": "core",
-        "Ratio schedules": "laws",
-        "Random tokens, tubes and frames": "patterns.random patterns.frames patterns.strips",
-        "Blocks": "patterns.block patterns.multi_block patterns.target_blocks",
-        "Masks from motion, energy and scores": "patterns.motion_guided patterns.energy patterns.top_scores "
-        "patterns.curriculum",
-        "Masks made of masks": "patterns.dual patterns.views patterns.padded",
-        "Poses, meshes and point clouds": "patterns.joints patterns.shapes",
-        "Masks for text": "text",
-        "Collate functions and lists of masks": "collate schemes",
+        "Mask and token grid": ("core",),
+        "Ratios, mask inputs and schemes": ("core.ratio", "core.draw", "core.scheme"),
+        "Ratio schedules": ("laws",),
+        "Random tokens, tubes and frames": ("patterns.random", "patterns.frames", "patterns.strips"),
+        "Blocks": ("patterns.block", "patterns.multi_block", "patterns.target_blocks"),
+        "Masks from motion, energy and scores": (
+            "patterns.motion_guided",
+            "patterns.energy",
+            "patterns.top_scores",
+            "patterns.curriculum",
+        ),
+        "Masks made of masks": ("patterns.dual", "patterns.views", "patterns.padded"),
+        "Poses, meshes and point clouds": ("patterns.joints", "patterns.shapes"),
+        "Masks for text": ("text",),
+        "Words and scores of text": ("text.words", "text.feedback", "text.by_class"),
+        "Collate functions and lists of masks": ("collate", "schemes"),
     },
-    "flow": {"Flow sources": "source choice lk raft ofa", "Flow fields and files": "base codec dis picture"},
-    "augment": {"Crops and transforms": ""},
+    "flow": {
+        "Flow sources": ("source", "choice", "lk", "raft", "ofa"),
+        "Flow fields and files": ("base", "codec", "dis", "picture"),
+    },
+    "augment": {
+        "Crops and transforms": (),
+    },
     "shards": {
-        "Read a split": "format.manifest format.component format.inspect format.verify media.video_index stores.base",
-        "Write shards": "format.writer format.records format.sample format.dataset stores.local_files",
-        "Members of a sample": "members",
-        "Errors": "errors",
+        "Read a split": ("format.manifest", "format.component"),
+        "Inspect, verify and read files": ("format.inspect", "format.verify", "media.video_index", "stores.base"),
+        "Write shards": ("format.writer", "format.records", "format.sample", "format.dataset", "stores.local_files"),
+        "Members of a sample": ("members",),
+        "Errors": ("errors",),
     },
-    "preprocess": {"Encoders": "encode", "Datasets and jobs": "datasets executors foreign job"},
-    "train": {"Recipes and training": "recipes core finetune_run"},
+    "preprocess": {
+        "Encoders": ("encode",),
+        "Datasets and jobs": ("datasets", "executors", "foreign", "job"),
+    },
+    "train": {
+        "Recipes and training": ("recipes", "core.recipe", "core.results", "core.weights", "finetune_run"),
+        "Training loop and hooks": ("core",),
+    },
 }
-"""Of each package its pages, and the folders and files whose names a page shows."""
+"""The pages of each package, and the folders and files whose public names a page shows."""
 ROOT = Path(__file__).parents[2]
 _UNDER = {"masks": "pipelines", "flow": "pipelines", "augment": "pipelines"}
 
@@ -88,16 +114,21 @@ def write_package(name: str) -> dict[str, str]:
     for public in sorted(map(str, package.exports or ())):
         if not public.startswith("__") and not package[public].is_module:
             shown[_find_title(name, package[public].canonical_path)].append(public)
-    index = [f"# {_path(name)}", "", f"::: {_path(name)}", "    options: {members: false}", ""]
+    index = [
+        f"# {_path(name)}",
+        "",
+        f"::: {_path(name)}",
+        "    options: {members: false, show_root_heading: false}",
+        "",
+    ]
     pages = {}
     for title, names in shown.items():
         page = _page(name, title)
-        index += [f"## [{title}]({Path(page).name})", "", "| name | description |", "| --- | --- |"]
+        index += ["", f"## [{title}]({Path(page).name})", "", "| name | description |", "| --- | --- |"]
         for public in names:
             docstring = package[public].docstring
             sentence = first_sentence(docstring.value).replace("|", "\\|") if docstring else ""
             index.append(f"| [`{public}`][{_path(name)}.{public}] | {sentence} |")
-        index.append("")
         directives = [f"::: {_path(name)}.{public}\n" for public in names]
         pages[page] = "\n".join([f"# {title}", "", f"Import from `{_path(name)}`.", "", *directives])
     return {f"reference/{name}/index.md": "\n".join(index), **pages}
@@ -115,8 +146,10 @@ def load() -> griffe.Module:
 def _find_title(name: str, path: str) -> str:
     """The page of a public name, by the longest prefix of the path that defines it."""
     inside = path.removeprefix(f"{_path(name)}.").removeprefix("maskstream.")
-    prefixes = [(prefix, title) for title, all_of in PACKAGES[name].items() for prefix in all_of.split() or [""]]
-    fitting = [(len(prefix), title) for prefix, title in prefixes if f"{inside}.".startswith(f"{prefix}." if prefix else "")]
+    prefixes = [(prefix, title) for title, paths in PACKAGES[name].items() for prefix in paths or [""]]
+    fitting = [
+        (len(prefix), title) for prefix, title in prefixes if f"{inside}.".startswith(f"{prefix}." if prefix else "")
+    ]
     if not fitting:
         raise ValueError(f"{path} is on no page of the reference; add its folder to PACKAGES[{name!r}]")
     return max(fitting)[1]
