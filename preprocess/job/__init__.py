@@ -1,1 +1,1 @@
-"""The job that turns the sources of a dataset into verified shards: its plan, ledger, tasks, judge and report."""
+"""The job that turns a dataset's sources into verified shards: plan, ledger, tasks, judge and report."""

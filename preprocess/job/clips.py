@@ -1,9 +1,8 @@
-"""Cuts long files into clips before shards are planned: at scenes or pauses, after so many seconds, or as a list says.
+"""Cut long files into clips before shards are planned: at scenes or pauses, at fixed intervals, or by a list.
 
-Files are looked at, and scenes and pauses looked for, in tasks of an executor (`scan.py`). A part of a job begins with
-its own share and takes what nobody has done yet; whoever does it finds the same, but keeps no clips of the shares of
-others. Clips are sources with a span of their own, and all else is as with files that a list cuts
-(`datasets/listed.py`).
+Executor tasks measure files and detect scenes and pauses (`scan.py`). Each part of a job starts with its own tasks and
+then takes unfinished ones of other parts. Any part finds the same scenes, but keeps no encoded clips of other parts'
+tasks. Clips are sources with their own span; all else works as for files that a list cuts (`datasets/listed.py`).
 """
 
 from __future__ import annotations
@@ -47,13 +46,23 @@ from .scan import (
 )
 
 _LOOKED_AT = 64
-"""How many files a task looks at."""
+"""Number of files that a task measures."""
 _TIMED = (*VIDEO, "audio")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cutter:
-    """Cuts the sources of a dataset into clips. output: the folder of all splits."""
+    """Cuts the sources of a dataset into clips.
+
+    Attributes:
+        clips: How files are cut.
+        output: Folder of all splits.
+        executor: Runs the tasks.
+        progress: Shows the progress.
+        part: Part of the job that this run does; None for all.
+        limits: Limits on the cost of a source.
+        pauses_s: Seconds to wait between attempts to read a file.
+    """
 
     clips: Cutting
     output: Output
@@ -64,8 +73,12 @@ class Cutter:
     pauses_s: tuple[float, ...] = PAUSES_S
 
     def cut(self, raw: Dataset, root: Path, files: RawFiles) -> Dataset:
-        """The dataset with its clips as sources. A file that cannot be opened, or of which nothing can be decoded, is
-        among its missing ones. Raises DatasetError for a modality that has no clips, and for a list of other files.
+        """Return the dataset with clips as its sources.
+
+        Files that cannot be opened or decoded at all are listed as missing.
+
+        Raises:
+            DatasetError: The modality cannot be cut this way, or the list names other files.
         """
         legal = {SCENES: VIDEO, TRANSNET: VIDEO, SILENCE: ("audio",)}.get(self.clips.by, _TIMED)
         if raw.modality not in legal:
@@ -96,7 +109,7 @@ class Cutter:
     def _cut(
         self, sources: Sequence[Source], encoder: Encoder, files: RawFiles
     ) -> tuple[list[Source], list[Reject], int]:
-        """The clips of some files, the rejects among these, and how many stretches are left out."""
+        """Return the clips of some files, the files that were rejected, and the number of sections left out."""
         keep = self._keep(encoder)
         whole = [ScanPart(source) for source in sorted(sources, key=lambda one: one.id)]
         groups = [whole[at : at + _LOOKED_AT] for at in range(0, len(whole), _LOOKED_AT)]
@@ -144,7 +157,7 @@ class Cutter:
         return made, rejects, left_out
 
     def _keep(self, encoder: Encoder) -> Keeping | None:
-        """How clips are kept: in a folder on a disk, as the encoder of whole videos makes them."""
+        """Return how to keep encoded clips: on a local disk, as the encoder of whole videos encodes them; else None."""
         if not isinstance(encoder, VideoEncoder | AudioVisualEncoder) or encoder.video.name == "copy":
             return None
         if isinstance(encoder, VideoEncoder) and encoder.damage != "reject":
@@ -157,7 +170,10 @@ class Cutter:
     def _run(
         self, groups: Sequence[Sequence[ScanPart]], encoder: Encoder, files: RawFiles, *, is_look: bool
     ) -> list[tuple[ScanPart, dict[str, Any]]]:
-        """What is found in each part; in a part of the job, its own tasks come first, then those of the next parts."""
+        """Return the result of each part of the files.
+
+        A part of a job first runs its tasks, then those of the parts after it.
+        """
         shots = "shots" if self.clips.by == TRANSNET else "scenes"
         keep = None if is_look else self._keep(encoder)
         tasks = [
@@ -202,7 +218,7 @@ def _clip(source: Source, begin_s: float, stop_s: float | None, keep: Keeping | 
 
 
 def _cut_by_list(raw: Dataset, root: Path, path: Path) -> Dataset:
-    """The parts that a list names of the files of a dataset, with their labels and splits, and the list's columns."""
+    """Return the dataset cut into the clips that a list specifies, with the list's labels, splits and columns."""
     if not path.is_file():
         raise DatasetError(
             f"there is no list {path}; --clips is scenes, such as 10s, or a list with path, start and end"

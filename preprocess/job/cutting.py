@@ -1,4 +1,4 @@
-"""The settings of how files are cut into clips, and where the clips begin and end."""
+"""Settings for cutting files into clips, and the bounds of each clip."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ _EVERY = re.compile(r"(\d+(?:\.\d+)?)s")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cutting:
-    """How files are cut. by: "scenes", "transnetv2" (scenes as that network tells them), "silence" (sounds, at their
-    pauses), a number of seconds such as "10s", or the path of a list with the columns path, start and end. min_s: a
-    shorter clip is left out, by default one of less than 2 s, or than half of `by`. max_s: a longer scene, or sound
-    between pauses, is cut into equal clips.
+    """How files are cut into clips.
+
+    Attributes:
+        by: "scenes", "transnetv2" (scenes detected by that network), "silence" (audio, at pauses), a length such as
+            "10s", or the path of a list with the columns path, start and end.
+        min_s: Shortest clip in seconds. Default: 2 s, or half of a length in `by`.
+        max_s: Longest clip in seconds; longer scenes, or audio between pauses, are split into equal clips.
     """
 
     by: str
@@ -48,36 +51,39 @@ class Cutting:
 
     @property
     def is_found(self) -> bool:
-        """Whether it is looked for in the files where clips begin."""
+        """Whether the bounds of clips are detected in the files."""
         return self.by in (SCENES, TRANSNET, SILENCE)
 
     @property
     def every_s(self) -> float | None:
-        """The seconds of a clip; None if it is cut otherwise."""
+        """Fixed length of a clip in seconds; None if clips are cut otherwise."""
         found = _EVERY.fullmatch(self.by)
         return float(found[1]) if found else None
 
     @property
     def least_s(self) -> float:
-        """The least seconds of a clip."""
+        """Shortest clip in seconds."""
         return min(2.0, (self.every_s or 4.0) / 2) if self.min_s is None else self.min_s
 
     @property
     def most_s(self) -> float:
-        """The most seconds of a clip of a scene."""
+        """Longest clip of a scene in seconds."""
         return (self.every_s or 20.0) * (2 if self.every_s else 1) if self.max_s is None else self.max_s
 
 
 def describe_cutting(clips: Cutting) -> dict[str, Any]:
-    """What dataset.json says of how files were cut; of a list its name only, for the sources have the rest."""
+    """Return the settings for dataset.json. A list is described only by its name, since the sources contain its
+    rows.
+    """
     return {**asdict(clips), "min_s": clips.least_s, "max_s": clips.most_s, "by": Path(clips.by).name}
 
 
 def clip_edges(
     clips: Cutting, starts: Sequence[SceneStart] | None, end_s: float
 ) -> tuple[list[tuple[float, float | None]], int]:
-    """Begin and stop of each clip of a file that ends at `end_s`, None where it ends with the file; and how many
-    stretches are black or too short.
+    """Return start and end of each clip of a file that ends at `end_s`, and the number of black or short sections.
+
+    The last clip ends with the file, so its end is None.
     """
     if starts is None:
         every_s = clips.every_s or end_s
@@ -99,7 +105,7 @@ def clip_edges(
 def compute_scene_edges(
     clips: Cutting, begin_s: float, stop_s: float, *, is_last: bool
 ) -> list[tuple[float, float | None]]:
-    """Begin and stop of each clip of a scene, or of a part of a fixed length; none of a short one."""
+    """Return start and end of each clip of a scene or of a fixed-length section; none if it is too short."""
     if stop_s - begin_s < clips.least_s - 1e-6:
         return []
     count = ceil((stop_s - begin_s) / clips.most_s - 1e-6) if clips.is_found else 1

@@ -1,14 +1,15 @@
-"""The judge: tells a source whose bytes cannot become a sample (a reject) from one that cannot be read now (an outage).
+"""The judge decides whether a source cannot become a sample (a reject) or cannot be read at present (an outage).
 
-An encoder cannot tell them apart: FFmpeg says "Input/output error" for damaged bytes too, and reads a file that is cut
-off by a failing disk as a short one. So the source is judged, not the error. Its files are read whole before they are
-encoded; they must be the same after; and a reject is pronounced only if a second attempt says the same.
+An encoder cannot distinguish the two: FFmpeg reports "Input/output error" for damaged bytes too, and reads a file
+truncated by a failing disk as a short one. So the source is judged, not the error. Its files are read in full before
+they are encoded and must be unchanged afterwards, and a source is rejected only if a second attempt fails in the same
+way.
 
-One file ends no job. So whatever else an encoder or a library raises, a panic of Rust code too, is a reject that names
-the error and its place. Many of them pass the limit of rejects, as where the encoder itself is wrong.
+One file never ends a job. Any other exception of an encoder or library, including a Rust panic, is a reject that
+records the error and where it was raised. If the encoder itself is faulty, such rejects exceed the limit.
 
-An encoder fails in the same words where the machine has nothing left to give (address space, file descriptors,
-threads). So a failure is judged only where the machine has enough.
+Encoders fail with the same messages when the machine has run out of a resource (address space, file descriptors,
+threads). A failure is therefore judged only if the machine has enough of each.
 """
 
 import mmap
@@ -30,17 +31,18 @@ from maskstream.shards.format.sample import Reject, Sample
 from maskstream.shards.stores.local_files import NEVER_OF_BYTES
 
 ROOM_BYTES = 4 << 30
-"""The address space that must be left when a source is rejected. FFmpeg never asks for more than 2 GiB at once."""
+"""Address space in bytes that must be free when a source is rejected. FFmpeg never allocates more than 2 GiB at once.
+"""
 ROOM_DESCRIPTORS = 16
 
 _NO_RESERVE = 0x4000 if sys.platform == "linux" else 0
-"""MAP_NORESERVE, which Python 3.11 does not name: only limits refuse the mapping, not the size of the memory."""
+"""MAP_NORESERVE, which Python 3.11 does not define: only limits, not the amount of memory, refuse such a mapping."""
 
 
 def check_machine(error: BaseException) -> None:
-    """Raise OutageError if `error`, or a cause of it, may come from what the machine lacks and not from the bytes.
+    """Raise OutageError if `error` or one of its causes may come from a lack of resources instead of the bytes.
 
-    FFmpeg's decoders say "Invalid data found" where memory ran out, so every failure counts, whatever its words.
+    All failures count, because FFmpeg's decoders report "Invalid data found" when they run out of memory.
     """
     cause: BaseException | None = error
     while cause is not None:
@@ -52,7 +54,7 @@ def check_machine(error: BaseException) -> None:
 
 
 def _find_lacking() -> str | None:
-    """The resource that this process has too little of; None if it has enough of all."""
+    """Return the resource that this process is running out of; None if it has enough of each."""
     if not _has_memory():
         return f"address space (less than {ROOM_BYTES >> 30} GiB; raise `ulimit -v`, or the limit of the job)"
     if not _has_descriptors():
@@ -98,10 +100,16 @@ ResultT = TypeVar("ResultT")
 def retried(
     what: str, attempt: Callable[[], ResultT], pauses_s: Sequence[float], report: Callable[[str], None]
 ) -> ResultT:
-    """The result of `attempt`, which is called again after each of the pauses if it raises OutageError.
+    """Return the result of `attempt`, calling it again after each pause if it raises OutageError.
 
-    `what` is read in messages, such as "the source 'a.mp4'"; `report` is told of each pause. Raises OutageError if the
-    attempt after the last pause fails too.
+    Args:
+        what: Subject of messages, such as "the source 'a.mp4'".
+        attempt: Function to call.
+        pauses_s: Seconds to wait before each retry.
+        report: Receives a message before each pause.
+
+    Raises:
+        OutageError: The attempt after the last pause fails too.
     """
     for pause_s in pauses_s:
         try:
@@ -120,26 +128,27 @@ def retried(
 
 
 UNKEPT = "unkept"
-"""The stage of a sample that a rule leaves out."""
+"""Stage of a sample that a rule leaves out."""
 _ATTEMPTS = 3
-"""After so many rejects the last one counts, even if each has another reason."""
+"""Number of rejects after which the last one counts, even if their reasons differ."""
 _FRESH_NS = 2 * 10**9
-"""A file younger than this may change again without another modification time, whose clock is coarse."""
+"""Age in ns below which a file may change without a new modification time, since that clock is coarse."""
 _NOT_OF_BYTES = (MaskstreamError, ImportError, KeyboardInterrupt, SystemExit, GeneratorExit)
-"""What never speaks of a source's bytes: it ends the task."""
+"""Exceptions that are never caused by a source's bytes; they end the task."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judged:
-    """What became of a source, and the states of its files."""
+    """Verdict on a source: a sample or a reject, and the states of its files."""
 
     outcome: Sample | Reject
     files: tuple[FileState, ...]
 
 
 class Judge:
-    """Judges sources, whose files `read` reads whole. It remembers the hashes of the files that it read last, for many
-    sources may lie in one file.
+    """Judges sources, whose files `read` reads in full.
+
+    It remembers the hashes of the last files, since many sources may be in the same file.
     """
 
     def __init__(
@@ -155,9 +164,15 @@ class Judge:
         self._read_state = read or read_state
 
     def judge(self, source: Source, encode: Callable[[Source], Sample], report: Callable[[str], None]) -> Judged:
-        """Encode a source with `encode`, which raises RejectError. `report` is told of each pause.
+        """Encode a source.
 
-        Raises OutageError if it cannot be read, or changes while it is read, also after the last pause.
+        Args:
+            source: Source with local files.
+            encode: Encodes it, or raises RejectError.
+            report: Receives a message before each pause.
+
+        Raises:
+            OutageError: The source cannot be read, or changes while it is read, even after the last pause.
         """
         return retried(f"the source {source.id!r}", lambda: self._judged(source, encode), self._pauses_s, report)
 
@@ -179,7 +194,7 @@ class Judge:
             rejects.append(outcome)
 
     def _read(self, source: Source) -> tuple[FileState, ...]:
-        """The states of the source's files; those that it read before are not read again if they are as old."""
+        """Return the states of the source's files; a file with an unchanged time is not read again."""
         for path in source.files:
             known = self._states.get(path)
             if known is None or path in self._damage or not _is_settled(path, known):
@@ -191,7 +206,7 @@ class Judge:
         return files
 
     def forget(self, paths: Iterable[Path]) -> None:
-        """These files are not there any more; they are read again if a source needs them."""
+        """Forget files that were deleted; they are read again if a source needs them."""
         for path in paths:
             self._states.pop(path, None)
             self._damage.pop(path, None)
@@ -207,7 +222,7 @@ class Judge:
             raise OutageError(f"{path} cannot be read ({error.strerror or error})") from error
 
     def _check_unchanged(self, source: Source, files: Sequence[FileState]) -> None:
-        """Raise OutageError if a file is not as it was when it was read, before it was encoded."""
+        """Raise OutageError if a file has changed since it was read, before it was encoded."""
         for path, before in zip(source.files, files, strict=True):
             if path not in self._damage and not _is_settled(path, before) and self._state(path) != before:
                 raise OutageError(f"{path} changes while it is read")
@@ -221,9 +236,11 @@ def _try_source(source: Source, encode: Callable[[Source], Sample]) -> Sample | 
 
 
 def judge_error(error: BaseException, path: object) -> RejectError:
-    """The reject of a source in the file `path` whose encoder ended with this error.
+    """Return the reject for a source in the file `path` whose encoder raised this error.
 
-    Raises the error again if it does not speak of bytes, OutageError if the machine may be to blame.
+    Raises:
+        OutageError: The machine may be to blame.
+        BaseException: The error itself, if bytes cannot cause it.
     """
     if isinstance(error, _NOT_OF_BYTES) and not isinstance(error, RejectError):
         raise error
@@ -238,7 +255,7 @@ def judge_error(error: BaseException, path: object) -> RejectError:
 
 
 def _format_error(error: BaseException) -> str:
-    """The words for an error that no encoder expects."""
+    """Format an error that no encoder expects."""
     what = " ".join(str(error).split())[:300]
     if isinstance(error, DataError):
         return what
@@ -247,7 +264,7 @@ def _format_error(error: BaseException) -> str:
 
 
 def _is_settled(path: Path, known: FileState) -> bool:
-    """Whether a file is as old as it was, and old enough that any change would show."""
+    """Return whether a file's time is unchanged, and old enough that any change would show."""
     try:
         return known.is_as_old(path) and time.time_ns() - known.mtime_ns > _FRESH_NS
     except OSError as error:

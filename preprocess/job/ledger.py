@@ -1,15 +1,14 @@
-"""The ledger, which remembers finished tasks, and the driver of all jobs, which runs the others.
+"""The ledger of finished tasks, and the driver that runs the others, for all jobs.
 
-A record checks itself whether it still holds: a shard by its files, an indexed tar also by its size and time. An
-executor's events are a generator; closing it ends the processes.
+A record checks whether it is still valid: a shard by its files, an indexed tar also by its size and time. An executor's
+events come from a generator; closing it ends the processes.
 
-A worker reports which unit of its task it attempts, so a fault or a passed limit is blamed on that unit and not on its
-task. The next process tries the suspect first, alone; blamed twice, it is a reject. SIGKILL comes from outside and is
-no verdict.
+A worker reports which unit of its task it attempts, so a crash or an exceeded limit is blamed on that unit, not on its
+task. The next process tries the suspect first, alone; if it is blamed twice, it is rejected. SIGKILL comes from outside
+and does not count.
 
-What decides the bytes that a job writes, besides its settings, are the libraries and the processor of a process.
-`job.json` has it, and every task compares its own process: a node with other wheels would write other bytes and say
-nothing.
+Besides the settings of a job, the libraries and the CPU of a process determine the bytes that it writes. They are
+recorded in `job.json` and checked by every task, because a node with other wheels would silently write other bytes.
 """
 
 from __future__ import annotations
@@ -62,14 +61,16 @@ _PACKAGES: dict[str, tuple[str, ...]] = {
     "text": ("numpy", "pyarrow", "tokenizers"),
     "trajectory": ("miniworld", "numpy", "opencv-python-headless", "vizdoom"),
 }
-"""The packages, besides PyAV, that decide the bytes of a modality."""
+"""Packages, besides PyAV, that determine the bytes of a modality."""
 _ALL = tuple(sorted({name for names in _PACKAGES.values() for name in names}))
 _NONE = "none"
 
 
 def libraries(modality: str) -> dict[str, str]:
-    """What decides the bytes of a split of this modality, by name: the versions of FFmpeg's libraries, x264, PyAV and
-    other packages, and the kind of processor. A modality of your own depends on all packages.
+    """Return the versions, by name, that determine the bytes of a split of this modality.
+
+    These are the versions of FFmpeg's libraries, x264, PyAV and other packages, and the CPU architecture. A
+    user-defined modality depends on all packages.
     """
     names = ("av", *_PACKAGES.get(modality, _ALL))
     ffmpeg = {name: ".".join(map(str, number)) for name, number in sorted(av.library_versions.items())}
@@ -78,7 +79,7 @@ def libraries(modality: str) -> dict[str, str]:
 
 @cache
 def _x264() -> str:
-    """How x264 names itself in what it encodes; "none" if FFmpeg has no x264."""
+    """Return the version that x264 writes into its streams; "none" if FFmpeg has no x264."""
     try:
         context = av.CodecContext.create("libx264", "w")
     except (av.FFmpegError, ValueError):
@@ -103,9 +104,9 @@ def _version(package: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class InEnvironment(Generic[TaskT, RecordT]):
-    """The work of a job of this modality, in processes that have the job's libraries and in no others.
+    """Runs the work of a job only in processes that have the job's libraries.
 
-    A process elsewhere may have other versions, which would write other bytes and say nothing.
+    Other versions would silently write other bytes.
     """
 
     work: Work[TaskT, RecordT]
@@ -113,7 +114,7 @@ class InEnvironment(Generic[TaskT, RecordT]):
     wanted: Mapping[str, str]
 
     def __call__(self, task: TaskT, report: Report, /) -> RecordT:
-        """Run the task. Raises ResumeError if this process has other libraries than the job."""
+        """Run the task. Raises ResumeError if this process's libraries differ from the job's."""
         if changes := "; ".join(differences(self.wanted, libraries(self.modality))):
             raise ResumeError(
                 f"{task.name} would have other bytes if {socket.gethostname()} wrote it, whose libraries are not those "
@@ -124,21 +125,21 @@ class InEnvironment(Generic[TaskT, RecordT]):
 
 @dataclass(frozen=True, slots=True)
 class Crashes:
-    """The units that ended a process while they were worked on, with the reasons, in order.
+    """Units that crashed a process, with the reasons, in order.
 
-    A unit that did so once is a suspect: what ran before it may have damaged the process. One that does so again is a
-    reject.
+    After one crash a unit is only a suspect, since an earlier unit may have damaged the process. After two it is
+    rejected.
     """
 
     reasons: tuple[tuple[str, str], ...] = ()
 
     def plus(self, unit: str, reason: str) -> Crashes:
-        """These and another one."""
+        """Return the crashes with one more."""
         return Crashes((*self.reasons, (unit, reason)))
 
     @property
     def suspects(self) -> list[str]:
-        """The units that are blamed once, the last one first."""
+        """Return the units that are blamed once, latest first."""
         units = [unit for unit, _ in reversed(self.reasons)]
         return [unit for unit in units if units.count(unit) == 1]
 
@@ -151,23 +152,26 @@ class Crashes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CrashableTask:
-    """A task that knows which of its units ended a process. Once, such a unit is tried first; twice, it is a reject."""
+    """A task that records which of its units crashed a process.
+
+    After one crash, the unit is tried first; after two, it is rejected.
+    """
 
     crashes: Crashes = Crashes()
 
     def crashed(self, unit: str, reason: str) -> Self:
-        """The same task after `unit` ended a process."""
+        """Return the same task with a crash of `unit` recorded."""
         return replace(self, crashes=self.crashes.plus(unit, reason))
 
 
 class Ledger(Protocol[TaskT_contra, RecordT]):
-    """Remembers which tasks are finished. Its records survive a kill."""
+    """Records of finished tasks, which survive a kill."""
 
     def stands(self, task: TaskT_contra) -> RecordT | None:
-        """The record of a finished task whose files still exist; None for any other task. Several threads may ask."""
+        """Return the record of a finished task whose files still exist; None otherwise. It is thread-safe."""
 
     def record(self, task: TaskT_contra, done: RecordT, restarts: int) -> None:
-        """Record a finished task, of which `restarts` processes died in this run."""
+        """Record a finished task, for which `restarts` processes died in this run."""
 
 
 def run_tasks(
@@ -180,10 +184,18 @@ def run_tasks(
     phase: str,
     unit: str,
 ) -> None:
-    """Run the tasks that `ledger` has no record of; it then has one of each task.
+    """Run the tasks without a record in `ledger`, which then has a record of every task.
 
-    Records are not kept in memory, because those of all tasks together would not fit. `progress` shows a phase that
-    counts the tasks' units. Units that a task does not report one by one are counted when the task finishes.
+    Records are not kept in memory, because all of them together may not fit.
+
+    Args:
+        executor: Runs the tasks.
+        work: Function that runs a task.
+        tasks: All tasks, finished or not.
+        ledger: Records of finished tasks.
+        progress: Shows a phase that counts units; units that a task does not report are counted at its end.
+        phase: Name of the phase.
+        unit: Name of a unit.
     """
     with ThreadPoolExecutor(READERS) as pool:
         stands = list(pool.map(lambda task: ledger.stands(task) is not None, tasks))
@@ -216,16 +228,16 @@ def run_tasks(
 
 
 class SplitLedger(Ledger[TaskT, RecordT], Protocol[TaskT, RecordT]):
-    """The ledger of a split, with its tasks."""
+    """Ledger of a split, with its tasks."""
 
     @property
     def own(self) -> Sequence[TaskT]:
-        """The tasks of this run; their names are unique among all splits."""
+        """Tasks of this run. Their names are unique across splits."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Splits(Generic[TaskT, RecordT]):
-    """The ledger of several splits: it asks the split that a task belongs to."""
+    """Ledger of several splits, which forwards each call to the split of the task."""
 
     owner: dict[str, SplitLedger[TaskT, RecordT]]
 
@@ -246,7 +258,7 @@ def run_splits(
     phase: str,
     unit: str,
 ) -> None:
-    """Run this run's tasks of all splits in parallel, in processes that have the job's libraries."""
+    """Run this run's tasks of all splits in parallel, in processes with the job's libraries."""
     owner = {task.name: split for split in splits for task in split.own}
     tasks = [task for split in splits for task in split.own]
     if tasks:

@@ -1,4 +1,4 @@
-"""The options of a job: what is encoded and how, where its tasks run, and which records of earlier runs count."""
+"""Options of a job: which data it encodes and how, where its tasks run, and which records of earlier runs count."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOptions:
-    """The options of every job that reads raw media.
+    """Options of every job that reads raw media.
 
     Attributes:
-        limits: What a source may cost (pixels, frames, time, memory); a source that costs more is rejected.
-        pauses_s: Pauses in seconds after which a source that cannot be read is tried again.
-        executor: What runs the tasks, by default `LocalExecutor(workers)`; with 0 workers they run in this process.
-        progress: What shows the progress.
+        limits: Limits on the cost of a source (pixels, frames, time, memory); a source above one is rejected.
+        pauses_s: Seconds to wait before each further attempt to read a source.
+        executor: Runs the tasks; default `LocalExecutor(workers)`. With 0 workers, tasks run in this process.
+        progress: Shows the progress.
     """
 
     limits: "Limits | None" = None
@@ -58,18 +58,19 @@ def _read_part(text: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobOptions(RunOptions):
-    """The options of `make_shards`, in addition to the options of every job.
+    """Options of `make_shards`, in addition to the options of every job.
 
-    Some edit the records of earlier runs, or choose which of them count, before a run writes what they lack:
+    Some edit the records of earlier runs, or choose which of them count, before a run writes the missing shards:
 
-    overwrite: no record is left. retry_rejects: records with rejects do not count; with `part`, those of the part.
-    repair: records count whose shards have the bytes that were written; their idx and sums files are written again if
-    these are damaged. A shard that would have other bytes than before is left as it is, with ShardError.
-    finish: all shards must have a record.
+    - overwrite: all records are deleted.
+    - retry_rejects: records with rejects do not count; with `part`, only those of the part.
+    - repair: records count if their shards still have the bytes that were written. Damaged idx and sums files are
+    rewritten. A shard that cannot be reproduced byte for byte is left unchanged and raises ShardError.
+    - finish: every shard must have a record.
 
     Attributes:
-        keep: Chooses the samples that are written (`curate.KeepRule`); unkept.parquet lists the others.
-        measure: Computes the signals of each sample (`curate.Signals`), which become columns of the manifest.
+        keep: Chooses the samples that are written (`curate.KeepRule`); unkept.parquet lists the rest.
+        measure: Computes signals of each sample (`curate.Signals`), which become columns of the manifest.
     """
 
     profile: Annotated[
@@ -177,7 +178,7 @@ class JobOptions(RunOptions):
         if self.val is None and (self.val_by, self.val_seed) != (SOURCE, 0):
             raise ValueError("val_by and val_seed say how train is divided; give val too, the share, such as 0.05")
         check_flags(self)
-        _ = self.division, self.cutting, self.own  # raise ValueError
+        _ = self.division, self.cutting, self.own  # both raise ValueError
         part, overwrite, retry_rejects = self.part, self.overwrite, self.retry_rejects
         if overwrite and retry_rejects:
             raise ValueError("overwrite and retry_rejects exclude each other: overwrite encodes every source again")
@@ -192,14 +193,14 @@ class JobOptions(RunOptions):
 
     @property
     def division(self) -> "Division | None":
-        """How the split train is divided; None if it is not."""
+        """Division of the split train; None if it is not divided."""
         from maskstream.preprocess.datasets.division import Division
 
         return None if self.val is None else Division(share=self.val, by=self.val_by, seed=self.val_seed)
 
     @property
     def cutting(self) -> "Cutting | None":
-        """How files are cut into clips; None if they are not."""
+        """How files are cut into clips; None if they are not cut."""
         from .cutting import Cutting
 
         if self.clips is None:
@@ -210,7 +211,7 @@ class JobOptions(RunOptions):
 
     @property
     def own(self) -> "JobPart | None":
-        """The part that this run writes; None if it writes all."""
+        """Part that this run writes; None if it writes all."""
         from .plan import JobPart
 
         return None if self.part is None else JobPart(*self.part)
@@ -218,10 +219,10 @@ class JobOptions(RunOptions):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexOptions(RunOptions):
-    """The options of `index_tars`, in addition to the options of every job.
+    """Options of `index_tars`, in addition to the options of every job.
 
-    Labels of `labels` come before those in the tars. A sample is named by the last part of its key. Without `fast`,
-    every entry point of a video is decoded and compared with a full decode, as those of a sound are.
+    Labels in `labels` take precedence over labels in the tars. Samples are matched by the last part of their key.
+    Without `fast`, every entry point of a video is decoded and compared with a full decode, as always for audio.
     """
 
     modality: Annotated[str | None, DataFlag("video or audio [default: as the first sample].")] = None

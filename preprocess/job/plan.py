@@ -1,13 +1,13 @@
-"""The plan: which shard holds which source. It is a pure function of the sources and the settings.
+"""The plan assigns sources to shards. It is a pure function of the sources and the settings.
 
-Sources come in the order of the xxh3_64 of their ids, so a dataset that is sorted by class does not give shards of one
+Sources are ordered by the xxh3_64 of their ids, so a dataset sorted by class does not produce shards with a single
 class.
 
-A part of a job is every n-th task of each split. The parts run at the same time, on any machines, and need no driver:
-`part=(i, n)` writes shards and their records, and a last run with `finish` the rest. Each shard is published by a
-rename, and is the same bytes from whoever writes it. Parts hold a shared lock, a whole run and `finish` a sole one;
-where a file system has no locks, nothing but wasted work comes of it. A part deletes no temporary files, for they may
-be another's; `finish` does.
+A part of a job is every n-th task of each split. Parts run at the same time on any machines, without a driver:
+`part=(i, n)` writes shards and their records, and a last run with `finish` writes the rest. Each shard is published by
+a rename, and all machines write the same bytes. Parts hold a shared lock; a whole run and `finish` hold an exclusive
+one. On a file system without locks, at worst some work is done twice. Only `finish` deletes temporary files, since a
+part could delete another's.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class JobPart:
-    """The part `number` (from 1) of `count`. Records name shards and not parts, so `count` may change between runs."""
+    """Part `number` (from 1) of `count`. Records refer to shards, not to parts, so `count` may change between runs."""
 
     number: int
     count: int
@@ -53,14 +53,14 @@ class JobPart:
 
     @classmethod
     def parse(cls, text: str) -> JobPart:
-        """The part of a text such as "3/8". Raises ValueError for any other text."""
+        """Parse a part such as "3/8". Raises ValueError for any other text."""
         number, slash, count = text.partition("/")
         if not (slash and number.isascii() and number.isdigit() and count.isascii() and count.isdigit()):
             raise ValueError(f"the part {text!r} is none; legal are 1/N to N/N, such as 3/8")
         return cls(int(number), int(count))
 
     def of(self, tasks: Sequence[T]) -> list[T]:
-        """The tasks of this part, by their numbers: those of all parts are all tasks, each once."""
+        """Return the tasks of this part. Each task belongs to exactly one part."""
         return list(tasks[self.number - 1 :: self.count])
 
 
@@ -70,15 +70,15 @@ _SHARDS_WANTED = 16
 
 
 class Keep(Protocol):
-    """Says which samples are written. It is small and can be pickled."""
+    """Chooses which samples are written. It is small and can be pickled."""
 
     @property
     def text(self) -> str:
-        """The rule, as dataset.json has it."""
+        """The rule as written to dataset.json."""
         ...
 
     def explain_unmet(self, members: Mapping[str, Member]) -> str:
-        """Why a sample of these members is not written; "" if it is."""
+        """Return why a sample with these members is left out; "" if it is kept."""
         ...
 
 
@@ -87,20 +87,33 @@ class Measure(Protocol):
 
     @property
     def version(self) -> object:
-        """Which numbers it gives, as dataset.json has it: of JSON."""
+        """JSON value for dataset.json that identifies the measurements."""
         ...
 
     def of(self, members: Mapping[str, Member], pixels: npt.NDArray[np.uint8] | None) -> dict[str, float]:
-        """Signals of a sample by the names of `SIGNALS`, of its members and the pixels of its picture, if known."""
+        """Compute the signals of a sample, by the names of `SIGNALS`.
+
+        Args:
+            members: Members of the sample.
+            pixels: Decoded pixels of its image, if known.
+        """
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardTask(CrashableTask):
-    """One shard to write: the path or URL of its tar, its sources, their encoder, what each may cost, the pauses in
-    seconds between attempts to read one, where their files are, and the sha256
-    in hex of the tar that this one replaces, if it is damaged. keep: says which samples are written. measure: gives
-    the signals of each.
+    """One shard to write.
+
+    Attributes:
+        path: Path or URL of its tar.
+        sources: Its sources.
+        encoder: Their encoder.
+        limits: Limits on the cost of each source.
+        pauses_s: Seconds to wait between attempts to read a source.
+        files: Location of the sources' files.
+        sha256: Checksum in hex of the damaged tar that this one replaces, if any.
+        keep: Chooses the samples to write.
+        measure: Computes the signals of each sample.
     """
 
     path: Location
@@ -120,17 +133,17 @@ class ShardTask(CrashableTask):
 
     @property
     def file(self) -> str:
-        """The tar's name in the split's folder."""
+        """Name of the tar in the split's folder."""
         return get_last_parts(self.path, 1)
 
     @property
     def units(self) -> int:
-        """The number of sources."""
+        """Number of sources."""
         return len(self.sources)
 
 
 def default_samples_per_shard(n_sources: int) -> int:
-    """256, or fewer for a small dataset, so that about 16 shards remain to shuffle and to encode in parallel."""
+    """Return 256, or less for a small dataset, so that about 16 shards remain to shuffle and to encode in parallel."""
     return min(MAX_SAMPLES_PER_SHARD, max(_MIN_SAMPLES_PER_SHARD, -(-n_sources // _SHARDS_WANTED)))
 
 
@@ -146,10 +159,13 @@ def plan(
     keep: Keep | None = None,
     measure: Measure | None = None,
 ) -> list[ShardTask]:
-    """The tasks of a split. Shard i holds the sources [i n, (i + 1) n), ordered by a hash of their ids.
+    """Return the tasks of a split. Shard i contains the sources [i n, (i + 1) n), ordered by a hash of their ids.
 
-    The order mixes the classes and depends on nothing but the ids. Clips of a long file lie in neighbouring shards, for
-    every task reads the files of its sources whole. Raises DatasetError if two sources share an id.
+    The order mixes classes and depends only on the ids. Clips of a long file are in neighbouring shards, because every
+    task reads the files of its sources in full.
+
+    Raises:
+        DatasetError: Two sources have the same id.
     """
     repeated = [name for name, count in Counter(source.id for source in sources).items() if count > 1]
     if repeated:
@@ -178,19 +194,23 @@ def _hash(source_id: str) -> int:
 
 
 def _order(source: Source) -> tuple[int, str]:
-    """The order within a shard, by which records tell whose files they have the states of."""
+    """Return the sort key within a shard, which also orders the file states in its record."""
     return _hash(source.id), source.id
 
 
 def sample_key(source_id: str) -> str:
-    """The sample's key: the legal characters of the source's id, and a hash that keeps different ids apart."""
+    """Return a sample's key: the allowed characters of the source's id, and a hash that keeps different ids apart."""
     readable = re.sub(r"[^A-Za-z0-9_-]+", "_", source_id)[-60:].strip("_-")
     return f"{readable}-{xxhash.xxh3_64_hexdigest(source_id.encode())}"
 
 
 def describe_job(sources: Sequence[Source], encoder: Encoder, samples_per_shard: int, limits: Limits) -> dict[str, Any]:
-    """All that decides the bytes of a split: the encoder's settings, the shard size, what a source may cost, and a hash
-    of the sources. Raises DatasetError for an id that is not valid Unicode.
+    """Return the settings that determine the bytes of a split.
+
+    These are the encoder's settings, the shard size, the limits on a source and a hash of the sources.
+
+    Raises:
+        DatasetError: An id is not valid Unicode.
     """
     for source in sources:
         if not source.id.isascii() and not is_unicode(source.id):

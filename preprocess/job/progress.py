@@ -1,4 +1,4 @@
-"""Progress of a long job in a file, for a monitoring system."""
+"""Write the progress of a long job to a file, for a monitoring system."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from types import TracebackType
 from maskstream.shards.progress import Progress
 
 EVERY_S = 5.0
-"""How often a file of progress is written."""
+"""Seconds between updates of a progress file."""
 
 
 class ProgressFile(Progress):
-    """The progress of a job in a file as Prometheus reads it, for a node exporter's textfile collector, beside what
-    is shown. The file is replaced whole, at the end too. It is a context manager. job: its label in all metrics.
+    """Context manager that also writes the progress of a job to a Prometheus file.
 
-    Raises ValueError without prometheus_client.
+    The file is for a node exporter's textfile collector. It is replaced as a whole, also at the end. `job` is the label
+    of all metrics.
+
+    Raises:
+        ValueError: prometheus_client is not installed.
     """
 
     def __init__(self, path: Path, job: str, shown: Progress | None) -> None:

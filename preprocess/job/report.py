@@ -1,6 +1,6 @@
-"""The report of a finished split, `.records/report.json`: what ran where, how long, and what went wrong on the way.
+"""Report of a finished split, `.records/report.json`: where each task ran, how long it took, and its problems.
 
-A split that lost many of its sources is not finished unless this is wanted (`check_rejects`).
+A split that lost many of its sources is finished only if `max_rejects` allows it (`check_rejects`).
 """
 
 from __future__ import annotations
@@ -20,9 +20,15 @@ from maskstream.shards.stores.output import Location
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Effort:
-    """The last run of a task. `began_s` is a time in seconds since 1970; `cpu_s` counts all threads of its process.
+    """Cost of the last run of a task.
 
-    retries: pauses because a source could not be read. restarts: processes that died of the task in the same job run.
+    Attributes:
+        machine: Host name.
+        began_s: Start in seconds since 1970.
+        wall_s: Wall time in seconds.
+        cpu_s: CPU time of all threads of its process, in seconds.
+        retries: Number of pauses because a source could not be read.
+        restarts: Number of processes that died running the task in the same job run.
     """
 
     machine: str
@@ -48,7 +54,7 @@ class EffortClock:
         self._began_s, self._wall_s, self._cpu_s = time.time(), time.monotonic(), time.process_time()
 
     def effort(self) -> Effort:
-        """The effort until now."""
+        """Return the effort so far."""
         return Effort(
             machine=socket.gethostname(),
             began_s=round(self._began_s, 3),
@@ -59,15 +65,16 @@ class EffortClock:
 
 
 ARCHIVE = "archive"
-"""The stage of an archive that is damaged, and was read as far as it could be because this was wanted."""
+"""Stage of a damaged archive that was read as far as possible, as requested."""
 MISSING = "missing"
-"""The stage of a source that the dataset's lists name and that has no file."""
+"""Stage of a source that the dataset's lists name but that has no file."""
 
 
 def check_rejects(folder: Location, rejects: Sequence[Reject], n_listed: int, max_rejects: float) -> None:
-    """Raise DatasetError if the rejects are more than the share `max_rejects` of the `n_listed` sources.
+    """Raise DatasetError if more than the fraction `max_rejects` of the `n_listed` sources was rejected.
 
-    Missing files count too: a folder that is not mounted looks the same. Archives do not: nobody knows what they held.
+    Missing files count too, since a folder that is not mounted looks the same. Damaged archives do not, since their
+    lost contents are unknown.
     """
     rejects = [reject for reject in rejects if reject.stage != ARCHIVE]
     if len(rejects) <= max_rejects * n_listed:
@@ -89,7 +96,7 @@ def _format_reason(reject: Reject) -> str:
 
 
 def _round_up(share: float) -> float:
-    """The share, rounded up to a hundredth."""
+    """Round a fraction up to a hundredth."""
     return min(1.0, (int(share * 100) + 1) / 100)
 
 
@@ -100,11 +107,11 @@ def make_report(
     rejects: Sequence[Reject],
     libraries: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The report as JSON. It is made from the efforts in the records, so those of all machines and runs count, except
-    what a killed task had done.
+    """Return the report as JSON.
 
-    wall_s is the time from the begin of the first task to the end of the last one, also if nothing ran in between;
-    busy_s is the sum over the tasks, cpu_s that of processor time.
+    It is computed from the efforts in the records, so it covers all machines and runs, except the work of killed tasks.
+    `wall_s` is the time from the first task's start to the last task's end, including idle time; `busy_s` and `cpu_s`
+    are the wall and CPU times summed over tasks.
     """
     sources = int(info.settings["sources"])
     times: dict[str, Any] = {}
@@ -137,7 +144,7 @@ def make_report(
 
 
 def _count_by_machine(efforts: Sequence[Effort]) -> dict[str, dict[str, float]]:
-    """The number of shards and the processor time by machine."""
+    """Return the number of shards and the CPU time by machine."""
     own: defaultdict[str, list[Effort]] = defaultdict(list)
     for one in efforts:
         own[one.machine].append(one)

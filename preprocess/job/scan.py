@@ -1,8 +1,8 @@
-"""Looks for scenes and pauses in files, in tasks of an executor, and encodes clips of scenes from the same frames.
+"""Detect scenes and pauses in files, in executor tasks, and encode clips of scenes from the same decoded frames.
 
-A task looks at some files, or compares stretches of a minute or two frame by frame, and publishes what it found in
-OUT/.clips, without names, so a run that is killed goes on, and the parts of a job use what others found. The clips of
-scenes that lie in a stretch are kept there until their shards are written (`encode/video/kept.py`).
+A task measures some files, or compares the frames of sections of a minute or two. It publishes its result in
+OUT/.clips, without names, so a killed run continues, and the parts of a job share their results. Clips of scenes within
+a section are kept there until their shards are written (`encode/video/kept.py`).
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from .judge import judge_error, retried
 from .ledger import CrashableTask
 
 CLIPS = ".clips"
-"""The folder in OUT that has what was found."""
+"""Folder in OUT for the results of scans."""
 _KEPT = f"{CLIPS}/clip-"
-"""How the names of the clips begin that are kept there."""
+"""Prefix of the names of clips kept there."""
 STRETCH_S = 120.0
-"""How much of a file a task compares, and how much of short files together."""
+"""Seconds of a file, or of several short files together, that a task compares."""
 VIDEO = ("video", "audiovisual")
-_VERSION = 2  # 2: all frames are decoded, as encoders do
+_VERSION = 2  # 2: decodes all frames, as encoders do
 _MOST_BYTES = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
 class ScanPart:
-    """A file, or the stretch [begin_s, stop_s) of one; None is its end."""
+    """A file, or its section [begin_s, stop_s) in seconds; None is the file's end."""
 
     source: Source
     begin_s: float = 0.0
@@ -59,8 +59,13 @@ class ScanPart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Keeping:
-    """How clips of scenes are encoded that are kept in `output`. settings: all that decides their bytes, besides their
-    file.
+    """How clips of scenes are encoded and kept in `output`.
+
+    Attributes:
+        clips: How files are cut.
+        profile: How clips are encoded.
+        settings: All settings that determine their bytes, besides their file.
+        output: Folder that keeps them.
     """
 
     clips: Cutting
@@ -69,14 +74,14 @@ class Keeping:
     output: LocalOutput
 
     def at(self, source: Source, span: Span) -> str:
-        """The name of a clip."""
+        """Return the file name of a clip."""
         facts = f"{source.id}\t{span.start_s}\t{span.stop_s}\t{self.settings}"
         return f"{_KEPT}{xxhash.xxh3_128_hexdigest(facts.encode('utf-8', 'surrogateescape'))}"
 
 
 @dataclass(frozen=True, slots=True)
 class _ClipFiles:
-    """The files of the clips of a source (`ClipFiles`)."""
+    """Files of the clips of a source (`ClipFiles`)."""
 
     keep: Keeping
     source: Source
@@ -95,8 +100,19 @@ class _ClipFiles:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScanTask(CrashableTask):
-    """Some files to look at, or some stretches of files to find scenes in; `name` is that of their record in `output`.
-    keep: how the clips of scenes are kept, if they are.
+    """Files to measure, or sections of files to find scenes in.
+
+    Attributes:
+        name: Name of their record in `output`.
+        parts: The files or sections.
+        is_look: Whether files are only measured.
+        by: How clips are cut, as in `Cutting`.
+        modality: Modality of the dataset.
+        output: Folder for the results.
+        keep: How clips of scenes are kept; None if they are not.
+        files: Location of the files.
+        limits: Limits on the cost of a source.
+        pauses_s: Seconds to wait between attempts to read a file.
     """
 
     name: str
@@ -112,13 +128,17 @@ class ScanTask(CrashableTask):
 
     @property
     def units(self) -> int:
-        """The number of files or stretches."""
+        """Number of files or sections."""
         return len(self.parts)
 
 
 def scan(task: ScanTask, report: Report) -> list[dict[str, Any]]:
-    """What is found in each part of a task: how long a file is and whether it can be sought in, or scenes; or the
-    reject that it is. Raises OutageError if a file cannot be read.
+    """Return the result for each part of a task.
+
+    This is either the length of a file and whether it can be seeked, or its scenes, or a reject.
+
+    Raises:
+        OutageError: A file cannot be read.
     """
     done = ScanLedger(task.output).stands(task)
     if done is not None:  # another part was faster
@@ -155,7 +175,9 @@ def _scan_stretch(task: ScanTask, part: ScanPart, hand: Hand, report: Report) ->
 
 
 def _measure_end(path: Path, modality: str) -> dict[str, Any]:
-    """When a file ends, in seconds as `Span` counts, None if it does not say so; and whether it can be sought in."""
+    """Return the end of a file in seconds, as `Span` counts (None if it is not declared), and whether it can be
+    seeked.
+    """
     if modality in VIDEO:
         with open_video(path) as (container, stream):
             seeks = has_seeking(container)
@@ -175,8 +197,9 @@ def _round_seconds(duration: int | None) -> float | None:
 
 
 def _find_scenes(path: Path, part: ScanPart, task: ScanTask) -> dict[str, Any]:
-    """The scenes of a stretch, whose clips are kept: but of a file that was fetched, and of a stretch that ended a
-    process, which may be the encoder's fault.
+    """Find the scenes of a section and keep their clips.
+
+    Clips are not kept if the file was fetched, or if the section crashed a process, which may be the encoder's fault.
     """
     if task.by == TRANSNET:
         from .transnet import find_shots  # which imports torch
@@ -191,13 +214,13 @@ def _find_scenes(path: Path, part: ScanPart, task: ScanTask) -> dict[str, Any]:
 
 
 def _find_sounds(path: Path) -> dict[str, Any]:
-    """As `_find_scenes`; pauses are what is black of a film."""
+    """Find the pauses of an audio file, in the format of `_find_scenes`; pauses correspond to black scenes."""
     starts, end_s = find_pauses(path)
     return {"last_s": end_s, "starts": [[time_s, False, is_pause] for time_s, is_pause in starts]}
 
 
 class ScanLedger:
-    """The ledger of scans, whose records are files in OUT."""
+    """Ledger of scans, whose records are files in OUT."""
 
     def __init__(self, output: Output) -> None:
         self.output = output
@@ -214,7 +237,7 @@ class ScanLedger:
         self.output.publish(task.name, json.dumps(done).encode())
 
     def of(self, task: ScanTask) -> list[dict[str, Any]]:
-        """The record of a task that was run."""
+        """Return the record of a finished task."""
         found = self.stands(task)
         if found is None:
             raise DatasetError(f"{task.name} in {self.output.location} is gone; run the same command again")
@@ -222,7 +245,7 @@ class ScanLedger:
 
 
 def split_into_stretches(source: Source, end_s: float | None, *, may_seek: bool) -> list[ScanPart]:
-    """The stretches of a file that are compared apart; the last one has what is behind the end that it declares."""
+    """Split a file into sections that are compared separately. The last one continues past the declared end."""
     if end_s is None or not may_seek or end_s < 1.5 * STRETCH_S:
         return [ScanPart(source)]
     count = int(end_s // STRETCH_S)
@@ -231,7 +254,7 @@ def split_into_stretches(source: Source, end_s: float | None, *, may_seek: bool)
 
 
 def group_stretches(stretches: Sequence[ScanPart], ends: dict[str, float | None]) -> list[list[ScanPart]]:
-    """Stretches of short files together, of long ones alone."""
+    """Group the sections of short files; sections of long files stay alone."""
     groups: list[list[ScanPart]] = []
     held_s = STRETCH_S
     for one in stretches:
@@ -246,19 +269,19 @@ def group_stretches(stretches: Sequence[ScanPart], ends: dict[str, float | None]
 
 
 def hash_stretches(group: Sequence[ScanPart]) -> str:
-    """A word for some stretches of files as they are: another size or age has another word."""
+    """Hash some sections of files, including the files' sizes and modification times."""
     digest = xxhash.xxh3_128(f"{_VERSION}\n".encode())
     for one in group:
         try:
             found = one.source.path.stat()
             state = f"{found.st_size}\t{found.st_mtime_ns}"
-        except OSError:  # a member of an archive
+        except OSError:  # the file is in an archive
             state = ""
         digest.update(f"{one.source.id}\t{one.begin_s}\t{one.stop_s}\t{state}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
 def forget_kept(output: Output) -> None:
-    """Delete clips that were kept and are in no shard, as those that other settings wanted."""
+    """Delete kept clips that are in no shard, such as clips of other settings."""
     if isinstance(output, LocalOutput):
         output.remove(output.names(_KEPT))

@@ -1,12 +1,12 @@
 """The job that turns raw data into verified splits of shards.
 
-1. A dataset's function lists the sources (`datasets/`). It is asked about a tree of raw data, and looks at names, sizes
-   and lists only; so raw data at a URL or in archives are shown to it as files without contents (`raw/tree.py`).
+1. A dataset's function lists the sources (`datasets/`). It reads only names, sizes and lists, so raw data at a URL or
+in archives are represented by empty files (`raw/tree.py`).
 2. `plan` assigns the sources to shards. It is a pure function of the list and the settings.
-3. An executor (`executors/`) runs one task per shard: it encodes the sources and writes the tar (`task`).
+3. An executor (`executors/`) runs one task per shard, which encodes the sources and writes the tar (`task`).
 4. The driver (`ledger`) adds a record of each written shard and its sources to the split (`split`), so an interrupted
-   run continues where it stopped, and a changed source is noticed.
-5. The job writes manifest, rejects and dataset.json, reads everything back and compares it.
+run resumes where it stopped, and changed sources are detected.
+5. The job writes manifest, rejects and dataset.json, then reads everything back and compares it.
 
 The bytes are the same for any number of workers, parts and machines, and after any number of interruptions.
 """
@@ -71,12 +71,18 @@ def listed(
     decided: Mapping[str, str] | None = None,
     cut: Cut | None = None,
 ) -> Iterator[tuple[Dataset, RawFiles]]:
-    """The chosen splits of a dataset with the encoder that the options ask for, and where its files are during the
-    block. decided: the splits of sources that are in train or val already, by id, where train is divided. cut: makes
-    clips of the files.
+    """Provide the chosen splits of a dataset with their encoder, and the location of their files, during the block.
 
-    Raises ValueError for settings that neither has, DatasetError if splits or labels are doubtful, unless this is
-    wanted, and for splits without any file.
+    Args:
+        dataset: Name of the dataset, or function that lists its sources.
+        root: Folder or URL of the raw data.
+        options: Options of the job.
+        decided: Split of each source that is already in train or val, by id, if train is divided.
+        cut: Cuts the files into clips.
+
+    Raises:
+        ValueError: Neither the dataset nor the encoder has a setting.
+        DatasetError: A split has no files, or splits or labels look wrong and `as_is` is False.
     """
     sources_of, words = chosen_dataset(dataset, options.settings)
     lists = declared(sources_of).in_archives or ()
@@ -90,7 +96,9 @@ def listed(
 def _choose_splits(
     sources_of: SourcesOf, tree: RawTree, options: JobOptions, decided: Mapping[str, str] | None
 ) -> Dataset:
-    """The chosen splits. Where files are missing they are listed twice, as a folder may have been away for a moment."""
+    """Return the chosen splits. If files are missing, they are listed again, as a folder may have been unmounted
+    briefly.
+    """
     whole = find_dataset(tree, sources_of)
     if options.division is None:
         raw = whole.only(options.splits)
@@ -107,9 +115,10 @@ def _choose_splits(
 
 
 def find_dataset(tree: RawTree, sources_of: SourcesOf) -> Dataset:
-    """The dataset that a function finds in a tree. Its messages name the root.
+    """Return the dataset that a function finds in a tree. Error messages name the root.
 
-    Raises DatasetError for sources that are not below it, as lists and links may name them.
+    Raises:
+        DatasetError: A source is outside the root, as named by a list or link.
     """
     found = _found(tree, sources_of)
     _check_reach(tree, found)
@@ -133,7 +142,7 @@ def _found(tree: RawTree, sources_of: SourcesOf) -> Dataset:
 
 
 def _from_archives(tree: RawTree, sources_of: SourcesOf, lists: frozenset[str]) -> Dataset:
-    """The dataset as if the archives were unpacked; files with the suffixes `lists` are."""
+    """Return the dataset as if the archives were unpacked; only files with the suffixes `lists` are extracted."""
     with closing(Scratch()) as scratch:
         unpacked = ArchivedTree.make(tree.folder, tree.archives, scratch.folder, lists, damaged=tree.damaged)
         try:
@@ -144,14 +153,15 @@ def _from_archives(tree: RawTree, sources_of: SourcesOf, lists: frozenset[str]) 
 
 
 def _describe_archives(tree: RawTree) -> str:
-    """Which archives count as unpacked."""
+    """Describe the archives that count as unpacked."""
     names = [archive.relative_to(tree.folder).as_posix() for archive in tree.archives]
     return f"{list_few(names)} count as unpacked"
 
 
 def _with_real_paths(found: Dataset, tree: ArchivedTree) -> Dataset:
-    """A dataset that was found in a tree, with the paths that its files really have. Each of its splits has a reject
-    for each archive that is damaged, for any could have had what is lost.
+    """Replace the paths of a dataset found in a tree by the real ones.
+
+    Each split gets a reject for every damaged archive, since it may have lost files.
     """
 
     def real(source: Source) -> Source:
@@ -165,7 +175,9 @@ def _with_real_paths(found: Dataset, tree: ArchivedTree) -> Dataset:
 
 
 def _explain_unpacked_too(splits: Mapping[str, list[Source]]) -> str:
-    """What makes sources doubtful: that files of the same name and size are in archives and unpacked elsewhere."""
+    """Describe why sources are doubtful: files of the same name and size are both in archives and unpacked
+    elsewhere.
+    """
     packed: dict[tuple[str, int], Path] = {}
     plain: list[Path] = []
     for path in (source.path for sources in splits.values() for source in sources):
@@ -180,7 +192,7 @@ def _explain_unpacked_too(splits: Mapping[str, list[Source]]) -> str:
 
 
 def _check_reach(tree: RawTree, found: Dataset) -> None:
-    """Raise DatasetError for sources whose files lie outside of the root, links and `..` resolved."""
+    """Raise DatasetError for sources whose files are outside the root, after resolving links and `..`."""
     packed = isinstance(tree.files, ArchivedFiles)
     if tree.outside_root and not packed:
         return
@@ -201,7 +213,7 @@ def _check_reach(tree: RawTree, found: Dataset) -> None:
 
 
 def _find_outside(tree: RawTree, paths: Iterable[Path], reach: Reach) -> Iterator[Path]:
-    """Those of the paths, also of members of archives, that lead where they may not."""
+    """Yield the paths, including archive members, that lead outside the allowed folders."""
     for path in paths:
         packed = split_archive_path(path) if _IN_ARCHIVE in os.fspath(path) else None
         archive, name = packed or (path, path.name)
@@ -210,15 +222,19 @@ def _find_outside(tree: RawTree, paths: Iterable[Path], reach: Reach) -> Iterato
 
 
 def _list_source_files(found: Dataset) -> list[Path]:
-    """The files of all sources; there may be millions."""
+    """Return the files of all sources; there may be millions."""
     sources = [source for split in found.splits.values() for source in split if not source.computed]
     return [source.path for source in sources] + [path for source in sources if source.parts for path in source.parts]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitReport:
-    """A split after a run. `state` is "written", "continued" or "already finished"; `counts` as in dataset.json. After
-    a part, it is "part I/N written", and `counts` has the number of its shards and how many of them this run wrote.
+    """Result of a run for a split.
+
+    Attributes:
+        folder: Path or URL of the split.
+        state: "written", "continued" or "already finished"; after a part "part I/N written".
+        counts: Counts as in dataset.json; after a part, its number of shards and how many of them this run wrote.
     """
 
     folder: Location
@@ -228,7 +244,15 @@ class SplitReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobReport:
-    """What a run did: its splits by name, the number of sources it encoded, and its duration in seconds."""
+    """Result of a run.
+
+    Attributes:
+        dataset: Name of the dataset.
+        profile: Name of the video profile.
+        splits: Result for each split by name.
+        n_sources: Number of sources that the run encoded.
+        wall_s: Duration in seconds.
+    """
 
     dataset: str
     profile: str
@@ -244,31 +268,40 @@ def make_shards(
     out: Location,
     options: JobOptions,
 ) -> JobReport:
-    """Turn the raw data of `dataset` below `root` into shards, one folder per split below `out`. Both are paths, or the
-    URLs of folders in object stores (docs/scaling.md); `root` may also be that of one on a web server.
+    """Convert the raw data of `dataset` below `root` into shards, one folder per split below `out`.
 
-    `dataset` is a name in `DATASETS`, a dataset function, or the `package.module:name` of one. The fields of `options`
-    may be given as keyword arguments: profile, settings, workers, samples_per_shard, limits, max_rejects, ...
+    A stopped run resumes when it is started again. A finished split with the same settings is left unchanged.
 
-    A stopped run continues. A finished split with the same settings is left as it is. Other settings, and sources that
-    changed, raise ResumeError. If more than the share `max_rejects` of the listed sources is rejected or missing, the
-    split is not finished, and the run ends with DatasetError; a run with a larger share then uses what is written.
+    A source that exceeds a limit, or crashes a worker process twice, is rejected. This needs worker processes: with
+    `workers=0`, time and memory are unlimited, and a crash ends this process. A source that cannot be read is not
+    rejected but retried after each of `pauses_s`; then OutageError ends the run, which can be resumed.
 
-    A source that passes a limit, or crashes a worker process twice, is a reject. Processes are needed for that: with
-    `workers=0` nothing limits time and memory, and a crash ends this process. A source that cannot be read is no
-    reject: it is tried again after each of `pauses_s`; then OutageError ends the run, which continues when it is
-    started again.
+    Several machines can share a job in parts, which run at the same time and in any order; later runs may use another
+    number of parts. `finish` then writes manifest, rejects and dataset.json and verifies the shards; it does not
+    encode. A run with neither option does all remaining work itself.
 
-    Several machines share a job in parts, which run at the same time and in any order; the next runs may have another
-    number of parts. `finish` then writes manifest, rejects and dataset.json and verifies; it encodes nothing, and
-    raises UnfinishedError if shards are missing. A run of neither kind does what is left of the job by itself.
+    Args:
+        dataset: Name in `DATASETS`, dataset function, or its address `package.module:name`.
+        root: Folder of the raw data, or its URL in an object store or on a web server.
+        out: Folder of the output, or its URL in an object store (docs/scaling.md).
+        options: Options of the job. Its fields can also be passed as keyword arguments: profile, settings, workers,
+            samples_per_shard, limits, max_rejects, ...
 
-    Every process must have the job's libraries (`libraries.py`); one with others raises ResumeError and writes nothing.
+    Returns:
+        The result for each split.
 
-    Raises ValueError for wrong arguments; DatasetError if the raw data do not have the published layout, a split is
-    listed of which no file is there (unless others are named), splits or labels are doubtful, an archive is damaged, or
-    sources are not below `root`; BusyError if another run writes to the same folder, and ShardError if the shards do
-    not read back as they were written.
+    Raises:
+        ValueError: An argument is not allowed.
+        DatasetError: The raw data do not have the published layout, a listed split has no files (unless others are
+            chosen), splits or labels look wrong, an archive is damaged, sources are outside `root`, or more than the
+            fraction `max_rejects` of the sources was rejected or missing. In the last case, a run with a larger
+            fraction reuses the written shards.
+        ResumeError: The split was begun with other settings or sources, or a process has other libraries than the job
+            (`libraries.py`). Nothing is written.
+        OutageError: A source cannot be read.
+        UnfinishedError: Shards are missing with `finish`.
+        BusyError: Another run is writing to the same folder.
+        ShardError: The shards do not read back as written.
     """
     open_output(out)  # raises ValueError before any work
     executor = choose_executor(options.executor, options.workers)
@@ -303,14 +336,14 @@ def make_shards(
 
 
 def _describe_passed_over(raw: Dataset) -> str:
-    """The message for files in formats that the dataset does not read, the most frequent suffixes first."""
+    """Describe the files in formats that the dataset does not read, most frequent suffixes first."""
     kinds = sorted(raw.passed_over.items(), key=lambda kind: (-kind[1], kind[0]))
     named = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in kinds[:8])
     return f"{raw.name} does not read {sum(raw.passed_over.values())} files: {named}{', ...' if kinds[8:] else ''}"
 
 
 def _choose_cutter(clips: Cutting, out: Location, executor: Executor, progress: Progress, options: JobOptions) -> Cut:
-    """What cuts files into clips. With `overwrite` nothing that was found before counts."""
+    """Return the function that cuts files into clips. `overwrite` discards the results of earlier scans."""
     output = open_output(out)
     if options.overwrite:
         output.remove(output.names(CLIPS))
@@ -327,8 +360,10 @@ def _choose_cutter(clips: Cutting, out: Location, executor: Executor, progress: 
 
 
 def find_largest_split(dataset: str, root: str | Path, options: JobOptions) -> int:
-    """How many shards the largest of the chosen splits has; more parts than that have nothing to do. Of files that are
-    cut into clips, how many files, for clips are not known yet. Raises as `make_shards`.
+    """Return the number of shards of the largest chosen split; more parts than that would be idle.
+
+    For files that are cut into clips it is the number of files, since clips are not known yet. Raises as `make_shards`
+    does.
     """
     with listed(dataset, root, options) as (raw, _):
         sizes = [len(sources) for sources in raw.splits.values()]
@@ -342,7 +377,7 @@ def find_largest_split(dataset: str, root: str | Path, options: JobOptions) -> i
 def _split_job(
     raw: Dataset, name: str, folder: Location, encoder: Encoder, files: RawFiles, options: JobOptions
 ) -> SplitJob:
-    """The job of the split `name`: its description and its tasks."""
+    """Return the job of the split `name`: its description and its tasks."""
     sources, limits = raw.splits[name], options.limits or Limits()
     size = options.samples_per_shard or default_samples_per_shard(len(sources))
     info = DatasetInfo(
@@ -375,15 +410,18 @@ def _report_memory() -> Iterator[None]:
 
 
 def _list_todo(splits: dict[str, SplitJob], stack: ExitStack, options: JobOptions) -> dict[str, SplitJob]:
-    """The splits that are not finished, or all with `overwrite`. Each is locked until `stack` releases the locks; that
-    of a part jointly with the runs of other parts, whose temporary files stay.
+    """Return the unfinished splits, or all with `overwrite`, and lock each until `stack` closes.
+
+    A part shares its lock with runs of other parts, whose temporary files are kept.
     """
     todo = {}
     for name, split in splits.items():
         if not options.overwrite and split.is_finished():
             continue
         stack.enter_context(split.output.joint_writer() if options.part else split.output.sole_writer())
-        if options.overwrite or not split.output.is_locked or not split.is_finished():  # it may be now
+        if (
+            options.overwrite or not split.output.is_locked or not split.is_finished()
+        ):  # the last task may have finished it
             todo[name] = split
     return todo
 

