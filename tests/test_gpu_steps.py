@@ -367,7 +367,7 @@ def test_lucas_kanade_passes_and_what_is_missing_or_fails_is_said(step, monkeypa
     assert all(0 < error < 0.3 for row in figures.values() for error in row["median_error_px"])
     assert all(row["clips_per_s"] > 0 for row in figures.values())
     assert wrong == [
-        "ofa: the optical-flow engine is part of a card, and the device is 'cpu'",
+        "ofa: the optical-flow engine is part of NVIDIA GPUs, but the device is 'cpu'",
         "other at 112 px: RuntimeError: no such grid on this card",
         "other at 224 px: RuntimeError: no such grid on this card",
     ]

@@ -46,7 +46,7 @@ def refused(
     if codec == "h264":
         start, n_bytes = int(packets.start[kept[0]]), int(packets.size[kept[0]])
         if not parse_h264_kind(data, start, n_bytes, (track.extradata[4] & 3) + 1)[1]:
-            return f"a clip that begins in an open GOP, where {decoder} gives no pictures"
+            return f"a clip that starts in an open GOP, where {decoder} returns no frames"
     sets = [extract_parameter_sets(track, data, packets, key) for key in kept.tolist() if packets.keyframe[key]]
     if any(own and own != sets[0] for own in sets):
         return f"{codec} whose parameter sets change within the clip"
@@ -64,8 +64,8 @@ def describe_unusual(track: Track, frame: VideoFrame, coded: tuple[int, int], in
     if (track.codec == "hevc" or (track.codec == "h264" and in_band)) and coded != (frame.width, frame.height):
         where = "packets" if in_band else "header"
         return (
-            f"{track.codec} of {frame.width}x{frame.height} pixels that is coded as {coded[0]}x{coded[1]}, as the "
-            f"parameter sets in its {where} say"
+            f"{track.codec} of {frame.width}x{frame.height} pixels, coded as {coded[0]}x{coded[1]} according to the "
+            f"parameter sets in its {where}"
         )
     return ""
 

@@ -52,12 +52,12 @@ class Ofa(BatchFlow):
     @property
     def title(self) -> str:
         """Display name."""
-        return "the card's optical-flow engine"
+        return "the GPU's optical-flow engine"
 
     def missing(self, device: torch.device) -> str | None:
         """Return which of a CUDA device, DALI and the driver's library is missing; None if all are present."""
         if device.type != "cuda":
-            return f"the optical-flow engine is part of a card, and the device is {device.type!r}"
+            return f"the optical-flow engine is part of NVIDIA GPUs, but the device is {device.type!r}"
         if find_spec("nvidia") is None or find_spec("nvidia.dali") is None:
             return "it needs DALI: pip install 'maskstream[gpu]' (CUDA 13) or 'maskstream[gpu-cu12]'"
         try:

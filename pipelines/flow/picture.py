@@ -96,7 +96,7 @@ def read_flo(path: str | Path) -> Float:
     """
     found: Any = cv2.readOpticalFlow(str(path))
     if found is None or found.ndim != 3:
-        raise OSError(f"{path} is no .flo that can be read")
+        raise OSError(f"{path} is not a readable .flo file")
     return np.asarray(found, dtype=np.float32)
 
 

@@ -38,8 +38,8 @@ def _find_key(sample: Mapping[str, Any], name: str) -> str:
     """
     if name not in sample:
         raise ValueError(
-            f"a sample has no {name!r}, by which its mask is drawn, but {', '.join(sample) or 'nothing'}; name the "
-            "field with key="
+            f"a sample has no {name!r}, from which its mask is drawn; it has {', '.join(sample) or 'no fields'}. "
+            "Set key= to the field with its key"
         )
     return str(sample[name])
 
@@ -159,8 +159,8 @@ class TextCollate:
         maps = maps_of(self.mask, grid, Draw.of(self.seed, self.epoch, _find_key(sample, self.key), 0, Place(), cues))
         if not isinstance(maps, TextMaps) or maps.tokens is None:
             raise ValueError(
-                f"{self.mask} gives no token ids; put it into masks.Replace(mask=..., mask_id=tokenizer.mask_token_id, "
-                "vocabulary=len(tokenizer))"
+                f"{self.mask} returns no token ids; wrap it in masks.Replace(mask=..., "
+                "mask_id=tokenizer.mask_token_id, vocabulary=len(tokenizer))"
             )
         target = maps.hidden if maps.target is None else maps.target
         return torch.from_numpy(maps.tokens), torch.from_numpy(np.where(target, ids, UNLABELLED))
@@ -172,7 +172,7 @@ def _words(sample: Mapping[str, Any], n: int) -> np.ndarray[Any, np.dtype[np.int
         return np.array([SPECIAL if word is None else int(word) for word in sample["word_ids"]], np.int64)
     if "special_tokens_mask" not in sample:
         raise ValueError(
-            f"a text does not say which of its tokens are special: it has {', '.join(sample) or 'nothing'}; call the "
+            f"a text has neither word_ids nor special_tokens_mask: it has {', '.join(sample) or 'no fields'}. Call the "
             "tokenizer with return_special_tokens_mask=True, or add its word_ids()"
         )
     return np.where(np.asarray(sample["special_tokens_mask"]) != 0, SPECIAL, np.arange(n))

@@ -121,8 +121,8 @@ class Field(Config):
         if (odd := wanted[np.abs(wanted - steps / fps) > TOLERANCE_S]).size:
             near = np.unique([np.floor(odd[0] * fps), np.ceil(odd[0] * fps)])
             raise ValueError(
-                f"Field(name={self.name!r}): {odd[0]:g} of delta_timestamps is no multiple of 1/{fps:g} s, the time "
-                f"between two frames; the nearest are {' and '.join(f'{step:.0f}/{fps:g}' for step in near)}"
+                f"Field(name={self.name!r}): {odd[0]:g} in delta_timestamps is not a multiple of 1/{fps:g} s, the "
+                f"frame interval; the nearest are {' and '.join(f'{step:.0f}/{fps:g}' for step in near)}"
             )
         return steps.astype(np.int64)
 
@@ -296,21 +296,21 @@ class FieldReader:
         if isinstance(value, np.ndarray):
             return self._of_clip(f, value, index, plan, member)
         if f.delta_timestamps is not None:
-            raise self._bad(index, member, f"{f.name} is no array with a row for each frame, as delta_timestamps need")
+            raise self._bad(index, member, f"{f.name} must be an array with a row per frame for delta_timestamps")
         return {f.name: value}
 
     def _make_lacking_error(self, f: Field, index: int, legal: str) -> ShardError:
         where = f"{self.manifest.shard_name(index)}, sample {self.manifest.key(index)!r}"
         return ShardError(
-            f"{where}: there is no field {f.name!r}; it has {legal or 'none'}. Give Field(name={f.name!r}, "
-            "default=...) for samples without it, or leave the field out"
+            f"{where}: there is no field {f.name!r}; it has {legal or 'none'}. Use Field(name={f.name!r}, "
+            "default=...) for samples without it, or remove the field"
         )
 
     def _of_clip(self, f: Field, value: Array, index: int, clip: object, member: str) -> dict[str, Value]:
         """Select the rows of the clip's frames, or around them, from an array with one row per frame."""
         if not isinstance(clip, OverTime):
             if f.per_frame:
-                raise ValueError(f"field {f.name!r} is per_frame, and these samples have no frames; leave that out")
+                raise ValueError(f"field {f.name!r} is per_frame, but these samples have no frames; remove per_frame")
             return {f.name: value}
         has_rows = value.ndim > 0 and len(value) == clip.n_frames
         around = f.delta_timestamps is not None

@@ -95,9 +95,7 @@ class DataMixture(Config):
         try:
             made = json.loads(Path(path).read_bytes())
         except (OSError, ValueError, RecursionError) as error:
-            raise ValueError(
-                f"{path} is no file of a mixture ({error}); docs/training.md#several-splits has one"
-            ) from error
+            raise ValueError(f"{path} is not a mixture file ({error}); see docs/training.md#several-splits") from error
         try:
             return cls.from_data(made)
         except ValueError as error:
@@ -163,11 +161,11 @@ def parse_mixture(data: Sequence[str], weights: str | None = None) -> str | Data
     if len(data) > 1:
         if files := [one for one in data if one.endswith(SUFFIX)]:
             raise ValueError(
-                f"--data {files[0]} is a file of a mixture, and others stand beside it; write them into it"
+                f"--data {files[0]} is a mixture file, so it must be the only --data; add the others to the file"
             )
         return DataMixture.of(data, None if weights is None else _parse_weights(weights))
     if weights is not None:
-        raise ValueError(f"--weights {weights} is of several splits, got one --data; give --data for each of them")
+        raise ValueError(f"--weights {weights} needs several splits, got one --data; pass --data for each of them")
     return DataMixture.read(data[0]) if data[0].endswith(SUFFIX) else data[0]
 
 
@@ -185,8 +183,8 @@ def _parse_weights(text: str) -> list[float]:
             number = math.nan
         if not (math.isfinite(number) and number > 0):
             raise ValueError(
-                f"--weights {text}: {word.strip()!r} is no number above 0; give one for each --data, such as 0.7,0.3, "
-                "and for weights that change over the run a file of a mixture (docs/training.md#several-splits)"
+                f"--weights {text}: {word.strip()!r} is not a number above 0; pass one for each --data, such as "
+                "0.7,0.3. For weights that change over the run, use a mixture file (docs/training.md#several-splits)"
             )
         found.append(int(number) if number.is_integer() else number)
     return found

@@ -44,7 +44,7 @@ def split_phases(config: ConfigT, over_run: OverRun, legal: Sequence[str]) -> li
         own, last = _read(config, name), schedule.at(1.0)
         if own != last:
             raise ValueError(
-                f"over_run: {name} ends with {last:g}, and {name}={own:g} is what the run ends with; give both the same"
+                f"over_run: {name} ends with {last:g}, but {name}={own:g}, the value at the end; set both to the same"
             )
     starts = sorted({0.0, *(place for one in over_run.values() for place in one.points_of_change if place < 1)})
     found = []
@@ -54,9 +54,8 @@ def split_phases(config: ConfigT, over_run: OverRun, legal: Sequence[str]) -> li
             value = schedule.at(start)
             if any(schedule.at(start + (stop - start) * part) != value for part in (0.25, 0.5, 0.75, 0.999)):
                 raise ValueError(
-                    f"over_run: {name} follows {schedule}, which does not go by steps, and all samples of a phase are "
-                    "alike; give masks.Piecewise whose lines are level, such as "
-                    "Piecewise(points=((0, 8), (0.75, 8), (0.75, 16)))"
+                    f"over_run: {name} follows {schedule}, which is not piecewise constant; use steps such as "
+                    "masks.Piecewise(points=((0, 8), (0.75, 8), (0.75, 16)))"
                 )
             try:
                 made = _set_at_path(made, name.split("."), int(value) if value == int(value) else value)

@@ -430,8 +430,8 @@ class Loader(Generic[BatchT]):
                 key="*",
                 component="*",
                 reason=f"{bad} of {max(bad, seen)} samples could not be read or decoded, more than "
-                f"max_bad_fraction={self._max_bad_fraction} allows; the log names each, and `maskstream verify` says "
-                "what is wrong with the shards",
+                f"max_bad_fraction={self._max_bad_fraction} allows; each is logged, and `maskstream verify` checks "
+                "the shards",
             )
 
 

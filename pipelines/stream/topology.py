@@ -26,8 +26,8 @@ def resolve_ranks(rank: int | None, world_size: int | None, mesh: DeviceMesh | N
             names = mesh.mesh_dim_names or ()
             example = f"mesh=mesh[{names[0]!r}]" if names else "a mesh with one dimension"
             raise ValueError(
-                f"the mesh has {mesh.ndim} dimensions ({', '.join(names) or 'without names'}), of which one divides "
-                f"the data; pass that one, such as {example}"
+                f"the mesh has {mesh.ndim} dimensions ({', '.join(names) or 'without names'}), but data are divided "
+                f"along a single one; pass it, such as {example}"
             )
         return mesh.get_local_rank(), mesh.size()
     if rank is None and world_size is None:
@@ -64,7 +64,7 @@ def find_device(device: str | torch.device) -> torch.device:
     try:
         return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if str(device) == "auto" else device)
     except RuntimeError as error:
-        raise ValueError(f"device={device!r} is no device; legal are 'auto', 'cpu', 'cuda', 'cuda:1', ...") from error
+        raise ValueError(f"device={device!r} is not a device; use 'auto', 'cpu', 'cuda', 'cuda:1', ...") from error
 
 
 def check_device(device: torch.device) -> None:

@@ -46,7 +46,7 @@ def video_loader(split, **changes):
         ({"threads": 0, "workers": 2}, "threads=0: the 2 workers have at least one each; give threads=1"),
         ({"steps": 0}, "steps=0: it must be at least 1"),
         ({"max_bad_fraction": 5}, "it is a share of the samples, from 0 to 1"),
-        ({"device": "tpu"}, "device='tpu' is no device; legal are 'auto', 'cpu'"),
+        ({"device": "tpu"}, "device='tpu' is not a device; use 'auto', 'cpu'"),
         ({"rank": 0, "world_size": 64}, "do not fill one global batch of 256; .*use fewer ranks"),
     ],
 )

@@ -111,10 +111,7 @@ class MaskBatch(Movable):
             return super(MaskBatch, cls).concatenated(parts)
         if any(p.n_visible is None for p in parts):
             counts = sorted({p.visible.shape[1] for p in parts})
-            raise ValueError(
-                f"the samples of a batch need equally many visible tokens, got from {counts[0]} to {counts[-1]}; use a "
-                "law that gives one ratio to the whole batch (scope='batch'), or masks.Padded(mask)"
-            )
+            raise make_unequal_error("visible tokens", counts[0], counts[-1])
         return super(MaskBatch, cls).concatenated([p._widen_maps(parts) for p in parts])
 
     def _widen_maps(self, parts: Sequence[Self]) -> Self:
@@ -251,8 +248,8 @@ class Mask(Config, ABC):
         """
         if cues is None and (needs := self.needs):
             raise ValueError(
-                f"{type(self).__name__} reads {', '.join(sorted(needs))} of each sample; give cues=, a Cues(...) for "
-                "each"
+                f"{type(self).__name__} reads {', '.join(sorted(needs))} from each sample; pass cues= with one "
+                "Cues(...) per sample"
             )
         place, each = Place(progress=progress), [Cues()] * len(keys) if cues is None else cues
         draws = [Draw.of(seed, epoch, key, view, place, own) for key, own in zip(keys, each, strict=True)]
@@ -292,7 +289,7 @@ def maps_of(mask: Mask, grid: TokenGrid, draw: Draw) -> Maps:
         if not unnamed:
             raise
         raise ValueError(
-            f"{mask} reads the cue {unnamed[0]}, which its `needs` does not name, and got None ({error}); write "
+            f"{mask} reads the mask input {unnamed[0]}, which is not in its `needs`, and got None ({error}); set "
             f"needs = {_written(*unnamed, *mask.needs)}"
         ) from error
 
@@ -306,10 +303,12 @@ def needed_cues(mask: Mask) -> frozenset[str]:
     needs: object = mask.needs
     known = [one.name for one in fields(Cues)]
     if not isinstance(needs, Set):
-        raise ValueError(f"{mask}: `needs` is a set of names, got {needs!r}; write needs = {_written('frames')}")
+        raise ValueError(f"{mask}: `needs` must be a set of names, got {needs!r}; set needs = {_written('frames')}")
     for name in sorted(needs):
         if name not in known:
-            raise ValueError(f"{mask} needs {name}, which is no cue{nearest(name, known)}; cues are {', '.join(known)}")
+            raise ValueError(
+                f"{mask} needs {name}, which is not a mask input{nearest(name, known)}; choose from {', '.join(known)}"
+            )
     return frozenset(needs)
 
 
@@ -327,8 +326,8 @@ def batch_of(maps: Sequence[Maps], grid: TokenGrid, *, ragged: int | None = None
     kinds = sorted({type(m).__name__ for m in maps})
     if len(kinds) > 1:
         raise ValueError(
-            f"all views of a batch have maps of one kind, got {' and '.join(kinds)}; put masks.ByView inside the mask "
-            "that brings token ids or attention, not around it"
+            f"all views of a batch must have the same kind of maps, got {' and '.join(kinds)}; put masks.ByView inside "
+            "the mask that adds token ids or attention, not around it"
         )
     return (type(maps[0]) if maps else Maps).batched(maps, grid, ragged=ragged)
 
@@ -384,8 +383,8 @@ def mask_batch(
 def make_unequal_error(what: str, least: int, most: int) -> ValueError:
     """Build the error for samples with different counts, which do not fit one rectangular tensor."""
     return ValueError(
-        f"the samples of a batch need equally many {what}, got from {least} to {most}; use a law that gives one ratio "
-        "to the whole batch (scope='batch'), or masks.Padded(mask)"
+        f"all samples of a batch must have equally many {what}, got {least} to {most}; use a schedule that draws one "
+        "ratio per batch (scope='batch'), or masks.Padded(mask)"
     )
 
 

@@ -162,8 +162,8 @@ class Cues:
         value: npt.NDArray[Any] | None = getattr(self, name)
         if value is None:
             raise ValueError(
-                f"{by} needs the cue {name}, got none; name it in the mask's `needs`, so that a loader gives it, or "
-                f"give Draw(cues=Cues({name}=...))"
+                f"{by} needs the mask input {name}, got none; list it in the mask's `needs` so that loaders provide "
+                f"it, or pass Draw(cues=Cues({name}=...))"
             )
         return value
 
@@ -202,7 +202,7 @@ def sized(cue: npt.NDArray[Any], n: int, name: str, by: str) -> npt.NDArray[Any]
         ValueError: The shape is not (n,).
     """
     if cue.shape != (n,):
-        raise ValueError(f"{by} needs the cue {name} of {n} values, of shape ({n},), got {cue.shape}")
+        raise ValueError(f"{by} needs the mask input {name} with shape ({n},), got {cue.shape}")
     return cue
 
 

@@ -128,8 +128,8 @@ def as_ratio_law(ratio: Ratio, by: str) -> RatioLaw:
     law = as_law(ratio)
     if not isinstance(law, RatioLaw):
         raise ValueError(
-            f"{law} is a number of tokens, not a ratio, and {by} needs a ratio: give a number or a law of the ratio "
-            "such as Uniform, or use a pattern that only counts (Random, Tube, Block, PerFrame)"
+            f"{law} draws a number of tokens, but {by} needs a ratio: pass a number or a ratio schedule such as "
+            "Uniform, or use a pattern that needs only a count (Random, Tube, Block, PerFrame)"
         )
     return law
 

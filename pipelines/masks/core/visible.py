@@ -36,7 +36,7 @@ class VisibleTokens:
         for mask, _ in self.parts:
             if mask is not None and mask.needs:
                 raise ValueError(
-                    f"a token budget is for masks without cues, and {mask} needs {', '.join(sorted(mask.needs))}"
+                    f"a token budget requires masks without inputs, but {mask} needs {', '.join(sorted(mask.needs))}"
                 )
         known = {
             int(step): self._count(int(step), steps) for step in np.unique(np.linspace(0, steps - 1, _COARSE).round())
@@ -54,10 +54,12 @@ class VisibleTokens:
         )
         masks = " and ".join(str(mask) for mask, _ in self.parts if mask is not None)
         if one != two:
-            raise ValueError(f"a token budget needs as many visible tokens in every sample; {masks} draws how many")
+            raise ValueError(
+                f"a token budget requires equal numbers of visible tokens per sample, but {masks} draws them"
+            )
         if one == 0:
             size = sum(grid.size for _, grid in self.parts)
-            raise ValueError(f"a token budget needs visible tokens, and {masks} hides all {size}")
+            raise ValueError(f"a token budget requires visible tokens, but {masks} hides all {size}")
         return one
 
 

@@ -118,8 +118,8 @@ class ByEnergy(Mask):
         wanted = (t * tubelet, h * patch, w * across, 3)
         if patch != across or t * tubelet < 2 or frames.shape != wanted or len(flow) != len(frames) - 1:
             raise ValueError(
-                f"ByEnergy on tokens of {tubelet} frames and square patches of {patch} needs frames {wanted}, two or "
-                f"more, and the flow between them, got {frames.shape} and {flow.shape}, patches {patch} x {across}"
+                f"ByEnergy on tokens of {tubelet} frames and square patches of {patch} needs at least two frames, "
+                f"{wanted}, and the flow between them, got {frames.shape} and {flow.shape}, patches {patch} x {across}"
             )
         return token_energy(frames, flow, cuts, tubelet=tubelet, patch=patch, motion=self.motion).reshape(t, -1)
 

@@ -80,5 +80,5 @@ class Joint(Config):
         """
         for name, given in (("grids", grids), ("draws", draws)):
             if set(given) != set(self.parts):
-                raise ValueError(f"{name} are given for each of the parts {sorted(self.parts)}, got {sorted(given)}")
+                raise ValueError(f"{name} must have the parts {sorted(self.parts)}, got {sorted(given)}")
         return {part: mask.draw(grids[part], draws[part]) for part, mask in self.parts.items()}

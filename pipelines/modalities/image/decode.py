@@ -63,7 +63,7 @@ def decode_image(data: bytes, width: int, height: int, n: int = 1) -> UInt8s:
     check_image(data, width, height)
     if (values := VALUES.get(detect_image_form(data) or "")) is not None:
         if n > 1:
-            raise ImageError(f"is not a JPEG, as its name says, but {data[:2]!r} of Netpbm")
+            raise ImageError(f"is named as a JPEG but contains Netpbm {data[:2]!r}")
         stored = np.frombuffer(data, np.uint8)[-width * height * values :].reshape(height, width, values)
         return stored if values == 3 else np.repeat(stored, 3, axis=2)
     try:
@@ -74,7 +74,7 @@ def decode_image(data: bytes, width: int, height: int, n: int = 1) -> UInt8s:
         raise ImageError("cannot be decoded")
     wanted = (-(-height // n), -(-width // n), 3)
     if pixels.shape != wanted:
-        raise ImageError(f"decodes to {pixels.shape} at 1/{n}, not to {wanted} as the manifest says")
+        raise ImageError(f"decodes to {pixels.shape} at 1/{n}; the manifest lists {wanted}")
     return pixels.astype(np.uint8, copy=False)
 
 

@@ -59,7 +59,9 @@ class MeshStatistics(Config):
         mean, deviation = _moments(sums.get("fields", (0.0,)))
         _, change = _moments(sums.get("changes", (0.0,)))
         if not (count > 0 < length) or len(mean) != len(change):
-            raise ValueError(f"the sums of edges are {sums['edges']}, those of fields and changes {mean} and {change}")
+            raise ValueError(
+                f"the sums of edges are {sums['edges']}, the means of fields and changes {mean} and {change}"
+            )
         return cls(mean=mean, deviation=deviation, change=change, edge_length=length / count)
 
 

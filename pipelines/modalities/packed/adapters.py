@@ -97,7 +97,7 @@ def qwen_vl(
     height, width = (batch.grid_thw[:, axis] for axis in (1, 2))
     if bool(((height % merge != 0) | (width % merge != 0)).any()):
         raise ValueError(
-            f"Qwen-VL merges {merge} x {merge} patches, and a picture has another number of rows or columns; open the "
+            f"Qwen-VL merges {merge} x {merge} patches, but an image has other numbers of rows or columns; open the "
             f"loader with Native(multiple={merge})"
         )
     counts = batch.cu_seqlens.diff().long()
@@ -118,12 +118,12 @@ def _mark_valid(batch: PackedBatch, length: int | None) -> Tensor:
     _check_kinds(batch, "pictures", tuple(kind for kind in range(len(KINDS)) if kind != IMAGE))
     if batch.tubelet != 1:
         raise ValueError(
-            f"these models take pictures, and tokens have {batch.tubelet} time steps; use Native(tubelet=1)"
+            f"these models expect images, but tokens have {batch.tubelet} time steps; use Native(tubelet=1)"
         )
     counts = batch.cu_seqlens.diff()
     most = int(counts.max())
     if length is not None and most > length:
-        raise ValueError(f"length={length}: a picture has {most} tokens; raise length, or lower `most` of Native")
+        raise ValueError(f"length={length}: an image has {most} tokens; raise length, or lower `most` of Native")
     return torch.arange(length or most, device=counts.device) < counts[:, None]
 
 

@@ -100,8 +100,8 @@ class PointSelection(Config):
         n_rows, columns, begin = (int(facts[name]) for name in FACTS)
         if min(n_rows, columns, begin) < 0 or begin + 4 * n_rows * columns != place.size:
             raise PointsError(
-                f"has {place.size} bytes, not {begin} bytes of header and {n_rows} rows of {columns} float32 as the "
-                "manifest says"
+                f"has {place.size} bytes; the manifest lists {begin} bytes of header and {n_rows} rows of {columns} "
+                "float32"
             )
         if columns < 3 + self.n_features:
             raise PointsError(f"has {columns} columns, fewer than x, y, z and features={self.features}")
@@ -142,7 +142,7 @@ class PointSelection(Config):
         if not np.isfinite(got).all():
             raise PointsError("holds a number that is not finite")
         if np.abs(got[:, :3]).max() > _FARTHEST:
-            raise PointsError(f"has a point farther than {_FARTHEST:g} from 0, whose square is no float32")
+            raise PointsError(f"has a point farther than {_FARTHEST:g} from 0, whose square exceeds float32")
         return np.ascontiguousarray(got)
 
 

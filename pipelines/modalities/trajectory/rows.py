@@ -161,8 +161,8 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
             left = video.n_frames - self.ahead(video.fps)
             if left < 1:
                 raise DataError(
-                    f"has {video.n_frames} frames, {video.fps:g} a second, so no waypoint is {self.ahead_s:g} s ahead; "
-                    "give a smaller ahead_s, or leave short walks out"
+                    f"has {video.n_frames} frames at {video.fps:g} per second, too few for a waypoint "
+                    f"{self.ahead_s:g} s ahead; use a smaller ahead_s, or exclude short trajectories"
                 )
         starts = video.first_frame[video.first_frame < left]
         return self.clips.clip.numbers(left, item.rng("clip"), starts, fps=video.fps)

@@ -82,16 +82,16 @@ def choose_decoder(
         "backend='auto' on %s (%s): PyAV is expected to make %.0f clips/s, planes of %.1f MB or less, %.1f CPU ms each "
         "in %d cores (workers=%d%s); DALI %s%s; %s",
         device,
-        name_card(device) or "a card without a name",
+        name_card(device) or "unnamed GPU",
         planes,
         1.5 * frames * pixels / 1e6,
         _PLANES_MS * scale,
         used,
         workers,
         held,
-        f"{dali:.0f} in {engines} engines" if engines else "an unknown number, since this card's engines are unknown",
+        f"{dali:.0f} in {engines} engines" if engines else "an unknown number, since this GPU is not in the table",
         f", but {unsuited}" if unsuited else "",
-        f"DALI is taken, at {MARGIN:g} times PyAV or more" if chosen == "dali" else "PyAV and output='yuv' are taken",
+        f"using DALI, at least {MARGIN:g} times as fast" if chosen == "dali" else "using PyAV and output='yuv'",
     )
     return chosen
 
@@ -115,10 +115,10 @@ def check_agreement(chosen: str, loader: str) -> None:
     try:
         first = store.compare_set(key, "", chosen).decode()
     except RuntimeError as error:
-        log.warning("whether all ranks choose the same decoder is not known: the group's store says %s", error)
+        log.warning("cannot check that all ranks choose the same decoder: error of the group's store: %s", error)
         return
     if first != chosen:
         raise ValueError(
-            f"another rank makes its pixels by {first}, and this one by {chosen}, because cards, cores or libraries "
-            "differ, and the pixels would too; give every rank the same backend= ('cpu' or 'dali')"
+            f"another rank decodes with {first} and this one with {chosen}, because GPUs, cores or libraries differ, "
+            "and pixels would differ too; set the same backend= ('cpu' or 'dali') on every rank"
         )

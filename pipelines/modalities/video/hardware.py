@@ -189,8 +189,8 @@ class HardwareFinish:
         video[places[replaced]] = right[replaced]
         if wrong := [order[n] for n, own in zip(some, differs.tolist(), strict=True) if own]:
             keys = ", ".join(batch.key[row * self._sampler.views] for row in wrong)
-            log.warning("%s returned other pictures than those of %s; they are decoded on the CPU", name, keys)
-            self._note([f"{name} returned other pictures"] * len(wrong))
+            log.warning("%s returned wrong frames for %s; they are decoded on the CPU", name, keys)
+            self._note([f"{name} returned wrong frames"] * len(wrong))
             self._count_fault()
         return video
 

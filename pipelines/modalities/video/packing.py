@@ -355,7 +355,7 @@ def unsuited(clips: ClipRowMaker, manifest: Manifest, device: torch.device, back
     if clips.sees_frames:
         return f"{clips.mask} needs frames while a sample is made, and {backend} decodes batches"
     if clips.sees_energy:
-        return f"{clips.mask} needs the stored energy, and {backend} is given the packets alone"
+        return f"{clips.mask} needs the stored energy, but {backend} receives only packets"
     if isinstance(clips.flow, SampleFlow):
         return (
             f"flow={clips.flow} needs single clips, and {backend} decodes batches (a BatchFlow, or flow='none' with a "

@@ -229,7 +229,7 @@ def test_without_cuts_or_restart_nothing_changes() -> None:
     assert (drawn(MotionGuided(base="random"), np.zeros(7, bool)) == plain).all()
     assert (drawn(MotionGuided(base="random", restart=False), cut) == plain).all()
     assert (drawn(MotionGuided(base="random"), cut) != plain).any()
-    with pytest.raises(ValueError, match="needs the cue cuts of 7 values"):
+    with pytest.raises(ValueError, match="needs the mask input cuts with shape"):
         drawn(MotionGuided(), np.zeros(6, bool))
 
 

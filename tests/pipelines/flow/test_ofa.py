@@ -25,7 +25,7 @@ def test_the_graph_serialises(preset) -> None:
 def test_a_loader_is_refused_where_no_card_is(split) -> None:
     settings = {"clip": VideoClip(frames=4, size=32), "patch": 8, "device": "cpu", "batch_size": 2}
     for flow in ("ofa", Ofa(preset="fast")):
-        with pytest.raises(ValueError, match=r"flow=Ofa\(.*the engine|engine is part of a card.*use flow='lk'"):
+        with pytest.raises(ValueError, match=r"flow=Ofa\(.*the engine|engine is part of NVIDIA GPUs.*use flow='lk'"):
             video_loader(split, flow=flow, mask=masks.MotionGuided(ratio=0.75), **settings)
     with pytest.raises(ValueError, match="part of a card, and the device is 'cpu'"):
         Ofa().of_clips(torch.zeros(1, 2, 32, 32, 3, dtype=torch.uint8))

@@ -112,5 +112,5 @@ def test_what_cannot_be_collated_is_said() -> None:
         Collate(mask=MotionGuided(), grid=GRID, key="__key__")(samples(2))
     with pytest.raises(ValueError, match="gives no token ids; put it into masks"):
         TextCollate(mask=Tokens(), pad_id=0)(texts())
-    with pytest.raises(ValueError, match="does not say which of its tokens are special"):
+    with pytest.raises(ValueError, match="has neither word_ids nor special_tokens_mask"):
         TextCollate(mask=Tokens(), pad_id=0)([{"key": "a", "input_ids": [1, 2]}])

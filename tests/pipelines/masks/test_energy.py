@@ -167,5 +167,5 @@ def test_cues_of_another_size() -> None:
     for grid in (TokenGrid.video(6, 24, 24, patch=8), TokenGrid.video(4, 24, 32, patch=8)):
         with pytest.raises(ValueError, match="needs frames"):
             ByEnergy().hide(grid, draw_of(cues))
-    with pytest.raises(ValueError, match="needs the cue flow"):
+    with pytest.raises(ValueError, match="needs the mask input flow"):
         ByEnergy().hide(GRID, draw_of(replace(cues, flow=None)))

@@ -268,5 +268,5 @@ def test_wrong_settings_are_refused(build: object, message: str) -> None:
 @pytest.mark.parametrize("build", [masks.FilledStrips, masks.MotionGuided, each(masks.Tokens), each(masks.WholeWords)])
 def test_a_pattern_that_needs_a_ratio_refuses_a_count_when_it_is_made(build: object) -> None:
     assert build(ratio=Uniform()) is not None
-    with pytest.raises(ValueError, match=r"is a number of tokens, not a ratio, and .* needs a ratio"):
+    with pytest.raises(ValueError, match=r"draws a number of tokens, but .* needs a ratio"):
         build(ratio=UniformCount())

@@ -154,7 +154,7 @@ def test_laws_see_progress_and_ragged_batches_are_refused() -> None:
     mask = Random(ratio=Changing())
     assert mask.draw(VIDEO, rngs(4)).visible.shape == (4, 784)
     assert {mask.draw(VIDEO, [d]).visible.shape[1] for d in draws(16, progress=1.0)} == {392, 1176}
-    with pytest.raises(ValueError, match="equally many visible tokens, got from 392 to 1176"):
+    with pytest.raises(ValueError, match="equally many visible tokens, got 392 to 1176"):
         mask.draw(VIDEO, draws(16, progress=1.0))
     assert torch.equal(
         Random(ratio=Fixed(ratio=0.8)).draw(VIDEO, rngs(2)).masked, Random(ratio=0.8).draw(VIDEO, rngs(2)).masked
@@ -219,7 +219,7 @@ def test_wrong_grids_and_flows_are_refused() -> None:
             mask.draw(audio, draws(1, some_flow(1)))
     with pytest.raises(ValueError, match="h and w are even, got h=7, w=7"):
         RunningCell().draw(TokenGrid.video(16, 112, 112), rngs(1))
-    with pytest.raises(ValueError, match="MotionGuided needs the cue flow"):
+    with pytest.raises(ValueError, match="MotionGuided needs the mask input flow"):
         MotionGuided().draw(VIDEO, rngs(1))
     with pytest.raises(ValueError, match=r"16 frames needs the flow between them, \(15, h, w, 2\), got \(7, 7, 7, 2\)"):
         MotionGuided().draw(VIDEO, draws(1, some_flow(1, frames=8)))

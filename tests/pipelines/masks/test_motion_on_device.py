@@ -114,7 +114,7 @@ def test_what_is_refused() -> None:
     draws = [Draw(rng=np.random.default_rng(n)) for n in range(2)]
     with pytest.raises(ValueError, match=r"the flow between them, \(7, h, w, 2\), got \(6, 8, 8, 2\)"):
         MotionGuided().draw_on_device(grid, draws, flow[:, 1:])
-    with pytest.raises(ValueError, match=r"equally many visible tokens, got from .*masks\.Padded"):
+    with pytest.raises(ValueError, match=r"equally many visible tokens, got .*masks\.Padded"):
         MotionGuided(ratio=Uniform(low=0.1, high=0.9)).draw_on_device(grid, draws, flow)
     none = placed(torch.ones(2, 5, dtype=torch.bool), [0, 0], grid)
     assert none.visible.shape == (2, 0)

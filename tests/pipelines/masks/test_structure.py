@@ -114,7 +114,7 @@ def test_meshes_of_any_kind_of_nodes() -> None:
     assert batch.visible.shape == (4, 600)
     walls = Cues(kinds=np.full(1000, 6))
     assert not MeshNodes(ratio=1.0, protect=(6,)).hide(grid, draw_of(0, walls)).any()
-    with pytest.raises(ValueError, match="MeshNodes needs the cue kinds"):
+    with pytest.raises(ValueError, match="MeshNodes needs the mask input kinds"):
         MeshNodes(protect=(6,)).hide(grid, draw_of(0))
     for wrong in (np.array([[0, 1000], [1, 2]]), np.array([[-1], [0]]), np.zeros((3, 4), dtype=np.int64)):
         with pytest.raises(ValueError, match="pairs of node numbers from 0 to 999"):
@@ -236,7 +236,7 @@ def test_the_parts_of_a_sample() -> None:
     planes = both.draw(dict.fromkeys(both.parts, grids["image"]), {p: [draw_of(7, part=p)] for p in both.parts})
     assert planes["rgb"].n_visible == planes["depth"].n_visible
     assert not torch.equal(planes["rgb"].masked, planes["depth"].masked)
-    with pytest.raises(ValueError, match=r"draws are given for each of the parts \['image', 'text'\], got \['text'\]"):
+    with pytest.raises(ValueError, match=r"draws must have the parts \['image', 'text'\], got \['text'\]"):
         pair.draw(grids, {"text": []})
 
 
@@ -277,5 +277,5 @@ def test_wrong_grids_are_refused() -> None:
         Joints().hide(grid_of("frame joint", 3, 4), draw_of(0))
     with pytest.raises(ValueError, match="needs a grid of 17 joints or more, got 16"):
         Limbs().hide(SKELETON, draw_of(0))
-    with pytest.raises(ValueError, match=r"needs the cue occupied of 512 values, of shape \(512,\), got \(7,\)"):
+    with pytest.raises(ValueError, match=r"needs the mask input occupied with shape \(512,\), got \(7,\)"):
         VoxelAware().hide(VOXELS, draw_of(0, Cues(occupied=np.ones(7, dtype=bool))))

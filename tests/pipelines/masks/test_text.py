@@ -322,16 +322,16 @@ def test_wrong_settings_are_refused(build: object, message: str) -> None:
 def test_wrong_cues_are_refused() -> None:
     good = text(12, np.random.default_rng(0))
     for changed, mask, message in [
-        ({"words": None}, WholeWords(), "WholeWords needs the cue words"),
+        ({"words": None}, WholeWords(), "WholeWords needs the mask input words"),
         (
             {"words": good.words[:5]},
             WholeWords(),
-            r"needs the cue words of 12 values, of shape \(12,\), got \(5,\)",
+            r"needs the mask input words with shape \(12,\), got \(5,\)",
         ),
         ({"words": np.arange(12)[::-1].copy()}, WholeWords(), "words whose numbers ascend along the text"),
-        ({"tokens": None}, Replace(mask=Tokens(), mask_id=1, vocabulary=9), "Replace needs the cue tokens"),
+        ({"tokens": None}, Replace(mask=Tokens(), mask_id=1, vocabulary=9), "Replace needs the mask input tokens"),
         ({"classes": np.full(12, 17)}, ByClass(), "scores for the classes 0 to 16, got class 17"),
-        ({"scores": None}, ScoredFirst(), "ScoredFirst needs the cue scores"),
+        ({"scores": None}, ScoredFirst(), "ScoredFirst needs the mask input scores"),
     ]:
         with pytest.raises(ValueError, match=message):
             mask.draw(token_grid(12), draws([replace(good, **changed)]))

@@ -242,8 +242,12 @@ def test_spectrograms_are_made_where_a_mask_follows_them(
             {"mask": Lowest(of="depth")},
             "needs depth, and videos have only cuts, energy, flow, frames; use another mask",
         ),
-        ("video", {"mask": Asking(needs={"pixels"})}, "needs pixels, which is no cue; cues are frames, depth"),
-        ("video", {"mask": Asking(needs={"frame"})}, "needs frame, which is no cue, did you mean 'frames'?"),
+        (
+            "video",
+            {"mask": Asking(needs={"pixels"})},
+            "needs pixels, which is not a mask input; choose from frames, depth",
+        ),
+        ("video", {"mask": Asking(needs={"frame"})}, "needs frame, which is not a mask input, did you mean 'frames'?"),
         ("video", {"mask": Asking(needs="frames")}, "`needs` is a set of names, got 'frames'; write needs = frozenset"),
         ("image", {"mask": Lowest(of="spectrogram")}, "needs spectrogram, and images have only frames"),
         ("audio", {"mask": Lowest()}, "needs frames, and sounds have only spectrogram, waveform"),
@@ -252,8 +256,8 @@ def test_spectrograms_are_made_where_a_mask_follows_them(
         (
             "video",
             {"mask": Unnamed(), "flow": "none"},
-            "Unnamed() reads the cue frames, which its `needs` does not name, and got None ('NoneType' object has no "
-            "attribute 'mean'); write needs = frozenset({'frames'})",
+            "Unnamed() reads the mask input frames, which is not in its `needs`, and got None ('NoneType' object has "
+            "no attribute 'mean'); set needs = frozenset({'frames'})",
         ),
     ],
 )

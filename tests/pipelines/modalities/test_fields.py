@@ -282,7 +282,7 @@ def test_rows_around_frames_are_clamped_to_the_episode_and_marked(described, anc
 
 
 def test_times_that_no_frame_has_are_refused_before_training(described, tmp_path):
-    with pytest.raises(ValueError, match=r"'action'\): 0\.05 of .* is no multiple of 1/30 s.* are 1/30 and 2/30"):
+    with pytest.raises(ValueError, match=r"'action'\): 0\.05 in .* is not a multiple of 1/30 s.* are 1/30 and 2/30"):
         loader(described, (Field(name="action", delta_timestamps=(0, 0.05)),))
     with pytest.raises(ValueError, match="action_is_pad stands there more than once"):
         loader(described, (Field(name="action", delta_timestamps=(0,)), "action_is_pad"))

@@ -70,13 +70,13 @@ def test_files_of_mixtures_say_what_is_wrong(sources: list[dict[str, Any]], said
 @pytest.mark.parametrize(
     ("data", "weights", "said"),
     [
-        (["a/train"], "0.7,0.3", "is of several splits, got one --data"),
+        (["a/train"], "0.7,0.3", "needs several splits, got one --data"),
         (["a/train", "b/train"], "1", "1 weights for 2 splits"),
-        (["a/train", "b/train"], "1,x", "'x' is no number above 0"),
-        (["a/train", "b/train"], "1,0", "'0' is no number above 0"),
-        (["a/train", "b/train"], "1,inf", "'inf' is no number above 0"),
-        (["a/train", "m.json"], None, "m.json is a file of a mixture, and others stand beside it"),
-        (["no.json"], None, "no.json is no file of a mixture"),
+        (["a/train", "b/train"], "1,x", "'x' is not a number above 0"),
+        (["a/train", "b/train"], "1,0", "'0' is not a number above 0"),
+        (["a/train", "b/train"], "1,inf", "'inf' is not a number above 0"),
+        (["a/train", "m.json"], None, "m.json is a mixture file, so it must be the only --data"),
+        (["no.json"], None, "no.json is not a mixture file"),
     ],
 )
 def test_command_lines_say_what_is_wrong(data: list[str], weights: str | None, said: str) -> None:

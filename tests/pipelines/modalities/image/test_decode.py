@@ -181,7 +181,7 @@ def test_stored_pixels_are_refused_where_their_header_says_others(form):
             decode_image(wrong, 64, 48)
     with pytest.raises(DataError, match="has 64x48 pixels, not 48x64"):
         decode_image(data, 48, 64)
-    with pytest.raises(ImageError, match="is not a JPEG, as its name says"):
+    with pytest.raises(ImageError, match="is named as a JPEG but contains Netpbm"):
         decode_image(data, 64, 48, 2)
 
 

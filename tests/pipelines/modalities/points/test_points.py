@@ -26,7 +26,7 @@ def opened(split, **settings):
 
 
 class Occupied(Mask):
-    """Hides the tokens that are not occupied; it needs the cue `occupied`."""
+    """Hides the tokens that are not occupied; it needs the mask input `occupied`."""
 
     @property
     def needs(self):

@@ -129,7 +129,7 @@ def test_a_walk_that_ends_before_its_waypoint_is_a_bad_sample(tmp_path: Path) ->
     batch = first(folder, ahead_s=0.3)
     np.testing.assert_allclose(batch.waypoint[:, 2].abs(), 0.3 * TURN, atol=1e-5)
     opened, _ = recorded(folder, "trajectory")
-    with pytest.raises(SampleError, match=r"has 12 frames, 10 a second, so no waypoint is 1\.2 s ahead"):
+    with pytest.raises(SampleError, match=r"has 12 frames at 10 per second, too few for a waypoint 1\.2 s ahead"):
         TrajectoryData(clip=CLIP, ahead_s=1.2).sampler(opened).request(Wanted.of([0]))
 
 

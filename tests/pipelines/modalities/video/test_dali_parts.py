@@ -35,7 +35,7 @@ def test_a_packed_clip_decodes_to_the_same_frames(tmp_path, codec, options, prof
             clip = pack_clip(data, numbers, size, "cpu" if codec == "libvpx-vp9" else "cuda")
             if isinstance(clip, Refusal):
                 assert first_led
-                assert "begins in an open GOP" in clip.reason
+                assert "starts in an open GOP" in clip.reason
                 refused += 1
                 continue
             with av.open(io.BytesIO(clip.mp4.tobytes())) as container:

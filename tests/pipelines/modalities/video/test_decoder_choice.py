@@ -67,7 +67,7 @@ def packed(folder, codec, options=None, profile="copy", size=(160, 144), device=
         ("", "libx264", FAST, {"size": (110, 90)}),
         ("", "libx265", HEVC, {}),
         ("", "libx264", OPEN, {}),
-        ("begins in an open GOP, where NVDEC gives no pictures", "libx264", OPEN, {"first": 14}),
+        ("starts in an open GOP, where NVDEC returns no frames", "libx264", OPEN, {"first": 14}),
         ("yuv420p10le; 8 bits", "libx264", FAST, {"pixels": "yuv420p10le"}),
         ("yuv422p; 8 bits and 4:2:0", "libx264", FAST, {"pixels": "yuv422p"}),
         ("yuv420p10le; 8 bits", "libx265", HEVC, {"pixels": "yuv420p10le"}),
@@ -164,7 +164,7 @@ SMALL = VideoClip(frames=4, stride=3, size=32)
         ("libx264", IN_BAND, (64, 48), {}, {}),
         ("libx264", IN_BAND, (68, 48), {}, {"h264 of 68x48 pixels that is coded as 80x48": 4}),
         ("libx264", FAST, (68, 42), {}, {}),
-        ("libx264", OPEN, (64, 48), {}, {"a clip that begins in an open GOP": 2}),
+        ("libx264", OPEN, (64, 48), {}, {"a clip that starts in an open GOP": 2}),
         ("libx264", FAST, (64, 48), {2: {"pixels": "yuv420p10le"}}, {"yuv420p10le; 8 bits": 1}),
         ("libx264", FAST, (64, 48), {2: {"matrix": 1}}, {}),
         ("libx265", HEVC, (152, 144), {1: {"width": 148}}, {"hevc of 148x144 pixels that is coded as 152x144": 1}),
@@ -285,7 +285,7 @@ def test_no_garbage_reaches_the_trainer(nvdec, monkeypatch, batches, share):
         passed += int((apart.flatten(2).mean(2) > 8).any(1).sum())
     assert spoilt[0] > 0.5 * share * batches * 4
     assert passed == 0
-    assert fast.finish.on_cpu["DALI returned other pictures"] == spoilt[0]
+    assert fast.finish.on_cpu["DALI returned wrong frames"] == spoilt[0]
 
 
 @pytest.mark.parametrize(("batches", "share"), [(8, 0.25), pytest.param(200, 0.02, marks=pytest.mark.slow)])
@@ -314,7 +314,7 @@ def test_no_clip_that_stands_still_reaches_the_trainer(nvdec, monkeypatch, batch
         passed += int(((found != by_dali[n % 8]) & (found != by_cpu[n % 8])).flatten(1).any(1).sum())
     assert frozen[0] > 0.5 * share * batches * 4
     assert passed == 0
-    assert fast.finish.on_cpu["DALI returned other pictures"] == frozen[0]
+    assert fast.finish.on_cpu["DALI returned wrong frames"] == frozen[0]
 
 
 def test_a_decoder_that_always_returns_old_memory_is_given_up(nvdec):
@@ -323,7 +323,7 @@ def test_a_decoder_that_always_returns_old_memory_is_given_up(nvdec):
     for _ in range(4):
         assert torch.equal(made(fast, range(4)).video, expected.video)
     assert made_of[0].runs == 3
-    assert fast.finish.on_cpu == {"DALI returned other pictures": 12, "after faults of DALI": 4}
+    assert fast.finish.on_cpu == {"DALI returned wrong frames": 12, "after faults of DALI": 4}
 
 
 def test_a_clip_of_every_sixteenth_batch_is_compared_as_a_whole(nvdec):
@@ -337,7 +337,7 @@ def test_a_clip_of_every_sixteenth_batch_is_compared_as_a_whole(nvdec):
     fast, _, _ = nvdec(striped)
     for _ in range(16):
         made(fast, range(1, 4))  # video 0 has a large step
-    assert fast.finish.on_cpu == {"DALI returned other pictures": 1}
+    assert fast.finish.on_cpu == {"DALI returned wrong frames": 1}
 
 
 def test_pixels_of_another_shape_are_a_failure(nvdec, monkeypatch):

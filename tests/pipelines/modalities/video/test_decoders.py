@@ -101,7 +101,7 @@ def test_dali_is_chosen_only_where_it_makes_twice_the_clips(card, caplog, name, 
     assert f"PyAV is expected to make {expected:.0f} clips/s, planes of 2.1 MB or less" in line
     held = "; workers= would make more" if cores == 16 and not workers else ""
     assert f"in {cores} cores (workers={workers}{held})" in line
-    assert ("DALI is taken" in line) == (chosen == "dali")
+    assert ("using DALI" in line) == (chosen == "dali")
     assert unsuited in line
 
 
@@ -114,7 +114,7 @@ def test_a_cuda_device_gets_planes_and_the_log_says_why_not(h264, vp9, card, cap
     caplog.set_level(logging.INFO)
     card("NVIDIA H100")
     assert finish_of(h264, workers=16) is PlanesFinish
-    assert "PyAV and output='yuv' are taken" in caplog.text
+    assert "using PyAV and output='yuv'" in caplog.text
     assert finish_of(h264, workers=2, flow=DisOfBatch()) is Composed
     assert finish_of(h264, backend="cpu") is PlanesFinish
     assert finish_of(h264, output="rgb") is Unchanged
