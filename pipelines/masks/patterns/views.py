@@ -99,7 +99,7 @@ def check_for_all_views(mask: Mask, by: str) -> None:
     if single:
         raise ValueError(
             f"{by} draws one mask for several views, and {type(mask).__name__} reads {', '.join(sorted(single))}, "
-            "which differs between views; use a mask that does not read it"
+            "which differs from view to view; use a mask that does not read it"
         )
 
 

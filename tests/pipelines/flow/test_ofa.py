@@ -27,7 +27,7 @@ def test_a_loader_is_refused_where_no_card_is(split) -> None:
     for flow in ("ofa", Ofa(preset="fast")):
         with pytest.raises(ValueError, match=r"flow=Ofa\(.*the engine|engine is part of NVIDIA GPUs.*use flow='lk'"):
             video_loader(split, flow=flow, mask=masks.MotionGuided(ratio=0.75), **settings)
-    with pytest.raises(ValueError, match="part of a card, and the device is 'cpu'"):
+    with pytest.raises(ValueError, match="part of NVIDIA GPUs, but the device is 'cpu'"):
         Ofa().of_clips(torch.zeros(1, 2, 32, 32, 3, dtype=torch.uint8))
     pytest.importorskip("nvidia.dali")
     assert (Ofa().missing(torch.device("cuda")) or "").startswith("libnvidia-opticalflow.so.1 cannot be loaded")

@@ -104,13 +104,15 @@ def test_texts_are_hidden_as_the_mask_does_and_padded(whole: bool) -> None:
 
 
 def test_what_cannot_be_collated_is_said() -> None:
-    with pytest.raises(ValueError, match="has no 'key', by which its mask is drawn, but __key__, pixel_values, label"):
+    with pytest.raises(
+        ValueError, match="has no 'key', from which its mask is drawn; it has __key__, pixel_values, label"
+    ):
         Collate(mask=Tube(), grid=GRID)(samples(2))
     with pytest.raises(ValueError, match="gives='ids': legal are"):
         Collate(mask=Tube(), grid=GRID, gives="ids")
     with pytest.raises(ValueError, match="MotionGuided reads"):
         Collate(mask=MotionGuided(), grid=GRID, key="__key__")(samples(2))
-    with pytest.raises(ValueError, match="gives no token ids; put it into masks"):
+    with pytest.raises(ValueError, match="returns no token ids; wrap it in masks"):
         TextCollate(mask=Tokens(), pad_id=0)(texts())
     with pytest.raises(ValueError, match="has neither word_ids nor special_tokens_mask"):
         TextCollate(mask=Tokens(), pad_id=0)([{"key": "a", "input_ids": [1, 2]}])

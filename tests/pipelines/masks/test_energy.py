@@ -165,7 +165,7 @@ def test_settings_that_mean_nothing(fields: dict[str, float], words: str) -> Non
 def test_cues_of_another_size() -> None:
     cues = cues_of(noise(6, 6, 24, 32, 3))
     for grid in (TokenGrid.video(6, 24, 24, patch=8), TokenGrid.video(4, 24, 32, patch=8)):
-        with pytest.raises(ValueError, match="needs frames"):
+        with pytest.raises(ValueError, match="needs at least two frames"):
             ByEnergy().hide(grid, draw_of(cues))
     with pytest.raises(ValueError, match="needs the mask input flow"):
         ByEnergy().hide(GRID, draw_of(replace(cues, flow=None)))

@@ -239,7 +239,7 @@ def test_padded_masks_say_what_is_real() -> None:
             assert batch.visible[i][batch.visible_valid[i]].tolist() == (~batch.masked[i]).nonzero()[:, 0].tolist()
         assert batch.weight.sum(1).tolist() == batch.n_target.tolist()
     plain = [Random(ratio=r).draw(VIDEO, draws(1)) for r in (0.5, 0.9)]
-    with pytest.raises(ValueError, match=r"got from 156 to 784; .*masks.Padded"):
+    with pytest.raises(ValueError, match=r"got 156 to 784; .*masks.Padded"):
         MaskBatch.concatenated(plain)
 
 

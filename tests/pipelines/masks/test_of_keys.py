@@ -32,7 +32,7 @@ def test_masks_by_keys_are_those_of_a_loader(tmp_path: Path) -> None:
 
 
 def test_masks_that_read_cues_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"MotionGuided reads .*flow.* of each sample; give cues="):
+    with pytest.raises(ValueError, match=r"MotionGuided reads .*flow.* from each sample; pass cues="):
         masks.MotionGuided().of_keys(masks.TokenGrid.video(16, 224, 224), ["a"])
 
 

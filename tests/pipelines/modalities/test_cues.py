@@ -248,7 +248,11 @@ def test_spectrograms_are_made_where_a_mask_follows_them(
             "needs pixels, which is not a mask input; choose from frames, depth",
         ),
         ("video", {"mask": Asking(needs={"frame"})}, "needs frame, which is not a mask input, did you mean 'frames'?"),
-        ("video", {"mask": Asking(needs="frames")}, "`needs` is a set of names, got 'frames'; write needs = frozenset"),
+        (
+            "video",
+            {"mask": Asking(needs="frames")},
+            "`needs` must be a set of names, got 'frames'; set needs = frozenset",
+        ),
         ("image", {"mask": Lowest(of="spectrogram")}, "needs spectrogram, and images have only frames"),
         ("audio", {"mask": Lowest()}, "needs frames, and sounds have only spectrogram, waveform"),
         ("trajectory", {"mask": Lowest(of="depth"), "depth": False}, "walks that are read with depth=False have only"),

@@ -166,8 +166,11 @@ def test_parts_of_a_mixture_are_of_one_phase(pictures: Path) -> None:
     ("given", "message"),
     [
         ({"over_run": {"patch": by_steps((0, 8), (0.5, 16))}}, "'patch', which does not change over a run; legal are"),
-        ({"over_run": {"size": by_steps((0, 16), (0.5, 40))}}, "size ends with 40, and size=48 is what the run ends"),
-        ({"over_run": {"size": masks.Linear(start=16, end=48)}}, "does not go by steps.* give masks.Piecewise"),
+        ({"over_run": {"size": by_steps((0, 16), (0.5, 40))}}, "size ends with 40, but size=48, the value at the end"),
+        (
+            {"over_run": {"size": masks.Linear(start=16, end=48)}},
+            "is not piecewise constant; use steps such as masks.Piecewise",
+        ),
         ({"over_run": {"size": by_steps((0, 15), (0.5, 48))}}, "size=15 from progress 0 on: .*not divide into patches"),
         (
             {"over_run": {"size": by_steps((0, 16.5), (0.5, 48))}},

@@ -128,7 +128,7 @@ def test_what_a_model_cannot_take_is_refused() -> None:
         siglip2(replace(packed(), kind=torch.tensor([0, VIDEO, 0])))
     with pytest.raises(ValueError, match="take pictures and clips, and the batch has a sample of kind 'sound'"):
         qwen_vl(replace(packed(), kind=torch.tensor([0, SOUND, 0])))
-    with pytest.raises(ValueError, match="length=20: a picture has 24 tokens; raise length"):
+    with pytest.raises(ValueError, match="length=20: an image has 24 tokens; raise length"):
         siglip2(packed(), length=20)
     with pytest.raises(ValueError, match=r"tokens have 2 time steps; use Native\(tubelet=1\)"):
         naflex(packed(tubelet=2))

@@ -162,12 +162,12 @@ SMALL = VideoClip(frames=4, stride=3, size=32)
     ("codec", "options", "size", "others", "on_cpu"),
     [
         ("libx264", IN_BAND, (64, 48), {}, {}),
-        ("libx264", IN_BAND, (68, 48), {}, {"h264 of 68x48 pixels that is coded as 80x48": 4}),
+        ("libx264", IN_BAND, (68, 48), {}, {"h264 of 68x48 pixels, coded as 80x48": 4}),
         ("libx264", FAST, (68, 42), {}, {}),
         ("libx264", OPEN, (64, 48), {}, {"a clip that starts in an open GOP": 2}),
         ("libx264", FAST, (64, 48), {2: {"pixels": "yuv420p10le"}}, {"yuv420p10le; 8 bits": 1}),
         ("libx264", FAST, (64, 48), {2: {"matrix": 1}}, {}),
-        ("libx265", HEVC, (152, 144), {1: {"width": 148}}, {"hevc of 148x144 pixels that is coded as 152x144": 1}),
+        ("libx265", HEVC, (152, 144), {1: {"width": 148}}, {"hevc of 148x144 pixels, coded as 152x144": 1}),
     ],
     ids=["repeated headers", "repeated, cropped", "cropped", "open GOP", "10 bits", "BT.709", "hevc"],
 )

@@ -150,7 +150,7 @@ def test_ranks_that_choose_otherwise_are_told_so():
         for _ in range(2):
             check_agreement("PyAV", "one loader")
         check_agreement("DALI", "another loader")
-        with pytest.raises(ValueError, match="another rank makes its pixels by PyAV, and this one by DALI"):
+        with pytest.raises(ValueError, match="another rank decodes with PyAV and this one with DALI"):
             check_agreement("DALI", "one loader")
     finally:
         dist.destroy_process_group()
