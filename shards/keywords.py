@@ -1,10 +1,26 @@
 """Functions whose keyword arguments are the fields of a config, so that none is declared twice."""
 
-from collections.abc import Callable
-from dataclasses import replace
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from functools import wraps
-from inspect import signature
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+from inspect import cleandoc, signature
+from typing import (
+    Annotated,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+    overload,
+)
+
+from .flag import read_flag
+from .named import nearest
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -73,21 +89,76 @@ class takes_fields(Generic[FieldsP, ConfigT]):  # noqa: N801
     def __call__(self, function: Callable[..., Any]) -> Any:
         *leading, last = signature(function).parameters.values()
         names = {parameter.name for parameter in leading}
+        settings = signature(self.config).parameters
 
         @wraps(function)
         def called(*args: Any, **given: Any) -> Any:
+            first, rest = args[: len(leading)], args[len(leading) :]
             chosen = {name: given.pop(name) for name in [*given] if name not in names}
-            config = chosen.pop(last.name, None) if len(args) <= len(leading) else args[-1]
-            config = self.config(**chosen) if config is None else replace(config, **chosen)
-            return function(*args[: len(leading)], **given, **{last.name: config})
+            if rest and isinstance(rest[0], self.config):
+                chosen[last.name], rest = rest[0], rest[1:]
+            config = chosen.pop(last.name, None)
+            if unknown := [name for name in chosen if name not in settings]:
+                raise TypeError(self._explain_unknown(unknown[0], function.__name__, [*names, *settings]))
+            config = self.config(*rest, **chosen) if config is None else replace(config, **chosen)
+            return function(*first, **given, **{last.name: config})
 
-        settings = signature(self.config).parameters.values()
-        called.__signature__ = signature(function).replace(parameters=[*leading, *settings])  # type: ignore[attr-defined]
+        bare = [one.replace(annotation=_strip_notes(one.annotation)) for one in settings.values()]
+        shown = sorted([*leading, *bare], key=lambda parameter: parameter.kind)
+        called.__signature__ = signature(function).replace(parameters=shown)  # type: ignore[attr-defined]
+        if function.__doc__:
+            entry = re.compile(rf"^ +{last.name}: .*\n", re.MULTILINE)
+            called.__doc__ = entry.sub(lambda _: describe_fields(self.config), cleandoc(function.__doc__) + "\n")
         return called
 
-    def take_init_fields(
-        self, function: Callable[[A, B, D, E, ConfigT], None]
-    ) -> Callable[Concatenate[A, B, D, E, FieldsP], None]:
-        """The same for an `__init__`, which takes keyword arguments only."""
-        called: Callable[Concatenate[A, B, D, E, FieldsP], None] = self(function)
+    @overload
+    def in_method(
+        self, function: Callable[[A, B, D, E, ConfigT], ResultT]
+    ) -> Callable[Concatenate[A, B, D, E, FieldsP], ResultT]: ...
+    @overload
+    def in_method(
+        self, function: Callable[[A, B, ConfigT], ResultT]
+    ) -> Callable[Concatenate[A, B, FieldsP], ResultT]: ...
+    @overload
+    def in_method(self, function: Callable[[A, ConfigT], ResultT]) -> Callable[Concatenate[A, FieldsP], ResultT]: ...
+    def in_method(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same for a method, whose type has the keyword arguments only."""
+        called: Callable[..., Any] = self(function)
         return called
+
+    def _explain_unknown(self, name: str, function: str, allowed: Sequence[str]) -> str:
+        hint = getattr(self.config, "ELSEWHERE", {}).get(name) or nearest(name, [*allowed])
+        return f"{function}() has no parameter {name!r}{hint}; allowed are {', '.join(allowed)}"
+
+
+def _strip_notes(annotation: object) -> object:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def describe_fields(config: type) -> str:
+    """The fields of a dataclass as entries of the section "Args:" of a docstring.
+
+    The text of a field is its entry under "Attributes:" in the docstring of its class, or the help of its option of
+    the command line.
+    """
+    entries: dict[str, str] = {}
+    for cls in reversed(config.__mro__):
+        _, _, section = cleandoc(vars(cls).get("__doc__") or "").partition("\nAttributes:\n")
+        written = dict(re.findall(r"^    (\w+): ((?:.*\n?)(?:^ {8}.*\n?)*)", section, re.MULTILINE))
+        for name, annotation in vars(cls).get("__annotations__", {}).items():
+            found = read_flag(annotation)
+            if text := written.get(name) or (found[1].help if found else ""):
+                entries[name] = f"    {name}: {text.rstrip()}\n"
+    return "".join(entries.get(f.name, f"    {f.name}: See `{config.__name__}`.\n") for f in fields(config) if f.init)
+
+
+def narrow(config: type[ResultT], wider: object, **changed: object) -> ResultT:
+    """Build a config of those fields of another that it has, too.
+
+    Args:
+        config: Class of the config, a dataclass.
+        wider: Config with fields of the same names, and maybe others.
+        **changed: Fields with other values.
+    """
+    own = {f.name: getattr(wider, f.name) for f in fields(cast(Any, config)) if f.init and hasattr(wider, f.name)}
+    return config(**(own | changed))

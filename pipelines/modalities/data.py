@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import cache, partial, reduce
 from operator import attrgetter
-from typing import Any, ClassVar, Generic, Self, Unpack, cast, get_type_hints
+from typing import Any, ClassVar, Generic, Self, cast, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +20,13 @@ from maskstream.pipelines.stream.sampler import BatchSource, BatchT, Finish, Hos
 from maskstream.pipelines.stream.weights import MixOptions, Weight
 from maskstream.shards.config import Config, Json, check_type, check_types
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.shards.named import nearest
+from maskstream.shards.keywords import narrow, takes_fields
 
 from .fields import FieldReader, Fields
 from .phases import OverRun, PhasedSampler, PhasedVisible, split_phases
 from .row_sampler import RowSampler, RowSource
 from .rows import PartT, PlanT, RowMaker
-from .split import OF_MANIFEST, Options, Split, Splits, open_manifest_of_state, open_split
+from .split import Options, SharedOptions, Split, Splits, open_manifest_of_state, open_split
 from .targets import TARGETS, TargetReader
 
 
@@ -66,45 +66,44 @@ class DataConfig(Config, ABC, Generic[BatchT]):
         """Create the source of a split for a loader; it differs from a mixture's if DALI decodes."""
         return self.source(split)
 
-    def loader(self, location: Splits, **options: Unpack[Options]) -> Loader[BatchT]:
+    @takes_fields(Options).in_method
+    def loader(self, location: Splits, options: Options) -> Loader[BatchT]:
         """A loader of the split at a location, or of one that is open, or of several that are mixed by weight, each of
         the version that it is opened at; the options are those that all loaders take.
         """
         kinds = self.modalities or self.modality
-        mixing: dict[str, Any] = {name: value for name, value in options.items() if name in MixOptions.__annotations__}
+        loading, mixing = narrow(LoaderOptions, options), narrow(MixOptions, options)
         # A manifest that is open already stays the version that it is, and so does a version that was asked for.
-        stays = options.get("version") is not None
+        stays = options.version is not None
         if isinstance(location, list | tuple):
             check_pairs(location, "folder")
             parts: list[tuple[Split, Weight]] = []
-            loading = LoaderOptions()
             for one, weight in location:
-                split, loading = open_split(one, kinds, options)
-                parts.append((split, weight))
+                parts.append((open_split(one, kinds, options), weight))
                 stays = stays or isinstance(one, Manifest)
             manifests = [(split.manifest, weight) for split, weight in parts]
-            return Loader(
-                mix([(self.source(split), weight) for split, weight in parts], seed=options.get("seed", 0), **mixing),
+            return Loader.of_splits(
+                mix([(self.source(split), weight) for split, weight in parts], seed=options.seed, **vars(mixing)),
+                loading,
                 at_version=None if stays else partial(self._at_version, manifests, options),
-                **loading,
             )
-        if mixing:
-            raise ValueError(f"{', '.join(mixing)}: only of several splits, such as [(A, 3), (B, 1)]")
-        split, loading = open_split(cast(SplitLocation, location), kinds, options)
-        return Loader(
+        if given := [name for name, value in vars(mixing).items() if value != getattr(MixOptions, name)]:
+            raise ValueError(f"{', '.join(given)}: only of several splits, such as [(A, 3), (B, 1)]")
+        split = open_split(cast(SplitLocation, location), kinds, options)
+        return Loader.of_splits(
             self.loader_source(split),
+            loading,
             at_version=None
             if stays or isinstance(location, Manifest)
             else partial(self._at_version, split.manifest, options),
             part=partial(self.source, split),
-            **loading,
         )
 
     def _at_version(
         self, opened: Manifest | list[tuple[Manifest, Weight]], options: Options, state: Mapping[str, Any]
     ) -> Loader[BatchT] | None:
         """A loader of a split, or of several, as a saved position needs them; None if they are, or are others."""
-        others: dict[str, Any] = {name: value for name, value in options.items() if name not in OF_MANIFEST}
+        others = vars(replace(options, version=None, cache=None))
         if isinstance(opened, Manifest):
             needed = open_manifest_of_state(opened, state)
             return None if needed is opened else self.loader(needed, **others)
@@ -116,28 +115,15 @@ class DataConfig(Config, ABC, Generic[BatchT]):
         return None if same else self.loader(now, **others)
 
     @classmethod
-    def opened(cls, location: Splits, settings: Mapping[str, Any]) -> Loader[BatchT]:
-        """A loader of `location`; settings: fields of this config, and the options that all loaders take."""
-        data, options = cls.configured(settings)
-        return data.loader(location, **options)
+    def open(cls, location: Splits, options: SharedOptions, **changed: int) -> Loader[BatchT]:
+        """Open the loader of a location.
 
-    @classmethod
-    def configured(cls, settings: Mapping[str, Any]) -> tuple[Self, Options]:
-        """The config of some of the settings, and the options of its loader, which are the others."""
-        own = {f.name: f for f in fields(cls)}
-        chosen = {name: value for name, value in settings.items() if name in own}
-        options = {name: value for name, value in settings.items() if name not in own}
-        if unknown := sorted(set(options) - set(Options.__annotations__)):
-            legal = [*sorted(own), *Options.__annotations__]
-            raise TypeError(
-                f"{unknown[0]!r} is no setting of a loader of {cls.modality}"
-                f"{_NAMED_ELSEWHERE.get(unknown[0]) or nearest(unknown[0], legal)}; legal are {', '.join(legal)}"
-            )
-        for name, value in options.items():
-            check_type(f"{name}=", value, _read_option_hints()[name])
-        if nothing := [name for name, value in chosen.items() if value is None and own[name].default is not None]:
-            raise ValueError(f"{nothing[0]}=None: a loader of {cls.modality} needs it; leave it out for its default")
-        return cls(**chosen), cast(Options, options)
+        Args:
+            location: Location of a split, or (location, weight) pairs of several.
+            options: Fields of this config and the options of its loader, in one dataclass.
+            **changed: Options of the loader with other values.
+        """
+        return narrow(cls, options).loader(location, **vars(narrow(Options, options, **changed)))
 
 
 class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
@@ -366,23 +352,3 @@ def check_cycle(cycle: int | None) -> None:
         raise ValueError(f"cycle={cycle}: it is the number of clips and crops of a sample, 1 or more, or None")
 
 
-@cache
-def _read_option_hints() -> dict[str, Any]:
-    import torch
-    from torch.distributed.device_mesh import DeviceMesh
-
-    return get_type_hints(Options, localns={"torch": torch, "DeviceMesh": DeviceMesh})
-
-
-_NAMED_ELSEWHERE = {
-    "num_workers": ": it is workers= here",
-    "prefetch_factor": ": it is prefetch= here",
-    "timeout": ": it is worker_timeout= here",
-    "persistent_workers": ": workers are kept between epochs",
-    "pin_memory": ": batches are made on device=",
-    "drop_last": ": shuffled epochs have full batches alone, and shuffle=False shows every sample",
-    "sampler": ": weights= says how often samples come",
-    "collate_fn": ": as_dataset(convert) changes batches",
-    "decoders": ": decoders are chosen by arithmetic, which the log prints; backend= and output= choose otherwise",
-}
-"""What arguments of PyTorch's DataLoader, and of earlier releases, are here."""

@@ -17,16 +17,17 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from maskstream.pipelines.stream.loader import DATASET_VERSION, LoaderOptions
+from maskstream.pipelines.stream.loader import DATASET_VERSION, LoaderOptions, ProcessOptions
 from maskstream.pipelines.stream.order import Weights, dealt
 from maskstream.pipelines.stream.samples import SplitSamples
 from maskstream.pipelines.stream.topology import default_threads, resolve_device, resolve_ranks
@@ -41,13 +42,12 @@ from maskstream.shards.named import nearest
 from maskstream.shards.stores.base import Store
 from maskstream.shards.stores.block_cache import BlockCache, CacheFilling
 
+from .settings import CacheSettings
+
 if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
-
-CACHE_GB = 100.0
-"""The default limit of a cache, in GB."""
 
 
 def check_cache(cache: str | Path | None, manifests: Sequence[Manifest]) -> None:
@@ -259,48 +259,80 @@ def _starts(info: Mapping[str, Any]) -> list[int]:
     return [0, *accumulate(part["samples"] for part in info["parts"])][:-1]
 
 
-class SplitOptions(TypedDict, total=False):
-    """How the samples of a split are gone through, whatever the modality."""
+@dataclass(frozen=True, kw_only=True)
+class SplitOptions:
+    """The order of the samples of a split, whatever the modality.
 
-    seed: int
-    """Of the order and of all that is drawn for samples; by default 0."""
-    shuffle: bool
-    """False is validation: every sample once, in order, padding marked by weight 0."""
-    lanes: int
-    """Groups of shards that are read side by side, by default 1; see `Order`."""
-    block: int | None
-    """Shards whose samples are mixed; None (the default) mixes all of a lane."""
-    weights: SampleWeights
-    """How often samples come: a number for each, a file of them, a field of `json`, or "balanced" for each label as
-    often (see above); None (the default): every sample once an epoch."""
+    Attributes:
+        seed: Random seed of the order and of all that is drawn for samples.
+        shuffle: False is validation: every sample once, in order, with padding of weight 0.
+        lanes: Groups of shards that are read side by side (see `Order`).
+        block: Number of shards whose samples are shuffled together; by default all of a lane.
+        weights: How often samples are drawn: a number for each, a file of numbers, the name of a number in `json`, or
+            "balanced", which draws each label equally often. None: every sample once per epoch.
+    """
 
-
-class VersionOptions(TypedDict, total=False):
-    """Which version of a split is opened."""
-
-    version: int | None
-    """The number of a version; None (the default) is the current one. A saved position names its version."""
+    seed: int = 0
+    shuffle: bool = True
+    lanes: int = 1
+    block: int | None = None
+    weights: SampleWeights = None
 
 
-class StoreOptions(TypedDict, total=False):
-    """How the bytes of a split are fetched; none of it changes a batch."""
+@dataclass(frozen=True, kw_only=True)
+class VersionOptions:
+    """Which version of a split is opened.
 
-    cache: str | Path | None
-    """A folder on a local disk that keeps what is read of a URL, for all processes of the node; None keeps nothing."""
-    cache_gb: float
-    """The limit of the cache, in GB; by default 100. Shards that fit, of the node's lanes, are fetched whole."""
+    Attributes:
+        version: Version of the split; by default the current one, or that of a loaded position.
+    """
+
+    version: int | None = None
 
 
 Splits = SplitLocation | Sequence[tuple[SplitLocation, Weight]]
 """The path or URL of a split, or (location, weight) pairs of several that are mixed."""
 
 
-class Options(SplitOptions, VersionOptions, StoreOptions, LoaderOptions, MixOptions, total=False):
-    """What the function that opens a loader takes, whatever the modality."""
+@dataclass(frozen=True, kw_only=True)
+class SharedOptions(MixOptions, CacheSettings, ProcessOptions, VersionOptions, SplitOptions):
+    """The options of all loaders, whatever fills a batch."""
+
+    ELSEWHERE: ClassVar[Mapping[str, str]] = {
+        "num_workers": ": it is workers= here",
+        "prefetch_factor": ": it is prefetch= here",
+        "timeout": ": it is worker_timeout= here",
+        "persistent_workers": ": workers are kept between epochs",
+        "pin_memory": ": batches are made on device=",
+        "drop_last": ": shuffled epochs have full batches alone, and shuffle=False shows every sample",
+        "sampler": ": weights= says how often samples come",
+        "collate_fn": ": as_dataset(convert) changes batches",
+        "decoders": ": decoders are chosen by arithmetic, which the log prints; backend= and output= choose otherwise",
+    }
+    """Parameters of PyTorch's DataLoader and of earlier releases, and what they are here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(SharedOptions, LoaderOptions):
+    """The options of a loader whose batches count samples."""
+
+    def __post_init__(self) -> None:
+        for name, hint in _read_option_hints().items():
+            check_type(f"{name}=", getattr(self, name), hint)
+        LoaderOptions.__post_init__(self)
+
+
+@cache
+def _read_option_hints() -> dict[str, Any]:
+    import torch
+    from torch.distributed.device_mesh import DeviceMesh
+
+    hints = get_type_hints(Options, localns={"torch": torch, "DeviceMesh": DeviceMesh})
+    return {f.name: hints[f.name] for f in fields(Options)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Split:
+class Split(SplitOptions):
     """A split and how its samples are gone through (see `SplitOptions`).
 
     device, workers, threads: where batches go and what makes them, which decides who decodes; they change nothing else.
@@ -308,11 +340,6 @@ class Split:
     """
 
     manifest: Manifest
-    seed: int = 0
-    shuffle: bool = True
-    lanes: int = 1
-    block: int | None = None
-    weights: SampleWeights = None
     device: torch.device
     workers: int = 0
     threads: int
@@ -328,12 +355,12 @@ class Split:
         workers: int = 0,
         threads: int | None = None,
         version: int | None = None,
-        **options: Unpack[SplitOptions],
+        seed: int = 0,
+        shuffle: bool = True,
     ) -> Self:
         """Opens the split in the folder `location`; ShardError where there is no finished split of the modality, or of
         one of several.
         """
-        seed = options.get("seed", 0)
         check_type("seed=", seed, int)
         manifest = Manifest.load(location, version=version)
         taken = (modality,) if isinstance(modality, str) else modality
@@ -347,7 +374,8 @@ class Split:
             device=resolve_device(device),
             workers=workers,
             threads=default_threads(workers) if threads is None else max(threads, 1),
-            **(options | {"seed": int(seed)}),
+            seed=int(seed),
+            shuffle=shuffle,
         )
 
     @property
@@ -374,9 +402,13 @@ class Split:
 
 
 def open_manifest(
-    location: SplitLocation, *, version: int | None = None, cache: str | Path | None = None, cache_gb: float = CACHE_GB
+    location: SplitLocation,
+    *,
+    version: int | None = None,
+    cache: str | Path | None = None,
+    cache_gb: float = CacheSettings.cache_gb,
 ) -> Manifest:
-    """The manifest of a split, for several readers of it. See `VersionOptions` and `StoreOptions`.
+    """The manifest of a split, for several readers of it. See `VersionOptions` and `CacheSettings`.
 
     A warning says how many samples of an earlier version, if it is named, were removed since. Raises ShardError where
     there is no finished split, ValueError for a cache that is too small, or of a split that is open already.
@@ -400,20 +432,14 @@ def open_manifest(
     return Manifest.load(location, version=version)
 
 
-def open_split(
-    location: SplitLocation, modality: str | tuple[str, ...], options: Options
-) -> tuple[Split, LoaderOptions]:
-    """Open the split at a location, and choose the options of the loader that goes through it."""
-    storing = {name: value for name, value in options.items() if name in OF_MANIFEST}
-    ours = {name: value for name, value in options.items() if name in _OF_BOTH or name in SplitOptions.__annotations__}
-    theirs = {name: value for name, value in options.items() if name in LoaderOptions.__annotations__}
-    split = Split.open(open_manifest(location, **storing), modality, **ours)  # type: ignore[arg-type]
-    check_cache(options.get("cache"), [split.manifest])
+def open_split(location: SplitLocation, modality: str | tuple[str, ...], options: Options) -> Split:
+    """Open the split at a location for a loader with these options."""
+    manifest = open_manifest(location, version=options.version, cache=options.cache, cache_gb=options.cache_gb)
+    split = Split.open(
+        manifest, modality, device=options.device, workers=options.workers, threads=options.threads, seed=options.seed
+    )
+    check_cache(options.cache, [split.manifest])
     if split.manifest.cache is not None:
-        rank, world_size = resolve_ranks(options.get("rank"), options.get("world_size"), options.get("mesh"))
-        filled(split.manifest, split.manifest.cache, split.lanes, rank, world_size)
-    return split, LoaderOptions(**theirs)  # type: ignore[typeddict-item]
-
-
-_OF_BOTH = ("device", "workers", "threads")
-OF_MANIFEST = (*VersionOptions.__annotations__, *StoreOptions.__annotations__)
+        rank, world_size = resolve_ranks(options.rank, options.world_size, options.mesh)
+        filled(split.manifest, split.manifest.cache, options.lanes, rank, world_size)
+    return replace(split, shuffle=options.shuffle, lanes=options.lanes, block=options.block, weights=options.weights)

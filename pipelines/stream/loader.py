@@ -16,12 +16,13 @@ from contextlib import closing, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from operator import index
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypedDict, Unpack, final
+from typing import TYPE_CHECKING, Any, Generic, Protocol, final
 
 import numpy as np
 
 from maskstream.shards.config import differences
 from maskstream.shards.errors import ResumeError, SampleError
+from maskstream.shards.keywords import takes_fields
 
 from .order import ORDER_VERSION
 from .produce import BatchMaker, Made, Threads, plans, yield_from_threads
@@ -55,53 +56,61 @@ def _end_all() -> None:
             iteration.close()
 
 
-class LoaderOptions(TypedDict, total=False):
-    """The options of every loader; none of them changes what a sample shows."""
+@dataclass(frozen=True, kw_only=True)
+class ProcessOptions:
+    """The part of a job that a process takes, and what makes its batches. None of it changes what a sample shows.
 
-    batch_size: int
-    """Samples per rank; by default 8."""
-    device: str | torch.device
-    """The device of the batches; "auto" (the default) is the current CUDA device, or the CPU without one."""
-    rank: int | None
-    """The rank of this process; rank and world_size are torch.distributed's by default."""
-    world_size: int | None
-    mesh: DeviceMesh | None
-    """The dimension of a device mesh along which data are divided, such as `mesh["dp"]`, instead of rank and
-    world_size: ranks that have the same place in it get the same batches, as parts of one model must."""
-    workers: int
-    """Worker processes that make batches; 0 (the default) makes them in threads of this process."""
-    threads: int | None
-    """Threads per process that make samples; by default the cores, divided among the workers. 0, without workers: the
-    thread that iterates makes each batch when it is asked for, and nothing is made ahead."""
-    prefetch: int | None
-    """Batches made ahead, per worker if there are workers; by default 3, and 2 per worker."""
-    worker_timeout: float
-    """Seconds; a worker whose batch is awaited and which finishes no sample for so long is replaced; by default 60."""
-    max_bad_fraction: float
-    """The largest fraction of samples that may be replaced because they are unusable; by default 0.01."""
-    steps: int | None
-    """The length of the run in batches, needed by masks whose ratio changes over the run; see `run_steps`."""
-    token_budget: int | None
-    """The most visible tokens of a batch over all ranks. The batch size then follows the mask's ratio, in multiples of
-    batch_size x world_size; see `BudgetOrder`. None (the default): every batch has batch_size samples per rank."""
+    Attributes:
+        device: Device of the batches; "auto" is the current CUDA device, or the CPU if there is none.
+        rank: Rank of this process; by default that of torch.distributed.
+        world_size: Number of ranks; by default that of torch.distributed.
+        mesh: Dimension of a device mesh along which data are divided, such as `mesh["dp"]`, instead of rank and
+            world_size. Ranks with the same place in it get the same batches, as the parts of one model must.
+        workers: Worker processes that make batches; 0 makes them in threads of this process.
+        threads: Threads per process that make samples; by default the cores, divided among the workers. 0, without
+            workers, makes each batch in the calling thread when it is asked for, and none ahead.
+        prefetch: Batches made ahead, for each worker if there are workers; by default 3, and 2 per worker.
+        worker_timeout: Seconds without a finished sample after which a worker whose batch is awaited is replaced.
+        max_bad_fraction: Largest fraction of samples that may be replaced because they are unusable.
+        steps: Length of the run in batches, required by masks and weights that change over the run (see `run_steps`).
+    """
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LoaderSettings:
-    """`LoaderOptions` with their defaults; ValueError for one that is not legal."""
-
-    batch_size: int = 8
-    steps: int | None = None
-    token_budget: int | None = None
+    device: str | torch.device = "auto"
     rank: int | None = None
     world_size: int | None = None
     mesh: DeviceMesh | None = None
-    device: str | torch.device = "auto"
     workers: int = 0
     threads: int | None = None
     prefetch: int | None = None
     worker_timeout: float = TIMEOUT_S
     max_bad_fraction: float = 0.01
+    steps: int | None = None
+
+    @property
+    def ahead(self) -> int:
+        """The batches that are made ahead, by this process or by each worker, which keeps the memory of one more."""
+        usual = 2 if self.workers else 3 if self.threads_each else 1
+        return self.prefetch if self.prefetch is not None and self.threads_each else usual
+
+    @property
+    def threads_each(self) -> int:
+        """The threads of this process, or of each worker; 0 for none but the caller's."""
+        return default_threads(self.workers) if self.threads is None else self.threads
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderOptions(ProcessOptions):
+    """The options of `Loader`.
+
+    Attributes:
+        batch_size: Samples per rank.
+        token_budget: Largest number of visible tokens in a batch over all ranks. The batch size then follows the
+            mask's ratio, in multiples of batch_size x world_size (see `BudgetOrder`). None: every batch has batch_size
+            samples per rank.
+    """
+
+    batch_size: int = 8
+    token_budget: int | None = None
 
     def __post_init__(self) -> None:
         ones = ("batch_size", "steps", "token_budget", "prefetch")
@@ -114,17 +123,6 @@ class LoaderSettings:
             raise ValueError(f"max_bad_fraction={self.max_bad_fraction}: it is a share of the samples, from 0 to 1")
         if not self.worker_timeout > 0:
             raise ValueError(f"worker_timeout={self.worker_timeout}: it is in seconds and must be above 0, such as 60")
-
-    @property
-    def ahead(self) -> int:
-        """The batches that are made ahead, by this process or by each worker, which keeps the memory of one more."""
-        usual = 2 if self.workers else 3 if self.threads_each else 1
-        return self.prefetch if self.prefetch is not None and self.threads_each else usual
-
-    @property
-    def threads_each(self) -> int:
-        """The threads of this process, or of each worker; 0 for none but the caller's."""
-        return default_threads(self.workers) if self.threads is None else self.threads
 
 
 class Production(Protocol[BatchT_co]):
@@ -143,9 +141,9 @@ class _Production(Generic[RequestT, DraftT, HostT, BatchT]):
         maker: BatchMaker[RequestT, DraftT, HostT],
         finish: Finish[HostT, BatchT],
         device: torch.device,
-        settings: LoaderSettings,
+        options: LoaderOptions,
     ) -> None:
-        self._maker, self._settings = maker, settings
+        self._maker, self._options = maker, options
         self._delivery = Delivery(maker=maker, finish=finish, device=device)
         self.pool: WorkerPool[HostT] | None = None
         self._own: tuple[int, Threads] | None = None
@@ -165,18 +163,18 @@ class _Production(Generic[RequestT, DraftT, HostT, BatchT]):
                 yield from delivered
 
     def _made(self, plans: Iterator[BatchPlan]) -> Generator[Made[HostT]]:
-        settings = self._settings
-        if not settings.workers:
+        options = self._options
+        if not options.workers:
             if self._own is None or self._own[0] != os.getpid():  # a fork has none of the threads
-                self._own = os.getpid(), Threads.of(settings.threads_each)
-            return yield_from_threads(self._maker, plans, self._own[1], settings.ahead)
+                self._own = os.getpid(), Threads.of(options.threads_each)
+            return yield_from_threads(self._maker, plans, self._own[1], options.ahead)
         if self.pool is None:
             self.pool = WorkerPool(
                 self._maker,
-                workers=settings.workers,
-                threads=settings.threads_each,
-                prefetch=settings.ahead,
-                timeout_s=settings.worker_timeout,
+                workers=options.workers,
+                threads=options.threads_each,
+                prefetch=options.ahead,
+                timeout_s=options.worker_timeout,
             )
         return self.pool.batches(plans)
 
@@ -201,47 +199,66 @@ class Loader(Generic[BatchT]):
     A loader has one position and therefore one iteration at a time: after `seek`, `load_state_dict` or the start of
     another loop, the earlier iteration raises RuntimeError. Too many unusable samples raise SampleError.
 
-    The settings are those of `LoaderOptions`. A batch is a function of its number and, for masks whose ratio changes
-    over the run, of `steps`; it never depends on rank, workers or threads. source_sizes: the samples of each part of a
-    mixture, in the order of `batch.source`. options: those it was opened with. label_names: the class of each number in
-    `batch.label`, of a mixture one table for all parts; () where labels are numbers without names.
+    A batch is a function of its number and, for masks whose ratio changes
+    over the run, of `steps`; it never depends on rank, workers or threads.
+
+    Attributes:
+        options: Options of the loader.
+        source_sizes: Number of samples in each part of a mixture, in the order of `batch.source`.
+        label_names: Class of each number in `batch.label`, for a mixture one table of all parts; () if labels are
+            numbers without names.
     """
 
-    def __init__(
-        self,
-        source: BatchSource[RequestT, DraftT, HostT, BatchT],
-        *,
-        at_version: Callable[[Mapping[str, Any]], Loader[BatchT] | None] | None = None,
-        part: Callable[[], BatchSource[Any, Any, Any, BatchT]] | None = None,
-        **options: Unpack[LoaderOptions],
-    ) -> None:
+    @takes_fields(LoaderOptions).in_method
+    def __init__(self, source: BatchSource[Any, Any, Any, BatchT], options: LoaderOptions) -> None:
         check_source(source, "Loader takes")
         self.options = options
-        self._source, self._part = source, part
-        settings = LoaderSettings(**options)
-        self._rank, self.world_size = resolve_ranks(settings.rank, settings.world_size, settings.mesh)
-        self.device = resolve_device(settings.device)
-        self.steps = settings.steps
-        self.order = _order(source, int(settings.batch_size) * self.world_size, self.steps, settings.token_budget)
+        self._source = source
+        self._part: Callable[[], BatchSource[Any, Any, Any, BatchT]] | None = None
+        self._rank, self.world_size = resolve_ranks(options.rank, options.world_size, options.mesh)
+        self.device = resolve_device(options.device)
+        self.steps = options.steps
+        self.order = _order(source, int(options.batch_size) * self.world_size, self.steps, options.token_budget)
         self._identity = {
             **self.order.identity(),
             **({"steps": self.steps} if source.sampler.needs_progress else {}),
             **source.identity,
         }
         self._needs_steps = source.sampler.needs_progress and self.steps is None
-        self._max_bad_fraction = settings.max_bad_fraction
-        self._threads = max(settings.threads_each, 1) * max(settings.workers, 1)
+        self._max_bad_fraction = options.max_bad_fraction
+        self._threads = max(options.threads_each, 1) * max(options.workers, 1)
         self.label_names = source.sampler.splits[0].label_names
         self.source_sizes = source.sizes
         starts = np.cumsum([0, *source.sizes], dtype=np.int64) if source.sizes else None
         maker = BatchMaker(sampler=source.sampler, order=self.order, starts=starts)
-        self._production: Production[BatchT] = _Production(maker, source.finish, self.device, settings)
+        self._production: Production[BatchT] = _Production(maker, source.finish, self.device, options)
         self._name_samples = maker.name_samples
-        self._at_version = at_version
+        self._at_version: Callable[[Mapping[str, Any]], Loader[BatchT] | None] | None = None
         self._opened_for: list[object] | None = None  # the splits of the position that another version was for
         self._epoch, self._batch = 0, 0
         self._iteration, self._process = 0, os.getpid()
         self._stats = Stats()
+
+    @classmethod
+    def of_splits(
+        cls,
+        source: BatchSource[Any, Any, Any, BatchT],
+        options: LoaderOptions,
+        *,
+        at_version: Callable[[Mapping[str, Any]], Loader[BatchT] | None] | None,
+        part: Callable[[], BatchSource[Any, Any, Any, BatchT]] | None = None,
+    ) -> Loader[BatchT]:
+        """Build the loader of splits that can be opened at other versions.
+
+        Args:
+            source: Source of the batches.
+            options: Options of the loader.
+            at_version: Returns the loader that a saved position needs, or None if it is this one.
+            part: Returns the source as part of a mixture; by default `source`.
+        """
+        loader = cls(source, **vars(options))
+        loader._at_version, loader._part = at_version, part
+        return loader
 
     @property
     def source(self) -> BatchSource[Any, Any, Any, BatchT]:

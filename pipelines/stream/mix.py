@@ -10,21 +10,20 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Generic, Self, Unpack, overload
+from typing import Any, Generic, Self, TypeVar, cast
 
 import numpy as np
 
 from maskstream.shards.format.manifest import Manifest, join_label_names
 from maskstream.shards.stores.base import UNHEEDED, Announcement, Range, Together
 
-from .loader import Loader, LoaderSettings
+from .loader import Loader
 from .mix_order import MixSamples
 from .order import Int64Array
 from .sampler import (
     BatchSource,
     BatchT,
     DraftT,
-    HostT,
     HostT_co,
     RequestT,
     Sampler,
@@ -33,21 +32,19 @@ from .sampler import (
     check_source,
 )
 from .stats import Stats
-from .weights import MixOptions, Weight
+from .weights import MixOptions, Unit, Weight
+
+PartT = TypeVar("PartT", bound="Loader[Any] | BatchSource[Any, Any, Any, Any]")
 
 
-@overload
 def mix(
-    parts: Sequence[tuple[Loader[BatchT], Weight]], *, seed: int = 0, **options: Unpack[MixOptions]
-) -> Loader[BatchT]: ...
-@overload
-def mix(
-    parts: Sequence[tuple[BatchSource[RequestT, DraftT, HostT, BatchT], Weight]],
+    parts: Sequence[tuple[PartT, Weight]],
     *,
     seed: int = 0,
-    **options: Unpack[MixOptions],
-) -> BatchSource[Any, DraftT, HostT, BatchT]: ...
-def mix(parts: Sequence[tuple[Any, Weight]], *, seed: int = 0, **options: Unpack[MixOptions]) -> Any:
+    unit: Unit = "samples",
+    batches: int | None = None,
+    epochs: Sequence[float | None] | None = None,
+) -> PartT:
     """Mix loaders, or the sources of loaders, by weight: `mix([(video_loader(A), 3), (video_loader(B), 1)])`.
 
     Packed rows share rows, all others batches. A weight is a number above 0, a schedule over the run, such as
@@ -60,7 +57,9 @@ def mix(parts: Sequence[tuple[Any, Weight]], *, seed: int = 0, **options: Unpack
     Args:
         parts: (loader, weight) pairs, such as [(kinetics, 3), (ssv2, 1)]. Loaders must have the same options.
         seed: Random seed of the mixture: which samples share a batch is the same at any number of ranks.
-        options: unit, batches and epochs; see `MixOptions`.
+        unit: Unit of the weights: "samples", or visible "tokens" of packed rows.
+        batches: Batches per epoch; by default as many as the samples of all parts fill.
+        epochs: Largest number of epochs of each part, None for no limit; beyond it the other parts fill its share.
 
     Returns:
         A loader with the options of the parts, or of sources a source: `Loader(mix(sources), batch_size=32)`.
@@ -70,44 +69,49 @@ def mix(parts: Sequence[tuple[Any, Weight]], *, seed: int = 0, **options: Unpack
             are not endless streams (shuffle=False or lanes > 1).
     """
     check_pairs(parts, "loader")
-    given = [part for part, _ in parts]
+    options = MixOptions(unit=unit, batches=batches, epochs=epochs)
+    given: list[Any] = [part for part, _ in parts]
+    weights = [weight for _, weight in parts]
     loaders = [part for part in given if isinstance(part, Loader)]
     if not loaders:
-        return _mix(parts, seed, options)
+        return cast(PartT, _mix(given, weights, seed, options))
     if len(loaders) < len(given):
         raise ValueError("mix() takes loaders, or sources, and got both; open all folders with loaders")
-    first = LoaderSettings(**loaders[0].options)
+    first = loaders[0].options
     for number, loader in enumerate(loaders):
-        own = LoaderSettings(**loader.options)
-        for name in LoaderSettings.__dataclass_fields__:
-            if (one := getattr(first, name)) != (other := getattr(own, name)):
+        for name, one in vars(first).items():
+            if one != (other := getattr(loader.options, name)):
                 raise ValueError(
                     f"the loaders of a mixture make batches together, but loader 0 has {name}={one!r} and loader "
                     f"{number} {name}={other!r}; give all the same"
                 )
-    sources = [(loader.source, weight) for loader, (_, weight) in zip(loaders, parts, strict=True)]
-    at_version = partial(_at_version, parts, seed, options)
-    return Loader(_mix(sources, seed, options), at_version=at_version, **loaders[0].options)
+    source = _mix([loader.source for loader in loaders], weights, seed, options)
+    at_version = partial(_at_version, loaders, weights, seed, options)
+    return cast(PartT, Loader.of_splits(source, first, at_version=at_version))
 
 
 def _at_version(
-    parts: Sequence[tuple[Loader[BatchT], Weight]], seed: int, options: MixOptions, state: Mapping[str, Any]
+    loaders: Sequence[Loader[BatchT]],
+    weights: Sequence[Weight],
+    seed: int,
+    options: MixOptions,
+    state: Mapping[str, Any],
 ) -> Loader[BatchT] | None:
     """The mixture of the versions of its splits that a position was saved with; None if it has these, or none."""
     saved = state.get("sources")
-    if not isinstance(saved, list) or len(saved) != len(parts):
+    if not isinstance(saved, list) or len(saved) != len(loaders):
         return None
-    others = [loader.at_version(one) for (loader, _), one in zip(parts, saved, strict=True)]
+    others = [loader.at_version(one) for loader, one in zip(loaders, saved, strict=True)]
     if all(other is None for other in others):
         return None
-    now = [(loader if other is None else other, weight) for (loader, weight), other in zip(parts, others, strict=True)]
-    return mix(now, seed=seed, **options)
+    now = [loader if other is None else other for loader, other in zip(loaders, others, strict=True)]
+    return mix([*zip(now, weights, strict=True)], seed=seed, **vars(options))
 
 
-def mix_rows(parts: Sequence[tuple[Any, Weight]], *, seed: int = 0, **options: Unpack[MixOptions]) -> Any:
+def mix_rows(parts: Sequence[tuple[PartT, Weight]], **options: Any) -> PartT:
     """The former name of `mix` for packed rows."""
     warnings.warn("mix_rows() is deprecated; use mix(), which takes packed rows, too", DeprecationWarning, stacklevel=2)
-    return mix(parts, seed=seed, **options)
+    return mix(parts, **options)
 
 
 def check_pairs(parts: Sequence[tuple[object, Weight]], what: str) -> None:
@@ -119,14 +123,13 @@ def check_pairs(parts: Sequence[tuple[object, Weight]], what: str) -> None:
 
 
 def _mix(
-    parts: Sequence[tuple[BatchSource[Any, Any, Any, BatchT], Weight]], seed: int, options: MixOptions
+    sources: Sequence[BatchSource[Any, Any, Any, BatchT]], weights: Sequence[Weight], seed: int, options: MixOptions
 ) -> BatchSource[Any, Any, Any, BatchT]:
-    sources = [source for source, _ in parts]
     for source in sources:
         check_source(source, "mix() takes loaders or")
     check_alike([source.form for source in sources])
     join = sources[0].join or join_samples
-    sampler, samples = join(sources, [weight for _, weight in parts], seed, options)
+    sampler, samples = join(sources, weights, seed, options)
     return replace(
         sources[0],
         sampler=sampler.with_labels(join_label_names(sampler.splits)),
@@ -140,15 +143,14 @@ def join_samples(
     sources: Sequence[BatchSource[Any, Any, Any, Any]], weights: Sequence[Weight], seed: int, options: MixOptions
 ) -> tuple[MixSampler[Any, Any, Any], MixSamples]:
     """The samples of several sources in the same batches, each a row of one source."""
-    if (unit := options.get("unit", "samples")) != "samples":
-        raise ValueError(f"unit={unit!r}: samples are mixed here; only packed rows count tokens")
-    epochs = options.get("epochs")
+    if options.unit != "samples":
+        raise ValueError(f"unit={options.unit!r}: samples are mixed here; only packed rows count tokens")
     samples = MixSamples(
         parts=tuple(source.samples for source in sources),
         weights=tuple(weights),
         seed=seed,
-        length=options.get("batches"),
-        epochs=None if epochs is None else tuple(epochs),
+        length=options.batches,
+        epochs=None if options.epochs is None else tuple(options.epochs),
     )
     sampler = MixSampler(
         samplers=tuple(source.sampler for source in sources),

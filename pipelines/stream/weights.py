@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from sys import float_info
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,15 +19,20 @@ Unit = Literal["samples", "tokens"]
 """Unit of mixture weights: samples or visible tokens."""
 
 
-class MixOptions(TypedDict, total=False):
-    """How the parts of a mixture share batches, besides their weights."""
+@dataclass(frozen=True, kw_only=True)
+class MixOptions:
+    """How the parts of a mixture share batches, besides their weights.
 
-    unit: Unit
-    """What weights are shares of: "samples" (the default), or of packed rows visible "tokens"."""
-    batches: int | None
-    """Batches of an epoch; None (the default) for as many as the samples of all parts fill."""
-    epochs: Sequence[float | None] | None
-    """Most epochs of each part, None for any number; then the others fill its share. None (the default): no limits."""
+    Attributes:
+        unit: Unit of the weights: "samples", or visible "tokens" of packed rows.
+        batches: Batches per epoch of a mixture; by default as many as the samples of all parts fill.
+        epochs: Largest number of epochs of each part of a mixture, None for no limit; beyond it the other parts fill
+            its share.
+    """
+
+    unit: Unit = "samples"
+    batches: int | None = None
+    epochs: Sequence[float | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

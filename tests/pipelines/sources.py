@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from maskstream.pipelines.modalities.row_sampler import RowSampler, RowSource
-from maskstream.pipelines.modalities.split import Split, open_split
+from maskstream.pipelines.modalities.split import Options, Split, open_split
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.clip_plan import ClipPlan
 from maskstream.pipelines.modalities.video.data import VideoData
@@ -14,7 +14,7 @@ SETTINGS = tuple(f.name for f in fields(VideoData))
 
 
 def split_and_data(folder: Path, **options: Any) -> tuple[Split, VideoData]:
-    split, _ = open_split(folder, "video", {"device": "cpu", **{n: v for n, v in options.items() if n not in SETTINGS}})
+    split = open_split(folder, "video", Options(device="cpu", **{n: v for n, v in options.items() if n not in SETTINGS}))
     return split, VideoData(**{n: v for n, v in options.items() if n in SETTINGS})
 
 

@@ -60,7 +60,7 @@ def test_wrong_values(split, given, said):
     [("num_workers", "it is workers= here"), ("drop_last", "full batches alone"), ("steeps", "did you mean 'steps'")],
 )
 def test_names_of_other_loaders(split, name, said):
-    with pytest.raises(TypeError, match=f"{name!r} is no setting of a loader of video.*{said}"):
+    with pytest.raises(TypeError, match=rf"video_loader\(\) has no parameter {name!r}.*{said}"):
         video_loader(split, **{name: 4})
 
 

@@ -6,10 +6,11 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, Unpack, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from maskstream.pipelines.modalities.mixture import DataMixture, OpenMixture, RunData, list_manifests
-from maskstream.pipelines.modalities.split import StoreOptions, check_cache, open_manifest, open_manifest_of_state
+from maskstream.pipelines.modalities.settings import CacheSettings
+from maskstream.pipelines.modalities.split import check_cache, open_manifest, open_manifest_of_state
 from maskstream.pipelines.stream.loader import DATASET_VERSION
 from maskstream.shards.checksummed import read_checksummed
 from maskstream.shards.config import Json
@@ -43,12 +44,15 @@ def find_newest_state(checkpoints: Path) -> Mapping[str, Any] | None:
     return None
 
 
+NO_CACHE = CacheSettings()
+
+
 def open_data(
     recipe: Recipe[Any],
     data: SplitLocation | DataMixture,
     checkpoints: Path | None,
     asked: int | None = None,
-    **storing: Unpack[StoreOptions],
+    storing: CacheSettings = NO_CACHE,
 ) -> RunData:
     """Open the data of a run; nothing else opens them.
 
@@ -59,7 +63,7 @@ def open_data(
         data: Location of a split, or a mixture.
         checkpoints: Folder of the checkpoints to continue from; None for a new run.
         asked: Version of a single split; None for the default.
-        **storing: Options of the store.
+        storing: Cache of what is read from URLs.
 
     Raises:
         ValueError: A split is of another modality than the recipe, or a mixture has the same samples twice.
@@ -75,7 +79,7 @@ def open_data(
         )
     if not isinstance(data, DataMixture):
         split = _opened(recipe, data, position, asked, storing)
-        check_cache(storing.get("cache"), [split])
+        check_cache(storing.cache, [split])
         return split
     if asked is not None:
         raise ValueError(f"data_version={asked} is of one split, and here are several; give it in the mixture's file")
@@ -83,7 +87,7 @@ def open_data(
     manifests = [
         _opened(recipe, one.data, own, one.data_version, storing) for one, own in zip(data.sources, states, strict=True)
     ]
-    check_cache(storing.get("cache"), manifests)
+    check_cache(storing.cache, manifests)
     return OpenMixture(mixture=data, manifests=tuple(manifests))
 
 
@@ -92,9 +96,9 @@ def _splits(count: int | None) -> str:
 
 
 def _opened(
-    recipe: Recipe[Any], data: SplitLocation, position: Mapping[str, Any], asked: int | None, storing: StoreOptions
+    recipe: Recipe[Any], data: SplitLocation, position: Mapping[str, Any], asked: int | None, storing: CacheSettings
 ) -> Manifest:
-    manifest = open_manifest(data, version=asked, **storing)
+    manifest = open_manifest(data, version=asked, cache=storing.cache, cache_gb=storing.cache_gb)
     check_modality(recipe, manifest)
     return open_manifest_of_state(manifest, position) if asked is None else _find_moved(manifest, position)
 

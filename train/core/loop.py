@@ -107,7 +107,7 @@ class Trainer:
         FloatingPointError: A loss or gradient is not finite; with on_nan="skip", too many in a row.
     """
 
-    @takes_fields(TrainerOptions).take_init_fields
+    @takes_fields(TrainerOptions).in_method
     def __init__(self, recipe: Recipe[Any], loader: Batches, out: str | Path, options: TrainerOptions) -> None:
         if len(loader) == 0:
             raise ValueError(

@@ -4,7 +4,7 @@ A model's losses of classes reach the masks that follow them (masks.ByClass) by 
 """
 
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, Generic, Protocol, TypeVar, Unpack, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from maskstream.pipelines.masks import ByClass, Feedback
 from maskstream.pipelines.modalities.data import DataConfig, SplitConfig
 from maskstream.pipelines.modalities.mixture import OpenMixture, list_manifests
-from maskstream.pipelines.modalities.split import Options, Split
+from maskstream.pipelines.modalities.split import Options, SharedOptions, Split
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.mix import mix
 from maskstream.pipelines.stream.run_length import Counted, run_steps
@@ -20,9 +20,23 @@ from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.config import NOT_IDENTITY, Config
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.tokenizer import read_tokenizer_facts
+from maskstream.shards.keywords import narrow, takes_fields
 
 from .model import Model, ModelConfig
 from .optimiser import OptimiserConfig, ScheduleConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions(SharedOptions):
+    """The options of the loader of a recipe.
+
+    Attributes:
+        batch_size: Samples per rank; by default those of the recipe.
+        token_budget: Largest number of visible tokens in a batch over all ranks; by default that of the recipe.
+    """
+
+    batch_size: int | None = None
+    token_budget: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,14 +111,15 @@ class Recipe(Config, Generic[BatchT]):
             parameter.requires_grad_(False)
         return model
 
-    def loader(self, location: SplitLocation | OpenMixture, **options: Unpack[Options]) -> Loader[BatchT]:
+    @takes_fields(RecipeOptions).in_method
+    def loader(self, location: SplitLocation | OpenMixture, options: RecipeOptions) -> Loader[BatchT]:
         """Build the loader of the recipe's batches.
 
         A token budget, or a mask that changes over the run, requires `steps` (see `run_length`).
 
         Args:
             location: Location of a split, or an open split or mixture.
-            **options: Options of the loader; the batch size and token budget default to the recipe's.
+            options: Options of the loader.
 
         Raises:
             ValueError: The split has more labels or token ids than the model, or lacks the labels that the model needs.
@@ -113,15 +128,16 @@ class Recipe(Config, Generic[BatchT]):
             if isinstance(location, OpenMixture):
                 splits = list_manifests(location)
             else:
-                splits = (Manifest.load(location, version=options.get("version")),)
+                splits = (Manifest.load(location, version=options.version),)
             for split in splits:
                 self._check_fit(split)
-        options.setdefault("batch_size", self.batch_size)
-        options.setdefault("token_budget", self.token_budget)
+        batch_size = self.batch_size if options.batch_size is None else options.batch_size
+        token_budget = self.token_budget if options.token_budget is None else options.token_budget
+        filled = narrow(Options, options, batch_size=batch_size, token_budget=token_budget)
         if not isinstance(location, OpenMixture):
-            return self.data.loader(location, **options)
-        options["unit"], options["epochs"] = location.mixture.unit, location.epochs
-        return self.data.loader(location.parts, **options)
+            return self.data.loader(location, **vars(filled))
+        filled = replace(filled, unit=location.mixture.unit, epochs=location.epochs)
+        return self.data.loader(location.parts, **vars(filled))
 
     def _check_fit(self, split: Manifest) -> None:
         """Raise ValueError if a split has labels or token ids beyond the model's, or lacks labels that it needs."""

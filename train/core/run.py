@@ -44,7 +44,7 @@ def train_recipe(
     computed before its loader is created, since masks and batches may change over the run.
     """
     folder = Path(out) / CHECKPOINTS if options.resume else None
-    found = open_data(recipe, data, folder, data_version, cache=options.cache, cache_gb=options.cache_gb)
+    found = open_data(recipe, data, folder, data_version, options)
     for split in list_manifests(found):
         recipe.model.check_split(split)
     with process_group(options.device) as own, compute_threads(own):

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import ClassVar, Literal, Self, Unpack
+from typing import ClassVar, Literal, Self
 
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.augment.transform import TransformChoice, find_transform
@@ -18,6 +17,7 @@ from maskstream.pipelines.stream.sampler import Finish, Unchanged
 from maskstream.shards.config import NOT_IDENTITY, check_types
 from maskstream.shards.format.data_errors import parsing
 from maskstream.shards.format.dataset import DATASET_JSON
+from maskstream.shards.keywords import takes_fields
 from maskstream.shards.media.fbank import STATISTICS, Fbank, compute_fbank_statistics
 
 from .batch import AudioBatch, NoisyBatch
@@ -26,89 +26,33 @@ from .rows import CUES, AudioPlan, AudioRowMaker, MicrophoneLine, NoisyPlan, Noi
 from .spectrogram import Features, Spectrogram, check_on_device, compute_spectrogram_grid, is_on_device
 
 
-class AudioSettings(Options, total=False):
-    """The fields of `AudioData`, with its defaults, and the options of all loaders."""
-
-    clip: AudioClip
-    mask: Mask | None
-    features: Features
-    statistics: tuple[float, float] | None
-    roll_gain: RollGain | None
-    spec_augment: SpecAugment | None
-    mixup: Mixup | None
-    transform: TransformChoice
-    patch: tuple[int, int]
-    views: int
-    component: str | None
-    fields: Fields
-    over_run: OverRun
-    on_device: bool | Literal["auto"]
-    backend: Backend
-
-
-class NoisySettings(Options, total=False):
-    """The fields of `NoisyData`, with its defaults, and the options of all loaders."""
-
-    noise: str | Path | None
-    clip: AudioClip
-    line: MicrophoneLine | None
-    snr_db: tuple[float, float]
-    slope: tuple[float, float]
-    component: str | None
-    noise_component: str | None
-    fields: Fields
-
-
-def audio_loader(location: Splits, **settings: Unpack[AudioSettings]) -> Loader[AudioBatch]:
-    """The loader of masked sounds of the split in the folder `location`, such as `data/shards/audioset/train`.
-
-    location: the path or URL of a split, or (location, weight) pairs of several, which are mixed as `mix` says.
-    settings: the fields of `AudioData` (clip, mask, features, views, ...) and the options of all loaders (`Options`:
-    batch_size, seed, shuffle, workers, ...). A batch has batch_size * views rows.
-
-    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if the folder holds no
-    finished split of sounds.
-    """
-    return AudioData.opened(location, settings)
-
-
-def noisy_loader(location: Splits, **settings: Unpack[NoisySettings]) -> Loader[NoisyBatch]:
-    """The loader of noisy mixtures of the sounds of the split in the folder `location`, with their clean sounds.
-
-    location: the path or URL of a split, or (location, weight) pairs of several, which are mixed as `mix` says.
-    settings: the fields of `NoisyData` (noise, clip, line, snr_db, slope, fields) and the options of all loaders
-    (`Options`: batch_size, seed, shuffle, workers, ...).
-
-    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if `location` or `noise` holds
-    no finished split of sounds.
-    """
-    noise = settings.get("noise")
-    return NoisyData.opened(location, {**settings, "noise": None if noise is None else str(noise)})
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AudioData(SplitConfig[AudioPlan, AudioBatch]):
-    """The data config of masked sounds.
+class AudioSettings:
+    """Settings of masked sounds.
 
-    clip: by default 10.24 s of mono at 16 kHz, which gives 1,024 frames. mask: a mask of `maskstream.pipelines.masks`,
-    or None. features: Kaldi's filterbank of 128 bins (`Fbank`), `LogMel` or `Librosa`. statistics: mean and standard
-    deviation of the features; by default dataset.json's for the default filterbank, and required for other features.
-    patch: frames and bins per token, on the grid (time, freq). on_device: whether spectrograms are made of whole
-    batches on the device, not of samples in the loader's threads; "auto" does so on CUDA, but not for `Librosa`
-    or a mask that needs the spectrogram.
-
-    backend: what makes the spectrograms of whole batches: torch ("auto", "cpu") or a DALI graph of `LogMel` ("dali").
-    roll_gain, spec_augment, mixup: augmentations (augment/sound.py), by default none. transform: a change of
-    waveforms of your own (`maskstream.Transform`), after them but before strips. views: the number of views per
-    sample; they share the decoded sound and differ in augmentation and mask. component: the sound to read, such as
-    "flac"; None if a sample has only one. fields: other values of a sample for `batch.fields` (see fields.py); with
-    mixup, of the sample's own sound. over_run: settings that change over the run, such as {"clip.seconds": ...} (see
-    phases.py).
+    Attributes:
+        clip: Length, sample rate and channels; by default 10.24 s of mono at 16 kHz, which gives 1,024 frames.
+        mask: Mask of `maskstream.pipelines.masks` on (time, freq); by default none.
+        features: Spectrogram: Kaldi's filterbank of 128 bins (`Fbank`), `LogMel` or `Librosa`.
+        statistics: Mean and standard deviation of the features. Required for all features but the default
+            filterbank, whose statistics are stored with the shards.
+        roll_gain: Random shift and gain of the waveform; by default none.
+        spec_augment: Masked strips of the spectrogram (SpecAugment); by default none.
+        mixup: Mixture with another sound; by default none.
+        transform: Own change of waveforms (`maskstream.Transform`), applied after roll, gain and mixup but
+            before the strips.
+        patch: Frames and bins of a token.
+        views: Number of views per sample. They share the decoded sound and differ in augmentation and mask.
+        component: Name of the sound to read, such as "flac"; required only if a sample has several.
+        fields: Other values of a sample that stand in `batch.fields` (see `maskstream.pipelines.modalities.fields`);
+            with mixup, those of the sample itself.
+        over_run: Settings that change over the run, each with a schedule, such as {"clip.seconds": ...} (see
+            `pipelines/modalities/phases.py`).
+        on_device: Whether spectrograms are computed for whole batches on the device rather than for samples on
+            the CPU. "auto" does so on CUDA, except for `Librosa` and for masks that read the spectrogram.
+        backend: What computes the spectrograms of whole batches: torch ("auto", "cpu") or a DALI graph of
+            `LogMel` ("dali").
     """
-
-    modality: ClassVar[str] = "audio"
-    alike: ClassVar[tuple[str, ...]] = ("clip.seconds", "clip.channels", "features", "patch")
-    changing: ClassVar[tuple[str, ...]] = ("clip.seconds",)
 
     clip: AudioClip = field(default_factory=AudioClip)
     mask: Mask | None = None
@@ -125,6 +69,89 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
     over_run: OverRun = field(default_factory=dict)
     on_device: bool | Literal["auto"] = field(default="auto", metadata=NOT_IDENTITY)
     backend: Backend = field(default="auto", metadata=NOT_IDENTITY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioOptions(Options, AudioSettings):
+    """The options of `audio_loader`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoisySettings:
+    """Settings of noisy mixtures, in which each sound of a split is mixed with noise.
+
+    Attributes:
+        noise: Location of a split of noises. By default Gaussian noise is generated, whose power falls with
+            frequency as f ** -slope. The location does not belong to the identity of a run, but the fingerprint
+            of its split does.
+        clip: Length, sample rate and channels; by default 1.024 s of mono at 16 kHz.
+        line: Linear array of microphones, which sound and noise reach from two random directions; the clip must
+            be mono. By default the channels of the recordings are read.
+        snr_db: Range in decibels from which the signal-to-noise ratio is drawn uniformly.
+        slope: Range from which the slope of generated noise is drawn uniformly: 0 is white, 1 pink, 2 brown.
+        component: Name of the sound to read from a clean sample; required only if a sample has several.
+        noise_component: Name of the sound to read from a sample of `noise`; required only if a sample has
+            several.
+        fields: Other values of the clean sample that stand in `batch.fields` (see
+            `pipelines/modalities/fields.py`).
+    """
+
+    noise: str | None = field(default=None, metadata=NOT_IDENTITY)
+    clip: AudioClip = field(default_factory=lambda: AudioClip(seconds=1.024))
+    line: MicrophoneLine | None = None
+    snr_db: tuple[float, float] = (-5.0, 10.0)
+    slope: tuple[float, float] = (0.0, 2.0)
+    component: str | None = None
+    noise_component: str | None = None
+    fields: Fields = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisyOptions(Options, NoisySettings):
+    """The options of `noisy_loader`."""
+
+
+@takes_fields(AudioOptions)
+def audio_loader(location: Splits, options: AudioOptions) -> Loader[AudioBatch]:
+    """Open the loader of masked sounds: batch_size * views rows per batch and rank.
+
+    Args:
+        location: Location of a split, such as `data/shards/audioset/train`, or (location, weight) pairs of
+            several, which are mixed as `mix` does.
+        options: The fields of `AudioData` and the options of all loaders.
+
+    Raises:
+        TypeError: A parameter is unknown.
+        ValueError: A value is not allowed.
+        ShardError: The location holds no finished split of sounds.
+    """
+    return AudioData.open(location, options)
+
+
+@takes_fields(NoisyOptions)
+def noisy_loader(location: Splits, options: NoisyOptions) -> Loader[NoisyBatch]:
+    """Open the loader of noisy mixtures of the sounds of a split, with the clean sounds.
+
+    Args:
+        location: Location of a split, such as `data/shards/librispeech/train`, or (location, weight) pairs of
+            several, which are mixed as `mix` does.
+        options: The fields of `NoisyData` and the options of all loaders.
+
+    Raises:
+        TypeError: A parameter is unknown.
+        ValueError: A value is not allowed.
+        ShardError: The location, or that of `noise`, holds no finished split of sounds.
+    """
+    return NoisyData.open(location, replace(options, noise=None if options.noise is None else str(options.noise)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AudioData(AudioSettings, SplitConfig[AudioPlan, AudioBatch]):
+    """Data config of masked sounds."""
+
+    modality: ClassVar[str] = "audio"
+    alike: ClassVar[tuple[str, ...]] = ("clip.seconds", "clip.channels", "features", "patch")
+    changing: ClassVar[tuple[str, ...]] = ("clip.seconds",)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "transform", find_transform(self.transform, waveform=True))
@@ -198,30 +225,11 @@ class AudioData(SplitConfig[AudioPlan, AudioBatch]):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NoisyData(SplitConfig[NoisyPlan, NoisyBatch]):
-    """The data config of noisy mixtures: each sound of the split is mixed with noise.
-
-    noise: the folder of a split of noises; None generates Gaussian noise whose power falls with frequency as f **
-    -slope. The folder does not belong to the identity of a run, but the fingerprint of its split does. slope: the range
-    of the uniform draw of the slope; 0 is white, 1 pink, 2 brown. snr_db: the range of the uniform draw of the
-    signal-to-noise ratio, in decibels. clip: by default 1.024 s of mono at 16 kHz. line: a linear array of microphones,
-    which sound and noise reach from two drawn directions; the clip must be mono. None takes the channels of the
-    recordings (`AudioClip(channels=6)`). component, noise_component: the sound to read in a clean sample and in a
-    sample of `noise`; None if a sample has only one. fields: other values of the clean sample for `batch.fields` (see
-    fields.py).
-    """
+class NoisyData(NoisySettings, SplitConfig[NoisyPlan, NoisyBatch]):
+    """Data config of noisy mixtures."""
 
     modality: ClassVar[str] = "audio"
     alike: ClassVar[tuple[str, ...]] = ("clip.seconds", "clip.sample_rate", "microphones")
-
-    noise: str | None = field(default=None, metadata=NOT_IDENTITY)
-    clip: AudioClip = field(default_factory=lambda: AudioClip(seconds=1.024))
-    line: MicrophoneLine | None = None
-    snr_db: tuple[float, float] = (-5.0, 10.0)
-    slope: tuple[float, float] = (0.0, 2.0)
-    component: str | None = None
-    noise_component: str | None = None
-    fields: Fields = ()
 
     def __post_init__(self) -> None:
         check_types(self)

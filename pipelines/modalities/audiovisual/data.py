@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, Self, Unpack
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,7 @@ from maskstream.pipelines.stream.sampler import Finish, Unchanged
 from maskstream.shards.config import NOT_IDENTITY
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.keywords import takes_fields
 from maskstream.shards.media.fbank import Fbank
 
 from .batch import AudioVisualBatch
@@ -56,77 +57,43 @@ VIDEO_CUES = SOUND_CUES | CUES
 """Mask inputs available for clips with audio."""
 
 
-class AudioVisualSettings(Options, total=False):
-    """The fields of `AudioVisualData`, with its defaults, and the options of all loaders."""
-
-    clip: VideoClip
-    seconds: float
-    video_mask: Mask | None
-    audio_mask: Mask | None
-    features: Features
-    statistics: tuple[float, float] | None
-    augment: Augmentation | None
-    transform: TransformChoice
-    spec_augment: SpecAugment | None
-    spectrogram_noise: SpectrogramNoise | None
-    flow: FlowChoice
-    noise: LinearNoise | None
-    views: int
-    tubelet: int
-    patch: int
-    audio_patch: tuple[int, int]
-    component: str | None
-    sound: str | None
-    fields: Fields
-    over_run: OverRun
-    on_device: bool | Literal["auto"]
-
-
-def audiovisual_loader(location: Splits, **settings: Unpack[AudioVisualSettings]) -> Loader[AudioVisualBatch]:
-    """The loader of masked clips with sound of the split in a folder, such as `data/shards/vggsound/train`.
-
-    location: the path or URL of a split, or (location, weight) pairs of several, which are mixed as `mix` says.
-    settings: the fields of `AudioVisualData` (clip, seconds, video_mask, audio_mask, ...) and the options of all
-    loaders (`Options`: batch_size, seed, shuffle, workers, ...). A batch has batch_size * views rows.
-
-    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if the folder holds no
-    finished split of videos with sound.
-    """
-    return AudioVisualData.opened(location, settings)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
-    """The data config of masked video clips with sound.
+class AudioVisualSettings:
+    """Settings of masked video clips with sound.
 
-    clip, augment, flow, views, tubelet, patch, fields: as in `VideoData`. Clips are drawn from the frames that have
-    sound. seconds: the length of the sound segment, mono, centred on the clip. A segment that would reach beyond the
-    sound is moved inside it, and a shorter sound is padded with zeros at the end; batch.audio_start_s is its start on
-    the clip's clock. features, statistics, on_device, spec_augment: as in `AudioData`, at the features' sample rate;
-    audio_patch is its `patch`. spectrogram_noise: AVSiam's augmentation of spectrograms; it needs on_device=False, and
-    only its `roll` shifts sound against its clip.
-
-    transform: a change of your own of the frames, of the waveform or of both (`maskstream.Transform`).
-    component, sound: the video and the sound to read, such as "cam0.mp4"; None if a sample has only one of each.
-
-    video_mask (axes t, h, w) and audio_mask (axes time, freq) are drawn independently; each may follow the frames and
-    the sound. noise: a noise schedule, for diffusion models; the loader draws noise and a time for the targets of both
-    masks (see `AudioVisualBatch`). A token budget counts the visible tokens of both masks. over_run: settings that
-    change over the run, such as {"clip.frames": ..., "seconds": ...} (see phases.py).
+    Attributes:
+        clip: Frames, stride and size of the clip, which is drawn from the frames that have sound.
+        seconds: Length in seconds of the mono sound segment, which is centred on the clip. A segment that would
+            reach beyond the sound is moved inside it, and a shorter sound is padded with zeros;
+            `batch.audio_start_s` is its start on the clock of the clip.
+        video_mask: Mask of `maskstream.pipelines.masks` on (t, h, w), which may read frames and sound; by
+            default none.
+        audio_mask: Mask of `maskstream.pipelines.masks` on (time, freq), which may read frames and sound; it is
+            drawn independently of video_mask. By default none.
+        features: Spectrogram: `Fbank`, `LogMel` or `Librosa`, at the sample rate of the features.
+        statistics: Mean and standard deviation of the features. Required for all features but the default
+            filterbank.
+        augment: Crop and flip of each view; by default the multi-scale crop when shuffled, else the centre
+            crop.
+        transform: Own change of the frames, of the waveform or of both (`maskstream.Transform`).
+        spec_augment: Masked strips of the spectrogram (SpecAugment); by default none.
+        spectrogram_noise: Noise on spectrograms, as in AVSiam; it needs on_device=False, and only its `roll`
+            shifts the sound against its clip.
+        flow: Source of motion, as in `VideoSettings`.
+        noise: Noise schedule of diffusion models: the loader draws noise and a time for the targets of both
+            masks (see `AudioVisualBatch`).
+        views: Number of views per sample. They share the decoded frames and differ in crop and masks.
+        tubelet: Frames per token.
+        patch: Side of a token in pixels.
+        audio_patch: Frames and bins of a token of sound.
+        component: Name of the video to read, such as "cam0.mp4"; required only if a sample has several.
+        sound: Name of the sound to read; required only if a sample has several.
+        fields: Other values of a sample that stand in `batch.fields` (see `maskstream.pipelines.modalities.fields`).
+        over_run: Settings that change over the run, each with a schedule, such as {"clip.frames": ...,
+            "seconds": ...} (see `maskstream.pipelines.modalities.phases`).
+        on_device: Whether spectrograms are computed for whole batches on the device; "auto" does so on CUDA
+            where it can.
     """
-
-    modality: ClassVar[str] = "audiovisual"
-    alike: ClassVar[tuple[str, ...]] = (
-        "clip.frames",
-        "clip.size",
-        "tubelet",
-        "patch",
-        "seconds",
-        "features",
-        "audio_patch",
-        "noise",
-    )
-    changing: ClassVar[tuple[str, ...]] = (*CHANGING, "seconds")
 
     clip: VideoClip = field(default_factory=VideoClip)
     seconds: float = 10.24
@@ -149,6 +116,46 @@ class AudioVisualData(SplitConfig[AudioVisualPlan, AudioVisualBatch]):
     fields: Fields = ()
     over_run: OverRun = field(default_factory=dict)
     on_device: bool | Literal["auto"] = field(default="auto", metadata=NOT_IDENTITY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioVisualOptions(Options, AudioVisualSettings):
+    """The options of `audiovisual_loader`."""
+
+
+@takes_fields(AudioVisualOptions)
+def audiovisual_loader(location: Splits, options: AudioVisualOptions) -> Loader[AudioVisualBatch]:
+    """Open the loader of masked clips with sound: batch_size * views rows per batch and rank.
+
+    Args:
+        location: Location of a split, such as `data/shards/vggsound/train`, or (location, weight) pairs of
+            several, which are mixed as `mix` does.
+        options: The fields of `AudioVisualData` and the options of all loaders.
+
+    Raises:
+        TypeError: A parameter is unknown.
+        ValueError: A value is not allowed.
+        ShardError: The location holds no finished split of videos with sound.
+    """
+    return AudioVisualData.open(location, options)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AudioVisualData(AudioVisualSettings, SplitConfig[AudioVisualPlan, AudioVisualBatch]):
+    """Data config of masked video clips with sound. A token budget counts the visible tokens of both masks."""
+
+    modality: ClassVar[str] = "audiovisual"
+    alike: ClassVar[tuple[str, ...]] = (
+        "clip.frames",
+        "clip.size",
+        "tubelet",
+        "patch",
+        "seconds",
+        "features",
+        "audio_patch",
+        "noise",
+    )
+    changing: ClassVar[tuple[str, ...]] = (*CHANGING, "seconds")
 
     def __post_init__(self) -> None:
         flow = find_flow(self.flow)

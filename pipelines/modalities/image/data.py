@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import ClassVar, Self, Unpack
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from maskstream.shards.config import NOT_IDENTITY
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.keywords import takes_fields
 from maskstream.shards.media.limits import MAX_PIXELS
 from maskstream.shards.members.image import IMAGE
 from maskstream.shards.stores.base import Range
@@ -37,34 +38,62 @@ CUES = frozenset({"frames"})
 """Mask inputs available for images."""
 
 
-class ImageSettings(Options, total=False):
-    """The fields of `ImageData`, with its defaults, and the options of all loaders."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageSettings:
+    """Settings of masked images.
 
-    size: int
-    patch: int
-    mask: Mask | None
-    augment: Augmentation | None
-    colour: ColourJitter | None
-    transform: TransformChoice
-    views: int
-    component: str | None
-    fields: Fields
-    cycle: int | None
-    targets: str | None
-    over_run: OverRun
-
-
-def image_loader(location: Splits, **settings: Unpack[ImageSettings]) -> Loader[ImageBatch]:
-    """The loader of masked images of the split in the folder `location`, such as `data/shards/imagefolder/train`.
-
-    location: the path or URL of a split, or (location, weight) pairs of several, which are mixed as `mix` says.
-    settings: the fields of `ImageData` (size, patch, mask, augment, colour, views, ...) and the options of all loaders
-    (`Options`: batch_size, seed, shuffle, workers, ...). A batch has batch_size * views rows.
-
-    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if the folder holds no
-    finished split of images.
+    Attributes:
+        size: Side of the output in pixels.
+        patch: Side of a token in pixels.
+        mask: Mask of `maskstream.pipelines.masks` on (h, w) that needs no cues but frames; by default none.
+        augment: Crop and flip of each view; by default MAE's random crop when shuffled (0.2 to 1 of the area,
+            flipped with probability 0.5), else the centre crop.
+        colour: Colour jitter; by default none.
+        transform: Own change of pixels (`maskstream.Transform`), applied after colour jitter.
+        views: Number of views per sample. They share the decoded image and differ in crop, colours and mask.
+        component: Name of the image to read, such as "left.jpg"; required only if a sample has several.
+        fields: Other values of a sample that stand in `batch.fields` (see `maskstream.pipelines.modalities.fields`).
+        cycle: Number of epochs after which crops and colours repeat, for every seed; masks never repeat. By
+            default never.
+        targets: Folder of the outputs of a frozen teacher (see `maskstream.pipelines.modalities.targets`).
+        over_run: Settings that change over the run, each with a schedule, such as {"size":
+            masks.Piecewise(points=((0, 128), (0.8, 128), (0.8, 224)))} (see `maskstream.pipelines.modalities.phases`).
     """
-    return ImageData.opened(location, settings)
+
+    size: int = 224
+    patch: int = 16
+    mask: Mask | None = None
+    augment: Augmentation | None = None
+    colour: ColourJitter | None = None
+    transform: TransformChoice = None
+    views: int = 1
+    component: str | None = None
+    fields: Fields = ()
+    cycle: int | None = None
+    targets: str | None = field(default=None, metadata=NOT_IDENTITY)
+    over_run: OverRun = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(Options, ImageSettings):
+    """The options of `image_loader`."""
+
+
+@takes_fields(ImageOptions)
+def image_loader(location: Splits, options: ImageOptions) -> Loader[ImageBatch]:
+    """Open the loader of masked images: batch_size * views images per batch and rank.
+
+    Args:
+        location: Location of a split, such as `data/shards/imagefolder/train`, or (location, weight) pairs of
+            several, which are mixed as `mix` does.
+        options: The fields of `ImageData` and the options of all loaders.
+
+    Raises:
+        TypeError: A parameter is unknown.
+        ValueError: A value is not allowed.
+        ShardError: The location holds no finished split of images.
+    """
+    return ImageData.open(location, options)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,37 +133,12 @@ class ImagePlan:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImageData(RowConfig[ImagePlan, ImageBatch]):
-    """The data config of masked images.
-
-    size: the side of the output, in pixels. patch: the side of a token, in pixels. mask: a mask of
-    `maskstream.pipelines.masks` that needs no cues but frames, or None. augment: by default MAE's random crop when
-    shuffled (0.2 to 1 of the area, flipped with probability 0.5), else the centre crop. colour: colour jitter, by
-    default none. transform: a change of pixels of your own (`maskstream.Transform`), after colour jitter.
-    views: the number of views per sample; they share the decoded image and differ in crop, colours and mask. component:
-    the image to read, such as "left.jpg"; None if a sample has only one, of any format. fields: other values of a
-    sample for `batch.fields` (see fields.py). cycle: after how many epochs crops and colours repeat, for every seed;
-    masks do not. targets: the folder of what a frozen teacher makes of them (see targets.py).
-    over_run: settings that change over the run, such as {"size": masks.Piecewise(points=((0, 128), (0.8, 128),
-    (0.8, 224)))} (see phases.py).
-    """
+class ImageData(ImageSettings, RowConfig[ImagePlan, ImageBatch]):
+    """Data config of masked images."""
 
     modality: ClassVar[str] = "image"
     alike: ClassVar[tuple[str, ...]] = ("size", "patch")
     changing: ClassVar[tuple[str, ...]] = ("size",)
-
-    size: int = 224
-    patch: int = 16
-    mask: Mask | None = None
-    augment: Augmentation | None = None
-    colour: ColourJitter | None = None
-    transform: TransformChoice = None
-    views: int = 1
-    component: str | None = None
-    fields: Fields = ()
-    cycle: int | None = None
-    targets: str | None = field(default=None, metadata=NOT_IDENTITY)
-    over_run: OverRun = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "transform", find_transform(self.transform, frames=True))

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self, Unpack
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from maskstream.pipelines.modalities.text.data import with_ids
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import read_tokenizer, read_tokenizer_facts
+from maskstream.shards.keywords import takes_fields
 from maskstream.shards.members.image import IMAGE
 from maskstream.shards.members.text import ROLES
 
@@ -34,65 +35,39 @@ TEXT_CUES = frozenset({"words", "classes", "tokens"})
 """Mask inputs available for texts: `classes` are the numbers of the tokens' roles."""
 
 
-class ImageTextSettings(Options, total=False):
-    """The fields of `ImageTextData`, with its defaults, and the options of all loaders."""
-
-    size: int
-    patch: int
-    text: tuple[str, ...]
-    length: int
-    target: tuple[str, ...]
-    target_length: int
-    then: tuple[str, ...]
-    image_mask: Mask | None
-    text_mask: Mask | None
-    pairs: bool
-    segments: bool
-    augment: Augmentation | None
-    colour: ColourJitter | None
-    transform: TransformChoice
-    views: int
-    picture: int
-    fields: Fields
-
-
-def image_text_loader(location: Splits, **settings: Unpack[ImageTextSettings]) -> Loader[ImageTextBatch]:
-    """The loader of masked images with masked texts of a split, such as `data/shards/tuxpaint-stamps/train`.
-
-    location: the path or URL of a split, or (location, weight) pairs of several, which are mixed as `mix` says.
-    settings: the fields of `ImageTextData` (size, text, length, image_mask, text_mask, ...) and the options of all
-    loaders (`Options`: batch_size, seed, shuffle, workers, ...). A batch has batch_size * views rows.
-
-    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if the folder holds no
-    finished split of images with texts.
-    """
-    return ImageTextData.opened(location, settings)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImageTextData(SplitConfig[ImageTextPlan, ImageTextBatch]):
-    """The data config of masked images with masked texts.
+class ImageTextSettings:
+    """Settings of masked images with masked texts.
 
-    size, patch, augment, colour, transform, views, fields: as in `ImageData`; the crop is by default the centre,
-    because a text may speak of all of an image, and of left and right. picture: which of a sample's images is shown,
-    from 0.
-
-    text: the roles whose texts stand in a row, in order, such as ("question", "answer"), of `ROLES`
-    (maskstream.shards.members.text); by default those of caption, phrase and question that the split has. A sample
-    without one of them leaves it out. Of several texts of a role one is drawn when shuffled, else the first is taken.
-    length: the tokens of a row, special ones and padding included. target, target_length: the same for the texts that a
-    model is to write (see strategies.py). then: the texts of a second stage: half of the views read those of `text` and
-    `target` and are to write these, the others read `text` and are to write `target`.
-
-    image_mask (axes h, w; the cue `box` is that of the row's phrase) and text_mask (axis token; cues `words`,
-    `tokens`, and `classes`, the tokens' roles) are drawn with the key of the sample, each by generators of its own. The
-    ids of a `masks.Replace` may be left out. pairs: each row also has a text to judge, the image's own or, with
-    probability 1/2, that of a random other sample of the split (image-text matching). segments: whether batches have
-    the pixels that phrases refer to.
+    Attributes:
+        size: Side of the output in pixels.
+        patch: Side of a token in pixels.
+        text: Roles of the texts in a row, in order, such as ("question", "answer"), out of `ROLES`
+            (`maskstream.shards.members.text`); by default caption, phrase and question, as far as the split has
+            them. A sample may lack some. Of several texts of a role a random one is taken when shuffled, else
+            the first.
+        length: Tokens per row of text, including special tokens and padding.
+        target: Roles of the texts that a model is to write (see
+            `pipelines/modalities.image_text.strategies.py`).
+        target_length: Tokens per row of target.
+        then: Roles of the texts of a second stage: half of the views read `text` and `target` and are to write
+            these; the others read `text` and are to write `target`.
+        image_mask: Mask of `maskstream.pipelines.masks` on (h, w); its cue `box` is that of the phrase of the
+            row. By default none.
+        text_mask: Mask of `maskstream.pipelines.masks` on the axis token, with the cues `words`, `tokens` and
+            `classes` (roles of the tokens); by default none. The ids of a `masks.Replace` default to those of
+            the tokenizer.
+        pairs: Whether each row also has a text to judge (image-text matching): that of the image or, with
+            probability 1/2, that of a random other sample of the split.
+        segments: Whether batches have the pixels that phrases refer to.
+        augment: Crop and flip of each view; by default the centre crop, because a text may describe the whole
+            image, and left and right in it.
+        colour: Colour jitter; by default none.
+        transform: Own change of pixels (`maskstream.Transform`), applied after colour jitter.
+        views: Number of views per sample. They share the decoded image and differ in crop, colours and masks.
+        picture: Number of the image that is shown, from 0, if a sample has several.
+        fields: Other values of a sample that stand in `batch.fields` (see `maskstream.pipelines.modalities.fields`).
     """
-
-    modality: ClassVar[str] = "image-text"
-    alike: ClassVar[tuple[str, ...]] = ("size", "patch", "length", "pairs", "segments")
 
     size: int = 224
     patch: int = 16
@@ -111,6 +86,39 @@ class ImageTextData(SplitConfig[ImageTextPlan, ImageTextBatch]):
     views: int = 1
     picture: int = 0
     fields: Fields = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTextOptions(Options, ImageTextSettings):
+    """The options of `image_text_loader`."""
+
+
+@takes_fields(ImageTextOptions)
+def image_text_loader(location: Splits, options: ImageTextOptions) -> Loader[ImageTextBatch]:
+    """Open the loader of masked images with masked texts: batch_size * views rows per batch and rank.
+
+    Args:
+        location: Location of a split, such as `data/shards/tuxpaint-stamps/train`, or (location, weight) pairs of
+            several, which are mixed as `mix` does.
+        options: The fields of `ImageTextData` and the options of all loaders.
+
+    Raises:
+        TypeError: A parameter is unknown.
+        ValueError: A value is not allowed.
+        ShardError: The location holds no finished split of images with texts.
+    """
+    return ImageTextData.open(location, options)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageTextData(ImageTextSettings, SplitConfig[ImageTextPlan, ImageTextBatch]):
+    """Data config of masked images with masked texts.
+
+    Both masks are drawn for the key of the sample, each with its own random generators.
+    """
+
+    modality: ClassVar[str] = "image-text"
+    alike: ClassVar[tuple[str, ...]] = ("size", "patch", "length", "pairs", "segments")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "transform", find_transform(self.transform, frames=True))

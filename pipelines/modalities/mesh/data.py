@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self, Unpack
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.component import component_of
+from maskstream.shards.keywords import takes_fields
 from maskstream.shards.media.mesh_members import name_fields_component
 from maskstream.shards.stores.base import Range
 
@@ -61,28 +62,51 @@ FREE = (0, 5)
 """Node types whose fields are not prescribed: normal and outflow."""
 
 
-class MeshSettings(Options, total=False):
-    """The fields of `MeshData`, with its defaults, and the options of all loaders."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeshSettings:
+    """Settings of masked meshes.
 
-    mask: Mask | None
-    noise: MeshNoise | None
-    statistics: MeshStatistics | None
-    views: int
-    component: str | None
-    fields: Fields
-
-
-def mesh_loader(location: Splits, **settings: Unpack[MeshSettings]) -> Loader[MeshBatch]:
-    """The loader of masked meshes of the split in the folder `location`, such as `data/shards/cylinder-flow/train`.
-
-    location: the path or URL of a split, or (location, weight) pairs of several, which are mixed as `mix` says.
-    settings: the fields of `MeshData` (mask, noise, statistics, views, component, ...) and the options of all loaders
-    (`Options`: batch_size, seed, shuffle, workers, ...). A batch has batch_size * views meshes.
-
-    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if the folder holds no
-    finished split of meshes.
+    Attributes:
+        mask: Mask of `maskstream.pipelines.masks` on the axis node; by default none.
+        noise: Noise on the fields of simulations; by default none.
+        statistics: Normalisation of fields and edges; by default that of the split `train` in the same folder,
+            else of this split.
+        views: Number of views per sample. They share the mesh and differ in step, noise and mask. Without
+            shuffling the steps are spaced evenly over the trajectory.
+        component: Name of the mesh to read, such as "left.npz", whose fields are `left.fields.npy`; required
+            only if a sample has several.
+        fields: Other values of a sample that stand in `batch.fields` (see `maskstream.pipelines.modalities.fields`);
+            the fields of a simulation are in `batch.state`.
     """
-    return MeshData.opened(location, settings)
+
+    mask: Mask | None = None
+    noise: MeshNoise | None = None
+    statistics: MeshStatistics | None = None
+    views: int = 1
+    component: str | None = None
+    fields: Fields = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshOptions(Options, MeshSettings):
+    """The options of `mesh_loader`."""
+
+
+@takes_fields(MeshOptions)
+def mesh_loader(location: Splits, options: MeshOptions) -> Loader[MeshBatch]:
+    """Open the loader of masked meshes: batch_size * views meshes per batch and rank.
+
+    Args:
+        location: Location of a split, such as `data/shards/cylinder-flow/train`, or (location, weight) pairs of
+            several, which are mixed as `mix` does.
+        options: The fields of `MeshData` and the options of all loaders.
+
+    Raises:
+        TypeError: A parameter is unknown.
+        ValueError: A value is not allowed.
+        ShardError: The location holds no finished split of meshes.
+    """
+    return MeshData.open(location, options)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -107,27 +131,14 @@ class MeshPlan:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MeshData(SplitConfig[MeshPlan, MeshBatch]):
-    """The data config of masked meshes.
+class MeshData(MeshSettings, SplitConfig[MeshPlan, MeshBatch]):
+    """Data config of masked meshes.
 
-    A view of a simulation is a step and the next one; a view of a surface is its vertices with their normals. mask: a
-    mask of `maskstream.pipelines.masks` on the axis node, or None. noise: noise on the fields of simulations, by
-    default none. statistics: the normalisation of fields and edges; by default that of the split `train` in the same
-    folder, else this split's own. views: the number of views per sample; they share the mesh and differ in step, noise
-    and mask. With shuffle=False the steps are not drawn, but evenly spaced in the trajectory. component: the mesh to
-    read, such as "left.npz", whose fields are `left.fields.npy`; None if a sample has only one. fields: other values of
-    a sample for `batch.fields` (see fields.py); the fields of a simulation are in `batch.state`.
+    A view of a simulation is a step and the next one; a view of a surface is its vertices with their normals.
     """
 
     modality: ClassVar[str] = "mesh"
     alike: ClassVar[tuple[str, ...]] = ()
-
-    mask: Mask | None = None
-    noise: MeshNoise | None = None
-    statistics: MeshStatistics | None = None
-    views: int = 1
-    component: str | None = None
-    fields: Fields = ()
 
     def __post_init__(self) -> None:
         check_settings(self, self.views)

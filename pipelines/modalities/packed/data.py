@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Unpack
+from typing import ClassVar
 
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.native import Native
@@ -17,7 +17,7 @@ from maskstream.pipelines.modalities.data import DataConfig, check_cues, check_s
 from maskstream.pipelines.modalities.fields import FieldReader, Fields
 from maskstream.pipelines.modalities.image.data import list_image_components
 from maskstream.pipelines.modalities.image_text.data import find_pictures
-from maskstream.pipelines.modalities.split import Options, Split, Splits
+from maskstream.pipelines.modalities.split import SharedOptions, Split, Splits
 from maskstream.pipelines.modalities.video.cameras import rates
 from maskstream.pipelines.modalities.video.clip import VideoClip, aligned, check_one_clock, drop_short, short_videos
 from maskstream.pipelines.modalities.video.energy import check_energy
@@ -29,6 +29,7 @@ from maskstream.pipelines.stream.sampler import BatchSource, Unchanged
 from maskstream.pipelines.stream.shares import Schedule
 from maskstream.shards.config import NOT_IDENTITY
 from maskstream.shards.format.component import component_of
+from maskstream.shards.keywords import takes_fields
 from maskstream.shards.media.fbank import Fbank
 
 from .batch import PackedBatch
@@ -40,67 +41,34 @@ from .sampler import PackedRequest, PackedSampler, RowDraft
 from .sounds import NativeSounds
 
 
-class PackedSettings(Options, total=False):
-    """The fields of `PackedData`, with its defaults, and the options of all loaders."""
-
-    native: Native
-    mask: Mask | None
-    row_tokens: int
-    row_targets: int | None
-    scaling: float
-    balance: int
-    clip: VideoClip
-    sound: AudioClip
-    features: Features
-    seconds: Schedule | None
-    statistics: tuple[float, float] | None
-    colour: ColourJitter | None
-    transform: TransformChoice
-    component: str | None
-    fields: Fields
-
-
-def packed_loader(location: Splits, *, rows: int = 4, **settings: Unpack[PackedSettings]) -> Loader[PackedBatch]:
-    """The loader of packed rows of images, also with texts, of videos or of sounds: samples of any size, of which as
-    many share a row as fill it with `row_tokens` visible tokens.
-
-    location: the path or URL of a split, or (location, weight) pairs of several, whose samples share rows, as `mix`
-    says. rows: the rows of a batch, per rank. settings: the fields of `PackedData` (native, mask, row_tokens,
-    row_targets, scaling, balance, ...) and the options of all loaders (`Options`: seed, shuffle, workers, ..., and unit
-    and epochs of a mixture) but batch_size.
-
-    Errors: TypeError for an unknown setting, ValueError for an illegal value and for samples that are larger than a
-    row, ShardError if the folder holds no finished split of images, videos or sounds.
-    """
-    if "batch_size" in settings:
-        raise ValueError(f"batch_size={settings['batch_size']}: a packed loader counts rows; give rows=")
-    return PackedData.opened(location, {**settings, "batch_size": rows})
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PackedData(DataConfig[PackedBatch]):
-    """The data config of packed rows of images, of videos or of sounds. What is of another kind of samples than the
-    split has is not used.
+class PackedSettings:
+    """Settings of packed rows of images, videos or sounds. Those of other kinds of samples than the split has are unused.
 
-    native: how a sample becomes patches. mask: a mask without cues, or of clips `masks.ByEnergy`, whose ratio is a
-    number, a schedule, or drawn for each sample; None for visible tokens only. row_tokens: the visible tokens of a row.
-    row_targets: the most targets of a row, None for any number. scaling: by how much the visible tokens of a sample may
-    be changed so that its row is full, as a share of them; 0 leaves rows less full. Validation scales nothing. balance:
-    at most so many batches are a window, in which the rows that cost most to decode share batches, so that no rank
-    waits for another; 1 leaves all rows in their order, as validation does. Batches are those of the loader: with
-    others, as when a training accumulates them, other rows share one.
-
-    clip: the clips of videos, by default of 1 to 4 seconds, 8 frames a second, whose length is drawn. sound: the
-    segments of sounds, which are as long as the sound, but no longer than `seconds`. seconds: the longest clips and
-    sounds over the run, by a schedule such as `masks.Piecewise`; None for those of `clip` and `sound`. features,
-    statistics: the spectrograms, as in `AudioData`. colour: colour jitter of pictures and clips, by default none.
-    transform: a change of your own of pictures, clips or sounds (`maskstream.Transform`).
-    component: the member to read, None if a sample has only one; of images with texts, the first image. fields: other
-    values of a sample for `batch.fields`, such as ("caption",) (see fields.py).
+    Attributes:
+        native: How a sample becomes patches.
+        mask: Mask without cues, or for clips `masks.ByEnergy`, whose ratio is a number, a schedule, or drawn
+            for each sample; by default all tokens are visible.
+        row_tokens: Visible tokens per row.
+        row_targets: Largest number of targets per row; by default any.
+        scaling: Largest relative change of the visible tokens of a sample that fills its row; 0 leaves rows
+            less full. Validation scales nothing.
+        balance: Largest number of batches in a window, in which the rows that cost most to decode share
+            batches, so that no rank waits for another; 1, and validation, keep the order of the rows. Batches
+            are those of the loader: if a training accumulates them, other rows share a batch.
+        clip: Clips of videos; by default of 1 to 4 random seconds at 8 frames per second.
+        sound: Segments of sounds, which are as long as the sound, but no longer than `seconds`.
+        features: Spectrogram, as in `AudioSettings`.
+        seconds: Schedule of the longest clips and sounds over the run, such as `masks.Piecewise`; by default
+            those of `clip` and `sound`.
+        statistics: Mean and standard deviation of the features, as in `AudioSettings`.
+        colour: Colour jitter of pictures and clips; by default none.
+        transform: Own change of pictures, clips or sounds (`maskstream.Transform`).
+        component: Name of the member to read; by default the only one, and the first image of images with
+            texts.
+        fields: Other values of a sample that stand in `batch.fields`, such as ("caption",) (see
+            `pipelines/modalities/fields.py`).
     """
-
-    modality: ClassVar[str] = "image"
-    modalities: ClassVar[tuple[str, ...]] = ("image", "image-text", "video", "audio")
 
     native: Native = field(default_factory=Native)
     mask: Mask | None = None
@@ -117,6 +85,48 @@ class PackedData(DataConfig[PackedBatch]):
     transform: TransformChoice = None
     component: str | None = None
     fields: Fields = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedOptions(SharedOptions, PackedSettings):
+    """The options of `packed_loader`.
+
+    Attributes:
+        rows: Rows per batch and rank.
+    """
+
+    ELSEWHERE: ClassVar[Mapping[str, str]] = {
+        **SharedOptions.ELSEWHERE,
+        "batch_size": ": it is rows= here",
+        "token_budget": ": packed rows are batches already; row_tokens= is their budget",
+    }
+
+    rows: int = 4
+
+
+@takes_fields(PackedOptions)
+def packed_loader(location: Splits, options: PackedOptions) -> Loader[PackedBatch]:
+    """Open the loader of packed rows: samples of any size, of which as many share a row as fill its `row_tokens`.
+
+    Args:
+        location: Location of a split, such as `data/shards/imagefolder/train`, or (location, weight) pairs of
+            several, which are mixed as `mix` does.
+        options: The fields of `PackedData` and the options of all loaders.
+
+    Raises:
+        TypeError: A parameter is unknown.
+        ValueError: A value is not allowed.
+        ShardError: The location holds no finished split of images, videos or sounds.
+    """
+    return PackedData.open(location, options, batch_size=options.rows)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackedData(PackedSettings, DataConfig[PackedBatch]):
+    """Data config of packed rows of images, videos or sounds."""
+
+    modality: ClassVar[str] = "image"
+    modalities: ClassVar[tuple[str, ...]] = ("image", "image-text", "video", "audio")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "transform", find_transform(self.transform, frames=True, waveform=True))

@@ -21,17 +21,17 @@ def join_rows(
     samplers = [source.sampler for source in sources if isinstance(source.sampler, PackedSampler)]
     if len(samplers) < len(sources) or any(len(one.natives) > 1 for one in samplers):
         raise ValueError("packed rows are mixed of sources of one split each, such as packed_loader(FOLDER)")
-    epochs, first = options.get("epochs"), samplers[0].samples
+    first = samplers[0].samples
     natives = tuple(one.natives[0] for one in samplers)
     samples = RowMix(
         parts=tuple(one.samples.split for one in samplers),
         weights=tuple(weights),
         sizers=natives,
         room=first.room,
-        unit=options.get("unit", "samples"),
+        unit=options.unit,
         balance=first.balance,
         seed=seed,
-        length=options.get("batches"),
-        epochs=None if epochs is None else tuple(epochs),
+        length=options.batches,
+        epochs=None if options.epochs is None else tuple(options.epochs),
     )
     return PackedSampler(natives=natives, samples=samples), samples

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Self, Unpack
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.format.component import component_of
+from maskstream.shards.keywords import takes_fields
 from maskstream.shards.members.arrays import FEATURES
 
 from .batch import PointsBatch
@@ -22,46 +23,20 @@ from .read import FACTS, NORMALS, PointAugment, PointPlan, PointSelection
 from .tokens import PointTokens, VoxelTokens
 
 
-class PointsSettings(Options, total=False):
-    """The fields of `PointsData`, with its defaults, and the options of all loaders."""
-
-    select: PointSelection
-    augment: PointAugment
-    tokens: PointTokens
-    mask: Mask | None
-    noise: Noise | None
-    views: int
-    component: str | None
-    fields: Fields
-
-
-def points_loader(location: Splits, **settings: Unpack[PointsSettings]) -> Loader[PointsBatch]:
-    """The loader of masked point clouds of the split in the folder `location`, such as `data/shards/modelnet40/train`.
-
-    location: the path or URL of a split, or (location, weight) pairs of several, which are mixed as `mix` says.
-    settings: the fields of `PointsData` (select, augment, tokens, mask, noise, ...) and the options of all loaders
-    (`Options`: batch_size, seed, shuffle, workers, ...). A batch has batch_size * views rows.
-
-    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if the folder holds no
-    finished split of point clouds.
-    """
-    return PointsData.opened(location, settings)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PointsData(RowConfig[PointPlan, PointsBatch]):
-    """The data config of masked point clouds.
+class PointsSettings:
+    """Settings of masked point clouds.
 
-    select: the points to read, by default 2,048 per cloud. augment: by default only scaling to the unit ball. tokens:
-    the tokens of the mask, by default 8^3 cubes of 4^3 voxels. mask: a mask of `maskstream.pipelines.masks`, or None.
-    noise: a noise schedule, for diffusion models; the loader then draws noise and a time for each view. views: the
-    number of views per sample; they share the points and differ in augmentation, noise and mask. component: the point
-    cloud to read, such as "points.npy"; None if a sample has only one. fields: other values of a sample for
-    `batch.fields` (see fields.py).
+    Attributes:
+        select: Points to read; by default 2,048 per cloud.
+        augment: Changes of the cloud; by default it is only scaled to the unit ball.
+        tokens: Tokens that the mask selects; by default 8^3 cubes of 4^3 voxels.
+        mask: Mask of `maskstream.pipelines.masks`; by default none.
+        noise: Noise schedule of diffusion models: the loader draws noise and a time for each view.
+        views: Number of views per sample. They share the points and differ in augmentation, noise and mask.
+        component: Name of the point cloud to read, such as "points.npy"; required only if a sample has several.
+        fields: Other values of a sample that stand in `batch.fields` (see `maskstream.pipelines.modalities.fields`).
     """
-
-    modality: ClassVar[str] = "points"
-    alike: ClassVar[tuple[str, ...]] = ("select.points", "select.features", "tokens", "noise")
 
     select: PointSelection = field(default_factory=PointSelection)
     augment: PointAugment = field(default_factory=PointAugment)
@@ -71,6 +46,36 @@ class PointsData(RowConfig[PointPlan, PointsBatch]):
     views: int = 1
     component: str | None = None
     fields: Fields = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointsOptions(Options, PointsSettings):
+    """The options of `points_loader`."""
+
+
+@takes_fields(PointsOptions)
+def points_loader(location: Splits, options: PointsOptions) -> Loader[PointsBatch]:
+    """Open the loader of masked point clouds: batch_size * views rows per batch and rank.
+
+    Args:
+        location: Location of a split, such as `data/shards/modelnet40/train`, or (location, weight) pairs of
+            several, which are mixed as `mix` does.
+        options: The fields of `PointsData` and the options of all loaders.
+
+    Raises:
+        TypeError: A parameter is unknown.
+        ValueError: A value is not allowed.
+        ShardError: The location holds no finished split of point clouds.
+    """
+    return PointsData.open(location, options)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PointsData(PointsSettings, RowConfig[PointPlan, PointsBatch]):
+    """Data config of masked point clouds."""
+
+    modality: ClassVar[str] = "points"
+    alike: ClassVar[tuple[str, ...]] = ("select.points", "select.features", "tokens", "noise")
 
     @property
     def traits(self) -> Traits:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import hypot
-from typing import ClassVar, Literal, NamedTuple, Self, Unpack
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from maskstream.shards.config import Config, check_types
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.component import Component, component_of
 from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.keywords import takes_fields
 from maskstream.shards.media.h36m import JOINTS, MIRRORED, NECK
 from maskstream.shards.members.arrays import POSES
 from maskstream.shards.stores.base import Range
@@ -164,31 +165,55 @@ class PoseError(DataError):
     """A member does not contain the poses described in the manifest."""
 
 
-class PoseSettings(Options, total=False):
-    """The fields of `PoseData`, with its defaults, and the options of all loaders."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoseSettings:
+    """Settings of masked poses.
 
-    clip: PoseClip
-    joints: int
-    cameras: Cameras
-    flip: float | None
-    mask: Mask | None
-    views: int
-    component: str | None
-    fields: Fields
-    over_run: OverRun
-
-
-def pose_loader(location: Splits, **settings: Unpack[PoseSettings]) -> Loader[PoseBatch]:
-    """The loader of masked poses of the split in the folder `location`, such as `data/shards/sample-pose/train`.
-
-    location: the path or URL of a split, or (location, weight) pairs of several, which are mixed as `mix` says.
-    settings: the fields of `PoseData` (clip, cameras, mask, ...) and the options of all loaders (`Options`: batch_size,
-    seed, shuffle, workers, ...). A batch has batch_size * views rows.
-
-    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if the folder holds no
-    finished split of poses.
+    Attributes:
+        clip: Frames of the clip.
+        joints: Number of joints: 17, or 16 without the neck, as in part of the literature.
+        cameras: Ranges from which a camera is drawn.
+        flip: Probability that left and right are swapped; by default 0.5 when shuffled, else 0.
+        mask: Mask of `maskstream.pipelines.masks` on (frame, joint) that needs no cues, drawn for 2-D and 3-D
+            poses independently; by default none.
+        views: Number of views per sample. They share the frames and differ in camera, flip and masks.
+        component: Name of the motion to read; required only if a sample has several.
+        fields: Other values of a sample that stand in `batch.fields` (see `maskstream.pipelines.modalities.fields`).
+        over_run: Settings that change over the run, each with a schedule, such as {"clip.frames": ...} (see
+            `pipelines/modalities/phases.py`).
     """
-    return PoseData.opened(location, settings)
+
+    clip: PoseClip = field(default_factory=PoseClip)
+    joints: int = 17
+    cameras: Cameras = field(default_factory=Cameras)
+    flip: float | None = None
+    mask: Mask | None = None
+    views: int = 1
+    component: str | None = None
+    fields: Fields = ()
+    over_run: OverRun = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseOptions(Options, PoseSettings):
+    """The options of `pose_loader`."""
+
+
+@takes_fields(PoseOptions)
+def pose_loader(location: Splits, options: PoseOptions) -> Loader[PoseBatch]:
+    """Open the loader of masked poses: batch_size * views rows per batch and rank.
+
+    Args:
+        location: Location of a split, such as `data/shards/sample-pose/train`, or (location, weight) pairs of
+            several, which are mixed as `mix` does.
+        options: The fields of `PoseData` and the options of all loaders.
+
+    Raises:
+        TypeError: A parameter is unknown.
+        ValueError: A value is not allowed.
+        ShardError: The location holds no finished split of poses.
+    """
+    return PoseData.open(location, options)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,30 +227,12 @@ class PosePlan:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PoseData(RowConfig[PosePlan, PoseBatch]):
-    """The data config of masked poses.
-
-    clip: the frames of a clip. joints: 17, or 16 without the neck, as in part of the literature. cameras: the cameras
-    that are drawn. flip: the probability that left and right change places; None is 0.5 when shuffled, else 0. mask: a
-    mask of `maskstream.pipelines.masks` on (frame, joint) that needs no cues, or None; it is drawn for 2-D and for 3-D
-    poses apart. views: the number of views per sample; they share the frames and differ in camera, flip and masks.
-    component: the motion to read; None if a sample has only one. fields: other values of a sample for `batch.fields`
-    (see fields.py). over_run: settings that change over the run, such as {"clip.frames": ...} (see phases.py).
-    """
+class PoseData(PoseSettings, RowConfig[PosePlan, PoseBatch]):
+    """Data config of masked poses."""
 
     modality: ClassVar[str] = "pose"
     alike: ClassVar[tuple[str, ...]] = ("clip.frames", "joints")
     changing: ClassVar[tuple[str, ...]] = ("clip.frames", "clip.stride")
-
-    clip: PoseClip = field(default_factory=PoseClip)
-    joints: int = 17
-    cameras: Cameras = field(default_factory=Cameras)
-    flip: float | None = None
-    mask: Mask | None = None
-    views: int = 1
-    component: str | None = None
-    fields: Fields = ()
-    over_run: OverRun = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_settings(self, self.views)

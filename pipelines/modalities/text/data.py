@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Literal, Self, Unpack, get_args
+from typing import ClassVar, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from maskstream.pipelines.stream.loader import Loader
 from maskstream.shards.format.component import Component
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import TokenizerFacts, read_tokenizer, read_tokenizer_facts
+from maskstream.shards.keywords import takes_fields
 from maskstream.shards.members.text import TOKEN_TYPES
 
 from .batch import TextBatch
@@ -28,46 +29,24 @@ CUES = frozenset({"words", "classes", "tokens"})
 """Mask inputs available for texts, plus `scores` if the loader has them."""
 
 
-class TextSettings(Options, total=False):
-    """The fields of `TextData`, with its defaults, and the options of all loaders."""
-
-    length: int
-    packing: Layout
-    windows: bool
-    mask: Mask | None
-    scores: TokenScores | None
-    views: int
-    fields: Fields
-
-
-def text_loader(location: Splits, **settings: Unpack[TextSettings]) -> Loader[TextBatch]:
-    """The loader of masked texts of the split in the folder `location`, such as `data/shards/gcide/train`.
-
-    location: the path or URL of a split, or (location, weight) pairs of several, which are mixed as `mix` says.
-    settings: the fields of `TextData` (length, packing, mask, views, ...) and the options of all loaders (`Options`:
-    batch_size, seed, shuffle, workers, ...). A batch has batch_size * views rows.
-
-    Errors: TypeError for an unknown setting, ValueError for an illegal value, ShardError if the folder holds no
-    finished split of texts.
-    """
-    return TextData.opened(location, settings)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TextData(SplitConfig[TextPlan, TextBatch]):
-    """The data config of masked texts.
+class TextSettings:
+    """Settings of masked texts.
 
-    length: the tokens of a row, special ones and padding included. packing: "pack" puts documents one behind the other
-    until a row is full, as packing.py says; "row" shows one document in each row, of a longer one a random window when
-    shuffled, else its beginning; windows=False always shows its beginning. mask: a mask of texts of
-    `maskstream.pipelines.masks`, or None. The ids of a `masks.Replace` may be left out: they are then the tokenizer's.
-    scores: of the tokens of samples, for a mask that follows them, such as `masks.TopScores`; only of beginnings.
-    views: the number of views per sample, which differ in their mask. fields: other values of a sample for
-    `batch.fields` (see fields.py); only with packing="row".
+    Attributes:
+        length: Tokens per row, including special tokens and padding.
+        packing: "pack" fills each row with documents one after the other (see
+            `pipelines/modalities.text.packing.py`); "row" shows one document per row.
+        windows: Whether a row shows a random window of a longer document when shuffled; False always shows its
+            beginning. For packing="row".
+        mask: Mask of texts of `maskstream.pipelines.masks`; by default none. The ids of a `masks.Replace`
+            default to those of the tokenizer.
+        scores: Scores of the tokens of samples, for a mask that follows them, such as `masks.TopScores`; only
+            for the beginnings of documents.
+        views: Number of views per sample, which differ in their masks.
+        fields: Other values of a sample that stand in `batch.fields` (see `maskstream.pipelines.modalities.fields`);
+            only with packing="row".
     """
-
-    modality: ClassVar[str] = "text"
-    alike: ClassVar[tuple[str, ...]] = ("length",)
 
     length: int = 128
     packing: Layout = "pack"
@@ -76,6 +55,36 @@ class TextData(SplitConfig[TextPlan, TextBatch]):
     scores: TokenScores | None = None
     views: int = 1
     fields: Fields = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextOptions(Options, TextSettings):
+    """The options of `text_loader`."""
+
+
+@takes_fields(TextOptions)
+def text_loader(location: Splits, options: TextOptions) -> Loader[TextBatch]:
+    """Open the loader of masked texts: batch_size * views rows per batch and rank.
+
+    Args:
+        location: Location of a split, such as `data/shards/gcide/train`, or (location, weight) pairs of
+            several, which are mixed as `mix` does.
+        options: The fields of `TextData` and the options of all loaders.
+
+    Raises:
+        TypeError: A parameter is unknown.
+        ValueError: A value is not allowed.
+        ShardError: The location holds no finished split of texts.
+    """
+    return TextData.open(location, options)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextData(TextSettings, SplitConfig[TextPlan, TextBatch]):
+    """Data config of masked texts."""
+
+    modality: ClassVar[str] = "text"
+    alike: ClassVar[tuple[str, ...]] = ("length",)
 
     def __post_init__(self) -> None:
         check_settings(self, self.views)

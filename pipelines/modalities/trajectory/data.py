@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Self, Unpack
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from maskstream.pipelines.modalities.video.rows import ClipRowMaker
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.shards.errors import ShardError
 from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.keywords import takes_fields
 
 from .batch import TrajectoryBatch
 from .rows import CAMERA, DEPTH, VIDEO, TrajectoryPlan, TrajectoryRowMaker
@@ -37,51 +38,27 @@ CUES = FRAMES | {"depth"}
 """Mask inputs available for trajectories."""
 
 
-class TrajectorySettings(Options, total=False):
-    """The fields of `TrajectoryData`, with its defaults, and the options of all loaders."""
-
-    clip: VideoClip
-    ahead_s: float
-    depth: bool
-    mask: Mask | None
-    augment: Augmentation | None
-    colour: ColourJitter | None
-    transform: TransformChoice
-    views: int
-    tubelet: int
-    patch: int
-    fields: Fields
-    over_run: OverRun
-
-
-def trajectory_loader(location: Splits, **settings: Unpack[TrajectorySettings]) -> Loader[TrajectoryBatch]:
-    """The loader of masked clips of walks from a folder of shards (one split, such as
-    `data/shards/vizdoom-walks/train`).
-
-    location: the path or URL of a split, or (location, weight) pairs of several, which are mixed as `mix` says.
-    settings: the fields of `TrajectoryData` (clip, ahead_s, depth, mask, ...), and the `Options` of all loaders
-    (batch_size, seed, shuffle, workers, ...). batch_size is in samples per rank.
-
-    Errors: ValueError for impossible settings, ShardError if the folder holds no finished split.
-    """
-    return TrajectoryData.opened(location, settings)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrajectoryData(SplitConfig[TrajectoryPlan, TrajectoryBatch]):
-    """The data config of masked clips of walks.
+class TrajectorySettings:
+    """Settings of masked clips of walks.
 
-    clip, views, tubelet, patch, colour, transform, fields: as in `VideoData`. ahead_s: how far ahead the waypoint is,
-    in seconds; clips are drawn from the frames before. depth: whether depth is read. mask: a mask of
-    `maskstream.pipelines.masks` on (t, h, w) that needs no cues but frames and depth, or None; it is one for colours
-    and depth. augment: by default the centre crop, with a flip of 0.5 when shuffled; a flip mirrors depth, poses and
-    waypoint too. over_run: settings that change over the run, such as {"clip.frames": ...} (see phases.py).
+    Attributes:
+        clip: Frames, stride and size of the clip.
+        ahead_s: Seconds between a frame and its waypoint; clips are drawn from the frames that have one.
+        depth: Whether depth is read.
+        mask: Mask of `maskstream.pipelines.masks` on (t, h, w) that needs no cues but frames and depth; colours
+            and depth share it. By default none.
+        augment: Crop and flip of each view; by default the centre crop, flipped with probability 0.5 when
+            shuffled. A flip also mirrors depth, poses and waypoint.
+        colour: Colour jitter, the same for all frames of a view; by default none.
+        transform: Own change of pixels (`maskstream.Transform`), applied after colour jitter.
+        views: Number of views per sample. They share the decoded frames and differ in crop and mask.
+        tubelet: Frames per token.
+        patch: Side of a token in pixels.
+        fields: Other values of a sample that stand in `batch.fields` (see `maskstream.pipelines.modalities.fields`).
+        over_run: Settings that change over the run, each with a schedule, such as {"clip.frames": ...} (see
+            `pipelines/modalities/phases.py`).
     """
-
-    modality: ClassVar[str] = "trajectory"
-    alike: ClassVar[tuple[str, ...]] = ("clip.frames", "clip.size", "tubelet", "patch", "depth")
-    changing: ClassVar[tuple[str, ...]] = CHANGING
-    version: ClassVar[int] = 2  # 2: poses have the quaternion with w >= 0
 
     clip: VideoClip = field(default_factory=lambda: VideoClip(frames=4, stride=4))
     ahead_s: float = 2.0
@@ -95,6 +72,38 @@ class TrajectoryData(SplitConfig[TrajectoryPlan, TrajectoryBatch]):
     patch: int = 16
     fields: Fields = ()
     over_run: OverRun = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrajectoryOptions(Options, TrajectorySettings):
+    """The options of `trajectory_loader`."""
+
+
+@takes_fields(TrajectoryOptions)
+def trajectory_loader(location: Splits, options: TrajectoryOptions) -> Loader[TrajectoryBatch]:
+    """Open the loader of masked clips of walks: batch_size * views clips per batch and rank.
+
+    Args:
+        location: Location of a split, such as `data/shards/vizdoom-walks/train`, or (location, weight) pairs of
+            several, which are mixed as `mix` does.
+        options: The fields of `TrajectoryData` and the options of all loaders.
+
+    Raises:
+        TypeError: A parameter is unknown.
+        ValueError: A value is not allowed.
+        ShardError: The location holds no finished split of walks.
+    """
+    return TrajectoryData.open(location, options)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrajectoryData(TrajectorySettings, SplitConfig[TrajectoryPlan, TrajectoryBatch]):
+    """Data config of masked clips of walks."""
+
+    modality: ClassVar[str] = "trajectory"
+    alike: ClassVar[tuple[str, ...]] = ("clip.frames", "clip.size", "tubelet", "patch", "depth")
+    changing: ClassVar[tuple[str, ...]] = CHANGING
+    version: ClassVar[int] = 2  # 2: poses have the quaternion with w >= 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "transform", find_transform(self.transform, frames=True))

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Unpack
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.errors import DataError, MaskstreamError, OutageError, SampleError
 from maskstream.shards.format.data_errors import explain_data_error, find_outage
 from maskstream.shards.format.dataset import FOREIGN
+from maskstream.shards.keywords import narrow, takes_fields
 from maskstream.shards.media.found_video import FoundVideo, bytes_of, open_video
 from maskstream.shards.media.gop_notes import GopNotes
 from maskstream.shards.media.local_media import MediaError, read_regular_size
@@ -41,24 +42,37 @@ VideoFile = bytes | bytearray | memoryview | str | Path | BinaryIO
 """Bytes of a video file, its path, or a seekable binary file."""
 
 
-class ClipDecoder:
-    """Makes of a video file the row that a loader with these settings gives for a sample of this key.
+@dataclass(frozen=True, kw_only=True)
+class DecoderSettings(ClipSettings):
+    """Settings of `ClipDecoder`.
 
-    settings: the fields of `VideoData` that say what is made of a clip: mask, augment (by default VideoMAE's
-    multi-scale crop, as in a loader that shuffles), colour, flow, views, tubelet, patch, output. The loader to compare
-    with is one over the tars that hold the files, after `maskstream index`; keyframes are those that the file names,
-    which the index can check. profile: that of the split whose members are given, such as "train", for the rows of its
-    loader: it decides where clips begin, and whether motion vectors are flow. It holds settings only, so many threads
-    may call it, and it can be pickled.
-
-    ValueError for impossible settings, and for those that need a split.
+    Attributes:
+        profile: Profile of the split that has the file as a member, such as "train", to get the rows of its loader. It
+            decides where clips begin and whether motion vectors are flow.
     """
 
-    def __init__(
-        self, clip: VideoClip | None = None, *, profile: str = FOREIGN, **settings: Unpack[ClipSettings]
-    ) -> None:
-        self.data, self.profile = VideoData(clip=clip or VideoClip(), **settings), profile
-        self._rows, self._finish = self.data.of_files(profile)
+    clip: VideoClip = field(default_factory=VideoClip, kw_only=False)
+    profile: str = FOREIGN
+
+
+class ClipDecoder:
+    """Makes from a video file the row that a loader with the same settings makes for the sample with this key.
+
+    That loader reads the tars that hold the files, after `maskstream index`, and shuffles. Keyframes are those that the
+    file names, which the index can check. A decoder holds settings only: many threads may call it, and it can be
+    pickled.
+
+    Args:
+        settings: What is made of a clip.
+
+    Raises:
+        ValueError: A value is not allowed, or needs a split.
+    """
+
+    @takes_fields(DecoderSettings).in_method
+    def __init__(self, settings: DecoderSettings) -> None:
+        self.data, self.profile = narrow(VideoData, settings), settings.profile
+        self._rows, self._finish = self.data.of_files(self.profile)
 
     def __repr__(self) -> str:
         return f"ClipDecoder({self.data}, profile={self.profile!r})"

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Self, TypedDict, Unpack, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from maskstream.pipelines.stream.sampler import BatchSource, Composed, Finish, U
 from maskstream.shards.config import NOT_IDENTITY
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.keywords import takes_fields
 
 from .batch import TOKEN_OUTPUTS, Output, OutputChoice, VideoBatch
 from .cameras import CamerasRowMaker, EachCamera, find_frames_of_all, has_one_rate, lacking, rates, with_all_cameras
@@ -53,78 +54,30 @@ to wait for others.
 """
 
 
-class ClipSettings(TypedDict, total=False):
-    """The fields of `VideoData` that say what is made of a clip, with its defaults."""
-
-    mask: Mask | None
-    augment: Augmentation | None
-    colour: ColourJitter | None
-    transform: TransformChoice
-    flow: FlowChoice
-    views: int
-    tubelet: int
-    patch: int
-    output: OutputChoice
-
-
-class VideoSettings(ClipSettings, Options, total=False):
-    """The fields of `VideoData`, with its defaults, and the options of all loaders."""
-
-    clip: VideoClip
-    over_run: OverRun
-    component: str | tuple[str, ...] | None
-    shared_crops: bool
-    fields: Fields
-    cycle: int | None
-    targets: str | None
-    backend: VideoBackend
-
-
-def video_loader(location: Splits, **settings: Unpack[VideoSettings]) -> Loader[VideoBatch]:
-    """The loader of masked clips from a folder of shards (one split, such as `data/shards/k400/train`).
-
-    location: the path or URL of a split, or (location, weight) pairs of several, which are mixed as `mix` says.
-    settings: the fields of `VideoData` (clip, mask, augment, flow, views, ...), and the `Options` of all loaders
-    (batch_size, seed, shuffle, workers, ...). batch_size is in samples per rank.
-
-    Errors: ValueError for impossible settings, ShardError if the folder holds no finished split.
-    """
-    return VideoData.opened(location, settings)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VideoData(SplitConfig[ClipPlan, VideoBatch]):
-    """The data config of masked video clips.
+class ClipSettings:
+    """Settings of a masked clip that apply to any video.
 
-    clip: frames, stride and size. mask: a mask of `maskstream.pipelines.masks`, or None. augment: by default VideoMAE's
-    multi-scale crop when shuffled, else the centre crop; no default flips. colour: colour jitter, the same for all
-    frames of a view, by default none. transform: a change of pixels of your own (`maskstream.Transform`), after
-    colour jitter. flow: the source of motion: "codec", "dis", "lk",
-    "none", a SampleFlow, a BatchFlow (computed on the batch's device) or `package.module:Name` of one's own; "auto"
-    makes no flow if the mask needs none, else takes the codec's motion vectors if the shards allow it, else DIS.
-    views: the number of clips per sample; they share the decoded frames and differ in crop and mask. tubelet (frames)
-    and patch (pixels): the size of a token. component: the video to read, such as "cam0.mp4"; None if a sample has only
-    one. Several, ("cam0.mp4", "cam1.mp4"), give the clips of the same instants of each (see `VideoBatch.cameras`), each
-    with masks of its own, of the samples that have all; the first draws, and its frames are those of fields.
-    shared_crops: whether the cameras of a sample share the draws of crop, flip and colour, whatever their sizes.
-    fields: other values of a sample for `batch.fields` (see fields.py). cycle: after how many epochs clips, crops and
-    colours repeat, for every seed; masks do not. targets: the folder of what a frozen teacher makes of them (see
-    targets.py), which PyAV's pixels alone go with. over_run: settings that change over the run, such as
-    {"clip.frames": ...} (see phases.py). backend: the decoder; "cpu" is PyAV in threads
-    or workers; "dali" is NVIDIA DALI, whose pixels differ by a level or two, so it is part of the identity;
-    "torchcodec" is torchcodec's NVDEC, whose pixels are those of output="yuv" by PyAV, so it is not. "auto" is PyAV,
-    but on a CUDA device where arithmetic says that DALI makes twice the clips; the log says why (decoders.py). output:
-    "yuv" hands cropped YUV planes to the device, which resizes and converts them (yuv.py): less work for CPUs, less to
-    copy. Its pixels are those of "rgb", so a run may change between the two. "tokens" crops, resizes and converts only
-    the tokens that the mask leaves visible, and "tokens+targets" also those that are reconstructed: `batch.tokens` has
-    their pixels, bit by bit those of "rgb", and `batch.video` is empty. "auto" is "yuv" on a CUDA device, but
-    "rgb" with a SampleFlow, colour jitter, a transform or a mask that needs frames, which need RGB on the CPU, and
-    elsewhere.
+    Attributes:
+        clip: Frames, stride and size of the clip.
+        mask: Mask of `maskstream.pipelines.masks` on (t, h, w); by default none.
+        augment: Crop and flip of each view; by default VideoMAE's multi-scale crop when shuffled, else the
+            centre crop.
+        colour: Colour jitter, the same for all frames of a view; by default none.
+        transform: Own change of pixels (`maskstream.Transform`), applied after colour jitter.
+        flow: Source of motion: "codec", "dis", "lk", "none", a `SampleFlow`, a `BatchFlow` (computed on the
+            device of the batch) or `package.module:Name` of your own. "auto" computes none if the mask needs
+            none; otherwise it reads the motion vectors of the codec if the shards have them, else computes DIS
+            flow.
+        views: Number of views per sample. They share the decoded frames and differ in crop and mask.
+        tubelet: Frames per token.
+        patch: Side of a token in pixels.
+        output: What the host makes. "rgb" is finished pixels. "yuv" sends cropped YUV planes to the device,
+            which resizes and converts them to the same pixels. "tokens" makes only the visible tokens, and
+            "tokens+targets" also those to reconstruct: `batch.tokens` has their pixels, and `batch.video` is
+            empty. "auto" is "yuv" on a CUDA device unless something needs RGB on the CPU (a `SampleFlow`,
+            colour jitter, a transform, a mask that reads frames), and "rgb" elsewhere.
     """
-
-    modality: ClassVar[str] = "video"
-    alike: ClassVar[tuple[str, ...]] = ("clip.frames", "clip.size", "tubelet", "patch")
-    changing: ClassVar[tuple[str, ...]] = CHANGING
 
     clip: VideoClip = field(default_factory=VideoClip)
     mask: Mask | None = None
@@ -133,16 +86,72 @@ class VideoData(SplitConfig[ClipPlan, VideoBatch]):
     transform: TransformChoice = None
     flow: FlowChoice = AUTO
     views: int = 1
-    component: str | tuple[str, ...] | None = None
-    shared_crops: bool = True
     tubelet: int = 2
     patch: int = 16
+    output: OutputChoice = field(default="auto", metadata=NOT_IDENTITY)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoSettings(ClipSettings):
+    """Settings of masked video clips.
+
+    Attributes:
+        component: Name of the video to read, such as "cam0.mp4"; required only if a sample has several. A tuple
+            of names loads the clips of the same instants of several cameras (see `VideoBatch.cameras`), each
+            with its own mask, from samples that have all of them; `fields` are of the frames of the first.
+        shared_crops: Whether the cameras of a sample have the same crop, flip and colours, whatever their
+            sizes.
+        fields: Other values of a sample that stand in `batch.fields` (see `maskstream.pipelines.modalities.fields`).
+        cycle: Number of epochs after which clips, crops and colours repeat, for every seed; masks never repeat.
+            By default never.
+        targets: Folder of the outputs of a frozen teacher (see `maskstream.pipelines.modalities.targets`). They require
+            the decoder PyAV.
+        over_run: Settings that change over the run, each with a schedule, such as {"clip.frames": ...} (see
+            `pipelines/modalities/phases.py`).
+        backend: Decoder. "cpu" is PyAV; "dali" is NVIDIA DALI, whose pixels differ by a level or two, so it
+            belongs to the identity of a run; "torchcodec" is NVDEC through torchcodec, with the pixels of PyAV.
+            "auto" is PyAV, or DALI on a CUDA device where it is estimated to deliver twice the clips; the log
+            says why.
+    """
+
+    component: str | tuple[str, ...] | None = None
+    shared_crops: bool = True
     fields: Fields = ()
     cycle: int | None = None
     targets: str | None = field(default=None, metadata=NOT_IDENTITY)
     over_run: OverRun = field(default_factory=dict)
     backend: VideoBackend = field(default="auto", metadata=NOT_IDENTITY)
-    output: OutputChoice = field(default="auto", metadata=NOT_IDENTITY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions(Options, VideoSettings):
+    """The options of `video_loader`."""
+
+
+@takes_fields(VideoOptions)
+def video_loader(location: Splits, options: VideoOptions) -> Loader[VideoBatch]:
+    """Open the loader of masked clips: batch_size * views clips per batch and rank.
+
+    Args:
+        location: Location of a split, such as `data/shards/k400/train`, or (location, weight) pairs of
+            several, which are mixed as `mix` does.
+        options: The fields of `VideoData` and the options of all loaders.
+
+    Raises:
+        TypeError: A parameter is unknown.
+        ValueError: A value is not allowed.
+        ShardError: The location holds no finished split of videos.
+    """
+    return VideoData.open(location, options)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoData(VideoSettings, SplitConfig[ClipPlan, VideoBatch]):
+    """Data config of masked video clips."""
+
+    modality: ClassVar[str] = "video"
+    alike: ClassVar[tuple[str, ...]] = ("clip.frames", "clip.size", "tubelet", "patch")
+    changing: ClassVar[tuple[str, ...]] = CHANGING
 
     def __post_init__(self) -> None:
         find_flow(self.flow)

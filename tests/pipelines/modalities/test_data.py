@@ -72,14 +72,14 @@ def test_the_settings_of_a_loader_are_its_fields(data: type[DataConfig[Any]], se
 def test_an_unknown_setting_is_refused_with_the_legal_ones(split: Path) -> None:
     with pytest.raises(
         TypeError,
-        match=r"'masks' is no setting of a loader of video, did you mean 'mask'\?; legal are .*mask,.*batch_size",
+        match=r"video_loader\(\) has no parameter 'masks', did you mean 'mask'\?; allowed are .*mask,.*batch_size",
     ):
         video_loader(split, masks=None)  # type: ignore[call-arg]
 
 
 def test_none_is_refused_for_a_required_setting(split: Path) -> None:
-    with pytest.raises(ValueError, match=r"clip=None: a loader of video needs it; leave it out"):
-        video_loader(split, clip=None)  # type: ignore[typeddict-item]
+    with pytest.raises(ValueError, match=r"clip=None\): a VideoClip is wanted, got None"):
+        video_loader(split, clip=None)  # type: ignore[arg-type]
     assert video_loader(split, mask=None, augment=None, batch_size=2, clip=VideoClip(frames=2, size=32))
 
 

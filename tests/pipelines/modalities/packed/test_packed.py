@@ -264,9 +264,7 @@ def test_samples_without_a_usable_picture_are_replaced(tmp_path: Path) -> None:
         ({"row_targets": 20}, r"row_targets=20 is less than one sample needs: of 1 x 8 x 8 tokens 48 are targets"),
         ({"row_tokens": 100_000}, "row_tokens=100000: 60 samples do not fill one row"),
         ({"rows": 1000}, r"60 samples give \d+ rows of 64 visible tokens.* lower rows or row_tokens"),
-        ({"batch_size": 4}, "batch_size=4: a packed loader counts rows; give rows="),
         ({"scaling": -0.1}, "scaling=-0.1"),
-        ({"token_budget": 100, "steps": 10}, "packed rows are batches already|has no mask"),
         (
             {"mask": masks.Random(ratio=masks.Uniform(scope="batch"))},
             "draws how many tokens are visible for a whole batch",
@@ -290,6 +288,13 @@ def test_impossible_settings_are_refused_before_training_starts(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         opened(split, **settings)
+
+
+def test_options_of_batches_of_samples_name_those_of_rows(split: Path) -> None:
+    with pytest.raises(TypeError, match="no parameter 'batch_size': it is rows= here"):
+        opened(split, batch_size=4)
+    with pytest.raises(TypeError, match="no parameter 'token_budget': packed rows are batches already; row_tokens="):
+        opened(split, token_budget=100)
 
 
 def test_the_packed_mask_is_the_rectangular_one(split: Path) -> None:
