@@ -3,9 +3,9 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from functools import cache, partial, reduce
+from functools import partial, reduce
 from operator import attrgetter
-from typing import Any, ClassVar, Generic, Self, cast, get_type_hints
+from typing import Any, ClassVar, Generic, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from maskstream.pipelines.stream.loader import Loader, LoaderOptions
 from maskstream.pipelines.stream.mix import check_pairs, mix
 from maskstream.pipelines.stream.sampler import BatchSource, BatchT, Finish, HostT, Unchanged
 from maskstream.pipelines.stream.weights import MixOptions, Weight
-from maskstream.shards.config import Config, Json, check_type, check_types
+from maskstream.shards.config import Config, Json, check_types
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.keywords import narrow, takes_fields
 
@@ -350,5 +350,3 @@ def check_cycle(cycle: int | None) -> None:
     """Raise ValueError for an invalid number of epochs after which draws repeat."""
     if cycle is not None and cycle < 1:
         raise ValueError(f"cycle={cycle}: it is the number of clips and crops of a sample, 1 or more, or None")
-
-

@@ -14,7 +14,9 @@ SETTINGS = tuple(f.name for f in fields(VideoData))
 
 
 def split_and_data(folder: Path, **options: Any) -> tuple[Split, VideoData]:
-    split = open_split(folder, "video", Options(device="cpu", **{n: v for n, v in options.items() if n not in SETTINGS}))
+    split = open_split(
+        folder, "video", Options(device="cpu", **{n: v for n, v in options.items() if n not in SETTINGS})
+    )
     return split, VideoData(**{n: v for n, v in options.items() if n in SETTINGS})
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
@@ -28,7 +29,7 @@ from .spectrogram import Features, Spectrogram, check_on_device, compute_spectro
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioSettings:
-    """Settings of masked sounds.
+    """Settings of masked audio.
 
     Attributes:
         clip: Length, sample rate and channels; by default 10.24 s of mono at 16 kHz, which gives 1,024 frames.
@@ -38,12 +39,12 @@ class AudioSettings:
             filterbank, whose statistics are stored with the shards.
         roll_gain: Random shift and gain of the waveform; by default none.
         spec_augment: Masked strips of the spectrogram (SpecAugment); by default none.
-        mixup: Mixture with another sound; by default none.
+        mixup: Mixture with another sample; by default none.
         transform: Own change of waveforms (`maskstream.Transform`), applied after roll, gain and mixup but
             before the strips.
         patch: Frames and bins of a token.
-        views: Number of views per sample. They share the decoded sound and differ in augmentation and mask.
-        component: Name of the sound to read, such as "flac"; required only if a sample has several.
+        views: Number of views per sample. They share the decoded audio and differ in augmentation and mask.
+        component: Name of the audio file to read, such as "flac"; required only if a sample has several.
         fields: Other values of a sample that stand in `batch.fields` (see `maskstream.pipelines.modalities.fields`);
             with mixup, those of the sample itself.
         over_run: Settings that change over the run, each with a schedule, such as {"clip.seconds": ...} (see
@@ -78,25 +79,25 @@ class AudioOptions(Options, AudioSettings):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoisySettings:
-    """Settings of noisy mixtures, in which each sound of a split is mixed with noise.
+    """Settings of noisy mixtures, in which each sample of a split is mixed with noise.
 
     Attributes:
         noise: Location of a split of noises. By default Gaussian noise is generated, whose power falls with
             frequency as f ** -slope. The location does not belong to the identity of a run, but the fingerprint
             of its split does.
         clip: Length, sample rate and channels; by default 1.024 s of mono at 16 kHz.
-        line: Linear array of microphones, which sound and noise reach from two random directions; the clip must
+        line: Linear array of microphones, which speech and noise reach from two random directions; the clip must
             be mono. By default the channels of the recordings are read.
         snr_db: Range in decibels from which the signal-to-noise ratio is drawn uniformly.
         slope: Range from which the slope of generated noise is drawn uniformly: 0 is white, 1 pink, 2 brown.
-        component: Name of the sound to read from a clean sample; required only if a sample has several.
-        noise_component: Name of the sound to read from a sample of `noise`; required only if a sample has
+        component: Name of the audio file to read from a clean sample; required only if a sample has several.
+        noise_component: Name of the audio file to read from a sample of `noise`; required only if a sample has
             several.
         fields: Other values of the clean sample that stand in `batch.fields` (see
             `pipelines/modalities/fields.py`).
     """
 
-    noise: str | None = field(default=None, metadata=NOT_IDENTITY)
+    noise: str | Path | None = field(default=None, metadata=NOT_IDENTITY)
     clip: AudioClip = field(default_factory=lambda: AudioClip(seconds=1.024))
     line: MicrophoneLine | None = None
     snr_db: tuple[float, float] = (-5.0, 10.0)
@@ -113,7 +114,7 @@ class NoisyOptions(Options, NoisySettings):
 
 @takes_fields(AudioOptions)
 def audio_loader(location: Splits, options: AudioOptions) -> Loader[AudioBatch]:
-    """Open the loader of masked sounds: batch_size * views rows per batch and rank.
+    """Open the loader of masked audio: batch_size * views rows per batch and rank.
 
     Args:
         location: Location of a split, such as `data/shards/audioset/train`, or (location, weight) pairs of
@@ -123,14 +124,14 @@ def audio_loader(location: Splits, options: AudioOptions) -> Loader[AudioBatch]:
     Raises:
         TypeError: A parameter is unknown.
         ValueError: A value is not allowed.
-        ShardError: The location holds no finished split of sounds.
+        ShardError: The location holds no finished split of audio.
     """
     return AudioData.open(location, options)
 
 
 @takes_fields(NoisyOptions)
 def noisy_loader(location: Splits, options: NoisyOptions) -> Loader[NoisyBatch]:
-    """Open the loader of noisy mixtures of the sounds of a split, with the clean sounds.
+    """Open the loader of noisy mixtures of the samples of a split, with the clean audio.
 
     Args:
         location: Location of a split, such as `data/shards/librispeech/train`, or (location, weight) pairs of
@@ -140,14 +141,14 @@ def noisy_loader(location: Splits, options: NoisyOptions) -> Loader[NoisyBatch]:
     Raises:
         TypeError: A parameter is unknown.
         ValueError: A value is not allowed.
-        ShardError: The location, or that of `noise`, holds no finished split of sounds.
+        ShardError: The location, or that of `noise`, holds no finished split of audio.
     """
     return NoisyData.open(location, replace(options, noise=None if options.noise is None else str(options.noise)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioData(AudioSettings, SplitConfig[AudioPlan, AudioBatch]):
-    """Data config of masked sounds."""
+    """Data config of masked audio."""
 
     modality: ClassVar[str] = "audio"
     alike: ClassVar[tuple[str, ...]] = ("clip.seconds", "clip.channels", "features", "patch")
@@ -230,6 +231,8 @@ class NoisyData(NoisySettings, SplitConfig[NoisyPlan, NoisyBatch]):
 
     modality: ClassVar[str] = "audio"
     alike: ClassVar[tuple[str, ...]] = ("clip.seconds", "clip.sample_rate", "microphones")
+
+    noise: str | None = field(default=None, metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -59,16 +59,16 @@ VIDEO_CUES = SOUND_CUES | CUES
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioVisualSettings:
-    """Settings of masked video clips with sound.
+    """Settings of masked video clips with audio.
 
     Attributes:
-        clip: Frames, stride and size of the clip, which is drawn from the frames that have sound.
-        seconds: Length in seconds of the mono sound segment, which is centred on the clip. A segment that would
-            reach beyond the sound is moved inside it, and a shorter sound is padded with zeros;
+        clip: Frames, stride and size of the clip, which is drawn from the frames that have audio.
+        seconds: Length in seconds of the mono audio segment, which is centred on the clip. A segment that would
+            reach beyond the audio is moved inside it, and shorter audio is padded with zeros;
             `batch.audio_start_s` is its start on the clock of the clip.
-        video_mask: Mask of `maskstream.pipelines.masks` on (t, h, w), which may read frames and sound; by
+        video_mask: Mask of `maskstream.pipelines.masks` on (t, h, w), which may read frames and audio; by
             default none.
-        audio_mask: Mask of `maskstream.pipelines.masks` on (time, freq), which may read frames and sound; it is
+        audio_mask: Mask of `maskstream.pipelines.masks` on (time, freq), which may read frames and audio; it is
             drawn independently of video_mask. By default none.
         features: Spectrogram: `Fbank`, `LogMel` or `Librosa`, at the sample rate of the features.
         statistics: Mean and standard deviation of the features. Required for all features but the default
@@ -78,16 +78,16 @@ class AudioVisualSettings:
         transform: Own change of the frames, of the waveform or of both (`maskstream.Transform`).
         spec_augment: Masked strips of the spectrogram (SpecAugment); by default none.
         spectrogram_noise: Noise on spectrograms, as in AVSiam; it needs on_device=False, and only its `roll`
-            shifts the sound against its clip.
+            shifts the audio against its clip.
         flow: Source of motion, as in `VideoSettings`.
         noise: Noise schedule of diffusion models: the loader draws noise and a time for the targets of both
             masks (see `AudioVisualBatch`).
         views: Number of views per sample. They share the decoded frames and differ in crop and masks.
         tubelet: Frames per token.
         patch: Side of a token in pixels.
-        audio_patch: Frames and bins of a token of sound.
+        audio_patch: Frames and bins of a token of audio.
         component: Name of the video to read, such as "cam0.mp4"; required only if a sample has several.
-        sound: Name of the sound to read; required only if a sample has several.
+        sound: Name of the audio file to read; required only if a sample has several.
         fields: Other values of a sample that stand in `batch.fields` (see `maskstream.pipelines.modalities.fields`).
         over_run: Settings that change over the run, each with a schedule, such as {"clip.frames": ...,
             "seconds": ...} (see `maskstream.pipelines.modalities.phases`).
@@ -125,7 +125,7 @@ class AudioVisualOptions(Options, AudioVisualSettings):
 
 @takes_fields(AudioVisualOptions)
 def audiovisual_loader(location: Splits, options: AudioVisualOptions) -> Loader[AudioVisualBatch]:
-    """Open the loader of masked clips with sound: batch_size * views rows per batch and rank.
+    """Open the loader of masked clips with audio: batch_size * views rows per batch and rank.
 
     Args:
         location: Location of a split, such as `data/shards/vggsound/train`, or (location, weight) pairs of
@@ -135,14 +135,14 @@ def audiovisual_loader(location: Splits, options: AudioVisualOptions) -> Loader[
     Raises:
         TypeError: A parameter is unknown.
         ValueError: A value is not allowed.
-        ShardError: The location holds no finished split of videos with sound.
+        ShardError: The location holds no finished split of videos with audio.
     """
     return AudioVisualData.open(location, options)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioVisualData(AudioVisualSettings, SplitConfig[AudioVisualPlan, AudioVisualBatch]):
-    """Data config of masked video clips with sound. A token budget counts the visible tokens of both masks."""
+    """Data config of masked video clips with audio. A token budget counts the visible tokens of both masks."""
 
     modality: ClassVar[str] = "audiovisual"
     alike: ClassVar[tuple[str, ...]] = (
@@ -162,7 +162,7 @@ class AudioVisualData(AudioVisualSettings, SplitConfig[AudioVisualPlan, AudioVis
         object.__setattr__(self, "transform", find_transform(self.transform, frames=True, waveform=True))
         check_settings(self, self.views)
         check_length(self.clip)
-        check_cues(self.video_mask, "clips with sound", VIDEO_CUES)
+        check_cues(self.video_mask, "clips with audio", VIDEO_CUES)
         check_cues(self.audio_mask, "sounds of clips", AUDIO_CUES)
         if isinstance(flow, BatchFlow):
             raise ValueError(

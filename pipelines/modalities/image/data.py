@@ -45,7 +45,7 @@ class ImageSettings:
     Attributes:
         size: Side of the output in pixels.
         patch: Side of a token in pixels.
-        mask: Mask of `maskstream.pipelines.masks` on (h, w) that needs no cues but frames; by default none.
+        mask: Mask of `maskstream.pipelines.masks` on (h, w) that needs no input but frames; by default none.
         augment: Crop and flip of each view; by default MAE's random crop when shuffled (0.2 to 1 of the area,
             flipped with probability 0.5), else the centre crop.
         colour: Colour jitter; by default none.

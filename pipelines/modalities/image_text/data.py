@@ -52,9 +52,9 @@ class ImageTextSettings:
         target_length: Tokens per row of target.
         then: Roles of the texts of a second stage: half of the views read `text` and `target` and are to write
             these; the others read `text` and are to write `target`.
-        image_mask: Mask of `maskstream.pipelines.masks` on (h, w); its cue `box` is that of the phrase of the
+        image_mask: Mask of `maskstream.pipelines.masks` on (h, w); its input `box` is that of the phrase of the
             row. By default none.
-        text_mask: Mask of `maskstream.pipelines.masks` on the axis token, with the cues `words`, `tokens` and
+        text_mask: Mask of `maskstream.pipelines.masks` on the axis token, with the inputs `words`, `tokens` and
             `classes` (roles of the tokens); by default none. The ids of a `masks.Replace` default to those of
             the tokenizer.
         pairs: Whether each row also has a text to judge (image-text matching): that of the image or, with

@@ -43,11 +43,11 @@ from .sounds import NativeSounds
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackedSettings:
-    """Settings of packed rows of images, videos or sounds. Those of other kinds of samples than the split has are unused.
+    """Settings of packed rows of images, videos or audio; those for kinds that the split lacks are unused.
 
     Attributes:
         native: How a sample becomes patches.
-        mask: Mask without cues, or for clips `masks.ByEnergy`, whose ratio is a number, a schedule, or drawn
+        mask: Mask without inputs, or for clips `masks.ByEnergy`, whose ratio is a number, a schedule, or drawn
             for each sample; by default all tokens are visible.
         row_tokens: Visible tokens per row.
         row_targets: Largest number of targets per row; by default any.
@@ -57,13 +57,13 @@ class PackedSettings:
             batches, so that no rank waits for another; 1, and validation, keep the order of the rows. Batches
             are those of the loader: if a training accumulates them, other rows share a batch.
         clip: Clips of videos; by default of 1 to 4 random seconds at 8 frames per second.
-        sound: Segments of sounds, which are as long as the sound, but no longer than `seconds`.
+        sound: Segments of audio, which are as long as the recording, but no longer than `seconds`.
         features: Spectrogram, as in `AudioSettings`.
-        seconds: Schedule of the longest clips and sounds over the run, such as `masks.Piecewise`; by default
+        seconds: Schedule of the longest clips and audio segments over the run, such as `masks.Piecewise`; by default
             those of `clip` and `sound`.
         statistics: Mean and standard deviation of the features, as in `AudioSettings`.
-        colour: Colour jitter of pictures and clips; by default none.
-        transform: Own change of pictures, clips or sounds (`maskstream.Transform`).
+        colour: Colour jitter of images and clips; by default none.
+        transform: Own change of images, clips or audio (`maskstream.Transform`).
         component: Name of the member to read; by default the only one, and the first image of images with
             texts.
         fields: Other values of a sample that stand in `batch.fields`, such as ("caption",) (see
@@ -116,14 +116,14 @@ def packed_loader(location: Splits, options: PackedOptions) -> Loader[PackedBatc
     Raises:
         TypeError: A parameter is unknown.
         ValueError: A value is not allowed.
-        ShardError: The location holds no finished split of images, videos or sounds.
+        ShardError: The location holds no finished split of images, videos or audio.
     """
     return PackedData.open(location, options, batch_size=options.rows)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackedData(PackedSettings, DataConfig[PackedBatch]):
-    """Data config of packed rows of images, videos or sounds."""
+    """Data config of packed rows of images, videos or audio."""
 
     modality: ClassVar[str] = "image"
     modalities: ClassVar[tuple[str, ...]] = ("image", "image-text", "video", "audio")

@@ -174,7 +174,7 @@ class PoseSettings:
         joints: Number of joints: 17, or 16 without the neck, as in part of the literature.
         cameras: Ranges from which a camera is drawn.
         flip: Probability that left and right are swapped; by default 0.5 when shuffled, else 0.
-        mask: Mask of `maskstream.pipelines.masks` on (frame, joint) that needs no cues, drawn for 2-D and 3-D
+        mask: Mask of `maskstream.pipelines.masks` on (frame, joint) that needs no input, drawn for 2-D and 3-D
             poses independently; by default none.
         views: Number of views per sample. They share the frames and differ in camera, flip and masks.
         component: Name of the motion to read; required only if a sample has several.

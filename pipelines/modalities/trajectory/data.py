@@ -46,7 +46,7 @@ class TrajectorySettings:
         clip: Frames, stride and size of the clip.
         ahead_s: Seconds between a frame and its waypoint; clips are drawn from the frames that have one.
         depth: Whether depth is read.
-        mask: Mask of `maskstream.pipelines.masks` on (t, h, w) that needs no cues but frames and depth; colours
+        mask: Mask of `maskstream.pipelines.masks` on (t, h, w) that needs no input but frames and depth; colours
             and depth share it. By default none.
         augment: Crop and flip of each view; by default the centre crop, flipped with probability 0.5 when
             shuffled. A flip also mirrors depth, poses and waypoint.

@@ -1,36 +1,37 @@
 """Data configs: they equal the loaders' settings, survive JSON, and are the identity of a loader."""
 
+import inspect
 import json
-from dataclasses import fields, replace
+import re
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import pytest
-import torch
-from torch.distributed.device_mesh import DeviceMesh
 
+from maskstream import pipelines
 from maskstream.pipelines import AudioClip, VideoClip, video_loader
 from maskstream.pipelines.augment import MultiScaleCrop
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.sound import Mixup
 from maskstream.pipelines.masks import MotionGuided, Random, Tube
-from maskstream.pipelines.modalities.audio.data import AudioData, AudioSettings, NoisyData, NoisySettings
+from maskstream.pipelines.modalities.audio.data import AudioData, NoisyData
 from maskstream.pipelines.modalities.audio.rows import MicrophoneLine
 from maskstream.pipelines.modalities.audio.spectrogram import LogMel
-from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData, AudioVisualSettings
+from maskstream.pipelines.modalities.audiovisual.data import AudioVisualData
 from maskstream.pipelines.modalities.data import DataConfig
-from maskstream.pipelines.modalities.image.data import ImageData, ImageSettings
-from maskstream.pipelines.modalities.image_text.data import ImageTextData, ImageTextSettings
-from maskstream.pipelines.modalities.mesh.data import MeshData, MeshSettings
+from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.pipelines.modalities.image_text.data import ImageTextData
+from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.pipelines.modalities.mesh.read import MeshStatistics
-from maskstream.pipelines.modalities.packed.data import PackedData, PackedSettings
-from maskstream.pipelines.modalities.points.data import PointsData, PointsSettings
+from maskstream.pipelines.modalities.packed.data import PackedData
+from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.tokens import GroupTokens
-from maskstream.pipelines.modalities.pose.data import PoseData, PoseSettings
+from maskstream.pipelines.modalities.pose.data import PoseData
 from maskstream.pipelines.modalities.split import Options, Split
-from maskstream.pipelines.modalities.text.data import TextData, TextSettings
-from maskstream.pipelines.modalities.trajectory.data import TrajectoryData, TrajectorySettings
-from maskstream.pipelines.modalities.video.data import VideoData, VideoSettings
+from maskstream.pipelines.modalities.text.data import TextData
+from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
+from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.mix import mix
 from maskstream.shards.errors import ResumeError
@@ -38,35 +39,39 @@ from maskstream.shards.format.manifest import Manifest
 
 from ..every_modality import MODALITIES
 
-SETTINGS: list[tuple[type[DataConfig[Any]], Any]] = [
-    (ImageData, ImageSettings),
-    (ImageTextData, ImageTextSettings),
-    (VideoData, VideoSettings),
-    (AudioData, AudioSettings),
-    (NoisyData, NoisySettings),
-    (AudioVisualData, AudioVisualSettings),
-    (PackedData, PackedSettings),
-    (PointsData, PointsSettings),
-    (PoseData, PoseSettings),
-    (MeshData, MeshSettings),
-    (TextData, TextSettings),
-    (TrajectoryData, TrajectorySettings),
+LOADERS: list[tuple[Any, type[DataConfig[Any]]]] = [
+    (pipelines.image_loader, ImageData),
+    (pipelines.image_text_loader, ImageTextData),
+    (pipelines.video_loader, VideoData),
+    (pipelines.audio_loader, AudioData),
+    (pipelines.noisy_loader, NoisyData),
+    (pipelines.audiovisual_loader, AudioVisualData),
+    (pipelines.packed_loader, PackedData),
+    (pipelines.points_loader, PointsData),
+    (pipelines.pose_loader, PoseData),
+    (pipelines.mesh_loader, MeshData),
+    (pipelines.text_loader, TextData),
+    (pipelines.trajectory_loader, TrajectoryData),
 ]
 
 
-def test_every_modality_has_settings() -> None:
-    assert {data.modality for data, _ in SETTINGS} == set(MODALITIES)
+def test_every_modality_has_a_loader() -> None:
+    assert {data.modality for _, data in LOADERS} == set(MODALITIES)
+    assert {loader.__name__ for loader, _ in LOADERS} == {n for n in pipelines.__all__ if n.endswith("_loader")}
 
 
-@pytest.mark.parametrize(("data", "settings"), SETTINGS)
-def test_the_settings_of_a_loader_are_its_fields(data: type[DataConfig[Any]], settings: Any) -> None:
-    known = {"torch": torch, "DeviceMesh": DeviceMesh}  # workers import the module of Options without torch
-    hints = get_type_hints(settings, localns=known)
-    given = {name: hint for name, hint in hints.items() if name not in Options.__annotations__}
-    wanted = {f.name: get_type_hints(data)[f.name] for f in fields(data)}
-    if data is NoisyData:  # the loader takes a path, of which the config holds the words
-        assert (given.pop("noise"), wanted.pop("noise")) == (str | Path | None, str | None)
-    assert given == wanted
+@pytest.mark.parametrize(("loader", "data"), LOADERS)
+def test_the_signature_of_a_loader_lists_and_explains_each_option(loader: Any, data: type[DataConfig[Any]]) -> None:
+    parameters = dict(inspect.signature(loader).parameters)
+    assert parameters.pop("location").kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    wanted = {f.name for f in fields(data)} | {f.name for f in fields(Options)}
+    if loader is pipelines.packed_loader:
+        wanted = wanted - {"batch_size", "token_budget"} | {"rows"}
+    assert set(parameters) == wanted
+    explained = dict(re.findall(r"^    (\w+): (.+)", inspect.getdoc(loader) or "", re.MULTILINE))
+    assert [name for name in parameters if not explained.get(name, "See `").partition("See `")[0]] == []
+    defaults = {f.name: f.default for f in fields(data) if f.default is not MISSING}
+    assert {name: parameters[name].default for name in defaults} == defaults
 
 
 def test_an_unknown_setting_is_refused_with_the_legal_ones(split: Path) -> None:

@@ -1,6 +1,7 @@
 """Weighted sampling: how often samples come, that repeats are drawn anew, and that every topology agrees."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,16 +103,16 @@ def test_a_repeated_sample_is_another_clip(split):
 def test_where_weights_come_from(split, tmp_path):
     manifest = Manifest.load(split)
     keys, label = manifest.keys(range(11)), manifest.label
-    balanced = Split.open(split, "video", weights="balanced").samples.weights.values
+    balanced = replace(Split.open(split, "video"), weights="balanced").samples.weights.values
     sums = [balanced[label == one].sum() for one in range(3)]
     np.testing.assert_allclose(sums, 1.0)
     (tmp_path / "w.csv").write_text(f"weight,key\n2,{keys[3]}\n1,{keys[0]}\n")
     assert set(keys_of(loader_of(split, weights=tmp_path / "w.csv"))) == {keys[0], keys[3]}
     np.save(tmp_path / "w.npy", np.eye(11, dtype=np.float32)[5])
     assert set(keys_of(loader_of(split, weights=str(tmp_path / "w.npy")))) == {keys[5]}
-    durations = Split.open(split, "video", weights="n_frames").samples.weights.values
+    durations = replace(Split.open(split, "video"), weights="n_frames").samples.weights.values
     assert durations.tolist() == [40 + n for n in range(11)]
-    parts = [(VideoData(clip=VideoClip(frames=2, size=32)).source(Split.open(split, "video", weights=w)), 1)
+    parts = [(VideoData(clip=VideoClip(frames=2, size=32)).source(replace(Split.open(split, "video"), weights=w)), 1)
              for w in (np.eye(11)[1], np.eye(11)[2])]  # fmt: skip
     assert set(keys_of(Loader(mix(parts, batches=2), batch_size=4, rank=0, world_size=1))) == {keys[1], keys[2]}
 

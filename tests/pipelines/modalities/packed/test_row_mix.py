@@ -270,7 +270,9 @@ def test_pictures_clips_and_sounds_share_rows(kinds: tuple[Path, Path, Path], wo
     assert all(set(batch.kind.tolist()) == {0, 1, 2} for batch in whole)
     order = of_kinds(kinds).order
     assert isinstance(order, RowMixOrder)
-    data = PackedData(**{name: value for name, value in KINDS_SETTINGS.items() if name in PackedData.__annotations__})
+    data = PackedData(
+        **{name: value for name, value in KINDS_SETTINGS.items() if name in PackedData.__dataclass_fields__}
+    )
     alone = [
         data.source(Split.open(where, kind)).sampler
         for where, kind in zip(kinds, ("image", "video", "audio"), strict=True)
