@@ -18,18 +18,19 @@ RATIOS = (0.0, 0.2, 0.4, 0.6, 0.8)
 
 
 def avsiam_base() -> Recipe[AudioVisualBatch]:
-    """AVSiam (Lin & Bertasius, 2024): ViT-B, one frame and 10.24 s of sound, 25 epochs, half the rate after 10, 15 and
-    20 of them; 16 ranks of 4 make a batch of 64. Masks for matching have five ratios (strips for the sound), those for
-    reconstruction hide 0.75 at random.
+    """AVSiam (Lin & Bertasius, 2024): ViT-B, one frame and 10.24 s of audio.
 
-    Differs from the authors' code in: the five ratios are spread over the whole batch, where theirs gives a rank's four
-    samples four of them and omits 0.8; spectrograms get its noise but not its random shift in time, which would
-    misalign sound and video; both losses are in one step, theirs takes two steps of the optimiser per batch; targets
-    are normalised, theirs are raw; frames are cropped, theirs resized to a square; the frame is drawn from the whole
-    video, theirs one of ten; tokens of sound are ordered by time, then frequency, theirs the other way; positions fit
-    the grid, theirs are those of an image model, interpolated; weights are random, theirs a ViT of ImageNet-21k; AdamW,
-    theirs Adam with L2; embeddings are not doubled, theirs are by a norm that is none; the strips of masks are drawn by
-    this package's rule, with the same counts.
+    25 epochs, learning rate halved after epochs 10, 15 and 20; 16 ranks of 4 form a batch of 64. Matching uses five
+    mask ratios (strips for audio); reconstruction hides 0.75 at random.
+
+    Differences from the authors' code: the five ratios are spread over the whole batch (authors: four of them over a
+    rank's four samples, without 0.8); spectrograms get noise but no random time shift, which would misalign audio and
+    video; both losses share one optimiser step (authors: two steps); normalised targets (authors: raw); cropped frames
+    (authors: resized to a square); the frame is drawn from the whole video (authors: one of ten); audio tokens are
+    ordered by time, then frequency (authors: the reverse); positions fit the grid (authors: interpolated from an image
+    model); random initial weights (authors: ImageNet-21k ViT); AdamW (authors: Adam with L2); embeddings are not
+    doubled (authors: doubled by a norm that does not normalise); mask strips follow this package's rule, with equal
+    counts.
     """
     return Recipe(
         name="avsiam-base",
@@ -65,12 +66,12 @@ def siamese_data(
 
 
 def avsiam_tiny() -> Recipe[AudioVisualBatch]:
-    """The same method for two CPU cores: 49 tokens of a frame at 112 pixels and 64 of 1.28 s, a model of 2.3 M
-    parameters, 800 steps: what `make demo MODALITY=audiovisual` trains. It has no joint blocks and no second encoder.
+    """Scaled down to two CPU cores: 49 tokens of a frame at 112 pixels, 64 tokens of 1.28 s, 2.3 M parameters, 800
+    steps, without joint blocks and second encoder. `make demo MODALITY=audiovisual` trains it.
 
-    A token of sound holds all bins of 20 ms. The paper's tokens of 16 frames x 16 bins predict each other too weakly
-    in so few and short sounds: on the sample set, linear regression from the visible tokens of the same bins is 0.7 %
-    better than the average token of a position; with tokens of 20 ms it is 27 % better.
+    An audio token holds all bins of 20 ms. The paper's 16 x 16 tokens predict each other too weakly in so few, short
+    clips: on the sample set, linear regression from visible tokens of the same bins is 0.7 % better than the mean token
+    of a position, but 27 % better with 20 ms tokens.
     """
     return replace(
         avsiam_base(),

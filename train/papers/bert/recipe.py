@@ -41,14 +41,15 @@ def replaced(mask: Mask) -> Padded:
 
 
 def bert_base() -> Recipe[TextBatch]:
-    """BERT's masked language model (Devlin et al., 2019, 3.1 and A.2): 12 layers of width 768, 15 % of the tokens.
+    """BERT's masked language model (Devlin et al., 2019, 3.1 and A.2): 12 layers of width 768, 15 % of the tokens
+    hidden.
 
-    A batch of 256 rows of 512 tokens, a million steps, AdamW with a learning rate of 1e-4, 10,000 steps of warm-up.
+    256 rows of 512 tokens, a million steps, AdamW at 1e-4, 10,000 warm-up steps.
 
-    Differs from the authors' code in: no prediction of the next sentence, and so one segment and no pooler; documents
-    packed to 512 tokens instead of 128 in the first 900,000 steps, none of them cut shorter (theirs cuts one in ten);
-    at most round(0.15 n) hidden tokens, without the limit of 20 or 80 a row; the GELU itself instead of its
-    approximation by tanh; tables of embeddings do not decay; other random numbers.
+    Differences from the authors' code: no next-sentence prediction, so one segment and no pooler; documents packed to
+    512 tokens throughout (authors: 128 for the first 900,000 steps, and one in ten shortened); at most round(0.15 n)
+    hidden tokens, without a limit of 20 or 80 a row; exact GELU (authors: tanh approximation); no weight decay on
+    embeddings; other random numbers.
     """
     return Recipe(
         name="bert-base",
@@ -61,9 +62,9 @@ def bert_base() -> Recipe[TextBatch]:
 
 
 def bert_tiny() -> Recipe[TextBatch]:
-    """The same method for two CPU cores: rows of 128 tokens, 2 pre-norm layers of width 128, 800 steps of 16 rows.
+    """Scaled down to two CPU cores: rows of 128 tokens, 2 layers of width 128, 800 steps of 16 rows.
 
-    Differs from the authors' code as `bert_base` does, and in pre-norm layers and rotary positions.
+    Uses pre-norm layers and rotary positions.
     """
     return replace(
         bert_base(),
@@ -77,14 +78,14 @@ def bert_tiny() -> Recipe[TextBatch]:
 
 
 def mosaicbert_base() -> Recipe[TextBatch]:
-    """MosaicBERT (Portes et al., 2023): no padding, ALiBi, gated layers, 30 % of the tokens, each by itself.
+    """MosaicBERT (Portes et al., 2023): no padding, ALiBi, gated layers, 30 % of the tokens hidden independently.
 
-    One document a row, cut to 128 tokens; a batch of 4,096 (32 ranks of 128), 70,000 steps, AdamW with 5e-4 and betas
-    (0.9, 0.98), 6 % of warm-up, down to 0.02 of the rate.
+    One document a row, cut to 128 tokens; a batch of 4,096 (32 ranks of 128), 70,000 steps, AdamW at 5e-4 with betas
+    (0.9, 0.98), 6 % warm-up, decay to 0.02 of the rate.
 
-    Differs from the authors' code in: weight decay that is not divided by the initial learning rate, so that 1e-5 is
-    the decoupled one's 1e-5 / 5e-4; no prediction at the first token; the vocabulary is not padded to a multiple of 64;
-    tables of embeddings do not decay; evaluation hides 30 %, not 15 %.
+    Differences from the authors' code: weight decay is not divided by the initial rate, so 1e-5 equals their decoupled
+    1e-5 / 5e-4; no prediction at the first token; the vocabulary is not padded to a multiple of 64; no weight decay on
+    embeddings; evaluation hides 30 % (authors: 15 %).
     """
     return Recipe(
         name="mosaicbert-base",
@@ -97,10 +98,10 @@ def mosaicbert_base() -> Recipe[TextBatch]:
 
 
 def mosaicbert_tiny() -> Recipe[TextBatch]:
-    """The same method for two CPU cores: 2 pre-norm layers of width 128, 800 steps of 16 rows of up to 128 tokens.
+    """Scaled down to two CPU cores: 2 layers of width 128, 800 steps of 16 rows of up to 128 tokens.
 
-    Differs from the authors' code as `mosaicbert_base` does, and in pre-norm layers and rotary positions: ALiBi's
-    penalties are the same on both sides of a token, so a small model learns late which neighbour stands on which.
+    Uses pre-norm layers and rotary positions: ALiBi's penalties are symmetric, so a small model learns late on which
+    side a neighbour stands.
     """
     return replace(
         bert_tiny(),
@@ -111,13 +112,13 @@ def mosaicbert_tiny() -> Recipe[TextBatch]:
 
 
 def mrd_base() -> Recipe[TextBatch]:
-    """Masking ratio decay (Yang et al., 2023, Learning Better Masking): the ratio falls from 0.32 to 0.02 by a cosine.
+    """Masking ratio decay (Yang et al., 2023): the ratio falls from 0.32 to 0.02 along a cosine.
 
-    200,000 steps of 256 rows of 512 tokens, AdamW with 2e-4, 10,000 steps of warm-up.
+    200,000 steps of 256 rows of 512 tokens, AdamW at 2e-4, 10,000 warm-up steps.
 
-    Differs from the authors' code in: starts from random weights (`--initial` takes others; theirs starts from BERT's);
-    rows of packed documents, where theirs fills about half a row with the first sentences of a text; tables of
-    embeddings do not decay; fp16 is bf16 or float32.
+    Differences from the authors' code: random initial weights (authors: BERT's, possible with `--initial`); rows of
+    packed documents (authors: the first sentences of a text, about half a row); no weight decay on embeddings; bf16 or
+    float32 (authors: fp16).
     """
     return replace(
         bert_base(),
@@ -129,23 +130,19 @@ def mrd_base() -> Recipe[TextBatch]:
 
 
 def mrd_tiny() -> Recipe[TextBatch]:
-    """The same method for two CPU cores, in all else `bert_tiny`.
-
-    Differs from the authors' code as `mrd_base` does, and in pre-norm layers and rotary positions.
-    """
+    """Scaled down to two CPU cores, otherwise like `bert-tiny`."""
     mask = replaced(Tokens(ratio=RatioDecay(), each=True))
     return replace(bert_tiny(), name="mrd-tiny", data=TextData(length=128, packing="pack", mask=mask))
 
 
 def ptw_base() -> Recipe[TextBatch]:
     """Masks weighted by part of speech (Yang et al., 2023): words of classes with a high loss are hidden more often.
+    Needs a split with classes (`maskstream shards ... --set classes=FOLDER`).
 
-    The loss of each of 17 classes is averaged over the run (momentum 0.999); the loader draws masks with it. Needs a
-    split with classes (`maskstream shards ... --set classes=FOLDER`).
+    The loader draws masks from the running loss of each of 17 classes (momentum 0.999).
 
-    Differs from the authors' code as `mrd_base` does (but theirs, too, begins with random weights), and in: classes are
-    of words by a lexicon, not by a tagger that reads the sentence; scores of a resumed run begin with those of the
-    checkpoint.
+    Differences from the authors' code, besides those of `mrd-base` except initial weights: word classes come from a
+    lexicon (authors: a tagger that reads the sentence); a resumed run starts from the checkpoint's scores.
     """
     return replace(
         mrd_base(),
@@ -156,10 +153,7 @@ def ptw_base() -> Recipe[TextBatch]:
 
 
 def ptw_tiny() -> Recipe[TextBatch]:
-    """The same method for two CPU cores, in all else `bert_tiny`; a momentum of 0.99, since the run is short.
-
-    Differs from the authors' code as `ptw_base` does, and in pre-norm layers and rotary positions.
-    """
+    """Scaled down to two CPU cores, otherwise like `bert-tiny`; momentum 0.99, as the run is short."""
     return replace(
         bert_tiny(),
         name="ptw-tiny",
@@ -169,14 +163,13 @@ def ptw_tiny() -> Recipe[TextBatch]:
 
 
 def pmlm_base() -> Recipe[TextBatch]:
-    """PMLM (Liao et al., 2020): any number of hidden tokens, each equally likely, so the model generates in any order.
+    """PMLM (Liao et al., 2020): any number of hidden tokens, uniformly, so that the model can generate in any order.
 
-    Rows of 128 tokens, one document each, AdamW with 1e-4 and a batch of 256.
+    Rows of 128 tokens, one document each, AdamW at 1e-4, a batch of 256.
 
-    Differs from the authors' code in: no prediction of the next sentence, and so one document a row and not two pieces;
-    masks are drawn anew in each epoch, not ten times in advance; no limit of hidden tokens a row (theirs must be raised
-    to the row's length); learned positions only (their variant A), not relative ones; the GELU itself instead of its
-    approximation by tanh.
+    Differences from the authors' code: no next-sentence prediction, so one document a row instead of two segments;
+    masks are redrawn each epoch (authors: ten in advance); no limit of hidden tokens a row (authors: must be raised to
+    the row's length); learned positions (their variant A), not relative ones; exact GELU (authors: tanh approximation).
     """
     return replace(
         bert_base(),
@@ -186,9 +179,9 @@ def pmlm_base() -> Recipe[TextBatch]:
 
 
 def pmlm_tiny() -> Recipe[TextBatch]:
-    """The same method for two CPU cores: 800 steps of 32 rows of up to 64 tokens.
+    """Scaled down to two CPU cores: 800 steps of 32 rows of up to 64 tokens.
 
-    Differs from the authors' code as `pmlm_base` does, and in pre-norm layers and rotary positions.
+    Uses pre-norm layers and rotary positions.
     """
     return replace(
         bert_tiny(),

@@ -12,13 +12,11 @@ from .model import NOISE, AudioVisualDiffusionConfig
 
 
 def diffmavil_base() -> Recipe[AudioVisualBatch]:
-    """DiffMAViL (Nunez et al., 2023) at full size; the masks' ratio falls over the run and the batch size with it.
+    """DiffMAViL (Nunez et al., 2023) at full size; mask ratio and batch size fall over the run.
 
-    Differs from the authors' code in what cannot be known: they published none, so all sizes are this project's
-    choices: encoders and tokens as in VideoMAE's and
-    Audio-MAE's ViT-B, decoders of 8 blocks of width 512, 2 fusion blocks, 8 frames at 224 pixels (784 tokens) and
-    10.24 s of sound (512 tokens), a ratio from 0.9 to 0.8, and at most 1,040 visible tokens per rank: 8 samples at
-    first and 4 at the end.
+    The authors published no code, so sizes are this project's: encoders and tokens of VideoMAE's and Audio-MAE's ViT-B,
+    decoders of 8 blocks of width 512, 2 fusion blocks, 8 frames at 224 pixels (784 tokens), 10.24 s of audio (512
+    tokens), a ratio from 0.9 to 0.8, and at most 1,040 visible tokens per rank: 8 samples at first, 4 at the end.
     """
     return Recipe(
         name="diffmavil-base",
@@ -46,8 +44,8 @@ def noisy_data(*, size: int, seconds: float, augment: Augmentation) -> AudioVisu
 
 
 def diffmavil_tiny() -> Recipe[AudioVisualBatch]:
-    """DiffMAViL (Nunez et al., 2023) for two CPU cores: 196 tokens of 8 frames at 112 pixels and 64 of 1.28 s; the
-    masks' ratio falls from 0.9 to 0.8 and a batch holds at most 416 visible tokens, so it shrinks from 16 samples to 8.
+    """Scaled down to two CPU cores: 196 tokens of 8 frames at 112 pixels and 64 of 1.28 s. A batch holds at most 416
+    visible tokens, so it shrinks from 16 samples to 8.
     """
     return Recipe(
         name="diffmavil-tiny",

@@ -13,13 +13,14 @@ from .model import DistilledAutoencoderConfig
 
 
 def dmae_base() -> Recipe[ImageBatch]:
-    """DMAE (Bai et al., 2022) of ViT-B/16 with a ViT-L teacher: MAE's pictures and masks, targets of plain pixels, and
-    the L1 distance of unit features of the student's 9th of 12 blocks to the teacher's 18th of 24; 100 epochs with 20
-    of warm-up, 64 ranks make a batch of 4096. The teacher is MAE's ViT-L: set model.teacher to its file.
+    """DMAE (Bai et al., 2022), ViT-B/16 with a ViT-L teacher: MAE's images and masks, raw pixel targets, and the L1
+    distance between unit features of the student's block 9 of 12 and the teacher's block 18 of 24. Set `model.teacher`
+    to the file of MAE's ViT-L.
 
-    Differs from the authors' code in: the teacher's blocks above the 18th are not computed (their engine runs the whole
-    teacher and drops its prediction); the teacher's weights are given by path; crops are drawn by this package's rule;
-    class and mask tokens do not decay, theirs do; no bias for key, which changes no softmax.
+    100 epochs with 20 of warm-up, 64 ranks form a batch of 4096.
+
+    Differences from the authors' code: the teacher's blocks above 18 are not computed (authors: computed and
+    discarded); crops follow this package's rule; no weight decay on class and mask tokens; no key bias (equal softmax).
     """
     return Recipe(
         name="dmae-base",
@@ -46,10 +47,9 @@ def dmae_base() -> Recipe[ImageBatch]:
 
 
 def dmae_tiny() -> Recipe[ImageBatch]:
-    """The same method for two CPU cores: a student half as wide as its teacher, a model of `mae-tiny` in runs/mae-tiny
-    (`maskstream train mae-tiny --data ...` first). `--set model.teacher=null` trains the same student without it.
-
-    Differs from `dmae-base` in: the features' distance counts 20 times, so that it is about as large as the other part.
+    """Scaled down to two CPU cores: a student half as wide as its teacher, the `mae-tiny` model in runs/mae-tiny.
+    `--set model.teacher=null` trains the student alone. The feature distance has weight 20, which makes both loss terms
+    about equal.
     """
     return replace(
         dmae_base(),

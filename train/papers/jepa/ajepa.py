@@ -26,18 +26,19 @@ class SpectrogramJepaConfig(JepaConfig[AudioBatch]):
 
 
 def ajepa_base() -> Recipe[AudioBatch]:
-    """A-JEPA (Fei et al., 2023) of ViT-B/16 on 10.24 s of sound, 64 x 8 tokens of 16 frames and 16 of 128 mel bands:
-    I-JEPA whose masks follow a curriculum, by a predictor of 16 blocks 512 wide; the squared distance of features, 24
-    epochs of AudioSet, a batch of 512 (64 ranks of 8) with a rate of 2e-4. No code was published. The numbers are those
-    of two independent summaries of the paper, which agree; the aspects, the size of the context, the predictor's width
-    and the gain stand in one of them alone, and neither says whether the rate is for that batch, as is taken here.
+    """A-JEPA (Fei et al., 2023) with ViT-B/16 on 10.24 s of audio, 64 x 8 tokens of 16 frames and 16 of 128 mel bands:
+    I-JEPA with a mask curriculum, a predictor of 16 blocks of width 512 and squared feature distance.
 
-    Not in them, and so as in I-JEPA: the teacher's momentum along a line from 0.996 to 1, weight decay from 0.04 to
-    0.4, targets normalised over channels, at least 11 tokens of context, initial weights; as in Audio-MAE: 3 epochs of
-    warm-up, 16 heads of the predictor. Differs from them in: a gain of 0.5 to 1.5 and a circular shift, theirs is up to
-    6 dB; blocks are stretched to the plane of 64 x 8 tokens, of which the summaries say nothing; no regularised masks
-    in fine-tuning. That the context of the harder mask lacks whole rows and columns is how others' code reads the
-    paper. Loss and gradients equal a second writing of I-JEPA's section 3 in float64, on these tokens and masks.
+    24 epochs of AudioSet; 64 ranks of 8 form a batch of 512 at a learning rate of 2e-4.
+
+    No code was published. Numbers come from two independent summaries of the paper, which agree; only one has the
+    aspect ratios, context size, predictor width and gain, and neither states the batch size of the rate. The rest
+    follows I-JEPA (momentum linear from 0.996 to 1, weight decay 0.04 to 0.4, channel-normalised targets, at least 11
+    context tokens, initial weights) and Audio-MAE (3 warm-up epochs, 16 predictor heads).
+
+    Differences from the summaries: a gain of 0.5 to 1.5 (summary: up to 6 dB) and a circular shift; blocks are
+    stretched to the 64 x 8 grid; no regularised masking in fine-tuning; the harder context lacks whole rows and
+    columns, as in other implementations.
     """
     return Recipe(
         name="ajepa-base",
@@ -50,9 +51,8 @@ def ajepa_base() -> Recipe[AudioBatch]:
 
 
 def ajepa_tiny() -> Recipe[AudioBatch]:
-    """The same method for two CPU cores: 64 tokens of 1.28 s, the encoder of `audiomae-tiny`, 150 steps of 32 sounds.
-    The context keeps 4 tokens or more. Initial weights are three times as large as I-JEPA's, with which what a token
-    shows is little beside where it is.
+    """Scaled down to two CPU cores: 64 tokens of 1.28 s, the `audiomae-tiny` encoder, 150 steps of 32 clips, at least 4
+    context tokens. Initial weights are three times I-JEPA's, with which content is small relative to position.
     """
     return replace(
         ajepa_base(),

@@ -31,16 +31,17 @@ class ImageJepaConfig(JepaConfig[ImageBatch]):
 
 
 def ijepa_base() -> Recipe[ImageBatch]:
-    """I-JEPA (Assran et al., 2023, section 3 and appendix A.1) of ViT-B/16: four target blocks, each predicted by
-    itself from the context, by a predictor of 6 blocks 384 wide; the teacher's momentum rises along a line from 0.996
-    to 1, weight decay from 0.04 to 0.4; 600 epochs with 15 of warm-up, 64 ranks make a batch of 2048.
+    """I-JEPA (Assran et al., 2023, section 3 and appendix A.1) with ViT-B/16: four target blocks, each predicted
+    separately from the context by a predictor of 6 blocks of width 384.
 
-    Differs from the authors' code in: contexts are padded to the longest of a batch, theirs are cut to the shortest;
-    blocks may touch the last row and column, theirs never do; the learning rate of warm-up begins at 0, theirs at a
-    fifth of the peak, and falls to its end at the last step, theirs over a plan 1.25 times as long in the paper's
-    longest runs; no bias for key, which changes no softmax; the mask token does not decay, theirs does; bf16 where the
-    device gains by it, theirs is bf16 with loss scaling. The paper says that the loss is the squared distance, their
-    code has smooth L1, and so has this. Encoders equal transformers' IJepa in float64.
+    Teacher momentum rises linearly from 0.996 to 1, weight decay from 0.04 to 0.4; 600 epochs with 15 of warm-up, 64
+    ranks form a batch of 2048.
+
+    Differences from the authors' code: contexts are padded to the longest of a batch (authors: cut to the shortest);
+    blocks may touch the last row and column; warm-up starts at 0 (authors: a fifth of the peak) and the rate reaches
+    its end at the last step (authors: over a plan 1.25 times as long in their longest runs); no key bias (equal
+    softmax); no weight decay on the mask token; bf16 where the device supports it (authors: bf16 with loss scaling);
+    smooth L1 loss, as in their code (paper: squared distance).
     """
     return Recipe(
         name="ijepa-base",
@@ -55,9 +56,7 @@ def ijepa_base() -> Recipe[ImageBatch]:
 
 
 def ijepa_tiny() -> Recipe[ImageBatch]:
-    """The same method for two CPU cores: 64 patches of 4 pixels, an encoder of 0.6 M parameters, 500 steps of 32
-    pictures.
-    """
+    """Scaled down to two CPU cores: 64 patches of 4 pixels, an encoder of 0.6 M parameters, 500 steps of 32 images."""
     return replace(
         ijepa_base(),
         name="ijepa-tiny",

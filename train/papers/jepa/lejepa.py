@@ -194,16 +194,16 @@ class LeJepa(MediaEncoder[BatchT], config=LeJepaSizes):
 
 
 def lejepa_base() -> Recipe[ImageBatch]:
-    """LeJEPA (Balestriero and LeCun, 2025) of ViT-B/16: four views of a picture, a projector of 2048, 2048 and 128
-    channels, SIGReg along 1024 directions with a share of 0.02; drop path 0.1, one rate of 5e-4 that falls to a
-    thousandth of it, 100 epochs with one of warm-up, 4 ranks make a batch of 256. Numbers are those of the authors'
-    repository, its README and its small example.
+    """LeJEPA (Balestriero and LeCun, 2025) with ViT-B/16: four views of an image, a projector of 2048, 2048 and 128
+    channels, SIGReg along 1024 directions with weight 0.02.
 
-    Differs from the authors' code in: all views have 224 pixels and are cropped alike, as in their small example, where
-    their larger runs take two views of 224 and six of 98 pixels; no grey pictures, blur and solarisation; the projector
-    normalises over the batch of all ranks, and keeps no running mean; warm-up begins at 0, theirs at a hundredth of the
-    peak; bf16 where the device gains by it, theirs is bf16 with loss scaling; no probe that trains beside it, see
-    `--probe`.
+    Drop path 0.1, a rate of 5e-4 that falls to a thousandth, 100 epochs with one of warm-up, 4 ranks form a batch of
+    256. Numbers are from the authors' repository, README and small example.
+
+    Differences from the authors' code: all views have 224 pixels and one crop policy, as in their small example (larger
+    runs: two views of 224 and six of 98 pixels); no greyscale, blur and solarisation; the projector normalises over the
+    batch of all ranks, without running means; warm-up starts at 0 (authors: a hundredth of the peak); bf16 where the
+    device supports it (authors: bf16 with loss scaling); no probe during training (see `--probe`).
     """
     return Recipe(
         name="lejepa-base",
@@ -222,9 +222,8 @@ def lejepa_base() -> Recipe[ImageBatch]:
 
 
 def lejepa_tiny() -> Recipe[ImageBatch]:
-    """The same method for two CPU cores: 64 patches of 4 pixels, an encoder of 0.6 M parameters, 300 steps of 32
-    pictures. Views are random patches, 25 of the 64 of a crop, which the paper does not have. SIGReg, whose statistic
-    grows with the batch, has a share of 0.15.
+    """Scaled down to two CPU cores: 64 patches of 4 pixels, an encoder of 0.6 M parameters, 300 steps of 32 images.
+    Views are 25 random patches of a crop (not in the paper). SIGReg, which grows with the batch, has weight 0.15.
     """
     return replace(
         lejepa_base(),
@@ -239,8 +238,8 @@ def lejepa_tiny() -> Recipe[ImageBatch]:
 
 
 def videolejepa_tiny() -> Recipe[VideoBatch]:
-    """LeJEPA of clips, which its paper does not have: four views of the same 8 frames of 8 clips, each of another crop
-    and other colours, of which tubes leave 64 of 256 tokens, and the encoder of `videomae-tiny`.
+    """LeJEPA on video (not in the paper): four views of the same 8 frames of 8 clips, each with its crop, colours and a
+    tube mask that leaves 64 of 256 tokens, and the encoder of `videomae-tiny`.
     """
     return Recipe(
         name="videolejepa-tiny",

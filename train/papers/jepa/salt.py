@@ -166,13 +166,13 @@ VIDEOMAE_BASE = VideoAutoencoderConfig(width=768, heads=12, decoder_width=384, d
 
 
 def salt_base() -> Recipe[VideoBatch]:
-    """SALT (Li et al., 2025) of ViT-B/16, which predicts what a frozen `videomae-base` makes of V-JEPA's hidden blocks:
-    16 frames at 224 pixels, masked twice, the absolute distance of features, a predictor of 12 blocks 384 wide. Set
-    model.teacher to the teacher's run. Rates, weight decay, steps and batch are those of `vjepa2-large`.
+    """SALT (Li et al., 2025) with ViT-B/16: predicts features of a frozen `videomae-base` in V-JEPA's hidden blocks: 16
+    frames at 224 pixels, masked twice, absolute feature distance, a predictor of 12 blocks of width 384. Set
+    `model.teacher` to the teacher's run.
 
-    Differs from the paper in: the teacher is trained with tubes at 0.9 by `videomae-base`, theirs with V-JEPA's blocks;
-    clips are frames 4 apart, as the teacher's; targets are normalised over channels as V-JEPA's are; rates, decay and
-    the length of the run are V-JEPA 2's; what else `vjepa2-large` says. Nothing of the authors' code was compared.
+    Differences from the paper, besides those of `vjepa2-large` (the authors' code was not compared): the teacher is
+    trained with tubes at 0.9 (authors: V-JEPA's blocks); frames are 4 apart, as the teacher's; targets are
+    channel-normalised, as in V-JEPA; rates, decay and run length are V-JEPA 2's.
     """
     return replace(
         vjepa2_large(),
@@ -188,8 +188,8 @@ def salt_base() -> Recipe[VideoBatch]:
 
 
 def salt_tiny() -> Recipe[VideoBatch]:
-    """The same method for two CPU cores: 256 tokens of 8 frames at 64 pixels, an encoder of 0.6 M parameters, 100 steps
-    of 8 clips, and a teacher of `videomae-tiny`: set model.teacher to its run.
+    """Scaled down to two CPU cores: 256 tokens of 8 frames at 64 pixels, an encoder of 0.6 M parameters, 100 steps of 8
+    clips, with a `videomae-tiny` teacher.
     """
     return replace(
         vjepa2_tiny(),

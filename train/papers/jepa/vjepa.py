@@ -213,17 +213,16 @@ MASKS = Padded(mask=ByView(masks=(MultiBlock(coupled=True), MultiBlock(blocks=2,
 
 
 def vjepa_large() -> Recipe[VideoBatch]:
-    """V-JEPA (Bardes et al., 2024, section 3 and appendix) of ViT-L/16: 16 frames, every fourth, at 224 pixels, masked
-    twice; the absolute distance of predicted features, a predictor of 12 blocks 384 wide, which reads position vectors
-    as the encoder does; the teacher's momentum rises along a line from 0.998 to 1, weight decay from 0.04 to 0.4;
-    90,000 steps with 12,000 of warm-up, 128 ranks make a batch of 3072. Numbers are those of the authors' repository.
+    """V-JEPA (Bardes et al., 2024, section 3 and appendix) with ViT-L/16: 16 frames, every fourth, at 224 pixels,
+    masked twice; absolute distance of predicted features, a predictor of 12 blocks of width 384 with position vectors.
 
-    Differs from the authors' code in: visible tokens and targets are padded to the longest of a batch, theirs are cut
-    to the shortest; a clip's two rows count alike, theirs the two masks of a batch; the learning rate of warm-up begins
-    at 0, theirs at a third of the peak; rate, decay and momentum reach their ends at the last step, theirs over a plan
-    1.25 times as long; the gradient is clipped as a whole and from the first step, theirs that of each part and after
-    warm-up; no bias for key, which changes no softmax; one split of videos, theirs are three; mask tokens do not decay,
-    theirs do; bf16 where the device gains by it, theirs is bf16 with loss scaling.
+    Teacher momentum rises linearly from 0.998 to 1, weight decay from 0.04 to 0.4; 90,000 steps with 12,000 of warm-up,
+    128 ranks form a batch of 3072. Numbers are from the authors' repository.
+
+    Differences from the authors' code, besides those of `vjepa2-large` except the second phase: warm-up starts at 0
+    (authors: a third of the peak); rate, decay and momentum reach their end at the last step (authors: over a plan 1.25
+    times as long); the whole gradient is clipped from the first step (authors: per part, after warm-up); no key bias
+    (equal softmax).
     """
     return Recipe(
         name="vjepa-large",

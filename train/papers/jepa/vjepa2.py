@@ -14,16 +14,17 @@ from .vjepa import MASKS, VideoJepaConfig
 
 
 def vjepa2_large() -> Recipe[VideoBatch]:
-    """V-JEPA 2 (Assran et al., 2025, section 2) of ViT-L/16: 16 frames, 4 a second, at 256 pixels, masked twice; the
-    absolute distance of predicted features, a predictor of 12 blocks 384 wide, a teacher with a momentum of 0.99925
-    throughout; the primary phase of 240,000 steps with 12,000 of warm-up at one rate, 128 ranks make a batch of 3072.
+    """V-JEPA 2 (Assran et al., 2025, section 2) with ViT-L/16: 16 frames, 4 a second, at 256 pixels, masked twice;
+    absolute distance of predicted features, a predictor of 12 blocks of width 384.
 
-    Differs from the authors' code in: visible tokens and targets are padded to the longest of a batch, theirs are cut
-    to the shortest; a clip's two rows count alike, theirs the two masks of a batch; the learning rate of warm-up begins
-    at 0, theirs at a fifth of the peak; no second phase of longer clips at more pixels, which data.over_run makes; one
-    split of videos, theirs is a weighted mixture of three with pictures; mask tokens do not decay, theirs do; bf16
-    where the device gains by it, theirs is bf16 with loss scaling. Encoder and predictor equal transformers' VJEPA2 in
-    float64, with its frequencies.
+    Constant teacher momentum 0.99925; the primary phase of 240,000 steps with 12,000 of warm-up at a constant rate, 128
+    ranks form a batch of 3072.
+
+    Differences from the authors' code: visible tokens and targets are padded to the longest of a batch (authors: cut to
+    the shortest); a clip's two rows have equal weight (authors: a batch's two masks); warm-up starts at 0 (authors: a
+    fifth of the peak); no second phase of longer, larger clips (use `data.over_run`); one split of videos (authors: a
+    weighted mixture of three, with images); no weight decay on mask tokens; bf16 where the device supports it (authors:
+    bf16 with loss scaling).
     """
     return Recipe(
         name="vjepa2-large",
@@ -49,7 +50,7 @@ def vjepa2_large() -> Recipe[VideoBatch]:
 
 
 def vjepa2_tiny() -> Recipe[VideoBatch]:
-    """The same method for two CPU cores: 256 tokens of 8 frames at 64 pixels, an encoder of 0.6 M parameters."""
+    """Scaled down to two CPU cores: 256 tokens of 8 frames at 64 pixels, an encoder of 0.6 M parameters."""
     return replace(
         vjepa2_large(),
         name="vjepa2-tiny",

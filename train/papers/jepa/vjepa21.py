@@ -148,16 +148,17 @@ class LevelPredictor(ClipPredictor):
 
 
 def vjepa21_large() -> Recipe[VideoBatch]:
-    """V-JEPA 2.1 (Mur-Labadia et al., 2026, section 3) of ViT-L/16: V-JEPA 2 that predicts the features of four blocks
-    of the encoder, those of visible tokens too, by a predictor of 24 blocks 384 wide; the loss of visible tokens is
-    divided by the root of their distance from the nearest target, and its factor rises from 0 to 0.5 between steps
-    15,000 and 30,000; 300,000 steps with 12,000 of warm-up at one rate, 128 ranks make a batch of 3072. Numbers are
-    those of the configuration in the authors' repository.
+    """V-JEPA 2.1 (Mur-Labadia et al., 2026, section 3) with ViT-L/16: V-JEPA 2 that also predicts visible tokens, and
+    features of four encoder blocks, with a predictor of 24 blocks of width 384.
 
-    Differs from the authors' code in: no pictures beside clips, so none of their tokens and no vector that says which
-    of both a token is of; rows and columns are not scaled to a grid of 16, which changes nothing at 256 pixels; what
-    else `vjepa2-large` says. Encoder, predictor and loss equal the authors' code in float64, with the same weights and
-    masks.
+    The loss of visible tokens is divided by the root of their distance from the nearest target, and its weight rises
+    from 0 to 0.5 between steps 15,000 and 30,000.
+
+    300,000 steps with 12,000 of warm-up at a constant rate, 128 ranks form a batch of 3072. Numbers are from the
+    authors' configuration.
+
+    Differences from the authors' code, besides those of `vjepa2-large`: no images next to clips, so no image tokens and
+    no vector for the kind of token; rows and columns are not scaled to a grid of 16, which is equal at 256 pixels.
     """
     return replace(
         vjepa2_large(),
@@ -182,8 +183,8 @@ def vjepa21_large() -> Recipe[VideoBatch]:
 
 
 def vjepa21_tiny() -> Recipe[VideoBatch]:
-    """The same method for two CPU cores: 256 tokens of 8 frames at 64 pixels, the encoder of `videomae-tiny`, features
-    of two of its four blocks, 150 steps of 8 clips.
+    """Scaled down to the size of `vjepa2-tiny`, with the encoder of `videomae-tiny`, features of two of its four
+    blocks, and 150 steps of 8 clips.
     """
     return replace(
         vjepa2_tiny(),

@@ -29,16 +29,15 @@ def _pairs(size: int, patch: int, length: int) -> ImageTextData:
 
 
 def m3ae_base() -> Recipe[ImageTextBatch]:
-    """M3AE (Chen et al., 2022): ViT-B/16 at 288 pixels, a text encoder of 12 layers, 6 layers of fusion, 768 wide.
+    """M3AE (Chen et al., 2022): ViT-B/16 at 288 pixels, a text encoder of 12 layers, 6 fusion layers, width 768.
 
-    0.75 of 324 patches and 15 % of a text's words are hidden; patches are predicted after three layers of fusion by a
-    decoder of four layers 384 wide, words after all; 8 ranks make a batch of 256, 100,000 steps.
+    0.75 of 324 patches and 15 % of a text's words are hidden; patches are predicted after three fusion layers by a
+    decoder of four layers of width 384, words after all six; 8 ranks form a batch of 256, 100,000 steps.
 
-    Differs from the authors' code in: starts from random weights, theirs from CLIP's and RoBERTa's (of CLIP's 12 blocks
-    all but the last, as here), whose rate is a fifth of the others'; here all learn at the rate of the others, 5e-5;
-    false pairs have another text, theirs another image; each pair is false with probability 1/2, theirs half of a
-    batch; pixels are normalised by ImageNet's mean and deviation, theirs by CLIP's; an epsilon of 1e-5 in all norms,
-    theirs 1e-12 in those of the fusion and of the head of words.
+    Differences from the authors' code: random initial weights (authors: CLIP's and RoBERTa's, at a fifth of the rate);
+    one rate of 5e-5; false pairs replace the text (authors: the image); each pair is false with probability 1/2
+    (authors: half of a batch); ImageNet's pixel mean and standard deviation (authors: CLIP's); an epsilon of 1e-5 in
+    all norms (authors: 1e-12 in the fusion and the word head).
     """
     return Recipe(
         name="m3ae-base",
@@ -60,10 +59,7 @@ def m3ae_base() -> Recipe[ImageTextBatch]:
 
 
 def m3ae_tiny() -> Recipe[ImageTextBatch]:
-    """The same method for two CPU cores: 64 patches of 8 pixels, 24 tokens, layers 96 wide, 400 steps of 16 pairs.
-
-    Differs from the authors' code as `m3ae_base` does.
-    """
+    """Scaled down to two CPU cores: 64 patches of 8 pixels, 24 tokens, width 96, 400 steps of 16 pairs."""
     return replace(
         m3ae_base(),
         name="m3ae-tiny",
@@ -87,10 +83,10 @@ def m3ae_tiny() -> Recipe[ImageTextBatch]:
 
 
 def vqa_tiny() -> Recipe[ImageTextBatch]:
-    """Answers to the questions of `easy-vqa`, one of 13 classes, by the encoder of `m3ae_tiny`: 400 steps of 32.
+    """Answers the questions of `easy-vqa`, one of 13 classes, with the encoder of `m3ae-tiny`: 400 steps of 32.
 
-    `--initial RUN/model.safetensors` begins with the encoder that a run of M3AE trained on a split with the same
-    tokenizer. Source: M3AE's fine-tuning (Chen et al., 2022, 3.3), without its separate rates.
+    `--initial RUN/model.safetensors` starts from the encoder of an M3AE run with the same tokenizer. It follows M3AE's
+    fine-tuning (3.3) without separate rates.
     """
     return Recipe(
         name="vqa-tiny",

@@ -12,14 +12,16 @@ from maskstream.train.nn.masked_autoencoder import ImageAutoencoderConfig
 
 
 def mae_base() -> Recipe[ImageBatch]:
-    """MAE (He et al., 2022, appendix A.1) of ViT-B/16: 0.75 of 196 patches hidden, a decoder of 8 blocks 512 wide,
-    targets normalised in each patch; 800 epochs with 40 of warm-up, 64 ranks make a batch of 4096.
+    """MAE (He et al., 2022, appendix A.1) with ViT-B/16: 0.75 of 196 patches hidden, a decoder of 8 blocks of width
+    512, targets normalised per patch.
 
-    The paper's longest runs have 1,600 epochs: set schedule.epochs and schedule.warmup (40 epochs are 0.025 of them).
+    800 epochs with 40 of warm-up, 64 ranks form a batch of 4096.
 
-    Differs from the authors' code in: the learning rate falls by steps, theirs is the same function of parts of epochs;
-    no bias for key, which changes no softmax; class and mask tokens do not decay, theirs do; bf16 where the device
-    gains by it, theirs is fp16 with loss scaling. Loss and gradients equal those of transformers' ViTMAE in float64.
+    For the paper's 1,600 epochs, set `schedule.epochs` and `schedule.warmup` (0.025).
+
+    Differences from the authors' code: the rate is updated each step, by the same function; no key bias (equal
+    softmax); no weight decay on class and mask tokens; bf16 where the device supports it (authors: fp16 with loss
+    scaling).
     """
     return Recipe(
         name="mae-base",
@@ -44,10 +46,9 @@ def mae_base() -> Recipe[ImageBatch]:
 
 
 def mae_tiny() -> Recipe[ImageBatch]:
-    """The same method for two CPU cores: 64 patches of 8 pixels, a 2.1 M parameter model, 600 steps of 32 pictures.
+    """Scaled down to two CPU cores: 64 patches of 8 pixels, 2.1 M parameters, 600 steps of 32 images.
 
-    On the 254 held-out windows of `sample-image`, of photographs that none was trained on, the loss is 0.51; a copy of
-    the nearest visible patch has 0.88 and the mean of every patch 0.995.
+    Evaluated on 254 windows of unseen photographs; the mean patch has 0.995.
     """
     return replace(
         mae_base(),

@@ -15,16 +15,18 @@ from .model import GenerativeEncoderConfig
 
 
 def mage_base() -> Recipe[ImageBatch]:
-    """MAGE (Li et al., 2023) of ViT-B on pictures of 256 pixels: 16 x 16 ids of `vq-base`, of which half are dropped
-    and a share from a normal distribution (mean 0.55, deviation 0.25, within 0.5 and 1) is predicted, with labels
-    smoothed by 0.1; 1,600 epochs with 40 of warm-up, 64 ranks make a batch of 4096. The quantiser is trained first; set
-    model.vq to its file. MAGE-C is this with model.contrast=0.1 and data.views=2.
+    """MAGE (Li et al., 2023) with ViT-B on images of 256 pixels: 16 x 16 ids of `vq-base`; half are dropped, and a
+    fraction from a truncated normal distribution (mean 0.55, standard deviation 0.25, within 0.5 and 1) is predicted
+    with label smoothing 0.1. Train the quantiser first and set `model.vq` to its file. For MAGE-C, set
+    `model.contrast=0.1` and `data.views=2`.
 
-    Differs from the authors' code in: the quantiser is `vq-base`, theirs a VQGAN of others; the blank and the class
-    token are ids of a table with K + 2 rows, theirs has 1,000 unused ones; logits are of the K ids alone, theirs of all
-    rows, cut to K; one ratio for the batches of all ranks, theirs for each rank; the decoder's positions are normal
-    with deviation 0.02; biases, norms and tables do not decay. Their code has no MAGE-C: it is made after the paper's
-    section 3.3, its loss divided by the logarithm of the number of pictures.
+    1,600 epochs with 40 of warm-up, 64 ranks form a batch of 4096.
+
+    Differences from the authors' code: the quantiser is `vq-base` (authors: a third-party VQGAN); blank and class
+    tokens are ids of a table with K + 2 rows (authors: 1,000 unused rows); logits cover the K ids only (authors: all
+    rows, cut to K); one ratio for all ranks (authors: one per rank); decoder positions are normal with standard
+    deviation 0.02; no weight decay on biases, norms and tables; MAGE-C follows the paper's section 3.3, with its loss
+    divided by the logarithm of the number of images (authors: no code).
     """
     return Recipe(
         name="mage-base",
@@ -43,13 +45,11 @@ def mage_base() -> Recipe[ImageBatch]:
 
 
 def mage_tiny() -> Recipe[ImageBatch]:
-    """The same method for two CPU cores: 8 x 8 ids of a run of `vq-tiny` in runs/vq-tiny (train it first), a 1.3 M
-    parameter model whose positions are fixed.
+    """Scaled down to two CPU cores: 8 x 8 ids of the `vq-tiny` run in runs/vq-tiny, 1.3 M parameters, fixed positions.
 
-    On 11,424 hidden ids of 224 held-out pictures of `sample-image`, counts beside the nearest visible id have a
-    cross-entropy of 4.86 nats and counts of ids 5.40. The model has 4.38 (81 s of processor time, seed 0). With
-    model.detached=true, as in the authors' code, it has 4.88, but what it generates is nearer to real pictures: the
-    distance by colours of cells is 389,778, and 978,982 as it is.
+    Evaluated on 11,424 hidden ids of 224 validation images; id counts have 5.40. With `model.detached=true`, as in the
+    authors' code, the loss is 4.88, but generated images are closer to real ones: a colour distance of 389,778 instead
+    of 978,982.
     """
     return replace(
         mage_base(),

@@ -20,15 +20,14 @@ def _hide_tokens(diffusion: MaskedDiffusion) -> Padded:
 def mdlm_base() -> Recipe[TextBatch]:
     """MDLM (Sahoo et al., 2024, section 5.1 and appendix C) on LM1B: 12 pre-norm layers of width 768, rotary positions.
 
-    A text of up to 128 tokens a row, by BERT's uncased tokenizer; a batch of 512 (8 ranks of 64), a million steps,
-    AdamW without decay with a rate of 3e-4 that stays after 2,500 steps of warm-up; an average of the weights with
-    0.9999. Times from 0.001, a log-linear schedule, no conditioning on the time, as in the authors' code.
+    One text of up to 128 tokens a row, BERT's uncased tokenizer; a batch of 512 (8 ranks of 64), a million steps, AdamW
+    without weight decay at a constant 3e-4 after 2,500 warm-up steps; averaged weights (0.9999). Times from 0.001, a
+    log-linear schedule and no time conditioning, as in the authors' code.
 
-    Differs from the authors' code in: times that are drawn for each text alone, where theirs spreads those of a batch
-    evenly (masks.Stratified spreads those of a text over views or epochs); special tokens that are never hidden, so
-    that the length of a text is given; blocks without adaptive norms, whose condition is constant without a time; a
-    head with a layer of its own over the table of the ids, where theirs has another table; the GELU itself instead of
-    its approximation by tanh; biases in attention; other random numbers.
+    Differences from the authors' code: times are drawn independently (authors: spread evenly over a batch,
+    `masks.Stratified` spreads a text's over views or epochs); special tokens are never hidden, so the text's length is
+    known; no adaptive norms, whose condition is constant without time; the head has a layer over the id table (authors:
+    another table); exact GELU (authors: tanh approximation); biases in attention; other random numbers.
     """
     return Recipe(
         name="mdlm-base",
@@ -41,11 +40,10 @@ def mdlm_base() -> Recipe[TextBatch]:
 
 
 def mdlm_tiny() -> Recipe[TextBatch]:
-    """The same method for two CPU cores: 2,000 steps of 32 rows of up to 64 tokens, 2 pre-norm layers of width 128.
+    """Scaled down to two CPU cores: 2,000 steps of 32 rows of up to 64 tokens, 2 layers of width 128.
 
-    Differs from the authors' code as `mdlm_base` does, and in times from 0.1, since a token that counts a thousandfold
-    is noise in so small a batch; a rate that falls along a cosine; and no average of the weights, since the run is
-    short.
+    Times start at 0.1, since a token with a weight of a thousand is noise in so small a batch; the rate follows a
+    cosine; weights are not averaged, as the run is short.
     """
     return replace(
         mdlm_base(),

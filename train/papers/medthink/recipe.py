@@ -13,16 +13,16 @@ from .model import RationaleWriterConfig
 
 
 def medthink_base() -> Recipe[ImageTextBatch]:
-    """MedThink (Gai et al., 2024), of the size of T5 base: questions of 512 tokens, answers and rationales of 256.
+    """MedThink (Gai et al., 2024) of T5-base size: questions of 512 tokens, answers and rationales of 256.
 
-    The strategy is reasoning, the rationale before the answer; `--set data.target=["answer","rationale"]` makes it an
-    explanation, and the other names of `STRATEGIES` likewise. 150 epochs of batches of 8, as for R-RAD.
+    The default strategy, reasoning, puts the rationale before the answer; `--set data.target=["answer","rationale"]`
+    selects explanation, and other names of `STRATEGIES` the others. 150 epochs of batches of 8, as for R-RAD.
 
-    Differs from the authors' code in: starts from random weights, theirs from UnifiedQA's T5; one tower reads patches
-    of 16 pixels and words, theirs is T5's encoder, whose words attend once to DETR's features through a gate; learned
-    positions; the second of two stages reads true rationales in training and is learnt by the same model at the same
-    time, theirs reads written ones and is another model; no words such as "Solution:" around the texts, and options are
-    not read, for which `--set data.text=["question","choice"]` is near; AdamW instead of Adafactor, half a cosine.
+    Differences from the authors' code: random initial weights (authors: UnifiedQA's T5); one tower reads patches of 16
+    pixels and words (authors: T5's encoder, whose words attend once to DETR's features through a gate); learned
+    positions; the second of two stages is trained on true rationales with the same model (authors: on generated ones,
+    with another model); no words such as "Solution:" around texts; options are not read (`--set
+    data.text=["question","choice"]` is close); AdamW with half a cosine (authors: Adafactor).
     """
     return Recipe(
         name="medthink-base",
@@ -37,10 +37,8 @@ def medthink_base() -> Recipe[ImageTextBatch]:
 
 
 def medthink_tiny() -> Recipe[ImageTextBatch]:
-    """The same method for two CPU cores, on `scenes-counting`: 36 patches of 16 pixels, layers 64 wide, 2,000 steps of
-    32 questions.
-
-    Differs from the authors' code as `medthink_base` does.
+    """Scaled down to two CPU cores: 36 patches of 16 pixels, width 64, 2,000 steps of 32 questions of
+    `scenes-counting`.
     """
     return replace(
         medthink_base(),

@@ -21,14 +21,13 @@ TINY_MASKED_STEPS, TINY_NEXT_STEPS = 600, 1000
 def meshmask_small() -> Recipe[MeshBatch]:
     """MeshMask (Garnier et al., 2025): 40 % of the nodes hidden, 15 rounds of message passing at width 128.
 
-    The paper does not say how encoder and decoder share the rounds; here they have 10 and 5. The learning rate falls
-    from 1e-4 to 1e-6, by the same factor in each step, as MeshGraphNets' does.
+    The paper does not state how encoder and decoder split the rounds; here they have 10 and 5. The learning rate falls
+    exponentially from 1e-4 to 1e-6, as in MeshGraphNets.
 
-    Differs from the authors' code in: it has the masking alone, so losses, depths and the schedule follow the paper and
-    MeshGraphNets; kept nodes are sorted, theirs are in the order of their draw, which changes nothing in a graph; a
-    mask is drawn anew in each epoch, theirs is kept with a cached frame; the fields at hidden nodes are predicted,
-    theirs the next step; the ratio is 0.4 for all data; nodes and edges enter by a gated MLP with a layer norm and
-    leave by a linear layer, theirs by MLPs of four layers.
+    Differences from the authors' code, which has the masking only (losses, depths and schedule follow the paper and
+    MeshGraphNets): kept nodes are sorted; masks are redrawn each epoch (authors: cached with a frame); the fields at
+    hidden nodes are predicted (authors: the next step); the ratio is 0.4 for all data; nodes and edges enter through a
+    gated MLP with layer norm and leave through a linear layer (authors: MLPs of four layers).
     """
     return Recipe(
         name="meshmask-small",
@@ -41,14 +40,16 @@ def meshmask_small() -> Recipe[MeshBatch]:
 
 
 def meshmask_small_next() -> Recipe[MeshBatch]:
-    """Next-step prediction, with noise of 0.02 m/s on velocities of about 0.5 m/s deviation (MeshGraphNets, A.2.2)."""
+    """Next-step prediction, with noise of 0.02 m/s on velocities with a standard deviation of about 0.5 m/s
+    (MeshGraphNets, A.2.2).
+    """
     return next_step(meshmask_small())
 
 
 def meshmask_tiny() -> Recipe[MeshBatch]:
-    """MeshMask's pre-training in half a minute on two CPU cores: what `make demo MODALITY=mesh` trains first.
+    """Scaled down to two CPU cores and half a minute; `make demo MODALITY=mesh` trains it first.
 
-    A batch is one mesh, whose arrays fit into a core's cache; two meshes take 2.4 times as long as one.
+    A batch is one mesh, whose arrays fit into a core's cache; two meshes take 2.4 times as long.
     """
     return replace(
         meshmask_small(),
@@ -60,7 +61,7 @@ def meshmask_tiny() -> Recipe[MeshBatch]:
 
 
 def meshmask_tiny_next() -> Recipe[MeshBatch]:
-    """Next-step prediction, trained in a minute, from the weights of `meshmask_tiny` or from scratch."""
+    """Scaled down to a minute of training: next-step prediction from the weights of `meshmask-tiny` or from scratch."""
     tiny = next_step(meshmask_tiny())
     return replace(tiny, schedule=replace(tiny.schedule, steps=TINY_NEXT_STEPS))
 

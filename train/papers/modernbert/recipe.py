@@ -17,14 +17,14 @@ _MASK = Padded(mask=Replace(mask=Tokens(ratio=0.3, each=True)))
 def modernbert_base() -> Recipe[TextBatch]:
     """ModernBERT (Warner et al., 2024, table 4), first phase: packed rows of 1,024 tokens, 22 layers of width 768.
 
-    1.72 trillion tokens in 364,300 steps of 4,608 rows (48 ranks of 96), AdamW with betas (0.9, 0.98) and a rate of
-    8e-4 that stays after a warm-up over 3 billion tokens; rotations of all layers have the base 10,000.
+    1.72 trillion tokens in 364,300 steps of 4,608 rows (48 ranks of 96), AdamW with betas (0.9, 0.98) at a constant
+    8e-4 after a warm-up over 3 billion tokens; rotary base 10,000 in all layers.
 
-    Differs from the authors' code in: AdamW that clips gradients, where theirs (StableAdamW) clips updates; the whole
-    batch from the start, where theirs grows from 768 rows over 50 billion tokens; a weight decay that is not divided by
-    the rate, so that 1e-5 is 1e-5 / 8e-4, and for matrices alone; no dropout (theirs drops 0.1 of what attention adds);
-    special tokens that are never hidden; initial weights that are not cut at 2 deviations; rows of packed documents
-    that stand in one shard.
+    Differences from the authors' code: AdamW with gradient clipping (authors: StableAdamW, which clips updates); the
+    full batch from the start (authors: grows from 768 rows over 50 billion tokens); weight decay is not divided by the
+    rate, so 1e-5 is 1e-5 / 8e-4, and applies to matrices only; no dropout (authors: 0.1 on attention outputs); special
+    tokens are never hidden; initial weights are not truncated at 2 standard deviations; rows pack documents of one
+    shard.
     """
     return Recipe(
         name="modernbert-base",
@@ -37,12 +37,11 @@ def modernbert_base() -> Recipe[TextBatch]:
 
 
 def modernbert_base_long() -> Recipe[TextBatch]:
-    """The second phase: rows of 8,192 tokens, and slower rotations of global layers, with the base 160,000.
+    """The second phase: rows of 8,192 tokens, and rotary base 160,000 in global layers. Start it with `--initial
+    runs/modernbert-base/model.safetensors`.
 
-    300 billion tokens in 508,600 steps of 72 rows (24 ranks of 3): a rate of 3e-4, which falls as 1 - sqrt over the
-    last 50 billion. It begins with the weights of the first phase: `--initial runs/modernbert-base/model.safetensors`.
-
-    Differs from the authors' code as `modernbert_base` does.
+    300 billion tokens in 508,600 steps of 72 rows (24 ranks of 3) at 3e-4, falling as 1 - sqrt over the last 50
+    billion.
     """
     return replace(
         modernbert_base(),
@@ -56,12 +55,9 @@ def modernbert_base_long() -> Recipe[TextBatch]:
 
 
 def modernbert_tiny() -> Recipe[TextBatch]:
-    """The same method for two CPU cores: 800 steps of 16 packed rows of 128 tokens, 4 layers of width 128.
+    """Scaled down to two CPU cores: 800 steps of 16 packed rows of 128 tokens, 4 layers of width 128.
 
-    Local layers see 32 tokens, so that they are local in texts that short. The rate falls over the last half of the
-    run.
-
-    Differs from the authors' code as `modernbert_base` does.
+    Local layers see 32 tokens, to be local in such short texts. The rate falls over the last half of the run.
     """
     return replace(
         modernbert_base(),

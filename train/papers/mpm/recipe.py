@@ -21,16 +21,17 @@ LEFT = 0.97**80
 
 
 def mpm() -> Recipe[PoseBatch]:
-    """MPM (Zhang et al., 2023): clips of 243 frames of 16 joints, of which 0.6 of the frames and 5 joints of each other
-    one are hidden, the same in all clips of a batch; 4 blocks 256 wide; masked 2-D poses, masked 3-D poses and masked
-    2-D poses to 3-D at once, at a rate of 1e-4 for 1,024 clips, of which 0.97 is left after each epoch.
+    """MPM (Zhang et al., 2023): clips of 243 frames of 16 joints, with 0.6 of the frames and 5 joints of each other
+    frame hidden, equally for all clips of a batch; 4 blocks of width 256; masked 2-D poses, masked 3-D poses, and
+    lifting of masked 2-D poses at once.
 
-    Differs from the authors' code in: cameras are drawn at load in every step, theirs are Human3.6M's and those of
-    PoseAug's generator in half of the steps, with other shares of the tasks in the rest; the mask is a function of seed
-    and step, theirs is drawn from the system; positions of frames are sinusoids, theirs learnt; joints are hidden
-    before an MLP with one hidden layer, theirs has batch norms, dropout and residuals; decoders end in a norm and a
-    linear layer, theirs in a batch norm and a convolution; AdamW, theirs Adam with amsgrad; 80 epochs, theirs is not
-    said.
+    A rate of 1e-4 for 1,024 clips, times 0.97 after each epoch.
+
+    Differences from the authors' code: cameras are drawn at load in every step (authors: Human3.6M's, and PoseAug's
+    generator in half of the steps, with other task ratios in the rest); masks depend on seed and step (authors: system
+    randomness); sinusoidal frame positions (authors: learned); joints are hidden before an MLP with one hidden layer
+    (authors: with batch norms, dropout and residuals); decoders end in a norm and a linear layer (authors: a batch norm
+    and a convolution); AdamW (authors: Adam with AMSGrad); 80 epochs (authors: unspecified).
     """
     return Recipe(
         name="mpm",
@@ -43,24 +44,20 @@ def mpm() -> Recipe[PoseBatch]:
 
 
 def mpm_lift() -> Recipe[PoseBatch]:
-    """The lifting of whole 2-D poses that follows, at a rate of 7e-4 for 1,024 clips.
+    """The subsequent lifting of complete 2-D poses, at a rate of 7e-4 for 1,024 clips.
 
-    Differs from the authors' code in what `mpm` does, and: all frames are predicted at once, theirs the middle one, by
-    strided blocks.
+    Besides the differences of `mpm`, all frames are predicted at once (authors: the middle one, with strided blocks).
     """
     lift = lifting(mpm())
     return replace(lift, schedule=replace(lift.schedule, base_lr=1.75e-4, min_lr=1.75e-4 * LEFT))
 
 
 def mpm_tiny() -> Recipe[PoseBatch]:
-    """The same method for two CPU cores: clips of 9 frames of 17 joints, 120 ms apart, 3 blocks 128 wide.
+    """Scaled down to two CPU cores: clips of 9 frames of 17 joints, 120 ms apart, 3 blocks of width 128.
 
-    On held-out motions of `sample-pose` hidden joints in 3-D are 123 mm off (137 after 1,000 steps), where
-    interpolation in time has 136. Whole 2-D poses, which it never saw, it lifts with an error of 144 mm, where the
-    linear map that fits best has 118 mm. `mpm_lift_tiny` is better than that.
-
-    Differs from the authors' code as `mpm` does, and the three tasks have equal shares; blocks have GELU and layer
-    norms and drop nothing, and inputs are divided by their usual size.
+    After 1,000 steps the error is 137 mm. It lifts complete 2-D poses, which it never saw in training, with 144 mm
+    (best linear map: 118 mm); use `mpm-lift-tiny` instead. The three tasks have equal weight; blocks use GELU and layer
+    norms without dropout, and inputs are divided by their typical size.
     """
     return replace(
         mpm(),
@@ -74,12 +71,10 @@ def mpm_tiny() -> Recipe[PoseBatch]:
 
 
 def mpm_lift_tiny() -> Recipe[PoseBatch]:
-    """The lifting that follows `mpm_tiny`, or begins from scratch: 500 steps of 64 clips.
+    """Scaled down to two CPU cores: lifting after `mpm-tiny` or from scratch, 500 steps of 64 clips.
 
-    From scratch, the error (MPJPE) on held-out motions of `sample-pose` is 106 and 103 mm (two seeds), 10 and 12 % less
-    than that of the linear map that fits their poses best. From the weights of `mpm_tiny` it is 114 and 118 mm.
-
-    Differs from the authors' code as `mpm_lift` does.
+    From scratch the error (MPJPE) is 106 and 103 mm for two seeds, 10 and 12 % below the best linear map; from the
+    weights of `mpm-tiny` it is 114 and 118 mm.
     """
     tiny = lifting(mpm_tiny())
     return replace(tiny, name="mpm-lift-tiny", schedule=replace(tiny.schedule, steps=TINY_LIFT_STEPS))

@@ -13,17 +13,17 @@ from .model import NativeAutoencoderConfig
 
 
 def native_base() -> Recipe[PackedBatch]:
-    """A masked autoencoder (He et al., 2022) of ViT-B/16 over packed rows (Dehghani et al., 2023): pictures at their
-    own size and aspect, up to 1,024 patches, 0.75 of them hidden. A row has 8,192 visible tokens; 8 rows a rank on 8
-    ranks are 2,100,000 tokens a step, as many as 10,700 pictures of 224 x 224 pixels.
+    """A masked autoencoder (He et al., 2022) with ViT-B/16 over packed rows (Dehghani et al., 2023): images at their
+    own size and aspect, up to 1,024 patches, 0.75 hidden.
 
-    Differs from NaViT in: the objective, theirs are classes (JFT) and captions, of which tokens are dropped in part, at
-    a rate that is drawn or depends on the resolution; here all that the mask hides is predicted, at one rate that is
-    scaled by up to a tenth to fill rows; places, theirs are a learnt vector for each row and one for each column, as a
-    share of the side or as a number, here queries and keys turn by time step, row and column, as in V-JEPA 2; features
-    are the mean of a sample's tokens, theirs are pooled by attention; rows, theirs are filled greedily from a buffer
-    and padded, here they are planned from the manifest; sizes, theirs draw a resolution for each picture, here it is
-    that of the crop.
+    A row has 8,192 visible tokens; 8 rows on each of 8 ranks are 2,100,000 tokens a step, as many as 10,700 images of
+    224 x 224 pixels.
+
+    Differences from NaViT: masked reconstruction at one ratio, scaled by up to a tenth to fill rows (NaViT: JFT classes
+    and captions, with tokens dropped at a rate that is random or depends on resolution); queries and keys rotate by
+    time step, row and column, as in V-JEPA 2 (NaViT: learned row and column vectors, fractional or absolute); features
+    are mean tokens (NaViT: attention pooling); rows are planned from the manifest (NaViT: filled greedily from a buffer
+    and padded); sizes are the crop's (NaViT: a random resolution per image).
     """
     return Recipe(
         name="native-base",
@@ -38,8 +38,8 @@ def native_base() -> Recipe[PackedBatch]:
 
 
 def native_tiny() -> Recipe[PackedBatch]:
-    """The same method for two CPU cores: patches of 8 pixels, up to 256 of a picture, a 2.1 M parameter model, 400
-    steps of two rows of 256 visible tokens.
+    """Scaled down to two CPU cores: patches of 8 pixels, up to 256 per image, 2.1 M parameters, 400 steps of two rows
+    of 256 visible tokens.
     """
     return replace(
         native_base(),

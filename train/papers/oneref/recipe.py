@@ -26,17 +26,17 @@ def _phrases(size: int, patch: int, length: int) -> ImageTextData:
 
 
 def oneref_base() -> Recipe[ImageTextBatch]:
-    """OneRef's mask referring modelling (Xiao et al., 2024): BEiT-3 base at 384 pixels, 64 tokens of text.
+    """OneRef's mask referring modelling (Xiao et al., 2024): BEiT-3 base at 384 pixels, 64 text tokens.
 
-    0.75 of the patches of a phrase's box and 0.35 of the others are hidden, and 40 % of its words; 8 ranks make a batch
-    of 256. `oneref-refer-base` is the fine-tuning.
+    0.75 of the patches in a phrase's box, 0.35 of the others and 40 % of the words are hidden; 8 ranks form a batch of
+    256. `oneref-refer-base` is the fine-tuning.
 
-    Differs from the authors' code in: starts from random weights, theirs from BEiT-3's; so there is no stage in which
-    the tower is frozen; hidden patches are predicted as normalised pixels, theirs as ids of BEiT v2's quantiser; each
-    word is hidden with that probability and has no relation score, in theirs the subject and the object are the first
-    of so many, which a parser finds; a segment is a linear layer of the products, theirs the product of the phrase with
-    what three transposed convolutions make of the patches; biases, norms and tables do not decay; pictures are squeezed
-    to a centre crop, theirs are padded; no contrast of images with phrases, no augmentation.
+    Differences from the authors' code: random initial weights (authors: BEiT-3's), so no stage with a frozen tower;
+    hidden patches are predicted as normalised pixels (authors: BEiT v2 ids); words are hidden independently without
+    relation scores (authors: a parser finds subject and object, which are hidden first); a segment is a linear layer
+    over the products (authors: the phrase times transposed convolutions of the patches); no weight decay on biases,
+    norms and tables; images are resized to a square centre crop (authors: padded); no image-phrase contrast and no
+    augmentation.
     """
     return Recipe(
         name="oneref-base",
@@ -51,10 +51,10 @@ def oneref_base() -> Recipe[ImageTextBatch]:
 
 
 def oneref_tiny() -> Recipe[ImageTextBatch]:
-    """The same method for two CPU cores: 36 patches of 16 pixels, 12 tokens, layers 64 wide, 2,400 steps of 8 phrases.
+    """Scaled down to two CPU cores: 36 patches of 16 pixels, 12 tokens, width 64, 2,400 steps of 8 phrases.
 
-    Each phrase comes twice, with masks and without: the mask gives the box away, so that a model which sees masked
-    images alone finds 1.4 % of the boxes of whole ones. The tower is that of BEiT-3's paper.
+    Each phrase comes with and without masks: a model that only sees masked images finds 1.4 % of the boxes of whole
+    ones. The tower follows BEiT-3's paper.
     """
     data = _phrases(size=96, patch=16, length=12)
     return replace(
@@ -81,16 +81,16 @@ def _whole(recipe: Recipe[ImageTextBatch], name: str) -> Recipe[ImageTextBatch]:
 
 
 def oneref_refer_base() -> Recipe[ImageTextBatch]:
-    """OneRef's fine-tuning: box and segment of whole images and phrases (Xiao et al., 2024).
+    """OneRef's fine-tuning: box and segment from whole images and phrases (Xiao et al., 2024).
 
-    `--initial RUN/model.safetensors` begins with the model of a run of `oneref-base` on a split with the same
-    tokenizer. Differs from the authors' code as `oneref_base` does.
+    `--initial RUN/model.safetensors` starts from a run of `oneref-base` with the same tokenizer, and the same
+    differences apply.
     """
     recipe = _whole(oneref_base(), "oneref-refer-base")
     return replace(recipe, schedule=ScheduleConfig(base_lr=3e-5, warmup=0.05, epochs=20))
 
 
 def oneref_refer_tiny() -> Recipe[ImageTextBatch]:
-    """The fine-tuning of `oneref_tiny`, of the same size and length, with 16 phrases a step."""
+    """Scaled down to the size and length of `oneref-tiny`, with 16 phrases a step."""
     schedule = ScheduleConfig(base_lr=48e-3, min_lr=48e-5, warmup=0.05, steps=2400)
     return replace(_whole(oneref_tiny(), "oneref-refer-tiny"), batch_size=16, schedule=schedule)

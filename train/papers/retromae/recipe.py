@@ -18,14 +18,14 @@ from .model import RetroModelConfig
 
 
 def retromae_base() -> Recipe[TextBatch]:
-    """RetroMAE (Xiao et al., 2022): 30 % of whole words hidden from the encoder, 50 % from each place of the decoder.
+    """RetroMAE (Xiao et al., 2022): 30 % of whole words hidden from the encoder, 50 % from each decoder position.
 
-    BERT's base model and a decoder of one layer; one text of up to 512 tokens a row, 32 on each of 8 ranks, 8 epochs,
-    AdamW with 1e-4, a weight decay of 0.01 and 10 % of warm-up.
+    BERT base and a decoder of one layer; one text of up to 512 tokens a row, 32 on each of 8 ranks, 8 epochs, AdamW at
+    1e-4 with weight decay 0.01 and 10 % warm-up.
 
-    Differs from the authors' code in: starts from random weights (`--initial` takes a BERT's, as theirs does); a text
-    is cut to 512 tokens, where theirs packs sentences; tables of embeddings do not decay; fp16 is bf16 or float32;
-    other random numbers.
+    Differences from the authors' code: random initial weights (authors: BERT's, possible with `--initial`); texts are
+    cut to 512 tokens (authors: packed sentences); no weight decay on embeddings; bf16 or float32 (authors: fp16); other
+    random numbers.
     """
     return Recipe(
         name="retromae-base",
@@ -38,9 +38,9 @@ def retromae_base() -> Recipe[TextBatch]:
 
 
 def retromae_tiny() -> Recipe[TextBatch]:
-    """The same method for two CPU cores: 800 steps of 16 texts of up to 64 tokens, 2 pre-norm layers of width 128.
+    """Scaled down to two CPU cores: 800 steps of 16 texts of up to 64 tokens, 2 layers of width 128.
 
-    Differs from the authors' code as `retromae_base` does, and in pre-norm layers and rotary positions of the encoder.
+    Uses pre-norm layers and rotary positions in the encoder.
     """
     return replace(
         retromae_base(),

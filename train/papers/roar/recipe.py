@@ -17,13 +17,14 @@ from .model import LSTMClassifierConfig, RobertaClassifierConfig
 
 
 def roar_lstm_base() -> Recipe[TextBatch]:
-    """The BiLSTM with attention of Recursive ROAR (Madsen et al., 2022): 300-wide vectors, 128 channels a direction.
+    """The BiLSTM with attention of Recursive ROAR (Madsen et al., 2022): vectors of width 300, 128 channels a
+    direction.
 
-    8 epochs of batches of 32, a learning rate of 1e-3 and a weight decay of 1e-5.
+    8 epochs of batches of 32, a learning rate of 1e-3, weight decay 1e-5.
 
-    Differs from the authors' code in: vectors of ids start at random, theirs are GloVe's; ids are word pieces, theirs
-    words; AdamW, theirs Adam with AMSGrad and L2; the last weights, theirs those of the best epoch; texts are cut to
-    512 tokens.
+    Differences from the authors' code: random initial vectors (authors: GloVe); word pieces (authors: words); AdamW
+    (authors: Adam with AMSGrad and L2); the last weights are used (authors: the best epoch's); texts are cut to 512
+    tokens.
     """
     return Recipe(
         name="roar-lstm-base",
@@ -36,10 +37,8 @@ def roar_lstm_base() -> Recipe[TextBatch]:
 
 
 def roar_lstm_tiny() -> Recipe[TextBatch]:
-    """The same method for two CPU cores: 48-wide vectors, 32 channels a direction, 32 tokens, 600 steps of 64 texts,
-    which are two epochs of `vader`.
-
-    Differs from the authors' code as `roar_lstm_base` does.
+    """Scaled down to two CPU cores: vectors of width 48, 32 channels a direction, 32 tokens, 600 steps of 64 texts (two
+    epochs of `vader`).
     """
     return replace(
         roar_lstm_base(),
@@ -52,10 +51,10 @@ def roar_lstm_tiny() -> Recipe[TextBatch]:
 
 
 def roar_roberta_base() -> Recipe[TextBatch]:
-    """The RoBERTa of Recursive ROAR: 12 layers of width 768, 3 epochs of batches of 16, AdamW with 2e-5.
+    """The RoBERTa of Recursive ROAR: 12 layers of width 768, 3 epochs of batches of 16, AdamW at 2e-5.
 
-    Differs from the authors' code in: starts from random weights (theirs from the pre-trained RoBERTa's), for which the
-    rate is low; pre-norm blocks, theirs post-norm; the last weights, theirs those of the best epoch.
+    Differences from the authors' code: random initial weights, for which the rate is low (authors: pre-trained
+    RoBERTa); pre-norm blocks (authors: post-norm); the last weights are used (authors: the best epoch's).
     """
     return Recipe(
         name="roar-roberta-base",
@@ -68,9 +67,8 @@ def roar_roberta_base() -> Recipe[TextBatch]:
 
 
 def roar_roberta_tiny() -> Recipe[TextBatch]:
-    """The same method for two CPU cores: one layer of width 64, 32 tokens, 600 steps of 64 texts.
-
-    Differs from the authors' code as `roar_roberta_base` does, and in a rate that random weights need.
+    """Scaled down to two CPU cores: one layer of width 64, 32 tokens, 600 steps of 64 texts, with a rate for random
+    weights.
     """
     return replace(
         roar_roberta_base(),

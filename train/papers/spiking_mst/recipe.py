@@ -18,13 +18,13 @@ from .model import Spikes, SpikingTransformerConfig
 def spiking_mst_base() -> Recipe[ImageBatch]:
     """The Masked Spiking Transformer (Wang et al., 2023): a Swin of 96 channels, 2, 2, 6 and 2 blocks, windows of 7.
 
-    Pictures of 224 pixels in patches of 4, 75 % of the spikes of queries, keys and attention maps dropped, activations
-    of 16 levels; 300 epochs of AdamW with a batch of 1,024 (8 ranks of 128), a weight decay of 0.05.
+    Images of 224 pixels in patches of 4, 75 % of the spikes of queries, keys and attention maps dropped, 16 activation
+    levels; 300 epochs of AdamW at a batch of 1,024 (8 ranks of 128), weight decay 0.05.
 
-    Differs from the authors' code in: a factor and a summand for each channel, theirs are batch norms, which compute
-    the same in inference (and layer norms behind the patches and before the head); windows are shifted along rows
-    alone; a sample always drops the same spikes, in simulation others in each time step, theirs draws anew; no
-    RandAugment, mixup, CutMix, erasing and smoothing; a rate of 1e-4 for 256 pictures.
+    Differences from the authors' code: a scale and shift per channel (authors: batch norms, equal in inference, and
+    layer norms after the patches and before the head); windows shift along rows only; a sample always drops the same
+    spikes, in simulation different ones in each time step (authors: redrawn); no RandAugment, mixup, CutMix, erasing
+    and label smoothing; a rate of 1e-4 for 256 images.
     """
     return Recipe(
         name="spiking-mst-base",
@@ -37,11 +37,10 @@ def spiking_mst_base() -> Recipe[ImageBatch]:
 
 
 def spiking_mst_tiny() -> Recipe[ImageBatch]:
-    """The same method for two CPU cores: 49 patches of 4 pixels in one window, two blocks 48 wide, 8 levels.
+    """Scaled down to two CPU cores: 49 patches of 4 pixels in one window, two blocks of width 48, 8 levels, 1,000 steps
+    of 32 images.
 
-    1,000 steps of 32 pictures. Nothing is dropped unless `model.spikes.ratio` is set.
-
-    Differs from the authors' code as `spiking_mst_base` does, and in a learned vector of each patch's place.
+    No spikes are dropped unless `model.spikes.ratio` is set. Each patch has a learned position vector.
     """
     return replace(
         spiking_mst_base(),

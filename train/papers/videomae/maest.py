@@ -13,14 +13,16 @@ from maskstream.train.nn.masked_autoencoder import VideoAutoencoderConfig
 
 
 def maest_large() -> Recipe[VideoBatch]:
-    """MAE-ST (Feichtenhofer et al., 2022) of ViT-L: random masks of space and time at 0.9, targets of every other
-    frame, a class token, learnt positions for time and space, four views of a sample; 100 epochs with 5 of warm-up.
+    """MAE-ST (Feichtenhofer et al., 2022) with ViT-L: random space-time masks at 0.9, every other frame as target, a
+    class token, learned positions for time and space, four views of a sample.
 
-    Differs from the authors' code in: the four views of a sample share their frames, theirs are drawn anew; the last of
-    the target frames is the 15th of 16, theirs the 16th; pixels are normalised by ImageNet's moments, theirs by 0.45
-    and 0.225; the decoder's class token and its place are one vector, theirs a sum of two; crops are
-    this package's (random area and aspect, as theirs); class and mask tokens and tables of positions do not decay,
-    theirs do; no bias for key, which changes no softmax; precision is chosen by the device, theirs is float32.
+    100 epochs with 5 of warm-up.
+
+    Differences from the authors' code: the four views of a sample share their frames (authors: redrawn); the last
+    target frame is the 15th of 16 (authors: the 16th); pixels use ImageNet's mean and standard deviation (authors: 0.45
+    and 0.225); the decoder's class token and its position are one vector (authors: a sum of two); crops follow this
+    package's rule (random area and aspect); no weight decay on class and mask tokens and position tables; no key bias
+    (equal softmax); precision depends on the device (authors: float32).
     """
     return Recipe(
         name="maest-large",
@@ -50,7 +52,7 @@ def maest_large() -> Recipe[VideoBatch]:
 
 
 def maest_tiny() -> Recipe[VideoBatch]:
-    """The same method for two CPU cores: 256 tokens of 8 frames at 64 pixels, two views, a 1.1 M parameter model."""
+    """Scaled down to two CPU cores: 256 tokens of 8 frames at 64 pixels, two views, 1.1 M parameters."""
     return replace(
         maest_large(),
         name="maest-tiny",

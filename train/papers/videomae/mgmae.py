@@ -11,11 +11,13 @@ from .videomae import BASE, make_paper_data, tiny, videomae_small
 
 
 def mgmae_small() -> Recipe[VideoBatch]:
-    """MGMAE (Huang et al., 2023): motion-guided masks at 0.9, four views of a sample, 200 epochs with 20 of warm-up.
+    """MGMAE (Huang et al., 2023): motion-guided masks at 0.9.
 
-    Differs from the authors' code in, besides what `videomae_small` says: flow comes from the codec's motion vectors or
-    DIS on the CPU, theirs from RAFT-small on the GPU; frames before the base are warped in the right direction, which
-    theirs are not (`backwarp` is compared with `backward`); the encoder is ViT-S, theirs ViT-B.
+    Four views of a sample, 200 epochs with 20 of warm-up.
+
+    Differences from the authors' code, besides those of `videomae-small`: flow from the codec's motion vectors or DIS
+    on the CPU (authors: RAFT-small on the GPU); frames before the base frame are warped in the right direction
+    (`backwarp` is compared with `backward`); the encoder is ViT-S (authors: ViT-B).
     """
     return replace(
         videomae_small(),
@@ -27,10 +29,10 @@ def mgmae_small() -> Recipe[VideoBatch]:
 
 
 def mgmae_base() -> Recipe[VideoBatch]:
-    """The same as `mgmae-small` with the paper's ViT-B."""
+    """`mgmae-small` with the paper's ViT-B."""
     return replace(mgmae_small(), name="mgmae-base", model=BASE)
 
 
 def mgmae_tiny() -> Recipe[VideoBatch]:
-    """MGMAE's motion-guided masks, in minutes: what `make demo` trains. Half of the hidden tokens are decoded."""
+    """Scaled down to two CPU cores; half of the hidden tokens are decoded. `make demo` trains it."""
     return tiny(mgmae_small(), PartDecoded(mask=MotionGuided(ratio=0.75)), steps=2000)

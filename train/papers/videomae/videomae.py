@@ -21,12 +21,13 @@ BASE = VideoAutoencoderConfig(width=768, heads=12, decoder_width=384, decoder_he
 
 
 def videomae_small() -> Recipe[VideoBatch]:
-    """VideoMAE (Tong et al., 2022): tube masks at 0.9, 800 epochs with 40 of warm-up; 64 ranks make a batch of 2048.
+    """VideoMAE (Tong et al., 2022): tube masks at 0.9.
 
-    Differs from the authors' code in: a clip that cannot be read is replaced by another, the same one each time. Cubes
-    enter a linear layer with Xavier-uniform weights (deviation 0.032), theirs a convolution with torch's default
-    (0.015). bf16 where the device gains by it, theirs is fp16 with loss scaling. The learning rate of warm-up begins
-    above 0. Loss and gradients equal those of transformers' VideoMAE in float64.
+    800 epochs with 40 of warm-up; 64 ranks form a batch of 2048.
+
+    Differences from the authors' code: an unreadable clip is replaced by another, the same one each time; cubes enter a
+    linear layer with Xavier-uniform weights of standard deviation 0.032 (authors: a convolution with torch's default,
+    0.015); bf16 where the device supports it (authors: fp16 with loss scaling); the warm-up rate starts above 0.
     """
     return Recipe(
         name="videomae-small",
@@ -38,7 +39,7 @@ def videomae_small() -> Recipe[VideoBatch]:
 
 
 def videomae_base() -> Recipe[VideoBatch]:
-    """The same as `videomae-small` with the ViT-B of the paper's main results: 94 M parameters with the decoder."""
+    """`videomae-small` with the ViT-B of the paper's main results: 94 M parameters with the decoder."""
     return replace(videomae_small(), name="videomae-base", model=BASE)
 
 
@@ -83,13 +84,12 @@ def tiny(recipe: Recipe[VideoBatch], mask: Mask, *, steps: int = 800) -> Recipe[
 
 
 def videomae_tiny() -> Recipe[VideoBatch]:
-    """VideoMAE's tube masks, in minutes."""
+    """Scaled down to two CPU cores."""
     return tiny(videomae_small(), Tube(ratio=0.75))
 
 
 def sparse_tiny() -> Recipe[VideoBatch]:
-    """A tenth of the tokens, in minutes: those that tell most that the frame before does not, by their energy.
-
-    It is `videomae-tiny` with other masks and half of its steps, and no paper's recipe: codecs send the same tokens.
+    """`videomae-tiny` on the tenth of the tokens with the most energy that the previous frame does not predict, with
+    half the steps. Not from a paper; codecs send the same tokens.
     """
     return replace(tiny(videomae_small(), ByEnergy(ratio=0.9), steps=400), name="sparse-tiny")

@@ -14,9 +14,9 @@ from .videomae import make_paper_data, tiny
 def videomae2_small() -> Recipe[VideoBatch]:
     """VideoMAE V2 (Wang et al., 2023): tube masks for the encoder, running cells for the decoder, four views.
 
-    Differs from the authors' code in, besides what `videomae_small` says: gradients are clipped at 0.02 for ViT-S too,
-    which their script does for ViT-g alone; batches and epochs are those of MGMAE's code, 200 epochs of four views with
-    20 of warm-up, as their ViT-B has; no list of templates of frame names and no stride of its own for SSv2.
+    Differences from the authors' code, besides those of `videomae-small`: gradients are clipped at 0.02 for ViT-S too
+    (their script: ViT-g only); batches and epochs are from MGMAE's code, 200 epochs of four views with 20 of warm-up,
+    as for their ViT-B; no frame-name templates and no separate SSv2 stride.
     """
     return replace(
         mgmae_small(),
@@ -28,5 +28,5 @@ def videomae2_small() -> Recipe[VideoBatch]:
 
 
 def videomae2_tiny() -> Recipe[VideoBatch]:
-    """VideoMAE V2's dual masks, in minutes."""
+    """Scaled down to two CPU cores."""
     return tiny(videomae2_small(), Dual(encoder=Tube(ratio=0.75)))

@@ -16,12 +16,12 @@ from .model import ImageVQConfig, VideoVQConfig
 
 
 def vq_base() -> Recipe[ImageBatch]:
-    """A quantiser of the size of MAGE's VQGAN (Li et al., 2023, 3.1; Esser et al., 2021): pictures of 256 pixels as 16
-    x 16 ids of 1,024, five resolutions of 128 to 512 channels with two residual blocks each.
+    """A quantiser of the size of MAGE's VQGAN (Li et al., 2023, 3.1; Esser et al., 2021): images of 256 pixels as 16 x
+    16 ids out of 1,024, five resolutions of 128 to 512 channels with two residual blocks each.
 
-    Differs from the authors' code in: no perceptual and no adversarial loss, so what is drawn is softer; four channels
-    are rounded to 8, 8, 4 and 4 levels (FSQ, Mentzer et al., 2024), theirs are 256 channels and a learnt codebook; no
-    attention at the lowest resolution; one residual block less a resolution in the decoder; AdamW, theirs Adam.
+    Differences from the authors' code: no perceptual and adversarial losses, so images are softer; four FSQ channels of
+    8, 8, 4 and 4 levels after Mentzer et al., 2024 (authors: 256 channels and a learned codebook); no attention at the
+    lowest resolution; one residual block fewer per decoder resolution; AdamW (authors: Adam).
     """
     return Recipe(
         name="vq-base",
@@ -34,11 +34,9 @@ def vq_base() -> Recipe[ImageBatch]:
 
 
 def vq_tiny() -> Recipe[ImageBatch]:
-    """The same method for two CPU cores: pictures of 64 pixels as 8 x 8 ids of 512, a 1.4 M parameter model.
+    """Scaled down to two CPU cores: images of 64 pixels as 8 x 8 ids out of 512, 1.4 M parameters.
 
-    On 224 held-out pictures of `sample-image`, of photographs that none was trained on, the root mean squared error is
-    18.0 levels of 255 (seed 0); k-means of whole cells has 19.8, of their mean colours 21.6, and pictures shrunk to a
-    pixel of 24 bits a cell 19.4.
+    Other baselines on the 224 validation images: k-means of whole cells 19.8, of their mean colours 21.6.
     """
     return replace(
         vq_base(),
@@ -51,11 +49,10 @@ def vq_tiny() -> Recipe[ImageBatch]:
 
 
 def vqframes_tiny() -> Recipe[VideoBatch]:
-    """`vq-tiny` on frames: 4 of each clip, half a second apart, at the centre, as `maskvit-tiny` reads them.
+    """Scaled down like `vq-tiny`, on frames: 4 of each clip, half a second apart, as `maskvit-tiny` reads them.
 
-    On held-out clips of `metaworld` the root mean squared error is 10.6 levels of 255 (66 s of processor time, seed 0);
-    k-means of whole cells has 11.1, since all clips show one table, pictures shrunk to a pixel a cell 22.3. After 500
-    steps on random crops of 15 to 100 % of the area it was 16.9.
+    Images shrunk to one pixel a cell have an error of 22.3; k-means does well because all clips show one table. 500
+    steps on random crops (15 to 100 % of the area) reach 16.9.
     """
     return Recipe(
         name="vqframes-tiny",
