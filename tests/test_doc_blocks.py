@@ -56,6 +56,7 @@ NOT_RUN = {
     'train("': "a training run",
     "-targets": "the outputs of a teacher",
     "webdataset": "the tars of tests/examples/test_readers.py",
+    "lightning": "a run, as in tests/train/",
 }
 """Words of blocks that need more than a small split, and what they need; these blocks are only compiled."""
 
