@@ -57,6 +57,9 @@ NOT_RUN = {
     "-targets": "the outputs of a teacher",
     "webdataset": "the tars of tests/examples/test_readers.py",
     "lightning": "a run, as in tests/train/",
+    "decord": "another loader",
+    "litdata": "another loader",
+    "from streaming": "another loader",
 }
 """Words of blocks that need more than a small split, and what they need; these blocks are only compiled."""
 
