@@ -199,6 +199,28 @@ def test_each_promise_names_a_test_that_is_there() -> None:
     assert attacks <= ATTACKS.keys()
 
 
+ROOMS = ("shards", "preprocess", "pipelines", "train", "src/maskstream")
+
+
+def messages_of(path: Path) -> Iterator[str]:
+    """The strings of a module, with ... for the values of f-strings."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(v.value) if isinstance(v, ast.Constant) else "..." for v in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_messages_of_the_index_of_errors_are_in_the_code() -> None:
+    """Values are ... on the page; the fixed words of a message follow one another in one string of the code."""
+    table = TEXTS[ROOT / "docs/errors.md"].partition("\n## Opening a split")[2]
+    quoted = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
+    assert len(quoted) > 40
+    texts = "\n".join(text for room in ROOMS for path in (ROOT / room).rglob("*.py") for text in messages_of(path))
+    patterns = {words: ".*".join(map(re.escape, re.split(r"\s*…\s*", words))) for words in quoted}
+    assert [words for words, pattern in patterns.items() if not re.search(pattern, texts)] == []
+
+
 def test_every_page_is_in_the_navigation() -> None:
     nav = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
     pages = {str(path.relative_to(ROOT / "docs")) for path in PAGES if path.is_relative_to(ROOT / "docs")}
