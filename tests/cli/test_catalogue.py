@@ -41,7 +41,7 @@ def test_every_name_is_listed_with_a_sentence(command):
 @pytest.mark.parametrize(("command", "name", "words"), [
     ("datasets", "k400", ("train.csv", "DatasetError", "maskstream shards k400")),
     ("datasets", "ucf101", ("UCF101", "--set fold=2")),
-    ("recipes", "mae-base", ("Differs", "train/papers/mae", '"decoder_depth": 8')),
+    ("recipes", "mae-base", ("Differences", "train/papers/mae", '"decoder_depth": 8')),
     ("masks", "videomae2", ("VideoMAE V2", "In Python: masks.Dual(")),
 ])  # fmt: skip
 def test_one_is_described_whole(command, name, words):

@@ -34,5 +34,5 @@ def mgmae_base() -> Recipe[VideoBatch]:
 
 
 def mgmae_tiny() -> Recipe[VideoBatch]:
-    """Scaled down to two CPU cores; half of the hidden tokens are decoded. `make demo` trains it."""
+    """Scaled down to two CPU cores: motion-guided masks, half of the hidden tokens decoded. `make demo` trains it."""
     return tiny(mgmae_small(), PartDecoded(mask=MotionGuided(ratio=0.75)), steps=2000)
