@@ -1,4 +1,4 @@
-"""Versions of a split: samples are removed, erased or held out of it, others are appended, and splits are merged."""
+"""Versions of a split: remove, erase or append samples, divide a split, and merge splits."""
 
 from .adding import add_sources
 from .appending import Appended, append

@@ -1,7 +1,7 @@
-"""Adds the sources to splits that they do not have yet: these are encoded into new shards, which are appended.
+"""Encode the sources that splits do not have yet into new shards, and append these.
 
-The new shards are written beside the split, in a folder that is named by what is in it, by the same job that writes any
-split. So a run that is killed continues, and ends in the same bytes.
+The new shards are written next to the split, in a folder named by its contents, by the job that writes any split. A
+killed run therefore resumes and produces the same bytes.
 """
 
 import json
@@ -41,24 +41,25 @@ from .appending import append
 from .versions_without import list_recorded_states
 
 ADDING = ".adding-"
-"""The beginning of the name of such a folder; the sources that it adds are the rest."""
+"""Prefix of the name of such a folder; the rest is a hash of the added sources."""
 _FOLDER = re.compile(rf"{re.escape(ADDING)}[0-9a-f]{{16}}")
 
 
 def remove_added(out: Output) -> None:
-    """Delete what is in these folders of the output of a job, after it was appended."""
+    """Delete the contents of these folders in a job's output after they were appended."""
     out.remove([name for name in out.names(ADDING) if _FOLDER.fullmatch(name.split("/")[0])])
 
 
 def find_added_with(split: Output, keys: AbstractSet[str]) -> list[Output]:
-    """The folders beside a split that hold samples with some of these keys, as a killed run leaves them. One with a
-    shard whose record cannot be read is among them.
+    """Return the folders next to a split, left by killed runs, that contain samples with some of these keys.
+
+    Folders with an unreadable record are included.
     """
     return [folder for folder in find_all_added(split) if _name(folder) == _name(split) and _holds(folder, keys)]
 
 
 def find_all_added(split: Output) -> list[Output]:
-    """All splits that killed runs have left in these folders beside a split."""
+    """Return all splits that killed runs left in such folders next to a split."""
     out = split_folder_and_name(complete_location(split))[0]
     if is_url(out):
         names = {tuple(name.split("/")[:2]) for name in open_output(out).names(ADDING)}
@@ -68,7 +69,7 @@ def find_all_added(split: Output) -> list[Output]:
 
 
 def remove_folder(added: Output) -> None:
-    """Delete the folder of `find_added_with`, which is empty and has no lock any more."""
+    """Delete a folder of `find_added_with` that is empty and no longer locked."""
     adding, split = split_folder_and_name(complete_location(added))
     out, name = split_folder_and_name(adding)
     open_output(out).remove([f"{name}/{split}/{LOCK}"])
@@ -79,7 +80,7 @@ def _name(split: Output) -> str:
 
 
 def complete_location(output: Output) -> Location:
-    """Where an output is: its URL, or its absolute path."""
+    """Return the URL or absolute path of an output."""
     return output.location if is_url(output.location) else Path(output.location).absolute()
 
 
@@ -96,7 +97,7 @@ _MISSING = "missing"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _New:
-    """What a split does not have: sources, and rejects of sources without a file."""
+    """Sources that a split does not have, and rejects of sources without a file."""
 
     sources: list[Source]
     missing: list[Reject]
@@ -112,13 +113,21 @@ def add_sources(
 ) -> JobReport:
     """Encode the sources of `dataset` below `root` that the splits below `out` do not have, and append them.
 
-    A source is known by its id. One that the split has must have the bytes that were encoded, as far as its records
-    tell. A source that was a reject, and has other bytes now or was missing, is new. Sources that are gone change
-    nothing. The options are those of `make_shards` that edit no records; `max_rejects` is a share of the new sources,
-    and a shard holds as many samples as in the split by default.
+    Sources are identified by their id. If the split has a source, its file must still have the bytes that were encoded,
+    as far as the records show. A reject counts as new if its bytes have changed or if it was missing. Sources that no
+    longer exist are ignored.
 
-    Raises DatasetError, before anything is encoded, if a split is not there or was made with other settings of the
-    encoder; ResumeError if a source that it has changed; the errors of `make_shards` and `append`.
+    Args:
+        dataset: As in `make_shards`.
+        root: As in `make_shards`.
+        out: Folder or URL of the splits.
+        options: Options of `make_shards`, except those that edit records. `max_rejects` is a fraction of the new
+            sources, and shards have by default as many samples as in the split.
+
+    Raises:
+        DatasetError: A split does not exist or has other encoder settings. Nothing is encoded.
+        ResumeError: A source of a split has changed.
+        MaskstreamError: Any error of `make_shards` and `append`.
     """
     if options.part or options.finish or options.overwrite or options.repair or options.retry_rejects:
         raise ValueError(
@@ -160,7 +169,7 @@ def add_sources(
             reports[name] = SplitReport(folder=within(out, name), state="has all sources", counts=counts)
     remove_added(open_output(out))
     for name in raw.splits:
-        with open_output(within(out, name)).sole_writer():  # the lock of a run that was killed goes when it is let go
+        with open_output(within(out, name)).sole_writer():  # releases the lock file of a killed run
             pass
     return JobReport(
         dataset=raw.name,
@@ -172,7 +181,7 @@ def add_sources(
 
 
 def _known(out: Location) -> dict[str, str]:
-    """The splits of the sources that are in train or val, by their ids; rejects are in one too."""
+    """Return the split of each source in train or val, including rejects, by id."""
     found: dict[str, str] = {}
     for name in (TRAIN, VAL):
         if is_split(store := open_output(within(out, name)).store):
@@ -183,9 +192,11 @@ def _known(out: Location) -> dict[str, str]:
 
 
 def _find_new(raw: Dataset, name: str, folder: Location, wanted: dict[str, Any], files: RawFiles) -> _New:
-    """What the split in a folder does not have. Raises DatasetError or ResumeError if it cannot be added to.
+    """Return what the split in a folder does not have, if it has the settings `wanted`.
 
-    wanted: the settings with which it must have been made.
+    Raises:
+        DatasetError: The split cannot be extended.
+        ResumeError: A source of the split has changed.
     """
     output = open_output(folder)
     if not is_split(output.store):
@@ -193,7 +204,7 @@ def _find_new(raw: Dataset, name: str, folder: Location, wanted: dict[str, Any],
             f"{folder} is no finished split, so nothing can be appended to it; make it with the same command without "
             "--append"
         )
-    manifest = Manifest.open(output.store, whole=True)  # what was held out of it is no new source
+    manifest = Manifest.open(output.store, whole=True)  # samples in its validation split are not new
     settings = manifest.info["settings"]
     written = {name: settings[name] for name in ("encoder", "signals", "val") if name in settings}
     if changes := "; ".join(differences(written, json.loads(json.dumps(wanted)))):
@@ -213,7 +224,7 @@ def _find_new(raw: Dataset, name: str, folder: Location, wanted: dict[str, Any],
 def _find_changed(
     output: Output, sources: Sequence[Source], known: set[str], refused: dict[str, str], files: RawFiles
 ) -> set[str]:
-    """The rejects whose files have other bytes now. Raises ResumeError for samples whose files have."""
+    """Return the rejects whose files have changed. Raises ResumeError for samples whose files have changed."""
     states = dict(list_recorded_states(Records(output, WrittenShard)))
     seen: dict[tuple[Path, FileState], bool] = {}
     changed = {
@@ -229,13 +240,13 @@ def _find_changed(
 
 
 def _hash_sources(name: str, new: _New) -> str:
-    """A word for the sources of a split that are added, so that each set of them has a folder of its own."""
+    """Hash the sources added to a split, so that each set of them has its own folder."""
     lines = [name, *sorted(source.id for source in new.sources), "", *sorted(one.source for one in new.missing)]
     return xxhash.xxh3_64_hexdigest("\n".join(lines).encode())
 
 
 def _select_only(listing: Callable[[Path], Dataset], name: str, new: _New) -> Callable[[Path], Dataset]:
-    """The listing of the new sources of one split."""
+    """Return a listing of only the new sources of one split."""
     ids, missing = {source.id for source in new.sources}, new.missing
 
     @wraps(listing)

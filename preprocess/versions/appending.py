@@ -1,4 +1,4 @@
-"""Appends the shards of one split to another, as a new version of it: its samples come after those that are there."""
+"""Append the shards of one split to another, as a new version; its samples follow the existing ones."""
 
 import json
 import re
@@ -41,9 +41,13 @@ _WEB = ("http", "hf")
 
 
 def write_carried_records(output: Output, theirs: Manifest, names: Mapping[str, str], version: int) -> None:
-    """Write the records of the split `theirs`, if both splits have records, as those of its shards in the output.
+    """Copy the records of the split `theirs` into the output, if both splits have records.
 
-    names: our names of their shards. A task without a shard is recorded under its name and the version.
+    Args:
+        output: The extended split.
+        theirs: The appended split.
+        names: Names of its shards in the output. A task without a shard is recorded under its name and the version.
+        version: The new version.
     """
     if is_url(theirs.location) and parse_place(theirs.location).scheme in _WEB:
         return
@@ -67,7 +71,7 @@ _NUMBER = re.compile(r"(.+)-(\d{6})(?:\.e\d+)?\.tar")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Appended:
-    """What an append made: the current version, and how many samples and shards it has more."""
+    """Result of an append: the current version, and the numbers of added samples and shards."""
 
     version: int
     samples: int
@@ -75,16 +79,22 @@ class Appended:
 
 
 def append(split: Location | Output, other: Location, *, retried: AbstractSet[str] = frozenset()) -> Appended:
-    """Make a version of `split` with copies of the shards of the split `other` behind its own.
+    """Create a version of `split` with copies of the shards of the split `other` after its own.
 
-    Labels are matched by their names; names that are new come last. The version is there when everything is written, so
-    a run that is killed changes nothing, and the same call again continues to the same bytes. If the last shards of
-    `split` are those of `other`, it has been appended, and nothing is done.
+    Labels are matched by name; new names come last. The version becomes current when everything is written, so a killed
+    run changes nothing, and the same call resumes it with the same bytes. If the last shards of `split` are already
+    those of `other`, nothing is done.
 
-    retried: sources that `other` has tried again, so that rejects of them in `split` do not count any more.
+    Args:
+        split: The split to extend.
+        other: The split to append.
+        retried: Sources that `other` has tried again, whose rejects in `split` no longer count.
 
-    Raises DatasetError, before anything is written, if the splits do not fit (modality, profile, settings of the
-    encoder, components, keys that both have); ShardError if one cannot be read; BusyError if another run writes.
+    Raises:
+        DatasetError: The splits differ in modality, profile, encoder settings or components, or share keys. Nothing is
+            written.
+        ShardError: A split cannot be read.
+        BusyError: Another run is writing.
     """
     output = open_output(split)
     read_description(output.store)  # raises before a lock makes a folder
@@ -121,24 +131,24 @@ def append(split: Location | Output, other: Location, *, retried: AbstractSet[st
 
 
 def _has_last(ours: Manifest, theirs: Manifest) -> bool:
-    """Whether our last shards are theirs, as after an append that was killed when all was written."""
+    """Return whether our last shards are theirs, as after an append that was killed at the very end."""
     last = [shard.sha256 for shard in theirs.shards()]
     return last == [shard.sha256 for shard in ours.shards()][-len(last) :]
 
 
 def find_next_part(manifest: Manifest) -> int:
-    """The number of the next part in the split's own folder."""
+    """Return the number of the next part in the split's own folder."""
     numbers = [parse_part_number(part["name"]) for part in manifest.info["parts"]]
     return max((number for number in numbers if number is not None), default=-1) + 1
 
 
 def _label_names(ours: Manifest, theirs: Manifest) -> list[str]:
-    """The names of the labels of both, ours first."""
+    """Return the label names of both splits, ours first."""
     return list(dict.fromkeys([*ours.info["label_names"], *theirs.info["label_names"]]))
 
 
 def _labels(ours: Manifest, theirs: Manifest) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Our number of each of their labels; the last is -1, that of no label."""
+    """Return our number for each of their labels, and last -1, for no label."""
     known, named = theirs.info["label_names"], bool(ours.info["label_names"])
     most = int(theirs.label.max(initial=-1))
     if most >= len(known) or named != bool(known):
@@ -153,14 +163,14 @@ def _labels(ours: Manifest, theirs: Manifest) -> np.ndarray[tuple[int], np.dtype
 
 
 def _names(ours: Manifest, theirs: Manifest) -> dict[str, str]:
-    """Our names of their shards: the dataset's name, and the numbers after ours."""
+    """Map their shard names to ours: the dataset's name and the numbers after our last."""
     numbers = [int(found[2]) for name in ours.shard_names if (found := _NUMBER.fullmatch(name))]
     first = max(numbers, default=-1) + 1
     return {name: f"{ours.info['dataset']}-{first + i:06d}.tar" for i, name in enumerate(theirs.shard_names)}
 
 
 def _copy(theirs: Manifest, name: str, output: Output, to: str) -> None:
-    """Copy a file; the verification afterwards compares its bytes."""
+    """Copy a file. The later verification compares its bytes."""
     with stream(theirs.store, name) as file, output.writing(to) as written:
         while data := file.read(_CHUNK_BYTES):
             written.write(data)
@@ -169,7 +179,7 @@ def _copy(theirs: Manifest, name: str, output: Output, to: str) -> None:
 def _part(
     theirs: Manifest, name: str, names: Mapping[str, str], labels: np.ndarray[tuple[int], np.dtype[np.int64]]
 ) -> bytes:
-    """One of their parts with our names of shards and numbers of labels."""
+    """Return one of their parts with our shard names and label numbers."""
     data = read_checked(theirs.store, name, theirs.info["files"])
     with pq.ParquetFile(pa.BufferReader(data)) as file:
         table = file.read(use_threads=False)
@@ -202,7 +212,7 @@ def _describe_version(
     files: dict[str, Any],
     retried: AbstractSet[str],
 ) -> dict[str, Any]:
-    """The description of the version; its rejects and removed samples are written."""
+    """Return the version's description, and write its rejects and removed samples."""
     version, both = ours.version + 1, (ours, theirs)
     written = publish_rejects_and_removed(output, version, both, join_removed(both), retried)
     named = {part["name"] for part in ours.info["parts"]} | {ours.info.get(TOKENIZER)}

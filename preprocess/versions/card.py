@@ -1,8 +1,8 @@
-"""Data cards: Croissant, the JSON-LD by which catalogues and other loaders know a set, and a README for people.
+"""Dataset cards: Croissant, the JSON-LD format that catalogues and loaders read, and a README for people.
 
 Croissant 1.0 (Akhtar et al., Croissant: A Metadata Format for ML-Ready Datasets, 2024) lists the files with their
-sha256 and the columns of records; its vocabulary RAI says how data came to be. Both say nothing that is not in the
-splits or was given: who asks later must know what was left open.
+sha256 and the columns of records; its RAI vocabulary documents the origin of the data. Both files contain only facts
+from the splits or from the user, so readers can see which questions were left open.
 """
 
 import base64
@@ -26,7 +26,7 @@ from maskstream.shards.members.text import JSON
 from maskstream.shards.stores.output import Location, Output, open_output, within
 
 CROISSANT, README = "croissant.json", "README.md"
-"""The fields of Croissant's vocabulary for responsible AI, of which any may be given."""
+"""Optional fields of Croissant's vocabulary for responsible AI."""
 _MOST_BYTES = 1 << 30
 _MARK = re.compile(rb"<!-- maskstream card (.*) -->\n")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~-])")
@@ -77,10 +77,19 @@ _CONTEXT: Mapping[str, Any] = {
 
 
 def write_card(data: Location, told: Told | None = None, out: Location | None = None) -> tuple[str, str]:
-    """Write `croissant.json` and `README.md` of a split, or of all splits in a folder, into it or into the folder
-    `out`; returns where they are. Files are named relative to `data`, so they belong beside each other.
+    """Write `croissant.json` and `README.md` for a split, or for all splits in a folder.
 
-    Raises DatasetError if there is no finished split, or if one of these files is there that no `card` wrote as it is.
+    Args:
+        data: Split or folder of splits.
+        told: Facts that the splits do not record.
+        out: Folder for both files; default `data`. File names in them are relative to `data`, so keep them together.
+
+    Returns:
+        The locations of both files.
+
+    Raises:
+        DatasetError: There is no finished split, or one of these files exists and was not written by this function, or
+            was edited since.
     """
     told = told or Told()
     splits = _list_splits(data)
@@ -96,9 +105,7 @@ def write_card(data: Location, told: Told | None = None, out: Location | None = 
 
 
 def renew_card(data: Location) -> bool:
-    """Write the card in a split, or in a folder of splits, again, with what was said in it; False if there is none that
-    `write_card` wrote. Raises as that.
-    """
+    """Rewrite the card of a split or a folder of splits with the user's facts; False if `write_card` wrote none."""
     told = _unmark_readme(open_output(data).whole(README, _MOST_BYTES))
     if told is not None:
         write_card(data, told)
@@ -106,13 +113,13 @@ def renew_card(data: Location) -> bool:
 
 
 def _mark_readme(text: bytes, told: Told) -> bytes:
-    """A README with what was said, and a checksum of both, in a comment at its end: so it is known again."""
+    """Append a comment with the user's facts and a checksum to a README, so that it can be recognized."""
     fields = add_checksum({"told": asdict(told), "text": xxhash.xxh3_128_hexdigest(text)})
-    return text + b"<!-- maskstream card %s -->\n" % base64.b64encode(fields)  # as no text can end a comment so
+    return text + b"<!-- maskstream card %s -->\n" % base64.b64encode(fields)  # base64 cannot end the comment
 
 
 def _unmark_readme(readme: bytes | None) -> Told | None:
-    """What was said in a README that `_mark_readme` gives; None for another one, also if it was changed since."""
+    """Return the user's facts from a README marked by `_mark_readme`; None for any other README or an edited one."""
     if readme is None or (found := _MARK.search(readme)) is None or found.end() != len(readme):
         return None
     try:
@@ -124,7 +131,7 @@ def _unmark_readme(readme: bytes | None) -> Told | None:
 
 
 def _check_own(output: Output) -> None:
-    """Raise DatasetError for a file that would be overwritten, and is not as `write_card` wrote it."""
+    """Raise DatasetError if a file to overwrite is not as `write_card` wrote it."""
     croissant, readme = (output.whole(name, _MOST_BYTES) for name in (CROISSANT, README))
     strange = [] if readme is None or _unmark_readme(readme) is not None else [README]
     try:
@@ -154,7 +161,7 @@ def _list_splits(data: Location) -> dict[str, Location]:
 
 
 def _count_licenses(location: Location, by: str) -> dict[str, int]:
-    """How many samples have each licence."""
+    """Count the samples by license."""
     if not by:
         return {}
     manifest = Manifest.load(location)
@@ -210,7 +217,7 @@ def _build_croissant(
 def _split_records(
     split: str, manifest: Manifest, output: Output, below: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The files of a split, and what its samples and labels are."""
+    """Return a split's files, and the descriptions of its samples and labels."""
     info = manifest.info
     files: list[dict[str, Any]] = []
     records: list[dict[str, Any]] = []
@@ -287,19 +294,19 @@ def _file(split: str, name: str, below: str, kind: str, size_bytes: int, sha256:
 
 
 def _id(name: str) -> str:
-    """A name as an identifier, which may have no white space even if that is escaped."""
+    """Return a name as an identifier, which cannot contain white space, even escaped."""
     return re.sub(r"[^A-Za-z0-9._/-]", lambda found: f"_{ord(found[0]):x}_", name)
 
 
 def _sizes(facts: Mapping[str, Mapping[str, Any]]) -> str:
-    """What there is, in a line."""
+    """Summarize the number of samples and bytes in one line."""
     own = [*facts.values()]
     samples, size = (sum(one["counts"][what] for one in own) for what in ("samples", "bytes"))
     return f"{samples:,} samples of {own[0]['modality']} in {size / 1e9:.3g} GB"
 
 
 def _made(facts: Mapping[str, Mapping[str, Any]]) -> str:
-    """How the splits were made, as dataset.json has it."""
+    """Describe how the splits were created, as recorded in dataset.json."""
     return "; ".join(
         f"{name}: maskstream shards {one['dataset']}, profile {one['profile']}, "
         f"settings {json.dumps(one['settings'], ensure_ascii=False, sort_keys=True)}"
@@ -308,7 +315,7 @@ def _made(facts: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _describe_lost(facts: Mapping[str, Mapping[str, Any]]) -> str:
-    """How many sources are no samples, by what was wrong with them."""
+    """Count the sources that did not become samples, by the stage that failed."""
     return "; ".join(
         f"{name}: " + ", ".join(f"{count} {stage}" for stage, count in one["rejects_per_stage"].items())
         for name, one in facts.items()
@@ -317,7 +324,7 @@ def _describe_lost(facts: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def as_text(value: object) -> str:
-    """A name or a sentence as Markdown that shows it, whatever it has: no line breaks, tags, links and tables."""
+    """Escape a name or sentence for Markdown: no line breaks, tags, links or tables."""
     text = " ".join("".join(one if one.isprintable() else " " for one in str(value)).split())
     return _MARKDOWN.sub(r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
@@ -376,12 +383,12 @@ def _build_readme(
 
 
 def _code(text: str) -> list[str]:
-    """Lines that are shown as they are; JSON has no line of its own that could end them."""
+    """Return lines of a code block. JSON has no line that could end it."""
     return ["```json", *text.splitlines(), "```"]
 
 
 def _format_libraries(location: Location) -> str:
-    """The versions of the libraries that made a split, where its records say so."""
+    """Return the versions of the libraries that wrote a split, if its records have them."""
     data = open_output(location).whole(".records/report.json", _MOST_BYTES)
     found = {} if data is None else json.loads(data).get("libraries", {})
     return json.dumps(found, indent=1) if found else ""

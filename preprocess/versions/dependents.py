@@ -1,7 +1,7 @@
-"""What lies beside a split and is of its samples: splits with its parts, stored targets, tables of features, cards; and
-what else names a sample there.
+"""Files next to a split that derive from its samples: splits that share its parts, stored targets, feature tables and
+cards; and other files there that name a sample.
 
-Files elsewhere are not known: a split does not list what was made of it, but for what was held out.
+Files elsewhere are not found, because a split does not list what was derived from it, except its validation splits.
 """
 
 import html
@@ -42,20 +42,24 @@ from .merging import MERGED
 
 Json = dict[str, Any]
 _FEATURES = {b"weights", b"split", b"fingerprint"}
-"""The metadata of a table that `maskstream embed` wrote."""
+"""Metadata of a table written by `maskstream embed`."""
 _LIST = ["key", "why", "of"]
-"""The first columns of a list of what `maskstream curate` left out."""
+"""First columns of a list of samples left out by `maskstream curate`."""
 _MOST_BYTES = 1 << 30
 _GROUP_ROWS = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dependents:
-    """What is of a split, in its folder and in those of what was held out of it.
+    """Files that derive from a split, in its folder and in those of its validation splits.
 
-    folders: these. held, merged, targets: splits that are held out of it or few of it; merged with it; and stored
-    targets of one of all these. others: the other splits there, with their descriptions. unread: why splits there
-    cannot be read, so that it is not known what they are of.
+    Attributes:
+        folders: These folders.
+        held: Validation and few-sample splits of it.
+        merged: Splits merged from it.
+        targets: Stored targets of one of all these.
+        others: Other splits there, with their descriptions.
+        unread: Reasons why splits there cannot be read, so that their origin is unknown.
     """
 
     folders: list[Location] = field(default_factory=list)
@@ -67,7 +71,7 @@ class Dependents:
 
 
 def list_dependents(split: Output) -> Dependents:
-    """The dependents of a split."""
+    """Return the dependents of a split."""
     own = _normalise_location(complete_location(split))
     listed = [joined(str(own), one["folder"]) for one in read_description(split.store).get(HELD_OUT, ())]
     folders = {
@@ -104,7 +108,7 @@ def _normalise_location(place: Location) -> Location:
 
 
 def _collect_fingerprints(split: Output) -> set[str]:
-    """The identities of the samples of all versions of a split that can be read."""
+    """Return the fingerprints of all readable versions of a split."""
     found = set[str]()
     for version in (None, *list_versions(split.store)):
         with suppress(ShardError):
@@ -113,8 +117,10 @@ def _collect_fingerprints(split: Output) -> set[str]:
 
 
 def erase_rows(folders: Iterable[Location], keys: AbstractSet[str]) -> list[Location]:
-    """Write the tables of `maskstream embed` and the lists of `maskstream curate` in these folders again without the
-    rows of samples with these keys; returns where they are.
+    """Rewrite the feature tables and curation lists in these folders without the samples with these keys.
+
+    Returns:
+        The locations of the rewritten files.
     """
     changed = []
     for folder in folders:
@@ -127,7 +133,7 @@ def erase_rows(folders: Iterable[Location], keys: AbstractSet[str]) -> list[Loca
 
 
 def _drop_rows(data: bytes, keys: AbstractSet[str]) -> bytes | None:
-    """Such a table without the rows of some samples; None for one that has none of them, and for another file."""
+    """Return such a table without these samples; None if it has none of them or is another kind of file."""
     try:
         with pq.ParquetFile(pa.BufferReader(data)) as file:
             metadata = {name: one for name, one in (file.metadata.metadata or {}).items() if name != b"ARROW:schema"}
@@ -146,7 +152,7 @@ def _drop_rows(data: bytes, keys: AbstractSet[str]) -> bytes | None:
 
 
 def _read(output: Output, name: str) -> bytes | None:
-    """The contents of a file; None if it is too large, or cannot be read."""
+    """Return the contents of a file; None if it is too large or cannot be read."""
     try:
         return output.whole(name, _MOST_BYTES) or b""
     except StoreError:
@@ -154,7 +160,7 @@ def _read(output: Output, name: str) -> bytes | None:
 
 
 def renew_cards(splits: Sequence[Output], folders: Iterable[Location]) -> tuple[list[Location], list[str]]:
-    """Write the cards of splits and of their folders again; where they are, and what could not be."""
+    """Rewrite the cards of splits and of their folders; return their locations, and the errors."""
     renewed, failed = list[Location](), list[str]()
     for place in (*map(complete_location, splits), *folders):
         try:
@@ -165,8 +171,10 @@ def renew_cards(splits: Sequence[Output], folders: Iterable[Location]) -> tuple[
 
 
 def find_files_that_name(splits: Sequence[Output], folders: Sequence[Location], words: Iterable[str]) -> Iterator[str]:
-    """The files beside splits, or in their folders, that have one of some words in them or in their name, also
-    compressed, each with what to do. What belongs to a finished split is not looked into.
+    """Yield the files next to splits, or in their folders, whose name or contents include one of some words.
+
+    Compressed contents are searched too, but not files that belong to a finished split. Each file comes with the
+    remedy.
     """
     wanted = sorted({*words} - {""})
     variants = {form for word in wanted for form in (word, json.dumps(word)[1:-1], html.escape(word), as_text(word))}
@@ -187,7 +195,7 @@ def find_files_that_name(splits: Sequence[Output], folders: Sequence[Location], 
 
 
 def _is_of_split(name: str) -> bool:
-    """Whether a file in the folder of a split is one that its writers write, and an erasure has seen to."""
+    """Return whether a file in a split's folder was written by maskstream and is handled by the erasure."""
     is_record = name.startswith(f"{RECORDS}/") and name.endswith(".record")
     return (
         is_index(name)
@@ -198,14 +206,14 @@ def _is_of_split(name: str) -> bool:
 
 
 def _list_files_in(folder: Location) -> list[str]:
-    """The names of the files in a folder itself."""
+    """Return the names of the files directly in a folder."""
     if is_url(folder):
         return [name for name in open_output(folder).names() if "/" not in name]
     return sorted(path.name for path in Path(folder).iterdir() if path.is_file())
 
 
 def _unpacked(name: str, data: bytes) -> bytes:
-    """What a file holds; of a table in Parquet its texts."""
+    """Return a file's contents, or the texts of a Parquet table."""
     if not name.endswith(".parquet"):
         return data
     try:
@@ -234,12 +242,12 @@ def _places(data: bytes, form: bytes) -> Iterator[int]:
 
 
 def _is_whole_word(data: bytes, at: int, form: bytes) -> bool:
-    """Whether a word is no part of a longer one, as "cat" is of "category"."""
+    """Return whether a word is not part of a longer one, as "cat" is in "category"."""
     around = data[at - 1 : at] if at else b"", data[at + len(form) : at + len(form) + 1]
     return not any(one.isalnum() for one in around)
 
 
 def merge_command(merged: Output) -> str:
-    """The command that makes a merged split again."""
+    """Return the command that merges a split again."""
     splits = [joined(merged.location, one) for one in read_description(merged.store)["settings"][MERGED]]
     return " ".join(["maskstream merge", merged.location, *(str(_normalise_location(one)) for one in splits)])

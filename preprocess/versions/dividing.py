@@ -1,8 +1,8 @@
-"""Divides a finished split: samples of it are held out, or a few taken, as a split of their own; no tar is touched.
+"""Divide a finished split: move samples into a validation split, or select a few per label. No tar changes.
 
-Both have the same parts of the manifest, and each a file with the numbers of its samples among those of the parts
-(`selected`). What is left is a new version of the split; earlier versions have all samples, so runs that were begun on
-them resume. What is held out lies in a folder of its own, and names parts and shards by paths, as a merged split does.
+Both splits have the same parts of the manifest, and each has a file with the numbers of its samples (`selected`). The
+remainder is a new version of the split; earlier versions have all samples, so runs begun on them resume. The new split
+has its own folder and refers to parts and shards by path, as a merged split does.
 """
 
 import json
@@ -57,8 +57,14 @@ _AT_ONCE = 1024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Divided:
-    """What a division made: the version of the split and its samples, and of what is held out the location, the
-    version and the samples.
+    """Result of a division.
+
+    Attributes:
+        version: Version of the remaining split.
+        samples: Number of samples in the remaining split.
+        held_out: Location of the validation split.
+        held_out_version: Version of the validation split.
+        held_out_samples: Number of samples in the validation split.
     """
 
     version: int
@@ -71,15 +77,24 @@ class Divided:
 def divide(
     split: Location | Output, val: float, *, by: str = SOURCE, seed: int = 0, out: Location | None = None
 ) -> Divided:
-    """Hold out the share `val` of the samples of a finished split as a split `out`, by default `val` beside it.
+    """Move the fraction `val` of a finished split's samples into a validation split.
 
-    by, seed: the groups that stay together, and the seed of the choice (see `Division`). The tars stay as they are.
-    After samples were appended, the same call again divides these alone, and those that were divided before stay where
-    they are. A call that is killed leaves the split as it was, and the same call again ends in the same samples.
+    The tars stay unchanged. If samples were appended since, the same call divides only those, and earlier assignments
+    stay. A killed call leaves the split unchanged, and the same call then selects the same samples.
 
-    Raises ValueError for an impossible share, DatasetError for an index of foreign tars, a split that is held out
-    itself, another split at `out`, other settings than those of an earlier division into `out`, and groups of which
-    none can be held out; ShardError if the split cannot be read, BusyError if another run writes to one of both.
+    Args:
+        split: Split to divide.
+        val: Fraction of the samples.
+        by: Groups that stay together (see `Division`).
+        seed: Random seed of the choice.
+        out: Location of the validation split; default `val` next to the split.
+
+    Raises:
+        ValueError: The fraction is not allowed.
+        DatasetError: The split is an index of foreign tars or a validation split, `out` is another split or was divided
+            with other settings, or no group can be moved.
+        ShardError: The split cannot be read.
+        BusyError: Another run is writing to one of the splits.
     """
     division = Division(share=val, by=by, seed=seed)
     output = open_output(split)
@@ -124,7 +139,7 @@ def divide(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Few:
-    """A split of few samples of each label: where it is, its version and its samples."""
+    """A split with a few samples of each label: its location, version and number of samples."""
 
     out: str
     version: int
@@ -132,14 +147,23 @@ class Few:
 
 
 def take_few(split: Location | Output, each: int, *, seed: int = 0, out: Location | None = None) -> Few:
-    """Make a split `out`, by default `few-EACH` beside it, of at most `each` samples of each label of a finished split.
+    """Create a split `out` with at most `each` samples of each label of a finished split.
 
-    It names the tars of the split, which stays as it is. The samples of a label are taken in the order of the hashes of
-    their keys under the seed, so the ten of a seed are among its thirty. The same call again takes what was appended
-    since into account. Samples without a label are left out. dataset.json has `few`: the number and the seed.
+    It refers to the tars of the split, which stays unchanged. Samples are taken in the order of a seeded hash of their
+    keys, so with one seed the first 10 are among the first 30. The same call again includes samples appended since.
+    Samples without a label are left out. dataset.json records `few`: the number and the seed.
 
-    Raises ValueError if `each` is below 1, DatasetError for a split without labels or of foreign tars, and for another
-    split at `out`; ShardError if the split cannot be read, BusyError if another run writes to `out`.
+    Args:
+        split: Finished split.
+        each: Largest number of samples of a label.
+        seed: Random seed of the choice.
+        out: Location of the new split; default `few-EACH` next to the split.
+
+    Raises:
+        ValueError: `each` is below 1.
+        DatasetError: The split has no labels or is an index of foreign tars, or `out` is another split.
+        ShardError: The split cannot be read.
+        BusyError: Another run is writing to `out`.
     """
     if each < 1:
         raise ValueError(f"few={each} must be the number of samples of each label, 1 or more")
@@ -166,8 +190,10 @@ def take_few(split: Location | Output, each: int, *, seed: int = 0, out: Locatio
 
 
 def renew_held_out(output: Output, others: Iterable[Output]) -> list[Output]:
-    """Make versions of what was held out of a split, or taken as few samples of it, that name the parts that it has
-    now, after an erasure; returns those that are new.
+    """Create versions of validation and few-sample splits that refer to the split's current parts, after an erasure.
+
+    Returns:
+        The splits with a new version.
     """
     info, renewed = read_description(output.store), []
     for other in others:
@@ -182,7 +208,7 @@ def renew_held_out(output: Output, others: Iterable[Output]) -> list[Output]:
 def _check(
     output: Output, other: Output, info: Mapping[str, Any], folder: str, few: Mapping[str, int] | None = None
 ) -> None:
-    """Raise DatasetError for what cannot be divided, or not into `other`. few: what `other` is to have as its `few`."""
+    """Raise DatasetError if a split cannot be divided, or not into `other`, which is to have this `few` entry."""
     if info["profile"] == FOREIGN:
         raise DatasetError(
             f"{output.location} is an index of foreign tars, which is not divided; index the tars for validation apart "
@@ -207,7 +233,7 @@ def _check(
 
 
 def _make_entry(info: Mapping[str, Any], folder: str) -> dict[str, Any] | None:
-    """What a description says of the split that was held out into a folder."""
+    """Return the entry of a description for the validation split in a folder, or None."""
     return next((one for one in info.get(HELD_OUT, ()) if one["folder"] == folder), None)
 
 
@@ -217,9 +243,16 @@ def _read_selected(other: Output) -> Int64s:
 
 
 def _choose_samples(division: Division, whole: Manifest, own: Int64s, held: Int64s, known: int) -> Int64s:
-    """The numbers of the samples that are held out, of those from number `known` on.
+    """Return the numbers of the validation samples, assigning only samples from number `known` on.
 
-    own: those of the split. held: those that are held out already. The removed ones do not count.
+    Removed samples do not count.
+
+    Args:
+        division: Settings of the division.
+        whole: The split with all samples.
+        own: Samples of the remaining split.
+        held: Samples already in the validation split.
+        known: Number of samples that were divided before.
     """
     numbers = np.setdiff1d(np.union1d(own, held), whole.removed, assume_unique=True)
     numbers = numbers[[not is_erased_key(key) for key in whole.keys(numbers)]]
@@ -232,7 +265,7 @@ def _choose_samples(division: Division, whole: Manifest, own: Int64s, held: Int6
 
 
 def _find_groups(whole: Manifest, numbers: Int64s, by: str) -> list[str]:
-    """The groups of samples. Raises DatasetError for a field that a sample does not have."""
+    """Return the group of each sample. Raises DatasetError if a sample lacks the field."""
     if by in (SOURCE, SAMPLE, FOLDER):
         sources = whole.sources().take(numbers).to_pylist()
         return [group_of_id(name, by) for name in sources]
@@ -255,7 +288,7 @@ def _find_groups(whole: Manifest, numbers: Int64s, by: str) -> list[str]:
 def _publish_held_out(
     output: Output, other: Output, whole: Manifest, held: Int64s, few: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
-    """Make what is held out the current version at `other`, unless it is; returns its description."""
+    """Make these samples the current version at `other`, unless they are already; return its description."""
     info = whole.info
     current = read_description(other.store) if is_split(other.store) else None
     erased = held[[is_erased_key(key) for key in whole.keys(held)]]
@@ -292,7 +325,7 @@ def _publish_held_out(
 
 
 def _is_same(other: Output, current: dict[str, Any], described: dict[str, Any], held: Int64s, removed: Int64s) -> bool:
-    """Whether what is there has these samples, in the parts that are described."""
+    """Return whether a version already has these samples, in the described parts."""
     names = ("parts", "label_names", "settings", TOKENIZER)
     return (
         all(current.get(name) == described.get(name) for name in names)
@@ -305,8 +338,15 @@ def _is_same(other: Output, current: dict[str, Any], described: dict[str, Any], 
 def _publish(
     output: Output, info: dict[str, Any], whole: Manifest, own: Int64s, removed: Int64s, curated: Int64s
 ) -> dict[str, Any]:
-    """Make the version after that of a description current, which has the samples `own` of the parts, without the
-    `removed` ones; returns its description. curated: what curations alone left out, of these and perhaps others.
+    """Make the version after `info` current and return its description.
+
+    Args:
+        output: The split.
+        info: Description of the version before.
+        whole: The split with all samples.
+        own: Samples of the new version.
+        removed: Samples among them that are removed.
+        curated: Samples, perhaps of others too, that only a curation left out.
     """
     curated = np.intersect1d(curated, removed, assume_unique=True)
     version, counts = info["version"] + 1, {"rejects": 0} | info["counts"] | {"samples": len(own)}

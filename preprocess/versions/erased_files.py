@@ -1,6 +1,6 @@
-"""Writes shards and parts of a manifest again without erased samples, and deletes files that no version names any more.
+"""Rewrite shards and parts of a manifest without erased samples, and delete files that no version refers to.
 
-In a shard the members of erased samples are zero, and all others are where they were.
+In a shard, the members of erased samples become zeros, and all others keep their offsets.
 """
 
 import json
@@ -43,7 +43,7 @@ from maskstream.shards.stores.output import Output
 
 @dataclass(frozen=True, slots=True)
 class _Edit:
-    """Bytes that replace those of a tar from `begin` on: a header, and `zeros` zeros after it."""
+    """Replacement of a tar's bytes from `begin` on: a header followed by `zeros` zero bytes."""
 
     begin: int
     header: bytes
@@ -55,10 +55,14 @@ class _Edit:
 
 
 def erase_from_shard(output: Output, check: SplitCheck, number: int, rows: Sequence[int], version: int) -> ShardFacts:
-    """Write shard `number` without the samples `rows` (in the manifest), under the name of `version`, with its idx and
-    sums; returns what the manifest says of it.
+    """Rewrite shard `number` without the samples `rows` (manifest numbers), with its idx and sums, under a name with
+    `version`.
 
-    Raises ShardError if the shard is damaged.
+    Returns:
+        The facts of the new shard for the manifest.
+
+    Raises:
+        ShardError: The shard is damaged.
     """
     facts = check.shards[number]
     name = name_erased_tar(facts.name, version)
@@ -108,16 +112,22 @@ def _write_zeros(to: HashedStream, size: int) -> None:
 
 
 KEPT = {TOKENS.name: frozenset({SIZE, *TOKENS.facts, *TOKENS.words})}
-"""What stays of an erased member, by its kind: texts are packed into rows by their lengths, which keep all others where
-they are."""
+"""Facts of an erased member that are kept, by kind: texts are packed into rows by length, so the lengths keep all
+others in place.
+"""
 
 
 def erase_from_part(
     store: Store, info: Mapping[str, Any], name: str, rows: Sequence[int], shards: Mapping[str, ShardFacts]
 ) -> tuple[bytes, set[str]]:
-    """The part `name` without what it says of its samples `rows` (in the part), and the sources of these.
+    """Return the part `name` without its samples `rows` (numbers in the part), and the sources of these samples.
 
-    shards: the facts of the shards that were written again, by the names that they had.
+    Args:
+        store: Store of the split.
+        info: Description of the version.
+        name: Name of the part.
+        rows: Numbers of the erased samples.
+        shards: Facts of the rewritten shards by their former names.
     """
     with pq.ParquetFile(pa.BufferReader(read_checked(store, name, info["files"]))) as file:
         table = file.read(use_threads=False).combine_chunks()
@@ -142,7 +152,7 @@ def erase_from_part(
 def _samples(
     table: pa.Table, erased: np.ndarray[Any, np.dtype[np.bool_]], before: list[ShardFacts], after: list[ShardFacts]
 ) -> dict[str, pa.Array]:
-    """The columns that every sample has."""
+    """Return the columns that every sample has."""
     starts = np.cumsum([0, *(one.samples for one in before)])
     shard_of = np.repeat(np.arange(len(before)), [one.samples for one in before])
     keys, sources = table.column("key").to_pylist(), table.column("source").to_pylist()
@@ -162,8 +172,9 @@ def _samples(
 def _erase_from_component(
     table: pa.Table, component: str, erased: np.ndarray[Any, np.dtype[np.bool_]], kept_words: frozenset[str]
 ) -> dict[str, pa.Array]:
-    """The columns of a component, null in the erased rows but for `kept_words`. A word that no other row has is gone
-    too.
+    """Return a component's columns, null in erased rows except for `kept_words`.
+
+    A dictionary value that no other row uses is removed too.
     """
     kept = pa.array(np.arange(len(table)), mask=erased)
     columns = {}
@@ -184,10 +195,10 @@ _OF_A_SHARD = (".tar", ".idx", SUMS)
 
 
 def remove_what_no_version_names(output: Output) -> None:
-    """Delete parts, rejects, lists of removed samples and tokenizers that no version names, and earlier tars of shards
-    from which samples were erased. Nothing else is touched.
+    """Delete files that no version refers to.
 
-    An erasure that was killed may have written all versions again, but not dataset.json, which names the old files.
+    These are parts, rejects, lists of removed samples, tokenizers, and former tars of shards with erased samples. After
+    a killed erasure, dataset.json may still refer to old files although all versions were rewritten.
     """
     infos = [read_description(output.store, version) for version in (None, *list_versions(output.store))]
     named = {name_version(info["version"]) for info in infos} | {name for info in infos for name in info["files"]}
@@ -207,7 +218,7 @@ def _shards(output: Output, name: str, facts: dict[str, dict[str, object]]) -> l
 
 
 def _is_earlier(name: str, stems: set[str], kept: set[str]) -> bool:
-    """Whether a file belongs to a tar that one of these shards was, and to none of those that are kept."""
+    """Return whether a file belongs to a former tar of one of these shards, and not to a kept one."""
     suffix = PurePosixPath(name).suffix
     if suffix not in _OF_A_SHARD:
         return False

@@ -1,7 +1,7 @@
-"""The words that only erased samples had: names of labels, and entries of the vocabulary that was learned from texts.
+"""Words that only erased samples had: label names, and entries of a vocabulary learned from texts.
 
-A split has them in the list of label names and in tokenizer.json, and so have the other splits of the same job, which
-lie beside it. Numbers of labels and ids of tokens stay, and a placeholder stands for each word.
+They occur in the list of label names and in tokenizer.json of the split, and of other splits of the same job next to
+it. Label numbers and token ids stay, with a placeholder for each word.
 """
 
 from __future__ import annotations
@@ -31,8 +31,12 @@ _AGAIN = "leave --words out, or make the split again without the samples: `masks
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ErasedWords:
-    """Words that are erased. labels: the placeholder of each label's name. tokens: the entries of the vocabulary of
-    the tokenizer that had this sha256 when it was made.
+    """Erased words.
+
+    Attributes:
+        labels: Placeholder of each label name.
+        tokens: Entries of the vocabulary.
+        sha256: Checksum of the tokenizer as it was created.
     """
 
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -40,11 +44,11 @@ class ErasedWords:
     sha256: str | None = None
 
     def label_names(self, names: Sequence[str]) -> list[str]:
-        """The names of labels without those that are erased."""
+        """Return label names with the erased ones replaced."""
         return [self.labels.get(name, name) for name in names]
 
     def tokenizer(self, manifest: Manifest) -> bytes | None:
-        """The tokenizer.json of a split without the entries; None if it has none of them."""
+        """Return a split's tokenizer.json without the entries; None if it has none of them."""
         if not self.tokens or read_tokenizer_sha256(manifest.info) != self.sha256:
             return None
         vocabulary = _Vocabulary.of(manifest)
@@ -52,10 +56,14 @@ class ErasedWords:
 
 
 def find_erased_words(manifest: Manifest, rows: Rows, beside: Sequence[Manifest]) -> ErasedWords:
-    """What the samples `rows` of a split had and no other sample has, of it or of the splits `beside` it.
+    """Find the words that only the samples `rows` of a split have, and no other sample of it or of the splits `beside`
+    it.
 
-    All texts and, if a label has no other sample, all json of these splits are read. Raises DatasetError if it cannot
-    be known what words of the tokenizer are those of the samples, ShardError if a sample cannot be read.
+    All texts of these splits are read, and all json if a label has no other sample.
+
+    Raises:
+        DatasetError: The tokenizer's words cannot be attributed to samples.
+        ShardError: A sample cannot be read.
     """
     others = [(manifest, np.setdiff1d(np.arange(len(manifest)), rows)), *((one, np.arange(len(one))) for one in beside)]
     labels, sha256 = _labels(manifest, rows, others), read_tokenizer_sha256(manifest.info)
@@ -68,7 +76,7 @@ def find_erased_words(manifest: Manifest, rows: Rows, beside: Sequence[Manifest]
 
 
 def share_words(info: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two splits have names of labels in common, or were made with the same tokenizer."""
+    """Return whether two splits have common label names or the same tokenizer."""
     sha256 = read_tokenizer_sha256(info)
     return not {*info["label_names"]}.isdisjoint(other["label_names"]) or (
         sha256 is not None and sha256 == read_tokenizer_sha256(other)
@@ -76,13 +84,13 @@ def share_words(info: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def read_tokenizer_sha256(info: Mapping[str, Any]) -> str | None:
-    """The sha256 of a split's tokenizer as it was made; None if it has none."""
+    """Return the sha256 of a split's tokenizer as it was created; None if it has none."""
     found = info["settings"].get("encoder", {}).get("tokenizer")
     return str(found["sha256"]) if isinstance(found, Mapping) and "sha256" in found else None
 
 
 def _labels(manifest: Manifest, rows: Rows, others: Sequence[tuple[Manifest, Rows]]) -> dict[str, str]:
-    """The placeholders of the labels that no sample of `others` has, as its label or in its json."""
+    """Return placeholders for the labels that no sample of `others` has, as a label or in its json."""
     names: list[str] = manifest.info["label_names"]
     found = _label_names(manifest, rows) | {*names}.intersection(_list_json_texts(manifest, rows))
     for one, own in others:
@@ -95,13 +103,13 @@ def _labels(manifest: Manifest, rows: Rows, others: Sequence[tuple[Manifest, Row
 
 
 def _label_names(manifest: Manifest, rows: Rows) -> set[str]:
-    """The names of the labels of some samples."""
+    """Return the label names of some samples."""
     names: list[str] = manifest.info["label_names"]
     return {names[label] for label in np.unique(manifest.label[rows]).tolist() if 0 <= label < len(names)}
 
 
 def _list_json_texts(manifest: Manifest, rows: Rows) -> Iterator[str]:
-    """All texts in the json of some samples, also names of fields."""
+    """Yield all strings in the json of some samples, including field names."""
     for i, data in _read_members(manifest, rows, JSON.name):
         try:
             left = [json.loads(data)]
@@ -118,7 +126,7 @@ def _list_json_texts(manifest: Manifest, rows: Rows) -> Iterator[str]:
 
 
 def _read_members(manifest: Manifest, rows: Rows, kind: str, name: str | None = None) -> Iterator[tuple[int, bytes]]:
-    """The bytes of the members of a kind, also of removed samples, sample by sample."""
+    """Yield the bytes of all members of a kind sample by sample, including removed samples."""
     own = [one for one in manifest.components.values() if one.kind == kind and name in (None, one.name)]
     for i in rows.tolist():
         for one in own:
@@ -133,9 +141,9 @@ def _make_damage_error(manifest: Manifest, i: int, error: Exception) -> ShardErr
 
 
 def _words(manifest: Manifest, rows: Rows, vocabulary: _Vocabulary, *, strict: bool = False) -> Iterator[str]:
-    """The words of the texts of some samples: of the texts themselves, or of their tokens if there are no others.
+    """Yield the words of some samples' texts, or of their tokens if the texts are not stored.
 
-    strict: raises DatasetError for a word that its token does not tell.
+    With `strict`, raise DatasetError for a word that its token does not determine.
     """
     kinds = {one.kind for one in manifest.components.values()}
     if TEXT.name in kinds:
@@ -157,8 +165,13 @@ def _words(manifest: Manifest, rows: Rows, vocabulary: _Vocabulary, *, strict: b
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Vocabulary:
-    """A tokenizer that `maskstream shards` has trained. entries: what it has learned, without special tokens and the
-    alphabet of bytes. whole_words: it has pieces of words, and those within a word begin with ##; else pieces of bytes.
+    """A tokenizer trained by `maskstream shards`.
+
+    Attributes:
+        definition: Contents of tokenizer.json.
+        tokenizer: The tokenizer.
+        entries: Learned entries, without special tokens and the byte alphabet.
+        whole_words: Whether entries are parts of words, with ## inside a word, instead of byte sequences.
     """
 
     definition: dict[str, Any]
@@ -168,7 +181,7 @@ class _Vocabulary:
 
     @classmethod
     def of(cls, manifest: Manifest) -> _Vocabulary:
-        """The tokenizer of a split. Raises DatasetError for one of another kind, which the job was given."""
+        """Load a split's tokenizer. Raises DatasetError if it was not trained by maskstream."""
         definition = json.loads(read_tokenizer(manifest.store, manifest.info))
         model, cut = definition["model"], (definition.get("pre_tokenizer") or {}).get("type")
         whole_words = (model.get("type"), cut) == ("WordPiece", "BertPreTokenizer")
@@ -188,15 +201,16 @@ class _Vocabulary:
         )
 
     def words(self, text: str) -> Iterator[str]:
-        """The words of a text, as the vocabulary is learned from them."""
+        """Yield the words of a text, as in training."""
         normalizer, cut = self.tokenizer.normalizer, self.tokenizer.pre_tokenizer
         normal = text if normalizer is None else normalizer.normalize_str(text)
         yield from (word for word, _ in cut.pre_tokenize_str(normal))
 
     def words_of(self, ids: Sequence[int], where: str) -> Iterator[str]:
-        """The words of a text of which only the tokens are known; of pieces of bytes, all of the text as one word.
+        """Yield the words of a text given by its tokens; with byte entries, the whole text as one word.
 
-        where: of which sample, in the DatasetError for a word that its token does not tell; "" leaves it out.
+        `where` names the sample in the DatasetError for a word that its token does not determine; "" disables the
+        check.
         """
         tokens = [self.tokenizer.id_to_token(i) or "" for i in ids]
         if not self.whole_words:
@@ -216,7 +230,7 @@ class _Vocabulary:
             yield word
 
     def select_only_in(self, words: Iterable[str], others: Sequence[tuple[Manifest, Rows]]) -> frozenset[str]:
-        """The entries that are a part of one of `words`, and of no word of the samples `others`."""
+        """Return the entries that occur in one of `words`, and in no word of the samples `others`."""
         left = set[str]()
         sizes = sorted({len(entry) for entry in self.entries})
         for word in {*words}:
@@ -230,7 +244,7 @@ class _Vocabulary:
         return frozenset(left)
 
     def _parts(self, word: str, sizes: Sequence[int]) -> Iterator[str]:
-        """All parts of a word that may be entries of these lengths; those within it begin with ##."""
+        """Yield all substrings of a word with these lengths that may be entries; those inside it begin with ##."""
         for begin in range(len(word)):
             mark = _WITHIN if begin and self.whole_words else ""
             for size in sizes:
@@ -241,7 +255,7 @@ class _Vocabulary:
                     yield mark + word[begin:end]
 
     def without(self, tokens: AbstractSet[str]) -> bytes:
-        """The tokenizer.json without these entries; their ids stay."""
+        """Return tokenizer.json without these entries; their ids stay."""
         model = dict(self.definition["model"])
         model["vocab"] = {
             f"[ERASED {number}]" if token in tokens else token: number for token, number in model["vocab"].items()

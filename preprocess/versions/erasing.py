@@ -1,10 +1,11 @@
-"""Removes samples from a split, as a new version: their slots in the order stay, and loaders replace them. Or erases
-them: their bytes, keys and sources are then in no file of it, in no version, and, if this is asked for, no words that
-only they had.
+"""Remove samples from a split as a new version, or erase them.
 
-To erase, shards and parts of the manifest are written again under new names, then the descriptions of all versions,
-then dataset.json, and only then the old files are deleted. So whoever opens the split meanwhile reads it as it was
-before or as it is after; a kill leaves one of both, and the same call again ends in the same files.
+Removed samples keep their slots in the order, and loaders replace them. Erased samples leave no bytes, keys or sources
+in any file or version, and optionally none of the words that only they had.
+
+An erasure writes new shards and parts under new names, then the descriptions of all versions, then dataset.json, and
+only then deletes the old files. Readers see the split either before or after; this also holds after a kill, and the
+same call again ends in the same files.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -54,7 +55,7 @@ from .versions_without import ErasedPart, Erasure, drop_records, erase_from_reco
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Removal:
-    """What a removal made: the current version, how many samples it has removed now, and in all."""
+    """Result of a removal: the current version, and the samples removed by it and in total."""
 
     version: int
     removed: int
@@ -62,16 +63,22 @@ class Removal:
 
 
 def remove(split: Location | Output, keys: Iterable[str], *, curation: Mapping[str, Any] | None = None) -> Removal:
-    """Make a version of the split at a location without the samples with these keys.
+    """Create a version of the split without the samples with these keys.
 
-    No tar is touched; `erase` destroys samples. The order of the others stays, and a loader replaces a removed sample
-    by another as one that cannot be used, so a run that was saved in the version before resumes exactly. Keys that were
-    removed before change nothing. curation: the record of a curation (`CURATIONS`), which the version gets: the samples
-    are left out by choice, so runs that were begun before keep them; once they are removed without it, such runs lose
-    them too.
+    No tar changes; `erase` destroys samples. The order of the others stays, and a loader replaces a removed sample as
+    it does an unusable one, so a run saved on the previous version resumes exactly. Keys removed earlier have no
+    effect.
 
-    Raises ValueError, before anything is written, for keys that the split does not have; ShardError if the split
-    cannot be read, BusyError if another run writes to it, or has made a version since the curation began.
+    Args:
+        split: Location of the split.
+        keys: Keys of the samples.
+        curation: Record of a curation (`CURATIONS`) for the new version. The samples are left out by choice, so runs
+            begun earlier keep them, until they are removed without a curation.
+
+    Raises:
+        ValueError: The split does not have a key. Nothing is written.
+        ShardError: The split cannot be read.
+        BusyError: Another run is writing to it, or has created a version since the curation began.
     """
     output = open_output(split)
     wanted = set(keys)
@@ -107,7 +114,7 @@ def remove(split: Location | Output, keys: Iterable[str], *, curation: Mapping[s
 
 
 def find_numbers(manifest: Manifest, keys: set[str]) -> npt.NDArray[np.int64]:
-    """The numbers of the samples with these keys, sorted. Raises ValueError if the split does not have a key."""
+    """Return the sorted numbers of the samples with these keys. Raises ValueError for an unknown key."""
     found = _found(manifest, keys)
     if missing := sorted(keys - found.keys()):
         raise ValueError(explain_missing_keys(manifest, missing, len(keys)))
@@ -115,7 +122,7 @@ def find_numbers(manifest: Manifest, keys: set[str]) -> npt.NDArray[np.int64]:
 
 
 def explain_missing_keys(manifest: Manifest, missing: Iterable[str], of: int) -> str:
-    """What is wrong with keys that the split does not have; `of`: how many were given."""
+    """Describe the keys that the split does not have, among `of` given keys."""
     names = sorted(missing)
     shown = list_few(names, repr)
     return (
@@ -134,11 +141,16 @@ _RUNS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Erased:
-    """What an erasure made: the current version, how many samples it has erased now, and the keys that the split does
-    not have, as those that were erased before; of words, how many names of labels and entries of the vocabulary.
+    """Result of an erasure.
 
-    beside: the other splits and files, in the split's folder and those of its dependents, from which these were erased
-    too. named: what still names them there, each with what to do.
+    Attributes:
+        version: Current version.
+        erased: Number of samples erased by this call.
+        unknown: Keys that the split does not have, such as keys erased earlier.
+        labels: Number of erased label names.
+        tokens: Number of erased vocabulary entries.
+        beside: Other splits and files, in the split's folder and in those of its dependents, that were erased from too.
+        named: Files there that still name the samples, each with the remedy.
     """
 
     version: int
@@ -151,22 +163,28 @@ class Erased:
 
 
 def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False) -> Erased:
-    """Erase the samples with these keys from all versions of a split, and make a new version without them.
+    """Erase the samples with these keys from all versions of a split, and create a new version without them.
 
-    Their members become zeros at unchanged offsets, in a tar with another name, and what names them goes from the
-    manifest, the rejects and the records; so does what a killed `shards --append` has left of them beside the split.
-    Their slots in the order stay, as for removed samples: a run resumes exactly for all others. A loader that has the
-    split open continues in the new tars and replaces erased samples. In the folder of the split and of its
-    dependents they go from held-out splits and those of few samples, stored targets, tables of features and cards too;
-    merged splits and other files that name them are told.
+    Their members become zeros at unchanged offsets, in a tar with a new name, and their names are deleted from the
+    manifest, the rejects, the records, and leftovers of a killed `shards --append`. Their slots in the order stay, so a
+    run resumes exactly for all others. An open loader continues in the new tars and replaces erased samples.
 
-    words: also erase the names of labels and the entries of the vocabulary that these samples had and no other has, of
-    the split or of the splits beside it, from all of them. Numbers and ids stay, and placeholders stand for the words.
+    They are also erased from validation and few-sample splits, stored targets, feature tables and cards in the folders
+    of the split and its dependents. Merged splits and other files that name them are reported.
 
-    Raises, before anything is written, ValueError for keys that the split does not have, if nothing was erased from it
-    before; DatasetError for samples that are elsewhere (a merged split, an index of foreign tars), and says where to
-    erase them, or for words that cannot be known; ShardError if the split or a shard of the samples is damaged;
-    BusyError if another run writes to it.
+    Args:
+        split: Location of the split.
+        keys: Keys of the samples.
+        words: Also erase label names and vocabulary entries that no other sample has, from the split and the splits
+            next to it. Numbers and ids stay, with placeholders for the words.
+
+    Raises:
+        ValueError: The split does not have a key, and nothing was erased from it earlier. As for all errors, nothing is
+            written.
+        DatasetError: The samples are stored elsewhere (a merged split or an index of foreign tars; the message names
+            the place), or their words cannot be determined.
+        ShardError: The split or a shard of the samples is damaged.
+        BusyError: Another run is writing to the split.
     """
     output, wanted, gone = open_output(split), set(keys), ErasedWords()
     read_description(output.store)  # raises before a lock makes a folder
@@ -205,7 +223,7 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
         output.remove(output.names(f"{MEASURES}/"))
         changed += [one.location for one in renew_held_out(output, dependents.held)]
         remove_what_no_version_names(output)
-        renew_held_out(output, dependents.held)  # its versions that cannot be read any more
+        renew_held_out(output, dependents.held)  # its versions that can no longer be read
         for folder in added:
             folder.remove(folder.names())
     for folder in added:
@@ -234,15 +252,16 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
 
 @contextmanager
 def _held(output: Output) -> Iterator[Output]:
-    """A split to which no other run writes."""
+    """Lock a split against other runs."""
     with output.sole_writer():
         yield output
 
 
 def _find_beside(output: Output, manifest: Manifest, added: Sequence[Output], dependents: Dependents) -> list[Output]:
-    """The other splits in the folder of a split that may have its words; merged ones have none of their own.
+    """Return the other splits in a split's folder that may have its words; merged splits have none of their own.
 
-    Raises DatasetError for what else a killed `shards --append` has left than the folders `added`, which are deleted.
+    Raises:
+        DatasetError: A killed `shards --append` has left other folders than `added`.
     """
     if left := {one.location for one in find_all_added(output)} - {one.location for one in added}:
         raise DatasetError(
@@ -257,13 +276,13 @@ def _find_beside(output: Output, manifest: Manifest, added: Sequence[Output], de
 
 
 def _words(manifest: Manifest, found: Mapping[str, int], others: Sequence[Output]) -> ErasedWords:
-    """The words that only the samples have, of the split and of others."""
+    """Return the words that only these samples have, in the split and in others."""
     beside = [SplitCheck.of(one.location, cached=True).manifest for one in others]
     return find_erased_words(manifest, np.array(sorted(found.values()), np.int64), beside)
 
 
 def _erase_beside(output: Output, keys: AbstractSet[str], words: ErasedWords) -> bool:
-    """Erase words from another split, and the samples with these keys, as a new version; whether it had some."""
+    """Erase words and samples from another split as a new version; return whether it had any of them."""
     check = SplitCheck.of(output.location, cached=True)
     manifest = check.manifest
     found, names = _found(manifest, keys), manifest.info["label_names"]
@@ -272,12 +291,12 @@ def _erase_beside(output: Output, keys: AbstractSet[str], words: ErasedWords) ->
         _erase(output, check, found, manifest.version + 1, words, keys)
     elif len(list_versions(output.store)) == 1:
         return False
-    remove_what_no_version_names(output)  # also what a call that was killed has left
+    remove_what_no_version_names(output)  # including leftovers of a killed call
     return bool(found or rejected or words.label_names(names) != names)
 
 
 def _found(manifest: Manifest, keys: AbstractSet[str]) -> dict[str, int]:
-    """The numbers of the samples with these keys."""
+    """Return the numbers of the samples with these keys."""
     found: dict[str, int] = {}
     begin = 0
     for some in read_keys(manifest):
@@ -287,7 +306,7 @@ def _found(manifest: Manifest, keys: AbstractSet[str]) -> dict[str, int]:
 
 
 def _check(check: SplitCheck, found: Mapping[str, int]) -> None:
-    """Raise DatasetError or ValueError for what cannot be erased here."""
+    """Raise DatasetError or ValueError if samples cannot be erased here."""
     manifest = check.manifest
     if manifest.info["profile"] == FOREIGN:
         raise DatasetError(
@@ -312,7 +331,7 @@ def _erase(
     words: ErasedWords,
     keys: AbstractSet[str] = frozenset(),
 ) -> None:
-    """Erase samples, and what names those with these keys too."""
+    """Erase samples, and every mention of these keys."""
     manifest = check.manifest
     rows = np.array(sorted(found.values()), np.int64)
     shards = {}
@@ -347,18 +366,18 @@ def _erase(
 
 
 def _frames(manifest: Manifest, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The frames of all videos of each of some samples."""
+    """Return the number of video frames of each sample."""
     videos = [one.facts["n_frames"][rows] for one in manifest.components.values() if one.kind == "video"]
     return np.sum(videos, axis=0, dtype=np.int64) if videos else np.zeros(len(rows), np.int64)
 
 
 def _list_versions(output: Output, manifest: Manifest) -> list[int]:
-    """The versions up to the current one. A later one is that of an erasure that was killed."""
+    """Return the versions up to the current one; a later one comes from a killed erasure."""
     return [version for version in list_versions(output.store) if version <= manifest.version]
 
 
 def _describe_version(output: Output, version: int, manifest: Manifest) -> Json:
-    """The description of a version, as it was before a killed erasure if it is the current one."""
+    """Return the description of a version; for the current one, as it was before a killed erasure."""
     if version == manifest.version:
         return manifest.info
     return read_description(output.store, version)

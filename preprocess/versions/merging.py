@@ -1,7 +1,7 @@
-"""Merges splits into one that refers to their parts and shards where they are; no tar is copied.
+"""Merge splits into one that refers to their parts and shards in place; no tar is copied.
 
-Before it, and before shards are appended, it is checked whether splits can be one; and the description of the one has
-their counts, sums, rejects and removed samples.
+Merging and appending both check that the splits fit together, and combine their counts, sums, rejects and removed
+samples.
 """
 
 import math
@@ -60,13 +60,13 @@ from maskstream.shards.stores.url import is_url
 
 
 def add_counts(splits: Sequence[Manifest]) -> dict[str, int]:
-    """The sums of the counts."""
+    """Add up the counts of splits."""
     names = dict.fromkeys(name for split in splits for name in split.info["counts"])
     return {name: sum(split.info["counts"].get(name, 0) for split in splits) for name in names}
 
 
 def add_sums(splits: Sequence[Manifest]) -> dict[str, list[float]]:
-    """The sums over all samples; none if a split lacks some."""
+    """Add up the sums over all samples; {} if a split lacks some."""
     sums = [split.info.get("sums", {}) for split in splits]
     if any(one.keys() != sums[0].keys() for one in sums):
         return {}
@@ -87,13 +87,13 @@ class Removed:
 
 
 def join_numbers(splits: Sequence[Manifest], numbers: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
-    """Numbers of samples of each split, which is opened whole, in the one that is made of them, one after the other."""
+    """Map sample numbers of each split, opened whole, to numbers in their concatenation."""
     starts = np.cumsum([0, *map(len, splits)])
     return np.concatenate([own + start for own, start in zip(numbers, starts[:-1], strict=True)])
 
 
 def join_selected(splits: Sequence[Manifest]) -> npt.NDArray[np.int64] | None:
-    """The numbers of the samples that splits have, in the one that is made of them; None for all."""
+    """Return the selected samples of splits as numbers in their concatenation; None for all."""
     found = [read_selected(split.store, split.info) for split in splits]
     if all(one is None for one in found):
         return None
@@ -135,10 +135,14 @@ def publish_rejects_and_removed(
     removed: Removed,
     retried: AbstractSet[str] = frozenset(),
 ) -> dict[str, Any]:
-    """Write the rejects, the removed samples and those that are selected of all splits, which are opened whole; returns
-    what a description says of them.
+    """Write the rejects, removed samples and selected samples of splits, and return their entries for the description.
 
-    retried: sources that the last split has tried again, so that what the others say of them does not count.
+    Args:
+        output: The joint split.
+        version: Version of the joint split.
+        splits: The splits, opened whole.
+        removed: Removed samples.
+        retried: Sources that the last split has tried again, whose rejects in the others no longer count.
     """
     rejects = [
         reject
@@ -167,7 +171,7 @@ _AT_ONCE = 1 << 16
 
 
 def check_fit(ours: Manifest, theirs: Manifest) -> None:
-    """Raise DatasetError, which says what differs, if two splits cannot be one. Labels and keys are not compared."""
+    """Raise DatasetError with the difference if two splits do not fit together. Labels and keys are not compared."""
     if FOREIGN in (ours.info["profile"], theirs.info["profile"]):
         raise DatasetError(
             "an index of foreign tars is neither appended nor merged; index all tars together with `maskstream index`"
@@ -193,7 +197,7 @@ def check_fit(ours: Manifest, theirs: Manifest) -> None:
 
 
 def check_distinct(splits: Sequence[Manifest]) -> None:
-    """Raise DatasetError if a split is given twice."""
+    """Raise DatasetError if a split occurs twice."""
     places = [split.location for split in splits]
     if again := [place for n, place in enumerate(places) if place in places[:n]]:
         raise DatasetError(f"{again[0]} is given twice; give each split once")
@@ -209,13 +213,13 @@ def check_distinct(splits: Sequence[Manifest]) -> None:
 
 
 def _place(split: Manifest, part: str) -> str:
-    """Where a part is, whoever names it."""
+    """Return the location of a part, independent of the split that refers to it."""
     place = joined(split.location, get_folder_name(part)) if is_elsewhere(part) else split.location
     return f"{place if is_url(place) else Path(place).resolve()}/{file_name(part)}"
 
 
 def check_keys(splits: Sequence[Manifest]) -> None:
-    """Raise DatasetError, which names keys and splits, if a key is in two splits."""
+    """Raise DatasetError with the keys and splits if two splits share a key."""
     check_distinct(splits)
     hashes = [hash_keys(keys) for split in splits for keys in read_keys(split)]
     twice = find_repeated_keys(hashes, (keys for split in splits for keys in read_keys(split)))
@@ -229,18 +233,18 @@ def check_keys(splits: Sequence[Manifest]) -> None:
 
 
 def read_keys(manifest: Manifest) -> Iterator[list[str]]:
-    """The keys of all samples, group by group."""
+    """Yield the keys of all samples, group by group."""
     for begin in range(0, len(manifest), _AT_ONCE):
         yield manifest.keys(range(begin, min(begin + _AT_ONCE, len(manifest))))
 
 
 MERGED = "merged"
-"""The setting of a merged split that names the splits."""
+"""Setting of a merged split that lists its splits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Merged:
-    """What a merge made: the current version of the merged split, and its samples and shards."""
+    """Result of a merge: the current version of the merged split, and its numbers of samples and shards."""
 
     version: int
     samples: int
@@ -248,17 +252,23 @@ class Merged:
 
 
 def merge(out: Location | Output, splits: Sequence[Location]) -> Merged:
-    """Make a split at `out` of the current versions of several splits, in their order.
+    """Create a split at `out` from the current versions of several splits, in this order.
 
-    It refers to the parts of their manifests and to their shards by relative paths, or by URLs, and copies neither. So
-    the splits must stay where they are, as seen from `out`. Samples that are appended to them later, or removed, change
-    nothing in it. Samples that are erased from them make it unreadable until the same call is made again, which makes
-    a new version with the same order; versions that cannot be read any more are then deleted. Samples that were removed
-    from the merged split itself stay removed.
+    It refers to their manifest parts and shards by relative paths or URLs and copies neither, so the splits must stay
+    in place as seen from `out`. Samples appended to them or removed from them later do not change it. Erasing samples
+    from them makes it unreadable until the same call creates a new version in the same order; versions that can no
+    longer be read are then deleted. Samples removed from the merged split itself stay removed.
 
-    Raises ValueError for fewer than two splits and for splits that `out` cannot name, DatasetError if the splits do not
-    fit (modality, profile, settings of the encoder, labels, components, keys that two of them have) or `out` is a split
-    with shards of its own, ShardError if a split cannot be read, BusyError if another run writes to `out`.
+    Args:
+        out: Location of the merged split.
+        splits: Locations of at least two splits.
+
+    Raises:
+        ValueError: There are fewer than two splits, or `out` cannot refer to one.
+        DatasetError: The splits differ in modality, profile, encoder settings, labels or components, or share keys, or
+            `out` has shards of its own.
+        ShardError: A split cannot be read.
+        BusyError: Another run is writing to `out`.
     """
     if len(splits) < 2:
         raise ValueError(f"{len(splits)} splits are given; a merge needs at least two")
@@ -284,14 +294,14 @@ def merge(out: Location | Output, splits: Sequence[Location]) -> Merged:
         description |= join_curations(output, current, found)
         if current is None or not (_is_same_version(current, description) and _is_openable(output, None)):
             current = _publish(output, found, removed, description)
-        tidy(output)  # also what a merge that was killed here has left
+        tidy(output)  # including leftovers of a killed merge
     return _report(current)
 
 
 def _keep_removed(
     output: Output, found: Sequence[Manifest], current: Mapping[str, Any], folders: Sequence[str], removed: Removed
 ) -> Removed:
-    """Add the samples that were removed from the merged split itself to the removed samples of its splits."""
+    """Add the samples that were removed from the merged split itself."""
     numbers, curated = read_removed(output.store, current), read_curated(output.store, current)
     if len(numbers) and (folders != current["settings"][MERGED] or count_part_samples(current) != sum(map(len, found))):
         # The splits are others or have grown, so the samples have other numbers; an erasure alone changes none.
@@ -316,7 +326,7 @@ def _keep_removed(
 
 
 def _publish(output: Output, found: list[Manifest], removed: Removed, description: dict[str, Any]) -> dict[str, Any]:
-    """Make the description the current version; returns it with its rejects and removed samples."""
+    """Make the description current, and return it with its rejects and removed samples."""
     written = publish_rejects_and_removed(output, description["version"], found, removed)
     description = description | written | {"files": {**description["files"], **written["files"]}}
     for name, data in find_tokenizer_files(found[0].store, found[0].info).items():
@@ -328,7 +338,7 @@ def _publish(output: Output, found: list[Manifest], removed: Removed, descriptio
 def _describe_merged(
     output: Output, found: list[Manifest], folders: list[str], removed: Removed, version: int
 ) -> dict[str, Any]:
-    """The description without rejects and removed samples."""
+    """Return the description without rejects and removed samples."""
     first = found[0].info
     parts, files = [], {}
     for one in found:
@@ -360,7 +370,7 @@ def _describe_merged(
 
 
 def name_part(output: Output, split: Manifest, part: str) -> str:
-    """The name of a split's part as a split at `output` names it."""
+    """Return the name of a split's part as seen from `output`."""
     place = joined(split.location, get_folder_name(part)) if is_elsewhere(part) else split.location
     return f"{seen_from(output.location, place)}/{file_name(part)}"
 
@@ -381,7 +391,7 @@ def _find_next_version(current: dict[str, Any] | None) -> int:
 
 
 def _is_same_version(before: dict[str, Any], description: dict[str, Any]) -> bool:
-    """Whether a version has the same parts and counts, which tell removed samples and rejects too."""
+    """Return whether a version has the same parts and counts, which include removed samples and rejects."""
     names = ("parts", "counts", "settings", "fingerprint", "label_names", TOKENIZER, CURATIONS)
     return all(before.get(name) == description.get(name) for name in names) and all(
         before["files"].get(name) == facts for name, facts in description["files"].items()
@@ -389,7 +399,7 @@ def _is_same_version(before: dict[str, Any], description: dict[str, Any]) -> boo
 
 
 def _is_openable(output: Output, version: int | None) -> bool:
-    """Whether all parts of a version are there as they were."""
+    """Return whether all parts of a version exist unchanged."""
     with suppress(ShardError):
         info = read_description(output.store, version)
         store = open_merged_store(output.store, None)
@@ -400,7 +410,7 @@ def _is_openable(output: Output, version: int | None) -> bool:
 
 
 def tidy(output: Output) -> None:
-    """Delete the versions that cannot be read any more, and the files that no version names."""
+    """Delete the versions that can no longer be read, and files that no version refers to."""
     current = read_description(output.store)
     kept = {*current["files"], name_version(current["version"])}
     for version in list_versions(output.store):

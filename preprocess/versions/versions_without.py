@@ -1,5 +1,5 @@
-"""Writes the descriptions of all versions of a split again after samples were erased, and that of a new one; and takes
-what the split's records say of them out of the records.
+"""Rewrite the descriptions of all versions of a split after samples were erased, describe the new version, and remove
+the samples from the split's records.
 """
 
 import json
@@ -42,7 +42,7 @@ _MOST_BYTES = 1 << 32
 
 
 def list_recorded_states(records: Records[WrittenShard]) -> Iterator[tuple[str, States]]:
-    """Each source of which the records tell the states, and these."""
+    """Yield each source whose file states are in the records, with these states."""
     for task in records.tasks():
         found = records.read(task)
         if found is not None and (places := find_state_places(found)) is not None:
@@ -50,9 +50,9 @@ def list_recorded_states(records: Records[WrittenShard]) -> Iterator[tuple[str, 
 
 
 def find_state_places(record: WrittenShard) -> dict[str, int] | None:
-    """Where the states of each source are in a record; None if that cannot be told.
+    """Return the position of each source's states in a record; None if they cannot be assigned.
 
-    They are in the order of the plan, by a hash of the sources' ids. Those of erased samples are empty.
+    They are in the order of the plan, by a hash of the sources' ids. The states of erased samples are empty.
     """
     ids = [reject.source for reject in record.rejects]
     ids += [one.source for one in record.unkept]
@@ -69,10 +69,14 @@ def erase_from_records(
     sources: AbstractSet[str],
     words: ErasedWords,
 ) -> None:
-    """Write the records again whose shards were written again, and those that name an erased sample, its source or
-    a label that only it had.
+    """Rewrite the records of rewritten shards, and records that name an erased sample, source or label.
 
-    shards: the facts of the shards that were written again, by the names that they had.
+    Args:
+        output: The split.
+        shards: Facts of the rewritten shards by their former names.
+        keys: Keys of the erased samples.
+        sources: Their sources.
+        words: Words that only they had.
     """
     records = Records(output, WrittenShard)
     for task in records.tasks():
@@ -88,7 +92,7 @@ def erase_from_records(
 
 
 def drop_records(output: Output, keys: AbstractSet[str]) -> None:
-    """Delete the records of stored targets that name an erased sample: `maskstream targets` makes these again."""
+    """Delete the records of stored targets that name an erased sample; `maskstream targets` rebuilds them."""
     names = [name for name in output.names(f"{RECORDS}/") if name.endswith(".record")]
     forms = [json.dumps(key)[1:-1].encode() for key in keys]
     records = {name: output.whole(name, _MOST_BYTES) or b"" for name in names}
@@ -96,7 +100,7 @@ def drop_records(output: Output, keys: AbstractSet[str]) -> None:
 
 
 def names_one(reject: Reject, keys: AbstractSet[str], sources: AbstractSet[str]) -> bool:
-    """Whether a reject names an erased sample or its source."""
+    """Return whether a reject names an erased sample or its source."""
     return reject.source in sources or any(name and name in reject.reason for name in (*keys, *sources))
 
 
@@ -119,7 +123,7 @@ def _make_row(row: Row, number: int, sha256: str) -> Row:
 
 
 def _states(record: WrittenShard, sources: AbstractSet[str]) -> tuple[tuple[FileState, ...], ...]:
-    """The states of the sources' files, empty for those that are erased; all are empty if it cannot be told which."""
+    """Return the states of the sources' files, empty for erased ones; all are empty if they cannot be assigned."""
     ids = {reject.source for reject in record.rejects}
     ids |= {row.source for row in record.shard.rows} if record.shard is not None else set()
     if not sources & ids:
@@ -137,8 +141,13 @@ REJECTS = "rejects"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ErasedPart:
-    """A part that was written again: the name that it had, its erased rows, its new contents, and the frames of the
-    videos of each row that it has no more.
+    """A rewritten part.
+
+    Attributes:
+        name: Former name of the part.
+        rows: Numbers of its erased rows.
+        data: New contents of the part.
+        frames: Number of erased video frames of each of these rows.
     """
 
     name: str
@@ -149,8 +158,15 @@ class ErasedPart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Erasure:
-    """Samples that are erased: the version that is made without them, their parts, keys and sources; and words.
-    tokenizer: its file without them, if it had some.
+    """Erased samples.
+
+    Attributes:
+        version: Version created without them.
+        parts: Their rewritten parts.
+        keys: Their keys.
+        sources: Their sources.
+        words: Words that only they had.
+        tokenizer: The tokenizer's file without these words, if it had any.
     """
 
     version: int
@@ -162,10 +178,8 @@ class Erasure:
 
 
 def publish_without(output: Output, before: Sequence[Json], erasure: Erasure) -> None:
-    """Write the parts and the tokenizer, then the description of each version in `before`, and of the new one, which is
-    then current.
-
-    before: the descriptions, the current one last.
+    """Write the parts and the tokenizer, then the description of each version in `before` (the current one last), then
+    the new version, which becomes current.
     """
     current = before[-1]
     numbers = [number for part in current["parts"] if (number := parse_part_number(part["name"])) is not None]
@@ -183,7 +197,7 @@ def publish_without(output: Output, before: Sequence[Json], erasure: Erasure) ->
             changed[VERSIONS] = dict(sums)
         data = written[name_version(info["version"])] = add_checksum(changed)
         sums[str(info["version"])] = [facts_of(data)[SUM]]
-    # until all are written dataset.json has the checksums of both, so that readers take either
+    # until all are written, dataset.json has both checksums, so readers accept either
     either = {one: [*dict.fromkeys([sum_of_version(output.store, int(one)), *new])] for one, new in sums.items()}
     output.publish(DATASET_JSON, add_checksum({**current, VERSIONS: either}))
     for name, data in written.items():
@@ -195,9 +209,14 @@ def publish_without(output: Output, before: Sequence[Json], erasure: Erasure) ->
 def _describe_without(
     output: Output, info: Json, erasure: Erasure, names: Mapping[str, str], files: Mapping[str, Json]
 ) -> Json:
-    """The description of a version; its rejects and removed samples are written.
+    """Return the description of a version whose rejects and removed samples are written.
 
-    names: the new names of parts by the old ones. files: the sizes and checksums of the new ones.
+    Args:
+        output: The split.
+        info: The former description.
+        erasure: The erased samples.
+        names: New names of parts by their former ones.
+        files: Sizes and checksums of the new parts.
     """
     changed = info | {
         "parts": [part | {"name": names.get(part["name"], part["name"])} for part in info["parts"]],
@@ -239,7 +258,9 @@ def _describe_without(
 def _list_gone(
     info: Json, erasure: Erasure, names: Mapping[str, str]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The numbers of erased samples in the parts of a version, and the frames of each that its counts still have."""
+    """Return the numbers of erased samples in a version's parts, and the frames of each that its counts still
+    include.
+    """
     by_name = {part.name: part for part in erasure.parts}
     numbers, frames, start = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
     written = {names[part.name]: part for part in erasure.parts}
@@ -253,6 +274,6 @@ def _list_gone(
 
 
 def _name(what: str, version: int, erasure: int) -> str:
-    """The name of a file of a version that an erasure writes."""
+    """Return the name of a version's file that an erasure writes."""
     of = f"-{version:06d}" if version != erasure else ""
     return f"{what}-{erasure:06d}{of}.parquet"
