@@ -56,7 +56,7 @@ def test_mistakes_are_refused(tmp_path: Path) -> None:
         write_kitti(tmp_path / "a.jpg", field())
     (tmp_path / "no.flo").write_bytes(b"nothing")
     (tmp_path / "no.png").write_bytes(b"nothing")
-    with pytest.raises(OSError, match=r"is no \.flo"):
+    with pytest.raises(OSError, match=r"is not a readable \.flo file"):
         read_flo(tmp_path / "no.flo")
     with pytest.raises(OSError, match="is not a readable PNG of KITTI"):
         read_kitti(tmp_path / "no.png")
