@@ -107,7 +107,7 @@ class takes_fields(Generic[FieldsP, ConfigT]):  # noqa: N801
         shown = sorted([*leading, *bare], key=lambda parameter: parameter.kind)
         called.__signature__ = signature(function).replace(parameters=shown)  # type: ignore[attr-defined]
         if function.__doc__:
-            entry = re.compile(rf"^ +{last.name}: .*\n", re.MULTILINE)
+            entry = re.compile(rf"^    (?:\*\*)?{last.name}: .*\n(?: {{5,}}.*\n)*", re.MULTILINE)
             called.__doc__ = entry.sub(lambda _: describe_fields(self.config), cleandoc(function.__doc__) + "\n")
         return called
 
@@ -149,7 +149,7 @@ def describe_fields(config: type) -> str:
             found = read_flag(annotation)
             if text := written.get(name) or (found[1].help if found else ""):
                 entries[name] = f"    {name}: {text.rstrip()}\n"
-    return "".join(entries.get(f.name, f"    {f.name}: See `{config.__name__}`.\n") for f in fields(config) if f.init)
+    return "".join(entries.get(f.name, "") for f in fields(config) if f.init)
 
 
 def narrow(config: type[ResultT], wider: object, **changed: object) -> ResultT:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import partial, reduce
+from inspect import cleandoc
 from operator import attrgetter
 from typing import Any, ClassVar, Generic, Self, cast
 
@@ -20,7 +21,7 @@ from maskstream.pipelines.stream.sampler import BatchSource, BatchT, Finish, Hos
 from maskstream.pipelines.stream.weights import MixOptions, Weight
 from maskstream.shards.config import Config, Json, check_types
 from maskstream.shards.format.manifest import Manifest, SplitLocation
-from maskstream.shards.keywords import narrow, takes_fields
+from maskstream.shards.keywords import describe_fields, narrow, takes_fields
 
 from .fields import FieldReader, Fields
 from .phases import OverRun, PhasedSampler, PhasedVisible, split_phases
@@ -37,6 +38,13 @@ class DataConfig(Config, ABC, Generic[BatchT]):
 
     modality: ClassVar[str]
     modalities: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Add the fields to the docstring of a config whose settings are declared by a base."""
+        super().__init_subclass__(**options)
+        if cls.__doc__ and "Attributes:" not in cls.__doc__ and (entries := describe_fields(cls)):
+            cls.__doc__ = f"{cleandoc(cls.__doc__)}\n\nAttributes:\n{entries}"
+
     """Modalities of the splits that it loads, if they differ from its own."""
 
     @property

@@ -211,6 +211,15 @@ class Loader(Generic[BatchT]):
 
     @takes_fields(LoaderOptions).in_method
     def __init__(self, source: BatchSource[Any, Any, Any, BatchT], options: LoaderOptions) -> None:
+        """Create the loader of a source; `video_loader` and the other loaders open splits.
+
+        Args:
+            source: Source of the batches, such as `VideoData(...).source(Split.open(FOLDER, "video"))`.
+            options: Options of the loader.
+
+        Raises:
+            ValueError: A value is not allowed, or does not fit the source.
+        """
         check_source(source, "Loader takes")
         self.options = options
         self._source = source

@@ -211,7 +211,7 @@ MISTAKES = (
         "only cuts, energy, flow, frames",
         "use another mask",
     ),
-    (f"{TRAIN} --set 'data.fields=[\"caption\"]'", "no field 'caption'", "it has label, source", "leave the field out"),
+    (f"{TRAIN} --set 'data.fields=[\"caption\"]'", "no field 'caption'", "it has label, source", "or remove the field"),
     (f"{TRAIN} --device cuda", "device='cuda'", "no CUDA device", "use 'auto' or 'cpu'"),
     (f"{TRAIN} --initial no.safetensors", "no.safetensors is missing", "model.safetensors", "give a"),
     (

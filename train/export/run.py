@@ -276,7 +276,7 @@ def _card(run: Path, recipe: Recipe[Any], way: Way, done: Exported) -> str:
         "",
         f"`{way.call}` reads it. It was trained with the recipe `{recipe.name}` of "
         "[maskstream](https://pypi.org/project/maskstream/). The lines below were run without it on "
-        f"{done.samples} {measured} differ from the run's by {done.difference:.1e} of their norm at most.",
+        f"{done.samples} {measured} differ from the run's by at most {TOLERANCE:g} of their norm.",
         "",
         _code(way.card),
     ]

@@ -61,16 +61,18 @@ class ClipDecoder:
     That loader reads the tars that hold the files, after `maskstream index`, and shuffles. Keyframes are those that the
     file names, which the index can check. A decoder holds settings only: many threads may call it, and it can be
     pickled.
-
-    Args:
-        settings: What is made of a clip.
-
-    Raises:
-        ValueError: A value is not allowed, or needs a split.
     """
 
     @takes_fields(DecoderSettings).in_method
     def __init__(self, settings: DecoderSettings) -> None:
+        """Create a decoder.
+
+        Args:
+            settings: What is made of a clip.
+
+        Raises:
+            ValueError: A value is not allowed, or needs a split.
+        """
         self.data, self.profile = narrow(VideoData, settings), settings.profile
         self._rows, self._finish = self.data.of_files(self.profile)
 
