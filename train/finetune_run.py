@@ -109,7 +109,7 @@ def finetune(
         train: Location of the labelled split to train on.
         test: Location of the split to test on.
         out: Folder of the fine-tuning run.
-        **options: The fields of `FineTuneOptions`. Without same_split, test samples must not be in `train` or the run's
+        options: The fields of `FineTuneOptions`. Without same_split, test samples must not be in `train` or the run's
             split, and `val` samples must not be in `train`.
 
     Returns:

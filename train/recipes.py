@@ -72,7 +72,7 @@ def train(
         data: Folder or URL of a split, or a `DataMixture` of several, whose samples share batches
             (docs/training.md#several-splits).
         out: Folder of the run.
-        **options: The fields of `TrainOptions`, such as steps=100 or set=["model.depth=6"].
+        options: The fields of `TrainOptions`, such as steps=100 or set=["model.depth=6"].
 
     Returns:
         The result of the run.

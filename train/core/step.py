@@ -273,6 +273,9 @@ class Stepper:
         at the end; a loss of several parts is first computed once without gradients.
 
         Args:
+            batches: Micro-batches of the step.
+            number: Number of the step.
+            clock: Measures the parts of the step.
             own: Receives the sample losses of each micro-batch, if requested.
             of_sources: Receives the losses of each source of a mixture.
 
