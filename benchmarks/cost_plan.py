@@ -39,7 +39,7 @@ class Rate(NamedTuple):
 TRAIN = Rate("`train`, from 340x256", 0.092, 40e3, 52.5e3, 0.0075, 159e3, 1.1)
 TRAIN_1080P = Rate("`train`, from 1080p", 0.34, 500e3, 52.5e3, 0.0075, 159e3, 1.1)
 COPY = Rate("`copy`, of 340x256", 0.011, 40e3, 40e3, 0.0331, 307e3, 2.0)
-SOUND = Rate("sound, 44.1 kHz stereo", 0.0064, 16e3, 58e3, 0.0044, 580e3, 2.0)
+SOUND = Rate("audio, 44.1 kHz stereo", 0.0064, 16e3, 58e3, 0.0044, 580e3, 2.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
