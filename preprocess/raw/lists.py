@@ -387,7 +387,7 @@ def parse_whole_number(text: str) -> int | None:
 
 
 def is_unicode(text: str) -> bool:
-    """Return whether a text can be encoded in UTF-8. JSON allows lone surrogates ("\ud800"), which cannot."""
+    """Return whether a text can be encoded in UTF-8. JSON allows lone surrogates, which cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
