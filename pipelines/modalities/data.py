@@ -38,14 +38,13 @@ class DataConfig(Config, ABC, Generic[BatchT]):
 
     modality: ClassVar[str]
     modalities: ClassVar[tuple[str, ...]] = ()
+    """Modalities of the splits that it loads, if they differ from its own."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Add the fields to the docstring of a config whose settings are declared by a base."""
         super().__init_subclass__(**options)
         if cls.__doc__ and "Attributes:" not in cls.__doc__ and (entries := describe_fields(cls)):
             cls.__doc__ = f"{cleandoc(cls.__doc__)}\n\nAttributes:\n{entries}"
-
-    """Modalities of the splits that it loads, if they differ from its own."""
 
     @property
     @abstractmethod
