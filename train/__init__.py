@@ -34,7 +34,7 @@ else:
 
     def __getattr__(name: str) -> object:
         value = _find(name)
-        if name in __all__:  # what is imported of it may read saved configs, which name models
+        if name in __all__:  # the imported object may read saved configs, which name models
             from .core.model import import_models
 
             import_models()

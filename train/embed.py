@@ -1,4 +1,4 @@
-"""The features of all samples of a split, as a table in Parquet."""
+"""Computes the features of all samples of a split and writes them as a Parquet table."""
 
 import logging
 import shutil
@@ -36,14 +36,21 @@ from .export.run import split_of_run
 log = logging.getLogger(__name__)
 
 GROUP_ROWS = 4096
-"""The most samples of a row group, which are in memory at once."""
+"""Largest number of samples in a row group, all of which are in memory at once."""
 NEXT = "next"
-"""The metadata of a file that name the first batch, and its first row, that are in no file yet."""
+"""Metadata key of a file; its value is the first batch, and the first row of it, that no file has yet."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Embedded:
-    """What was written. width: of the features. skipped: samples that could not be read, which are left out."""
+    """The result of `write_embeddings`.
+
+    Attributes:
+        files: Parquet files, in order.
+        samples: Number of samples written.
+        width: Number of features per sample.
+        skipped: Number of unreadable samples, which have no row.
+    """
 
     files: tuple[Path, ...]
     samples: int
@@ -53,7 +60,7 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Samples of a batch, but for those that are written or could not be read. end: the row of the batch after them."""
+    """Readable samples of a batch that are not written yet; `end` is the first row after them in the batch."""
 
     batch: int
     keys: list[str]
@@ -64,7 +71,7 @@ class _Rows:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """The whole files so far. batch, row: the first batch and its first row that are in none."""
+    """The complete files so far; `batch` and `row` are the first batch, and the first row of it, that no file has."""
 
     files: tuple[Path, ...] = ()
     samples: int = 0
@@ -80,17 +87,27 @@ def write_embeddings(
     out: str | Path,
     options: EmbedOptions,
 ) -> Embedded:
-    """Writes the features that a run's encoder gives of all samples of a split, in the split's order, to `out`.
+    """Write the features that a run's encoder computes for all samples of a split, in the split's order.
 
     A row has the sample's `key`, its `label` int64 (-1 without one) and its `features`, a list of D numbers of `dtype`.
-    A split of more than `file_rows` samples is written to several files: `features-00000-of-00003.parquet` and so on.
-    The order does not depend on batch size, workers or device. Nothing is augmented, no token is hidden. At most some
-    thousand samples are in memory. Files get their names when all are whole; until then they are in `.features.partial`
-    beside `out`, and the same call after a kill goes on after the last whole one. Their metadata say which weights and
-    which version of the split they are of.
+    The order does not depend on batch size, workers or device. Nothing is augmented and no token is hidden. At most a
+    few thousand samples are in memory. Files are named once all are complete; until then they are in a hidden folder
+    next to `out`, and after a kill the same call continues after the last complete one. Their metadata contain the
+    checksum of the weights and the version of the split.
 
-    ValueError for a model without features, a split of another modality, an `out` that is there or is no .parquet, and
-    for unfinished files of other weights, samples or options.
+    Args:
+        run: Folder of the run.
+        data: Location of the split.
+        out: The .parquet file to write. A split of more than `file_rows` samples is written to several files:
+            `features-00000-of-00003.parquet` and so on.
+        options: The fields of `EmbedOptions`.
+
+    Returns:
+        The files, and the number of samples written and skipped.
+
+    Raises:
+        ValueError: The model has no features, the split has another modality or no readable sample, `out` exists or is
+            not a .parquet file, or unfinished files have other weights, samples or options.
     """
     device, progress = usable_device(options.device), options.progress
     run, out = get_local_path(run, "the run"), get_local_path(out, "out")
@@ -112,22 +129,22 @@ def write_embeddings(
         "version": str(split.version),
         "fingerprint": split.fingerprint,
     }
-    about |= {} if config == whole else {"start": "center"}  # unfinished files of older releases have drawn places
+    about |= {} if config == whole else {"start": "center"}  # unfinished files of older releases have random clips
     about |= {name: str(getattr(options, name)) for name in ("dtype", "batch_size", "file_rows")}
     folder = out.parent / f".{out.stem}.partial"
     with sole_writer(folder):
         made = _read_made(folder, about)
         if made.files:
-            log.info("%s has %d of %d samples; the job goes on after these", folder, made.samples, len(split))
+            log.info("%s has %d of %d samples already; continuing after them", folder, made.samples, len(split))
         progress.phase(f"embedding {split.location}", len(split), made.samples, "samples")
         with compute_threads(device), closing(_rows(model, config, split, options, device, made)) as rows:
             made = _write(_count_written(rows, progress), folder, made, options.file_rows, options.dtype, about)
         files = [out.parent / part_name(out.name, part, len(made.files)) for part in range(len(made.files))]
-        for path, name in reversed(list(zip(made.files, files, strict=True))):  # what a kill leaves are the first ones
+        for path, name in reversed(list(zip(made.files, files, strict=True))):  # a kill leaves the first files
             path.replace(name)
     shutil.rmtree(folder)
     if not files:
-        raise ValueError("no sample of the split could be read, so there are no features")
+        raise ValueError("none of the split's samples could be read, so no features were written")
     sync_folder(out.parent)
     samples = made.samples
     if samples < len(split):
@@ -138,12 +155,22 @@ def write_embeddings(
 
 
 def read_features(path: str | Path) -> tuple[list[str], Tensor, Tensor]:
-    """The keys, the features float32 (n, D) and the labels int64 (n,) that `write_embeddings` wrote to `path`, of all
-    its files. ValueError if there is none, if some are missing, or if they have other columns or nulls.
+    """Return the table that `write_embeddings` wrote, from all its files.
+
+    Args:
+        path: The `out` of `write_embeddings`.
+
+    Returns:
+        The keys, the features float32 (n, D) and the labels int64 (n,).
+
+    Raises:
+        ValueError: Files are missing, or have other columns or nulls.
     """
     found = find_files(get_local_path(path, "the features"))
     if not found[0].is_file():
-        raise ValueError(f"there is no {path}, nor all files of it; give what `maskstream embed --out` was given")
+        raise ValueError(
+            f"{path} does not exist, or some of its files are missing; give the path passed to `maskstream embed --out`"
+        )
     try:
         table = pa.concat_tables(pq.read_table(one, columns=["key", "label", "features"]) for one in found)
     except pa.ArrowException as error:
@@ -162,7 +189,9 @@ def read_features(path: str | Path) -> tuple[list[str], Tensor, Tensor]:
 
 
 def _read_made(folder: Path, about: Mapping[str, str]) -> _Made:
-    """The whole files that an earlier call left in `folder`. ValueError if they are not what this call would write."""
+    """Return the complete files that an earlier call left in `folder`; raise ValueError if its settings were
+    different.
+    """
     remove_leftovers(folder)
     made = _Made()
     for path in sorted(folder.glob("*.parquet")):
@@ -187,8 +216,8 @@ def _rows(
     device: torch.device,
     made: _Made,
 ) -> Generator[_Rows, None, None]:
-    """The samples of each batch, in the order of the split, from the first that is not made. Where a sample could not
-    be read, the loader gives another one: it is left out.
+    """Yield the readable samples of each batch, in the order of the split, after those that are written. Where the
+    loader replaced an unreadable sample by another one, the row is left out.
     """
     packed = isinstance(config, PackedData)
     size = options.batch_size
@@ -214,7 +243,7 @@ def _rows(
 
 
 def _count_written(batches: Iterator[_Rows], progress: Progress) -> Iterator[_Rows]:
-    """The same batches; the progress counts their samples once they are written."""
+    """Yield the same batches, and advance the progress once their samples are written."""
     for rows in batches:
         yield rows
         progress.advance(len(rows.keys))
@@ -223,7 +252,9 @@ def _count_written(batches: Iterator[_Rows], progress: Progress) -> Iterator[_Ro
 def _yield_tables(
     batches: Iterator[_Rows], file_rows: int, dtype: FeatureType, about: Mapping[str, str]
 ) -> Iterator[tuple[pa.Table, tuple[int, int]]]:
-    """Row groups, none of which lies in two files of `file_rows`, with the first batch and its first row after each."""
+    """Yield row groups, none of which crosses a border between files of `file_rows` rows, each with the batch and row
+    that follow it.
+    """
     waiting: list[pa.Table] = []
     count, left = 0, file_rows
     for rows in batches:
@@ -245,7 +276,7 @@ def _yield_tables(
 def _write(
     batches: Iterator[_Rows], folder: Path, made: _Made, file_rows: int, dtype: FeatureType, about: Mapping[str, str]
 ) -> _Made:
-    """Writes row groups to files of `file_rows` rows each, after those that are made."""
+    """Write row groups to files of `file_rows` rows each, after the existing ones."""
     tables = _yield_tables(batches, file_rows, dtype, about)
     for first in tables:
         path, rows = folder / f"{len(made.files):08d}.parquet", 0

@@ -1,6 +1,6 @@
-"""Evaluates the model of a run on a split, and keeps the numbers in the run's folder as evaluation.json.
+"""Evaluates the model of a run on a split, and writes the scores to evaluation.json in the run's folder.
 
-The file is one object: `format`, which is 1, and `evaluations`, one for each split, of the run's newest weights. Its
+The file is an object with `format`, which is 1, and `evaluations`, one for each split, of the run's newest weights. Its
 schema is docs/evaluation.schema.json.
 """
 
@@ -44,14 +44,12 @@ EVALUATIONS: dict[type, Evaluate] = {
     classifier.EncoderClassifierConfig: classifier.evaluate,
     **{kind: evaluate for table in tables("evaluate", "EVALUATIONS") for kind, evaluate in table.items()},
 }
-"""The evaluations by the models' configs: what papers share (MAE and DMAE; AVSiam), fine-tuning, and papers' own."""
+"""Evaluations by model config: those that papers share (MAE and DMAE; AVSiam), of fine-tuning, and of single papers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluatedSplit:
-    """Which samples were measured: the folder of a split, its dataset and name, and its version with the fingerprint of
-    its samples.
-    """
+    """The evaluated split: its folder, dataset, name and version, and the fingerprint of its samples."""
 
     location: str
     dataset: str
@@ -62,8 +60,17 @@ class EvaluatedSplit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunEvaluation:
-    """What a run reaches on a split. step: of the weights, and their checksum. release, commit: of this package; the
-    commit is empty where it does not run from a checkout.
+    """The scores of a run on a split.
+
+    Attributes:
+        recipe: Name of the recipe.
+        step: Step of the weights.
+        weights: Checksum of the weights.
+        release: Version of maskstream.
+        commit: Commit of the checkout; empty outside a checkout.
+        data: The split.
+        scores: All scores.
+        notes: Further figures by name.
     """
 
     recipe: str
@@ -76,20 +83,30 @@ class RunEvaluation:
     notes: Mapping[str, float] = field(default_factory=dict)
 
     def same(self, other: RunEvaluation) -> bool:
-        """Whether the other is of the same weights and samples by the same code."""
+        """Return whether `other` has the same weights and samples and was computed by the same code."""
         return replace(self, scores=(), notes={}) == replace(other, scores=(), notes={})
 
 
 def evaluate_model(recipe: Recipe[Any], model: Model[Any], data: Manifest, shown: int) -> Evaluation:
-    """The evaluation of a trained model, in eval mode, with `shown` examples of the split at `data`.
+    """Evaluate a trained model on a split.
 
-    ValueError for a recipe whose kind of model has none.
+    Args:
+        recipe: Recipe of the model, whose data settings are used.
+        model: The model, in eval mode.
+        data: The split.
+        shown: Number of example predictions to return.
+
+    Returns:
+        Scores, notes and examples.
+
+    Raises:
+        ValueError: There is no evaluation for this kind of model.
     """
     for kind in type(recipe.model).__mro__:
         if kind in EVALUATIONS:
             return EVALUATIONS[kind](model, recipe.data.elsewhere(), data, shown)
     raise ValueError(
-        f"there is no evaluation of a {type(recipe.model).__name__}; add it to EVALUATIONS of its paper's evaluate.py"
+        f"{type(recipe.model).__name__} has no evaluation; add one to EVALUATIONS of its paper's evaluate.py"
     )
 
 
@@ -101,14 +118,25 @@ def evaluate_run(
     again: bool = False,
     same_split: bool = False,
 ) -> RunEvaluation:
-    """The numbers of the run in the folder `run` on the split at `data`, best one for validation.
+    """Return the scores of a run on a split, preferably a validation split.
 
-    They are taken from the run's evaluation.json if it has those of the same weights, samples and code; else they are
-    measured on the CPU and kept there. again: measure anyway. recipe: the run's own, if run.json holds none.
-    same_split: on what the run was trained on too.
+    They are read from the run's evaluation.json if it has scores of the same weights, samples and code. Otherwise they
+    are measured on the CPU and saved there.
 
-    ValueError where the folder is not that of a run, its kind of model has no evaluation, or the split has samples that
-    it was trained on; ShardError where `data` holds no finished split.
+    Args:
+        run: Folder of the run.
+        data: Location of the split.
+        recipe: Recipe of the run, if run.json has none.
+        again: Measure even if there are saved scores.
+        same_split: Allow samples that the run was trained on.
+
+    Returns:
+        The evaluation.
+
+    Raises:
+        ValueError: The folder is not a run, there is no evaluation for its kind of model, or the run was trained on
+            samples of the split.
+        ShardError: The split is unfinished or missing.
     """
     folder = get_local_path(run, "the run")
     recipe = recipe or run_recipe(folder)
@@ -128,9 +156,20 @@ def evaluate_run(
 
 
 def keep_evaluation(run: Path, recipe: Recipe[Any], weights: Path, data: Manifest, found: Evaluation) -> RunEvaluation:
-    """Adds the numbers of an evaluation of a run's `weights` on the split at `data` to its evaluation.json.
+    """Save the scores of a run's weights on a split in its evaluation.json.
 
-    Those of other weights or an earlier one of the split go. A folder that cannot be written is a warning.
+    Scores of other weights, and earlier scores on this split, are dropped. If the folder cannot be written, a warning
+    is logged.
+
+    Args:
+        run: Folder of the run.
+        recipe: Recipe of the run.
+        weights: File of the evaluated weights.
+        data: The split.
+        found: Scores to save.
+
+    Returns:
+        The saved evaluation.
     """
     made = replace(_begun(recipe, weights, data), scores=found.scores, notes=found.notes)
     others = [
@@ -140,12 +179,12 @@ def keep_evaluation(run: Path, recipe: Recipe[Any], weights: Path, data: Manifes
     try:
         publish(run / KEPT, f"{text}\n".encode())
     except OSError as error:
-        log.warning("%s cannot be kept (%s)", run / KEPT, error.strerror or error)
+        log.warning("%s cannot be written (%s)", run / KEPT, error.strerror or error)
     return made
 
 
 def read_evaluations(run: Path) -> Sequence[RunEvaluation]:
-    """What a run's evaluation.json has; nothing where there is none. A damaged file is a warning."""
+    """Return the evaluations in a run's evaluation.json; none if it is missing or, with a warning, if it is damaged."""
     path = run / KEPT
     if not path.is_file():
         return []
@@ -155,12 +194,12 @@ def read_evaluations(run: Path) -> Sequence[RunEvaluation]:
             raise ValueError(f"its format is {saved['format']}, and this release reads {FORMAT}")
         return [rebuild(RunEvaluation, one) for one in saved["evaluations"]]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        log.warning("%s is not used: %s; it is written anew", path, error)
+        log.warning("%s is ignored: %s; it will be rewritten", path, error)
         return []
 
 
 def _begun(recipe: Recipe[Any], weights: Path, data: Manifest) -> RunEvaluation:
-    """An evaluation that has no numbers yet."""
+    """Return an evaluation without scores."""
     checksum, step = compute_weights_sum(weights)
     split = EvaluatedSplit(
         location=data.location,
@@ -181,7 +220,7 @@ def _begun(recipe: Recipe[Any], weights: Path, data: Manifest) -> RunEvaluation:
 
 
 def _commit() -> str:
-    """The commit of the checkout that this file lies in; empty where it lies in none, or there is no git."""
+    """Return the commit of the checkout with this file; empty outside a checkout or without git."""
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return ""

@@ -1,8 +1,9 @@
-"""The targets of a split: what a frozen teacher makes of its samples, or the ids of a tokenizer, as shards beside it.
+"""Writes the targets of a split: a frozen teacher's token features, or a tokenizer's ids, as shards next to the split.
 
 A task makes the targets of one shard: it draws the clips and crops that a run will see (see pipelines' targets.py),
-decodes them, and writes what the teacher makes of each. Any executor runs the tasks. A task's shard and its record
-appear whole or not at all, so a run that is killed continues, and one after new samples were appended makes theirs.
+decodes them, and writes the teacher's output for each. Any executor runs the tasks. A task's shard and its record
+appear complete or not at all, so the same call continues a killed run, and only computes targets of new shards after
+samples were appended.
 """
 
 from __future__ import annotations
@@ -53,9 +54,17 @@ CPU = torch.device("cpu")
 
 
 def make_targets(model: Model[Any], batch: Any) -> Tensor:
-    """What a model makes of the tokens of a batch, none of them hidden: (B, N, D), or int32 (B, N) ids of a tokenizer.
+    """Return a model's output for the tokens of a batch, none of them hidden.
 
-    ValueError for a model that makes neither.
+    Args:
+        model: Encoder or tokenizer.
+        batch: Batch of video or images.
+
+    Returns:
+        Token features (B, N, D), or ids int32 (B, N) of a tokenizer.
+
+    Raises:
+        ValueError: The model has neither token features nor a quantiser.
     """
     quantiser = getattr(model, "quantiser", None)
     with torch.no_grad():
@@ -63,16 +72,27 @@ def make_targets(model: Model[Any], batch: Any) -> Tensor:
             return quantiser.ids(batch.video if hasattr(batch, "video") else batch.image).flatten(1).int()
         if isinstance(model, GivesTokens):
             return model.token_features(batch)
-    raise ValueError(f"a {type(model).__name__} makes neither a vector nor an id of each token, so it gives no targets")
+    raise ValueError(f"a {type(model).__name__} has neither token features nor a quantiser, so it cannot make targets")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TargetTask:
     """The targets of one shard.
 
-    path: of the tar to write. weights: the teacher's file, and its checksum. split, version, shard: the number of the
-    shard of that split, with the checksum of its tar. config: the clips and crops, which repeat after `cycle` epochs.
-    dtype: of features. clips: how many the teacher sees at once. units: the samples.
+    Attributes:
+        path: Tar to write.
+        weights: File of the teacher's weights.
+        checksum: Checksum of the weights.
+        split: Location of the split.
+        version: Version of the split.
+        shard: Number of the shard in the split.
+        sha256: Checksum of the shard's tar.
+        config: Settings of clips and crops.
+        cycle: Number of epochs after which clips and crops repeat.
+        dtype: Type of features.
+        clips: Number of clips in the teacher's batches.
+        device: Device of the teacher.
+        units: Number of samples.
     """
 
     path: Location
@@ -91,18 +111,22 @@ class TargetTask:
 
     @property
     def name(self) -> str:
-        """The file that it publishes."""
+        """Name of the tar to write."""
         return SHARD.format(self.shard)
 
     def crashed(self, unit: str, reason: str) -> Self:
-        """The same task: no sample is blamed for the end of a process."""
+        """Return the same task: a crashed process is not blamed on a sample."""
         return self
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WrittenTargets:
-    """The record of a task: the shard, None where no sample has targets; the samples without; and the checksum of the
-    tar that they are of.
+    """The record of a task.
+
+    Attributes:
+        shard: The written shard; None if no sample has targets.
+        rejects: Samples without targets.
+        source: Checksum of the tar that the targets belong to.
     """
 
     shard: ShardRecord | None
@@ -122,7 +146,7 @@ class WrittenTargets:
         return cls(shard=shard, rejects=tuple(Reject(**one) for one in read["rejects"]), source=read["source"])
 
     def stands(self, sizes: Sizes) -> bool:
-        """Whether the tar is there in its size, with its idx and sums."""
+        """Return whether the tar exists with its recorded size, next to its .idx and checksums."""
         if self.shard is None:
             return True
         stem = self.shard.name.removesuffix(".tar")
@@ -131,7 +155,15 @@ class WrittenTargets:
 
 
 def write_targets(task: TargetTask, report: Callable[[str], object]) -> WrittenTargets:
-    """The work of a task, in one thread. A sample that cannot be read has no targets; `report` is told of each."""
+    """Write the shard of a task, in one thread. Unreadable samples get no targets.
+
+    Args:
+        task: The task.
+        report: Called with the key of a sample before it is read, and with "" after it.
+
+    Returns:
+        The record of the task.
+    """
     rejects: list[Reject] = []
     with _use_one_thread():
         samples = _samples(task, rejects, report)
@@ -141,7 +173,7 @@ def write_targets(task: TargetTask, report: Callable[[str], object]) -> WrittenT
 
 
 def _samples(task: TargetTask, rejects: list[Reject], report: Callable[[str], object]) -> Iterator[Sample]:
-    """The targets of the samples of a task, in the order of the split."""
+    """Yield the targets of a task's samples, in the order of the split."""
     split, model = _opened(task.split, task.version), _teacher(task.weights, task.checksum, task.device)
     config = task.config.resolved(split)
     maker = _Maker(task, replace(split, kept=None), config, model)
@@ -161,7 +193,9 @@ def _samples(task: TargetTask, rejects: list[Reject], report: Callable[[str], ob
 
 
 class _Maker:
-    """Makes the targets of one sample after the other; its clips are a batch, so no sample depends on others."""
+    """Computes the targets of samples, one after the other; a batch holds clips of one sample, so no sample depends on
+    others.
+    """
 
     def __init__(self, task: TargetTask, split: Split, config: SplitConfig[Any, Any], model: Model[Any]) -> None:
         self._task, self._model = task, model
@@ -169,7 +203,9 @@ class _Maker:
         self._cpu, self._device = split.device, torch.device(task.device)
 
     def make(self, index: int) -> npt.NDArray[Any]:
-        """The targets of a sample, (cycle, views, tokens, channels) or of ids; SampleError if it cannot be read."""
+        """Return a sample's targets (cycle, views, tokens, channels), or its ids; raise SampleError if it cannot be
+        read.
+        """
         task, made = self._task, []
         for begin in range(0, task.cycle, task.clips):
             epochs = range(begin, min(begin + task.clips, task.cycle))
@@ -186,7 +222,7 @@ class _Maker:
 
 @contextmanager
 def _use_one_thread() -> Iterator[None]:
-    """A context in which torch computes in one thread, since each task has a process of its own."""
+    """Run the block with one torch thread, since each task has its own process."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -197,29 +233,41 @@ def _use_one_thread() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _opened(location: str, version: int) -> Split:
-    """The split of the tasks of a process, which is opened once."""
+    """Return the split of a process's tasks, which is opened once."""
     manifest = Manifest.load(location, version=version)
     return Split(manifest=manifest, device=CPU, threads=1)
 
 
 @lru_cache(maxsize=1)
 def _teacher(weights: Path, checksum: str, device: str) -> Model[Any]:
-    """The teacher of the tasks of a process, which is loaded once; ValueError for other weights than the job's."""
+    """Return the teacher of a process's tasks, which is loaded once; raise ValueError if the file's checksum has
+    changed.
+    """
     if (found := compute_weights_sum(weights)[0]) != checksum:
         raise ValueError(f"{weights} has the checksum {found}, and the job began with {checksum}; put that file back")
     return load_model(weights).to(device)
 
 
 class TargetsJob:
-    """The job of a split, and the ledger of its tasks: `stands` and `record` are called while an executor runs them.
+    """The job that writes the targets of a split, and the ledger of its tasks.
 
-    run: the folder of the teacher's run, or its model.safetensors. data: a split. out: the folder of the targets, by
-    default one beside the split, whose name has a digest of weights and clips. recipe: of the student, whose clips and
-    crops are drawn; None for the teacher's own. cycle: how many clips of each sample. dtype: of features; ids are
-    int32. clips: how many clips the teacher sees at once.
+    The executor calls `stands` and `record` while it runs the tasks.
 
-    ValueError for a model without targets, a split of another modality, data that a teacher does not fit, or several
-    cameras; ResumeError for a folder with targets of other weights, clips or type.
+    Args:
+        run: Folder of the teacher's run, or its model.safetensors.
+        data: Location of the split.
+        out: Folder of the targets. Defaults to a folder next to the split, named by a digest of the weights and
+            settings.
+        recipe: Recipe of the student, whose clips and crops are drawn; None for the teacher's.
+        cycle: Number of clips of each sample.
+        dtype: Type of features; ids are int32.
+        clips: Number of clips in the teacher's batches.
+        device: Device of the teacher.
+
+    Raises:
+        ValueError: The model has no targets, the split has another modality or several cameras, or the teacher does not
+            fit the data.
+        ResumeError: The folder has targets of other weights, clips or type.
     """
 
     def __init__(
@@ -290,9 +338,11 @@ class TargetsJob:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """A context in which the tasks may run, and which no other run is in; at its end the folder is a split.
+        """Lock the folder while tasks run; at the end of the block it is a finished split.
 
-        BusyError if another run writes there, ResumeError if it holds something else.
+        Raises:
+            BusyError: Another run writes to the folder.
+            ResumeError: The folder holds something else.
         """
         with self.output.sole_writer():
             self._records.check(self.settings)
@@ -307,7 +357,9 @@ class TargetsJob:
             self._finish()
 
     def stands(self, task: TargetTask) -> WrittenTargets | None:
-        """The record of a task whose shard is there and is of the tar that the split has; None for others."""
+        """Return the record of a task whose shard is finished and belongs to the split's current tar; None
+        otherwise.
+        """
         found = self._records.stands(task, self._sizes)
         return found if found is not None and found.source == task.sha256 else None
 
@@ -316,7 +368,7 @@ class TargetsJob:
         self._records.record(task, done)
 
     def counts(self) -> dict[str, int]:
-        """The numbers of samples, shards, bytes and rejects of the finished folder."""
+        """Return the numbers of samples, shards, bytes and rejects of the finished folder."""
         return dict(read_description(self.output.store)["counts"])
 
     def _finish(self) -> None:
@@ -352,7 +404,9 @@ class TargetsJob:
         self._records.verified()
 
     def _erased(self, kept: Sequence[str]) -> list[str]:
-        """The files of shards that an erasure wrote under another name, where the job has made them again since."""
+        """Return the files of shards that an erasure wrote under another name and that the job has written again
+        since.
+        """
         ours, endings = {task.name for task in self.tasks}, (".tar", ".idx", SUMS)
         there = [name for name in self.output.names() if name.endswith(endings)]
         tars = {name: f"{name.rpartition('.')[0]}.tar" for name in there}
@@ -360,17 +414,17 @@ class TargetsJob:
 
 
 def _config(recipe: Recipe[Any], split: Split) -> SplitConfig[Any, Any]:
-    """The clips and crops of a recipe, without masks."""
+    """Return the settings of clips and crops of a recipe, without masks."""
     data = recipe.data
     if not isinstance(data, SplitConfig) or "cycle" not in {f.name for f in fields(data)}:
-        raise ValueError(f"targets are of pictures and videos, and {recipe.name} loads {data.modality}")
+        raise ValueError(f"targets need images or videos, but {recipe.name} loads {data.modality}")
     if isinstance(several := getattr(data, "component", None), tuple):
         raise ValueError(f"a teacher reads one video of a sample, and component={several} names {len(several)}")
     return data.resolved(split).alone()
 
 
 def _name_folder_beside(split: Manifest, settings: Json) -> Location:
-    """The folder beside a split whose name says which weights and clips its targets are of."""
+    """Return the default folder of targets next to a split, named by a digest of the settings."""
     folder, name = split_folder_and_name(split.location)
     digest = xxhash.xxh3_64_hexdigest(json.dumps(settings, sort_keys=True).encode())
     return within(folder, f"{name}-targets-{digest[:8]}")

@@ -146,7 +146,7 @@ def test_what_cannot_be_embedded_is_said_and_leaves_nothing(tmp_path):
     first = sorted((tmp_path / "out").iterdir())
     assert len(first) > 1
     first[0].unlink()
-    with pytest.raises(ValueError, match="nor all files of it"):
+    with pytest.raises(ValueError, match="some of its files are missing"):
         read_features(tmp_path / "out" / "f.parquet")
 
 

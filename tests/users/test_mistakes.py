@@ -227,7 +227,7 @@ MISTAKES = (
     ("probe run --data shards/train --test raw", "no dataset.json in raw", "finished split", "make one"),
     (
         "export shards/train --out new",
-        "there is no shards/train/run.json",
+        "shards/train/run.json does not exist",
         "give the folder",
         "`maskstream train` wrote",
     ),

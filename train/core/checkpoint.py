@@ -4,24 +4,24 @@
         step-00001000/
             model.safetensors       weights by parameter name; `load_model` reads it
             optimiser.safetensors   AdamW's moments and step counts, "parameter name/moment", and the weights' average
-            state.json              step, the loader's state, the settings of the run, and the sums of all files
+            state.json              step, the loader's state, the settings of the run, and checksums of all files
 
 state.json holds the size and xxh3_128 of the other files and of the lines of metrics.jsonl up to the step, and a
-checksum of itself. They are compared before anything is loaded, so a damaged checkpoint is never resumed: the run goes
-on from the checkpoint before it (`find_newest_whole`), and its metrics are cut to the lines of that one.
+checksum of itself. All are compared before anything is loaded, so a damaged checkpoint is never resumed: the run
+continues from the checkpoint before it (`find_newest_whole`), and its metrics are cut accordingly.
 
-Where weights are divided among ranks, each writes its rows: model-00000-of-00002.safetensors and so on
-(export.py). Any number of ranks can read them.
+If weights are divided among ranks, each writes its rows: model-00000-of-00002.safetensors and so on (export.py). Any
+number of ranks can read them.
 
 A checkpoint is written under a temporary name and renamed once all of it is on the disk, so a folder with the final
-name is complete. torch.distributed.checkpoint is not used. Its own format keeps its metadata in a pickle, and loading a
-pickle can run code. Its storage of safetensors (torch 2.13: HuggingFaceStorageWriter) has no pickle, but it has no sums
-either, writes into the folder under its final name, leaves no room in a file's metadata for the model's config, and
-divided rows must be joined by `consolidate` before others can read them. Names, sums and metadata would stay here, and
-so would the reading of checkpoints that were written before; some 90 lines would go.
+name is complete. torch.distributed.checkpoint is not used. Its default format keeps the metadata in a pickle, and
+loading a pickle can run code. Its safetensors storage (torch 2.13: HuggingFaceStorageWriter) has no pickle, but it has
+no checksums either, writes into the folder under its final name, has no space in a file's metadata for the model's
+config, and divided rows must be joined by `consolidate` before others can read them. It would save some 90 lines:
+names, checksums, metadata, and reading older checkpoints would still be needed.
 
 In data-parallel training all ranks hold the same weights and the same loader position, so rank 0 writes one copy and
-any number of ranks can read it. What a model draws in a step, such as dropout, is seeded by the step (process.py), so a
+any number of ranks can read it. Random draws of a model, such as dropout, are seeded by the step (process.py), so a
 checkpoint holds no generator state.
 """
 
@@ -56,11 +56,18 @@ _TEMPORARY = ".step-*.tmp"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Position:
-    """The progress of a run: steps done, steps planned, the loader's state, and the settings that must not change.
+    """The progress of a run.
 
-    logged: the sum of the metrics up to this step. first_batch: how many batches the loader had handed out before the
-    run began; only a loader that was moved before has another number than 0. accumulate: batches per step. tally: see
-    `Tally`. parts: how many ranks wrote the checkpoint, each a part of the weights and moments.
+    Attributes:
+        step: Steps done.
+        steps: Steps planned.
+        loader: The loader's state.
+        settings: Settings that must not change.
+        logged: Checksum of the metrics up to this step.
+        first_batch: Batches that the loader had returned before the run began; nonzero only if the loader was moved.
+        accumulate: Batches per step.
+        tally: See `Tally`.
+        parts: Number of ranks that wrote the checkpoint, each a part of weights and moments.
     """
 
     step: int
@@ -74,7 +81,7 @@ class Position:
     parts: int = 1
 
     def check_loader(self, batches_per_epoch: int) -> None:
-        """Raises DamageError if the loader's state is not that after `step` batches."""
+        """Raise DamageError if the loader's state is not the position after `step` steps."""
         found = count_batches_before(self.loader, batches_per_epoch)
         wanted = self.first_batch + self.step * self.accumulate
         if found is not None and found != wanted:
@@ -85,18 +92,18 @@ class Position:
 
 
 def count_batches_before(loader: Mapping[str, Any], batches_per_epoch: int) -> int | None:
-    """The number of batches before the position in a loader's state, or None if the state has no epoch and batch."""
+    """Return the number of batches before a loader's saved position; None if the state has no epoch and batch."""
     epoch, batch = loader.get("epoch"), loader.get("batch")
     return epoch * batches_per_epoch + batch if isinstance(epoch, int) and isinstance(batch, int) else None
 
 
 def name_checkpoint(step: int) -> str:
-    """The name of the folder of the checkpoint after `step` steps."""
+    """Return the name of the folder of the checkpoint after `step` steps."""
     return f"step-{step:08d}"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in `folder`, whole or damaged, the newest first."""
+    """Return the checkpoints in `folder`, intact or damaged, newest first."""
     return sorted((path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)), key=read_step, reverse=True)
 
 
@@ -141,7 +148,11 @@ def find_newest_whole(
 
 
 def read_checkpoint(checkpoint: Path) -> Position:
-    """The position of a checkpoint, all of whose files are as they were written. Raises DamageError if one is not."""
+    """Return the position of a checkpoint after comparing all its files with their checksums.
+
+    Raises:
+        RunFileError: A file is missing or damaged.
+    """
     path = checkpoint / STATE
     if not path.is_file():
         raise RunFileError(f"{STATE} is {'no file' if path.exists() else 'missing'}")
@@ -156,7 +167,7 @@ def read_checkpoint(checkpoint: Path) -> Position:
     except (ValueError, KeyError, TypeError) as error:
         raise RunFileError(f"{STATE} is damaged: {error}") from error
     if checkpoint.name != name_checkpoint(position.step):
-        raise RunFileError(f"{STATE} is that of step {position.step}")
+        raise RunFileError(f"{STATE} belongs to step {position.step}")
     for name, expected in sums.items():
         expected.check(checkpoint / name)
     return position
@@ -171,9 +182,18 @@ def load_checkpoint(
     *,
     average: Average | None = None,
 ) -> None:
-    """Loads the weights and optimiser moments of a whole checkpoint, which has this position.
+    """Load the weights and optimiser moments of an intact checkpoint.
 
-    Raises ResumeError if it has other settings, belongs to another model or cannot be read.
+    Args:
+        checkpoint: Folder of the checkpoint.
+        position: Its position, from `read_checkpoint`.
+        model: Model to load into.
+        optimiser: Optimiser to load into.
+        settings: Settings of the run, which must equal the checkpoint's.
+        average: Averaged weights to load into.
+
+    Raises:
+        ResumeError: The checkpoint has other settings, belongs to another model, lacks tensors or cannot be read.
     """
     if changed := differences(position.settings, settings):
         raise ResumeError(
@@ -223,7 +243,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def remove(checkpoint: Path) -> None:
-    """Removes a checkpoint. It loses its name first, so that a kill leaves no part of it under the name."""
+    """Remove a checkpoint. It is renamed first, so that a kill leaves no part of it under its name."""
     if not checkpoint.is_dir() or checkpoint.is_symlink():
         checkpoint.unlink()
         return

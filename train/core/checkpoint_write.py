@@ -45,8 +45,18 @@ class Snapshot:
         about: Mapping[str, str] | None = None,
         average: Average | None = None,
     ) -> Snapshot | None:
-        """The snapshot of this rank. A model that is not divided is written by rank 0, and copies of rows once, so
-        other ranks get None.
+        """Copy the state of this rank to host memory.
+
+        Args:
+            model: The model.
+            optimiser: The optimiser.
+            position: Progress of the run.
+            about: Metadata of the file of weights.
+            average: Averaged weights to save.
+
+        Returns:
+            The snapshot; None if another rank writes the same state: only rank 0 writes a model that is not divided,
+                and only one replica of divided rows is written.
         """
         part, parts, copy = describe_own_part(model)
         if copy:
@@ -60,7 +70,7 @@ class Snapshot:
         )
 
     def write(self, folder: Path) -> dict[str, FileSum]:
-        """Writes the files of this part into `folder`. Returns their sums by name."""
+        """Write the files of this part into `folder` and return their checksums by name."""
         parts = self.position.parts
         sums = {}
         for name, data in (
@@ -90,10 +100,25 @@ def save_checkpoint(
     keep: int = 2,
     average: Average | None = None,
 ) -> Path:
-    """Writes a checkpoint of one process into `folder`, removes all but the newest `keep`, and returns it.
+    """Write a checkpoint of one process and remove all but the newest ones.
 
-    Checkpoints of later steps are removed too: they are damaged, and the run has left them behind. Raises StoreError if
-    the disk is full or cannot be written; the checkpoints that were there are then unchanged.
+    Checkpoints of later steps are removed too: they are damaged or were left behind by the run.
+
+    Args:
+        folder: Folder of the checkpoints.
+        model: The model.
+        optimiser: The optimiser.
+        position: Progress of the run.
+        about: Metadata of the file of weights.
+        keep: Number of newest checkpoints to keep.
+        average: Averaged weights to save.
+
+    Returns:
+        The folder of the checkpoint.
+
+    Raises:
+        StoreError: The disk is full or cannot be written; earlier checkpoints are unchanged.
+        ValueError: The model is divided among ranks.
     """
     snapshot = Snapshot.of(model, optimiser, position, about=about, average=average)
     if snapshot is None or snapshot.position.parts > 1:
@@ -102,9 +127,14 @@ def save_checkpoint(
 
 
 class CheckpointWriter:
-    """Writes the checkpoints of a run, one at a time, in a thread of each rank that has something to write.
+    """Writes the checkpoints of a run, one at a time, in a thread of each rank that has state to write.
 
-    Every rank must call its methods at the same steps. keep: how many of the newest checkpoints stay.
+    Every rank must call its methods at the same steps.
+
+    Args:
+        folder: Folder of the checkpoints.
+        device: Device of the rank's collectives.
+        keep: Number of newest checkpoints to keep.
     """
 
     def __init__(self, folder: Path, device: torch.device, keep: int) -> None:
@@ -123,7 +153,15 @@ class CheckpointWriter:
         about: Mapping[str, str] | None = None,
         average: Average | None = None,
     ) -> None:
-        """Wait for the previous checkpoint, copy the state to be written, and return."""
+        """Wait for the previous checkpoint, copy the state and start to write it.
+
+        Args:
+            model: The model.
+            optimiser: The optimiser.
+            position: Progress of the run.
+            about: Metadata of the file of weights.
+            average: Averaged weights to save.
+        """
         self.finish()
         with in_step(self._device):
             snapshot = Snapshot.of(model, optimiser, position, about=about, average=average)
@@ -138,7 +176,7 @@ class CheckpointWriter:
             thread.shutdown(wait=False)
 
     def is_idle(self) -> bool:
-        """Whether this rank has written all that it began; a checkpoint of several parts may still have no name."""
+        """Return whether this rank has written its files; a checkpoint of several parts may still be unnamed."""
         return self._written is None or self._written.done()
 
     @property
@@ -147,7 +185,11 @@ class CheckpointWriter:
         return self._step is not None
 
     def finish(self) -> None:
-        """Waits until the checkpoint that was begun is there. Raises StoreError on all ranks if one cannot write."""
+        """Wait until the started checkpoint is complete.
+
+        Raises:
+            StoreError: The checkpoint could not be written; all ranks raise an error.
+        """
         if self._step is None:
             return
         step, written = self._step, self._written
@@ -168,7 +210,7 @@ class CheckpointWriter:
                     _remove_others(self._folder, final, self._keep)
 
     def close(self) -> None:
-        """Waits for the thread, whatever comes of its work."""
+        """Wait for the thread and ignore its result."""
         if self._written is not None:
             wait([self._written])
 
@@ -194,7 +236,7 @@ def _write_whole(folder: Path, snapshot: Snapshot, keep: int) -> Path:
 
 
 def _publish(temporary: Path, final: Path, position: Position, sums: Mapping[str, FileSum]) -> None:
-    """Adds the state to the files of a checkpoint and gives it its name."""
+    """Add the state to the files of a checkpoint and rename it to its final name."""
     files = {name: asdict(one) for name, one in sums.items()}
     publish(temporary / STATE, add_checksum({**asdict(position), "files": files}))
     if final.exists():
@@ -204,7 +246,7 @@ def _publish(temporary: Path, final: Path, position: Position, sums: Mapping[str
 
 
 def _remove_others(folder: Path, final: Path, keep: int) -> None:
-    """Removes the later checkpoints than `final` and the older ones but the newest."""
+    """Remove checkpoints later than `final`, and all earlier ones except the newest `keep` - 1."""
     others = [path for path in list_checkpoints(folder) if path != final]
     earlier = [path for path in others if read_step(path) < read_step(final)]
     for old in others:
@@ -223,7 +265,7 @@ def _make_empty(folder: Path) -> None:
 
 @contextmanager
 def _report_failure(final: Path) -> Iterator[None]:
-    """Context that writes a checkpoint. On failure, remove the partial files and turn an OSError into a StoreError."""
+    """Run the block that writes a checkpoint; on failure remove partial files and turn an OSError into a StoreError."""
     try:
         with check_space_for(final):
             yield
@@ -231,7 +273,7 @@ def _report_failure(final: Path) -> Iterator[None]:
         shutil.rmtree(_temporary(final), ignore_errors=True)
         if isinstance(error, OSError):
             raise StoreError(
-                f"{final} cannot be written ({error.strerror or error}); earlier checkpoints are unchanged. Mend the "
+                f"{final} cannot be written ({error.strerror or error}); earlier checkpoints are unchanged. Fix the "
                 "disk or its permissions and run the same command again"
             ) from error
         raise
@@ -247,6 +289,6 @@ def _moments(model: nn.Module, optimiser: torch.optim.Optimizer, average: Averag
 
 
 def _copy_to_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies in host memory: of divided tensors the own rows, of others all, which rank 0 alone has."""
+    """Copy tensors to host memory: this rank's rows of divided tensors and, on rank 0, all others."""
     kept = {name: one for name, one in tensors.items() if is_divided(one) or not rank()}
     return {name: get_local_rows(one.detach()).to("cpu", copy=True).contiguous() for name, one in kept.items()}

@@ -44,7 +44,14 @@ def measure_spread(features: Tensor) -> dict[str, float]:
 
 
 def effective_rank(x: Tensor) -> float:
-    """The exponential of the entropy of the eigenvalues of the covariance of x (n, D), 1 to min(n - 1, D)."""
+    """Return the exponential of the entropy of the covariance's eigenvalues.
+
+    Args:
+        x: Features (n, D).
+
+    Returns:
+        A number from 1 to min(n - 1, D).
+    """
     centred = x.detach().double() - x.detach().double().mean(dim=0)
     gram = centred @ centred.T if len(x) < x.shape[1] else centred.T @ centred
     return _compute_exponential_entropy(torch.linalg.eigvalsh(gram).clamp_min(0))
@@ -77,5 +84,5 @@ def lidar(x: Tensor, delta: float = 1e-4) -> float:
 
 
 def _compute_exponential_entropy(values: Tensor) -> float:
-    """The exponential of the entropy of values that are 0 or more, as shares of their sum; 1 if all are 0."""
+    """Return the exponential of the entropy of nonnegative values, normalised to sum 1; 1 if all are 0."""
     return float(torch.special.entr(values / values.sum().clamp_min(TINY)).sum().exp())

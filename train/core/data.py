@@ -37,7 +37,7 @@ _TOLD = {"location", "version", "fingerprint"}
 
 
 def find_newest_state(checkpoints: Path) -> Mapping[str, Any] | None:
-    """The state of the newest of a run's checkpoints whose state is whole; None if there is none."""
+    """Return the state of the newest checkpoint whose state.json is intact; None if there is none."""
     for checkpoint in list_checkpoints(checkpoints):
         with suppress(OSError, ValueError):
             return read_checksummed((checkpoint / STATE).read_bytes())
@@ -54,20 +54,20 @@ def open_data(
     asked: int | None = None,
     storing: CacheSettings = NO_CACHE,
 ) -> RunData:
-    """Open the data of a run; nothing else opens them.
+    """Open the data of a run. No other function opens them.
 
-    A new run reads the version `asked` for, a continued run that version or else its checkpoint's.
+    A new run reads the version `asked` for; a continued run reads that version or else its checkpoint's.
 
     Args:
         recipe: Recipe of the run.
         data: Location of a split, or a mixture.
         checkpoints: Folder of the checkpoints to continue from; None for a new run.
         asked: Version of a single split; None for the default.
-        storing: Cache of what is read from URLs.
+        storing: Cache of data from URLs.
 
     Raises:
-        ValueError: A split is of another modality than the recipe, or a mixture has the same samples twice.
-        ResumeError: A split does not have the version any more, or the version asked for has other samples.
+        ValueError: A split has another modality than the recipe, or a mixture has the same samples twice.
+        ResumeError: A split no longer has the version, or the requested version has other samples.
     """
     state = None if checkpoints is None else find_newest_state(checkpoints)
     position = {} if state is None else dict(state.get("loader") or {})
@@ -118,7 +118,7 @@ def _find_moved(manifest: Manifest, position: Mapping[str, Any]) -> Manifest:
         )
     if isinstance(saved, int) and saved != asked:
         log.warning(
-            "the run was in version %d of %s, and goes on in version %d as asked", saved, manifest.location, asked
+            "the run was in version %d of %s, and continues in version %d as requested", saved, manifest.location, asked
         )
     return manifest
 
@@ -129,7 +129,7 @@ class _ReadsIds(Protocol):
 
 
 def tell_unused_ids(model: object, split: Manifest) -> None:
-    """Logs that a model's settings have more ids than the tokenizer of its split, if they do."""
+    """Log a warning if a model's vocabulary is much larger than the tokenizer of its split."""
     if not isinstance(model, _ReadsIds) or not has_tokenizer(split.info):
         return
     ids = read_tokenizer_facts(split.location, split.info).vocabulary
@@ -146,7 +146,12 @@ def tell_split(split: Manifest) -> Json:
 
 
 def tell_data(data: RunData, *, labels: bool = False) -> Json:
-    """Describe a run's data for run.json; with `labels`, include the names of labels, for a model that learns them."""
+    """Describe a run's data for run.json.
+
+    Args:
+        data: Open split or mixture.
+        labels: Whether to include the names of labels, for a model that learns them.
+    """
     splits = [tell_split(one) for one in list_manifests(data)]
     names = {LABEL_NAMES: list_manifests(data)[0].label_names} if labels else {}
     if not isinstance(data, OpenMixture):
@@ -171,7 +176,9 @@ def read_splits(run: Path) -> list[Json]:
 
 
 def read_mixture(run: Path) -> DataMixture | None:
-    """The mixture that a run was trained on, of the splits and versions that it read last; None for one split."""
+    """Return the mixture that a run was trained on, with the locations and versions that it read last; None for one
+    split.
+    """
     told = run_settings(run).get(DATA)
     if not isinstance(told, dict) or MIXTURE not in told:
         return None

@@ -35,12 +35,12 @@ def is_divided(tensor: Tensor) -> TypeGuard[DTensor]:
 
 
 def get_local_rows(tensor: Tensor) -> Tensor:
-    """The rows on this rank, which share memory with the tensor; the tensor itself if it is not divided."""
+    """Return the rows on this rank, which share memory with the tensor; the tensor itself if it is not divided."""
     return tensor.to_local() if is_divided(tensor) else tensor
 
 
 def gather_rows(tensor: Tensor) -> Tensor:
-    """All rows; of a divided tensor every rank must ask for them."""
+    """Return all rows of a tensor. For a divided tensor, every rank must call it."""
     return tensor.full_tensor() if is_divided(tensor) else tensor
 
 
@@ -141,7 +141,7 @@ def _list_gloo_threads() -> dict[str, tuple[str, ...]]:
 
 @cache
 def _find_meeting_place() -> tuple[Store, int, int]:
-    """The store of torchrun's environment, this process's rank, and the number of ranks.
+    """Return the store of torchrun's environment, this process's rank, and the number of ranks.
 
     The store keeps the addresses of a group after the group is destroyed. A second group under the same names would
     read them and wait for ranks that are gone, so each group has its own prefix.
@@ -151,7 +151,7 @@ def _find_meeting_place() -> tuple[Store, int, int]:
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """The device that a setting means: "auto" is the GPU of LOCAL_RANK if there is one, else the CPU."""
+    """Return the device of a setting: "auto" is the GPU of LOCAL_RANK if there is one, else the CPU."""
     chosen = find_device(device)
     check_device(chosen)
     if str(chosen) == "cuda":
@@ -160,24 +160,31 @@ def pick_device(device: str | torch.device) -> torch.device:
 
 
 def rank() -> int:
-    """This process's rank, 0 without torch.distributed."""
+    """Return this process's rank; 0 without torch.distributed."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """The number of ranks, 1 without torch.distributed."""
+    """Return the number of ranks; 1 without torch.distributed."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
-    """Sums `values` over all ranks, in place, and returns them."""
+    """Sum `values` over all ranks in place and return them."""
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
 
 
 def gather_in_order(rows: Tensor) -> Tensor:
-    """The values (batches, samples of a rank) of all ranks, flat: all of a batch, rank by rank, then the next batch."""
+    """Return the values of all ranks in sample order.
+
+    Args:
+        rows: Values of this rank (batches, samples per rank).
+
+    Returns:
+        The values, flat: the first batch, rank by rank, then the next batch.
+    """
     parts = [rows]
     if world_size() > 1:
         parts = [torch.empty_like(rows) for _ in range(world_size())]
@@ -187,7 +194,7 @@ def gather_in_order(rows: Tensor) -> Tensor:
 
 @contextmanager
 def in_step(device: torch.device) -> Iterator[None]:
-    """Waits at the end of the block until every rank is there. If the block fails on one rank, all ranks raise."""
+    """Run a block, then wait until every rank has finished it. If it fails on one rank, all ranks raise an error."""
     failure: Exception | None = None
     try:
         yield
@@ -197,7 +204,7 @@ def in_step(device: torch.device) -> Iterator[None]:
     if failure is not None:
         raise failure
     if failed > 0:
-        raise MaskstreamError(f"rank {rank()} ends because another rank failed; the message of that rank says why")
+        raise MaskstreamError(f"rank {rank()} stops because another rank failed; see the error of that rank")
 
 
 class Agreement:
@@ -209,7 +216,7 @@ class Agreement:
         self._group = dist.new_group(backend="gloo") if several and dist.get_backend() != "gloo" else None
 
     def largest(self, *numbers: int) -> list[int]:
-        """The largest of each number on all ranks."""
+        """Return the maximum of each number over all ranks."""
         if not self._several:
             return list(numbers)
         found = torch.tensor(numbers)

@@ -44,7 +44,7 @@ class DropoutConfig(Config):
 
 
 class Dropping(nn.Module):
-    """A layer that drops while it trains. drops: the field of `DropoutConfig` that is its `rate`."""
+    """A layer with dropout during training; `drops` is the field of `DropoutConfig` that sets its `rate`."""
 
     drops: ClassVar[Literal["hidden", "inner", "attention"]] = "hidden"
     rate: float = 0.0
@@ -73,8 +73,10 @@ class AttentionRate(Dropping):
 
 
 class ResidualBlock(Dropping):
-    """A block with residual branches, over samples (B, ...). path_rate: of drop path, float32 scalar, on the device, so
-    that one graph serves all blocks.
+    """A block with residual branches over samples (B, ...).
+
+    Attributes:
+        path_rate: Drop path rate, a float32 scalar on the device, so that one graph serves all blocks.
     """
 
     drops_paths: bool = False
@@ -124,7 +126,7 @@ def set_dropout(model: nn.Module, config: DropoutConfig) -> None:
 
 
 def _stack(path: str) -> str:
-    """The name of the blocks that a block belongs to: its path without its number in the list."""
+    """Return the name of a block's stack: its path without its number in the list."""
     parts = path.split(".")
     last = max((i for i, part in enumerate(parts) if part.isdigit()), default=len(parts))
     first = last

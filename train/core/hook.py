@@ -35,7 +35,7 @@ class RunState(Protocol):
     steps: int
 
     def save(self) -> None:
-        """Begins a checkpoint."""
+        """Start to save a checkpoint."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -54,8 +54,8 @@ class StepEvent:
         waited_s: Seconds this rank waited for its batches.
         hooks_s: Seconds that hooks took after the step before, by their `timed` name.
         save: Whether a checkpoint follows; hooks may set it.
-        settle: Waits until the metrics of this and earlier steps are logged. If it is given a function, the scores that
-            the function returns are logged with them.
+        settle: Waits until the metrics of this and earlier steps are logged. If called with a function, its scores are
+            logged with them.
         seconds: Wall time of the step in seconds, without hooks.
         report: Results of the step, on the device; set when `after` is called.
         stop: Hooks may set it to end the run with a checkpoint.
@@ -97,20 +97,20 @@ class Hook:
     timed: str = "hooks"
 
     def begin(self, run: RunState) -> None:
-        """Called once the run is loaded, with `run.step` steps done, and again after each rollback."""
+        """Start after the run is loaded, with `run.step` steps done; called again after each rollback."""
 
     def before(self, event: StepEvent) -> None:
-        """Called before each step, once its batches are ready."""
+        """Run before each step, once its batches are ready."""
 
     def is_due(self, event: StepEvent) -> bool:
         """Return whether `after` is called after this step."""
         return True
 
     def after(self, event: StepEvent) -> None:
-        """Called after a step. The results may not have arrived from the device yet."""
+        """Run after each step. Its results may not have arrived from the device yet."""
 
     def log(self, event: StepEvent, metrics: StepMetrics) -> None:
-        """Called with the metrics of each step; on a CUDA device often one step later."""
+        """Receive the metrics of each step; on a CUDA device often one step later."""
 
     def close(self) -> None:
-        """Called when the run ends, for whatever reason."""
+        """Release resources when the run ends, also after an error."""

@@ -363,7 +363,7 @@ class Trainer:
         self._begin_hooks()
         if rank() == 0:
             log.warning(
-                "step %d is undone (%s); back to step %d, from where the learning rate is %.2g times that of the plan",
+                "step %d is undone (%s); back to step %d, from where the learning rate is %.2g times the planned one",
                 *(at, why, self.step, self.tally.lr_factor),
             )
 
@@ -389,7 +389,7 @@ class Trainer:
         if failure is not None:
             raise failure
         if worst:
-            raise MaskstreamError(f"rank {rank()} ends because another rank has no batch; its message says why")
+            raise MaskstreamError(f"rank {rank()} stops because another rank has no batch; see the error of that rank")
         return made
 
     def _next(self, batches: Iterator[tuple[int, TrainingBatch, float]]) -> tuple[int, list[TrainingBatch], float]:

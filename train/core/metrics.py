@@ -96,9 +96,10 @@ class MetricsLog:
         self._hash, self._size = xxhash.xxh3_128(), 0
 
     def begin_after(self, logged: FileSum) -> None:
-        """Cuts the file after the bytes `logged`; a missing file is made if these are none.
+        """Truncate the file after the bytes described by `logged`; create it if they are none.
 
-        Raises DamageError if the file does not begin with them.
+        Raises:
+            RunFileError: The file does not begin with these bytes.
         """
         if self._path is None:
             return
@@ -127,7 +128,11 @@ class MetricsLog:
             self._file.close()
 
     def write(self, metrics: StepMetrics) -> None:
-        """Adds a line. Raises StoreError if the disk is full; the file then ends with the line before."""
+        """Append the metrics of a step as a line.
+
+        Raises:
+            StoreError: The disk is full; the file then ends with the previous line.
+        """
         if self._path is None or self._file is None:
             return
         line = json.dumps(_replace_non_finite(asdict(metrics)), allow_nan=False).encode() + b"\n"
@@ -144,7 +149,7 @@ class MetricsLog:
         self._size += len(line)
 
     def logged(self) -> FileSum:
-        """The sum of all lines, which are then on the disk."""
+        """Flush all lines to disk and return their checksum."""
         if self._path is not None and self._file is not None:
             with check_space_for(self._path):
                 os.fsync(self._file.fileno())
@@ -152,9 +157,12 @@ class MetricsLog:
 
 
 def read_metrics(path: str | Path) -> list[StepMetrics]:
-    """Reads the steps of a metrics.jsonl up to the first line that is damaged or out of order; a warning names it.
+    """Return the steps of a metrics.jsonl up to the first damaged or out-of-order line, which is logged as a warning.
 
-    A last line that is being written is left out, without a warning.
+    An incomplete last line, which is still being written, is ignored without a warning.
+
+    Args:
+        path: The file; a missing one has no steps.
     """
     path = Path(path)
     if not path.is_file():
@@ -178,13 +186,13 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _replace_non_finite(values: dict[str, Any]) -> dict[str, Any]:
-    """The values with None for numbers that JSON has not."""
+    """Return the values with None for numbers that JSON cannot represent."""
     made = {name: _replace_non_finite(value) if isinstance(value, dict) else value for name, value in values.items()}
     return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in made.items()}
 
 
 def _parse_row(line: bytes) -> StepMetrics | None:
-    """The metrics of a line, or None if it is not whole."""
+    """Return the metrics of a line; None if it is incomplete or damaged."""
     if not line.endswith(b"\n"):
         return None
     try:
@@ -198,13 +206,13 @@ def _parse_row(line: bytes) -> StepMetrics | None:
 
 
 def _with_nan(values: dict[str, Any]) -> dict[str, Any]:
-    """The values of `_replace_non_finite` with NaN for None, which it has for numbers that are not finite."""
+    """Return the values of `_replace_non_finite` with NaN instead of None."""
     made = {name: _with_nan(value) if isinstance(value, dict) else value for name, value in values.items()}
     return {name: math.nan if v is None and name not in _UNKNOWN else v for name, v in made.items()}
 
 
 def _is_torn(line: bytes) -> bool:
-    """Whether a line looks like the beginning of one that is being written."""
+    """Return whether a line looks like the beginning of one that is being written."""
     begins = line.startswith(_TORN) or _TORN.startswith(line)
     return begins and line.isascii() and line.decode().isprintable()
 
@@ -231,7 +239,7 @@ class TrainProgress:
         self._progress.__exit__(kind, error, traceback)
 
     def update(self, metrics: StepMetrics) -> None:
-        """Shows a step."""
+        """Show the metrics of a step."""
         self._recent.append(metrics)
         if metrics.val:
             self.note(
@@ -242,7 +250,7 @@ class TrainProgress:
         self._step = metrics.step
 
     def note(self, text: str) -> None:
-        """Prints a line."""
+        """Print a line."""
         self._progress.say(text)
 
     def _figures(self) -> str:

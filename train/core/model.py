@@ -56,7 +56,7 @@ class LossPart:
     errors: tuple[Tensor, Tensor] | None = None
 
     def mean(self, weight: Tensor | None = None) -> Tensor:
-        """The total divided by `weight`, by default the part's own; 0 if the weight is 0."""
+        """Return the total divided by `weight`, by default the part's own weight; 0 if the weight is 0."""
         return self.total / (self.weight if weight is None else weight).clamp_min(LEAST)
 
 
@@ -86,11 +86,11 @@ class Losses:
         return whole
 
     def means(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """The mean of each part, not multiplied by its share."""
+        """Return the mean of each part, before it is multiplied by the part's share."""
         return {name: part.mean(None if weights is None else weights[name]) for name, part in self.parts.items()}
 
     def of_samples(self, samples: int, at: Tensor | None = None) -> Tensor:
-        """Return the loss of each sample alone, float32 (samples,), without a graph.
+        """Return the loss of each sample, float32 (samples,), without a graph.
 
         Parts that compare samples with each other are left out.
 
@@ -120,27 +120,45 @@ class Losses:
         return whole
 
     def weights(self) -> Tensor:
-        """The weight of each part, in order: float32 (parts,)."""
+        """Return the weights of all parts, float32 (parts,), in order."""
         return torch.stack([part.weight.detach().float() for part in self.parts.values()])
 
 
 def weighted(error: Tensor, weight: Tensor, share: float = 1.0) -> LossPart:
-    """A part from errors and weights of one shape, one per token, node or sample."""
+    """Return a loss part of weighted errors.
+
+    Args:
+        error: Errors, one per token, node or sample.
+        weight: Weights, of the same shape.
+        share: Factor of the part in the loss.
+    """
     return LossPart(total=(error * weight).sum(), weight=weight.sum(), share=share, errors=(error, weight))
 
 
 def of_labels(scores: Tensor, label: Tensor) -> LossPart:
-    """The cross-entropy in nats of labels int64 (B,) by logits (B, C); samples without a label, -1, do not count."""
+    """Return the cross-entropy of labels in nats.
+
+    Args:
+        scores: Logits (B, C).
+        label: Labels int64 (B,); samples with label -1 do not count.
+    """
     return weighted(F.cross_entropy(scores, label.clamp_min(0), reduction="none"), (label >= 0).float())
 
 
 def squared(made: Tensor, wanted: Tensor, weight: Tensor, share: float = 1.0) -> LossPart:
-    """The mean squared error over the last axis of made and wanted (..., values), weighted by `weight` (...)."""
+    """Return the weighted mean squared error.
+
+    Args:
+        made: Predictions (..., values).
+        wanted: Targets (..., values).
+        weight: Weights (...).
+        share: Factor of the part in the loss.
+    """
     return weighted(_compute_mean_square(widen(made) - widen(wanted)), weight, share)
 
 
 def _compute_mean_square(x: Tensor) -> Tensor:
-    """The mean square over the last axis. A compiler joins the squares and their mean by itself."""
+    """Return the mean square over the last axis. A compiler fuses the squares and their mean by itself."""
     if torch.compiler.is_compiling():
         return x.square().mean(dim=-1)
     return cast(Tensor, _MeanSquare.apply(x))  # type: ignore[no-untyped-call]
@@ -161,7 +179,7 @@ class _MeanSquare(torch.autograd.Function):
 
 
 def widen(x: Tensor) -> Tensor:
-    """x in float32, or in float64 if it has that: errors are never summed in half precision."""
+    """Return x in float32, or unchanged if it is float64, since errors are never summed in half precision."""
     return x if x.dtype == torch.float64 else x.float()
 
 
@@ -170,7 +188,7 @@ Grids = Mapping[str, TokenGrid]
 
 
 def need_mask(mask: MaskBatch | None) -> MaskBatch:
-    """The masks of a batch. ValueError where it has none."""
+    """Return the masks of a batch; raise ValueError if it has none."""
     if mask is None:
         raise ValueError("the batch has no masks, and the model needs them; give the loader mask=")
     return mask
@@ -203,7 +221,11 @@ class Model(nn.Module, ABC, Generic[BatchT]):
 
     @abstractmethod
     def loss(self, batch: BatchT) -> Losses:
-        """The loss on a batch, in named parts. ValueError if the batch lacks a field that the model needs."""
+        """Return the loss on a batch, in named parts.
+
+        Raises:
+            ValueError: The batch lacks a field that the model needs.
+        """
 
     @property
     def feature_width(self) -> int:
@@ -211,31 +233,46 @@ class Model(nn.Module, ABC, Generic[BatchT]):
         return int(cast(Any, self.settings).width)
 
     def reconstructed(self, batch: BatchT) -> BatchT:
-        """The batch with the hidden parts replaced by the model's predictions; as it is where nothing is hidden."""
+        """Return the batch with hidden parts replaced by predictions; unchanged if nothing is hidden."""
         return batch
 
     def rename_weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Weights of a file by this model's names. Models that others also have rename theirs; the rest stay.
+        """Return the weights of a file under this model's names.
 
-        ValueError for weights of others that would not mean the same here.
+        A model that also exists elsewhere, such as in transformers, renames its weights; all other names are unchanged.
+
+        Args:
+            weights: Tensors by name.
+
+        Raises:
+            ValueError: The weights would have another meaning in this model.
         """
         return weights
 
     def unused(self, data: DataConfig[BatchT]) -> Iterable[nn.Parameter]:
-        """The parameters that no batch of these data gives a gradient, such as the heads of masks that they lack.
+        """Return the parameters that get no gradient from these data, such as heads of masks that the data lack.
 
-        They are not trained: DistributedDataParallel waits for the gradients of all others.
+        They are not trained, because DistributedDataParallel waits for the gradients of all trained parameters.
+
+        Args:
+            data: Config of the run's data.
         """
         return ()
 
     def follow(self, step: int, steps: int) -> None:
-        """Update modules that follow the weights, such as a teacher, after step `step` (from 0) of `steps`.
+        """Update modules that follow the weights, such as a teacher; by default nothing.
 
-        It is not called for skipped steps. By default nothing is updated.
+        It is not called for skipped steps.
+
+        Args:
+            step: Number of the finished step, from 0.
+            steps: Number of steps of the run.
         """
 
     def forward(self, batch: BatchT) -> Losses:
-        """The same as `loss`. A training step calls the module, so that DistributedDataParallel synchronises."""
+        """Return the same as `loss`. Training steps call the module, so that DistributedDataParallel synchronises
+        gradients.
+        """
         return self.loss(batch)
 
 
@@ -244,14 +281,14 @@ class TokenFeatures(Model[BatchT]):
 
     @abstractmethod
     def token_features(self, batch: BatchT) -> Tensor:
-        """The encoder's output for all tokens of a batch, none of them hidden: (B, N, D)."""
+        """Return the encoder's output (B, N, D) for all tokens of a batch, none of them hidden."""
 
     def pool(self, tokens: Tensor) -> Tensor:
         """Pool token features (B, N, D) into sample features, float32 (B, D)."""
         return widen(tokens).mean(dim=1)
 
     def features(self, batch: BatchT) -> Tensor:
-        """The vectors of all samples of a batch, none of whose tokens is hidden."""
+        """Return a feature vector for each sample of a batch, with no token hidden."""
         return self.pool(self.token_features(batch))
 
 
@@ -284,9 +321,13 @@ class ModelConfig(Config, ABC, Generic[BatchT]):
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
 
     def make(self, grids: Grids) -> Model[BatchT]:
-        """The model, with initial weights from torch's global generator. Call `build`, which seeds it.
+        """Return the model, with initial weights from torch's global generator. Call `build`, which seeds it.
 
-        ValueError if the sizes do not fit the grids.
+        Args:
+            grids: Token grids of the data.
+
+        Raises:
+            ValueError: The sizes do not fit the grids.
         """
         return self.model_class(self, grids)
 
@@ -302,27 +343,49 @@ class ModelConfig(Config, ABC, Generic[BatchT]):
         return found if isinstance(found, int) else None
 
     def check(self, data: DataConfig[BatchT]) -> None:
-        """Raises ValueError if the model cannot train on data of this config."""
+        """Raise ValueError if the model cannot train on data of this config."""
 
     def check_split(self, split: Manifest) -> None:
-        """Raises ValueError if the model cannot train on a split, before anything of it is read."""
+        """Raise ValueError if the model cannot train on a split; called before its samples are read."""
 
     def build(self, grids: Grids, *, seed: int = 0) -> Model[BatchT]:
-        """The model on the CPU; `seed` alone decides its initial weights."""
+        """Build the model on the CPU.
+
+        Args:
+            grids: Token grids of the data.
+            seed: Seed of the initial weights, which depend on nothing else.
+        """
         with seeded(seed):
             model = self.make(grids)
         set_dropout(model, self.dropout)
         return model
 
     def need_heads(self, width: str = "width", heads: str = "heads", *, of: int = 1) -> None:
-        """ValueError unless the field `width` is a multiple of the field `heads` and of a number."""
+        """Check that a width is a multiple of the number of heads.
+
+        Args:
+            width: Name of the field of the width.
+            heads: Name of the field of the number of heads.
+            of: A number that must also divide the width.
+
+        Raises:
+            ValueError: The width is not a multiple of both.
+        """
         channels, parts = getattr(self, width), getattr(self, heads)
         if min(channels, parts) < 1 or channels % parts or channels % of:
             also = f"{of} and of " if of > 1 else ""
             raise ValueError(f"{width} must be a multiple of {also}{heads}, got {width}={channels}, {heads}={parts}")
 
     def need_least(self, *names: str, least: int = 1) -> None:
-        """ValueError unless each of these fields is `least` or more."""
+        """Check that fields are large enough.
+
+        Args:
+            names: Names of the fields.
+            least: Smallest allowed value.
+
+        Raises:
+            ValueError: A field is smaller.
+        """
         values = [getattr(self, name) for name in names]
         if min(values) < least:
             *first, last = names
@@ -330,7 +393,14 @@ class ModelConfig(Config, ABC, Generic[BatchT]):
             raise ValueError(f"{listed} must be at least {least}, got {', '.join(map(str, values))}")
 
     def need_choices(self, **legal: Any) -> None:
-        """ValueError unless each of these fields has a value of its Literal."""
+        """Check that each field has a value of its Literal.
+
+        Args:
+            legal: Literal type by name of the field.
+
+        Raises:
+            ValueError: A field has another value.
+        """
         for name, choices in legal.items():
             if (value := getattr(self, name)) not in get_args(choices):
                 raise ValueError(f"{name} is one of {', '.join(get_args(choices))}, got {value!r}")

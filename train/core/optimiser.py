@@ -93,7 +93,7 @@ class ScheduleConfig(Config):
             raise ValueError(f"milestones rise and lie in (0, 1), got {self.milestones}")
         if (self.shape == "trapezoid") != (self.cooldown > 0) or not 0 <= self.cooldown <= 1 - self.warmup:
             raise ValueError(
-                "only shape='trapezoid' has a cooldown, a share of the steps up to 1 - warmup, got "
+                "only shape='trapezoid' has a cooldown, a fraction of the steps up to 1 - warmup, got "
                 f"shape={self.shape!r}, cooldown={self.cooldown} and warmup={self.warmup}"
             )
         if self.shape == "exponential" and self.min_lr == 0:
@@ -101,7 +101,7 @@ class ScheduleConfig(Config):
         if not 0 <= self.min_lr <= self.base_lr or self.base_lr == 0:
             raise ValueError(f"0 <= min_lr <= base_lr and base_lr > 0 must hold, got {self.min_lr} and {self.base_lr}")
         if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup is a share of the steps and must lie in [0, 1), got {self.warmup}")
+            raise ValueError(f"warmup is a fraction of the steps and must lie in [0, 1), got {self.warmup}")
         if self.epochs < 1 or (self.steps is not None and self.steps < 1):
             raise ValueError(f"epochs and steps must be at least 1, got epochs={self.epochs}, steps={self.steps}")
 
@@ -110,7 +110,13 @@ class ScheduleConfig(Config):
         return self.epochs * steps_per_epoch if self.steps is None else self.steps
 
     def lr(self, step: int, total: int, samples: int) -> float:
-        """Return the learning rate of step `step` (from 0) of `total` for `samples` samples per step over all ranks."""
+        """Return the learning rate of a step.
+
+        Args:
+            step: Number of the step, from 0.
+            total: Number of steps of the run.
+            samples: Samples per step over all ranks; the rate is proportional to it.
+        """
         scale = samples / 256
         warm = int(self.warmup * total)
         if step < warm:
@@ -181,6 +187,10 @@ def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Ad
     """Build AdamW with two groups per learning rate: only matrices decay, not biases, norms and embedding tables.
 
     Sharded parameters have separate groups. The learning rate is 0 until a schedule sets it (see `set_lr`).
+
+    Args:
+        model: The model.
+        config: Settings of the optimiser.
     """
     decays, rates = find_matrices(model), compute_layer_rates(model, config.layer_decay)
     by_name = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -199,10 +209,14 @@ def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Ad
 
 
 def compute_layer_rates(model: nn.Module, decay: float) -> dict[str, float]:
-    """Return each parameter's learning-rate factor by name: `decay` to the power of the blocks above it.
+    """Return each parameter's learning-rate factor by name: `decay` to the power of the number of blocks above it.
 
     The blocks are the model's first stack (see `named_blocks`). Parameters created before the stack count as below it,
     all others as above it.
+
+    Args:
+        model: The model.
+        decay: Factor per block; 1 gives all parameters the same rate.
 
     Raises:
         ValueError: `decay` is not 1 and the model has no blocks.
@@ -239,13 +253,24 @@ def find_matrices(model: nn.Module) -> set[str]:
 
 
 def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of the next step, multiplied by each group's factor."""
+    """Set the learning rate of the next step, multiplied by each group's factor.
+
+    Args:
+        optimiser: The optimiser, from `build_optimiser`.
+        lr: Learning rate.
+    """
     for group in optimiser.param_groups:
         group["lr"] = lr * group.get(RATE, 1.0)
 
 
 def set_decay(optimiser: torch.optim.Optimizer, config: OptimiserConfig, progress: float) -> None:
-    """Sets the weight decay of the next step, where it changes over the run; progress: in [0, 1]."""
+    """Set the weight decay of the next step if it changes over the run (cosine).
+
+    Args:
+        optimiser: The optimiser, from `build_optimiser`.
+        config: Its settings.
+        progress: Position in the run, in [0, 1].
+    """
     if config.last_weight_decay is not None:
         left = 0.5 * (1 + math.cos(math.pi * progress))
         value = config.last_weight_decay + (config.weight_decay - config.last_weight_decay) * left
@@ -256,6 +281,10 @@ def set_decay(optimiser: torch.optim.Optimizer, config: OptimiserConfig, progres
 
 def limit_gradients(model: nn.Module, config: OptimiserConfig) -> tuple[Tensor, dict[str, Tensor]]:
     """Clip the gradients to `max_grad_norm`.
+
+    Args:
+        model: The model.
+        config: Settings of the optimiser.
 
     Returns:
         The norm before clipping, a float32 scalar, and the norm of each part of the model by name, the first word of
@@ -290,10 +319,10 @@ def _compute_norms(gradients: Sequence[tuple[str, Tensor]]) -> dict[str, Tensor]
 
 
 def scale_gradients(model: nn.Module, factor: Tensor) -> None:
-    """Multiplies all gradients by a scalar."""
+    """Multiply all gradients by a scalar."""
     torch._foreach_mul_([get_local_rows(one) for one in list_gradients(model)], factor)
 
 
 def list_gradients(model: nn.Module) -> list[Tensor]:
-    """The gradients that there are."""
+    """Return the gradients of all parameters that have one."""
     return [p.grad for p in model.parameters() if p.grad is not None]

@@ -44,23 +44,37 @@ def _read_steps(text: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoopSettings:
-    """How a run computes, saves and reports.
-
-    precision "auto": see `choose_precision`. compile "auto" is "no" on a CPU, where it gains little and takes a minute;
-    for CUDA devices see `compile_parts`. replicas: see `divide`. guard: see guard.py. track: see `TRACKERS`.
+    """The settings of computing, saving and reporting in a run.
 
     Attributes:
-        most_skips: Largest number of steps in a row that may be skipped; more end the run.
-        progress: What shows the progress; True for a bar or lines on stderr.
+        precision: Type of matrix products; for "auto" see `choose_precision`.
+        compile: Parts that torch.compile compiles. "auto" is "no" on a CPU, where compiling gains little and takes a
+            minute; for CUDA devices see `compile_parts`.
+        parallel: State that ranks share: "ddp" or "fsdp".
+        replicas: Number of copies of the weights with "fsdp"; see `divide`.
+        checkpoint_blocks: Whether to recompute blocks in the backward pass.
+        on_nan: Reaction to a non-finite loss or gradient.
+        most_skips: Largest number of consecutive steps that may be skipped; more end the run.
+        guard: Reaction to a collapse of features; see guard.py.
+        guard_every: Steps between two measurements of the guard.
+        save_every: Steps between checkpoints.
+        keep: Number of newest checkpoints to keep.
+        resume: Whether to continue from the newest complete checkpoint.
+        progress: Display of the progress; True for a bar or lines on stderr.
+        track: Names of tools that receive the metrics; see `TRACKERS`.
+        losses: Whether to record the loss of each sample.
+        profile: First and last step of a trace by torch's profiler.
     """
 
     precision: Annotated[
         Precision, RunFlag("Precision of matrix products; auto is bf16 if the device computes it faster, else fp32.")
     ] = "auto"
-    compile: Annotated[Compile, RunFlag("What torch.compile compiles; auto: on CUDA the model or its blocks.")] = "auto"
+    compile: Annotated[
+        Compile, RunFlag("Parts that torch.compile compiles; auto: on CUDA the model or its blocks.")
+    ] = "auto"
     parallel: Annotated[
         Parallel,
-        RunFlag("What ranks share: gradients (ddp), or also weights and moments, for large models (fsdp)."),
+        RunFlag("State shared by ranks: gradients (ddp), or also weights and moments, for large models (fsdp)."),
     ] = "ddp"
     replicas: Annotated[
         int,
@@ -73,14 +87,14 @@ class LoopSettings:
     checkpoint_blocks: Annotated[
         bool, RunFlag("Recompute blocks in the backward pass instead of keeping activations: less memory, slower.")
     ] = False
-    on_nan: Annotated[
-        OnNaN, RunFlag("What to do if a loss or gradient is not finite: stop the run, or skip the step.")
-    ] = "stop"
+    on_nan: Annotated[OnNaN, RunFlag("Action if a loss or gradient is not finite: stop the run, or skip the step.")] = (
+        "stop"
+    )
     most_skips: int = 20
     guard: Annotated[
         OnCollapse,
         ModelFlag(
-            "What to do if features collapse: log a warning, stop, or roll back to the last sound checkpoint with a "
+            "Action if features collapse: log a warning, stop, or roll back to the last sound checkpoint with a "
             "lower learning rate; auto logs, for models that can collapse."
         ),
     ] = "auto"
@@ -133,10 +147,9 @@ class TrainingSettings(LoopSettings, CacheSettings):
 class TrainOptions(TrainingSettings):
     """The options of `train`.
 
-    A run that is continued stays with the version of the split that it began with. Weights of `initial` are loaded
-    where names and shapes match. Scores on `val` are measured on the CPU, every `every` steps and at the end; the
-    weights with the best score stay in best.safetensors. Those on `probe` are measured on the run's device
-    (evaluate/online.py).
+    A continued run keeps the version of the split that it began with. Weights of `initial` are loaded where names and
+    shapes match. Scores on `val` are measured on the CPU, every `every` steps and at the end; the weights with the best
+    score are saved in best.safetensors. Scores on `probe` are measured on the run's device (evaluate/online.py).
     """
 
     set: Set = ()
@@ -187,7 +200,9 @@ class FineTuneOptions(TrainingSettings):
     ] = ""
     scratch: Annotated[bool, ModelFlag("Start from initial weights instead of the run's, for comparison.")] = False
     steps: Annotated[int | None, ModelFlag("Steps to train [default: 50 epochs].", min=1)] = None
-    compile: Annotated[Compile, RunFlag("What torch.compile compiles; auto: on CUDA the model or its blocks.")] = "no"
+    compile: Annotated[
+        Compile, RunFlag("Parts that torch.compile compiles; auto: on CUDA the model or its blocks.")
+    ] = "no"
     val: Annotated[
         "SplitLocation | None",
         DataFlag("Held-out part of the training split; the weights that are best on it are tested."),
@@ -231,7 +246,7 @@ class ProbeOptions:
             parse=split_list,
         ),
     ] = PROBES
-    seeds: Annotated[int, ModelFlag("Number of untrained encoders to compare with.", min=1)] = 3
+    seeds: Annotated[int, ModelFlag("Number of untrained encoders for comparison.", min=1)] = 3
     samples: Annotated[int, DataFlag("Most samples of each split.", min=1)] = 10_000
     device: Device = "auto"
     same_split: SameSplit = False

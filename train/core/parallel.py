@@ -27,8 +27,8 @@ BLOCKS = ("blocks", "encoder", "decoder")
 
 
 def named_blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Every block of a model and its path, in the order in which they were made: the elements of a `nn.ModuleList` that
-    is named as in `BLOCKS`.
+    """Return each block of a model with its path, in order of creation: the elements of every `nn.ModuleList` named as
+    in `BLOCKS`.
     """
     return [
         (f"{path}.{name}", block)
@@ -39,7 +39,7 @@ def named_blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def list_blocks(model: nn.Module) -> list[nn.Module]:
-    """Every block of a model."""
+    """Return all blocks of a model."""
     return [block for _, block in named_blocks(model)]
 
 
@@ -48,9 +48,14 @@ def compile_parts(model: nn.Module, how: Compile, device: torch.device) -> None:
 
     "auto" compiles nothing on a CPU, where a whole model gained 3 to 6 % of a step for 45 to 49 s of compiling, and
     blocks 2 to 4 % for 17 to 20 s. On CUDA devices "auto" compiles the whole model if it is one graph
-    (`Model.whole_graph`), and else each block; FSDP2's hooks, which gather rows, also break a graph. Blocks of the same
-    sizes are compiled once. If the model cannot be compiled as asked, this is logged once; code that torch cannot trace
-    runs uncompiled.
+    (`Model.whole_graph`), and otherwise each block; FSDP2's hooks, which gather rows, also break a graph. Blocks of the
+    same sizes are compiled once. If the model cannot be compiled as requested, this is logged once; code that torch
+    cannot trace runs uncompiled.
+
+    Args:
+        model: The model.
+        how: Parts to compile.
+        device: Device of the run.
     """
     if how == "no" or (how == "auto" and device.type != "cuda"):
         return
@@ -78,7 +83,7 @@ def what_triton_lacks(device: torch.device) -> str | None:
     if find_spec("triton") is None:
         return "Triton (pip install triton)"
     if torch.cuda.get_device_properties(device).major < 7:
-        return "a card since Volta"
+        return "a GPU since Volta"
     if "CC" not in os.environ and not any(map(shutil.which, ("gcc", "clang"))):
         return "a C compiler (apt-get install gcc libc6-dev)"
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
@@ -87,9 +92,15 @@ def what_triton_lacks(device: torch.device) -> str | None:
 
 
 def recompute_blocks(model: nn.Module) -> None:
-    """Makes each block of the model keep only its inputs (Chen et al., 2016): about a third more computation.
+    """Make each block of a model keep only its inputs, for about a third more computation (Chen et al., 2016).
 
-    Gradients stay the same, also with dropout. Raises ValueError if the model has no blocks.
+    Gradients stay the same, also with dropout.
+
+    Args:
+        model: The model, changed in place.
+
+    Raises:
+        ValueError: The model has no blocks.
     """
     blocks = list_blocks(model)
     if not blocks:
@@ -113,14 +124,20 @@ class _Divided(Protocol):
 
 
 def divide(model: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32, *, replicas: int = 1) -> None:
-    """Divides the rows of all matrices among the ranks, in place; a block's are gathered while it computes.
+    """Divide the rows of all matrices among the ranks, in place; each block gathers its rows while it computes.
 
-    dtype: of products of matrices. Blocks gather their rows in it, half the bytes of float32; gradients are summed in
-    float32. replicas: how many copies of the rows there are, each divided among as many ranks as the others. Vectors
-    and single numbers stay whole on each rank, in float32 (see `share_rest`).
+    Vectors and scalars stay whole on each rank, in float32 (see `share_rest`). Without a process group nothing happens.
+    The optimiser must be built afterwards. Source: FSDP (Zhao et al., 2023; hybrid sharding, section 3.2.2), as torch's
+    `fully_shard`.
 
-    Source: FSDP (Zhao et al., 2023; hybrid sharding, section 3.2.2), as torch's `fully_shard`. The optimiser must be
-    made after it. Without a group nothing is done. ValueError if the ranks do not divide into replicas.
+    Args:
+        model: The model.
+        device: Device of the run.
+        dtype: Type of matrix products, in which blocks gather their rows; gradients are summed in float32.
+        replicas: Number of copies of the rows, each divided among the same number of ranks.
+
+    Raises:
+        ValueError: The number of ranks is not a multiple of `replicas`.
     """
     if not torch.distributed.is_initialized():
         return
@@ -138,7 +155,7 @@ def divide(model: nn.Module, device: torch.device, dtype: torch.dtype = torch.fl
         fully_shard(block, mesh=mesh, ignored_params=whole, mp_policy=half)
     fully_shard(model, mesh=mesh, ignored_params=whole)
     setattr(model, "gather_root", lambda: None)  # noqa: B010
-    register_fsdp_forward_method(model, "gather_root")  # runs what comes before a forward pass, and no pass
+    register_fsdp_forward_method(model, "gather_root")  # runs the hooks before a forward pass without the pass
 
 
 @contextmanager
@@ -157,7 +174,7 @@ def gathered_root(model: nn.Module) -> Iterator[None]:
 
 
 def share_rest(module: nn.Module) -> None:
-    """Averages the gradients of the parameters of a divided module that are whole on each rank, all at once."""
+    """Average the gradients of a divided module's whole parameters over the ranks, in one reduction."""
     if isinstance(module, _Divided):
         own = [p.grad for p in module.parameters() if p.grad is not None and not is_divided(p)]
         if own:
@@ -167,8 +184,8 @@ def share_rest(module: nn.Module) -> None:
 
 
 def wrap_for_ranks(model: nn.Module, device: torch.device) -> nn.Module:
-    """The module that a training step calls: a model without a group or a divided one itself, else one that averages
-    gradients.
+    """Return the module that a training step calls: the model itself without a group or if it is divided, else a
+    DistributedDataParallel.
     """
     if not torch.distributed.is_initialized() or isinstance(model, _Divided):
         return model
@@ -187,15 +204,15 @@ def _free_before_group(module: nn.Module) -> None:
     """Make Python free a DDP module before the process group, even if the group was already destroyed.
 
     If DDP's reducer holds the last reference to a gloo group, it ends the group's threads without releasing the GIL,
-    which such a thread may wait for: a hang (torch 2.13). Python releases the GIL before it ends a group. Attributes
-    are freed in the order in which they were set, so the group must come after the reducer.
+    and such a thread may wait for the GIL: a hang (torch 2.13). Python releases the GIL before it ends a group.
+    Attributes are freed in the order in which they were set, so the group must come after the reducer.
     """
     vars(module)["group_after_reducer"] = torch.distributed.group.WORLD
 
 
 @contextmanager
 def sharing(module: nn.Module, *, now: bool) -> Iterator[None]:
-    """A context of a forward and backward pass; unless `now`, ranks keep their gradients for a later pass."""
+    """Run a forward and backward pass; unless `now`, ranks keep their gradients for a later pass."""
     if isinstance(module, _Divided):
         module.set_requires_gradient_sync(now)
     if now or not isinstance(module, DistributedDataParallel):

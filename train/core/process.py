@@ -24,10 +24,13 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 
 def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """The type in which matrix products are computed; weights, moments and losses stay float32.
+    """Return the type in which matrix products are computed; weights, moments and losses stay float32.
 
-    "auto" is bf16 where `is_bf16_faster`, else float32. "fp16" needs a loss scale (step.py); it is for GPUs that have
-    no bf16.
+    "auto" is bf16 if `is_bf16_faster`, else float32. "fp16" needs a loss scale (step.py); it is for GPUs without bf16.
+
+    Args:
+        precision: Setting of the run.
+        device: Device of the run.
     """
     if precision == "auto":
         return torch.bfloat16 if is_bf16_faster(device) else torch.float32
@@ -35,7 +38,9 @@ def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
 
 
 def is_bf16_faster(device: torch.device) -> bool:
-    """Whether to compute in bf16: on CUDA devices that have it, and on CPUs with AMX or AVX-512 BF16."""
+    """Return whether a device computes faster in bf16: CUDA devices that support it, and CPUs with AMX or AVX-512
+    BF16.
+    """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if not _CPU_INFO.exists():
@@ -49,11 +54,14 @@ CPU = torch.device("cpu")
 
 @contextmanager
 def compute_threads(device: torch.device) -> Iterator[int]:
-    """A context in which torch leaves one core to the loader if it computes on the CPU. Yields torch's thread count.
+    """Run the block with one core left to the loader if torch computes on the CPU. Yields torch's thread count.
 
     OpenMP threads wait for each other by spinning. If there are as many threads as cores, a thread that loses its core
     to a decoding thread keeps all others spinning: on two busy cores, steps took up to five times as long as with one
     thread. If OMP_NUM_THREADS is set, as by torchrun, the count is not changed.
+
+    Args:
+        device: Device of the run.
     """
     before = torch.get_num_threads()
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
@@ -66,9 +74,11 @@ def compute_threads(device: torch.device) -> Iterator[int]:
 
 @contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """A context in which torch's global generators, of the CPU and of a CUDA `device`, are seeded with `seed`.
+    """Run the block with torch's global generators seeded, and restore their state afterwards.
 
-    Their state is restored at the end.
+    Args:
+        seed: The seed.
+        device: A CUDA device whose generator is also seeded.
     """
     devices = [] if device is None or device.type != "cuda" else [device]
     with torch.random.fork_rng(devices=devices):
@@ -80,7 +90,14 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
 
 
 def derive_step_seed(seed: int, step: int, rank: int, micro_batch: int) -> int:
-    """Return the seed of the model's draws, such as dropout, in a micro-batch; resumed runs draw the same."""
+    """Return the seed of a model's random draws, such as dropout, in a micro-batch; resumed runs draw the same.
+
+    Args:
+        seed: Seed of the run.
+        step: Number of the step.
+        rank: Rank of the process.
+        micro_batch: Number of the micro-batch in the step.
+    """
     return xxhash.xxh3_64_intdigest(f"{seed}/step {step}/rank {rank}/micro-batch {micro_batch}".encode()) >> 1
 
 
@@ -96,11 +113,14 @@ large.
 
 @contextmanager
 def keep_memory(device: torch.device) -> Iterator[None]:
-    """A context in which glibc keeps freed memory, if torch computes on the CPU; at its end it returns it.
+    """Run the block with freed memory kept by glibc if torch computes on the CPU, and return the memory at the end.
 
-    By default the activations of a step are returned to the system when its backward pass has freed them, and every
+    By default the activations of a step are returned to the system once its backward pass has freed them, and every
     page of them is a page fault in the next step: 15 to 20 % of a tiny step (docs/benchmarks.md). Blocks above 2 GiB
-    are still returned. Other allocators, such as jemalloc, keep memory by themselves, and are left alone.
+    are still returned. Other allocators, such as jemalloc, keep memory by themselves and are not changed.
+
+    Args:
+        device: Device of the run.
     """
     libc = ctypes.CDLL(None) if device.type == "cpu" and sys.platform == "linux" else None
     if libc is None or not hasattr(libc, "mallopt"):
@@ -144,7 +164,7 @@ class StopRequest:
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """A block that the first Ctrl-C within it does not interrupt; the next one does."""
+        """Run a block that the first Ctrl-C does not interrupt; the second one does."""
         if signal.SIGINT not in self._previous:
             yield
             return

@@ -31,8 +31,8 @@ class RecipeOptions(SharedOptions):
     """The options of the loader of a recipe.
 
     Attributes:
-        batch_size: Samples per rank; by default those of the recipe.
-        token_budget: Largest number of visible tokens in a batch over all ranks; by default that of the recipe.
+        batch_size: Samples per rank; defaults to the recipe's.
+        token_budget: Largest number of visible tokens in a batch over all ranks; defaults to the recipe's.
     """
 
     batch_size: int | None = None
@@ -73,8 +73,8 @@ class Recipe(Config, Generic[BatchT]):
         if isinstance(several, tuple) and not self.model.reads_cameras:
             raise ValueError(
                 f"{type(self.model).__name__} reads one video of a sample, and component={several} names "
-                f"{len(several)}; name one, such as --component {several[0]}, or set reads_cameras = True in a model "
-                "of your own that reads batch.cameras"
+                f"{len(several)}; name one, such as --component {several[0]}, or set reads_cameras = True in a custom "
+                "model that reads batch.cameras"
             )
         if isinstance(self.data, SplitConfig):
             self._check_split(self.data)
@@ -84,16 +84,16 @@ class Recipe(Config, Generic[BatchT]):
         """Raise ValueError if the model cannot read the given targets or the sample sizes that occur over the run."""
         if data.targets is not None and not self.model.reads_targets:
             raise ValueError(
-                f"{type(self.model).__name__} reads no targets, got data.targets={data.targets!r}; leave it out, or "
-                "set reads_targets = True in a model of your own that reads batch.fields['targets']"
+                f"{type(self.model).__name__} does not read targets, got data.targets={data.targets!r}; leave it out, "
+                "or set reads_targets = True in a custom model that reads batch.fields['targets']"
             )
         if not data.over_run:
             return
         changed = ", ".join(data.over_run)
         if not self.model.takes_sizes:
             raise ValueError(
-                f"{type(self.model).__name__} takes samples of one size, and data.over_run changes {changed}; leave it "
-                "out, or take a recipe of V-JEPA 2, such as vjepa2-tiny; a model of your own says takes_sizes = True"
+                f"{type(self.model).__name__} needs samples of one size, but data.over_run changes {changed}; leave it "
+                "out, use a recipe of V-JEPA 2, such as vjepa2-tiny, or set takes_sizes = True in a custom model"
             )
         for start, phase in data.phases:
             for name, grid in phase.grids.items():
@@ -148,7 +148,7 @@ class Recipe(Config, Generic[BatchT]):
             )
         if self.model.needs_labels and found == 0:
             raise ValueError(
-                f"no sample of {split} has a label, which is what {self.name} learns; make shards of a dataset with "
+                f"no sample of {split} has a label, but {self.name} learns labels; make shards of a dataset with "
                 "labels, or give them to `maskstream index` with --labels"
             )
         most = self.model.most_ids
@@ -161,10 +161,15 @@ class Recipe(Config, Generic[BatchT]):
     def run_length(
         self, location: SplitLocation | OpenMixture, *, world_size: int = 1, version: int | None = None
     ) -> int:
-        """Return the number of steps of a run on a split, a version of it, or a mixture.
+        """Return the number of steps of a run.
 
-        It is the schedule's `steps`, or enough steps to show `epochs` times all samples. With a token budget, where the
+        It is the schedule's `steps`, or enough steps to show all samples `epochs` times. With a token budget, where the
         batch size changes over the run, it is the smallest number that shows enough samples.
+
+        Args:
+            location: Location of a split, or an open mixture.
+            world_size: Number of ranks.
+            version: Version of the split; None for the current one.
         """
         if self.schedule.steps is not None:
             return self.schedule.steps
@@ -228,7 +233,12 @@ def find_channels(part: object) -> list[Feedback]:
 
 
 def publish_scores(channels: list[Feedback], model: object, *, trained: bool = True) -> None:
-    """Send the class scores of a model to the masks; update them first if a step was `trained`.
+    """Send the class scores of a model to the masks.
+
+    Args:
+        channels: Channels to masks that follow the scores; without them nothing happens.
+        model: The model.
+        trained: Whether a step was just trained, so that the scores are updated first.
 
     Raises:
         ValueError: The model has no class scores.

@@ -24,8 +24,14 @@ class SourceCounts:
     views: int = 1
 
     def take(self, seen: dict[str, int], values: Sequence[float]) -> dict[str, dict[str, float]]:
-        """The metrics of each source after a step, whose samples are added to those that were seen; values: as in
-        `StepReport`. A source has no loss in a step that has none of its samples.
+        """Return the metrics of each source after a step.
+
+        Args:
+            seen: Number of samples seen of each source, updated in place.
+            values: Sums of losses, then rows, of all sources, as in `StepReport`.
+
+        Returns:
+            Epoch and samples of each source, and its loss if the step had samples of it.
         """
         made: dict[str, dict[str, float]] = {}
         losses, rows = values[: len(self.sizes)], values[len(self.sizes) :]
@@ -69,7 +75,7 @@ class Recorder(Hook):
         self.losses: deque[float] = deque(maxlen=20)
 
     def before(self, event: StepEvent) -> None:
-        """Queues the step, whose results are to come."""
+        """Queue the step until its results arrive."""
         self._pending.append(event)
 
     def after(self, event: StepEvent) -> None:
@@ -81,13 +87,13 @@ class Recorder(Hook):
         event.stop |= self.asked
 
     def settle(self, scores: Callable[[], Mapping[str, float]] | None = None) -> None:
-        """Logs all steps that are done, the last one with these scores of the model after it."""
+        """Log all finished steps; `scores` are computed for the last one."""
         while self._pending:
             self._take(scores if len(self._pending) == 1 else None)
 
     def _take(self, scores: Callable[[], Mapping[str, float]] | None = None) -> None:
-        """Logs and shows a step, waiting for it to arrive. Raises FloatingPointError for a loss or a gradient that is
-        not finite, unless the step was skipped.
+        """Log the oldest step once it arrives; raise FloatingPointError for a non-finite loss or gradient that was not
+        skipped.
         """
         done = self._pending.popleft()
         report, tally = done.report, done.run.tally
@@ -144,7 +150,7 @@ class Recorder(Hook):
         done.run.tally.skipped += 1
         if self._skipped_in_a_row > self._most_skips:
             raise FloatingPointError(
-                f"{found}, and so were those of the {self._skipped_in_a_row - 1} steps before it, which were skipped; "
+                f"{found}, as it was in the {self._skipped_in_a_row - 1} steps before it, which were skipped; "
                 "start over with a lower base_lr, a longer warmup or a max_grad_norm"
             )
         log.warning("%s; the step is skipped", found)

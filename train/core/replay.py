@@ -1,7 +1,7 @@
 """Recreates the batches of any step of a run from the run's settings and the split.
 
-A batch is a pure function of (split, seed, position), so no batch is stored. A run's folder has the settings, the
-versions of the split by step (versions.py), and a checkpoint to compare both with.
+A batch is a pure function of (split, seed, position), so no batch is stored. The run's folder has the settings, the
+versions of the split by step (versions.py), and a checkpoint that both are compared with.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ UNRECORDED = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReplacedSample:
-    """A sample of a step that cannot be read any more.
+    """A sample of a step that can no longer be read.
 
     Attributes:
-        place: Its first row in the step's batches, from 0.
-        key: Its key; "" if it was erased, since erased keys are not recorded.
+        place: Index of its first row in the step's batches, from 0.
+        key: Key of the sample; "" if it was erased, since erased keys are not recorded.
         why: "erased", "removed" or "unreadable".
     """
 
@@ -106,7 +106,7 @@ def replay(
     rank: int | None = None,
     threads: int | None = None,
 ) -> Replayed:
-    """Recreate the batches of one step of a run, on the CPU, for whatever topology the run had.
+    """Recreate the batches of one step of a run, on the CPU, for any topology of the run.
 
     Each split is read as it was in this step, even if samples were appended, removed or curated since; erased samples
     are replaced by others.
@@ -188,7 +188,7 @@ def replay(
 
 
 def _as_seen(data: RunData, seen: Sequence[SeenSplit] | None) -> RunData:
-    """The splits as the run had them; without a record, with all samples that were ever removed."""
+    """Return the splits as the run saw them; without a record, with all samples that were ever removed."""
     splits = list_manifests(data)
     if seen is None:
         made = tuple(replace(split, removed=np.empty(0, np.int64)) for split in splits)
@@ -236,8 +236,14 @@ def _tell_removed(found: Mapping[int, ReplacedSample], shown: RunData, now: RunD
 
 
 def find_worst_steps(metrics: Sequence[StepMetrics], count: int) -> list[tuple[StepMetrics, float]]:
-    """The `count` steps whose losses are furthest above the median of the steps around them, and by how much, the
-    worst first. A loss that is not finite is the worst of all.
+    """Return the steps whose losses are furthest above the median of the steps around them.
+
+    Args:
+        metrics: Metrics of all steps.
+        count: Number of steps to return.
+
+    Returns:
+        Steps and their excess over the median, worst first; a non-finite loss is the worst.
     """
     losses = [step.loss for step in metrics]
 
@@ -258,11 +264,13 @@ def _opened(
     version: int | None,
     seen: Sequence[SeenSplit] | None,
 ) -> RunData:
-    """The splits that the run read, or others in their places: the versions of a step, or those that it read last."""
+    """Open the splits that the run read, or the same splits at other locations, in the versions of a step or the last
+    ones.
+    """
     mixture, told = read_mixture(folder), read_splits(folder)
     if not told:
         raise ValueError(
-            f"{folder} does not say which split it was trained on, as a run on a loader of your own; move that loader "
+            f"{folder} does not record its split, since it was trained with a custom loader; move that loader "
             "with loader.seek(epoch, batch) instead"
         )
     several = isinstance(data, Sequence) and not isinstance(data, str)
@@ -284,7 +292,7 @@ def _opened(
 
 
 def _open_seen(recipe: Recipe[Any], place: SplitLocation, seen: SeenSplit) -> Manifest:
-    """The version of a split that a step had, or where that is gone another with the same samples."""
+    """Open the version of a split that a step read or, if it is gone, another version with the same samples."""
     try:
         split = Manifest.load(place, version=seen.version)
     except ShardError:

@@ -23,7 +23,7 @@ from .versions import VersionRecord
 
 
 def _sizes(data: RunData, loader: Loader[Any]) -> dict[str, int]:
-    """The samples of each source of a mixture, by name."""
+    """Return the number of samples of each source of a mixture, by name."""
     return dict(zip(data.mixture.names, loader.source_sizes, strict=True)) if isinstance(data, OpenMixture) else {}
 
 
@@ -38,10 +38,23 @@ def train_recipe(
     validation: Validation | None = None,
     hooks: Sequence[Hook] = (),
 ) -> TrainResult:
-    """Train `recipe` on a split or a mixture and write the run into `out`; see `maskstream.train.train`.
+    """Train a recipe on a split or a mixture and write the run into a folder; see `maskstream.train.train`.
 
     A run whose checkpoint names an earlier version of the split continues with that version. The run's length is
     computed before its loader is created, since masks and batches may change over the run.
+
+    Args:
+        recipe: The recipe.
+        data: Location of a split, or a mixture.
+        out: Folder of the run.
+        options: Settings of the run.
+        data_version: Version of a single split.
+        initial: File or folder of initial weights.
+        validation: Validation during training.
+        hooks: Further hooks.
+
+    Returns:
+        The result of the run.
     """
     folder = Path(out) / CHECKPOINTS if options.resume else None
     found = open_data(recipe, data, folder, data_version, options)

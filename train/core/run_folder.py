@@ -38,10 +38,10 @@ _REWRITE = "the command `maskstream train` of this run writes it again, also whe
 
 
 def run_settings(run: Path) -> Json:
-    """The contents of run.json. ValueError if the folder has none, or a damaged one."""
+    """Return the contents of a run's run.json; raise ValueError if it is missing or damaged."""
     path = run / "run.json"
     if not path.exists():
-        raise ValueError(f"there is no {path}; give the folder that `maskstream train` wrote")
+        raise ValueError(f"{path} does not exist; give the folder that `maskstream train` wrote")
     try:
         settings = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -74,8 +74,14 @@ def run_recipe(run: Path, otherwise: str = "give a run of this release") -> Reci
 
 
 def run_weights(run: Path) -> Path:
-    """The newest weights of a run; of a finished run that averages its weights, the average. ValueError if it has none,
-    ResumeError if none is whole.
+    """Return the file of a run's newest weights; of a finished run that averages its weights, the average.
+
+    Args:
+        run: Folder of the run.
+
+    Raises:
+        ValueError: The run has no weights yet.
+        ResumeError: No weights are intact.
     """
     path = run / MODEL
     try:
@@ -92,7 +98,7 @@ def run_weights(run: Path) -> Path:
 
 
 def _read_averaged_step(path: Path) -> int:
-    """The step after which averaged weights were written; -1 for a file that is not there or has other weights."""
+    """Return the step after which averaged weights were written; -1 if the file is missing or has other weights."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -116,7 +122,11 @@ class RunWriter:
         self._lock, self._held = ExitStack(), False
 
     def hold(self) -> None:
-        """Locks the folder, unless it is locked already. Raises BusyError if another run has locked it."""
+        """Lock the folder, unless it is locked already.
+
+        Raises:
+            BusyError: Another run has locked it.
+        """
         if not self._held:
             with in_step(self.device):
                 if rank() == 0:
@@ -124,16 +134,23 @@ class RunWriter:
             self._held = True
 
     def unlock_folder(self) -> None:
-        """Unlocks the folder."""
+        """Unlock the folder."""
         self._lock.close()
         self._held = False
 
     def begin(
         self, about: Json, load: Callable[[Path, Position], None], *, resume: bool, batches_per_epoch: int
     ) -> int:
-        """Loads the newest whole checkpoint, which rank 0 chooses, or clears the folder; then writes run.json.
+        """Load the newest intact checkpoint, which rank 0 chooses, or clear the folder; then write run.json.
 
-        load: loads a checkpoint, on each rank. Returns the step of the checkpoint, 0 if there is none.
+        Args:
+            about: Settings to write.
+            load: Loads a checkpoint, on each rank.
+            resume: Whether to continue from a checkpoint.
+            batches_per_epoch: Length of the loader.
+
+        Returns:
+            The step of the checkpoint; 0 if there is none.
         """
         found: tuple[Path, Position] | None = None
         with in_step(self.device):
@@ -151,7 +168,7 @@ class RunWriter:
         return step
 
     def _find_newest(self, batches_per_epoch: int) -> tuple[Path, Position] | None:
-        """The newest whole checkpoint. Where only checkpoints were put into the folder, the metrics begin after it."""
+        """Return the newest intact checkpoint. If the folder has only checkpoints, the metrics begin after it."""
         path = self.out / "metrics.jsonl"
         without = not (self.out / RUN).exists() and (not path.exists() or (path.is_file() and not path.stat().st_size))
         found = find_newest_whole(
@@ -163,7 +180,7 @@ class RunWriter:
         return found[0], replace(found[1], logged=NO_BYTES)
 
     def _chosen(self, step: int) -> tuple[Path, Position]:
-        """The checkpoint that rank 0 chose, on another rank."""
+        """Return, on another rank, the checkpoint that rank 0 chose."""
         checkpoint = self.checkpoints / name_checkpoint(step)
         try:
             return checkpoint, read_checkpoint(checkpoint)

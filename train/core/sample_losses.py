@@ -28,12 +28,21 @@ class SampleLosses(Hook):
         self._path, self._steps, self._begins = run / SAMPLE_LOSSES, steps, 0
 
     def log(self, event: StepEvent, metrics: StepMetrics) -> None:
-        """Writes the losses of a step."""
+        """Write the losses of a step."""
         if event.report.samples is not None:
             self.write(event.step, event.report.samples.cpu().numpy())
 
     def write(self, step: int, losses: npt.NDArray[np.float32]) -> None:
-        """Writes a step, counted from 1. Raises StoreError if the disk is full, ResumeError if its size has changed."""
+        """Write the losses of a step.
+
+        Args:
+            step: Number of the step, from 1.
+            losses: Losses float32 (samples,).
+
+        Raises:
+            StoreError: The disk is full.
+            ResumeError: Earlier steps had another number of samples.
+        """
         with check_space_for(self._path):
             if not self._begins:
                 self._begin(losses.size)
@@ -42,7 +51,7 @@ class SampleLosses(Hook):
                 file.write(losses.tobytes())
 
     def _begin(self, samples: int) -> None:
-        """Makes the file, or makes one of a shorter plan as long as this run's; holes take no space."""
+        """Create the file, or extend one of a shorter plan to the run's length; unwritten parts take no space."""
         shape = (self._steps, samples)
         before = np.load(self._path, mmap_mode="r") if self._path.exists() else None
         if before is not None and before.shape[1] != samples:
@@ -66,16 +75,30 @@ AROUND = 10
 
 
 def read_step_losses(run: Path, step: int) -> npt.NDArray[np.float32] | None:
-    """The losses of the samples of a step, from 1, in the order of `replay`'s batches; None if none were recorded."""
+    """Return the losses of a step's samples, in the order of `replay`'s batches.
+
+    Args:
+        run: Folder of the run.
+        step: Number of the step, from 1.
+
+    Returns:
+        float32 (samples,); None if none were recorded.
+    """
     path = run / SAMPLE_LOSSES
     losses = np.load(path, mmap_mode="r")[step - 1 : step] if path.exists() else np.empty((0, 0), np.float32)
     return np.array(losses[0]) if losses.any() else None
 
 
 def worst_samples(run: Path, count: int) -> list[tuple[int, int, float]]:
-    """The `count` samples whose losses are furthest above the median of the steps around theirs: (step from 1, place in
-    its batches from 0, loss), the worst first. A loss that is not finite is the worst of all. Empty for a run that
-    recorded none.
+    """Return the samples whose losses are furthest above the median of the steps around them.
+
+    Args:
+        run: Folder of the run.
+        count: Number of samples to return.
+
+    Returns:
+        (step from 1, index in its batches from 0, loss), worst first; a non-finite loss is the worst. Empty if no
+            losses were recorded.
     """
     path = run / SAMPLE_LOSSES
     if not path.exists() or not count:

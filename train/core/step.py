@@ -58,7 +58,7 @@ class EndlessBatches(Protocol):
 
 
 def endless(loader: Batches) -> Generator[tuple[int, TrainingBatch, float]]:
-    """Yields (epoch, batch, seconds spent waiting for it), without end."""
+    """Yield (epoch, batch, seconds spent waiting for it) without end."""
     while True:
         source = loader.repeat() if isinstance(loader, EndlessBatches) else iter(loader)
         epoch, start = loader.epoch, time.perf_counter()
@@ -111,10 +111,14 @@ class StepWork:
 
 
 def count_flops(model: nn.Module, loss: Callable[[], Tensor]) -> int:
-    """The operations of one forward and backward pass, in matrix products, attention and convolutions.
+    """Count the operations of one forward and backward pass in matrix products, attention and convolutions.
 
-    loss: computes the loss of a batch. The pass is made once more, without compiled code; its gradients are dropped, so
-    the parameters must have none. Source: torch's FlopCounterMode, which counts a multiplication and an addition as 2.
+    An extra pass is run without compiled code, and its gradients are dropped, so the parameters must have none. Source:
+    torch's FlopCounterMode, which counts a multiplication and an addition as 2.
+
+    Args:
+        model: The model.
+        loss: Computes the loss of a batch.
     """
     on_cpu = next(model.parameters()).device.type == "cpu"
     with ExitStack() as stack:
@@ -128,7 +132,12 @@ def count_flops(model: nn.Module, loss: Callable[[], Tensor]) -> int:
 
 
 def measure_peak_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """The operations per second of a large matrix product in `dtype`, the best of five; torch's threads as they are."""
+    """Measure the operations per second of a large matrix product, the best of several, with torch's current threads.
+
+    Args:
+        device: Device to measure.
+        dtype: Type of the matrices.
+    """
     size = _SIZES.get(device.type, 1024)
     one = torch.ones(size, size, device=device, dtype=dtype)
     best = float("inf")
@@ -216,7 +225,17 @@ class Stepper:
         self._scale, self._average = scale, average
 
     def step(self, batches: Sequence[TrainingBatch], *, number: int, lr: float, asked_to_stop: bool) -> StepReport:
-        """Train on the micro-batches of step `number`, counted from 0."""
+        """Train on the micro-batches of a step.
+
+        Args:
+            batches: Batches of this rank.
+            number: Number of the step, from 0.
+            lr: Learning rate of the step.
+            asked_to_stop: Whether this rank was asked to stop, which all ranks learn from the report.
+
+        Returns:
+            The results, on the device.
+        """
         clock = StepClock(self._device)
         on_device = [batch.to(self._device, non_blocking=True) for batch in batches]
         clock.lap("data")
@@ -353,15 +372,22 @@ def _sum_totals(losses: Losses) -> Tensor:
 
 
 def sum_source_losses(losses: Losses, batch: TrainingBatch, sources: int) -> Tensor:
-    """Sum the losses and count the rows of each source in a batch of a mixture: float32 (2 * sources,).
+    """Sum the losses and count the rows of each source in a batch of a mixture.
 
-    The sums come first; they are NaN if no part of the loss is a sum over rows.
+    Args:
+        losses: Losses of the batch.
+        batch: The batch.
+        sources: Number of sources.
+
+    Returns:
+        float32 (2 * sources,): first the sums, which are NaN if no part of the loss is a sum over rows, then the
+            counts.
 
     Raises:
         ValueError: The batch does not specify the source of its rows.
     """
     if not isinstance(batch, Batch) or batch.source is None:
-        raise ValueError(f"the run has {sources} sources, and its batches do not say theirs; leave out sources=")
+        raise ValueError(f"the run has {sources} sources, but its batches have no `source`; leave out sources=")
     found = torch.zeros(2, sources, device=batch.source.device)
     try:
         own = losses.of_samples(len(batch), batch.error_rows)

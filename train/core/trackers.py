@@ -35,7 +35,7 @@ class Tracker(Protocol):
         """Add the finite numbers of a step, counted from 1. A name may have a part: `loss/masked`."""
 
     def close(self) -> None:
-        """Flush and close; the tool then has all numbers."""
+        """Flush and close, so that the tool has all numbers."""
 
 
 class Trackers(Hook):
@@ -62,7 +62,7 @@ class Trackers(Hook):
             try:
                 self._open[name] = TRACKERS[name](run.resolve(), about, step)
             except Exception as error:
-                raise ValueError(f"{name} cannot begin: {error} Mend it, or leave out --track {name}") from error
+                raise ValueError(f"{name} cannot start: {error} Fix this, or leave out --track {name}") from error
 
     def close(self) -> None:
         """Close all trackers."""
@@ -70,11 +70,11 @@ class Trackers(Hook):
             self._try(name, self._open[name].close)
 
     def log(self, event: StepEvent, metrics: StepMetrics) -> None:
-        """Adds the numbers of a step."""
+        """Add the numbers of a step."""
         self.write(metrics)
 
     def write(self, metrics: StepMetrics) -> None:
-        """Adds the numbers of a step that are finite."""
+        """Add the finite numbers of a step."""
         numbers = {name: value for name, value in _numbers(metrics).items() if value is not None}
         finite = {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
         for name in [*self._open]:
@@ -89,10 +89,10 @@ class Trackers(Hook):
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raises ValueError for a name that is not known or whose tool is not installed."""
+    """Raise ValueError for an unknown name or a tool that is not installed."""
     for name in names:
         if name not in TRACKERS:
-            raise ValueError(f"there is no tracker {name!r}; legal are {', '.join(TRACKERS)}")
+            raise ValueError(f"unknown tracker {name!r}; allowed are {', '.join(TRACKERS)}")
         try:
             found = importlib.util.find_spec(_MODULES[name])
         except ModuleNotFoundError:
@@ -267,13 +267,13 @@ _UNNAMED = re.compile(r"[^\w\-. /]")
 
 
 def format_metric_name(name: str) -> tuple[str, str]:
-    """The name of a metric as Prometheus writes it, and its part: `("maskstream_gradient_norm", "encoder")`."""
+    """Return the Prometheus name of a metric, and its part, such as `("maskstream_gradient_norm", "encoder")`."""
     whole, _, part = name.partition("/")
     return f"maskstream_{re.sub(r'[^a-z0-9]+', '_', whole.lower())}", part
 
 
 def _run_id(run: Path) -> str:
-    """The name of a run for tools that hold many, the same after a restart."""
+    """Return a unique id of a run for tools that hold many runs, the same after a restart."""
     return f"{re.sub(r'[^A-Za-z0-9_-]', '-', run.name)[:40]}-{hashlib.sha256(str(run).encode()).hexdigest()[:12]}"
 
 

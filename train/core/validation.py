@@ -119,7 +119,9 @@ class Validator(Hook):
         if best.step not in (kept, step):
             if rank() == 0:
                 log.warning(
-                    "%s is not that of step %d; the best weights are those of steps to come", self._path, best.step
+                    "%s does not have the weights of step %d; the best of later steps will be saved",
+                    self._path,
+                    best.step,
                 )
             return
         self.best, self._improved_at = best, best.step
@@ -159,7 +161,7 @@ class Validator(Hook):
         one = next((one for one in found if one.name == (self._settings.best or one.name)), None)
         if one is None:
             names = ", ".join(repr(one.name) for one in found) or "none"
-            raise ValueError(f"best is the name of a score, got {self._settings.best!r}; those of this recipe: {names}")
+            raise ValueError(f"best must be the name of a score, got {self._settings.best!r}; this recipe has {names}")
         before = math.nan if self.best is None else self.best.value
         worse = one.value >= before if one.lower_is_better else one.value <= before
         if worse or math.isnan(one.value):

@@ -44,7 +44,13 @@ class SeenSplit:
 
 
 def record_versions(run: Path, data: RunData, step: int) -> None:
-    """Record that the run reads these splits from the step after `step` on. Entries of later steps are dropped."""
+    """Record that the run reads these splits from the step after `step` on. Entries of later steps are dropped.
+
+    Args:
+        run: Folder of the run.
+        data: Open split or mixture.
+        step: Number of steps done.
+    """
     splits = []
     for split in list_manifests(data):
         name = ""
@@ -72,14 +78,14 @@ class VersionRecord(Hook):
         self._data = data
 
     def begin(self, run: RunState) -> None:
-        """Records it on rank 0, which holds the folder."""
+        """Record the versions on rank 0, which writes the folder."""
         with in_step(run.device):
             if rank() == 0:
                 record_versions(run.out, self._data, run.step)
 
 
 def find_splits_at(run: Path, step: int) -> list[SeenSplit] | None:
-    """The splits as the run had them in a step, in their order; None if it has no record of it."""
+    """Return the splits as the run saw them in a step, in order; None if this is not recorded."""
     entries = [entry for entry in _read_entries(run) if entry[_FROM] <= step]
     try:
         return [_read_split(run, split) for split in entries[-1][_SPLITS]] if entries else None
@@ -104,6 +110,6 @@ def _read_split(run: Path, split: Json) -> SeenSplit:
     if name := split["removed"]:
         content = (run / name).read_bytes()
         if name != _REMOVED.format(xxhash.xxh3_128_hexdigest(content)):
-            raise ValueError(f"{name} has another checksum than its name says")
+            raise ValueError(f"{name} does not have the checksum in its name")
         removed = pq.read_table(io.BytesIO(content)).column("sample").to_numpy().astype(np.int64)
     return SeenSplit(version=int(split["version"]), fingerprint=str(split["fingerprint"]), removed=removed)

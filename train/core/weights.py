@@ -43,19 +43,20 @@ class FileSum:
 
     @classmethod
     def of(cls, data: bytes) -> Self:
-        """The sum of bytes."""
+        """Return the size and checksum of some bytes."""
         return cls(size_bytes=len(data), xxh3_128=xxhash.xxh3_128_hexdigest(data))
 
     def check(self, path: Path) -> None:
-        """Raises DamageError unless the file has these bytes and no others."""
+        """Raise RunFileError unless the file has exactly these bytes."""
         self.begun(path)
         if (size := path.stat().st_size) != self.size_bytes:
             raise RunFileError(f"{path.name} has {size} bytes, but was written with {self.size_bytes}")
 
     def begun(self, path: Path) -> xxhash.xxh3_128:
-        """The hash of a file that begins with these bytes, after which more can be added.
+        """Return the hash of a file that begins with these bytes, to which more can be added.
 
-        Raises DamageError if the file begins otherwise, is shorter, missing or no regular file, or cannot be read.
+        Raises:
+            RunFileError: The file begins differently, is shorter, missing or not a regular file, or cannot be read.
         """
         if not path.is_file():
             raise RunFileError(f"{path.name} is {'no file' if path.exists() else 'missing'}")
@@ -80,13 +81,13 @@ NO_BYTES = FileSum.of(b"")
 
 
 def part_name(name: str, part: int, parts: int) -> str:
-    """Return the name of a part of the file `name`; it is unchanged if there is only one part."""
+    """Return the file name of one of several parts; `name` itself if there is only one."""
     stem, _, suffix = name.rpartition(".")
     return name if parts == 1 else f"{stem}-{part:05d}-of-{parts:05d}.{suffix}"
 
 
 def find_files(path: Path) -> list[Path]:
-    """The file at `path`, or its parts in order if there is none but parts; [path] if there is neither."""
+    """Return the file at `path` or, if it is missing, its parts in order; [path] if there are none."""
     if path.exists():
         return [path]
     found = sorted(path.parent.glob(f"{path.stem}-[0-9]*-of-[0-9]*{path.suffix}"))
@@ -102,7 +103,7 @@ class TensorFiles:
         self._files: list[Any] = [self._stack.enter_context(safe_open(path, framework="pt")) for path in paths]
         self._holders: dict[str, list[Any]] = {}
         for file in self._files:
-            for name in file.keys():  # noqa: SIM118 - it is no mapping
+            for name in file.keys():  # noqa: SIM118 - not a mapping
                 self._holders.setdefault(name, []).append(file)
 
     def __enter__(self) -> Self:
@@ -119,16 +120,16 @@ class TensorFiles:
         return list(self._holders)
 
     def metadata(self) -> dict[str, str]:
-        """The metadata of the first file."""
+        """Return the metadata of the first file."""
         return dict(self._files[0].metadata() or {})
 
     def whole(self, name: str) -> Tensor:
-        """A tensor with all its rows."""
+        """Return a tensor with all its rows."""
         parts = [cast(Tensor, file.get_tensor(name)) for file in self._holders[name]]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def like(self, name: str, target: Tensor | None) -> Tensor:
-        """A tensor divided as `target` is: only the rows of this rank are read. Single numbers are never divided."""
+        """Return a tensor divided as `target` is, reading only the rows of this rank. Scalars are never divided."""
         if target is None or not is_divided(target):
             return self.whole(name)
         slices = [file.get_slice(name) for file in self._holders[name]]
@@ -155,15 +156,23 @@ INNER = ("model", "state_dict", "module")
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether a path is of a kind that this package does not write: a folder, or a pickled file."""
+    """Return whether a path is a folder or a pickled file, which this package does not write."""
     return path.is_dir() or path.suffix in PICKLED
 
 
 def read_foreign(path: str | Path) -> dict[str, Tensor]:
-    """The tensors by name of a .pth file, of a safetensors file, or of a folder that transformers wrote, on the CPU.
+    """Read the tensors of a .pth file, a safetensors file or a folder written by transformers, on the CPU.
 
-    Pickled files are read with `weights_only`, so they can run no code. Raises DamageError for a file that is missing,
-    cannot be read or has no tensors.
+    Pickled files are read with `weights_only`, so they cannot run code.
+
+    Args:
+        path: File or folder.
+
+    Returns:
+        Tensors by name.
+
+    Raises:
+        RunFileError: The file is missing, cannot be read or has no tensors.
     """
     path = Path(path)
     if path.is_dir():
@@ -191,7 +200,7 @@ def read_foreign(path: str | Path) -> dict[str, Tensor]:
 
 
 def _tensors(whole: object) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name; of the dict in it that has the weights, where there is one."""
+    """Return the tensors of a checkpoint by name; of the inner dict with the weights, if there is one."""
     if not isinstance(whole, dict):
         return {}
     for name in INNER:
@@ -225,9 +234,14 @@ def save_model(
 def encode_model(
     model: nn.Module, about: Mapping[str, str] | None = None, replaced: Mapping[str, Tensor] | None = None
 ) -> bytes:
-    """Return the contents of the file that `save_model` writes, with some weights `replaced`.
+    """Return the contents of the file that `save_model` writes.
 
     If the model is sharded, all ranks must call it.
+
+    Args:
+        model: The model.
+        about: Metadata.
+        replaced: Tensors, by name, to write instead of the model's.
     """
     metadata = make_metadata(model, about)
     state = {**model.state_dict(), **(replaced or {})}
@@ -237,7 +251,15 @@ def encode_model(
 
 
 def make_metadata(model: nn.Module, about: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the metadata of a model's file: `about`, and the config and grids that rebuild the model."""
+    """Return the metadata of a model's file: `about`, and the config and grids that rebuild the model.
+
+    Args:
+        model: The model.
+        about: Further metadata.
+
+    Raises:
+        ValueError: The module is not a `Model`.
+    """
     if not isinstance(model, Model):
         raise ValueError(f"only a Model can be saved, got {type(model).__name__}; make it with ModelConfig.build")
     grids = {name: grid.to_dict() for name, grid in model.grids.items()}
@@ -246,7 +268,12 @@ def make_metadata(model: nn.Module, about: Mapping[str, str] | None = None) -> d
 
 
 def pack_weights(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Return a safetensors file with a checksum of metadata and tensors; equal inputs give equal bytes."""
+    """Return a safetensors file with a checksum of metadata and tensors; equal inputs give equal bytes.
+
+    Args:
+        weights: Tensors by name.
+        metadata: Metadata of the file.
+    """
     data = memoryview(save(dict(weights), metadata={**metadata, SUM: _sum(weights, metadata)}))
     begin = 8 + int.from_bytes(data[:8], "little")
     head = json.loads(bytes(data[8:begin]))
@@ -364,7 +391,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _sum(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """The checksum of metadata and tensors."""
+    """Return the checksum of metadata and tensors."""
     found = xxhash.xxh3_128(json.dumps(metadata, sort_keys=True).encode())
     for name, tensor in sorted(weights.items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

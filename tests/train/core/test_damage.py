@@ -101,7 +101,7 @@ DAMAGES = {
 }
 DAMAGES |= {
     "flip of a digit of the step": ({f"{NEW}/{STATE}": unchecked(step=9)}, 4, "do not match its checksum"),
-    "forged step": ({f"{NEW}/{STATE}": edited(step=4)}, 4, "state.json is that of step 4"),
+    "forged step": ({f"{NEW}/{STATE}": edited(step=4)}, 4, "state.json belongs to step 4"),
     "forged position": ({f"{NEW}/{STATE}": edited(loader={"seed": 0, "epoch": 0, "batch": 3})}, 4, "batch 3 of 5"),
     "old state": ({f"{NEW}/{STATE}": lambda data: json.dumps(read_checksummed(data)).encode()}, 4, "earlier release"),
     "list for state": ({f"{NEW}/{STATE}": lambda data: b"[]"}, 4, "holds a list"),

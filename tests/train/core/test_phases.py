@@ -67,9 +67,9 @@ def vars_of(batch: VideoBatch) -> dict[str, Any]:
 
 def test_models_of_one_size_refuse_by_name() -> None:
     size = chosen_recipe("mae-tiny").data.size  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match=r"ImageAutoencoderConfig takes samples of one size, and data.over_run chan"):
+    with pytest.raises(ValueError, match=r"ImageAutoencoderConfig needs samples of one size, but data.over_run chan"):
         chosen_recipe("mae-tiny", (grown("size", (0, size // 2), (0.5, size)),))
-    with pytest.raises(ValueError, match=r"SaltConfig takes samples of one size"):
+    with pytest.raises(ValueError, match=r"SaltConfig needs samples of one size"):
         chosen_recipe("salt-tiny", (grown("clip.frames", (0, 4), (0.5, 8)),))
     with pytest.raises(ValueError, match=r"from progress 0 on a sample has \(8, 8, 8\) tokens, more than at the run"):
         chosen_recipe("vjepa2-tiny", (grown("clip.frames", (0, 16), (0.5, 8)),))

@@ -258,7 +258,7 @@ def test_masks_that_followed_losses_and_loaders_of_ones_own_are_refused(
     about = json.loads(path.read_text())
     about.pop("data")
     path.write_text(json.dumps(about))
-    with pytest.raises(ValueError, match=r"a loader of your own; move that loader with loader\.seek"):
+    with pytest.raises(ValueError, match=r"trained with a custom loader; move that loader with loader\.seek"):
         replay(run, 1)
     monkeypatch.setattr("maskstream.train.core.replay.find_channels", lambda data: [masks.Feedback(2, (0.0, 0.0))])
     with pytest.raises(ValueError, match="follows the losses of the run; these are not recorded"):
@@ -372,7 +372,7 @@ def test_a_run_goes_on_after_its_split_was_curated(tmp_path: Path, caplog: pytes
     assert read_splits(tmp_path / "unasked")[0]["version"] == 1
     caplog.clear()
     assert goes_on("new", 5, data_version=2) == after[3:5]
-    assert "goes on in version 2 as asked" in caplog.text
+    assert "continues in version 2 as requested" in caplog.text
     assert train_noted("mae-tiny", split, tmp_path / "new", CUTS, 8) == after[5:]
     manifest = curated.measures.manifest
     gone = {*manifest.keys([int(curated.measures.index[one.place]) for one in curated.gone])}

@@ -168,7 +168,7 @@ def test_a_tracker_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_errors_say_what_is_legal(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(
-        ValueError, match=r"no tracker 'wandbb'; legal are tensorboard, prometheus, otlp, wandb, mlflow"
+        ValueError, match=r"unknown tracker 'wandbb'; allowed are tensorboard, prometheus, otlp, wandb, mlflow"
     ):
         check_trackers(["wandbb"])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -182,7 +182,7 @@ def test_a_tool_that_cannot_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setitem(TRACKERS, "tensorboard", begin)
     with pytest.raises(
-        ValueError, match=r"tensorboard cannot begin: no key\. Mend it, or leave out --track tensorboard"
+        ValueError, match=r"tensorboard cannot start: no key\. Fix this, or leave out --track tensorboard"
     ):
         Trackers(tmp_path, ["tensorboard"], ABOUT, 0)
 

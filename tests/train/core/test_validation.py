@@ -86,7 +86,7 @@ def test_the_score_that_decides_is_named(run, noise):
     out = run("run", every=2, best="size")
     sizes = [m.val["size"] for m in rows(out) if m.val]
     assert held_out(noise)(load_model(out / BEST))[1].value == min(sizes)
-    with pytest.raises(ValueError, match=r"got 'accuracy'; those of this recipe: 'loss', 'size'"):
+    with pytest.raises(ValueError, match=r"got 'accuracy'; this recipe has 'loss', 'size'"):
         run("other", every=2, best="accuracy")
     with pytest.raises(ValueError, match="every"):
         run("third", every=0)

@@ -170,7 +170,7 @@ def test_a_run_learns_and_is_reported(recipe, split, tmp_path, monkeypatch):
     assert found.mean == pytest.approx(255 / 256, abs=0.02)
     out = write_report(tmp_path / "whole", split, clips=3)
     monkeypatch.delitem(EVALUATIONS, SpectrogramAutoencoderConfig)
-    with pytest.raises(ValueError, match="there is no evaluation of a SpectrogramAutoencoderConfig"):
+    with pytest.raises(ValueError, match="SpectrogramAutoencoderConfig has no evaluation"):
         evaluate_model(recipe, model, Manifest.load(split), 1)
     page = out.read_text(encoding="utf-8")
     assert page.count('<article class="clip') == 3

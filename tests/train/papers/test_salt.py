@@ -102,7 +102,7 @@ def test_targets_of_another_teacher_or_of_none_are_refused(split, tmp_path):
         recipe_of(other, f"data.targets={folder}")
     with pytest.raises(ValueError, match=r"has none; name the model that made them"):
         recipe_of("null", f"data.targets={folder}")
-    with pytest.raises(ValueError, match=r"VideoAutoencoderConfig reads no targets, got data.targets="):
+    with pytest.raises(ValueError, match=r"VideoAutoencoderConfig does not read targets, got data.targets="):
         chosen_recipe("videomae-tiny", [f"data.targets={folder}"])
     with pytest.raises(ValueError, match=r"of other clips and crops \(data.clip.stride"):
         recipe_of(one, f"data.targets={folder}", "clip.stride=3").loader(split, **LOADING)

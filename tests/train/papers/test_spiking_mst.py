@@ -210,5 +210,5 @@ def test_a_report_shows_the_spikes(tmp_path):
 def test_a_split_without_labels_is_refused(tmp_path):
     split = Manifest.load(write_split(tmp_path, 3, 0))
     without = replace(split, label=np.full(len(split), -1))
-    with pytest.raises(ValueError, match=r"no sample of .*/split has a label, which is what spiking-mst-tiny learns"):
+    with pytest.raises(ValueError, match=r"no sample of .*/split has a label, but spiking-mst-tiny learns labels"):
         spiking_mst_tiny().loader(without)
