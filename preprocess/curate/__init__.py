@@ -1,4 +1,4 @@
-"""Curation: what pictures and clips show, copies among them, and the version of a split without what is unwanted."""
+"""Curation: signals of samples, near-duplicates, and a new version of a split without the unwanted samples."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,7 @@
-"""Which samples of a split are copies, of each other or of samples of another.
+"""Find near-duplicates within a split, or between two splits.
 
-An exact search of hashes of frames within a distance: two samples are copies if half the frames of the shorter one are
-found in the other, one behind the other.
+The search over perceptual hashes of frames is exhaustive within a Hamming distance. Two samples are copies if half of
+the frames of the shorter one match frames of the other in the same order.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 DISTANCES = (48, 18)
-"""Frames are alike if their waves, or their slopes, differ in at most this many of 256 bits."""
+"""Frames match if their waves, or their slopes, differ in at most this many of 256 bits."""
 CLIP_WINDOW_DISTANCE, WINDOW_DISTANCE = 40, 28
-"""Of the waves of a frame and those of a window of another: among clips, of which half the frames do not agree by
-chance, and where one of both is a picture.
+"""The same limit between the waves of a frame and the waves of a window of another frame: between two clips, where half
+of the frames do not match by chance, and where one of the two samples is an image.
 """
 SHARE = 0.5
-"""Samples are copies if this share of the frames of the one with fewer is found in the other, in the same order."""
+"""Samples are copies if at least this fraction of the frames of the shorter one matches the other in the same order."""
 SPEEDS = (1.0, 1.1, 1 / 1.1, 1.25, 1 / 1.25, 1.5, 1 / 1.5, 2.0, 0.5)
-"""At which copies of clips may be played."""
+"""Playback speeds at which a copy of a clip is still recognised."""
 _CELL_S = 0.4
 _AT_ONCE = 1024
-"""Samples whose features are compared with each other at once."""
+"""Samples whose features are compared with each other in one block."""
 
 
 def alike(
@@ -42,10 +42,18 @@ def alike(
     ours: Ints | None = None,
     among: Ints | None = None,
 ) -> Ints:
-    """The pairs of samples that are copies of each other, int64 (P, 2): places in `own` and in `theirs`, sorted.
+    """Return the pairs of samples that are copies of each other.
 
-    Of measures beside themselves each pair comes once, the smaller place first. ours, among: which samples of `own` and
-    of `theirs` are compared, all by default; of measures beside themselves `ours` are some of `among`.
+    Args:
+        own: Measures of one split.
+        theirs: Measures of another split; pass `own` again to compare a split with itself.
+        mirrored: Also find mirrored copies, and audio a semitone higher or lower.
+        ours: Positions in `own` to compare; all by default. Within one split they are a subset of `among`.
+        among: Positions in `theirs` to compare; all by default.
+
+    Returns:
+        Sorted pairs, int64 (P, 2): positions in `own` and in `theirs`. Within one split each pair comes once, the
+            smaller position first.
     """
     itself, all_of_them = own is theirs, ours is None and among is None
     mine, others = _list_frames(own, ours), _list_frames(theirs, among)
@@ -64,8 +72,8 @@ def alike(
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Where two samples are alike: seconds (first, last) in each, and how many of 256 bits differ between the hashes of
-    their frames, the median.
+    """Where two samples match: first and last matching second in each, and the median number of the 256 hash bits in
+    which their frames differ.
     """
 
     ours_s: tuple[float, float]
@@ -74,8 +82,8 @@ class Match:
 
 
 def match_frames(own: Measures, place: int, theirs: Measures, there: int) -> Match | None:
-    """Where a sample is like another, by the waves of its frames; None if one has no hash. The frames of either may be
-    mirrored, or cropped to a window.
+    """Return where a sample matches another one, by the waves of its frames; None if one of them has no hash. The
+    frames of either may be mirrored, or cropped to a window.
     """
     bits = np.minimum(_waves_apart(own, place, theirs, there), _waves_apart(theirs, there, own, place).T)
     if not bits.size:
@@ -89,7 +97,9 @@ def match_frames(own: Measures, place: int, theirs: Measures, there: int) -> Mat
 
 
 def _waves_apart(own: Measures, place: int, theirs: Measures, there: int) -> Ints:
-    """In how many bits the waves of frames differ from others as they are, mirrored, and in windows: int64 (F, G)."""
+    """Return the number of bits in which the waves of frames differ from other frames, int64 (F, G): the smallest
+    distance to the frame itself, its mirror image and its windows.
+    """
     some, others = slice(*own.start[place : place + 2]), slice(*theirs.start[there : there + 2])
     whole, mirrored = (hashes[others, None, :PART_BYTES] for hashes in (theirs.whole, theirs.mirrored))
     forms = [one for one in (whole, mirrored, theirs.windows[others]) if len(one)] or [whole]  # texts have one form
@@ -98,17 +108,17 @@ def _waves_apart(own: Measures, place: int, theirs: Measures, there: int) -> Int
 
 
 def _drop_repeated(pairs: Ints) -> Ints:
-    """Pairs int64 (P, 2), each once, sorted."""
+    """Return the distinct pairs, int64 (P, 2), sorted."""
     length = int(pairs.max(initial=0)) + 1  # one number each, for numpy takes 30 times as long for rows
     return np.stack(np.divmod(np.unique(pairs @ [length, 1]), length), 1)
 
 
 def _match_samples(own: Measures, theirs: Measures, frames: Ints) -> Ints:
-    """The pairs of samples of which enough frames are alike and follow each other alike, int64 (P, 2). frames: the
-    pairs of frames that are alike, int64 (F, 2).
+    """Return the pairs of samples with enough frames that match in the same order, int64 (P, 2), given matching pairs
+    of frames, int64 (F, 2).
 
-    Frames of a copy lie on a line: their times are those of the other, times a speed, plus a shift. Each pair of frames
-    votes for the shift that it would have at each of SPEEDS, in cells that overlap by half. One frame needs one vote.
+    The frames of a copy lie on a line: their times are a speed times the times of the other, plus a shift. Each pair of
+    frames votes for its shift at each of SPEEDS, in cells that overlap by half. A sample of one frame needs one vote.
     """
     a, b = own.owner[frames[:, 0]], theirs.owner[frames[:, 1]]
     if own is theirs:
@@ -134,7 +144,7 @@ def _match_samples(own: Measures, theirs: Measures, frames: Ints) -> Ints:
 
 
 def _list_frames(of: Measures, samples: Ints | None) -> Ints:
-    """The frames of samples, all of None: int64 (F,)."""
+    """Return the frames of samples, int64 (F,); None stands for all samples."""
     chosen = np.ones(len(of), bool)
     if samples is not None:
         chosen[:] = False
@@ -143,7 +153,9 @@ def _list_frames(of: Measures, samples: Ints | None) -> Ints:
 
 
 def _match_cropped_frames(copies: Measures, some: Ints, others: Measures, among: Ints) -> Ints:
-    """The pairs of the frames `some` and `among`, int64 (P, 2), of which the first is like a window of the second."""
+    """Return the pairs of frames from `some` and `among`, int64 (P, 2), where the first matches a window of the
+    second.
+    """
     from .near import near
 
     in_clip, of_clip = (np.repeat(counts > 1, counts) for counts in (np.diff(one.start) for one in (copies, others)))
@@ -162,8 +174,8 @@ def _match_cropped_frames(copies: Measures, some: Ints, others: Measures, among:
 
 
 def _match_frames(ours: UInt8s, some: Ints, others: UInt8s, among: Ints) -> Ints:
-    """The pairs of the frames `some` and `among` that are alike, int64 (P, 2): of hashes beside themselves once, the
-    first frame first.
+    """Return the pairs of frames from `some` and `among` that match, int64 (P, 2). Within one array of hashes each pair
+    comes once, the smaller number first.
     """
     from .near import near
 
@@ -181,8 +193,8 @@ def _match_frames(ours: UInt8s, some: Ints, others: UInt8s, among: Ints) -> Ints
 
 
 def _parts(count: int) -> Iterator[slice]:
-    """Slices of `count` places, each 16 times as long as the one before: of many that are alike the first few tell, so
-    that not each is compared with each.
+    """Yield slices over `count` positions, each 16 times as long as the one before. If many samples are alike, the
+    first few already decide, so not every pair is compared.
     """
     first, size = 0, 1
     while first < count:
@@ -191,8 +203,9 @@ def _parts(count: int) -> Iterator[slice]:
 
 
 def _grouped(pairs: Ints, order: Ints) -> dict[int, list[int]]:
-    """For each sample that stays, those that go as copies of it, by pairs of samples that are alike, int64 (P, 2).
-    order: as of `find_copies`.
+    """Group samples greedily: each sample that stays, with the samples that are removed as copies of it.
+
+    pairs: matching samples, int64 (P, 2). order: see `find_copies`.
     """
     rank = np.zeros(int(order.max(initial=-1)) + 1, np.int64)
     rank[order] = np.arange(len(order))
@@ -209,7 +222,17 @@ def _grouped(pairs: Ints, order: Ints) -> dict[int, list[int]]:
 
 
 def find_leaks(own: Measures, theirs: Measures, left: Sequence[int], mirrored: bool) -> Iterator[tuple[int, int]]:
-    """Those of the samples `left` that are copies of samples of `theirs`, each with the first of these."""
+    """Yield the samples of `left` that are copies of samples of `theirs`, each with the first such sample.
+
+    Args:
+        own: Measures of the split that is curated.
+        theirs: Measures of the evaluation split.
+        left: Positions in `own` to check.
+        mirrored: Also find mirrored copies, and audio a semitone higher or lower.
+
+    Yields:
+        Pairs of a position in `own` and a position in `theirs`.
+    """
     some = np.array(left, np.int64)
     for part in _parts(len(theirs)):
         pairs = alike(own, theirs, mirrored=mirrored, ours=some, among=np.arange(len(theirs))[part])
@@ -225,11 +248,20 @@ def find_copies(
     features: npt.NDArray[np.float32] | None = None,
     cosine: float = 1.0,
 ) -> dict[int, list[int]]:
-    """For each sample that stays, those that go as copies of it: the best come first, and a sample goes if it is alike
-    to one that stays. So what is only a copy of a copy stays.
+    """Group near-duplicates, and return for each sample that stays the samples that are removed as its copies.
 
-    order: int64 (n,), the samples, the best first. features: float32 (N, D), of each sample a vector of length 1, or of
-    zeros; samples are also alike if their vectors have at least this cosine.
+    Samples are visited from best to worst, and a sample is removed if it matches one that stays. So a sample that only
+    matches a removed copy stays.
+
+    Args:
+        own: Measures of the split.
+        order: Positions of the samples, best first, int64 (n,); samples that are not listed are ignored.
+        mirrored: Also find mirrored copies, and audio a semitone higher or lower.
+        features: One vector of length 1 for each sample, or zeros, float32 (N, D); None compares hashes alone.
+        cosine: Samples also match if their features have at least this cosine.
+
+    Returns:
+        The positions of the removed copies by the position of the sample that stays.
     """
     groups: dict[int, list[int]] = {}
     left = np.zeros(len(own), bool)
@@ -249,9 +281,10 @@ def find_copies(
 def _blocks(
     some: Ints, left: Bools, order: Ints, pairs: Ints, features: npt.NDArray[np.float32], cosine: float
 ) -> Iterator[dict[int, list[int]]]:
-    """The groups of a step of `find_copies`, which marks what goes in `left` before the next block of `some` is looked
-    at. Memory is bounded also where all vectors are alike: a block gives the pairs within it, and to each other sample
-    only the first of those of the block that stay.
+    """Yield the groups of one step of `find_copies`, which updates `left` before the next block of `some` is compared.
+
+    Memory stays bounded even if all vectors are alike: a block yields the pairs within it, and for each other sample
+    only the first match among the samples of the block that stay.
     """
     rank = np.zeros(len(left), np.int64)
     rank[order] = np.arange(len(order))

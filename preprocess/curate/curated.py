@@ -1,4 +1,4 @@
-"""What a curation found, and the list of the samples that do not stay."""
+"""The result of a curation, and the list of the removed samples."""
 
 from __future__ import annotations
 
@@ -19,8 +19,13 @@ from .rules import Rule
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gone:
-    """A sample that does not stay: its place among the measured ones, why ("rule", "copy", "leak", "unreadable"), and
-    in words of what. like: the sample that it is a copy of, by its measures and its place in them.
+    """A sample that is removed.
+
+    Attributes:
+        place: Position among the measured samples.
+        why: Reason: "rule", "copy", "leak" or "unreadable".
+        of: Rule, key of the original, or decoding error.
+        like: Measures and position of the sample that it duplicates; None for other reasons.
     """
 
     place: int
@@ -31,10 +36,16 @@ class Gone:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Curated:
-    """What a curation found. gone: by place. copies: the places of samples that are alike, the one that stays first.
+    """The result of a curation.
 
-    version: the version that was made, None of a dry run or where all stay. repeated: whether the same curation made it
-    before, so that nothing was changed. failed: how many samples fail each comparison of the rule.
+    Attributes:
+        measures: Measures of all samples, with the signals from scores and manifest.
+        gone: Removed samples, by position.
+        copies: Groups of near-duplicates, as positions; the sample that stays comes first.
+        version: Number of the new version; None for a dry run, or if all samples stay.
+        repeated: True if the same curation had already created this version, so nothing was changed.
+        rule: The rule that samples had to meet, None without one.
+        failed: Number of samples that fail each comparison of the rule.
     """
 
     measures: Measures
@@ -46,14 +57,29 @@ class Curated:
     failed: Mapping[str, int] = field(default_factory=dict)
 
     def write_list(self, path: Path) -> Path:
-        """Writes key, why, of, and the signals of each sample that does not stay as Parquet; returns `path`."""
+        """Write the key, reason and signals of each removed sample as a Parquet file.
+
+        Args:
+            path: File to write; an earlier list is overwritten.
+
+        Returns:
+            `path`.
+
+        Raises:
+            ValueError: The file exists and is not such a list.
+        """
         with self.writing_list(path):
             return path
 
     @contextmanager
     def writing_list(self, path: Path) -> Iterator[None]:
-        """Writes the list, which appears when the block ends without an error. ValueError for a file that is there and
-        is no such list.
+        """Write the list as `write_list` does; it is published when the block ends without an error.
+
+        Args:
+            path: File to write; an earlier list is overwritten.
+
+        Raises:
+            ValueError: The file exists and is not such a list.
         """
         check_list(path)
         own, places = self.measures, [one.place for one in self.gone]
@@ -71,13 +97,13 @@ class Curated:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many do not stay, by why."""
+        """Number of removed samples for each reason."""
         whys = [one.why for one in self.gone]
         return {why: whys.count(why) for why in dict.fromkeys(whys)}
 
 
 def check_list(path: Path) -> None:
-    """ValueError for a file that exists and is not a list of a curation."""
+    """Raise ValueError if a file exists and is not the list of a curation."""
     if not path.exists():
         return
     try:
@@ -86,6 +112,6 @@ def check_list(path: Path) -> None:
         names = []
     if names[:3] != ["key", "why", "of"]:
         raise ValueError(
-            f"{path} is not a list of what a curation left out, so it is not overwritten; give another --out, or "
-            "delete the file"
+            f"{path} exists and is not the list of a curation, so it is not overwritten. Pass another --out, or delete "
+            "the file"
         )

@@ -1,6 +1,6 @@
-"""Which samples of a split stay: by rules on what was measured, without copies, and without what evaluation sets hold.
+"""Curate a split: keep samples by rules on their signals, without near-duplicates and without leaks of evaluation sets.
 
-Nothing is deleted: the rest is removed as a new version.
+Nothing is deleted: the other samples are removed in a new version.
 """
 
 from __future__ import annotations
@@ -45,29 +45,37 @@ log = logging.getLogger(__name__)
 
 _AT_ONCE = 1024
 _COLLAPSED = 0.1
-"""Features of which a larger share of all pairs would be copies have collapsed."""
+"""Features have collapsed if a larger fraction of all pairs would be copies."""
 
 
 @takes_fields(CurateOptions)
 def curate(location: SplitLocation, options: CurateOptions) -> Curated:
-    """Removes from a split, as a new version, what does not stay. Each sample goes for the first of these reasons.
+    """Remove unwanted samples of a split in a new version.
 
-    It cannot be decoded; it does not meet the rule `keep`; a sample of a split of `against` is a copy of it; with
-    `copies`, it is a copy of another that stays. By default that is the likely original (see originals.py): the one of
-    more pixels unless it was enlarged, then the longer, then the one that the other was made from, then that of most
-    bytes. best: the one with the largest value of this signal stays instead. mirrored: copies may be mirrored, and
-    sounds a semitone higher or lower. scores: a table in Parquet of a `key` and numbers, such as what a model makes of
-    samples, which the rule and `best` name as signals. Of texts they also name languages, as language_en (see
-    `measure_languages`). features: a table of a `key` and `features`, as `maskstream embed` writes them, for `copies`:
-    samples whose features have a cosine of at least `cosine` are copies too; each is compared with each, so it takes
-    the square of their number. What `shards --signals` wrote are signals too. For the others see `measure`.
+    A sample is removed for the first reason that applies: it cannot be decoded; it fails the rule `keep`; it is a copy
+    of a sample of a split in `against`; with `copies`, it is a copy of a sample that stays. By default the likely
+    original stays (see originals.py), preferring more pixels unless the image was enlarged, then the longer clip, then
+    the sample from which the other one was made, then more bytes. `best` keeps the sample with the largest value of a
+    signal instead.
 
-    The version records what was asked and the version that it began with. The same call again finds that and changes
-    nothing, until samples are added to the split; percentiles are always of the version that it began with. writing: a
-    context with what was found, in which the version is made. What it writes should appear when it is left.
+    Signals are the measured ones (`SIGNALS`), the numbers that `shards --signals` stored, the columns of `scores`, and
+    for texts languages such as language_en (see `measure_languages`). With `features`, samples whose features have a
+    cosine of at least `cosine` are copies too; all pairs are compared, so time grows with the square of their number.
 
-    Raises ValueError for a rule that cannot be understood, and for a table that lacks a sample; MaskstreamError if a
-    larger share of the samples than `max_removed` would go, and BusyError if the split was changed meanwhile.
+    The new version records the request and the version that it is based on. The same call again finds this record and
+    changes nothing, until samples are added to the split; percentiles always refer to the base version.
+
+    Args:
+        location: Folder or URL of the split.
+        options: Rule, near-duplicates, evaluation splits and limits; its fields can be passed as keywords.
+
+    Returns:
+        The removed samples with their reasons, the groups of copies, and the new version.
+
+    Raises:
+        ValueError: A rule cannot be parsed, a table lacks a sample or has unusable columns, or media do not match.
+        MaskstreamError: All samples, or a larger fraction than `max_removed`, would be removed.
+        BusyError: Another process changed the split in the meantime.
     """
     keep, best, scores = options.keep, options.best, options.scores
     manifest, progress = Manifest.load(location), as_progress(options.progress)
@@ -77,7 +85,7 @@ def curate(location: SplitLocation, options: CurateOptions) -> Curated:
     spoken = [one for one in list_named_languages(f"{keep} {best}") if f"{LANGUAGE}{one}" not in written | numbers]
     names = dict.fromkeys([*SIGNALS, *written, *numbers, *(f"{LANGUAGE}{one}" for one in spoken)])
     if best is not None and best not in names:
-        raise ValueError(f"best={best!r} is no signal{nearest(best, [*names])}; they are {', '.join(names)}")
+        raise ValueError(f"best={best!r} is not a signal{nearest(best, [*names])}; use one of {', '.join(names)}")
     rule = None if keep is None else Rule(keep, tuple(names))
     exams = [Manifest.load(one) for one in options.against]
     asked = _describe_request(options, table, exams)
@@ -130,7 +138,7 @@ def curate(location: SplitLocation, options: CurateOptions) -> Curated:
 
 
 def _describe_request(options: CurateOptions, table: pa.Table | None, exams: Sequence[Manifest]) -> dict[str, Any]:
-    """Return what a version records of the options, by which the same request is found again."""
+    """Return the part of the options that a version records, by which the same request is recognised."""
     features = None
     if options.features is not None:
         features = {"cosine": options.cosine, "sum": compute_table_sum(_read_table(options.features))}
@@ -148,7 +156,9 @@ def _describe_request(options: CurateOptions, table: pa.Table | None, exams: Seq
 def _align_scores(
     own: Measures, table: pa.Table, numbers: Mapping[str, Floats], options: CurateOptions
 ) -> dict[str, Floats]:
-    """Return the scores in the order of the samples, NaN where there is none. Raises ValueError if one is needed."""
+    """Return the scores in the order of the samples, NaN where a sample has none. Raise ValueError if the rule needs
+    one that is missing.
+    """
     rows = _rows(own, table, options.scores)
     for name in numbers.keys() & {*re.findall(r"\w+", f"{options.keep} {options.best}")}:
         _check_known(own, (rows >= 0) & np.isfinite(numbers[name])[rows], options.scores, name)
@@ -158,13 +168,13 @@ def _align_scores(
 def _find_leaked(
     own: Measures, exam: Manifest, gone: Mapping[int, Gone], options: CurateOptions, progress: Progress
 ) -> dict[int, Gone]:
-    """Find the samples, of those that have not gone, that are copies of samples of another split."""
+    """Find the remaining samples that are copies of samples of another split."""
     theirs = measure(exam, component=options.component, threads=options.threads, progress=progress)
     progress.phase(f"comparing with {theirs.manifest.location}")
     if theirs.media != own.media:
         raise ValueError(
             f"{own.manifest} holds {' and '.join(own.media)}, {theirs.manifest} {' and '.join(theirs.media)}: "
-            "a split has leaks of its own medium; name another component=, or leave it out of against="
+            "leaks are only found within one medium. Choose another component=, or remove the split from against="
         )
     leaked = {}
     rest = [place for place in range(len(own)) if place not in gone]
@@ -177,7 +187,7 @@ def _find_leaked(
 def _group_copies(
     own: Measures, gone: Mapping[int, Gone], options: CurateOptions, progress: Progress
 ) -> dict[int, list[int]]:
-    """Group the remaining samples that are copies of each other: by the place of the one that stays, the others."""
+    """Group the remaining near-duplicates: the position of the sample that stays, and the positions of the others."""
     progress.phase("comparing samples with each other")
     by = (options.best or "pixels", "seconds", "bytes")
     order = np.lexsort([-np.nan_to_num(own.signals[name]) for name in reversed(by)])
@@ -193,7 +203,7 @@ def _group_copies(
 
 
 def _find_repeated_run(manifest: Manifest, asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The record of the same curation of the same samples, None if there is none."""
+    """Return the record of the same curation of the same samples, or None."""
     samples = count_part_samples(manifest.info)
     records = [one for one in manifest.info.get(CURATIONS, ()) if CURATION_OF not in one]
     return next((one for one in records if one["asked"] == asked and one["samples"] == samples), None)
@@ -203,7 +213,7 @@ def _open_repeated_run(manifest: Manifest, record: Mapping[str, Any]) -> tuple[M
     """Open the version before a curation; also return the numbers of all samples that are removed after it.
 
     A merged split loses both versions if samples are erased from its splits. Then the current version is opened, with
-    all samples that curations alone left out.
+    all samples that only curations removed.
     """
     try:
         made = read_description(manifest.store, record["made"])
@@ -215,7 +225,7 @@ def _open_repeated_run(manifest: Manifest, record: Mapping[str, Any]) -> tuple[M
 
 
 def _check_share(own: Measures, gone: Mapping[int, Gone], most: float, keep: str | None) -> None:
-    """MaskstreamError if more than this share of the samples would go, or all."""
+    """Raise MaskstreamError if all samples, or more than this fraction, would be removed."""
     if len(gone) == len(own):
         raise MaskstreamError(f"none of the {len(own)} samples of {own.manifest} would stay; nothing was changed")
     if len(gone) <= most * len(own):
@@ -231,12 +241,12 @@ def _check_share(own: Measures, gone: Mapping[int, Gone], most: float, keep: str
 
 
 def _guess_languages(own: Measures, languages: Sequence[str]) -> dict[str, Floats]:
-    """How likely each text is in these languages, float64 (N,) by the names of signals."""
-    measure_languages("", languages)  # which says what is wrong with them
+    """Return the probability of each language for each text, float64 (N,) by signal name."""
+    measure_languages("", languages)  # raises ValueError if one is unknown
     if own.media != {"texts"}:
         raise ValueError(
-            f"{LANGUAGE}{languages[0]} is of texts, and of {own.manifest} its {' and '.join(own.media)} are measured; "
-            "leave it out, or name a component= of texts"
+            f"{LANGUAGE}{languages[0]} is a signal of texts, but {own.manifest} is measured by its "
+            f"{' and '.join(own.media)}. Remove it from the rule, or choose a text component="
         )
     found = {f"{LANGUAGE}{one}": np.full(len(own), np.nan) for one in languages}
     for first in range(0, len(own), _AT_ONCE):
@@ -249,28 +259,28 @@ def _guess_languages(own: Measures, languages: Sequence[str]) -> dict[str, Float
 
 
 def _read_table(path: str | Path) -> pa.Table:
-    """A table in Parquet with the column key, also one of several files as `embed` names them."""
+    """Read a Parquet table with a column "key", which may be split into several files as `embed` writes them."""
     path = Path(path)
     files = [path] if path.exists() else sorted(path.parent.glob(f"{path.stem}-*-of-*{path.suffix}"))
     if not files:
-        raise ValueError(f"there is no {path}; give a table in Parquet with a row for each key")
+        raise ValueError(f"{path} does not exist; pass a Parquet table with one row per key")
     try:
         table = pa.concat_tables(pq.read_table(one) for one in files)
     except pa.ArrowException as error:
-        raise ValueError(f"{path} is no table in Parquet ({error})") from error
+        raise ValueError(f"{path} is not a Parquet table ({error})") from error
     if "key" not in table.column_names:
-        raise ValueError(f"{path} has no column key, but {', '.join(table.column_names)}")
+        raise ValueError(f"{path} needs a column 'key', got {', '.join(table.column_names)}")
     return table
 
 
 def _rows(own: Measures, table: pa.Table, path: str | Path | None) -> Ints:
-    """The row of each sample, int64 (N,), -1 of those that cannot be decoded and have none."""
+    """Return the table row of each sample, int64 (N,); -1 for samples that cannot be decoded and have no row."""
     keys = table["key"].to_pylist()
     row = {key: at for at, key in enumerate(keys)}
     if len(row) < len(keys):
         twice = next(key for at, key in enumerate(keys) if row[key] != at)
         raise ValueError(
-            f"{path} has {len(keys) - len(row)} keys more than once, such as {twice!r}; give one row a key"
+            f"{path} has {len(keys) - len(row)} repeated keys, such as {twice!r}; each key needs exactly one row"
         )
     keys = own.manifest.keys(own.index)
     lacking = [key for place, key in enumerate(keys) if key not in row and place not in own.unreadable]
@@ -284,37 +294,35 @@ def _name_some(names: Sequence[str], among: Sized) -> str:
 
 
 def _check_known(own: Measures, known: Bools, path: str | Path | None, what: str) -> None:
-    """ValueError, which names one, if samples that can be decoded have no numbers. known: bool (N,)."""
+    """Raise ValueError if samples that can be decoded have no number; `known` is bool (N,)."""
     lacking = [place for place in np.flatnonzero(~known).tolist() if place not in own.unreadable]
     if lacking:
         keys = own.manifest.keys(own.index[lacking])
         raise ValueError(
-            f"{path}: {what} is null, NaN or infinite for {_name_some(keys, own.index)}; give each sample a number, or "
-            "remove such samples first (`maskstream remove`)"
+            f"{path}: {what} is null, NaN or infinite for {_name_some(keys, own.index)}. Give each sample a finite "
+            "number, or remove such samples first (`maskstream remove`)"
         )
 
 
 def _numbers(table: pa.Table, path: str | Path | None, taken: Sequence[str]) -> dict[str, Floats]:
-    """The columns of numbers of a table, by name."""
+    """Return the numeric columns of a table by name."""
     found = {}
     for name in table.column_names:
         kind = table.schema.field(name).type
         if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
             if name in taken or not name.isidentifier() or SHARE_NAME.fullmatch(name):
-                raise ValueError(
-                    f"{path}: the column {name!r} cannot be a signal; give it a name of letters, of its own"
-                )
+                raise ValueError(f"{path}: column {name!r} cannot be a signal; rename it to an unused identifier")
             found[name] = table[name].cast(pa.float64()).to_numpy()
     if not found:
-        raise ValueError(f"{path} has no column of numbers beside key, but {', '.join(table.column_names)}")
+        raise ValueError(f"{path} needs a numeric column besides 'key', got {', '.join(table.column_names)}")
     return found
 
 
 def _find_near_features(own: Measures, path: str | Path, cosine: float) -> npt.NDArray[np.float32]:
-    """The features of a table as vectors of length 1, float32 (N, D), of zeros for samples that cannot be decoded.
+    """Return the features of a table as vectors of length 1, float32 (N, D), zeros for samples that cannot be decoded.
 
-    ValueError for a table without a list of so many finite numbers for each sample. A warning says if so many pairs
-    have this cosine that the features tell little.
+    Raises ValueError if the table does not have a list of equally many finite numbers for each sample. Logs a warning
+    if the features have collapsed.
     """
     table = _read_table(path)
     rows = _rows(own, table, path)
@@ -322,8 +330,8 @@ def _find_near_features(own: Measures, path: str | Path, cosine: float) -> npt.N
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     if not (is_list and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))):
         raise ValueError(
-            f"{path} has no column features of lists of numbers, but {', '.join(table.column_names)}; give a table "
-            "that `maskstream embed` wrote"
+            f"{path} needs a column 'features' with lists of numbers, got {', '.join(table.column_names)}; pass a "
+            "table written by `maskstream embed`"
         )
     column = table["features"]
     valid: Bools = np.asarray(column.is_valid().to_numpy(), np.bool_)
@@ -332,7 +340,7 @@ def _find_near_features(own: Measures, path: str | Path, cosine: float) -> npt.N
     lengths = np.unique(pc.list_value_length(lists).to_numpy())
     if len(lengths) != 1 or not lengths[0]:
         found = " and ".join(map(str, lengths[:2].tolist())) or "no"
-        raise ValueError(f"{path} has features of {found} numbers; give each sample equally many, as one model does")
+        raise ValueError(f"{path} has features of {found} numbers; each sample needs the same number of features")
     values = pc.list_flatten(lists).combine_chunks().to_numpy(zero_copy_only=False)
     with np.errstate(over="ignore"):
         values = values.astype(np.float32).reshape(len(lists), -1)

@@ -1,7 +1,7 @@
-"""Tables of what was measured, which are kept beside a split, or in the user's cache if nothing can be written there.
+"""Tables of measures, stored beside a split, or in the user's cache if the split is read-only.
 
-A file has a checksum of its name and of all values. One that is damaged, changed, of another shard or of an earlier
-release is as one that is not there: its samples are measured again.
+Each file has a checksum of its name and all values. A file that is damaged, changed, or from another shard or release
+is ignored: its samples are measured again.
 """
 
 import errno
@@ -25,7 +25,12 @@ _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def read_kept(path: Path, schema: pa.Schema) -> pa.Table:
-    """The table in a file; an empty one where there is none with this schema and its checksum."""
+    """Read the table from a file; return an empty one if the file is missing, or its schema or checksum does not match.
+
+    Args:
+        path: Parquet file.
+        schema: Schema that the table must have, also of the empty one.
+    """
     try:
         found = pq.read_table(pa.BufferReader(read_regular(path, _MOST_BYTES)))
         if found.schema.equals(schema) and (found.schema.metadata or {}).get(_CHECKSUM) == _sum(path, found):
@@ -36,7 +41,15 @@ def read_kept(path: Path, schema: pa.Schema) -> pa.Table:
 
 
 def write_kept(table: pa.Table, paths: Iterable[Path]) -> None:
-    """Keeps a table in the first of these files that can be written; if none can, nowhere."""
+    """Write a table to the first of these files that is writable; do nothing if all are read-only.
+
+    Args:
+        table: Table to store, with a checksum.
+        paths: Candidate files, in order of preference.
+
+    Raises:
+        OSError: A file cannot be written for another reason, such as a full disk.
+    """
     for path in paths:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +66,7 @@ def _sum(path: Path, table: pa.Table) -> bytes:
 
 
 def compute_table_sum(table: pa.Table) -> str:
-    """The checksum of the names, types and values of a table, however its file stores them."""
+    """Return the checksum of the names, types and values of a table, independent of its storage format."""
     digest = xxhash.xxh3_128()
     for name, column in zip(table.column_names, table.columns, strict=True):
         digest.update(name.encode())

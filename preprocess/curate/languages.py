@@ -1,4 +1,4 @@
-"""The languages of texts, told by py3langid (Lui and Baldwin, langid.py, 2012), whose model is in its wheel."""
+"""Language identification of texts by py3langid (Lui and Baldwin, langid.py, 2012), whose wheel includes its model."""
 
 import re
 from collections.abc import Sequence
@@ -9,23 +9,31 @@ from maskstream.shards.members.text import LANGUAGE
 from maskstream.shards.named import nearest
 
 MOST_LETTERS = 2000
-"""Of a longer text the rest is not looked at."""
+"""Only the first characters of a longer text are classified."""
 
 
 def list_named_languages(rule: str) -> tuple[str, ...]:
-    """The languages whose signals a text names."""
+    """Return the codes of the languages whose signals (language_en, ...) a rule uses, in order."""
     return tuple(dict.fromkeys(re.findall(rf"\b{LANGUAGE}([a-z]+)\b", rule)))
 
 
 def measure_languages(text: str, languages: Sequence[str]) -> dict[str, float]:
-    """How likely a text is in each language, 0 to 1, of all that are known: language_en, ... A text without words is in
-    none. ValueError without py3langid, and for a language that it does not know.
+    """Return the probability of each language for a text, among all languages of the model.
+
+    Args:
+        text: Text to classify; of a longer one the first `MOST_LETTERS` characters.
+        languages: ISO 639-1 codes, such as "en".
+
+    Returns:
+        A probability, 0 to 1, by the name of its signal, such as language_en.
+
+    Raises:
+        ValueError: A language is unknown, or py3langid is not installed.
     """
     shares = dict(_load_identifier().rank(text[:MOST_LETTERS]))
     if unknown := [one for one in languages if one not in shares]:
         raise ValueError(
-            f"the language {unknown[0]!r} is not known{nearest(unknown[0], [*shares])}; known are "
-            f"{', '.join(sorted(shares))}"
+            f"unknown language {unknown[0]!r}{nearest(unknown[0], [*shares])}; use one of {', '.join(sorted(shares))}"
         )
     return {f"{LANGUAGE}{one}": float(shares[one]) for one in languages}
 
@@ -36,6 +44,6 @@ def _load_identifier() -> Any:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError as error:
         raise ValueError(
-            "languages of texts are told by py3langid: pip install 'maskstream[languages]'; or leave them out"
+            "language signals need py3langid. Run `pip install 'maskstream[languages]'`, or use no language signals"
         ) from error
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

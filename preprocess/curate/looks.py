@@ -1,8 +1,8 @@
-"""What a frame shows, as numbers, in one compiled pass over some of its pixels.
+"""Signals of one frame, computed in one compiled pass over some of its pixels.
 
-Luma is averaged over whole pixels, so that the short side is 256 at most. If it is longer than 128, the numbers are of
-bands of four rows, half of all: a sample of the same numbers, for which half of the pixels are read. Only
-borders are of all rows: most pictures have none, as a light pixel at each edge says.
+Luma is averaged over whole pixels, so that the short side is at most 256. If it is longer than 128, the signals are
+computed from bands of four rows, half of all rows, which halves the pixels to read. Only borders use all rows: most
+images have none, which a light pixel at each edge proves.
 """
 
 import math
@@ -17,30 +17,41 @@ UInt8s = npt.NDArray[np.uint8]
 _NAMES = ("brightness", "contrast", "saturation", "entropy", "sharpness", "borders", "dark")
 _SHORT, _WHOLE, _GRID = 256, 128, 32
 _TAKEN, _STRIDE, _SHIFT = 4, 8, 0.618
-"""Four rows of each eight begin 0.618 of eight further each time, so that no texture repeats itself with them."""
+"""Four rows are read of each eight, and start 0.618 of eight rows further each time, so that no texture is in step with
+them.
+"""
 _DARK = 24
 _AT_ONCE = 1024
-"""The sums over so many pixels fit 32 bits."""
+"""Sums over this many pixels fit 32 bits."""
 _PARTS = np.array([0, *(round((255 << 12) / most) for most in range(1, 256))], np.int32)
-"""255 / most, in parts of 4096."""
+"""255 / most, in units of 1/4096."""
 _BLUE, _GREEN, _RED = 15, 75, 38
-"""Luma is 0.114, 0.587 and 0.299 of them (ITU-R BT.601), here in parts of 128: within one level."""
+"""Weights of luma, 0.114, 0.587 and 0.299 (ITU-R BT.601), in units of 1/128: exact to one 8-bit step."""
 
 
 def look(pixels: UInt8s) -> dict[str, float]:
-    """The signals of a frame, uint8 (H, W, 3), BGR."""
+    """Return the signals of a frame, uint8 (H, W, 3), BGR, by name."""
     return dict(zip(_NAMES, _look(*_prepare_frame(pixels)), strict=True))
 
 
 def average_luma(pixels: UInt8s) -> UInt8s:
-    """The luma of a frame, uint8 (H, W, 3), BGR, averaged over whole pixels: uint8 (h, w)."""
+    """Return the luma of a frame, averaged over whole pixels.
+
+    Args:
+        pixels: uint8 (H, W, 3), BGR.
+
+    Returns:
+        uint8 (h, w), with a short side of at most 256.
+    """
     rows, luma, times = _prepare_frame(pixels)
     _average(rows, luma, times)
     return luma
 
 
 def _prepare_frame(pixels: UInt8s) -> tuple[UInt8s, UInt8s, int]:
-    """The rows of a frame, uint8 (H, 3 W), an array for its luma, and how many pixels it averages along a side."""
+    """Return the rows of a frame, uint8 (H, 3 W), an array for its luma, and the number of pixels to average along a
+    side.
+    """
     height, width = pixels.shape[:2]
     times = -(-min(height, width) // _SHORT)
     if not (pixels.flags.c_contiguous and pixels.flags.writeable):
@@ -50,7 +61,7 @@ def _prepare_frame(pixels: UInt8s) -> tuple[UInt8s, UInt8s, int]:
 
 @kernel
 def _look(rows: UInt8s, luma: UInt8s, times: int) -> tuple[float, float, float, float, float, float, float]:
-    """The signals, in the order of their names. luma: uint8 (h, w), is filled where it is needed."""
+    """Compute the signals in the order of their names. Rows of `luma`, uint8 (h, w), are filled as they are needed."""
     height, width = luma.shape
     taken = stride = height
     if min(height, width) > _WHOLE:
@@ -95,7 +106,7 @@ def _look(rows: UInt8s, luma: UInt8s, times: int) -> tuple[float, float, float, 
 
 @kernel
 def _average(rows: UInt8s, luma: UInt8s, times: int) -> None:
-    """Fills rows of `luma` with averages of whole pixels."""
+    """Fill rows of `luma` with averages of whole pixels."""
     width = luma.shape[1]
     values = 3 * width * times
     sums, totals = np.empty(2 * width, np.uint16), np.empty(values if times > 2 else 0, np.uint32)
@@ -121,7 +132,7 @@ def _average(rows: UInt8s, luma: UInt8s, times: int) -> None:
 
 @kernel
 def _fill_averages(rows: UInt8s, totals: npt.NDArray[np.uint32], luma: UInt8s) -> None:
-    """Fills a row of `luma` with averages of squares of pixels, as wide as there are rows."""
+    """Fill a row of `luma` with averages of squares of pixels, as wide as there are rows."""
     times = len(rows)
     for value in range(len(totals)):
         totals[value] = rows[0, value]
@@ -141,7 +152,7 @@ def _fill_averages(rows: UInt8s, totals: npt.NDArray[np.uint32], luma: UInt8s) -
 
 @kernel
 def _sums(values: UInt8s) -> tuple[int, int]:
-    """The sum of values and that of their squares."""
+    """Return the sum of the values and the sum of their squares."""
     total = squares = np.int32(0)
     for n in range(len(values)):
         value = np.int32(values[n])
@@ -152,7 +163,7 @@ def _sums(values: UInt8s) -> tuple[int, int]:
 
 @kernel
 def _sum_edges(above: UInt8s, below: UInt8s, left: UInt8s, own: UInt8s, right: UInt8s) -> tuple[int, int]:
-    """The sum of the Laplacian and that of its squares."""
+    """Return the sum of the Laplacian and the sum of its squares."""
     total = squares = np.int32(0)
     for n in range(len(own)):
         around = np.int16(above[n]) + np.int16(below[n]) + np.int16(left[n]) + np.int16(right[n])
@@ -164,7 +175,7 @@ def _sum_edges(above: UInt8s, below: UInt8s, left: UInt8s, own: UInt8s, right: U
 
 @kernel
 def _count(values: UInt8s, counts: npt.NDArray[np.int32]) -> None:
-    """Counts values in 64 levels, int32 (4, 64): four counters, for equal neighbours would wait for each other."""
+    """Count values in 64 bins, int32 (4, 64): four counters, because equal neighbours would stall a single one."""
     for n in range(len(values) // 4):
         for part in range(4):
             counts[part, values[4 * n + part] >> 2] += 1
@@ -174,7 +185,7 @@ def _count(values: UInt8s, counts: npt.NDArray[np.int32]) -> None:
 
 @kernel
 def _measure_saturation(rows: UInt8s) -> float:
-    """The mean of (largest - smallest) / largest over pixels of a grid."""
+    """Return the mean of (largest - smallest) / largest of the channels over a grid of pixels."""
     height, width = len(rows), rows.shape[1] // 3
     step = -(-min(height, width) // _GRID)
     total = 0
@@ -189,7 +200,7 @@ def _measure_saturation(rows: UInt8s) -> float:
 
 @kernel
 def _measure_borders(rows: UInt8s, luma: UInt8s, times: int, taken: int) -> float:
-    """The share of a picture in dark rows and columns at its edges."""
+    """Return the fraction of an image in dark rows and columns at its edges."""
     height, width = luma.shape
     _average(rows[(height - 1) * times :], luma[height - 1 :], times)
     if _is_light(luma[0]) and _is_light(luma[-1]) and _is_light(luma[:taken, 0]) and _is_light(luma[:taken, -1]):
@@ -211,7 +222,7 @@ def _measure_borders(rows: UInt8s, luma: UInt8s, times: int, taken: int) -> floa
 
 @kernel
 def _is_light(values: UInt8s) -> bool:
-    """Whether one of the values is not dark."""
+    """Return whether at least one of the values is not dark."""
     n = 0
     while n < len(values) and values[n] < _DARK:
         n += 1

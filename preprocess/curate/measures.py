@@ -1,8 +1,8 @@
-"""What the samples of a split show, as numbers, and the perceptual hashes by which copies are found.
+"""Measure the samples of a split: signals, and the perceptual hashes by which near-duplicates are found.
 
-A picture is read whole. Of a clip the keyframes are decoded for signals, and the frames that others are predicted from
-for hashes; both decode without the frames between them. What was measured is kept beside the split, a file a shard, so
-a killed run goes on, and a changed split is measured where it changed.
+An image is decoded whole. For a clip, keyframes are decoded for signals and reference frames for hashes; both decode
+without the frames between them. Measures are stored beside the split, one file per shard, so a killed run resumes, and
+a changed split is measured only where it changed.
 """
 
 import os
@@ -56,25 +56,25 @@ SIGNALS: Mapping[str, str] = {
     "width": "pixels",
     "height": "pixels",
     "pixels": "width x height",
-    "bytes": "of the picture, video, sound or text in its shard",
-    "seconds": "of a clip or sound; 0 of a picture or text",
-    "brightness": "mean luma, 0 (black) to 1; of a clip the median over its keyframes, as all that follow",
+    "bytes": "size of the image, video, audio or text file in its shard",
+    "seconds": "length of a clip or audio; 0 for an image or text",
+    "brightness": "mean luma, 0 (black) to 1; for a clip this and all below are medians over its keyframes",
     "contrast": "standard deviation of luma, 0 to 0.5",
     "saturation": "mean of (largest - smallest) / largest of red, green and blue, 0 (grey) to 1, over a grid of "
     "pixels, 32 or fewer along the short side",
-    "entropy": "of luma in 64 levels, in bits, 0 (flat) to 6",
-    "sharpness": "variance of the Laplacian of luma, averaged over whole pixels to a short side of 256 or less, in "
-    "levels squared; low if blurred",
-    "borders": "share of the picture in dark rows and columns at its edges, as of a letterbox",
-    "dark": "share of the frames that are almost black, 0 or 1 of a picture",
-    "motion": "mean change of luma from keyframe to keyframe, 0 to 1, the median; 0 of a picture",
-    "still": "share of the steps from keyframe to keyframe in which nothing changes; 0 of a picture",
+    "entropy": "entropy of luma in 64 bins, in bits, 0 (flat) to 6",
+    "sharpness": "variance of the Laplacian of 8-bit luma, averaged over whole pixels to a short side of 256 or less; "
+    "low if blurred",
+    "borders": "fraction of the image in dark rows and columns at its edges, as in a letterbox",
+    "dark": "fraction of the frames that are almost black, 0 or 1 for an image",
+    "motion": "median change of mean absolute luma from keyframe to keyframe, 0 to 1; 0 for an image",
+    "still": "fraction of the steps from keyframe to keyframe in which nothing changes; 0 for an image",
 }
-"""What is measured of each sample."""
+"""Signals that are measured of each sample, with a description."""
 VERSION = 8
-"""It is raised when a signal or a hash changes."""
+"""Raised whenever a signal or hash changes."""
 _FLAT = 4.0
-"""Frames whose luma has a smaller deviation, in levels, have no hash: it would be noise."""
+"""Frames whose luma has a smaller standard deviation, in 8-bit steps, have no hash: it would be noise."""
 _UNCHANGED = 0.5
 _APART_S, _CLOSE_S = 0.4, 0.125
 MOST_FRAMES = 256
@@ -83,13 +83,20 @@ _LETTERS = 300
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Measures:
-    """What was measured of N samples, which have F frames with perceptual hashes.
+    """Signals of N samples and perceptual hashes of their F frames.
 
-    index: int64 (N,), the samples' numbers in the manifest. components: of each, such as jpg or png. signals: float64
-    (N,) by name, NaN of a sample that cannot be decoded, whose reason is in `unreadable` by its place. start: int64
-    (N + 1,), where the frames of a sample begin.
-    times: float64 (F,), in seconds from the beginning. whole, mirrored: uint8 (F, 64), the waves and the slopes of each
-    frame. windows: uint8 (F, 11, 32), the waves of its WINDOWS, zeros for none; of sounds and texts (0, 11, 32).
+    Attributes:
+        manifest: Manifest of the split.
+        index: Numbers of the samples in the manifest, int64 (N,).
+        components: Component of each sample that was measured, such as jpg or png.
+        signals: float64 (N,) by name; NaN for samples that cannot be decoded.
+        start: First frame of each sample, int64 (N + 1,).
+        times: Time of each frame in seconds from the start, float64 (F,).
+        whole: Waves and slopes of each frame, uint8 (F, 64).
+        windows: Waves of the WINDOWS of each frame, uint8 (F, 11, 32), zeros if it has no such window; (0, 11, 32) for
+            audio and texts.
+        mirrored: Waves and slopes of each mirrored frame, uint8 (F, 64).
+        unreadable: Reason why a sample cannot be decoded, by its position.
     """
 
     manifest: Manifest
@@ -108,11 +115,11 @@ class Measures:
 
     @property
     def media(self) -> set[str]:
-        """What the samples are: "pictures and clips", "sounds", "texts"."""
+        """Media of the samples, values of `_MEDIA`."""
         return {_MEDIA[self.manifest.components[name].kind] for name in set(self.components)}
 
     def text(self, place: int) -> str | None:
-        """The beginning of a text, None of other samples."""
+        """Return the beginning of a text; None for samples of other media."""
         number, name = int(self.index[place]), self.components[place]
         if self.manifest.components[name].kind != TEXT.name:
             return None
@@ -120,8 +127,17 @@ class Measures:
         return data.decode(errors="replace")[:_LETTERS]
 
     def picture(self, place: int) -> UInt8s:
-        """The picture of a sample, the first keyframe of a clip, or the levels of a sound, uint8 (H, W, 3), RGB.
-        SampleError if there is none.
+        """Return an image of a sample for a page: the image itself, the first keyframe of a clip, or the spectrogram of
+        audio.
+
+        Args:
+            place: Position of the sample among the measured ones.
+
+        Returns:
+            uint8 (H, W, 3), RGB.
+
+        Raises:
+            SampleError: The sample cannot be decoded.
         """
         number, name = int(self.index[place]), self.components[place]
         if self.manifest.components[name].kind == SOUND.name:
@@ -132,7 +148,7 @@ class Measures:
 
     @property
     def owner(self) -> npt.NDArray[np.int64]:
-        """The place of the sample of each frame, int64 (F,)."""
+        """Position of the sample of each frame, int64 (F,)."""
         return np.repeat(np.arange(len(self)), np.diff(self.start))
 
 
@@ -144,12 +160,23 @@ def measure(
     threads: int | None = None,
     progress: Progress | Callable[[int, int], object] = SILENT,
 ) -> Measures:
-    """Measures the samples of a split of pictures, clips, sounds or texts that were not removed from it.
+    """Measure all samples of a split of images, clips, audio or texts, except removed ones.
 
-    component: which of several. kept: the folder of what was measured, by default `.measures` in a local split, or the
-    user's cache folder where that cannot be written; a split at a URL, or whose tars lie in other splits, keeps nothing
-    without it. progress: what shows it, or a function of how many samples are measured and of how many. Raises
-    ValueError for a split of other media, ShardError where there is none.
+    Args:
+        location: Folder or URL of the split.
+        component: Component to measure if samples have several; by default images, then the only clip, audio file or
+            text.
+        kept: Folder in which measures are stored. By default `.measures` in a local split, or the user's cache if the
+            split is read-only; a split at a URL, or whose tars lie in other splits, stores nothing by default.
+        threads: Threads that decode; one per core by default.
+        progress: Progress display, or a function of the number of measured samples and of all samples.
+
+    Returns:
+        Signals and hashes of each sample; samples that cannot be decoded are listed in `unreadable`.
+
+    Raises:
+        ValueError: The split has no such component, or several of one kind.
+        ShardError: The location is not a complete split.
     """
     manifest, progress = Manifest.load(location), as_progress(progress)
     names = _names(manifest, component)
@@ -184,7 +211,7 @@ def measure(
 
 
 _HASHES = {"whole": (2 * PART_BYTES,), "windows": (len(WINDOWS), PART_BYTES), "mirrored": (2 * PART_BYTES,)}
-"""The shapes of a frame's."""
+"""Shapes of the hashes of one frame."""
 _SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -201,7 +228,7 @@ def _compute_hashes(column: pa.ChunkedArray, shape: tuple[int, ...]) -> UInt8s:
 
 
 def _names(manifest: Manifest, component: str | None) -> list[str]:
-    """The components that are measured: the one that is asked for, else pictures of any form, else the only one of the
+    """Return the components to measure: the requested one, else images of any format, else the only component of the
     next kind.
     """
     pictures = [name for name, one in manifest.components.items() if one.kind == IMAGE.name]
@@ -211,21 +238,21 @@ def _names(manifest: Manifest, component: str | None) -> list[str]:
     try:
         return [component_of(manifest.components, [*_MEDIA] if component or not kinds else kinds[:1], component).name]
     except ValueError as error:
-        raise ValueError(f"pictures, clips, sounds and texts are measured, and {manifest}: {error}") from error
+        raise ValueError(f"only images, clips, audio and texts can be measured; {manifest}: {error}") from error
 
 
-IMAGES = "pictures and clips"
+IMAGES = "images and clips"
 _MEDIA = {
     IMAGE.name: IMAGES,
     VIDEO.name: IMAGES,
-    SOUND.name: "sounds",
+    SOUND.name: "audio",
     TEXT.name: "texts",
 }
-"""What samples of a kind are. Of several kinds in a split the first is measured."""
+"""Media of each kind of component. If a split has several, the first one is measured."""
 
 
 def _folders(manifest: Manifest) -> list[Path]:
-    """The folders that may have what was measured; the first that can be written gets more."""
+    """Return the folders that may contain measures; new ones go to the first that is writable."""
     try:
         folders = [manifest.folder / MEASURES]
     except ValueError:  # it is not one local folder
@@ -243,7 +270,9 @@ def _measure_shard(
     paths: Sequence[Path],
     pool: ThreadPoolExecutor,
 ) -> pa.Table:
-    """What was measured of samples of a shard: what `paths` have, and what is measured now and then kept there."""
+    """Return the measures of samples of one shard: those stored in `paths`, and newly measured ones, which are then
+    stored.
+    """
     keys = manifest.keys(numbers)
     tables = (read_kept(path, _SCHEMA) for path in paths)
     table = pa.concat_tables([_SCHEMA.empty_table(), *filter(_is_possible, tables)])
@@ -263,12 +292,14 @@ _LIMITS = {
     "entropy": 6.0,
     "sharpness": 1020.0**2,
 }
-"""The largest values of signals; the least is 0."""
+"""Largest possible values of signals; the smallest is 0."""
 _MOST_HASHED = 1 << 16
 
 
 def _is_possible(table: pa.Table) -> bool:
-    """Whether numbers in a table can have been measured. Its checksum fits, which whoever forges it can see to."""
+    """Return whether the numbers of a table are plausible measures. A matching checksum alone does not prove it, since
+    anyone can compute it.
+    """
     if any(table[name].null_count for name in ("key", "frames", "times", *_HASHES, "reason")):
         return False
     frames, sizes = table["frames"].to_numpy(), {"times": 8} | {name: prod(shape) for name, shape in _HASHES.items()}
@@ -284,7 +315,7 @@ def _is_possible(table: pa.Table) -> bool:
 
 
 def _of_sample(manifest: Manifest, number: int, name: str) -> dict[str, object]:
-    """The row of a sample. One that cannot be decoded has no signals, but a reason."""
+    """Return the row of a sample. A sample that cannot be decoded has a reason instead of signals."""
     component = manifest.components[name]
     try:
         if component.kind in (SOUND.name, TEXT.name):
@@ -295,7 +326,7 @@ def _of_sample(manifest: Manifest, number: int, name: str) -> dict[str, object]:
 
 
 def _measure_print(manifest: Manifest, number: int, name: str) -> dict[str, object]:
-    """The row of a sound or text: its size and length, and its hashes; it has no windows."""
+    """Return the row of audio or a text: its size, length and hashes; it has no windows."""
     component = manifest.components[name]
     size_bytes, seconds = int(component.size[number]), 0.0
     lower = np.empty((0, PART_BYTES), np.uint8)
@@ -315,7 +346,7 @@ def _measure_print(manifest: Manifest, number: int, name: str) -> dict[str, obje
 
 
 def _read_sound(manifest: Manifest, number: int, name: str) -> Floats:
-    """The mean of the channels of a sound, float64 (N,), at RATE: of its first MOST_SOUND_S seconds."""
+    """Read the first MOST_SOUND_S seconds of audio, mono at RATE, float64 (N,)."""
     (data,) = manifest.store.read_many([manifest.member(number, name)])
     with open_media(data) as container:
         parts, seconds, rate = [], 0.0, 0
@@ -331,7 +362,7 @@ def _read_sound(manifest: Manifest, number: int, name: str) -> Floats:
 
 
 def _measure_frames(manifest: Manifest, number: int, name: str) -> dict[str, object]:
-    """The row of a picture or clip."""
+    """Return the row of an image or clip."""
     component = manifest.components[name]
     facts = component.facts_of(number)
     width, height = int(facts["width"]), int(facts["height"])
@@ -353,8 +384,15 @@ def _measure_frames(manifest: Manifest, number: int, name: str) -> dict[str, obj
 
 
 def looks_of(frames: Sequence[UInt8s]) -> dict[str, float]:
-    """The signals of a picture, or of keyframes, uint8 (H, W, 3), BGR."""
-    from .looks import average_luma, look  # kernels: 0.2 s, which sounds and texts do not need
+    """Return the signals of an image, or of the keyframes of a clip.
+
+    Args:
+        frames: One image, or keyframes, each uint8 (H, W, 3), BGR.
+
+    Returns:
+        Values by signal name: for a clip medians over its frames, but means for `dark` and `still`.
+    """
+    from .looks import average_luma, look  # compiled kernels take 0.2 s to load, needless for audio and texts
 
     looks = [look(frame) for frame in frames]
     if len(looks) == 1:
@@ -368,12 +406,21 @@ def looks_of(frames: Sequence[UInt8s]) -> dict[str, float]:
 
 
 def list_known_signals(width: int, height: int, size_bytes: int, seconds: float) -> dict[str, float]:
-    """What is known of a picture or clip without a look at it."""
+    """Return the signals of a sample that need no decoding, by name.
+
+    Args:
+        width: Width in pixels, 0 for audio and texts.
+        height: Height in pixels, 0 for audio and texts.
+        size_bytes: Size of the file in bytes.
+        seconds: Length in seconds, 0 for images and texts.
+    """
     return {"width": width, "height": height, "pixels": width * height, "bytes": size_bytes, "seconds": seconds}
 
 
 def _read_frames_of(manifest: Manifest, number: int, name: str, most: int = MOST_FRAMES) -> list[UInt8s]:
-    """The picture of a sample, or keyframes of a clip, uint8 (H, W, 3), BGR; SampleError where there is none."""
+    """Decode the image of a sample, or the keyframes of a clip, uint8 (H, W, 3), BGR. Raise SampleError if there is
+    none.
+    """
     component = manifest.components[name]
     member = manifest.member(number, name)
     with manifest.reading(number, name):
@@ -390,14 +437,14 @@ def _read_frames_of(manifest: Manifest, number: int, name: str, most: int = MOST
 
 
 def _find_moments(manifest: Manifest, number: int, name: str) -> list[tuple[float, UInt8s]]:
-    """The times of a clip's frames that others are predicted from, in seconds, and their luma, uint8 (H, W)."""
+    """Return the times in seconds and the luma, uint8 (H, W), of the reference frames of a clip."""
     with manifest.reading(number, name):
         (data,) = manifest.store.read_many([manifest.member(number, name)])
         return list(islice(moments(data), MOST_FRAMES))
 
 
 def picture(data: bytes) -> UInt8s:
-    """A picture, uint8 (H, W, 3), BGR."""
+    """Decode an image, uint8 (H, W, 3), BGR. Raise ValueError if it cannot be decoded."""
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if pixels is None:
         raise ValueError("it cannot be decoded")
@@ -405,7 +452,7 @@ def picture(data: bytes) -> UInt8s:
 
 
 def keyframes(data: bytes) -> Iterator[UInt8s]:
-    """The keyframes of a video file that are 0.4 s apart or more, uint8 (H, W, 3), BGR."""
+    """Yield the keyframes of a video file that are at least 0.4 s apart, uint8 (H, W, 3), BGR."""
     with open_media(data) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -419,8 +466,9 @@ def keyframes(data: bytes) -> Iterator[UInt8s]:
 
 
 def moments(data: bytes) -> Iterator[tuple[float, UInt8s]]:
-    """Times in seconds and luma, uint8 (H, W), of the frames of a video that others are predicted from: those 1/8 s
-    apart or more, or further of a long one, so that they are MOST_FRAMES at most.
+    """Yield the times in seconds and the luma, uint8 (H, W), of the reference frames of a video.
+
+    Frames are at least 1/8 s apart, or further in a long video, so that there are about MOST_FRAMES at most.
     """
     with open_media(data) as container:
         stream = container.streams.video[0]
@@ -437,7 +485,7 @@ def moments(data: bytes) -> Iterator[tuple[float, UInt8s]]:
 
 
 def _shrink_frame(pixels: UInt8s) -> UInt8s:
-    """A frame whose short side is 256 at most."""
+    """Resize a frame so that its short side is at most 256."""
     height, width = pixels.shape[:2]
     scale = 256 / min(height, width)
     if scale >= 1:
@@ -447,5 +495,5 @@ def _shrink_frame(pixels: UInt8s) -> UInt8s:
 
 
 def _compute_luma(pixels: UInt8s) -> UInt8s:
-    """The luma that hashes are of, uint8 (H, W)."""
+    """Return the luma from which hashes are computed, uint8 (H, W)."""
     return np.asarray(cv2.cvtColor(_shrink_frame(pixels), cv2.COLOR_BGR2GRAY), np.uint8)

@@ -1,13 +1,13 @@
-"""Search among millions of hashes of 256 bits for those that differ in few.
+"""Search millions of 256-bit hashes for pairs that differ in few bits.
 
-A hash is cut into 16 bands of 16 bits, drawn once, for bits of neighbouring places say much the same. Hashes that
-differ in at most 15 bits have a band in common, those of at most 31 a band that differs in one bit, those of at most 47
-one that differs in two, so each is compared only with what shares such a band (Norouzi, Punjani and Fleet, Fast Exact
-Search in Hamming Space with Multi-Index Hashing, 2014). Of more than a million hashes two differing bits are not looked
-for: 99 % of the pairs that differ in 40 bits are found, and 95 % of those in 48.
+A hash is cut into 16 bands of 16 bits, in a fixed random order, because neighbouring bits are correlated. Hashes that
+differ in at most 15 bits share a band, at most 31 bits a band that differs in one bit, and at most 47 bits a band that
+differs in two bits, so each hash is compared only with hashes that share such a band (Norouzi, Punjani and Fleet, Fast
+Exact Search in Hamming Space with Multi-Index Hashing, 2014). Among more than a million hashes, bands that differ in
+two bits are not searched: 99 % of the pairs that differ in 40 bits are found, and 95 % of the pairs that differ in 48.
 
-Both sides are copied in the order of a band, one band after the other: what a hash is compared with lies in a row, for
-a look elsewhere in memory for each would take ten times as long.
+Both sides are copied in the order of each band in turn: the hashes to compare then lie next to each other in memory,
+where random access would take ten times as long.
 """
 
 import os
@@ -32,19 +32,21 @@ Ints = npt.NDArray[np.int64]
 _BANDS, _BAND = 16, 16
 _MANY = 1 << 20
 _SMALL = 1 << 10
-"""As few as these are compared with all others, which takes less than sorting those."""
+"""Up to this many hashes are compared with all others, which is faster than sorting."""
 _MOST = 1 << 26
-"""Pairs, of 16 bytes, of which a search that finds more is refused."""
+"""Largest number of pairs, of 16 bytes each; a search that finds more is refused."""
 _AT_ONCE = 1 << 13
 _CHANCE = 3
-"""So many bits more are let leave a band as it is, for that each band has one is unlikely: 4e-5 of 18 in 16 bands."""
+"""With this many more bits, it is unlikely that every band has one of the differing bits: 4e-5 for 18 bits in 16
+bands.
+"""
 _BLOCK = 1 << 10
-"""Hashes of other buckets that stay in the cache while a bucket is compared with them."""
+"""Hashes of other buckets that stay in the CPU cache while a bucket is compared with them."""
 
 
 class _Sorted(NamedTuple):
-    """Hashes in the order of a band. order: int32 (n,), their places. starts: int64 (65537,), where each bucket begins.
-    words: uint64 (n, 4), the hashes.
+    """Hashes in the order of a band: their positions, int32 (n,), the start of each bucket, int64 (65537,), and the
+    hashes, uint64 (n, 4).
     """
 
     order: npt.NDArray[np.int32]
@@ -53,10 +55,20 @@ class _Sorted(NamedTuple):
 
 
 def near(ours: UInt8s, others: UInt8s, distance: int, *, threads: int | None = None) -> Ints:
-    """The pairs of hashes, uint8 (n, 32) and (m, 32), that differ in at most `distance` bits: int64 (P, 2), places in
-    `ours` and in `others`. Hashes beside themselves (`others is ours`) give each pair once, the smaller place first.
+    """Return the pairs of hashes that differ in at most `distance` bits.
 
-    MaskstreamError for more than 67 million pairs.
+    Args:
+        ours: uint8 (n, 32).
+        others: uint8 (m, 32); pass `ours` itself to compare hashes with each other.
+        distance: Largest number of differing bits of 256.
+        threads: Threads that search; one per core by default.
+
+    Returns:
+        int64 (P, 2), positions in `ours` and in `others`. Within one array each pair comes once, the smaller position
+            first.
+
+    Raises:
+        MaskstreamError: There are more than 67 million pairs.
     """
     if not len(ours) or not len(others):
         return np.empty((0, 2), np.int64)
@@ -83,14 +95,14 @@ def near(ours: UInt8s, others: UInt8s, distance: int, *, threads: int | None = N
                 total += len(some)
                 if total > _MOST:
                     raise MaskstreamError(
-                        f"more than {_MOST} pairs of {len(ours)} and {len(others)} frames are alike, so most samples "
-                        "show the same; leave those out first by a rule (--keep), such as entropy>1 or still<0.9"
+                        f"more than {_MOST} pairs among {len(ours)} and {len(others)} frames match, so most samples "
+                        "look the same. Remove those first with a rule (--keep), such as entropy>1 or still<0.9"
                     )
     return np.concatenate(found)
 
 
 def _split_into_bands(hashes: UInt8s) -> UInt16s:
-    """The bands of hashes, uint16 (n, 16): their bits in another order."""
+    """Return the bands of hashes, uint16 (n, 16): their bits in another order."""
     made, places = np.empty((len(hashes), _BANDS), np.uint16), _places()
     for first in range(0, len(hashes), _AT_ONCE):
         some, words = hashes[first : first + _AT_ONCE], made[first : first + _AT_ONCE].view(np.uint64)
@@ -102,14 +114,14 @@ def _split_into_bands(hashes: UInt8s) -> UInt16s:
 
 @cache
 def _places() -> npt.NDArray[np.uint64]:
-    """Where the bits of a hash go by the byte that they stand in and its value: uint64 (32, 256, 4)."""
+    """Return the target of the bits of a hash for each byte position and value, uint64 (32, 256, 4)."""
     order = np.random.default_rng(0).permutation(_BANDS * _BAND)
     alone = np.eye(32, dtype=np.uint8)[:, None] * np.arange(256, dtype=np.uint8)[:, None]
     return np.packbits(np.unpackbits(alone, axis=2)[:, :, order], axis=2).view(np.uint64)
 
 
 def _sort(keys: UInt16s, bands: UInt16s, band: int) -> _Sorted:
-    """Hashes, by their bands, in the order of a column of keys; both uint16 (n, 16)."""
+    """Sort hashes, given as bands, by a column of keys; both uint16 (n, 16)."""
     order = np.argsort(keys[:, band], kind="stable")
     starts = np.searchsorted(keys[order, band], np.arange((1 << _BAND) + 1))
     return _Sorted(order.astype(np.int32), starts, bands.view(np.uint64)[order])
@@ -119,8 +131,8 @@ def _sort(keys: UInt16s, bands: UInt16s, band: int) -> _Sorted:
 def _join(  # type: ignore[no-untyped-def]
     first, last, ours, own, others, other, band, flips, most, distance, itself, limit
 ):
-    """The pairs, int64 (P, 2), of the hashes from `first` to `last` in the order of a band: those which no earlier band
-    brings, `limit` at most.
+    """Return the pairs, int64 (P, 2), of the hashes from `first` to `last` in the order of a band, without pairs that
+    an earlier band finds; at most `limit`.
     """
     found = np.empty((1024, 2), np.int64)
     count = 0
@@ -160,7 +172,7 @@ def _join(  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _count_ones(word):  # type: ignore[no-untyped-def]
-    """How many bits of a uint64 are set: LLVM makes one instruction of it."""
+    """Count the set bits of a uint64; LLVM compiles it to one instruction."""
     word -= (word >> np.uint64(1)) & np.uint64(0x5555555555555555)
     word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
     word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)

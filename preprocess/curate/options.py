@@ -1,4 +1,4 @@
-"""The options of a curation; each field says what it does."""
+"""The options of a curation, each documented by its help text."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,11 +20,11 @@ class CurateOptions:
     """The options of `curate`.
 
     Attributes:
-        kept: Folder of the measures that are kept; None for the default one.
+        kept: Folder in which measures are stored; None for the default one.
         threads: Threads that measure; None for one per core.
-        progress: What shows the progress.
-        writing: Makes a context from the result, in which the new version is written. What it writes itself should
-            appear when it is left.
+        progress: Progress display, or a function of the number of finished samples and of all samples.
+        writing: Function that makes a context from the result; the new version is written within it. Its own output
+            should be published when the context is left.
     """
 
     keep: Annotated[
@@ -64,5 +64,5 @@ class CurateOptions:
         check_flags(self)
         if self.features is not None and not (self.copies and 0 < self.cosine <= 1):
             raise ValueError(
-                f"features= are for copies=True and cosine= in (0, 1], got copies={self.copies}, cosine={self.cosine}"
+                f"features= needs copies=True and cosine= in (0, 1], got copies={self.copies}, cosine={self.cosine}"
             )

@@ -1,18 +1,19 @@
-"""Which of two near-duplicate images or clips the other one was made from.
+"""Decide which of two near-duplicate images or clips is the original.
 
 A copy can be computed from its original, up to the rounding of its own encoder. The original cannot be computed from
-the copy, because the copy rounded something away. Each test below asks what a copy cannot hide:
+the copy, because the copy rounded something away. Each test below uses a trace that a copy cannot hide:
 
 - A cropped copy is found whole within its original.
 - An enlarged copy has no detail that the smaller file does not explain.
-- A logo brings edges of its own: in the original, the difference between the two has no edges in common with the image.
-- The coefficients of a JPEG are multiples of its quantisation steps. Those of a copy are the original's, changed in
-  brightness and rounded again. Both directions are tried; the likelier one has residuals that fit the steps of the
-  supposed copy, and a supposed original whose histogram has no gaps (Fan and de Queiroz, Identification of Bitmap
-  Compression History, 2003; Popescu and Farid, Statistical Tools for Digital Forensics, 2004).
-- Clipping: a brightened copy has lost what is beyond white, and a darkened one what is beyond black.
-- Of two clips, whose steps are not known, the original has more fine detail at equal contrast. Where the contrast was
-  changed, this is a guess: each generation of video loses detail, but less contrast also leaves less to encode.
+- A logo adds edges: in the original, the difference between the two has no edges in common with the image.
+- The coefficients of a JPEG are multiples of its quantisation steps. The coefficients of a copy are the original's,
+changed in brightness and rounded again. Both directions are tried; in the likelier one the residuals fit the steps of
+the supposed copy, and the histogram of the supposed original has no gaps (Fan and de Queiroz, Identification of Bitmap
+Compression History, 2003; Popescu and Farid, Statistical Tools for Digital Forensics, 2004).
+- Clipping: a brightened copy has lost everything beyond white, and a darkened one everything beyond black.
+- Of two clips, whose quantisation steps are unknown, the original has more fine detail at equal contrast. Where the
+contrast was changed, this is a guess: each generation of video loses detail, but less contrast also leaves less to
+encode.
 """
 
 import json
@@ -47,35 +48,38 @@ _COSINES = np.array(
 )
 _ZIGZAG = sorted(range(64), key=lambda at: (at // 8 + at % 8, at // 8 if (at // 8 + at % 8) % 2 else at % 8))
 _LOW = [at for at in _ZIGZAG[1:] if at // 8 + at % 8 <= 5]
-"""The coefficients whose histograms are compared: the others are zero in most blocks."""
+"""Coefficients whose histograms are compared: the others are zero in most blocks."""
 _LOSSY_STEP = 8.0
-"""Assumed of video and WebP: about the step of H.264 at a QP of 22."""
+"""Assumed step of video and WebP: about the step of H.264 at a QP of 22."""
 _NOISE = (0.3, 0.45, 0.65, 0.95)
-"""Standard deviations of a coefficient by rounding to 8 bits in between; the likeliest is taken."""
+"""Candidate standard deviations of a coefficient after intermediate rounding to 8 bits; the likeliest one is used."""
 _STRAY = 0.1
 """Fraction of coefficients that may be anything, because the image was also changed in other ways."""
 _MOST_STEPS = 60
 _MUCH_CLIPPED = 0.5
-"""8-bit intensities that a mean pixel has lost, which decide before all but a logo."""
+"""Mean 8-bit intensity lost to clipping above which it outweighs all other evidence except a logo."""
 _SIMILAR_CONTRAST = 0.06
-"""Logarithm of the change of contrast below which video loses what is clipped by encoding alone."""
+"""Logarithm of the contrast change below which video can lose clipped values by encoding alone."""
 _PLACED, _PLACES = 64, np.arange(1, 0.8, -0.03).tolist()
-"""Side of the frames in which a cropped copy is looked for, and the fractions of a side that it may have."""
+"""Side of the frames in which a cropped copy is searched, and the fractions of a side that it may have."""
 _MOST_PLACED = 4
 _SIMILAR_SIZE = 1.2
 """Ratio of the heights of clips up to which the larger one may be an enlarged copy; beyond, its own noise is as strong
 as the detail of an original."""
 _MOST_FRAMES = 8
 _MOST_COMPARED = 32
-"""Members of a group that are compared; more are rarely better."""
+"""Members of a group that are compared; the others are rarely better."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Look:
-    """What is compared of an image or clip.
+    """The pixels and quantisation steps of an image or clip that are compared.
 
-    frames: uint8 (H, W, 3), BGR, of one size. luma: of each frame, uint8 (H, W). steps: quantisation steps of luma,
-    (8, 8), ones if lossless, None if not known. source_pixels: width x height of the source, before it was resized.
+    Attributes:
+        frames: Frames of one size, uint8 (H, W, 3), BGR.
+        luma: Luma of each frame, uint8 (H, W).
+        steps: Quantisation steps of luma, (8, 8); ones if lossless, None if unknown.
+        source_pixels: Width x height of the source before it was resized.
     """
 
     frames: Sequence[UInt8s]
@@ -97,19 +101,19 @@ class Look:
 
     @classmethod
     def from_frames(cls, frames: Sequence[UInt8s], source_pixels: int) -> "Look":
-        """Take decoded frames of a clip."""
+        """Use decoded frames of a clip."""
         luma = [np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), np.uint8) for frame in frames]
         return cls(frames=frames, luma=luma, steps=None, source_pixels=source_pixels)
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width."""
+        """Height and width in pixels."""
         height, width = self.luma[0].shape
         return height, width
 
     @property
     def table(self) -> Float32s:
-        """The quantisation steps, or a guess."""
+        """Quantisation steps, or an estimate of them."""
         return np.full((8, 8), _LOSSY_STEP, np.float32) if self.steps is None else self.steps
 
     @cached_property
@@ -119,7 +123,15 @@ class Look:
 
 
 def read_luma_steps(data: bytes) -> Float32s | None:
-    """The quantisation steps of luma of an image file, (8, 8): of a JPEG its first table; None of a WebP."""
+    """Read the quantisation steps of luma from an image file.
+
+    Args:
+        data: Bytes of the file.
+
+    Returns:
+        The first luma table of a JPEG, float32 (8, 8); ones for lossless formats; None for WebP or a JPEG without a
+            table.
+    """
     if detect_image_form(data) != "jpg":
         return None if detect_image_form(data) == "webp" else np.ones((8, 8), np.float32)
     at = 2
@@ -135,7 +147,15 @@ def read_luma_steps(data: bytes) -> Float32s | None:
 
 
 def compare(one: Look, other: Look) -> float:
-    """Positive if `other` seems to be made from `one`, negative if `one` is made from `other`, 0 if nothing tells."""
+    """Compare two near-duplicates.
+
+    Args:
+        one: One image or clip.
+        other: Its near-duplicate.
+
+    Returns:
+        Positive if `other` seems to be made from `one`, negative for the reverse, 0 if there is no evidence.
+    """
     part = float(_is_part(other, one)) - float(_is_part(one, other))
     if part:
         return part
@@ -159,7 +179,9 @@ def compare(one: Look, other: Look) -> float:
 
 
 def _is_part(one: Look, whole: Look) -> bool:
-    """Whether an image shows a part of the other: cut on both axes, for storing clips cuts one to a multiple of 16."""
+    """Return whether an image shows a part of the other: cut on both axes, because storing a clip crops one axis to a
+    multiple of 16.
+    """
     side, misfit = _PLACED, np.zeros((len(_PLACES), len(_PLACES)))
     for frame, within in list(zip(one.luma, whole.luma, strict=False))[:_MOST_PLACED]:
         large = cv2.resize(within, (side, side), interpolation=cv2.INTER_AREA)
@@ -172,7 +194,9 @@ def _is_part(one: Look, whole: Look) -> bool:
 
 
 def _is_aligned(one: Look, other: Look) -> bool:
-    """Whether images of one size show the same place by place: not if one is mirrored, or a clip begins elsewhere."""
+    """Return whether images of one size correspond pixel by pixel: false if one is mirrored, or a clip begins
+    elsewhere.
+    """
     small = [
         np.stack(
             [
@@ -190,7 +214,7 @@ def _count_shared(one: Look, other: Look) -> int:
 
 
 def _blocks(frames: Sequence[UInt8s]) -> UInt8s:
-    """Blocks of frames (H, W, ...), (n, 8, 8, ...), evenly spread."""
+    """Return blocks of frames (H, W, ...), evenly spread, (n, 8, 8, ...)."""
     height, width = (side // 8 for side in frames[0].shape[:2])
     total = height * width * len(frames)
     chosen = np.linspace(0, total - 1, min(total, _MOST_BLOCKS)).astype(np.int64)
@@ -203,14 +227,17 @@ def _blocks(frames: Sequence[UInt8s]) -> UInt8s:
 
 
 def _transform_blocks(blocks: Float32s) -> Float32s:
-    """The coefficients of blocks (n, 8, 8), as of a JPEG."""
+    """Return the DCT coefficients of blocks (n, 8, 8), as in a JPEG."""
     return np.asarray(_COSINES @ blocks @ _COSINES.T, np.float32)
 
 
 class _Tone:
-    """How the luma of one image becomes that of another: a cubic polynomial, fitted to blocks that are not clipped.
+    """The mapping from the luma of one image to the luma of another: a cubic polynomial, fitted to blocks without
+    clipping.
 
-    usable: the blocks that it was fitted to and explains. ok: whether there are enough.
+    Attributes:
+        usable: Blocks to which it was fitted and which it explains.
+        ok: Whether there are enough of them.
     """
 
     def __init__(self, one: Look, other: Look) -> None:
@@ -232,15 +259,15 @@ class _Tone:
             self.usable = inside & (misfit <= max(2.5 * float(np.median(misfit[self.usable])), 1.0))
         slope = np.polyval(np.polyder(self.coefficients), luma.mean((1, 2)) / 128 - 1)
         self.gain = np.maximum(slope, 0.05)
-        """Of each block."""
+        """Slope of the tone in each block."""
 
     def apply(self, luma: Float32s) -> Float32s:
         return np.asarray(128 * np.polyval(self.coefficients, luma / 128 - 1) + 128, np.float32)
 
 
 def _is_enlarged(larger: Look, smaller: Look) -> bool:
-    """Whether the larger image is explained by the smaller one, scaled up by any mixture of kernels. Of clips that are
-    almost of one size, whether it has less detail.
+    """Return whether the larger image is explained by the smaller one, scaled up by any mixture of kernels; for clips
+    of almost one size, whether it has less detail.
     """
     if larger.steps is None:
         height = smaller.size[0]
@@ -251,7 +278,9 @@ def _is_enlarged(larger: Look, smaller: Look) -> bool:
 
 
 def _measure_fine_power(look: Look, height: int) -> float:
-    """The logarithm of the power of the finest detail of frames of this height, relative to that of coarse detail."""
+    """Return the logarithm of the power of the finest detail of frames of this height, relative to the power of coarse
+    detail.
+    """
     fine = coarse = 0.0
     for luma in look.luma:
         rows, columns = luma.shape
@@ -264,7 +293,7 @@ def _measure_fine_power(look: Look, height: int) -> float:
 
 
 def _measure_unexplained(one: Look, by: Look) -> float:
-    """The fraction of coefficients of `one` that differ by more than its rounding from the other image, resized."""
+    """Return the fraction of coefficients of `one` that differ from the other image, resized, by more than rounding."""
     up = one.size > by.size
     kernels = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4 if up else cv2.INTER_AREA)
     luma, _ = one.blocks
@@ -281,7 +310,9 @@ def _measure_unexplained(one: Look, by: Look) -> float:
 
 
 def _find_overlay(one: Look, other: Look, tone: _Tone) -> float:
-    """Evidence of a logo: where two images differ in a small region, the edges of the difference are edges of one."""
+    """Return evidence of a logo: where two images differ in a small region, the edges of the difference are edges of
+    one of them.
+    """
     scale = max(min(one.size) / 256, 1.0)
     size = (round(one.size[1] / scale), round(one.size[0] / scale))
     before, after = (np.zeros(size[::-1], np.float32) for _ in range(2))
@@ -291,7 +322,7 @@ def _find_overlay(one: Look, other: Look, tone: _Tone) -> float:
     count = _count_shared(one, other)
     before, after = before / count, after / count
     change = after - before
-    # Encoders keep the mean of a block, those of video less well; a logo does not.
+    # Image encoders preserve the mean of a block, video encoders less well; a logo does not.
     region = np.abs(cv2.blur(change, (8, 8))) > (6 if one.steps is not None else 10)
     if not 2e-4 < region.mean() < 0.2:
         return 0.0
@@ -310,7 +341,7 @@ def _find_overlay(one: Look, other: Look, tone: _Tone) -> float:
 
 
 def _measure_rounding(one: Look, other: Look, forth: _Tone, back: _Tone) -> float:
-    """The logarithm of the likelihood ratio a coefficient by quantisation steps, of files that have some.
+    """Return the log-likelihood ratio per coefficient by quantisation steps, for files that have them.
 
     The tone is fitted in both directions; each hypothesis is given the better fit.
     """
@@ -324,7 +355,9 @@ def _measure_rounding(one: Look, other: Look, forth: _Tone, back: _Tone) -> floa
 
 
 def _compare_likelihoods(one: Look, other: Look, tone: _Tone, usable: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """The mean log-likelihood of the coefficients of both, if `other` is made from `one`, and the other way round."""
+    """Return the mean log-likelihood of the coefficients of both images if `other` is made from `one`, and for the
+    reverse.
+    """
     steps, other_steps = one.table, other.table
     luma, to = one.blocks[0][usable], other.blocks[0][usable]
     here, there = (_transform_blocks(some - 128) for some in (luma, to))
@@ -352,7 +385,7 @@ def _compare_likelihoods(one: Look, other: Look, tone: _Tone, usable: npt.NDArra
 
 
 def _estimate_factor(moved: Float32s, there: Float32s, steps: Float32s) -> float:
-    """The factor by which coefficients have to be multiplied, of those that are large: a tone is not fitted exactly."""
+    """Return the factor that large coefficients still need, because a tone is not fitted exactly."""
     large = np.abs(moved) > 8
     large[:, 0, 0] = False
     if int(large.sum()) < 50:
@@ -367,13 +400,15 @@ def _estimate_factor(moved: Float32s, there: Float32s, steps: Float32s) -> float
 
 
 def _measure_rounded(residual: npt.NDArray[np.floating], step: float, by_chance: Floats, noise: float) -> float:
-    """The log-likelihood of residuals that are noise, then rounded to multiples of a step."""
+    """Return the log-likelihood of residuals that are noise, rounded to multiples of a step."""
     ends = [0.5 + 0.5 * np.tanh(0.851 * (residual + sign * step / 2) / noise) for sign in (1, -1)]
     return float(np.maximum(np.log((1 - _STRAY) * (ends[0] - ends[1]) + _STRAY * by_chance), -6).sum())
 
 
 def _smooth_mass(values: npt.NDArray[np.int64]) -> Floats:
-    """The probability of each value 0, 1, ... by a histogram without gaps: a Poisson regression of its counts."""
+    """Return the probability of each value 0, 1, ... by a histogram without gaps: a Poisson regression of its
+    counts.
+    """
     counts = np.bincount(values, minlength=2).astype(np.float64)
     numbers = np.arange(1, len(counts), dtype=np.float64)
     powers = np.stack([np.ones_like(numbers), numbers / 10, np.sqrt(numbers)], 1)[:, : 3 if len(numbers) > 4 else 2]
@@ -388,7 +423,7 @@ def _smooth_mass(values: npt.NDArray[np.int64]) -> Floats:
 
 
 def _compare_clipping(one: Look, other: Look, tone: _Tone) -> float:
-    """The difference of what each has lost to clipping, in 8-bit intensities of a mean pixel."""
+    """Return the difference of what each image lost to clipping, in 8-bit intensities of a mean pixel."""
     if not tone.ok:
         return 0.0
     gain = float(np.median(tone.gain[tone.usable]))
@@ -404,7 +439,7 @@ def _measure_lost(clipped: Float32s, whole: Float32s) -> float:
 
 
 def _compare_contrast(forth: _Tone, back: _Tone) -> float:
-    """The logarithm of how much contrast the second image has relative to the first, by both fits."""
+    """Return the logarithm of the contrast of the second image relative to the first, by both fits."""
     usable = forth.usable & back.usable
     if not (forth.ok and back.ok and usable.any()):
         return 0.0
@@ -412,7 +447,9 @@ def _compare_contrast(forth: _Tone, back: _Tone) -> float:
 
 
 def _compare_detail(one: Look, other: Look, forth: _Tone, back: _Tone) -> float:
-    """How much more fine detail one has at equal contrast. Encoders take it first from the blocks that have little."""
+    """Return how much more fine detail one image has at equal contrast. Encoders first remove it from blocks that have
+    little.
+    """
     usable = forth.usable & back.usable
     if not (forth.ok and back.ok) or int(usable.sum()) < 20:
         return 0.0
@@ -430,9 +467,15 @@ def _compare_detail(one: Look, other: Look, forth: _Tone, back: _Tone) -> float:
 
 
 def sort_originals_first(own: Measures, order: Ints, groups: Mapping[int, Sequence[int]]) -> Ints:
-    """The order of samples, int64 (n,), in which the original of each group comes where its first member was.
+    """Reorder samples so that the original of each group takes the position of its first member.
 
-    groups: the members by the first one, as `find_copies` returns them.
+    Args:
+        own: Measures of the split.
+        order: Positions of the samples, best first, int64 (n,).
+        groups: Members of each group by its first one, as `find_copies` returns them.
+
+    Returns:
+        The new order, int64 (n,).
     """
     rank = np.zeros(len(own), np.int64)
     rank[order] = np.arange(len(order))
@@ -461,7 +504,7 @@ def _hash_pixels(own: Measures, place: int) -> bytes:
 
 
 def _look(own: Measures, place: int) -> Look:
-    """What is compared of a sample. The size of a video's source stands in its `json`."""
+    """Read the image or clip of a sample for comparison. The source size of a video is read from its `json`."""
     manifest, number, name = own.manifest, int(own.index[place]), own.components[place]
     (data,) = manifest.store.read_many([manifest.member(number, name)])
     pixels = int(own.signals["pixels"][place])

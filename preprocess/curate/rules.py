@@ -1,4 +1,6 @@
-"""Rules: comparisons of signals, read and never run, that say which samples of a split stay, or are written at all."""
+"""Rules: comparisons of signals that decide which samples stay in a split, or are written at all. They are parsed,
+never executed.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +36,17 @@ RULES = "motion>0.02 and (sharpness>=p10 or seconds<2)"
 
 
 class Rule:
-    """A condition on signals, such as RULES: comparisons with numbers, or with p10, the tenth percentile of the signal
-    that it is compared with, joined by and, or, not and brackets. names: of the signals.
+    """A condition on signals, such as RULES.
 
-    Raises ValueError for what is none.
+    Comparisons with numbers, or with percentiles of the same signal (p10 for the tenth), are joined by and, or, not and
+    parentheses.
+
+    Args:
+        text: The condition.
+        names: Signals that it may use.
+
+    Raises:
+        ValueError: The text is not such a condition.
     """
 
     def __init__(self, text: str, names: Sequence[str] = tuple(SIGNALS)) -> None:
@@ -45,12 +54,17 @@ class Rule:
         try:
             self._tree = ast.parse(text, mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise self._error(f"cannot be understood ({error.args[0] if error.args else error})") from None
+            raise self._error(f"cannot be parsed ({error.args[0] if error.args else error})") from None
         self._check(self._tree)
 
     def apply(self, signals: Mapping[str, Floats]) -> tuple[Bools, dict[str, int]]:
-        """Which samples meet it, bool (N,), and how many fail each of its comparisons; a signal that is NaN meets
-        none.
+        """Return the samples that meet the rule, and the number of samples that fail each of its comparisons.
+
+        Args:
+            signals: float64 (N,) by name; a comparison with NaN fails.
+
+        Returns:
+            bool (N,), and the number of failing samples by the text of the comparison.
         """
         failed = {
             ast.unparse(one): int((~self._compared(one, signals)).sum())
@@ -60,7 +74,7 @@ class Rule:
         return self._is_met(self._tree, signals), failed
 
     def list_thresholds(self, signals: Mapping[str, Floats]) -> list[tuple[str, float]]:
-        """Each signal with the number that it is compared with, in the order of the text."""
+        """Return each compared signal with the number that it is compared with, in the order of the text."""
         found = []
         for one in ast.walk(self._tree):
             if isinstance(one, ast.Compare):
@@ -105,18 +119,18 @@ class Rule:
         elif isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]
             if any(type(op) not in _COMPARE for op in node.ops):
-                raise self._error("compares otherwise than by <, <=, > and >=")
+                raise self._error("uses an operator other than <, <=, > and >=")
             for one in sides:
                 self._check_side(one)
             if any(bool(self._signal(a)) == bool(self._signal(b)) for a, b in pairwise(sides)):
-                raise self._error("compares other things than a signal with a number or a share such as p10")
+                raise self._error("compares something else than a signal with a number or a percentile such as p10")
         else:
-            raise self._error(f"has {ast.unparse(node)!r}, which is no comparison")
+            raise self._error(f"has {ast.unparse(node)!r}, which is not a comparison")
 
     def _check_side(self, node: ast.expr) -> None:
         if isinstance(node, ast.Name):
             if node.id not in self.names and not SHARE_NAME.fullmatch(node.id):
-                raise self._error(f"has {node.id!r}, which is no signal{nearest(node.id, [*self.names])}")
+                raise self._error(f"has {node.id!r}, which is not a signal{nearest(node.id, [*self.names])}")
             return
         number = node.operand if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) else node
         value = number.value if isinstance(number, ast.Constant) else None
@@ -126,17 +140,24 @@ class Rule:
             raise self._error(f"has {ast.unparse(node)[:80]!r}, which is too large for a float64")
 
     def _error(self, what: str) -> ValueError:
-        return ValueError(f"the rule {self.text!r} {what}; a rule is like {RULES!r}, of {', '.join(self.names)}")
+        return ValueError(f"the rule {self.text!r} {what}; write one like {RULES!r} with {', '.join(self.names)}")
 
     def _signal(self, node: ast.expr) -> str:
-        """The signal that a node names, "" for none."""
+        """Return the signal that a node names, or ""."""
         return node.id if isinstance(node, ast.Name) and node.id in self.names else ""
 
 
 @dataclass(frozen=True, slots=True)
 class KeepRule:
-    """Samples that meet the rule `text` are written. It compares signals with numbers, for a percentile is known only
-    when all samples are. Raises ValueError for what is no such rule.
+    """A rule that decides which samples are written.
+
+    It compares signals only with numbers, because percentiles are unknown until all samples are written.
+
+    Args:
+        text: The condition, such as "sharpness>20 and motion>0.02".
+
+    Raises:
+        ValueError: The text is not such a rule.
     """
 
     text: str
@@ -145,8 +166,8 @@ class KeepRule:
         Rule(self.text)
         if shares := [name for name in self._names() if SHARE_NAME.fullmatch(name)]:
             raise ValueError(
-                f"keep={self.text!r} compares with {shares[0]}, a percentile, which is not known before all "
-                "samples are written; give a number, or use `maskstream curate --keep` afterwards"
+                f"keep={self.text!r} uses {shares[0]}, a percentile, which is unknown until all samples are written. "
+                "Use a number, or run `maskstream curate --keep` afterwards"
             )
 
     def _names(self) -> list[str]:
@@ -154,8 +175,13 @@ class KeepRule:
         return list(dict.fromkeys(found))
 
     def explain_unmet(self, members: Mapping[str, Member]) -> str:
-        """The signals of the rule, if the sample does not meet it, else "". The sample has a picture, or a video; else
-        DatasetError.
+        """Return the values of the signals and the rule if a sample does not meet it, else "".
+
+        Args:
+            members: Members of the sample by name.
+
+        Raises:
+            DatasetError: The sample has neither an image nor a video.
         """
         signals = measured(members)
         met, _ = Rule(self.text).apply({name: np.array([value]) for name, value in signals.items()})
@@ -165,10 +191,17 @@ class KeepRule:
 
 
 def measured(members: Mapping[str, Member]) -> dict[str, float]:
-    """The signals of the picture of a sample, or of its first video, as `measure` finds them in shards."""
+    """Return the signals of the image of a sample, or of its first video, as `measure` computes them from shards.
+
+    Args:
+        members: Members of the sample by name.
+
+    Raises:
+        DatasetError: The sample has neither an image nor a video.
+    """
     own = next((one for kind in (IMAGE, VIDEO) for one in members.values() if one.kind == kind.name), None)
     if own is None:
-        raise DatasetError("keep measures pictures and clips of video, but the samples have none; leave --keep out")
+        raise DatasetError("--keep measures images and video clips, but the samples have neither; remove --keep")
     is_clip = own.kind == VIDEO.name
     frames = list(islice(keyframes(own.data), MOST_FRAMES)) if is_clip else [picture(own.data)]
     seconds = int(own.facts["n_frames"]) / float(own.facts["fps"]) if is_clip else 0.0

@@ -1,4 +1,6 @@
-"""Signals of samples as they are written: what loaders may weigh by, in the manifest and not in the tars."""
+"""Signals of samples that are measured as they are written; loaders can weight by them. They are stored in the
+manifest, not in the tars.
+"""
 
 import re
 from collections.abc import Mapping
@@ -23,10 +25,13 @@ _WORDS = 4
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """Measures each sample as it is written: its picture or first video, by keyframes, and its first text.
+    """Measures each sample as it is written: its image or the keyframes of its first video, and its first text.
 
-    languages: by their codes (ISO 639), those of which it is told how likely a text is in each. ValueError for one that
-    is not known, and without py3langid.
+    Attributes:
+        languages: ISO 639-1 codes; the probability of each becomes a signal of a text.
+
+    Raises:
+        ValueError: A language is unknown, or py3langid is not installed.
     """
 
     languages: tuple[str, ...] = ()
@@ -37,11 +42,16 @@ class Signals:
 
     @property
     def version(self) -> object:
-        """Which numbers it gives; 4: those of larger frames are of half of the rows."""
+        """Version of the signals, with the languages; 4: larger frames are measured by half of their rows."""
         return {"version": 4, "languages": [*self.languages]} if self.languages else 4
 
     def of(self, members: Mapping[str, Member], pixels: UInt8s | None) -> dict[str, float]:
-        """The signals of a sample by name. pixels: its picture, uint8 (H, W) or (H, W, 3), blue first, if decoded."""
+        """Return the signals of a sample by name.
+
+        Args:
+            members: Members of the sample by name.
+            pixels: Its decoded image, uint8 (H, W) or (H, W, 3), BGR; None decodes it here.
+        """
         kinds = {member.kind: member for member in [*members.values()][::-1]}
         found: dict[str, float] = {}
         if IMAGE.name in kinds:
@@ -58,13 +68,17 @@ class Signals:
 
 
 def _make_coloured(pixels: UInt8s) -> UInt8s:
-    """A picture, uint8 (H, W, 3)."""
+    """Return an image as uint8 (H, W, 3)."""
     return pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR).astype("uint8", copy=False)
 
 
 def measure_text(text: str) -> dict[str, float]:
-    """characters: how many; symbols: the share of them that are no letters, digits and spaces; repetition: the share of
-    sequences of four words that stand in the text before (Rae et al., Scaling Language Models, 2021, table A1).
+    """Measure a text.
+
+    Returns:
+        characters: their number. symbols: the fraction of characters that are not letters, digits or spaces.
+            repetition: the fraction of sequences of four words that occur earlier in the text (Rae et al., Scaling
+            Language Models, 2021, table A1).
     """
     words = text.split()
     sequences = len(words) - _WORDS + 1

@@ -57,7 +57,7 @@ def test_a_rule_keeps_what_curate_would(raw: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_no_rule_before_writing(raw: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="p5, a percentile, which is not known"):
+    with pytest.raises(ValueError, match="p5, a percentile, which is unknown"):
         KeepRule("sharpness>=p5")
     with pytest.raises(DatasetError, match=r"none of 7 sources is kept|none of 6"):
         run(raw, tmp_path / "out", keep=KeepRule("brightness>2"))

@@ -79,5 +79,5 @@ def test_too_many_pairs_are_refused(small: int, monkeypatch: pytest.MonkeyPatch)
     same = np.repeat(hashes(1, 4), 101, axis=0)
     hundred = same[1:]
     assert len(near(hundred, hundred, 48)) == 4950
-    with pytest.raises(MaskstreamError, match="more than 4950 pairs of 101 and 101 frames are alike"):
+    with pytest.raises(MaskstreamError, match="more than 4950 pairs among 101 and 101 frames match"):
         near(same, same, 48)
