@@ -49,7 +49,7 @@ def readme() -> Iterator[str]:
     """The commands of the README and its Python, in order of their places, but Python last."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for block in (*blocks(text, ""), *blocks(text, "bash"), *blocks(text, "sh")):
-        for line in block.splitlines():
+        for line in re.sub(r"\\\n *", "", block).splitlines():
             command = line.partition("  #")[0].strip()
             if command:
                 long = command.startswith("maskstream train") and "--steps" not in command

@@ -22,7 +22,10 @@ def test_every_command_of_the_readme_is_run_as_it_stands():
         "maskstream shards sample",
         "make demo",
         "maskstream preview data/shards/sample/train",
-        "maskstream train mgmae-tiny --data data/shards/sample/train --out runs/mgmae --steps 20",
+        "maskstream shards moving-fashion-mnist",
+        "maskstream train mgmae-tiny --data data/shards/moving-fashion-mnist/train --out runs/mgmae "
+        "--set schedule.steps=1450 --set clip.stride=2 --set data.colour=null --set 'data.augment.scale=[0.6,1.0]' "
+        "--steps 20",
     )
     assert [line for line in lines if line in wanted] == list(wanted)
     assert "for batch in loader:" in lines
