@@ -119,7 +119,7 @@ def write_embeddings(
     check_modality(recipe, split)
     model = load_model(weights).to(device)
     if not isinstance(model, GivesFeatures):
-        raise ValueError(f"a {type(model).__name__} gives no features of whole samples")
+        raise ValueError(f"{type(model).__name__} has no features of whole samples")
     whole = drop_augmentation(recipe.data, split_of_run(run) if isinstance(recipe.data, AudioData) else split)
     config = from_middle(whole)
     about = {

@@ -179,8 +179,8 @@ def test_a_probed_run_shows_its_figures(run, split, tmp_path):
     shown = Page(write_report(copied, split).read_text(encoding="utf-8")).text
     assert "linear probe accuracy on 4 samples: pre-trained 0.750, untrained 0.375, majority 0.500" in shown
     headline = (
-        "The linear probe of the frozen features has an accuracy of 75.0% on 4 labelled samples, that of untrained "
-        "features 37.5%; a guess has 50.0%."
+        "The linear probe of the frozen features has an accuracy of 75.0% on 4 labelled samples, untrained "
+        "features 37.5%, and the most frequent class 50.0%."
     )
     assert result.headline() == headline
     assert headline in shown

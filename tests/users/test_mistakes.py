@@ -221,7 +221,7 @@ MISTAKES = (
         "set model.v",
     ),
     # After a run
-    ("probe run --data shards/train --test shards/train", "what is remembered", "not trained on", "`maskstream split`"),
+    ("probe run --data shards/train --test shards/train", "measures memory", "not trained on", "`maskstream split`"),
     ("report run --data shards/train", "the split that run was trained on", "not trained on", "--same-split"),
     ("evaluate run --data shards/train", "the split that run was trained on", "not trained on", "--same-split"),
     ("probe run --data shards/train --test raw", "no dataset.json in raw", "finished split", "make one"),

@@ -1,14 +1,14 @@
-"""Fine-tuning: the encoder of a run is trained further, with labels, by the same loop as a recipe.
+"""Fine-tuning: trains the encoder of a run further, with labels, in the training loop of all recipes.
 
 The classifier is the encoder of a masked autoencoder, the mean of its tokens, and a linear layer, as in MAE (He et al.,
 2022, appendix A.1) and VideoMAE (Tong et al., 2022, appendix): no token is hidden, and labels are mixed (mixup) and
-smoothed. The mean over the tokens of video is normalised, as the authors do; other tokens are before it. Other models
-that give features have a norm and a linear layer on these (`EncoderClassifier`), and what a paper tunes in a way of its
-own is in its finetune.py.
+smoothed. For video, the mean over tokens is normalised, as in the authors' code; for other data, tokens are normalised
+before the mean. Other models with features get a norm and a linear layer on top (`EncoderClassifier`). Papers with
+another fine-tuning have a finetune.py.
 
-Differs from the authors' code in: CutMix only with `--set model.cutmix=1.0`; no RandAugment, no random erasing, and
-drop path only with `--set model.dropout.path=0.1`; the norm stands before the mean over tokens of pictures and
-spectrograms, not after it, but with `--set model.norm=mean`.
+Differences from the authors' code: CutMix only with `--set model.cutmix=1.0`; no RandAugment, no random erasing, and
+drop path only with `--set model.dropout.path=0.1`; for images and spectrograms the norm is before the mean over tokens,
+not after it, except with `--set model.norm=mean`.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ HEAD_STD = 2e-5
 """The deviation of the head's initial weights, MAE's."""
 READING = "Held-out samples, with the model's class under each."
 CONFUSED = (
-    "A row is a class, from the first down, and a column what the model says, from the left; the brighter, the more of "
-    "the class's samples."
+    "Rows are true classes and columns are predicted classes, in order; brighter cells have a larger fraction of the "
+    "class's samples."
 )
 COUNTED = 1000
 """The most samples whose lists of classes are counted for the baseline."""
@@ -64,8 +64,13 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassifierConfig(LabelsConfig[BatchT]):
-    """of: the autoencoder whose encoder and tokens are used. norm: whether each of the "tokens" is normalised, by the
-    encoder's last norm, or their "mean", by a new one, as VideoMAE's authors and transformers do.
+    """The sizes of a classifier on the encoder of a masked autoencoder.
+
+    Attributes:
+        of: Autoencoder whose encoder and tokens are used.
+        mixup: Parameter of the Beta distribution; 0 for no mixup.
+        norm: "tokens" normalises each token by the encoder's last norm; "mean" normalises the mean by a new norm, as
+            VideoMAE's authors and transformers do.
     """
 
     of: AutoencoderConfig[BatchT]
@@ -75,7 +80,7 @@ class ClassifierConfig(LabelsConfig[BatchT]):
     def __post_init__(self) -> None:
         super(ClassifierConfig, self).__post_init__()
         if self.norm not in ("tokens", "mean"):
-            raise ValueError(f"norm={self.norm!r} is not known; legal are 'tokens' and 'mean'")
+            raise ValueError(f"norm={self.norm!r} is unknown; allowed are 'tokens' and 'mean'")
 
 
 class Classifier(MediaEncoder[BatchT], config=ClassifierConfig):
@@ -95,7 +100,7 @@ class Classifier(MediaEncoder[BatchT], config=ClassifierConfig):
         nn.init.zeros_(self.head.bias)
 
     def scores(self, batch: BatchT) -> Tensor:
-        """The score of each class, float32 (B, classes); the batch's masks hide nothing."""
+        """Return the logits of the classes, float32 (B, classes); the batch's masks hide nothing."""
         return cast(Tensor, self.head(self.features(batch))).float()
 
     def loss(self, batch: BatchT) -> Losses:
@@ -103,30 +108,44 @@ class Classifier(MediaEncoder[BatchT], config=ClassifierConfig):
         return compute_mixed_loss(self, self.config, batch)
 
     def token_features(self, batch: BatchT) -> Tensor:
-        """The encoder's output for all tokens of a batch: (B, N, D)."""
+        """Return the encoder's output (B, N, D) for all tokens of a batch."""
         inputs = self.token_inputs(batch)
         index = torch.arange(inputs.shape[1], device=inputs.device).expand(inputs.shape[0], -1)
         encoded = cast(Tensor, self.encoder(inputs, index))
         return encoded[:, 1:] if self.config.of.class_token else encoded
 
     def features(self, batch: BatchT) -> Tensor:
-        """The mean of the encoder's output over all tokens, float32 (B, D)."""
+        """Return the mean of the encoder's output over all tokens, float32 (B, D)."""
         mean = self.token_features(batch).float().mean(dim=1)
         return mean if self.norm is None else cast(Tensor, self.norm(mean))
 
 
 def compute_mixed_loss(model: AnyClassifier, config: LabelsConfig[BatchT], batch: BatchT) -> Losses:
-    """The loss of a classifier (`label_loss`); while it trains, samples and labels are mixed as its config says."""
+    """Return the loss of a classifier (`label_loss`); in training, samples and labels are mixed as configured.
+
+    Args:
+        model: The classifier.
+        config: Its config.
+        batch: Batch with labels.
+    """
     mixup, cutmix = (config.mixup, config.cutmix) if model.training else (0.0, 0.0)
     mixed, mixture = mix_batch(batch, mixup, cutmix)
     return label_loss(config, model.scores(mixed), need_labels(batch, config.several), mixture)
 
 
 def extract_encoder(config: ModelConfig[Any], grids: Grids) -> Model[Any]:
-    """The model of a config without what its features do not need. ValueError if it cannot be taken apart."""
+    """Build the model of a config and remove all parts that its features do not need.
+
+    Args:
+        config: Config of the model.
+        grids: Token grids of the data.
+
+    Raises:
+        ValueError: The model has no features.
+    """
     model = config.make(grids)
     if not model.encoder_parts:
-        raise ValueError(f"a {type(model).__name__} gives no features, so there is no encoder to fine-tune")
+        raise ValueError(f"{type(model).__name__} has no features, so its encoder cannot be fine-tuned")
     for name in dict.fromkeys(
         [*(one for one, _ in model.named_children()), *(w.partition(".")[0] for w in model.state_dict())]
     ):
@@ -137,13 +156,17 @@ def extract_encoder(config: ModelConfig[Any], grids: Grids) -> Model[Any]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderClassifierConfig(LabelsConfig[BatchT]):
-    """A classifier of what a model gives as features. of: the model, of which the encoder is kept."""
+    """The sizes of a classifier on the features of a model.
+
+    Attributes:
+        of: Model whose encoder is used.
+    """
 
     of: ModelConfig[BatchT]
 
 
 class EncoderClassifier(Model[BatchT], config=EncoderClassifierConfig):
-    """Scores classes by a linear layer on the features of `body`, a model without what they do not need."""
+    """Scores classes by a norm and a linear layer on the features of `body`, the encoder of a model."""
 
     def __init__(self, config: EncoderClassifierConfig[BatchT], grids: Grids) -> None:
         super().__init__(config, grids)
@@ -155,12 +178,12 @@ class EncoderClassifier(Model[BatchT], config=EncoderClassifierConfig):
         nn.init.zeros_(self.head.bias)
 
     def features(self, batch: BatchT) -> Tensor:
-        """The features of the encoder, float32 (B, D)."""
+        """Return the features of the encoder, float32 (B, D)."""
         assert isinstance(self.body, GivesFeatures)
         return self.body.features(batch)
 
     def scores(self, batch: BatchT) -> Tensor:
-        """The score of each class, float32 (B, classes)."""
+        """Return the logits of the classes, float32 (B, classes)."""
         return cast(Tensor, self.head(self.norm(self.features(batch)))).float()
 
     def loss(self, batch: BatchT) -> Losses:
@@ -173,8 +196,12 @@ AnyClassifier = Classifier[Any] | EncoderClassifier[Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tested:
-    """What a tuned model reaches on a test, beside predictors that did not train. confusion: of how many samples of a
-    class (row) the model says each (column); None where samples have no label or several.
+    """The test results of a fine-tuned model.
+
+    Attributes:
+        scores: Scores, with those of untrained predictors as baselines.
+        confusion: Number of samples of each class (row) by predicted class (column); None if samples have several
+            labels or none.
     """
 
     scores: tuple[Score, ...]
@@ -183,9 +210,13 @@ class Tested:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tuning:
-    """How a run is fine-tuned. recipe: what trains. initial: the weights to begin with, of the run's model by the names
-    of the recipe's. measure: tests the trained model; its arguments are the model, the recipe, the splits `train` and
-    `test`, and the device.
+    """The fine-tuning of a run.
+
+    Attributes:
+        recipe: Recipe of the fine-tuning.
+        initial: Returns the initial weights, from the run's model, under the names of the recipe's model.
+        measure: Tests the trained model; called with the model, the recipe, the splits `train` and `test`, and the
+            device.
     """
 
     recipe: Recipe[Any]
@@ -194,20 +225,27 @@ class Tuning:
 
 
 class Tune(Protocol):
-    """Makes the tuning of a run's recipe for a split. points: the column with the label of each point, or ""; None for
-    what is tuned as every encoder is, by the labels of samples.
+    """Returns the tuning of a run's recipe on a split, or None if its encoder is tuned on labels of samples as usual.
+
+    `points` is the column with the label of each point, or "".
     """
 
     def __call__(self, base: Recipe[Any], train: Manifest, points: str) -> Tuning | None: ...
 
 
 def tune_classifier(base: Recipe[Any], train: Manifest) -> Tuning:
-    """The tuning of an encoder by the labels of samples.
+    """Return the fine-tuning of an encoder on labels of samples.
 
-    50 epochs of AdamW with a learning rate of 1e-3 per 256 samples, betas (0.9, 0.999) and a weight decay of 0.05, as
-    VideoMAE's fine-tuning; for pictures, clips and spectrograms it decays by 0.75 from block to block, and samples with
-    one label are mixed.
-    ValueError if the run's model gives no features, or the split has fewer than two classes.
+    It runs 50 epochs of AdamW with a learning rate of 1e-3 per 256 samples, betas (0.9, 0.999) and a weight decay of
+    0.05, like VideoMAE's fine-tuning. For images, clips and spectrograms the learning rate decays by 0.75 from block to
+    block, and samples with one label are mixed.
+
+    Args:
+        base: Recipe of the run.
+        train: Labelled split.
+
+    Raises:
+        ValueError: The run's model has no features, or the split has fewer than two classes.
     """
     several, classes = has_label_lists(train), len(train.info["label_names"])
     mixed = isinstance(base.data, ImageData | VideoData | AudioData)
@@ -243,12 +281,12 @@ def tune_classifier(base: Recipe[Any], train: Manifest) -> Tuning:
 
 
 def _stack_weights(model: Model[Any]) -> Mapping[str, Tensor]:
-    """The weights of the blocks, and those that tokens are made with, such as LMD's autoencoder."""
+    """Return the weights of the encoder's blocks and of the tokens, such as LMD's autoencoder."""
     return {name: own for name, own in model.state_dict().items() if name.partition(".")[0] in ("encoder", "tokens")}
 
 
 def select_body_weights(model: Model[Any]) -> Mapping[str, Tensor]:
-    """The weights of a model's encoder, by their names in a model that has it as its `body`."""
+    """Return the weights of a model's encoder under their names in a model with it as `body`."""
     parts = model.encoder_parts
     return {f"body.{name}": own for name, own in model.state_dict().items() if name.partition(".")[0] in parts}
 
@@ -274,11 +312,25 @@ def score_views(
     device: torch.device,
     views: int,
 ) -> tuple[Tensor, Tensor]:
-    """The scores float32 (n, classes) of all labelled samples of `test`, and their labels.
+    """Compute the classifier's scores of all labelled samples of a split.
 
-    With more than one of `views` they are the mean over these of the probabilities of classes. The first view is that
-    of a test with one: whole, or from the middle of the picture. The others are cropped as in training, and begin
-    elsewhere where clips and sounds begin at random. ValueError for data of which all views would be the same.
+    With several views they are the mean over views of the class probabilities. The first view is the usual test view:
+    the whole sample, or its centre. The others are cropped as in training, and clips and audio start at random times if
+    the config allows it.
+
+    Args:
+        model: The classifier.
+        config: Data config of the training.
+        train: Split that it was trained on, for statistics of spectrograms.
+        test: Split to score.
+        device: Device of the model.
+        views: Number of views per sample.
+
+    Returns:
+        Scores float32 (n, classes) and labels.
+
+    Raises:
+        ValueError: All views would be the same, or no sample has a label.
     """
     data, several = drop_augmentation(config, train), model.config.several
     others = replace(data, **{name: getattr(config, name) for name in ("augment",) if hasattr(config, name)})
@@ -304,7 +356,13 @@ def score_views(
 
 
 def list_known_labels(config: DataConfig[Any], train: Manifest, several: bool) -> Tensor:
-    """The labels of the split `train` that baselines know: of all samples, or the lists of classes of some."""
+    """Return the labels of the training split for baselines: of all samples, or the class lists of some.
+
+    Args:
+        config: Data config.
+        train: Training split.
+        several: Whether samples have lists of classes.
+    """
     if not several:
         labels = torch.tensor(train.label)
         return labels[labels >= 0]
@@ -314,7 +372,14 @@ def list_known_labels(config: DataConfig[Any], train: Manifest, several: bool) -
 
 
 def evaluate(model: AnyClassifier, config: DataConfig[Any], data: Manifest, shown: int) -> Evaluation:
-    """The classes of a held-out split; how frequent each is, is counted in the split that it trained on."""
+    """Evaluate a classifier on a held-out split; class frequencies for the baseline come from its training split.
+
+    Args:
+        model: The classifier, in eval mode.
+        config: Data config of the run.
+        data: Held-out split.
+        shown: Number of examples.
+    """
     train, several = trained_on(data), model.config.several
     found, true = score_views(model, config, train, data, torch.device("cpu"), model.config.test_views)
     known = list_known_labels(config, train, several)
@@ -337,5 +402,5 @@ def evaluate(model: AnyClassifier, config: DataConfig[Any], data: Manifest, show
             baseline="the frequencies of classes",
             value=float(entropy.mean() if several else entropy.sum()),
         ),
-        learns="The encoder of a pre-trained model learns the classes of samples, of which nothing is hidden.",
+        learns="The encoder of a pre-trained model learns the classes of whole samples.",
     )

@@ -1,7 +1,7 @@
-"""What an evaluation of a model gives: numbers, and examples of which pages make pictures. No number is a sentence.
+"""The results of an evaluation: scores, and examples from which pages make figures. Scores contain no prose.
 
-The held-out samples for it are the same at each call. How good predictions are is measured by accuracy, F1 and mAP of
-classes, and by VQA accuracy, exact match and ROUGE-L of texts.
+Held-out samples are the same at each call. Classification is scored by accuracy, F1 and mAP, and text by VQA accuracy,
+exact match and ROUGE-L.
 """
 
 import re
@@ -31,10 +31,16 @@ NORMALISED = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
-    """One figure of a model on held-out samples.
+    """One score of a model on held-out samples.
 
-    name: what it is. unit: such as "nats"; "%" for a share of 1, "" for none. of, count: what was measured, and how
-    many of them. baselines: the same figure of predictors that did not train, by name.
+    Attributes:
+        name: Name of the score.
+        value: Its value.
+        unit: Unit, such as "nats"; "%" for a fraction of 1, "" for none.
+        of: Kind of the measured items, such as "samples".
+        count: Number of measured items.
+        baselines: Values of untrained predictors by name.
+        lower_is_better: Whether lower values are better.
     """
 
     name: str
@@ -49,7 +55,15 @@ class Score:
     def share(
         cls, name: str, value: float, of: str, count: int = 0, baselines: Mapping[str, float] | None = None
     ) -> Self:
-        """A share of 1, of which more is better."""
+        """Return a score that is a fraction of 1, where higher is better.
+
+        Args:
+            name: Name of the score.
+            value: Its value, in [0, 1].
+            of: Kind of the measured items.
+            count: Number of measured items.
+            baselines: Values of untrained predictors by name.
+        """
         guesses = {} if baselines is None else baselines
         return cls(name=name, value=value, unit="%", of=of, count=count, baselines=guesses, lower_is_better=False)
 
@@ -61,7 +75,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """Something to look at. reading: how to read it."""
+    """An example for a page; `reading` explains it."""
 
     title: str
     reading: str = ""
@@ -69,8 +83,15 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Compared(Example):
-    """Rows of a batch, and the same as the model completes it. guess: the same as a guess completes it. errors: numbers
-    of each row, by name. wide: whether the cards of rows need the whole page.
+    """Rows of a batch next to their reconstruction by the model.
+
+    Attributes:
+        batch: The original batch.
+        made: The batch as completed by the model.
+        rows: Rows to show.
+        guess: The batch as completed by a baseline.
+        errors: Errors of each row, by name.
+        wide: Whether a row needs the full page width.
     """
 
     batch: Any
@@ -83,7 +104,7 @@ class Compared(Example):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShownSamples(Example):
-    """Rows of a batch as they are. answers: the label that the model gives each; none if there are no rows of it."""
+    """Rows of a batch as they are; `answers` are the model's labels, empty if there are none."""
 
     batch: Any
     rows: Sequence[int]
@@ -92,7 +113,7 @@ class ShownSamples(Example):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pictures(Example):
-    """Sets of pictures by name, uint8 (n, H, W, 3)."""
+    """Sets of images by name, uint8 (n, H, W, 3)."""
 
     sets: Mapping[str, Tensor]
 
@@ -108,21 +129,21 @@ class Clips(Example):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Similarities(Example):
-    """How alike rows and columns are, float32 (n, n) by name; what belongs together lies on the diagonal."""
+    """Similarities of rows and columns, float32 (n, n) by name; matching pairs are on the diagonal."""
 
     of: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Confusion(Example):
-    """Of how many samples of a class (row) a model says each class (column): int64 (C, C)."""
+    """Number of samples of each class (row) by predicted class (column): int64 (C, C)."""
 
     of: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingLoss:
-    """What a training loss is, and that of a trivial predictor: the line beside its curve."""
+    """The name of a training loss, and its value for a trivial predictor, shown as a line in the plot of the loss."""
 
     name: str = "The mean squared error over the target tokens' normalised pixels"
     baseline: str = "predicting every patch's mean"
@@ -131,8 +152,14 @@ class TrainingLoss:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """The results of one model on held-out samples. scores: by the first of them models are compared. notes: other
-    numbers, by name. learns: one or more sentences on the method.
+    """The results of one model on held-out samples.
+
+    Attributes:
+        scores: Scores; models are compared by the first.
+        notes: Further figures by name.
+        examples: Examples for pages.
+        loss: Description of the training loss.
+        learns: A description of the method in one or more sentences.
     """
 
     scores: tuple[Score, ...]
@@ -142,14 +169,15 @@ class Evaluation:
     learns: str = "A masked autoencoder learns by reconstructing the parts of a sample that it was not shown."
 
     def to_dict(self) -> Json:
-        """The numbers as JSON."""
+        """Return the scores and notes as JSON."""
         return {"scores": [asdict(score) for score in self.scores], "notes": dict(self.notes)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mixture:
-    """The mixture share * model + (1 - share) * guess with the least error. What a model knows beyond a guess shows
-    here: one that only repeats the guess has its error.
+    """The mixture share * model + (1 - share) * baseline with the lowest error.
+
+    It shows whether a model contributes beyond the baseline: a model that only repeats it has the same error.
     """
 
     error: float
@@ -157,13 +185,19 @@ class Mixture:
 
     @classmethod
     def combine_squares(cls, model: float, guess: float, apart: float) -> Self:
-        """That of mean squared errors: of both, and between both (`apart`). The share is in [0, 1]."""
+        """Return the best mixture by mean squared error; the share is in [0, 1].
+
+        Args:
+            model: Mean squared error of the model.
+            guess: Mean squared error of the baseline.
+            apart: Mean squared difference between both.
+        """
         gain = guess + apart - model
         share = min(max(gain / max(2 * apart, 1e-12), 0.0), 1.0)
         return cls(error=guess - share * gain + share**2 * apart, share=share)
 
     def notes(self, guess: str) -> Mapping[str, float]:
-        """Its numbers by name. guess: what the model is mixed with."""
+        """Return the error and the share by name; `guess` is the name of the baseline."""
         return {
             f"best mixture of the model and {guess}": self.error,
             "share of the model in the best mixture": self.share,
@@ -173,17 +207,17 @@ class Mixture:
 class Evaluate(Protocol):
     """Evaluates a trained model, on the CPU in eval mode, with `shown` examples of the split at `data`.
 
-    The samples are the same at each call. config: the recipe's data config.
+    The samples are the same at each call. `config` is the recipe's data config.
     """
 
     def __call__(self, model: Any, config: Any, data: Manifest, shown: int) -> Evaluation: ...
 
 
 class Drawn(Protocol):
-    """Gives an example of `count` things that a trained model, on the CPU in eval mode, generates.
+    """Generates `count` items with a trained model, on the CPU in eval mode, as an example for a page.
 
-    rounds: of iterative decoding. temperature: None for the model's own. seed: decides all draws. data: a split of real
-    samples, which stand beside them.
+    `rounds` is the number of decoding rounds, `temperature` overrides the model's default unless it is None, and `seed`
+    determines all random draws. Real samples of the split `data` appear next to the generated ones.
     """
 
     def __call__(
@@ -200,7 +234,7 @@ class Drawn(Protocol):
 
 
 def centred(config: DataT) -> DataT:
-    """The config with one view and a centre crop, without changes of colours and pixels."""
+    """Return the config with one view and a centre crop, without colour changes and transforms."""
     changes: dict[str, Any] = {"views": 1, "augment": CenterCrop(), "colour": None, "transform": None}
     return replace(config, **changes)
 
@@ -215,9 +249,16 @@ def read_batches(
     steps: int = 1,
     rounds: int = 1,
 ) -> Iterator[BatchT]:
-    """Batches of `size` samples, up to `samples` in all, of the split at `data`: on the CPU, the same at each call.
+    """Yield the same batches of a split at each call, on the CPU.
 
-    rounds: how often the split is gone through, each time with other draws of clips, crops and masks.
+    Args:
+        config: Data config.
+        data: The split.
+        size: Samples per batch.
+        samples: Largest number of samples per round.
+        shuffle: Whether to shuffle.
+        steps: Length of the run for settings that change over it.
+        rounds: Number of passes, each with other random clips, crops and masks.
     """
     loader = config.whole().loader(
         data, batch_size=size, shuffle=shuffle, seed=0, device="cpu", rank=0, world_size=1, steps=steps
@@ -228,21 +269,28 @@ def read_batches(
 
 
 def read_shuffled(config: DataConfig[BatchT], data: Manifest, *, most: int, size: int) -> Iterator[BatchT]:
-    """Whole batches of up to `most` shuffled samples of a split, of `size` samples or of all that it has."""
+    """Return full batches of shuffled samples of a split.
+
+    Args:
+        config: Data config.
+        data: The split.
+        most: Largest number of samples.
+        size: Samples per batch, or fewer if the split is smaller.
+    """
     n = min(len(data), most)
     size = min(n, size)
     return read_batches(config, data, size=size, samples=n // size * size, shuffle=True)
 
 
 def read_first(config: DataConfig[BatchT], data: Manifest, shown: int) -> BatchT:
-    """One batch of up to `shown` shuffled samples."""
+    """Return one batch of up to `shown` shuffled samples."""
     return next(read_shuffled(config, data, most=shown, size=shown))
 
 
 def trained_on(data: Manifest) -> Manifest:
-    """The split of which baselines may know what a model was trained on: `train` beside `data`, with its labels.
+    """Return the split that baselines may use: `train` next to `data`, with its labels.
 
-    Where there is none, or it has other classes, it is `data` itself, whose own counts and means are harder to beat.
+    If it is missing or has other classes, `data` itself is returned; its statistics make stronger baselines.
     """
     if (train := store_beside(data.store, "train")) is not None:
         with suppress(ValueError):
@@ -251,25 +299,38 @@ def trained_on(data: Manifest) -> Manifest:
 
 
 KIND = "kind"
-"""The field that says of which kind a question is; answers are scored by kind."""
+"""Field with the kind of a question; answers are scored by kind."""
 ARTICLES = frozenset({"a", "an", "the"})
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 def accuracy(scores: Tensor, label: Tensor) -> float:
-    """The share of samples whose highest score (n, C) is that of their label int64 (n,); of equal ones the first."""
+    """Return the fraction of samples whose highest score is at their label; of equal scores the first counts.
+
+    Args:
+        scores: Scores (n, C).
+        label: Labels int64 (n,).
+    """
     return float((scores.argmax(dim=1) == label).double().mean())
 
 
 def count_confusions(scores: Tensor, label: Tensor) -> Tensor:
-    """How many samples of each label int64 (n,) have each class as the highest of their scores (n, C): int64 (C, C)."""
+    """Count samples by label and by the class with the highest score.
+
+    Args:
+        scores: Scores (n, C).
+        label: Labels int64 (n,).
+
+    Returns:
+        Counts int64 (C, C), labels as rows.
+    """
     classes = scores.shape[1]
     counts = torch.bincount(label * classes + scores.argmax(dim=1), minlength=classes**2)
     return counts.view(classes, classes)
 
 
 def compute_macro_f1(predicted: Tensor, label: Tensor) -> float:
-    """The mean of the F1 scores of the classes that occur in either, both int64 (n,)."""
+    """Return the mean F1 score of the classes that occur in the predictions or labels, both int64 (n,)."""
     scores = []
     for c in torch.unique(torch.cat((predicted, label))):
         own, true = predicted == c, label == c
@@ -278,10 +339,16 @@ def compute_macro_f1(predicted: Tensor, label: Tensor) -> float:
 
 
 def compute_mean_average_precision(scores: Tensor, has: Tensor) -> float:
-    """The mean over classes of the average precision; scores (n, C), has: which classes a sample has, 0 or 1 (n, C).
+    """Return the mean over classes of the average precision.
 
-    Samples with equal scores count as one rank, as in scikit-learn. Classes that no sample has do not count. ValueError
-    if no class counts.
+    Samples with equal scores count as one rank, as in scikit-learn. Classes without samples do not count.
+
+    Args:
+        scores: Scores (n, C).
+        has: 1 for each class that a sample has, else 0 (n, C).
+
+    Raises:
+        ValueError: No sample has a class.
     """
     precisions = [
         _compute_average_precision(scores[:, c], has[:, c] > 0) for c in range(scores.shape[1]) if has[:, c].any()
@@ -302,18 +369,24 @@ def _compute_average_precision(score: Tensor, has: Tensor) -> float:
 
 
 def score(scores: Tensor, labels: Tensor) -> float:
-    """Accuracy if `labels` is int64 (n,), mAP if it is float32 (n, C)."""
+    """Return the accuracy if `labels` is int64 (n,), or the mAP if it is float32 (n, C)."""
     return accuracy(scores, labels) if labels.ndim == 1 else compute_mean_average_precision(scores, labels)
 
 
 def majority(train: Tensor, test: Tensor, classes: int) -> float:
-    """The score on `test` of a guess that knows only how often each class is in `train`."""
+    """Return the score on `test` of a predictor that uses only class frequencies in `train`.
+
+    Args:
+        train: Training labels, int64 (n,) or float32 (n, C).
+        test: Test labels.
+        classes: Number of classes.
+    """
     frequency = torch.bincount(train, minlength=classes).float() if train.ndim == 1 else train.mean(dim=0)
     return score(frequency.expand(len(test), -1), test)
 
 
 def normalise(answer: str) -> str:
-    """An answer in lower case, without punctuation and articles, and with digits for the numbers zero to ten.
+    """Return an answer in lower case, without punctuation and articles, and with digits for the numbers zero to ten.
 
     Source: the VQA evaluation (Antol et al., 2015), without its list of contractions.
     """
@@ -323,9 +396,14 @@ def normalise(answer: str) -> str:
 
 
 def score_vqa(answer: str, answers: Sequence[str]) -> float:
-    """The accuracy of VQA in [0, 1]: the mean over all subsets without one person of min(1, matches / 3).
+    """Return the VQA accuracy of an answer, in [0, 1].
 
-    answers: those of several people, as a rule ten. A single answer, or aliases of one, count by `score_exact_match`.
+    It is the mean of min(1, matches / 3) over all subsets of people that leave one out.
+
+    Args:
+        answer: Answer to score.
+        answers: Answers of several people, usually ten. For a single answer, or aliases of one, use
+            `score_exact_match`.
     """
     said, given = normalise(answer), [normalise(one) for one in answers]
     matches = given.count(said)
@@ -334,12 +412,12 @@ def score_vqa(answer: str, answers: Sequence[str]) -> float:
 
 
 def score_exact_match(answer: str, answers: Sequence[str]) -> float:
-    """1 if the answer is one of the given, normalised, else 0."""
+    """Return 1 if the normalised answer equals one of `answers`, else 0."""
     return float(normalise(answer) in {normalise(one) for one in answers})
 
 
 def rouge_l(text: str, references: Sequence[str]) -> float:
-    """The best F1 of the longest common subsequence of words with a reference (Lin, 2004), in [0, 1]."""
+    """Return the best F1, over references, of the longest common subsequence of words (Lin, 2004), in [0, 1]."""
     words = normalise(text).split()
     return max((_measure_overlap(words, normalise(one).split()) for one in references), default=0.0)
 

@@ -1,15 +1,15 @@
-"""The features that frozen encoders give of the labelled samples of a split, and what a probe fits on them.
+"""Extracts features of labelled samples with frozen encoders and fits probes on them.
 
 Samples come from the loader of the recipe: without augmentation, each once, in order. No token is hidden.
 
-A probe is neighbours, a linear layer, or a query that attends to tokens. Neighbours by cosine vote for a class,
-weighted by exp(cosine / 0.07) (k-NN: Wu et al., Unsupervised Feature Learning via Non-Parametric Instance
-Discrimination, 2018, section 3.4), of features as they are or whitened.
+A probe is k-NN, a linear layer, or a query that attends to tokens. In k-NN, the nearest samples by cosine vote for a
+class, weighted by exp(cosine / 0.07) (Wu et al., Unsupervised Feature Learning via Non-Parametric Instance
+Discrimination, 2018, section 3.4), on plain or whitened features.
 
-The linear probe is logistic regression with an L2 penalty that is chosen by cross-validation on the training samples.
-A fold holds neighbours: samples are in the order of their keys, and those of one source, which are often alike, follow
-one another. If like samples were trained on and held out, weak penalties would look too good. The problem is convex and
-solved by L-BFGS from zero in float64, so the result does not depend on a seed.
+The linear probe is logistic regression with an L2 penalty chosen by cross-validation on the training samples. A fold
+holds neighbours: samples are sorted by key, so samples from one source, which are often similar, follow one another. If
+similar samples were in both parts of a fold, weak penalties would look too good. The problem is convex and solved by
+L-BFGS from zero in float64, so the result does not depend on a seed.
 
 The attentive probe is a learned query that attends to the tokens, and a linear layer that reads the result (V-JEPA:
 Bardes et al., Revisiting Feature Prediction for Learning Visual Representations from Video, 2024, section 4.1, without
@@ -58,7 +58,7 @@ AUGMENTATIONS: Mapping[str, object] = {
     "cycle": None,
     "targets": None,
 }
-"""The fields of data configs that augment samples, with the values that do not; and what goes with augmented ones."""
+"""Fields of data configs that augment samples, or depend on augmentation, with the values that turn it off."""
 
 
 @runtime_checkable
@@ -70,8 +70,8 @@ class GivesFeatures(Protocol):
 
 @runtime_checkable
 class GivesTokens(Protocol):
-    """A model that gives a vector of each token, (B, N, D), what it reads of each, float32 (B, N, values), and the
-    vectors of samples, float32 (B, F), of those of their tokens (`pool`).
+    """A model with token features (B, N, D), token inputs float32 (B, N, values), and a pooling of token features to
+    sample features float32 (B, F).
     """
 
     def token_features(self, batch: Any) -> Tensor: ...
@@ -83,9 +83,12 @@ class GivesTokens(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Labelled:
-    """The features of n samples by the encoder's name, in the order of their keys, and their labels: int64 (n,), or
-    float32 (n, C) if a sample may have several. vectors: float32 (n, D). tokens: bfloat16 (n, N, D), of the encoders
-    that have them.
+    """The features of n samples, sorted by key.
+
+    Attributes:
+        labels: int64 (n,), or float32 (n, C) if samples may have several.
+        vectors: Features float32 (n, D) by name of the encoder.
+        tokens: Token features bfloat16 (n, N, D) of the encoders that have them.
     """
 
     labels: Tensor
@@ -94,12 +97,17 @@ class Labelled:
 
 
 def list_mask_fields(config: DataConfig[Any]) -> dict[str, None]:
-    """The fields of a config that are masks, each with None: encoders are judged on whole samples."""
+    """Return the mask fields of a config, each with None, since encoders are evaluated on whole samples."""
     return {f.name: None for f in fields(config) if isinstance(getattr(config, f.name), Mask)}
 
 
 def drop_augmentation(config: DataConfig[Any], train: Manifest) -> DataConfig[Any]:
-    """The config without augmentation and masks; sounds are normalised by the statistics of the split `train`."""
+    """Return the config without augmentation and masks.
+
+    Args:
+        config: Data config.
+        train: Split whose statistics normalise spectrograms.
+    """
     own = {f.name for f in fields(config)}
     changed: Any = {name: value for name, value in AUGMENTATIONS.items() if name in own}
     if isinstance(config, MeshData):
@@ -120,14 +128,14 @@ def drop_augmentation(config: DataConfig[Any], train: Manifest) -> DataConfig[An
 
 
 def from_middle(config: DataConfig[Any]) -> DataConfig[Any]:
-    """The config whose clips are from the middle of videos, sounds and motions instead of from a drawn place."""
+    """Return the config with clips from the middle of videos, audio and pose sequences instead of random times."""
     clip: Any = getattr(config, "clip", None)
     changed: Any = {"clip": replace(clip, start="center")} if getattr(clip, "start", "") == "random" else {}
     return replace(config, **changed)
 
 
 def has_label_lists(data: Manifest) -> bool:
-    """Whether the samples of a split have lists of classes (`labels` in their json) instead of one label each."""
+    """Return whether the samples of a split have lists of classes (`labels` in their json) instead of one label."""
     if JSON not in data.components or not len(data):
         return False
     (found,) = data.store.read_many([data.member(0, JSON)])
@@ -135,10 +143,16 @@ def has_label_lists(data: Manifest) -> bool:
 
 
 def match_labels(split: Manifest, names: Sequence[str], whose: str) -> Manifest:
-    """Number the labels of a split by their places in other names, which are those of `whose`, for messages.
+    """Renumber the labels of a split by their indices in other names.
+
+    Args:
+        split: The split.
+        names: Names of labels.
+        whose: Owner of the names, for messages.
 
     Raises:
-        ValueError: A sample has another class, or may have it, as lists of classes are read later.
+        ValueError: A sample has another class; or the split has another class and lists of classes, which are read only
+            later.
     """
     if unknown := [name for name in split.label_names if name not in names]:
         remedy = f"of {whose}; give splits whose classes have the same names"
@@ -154,10 +168,14 @@ def match_labels(split: Manifest, names: Sequence[str], whose: str) -> Manifest:
 
 
 def match_labels_of_run(split: Manifest, run: Path) -> Manifest:
-    """Number the labels of a split as the model of a run has learned them; see `match_labels`.
+    """Renumber the labels of a split as the model of a run learned them; see `match_labels`.
 
-    A model that learns no labels takes them as they are, and so does one of an earlier release, whose run.json does not
-    name them.
+    Labels stay unchanged for a model without labels, and for runs of earlier releases, whose run.json does not name
+    them.
+
+    Args:
+        split: The split.
+        run: Folder of the run.
     """
     names = read_label_names(run)
     return split if names is None else match_labels(split, names, f"the run {run}")
@@ -166,11 +184,21 @@ def match_labels_of_run(split: Manifest, run: Path) -> Manifest:
 def yield_labelled_batches(
     config: DataConfig[Any], data: Manifest, *, size: int, samples: int, several: bool, seed: int = 0
 ) -> Iterator[tuple[Batch, Tensor, Tensor]]:
-    """Batches of `size` samples of a split, of a packed row each where rows are packed, with the rows that count int64
-    (R,) and their labels; up to `samples` samples in all.
+    """Yield batches of a split with the rows that have a label.
 
-    If the split has more, they are drawn by the loader's shuffle. several: labels are float32 (R, C), from
-    the field `labels`. Samples without a label do not count. seed: of crops and beginnings that are drawn.
+    With packed rows, a batch is one row. If the split has more than `samples` samples, the loader's shuffle selects
+    them.
+
+    Args:
+        config: Data config.
+        data: The split.
+        size: Samples per batch.
+        samples: Largest number of labelled samples in all.
+        several: Whether labels are lists of classes, from the field `labels`.
+        seed: Seed of random crops and start times.
+
+    Yields:
+        The batch, its labelled rows int64 (R,), and their labels int64 (R,), or float32 (R, C) if `several`.
     """
     chosen: Any = {"fields": (LABELS,)} if several else {}
     whole = len(data) <= samples
@@ -199,9 +227,16 @@ def extract_features(
     tokens: bool,
     device: torch.device,
 ) -> Labelled:
-    """The features of all encoders, decoded once for all. tokens: also those of each token.
+    """Extract the features of all encoders; samples are decoded once.
 
-    ValueError if there is no labelled sample.
+    Args:
+        encoders: Encoders by name.
+        batches: Batches from `yield_labelled_batches`.
+        tokens: Whether to extract token features too.
+        device: Device of the encoders.
+
+    Raises:
+        ValueError: No sample has a label.
     """
     keys: list[str] = []
     labels: list[Tensor] = []
@@ -233,14 +268,14 @@ def extract_features(
 
 
 class Inputs:
-    """What a model reads of a sample, reduced to at most 256 principal components: the baseline of raw inputs."""
+    """The baseline of raw inputs: a model's token inputs, reduced to at most 256 principal components."""
 
     COMPONENTS, FITTED_ROWS, FITTED_VALUES = 256, 1024, 1 << 27
 
     def __init__(
         self, model: GivesTokens, batches: Iterator[tuple[Batch, Tensor, Tensor]], device: torch.device
     ) -> None:
-        """Fits the components on the first rows of `batches`: up to 1,024, fewer if a sample has many values."""
+        """Fit the components on the first rows of `batches`: up to 1,024, fewer if a sample has many values."""
         self._model = model
         found: list[Tensor] = []
         with torch.no_grad():
@@ -257,7 +292,7 @@ class Inputs:
             self.components = x.T @ (vectors[:, kept] / values[kept].sqrt()).float()
 
     def features(self, batch: Any) -> Tensor:
-        """The components of the samples, float32 (B, 256 or fewer)."""
+        """Return the components of the samples, float32 (B, 256 or fewer)."""
         found: Tensor = (self._read(batch) - self.mean) @ self.components
         return found
 
@@ -268,10 +303,10 @@ class Inputs:
 TEMPERATURE = 0.07
 _AT_ONCE = 1024
 PENALTIES = (1e1, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
-"""The penalties that are tried, strongest first; of equally good ones the first is taken."""
+"""Penalties to try, strongest first; of equally good ones the first is chosen."""
 FOLDS = 5
 ENOUGH = 1000
-"""No further fold is held out once this many samples were."""
+"""Number of held-out samples after which no further fold is evaluated."""
 _ITERATIONS = 100
 STEPS, ROWS = 300, 64
 """Steps of AdamW, and samples in each."""
@@ -279,10 +314,16 @@ LR, WEIGHT_DECAY = 3e-3, 1e-2
 
 
 def knn_scores(train: Tensor, has: Tensor, test: Tensor, k: int) -> Tensor:
-    """The votes for each class, float32 (m, C), 0 to 1.
+    """Return the weighted votes for each class, in [0, 1].
 
-    train: vectors (n, D); has: the classes that each has, float32 (n, C); test: vectors (m, D). With fewer than k
-    vectors in train, all vote.
+    Args:
+        train: Training features (n, D).
+        has: Classes of the training samples, float32 (n, C).
+        test: Test features (m, D).
+        k: Number of neighbours; all vote if there are fewer.
+
+    Returns:
+        Scores float32 (m, C).
     """
     train, k = F.normalize(train.float(), dim=1), min(k, len(train))
     votes = []
@@ -294,11 +335,18 @@ def knn_scores(train: Tensor, has: Tensor, test: Tensor, k: int) -> Tensor:
 
 
 def whiten(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """PCA whitening: both, float32 (n, R) and (m, R), turned to the R principal components of `train` (n, D), each with
-    deviation 1 over it. Components without a spread but for rounding are left out.
+    """Apply PCA whitening, fitted on `train`.
 
-    Features often vary along a few directions, which then decide which are near; here all directions count alike. So
-    n should be several times D: of n <= D samples all would be equally far apart.
+    Components whose variance is only rounding error are dropped. Features often vary along a few directions, which then
+    determine the distances; after whitening all directions count equally. n should be several times D: with n <= D
+    samples, all would be equally far apart.
+
+    Args:
+        train: Training features (n, D).
+        test: Test features (m, D).
+
+    Returns:
+        Both, float32 (n, R) and (m, R), with standard deviation 1 over `train`.
     """
     mean = train.double().mean(dim=0)
     centred = train.double() - mean
@@ -311,10 +359,17 @@ def whiten(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
 def score_linear(
     train: Tensor, labels: Tensor, test: Tensor, classes: int, *, penalties: Sequence[float] = PENALTIES
 ) -> Tensor:
-    """The scores of each class, float64 (m, C).
+    """Fit the linear probe and return its scores of each class.
 
-    train: standardised vectors (n, D), like samples beside one another; test: (m, D). labels: int64 (n,) for one label
-    each, float32 (n, C) for several.
+    Args:
+        train: Standardised training features (n, D), with similar samples next to each other.
+        labels: int64 (n,) for one label each, float32 (n, C) for several.
+        test: Test features (m, D).
+        classes: Number of classes.
+        penalties: Penalties to choose from.
+
+    Returns:
+        Scores float64 (m, C).
     """
     train, test = train.double(), test.double()
     penalty = penalties[0] if len(penalties) == 1 else _choose_penalty(train, labels, classes, penalties)
@@ -322,7 +377,7 @@ def score_linear(
 
 
 def _choose_penalty(train: Tensor, labels: Tensor, classes: int, penalties: Sequence[float]) -> float:
-    """The penalty whose scores of held-out folds are the best, all folds together."""
+    """Return the penalty with the best score on all held-out folds together."""
     fold = assign_folds(labels)
     held = [one for n in range(FOLDS) if 0 < int((one := fold == n).sum()) < len(labels)]
     while sum(int(one.sum()) for one in held[:-1]) >= ENOUGH:
@@ -344,9 +399,20 @@ def _choose_penalty(train: Tensor, labels: Tensor, classes: int, penalties: Sequ
 
 
 def fit(x: Tensor, labels: Tensor, classes: int, penalty: float, start: Tensor | None = None) -> Tensor:
-    """The weights float64 (D + 1, C), the last row a bias without penalty, that minimise the mean loss of x float64
-    (n, D) plus penalty / 2 times the sum of their squares. The loss is cross-entropy; for several labels it is that of
-    each class by itself, summed over the classes.
+    """Fit a linear classifier with an L2 penalty.
+
+    The mean loss plus penalty / 2 times the sum of squared weights is minimised. The loss is cross-entropy; for several
+    labels, binary cross-entropy summed over the classes.
+
+    Args:
+        x: Features float64 (n, D).
+        labels: int64 (n,), or float32 (n, C) for several.
+        classes: Number of classes.
+        penalty: Strength of the penalty.
+        start: Initial weights; zero by default.
+
+    Returns:
+        Weights float64 (D + 1, C); the last row is a bias without penalty.
     """
     inputs = _with_bias(x)
     weights = (inputs.new_zeros(inputs.shape[1], classes) if start is None else start.clone()).requires_grad_()
@@ -376,7 +442,7 @@ def _with_bias(x: Tensor) -> Tensor:
 
 
 def assign_folds(labels: Tensor) -> Tensor:
-    """The fold of each training sample, int64 (n,): FOLDS runs of neighbours, of each label by itself."""
+    """Return the fold of each training sample, int64 (n,); each label is split into FOLDS runs of neighbours."""
     if labels.ndim > 1:
         return torch.arange(len(labels)) * FOLDS // len(labels)
     order = labels.argsort(stable=True)
@@ -415,10 +481,19 @@ class AttentiveProbe(nn.Module):
 def score_attentive(
     train: Tensor, labels: Tensor, test: Tensor, classes: int, *, heads: int = 4, seed: int = 0, steps: int = STEPS
 ) -> Tensor:
-    """The scores of each class, float32 (m, C).
+    """Train the attentive probe and return its scores of each class.
 
-    train and test: tokens (n, N, D) and (m, N, D) of any float type. labels: as in `score_linear`. seed: of the
-    weights and of the order.
+    Args:
+        train: Training tokens (n, N, D) of any float type.
+        labels: As in `score_linear`.
+        test: Test tokens (m, N, D).
+        classes: Number of classes.
+        heads: Number of attention heads; 1 if they do not divide D.
+        seed: Seed of the weights and the order.
+        steps: Number of training steps.
+
+    Returns:
+        Scores float32 (m, C).
     """
     width = train.shape[2]
     with seeded(seed):

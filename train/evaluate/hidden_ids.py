@@ -1,10 +1,11 @@
-"""Hidden ids: what they are by counts alone, and iterative decoding, which fills them in, the most certain first.
+"""Predictions of hidden token ids: baselines from counts, and iterative decoding, which fills in the most certain ids
+first.
 
-Counts say how often ids occur, and which ids stand beside which, in texts and in pictures. Iterative decoding takes
-several rounds. Its source is MaskGIT (Chang et al., 2022, section 3.2), whose schedule is the cosine here; MAGE (Li et
-al., 2023) draws pictures from nothing in this way.
+Counts cover the frequencies of ids, and of neighbouring ids, in texts and images. Iterative decoding takes several
+rounds. Its source is MaskGIT (Chang et al., 2022, section 3.2), with its cosine schedule; MAGE (Li et al., 2023)
+generates images from fully hidden ids in this way.
 
-Shapes: V ids, K hidden tokens. In iterative decoding: B samples of N ids, M of them hidden, K ids that can be drawn.
+Shapes: V ids, K hidden tokens. In iterative decoding: B samples of N ids, M of them hidden, K possible ids.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from maskstream.train.nn.token_layers import find_hidden_tokens
 from .evaluation import Score
 
 STRENGTHS = (10.0, 100.0, 1000.0)
-"""The weights of the frequencies of ids, in tokens, when they smooth those of pairs."""
+"""Weights of the id frequencies, in tokens, for smoothing the frequencies of pairs."""
 _AT_ONCE = 1024
 
 
@@ -37,9 +38,15 @@ def score_ids(
     right: float,
     shares: Mapping[str, float] | None = None,
 ) -> tuple[Score, Score]:
-    """How well a model predicts `count` hidden ids: the cross-entropy in nats, and the share that it predicts right.
+    """Return the scores of predicted hidden ids: the cross-entropy in nats, and the fraction predicted right.
 
-    of: what the ids are. losses, shares: the same figures of baselines, by name.
+    Args:
+        of: Kind of the ids.
+        count: Number of ids.
+        loss: Cross-entropy of the model.
+        losses: Cross-entropies of baselines by name.
+        right: Fraction that the model predicts right.
+        shares: Fractions of baselines by name.
     """
     return (
         Score(name="cross-entropy", value=loss, unit="nats", of=of, count=count, baselines=losses),
@@ -49,8 +56,11 @@ def score_ids(
 
 @dataclass(frozen=True, slots=True)
 class NGrams:
-    """Counts of a split's true ids. single: float32 (V,), of each id, plus 1. pairs: float32 (V, V), of an id and the
-    next one in its document.
+    """Counts of a split's true ids.
+
+    Attributes:
+        single: Count of each id, plus 1: float32 (V,).
+        pairs: Count of each id followed by another one in its document: float32 (V, V).
     """
 
     single: npt.NDArray[np.float32]
@@ -58,7 +68,7 @@ class NGrams:
 
     @classmethod
     def of(cls, batches: Iterable[TextBatch], vocabulary: int) -> NGrams:
-        """The counts of batches of a split that the model was trained on; special tokens count as ids too."""
+        """Count the ids of a split that the model was trained on; special tokens count as ids too."""
         single = np.ones(vocabulary, np.float32)
         pairs = np.zeros((vocabulary, vocabulary), np.float32)
         for batch in batches:
@@ -70,21 +80,26 @@ class NGrams:
 
     @property
     def frequencies(self) -> npt.NDArray[np.float64]:
-        """The share of each id in all tokens, float64 (V,)."""
+        """The frequency of each id among all tokens, float64 (V,)."""
         shares: npt.NDArray[np.float64] = self.single / self.single.sum(dtype=np.float64)
         return shares
 
     def alone(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """The loss of hidden tokens, -log of the frequency of their ids in nats: float64 (K,)."""
+        """Return the loss of hidden tokens, -log of the frequency of their ids in nats: float64 (K,)."""
         return -np.log(self.frequencies[ids])
 
     def beside(
         self, ids: npt.NDArray[np.int64], left: npt.NDArray[np.int64], right: npt.NDArray[np.int64], strength: float
     ) -> npt.NDArray[np.float64]:
-        """The loss of hidden tokens between the visible ids `left` and `right` (K,), -1 where there is none, in nats.
+        """Return the loss of hidden tokens, predicted from their visible neighbours, in nats.
 
-        The probability of an id t is proportional to p(t | left) p(right | t), each smoothed by `strength` tokens of
-        the frequencies of ids.
+        The probability of an id t is proportional to p(t | left) p(right | t), each smoothed by the frequencies of ids.
+
+        Args:
+            ids: True ids (K,).
+            left: Visible ids to the left (K,); -1 for none.
+            right: Visible ids to the right (K,); -1 for none.
+            strength: Weight of the frequencies, in tokens.
         """
         shares = self.frequencies
         after, before = self.pairs.sum(1), shares * strength
@@ -103,7 +118,9 @@ class NGrams:
 
 
 def neighbours(batch: TextBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The true ids of a batch's hidden tokens, and the visible ids to their left and right, -1 for none: int64 (K,)."""
+    """Return the true ids of a batch's hidden tokens, and the visible ids to their left and right (-1 for none): int64
+    (K,).
+    """
     hidden = find_hidden_tokens(batch)
     unpadded = batch.unpadded
     ids = unpadded.tokens.numpy().astype(np.int64)
@@ -119,8 +136,11 @@ def neighbours(batch: TextBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IdCounts:
-    """Counts of a split's ids. single: float64 (K,), of each id, plus 1. pairs: float64 (K, K), of an id and one beside
-    it, above it or below it, counted both ways.
+    """Counts of the ids of a split's images.
+
+    Attributes:
+        single: Count of each id, plus 1: float64 (K,).
+        pairs: Count of each pair of neighbours, horizontal or vertical, in both orders: float64 (K, K).
     """
 
     single: Tensor
@@ -128,7 +148,7 @@ class IdCounts:
 
     @classmethod
     def of(cls, pictures: Iterable[Tensor], k: int) -> IdCounts:
-        """The counts of the ids int64 (B, h, w) of batches of pictures."""
+        """Count the ids int64 (B, h, w) of batches of images, of `k` possible ids."""
         single, pairs = torch.ones(k, dtype=torch.float64), torch.zeros(k * k, dtype=torch.float64)
         for ids in pictures:
             single += torch.bincount(ids.flatten(), minlength=k)
@@ -138,11 +158,17 @@ class IdCounts:
         return cls(single=single, pairs=both + both.T)
 
     def alone(self, ids: Tensor) -> Tensor:
-        """-log of the frequency of ids, in nats."""
+        """Return -log of the frequency of ids, in nats."""
         return -(self.single / self.single.sum())[ids].log()
 
     def beside(self, ids: Tensor, near: Tensor, strength: float) -> Tensor:
-        """-log of the frequency of ids beside the ids `near`, smoothed by `strength` ids of all kinds, in nats."""
+        """Return -log of the frequency of ids next to known ids, in nats.
+
+        Args:
+            ids: True ids.
+            near: Known neighbours, of the same shape.
+            strength: Weight of the frequencies of ids, in ids, for smoothing.
+        """
         shares = self.single / self.single.sum()
         pairs, of = self.pairs[near, ids], self.pairs.sum(dim=1)[near]
         return -((pairs + strength * shares[ids]) / (of + strength)).log()
@@ -150,9 +176,16 @@ class IdCounts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HiddenIdLosses:
-    """The mean losses of `ids` hidden ids in nats, and shares that are predicted right. model, right: the model's.
-    alone, common: of the frequencies of ids, and of the most frequent one. beside, copied: of the frequencies beside a
-    known id, at the best of `STRENGTHS`, and of a copy of that id.
+    """Mean losses of hidden ids in nats, and fractions predicted right.
+
+    Attributes:
+        model: Loss of the model.
+        right: Fraction that the model predicts right.
+        alone: Loss by the frequencies of ids.
+        common: Fraction of the most frequent id.
+        beside: Loss by the frequencies next to a known id, at the best of `STRENGTHS`.
+        copied: Fraction that equals the known id.
+        ids: Number of hidden ids.
     """
 
     model: float
@@ -165,8 +198,14 @@ class HiddenIdLosses:
 
     @classmethod
     def of(cls, rows: Iterable[tuple[Tensor, Tensor, Tensor, Tensor]], counts: IdCounts) -> HiddenIdLosses:
-        """Those of batches of hidden ids: losses, whether they are predicted right, true ids, and known ids, each of
-        one shape. counts: of a split that the model was trained on. ValueError for no batch.
+        """Compute the losses from batches of hidden ids.
+
+        Args:
+            rows: Losses, whether ids are predicted right, true ids, and known neighbours, each of one shape.
+            counts: Counts of a split that the model was trained on.
+
+        Raises:
+            ValueError: There is no batch.
         """
         columns = [[one.flatten() for one in row] for row in rows]
         if not columns:
@@ -183,7 +222,13 @@ class HiddenIdLosses:
         )
 
     def scores(self, beside: str, copied: str, common: str = "") -> tuple[Score, Score]:
-        """The losses, and the shares that are right. All three are names of baselines; without one it is left out."""
+        """Return the cross-entropy and the fraction predicted right, with baselines.
+
+        Args:
+            beside: Name of the baseline of frequencies next to a known id.
+            copied: Name of the baseline that copies the known id.
+            common: Name of the baseline of the most frequent id; "" leaves it out.
+        """
         return score_ids(
             "hidden ids",
             self.ids,
@@ -195,19 +240,34 @@ class HiddenIdLosses:
 
 
 Predict = Callable[[Tensor, Tensor, int], Tensor]
-"""The logits (B, M, K) of hidden ids in their order, of ids int64 (B, N), which of them are hidden bool (B, N), and M.
-What stands in `ids` where they are hidden has no meaning."""
+"""Returns logits (B, M, K) of the hidden ids, in order, for ids int64 (B, N), the hidden ones bool (B, N), and M.
+Values of `ids` at hidden positions have no meaning.
+"""
 
 
 @torch.inference_mode()
 def fill_in(
     predict: Predict, ids: Tensor, hidden: Tensor, *, rounds: int = 12, temperature: float = 4.5, seed: int = 0
 ) -> Tensor:
-    """The ids int64 (B, N) with the `hidden` ones bool (B, N) drawn, equally many in each row.
+    """Draw the hidden ids by iterative decoding, with the same number of hidden ids in each row.
 
-    In each round all hidden ids are drawn from the softmax of their logits, and the most certain ones stay: after round
-    r of R as many are left as a cosine of r / R says, at least one fewer. Certainty is the log of the probability plus
-    Gumbel noise times `temperature` times (1 - r / R). seed: decides all. ValueError for rows with different counts.
+    In each round all hidden ids are drawn from the softmax of their logits, and the most certain ones are fixed: after
+    round r of R, the cosine of r / R determines how many stay hidden, at least one fewer than before. Certainty is the
+    log probability plus Gumbel noise times `temperature` times (1 - r / R).
+
+    Args:
+        predict: The model.
+        ids: Ids int64 (B, N).
+        hidden: True for hidden ids, bool (B, N).
+        rounds: Number of rounds.
+        temperature: Factor of the noise.
+        seed: Seed of all random draws.
+
+    Returns:
+        Completed ids int64 (B, N).
+
+    Raises:
+        ValueError: Rows have different numbers of hidden ids, or a setting is out of range.
     """
     counts = hidden.sum(dim=1)
     first = m = int(counts.max()) if len(counts) else 0

@@ -1,13 +1,13 @@
-"""What a classifier learns of the labels of a batch: weighted, smoothed, mixed.
+"""Label losses of classifiers: class weights, label smoothing, mixup and CutMix.
 
-Mixup (Zhang et al., 2018) mixes two samples and their labels by a share from a Beta distribution. CutMix (Yun et al.,
-2019) puts a box of one into the other, and the share is that of the area which stays; a box is the same at all times of
-a clip. Pictures, clips and spectrograms are mixed before a model reads them; mixed pixels are rounded, as timm's are
-where a loader mixes. One mixture serves a whole batch, whose samples are mixed with those of the batch in reverse
-order, as timm does. It is drawn from the keys of the batch, so a resumed run mixes the same.
+Mixup (Zhang et al., 2018) mixes two samples and their labels by a ratio from a Beta distribution. CutMix (Yun et al.,
+2019) pastes a box of one sample into the other, and the ratio is the remaining area; for a clip, the box is the same at
+all times. Images, clips and spectrograms are mixed before the model reads them; mixed pixels are rounded, as in timm's
+loader. One mixture is used for a whole batch, which is mixed with itself in reverse order, as in timm. It is drawn from
+the keys of the batch, so a resumed run mixes the same.
 
-Labels are smoothed as by Szegedy et al. (2016). Weights of classes multiply both the error of a sample and its share of
-the mean, as torch's cross-entropy has it.
+Labels are smoothed as by Szegedy et al. (2016). Class weights multiply both the error of a sample and its weight in the
+mean, as in torch's cross-entropy.
 """
 
 from __future__ import annotations
@@ -43,11 +43,16 @@ MIXED: dict[type[Batch], tuple[str, int]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelsConfig(ModelConfig[BatchT], ABC, Generic[BatchT]):
-    """A classifier of samples. classes: their number. several: samples have lists of classes (the field `labels`), not
-    one label. smoothing: the share of a label that is spread over all classes. class_weights: of the classes in the
-    loss, () for equal ones; only for one label each. test_views: how often a sample is drawn for a test (see
-    `classifier.score_views`). mixup, cutmix: the parameters of the Beta distributions, 0 for no mixing; with both, each
-    batch has one of them.
+    """A classifier of samples.
+
+    Attributes:
+        classes: Number of classes.
+        several: Whether samples have lists of classes (the field `labels`) instead of one label.
+        smoothing: Fraction of a label that is spread over all classes.
+        class_weights: Weights of classes in the loss; () for equal weights. Only for one label per sample.
+        test_views: Number of views of a test sample (see `classifier.score_views`).
+        mixup: Parameter of mixup's Beta distribution; 0 for no mixup.
+        cutmix: Parameter of CutMix's Beta distribution; 0 for no CutMix. With both, each batch uses one of them.
     """
 
     classes: int
@@ -82,15 +87,18 @@ class LabelsConfig(ModelConfig[BatchT], ABC, Generic[BatchT]):
 
 @dataclass(frozen=True, slots=True)
 class LabelMixture:
-    """The mixture of a batch with itself in reverse order. share: of each sample in its mixture. box: bool, over the
-    two axes that are cut, True where values are the other sample's; None where all are mixed by the share.
+    """The mixture of a batch with itself in reverse order.
+
+    Attributes:
+        share: Weight of each sample in its mixture.
+        box: Mask over the two cut axes, True where values are from the other sample; None for mixup.
     """
 
     share: float
     box: npt.NDArray[np.bool_] | None = None
 
     def of(self, media: Tensor, axis: int) -> Tensor:
-        """The mixture of media (B, ...), in their dtype; a box cuts `axis` and the one after it."""
+        """Mix media (B, ...) in their dtype; a box cuts `axis` and the next one."""
         other = media.flip(0)
         if self.box is not None:
             box = torch.from_numpy(self.box).to(media.device)
@@ -100,9 +108,18 @@ class LabelMixture:
 
 
 def mix_batch(batch: BatchT, mixup: float, cutmix: float) -> tuple[BatchT, LabelMixture | None]:
-    """A batch mixed with itself by mixup or CutMix, and how; as it is where both parameters are 0.
+    """Mix a batch with itself by mixup or CutMix.
 
-    ValueError for a batch of which nothing can be mixed, such as texts.
+    Args:
+        batch: The batch.
+        mixup: Parameter of mixup; 0 for none.
+        cutmix: Parameter of CutMix; 0 for none.
+
+    Returns:
+        The mixed batch and its mixture; the batch itself and None if both parameters are 0.
+
+    Raises:
+        ValueError: The batch cannot be mixed, such as text.
     """
     if not mixup and not cutmix:
         return batch, None
@@ -116,9 +133,14 @@ def mix_batch(batch: BatchT, mixup: float, cutmix: float) -> tuple[BatchT, Label
 
 
 def draw_mixture(key: Sequence[str], size: tuple[int, int], mixup: float, cutmix: float) -> LabelMixture:
-    """The mixture of a batch, a function of its keys: of mixup or CutMix, by halves if both parameters are above 0.
+    """Draw the mixture of a batch as a function of its keys; if both parameters are above 0, each method has
+    probability 0.5.
 
-    size: of the axes that are cut. mixup, cutmix: the parameters of their Beta distributions, not both 0.
+    Args:
+        key: Keys of the batch.
+        size: Sizes of the axes that CutMix cuts.
+        mixup: Parameter of mixup's Beta distribution.
+        cutmix: Parameter of CutMix's Beta distribution; not both are 0.
     """
     keys = "\0".join(key)
     draw = sample_rng(0, 0, keys, 0, "cutmix of labels")
@@ -129,7 +151,17 @@ def draw_mixture(key: Sequence[str], size: tuple[int, int], mixup: float, cutmix
 
 
 def cut_box(rows: int, columns: int, share: float, draw: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """A box whose sides are sqrt(1 - share) of the whole, around a uniform place, without what lies beyond it."""
+    """Draw a box with sides sqrt(1 - share) of the whole around a uniform position, clipped at the edges.
+
+    Args:
+        rows: Length of the first axis.
+        columns: Length of the second axis.
+        share: Fraction of the area outside the unclipped box.
+        draw: Random generator.
+
+    Returns:
+        True inside the box, bool (rows, columns).
+    """
     box = np.zeros((rows, columns), dtype=bool)
     spans = []
     for n in (rows, columns):
@@ -140,10 +172,15 @@ def cut_box(rows: int, columns: int, share: float, draw: np.random.Generator) ->
 
 
 def label_loss(config: LabelsConfig[BatchT], scores: Tensor, labels: Tensor, mixture: LabelMixture | None) -> Losses:
-    """The cross-entropy of the label, or the mean over classes if samples have several; samples without a label do not
-    count.
+    """Return the cross-entropy of the label, or the mean over classes if samples have several labels.
 
-    scores: float32 (B, classes), of mixed samples if there is a mixture. labels: see `need_labels`.
+    Samples without a label do not count.
+
+    Args:
+        config: Settings of the classifier.
+        scores: Logits float32 (B, classes), of mixed samples if there is a mixture.
+        labels: Labels; see `need_labels`.
+        mixture: Mixture of the batch.
     """
     if config.several:
         target, known = labels, (labels.sum(dim=1) > 0).float()
@@ -162,9 +199,17 @@ def label_loss(config: LabelsConfig[BatchT], scores: Tensor, labels: Tensor, mix
 
 
 def need_labels(batch: object, several: bool) -> Tensor:
-    """The labels of a batch: int64 (B,), or float32 (B, classes) if samples have lists of classes.
+    """Return the labels of a batch.
 
-    ValueError if the batch has none.
+    Args:
+        batch: The batch.
+        several: Whether samples have lists of classes.
+
+    Returns:
+        int64 (B,), or float32 (B, classes) if `several`.
+
+    Raises:
+        ValueError: The batch has no labels.
     """
     if not isinstance(batch, Batch):
         raise ValueError(f"a {type(batch).__name__} has no labels; a classifier needs a batch of a loader")
@@ -177,9 +222,14 @@ def need_labels(batch: object, several: bool) -> Tensor:
 
 
 def compute_balanced_weights(labels: npt.NDArray[np.int64], classes: int) -> tuple[float, ...]:
-    """The weight of each class, samples / (classes x samples of the class), as scikit-learn's "balanced" has it.
+    """Return the weight of each class, samples / (classes x samples of the class), like scikit-learn's "balanced".
 
-    labels: int64 (n,), -1 for none. ValueError for a class that no sample has.
+    Args:
+        labels: int64 (n,); -1 for none.
+        classes: Number of classes.
+
+    Raises:
+        ValueError: A class has no sample.
     """
     counts = np.bincount(labels[labels >= 0], minlength=classes)
     if (missing := np.flatnonzero(counts == 0)).size:

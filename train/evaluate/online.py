@@ -1,9 +1,9 @@
-"""A probe that is measured while a model trains: what k-NN and a linear layer read from its features of few samples.
+"""A probe during training: k-NN and a linear layer on the model's features of a few samples.
 
-The samples are decoded once, before the run, and stay in memory. One half of them is known, the other is asked for, so
-the split may be one that the run has never seen. The linear layer is fitted in closed form (ridge regression of the
-classes, 0 or 1), which costs less than a step. Figures of a finished run are those of `maskstream probe`, which has
-more samples and chooses its penalty.
+The samples are decoded once, before the run, and stay in memory. One half is used for training and the other for
+testing, so the split may be one that the run has never seen. The linear layer is fitted in closed form (ridge
+regression of the classes, 0 or 1), which costs less than a step. For figures of a finished run use `maskstream probe`,
+which reads more samples and chooses its penalty.
 """
 
 from __future__ import annotations
@@ -29,14 +29,20 @@ from .features import GivesFeatures, drop_augmentation, has_label_lists, knn_sco
 SAMPLES, AT_ONCE = 512, 64
 """How many samples are measured, half of them known, and how many are in a batch."""
 NEIGHBOURS, PENALTY = 10, 1e-2
-"""Of k-NN; and of the linear layer on standardised features, as a share of the known samples."""
+"""Number of neighbours of k-NN, and penalty of the linear layer on standardised features, relative to the number of
+training samples.
+"""
 KNN, LINEAR = "right classes by k-NN, online", "right classes by a linear layer, online"
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineProbe(Hook):
-    """batches: of the samples, with the rows that count int64 (R,); labels: of all, int64 (n,). every: steps between
-    measurements.
+    """Measures k-NN and a linear probe during a run.
+
+    Attributes:
+        batches: Batches of samples, with the labelled rows int64 (R,).
+        labels: Labels of all labelled rows, int64 (n,).
+        every: Steps between measurements.
     """
 
     batches: Sequence[tuple[Batch, Tensor]]
@@ -45,8 +51,16 @@ class OnlineProbe(Hook):
 
     @classmethod
     def of(cls, config: DataConfig[Any], train: Manifest, data: Manifest, *, every: int) -> Self:
-        """The probe of a recipe's data config on the split `data`. ValueError for fewer than 4 labelled samples, or
-        for samples that have lists of classes.
+        """Read the samples of a probe.
+
+        Args:
+            config: Data config of the recipe.
+            train: Training split, whose statistics normalise spectrograms.
+            data: Labelled split.
+            every: Steps between measurements.
+
+        Raises:
+            ValueError: The split has fewer than 4 labelled samples, or lists of classes.
         """
         if has_label_lists(data):
             raise ValueError(f"the samples of {data} have lists of classes; a probe while training takes one label")
@@ -65,11 +79,11 @@ class OnlineProbe(Hook):
     timed = "probe"
 
     def is_due(self, event: StepEvent) -> bool:
-        """Every so many steps and after the last."""
+        """Return whether to measure after this step: every `every` steps and after the last."""
         return event.step == event.run.steps or event.step % self.every == 0
 
     def after(self, event: StepEvent) -> None:
-        """Adds the scores of the model as it is."""
+        """Add the current scores of the model."""
         model = event.run.model
         model.eval()
         with gathered_root(model), torch.no_grad():
@@ -77,9 +91,17 @@ class OnlineProbe(Hook):
         model.train()
 
     def measure(self, model: Model[Any], device: torch.device) -> Mapping[str, float]:
-        """The share of right classes by both probes. ValueError for a model without features."""
+        """Return the accuracy of both probes.
+
+        Args:
+            model: The model.
+            device: Device of the model.
+
+        Raises:
+            ValueError: The model has no features.
+        """
         if not isinstance(model, GivesFeatures):
-            raise ValueError(f"a {type(model).__name__} gives no features, so it cannot be probed; leave out --probe")
+            raise ValueError(f"{type(model).__name__} has no features, so it cannot be probed; leave out --probe")
         parts = [model.features(batch.to(device))[rows.to(device)].float().cpu() for batch, rows in self.batches]
         x = torch.cat(parts)
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))  # samples may be sorted by class
@@ -95,7 +117,9 @@ class OnlineProbe(Hook):
 
 
 def _score_ridge(known: Tensor, has: Tensor, asked: Tensor) -> Tensor:
-    """The scores of each class by ridge regression, float64 (m, C), in whichever of n x n or D x D is smaller."""
+    """Return the scores of each class by ridge regression, float64 (m, C), solved as n x n or D x D, whichever is
+    smaller.
+    """
     mean, (n, width) = has.mean(dim=0), known.shape
     gram = known @ known.T if n < width else known.T @ known
     gram = gram + PENALTY * n * torch.eye(len(gram), dtype=known.dtype)

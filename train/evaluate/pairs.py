@@ -1,4 +1,6 @@
-"""Evaluates models of video with sound: errors of masked tokens beside baselines that see no sample, and retrieval."""
+"""Evaluates models of video with audio: errors of masked tokens compared with baselines that see no sample, and
+retrieval.
+"""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,23 +27,28 @@ MEASURED = 256
 """The largest number of samples for the errors, for the average tokens and for retrieval."""
 PARTS = ("video patches", "patches of sound")
 MATCHING = (
-    "A row is a clip, a column is a sound, in one order; bright is near. Pairs lie on the diagonal, from the top "
-    "left to the bottom right. Neighbours overlap in time and are cut from the same videos, so bright squares around "
-    "the diagonal are clips that look and sound alike. Clips and sounds are whole here, nothing is hidden."
+    "Rows are clips and columns are their audio, in the same order; bright cells are similar. Pairs are on the "
+    "diagonal, from the top left to the bottom right. Neighbours overlap in time and are cut from the same videos, so "
+    "bright squares around the diagonal are clips with similar content. Nothing is hidden here."
 )
 READING = (
-    "The encoder saw only the bright tokens of the middle rows, of the pictures and of the sound. In the bottom rows "
-    "the others are the model's predictions. In spectrograms time runs to the right, frequency rises upwards, bright "
-    "is loud. "
+    "The encoder saw only the bright tokens of the middle rows, of frames and spectrogram. In the bottom rows, the "
+    "other tokens are the model's predictions. In spectrograms, time runs to the right and frequency upwards, and "
+    "bright is loud. "
 ) + NORMALISED
 
 
 def evaluate(
     model: PairModel, config: AudioVisualData, data: Manifest, shown: int, denoised: Sequence[Score] = ()
 ) -> Evaluation:
-    """The errors on the split, the retrieval on it and on its dataset's `train` split, and reconstructions of some.
+    """Measure the errors on a split, and the retrieval on it and on its dataset's `train` split.
 
-    denoised: the scores of a model that is judged by what it denoises; the first gets the baselines of its video too.
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of reconstructions to show.
+        denoised: Scores of a denoising model; the first also gets the baselines of video.
     """
     beside = None if PurePosixPath(data.location).name == "train" else store_beside(data.store, "train")
     train = None if beside is None else Manifest.open(beside)
@@ -66,7 +73,7 @@ def evaluate(
         ),
         examples=(
             Similarities(
-                title="Which clip finds which sound",
+                title="Similarity of clips and audio",
                 reading=MATCHING,
                 of={f"split {name}": one.similarity for name, one in matched.items()},
             ),
@@ -75,8 +82,8 @@ def evaluate(
             ),
         ),
         loss=TrainingLoss(
-            name="The mean squared error of the normalised target tokens of video and sound, plus the cross entropy of "
-            "matching divided by that of chance, in the recipe's shares",
+            name="The mean squared error of the normalised target tokens of video and audio, plus the cross-entropy of "
+            "matching relative to chance, weighted as in the recipe",
             baseline="predicting every patch's mean and matching by chance",
         ),
     )
@@ -85,11 +92,19 @@ def evaluate(
 def measure_errors(
     config: AudioVisualData, model: PairModel, data: Manifest, train: Manifest | None
 ) -> tuple[Score, Score]:
-    """The mean squared errors over target tokens of video and of sound, on up to 256 samples of the split at `data`,
-    with the recipe's masks at the end of a run; beside those of predicting each token's mean, and the average token at
-    its position in the training set.
+    """Measure the mean squared errors of video and audio target tokens on up to 256 samples.
 
-    train: the training split of the same dataset, for the average tokens.
+    Masks are the recipe's at the end of a run. The baselines are each token's mean and the average training token at
+    its position.
+
+    Args:
+        config: Data config of the run.
+        model: The model.
+        data: The split.
+        train: Training split of the same dataset; None leaves out the second baseline.
+
+    Returns:
+        The scores of video and audio.
     """
     averages = None if train is None else _average_tokens(config, model, train)
     sums = torch.zeros(2, 4, dtype=torch.float64)
@@ -127,7 +142,17 @@ def read_pairs(
     whole: bool = False,
     noise: LinearNoise | None = None,
 ) -> Iterator[AudioVisualBatch]:
-    """The recipe's batches on the CPU, with centre crops. whole: one view without masks or noise."""
+    """Yield the recipe's batches on the CPU, with centre crops.
+
+    Args:
+        config: Data config of the run.
+        data: The split.
+        size: Samples per batch.
+        samples: Largest number of samples.
+        shuffle: Whether to shuffle.
+        whole: Whether to read one view without masks.
+        noise: Noise of video; None for none.
+    """
     shown = replace(config, augment=CenterCrop(), noise=noise, spectrogram_noise=None, spec_augment=None)
     if whole:
         shown = replace(shown, video_mask=None, audio_mask=None, views=1)
@@ -135,7 +160,7 @@ def read_pairs(
 
 
 def _predict_pairs(model: PairModel, batch: AudioVisualBatch) -> Iterator[tuple[Tensor, Tensor, MaskBatch]]:
-    """Predictions, targets and mask of the video's target tokens, then of the sound's."""
+    """Yield predictions, targets and mask of the video's target tokens, then of the audio's."""
     spectrogram, video_mask, audio_mask = need_masks(batch)
     made = model.predict(batch.video, spectrogram, video_mask, audio_mask)
     kinds: tuple[VideoTokens | SpectrogramTokens, ...] = (model.video, model.audio)
@@ -146,7 +171,7 @@ def _predict_pairs(model: PairModel, batch: AudioVisualBatch) -> Iterator[tuple[
 
 
 def _average_tokens(config: AudioVisualData, model: PairModel, train: Manifest) -> tuple[Tensor, Tensor]:
-    """The average token of each position over a split, float32 (N, values), for the video and for the sound."""
+    """Return the average token of each position over a split, float32 (N, values), for video and audio."""
     kinds: tuple[VideoTokens | SpectrogramTokens, ...] = (model.video, model.audio)
     sums: list[Tensor] = []
     samples = 0
@@ -164,14 +189,19 @@ def _average_tokens(config: AudioVisualData, model: PairModel, train: Manifest) 
 
 
 class Matching(Protocol):
-    """A model that embeds clips and sounds in one space."""
+    """A model that embeds clips and audio in one space."""
 
     def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairRetrieval:
-    """similarity: float32 (n, n), of clip i (row) and sound j. Samples are sorted by key, numbers in it by value."""
+    """The retrieval results.
+
+    Attributes:
+        similarity: Similarity of clip i (row) and audio j, float32 (n, n).
+        keys: Keys of the samples, sorted with numbers in numeric order.
+    """
 
     similarity: Tensor
     keys: list[str]
@@ -181,13 +211,15 @@ class PairRetrieval:
         return len(self.keys)
 
     def recall(self, k: int) -> tuple[float, float]:
-        """Recall at k: the share of clips whose sound is among the k nearest, and of sounds whose clip is."""
+        """Return recall at k: the fraction of clips whose audio is among the k nearest, and the reverse."""
         own = self.similarity.diagonal()[:, None]
         ranks = [(scores > own).sum(dim=1) for scores in (self.similarity, self.similarity.T)]
         return float((ranks[0] < k).double().mean()), float((ranks[1] < k).double().mean())
 
     def scores(self, split: str) -> Iterator[Score]:
-        """The recall at 1 and at 5 in both directions, beside chance. split: its name."""
+        """Yield recall at 1 and at 5 in both directions, with chance as the baseline; `split` is the name for the
+        scores.
+        """
         for k in (1, min(5, self.pairs)):
             for way, share in zip(("clip to sound", "sound to clip"), self.recall(k), strict=True):
                 name, chance = f"recall at {k}, {way}, split {split}", {"chance": k / self.pairs}
@@ -195,7 +227,15 @@ class PairRetrieval:
 
 
 def measure_retrieval(model: Matching, pairs: Iterable[AudioVisualBatch]) -> PairRetrieval:
-    """The retrieval of pairs. Each batch has one view of each sample, without masks."""
+    """Compute the similarities of all clips and audio.
+
+    Args:
+        model: The model.
+        pairs: Batches with one view of each sample, without masks.
+
+    Raises:
+        ValueError: A batch has no spectrogram.
+    """
     clips, sounds, keys = [], [], []
     with torch.inference_mode():
         for batch in pairs:
@@ -212,5 +252,5 @@ def measure_retrieval(model: Matching, pairs: Iterable[AudioVisualBatch]) -> Pai
 
 
 def _sort_by_number(key: str) -> list[tuple[int, str]]:
-    """The sort key that puts `clip_9` before `clip_10`."""
+    """Return a sort key that puts `clip_9` before `clip_10`."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", key)]

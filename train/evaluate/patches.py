@@ -1,8 +1,8 @@
-"""How well a masked autoencoder predicts hidden patches, beside guesses of them by no model; and pictures that it
-completes.
+"""Measures predictions of hidden patches by masked autoencoders, compared with model-free baselines, and completes
+images.
 
-Cubes are float32 (B, N, 3 * pixels) in the units of the encoder's inputs, in (c t h w) order within a cube; guesses are
-of the target cubes, (B, M, 3 * pixels).
+Cubes are float32 (B, N, 3 * pixels) in the units of the encoder's inputs, in (c t h w) order within a cube; baselines
+predict the target cubes, (B, M, 3 * pixels).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,14 +25,14 @@ from maskstream.train.nn.media_tokens import ImageTokens, VideoTokens
 from .evaluation import NORMALISED, Compared, Evaluation, Mixture, Score, TrainingLoss, centred, read_shuffled
 
 Guess = Callable[[VideoTokens, Tensor, MaskBatch], Tensor]
-"""Of tokens, cubes and masks, the guesses."""
+"""Predicts the target cubes from tokens, cubes and masks."""
 POWER = 4.0
-"""Of the distance, in `interpolate_colours`: of 2, 3, 4 and 6 the best on the sample clips."""
+"""Exponent of the distance in `interpolate_colours`; of 2, 3, 4 and 6 the best on the sample clips."""
 FRAME_PX = 4.0
 """The distance of two frames that lie one after the other in a clip, as `interpolate_colours` counts it, in pixels."""
 ROUNDS = 40
 RELAXATION = 1.85
-"""Of the over-relaxation in `interpolate_pixels`; after 100 rounds its error on the sample clips is 0.2 % lower."""
+"""Over-relaxation factor in `interpolate_pixels`; after 100 rounds its error on the sample clips is 0.2 % lower."""
 MEAN, COPY = "the mean of the visible pixels", "a copy of the nearest visible token"
 COLOURS, HARMONIC = "interpolation of the visible tokens' colours", "harmonic interpolation of the visible pixels"
 SHRUNK = "a copy of the nearest visible token, shrunk towards the mean"
@@ -41,8 +41,13 @@ UNIT = "squared per-channel standard deviations (57/255)"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PatchLosses:
-    """Mean losses on `samples` samples: the model's; that of predicting each patch's mean; and that of copying the
-    normalised values of the nearest visible patch.
+    """Mean losses over samples.
+
+    Attributes:
+        model: Loss of the model.
+        mean: Loss of predicting each patch's mean.
+        nearest: Loss of copying the normalised values of the nearest visible patch.
+        samples: Number of samples.
     """
 
     model: float
@@ -52,7 +57,15 @@ class PatchLosses:
 
     @classmethod
     def of(cls, parts: Sequence[tuple[LossPart, LossPart, LossPart]], samples: int) -> Self:
-        """The means over batches, of each of which there are the three losses. ValueError for no batch."""
+        """Average the three losses over batches.
+
+        Args:
+            parts: The three losses of each batch.
+            samples: Number of samples.
+
+        Raises:
+            ValueError: There is no batch.
+        """
         if not parts:
             raise ValueError("losses need at least one batch, got none; take a split with a sample in it")
         model, mean, nearest = (
@@ -62,7 +75,12 @@ class PatchLosses:
         return cls(model=model, mean=mean, nearest=nearest, samples=samples)
 
     def score(self, of: str, patch: str = "patch") -> Score:
-        """The model's loss, to be compared with the two others. of: what the samples are."""
+        """Return the model's loss with the other two as baselines.
+
+        Args:
+            of: Kind of the samples.
+            patch: Name of a patch.
+        """
         guesses = {f"every {patch}'s mean": self.mean, f"a copy of the nearest visible {patch}": self.nearest}
         name = f"squared error of a normalised {patch}"
         return Score(name=name, value=self.model, of=of, count=self.samples, baselines=guesses)
@@ -70,7 +88,15 @@ class PatchLosses:
 
 @torch.inference_mode()
 def measure_patches(model: MaskedAutoencoder[BatchT], batches: Iterable[BatchT]) -> PatchLosses:
-    """The losses on batches with masks; each target counts by its weight. Raises ValueError if there is no batch."""
+    """Measure the losses on batches with masks, weighting each target.
+
+    Args:
+        model: The model.
+        batches: The batches.
+
+    Raises:
+        ValueError: There is no batch.
+    """
     parts: list[tuple[LossPart, LossPart, LossPart]] = []
     samples = 0
     for batch in batches:
@@ -85,7 +111,9 @@ def measure_patches(model: MaskedAutoencoder[BatchT], batches: Iterable[BatchT])
 
 
 def find_nearest_visible(mask: MaskBatch) -> Tensor:
-    """For each target, the number of the nearest visible token on the grid, int64 (B, M); ties go to the lowest."""
+    """Return the index of the nearest visible token on the grid for each target, int64 (B, M); ties go to the lowest
+    index.
+    """
     axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in mask.grid.shape), indexing="ij")
     places = torch.stack([axis.flatten() for axis in axes], dim=1)
     near = []
@@ -96,13 +124,13 @@ def find_nearest_visible(mask: MaskBatch) -> Tensor:
 
 
 def find_seen_tokens(mask: MaskBatch) -> Tensor:
-    """Which entries of `mask.visible` show the encoder their content: bool (B, V)."""
+    """Return which entries of `mask.visible` have content that the encoder sees: bool (B, V)."""
     seen = mask.visible_valid
     return seen if mask.mask_token is None else seen & ~mask.mask_token.gather(1, mask.visible)
 
 
 def repeat_mean(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch) -> Tensor:
-    """The mean colour of a clip's visible pixels, everywhere."""
+    """Predict the mean colour of a clip's visible pixels everywhere."""
     seen = find_seen_tokens(mask)[..., None]
     colours = _average_colours(gather_tokens(cubes, mask.visible))
     mean = (colours * seen).sum(dim=1) / seen.sum(dim=1).clamp(min=1)
@@ -110,14 +138,20 @@ def repeat_mean(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch) -> Tensor:
 
 
 def copy_nearest(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch) -> Tensor:
-    """A copy of the nearest visible cube."""
+    """Predict a copy of the nearest visible cube."""
     return gather_tokens(cubes, find_nearest_visible(mask))
 
 
 def interpolate_colours(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch, power: float = POWER) -> Tensor:
-    """The mean of the visible cubes' colours, weighted by distance ** -power from the pixel to their centres.
+    """Predict pixels as the mean of visible cubes' colours, weighted by distance to their centres ** -power.
 
     Source: inverse distance weighting (Shepard, 1968).
+
+    Args:
+        tokens: Tokens of the model.
+        cubes: Cubes of the batch.
+        mask: Masks of the batch.
+        power: Exponent of the distance.
     """
     colours = _average_colours(gather_tokens(cubes, mask.visible))
     centres, pixels = _places(tokens)
@@ -132,9 +166,16 @@ def interpolate_colours(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch, pow
 
 
 def interpolate_pixels(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch, time: float = 0.05) -> Tensor:
-    """Each hidden pixel as the weighted mean of its neighbours: 4 in its frame, and 2 in time that weigh `time`.
+    """Predict each hidden pixel as the weighted mean of its neighbours, 4 in its frame and 2 in time (harmonic
+    interpolation).
 
     It is solved by over-relaxation, first for the mean colours of cubes and then, from there, for pixels.
+
+    Args:
+        tokens: Tokens of the model.
+        cubes: Cubes of the batch.
+        mask: Masks of the batch.
+        time: Weight of the two neighbours in time.
     """
     (t, h, w), (pt, ph, pw) = tokens.grid, tokens.patch
     hidden = torch.ones(cubes.shape[:2], dtype=torch.bool).scatter_(1, mask.visible, ~find_seen_tokens(mask))
@@ -160,9 +201,13 @@ GUESSES: Mapping[str, Guess] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PixelLosses:
-    """Mean squared errors over the hidden pixels of `samples` clips, in deviations: the model's, and of each guess.
+    """Mean squared errors over the hidden pixels, in units of the channel's standard deviation.
 
-    apart: the mean squared differences between the model and the guesses that it may be mixed with.
+    Attributes:
+        model: Error of the model.
+        guesses: Errors of the baselines by name.
+        apart: Mean squared differences between the model and the baselines that it may be mixed with.
+        samples: Number of clips.
     """
 
     model: float
@@ -176,16 +221,21 @@ class PixelLosses:
         return min(self.guesses, key=lambda name: self.guesses[name])
 
     def score(self, of: str, name: str = "MSE of hidden pixels") -> Score:
-        """The model's loss beside those of the guesses. of: what the samples are."""
+        """Return the model's error with the baselines.
+
+        Args:
+            of: Kind of the samples.
+            name: Name of the score.
+        """
         return Score(name=name, value=self.model, unit=UNIT, of=of, count=self.samples, baselines=self.guesses)
 
     def notes(self) -> Mapping[str, float]:
-        """The best mixture with the best of these guesses, and the model's share in it."""
+        """Return the best mixture of the model and the best of these baselines, and the model's weight in it."""
         guess = min(self.apart, key=lambda name: self.guesses[name])
         return Mixture.combine_squares(self.model, self.guesses[guess], self.apart[guess]).notes(guess)
 
     def measure_training_loss(self) -> TrainingLoss:
-        """That of the recipe, beside the best guess."""
+        """Return the description of the recipe's loss, with the best baseline."""
         return TrainingLoss(
             name=f"The mean squared error of hidden pixels, in {UNIT}",
             baseline=self.best,
@@ -195,11 +245,17 @@ class PixelLosses:
 
 @torch.inference_mode()
 def measure_guesses(tokens: VideoTokens, predicted: Iterable[tuple[Tensor, MaskBatch, Tensor]]) -> PixelLosses:
-    """The losses of a model of pixels and of all guesses; ValueError where nothing is hidden.
+    """Measure the errors of a pixel model and of all baselines.
 
-    predicted: of each batch, the cubes (B, N, 3 * pixels) of `tokens`, the masks, and what the model makes of the
-    target cubes (B, M, 3 * pixels). The shrunk copy is the best of all mixtures of the nearest token's copy and the
-    mean, found on these very clips.
+    The shrunk copy is the best mixture of the nearest cube's copy and the mean, fitted on these clips.
+
+    Args:
+        tokens: Tokens of the model.
+        predicted: For each batch the cubes (B, N, 3 * pixels), the masks, and the model's target cubes (B, M, 3 *
+            pixels).
+
+    Raises:
+        ValueError: No token is hidden.
     """
     sums, apart = dict.fromkeys(("model", *GUESSES), 0.0), dict.fromkeys(GUESSES, 0.0)
     with_copy, copies, weights, samples = 0.0, 0.0, 0.0, 0
@@ -228,9 +284,9 @@ def measure_guesses(tokens: VideoTokens, predicted: Iterable[tuple[Tensor, MaskB
 
 
 def _relax_hidden(values: Tensor, hidden: Tensor, time: float) -> Tensor:
-    """Values (B, T, H, W, C) where those that are `hidden` (B, T, H, W) are the means of their neighbours.
+    """Return values (B, T, H, W, C) in which `hidden` ones (B, T, H, W) are the means of their neighbours.
 
-    Cells of one colour of a checkerboard depend only on the other colour, so they are all computed at once.
+    Cells of one colour of a checkerboard depend only on the other colour, so all of them are computed at once.
     """
     shares = (time, 1.0, 1.0)
     now = values.movedim(4, 1).clone(memory_format=torch.contiguous_format)
@@ -244,7 +300,7 @@ def _relax_hidden(values: Tensor, hidden: Tensor, time: float) -> Tensor:
 
 
 def _sum_neighbours(values: Tensor, shares: tuple[float, float, float]) -> Tensor:
-    """The sums of the six neighbours of cells (B, C, T, H, W), weighted by their axis' share."""
+    """Return the sums of the six neighbours of cells (B, C, T, H, W), weighted by axis."""
     total = torch.zeros_like(values)
     for axis, share in enumerate(shares, start=2):
         n = values.shape[axis]
@@ -254,30 +310,30 @@ def _sum_neighbours(values: Tensor, shares: tuple[float, float, float]) -> Tenso
 
 
 def _average_colours(cubes: Tensor) -> Tensor:
-    """The mean colours (B, N, 3) of cubes."""
+    """Return the mean colours (B, N, 3) of cubes."""
     return cubes.reshape(*cubes.shape[:2], 3, -1).mean(dim=3)
 
 
 def _fill_cubes(colours: Tensor, tokens: VideoTokens) -> Tensor:
-    """Cubes of one colour each, (B, N, 3 * pixels), of colours (B, N, 3)."""
+    """Return single-coloured cubes (B, N, 3 * pixels) of colours (B, N, 3)."""
     return colours[..., None].expand(-1, -1, -1, tokens.n_pixels).flatten(2)
 
 
 def _join_cubes(cubes: Tensor, tokens: VideoTokens) -> Tensor:
-    """Cubes (B, N, 3 * pixels) as a clip (B, T, H, W, 3)."""
+    """Join cubes (B, N, 3 * pixels) into a clip (B, T, H, W, 3)."""
     (t, h, w), (pt, ph, pw) = tokens.grid, tokens.patch
     return cubes.reshape(-1, t, h, w, 3, pt, ph, pw).permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(-1, *tokens.extent, 3)
 
 
 def _split_into_cubes(volume: Tensor, tokens: VideoTokens) -> Tensor:
-    """A clip (B, T, H, W, 3) as cubes (B, N, 3 * pixels)."""
+    """Split a clip (B, T, H, W, 3) into cubes (B, N, 3 * pixels)."""
     (t, h, w), (pt, ph, pw) = tokens.grid, tokens.patch
     cut = volume.reshape(-1, t, pt, h, ph, w, pw, 3).permute(0, 1, 3, 5, 7, 2, 4, 6)
     return cut.reshape(-1, tokens.n_tokens, tokens.n_inputs)
 
 
 def _places(tokens: VideoTokens) -> tuple[Tensor, Tensor]:
-    """The places in pixels of the centres of cubes (N, 3), and of all their pixels (N, pixels, 3)."""
+    """Return the positions in pixels of the centres of cubes (N, 3), and of all their pixels (N, pixels, 3)."""
     axes = [torch.arange(n) * step for n, step in zip(tokens.extent, (FRAME_PX, 1.0, 1.0), strict=True)]
     volume = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=3)
     pixels = _split_into_cubes(volume[None], tokens)[0].reshape(tokens.n_tokens, 3, -1).transpose(1, 2)
@@ -289,20 +345,26 @@ MEASURED = 256
 """The largest number of images that are measured."""
 _AT_ONCE = 32
 READING = (
-    "The centre crop of a held-out picture, the patches that the encoder saw, and these patches with the model's "
+    "The centre crop of a held-out image, the patches that the encoder saw, and these patches with the model's "
     "predictions of the others. "
 ) + NORMALISED
 
 
 def compute_root_mean_square(made: Tensor, true: Tensor) -> float:
-    """The root mean squared difference."""
+    """Return the root mean squared difference."""
     return float((made.float() - true.float()).square().mean().sqrt())
 
 
 def evaluate(model: MaskedAutoencoder[ImageBatch], config: ImageData, data: Manifest, shown: int) -> Evaluation:
-    """The loss on centre crops of shuffled pictures with the recipe's masks, and reconstructions of some.
+    """Measure the loss on centre crops of shuffled images with the recipe's masks.
 
-    A model of pixels is compared with guesses from the visible pixels, as that of clips.
+    A pixel model is compared with predictions from the visible pixels, like a model of clips.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of reconstructions to show.
     """
     pictures = collect_held_out_pictures(config, data)
     first = pictures[0]
@@ -326,9 +388,12 @@ def evaluate(model: MaskedAutoencoder[ImageBatch], config: ImageData, data: Mani
 def measure_pixels(
     model: MaskedAutoencoder[ImageBatch], tokens: ImageTokens, pictures: Iterable[ImageBatch]
 ) -> PixelLosses:
-    """The losses of a model of pixels on batches with masks, and those of all guesses: a picture is a clip of a frame.
+    """Measure the errors of a pixel model and of all baselines; an image is a clip of one frame.
 
-    tokens: the model's.
+    Args:
+        model: The model.
+        tokens: Tokens of the model.
+        pictures: Batches with masks.
     """
     grid = TokenGrid(axes=("t", "h", "w"), shape=(1, *tokens.grid), patch=(1, *tokens.patch))
     clip = VideoTokens(grid, "pixels")
@@ -346,5 +411,7 @@ def measure_pixels(
 
 
 def collect_held_out_pictures(config: ImageData, data: Manifest) -> list[ImageBatch]:
-    """Shuffled images of the split with the recipe's masks, without random crops and colours; the same each time."""
+    """Return shuffled images of a split with the recipe's masks, without random crops and colours; the same at each
+    call.
+    """
     return list(read_shuffled(centred(config), data, most=MEASURED, size=_AT_ONCE))

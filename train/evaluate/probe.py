@@ -1,4 +1,4 @@
-"""Probes: what can be read from frozen features of samples, compared with untrained encoders and raw inputs."""
+"""Probes of frozen features, compared with untrained encoders and raw inputs."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,7 +50,7 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reached:
-    """What one kind of encoder reaches with one probe. values: one per seed, accuracy or mAP."""
+    """The results of one kind of encoder with one probe; `values` has the accuracy or mAP of each seed."""
 
     encoder: str
     probe: str
@@ -63,14 +63,23 @@ class Reached:
 
     @property
     def spread(self) -> float:
-        """The largest value less the smallest."""
+        """The range over seeds: the largest value minus the smallest."""
         return max(self.values) - min(self.values)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProbeResult:
-    """The figures of all encoders and probes on `test` samples. metric: accuracy or mAP; majority: that of a guess that
-    knows only the frequencies of the classes. seeds: of the runs, and of the untrained encoders.
+    """The results of all encoders and probes.
+
+    Attributes:
+        recipe: Name of the recipe.
+        metric: "accuracy" or "mAP".
+        classes: Number of classes.
+        train: Number of training samples.
+        test: Number of test samples.
+        seeds: Seeds of the runs and of the untrained encoders.
+        majority: Score of a predictor that uses only class frequencies.
+        reached: Results of each kind of encoder and probe.
     """
 
     recipe: str
@@ -83,16 +92,18 @@ class ProbeResult:
     reached: Sequence[Reached]
 
     def of(self, encoder: str, probe: str) -> Reached | None:
-        """The figures of an encoder and a probe; None if they were not made."""
+        """Return the results of an encoder with a probe; None if they were not measured."""
         return next((one for one in self.reached if (one.encoder, one.probe) == (encoder, probe)), None)
 
     def margin(self, probe: str) -> tuple[float, float] | None:
-        """How far pre-trained features lie above those of untrained encoders, and the larger of their spreads."""
+        """Return the gain of pre-trained over untrained features, and the larger of their ranges over seeds; None if
+        one is missing.
+        """
         own, other = self.of(TRAINED, probe), self.of(UNTRAINED, probe)
         return None if own is None or other is None else (own.mean - other.mean, max(own.spread, other.spread))
 
     def facts(self) -> dict[str, str]:
-        """One sentence per probe, by its name, for a report."""
+        """Return one line of results for each probe, by name, for a report."""
         found = {}
         for name in dict.fromkeys(one.probe for one in self.reached):
             kinds = [one for kind in (TRAINED, UNTRAINED, INPUTS) if (one := self.of(kind, name)) is not None]
@@ -101,28 +112,35 @@ class ProbeResult:
         return found
 
     def headline(self) -> str:
-        """What the linear probe, or else the first, says of pre-training; "" without two encoders."""
+        """Return a sentence on the linear probe, or else the first one; "" without both pre-trained and untrained
+        encoders.
+        """
         names = sorted(dict.fromkeys(one.probe for one in self.reached), key=lambda name: name != "linear")
         own, other = (self.of(kind, names[0]) if names else None for kind in (TRAINED, UNTRAINED))
         if own is None or other is None:
             return ""
         inputs = self.of(INPUTS, names[0])
-        raw = f", and of the raw inputs {inputs.mean:.1%}" if inputs else ""
+        raw = f", raw inputs {inputs.mean:.1%}" if inputs else ""
         return (
             f"The {names[0]} probe of the frozen features has an {self.metric} of {own.mean:.1%} on {self.test:,} "
-            f"labelled samples, that of untrained features {other.mean:.1%}{raw}; a guess has {self.majority:.1%}."
+            f"labelled samples, untrained features {other.mean:.1%}{raw}, and the most frequent class "
+            f"{self.majority:.1%}."
         )
 
     @classmethod
     def from_dict(cls, data: Json) -> Self:
-        """The result of `to_dict`. ValueError for anything else."""
+        """Rebuild a result from the output of `to_dict`.
+
+        Raises:
+            ValueError: The object is not a probe result.
+        """
         try:
             return rebuild(cls, data)
         except ValueError as error:
-            raise ValueError(f"the object is no result of a probe ({error}); run `maskstream probe` again") from error
+            raise ValueError(f"the object is not a probe result ({error}); run `maskstream probe` again") from error
 
     def to_dict(self) -> Json:
-        """The result as JSON."""
+        """Return the result as JSON."""
         reached = [{**asdict(one), "mean": one.mean, "spread": one.spread} for one in self.reached]
         return {**asdict(self), "reached": reached}
 
@@ -147,8 +165,16 @@ def probe(
     test: SplitLocation,
     options: ProbeOptions,
 ) -> ProbeResult:
-    """Probes the encoders of runs of one recipe with different seeds on two labelled splits; ValueError for runs of
-    several recipes. The rest is as in `compare_probes`.
+    """Probe the encoders of runs of one recipe with different seeds on two labelled splits; see `compare_probes`.
+
+    Args:
+        runs: Folders of the runs.
+        train: Location of the training split.
+        test: Location of the test split.
+        options: The fields of `ProbeOptions`.
+
+    Raises:
+        ValueError: The runs have several recipes, or see `compare_probes`.
     """
     if len(groups := group_runs(runs)) > 1:
         raise ValueError(
@@ -165,20 +191,30 @@ def compare_probes(
     test: SplitLocation,
     options: ProbeOptions,
 ) -> dict[tuple[Path, ...], ProbeResult]:
-    """Probes the encoders of runs on two labelled splits: a result for the runs of each recipe, by these runs.
+    """Probe the encoders of runs on two labelled splits.
 
-    Nothing is hidden from an encoder. So where recipes differ only in their masks, and in how they were trained, all
-    see the same samples, and the untrained encoders and the inputs are one measurement.
+    Encoders see whole samples. Where recipes differ only in masks or training, they share samples, untrained encoders
+    and raw inputs, which are measured once. The untrained encoders of a recipe have the seeds of the runs and those
+    after them.
 
-    Untrained encoders of a recipe have the seeds of the runs and those after them. ValueError for a model that gives no
-    features, for splits with different classes, and for a test that has samples which the probes or the runs were
-    trained on (see unseen.py).
+    Args:
+        runs: Folders of the runs.
+        train: Location of the training split.
+        test: Location of the test split.
+        options: The fields of `ProbeOptions`.
+
+    Returns:
+        A result for the runs of each recipe, by these runs.
+
+    Raises:
+        ValueError: A probe is unknown, a model has no features, the splits have different classes, or the probes or
+            runs were trained on test samples (see unseen.py).
     """
     options = replace(options, device=usable_device(options.device))
     legal = (*PROBES, WHITENED)
     if unknown := [name for name in options.probes if name not in legal]:
         close = nearest(unknown[0], list(legal))
-        raise ValueError(f"there is no probe {unknown[0]!r}{close}; legal are {', '.join(legal)}")
+        raise ValueError(f"unknown probe {unknown[0]!r}{close}; allowed are {', '.join(legal)}")
     groups = group_runs(runs)
     train, test = Manifest.load(train), Manifest.load(test)
     for group in groups:
@@ -204,8 +240,8 @@ def _probe_alike(
     labels: tuple[int, bool],
     options: ProbeOptions,
 ) -> dict[tuple[Path, ...], ProbeResult]:
-    """The results of runs whose encoders see the same samples and are alike before training; labels: as
-    `_count_classes`.
+    """Return the results of runs whose encoders see the same samples and are identical before training; for `labels`
+    see `_count_classes`.
     """
     recipe, (classes, several) = groups[0].recipe, labels
     probes, samples, progress = options.probes, options.samples, options.progress
@@ -222,8 +258,8 @@ def _probe_alike(
     for name, model in models.items():
         if not isinstance(model, GivesFeatures):
             raise ValueError(
-                f"the model of {recipe.name}, {type(recipe.model).__name__}, gives no features; probes work on models "
-                "with `features(batch)`, such as those of mae, videomae and audiomae recipes"
+                f"the model of {recipe.name}, {type(recipe.model).__name__}, has no features; probes need a model with "
+                "`features(batch)`, such as mae, videomae and audiomae recipes have"
             )
         encoders[name] = model
     data = drop_augmentation(recipe.data, train)
@@ -270,8 +306,8 @@ def _probe_alike(
 
 
 def _select_values(name: str, of: str, seen: Labelled, unseen: Labelled, classes: int) -> Iterator[float]:
-    """The figure of each encoder whose name begins with `of`, with the probe `name`; the n-th one's attentive probe has
-    the seed n.
+    """Yield the score, with probe `name`, of each encoder whose name begins with `of`; the n-th encoder's attentive
+    probe has seed n.
     """
     own = seen.tokens if name == "attentive" else seen.vectors
     for n, encoder in enumerate(one for one in own if one.startswith(of)):
@@ -291,14 +327,14 @@ def _compute_scores(name: str, encoder: str, seen: Labelled, unseen: Labelled, c
 
 
 def _standardise_both(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Both, with mean 0 and deviation 1 over `train`; a value that never varies stays 0."""
+    """Standardise both by the mean and standard deviation of `train`; constant values become 0."""
     mean, deviation = train.mean(dim=0), train.std(dim=0, unbiased=False)
     deviation = torch.where(deviation > 1e-6 * deviation.max(), deviation, torch.inf)
     return (train - mean) / deviation, (test - mean) / deviation
 
 
 def group_runs(runs: Sequence[str | Path]) -> list[RunGroup]:
-    """The runs by their recipes, in the order of the first of each; ValueError without a run."""
+    """Group runs by recipe, in the order of each recipe's first run; raise ValueError without a run."""
     if not runs:
         raise ValueError("probes need at least one run")
     groups: dict[str, RunGroup] = {}
@@ -311,14 +347,14 @@ def group_runs(runs: Sequence[str | Path]) -> list[RunGroup]:
 
 
 def _count_classes(train: Manifest) -> tuple[int, bool]:
-    """The number of classes, and whether a sample may have several."""
+    """Return the number of classes, and whether samples may have several."""
     if (classes := len(train.label_names)) < 2:
         raise ValueError(f"{train} has {classes} classes with names; a probe needs two or more")
     return classes, has_label_lists(train)
 
 
 def _list_seeds(of_runs: Sequence[int], count: int) -> tuple[int, ...]:
-    """The seeds of the runs, each once, and those after the largest, `count` in all."""
+    """Return `count` seeds: the seeds of the runs, each once, and the next larger ones."""
     found = list(dict.fromkeys(of_runs))[:count]
     while len(found) < count:
         found.append(max(found, default=-1) + 1)

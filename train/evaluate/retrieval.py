@@ -1,7 +1,7 @@
-"""Retrieval: vectors of documents by a text model, scores of BM25, and how early the relevant documents are ranked.
+"""Retrieval: document vectors of a text model, BM25 scores, and ranks of the relevant documents.
 
-Q queries, C documents, D channels. A query without a relevant document does not count. Of documents with equal scores,
-irrelevant ones are ranked first, so a model that gives all documents one score gains nothing by it.
+Q queries, C documents, D channels. Queries without a relevant document do not count. Of documents with equal scores,
+irrelevant ones are ranked first, so a model that scores all documents equally gains nothing.
 """
 
 from collections.abc import Sequence
@@ -20,15 +20,21 @@ Ids = Sequence[npt.NDArray[np.int64]]
 """Documents as token ids, each int64 (n,)."""
 
 Pooling = Literal["first", "mean"]
-"""A document's vector: that of its first token, [CLS], or the mean of all of its tokens' vectors."""
+"""A document's vector: the output for its first token, [CLS], or the mean over all of its tokens."""
 _AT_ONCE = 64
 
 
 @torch.inference_mode()
 def sentence_vectors(model: TokenModel, documents: Ids, *, pooling: Pooling = "first") -> Tensor:
-    """The vectors of documents, float32 (C, D), in their order. The documents begin with [CLS], and nothing is hidden.
+    """Return the vectors of documents, float32 (C, D), with no token hidden.
 
-    ValueError for another pooling, an empty document, or one that is longer than the model reads.
+    Args:
+        model: The text model; it is put into eval mode.
+        documents: Token ids of each document, beginning with [CLS].
+        pooling: Reduction of tokens to a vector.
+
+    Raises:
+        ValueError: The pooling is unknown, or a document is empty or longer than the model allows.
     """
     if pooling not in get_args(Pooling):
         raise ValueError(f"pooling is one of {', '.join(get_args(Pooling))}, got {pooling!r}")
@@ -53,7 +59,15 @@ def sentence_vectors(model: TokenModel, documents: Ids, *, pooling: Pooling = "f
 
 
 def bm25_scores(queries: Ids, documents: Ids, vocabulary: int, *, k: float = 1.2, b: float = 0.75) -> Tensor:
-    """The scores float32 (Q, C) of BM25 over token ids, with the usual k and b (Robertson and Zaragoza, 2009)."""
+    """Return the BM25 scores of documents (Robertson and Zaragoza, 2009), float32 (Q, C).
+
+    Args:
+        queries: Token ids of each query.
+        documents: Token ids of each document.
+        vocabulary: Number of possible ids.
+        k: Saturation of term counts.
+        b: Strength of length normalisation.
+    """
     counts = np.zeros((len(documents), vocabulary), np.float32)
     for row, ids in enumerate(documents):
         np.add.at(counts[row], ids, 1)
@@ -70,10 +84,13 @@ def bm25_scores(queries: Ids, documents: Ids, vocabulary: int, *, k: float = 1.2
 def split_in_halves(
     ids: npt.NDArray[np.int64], begin: int, end: int, longest: int
 ) -> tuple[npt.NDArray[np.int64], ...]:
-    """The first and the second half of a document's ids int64 (n,), without special tokens, each as a document.
+    """Split a document into two documents.
 
-    begin, end: the ids put before and after each half. longest: the most tokens of a half with them; the first half
-    keeps its last tokens and the second its first ones.
+    Args:
+        ids: Ids of the document without special tokens, int64 (n,).
+        begin: Id to put before each half.
+        end: Id to put after each half.
+        longest: Largest length of a half, with both. The first half is cut at its start, the second at its end.
     """
     middle, room = len(ids) // 2, longest - 2
     parts = ids[:middle][-room:], ids[middle:][:room]
@@ -82,8 +99,12 @@ def split_in_halves(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retrieval:
-    """The means over `queries` queries. mrr: of 1 / rank of the first relevant document. recall: by k, of the share of
-    the relevant documents that are among the first k.
+    """Ranking figures, averaged over queries.
+
+    Attributes:
+        mrr: Mean of 1 / rank of the first relevant document.
+        recall: Fraction of relevant documents among the first k, by k.
+        queries: Number of queries.
     """
 
     mrr: float
@@ -92,14 +113,20 @@ class Retrieval:
 
 
 def cosine_scores(queries: Tensor, documents: Tensor) -> Tensor:
-    """The cosines of vectors (Q, D) and (C, D), float32 (Q, C); 0 for a vector of length 0."""
+    """Return the cosines of vectors (Q, D) and (C, D), float32 (Q, C); 0 for a vector of length 0."""
     return F.normalize(queries.float(), dim=1) @ F.normalize(documents.float(), dim=1).T
 
 
 def measure_ranking(scores: Tensor, relevant: Tensor, *, ks: Sequence[int] = (1, 10, 100)) -> Retrieval:
-    """The figures of a ranking by `scores` (Q, C), higher is better; relevant: bool (Q, C).
+    """Measure a ranking by scores.
 
-    ValueError for other shapes, a k below 1, a score that is NaN, or if no query has a relevant document.
+    Args:
+        scores: Scores (Q, C); higher is better.
+        relevant: True for relevant documents, bool (Q, C).
+        ks: Values of k for recall.
+
+    Raises:
+        ValueError: Shapes differ, a k is below 1, a score is NaN, or no query has a relevant document.
     """
     if scores.ndim != 2 or scores.shape != relevant.shape or relevant.dtype != torch.bool:
         raise ValueError(

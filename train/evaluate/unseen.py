@@ -1,7 +1,7 @@
-"""Refuses to test on samples that were trained on, unless that is asked for.
+"""Refuses to test on training samples, unless this is requested.
 
-A split is known by its fingerprint, and a sample by its key and the checksums of its members. So neither another path
-nor another version of a split hides what was seen.
+A split is identified by its fingerprint, and a sample by its key and the checksums of its members, so neither another
+path nor another version of a split hides training samples.
 """
 
 import json
@@ -26,22 +26,28 @@ from maskstream.train.core.data import read_splits
 from maskstream.train.core.run_folder import run_settings
 
 TRAINED_ON = "trained_on"
-"""What the metadata of a file of weights say: the splits that they were trained on, in JSON."""
+"""Metadata key of a file of weights: the splits that they were trained on, in JSON."""
 _JSON = "json"
 _AT_ONCE = 1 << 16
 _REMEDY = (
-    "a score on them says what is remembered, not what was learned. Give a split that was not trained on, such as one "
-    "that `maskstream split` holds out, or add --same-split (same_split=True) to measure all the same"
+    "a score on training samples measures memory, not learning. Give a split that was not trained on, such as a "
+    "validation split made by `maskstream split`, or add --same-split (same_split=True) to allow them"
 )
 
 
 def check_unseen(
     test: Manifest, *, runs: Sequence[Path] = (), train: Manifest | None = None, same_split: bool = False
 ) -> None:
-    """Raise ValueError if `test` has samples that were trained on: of the split `train`, or of that of one of the runs.
+    """Raise ValueError if a test split has samples that were trained on.
 
-    same_split: they are wanted. What a run was trained on is known by its run.json and its checkpoints; where its split
-    is gone, only by the fingerprint.
+    The splits of a run are listed in its run.json and checkpoints; if a split no longer exists, only fingerprints are
+    compared.
+
+    Args:
+        test: Split to test on.
+        runs: Folders of runs whose training samples are not allowed.
+        train: A training split whose samples are not allowed.
+        same_split: Allow training samples.
     """
     if same_split:
         return
@@ -69,8 +75,13 @@ def _check(test: Manifest, seen: Manifest, what: str) -> None:
 
 
 def find_shared_samples(one: Manifest, other: Manifest) -> npt.NDArray[np.int64]:
-    """The numbers of the samples of a split, without removed ones, that another split has too: with the same key, and
-    the same bytes in all members that both have, but for `json`.
+    """Return the indices of a split's samples, without removed ones, that another split also has.
+
+    Samples are the same if they have the same key, and the same bytes in all members that both have, except `json`.
+
+    Args:
+        one: The split.
+        other: The other split.
     """
     mine, theirs = _read_hashes(one), _read_hashes(other)
     order = np.argsort(theirs)
@@ -92,10 +103,14 @@ def _read_hashes(manifest: Manifest) -> npt.NDArray[np.uint64]:
 
 
 def list_splits_trained_on(run: Path, later: frozenset[Path] = frozenset()) -> Iterator[tuple[str, str]]:
-    """The fingerprints of the splits that a run was trained on, each with the location of the split, or "".
+    """Yield the fingerprint of each split that a run was trained on, with its location or "".
 
-    Those that its initial weights were trained on are told by the file of these (`TRAINED_ON`), or by the run that it
-    lies in. later: the runs that began with weights of this one.
+    Splits of its initial weights are listed in the metadata of the weights' file (`TRAINED_ON`), or by the run that it
+    belongs to.
+
+    Args:
+        run: Folder of the run.
+        later: Runs that began with weights of this one, which are not visited again.
     """
     yield from _list_own_splits(run)
     initial = run_settings(run).get("initial")
@@ -115,7 +130,7 @@ def _list_own_splits(run: Path) -> Iterator[tuple[str, str]]:
     if told := read_splits(run):
         yield from ((str(one["fingerprint"]), str(one["location"])) for one in told)
         return
-    # a run of an earlier release, or of a loader of one's own
+    # a run of an earlier release, or with a custom loader
     for checkpoint in list_checkpoints(run / CHECKPOINTS):
         with suppress(OSError, ValueError, KeyError, TypeError):
             state = read_checksummed((checkpoint / STATE).read_bytes())["loader"]
@@ -124,7 +139,7 @@ def _list_own_splits(run: Path) -> Iterator[tuple[str, str]]:
 
 
 def _find_fingerprints(state: Any) -> Iterator[str]:
-    """Those in a loader's state, also in the parts of a mixture."""
+    """Yield the fingerprints in a loader's state, including the parts of a mixture."""
     if isinstance(state, Mapping):
         if isinstance(found := state.get("dataset"), str):
             yield found
@@ -136,8 +151,8 @@ def _find_fingerprints(state: Any) -> Iterator[str]:
 
 
 def _opened(fingerprint: str, location: str, test: Manifest) -> Manifest | None:
-    """The version of a split with a fingerprint: of that at the location, of the test's, or of what it was held out of;
-    None where there is none.
+    """Return the version of a split with a fingerprint, searching the location, the test split and the split that it
+    was held out of; None if there is none.
     """
     held_out_of = test.info.get(HELD_OUT_OF)
     places = [location, test.location, joined(test.location, held_out_of) if held_out_of else ""]

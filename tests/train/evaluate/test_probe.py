@@ -89,7 +89,7 @@ def test_the_command_compares_with_untrained_encoders_and_inputs(
     result_again = ProbeResult.from_dict(found)
     assert json.loads(json.dumps(result_again.to_dict())) == found
     assert result_again.facts()["linear probe"].startswith("accuracy on 60 samples: pre-trained 0.")
-    with pytest.raises(ValueError, match="no result of a probe"):
+    with pytest.raises(ValueError, match="not a probe result"):
         ProbeResult.from_dict({"reached": []})
     words[-1] = "knn10"
     again = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "again.json"), "--json"])
@@ -191,7 +191,7 @@ def test_what_cannot_be_probed_is_said(runs: list[Path], splits: tuple[Path, Pat
     other = write_split(tmp_path / "other", 10, 4, names=("a", "b", "c"))
     with pytest.raises(ValueError, match=r"are none of the 3 .*; give splits whose classes have the same names"):
         probe(runs, splits[0], other, device=CPU)
-    with pytest.raises(ValueError, match="no probe 'svm'; legal are knn10"):
+    with pytest.raises(ValueError, match="unknown probe 'svm'; allowed are knn10"):
         probe(runs, *splits, probes=("svm",), device=CPU)
     changed = chosen_recipe("mae-tiny", (*SMALL, "mask.ratio=0.5"))
     train(changed, splits[0], tmp_path / "changed", steps=1, device="cpu", threads=1, progress=False)
