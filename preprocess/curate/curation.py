@@ -22,13 +22,14 @@ import pyarrow.parquet as pq
 
 from maskstream.preprocess.versions import remove
 from maskstream.shards.errors import MaskstreamError, ShardError
-from maskstream.shards.format.dataset import CURATION_OF, CURATIONS, read_description
+from maskstream.shards.format.dataset import CURATION_OF, CURATIONS, list_own_curations, read_description
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.rejects import count_part_samples, read_curated, read_removed
 from maskstream.shards.keywords import takes_fields
 from maskstream.shards.members.text import JSON, LANGUAGE
 from maskstream.shards.named import nearest
 from maskstream.shards.progress import Progress, as_progress
+from maskstream.shards.stores.folders import get_folder_name
 
 from .copies import find_copies, find_leaks
 from .curated import Curated, Gone
@@ -92,6 +93,8 @@ def curate(location: SplitLocation, options: CurateOptions) -> Curated:
     repeated, left_out = _find_repeated_run(manifest, asked), np.empty(0, np.int64)
     if repeated:
         manifest, left_out = _open_repeated_run(manifest, repeated)
+    elif rule is not None:
+        manifest, left_out = _reopen_left_out(manifest, asked)
     own = measure(manifest, component=options.component, kept=options.kept, threads=options.threads, progress=progress)
     known = {name: np.asarray(values[own.index], np.float64) for name, values in written.items()}
     if table is not None:
@@ -105,6 +108,9 @@ def curate(location: SplitLocation, options: CurateOptions) -> Curated:
         stays, failed = rule.apply(own.signals)
         for place in np.flatnonzero(~stays).tolist():
             gone.setdefault(place, Gone(place=place, why="rule", of=keep or ""))
+    is_out = np.isin(manifest.whole_numbers(own.index), left_out)
+    if not repeated:  # samples left out before the split grew count in percentiles, and stay out
+        gone |= {place: Gone(place=place, why="rule", of=keep or "") for place in np.flatnonzero(is_out).tolist()}
     for exam in exams:
         gone |= _find_leaked(own, exam, gone, options, progress)
     groups = _group_copies(own, gone, options, progress) if options.copies else {}
@@ -112,10 +118,9 @@ def curate(location: SplitLocation, options: CurateOptions) -> Curated:
         found = own.manifest.key(int(own.index[first]))
         gone |= {place: Gone(place=place, why="copy", of=found, like=(own, first)) for place in others}
     version = None
+    gone = {place: one for place, one in gone.items() if is_out[place] == (repeated is not None)}
     if repeated:
         version = repeated["made"]
-        is_out = np.isin(manifest.whole_numbers(own.index), left_out)
-        gone = {place: one for place, one in gone.items() if is_out[place]}
     elif gone and not options.dry_run:
         _check_share(own, gone, options.max_removed, keep)
         version = manifest.version + 1
@@ -205,7 +210,7 @@ def _group_copies(
 def _find_repeated_run(manifest: Manifest, asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the record of the same curation of the same samples, or None."""
     samples = count_part_samples(manifest.info)
-    records = [one for one in manifest.info.get(CURATIONS, ()) if CURATION_OF not in one]
+    records = list_own_curations(manifest.info)
     return next((one for one in records if one["asked"] == asked and one["samples"] == samples), None)
 
 
@@ -222,6 +227,44 @@ def _open_repeated_run(manifest: Manifest, record: Mapping[str, Any]) -> tuple[M
         left_out = read_removed(manifest.store, manifest.info)
         curated = np.isin(manifest.whole_numbers(manifest.removed), read_curated(manifest.store, manifest.info))
         return replace(manifest, removed=manifest.removed[~curated]), left_out
+
+
+def _reopen_left_out(manifest: Manifest, asked: Mapping[str, Any]) -> tuple[Manifest, Ints]:
+    """Open a grown split with all samples that the same curation left out before; also return their numbers.
+
+    A curation of an appended or merged split does not say which of its samples it left out. If it is the same, all
+    samples are taken that only curations left out and that no other record explains.
+    """
+    parts, by_known, by_same, is_unknown = _list_parts(manifest.info), *np.empty((2, 0), np.int64), False
+    for one in manifest.info.get(CURATIONS, ()):
+        left_out = None if CURATION_OF in one else _read_left_out(manifest, one, parts)
+        if left_out is not None:
+            by_known = np.union1d(by_known, left_out)
+        if one["asked"] == asked:
+            by_same = by_same if left_out is None else np.union1d(by_same, left_out)
+            is_unknown |= left_out is None
+    curated = read_curated(manifest.store, manifest.info)
+    reopened = np.intersect1d(curated, by_same)
+    if is_unknown:
+        reopened = np.union1d(reopened, np.setdiff1d(curated, by_known))
+    stays_out = ~np.isin(manifest.whole_numbers(manifest.removed), reopened)
+    return replace(manifest, removed=manifest.removed[stays_out]), reopened
+
+
+def _read_left_out(manifest: Manifest, record: Mapping[str, Any], parts: Sequence[tuple[str, int]]) -> Ints | None:
+    """Return the numbers of the samples that a curation left out; None if its versions are deleted or number others."""
+    try:
+        began, made = (read_description(manifest.store, record[name]) for name in ("began", "made"))
+        out = np.setdiff1d(read_removed(manifest.store, made), read_removed(manifest.store, began))
+    except ShardError:
+        return None
+    then = _list_parts(made)
+    return out if then == parts[: len(then)] else None
+
+
+def _list_parts(info: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """List the folder and the number of samples of each part; an append leaves them at the start of the list."""
+    return [(get_folder_name(part["name"]), part["samples"]) for part in info["parts"]]
 
 
 def _check_share(own: Measures, gone: Mapping[int, Gone], most: float, keep: str | None) -> None:

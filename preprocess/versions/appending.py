@@ -15,7 +15,7 @@ from maskstream.preprocess.job.task import WrittenShard
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.checked_file import facts_of, read_checked
 from maskstream.shards.format.columns import COMPONENTS_KEY, ShardFacts, build_part_metadata, make_fingerprint
-from maskstream.shards.format.dataset import HELD_OUT_OF, publish_version, read_description
+from maskstream.shards.format.dataset import CURATIONS, HELD_OUT_OF, publish_version, read_description
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.part_writer import encode_parquet, parse_part_number, part_name
 from maskstream.shards.format.records import RECORDS, RecordedTask, Records
@@ -32,6 +32,7 @@ from .merging import (
     check_distinct,
     check_fit,
     check_keys,
+    join_curations,
     join_removed,
     join_selected,
     publish_rejects_and_removed,
@@ -217,15 +218,20 @@ def _describe_version(
     written = publish_rejects_and_removed(output, version, both, join_removed(both), retried)
     named = {part["name"] for part in ours.info["parts"]} | {ours.info.get(TOKENIZER)}
     kept = {name: facts for name, facts in ours.info["files"].items() if name in named}
-    changed = written | {
-        "version": version,
-        "fingerprint": make_fingerprint(
-            [*ours.shards(), *_rename_parts(theirs, names)], foreign=False, selected=join_selected(both)
-        ),
-        "label_names": _label_names(ours, theirs),
-        "parts": parts,
-        "files": kept | files | written["files"],
-    }
+    curations = join_curations(output, ours.info.get(CURATIONS, ()), (theirs,))
+    changed = (
+        written
+        | curations
+        | {
+            "version": version,
+            "fingerprint": make_fingerprint(
+                [*ours.shards(), *_rename_parts(theirs, names)], foreign=False, selected=join_selected(both)
+            ),
+            "label_names": _label_names(ours, theirs),
+            "parts": parts,
+            "files": kept | files | written["files"],
+        }
+    )
     if sums := add_sums(both):
         changed["sums"] = sums
     return {name: value for name, value in ours.info.items() if name not in ("sums", REMOVED, SELECTED)} | changed

@@ -24,6 +24,7 @@ from maskstream.shards.format.dataset import (
     HELD_OUT,
     HELD_OUT_OF,
     is_split,
+    list_own_curations,
     publish_version,
     read_description,
 )
@@ -310,7 +311,7 @@ def _publish_held_out(
         HELD_OUT_OF: place,
         **({} if few is None else {FEW: dict(few)}),
     }
-    described |= join_curations(other, current, ())
+    described |= join_curations(other, list_own_curations(current or {}), ())
     if TOKENIZER in info:
         files[info[TOKENIZER]] = info["files"][info[TOKENIZER]]
     if current is not None and _is_same(other, current, described, held, removed):

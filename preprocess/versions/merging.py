@@ -25,6 +25,7 @@ from maskstream.shards.format.dataset import (
     HELD_OUT_OF,
     is_index,
     is_split,
+    list_own_curations,
     list_versions,
     name_version,
     publish_version,
@@ -111,20 +112,24 @@ def join_removed(splits: Sequence[Manifest]) -> Removed:
 
 
 def join_curations(
-    output: Output, current: Mapping[str, Any] | None, splits: Sequence[Manifest]
+    output: Output, records: Sequence[dict[str, Any]], splits: Sequence[Manifest]
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the records of curations as a field of a description; empty without any.
 
     Args:
         output: The new split.
-        current: The description of the version before, which keeps its own records.
-        splits: The merged splits. Each of their records gets the folder of its split.
+        records: The records that it keeps.
+        splits: The merged or appended splits. Each of their records gets the folder of its split.
     """
-    records = [one for one in (current or {}).get(CURATIONS, ()) if CURATION_OF not in one]
+    records = [*records]
     for split in splits:
         for one in split.info.get(CURATIONS, ()):
             place = joined(split.location, one[CURATION_OF]) if CURATION_OF in one else split.location
-            records.append(one | {CURATION_OF: seen_from(output.location, place)})
+            try:
+                folder = seen_from(output.location, place)
+            except ValueError:  # an appended split in another store
+                folder = place
+            records.append(one | {CURATION_OF: folder})
     return {CURATIONS: records} if records else {}
 
 
@@ -291,7 +296,7 @@ def merge(out: Location | Output, splits: Sequence[Location]) -> Merged:
         if current is not None:
             removed = _keep_removed(output, found, current, folders, removed)
         description = _describe_merged(output, found, folders, removed, _find_next_version(current))
-        description |= join_curations(output, current, found)
+        description |= join_curations(output, list_own_curations(current or {}), found)
         if current is None or not (_is_same_version(current, description) and _is_openable(output, None)):
             current = _publish(output, found, removed, description)
         tidy(output)  # including leftovers of a killed merge

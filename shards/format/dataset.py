@@ -301,6 +301,11 @@ def is_split(store: Store) -> bool:
     return True
 
 
+def list_own_curations(info: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the records of curations that created versions of the described split itself."""
+    return [one for one in info.get(CURATIONS, ()) if CURATION_OF not in one]
+
+
 def store_beside(store: Store, name: str) -> Store | None:
     """Open the sibling split `name`, in the folder of a split or of the target of its link; None if
     it does not exist.

@@ -493,6 +493,35 @@ def test_after_new_samples_the_same_curation_begins_with_these(split: Path, tmp_
     assert curate(split, keep="sharpness>=p30").repeated
 
 
+@pytest.mark.parametrize("join", [append, lambda ours, more: merge(ours, [ours.parent / "first", more])])
+@pytest.mark.parametrize("is_curated", [False, True])
+def test_a_curation_of_a_split_that_grew_takes_its_share_once(
+    split: Path, tmp_path: Path, is_curated: bool, join: Callable[[Path, Path], object]
+) -> None:
+    more = pictures_of(tmp_path / "more", {f"c{n}": scene(60 + n) for n in range(12)})
+    append(whole := shutil.copytree(split, tmp_path / "whole"), more)
+    curate(whole, keep="sharpness>=p30")
+    at_once = {*Manifest.load(whole).removed.tolist()}
+    if join is append:
+        curate(split, keep="sharpness>=p30")
+    else:
+        curate(shutil.copytree(split, tmp_path / "first"), keep="sharpness>=p30")
+        shutil.rmtree(split)
+    if is_curated:
+        curate(more, keep="sharpness>=p30")
+    join(split, more)
+    places = [one["of"] for one in Manifest.load(split).info["curations"] if "of" in one]
+    assert places == ["../first"] * (join is not append) + ["../more"] * is_curated
+    before = {*Manifest.load(split).removed.tolist()}
+    assert before - at_once or not is_curated
+    made = curate(split, keep="sharpness>=p30")
+    assert {*Manifest.load(split).removed.tolist()} == before | at_once
+    assert {*made.measures.index[[one.place for one in made.gone]].tolist()} == at_once - before
+    version = Manifest.load(split).version
+    assert curate(split, keep="sharpness>=p30").repeated == bool(at_once - before)
+    assert Manifest.load(split).version == version
+
+
 def test_a_merged_split_keeps_the_records_of_curations(split: Path, tmp_path: Path) -> None:
     more, out = pictures_of(tmp_path / "more", {f"c{n}": scene(60 + n) for n in range(6)}), tmp_path / "out"
     first = curate(split, keep="sharpness>=p30")
