@@ -162,7 +162,7 @@ def test_every_paper_has_a_page_that_is_made_of_what_the_code_says() -> None:
         text = (folder / paper.page).read_text()
         assert papers.with_parts(text, paper) == text, f"{paper.page}: run `python docs/site/paper_pages.py`"
     assert papers.index() in (folder / "README.md").read_text()
-    with pytest.raises(ValueError, match="has not both marks"):
+    with pytest.raises(ValueError, match="must contain both marks"):
         papers.with_parts("# A page\n", papers.PAPERS[0])
     shown = {recipe for paper in papers.PAPERS for recipe in paper.recipes}
     assert shown == set(RECIPES)

@@ -2,8 +2,8 @@
 
     python docs/site/paper_pages.py       rewrites them, and the table of docs/papers/README.md
 
-They come from `masks.SCHEMES`, the docstrings of `RECIPES`, the table of docs/recipes.md, and the data sets and
-settings with which benchmarks/recipes.py fills that table. The rest of a page is written by hand.
+The sources are `masks.SCHEMES`, the docstrings of `RECIPES`, the table in docs/recipes.md, and the datasets and
+settings that benchmarks/recipes.py uses for that table. The rest of a page is written by hand.
 """
 
 from __future__ import annotations
@@ -21,16 +21,23 @@ from maskstream.train.recipes import RECIPES, named_recipe
 
 DOCS = Path(__file__).parents[1]
 BENCHMARK = runpy.run_path(str(DOCS.parent / "benchmarks/recipes.py"))
-"""The names of the script that trains the tiny recipes."""
+"""Globals of the script that trains the tiny recipes."""
 BEGIN, END = "<!-- generated: docs/site/paper_pages.py -->", "<!-- end of generated -->"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Paper:
-    """A paper: its name, its page, the kind of data, its schemes by name or title, and its recipes.
+    """A paper and its page.
 
-    The page's command trains the last recipe. first: commands that must run before it. commands: all commands of a
-    paper that needs others. picture, alt: image of a paper without a scheme, and its text.
+    Attributes:
+        name: Short name of the paper.
+        kind: Kind of data.
+        schemes: Masking schemes, by name or title.
+        recipes: Names of its recipes; the page's command trains the last one.
+        first: Commands that must run before training.
+        commands: Replacement for the default commands.
+        picture: Image of a paper without a scheme.
+        alt: Alternative text of `picture`.
     """
 
     name: str
@@ -49,9 +56,9 @@ class Paper:
 
 
 USUAL = ("bf16", "crops follow", "mask strips follow", "no key bias", "no weight decay", "other random numbers")
-"""Beginnings of differences that docs/papers/README.md describes once for all recipes."""
+"""Prefixes of differences that docs/papers/README.md lists once for all recipes."""
 EXTRAS = {"metaworld": "metaworld", "sample-mesh": "meshes", "sample-points": "points", "sample-trajectory": "walks"}
-"""What a sample set needs beyond the package itself."""
+"""Extras that sample sets require."""
 VQ = "maskstream train vq-tiny --data data/shards/sample-image/train --out runs/vq-tiny"
 PAPERS = (
     Paper(
@@ -272,11 +279,11 @@ PAPERS = (
 
 
 def with_parts(text: str, paper: Paper) -> str:
-    """Return a page with its generated part between the two marks; ValueError if a mark is missing."""
+    """Return a page with its generated part between the two marks; raise ValueError if a mark is missing."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ValueError(f"{paper.page} has not both marks, {BEGIN} and {END}")
+        raise ValueError(f"{paper.page} must contain both marks, {BEGIN} and {END}")
     return f"{before}{BEGIN}\n\n{chr(10).join(_parts(paper))}\n{END}{after}"
 
 
@@ -353,7 +360,7 @@ def _figures(recipe: str) -> Iterator[str]:
 
 
 def _of_recipe(name: str) -> Iterator[str]:
-    """The first paragraph of a recipe's docstring and its differences from the authors' code, without the usual ones.
+    """Yield the first paragraph of a recipe's docstring and its differences from the authors' code, except common ones.
 
     `maskstream recipes NAME` prints all of it. A recipe that only scales down another has no entry.
     """
