@@ -2,29 +2,29 @@
 
     max_rejects: Annotated[float, RunFlag("Fraction of sources that may be rejected.", min=0, max=1)] = 0.05
 
-The command line makes an option of each such field, `--max-rejects`, and `check_flags` checks its limits and choices.
-A module that declares flags is imported by every command, so it imports nothing heavy, and its annotations are not
-strings: it has no `from __future__ import annotations`.
+The command line makes an option of each such field, `--max-rejects`, and `check_fields` (limits.py) checks its type
+and limits. A module that declares flags is imported by every command, so it imports nothing heavy,
+and its annotations are not strings: it has no `from __future__ import annotations`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Annotated, ClassVar, Literal, get_args, get_origin
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, get_args, get_origin
+
+from .limits import Bounds
 
 PANELS = (None, "Data", "Model", "Run", "Output")
 """The panels of `--help`, from above."""
 
 
 @dataclass(frozen=True, slots=True)
-class Flag:
-    """An option of the command line; its subclasses name the panel of `--help` that shows it.
+class Flag(Bounds):
+    """An option of the command line and the limits of its value; subclasses name the panel of `--help`.
 
     Attributes:
         help: What it sets, in a sentence.
         name: The option, if it is not `--field-name`; several names are separated by spaces.
         metavar: What stands for the value in the help.
-        min: Smallest value of a number.
-        max: Largest value of a number.
         parse: Makes the value of the field from the text that was given; raises ValueError.
         hidden: True leaves it out of the help.
     """
@@ -32,8 +32,6 @@ class Flag:
     help: str
     name: str = ""
     metavar: str | None = None
-    min: float | None = None
-    max: float | None = None
     parse: Callable[[str], object] | None = None
     hidden: bool = False
     panel: ClassVar[str | None] = None
@@ -67,25 +65,6 @@ def read_flag(annotation: object) -> tuple[object, Flag] | None:
     """The type and the flag of an annotation; None if it has no flag."""
     kind, *notes = get_args(annotation) if get_origin(annotation) is Annotated else (None,)
     return next(((kind, note) for note in notes if isinstance(note, Flag)), None)
-
-
-def check_flags(config: object) -> None:
-    """Check the fields of a dataclass against the limits and choices that they declare.
-
-    Raises:
-        ValueError: A value is not allowed.
-    """
-    for field in fields(config):  # type: ignore[arg-type]
-        declared, value = read_flag(field.type), getattr(config, field.name)
-        if declared is None or value is None:
-            continue
-        kind, flag = declared
-        choices = get_args(kind) if get_origin(kind) is Literal else ()
-        if choices and value not in choices:
-            raise ValueError(f"{field.name} is one of {', '.join(choices)}, got {value!r}")
-        if (flag.min is not None and value < flag.min) or (flag.max is not None and value > flag.max):
-            most = "" if flag.max is None else f" and at most {flag.max:g}"
-            raise ValueError(f"{field.name} is at least {flag.min or 0:g}{most}, got {field.name}={value}")
 
 
 def split_list(text: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ import torch
 import xxhash
 from torch import Tensor
 
-from maskstream.pipelines.modalities.data import SplitConfig, check_cycle
+from maskstream.pipelines.modalities.data import SplitConfig
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.modalities.targets import ARRAY
 from maskstream.pipelines.stream.sampler import Wanted
@@ -36,6 +36,7 @@ from maskstream.shards.format.records import Records, ShardRecord
 from maskstream.shards.format.rejects import strip_tar_name
 from maskstream.shards.format.sample import TARGETS, DatasetInfo, Reject, Sample, make_targets_key
 from maskstream.shards.format.writer import write_shard
+from maskstream.shards.limits import PositiveInt, check_value
 from maskstream.shards.members.arrays import array_member
 from maskstream.shards.stores.block_sums import SUMS
 from maskstream.shards.stores.output import Location, Output, Sizes, open_output, split_folder_and_name, within
@@ -282,11 +283,9 @@ class TargetsJob:
         clips: int = 16,
         device: torch.device = CPU,
     ) -> None:
-        if dtype not in get_args(TargetType):
-            raise ValueError(f"targets are {' or '.join(get_args(TargetType))}, got {dtype!r}")
-        if clips < 1:
-            raise ValueError(f"clips={clips}: the teacher sees 1 or more at once")
-        check_cycle(cycle)
+        check_value("dtype", dtype, TargetType)
+        check_value("clips", clips, PositiveInt)
+        check_value("cycle", cycle, PositiveInt)
         path = get_local_path(run, "the run")
         self.weights = path if path.suffix == ".safetensors" else run_weights(path)
         self.checksum = compute_weights_sum(self.weights)[0]

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from maskstream.pipelines.masks import Mask, MaskBatch, TokenGrid
-from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_settings
+from maskstream.pipelines.modalities.data import RowConfig, check_cues
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.rows import BatchRows, Item, Items, Masked, Memory
 from maskstream.pipelines.stream.batch import Batch
@@ -47,8 +47,7 @@ class SensorData(RowConfig[Windows, SensorBatch]):
     views: int = 1
     fields: Fields = ()
 
-    def __post_init__(self) -> None:
-        check_settings(self, self.views)
+    def validate(self) -> None:
         check_cues(self.mask, "sensors")
         if self.times < 1 or self.patch < 1 or self.times % self.patch:
             raise ValueError(f"times={self.times} must be a multiple of patch={self.patch}")

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from math import cos, pi, sin
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 
 from maskstream.shards.config import Config
+from maskstream.shards.limits import Bounds, NaturalFloat, Proportion
 
 KERNELS = ("cv2",)  # imported by the server of workers, which share it
 Matrix = npt.NDArray[np.float64]
@@ -25,25 +27,16 @@ class ColourJitter(Config):
     of HSV.
     """
 
-    brightness: float = 0.4
+    brightness: NaturalFloat = 0.4
     """Bound of the factor of all values, drawn uniformly from [max(0, 1 - bound), 1 + bound]."""
-    contrast: float = 0.4
+    contrast: NaturalFloat = 0.4
     """Bound of the factor of the difference from the image's mean grey, drawn in the same way."""
-    saturation: float = 0.4
+    saturation: NaturalFloat = 0.4
     """Bound of the factor of the difference from the pixel's grey, drawn in the same way."""
-    hue: float = 0.0
+    hue: Annotated[float, Bounds(min=0, max=0.5)] = 0.0
     """Bound of the hue rotation, drawn uniformly from [-bound, bound] turns; at most 0.5."""
-    share: float = 1.0
+    share: Proportion = 1.0
     """Probability of any change."""
-
-    def __post_init__(self) -> None:
-        for name in ("brightness", "contrast", "saturation"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"ColourJitter({name}={getattr(self, name)}): it must be at least 0")
-        if not 0 <= self.hue <= 0.5:
-            raise ValueError(f"ColourJitter(hue={self.hue}): it must be in [0, 0.5], in turns")
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"ColourJitter(share={self.share}): it must be a probability in [0, 1]")
 
     def __call__(self, image: npt.NDArray[np.uint8], rng: np.random.Generator) -> None:
         """Change the colours of `image`, uint8 (H, W, 3), RGB, in place."""

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import exp, log, sqrt
+from typing import Annotated
 
 import numpy as np
 
 from maskstream.shards.config import Config
+from maskstream.shards.limits import FILLED, Interval, NaturalInt, PositiveInterval, PositiveProportion, Proportion
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,12 +66,6 @@ class Augmentation(Config, ABC):
         return [self.draw(width, height, size, rng) for rng in rngs]
 
 
-def check_flip(flip: float) -> None:
-    """Raise ValueError unless `flip` is a probability."""
-    if not 0 <= flip <= 1:
-        raise ValueError(f"flip is a probability in [0, 1], got {flip}")
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MultiScaleCrop(Augmentation):
     """Crop with sides that are fractions of the frame's short side, at one of 13 fixed positions.
@@ -84,16 +80,9 @@ class MultiScaleCrop(Augmentation):
         flip: Probability of mirroring.
     """
 
-    scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
-    max_distort: int = 1
-    flip: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_flip(self.flip)
-        if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
-            raise ValueError(f"scales are fractions of the short side in (0, 1], at least one, got {self.scales}")
-        if self.max_distort < 0:
-            raise ValueError(f"max_distort is 0 (square crops only) or more, got {self.max_distort}")
+    scales: Annotated[tuple[PositiveProportion, ...], FILLED] = (1.0, 0.875, 0.75, 0.66)
+    max_distort: NaturalInt = 1
+    flip: Proportion = 0.0
 
     def rectangle(self, width: int, height: int, size: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         pairs = _compute_sides(min(width, height), size, tuple(self.scales), self.max_distort)
@@ -132,16 +121,9 @@ class RandomResizedCrop(Augmentation):
         flip: Probability of mirroring.
     """
 
-    scale: tuple[float, float] = (0.5, 1.0)
-    ratio: tuple[float, float] = (0.75, 4 / 3)
-    flip: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_flip(self.flip)
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(f"scale is the lowest and highest fraction of the area, in (0, 1], got {self.scale}")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"ratio is the lowest and highest width / height, both positive, got {self.ratio}")
+    scale: Interval = (0.5, 1.0)
+    ratio: PositiveInterval = (0.75, 4 / 3)
+    flip: Proportion = 0.0
 
     def rectangle(self, width: int, height: int, size: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         for _ in range(10):
@@ -169,10 +151,7 @@ class NestedCrop(Augmentation):
 
     whole: RandomResizedCrop = field(default_factory=lambda: RandomResizedCrop(scale=(0.1, 1.0)))
     part: RandomResizedCrop = field(default_factory=lambda: RandomResizedCrop(scale=(0.3, 0.6)))
-    flip: float = 0.5
-
-    def __post_init__(self) -> None:
-        check_flip(self.flip)
+    flip: Proportion = 0.5
 
     def rectangle(self, width: int, height: int, size: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         return self.whole.rectangle(width, height, size, rng)
@@ -217,10 +196,7 @@ class CenterCrop(Augmentation):
         flip: Probability of mirroring.
     """
 
-    flip: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_flip(self.flip)
+    flip: Proportion = 0.0
 
     def rectangle(self, width: int, height: int, size: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         return centred(width, height, height, width)

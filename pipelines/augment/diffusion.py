@@ -13,6 +13,7 @@ model learns least from such times, which matters in short runs and with few tim
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import pi
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -20,18 +21,15 @@ import torch
 from torch import Tensor
 
 from maskstream.shards.config import Config
+from maskstream.shards.limits import Bounds, ProperProportion
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Noise(Config, ABC):
     """A noise schedule with `times` times; time 0 has the least noise."""
 
-    times: int = 1000
+    times: Annotated[int, Bounds(min=2)] = 1000
     """Number of times."""
-
-    def __post_init__(self) -> None:
-        if self.times < 2:
-            raise ValueError(f"times must be at least 2, got {self.times}")
 
     @abstractmethod
     def kept(self) -> Tensor:
@@ -62,8 +60,7 @@ class LinearNoise(Noise):
     first: float = 1e-4
     last: float = 0.02
 
-    def __post_init__(self) -> None:
-        Noise.__post_init__(self)
+    def validate(self) -> None:
         if not 0 < self.first <= self.last < 1:
             raise ValueError(f"0 < first <= last < 1 must hold, got first={self.first} and last={self.last}")
 
@@ -84,13 +81,8 @@ class CosineNoise(Noise):
         most: Largest variance that one time adds, so that the last time still keeps some of the sample.
     """
 
-    offset: float = 0.008
-    most: float = 0.999
-
-    def __post_init__(self) -> None:
-        Noise.__post_init__(self)
-        if not 0 <= self.offset < 1 or not 0 < self.most < 1:
-            raise ValueError(f"offset must be in [0, 1) and most in (0, 1), got {self.offset} and {self.most}")
+    offset: ProperProportion = 0.008
+    most: Annotated[float, Bounds(above=0, below=1)] = 0.999
 
     def kept(self) -> Tensor:
         at = torch.arange(self.times + 1, dtype=torch.float64) / self.times

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.stream.shares import Schedule
-from maskstream.shards.config import Config, check_types
+from maskstream.shards.config import Config
+from maskstream.shards.limits import Interval, PositiveInt, Proportion
 
-from .crop import Crop, check_flip
+from .crop import Crop
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -50,20 +51,16 @@ class Native(Config):
         flip: Probability of mirroring; None is 0.5 when shuffled, else 0.
     """
 
-    patch: int = 16
-    tubelet: int = 1
+    patch: PositiveInt = 16
+    tubelet: PositiveInt = 1
     least: int | Schedule = 16
     most: int | Schedule = 1024
-    multiple: int = 1
-    scale: tuple[float, float] | None = None
+    multiple: PositiveInt = 1
+    scale: Interval | None = None
     ratio: tuple[float, float] = (0.75, 4 / 3)
-    flip: float | None = None
+    flip: Proportion | None = None
 
-    def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("patch", "tubelet", "multiple"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: it is 1 or more")
+    def validate(self) -> None:
         if not isinstance(self.most, Schedule) and self.most < self.multiple**2:
             raise ValueError(
                 f"most={self.most}: with multiple={self.multiple} a picture has {self.multiple**2} or more"
@@ -74,12 +71,8 @@ class Native(Config):
                 f"a picture has from `least` to `most` tokens, 1 <= least <= most, got least={self.least}, "
                 f"most={self.most}"
             )
-        if self.scale is not None and not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(f"scale is the lowest and highest share of the area, in (0, 1], got {self.scale}")
         if not 0 < self.ratio[0] <= 1 <= self.ratio[1]:
             raise ValueError(f"ratio is the lowest and highest factor of the aspect, around 1, got {self.ratio}")
-        if self.flip is not None:
-            check_flip(self.flip)
 
     @property
     def limits(self) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.shards.config import Config
+from maskstream.shards.limits import NaturalInt, PositiveFloat, Proportion
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,11 +19,7 @@ class RollGain(Config):
         alpha: Parameter of the Beta distribution.
     """
 
-    alpha: float = 10.0
-
-    def __post_init__(self) -> None:
-        if self.alpha <= 0:
-            raise ValueError(f"alpha must be above 0, got {self.alpha}")
+    alpha: PositiveFloat = 10.0
 
     def __call__(self, waveform: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
         """Augment a waveform, float32 (n, channels); all channels get the same shift and gain."""
@@ -41,12 +38,8 @@ class SpecAugment(Config):
         freq: Maximum number of frequency bins.
     """
 
-    time: int = 192
-    freq: int = 48
-
-    def __post_init__(self) -> None:
-        if min(self.time, self.freq) < 0:
-            raise ValueError(f"time and freq must be at least 0, got {self.time} and {self.freq}")
+    time: NaturalInt = 192
+    freq: NaturalInt = 48
 
     def draw(self, frames: int, bins: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
         """Draw the strips, int64 (4,): frames [t0, t1) and bins [f0, f1)."""
@@ -70,12 +63,8 @@ class Mixup(Config):
         alpha: Parameter of the Beta distribution.
     """
 
-    p: float = 0.5
-    alpha: float = 10.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.p <= 1 or self.alpha <= 0:
-            raise ValueError(f"p must be in [0, 1] and alpha above 0, got p={self.p} and alpha={self.alpha}")
+    p: Proportion = 0.5
+    alpha: PositiveFloat = 10.0
 
     def draw(self, n_samples: int, rng: np.random.Generator) -> tuple[int, float] | None:
         """Draw the index of the other sample, in [0, n_samples), and this sample's share; None for no mixing."""

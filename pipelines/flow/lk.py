@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, grid_sample, interpolate, pad
 
 from maskstream.pipelines.capture import Captured, constants
+from maskstream.shards.limits import PositiveProportion
 
 from .base import compute_pixel_places, grid_shape
 from .source import BatchFlow
@@ -45,14 +46,10 @@ class Lk(BatchFlow):
     """
 
     cell: int = 8
-    scale: float | None = None
+    scale: PositiveProportion | None = None
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         grid_shape(self.cell, self.cell, self.cell)
-        if self.scale is not None and not 0 < self.scale <= 1:
-            raise ValueError(
-                f"scale is the finest level as a share of the clip's size, in (0, 1], or None, got {self.scale}"
-            )
 
     @property
     def title(self) -> str:

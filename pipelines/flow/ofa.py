@@ -9,7 +9,7 @@ import ctypes
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -42,12 +42,8 @@ class Ofa(BatchFlow):
     preset: Preset = "slow"
     grid: Grid = 4
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         grid_shape(self.cell, self.cell, self.cell)
-        if self.preset not in _PRESETS:
-            raise ValueError(f"preset is one of {', '.join(_PRESETS)}, got {self.preset!r}")
-        if self.grid not in get_args(Grid):
-            raise ValueError(f"grid is one of {', '.join(map(str, get_args(Grid)))} pixels, got {self.grid}")
 
     @property
     def title(self) -> str:

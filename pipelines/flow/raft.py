@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import xxhash
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from maskstream.shards.config import NOT_IDENTITY
+from maskstream.shards.limits import PositiveInt
 
 from .base import grid_shape
 from .source import BatchFlow
@@ -52,15 +53,11 @@ class Raft(BatchFlow):
     weights: str = field(default="", metadata=NOT_IDENTITY)
     checksum: str = ""
     model: Model = "small"
-    updates: int = 12
+    updates: PositiveInt = 12
     cell: int = 8
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         grid_shape(self.cell, self.cell, self.cell)
-        if self.model not in get_args(Model):
-            raise ValueError(f"model is one of {', '.join(get_args(Model))}, got {self.model!r}")
-        if self.updates < 1:
-            raise ValueError(f"updates is at least 1 refinement, got {self.updates}")
         if not self.weights:
             return
         try:

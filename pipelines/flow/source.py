@@ -177,7 +177,7 @@ class Codec(SampleFlow):
     cell: int = 8
     confidence: bool = False
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         grid_shape(self.cell, self.cell, self.cell)
 
     def vectors_of(self, frames: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -260,7 +260,7 @@ class Dis(SampleFlow):
     preset: Preset = "ultrafast"
     scale: float | None = None
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         grid_shape(self.cell, self.cell, self.cell)
         check_search(self.preset, self.scale)
 

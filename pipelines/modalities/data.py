@@ -19,7 +19,7 @@ from maskstream.pipelines.stream.loader import Loader, LoaderOptions
 from maskstream.pipelines.stream.mix import check_pairs, mix
 from maskstream.pipelines.stream.sampler import BatchSource, BatchT, Finish, HostT, Unchanged
 from maskstream.pipelines.stream.weights import MixOptions, Weight
-from maskstream.shards.config import Config, Json, check_types
+from maskstream.shards.config import Config, Json
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.keywords import describe_fields, narrow, takes_fields
 
@@ -342,18 +342,5 @@ def check_cues(mask: Mask | None, whose: str, cues: frozenset[str] = frozenset()
         raise ValueError(f"{mask} needs {', '.join(other)}, and {whose} have {only}; use another mask")
 
 
-def check_settings(config: DataConfig[Any], views: int) -> None:
-    """Raise ValueError unless settings have the types of their fields and there is at least one view per sample."""
-    check_types(config)
-    if views < 1:
-        raise ValueError(f"views={views}: it must be 1 or more")
-
-
 _UNSEEN: Mapping[str, Any] = {"fields": (), "targets": None, "cycle": None, "flow": "none"}
 """Neutral values of settings that do not change the visible pixels of a sample."""
-
-
-def check_cycle(cycle: int | None) -> None:
-    """Raise ValueError for an invalid number of epochs after which draws repeat."""
-    if cycle is not None and cycle < 1:
-        raise ValueError(f"cycle={cycle}: it is the number of clips and crops of a sample, 1 or more, or None")

@@ -11,7 +11,7 @@ from typing import Self
 
 from maskstream.pipelines.masks.laws import progress  # noqa: F401 (schedules that a file may name)
 from maskstream.pipelines.stream.weights import Unit, Weight
-from maskstream.shards.config import Config, check_types
+from maskstream.shards.config import Config
 from maskstream.shards.format.manifest import Manifest, join_label_names
 
 SUFFIX = ".json"
@@ -36,9 +36,6 @@ class MixtureSource(Config):
     name: str | None = None
     data_version: int | None = None
 
-    def __post_init__(self) -> None:
-        check_types(self)
-
     @property
     def called(self) -> str:
         """Name, or the last two parts of the location, such as kinetics/train."""
@@ -60,8 +57,7 @@ class DataMixture(Config):
     sources: tuple[MixtureSource, ...]
     unit: Unit = "samples"
 
-    def __post_init__(self) -> None:
-        check_types(self)
+    def validate(self) -> None:
         if len(self.sources) < 2:
             raise ValueError(f"a mixture has two sources or more, got {len(self.sources)}; give one split by itself")
         names = self.names

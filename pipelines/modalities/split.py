@@ -32,11 +32,11 @@ from maskstream.pipelines.stream.order import Weights, dealt
 from maskstream.pipelines.stream.samples import SplitSamples
 from maskstream.pipelines.stream.topology import default_threads, resolve_device, resolve_ranks
 from maskstream.pipelines.stream.weights import MixOptions, Weight
-from maskstream.shards.config import check_type
 from maskstream.shards.errors import ResumeError, ShardError
 from maskstream.shards.format.dataset import read_description
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.rejects import read_curated, read_removed
+from maskstream.shards.limits import check_value
 from maskstream.shards.media.npy import NpyError, read_npy
 from maskstream.shards.named import nearest
 from maskstream.shards.stores.base import Store
@@ -318,7 +318,7 @@ class Options(SharedOptions, LoaderOptions):
 
     def __post_init__(self) -> None:
         for name, hint in _read_option_hints().items():
-            check_type(f"{name}=", getattr(self, name), hint)
+            check_value(name, getattr(self, name), hint)
         LoaderOptions.__post_init__(self)
 
 
@@ -361,7 +361,7 @@ class Split(SplitOptions):
         """Opens the split in the folder `location`; ShardError where there is no finished split of the modality, or of
         one of several.
         """
-        check_type("seed=", seed, int)
+        check_value("seed", seed, int)
         manifest = Manifest.load(location, version=version)
         taken = (modality,) if isinstance(modality, str) else modality
         if (found := manifest.info["modality"]) not in taken:

@@ -25,7 +25,6 @@ from .row_order import (
     Room,
     RowSizes,
     Sizer,
-    check_balance,
     describe_rows_identity,
     in_windows,
     rows_of,
@@ -71,7 +70,6 @@ class RowMix(MixSamples):
     _known: dict[float, list[float]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_balance(self.balance)
         if self.unit not in get_args(Unit):
             raise ValueError(f"unit={self.unit!r}: weights are shares of {' or of '.join(get_args(Unit))}")
         super().__post_init__()

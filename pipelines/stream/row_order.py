@@ -73,13 +73,6 @@ class Room:
     scaling: float = 0.1
     """Largest relative change of a sample's visible tokens; 0 keeps the mask's counts."""
 
-    def __post_init__(self) -> None:
-        for name, most in (("row_tokens", self.tokens), ("row_targets", self.targets)):
-            if most is not None and most < 1:
-                raise ValueError(f"{name}={most}: a row has room for at least 1 token")
-        if not 0 <= self.scaling < 1:
-            raise ValueError(f"scaling={self.scaling}: it is a share of a sample's visible tokens, from 0 to below 1")
-
 
 def bounds(tokens: Int64Array, visible: Int64Array, scaling: float) -> tuple[Int64Array, Int64Array]:
     """Return the minimum and maximum visible tokens of samples, int64 (N,).
@@ -243,7 +236,6 @@ class RowSamples:
     """As in `PackedRow`."""
 
     def __post_init__(self) -> None:
-        check_balance(self.balance)
         if not self.split.shuffle:
             object.__setattr__(self, "room", replace(self.room, scaling=0.0))
             object.__setattr__(self, "balance", 1)
@@ -437,12 +429,6 @@ class RowOrder:
     def _first(self, epoch: int, batch: int) -> int:
         """Return the number of a batch's first row, as counted by `rows`."""
         return ((epoch * self.n_batches if self.shuffle else 0) + batch) * self.global_batch
-
-
-def check_balance(balance: int) -> None:
-    """Raise ValueError for a window without batches."""
-    if balance < 1:
-        raise ValueError(f"balance={balance}: a window has at least 1 batch, which leaves rows in their order")
 
 
 def describe_rows_identity(room: Room, balance: int) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.shards.config import check_type
 from maskstream.shards.errors import SampleError
 from maskstream.shards.stores.base import Announcement, Range
 
@@ -271,8 +270,11 @@ class Join(Protocol):
 
 def check_source(source: object, taker: str) -> None:
     """Raise ValueError unless the object is a source; `taker` starts the message, such as "Loader takes"."""
-    remedy = '; make one with VideoData(...).source(Split.open(FOLDER, "video")), or open FOLDER with video_loader'
-    check_type(f"{taker} sources: ", source, BatchSource, remedy=remedy)
+    if not isinstance(source, BatchSource):
+        raise ValueError(
+            f"{taker} BatchSources, got {source!r:.200}; make one with VideoData(...).source(Split.open(FOLDER, "
+            '"video")), or open FOLDER with video_loader'
+        )
 
 
 def check_alike(forms: Sequence[Mapping[str, object]]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from maskstream.shards.config import Config
+from maskstream.shards.limits import PositiveFloat
 
 from .order import Int64Array
 from .samples import Stream
@@ -46,11 +47,7 @@ class BySize(Config):
         temperature: A number, or a schedule over the run.
     """
 
-    temperature: float | Schedule = 1.0
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.temperature, Schedule) and not self.temperature > 0:
-            raise ValueError(f"temperature={self.temperature}: it is a number above 0, or a schedule of such")
+    temperature: PositiveFloat | Schedule = 1.0
 
 
 Weight = int | float | Schedule | BySize

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from maskstream.shards.flag import DataFlag, RunFlag, check_flags
+from maskstream.shards.flag import DataFlag, RunFlag
+from maskstream.shards.limits import check_fields
 from maskstream.shards.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class CurateOptions:
     writing: "Callable[[Curated], AbstractContextManager[object]]" = nullcontext
 
     def __post_init__(self) -> None:
-        check_flags(self)
+        check_fields(self)
         if self.features is not None and not (self.copies and 0 < self.cosine <= 1):
             raise ValueError(
                 f"features= needs copies=True and cosine= in (0, 1], got copies={self.copies}, cosine={self.cosine}"

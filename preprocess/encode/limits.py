@@ -59,7 +59,7 @@ class Limits(Config):
         ),
     ] = None
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if value is not None and not value > 0 and (field.name, value) != ("memory_gb", 0):

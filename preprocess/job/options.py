@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from maskstream.preprocess.source import PAUSES_S, SOURCE
-from maskstream.shards.flag import DataFlag, OutputFlag, RunFlag, check_flags
+from maskstream.shards.flag import DataFlag, OutputFlag, RunFlag
+from maskstream.shards.limits import check_fields
 from maskstream.shards.progress import Progress
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ class JobOptions(RunOptions):
     def __post_init__(self) -> None:
         if self.val is None and (self.val_by, self.val_seed) != (SOURCE, 0):
             raise ValueError("val_by and val_seed say how train is divided; give val too, the share, such as 0.05")
-        check_flags(self)
+        check_fields(self)
         _ = self.division, self.cutting, self.own  # both raise ValueError
         part, overwrite, retry_rejects = self.part, self.overwrite, self.retry_rejects
         if overwrite and retry_rejects:
@@ -242,6 +243,6 @@ class IndexOptions(RunOptions):
     ] = False
 
     def __post_init__(self) -> None:
-        check_flags(self)
+        check_fields(self)
         if self.match is not None and self.labels is None:
             raise ValueError("match names a column of labels; give both")

@@ -53,7 +53,7 @@ class CylinderFlow(Config):
     length_m: float = 1.6
     height_m: float = 0.41
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         room = min(self.y_m, self.height_m - self.y_m, self.x_m, self.length_m - self.x_m) - self.radius_m
         if self.radius_m <= 0 or room < self.spacing_m:
             raise ValueError(

@@ -7,7 +7,7 @@ differences(saved, here)                                    ["data.mask.ratio: s
 compare([one, two, three])                                  {"data.mask.ratio": ("0.9", "0.8", "0.9")}
 """
 
-from .assignments import check_type, check_types, with_set
+from .assignments import with_set
 from .base import NOT_IDENTITY, NOT_SAVED, Config, ConfigT, Json, compare, differences, known_configs, rebuild
 
 __all__ = [
@@ -16,8 +16,6 @@ __all__ = [
     "Config",
     "ConfigT",
     "Json",
-    "check_type",
-    "check_types",
     "compare",
     "differences",
     "known_configs",

@@ -2,13 +2,9 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields
-from difflib import get_close_matches
-from inspect import isabstract
+from dataclasses import MISSING
 from itertools import pairwise
-from numbers import Integral, Real
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from maskstream.shards.named import nearest
 
@@ -23,50 +19,9 @@ from .base import (
     head,
     is_list,
     known,
-    known_configs,
     list_saved_fields,
     plain,
 )
-
-
-def check_types(config: Config) -> None:
-    """ValueError if a field of a config has a value of a type that it does not take; the message says which it takes.
-
-    Python calls no converters as `from_dict` does: what is given is compared with the type as it is. Numbers of numpy
-    are numbers, and lists are sequences; a word is no sequence of words.
-    """
-    hints = _find_hints(type(config))
-    for f in fields(config):
-        check_type(f"{config.kind()}({f.name}=", getattr(config, f.name), hints[f.name], ")")
-
-
-def check_type(before: str, value: Any, hint: Any, after: str = "", *, remedy: str = "") -> None:
-    """ValueError if a value does not have the type `hint`. before, after: stand around it in the message; remedy: what
-    to do, if the message cannot tell it from the value.
-    """
-    if not _is_fitting(value, hint):
-        wanted = " or ".join(_words(hint))
-        raise ValueError(
-            f"{before}{value!r}{after}: {wanted} is wanted, got {_kind(value)}{remedy or _suggest_value(value, hint)}"
-        )
-
-
-def _suggest_value(value: Any, hint: Any) -> str:
-    """What is to be given instead of a class, of the name of one, of a word alone, or of an object of a class that only
-    looks like the one that is wanted; "" for other values.
-    """
-    if isinstance(value, type) and _is_right_class(value, hint):
-        return f"; give one of it, {value.__name__}(...)"
-    if not isinstance(value, str):
-        bases = [one for one in (hint, *get_args(hint)) if isinstance(one, type) and isabstract(one)]
-        own = "" if type(value).__module__ == "builtins" else type(value).__name__
-        return f"; make {own} a subclass of {bases[0].__module__}.{bases[0].__name__}" if bases and own else ""
-    if _is_fitting((value,), hint):
-        return f"; write ({value!r},)"
-    kinds = {one.kind().lower(): one.kind() for one in known_configs() if _is_right_class(one, hint)}
-    close = get_close_matches(value.lower(), kinds, n=1)
-    return f", did you mean {kinds[close[0]]}(...)?" if close else ""
-
 
 _HINTS: dict[type, dict[str, Any]] = {}
 
@@ -74,68 +29,6 @@ _HINTS: dict[type, dict[str, Any]] = {}
 def _find_hints(cls: type) -> dict[str, Any]:
     """The types of a config's fields, found once."""
     return _HINTS.get(cls) or _HINTS.setdefault(cls, get_type_hints(cls))
-
-
-def _is_fitting(value: Any, hint: Any) -> bool:
-    origin, args = get_origin(hint), get_args(hint)
-    if isinstance(hint, TypeVar) or hint is Any:
-        return True
-    if origin in (Union, UnionType):
-        return any(_is_fitting(value, one) for one in args)
-    if origin is Literal:
-        return True  # whoever declares the words also says which are legal
-    holder = origin or hint
-    if holder in (None, NoneType):
-        return value is None
-    if not isinstance(holder, type) or getattr(holder, "_is_protocol", False):
-        return True
-    if holder in (int, float):
-        return isinstance(value, Integral if holder is int else Real) and not isinstance(value, bool)
-    if issubclass(holder, Sequence) and holder not in (str, bytes):
-        return isinstance(value, Sequence) and not isinstance(value, str | bytes) and _each_fits(value, args)
-    if issubclass(holder, Mapping):
-        return isinstance(value, Mapping)
-    return isinstance(value, holder)
-
-
-def _each_fits(values: Sequence[Any], args: tuple[Any, ...]) -> bool:
-    """Whether the items of a sequence fit, where all of them have one type."""
-    each = [one for one in args if one is not Ellipsis]
-    return len(each) != 1 or all(_is_fitting(value, each[0]) for value in values)
-
-
-def _is_right_class(value: type, hint: Any) -> bool:
-    """Whether a class was given where one of it is wanted."""
-    return any(isinstance(one, type) and issubclass(value, one) for one in (hint, *get_args(hint)))
-
-
-def _words(hint: Any) -> list[str]:
-    """The types that a hint takes, in words."""
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        return list(dict.fromkeys(word for one in args for word in _words(one)))
-    if origin is Literal:
-        return [repr(one) for one in args]
-    holder = origin or hint
-    if isinstance(holder, type) and issubclass(holder, Sequence) and holder not in (str, bytes):
-        each = [one for one in args if one is not Ellipsis]
-        return [f"a sequence of {' or '.join(_words(each[0]))}" if len(each) == 1 else "a sequence"]
-    return ["None" if holder in (None, NoneType) else _choose_article(getattr(holder, "__name__", str(holder)))]
-
-
-def _kind(value: Any) -> str:
-    """What a value is, in words."""
-    return (
-        "None"
-        if value is None
-        else f"the class {value.__name__}"
-        if isinstance(value, type)
-        else _choose_article(type(value).__name__)
-    )
-
-
-def _choose_article(word: str) -> str:
-    return f"{'an' if word[0].lower() in 'aeio' else 'a'} {word}"
 
 
 def with_set(config: ConfigT, assignments: Sequence[str], *, where: str = "") -> ConfigT:

@@ -17,6 +17,7 @@ from sys import float_info
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from maskstream.shards.limits import check_fields
 from maskstream.shards.named import imported, nearest
 
 Json = dict[str, Any]
@@ -43,6 +44,13 @@ class Config:
         # dataclass(slots=True) creates a class twice; the second one replaces the first here
         super().__init_subclass__(**options)
         _KNOWN[cls.__module__, cls.__name__] = cls
+
+    def __post_init__(self) -> None:
+        check_fields(self, f"{self.kind()}: ")
+        self.validate()
+
+    def validate(self) -> None:
+        """Raise ValueError for values that do not fit together; the annotations limit each field by itself."""
 
     @classmethod
     def kind(cls) -> str:

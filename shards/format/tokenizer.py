@@ -44,7 +44,7 @@ class TokenizerFacts(Config):
     end: int | None = None
     mask: int | None = None
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if not 0 < self.vocabulary <= MAX_VOCABULARY:
             raise ValueError(f"a vocabulary has 1 to {MAX_VOCABULARY} ids, got {self.vocabulary}")
         for token in (self.pad, self.unknown, self.begin, self.end, self.mask):

@@ -35,7 +35,7 @@ class Fbank(Config):
     shift_ms: float = 10.0
     low_hz: float = 20.0
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if self.n_bins < 1 or self.shift < 1 or self.window < 2:
             raise ValueError(f"{self}: n_bins and shift must be at least 1, a window needs at least 2 samples")
         if not 0 <= self.low_hz < self.sample_rate / 2:

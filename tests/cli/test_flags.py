@@ -15,8 +15,9 @@ from maskstream.cli import app
 from maskstream.cli.flags import with_flags
 from maskstream.preprocess import make_shards
 from maskstream.preprocess.job.options import JobOptions
-from maskstream.shards.flag import DataFlag, RunFlag, check_flags, read_flag, split_list
+from maskstream.shards.flag import DataFlag, RunFlag, read_flag, split_list
 from maskstream.shards.keywords import takes_fields
+from maskstream.shards.limits import check_fields
 from maskstream.train.core.options import TrainOptions
 
 
@@ -33,7 +34,7 @@ class Settings:
     internal: int = 3
 
     def __post_init__(self):
-        check_flags(self)
+        check_fields(self)
 
 
 def run(*words):

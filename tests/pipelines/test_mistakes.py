@@ -24,22 +24,22 @@ def video_loader(split, **changes):
     [
         (
             {"mask": masks.Tube},
-            r"a Mask or None is wanted, got the class Tube; give one of it, Tube\(\.\.\.\)",
+            r"mask must be.*give\ an\ instance,\ Tube\(\.\.\.\)",
         ),
-        ({"mask": "tub"}, r"mask='tub'\): a Mask or None is wanted, got a str, did you mean Tube\(\.\.\.\)\?"),
-        ({"mask": 0.9}, r"mask=0.9\): a Mask or None is wanted, got a float"),
+        ({"mask": "tub"}, r"mask must be.*did\ you\ mean\ Tube\(\.\.\.\)\?"),
+        ({"mask": 0.9}, "mask must be"),
         (
             {"mask": masks.WholeWords(ratio=0.5)},
             "needs words, and videos have only cuts, energy, flow, frames; use",
         ),
-        ({"clip": {"frames": 16}}, "a VideoClip is wanted, got a dict"),
-        ({"fields": "caption"}, r"a sequence of a str or a Field is wanted, got a str; write \('caption',\)"),
-        ({"views": "2"}, r"views='2'\): an int is wanted, got a str"),
-        ({"batch_size": "8"}, "batch_size='8': an int is wanted, got a str"),
-        ({"batch_size": 8.0}, "batch_size=8.0: an int is wanted, got a float"),
-        ({"batch_size": True}, "batch_size=True: an int is wanted, got a bool"),
-        ({"seed": None}, "seed=None: an int is wanted, got None"),
-        ({"seed": "a"}, "seed='a': an int is wanted, got a str"),
+        ({"clip": {"frames": 16}}, "clip must be"),
+        ({"fields": "caption"}, r"fields must be.*write\ \('caption',\)"),
+        ({"views": "2"}, "views must be"),
+        ({"batch_size": "8"}, "batch_size must be"),
+        ({"batch_size": 8.0}, "batch_size must be"),
+        ({"batch_size": True}, "batch_size must be"),
+        ({"seed": None}, "seed must be"),
+        ({"seed": "a"}, "seed must be"),
         ({"workers": -1}, "workers=-1: it must be at least 0"),
         ({"prefetch": 0}, "prefetch=0: it must be at least 1"),
         ({"threads": -1}, "threads=-1: it must be at least 0"),
@@ -73,22 +73,22 @@ def test_a_split_is_a_path_or_a_url(location):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: VideoClip(size=(64, 64)), r"VideoClip\(size=\(64, 64\)\): an int is wanted, got a tuple"),
-        (lambda: VideoClip(stride=2.5), "an int is wanted, got a float"),
-        (lambda: AudioClip(seconds="1"), "a float is wanted, got a str"),
+        (lambda: VideoClip(size=(64, 64)), "size must be"),
+        (lambda: VideoClip(stride=2.5), "stride must be"),
+        (lambda: AudioClip(seconds="1"), "seconds must be"),
         (
             lambda: masks.Tube(ratio="0.9"),
-            r"ratio='0.9': a float or a Law is wanted, got a str; such as 0.9",
+            "ratio must be",
         ),
-        (lambda: masks.Random(ratio=[0.5, 0.9]), "a float or a Law is wanted, got a list"),
-        (lambda: image_loader("x", size=(32, 32)), "an int is wanted, got a tuple"),
-        (lambda: audio_loader("x", features="cqt"), "a Fbank or a LogMel or a Librosa is wanted"),
+        (lambda: masks.Random(ratio=[0.5, 0.9]), "ratio must be"),
+        (lambda: image_loader("x", size=(32, 32)), "size must be"),
+        (lambda: audio_loader("x", features="cqt"), "features must be"),
         (lambda: mix(["a", "b"]), "pairs, such as"),
         (
             lambda: mix([("a", 1)]),
-            r"mix\(\) takes loaders or sources: 'a': a BatchSource is wanted, got a str; make one with",
+            r"mix\(\) takes loaders or BatchSources, got 'a'; make one with",
         ),
-        (lambda: Loader("a"), "Loader takes sources: 'a': a BatchSource is wanted"),
+        (lambda: Loader("a"), "Loader takes BatchSources, got 'a'"),
     ],
 )
 def test_wrong_types_where_they_are_made(make, said):
@@ -162,5 +162,5 @@ def test_an_unknown_field_of_weights_says_what_is_legal(split):
 
 
 def test_a_seed_is_a_number_wherever_a_split_is_opened(split):
-    with pytest.raises(ValueError, match="seed='x': an int is wanted"):
+    with pytest.raises(ValueError, match="seed must be"):
         VideoData(clip=CLIP).source(Split.open(split, "video", seed="x"))

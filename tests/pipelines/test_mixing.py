@@ -101,7 +101,7 @@ def test_what_cannot_be_mixed_is_said(tmp_path: Path) -> None:
         ([(loader, 1), (image_loader(picture, **IMAGE, **OPTIONS | {"batch_size": 2}), 1)], "loader 1 batch_size=2"),
         ([(loader, 1), (video_loader(clip, **OPTIONS), 1)], "part 1 differs from part 0"),
         ([(loader, 1), (packed_loader(picture, **PACKED, device="cpu", rows=3, threads=1), 1)], "have|loader 1"),
-        ([(picture, 1)], "takes loaders or sources: "),
+        ([(picture, 1)], "takes loaders or BatchSources, got "),
         ([(loader, 0)], "weights are numbers above 0"),
         ([loader], r"\(loader, weight\) pairs"),
         ([], "a mixture of nothing"),

@@ -38,7 +38,7 @@ class Slope(Rule):
     end: float = 1.0
     shape: Literal["line", "curve"] = "line"
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if self.start > self.end:
             raise ValueError(f"start {self.start} is above end {self.end}")
 

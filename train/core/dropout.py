@@ -37,7 +37,7 @@ class DropoutConfig(Config):
     path: float = 0.0
     only: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         rates = {name: getattr(self, name) for name in ("hidden", "inner", "attention", "path")}
         if wrong := {name: rate for name, rate in rates.items() if not 0 <= rate < 1}:
             raise ValueError(f"rates of dropout lie in [0, 1), got {wrong}")

@@ -81,7 +81,7 @@ class ScheduleConfig(Config):
     factor: float = 0.1
     cooldown: float = 0.0
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if self.shape not in get_args(Shape):
             raise ValueError(f"shape is one of {', '.join(get_args(Shape))}, got {self.shape!r}")
         if (self.shape == "multistep") != bool(self.milestones) or not 0 < self.factor < 1:
@@ -165,7 +165,7 @@ class OptimiserConfig(Config):
     average: float | None = None
     last_weight_decay: float | None = None
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must lie in [0, 1), got {self.betas}")
         if self.eps <= 0 or self.weight_decay < 0:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from maskstream.pipelines.modalities.settings import CacheSettings
-from maskstream.shards.flag import DataFlag, ModelFlag, OutputFlag, RunFlag, check_flags, split_list
+from maskstream.shards.flag import DataFlag, ModelFlag, OutputFlag, RunFlag, split_list
+from maskstream.shards.limits import check_fields
 from maskstream.shards.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class LoopSettings:
     ] = None
 
     def __post_init__(self) -> None:
-        check_flags(self)
+        check_fields(self)
         if self.most_skips < 1:
             raise ValueError(f"most_skips={self.most_skips} must be at least 1")
         if self.replicas > 1 and self.parallel != "fsdp":
@@ -231,7 +232,7 @@ class EmbedOptions:
     progress: Progress = SILENT
 
     def __post_init__(self) -> None:
-        check_flags(self)
+        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -253,4 +254,4 @@ class ProbeOptions:
     progress: Progress = SILENT
 
     def __post_init__(self) -> None:
-        check_flags(self)
+        check_fields(self)

@@ -64,7 +64,7 @@ class Recipe(Config, Generic[BatchT]):
     token_budget: int | None = None
     accumulate: int = field(default=1, metadata=NOT_IDENTITY)
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if min(self.batch_size, self.accumulate) < 1:
             raise ValueError(
                 f"batch_size and accumulate must be at least 1, got {self.batch_size} and {self.accumulate}"

@@ -77,8 +77,8 @@ class ClassifierConfig(LabelsConfig[BatchT]):
     mixup: float = 0.8
     norm: Literal["tokens", "mean"] = "tokens"
 
-    def __post_init__(self) -> None:
-        super(ClassifierConfig, self).__post_init__()
+    def validate(self) -> None:
+        super(ClassifierConfig, self).validate()
         if self.norm not in ("tokens", "mean"):
             raise ValueError(f"norm={self.norm!r} is unknown; allowed are 'tokens' and 'mean'")
 

@@ -63,7 +63,7 @@ class LabelsConfig(ModelConfig[BatchT], ABC, Generic[BatchT]):
     mixup: float = 0.0
     cutmix: float = 0.0
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if self.classes < 2:
             raise ValueError(f"a classifier needs two classes or more, got classes={self.classes}")
         if not 0 <= self.smoothing < 1:

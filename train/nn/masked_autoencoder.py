@@ -95,7 +95,7 @@ class AutoencoderConfig(ModelConfig[BatchT]):
     bridge_bias: bool = False
     own_class: bool = False
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         for part in ("", "decoder_"):
             self.need_heads(f"{part}width", f"{part}heads", of=2)
         self.need_least("depth", "decoder_depth", "mlp_ratio")
@@ -226,8 +226,8 @@ class VideoAutoencoderConfig(AutoencoderConfig[VideoBatch]):
     target: VideoTargets = "normalised"
     positions: Positions = "line"
 
-    def __post_init__(self) -> None:
-        AutoencoderConfig.__post_init__(self)
+    def validate(self) -> None:
+        AutoencoderConfig.validate(self)
         self.need_choices(target=VideoTargets, positions=Positions)
 
     def tokens(self, grids: Grids) -> TokenKind[VideoBatch]:
@@ -246,8 +246,8 @@ class ImageAutoencoderConfig(AutoencoderConfig[ImageBatch]):
     target: Targets = "normalised"
     positions: ImagePositions = "rows"
 
-    def __post_init__(self) -> None:
-        AutoencoderConfig.__post_init__(self)
+    def validate(self) -> None:
+        AutoencoderConfig.validate(self)
         self.need_choices(target=Targets, positions=ImagePositions)
 
     def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:

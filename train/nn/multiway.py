@@ -102,7 +102,7 @@ class MultiwayConfig(ModelConfig[ImageTextBatch], ABC):
     eps: float = 1e-5
     apart: bool = False
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         self.need_heads(of=4)
         self.need_least("depth", "mlp_ratio", "vocabulary")
 

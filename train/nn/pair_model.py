@@ -31,7 +31,7 @@ class PairConfig(ModelConfig[AudioVisualBatch], ABC):
     temperature: float = 0.05
     matching: float = 0.5
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         for part in ("", "decoder_"):
             self.need_heads(f"{part}width", f"{part}heads", of=4)
         self.need_least("depth", "decoder_depth", "mlp_ratio")

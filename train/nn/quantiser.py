@@ -55,7 +55,7 @@ class QuantiserConfig(Config):
     widths: tuple[int, ...] = (128,)
     rounds: int = 2
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if min(self.stem, self.rounds) < 1 or not self.widths:
             raise ValueError(
                 "stem and rounds must be at least 1, and widths have a resolution, got "

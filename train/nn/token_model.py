@@ -114,7 +114,7 @@ class TokenModelConfig(ModelConfig[TextBatch]):
     classes: int = 0
     momentum: float = 0.999
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         self.need_heads()
         if self.positions == "rotary" and self.width // self.heads % 2:
             raise ValueError(

@@ -1,17 +1,17 @@
 """Parts that all masks share: grids, inputs, ratio schedules and roundings, batches, and papers' settings."""
 
 from .base import DeviceMask, Maps, Mask, MaskBatch, batch_of, maps_of, mask_batch, needed_cues, placed
-from .draw import Cues, Draw, Scope, TextDraws, TokenGrid, check_scope, mask_purpose, read_only, sized
+from .draw import Cues, Draw, Scope, TextDraws, TokenGrid, mask_purpose, read_only, sized
 from .ratio import (
     Fixed,
     Law,
     Ratio,
+    RatioAlone,
     RatioLaw,
     Rounding,
     as_law,
     as_ratio_law,
     check_ratio,
-    check_rounding,
     hidden_count,
     tidy,
     visible_count,
@@ -33,6 +33,7 @@ __all__ = [
     "MaskBatch",
     "PaperLaw",
     "Ratio",
+    "RatioAlone",
     "RatioLaw",
     "Rounding",
     "Scheme",
@@ -44,8 +45,6 @@ __all__ = [
     "as_ratio_law",
     "batch_of",
     "check_ratio",
-    "check_rounding",
-    "check_scope",
     "hidden_count",
     "maps_of",
     "mask_batch",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from math import prod
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.stream.rng import Place, sample_rng
 from maskstream.shards.config import Config
+from maskstream.shards.limits import PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,10 +28,10 @@ class TokenGrid(Config):
     """
 
     axes: tuple[str, ...] = ("t", "h", "w")
-    shape: tuple[int, ...] = (8, 14, 14)
-    patch: tuple[int, ...] = (2, 16, 16)
+    shape: tuple[PositiveInt, ...] = (8, 14, 14)
+    patch: tuple[PositiveInt, ...] = (2, 16, 16)
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if not len(self.axes) == len(self.shape) == len(self.patch) > 0:
             raise ValueError(
                 f"a grid needs one length and one patch extent per axis, got axes={self.axes}, shape={self.shape}, "
@@ -38,8 +39,6 @@ class TokenGrid(Config):
             )
         if len(set(self.axes)) < len(self.axes):
             raise ValueError(f"the axes of a grid have different names, got {self.axes}")
-        if min(self.shape) < 1 or min(self.patch) < 1:
-            raise ValueError(f"lengths and patch extents are at least 1, got shape={self.shape}, patch={self.patch}")
 
     @property
     def size(self) -> int:
@@ -102,12 +101,6 @@ class TokenGrid(Config):
 
 Scope = Literal["view", "sample", "batch", "frame"]
 """Unit that shares one random number: a view, all views of a sample, a batch over all ranks, or a frame."""
-
-
-def check_scope(scope: str) -> None:
-    """Raise ValueError for an unknown scope."""
-    if scope not in get_args(Scope):
-        raise ValueError(f"scope is one of {', '.join(get_args(Scope))}, got {scope!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from math import ceil, floor
-from typing import Literal, get_args
+from operator import methodcaller
+from typing import Annotated, Literal
 
-from maskstream.shards.config import Config, check_type
+from maskstream.shards.config import Config
+from maskstream.shards.limits import Proportion, Valid, check_value
 
 from .draw import Draw
 
@@ -90,18 +92,17 @@ class Fixed(RatioLaw):
         ratio: Masked ratio in [0, 1].
     """
 
-    ratio: float
-
-    def __post_init__(self) -> None:
-        check_ratio(self.ratio)
+    ratio: Proportion
 
     def draw(self, draw: Draw) -> float:
         return self.ratio
 
 
-Ratio = float | Law
+OF_RATIOS = Valid(methodcaller("check_ratios"))
+"""Limit of a schedule: its values are ratios from 0 to 1."""
+Ratio = Proportion | Annotated[Law, OF_RATIOS]
 """Type of a pattern's `ratio`; a number means `Fixed`."""
-RatioAlone = float | RatioLaw
+RatioAlone = Proportion | Annotated[RatioLaw, OF_RATIOS]
 """Type of `ratio` for patterns that need the ratio itself, not only a count."""
 
 
@@ -115,7 +116,7 @@ def as_law(ratio: Ratio) -> Law:
         ratio.check_ratios()
         return ratio
     if type(ratio) is not float:  # fast path for the most common type
-        check_type("ratio=", ratio, Ratio, remedy="; such as 0.9 or Uniform(low=0.5, high=1.0)")
+        check_value("ratio", ratio, Ratio, remedy="; such as 0.9 or Uniform(low=0.5, high=1.0)")
     return _fix_ratio(ratio)
 
 
@@ -148,12 +149,6 @@ def check_ratio(ratio: float, name: str = "a masked ratio") -> None:
 def tidy(ratio: float) -> float:
     """Clip a computed ratio to [0, 1] and round it to 12 decimals, so that float errors do not change a count."""
     return min(max(round(ratio, 12), 0.0), 1.0)
-
-
-def check_rounding(rounding: str) -> None:
-    """Raise ValueError for an unknown rounding."""
-    if rounding not in get_args(Rounding):
-        raise ValueError(f"rounding is one of {', '.join(get_args(Rounding))}, got {rounding!r}")
 
 
 @lru_cache(maxsize=1024)

@@ -8,12 +8,13 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from math import cos, isfinite, pi, sqrt
+from math import cos, pi, sqrt
 from operator import itemgetter
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from maskstream.pipelines.masks.core import Draw, PaperLaw, RatioLaw, check_ratio, tidy
 from maskstream.pipelines.stream.shares import Schedule
+from maskstream.shards.limits import FILLED, Bounds, FiniteFloat, PositiveProportion, Proportion
 
 
 class ProgressLaw(Schedule, RatioLaw):
@@ -41,11 +42,8 @@ class Linear(ProgressLaw):
         end: Value at the last batch.
     """
 
-    start: float = 0.9
-    end: float = 0.8
-
-    def __post_init__(self) -> None:
-        check_finite(self.start, self.end)
+    start: FiniteFloat = 0.9
+    end: FiniteFloat = 0.8
 
     def check_ratios(self) -> None:
         check_ratio(self.start, "the ratio at the start")
@@ -94,15 +92,8 @@ class RatioDecay(ProgressLaw):
     """
 
     shape: Shape = "cosine"
-    ratio: float = 0.15
-    warmup: float = 0.4
-
-    def __post_init__(self) -> None:
-        if self.shape not in get_args(Shape):
-            raise ValueError(f"shape is one of {', '.join(get_args(Shape))}, got {self.shape!r}")
-        check_ratio(self.ratio)
-        if not 0 < self.warmup < 1:
-            raise ValueError(f"warmup is a share of the run between 0 and 1, got {self.warmup}")
+    ratio: Proportion = 0.15
+    warmup: Annotated[float, Bounds(above=0, below=1)] = 0.4
 
     def at(self, progress: float) -> float:
         return tidy(self.ratio * self._factor(progress) + OFFSETS.get(self.shape, 0.0))
@@ -126,15 +117,9 @@ class SquaredCosine(ProgressLaw):
         hold: Progress from which the ratio is constant, in (0, 1].
     """
 
-    start: float = 0.15
-    end: float = 0.75
-    hold: float = 2 / 3
-
-    def __post_init__(self) -> None:
-        check_ratio(self.start, "the ratio at the start")
-        check_ratio(self.end, "the ratio at the end")
-        if not 0 < self.hold <= 1:
-            raise ValueError(f"hold is the progress from which the ratio stays, in (0, 1], got {self.hold}")
+    start: Proportion = 0.15
+    end: Proportion = 0.75
+    hold: PositiveProportion = 2 / 3
 
     def at(self, progress: float) -> float:
         left = _compute_squared_cosine(min(progress / self.hold, 1.0)) / _compute_squared_cosine(0.0)
@@ -157,15 +142,17 @@ class Piecewise(ProgressLaw):
             values are ratios; other settings may use any numbers.
     """
 
-    points: tuple[tuple[float, float], ...] = ((0.0, 0.15), (1 / 6, 0.4), (1 / 3, 0.4), (2 / 3, 0.75))
+    points: Annotated[tuple[tuple[Proportion, FiniteFloat], ...], FILLED] = (
+        (0.0, 0.15),
+        (1 / 6, 0.4),
+        (1 / 3, 0.4),
+        (2 / 3, 0.75),
+    )
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         places = [place for place, _ in self.points]
         if not places or any(b < a for a, b in pairwise(places)):
             raise ValueError(f"points are (progress, ratio) pairs with rising progress, got {self.points}")
-        check_finite(*(value for _, value in self.points))
-        for place in places:
-            check_ratio(place, "a point's progress")
 
     @property
     def points_of_change(self) -> tuple[float, ...]:
@@ -195,19 +182,10 @@ class SquareRoot(ProgressLaw):
         start: Parameter c in [0, 1]; the curve starts at c^2.
     """
 
-    start: float = 0.01
-
-    def __post_init__(self) -> None:
-        check_ratio(self.start, "the start of the curve")
+    start: Proportion = 0.01
 
     def at(self, progress: float) -> float:
         return min(1.0, sqrt(progress * (1 - self.start**2)) + self.start**2)
-
-
-def check_finite(*values: float) -> None:
-    """Raise ValueError for a value that is not finite."""
-    if wrong := [value for value in values if not isfinite(value)]:
-        raise ValueError(f"the numbers of a schedule are finite, got {wrong[0]}")
 
 
 LAWS = (

@@ -13,7 +13,7 @@ from fractions import Fraction
 from functools import lru_cache
 from math import cos, log2, pi
 from statistics import NormalDist
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 
@@ -24,10 +24,9 @@ from maskstream.pipelines.masks.core import (
     RatioLaw,
     Rounding,
     Scope,
-    check_ratio,
-    check_scope,
     tidy,
 )
+from maskstream.shards.limits import FILLED, Bounds, NaturalInt, PositiveFloat, PositiveInt, Proportion
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,13 +40,6 @@ class ScopedLaw(Law):
 
     scope: Scope = "view"
     name: str = "ratio"
-
-    def __post_init__(self) -> None:
-        check_scope(self.scope)
-        self.check()
-
-    def check(self) -> None:
-        """Raise ValueError for a setting that is not allowed."""
 
     def generator(self, draw: Draw) -> np.random.Generator:
         """Return the generator of the shared number.
@@ -92,7 +84,7 @@ class Uniform(RandomLaw):
     low: float = 0.5
     high: float = 1.0
 
-    def check(self) -> None:
+    def validate(self) -> None:
         check_interval(self.low, self.high)
 
     def sample(self, rng: np.random.Generator) -> float:
@@ -120,13 +112,11 @@ class Stratified(RatioLaw):
 
     low: float = 0.0
     high: float = 1.0
-    strata: int = 16
+    strata: PositiveInt = 16
     name: str = "ratio"
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         check_interval(self.low, self.high)
-        if self.strata < 1:
-            raise ValueError(f"strata is a number of parts, 1 or more, got {self.strata}")
 
     def draw(self, draw: Draw) -> float:
         first = replace(draw, epoch=0).generator("sample", f"strata {self.name}").integers(self.strata)
@@ -148,12 +138,11 @@ class UniformCount(ScopedLaw):
         share: Largest fraction of tokens that may be hidden.
     """
 
-    low: int = 1
+    low: NaturalInt = 1
     high: int | None = None
-    share: float = 1.0
+    share: Proportion = 1.0
 
-    def check(self) -> None:
-        check_ratio(self.share, "the share of tokens that may be hidden")
+    def validate(self) -> None:
         if self.low < 0 or (self.high is not None and self.high < self.low):
             raise ValueError(f"a count lies in 0 <= low <= high, got low={self.low}, high={self.high}")
 
@@ -185,14 +174,12 @@ class TruncatedNormal(RandomLaw):
     """
 
     mean: float = 0.55
-    std: float = 0.25
+    std: PositiveFloat = 0.25
     low: float = 0.5
     high: float = 1.0
 
-    def check(self) -> None:
+    def validate(self) -> None:
         check_interval(self.low, self.high)
-        if self.std <= 0:
-            raise ValueError(f"std is a standard deviation above 0, got {self.std}")
         below, above = self._ends()
         if above - below < 1e-6:
             raise ValueError(
@@ -234,16 +221,8 @@ class MaskGIT(RandomLaw):
     """
 
     curve: Curve = "cosine"
-    power: float = 2.0
-    tokens: int = 256
-
-    def check(self) -> None:
-        if self.curve not in get_args(Curve):
-            raise ValueError(f"curve is one of {', '.join(get_args(Curve))}, got {self.curve!r}")
-        if self.power <= 0:
-            raise ValueError(f"power is above 0, got {self.power}")
-        if self.tokens < 2:
-            raise ValueError(f"tokens is the number of tokens of a sample, 2 or more, got {self.tokens}")
+    power: PositiveFloat = 2.0
+    tokens: Annotated[int, Bounds(min=2)] = 256
 
     def sample(self, rng: np.random.Generator) -> float:
         return self.at(rng.random())
@@ -278,14 +257,8 @@ class MultiRatio(RatioLaw):
         name: Name of the assignment; schedules with different names, such as those for two modalities, are independent.
     """
 
-    ratios: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8)
+    ratios: Annotated[tuple[Proportion, ...], FILLED] = (0.0, 0.2, 0.4, 0.6, 0.8)
     name: str = "ratio"
-
-    def __post_init__(self) -> None:
-        if not self.ratios:
-            raise ValueError("ratios is at least one ratio, got none")
-        for ratio in self.ratios:
-            check_ratio(ratio)
 
     def draw(self, draw: Draw) -> float:
         rng, place = draw.generator("batch", f"parts {self.name}"), draw.place

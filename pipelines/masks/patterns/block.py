@@ -17,10 +17,10 @@ from maskstream.pipelines.masks.core import (
     Scheme,
     TokenGrid,
     as_law,
-    check_rounding,
     square,
 )
 from maskstream.pipelines.masks.laws.random import UniformCount
+from maskstream.shards.limits import NaturalInt, PositiveInt, PositiveProportion
 
 from .padded import Padded
 from .random import adjust_map, draw_random_tokens
@@ -53,17 +53,9 @@ class Block(Mask):
 
     ratio: Ratio = 0.4
     rounding: Rounding = "floor_masked"
-    least: int = 16
-    aspect: float = 0.3
+    least: PositiveInt = 16
+    aspect: PositiveProportion = 0.3
     exact: bool = True
-
-    def __post_init__(self) -> None:
-        as_law(self.ratio)
-        check_rounding(self.rounding)
-        if self.least < 1:
-            raise ValueError(f"least is a rectangle's smallest area in tokens, 1 or more, got {self.least}")
-        if not 0 < self.aspect <= 1:
-            raise ValueError(f"aspect is the smallest h / w of a rectangle, in (0, 1], got {self.aspect}")
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         if grid.axes != ("h", "w"):
@@ -136,15 +128,8 @@ class Box(Mask):
 
     inside: Ratio = 0.75
     outside: Ratio = 0.35
-    margin: int = 1
+    margin: NaturalInt = 1
     rounding: Rounding = "floor_visible"
-
-    def __post_init__(self) -> None:
-        as_law(self.inside)
-        as_law(self.outside)
-        check_rounding(self.rounding)
-        if self.margin < 0:
-            raise ValueError(f"margin is a number of tokens, 0 or more, got {self.margin}")
 
     @property
     def needs(self) -> frozenset[str]:

@@ -1,11 +1,13 @@
 """Curriculum: an easy mask at first, a hard one with increasing probability."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import SPECTROGRAM, Draw, Maps, Mask, Scheme, Shot, TokenGrid
+from maskstream.pipelines.masks.core.ratio import OF_RATIOS
 from maskstream.pipelines.masks.laws.progress import ProgressLaw, SquareRoot
 
 from .padded import Padded
@@ -28,10 +30,7 @@ class Curriculum(Mask):
 
     easy: Mask = field(default_factory=lambda: TargetBlocks(stretched=True))
     hard: Mask = field(default_factory=lambda: TargetBlocks(blocks=3, scale=(0.05, 0.075), strips=True, stretched=True))
-    share: ProgressLaw = field(default_factory=SquareRoot)
-
-    def __post_init__(self) -> None:
-        self.share.check_ratios()
+    share: Annotated[ProgressLaw, OF_RATIOS] = field(default_factory=SquareRoot)
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         return self.maps(grid, draw).hidden

@@ -17,13 +17,12 @@ from maskstream.pipelines.masks.core import (
     Shot,
     TokenGrid,
     as_law,
-    check_ratio,
-    check_rounding,
     hidden_count,
     square,
     visible_count,
 )
 from maskstream.pipelines.masks.laws.random import TruncatedNormal
+from maskstream.shards.limits import PositiveProportion, Proportion
 
 from .frames import Tube
 from .random import Random
@@ -43,7 +42,7 @@ class RunningCell(Mask):
 
     ratio: float = 0.5
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if self.ratio not in (0.25, 0.5, 0.75):
             raise ValueError(f"a cell of 4 tokens is masked at a ratio of 0.25, 0.5 or 0.75, got {self.ratio}")
 
@@ -93,12 +92,7 @@ class PartDecoded(Mask):
     """
 
     mask: Mask = field(default_factory=lambda: Random(ratio=0.75))
-    share: float = 0.5
-
-    def __post_init__(self) -> None:
-        check_ratio(self.share, name="the share of the hidden tokens that is reconstructed")
-        if not self.share:
-            raise ValueError("share=0 leaves nothing to reconstruct; give a share above 0")
+    share: PositiveProportion = 0.5
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         return self.mask.hide(grid, draw)
@@ -129,12 +123,7 @@ class DropAndMask(Mask):
 
     ratio: Ratio = field(default_factory=lambda: TruncatedNormal(scope="batch"))
     rounding: Rounding = "ceil_masked"
-    drop: float = 0.5
-
-    def __post_init__(self) -> None:
-        as_law(self.ratio)
-        check_rounding(self.rounding)
-        check_ratio(self.drop, "the share of dropped tokens")
+    drop: Proportion = 0.5
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         return self.maps(grid, draw).hidden

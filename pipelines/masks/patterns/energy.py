@@ -1,13 +1,14 @@
 """Energy-based masks: choose tokens by their residual after motion compensation from the previous frame."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.masks.core import CLIP, Draw, Mask, Ratio, Rounding, Scheme, TokenGrid, as_law, check_rounding
+from maskstream.pipelines.masks.core import CLIP, Draw, Mask, Ratio, Rounding, Scheme, TokenGrid, as_law
 from maskstream.pipelines.masks.laws.random import UniformCount
+from maskstream.shards.limits import NaturalFloat
 
 KERNELS = ("maskstream.pipelines.masks.patterns.token_energy",)
 Keep = Literal["most", "least"]
@@ -42,25 +43,16 @@ class ByEnergy(Mask):
     rounding: Rounding = "floor_visible"
     keep: Keep = "most"
     per: Per = "clip"
-    sharpness: float | None = None
-    motion: float = 0.0
+    sharpness: NaturalFloat | None = None
+    motion: NaturalFloat = 0.0
     first: Mask | None = None
     energy: Source = "online"
 
-    def __post_init__(self) -> None:
-        as_law(self.ratio)
-        check_rounding(self.rounding)
-        for name, value, legal in (("keep", self.keep, Keep), ("per", self.per, Per), ("energy", self.energy, Source)):
-            if value not in get_args(legal):
-                raise ValueError(f"{name} is one of {', '.join(get_args(legal))}, got {value!r}")
-        if self.motion < 0:
-            raise ValueError(f"motion is a number of grey levels, 0 or more, got {self.motion}")
+    def validate(self) -> None:
         if self.motion > 0 and self.energy == "stored":
             raise ValueError(
                 f"motion={self.motion} with energy='stored': only the residual is stored; use energy='online'"
             )
-        if self.sharpness is not None and self.sharpness < 0:
-            raise ValueError(f"sharpness is a power of the energy, 0 or more, or None, got {self.sharpness}")
 
     @property
     def needs(self) -> frozenset[str]:

@@ -17,9 +17,9 @@ from maskstream.pipelines.masks.core import (
     Scheme,
     TokenGrid,
     as_law,
-    check_rounding,
 )
 from maskstream.pipelines.masks.laws.random import Uniform
+from maskstream.shards.limits import PositiveInt
 
 from .padded import Padded
 from .random import draw_random_tokens
@@ -77,10 +77,6 @@ class Tube(Mask):
     rounding: Rounding = "floor_masked"
     axis: str = "t"
 
-    def __post_init__(self) -> None:
-        as_law(self.ratio)
-        check_rounding(self.rounding)
-
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         plane = grid.across(self.axis, by="Tube")
         visible = as_law(self.ratio).visible(plane, draw, self.rounding)
@@ -105,10 +101,6 @@ class Frames(Mask):
     rounding: Rounding = "floor_visible"
     axis: str = "t"
 
-    def __post_init__(self) -> None:
-        as_law(self.ratio)
-        check_rounding(self.rounding)
-
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         slices = grid.shape[grid.need_axis(self.axis, by="Frames")]
         visible = as_law(self.ratio).visible(slices, draw, self.rounding)
@@ -132,10 +124,6 @@ class PerFrame(Mask):
     rounding: Rounding = "floor_visible"
     axis: str = "t"
 
-    def __post_init__(self) -> None:
-        as_law(self.ratio)
-        check_rounding(self.rounding)
-
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         plane = grid.across(self.axis, by="PerFrame")
         visible = as_law(self.ratio).visible_per_frame(grid.size // plane, plane, draw, self.rounding)
@@ -157,11 +145,7 @@ class Context(Mask):
     """
 
     mask: Mask = field(default_factory=PerFrame)
-    frames: int = 1
-
-    def __post_init__(self) -> None:
-        if self.frames < 1:
-            raise ValueError(f"frames is the number of context frames, 1 or more, got {self.frames}")
+    frames: PositiveInt = 1
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         return self.maps(grid, draw).hidden

@@ -1,13 +1,14 @@
 """Masks of skeleton sequences: random joints of each frame plus whole frames, or whole limbs."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import Draw, Mask, Ratio, Scheme, Shot, TokenGrid, as_law
 from maskstream.pipelines.masks.patterns.frames import draw_orders
+from maskstream.shards.limits import NaturalInt
 
 from .random import draw_random_tokens
 
@@ -41,18 +42,9 @@ class Joints(Mask):
     """
 
     frames: Ratio = 0.6
-    joints: int = 5
+    joints: NaturalInt = 5
     per: Per = "frame"
     scope: SharedBy = "view"
-
-    def __post_init__(self) -> None:
-        as_law(self.frames)
-        if self.joints < 0:
-            raise ValueError(f"joints is a number of joints, 0 or more, got {self.joints}")
-        if self.per not in get_args(Per):
-            raise ValueError(f"per is one of {', '.join(get_args(Per))}, got {self.per!r}")
-        if self.scope not in get_args(SharedBy):
-            raise ValueError(f"scope is one of {', '.join(get_args(SharedBy))}, got {self.scope!r}")
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         frames, joints = grid.need("frame", "joint", by="Joints")
@@ -79,14 +71,12 @@ class Limbs(Mask):
         joints: Number of random joints; 0 always hides a limb.
     """
 
-    limbs: tuple[tuple[int, ...], ...] = H36M_LIMBS
-    joints: int = 3
+    limbs: tuple[tuple[NaturalInt, ...], ...] = H36M_LIMBS
+    joints: NaturalInt = 3
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if self.joints < 0 or (not self.limbs and not self.joints):
             raise ValueError(f"there is at least one limb or random joint, got {self.limbs=} and {self.joints=}")
-        if any(joint < 0 for limb in self.limbs for joint in limb):
-            raise ValueError(f"the joints of a limb are numbers from 0, got {self.limbs}")
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         frames, joints = grid.need("frame", "joint", by="Limbs")

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import CLIP, DeviceMask, Draw, MaskBatch, Scheme, TokenGrid, placed, sized
 from maskstream.pipelines.masks.core.ratio import RatioAlone, as_ratio_law, visible_count
+from maskstream.shards.limits import NaturalFloat, PositiveInt
 
 from .torch_maps import Draws, DrawTensors, Floats, Hidden, MapBackend, MotionDraws, Numbers, TorchMaps, send_draws
 
@@ -64,21 +65,10 @@ class MotionGuided(DeviceMask):
     base: Base = "middle"
     per: Per = "slice"
     fill: Fill = "base"
-    cells: int = 4
-    exposure: float = 0.0
+    cells: PositiveInt = 4
+    exposure: NaturalFloat = 0.0
     restart: bool = True
     compat: bool = False
-
-    def __post_init__(self) -> None:
-        as_ratio_law(self.ratio, by="MotionGuided")
-        legal: dict[str, Any] = {"start": Start, "base": Base, "per": Per, "fill": Fill}
-        for name, choices in legal.items():
-            if getattr(self, name) not in get_args(choices):
-                raise ValueError(f"{name} is one of {', '.join(get_args(choices))}, got {getattr(self, name)!r}")
-        if self.cells < 1:
-            raise ValueError(f"cells is at least 1 map cell along a patch's side, got {self.cells}")
-        if self.exposure < 0:
-            raise ValueError(f"exposure is a standard deviation, 0 or more, got {self.exposure}")
 
     @property
     def needs(self) -> frozenset[str]:

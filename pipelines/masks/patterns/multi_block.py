@@ -17,15 +17,12 @@ from maskstream.pipelines.masks.core import (
     Shot,
     TokenGrid,
     as_law,
-    check_rounding,
-    check_scope,
 )
+from maskstream.shards.limits import Interval, PositiveInt, PositiveInterval
 
 from .padded import Padded
 from .random import adjust_map, draw_random_tokens
 from .views import ByView
-
-Interval = tuple[float, float]
 
 ATTEMPTS = 10
 """Draws that hide everything before one position of the plane is forced to stay visible."""
@@ -58,26 +55,12 @@ class MultiBlock(Mask):
 
     ratio: Ratio | None = None
     rounding: Rounding = "floor_visible"
-    blocks: int = 8
+    blocks: PositiveInt = 8
     scale: Interval = (0.15, 0.15)
-    aspect: Interval = (0.75, 1.5)
+    aspect: PositiveInterval = (0.75, 1.5)
     duration: Interval = (1.0, 1.0)
     scope: Scope = "batch"
     coupled: bool = False
-
-    def __post_init__(self) -> None:
-        if self.ratio is not None:
-            as_law(self.ratio)
-        check_rounding(self.rounding)
-        check_scope(self.scope)
-        if self.blocks < 1:
-            raise ValueError(f"blocks is a number of blocks, 1 or more, got {self.blocks}")
-        for name in ("scale", "duration"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high <= 1:
-                raise ValueError(f"{name} is an interval of shares, 0 < low <= high <= 1, got {(low, high)}")
-        if not 0 < self.aspect[0] <= self.aspect[1]:
-            raise ValueError(f"aspect is an interval of h / w above 0, got {self.aspect}")
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         t, h, w = grid.need("t", "h", "w", by="MultiBlock")

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import Draw, Maps, Mask, MaskBatch, TextDraws, TokenGrid, batch_of
 from maskstream.shards.config import Config
+from maskstream.shards.limits import PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,11 +24,7 @@ class Padded(Mask):
     """
 
     mask: Mask
-    bucket: int = 1
-
-    def __post_init__(self) -> None:
-        if self.bucket < 1:
-            raise ValueError(f"bucket is a number of tokens, 1 or more, got {self.bucket}")
+    bucket: PositiveInt = 1
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         return self.mask.hide(grid, draw)

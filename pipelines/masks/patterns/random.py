@@ -17,7 +17,6 @@ from maskstream.pipelines.masks.core import (
     Shot,
     TokenGrid,
     as_law,
-    check_rounding,
     square,
 )
 from maskstream.pipelines.masks.laws.progress import Linear, SquaredCosine
@@ -40,10 +39,6 @@ class Random(Mask):
 
     ratio: Ratio = 0.9
     rounding: Rounding = "floor_visible"
-
-    def __post_init__(self) -> None:
-        as_law(self.ratio)
-        check_rounding(self.rounding)
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         visible = as_law(self.ratio).visible(grid.size, draw, self.rounding)

@@ -13,7 +13,6 @@ from maskstream.pipelines.masks.core import (
     Scheme,
     TokenGrid,
     as_law,
-    check_rounding,
     sized,
 )
 
@@ -41,11 +40,6 @@ class VoxelAware(Mask):
     foreground: Ratio = 0.95
     background: Ratio = 0.99
     total: Ratio | None = None
-
-    def __post_init__(self) -> None:
-        for ratio in (self.foreground, self.background, self.total):
-            if ratio is not None:
-                as_law(ratio)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -85,10 +79,6 @@ class MeshNodes(Mask):
     ratio: Ratio = 0.4
     protect: tuple[int, ...] = ()
     rounding: Rounding = "floor_visible"
-
-    def __post_init__(self) -> None:
-        as_law(self.ratio)
-        check_rounding(self.rounding)
 
     @property
     def needs(self) -> frozenset[str]:

@@ -14,11 +14,10 @@ from maskstream.pipelines.masks.core.ratio import (
     Rounding,
     as_law,
     as_ratio_law,
-    check_ratio,
-    check_rounding,
     visible_count,
 )
 from maskstream.pipelines.masks.laws.random import MultiRatio
+from maskstream.shards.limits import Proportion
 
 from .padded import Padded
 from .random import adjust_map, draw_random_tokens
@@ -40,11 +39,6 @@ class Strips(Mask):
     time: Ratio = 0.7
     freq: Ratio = 0.3
     rounding: Rounding = "floor_visible"
-
-    def __post_init__(self) -> None:
-        as_law(self.time)
-        as_law(self.freq)
-        check_rounding(self.rounding)
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         columns, rows = spectrogram(grid, by="Strips")
@@ -72,14 +66,8 @@ class FilledStrips(Mask):
 
     ratio: RatioAlone = 0.8
     rounding: Rounding = "floor_visible"
-    time: float = 0.7
-    freq: float = 0.7
-
-    def __post_init__(self) -> None:
-        as_ratio_law(self.ratio, by="FilledStrips")
-        check_rounding(self.rounding)
-        check_ratio(self.time, "the part of the ratio that columns take")
-        check_ratio(self.freq, "the part of the ratio that rows take")
+    time: Proportion = 0.7
+    freq: Proportion = 0.7
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         columns, rows = spectrogram(grid, by="FilledStrips")

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.masks.core import PICTURE, Draw, Maps, Mask, MaskBatch, Scheme, Scope, TokenGrid, check_scope
+from maskstream.pipelines.masks.core import PICTURE, Draw, Maps, Mask, MaskBatch, Scheme, Scope, TokenGrid
 from maskstream.pipelines.stream.tensors import wrap_tensor
+from maskstream.shards.limits import Interval, PositiveInt, PositiveInterval
 
 from .padded import Padded
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Interval = tuple[float, float]
 
 ATTEMPTS = 20
 """Draws of the context's position; after them, the one that keeps the most tokens is used."""
@@ -97,25 +97,14 @@ class TargetBlocks(Mask):
         scope: Unit that shares block sizes: "view", "sample" or "batch".
     """
 
-    blocks: int = 4
+    blocks: PositiveInt = 4
     scale: Interval = (0.15, 0.2)
-    aspect: Interval = (0.75, 1.5)
+    aspect: PositiveInterval = (0.75, 1.5)
     context: Interval = (0.85, 1.0)
-    least: int = 11
+    least: PositiveInt = 11
     strips: bool = False
     stretched: bool = False
     scope: Scope = "batch"
-
-    def __post_init__(self) -> None:
-        check_scope(self.scope)
-        if min(self.blocks, self.least) < 1:
-            raise ValueError(f"blocks and least are 1 or more, got {self.blocks} and {self.least}")
-        for name in ("scale", "context"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high <= 1:
-                raise ValueError(f"{name} is an interval of shares, 0 < low <= high <= 1, got {(low, high)}")
-        if not 0 < self.aspect[0] <= self.aspect[1]:
-            raise ValueError(f"aspect is an interval of h / w above 0, got {self.aspect}")
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         return self.maps(grid, draw).hidden

@@ -15,9 +15,9 @@ from maskstream.pipelines.masks.core import (
     Shot,
     TokenGrid,
     as_law,
-    check_rounding,
     sized,
 )
+from maskstream.shards.limits import NaturalInt
 
 from .padded import Padded
 
@@ -41,14 +41,8 @@ class TopScores(Mask):
     """
 
     ratio: Ratio = 0.1
-    count: int | None = None
+    count: NaturalInt | None = None
     rounding: Rounding = "floor_masked"
-
-    def __post_init__(self) -> None:
-        as_law(self.ratio)
-        check_rounding(self.rounding)
-        if self.count is not None and self.count < 0:
-            raise ValueError(f"count is a number of tokens, 0 or more, got {self.count}")
 
     @property
     def needs(self) -> frozenset[str]:

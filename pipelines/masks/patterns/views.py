@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import PICTURE, Draw, Law, Maps, Mask, Scheme, Shot, TokenGrid
+from maskstream.shards.limits import FILLED
 
 from .padded import Padded
 from .random import Random
@@ -27,11 +29,7 @@ class ByView(Mask):
         masks: Masks in order of views; None hides nothing.
     """
 
-    masks: tuple[Mask | None, ...] = field(default_factory=lambda: (None, Random(ratio=0.985)))
-
-    def __post_init__(self) -> None:
-        if not self.masks:
-            raise ValueError("masks is one mask or None for each view, got none")
+    masks: Annotated[tuple[Mask | None, ...], FILLED] = field(default_factory=lambda: (None, Random(ratio=0.985)))
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         return self.maps(grid, draw).hidden
@@ -57,7 +55,7 @@ class Shared(Mask):
 
     mask: Mask = field(default_factory=lambda: Random(ratio=0.75))
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         check_for_all_views(self.mask, "Shared")
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
@@ -80,7 +78,7 @@ class Complementary(Mask):
 
     mask: Mask = field(default_factory=lambda: Random(ratio=0.5))
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         check_for_all_views(self.mask, "Complementary")
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:

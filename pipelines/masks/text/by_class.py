@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from math import sqrt
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +17,11 @@ from maskstream.pipelines.masks.core import (
     Shot,
     TokenGrid,
     as_law,
-    check_rounding,
     sized,
 )
 from maskstream.pipelines.masks.patterns.padded import Padded
 from maskstream.shards.config import NOT_SAVED
+from maskstream.shards.limits import FILLED
 
 from .feedback import Feedback
 from .replace import TextMaps
@@ -50,14 +51,8 @@ class ByClass(Mask):
 
     ratio: Ratio = 0.15
     feedback: Feedback | None = field(default=None, metadata=NOT_SAVED)
-    scores: tuple[float, ...] = (0.0,) * 17
+    scores: Annotated[tuple[float, ...], FILLED] = (0.0,) * 17
     rounding: Rounding = "nearest_masked"
-
-    def __post_init__(self) -> None:
-        as_law(self.ratio)
-        check_rounding(self.rounding)
-        if not self.scores:
-            raise ValueError("scores are one number a class, of at least one class, got none")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -101,9 +96,6 @@ class ScoredFirst(Mask):
     """
 
     ratio: Ratio = 0.4
-
-    def __post_init__(self) -> None:
-        as_law(self.ratio)
 
     @property
     def needs(self) -> frozenset[str]:

@@ -11,7 +11,7 @@ from maskstream.pipelines.masks.core import (
     TEXT,
     Draw,
     Mask,
-    Ratio,
+    RatioAlone,
     Scheme,
     Shot,
     TextDraws,
@@ -45,11 +45,8 @@ class MaskedDiffusion(Mask):
             the mean loss is unchanged and its variance is lower.
     """
 
-    ratio: Ratio = field(default_factory=lambda: Uniform(low=0.001, high=1.0))
+    ratio: RatioAlone = field(default_factory=lambda: Uniform(low=0.001, high=1.0))
     exact: bool = False
-
-    def __post_init__(self) -> None:
-        as_ratio_law(self.ratio, by="MaskedDiffusion")
 
     @property
     def needs(self) -> frozenset[str]:

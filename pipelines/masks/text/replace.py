@@ -24,6 +24,7 @@ from maskstream.pipelines.masks.core import (
 )
 from maskstream.pipelines.masks.patterns.padded import Padded
 from maskstream.pipelines.stream.tensors import wrap_tensor
+from maskstream.shards.limits import PositiveInt, Proportion
 
 from .words import PADDING, TextWords, WholeWords
 
@@ -120,10 +121,10 @@ class Replace(Mask):
     mask: Mask
     mask_id: int = OF_THE_SPLIT
     vocabulary: int = OF_THE_SPLIT
-    keep: float = 0.1
-    random: float = 0.1
+    keep: Proportion = 0.1
+    random: Proportion = 0.1
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if self.keep < 0 or self.random < 0 or self.keep + self.random > 1:
             raise ValueError(
                 f"keep and random are probabilities, 0 or more and together at most 1, got keep={self.keep}, "
@@ -189,12 +190,7 @@ class DecoderRows(Mask):
 
     encoder: Mask = field(default_factory=WholeWords)
     ratio: Ratio = 0.5
-    pool: int = 256
-
-    def __post_init__(self) -> None:
-        as_law(self.ratio)
-        if self.pool < 1:
-            raise ValueError(f"pool is a number of masks, 1 or more, got {self.pool}")
+    pool: PositiveInt = 256
 
     @property
     def needs(self) -> frozenset[str]:

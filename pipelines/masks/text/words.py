@@ -25,7 +25,6 @@ from maskstream.pipelines.masks.core import (
     TokenGrid,
     as_law,
     as_ratio_law,
-    check_rounding,
     hidden_count,
     sized,
 )
@@ -51,11 +50,9 @@ class MaskOfWords(Mask):
     each: bool = False
     rounding: Rounding = "nearest_masked"
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if self.each:
             self.ratio_law()
-        as_law(self.ratio)
-        check_rounding(self.rounding)
 
     @property
     def needs(self) -> frozenset[str]:

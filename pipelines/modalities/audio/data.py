@@ -3,22 +3,23 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from maskstream.pipelines.augment.sound import Mixup, RollGain, SpecAugment
 from maskstream.pipelines.augment.transform import TransformChoice, find_transform
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.backend import Backend, wants_dali
-from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
+from maskstream.pipelines.modalities.data import SplitConfig, check_cues
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.phases import OverRun
 from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import Finish, Unchanged
-from maskstream.shards.config import NOT_IDENTITY, check_types
+from maskstream.shards.config import NOT_IDENTITY
 from maskstream.shards.format.data_errors import parsing
 from maskstream.shards.format.dataset import DATASET_JSON
 from maskstream.shards.keywords import takes_fields
+from maskstream.shards.limits import ASCENDING, PositiveInt
 from maskstream.shards.media.fbank import STATISTICS, Fbank, compute_fbank_statistics
 
 from .batch import AudioBatch, NoisyBatch
@@ -63,8 +64,8 @@ class AudioSettings:
     spec_augment: SpecAugment | None = None
     mixup: Mixup | None = None
     transform: TransformChoice = None
-    patch: tuple[int, int] = (16, 16)
-    views: int = 1
+    patch: tuple[PositiveInt, PositiveInt] = (16, 16)
+    views: PositiveInt = 1
     component: str | None = None
     fields: Fields = ()
     over_run: OverRun = field(default_factory=dict)
@@ -100,8 +101,8 @@ class NoisySettings:
     noise: str | Path | None = field(default=None, metadata=NOT_IDENTITY)
     clip: AudioClip = field(default_factory=lambda: AudioClip(seconds=1.024))
     line: MicrophoneLine | None = None
-    snr_db: tuple[float, float] = (-5.0, 10.0)
-    slope: tuple[float, float] = (0.0, 2.0)
+    snr_db: Annotated[tuple[float, float], ASCENDING] = (-5.0, 10.0)
+    slope: Annotated[tuple[float, float], ASCENDING] = (0.0, 2.0)
     component: str | None = None
     noise_component: str | None = None
     fields: Fields = ()
@@ -154,9 +155,8 @@ class AudioData(AudioSettings, SplitConfig[AudioPlan, AudioBatch]):
     alike: ClassVar[tuple[str, ...]] = ("clip.seconds", "clip.channels", "features", "patch")
     changing: ClassVar[tuple[str, ...]] = ("clip.seconds",)
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         object.__setattr__(self, "transform", find_transform(self.transform, waveform=True))
-        check_settings(self, self.views)
         check_cues(self.mask, "sounds", CUES)
         _ = self.phases
         if self.features.sample_rate != self.clip.sample_rate:
@@ -234,8 +234,7 @@ class NoisyData(NoisySettings, SplitConfig[NoisyPlan, NoisyBatch]):
 
     noise: str | None = field(default=None, metadata=NOT_IDENTITY)
 
-    def __post_init__(self) -> None:
-        check_types(self)
+    def validate(self) -> None:
         if self.line is not None and self.clip.channels != "mono":
             raise ValueError(
                 f"line={self.line} needs a mono clip, got channels={self.clip.channels}; leave out line, or use "
@@ -245,8 +244,6 @@ class NoisyData(NoisySettings, SplitConfig[NoisyPlan, NoisyBatch]):
             raise ValueError(
                 f"noise_component={self.noise_component!r} names a sound of the split noise=, got noise=None; give both"
             )
-        if self.snr_db[0] > self.snr_db[1] or self.slope[0] > self.slope[1]:
-            raise ValueError(f"snr_db and slope must be (low, high), got {self.snr_db} and {self.slope}")
 
     @property
     def microphones(self) -> int:

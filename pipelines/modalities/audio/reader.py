@@ -16,10 +16,11 @@ from maskstream.pipelines.decode.sound import (
 )
 from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.pipelines.stream.stats import Stats
-from maskstream.shards.config import Config, check_types
+from maskstream.shards.config import Config
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.component import Numbers, component_of
 from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.limits import PositiveFloat, PositiveInt
 from maskstream.shards.media.flac import FlacHeader
 from maskstream.shards.media.limits import MAX_SAMPLE_RATE
 from maskstream.shards.media.video_index import name_packets_file
@@ -39,22 +40,11 @@ class AudioClip(Config):
             it.
     """
 
-    seconds: float = 10.24
-    sample_rate: int = 16000
+    seconds: PositiveFloat = 10.24
+    sample_rate: PositiveInt = 16000
     start: Literal["random", "center", "begin"] = "random"
-    channels: Literal["mono"] | int = "mono"
+    channels: Literal["mono"] | PositiveInt = "mono"
     short: Literal["zeros", "repeat"] = "zeros"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        if self.seconds <= 0 or self.sample_rate < 1:
-            raise ValueError(f"seconds and sample_rate must be above 0, got {self.seconds} and {self.sample_rate}")
-        if self.start not in ("random", "center", "begin"):
-            raise ValueError(f"AudioClip(start={self.start!r}): legal are 'random', 'center' and 'begin'")
-        if self.channels != "mono" and not (isinstance(self.channels, int) and self.channels >= 1):
-            raise ValueError(f"AudioClip(channels={self.channels!r}): legal are 'mono' and integers from 1")
-        if self.short not in ("zeros", "repeat"):
-            raise ValueError(f"AudioClip(short={self.short!r}): legal are 'zeros' and 'repeat'")
 
     @property
     def n_samples(self) -> int:

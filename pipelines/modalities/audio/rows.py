@@ -22,6 +22,7 @@ from maskstream.pipelines.modalities.rows import BatchRows, Elsewhere, Item, Ite
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.config import Config
 from maskstream.shards.errors import SampleError
+from maskstream.shards.limits import NaturalFloat, PositiveInt
 from maskstream.shards.stores.base import Range, Store
 
 from .batch import AudioBatch, NoisyBatch
@@ -255,14 +256,8 @@ class MicrophoneLine(Config):
         spacing_m: Distance between microphones in metres.
     """
 
-    count: int = 4
-    spacing_m: float = 0.05
-
-    def __post_init__(self) -> None:
-        if self.count < 1 or self.spacing_m < 0:
-            raise ValueError(
-                f"count must be at least 1 and spacing_m at least 0, got {self.count} and {self.spacing_m}"
-            )
+    count: PositiveInt = 4
+    spacing_m: NaturalFloat = 0.05
 
     def hear(
         self, sound: npt.NDArray[np.float32], sample_rate: int, rng: np.random.Generator

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.shards.config import Config
+from maskstream.shards.limits import PositiveInt
 from maskstream.shards.media.fbank import Fbank
 
 FLOOR_DB = -100.0
@@ -41,16 +42,14 @@ class LogMel(Config):
         top_db: Values more than this far below a waveform's maximum are raised to that level; None for no limit.
     """
 
-    sample_rate: int = 16000
-    n_bins: int = 128
-    n_fft: int = 1024
-    hop: int = 160
+    sample_rate: PositiveInt = 16000
+    n_bins: PositiveInt = 128
+    n_fft: PositiveInt = 1024
+    hop: PositiveInt = 160
     low_hz: float = 0.0
     top_db: float | None = 80.0
 
-    def __post_init__(self) -> None:
-        if min(self.n_bins, self.n_fft, self.hop) < 1:
-            raise ValueError(f"{self}: n_bins, n_fft and hop must be at least 1")
+    def validate(self) -> None:
         if not 0 <= self.low_hz < self.sample_rate / 2:
             raise ValueError(f"low_hz must be in [0, {self.sample_rate / 2}), half of sample_rate; got {self.low_hz}")
 
@@ -129,17 +128,13 @@ class Librosa(Config):
     """
 
     feature: Feature
-    sample_rate: int = 16000
-    hop: int = 160
-    bins: int | None = None
-    n_fft: int = 2048
+    sample_rate: PositiveInt = 16000
+    hop: PositiveInt = 160
+    bins: PositiveInt | None = None
+    n_fft: PositiveInt = 2048
     low_hz: float | None = None
 
-    def __post_init__(self) -> None:
-        if self.feature not in get_args(Feature):
-            raise ValueError(f"feature={self.feature!r} is not known; legal are {', '.join(get_args(Feature))}")
-        if min(self.n_bins, self.n_fft, self.hop) < 1:
-            raise ValueError(f"{self}: bins, n_fft and hop must be at least 1")
+    def validate(self) -> None:
         if self.low_hz is not None and self.feature not in ("cqt", "mfcc"):
             raise ValueError(f"low_hz={self.low_hz} is for 'cqt' and 'mfcc'; leave it out for {self.feature!r}")
         if self.low_hz is not None and not 0 <= self.low_hz < self.sample_rate / 2:

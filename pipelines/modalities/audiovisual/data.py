@@ -25,7 +25,7 @@ from maskstream.pipelines.modalities.audio.spectrogram import (
     compute_spectrogram_grid,
     is_on_device,
 )
-from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
+from maskstream.pipelines.modalities.data import SplitConfig, check_cues
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.phases import OverRun
 from maskstream.pipelines.modalities.split import Options, Split, Splits
@@ -47,6 +47,7 @@ from maskstream.shards.config import NOT_IDENTITY
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.keywords import takes_fields
+from maskstream.shards.limits import PositiveFloat, PositiveInt
 from maskstream.shards.media.fbank import Fbank
 
 from .batch import AudioVisualBatch
@@ -96,7 +97,7 @@ class AudioVisualSettings:
     """
 
     clip: VideoClip = field(default_factory=VideoClip)
-    seconds: float = 10.24
+    seconds: PositiveFloat = 10.24
     video_mask: Mask | None = None
     audio_mask: Mask | None = None
     features: Features = field(default_factory=Fbank)
@@ -107,10 +108,10 @@ class AudioVisualSettings:
     spectrogram_noise: SpectrogramNoise | None = None
     flow: FlowChoice = AUTO
     noise: LinearNoise | None = None
-    views: int = 1
-    tubelet: int = 2
-    patch: int = 16
-    audio_patch: tuple[int, int] = (16, 16)
+    views: PositiveInt = 1
+    tubelet: PositiveInt = 2
+    patch: PositiveInt = 16
+    audio_patch: tuple[PositiveInt, PositiveInt] = (16, 16)
     component: str | None = None
     sound: str | None = None
     fields: Fields = ()
@@ -157,10 +158,9 @@ class AudioVisualData(AudioVisualSettings, SplitConfig[AudioVisualPlan, AudioVis
     )
     changing: ClassVar[tuple[str, ...]] = (*CHANGING, "seconds")
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         flow = find_flow(self.flow)
         object.__setattr__(self, "transform", find_transform(self.transform, frames=True, waveform=True))
-        check_settings(self, self.views)
         check_length(self.clip)
         check_cues(self.video_mask, "clips with audio", VIDEO_CUES)
         check_cues(self.audio_mask, "sounds of clips", AUDIO_CUES)

@@ -39,6 +39,7 @@ from maskstream.pipelines.modalities.video.rows import ClipRowMaker
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DataError
+from maskstream.shards.limits import NaturalFloat, NaturalInt
 from maskstream.shards.media.video_index import VideoIndex
 from maskstream.shards.stores.base import Range
 
@@ -60,12 +61,8 @@ class SpectrogramNoise(Config):
         roll: The shift is drawn uniformly from [-roll, roll] frames, and is circular over the valid frames.
     """
 
-    most: float = 0.1
-    roll: int = 0
-
-    def __post_init__(self) -> None:
-        if self.most < 0 or self.roll < 0:
-            raise ValueError(f"most and roll must be at least 0, got {self.most} and {self.roll}")
+    most: NaturalFloat = 0.1
+    roll: NaturalInt = 0
 
     def add(self, spectrogram: npt.NDArray[np.float32], heard: int, deviation: float, rng: np.random.Generator) -> None:
         """Change the first `heard` (valid) frames of a spectrogram, float32 (frames, bins), in place.

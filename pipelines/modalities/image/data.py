@@ -13,7 +13,7 @@ from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.augment.transform import FrameChanges, TransformChoice, find_transform
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
 from maskstream.pipelines.masks.core import read_only
-from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_cycle, check_settings
+from maskstream.pipelines.modalities.data import RowConfig, check_cues
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.phases import OverRun
 from maskstream.pipelines.modalities.rows import BatchRows, Item, Items, Masked, Memory, Traits, is_of_package
@@ -25,6 +25,7 @@ from maskstream.shards.errors import DataError
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.keywords import takes_fields
+from maskstream.shards.limits import PositiveInt
 from maskstream.shards.media.limits import MAX_PIXELS
 from maskstream.shards.members.image import IMAGE
 from maskstream.shards.stores.base import Range
@@ -60,16 +61,16 @@ class ImageSettings:
             masks.Piecewise(points=((0, 128), (0.8, 128), (0.8, 224)))} (see `maskstream.pipelines.modalities.phases`).
     """
 
-    size: int = 224
-    patch: int = 16
+    size: PositiveInt = 224
+    patch: PositiveInt = 16
     mask: Mask | None = None
     augment: Augmentation | None = None
     colour: ColourJitter | None = None
     transform: TransformChoice = None
-    views: int = 1
+    views: PositiveInt = 1
     component: str | None = None
     fields: Fields = ()
-    cycle: int | None = None
+    cycle: PositiveInt | None = None
     targets: str | None = field(default=None, metadata=NOT_IDENTITY)
     over_run: OverRun = field(default_factory=dict)
 
@@ -140,11 +141,9 @@ class ImageData(ImageSettings, RowConfig[ImagePlan, ImageBatch]):
     alike: ClassVar[tuple[str, ...]] = ("size", "patch")
     changing: ClassVar[tuple[str, ...]] = ("size",)
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         object.__setattr__(self, "transform", find_transform(self.transform, frames=True))
-        check_settings(self, self.views)
         _ = self.phases
-        check_cycle(self.cycle)
         check_cues(self.mask, "images", CUES)
         _ = self.grids
 

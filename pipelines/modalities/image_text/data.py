@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from maskstream.pipelines.augment import Augmentation, CenterCrop
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.transform import TransformChoice, find_transform
 from maskstream.pipelines.masks import Mask, TokenGrid
-from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
+from maskstream.pipelines.modalities.data import SplitConfig, check_cues
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.image.data import ImageData, compute_image_grid
 from maskstream.pipelines.modalities.split import Options, Split, Splits
@@ -20,6 +20,7 @@ from maskstream.pipelines.stream.loader import Loader
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import read_tokenizer, read_tokenizer_facts
 from maskstream.shards.keywords import takes_fields
+from maskstream.shards.limits import Bounds, Choices, NaturalInt, PositiveInt
 from maskstream.shards.members.image import IMAGE
 from maskstream.shards.members.text import ROLES
 
@@ -33,6 +34,11 @@ SHOWN = ("caption", "phrase", "question")
 IMAGE_CUES = frozenset({"frames", "box"})
 TEXT_CUES = frozenset({"words", "classes", "tokens"})
 """Mask inputs available for texts: `classes` are the numbers of the tokens' roles."""
+
+
+Roles = tuple[Annotated[str, Choices(ROLES)], ...]
+RowLength = Annotated[int, Bounds(min=4)]
+"""Two tokens of a row are special."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,13 +75,13 @@ class ImageTextSettings:
         fields: Other values of a sample that stand in `batch.fields` (see `maskstream.pipelines.modalities.fields`).
     """
 
-    size: int = 224
-    patch: int = 16
-    text: tuple[str, ...] = ()
-    length: int = 64
-    target: tuple[str, ...] = ()
-    target_length: int = 64
-    then: tuple[str, ...] = ()
+    size: PositiveInt = 224
+    patch: PositiveInt = 16
+    text: Roles = ()
+    length: RowLength = 64
+    target: Roles = ()
+    target_length: RowLength = 64
+    then: Roles = ()
     image_mask: Mask | None = None
     text_mask: Mask | None = None
     pairs: bool = False
@@ -83,8 +89,8 @@ class ImageTextSettings:
     augment: Augmentation | None = None
     colour: ColourJitter | None = None
     transform: TransformChoice = None
-    views: int = 1
-    picture: int = 0
+    views: PositiveInt = 1
+    picture: NaturalInt = 0
     fields: Fields = ()
 
 
@@ -120,22 +126,11 @@ class ImageTextData(ImageTextSettings, SplitConfig[ImageTextPlan, ImageTextBatch
     modality: ClassVar[str] = "image-text"
     alike: ClassVar[tuple[str, ...]] = ("size", "patch", "length", "pairs", "segments")
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         object.__setattr__(self, "transform", find_transform(self.transform, frames=True))
-        check_settings(self, self.views)
         _ = self.grids
-        if unknown := [role for role in (*self.text, *self.target, *self.then) if role not in ROLES]:
-            raise ValueError(
-                f"text, target and then name roles of texts, got {unknown[0]!r}; legal are {', '.join(ROLES)}"
-            )
-        if min(self.length, self.target_length) < 4:
-            raise ValueError(
-                f"a row has 4 tokens or more, got length={self.length}, target_length={self.target_length}"
-            )
         if self.then and not (self.text and self.target):
             raise ValueError(f"then={self.then} is a second stage, which reads text and target; give both")
-        if self.picture < 0:
-            raise ValueError(f"picture={self.picture}: the first is 0")
         check_cues(self.image_mask, "pictures with texts", IMAGE_CUES)
         check_cues(self.text_mask, "texts", TEXT_CUES)
         if self.text_mask is not None and "words" not in self.text_mask.needs:

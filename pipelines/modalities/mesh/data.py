@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks import Cues, Mask, MaskBatch, TokenGrid
-from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
+from maskstream.pipelines.modalities.data import SplitConfig, check_cues
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.rows import BatchRows, Item, Items, Masked, Memory, RowMaker, Traits
 from maskstream.pipelines.modalities.split import Options, Split, Splits
@@ -20,6 +20,7 @@ from maskstream.shards.config import Config
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.component import component_of
 from maskstream.shards.keywords import takes_fields
+from maskstream.shards.limits import PositiveFloat, PositiveInt
 from maskstream.shards.media.mesh_members import name_fields_component
 from maskstream.shards.stores.base import Range
 
@@ -42,12 +43,8 @@ class MeshNoise(Config):
         kinds: Node types that get noise.
     """
 
-    deviation: float = 0.04
+    deviation: PositiveFloat = 0.04
     kinds: tuple[int, ...] = (0,)
-
-    def __post_init__(self) -> None:
-        if self.deviation <= 0:
-            raise ValueError(f"deviation must be above 0, got {self.deviation}; use noise=None for no noise")
 
     def added(
         self, fields: npt.NDArray[np.float32], kinds: npt.NDArray[np.int64], rng: np.random.Generator
@@ -82,7 +79,7 @@ class MeshSettings:
     mask: Mask | None = None
     noise: MeshNoise | None = None
     statistics: MeshStatistics | None = None
-    views: int = 1
+    views: PositiveInt = 1
     component: str | None = None
     fields: Fields = ()
 
@@ -140,8 +137,7 @@ class MeshData(MeshSettings, SplitConfig[MeshPlan, MeshBatch]):
     modality: ClassVar[str] = "mesh"
     alike: ClassVar[tuple[str, ...]] = ()
 
-    def __post_init__(self) -> None:
-        check_settings(self, self.views)
+    def validate(self) -> None:
         check_cues(self.mask, "meshes", frozenset({"edges", "kinds"}))
 
     @property

@@ -13,7 +13,7 @@ from maskstream.pipelines.masks import ByEnergy, Mask, TokenGrid
 from maskstream.pipelines.modalities.audio.data import statistics_of
 from maskstream.pipelines.modalities.audio.reader import AudioClip, find_sound
 from maskstream.pipelines.modalities.audio.spectrogram import Features, Spectrogram
-from maskstream.pipelines.modalities.data import DataConfig, check_cues, check_settings
+from maskstream.pipelines.modalities.data import DataConfig, check_cues
 from maskstream.pipelines.modalities.fields import FieldReader, Fields
 from maskstream.pipelines.modalities.image.data import list_image_components
 from maskstream.pipelines.modalities.image_text.data import find_pictures
@@ -24,12 +24,13 @@ from maskstream.pipelines.modalities.video.energy import check_energy
 from maskstream.pipelines.modalities.video.flow import make_flow_source
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.row_mix import RowMix
-from maskstream.pipelines.stream.row_order import Room, RowSamples, check_balance
+from maskstream.pipelines.stream.row_order import Room, RowSamples
 from maskstream.pipelines.stream.sampler import BatchSource, Unchanged
 from maskstream.pipelines.stream.shares import Schedule
 from maskstream.shards.config import NOT_IDENTITY
 from maskstream.shards.format.component import component_of
 from maskstream.shards.keywords import takes_fields
+from maskstream.shards.limits import PositiveInt, ProperProportion
 from maskstream.shards.media.fbank import Fbank
 
 from .batch import PackedBatch
@@ -72,10 +73,10 @@ class PackedSettings:
 
     native: Native = field(default_factory=Native)
     mask: Mask | None = None
-    row_tokens: int = 8192
-    row_targets: int | None = None
-    scaling: float = 0.1
-    balance: int = field(default=8, metadata=NOT_IDENTITY)  # part of the order's own identity
+    row_tokens: PositiveInt = 8192
+    row_targets: PositiveInt | None = None
+    scaling: ProperProportion = 0.1
+    balance: PositiveInt = field(default=8, metadata=NOT_IDENTITY)  # part of the order's own identity
     clip: VideoClip = field(default_factory=lambda: VideoClip(seconds=(1.0, 4.0), fps=8.0))
     sound: AudioClip = field(default_factory=AudioClip)
     features: Features = field(default_factory=Fbank)
@@ -128,13 +129,11 @@ class PackedData(PackedSettings, DataConfig[PackedBatch]):
     modality: ClassVar[str] = "image"
     modalities: ClassVar[tuple[str, ...]] = ("image", "image-text", "video", "audio")
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         object.__setattr__(self, "transform", find_transform(self.transform, frames=True, waveform=True))
-        check_settings(self, 1)
         # The number of tokens that a mask hides must be known before data is read.
         without = self.mask.first if isinstance(self.mask, ByEnergy) else self.mask
         check_cues(without, "packed rows, but for masks.ByEnergy,")
-        check_balance(self.balance)
         _ = self.room
 
     @property

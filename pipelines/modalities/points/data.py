@@ -8,7 +8,7 @@ import numpy as np
 
 from maskstream.pipelines.augment.diffusion import Noise
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
-from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_settings
+from maskstream.pipelines.modalities.data import RowConfig, check_cues
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.rows import BatchRows, Items, Masked, Memory, Traits
 from maskstream.pipelines.modalities.split import Options, Split, Splits
@@ -16,6 +16,7 @@ from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.shards.format.component import component_of
 from maskstream.shards.keywords import takes_fields
+from maskstream.shards.limits import PositiveInt
 from maskstream.shards.members.arrays import FEATURES
 
 from .batch import PointsBatch
@@ -43,7 +44,7 @@ class PointsSettings:
     tokens: PointTokens = field(default_factory=VoxelTokens)
     mask: Mask | None = None
     noise: Noise | None = None
-    views: int = 1
+    views: PositiveInt = 1
     component: str | None = None
     fields: Fields = ()
 
@@ -82,8 +83,7 @@ class PointsData(PointsSettings, RowConfig[PointPlan, PointsBatch]):
         """Many samples at once."""
         return Traits(together=16)
 
-    def __post_init__(self) -> None:
-        check_settings(self, self.views)
+    def validate(self) -> None:
         check_cues(self.mask, "points", frozenset({"occupied"}))
 
     @property

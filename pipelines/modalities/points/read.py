@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from maskstream.shards.config import Config
 from maskstream.shards.errors import DataError, ShardError
 from maskstream.shards.format.data_errors import parsing
 from maskstream.shards.format.dataset import DATASET_JSON, read_dataset_json
+from maskstream.shards.limits import NaturalFloat, NaturalInt, PositiveFloat, PositiveInt, PositiveInterval
 from maskstream.shards.stores.base import Range, Store
 
 Float32s = npt.NDArray[np.float32]
@@ -48,16 +49,12 @@ class PointSelection(Config):
             number of columns in stored order.
     """
 
-    points: int = 2048
+    points: PositiveInt = 2048
     replace: bool = False
     rows: tuple[int, int] | None = None
-    features: int | tuple[str, ...] = 0
+    features: NaturalInt | tuple[str, ...] = 0
 
-    def __post_init__(self) -> None:
-        if self.points < 1 or (isinstance(self.features, int) and self.features < 0):
-            raise ValueError(
-                f"points must be at least 1 and features at least 0, got {self.points} and {self.features}"
-            )
+    def validate(self) -> None:
         if not isinstance(self.features, int) and len({*self.features, *"xyz"}) < len(self.features) + 3:
             raise ValueError(f"features name each column after x, y, z once, got {list(self.features)}")
         if self.rows is not None and not 0 <= self.rows[0] < self.rows[1]:
@@ -191,11 +188,7 @@ class PointStats(Config):
     """
 
     mean: tuple[float, float, float]
-    deviation: float
-
-    def __post_init__(self) -> None:
-        if not self.deviation > 0:
-            raise ValueError(f"deviation must be above 0, got {self.deviation}")
+    deviation: PositiveFloat
 
     @classmethod
     def of(cls, location: str | Path) -> Self:
@@ -238,27 +231,12 @@ class PointAugment(Config):
     """
 
     normalise: Normalise | PointStats = "ball"
-    scale: tuple[float, float] = (1.0, 1.0)
+    scale: PositiveInterval = (1.0, 1.0)
     rotate: Axis | None = None
-    jitter: float = 0.0
-    jitter_most: float = 0.05
+    jitter: NaturalFloat = 0.0
+    jitter_most: NaturalFloat = 0.05
     per_axis: bool = False
-    shift: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.normalise, PointStats) and self.normalise not in get_args(Normalise):
-            raise ValueError(
-                f"normalise must be {', '.join(get_args(Normalise))}, or a PointStats, got {self.normalise!r}"
-            )
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"scale must be (low, high) with 0 < low <= high, got {self.scale}")
-        if self.rotate is not None and self.rotate not in get_args(Axis):
-            raise ValueError(f"rotate must be None or one of {', '.join(get_args(Axis))}, got {self.rotate!r}")
-        if min(self.jitter, self.jitter_most, self.shift) < 0:
-            raise ValueError(
-                "jitter, jitter_most and shift must be at least 0, got "
-                f"{self.jitter}, {self.jitter_most} and {self.shift}"
-            )
+    shift: NaturalFloat = 0.0
 
     def __call__(self, points: Float32s, rng: np.random.Generator, normals: Sequence[int] = ()) -> Float32s:
         """Augment points, float32 (N, 3 + features), without changing the input; `normals` are the

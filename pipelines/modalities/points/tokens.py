@@ -19,6 +19,7 @@ from torch import Tensor
 from maskstream.pipelines.masks import Cues, TokenGrid
 from maskstream.pipelines.stream.batch import Movable
 from maskstream.shards.config import Config
+from maskstream.shards.limits import PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,10 +176,8 @@ class VoxelTokens(Config):
     patch: int = 4
     occupancy: Literal["noised", "clean"] = "noised"
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         compute_voxel_grid(self.resolution, self.patch)
-        if self.occupancy not in ("noised", "clean"):
-            raise ValueError(f"occupancy must be 'noised' or 'clean', got {self.occupancy!r}")
 
     @property
     def grid(self) -> TokenGrid:
@@ -203,12 +202,8 @@ class GroupTokens(Config):
         size: Points per group.
     """
 
-    groups: int = 64
-    size: int = 32
-
-    def __post_init__(self) -> None:
-        if min(self.groups, self.size) < 1:
-            raise ValueError(f"groups and size must be at least 1, got {self.groups} and {self.size}")
+    groups: PositiveInt = 64
+    size: PositiveInt = 32
 
     @property
     def grid(self) -> TokenGrid:

@@ -3,24 +3,25 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import hypot
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks import Mask, TokenGrid
-from maskstream.pipelines.modalities.data import RowConfig, check_cues, check_settings
+from maskstream.pipelines.modalities.data import RowConfig, check_cues
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.phases import OverRun
 from maskstream.pipelines.modalities.rows import BatchRows, Item, Items, Masked, Memory, Traits, is_of_package
 from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
-from maskstream.shards.config import Config, check_types
+from maskstream.shards.config import Config
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.component import Component, component_of
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.keywords import takes_fields
+from maskstream.shards.limits import ASCENDING, Bounds, NaturalFloat, PositiveInt, PositiveInterval, Proportion
 from maskstream.shards.media.h36m import JOINTS, MIRRORED, NECK
 from maskstream.shards.members.arrays import POSES
 from maskstream.shards.stores.base import Range
@@ -41,17 +42,9 @@ class PoseClip(Config):
         middle: "random" draws the middle frame uniformly from all frames; "center" uses the middle of the sequence.
     """
 
-    frames: int = 243
-    stride: int = 2
+    frames: PositiveInt = 243
+    stride: PositiveInt = 2
     middle: Literal["random", "center"] = "random"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("frames", "stride"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"PoseClip({name}={getattr(self, name)}): it must be at least 1")
-        if self.middle not in ("random", "center"):
-            raise ValueError(f"PoseClip(middle={self.middle!r}): legal are 'random' and 'center'")
 
     def numbers(self, n_frames: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
         """Draw the clip's frame numbers, int64 (frames,), non-decreasing, in a sequence of `n_frames` frames."""
@@ -61,6 +54,9 @@ class PoseClip(Config):
 
 
 Float32s = npt.NDArray[np.float32]
+
+
+Elevation = Annotated[float, Bounds(above=-90, below=90)]
 
 
 class Seen(NamedTuple):
@@ -87,22 +83,14 @@ class Cameras(Config):
         aim_m: Maximum offset of the camera's aim from the centre along each axis, in metres.
     """
 
-    distance_m: tuple[float, float] = (4.0, 6.0)
-    elevation_deg: tuple[float, float] = (-5.0, 25.0)
-    focal: tuple[float, float] = (2.29, 2.29)
-    aim_m: float = 0.3
+    distance_m: PositiveInterval = (4.0, 6.0)
+    elevation_deg: Annotated[tuple[Elevation, Elevation], ASCENDING] = (-5.0, 25.0)
+    focal: PositiveInterval = (2.29, 2.29)
+    aim_m: NaturalFloat = 0.3
 
-    def __post_init__(self) -> None:
-        for name in ("distance_m", "elevation_deg", "focal"):
-            low, high = getattr(self, name)
-            if not low <= high:
-                raise ValueError(f"Cameras({name}={getattr(self, name)}): give the smaller number first")
-        if self.distance_m[0] <= 0 or self.focal[0] <= 0 or not 0 <= self.aim_m < self.distance_m[0]:
-            raise ValueError(f"distances and focal lengths are above 0, and aim_m below every distance, got {self}")
-        if not -90 < self.elevation_deg[0] <= self.elevation_deg[1] < 90:
-            raise ValueError(
-                f"Cameras(elevation_deg={self.elevation_deg}): legal are angles between -90 and 90 degrees"
-            )
+    def validate(self) -> None:
+        if self.aim_m >= self.distance_m[0]:
+            raise ValueError(f"aim_m={self.aim_m} must be below every distance, got distance_m={self.distance_m}")
 
     def __call__(self, poses: Float32s, rng: np.random.Generator) -> Seen:
         """Draw a camera and project poses (T, J, 3) in metres, z upwards."""
@@ -186,9 +174,9 @@ class PoseSettings:
     clip: PoseClip = field(default_factory=PoseClip)
     joints: int = 17
     cameras: Cameras = field(default_factory=Cameras)
-    flip: float | None = None
+    flip: Proportion | None = None
     mask: Mask | None = None
-    views: int = 1
+    views: PositiveInt = 1
     component: str | None = None
     fields: Fields = ()
     over_run: OverRun = field(default_factory=dict)
@@ -234,12 +222,9 @@ class PoseData(PoseSettings, RowConfig[PosePlan, PoseBatch]):
     alike: ClassVar[tuple[str, ...]] = ("clip.frames", "joints")
     changing: ClassVar[tuple[str, ...]] = ("clip.frames", "clip.stride")
 
-    def __post_init__(self) -> None:
-        check_settings(self, self.views)
+    def validate(self) -> None:
         if self.joints not in KEPT:
             raise ValueError(f"joints={self.joints}: a skeleton has {' or '.join(map(str, KEPT))} joints")
-        if self.flip is not None and not 0 <= self.flip <= 1:
-            raise ValueError(f"flip={self.flip}: it is a probability, 0 to 1, or None")
         check_cues(self.mask, "poses")
         _ = self.grids, self.phases
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks import Mask, Replace, TokenGrid
 from maskstream.pipelines.masks.text.replace import OF_THE_SPLIT
-from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
+from maskstream.pipelines.modalities.data import SplitConfig, check_cues
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
@@ -17,6 +17,7 @@ from maskstream.shards.format.component import Component
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import TokenizerFacts, read_tokenizer, read_tokenizer_facts
 from maskstream.shards.keywords import takes_fields
+from maskstream.shards.limits import Bounds, PositiveInt
 from maskstream.shards.members.text import TOKEN_TYPES
 
 from .batch import TextBatch
@@ -48,12 +49,12 @@ class TextSettings:
             only with packing="row".
     """
 
-    length: int = 128
+    length: Annotated[int, Bounds(min=4)] = 128
     packing: Layout = "pack"
     windows: bool = True
     mask: Mask | None = None
     scores: TokenScores | None = None
-    views: int = 1
+    views: PositiveInt = 1
     fields: Fields = ()
 
 
@@ -86,12 +87,7 @@ class TextData(TextSettings, SplitConfig[TextPlan, TextBatch]):
     modality: ClassVar[str] = "text"
     alike: ClassVar[tuple[str, ...]] = ("length",)
 
-    def __post_init__(self) -> None:
-        check_settings(self, self.views)
-        if self.packing not in get_args(Layout):
-            raise ValueError(f"packing is one of {', '.join(get_args(Layout))}, got {self.packing!r}")
-        if self.length < 4:
-            raise ValueError(f"length={self.length}: a row has 4 tokens or more, two of which are special")
+    def validate(self) -> None:
         if self.fields and self.packing == "pack":
             raise ValueError("a packed row has several samples, so there are no fields; use packing='row' or no fields")
         if self.scores is not None and (self.packing == "pack" or self.windows):

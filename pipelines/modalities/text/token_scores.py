@@ -37,7 +37,7 @@ class TokenScores(Config):
     file: str = field(metadata=NOT_IDENTITY)
     checksum: str = ""
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         try:
             found = xxhash.xxh3_64_hexdigest(Path(self.file).read_bytes())
         except OSError as error:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ from maskstream.pipelines.augment import Augmentation, CenterCrop
 from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.augment.transform import FrameChanges, TransformChoice, find_transform
 from maskstream.pipelines.masks import Mask, TokenGrid
-from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_settings
+from maskstream.pipelines.modalities.data import SplitConfig, check_cues
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.phases import OverRun
 from maskstream.pipelines.modalities.split import Options, Split, Splits
@@ -29,6 +29,7 @@ from maskstream.pipelines.stream.loader import Loader
 from maskstream.shards.errors import ShardError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.keywords import takes_fields
+from maskstream.shards.limits import Bounds, PositiveInt
 
 from .batch import TrajectoryBatch
 from .rows import CAMERA, DEPTH, VIDEO, TrajectoryPlan, TrajectoryRowMaker
@@ -61,15 +62,15 @@ class TrajectorySettings:
     """
 
     clip: VideoClip = field(default_factory=lambda: VideoClip(frames=4, stride=4))
-    ahead_s: float = 2.0
+    ahead_s: Annotated[float, Bounds(above=0, below=1e6)] = 2.0
     depth: bool = True
     mask: Mask | None = None
     augment: Augmentation | None = None
     colour: ColourJitter | None = None
     transform: TransformChoice = None
-    views: int = 1
-    tubelet: int = 1
-    patch: int = 16
+    views: PositiveInt = 1
+    tubelet: PositiveInt = 1
+    patch: PositiveInt = 16
     fields: Fields = ()
     over_run: OverRun = field(default_factory=dict)
 
@@ -105,12 +106,9 @@ class TrajectoryData(TrajectorySettings, SplitConfig[TrajectoryPlan, TrajectoryB
     changing: ClassVar[tuple[str, ...]] = CHANGING
     version: ClassVar[int] = 2  # 2: poses have the quaternion with w >= 0
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         object.__setattr__(self, "transform", find_transform(self.transform, frames=True))
-        check_settings(self, self.views)
         check_length(self.clip)
-        if not 0 < self.ahead_s < 1e6:
-            raise ValueError(f"ahead_s={self.ahead_s} must be above 0 seconds")
         check_cues(self.mask, *(("walks", CUES) if self.depth else ("walks that are read with depth=False", FRAMES)))
         check_one_clock(self.clip, "poses and waypoints")
         _ = self.grids, self.phases

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.shards.config import Config, check_types
+from maskstream.shards.config import Config
 from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.limits import PositiveFloat, PositiveInt, PositiveInterval
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, ANCHORED
-from maskstream.shards.named import nearest
 
 if TYPE_CHECKING:
     from maskstream.pipelines.modalities.split import Split
@@ -52,41 +52,27 @@ class VideoClip(Config):
             epoch has fewer samples. "error" refuses the split before anything is read.
     """
 
-    frames: int = 16
-    stride: int = 4
-    size: int = 224
+    frames: PositiveInt = 16
+    stride: PositiveInt = 4
+    size: PositiveInt = 224
     start: Literal["random", "center"] = "random"
-    align: int | Literal["gop"] | None = None
-    fps: float | None = None
-    seconds: float | tuple[float, float] | None = None
+    align: PositiveInt | Literal["gop"] | None = None
+    fps: PositiveFloat | None = None
+    seconds: PositiveFloat | PositiveInterval | None = None
     short: Literal["repeat", "loop", "skip", "error"] = "repeat"
 
-    def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("frames", "stride", "size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"VideoClip({name}={getattr(self, name)}): it must be at least 1")
-        if not (self.align in (None, "gop") or (isinstance(self.align, int) and self.align >= 1)):
-            raise ValueError(f"VideoClip(align={self.align!r}): it must be at least 1, 'gop' or None")
-        if self.start not in ("random", "center"):
-            raise ValueError(f"VideoClip(start={self.start!r}): legal are 'random' and 'center'")
-        if self.short not in _SHORT:
-            close = nearest(self.short, _SHORT)
-            raise ValueError(f"VideoClip(short={self.short!r}){close}: legal are {', '.join(map(repr, _SHORT))}")
+    def validate(self) -> None:
         if isinstance(self.seconds, tuple):
-            if self.fps is None or not 0 < self.seconds[0] <= self.seconds[1] < math.inf:
+            if self.fps is None:
                 raise ValueError(
-                    f"VideoClip(fps={self.fps}, seconds={self.seconds}): a length is drawn from 0 < low <= high, of "
-                    "fps frames a second; give both, such as seconds=(1, 4), fps=8"
+                    f"VideoClip(seconds={self.seconds}): a drawn length needs fps, the frames of a second; give both, "
+                    "such as seconds=(1, 4), fps=8"
                 )
         elif self.fps is not None and self.seconds is not None:
             raise ValueError(
                 f"VideoClip(fps={self.fps}, seconds={self.seconds}): give one of them, or seconds=(low, high) to draw "
                 "the length"
             )
-        for name, value in (("fps", self.fps), ("seconds", self.seconds)):
-            if value is not None and not isinstance(value, tuple) and not 0 < value < math.inf:
-                raise ValueError(f"VideoClip({name}={value}): it must be positive")
 
     @property
     def shortest(self) -> Self:

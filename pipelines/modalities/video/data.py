@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from maskstream.pipelines.flow.choice import AUTO, NONE, FlowChoice, find_flow
 from maskstream.pipelines.flow.source import BatchFlow, FlowSource, SampleFlow
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.backend import explain_missing_dali, wants_dali
-from maskstream.pipelines.modalities.data import SplitConfig, check_cues, check_cycle, check_settings
+from maskstream.pipelines.modalities.data import SplitConfig, check_cues
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.phases import OverRun
 from maskstream.pipelines.modalities.row_sampler import RowSource
@@ -29,6 +29,7 @@ from maskstream.shards.config import NOT_IDENTITY
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.keywords import takes_fields
+from maskstream.shards.limits import PositiveInt
 
 from .batch import TOKEN_OUTPUTS, Output, OutputChoice, VideoBatch
 from .cameras import CamerasRowMaker, EachCamera, find_frames_of_all, has_one_rate, lacking, rates, with_all_cameras
@@ -85,9 +86,9 @@ class ClipSettings:
     colour: ColourJitter | None = None
     transform: TransformChoice = None
     flow: FlowChoice = AUTO
-    views: int = 1
-    tubelet: int = 2
-    patch: int = 16
+    views: PositiveInt = 1
+    tubelet: PositiveInt = 2
+    patch: PositiveInt = 16
     output: OutputChoice = field(default="auto", metadata=NOT_IDENTITY)
 
 
@@ -117,7 +118,7 @@ class VideoSettings(ClipSettings):
     component: str | tuple[str, ...] | None = None
     shared_crops: bool = True
     fields: Fields = ()
-    cycle: int | None = None
+    cycle: PositiveInt | None = None
     targets: str | None = field(default=None, metadata=NOT_IDENTITY)
     over_run: OverRun = field(default_factory=dict)
     backend: VideoBackend = field(default="auto", metadata=NOT_IDENTITY)
@@ -153,11 +154,9 @@ class VideoData(VideoSettings, SplitConfig[ClipPlan, VideoBatch]):
     alike: ClassVar[tuple[str, ...]] = ("clip.frames", "clip.size", "tubelet", "patch")
     changing: ClassVar[tuple[str, ...]] = CHANGING
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         find_flow(self.flow)
         object.__setattr__(self, "transform", find_transform(self.transform, frames=True))
-        check_settings(self, self.views)
-        check_cycle(self.cycle)
         check_length(self.clip)
         _ = self.phases
         check_cues(self.mask, "videos", CUES)
@@ -171,8 +170,6 @@ class VideoData(VideoSettings, SplitConfig[ClipPlan, VideoBatch]):
             raise ValueError(
                 f"targets= are of what PyAV decodes, and backend={self.backend!r} decodes otherwise; leave backend out"
             )
-        if self.output not in get_args(OutputChoice):
-            raise ValueError(f"output={self.output!r}; legal are {', '.join(map(repr, get_args(OutputChoice)))}")
         if self.output in TOKEN_OUTPUTS and (self.mask is None or self.backend in HARDWARE):
             raise ValueError(
                 f"output={self.output!r} makes the tokens that a mask chooses, on the CPU; give a mask, and leave "

@@ -50,7 +50,7 @@ class AudioVisualEncoder(ProfiledEncoder):
 
     level: int = LEVEL
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if self.video.name == "copy":
             raise ValueError("profile 'copy' does not keep the time of the first frame; use profile 'train' or 'fps'")
 

@@ -291,7 +291,7 @@ class ImageEncoder(Config):
     window: tuple[float, float] | None = None
     store: Literal["compressed", "pixels"] = "compressed"
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if self.short_side is not None and self.short_side < 1:
             raise ValueError(f"short_side is a number of pixels, 1 or more, or None, got {self.short_side}")
         if not 1 <= self.quality <= 100:

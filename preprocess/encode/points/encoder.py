@@ -278,7 +278,7 @@ class PointEncoder(Config):
     columns: tuple[str, ...] = ()
     up: Axis | None = None
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if self.columns and not {*XYZ} <= {*self.columns}:
             raise ValueError(
                 f"columns are the names of all columns of a file, x, y and z among them, such as ['x', 'y', 'z', "

@@ -86,7 +86,7 @@ class PoseEncoder(Config):
     bvh_unit_m: float = 0.01
     bvh_up: Literal["y", "z"] = "y"
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if not (self.rate_hz > 0 and self.bvh_unit_m > 0):
             raise ValueError(f"rate_hz and bvh_unit_m must be above 0, got {self.rate_hz} and {self.bvh_unit_m}")
         if self.bvh_up not in ("y", "z"):

@@ -279,8 +279,8 @@ class TextEncoder(UntrainedEncoder):
     words: bool = True
     classes: str | None = None
 
-    def __post_init__(self) -> None:
-        UntrainedEncoder.__post_init__(self)
+    def validate(self) -> None:
+        UntrainedEncoder.validate(self)
         if self.classes and not self.words:
             raise ValueError("classes are of words; leave words=false out")
 

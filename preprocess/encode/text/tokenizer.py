@@ -260,7 +260,7 @@ class UntrainedEncoder(Config):
 
     tokenizer: str = f"{TRAIN}wordpiece:8192"
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if self.tokenizer.startswith(TRAIN):
             Training.parse(self.tokenizer)
 

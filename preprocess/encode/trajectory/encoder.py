@@ -136,7 +136,7 @@ class TrajectoryEncoder(ProfiledEncoder):
     version: ClassVar[int] = 3
     modality: ClassVar[str] = "trajectory"
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if self.video.name not in ("train", "fast"):
             raise ValueError(
                 f"profile {self.video.name!r} leaves frames out or keeps packets, but a walk is drawn and has depth "

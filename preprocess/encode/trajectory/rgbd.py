@@ -180,7 +180,7 @@ class RgbdEncoder(ProfiledEncoder):
     depth_per_m: float = 5000.0
     up: Literal["z", "y", "-y"] = "z"
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         TrajectoryEncoder(self.video)
         if self.lens is not None and (problem := check_lens(*self.lens)):
             raise ValueError(f"lens is fx, fy, cx, cy in pixels or None; it {problem}")

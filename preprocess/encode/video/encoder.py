@@ -108,7 +108,7 @@ class VideoEncoder(ProfiledEncoder):
     damage: Damage = "reject"
     least_whole: float = 0.5
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if self.damage not in DAMAGES:
             raise ValueError(f"damage={self.damage!r} is not one of {', '.join(map(repr, DAMAGES))}")
         if not 0 < self.least_whole <= 1:
@@ -147,7 +147,7 @@ class FramesEncoder(ProfiledEncoder):
 
     fps: float = 30.0
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if not 0.1 <= self.fps <= 240:
             raise ValueError(f"fps={self.fps} is not in 0.1 to 240 frames per second")
 

@@ -44,7 +44,7 @@ class VideoProfile(Config):
     fps: float | None = None
     energy: bool = False
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if self.name not in get_args(ProfileName):
             raise ValueError(f"profile {self.name!r} is not one of {', '.join(map(repr, get_args(ProfileName)))}")
         if self.short_side < BLOCK or self.short_side % BLOCK:

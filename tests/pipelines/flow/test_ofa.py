@@ -39,8 +39,8 @@ def test_it_is_named_and_never_automatic() -> None:
     assert FLOWS["ofa"]() == Ofa()
     assert not any(isinstance(source, Ofa) for source in AUTOMATIC)
     for settings, says in (
-        ({"preset": "best"}, "preset is one of"),
-        ({"grid": 3}, "grid is one of"),
+        ({"preset": "best"}, "preset must be"),
+        ({"grid": 3}, "grid must be 1, 2 or 4, got 3"),
         ({"cell": 0}, "cell"),
     ):
         with pytest.raises(ValueError, match=says):

@@ -69,7 +69,7 @@ def test_other_words_are_refused_when_the_data_config_is_made(data: type[VideoDa
         data(flow="no_such_module_of_a_test:Flow")
     with pytest.raises(ValueError, match="is not a SampleFlow or BatchFlow; name a subclass of one"):
         data(flow="maskstream.pipelines.flow:dis_flow")
-    with pytest.raises(ValueError, match="legal are"):
+    with pytest.raises(ValueError, match="flow must be"):
         data(flow=None)  # type: ignore[arg-type]
 
 

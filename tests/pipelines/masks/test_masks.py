@@ -189,19 +189,7 @@ def test_grids() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Random(ratio=1.5), r"lies in \[0, 1\], got 1.5"),
-        (lambda: Tube(ratio=-0.1), r"lies in \[0, 1\], got -0.1"),
-        (
-            lambda: Tube(rounding="nearest"),
-            "one of floor_masked, floor_visible, ceil_masked, nearest_masked, half_up_masked, got 'nearest'",
-        ),
         (lambda: RunningCell(ratio=0.9), "0.25, 0.5 or 0.75, got 0.9"),
-        (lambda: MotionGuided(start="gauss"), "start is one of mix_gauss, pixel, token, got 'gauss'"),
-        (lambda: MotionGuided(base="last"), "base is one of middle, first, random"),
-        (lambda: MotionGuided(per="batch"), "per is one of slice, clip"),
-        (lambda: MotionGuided(fill="prev"), "fill is one of base, none"),
-        (lambda: MotionGuided(cells=0), "cells is at least 1"),
-        (lambda: MotionGuided(exposure=-1.0), "0 or more, got -1.0"),
     ],
 )
 def test_wrong_settings_are_refused(build: object, message: str) -> None:

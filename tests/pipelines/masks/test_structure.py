@@ -253,14 +253,7 @@ def test_random_orders_are_orders_and_uniform() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: VoxelAware(background=2.0), r"lies in \[0, 1\], got 2.0"),
-        (lambda: MeshNodes(rounding="up"), "rounding is one of"),
-        (lambda: Joints(joints=-1), "0 or more, got -1"),
-        (lambda: Joints(per="day"), "per is one of frame, clip, got 'day'"),
-        (lambda: Joints(scope="frame"), "scope is one of view, sample, batch, got 'frame'"),
         (lambda: Limbs(limbs=(), joints=0), "at least one limb or random joint"),
-        (lambda: Limbs(limbs=((-1, 2),)), "numbers from 0"),
-        (lambda: TopScores(count=-1), "0 or more, got -1"),
     ],
 )
 def test_wrong_settings_are_refused(build: object, message: str) -> None:

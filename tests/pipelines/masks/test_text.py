@@ -306,12 +306,8 @@ def test_orders_of_words_are_uniform_and_each_rows_own() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: WholeWords(ratio=1.2), r"lies in \[0, 1\], got 1.2"),
-        (lambda: Tokens(rounding="up"), "rounding is one of"),
         (lambda: Replace(mask=Tokens(), mask_id=0, vocabulary=9, keep=0.6, random=0.6), "together at most 1"),
         (lambda: Replace(mask=Tokens(), mask_id=0, vocabulary=0), "got vocabulary=0"),
-        (lambda: DecoderRows(pool=0), "pool is a number of masks, 1 or more, got 0"),
-        (lambda: ByClass(scores=()), "at least one class, got none"),
     ],
 )
 def test_wrong_settings_are_refused(build: object, message: str) -> None:

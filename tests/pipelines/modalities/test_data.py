@@ -111,12 +111,6 @@ def test_grids_follow_from_the_fields() -> None:
     assert PointsData(tokens=GroupTokens(groups=8)).grids["points"].shape == (8,)
 
 
-@pytest.mark.parametrize("data", [VideoData, AudioData, AudioVisualData, ImageData, PointsData, MeshData])
-def test_views_below_1_are_refused(data: Any) -> None:
-    with pytest.raises(ValueError, match="views=0: it must be 1 or more"):
-        data(views=0)
-
-
 def test_sizes_must_be_multiples_of_the_patch() -> None:
     with pytest.raises(ValueError, match="does not divide into tokens of 48 x 16"):
         AudioData(patch=(48, 16))

@@ -191,7 +191,7 @@ def test_wrong_weights_and_epochs_are_refused(uneven, split):
     ]:
         with pytest.raises(ValueError, match=says):
             order_of((5, 5), weights, 2, 40, epochs)
-    with pytest.raises(ValueError, match="a number above 0, or a schedule"):
+    with pytest.raises(ValueError, match="temperature must be"):
         BySize(temperature=0.0)
     with pytest.raises(ValueError, match="finite"):
         Linear(start=float("nan"))

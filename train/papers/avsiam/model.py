@@ -62,8 +62,8 @@ class SiameseConfig(PairConfig):
     own_sounds: bool = False
     summed: bool = False
 
-    def __post_init__(self) -> None:
-        PairConfig.__post_init__(self)
+    def validate(self) -> None:
+        PairConfig.validate(self)
         self.need_least("joint_depth", least=0)
 
 

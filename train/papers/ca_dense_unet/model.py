@@ -46,7 +46,7 @@ class ComplexRatio(Config):
     steepness: float = 0.1
     eps: float = 1e-8
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if self.bound not in get_args(Bound):
             raise ValueError(f"bound is one of {', '.join(get_args(Bound))}, got {self.bound!r}")
         if not (self.limit > 0 and self.steepness > 0 and self.eps > 0):
@@ -120,7 +120,7 @@ class DenseUNetConfig(ModelConfig[NoisyBatch]):
     attention: int = 20
     target: Literal["sound", "ratio"] = "sound"
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if self.target not in ("sound", "ratio"):
             raise ValueError(f"target is 'sound' or 'ratio', got {self.target!r}")
         numbers = {name: value for name, value in asdict(self).items() if isinstance(value, int)}

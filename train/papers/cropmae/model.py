@@ -57,7 +57,7 @@ class CrossConfig(ModelConfig[BatchT], ABC):
     positions: ImagePositions = "columns"
     key_places: bool = False
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         for part in ("", "decoder_"):
             self.need_heads(f"{part}width", f"{part}heads", of=4)
         self.need_least("depth", "decoder_depth", "mlp_ratio", "decoder_mlp_ratio")

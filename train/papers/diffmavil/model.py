@@ -46,8 +46,8 @@ class AudioVisualDiffusionConfig(PairConfig):
     decoder_heads: int = 3
     matching: float = 0.1
 
-    def __post_init__(self) -> None:
-        PairConfig.__post_init__(self)
+    def validate(self) -> None:
+        PairConfig.validate(self)
         self.need_least("fusion_depth")
 
 

@@ -41,8 +41,8 @@ class DistilledAutoencoderConfig(ImageAutoencoderConfig):
     block: int = 8
     share: float = 1.0
 
-    def __post_init__(self) -> None:
-        ImageAutoencoderConfig.__post_init__(self)
+    def validate(self) -> None:
+        ImageAutoencoderConfig.validate(self)
         if not 0 <= self.block < self.depth or self.teacher_block < 0 or self.teacher_width < 1 or self.share <= 0:
             raise ValueError(
                 f"block must lie in [0, {self.depth}), teacher_block >= 0, teacher_width >= 1 and share > 0, got "

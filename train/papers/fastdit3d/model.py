@@ -165,7 +165,7 @@ class VoxelDiffusionConfig(ModelConfig[PointsBatch]):
     first: float = 1e-4
     last: float = 0.02
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         for part in ("", "decoder_"):
             self.need_heads(f"{part}width", f"{part}heads", of=6)
         self.need_least("depth", "decoder_depth", "experts", "mlp_ratio", "categories", "window")

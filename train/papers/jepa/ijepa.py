@@ -21,8 +21,8 @@ class ImageJepaConfig(JepaConfig[ImageBatch]):
 
     positions: ImagePositions = "columns"
 
-    def __post_init__(self) -> None:
-        JepaConfig.__post_init__(self)
+    def validate(self) -> None:
+        JepaConfig.validate(self)
         self.need_choices(positions=ImagePositions)
 
     def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:

@@ -78,7 +78,7 @@ class LeJepaSizes(ModelConfig[BatchT]):
     share: float = 0.02
     views: int = 4
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         self.need_heads(of=2)
         self.need_least("depth", "mlp_ratio", "hidden", "embedding", "slices")
         if self.views < 2:
@@ -104,8 +104,8 @@ class LeJepaConfig(LeJepaSizes[ImageBatch]):
 
     positions: ImagePositions = "columns"
 
-    def __post_init__(self) -> None:
-        LeJepaSizes.__post_init__(self)
+    def validate(self) -> None:
+        LeJepaSizes.validate(self)
         self.need_choices(positions=ImagePositions)
 
     def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:

@@ -75,7 +75,7 @@ class JepaConfig(ModelConfig[BatchT]):
     distance: Distance = "smooth l1"
     target_norm: TargetNorm = "channels"
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         for part in ("", "predictor_"):
             self.need_heads(f"{part}width", f"{part}heads", of=2)
         self.need_least("depth", "predictor_depth", "mlp_ratio", "masks")

@@ -52,8 +52,8 @@ class SaltConfig(VideoJepaConfig):
     weights: str = ""
     autoencoder: VideoAutoencoderConfig = field(default_factory=VideoAutoencoderConfig)
 
-    def __post_init__(self) -> None:
-        VideoJepaConfig.__post_init__(self)
+    def validate(self) -> None:
+        VideoJepaConfig.validate(self)
         file = self.file
         if file is None or self.weights:
             return

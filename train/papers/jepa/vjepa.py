@@ -42,8 +42,8 @@ class VideoJepaConfig(JepaConfig[VideoBatch]):
 
     places: ClipPlaces = "turned"
 
-    def __post_init__(self) -> None:
-        JepaConfig.__post_init__(self)
+    def validate(self) -> None:
+        JepaConfig.validate(self)
         self.need_choices(places=ClipPlaces)
         for part in () if self.places == "added" else ("", "predictor_"):
             channels = getattr(self, f"{part}width") // getattr(self, f"{part}heads")

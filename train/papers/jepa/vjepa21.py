@@ -44,8 +44,8 @@ class DenseJepaConfig(VideoJepaConfig):
     levels: int = 4
     context: ProgressLaw = field(default_factory=lambda: Piecewise(points=((0.05, 0.0), (0.1, 0.5))))
 
-    def __post_init__(self) -> None:
-        VideoJepaConfig.__post_init__(self)
+    def validate(self) -> None:
+        VideoJepaConfig.validate(self)
         self.need_least("levels")
         if self.depth % self.levels:
             raise ValueError(f"levels divide the depth of the encoder, got levels={self.levels} and depth={self.depth}")

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from maskstream.shards.flag import ModelFlag, RunFlag, check_flags, split_list
+from maskstream.shards.flag import ModelFlag, RunFlag, split_list
+from maskstream.shards.limits import check_fields
 
 if TYPE_CHECKING:
     from .glosses import Glosses
@@ -48,6 +49,6 @@ class KbvqaSettings:
     seed: Annotated[int, RunFlag("Random seed (questions, examples, hidden patches).")] = 0
 
     def __post_init__(self) -> None:
-        check_flags(self)
+        check_fields(self)
         if unknown := [one for one in self.perspectives if one not in ASKS]:
             raise ValueError(f"there is no perspective {unknown[0]!r}; legal are {', '.join(ASKS)}")

@@ -32,8 +32,8 @@ class LatentAutoencoderConfig(AutoencoderConfig[ImageBatch]):
     quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
     positions: ImagePositions = "rows"
 
-    def __post_init__(self) -> None:
-        AutoencoderConfig.__post_init__(self)
+    def validate(self) -> None:
+        AutoencoderConfig.validate(self)
         self.need_choices(positions=ImagePositions)
 
     def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:

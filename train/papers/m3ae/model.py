@@ -170,7 +170,7 @@ class ImageTextSizes(ModelConfig[ImageTextBatch], ABC):
     norm: NormAt = "pre"
     projected: bool = False
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         self.need_heads(of=4)
         self.need_least("depth", "text_depth", "fusion_depth", "mlp_ratio", "vocabulary")
         self.need_choices(norm=NormAt)
@@ -190,8 +190,8 @@ class ImageTextAutoencoderConfig(ImageTextSizes):
     positions: ImagePositions = "rows"
     untied: bool = False
 
-    def __post_init__(self) -> None:
-        ImageTextSizes.__post_init__(self)
+    def validate(self) -> None:
+        ImageTextSizes.validate(self)
         self.need_choices(positions=ImagePositions)
         if not 0 <= self.image_layer <= self.fusion_depth:
             raise ValueError(f"image_layer is 0 to fusion_depth={self.fusion_depth}, got {self.image_layer}")
@@ -338,8 +338,8 @@ class ImageTextClassifierConfig(ImageTextSizes):
 
     answers: int = 2
 
-    def __post_init__(self) -> None:
-        ImageTextSizes.__post_init__(self)
+    def validate(self) -> None:
+        ImageTextSizes.validate(self)
         if self.answers < 2:
             raise ValueError(f"a classifier needs two answers or more, got answers={self.answers}")
 

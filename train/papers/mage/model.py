@@ -63,7 +63,7 @@ class GenerativeEncoderConfig(ModelConfig[ImageBatch]):
     temperature: float = 0.2
     detached: bool = False
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         for heads in ("heads", "decoder_heads"):
             self.need_heads(heads=heads)
         self.need_least("depth", "decoder_depth", "mlp_ratio")

@@ -49,7 +49,7 @@ class FrameIdsConfig(ModelConfig[VideoBatch]):
     window: int = 4
     context: int = 1
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         self.need_heads()
         self.need_least("depth", "mlp_ratio", "window", "context")
 

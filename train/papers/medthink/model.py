@@ -39,8 +39,8 @@ class RationaleWriterConfig(MultiwayConfig):
     eps: float = 1e-6
     longest: int = 256
 
-    def __post_init__(self) -> None:
-        MultiwayConfig.__post_init__(self)
+    def validate(self) -> None:
+        MultiwayConfig.validate(self)
         self.need_least("decoder_depth")
         self.need_least("longest", least=4)
 

@@ -122,7 +122,7 @@ class MeshNetworkConfig(ModelConfig[MeshBatch]):
     encoder_rounds: int = 10
     decoder_rounds: int = 5
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if self.dims not in (2, 3):
             raise ValueError(f"dims is 2 or 3, got {self.dims}")
         self.need_choices(task=Task)

@@ -64,8 +64,8 @@ class ModernModelConfig(TokenModelConfig):
     theta: float = 160_000.0
     local_theta: float = 10_000.0
 
-    def __post_init__(self) -> None:
-        TokenModelConfig.__post_init__(self)
+    def validate(self) -> None:
+        TokenModelConfig.validate(self)
         self.need_least("hidden", "every")
         self.need_least("window", least=2)
         if (

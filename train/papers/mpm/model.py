@@ -53,7 +53,7 @@ class PoseModelConfig(ModelConfig[PoseBatch]):
     shares: tuple[float, float, float] = (5.0, 5.0, 1.0)
     published: bool = False
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         self.need_heads(of=4)
         self.need_least("hidden", "depth", "mlp_ratio", "decoder_depth")
         self.need_choices(task=Task)

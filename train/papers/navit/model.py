@@ -51,7 +51,7 @@ class NativeAutoencoderConfig(ModelConfig[PackedBatch]):
     eps: float = 1e-6
     equal: Equal = "tokens"
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         for part in ("", "decoder_"):
             self.need_heads(f"{part}width", f"{part}heads")
             width, heads = getattr(self, f"{part}width"), getattr(self, f"{part}heads")

@@ -96,8 +96,8 @@ class OneRefConfig(MultiwayConfig):
     drop_worst: float = 0.0
     drop_after: int = 12_000
 
-    def __post_init__(self) -> None:
-        MultiwayConfig.__post_init__(self)
+    def validate(self) -> None:
+        MultiwayConfig.validate(self)
         for name in ("smoothing", "drop_worst"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} lies in [0, 1), got {getattr(self, name)}")

@@ -55,7 +55,7 @@ class PointSegmenterConfig(ModelConfig[PointsBatch]):
     hidden: int = 256
     drop: float = 0.5
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         self.need_least("hidden")
         if not 2 <= len(self.numbers) <= _MOST_PARTS or not 0 <= self.drop < 1:
             raise ValueError(

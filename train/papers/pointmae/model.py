@@ -63,7 +63,7 @@ class PointAutoencoderConfig(ModelConfig[PointsBatch]):
     decoder_depth: int = 4
     mlp_ratio: int = 4
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         self.need_heads()
         self.need_least("depth", "decoder_depth", "mlp_ratio")
 

@@ -35,8 +35,8 @@ class RetroModelConfig(TokenModelConfig):
 
     segment: bool = False
 
-    def __post_init__(self) -> None:
-        TokenModelConfig.__post_init__(self)
+    def validate(self) -> None:
+        TokenModelConfig.validate(self)
         if self.segment and self.positions != "learned":
             raise ValueError(f"segment=True needs positions='learned', got positions={self.positions!r}")
 

@@ -42,7 +42,7 @@ class TextClassifierConfig(ModelConfig[TextBatch], ABC):
     width: int = 768
     labels: int = 2
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if self.labels < 2 or min(self.vocabulary, self.width) < 1:
             raise ValueError(
                 "a classifier needs two labels or more, an id and a channel, got "
@@ -117,8 +117,8 @@ class LSTMClassifierConfig(TextClassifierConfig):
     hidden: int = 128
     decayed_attention: bool = True
 
-    def __post_init__(self) -> None:
-        TextClassifierConfig.__post_init__(self)
+    def validate(self) -> None:
+        TextClassifierConfig.validate(self)
         self.need_least("hidden")
 
 
@@ -163,8 +163,8 @@ class RobertaClassifierConfig(TextClassifierConfig):
     mlp_ratio: int = 4
     eps: float = 1e-5
 
-    def __post_init__(self) -> None:
-        TextClassifierConfig.__post_init__(self)
+    def validate(self) -> None:
+        TextClassifierConfig.validate(self)
         self.need_heads()
         self.need_least("depth", "mlp_ratio")
 

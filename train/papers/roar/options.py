@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from maskstream.shards.flag import DataFlag, ModelFlag, check_flags, split_list
+from maskstream.shards.flag import DataFlag, ModelFlag, split_list
+from maskstream.shards.limits import check_fields
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +33,7 @@ class RoarSettings:
     steps: Annotated[int | None, ModelFlag("Steps per training [default: the recipe's].", min=1)] = None
 
     def __post_init__(self) -> None:
-        check_flags(self)
+        check_fields(self)
         if not 1 <= self.step <= 50 or 100 % self.step:
             raise ValueError(f"step is a divisor of 100, from 1 to 50 per cent, got {self.step}")
 

@@ -52,7 +52,7 @@ class Spikes(Config):
 
     ratio: float = 0.75
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         check_ratio(self.ratio)
 
     def seeds(self, draws: Sequence[Draw]) -> Tensor:
@@ -203,7 +203,7 @@ class SpikingTransformerConfig(ModelConfig[ImageBatch]):
     places: bool = False
     spikes: Spikes = field(default_factory=Spikes)
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         sizes = (self.width, self.window, self.mlp_ratio, self.levels, *self.depths, *self.heads)
         if min(sizes) < 1 or self.labels < 2 or len(self.depths) != len(self.heads):
             raise ValueError(

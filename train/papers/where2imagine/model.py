@@ -55,7 +55,7 @@ class WaypointConfig(ModelConfig[TrajectoryBatch]):
     motion: bool = False
     ahead_s: float = 2.0
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         self.need_heads(of=4)
         self.need_least("depth", "mlp_ratio")
 

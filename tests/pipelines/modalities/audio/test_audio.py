@@ -142,7 +142,7 @@ def test_features_of_librosa_are_its_own(split, feature, bins, patch):
 
 def test_features_of_librosa_refuse_what_it_cannot_do(split, monkeypatch):
     for wrong, says in [
-        ({"feature": "mel"}, "legal are chroma, cqt, mfcc, tempogram"),
+        ({"feature": "mel"}, "feature must be"),
         ({"feature": "cqt", "sample_rate": 8000}, "go beyond half of sample_rate=8000"),
         ({"feature": "chroma", "low_hz": 50.0}, "leave it out for 'chroma'"),
         ({"feature": "mfcc", "bins": 0}, "at least 1"),
@@ -351,24 +351,6 @@ def test_channels_are_kept_or_refused(split):
     i = batch.key.index("a1")
     begin = round(float(batch.start_s[i]) * 16000)
     np.testing.assert_array_equal(batch.waveform[i].numpy().T, whole(split, 1, 16000)[begin : begin + 5120])
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"features": LogMel()}, "give statistics="),
-        ({"features": Fbank(sample_rate=8000)}, "give both the same rate"),
-        ({"patch": (16, 24)}, "does not divide"),
-        ({"clip": AudioClip(seconds=1.0)}, "100 frames"),
-        ({"views": 0}, "views=0"),
-    ],
-)
-def test_illegal_settings_are_refused(split, changes, says):
-    with pytest.raises(ValueError, match=says):
-        loader(split, **changes)
-    for wrong in ({"seconds": 0}, {"start": "end"}, {"channels": 0}, {"short": "loop"}):
-        with pytest.raises(ValueError, match=r"legal|above 0"):
-            AudioClip(**wrong)
 
 
 def test_log_mel_batches(split):

@@ -152,7 +152,7 @@ def test_silent_segmentes_are_replaced_and_bad_settings_refused(tmp_path, splits
             {"line": MicrophoneLine(), "clip": AudioClip(seconds=0.256, channels=3)},
             "leave out line, or use channels='mono'",
         ),
-        ({"snr_db": (5.0, 0.0)}, r"must be \(low, high\)"),
+        ({"snr_db": (5.0, 0.0)}, "snr_db must be"),
     ]:
         with pytest.raises(ValueError, match=says):
             loader(splits[0], **changes)

@@ -132,16 +132,16 @@ def test_views_share_frames_and_have_cameras_and_masks_of_their_own(split):
 def test_what_is_not_legal_is_named():
     for settings, words in (
         ({"joints": 15}, "17 or 16"),
-        ({"flip": 1.5}, "probability"),
+        ({"flip": 1.5}, "flip must be"),
         ({"mask": masks.MotionGuided()}, "no cues"),
     ):
         with pytest.raises(ValueError, match=words):
             PoseData(**settings)
-    with pytest.raises(ValueError, match="smaller number first"):
+    with pytest.raises(ValueError, match=r"distance_m must be .* in ascending order, got \(5, 4\)"):
         Cameras(distance_m=(5, 4))
     with pytest.raises(ValueError, match="elevation"):
         Cameras(elevation_deg=(0, 90))
     with pytest.raises(ValueError, match="at least 1"):
         PoseClip(stride=0)
-    with pytest.raises(ValueError, match="legal are"):
+    with pytest.raises(ValueError, match="middle must be 'random' or 'center', got 'left'"):
         PoseClip(middle="left")

@@ -183,11 +183,8 @@ def test_a_tokenizer_that_is_another_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"length": 3}, "a row has 4 tokens or more"),
-        ({"packing": "heap"}, "packing is one of pack, row"),
         ({"mask": masks.Random(ratio=0.5)}, "would hide padding"),
         ({"mask": masks.ScoredFirst()}, "needs scores"),
-        ({"views": 0}, "views=0"),
     ],
 )
 def test_impossible_settings(settings, message):

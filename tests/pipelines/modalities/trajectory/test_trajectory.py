@@ -136,7 +136,6 @@ def test_a_walk_that_ends_before_its_waypoint_is_a_bad_sample(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ahead_s": 0.0}, "must be above 0 seconds"),
         ({"mask": masks.MotionGuided()}, "walks have only depth"),
     ],
 )

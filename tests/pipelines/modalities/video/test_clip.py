@@ -135,7 +135,7 @@ def test_a_loader_of_clips_by_time(split):
 def test_what_clips_by_time_cannot_have(split):
     with pytest.raises(ValueError, match=r"VideoClip\(fps=8, seconds=2\): give one of them"):
         VideoClip(fps=8, seconds=2)
-    with pytest.raises(ValueError, match=r"VideoClip\(seconds=0\): it must be positive"):
+    with pytest.raises(ValueError, match="seconds must be"):
         VideoClip(seconds=0)
     with pytest.raises(
         ValueError, match=r"flow='codec' follows frames of one stride, but a clip has 8 frames a second"

@@ -1,0 +1,72 @@
+"""Each limit declared on a field of a config refuses a value beyond it, with a message that names what is allowed."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from maskstream.pipelines.masks import Random
+from maskstream.shards.config import Config
+from maskstream.shards.limits import ASCENDING, FILLED, Bounds
+
+from .config_defaults import package_configs
+
+MASK = {"mask": Random(ratio=0.5)}
+REQUIRED: dict[str, dict[str, Any]] = {
+    "Librosa": {"feature": "mfcc"},
+    "Padded": MASK,
+    "PointStats": {"mean": (0.0, 0.0, 0.0)},
+    "Replace": MASK,
+}
+"""Values of fields without a default, where another field of the config has a limit."""
+
+
+def find_limits(hint: Any) -> Iterator[tuple[Any, str]]:
+    """Values beyond each limit of a type, with the words that describe the limit."""
+    args = get_args(hint)
+    if get_origin(hint) is Annotated:
+        kind, *limits = args
+        for limit in limits:
+            if isinstance(limit, Bounds):
+                yield from ((value, limit.describe()) for value in list_beyond(limit, kind))
+            elif limit is FILLED:
+                yield "" if kind is str else (), limit.describe()
+        descending = (1.0, 0.5) if ASCENDING in limits else ()
+        yield from ((value, ASCENDING.describe()) for value in [descending] if value)
+        args = (kind,)
+    if get_origin(hint) is tuple:
+        length = 1 if args[-1] is Ellipsis else len(args)
+        for arg in args:
+            yield from ((length * (value,), words) for value, words in find_limits(arg))
+    else:
+        for arg in args:
+            yield from find_limits(arg)
+
+
+def list_beyond(limit: Bounds, kind: Any) -> list[Any]:
+    """A number beyond each bound."""
+    beyond = [limit.min - 1] if limit.min is not None else []
+    beyond += [limit.max + 1] if limit.max is not None else []
+    beyond += [bound for bound in (limit.above, limit.below) if bound is not None]
+    beyond += [(limit.min or 0) + 1] if limit.multiple is not None else []
+    return beyond if kind is int else [*beyond, float("nan")]
+
+
+def test_every_declared_limit_refuses_what_is_beyond() -> None:
+    n_limits, wrong = 0, []
+    for cls in package_configs():
+        for name, hint in get_type_hints(cls, include_extras=True).items():
+            for value, words in find_limits(hint):
+                n_limits += 1
+                said = explain_refusal(cls, name, value)
+                if not all(part in said for part in (f"{cls.kind()}: {name} must be ", words, f", got {value!r}")):
+                    wrong.append(f"{cls.kind()}({name}={value!r}): {said or 'accepted'}")
+    assert not wrong, "\n".join(wrong)
+    assert n_limits > 300
+
+
+def explain_refusal(cls: type[Config], name: str, value: Any) -> str:
+    """The message that refuses a value of a field; "" if it is accepted."""
+    try:
+        cls(**REQUIRED.get(cls.kind(), {}) | {name: value})
+    except ValueError as error:
+        return str(error)
+    return ""
