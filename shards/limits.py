@@ -45,6 +45,7 @@ class Bounds:
         above: All allowed values are larger.
         below: All allowed values are smaller; infinity allows every finite number.
         multiple: All allowed values are multiples of this.
+        note: Words that follow the limits in a message, such as a unit.
     """
 
     min: float | None = None
@@ -52,6 +53,7 @@ class Bounds:
     above: float | None = None
     below: float | None = None
     multiple: int | None = None
+    note: str = ""
 
     def allows(self, value: Any) -> bool:
         """Whether a number lies within the limits; NaN does not."""
@@ -74,7 +76,7 @@ class Bounds:
         parts += [f"below {self.below:g}"] if self.below not in (None, inf) else []
         parts = ["that is finite"] if self.above == -inf else parts
         parts += [f"divisible by {self.multiple}"] if self.multiple is not None else []
-        return " and ".join(parts)
+        return " ".join([" and ".join(parts), self.note]).rstrip()
 
 
 class _Ascending:

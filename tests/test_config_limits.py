@@ -1,9 +1,15 @@
 """Each limit declared on a field of a config refuses a value beyond it, with a message that names what is allowed."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+import pytest
+
+from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.masks import Random
+from maskstream.pipelines.modalities.mesh.data import MeshNoise
+from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
 from maskstream.shards.config import Config
 from maskstream.shards.limits import ASCENDING, FILLED, Bounds
 
@@ -70,3 +76,16 @@ def explain_refusal(cls: type[Config], name: str, value: Any) -> str:
     except ValueError as error:
         return str(error)
     return ""
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: MeshNoise(deviation=0.0), "a number above 0 (noise=None for no noise), got 0.0"),
+        (lambda: ColourJitter(hue=1.0), "a number from 0 to 0.5 turns, got 1.0"),
+        (lambda: TrajectoryData(ahead_s=0), "a number above 0 and below 1e+06 seconds, got 0"),
+    ],
+)
+def test_a_limit_names_its_unit_or_remedy(make: Callable[[], Config], words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        make()

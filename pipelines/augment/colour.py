@@ -33,7 +33,7 @@ class ColourJitter(Config):
     """Bound of the factor of the difference from the image's mean grey, drawn in the same way."""
     saturation: NaturalFloat = 0.4
     """Bound of the factor of the difference from the pixel's grey, drawn in the same way."""
-    hue: Annotated[float, Bounds(min=0, max=0.5)] = 0.0
+    hue: Annotated[float, Bounds(min=0, max=0.5, note="turns")] = 0.0
     """Bound of the hue rotation, drawn uniformly from [-bound, bound] turns; at most 0.5."""
     share: Proportion = 1.0
     """Probability of any change."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from math import inf
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from maskstream.shards.config import Config
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.component import component_of
 from maskstream.shards.keywords import takes_fields
-from maskstream.shards.limits import PositiveFloat, PositiveInt
+from maskstream.shards.limits import Bounds, PositiveInt
 from maskstream.shards.media.mesh_members import name_fields_component
 from maskstream.shards.stores.base import Range
 
@@ -43,7 +44,7 @@ class MeshNoise(Config):
         kinds: Node types that get noise.
     """
 
-    deviation: PositiveFloat = 0.04
+    deviation: Annotated[float, Bounds(above=0, below=inf, note="(noise=None for no noise)")] = 0.04
     kinds: tuple[int, ...] = (0,)
 
     def added(
