@@ -168,7 +168,7 @@ MISTAKES = (
     ),
     ("preview texts/train --mask tube", "'tube' cannot be drawn on the tokens of text", "m3ae-text", "legal are"),
     ("preview shards/train --set clip.size=30", "height=30", "positive multiple of 16", "16 and 32 are"),
-    ("bench shards/train --set clip.frames=0", "VideoClip(frames=0)", "at least 1", "it must be"),
+    ("bench shards/train --set clip.frames=0", "got 0", "at least 1", "frames must be an integer"),
     # Training
     ("train videomae-tiny --data raw --out new", "no dataset.json in raw", "finished split", "make one"),
     ("train videomae-tiny --data shards --out new", "shards holds the splits", "one of them", "such as shards/train"),
@@ -203,7 +203,7 @@ MISTAKES = (
     (f"{TRAIN} --set clip.short=error --set clip.frames=64", "shorter", "64 frames", "short="),
     (f"{TRAIN} --set clip.size=33", "height=33", "positive multiple of 8", "32 and 40 are"),
     (f"{TRAIN} --set batch_size=64", "4 samples do not fill", "global batch of 64", "lower batch_size (--batch-size)"),
-    (f"{TRAIN} --set mask.ratio=1.5", "got 1.5", "lies in [0, 1]", "a masked ratio"),
+    (f"{TRAIN} --set mask.ratio=1.5", "got 1.5", "from 0 to 1", "ratio must be a number"),
     (f"{TRAIN} --set mask.kind=tube", "'tube' is not a kind of Mask", "legal are Block, Box", "did you mean 'Tube'?"),
     (
         f"{TRAIN} --set mask.kind=ownmask:Loud",

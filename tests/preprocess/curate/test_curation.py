@@ -564,7 +564,7 @@ def test_more_than_half_goes_only_if_it_is_allowed(split: Path) -> None:
     assert len(curate(split, keep="sharpness>=p65", dry_run=True).gone) == 13
     assert curate(split, keep="sharpness>=p65", max_removed=0.65).version == 2
     assert curate(split, keep="sharpness>=p65").repeated
-    with pytest.raises(ValueError, match=r"max_removed is at least 0 and at most 1, got max_removed=2"):
+    with pytest.raises(ValueError, match="max_removed must be a number from 0 to 1, got 2"):
         curate(split, keep="sharpness>=p65", max_removed=2)
 
 

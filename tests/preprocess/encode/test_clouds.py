@@ -293,7 +293,8 @@ def test_names_reach_the_sample_and_the_manifest(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"), [({"columns": ("x", "y")}, "x, y and z among them"), ({"up": "w"}, "up is the axis")]
+    ("settings", "words"),
+    [({"columns": ("x", "y")}, "x, y and z among them"), ({"up": "w"}, "up must be 'x', 'y', 'z' or None")],
 )
 def test_settings_that_name_nothing(settings, words):
     with pytest.raises(ValueError, match=words):

@@ -81,7 +81,7 @@ def test_what_is_not_damage_stays_a_reject(tmp_path):
 
 
 def test_settings(whole):
-    with pytest.raises(ValueError, match="damage='mend' is not one of 'reject', 'trim', 'keep'"):
+    with pytest.raises(ValueError, match="damage must be 'reject', 'trim' or 'keep', got 'mend'"):
         VideoEncoder(damage="mend")
     with pytest.raises(ValueError, match="profile 'copy' keeps packets"):
         VideoEncoder(damage="trim").in_profile(PROFILES["copy"])

@@ -149,7 +149,7 @@ def test_pixels_may_be_stored_as_they_are(tmp_path, form, mode, ending):
 
 
 def test_pictures_are_stored_in_no_other_way():
-    with pytest.raises(ValueError, match='store is "compressed" or "pixels", got \'raw\''):
+    with pytest.raises(ValueError, match="store must be 'compressed' or 'pixels', got 'raw'"):
         ImageEncoder(store="raw")
 
 

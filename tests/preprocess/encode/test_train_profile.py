@@ -148,7 +148,7 @@ def test_few_frames_are_kept(make_video, n):
 
 
 def test_unknown_profile():
-    with pytest.raises(ValueError, match="'best' is not one of"):
+    with pytest.raises(ValueError, match="name must be 'train', 'fast', 'copy' or 'fps', got 'best'"):
         VideoProfile(name="best")
 
 

@@ -229,7 +229,7 @@ def test_settings_that_mean_nothing_are_refused() -> None:
     for settings, why in (
         ({"lens": (0.0, 1.0, 2.0, 3.0)}, "focal lengths are above 0"),
         ({"depth_per_m": 0.0}, "must be positive"),
-        ({"up": "x"}, "is none of z, y, -y"),
+        ({"up": "x"}, "up must be 'z', 'y' or '-y'"),
     ):
         with pytest.raises(ValueError, match=why):
             RgbdEncoder(**settings)  # type: ignore[arg-type]

@@ -23,14 +23,14 @@ def test_the_fields_of_the_options_are_keyword_arguments_with_their_defaults(fun
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"max_rejects": 1.5}, "max_rejects is at least 0 and at most 1, got max_rejects=1.5"),
+        ({"max_rejects": 1.5}, "max_rejects must be a number from 0 to 1, got 1.5"),
         ({"overwrite": True, "retry_rejects": True}, "exclude each other"),
         ({"finish": True, "part": (1, 2)}, "finish writes no shards"),
         ({"finish": True, "repair": True}, "finish writes no shards"),
         ({"repair": True, "retry_rejects": True}, "repair makes what was there"),
         ({"part": (1, 2), "overwrite": True}, "a part cannot overwrite"),
         ({"part": (3, 2)}, "the part 3/2 is none"),
-        ({"samples_per_shard": 0}, "samples_per_shard is at least 1, got samples_per_shard=0"),
+        ({"samples_per_shard": 0}, "samples_per_shard must be an integer of at least 1 or None, got 0"),
     ],
 )
 def test_options_that_exclude_each_other_are_refused(given, words, tmp_path):
