@@ -96,7 +96,7 @@ def test_the_small_recipes_have_their_papers_token_counts(name, visible, targets
 def test_a_recipe_whose_tokens_do_not_fill_its_clip_is_refused(recipe):
     with pytest.raises(ValueError, match="is not a positive multiple"):
         of(recipe, patch=5)
-    with pytest.raises(ValueError, match="views=0"):
+    with pytest.raises(ValueError, match="views must be an integer of at least 1, got 0"):
         of(recipe, views=0)
 
 

@@ -264,7 +264,7 @@ def test_a_trainer_takes_every_setting_of_the_loop_by_its_name():
 
 def test_settings_that_are_not_legal_are_refused_by_name(recipe, synthetic_loader, tmp_path):
     for name in ("precision", "compile", "parallel", "on_nan"):
-        with pytest.raises(ValueError, match=rf"{name} is one of .*, got 'half'"):
+        with pytest.raises(ValueError, match=rf"{name} must be '.*, got 'half'"):
             Trainer(recipe, synthetic_loader(), tmp_path, **{name: "half"})
     with pytest.raises(ValueError, match="batch_size and accumulate must be at least 1, got 4 and 0"):
         replace(recipe, accumulate=0)

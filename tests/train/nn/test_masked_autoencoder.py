@@ -153,7 +153,7 @@ def test_targets_of_pixels_and_positions_on_the_grid_reach_the_model(recipe, noi
 
 @pytest.mark.parametrize("name", ["target", "positions"])
 def test_unknown_targets_and_positions_are_refused(name):
-    with pytest.raises(ValueError, match=f"{name} is one of .*, got 'other'"):
+    with pytest.raises(ValueError, match=f"{name} must be .*, got 'other'"):
         VideoAutoencoderConfig(**{name: "other"})
 
 

@@ -96,7 +96,7 @@ def test_a_model_learns_through_it(bound: str) -> None:
 
 def test_wrong_settings_and_spectra_are_refused() -> None:
     mixture, clean = spectra()
-    with pytest.raises(ValueError, match="bound is one of parts, magnitude, none, got 'tanh'"):
+    with pytest.raises(ValueError, match="bound must be 'parts', 'magnitude' or 'none', got 'tanh'"):
         ComplexRatio(bound="tanh")
     with pytest.raises(ValueError, match="must be > 0, got limit=0"):
         ComplexRatio(limit=0)
@@ -178,7 +178,7 @@ def test_si_sdr_is_its_formula():
 
 def test_sizes_that_do_not_fit_are_refused_and_files_keep_them(tmp_path):
     for wrong in ({"n_samples": 2000}, {"width": 0}, {"target": "mask"}, {"depth": 6}):
-        with pytest.raises(ValueError, match=r"whole multiples|at least 1|target is"):
+        with pytest.raises(ValueError, match=r"whole multiples|at least 1|target must be"):
             replace(SMALL, **wrong)
     with pytest.raises(ValueError, match="use the same clip"):
         SMALL.build({}).enhance(torch.zeros(1, 3, 2048))

@@ -98,7 +98,7 @@ def test_data_of_one_view_or_other_clips_are_refused(recipe):
         FramePairConfig().check(recipe.data)
     with pytest.raises(ValueError, match="multiple of 4"):
         CropPairConfig(width=30)
-    with pytest.raises(ValueError, match="norm is one of pre, post"):
+    with pytest.raises(ValueError, match="norm must be 'pre' or 'post'"):
         CropPairConfig(norm="both")
     with pytest.raises(ValueError, match="saved by version 1 of FramePairConfig, here version 2"):
         FramePairConfig.from_dict({"kind": "FramePairConfig"})

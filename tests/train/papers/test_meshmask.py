@@ -313,7 +313,7 @@ def test_masked_then_next_step_beats_the_trivial_predictors(data, tmp_path, monk
 
 
 def test_settings_that_do_not_fit_are_refused(data, batch):
-    with pytest.raises(ValueError, match="task is one of masked, next"):
+    with pytest.raises(ValueError, match="task must be 'masked'"):
         MeshNetworkConfig(task="both")
     with pytest.raises(ValueError, match="dims is 2 or 3"):
         MeshNetworkConfig(dims=4)

@@ -183,7 +183,7 @@ def test_what_does_not_fit_is_named():
         replace(recipe, data=PackedData(native=Native(patch=16, tubelet=2), mask=masks.Random(ratio=0.75)))
     with pytest.raises(ValueError, match="even number of channels, 6 or more"):
         NativeAutoencoderConfig(width=16, heads=4)
-    with pytest.raises(ValueError, match="equal is one of tokens, samples"):
+    with pytest.raises(ValueError, match="equal must be 'tokens' or 'samples'"):
         NativeAutoencoderConfig(equal="pictures")
     with pytest.raises(ValueError, match="reads packed rows, got ImageData"):
         replace(recipe, data=named_recipe("mae-tiny").data)
