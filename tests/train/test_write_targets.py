@@ -224,7 +224,7 @@ def test_targets_of_another_split_or_version_or_of_none_are_refused(made, tmp_pa
         replace(data, backend="dali")
     remove(other, [Manifest.load(other).key(0)])
     data.loader(other, **LOADING).close()  # the same samples without one are no other ones
-    with pytest.raises(ValueError, match="cycle=0: it is the number"):
+    with pytest.raises(ValueError, match="cycle must be an integer of at least 1 or None, got 0"):
         replace(data, cycle=0)
 
 
@@ -351,7 +351,7 @@ def test_a_teacher_of_another_grid_and_a_model_without_tokens_are_refused(made, 
     small = replace(SHARED, patch=8)
     with pytest.raises(ValueError, match="a teacher's tokens are those of its student"):
         TargetsJob(weights, split, tmp_path / "t", recipe=recipe_of(small))
-    with pytest.raises(ValueError, match="float32 or float16, got 'int8'"):
+    with pytest.raises(ValueError, match="dtype must be 'float32' or 'float16', got 'int8'"):
         TargetsJob(weights, split, tmp_path / "t", recipe=recipe_of(SHARED), dtype="int8")
     named = TargetsJob(weights, split, recipe=recipe_of(SHARED)).output.location
     other = TargetsJob(weights, split, recipe=recipe_of(SHARED), cycle=2).output.location

@@ -98,7 +98,7 @@ def test_a_cell_is_told_from_another_by_its_position(positions, batch):
     ids, hidden = torch.zeros(1, 16, dtype=torch.int64), torch.ones(1, 16, dtype=torch.bool)
     logits = model.predict(ids, hidden, 16)[0]
     assert (logits[0] - logits[1:]).abs().amax(dim=1).min() > 1e-6
-    with pytest.raises(ValueError, match="learned, grid, got 'line'"):
+    with pytest.raises(ValueError, match="positions must be 'learned' or 'grid', got 'line'"):
         replace(CONFIG, positions="line")
 
 
