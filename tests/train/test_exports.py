@@ -161,10 +161,10 @@ def test_the_refusal_of_small_recipes_names_some_that_can_be_exported():
 
 def test_what_cannot_be_exported_is_said_and_leaves_nothing(made, tmp_path, monkeypatch):
     _, run, out, _ = made["bert-base"]
-    with pytest.raises(ValueError, match="no target 'fh'"):
+    with pytest.raises(ValueError, match="unknown target 'fh'"):
         export_run(run, tmp_path / "out", to="fh")
     with pytest.raises(
-        ValueError, match="reads pictures and spectrograms, got a TokenModel; for this run --to hf or torch works"
+        ValueError, match="supports images and spectrograms, got a TokenModel; for this run --to hf or torch works"
     ):
         export_run(run, tmp_path / "out", to="timm")
     monkeypatch.setattr(exports, "TOLERANCE", 0.0)
@@ -177,7 +177,9 @@ def test_what_cannot_be_exported_is_said_and_leaves_nothing(made, tmp_path, monk
     split = write_split("image", tmp_path / "data")
     cuts = ("data.size=32", "data.patch=8", "batch_size=2", *SIZES, *DECODER)
     train("mae-tiny", split, tmp_path / "run", steps=1, set=cuts, device="cpu", threads=1, progress=False)
-    with pytest.raises(ValueError, match=r"ViTMAE pictures with a class token.*for this run --to timm or torch works"):
+    with pytest.raises(
+        ValueError, match=r"ViTMAE takes images with a class token.*for this run --to timm or torch works"
+    ):
         export_run(tmp_path / "run", tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "run"]
 

@@ -1,4 +1,4 @@
-"""What transformers and timm have of a model, and of a fine-tuned classifier: its encoder with a head of classes."""
+"""Counterparts in transformers and timm of models, and of fine-tuned classifiers: an encoder with a head of classes."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -37,7 +37,7 @@ DINO = {
 
 
 def find_counterpart(model: Model[Any]) -> Counterpart:
-    """What transformers has of a model's architecture. ValueError, which says why, if there is nothing."""
+    """Return the transformers counterpart of a model; raise ValueError with the reason if there is none."""
     own = [make for table in tables("export", "HF") for kind, make in table.items() if kind is type(model)]
     if own:
         found: Counterpart = own[0](model)
@@ -49,23 +49,23 @@ def find_counterpart(model: Model[Any]) -> Counterpart:
     if isinstance(model, TokenModel):
         return convert_to_bert(model)
     if isinstance(model, MaskedAutoencoder) and isinstance(model.tokens, SpectrogramTokens):
-        raise ValueError(
-            "transformers' AST reads two tokens beside those of the spectrogram, which a model of Audio-MAE lacks"
-        )
+        raise ValueError("transformers' AST has two tokens besides the spectrogram's, which Audio-MAE does not have")
     if isinstance(model, MaskedAutoencoder):
         return convert_to_hf(model)
     raise ValueError(f"transformers has no counterpart of a {type(model).__name__}")
 
 
 def convert_timm(model: Model[Any]) -> TimmCounterpart:
-    """What timm has of a model's encoder, or of a classifier. ValueError, which says why, if there is nothing."""
+    """Return the timm counterpart of a model's encoder, or of a classifier; raise ValueError with the reason if there
+    is none.
+    """
     for table in tables("export", "TIMM"):
         if type(model) in table:
             found: TimmCounterpart = table[type(model)](model)
             return found
     tokens: object = getattr(model, "tokens", None)
     if not isinstance(model, MaskedAutoencoder | Classifier) or not isinstance(tokens, ImageTokens | SpectrogramTokens):
-        raise ValueError(f"timm's VisionTransformer reads pictures and spectrograms, got a {type(model).__name__}")
+        raise ValueError(f"timm's VisionTransformer supports images and spectrograms, got a {type(model).__name__}")
     if isinstance(model, Classifier) and model.norm is not None:
         raise ValueError("timm normalises tokens before their mean; fine-tune again with --set model.norm=tokens")
     of, head = (model.config.of, model.head) if isinstance(model, Classifier) else (model.config, None)
@@ -73,12 +73,12 @@ def convert_timm(model: Model[Any]) -> TimmCounterpart:
 
 
 def has_graph(model: Model[Any]) -> bool:
-    """Whether a model gives a vector of each sample, and all samples have one grid, as a graph needs."""
+    """Return whether a model has a feature vector per sample and all samples have one grid, as a graph needs."""
     return isinstance(model, GivesFeatures) and bool(model.grids)
 
 
 def list_targets(model: Model[Any]) -> dict[str, str]:
-    """By target, what reads a model there, of the targets that can be had."""
+    """Return the class or architecture that reads a model, by target, for each possible target of hf and timm."""
     found = {}
     with suppress(ValueError):
         found["hf"] = find_counterpart(model).name
@@ -88,15 +88,20 @@ def list_targets(model: Model[Any]) -> dict[str, str]:
 
 
 def with_classes(found: Counterpart, classes: Sequence[str]) -> Counterpart:
-    """A classifier whose classes have names."""
+    """Return a classifier's counterpart with the names of its classes."""
     names = {"id2label": dict(enumerate(classes)), "label2id": {name: n for n, name in enumerate(classes)}}
     return replace(found, config={**found.config, **names, "num_labels": len(classes)})
 
 
 def convert_classifier(model: Classifier[Any] | EncoderClassifier[Any], body: Counterpart | None) -> Counterpart:
-    """A classifier as transformers has it. body: what it has of the encoder of an `EncoderClassifier`, or None.
+    """Return the transformers counterpart of a classifier.
 
-    ValueError, which says why, if there is nothing.
+    Args:
+        model: The classifier.
+        body: Counterpart of the encoder of an `EncoderClassifier`, or None.
+
+    Raises:
+        ValueError: There is none; the message has the reason.
     """
     head = dict(model.head.named_parameters())
     if isinstance(model, EncoderClassifier):
@@ -114,7 +119,7 @@ def convert_classifier(model: Classifier[Any] | EncoderClassifier[Any], body: Co
 
 
 def _convert_videomae_classifier(model: Classifier[Any], head: Mapping[str, Tensor]) -> Counterpart:
-    """VideoMAEForVideoClassification. ValueError for a norm before the mean."""
+    """Convert to VideoMAEForVideoClassification; raise ValueError if the norm is before the mean."""
     if model.norm is None:
         raise ValueError(
             "transformers.VideoMAEForVideoClassification normalises the mean of the tokens, and this classifier each "
@@ -139,8 +144,8 @@ def _convert_videomae_classifier(model: Classifier[Any], head: Mapping[str, Tens
 
 
 def _convert_image_classifier(model: Classifier[Any], head: Mapping[str, Tensor]) -> Counterpart:
-    """IJepaForImageClassification; with a class token Dinov2ForImageClassification, whose layers are not scaled and
-    whose head takes nothing of that token.
+    """Convert to IJepaForImageClassification or, with a class token, to Dinov2ForImageClassification with layer scale 1
+    and a head that ignores the class token.
     """
     tokens: object = model.tokens
     assert isinstance(tokens, ImageTokens)
@@ -174,7 +179,9 @@ def _convert_image_classifier(model: Classifier[Any], head: Mapping[str, Tensor]
 def _convert_modernbert_classifier(
     model: EncoderClassifier[Any], body: Counterpart, head: Mapping[str, Tensor]
 ) -> Counterpart:
-    """ModernBertForSequenceClassification, whose dense layer changes nothing. ValueError for other epsilons."""
+    """Convert to ModernBertForSequenceClassification with an identity dense layer; raise ValueError if epsilons
+    differ.
+    """
     if model.norm.eps != body.config["norm_eps"]:
         raise ValueError(
             f"all norms of ModernBertForSequenceClassification have one epsilon, got {body.config['norm_eps']:g} and "
@@ -195,5 +202,5 @@ def _convert_modernbert_classifier(
 
 
 def _head(head: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of the layer that scores classes."""
+    """Return the weights of the layer that scores classes."""
     return {f"classifier.{kind}": own.detach().contiguous() for kind, own in head.items()}

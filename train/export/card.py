@@ -10,24 +10,30 @@ from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_
 from .raw import RawKind
 
 CARDS = Path(__file__).parent / "cards"
-"""The lines of cards that make raw samples what a model reads."""
+"""Python code of model cards that turns raw samples into model inputs."""
 CALLS = {"picture": "read_pictures", "clip": "read_clips", "sound": "read_sounds"}
-"""The function that makes a batch of raw samples, by the name of a card's lines."""
+"""Function that reads a batch of raw samples, by the name of a card's file."""
 _PIXELS = "((torch.from_numpy({}) / 255 - mean) / std).movedim(-1, -3)"
 _VALUES = {
     "picture": ("(B, 3, SIZE, SIZE)", _PIXELS),
     "clip": ("(B, FRAMES, 3, SIZE, SIZE)", _PIXELS),
     "sound": ("(B, 1, FRAMES, BINS)", "{}[:, None]"),
 }
-"""The shape of what a model reads, and how it is made of a batch, by the same names."""
+"""Shape of the model's input, and expression that computes it from a batch, by the same names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Way:
-    """How a model goes to a target. reader: what reads the folder. call: how it is called. write: writes the model's
-    files into it. card: lines of Python that define `features`, or `scores` of a classifier, for the model card. own:
-    lines that define `by_processor` by the target's own processor, which comes near them; "" where it has none. inputs:
-    the tensors of a batch that the card takes; none where it takes raw samples. classes: of a classifier.
+    """The export of a model to a target.
+
+    Attributes:
+        reader: Class or function that reads the folder.
+        call: Code that loads the folder.
+        write: Writes the model's files into a folder.
+        card: Python code for the model card that defines `features`, or `scores` of a classifier.
+        own: Code that defines `by_processor` with the target's image processor, which is approximate; "" without one.
+        inputs: Tensors of a batch that the card takes; empty if it takes raw samples.
+        classes: Names of a classifier's classes.
     """
 
     reader: str
@@ -40,7 +46,7 @@ class Way:
 
 
 def read_lines(kind: RawKind) -> str:
-    """The lines of a card that read raw samples, with their settings."""
+    """Return the code of a card that reads raw samples, with their settings."""
     code = (CARDS / f"{kind.card}.py").read_text().partition('"""\n\n')[2]
     for name, value in kind.settings.items():
         code, changed = re.subn(
@@ -51,17 +57,31 @@ def read_lines(kind: RawKind) -> str:
 
 
 def format_definition(plural: str, classes: Sequence[str], more: str = "") -> str:
-    """The head of the function that a card defines, with its docstring. more: of the docstring."""
+    """Return the head of the function that a card defines, with its docstring.
+
+    Args:
+        plural: Name of the samples.
+        classes: Names of a classifier's classes.
+        more: Text to append to the docstring.
+    """
     if classes:
         name, about = "scores", "The score of each class, float32 (B, C), in the order of `classes`."
     else:
         name = "features"
-        about = f"The mean of the last states of the tokens of each of some {plural}: float32 (B, D)."
+        about = f"The mean over tokens of the last hidden states of some {plural}: float32 (B, D)."
     return f'def {name}({plural}):\n    """{about}{more}"""'
 
 
 def write_card(kind: RawKind, imports: str, load: str, encode: str, classes: Sequence[str]) -> str:
-    """The card of a model of pictures, clips or sounds. imports, load: lines. encode: the result, of `values`."""
+    """Return the card of a model of images, clips or audio.
+
+    Args:
+        kind: Kind of raw samples.
+        imports: Lines of imports.
+        load: Lines that load the model.
+        encode: Expression of the result, from `values`.
+        classes: Names of a classifier's classes.
+    """
     shape, values = _VALUES[kind.card]
     if kind.card != "sound":
         load += f"\nmean, std = torch.tensor({IMAGENET_MEAN}), torch.tensor({IMAGENET_STD})"
@@ -74,7 +94,7 @@ def write_card(kind: RawKind, imports: str, load: str, encode: str, classes: Seq
 
 
 def to_values({kind.plural}):
-    """What the model reads of each of some {kind.plural}: float32 {shape}."""
+    """The model's input for some {kind.plural}: float32 {shape}."""
     return {values.format(f"{CALLS[kind.card]}({kind.plural})")}
 
 

@@ -31,7 +31,7 @@ CLASSES = "classes.json"
 
 
 class _Graph(nn.Module):
-    """The features of a batch of whose tensors those of these `names` are given."""
+    """Computes the features of a batch in which the tensors `names` are replaced by the inputs."""
 
     def __init__(self, model: nn.Module, batch: Batch, names: Sequence[str]) -> None:
         super().__init__()
@@ -44,15 +44,15 @@ class _Graph(nn.Module):
 
 
 def score_batch(model: Any, batch: Batch) -> Tensor:
-    """The features of a batch, or the scores of a classifier."""
+    """Return the features of a batch, or the scores of a classifier."""
     found: Tensor = model.scores(batch) if isinstance(model, Classifier | EncoderClassifier) else model.features(batch)
     return found
 
 
 class _TextGraph(nn.Module):
-    """The features of texts in rows of L ids, int64 (B, L), of which `attention_mask` int64 (B, L) says which are real:
-    the mean of the encoder's output over them, or the scores of a classifier. What follows the real ones of a row is a
-    document by itself, so that no shape depends on lengths.
+    """Computes the features of texts in rows of L ids, int64 (B, L), with `attention_mask` int64 (B, L): the mean of
+    the encoder's output over real ids, or the scores of a classifier. The padding of a row is a separate document, so
+    that no shape depends on lengths.
     """
 
     def __init__(self, model: Model[Any]) -> None:
@@ -72,7 +72,7 @@ class _TextGraph(nn.Module):
 
 
 class _Used(TorchFunctionMode):
-    """Notes by their identity the tensors that functions are given."""
+    """Records the identities of the tensors that functions receive."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,8 +86,17 @@ class _Used(TorchFunctionMode):
 
 @torch.no_grad()
 def to_graph(model: Model[Any], batch: Batch, kind: RawKind | None, classes: Sequence[str], *, onnx: bool) -> Way:
-    """A model's `features`, or the scores of a classifier, as a graph of torch or of ONNX, traced with a batch.
-    ValueError where that fails.
+    """Convert a model's `features`, or the scores of a classifier, to a graph of torch or ONNX, traced with a batch.
+
+    Args:
+        model: The model.
+        batch: Batch to trace with.
+        kind: Kind of raw samples; None if only tensors can be read.
+        classes: Names of a classifier's classes.
+        onnx: Whether to write ONNX instead of torch.export.
+
+    Raises:
+        ValueError: Tracing or conversion fails.
     """
     name, reader = ("model.onnx", "onnxruntime.InferenceSession") if onnx else ("model.pt2", "torch.export.load")
     given = _list_inputs_of(model, batch)
@@ -111,7 +120,7 @@ def to_graph(model: Model[Any], batch: Batch, kind: RawKind | None, classes: Seq
 
 
 def _card(name: str, given: Mapping[str, Tensor], kind: RawKind | None, classes: Sequence[str], *, onnx: bool) -> str:
-    """The lines of Python of a card. given: the inputs."""
+    """Return the Python code of a card; `given` are the inputs."""
     more = ""
     lines = [read_lines(kind), "\n"] if kind is not None and kind.card else []
     if isinstance(kind, RawTexts):
@@ -156,7 +165,9 @@ def _card(name: str, given: Mapping[str, Tensor], kind: RawKind | None, classes:
 
 
 def _list_inputs_of(model: Model[Any], batch: Batch) -> dict[str, Tensor]:
-    """The tensors of a batch that features are made of, by name. The model loses what they do not need."""
+    """Return the tensors of a batch that features depend on, by name, and remove modules from the model that they do
+    not need.
+    """
     with _Used() as used:
         score_batch(model, batch)
     names = [name for name, own in list_tensors(batch) if id(own) in used.found]
@@ -170,12 +181,12 @@ def _list_inputs_of(model: Model[Any], batch: Batch) -> dict[str, Tensor]:
 
 
 def _body(model: Model[Any]) -> Model[Any]:
-    """What makes the features of a model: that of a classifier is in it."""
+    """Return the model that computes the features; a classifier contains it."""
     return model.body if isinstance(model, EncoderClassifier) else model
 
 
 def _trace(model: Model[Any], batch: Batch, given: Mapping[str, Tensor]) -> ExportedProgram:
-    """The graph of the inputs `given` of a batch, whose sizes may change where the model lets them."""
+    """Trace a graph of the inputs `given` of a batch; their sizes may change where the model allows it."""
     of_text = isinstance(batch, TextBatch) and isinstance(_body(model), TokenModel)
     graph = _TextGraph(model) if of_text else _Graph(model, batch, list(given))
     text = isinstance(graph, _TextGraph)
@@ -183,7 +194,7 @@ def _trace(model: Model[Any], batch: Batch, given: Mapping[str, Tensor]) -> Expo
     shapes: Any = each if text else (each,)
     try:
         with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of its own calls
+            warnings.simplefilter("ignore")  # torch warns about its internal calls
             return torch.export.export(graph.eval(), tuple(given.values()), dynamic_shapes=shapes, strict=False)
     except Exception as error:  # torch has many
         said = str(error).strip().partition("\n")[0]
@@ -191,11 +202,11 @@ def _trace(model: Model[Any], batch: Batch, given: Mapping[str, Tensor]) -> Expo
 
 
 def _write_onnx(program: ExportedProgram, names: list[str], path: Path, output: str) -> None:
-    """Writes a graph as ONNX; large weights lie beside it. ValueError where torch cannot translate it."""
+    """Write a graph as ONNX, with large weights in a separate file; raise ValueError if torch cannot translate it."""
     options: dict[str, Any] = {"input_names": names, "output_names": [output], "dynamo": True, "verbose": False}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of its own calls
+            warnings.simplefilter("ignore")  # torch warns about its internal calls
             made = torch.onnx.export(program, (), **options)
     except Exception as error:
         cause: BaseException = error
@@ -208,7 +219,7 @@ def _write_onnx(program: ExportedProgram, names: list[str], path: Path, output: 
 
 
 def list_tensors(value: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a batch with their names, in the order in which `Movable` maps them."""
+    """Yield the tensors of a batch with their names, in the order in which `Movable` maps them."""
     if isinstance(value, Tensor):
         yield name, value
     elif isinstance(value, Movable):

@@ -1,6 +1,6 @@
-"""Raw samples as others have them, files and texts of any size and length, and the batches that they are for a model.
+"""Raw samples outside of shards, files and texts of any size and length, and their conversion to batches.
 
-Exports are compared on them: what a model card makes of a raw sample must be what this package makes of it.
+Exports are tested on them: a model card must compute the same from a raw sample as this package.
 """
 
 import json
@@ -40,16 +40,19 @@ from maskstream.shards.media.fbank import Fbank
 
 Bytes = npt.NDArray[np.uint8]
 SOUNDS = ("flac", "mp3", "ogg", "wav")
-"""The endings of sounds that libsndfile reads."""
+"""File extensions of audio that libsndfile reads."""
 LETTERS = "abcdefghij KLMNO pqrstu.,-'\u00e9\u00df\u65e5\U0001f600 0123456789\n"
-"""What odd texts are made of."""
+"""Letters of random texts."""
 
 
 class RawKind(Protocol):
-    """How raw samples of a data config become batches.
+    """The conversion of raw samples of a data config to batches.
 
-    card: the name of the lines for model cards (cards/), "" where the card needs none. plural: what samples are
-    called. settings: the values of these lines. given: what the model takes of a batch.
+    Attributes:
+        card: Name of the code for model cards (cards/), "" if the card needs none.
+        plural: Name of the samples.
+        settings: Values of settings in this code.
+        given: Name of the batch's tensor that the model takes.
     """
 
     card: str
@@ -61,17 +64,17 @@ class RawKind(Protocol):
 
     @property
     def components(self) -> Sequence[str]:
-        """The members that hold the raw samples, of which each sample has one."""
+        """The members that may hold the raw sample; each sample has one of them."""
 
     def draw(self, path: Path, draws: np.random.Generator) -> str:
-        """An odd sample: its file at `path`, with a suffix, or its text."""
+        """Draw a random sample and return its file, `path` with a suffix, or its text."""
 
     def batch(self, samples: Sequence[str]) -> Batch:
-        """The batch of files or texts, whole and not augmented."""
+        """Return the batch of files or texts, whole and not augmented."""
 
 
 def choose_raw_kind(config: DataConfig[Any], split: Manifest) -> RawKind | None:
-    """How raw samples become batches of a config without augmentation; None where only a split's samples do."""
+    """Return the kind of raw samples of a config without augmentation; None if only samples of a split can be read."""
     if getattr(config, "transform", None) is not None:
         return None
     opened = Split.open(split, config.modality, device="cpu")
@@ -91,9 +94,20 @@ def choose_raw_kind(config: DataConfig[Any], split: Manifest) -> RawKind | None:
 
 
 def store_raw(kind: RawKind, split: Manifest, index: int, folder: Path) -> str | None:
-    """A sample of a split as the file that it was stored as, below `folder`, or as its text. None for a sound that is
-    no raw one: whose level stands in the manifest alone, or that libsndfile does not read. ValueError if the split has
-    neither.
+    """Write a sample of a split to its original file, or return its text.
+
+    Args:
+        kind: Kind of raw samples.
+        split: The split.
+        index: Index of the sample.
+        folder: Folder to write to.
+
+    Returns:
+        The file or the text; None for audio that is not raw, because its gain is only in the manifest or because
+            libsndfile does not read it.
+
+    Raises:
+        ValueError: The sample has none or several of the members.
     """
     held = [name for name in kind.components if split.components[name].offset[index]]
     if len(held) != 1:
@@ -112,14 +126,14 @@ def store_raw(kind: RawKind, split: Manifest, index: int, folder: Path) -> str |
 
 
 def _draw_levels(width: int, height: int, draws: np.random.Generator) -> Bytes:
-    """A picture of soft spots of all colours, uint8 (height, width, 3)."""
+    """Draw an image of soft coloured spots, uint8 (height, width, 3)."""
     small = draws.integers(0, 256, (height // 9 + 2, width // 9 + 2, 3), dtype=np.uint8)
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 @dataclass(frozen=True)
 class RawPictures:
-    """Pictures, whose centre is `size` pixels wide and high; those of a split are `components`."""
+    """Images whose centre is `size` pixels wide and high; `components` are their members in a split."""
 
     size: int
     components: Sequence[str]
@@ -198,7 +212,7 @@ class RawClips:
 
 @dataclass(frozen=True)
 class RawSounds:
-    """Sounds of a resolved config, with the statistics of the split."""
+    """Audio of a resolved config, with the statistics of the split."""
 
     config: AudioData
     split: Split
@@ -292,7 +306,7 @@ class RawTexts:
         return {}
 
     def draw(self, path: Path, draws: np.random.Generator) -> str:
-        """A text of one to some thousand letters that the tokenizer makes tokens of."""
+        """Draw a text of one to about a thousand letters that has at least one token."""
         text = "".join(draws.choice(list(LETTERS), int(4 ** draws.uniform(0.5, 5))))
         return text if self.tokenizer().encode(text, add_special_tokens=False).ids else f"a{text}"
 
@@ -310,7 +324,7 @@ class RawTexts:
         return build_text_batch(tokens=tokens, documents=documents, words=words, key=[*map(str, range(len(samples)))])
 
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer, which neither cuts nor fills."""
+        """Return the tokenizer, without truncation and padding."""
         tokenizer = Tokenizer.from_str(self.definition.decode())
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -341,5 +355,5 @@ class RawTexts:
 
 
 def _names(samples: Sequence[str]) -> dict[str, Any]:
-    """The keys and labels of a batch of raw samples."""
+    """Return the keys and labels of a batch of raw samples."""
     return {"key": [Path(path).name for path in samples], "label": torch.full((len(samples),), -1)}

@@ -1,8 +1,8 @@
-"""A run in the formats of others: a folder that transformers, timm, torch or onnxruntime reads, with a model card.
+"""Exports runs to a folder for transformers, timm, torch or onnxruntime, with a model card.
 
-The lines of the card are run in a process without this package, on raw samples: those of the run's split as they were
-stored, and odd ones of other sizes and lengths. What they give is compared with what `maskstream embed` gives. A folder
-appears whole, and only where both agree.
+The card's code is run in a process without this package, on raw samples: original samples of the run's split, and
+random ones of other sizes and lengths. The results are compared with the features of `maskstream embed`. A folder
+appears complete, and only if both agree.
 """
 
 import json
@@ -47,9 +47,9 @@ TARGETS = ("hf", "timm", "torch", "onnx")
 SAMPLES = 8
 """How many samples of the split are compared, and as many odd ones."""
 TRACED = 3
-"""With how many a graph is traced: another number, as it has to take any."""
+"""Number of samples that a graph is traced with; different from other batch sizes, since the graph must accept any."""
 TOLERANCE = 1e-5
-"""How far the features of a sample may lie apart, as a share of their norm."""
+"""Largest allowed distance between the features of a sample, relative to their norm."""
 CARD = "README.md"
 EXTRA = "pip install 'maskstream[export]'"
 RUN_CARD = """
@@ -78,14 +78,19 @@ else:
         found["own"] = names["by_processor"](samples)
 np.savez(out, **{name: np.asarray(own) for name, own in found.items()})
 """
-"""Runs the lines of a card in its folder, without this package, and stores what they give."""
+"""Runs the code of a card in its folder, without this package, and stores the results."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exported:
-    """What was written. reader: what reads it. difference: how far the features of `samples` samples lie apart, as a
-    share of their norm; the largest. raw: whether these are raw samples. own: the same with the target's own processor
-    of pictures or clips; None where it has none.
+    """The result of an export.
+
+    Attributes:
+        reader: Class or function that reads the folder.
+        difference: Largest distance between the features of a sample, relative to their norm.
+        samples: Number of compared samples.
+        raw: Whether these are raw samples.
+        own: The same distance with the target's image processor; None if it has none.
     """
 
     reader: str
@@ -96,21 +101,27 @@ class Exported:
 
 
 def export_run(run: str | Path, out: str | Path, data: SplitLocation | None = None, *, to: str = "hf") -> Exported:
-    """Writes the newest weights of a run into the new folder `out`, for a target, and compares its features.
+    """Write the newest weights of a run into a new folder for a target, and compare its features.
 
-    to: "hf", a folder for transformers' `from_pretrained`: config.json, model.safetensors, and preprocessor_config.json
-    of pictures and video or tokenizer.json of texts. "timm": model.safetensors for `create_model(checkpoint_path=)`,
-    and config.json for `create_model("local-dir:OUT", pretrained=True)`. "torch": model.pt2 for `torch.export.load`,
-    and "onnx": model.onnx, graphs of the features of any model that has some. Of a fine-tuned classifier they have its
-    head and the names of its classes. All have README.md. data: the split whose samples are compared, and whose
-    tokenizer goes along; by default the one that the run trained on.
+    All folders have a README.md. Graphs of a fine-tuned classifier include its head and the names of its classes.
 
-    ValueError for a target that has no counterpart of the model, which names those that have; for features that lie
-    apart; for a target whose library is not installed; and for a folder that is not empty.
+    Args:
+        run: Folder of the run.
+        out: Folder to write.
+        data: Split whose samples are compared and whose tokenizer is included; defaults to the training split.
+        to: "hf", a folder for transformers' `from_pretrained`: config.json, model.safetensors, and
+            preprocessor_config.json of images and video or tokenizer.json of texts. "timm": model.safetensors for
+            `create_model(checkpoint_path=)`, and config.json for `create_model("local-dir:OUT", pretrained=True)`.
+            "torch": model.pt2 for `torch.export.load`. "onnx": model.onnx. The last two are graphs of any model with
+            features.
+
+    Raises:
+        ValueError: The target has no counterpart of the model (the message names possible targets), the features
+            differ, a library is not installed, or the folder is not empty.
     """
     run, out = get_local_path(run, "the run"), get_local_path(out, "out")
     if to not in TARGETS:
-        raise ValueError(f"there is no target {to!r}{nearest(to, list(TARGETS))}; legal are {', '.join(TARGETS)}")
+        raise ValueError(f"unknown target {to!r}{nearest(to, list(TARGETS))}; allowed are {', '.join(TARGETS)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there and not empty; give a new folder")
     recipe, weights = run_recipe(run), run_weights(run)
@@ -118,7 +129,7 @@ def export_run(run: str | Path, out: str | Path, data: SplitLocation | None = No
     split = split_of_run(run, data)
     check_modality(recipe, split)
     if not isinstance(model, GivesFeatures):
-        raise ValueError(f"a {type(model).__name__} gives no features of whole samples, so nothing can be exported")
+        raise ValueError(f"{type(model).__name__} has no features of whole samples, so it cannot be exported")
     config = from_middle(drop_augmentation(recipe.data, split)).whole()
     kind, classes = choose_raw_kind(config, split), list_classes(model, run, split)
     partial = out.parent / f".{out.name}.partial"
@@ -141,8 +152,8 @@ def export_run(run: str | Path, out: str | Path, data: SplitLocation | None = No
 
 
 def _check(model: Model[Any], way: Way, folder: Path, kind: RawKind | None, split: Manifest, batch: Batch) -> Exported:
-    """Compares what the lines of the card in a folder give with what the model gives of a batch of the split, and of
-    odd samples. ValueError where they differ.
+    """Compare the card's results with the model's on a batch of the split and random samples; raise ValueError if they
+    differ.
     """
     with TemporaryDirectory() as made:
         scratch, batches, rows = Path(made), [batch], [True] * len(batch)
@@ -171,7 +182,7 @@ def _check(model: Model[Any], way: Way, folder: Path, kind: RawKind | None, spli
 def _find_way(
     model: Model[Any], recipe: Recipe[Any], kind: RawKind | None, classes: Sequence[str], to: str, traced: Batch
 ) -> Way:
-    """How the model goes to a target. ValueError, which names the targets that can be had, if it does not."""
+    """Return the export of the model to a target; raise ValueError with the possible targets if there is none."""
     if to not in ("hf", "timm"):
         return to_graph(model, traced, kind, classes, onnx=to == "onnx")
     try:
@@ -182,19 +193,34 @@ def _find_way(
 
 
 def split_of_run(run: Path, data: SplitLocation | None = None) -> Manifest:
-    """The split at `data`, or else the version of the one that a run trained on, of a mixture the first. ValueError if
-    the run does not say.
+    """Return a run's training split, in the version that it read; of a mixture the first split.
+
+    Args:
+        run: Folder of the run.
+        data: Location of another split to return.
+
+    Raises:
+        ValueError: The run does not record its split.
     """
     if data is not None:
         return Manifest.load(data)
     if not (told := read_splits(run)):
-        raise ValueError(f"{run} does not say which split it was trained on; name one with --data")
+        raise ValueError(f"{run} does not record the split that it was trained on; give one with --data")
     return open_manifest(str(told[0]["location"]), version=int(told[0]["version"]))
 
 
 def list_classes(model: Model[Any], run: Path, split: Manifest) -> list[str]:
-    """The names of the classes that a run's classifier scores, in their order; none for other models. Runs of earlier
-    releases do not say them: they are the split's. ValueError where the split has another number.
+    """Return the class names of a run's classifier, in order; empty for other models.
+
+    Runs of earlier releases do not record them; the split's names are returned instead.
+
+    Args:
+        model: The model.
+        run: Folder of the run.
+        split: Training split.
+
+    Raises:
+        ValueError: The split has another number of classes.
     """
     if not isinstance(model, Classifier | EncoderClassifier):
         return []
@@ -207,7 +233,7 @@ def list_classes(model: Model[Any], run: Path, split: Manifest) -> list[str]:
 
 
 def _sample_batch(config: DataConfig[Any], split: Manifest, samples: int = SAMPLES) -> Batch:
-    """The first samples of a split, in one batch, as `maskstream embed` gives them to an encoder."""
+    """Return the first samples of a split in one batch, as `maskstream embed` reads them."""
     size = min(samples, len(split))
     with closing(config.loader(split, batch_size=size, shuffle=False, device="cpu", threads=1)) as loader:
         batch: Batch = next(iter(loader))
@@ -215,7 +241,7 @@ def _sample_batch(config: DataConfig[Any], split: Manifest, samples: int = SAMPL
 
 
 def _read_raw_samples(kind: RawKind, split: Manifest, batch: Batch, folder: Path) -> tuple[list[str | None], list[str]]:
-    """The samples of a batch of the split as they were stored, None for some that have no file; and odd ones."""
+    """Return the original samples of a batch of the split, None for those without a file, and random samples."""
     numbers = {key: n for n, key in enumerate(split.keys(range(len(split))))}
     stored = [store_raw(kind, split, numbers[key], folder) for key in batch.key]
     draws = np.random.default_rng(0)
@@ -223,8 +249,9 @@ def _read_raw_samples(kind: RawKind, split: Manifest, batch: Batch, folder: Path
 
 
 def _run_card(folder: Path, given: Path, reader: str) -> dict[str, Tensor]:
-    """What the lines of the card in a folder make of samples, without this package: float (n, D) of "card", and of
-    "own", the target's own processor. ValueError if they fail.
+    """Run the card's code on samples, without this package; raise ValueError if it fails.
+
+    Returns float (n, D) as "card", and as "own" with the target's image processor.
     """
     found = given.with_name("found.npz")
     words = [sys.executable, "-P", "-c", RUN_CARD, str(given.resolve()), str(found.resolve())]
@@ -238,7 +265,7 @@ def _run_card(folder: Path, given: Path, reader: str) -> dict[str, Tensor]:
 
 
 def _compare(ours: Tensor, theirs: Tensor, way: Way) -> float:
-    """The largest distance of a sample's features. ValueError if it is no number, or above `TOLERANCE`."""
+    """Return the largest distance between a sample's features; raise ValueError if it is NaN or above `TOLERANCE`."""
     if theirs.shape != ours.shape:
         raise ValueError(f"{way.reader} gives features of the shape {tuple(theirs.shape)}, the run {tuple(ours.shape)}")
     apart = _measure_distance(ours, theirs, way)
@@ -251,8 +278,8 @@ def _compare(ours: Tensor, theirs: Tensor, way: Way) -> float:
 
 
 def _measure_distance(ours: Tensor, theirs: Tensor, way: Way) -> float:
-    """The largest distance of a sample's features, as a share of their norm; of scores, which may all be near 0, of the
-    mean norm.
+    """Return the largest distance between a sample's features, relative to their norm; for scores, which may all be
+    near 0, relative to the mean norm.
     """
     ours, theirs = ours.double(), theirs.double()
     norms = ours.norm(dim=1)
@@ -260,12 +287,12 @@ def _measure_distance(ours: Tensor, theirs: Tensor, way: Way) -> float:
 
 
 def _code(lines: str) -> str:
-    """Lines of Python in Markdown."""
+    """Return Python code in Markdown."""
     return f"```python\n{lines}\n```"
 
 
 def _card(run: Path, recipe: Recipe[Any], way: Way, done: Exported) -> str:
-    """The model card: what reads it, how it was trained, and what the run's evaluation.json says of it."""
+    """Return the model card: usage, training, and the scores in the run's evaluation.json."""
     what = "Scores" if way.classes else "Features"
     if done.raw:
         measured = f"raw samples of the split and of other sizes and lengths: {what.lower()}"

@@ -18,8 +18,8 @@ from .card import Way, format_definition, write_card
 from .raw import RawKind, RawTexts
 
 NO_LINES = (
-    "a model card cannot read raw samples of {} with these settings (a transform of your own, align='gop', a drawn "
-    "length, several channels or other features than Fbank)"
+    "a model card cannot read raw samples of {} with these settings (a custom transform, align='gop', a drawn length, "
+    "several channels or other features than Fbank)"
 )
 
 
@@ -83,7 +83,7 @@ tokenizer = AutoTokenizer.from_pretrained(".")
 
 
 def _format_hf_processor(kind: RawKind, found: Counterpart) -> str:
-    """The lines with the processor of transformers."""
+    """Return the code that uses the processor of transformers."""
     if kind.card == "picture":
         return '''from transformers import AutoImageProcessor
 
@@ -149,13 +149,14 @@ def by_processor(images):
 
 
 def _make_processor(recipe: Recipe[Any], found: Counterpart) -> Mapping[str, object]:
-    """What transformers does to pictures: the centred square at the recipe's size, and ImageNet's moments.
+    """Return the config of transformers' image processor: the centred square at the recipe's size, and ImageNet's
+    moments.
 
-    Perceiver's processor crops before it resizes, as the loader does. The one that is named after V-JEPA 2 would resize
-    by 256 / 224 more, so VideoMAE's is named for it.
+    Perceiver's processor crops before it resizes, like the loader. V-JEPA 2's processor would resize by a further 256 /
+    224, so VideoMAE's is used for it.
     """
     config = recipe.data
-    assert isinstance(config, VideoData | ImageData)  # what `counterpart` takes has no other data
+    assert isinstance(config, VideoData | ImageData)  # models with a counterpart have no other data
     about: dict[str, object] = {"image_processor_type": "PerceiverImageProcessor"}
     side, shorter = (config.size, False) if isinstance(config, ImageData) else (config.clip.size, True)
     square = {"height": side, "width": side}

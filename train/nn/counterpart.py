@@ -18,12 +18,18 @@ from .transformer import BlockSizes
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Counterpart:
-    """A model as transformers has it, in two files: config.json and model.safetensors.
+    """A model in the format of transformers, in two files: config.json and model.safetensors.
 
-    name: the class that reads all of it. kind: its `model_type`. config: what its config says besides. state: its
-    weights, as the file names them. encoder: the class whose last hidden states are the model's features, with
-    `options` of its `from_pretrained` and `call`, what it is called with besides the pixels, which are named `pixels`.
-    class_tokens: how many hidden states come before those of the tokens.
+    Attributes:
+        name: Class that reads all weights.
+        kind: The config's `model_type`.
+        config: Further entries of the config.
+        state: Weights by their names in the file.
+        encoder: Class whose last hidden states are the model's features.
+        options: Arguments of the encoder's `from_pretrained`.
+        call: Arguments of the encoder's call besides the pixels.
+        pixels: Name of the argument of the pixels.
+        class_tokens: Number of hidden states before those of the tokens.
     """
 
     name: str
@@ -37,7 +43,7 @@ class Counterpart:
     class_tokens: int = 0
 
     def write(self, folder: str | Path) -> None:
-        """Writes both files, which `from_pretrained(folder)` of the class reads."""
+        """Write both files, which `from_pretrained(folder)` of the class reads."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         whole = {"architectures": [self.name], "model_type": self.kind, **self.config}
@@ -46,9 +52,12 @@ class Counterpart:
 
 
 def convert_encoder_state(encoder: VisibleEncoder, patch: tuple[int, ...], *, hf: bool) -> dict[str, Tensor]:
-    """The weights of an encoder of patches by the names of transformers' vision transformers (`hf`) or of timm's.
+    """Return the weights of an encoder of patches under the names of another library, without positions.
 
-    patch: the sides of a token. Positions are not among them.
+    Args:
+        encoder: The encoder.
+        patch: Sides of a token.
+        hf: Whether to use names of transformers' vision transformers instead of timm's.
     """
     layout: Layout = HF_IMAGE_FILE if hf else AUTHORS_IMAGE
     state = layout.from_ours({f"encoder.{name}": own for name, own in encoder.state_dict().items()}, patch)
@@ -56,7 +65,16 @@ def convert_encoder_state(encoder: VisibleEncoder, patch: tuple[int, ...], *, hf
 
 
 def convert_to_ijepa(encoder: VisibleEncoder, tokens: ImageTokens, sizes: BlockSizes) -> Counterpart:
-    """An encoder of pictures without a class token as IJepaModel. ValueError for pictures that are not square."""
+    """Convert an image encoder without a class token to IJepaModel.
+
+    Args:
+        encoder: The encoder.
+        tokens: Tokens of images.
+        sizes: Sizes of the blocks.
+
+    Raises:
+        ValueError: Images are not square.
+    """
     if len(set(tokens.extent)) > 1:
         raise ValueError(
             f"transformers.IJepaModel takes squares, got {' x '.join(map(str, tokens.extent))} pixels; train with one "
@@ -89,14 +107,17 @@ TIMM_NAMES = {
     1024: "vit_large_patch16_224",
     1280: "vit_huge_patch14_224",
 }
-"""timm's names by width; others are called base. The arguments say all sizes again."""
+"""timm's names by width; others are called base. The arguments specify all sizes anyway."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimmCounterpart:
     """An encoder of patches as timm's VisionTransformer: `create_model(architecture, **arguments)`.
 
-    state: its weights by timm's names.
+    Attributes:
+        architecture: Name of the architecture.
+        arguments: Arguments of the architecture.
+        state: Weights by timm's names.
     """
 
     architecture: str
@@ -104,9 +125,13 @@ class TimmCounterpart:
     state: Mapping[str, Tensor]
 
     def write(self, folder: str | Path, pretrained: Mapping[str, object], classes: Sequence[str] = ()) -> None:
-        """Writes model.safetensors, which `create_model(..., checkpoint_path=)` reads, and config.json, with which
-        `create_model("local-dir:FOLDER", pretrained=True)` needs no arguments. pretrained: mean, std and the like.
-        classes: the names of what its head scores.
+        """Write model.safetensors, for `create_model(..., checkpoint_path=)`, and config.json, with which
+        `create_model("local-dir:FOLDER", pretrained=True)` needs no arguments.
+
+        Args:
+            folder: Folder to write to.
+            pretrained: Entries of timm's `pretrained_cfg`, such as mean and std.
+            classes: Names of the head's classes.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -135,9 +160,16 @@ def convert_to_timm(
     sizes: BlockSizes,
     head: nn.Linear | None = None,
 ) -> TimmCounterpart:
-    """An encoder of pictures, or of spectrograms as pictures of one channel, as timm has it.
+    """Convert an encoder of images, or of spectrograms as images with one channel, to timm.
 
-    head: scores classes by the mean of the tokens. ValueError for norms with another epsilon than timm's.
+    Args:
+        encoder: The encoder.
+        tokens: Tokens of images or spectrograms.
+        sizes: Sizes of the blocks.
+        head: Layer that scores classes from the mean of the tokens.
+
+    Raises:
+        ValueError: The epsilon of the norms differs from timm's.
     """
     if sizes.eps != TIMM_EPS:
         raise ValueError(f"timm's vision transformers have norms with eps={TIMM_EPS:g}, got {sizes.eps:g}")

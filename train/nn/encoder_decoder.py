@@ -20,9 +20,12 @@ from .transformer import BlockSizes, Stack
 class VisibleEncoder(nn.Module):
     """Encodes visible tokens: embedding and positions of each kind, then blocks.
 
-    n_inputs: the number of values of a token, per kind. positions: float32 (N, D), per kind, or a module that makes
-    them. shared: all kinds use the same blocks, with norms of their own; otherwise each kind has its own blocks.
-    class_token: a learnt token precedes the others; it has no position of its own.
+    Args:
+        n_inputs: Number of values of a token, per kind.
+        positions: Positions float32 (N, D), per kind, or a module that returns them.
+        sizes: Sizes of the blocks.
+        shared: Whether all kinds use the same blocks, with separate norms; otherwise each kind has its own blocks.
+        class_token: Whether a learnt token, without a position, precedes the others.
     """
 
     def __init__(
@@ -46,10 +49,16 @@ class VisibleEncoder(nn.Module):
         self.class_token = nn.Parameter(torch.empty(width).normal_(std=0.02)) if class_token else None
 
     def forward(self, inputs: Tensor, visible: Tensor, kind: int = 0, valid: Tensor | None = None) -> Tensor:
-        """Encodes inputs float32 (B, V, values) of the tokens `visible` int64 (B, V) to (B, V, D), or to (B, 1 + V, D)
-        with a class token, which comes first.
+        """Encode visible tokens.
 
-        valid: bool (B, V); tokens that are not valid are padding and are not attended to.
+        Args:
+            inputs: Values of the tokens, float32 (B, V, values).
+            visible: Their indices on the grid, int64 (B, V).
+            kind: Kind of the tokens.
+            valid: bool (B, V); False for padding, which is not attended to.
+
+        Returns:
+            (B, V, D), or (B, 1 + V, D) with a class token, which comes first.
         """
         x = self.embedded(inputs, visible, kind)
         if self.class_token is not None:
@@ -60,7 +69,9 @@ class VisibleEncoder(nn.Module):
         return cast(Tensor, self.stacks[kind](x, mask))
 
     def embedded(self, inputs: Tensor, visible: Tensor, kind: int = 0) -> Tensor:
-        """What enters the blocks: the embeddings of the tokens with their positions, and the class token first."""
+        """Return the input of the blocks: the embedded tokens with their positions, after the class token if there is
+        one.
+        """
         x = self.embed[kind](inputs) + self.positions(kind)[visible]
         if self.class_token is None:
             return cast(Tensor, x)
@@ -70,11 +81,19 @@ class VisibleEncoder(nn.Module):
 class TokenDecoder(nn.Module):
     """Predicts hidden tokens from the encoded visible tokens followed by mask tokens, which are not put back in order.
 
-    positions: float32 (N, E), per kind, or a module that makes them. If there are several kinds, each has a learnt
-    embedding. windows: attention stays within these windows; all tokens are then put back in order. Only for one kind.
-    class_token: the encoder's output begins with a class token, which the decoder reads too; its position is 0, or
-    learnt if the positions are. own_class: the decoder has a learnt class token of its own instead. bias: of the linear
-    layer from the encoder's width to the decoder's.
+    With several kinds, each has a learnt embedding.
+
+    Args:
+        encoder_width: Channels of the encoder.
+        n_targets: Number of predicted values of a token, per kind.
+        positions: Positions float32 (N, E), per kind, or a module that returns them.
+        sizes: Sizes of the blocks.
+        norm_eps: Epsilon of the last layer norm; defaults to the blocks'.
+        windows: Windows of attention; tokens are then put back in order. Only for one kind.
+        class_token: Whether the encoder's output begins with a class token, which the decoder reads too; its position
+            is 0, or learnt if the positions are.
+        own_class: Whether the decoder has a learnt class token instead of the encoder's.
+        bias: Whether the linear layer from the encoder's width to the decoder's has a bias.
     """
 
     TABLES: ClassVar[tuple[str, ...]] = ("kind",)
@@ -107,7 +126,7 @@ class TokenDecoder(nn.Module):
         self.head = nn.ModuleList(nn.Linear(width, n) for n in n_targets)
 
     def init_weights(self) -> None:
-        """Initialises the mask token, the position of the class token and the embeddings of the kinds."""
+        """Initialise the mask token, the position of the class token and the embeddings of the kinds."""
         for vectors in (self.mask_token, self.class_place, self.kind):
             if vectors is not None:
                 nn.init.trunc_normal_(vectors, std=0.02, a=-0.02, b=0.02)
@@ -119,11 +138,17 @@ class TokenDecoder(nn.Module):
         target: Sequence[Tensor],
         valid: Tensor | None = None,
     ) -> list[Tensor]:
-        """The predictions (B, M, n_targets) of the tokens `target` (B, M), per kind.
+        """Predict the target tokens.
 
-        encoded: the encoder's output (B, V, D) for the tokens `visible` (B, V), per kind; (B, 1 + V, D) with a class
-        token. valid: bool (B, V + M), the visible tokens of all kinds, then the targets; tokens that are not valid are
-        padding and are not attended to, without windows and class token.
+        Args:
+            encoded: The encoder's output (B, V, D) per kind; (B, 1 + V, D) with a class token.
+            visible: Indices of the visible tokens (B, V) per kind.
+            target: Indices of the target tokens (B, M) per kind.
+            valid: bool (B, V + M), the visible tokens of all kinds, then the targets; False for padding, which is not
+                attended to. Not with windows or a class token.
+
+        Returns:
+            Predictions (B, M, n_targets) per kind.
         """
         if self.own_class:
             encoded = [one[:, 1:] for one in encoded]
@@ -145,12 +170,12 @@ class TokenDecoder(nn.Module):
         return [head(part) for head, part in zip(self.head, x.split(counts, dim=1), strict=True)]
 
     def _place(self, kind: int) -> Tensor:
-        """The position embeddings of a kind, plus its own embedding if there are several kinds: (N, E)."""
+        """Return the position embeddings of a kind, plus the kind's embedding if there are several: (N, E)."""
         positions: Tensor = self.positions(kind)
         return positions if self.kind is None else positions + self.kind[kind]
 
     def _run_in_grid(self, windows: Windows, seen: Tensor, visible: Tensor, target: Tensor) -> Tensor:
-        """Puts all tokens in grid order, runs the windowed blocks, and returns the target tokens (B, M, E)."""
+        """Put all tokens in grid order, run the windowed blocks, and return the target tokens (B, M, E)."""
         positions = self._place(0)
         grid = self.mask_token.to(seen.dtype).expand(len(seen), len(positions), -1)
         x = windows(put_tokens(grid, visible, seen) + positions, self.stack.blocks)

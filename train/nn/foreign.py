@@ -1,8 +1,8 @@
-"""Models of others: weights and configs to and from transformers, and the .pth files of VideoMAE's and MAE's authors.
+"""Foreign models: weights and configs to and from transformers, and the .pth files of VideoMAE's and MAE's authors.
 
-VideoMAEForPreTraining, ViTMAEForPreTraining and BertForMaskedLM go both ways. Nothing here imports transformers: a
-model is given as a config dict and a state dict. layouts.py has the names of masked autoencoders, token_model.py those
-of BERT and how it differs. An export has zeros for segments, unless the model has a vector of them.
+VideoMAEForPreTraining, ViTMAEForPreTraining and BertForMaskedLM are converted in both directions without importing
+transformers: a model is a config dict and a state dict. layouts.py has the names of masked autoencoders, token_model.py
+BERT's names and differences. An export has zeros for segments, unless the model has a vector of them.
 """
 
 import json
@@ -33,7 +33,7 @@ HF_DECODER_EPS = 1e-5
 _IMAGE = {"num_channels": 3, "qkv_bias": True, "hidden_act": "gelu"}
 _VIDEO = {**_IMAGE, "qv_bias": True, "norm_pix_loss": True, "use_mean_pooling": False}
 _BERT = {"hidden_act": "gelu", "is_decoder": False, "tie_word_embeddings": True, "position_embedding_type": "absolute"}
-"""What a config of transformers may say, for a model that has a counterpart here."""
+"""Allowed entries of a transformers config for a model that has a counterpart here."""
 _RATIO = "intermediate_size / hidden_size"
 
 SMALL = {
@@ -49,9 +49,13 @@ _MAE = ("columns", True, False, True, False)
 
 
 def to_hf_config(model: MaskedAutoencoder[BatchT]) -> dict[str, Any]:
-    """The keyword arguments of `transformers.VideoMAEConfig` or `ViTMAEConfig` for a model of video or of pictures.
+    """Return the arguments of `transformers.VideoMAEConfig` or `ViTMAEConfig` for a model of video or images.
 
-    ValueError for a model that transformers does not have.
+    Args:
+        model: The model.
+
+    Raises:
+        ValueError: transformers has no such model.
     """
     c = model.config
     sizes = {
@@ -87,17 +91,21 @@ def to_hf_config(model: MaskedAutoencoder[BatchT]) -> dict[str, Any]:
 
 
 def to_hf(model: MaskedAutoencoder[BatchT]) -> dict[str, Tensor]:
-    """The state dict of `VideoMAEForPreTraining(VideoMAEConfig(**to_hf_config(model)))` with the model's weights, or of
-    `ViTMAEForPreTraining(ViTMAEConfig(**to_hf_config(model)))`.
+    """Return the state dict of `VideoMAEForPreTraining(VideoMAEConfig(**to_hf_config(model)))` with the model's
+    weights, or of `ViTMAEForPreTraining(ViTMAEConfig(**to_hf_config(model)))`.
     """
     return _named(model, HF_VIDEO if isinstance(_convert_tokens(model), VideoTokens) else HF_IMAGE)
 
 
 def from_hf(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MaskedAutoencoder[Any]:
-    """This package's model with the weights of a VideoMAEForPreTraining or a ViTMAEForPreTraining.
+    """Return this package's model with the weights of a VideoMAEForPreTraining or a ViTMAEForPreTraining.
 
-    config: its `config.to_dict()`, or the content of a config.json. state: its state dict, or the content of a
-    model.safetensors. ValueError for an architecture that this package does not have.
+    Args:
+        config: `config.to_dict()`, or the content of a config.json.
+        state: State dict, or the content of a model.safetensors.
+
+    Raises:
+        ValueError: This package does not have the architecture.
     """
     found = find_layout(state)
     if found is None:
@@ -108,7 +116,7 @@ def from_hf(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MaskedAut
     layout, _ = found
     ratios = [config[f"{part}intermediate_size"] / config[f"{part}hidden_size"] for part in ("", "decoder_")]
     name, legal = ("VideoMAE", _VIDEO) if layout.cubes else ("ViTMAE", _IMAGE)
-    wrong = f"{ratios[0]:g}, in the decoder {ratios[1]:g} (legal: one whole number)"
+    wrong = f"{ratios[0]:g}, in the decoder {ratios[1]:g} (allowed: one whole number)"
     _refuse(name, config, legal, [] if ratios[0] == ratios[1] and ratios[0] % 1 == 0 else [f"{_RATIO} = {wrong}"])
     own_eps = HF_DECODER_EPS if layout.cubes else config["layer_norm_eps"]
     return build_with(*_autoencoder(config, own_eps, cubes=layout.cubes), state)
@@ -117,9 +125,15 @@ def from_hf(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MaskedAut
 def build_with(
     config: AutoencoderConfig[BatchT], grids: Grids, state: Mapping[str, Tensor]
 ) -> MaskedAutoencoder[BatchT]:
-    """The model of a config and grids with these weights of others, on the CPU.
+    """Build a model, on the CPU, with foreign weights.
 
-    ValueError if some are missing, or if fixed positions are others than this package's.
+    Args:
+        config: Config of the model.
+        grids: Token grids.
+        state: Weights by their foreign names.
+
+    Raises:
+        ValueError: Weights are missing, or fixed positions differ from this package's.
     """
     with seeded(0):
         model = MaskedAutoencoder(config, grids)
@@ -127,16 +141,21 @@ def build_with(
     missing = model.state_dict().keys() - weights.keys()
     if missing:
         raise ValueError(
-            f"the weights have no {min(missing)!r} and {len(missing) - 1} more; give those of a whole pre-trained "
-            "model, with its decoder"
+            f"the weights have no {min(missing)!r} and {len(missing) - 1} more; give the weights of a complete "
+            "pre-trained model with a decoder"
         )
     model.to(weights[min(weights)].dtype).load_state_dict(weights)
     return model
 
 
 def convert_to_hf(model: MaskedAutoencoder[BatchT]) -> Counterpart:
-    """A model of video as VideoMAEForPreTraining, one of pictures as ViTMAEForPreTraining. ValueError for a model that
-    transformers does not have.
+    """Convert a model of video to VideoMAEForPreTraining, or of images to ViTMAEForPreTraining.
+
+    Args:
+        model: The model.
+
+    Raises:
+        ValueError: transformers has no such model.
     """
     config = to_hf_config(model)
     if isinstance(_convert_tokens(model), VideoTokens):
@@ -159,14 +178,18 @@ def convert_to_hf(model: MaskedAutoencoder[BatchT]) -> Counterpart:
 
 
 def export_hf(model: MaskedAutoencoder[BatchT], folder: str | Path) -> None:
-    """Writes config.json and model.safetensors, which `VideoMAEForPreTraining.from_pretrained(folder)` reads; for a
-    model of pictures, `ViTMAEForPreTraining.from_pretrained(folder)`.
+    """Write config.json and model.safetensors, which `from_pretrained(folder)` of VideoMAEForPreTraining or, for
+    images, ViTMAEForPreTraining reads.
+
+    Args:
+        model: The model.
+        folder: Folder to write to.
     """
     convert_to_hf(model).write(folder)
 
 
 def _named(model: MaskedAutoencoder[BatchT], layout: Layout) -> dict[str, Tensor]:
-    """The model's weights and fixed positions by the names of a layout."""
+    """Return the model's weights and fixed positions under the names of a layout."""
     state = layout.from_ours(model.state_dict(), _convert_tokens(model).patch)
     for name, place in zip(layout.positions, (model.encoder.positions(), model.decoder.positions()), strict=False):
         state[name] = torch.cat((torch.zeros_like(place[:1]), place))[None]
@@ -174,7 +197,7 @@ def _named(model: MaskedAutoencoder[BatchT], layout: Layout) -> dict[str, Tensor
 
 
 def _autoencoder(config: Mapping[str, Any], decoder_eps: float, *, cubes: bool) -> tuple[AutoencoderConfig[Any], Grids]:
-    """The config and the grids of a model of clips (`cubes`) or of pictures, of its sizes in transformers' words."""
+    """Return the config and grids of a model of clips (`cubes`) or images from a transformers config."""
     sizes = {
         "width": config["hidden_size"],
         "depth": config["num_hidden_layers"],
@@ -196,7 +219,7 @@ def _autoencoder(config: Mapping[str, Any], decoder_eps: float, *, cubes: bool) 
 
 
 def _convert_tokens(model: MaskedAutoencoder[BatchT]) -> VideoTokens | ImageTokens:
-    """The tokens of a model that transformers has."""
+    """Return the model's tokens; raise ValueError if transformers has no such model."""
     tokens: object = model.tokens
     c = model.config
     if isinstance(tokens, VideoTokens) and len(set(tokens.extent[1:])) == 1:
@@ -212,16 +235,16 @@ def _convert_tokens(model: MaskedAutoencoder[BatchT]) -> VideoTokens | ImageToke
     shapes = ", ".join(str(grid.shape) for grid in model.grids.values())
     raise ValueError(
         "transformers.VideoMAE takes square video, normalised targets, positions on a line and no class token, and "
-        "transformers.ViTMAE pictures with a class token, a bridge_bias and positions='columns'; got "
-        f"{type(tokens).__name__} of {shapes} with {got}; a small recipe that can be exported is `"
-        f"{SMALL['image' if isinstance(tokens, ImageTokens) else 'video']}`"
+        "transformers.ViTMAE takes images with a class token, a bridge_bias and positions='columns'; got "
+        f"{type(tokens).__name__} of {shapes} with {got}; a small recipe that can be exported is "
+        f"`{SMALL['image' if isinstance(tokens, ImageTokens) else 'video']}`"
     )
 
 
 def _refuse(name: str, config: Mapping[str, Any], legal: Mapping[str, object], more: Sequence[str]) -> None:
-    """ValueError for a config that says what is not legal, or of which there is `more` to say."""
+    """Raise ValueError if a config has entries that are not allowed, or if there are `more` problems."""
     wrong = [
-        f"{key}={config[key]!r} (legal: {value!r})"
+        f"{key}={config[key]!r} (allowed: {value!r})"
         for key, value in legal.items()
         if config.get(key) not in (value, None)
     ]
@@ -230,7 +253,7 @@ def _refuse(name: str, config: Mapping[str, Any], legal: Mapping[str, object], m
 
 
 def to_bert_config(model: TokenModel) -> dict[str, Any]:
-    """The keyword arguments of `transformers.BertConfig` for a model. ValueError for one that is not a BERT."""
+    """Return the arguments of `transformers.BertConfig` for a model; raise ValueError if it is not a BERT."""
     c = model.config
     if (c.positions, c.norm, c.gated) != ("learned", "post", False):
         raise ValueError(
@@ -252,7 +275,7 @@ def to_bert_config(model: TokenModel) -> dict[str, Any]:
 
 
 def to_bert(model: TokenModel) -> dict[str, Tensor]:
-    """The state dict of `BertForMaskedLM(BertConfig(**to_bert_config(model)))` with the model's weights."""
+    """Return the state dict of `BertForMaskedLM(BertConfig(**to_bert_config(model)))` with the model's weights."""
     _ = to_bert_config(model)
     state = model.state_dict()
     hf = {theirs: state[ours] for ours, theirs in ROOT.items()}
@@ -271,13 +294,18 @@ def to_bert(model: TokenModel) -> dict[str, Tensor]:
 
 
 def from_bert(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> TokenModel:
-    """This package's model with the weights of a BertForMaskedLM, for documents of up to `max_position_embeddings`.
+    """Return this package's model with the weights of a BertForMaskedLM, for documents of up to
+    `max_position_embeddings`.
 
-    config: its `config.to_dict()`, or the content of a config.json. state: its state dict, or the content of a
-    model.safetensors. ValueError for an architecture that this package does not have.
+    Args:
+        config: `config.to_dict()`, or the content of a config.json.
+        state: State dict, or the content of a model.safetensors.
+
+    Raises:
+        ValueError: This package does not have the architecture.
     """
     ratio = config["intermediate_size"] / config["hidden_size"]
-    _refuse("BERT", config, _BERT, [f"{_RATIO} = {ratio:g} (legal: a whole number)"] if ratio % 1 else [])
+    _refuse("BERT", config, _BERT, [f"{_RATIO} = {ratio:g} (allowed: a whole number)"] if ratio % 1 else [])
     sizes = TokenModelConfig(
         vocabulary=config["vocab_size"],
         width=config["hidden_size"],
@@ -295,7 +323,7 @@ def from_bert(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> TokenMo
 
 
 def convert_to_bert(model: TokenModel) -> Counterpart:
-    """A model of texts as BertForMaskedLM. ValueError for one that is not a BERT."""
+    """Convert a text model to BertForMaskedLM; raise ValueError if it is not a BERT."""
     return Counterpart(
         name="BertForMaskedLM",
         kind="bert",
@@ -307,7 +335,12 @@ def convert_to_bert(model: TokenModel) -> Counterpart:
 
 
 def export_bert(model: TokenModel, folder: str | Path) -> None:
-    """Writes config.json and model.safetensors, which `BertForMaskedLM.from_pretrained(folder)` reads."""
+    """Write config.json and model.safetensors, which `BertForMaskedLM.from_pretrained(folder)` reads.
+
+    Args:
+        model: The model.
+        folder: Folder to write to.
+    """
     convert_to_bert(model).write(folder)
 
 
@@ -316,16 +349,20 @@ HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 DECODER_HEADS = {("video", 192): 3, ("video", 384): 6, ("video", 512): 8, ("video", 640): 8, ("image", 512): 16}
 """The heads of their decoders."""
 FRAMES, SIZE = 16, 224
-"""The clips of VideoMAE's checkpoints, which have no positions that would say it."""
+"""The clips of VideoMAE's checkpoints, whose files have no positions that would reveal their size."""
 EPS = 1e-6
 """The epsilon of all norms of the authors' models."""
 
 
 def load_hf(folder: str | Path) -> MaskedAutoencoder[Any]:
-    """The model of a folder that transformers wrote, with config.json and weights, on the CPU, in eval mode.
+    """Return the model of a folder written by transformers, on the CPU, in eval mode.
 
-    VideoMAEForPreTraining and ViTMAEForPreTraining can be read. ValueError for others, DamageError for files that
-    cannot be read.
+    Args:
+        folder: Folder with config.json and weights of a VideoMAEForPreTraining or ViTMAEForPreTraining.
+
+    Raises:
+        ValueError: The architecture is another one, or config.json is missing.
+        DamageError: A file cannot be read.
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
@@ -334,11 +371,19 @@ def load_hf(folder: str | Path) -> MaskedAutoencoder[Any]:
 
 
 def load_pth(path: str | Path, *, heads: int | None = None, decoder_heads: int | None = None) -> MaskedAutoencoder[Any]:
-    """The model of a pre-training checkpoint of VideoMAE's or MAE's authors, on the CPU, in eval mode.
+    """Return the model of a pre-training checkpoint of VideoMAE's or MAE's authors, on the CPU, in eval mode.
 
-    Sizes are those of the tensors. heads, decoder_heads: needed for widths that the authors did not publish. A file of
-    VideoMAE is of 16 frames at 224 pixels. Only tensors are read, no pickled code. ValueError for another layout or a
-    file without a decoder, DamageError for a file that cannot be read.
+    Sizes are read from the tensors. A file of VideoMAE is assumed to have 16 frames at 224 pixels. Only tensors are
+    read, no pickled code.
+
+    Args:
+        path: The .pth file.
+        heads: Attention heads of the encoder; needed for widths that the authors did not publish.
+        decoder_heads: Attention heads of the decoder; likewise.
+
+    Raises:
+        ValueError: The layout is another one, or the decoder is missing.
+        DamageError: The file cannot be read.
     """
     found = find_layout(read_foreign(path))
     if found is None:

@@ -26,7 +26,7 @@ SHORTEST = 3.0
 
 
 def rates(width: int) -> Tensor:
-    """The angular frequencies of width / 2 waves in radians per token, float64 (width / 2,).
+    """Return the angular frequencies of width / 2 waves in radians per token, float64 (width / 2,).
 
     They fall geometrically from 1 to nearly 1 / 10,000 (Vaswani et al., 2017, 3.5).
     """
@@ -34,21 +34,34 @@ def rates(width: int) -> Tensor:
 
 
 def build_sinusoid(length: int, width: int) -> Tensor:
-    """Embeddings of positions 0 to length - 1, float32 (length, width): sines in the first half, then cosines."""
+    """Return embeddings of positions 0 to length - 1, float32 (length, width): sines in the first half, then
+    cosines.
+    """
     angle = torch.arange(length, dtype=torch.float64)[:, None] * rates(width)
     return torch.cat((angle.sin(), angle.cos()), dim=1).float()
 
 
 def build_interleaved_sinusoid(length: int, width: int) -> Tensor:
-    """The same, with sines in even columns and cosines in odd ones, as in Vaswani et al. (2017)."""
+    """Return the same as `build_sinusoid`, with sines in even and cosines in odd columns, as in Vaswani et al.
+    (2017).
+    """
     return build_sinusoid(length, width).reshape(length, 2, -1).transpose(1, 2).flatten(1)
 
 
 def build_axis_sinusoids(grid: tuple[int, ...], width: int) -> Tensor:
-    """Position embeddings float32 (N, width) of a grid's tokens in row-major order.
+    """Return position embeddings of a grid's tokens in row-major order.
 
-    Each axis has an equal part of the width, with the sinusoid of its coordinate. ValueError if the width cannot be
-    divided into equal, even parts.
+    Each axis has an equal part of the width, with the sinusoid of its coordinate.
+
+    Args:
+        grid: Shape of the grid.
+        width: Number of channels.
+
+    Returns:
+        float32 (N, width).
+
+    Raises:
+        ValueError: The width cannot be divided into equal, even parts.
     """
     if width % (2 * len(grid)):
         raise ValueError(
@@ -60,12 +73,22 @@ def build_axis_sinusoids(grid: tuple[int, ...], width: int) -> Tensor:
 
 
 def build_grid_positions(grid: tuple[int, ...], width: int) -> Tensor:
-    """Fixed position embeddings float32 (N, width) of the tokens of a grid in row-major order.
+    """Return fixed position embeddings of the tokens of a grid in row-major order.
 
     Each axis that is longer than one token has an equal part of the width: sines and cosines whose wavelengths rise
     geometrically from 3 tokens to 4 times the length of the axis. The wavelengths of Vaswani et al. (2017) reach 10,000
     tokens; on axes of 7 to 64 tokens most of these waves are nearly constant, and small models are slow to learn which
-    tokens are neighbours. ValueError if the width is not a multiple of 4 or is too small.
+    tokens are neighbours.
+
+    Args:
+        grid: Shape of the grid.
+        width: Number of channels.
+
+    Returns:
+        float32 (N, width).
+
+    Raises:
+        ValueError: The width is not a multiple of 4 or is too small.
     """
     axes = [axis for axis, length in enumerate(grid) if length > 1]
     pairs = width // 2
@@ -91,15 +114,19 @@ class Positions(nn.Module):
             self.register_buffer(f"of_{kind}", one, persistent=False)
 
     def forward(self, kind: int = 0) -> Tensor:
-        """The embeddings of a kind of token, (N, D)."""
+        """Return the embeddings (N, D) of a kind of token."""
         return list(self.buffers())[kind]
 
 
 class LearntPositions(nn.Module):
-    """Learnt position embeddings of one kind of token, apart for time and space, as in MAE-ST (Feichtenhofer et al.,
-    2022, 3.2): a token has the sum of the vector of its time and that of its place in space.
+    """Learnt position embeddings of one kind of token, separate for time and space, as in MAE-ST (Feichtenhofer et al.,
+    2022, 3.2): a token gets the sum of the vectors of its time and of its position in space.
 
-    grid: the shape of the token grid, of which the first axis is time. Initial values are normal with deviation 0.02.
+    Initial values are normal with standard deviation 0.02.
+
+    Args:
+        grid: Shape of the token grid; the first axis is time.
+        width: Number of channels.
     """
 
     TABLES: ClassVar[tuple[str, ...]] = ("time", "space")
@@ -113,12 +140,18 @@ class LearntPositions(nn.Module):
             nn.init.trunc_normal_(table, std=0.02)
 
     def forward(self, kind: int = 0) -> Tensor:
-        """The embeddings (N, D) in row-major order of the grid; `kind` is 0."""
+        """Return the embeddings (N, D) in row-major order of the grid; `kind` is 0."""
         return (self.time[:, None] + self.space).flatten(0, 1)
 
 
 def within(index: Tensor, grid: Sequence[int], whole: Sequence[int]) -> Tensor:
-    """The numbers that tokens `index`, int64, of a grid have on a larger one, `whole`, whose first corner it is."""
+    """Return the indices of tokens on a larger grid with the same first corner.
+
+    Args:
+        index: Indices on the small grid, int64.
+        grid: Shape of the small grid.
+        whole: Shape of the large grid.
+    """
     if tuple(grid) == tuple(whole):
         return index
     place, stride = torch.zeros_like(index), 1
@@ -128,9 +161,16 @@ def within(index: Tensor, grid: Sequence[int], whole: Sequence[int]) -> Tensor:
 
 
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
-    """Selects the tokens at `index` int64 (B, K) from each row of tokens (B, N, ...): (B, K, ...).
+    """Select tokens from each row.
 
-    An index of N or more takes a token of another row, if tokens need no gradient.
+    An index of N or more selects a token of another row, if tokens need no gradient.
+
+    Args:
+        tokens: Tokens (B, N, ...).
+        index: Indices int64 (B, K).
+
+    Returns:
+        Selected tokens (B, K, ...).
     """
     if tokens.requires_grad:
         return tokens[number_rows(index), index]
@@ -139,22 +179,31 @@ def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
 
 
 def put_tokens(tokens: Tensor, index: Tensor, values: Tensor) -> Tensor:
-    """A copy of tokens (B, N, ...) with the tokens at `index` int64 (B, K) replaced by values (B, K, ...).
+    """Return a copy of tokens with some of them replaced.
 
-    The values get the dtype of the tokens.
+    Args:
+        tokens: Tokens (B, N, ...).
+        index: Indices int64 (B, K) of the tokens to replace.
+        values: New tokens (B, K, ...), converted to the dtype of `tokens`.
     """
     return tokens.index_put((number_rows(index), index), values.to(tokens.dtype))
 
 
 def number_rows(index: Tensor) -> Tensor:
-    """The number of each row of an index (B, ...), int64 (B, 1, ...), to stand beside it in brackets."""
+    """Return the row numbers int64 (B, 1, ...) of an index (B, ...), for advanced indexing."""
     return torch.arange(index.shape[0], device=index.device).view(-1, *[1] * (index.ndim - 1))
 
 
 def to_windows(x: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
-    """Divides the tokens of a grid, (B, N, D), into windows that do not overlap: (B, N / L, L, D).
+    """Divide the tokens of a grid into windows that do not overlap.
 
-    grid, window: tokens along each axis; L is the number of tokens of a window.
+    Args:
+        x: Tokens (B, N, D).
+        grid: Number of tokens along each axis.
+        window: Number of tokens of a window along each axis.
+
+    Returns:
+        (B, N / L, L, D), with L tokens per window.
     """
     n, sides = len(grid), (side for g, w in zip(grid, window, strict=True) for side in (g // w, w))
     split = x.reshape(x.shape[0], *sides, x.shape[-1])
@@ -163,7 +212,7 @@ def to_windows(x: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
 
 
 def from_windows(windows: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
-    """The inverse of `to_windows`: the tokens of the grid, (B, N, D)."""
+    """Return the tokens (B, N, D) of a grid from its windows, the inverse of `to_windows`."""
     n = len(grid)
     split = windows.reshape(windows.shape[0], *(g // w for g, w in zip(grid, window, strict=True)), *window, -1)
     order = [axis for i in range(1, n + 1) for axis in (i, n + i)]
@@ -186,7 +235,7 @@ class Windows(nn.Module):
         self.register_buffer("outside", self._build_window_mask(), persistent=False)
 
     def forward(self, x: Tensor, blocks: Iterable[Callable[[Tensor, Tensor | None], Tensor]]) -> Tensor:
-        """Runs the blocks on all tokens of the grid (B, N, E). A block takes (B, windows, w * v, E) and a mask."""
+        """Run blocks on all tokens of the grid (B, N, E); a block gets (B, windows, w * v, E) and a mask."""
         columns = self.grid[1]
         for i, block in enumerate(blocks):
             shift = self.shift if i % 2 else 0
@@ -199,7 +248,7 @@ class Windows(nn.Module):
         return x
 
     def _build_window_mask(self) -> Tensor:
-        """The attention mask of the shifted windows, True where attention is allowed: bool (windows, 1, wv, wv)."""
+        """Return the attention mask of shifted windows, True where attention is allowed: bool (windows, 1, wv, wv)."""
         (t, f), (w, v) = self.grid, self.window
         wrapped = (torch.arange(t) >= t - self.shift).long()[:, None].expand(t, f)
         part = wrapped.reshape(t // w, w, f // v, v).transpose(1, 2).reshape(-1, w * v)

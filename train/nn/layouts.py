@@ -19,17 +19,24 @@ KINDS = ("weight", "bias")
 ENCODER, DECODER = "encoder.stacks.0.blocks", "decoder.stack.blocks"
 EMBED, HEAD = "encoder.embed.0", "decoder.head.0"
 PREFIXES = ("", "model.", "module.")
-"""What a checkpoint may write before every name."""
+"""Prefixes that a checkpoint may add to all names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """The names of a foreign model. All mappings go from this package's names to theirs.
+    """The names of a foreign model. All mappings go from this package's names to the foreign ones.
 
-    what: its name in messages. layers: linear layers and norms outside of blocks. vectors: single vectors. stacks: the
-    prefix of the blocks of encoder and decoder. block: layers of a block. parts: the layers of query, key and value, or
-    one layer of all three. biases: the biases of query and value, or one bias of all three. embed: the convolution.
-    cubes: of video, not of pictures. positions: fixed positions, which are made anew here.
+    Attributes:
+        what: Name of the layout in messages.
+        layers: Linear layers and norms outside of blocks.
+        vectors: Single vectors.
+        stacks: Prefixes of the blocks of encoder and decoder.
+        block: Layers of a block.
+        parts: Layers of query, key and value, or one layer of all three.
+        biases: Biases of query and value, or one bias of all three.
+        embed: The convolution.
+        cubes: Whether tokens are cubes of video instead of patches of images.
+        positions: Fixed positions, which this package recomputes.
     """
 
     what: str
@@ -44,17 +51,17 @@ class Layout:
     positions: tuple[str, ...] = ()
 
     def fits(self, names: frozenset[str]) -> bool:
-        """Whether these are names of this layout, at least those of an encoder."""
+        """Return whether names contain at least an encoder of this layout."""
         first = f"{self.stacks[ENCODER]}.0"
         return {f"{self.embed}.weight", f"{first}.{self.parts[0]}.weight", f"{first}.{self.biases[0]}"} <= names
 
     def depth(self, state: State, stack: str) -> int:
-        """The number of blocks of a stack in a state."""
+        """Return the number of blocks of a stack in a state."""
         start = f"{self.stacks[stack]}."
         return len({name[len(start) :].partition(".")[0] for name in state if name.startswith(start)})
 
     def to_ours(self, state: State) -> dict[str, Tensor]:
-        """The weights by this package's names, of what the state has: an encoder's weights need no decoder's."""
+        """Return the weights under this package's names; an encoder needs no decoder's weights."""
         ours: dict[str, Tensor] = {}
         for name, theirs in {**self.layers, EMBED: self.embed}.items():
             for kind in KINDS:
@@ -67,8 +74,11 @@ class Layout:
         return self._put_tokens_in_order(ours, self._from_conv, self._to_channels_first)
 
     def from_ours(self, state: State, patch: tuple[int, ...]) -> dict[str, Tensor]:
-        """The weights of this package by their names, of what the state has; a bias for key is 0. patch: the sides of
-        a token.
+        """Return this package's weights under the foreign names; a bias for key is 0.
+
+        Args:
+            state: Weights of this package, which may lack a decoder.
+            patch: Sides of a token.
         """
         state = self._put_tokens_in_order(dict(state), lambda w: self._to_conv(w, patch), self._to_channels_last)
         theirs: dict[str, Tensor] = {}
@@ -103,7 +113,7 @@ class Layout:
         return found if self.cubes else {**found, key: zero}
 
     def _put_tokens_in_order(self, state: dict[str, Tensor], embed: Order, head: Order) -> dict[str, Tensor]:
-        """The state with the values of a token in the other order."""
+        """Return the state with the values of a token in the other order."""
         if f"{EMBED}.weight" in state:
             state[f"{EMBED}.weight"] = embed(state[f"{EMBED}.weight"])
         for name in (f"{HEAD}.weight", f"{HEAD}.bias"):
@@ -129,7 +139,7 @@ class Layout:
 
 
 def _make_hf_layout(root: str, *, cubes: bool, query: str) -> Layout:
-    """The layout of transformers' files. query: the name of the bias of query."""
+    """Return the layout of transformers' files; `query` is the name of query's bias."""
     head, norm, bridge, mask = (
         ("decoder.head", "decoder.norm", "encoder_to_decoder", "mask_token")
         if cubes
@@ -234,7 +244,9 @@ LAYOUTS = (HF_VIDEO, HF_VIDEO_FILE, HF_IMAGE_FILE, HF_IMAGE, AUTHORS_VIDEO, AUTH
 
 
 def find_layout(state: State) -> tuple[Layout, dict[str, Tensor]] | None:
-    """The layout of a state, and the state with plain names; None for a state of this package or of another origin."""
+    """Return the layout of a state and the state with plain names; None for a state of this package or of unknown
+    origin.
+    """
     for prefix in PREFIXES:
         plain = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
         for layout in LAYOUTS:

@@ -47,37 +47,48 @@ class TokenKind(Protocol[BatchT]):
     n_targets: int
 
     def positions(self, width: int) -> Tensor:
-        """The position embeddings, float32 (N, width)."""
+        """Return the position embeddings, float32 (N, width)."""
 
     def media(self, batch: BatchT) -> Tensor:
-        """The pictures, clips or spectrograms of a batch; ValueError where it has none."""
+        """Return the images, clips or spectrograms of a batch; raise ValueError if it has none."""
 
     def of(self, batch: BatchT) -> tuple[Tensor, MaskBatch]:
-        """The data and the masks of a batch. ValueError if it has none."""
+        """Return the data and the masks of a batch; raise ValueError if one is missing."""
 
     def completed(self, batch: BatchT, predicted: Tensor) -> BatchT:
-        """The batch with its target tokens replaced by the predictions (B, M, n_targets)."""
+        """Return the batch with its target tokens replaced by the predictions (B, M, n_targets)."""
 
     def split(self, data: Tensor) -> Tensor:
-        """Splits data into tokens (B, N, ...), without normalisation."""
+        """Split data into tokens (B, N, ...), without normalisation."""
 
     def inputs(self, tokens: Tensor) -> Tensor:
-        """Tokens as the encoder reads them, float32 (B, V, n_inputs)."""
+        """Return tokens as the encoder reads them, float32 (B, V, n_inputs)."""
 
     def targets(self, tokens: Tensor) -> Tensor:
-        """Tokens as the decoder predicts them, float32 (B, M, n_targets)."""
+        """Return tokens as the decoder predicts them, float32 (B, M, n_targets)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AutoencoderConfig(ModelConfig[BatchT]):
-    """The sizes of the encoder and the decoder, and the epsilons of their layer norms.
+    """The sizes of the encoder and the decoder.
 
-    decoder_window: the size of the decoder's attention windows in tokens of time and frequency (grid.py);
-    None for global attention. eps: of all layer norms except the decoder's last, whose epsilon is decoder_eps. 1e-6 is
-    the authors' value; transformers uses 1e-12 and 1e-5. class_token: a learnt token precedes the visible tokens in
-    encoder and decoder. learnt: positions are learnt, apart for the first axis of the grid and for the others, instead
-    of fixed. bridge_bias: the linear layer from the encoder's width to the decoder's has a bias. own_class: the decoder
-    does not read the encoder's class token, it has a learnt one of its own, as in MAE-ST.
+    Attributes:
+        width: Channels of the encoder.
+        depth: Blocks of the encoder.
+        heads: Attention heads of the encoder.
+        decoder_width: Channels of the decoder.
+        decoder_depth: Blocks of the decoder.
+        decoder_heads: Attention heads of the decoder.
+        mlp_ratio: Hidden channels of an MLP per channel.
+        eps: Epsilon of all layer norms except the decoder's last. 1e-6 is the authors' value; transformers uses 1e-12.
+        decoder_eps: Epsilon of the decoder's last layer norm; transformers uses 1e-5.
+        decoder_window: Size of the decoder's attention windows in tokens of time and frequency (grid.py); None for
+            global attention.
+        class_token: Whether a learnt token precedes the visible tokens in encoder and decoder.
+        learnt: Whether positions are learnt, separately for the first axis of the grid and the others, instead of
+            fixed.
+        bridge_bias: Whether the linear layer from the encoder's width to the decoder's has a bias.
+        own_class: Whether the decoder has a learnt class token instead of reading the encoder's, as in MAE-ST.
     """
 
     width: int = 384
@@ -109,16 +120,16 @@ class AutoencoderConfig(ModelConfig[BatchT]):
 
     @abstractmethod
     def tokens(self, grids: Grids) -> TokenKind[BatchT]:
-        """The `TokenKind` module for the data's grid."""
+        """Return the `TokenKind` module for the data's grid."""
 
 
 class MediaEncoder(TokenFeatures[BatchT]):
-    """A model whose tokens are those of a `TokenKind`."""
+    """A model whose tokens are a `TokenKind`."""
 
     tokens: TokenKind[BatchT]
 
     def token_inputs(self, batch: BatchT) -> Tensor:
-        """All tokens of a batch as the encoder reads them, float32 (B, N, n_inputs)."""
+        """Return all tokens of a batch as the encoder reads them, float32 (B, N, n_inputs)."""
         return self.tokens.inputs(self.tokens.split(self.tokens.media(batch)))
 
 
@@ -157,7 +168,7 @@ class MaskedAutoencoder(MediaEncoder[BatchT], config=AutoencoderConfig):
         return [self.tokens.positions(width)]
 
     def loss(self, batch: BatchT) -> Losses:
-        """The mean squared error over target tokens, weighted by the mask's weights."""
+        """Return the mean squared error over target tokens, weighted by the mask."""
         data, mask = self.tokens.of(batch)
         tokens = self.tokens.split(data)
         with torch.no_grad():
@@ -166,7 +177,9 @@ class MaskedAutoencoder(MediaEncoder[BatchT], config=AutoencoderConfig):
         return Losses(parts={"reconstruction": squared(predicted, expected, mask.weight)})
 
     def reconstructed(self, batch: BatchT) -> BatchT:
-        """The batch with its target tokens replaced by the predictions, scaled by the true mean and deviation."""
+        """Return the batch with target tokens replaced by predictions, scaled by the true mean and standard
+        deviation.
+        """
         return self.tokens.completed(batch, self.predict(*self._seen(batch)))
 
     def _seen(self, batch: BatchT) -> tuple[Tensor, Tensor, Tensor]:
@@ -174,18 +187,29 @@ class MaskedAutoencoder(MediaEncoder[BatchT], config=AutoencoderConfig):
         return data, mask.visible, mask.target
 
     def predict(self, data: Tensor, visible: Tensor, target: Tensor) -> Tensor:
-        """Predicts the tokens `target`, (B, M, n_targets), from the tokens `visible`."""
+        """Predict tokens from visible ones.
+
+        Args:
+            data: Clips, images or spectrograms.
+            visible: Indices of the visible tokens (B, V).
+            target: Indices of the tokens to predict (B, M).
+
+        Returns:
+            Predictions (B, M, n_targets).
+        """
         return self._predict(self.tokens.split(data), visible, target)
 
     def encode(self, data: Tensor, visible: Tensor) -> Tensor:
-        """The encoder's output for the tokens `visible` (B, V): (B, V, D), without the class token."""
+        """Return the encoder's output (B, V, D) for the tokens `visible` (B, V) of `data`, without the class token."""
         encoded = self._encode(self.tokens.split(data), visible)
         return encoded[:, 1:] if self.config.class_token else encoded
 
     def rename_weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """See Model. Knows VideoMAE and MAE, as transformers and their authors save them (layouts.py).
+        """Return foreign weights of VideoMAE and MAE, as saved by transformers or their authors (layouts.py), under
+        this model's names; see `Model`.
 
-        ValueError if their fixed positions are others than this model's.
+        Raises:
+            ValueError: Their fixed positions differ from this model's.
         """
         found = find_layout(weights)
         if found is None:
@@ -201,7 +225,7 @@ class MaskedAutoencoder(MediaEncoder[BatchT], config=AutoencoderConfig):
         return layout.to_ours(plain)
 
     def token_features(self, batch: BatchT) -> Tensor:
-        """The encoder's output for all tokens of a batch, none of them hidden: (B, N, D)."""
+        """Return the encoder's output (B, N, D) for all tokens of a batch, none of them hidden."""
         data = self.tokens.media(batch)
         index = torch.arange(self.tokens.n_tokens, device=data.device).expand(data.shape[0], -1)
         return self.encode(data, index)
@@ -218,9 +242,10 @@ class MaskedAutoencoder(MediaEncoder[BatchT], config=AutoencoderConfig):
 class VideoAutoencoderConfig(AutoencoderConfig[VideoBatch]):
     """The sizes of a masked autoencoder of video cubes.
 
-    target: what the decoder predicts, "normalised" cubes as in VideoMAE, "pixels", or a "frame" as in MAE-ST.
-    positions: where a token stands, on a "line" through all tokens as in VideoMAE, or on the axes of a "grid" (see
-    media_tokens.py); of no use if they are `learnt`.
+    Attributes:
+        target: Targets of the decoder: "normalised" cubes as in VideoMAE, "pixels", or a "frame" as in MAE-ST.
+        positions: Fixed positions, unless they are `learnt`: on a "line" through all tokens as in VideoMAE, or on the
+            axes of a "grid" (see media_tokens.py).
     """
 
     target: VideoTargets = "normalised"
@@ -231,16 +256,17 @@ class VideoAutoencoderConfig(AutoencoderConfig[VideoBatch]):
         self.need_choices(target=VideoTargets, positions=Positions)
 
     def tokens(self, grids: Grids) -> TokenKind[VideoBatch]:
-        """Cubes of video on the grid "video"."""
+        """Return the cubes of video on the grid "video"."""
         return VideoTokens(grids["video"], self.target, self.positions)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageAutoencoderConfig(AutoencoderConfig[ImageBatch]):
-    """The sizes of an autoencoder of patches of pictures.
+    """The sizes of a masked autoencoder of image patches.
 
-    target: what the decoder predicts, "normalised" patches or "pixels" (see media_tokens.py). positions: see
-    ImagePositions; "columns" in the weights that MAE's authors published.
+    Attributes:
+        target: Targets of the decoder: "normalised" patches or "pixels" (see media_tokens.py).
+        positions: Fixed positions; see ImagePositions. The weights published by MAE's authors use "columns".
     """
 
     target: Targets = "normalised"
@@ -251,5 +277,5 @@ class ImageAutoencoderConfig(AutoencoderConfig[ImageBatch]):
         self.need_choices(target=Targets, positions=ImagePositions)
 
     def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:
-        """Patches on the grid "image"."""
+        """Return the patches on the grid "image"."""
         return ImageTokens(grids["image"], self.target, self.positions)

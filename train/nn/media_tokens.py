@@ -1,8 +1,8 @@
-"""Clips, pictures and spectrograms as tokens: what an encoder reads of them, and what a decoder predicts.
+"""Clips, images and spectrograms as tokens: inputs of an encoder and targets of a decoder.
 
-Of pictures the rule is MAE's (He et al., 2022, 3): pixels are normalised by ImageNet's mean and deviation, and a target
-is such a patch, as it is or with mean 0 and variance 1 over all its values, colours together. Spectrograms, which the
-loader has normalised, have the same targets.
+Images follow MAE (He et al., 2022, 3): pixels are normalised by ImageNet's mean and standard deviation, and a target is
+such a patch, unchanged or normalised to mean 0 and variance 1 over all its values, with the colours together.
+Spectrograms, which the loader has normalised, have the same targets.
 """
 
 from dataclasses import replace
@@ -23,8 +23,8 @@ from .grid import build_axis_sinusoids, build_grid_positions, build_interleaved_
 from .objectives import compute_joint_moments
 
 Targets = Literal["normalised", "pixels"]
-"""What a decoder predicts of a token: its pixels normalised by their own mean and deviation, or its pixels in the units
-of the encoder's inputs, whose mean and deviation are constants. Only the second can be drawn without the truth.
+"""A token's targets: pixels normalised by the token's mean and standard deviation, or pixels in the units of the
+encoder's inputs, normalised by constants. Only the second can be drawn without the true values.
 """
 VideoTargets = Literal["normalised", "pixels", "frame"]
 """The same, or "frame", as in MAE-ST: the first frame of a cube, normalised by its mean and deviation over all values,
@@ -37,11 +37,14 @@ Positions = Literal["line", "grid"]
 class VideoTokens(nn.Module):
     """Cuts clips into (t h w)-ordered cubes of `tubelet * patch * patch` pixels, in (c t h w) order within a cube.
 
-    Cubes stay uint8 until they have been gathered, so only those that the encoder or the decoder uses are converted.
-    Channels come first within a cube, so the moments of a channel are sums over contiguous values. target: see
-    VideoTargets. places: see Positions; on a line they are VideoMAE's sinusoids, on the axes those of
-    `build_grid_positions`.
-    smaller: whether clips may also have fewer tokens along any axis.
+    Cubes stay uint8 until they are gathered, so only cubes that the encoder or the decoder uses are converted. Channels
+    come first within a cube, so the moments of a channel are sums over contiguous values.
+
+    Args:
+        grid: Token grid.
+        target: Targets; see VideoTargets.
+        places: Positions; "line" are VideoMAE's sinusoids, "grid" see `build_grid_positions`.
+        smaller: Whether clips may also have fewer tokens along any axis.
     """
 
     mean: Tensor
@@ -69,13 +72,15 @@ class VideoTokens(nn.Module):
             self.register_buffer(name, per_value, persistent=False)
 
     def media(self, batch: VideoBatch) -> Tensor:
-        """The clips of a batch; ValueError where it has only tokens of them."""
+        """Return the clips of a batch; raise ValueError if it has only some of their tokens."""
         if batch.tokens is not None:
             raise ValueError("the batch has only chosen tokens of its clips, and all are needed; use output='rgb'")
         return batch.video
 
     def of(self, batch: VideoBatch) -> tuple[Tensor, MaskBatch]:
-        """The clips of a batch, or of its tokens the cubes, and their masks; ValueError where it has none."""
+        """Return the clips of a batch, or the cubes of its tokens, and their masks; raise ValueError if one is
+        missing.
+        """
         mask, tokens = need_mask(batch.mask), batch.tokens
         if tokens is None:
             return batch.video, mask
@@ -87,12 +92,14 @@ class VideoTokens(nn.Module):
         return replace(tokens, pixels=cubes).whole(self.n_tokens), mask
 
     def completed(self, batch: VideoBatch, predicted: Tensor) -> VideoBatch:
-        """The batch with its target tokens replaced by the predictions (B, M, n_targets)."""
+        """Return the batch with its target tokens replaced by the predictions (B, M, n_targets)."""
         video, mask = self.of(batch)
         return replace(batch, video=self.paint(video, mask.target, predicted), tokens=None)
 
     def grid_of(self, video: Tensor) -> tuple[int, ...]:
-        """The tokens (t, h, w) of clips (B, T, H, W, 3), or of cubes; ValueError for others than the model takes."""
+        """Return the number of tokens (t, h, w) of clips (B, T, H, W, 3), or of cubes; raise ValueError if they do not
+        fit the model.
+        """
         if video.shape[1:] in ((self.n_tokens, self.n_inputs), (*self.extent, 3)):
             return self.grid
         sides = zip(video.shape[1:4], self.extent, self.patch, strict=False)
@@ -105,7 +112,7 @@ class VideoTokens(nn.Module):
         return tuple(n // step for n, step in zip(video.shape[1:4], self.patch, strict=True))
 
     def split(self, video: Tensor) -> Tensor:
-        """Splits video uint8 (B, T, H, W, 3) into cubes uint8 (B, N, n_inputs); cubes are returned as they are."""
+        """Split video uint8 (B, T, H, W, 3) into cubes uint8 (B, N, n_inputs); return cubes unchanged."""
         (t, h, w), (pt, ph, pw) = self.grid_of(video), self.patch
         if video.ndim == 3:
             return video
@@ -113,15 +120,15 @@ class VideoTokens(nn.Module):
         return cubes.reshape(-1, t * h * w, self.n_inputs)
 
     def inputs(self, cubes: Tensor) -> Tensor:
-        """Converts uint8 cubes (B, V, n_inputs) to float32, normalised by ImageNet's mean and standard deviation."""
+        """Convert uint8 cubes (B, V, n_inputs) to float32, normalised by ImageNet's mean and standard deviation."""
         return (cubes.float() - self.mean) / self.std
 
     def targets(self, cubes: Tensor) -> Tensor:
-        """Converts uint8 cubes (B, M, n_inputs) to float32 targets (B, M, n_targets).
+        """Convert uint8 cubes (B, M, n_inputs) to float32 targets (B, M, n_targets).
 
-        "pixels": the same as `inputs`. "normalised": per cube and channel, as in VideoMAE: pixels in [0, 1], unbiased
-        variance over the cube's pixels, division by sqrt(var) + 1e-6. "frame": the `inputs` of the first frame with
-        mean 0 and variance 1 (unbiased, 1e-6 added), in (c h w) order.
+        "pixels" are the same as `inputs`. "normalised" is per cube and channel, as in VideoMAE: pixels in [0, 1],
+        unbiased variance over the cube's pixels, division by sqrt(var) + 1e-6. "frame" is the `inputs` of the first
+        frame with mean 0 and variance 1 (unbiased, 1e-6 added), in (c h w) order.
         """
         if self.target == "pixels":
             return self.inputs(cubes)
@@ -133,10 +140,18 @@ class VideoTokens(nn.Module):
         return centred.mul_(deviation.reciprocal()).flatten(2)
 
     def paint(self, video: Tensor, index: Tensor, predicted: Tensor) -> Tensor:
-        """The clips with the cubes `index` (B, M) replaced by predictions (B, M, n_targets); uint8 (B, T, H, W, 3).
+        """Replace cubes of clips by predictions.
 
-        A prediction of a normalised cube is scaled by the mean and deviation of the true cube. A prediction of pixels
-        is painted as it is. A prediction of a frame is scaled so and painted into all frames of its cube.
+        A normalised cube is scaled by the mean and standard deviation of the true cube. Pixels are used unchanged. A
+        frame is scaled and painted into all frames of its cube.
+
+        Args:
+            video: Clips.
+            index: Indices of the cubes (B, M).
+            predicted: Predictions (B, M, n_targets).
+
+        Returns:
+            Clips uint8 (B, T, H, W, 3).
         """
         (t, h, w), (pt, ph, pw) = self.grid_of(video), self.patch
         cubes = self.split(video)
@@ -152,25 +167,26 @@ class VideoTokens(nn.Module):
         return painted.reshape(-1, t * pt, h * ph, w * pw, 3)
 
     def positions(self, width: int) -> Tensor:
-        """Fixed position embeddings float32 (N, width). ValueError if the width does not suit them."""
+        """Return fixed position embeddings float32 (N, width); raise ValueError if the width does not suit them."""
         if self.places == "grid":
             return build_grid_positions(self.grid, width)
         return build_interleaved_sinusoid(self.n_tokens, width)
 
     def _get_first_frame(self, values: Tensor) -> Tensor:
-        """The values of a cube's first frame: (..., n_inputs) to (..., 3 h w)."""
+        """Return the values of a cube's first frame: (..., n_inputs) to (..., 3 h w)."""
         return values.reshape(*values.shape[:-1], 3, self.patch[0], -1)[..., 0, :].flatten(-2)
 
     def _with_frame(self, cubes: Tensor, predicted: Tensor) -> Tensor:
-        """Cubes (B, M, n_inputs) in [0, 255] with the predicted frame, scaled, in all their frames."""
+        """Return cubes (B, M, n_inputs) in [0, 255] with the scaled predicted frame in all their frames."""
         mean, deviation = compute_joint_moments(self._get_first_frame(self.inputs(cubes)))
         frame = (predicted * deviation + mean).reshape(*predicted.shape[:-1], 3, 1, -1)
         return frame.expand(-1, -1, -1, self.patch[0], -1).flatten(2) * self.std + self.mean
 
     def _moments(self, cubes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The centred pixels float32 (B, M, 3, n_pixels) in [-255, 255], the mean and the deviation (B, M, 3, 1).
+        """Return the centred pixels float32 (B, M, 3, n_pixels) in [-255, 255], and the mean and standard deviation (B,
+        M, 3, 1).
 
-        torch.var_mean gives the same and is ten times slower on a CPU.
+        torch.var_mean gives the same results and is ten times slower on a CPU.
         """
         pixels = cubes.to(self.mean.dtype).reshape(*cubes.shape[:2], 3, self.n_pixels)
         mean = pixels.mean(dim=3, keepdim=True)
@@ -186,7 +202,13 @@ or waves that fit the grid (see `build_grid_positions`).
 
 
 def build_image_positions(grid: tuple[int, ...], width: int, places: ImagePositions) -> Tensor:
-    """Fixed positions float32 (N, width) of patches; ValueError where width is not a multiple of 4."""
+    """Return fixed positions float32 (N, width) of patches; raise ValueError if the width is not a multiple of 4.
+
+    Args:
+        grid: Shape of the grid (h, w).
+        width: Number of channels.
+        places: Kind of positions.
+    """
     if places == "grid":
         return build_grid_positions(grid, width)
     rows_first = build_axis_sinusoids(grid, width)
@@ -194,10 +216,15 @@ def build_image_positions(grid: tuple[int, ...], width: int, places: ImagePositi
 
 
 class ImageTokens(nn.Module):
-    """Cuts pictures into (h w)-ordered patches, in (h w c) order within a patch.
+    """Cuts images into (h w)-ordered patches, in (h w c) order within a patch.
 
-    The patches stay uint8 until they were gathered, so only what the encoder sees or the decoder predicts is converted.
-    target: see Targets. places: see ImagePositions.
+    Patches stay uint8 until they are gathered, so only patches that the encoder sees or the decoder predicts are
+    converted.
+
+    Args:
+        grid: Token grid.
+        target: Targets; see Targets.
+        places: Positions; see ImagePositions.
     """
 
     mean: Tensor
@@ -206,7 +233,7 @@ class ImageTokens(nn.Module):
     def __init__(self, grid: TokenGrid, target: Targets = "normalised", places: ImagePositions = "rows") -> None:
         super().__init__()
         self.target, self.places = target, places
-        grid.need("h", "w", by="a model of pictures")
+        grid.need("h", "w", by="a model of images")
         self.grid, self.patch = grid.shape, grid.patch
         self.extent = tuple(n * step for n, step in zip(grid.shape, grid.patch, strict=True))
         self.n_tokens = grid.size
@@ -216,37 +243,37 @@ class ImageTokens(nn.Module):
             self.register_buffer(name, torch.tensor(values).mul(255.0).repeat(n_pixels), persistent=False)
 
     def media(self, batch: ImageBatch) -> Tensor:
-        """The pictures of a batch."""
+        """Return the images of a batch."""
         return batch.image
 
     def of(self, batch: ImageBatch) -> tuple[Tensor, MaskBatch]:
-        """The pictures of a batch and their masks; ValueError where it has none."""
+        """Return the images of a batch and their masks; raise ValueError if it has no masks."""
         return batch.image, need_mask(batch.mask)
 
     def completed(self, batch: ImageBatch, predicted: Tensor) -> ImageBatch:
-        """The batch with the predictions (B, M, n_targets) of its targets in their place."""
+        """Return the batch with its target tokens replaced by the predictions (B, M, n_targets)."""
         image, mask = self.of(batch)
         return replace(batch, image=self.paint(image, mask.target, predicted))
 
     def split(self, image: Tensor) -> Tensor:
-        """uint8 (B, H, W, 3) to its patches, uint8 (B, N, n_inputs)."""
+        """Split images uint8 (B, H, W, 3) into patches uint8 (B, N, n_inputs); raise ValueError for another size."""
         (h, w), (ph, pw) = self.grid, self.patch
         if image.shape[1:] != (*self.extent, 3):
             raise ValueError(
-                f"pictures have the shape {tuple(image.shape)}, the model takes (B, {self.extent[0]}, "
-                f"{self.extent[1]}, 3); use one size for the loader and the model"
+                f"images have the shape {tuple(image.shape)}, the model takes (B, {self.extent[0]}, {self.extent[1]}, "
+                "3); use one size for the loader and the model"
             )
         return image.reshape(-1, h, ph, w, pw, 3).transpose(2, 3).reshape(-1, self.n_tokens, self.n_inputs)
 
     def inputs(self, patches: Tensor) -> Tensor:
-        """uint8 patches (B, V, n_inputs) to float32, normalised by ImageNet's mean and standard deviation."""
+        """Convert uint8 patches (B, V, n_inputs) to float32, normalised by ImageNet's mean and standard deviation."""
         return (patches.float() - self.mean) / self.std
 
     def targets(self, patches: Tensor) -> Tensor:
-        """uint8 patches (B, M, n_inputs) to float32 targets (B, M, n_targets).
+        """Convert uint8 patches (B, M, n_inputs) to float32 targets (B, M, n_targets).
 
-        "pixels": the same as `inputs`. "normalised": mean 0 and variance 1 in each patch; the variance is unbiased, and
-        1e-6 is added to it.
+        "pixels" are the same as `inputs`. "normalised" has mean 0 and variance 1 in each patch; the variance is
+        unbiased, and 1e-6 is added to it.
         """
         if self.target == "pixels":
             return self.inputs(patches)
@@ -254,10 +281,17 @@ class ImageTokens(nn.Module):
         return (self.inputs(patches) - mean) / deviation
 
     def paint(self, image: Tensor, index: Tensor, predicted: Tensor) -> Tensor:
-        """The pictures with the patches `index` (B, M) replaced by predictions (B, M, n_targets); uint8 (B, H, W, 3).
+        """Replace patches of images by predictions.
 
-        A prediction of a normalised patch is shown with the mean and deviation of the true one. A prediction of pixels
-        is painted as it is.
+        A normalised patch is scaled by the mean and standard deviation of the true patch; pixels are used unchanged.
+
+        Args:
+            image: Images.
+            index: Indices of the patches (B, M).
+            predicted: Predictions (B, M, n_targets).
+
+        Returns:
+            Images uint8 (B, H, W, 3).
         """
         (h, w), (ph, pw) = self.grid, self.patch
         patches = self.split(image)
@@ -270,7 +304,7 @@ class ImageTokens(nn.Module):
         return patches.reshape(-1, h, w, ph, pw, 3).transpose(2, 3).reshape(image.shape)
 
     def positions(self, width: int) -> Tensor:
-        """Fixed positions float32 (N, width); ValueError where width is not a multiple of 4."""
+        """Return fixed positions float32 (N, width); raise ValueError if the width is not a multiple of 4."""
         return build_image_positions(self.grid, width, self.places)
 
 
@@ -287,19 +321,19 @@ class PlaneTokens(nn.Module, Generic[BatchT]):
         self.n_inputs = self.n_targets = grid.patch[0] * grid.patch[1]
 
     def of(self, batch: BatchT) -> tuple[Tensor, MaskBatch]:
-        """The values of a batch and their masks; ValueError where one is missing."""
+        """Return the values of a batch and their masks; raise ValueError if one is missing."""
         raise NotImplementedError
 
     def media(self, batch: BatchT) -> Tensor:
-        """The values of a batch."""
+        """Return the values of a batch."""
         return self.of(batch)[0]
 
     def completed(self, batch: BatchT, predicted: Tensor) -> BatchT:
-        """The batch with its target tokens replaced by the predictions (B, M, n_targets)."""
+        """Return the batch with its target tokens replaced by the predictions (B, M, n_targets)."""
         raise NotImplementedError
 
     def split(self, values: Tensor) -> Tensor:
-        """Splits values float32 (B, T, F) into patches float32 (B, N, n_inputs)."""
+        """Split values float32 (B, T, F) into patches float32 (B, N, n_inputs); raise ValueError for another size."""
         (t, f), (pt, pf) = self.grid, self.patch
         if values.shape[1:] != self.extent:
             raise ValueError(
@@ -310,18 +344,22 @@ class PlaneTokens(nn.Module, Generic[BatchT]):
         return patches.reshape(-1, self.n_tokens, self.n_inputs)
 
     def inputs(self, patches: Tensor) -> Tensor:
-        """Returns the patches unchanged: the loader has normalised them."""
+        """Return the patches unchanged, since the loader has normalised them."""
         return patches
 
     def targets(self, patches: Tensor) -> Tensor:
-        """Patches (B, M, n_inputs) normalised to mean 0 and variance 1 over their values (unbiased, 1e-6 added)."""
+        """Normalise patches (B, M, n_inputs) to mean 0 and variance 1 over their values (unbiased, 1e-6 added)."""
         mean, deviation = compute_joint_moments(patches)
         return (patches - mean) / deviation
 
     def paint(self, values: Tensor, index: Tensor, predicted: Tensor) -> Tensor:
-        """The values (B, T, F) with the patches `index` (B, M) replaced by predictions (B, M, n_targets).
+        """Replace patches by predictions of normalised patches, scaled by the mean and standard deviation of the true
+        ones.
 
-        A prediction is of a normalised patch, so it is scaled by the mean and deviation of the true patch.
+        Args:
+            values: Values (B, T, F).
+            index: Indices of the patches (B, M).
+            predicted: Predictions (B, M, n_targets).
         """
         (t, f), (pt, pf) = self.grid, self.patch
         patches = self.split(values)
@@ -330,9 +368,10 @@ class PlaneTokens(nn.Module, Generic[BatchT]):
         return patches.reshape(-1, t, f, pt, pf).transpose(2, 3).reshape(values.shape)
 
     def positions(self, width: int) -> Tensor:
-        """Fixed position embeddings float32 (N, width): the sinusoid of the time, then that of the other axis.
+        """Return fixed position embeddings float32 (N, width): the sinusoid of the time, then of the other axis.
 
-        ValueError if the width is not a multiple of 4.
+        Raises:
+            ValueError: The width is not a multiple of 4.
         """
         return build_axis_sinusoids(self.grid, width)
 
@@ -345,16 +384,16 @@ class SpectrogramTokens(PlaneTokens[AudioBatch]):
         super().__init__(grid)
 
     def media(self, batch: AudioBatch) -> Tensor:
-        """The spectrograms of a batch; ValueError where it has none."""
+        """Return the spectrograms of a batch; raise ValueError if it has none."""
         if batch.spectrogram is None:
             raise ValueError("the batch has no spectrogram; take it from an audio_loader")
         return batch.spectrogram
 
     def of(self, batch: AudioBatch) -> tuple[Tensor, MaskBatch]:
-        """The spectrograms of a batch and their masks; ValueError where one is missing."""
+        """Return the spectrograms of a batch and their masks; raise ValueError if one is missing."""
         return self.media(batch), need_mask(batch.mask)
 
     def completed(self, batch: AudioBatch, predicted: Tensor) -> AudioBatch:
-        """The batch with its target tokens replaced by the predictions (B, M, n_targets)."""
+        """Return the batch with its target tokens replaced by the predictions (B, M, n_targets)."""
         spectrogram, mask = self.of(batch)
         return replace(batch, spectrogram=self.paint(spectrogram, mask.target, predicted))

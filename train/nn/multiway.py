@@ -1,8 +1,8 @@
-"""One tower for an image and its text: they share attention, and each has layer norms and MLPs of its own.
+"""One tower for an image and its text, which share attention but have separate layer norms and MLPs.
 
-Source: multiway transformers (BEiT-3, Wang et al., 2023, section 2.1). BEiT-3's code is not its paper: it shares no
-layer, and norms stand also inside attention and MLP (sub-LN). Shapes: B samples, N patches of an image, L tokens of a
-text, D channels.
+Source: multiway transformers (BEiT-3, Wang et al., 2023, section 2.1). BEiT-3's code differs from its paper: it shares
+no layer, and has further norms inside attention and MLP (sub-LN). Shapes: B samples, N patches of an image, L tokens of
+a text, D channels.
 """
 
 from abc import ABC
@@ -36,7 +36,13 @@ class MultiwayBlock(ResidualBlock):
         self.mlps = nn.ModuleList(MLP(width, mlp_ratio) for _ in range(2))
 
     def forward(self, x: Tensor, of_image: int, mask: Tensor) -> Tensor:
-        """of_image: the first so many tokens are of the image. mask: see `attend`."""
+        """Run the block.
+
+        Args:
+            x: Tokens (B, S, D), those of the image first.
+            of_image: Number of tokens of the image.
+            mask: Attention mask; see `attend`.
+        """
         x = self.joined(x, self.attention(normalise(self.norm1, x, of_image), mask))
         inner = normalise(self.norm2, x, of_image)
         made = (self.mlps[IMAGE](inner[:, :of_image]), self.mlps[TEXT](inner[:, of_image:]))
@@ -57,15 +63,15 @@ class PartLayers(nn.Module):
         self.middle, self.down = nn.LayerNorm(inner, eps=eps), nn.Linear(inner, width)
 
     def asked(self, x: Tensor) -> Tensor:
-        """Queries, keys and values of tokens (B, S, D): (B, S, 3 D)."""
+        """Return the queries, keys and values of tokens (B, S, D): (B, S, 3 D)."""
         return cast(Tensor, self.qkv(self.norm1(x)))
 
     def told(self, seen: Tensor) -> Tensor:
-        """What attention adds to the tokens that have `seen` (B, S, D)."""
+        """Return the output of attention, given the attended values `seen` (B, S, D)."""
         return cast(Tensor, self.out(self.attended(seen)))
 
     def fed(self, x: Tensor) -> Tensor:
-        """What the MLP adds to tokens (B, S, D)."""
+        """Return the output of the MLP for tokens (B, S, D)."""
         return cast(Tensor, self.down(self.middle(F.gelu(self.up(self.norm2(x))))))
 
 
@@ -78,7 +84,13 @@ class PartsBlock(ResidualBlock):
         self.image, self.text = PartLayers(width, mlp_ratio, eps), PartLayers(width, mlp_ratio, eps)
 
     def forward(self, x: Tensor, of_image: int, mask: Tensor) -> Tensor:
-        """See MultiwayBlock."""
+        """Run the block; see `MultiwayBlock`.
+
+        Args:
+            x: Tokens (B, S, D), those of the image first.
+            of_image: Number of tokens of the image.
+            mask: Attention mask; see `attend`.
+        """
         image, text = self.image, self.text
         asked = torch.cat((image.asked(x[:, :of_image]), text.asked(x[:, of_image:])), dim=1)
         q, k, v = asked.view(*asked.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
@@ -89,9 +101,17 @@ class PartsBlock(ResidualBlock):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MultiwayConfig(ModelConfig[ImageTextBatch], ABC):
-    """The sizes of a tower; the defaults are those of BEiT-3 base. vocabulary: the number of token ids, that of the
-    split's tokenizer or more. apart: the tower of BEiT-3's code: image and text share no layer, norms inside attention
-    and MLP, learnt places of patches, and no other norm or embedding of a kind before the blocks.
+    """The sizes of a tower, by default BEiT-3 base.
+
+    Attributes:
+        vocabulary: Number of token ids, at least as many as the split's tokenizer has.
+        width: Number of channels.
+        depth: Number of blocks.
+        heads: Number of attention heads.
+        mlp_ratio: Hidden channels of an MLP per channel.
+        eps: Epsilon of the layer norms.
+        apart: Whether to use the tower of BEiT-3's code: image and text share no layer, norms inside attention and MLP,
+            learnt positions of patches, and no other norm or kind embedding before the blocks.
     """
 
     vocabulary: int = 64010
@@ -108,9 +128,11 @@ class MultiwayConfig(ModelConfig[ImageTextBatch], ABC):
 
 
 class Multiway(nn.Module):
-    """The tower. Image: a class token and patches with fixed positions, of which hidden ones are a mask token. Text:
-    ids with learned positions, whose first token stands for the text. Patches have a layer norm before their positions
-    are added, so that much white does not drown these; see `MultiwayConfig.apart` for the tower without it.
+    """The tower of image and text.
+
+    The image is a class token and patches with fixed positions, hidden ones replaced by a mask token. The text is ids
+    with learnt positions; the first token represents the text. Patches have a layer norm before their positions are
+    added, so that large white areas do not drown them; see `MultiwayConfig.apart` for the tower without it.
     """
 
     TABLES = ("kind", "mask_token", "class_token", "place")
@@ -138,9 +160,16 @@ class Multiway(nn.Module):
         self.norm = Norms(width, eps, 2)
 
     def forward(self, image: Tensor, ids: Tensor, valid: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The tokens of images uint8 (B, H, W, 3), (B, 1 + N, D), and of texts int (B, L), (B, L, D).
+        """Encode images and texts together.
 
-        valid: bool (B, L), False for padding. hidden: bool (B, N), the patches that are not seen.
+        Args:
+            image: Images uint8 (B, H, W, 3).
+            ids: Token ids int (B, L).
+            valid: bool (B, L), False for padding.
+            hidden: Patches that are not seen, bool (B, N).
+
+        Returns:
+            The tokens of the images (B, 1 + N, D) and of the texts (B, L, D).
         """
         x = self.embed(self.tokens.inputs(self.tokens.split(image)))
         if hidden is not None:
@@ -159,5 +188,5 @@ class Multiway(nn.Module):
 
 
 def normalise(norms: Norms, x: Tensor, of_image: int) -> Tensor:
-    """The tokens (B, N + L, D) after the layer norms of their kinds."""
+    """Apply the layer norms of each kind to tokens (B, N + L, D)."""
     return torch.cat((norms(x[:, :of_image], IMAGE), norms(x[:, of_image:], TEXT)), dim=1)

@@ -11,13 +11,14 @@ from torch import Tensor
 from maskstream.train.core.model import LossPart, widen
 
 EPS = 1e-6
-"""What is added to the variance, as in MAE (He et al., 2022)."""
+"""Added to the variance, as in MAE (He et al., 2022)."""
 
 
 def compute_joint_moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation over the last axis of (..., values), which stays with length 1.
+    """Return mean and standard deviation over the last axis of (..., values), which becomes 1 long.
 
-    The variance is unbiased, and 1e-6 is added to it. torch.var_mean gives the same and is ten times slower on a CPU.
+    The variance is unbiased, and 1e-6 is added to it. torch.var_mean gives the same results and is ten times slower on
+    a CPU.
     """
     mean = values.mean(dim=-1, keepdim=True)
     variance = (values - mean).square().sum(dim=-1, keepdim=True) / (values.shape[-1] - 1)
@@ -25,9 +26,9 @@ def compute_joint_moments(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def compute_squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Squared distances (B, N, M) between points (B, N, 3) and (B, M, 3).
+    """Return the squared distances (B, N, M) between points (B, N, 3) and (B, M, 3).
 
-    They are summed axis by axis, which stays exact for points that lie close together.
+    They are summed axis by axis, which stays exact for nearby points.
     """
     total = (a[:, :, None, 0] - b[:, None, :, 0]).square()
     for axis in (1, 2):
@@ -36,16 +37,30 @@ def compute_squared_distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 def chamfer(a: Tensor, b: Tensor) -> Tensor:
-    """The mean squared distance from each point to its nearest point in the other cloud, summed over both directions.
+    """Return the mean squared distance from each point to its nearest point in the other cloud, summed over both
+    directions.
 
-    float (B,), differentiable.
+    Args:
+        a: Points (B, N, 3).
+        b: Points (B, M, 3).
+
+    Returns:
+        float (B,), differentiable.
     """
     distance = compute_squared_distances(a, b)
     return distance.amin(dim=2).mean(dim=1) + distance.amin(dim=1).mean(dim=1)
 
 
 def average_valid_tokens(tokens: Tensor, valid: Tensor | None = None) -> Tensor:
-    """The mean of the `valid` (bool (B, V), default: all) tokens (B, V, D), scaled to length 1: float32 (B, D)."""
+    """Return the mean of tokens, scaled to length 1.
+
+    Args:
+        tokens: Tokens (B, V, D).
+        valid: Tokens to average, bool (B, V); all by default.
+
+    Returns:
+        float32 (B, D).
+    """
     tokens = widen(tokens)
     if valid is None:
         return F.normalize(tokens.mean(dim=1), dim=1)
@@ -54,16 +69,22 @@ def average_valid_tokens(tokens: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 def count_pairs(one: Tensor) -> int:
-    """The number of pairs that a row of (B, D) is matched with, on all ranks; 2 at least."""
+    """Return the number of pairs that a row of (B, D) is matched against, over all ranks; at least 2."""
     ranks = dist.get_world_size() if dist.is_initialized() else 1
     return max(len(one) * ranks, 2)
 
 
 def matching(one: Tensor, other: Tensor, temperature: float, share: float = 1.0) -> LossPart:
-    """Bidirectional InfoNCE (van den Oord et al., 2018) of pairs of unit vectors float32 (B, D); 1 at chance.
+    """Return the bidirectional InfoNCE loss (van den Oord et al., 2018) of pairs; 1 at chance.
 
-    Each row of `one` is classified against the rows of `other` on all ranks, and the other way round. The loss is the
-    mean of both cross entropies divided by the logarithm of the number of pairs.
+    Each row of `one` is classified against the rows of `other` on all ranks, and vice versa. The loss is the mean of
+    both cross-entropies divided by the logarithm of the number of pairs.
+
+    Args:
+        one: Unit vectors float32 (B, D).
+        other: Unit vectors float32 (B, D).
+        temperature: Divisor of the cosines.
+        share: Factor of the part in the loss.
     """
     mine = torch.arange(len(one), device=one.device)
     ones, others = one, other
@@ -77,7 +98,7 @@ def matching(one: Tensor, other: Tensor, temperature: float, share: float = 1.0)
 
 
 def rows_of_all_ranks(rows: Tensor) -> Tensor:
-    """The rows (B, D) of all ranks, in rank order, with gradients."""
+    """Return the rows (B, D) of all ranks, in rank order, with gradients."""
     return cast(Tensor, _Gathered.apply(rows))  # type: ignore[no-untyped-call]
 
 

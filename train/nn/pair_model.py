@@ -1,4 +1,4 @@
-"""The base of models of video with sound: their sizes and interface, and the parts of a batch."""
+"""The base of models of video with audio: their sizes and interface, and the parts of a batch."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
@@ -16,8 +16,19 @@ from .media_tokens import SpectrogramTokens, VideoTokens
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairConfig(ModelConfig[AudioVisualBatch], ABC):
-    """The sizes of a model of pairs. temperature: of the matching loss. matching: its share of the loss, in [0, 1];
-    reconstruction has the rest.
+    """The sizes of a model of pairs.
+
+    Attributes:
+        width: Channels of the encoder.
+        depth: Blocks of the encoder.
+        heads: Attention heads of the encoder.
+        decoder_width: Channels of the decoder.
+        decoder_depth: Blocks of the decoder.
+        decoder_heads: Attention heads of the decoder.
+        mlp_ratio: Hidden channels of an MLP per channel.
+        eps: Epsilon of the layer norms.
+        temperature: Temperature of the matching loss.
+        matching: Weight of the matching loss, in [0, 1]; reconstruction has the rest.
     """
 
     width: int
@@ -48,20 +59,30 @@ class PairModel(Model[AudioVisualBatch]):
 
     @abstractmethod
     def select_reconstruction_rows(self, batch: AudioVisualBatch) -> AudioVisualBatch:
-        """The rows of a batch that are used for reconstruction, with their masks."""
+        """Return the rows of a batch that are used for reconstruction, with their masks."""
 
     @abstractmethod
     def predict(
         self, video: Tensor, spectrogram: Tensor, video_mask: MaskBatch, audio_mask: MaskBatch
     ) -> tuple[Tensor, Tensor]:
-        """The predicted targets of both masks, (B, M, values of a token), from the visible tokens alone."""
+        """Predict the targets of both masks from the visible tokens.
+
+        Args:
+            video: Clips.
+            spectrogram: Spectrograms.
+            video_mask: Masks of the clips.
+            audio_mask: Masks of the spectrograms.
+
+        Returns:
+            Predictions of video and audio, (B, M, values of a token).
+        """
 
     @abstractmethod
     def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit embeddings float32 (B, D) of whole clips and of whole sounds; those of a pair should be similar."""
+        """Return unit embeddings float32 (B, D) of whole clips and of their audio; matching ones should be similar."""
 
     def reconstructed(self, batch: AudioVisualBatch) -> AudioVisualBatch:
-        """The `select_reconstruction_rows` with the target tokens of both modalities replaced by the predictions."""
+        """Return the `select_reconstruction_rows` with the target tokens of both modalities replaced by predictions."""
         shown = self.select_reconstruction_rows(batch)
         spectrogram, of_video, of_audio = need_masks(shown)
         video, audio = self.predict(shown.video, spectrogram, of_video, of_audio)
@@ -73,7 +94,7 @@ class PairModel(Model[AudioVisualBatch]):
 
 
 def need_masks(batch: AudioVisualBatch) -> tuple[Tensor, MaskBatch, MaskBatch]:
-    """The spectrograms and both masks of a batch. ValueError if one is missing."""
+    """Return the spectrograms and both masks of a batch; raise ValueError if one is missing."""
     if batch.spectrogram is None or batch.video_mask is None or batch.audio_mask is None:
         raise ValueError("the batch has no masks or no spectrogram; give an audiovisual_loader both masks")
     return batch.spectrogram, batch.video_mask, batch.audio_mask
@@ -82,7 +103,14 @@ def need_masks(batch: AudioVisualBatch) -> tuple[Tensor, MaskBatch, MaskBatch]:
 def select_rows(
     batch: AudioVisualBatch, rows: slice, video_mask: MaskBatch | None, audio_mask: MaskBatch | None
 ) -> AudioVisualBatch:
-    """The rows of a batch with the masks given for them, without optical flow."""
+    """Return rows of a batch, without optical flow.
+
+    Args:
+        batch: The batch.
+        rows: Rows to select.
+        video_mask: Masks of the selected clips.
+        audio_mask: Masks of the selected spectrograms.
+    """
     kept: dict[str, Any] = {f.name: _rows(getattr(batch, f.name), rows) for f in fields(batch)}
     return replace(batch, **{**kept, "video_mask": video_mask, "audio_mask": audio_mask, "flow": None})
 
@@ -94,5 +122,5 @@ def _rows(value: Any, rows: slice) -> Any:
 
 
 def index_every_token(tokens: Tensor) -> Tensor:
-    """The indexes int64 (B, N) of all tokens (B, N, ...)."""
+    """Return the indices int64 (B, N) of all tokens (B, N, ...)."""
     return torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[:2])

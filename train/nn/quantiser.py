@@ -1,23 +1,24 @@
-"""A quantiser of pictures: an encoder and a decoder of convolutions, and levels between them; pixels to ids and back.
+"""A quantiser of images: a convolutional encoder and decoder with quantisation in between; converts pixels to ids and
+back.
 
-Shapes: B samples, T frames, H x W pixels, h x w cells of f x f pixels, K ids, latents of C channels. A picture is a
-clip without the axis T: all functions take uint8 (B, [T,] H, W, 3) and treat frames as pictures.
+Shapes: B samples, T frames, H x W pixels, h x w cells of f x f pixels, K ids, latents of C channels. An image is a clip
+without the axis T: all functions take uint8 (B, [T,] H, W, 3) and treat frames as images.
 
     ids = quantiser.ids(pixels)          # int64 (B, [T,] h, w), from 0 to K - 1
     pixels = quantiser.decode(ids)       # uint8 (B, [T,] H, W, 3)
 
-Ids are made by finite scalar quantisation (FSQ, Mentzer et al., 2024): each of the few channels of a latent is rounded
-to one of its levels, and the levels of all channels together are the id. It takes the place of the learnt codebook of
-VQ-VAE (van den Oord et al., 2017). There are no codes that die, so nothing is counted or restarted over ranks and
-micro-batches, and the loss is that of the pictures alone.
+Ids come from finite scalar quantisation (FSQ, Mentzer et al., 2024): each of the few channels of a latent is rounded to
+one of its levels, and the levels of all channels together are the id. It replaces the learnt codebook of VQ-VAE (van
+den Oord et al., 2017). Since no codes can die, nothing is counted or restarted over ranks and micro-batches, and the
+loss is only the reconstruction error.
 
-A `FrozenQuantiser` is that of a finished run inside another model, where it does not learn:
+A `FrozenQuantiser` is the quantiser of a finished run inside another model, where it is not trained:
 
     self.vq = FrozenQuantiser(config.quantiser, config.vq)
     ids = self.vq.ids(batch.image)       # int64 (B, h, w); of a clip (B, T, h, w)
 
-Its weights belong to the model: they are in every checkpoint and in model.safetensors. So a resumed run has the ids
-that it began with, whatever has become of the file, and a trained model needs no other file.
+The weights belong to the model: they are in every checkpoint and in model.safetensors. So a resumed run keeps its ids,
+even if the file has changed, and a trained model needs no other file.
 """
 
 from collections.abc import Iterator, Mapping
@@ -45,9 +46,12 @@ GROUPS = 8
 class QuantiserConfig(Config):
     """The sizes of a quantiser.
 
-    levels: of each of the C channels of a latent; K is their product. stem: the side of the patches that the first
-    convolution takes, in pixels. widths: channels at each resolution; each has half the side of the one before, so f =
-    stem * 2 ** (len(widths) - 1). rounds: residual blocks at each resolution, in encoder and decoder.
+    Attributes:
+        levels: Number of levels of each of the C channels of a latent; K is their product.
+        stem: Side of the patches of the first convolution, in pixels.
+        widths: Channels at each resolution; each has half the side of the one before, so f = stem * 2 ** (len(widths) -
+            1).
+        rounds: Residual blocks at each resolution, in encoder and decoder.
     """
 
     levels: tuple[int, ...] = (8, 4, 4, 4)
@@ -78,7 +82,7 @@ class QuantiserConfig(Config):
 
 
 class Quantiser(nn.Module):
-    """Encoder, levels and decoder. Ids and what they draw are computed in float32 whatever a run's precision."""
+    """Encoder, quantisation and decoder. Ids and decoded pixels are computed in float32 whatever a run's precision."""
 
     def __init__(self, config: QuantiserConfig) -> None:
         super().__init__()
@@ -88,36 +92,40 @@ class Quantiser(nn.Module):
         self.up = nn.Sequential(*_decoder(c))
 
     def ids(self, pixels: Tensor) -> Tensor:
-        """The ids of the cells of pixels uint8 (B, [T,] H, W, 3): int64 (B, [T,] h, w)."""
+        """Return the ids of the cells of pixels uint8 (B, [T,] H, W, 3): int64 (B, [T,] h, w)."""
         with torch.autocast(pixels.device.type, enabled=False):
             found = self.rounding.ids(self.latents(pixels))
         return found.view(*pixels.shape[:-3], *found.shape[1:])
 
     def decode(self, ids: Tensor) -> Tensor:
-        """The pixels uint8 (B, [T,] H, W, 3) of ids int64 (B, [T,] h, w)."""
+        """Return the pixels uint8 (B, [T,] H, W, 3) of ids int64 (B, [T,] h, w)."""
         with torch.autocast(ids.device.type, enabled=False):
             drawn = self.pixels(self.drawn(self.rounding.latents(ids.flatten(0, -3))))
         return drawn.reshape(*ids.shape[:-2], *drawn.shape[1:])
 
     def latents(self, pixels: Tensor) -> Tensor:
-        """What is rounded, float32 (n, C, h, w) in [-1, 1], of all n = B * T pictures.
+        """Return the latents before rounding, float32 (n, C, h, w) in [-1, 1], of all n = B * T images.
 
-        ValueError for sides that f does not divide.
+        Args:
+            pixels: uint8 (B, [T,] H, W, 3).
+
+        Raises:
+            ValueError: The sides are not multiples of f.
         """
         height, width, _ = pixels.shape[-3:]
         if height % self.config.cell or width % self.config.cell:
             raise ValueError(
-                f"pictures of {height} x {width} pixels do not divide into cells of {self.config.cell}; change their "
+                f"images of {height} x {width} pixels cannot be divided into cells of {self.config.cell}; change their "
                 "size, or stem and widths"
             )
         return cast(Tensor, self.down(to_inputs(pixels))).float().sigmoid() * 2 - 1
 
     def drawn(self, latents: Tensor) -> Tensor:
-        """The decoder's pictures float32 (n, 3, H, W), in [-1, 1] but for errors, of latents (n, C, h, w)."""
+        """Return the decoder's images of latents (n, C, h, w): float32 (n, 3, H, W), about in [-1, 1]."""
         return cast(Tensor, self.up(latents)).float()
 
     def pixels(self, drawn: Tensor) -> Tensor:
-        """Pictures float32 (n, 3, H, W) as uint8 (n, H, W, 3)."""
+        """Convert images float32 (n, 3, H, W) to uint8 (n, H, W, 3)."""
         return ((drawn + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
@@ -135,17 +143,17 @@ class Levels(nn.Module):
         self.register_buffer("places", places.view(-1, 1, 1), persistent=False)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """The rounded latents, whose gradient goes to the latents as it is."""
+        """Return the rounded latents with a straight-through gradient."""
         with torch.no_grad():
             moved = self._numbers(latents) / self.steps - 1 - latents
         return latents + moved
 
     def ids(self, latents: Tensor) -> Tensor:
-        """The ids of latents, int64 (n, h, w)."""
+        """Return the ids of latents, int64 (n, h, w)."""
         return (self._numbers(latents).long() * self.places).sum(dim=1)
 
     def latents(self, ids: Tensor) -> Tensor:
-        """The rounded latents of ids int64 (n, h, w)."""
+        """Return the rounded latents of ids int64 (n, h, w)."""
         levels = (2 * self.steps + 1).long()
         return (ids[:, None] // self.places % levels) / self.steps - 1
 
@@ -154,7 +162,7 @@ class Levels(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two convolutions after norms, added to what came in."""
+    """Two convolutions after norms, added to the input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -166,7 +174,7 @@ class Residual(nn.Module):
 
 
 def to_inputs(pixels: Tensor) -> Tensor:
-    """uint8 (B, [T,] H, W, 3) as float32 (n, 3, H, W) in [-1, 1]."""
+    """Convert uint8 (B, [T,] H, W, 3) to float32 (n, 3, H, W) in [-1, 1]."""
     return pixels.flatten(0, -4).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
@@ -189,7 +197,13 @@ def _decoder(c: QuantiserConfig) -> Iterator[nn.Module]:
 
 
 def check_cells(config: QuantiserConfig, grids: Grids, name: str) -> None:
-    """ValueError unless the tokens of the grid `name` are the cells of a quantiser, of one frame."""
+    """Raise ValueError unless the tokens of a grid are the cells of a quantiser, of one frame.
+
+    Args:
+        config: Sizes of the quantiser.
+        grids: Token grids of the data.
+        name: Name of the grid.
+    """
     patch = grids[name].patch
     if patch != (*[1] * (len(patch) - 2), config.cell, config.cell):
         raise ValueError(
@@ -199,7 +213,12 @@ def check_cells(config: QuantiserConfig, grids: Grids, name: str) -> None:
 
 
 def check_ids(data: DataConfig[Any], vq: str | None) -> None:
-    """ValueError for ids in shards (`data.targets`) that another quantiser made than that of the file `vq`."""
+    """Raise ValueError if stored ids (`data.targets`) come from another quantiser than the file `vq`.
+
+    Args:
+        data: Data config of the run.
+        vq: File of the quantiser.
+    """
     if isinstance(data, SplitConfig) and vq is not None and Path(vq).is_file():
         check_targets(data.targets, compute_weights_sum(Path(vq))[0], f"model.vq={vq!r}")
 
@@ -211,9 +230,12 @@ BASE = QuantiserConfig(levels=(8, 8, 4, 4), stem=1, widths=(128, 128, 256, 256, 
 class FrozenQuantiser(nn.Module):
     """A quantiser whose weights come from a run.
 
-    config: its sizes. path: the model.safetensors of a run of `vq-tiny` or the like, which is read once, when a model
-    is made; None keeps the initial weights, a random quantiser (as in BEST-RQ, Chiu et al., 2022). A model whose
-    weights are then loaded from a file of its own needs no `path` any more.
+    A model whose weights are then loaded from its checkpoint no longer needs `path`.
+
+    Args:
+        config: Sizes of the quantiser.
+        path: The model.safetensors of a run such as `vq-tiny`, read once, when a model is built; None keeps the initial
+            weights, a random quantiser (as in BEST-RQ, Chiu et al., 2022).
     """
 
     loaded: Tensor
@@ -226,10 +248,17 @@ class FrozenQuantiser(nn.Module):
         self._missing = "" if path is None else self._read(Path(path))
 
     def ids(self, pixels: Tensor, fields: Mapping[str, object] = NO_FIELDS) -> Tensor:
-        """The ids of the cells of pixels uint8 (B, [T,] H, W, 3): int64 (B, [T,] h, w), from 0 to codes - 1; those that
-        the loader read into the batch's `fields` if there are any (`data.targets`), int64 (B, N).
+        """Return the ids of the cells of pixels, from 0 to codes - 1.
 
-        ValueError if the weights are missing or did not fit.
+        Args:
+            pixels: uint8 (B, [T,] H, W, 3).
+            fields: Fields of the batch. If they have ids, read by the loader (`data.targets`), these are returned.
+
+        Returns:
+            int64 (B, [T,] h, w); stored ids are int64 (B, N).
+
+        Raises:
+            ValueError: The weights are missing or did not fit.
         """
         self._check()
         if isinstance(stored := fields.get(TARGETS), Tensor):
@@ -238,22 +267,22 @@ class FrozenQuantiser(nn.Module):
             return self.quantiser.ids(pixels)
 
     def latents(self, pixels: Tensor) -> Tensor:
-        """What the quantiser would round, float32 (B * T, C, h, w). ValueError as `ids`."""
+        """Return the latents before rounding, float32 (B * T, C, h, w); raise ValueError like `ids`."""
         self._check()
         with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
             return self.quantiser.latents(pixels)
 
     def rounded(self, pixels: Tensor) -> Tensor:
-        """The latents of the ids, float32 (B * T, C, h, w), of a few levels each. ValueError as `ids`."""
+        """Return the rounded latents, float32 (B * T, C, h, w); raise ValueError like `ids`."""
         return cast(Tensor, self.quantiser.rounding(self.latents(pixels)))
 
     def decode(self, ids: Tensor) -> Tensor:
-        """The pixels uint8 (B, [T,] H, W, 3) of ids int64 (B, [T,] h, w)."""
+        """Return the pixels uint8 (B, [T,] H, W, 3) of ids int64 (B, [T,] h, w)."""
         with torch.no_grad():
             return self.quantiser.decode(ids)
 
     def drawn(self, latents: Tensor) -> Tensor:
-        """The pixels uint8 (n, H, W, 3) of latents float32 (n, C, h, w), rounded or not."""
+        """Return the pixels uint8 (n, H, W, 3) of latents float32 (n, C, h, w), rounded or not."""
         with torch.no_grad(), torch.autocast(latents.device.type, enabled=False):
             return self.quantiser.pixels(self.quantiser.drawn(latents))
 
@@ -264,7 +293,7 @@ class FrozenQuantiser(nn.Module):
             self._missing = ""
 
     def _read(self, path: Path) -> str:
-        """Takes the weights of a file. Returns why that was not possible, for the first use of the quantiser."""
+        """Load the weights of a file; return the reason if this is not possible, for the first use of the quantiser."""
         if not path.is_file():
             return (
                 f"the quantiser {path} is missing; train one (maskstream train vq-tiny) and set model.vq to its "

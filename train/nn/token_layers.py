@@ -1,14 +1,14 @@
-"""Layers of encoders of text: ids as vectors, a batch's hidden tokens, the head that predicts ids, and blocks in which
-tokens attend to those of the same document, without padding.
+"""Layers of text encoders: id embeddings, a batch's hidden tokens, the head that predicts ids, and blocks in which
+tokens attend within their document, without padding.
 
-Shapes: T tokens of S documents, one behind the other; H heads of d channels, D channels in all.
+Shapes: T tokens of S concatenated documents; H heads of d channels, D channels in all.
 
-On a CPU the documents are attended in turn: one call of the kernel for each. Measured on 32 documents of 9 to 180
-tokens (4 heads of 32 channels, forward and backward, CPU ms): in turn 13, documents of nearly one length padded
-together 20 to 25, all padded to the longest 69, one block-diagonal mask over all 145.
+On a CPU, attention runs document by document: one kernel call for each. Measured on 32 documents of 9 to 180 tokens (4
+heads of 32 channels, forward and backward, CPU ms): one by one 13, documents of similar length padded together 20 to
+25, all padded to the longest 69, one block-diagonal mask over all 145.
 
-On a CUDA device no shape depends on values, so a step is one graph: FlashAttention's kernel takes documents as they
-are, in half precision and without penalties; else all are padded to the longest.
+On a CUDA device no shape depends on values, so a step is one graph: FlashAttention's varlen kernel takes documents
+unpadded, in half precision and without penalties; otherwise all are padded to the longest.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ from .transformer import NormAt
 
 NO_MASK = "a text model trains on masked tokens, and the batch has no mask; give the loader a mask"
 NO_IDS = (
-    "the batch's mask has no token ids, so the encoder would read what it has to predict; put the mask into "
+    "the batch's mask has no token ids, so the encoder would see the tokens to predict; put the mask into "
     "masks.Replace(mask=..., mask_id=..., vocabulary=...)"
 )
 
 
 class TokenIds(Dropping):
-    """The embeddings of token ids: a table of ids, with `learned` one of places in the document, and with `eps` a layer
-    norm.
+    """The embeddings of token ids: a table of ids, with `learned` a table of positions in the document, and with `eps`
+    a layer norm.
 
-    segment: a vector (D,) that every token adds, as BERT's of its first segment; None where places have it in them.
-    bias: of the layer norm.
+    Attributes:
+        segment: Vector (D,) added to every token, like BERT's vector of the first segment; None if it is part of the
+            positions.
     """
 
     segment: nn.Parameter | None
@@ -57,34 +58,45 @@ class TokenIds(Dropping):
         self.norm = nn.Identity() if eps is None else nn.LayerNorm(width, eps=eps, bias=bias)
 
     def forward(self, ids: Tensor, places: Tensor) -> Tensor:
-        """The vectors (..., D) of ids int (...), at `places` int (...) of their documents.
+        """Return the vectors of ids.
 
-        ValueError, on a CPU, for ids that the table does not have.
+        Args:
+            ids: Ids int (...).
+            places: Positions in their documents, int (...).
+
+        Returns:
+            (..., D).
+
+        Raises:
+            ValueError: An id is not in the table (checked only on a CPU).
         """
         if not is_static(ids) and len(ids) and int(ids.max()) >= self.vocabulary:
             raise ValueError(
-                f"the model has the ids 0 to {self.vocabulary - 1}, got {int(ids.max())}; set model.vocabulary to that "
-                "of the split's tokenizer or more"
+                f"the model has the ids 0 to {self.vocabulary - 1}, got {int(ids.max())}; set model.vocabulary to at "
+                "least the size of the split's tokenizer"
             )
         return self.placed(self.ids(ids.long()), places)
 
     def placed(self, x: Tensor, places: Tensor) -> Tensor:
-        """Rows of the table (..., D), with what their places and their segment add, after the layer norm."""
+        """Add positions and segment to rows of the table (..., D), and apply the layer norm."""
         x = x if self.places is None else x + self.places(places.long())
         return self.dropped(self.norm(x if self.segment is None else x + self.segment))
 
 
 def is_static(x: Tensor) -> bool:
-    """Whether no shape may depend on the values of x: on a CUDA device, and in a graph that is exported."""
+    """Return whether shapes must not depend on the values of x: on a CUDA device, and in an exported graph."""
     return x.is_cuda or torch.compiler.is_exporting()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HiddenTokens:
-    """The K hidden tokens of a batch that count in the loss, on a CUDA device also padding of weight 0.
+    """The K hidden tokens of a batch that count in the loss; on a CUDA device also padding of weight 0.
 
-    place: int64 (K,), their places among the batch's tokens without padding. label: int64 (K,), their true ids. weight:
-    float32 (K,). index: int64 (K,), their places in the padded rows, flattened.
+    Attributes:
+        place: Positions among the batch's tokens without padding, int64 (K,).
+        label: True ids, int64 (K,).
+        weight: Weights in the loss, float32 (K,).
+        index: Positions in the flattened padded rows, int64 (K,).
     """
 
     place: Tensor
@@ -94,7 +106,7 @@ class HiddenTokens:
 
 
 def need_mask(batch: TextBatch) -> TextMaskBatch:
-    """The masks of a batch, with the ids that the encoder reads. ValueError where it has none."""
+    """Return the masks of a batch, with the ids that the encoder reads; raise ValueError if they are missing."""
     if batch.mask is None:
         raise ValueError(NO_MASK)
     if not isinstance(batch.mask, TextMaskBatch) or batch.mask.tokens is None:
@@ -103,7 +115,7 @@ def need_mask(batch: TextBatch) -> TextMaskBatch:
 
 
 def find_hidden_tokens(batch: TextBatch) -> HiddenTokens:
-    """The hidden tokens of a batch; ValueError where it has no mask with ids.
+    """Return the hidden tokens of a batch; raise ValueError if it has no mask with ids.
 
     A CPU drops the padding of rows with fewer hidden tokens. A CUDA device keeps it, so no shape depends on values.
     """
@@ -120,9 +132,15 @@ def find_hidden_tokens(batch: TextBatch) -> HiddenTokens:
 
 
 class TokenHead(nn.Module):
-    """Logits of token ids (..., vocabulary) of tokens (..., D): a linear layer, a GELU, a layer norm, and the table of
-    the ids' embeddings (vocabulary, D), which is given, with a bias of its own (Devlin et al., 2019, and their code).
-    bias: whether the layer and the norm have one too.
+    """Computes logits of ids (..., vocabulary) from tokens (..., D): a linear layer, a GELU, a layer norm, and the
+    table of id embeddings (vocabulary, D), which is passed in, with a separate bias (Devlin et al., 2019, and their
+    code).
+
+    Args:
+        width: Number of channels.
+        vocabulary: Number of ids.
+        eps: Epsilon of the layer norm.
+        bias: Whether the layer and the norm have a bias too.
     """
 
     def __init__(self, width: int, vocabulary: int, eps: float, *, bias: bool = True) -> None:
@@ -145,11 +163,14 @@ _HALF = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asking:
-    """K of the T tokens, the only ones whose attention is wanted.
+    """K of the T tokens, the only queries of attention.
 
-    index: int64 (K,), their places, ascending. lengths: how many there are in each document. places: int64 (their
-    number,) of each document, their places in it. turns, penalties: those of `Documents` for them; a penalty is (H,
-    their number, the document's length).
+    Attributes:
+        index: Indices of the tokens, ascending, int64 (K,).
+        lengths: Number of them in each document.
+        places: For each document, their positions in it, int64.
+        turns: Their rotary positions; see `Documents`.
+        penalties: For each document, their penalties (H, number, length of the document).
     """
 
     index: Tensor
@@ -161,13 +182,16 @@ class Asking:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Documents:
-    """The boundaries of S documents of T tokens, and what attention needs of their tokens' places.
+    """The boundaries of S documents of T tokens, and the position data of attention.
 
-    edges: int32 (S + 1,); document s has the tokens [edges[s], edges[s + 1]). longest: the most tokens of a document.
-    places: int (T,), each token's place in its document. lengths: the tokens of each document; empty on a CUDA
-    device, which need not be waited for. turns: cosines and sines, each (T, 1, d), for rotary positions, or
-    None. penalty: (H, longest, longest), which is added to the logits of attention, for ALiBi, or None. window: how far
-    a token sees to each side; None for the whole document.
+    Attributes:
+        edges: int32 (S + 1,); document s has the tokens [edges[s], edges[s + 1]).
+        longest: Number of tokens of the longest document.
+        places: Each token's position in its document, int (T,).
+        lengths: Number of tokens of each document; empty on a CUDA device, to avoid waiting for it.
+        turns: Cosines and sines of rotary positions, each (T, 1, d); None without them.
+        penalty: Added to the logits of attention for ALiBi, (H, longest, longest); None without it.
+        window: Number of tokens that a token sees on each side; None for the whole document.
     """
 
     edges: Tensor
@@ -182,7 +206,16 @@ class Documents:
     def of(
         cls, edges: Tensor, longest: int, places: Tensor, *, positions: Positions, heads: int, channels: int
     ) -> Documents:
-        """The documents of `edges`, for a model of `heads` heads of `channels` channels each."""
+        """Create the documents of a model.
+
+        Args:
+            edges: Boundaries int32 (S + 1,).
+            longest: Number of tokens of the longest document.
+            places: Positions in the documents, int (T,).
+            positions: Kind of positions.
+            heads: Number of attention heads.
+            channels: Channels per head.
+        """
         return cls(
             edges=edges,
             longest=longest,
@@ -193,7 +226,7 @@ class Documents:
         )
 
     def asking(self, index: Tensor) -> Asking:
-        """The tokens at `index` int64 (K,), ascending, as the only ones that ask, on a CPU."""
+        """Return the tokens at `index` int64 (K,), ascending, as the only queries; only on a CPU."""
         edges, lengths = self.edges.long(), self.lengths
         document = torch.bucketize(index, edges[1:], right=True)
         own = torch.bincount(document, minlength=len(lengths)).tolist()
@@ -205,9 +238,17 @@ class Documents:
         return Asking(index=index, lengths=own, places=places, turns=turns, penalties=penalties)
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, asking: Asking | None = None, dropout: float = 0.0) -> Tensor:
-        """What tokens see of their documents: k and v are (T, H, d), q and the result too, or (K, H, d) of `asking`.
+        """Compute attention of tokens within their documents.
 
-        dropout: the rate of weights that are 0; FlashAttention's kernel for documents has none.
+        Args:
+            q: Queries (T, H, d), or (K, H, d) of `asking`.
+            k: Keys (T, H, d).
+            v: Values (T, H, d).
+            asking: Tokens that are the only queries.
+            dropout: Dropout rate of attention weights; FlashAttention's kernel for documents does not support it.
+
+        Returns:
+            Attended values, in the shape of `q`.
         """
         if self.turns is not None:
             k = rotate(k, *self.turns)
@@ -240,7 +281,14 @@ class Documents:
         return torch.cat(seen, dim=2)[0].transpose(0, 1)
 
     def padded(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
-        """The same of all T tokens, by one call of the kernel on documents that are padded to the longest."""
+        """Compute the same for all T tokens by one kernel call on documents padded to the longest.
+
+        Args:
+            q: Queries (T, H, d).
+            k: Keys (T, H, d).
+            v: Values (T, H, d).
+            dropout: Dropout rate of attention weights.
+        """
         documents, heads = self.edges.shape[0] - 1, q.shape[1]
         edges = self.edges.long()
         number = torch.arange(q.shape[0], device=q.device)
@@ -264,7 +312,7 @@ class Documents:
         return seen.transpose(1, 2).flatten(0, 1).index_select(0, index)
 
     def _fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The same by the kernel of FlashAttention for documents of different lengths."""
+        """Compute the same with FlashAttention's kernel for documents of different lengths."""
         from torch.nn.attention.varlen import varlen_attn
 
         if self.window is None:
@@ -278,10 +326,11 @@ class Documents:
 
 
 def _attend_near(q: Tensor, k: Tensor, v: Tensor, places: Tensor, window: int, dropout: float) -> Tensor:
-    """What queries (1, H, K, d) at `places` int64 (K,), ascending, see of a document (1, H, N, d) up to `window` tokens
-    away: (1, H, K, d).
+    """Attend from queries (1, H, K, d) at ascending `places` int64 (K,) to tokens up to `window` away in a document (1,
+    H, N, d).
 
-    Those of 2 window places at a time attend to no more than the 4 window tokens that they may see.
+    Queries are processed in blocks of 2 window positions, each with at most the 4 window tokens that they may see.
+    Returns (1, H, K, d).
     """
     size, seen = 2 * window, []
     counts = torch.bincount(places // size).tolist()
@@ -299,15 +348,20 @@ def _attend_near(q: Tensor, k: Tensor, v: Tensor, places: Tensor, window: int, d
 
 @cache
 def _has_windows() -> bool:
-    """Whether FlashAttention's kernel for documents takes a window."""
+    """Return whether FlashAttention's kernel for documents supports windows."""
     from torch.nn.attention.varlen import varlen_attn
 
     return "window_size" in signature(varlen_attn).parameters
 
 
 def has_fused(q: Tensor, *, windows: bool = False) -> bool:
-    """Whether FlashAttention's kernel takes queries (T, H, d) on their CUDA device: in half precision, with 8 channels
-    a head or a multiple up to 256, on cards since Ampere. windows: of attention within windows.
+    """Return whether FlashAttention's kernel supports queries (T, H, d) on their CUDA device.
+
+    It needs half precision, a multiple of 8 channels per head up to 256, and an Ampere GPU or newer.
+
+    Args:
+        q: Queries.
+        windows: Whether attention is within windows.
     """
     channels = q.shape[-1]
     fits = _HAS_VARLEN and q.dtype in _HALF and channels % 8 == 0 and channels <= 256
@@ -317,9 +371,18 @@ def has_fused(q: Tensor, *, windows: bool = False) -> bool:
 def rotations(
     places: Tensor, channels: int, theta: float = 10000.0, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
-    """The cosines and sines of rotary positions of tokens at `places` int (T,), each `dtype` (T, 1, channels).
+    """Return the cosines and sines of rotary positions (Su et al., 2021).
 
-    Channel c turns together with channel c + channels / 2, by place / theta^(2 c / channels). Source: Su et al. (2021).
+    Channel c is rotated together with channel c + channels / 2, by place / theta^(2 c / channels).
+
+    Args:
+        places: Positions int (T,).
+        channels: Channels per head.
+        theta: Base of the frequencies.
+        dtype: Type of the results.
+
+    Returns:
+        Two tensors (T, 1, channels).
     """
     rates = torch.pow(theta, -torch.arange(0, channels, 2, device=places.device, dtype=dtype) / channels)
     angle = (places[:, None] * rates).repeat(1, 2)[:, None]
@@ -327,17 +390,24 @@ def rotations(
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """The channels of x (T, H, d), turned by the `rotations` its tokens."""
+    """Rotate the channels of x (T, H, d) by the `rotations` of the tokens."""
     first, second = x.chunk(2, dim=-1)
     return (x * cosine + torch.cat((-second, first), dim=-1) * sine).to(x.dtype)
 
 
 def build_distance_penalty(heads: int, length: int, device: torch.device) -> Tensor:
-    """-slope |i - j| for each head and two places, float32 (heads, length, length).
+    """Return ALiBi's penalties -slope |i - j| (Press et al., 2022), without the causal mask.
 
-    The slopes are 2^(-8 h / heads) for h = 1 to `heads`, where heads is a power of two, and otherwise those of the
-    power of two below it and every second one of the power above it. Source: Press et al. (2022), without the
-    causal mask.
+    The slopes are 2^(-8 h / heads) for h = 1 to `heads` if heads is a power of two. Otherwise they are the slopes of
+    the power of two below it, and every second slope of the power above it.
+
+    Args:
+        heads: Number of attention heads.
+        length: Number of positions.
+        device: Device of the result.
+
+    Returns:
+        float32 (heads, length, length).
     """
     power = 1 << (heads.bit_length() - 1)
     slopes = [2 ** (-8 * (h + 1) / power) for h in range(power)]
@@ -348,7 +418,7 @@ def build_distance_penalty(heads: int, length: int, device: torch.device) -> Ten
 
 
 class DocumentAttention(Dropping):
-    """Self-attention of tokens (T, D) within their documents; with `asking`, of these tokens alone. bias: of layers."""
+    """Self-attention of tokens (T, D) within their documents; with `asking`, only these tokens are queries."""
 
     drops = "attention"
 
@@ -371,10 +441,15 @@ class DocumentAttention(Dropping):
 
 
 class FeedForward(Dropping):
-    """The feed-forward part of a block (..., D): two linear layers with a GELU between them.
+    """The feed-forward part of a block (..., D): two linear layers with a GELU in between.
 
-    gated: the first layer makes a gate too, gelu(gate) * value, and has no bias (Shazeer, 2020). Dropout is of what it
-    makes, as in BERT, or, gated, of what stands between the layers, as in MosaicBERT. bias: of both layers.
+    Dropout is applied to the output, as in BERT, or, if gated, between the layers, as in MosaicBERT.
+
+    Args:
+        width: Number of channels.
+        hidden: Number of hidden channels.
+        gated: Whether the first layer also computes a gate, gelu(gate) * value, without a bias (Shazeer, 2020).
+        bias: Whether the layers have biases.
     """
 
     def __init__(self, width: int, hidden: int, *, gated: bool, bias: bool = True) -> None:
@@ -391,8 +466,8 @@ class FeedForward(Dropping):
 
 
 class TokenBlock(Dropping):
-    """A transformer block over documents (T, D). asking: only these tokens are computed, from all of their
-    documents, and the result is (K, D). bias: of all layers and norms.
+    """A transformer block over documents (T, D). With `asking`, only these tokens are computed, from all of their
+    documents, and the result is (K, D).
     """
 
     def __init__(

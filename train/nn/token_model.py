@@ -2,13 +2,13 @@
 
 Shapes: B rows of up to L tokens, T tokens of all documents, K of them hidden, D channels.
 
-All layers but attention see the T tokens as one sequence, attention sees documents (token_layers.py), and the
-head sees the K hidden tokens alone. On a CPU the last layer, too, computes them alone, from the keys and values of all.
-So neither padding nor visible tokens cost what is not needed of them.
+All layers except attention see the T tokens as one sequence, attention sees documents (token_layers.py), and the head
+only sees the K hidden tokens. On a CPU the last layer also computes only these, from the keys and values of all tokens.
+So neither padding nor visible tokens cost unneeded work.
 
-BERT's weights in transformers have other names: it has separate linear layers for query, key and value, and adds the
-embedding of a token's segment. All tokens have segment 0 here. Its vector is part of the embeddings of places, but in a
-model that also uses places alone.
+In transformers, BERT's weights have other names: it has separate linear layers for query, key and value, and adds the
+embedding of a token's segment. All tokens have segment 0 here. The vector of segment 0 is added to the position
+embeddings, except in a model that also uses positions alone.
 """
 
 from __future__ import annotations
@@ -63,15 +63,18 @@ LAYERS = "bert.encoder.layer"
 
 
 def is_bert(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict is that of a BERT of transformers."""
+    """Return whether a state dict is a BERT of transformers."""
     return ROOT["embed.ids.weight"] in state and SEGMENTS in state
 
 
 def convert_from_bert(state: Mapping[str, Tensor], *, segment: bool = False) -> dict[str, Tensor]:
-    """The weights of a BERT of transformers by the names of a `TokenModel`; what it lacks, such as a head, is left out.
+    """Return the weights of a transformers BERT under the names of a `TokenModel`.
 
-    segment: keep the vector of the first segment apart instead of adding it to the places. Its pooler and its predictor
-    of the next sentence have no counterpart.
+    Missing parts, such as a head, are left out. The pooler and the predictor of the next sentence have no counterpart.
+
+    Args:
+        state: State dict of the BERT.
+        segment: Whether to keep the vector of the first segment separate instead of adding it to the positions.
     """
     ours = {name: state[theirs] for name, theirs in ROOT.items() if theirs in state}
     if segment:
@@ -92,12 +95,22 @@ def convert_from_bert(state: Mapping[str, Tensor], *, segment: bool = False) -> 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenModelConfig(ModelConfig[TextBatch]):
-    """The sizes of a masked language model; the defaults are those of BERT (Devlin et al., 2019) of base size.
+    """The sizes of a masked language model, by default BERT base (Devlin et al., 2019).
 
-    vocabulary: the number of token ids. positions: how places in a document enter (see `Positions`). norm: where layer
-    norms stand (see `NormAt`). gated: use gated feed-forward layers. eps: of all layer norms. classes: the number of
-    classes of tokens whose losses are averaged over the run, for masks that follow them (masks.ByClass); 0 for none.
-    momentum: of that average. bias: whether layers and norms have one.
+    Attributes:
+        vocabulary: Number of token ids.
+        width: Number of channels.
+        depth: Number of blocks.
+        heads: Number of attention heads.
+        mlp_ratio: Hidden channels of the feed-forward part per channel.
+        positions: Encoding of positions in a document (see `Positions`).
+        norm: Location of layer norms (see `NormAt`).
+        gated: Whether to use gated feed-forward layers.
+        eps: Epsilon of all layer norms.
+        classes: Number of token classes whose losses are averaged over the run, for masks that follow them
+            (masks.ByClass); 0 for none.
+        momentum: Momentum of that average.
+        bias: Whether layers and norms have biases.
     """
 
     bias: ClassVar[bool] = True
@@ -156,12 +169,16 @@ class TokenModel(Model[TextBatch], config=TokenModelConfig):
         init_normal(self, c.width)
 
     encoder_parts: ClassVar[tuple[str, ...]] = ("embed", "blocks", "last")
-    """What its features are made by."""
+    """Parts that compute the features."""
 
     def features(self, batch: TextBatch) -> Tensor:
-        """The mean of the encoder's output over the tokens of each row, none hidden: float32 (B, D).
+        """Return the mean of the encoder's output over the tokens of each row, none hidden: float32 (B, D).
 
-        ValueError for packed rows, which have several samples.
+        Args:
+            batch: Batch with one text per row.
+
+        Raises:
+            ValueError: Rows are packed, with several samples each.
         """
         edges, rows = batch.unpadded.cu_seqlens.long(), len(batch.tokens)
         if len(edges) != rows + 1:
@@ -171,9 +188,11 @@ class TokenModel(Model[TextBatch], config=TokenModelConfig):
         return torch.segment_reduce(encoded, "mean", offsets=edges)
 
     def rename_weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """See `Model`: those of a BERT of transformers are renamed, and cut to the model's length.
+        """Return the weights of a transformers BERT under this model's names, with positions cut to the model's length;
+        see `Model`.
 
-        ValueError for a model that is not a BERT.
+        Raises:
+            ValueError: The weights are a BERT, but the model is not.
         """
         if not is_bert(weights):
             return weights
@@ -187,30 +206,36 @@ class TokenModel(Model[TextBatch], config=TokenModelConfig):
         return own
 
     def forward(self, batch: TextBatch) -> Losses:
-        """See `Model`. A CPU always computes in float32, or the type of the weights.
+        """Return the loss; see `Model`. A CPU always computes in float32, or the type of the weights.
 
-        Its kernels of bf16 are made anew for each length of a document, which takes longer than it saves and fills the
+        The CPU's bf16 kernels are rebuilt for each length of a document, which takes longer than it saves and fills the
         memory: measured on a tiny model, 200 instead of 145 ms a step, and 20 MB more in each.
         """
         with nullcontext() if batch.tokens.is_cuda else torch.autocast("cpu", enabled=False):
             return self.loss(batch)
 
     def loss(self, batch: TextBatch) -> Losses:
-        """The cross-entropy of the hidden tokens' ids in nats, the mean over those of the whole batch."""
+        """Return the mean cross-entropy of the hidden tokens' ids in nats, over the whole batch."""
         hidden = find_hidden_tokens(batch)
         return Losses(
             parts={"masked tokens": self.compute_masked_loss(batch, hidden, self.encode(batch, hidden.place))}
         )
 
     def compute_masked_loss(self, batch: TextBatch, hidden: HiddenTokens, encoded: Tensor) -> LossPart:
-        """The cross-entropy of the hidden tokens' ids in nats, from the encoder's output for them (K, D)."""
+        """Return the cross-entropy of the hidden tokens' ids in nats.
+
+        Args:
+            batch: The batch, whose classes are counted if the model averages their losses.
+            hidden: The hidden tokens.
+            encoded: The encoder's output for them (K, D).
+        """
         errors = F.cross_entropy(self.logits(encoded), hidden.label, reduction="none")
         if self.training and self.config.classes:
             self._count(batch, hidden, errors.detach())
         return weighted(errors, hidden.weight)
 
     def _count(self, batch: TextBatch, hidden: HiddenTokens, errors: Tensor) -> None:
-        """Adds the losses of hidden tokens to the sums of their classes, until `update_scores`."""
+        """Add the losses of hidden tokens to the sums of their classes, until `update_scores`."""
         if batch.classes is None:
             raise ValueError(
                 f"the model averages the losses of {self.config.classes} classes, and the batch has no classes; make "
@@ -221,11 +246,11 @@ class TokenModel(Model[TextBatch], config=TokenModelConfig):
         self.class_sums.index_add_(1, classes, torch.stack((errors.double() * weight, weight)))
 
     def find_last_scores(self) -> Tensor:
-        """The scores of the classes after the last step, float64 (classes,)."""
+        """Return the scores of the classes after the last step, float64 (classes,)."""
         return self.class_scores
 
     def update_scores(self) -> Tensor:
-        """Moves `class_scores` by the losses of the classes since the last call, over all ranks, and returns them.
+        """Update `class_scores` by the losses of the classes since the last call, over all ranks, and return them.
 
         A class that did not occur keeps its score. Source: Yang et al. (2023), POS-tagging weighted masking.
         """
@@ -236,9 +261,11 @@ class TokenModel(Model[TextBatch], config=TokenModelConfig):
         return self.class_scores
 
     def encode(self, batch: TextBatch, at: Tensor | None = None) -> Tensor:
-        """The encoder's output (T, D) for the ids that the mask has; for the true ids where the batch has no mask.
+        """Return the encoder's output (T, D) for the masked ids, or for the true ids if the batch has no mask.
 
-        at: int64 (K,), the places among the T tokens of which the output (K, D) is wanted; None for all.
+        Args:
+            batch: The batch.
+            at: Indices among the T tokens whose output (K, D) is needed, int64 (K,); None for all.
         """
         if batch.mask is not None:
             need_mask(batch)
@@ -248,10 +275,17 @@ class TokenModel(Model[TextBatch], config=TokenModelConfig):
         )
 
     def encode_ids(self, ids: Tensor, places: Tensor, edges: Tensor, longest: int, at: Tensor | None = None) -> Tensor:
-        """The encoder's output (T, D) for ids int (T,) at `places` of their documents, which have the `edges`.
+        """Return the encoder's output (T, D) for ids.
 
-        at: see `encode`. A CUDA device computes all tokens and returns those, since its kernel of attention knows no
-        others. ValueError for a document that is longer than the model's longest.
+        Args:
+            ids: Ids int (T,).
+            places: Positions in their documents, int (T,).
+            edges: Boundaries of the documents, int32 (S + 1,).
+            longest: Number of tokens of the longest document.
+            at: See `encode`. A CUDA device computes all tokens and selects these, since its attention kernel needs all.
+
+        Raises:
+            ValueError: A document is longer than the model allows.
         """
         if longest > self.embed.length:
             raise ValueError(
@@ -269,21 +303,21 @@ class TokenModel(Model[TextBatch], config=TokenModelConfig):
         return cast(Tensor, self.last(self.blocks[-1](x, seen_last, seen_last.asking(asked))))[order]
 
     def documents(self, edges: Tensor, longest: int, places: Tensor) -> Sequence[Documents]:
-        """What the attention of each block sees of the documents."""
+        """Return the view of the documents that each block's attention has."""
         c = self.config
         seen = Documents.of(edges, longest, places, positions=c.positions, heads=c.heads, channels=c.width // c.heads)
         return [seen] * c.depth
 
     def logits(self, x: Tensor) -> Tensor:
-        """The logits of ids (..., vocabulary) of encoded tokens (..., D)."""
+        """Return the logits of ids (..., vocabulary) of encoded tokens (..., D)."""
         return cast(Tensor, self.head(x, self.embed.ids.weight))
 
     def compute_hidden_logits(self, batch: TextBatch, hidden: HiddenTokens) -> Tensor:
-        """The logits of ids (K, vocabulary) of a batch's hidden tokens."""
+        """Return the logits of ids (K, vocabulary) of a batch's hidden tokens."""
         return self.logits(self.encode(batch, hidden.place))
 
     def reconstructed(self, batch: TextBatch) -> TextBatch:
-        """The batch with each hidden token replaced by the most probable id."""
+        """Return the batch with each hidden token replaced by the most probable id."""
         hidden = find_hidden_tokens(batch)
         ids = self.compute_hidden_logits(batch, hidden).argmax(dim=-1).int()
         tokens = batch.tokens.flatten().clone()

@@ -26,12 +26,21 @@ NormAt = Literal["pre", "post"]
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v of queries (..., L, d), keys and values (..., S, d): (..., L, d).
+    """Return softmax(q k^T / sqrt(d)) v.
 
-    mask: bool, True where attention is allowed. dropout: the rate of weights that are 0. The result is that of
-    scaled_dot_product_attention, which is the faster way on CUDA devices and for float32. For bf16 on a CPU, two matrix
-    products are faster: 1.2 times for 1,568 tokens, 2 times for 200 (one thread, forward and backward,
+    The result equals scaled_dot_product_attention, which is faster on CUDA devices and for float32. For bf16 on a CPU,
+    two matrix products are faster: 1.2 times for 1,568 tokens, 2 times for 200 (one thread, forward and backward,
     `benchmarks/trainer.py`).
+
+    Args:
+        q: Queries (..., L, d).
+        k: Keys (..., S, d).
+        v: Values (..., S, d).
+        mask: bool, True where attention is allowed.
+        dropout: Dropout rate of attention weights.
+
+    Returns:
+        (..., L, d).
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[-2] <= MATMUL_TOKENS:
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
@@ -44,11 +53,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout:
 
 @dataclass(frozen=True, slots=True)
 class RaggedRows:
-    """Rows of different lengths as one list of T tokens, each at its place in B rows that end with the longest, W.
+    """Rows of different lengths as one list of T tokens; padded to the longest they are B rows of W positions.
 
-    at: int64 (T,), the place of each token among those of the rows that it was taken of, one row after the other.
-    slot: int64 (T,), the same in the B * W places. valid: bool (B, 1, 1, W), a mask of keys; None where all rows are
-    of one length.
+    Attributes:
+        at: Index of each token in the flattened original rows, int64 (T,).
+        slot: Index of each token in the flattened B * W positions, int64 (T,).
+        valid: Mask of keys, bool (B, 1, 1, W); None if all rows have the same length.
+        shape: (B, W).
     """
 
     at: Tensor
@@ -58,7 +69,7 @@ class RaggedRows:
 
     @classmethod
     def of(cls, valid: Tensor) -> "RaggedRows":
-        """That of the tokens which are `valid` bool (B, L), in their order. It waits for the device."""
+        """Create the rows of the tokens that are `valid` bool (B, L), in order. It waits for the device."""
         counts = valid.sum(dim=1)
         longest = int(counts.max())
         real = torch.arange(longest, device=valid.device) < counts[:, None]
@@ -67,11 +78,11 @@ class RaggedRows:
         return cls(at, slot, real[:, None, None] if padded else None, (len(valid), longest))
 
     def listed(self, x: Tensor) -> Tensor:
-        """The tokens of rows (B, L, ...): (T, ...)."""
+        """Return the tokens (T, ...) of original rows (B, L, ...)."""
         return x.flatten(0, 1).index_select(0, self.at)
 
     def rows(self, x: Tensor) -> Tensor:
-        """The rows (B, W, ...) of tokens (T, ...), 0 where a row has none."""
+        """Return the rows (B, W, ...) of tokens (T, ...), padded with 0."""
         if self.valid is None:
             return x.reshape(*self.shape, *x.shape[1:])
         batch, longest = self.shape
@@ -79,12 +90,12 @@ class RaggedRows:
         return rows.view(batch, longest, *x.shape[1:])
 
     def padded(self, x: Tensor, length: int) -> Tensor:
-        """The rows of `length` places that tokens (T, ...) were taken of, 0 where there was none: (B, length, ...)."""
+        """Return the original rows (B, length, ...) of tokens (T, ...), with 0 for tokens that are not listed."""
         rows = x.new_zeros(self.shape[0] * length, *x.shape[1:]).index_copy(0, self.at, x)
         return rows.view(-1, length, *x.shape[1:])
 
     def of_rows(self, x: Tensor) -> Tensor:
-        """The tokens (T, ...) of such rows (B, W, ...)."""
+        """Return the tokens (T, ...) of rows (B, W, ...)."""
         return x.flatten(0, 1) if self.valid is None else x.flatten(0, 1).index_select(0, self.slot)
 
 
@@ -107,8 +118,13 @@ class Attention(Dropping):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, *, last: int | None = None, rows: RaggedRows | None = None
     ) -> Tensor:
-        """mask: see `attend`. last: only the last `last` tokens ask, and only they are returned (..., last, D). rows:
-        the tokens (T, D) are those of such rows, without mask and `last`.
+        """Compute self-attention.
+
+        Args:
+            x: Tokens (..., L, D), or (T, D) with `rows`.
+            mask: Attention mask; see `attend`.
+            last: If given, only the last `last` tokens are queries and are returned.
+            rows: Rows of the tokens, without `mask` and `last`.
         """
         if rows is not None or last is None or last == x.shape[-2]:
             bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
@@ -125,7 +141,7 @@ class Attention(Dropping):
         return cast(Tensor, self.out(seen if rows is None else rows.of_rows(seen)))
 
     def _split_heads(self, x: Tensor, parts: int) -> Tensor:
-        """Splits (..., L, parts * D) into (parts, ..., heads, L, d)."""
+        """Split (..., L, parts * D) into (parts, ..., heads, L, d)."""
         return x.reshape(*x.shape[:-1], parts, self.heads, -1).movedim(-3, 0).transpose(-3, -2)
 
 
@@ -155,7 +171,15 @@ class RotaryAttention(Dropping):
         last: int | None = None,
         rows: RaggedRows | None = None,
     ) -> Tensor:
-        """See `Attention`; turns are those of the rows."""
+        """Compute self-attention with rotary positions; see `Attention`.
+
+        Args:
+            x: Tokens (..., L, D), or (T, D) with `rows`.
+            mask: Attention mask; see `attend`.
+            turns: Cosines and sines of the rows.
+            last: If given, only the last `last` tokens are queries and are returned.
+            rows: Rows of the tokens.
+        """
         made = self.qkv(x)
         if rows is not None:
             made, mask = rows.rows(made), rows.valid
@@ -167,13 +191,13 @@ class RotaryAttention(Dropping):
 
 
 def _rotate_channels(x: Tensor, turns: Turns) -> Tensor:
-    """Channels 2i and 2i + 1 of x (..., L, d), turned in their plane; the sines of channels 2i are negative."""
+    """Rotate channels 2i and 2i + 1 of x (..., L, d) in their plane; the sines of channels 2i are negative."""
     cos, sin = (one.to(x.dtype) for one in turns)
     return x * cos + x.reshape(*x.shape[:-1], -1, 2).flip(-1).flatten(-2) * sin
 
 
 def _select_last_rows(mask: Tensor | None, last: int | None) -> Tensor | None:
-    """The rows of a mask (..., L, S) of the last queries; one row for all queries stays."""
+    """Return the rows of a mask (..., L, S) for the last queries; a single row for all queries is unchanged."""
     return mask if mask is None or last is None or mask.shape[-2] == 1 else mask[..., -last:, :]
 
 
@@ -193,15 +217,21 @@ class CrossAttention(Dropping):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, seen: Tensor, mask: Tensor | None = None) -> Tensor:
-        """mask: see `attend`."""
+        """Attend from tokens x to tokens `seen`.
+
+        Args:
+            x: Queries (B, L, D).
+            seen: Tokens to attend to (B, S, D).
+            mask: Attention mask; see `attend`.
+        """
         q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k, v = self.key_value(self.norm(seen)).unflatten(-1, (2, self.heads, -1)).movedim(2, 0).transpose(2, 3)
         return cast(Tensor, self.out(attend(q, k, v, mask, self.rate_now).transpose(1, 2).flatten(2)))
 
 
 class MLP(Dropping):
-    """The feed-forward part of a block, (..., L, D): two linear layers with a GELU between them. quick: the GELU is
-    CLIP's, x sigmoid(1.702 x).
+    """The feed-forward part of a block (..., L, D): two linear layers with a GELU in between; with `quick`, CLIP's x
+    sigmoid(1.702 x).
     """
 
     drops = "inner"
@@ -221,9 +251,15 @@ class MLP(Dropping):
 class TransformerBlock(ResidualBlock):
     """A transformer block (..., L, D): attention and an MLP, each with a residual connection.
 
-    kinds: the number of kinds of token; each kind has layer norms of its own, all other weights are shared. cross: use
-    CrossAttention to the tokens `seen` instead of self-attention; rotary: use RotaryAttention. post: norms stand after
-    the sums, of self-attention over all tokens.
+    Args:
+        width: Number of channels.
+        heads: Number of attention heads.
+        mlp_ratio: Hidden channels of the MLP per channel.
+        eps: Epsilon of the layer norms.
+        kinds: Number of token kinds; each has separate layer norms, all other weights are shared.
+        cross: Whether to use CrossAttention to the tokens `seen` instead of self-attention.
+        post: Whether norms come after the sums; only for self-attention over all tokens.
+        rotary: Whether to use RotaryAttention.
     """
 
     def __init__(
@@ -260,9 +296,16 @@ class TransformerBlock(ResidualBlock):
         turns: Turns | None = None,
         rows: RaggedRows | None = None,
     ) -> Tensor:
-        """mask: the attention mask (see `attend`). kind: selects the norms. seen: keys of `cross`. last: return only
-        the last `last` tokens, which attend to all; the others are not computed. turns: of `rotary`. rows: of tokens
-        (T, D), for self-attention.
+        """Run the block.
+
+        Args:
+            x: Tokens (..., L, D), or (T, D) with `rows`.
+            mask: Attention mask; see `attend`.
+            kind: Kind of the tokens, which selects the norms.
+            seen: Tokens that cross-attention attends to.
+            last: If given, only the last `last` tokens, which attend to all, are computed and returned.
+            turns: Rotary positions.
+            rows: Rows of the tokens, for self-attention.
         """
         if self.post:
             x = self.norm1(self.joined(x, self.attention(x, mask)), kind)
@@ -285,7 +328,14 @@ class TransformerBlock(ResidualBlock):
 
 @dataclass(frozen=True, slots=True)
 class BlockSizes:
-    """How many blocks there are, and the sizes of each but its width. eps: of layer norms."""
+    """The number of blocks, and the sizes of each except its width.
+
+    Attributes:
+        depth: Number of blocks.
+        heads: Number of attention heads.
+        mlp_ratio: Hidden channels of an MLP per channel.
+        eps: Epsilon of the layer norms.
+    """
 
     depth: int
     heads: int
@@ -305,9 +355,19 @@ class Norms(nn.Module):
 
 
 class Stack(nn.Module):
-    """Blocks in sequence and a final layer norm, whose epsilon is `norm_eps`, by default that of the blocks.
+    """Blocks in sequence and a final layer norm.
 
-    post: norms stand after the sums of the blocks, and none at the end.
+    Args:
+        depth: Number of blocks.
+        width: Number of channels.
+        heads: Number of attention heads.
+        mlp_ratio: Hidden channels of an MLP per channel.
+        eps: Epsilon of the blocks' layer norms.
+        norm_eps: Epsilon of the final norm; defaults to `eps`.
+        kinds: Number of token kinds.
+        cross: Whether blocks use cross-attention.
+        post: Whether norms come after the sums of the blocks, with none at the end.
+        rotary: Whether blocks use rotary attention.
     """
 
     def __init__(
@@ -343,8 +403,17 @@ class Stack(nn.Module):
         turns: Turns | None = None,
         rows: RaggedRows | None = None,
     ) -> Tensor:
-        """last: return only the last `last` tokens (B, last, D); the last block computes no others. place: position
-        vectors that are added before each block. turns: of rotary attention. rows: of tokens (T, D).
+        """Run all blocks and the final norm.
+
+        Args:
+            x: Tokens (B, L, D), or (T, D) with `rows`.
+            mask: Attention mask; see `attend`.
+            kind: Kind of the tokens, which selects the norms.
+            seen: Tokens that cross-attention attends to.
+            last: If given, only the last `last` tokens (B, last, D) are returned; the last block computes no others.
+            place: Position vectors, added before each block.
+            turns: Rotary positions.
+            rows: Rows of the tokens.
         """
         for i, block in enumerate(self.blocks):
             only = last if i + 1 == len(self.blocks) else None
@@ -353,9 +422,14 @@ class Stack(nn.Module):
 
 
 class CoAttention(ResidualBlock):
-    """A block of one stream (B, S, D): attention to itself, attention to another stream, and an MLP.
+    """A block of one stream (B, S, D): self-attention, attention to another stream, and an MLP.
 
-    post: norms stand after the sums, and what is attended to is not normed again.
+    Args:
+        width: Number of channels.
+        heads: Number of attention heads.
+        mlp_ratio: Hidden channels of the MLP per channel.
+        eps: Epsilon of the layer norms.
+        post: Whether norms come after the sums; the other stream is then not normalised again.
     """
 
     def __init__(self, width: int, heads: int, mlp_ratio: int, eps: float, *, post: bool = False) -> None:
@@ -369,7 +443,14 @@ class CoAttention(ResidualBlock):
         self.mlp = MLP(width, mlp_ratio)
 
     def forward(self, x: Tensor, other: Tensor, own: Tensor | None = None, others: Tensor | None = None) -> Tensor:
-        """own, others: attention masks bool (B, 1, 1, S), where the stream and the other one have padding."""
+        """Run the block.
+
+        Args:
+            x: The stream (B, S, D).
+            other: The other stream.
+            own: Attention mask of the stream, bool (B, 1, 1, S); needed if it has padding.
+            others: Attention mask of the other stream.
+        """
         if self.post:
             x = self.norm1(self.joined(x, self.attention(x, own)))
             x = self.norm2(self.joined(x, self.cross(x, other, others)))
@@ -380,7 +461,9 @@ class CoAttention(ResidualBlock):
 
 
 class FusionBlock(nn.Module):
-    """A block of each stream. Both read what the other stream was before the block (METER, Dou et al., 2022)."""
+    """A block for each of two streams; both read the other stream as it was before the block (METER, Dou et al.,
+    2022).
+    """
 
     def __init__(self, width: int, heads: int, mlp_ratio: int, eps: float, *, post: bool = False) -> None:
         super().__init__()
@@ -388,15 +471,26 @@ class FusionBlock(nn.Module):
         self.text = CoAttention(width, heads, mlp_ratio, eps, post=post)
 
     def forward(self, image: Tensor, text: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """image (B, V, D), text (B, L, D), valid: an attention mask of the text, bool (B, 1, 1, L)."""
+        """Run both blocks.
+
+        Args:
+            image: Tokens of the image (B, V, D).
+            text: Tokens of the text (B, L, D).
+            valid: Attention mask of the text, bool (B, 1, 1, L).
+        """
         return self.image(image, text, None, valid), self.text(text, image, valid, None)
 
 
 def init_normal(model: nn.Module, width: int = INIT_WIDTH) -> None:
-    """Gives linear layers and tables of embeddings normal weights and zero biases: at width 768 those of BERT.
+    """Initialise linear layers and embedding tables with normal weights and zero biases, as BERT does at width 768.
 
-    The deviation is in proportion to 1 / sqrt(width), so that sums over channels begin alike at any width. With BERT's
-    own 0.02, attention of narrow models begins almost even over all tokens, and takes long to find neighbours.
+    The standard deviation is proportional to 1 / sqrt(width), so that sums over channels start with the same scale at
+    any width. With BERT's 0.02, attention in narrow models starts almost uniform over all tokens, and is slow to focus
+    on neighbours.
+
+    Args:
+        model: The model.
+        width: Number of channels.
     """
     std = INIT_STD * (INIT_WIDTH / width) ** 0.5
     for module in model.modules():
@@ -407,14 +501,16 @@ def init_normal(model: nn.Module, width: int = INIT_WIDTH) -> None:
 
 
 def init_tables(model: nn.Module) -> None:
-    """Gives all tables of embeddings of a model BERT's initial weights."""
+    """Initialise all embedding tables of a model with BERT's initial weights."""
     for module in model.modules():
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=INIT_STD)
 
 
 def init_linear(model: nn.Module) -> None:
-    """Gives every linear layer of a model Xavier-uniform weights and zero biases, as masked autoencoders do."""
+    """Initialise every linear layer of a model with Xavier-uniform weights and zero biases, as masked autoencoders
+    do.
+    """
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)

@@ -1,1 +1,1 @@
-"""Lines of Python that model cards have as they stand: how raw samples become what a model reads."""
+"""Python code that model cards contain verbatim: it turns raw samples into model inputs."""

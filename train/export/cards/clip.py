@@ -1,5 +1,5 @@
-"""Clips of videos of any size and length as the model is given them, without maskstream: model cards have these lines
-as they stand.
+"""Reads clips from videos of any size and length like the loader, without maskstream. Model cards contain this code
+verbatim.
 """
 
 import os
@@ -26,7 +26,7 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 
 def choose_frames(count: int, rate: float) -> list[int]:
-    """The frames from the middle of a video of `count` frames, `rate` a second; a short one repeats its last."""
+    """Choose frames from the middle of a video of `count` frames at `rate` per second; short ones repeat the last."""
     steps = np.arange(FRAMES)
     unit, offsets = 1, steps * STRIDE
     if FPS or SECONDS:
@@ -48,7 +48,7 @@ def choose_frames(count: int, rate: float) -> list[int]:
 
 @lru_cache(maxsize=64)
 def weigh(inputs: int, outputs: int, average: bool, coarse: bool) -> Array:
-    """The weights of a bilinear resize, or of means over areas, (outputs, inputs), in units of 2**-14."""
+    """Return the weights of a bilinear resize, or of area averages, (outputs, inputs), in units of 2**-14."""
     k, parts = np.arange(outputs), 256 if coarse else 2**14
     if average:
         n = min((inputs - 1) // outputs + 2, inputs)
@@ -69,7 +69,7 @@ def weigh(inputs: int, outputs: int, average: bool, coarse: bool) -> Array:
 
 
 def resize(plane: Bytes, rows: int, columns: int) -> npt.NDArray[np.int64]:
-    """A plane uint8 (H, W) at another size."""
+    """Resize a plane uint8 (H, W)."""
     high, wide = plane.shape
     average = high >= 2 * rows or wide >= 2 * columns
     down = weigh(high, rows, average and high >= rows, True)
@@ -79,7 +79,7 @@ def resize(plane: Bytes, rows: int, columns: int) -> npt.NDArray[np.int64]:
 
 
 def rectangle(width: int, height: int) -> tuple[int, int, int, int]:
-    """The centred square x, y, width, height, whose edges are moved to even pixels."""
+    """Return x, y, width and height of the centred square, with edges moved to even pixels."""
     side = min(width, height)
     edges = []
     for n in (width, height):
@@ -89,7 +89,7 @@ def rectangle(width: int, height: int) -> tuple[int, int, int, int]:
 
 
 def to_rgb(frame: VideoFrame) -> Bytes:
-    """The centre of a decoded frame: uint8 (SIZE, SIZE, 3). It is resized before it becomes RGB."""
+    """Return the centre of a decoded frame, uint8 (SIZE, SIZE, 3). It is resized before conversion to RGB."""
     planar = frame if frame.format.name in ("yuv420p", "yuvj420p") else frame.reformat(format="yuv420p")
     bt709, full = planar.colorspace == 1, planar.color_range == 2
     half = not bt709 and not full and SIZE % 2 == 0
@@ -113,8 +113,8 @@ def to_rgb(frame: VideoFrame) -> Bytes:
 
 
 def read_clip(source: object) -> Bytes:
-    """A clip uint8 (FRAMES, SIZE, SIZE, 3) of a video file, or of RGB frames uint8 (T, H, W, 3): FRAMES frames are a
-    clip, other numbers a whole video. Files give the pixels of training; RGB frames are resized as RGB.
+    """Read a clip uint8 (FRAMES, SIZE, SIZE, 3) from a video file, or from RGB frames uint8 (T, H, W, 3): FRAMES frames
+    are a clip, other numbers a whole video. Files give the pixels of training; RGB frames are resized as RGB.
     """
     if not isinstance(source, str | os.PathLike):
         frames = np.asarray(source)
@@ -138,5 +138,5 @@ def read_clip(source: object) -> Bytes:
 
 
 def read_clips(sources: Iterable[object]) -> Bytes:
-    """The clips of video files, or of RGB frames uint8 (T, H, W, 3): uint8 (B, FRAMES, SIZE, SIZE, 3)."""
+    """Read clips from video files, or from RGB frames uint8 (T, H, W, 3): uint8 (B, FRAMES, SIZE, SIZE, 3)."""
     return np.stack([read_clip(one) for one in sources])

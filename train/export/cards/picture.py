@@ -1,4 +1,4 @@
-"""Pictures of any size as the model is given them, without maskstream: model cards have these lines as they stand."""
+"""Reads images of any size like the loader, without maskstream. Model cards contain this code verbatim."""
 
 import os
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ Array: TypeAlias = npt.NDArray[np.float64]
 
 
 def weigh(inputs: int, outputs: int) -> Array:
-    """The weights of a bicubic resize with antialiasing, (outputs, inputs), in units of 2**-14."""
+    """Return the weights of a bicubic resize with antialiasing, (outputs, inputs), in units of 2**-14."""
     scale = inputs / outputs
     wide = max(scale, 1.0)
     weights = np.zeros((outputs, inputs))
@@ -31,7 +31,7 @@ def weigh(inputs: int, outputs: int) -> Array:
 
 
 def read_picture(source: object) -> npt.NDArray[np.uint8]:
-    """The centre of a file or of uint8 (H, W, 3), resized: uint8 (SIZE, SIZE, 3)."""
+    """Read the resized centre of a file, or of uint8 (H, W, 3): uint8 (SIZE, SIZE, 3)."""
     reduced = 1
     if isinstance(source, str | os.PathLike):
         with Image.open(source) as image:
@@ -55,7 +55,7 @@ def read_picture(source: object) -> npt.NDArray[np.uint8]:
     else:
         pixels = np.asarray(source)
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-            raise ValueError(f"a picture is a file or uint8 (H, W, 3), got {pixels.dtype} {pixels.shape}")
+            raise ValueError(f"an image must be a file or uint8 (H, W, 3), got {pixels.dtype} {pixels.shape}")
         height, width = pixels.shape[:2]
     side = min(height, width)
     down, across = (slice((n - side) // 2 // reduced, -(-((n - side) // 2 + side) // reduced)) for n in (height, width))
@@ -67,5 +67,5 @@ def read_picture(source: object) -> npt.NDArray[np.uint8]:
 
 
 def read_pictures(sources: Iterable[object]) -> npt.NDArray[np.uint8]:
-    """The centres of files, or of uint8 (H, W, 3) of any size: uint8 (B, SIZE, SIZE, 3)."""
+    """Read the centres of files, or of uint8 (H, W, 3) of any size: uint8 (B, SIZE, SIZE, 3)."""
     return np.stack([read_picture(one) for one in sources])

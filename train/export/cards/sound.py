@@ -1,5 +1,5 @@
-"""Sounds of any rate and length as the model is given them, without maskstream: model cards have these lines as they
-stand.
+"""Reads spectrograms of audio of any rate and length like the loader, without maskstream. Model cards contain this code
+verbatim.
 """
 
 import os
@@ -32,12 +32,14 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 
 
 def read_waveform(source: object) -> Floats:
-    """The segment of a file, or of a pair of float (n,) or (n, channels) and its rate: float32 (up to SAMPLES,)."""
+    """Read the segment of a file, or of a pair of float (n,) or (n, channels) and its rate: float32 (up to
+    SAMPLES,).
+    """
     if isinstance(source, str | os.PathLike):
         sound, rate = soundfile.read(source, dtype="float32", always_2d=True)
     else:
         if not isinstance(source, tuple):
-            raise ValueError(f"a sound is a file or a pair of samples and their rate, got a {type(source).__name__}")
+            raise ValueError(f"audio must be a file or a pair of samples and their rate, got a {type(source).__name__}")
         samples, rate = source
         sound = np.asarray(samples, np.float32).reshape(len(samples), -1)
     step, wanted = rate // gcd(rate, RATE), -(-SAMPLES * rate // RATE)
@@ -52,7 +54,7 @@ def read_waveform(source: object) -> Floats:
             total += sound[:, channel : channel + 1]
         sound = total * np.float32(1 / sound.shape[1])
     elif CHANNELS is not None and sound.shape[1] < CHANNELS:
-        raise ValueError(f"the sound has {sound.shape[1]} channels, fewer than {CHANNELS}")
+        raise ValueError(f"the audio has {sound.shape[1]} channels, fewer than {CHANNELS}")
     mono = np.ascontiguousarray(sound[:, 0])
     if rate == RATE:
         mono = mono[first - low : stop - low]
@@ -64,7 +66,7 @@ def read_waveform(source: object) -> Floats:
 
 
 def measure_bands(waveform: Tensor) -> Tensor:
-    """Kaldi's filterbank of float32 (n,): log energies float32 (frames, BINS)."""
+    """Compute Kaldi's filterbank of float32 (n,): log energies float32 (frames, BINS)."""
     size = 1 << (WINDOW - 1).bit_length()
     hertz = torch.arange(size // 2 + 1, dtype=torch.float64) * RATE / size
     low, high = (1127.0 * log1p(edge / 700.0) for edge in (LOW_HZ, RATE / 2))
@@ -83,7 +85,7 @@ def measure_bands(waveform: Tensor) -> Tensor:
 
 
 def read_sounds(sources: Iterable[object]) -> Tensor:
-    """The spectrograms of files, or of pairs of samples and their rate: float32 (B, FRAMES, BINS)."""
+    """Read the spectrograms of files, or of pairs of samples and their rate: float32 (B, FRAMES, BINS)."""
     found = []
     for source in sources:
         waveform = torch.from_numpy(read_waveform(source))
