@@ -106,7 +106,7 @@ def test_a_report_shows_predicted_cells_and_what_counts_predict(pictures, tmp_pa
     result = CliRunner().invoke(app, ["report", str(run), "--data", str(split), "--out", str(page), "--same-split"])
     assert result.exit_code == 0, f"{result.output} {result.exception}"
     text = page.read_text()
-    assert "cross-entropy by counts beside the nearest visible id" in text
+    assert "cross-entropy by counts next to the nearest visible id" in text
     assert "Generated pictures" in text
 
 

@@ -48,7 +48,7 @@ def evaluate(
         config: Data config of the run.
         data: The split.
         shown: Number of reconstructions to show.
-        denoised: Scores of a denoising model; the first also gets the baselines of video.
+        denoised: Scores of a denoising model, the first of which also gets the baselines of video.
     """
     beside = None if PurePosixPath(data.location).name == "train" else store_beside(data.store, "train")
     train = None if beside is None else Manifest.open(beside)

@@ -21,13 +21,13 @@ FAMILIES = ("ajepa", "ijepa", "lejepa", "maest", "mgmae", "salt", "videomae", "v
 
 
 def tables(file: str, name: str) -> Iterator[Mapping[Any, Any]]:
-    """The table `name` of the module `file` of each paper that has one."""
+    """Yield the table `name` of the module `file` of each paper that has one."""
     for module in _import_modules(file):
         yield getattr(module, name, {})
 
 
 def list_recipes() -> "dict[str, Callable[[], Recipe[Any]]]":
-    """The recipes of all papers by name."""
+    """Return the recipes of all papers by name."""
     from maskstream.train.core.recipe import Recipe  # it imports torch, and the options of papers do not
 
     found: dict[str, Callable[[], Recipe[Any]]] = {}

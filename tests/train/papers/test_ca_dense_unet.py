@@ -232,4 +232,4 @@ def test_a_run_takes_noise_away_and_is_reported(split, tmp_path, monkeypatch):
     assert after > before + 2
     page = write_report(tmp_path / "run", split, clips=2).read_text(encoding="utf-8")
     assert page.count("data:image/webp") >= 6
-    assert f"{after - before:.3g} dB above the noisy sound ({before:.4g} dB)" in page
+    assert f"{after - before:.3g} dB above the noisy audio ({before:.4g} dB)" in page

@@ -56,7 +56,7 @@ def test_real_pictures_are_nearer_than_what_an_untrained_model_draws():
     found = measure_distances(model, image[:40], image[40:], IdCounts.of([model.vq.ids(image)], 32))
     assert found.count == 40
     assert found.baselines["real training pictures"] < min(
-        found.value, found.baselines["pictures of ids drawn by frequency"]
+        found.value, found.baselines["images of ids drawn by frequency"]
     )
     ids = generate_ids(model, 40, rounds=3)
     assert ids.shape == (40, 16)

@@ -16,13 +16,20 @@ from .model import SpectrogramAutoencoderConfig
 MEASURED = 512
 """The largest number of samples that are measured."""
 READING = (
-    "Time runs to the right, frequency rises upwards, bright is loud. The encoder saw only the coloured tokens of the "
-    "middle picture. In the last one the others are the model's predictions. "
+    "Time runs to the right and frequency upwards; bright is loud. The encoder saw only the coloured tokens of the "
+    "middle image. In the last one, the other tokens are the model's predictions. "
 ) + NORMALISED
 
 
 def evaluate(model: MaskedAutoencoder[AudioBatch], config: AudioData, data: Manifest, shown: int) -> Evaluation:
-    """The loss on clips of sounds as they are, without gain and mixtures, and reconstructions of some."""
+    """Measure the loss on audio clips without gain and mixtures, and reconstruct some of them.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of reconstructions to show.
+    """
     plain = replace(config, roll_gain=None, spec_augment=None, mixup=None, views=1)
     batch = next(iter(read_batches(plain, data, size=shown, samples=shown, shuffle=True)))
     with torch.inference_mode():
@@ -39,7 +46,13 @@ def evaluate(model: MaskedAutoencoder[AudioBatch], config: AudioData, data: Mani
 
 
 def measure_losses(config: AudioData, model: MaskedAutoencoder[AudioBatch], data: Manifest) -> PatchLosses:
-    """The losses over up to 512 samples."""
+    """Return the losses over up to 512 samples.
+
+    Args:
+        config: Data config of the run.
+        model: The model.
+        data: The split.
+    """
     return measure_patches(model, read_batches(config, data, size=32, samples=MEASURED))
 
 

@@ -13,5 +13,5 @@ class SpectrogramAutoencoderConfig(AutoencoderConfig[AudioBatch]):
     """The sizes of a masked autoencoder of spectrogram patches."""
 
     def tokens(self, grids: Grids) -> TokenKind[AudioBatch]:
-        """Patches on the grid "audio"."""
+        """Return the patches on the grid "audio"."""
         return SpectrogramTokens(grids["audio"])

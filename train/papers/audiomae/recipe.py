@@ -1,4 +1,4 @@
-"""Recipes of sound: Audio-MAE."""
+"""Recipes of audio: Audio-MAE."""
 
 from dataclasses import replace
 

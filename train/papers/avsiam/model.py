@@ -1,14 +1,14 @@
-"""AVSiam (Lin & Bertasius, 2024): one encoder for frames and sounds, trained by matching and by reconstruction.
+"""AVSiam (Lin & Bertasius, 2024): one encoder for frames and audio, trained by matching and by reconstruction.
 
-Both modalities share the attention and MLP weights of the encoder; each has its own patch embedding, positions and
-layer norms. Every step has two losses. Matching: clips and sounds are masked at several ratios (different ones in
+Both modalities share the attention and MLP weights of the encoder; each has separate patch embeddings, positions and
+layer norms. Every step has two losses. Matching: clips and audio are masked at several ratios (different ones in
 different parts of a batch, independently for both) and encoded separately; a contrastive loss compares the means of
-their tokens. Reconstruction: with other masks at one ratio, a decoder over the tokens of both modalities, each with an
-embedding of its modality, predicts the hidden patches of both.
+their tokens. Reconstruction: with other masks at one ratio, a decoder over the tokens of both modalities, each with a
+modality embedding, predicts the hidden patches of both.
 
-Sounds that are reconstructed may have an encoder of their own behind the shared embedding, and joint blocks may stand
-between the encoders and the decoder, as in the authors' code. Two differences from it: both losses are used in one step
-instead of two, and targets are normalised.
+In reconstruction, audio may have a separate encoder on top of the shared embedding, and joint blocks may follow the
+encoders, as in the authors' code. Differences from the authors' code: both losses are used in one step instead of two,
+and targets are normalised.
 
 Shapes: B samples, N tokens, V of them visible, M of them predicted, D the encoder's width, E the decoder's.
 """
@@ -43,12 +43,19 @@ RECONSTRUCTED = 0.75
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SiameseConfig(PairConfig):
-    """The sizes; the defaults are those of AVSiam's base model.
+    """The sizes of the model, by default AVSiam's base model; see also `PairConfig`.
 
-    parts: for matching, a batch is encoded in this many parts of similar ratios, one for each ratio. joint_depth:
-    blocks between encoder and decoder, over the tokens of both modalities. own_sounds: whether sounds have blocks of
-    their own in reconstruction. summed: whether the loss is the sum of its parts, with the matching in nats, and not
-    their weighted mean.
+    Attributes:
+        width: Channels of the encoder.
+        depth: Blocks of the encoder.
+        heads: Attention heads of the encoder.
+        decoder_width: Channels of the decoder.
+        decoder_depth: Blocks of the decoder.
+        decoder_heads: Attention heads of the decoder.
+        parts: Number of parts of similar ratios in which a batch is encoded for matching, one for each ratio.
+        joint_depth: Number of blocks between encoder and decoder, over the tokens of both modalities.
+        own_sounds: Whether audio has separate blocks in reconstruction.
+        summed: Whether the loss is the sum of its parts, with the matching in nats, instead of their weighted mean.
     """
 
     width: int = 768
@@ -96,7 +103,7 @@ class Siamese(PairModel, config=SiameseConfig):
         init_linear(self)
 
     encoder_parts: ClassVar[tuple[str, ...]] = ("video", "audio", "encoder")
-    """What its features are made by."""
+    """Parts that compute the features."""
 
     @property
     def feature_width(self) -> int:
@@ -104,15 +111,18 @@ class Siamese(PairModel, config=SiameseConfig):
         return 2 * self.config.width
 
     def features(self, batch: AudioVisualBatch) -> Tensor:
-        """The mean tokens of whole clips and of whole sounds, each of length 1, side by side: float32 (B, 2 D)."""
+        """Return the mean tokens of whole clips and of their audio, each of length 1, concatenated: float32 (B, 2
+        D).
+        """
         if batch.spectrogram is None:
             raise ValueError("the batch has no spectrograms; give the loader features=Features()")
         return torch.cat(self.match(batch.video, batch.spectrogram), dim=1)
 
     def loss(self, batch: AudioVisualBatch) -> Losses:
-        """The squared errors of the target tokens of both modalities and the matching loss.
+        """Return the squared errors of the target tokens of both modalities and the matching loss.
 
-        Matching has its share of the config; the two errors have equal parts of the rest. Or all three are summed.
+        Matching has its weight in the config; the two errors share the rest equally. With `summed`, all three are
+        added.
         """
         shown = self.select_reconstruction_rows(batch)
         spectrogram, of_video, of_audio = need_masks(shown)
@@ -136,7 +146,7 @@ class Siamese(PairModel, config=SiameseConfig):
         )
 
     def select_reconstruction_rows(self, batch: AudioVisualBatch) -> AudioVisualBatch:
-        """The second views. Their masks have one ratio, so the padding is removed."""
+        """Return the second views. Their masks have one ratio, so the padding is removed."""
         _, video, audio = need_masks(batch)
         return select_rows(batch, slice(1, None, 2), self._make_second_mask(video), self._make_second_mask(audio))
 
@@ -152,7 +162,7 @@ class Siamese(PairModel, config=SiameseConfig):
         )
 
     def _match_views(self, batch: AudioVisualBatch) -> tuple[Tensor, Tensor]:
-        """Unit embeddings (B, D) of the clips and of the sounds of the first views."""
+        """Return unit embeddings (B, D) of the clips and the audio of the first views."""
         spectrogram, video, audio = need_masks(batch)
         clips = self._match_tokens(VIDEO, self.video.split(batch.video[0::2]), self._first(video))
         return clips, self._match_tokens(AUDIO, self.audio.split(spectrogram[0::2]), self._first(audio))
@@ -163,7 +173,9 @@ class Siamese(PairModel, config=SiameseConfig):
         return divide_by_count(mask.visible[0::2], mask.n_visible[0::2], self.config.parts)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compiles encoders, joint blocks and decoder: the division of a batch into parts is decided on the host."""
+        """Compile encoders, joint blocks and decoder, since the division of a batch into parts is decided on the
+        host.
+        """
         for part in (self.encoder, self.sounds, *self.joint, self.decoder):
             if part is not None:
                 part.compile(*args, **kwargs)
@@ -171,7 +183,17 @@ class Siamese(PairModel, config=SiameseConfig):
     def predict(
         self, video: Tensor, spectrogram: Tensor, video_mask: MaskBatch, audio_mask: MaskBatch
     ) -> tuple[Tensor, Tensor]:
-        """The predicted targets of both masks, (B, M, values of a token), for the video and for the sound."""
+        """Predict the targets of both masks from the visible tokens.
+
+        Args:
+            video: Clips.
+            spectrogram: Spectrograms.
+            video_mask: Masks of the clips.
+            audio_mask: Masks of the spectrograms.
+
+        Returns:
+            Predictions of video and audio, (B, M, values of a token).
+        """
         split = (self.video.split(video), self.audio.split(spectrogram))
         video_made, audio_made = self._completed(
             split, (video_mask.visible, audio_mask.visible), (video_mask.target, audio_mask.target)
@@ -179,7 +201,7 @@ class Siamese(PairModel, config=SiameseConfig):
         return video_made, audio_made
 
     def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit embeddings float32 (B, D) of whole clips and of whole sounds; those of a pair should be similar."""
+        """Return unit embeddings float32 (B, D) of whole clips and of their audio; matching ones should be similar."""
         video_tokens, audio_tokens = self.video.split(video), self.audio.split(spectrogram)
         clips = self._encoded(VIDEO, video_tokens, index_every_token(video_tokens))
         return average_valid_tokens(clips), average_valid_tokens(
@@ -187,12 +209,12 @@ class Siamese(PairModel, config=SiameseConfig):
         )
 
     def _encoded(self, modality: int, tokens: Tensor, visible: Tensor, valid: Tensor | None = None) -> Tensor:
-        """The encoded visible tokens of one modality, (B, V, D); padding is not attended to."""
+        """Return the encoded visible tokens of one modality, (B, V, D); padding is not attended to."""
         kind = (self.video, self.audio)[modality]
         return cast(Tensor, self.encoder(kind.inputs(gather_tokens(tokens, visible)), visible, modality, valid))
 
     def _match_tokens(self, modality: int, tokens: Tensor, parts: Sequence[Tensor]) -> Tensor:
-        """The mean tokens (B, D) of a batch whose rows are encoded in parts (see `divide_by_count`)."""
+        """Return the mean tokens (B, D) of a batch whose rows are encoded in parts (see `divide_by_count`)."""
         rows, visible, valid = parts[::3], parts[1::3], parts[2::3]
         means = [
             average_valid_tokens(self._encoded(modality, tokens[row], seen, real), real)
@@ -203,7 +225,7 @@ class Siamese(PairModel, config=SiameseConfig):
     def _completed(
         self, split: tuple[Tensor, Tensor], visible: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor]
     ) -> list[Tensor]:
-        """The predicted targets of both modalities from the visible tokens of both."""
+        """Predict the targets of both modalities from the visible tokens of both."""
         encoded = [self._encoded(VIDEO, split[VIDEO], visible[VIDEO])]
         if self.sounds is None:
             encoded.append(self._encoded(AUDIO, split[AUDIO], visible[AUDIO]))
@@ -219,12 +241,20 @@ class Siamese(PairModel, config=SiameseConfig):
 
 
 def divide_by_count(visible: Tensor, n_visible: Tensor, parts: int) -> list[Tensor]:
-    """Divides a batch of padded masks into `parts` near-equal parts of rows with similar counts.
+    """Divide a batch of padded masks into near-equal parts of rows with similar counts.
 
-    visible int64 (B, V) and n_visible int64 (B,) are those of a MaskBatch. Each part has its rows int64 (b,), their
-    visible tokens int64 (b, V'), and which of these are not padding, bool (b, V'). The sizes of the parts depend on B
-    alone, and V' is the largest count of a part: if B is a multiple of the number of ratios there is no padding, and
-    there are as many shapes as ratios. On a CUDA device the counts are copied to the host once.
+    The sizes of the parts depend only on B, and V' is the largest count of a part: if B is a multiple of the number of
+    ratios, nothing is padded, and there are as many shapes as ratios. On a CUDA device the counts are copied to the
+    host once.
+
+    Args:
+        visible: Visible tokens of a MaskBatch, int64 (B, V).
+        n_visible: Number of them, int64 (B,).
+        parts: Number of parts.
+
+    Returns:
+        For each part its rows int64 (b,), their visible tokens int64 (b, V'), and which of these are real, bool (b,
+            V').
     """
     order = torch.argsort(n_visible, descending=True, stable=True)
     counts = n_visible[order].tolist()

@@ -47,7 +47,15 @@ def avsiam_base() -> Recipe[AudioVisualBatch]:
 def siamese_data(
     *, size: int, seconds: float, augment: Augmentation, audio_patch: tuple[int, int] = (16, 16)
 ) -> AudioVisualData:
-    """A frame and its sound in two views: the first is matched at several ratios, the second reconstructed."""
+    """Return the data of a frame and its audio in two views: the first is matched at several ratios, the second
+    reconstructed.
+
+    Args:
+        size: Side of the frame in pixels.
+        seconds: Length of the audio.
+        augment: Crop of the frame.
+        audio_patch: Size of an audio token in frames and mel bins.
+    """
 
     def mask(matched: Mask) -> Mask:
         return Padded(mask=ByView(masks=(matched, Random(ratio=0.75))))

@@ -1,8 +1,8 @@
-"""Evaluates how well a masked language model predicts hidden tokens, compared with counts of ids and of pairs, and
-fills in the blanks of documents, in any order.
+"""Evaluates predictions of hidden tokens by a masked language model, compared with counts of ids and of pairs, and
+fills in the blanks of documents in any order.
 
-A model that was trained with any number of hidden tokens (PMLM, Liao et al., 2020) is also one of any order: each blank
-is drawn given what is there already. A model of one ratio has not seen documents that are nearly empty.
+A model trained with random numbers of hidden tokens (PMLM, Liao et al., 2020) can generate in any order: each blank is
+drawn given the known tokens. A model trained with one ratio has not seen nearly empty documents.
 
 Shapes: B documents of N tokens, V ids.
 """
@@ -40,17 +40,28 @@ COUNTED = 1 << 16
 """The largest number of rows whose ids are counted."""
 _AT_ONCE = 32
 READING = (
-    "A held-out text with the tokens that the model had to predict, and with the most probable token in their places. "
-    "The scores say how many of all hidden tokens it predicts right."
+    "A held-out text with the hidden tokens, and with the model's most probable tokens in their positions. The scores "
+    "include the fraction of all hidden tokens that it predicts right."
 )
 
 
 @torch.inference_mode()
 def measure_tokens(model: TokenModel, measured: Iterable[TextBatch], counts: NGrams) -> tuple[Score, Score]:
-    """The mean loss of hidden tokens in nats on batches with masks, beside those of the frequencies of ids and of the
-    visible neighbours' pairs at the best of `STRENGTHS`; and the share that is predicted right.
+    """Measure predictions of hidden tokens, compared with counts.
 
-    counts: of a split that the model was trained on. ValueError for no batch.
+    The baselines of the loss are the frequencies of ids, and pairs with the visible neighbours at the best of
+    `STRENGTHS`.
+
+    Args:
+        model: The model.
+        measured: Batches with masks.
+        counts: Counts of a split that the model was trained on.
+
+    Returns:
+        The mean loss in nats, and the fraction predicted right.
+
+    Raises:
+        ValueError: `measured` is empty.
     """
     losses, right, found = [], [], []
     for batch in measured:
@@ -74,7 +85,14 @@ def measure_tokens(model: TokenModel, measured: Iterable[TextBatch], counts: NGr
 
 
 def evaluate(model: TokenModel, config: TextData, data: Manifest, shown: int) -> Evaluation:
-    """The loss on a held-out split with the recipe's masks, compared with those of counts of the training split."""
+    """Measure the loss on a held-out split with the recipe's masks, compared with counts of the training split.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of predictions to show.
+    """
     size = min(len(data), _AT_ONCE)
     whole = replace(config, packing="pack", mask=None)
     counts = NGrams.of(read_batches(whole, trained_on(data), size=size, samples=COUNTED), model.config.vocabulary)
@@ -111,11 +129,24 @@ def generate(
     never: Sequence[int] = (),
     seed: int = 0,
 ) -> Tensor:
-    """The documents ids int (B, N) with each `blank` id filled in: int64 (B, N).
+    """Fill in the blanks of documents, drawing one token of each document at a time.
 
-    One token of each document is drawn at a time, from the softmax of its logits / temperature; at temperature 0 it is
-    the most probable one. never: ids that are not drawn, such as special ones; a blank never is. seed: decides all.
-    ValueError for an unknown order or a temperature below 0.
+    Tokens are drawn from the softmax of the logits / temperature; at temperature 0 the most probable one is chosen.
+
+    Args:
+        model: The model; it is put into eval mode.
+        ids: Documents int (B, N).
+        blank: Id of a blank, which is never drawn.
+        order: Order of the blanks.
+        temperature: Temperature of the softmax.
+        never: Ids that are not drawn, such as special ones.
+        seed: Seed of all random draws.
+
+    Returns:
+        Completed documents int64 (B, N).
+
+    Raises:
+        ValueError: The order is unknown, or the temperature is below 0.
     """
     if order not in get_args(Order):
         raise ValueError(f"order is one of {', '.join(get_args(Order))}, got {order!r}")
@@ -146,7 +177,7 @@ def generate(
 
 
 def _compute_chances(logits: Tensor, blank: int, never: Sequence[int], temperature: float) -> Tensor:
-    """The probability of each id, float32 (..., V)."""
+    """Return the probability of each id, float32 (..., V)."""
     logits = logits.float().clone()
     logits[..., [blank, *never]] = -torch.inf
     if temperature == 0:

@@ -1,7 +1,7 @@
 """Recipes of text: BERT, MosaicBERT, Learning Better Masking, PMLM and RetroMAE.
 
-The ids are those of the split's tokenizer, of which a model has at most `vocabulary`: 8,192 in the tiny recipes, as
-`maskstream shards` trains it, and 30,522 in those of the papers' size, whose tokenizer is given by its path.
+Ids come from the split's tokenizer and must be below the model's `vocabulary`: 8,192 in the tiny recipes, like the
+tokenizer trained by `maskstream shards`, and 30,522 in full-size recipes, whose tokenizer is passed by path.
 """
 
 from dataclasses import replace
@@ -27,7 +27,7 @@ CLASSES = 17
 
 
 DROPOUT = DropoutConfig(hidden=0.1, attention=0.1)
-"""What BERT and its successors drop (Devlin et al., 2019, A.2)."""
+"""Dropout of BERT and its successors (Devlin et al., 2019, A.2)."""
 SMALL = TokenModelConfig(vocabulary=8192, width=128, depth=2, heads=4, norm="pre", positions="rotary", eps=1e-6)
 """The model of the tiny recipes: 2 pre-norm layers of width 128, with rotary positions.
 
@@ -36,7 +36,7 @@ Short runs are lost with vectors of places, which first have to learn which plac
 
 
 def replaced(mask: Mask) -> Padded:
-    """80 % of the tokens that `mask` hides become [MASK], 10 % a random one, 10 % stay."""
+    """Replace 80 % of the tokens that `mask` hides by [MASK] and 10 % by a random token; 10 % stay."""
     return Padded(mask=Replace(mask=mask))
 
 

@@ -1,4 +1,4 @@
-"""Evaluates speech and sound enhancement on a split."""
+"""Evaluates audio enhancement on a split."""
 
 import torch
 from torch import Tensor
@@ -12,19 +12,27 @@ from .model import DenseUNet, DenseUNetConfig, compute_si_sdr
 MEASURED = 128
 """The largest number of samples that are measured."""
 READING = (
-    "Time runs to the right, frequency rises upwards, bright is loud; what the first microphone hears. Each sound was "
-    "mixed with noise from another direction; the network gave every microphone a complex mask, and the mixture times "
-    "the mask is what came out. SI-SDR is the ratio of clean signal to error in decibels, whatever the loudness."
+    "Spectrograms of the first microphone: time runs to the right and frequency upwards; bright is loud. Each signal "
+    "was mixed with noise from another direction. The network predicts a complex mask for every microphone; the "
+    "mixture times the mask is the result. SI-SDR is the ratio of clean signal to error in decibels, whatever the "
+    "loudness."
 )
 
 
 def evaluate(model: DenseUNet, config: NoisyData, data: Manifest, shown: int) -> Evaluation:
-    """The SI-SDR and the error on the split, and some sounds before and after."""
+    """Measure SI-SDR and error on a split, and enhance some samples.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of samples to show.
+    """
     loss, before, after, measured = measure_gains(config, model, data)
     batch = next(iter(read_batches(config, data, size=shown, samples=shown, shuffle=True)))
     with torch.inference_mode():
         made = model.reconstructed(batch)
-    rows, noisy = range(min(shown, len(batch))), "the noisy sound"
+    rows, noisy = range(min(shown, len(batch))), "the noisy audio"
     return Evaluation(
         scores=(
             Score(
@@ -42,15 +50,21 @@ def evaluate(model: DenseUNet, config: NoisyData, data: Manifest, shown: int) ->
         ),
         examples=(Compared(title="Before and after", reading=READING, batch=batch, made=made, rows=rows),),
         loss=TrainingLoss(
-            name="The error of the enhanced sounds relative to that of the noisy ones",
-            baseline="returning the noisy sound",
+            name="The error of the enhanced audio relative to the error of the noisy audio",
+            baseline="returning the noisy audio",
         ),
-        learns="A network learns to recover the clean sound from the noisy sounds of several microphones.",
+        learns="A network learns to recover clean audio from the noisy signals of several microphones.",
     )
 
 
 def measure_gains(config: NoisyData, model: DenseUNet, data: Manifest) -> tuple[float, float, float, int]:
-    """The mean loss, the mean SI-SDR in dB before and after enhancement, and the number of samples (up to 128)."""
+    """Return the mean loss, the mean SI-SDR in dB before and after enhancement, and the number of samples (up to 128).
+
+    Args:
+        config: Data config of the run.
+        model: The model.
+        data: The split.
+    """
     kept: list[Tensor] = []
     with torch.inference_mode():
         for batch in read_batches(config, data, size=8, samples=MEASURED):

@@ -30,15 +30,18 @@ Bound = Literal["parts", "magnitude", "none"]
 class ComplexRatio(Config):
     """The mask M = S / Y of a clean spectrum S and a mixture Y, compressed to a bounded target for a model.
 
-    Spectra are complex tensors of equal shape (..., F, T) with any leading axes. M is S conj(Y) / max(|Y|^2, eps), so
-    M Y = S exactly wherever |Y|^2 >= eps; the product is complex, so it also corrects the phase.
+    Spectra are complex tensors of equal shape (..., F, T) with any leading axes. M is S conj(Y) / max(|Y|^2, eps), so M
+    Y = S exactly wherever |Y|^2 >= eps; the product is complex, so it also corrects the phase. Used by the
+    Channel-Attention Dense U-Net (Tolooshams et al. 2020) on each microphone.
 
-    bound: "parts" replaces the real and the imaginary part x each by limit * tanh(steepness / 2 * x), published as
-        K (1 - exp(-C x)) / (1 + exp(-C x)) with K = 10 and C = 0.1 (Williamson et al. 2016); "magnitude" compresses the
-        magnitude so and keeps the phase (Choi et al. 2019, Deep Complex U-Net, with limit 1 and steepness 2); "none"
-        does nothing.
-
-    Used by the Channel-Attention Dense U-Net (Tolooshams et al. 2020) on each microphone.
+    Attributes:
+        bound: "parts" replaces the real and the imaginary part x each by limit * tanh(steepness / 2 * x), published as
+            K (1 - exp(-C x)) / (1 + exp(-C x)) with K = 10 and C = 0.1 (Williamson et al. 2016). "magnitude" compresses
+            only the magnitude in the same way (Choi et al. 2019, Deep Complex U-Net, with limit 1 and steepness 2).
+            "none" does nothing.
+        limit: Limit of the bounded values.
+        steepness: Steepness of the compression.
+        eps: Smallest power of the mixture.
     """
 
     bound: Bound = "parts"
@@ -56,7 +59,15 @@ class ComplexRatio(Config):
             )
 
     def target(self, mixture: Tensor, clean: Tensor) -> Tensor:
-        """The bounded mask of a mixture and its clean spectrum: complex, of the same shape."""
+        """Return the bounded mask of a mixture and its clean spectrum: complex, of the same shape.
+
+        Args:
+            mixture: Spectrum of the mixture.
+            clean: Clean spectrum.
+
+        Raises:
+            ValueError: Shapes differ, or a spectrum is not complex.
+        """
         if mixture.shape != clean.shape or not (mixture.is_complex() and clean.is_complex()):
             raise ValueError(
                 f"mixture and clean must be complex spectra of one shape, got {tuple(mixture.shape)} {mixture.dtype}, "
@@ -66,7 +77,7 @@ class ComplexRatio(Config):
         return self.bounded(clean * mixture.conj() / power.clamp_min(self.eps))
 
     def bounded(self, mask: Tensor) -> Tensor:
-        """Compresses a mask to the bound: complex, of the same shape."""
+        """Compress a mask to the bound: complex, of the same shape."""
         if self.bound == "parts":
             return torch.complex(self._squeeze_values(mask.real), self._squeeze_values(mask.imag))
         if self.bound == "magnitude":
@@ -74,7 +85,7 @@ class ComplexRatio(Config):
         return mask
 
     def invert_bounds(self, mask: Tensor) -> Tensor:
-        """The inverse of `bounded`. Values at the limit are first reduced to the largest number below it."""
+        """Invert `bounded`. Values at the limit are first reduced to the largest number below it."""
         if self.bound == "parts":
             return torch.complex(self._stretch_values(mask.real), self._stretch_values(mask.imag))
         if self.bound == "magnitude":
@@ -82,7 +93,7 @@ class ComplexRatio(Config):
         return mask
 
     def apply(self, mask: Tensor, mixture: Tensor) -> Tensor:
-        """The enhanced spectrum: the unbounded mask times the mixture. Differentiable."""
+        """Return the enhanced spectrum, the unbounded mask times the mixture. Differentiable."""
         return self.invert_bounds(mask) * mixture
 
     def _squeeze_values(self, x: Tensor) -> Tensor:
@@ -94,19 +105,26 @@ class ComplexRatio(Config):
 
 
 def _with_magnitude(mask: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """Applies `function` to the magnitude and keeps the phase; 0 stays 0 and has a gradient."""
+    """Apply `function` to the magnitude and keep the phase; 0 stays 0 and has a gradient."""
     magnitude = mask.abs().clamp_min(1e-12)
     return mask * (function(magnitude) / magnitude)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DenseUNetConfig(ModelConfig[NoisyBatch]):
-    """The sizes. microphones, n_samples: of the input. n_fft, hop: of the STFT, in samples. width: channels of the
-    first level.
+    """The sizes of the network.
 
-    depth: the number of times that frequency and time are halved. layers, growth: of a dense block. attention: the
-    length of queries and keys. target: the loss compares the enhanced sound ("sound") or the bounded complex ratio mask
-    ("ratio", model.py).
+    Attributes:
+        microphones: Number of microphones.
+        n_samples: Number of samples of the input.
+        n_fft: Window of the STFT, in samples.
+        hop: Hop of the STFT, in samples.
+        width: Channels of the first level.
+        depth: Number of times that frequency and time are halved.
+        layers: Layers of a dense block.
+        growth: Channels that each layer of a dense block adds.
+        attention: Length of queries and keys.
+        target: Compared in the loss: the enhanced audio ("sound") or the bounded complex ratio mask ("ratio").
     """
 
     microphones: int = 4
@@ -122,7 +140,7 @@ class DenseUNetConfig(ModelConfig[NoisyBatch]):
 
     def validate(self) -> None:
         if self.target not in ("sound", "ratio"):
-            raise ValueError(f"target is 'sound' or 'ratio', got {self.target!r}")
+            raise ValueError(f"target must be 'sound' or 'ratio', got {self.target!r}")
         numbers = {name: value for name, value in asdict(self).items() if isinstance(value, int)}
         if min(numbers.values()) < 1:
             raise ValueError(f"all sizes of a Dense U-Net must be at least 1, got {numbers}")
@@ -133,7 +151,7 @@ class DenseUNetConfig(ModelConfig[NoisyBatch]):
             )
 
     def check(self, data: DataConfig[NoisyBatch]) -> None:
-        """Raises ValueError if the data have another number of microphones or samples."""
+        """Raise ValueError if the data have another number of microphones or samples."""
         if isinstance(data, NoisyData) and (data.microphones, data.clip.n_samples) != (
             self.microphones,
             self.n_samples,
@@ -159,7 +177,7 @@ class ChannelAttention(nn.Module):
         self.share = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x plus the attention output times a learnt factor."""
+        """Return x plus the attention output times a learnt factor."""
         rows = x.transpose(1, 2)
         seen = F.scaled_dot_product_attention(self.query(rows), self.key(rows), rows)
         return x + self.share * seen.transpose(1, 2)
@@ -200,7 +218,7 @@ class Up(nn.Module):
 
 
 class DenseUNet(Model[NoisyBatch], config=DenseUNetConfig):
-    """Predicts masks and clean sounds from mixtures. With initial weights every mask is 1."""
+    """Predicts masks and clean audio from mixtures. With initial weights every mask is 1."""
 
     whole_graph = True
 
@@ -229,10 +247,10 @@ class DenseUNet(Model[NoisyBatch], config=DenseUNetConfig):
         nn.init.zeros_(cast(Tensor, self.leave.bias))
 
     def loss(self, batch: NoisyBatch) -> Losses:
-        """The error of the estimate divided by that of the mixture, so that a mask of 1 has loss 1.
+        """Return the error of the estimate relative to the error of the mixture, so that a mask of 1 has loss 1.
 
-        The error is the mean absolute error of the sounds or, with the target "ratio", the squared error of the bounded
-        masks weighted by the mixture's magnitude. Samples count by their weight.
+        The error is the mean absolute error of the audio or, with the target "ratio", the squared error of the bounded
+        masks, weighted by the mixture's magnitude. Samples count by their weight.
         """
         mixture, clean = batch.mixture, batch.clean
         spectrum = self.spectra(mixture)
@@ -249,20 +267,25 @@ class DenseUNet(Model[NoisyBatch], config=DenseUNetConfig):
         return Losses(parts={"error": weighted(relative, counted)})
 
     def reconstructed(self, batch: NoisyBatch) -> NoisyBatch:
-        """The batch with the estimates as its clean sounds."""
+        """Return the batch with the estimates as its clean audio."""
         return replace(batch, clean=self.enhance(batch.mixture))
 
     def enhance(self, mixture: Tensor) -> Tensor:
-        """The estimated clean sounds, float32 (B, M, n)."""
+        """Return the estimated clean audio, float32 (B, M, n)."""
         spectrum = self.spectra(mixture)
         return self._sound(self.mask(spectrum) * spectrum)
 
     def spectra(self, sound: Tensor) -> Tensor:
-        """The STFT of sounds float32 (B, M, n): complex (B, M, F, T), without the highest frequency and last frame."""
+        """Return the STFT of audio float32 (B, M, n): complex (B, M, F, T), without the highest frequency and the last
+        frame.
+
+        Raises:
+            ValueError: The audio has another number of microphones or samples.
+        """
         c = self.config
         if sound.shape[1:] != (c.microphones, c.n_samples):
             raise ValueError(
-                f"sounds have the shape {tuple(sound.shape)}, the model takes (B, {c.microphones}, {c.n_samples}); use "
+                f"audio has the shape {tuple(sound.shape)}, the model takes (B, {c.microphones}, {c.n_samples}); use "
                 "the same clip and microphones for the loader and the model"
             )
         flat = sound.reshape(-1, c.n_samples).float()
@@ -270,7 +293,7 @@ class DenseUNet(Model[NoisyBatch], config=DenseUNetConfig):
         return full[:, :-1, :-1].reshape(-1, c.microphones, c.n_fft // 2, c.frames)
 
     def mask(self, spectrum: Tensor) -> Tensor:
-        """The complex mask (B, M, F, T) for the spectra of mixtures."""
+        """Return the complex mask (B, M, F, T) for the spectra of mixtures."""
         level = spectrum.abs().mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-8)
         scaled = spectrum / level
         squeezed = scaled / scaled.abs().clamp_min(1e-4).sqrt()
@@ -292,7 +315,12 @@ class DenseUNet(Model[NoisyBatch], config=DenseUNetConfig):
 
 
 def compute_si_sdr(estimate: Tensor, clean: Tensor) -> Tensor:
-    """The scale-invariant signal-to-distortion ratio in dB over the last axis (Le Roux et al., 2019)."""
+    """Return the scale-invariant signal-to-distortion ratio in dB over the last axis (Le Roux et al., 2019).
+
+    Args:
+        estimate: Estimated signal.
+        clean: Clean signal.
+    """
     estimate, clean = (x - x.mean(dim=-1, keepdim=True) for x in (estimate, clean))
     scale = (estimate * clean).sum(-1, keepdim=True) / clean.square().sum(-1, keepdim=True).clamp_min(1e-12)
     target = scale * clean

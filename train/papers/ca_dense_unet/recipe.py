@@ -1,4 +1,4 @@
-"""Recipes of enhancement: noisy sounds of several microphones to clean ones."""
+"""Recipes of enhancement: from noisy audio of several microphones to clean audio."""
 
 from maskstream.pipelines import AudioClip
 from maskstream.pipelines.modalities.audio.batch import NoisyBatch

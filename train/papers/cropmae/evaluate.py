@@ -25,7 +25,14 @@ _AT_ONCE = 16
 
 @torch.inference_mode()
 def evaluate(model: CrossAutoencoder[BatchT], config: DataConfig[BatchT], data: Manifest, shown: int) -> Evaluation:
-    """The loss on shuffled samples with the recipe's own random views, the same at each call."""
+    """Measure the loss on shuffled samples with the recipe's random views, the same at each call.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of reconstructions to show.
+    """
     n = min(len(data), MEASURED)
     size = min(n, _AT_ONCE)
     samples, rounds = n // size * size, -(-LEAST // n)

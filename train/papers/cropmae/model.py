@@ -1,8 +1,8 @@
 """A siamese masked autoencoder: hidden patches of one view are predicted from its visible ones and from another view.
 
-CropMAE (Eymael et al., 2024) takes two crops of an image, SiamMAE (Gupta et al., 2023) two frames of a video. Both
-views pass the same encoder, the first as a whole. The decoder's blocks have cross-attention of the second view's tokens
-to those of the first, an MLP, and self-attention.
+CropMAE (Eymael et al., 2024) uses two crops of an image, SiamMAE (Gupta et al., 2023) two frames of a video. The same
+encoder encodes both views, the first one without a mask. The decoder's blocks have cross-attention of the second view's
+tokens to the first view's, an MLP, and self-attention.
 
 Shapes: B pairs, N tokens of a view, V of them visible in the second view, M predicted, D and E the widths of encoder
 and decoder.
@@ -35,11 +35,22 @@ from maskstream.train.nn.transformer import MLP, Attention, BlockSizes, CrossAtt
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CrossConfig(ModelConfig[BatchT], ABC):
-    """The sizes; the defaults are those of CropMAE's ViT-S/16.
+    """The sizes of the model, by default CropMAE's ViT-S/16.
 
-    norm: where the norms of the decoder's blocks stand; before a branch, what it attends to is normed too. positions:
-    see ImagePositions. key_places: whether what the decoder reads of the first view carries the places that the
-    decoder's tokens have, and not those of the encoder alone. eps: of all layer norms.
+    Attributes:
+        width: Channels of the encoder.
+        depth: Blocks of the encoder.
+        heads: Attention heads of the encoder.
+        mlp_ratio: Hidden channels of the encoder's MLPs per channel.
+        decoder_width: Channels of the decoder.
+        decoder_depth: Blocks of the decoder.
+        decoder_heads: Attention heads of the decoder.
+        decoder_mlp_ratio: Hidden channels of the decoder's MLPs per channel.
+        eps: Epsilon of all layer norms.
+        norm: Location of the norms of the decoder's blocks; "pre" also normalises the tokens that a branch attends to.
+        positions: Fixed positions; see ImagePositions.
+        key_places: Whether the first view's tokens get the decoder's positions in cross-attention, in addition to the
+            encoder's.
     """
 
     version: ClassVar[int] = 2  # 2: the decoder's blocks have another order
@@ -69,7 +80,7 @@ class CropPairConfig(CrossConfig[ImageBatch]):
     """A model of two views of an image: CropMAE."""
 
     def check(self, data: DataConfig[ImageBatch]) -> None:
-        """Raises ValueError unless the data have two views of a sample."""
+        """Raise ValueError unless the data have two views of a sample."""
         if isinstance(data, ImageData) and data.views != 2:
             raise ValueError(f"a model of two crops needs data.views=2, got {data.views}")
 
@@ -79,7 +90,7 @@ class FramePairConfig(CrossConfig[VideoBatch]):
     """A model of two frames of a video: SiamMAE."""
 
     def check(self, data: DataConfig[VideoBatch]) -> None:
-        """Raises ValueError unless the data are clips of two frames, with tokens of one frame."""
+        """Raise ValueError unless the data are clips of two frames, with tokens of one frame."""
         if isinstance(data, VideoData) and (data.clip.frames, data.tubelet) != (2, 1):
             raise ValueError(
                 f"a model of two frames needs clip.frames=2 and data.tubelet=1, got {data.clip.frames}, {data.tubelet}"
@@ -144,34 +155,34 @@ class CrossAutoencoder(TokenFeatures[BatchT]):
     place: Tensor
 
     encoder_parts: ClassVar[tuple[str, ...]] = ("tokens", "encoder")
-    """What its features are made by."""
+    """Parts that compute the features."""
 
     @abstractmethod
     def views(self, batch: BatchT) -> Tensor:
-        """All views of a batch, each by itself, uint8 (B, V, H, W, 3)."""
+        """Return all views of a batch, uint8 (B, V, H, W, 3)."""
 
     @abstractmethod
     def pair(self, batch: BatchT) -> Pair:
-        """The views of a batch. ValueError if it has no masks."""
+        """Return the two views of each pair of a batch; raise ValueError if it has no masks."""
 
     @abstractmethod
     def completed(self, batch: BatchT, second: Tensor) -> BatchT:
-        """The batch with `second` uint8 (B, H, W, 3) in place of the second views."""
+        """Return the batch with `second` uint8 (B, H, W, 3) instead of the second views."""
 
     def loss(self, batch: BatchT) -> Losses:
-        """The mean squared error over the target patches of the second view."""
+        """Return the mean squared error over the target patches of the second view."""
         pair = self.pair(batch)
         with torch.no_grad():
             expected = self.tokens.targets(gather_tokens(self.tokens.split(pair.second), pair.target))
         return Losses(parts={"reconstruction": squared(self.predict(pair), expected, pair.weight)})
 
     def reconstructed(self, batch: BatchT) -> BatchT:
-        """The batch with the target patches of the second views replaced by the predictions."""
+        """Return the batch with the target patches of the second views replaced by the predictions."""
         pair = self.pair(batch)
         return self.completed(batch, self.tokens.paint(pair.second, pair.target, self.predict(pair)))
 
     def predict(self, pair: Pair) -> Tensor:
-        """The predicted targets of the second view, (B, M, n_targets)."""
+        """Return the predicted targets of the second view, (B, M, n_targets)."""
         every = torch.arange(self.tokens.n_tokens, device=pair.visible.device).expand(pair.first.shape[0], -1)
         seen = self.bridge(self._encoded(pair.first, every))
         if self.config.key_places:
@@ -184,19 +195,19 @@ class CrossAutoencoder(TokenFeatures[BatchT]):
         return cast(Tensor, self.head(self.norm(x[:, -pair.target.shape[1] :])))
 
     def token_features(self, batch: BatchT) -> Tensor:
-        """The encoder's output for all patches of all views: (B, V N, D)."""
+        """Return the encoder's output (B, V N, D) for all patches of all views."""
         views = self.views(batch)
         every = torch.arange(self.tokens.n_tokens, device=views.device).expand(views.shape[0] * views.shape[1], -1)
         return self.encode(views.flatten(0, 1), every).reshape(views.shape[0], -1, self.config.width)
 
     def token_inputs(self, batch: BatchT) -> Tensor:
-        """All patches of all views as the encoder reads them, float32 (B, V N, n_inputs)."""
+        """Return all patches of all views as the encoder reads them, float32 (B, V N, n_inputs)."""
         views = self.views(batch)
         inputs = self.tokens.inputs(self.tokens.split(views.flatten(0, 1)))
         return inputs.reshape(views.shape[0], -1, self.tokens.n_inputs)
 
     def encode(self, view: Tensor, visible: Tensor) -> Tensor:
-        """The encoder's output for the tokens `visible` (B, V) of views uint8 (B, H, W, 3): (B, V, D)."""
+        """Return the encoder's output (B, V, D) for the tokens `visible` (B, V) of views uint8 (B, H, W, 3)."""
         return self._encoded(view, visible)[:, 1:]
 
     def _encoded(self, view: Tensor, visible: Tensor) -> Tensor:
@@ -211,7 +222,7 @@ class CropPairModel(CrossAutoencoder[ImageBatch], config=CropPairConfig):
         super().__init__(config, grids, grids["image"])
 
     def views(self, batch: ImageBatch) -> Tensor:
-        """See CrossAutoencoder; each image of a batch is a sample of its own, uint8 (B, 1, H, W, 3)."""
+        """Return each image of a batch as a separate sample, uint8 (B, 1, H, W, 3); see CrossAutoencoder."""
         return batch.image[:, None]
 
     def pair(self, batch: ImageBatch) -> Pair:

@@ -11,16 +11,32 @@ from .model import NOISE, AudioVisualDiffusion, AudioVisualDiffusionConfig
 
 
 def evaluate(model: AudioVisualDiffusion, config: AudioVisualData, data: Manifest, shown: int) -> Evaluation:
-    """What every model of video with sound has; this one is judged by the patches that it denoises."""
+    """Evaluate as every model of video with audio, and by the errors of denoised patches.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of reconstructions to show.
+    """
     return pairs.evaluate(model, config, data, shown, measure_denoising(config, model, data))
 
 
 @torch.inference_mode()
 def measure_denoising(config: AudioVisualData, model: AudioVisualDiffusion, data: Manifest) -> list[Score]:
-    """The errors of the denoised patches of up to 256 samples, of video and of sound, at times drawn as in training.
+    """Measure the errors of the denoised patches of up to 256 samples, of video and audio, at random times as in
+    training.
 
-    The noised patch is scaled by sqrt(a), where a is its share of signal: the best linear estimate for patches of mean
-    0 and variance 1.
+    The baseline is the noised patch scaled by sqrt(a), where a is its fraction of signal: the best linear estimate for
+    patches of mean 0 and variance 1.
+
+    Args:
+        config: Data config of the run.
+        model: The model.
+        data: The split.
+
+    Raises:
+        ValueError: A batch has no masks or no noise.
     """
     sums = torch.zeros(2, 3, dtype=torch.float64)
     samples = 0

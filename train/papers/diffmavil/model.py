@@ -1,14 +1,14 @@
-"""DiffMAViL (Nunez et al., 2023): reconstructs masked video and sound from noised patches instead of mask tokens.
+"""DiffMAViL (Nunez et al., 2023): reconstructs masked video and audio from noised patches instead of mask tokens.
 
 Each modality has its own encoder; fusion blocks follow over the visible tokens of both. For each hidden patch, a
 decoder reads the noised patch (one diffusion time per sample and modality) and predicts the clean one. The audio
 decoder has self-attention over noised patches and visible tokens. In the video decoder each noised patch attends to the
 visible tokens only (cross-attention), which costs M x V instead of (M + V)^2. A contrastive loss matches clips and
-sounds by the means of their encoded visible tokens. The masks' ratio falls over the run, and the batch size with it
+audio by the means of their encoded visible tokens. The mask ratio falls over the run, and with it the batch size
 (`Linear`, `token_budget=`).
 
 The authors published no code: the sizes, the weight of matching, and predicting the clean patch (as in DiffMAE, Wei et
-al., 2023) are this project's choices. Shapes are those of AVSiam.
+al., 2023) are this project's choices. For the shapes see AVSiam.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NOISE = LinearNoise()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioVisualDiffusionConfig(PairConfig):
-    """The sizes; the defaults are those of a small model. fusion_depth: the number of blocks over both modalities."""
+    """The sizes of the model, by default a small one; `fusion_depth` is the number of blocks over both modalities."""
 
     width: int = 192
     depth: int = 4
@@ -52,7 +52,7 @@ class AudioVisualDiffusionConfig(PairConfig):
 
 
 class NoisyDecoder(nn.Module):
-    """Denoises the patches of one modality. cross: patches attend to the visible tokens only, else to all tokens."""
+    """Denoises the patches of one modality; with `cross`, patches attend only to visible tokens, else to all tokens."""
 
     positions: Tensor
     times: Tensor
@@ -68,10 +68,16 @@ class NoisyDecoder(nn.Module):
         self.register_buffer("times", build_interleaved_sinusoid(NOISE.times, c.decoder_width), persistent=False)
 
     def forward(self, noisy: Tensor, time: Tensor, target: Tensor, seen: Tensor) -> Tensor:
-        """Predicts clean patches (B, M, values).
+        """Predict clean patches.
 
-        noisy: noised patches (B, M, values) at the positions `target` int64 (B, M) and the times int64 (B,). seen: the
-        encoded visible tokens (B, V, E).
+        Args:
+            noisy: Noised patches (B, M, values).
+            time: Diffusion times int64 (B,).
+            target: Positions of the patches int64 (B, M).
+            seen: Encoded visible tokens (B, V, E).
+
+        Returns:
+            (B, M, values).
         """
         x = self.embed(noisy) + self.positions[target] + self.time(self.times[time])[:, None]
         if self.cross:
@@ -101,13 +107,14 @@ class AudioVisualDiffusion(PairModel, config=AudioVisualDiffusionConfig):
         init_linear(self)
 
     def _places(self, width: int) -> tuple[Tensor, Tensor]:
-        """The position embeddings of the video (along a line) and of the sound (along time and frequency)."""
+        """Return the position embeddings of video (along a line) and audio (along time and frequency)."""
         return build_interleaved_sinusoid(self.video.n_tokens, width), self.audio.positions(width)
 
     def loss(self, batch: AudioVisualBatch) -> Losses:
-        """The squared errors of the denoised patches of both modalities and the matching loss, which is 1 at chance.
+        """Return the squared errors of the denoised patches of both modalities and the matching loss, which is 1 at
+        chance.
 
-        Matching has its share of the config; the two errors have equal parts of the rest.
+        Matching has its weight in the config; the two errors share the rest equally.
         """
         spectrogram, of_video, of_audio = need_masks(batch)
         split = (self.video.split(batch.video), self.audio.split(spectrogram))
@@ -125,15 +132,24 @@ class AudioVisualDiffusion(PairModel, config=AudioVisualDiffusionConfig):
         )
 
     def select_reconstruction_rows(self, batch: AudioVisualBatch) -> AudioVisualBatch:
-        """The whole batch."""
+        """Return the whole batch."""
         return batch
 
     def predict(
         self, video: Tensor, spectrogram: Tensor, video_mask: MaskBatch, audio_mask: MaskBatch
     ) -> tuple[Tensor, Tensor]:
-        """The predicted targets of both masks, (B, M, values of a token), from the visible tokens alone.
+        """Predict the targets of both masks from the visible tokens.
 
         Each hidden patch is replaced by pure noise at the last time; the noise is the same at each call.
+
+        Args:
+            video: Clips.
+            spectrogram: Spectrograms.
+            video_mask: Masks of the clips.
+            audio_mask: Masks of the spectrograms.
+
+        Returns:
+            Predictions of video and audio, (B, M, values of a token).
         """
         split = (self.video.split(video), self.audio.split(spectrogram))
         seen = self._fused(*self._encoded(split, video_mask.visible, audio_mask.visible))
@@ -146,9 +162,16 @@ class AudioVisualDiffusion(PairModel, config=AudioVisualDiffusionConfig):
         return made[0], made[1]
 
     def denoise(self, batch: AudioVisualBatch) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """(predicted, clean, noised) target patches of the video, then of the sound, at the batch's noise and times.
+        """Return (predicted, clean, noised) target patches of video, then of audio, at the batch's noise and times.
 
-        Each is (B, M, values of a token). ValueError if the batch has no noise or no masks.
+        Args:
+            batch: Batch with noise and masks.
+
+        Returns:
+            Patches of (B, M, values of a token).
+
+        Raises:
+            ValueError: The batch has no noise or no masks.
         """
         spectrogram, of_video, of_audio = need_masks(batch)
         split = (self.video.split(batch.video), self.audio.split(spectrogram))
@@ -158,7 +181,7 @@ class AudioVisualDiffusion(PairModel, config=AudioVisualDiffusionConfig):
     def _denoise_tokens(
         self, batch: AudioVisualBatch, split: tuple[Tensor, Tensor], seen: Tensor
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """`denoise` for data that are already split into tokens (`split`) and encoded (`seen`)."""
+        """Denoise data that are already split into tokens (`split`) and encoded (`seen`)."""
         _, of_video, of_audio = need_masks(batch)
         clean = self._clean(split, of_video.target, of_audio.target)
         parts = (
@@ -174,13 +197,13 @@ class AudioVisualDiffusion(PairModel, config=AudioVisualDiffusionConfig):
         return made
 
     def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit embeddings float32 (B, D) of whole clips and of whole sounds; those of a pair should be similar."""
+        """Return unit embeddings float32 (B, D) of whole clips and of their audio; matching ones should be similar."""
         split = (self.video.split(video), self.audio.split(spectrogram))
         clips, sounds = self._encoded(split, index_every_token(split[0]), index_every_token(split[1]))
         return average_valid_tokens(clips), average_valid_tokens(sounds)
 
     def _clean(self, split: tuple[Tensor, Tensor], video_target: Tensor, audio_target: Tensor) -> tuple[Tensor, Tensor]:
-        """The normalised target tokens of both modalities."""
+        """Return the normalised target tokens of both modalities."""
         with torch.no_grad():
             return (
                 self.video.targets(gather_tokens(split[0], video_target)),
@@ -190,10 +213,10 @@ class AudioVisualDiffusion(PairModel, config=AudioVisualDiffusionConfig):
     def _encoded(
         self, split: tuple[Tensor, Tensor], video_visible: Tensor, audio_visible: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The encoded visible tokens of both modalities, (B, V, D) each."""
+        """Return the encoded visible tokens of both modalities, (B, V, D) each."""
         clips = self.encoder(self.video.inputs(gather_tokens(split[0], video_visible)), video_visible, 0)
         return clips, self.encoder(self.audio.inputs(gather_tokens(split[1], audio_visible)), audio_visible, 1)
 
     def _fused(self, clips: Tensor, sounds: Tensor) -> Tensor:
-        """The fused tokens of both modalities at the decoders' width, (B, V, E)."""
+        """Return the fused tokens of both modalities at the decoders' width, (B, V, E)."""
         return cast(Tensor, self.bridge(self.fusion(torch.cat((clips, sounds), dim=1))))

@@ -31,7 +31,13 @@ def diffmavil_base() -> Recipe[AudioVisualBatch]:
 
 
 def noisy_data(*, size: int, seconds: float, augment: Augmentation) -> AudioVisualData:
-    """8 frames and their sound; the masked share of both falls from 0.9 to 0.8, and masked patches are noised."""
+    """Return the data of 8 frames and their audio; mask ratios fall from 0.9 to 0.8, and masked patches are noised.
+
+    Args:
+        size: Side of the frames in pixels.
+        seconds: Length of the audio.
+        augment: Crop of the frames.
+    """
     falling = Linear(start=0.9, end=0.8)
     return AudioVisualData(
         clip=VideoClip(frames=8, stride=4, size=size),

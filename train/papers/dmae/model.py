@@ -30,9 +30,13 @@ from maskstream.train.nn.transformer import Stack
 class DistilledAutoencoderConfig(ImageAutoencoderConfig):
     """The sizes of the student, and its teacher.
 
-    teacher: a model.safetensors of a masked autoencoder of pictures, a folder that transformers wrote, or a .pth file
-    of MAE's authors; None trains without a teacher. teacher_width: W. teacher_block, block: whose outputs are compared,
-    from 0. share: the factor of the features' distance in the loss, which is a mean over tokens and channels.
+    Attributes:
+        teacher: A model.safetensors of a masked autoencoder of images, a folder written by transformers, or a .pth file
+            of MAE's authors; None trains without a teacher.
+        teacher_width: Channels of the teacher.
+        teacher_block: Teacher block whose output is compared, from 0.
+        block: Student block whose output is compared, from 0.
+        share: Weight of the feature distance, a mean over tokens and channels, in the loss.
     """
 
     teacher: str | None = None
@@ -62,7 +66,9 @@ class DistilledAutoencoder(MaskedAutoencoder[ImageBatch], config=DistilledAutoen
         self._teacher: tuple[MaskedAutoencoder[ImageBatch], ...] = ()
 
     def loss(self, batch: ImageBatch) -> Losses:
-        """The squared error of target tokens and, in training with a teacher, the L1 distance of unit features."""
+        """Return the squared error of target tokens and, in training with a teacher, the L1 distance of unit
+        features.
+        """
         if self.match is None or not self.training:
             return super().loss(batch)
         data, mask = self.tokens.of(batch)
@@ -91,7 +97,7 @@ class DistilledAutoencoder(MaskedAutoencoder[ImageBatch], config=DistilledAutoen
         super().compile(*args, **kwargs)
 
     def teacher(self, device: torch.device) -> MaskedAutoencoder[ImageBatch]:
-        """The teacher on a device. ValueError if it does not fit."""
+        """Return the teacher on a device; raise ValueError if it does not fit."""
         if not self._teacher:
             self._teacher = (self._loaded().to(device).requires_grad_(False).eval(),)
         return self._teacher[0]
@@ -108,7 +114,7 @@ class DistilledAutoencoder(MaskedAutoencoder[ImageBatch], config=DistilledAutoen
         if not isinstance(model, MaskedAutoencoder) or model.grids != self.grids:
             raise ValueError(
                 f"the teacher {path} is a {type(model).__name__} of {model.grids}, the student sees {self.grids}; give "
-                "a masked autoencoder of pictures of the same size and patch"
+                "a masked autoencoder of images of the same size and patch"
             )
         if (model.config.width, model.config.class_token) != (c.teacher_width, c.class_token) or (
             c.teacher_block >= model.config.depth
@@ -122,9 +128,18 @@ class DistilledAutoencoder(MaskedAutoencoder[ImageBatch], config=DistilledAutoen
 
 
 def compute_block_features(model: MaskedAutoencoder[ImageBatch], data: Tensor, visible: Tensor, block: int) -> Tensor:
-    """The output of a block of the encoder for the tokens `visible`, (B, V, D), after that of the class token, if any.
+    """Return the output of an encoder block for the tokens `visible`, after the class token's output, if there is one.
 
     The blocks above it are not computed.
+
+    Args:
+        model: The autoencoder.
+        data: Images.
+        visible: Indices of tokens (B, V).
+        block: Number of the block, from 0.
+
+    Returns:
+        (B, V, D), or (B, 1 + V, D) with a class token.
     """
     x: Tensor = model.encoder.embedded(model.tokens.inputs(gather_tokens(model.tokens.split(data), visible)), visible)
     for one in get_first_stack(model).blocks[: block + 1]:
@@ -133,5 +148,5 @@ def compute_block_features(model: MaskedAutoencoder[ImageBatch], data: Tensor, v
 
 
 def get_first_stack(model: MaskedAutoencoder[ImageBatch]) -> Stack:
-    """The blocks of the encoder."""
+    """Return the blocks of the encoder."""
     return cast(Stack, model.encoder.stacks[0])

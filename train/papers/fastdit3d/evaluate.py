@@ -1,19 +1,20 @@
-"""Evaluates a diffusion model of point clouds: noise errors on held-out clouds, and generated against real clouds.
+"""Evaluates a diffusion model of point clouds: noise errors on held-out clouds, and generated compared with real
+clouds.
 
     measure     definition                                           source
     chamfer     the mean squared distance to the nearest point of    Fan et al., 2017
                 the other cloud, summed over both directions
-    coverage    the share of real clouds that are the nearest to     Achlioptas et al., 2018
+    coverage    the fraction of real clouds that are nearest to      Achlioptas et al., 2018
                 some generated cloud; higher is better
     matching    the mean distance (MMD) from a real cloud to the     Achlioptas et al., 2018
                 nearest generated one; lower is better
     accuracy    1-NNA: how often a cloud's nearest neighbour is      Lopez-Paz and Oquab, 2017;
-                of its own set; 0.5 if the sets cannot be told       for clouds Yang et al., 2019
-                apart, 1 if they can
+                in the same set; 0.5 if both sets cannot be          for clouds Yang et al., 2019
+                distinguished, 1 if they can
 
-Clouds are generated from noise by the reverse diffusion, in all of its steps or in fewer. With eta = 1 and all steps
-this is the ancestral sampling of DDPM (Ho et al., 2020). With eta = 0 it is DDIM (Song et al., 2020), which is
-deterministic and needs few steps.
+Clouds are generated from noise by the reverse diffusion, in all of its steps or fewer. With eta = 1 and all steps this
+is the ancestral sampling of DDPM (Ho et al., 2020). With eta = 0 it is DDIM (Song et al., 2020), which is deterministic
+and needs few steps.
 
 Shapes: B clouds, N and M points.
 """
@@ -44,7 +45,7 @@ COMPARED = 54
 COMPARED_POINTS = 512
 STEPS = 30
 SHOWN_AT = (0.9, 0.7, 0.5, 0.3)
-"""The shares of variance left in the noised clouds that are shown; the nearest ones measured are taken."""
+"""Remaining fractions of variance in the displayed noised clouds; the nearest measured ones are chosen."""
 REMOVAL = (
     "Held-out clouds, and the same with the noise of one time. With the mask the encoder saw only the tokens whose "
     "boxes are drawn, which hold the orange points. To the right, the noise that the model predicts was removed in a "
@@ -58,7 +59,18 @@ MAKING = (
 
 
 def compute_chamfer_table(a: Tensor, b: Tensor) -> Tensor:
-    """The Chamfer distance between each cloud of a (A, N, 3) and each of b (B, M, 3): float (A, B)."""
+    """Return the Chamfer distance between each cloud of two sets.
+
+    Args:
+        a: Clouds (A, N, 3).
+        b: Clouds (B, M, 3).
+
+    Returns:
+        float (A, B).
+
+    Raises:
+        ValueError: A set is empty.
+    """
     if not a.numel() or not b.numel():
         raise ValueError(f"both sets need at least one cloud, got the shapes {tuple(a.shape)} and {tuple(b.shape)}")
     step = max(1, _AT_ONCE // (a.shape[1] * b.shape[1]))
@@ -77,9 +89,14 @@ class CloudDistances:
 
 
 def compare_sets(made: Tensor, real: Tensor) -> CloudDistances:
-    """Compares generated clouds (A, N, 3) with real ones (B, M, 3) on the same scale.
+    """Compare generated with real clouds on the same scale.
 
-    ValueError unless each set has 2 or more clouds.
+    Args:
+        made: Generated clouds (A, N, 3).
+        real: Real clouds (B, M, 3).
+
+    Raises:
+        ValueError: A set has fewer than 2 clouds.
     """
     if len(made) < 2 or len(real) < 2:
         raise ValueError(f"a comparison needs 2 or more clouds in each set, got {len(made)} and {len(real)}")
@@ -110,10 +127,21 @@ def sample_clouds(
     steps: int = 50,
     eta: float = 0.0,
 ) -> Tensor:
-    """Generates a cloud of `points` points for each label int64 (B,): float32 (B, points, 3), on the model's device.
+    """Generate clouds.
 
-    steps: the number of diffusion times used, evenly spaced. eta: the share of DDPM's noise that is added in each step,
-    in [0, 1]. generator: on the CPU; it decides the clouds. The model must be in eval mode.
+    Args:
+        model: The model, in eval mode.
+        label: Label of each cloud, int64 (B,).
+        generator: Random generator on the CPU, which determines the clouds.
+        points: Points of a cloud.
+        steps: Number of diffusion times, evenly spaced.
+        eta: Fraction of DDPM's noise that is added in each step, in [0, 1].
+
+    Returns:
+        float32 (B, points, 3), on the model's device.
+
+    Raises:
+        ValueError: A setting is out of range.
     """
     times = model.noise.times
     if not 1 <= steps <= times or not 0 <= eta <= 1 or points < 1:
@@ -151,9 +179,18 @@ class Generated(Example):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DenoisedClouds(Example):
-    """Clouds float32 (B, N, 3) as they are, noised, and as the model denoises them in a single step, with the mask and
-    without one. kept: the share of variance that the noise left (B,). visible: the tokens of the mask (B, V), of
-    `patch`³ voxels each in a cube of `resolution`³.
+    """Clouds float32 (B, N, 3): clean, noised, and denoised by the model in one step, with the mask and without one.
+
+    Attributes:
+        keys: Keys of the clouds.
+        clean: Clean clouds.
+        noised: Noised clouds.
+        masked: Clouds denoised with the mask.
+        whole: Clouds denoised without a mask.
+        kept: Remaining fraction of variance (B,).
+        visible: Visible tokens of the mask (B, V).
+        resolution: Voxels along an edge of the cube.
+        patch: Voxels along an edge of a token.
     """
 
     keys: Sequence[str]
@@ -168,7 +205,14 @@ class DenoisedClouds(Example):
 
 
 def evaluate(model: VoxelDiffusion, config: PointsData, data: Manifest, shown: int) -> Evaluation:
-    """The held-out errors with their bounds, and clouds that the model generated; the same at each call."""
+    """Measure the held-out errors with their bounds, and compare generated with real clouds; the same at each call.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of examples.
+    """
     batches = collect_held_out_batches(config, data)
     errors = measure_noise(config, model, batches, data)
     made, real, label = generate_beside_real(config, model, data)
@@ -195,9 +239,9 @@ def evaluate(model: VoxelDiffusion, config: PointsData, data: Manifest, shown: i
             ),
         ),
         notes={
-            "least squared error of the noise, of who knows the cloud": whole.least,
+            "squared error of the noise, lower bound": whole.least,
             **{f"the same, {high:.0%} to {low:.0%} of the variance left": one.least for low, high, one in errors.bands},
-            "1-NNA of generated clouds, of which 0.5 is the best": sets.accuracy,
+            "1-NNA of generated clouds (0.5 is best)": sets.accuracy,
             "tokens": model.side**3,
             "tokens that the encoder sees with masks": sees,
             "tokens that the encoder sees without": int(model.config.shown * model.side**3),
@@ -210,10 +254,10 @@ def evaluate(model: VoxelDiffusion, config: PointsData, data: Manifest, shown: i
         ),
         loss=TrainingLoss(
             name="The mean squared error of the predicted noise",
-            baseline="a predictor that knows mean and variance only",
+            baseline="a predictor from mean and variance alone",
             value=whole.known,
         ),
-        learns="A masked diffusion model learns to predict the noise in clouds of which its encoder sees a part.",
+        learns="A masked diffusion model learns to predict the noise in clouds from a part of their tokens.",
     )
 
 
@@ -247,9 +291,20 @@ def _denoise_clouds(model: VoxelDiffusion, batch: PointsBatch, shown: int) -> De
 
 
 def generate_beside_real(config: PointsData, model: VoxelDiffusion, data: Manifest) -> tuple[Tensor, Tensor, Tensor]:
-    """Generated clouds and as many real ones, float32 (B, N, 3) each, and their categories, int64 (B,), ascending.
+    """Generate as many clouds as are read from a split.
 
     All categories have the same number of clouds if the split has enough of each; at most COMPARED in all.
+
+    Args:
+        config: Data config of the run.
+        model: The model.
+        data: The split.
+
+    Returns:
+        Generated and real clouds, float32 (B, N, 3) each, and their categories in ascending order, int64 (B,).
+
+    Raises:
+        ValueError: The split has fewer than 2 clouds.
     """
     plain = PointsData(select=config.select, augment=PointAugment(normalise=config.augment.normalise))
     loader = plain.loader(data, batch_size=1, device="cpu", rank=0, world_size=1)
@@ -266,13 +321,21 @@ def generate_beside_real(config: PointsData, model: VoxelDiffusion, data: Manife
 
 
 def count_own_category(made: Tensor, real: Tensor, label: Tensor) -> int:
-    """How many generated clouds have, by Chamfer distance, a nearest real cloud of their own label."""
+    """Count the generated clouds whose nearest real cloud, by Chamfer distance, has the same label.
+
+    Args:
+        made: Generated clouds.
+        real: Real clouds.
+        label: Label of each pair.
+    """
     nearest = compute_chamfer_table(made[:, :COMPARED_POINTS], real[:, :COMPARED_POINTS]).argmin(dim=1)
     return int((label[nearest] == label).sum())
 
 
 def count_step_gflops(model: VoxelDiffusion, batch: PointsBatch) -> tuple[float, float]:
-    """Billions of floating point operations of a training step per cloud: with masks, and with every token visible."""
+    """Return the billions of floating-point operations of a training step per cloud: with masks, and with all tokens
+    visible.
+    """
     noise, time, _ = need_noise(batch)
     mask = need_mask(batch.mask).rows(slice(1))
     one = PointsBatch(
@@ -301,7 +364,9 @@ _ATTENTION = {
 
 
 def count_step_flops(model: Model[BatchT], batch: BatchT) -> int:
-    """Floating point operations of a forward and a backward pass, as torch counts them, with attention on the CPU."""
+    """Return the floating-point operations of a forward and a backward pass, as counted by torch, with attention on the
+    CPU.
+    """
     with FlopCounterMode(display=False, custom_mapping=_ATTENTION) as counter:
         model(batch).loss().backward()
     model.zero_grad()

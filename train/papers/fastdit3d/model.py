@@ -7,18 +7,20 @@ and only a narrow, local decoder runs on all of them. New clouds are generated w
 
 Sources: DiT-3D (Mo et al., 2023) for voxels, tokens, positions, conditions and the loss; FastDiT-3D (Mo et al., 2023)
 for masks, the windowed decoder and experts by category (its code is not published). This project adds:
+
 - The windows of every second decoder block are shifted by half a window.
-- The size of the cube is a condition, as are time and category.
+- The size of the cube is a condition, like time and category.
 - The mean of the encoder's output conditions the decoder, so that windows without a visible token get global context.
 - The grid holds velocities v (Salimans and Ho, 2022), and the noise is sqrt(1 - a) x + sqrt(a) v. Voxels are too coarse
-  to represent the noise itself, which at late times x determines almost completely.
+to represent the noise itself, which at late times x determines almost completely.
 - With `counts` the encoder reads the number of points in each voxel, since clean points lie where points are dense.
+
 Predicting v = 0 is optimal if only the points' mean 0 and variance 1 are known (see `measure_baseline_loss`).
 
 Shapes: B clouds of N points, T = (R / p)^3 tokens, V of them visible, D and E the widths of encoder and decoder.
 
-The model makes the voxels: points are voxelised after noise has moved them, and in generation at every step. The loader
-voxelises only to find the occupied tokens, for masks with that cue.
+The model creates the voxels: points are voxelised after noise has moved them, and in generation at every step. The
+loader voxelises only to find the occupied tokens, for masks that use them.
 """
 
 from __future__ import annotations
@@ -65,9 +67,9 @@ class TimeEmbedding(nn.Module):
 class Experts(nn.Module):
     """A mixture of experts: a router chooses one MLP for each cloud by its category, y = share * expert(x).
 
-    All tokens of a cloud use the same expert, so categories can have parameters of their own. The router is linear in
-    the category's embedding (B, D); the share is its softmax, through which it is trained (Fedus et al., 2021).
-    FastDiT-3D also routes by category; how it does is not published.
+    All tokens of a cloud use the same expert, so categories can have separate parameters. The router is linear in the
+    category's embedding (B, D); the share is its softmax, through which it is trained (Fedus et al., 2021). FastDiT-3D
+    also routes by category, in an unpublished way.
     """
 
     def __init__(self, width: int, mlp_ratio: int, experts: int) -> None:
@@ -83,7 +85,7 @@ class Experts(nn.Module):
                 nn.init.xavier_uniform_(expert)
 
     def route(self, category: Tensor) -> tuple[Tensor, Tensor]:
-        """The expert of each cloud, int64 (B,), and its share in (0, 1], float32 (B,)."""
+        """Return the expert of each cloud, int64 (B,), and its softmax weight in (0, 1], float32 (B,)."""
         shares = torch.softmax(self.router(category).float(), dim=1)
         share, chosen = shares.max(dim=1)
         return chosen, share
@@ -112,8 +114,14 @@ class ConditionedBlock(nn.Module):
         self.modulation = nn.Linear(condition, 6 * width)
 
     def forward(self, x: Tensor, condition: Tensor, category: Tensor, window: int = 0, moved: bool = False) -> Tensor:
-        """window: tokens along an edge of the attention windows of a whole cube x; 0 for attention over all tokens.
-        moved: the windows are shifted by half a window and wrap around the faces of the cube.
+        """Run the block.
+
+        Args:
+            x: Tokens.
+            condition: Embedding of the conditions.
+            category: Embedding of the category, for experts.
+            window: Tokens along an edge of the attention windows of a whole cube x; 0 for global attention.
+            moved: Whether windows are shifted by half a window and wrap around the faces of the cube.
         """
         parts = self.modulation(F.silu(condition))[:, None].chunk(6, dim=2)
         move1, scale1, gate1, move2, scale2, gate2 = parts
@@ -125,7 +133,13 @@ class ConditionedBlock(nn.Module):
         return cast(Tensor, x + (1 + gate2) * y)
 
     def apply_window_attention(self, x: Tensor, window: int, moved: bool) -> Tensor:
-        """Attention among the tokens of each window of window^3 tokens of cubes (B, S^3, D)."""
+        """Apply attention within windows of window^3 tokens of cubes (B, S^3, D).
+
+        Args:
+            x: Tokens of the cubes.
+            window: Tokens along an edge of a window.
+            moved: Whether windows are shifted by half a window.
+        """
         cube, edges, shift = (round(x.shape[1] ** (1 / 3)),) * 3, (window,) * 3, window // 2
         if moved:
             x = x.reshape(len(x), *cube, -1).roll((-shift,) * 3, dims=(1, 2, 3)).flatten(1, 3)
@@ -139,13 +153,26 @@ Schedule = Literal["linear", "cosine"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VoxelDiffusionConfig(ModelConfig[PointsBatch]):
-    """The sizes and the noise schedule; the defaults are DiT-3D's S/4, with a decoder of this project's size.
+    """The sizes and the noise schedule, by default DiT-3D's S/4, with a decoder of this project's size.
 
-    window: tokens along an edge of the decoder's windows. categories: labels are 0 to categories - 1, or -1 for none.
-    experts: per second block of the encoder, chosen by category. counts: besides the mean x, y, z of its points, a
-    voxel has the feature log(1 + density relative to the whole cube). shown: without a mask, as in generation, the
-    encoder sees this share of the tokens, those with the most points. schedule: "linear" is
-    `LinearNoise(times, first, last)`, "cosine" is `CosineNoise(times)`.
+    Attributes:
+        categories: Number of categories; labels are 0 to categories - 1, or -1 for none.
+        width: Channels of the encoder.
+        depth: Blocks of the encoder.
+        heads: Attention heads of the encoder.
+        experts: Experts of every second block of the encoder, chosen by category.
+        decoder_width: Channels of the decoder.
+        decoder_depth: Blocks of the decoder.
+        decoder_heads: Attention heads of the decoder.
+        window: Tokens along an edge of the decoder's windows.
+        mlp_ratio: Hidden channels of an MLP per channel.
+        counts: Whether a voxel also has the feature log(1 + density relative to the whole cube), besides its points'
+            mean.
+        shown: Fraction of tokens, those with the most points, that the encoder sees without a mask, as in generation.
+        schedule: "linear" is `LinearNoise(times, first, last)`, "cosine" is `CosineNoise(times)`.
+        times: Number of diffusion times.
+        first: First variance of the linear schedule.
+        last: Last variance of the linear schedule.
     """
 
     categories: int = 64
@@ -171,7 +198,7 @@ class VoxelDiffusionConfig(ModelConfig[PointsBatch]):
         self.need_least("depth", "decoder_depth", "experts", "mlp_ratio", "categories", "window")
         self.need_choices(schedule=Schedule)
         if not 0 < self.shown <= 1:
-            raise ValueError(f"shown is a share of the tokens and must lie in (0, 1], got {self.shown}")
+            raise ValueError(f"shown is a fraction of the tokens and must lie in (0, 1], got {self.shown}")
         self.noise()
 
     @property
@@ -180,14 +207,14 @@ class VoxelDiffusionConfig(ModelConfig[PointsBatch]):
         return self.categories
 
     def check(self, data: DataConfig[PointsBatch]) -> None:
-        """Raises ValueError if the data have another noise schedule than the model."""
+        """Raise ValueError if the data have another noise schedule than the model."""
         if isinstance(data, PointsData) and data.noise != self.noise():
             raise ValueError(
                 f"the model expects the noise {self.noise()}, but the loader adds {data.noise}; set both to the same"
             )
 
     def noise(self) -> Noise:
-        """The noise schedule of the loader and the model."""
+        """Return the noise schedule of the loader and the model."""
         if self.schedule == "cosine":
             return CosineNoise(times=self.times)
         return LinearNoise(times=self.times, first=self.first, last=self.last)
@@ -248,7 +275,7 @@ class VoxelDiffusion(Model[PointsBatch], config=VoxelDiffusionConfig):
             nn.init.zeros_(last.weight)
 
     def loss(self, batch: PointsBatch) -> Losses:
-        """The mean squared error of the noise over clouds, weighted by the batch's weights.
+        """Return the mean squared error of the noise over clouds, weighted by the batch's weights.
 
         A cloud's error is the average of two means, over the points in visible tokens and over the others. So the few
         points that the encoder sees count as much as all others; in generation it sees nearly all of them.
@@ -267,7 +294,7 @@ class VoxelDiffusion(Model[PointsBatch], config=VoxelDiffusionConfig):
         return Losses(parts={"noise": weighted(loss, weight)})
 
     def reconstructed(self, batch: PointsBatch) -> PointsBatch:
-        """The clouds denoised in one step by the predicted noise."""
+        """Return the clouds denoised in one step by the predicted noise."""
         noise, time, visible = need_noise(batch)
         noised = self.noise.noised(batch.points[..., :3], noise, time)
         kept = self.noise.kept().to(noised.device)[time, None, None].float()
@@ -275,15 +302,22 @@ class VoxelDiffusion(Model[PointsBatch], config=VoxelDiffusionConfig):
         return replace(batch, points=torch.cat((made, batch.points[..., 3:]), dim=2))
 
     def _mark_inside(self, noised: Tensor, visible: Tensor) -> Tensor:
-        """1 for each point in one of the tokens `visible` (B, V), 0 for the others: float32 (B, N)."""
+        """Return 1 for each point in one of the tokens `visible` (B, V), 0 for the others: float32 (B, N)."""
         tokens = number_point_tokens(scale_to_voxels(noised, self.resolution), self.resolution, self.patch)
         chosen = torch.zeros(len(noised), self.side**3, device=noised.device).scatter(1, visible, 1.0)
         return chosen.gather(1, tokens)
 
     def predict(self, noised: Tensor, time: Tensor, label: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Predicts the noise in points float32 (B, N, 3), of the same shape.
+        """Predict the noise in points.
 
-        visible: the tokens that the encoder reads, int64 (B, V); by default the share `shown` with the most points.
+        Args:
+            noised: Noised points float32 (B, N, 3).
+            time: Diffusion times int64 (B,).
+            label: Categories int64 (B,).
+            visible: Tokens that the encoder reads, int64 (B, V); defaults to the fraction `shown` with the most points.
+
+        Returns:
+            float32 (B, N, 3).
         """
         voxels = voxelise(noised, self.resolution)
         tokens = self.split(self._features(voxels))
@@ -298,31 +332,33 @@ class VoxelDiffusion(Model[PointsBatch], config=VoxelDiffusionConfig):
         return (1 - kept).sqrt().float() * noised + kept.sqrt().float() * velocity.float()
 
     def _features(self, voxels: Voxels) -> Tensor:
-        """The features of the voxels: (B, 3, R, R, R), or (B, 4, R, R, R) with the density of their points."""
+        """Return the features of the voxels: (B, 3, R, R, R), or (B, 4, R, R, R) with the density of their points."""
         if not self.config.counts:
             return voxels.features
         density = voxels.counts * (self.resolution**3 / voxels.places.shape[1])
         return torch.cat((voxels.features, density.float().log1p()[:, None]), dim=1)
 
     def _select_fullest(self, voxels: Voxels) -> Tensor:
-        """The share `shown` of the tokens, those with the most points, ascending: int64 (B, V)."""
+        """Return the fraction `shown` of tokens with the most points, ascending: int64 (B, V)."""
         points = self.split(voxels.counts[:, None]).sum(dim=2)
         order = points.sort(dim=1, descending=True, stable=True).indices
         return order[:, : int(self.config.shown * self.side**3)].sort(dim=1).values
 
     def measure_baseline_loss(self, time: Tensor) -> Tensor:
-        """The loss at each time of a predictor that knows only the points' mean 0 and variance 1: a, float32 (B,)."""
+        """Return the loss at each time of a predictor that only uses the points' mean 0 and variance 1: a, float32
+        (B,).
+        """
         return self.noise.kept().to(time.device)[time].float()
 
     def _encode(self, tokens: Tensor, visible: Tensor, condition: Tensor, category: Tensor) -> Tensor:
-        """The encoded visible tokens: (B, V, D)."""
+        """Return the encoded visible tokens: (B, V, D)."""
         x = self.embed(tokens) + self.positions[visible]
         for block in self.encoder:
             x = block(x, condition, category)
         return cast(Tensor, self.encoder_norm(x))
 
     def _decode(self, seen: Tensor, visible: Tensor, condition: Tensor, category: Tensor) -> Tensor:
-        """The predicted velocities of all voxels, by token: (B, T, 3 p^3)."""
+        """Return the predicted velocities of all voxels, by token: (B, T, 3 p^3)."""
         condition = condition + self.whole(seen.mean(dim=1))
         start = self.mask_token.expand(len(seen), self.side**3, -1)
         known = self.bridge(seen)
@@ -333,20 +369,20 @@ class VoxelDiffusion(Model[PointsBatch], config=VoxelDiffusionConfig):
         return cast(Tensor, self.head(self.norm(x) * (1 + scale) + move))
 
     def split(self, grid: Tensor) -> Tensor:
-        """Splits a grid (B, C, R, R, R) into tokens (B, T, C p^3), with values in C order of (x, y, z, channel)."""
+        """Split a grid (B, C, R, R, R) into tokens (B, T, C p^3), with values in C order of (x, y, z, channel)."""
         s, p = self.side, self.patch
         cut = grid.reshape(len(grid), grid.shape[1], s, p, s, p, s, p).permute(0, 2, 4, 6, 3, 5, 7, 1)
         return cut.reshape(len(grid), s**3, -1)
 
     def join(self, tokens: Tensor) -> Tensor:
-        """Joins tokens (B, T, 3 p^3) to a grid (B, R, R, R, 3)."""
+        """Join tokens (B, T, 3 p^3) to a grid (B, R, R, R, 3)."""
         s, p, r = self.side, self.patch, self.resolution
         cut = tokens.reshape(len(tokens), s, s, s, p, p, p, 3).permute(0, 1, 4, 2, 5, 3, 6, 7)
         return cut.reshape(len(tokens), r, r, r, 3)
 
 
 def need_noise(batch: PointsBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """The noise of a batch, its times, and the visible tokens. ValueError if one is missing."""
+    """Return the noise of a batch, its times, and the visible tokens; raise ValueError if one is missing."""
     if batch.noise is None or batch.time is None or batch.mask is None:
         raise ValueError(
             "the batch has no noise or no masks, and a diffusion model needs both; give the loader noise= and mask="

@@ -1,7 +1,7 @@
 """The noise prediction error of a diffusion model on held-out clouds, and its bounds, by noise level.
 
-The upper bound is the error of a predictor that knows only that points have mean 0 and variance 1. The lower bound is
-the error of a predictor that knows the cloud itself: it takes the posterior mean of the clean point, the mean of the
+The upper bound is the error of a predictor that only uses the points' mean 0 and variance 1. The lower bound is the
+error of a predictor with access to the clean cloud: it computes the posterior mean of the clean point, the mean of the
 cloud's points weighted by their likelihood (Tweedie's formula). At late times the two bounds nearly meet.
 """
 
@@ -23,15 +23,20 @@ MEASURED = 256
 """The largest number of clouds that are measured, each with VIEWS times, noises and masks."""
 VIEWS = 4
 BANDS = ((0.9, 1.0), (0.5, 0.9), (0.1, 0.5), (0.0, 0.1))
-"""Bands of the share of the clouds' variance that the noise leaves: (from, to)."""
+"""Bands of the remaining fraction of the clouds' variance: (from, to)."""
 DENSE, BOUND_POINTS = 8192, 128
 """The number of points that represent a cloud in the lower bound, and how many of them are denoised."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskedErrors:
-    """Mean squared errors of the predicted noise. model: without a mask; masked: with the recipe's masks; known: the
-    upper bound, from mean and variance only; least: the lower bound, from the cloud itself.
+    """Mean squared errors of the predicted noise.
+
+    Attributes:
+        model: Error without a mask.
+        masked: Error with the recipe's masks.
+        known: Upper bound, from mean and variance only.
+        least: Lower bound, from the cloud itself.
     """
 
     model: float
@@ -40,14 +45,19 @@ class MaskedErrors:
     least: float
 
     def scores(self, where: str, count: int) -> Iterator[Score]:
-        """The errors without and with masks beside the two bounds. where: at which noise; count: of how many clouds."""
+        """Yield the errors without and with masks, with the two bounds.
+
+        Args:
+            where: Noise level, to append to the names.
+            count: Number of clouds.
+        """
         for name, value in (("", self.model), (" with the recipe's masks", self.masked)):
             yield Score(
                 name=f"squared error of the noise{name}{where}",
                 value=value,
                 of="clouds",
                 count=count,
-                baselines={"a predictor that knows mean and variance": self.known},
+                baselines={"a predictor from mean and variance alone": self.known},
             )
 
 
@@ -60,7 +70,12 @@ class NoiseErrors:
 
 
 def collect_held_out_batches(config: PointsData, data: Manifest) -> list[PointsBatch]:
-    """Batches of shuffled clouds with the recipe's masks at the start of a run; the same at each call."""
+    """Return batches of shuffled clouds with the recipe's masks at the start of a run; the same at each call.
+
+    Args:
+        config: Data config of the run.
+        data: The split.
+    """
     n = min(len(data), MEASURED)
     plain = replace(config, views=VIEWS, augment=_plain(config))
     loader = plain.loader(data, batch_size=min(n, 32), seed=0, device="cpu", rank=0, world_size=1, steps=1_000_000)
@@ -69,7 +84,14 @@ def collect_held_out_batches(config: PointsData, data: Manifest) -> list[PointsB
 
 @torch.inference_mode()
 def measure_noise(config: PointsData, model: VoxelDiffusion, batches: list[PointsBatch], data: Manifest) -> NoiseErrors:
-    """The model's errors and their bounds on batches of the split at `data`."""
+    """Measure the model's errors and their bounds.
+
+    Args:
+        config: Data config of the run.
+        model: The model.
+        batches: Batches with masks and noise.
+        data: Their split.
+    """
     dense = _read_dense_clouds(config, data, {key for batch in batches for key in batch.key})
     generator = torch.Generator().manual_seed(0)
     rows, kept = [], []
@@ -92,11 +114,16 @@ def measure_noise(config: PointsData, model: VoxelDiffusion, batches: list[Point
 
 
 def compute_bound_error(cloud: Tensor, kept: float, generator: torch.Generator) -> float:
-    """The lower bound of the error at one time: that of a predictor that knows all points (N, 3) of the cloud except
+    """Compute the lower bound of the error at one time, for a predictor with access to all points of the cloud except
     the noised one.
 
-    If the noise is smaller than the distance between points, this predictor is worse than the one that knows mean and
-    variance; the smaller of the two errors is returned. kept: the share of the variance that the noise leaves.
+    If the noise is smaller than the distance between points, this predictor is worse than the one from mean and
+    variance; the smaller of both errors is returned.
+
+    Args:
+        cloud: Points (N, 3).
+        kept: Remaining fraction of variance.
+        generator: Random generator.
     """
     points = cloud[torch.randperm(len(cloud), generator=generator)[:BOUND_POINTS]]
     noise = torch.randn(points.shape, generator=generator)
@@ -112,7 +139,7 @@ def compute_bound_error(cloud: Tensor, kept: float, generator: torch.Generator) 
 
 
 def _read_dense_clouds(config: PointsData, data: Manifest, keys: set[str]) -> dict[str, Tensor]:
-    """The clouds of the split with these keys, with DENSE points each, scaled as in the recipe."""
+    """Return the clouds of the split with these keys, with DENSE points each, scaled as in the recipe."""
     dense = PointsData(select=PointSelection(points=DENSE), augment=_plain(config))
     loader = dense.loader(data, batch_size=1, shuffle=False, device="cpu", rank=0, world_size=1)
     return {batch.key[0]: batch.points[0, :, :3] for batch in loader if batch.key[0] in keys}

@@ -40,7 +40,13 @@ def fastdit3d_small() -> Recipe[PointsBatch]:
 
 
 def tuned(*, masked: float, without: float, at: float = 0.5) -> Piecewise:
-    """A ratio that is `masked` up to the share `at` of the run and `without` after it."""
+    """Return a ratio that is `masked` until a fraction of the run and `without` after it.
+
+    Args:
+        masked: First ratio.
+        without: Second ratio.
+        at: Fraction of the run after which the ratio changes.
+    """
     return Piecewise(points=((at, masked), (at + 0.001, without)))
 
 

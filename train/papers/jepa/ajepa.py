@@ -1,4 +1,4 @@
-"""A-JEPA (Fei et al., 2023): joint-embedding prediction of sounds; its model is `Jepa` of model.py."""
+"""A-JEPA (Fei et al., 2023): joint-embedding prediction for audio; its model is `Jepa` of model.py."""
 
 from dataclasses import dataclass, replace
 
@@ -21,7 +21,7 @@ class SpectrogramJepaConfig(JepaConfig[AudioBatch]):
     """The sizes of a JEPA of patches of spectrograms."""
 
     def tokens(self, grids: Grids) -> TokenKind[AudioBatch]:
-        """Patches on the grid "audio"."""
+        """Return the patches on the grid "audio"."""
         return SpectrogramTokens(grids["audio"])
 
 

@@ -1,8 +1,9 @@
-"""Evaluates what predicts features: classes of neighbours, predictions beside guesses, and the spread of features.
+"""Evaluates feature-predicting models: k-NN classification, predictions compared with baselines, and the spread of
+features.
 
-The loss of such a model says nothing of its features, since both sides of it learn. So it is judged by the classes of
-held-out samples by their nearest neighbours in the training split, where samples have labels, beside an encoder that
-did not train and beside what the encoder reads.
+The loss of such a model is a poor measure of its features, since both sides of it are trained. So it is judged by
+classifying held-out samples by their nearest neighbours in the training split, if samples have labels, compared with an
+untrained encoder and the raw inputs.
 """
 
 from collections.abc import Sequence
@@ -56,18 +57,25 @@ GALLERY, QUERIES = 4000, 1000
 """The largest numbers of labelled samples of the training split and of the held-out split."""
 NEIGHBOURS, SHOWN = 20, 5
 NEAREST_READING = (
-    "The first picture is held out; the others are those of the held-out ones whose features are nearest to its, the "
-    "nearest first. Nothing was drawn: features have no pixels."
+    "The first image is a held-out sample; next to it are the held-out samples with the nearest features, nearest "
+    "first."
 )
 DRAWN_READING = (
-    "The encoder saw only the bright tokens of the second row. In the row below each predicted token is drawn as the "
-    "token of another sample of which the teacher says what is nearest to the prediction: judge what it shows, not its "
+    "The encoder saw only the bright tokens of the second row. In the row below, each predicted token is replaced by "
+    "the token of another sample whose teacher features are nearest to the prediction: judge its content, not its "
     "edges. "
 )
 
 
 def evaluate(model: Jepa[Any], config: DataConfig[Any], data: Manifest, shown: int) -> Evaluation:
-    """The classes of nearest neighbours, the distance of predictions on held-out samples, and neighbours to look at."""
+    """Measure k-NN accuracy and the distance of predictions on held-out samples, and show nearest neighbours.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of examples to show.
+    """
     own = {f.name for f in fields(config)}
     teacher = "a frozen teacher" if isinstance(model, Salt) else "its own moving average"
     changed: Any = {name: value for name, value in AUGMENTATIONS.items() if name in own and name != "views"}
@@ -95,8 +103,8 @@ def evaluate(model: Jepa[Any], config: DataConfig[Any], data: Manifest, shown: i
             value=predicted.baselines[MEAN],
         ),
         learns=(
-            f"The encoder learns by predicting what {teacher} makes of the parts of a sample that it was not shown. A "
-            "low loss is no proof of good features: read the guard's curves and the probe's beside it."
+            f"The encoder learns by predicting the features that {teacher} computes for hidden parts of a sample. A "
+            "low loss does not prove good features: also check the curves of the guard and the probe."
         ),
     )
 
@@ -105,7 +113,7 @@ MEAN, COPY = "the mean feature of each place", "the feature of the nearest visib
 
 
 def _measure_distance(model: Jepa[Any], batches: Sequence[Any]) -> Score:
-    """The distance of predictions, beside guesses that know the teacher's features."""
+    """Return the distance of predictions, compared with baselines that use the teacher's features."""
     totals: dict[str, float] = {"": 0.0, MEAN: 0.0, COPY: 0.0}
     known = [model.targets(model.tokens.media(batch)) for batch in batches]
     mean = torch.cat(known).mean(dim=0)
@@ -142,23 +150,23 @@ class _Teacher:
         self._model = model
 
     def features(self, batch: Any) -> Tensor:
-        """float32 (B, D of the teacher)."""
+        """Return the teacher's features, float32 (B, D of the teacher)."""
         return self._model.average_teacher_features(batch)
 
 
 class _Inputs:
-    """What an encoder reads, as features."""
+    """The raw inputs of an encoder as features."""
 
     def __init__(self, model: Jepa[Any] | LeJepa[Any]) -> None:
         self._model = model
 
     def features(self, batch: Any) -> Tensor:
-        """float32 (B, N * values)."""
+        """Return the inputs, float32 (B, N * values)."""
         return self._model.token_inputs(batch).flatten(1)
 
 
 def _score_by_class(model: Jepa[Any] | LeJepa[Any], config: DataConfig[Any], data: Manifest) -> tuple[Score, ...]:
-    """The share of held-out samples whose neighbours say their class; nothing where samples have no label each."""
+    """Return the k-NN accuracy on held-out samples; nothing if samples do not have one label each."""
     train = trained_on(data)
     if train is data or has_label_lists(data) or not (data.label >= 0).any():
         return ()
@@ -167,7 +175,7 @@ def _score_by_class(model: Jepa[Any] | LeJepa[Any], config: DataConfig[Any], dat
     encoders: dict[str, GivesFeatures] = {
         "": model,
         "an untrained encoder": untrained,
-        "what the encoder reads": _Inputs(model),
+        "raw inputs": _Inputs(model),
     }
     if isinstance(model, Salt):
         encoders["its teacher"] = _Teacher(model)
@@ -195,15 +203,17 @@ def _score_by_class(model: Jepa[Any] | LeJepa[Any], config: DataConfig[Any], dat
 
 
 def _draw_neighbours(features: Tensor, pictures: Tensor, shown: int) -> dict[str, Tensor]:
-    """Pictures uint8 (1 + SHOWN, H, W, 3) by name: a sample, and those whose features (n, D) are nearest."""
+    """Return images uint8 (1 + SHOWN, H, W, 3) by name: a sample, and the samples with the nearest features (n, D)."""
     unit = F.normalize(features - features.mean(dim=0), dim=1)
     order = (unit @ unit.T).argsort(dim=1, descending=True, stable=True)
     return {f"Sample {i + 1}": pictures[order[i, : 1 + SHOWN]] for i in range(min(shown, len(features)))}
 
 
 def _draw_pictures(batch: ImageBatch | VideoBatch | AudioBatch) -> Tensor:
-    """A picture of each sample, uint8 (B, H, W, 3): of a clip the first frame, of a sound the spectrogram, grey, with
-    time to the right and frequency upwards; three deviations around the mean are seen, which are 0.5 each.
+    """Return an image of each sample, uint8 (B, H, W, 3).
+
+    A clip is its first frame. Audio is a grey spectrogram, with time to the right and frequency upwards, that covers
+    three standard deviations of 0.5 on each side of the mean.
     """
     if isinstance(batch, AudioBatch):
         assert batch.spectrogram is not None
@@ -213,8 +223,13 @@ def _draw_pictures(batch: ImageBatch | VideoBatch | AudioBatch) -> Tensor:
 
 
 def evaluate_views(model: LeJepa[Any], config: DataConfig[Any], data: Manifest, shown: int) -> Evaluation:
-    """The classes of nearest neighbours, the distance of a sample's views on held-out samples, and neighbours to look
-    at.
+    """Measure k-NN accuracy and the distance of a sample's views on held-out samples, and show nearest neighbours.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of examples to show.
     """
     views, share = model.config.views, model.config.share
     with torch.inference_mode():
@@ -239,7 +254,7 @@ def evaluate_views(model: LeJepa[Any], config: DataConfig[Any], data: Manifest, 
         examples=(Pictures(title="Nearest neighbours", reading=NEAREST_READING, sets=sets),),
         loss=TrainingLoss(
             name="The squared distance of views, and how far embeddings are from a Gaussian",
-            baseline="a Gaussian that knows no sample",
+            baseline="a Gaussian independent of the sample",
             value=(1 - share) * (1 - 1 / views) + share * (2 * torch.pi) ** 0.5 * (1 - 3**-0.5),
         ),
         learns="The encoder learns by giving views of one sample the same place in a Gaussian of all samples.",

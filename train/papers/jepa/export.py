@@ -1,4 +1,4 @@
-"""What transformers has of I-JEPA and V-JEPA 2. The encoder there is the teacher here, as in the weights that their
+"""Counterparts of I-JEPA and V-JEPA 2 in transformers. Their encoder is the teacher here, as in the weights that the
 authors published.
 """
 
@@ -29,20 +29,24 @@ _ROTARY = {
 
 
 def to_ijepa(model: Jepa[BatchT]) -> Counterpart:
-    """A model of pictures as IJepaModel, which has no predictor. ValueError for pictures that are not square, and for
-    sounds.
+    """Convert a model of images to IJepaModel, which has no predictor.
+
+    Raises:
+        ValueError: The model is for audio, or images are not square.
     """
     teacher, c = model.teacher, model.config
     tokens: object = model.tokens
     assert isinstance(teacher, VisibleEncoder)
     if not isinstance(tokens, ImageTokens):
-        raise ValueError("transformers.IJepaModel takes pictures, got a model of spectrograms")
+        raise ValueError("transformers.IJepaModel supports images, got a model of spectrograms")
     return convert_to_ijepa(teacher, tokens, BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps))
 
 
 def to_vjepa2(model: VideoJepa) -> Counterpart:
-    """A model of video as VJEPA2Model, encoder and predictor. ValueError for clips that are not square, and for
-    V-JEPA's added places.
+    """Convert a model of video to VJEPA2Model, encoder and predictor.
+
+    Raises:
+        ValueError: Clips are not square, or positions are added as in V-JEPA.
     """
     teacher, predictor, c = model.teacher, model.predictor, model.config
     tokens: object = model.tokens
@@ -95,7 +99,7 @@ def to_vjepa2(model: VideoJepa) -> Counterpart:
 
 
 def to_timm(model: Jepa[BatchT]) -> TimmCounterpart:
-    """The teacher of a model of pictures or of spectrograms as timm has it."""
+    """Return the teacher of a model of images or spectrograms in timm's format."""
     teacher, tokens, c = model.teacher, cast(object, model.tokens), model.config
     assert isinstance(teacher, VisibleEncoder)
     assert isinstance(tokens, ImageTokens | SpectrogramTokens)
@@ -107,7 +111,7 @@ TIMM: Mapping[type[nn.Module], Callable[[Any], TimmCounterpart]] = {Jepa: to_tim
 
 
 def _convert_rotary_state(stack: Stack, of: str) -> dict[str, Tensor]:
-    """The weights of the blocks and of the last norm."""
+    """Return the weights of the blocks and of the last norm."""
     state: dict[str, Tensor] = {}
     for i, block in enumerate(stack.blocks):
         own = dict(block.named_parameters())

@@ -1,4 +1,4 @@
-"""I-JEPA (Assran et al., 2023): joint-embedding prediction of pictures; its model is `Jepa` of model.py."""
+"""I-JEPA (Assran et al., 2023): joint-embedding prediction for images; its model is `Jepa` of model.py."""
 
 from dataclasses import dataclass, replace
 
@@ -17,7 +17,7 @@ from .model import JepaConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageJepaConfig(JepaConfig[ImageBatch]):
-    """The sizes of a JEPA of patches of pictures. positions: see ImagePositions."""
+    """The sizes of a JEPA of image patches; for `positions` see ImagePositions."""
 
     positions: ImagePositions = "columns"
 
@@ -26,7 +26,7 @@ class ImageJepaConfig(JepaConfig[ImageBatch]):
         self.need_choices(positions=ImagePositions)
 
     def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:
-        """Patches on the grid "image"."""
+        """Return the patches on the grid "image"."""
         return ImageTokens(grids["image"], "pixels", self.positions)
 
 

@@ -1,10 +1,11 @@
-"""LeJEPA (Balestriero and LeCun, 2025): views of a sample are drawn together, and their embeddings to a Gaussian.
+"""LeJEPA (Balestriero and LeCun, 2025): pulls views of a sample together, and the distribution of embeddings to a
+Gaussian.
 
-There is no teacher, no predictor and no stop-gradient. What keeps the embeddings apart is SIGReg, sketched isotropic
-Gaussian regularisation: along random directions they are compared with a standard Gaussian by the statistic of Epps and
-Pulley (1983), which is smooth and bounded.
+It has no teacher, predictor or stop-gradient. SIGReg, sketched isotropic Gaussian regularisation, keeps the embeddings
+apart: along random directions they are compared with a standard Gaussian by the statistic of Epps and Pulley (1983),
+which is smooth and bounded.
 
-Shapes: B samples of V views, D the encoder's width, P that of an embedding, S directions.
+Shapes: B samples of V views, D the encoder's width, P the width of an embedding, S directions.
 """
 
 from __future__ import annotations
@@ -46,10 +47,18 @@ FARTHEST, POINTS = 3.0, 17
 
 
 def compute_epps_pulley(x: Tensor, farthest: float = FARTHEST, points: int = POINTS) -> Tensor:
-    """The statistic of Epps and Pulley of N numbers against a standard Gaussian, float (...), of x float (N, ...).
+    """Return the statistic of Epps and Pulley of N numbers against a standard Gaussian.
 
-    N times the integral of |c(t) - g(t)|^2 g(t) by the trapezoid rule, c being the characteristic function of the
-    numbers and g(t) = exp(-t^2 / 2) that of the Gaussian. Of Gaussian numbers its mean is about 1 for any N.
+    It is N times the integral of |c(t) - g(t)|^2 g(t) by the trapezoid rule, where c is the characteristic function of
+    the numbers and g(t) = exp(-t^2 / 2) the Gaussian's. For Gaussian numbers its mean is about 1 for any N.
+
+    Args:
+        x: Numbers float (N, ...).
+        farthest: Upper end of the integral.
+        points: Number of points of the trapezoid rule.
+
+    Returns:
+        float (...).
     """
     t = torch.linspace(0, farthest, points, dtype=x.dtype, device=x.device)
     gaussian = (-t.square() / 2).exp()
@@ -60,11 +69,19 @@ def compute_epps_pulley(x: Tensor, farthest: float = FARTHEST, points: int = POI
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeJepaSizes(ModelConfig[BatchT]):
-    """The sizes of encoder and projector over any `TokenKind` module; the defaults are those of ViT-B.
+    """The sizes of encoder and projector over any `TokenKind` module, by default ViT-B.
 
-    hidden: the width of the projector's two hidden layers. embedding: that of what it makes. slices: how many random
-    directions a step takes. share: that of SIGReg in the loss; the rest is the distance of views. views: how many of a
-    sample are compared; where the data have a mask, a view is its visible tokens. eps: of all layer norms.
+    Attributes:
+        width: Channels of the encoder.
+        depth: Blocks of the encoder.
+        heads: Attention heads.
+        mlp_ratio: Hidden channels of an MLP per channel.
+        eps: Epsilon of all layer norms.
+        hidden: Width of the projector's two hidden layers.
+        embedding: Width of the projector's output.
+        slices: Number of random directions per step.
+        share: Weight of SIGReg in the loss; the distance of views has the rest.
+        views: Number of views of a sample that are compared; if the data have a mask, a view is its visible tokens.
     """
 
     width: int = 768
@@ -84,14 +101,16 @@ class LeJepaSizes(ModelConfig[BatchT]):
         if self.views < 2:
             raise ValueError(f"views are compared with each other, so 2 or more, got views={self.views}")
         if not 0 < self.share < 1:
-            raise ValueError(f"share is that of SIGReg in the loss, between 0 and 1, got {self.share}")
+            raise ValueError(f"share is the weight of SIGReg in the loss and must be between 0 and 1, got {self.share}")
 
     @abstractmethod
     def tokens(self, grids: Grids) -> TokenKind[BatchT]:
-        """The `TokenKind` module for the data's grid."""
+        """Return the `TokenKind` module for the data's grid."""
 
     def check(self, data: DataConfig[BatchT]) -> None:
-        """ValueError for data with another number of views, or whose views differ in how many tokens they show."""
+        """Raise ValueError for data with another number of views, or with views of different numbers of visible
+        tokens.
+        """
         if isinstance(mask := getattr(data, "mask", None), Padded):
             raise ValueError(f"views show equally many tokens, and {mask} pads them; take a mask with an exact count")
         if (views := getattr(data, "views", 1)) != self.views:
@@ -100,7 +119,7 @@ class LeJepaSizes(ModelConfig[BatchT]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeJepaConfig(LeJepaSizes[ImageBatch]):
-    """The sizes of a LeJEPA of patches of pictures. positions: see ImagePositions."""
+    """The sizes of a LeJEPA of image patches; for `positions` see ImagePositions."""
 
     positions: ImagePositions = "columns"
 
@@ -109,7 +128,7 @@ class LeJepaConfig(LeJepaSizes[ImageBatch]):
         self.need_choices(positions=ImagePositions)
 
     def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:
-        """Patches on the grid "image"."""
+        """Return the patches on the grid "image"."""
         return ImageTokens(grids["image"], "pixels", self.positions)
 
 
@@ -118,7 +137,7 @@ class ClipLeJepaConfig(LeJepaSizes[VideoBatch]):
     """The sizes of a LeJEPA of cubes of video."""
 
     def tokens(self, grids: Grids) -> TokenKind[VideoBatch]:
-        """Cubes on the grid "video"."""
+        """Return the cubes on the grid "video"."""
         return VideoTokens(grids["video"], "pixels", "grid")
 
 
@@ -143,8 +162,9 @@ class LeJepa(MediaEncoder[BatchT], config=LeJepaSizes):
         self.projector = nn.Sequential(*layers, nn.Linear(c.hidden, c.embedding))
 
     def loss(self, batch: BatchT) -> Losses:
-        """The squared distance of each view's embedding from the mean of its sample's, and SIGReg of each view; both of
-        the samples of all ranks, whose statistics the projector also takes.
+        """Return the squared distance of each view's embedding from its sample's mean, and SIGReg of each view.
+
+        Both use the samples of all ranks, as do the projector's statistics.
         """
         found, share = self.embeddings(batch), self.config.share
         near = (found - found.mean(dim=1, keepdim=True)).square().mean()
@@ -157,7 +177,7 @@ class LeJepa(MediaEncoder[BatchT], config=LeJepaSizes):
         )
 
     def embeddings(self, batch: BatchT) -> Tensor:
-        """What the projector makes of the views of each sample, float32 (B, V, P); in training of all ranks."""
+        """Return the projector's output for the views of each sample, float32 (B, V, P); in training of all ranks."""
         masked = isinstance(batch, ImageBatch | VideoBatch | AudioBatch) and batch.mask is not None
         rows = self._average_visible_features(batch) if masked else self.features(batch)
         if self.training and world_size() > 1:
@@ -166,13 +186,13 @@ class LeJepa(MediaEncoder[BatchT], config=LeJepaSizes):
         return made.reshape(-1, self.config.views, made.shape[1])
 
     def _average_visible_features(self, batch: BatchT) -> Tensor:
-        """The mean of what the encoder makes of the visible tokens of each view, float32 (B * V, D)."""
+        """Return the mean of the encoder's output over the visible tokens of each view, float32 (B * V, D)."""
         data, mask = self.tokens.of(batch)
         inputs = self.tokens.inputs(gather_tokens(self.tokens.split(data), mask.visible))
         return widen(cast(Tensor, self.encoder(inputs, mask.visible))).mean(dim=1)
 
     def sigreg(self, found: Tensor) -> Tensor:
-        """The mean of the statistic over views and random directions, of embeddings (B, V, P)."""
+        """Return the mean of the statistic over views and random directions, of embeddings (B, V, P)."""
         with torch.autocast("cuda" if found.is_cuda else "cpu", enabled=False):
             directions = torch.randn(found.shape[2], self.config.slices, device=found.device).to(found)
             if self.training and world_size() > 1:
@@ -180,17 +200,17 @@ class LeJepa(MediaEncoder[BatchT], config=LeJepaSizes):
             return compute_epps_pulley(found @ (directions / directions.norm(dim=0))).mean()
 
     def token_features(self, batch: BatchT) -> Tensor:
-        """The encoder's output for all tokens of a batch: (B * V, N, D)."""
+        """Return the encoder's output (B * V, N, D) for all tokens of a batch."""
         inputs = self.token_inputs(batch)
         index = torch.arange(self.tokens.n_tokens, device=inputs.device).expand(len(inputs), -1)
         return cast(Tensor, self.encoder(inputs, index))
 
     def watched(self, batch: BatchT) -> dict[str, Tensor]:
-        """What the encoder makes of all tokens of each view: (B * V, N, D)."""
+        """Return the encoder's output (B * V, N, D) for all tokens of each view, which the guard measures."""
         return {"features": self.token_features(batch).float()}
 
     encoder_parts: ClassVar[tuple[str, ...]] = ("tokens", "encoder")
-    """What its features are made by."""
+    """Parts that compute the features."""
 
 
 def lejepa_base() -> Recipe[ImageBatch]:

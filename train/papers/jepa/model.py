@@ -1,19 +1,19 @@
-"""Joint-embedding prediction (JEPA): what a teacher sees in hidden parts of a sample is predicted from the others.
+"""Joint-embedding prediction (JEPA): predicts a teacher's features of hidden parts of a sample from the other parts.
 
-The encoder sees the context alone. The predictor reads what it made of it, and mask tokens at the places of the
-targets. The teacher is the moving average of the encoder. It sees the whole sample; its output at the targets,
-normalised, is what is predicted. Nothing compares pixels, so a teacher that says the same of every sample
-would leave no loss: such a run has collapsed.
+The encoder sees only the context. The predictor reads its output, and mask tokens at the positions of the targets. The
+teacher is the moving average of the encoder. It sees the whole sample; its normalised output at the targets is
+predicted. No pixels are compared, so a teacher with the same output for every sample would have no loss: such a run has
+collapsed.
 
-I-JEPA (Assran et al., 2023) predicts each block of targets by itself: the mask tokens of two blocks do not see each
+I-JEPA (Assran et al., 2023) predicts each block of targets separately: the mask tokens of two blocks do not see each
 other. Masks without blocks are one block of all their targets.
 
 V-JEPA (Bardes et al., 2024) masks one clip several times, with one mask in each view, and predicts all targets of a
-mask at once. V-JEPA 2 (Assran et al., 2025) does so too, but its tokens have no position vectors: queries and keys of
-all blocks are turned by their places.
+mask at once. So does V-JEPA 2 (Assran et al., 2025), but its tokens have no position vectors: queries and keys of all
+blocks are rotated by their positions.
 
-The teacher is a part of the model: it lies in its checkpoints, whose sums cover it, divided among ranks as all weights
-are, and in model.safetensors. It is the encoder that features come from, as in the authors' evaluations.
+The teacher is part of the model: it is in the checkpoints, covered by their checksums and divided among ranks like all
+weights, and in model.safetensors. Features come from the teacher, as in the authors' evaluations.
 
 Shapes: B samples, N tokens, V of them visible, P blocks of K targets, D the encoder's width.
 """
@@ -46,19 +46,31 @@ Distance = Literal["smooth l1", "l1", "l2"]
 """How far a prediction is from its target, a mean over channels: Huber's with 1 as the bound, the absolute difference,
 or the squared one."""
 TargetNorm = Literal["channels", "tokens"]
-"""Over what targets get mean 0 and variance 1: the "channels" of each token, as the papers do, or the "tokens" of all
-samples of a batch, channel by channel, as in data2vec (Baevski et al., 2022): what all of them share is then no target.
+"""Normalisation of targets to mean 0 and variance 1: over the "channels" of each token, as in the papers, or over the
+"tokens" of all samples of a batch, channel by channel, as in data2vec (Baevski et al., 2022), which removes the common
+part of all tokens.
 """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JepaConfig(ModelConfig[BatchT]):
-    """The sizes of encoder and predictor; the defaults are those of ViT-B.
+    """The sizes of encoder and predictor, by default ViT-B.
 
-    momentum: the share of the teacher that stays in each step, a law of the run's progress. distance: of predictions
-    from targets, which are normalised over `target_norm`. eps: of all layer norms. std: the deviation of initial
-    weights. masks: how many views of a sample are the same and differ in their masks alone (`augment.SharedCrop`); the
-    teacher sees them once.
+    Attributes:
+        width: Channels of the encoder.
+        depth: Blocks of the encoder.
+        heads: Attention heads of the encoder.
+        predictor_width: Channels of the predictor.
+        predictor_depth: Blocks of the predictor.
+        predictor_heads: Attention heads of the predictor.
+        mlp_ratio: Hidden channels of an MLP per channel.
+        eps: Epsilon of all layer norms.
+        std: Standard deviation of the initial weights.
+        masks: Number of identical views of a sample that differ only in their masks (`augment.SharedCrop`); the teacher
+            sees them once.
+        momentum: Fraction of the teacher that stays in each step, as a schedule over the run.
+        distance: Distance of predictions from targets.
+        target_norm: Normalisation of targets.
     """
 
     width: int = 768
@@ -84,7 +96,9 @@ class JepaConfig(ModelConfig[BatchT]):
             raise ValueError(f"std is a deviation above 0, got {self.std}")
 
     def check(self, data: DataConfig[BatchT]) -> None:
-        """ValueError where the views that differ in their masks alone are not there."""
+        """Raise ValueError if `masks` is above 1 but the data do not have as many views that differ only in their
+        masks.
+        """
         shared = isinstance(getattr(data, "augment", None), SharedCrop | CenterCrop)
         views = getattr(data, "views", 1)
         changed = any(getattr(data, name, None) is not None for name in ("colour", "transform"))
@@ -96,7 +110,7 @@ class JepaConfig(ModelConfig[BatchT]):
 
     @abstractmethod
     def tokens(self, grids: Grids) -> TokenKind[BatchT]:
-        """The `TokenKind` module for the data's grid."""
+        """Return the `TokenKind` module for the data's grid."""
 
 
 class Jepa(MediaEncoder[BatchT], config=JepaConfig):
@@ -114,11 +128,11 @@ class Jepa(MediaEncoder[BatchT], config=JepaConfig):
         self.teacher = self._teacher()
 
     def _teacher(self) -> nn.Module:
-        """The teacher, which is called as the encoder is; at first its copy."""
+        """Return the teacher, which is called like the encoder and starts as its copy."""
         return deepcopy(self.encoder)
 
     def _parts(self) -> tuple[nn.Module, nn.Module]:
-        """The encoder and the predictor, which are called as a VisibleEncoder and a TokenDecoder are."""
+        """Return the encoder and the predictor, which are called like a VisibleEncoder and a TokenDecoder."""
         c, tokens = self.config, self.tokens
         encoder = VisibleEncoder(
             [tokens.n_inputs], [tokens.positions(c.width)], BlockSizes(c.depth, c.heads, c.mlp_ratio, c.eps)
@@ -129,7 +143,7 @@ class Jepa(MediaEncoder[BatchT], config=JepaConfig):
         return encoder, predictor
 
     def unused(self, data: DataConfig[BatchT]) -> list[nn.Parameter]:
-        """The teacher's parameters, which no gradient moves."""
+        """Return the teacher's parameters, which get no gradient."""
         return [*self.teacher.parameters()]
 
     def train(self, mode: bool = True) -> Jepa[BatchT]:
@@ -141,13 +155,20 @@ class Jepa(MediaEncoder[BatchT], config=JepaConfig):
 
     @torch.no_grad()
     def follow(self, step: int, steps: int) -> None:
-        """See Model: moves the teacher towards the encoder."""
+        """Move the teacher towards the encoder; see Model.
+
+        Args:
+            step: Number of the step, from 0.
+            steps: Number of steps of the run.
+        """
         share = 1 - self.config.momentum.at(step / steps)
         teacher, encoder = ([get_local_rows(p) for p in one.parameters()] for one in (self.teacher, self.encoder))
         torch._foreach_lerp_(teacher, encoder, share)
 
     def loss(self, batch: BatchT) -> Losses:
-        """The mean distance of predictions from the teacher's output, over the tokens of a row, then over rows."""
+        """Return the mean distance of predictions from the teacher's output, over the tokens of a row, then over
+        rows.
+        """
         data, mask = self.tokens.of(batch)
         index, valid, weight = list_block_tokens(mask)
         known = self.known(batch, data).repeat_interleave(self.config.masks, dim=0)
@@ -156,7 +177,12 @@ class Jepa(MediaEncoder[BatchT], config=JepaConfig):
         return Losses(parts={"prediction": weighted(error, counts / of_rows(valid.flatten(1)))})
 
     def distance(self, made: Tensor, wanted: Tensor) -> Tensor:
-        """The distance of each token, float32 (B, M)."""
+        """Return the distance of each token, float32 (B, M).
+
+        Args:
+            made: Predictions (B, M, D).
+            wanted: Targets (B, M, D).
+        """
         made, wanted = widen(made), widen(wanted)
         if self.config.distance == "smooth l1":
             return F.smooth_l1_loss(made, wanted, reduction="none").mean(dim=2)
@@ -164,16 +190,16 @@ class Jepa(MediaEncoder[BatchT], config=JepaConfig):
         return (apart.abs() if self.config.distance == "l1" else apart.square()).mean(dim=2)
 
     def known(self, batch: BatchT, data: Tensor) -> Tensor:
-        """The targets of all tokens of a batch's samples, whose media are `data`: (B / masks, N, D)."""
+        """Return the targets of all tokens of a batch's samples, given their media `data`: (B / masks, N, D)."""
         return self.targets(data[:: self.config.masks])
 
     @torch.no_grad()
     def targets(self, data: Tensor) -> Tensor:
-        """What the teacher makes of all tokens, normalised without weights: (B, N, D)."""
+        """Return the teacher's normalised output (B, N, D) for all tokens."""
         return self.normalised(widen(self._encode(self.teacher, data)))
 
     def normalised(self, found: Tensor) -> Tensor:
-        """Targets (B, N, D) normalised over what `target_norm` says."""
+        """Normalise targets (B, N, D) as set by `target_norm`."""
         if self.config.target_norm == "channels":
             return F.layer_norm(found, found.shape[-1:])
         moments = torch.stack((found.mean(dim=(0, 1)), found.square().mean(dim=(0, 1))))
@@ -183,12 +209,17 @@ class Jepa(MediaEncoder[BatchT], config=JepaConfig):
         return cast(Tensor, (found - mean) * (square - mean.square() + EPS).rsqrt())
 
     def predict(self, data: Tensor, mask: MaskBatch) -> Tensor:
-        """The predictions of the tokens of all blocks, one block after the other: (B, P * K, D)."""
+        """Return the predictions of the tokens of all blocks, concatenated: (B, P * K, D).
+
+        Args:
+            data: Media of the batch.
+            mask: Masks of the batch.
+        """
         made = self._predict_blocks(data, mask)[0]
         return made.reshape(len(mask.visible), -1, made.shape[-1])
 
     def _predict_blocks(self, data: Tensor, mask: MaskBatch) -> list[Tensor]:
-        """What the predictor makes of each block: (B * P, K, D) first."""
+        """Return the predictor's outputs for each block; the first is (B * P, K, D)."""
         index, valid, _ = list_block_tokens(mask)
         seen = gather_tokens(self.tokens.split(data), mask.visible)
         real = None if mask.n_visible is None else mask.visible_valid
@@ -203,8 +234,10 @@ class Jepa(MediaEncoder[BatchT], config=JepaConfig):
 
     @torch.no_grad()
     def reconstructed(self, batch: BatchT) -> BatchT:
-        """The batch with each target token replaced by the token of another sample of it of which the teacher says
-        what is nearest to the prediction, by cosine. A batch of one sample stays as it is.
+        """Return the batch with target tokens replaced by tokens of its other samples.
+
+        Each is the token whose teacher features have the highest cosine with the prediction. A batch of one sample is
+        returned unchanged.
         """
         data, mask = self.tokens.of(batch)
         if len(data) < 2:
@@ -225,37 +258,44 @@ class Jepa(MediaEncoder[BatchT], config=JepaConfig):
         return self.tokens.completed(batch, self.tokens.inputs(torch.stack(nearest)))
 
     def token_features(self, batch: BatchT) -> Tensor:
-        """The teacher's output for all tokens of a batch, none of them hidden: (B, N, D)."""
+        """Return the teacher's output (B, N, D) for all tokens of a batch, none of them hidden."""
         return self._encode(self.teacher, self.tokens.media(batch))
 
     def watched(self, batch: BatchT) -> dict[str, Tensor]:
-        """What the encoder, and what the teacher makes of all tokens of each sample: (B / masks, N, D) each."""
+        """Return the outputs of encoder and teacher for all tokens of each sample, (B / masks, N, D), which the guard
+        measures.
+        """
         data = self.tokens.media(batch)[:: self.config.masks]
         parts = {"features": self.encoder, "targets": self.teacher}
         return {name: self._encode(one, data).float() for name, one in parts.items()}
 
     encoder_parts: ClassVar[tuple[str, ...]] = ("tokens", "teacher")
-    """What its features are made by."""
+    """Parts that compute the features."""
 
     def _encode(self, encoder: nn.Module, data: Tensor) -> Tensor:
-        """What an encoder makes of all tokens: (B, N, D)."""
+        """Return the output (B, N, D) of an encoder for all tokens."""
         tokens = self.tokens.split(data)
         index = torch.arange(tokens.shape[1], device=data.device).expand(data.shape[0], -1)
         return cast(Tensor, encoder(self.tokens.inputs(tokens), self.placed(index, data)))
 
     def placed(self, index: Tensor, data: Tensor) -> Tensor:
-        """The numbers on the model's grid of the tokens `index`, int64, of media; by default the same."""
+        """Return the indices, on the model's grid, of the tokens `index`, int64, of media; by default the same."""
         return index
 
 
 def of_rows(valid: Tensor) -> Tensor:
-    """How many entries of each row of `valid` bool (B, M) are real, at least 1: (B, 1)."""
+    """Return the number of real entries in each row of `valid` bool (B, M), at least 1: (B, 1)."""
     return valid.sum(dim=1, keepdim=True).clamp_min(1)
 
 
 def list_block_tokens(mask: MaskBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """The tokens of each block of targets int64 (B, P, K), which of them are real bool (B, P, K), and what each counts
-    float32 (B, P, K).
+    """Return the tokens of each block of targets.
+
+    Args:
+        mask: Masks of the batch.
+
+    Returns:
+        Tokens int64 (B, P, K), which of them are real bool (B, P, K), and their weights float32 (B, P, K).
     """
     if not isinstance(mask, BlockMaskBatch):
         return mask.target[:, None], mask.target_valid[:, None], mask.weight[:, None]
@@ -266,8 +306,8 @@ def list_block_tokens(mask: MaskBatch) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _init_weights(part: nn.Module, std: float) -> None:
-    """Truncated normal weights and zero biases; the last layer of each branch is divided by the root of twice its
-    block's number, counted from 1.
+    """Initialise with truncated normal weights and zero biases; the last layer of each branch is divided by the root of
+    twice its block's number, counted from 1.
     """
     for module in part.modules():
         if isinstance(module, nn.Linear):

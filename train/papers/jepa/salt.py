@@ -1,11 +1,12 @@
-"""SALT (Li et al., 2025): what a frozen teacher that learnt from pixels makes of hidden parts of a clip is predicted.
+"""SALT (Li et al., 2025): predicts the features that a frozen teacher, trained on pixels, computes for hidden parts of
+a clip.
 
 The teacher is a masked autoencoder of video, which is trained first. The student is a JEPA of video with other targets:
-nothing moves the teacher, so nothing can collapse, and its output can lie in shards (`data.targets`) instead of being
-computed in each step. The loss is the same but for rounding.
+the teacher never changes, so it cannot collapse, and its output can be stored in shards (`data.targets`) instead of
+being computed in each step. The loss is the same except for rounding.
 
-The teacher's encoder is a part of the model, so it lies in checkpoints, and a student needs its file only once. The
-student's own encoder is the one that features come from.
+The teacher's encoder is part of the model, so it is in checkpoints, and a student needs its file only once. Features
+come from the student's encoder.
 """
 
 from __future__ import annotations
@@ -38,11 +39,16 @@ WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SaltConfig(VideoJepaConfig):
-    """The sizes of a student, and its teacher; `momentum` is of no use.
+    """The sizes of a student, and its teacher; `momentum` is not used.
 
-    teacher: the run of a masked autoencoder of video, or its model.safetensors; None is a teacher of random weights.
-    weights: the checksum of the teacher's weights, and autoencoder: its sizes. Both are those of the file where one is
-    given and `weights` is not; so they are in the settings of a run, which a resume compares.
+    If a file is given and `weights` is not, `weights` and `autoencoder` are read from it, so they are settings of the
+    run, which a resume compares.
+
+    Attributes:
+        teacher: The run of a masked autoencoder of video, or its model.safetensors; None is a teacher with random
+            weights.
+        weights: Checksum of the teacher's weights.
+        autoencoder: Sizes of the teacher.
     """
 
     reads_targets: ClassVar[bool] = True
@@ -76,7 +82,11 @@ class SaltConfig(VideoJepaConfig):
         return path if find_files(path)[0].is_file() else None
 
     def check(self, data: DataConfig[VideoBatch]) -> None:
-        """See JepaConfig. ValueError also for targets in shards that another teacher made."""
+        """Check the data; see JepaConfig.
+
+        Raises:
+            ValueError: Targets in shards come from another teacher.
+        """
         VideoJepaConfig.check(self, data)
         if isinstance(data, VideoData):
             check_targets(data.targets, self.weights, f"model.teacher={self.teacher!r}")
@@ -95,7 +105,7 @@ class Salt(VideoJepa, config=SaltConfig):
 
     @property
     def salt(self) -> SaltConfig:
-        """Its config."""
+        """The config of the model."""
         assert isinstance(self.config, SaltConfig)
         return self.config
 
@@ -110,12 +120,14 @@ class Salt(VideoJepa, config=SaltConfig):
         return made.requires_grad_(False)
 
     def _read(self) -> str:
-        """Takes the weights of the teacher's file. Returns why that was not possible, for the first use of them."""
+        """Load the weights of the teacher's file; return the reason if this is not possible, for the first use of the
+        teacher.
+        """
         c = self.salt
         if c.teacher is None or self.loaded.is_meta:
             return ""
         if (file := c.file) is None:
-            given = f"the teacher {c.teacher} is missing" if c.teacher else "no teacher is given"
+            given = f"the teacher {c.teacher} is missing" if c.teacher else "the teacher is not set"
             return (
                 f"{given}; train one (maskstream train videomae-tiny) and set model.teacher to its run, or to null "
                 "for a teacher of random weights"
@@ -131,10 +143,19 @@ class Salt(VideoJepa, config=SaltConfig):
         return ""
 
     def follow(self, step: int, steps: int) -> None:
-        """See Model: the teacher stays as it is."""
+        """Leave the teacher unchanged; see Model.
+
+        Args:
+            step: Number of the step, from 0.
+            steps: Number of steps of the run.
+        """
 
     def targets(self, data: Tensor) -> Tensor:
-        """See Jepa. ValueError if the teacher's weights are missing or did not fit."""
+        """Return the teacher's targets; see Jepa.
+
+        Raises:
+            ValueError: The teacher's weights are missing or did not fit.
+        """
         if self._missing:
             if not self.loaded:
                 raise ValueError(self._missing)
@@ -142,18 +163,23 @@ class Salt(VideoJepa, config=SaltConfig):
         return super().targets(data)
 
     def known(self, batch: VideoBatch, data: Tensor) -> Tensor:
-        """See Jepa: the targets in the batch, if the loader read some."""
+        """Return the targets stored in the batch, or else compute them; see Jepa.
+
+        Args:
+            batch: The batch.
+            data: Media of the batch.
+        """
         stored = batch.fields.get(TARGETS)
         if not isinstance(stored, Tensor):
             return super().known(batch, data)
         return self.normalised(widen(stored[:: self.config.masks]))
 
     def token_features(self, batch: VideoBatch) -> Tensor:
-        """The student's output for all tokens of a batch, none of them hidden: (B, N, D)."""
+        """Return the student's output (B, N, D) for all tokens of a batch, none of them hidden."""
         return self._encode(self.encoder, self.tokens.media(batch))
 
     def average_teacher_features(self, batch: VideoBatch) -> Tensor:
-        """The mean of the teacher's output over all tokens, float32 (B, D of the teacher)."""
+        """Return the mean of the teacher's output over all tokens, float32 (B, D of the teacher)."""
         return self._encode(self.teacher, self.tokens.media(batch)).float().mean(dim=1)
 
     def _encode(self, encoder: nn.Module, data: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ one angle for both channels of a plane.
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoJepaConfig(JepaConfig[VideoBatch]):
-    """The sizes of a JEPA of cubes of video. places: see ClipPlaces."""
+    """The sizes of a JEPA of video cubes; for `places` see ClipPlaces."""
 
     takes_sizes: ClassVar[bool] = True
 
@@ -51,7 +51,7 @@ class VideoJepaConfig(JepaConfig[VideoBatch]):
                 raise ValueError(f"a head turns an even number of 6 channels or more, got {channels}; use fewer heads")
 
     def tokens(self, grids: Grids) -> TokenKind[VideoBatch]:
-        """Cubes on the grid "video"."""
+        """Return the cubes on the grid "video"."""
         return VideoTokens(grids["video"], "pixels", smaller=self.takes_sizes)
 
 
@@ -59,7 +59,12 @@ class VideoJepa(Jepa[VideoBatch], config=VideoJepaConfig):
     """The model of V-JEPA and V-JEPA 2. A shorter or smaller clip has the first places of the grid along each axis."""
 
     def placed(self, index: Tensor, data: Tensor) -> Tensor:
-        """See Jepa."""
+        """Return the indices of tokens on the model's grid, which may be larger than the clip's; see Jepa.
+
+        Args:
+            index: Indices on the clip's grid, int64.
+            data: Media of the batch.
+        """
         tokens = self.tokens
         assert isinstance(tokens, VideoTokens)
         return within(index, tokens.grid_of(data), tokens.grid)
@@ -81,11 +86,17 @@ class ClipEncoder(nn.Module):
         self.stack = Stack(c.depth, c.width, c.heads, c.mlp_ratio, c.eps, rotary=c.places != "added")
 
     def forward(self, inputs: Tensor, visible: Tensor, valid: Tensor | None = None) -> Tensor:
-        """See VisibleEncoder."""
+        """Encode visible tokens; see VisibleEncoder.
+
+        Args:
+            inputs: Values of the tokens, float32 (B, V, values).
+            visible: Their indices on the grid, int64 (B, V).
+            valid: bool (B, V); False for padding.
+        """
         return _apply_at_places(self._blocks, inputs, self.places, visible, valid, embed=self.embed)
 
     def _blocks(self, x: Tensor, mask: Tensor | None, turns: Turns | None, rows: RaggedRows | None) -> Tensor:
-        """What the blocks make of tokens."""
+        """Run the blocks on tokens."""
         return cast(Tensor, self.stack(x, mask, turns=turns, rows=rows))
 
 
@@ -109,13 +120,20 @@ class ClipPredictor(nn.Module):
     def forward(
         self, encoded: list[Tensor], visible: list[Tensor], target: list[Tensor], valid: Tensor | None = None
     ) -> list[Tensor]:
-        """See TokenDecoder."""
+        """Predict the targets; see TokenDecoder.
+
+        Args:
+            encoded: The encoder's output (B, V, D), in a list.
+            visible: Indices of the visible tokens (B, V), in a list.
+            target: Indices of the targets (B, M), in a list.
+            valid: bool (B, V + M); False for padding.
+        """
         return [self.head(self._blocks(encoded[0], visible[0], target[0], valid, last=target[0].shape[1]))]
 
     def _blocks(
         self, encoded: Tensor, visible: Tensor, target: Tensor, valid: Tensor | None, last: int | None = None
     ) -> Tensor:
-        """What the blocks make of visible tokens and targets, or of the last tokens alone."""
+        """Run the blocks on visible tokens and targets, and return all or only the last tokens."""
         seen = self.bridge(encoded)
         which = torch.arange(len(seen), device=seen.device) % len(self.mask_tokens)
         asked = self.mask_tokens[which].to(seen.dtype)[:, None].expand(-1, target.shape[1], -1)
@@ -142,10 +160,10 @@ def _apply_at_places(
     valid: Tensor | None,
     embed: nn.Module | None = None,
 ) -> Tensor:
-    """What `blocks` make of the embedded tokens x (B, L, D) at the places `index` int64 (B, L).
+    """Run `blocks` on the embedded tokens x (B, L, D) at the positions `index` int64 (B, L).
 
-    valid: bool (B, L), which of them are no padding. On a CPU, padding is not computed at all, but is 0 in what is
-    made; elsewhere that would wait for the device, and a compiled graph has no such lengths.
+    `valid` bool (B, L) is False for padding. On a CPU, padding is not computed, and its output is 0; on other devices
+    this would have to wait for the device, and a compiled graph has no such lengths.
     """
     mask, rows, length = None, None, x.shape[1]
     if valid is not None and x.device.type == "cpu" and not torch.compiler.is_compiling():
@@ -163,8 +181,10 @@ def _apply_at_places(
 
 
 class AddedPlaces(nn.Module):
-    """The vectors of the tokens of a grid (t, h, w), as in the code of V-JEPA: the sinusoids of time, row and column,
-    each of a third of `width`, rounded up to an even number; what is too much is cut off at the end.
+    """The position vectors of the tokens of a grid (t, h, w), as in V-JEPA's code.
+
+    They are the sinusoids of time, row and column, each with a third of `width`, rounded up to an even number; the
+    excess is cut off at the end.
     """
 
     of: Tensor
@@ -174,17 +194,17 @@ class AddedPlaces(nn.Module):
         self.register_buffer("of", build_axis_sinusoids(grid, 6 * -(-width // 6))[:, :width].clone(), persistent=False)
 
     def forward(self, index: Tensor) -> Tensor:
-        """The vectors (B, L, width) of the tokens `index` int64 (B, L)."""
+        """Return the vectors (B, L, width) of the tokens `index` int64 (B, L)."""
         return self.of[index]
 
 
 class RotaryPlaces(nn.Module):
-    """The turns of tokens of a grid (t, h, w), as in the code of V-JEPA 2: a third of a head's channels, rounded down
-    to an even number, for each axis, and none for those that are left over.
+    """The rotary positions of tokens of a grid (t, h, w), as in V-JEPA 2's code: each axis has a third of a head's
+    channels, rounded down to an even number; the remaining channels are not rotated.
 
-    Channels 2i and 2i + 1 are turned in one plane, but by the entries 2i and 2i + 1 of a list of frequencies that is
-    there twice: an oversight of the authors' code, which says so, that all their weights were trained with. pairs: by
-    one frequency for both, as in the code of V-JEPA 2.1.
+    Channels 2i and 2i + 1 are rotated in one plane, but by the entries 2i and 2i + 1 of a list that contains the
+    frequencies twice: an oversight of the authors' code, documented there, that all their weights were trained with.
+    With `pairs`, both use one frequency, as in V-JEPA 2.1's code.
     """
 
     cos: Tensor
@@ -204,7 +224,7 @@ class RotaryPlaces(nn.Module):
         self.register_buffer("sin", sin, persistent=False)
 
     def forward(self, index: Tensor) -> Turns:
-        """The turns (B, 1, L, d) of the tokens `index` int64 (B, L)."""
+        """Return the cosines and sines (B, 1, L, d) of the tokens `index` int64 (B, L)."""
         return self.cos[index][:, None], self.sin[index][:, None]
 
 

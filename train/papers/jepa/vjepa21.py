@@ -1,8 +1,8 @@
-"""V-JEPA 2.1 (Mur-Labadia et al., 2026): V-JEPA 2 that predicts visible tokens too, at several depths of the encoder.
+"""V-JEPA 2.1 (Mur-Labadia et al., 2026): V-JEPA 2 that also predicts visible tokens, at several depths of the encoder.
 
-V-JEPA 2 asks nothing of what the encoder makes of visible tokens, so these need not say what stands at their places.
-Here the predictor says it as well, and a visible token counts the more, the nearer it is to a hidden one. Predictions
-and targets are those of several blocks of the encoder, not of the last alone.
+V-JEPA 2 has no loss on the encoder's output for visible tokens, so these need not describe the content at their
+positions. Here the predictor also predicts them, and a visible token counts more the nearer it is to a hidden one.
+Predictions and targets are features of several blocks of the encoder, not only of the last one.
 
 Shapes: B samples, N tokens, V of them visible, D the encoder's width, L levels.
 """
@@ -36,8 +36,11 @@ from .vjepa2 import vjepa2_large, vjepa2_tiny
 class DenseJepaConfig(VideoJepaConfig):
     """The sizes of a JEPA of clips that predicts all tokens.
 
-    levels: of how many blocks of the encoder features are predicted: the last of each of so many equal parts of its
-    depth. context: the factor of the loss of visible tokens, a law of the run's progress.
+    Attributes:
+        places: Kind of positions; see ClipPlaces.
+        levels: Number of encoder blocks whose features are predicted: the last of each of `levels` equal parts of its
+            depth.
+        context: Weight of the loss of visible tokens, as a schedule over the run.
     """
 
     places: ClipPlaces = "turned in pairs"
@@ -67,7 +70,7 @@ class DenseJepa(VideoJepa, config=DenseJepaConfig):
 
     @property
     def dense(self) -> DenseJepaConfig:
-        """Its config."""
+        """The config of the model."""
         assert isinstance(self.config, DenseJepaConfig)
         return self.config
 
@@ -75,12 +78,17 @@ class DenseJepa(VideoJepa, config=DenseJepaConfig):
         return LevelEncoder(self.dense, self.tokens), LevelPredictor(self.dense, self.tokens)
 
     def follow(self, step: int, steps: int) -> None:
-        """See Model: the teacher, and the factor of the next step."""
+        """Update the teacher and the weight of the next step; see Model.
+
+        Args:
+            step: Number of the step, from 0.
+            steps: Number of steps of the run.
+        """
         super().follow(step, steps)
         self.share.fill_(self.dense.context.at(min((step + 1) / steps, 1.0)))
 
     def loss(self, batch: VideoBatch) -> Losses:
-        """That of V-JEPA 2 at all levels, and that of visible tokens."""
+        """Return the loss of V-JEPA 2 at all levels, and the loss of visible tokens."""
         data, mask = self.tokens.of(batch)
         known = self.known(batch, data).repeat_interleave(self.config.masks, dim=0)
         hidden, seen = self._predict_blocks(data, mask)
@@ -91,7 +99,12 @@ class DenseJepa(VideoJepa, config=DenseJepaConfig):
         return Losses(parts={"prediction": weighted(error, counts), "context": weighted(own * self.share, real)})
 
     def apart(self, mask: MaskBatch, data: Tensor) -> Tensor:
-        """How far each visible token of the clips `data` is from the nearest target, in tokens: float32 (B, V)."""
+        """Return the distance of each visible token from the nearest target, in tokens: float32 (B, V).
+
+        Args:
+            mask: Masks of the batch.
+            data: Clips of the batch.
+        """
         seen, asked = (self.at[self.placed(index, data)] for index in (mask.visible, mask.target))
         far = torch.cdist(seen, asked, compute_mode="donot_use_mm_for_euclid_dist")
         return far.masked_fill(~mask.target_valid[:, None], torch.inf).amin(dim=2).clamp_min(1)
@@ -102,7 +115,7 @@ class DenseJepa(VideoJepa, config=DenseJepaConfig):
 
     @torch.no_grad()
     def targets(self, data: Tensor) -> Tensor:
-        """What the teacher makes of all tokens at all levels, each normalised: (B, N, L * D)."""
+        """Return the teacher's output for all tokens at all levels, each normalised: (B, N, L * D)."""
         return self.normalised(widen(super()._encode(self.teacher, data)))
 
     def _encode(self, encoder: nn.Module, data: Tensor) -> Tensor:
@@ -110,8 +123,8 @@ class DenseJepa(VideoJepa, config=DenseJepaConfig):
 
 
 class LevelEncoder(ClipEncoder):
-    """A ClipEncoder that gives what several of its blocks make of tokens, each with a norm of its own: (B, V, L * D),
-    the last block's at the end.
+    """A ClipEncoder that returns the outputs of several blocks, each with a separate norm: (B, V, L * D), the last
+    block's at the end.
     """
 
     def __init__(self, config: DenseJepaConfig, tokens: TokenKind[VideoBatch]) -> None:
@@ -129,7 +142,7 @@ class LevelEncoder(ClipEncoder):
 
 
 class LevelPredictor(ClipPredictor):
-    """Predicts all levels of targets (B, M, L * D), and of visible tokens (B, V, L * D) by a head of its own."""
+    """Predicts all levels of targets (B, M, L * D) and, with a separate head, of visible tokens (B, V, L * D)."""
 
     def __init__(self, config: DenseJepaConfig, tokens: TokenKind[VideoBatch]) -> None:
         super().__init__(config, tokens)
@@ -141,7 +154,14 @@ class LevelPredictor(ClipPredictor):
     def forward(
         self, encoded: list[Tensor], visible: list[Tensor], target: list[Tensor], valid: Tensor | None = None
     ) -> list[Tensor]:
-        """See TokenDecoder; the visible tokens after the targets."""
+        """Predict the targets, then the visible tokens; see TokenDecoder.
+
+        Args:
+            encoded: The encoder's output (B, V, L * D), in a list.
+            visible: Indices of the visible tokens (B, V), in a list.
+            target: Indices of the targets (B, M), in a list.
+            valid: bool (B, V + M); False for padding.
+        """
         made = self._blocks(encoded[0], visible[0], target[0], valid)
         seen, asked = made.tensor_split([visible[0].shape[1]], dim=1)
         return [self.head(asked), self.own_head(seen)]

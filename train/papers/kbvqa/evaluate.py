@@ -1,9 +1,9 @@
-"""Questions that need knowledge, put to any predictor: three perspectives, few-shot pictures, retrieval and occlusion.
+"""Knowledge-based visual questions for any predictor: three perspectives, few-shot images, retrieval and occlusion.
 
-The perspectives are those of the evaluation of GPT-4V by Li et al. (2023, "A comprehensive evaluation of GPT-4V on
-knowledge-intensive visual question answering"): common sense, fine-grained knowledge of the world, and an answer with
-the reasons for it. The paper lets people judge rationales (consistent, sufficient, correct). Here they are compared
-with those of the set by ROUGE-L, which is no substitute for that, and it is counted how many name the answer.
+The perspectives follow the evaluation of GPT-4V by Li et al. (2023, "A comprehensive evaluation of GPT-4V on
+knowledge-intensive visual question answering"): common sense, fine-grained world knowledge, and an answer with its
+rationale. In the paper people judge rationales (consistent, sufficient, correct). Here they are compared with the data
+set's rationales by ROUGE-L, which does not replace human judgement, and rationales that name the answer are counted.
 """
 
 import json
@@ -34,15 +34,23 @@ PEOPLE = 10
 GREY = 128
 """The level of hidden patches."""
 PATCHES = 8
-"""The patches along a side of a picture of which some are hidden."""
+"""Number of patches along a side of an image for occlusion."""
 SIDE = 256
-"""The side of the pictures of a composite, in pixels."""
+"""Side of the images of a composite, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
-    """A question of a split. image: uint8 (h, w, 3), RGB. answers: all that count as right. choices, rationales: where
-    the set has them. kind: of the question, "" for none.
+    """A question of a split.
+
+    Attributes:
+        key: Key of the sample.
+        image: RGB, uint8 (h, w, 3).
+        text: The question.
+        answers: All answers that count as right.
+        choices: Choices, if the data set has them.
+        rationales: Rationales, if the data set has them.
+        kind: Kind of the question, or "".
     """
 
     key: str
@@ -56,8 +64,14 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prompt:
-    """What a predictor gets. id: of this prompt alone. text: the whole prompt. question, choices: those of the sample.
-    image: uint8 (h, w, 3), RGB, with the pictures of the examples, if there are any.
+    """The input of a predictor.
+
+    Attributes:
+        id: Unique id of the prompt.
+        text: The whole prompt.
+        question: The sample's question.
+        choices: The sample's choices.
+        image: RGB, uint8 (h, w, 3), with the images of the examples, if there are any.
     """
 
     id: str
@@ -73,7 +87,7 @@ Predictor = Callable[[Sequence[Prompt]], Sequence[str]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Replied:
-    """A question, its prompt, and what was replied: the answer, and the rationale if one was asked for."""
+    """A question, its prompt, and the reply: the answer, and the rationale if the prompt asked for one."""
 
     question: Question
     prompt: Prompt
@@ -83,10 +97,18 @@ class Replied:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KbvqaResult:
-    """scores: by perspective, and by "all" and the kinds of questions, each figure in [0, 1]: exact (match), vqa
-    (accuracy, where questions have ten answers), and of rationales rouge_l and names_answer. occluded: the exact match
-    in the perspective `knowledge` by share of hidden patches. frequent: the exact match of the most frequent answer to
-    train's questions of the kind.
+    """The results of a predictor.
+
+    Attributes:
+        predictor: Name of the predictor.
+        data: Location of the questions.
+        shots: Number of examples in a prompt.
+        glosses: Number of glosses in a prompt.
+        questions: Number of questions by kind.
+        scores: Scores in [0, 1] by perspective and kind of question ("all" for all): exact (match), vqa (accuracy, if
+            questions have ten answers), and for rationales rouge_l and names_answer.
+        frequent: Exact match of the most frequent training answer, by kind of question.
+        occluded: Exact match in the perspective `knowledge` by fraction of hidden patches.
     """
 
     predictor: str
@@ -99,7 +121,7 @@ class KbvqaResult:
     occluded: Mapping[float, float]
 
     def to_dict(self) -> Json:
-        """The result as JSON."""
+        """Return the result as JSON."""
         return {
             **asdict(self),
             "occluded": [{"hidden": ratio, "exact": value} for ratio, value in self.occluded.items()],
@@ -107,9 +129,17 @@ class KbvqaResult:
 
 
 def read_questions(data: Manifest, samples: int, seed: int = 0) -> list[Question]:
-    """Up to `samples` questions of a split of images with texts, drawn by `seed`. ShardError for a split of others.
+    """Read random questions of a split of images with texts.
 
     A sample needs a `question` and an `answer`, or `answers`, in its `json`.
+
+    Args:
+        data: The split.
+        samples: Largest number of questions.
+        seed: Seed of the selection.
+
+    Raises:
+        ShardError: The split has another modality.
     """
     if data.info["modality"] != "image-text":
         raise ShardError(f"{data} holds {data.info['modality']} shards; questions are about images with texts")
@@ -141,7 +171,7 @@ def _make_question(manifest: Manifest, components: Sequence[str], index: int) ->
 
 
 def _list_texts(given: Any) -> tuple[str, ...]:
-    """A text or a list of texts as texts."""
+    """Return a text or a list of texts as a tuple."""
     return (given,) if isinstance(given, str) else tuple(map(str, given)) if isinstance(given, list) else ()
 
 
@@ -154,8 +184,15 @@ def write_prompt(
     hidden: float = 0.0,
     seed: int = 0,
 ) -> Prompt:
-    """The prompt of a question. examples: shown before it, in one composite picture. glosses: given as knowledge.
-    hidden: the share of the picture's patches that are grey, drawn by `masks.Random` from the question's key.
+    """Write the prompt of a question.
+
+    Args:
+        question: The question.
+        perspective: Perspective of the prompt.
+        examples: Solved examples before it, in one composite image.
+        glosses: Knowledge to include.
+        hidden: Fraction of the image's patches to turn grey, drawn by `masks.Random` from the question's key.
+        seed: Seed of the hidden patches.
     """
     image = hide_patches(question.image, hidden, question.key, seed)
     lines = []
@@ -183,7 +220,14 @@ def _format_choices(question: Question) -> str:
 
 
 def hide_patches(image: UInt8s, ratio: float, key: str, seed: int = 0) -> UInt8s:
-    """The image with a share of its PATCHES x PATCHES patches grey; more are hidden at a higher ratio, not others."""
+    """Turn some of an image's PATCHES x PATCHES patches grey; a higher ratio hides further patches, not others.
+
+    Args:
+        image: RGB, uint8 (h, w, 3).
+        ratio: Fraction of patches to hide.
+        key: Key of the sample, which determines the patches.
+        seed: Seed of the patches.
+    """
     if not ratio:
         return image
     grid = TokenGrid(axes=("h", "w"), shape=(PATCHES, PATCHES), patch=(1, 1))
@@ -196,7 +240,7 @@ def hide_patches(image: UInt8s, ratio: float, key: str, seed: int = 0) -> UInt8s
 
 
 def compose(images: Sequence[UInt8s]) -> UInt8s:
-    """Images side by side in rows, each fitted into SIDE x SIDE pixels on white: uint8 (h, w, 3)."""
+    """Arrange images in rows, each fitted into SIDE x SIDE pixels on white: uint8 (h, w, 3)."""
     across = int(np.ceil(np.sqrt(len(images))))
     down = -(-len(images) // across)
     whole = np.full((down * SIDE, across * SIDE, 3), 255, np.uint8)
@@ -218,9 +262,21 @@ def kbvqa(
     name: str = "",
     data: str = "",
 ) -> tuple[KbvqaResult, list[Replied]]:
-    """Asks a predictor all questions in each perspective: its scores, and the replies.
+    """Ask a predictor all questions in each perspective.
 
-    known: questions of the training split, from which examples are drawn and answers counted.
+    Args:
+        questions: Questions to ask.
+        known: Questions of the training split, for examples and counts of answers.
+        predictor: The predictor.
+        settings: Settings of the evaluation.
+        name: Name of the predictor.
+        data: Location of the questions.
+
+    Returns:
+        The scores and the replies.
+
+    Raises:
+        ValueError: There are too few questions or examples.
     """
     if not questions or settings.shots > len(known):
         raise ValueError(
@@ -255,7 +311,7 @@ class _Asked:
     settings: KbvqaSettings
 
     def replies(self, perspective: str, hidden: float = 0.0) -> list[Replied]:
-        """What is replied in a perspective."""
+        """Return the replies in a perspective."""
         found: Sequence[Sequence[str]] = [()] * len(self.questions)
         glosses, passages = self.settings.glosses, self.settings.passages
         if perspective == "knowledge" and glosses is not None:
@@ -286,7 +342,7 @@ class _Asked:
 
 
 def _read(reply: str) -> dict[str, str]:
-    """The answer and the rationale of a reply, which may name them; else all of it is the answer."""
+    """Return the answer and the rationale of a reply, which may label them; otherwise all of it is the answer."""
     answer = re.search(r"answer\s*:\s*(.*?)\s*(?:\n|rationale\s*:|$)", reply, re.IGNORECASE)
     rationale = re.search(r"rationale\s*:\s*(.*)", reply, re.IGNORECASE | re.DOTALL)
     before = reply if rationale is None else reply[: rationale.start()]
@@ -297,7 +353,7 @@ def _read(reply: str) -> dict[str, str]:
 
 
 def _average_scores(replies: Sequence[Replied]) -> dict[str, dict[str, float]]:
-    """The means of each figure over all questions, and over those of each kind."""
+    """Return the means of each score over all questions and over each kind."""
     rows: dict[str, list[dict[str, float]]] = defaultdict(list)
     for one in replies:
         figures = {"exact": score_exact_match(one.answer, one.question.answers)}
@@ -316,7 +372,7 @@ def _average_scores(replies: Sequence[Replied]) -> dict[str, dict[str, float]]:
 
 
 def _score_frequent(questions: Sequence[Question], known: Sequence[Question]) -> dict[str, float]:
-    """The exact match of always giving the most frequent answer to known questions of the kind."""
+    """Return the exact match of always giving the most frequent known answer of the kind."""
     guess = find_frequent_answers(known)
     right: dict[str, list[float]] = defaultdict(list)
     for one in questions:
@@ -326,7 +382,7 @@ def _score_frequent(questions: Sequence[Question], known: Sequence[Question]) ->
 
 
 def find_frequent_answers(known: Sequence[Question]) -> dict[str, str]:
-    """The most frequent answer to the questions of each kind, and to all at ""."""
+    """Return the most frequent answer to the questions of each kind, and to all at ""."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for one in known:
         for kind in {"", one.kind}:

@@ -18,8 +18,12 @@ K1, B = 1.2, 0.75
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Glosses:
-    """N entries `word: gloss`. lengths: their words, float64 (N,). postings: of each word, the entries that have it and
-    how often, int64 (2, n).
+    """N entries `word: gloss`.
+
+    Attributes:
+        entries: The entries.
+        lengths: Their number of words, float64 (N,).
+        postings: For each word, the entries that contain it and how often, int64 (2, n).
     """
 
     entries: Sequence[str]
@@ -28,7 +32,14 @@ class Glosses:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """The index of the nouns of WordNet 3.0 (Fellbaum, 1998). DatasetError if the folder has no data.noun."""
+        """Read the index of the nouns of WordNet 3.0 (Fellbaum, 1998).
+
+        Args:
+            folder: Folder with WordNet's data.noun.
+
+        Raises:
+            DatasetError: The folder has no data.noun.
+        """
         entries = []
         try:
             for line in (folder / "data.noun").read_text("utf-8").splitlines():
@@ -45,7 +56,7 @@ class Glosses:
 
     @classmethod
     def of(cls, entries: Sequence[str]) -> Self:
-        """The index of entries. ValueError for none."""
+        """Build the index of entries; raise ValueError if there are none."""
         if not entries:
             raise ValueError("retrieval needs at least one entry, got none")
         postings: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -59,7 +70,13 @@ class Glosses:
         return cls(entries=entries, lengths=np.array(lengths, np.float64), postings=arrays)
 
     def found(self, query: str, count: int) -> list[str]:
-        """Up to `count` entries that share words with the query, the best first; of equal ones the first."""
+        """Return up to `count` entries that share words with the query, best first; equal scores keep their order
+        (BM25).
+
+        Args:
+            query: Text to search for.
+            count: Largest number of entries.
+        """
         scores, n = np.zeros(len(self.entries)), len(self.entries)
         length = 1 - B + B * self.lengths / self.lengths.mean()
         for word in sorted({*split_words(query)} & self.postings.keys()):
@@ -71,5 +88,5 @@ class Glosses:
 
 
 def split_words(text: str) -> list[str]:
-    """The words of a text in lower case."""
+    """Return the words of a text in lower case."""
     return re.findall(r"[a-z0-9]+", text.lower())

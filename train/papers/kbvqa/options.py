@@ -1,4 +1,4 @@
-"""The settings of questions that need knowledge; each field says what it does."""
+"""The settings of knowledge-based visual question answering."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ ASKS: Mapping[str, str] = {
     "rationale": "Answer with one word or a short phrase, and then give the reason in one sentence, in this form:\n"
     "Answer: ...\nRationale: ...",
 }
-"""What each perspective asks for."""
+"""Instruction of each perspective."""
 
 
 def _read_shares(text: str) -> tuple[float, ...]:
@@ -26,10 +26,15 @@ def _read_shares(text: str) -> tuple[float, ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KbvqaSettings:
-    """How questions are asked. Glosses are found by the question, its choices and what the predictor answers first.
+    """The settings of the prompts. Glosses are retrieved by the question, its choices and the predictor's first answer.
 
     Attributes:
-        glosses: Index of the glosses; without one, no prompt gets any.
+        perspectives: Perspectives to ask in.
+        shots: Number of solved examples in a prompt, in one composite image.
+        glosses: Index of the glosses; None for prompts without glosses.
+        passages: Number of glosses in a prompt.
+        hidden: Fractions of patches to hide in further runs.
+        seed: Seed of questions, examples and hidden patches.
     """
 
     perspectives: Annotated[
@@ -51,4 +56,4 @@ class KbvqaSettings:
     def __post_init__(self) -> None:
         check_fields(self)
         if unknown := [one for one in self.perspectives if one not in ASKS]:
-            raise ValueError(f"there is no perspective {unknown[0]!r}; legal are {', '.join(ASKS)}")
+            raise ValueError(f"unknown perspective {unknown[0]!r}; allowed are {', '.join(ASKS)}")

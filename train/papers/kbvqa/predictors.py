@@ -33,16 +33,19 @@ _AT_ONCE = 64
 
 
 class PredictorError(MaskstreamError):
-    """A predictor ended, took too long, or replied something else than was asked for."""
+    """A predictor ended, took too long, or replied in the wrong format."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CommandPredictor:
     """A command that is started once, without a shell, and answers line by line.
 
-    A line that it reads is {"id", "prompt", "question", "choices", "image"}, where image is the path of a PNG file; the
-    line that it writes is {"id", "answer"}. timeout_s: of each reply, the first includes its start. PredictorError if
-    it ends, is too late, or writes another line.
+    An input line is {"id", "prompt", "question", "choices", "image"}, where image is the path of a PNG file; an output
+    line is {"id", "answer"}. A PredictorError is raised if the command ends, is too slow, or writes another line.
+
+    Attributes:
+        command: Program and arguments.
+        timeout_s: Seconds to wait for each reply; for the first one, start-up is included.
     """
 
     command: tuple[str, ...]
@@ -111,7 +114,7 @@ class _Lines:
         self._pipe, self._left = pipe, b""
 
     def next(self, timeout_s: float) -> bytes | None:
-        """The next line; None after the time, b"" at the end."""
+        """Return the next line; None after the timeout, b"" at the end."""
         end = time.monotonic() + timeout_s
         while b"\n" not in self._left:
             ready, _, _ = select.select([self._pipe], [], [], max(end - time.monotonic(), 0))
@@ -126,7 +129,7 @@ class _Lines:
 
 
 def frequent(known: Sequence[Question]) -> Predictor:
-    """The trivial predictor: the most frequent answer to known questions with the same words, else to all."""
+    """Return the trivial predictor: the most frequent answer to known questions with the same words, else to all."""
     of_words = {
         text: find_frequent_answers([one for one in known if one.text == text])[""] for text in {q.text for q in known}
     }
@@ -141,14 +144,20 @@ class ClassifiesAnswers(Protocol):
     n_answers: int
 
     def scores(self, batch: ImageTextBatch) -> Tensor:
-        """Logits of the answers (B, answers)."""
+        """Return logits of the answers (B, answers)."""
 
 
 def load_run(run: Path, data: Manifest) -> Predictor:
-    """A classifier of answers that `maskstream train vqa-tiny` trained on a split with the tokenizer of `data`.
+    """Load a classifier of answers, trained by `maskstream train vqa-tiny` on a split with the tokenizer of `data`.
 
-    It reads the question and the picture, resized as a whole, and no prompt; it gives no rationales. ValueError for
-    another run.
+    It reads the question and the whole resized image, but not the prompt, and gives no rationales.
+
+    Args:
+        run: Folder of the run.
+        data: Split of the questions.
+
+    Raises:
+        ValueError: The run is of another kind, or has other answers.
     """
     recipe, model = run_recipe(run), load_model(run_weights(run))
     config = recipe.data
@@ -160,7 +169,9 @@ def load_run(run: Path, data: Manifest) -> Predictor:
     tokenizer = Tokenizer.from_str(read_tokenizer(data.store, data.info).decode())
     names = read_label_names(run) or data.label_names  # a run of an earlier release does not name its answers
     if len(names) != model.n_answers:
-        raise ValueError(f"{run} knows {model.n_answers} answers and {data} has {len(names)}; give the split's own run")
+        raise ValueError(
+            f"{run} has {model.n_answers} answers and {data} has {len(names)}; give a run trained on this data set"
+        )
 
     def row(text: str) -> list[int]:
         ids = tokenizer.encode(text, add_special_tokens=False).ids
@@ -199,7 +210,9 @@ def _batch(prompts: Sequence[Prompt], rows: Sequence[list[int]], config: ImageTe
 
 
 def wrap_callable(reply: Any) -> Predictor:
-    """A function of (prompt, image uint8 (h, w, 3)) that gives a text. PredictorError where it gives something else."""
+    """Wrap a function of (prompt, image uint8 (h, w, 3)) that returns a text; raise PredictorError for another
+    result.
+    """
 
     def replies(prompts: Sequence[Prompt]) -> list[str]:
         found = []

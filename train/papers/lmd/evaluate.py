@@ -1,4 +1,4 @@
-"""Evaluates the reconstruction of masked latents, of which pictures are drawn."""
+"""Evaluates the reconstruction of masked latents, which are decoded to images."""
 
 from dataclasses import replace
 
@@ -13,7 +13,14 @@ from .model import LatentAutoencoderConfig
 
 
 def evaluate(model: MaskedAutoencoder[ImageBatch], config: ImageData, data: Manifest, shown: int) -> Evaluation:
-    """As of an autoencoder of pictures."""
+    """Evaluate like an autoencoder of images.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of examples to show.
+    """
     loss = TrainingLoss(name="The mean squared error over the target tokens' normalised latents")
     return replace(patches.evaluate(model, config, data, shown), loss=loss)
 

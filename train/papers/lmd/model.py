@@ -1,7 +1,7 @@
 """The masked autoencoder of latents: LMD (Ma et al., 2023).
 
-A frozen autoencoder makes a small picture of latents of each picture, and a masked autoencoder learns patches of that.
-The autoencoder is a quantiser of a finished run (nn/quantiser.py) whose latents are not rounded.
+A frozen autoencoder encodes each image into a small grid of latents, and a masked autoencoder learns patches of it. The
+frozen autoencoder is the quantiser of a finished run (nn/quantiser.py), without rounding.
 
 Shapes: B samples, N tokens of p x p latents of C channels.
 """
@@ -22,10 +22,12 @@ from maskstream.train.nn.quantiser import FrozenQuantiser, QuantiserConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LatentAutoencoderConfig(AutoencoderConfig[ImageBatch]):
-    """The sizes of an autoencoder of patches of latents, and what makes the latents.
+    """The sizes of an autoencoder of latent patches, and the source of the latents.
 
-    vq: the model.safetensors of a run that trained a quantiser (see FrozenQuantiser); quantiser: its sizes. The data's
-    patch is p times the quantiser's cell. positions: see ImagePositions.
+    Attributes:
+        vq: The model.safetensors of a run that trained a quantiser (see FrozenQuantiser).
+        quantiser: Sizes of the quantiser. The data's patch is p times its cell.
+        positions: Fixed positions; see ImagePositions.
     """
 
     vq: str | None = "runs/vq-tiny/model.safetensors"
@@ -37,7 +39,9 @@ class LatentAutoencoderConfig(AutoencoderConfig[ImageBatch]):
         self.need_choices(positions=ImagePositions)
 
     def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:
-        """Patches of latents on the grid "image". ValueError where the quantiser's cells do not divide them."""
+        """Return the patches of latents on the grid "image"; raise ValueError if they are not multiples of the
+        quantiser's cells.
+        """
         return LatentTokens(grids["image"], FrozenQuantiser(self.quantiser, self.vq), self.positions)
 
 
@@ -59,17 +63,23 @@ class LatentTokens(nn.Module):
         self.n_inputs = self.n_targets = len(vq.config.levels) * self.sides[0] * self.sides[1]
 
     def media(self, batch: ImageBatch) -> Tensor:
-        """The latents of a batch, float32 (B, rows, columns, C)."""
+        """Return the latents of a batch, float32 (B, rows, columns, C)."""
         return self.vq.latents(batch.image).permute(0, 2, 3, 1)
 
     def of(self, batch: ImageBatch) -> tuple[Tensor, MaskBatch]:
-        """The latents of a batch, float32 (B, rows, columns, C), and its masks. ValueError where it has none."""
+        """Return the latents of a batch, float32 (B, rows, columns, C), and its masks; raise ValueError if it has
+        none.
+        """
         return self.media(batch), need_mask(batch.mask)
 
     def completed(self, batch: ImageBatch, predicted: Tensor) -> ImageBatch:
-        """The batch as it is drawn from its latents, with predictions (B, M, n_targets) of its targets in their place.
+        """Return the batch decoded from its latents, with target tokens replaced by predictions.
 
-        They get the mean and deviation of the true ones.
+        Predictions are scaled by the true mean and standard deviation.
+
+        Args:
+            batch: The batch.
+            predicted: Predictions (B, M, n_targets).
         """
         latents, mask = self.of(batch)
         tokens = self.split(latents)
@@ -78,25 +88,27 @@ class LatentTokens(nn.Module):
         return replace(batch, image=self.vq.drawn(self._joined(whole)))
 
     def split(self, latents: Tensor) -> Tensor:
-        """Latents (B, rows, columns, C) as patches (B, N, n_inputs)."""
+        """Split latents (B, rows, columns, C) into patches (B, N, n_inputs)."""
         (h, w), (ph, pw) = self.grid, self.sides
         return latents.reshape(len(latents), h, ph, w, pw, -1).transpose(2, 3).reshape(len(latents), h * w, -1)
 
     def inputs(self, tokens: Tensor) -> Tensor:
-        """The latents as they are, in [-1, 1]."""
+        """Return the latents unchanged, in [-1, 1]."""
         return tokens
 
     def targets(self, tokens: Tensor) -> Tensor:
-        """Patches (B, M, n_inputs) with mean 0 and variance 1 over all their latents, channels together."""
+        """Normalise patches (B, M, n_inputs) to mean 0 and variance 1 over all their latents, with the channels
+        together.
+        """
         mean, deviation = compute_joint_moments(tokens)
         return (tokens - mean) / deviation
 
     def positions(self, width: int) -> Tensor:
-        """Fixed positions float32 (N, width). ValueError where 4 does not divide width."""
+        """Return fixed positions float32 (N, width); raise ValueError if the width is not a multiple of 4."""
         return build_image_positions(self.grid, width, self.places)
 
     def _joined(self, tokens: Tensor) -> Tensor:
-        """Patches (B, N, n_inputs) as latents (B, C, rows, columns)."""
+        """Join patches (B, N, n_inputs) to latents (B, C, rows, columns)."""
         (h, w), (ph, pw) = self.grid, self.sides
         rows = tokens.reshape(len(tokens), h, w, ph, pw, -1).transpose(2, 3)
         return rows.reshape(len(tokens), h * ph, w * pw, -1).permute(0, 3, 1, 2)

@@ -50,19 +50,22 @@ COUNTED = 1 << 14
 """The largest number of texts whose ids are counted."""
 _AT_ONCE = 32
 READING = (
-    "A held-out image and its text, what the encoder saw of the image, and both with the model's predictions in the "
-    "places that were hidden. Patches are predicted from the visible ones and the whole text, words from the visible "
-    "ones and the whole image. "
+    "A held-out image and its text, the part of the image that the encoder saw, and both with the model's predictions "
+    "of hidden parts. Patches are predicted from the visible ones and the whole text, words from the visible ones and "
+    "the whole image. "
 ) + NORMALISED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answers:
-    """The share of right answers by kind of question, "all" first.
+    """Accuracies by kind of question, "all" first.
 
-    model: the model's. frequent: of always giving the most frequent answer. unseen: of giving the most frequent answer
-    to the same words, without the image. questions: how many there are. prior_loss: the loss of the answers'
-    frequencies in nats.
+    Attributes:
+        model: Accuracy of the model.
+        frequent: Accuracy of the most frequent answer.
+        unseen: Accuracy of the most frequent answer to the same words, without the image.
+        questions: Number of questions.
+        prior_loss: Loss of the answers' frequencies, in nats.
     """
 
     model: Shares
@@ -72,7 +75,7 @@ class Answers:
     prior_loss: float
 
     def scores(self) -> Iterator[Score]:
-        """The figures by kind."""
+        """Yield the accuracies by kind."""
         for kind, count in self.questions.items():
             name = "right answers" if kind == "all" else f"right answers, {kind}"
             guesses = {"the most frequent answer": self.frequent[kind], "that to the same words": self.unseen[kind]}
@@ -88,7 +91,7 @@ class Priors:
 
     @classmethod
     def of(cls, known: Iterable[ImageTextBatch]) -> Priors:
-        """Those of labelled batches."""
+        """Count the answers of labelled batches."""
         every: Counter[int] = Counter()
         by_words: dict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
         for batch in known:
@@ -105,13 +108,24 @@ class Priors:
         return max(self.counts, key=lambda label: (self.counts[label], -label))
 
     def loss(self, label: int) -> float:
-        """-log of the frequency of a label, in nats; a label that never occurred counts as one that did once."""
+        """Return -log of the frequency of a label, in nats; a label that never occurred counts as if it had occurred
+        once.
+        """
         return -log(max(self.counts.get(label, 0), 1) / sum(self.counts.values()))
 
 
 @torch.inference_mode()
 def measure_answers(model: ImageTextClassifier, measured: Iterable[ImageTextBatch], priors: Priors) -> Answers:
-    """The right answers on batches, in which questions without a label count as wrong. ValueError for no batch."""
+    """Measure the right answers; questions without a label count as wrong.
+
+    Args:
+        model: The model, in eval mode.
+        measured: Batches of questions.
+        priors: Counts for the baselines.
+
+    Raises:
+        ValueError: `measured` is empty.
+    """
     right: dict[str, list[tuple[bool, bool, bool]]] = {"all": []}
     losses: list[float] = []
     for batch in measured:
@@ -142,7 +156,14 @@ def measure_answers(model: ImageTextClassifier, measured: Iterable[ImageTextBatc
 def measure_held_out(
     config: ImageTextData, model: ImageTextClassifier, data: Manifest, train: Manifest | None = None
 ) -> Answers:
-    """The answers to shuffled questions of a split; train: what the priors are of, by default `trained_on(data)`."""
+    """Measure the answers to shuffled questions of a split.
+
+    Args:
+        config: Data config of the run.
+        model: The model.
+        data: The split.
+        train: Split of the baselines; defaults to `trained_on(data)`.
+    """
     known = replace(config, image_mask=None, text_mask=None, fields=())
     before = train or trained_on(data)
     counted = min(len(before), KNOWN)
@@ -152,7 +173,14 @@ def measure_held_out(
 
 
 def evaluate_answers(model: ImageTextClassifier, config: ImageTextData, data: Manifest, shown: int) -> Evaluation:
-    """The right answers on a held-out split, compared with answers without looking."""
+    """Measure the right answers on a held-out split, compared with answers that ignore the image.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of examples to show.
+    """
     found, batch = measure_held_out(config, model, data), read_first(config, data, shown)
     with torch.inference_mode():
         said = model.scores(batch).argmax(dim=1).tolist()
@@ -174,8 +202,19 @@ def evaluate_answers(model: ImageTextClassifier, config: ImageTextData, data: Ma
 def measure_losses(
     model: ImageTextAutoencoder, measured: Iterable[ImageTextBatch], counts: NGrams
 ) -> tuple[PatchLosses, tuple[Score, ...]]:
-    """The losses of hidden patches on batches with masks and pairs; and the figures: of patches, by which models are
-    compared, of hidden tokens beside counts of ids, and of pairs. ValueError for no batch.
+    """Measure predictions of hidden patches, hidden tokens and pairs.
+
+    Args:
+        model: The model, in eval mode.
+        measured: Batches with masks and pairs.
+        counts: Counts of ids for the baseline.
+
+    Returns:
+        The losses of hidden patches, and the scores: of patches, by which models are compared, of hidden tokens, and of
+            pairs.
+
+    Raises:
+        ValueError: `measured` is empty.
     """
     parts: list[tuple[LossPart, LossPart, LossPart]] = []
     losses, right, ids, matched = [], [], [], []
@@ -208,12 +247,19 @@ def measure_losses(
 
 
 def held_out_samples(config: ImageTextData, data: Manifest) -> list[ImageTextBatch]:
-    """Shuffled samples of the split with the recipe's masks and pairs, centre crops; the same each time."""
+    """Return shuffled samples of a split with the recipe's masks and pairs and centre crops; the same at each call."""
     return list(read_shuffled(centred(config), data, most=MEASURED, size=_AT_ONCE))
 
 
 def evaluate(model: ImageTextAutoencoder, config: ImageTextData, data: Manifest, shown: int) -> Evaluation:
-    """The losses on a held-out split with the recipe's masks; ids are counted in the split beside it."""
+    """Measure the losses on a held-out split with the recipe's masks; ids are counted in its training split.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of examples to show.
+    """
     plain = replace(config, image_mask=None, text_mask=None, pairs=False)
     known = read_batches(plain, trained_on(data), size=_AT_ONCE, samples=COUNTED)
     counts = NGrams.of((batch.texts for batch in known), model.config.vocabulary)

@@ -1,16 +1,16 @@
 """M3AE: a masked autoencoder of images with texts (Chen et al., 2022, Multi-Modal Masked Autoencoders).
 
-Its encoder reads an image and its text: one of each by itself, then blocks in which they attend to each other. Three
-tasks share it:
+An image and its text are encoded separately, then by fusion blocks in which they attend to each other. Three tasks
+share this encoder:
 
-- hidden words are predicted from the visible ones and the whole image, after all blocks of fusion;
-- hidden patches are predicted from the visible ones and the whole text, after `image_layer` blocks of fusion, for
-  pixels are of a lower level than words; their decoder is a transformer, that of the words a linear layer;
-- whether a text belongs to an image is judged of both, none of them hidden (image-text matching).
+- hidden words are predicted from the visible ones and the whole image, after all fusion blocks;
+- hidden patches are predicted from the visible ones and the whole text, after `image_layer` fusion blocks, since pixels
+are more low-level than words; their decoder is a transformer, the words' a linear layer;
+- image-text matching: whether a text belongs to an image is predicted from both, with nothing hidden.
 
 Questions are answered by the same encoder, with the head of M3AE and METER (Dou et al., 2022): a layer to the same
-width, a layer norm, a GELU, and a layer to the classes. They train it by binary cross-entropy over soft scores of
-several annotators; a sample has one answer here, and the loss is its cross-entropy.
+width, a layer norm, a GELU, and a layer to the classes. They train it with binary cross-entropy over soft scores of
+several annotators; here a sample has one answer, and the loss is its cross-entropy.
 
 Shapes: B samples, N patches, V of them visible, M targets, L tokens of a text, D channels.
 """
@@ -67,7 +67,12 @@ class CLIPImages(nn.Module):
         self.stack = Stack(sizes.depth, width, sizes.heads, sizes.mlp_ratio, sizes.eps)
 
     def forward(self, inputs: Tensor, visible: Tensor) -> Tensor:
-        """Encodes inputs (B, V, values) of the patches `visible` int64 (B, V) to (B, 1 + V, D)."""
+        """Encode inputs (B, V, values) of the patches `visible` int64 (B, V) to (B, 1 + V, D).
+
+        Args:
+            inputs: Values of the patches.
+            visible: Indices of the patches.
+        """
         x = self.embed(inputs) + self.place[visible]
         x = torch.cat((self.class_token.to(x.dtype).expand(x.shape[0], 1, -1), x), dim=1)
         return cast(Tensor, self.stack(self.before(x)))
@@ -104,24 +109,47 @@ class M3AEEncoder(nn.Module):
             use_quick_gelu(self.image)
 
     def of_images(self, patches: Tensor, visible: Tensor | None = None) -> Tensor:
-        """uint8 patches (B, N, values) to (B, 1 + V, D), a class token first; visible: int64 (B, V), None for all."""
+        """Encode images.
+
+        Args:
+            patches: Patches uint8 (B, N, values).
+            visible: Indices of visible patches, int64 (B, V); None for all.
+
+        Returns:
+            (B, 1 + V, D), a class token first.
+        """
         if visible is None:
             visible = torch.arange(self.tokens.n_tokens, device=patches.device).expand(patches.shape[0], -1)
         encoded = self.image(self.tokens.inputs(gather_tokens(patches, visible)), visible)
         return cast(Tensor, self.onto[0](encoded) + self.kind[0])
 
     def encode_texts(self, ids: Tensor, valid: Tensor) -> Tensor:
-        """ids int (B, L) to (B, L, D); valid: bool (B, L), False for padding."""
+        """Encode texts.
+
+        Args:
+            ids: Token ids int (B, L).
+            valid: bool (B, L), False for padding.
+
+        Returns:
+            (B, L, D).
+        """
         places = torch.arange(ids.shape[1], device=ids.device)
         return cast(Tensor, self.onto[1](self.text(self.embed(ids, places), valid[:, None, None])) + self.kind[1])
 
     def whole(self, batch: ImageTextBatch) -> tuple[Tensor, Tensor]:
-        """Both streams of a batch of which nothing is hidden."""
+        """Return both streams of a batch with nothing hidden."""
         image = self.of_images(self.tokens.split(batch.image))
         return self.fused(image, self.encode_texts(batch.text.tokens, batch.text.valid), batch.text.valid)
 
     def fused(self, image: Tensor, text: Tensor, valid: Tensor, blocks: int | None = None) -> tuple[Tensor, Tensor]:
-        """Both streams after so many blocks of fusion, all by default, and after a layer norm if it was all."""
+        """Run fusion blocks on both streams, and a last layer norm if all blocks are run.
+
+        Args:
+            image: Tokens of the image (B, 1 + V, D).
+            text: Tokens of the text (B, L, D).
+            valid: bool (B, L), False for padding.
+            blocks: Number of fusion blocks to run; None for all.
+        """
         mask = valid[:, None, None]
         for block in self.blocks[:blocks]:
             image, text = block(image, text, mask)
@@ -131,7 +159,7 @@ class M3AEEncoder(nn.Module):
 
 
 def use_quick_gelu(part: nn.Module) -> None:
-    """Gives all MLPs of a part CLIP's GELU."""
+    """Switch all MLPs of a module to CLIP's GELU."""
     for module in part.modules():
         if isinstance(module, MLP):
             module.quick = True
@@ -152,10 +180,18 @@ class Pooler(nn.Module):
 class ImageTextSizes(ModelConfig[ImageTextBatch], ABC):
     """The sizes of an encoder of images with texts.
 
-    vocabulary: the number of token ids, that of the split's tokenizer or more. depth, text_depth, fusion_depth: the
-    blocks of the image's encoder, of the text's, and of the fusion. eps: of all layer norms. clip: the image's encoder
-    is CLIP's, and the decoder of patches has its GELU. norm: where the norms of the text's encoder and of the fusion
-    stand. projected: a linear layer stands between each encoder and the fusion.
+    Attributes:
+        vocabulary: Number of token ids, at least as many as the split's tokenizer has.
+        width: Number of channels.
+        depth: Blocks of the image encoder.
+        text_depth: Blocks of the text encoder.
+        fusion_depth: Blocks of the fusion.
+        heads: Number of attention heads.
+        mlp_ratio: Hidden channels of an MLP per channel.
+        eps: Epsilon of all layer norms.
+        clip: Whether the image encoder is CLIP's, and the decoder of patches has its GELU.
+        norm: Location of the norms in text encoder and fusion.
+        projected: Whether a linear layer follows each encoder before the fusion.
     """
 
     vocabulary: int = 30522
@@ -178,9 +214,15 @@ class ImageTextSizes(ModelConfig[ImageTextBatch], ABC):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageTextAutoencoderConfig(ImageTextSizes):
-    """The sizes of M3AE. image_layer: after how many blocks of fusion patches are predicted. decoder_width,
-    decoder_depth, decoder_heads: of the decoder of patches. positions: of its tokens, see ImagePositions. untied: the
-    head of words has a table of its own.
+    """The sizes of M3AE.
+
+    Attributes:
+        image_layer: Number of fusion blocks after which patches are predicted.
+        decoder_width: Channels of the decoder of patches.
+        decoder_depth: Blocks of the decoder of patches.
+        decoder_heads: Attention heads of the decoder of patches.
+        positions: Positions of the decoder's tokens; see ImagePositions.
+        untied: Whether the head of words has a separate table.
     """
 
     image_layer: int = 3
@@ -199,7 +241,7 @@ class ImageTextAutoencoderConfig(ImageTextSizes):
         self.need_least("decoder_depth")
 
     def check(self, data: DataConfig[ImageTextBatch]) -> None:
-        """ValueError for data without masks or pairs."""
+        """Raise ValueError for data without masks or pairs."""
         if isinstance(data, ImageTextData) and (
             data.image_mask is None or data.text_mask is None or "tokens" not in data.text_mask.needs or not data.pairs
         ):
@@ -208,9 +250,7 @@ class ImageTextAutoencoderConfig(ImageTextSizes):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskedPair:
-    """What the model reads of a batch: patches uint8 (B, N, values), both masks, the text to judge, and whether it
-    matches.
-    """
+    """The inputs of the model: patches uint8 (B, N, values), both masks, the text to match, and whether it matches."""
 
     patches: Tensor
     image: MaskBatch
@@ -220,7 +260,7 @@ class MaskedPair:
 
 
 class ImageTextAutoencoder(Model[ImageTextBatch], config=ImageTextAutoencoderConfig):
-    """M3AE. Linear layers and tables of the text have BERT's initial weights, those of the image MAE's."""
+    """The M3AE model. Linear layers and tables of the text have BERT's initial weights, the image's have MAE's."""
 
     whole_graph = True
 
@@ -248,7 +288,7 @@ class ImageTextAutoencoder(Model[ImageTextBatch], config=ImageTextAutoencoderCon
         init_tables(self)
 
     def read(self, batch: ImageTextBatch) -> MaskedPair:
-        """What is needed of a batch. ValueError where it has no masks or no pairs."""
+        """Return the model's inputs of a batch; raise ValueError if it has no masks or pairs."""
         if batch.image_mask is None or batch.text_mask is None or batch.pair is None or batch.match is None:
             raise ValueError(NEEDS)
         if batch.text_mask.tokens is None:
@@ -262,8 +302,8 @@ class ImageTextAutoencoder(Model[ImageTextBatch], config=ImageTextAutoencoderCon
         )
 
     def loss(self, batch: ImageTextBatch) -> Losses:
-        """The sum of three means: cross-entropy of hidden tokens, squared error of hidden patches, and cross-entropy of
-        the judgement, in nats.
+        """Return three losses: cross-entropy of hidden tokens, squared error of hidden patches, and cross-entropy of
+        matching, in nats.
         """
         of, (words, judged) = self.read(batch), self.judged(batch)
         label = gather_tokens(batch.text.tokens, of.text.target).long()
@@ -281,7 +321,7 @@ class ImageTextAutoencoder(Model[ImageTextBatch], config=ImageTextAutoencoderCon
         )
 
     def judged(self, batch: ImageTextBatch) -> tuple[Tensor, Tensor]:
-        """The logits of hidden tokens (B, M, vocabulary), and those of no match and a match (B, 2).
+        """Return the logits of hidden tokens (B, M, vocabulary), and of no match and match (B, 2).
 
         Both read the whole image, which is encoded once.
         """
@@ -297,7 +337,7 @@ class ImageTextAutoencoder(Model[ImageTextBatch], config=ImageTextAutoencoderCon
         return words, self.match(self.pooler(seen[rows:], read[rows:]))
 
     def predict_patches(self, batch: ImageTextBatch) -> Tensor:
-        """The predictions of hidden patches (B, M, values), from the visible ones and the whole text."""
+        """Predict hidden patches (B, M, values) from the visible ones and the whole text."""
         of = self.read(batch)
         image = self.encoder.of_images(of.patches, of.image.visible)
         text = self.encoder.encode_texts(batch.text.tokens, batch.text.valid)
@@ -306,7 +346,7 @@ class ImageTextAutoencoder(Model[ImageTextBatch], config=ImageTextAutoencoderCon
         return made[0]
 
     def reconstructed(self, batch: ImageTextBatch) -> ImageTextBatch:
-        """The batch with hidden patches painted as predicted, and hidden tokens replaced by the most probable ids."""
+        """Return the batch with hidden patches replaced by predictions, and hidden tokens by the most probable ids."""
         of, (words, _) = self.read(batch), self.judged(batch)
         image = self.tokens.paint(batch.image, of.image.target, self.predict_patches(batch))
         before = gather_tokens(batch.text.tokens, of.text.target)
@@ -318,7 +358,7 @@ class ImageTextAutoencoder(Model[ImageTextBatch], config=ImageTextAutoencoderCon
         return replace(batch, image=image, text=replace(batch.text, tokens=rows))
 
     encoder_parts: ClassVar[tuple[str, ...]] = ("encoder", "pooler")
-    """What its features are made by."""
+    """Parts that compute the features."""
 
     @property
     def feature_width(self) -> int:
@@ -326,13 +366,13 @@ class ImageTextAutoencoder(Model[ImageTextBatch], config=ImageTextAutoencoderCon
         return 2 * self.config.width
 
     def features(self, batch: ImageTextBatch) -> Tensor:
-        """What is judged of whole images with whole texts, float32 (B, 2 D)."""
+        """Return the pooled features of whole images and texts, float32 (B, 2 D), which the matching head reads."""
         return cast(Tensor, self.pooler(*self.encoder.whole(batch))).float()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageTextClassifierConfig(ImageTextSizes):
-    """The sizes of the encoder. answers: the number of classes."""
+    """The sizes of the encoder; `answers` is the number of classes."""
 
     needs_labels: ClassVar[bool] = True
 
@@ -368,9 +408,9 @@ class ImageTextClassifier(Model[ImageTextBatch], config=ImageTextClassifierConfi
         init_tables(self)
 
     def scores(self, batch: ImageTextBatch) -> Tensor:
-        """The logits of the classes, float32 (B, classes); masks hide nothing."""
+        """Return the logits of the classes, float32 (B, classes); masks hide nothing."""
         return cast(Tensor, self.head(self.pooler(*self.encoder.whole(batch)))).float()
 
     def loss(self, batch: ImageTextBatch) -> Losses:
-        """The cross-entropy of the label in nats; samples without a label do not count."""
+        """Return the cross-entropy of the label in nats; samples without a label do not count."""
         return Losses(parts={"answers": of_labels(self.scores(batch), batch.label)})

@@ -16,7 +16,7 @@ TEXT_MASK = Padded(mask=Replace(mask=WholeWords(ratio=0.15)))
 
 
 def _pairs(size: int, patch: int, length: int) -> ImageTextData:
-    """M3AE's data: images and captions, both masked, of which half do not belong together."""
+    """Return M3AE's data: masked images and captions, half of which do not match."""
     return ImageTextData(
         size=size,
         patch=patch,

@@ -1,7 +1,7 @@
-"""Evaluates predicted ids of pictures beside counts of ids and of neighbours, and generated pictures as a set.
+"""Evaluates predicted ids of images, compared with counts of ids and neighbours, and generated images as a set.
 
-How far generated pictures are from held-out ones is measured by the mean colours of their cells. A distance of learnt
-features (FID) needs weights of others; colours of cells need none, and say nothing of details.
+The distance of generated from held-out images is measured by the mean colours of their cells. A distance of learnt
+features (FID) would need foreign weights; colours of cells need none, and ignore details.
 """
 
 from collections.abc import Iterable
@@ -30,18 +30,18 @@ from maskstream.train.evaluate.patches import collect_held_out_pictures, find_ne
 from .model import GenerativeEncoder, GenerativeEncoderConfig, need_mask
 
 GENERATED_READING = (
-    "Pictures from nothing: all ids are hidden, and filled in over {rounds} rounds, the most certain first. Beside "
-    "them stand real held-out pictures, and what the quantiser makes of their true ids, which is the best that the "
-    "model could draw."
+    "Generated images: all ids are hidden, and filled in over {rounds} rounds, the most certain first. Next to them "
+    "are real held-out images, and the quantiser's decoding of their true ids, which is the best possible result of "
+    "the model."
 )
 TEMPERATURE, ROUNDS = 4.5, 12
 """MAGE's own, of iterative decoding."""
 READING = (
-    "The centre crop of a held-out picture, the cells whose ids the encoder saw, and these cells with what the "
-    "quantiser draws of the most probable ids of the others. "
+    "The centre crop of a held-out image, the cells whose ids the encoder saw, and the quantiser's decoding with the "
+    "most probable ids in all other cells. "
 )
 COUNTED = 2048
-"""The largest number of pictures whose ids are counted."""
+"""Largest number of images whose ids are counted."""
 _AT_ONCE = 32
 
 
@@ -53,7 +53,15 @@ def generate_ids(
     temperature: float = TEMPERATURE,
     seed: int = 0,
 ) -> Tensor:
-    """The ids int64 (n, N) of pictures from nothing. seed: decides all."""
+    """Generate the ids int64 (n, N) of images from fully hidden ids.
+
+    Args:
+        model: The model.
+        n: Number of images.
+        rounds: Number of decoding rounds.
+        temperature: Factor of the noise in decoding.
+        seed: Seed of all random draws.
+    """
     parts = []
     for start in range(0, n, _AT_ONCE):
         blank = torch.zeros(min(_AT_ONCE, n - start), model.n, dtype=torch.int64)
@@ -73,7 +81,16 @@ def generate_examples(
     temperature: float = TEMPERATURE,
     seed: int = 0,
 ) -> Pictures:
-    """Generated pictures beside the real ones uint8 (n, H, W, 3)."""
+    """Generate images, next to real ones.
+
+    Args:
+        model: The model.
+        real: Real images uint8 (n, H, W, 3).
+        count: Number of images to generate.
+        rounds: Number of decoding rounds.
+        temperature: Factor of the noise in decoding.
+        seed: Seed of all random draws.
+    """
     ids = generate_ids(model, count, rounds=rounds, temperature=temperature, seed=seed)
     sets = {
         "Generated": model.drawn(ids),
@@ -85,8 +102,15 @@ def generate_examples(
 
 @torch.inference_mode()
 def measure_distances(model: GenerativeEncoder, real: Tensor, trained: Tensor, counts: IdCounts) -> Score:
-    """The Fréchet distance from held-out pictures of as many generated ones as there are in `real` and in `trained`,
-    uint8 (n, H, W, 3), beside that of ids drawn by their frequencies, each by itself, and of the training pictures.
+    """Measure the Fréchet distance of generated from held-out images, by the mean colours of cells.
+
+    The baselines are images of independent ids, drawn by frequency, and training images.
+
+    Args:
+        model: The model.
+        real: Held-out images uint8 (n, H, W, 3).
+        trained: Training images uint8 (n, H, W, 3).
+        counts: Counts of ids.
     """
     n = min(len(real), len(trained))
     rng = torch.Generator().manual_seed(0)
@@ -100,19 +124,28 @@ def measure_distances(model: GenerativeEncoder, real: Tensor, trained: Tensor, c
         value=own,
         of="generated pictures",
         count=n,
-        baselines={"pictures of ids drawn by frequency": by_frequency, "real training pictures": known},
+        baselines={"images of ids drawn by frequency": by_frequency, "real training pictures": known},
     )
 
 
 def compute_cell_colours(pixels: Tensor, cell: int) -> Tensor:
-    """The mean colours of the cells of pictures uint8 (n, H, W, 3), float64 (n, 3 h w)."""
+    """Return the mean colours of the cells of images uint8 (n, H, W, 3), float64 (n, 3 h w).
+
+    Args:
+        pixels: The images.
+        cell: Side of a cell in pixels.
+    """
     return F.avg_pool2d(pixels.permute(0, 3, 1, 2).double(), cell).flatten(1)
 
 
 def compute_frechet_distance(one: Tensor, other: Tensor) -> float:
-    """The Fréchet distance of the normal distributions with the moments of points float64 (n, D) and (m, D).
+    """Return the Fréchet distance of the normal distributions with the moments of two sets of points.
 
-    Source: Dowson and Landau (1982); FID (Heusel et al., 2017) is the same of learnt features.
+    Source: Dowson and Landau (1982); FID (Heusel et al., 2017) is the same for learnt features.
+
+    Args:
+        one: Points float64 (n, D).
+        other: Points float64 (m, D).
     """
     apart = (one.mean(dim=0) - other.mean(dim=0)).square().sum()
     first, second = torch.cov(one.T), torch.cov(other.T)
@@ -124,7 +157,13 @@ def compute_frechet_distance(one: Tensor, other: Tensor) -> float:
 
 @torch.inference_mode()
 def measure_hidden_ids(model: GenerativeEncoder, measured: Iterable[ImageBatch], counts: IdCounts) -> HiddenIdLosses:
-    """The losses on batches with masks, beside the nearest visible ids; see `HiddenIdLosses.of`."""
+    """Measure the losses on batches with masks, compared with the nearest visible ids; see `HiddenIdLosses.of`.
+
+    Args:
+        model: The model.
+        measured: Batches with masks.
+        counts: Counts of training ids.
+    """
     rows = []
     for batch in measured:
         ids, mask = model.ids(batch), need_mask(batch)
@@ -136,12 +175,19 @@ def measure_hidden_ids(model: GenerativeEncoder, measured: Iterable[ImageBatch],
 
 
 def collect_training_pictures(config: ImageData, data: Manifest) -> list[ImageBatch]:
-    """Up to `COUNTED` pictures of the split `trained_on`, without masks, random crops and colours."""
+    """Return up to `COUNTED` images of the split `trained_on`, without masks, random crops and colours."""
     return list(read_shuffled(replace(centred(config), mask=None), trained_on(data), most=COUNTED, size=_AT_ONCE))
 
 
 def evaluate(model: GenerativeEncoder, config: ImageData, data: Manifest, shown: int) -> Evaluation:
-    """The losses on shuffled samples with the recipe's masks, and how far generated pictures are from real ones."""
+    """Measure the losses on shuffled samples with the recipe's masks, and the distance of generated from real images.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of examples to show.
+    """
     measured, known = collect_held_out_pictures(config, data), collect_training_pictures(config, data)
     counts = IdCounts.of((model.vq.ids(batch.image) for batch in known), model.blank)
     found = measure_hidden_ids(model, measured, counts)
@@ -152,7 +198,7 @@ def evaluate(model: GenerativeEncoder, config: ImageData, data: Manifest, shown:
     return Evaluation(
         scores=(
             *found.scores(
-                "counts beside the nearest visible id", "a copy of the nearest visible id", "the most frequent id"
+                "counts next to the nearest visible id", "a copy of the nearest visible id", "the most frequent id"
             ),
             apart,
         ),
@@ -179,7 +225,17 @@ def generate(
     temperature: float | None,
     seed: int,
 ) -> Pictures:
-    """Generated pictures beside real ones of the split."""
+    """Generate images, next to real ones of the split.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: A split of real samples.
+        count: Number of samples to generate.
+        rounds: Number of decoding rounds.
+        temperature: Temperature of the decoding; None for the default.
+        seed: Seed of all random draws.
+    """
     return generate_examples(
         model,
         collect_held_out_pictures(config, data)[0].image[:count],

@@ -1,8 +1,8 @@
-"""MAGE (Li et al., 2023): one encoder that learns to represent pictures and to generate them, from masked ids.
+"""MAGE (Li et al., 2023): one encoder that learns to represent and to generate images, from masked ids.
 
-A frozen quantiser makes ids of the cells of a picture. Some cells are dropped, others enter the encoder as a blank. The
-decoder sees the encoder's output in all cells that are known, that of the class token in all others, and predicts the
-ids of these. A mask that hides all gives a picture from nothing: ids are filled in over several rounds
+A frozen quantiser computes ids of the cells of an image. Some cells are dropped, others enter the encoder as a blank.
+The decoder reads the encoder's output for all known cells and the class token's output for all others, whose ids it
+predicts. A mask that hides all cells generates an image: ids are filled in over several rounds
 (evaluate/hidden_ids.py).
 
 Shapes: B samples, N cells, V of them enter the encoder, M of them are predicted, K ids, D channels.
@@ -34,15 +34,27 @@ Positions = Literal["learned", "grid"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerativeEncoderConfig(ModelConfig[ImageBatch]):
-    """The sizes of the model, and its quantiser; the defaults are those of ViT-B.
+    """The sizes of the model, by default ViT-B, and its quantiser.
 
-    vq: the model.safetensors of a run that trained a quantiser (see FrozenQuantiser); quantiser: its sizes. smoothing:
-    of the labels. positions: of cells, "learned" as in the paper, or fixed on the axes of a "grid" (see
-    `build_grid_positions`), which small models learn from sooner. contrast: the share of the loss that tells two views
-    of a picture from those of others (MAGE-C, section 3.3), 0 for none; temperature: of that loss, which is 1 at
-    chance.
-    detached: whether the table of ids learns as the encoder's input alone, as in the authors' code, and not as the
-    weights of the logits. eps: of all layer norms except the head's, whose epsilon is head_eps.
+    Attributes:
+        vq: The model.safetensors of a run that trained a quantiser (see FrozenQuantiser).
+        quantiser: Sizes of the quantiser.
+        width: Number of channels.
+        depth: Blocks of the encoder.
+        heads: Attention heads of the encoder.
+        decoder_depth: Blocks of the decoder.
+        decoder_heads: Attention heads of the decoder.
+        mlp_ratio: Hidden channels of an MLP per channel.
+        eps: Epsilon of all layer norms except the head's.
+        head_eps: Epsilon of the head's layer norm.
+        smoothing: Label smoothing.
+        positions: Positions of cells, "learned" as in the paper, or fixed on the axes of a "grid" (see
+            `build_grid_positions`), with which small models learn sooner.
+        contrast: Weight of the contrastive loss between two views of an image (MAGE-C, section 3.3), 1 at chance; 0 for
+            none.
+        temperature: Temperature of the contrastive loss.
+        detached: Whether the table of ids is trained only as the encoder's input, as in the authors' code, not as the
+            weights of the logits.
     """
 
     reads_targets: ClassVar[bool] = True
@@ -75,7 +87,7 @@ class GenerativeEncoderConfig(ModelConfig[ImageBatch]):
             )
 
     def check(self, data: DataConfig[ImageBatch]) -> None:
-        """ValueError where contrast has no second views, and for ids in shards of another quantiser."""
+        """Raise ValueError if `contrast` lacks second views, or stored ids come from another quantiser."""
         check_ids(data, self.vq)
         if self.contrast and isinstance(data, ImageData) and data.views != 2:
             raise ValueError(f"model.contrast={self.contrast} compares two views, got data.views={data.views}; use 2")
@@ -87,7 +99,7 @@ class GenerativeEncoderConfig(ModelConfig[ImageBatch]):
 
 
 class GenerativeEncoder(TokenFeatures[ImageBatch]):
-    """The model. blank: the id of a cell that enters the encoder without its content."""
+    """The model; `blank` is the id of a cell that enters the encoder without its content."""
 
     whole_graph = True
 
@@ -116,7 +128,7 @@ class GenerativeEncoder(TokenFeatures[ImageBatch]):
         init_linear(self)
 
     def loss(self, batch: ImageBatch) -> Losses:
-        """The cross-entropy of the hidden ids with smoothed labels, and how well two views are told from others."""
+        """Return the cross-entropy of the hidden ids with smoothed labels, and the contrastive loss of two views."""
         ids, mask = self.ids(batch), need_mask(batch)
         encoded = self.encode(ids, mask.visible, mask.mask_token)
         logits = self.predicted(encoded, mask)
@@ -131,12 +143,19 @@ class GenerativeEncoder(TokenFeatures[ImageBatch]):
         return Losses(parts=parts)
 
     def ids(self, batch: ImageBatch) -> Tensor:
-        """The ids of a batch's cells, int64 (B, N)."""
+        """Return the ids of a batch's cells, int64 (B, N)."""
         return self.vq.ids(batch.image, batch.fields).flatten(1)
 
     def encode(self, ids: Tensor, visible: Tensor, blank: Tensor | None = None) -> Tensor:
-        """The encoder's output (B, 1 + V, D), that of the class token first, for the cells `visible` (B, V) of ids int
-        (B, N). blank: bool (B, N), the cells that enter without their content.
+        """Encode cells.
+
+        Args:
+            ids: Ids of all cells, int (B, N).
+            visible: Indices of the cells that enter, (B, V).
+            blank: Cells that enter without their content, bool (B, N).
+
+        Returns:
+            (B, 1 + V, D), the class token first.
         """
         known = ids if blank is None else ids.masked_fill(blank, self.blank)
         entered = F.pad(known.gather(1, visible), (1, 0), value=self.blank + 1)
@@ -144,19 +163,34 @@ class GenerativeEncoder(TokenFeatures[ImageBatch]):
         return cast(Tensor, self.encoder(self.embed(entered, places) + self.grid[places]))
 
     def predicted(self, encoded: Tensor, mask: MaskBatch) -> Tensor:
-        """The logits (B, M, K) of masks' targets, from the encoder's output (B, 1 + V, D) for the visible cells."""
+        """Return the logits (B, M, K) of the masks' targets, from the encoder's output (B, 1 + V, D) for the visible
+        cells.
+
+        Args:
+            encoded: The encoder's output.
+            mask: Masks of the batch.
+        """
         hidden = torch.zeros_like(mask.masked).scatter_(1, mask.target, True)
         return self._predict(encoded, mask.visible, hidden, mask.target.shape[1])
 
     def predict(self, ids: Tensor, hidden: Tensor, m: int) -> Tensor:
-        """The logits (B, m, K) of the cells `hidden` bool (B, N), m in each row, in their order; all cells enter the
-        encoder, these as blanks.
+        """Return the logits of hidden cells, in order; all cells enter the encoder, hidden ones as blanks.
+
+        Args:
+            ids: Ids of all cells, int (B, N).
+            hidden: Hidden cells, bool (B, N), m in each row.
+            m: Number of hidden cells of a row.
+
+        Returns:
+            (B, m, K).
         """
         everywhere = torch.arange(self.n, device=ids.device).expand(ids.shape[0], -1)
         return self._predict(self.encode(ids, everywhere, hidden), everywhere, hidden, m)
 
     def _predict(self, encoded: Tensor, visible: Tensor, hidden: Tensor, m: int) -> Tensor:
-        """The logits (B, m, K) of the hidden cells, from the encoder's output (B, 1 + V, D) for the visible ones."""
+        """Return the logits (B, m, K) of the hidden cells, from the encoder's output (B, 1 + V, D) for the visible
+        ones.
+        """
         seen = self.bridge(encoded)
         whole, places = seen[:, :1], self.grid if self.places is None else self.places.weight
         cells = put_tokens(whole.expand(-1, self.n, -1), visible, seen[:, 1:])
@@ -168,35 +202,36 @@ class GenerativeEncoder(TokenFeatures[ImageBatch]):
         return cast(Tensor, self.head(self.decoder(x, last=m), table))
 
     def reconstructed(self, batch: ImageBatch) -> ImageBatch:
-        """The pictures that are drawn from the ids, of which each hidden one is the most probable."""
+        """Return the images decoded from the ids, with the most probable id in each hidden cell."""
         ids, mask = self.ids(batch), need_mask(batch)
         encoded = self.encode(ids, mask.visible, mask.mask_token)
         logits = self.predicted(encoded, mask)
         return replace(batch, image=self.drawn(ids.scatter(1, mask.target, logits.argmax(dim=2))))
 
     def drawn(self, ids: Tensor) -> Tensor:
-        """The pictures uint8 (B, H, W, 3) of ids int64 (B, N)."""
+        """Return the images uint8 (B, H, W, 3) of ids int64 (B, N)."""
         return self.vq.decode(ids.view(len(ids), *self.grids["image"].shape))
 
     def token_inputs(self, batch: ImageBatch) -> Tensor:
-        """What the model reads of each cell: its rounded latent, float32 (B, N, channels)."""
+        """Return the rounded latent of each cell, float32 (B, N, channels)."""
         return self.vq.rounded(batch.image).flatten(2).transpose(1, 2)
 
     def token_features(self, batch: ImageBatch) -> Tensor:
-        """The encoder's output for all cells, none of them hidden: (B, N, D)."""
+        """Return the encoder's output (B, N, D) for all cells, none of them hidden."""
         everywhere = torch.arange(self.n, device=batch.image.device).expand(batch.image.shape[0], -1)
         return self.encode(self.ids(batch), everywhere)[:, 1:]
 
     encoder_parts: ClassVar[tuple[str, ...]] = ("vq", "embed", "encoder")
-    """What its features are made by."""
+    """Parts that compute the features."""
 
 
 def need_mask(batch: ImageBatch) -> MaskBatch:
-    """The masks of a batch. ValueError where it has none, or its samples have different counts."""
+    """Return the masks of a batch; raise ValueError if it has none, or its samples have different counts."""
     if batch.mask is None:
         raise ValueError("the model learns hidden ids, and the batch has no mask; give the loader masks.DropAndMask()")
     if batch.mask.n_target is not None:
         raise ValueError(
-            "the model takes masks with equal counts in a batch, got padded ones; use a law of scope='batch'"
+            "the model takes masks with equal counts in a batch, got padded ones; use a ratio sampler with "
+            "scope='batch'"
         )
     return batch.mask

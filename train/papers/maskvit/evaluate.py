@@ -33,20 +33,25 @@ MEASURED, COUNTED = 128, 512
 ROUNDS, TEMPERATURE = 12, 1.0
 _AT_ONCE = 16
 READING = (
-    "A few frames of a held-out clip, the cells whose ids the model saw, and these with what the quantiser draws of "
-    "the most probable ids of the others. "
+    "A few frames of a held-out clip, the cells whose ids the model saw, and the quantiser's decoding with the most "
+    "probable ids in all other cells. "
 )
 GENERATED = (
-    "The model sees the ids of the first {context} and fills in those of all later ones over {rounds} rounds, the most "
-    "certain first. Below the real frames stand what the quantiser makes of their true ids, which is the best that the "
-    "model could draw, the generated ones, and the last frame of the context, repeated."
+    "The model sees the ids of the first {context} and fills in the ids of all later frames over {rounds} rounds, the "
+    "most certain first. Below the real frames are the quantiser's decoding of their true ids, which is the best "
+    "possible result of the model, the generated frames, and the last frame of the context, repeated."
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Futures:
-    """The frames of clips, uint8 (B, T, H, W, 3). real: as they were. generated: the context, drawn from its ids, and
-    what the model makes of it. drawn: from the real ids, the best that the model could do.
+    """Frames of clips, uint8 (B, T, H, W, 3).
+
+    Attributes:
+        real: The original frames.
+        generated: The context, decoded from its ids, and the generated frames.
+        drawn: Frames decoded from the real ids, the best possible result of the model.
+        context: Number of visible frames.
     """
 
     real: Tensor
@@ -55,12 +60,12 @@ class Futures:
     context: int
 
     def repeated(self, frames: Tensor) -> Tensor:
-        """Frames uint8 (B, T, H, W, 3) whose last one of the context stands in place of all later ones."""
+        """Replace all frames uint8 (B, T, H, W, 3) after the context by its last one."""
         last = frames[:, self.context - 1 : self.context].expand_as(frames[:, self.context :])
         return torch.cat((frames[:, : self.context], last), dim=1)
 
     def errors(self) -> dict[str, float]:
-        """The root mean squared error of a pixel of the future, in levels of 255, by who makes it."""
+        """Return the root mean squared error of a pixel of the future, in 8-bit intensities, by method."""
         rows = {
             "generated": self.generated,
             "the last frame, repeated": self.repeated(self.real),
@@ -79,7 +84,18 @@ def generate_futures(
     temperature: float = TEMPERATURE,
     seed: int = 0,
 ) -> Futures:
-    """Generates the frames after the context of each clip. seed: decides all draws. ValueError for no clip."""
+    """Generate the frames after the context of each clip.
+
+    Args:
+        model: The model.
+        measured: Batches of clips.
+        rounds: Number of decoding rounds.
+        temperature: Factor of the noise in decoding.
+        seed: Seed of all random draws.
+
+    Raises:
+        ValueError: `measured` is empty.
+    """
     rows = list(measured)
     if not rows:
         raise ValueError("futures need at least one batch, got none; take a split with a clip in it")
@@ -106,9 +122,12 @@ def generate_futures(
 
 
 def find_last_seen(ids: Tensor, hidden: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """At each cell the id int64 (B, N) at its place in the last earlier frame where that is not hidden.
+    """Return for each cell the id int64 (B, N) at its position in the last earlier frame where it is visible.
 
-    hidden: bool (B, N). shape: (T, h, w). A cell of the first frame has its own.
+    Args:
+        ids: Ids int64 (B, N).
+        hidden: Hidden cells, bool (B, N).
+        shape: (T, h, w). Cells of the first frame get their true ids.
     """
     frames, unseen = ids.view(-1, *shape), hidden.view(-1, *shape)
     rows = [last := frames[:, 0]]
@@ -121,7 +140,7 @@ def find_last_seen(ids: Tensor, hidden: Tensor, shape: tuple[int, ...]) -> Tenso
 def list_hidden_pairs(
     model: FrameIdsModel, measured: Iterable[VideoBatch]
 ) -> Iterator[tuple[Tensor, Tensor, VideoBatch]]:
-    """For each batch the ids int64 (B, N), those last seen at their places, and the batch."""
+    """Yield for each batch the ids int64 (B, N), the ids last seen at their positions, and the batch."""
     for batch in measured:
         ids = model.ids(batch)
         yield ids, find_last_seen(ids, need_mask(batch).masked, model.grid), batch
@@ -129,7 +148,12 @@ def list_hidden_pairs(
 
 @torch.inference_mode()
 def count_ids(model: FrameIdsModel, measured: Iterable[VideoBatch]) -> IdCounts:
-    """The counts of hidden ids of batches with masks, alone and after the id last seen at their places."""
+    """Count the hidden ids of batches with masks, alone and after the id last seen at their positions.
+
+    Args:
+        model: The model.
+        measured: Batches with masks.
+    """
     k = model.blank
     single, pairs = torch.ones(k, dtype=torch.float64), torch.zeros(k * k, dtype=torch.float64)
     for ids, seen, batch in list_hidden_pairs(model, measured):
@@ -141,7 +165,13 @@ def count_ids(model: FrameIdsModel, measured: Iterable[VideoBatch]) -> IdCounts:
 
 @torch.inference_mode()
 def measure_hidden_ids(model: FrameIdsModel, measured: Iterable[VideoBatch], counts: IdCounts) -> HiddenIdLosses:
-    """The losses on batches with masks, beside the ids last seen at their places; see `HiddenIdLosses.of`."""
+    """Measure the losses on batches with masks, compared with the ids last seen; see `HiddenIdLosses.of`.
+
+    Args:
+        model: The model.
+        measured: Batches with masks.
+        counts: Counts of training ids.
+    """
     rows = []
     for ids, seen, batch in list_hidden_pairs(model, measured):
         mask = need_mask(batch)
@@ -153,12 +183,26 @@ def measure_hidden_ids(model: FrameIdsModel, measured: Iterable[VideoBatch], cou
 
 
 def collect_held_out_clips(config: VideoData, data: Manifest, most: int = MEASURED) -> list[VideoBatch]:
-    """Up to `most` shuffled clips of the split with the recipe's masks, as centre crops; the same each time."""
+    """Return shuffled clips of a split with the recipe's masks, as centre crops; the same at each call.
+
+    Args:
+        config: Data config of the run.
+        data: The split.
+        most: Largest number of clips.
+    """
     return list(read_shuffled(centred(config), data, most=most, size=_AT_ONCE))
 
 
 def evaluate(model: FrameIdsModel, config: VideoData, data: Manifest, shown: int) -> Evaluation:
-    """The figures on held-out clips, compared with counts of the training split and with the last frame repeated."""
+    """Measure the scores on held-out clips, compared with counts of the training split and with the last frame
+    repeated.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of examples to show.
+    """
     measured = collect_held_out_clips(config, data)
     counts = count_ids(model, collect_held_out_clips(config, trained_on(data), COUNTED))
     found, errors = measure_hidden_ids(model, measured, counts), generate_futures(model, measured).errors()
@@ -199,7 +243,17 @@ def generate(
     temperature: float | None,
     seed: int,
 ) -> Clips:
-    """Generated futures of held-out clips, beside the real ones and the last frame, repeated."""
+    """Generate futures of held-out clips, next to the real ones and the repeated last frame.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: A split of real samples.
+        count: Number of samples to generate.
+        rounds: Number of decoding rounds.
+        temperature: Temperature of the decoding; None for the default.
+        seed: Seed of all random draws.
+    """
     batch = collect_held_out_clips(config, data, count)[0]
     heat = TEMPERATURE if temperature is None else temperature
     made = generate_futures(model, [batch], rounds=rounds, temperature=heat, seed=seed)

@@ -32,9 +32,16 @@ from maskstream.train.nn.transformer import TransformerBlock, init_normal
 class FrameIdsConfig(ModelConfig[VideoBatch]):
     """The sizes of the model, and its quantiser.
 
-    vq: the model.safetensors of a run that trained a quantiser (see FrozenQuantiser); quantiser: its sizes. depth: the
-    number of layers, of two blocks each. window: the side in cells of a window of space and time. context: the number
-    of frames that are never hidden.
+    Attributes:
+        vq: The model.safetensors of a run that trained a quantiser (see FrozenQuantiser).
+        quantiser: Sizes of the quantiser.
+        width: Number of channels.
+        depth: Number of layers, of two blocks each.
+        heads: Number of attention heads.
+        mlp_ratio: Hidden channels of an MLP per channel.
+        eps: Epsilon of the layer norms.
+        window: Side of a window of space and time, in cells.
+        context: Number of frames that are never hidden.
     """
 
     reads_targets: ClassVar[bool] = True
@@ -54,7 +61,7 @@ class FrameIdsConfig(ModelConfig[VideoBatch]):
         self.need_least("depth", "mlp_ratio", "window", "context")
 
     def check(self, data: DataConfig[VideoBatch]) -> None:
-        """ValueError where the mask leaves other frames visible than the context, and for ids in shards of another
+        """Raise ValueError if the mask's visible frames differ from the context, or stored ids come from another
         quantiser.
         """
         check_ids(data, self.vq)
@@ -76,7 +83,7 @@ class FrameIdsConfig(ModelConfig[VideoBatch]):
 
 
 class FrameIdsModel(TokenFeatures[VideoBatch]):
-    """The model. blank: the id of a hidden cell."""
+    """The model; `blank` is the id of a hidden cell."""
 
     whole_graph = True
 
@@ -95,25 +102,29 @@ class FrameIdsModel(TokenFeatures[VideoBatch]):
         init_normal(self)
 
     def loss(self, batch: VideoBatch) -> Losses:
-        """The cross-entropy of the hidden ids."""
+        """Return the cross-entropy of the hidden ids."""
         ids, mask = self.ids(batch), need_mask(batch)
         logits = self.predicted(ids, mask.masked, mask.target)
         errors = F.cross_entropy(widen(logits).transpose(1, 2), ids.gather(1, mask.target), reduction="none")
         return Losses(parts={"hidden ids": weighted(errors, mask.weight)})
 
     def ids(self, batch: VideoBatch) -> Tensor:
-        """The ids of the cells of all frames, int64 (B, N)."""
+        """Return the ids of the cells of all frames, int64 (B, N)."""
         return self.vq.ids(batch.video, batch.fields).flatten(1)
 
     def predicted(self, ids: Tensor, hidden: Tensor, target: Tensor) -> Tensor:
-        """The logits (B, M, K) of the cells `target` int64 (B, M); the cells `hidden` bool (B, N) of the ids int64 (B,
-        N) are not seen.
+        """Return the logits (B, M, K) of cells.
+
+        Args:
+            ids: Ids of all cells, int64 (B, N).
+            hidden: Cells that are not seen, bool (B, N).
+            target: Indices of the cells to predict, int64 (B, M).
         """
         x = gather_tokens(self.encode(ids.masked_fill(hidden, self.blank)), target)
         return cast(Tensor, self.head(self.norm(x), self.embed.weight[: self.blank]))
 
     def encode(self, ids: Tensor) -> Tensor:
-        """The output of the blocks (B, N, D) for ids int64 (B, N), of which those that are `blank` are not known."""
+        """Return the output of the blocks (B, N, D) for ids int64 (B, N); `blank` ids are unknown cells."""
         x = self.embed(ids) + self.places()
         for i, block in enumerate(self.blocks):
             window = self.windows[i % 2]
@@ -122,41 +133,47 @@ class FrameIdsModel(TokenFeatures[VideoBatch]):
         return cast(Tensor, x)
 
     def predict(self, ids: Tensor, hidden: Tensor, m: int) -> Tensor:
-        """The logits (B, m, K) of the cells `hidden` bool (B, N), m in each row, in their order."""
+        """Return the logits (B, m, K) of hidden cells, in order.
+
+        Args:
+            ids: Ids of all cells, int64 (B, N).
+            hidden: Hidden cells, bool (B, N), m in each row.
+            m: Number of hidden cells of a row.
+        """
         return self.predicted(ids, hidden, hidden.to(torch.uint8).argsort(dim=1, stable=True)[:, -m:])
 
     def future(self, clips: int) -> Tensor:
-        """The cells of all frames but the context, bool (clips, N)."""
+        """Return the mask of all cells after the context, bool (clips, N)."""
         frames, *sides = self.grid
         after = torch.arange(frames) >= self.config.context
         return after.view(1, -1, 1, 1).expand(clips, -1, *sides).flatten(1)
 
     def drawn(self, ids: Tensor) -> Tensor:
-        """The frames uint8 (B, T, H, W, 3) of ids int64 (B, N)."""
+        """Return the frames uint8 (B, T, H, W, 3) of ids int64 (B, N)."""
         return self.vq.decode(ids.view(len(ids), *self.grid))
 
     def reconstructed(self, batch: VideoBatch) -> VideoBatch:
-        """The frames that are drawn from the ids, of which each hidden one is the most probable."""
+        """Return the frames decoded from the ids, with the most probable id in each hidden cell."""
         ids, mask = self.ids(batch), need_mask(batch)
         everywhere = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         likely = self.predicted(ids, mask.masked, everywhere).argmax(dim=2)
         return replace(batch, video=self.drawn(torch.where(mask.masked, likely, ids)))
 
     def token_inputs(self, batch: VideoBatch) -> Tensor:
-        """What the model reads of each cell: its rounded latent, float32 (B, N, channels)."""
+        """Return the rounded latent of each cell, float32 (B, N, channels)."""
         latents = self.vq.rounded(batch.video).flatten(2).transpose(1, 2)
         return latents.reshape(batch.video.shape[0], -1, latents.shape[2])
 
     def token_features(self, batch: VideoBatch) -> Tensor:
-        """The output of the blocks for all cells, none of them hidden: (B, N, D)."""
+        """Return the output of the blocks (B, N, D) for all cells, none of them hidden."""
         return cast(Tensor, self.norm(self.encode(self.ids(batch))))
 
     encoder_parts: ClassVar[tuple[str, ...]] = ("vq", "embed", "places", "blocks", "norm")
-    """What its features are made by."""
+    """Parts that compute the features."""
 
 
 def need_mask(batch: VideoBatch) -> MaskBatch:
-    """The masks of a batch. ValueError where it has none."""
+    """Return the masks of a batch; raise ValueError if it has none."""
     if batch.mask is None:
         raise ValueError(
             "the model learns hidden ids, and the batch has no mask; give the loader "

@@ -1,4 +1,4 @@
-"""Recipes of what a frozen quantiser makes of frames: MaskViT."""
+"""Recipes on the ids that a frozen quantiser computes for frames: MaskViT."""
 
 from dataclasses import replace
 

@@ -59,8 +59,13 @@ Int64s = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bound:
-    """A bound of the negative log-likelihood. value: in nats a token. error: its standard error over the draws of
-    ratios, 0 for one draw. tokens: how many there are, without special ones. draws: how often each was hidden.
+    """A bound of the negative log-likelihood.
+
+    Attributes:
+        value: The bound, in nats per token.
+        error: Standard error over the draws of ratios; 0 for one draw.
+        tokens: Number of tokens, without special ones.
+        draws: How often each text was hidden.
     """
 
     value: float
@@ -71,9 +76,15 @@ class Bound:
 
 @torch.inference_mode()
 def measure_bound(model: TokenModel, batches: Iterable[TextBatch], draws: int) -> Bound:
-    """The bound of a model on batches whose mask has ratios, with `draws` views of each text.
+    """Measure the bound of a model on batches whose mask has ratios.
 
-    ValueError for no token or another mask.
+    Args:
+        model: The model, in eval mode.
+        batches: Batches with `draws` views of each text.
+        draws: Number of views.
+
+    Raises:
+        ValueError: The batches have no token, or another mask.
     """
     total, tokens = torch.zeros(draws, dtype=torch.float64), torch.zeros(draws, dtype=torch.float64)
     for batch in batches:
@@ -91,14 +102,19 @@ def measure_bound(model: TokenModel, batches: Iterable[TextBatch], draws: int) -
 
 
 def bounded(config: TextData, draws: int = DRAWS) -> TextData:
-    """The data config whose batches give a bound: `draws` views of each text, at ratios that are spread evenly."""
+    """Return the data config whose batches give a bound: `draws` views of each text, at evenly spread ratios.
+
+    Args:
+        config: Data config of the run.
+        draws: Number of views.
+    """
     mask = MaskedDiffusion(ratio=Stratified(strata=draws), exact=True)
     return replace(config, views=draws, mask=Padded(mask=Replace(mask=mask, keep=0.0, random=0.0)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Counts:
-    """How often contexts, numbers, were followed by ids. keys: int64, ascending, context * vocabulary + id."""
+    """How often contexts, as numbers, were followed by ids; `keys` are context * vocabulary + id, ascending int64."""
 
     keys: Int64s
     found: Int64s
@@ -114,22 +130,29 @@ class _Counts:
     def smoothed(
         self, context: Int64s, ids: Int64s, vocabulary: int, shorter: npt.NDArray[np.float64], strength: float
     ) -> npt.NDArray[np.float64]:
-        """The probability of ids (K,) after contexts (K,), smoothed by `strength` tokens of a shorter context's."""
+        """Return the probability of ids (K,) after contexts (K,), smoothed by `strength` tokens of a shorter
+        context's.
+        """
         seen = _look_up_keys(self.keys, self.found, context * vocabulary + ids)
         return (seen + strength * shorter) / (_look_up_keys(self.contexts, self.totals, context) + strength)
 
 
 def _look_up_keys(keys: Int64s, values: Int64s, asked: Int64s) -> Int64s:
-    """The values of keys that are there, 0 of the others."""
+    """Return the values of the asked keys, 0 for missing ones."""
     place = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
     return np.where(keys[place] == asked, values[place], 0)
 
 
 def measure_ngrams(counted: Iterable[TextBatch], measured: Iterable[TextBatch], vocabulary: int) -> dict[str, float]:
-    """The negative log-likelihood in nats a token of counts of ids, and of counts that predict each token from the one
-    or the two before it, at the best of `STRENGTHS` for the measured texts.
+    """Measure the negative log-likelihood in nats per token of counts of ids, pairs and triples.
 
-    Like the bound it is that of a text whose length is given: special tokens are read, and never predicted.
+    Pairs and triples predict each token from the one or two before it, at the best of `STRENGTHS` for the measured
+    texts. Like the bound, they assume a known length: special tokens are read, but never predicted.
+
+    Args:
+        counted: Batches of the training split.
+        measured: Batches to measure.
+        vocabulary: Number of possible ids.
     """
     last, one, two = map(np.concatenate, zip(*map(_read_contexts, counted), strict=True))
     ids, before, both = map(np.concatenate, zip(*map(_read_contexts, measured), strict=True))
@@ -148,9 +171,9 @@ def measure_ngrams(counted: Iterable[TextBatch], measured: Iterable[TextBatch], 
 
 
 def _read_contexts(batch: TextBatch) -> tuple[Int64s, Int64s, Int64s]:
-    """The ids of all tokens but special ones, the ids before them, and those before these: each int64 (K,).
+    """Return the ids of all tokens except special ones, the ids before them, and the ids before those: each int64 (K,).
 
-    The second token of a text has none two before it, and has that one before it again.
+    The second token of a text has only one token before it, which is used twice.
     """
     ids = batch.unpadded.tokens.numpy().astype(np.int64)
     place = batch.unpadded.positions.numpy()
@@ -160,7 +183,14 @@ def _read_contexts(batch: TextBatch) -> tuple[Int64s, Int64s, Int64s]:
 
 
 def evaluate(model: TokenModel, config: TextData, data: Manifest, shown: int) -> Evaluation:
-    """The bound on a held-out split, compared with the likelihoods of counts of the training split."""
+    """Measure the bound on a held-out split, compared with likelihoods from counts of the training split.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of examples to show.
+    """
     size = min(len(data), _AT_ONCE)
     bound = measure_bound(model, read_shuffled(bounded(config), data, most=MEASURED, size=_AT_ONCE), DRAWS)
     counts = measure_ngrams(
@@ -208,12 +238,26 @@ def generate(
     never: Sequence[int] = (),
     seed: int = 0,
 ) -> Tensor:
-    """The texts ids int (B, N) with each `blank` id drawn by the ancestral sampler: int64 (B, N).
+    """Fill in the blanks of texts by the ancestral sampler.
 
-    The time goes from 1 to 0 in `steps` equal steps. In a step from t to s each blank is filled with the chance (t - s)
-    / t, independently of the others, from the softmax of its logits / temperature; at temperature 0 with the most
-    probable id. What is filled in stays. never: ids that are not drawn, such as special ones; a blank never is. seed:
-    decides all. ValueError for steps below 1 or a temperature below 0.
+    The time goes from 1 to 0 in equal steps. In a step from t to s each blank is filled with probability (t - s) / t,
+    independently of the others, from the softmax of its logits / temperature; at temperature 0 with the most probable
+    id. Filled tokens stay.
+
+    Args:
+        model: The model; it is put into eval mode.
+        ids: Texts int (B, N).
+        blank: Id of a blank, which is never drawn.
+        steps: Number of steps.
+        temperature: Temperature of the softmax.
+        never: Ids that are not drawn, such as special ones.
+        seed: Seed of all random draws.
+
+    Returns:
+        Completed texts int64 (B, N).
+
+    Raises:
+        ValueError: `steps` is below 1, or the temperature below 0.
     """
     if steps < 1 or temperature < 0:
         raise ValueError(f"steps must be at least 1 and temperature 0 or more, got {steps} and {temperature}")

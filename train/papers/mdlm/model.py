@@ -1,12 +1,13 @@
 """MDLM: a masked language model that is a diffusion model, trained on a bound of the likelihood of whole texts.
 
-Shapes: B texts of up to L tokens, K hidden tokens of all texts.
+Tokens of a text are hidden with a probability t that is uniform from 0 to 1 (masks.MaskedDiffusion), and the
+cross-entropy of each hidden token is weighted by 1 / t. The mean over all tokens, hidden or not, is a bound of the
+negative log-likelihood in nats per token. Two properties make it a bound (SUBS): the id that replaces a hidden token
+has no probability, and visible tokens stay unchanged, so that only hidden ones are predicted. The time is not an input
+of the model, since it follows from the text. Source: MDLM (Sahoo et al., 2024, section 3), LLaDA (Nie et al., 2025,
+section 2).
 
-A text is hidden with a chance t that is uniform from 0 to 1 (masks.MaskedDiffusion), and the cross-entropy of each
-hidden token counts 1 / t. Its mean over all tokens, hidden or not, is a bound of the negative log-likelihood in nats a
-token. Two things make it one (SUBS): the id that stands for a hidden token has no probability, and visible tokens stay
-as they are, so that only hidden ones are predicted. The model is not told the time, which follows from the text.
-Source: MDLM (Sahoo et al., 2024, section 3), LLaDA (Nie et al., 2025, section 2).
+Shapes: B texts of up to L tokens, K hidden tokens of all texts.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiffusionLanguageConfig(TokenModelConfig):
-    """The sizes of a masked diffusion language model, which are those of a masked language model."""
+    """The sizes of a masked diffusion language model, the same as of a masked language model."""
 
     def check(self, data: DataConfig[TextBatch]) -> None:
-        """ValueError for masks that leave a hidden token in its place, or put a random one there."""
+        """Raise ValueError for masks that keep hidden tokens or replace them by random ones."""
         mask = data.mask if isinstance(data, TextData) else None
         for one in _list_masks(mask):
             if isinstance(one, Replace) and (one.keep or one.random):
@@ -43,7 +44,7 @@ class DiffusionLanguageConfig(TokenModelConfig):
 
 
 def _list_masks(mask: Mask | None) -> Iterator[Mask]:
-    """A mask, and all that it is made of."""
+    """Yield a mask and all masks inside it."""
     if mask is not None:
         yield mask
         for one in fields(mask):
@@ -55,8 +56,8 @@ class DiffusionLanguageModel(TokenModel, config=DiffusionLanguageConfig):
     """A masked language model whose loss is a bound of the negative log-likelihood in nats a token."""
 
     def loss(self, batch: TextBatch) -> Losses:
-        """The bound of the batch: the cross-entropies of hidden tokens, each divided by its text's ratio, summed and
-        divided by the number of all tokens but special ones.
+        """Return the bound of the batch: cross-entropies of hidden tokens, divided by their text's ratio, summed and
+        divided by the number of all tokens except special ones.
         """
         hidden = find_hidden_tokens(batch)
         errors = F.cross_entropy(self.compute_hidden_logits(batch, hidden), hidden.label, reduction="none")
@@ -68,23 +69,34 @@ class DiffusionLanguageModel(TokenModel, config=DiffusionLanguageConfig):
         return Losses(parts={"bound": LossPart(total=(errors * share).sum(), weight=real.sum())})
 
     def compute_hidden_logits(self, batch: TextBatch, hidden: HiddenTokens) -> Tensor:
-        """See `TokenModel`; that of the id which stands for a hidden token is -inf."""
+        """Return the logits of hidden tokens, with -inf for the id that replaces them; see `TokenModel`.
+
+        Args:
+            batch: The batch.
+            hidden: The hidden tokens.
+        """
         return mask_impossible(super().compute_hidden_logits(batch, hidden), batch, hidden)
 
 
 def need_ratio(batch: TextBatch) -> Tensor:
-    """The chance with which each text of a batch was hidden, float32 (B,). ValueError for another mask."""
+    """Return the probability with which tokens of each text were hidden, float32 (B,); raise ValueError for another
+    mask.
+    """
     ratio = need_mask(batch).ratio
     if ratio is None:
-        raise ValueError(
-            "the batch's mask does not say with which chance it hid tokens; use masks.MaskedDiffusion in masks.Replace"
-        )
+        raise ValueError("the batch's mask has no ratio of hidden tokens; use masks.MaskedDiffusion in masks.Replace")
     return ratio
 
 
 def mask_impossible(logits: Tensor, batch: TextBatch, hidden: HiddenTokens) -> Tensor:
-    """The logits (K, V) of hidden tokens, with -inf for the id that stands in their places."""
+    """Set the logits (K, V) of hidden tokens to -inf for the id that replaces them.
+
+    Args:
+        logits: The logits.
+        batch: The batch.
+        hidden: The hidden tokens.
+    """
     stands = batch.inputs.flatten()[hidden.index][:, None]
-    # What has no weight is padding on a CUDA device, where a true id stands, which stays possible.
+    # Tokens without weight are padding on a CUDA device; they have a true id, which stays possible.
     blocked = (hidden.weight > 0)[:, None]
     return logits.scatter(1, stands, logits.gather(1, stands).masked_fill(blocked, -torch.inf))

@@ -13,7 +13,7 @@ from .model import DiffusionLanguageConfig
 
 
 def _hide_tokens(diffusion: MaskedDiffusion) -> Padded:
-    """Each token becomes [MASK] with a chance that is drawn for the text."""
+    """Replace each token by [MASK] with a probability that is drawn for the text."""
     return Padded(mask=Replace(mask=diffusion, keep=0.0, random=0.0))
 
 

@@ -45,11 +45,15 @@ Texts = dict[str, Ids]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Written:
-    """right: the share of right answers, token for token, by kind of question, "all" first. frequent: of always giving
-    the most frequent answer to the kind. unseen: of giving the most frequent answer to the same words.
+    """Results by kind of question.
 
-    rationales: the share of rationales that are right, None without any; tokens: the share of their tokens that the
-    written ones have too. questions: how many there are of each kind.
+    Attributes:
+        right: Fraction of right answers, token for token, by kind of question, "all" first.
+        frequent: The same of always giving the most frequent answer to the kind.
+        unseen: The same of giving the most frequent answer to the same words.
+        rationales: Fraction of rationales that are right; None without any.
+        tokens: Fraction of their tokens that the written ones contain.
+        questions: Number of questions of each kind.
     """
 
     right: Mapping[str, float]
@@ -60,7 +64,7 @@ class Written:
     questions: Mapping[str, int]
 
     def scores(self) -> Iterator[Score]:
-        """The figures by kind of question, then those of rationales."""
+        """Yield the scores by kind of question, then of rationales."""
         for kind, share in self.right.items():
             guesses = {
                 "the most frequent answer to the kind of question": self.frequent[kind],
@@ -93,10 +97,10 @@ class Asked:
 
 
 def find_special_ids(data: Manifest) -> tuple[int, int]:
-    """The ids that begin and end texts in a split. ValueError where its tokenizer has none."""
+    """Return the ids that begin and end texts in a split; raise ValueError if its tokenizer has none."""
     facts = read_tokenizer_facts(data.location, data.info)
     if facts.begin is None or facts.end is None:
-        raise ValueError(f"what is written begins and ends with special tokens, and the tokenizer of {data} has none")
+        raise ValueError(f"written texts begin and end with special tokens, but the tokenizer of {data} has none")
     return facts.begin, facts.end
 
 
@@ -104,9 +108,15 @@ def find_special_ids(data: Manifest) -> tuple[int, int]:
 def write(
     config: ImageTextData, model: RationaleWriter, batch: ImageTextBatch, special: tuple[int, int]
 ) -> list[Texts]:
-    """What the model writes of each row by the strategy of `config`, target and then: its texts by role.
+    """Return the model's texts for each row, by role, following the strategy of `config`, target and then.
 
-    In two stages the first writes its texts behind those of the row, and the second reads all of them.
+    In two stages, the first appends its texts to the row's, and the second reads all of them.
+
+    Args:
+        config: Data config of the run.
+        model: The model.
+        batch: Batch of questions.
+        special: Ids that begin and end texts.
     """
     begin, end = special
     made = _parts(model.written(batch, begin=begin, end=end, texts=len(config.target)), config.target, special)
@@ -119,7 +129,13 @@ def write(
 
 
 def append_texts(rows: TextRows, texts: Sequence[Sequence[Ids]], end: int) -> TextRows:
-    """Rows with more texts behind theirs, each followed by `end`, cut at the rows' length."""
+    """Append texts to rows, each followed by `end`, cut at the rows' length.
+
+    Args:
+        rows: The rows.
+        texts: Texts of each row.
+        end: Id that ends a text.
+    """
     tokens, roles = rows.tokens.clone(), rows.roles.clone()
     for i, more in enumerate(texts):
         place = int(rows.valid[i].sum())
@@ -130,7 +146,7 @@ def append_texts(rows: TextRows, texts: Sequence[Sequence[Ids]], end: int) -> Te
 
 
 def list_true_texts(rows: TextRows, i: int) -> Texts:
-    """The ids of each role of a row."""
+    """Return the ids of each role of row `i`."""
     tokens, roles = rows.tokens[i].tolist(), rows.roles[i].tolist()
     found: dict[str, list[int]] = {}
     for token, role in zip(tokens, roles, strict=True):
@@ -140,7 +156,15 @@ def list_true_texts(rows: TextRows, i: int) -> Texts:
 
 
 def measure_texts(asked: Iterable[Asked], known: Iterable[Asked]) -> Written:
-    """The figures of questions; known: those whose answers are counted. ValueError for no question."""
+    """Measure the answers and rationales of questions.
+
+    Args:
+        asked: Questions with the model's texts.
+        known: Questions whose answers are counted for the baselines.
+
+    Raises:
+        ValueError: `asked` is empty.
+    """
     by_kind: dict[Hashable, Counter[Ids]] = defaultdict(Counter)
     by_words: dict[Ids, Counter[Ids]] = defaultdict(Counter)
     for one in known:
@@ -176,7 +200,9 @@ def measure_texts(asked: Iterable[Asked], known: Iterable[Asked]) -> Written:
 
 
 def with_true_texts(config: ImageTextData) -> ImageTextData:
-    """A recipe's data with whole images, the true answer and rationale as targets, and the kinds of questions."""
+    """Return a recipe's data with whole images, the true answer and rationale as targets, and the kinds of
+    questions.
+    """
     return replace(
         config,
         image_mask=None,
@@ -191,13 +217,24 @@ def with_true_texts(config: ImageTextData) -> ImageTextData:
 
 
 def read_questions(config: ImageTextData, data: Manifest, most: int, size: int = _AT_ONCE) -> Iterable[ImageTextBatch]:
-    """Batches of up to `most` shuffled questions of a split with their true texts."""
+    """Return batches of shuffled questions of a split with their true texts.
+
+    Args:
+        config: Data config of the run.
+        data: The split.
+        most: Largest number of questions.
+        size: Questions per batch.
+    """
     return read_shuffled(with_true_texts(config), data, most=most, size=size)
 
 
 def measure_writing(config: ImageTextData, model: RationaleWriter | None, data: Manifest) -> Written:
-    """The figures on shuffled questions of a split, of a model or of one that writes nothing; answers are counted in
-    `trained_on(data)`.
+    """Measure a model, or one that writes nothing, on shuffled questions; answers are counted in `trained_on(data)`.
+
+    Args:
+        config: Data config of the run.
+        model: The model; None writes nothing.
+        data: The split.
     """
     special = find_special_ids(data)
     asked = (
@@ -212,7 +249,14 @@ def measure_writing(config: ImageTextData, model: RationaleWriter | None, data: 
 
 
 def evaluate(model: RationaleWriter, config: ImageTextData, data: Manifest, shown: int) -> Evaluation:
-    """The right answers on a held-out split, compared with answers without looking, and some that are written."""
+    """Measure the right answers on a held-out split, compared with answers that ignore the image, and show some.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of examples to show.
+    """
     found = measure_writing(config, model, data)
     batch = next(iter(read_questions(config, data, shown, shown)))
     made = write(config, model, batch, find_special_ids(data))
@@ -222,7 +266,7 @@ def evaluate(model: RationaleWriter, config: ImageTextData, data: Manifest, show
         examples=(Writing(title="Answers", reading=READING, batch=batch, true=true, made=made),),
         loss=TrainingLoss(
             name="The mean cross-entropy of the written tokens in nats",
-            baseline="every id of the vocabulary alike",
+            baseline="all ids of the vocabulary equally likely",
             value=log(model.config.vocabulary),
         ),
         learns="An encoder-decoder learns to write the answer to a question about an image, and its rationale.",
@@ -238,7 +282,7 @@ def _asked(batch: ImageTextBatch, made: Sequence[Texts]) -> Iterable[Asked]:
 
 
 def _parts(rows: Tensor, roles: Sequence[str], special: tuple[int, int]) -> list[Texts]:
-    """Rows of ids cut at the tokens that end a text, each part by its role."""
+    """Split rows of ids at the tokens that end a text, and return the texts by role."""
     found = []
     for row in rows[:, 1:].tolist():
         texts: list[list[int]] = [[]]
@@ -252,7 +296,7 @@ def _parts(rows: Tensor, roles: Sequence[str], special: tuple[int, int]) -> list
 
 
 def _find_most_frequent(counts: Counter[Ids]) -> Ids | None:
-    """The most frequent answer, of equal ones the first by its ids."""
+    """Return the most frequent answer; of equally frequent ones the first by its ids."""
     return min(counts, key=lambda ids: (-counts[ids], ids), default=None)
 
 

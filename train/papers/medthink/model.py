@@ -1,10 +1,10 @@
-"""MedThink: an encoder-decoder that writes the answer to a question about an image, and the reasons for it.
+"""MedThink: an encoder-decoder that writes the answer to a question about an image, and its rationale.
 
-Source: Gai et al. (2024). The loader's target strategy says what is written, and in which order
+Source: Gai et al. (2024). The loader's target strategy determines the texts and their order
 (pipelines/modalities/image_text/strategies.py). One tower reads the image and the question; a causal decoder attends to
-what it has written and to all tokens of the tower.
+its earlier tokens and to all tokens of the tower.
 
-Shapes: B samples, S tokens of image and question, L tokens of what is written, D channels.
+Shapes: B samples, S tokens of image and question, L tokens of the written text, D channels.
 """
 
 from __future__ import annotations
@@ -30,8 +30,13 @@ NO_TARGET = 'the model learns to write texts; give the data a target, such as ta
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RationaleWriterConfig(MultiwayConfig):
-    """The sizes of tower and decoder; the defaults are those of T5 base. longest: the most tokens that are written, as
-    many as the data's target_length.
+    """The sizes of tower and decoder, by default T5 base.
+
+    Attributes:
+        vocabulary: Number of token ids, at least as many as the split's tokenizer has.
+        decoder_depth: Blocks of the decoder.
+        eps: Epsilon of the layer norms.
+        longest: Largest number of written tokens, at least the data's target_length.
     """
 
     vocabulary: int = 32128
@@ -45,7 +50,7 @@ class RationaleWriterConfig(MultiwayConfig):
         self.need_least("longest", least=4)
 
     def check(self, data: DataConfig[ImageTextBatch]) -> None:
-        """ValueError for data without a target, or with a longer one."""
+        """Raise ValueError for data without a target, or with a longer one."""
         if isinstance(data, ImageTextData):
             if not data.target:
                 raise ValueError(NO_TARGET)
@@ -76,13 +81,22 @@ class RationaleWriter(Model[ImageTextBatch], config=RationaleWriterConfig):
         return (self.tower.mask_token,)
 
     def read(self, batch: ImageTextBatch) -> tuple[Tensor, Tensor]:
-        """What the tower makes of image and text, (B, S, D), and which of it is no padding, bool (B, S)."""
+        """Return the tower's output for image and text, (B, S, D), and which tokens are real, bool (B, S)."""
         seen, read = self.tower(batch.image, batch.text.tokens, batch.text.valid)
         valid = F.pad(batch.text.valid, (seen.shape[1], 0), value=True)
         return torch.cat((seen, read), dim=1), valid
 
     def predict_next_words(self, written: Tensor, memory: Tensor, valid: Tensor) -> Tensor:
-        """The logits of the token after each of those that are written, int (B, L): (B, L, vocabulary)."""
+        """Return the logits of the token after each written one.
+
+        Args:
+            written: Written tokens int (B, L).
+            memory: The tower's output (B, S, D).
+            valid: Real tokens of the tower, bool (B, S).
+
+        Returns:
+            (B, L, vocabulary).
+        """
         n = written.shape[1]
         causal = torch.ones((n, n), dtype=torch.bool, device=written.device).tril()[None, None]
         x, seen = self.ids(written, torch.arange(n, device=written.device)), valid[:, None, None]
@@ -91,7 +105,7 @@ class RationaleWriter(Model[ImageTextBatch], config=RationaleWriterConfig):
         return cast(Tensor, self.word(self.norm(x), self.ids.ids.weight))
 
     def loss(self, batch: ImageTextBatch) -> Losses:
-        """The cross-entropy of the tokens of the target, each after the true ones before it, in nats."""
+        """Return the cross-entropy of the target's tokens in nats, each predicted from the true ones before it."""
         if batch.target is None:
             raise ValueError(NO_TARGET)
         tokens, valid = batch.target.tokens, batch.target.valid
@@ -104,9 +118,18 @@ class RationaleWriter(Model[ImageTextBatch], config=RationaleWriterConfig):
         )
 
     def written(self, batch: ImageTextBatch, *, begin: int, end: int, texts: int) -> Tensor:
-        """The tokens that the model writes, each the most probable one: int64 (B, L), `begin` first.
+        """Write texts, each token the most probable one.
 
-        A row is finished when it has `texts` times the token `end`; what follows in longer rows is `end` too.
+        A row is finished once it has `texts` tokens `end`; longer rows of the batch pad it with `end`.
+
+        Args:
+            batch: The batch.
+            begin: Id that begins a text.
+            end: Id that ends a text.
+            texts: Number of texts to write.
+
+        Returns:
+            int64 (B, L), with `begin` first.
         """
         memory, valid = self.read(batch)
         rows = torch.full((len(batch.image), 1), begin, device=batch.image.device)

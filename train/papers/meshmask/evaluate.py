@@ -1,7 +1,7 @@
 """Evaluates the reconstruction of the fields at hidden nodes of meshes, and rollouts.
 
-In a rollout a next-step model predicts a trajectory from its first step, with its own predictions as input. Nodes whose
-fields are given (walls, inflow) have the true values at every step, as in MeshGraphNets (Pfaff et al., 2021). Errors
+In a rollout a next-step model predicts a trajectory from its first step, with its own predictions as input. Nodes with
+prescribed fields (walls, inflow) have the true values at every step, as in MeshGraphNets (Pfaff et al., 2021). Errors
 are measured at the other nodes, in standard deviations of each channel, so the mean field has error 1.
 """
 
@@ -32,8 +32,11 @@ Float32s = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trajectories:
-    """Simulations of a split from their first step on. start: their joint graph at step 0. fields: their normalised
-    fields at every step, float32 (T, N, D), where T is the length of the shortest.
+    """Simulations of a split from their first step on.
+
+    Attributes:
+        start: Their joint graph at step 0.
+        fields: Normalised fields at every step, float32 (T, N, D), where T is the length of the shortest.
     """
 
     start: MeshBatch
@@ -43,8 +46,16 @@ class Trajectories:
     def open(
         cls, data: Manifest, count: int | None = None, steps: int | None = None, component: str | None = None
     ) -> Trajectories:
-        """Reads the first `count` simulations (default: all) of the split in the folder `data`, each with the first
-        step and `steps` more; component: as in `open_reader`. ValueError if the split has no simulation of that length.
+        """Read simulations of a split from their first step on.
+
+        Args:
+            data: The split.
+            count: Number of simulations; None for all.
+            steps: Number of steps after the first; None for all.
+            component: See `open_reader`.
+
+        Raises:
+            ValueError: The split has no simulation of that length.
         """
         split, config = Split.open(data, "mesh", shuffle=False, device="cpu"), MeshData(component=component)
         reader, sampler = config.reader(split), config.sampler(split)
@@ -70,7 +81,7 @@ class Trajectories:
 
 
 def _set_start(view: MeshView, fields: Float32s) -> MeshView:
-    """The view at step 0, with `fields` (N, D) as its state."""
+    """Return the view at step 0, with `fields` (N, D) as its state."""
     return MeshView(
         positions=view.positions,
         kinds=view.kinds,
@@ -84,15 +95,17 @@ def _set_start(view: MeshView, fields: Float32s) -> MeshView:
 
 
 def open_reader(data: Manifest, component: str | None = None) -> MeshReader:
-    """A reader of the meshes of a split.
+    """Open the meshes of a split.
 
-    component: the mesh that is read if a sample has several; by default the only one.
+    Args:
+        data: The split.
+        component: Mesh to read if samples have several; defaults to the only one.
     """
     return MeshData(component=component).reader(Split.open(data, "mesh", shuffle=False, device="cpu"))
 
 
 def next_model(model: nn.Module) -> MeshNetwork:
-    """Returns the model if it predicts the next step, else raises ValueError."""
+    """Return the model if it predicts the next step, else raise ValueError."""
     if not isinstance(model, MeshNetwork) or model.config.task != "next":
         raise ValueError(
             f"a rollout needs a mesh model with task='next', got {type(model).__name__}; "
@@ -103,7 +116,15 @@ def next_model(model: nn.Module) -> MeshNetwork:
 
 @torch.inference_mode()
 def rollout(model: MeshNetwork, trajectories: Trajectories) -> Tensor:
-    """The fields that the model predicts from step 0 on, float32 (T, N, D), normalised; step 0 is the true one."""
+    """Predict the fields from step 0 on.
+
+    Args:
+        model: The model, in eval mode.
+        trajectories: The simulations.
+
+    Returns:
+        Normalised fields float32 (T, N, D); step 0 is the true one.
+    """
     start, truth = trajectories.start, trajectories.fields
     free = (start.counts > 0)[:, None]
     made = [truth[0]]
@@ -114,7 +135,12 @@ def rollout(model: MeshNetwork, trajectories: Trajectories) -> Tensor:
 
 
 def measure_rollout_error(made: Tensor, trajectories: Trajectories) -> Float32s:
-    """The root mean square error of each step after the first over free nodes and channels, float32 (T - 1,)."""
+    """Return the root mean square error of each step after the first over free nodes and channels, float32 (T - 1,).
+
+    Args:
+        made: Predicted fields float32 (T, N, D).
+        trajectories: The simulations.
+    """
     square = (made - trajectories.fields)[1:].square().mean(dim=2)
     free = trajectories.start.counts > 0
     errors: Float32s = square[:, free].mean(dim=1).sqrt().numpy()
@@ -122,14 +148,20 @@ def measure_rollout_error(made: Tensor, trajectories: Trajectories) -> Float32s:
 
 
 def persist(trajectories: Trajectories) -> Tensor:
-    """The rollout of a baseline that predicts no change, float32 (T, N, D)."""
+    """Return the rollout of a baseline that predicts no change, float32 (T, N, D)."""
     free = (trajectories.start.counts > 0)[:, None]
     return torch.where(free, trajectories.fields[0], trajectories.fields)
 
 
 @torch.inference_mode()
 def measure_steps(model: MeshNetwork, trajectories: Trajectories, every: int = 10) -> tuple[float, float]:
-    """The losses of the model and of persistence over one step, from every `every`-th true step."""
+    """Return the losses of the model and of persistence over one step.
+
+    Args:
+        model: The model, in eval mode.
+        trajectories: The simulations.
+        every: Distance between the true steps to start from.
+    """
     start, fields = trajectories.start, trajectories.fields
     losses = []
     for step in range(0, len(fields) - 1, every):
@@ -145,20 +177,20 @@ MEASURED = 512
 VIEWS = 4
 _SWEEPS = 200
 HIDDEN = (
-    "A triangle has the mean colour of its corners, and is grey where a corner was hidden; those nodes and all of "
-    "their edges were taken out of the graph that the encoder saw. In the last picture their fields are the model's. "
-    "Errors are in standard deviations of the fields over the dataset; the loss is their mean square, so the mean "
-    "field's is near 1. Interpolation gives every hidden node the mean of its neighbours."
+    "A triangle has the mean colour of its corners, and is grey where a corner was hidden; these nodes and all of "
+    "their edges were removed from the graph that the encoder saw. In the last image, their fields are the model's "
+    "predictions. Errors are in standard deviations of the fields over the dataset; the loss is their mean square, so "
+    "the mean field's is near 1. Interpolation gives every hidden node the mean of its neighbours."
 )
 ROLLOUTS = (
-    "A rollout begins with the true first step and goes on from its own steps; only the fields at walls and inflow "
-    "are given. A row is one step of the trajectory; all pictures of a trajectory have one scale of colours."
+    "A rollout starts with the true first step and continues from predicted steps; only the fields at walls and inflow "
+    "come from the data. A row is one step of the trajectory; all images of a trajectory share one colour scale."
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rollouts(Example):
-    """The first `shown` trajectories, and what models make of all of them by name, float32 (T, N, D)."""
+    """The first `shown` trajectories, and the rollouts of all trajectories by model, float32 (T, N, D)."""
 
     trajectories: Trajectories
     made: Mapping[str, Tensor]
@@ -166,7 +198,14 @@ class Rollouts(Example):
 
 
 def evaluate(model: MeshNetwork, config: MeshData, data: Manifest, shown: int) -> Evaluation:
-    """The loss at hidden nodes and completed meshes from all of the split, or of a model of the next step rollouts."""
+    """Measure the loss at hidden nodes and complete meshes or, for a next-step model, measure rollouts.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of examples to show.
+    """
     return (
         evaluate_rollouts(next_model(model), data, shown)
         if config.mask is None
@@ -205,7 +244,13 @@ def _evaluate_fields(model: MeshNetwork, config: MeshData, data: Manifest, shown
 
 
 def evaluate_rollouts(model: MeshNetwork, data: Manifest, shown: int) -> Evaluation:
-    """The error of one step and of rollouts from all of the split."""
+    """Measure the error of one step and of rollouts on a whole split.
+
+    Args:
+        model: The model, in eval mode.
+        data: The split.
+        shown: Number of rollouts to show.
+    """
     trajectories = Trajectories.open(data)
     made = rollout(model, trajectories)
     error, still = (measure_rollout_error(one, trajectories) for one in (made, persist(trajectories)))
@@ -237,7 +282,7 @@ def evaluate_rollouts(model: MeshNetwork, data: Manifest, shown: int) -> Evaluat
         ),
         examples=(
             Rollouts(
-                title="Rollouts beside the truth",
+                title="Rollouts and ground truth",
                 reading=ROLLOUTS,
                 trajectories=trajectories,
                 made={"Rollout": made},
@@ -254,8 +299,15 @@ def evaluate_rollouts(model: MeshNetwork, data: Manifest, shown: int) -> Evaluat
 
 @torch.inference_mode()
 def measure_masked(config: MeshData, model: MeshNetwork, data: Manifest) -> tuple[dict[str, float], int]:
-    """The losses of the model, of the mean field and of `fill_hidden_nodes`, on VIEWS steps of each of up to MEASURED
-    meshes, and how many meshes there are.
+    """Measure the losses of the model, the mean field and `fill_hidden_nodes`, on VIEWS steps of up to MEASURED meshes.
+
+    Args:
+        config: Data config of the run.
+        model: The model.
+        data: The split.
+
+    Returns:
+        The losses by name, and the number of meshes.
     """
     sums: dict[str, float] = {"model": 0.0, "mean field": 0.0, "spread": 0.0}
     total, meshes = 0.0, 0
@@ -276,9 +328,14 @@ def measure_masked(config: MeshData, model: MeshNetwork, data: Manifest) -> tupl
 
 
 def fill_hidden_nodes(fields: Tensor, masked: Tensor, edges: Tensor) -> Tensor:
-    """Fields (N, D) in which each hidden node (masked bool (N,)) has the mean of its neighbours.
+    """Replace the fields of hidden nodes by the mean of their neighbours.
 
     This is harmonic interpolation, by 200 Jacobi iterations: the best prediction from the mesh without any physics.
+
+    Args:
+        fields: Fields (N, D).
+        masked: Hidden nodes, bool (N,).
+        edges: Senders and receivers, int64 (2, E).
     """
     degree = torch.zeros(len(fields)).index_add(0, edges[1], torch.ones(edges.shape[1])).clamp(min=1)[:, None]
     values = torch.where(masked[:, None], 0, fields)

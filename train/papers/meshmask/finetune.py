@@ -1,7 +1,7 @@
-"""What a pre-trained mesh network is fine-tuned for: the next step of simulations, or the classes of surfaces.
+"""Fine-tunes a pre-trained mesh network on the next step of simulations, or on the classes of surfaces.
 
-Pre-training on masked nodes serves the prediction of the next step (MeshMask, Garnier et al., 2025): the same rounds of
-message passing run on the whole graph, and a new head predicts the change of the fields.
+Pre-training on masked nodes helps to predict the next step (MeshMask, Garnier et al., 2025): the same rounds of message
+passing run on the whole graph, and a new head predicts the change of the fields.
 """
 
 from collections.abc import Mapping
@@ -22,9 +22,16 @@ from .recipe import next_step
 
 
 def tune_meshes(base: Recipe[Any], train: Manifest, points: str) -> Tuning | None:
-    """The next step, as many steps as the run's recipe takes; None for surfaces, whose classes are learnt.
+    """Return the fine-tuning on the next step, with as many steps as the run's recipe; None for surfaces, whose classes
+    are learnt.
 
-    ValueError for a run that predicts the next step already.
+    Args:
+        base: Recipe of the run.
+        train: Training split.
+        points: Column of point labels, or "".
+
+    Raises:
+        ValueError: The run already predicts the next step.
     """
     if points or not isinstance(base.model, MeshNetworkConfig):
         return None
@@ -44,7 +51,15 @@ def _whole(model: Model[Any]) -> Mapping[str, Tensor]:
 def measure_rollouts(
     model: Model[Any], recipe: Recipe[Any], train: Manifest, test: Manifest, device: torch.device
 ) -> Tested:
-    """The error of one step and of rollouts of all trajectories of a test, beside that nothing changes."""
+    """Measure the error of one step and of rollouts on a test split, compared with no change.
+
+    Args:
+        model: The model.
+        recipe: Recipe of the fine-tuning.
+        train: Training split.
+        test: Test split.
+        device: Device of the model.
+    """
     return Tested(scores=evaluate_rollouts(next_model(model).cpu(), test, 0).scores)
 
 

@@ -2,12 +2,12 @@
 
 With a mask, the encoder's rounds of message passing run on the visible nodes and the edges between them. Then hidden
 nodes are added as a mask token and their edges as their features plus an edge token; the decoder's rounds run on the
-whole graph and the fields at the hidden nodes are predicted. Without a mask the same rounds run on the whole graph, and
-a second head predicts the change to the next step.
+whole graph, and the fields at the hidden nodes are predicted. Without a mask the same rounds run on the whole graph,
+and a second head predicts the change to the next step.
 
 A round of message passing updates edges from their two nodes, and nodes from the sum of the updates of their incoming
 edges. The first layer of an edge's MLP, a linear map of [edge, sender, receiver], is computed as three linear maps, so
-that those of the nodes are computed once per node and not once per edge.
+that the nodes' parts are computed once per node and not once per edge.
 
 Sources: MeshMask (Garnier et al., 2025) for the masking and the gated MLPs, MeshGraphNets (Pfaff et al., 2021, section
 3.2) for the blocks and the prediction of changes. As there, positions enter only as features of edges.
@@ -38,13 +38,27 @@ NO_MASK = "the batch has no masks, and masked pre-training needs them; give the 
 
 
 def sum_messages(messages: Tensor, receivers: Tensor, n_nodes: int) -> Tensor:
-    """The sum of the messages (E, H) that each node receives: (n_nodes, H); 0 for nodes without an edge."""
+    """Sum the messages that each node receives; 0 for nodes without an edge.
+
+    Args:
+        messages: Messages (E, H).
+        receivers: Receiver of each message, int64 (E,).
+        n_nodes: Number of nodes.
+
+    Returns:
+        (n_nodes, H).
+    """
     sums = messages.new_zeros((n_nodes, *messages.shape[1:]))
     return sums.index_add(0, receivers, messages)
 
 
 def compute_root_mean_square(squares: Tensor, values: int) -> Tensor:
-    """The root of the mean of `values` squares whose sums are (N,), plus 1e-8: (N, 1)."""
+    """Return the root mean square of `values` numbers from their sums of squares (N,), plus 1e-8: (N, 1).
+
+    Args:
+        squares: Sums of squares.
+        values: How many numbers each sum has.
+    """
     return (squares / values).clamp_min(torch.finfo(squares.dtype).tiny).sqrt()[:, None] + 1e-8
 
 
@@ -79,8 +93,8 @@ class GatedMLP(nn.Module):
 class GraphBlock(nn.Module):
     """One round of message passing: updates the edges, then the nodes, each with a residual connection.
 
-    What enters an MLP is divided by its root mean square. Factors of channels, which such a norm may have, are part of
-    the linear layer that follows.
+    The input of an MLP is divided by its root mean square. Channel factors, which such a norm may have, are part of the
+    following linear layer.
     """
 
     def __init__(self, width: int, hidden: int) -> None:
@@ -92,7 +106,13 @@ class GraphBlock(nn.Module):
         self.node_tail = GatedTail(width, hidden)
 
     def forward(self, nodes: Tensor, edges: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns nodes (N, H) and edges (E, H) after the round. ends: int64 (2, E), senders and receivers."""
+        """Return nodes and edges after the round.
+
+        Args:
+            nodes: Nodes (N, H).
+            edges: Edges (E, H).
+            ends: Senders and receivers, int64 (2, E).
+        """
         sent, got = self.of_ends(nodes).chunk(2, dim=1)
         first = F.linear(edges, self.of_edge.weight).add_(sent.index_select(0, ends[0]))
         squares = nodes.square().sum(dim=1)
@@ -106,10 +126,16 @@ class GraphBlock(nn.Module):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeshNetworkConfig(ModelConfig[MeshBatch]):
-    """The task and the sizes. task: "masked" predicts the fields at hidden nodes, "next" the change to the next step.
+    """The task and the sizes.
 
-    channels: D. dims: dimensions of space, 2 or 3. width: of node and edge vectors. hidden: of the gated MLPs.
-    encoder_rounds, decoder_rounds: rounds of message passing before and after the hidden nodes are added.
+    Attributes:
+        task: "masked" predicts the fields at hidden nodes, "next" the change to the next step.
+        channels: Number of fields, D.
+        dims: Dimensions of space, 2 or 3.
+        width: Width of node and edge vectors.
+        hidden: Hidden channels of the gated MLPs.
+        encoder_rounds: Rounds of message passing before hidden nodes are added.
+        decoder_rounds: Rounds of message passing afterwards.
     """
 
     version: ClassVar[int] = 2
@@ -129,21 +155,26 @@ class MeshNetworkConfig(ModelConfig[MeshBatch]):
         self.need_least("channels", "width", "hidden", "encoder_rounds", "decoder_rounds")
 
     def check(self, data: DataConfig[MeshBatch]) -> None:
-        """Raises ValueError unless the data have a mask exactly if the task is "masked"."""
+        """Raise ValueError unless the data have a mask exactly if the task is "masked"."""
         if isinstance(data, MeshData) and (data.mask is not None) != (self.task == "masked"):
             raise ValueError(
                 f"task='masked' needs a mask and task='next' has none, got task={self.task!r}, mask={data.mask}"
             )
 
     def check_split(self, split: Manifest) -> None:
-        """Raises ValueError if the split holds surfaces, which have 3 channels in 3 dimensions, and the model is for
-        other sizes.
+        """Raise ValueError if the split holds surfaces, which have 3 channels in 3 dimensions, and the model has other
+        sizes.
         """
         if not any(name_fields_component(name) in split.components for name in split.components):
             self.check_sizes(3, 3)
 
     def check_sizes(self, channels: int, dims: int) -> None:
-        """Raises ValueError if the meshes have another number of channels or dimensions than the model."""
+        """Raise ValueError if the meshes have another number of channels or dimensions than the model.
+
+        Args:
+            channels: Channels of the meshes.
+            dims: Dimensions of the meshes.
+        """
         if (channels, dims) != (self.channels, self.dims):
             raise ValueError(
                 f"these meshes have {channels} channels in {dims} dimensions, but the model is for {self.channels} in "
@@ -171,9 +202,9 @@ class MeshNetwork(Model[MeshBatch], config=MeshNetworkConfig):
             self.change_head = nn.Linear(c.width, c.channels)
 
     def loss(self, batch: MeshBatch) -> Losses:
-        """The mean squared error over nodes and channels, with the batch's node weights.
+        """Return the mean squared error over nodes and channels, with the batch's node weights.
 
-        Task "masked": of the fields at hidden nodes. Task "next": of the change to the next step in units of the
+        The task "masked" compares the fields at hidden nodes, "next" the change to the next step in units of the
         batch's `change`.
         """
         self.config.check_sizes(batch.state.shape[1], batch.positions.shape[1])
@@ -187,7 +218,9 @@ class MeshNetwork(Model[MeshBatch], config=MeshNetworkConfig):
         return Losses(parts={"change": squared(made, (batch.next_state - batch.state) / batch.change, batch.counts)})
 
     def reconstructed(self, batch: MeshBatch) -> MeshBatch:
-        """The batch with the predicted fields at hidden nodes (task "masked"), or at free nodes (task "next")."""
+        """Return the batch with the predicted fields at hidden nodes (task "masked"), or at free nodes (task
+        "next").
+        """
         self.config.check_sizes(batch.state.shape[1], batch.positions.shape[1])
         if self.config.task == "masked":
             made, target = self.predict_masked(batch), need_mask(batch.mask).target[0]
@@ -198,7 +231,7 @@ class MeshNetwork(Model[MeshBatch], config=MeshNetworkConfig):
         return replace(batch, next_state=torch.where((batch.counts > 0)[:, None], made, given))
 
     encoder_parts: ClassVar[tuple[str, ...]] = ("embed_nodes", "embed_edges", "encoder")
-    """What its features are made by."""
+    """Parts that compute the features."""
 
     @property
     def feature_width(self) -> int:
@@ -206,7 +239,7 @@ class MeshNetwork(Model[MeshBatch], config=MeshNetworkConfig):
         return 2 * self.config.width
 
     def features(self, batch: MeshBatch) -> Tensor:
-        """The maximum and the mean of the encoder's nodes over each mesh, none hidden: float32 (B, 2 H)."""
+        """Return the maximum and the mean of the encoder's nodes over each mesh, none hidden: float32 (B, 2 H)."""
         self.config.check_sizes(batch.state.shape[1], batch.positions.shape[1])
         nodes, between = self._embed_all_nodes(batch.state, batch.kinds), self.embed_edges(batch.edge_features)
         for block in self.encoder:
@@ -215,7 +248,7 @@ class MeshNetwork(Model[MeshBatch], config=MeshNetworkConfig):
         return torch.cat([torch.segment_reduce(nodes.float(), how, offsets=offset) for how in ("max", "mean")], dim=1)
 
     def predict_masked(self, batch: MeshBatch) -> Tensor:
-        """Predicts the fields at the target nodes, (M, D), from those at the visible nodes."""
+        """Predict the fields at the target nodes, (M, D), from the visible nodes."""
         mask = need_mask(batch.mask)
         if batch.visible_edges is None or batch.kept_edges is None:
             raise ValueError(NO_MASK)
@@ -232,7 +265,17 @@ class MeshNetwork(Model[MeshBatch], config=MeshNetworkConfig):
         return cast(Tensor, self.field_head(nodes[target]))
 
     def predict_change(self, fields: Tensor, kinds: Tensor, edges: Tensor, features: Tensor) -> Tensor:
-        """The change of the fields to the next step, (N, D), in units of a batch's `change`."""
+        """Predict the change of the fields to the next step, in units of a batch's `change`.
+
+        Args:
+            fields: Fields (N, D).
+            kinds: Kinds of the nodes.
+            edges: Senders and receivers, int64 (2, E).
+            features: Features of the edges.
+
+        Returns:
+            (N, D).
+        """
         nodes, between = self._embed_all_nodes(fields, kinds), self.embed_edges(features)
         for block in (*self.encoder, *self.decoder):
             nodes, between = block(nodes, between, edges)

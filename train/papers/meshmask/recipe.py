@@ -67,7 +67,9 @@ def meshmask_tiny_next() -> Recipe[MeshBatch]:
 
 
 def next_step(masked: Recipe[MeshBatch]) -> Recipe[MeshBatch]:
-    """The fine-tuning recipe for next-step prediction that follows the pre-training `masked`, with the same network."""
+    """Return the fine-tuning recipe for next-step prediction that follows the pre-training `masked`, with the same
+    network.
+    """
     if not isinstance(masked.model, MeshNetworkConfig):
         raise ValueError(f"next-step prediction needs a recipe whose model is a MeshNetworkConfig, got {masked.model}")
     component = masked.data.component if isinstance(masked.data, MeshData) else None

@@ -1,4 +1,4 @@
-"""What transformers has of ModernBERT."""
+"""The counterpart of ModernBERT in transformers."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from .model import BLOCK, ROOT, ModernModel
 
 
 def to_modernbert(model: ModernModel) -> Counterpart:
-    """The model as ModernBertForMaskedLM."""
+    """Convert the model to ModernBertForMaskedLM."""
     c, own = model.config, model.state_dict()
     state = {theirs: own[ours] for ours, theirs in ROOT.items() if ours in own}  # a classifier's has no head
     for i in range(c.depth):

@@ -1,11 +1,11 @@
-"""ModernBERT: a masked language model most of whose layers see no further than 64 tokens.
+"""ModernBERT: a masked language model in which most layers see at most 64 tokens on each side.
 
-Every third layer attends to the whole document, the first of them too, and all others to the 64 tokens on each side, so
-long documents cost little more than short ones. Places enter by rotations, slower ones where a layer sees far. Norms
-stand before the layers, but for the first attention, whose input was just normed. No layer and no norm has a bias, but
-the head has one for each id. Source: ModernBERT (Warner et al., 2024, section 2.1).
+Every third layer, including the first, attends to the whole document, and all others to the 64 tokens on each side, so
+the cost of long documents grows little faster than their length. Positions are rotations, slower ones in global layers.
+Norms come before the layers, except the first attention, whose input was just normalised. Layers and norms have no
+biases, except the head, which has one for each id. Source: ModernBERT (Warner et al., 2024, section 2.1).
 
-Weights of `transformers.ModernBertForMaskedLM` have other names, and are the same numbers in the same order.
+Weights of `transformers.ModernBertForMaskedLM` have other names, and the same numbers in the same order.
 """
 
 from __future__ import annotations
@@ -43,11 +43,20 @@ BLOCK = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModernModelConfig(TokenModelConfig):
-    """The sizes of a ModernBERT; the defaults are those of the paper's base model.
+    """The sizes of a ModernBERT, by default the paper's base model.
 
-    hidden: the channels between the layers of a feed-forward part, instead of `mlp_ratio`. window: the tokens that a
-    local layer sees, half of them on each side. every: each so many layers, from the first on, one is global. theta,
-    local_theta: the base of the rates of rotation of global and of local layers.
+    Attributes:
+        vocabulary: Number of token ids.
+        depth: Number of blocks.
+        positions: Kind of positions.
+        norm: Location of layer norms.
+        gated: Whether to use gated feed-forward layers.
+        eps: Epsilon of all layer norms.
+        hidden: Hidden channels of a feed-forward part, instead of `mlp_ratio`.
+        window: Number of tokens that a local layer sees, half of them on each side.
+        every: Distance between global layers, beginning with the first layer.
+        theta: Base of the rotation frequencies of global layers.
+        local_theta: Base of the rotation frequencies of local layers.
     """
 
     bias: ClassVar[bool] = False
@@ -103,7 +112,14 @@ class ModernModel(TokenModel, config=ModernModelConfig):
                     layer.weight.mul_(1 / math.sqrt(2 * config.depth))
 
     def documents(self, edges: Tensor, longest: int, places: Tensor) -> Sequence[Documents]:
-        """See `TokenModel`: all of a document where a layer is global, what lies near where it is local."""
+        """Return each block's view of the documents: whole documents in global layers, nearby tokens in local ones; see
+        `TokenModel`.
+
+        Args:
+            edges: Boundaries of the documents, int32 (S + 1,).
+            longest: Number of tokens of the longest document.
+            places: Positions in the documents, int (T,).
+        """
         c, dtype = self.config, self.embed.ids.weight.dtype
         exact = dtype if dtype == torch.float64 else torch.float32
         channels = c.width // c.heads
@@ -113,7 +129,7 @@ class ModernModel(TokenModel, config=ModernModelConfig):
         return [near if number % c.every else far for number in range(c.depth)]
 
     def rename_weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """See `Model`: those of a ModernBERT of transformers are renamed."""
+        """Return the weights of a transformers ModernBERT under this model's names; see `Model`."""
         if ROOT["embed.ids.weight"] not in weights:
             return weights
         ours = {name: weights[theirs] for name, theirs in ROOT.items() if theirs in weights}

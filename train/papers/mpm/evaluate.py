@@ -1,12 +1,12 @@
-"""Evaluates models of poses: lifted 2-D poses, and completed 3-D poses, beside predictions that need no training.
+"""Evaluates models of poses: lifted 2-D poses, and completed 3-D poses, compared with training-free predictions.
 
 MPJPE is the mean distance of predicted and true joints; positions are relative to a root joint, as is usual for
 Human3.6M (Ionescu et al., 2014, section 5.2), which calls this protocol 1. P-MPJPE (protocol 2) first aligns each
 predicted pose with the true one by a rotation, a translation and a scale (Procrustes).
 
-The baselines of lifting are fitted to the very clips that they are measured on: the mean of their 3-D poses, and the
-linear map of 2-D poses to 3-D poses with the least squared error. So no linear map that was fitted to other clips is
-better, and a model that beats them does not do so by their lack of data.
+The baselines of lifting are fitted to the measured clips themselves: the mean of their 3-D poses, and the linear map
+from 2-D poses to 3-D poses with the least squared error. So a linear map fitted to other clips cannot be better, and a
+model that beats them does not benefit from a lack of data.
 """
 
 from collections.abc import Mapping
@@ -30,20 +30,26 @@ MEASURED = 1024
 IN_TIME = "interpolation in time"
 _MM = 1000.0
 COMPLETED = (
-    "Held-out motions. The encoder saw the joints that are drawn strong, of the picture or of the pose in 3-D; the "
-    "model predicted all joints of all frames. Six frames of a clip are drawn."
+    "Held-out pose sequences. The encoder saw the joints in strong colours, of the 2-D or the 3-D pose; the model "
+    "predicted all joints of all frames. Six frames of a clip are drawn."
 )
 LIFTED = (
-    "Held-out motions as a camera sees them, from which the model predicted where the joints are in space. From the "
-    "side, the depth of a joint is to the right, which the picture does not show."
+    "Held-out pose sequences as a camera sees them, from which the model predicted the joints in space. In the side "
+    "view, depth, which the camera does not see, is to the right."
 )
 
 
 def compute_mpjpe(made: Tensor, true: Tensor, *, root: int | None = 0, valid: Tensor | None = None) -> float:
-    """The mean distance of joints, in the unit of the positions; made and true: (..., J, 3).
+    """Return the mean distance of joints, in the unit of the positions.
 
-    root: the joint that is put at the origin in both; None compares positions as they are. valid: bool (..., J), the
-    joints that count. ValueError for other shapes, or if no joint counts.
+    Args:
+        made: Predicted joints (..., J, 3).
+        true: True joints (..., J, 3).
+        root: Joint that is moved to the origin in both; None compares positions unchanged.
+        valid: Joints that count, bool (..., J).
+
+    Raises:
+        ValueError: Shapes differ, or no joint counts.
     """
     _check(made, true)
     if root is not None:
@@ -52,18 +58,27 @@ def compute_mpjpe(made: Tensor, true: Tensor, *, root: int | None = 0, valid: Te
 
 
 def compute_p_mpjpe(made: Tensor, true: Tensor, *, valid: Tensor | None = None) -> float:
-    """The mean distance after each pose is aligned with the true one; made, true and valid as in `compute_mpjpe`.
+    """Return the mean distance after each pose is aligned with the true one.
 
-    All joints take part in the alignment; reflections are not allowed.
+    All joints are used for the alignment; reflections are not allowed.
+
+    Args:
+        made: Predicted joints (..., J, 3).
+        true: True joints (..., J, 3).
+        valid: Joints that count, bool (..., J).
     """
     _check(made, true)
     return _measure_mean_distance(align(made, true), true, valid)
 
 
 def align(made: Tensor, true: Tensor) -> Tensor:
-    """`made` rotated, moved and scaled for the smallest squared distance to `true`; float64 (..., J, 3).
+    """Rotate, move and scale poses for the smallest squared distance to the true ones; float64 (..., J, 3).
 
-    A pose whose joints are all one point becomes the mean of the true joints.
+    A pose whose joints are all at one point becomes the mean of the true joints.
+
+    Args:
+        made: Predicted joints (..., J, 3).
+        true: True joints (..., J, 3).
     """
     made, true = made.double(), true.double()
     centre, wanted = made.mean(dim=-2, keepdim=True), true.mean(dim=-2, keepdim=True)
@@ -93,7 +108,14 @@ def _measure_mean_distance(made: Tensor, true: Tensor, valid: Tensor | None) -> 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lifted:
-    """Errors of lifted poses in mm. aligned: P-MPJPE of the model; the other two are MPJPE of the baselines."""
+    """Errors of lifted poses in mm.
+
+    Attributes:
+        model: MPJPE of the model.
+        aligned: P-MPJPE of the model.
+        mean: MPJPE of the mean pose.
+        linear: MPJPE of the linear map.
+    """
 
     model: float
     aligned: float
@@ -102,8 +124,15 @@ class Lifted:
 
 
 def evaluate(model: PoseModel, config: PoseData, data: Manifest, shown: int) -> Evaluation:
-    """Errors on all motions of the split, compared with baselines: a model of masked poses is judged by the joints that
-    it completes, one that only lifts by the poses that it lifts.
+    """Measure errors on all pose sequences of a split, compared with baselines.
+
+    A model of masked poses is judged by completed joints, a model that only lifts by lifted poses.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of examples to show.
     """
     clips = collect_held_out_clips(config, data)
     found, trivial, completes = (
@@ -149,7 +178,7 @@ def evaluate(model: PoseModel, config: PoseData, data: Manifest, shown: int) -> 
         notes=notes,
         examples=tuple(examples),
         loss=TrainingLoss(
-            name="The mean distance of joints, in metres and in half widths of the picture, weighted over the tasks",
+            name="The mean distance of joints, in metres and in half widths of the image, weighted over the tasks",
             baseline="predicting the mean poses",
             value=trivial,
         ),
@@ -162,7 +191,13 @@ def evaluate(model: PoseModel, config: PoseData, data: Manifest, shown: int) -> 
 
 
 def collect_held_out_clips(config: PoseData, data: Manifest) -> list[PoseBatch]:
-    """Clips of all motions of the split, without flips, with the recipe's cameras and masks; the same at each call."""
+    """Return clips of all pose sequences of a split, without flips, with the recipe's cameras and masks; the same at
+    each call.
+
+    Args:
+        config: Data config of the run.
+        data: The split.
+    """
     n = len(data)
     rounds = max(min(ROUNDS, MEASURED // n), 1)
     return list(read_batches(replace(config, views=1, flip=0.0), data, size=min(n, 64), samples=n, rounds=rounds))
@@ -170,7 +205,12 @@ def collect_held_out_clips(config: PoseData, data: Manifest) -> list[PoseBatch]:
 
 @torch.inference_mode()
 def measure_lifting(model: PoseModel, clips: list[PoseBatch]) -> Lifted:
-    """The errors of the model and of the baselines on clips; rows that only pad a batch do not count."""
+    """Measure the errors of the model and of the baselines on clips; rows that only pad a batch do not count.
+
+    Args:
+        model: The model.
+        clips: Batches of clips.
+    """
     flat, true, made = (
         torch.cat([_drop_padding_rows(batch, of(batch)).flatten(0, 1).double() for batch in clips])
         for of in (_predict_pose_2d, _predict_pose_3d, model.lifted)
@@ -187,10 +227,15 @@ def measure_lifting(model: PoseModel, clips: list[PoseBatch]) -> Lifted:
 
 @torch.inference_mode()
 def measure_hidden(model: PoseModel, clips: list[PoseBatch]) -> tuple[float, float, Mixture]:
-    """The mean distances in mm of hidden joints of 3-D poses: of the model, of linear interpolation in time, and of the
-    best mixture of both, whose share is a multiple of 0.01.
+    """Return the mean distances in mm of hidden 3-D joints: of the model, of linear interpolation in time, and of their
+    best mixture.
 
-    A joint that no frame shows is at the pelvis for interpolation.
+    The mixture's weight is a multiple of 0.01. For interpolation, a joint that is hidden in all frames is at the
+    pelvis.
+
+    Args:
+        model: The model.
+        clips: Batches of clips.
     """
     of_model, of_line = [], []  # how far each hidden joint is off, (n, 3)
     for batch in clips:
@@ -206,7 +251,12 @@ def measure_hidden(model: PoseModel, clips: list[PoseBatch]) -> tuple[float, flo
 
 
 def interpolate(poses: Tensor, hidden: Tensor) -> Tensor:
-    """Poses (B, T, J, dims) with the joints `hidden` bool (B, T, J) on the line between visible ones in time."""
+    """Interpolate hidden joints linearly in time between visible ones.
+
+    Args:
+        poses: Poses (B, T, J, dims).
+        hidden: Hidden joints, bool (B, T, J).
+    """
     made, gone = poses.numpy().copy(), hidden.numpy()
     time = np.arange(made.shape[1])
     for b, j in np.ndindex(made.shape[0], made.shape[2]):
@@ -219,7 +269,12 @@ def interpolate(poses: Tensor, hidden: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def measure_mean_pose(model: PoseModel, clips: list[PoseBatch]) -> float:
-    """The training loss of a prediction of the clips' mean poses."""
+    """Return the training loss of predicting the clips' mean poses.
+
+    Args:
+        model: The model.
+        clips: Batches of clips.
+    """
     flat, true = (
         torch.cat([_drop_padding_rows(batch, of(batch)) for batch in clips])
         for of in (_predict_pose_2d, _predict_pose_3d)
@@ -232,7 +287,7 @@ def measure_mean_pose(model: PoseModel, clips: list[PoseBatch]) -> float:
 
 
 def _drop_padding_rows(batch: PoseBatch, of: Tensor) -> Tensor:
-    """The rows of a tensor that do not only pad the batch."""
+    """Return the rows of a tensor that do not only pad the batch."""
     return of if batch.weight is None else of[batch.weight > 0]
 
 

@@ -28,19 +28,27 @@ from maskstream.train.nn.transformer import MLP, Stack, TransformerBlock, init_l
 Task = Literal["masked", "lift"]
 
 UNITS = (0.2, 0.35)
-"""What poses are divided by before they are embedded, unless a model is `published`: about the deviation of their
-joints, of the 2-D ones in half widths of the picture and of the 3-D ones in metres. Else embeddings would be small
-beside the positions of frames."""
+"""Divisors of poses before embedding, unless a model is `published`: about the standard deviation of their joints, in
+half widths of the image for 2-D and in metres for 3-D. Otherwise embeddings would be small compared with the positions
+of frames.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoseModelConfig(ModelConfig[PoseBatch]):
-    """The sizes; the defaults are MPM's.
+    """The sizes of the model, by default MPM's.
 
-    task: "masked" is the pre-training with three tasks, "lift" takes 2-D poses without a mask to 3-D. shares: of the
-    three tasks in the loss: masked 2-D poses, masked 3-D poses, masked 2-D poses to 3-D. published: blocks have ReLU
-    and norms that divide by the deviation, and poses enter as they are, as in the authors' code; else blocks have GELU
-    and layer norms, and poses are divided by UNITS.
+    Attributes:
+        width: Number of channels.
+        hidden: Hidden channels of the embedding of a pose.
+        depth: Blocks of the encoder.
+        heads: Number of attention heads.
+        mlp_ratio: Hidden channels of an MLP per channel.
+        decoder_depth: Blocks of a decoder.
+        task: "masked" is the pre-training with three tasks, "lift" lifts 2-D poses without a mask to 3-D.
+        shares: Weights of the three tasks: masked 2-D poses, masked 3-D poses, masked 2-D poses to 3-D.
+        published: Whether blocks have ReLU and norms that divide by the standard deviation, and poses are not scaled,
+            as in the authors' code; otherwise blocks have GELU and layer norms, and poses are divided by UNITS.
     """
 
     width: int = 256
@@ -61,7 +69,7 @@ class PoseModelConfig(ModelConfig[PoseBatch]):
             raise ValueError(f"shares must be above 0, got {self.shares}")
 
     def check(self, data: DataConfig[PoseBatch]) -> None:
-        """ValueError unless there is a mask for the masked tasks and none for lifting."""
+        """Raise ValueError unless there is a mask for the masked tasks and none for lifting."""
         if isinstance(data, PoseData) and (data.mask is None) == (self.task == "masked"):
             wanted = "needs a mask (mask=masks.Joints())" if self.task == "masked" else "takes none (mask=None)"
             raise ValueError(f"the task {self.task!r} {wanted}, got mask={data.mask}")
@@ -83,7 +91,7 @@ class ReluMLP(MLP):
 
 
 class PublishedStack(Stack):
-    """A stack whose blocks are those of the authors' code."""
+    """A stack with the blocks of the authors' code."""
 
     def __init__(self, depth: int, width: int, heads: int, mlp_ratio: int) -> None:
         super().__init__(depth, width, heads, mlp_ratio)
@@ -95,7 +103,12 @@ class PublishedStack(Stack):
 
 
 def make_stack(c: PoseModelConfig, depth: int) -> Stack:
-    """Blocks and the norm behind them."""
+    """Return blocks and the norm behind them.
+
+    Args:
+        c: Sizes of the model.
+        depth: Number of blocks.
+    """
     return (PublishedStack if c.published else Stack)(depth, c.width, c.heads, c.mlp_ratio)
 
 
@@ -113,7 +126,17 @@ class PoseTokenEncoder(nn.Module):
         self.units = (1.0, 1.0) if c.published else UNITS
 
     def forward(self, pose: Tensor, kind: int, hidden: Tensor | None, seen: Tensor) -> Tensor:
-        """pose: (B, T, J, 2 or 3); hidden: bool (B, T, J), or None; seen: int64 (B, V), the frames; gives (B, V, D)."""
+        """Encode poses.
+
+        Args:
+            pose: Poses (B, T, J, 2 or 3).
+            kind: 0 for 2-D, 1 for 3-D.
+            hidden: Hidden joints, bool (B, T, J), or None.
+            seen: Frames that enter, int64 (B, V).
+
+        Returns:
+            (B, V, D).
+        """
         pose = pose / self.units[kind]
         if hidden is not None:
             pose = torch.where(hidden[..., None], self.places[kind].to(pose.dtype), pose)
@@ -159,25 +182,27 @@ class PoseModel(TokenFeatures[PoseBatch], config=PoseModelConfig):
                 nn.init.normal_(decoder.head.weight, std=0.01)
 
     encoder_parts: ClassVar[tuple[str, ...]] = ("encoder",)
-    """What its features are made by."""
+    """Parts that compute the features."""
 
     def token_features(self, batch: PoseBatch) -> Tensor:
-        """The encoder's output for all frames of whole 2-D poses: (B, T, D)."""
+        """Return the encoder's output (B, T, D) for all frames of whole 2-D poses."""
         seen = torch.arange(self.frames, device=batch.pose_2d.device).expand(batch.pose_2d.shape[0], -1)
         return cast(Tensor, self.encoder(batch.pose_2d, 0, None, seen))
 
     def token_inputs(self, batch: PoseBatch) -> Tensor:
-        """The 2-D joints of each frame, float32 (B, T, 2 J)."""
+        """Return the 2-D joints of each frame, float32 (B, T, 2 J)."""
         return batch.pose_2d.float().flatten(2)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compiles the encoder and the decoders only: the frames that are seen are counted on the host."""
+        """Compile only the encoder and the decoders, since visible frames are counted on the host."""
         for part in (self.encoder, self.decoder_3d, self.decoder_2d):
             if part is not None:
                 part.compile(*args, **kwargs)
 
     def loss(self, batch: PoseBatch) -> Losses:
-        """The mean distance of predicted and true joints, over all joints of all frames: metres, and half widths."""
+        """Return the mean distance of predicted and true joints, over all joints of all frames, in metres and half
+        widths.
+        """
         weight = torch.ones_like(batch.focal) if batch.weight is None else batch.weight
         if self.decoder_2d is None:
             return Losses(parts={"lift": distance(self.lifted(batch), batch.pose_3d, weight)})
@@ -191,16 +216,17 @@ class PoseModel(TokenFeatures[PoseBatch], config=PoseModelConfig):
         )
 
     def reconstructed(self, batch: PoseBatch) -> PoseBatch:
-        """The batch with completed 2-D and 3-D poses; of a model that only lifts, with lifted 3-D poses."""
+        """Return the batch with completed 2-D and 3-D poses or, for a model that only lifts, with lifted 3-D poses."""
         if self.decoder_2d is None:
             return replace(batch, pose_3d=self.lifted(batch).float())
         flat, solid, _ = self.completed(batch)
         return replace(batch, pose_2d=flat.float(), pose_3d=solid.float())
 
     def completed(self, batch: PoseBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """From masked poses: 2-D poses (B, T, J, 2), 3-D poses (B, T, J, 3), and 3-D poses from the 2-D ones.
+        """Complete masked poses: 2-D poses (B, T, J, 2), 3-D poses (B, T, J, 3), and 3-D poses from the 2-D ones.
 
-        ValueError for a model that only lifts.
+        Raises:
+            ValueError: The model only lifts.
         """
         if self.decoder_2d is None:
             raise ValueError("this model has task='lift' and completes no poses; train one with task='masked'")
@@ -211,12 +237,12 @@ class PoseModel(TokenFeatures[PoseBatch], config=PoseModelConfig):
         return cast(tuple[Tensor, Tensor, Tensor], made)
 
     def lifted(self, batch: PoseBatch) -> Tensor:
-        """The 3-D poses (B, T, J, 3) of whole 2-D poses."""
+        """Return the 3-D poses (B, T, J, 3) of whole 2-D poses."""
         seen = torch.arange(self.frames, device=batch.pose_2d.device).expand(batch.pose_2d.shape[0], -1)
         return cast(Tensor, self.decoder_3d(self.token_features(batch), seen))
 
     def _seen(self, mask: MaskBatch | None) -> tuple[Tensor, Tensor]:
-        """The hidden joints, bool (B, T, J), and the frames with a visible one, int64 (B, V)."""
+        """Return the hidden joints, bool (B, T, J), and the frames with a visible one, int64 (B, V)."""
         hidden = need_mask(mask).masked.view(-1, self.frames, self.joints)
         whole = hidden.all(dim=2)
         counts = (~whole).sum(dim=1)
@@ -230,6 +256,13 @@ class PoseModel(TokenFeatures[PoseBatch], config=PoseModelConfig):
 
 
 def distance(made: Tensor, true: Tensor, weight: Tensor, share: float = 1.0) -> LossPart:
-    """The mean distance of joints (B, T, J, dims), each clip weighted by `weight` (B,)."""
+    """Return the mean distance of joints, weighted by clip.
+
+    Args:
+        made: Predicted joints (B, T, J, dims).
+        true: True joints (B, T, J, dims).
+        weight: Weight of each clip (B,).
+        share: Factor of the part in the loss.
+    """
     error = torch.linalg.vector_norm(widen(made) - widen(true), dim=-1).mean(dim=(1, 2))
     return weighted(error, weight, share)

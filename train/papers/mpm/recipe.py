@@ -17,7 +17,7 @@ from .model import PoseModelConfig
 
 TINY_MASKED_STEPS, TINY_LIFT_STEPS = 3000, 500
 LEFT = 0.97**80
-"""The share of the rate after 80 epochs."""
+"""Remaining fraction of the rate after 80 epochs."""
 
 
 def mpm() -> Recipe[PoseBatch]:
@@ -81,7 +81,9 @@ def mpm_lift_tiny() -> Recipe[PoseBatch]:
 
 
 def lifting(masked: Recipe[PoseBatch]) -> Recipe[PoseBatch]:
-    """The recipe of lifting that follows the pre-training `masked`, with the same network and data, without masks."""
+    """Return the lifting recipe that follows the pre-training `masked`, with the same network and data, without
+    masks.
+    """
     if not isinstance(masked.model, PoseModelConfig) or not isinstance(masked.data, PoseData):
         raise ValueError(f"lifting follows a recipe of a PoseModelConfig on PoseData, got {masked.model}")
     return replace(
