@@ -187,7 +187,7 @@ def test_a_probed_run_shows_its_figures(run, split, tmp_path):
     assert replace(result, reached=result.reached[:1]).headline() == ""
     raw = Reached(encoder="inputs", probe="linear", values=(0.5,))
     assert (
-        "features 37.5%, and of the raw inputs 50.0%; a guess"
+        "features 37.5%, raw inputs 50.0%, and the most frequent class"
         in replace(result, reached=[*result.reached, raw]).headline()
     )
     (copied / "probe.json").write_text('{"recipe": 3}')

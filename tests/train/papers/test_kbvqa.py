@@ -127,7 +127,7 @@ def test_the_scores_of_each_perspective_and_kind():
         "exact": 1,
         "vqa": pytest.approx(score_vqa("red", ten.answers)),
     }
-    with pytest.raises(ValueError, match="there is no perspective 'luck'"):
+    with pytest.raises(ValueError, match="unknown perspective 'luck'"):
         KbvqaSettings(perspectives=["luck"])
     with pytest.raises(ValueError, match="gave 0 replies"):
         kbvqa(questions, known, lambda prompts: [], KbvqaSettings())

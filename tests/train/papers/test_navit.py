@@ -192,5 +192,5 @@ def test_what_does_not_fit_is_named():
         model.loss(replace(batch, mask=None))
     with pytest.raises(ValueError, match="2 x 8 x 8 pixels, the model takes 2 x 4 x 4"):
         model.loss(replace(batch, patch=8))
-    with pytest.raises(ValueError, match="the batch has sounds"):
+    with pytest.raises(ValueError, match="the batch has audio"):
         model.loss(replace(batch, tokens=batch.tokens[:-1]))

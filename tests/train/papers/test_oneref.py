@@ -195,5 +195,5 @@ def test_sizes_and_data_that_do_not_fit_are_refused():
         OneRefConfig(width=30)
     with pytest.raises(ValueError, match="depth, mlp_ratio and vocabulary must be at least 1, got 0"):
         OneRefConfig(depth=0)
-    with pytest.raises(ValueError, match="give text a phrase"):
+    with pytest.raises(ValueError, match=r"data\.text must include 'phrase'"):
         small("oneref-tiny", 'data.text=["question"]')

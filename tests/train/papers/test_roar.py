@@ -73,7 +73,7 @@ def test_a_faithful_measure_takes_the_known_word_and_random_ones_do_not(compared
 def test_what_is_done_is_not_done_again_and_the_result_has_a_page(compared, splits, monkeypatch):
     result, out, chosen = compared
     assert RoarResult.from_dict(json.loads((out / "roar.json").read_text())) == result
-    with pytest.raises(ValueError, match="no result of ROAR"):
+    with pytest.raises(ValueError, match="not a ROAR result"):
         RoarResult.from_dict({"levels": [0]})
 
     def refuse(*_, **__):
@@ -137,7 +137,7 @@ def test_the_area_is_relative_to_what_hiding_everything_costs():
 
 def test_what_cannot_be_compared_is_refused(splits, tmp_path):
     for wrong, message in (
-        ({"measures": ["luck"]}, "there is no measure 'luck'"),
+        ({"measures": ["luck"]}, "unknown measure 'luck'"),
         ({"step": 30}, "step is a divisor of 100"),
     ):
         with pytest.raises(ValueError, match=message):

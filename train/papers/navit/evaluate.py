@@ -17,7 +17,7 @@ from maskstream.train.evaluate.patches import PatchLosses
 from .model import NativeAutoencoder, NativeAutoencoderConfig
 
 MEASURED = 256
-"""As many samples are measured, and what else is in the row of the last one."""
+"""Number of samples to measure; the rest of the last sample's row is measured too."""
 READING = (
     "A held-out sample at its own aspect, the tokens that the encoder saw, and these tokens with the model's "
     "predictions of the others. "
@@ -26,7 +26,14 @@ READING = (
 
 @torch.inference_mode()
 def evaluate(model: NativeAutoencoder, config: PackedData, data: Manifest, shown: int) -> Evaluation:
-    """The loss on whole samples with the recipe's masks, and reconstructions of some."""
+    """Measure the loss on whole samples with the recipe's masks, and reconstruct some.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of examples to show.
+    """
     parts: list[tuple[LossPart, LossPart, LossPart]] = []
     samples, drawn = 0, None
     for batch in yield_held_out_rows(config, data):
@@ -50,8 +57,14 @@ def evaluate(model: NativeAutoencoder, config: PackedData, data: Manifest, shown
 
 
 def yield_held_out_rows(config: PackedData, data: Manifest) -> Iterator[PackedBatch]:
-    """Rows of MEASURED samples of the split or a few more, whole and with the counts of their masks, the same each
-    time. A larger split is shuffled.
+    """Yield rows of at least MEASURED samples of a split, whole and with the recipe's mask ratios; the same at each
+    call.
+
+    A larger split is shuffled.
+
+    Args:
+        config: Data config of the run.
+        data: The split.
     """
     whole = len(data) <= MEASURED
     native = replace(config.native.at(1.0), scale=(1.0, 1.0), flip=0.0)
@@ -68,8 +81,9 @@ def yield_held_out_rows(config: PackedData, data: Manifest) -> Iterator[PackedBa
 
 
 def find_nearest_visible(batch: PackedBatch) -> Tensor:
-    """For each target, the nearest visible token of its sample, int64 (M,), as its number in the batch; of equally near
-    ones the first. Time steps, rows and columns are equally far.
+    """Return the index of the nearest visible token of the same sample for each target, int64 (M,).
+
+    Ties go to the first; time steps, rows and columns have equal lengths.
     """
     mask, near = batch.mask, []
     if mask is None:

@@ -1,12 +1,12 @@
-"""A masked autoencoder over packed rows: samples of any size, one behind the other, each of which attends to itself.
+"""A masked autoencoder over packed rows: concatenated samples of any size, each of which attends to itself.
 
 Shapes: T tokens of S samples, V of them visible and M of them targets; D channels of the encoder, E of the decoder.
 
-Packing, and attention within each sample, are NaViT's (Dehghani et al., 2023, 2.1). The objective is MAE's (He et al.,
-2022, 3.1): the encoder sees the visible tokens alone; the decoder reads them and a mask token for each target, and
-predicts the targets' pixels, normalised by their own mean and deviation. Places are rotations of queries and keys by
-time step, row and column, as in V-JEPA 2 (Assran et al., 2025, 2.1). So a picture of any size and a clip of any length
-have places, and a picture is a clip of one step.
+Packing, and attention within each sample, follow NaViT (Dehghani et al., 2023, 2.1). The objective follows MAE (He et
+al., 2022, 3.1): the encoder sees only the visible tokens; the decoder reads its output and a mask token for each
+target, and predicts the targets' pixels, normalised by their mean and standard deviation. Positions are rotations of
+queries and keys by time step, row and column, as in V-JEPA 2 (Assran et al., 2025, 2.1). So images of any size and
+clips of any length have positions, and an image is a clip of one step.
 """
 
 from __future__ import annotations
@@ -27,16 +27,27 @@ from maskstream.train.nn.token_layers import Documents, TokenBlock
 from maskstream.train.nn.transformer import init_linear
 
 AXES = 3
-"""Of a place: time step, row and column."""
+"""Axes of a position: time step, row and column."""
 Equal = Literal["tokens", "samples"]
-"""What counts alike in the loss: each target token, so that a large sample counts more than a small one, or each
-sample, so that a token of a large one counts less."""
+"""Units with equal weight in the loss: each target token, so that large samples count more, or each sample."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NativeAutoencoderConfig(ModelConfig[PackedBatch]):
-    """The sizes of a masked autoencoder over packed rows. patch, tubelet: those of the loader's tokens, which a model
-    has one embedding of. equal: what counts alike in the loss.
+    """The sizes of a masked autoencoder over packed rows.
+
+    Attributes:
+        patch: Side of the loader's tokens in pixels.
+        tubelet: Frames of the loader's tokens.
+        width: Channels of the encoder.
+        depth: Blocks of the encoder.
+        heads: Attention heads of the encoder.
+        decoder_width: Channels of the decoder.
+        decoder_depth: Blocks of the decoder.
+        decoder_heads: Attention heads of the decoder.
+        mlp_ratio: Hidden channels of an MLP per channel.
+        eps: Epsilon of the layer norms.
+        equal: Units with equal weight in the loss.
     """
 
     patch: int = 16
@@ -99,8 +110,8 @@ class NativeAutoencoder(Model[PackedBatch], config=NativeAutoencoderConfig):
         init_linear(self)
 
     def forward(self, batch: PackedBatch) -> Losses:
-        """See `Model`. A CPU always computes in float32, or the type of the weights, as that of texts does: its kernels
-        of bf16 are made anew for each length.
+        """Return the loss; see `Model`. A CPU always computes in float32, or the type of the weights, as for texts: its
+        bf16 kernels are rebuilt for each length.
         """
         if batch.tokens.is_cuda:
             return self.loss(batch)
@@ -108,23 +119,30 @@ class NativeAutoencoder(Model[PackedBatch], config=NativeAutoencoderConfig):
             return self.loss(batch)
 
     def loss(self, batch: PackedBatch) -> Losses:
-        """The mean squared error of the targets' normalised pixels, over tokens or over samples (`Equal`)."""
+        """Return the mean squared error of the targets' normalised pixels, over tokens or over samples (`Equal`)."""
         mask = _need_mask(batch)
         true, weight = self.targets(batch, mask.target), self.weight(batch)
         return Losses(parts={"reconstruction": squared(self.predict(batch), true, weight)})
 
     @torch.no_grad()
     def targets(self, batch: PackedBatch, index: Tensor) -> Tensor:
-        """The tokens at `index` (K,) as the decoder predicts them, with mean 0 and variance 1 each, colours together:
-        (K, tubelet * patch * patch * 3).
+        """Return tokens as the decoder predicts them, each with mean 0 and variance 1, with the colours together.
+
+        Args:
+            batch: The batch.
+            index: Indices of the tokens (K,).
+
+        Returns:
+            (K, tubelet * patch * patch * 3).
         """
         true = self._pixels(batch, index)
         mean, deviation = compute_joint_moments(true)
         return (true - mean) / deviation
 
     def weight(self, batch: PackedBatch) -> Tensor:
-        """What each target counts in the loss, (M,). Where samples count alike, those of a sample have the sum 1, or
-        the sample's weight if it has one.
+        """Return each target's weight in the loss, (M,).
+
+        If samples count equally, the weights of a sample's targets sum to 1, or to the sample's weight if it has one.
         """
         mask = _need_mask(batch)
         weight = mask.weight.to(self._dtype)
@@ -135,7 +153,7 @@ class NativeAutoencoder(Model[PackedBatch], config=NativeAutoencoderConfig):
         return share if batch.weight is None else share * batch.weight[of]
 
     def predict(self, batch: PackedBatch) -> Tensor:
-        """The predictions of the targets, (M, tubelet * patch * patch * 3); ValueError for a batch without masks."""
+        """Predict the targets, (M, tubelet * patch * patch * 3); raise ValueError for a batch without masks."""
         mask = _need_mask(batch)
         seen = self.bridge(self._encoded(batch, mask.visible, mask.cu_visible, mask.longest[0]))
         # Of each sample first the visible tokens, then the targets.
@@ -160,15 +178,15 @@ class NativeAutoencoder(Model[PackedBatch], config=NativeAutoencoderConfig):
         return cast(Tensor, self.head(self.decoder_norm(x)))
 
     def encode(self, batch: PackedBatch) -> Tensor:
-        """The encoder's output for all tokens of a batch, none of them hidden: (T, D)."""
+        """Return the encoder's output (T, D) for all tokens of a batch, none of them hidden."""
         return self._encoded(batch, None, batch.cu_seqlens, batch.longest)
 
     def features(self, batch: PackedBatch) -> Tensor:
-        """The mean of the encoder's output over all tokens of each sample, float32 (S, D)."""
+        """Return the mean of the encoder's output over all tokens of each sample, float32 (S, D)."""
         return torch.segment_reduce(self.encode(batch).float(), "mean", offsets=batch.cu_seqlens.long())
 
     def reconstructed(self, batch: PackedBatch) -> PackedBatch:
-        """The batch with its targets replaced by the predictions, scaled by the true mean and deviation."""
+        """Return the batch with its targets replaced by predictions, scaled by the true mean and standard deviation."""
         mask = _need_mask(batch)
         mean, deviation = compute_joint_moments(self._pixels(batch, mask.target))
         made = (self.predict(batch).float() * deviation + mean).view(len(mask.target), -1, 3)
@@ -177,9 +195,7 @@ class NativeAutoencoder(Model[PackedBatch], config=NativeAutoencoderConfig):
         return replace(batch, tokens=batch.tokens.index_copy(0, mask.target, pixels.to(batch.tokens.dtype)))
 
     def _encoded(self, batch: PackedBatch, index: Tensor | None, edges: Tensor, longest: int) -> Tensor:
-        """The encoder's output for the tokens at `index`, None for all, of which those of a sample lie between two of
-        the `edges`.
-        """
+        """Return the encoder's output for the tokens at `index`, or all; `edges` are the boundaries of samples."""
         c = self.config
         if (batch.patch, batch.tubelet) != (c.patch, c.tubelet):
             raise ValueError(
@@ -194,15 +210,15 @@ class NativeAutoencoder(Model[PackedBatch], config=NativeAutoencoderConfig):
         return cast(Tensor, self.norm(x))
 
     def _pixels(self, batch: PackedBatch, index: Tensor | None) -> Tensor:
-        """The normalised pixels of the tokens at `index`, None for all."""
+        """Return the normalised pixels of the tokens at `index`, or of all."""
         if len(batch.tokens) != len(batch.place):
-            raise ValueError("the model reads pictures and clips, and the batch has sounds; load splits without them")
+            raise ValueError("the model reads images and clips, but the batch has audio; load splits without audio")
         some = batch if index is None else replace(batch, tokens=batch.tokens[index])
         return some.pixel_values(dtype=self._dtype)
 
     @property
     def _dtype(self) -> torch.dtype:
-        """Of pixels and errors: float32, or float64 if the weights have that."""
+        """The type of pixels and errors: float32, or float64 if the weights are."""
         return torch.float64 if self.embed.weight.dtype == torch.float64 else torch.float32
 
 
@@ -224,12 +240,12 @@ def _ends(mask: PackedMask) -> tuple[tuple[Tensor, int], tuple[Tensor, int]]:
 
 
 def _samples(edges: Tensor, n: int) -> Tensor:
-    """The sample of each of n tokens, int64 (n,), by the `edges` of samples in them."""
+    """Return the sample of each of n tokens, int64 (n,), given the boundaries of samples."""
     return torch.bucketize(torch.arange(n, device=edges.device), edges[1:].long(), right=True)
 
 
 def _group_documents(edges: Tensor, longest: int, place: Tensor, channels: int) -> Documents:
-    """The samples of packed tokens at `place` (K, 3), of which each lies between two of the `edges`."""
+    """Return the samples of packed tokens at `place` (K, 3), given their boundaries."""
     number = torch.arange(len(place), device=place.device)
     return Documents(
         edges=edges,
@@ -241,11 +257,18 @@ def _group_documents(edges: Tensor, longest: int, place: Tensor, channels: int) 
 
 
 def rotations(place: Tensor, channels: int) -> tuple[Tensor, Tensor]:
-    """The cosines and sines of rotary positions of tokens at `place` int (K, 3), each float32 (K, 1, channels).
+    """Return the cosines and sines of rotary positions.
 
-    A third of a head's pairs of channels turns with each axis, pair i of n by place / 10,000^(i / n); those that are
-    left over do not turn. Channel c is paired with channel c + channels / 2, as in `token_layers`; V-JEPA 2 pairs
-    neighbours, which is the same in another order of channels.
+    Each axis rotates a third of a head's pairs of channels, pair i of n by place / 10,000^(i / n); the remaining pairs
+    are not rotated. Channel c is paired with channel c + channels / 2, as in `token_layers`; V-JEPA 2 pairs neighbours,
+    which is the same in another order of channels.
+
+    Args:
+        place: Positions int (K, 3).
+        channels: Channels per head.
+
+    Returns:
+        Two tensors float32 (K, 1, channels).
     """
     pairs = channels // 2
     n = pairs // AXES

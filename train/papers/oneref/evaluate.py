@@ -1,4 +1,4 @@
-"""Evaluates where a model finds what phrases refer to, compared with boxes that do not look at the phrase."""
+"""Evaluates how well a model finds the objects of phrases, compared with boxes that ignore the phrase."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -28,11 +28,11 @@ from .model import OneRef, OneRefConfig, compute_generalised_overlap, overlap, t
 MEASURED = 1024
 """The largest number of phrases that are measured."""
 KNOWN = 1 << 12
-"""The largest number of boxes of which the mean is taken."""
+"""Largest number of boxes for the mean box."""
 HIT = 0.5
 """The overlap (IoU) of a box that counts as found."""
 UNSEEN = "unseen"
-"""The split beside a held-out one with objects that training never showed."""
+"""Split, next to a held-out one, with objects that are not in the training split."""
 BOXES = "boxes"
 _AT_ONCE = 64
 READING = "Held-out phrases, with the box and the pixels that each refers to, and those that the model finds."
@@ -40,10 +40,20 @@ READING = "Held-out phrases, with the box and the pixels that each refers to, an
 
 @torch.inference_mode()
 def measure_referring(model: OneRef, measured: Iterable[ImageTextBatch], mean: Tensor) -> tuple[list[Score], float]:
-    """The figures on batches without masks, and the loss of the mean box in the parts box and overlap. The field
-    "boxes" of batches has the boxes of all phrases of a sample.
+    """Measure boxes and segments on batches without masks.
 
-    mean: float32 (4,), the mean box of the training split. Samples without a box do not count. ValueError for no box.
+    The field "boxes" of batches has the boxes of all phrases of a sample. Samples without a box do not count.
+
+    Args:
+        model: The model.
+        measured: Batches of phrases.
+        mean: The mean box of the training split, float32 (4,).
+
+    Returns:
+        The scores, and the loss of the mean box in the parts box and overlap.
+
+    Raises:
+        ValueError: No sample has a box.
     """
     overlaps, segments, far = [], [], []
     guesses: dict[str, list[Tensor]] = {}
@@ -81,7 +91,7 @@ def measure_referring(model: OneRef, measured: Iterable[ImageTextBatch], mean: T
 
 
 def _score_guesses(batch: ImageTextBatch, mean: Tensor) -> dict[str, Tensor]:
-    """The share of right boxes (B,) of those who do not read the phrase, by name."""
+    """Return, by baseline that ignores the phrase, whether its box is right, or the fraction of right boxes: (B,)."""
     boxes, length = batch.fields[BOXES], batch.fields[f"{BOXES}.length"]
     assert isinstance(boxes, Tensor)
     assert isinstance(length, Tensor)
@@ -100,19 +110,26 @@ def _score_guesses(batch: ImageTextBatch, mean: Tensor) -> dict[str, Tensor]:
 
 
 def guess_without_objects(guesses: Mapping[str, float]) -> dict[str, float]:
-    """The guesses that do not know where objects are: scenes of `unseen` have phrases of some of their objects alone,
-    so who knows their boxes knows too much.
+    """Return the baselines that do not use the positions of objects.
+
+    Only some objects in scenes of `unseen` have phrases, so their boxes would reveal too much.
     """
     return {name: share for name, share in guesses.items() if "object" not in name}
 
 
 def drop_masks(config: ImageTextData) -> ImageTextData:
-    """A recipe's data without masks, of centre crops."""
+    """Return a recipe's data without masks, with centre crops."""
     return replace(centred(config), image_mask=None, text_mask=None)
 
 
 def measure_boxes(config: ImageTextData, model: OneRef, data: Manifest) -> tuple[list[Score], float]:
-    """The figures on shuffled phrases of a split; the mean box is that of `trained_on(data)`."""
+    """Measure boxes and segments on shuffled phrases of a split; the mean box is computed on `trained_on(data)`.
+
+    Args:
+        config: Data config of the run.
+        model: The model.
+        data: The split.
+    """
     config = drop_masks(config)
     before = trained_on(data)
     known = min(len(before), KNOWN)
@@ -125,7 +142,14 @@ def measure_boxes(config: ImageTextData, model: OneRef, data: Manifest) -> tuple
 
 
 def evaluate(model: OneRef, config: ImageTextData, data: Manifest, shown: int) -> Evaluation:
-    """The boxes and segments of a held-out split, and of the split `unseen` beside it if there is one."""
+    """Measure the boxes and segments of a held-out split, and of the split `unseen` next to it if there is one.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of examples to show.
+    """
     scores, mean_loss = measure_boxes(config, model, data)
     if (unseen := store_beside(data.store, UNSEEN)) is not None:
         others, _ = measure_boxes(config, model, Manifest.open(unseen))
@@ -149,8 +173,8 @@ def evaluate(model: OneRef, config: ImageTextData, data: Manifest, shown: int) -
             ),
         ),
         loss=TrainingLoss(
-            name="The sum of what is wrong with box, segment, relations of patches, hidden patches and hidden words",
-            baseline="the mean box, of which only the parts box and overlap count",
+            name="The sum of the errors of box, segment, relations of patches, hidden patches and hidden words",
+            baseline="the mean box (only the parts box and overlap)",
             value=mean_loss,
         ),
         learns="OneRef learns which part of an image a phrase refers to.",

@@ -1,15 +1,15 @@
-"""OneRef: one tower that learns what a phrase refers to in an image (Xiao et al., 2024).
+"""OneRef: one tower that learns to find the object of a phrase in an image (Xiao et al., 2024).
 
 Mask referring modelling (MRefM) hides patches, more of them in the box of the phrase, and words. The tower reads both
-and learns, besides where the phrase's object is,
+and predicts, besides the object's location,
 
 - the hidden patches and the hidden words;
-- of every patch its relation to the box: how far it lies from its centre, and how large the box is.
+- the relation of every patch to the box: its distance from the centre, and the size of the box.
 
-An image's patch and the phrase meet as the product of a projection of the patch and one of the phrase's first token,
-both of length 1; its sum is their similarity. The box is regressed from the patches, weighted by the softmax of their
-similarities; the segment is regressed from the products, patch by patch. Without masks only box and segment are
-learnt (fine-tuning).
+An image patch and the phrase are combined as the product of a projection of the patch and one of the phrase's first
+token, both of length 1; the sum of the product is their similarity. The box is regressed from the patches, weighted by
+the softmax of their similarities; the segment is regressed from the products, patch by patch. Without masks only box
+and segment are learnt (fine-tuning).
 
 Shapes: B samples, N patches, L tokens of a text, D channels.
 """
@@ -38,33 +38,42 @@ from maskstream.train.nn.transformer import init_linear, init_tables
 FOCAL, DICE = 20.0, 2.0
 """The shares of both parts of the loss of an area."""
 ALPHA, GAMMA = 0.25, 2
-"""Of the focal loss (Lin et al., 2017)."""
+"""Parameters of the focal loss (Lin et al., 2017)."""
 FIRST_SCALE, FIRST_BIAS = 10.0, -2.0
 """Similarity as a logit: times this plus that, both learnt."""
 
 
 def to_corners(centred: Tensor) -> Tensor:
-    """Boxes (..., 4) given by centre, width and height as x0, y0, x1, y1."""
+    """Convert boxes (..., 4) from centre, width and height to x0, y0, x1, y1."""
     centre, half = centred[..., :2], centred[..., 2:] / 2
     return torch.cat((centre - half, centre + half), dim=-1)
 
 
 def to_centre(boxes: Tensor) -> Tensor:
-    """Boxes (..., 4) given by their corners as centre, width and height."""
+    """Convert boxes (..., 4) from corners to centre, width and height."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat(((low + high) / 2, high - low), dim=-1)
 
 
 def overlap(one: Tensor, other: Tensor) -> Tensor:
-    """Intersection over union of pairs of boxes (..., 4): (...), 0 where neither has an area."""
+    """Return the intersection over union of pairs of boxes (..., 4): (...), 0 if both have no area.
+
+    Args:
+        one: Boxes by their corners.
+        other: Boxes by their corners.
+    """
     both, either = _compute_areas(one, other)
     return both / either.clamp_min(1e-9)
 
 
 def compute_generalised_overlap(one: Tensor, other: Tensor) -> Tensor:
-    """GIoU of pairs of boxes (..., 4): the overlap less the share of the box around both that neither covers, -1 to 1.
+    """Return the GIoU of pairs of boxes (..., 4), from -1 to 1 (Rezatofighi et al., 2019).
 
-    Source: Rezatofighi et al. (2019).
+    It is the overlap minus the fraction of the smallest box around both that neither covers.
+
+    Args:
+        one: Boxes by their corners.
+        other: Boxes by their corners.
     """
     both, either = _compute_areas(one, other)
     low, high = torch.minimum(one[..., :2], other[..., :2]), torch.maximum(one[..., 2:], other[..., 2:])
@@ -73,7 +82,7 @@ def compute_generalised_overlap(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _compute_areas(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """The areas that both boxes share, and that either covers."""
+    """Return the areas of the intersection and the union of boxes."""
     low, high = torch.maximum(one[..., :2], other[..., :2]), torch.minimum(one[..., 2:], other[..., 2:])
     both = (high - low).clamp_min(0).prod(dim=-1)
     first, second = ((box[..., 2:] - box[..., :2]).prod(dim=-1) for box in (one, other))
@@ -82,12 +91,16 @@ def _compute_areas(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OneRefConfig(MultiwayConfig):
-    """The sizes of the tower, and what the authors' code has otherwise.
+    """The sizes of the tower, and options of the authors' code.
 
-    plain: similarities without a learnt scale and bias, products as they are, and hidden patches from products of
-    length 1. untied: the head of words is one linear layer, not a layer, a norm and the table. smoothing: of the labels
-    of hidden words, whose loss is then the divergence from them. drop_worst: the share of hidden words of a batch, the
-    worst ones, that do not count after `drop_after` batches of a rank.
+    Attributes:
+        plain: Whether similarities have no learnt scale and bias, products are not scaled, and hidden patches are
+            predicted from products of length 1.
+        untied: Whether the head of words is one linear layer, instead of a layer, a norm and the table.
+        smoothing: Label smoothing of hidden words, whose loss is then the divergence from the smoothed labels.
+        drop_worst: Fraction of a batch's hidden words, the ones with the largest loss, that are ignored after
+            `drop_after` batches.
+        drop_after: Number of batches of a rank.
     """
 
     plain: bool = False
@@ -103,19 +116,26 @@ class OneRefConfig(MultiwayConfig):
                 raise ValueError(f"{name} lies in [0, 1), got {getattr(self, name)}")
 
     def check(self, data: DataConfig[ImageTextBatch]) -> None:
-        """ValueError for data whose rows have no phrase, or with a text mask without ids."""
+        """Raise ValueError for data without phrases, or with a text mask without ids."""
         if isinstance(data, ImageTextData):
             if data.text and "phrase" not in data.text:
-                raise ValueError(f"OneRef finds what phrases refer to; give text a phrase, got text={data.text}")
+                raise ValueError(
+                    f"OneRef finds the objects of phrases; data.text must include 'phrase', got text={data.text}"
+                )
             if data.text_mask is not None and "tokens" not in data.text_mask.needs:
                 raise ValueError(NO_IDS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """What the tower finds. box: (B, 4), centre, width and height as shares of the image. near: (B, N), the logit that
-    a patch lies in the box. segment: (B, N, pixels), logits of the pixels of each patch. product: (B, N, D). words:
-    (B, L, D).
+    """The outputs of the model.
+
+    Attributes:
+        box: Centre, width and height as fractions of the image, (B, 4).
+        near: Logits of patches in the box, (B, N).
+        segment: Logits of the pixels of each patch, (B, N, pixels).
+        product: Products of patches and phrase, (B, N, D).
+        words: Tokens of the phrase, (B, L, D).
     """
 
     box: Tensor
@@ -126,8 +146,8 @@ class Found:
 
 
 class OneRef(Model[ImageTextBatch], config=OneRefConfig):
-    """OneRef. Linear layers have MAE's initial weights, tables BERT's. batches: how many of them a rank has learnt
-    from.
+    """The OneRef model. Linear layers have MAE's initial weights, tables BERT's; `batches` counts the training batches
+    of a rank.
     """
 
     whole_graph = True
@@ -164,7 +184,7 @@ class OneRef(Model[ImageTextBatch], config=OneRefConfig):
         return (*(of_image if data.image_mask is None else ()), *(of_text if data.text_mask is None else ()))
 
     def found(self, batch: ImageTextBatch) -> Found:
-        """What the tower finds of a batch, of which masks hide their parts."""
+        """Return the outputs for a batch, whose masks hide parts of it."""
         hidden = None if batch.image_mask is None else batch.image_mask.masked
         seen, read = self.tower(batch.image, batch.inputs, batch.text.valid, hidden)
         patches = seen[:, 1:]
@@ -184,7 +204,7 @@ class OneRef(Model[ImageTextBatch], config=OneRefConfig):
         )
 
     def loss(self, batch: ImageTextBatch) -> Losses:
-        """The sum of the parts that a batch has. Samples without a box count only for hidden patches and words."""
+        """Return the losses of all parts of a batch. Samples without a box count only for hidden patches and words."""
         found, boxed = self.found(batch), ~batch.box.isnan().any(dim=-1)
         wanted = torch.where(boxed[:, None], batch.box, 0.5)
         weight = boxed.float() if batch.weight is None else boxed.float() * batch.weight
@@ -209,7 +229,7 @@ class OneRef(Model[ImageTextBatch], config=OneRefConfig):
         return Losses(parts=parts)
 
     def _words(self, found: Found, batch: ImageTextBatch, mask: TextMaskBatch) -> LossPart:
-        """The cross-entropy of hidden tokens, in nats."""
+        """Return the cross-entropy of hidden tokens, in nats."""
         if mask.tokens is None:
             raise ValueError(NO_IDS)
         label, c = gather_tokens(batch.text.tokens, mask.target).long(), self.config
@@ -226,22 +246,28 @@ class OneRef(Model[ImageTextBatch], config=OneRefConfig):
         return weighted(wrong, mask.weight * torch.where(late, select_best(wrong, mask.weight, 1 - c.drop_worst), 1.0))
 
     def _logits(self, found: Found, target: Tensor) -> Tensor:
-        """The logits of the tokens `target` (B, M): (B, M, vocabulary)."""
+        """Return the logits of the tokens `target` (B, M): (B, M, vocabulary)."""
         hidden = gather_tokens(found.words, target)
         if isinstance(self.word, TokenHead):
             return cast(Tensor, self.word(hidden, self.tower.ids.ids.weight))
         return cast(Tensor, self.word(hidden))
 
     def _patches(self, found: Found, target: Tensor) -> Tensor:
-        """The predictions (B, M, values) of the patches `target` (B, M)."""
+        """Return the predictions (B, M, values) of the patches `target` (B, M)."""
         product = gather_tokens(found.product, target)
         return cast(Tensor, self.patch(F.normalize(product, dim=-1) if self.config.plain else product))
 
     def relations(self, boxes: Tensor) -> Tensor:
-        """The relation of each patch to boxes (B, 4), corners as shares of the image: float32 (B, N, 4).
+        """Return the relation of each patch to boxes.
 
-        ((i - x) / W, (j - y) / H, 1 / w, 1 / h) for the patch in column i and row j of W x H, and a box whose centre is
-        x, y and whose sides, at least 1, are w and h, all in patches.
+        It is ((i - x) / W, (j - y) / H, 1 / w, 1 / h) for the patch in column i and row j of W x H, and a box with the
+        centre x, y and the sides w and h, at least 1, all in patches.
+
+        Args:
+            boxes: Corners as fractions of the image (B, 4).
+
+        Returns:
+            float32 (B, N, 4).
         """
         rows, columns = self.tokens.grid
         size = torch.tensor((columns, rows), device=boxes.device, dtype=torch.float32)
@@ -251,7 +277,7 @@ class OneRef(Model[ImageTextBatch], config=OneRefConfig):
         return torch.cat((away, sides), dim=-1)
 
     def inside(self, boxes: Tensor) -> Tensor:
-        """1 for each patch whose centre lies in a box, else 0: float32 (B, N)."""
+        """Return 1 for each patch whose centre is in a box, else 0: float32 (B, N)."""
         rows, columns = self.tokens.grid
         size = torch.tensor((columns, rows), device=boxes.device, dtype=torch.float32)
         centre = (self.corner + 0.5) / size
@@ -259,7 +285,7 @@ class OneRef(Model[ImageTextBatch], config=OneRefConfig):
         return ((low <= centre) & (centre < high)).all(dim=-1).float()
 
     def reconstructed(self, batch: ImageTextBatch) -> ImageTextBatch:
-        """The batch with the box and the segment that are found, and hidden patches painted as predicted."""
+        """Return the batch with the predicted box and segment, and hidden parts replaced by predictions."""
         found = self.found(batch)
         box = to_corners(found.box).clamp(0, 1)
         (h, w), (ph, pw) = self.tokens.grid, self.tokens.patch
@@ -281,7 +307,13 @@ class OneRef(Model[ImageTextBatch], config=OneRefConfig):
 
 
 def select_best(wrong: Tensor, weight: Tensor, share: float) -> Tensor:
-    """1 for the `share` of errors (B, M) that is smallest, of those with a weight (B, M), and 0 for the others."""
+    """Return 1 for the smallest errors and 0 for the others.
+
+    Args:
+        wrong: Errors (B, M).
+        weight: Weights (B, M); errors without weight are not selected.
+        share: Fraction of the weighted errors to select.
+    """
     real = (weight > 0).flatten()
     order = torch.where(real, wrong.detach().flatten(), float("inf")).argsort(stable=True)
     kept = torch.arange(len(real), device=real.device) < (real.sum().double() * share).long()
@@ -289,14 +321,19 @@ def select_best(wrong: Tensor, weight: Tensor, share: float) -> Tensor:
 
 
 def build_three_layers(width: int, values: int) -> nn.Sequential:
-    """Three linear layers with ReLUs between them."""
+    """Build three linear layers with ReLUs in between.
+
+    Args:
+        width: Channels of the input and the hidden layers.
+        values: Channels of the output.
+    """
     return nn.Sequential(
         nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, values)
     )
 
 
 def _compute_area_loss(name: str, logits: Tensor, wanted: Tensor, weight: Tensor) -> dict[str, LossPart]:
-    """The focal loss and the dice loss of areas (B, cells), of samples with weights (B,)."""
+    """Return the focal loss and the dice loss of areas (B, cells), of samples with weights (B,)."""
     likely, wanted = logits.sigmoid(), wanted.to(logits.dtype)
     right = likely * wanted + (1 - likely) * (1 - wanted)
     rare = ALPHA * wanted + (1 - ALPHA) * (1 - wanted)

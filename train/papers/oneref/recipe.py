@@ -13,7 +13,7 @@ from .model import OneRefConfig
 
 
 def _phrases(size: int, patch: int, length: int) -> ImageTextData:
-    """OneRef's data: images and phrases, both masked, with boxes and segments."""
+    """Return OneRef's data: masked images and phrases, with boxes and segments."""
     return ImageTextData(
         size=size,
         patch=patch,
@@ -74,7 +74,7 @@ def oneref_tiny() -> Recipe[ImageTextBatch]:
 
 
 def _whole(recipe: Recipe[ImageTextBatch], name: str) -> Recipe[ImageTextBatch]:
-    """A recipe of OneRef whose images and phrases are not masked, each of which comes once."""
+    """Return a recipe of OneRef with unmasked images and phrases, and one view."""
     data = recipe.data
     assert isinstance(data, ImageTextData)
     return replace(recipe, name=name, data=replace(data, image_mask=None, text_mask=None, views=1))

@@ -31,13 +31,20 @@ MIDDLE = "all points at the centre"
 MEASURED = 256
 """The largest number of clouds that are measured."""
 READING = (
-    "Held-out clouds. The encoder saw the orange groups; the blue groups are the model's predictions. The model knows "
-    "the centres of the hidden groups, so what it predicts are the shapes around them."
+    "Held-out clouds. The encoder saw the orange groups; the blue groups are the model's predictions. The centres of "
+    "the hidden groups are inputs of the model, so it predicts only the shapes around them."
 )
 
 
 def evaluate(model: PointAutoencoder, config: PointsData, data: Manifest, shown: int) -> Evaluation:
-    """The loss on shuffled clouds, compared with those of two baselines, and reconstructions of the first."""
+    """Measure the loss on shuffled clouds, compared with two baselines, and reconstruct some of them.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of examples to show.
+    """
     clouds = collect_held_out_clouds(config, data)
     found, first = measure_losses(model, clouds), clouds[0]
     with torch.inference_mode():
@@ -62,7 +69,12 @@ def evaluate(model: PointAutoencoder, config: PointsData, data: Manifest, shown:
 
 
 def collect_held_out_clouds(config: PointsData, data: Manifest) -> list[PointsBatch]:
-    """Batches of shuffled clouds with the recipe's masks, without its random scaling; the same at each call."""
+    """Return batches of shuffled clouds with the recipe's masks, without its random scaling; the same at each call.
+
+    Args:
+        config: Data config of the run.
+        data: The split.
+    """
     size = min(len(data), MEASURED, 32)
     plain = replace(config, views=1, augment=PointAugment(normalise=config.augment.normalise))
     n = min(len(data), MEASURED)
@@ -71,8 +83,13 @@ def collect_held_out_clouds(config: PointsData, data: Manifest) -> list[PointsBa
 
 @torch.inference_mode()
 def measure_losses(model: PointAutoencoder, clouds: list[PointsBatch]) -> Score:
-    """The mean loss on masked batches, beside those of predicting all points of a hidden group at its centre, and of
-    copying the nearest visible group.
+    """Measure the mean loss on masked batches.
+
+    The baselines predict all points of a hidden group at its centre, and copy the nearest visible group.
+
+    Args:
+        model: The model.
+        clouds: Batches with masks.
     """
     rows = []
     for batch in clouds:
@@ -96,7 +113,14 @@ def measure_losses(model: PointAutoencoder, clouds: list[PointsBatch]) -> Score:
 
 
 def evaluate_parts(model: PointSegmenter, config: PointsData, data: Manifest, shown: int) -> Evaluation:
-    """The IoU of the parts of held-out clouds, beside the most frequent parts of the split that it trained on."""
+    """Measure the IoU of the parts of held-out clouds, compared with the most frequent parts of the training split.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of examples to show.
+    """
     train, split = trained_on(data), data
     batch = read_first(drop_augmentation(config, train), data, shown)
     return Evaluation(
@@ -104,7 +128,7 @@ def evaluate_parts(model: PointSegmenter, config: PointsData, data: Manifest, sh
         examples=(ShownSamples(title="Clouds", reading="Held-out clouds.", batch=batch, rows=range(len(batch))),),
         loss=TrainingLoss(
             name="The mean cross-entropy of the parts of points, in nats",
-            baseline="all parts alike",
+            baseline="all parts equally likely",
             value=math.log(len(model.config.numbers)),
         ),
         learns="The encoder of a pre-trained model learns which part of an object each point belongs to.",

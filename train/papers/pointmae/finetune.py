@@ -1,15 +1,14 @@
-"""Part segmentation by the encoder of Point-MAE: a label for each point of a cloud (section 4.2 of the paper).
+"""Part segmentation with the encoder of Point-MAE: a label for each point of a cloud (section 4.2 of the paper).
 
-The encoder reads all groups. Its output after a third, two thirds and all of its blocks is joined, pooled over the
-cloud by maximum and mean, and interpolated at each point from the three nearest centres, weighted by inverse squared
-distances (PointNet++, Qi et al., 2017, section 3.4). An MLP reads both and the cloud's category.
+The encoder reads all groups. The outputs after a third, two thirds and all of its blocks are concatenated, pooled over
+the cloud by maximum and mean, and interpolated at each point from the three nearest centres, weighted by inverse
+squared distances (PointNet++, Qi et al., 2017, section 3.4). An MLP reads both and the cloud's category.
 
-What is measured is what ShapeNetPart's papers report: of each cloud the IoU of each part that its category has, 1 where
-neither the cloud nor the prediction has the part, and their mean; the predicted parts are those of the category.
-Instance mIoU is the mean over clouds, class mIoU that over categories.
+The scores are the ones reported on ShapeNetPart: for each cloud the IoU of each part of its category, 1 if neither the
+cloud nor the prediction has the part, and their mean; only parts of the category are predicted. Instance mIoU is the
+mean over clouds, class mIoU the mean over categories.
 
-Differs from the authors' code in: layer norms and GELU where theirs has batch norms and ReLU; one dropout; the weights
-are 1 / (d^2 + 1e-8), as theirs, of float32.
+Differences from the authors' code: layer norms and GELU (authors: batch norms and ReLU); one dropout.
 """
 
 from __future__ import annotations
@@ -46,8 +45,13 @@ _MOST_PARTS = 1000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointSegmenterConfig(ModelConfig[PointsBatch]):
-    """of: the autoencoder whose encoder is used. parts: the parts of each category, by the numbers that points have; a
-    cloud without a category may have those of all. hidden: the width of the MLPs; drop: dropout before the last layer.
+    """The sizes of a part segmenter.
+
+    Attributes:
+        of: Autoencoder whose encoder is used.
+        parts: Parts of each category, by their numbers in the data; a cloud without a category may have all parts.
+        hidden: Width of the MLPs.
+        drop: Dropout before the last layer.
     """
 
     of: PointAutoencoderConfig
@@ -74,13 +78,13 @@ class PointSegmenterConfig(ModelConfig[PointsBatch]):
         return max(len(self.parts), 1)
 
     def check(self, data: Any) -> None:
-        """Raises ValueError unless the data give one feature, the label of each point."""
+        """Raise ValueError unless the data have one feature, the label of each point."""
         if isinstance(data, PointsData) and (data.select.n_features != 1 or isinstance(data.select.features, int)):
             raise ValueError(f"segmentation reads one feature by name, such as part, got {data.select.features}")
 
 
 class PointSegmenter(Model[PointsBatch], config=PointSegmenterConfig):
-    """Scores parts at the points of a batch, of which the column after x, y, z is the part's number."""
+    """Scores parts at the points of a batch; the column after x, y, z is the part's number."""
 
     def __init__(self, config: PointSegmenterConfig, grids: Grids) -> None:
         super().__init__(config, grids)
@@ -100,7 +104,7 @@ class PointSegmenter(Model[PointsBatch], config=PointSegmenterConfig):
         self.register_buffer("number", torch.tensor(config.numbers), False)
 
     def scores(self, batch: PointsBatch) -> Tensor:
-        """The score of each part at each point: float32 (B, N, parts)."""
+        """Return the score of each part at each point: float32 (B, N, parts)."""
         xyz = batch.points[..., :3].float()
         centres, groups = self.body.cut(xyz)
         x = torch.cat(self.body.compute_block_features(centres, groups, self.after), dim=2).float()
@@ -115,13 +119,15 @@ class PointSegmenter(Model[PointsBatch], config=PointSegmenterConfig):
         return cast(Tensor, self.head(joined)).float()
 
     def loss(self, batch: PointsBatch) -> Losses:
-        """The mean cross-entropy of the points whose part is known."""
+        """Return the mean cross-entropy of the points whose part is known."""
         found, part = self.scores(batch), self.number_parts(batch)
         error = F.cross_entropy(found.flatten(0, 1), part.clamp_min(0).flatten(), reduction="none")
         return Losses(parts={"segmentation": weighted(error, (part >= 0).float().flatten())})
 
     def number_parts(self, batch: PointsBatch) -> Tensor:
-        """The true part of each point, int64 (B, N), as its place among the model's parts; -1 for any other number."""
+        """Return the true part of each point, int64 (B, N), as an index into the model's parts; -1 for any other
+        number.
+        """
         number = cast(Tensor, self.number)
         true = batch.points[..., 3].round().long().contiguous()
         place = torch.searchsorted(number, true).clamp_max(len(number) - 1)
@@ -134,7 +140,7 @@ class PointSegmenter(Model[PointsBatch], config=PointSegmenterConfig):
         return self.scores(batch).masked_fill(~allowed[:, None], -torch.inf).argmax(dim=2)
 
     def reconstructed(self, batch: PointsBatch) -> PointsBatch:
-        """The batch with the predicted parts."""
+        """Return the batch with the predicted parts."""
         made = cast(Tensor, self.number)[self.predicted(batch)].to(batch.points.dtype)
         return replace(batch, points=torch.cat((batch.points[..., :3], made[..., None]), dim=2))
 
@@ -144,9 +150,15 @@ def _build_layers(n_inputs: int, width: int) -> list[nn.Module]:
 
 
 def count_parts(split: Manifest, column: str, component: str | None = None) -> list[Counter[int]]:
-    """How many points of each number of a column the clouds of each category have; the last is of those without one.
+    """Count the points of each number in a column, by category; the last count is of clouds without a category.
 
-    ValueError for a cloud without the column, or with numbers that are no whole ones.
+    Args:
+        split: The split.
+        column: Name of the column.
+        component: Cloud to read if samples have several.
+
+    Raises:
+        ValueError: A cloud lacks the column, or has numbers that are not integers.
     """
     found = component_of(split.components, ("points",), component)
     counts = [Counter[int]() for _ in range(len(split.info["label_names"]) + 1)]
@@ -154,7 +166,7 @@ def count_parts(split: Manifest, column: str, component: str | None = None) -> l
         names = found.word(FEATURES, index).split(",")
         if column not in names:
             raise ValueError(
-                f"{split}: the cloud {split.key(index)} has no column {column!r} of labels; beside x, y and z it has "
+                f"{split}: the cloud {split.key(index)} has no column {column!r} of labels; besides x, y and z it has "
                 f"{', '.join(filter(None, names)) or 'no columns'}. Name one of these, or write shards of clouds with "
                 "the columns class or part (docs/points.md)"
             )
@@ -168,10 +180,15 @@ def count_parts(split: Manifest, column: str, component: str | None = None) -> l
 
 
 def tune_parts(base: Recipe[Any], train: Manifest, points: str) -> Tuning | None:
-    """Part segmentation of the labels in the column `points`; None without one.
+    """Return the fine-tuning for part segmentation on the labels of a column; None without one.
 
-    50 epochs of AdamW at 2e-4 with 16 clouds, a cosine and a weight decay of 0.05, of which the paper takes 300.
-    Numbers below 0 are no parts.
+    It runs 50 epochs (paper: 300) of AdamW at 2e-4 with 16 clouds, a cosine and a weight decay of 0.05. Numbers below 0
+    are not parts.
+
+    Args:
+        base: Recipe of the run.
+        train: Training split.
+        points: Column of the labels, or "".
     """
     if not points or not isinstance(base.model, PointAutoencoderConfig) or not isinstance(base.data, PointsData):
         return None
@@ -199,7 +216,16 @@ def measure_parts(
 def score_parts(
     model: PointSegmenter, data: PointsData, train: Manifest, test: Manifest, device: torch.device
 ) -> tuple[Score, ...]:
-    """Instance and class mIoU and the share of right points on a test, beside each category's most frequent part."""
+    """Measure instance and class mIoU and the fraction of right points on a test split, compared with each category's
+    most frequent part.
+
+    Args:
+        model: The segmenter.
+        data: Data config of the fine-tuning.
+        train: Training split.
+        test: Test split.
+        device: Device of the model.
+    """
     (column,) = data.select.features if isinstance(data.select.features, tuple) else ("",)
     numbers = model.config.numbers
     most = [
@@ -234,7 +260,13 @@ def score_parts(
 
 
 def compute_mean_iou(predicted: Tensor, true: Tensor, parts: Sequence[int]) -> float:
-    """The mean over `parts` of the IoU of points int64 (N,); 1 for a part that neither has."""
+    """Return the mean over parts of the IoU of points; 1 for a part that neither has.
+
+    Args:
+        predicted: Predicted parts, int64 (N,).
+        true: True parts, int64 (N,).
+        parts: Parts to average over.
+    """
     ious = []
     for part in parts:
         one, other = predicted == part, true == part

@@ -27,9 +27,17 @@ from maskstream.train.nn.transformer import Stack, init_linear
 
 
 def sample_farthest_points(xyz: Tensor, count: int) -> Tensor:
-    """Farthest point sampling: the indexes int64 (B, count) of points of (B, N, 3), beginning with point 0.
+    """Sample points by farthest point sampling, beginning with point 0.
 
-    Each point is the one farthest from those chosen before. If a cloud has fewer distinct points, some are repeated.
+    Each point is the one farthest from the points chosen before. If a cloud has fewer distinct points, some are
+    repeated.
+
+    Args:
+        xyz: Clouds (B, N, 3).
+        count: Number of points.
+
+    Returns:
+        Indices int64 (B, count).
     """
     if not 1 <= count <= xyz.shape[1]:
         raise ValueError(f"count must lie between 1 and the {xyz.shape[1]} points of a cloud, got {count}")
@@ -44,7 +52,16 @@ def sample_farthest_points(xyz: Tensor, count: int) -> Tensor:
 
 
 def group_points(xyz: Tensor, groups: int, size: int) -> tuple[Tensor, Tensor]:
-    """The centres (B, G, 3) in clouds (B, N, 3) and the `size` points nearest to each, relative to it: (B, G, K, 3)."""
+    """Cut clouds into groups of the points nearest to sampled centres.
+
+    Args:
+        xyz: Clouds (B, N, 3).
+        groups: Number of groups, G.
+        size: Points of a group, K.
+
+    Returns:
+        The centres (B, G, 3), and the groups relative to them (B, G, K, 3).
+    """
     if not 1 <= size <= xyz.shape[1]:
         raise ValueError(f"size must lie between 1 and the {xyz.shape[1]} points of a cloud, got {size}")
     rows = torch.arange(xyz.shape[0], device=xyz.device)
@@ -109,7 +126,7 @@ class PointAutoencoder(TokenFeatures[PointsBatch], config=PointAutoencoderConfig
         init_linear(self)
 
     def loss(self, batch: PointsBatch) -> Losses:
-        """The mean Chamfer distance of the target groups, weighted by the mask's weights."""
+        """Return the mean Chamfer distance of the target groups, weighted by the mask."""
         mask = need_mask(batch.mask)
         centres, groups = self.cut(batch.points)
         predicted = self._predict(centres, groups, mask.visible, mask.target)
@@ -118,7 +135,7 @@ class PointAutoencoder(TokenFeatures[PointsBatch], config=PointAutoencoderConfig
         return Losses(parts={"chamfer": weighted(error, mask.weight)})
 
     def reconstructed(self, batch: PointsBatch) -> PointsBatch:
-        """Clouds of the points of the visible groups and the predicted points of the target groups."""
+        """Return clouds of the visible groups' points and the target groups' predicted points."""
         mask = need_mask(batch.mask)
         centres, groups = self.cut(batch.points)
         seen = gather_tokens(groups + centres[:, :, None], mask.visible).flatten(1, 2)
@@ -126,13 +143,13 @@ class PointAutoencoder(TokenFeatures[PointsBatch], config=PointAutoencoderConfig
         return replace(batch, points=torch.cat((seen, made), dim=1))
 
     def cut(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """The centres (B, G, 3) and the groups relative to them (B, G, K, 3), float32."""
+        """Return the centres (B, G, 3) and the groups relative to them (B, G, K, 3), float32."""
         exact = nullcontext() if torch.compiler.is_exporting() else torch.autocast(points.device.type, enabled=False)
         with exact, torch.no_grad():  # a graph that is exported has no autocast, and no node for its absence
             return group_points(points[..., :3].float(), self.groups, self.size)
 
     encoder_parts: ClassVar[tuple[str, ...]] = ("embed", "place", "encoder")
-    """What its features are made by."""
+    """Parts that compute the features."""
 
     @property
     def feature_width(self) -> int:
@@ -140,20 +157,28 @@ class PointAutoencoder(TokenFeatures[PointsBatch], config=PointAutoencoderConfig
         return 2 * self.config.width
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """The maximum and the mean over tokens (B, G, D), as the authors' classifier reads them: float32 (B, 2 D)."""
+        """Return the maximum and the mean over tokens (B, G, D), which the authors' classifier reads: float32 (B, 2
+        D).
+        """
         return torch.cat((tokens.amax(dim=1), tokens.mean(dim=1)), dim=1).float()
 
     def token_features(self, batch: PointsBatch) -> Tensor:
-        """The encoder's output for all groups: (B, G, D)."""
+        """Return the encoder's output (B, G, D) for all groups."""
         return self.compute_block_features(*self.cut(batch.points), (len(self.encoder.blocks),))[0]
 
     def token_inputs(self, batch: PointsBatch) -> Tensor:
-        """The points of all groups, float32 (B, G, 3 K); groups and points have no order of their own."""
+        """Return the points of all groups, float32 (B, G, 3 K); the order of groups and points has no meaning."""
         centres, groups = self.cut(batch.points)
         return (groups + centres[:, :, None]).flatten(2)
 
     def compute_block_features(self, centres: Tensor, groups: Tensor, after: Sequence[int]) -> list[Tensor]:
-        """The normed output after these numbers of blocks, of all groups: (B, G, D) each."""
+        """Return the normalised outputs of all groups after some blocks: (B, G, D) each.
+
+        Args:
+            centres: Centres of the groups.
+            groups: Groups relative to their centres.
+            after: Numbers of blocks.
+        """
         x, place = self.embed(groups).float(), self.place(centres).float()
         found = []
         for number, block in enumerate(self.encoder.blocks, start=1):
@@ -163,13 +188,22 @@ class PointAutoencoder(TokenFeatures[PointsBatch], config=PointAutoencoderConfig
         return found
 
     def predict(self, points: Tensor, visible: Tensor, target: Tensor) -> Tensor:
-        """The predicted points of the groups `target` in the cloud's coordinates: (B, M, K, 3)."""
+        """Predict the points of groups in the cloud's coordinates.
+
+        Args:
+            points: Clouds.
+            visible: Indices of the visible groups (B, V).
+            target: Indices of the groups to predict (B, M).
+
+        Returns:
+            (B, M, K, 3).
+        """
         centres, groups = self.cut(points)
         made = self._predict(centres, groups, visible, target)
         return made.float() + gather_tokens(centres, target)[:, :, None]
 
     def _predict(self, centres: Tensor, groups: Tensor, visible: Tensor, target: Tensor) -> Tensor:
-        """The predicted points relative to the centres: (B, M, K, 3)."""
+        """Predict the points relative to the centres: (B, M, K, 3)."""
         seen, hidden = gather_tokens(centres, visible), gather_tokens(centres, target)
         x = self.encoder(self.embed(gather_tokens(groups, visible)).float(), place=self.place(seen).float())
         place = self.decoder_place(torch.cat((seen, hidden), dim=1)).float()

@@ -33,7 +33,7 @@ def pointmae_small() -> Recipe[PointsBatch]:
 
 
 def group_data(augment: PointAugment) -> PointsData:
-    """1,024 points in groups, of which 0.6 are hidden."""
+    """Return the data of 1,024 points in groups, with 60 % of the groups hidden."""
     return PointsData(
         mask=Random(ratio=0.6),
         select=PointSelection(points=1024),

@@ -2,9 +2,9 @@
 
 Shapes: B texts of up to L tokens, T tokens of all texts, D channels.
 
-The decoder is one layer. Each of its positions asks with the sentence vector and its place, attends to its own random
-part of the text (masks.DecoderRows), and predicts its token. So most of what it needs has to be in the vector. Source:
-RetroMAE (Xiao et al., 2022), enhanced decoding.
+The decoder is one layer. Each position's query is the sentence vector plus its position vector; it attends to a random
+part of the text (masks.DecoderRows), different for each position, and predicts its token. So the vector must hold most
+of the needed information. Source: RetroMAE (Xiao et al., 2022), enhanced decoding.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from maskstream.train.nn.transformer import INIT_STD, init_normal
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetroModelConfig(TokenModelConfig):
-    """The sizes of a RetroMAE; the decoder's layer has those of a layer of the encoder.
+    """The sizes of a RetroMAE; the decoder's layer has the same sizes as a layer of the encoder.
 
-    The decoder asks with vectors of places: the encoder's where it has learned ones, otherwise its own. segment:
-    whether tokens have a vector of their segment beside that of their place, as BERT's have, so that it is not in what
-    the decoder asks.
+    The decoder's queries use position vectors: the encoder's learned ones if it has them, otherwise separate ones.
+
+    Attributes:
+        segment: Whether tokens have a segment vector besides their position, like BERT's, so that it is not part of the
+            decoder's queries.
     """
 
     segment: bool = False
@@ -55,7 +57,9 @@ class RetroModel(TokenModel, config=RetroModelConfig):
             init_normal(self.places, config.width)
 
     def loss(self, batch: TextBatch) -> Losses:
-        """The cross-entropies of the encoder's hidden tokens and of all tokens that the decoder predicts, in nats."""
+        """Return the cross-entropies of the encoder's hidden tokens and of all tokens that the decoder predicts, in
+        nats.
+        """
         hidden, first = find_hidden_tokens(batch), batch.unpadded.cu_seqlens[:-1].long()
         encoded = self.encode(batch, torch.cat((first, hidden.place)))
         parts = {
@@ -65,7 +69,12 @@ class RetroModel(TokenModel, config=RetroModelConfig):
         return Losses(parts=parts)
 
     def compute_decoded_loss(self, batch: TextBatch, sentence: Tensor) -> LossPart:
-        """The cross-entropy of all tokens but the first and the last of each text, from sentence vectors (B, D)."""
+        """Return the cross-entropy of all tokens except the first and the last of each text.
+
+        Args:
+            batch: The batch.
+            sentence: Sentence vectors (B, D).
+        """
         unpadded = batch.unpadded
         edges = unpadded.cu_seqlens.long()
         rows, length = batch.tokens.shape
@@ -75,9 +84,7 @@ class RetroModel(TokenModel, config=RetroModelConfig):
             )
         attend = need_mask(batch).attend
         if attend is None:
-            raise ValueError(
-                "the batch's mask does not say what the decoder attends to; use masks.DecoderRows(encoder=...)"
-            )
+            raise ValueError("the batch's mask has no attention of the decoder; use masks.DecoderRows(encoder=...)")
         n = unpadded.longest
         decoded = self.decode(batch.tokens[:, :n], sentence, attend[:, :n, :n])
         made = decoded[unpadded.index // length, unpadded.index % length]
@@ -89,7 +96,13 @@ class RetroModel(TokenModel, config=RetroModelConfig):
         return weighted(errors, weight)
 
     def decode(self, ids: Tensor, sentence: Tensor, attend: Tensor) -> Tensor:
-        """The decoder's output (B, N, D) for true ids (B, N), sentence vectors (B, D) and attend bool (B, N, N)."""
+        """Return the decoder's output (B, N, D).
+
+        Args:
+            ids: True ids (B, N).
+            sentence: Sentence vectors (B, D).
+            attend: Tokens that each position attends to, bool (B, N, N).
+        """
         places = torch.arange(ids.shape[1], device=ids.device)
         known = self.embed(ids, places.expand_as(ids))
         if self.places is not None:

@@ -54,5 +54,5 @@ def retromae_tiny() -> Recipe[TextBatch]:
 
 
 def _retro() -> Padded:
-    """RetroMAE's masks of the encoder and of the decoder."""
+    """Return RetroMAE's masks of the encoder and of the decoder."""
     return Padded(mask=DecoderRows(encoder=Replace(mask=WholeWords(ratio=0.3)), ratio=0.5))

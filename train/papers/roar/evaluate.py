@@ -41,7 +41,13 @@ class IdsByClass:
 
     @classmethod
     def of(cls, known: Iterable[TextBatch], classes: int, vocabulary: int) -> Self:
-        """Those of labelled texts."""
+        """Count the ids of labelled texts by class.
+
+        Args:
+            known: Batches of texts.
+            classes: Number of classes.
+            vocabulary: Number of possible ids.
+        """
         counts, texts = np.zeros((classes, vocabulary)), np.zeros(classes)
         for batch in known:
             for ids, real, label in _rows(batch):
@@ -50,16 +56,23 @@ class IdsByClass:
         return cls(counts=counts, texts=texts)
 
     def guesses(self, batch: TextBatch) -> list[int]:
-        """The class of each labelled text by naive Bayes (McCallum and Nigam, 1998), every id counted once more."""
+        """Return the class of each labelled text by naive Bayes with add-one smoothing (McCallum and Nigam, 1998)."""
         share = np.log((self.counts + 1) / (self.counts + 1).sum(axis=1, keepdims=True))
         prior = np.log((self.texts + 1) / (self.texts + 1).sum())
         return [int((prior + share[:, ids[real]].sum(axis=1)).argmax()) for ids, real, _ in _rows(batch)]
 
 
 def evaluate(model: TextClassifier, config: TextData, data: Manifest, shown: int) -> Evaluation:
-    """The right classes on a held-out split; ids are counted in the split beside it.
+    """Measure the right classes on a held-out split; ids are counted in its training split.
 
-    ValueError for a split without a labelled text.
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of examples to show.
+
+    Raises:
+        ValueError: No text has a label.
     """
     plain = replace(config, mask=None, scores=None, fields=())
     classes = model.settings.most_labels or 0
@@ -110,12 +123,12 @@ def evaluate(model: TextClassifier, config: TextData, data: Manifest, shown: int
 
 
 def _measure_right(guesses: list[int], labels: list[int]) -> float:
-    """The share that is right."""
+    """Return the fraction of right classes."""
     return sum(a == b for a, b in zip(guesses, labels, strict=True)) / len(labels)
 
 
 def _rows(batch: TextBatch) -> Iterable[tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], int]]:
-    """The ids of each labelled text, which of them are words, and the label."""
+    """Yield the ids of each labelled text, which of them are words, and the label."""
     tokens, words = batch.tokens.numpy(), batch.words.numpy()
     for row, label in enumerate(batch.label.tolist()):
         if label >= 0:

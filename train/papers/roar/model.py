@@ -1,13 +1,12 @@
-"""Classifiers of texts, a bidirectional LSTM with attention and a transformer encoder, and how important tokens are to
-them.
+"""Text classifiers, a bidirectional LSTM with attention and a transformer encoder, and measures of token importance.
 
-The LSTM with additive attention is the classifier of Jain and Wallace (2019); the encoder predicts by a text's first
-token, as RoBERTa is fine-tuned (Liu et al., 2019). Recursive ROAR (Madsen et al., 2022, sec. 3, and their code)
-retrains both, and compares measures of importance. Gradients are those of the logit of the true label, since tokens
-that speak for a wrong class would, once hidden, help the model.
+The LSTM with additive attention is the classifier of Jain and Wallace (2019); the encoder predicts from a text's first
+token, as in the fine-tuning of RoBERTa (Liu et al., 2019). Recursive ROAR (Madsen et al., 2022, sec. 3, and their code)
+retrains both, and compares measures of importance. Gradients are of the true label's logit, since hiding tokens that
+support a wrong class would help the model.
 
 Shapes: B rows of L tokens, D channels, C classes. Rows are cut to the longest of a batch. Tokens that a mask hides
-enter with the ids that it gives them, as a rule [MASK].
+enter with the mask's ids, usually [MASK].
 """
 
 from __future__ import annotations
@@ -34,7 +33,13 @@ from maskstream.train.nn.transformer import Stack, init_normal
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextClassifierConfig(ModelConfig[TextBatch], ABC):
-    """vocabulary: the number of token ids. width: the channels of a token. labels: the number of classes."""
+    """The sizes of a text classifier.
+
+    Attributes:
+        vocabulary: Number of token ids.
+        width: Channels of a token.
+        labels: Number of classes.
+    """
 
     needs_labels: ClassVar[bool] = True
 
@@ -57,8 +62,11 @@ class TextClassifierConfig(ModelConfig[TextBatch], ABC):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextReading:
-    """What a classifier makes of rows. scores: logits float32 (B, C). attention: float32 (B, L), the weights of the
-    tokens, which sum to 1; None in a model that has no single attention.
+    """The outputs of a classifier.
+
+    Attributes:
+        scores: Logits float32 (B, C).
+        attention: Weights of the tokens, which sum to 1, float32 (B, L); None in a model without a single attention.
     """
 
     scores: Tensor
@@ -76,41 +84,51 @@ class TextClassifier(Model[TextBatch]):
 
     @abstractmethod
     def table(self, ids: Tensor) -> Tensor:
-        """The vectors of ids int64 (B, L): float (B, L, D)."""
+        """Return the vectors of ids int64 (B, L): float (B, L, D)."""
 
     @abstractmethod
     def read(self, vectors: Tensor, batch: TextBatch) -> TextReading:
-        """What the model makes of the vectors (B, L, D) of the batch's first L tokens; those of `valid` count."""
+        """Run the model on vectors of a batch's first L tokens; only `valid` ones count.
+
+        Args:
+            vectors: Vectors (B, L, D).
+            batch: The batch.
+        """
 
     def vectors(self, batch: TextBatch) -> Tensor:
-        """The vectors of the ids that the model reads, up to the longest row of the batch: (B, L, D).
+        """Return the vectors of the ids that the model reads, up to the longest row of the batch: (B, L, D).
 
-        ValueError, on a CPU, for ids that the model does not have.
+        Raises:
+            ValueError: An id is not in the model's vocabulary (checked only on a CPU).
         """
         rows, length = batch.tokens.shape
-        alone = len(batch.unpadded.cu_seqlens) == rows + 1  # one document a row, whose lengths the host knows
+        alone = len(batch.unpadded.cu_seqlens) == rows + 1  # one document a row, with lengths on the host
         ids = batch.inputs[:, : batch.unpadded.longest if alone else length]
         if not ids.is_cuda and int(ids.max()) >= self.vocabulary:
             raise ValueError(
-                f"the model has the ids 0 to {self.vocabulary - 1}, got {int(ids.max())}; set model.vocabulary to that "
-                "of the split's tokenizer or more"
+                f"the model has the ids 0 to {self.vocabulary - 1}, got {int(ids.max())}; set model.vocabulary to at "
+                "least the size of the split's tokenizer"
             )
         return self.table(ids)
 
     def scores(self, batch: TextBatch) -> Tensor:
-        """The logits of the classes, float32 (B, C)."""
+        """Return the logits of the classes, float32 (B, C)."""
         with nullcontext() if batch.tokens.is_cuda else torch.autocast("cpu", enabled=False):
             return self.read(self.vectors(batch), batch).scores.float()
 
     def loss(self, batch: TextBatch) -> Losses:
-        """The cross-entropy of the label in nats; samples without a label do not count."""
+        """Return the cross-entropy of the label in nats; samples without a label do not count."""
         return Losses(parts={"classification": of_labels(self.scores(batch), batch.label)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LSTMClassifierConfig(TextClassifierConfig):
-    """hidden: the channels of each direction of the LSTM, and of its attention. decayed_attention: whether the weights
-    of attention decay as all other matrices do.
+    """The sizes of the LSTM classifier.
+
+    Attributes:
+        width: Channels of a token.
+        hidden: Channels of each direction of the LSTM, and of its attention.
+        decayed_attention: Whether the attention's weights decay like all other matrices.
     """
 
     width: int = 300
@@ -156,7 +174,14 @@ class LSTMClassifier(TextClassifier, config=LSTMClassifierConfig):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RobertaClassifierConfig(TextClassifierConfig):
-    """depth: the blocks. heads: of their attention. mlp_ratio: of their feed-forward layers. eps: of all norms."""
+    """The sizes of the transformer classifier.
+
+    Attributes:
+        depth: Number of blocks.
+        heads: Number of attention heads.
+        mlp_ratio: Hidden channels of a feed-forward layer per channel.
+        eps: Epsilon of all norms.
+    """
 
     depth: int = 12
     heads: int = 12
@@ -170,8 +195,8 @@ class RobertaClassifierConfig(TextClassifierConfig):
 
 
 class RobertaClassifier(TextClassifier, config=RobertaClassifierConfig):
-    """Ids with learned places, pre-norm blocks, and the first token through two linear layers with a tanh between,
-    each of which has dropout in front.
+    """Ids with learnt positions, pre-norm blocks, and a head on the first token: two linear layers with a tanh in
+    between, each after dropout.
     """
 
     whole_graph = True
@@ -203,7 +228,14 @@ RANDOM, CONTROL = "random", "random again"
 
 
 def gradient(model: TextClassifier, batch: TextBatch, points: int) -> Tensor:
-    """The L2 norm of the gradient by the one-hot id of a token: |dy/dx E^T| for the table E of all ids; (B, L)."""
+    """Return the L2 norm of the gradient with respect to a token's one-hot id: |dy/dx E^T| for the table E of all ids;
+    (B, L).
+
+    Args:
+        model: The classifier.
+        batch: The batch.
+        points: Not used.
+    """
     vectors = model.vectors(batch).detach()
     by_vector = _compute_gradients(model, batch, vectors)
     ids = torch.arange(model.vocabulary, device=vectors.device)
@@ -213,22 +245,39 @@ def gradient(model: TextClassifier, batch: TextBatch, points: int) -> Tensor:
 
 
 def compute_input_x_gradient(model: TextClassifier, batch: TextBatch, points: int) -> Tensor:
-    """The size of the product of a token's vector with the gradient by it: |x dy/dx|; (B, L)."""
+    """Return the magnitude of the product of a token's vector with its gradient: |x dy/dx|; (B, L).
+
+    Args:
+        model: The classifier.
+        batch: The batch.
+        points: Not used.
+    """
     vectors = model.vectors(batch).detach()
     return (vectors * _compute_gradients(model, batch, vectors)).sum(dim=-1).abs()
 
 
 def average_integrated_gradients(model: TextClassifier, batch: TextBatch, points: int) -> Tensor:
-    """The same with the mean gradient at `points` points on the way from vectors of zeros to the vectors; (B, L).
+    """Return the magnitude of integrated gradients (Sundararajan et al., 2017): (B, L).
 
-    Source: Sundararajan et al. (2017), by the right Riemann sum. Without their size, the values of a row add up to what
-    the logit gains over vectors of zeros, the better the more points.
+    The mean gradient over the path from zero vectors to the vectors is used, by the right Riemann sum. With their
+    signs, the values of a row approximately sum to the change of the logit along the path.
+
+    Args:
+        model: The classifier.
+        batch: The batch.
+        points: Number of points on the path.
     """
     return integrate_gradients(model, batch, points).abs()
 
 
 def integrate_gradients(model: TextClassifier, batch: TextBatch, points: int) -> Tensor:
-    """Integrated gradients with their signs: (B, L)."""
+    """Return integrated gradients with their signs: (B, L).
+
+    Args:
+        model: The classifier.
+        batch: The batch.
+        points: Number of points on the path.
+    """
     vectors = model.vectors(batch).detach()
     total = torch.zeros_like(vectors)
     for point in range(1, points + 1):
@@ -237,13 +286,22 @@ def integrate_gradients(model: TextClassifier, batch: TextBatch, points: int) ->
 
 
 def attention(model: TextClassifier, batch: TextBatch, points: int) -> Tensor:
-    """The weights of attention (B, L). ValueError for a model that has no single attention."""
+    """Return the weights of attention (B, L).
+
+    Args:
+        model: The classifier.
+        batch: The batch.
+        points: Not used.
+
+    Raises:
+        ValueError: The model has no single attention.
+    """
     with torch.no_grad():
         found = model.read(model.vectors(batch), batch).attention
     if found is None:
         raise ValueError(
-            f"a {type(model).__name__} has no single attention over tokens; leave the measure attention out, or take a "
-            "model with it, such as that of roar-lstm-tiny"
+            f"a {type(model).__name__} has no single attention over tokens; leave out the measure attention, or use a "
+            "model with attention, such as roar-lstm-tiny"
         )
     return found
 
@@ -260,10 +318,14 @@ MEASURES: Mapping[str, Callable[[TextClassifier, TextBatch, int], Tensor]] = {
 def measure_importance(
     model: TextClassifier, batch: TextBatch, measure: str, *, seed: int, points: int
 ) -> list[Float32s]:
-    """The importance of each row's tokens without special ones, float32 (tokens,); +inf for those that are hidden.
+    """Return the importance of each row's tokens without special ones, float32 (tokens,); +inf for hidden ones.
 
-    measure: of MEASURES, RANDOM or CONTROL, whose scores are a function of the seed and the sample's key. points: those
-    of integrated gradients.
+    Args:
+        model: The classifier.
+        batch: The batch.
+        measure: A name in MEASURES, RANDOM or CONTROL; the last two are functions of the seed and the sample's key.
+        seed: Seed of random scores.
+        points: Number of points of integrated gradients.
     """
     found = None if measure in (RANDOM, CONTROL) else MEASURES[measure](model, batch, points).float().cpu().numpy()
     words, rows = batch.words.cpu().numpy(), []
@@ -279,7 +341,7 @@ def measure_importance(
 
 
 def _compute_gradients(model: TextClassifier, batch: TextBatch, vectors: Tensor) -> Tensor:
-    """The gradient of the logit of each row's label by its vectors: (B, L, D)."""
+    """Return the gradient of each row's true logit with respect to its vectors: (B, L, D)."""
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
         if vectors.is_cuda:  # cuDNN's LSTM has no gradient outside training

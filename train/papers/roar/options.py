@@ -1,4 +1,4 @@
-"""The settings of recursive ROAR; each field says what it does."""
+"""The settings of recursive ROAR."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -81,5 +81,5 @@ def roar_roberta_tiny() -> Recipe[TextBatch]:
 
 
 def _beginnings(length: int) -> TextData:
-    """The first tokens of each text."""
+    """Return the data of the first tokens of each text."""
     return TextData(length=length, packing="row", windows=False)

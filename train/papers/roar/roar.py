@@ -1,13 +1,13 @@
-"""Recursive ROAR: how faithful measures of importance are, by hiding what they call important and training again.
+"""Recursive ROAR: measures the faithfulness of importance measures by hiding important tokens and retraining.
 
-At each level a share of the tokens that a measure ranks highest is hidden in all texts, a new model is trained on what
-is left, and its macro F1 is measured on test texts that are hidden in the same way. A measure is faithful if the figure
-falls faster than where random tokens are hidden. In the recursive form, each level ranks tokens by the model of the
-level before, and what is hidden stays hidden, so that words that say the same are found one after the other.
+At each level a fraction of the tokens, ranked highest by a measure, is hidden in all texts, a new model is trained on
+the rest, and its macro F1 is measured on test texts hidden in the same way. A measure is faithful if F1 falls faster
+than when random tokens are hidden. In the recursive form, each level ranks tokens by the model of the level before, and
+hidden tokens stay hidden, so that redundant words are found one after the other.
 
 Source: Madsen et al. (2022), "Evaluating the faithfulness of importance measures in NLP by recursively masking
-allegedly important tokens and retraining", after ROAR (Hooker et al., 2019). Masks are the loader's: `masks.TopScores`
-over a file of scores by key (`TokenScores`); no data are copied.
+allegedly important tokens and retraining", after ROAR (Hooker et al., 2019). Masks are drawn by the loader:
+`masks.TopScores` over a file of scores by key (`TokenScores`); no data are copied.
 """
 
 import json
@@ -57,8 +57,15 @@ class RoarCurve:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoarResult:
-    """levels: per cent of the tokens that are hidden, from 0 to 100. curves: of all measures and seeds, `random` and
-    `random again` among them. test: the test texts. majority: the macro F1 of always guessing the most frequent class.
+    """The result of a comparison.
+
+    Attributes:
+        recipe: Name of the recipe.
+        recursive: Whether each level ranks tokens by the model of the level before.
+        levels: Percentages of hidden tokens, from 0 to 100.
+        test: Number of test texts.
+        majority: Macro F1 of always predicting the most frequent class.
+        curves: Curves of all measures and seeds, including `random` and `random again`.
     """
 
     recipe: str
@@ -74,16 +81,16 @@ class RoarResult:
         return tuple(dict.fromkeys(curve.measure for curve in self.curves))
 
     def of(self, measure: str) -> list[RoarCurve]:
-        """The curves of a measure, one a seed."""
+        """Return the curves of a measure, one per seed."""
         return [curve for curve in self.curves if curve.measure == measure]
 
     def racu(self, measure: str) -> list[float]:
-        """The relative area between the random curve and that of the measure, of each seed (see `racu`)."""
+        """Return the relative area between the random curve and the measure's, for each seed (see `racu`)."""
         random = {curve.seed: curve.values for curve in self.of(RANDOM)}
         return [racu(self.levels, random[curve.seed], curve.values) for curve in self.of(measure)]
 
     def to_dict(self) -> Json:
-        """The result as JSON, with the RACU of each measure: of each seed, their mean, least and most."""
+        """Return the result as JSON, with the RACU of each measure: by seed, mean, smallest and largest."""
         names = [name for name in self.measures if name != RANDOM]
         areas = {name: self.racu(name) for name in names}
         return {
@@ -96,26 +103,34 @@ class RoarResult:
 
     @classmethod
     def from_dict(cls, data: Json) -> Self:
-        """The result of `to_dict`. ValueError for anything else."""
+        """Rebuild a result from the output of `to_dict`; raise ValueError for anything else."""
         try:
             return rebuild(cls, data)
         except ValueError as error:
-            raise ValueError(f"it is no result of ROAR ({error}); run `maskstream paper roar` again") from error
+            raise ValueError(f"the object is not a ROAR result ({error}); run `maskstream paper roar` again") from error
 
 
 def racu(levels: Sequence[float], random: Sequence[float], measure: Sequence[float]) -> float:
-    """The relative area between curves: that between the random one and the measure's, divided by that between the
-    random one and its last value, where everything is hidden; by trapezoids, clipped to [-1, 1].
+    """Return the relative area between curves (RACU), clipped to [-1, 1].
 
-    1 is a measure that takes all information at the first level, 0 is random, below 0 is worse than random. Source:
-    Madsen et al. (2022), sec. 4.3, as their code computes it. ValueError where the random curve has no area.
+    It is the area between the random curve and the measure's, divided by the area between the random curve and its last
+    value, where all tokens are hidden; by trapezoids. 1 is a measure that removes all information at the first level, 0
+    is random, below 0 is worse than random. Source: Madsen et al. (2022), sec. 4.3, as computed by their code.
+
+    Args:
+        levels: Percentages of hidden tokens.
+        random: Values of the random curve.
+        measure: Values of the measure's curve.
+
+    Raises:
+        ValueError: The random curve has no area.
     """
     x, base, own = (np.asarray(values, np.float64) for values in (levels, random, measure))
     largest = np.trapezoid(base - base[-1], x)
     if largest <= 0:
         raise ValueError(
-            f"hiding all tokens costs the model nothing (from {base[0]:.3f} to {base[-1]:.3f}), so there is no area to "
-            "compare; train longer, or on texts whose labels can be learned"
+            f"hiding all tokens costs the model nothing (from {base[0]:.3f} to {base[-1]:.3f}), so the curves have no "
+            "area in between; train longer, or on texts whose labels can be learned"
         )
     return float(np.clip(np.trapezoid(base - own, x) / largest, -1, 1))
 
@@ -130,13 +145,23 @@ def roar(
     device: torch.device,
     said: Callable[[str], None] = lambda line: None,
 ) -> RoarResult:
-    """Compares measures on the texts of two labelled splits, with a classifier that is trained at every level.
+    """Compare measures on the texts of two labelled splits, with a classifier trained at every level.
 
-    said: is told of each curve.
+    Random hiding is always measured, twice: `random` is the baseline, and `random again` differs only in its random
+    draws. Finished parts are kept in `out`, and the same call continues. Levels 0 and 100 are trained once per seed,
+    since they are the same for all measures.
 
-    Random hiding is always measured, twice: `random` is the baseline, and `random again` differs in its draws alone.
-    What is finished is kept in `out`, and the same call continues. Levels 0 and 100 are trained once a seed, for they
-    are the same for all measures. ValueError for a model that classifies no texts, and for splits without classes.
+    Args:
+        recipe: Recipe of the classifier.
+        train: Location of the training split.
+        test: Location of the test split.
+        out: Folder of the results.
+        settings: Settings of the comparison.
+        device: Device to train on.
+        said: Called with a line for each curve.
+
+    Raises:
+        ValueError: The model does not classify texts, or a split has no classes.
     """
     train, test = Manifest.load(train), Manifest.load(test)
     test = match_labels(test, train.label_names, str(train))
@@ -172,7 +197,7 @@ def roar(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Compared:
-    """One comparison: what is trained, on what, and where it is kept."""
+    """One comparison: its recipe, splits, settings and folder."""
 
     recipe: Recipe[Any]
     train: Manifest
@@ -183,7 +208,7 @@ class _Compared:
     device: torch.device
 
     def checked(self, measures: Sequence[str]) -> tuple[str, ...]:
-        """The measures to take; ValueError for a recipe, splits or measures that cannot be compared."""
+        """Return the measures to compare; raise ValueError for an unsuitable recipe, split or measure."""
         config, data = self.recipe.model, self.recipe.data
         if not isinstance(config, TextClassifierConfig) or not isinstance(data, TextData):
             raise ValueError(
@@ -197,7 +222,7 @@ class _Compared:
         if len(names := self.train.label_names) < 2:
             raise ValueError(f"{self.train} needs two classes or more with names, got {len(names)}")
         if unknown := [name for name in measures if name not in MEASURES]:
-            raise ValueError(f"there is no measure {unknown[0]!r}; legal are {', '.join(MEASURES)}")
+            raise ValueError(f"unknown measure {unknown[0]!r}; allowed are {', '.join(MEASURES)}")
         if measures:
             return tuple(measures)
         model, batch = self.recipe.build(), next(self.tests(data))
@@ -207,7 +232,7 @@ class _Compared:
         return tuple(name for name in MEASURES if attends or name != "attention")
 
     def curve(self, measure: str, seed: int) -> RoarCurve:
-        """The curve of a measure and a seed, read where it is done."""
+        """Return the curve of a measure and a seed, read from its file if it is finished."""
         file = self.out / f"seed-{seed}" / f"{measure.replace(' ', '-')}.json"
         asked = self._asked(measure, seed)
         done = json.loads(file.read_text()) if file.exists() else {}
@@ -229,7 +254,7 @@ class _Compared:
         return RoarCurve(measure=measure, seed=seed, values=tuple(done["values"]))
 
     def tests(self, data: Any) -> Iterator[TextBatch]:
-        """The test texts that are measured, with a label each."""
+        """Yield the labelled test texts to measure."""
         n = min(len(self.test), self.settings.samples)
         size = min(n, _AT_ONCE)
         for batch in read_batches(data, self.test, size=size, samples=n // size * size, shuffle=True):
@@ -238,7 +263,7 @@ class _Compared:
             yield batch
 
     def _asked(self, measure: str, seed: int) -> Json:
-        """What decides a curve; a curve of anything else is made again."""
+        """Return the settings that determine a curve; a saved curve with other settings is measured again."""
         return {
             "recipe": self.recipe.to_dict(identity=True),
             "levels": list(self.settings.levels),
@@ -253,7 +278,7 @@ class _Compared:
     def _once(
         self, level: int, seed: int, scored: Callable[[], Mapping[str, TokenScores]] | None
     ) -> tuple[float, TextClassifier]:
-        """The figure and the model at a level that all measures share, trained once."""
+        """Return the score and the model at a level that all measures share, trained once."""
         folder = self.out / f"seed-{seed}" / f"level-{level}"
         asked, file = self._asked("", seed), folder / "level.json"
         done = json.loads(file.read_text()) if file.exists() else {}
@@ -265,7 +290,7 @@ class _Compared:
         return value, model
 
     def _shown(self, level: int | None, scores: Mapping[str, TokenScores] | None) -> dict[str, TextData]:
-        """The data configs of both splits at a level; without scores nothing is hidden."""
+        """Return the data configs of both splits at a level; without scores nothing is hidden."""
         data = self.recipe.data
         assert isinstance(data, TextData)
         if level is None or scores is None:
@@ -276,7 +301,7 @@ class _Compared:
     def _write_scores(
         self, measure: str, seed: int, level: int, model: TextClassifier, data: Mapping[str, TextData]
     ) -> dict[str, TokenScores]:
-        """Writes the scores of all texts that a run shows, and of the test texts, as `model` reads them now."""
+        """Write the scores by `model` of all texts that a run shows, and of the test texts."""
         shown = {"train": self._list_trained_texts(data["train"], seed), "test": self.tests(data["test"])}
         made = {}
         for split, some in shown.items():
@@ -290,7 +315,7 @@ class _Compared:
         return made
 
     def _list_trained_texts(self, data: TextData, seed: int) -> Iterator[TextBatch]:
-        """The texts that a run with this seed shows: up to an epoch, in its order."""
+        """Yield the texts that a run with this seed shows, in order: up to an epoch."""
         recipe = replace(self.recipe, data=data)
         with closing(recipe.loader(self.train, steps=self.steps, seed=seed, device="cpu", threads=1)) as loader:
             yield from islice(loader, self.steps)
@@ -298,7 +323,7 @@ class _Compared:
     def _train_on_level(
         self, run: Path, data: Mapping[str, TextData], seed: int, keep: Path | None = None
     ) -> tuple[float, TextClassifier]:
-        """Trains a model on the texts of a level: its macro F1 on the test texts, and itself."""
+        """Train a model on the texts of a level; return its macro F1 on the test texts, and the model."""
         recipe = replace(self.recipe, data=data["train"])
         train_recipe(
             recipe,

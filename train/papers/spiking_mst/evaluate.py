@@ -1,9 +1,9 @@
-"""Evaluates a spiking transformer: its accuracy in time steps beside that of its activations, and what both cost.
+"""Evaluates a spiking transformer: accuracy over time steps, compared with its activations, and the cost of both.
 
-Energy is that of additions and multiplications in 32-bit floats at 45 nm: 0.9 pJ for an addition, 4.6 pJ for a
-multiplication with an addition (Horowitz, 2014, which papers on spiking networks use). The spiking network adds once
-for each spike and output; the first layer reads pixels, not spikes, and multiplies once a picture. Memory, softmax,
-norms, biases and the head are not counted, in neither.
+Energy is the energy of additions and multiplications in 32-bit floats at 45 nm: 0.9 pJ for an addition, 4.6 pJ for a
+multiplication with an addition (Horowitz, 2014, as used by papers on spiking networks). The spiking network adds once
+for each spike and output; the first layer reads pixels instead of spikes, and multiplies once per image. Memory,
+softmax, norms, biases and the head are not counted in either case.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,23 +37,28 @@ MEASURED, COUNTED = 1024, 1 << 14
 """The most images that are measured, and the most whose labels are counted for the baseline."""
 _AT_ONCE = 64
 SHOWN_KINDS, NEURONS = ("embedded", "q", "k", "scores", "hidden"), 48
-"""The kinds of neurons whose spikes are shown, and how many of each."""
+"""Kinds of neurons to show, and number of neurons of each kind."""
 READING = (
-    "A held-out picture, and spikes of the simulation: a row is a neuron, a column a time step, a mark a spike. There "
-    f"are {NEURONS} neurons of each kind, spread evenly over the first block and the picture. Energy is that of the "
-    f"operations alone: {ADDITION_PJ} pJ for an addition, {MULTIPLICATION_PJ} pJ for a multiplication with an addition "
-    "(45 nm, 32-bit floats)."
+    "A held-out image, and spikes of the simulation: a row is a neuron, a column a time step, a mark a spike. There "
+    f"are {NEURONS} neurons of each kind, spread evenly over the first block and the image. Energy counts only the "
+    f"operations: {ADDITION_PJ} pJ for an addition, {MULTIPLICATION_PJ} pJ for a multiplication with an addition (45 "
+    "nm, 32-bit floats)."
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spiking:
-    """The figures of a model on `images` images, of which an image costs so many operations.
+    """Results of a model; operations are counted per image.
 
-    ratio: of dropped spikes. ann: the accuracy of the activations. snn: that of the simulation after each time step.
-    multiplied: multiplications with additions of the network without spikes. first: those of the first layer, which
-    both have. added: additions that spikes cause, after each time step. rates: spikes per neuron and step, by kind of
-    neuron.
+    Attributes:
+        ratio: Fraction of dropped spikes.
+        images: Number of images.
+        ann: Accuracy of the activations.
+        snn: Accuracy of the simulation after each time step.
+        multiplied: Multiplications with additions of the network without spikes.
+        first: Multiplications with additions of the first layer, which both have.
+        added: Additions caused by spikes, after each time step.
+        rates: Spikes per neuron and step, by kind of neuron.
     """
 
     ratio: float
@@ -71,13 +76,13 @@ class Spiking:
         return self.multiplied * MULTIPLICATION_PJ / 1000
 
     def estimate_snn_nj(self, steps: int) -> float:
-        """The energy of an image in `steps` time steps, in nJ."""
+        """Return the energy of an image in `steps` time steps, in nJ."""
         return (self.first * MULTIPLICATION_PJ + self.added[steps - 1] * ADDITION_PJ) / 1000
 
     def scores(self, frequent: float) -> Iterator[Score]:
-        """What is right in several numbers of time steps, the most first, and without spikes; then the energies.
+        """Yield the accuracy after several numbers of time steps, largest first, and without spikes; then the energies.
 
-        frequent: the share of the most frequent class.
+        `frequent` is the frequency of the most frequent class.
         """
         marks = [steps for steps in (2, 4, 8, 16, 32, 64) if steps < len(self.snn)] + [len(self.snn)]
         named = {f"of the spiking network in {steps} time steps": self.snn[steps - 1] for steps in reversed(marks)}
@@ -97,9 +102,11 @@ class Spiking:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spiked(ShownSamples):
-    """Images, the class that the network says of each, and its spikes: bool (B, neurons, steps) by kind of neuron.
+    """Images with the predicted classes and the spikes.
 
-    energy_nj: of each image's spikes.
+    Attributes:
+        spikes: bool (B, neurons, steps) by kind of neuron.
+        energy_nj: Energy of each image's spikes.
     """
 
     spikes: Mapping[str, Tensor]
@@ -108,7 +115,16 @@ class Spiked(ShownSamples):
 
 @torch.inference_mode()
 def measure_spiking(model: SpikingTransformer, measured: Iterable[ImageBatch], steps: int = STEPS) -> Spiking:
-    """Compares a model with its simulation in `steps` time steps, on labelled images. ValueError for none."""
+    """Compare a model with its simulation on labelled images.
+
+    Args:
+        model: The model.
+        measured: Batches of labelled images.
+        steps: Number of time steps.
+
+    Raises:
+        ValueError: `measured` is empty.
+    """
     own, labels = [], []
     after: list[list[Tensor]] = [[] for _ in range(steps)]
     added, dense, first = [0.0] * steps, 0.0, 0.0
@@ -143,7 +159,13 @@ def measure_spiking(model: SpikingTransformer, measured: Iterable[ImageBatch], s
 
 
 def yield_held_out_images(config: ImageData, data: Manifest, samples: int = MEASURED) -> Iterator[ImageBatch]:
-    """Shuffled samples of a split that have a label, centre crops; the same each time."""
+    """Yield batches of shuffled labelled samples of a split, as centre crops; the same at each call.
+
+    Args:
+        config: Data config of the run.
+        data: The split.
+        samples: Largest number of samples to read.
+    """
     for batch in read_shuffled(centred(config), data, most=samples, size=_AT_ONCE):
         rows = (batch.label >= 0).nonzero()[:, 0]
         keys = [batch.key[row] for row in rows.tolist()]
@@ -152,7 +174,14 @@ def yield_held_out_images(config: ImageData, data: Manifest, samples: int = MEAS
 
 
 def evaluate(model: SpikingTransformer, config: ImageData, data: Manifest, shown: int) -> Evaluation:
-    """The right classes on a held-out split, with and without spikes, compared with the most frequent class."""
+    """Measure the right classes on a held-out split, with and without spikes, compared with the most frequent class.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of examples to show.
+    """
     found = measure_spiking(model, yield_held_out_images(config, data))
     known = torch.cat([batch.label for batch in yield_held_out_images(config, trained_on(data), COUNTED)])
     frequency = known.bincount(minlength=model.config.labels).double()
@@ -177,7 +206,7 @@ def evaluate(model: SpikingTransformer, config: ImageData, data: Manifest, shown
 
 @torch.inference_mode()
 def _record_spikes(model: SpikingTransformer, batch: ImageBatch) -> Spiked:
-    """Neurons spread evenly over the first block and the picture, and the energy of each picture's spikes."""
+    """Record spikes of neurons spread evenly over the first block and the image, and the energy of each image."""
     spikes = {}
     for kind in SHOWN_KINDS:
         found, run = model.simulated(batch, STEPS, keeps=kind)

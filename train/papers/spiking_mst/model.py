@@ -2,11 +2,11 @@
 
 Shapes: B images, N tokens of D channels, in W windows of L tokens with H heads of d channels.
 
-It is trained with activations that are quantised clips, and then simulated in time steps with the same weights.
-QCFS (Bu et al., 2022): h(x) = a clip(floor(x L / a + 1/2) / L, 0, 1), with a learned threshold a and L levels. A neuron
-with the threshold a that starts at a / 2, adds its input at each step, fires where it reaches a and then loses a (soft
-reset), has fired h(x) on average after L steps of a constant input x. So the weights of a network with this activation
-are those of a spiking one.
+It is trained with activations that are quantised clips, and then simulated in time steps with the same weights. QCFS
+(Bu et al., 2022): h(x) = a clip(floor(x L / a + 1/2) / L, 0, 1), with a learned threshold a and L levels. A neuron with
+the threshold a that starts at a / 2, adds its input at each step, fires when it reaches a and then loses a (soft
+reset), has fired h(x) on average after L steps of a constant input x. So a network with this activation can be
+simulated as a spiking network with the same weights.
 
 Random spike masking drops elements of queries, keys and attention maps, in training and in simulation, the same ones
 each time a sample is used. Source: Wang et al. (2023), with a Swin transformer (Liu et al., 2021).
@@ -56,11 +56,20 @@ class Spikes(Config):
         check_ratio(self.ratio)
 
     def seeds(self, draws: Sequence[Draw]) -> Tensor:
-        """A seed for each view of a sample: int64 (B,)."""
+        """Return a seed for each view of a sample: int64 (B,)."""
         return torch.tensor([int(draw.rng.integers(1 << 62)) for draw in draws], dtype=torch.int64)
 
     def keep(self, seeds: Tensor, shape: Sequence[int], site: int = 0) -> Tensor:
-        """Whether each element is kept: bool (B, *shape), on the device of `seeds` int64 (B,)."""
+        """Return whether each element is kept.
+
+        Args:
+            seeds: Seeds of the samples, int64 (B,).
+            shape: Shape of a sample's tensor.
+            site: Number of the tensor in the model.
+
+        Returns:
+            bool (B, *shape), on the device of `seeds`.
+        """
         place = torch.arange(torch.Size(shape).numel(), dtype=torch.int64, device=seeds.device)
         start = _mix_bits(_mix_bits(seeds) + torch.tensor(site, device=seeds.device) * _ODD)
         bits = _mix_bits(start[:, None] + place * _ODD) & _LOW_32
@@ -68,14 +77,14 @@ class Spikes(Config):
 
 
 def _mix_bits(x: Tensor) -> Tensor:
-    """SplitMix64's finaliser (Steele et al. 2014) on int64 with wrapping products: a hash of `x`."""
+    """Hash int64 numbers by SplitMix64's finaliser (Steele et al. 2014) with wrapping products."""
     for shift, factor in ((30, 0xBF58_476D_1CE4_E5B9), (27, 0x94D0_49BB_1331_11EB)):
         x = (x ^ _shift_right(x, shift)) * (factor - (1 << 64))
     return x ^ _shift_right(x, 31)
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """Logical shift to the right."""
+    """Shift logically to the right."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -84,11 +93,11 @@ THRESHOLD = 2.0
 UNITS = ("in", "q", "k", "v", "scores", "seen", "out", "between", "hidden", "down")
 """The kinds of neurons of a block."""
 SITES = 3
-"""The tensors of a block of which elements are dropped."""
+"""Number of tensors of a block with dropped elements."""
 
 
 class Qcfs(nn.Module):
-    """The activation, with a threshold of its own. levels: L."""
+    """The activation with a learnt threshold and `levels` levels, L."""
 
     def __init__(self, levels: int) -> None:
         super().__init__()
@@ -96,17 +105,17 @@ class Qcfs(nn.Module):
         self.threshold = nn.Parameter(torch.tensor([THRESHOLD]))
 
     def forward(self, x: Tensor) -> Tensor:
-        """h(x). The gradient of floor is taken as 1."""
+        """Return h(x). The gradient of floor is 1."""
         return cast(Tensor, _Clip.apply(x, self.threshold, self.levels))  # type: ignore[no-untyped-call]
 
 
 class _Clip(torch.autograd.Function):
-    """h(x) in few passes over x, which took most of the time of a training step.
+    """Computes h(x) in few passes over x, which took most of the time of a training step.
 
-    With the gradient of floor taken as 1, dh/dx is 1 where the clip lets x through, else 0, and dh/da is
-    (h(x) - x dh/dx) / a. What is floored to the lowest or the highest level lies on a bound of the clip and passes, as
-    in the authors' training: torch's clamp passed its bounds until 2.13, and no longer does. So dh/dx is 1 for
-    -a / 2L <= x < a + a / 2L; the paper's formula ends at a - a / 2L, where the highest level begins.
+    With a gradient of 1 for floor, dh/dx is 1 inside the clip, else 0, and dh/da is (h(x) - x dh/dx) / a. Values
+    floored to the lowest or the highest level are on a bound of the clip and count as inside, as in the authors'
+    training: torch's clamp passed gradients at its bounds until 2.13, and no longer does. So dh/dx is 1 for -a / 2L <=
+    x < a + a / 2L; the paper's formula ends at a - a / 2L, where the highest level begins.
     """
 
     @staticmethod
@@ -125,12 +134,12 @@ class _Clip(torch.autograd.Function):
 
 
 class SpikingSimulation:
-    """The neurons of a network in time steps, and what their spikes cost.
+    """The neurons of a network in time steps, and the cost of their spikes.
 
-    step: the current one, from 0; call `tick` before each. spikes: of each kind of neuron, so far. neurons: of each
-    kind, of one sample. additions: those that spikes caused, after each step; additions_of: in each kind of product.
-    dense: the multiplications with additions of the same products without spikes, of all steps. kept: the spikes of
-    each step, bool (B, neurons), of the kind that `keeps` names.
+    `step` is the current step, from 0; call `tick` before each. `spikes` counts each kind's spikes so far, `neurons`
+    each kind's neurons of one sample. `additions` are the additions caused by spikes after each step, `additions_of` by
+    kind of product. `dense` counts the multiplications with additions of the same products without spikes, over all
+    steps. `kept` has the spikes of each step, bool (B, neurons), of the kind `keeps`.
     """
 
     def __init__(self, keeps: str | None = None) -> None:
@@ -145,7 +154,13 @@ class SpikingSimulation:
         self._membranes: dict[int, Tensor] = {}
 
     def fire(self, unit: Qcfs, x: Tensor, kind: str) -> Tensor:
-        """Adds the input x to the neurons of `unit`: the spikes of this step, 0 or the threshold, as x in shape."""
+        """Add inputs to neurons and return the spikes of this step, 0 or the threshold, in the shape of `x`.
+
+        Args:
+            unit: Activation of the neurons.
+            x: Inputs.
+            kind: Kind of the neurons.
+        """
         charge = self._membranes.get(id(unit), torch.full_like(x, 0.5)) + x / unit.threshold
         fired = charge >= 1
         self._membranes[id(unit)] = charge - fired.to(x.dtype)
@@ -157,25 +172,44 @@ class SpikingSimulation:
         return fired.to(x.dtype) * unit.threshold
 
     def count(self, kind: str, additions: float, dense: float) -> None:
-        """Counts the additions of a kind of product in this step, and what it costs without spikes."""
+        """Count the operations of a kind of product in this step.
+
+        Args:
+            kind: Kind of product.
+            additions: Additions caused by spikes.
+            dense: Multiplications with additions without spikes.
+        """
         self.additions_of[kind] = self.additions_of.get(kind, 0.0) + additions
         self.additions[-1] += additions
         self.dense += dense
 
     def tick(self) -> None:
-        """Begins the next step."""
+        """Begin the next step."""
         self.step += 1
         self.additions.append(self.additions[-1] if self.additions else 0.0)
 
 
 def apply_activation(unit: nn.Module, x: Tensor, kind: str, run: SpikingSimulation | None) -> Tensor:
-    """The activation of x, or the spikes of its neurons in a simulation."""
+    """Return the activation of x, or the spikes of its neurons in a simulation.
+
+    Args:
+        unit: The activation.
+        x: Inputs.
+        kind: Kind of the neurons.
+        run: The simulation, or None.
+    """
     assert isinstance(unit, Qcfs)
     return cast(Tensor, unit(x)) if run is None else run.fire(unit, x, kind)
 
 
 def add_spikes(layer: nn.Module, x: Tensor, run: SpikingSimulation | None) -> Tensor:
-    """A linear layer of spikes: each spike is added once for each output."""
+    """Apply a linear layer to spikes; each spike is added once for each output.
+
+    Args:
+        layer: The linear layer.
+        x: Spikes.
+        run: The simulation, or None.
+    """
     assert isinstance(layer, nn.Linear)
     if run is not None:
         run.count("layers", float(x.count_nonzero()) * layer.out_features, float(x.numel()) * layer.out_features)
@@ -184,10 +218,19 @@ def add_spikes(layer: nn.Module, x: Tensor, run: SpikingSimulation | None) -> Te
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpikingTransformerConfig(ModelConfig[ImageBatch]):
-    """width: the channels of the first stage; each further one has twice as many and a quarter of the tokens. depths,
-    heads: of each stage. window: the side of a window in tokens, or the whole grid where that is smaller. levels: of
-    the activations. labels: the number of classes. places: whether each token gets a learned vector of its place, which
-    a network with one window needs to tell a sleeve from a sole. spikes: the spikes that are dropped.
+    """The sizes of the network.
+
+    Attributes:
+        width: Channels of the first stage; each further stage has twice as many, and a quarter of the tokens.
+        depths: Blocks of each stage.
+        heads: Attention heads of each stage.
+        window: Side of a window in tokens; smaller grids are one window.
+        mlp_ratio: Hidden channels of an MLP per channel.
+        levels: Levels of the activations.
+        labels: Number of classes.
+        places: Whether tokens have a learnt position vector, which a network with one window needs to distinguish a
+            sleeve from a sole.
+        spikes: Dropped spikes.
     """
 
     version: ClassVar[int] = 2
@@ -231,9 +274,7 @@ class Affine(nn.Module):
 
 
 class SpikingBlock(ResidualBlock):
-    """Attention between spikes within a window, added to what enters, and a feed-forward part, added to what enters it
-    behind the norm.
-    """
+    """Attention between spikes within a window, added to the input, and a feed-forward part, added after the norm."""
 
     def __init__(self, config: SpikingTransformerConfig, width: int, heads: int, window: int, first: int) -> None:
         super().__init__()
@@ -249,7 +290,14 @@ class SpikingBlock(ResidualBlock):
         self.register_buffer("apart", apart[..., 0] * (2 * window - 1) + apart[..., 1], persistent=False)
 
     def forward(self, x: Tensor, mask: Tensor | None, *, seeds: Tensor, run: SpikingSimulation | None) -> Tensor:
-        """x: (B, W, L, D). mask: as in `Windows`. seeds: of dropped spikes, int64 (B,)."""
+        """Run the block.
+
+        Args:
+            x: Tokens (B, W, L, D).
+            mask: Attention mask, as in `Windows`.
+            seeds: Seeds of dropped spikes, int64 (B,).
+            run: The simulation, or None.
+        """
 
         def fire(name: str, value: Tensor) -> Tensor:
             return apply_activation(self.units[name], value, name, run)
@@ -271,7 +319,7 @@ class SpikingBlock(ResidualBlock):
         return self.joined(x, fire("down", add_spikes(self.down, hidden, run)))
 
     def _kept(self, x: Tensor, seeds: Tensor, site: int, run: SpikingSimulation | None) -> Tensor:
-        """The elements that random spike masking keeps, others in each step of a simulation."""
+        """Apply random spike masking, with other elements in each step of a simulation."""
         if not self.spikes.ratio:
             return x
         step = 0 if run is None else run.step
@@ -313,17 +361,23 @@ class SpikingTransformer(Model[ImageBatch], config=SpikingTransformerConfig):
             )
         self.norm = Affine(width)
         for module in self.modules():
-            if isinstance(module, nn.Linear):  # no norm scales what enters, so the weights must keep its variance
+            if isinstance(module, nn.Linear):  # no norm scales the input, so the weights must preserve its variance
                 nn.init.kaiming_uniform_(module.weight, nonlinearity="linear")
         self.head = nn.Linear(width, c.labels)
 
     def scores(self, batch: ImageBatch, run: SpikingSimulation | None = None) -> Tensor:
-        """The logits of the classes, float32 (B, labels); in a simulation those of this step, whose mean counts."""
+        """Return the logits of the classes, float32 (B, labels); in a simulation the logits of this step, to be
+        averaged.
+
+        Args:
+            batch: The batch.
+            run: The simulation, or None.
+        """
         x = self.tokens.inputs(self.tokens.split(batch.image))
         return self._logits(x, torch.tensor([derive_key_seed(key) for key in batch.key], device=x.device), run)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compiles what follows the seeds, which come from keys on the host."""
+        """Compile the part of the model after the seeds, which are computed from keys on the host."""
         setattr(self, "_logits", torch.compile(self._logits, *args, **kwargs))  # noqa: B010
 
     def _logits(self, x: Tensor, seeds: Tensor, run: SpikingSimulation | None) -> Tensor:
@@ -344,7 +398,16 @@ class SpikingTransformer(Model[ImageBatch], config=SpikingTransformerConfig):
     def simulated(
         self, batch: ImageBatch, steps: int, keeps: str | None = None
     ) -> tuple[list[Tensor], SpikingSimulation]:
-        """The logits after each of `steps` time steps, the mean of those so far, and the simulation."""
+        """Simulate the network in time steps.
+
+        Args:
+            batch: The batch.
+            steps: Number of time steps.
+            keeps: Kind of neurons whose spikes are recorded.
+
+        Returns:
+            The mean logits up to each step, and the simulation.
+        """
         run, total, found = SpikingSimulation(keeps), None, []
         for step in range(steps):
             run.tick()
@@ -354,14 +417,16 @@ class SpikingTransformer(Model[ImageBatch], config=SpikingTransformerConfig):
         return found, run
 
     def count_embedding_work(self, images: int) -> float:
-        """The multiplications with additions of the first layer, which reads pixels and not spikes, for `images`."""
+        """Return the multiplications with additions of the first layer, which reads pixels instead of spikes, for
+        `images`.
+        """
         return float(images * self.tokens.n_tokens * self.tokens.n_inputs * self.config.width)
 
     def loss(self, batch: ImageBatch) -> Losses:
-        """The cross-entropy of the label in nats; images without a label do not count."""
+        """Return the cross-entropy of the label in nats; images without a label do not count."""
         return Losses(parts={"classification": of_labels(self.scores(batch), batch.label)})
 
 
 def derive_key_seed(key: str) -> int:
-    """The seed of a sample's dropped spikes, the same in training and in simulation."""
+    """Return the seed of a sample's dropped spikes, the same in training and in simulation."""
     return int(sample_rng(0, 0, key, 0, "spikes").integers(1 << 62))

@@ -42,15 +42,21 @@ READING = (
 UNPREDICTED = " Grey tokens were neither shown nor predicted."
 GUESSED = (
     "The third row is the best prediction that needs no training: each hidden pixel is the mean of its neighbours, in "
-    "the picture and in time. The last row is the model's. Neither saw the hidden pixels. Errors are mean squared "
-    f"errors of the hidden pixels, in {UNIT}. "
+    "space and in time. The last row is the model's. Neither saw the hidden pixels. Errors are mean squared errors of "
+    f"the hidden pixels, in {UNIT}. "
 )
 
 
 def evaluate(model: MaskedAutoencoder[VideoBatch], config: VideoData, data: Manifest, shown: int) -> Evaluation:
-    """The loss on clips of shuffled samples with the recipe's masks, and reconstructions of some.
+    """Measure the loss on clips of shuffled samples with the recipe's masks, and reconstruct some.
 
-    A model of pixels is compared with guesses from the visible pixels, on centre crops and on random ones.
+    A pixel model is compared with predictions from the visible pixels, on centre crops and on random crops.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of examples to show.
     """
     guides = config.mask is not None and "flow" in config.mask.needs
     plain = replace(decode_all(config), augment=CenterCrop(), flow=config.flow if guides else "dis")
@@ -60,7 +66,7 @@ def evaluate(model: MaskedAutoencoder[VideoBatch], config: VideoData, data: Mani
     rows = range(min(shown, len(batch)))
     same = ShownSamples(
         title="The same clips, their masks and their motion",
-        reading="" if guides else "The flow is only shown: it is that of DIS, and the mask does not use it.",
+        reading="" if guides else "The flow is for illustration: it is computed by DIS, and the mask does not use it.",
         batch=batch,
         rows=rows,
     )
@@ -94,27 +100,30 @@ def evaluate(model: MaskedAutoencoder[VideoBatch], config: VideoData, data: Mani
 
 
 def explain_unpredicted(batch: VideoBatch) -> str:
-    """What grey tokens are, where a batch has tokens that are neither shown nor predicted."""
+    """Return an explanation of grey tokens if a batch has tokens that are neither visible nor predicted, else ""."""
     mask = batch.mask
     absent = mask is not None and int(mask.target_valid.sum()) < int(mask.masked.sum())
     return UNPREDICTED if absent else ""
 
 
 def is_of_pixels(model: MaskedAutoencoder[VideoBatch]) -> bool:
-    """Whether the model predicts pixels, which can be compared with guesses from other pixels."""
+    """Return whether the model predicts pixels, which can be compared with predictions from other pixels."""
     return isinstance(model.tokens, VideoTokens) and model.tokens.target == "pixels"
 
 
 def decode_all(config: VideoData) -> VideoData:
-    """The config with one view in true colours, in which every hidden token is predicted."""
+    """Return the config with one view in true colours, in which every hidden token is predicted."""
     mask = config.mask
     return replace(config, views=1, colour=None, mask=mask.mask if isinstance(mask, PartDecoded) else mask)
 
 
 def read_clips(config: VideoData, data: Manifest, *, random_crops: bool = False) -> list[VideoBatch]:
-    """Batches of LEAST to MEASURED clips of the split, each of whose samples comes equally often; always the same.
+    """Return batches of LEAST to MEASURED clips of a split, equally many of each sample; the same at each call.
 
-    The crops are centred, or random as the recipe's.
+    Args:
+        config: Data config of the run.
+        data: The split.
+        random_crops: Whether to use the recipe's random crops instead of centre crops.
     """
     n = min(len(data), MEASURED)
     shown = decode_all(config if random_crops else replace(config, augment=CenterCrop()))
@@ -124,7 +133,12 @@ def read_clips(config: VideoData, data: Manifest, *, random_crops: bool = False)
 
 @torch.inference_mode()
 def measure_clips(model: MaskedAutoencoder[VideoBatch], clips: Iterable[VideoBatch]) -> PixelLosses:
-    """The losses of a model of pixels on batches with masks, and those of all guesses (see `measure_guesses`)."""
+    """Measure the errors of a pixel model and of all baselines (see `measure_guesses`).
+
+    Args:
+        model: The model.
+        clips: Batches with masks.
+    """
     tokens = _compare_pixel_tokens(model)
     found = (tokens.of(batch) for batch in clips)
     return measure_guesses(
@@ -140,9 +154,18 @@ def measure_clips(model: MaskedAutoencoder[VideoBatch], clips: Iterable[VideoBat
 def compare_with(
     guess: Guess, model: MaskedAutoencoder[VideoBatch], batch: VideoBatch
 ) -> tuple[VideoBatch, list[tuple[float, float]]]:
-    """The batch with its target cubes replaced by a guess, and the errors of the model and of the guess in each clip.
+    """Compare a pixel model with a baseline.
 
-    ValueError for a model that does not predict pixels.
+    Args:
+        guess: The baseline.
+        model: The model.
+        batch: Batch with masks.
+
+    Returns:
+        The batch with its target cubes replaced by the baseline's, and the errors of model and baseline for each clip.
+
+    Raises:
+        ValueError: The model does not predict pixels.
     """
     tokens = _compare_pixel_tokens(model)
     data, mask = tokens.of(batch)

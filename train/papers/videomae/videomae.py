@@ -44,17 +44,27 @@ def videomae_base() -> Recipe[VideoBatch]:
 
 
 def make_paper_data(mask: Mask, *, views: int = 1) -> VideoData:
-    """16 of 64 frames at 224 pixels in random crops, as in all three papers."""
+    """Return the data of all three papers: 16 of 64 frames at 224 pixels in random crops.
+
+    Args:
+        mask: Masking scheme.
+        views: Views of each sample.
+    """
     return VideoData(clip=VideoClip(frames=16, stride=4, size=224), mask=mask, augment=MultiScaleCrop(), views=views)
 
 
 def tiny(recipe: Recipe[VideoBatch], mask: Mask, *, steps: int = 800) -> Recipe[VideoBatch]:
-    """The same masks for two CPU cores: 256 tokens of 8 frames at 64 pixels, a 1.3 M parameter model.
+    """Scale a recipe down to two CPU cores: 256 tokens of 8 frames at 64 pixels, a 1.3 M parameter model.
 
-    Differs from the papers' recipes in: pixels as targets, since normalised ones teach so small a model nothing that
-    holds on other clips; positions on the axes of time, height and width; a quarter of the tokens visible instead of a
-    tenth; random crops of 15 to 100 % of the area, mirrored at random, three of ten in other colours, since there are
-    so few clips that a model soon knows them.
+    Differences from the papers' recipes: pixels as targets, since with normalised ones so small a model learns nothing
+    that generalises; positions on the axes of time, height and width; a quarter of the tokens visible instead of a
+    tenth; random crops of 15 to 100 % of the area, randomly mirrored, three of ten in other colours, since a model soon
+    memorises so few clips.
+
+    Args:
+        recipe: The full-size recipe.
+        mask: Masking scheme.
+        steps: Number of steps.
     """
     return replace(
         recipe,

@@ -1,4 +1,4 @@
-"""Evaluates how well a quantiser draws held-out pictures from their ids, compared with what needs no network."""
+"""Evaluates a quantiser's reconstructions of held-out images, compared with methods without a network."""
 
 from dataclasses import replace
 from typing import Any
@@ -26,18 +26,25 @@ from maskstream.train.evaluate.patches import LEVELS, compute_root_mean_square
 
 from .model import ImageVQConfig, VideoVQConfig, VQAutoencoder
 
-SHRUNK = "pictures shrunk to a pixel a cell"
+SHRUNK = "images shrunk to a pixel per cell"
 MEASURED = 256
 """The largest number of samples that are measured."""
 _AT_ONCE, _ROUNDS = 32, 20
 READING = (
-    "Held-out pictures, and what the decoder draws of the ids of their cells alone: one of {codes} for {cell} x "
+    "Held-out images, and the decoder's reconstruction from the ids of their cells: one of {codes} ids for {cell} x "
     "{cell} pixels."
 )
 
 
 def evaluate(model: VQAutoencoder[Any], config: ImageData | VideoData, data: Manifest, shown: int) -> Evaluation:
-    """The errors of shuffled samples, and reconstructions of some."""
+    """Measure the errors of shuffled samples, and reconstruct some.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of examples to show.
+    """
     measured, known = (collect_held_out_batches(config, split) for split in (data, trained_on(data)))
     (found, notes), first, sizes = measure_drawings(model, measured, known), measured[0], model.config.quantiser
     reading = READING.format(codes=sizes.codes, cell=sizes.cell)
@@ -56,18 +63,26 @@ def evaluate(model: VQAutoencoder[Any], config: ImageData | VideoData, data: Man
             baseline=SHRUNK,
             value=(found.baselines[SHRUNK] / 127.5) ** 2,
         ),
-        learns="A quantiser learns by drawing pictures from a few ids.",
+        learns="A quantiser learns by reconstructing images from a few ids.",
     )
 
 
 def measure_drawings(
     model: VQAutoencoder[BatchT], measured: list[BatchT], trained: list[BatchT]
 ) -> tuple[Score, dict[str, float]]:
-    """The root mean squared error of pictures of batches, and how many ids occur, how many there are, and e to the
-    entropy of the ids.
+    """Measure the root mean squared error of reconstructed images, and the use of ids.
 
-    trained: batches to which k-means is fitted, with as many means as there are ids, of the cells' mean colours and of
-    whole cells. ValueError if there is none.
+    Args:
+        model: The model.
+        measured: Batches to measure.
+        trained: Batches for the baselines: k-means of the cells' mean colours and of whole cells, with as many means as
+            there are ids.
+
+    Returns:
+        The score, and notes: the number of used ids, the number of ids, and e to the entropy of the ids.
+
+    Raises:
+        ValueError: A list of batches is empty.
     """
     if not measured or not trained:
         raise ValueError("errors need at least one batch, got none; take a split with a sample in it")
@@ -102,21 +117,35 @@ def measure_drawings(
 
 
 def shrink(pixels: Tensor, cell: int) -> Tensor:
-    """Pictures uint8 (n, H, W, 3) shrunk by averaging to a pixel of 256 levels a cell, and enlarged bicubically."""
+    """Average images uint8 (n, H, W, 3) to one 8-bit pixel per cell, and enlarge them bicubically.
+
+    Args:
+        pixels: The images.
+        cell: Side of a cell in pixels.
+    """
     small = F.avg_pool2d(pixels.permute(0, 3, 1, 2).float(), cell).round()
     large = F.interpolate(small, scale_factor=cell, mode="bicubic", align_corners=False)
     return large.round().clamp(0, 255).permute(0, 2, 3, 1)
 
 
 def cut_cells(pixels: Tensor, cell: int) -> Tensor:
-    """The cells of pictures uint8 (n, H, W, 3), float32 (n h w, 3 * cell * cell), colours first."""
+    """Return the cells of images uint8 (n, H, W, 3), float32 (n h w, 3 * cell * cell), colours first.
+
+    Args:
+        pixels: The images.
+        cell: Side of a cell in pixels.
+    """
     return F.pixel_unshuffle(pixels.permute(0, 3, 1, 2).float(), cell).permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def cluster(points: Tensor, k: int) -> Tensor:
-    """The means of k clusters of points float32 (n, values), by Lloyd's algorithm from k random points: (k, values).
+    """Return the means (k, values) of k clusters, by Lloyd's algorithm from k random points.
 
-    Fewer points than k are their own means.
+    If there are at most k points, they are returned.
+
+    Args:
+        points: Points float32 (n, values).
+        k: Number of clusters.
     """
     if len(points) <= k:
         return points
@@ -129,12 +158,22 @@ def cluster(points: Tensor, k: int) -> Tensor:
 
 
 def find_nearest(points: Tensor, of: Tensor) -> Tensor:
-    """For each point (n, values) the nearest of (k, values): (n, values)."""
+    """Return for each point (n, values) the nearest of (k, values): (n, values).
+
+    Args:
+        points: The points.
+        of: Points to choose from.
+    """
     return of[torch.cat([torch.cdist(part, of).argmin(dim=1) for part in torch.split(points, 4096)])]
 
 
 def collect_held_out_batches(config: ImageData | VideoData, data: Manifest) -> list[Any]:
-    """Shuffled samples of the split, without masks, random crops and colours; the same each time."""
+    """Return shuffled samples of a split, without masks, random crops and colours; the same at each call.
+
+    Args:
+        config: Data config of the run.
+        data: The split.
+    """
     plain: Any = replace(centred(config), mask=None)
     return list(read_shuffled(plain, data, most=MEASURED, size=_AT_ONCE))
 

@@ -1,4 +1,4 @@
-"""The training of a quantiser: pictures or frames are encoded, quantised and drawn again (nn/quantiser.py)."""
+"""The training of a quantiser: images or frames are encoded, quantised and decoded (nn/quantiser.py)."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class VQAutoencoderConfig(ModelConfig[BatchT]):
 
     @abstractmethod
     def pixels(self, batch: BatchT) -> Tensor:
-        """The pixels of a batch, uint8 (B, [T,] H, W, 3)."""
+        """Return the pixels of a batch, uint8 (B, [T,] H, W, 3)."""
 
     @abstractmethod
     def redrawn(self, batch: BatchT, pixels: Tensor) -> BatchT:
-        """The batch with other pixels."""
+        """Return the batch with other pixels."""
 
     def make(self, grids: Grids) -> VQAutoencoder[BatchT]:
         """See ModelConfig."""
@@ -43,7 +43,7 @@ class VQAutoencoderConfig(ModelConfig[BatchT]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageVQConfig(VQAutoencoderConfig[ImageBatch]):
-    """A quantiser trained on pictures."""
+    """A quantiser trained on images."""
 
     GRID: ClassVar[str] = "image"
 
@@ -82,7 +82,7 @@ class VQAutoencoder(Model[BatchT]):
         self.quantiser = Quantiser(config.quantiser)
 
     def loss(self, batch: BatchT) -> Losses:
-        """The squared error of the pictures, drawn from rounded latents, of values in [-1, 1]."""
+        """Return the squared error of the images decoded from rounded latents, for values in [-1, 1]."""
         pixels = self.config.pixels(batch)
         made = self.quantiser.drawn(self.quantiser.rounding(self.quantiser.latents(pixels)))
         weight = made.new_ones(len(batch)) if batch.weight is None else batch.weight
@@ -91,7 +91,7 @@ class VQAutoencoder(Model[BatchT]):
         return Losses(parts={"reconstruction": error})
 
     def reconstructed(self, batch: BatchT) -> BatchT:
-        """The batch as its ids draw it."""
+        """Return the batch decoded from its ids."""
         with torch.no_grad():
             ids = self.quantiser.ids(self.config.pixels(batch))
             return self.config.redrawn(batch, self.quantiser.decode(ids))

@@ -1,4 +1,4 @@
-"""Recipes of quantisers, whose ids MAGE and MaskViT learn: of pictures and of frames."""
+"""Recipes of quantisers, for MAGE and MaskViT: of images and of frames."""
 
 from dataclasses import replace
 

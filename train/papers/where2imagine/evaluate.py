@@ -1,7 +1,7 @@
-"""Errors of predicted waypoints on held-out walks, in metres and degrees, and those of guesses that know how one walks.
+"""Errors of predicted waypoints on held-out trajectories, in metres and degrees, compared with baselines of walking.
 
-Four guesses: a walk straight on at the speed of the clip's last step; the same with its turn kept up, on an arc; the
-mean waypoint of the training split; and the linear map of that speed and turn which is least off on the training split.
+Four baselines: walking straight on at the speed of the clip's last step; also continuing its turn, on an arc; the mean
+waypoint of the training split; and the linear map of speed and turn with the smallest error on the training split.
 """
 
 from collections.abc import Sequence
@@ -23,17 +23,23 @@ MEASURED = 1024
 """About how many clips are measured; a split is gone through several times, with other clips."""
 KNOWN = 1024
 READING = (
-    "Held-out walks, seen from above with the camera now at the large wedge, looking upwards. The model saw the "
-    "frames, and predicted where the walk is a little later and where it then looks. Wedges point to where the camera "
-    "looks. Grey points are what the depth of the last frame shows between knees and head; up to them the floor is "
-    "free."
+    "Held-out trajectories, seen from above with the current camera at the large wedge, looking upwards. The model saw "
+    "the frames, and predicted the position and heading a little later. Wedges point in the camera's direction. Grey "
+    "points are the depth of the last frame between knees and head; up to them the floor is free."
 )
 ROUNDS = 8
 _TIMES, _NEAR_M = 30, 0.05
 
 
 def evaluate(model: WaypointModel, config: TrajectoryData, data: Manifest, shown: int) -> Evaluation:
-    """The errors on a held-out split, compared with the guesses, and waypoints of the first walks."""
+    """Measure the errors on a held-out split, compared with the baselines, and show some waypoints.
+
+    Args:
+        model: The model, in eval mode.
+        config: Data config of the run.
+        data: The split.
+        shown: Number of examples to show.
+    """
     clips = collect_held_out_clips(config, data)
     found = measure_waypoints(model, clips, *collect_known_guesses(config, data))
     own, straight, count, first = found.pop("model"), found[STRAIGHT], sum(map(len, clips)), clips[0]
@@ -67,12 +73,17 @@ def evaluate(model: WaypointModel, config: TrajectoryData, data: Manifest, shown
             baseline=f"guessing {STRAIGHT}",
             value=straight[0] + straight[1] * torch.pi / 180,
         ),
-        learns="A model of waypoints learns from walks where a person would be a little later.",
+        learns="A waypoint model learns from trajectories where a person would be a little later.",
     )
 
 
 def collect_held_out_clips(config: TrajectoryData, data: Manifest) -> list[TrajectoryBatch]:
-    """Clips of all walks of a split at random moments, whole and not mirrored; the same at each call."""
+    """Return clips of all trajectories of a split at random times, whole and not mirrored; the same at each call.
+
+    Args:
+        config: Data config of the run.
+        data: The split.
+    """
     n = len(data)
     rounds = max(min(ROUNDS, MEASURED // n), 1)
     whole = replace(config, mask=None, views=1, colour=None)
@@ -80,8 +91,15 @@ def collect_held_out_clips(config: TrajectoryData, data: Manifest) -> list[Traje
 
 
 def collect_known_guesses(config: TrajectoryData, data: Manifest) -> tuple[Tensor, Tensor]:
-    """What guesses know of the split that was trained on: its mean waypoint, float32 (3,), and the map of
-    `measure_motion` to waypoints, float32 (3, 3), that is least off.
+    """Fit the baselines on the training split.
+
+    Args:
+        config: Data config of the run.
+        data: The held-out split.
+
+    Returns:
+        The mean waypoint, float32 (3,), and the matrix from `measure_motion` to waypoints with the smallest error,
+            float32 (3, 3).
     """
     train = trained_on(data)
     n = len(train)
@@ -95,18 +113,28 @@ def collect_known_guesses(config: TrajectoryData, data: Manifest) -> tuple[Tenso
 
 
 def measure_motion(batch: TrajectoryBatch, ahead_s: float) -> Tensor:
-    """What the clips' last step says, float32 (B, 3): 1, and metres and turn ahead if speed and turn are kept up.
+    """Return 1, and the metres and the turn ahead if the speed and the turn of the clips' last step continue: float32
+    (B, 3).
 
-    ValueError for clips of one frame, which have no step.
+    Args:
+        batch: Batch of clips.
+        ahead_s: Seconds ahead.
+
+    Raises:
+        ValueError: Clips have one frame, and so no step.
     """
     pace, turn = measure_speed(batch), -estimate_heading_before(batch.pose[:, -2]) / step_s(batch)
     return torch.stack([torch.ones_like(pace), pace * ahead_s, turn * ahead_s], dim=1)
 
 
 def fit_median(inputs: Tensor, outputs: Tensor) -> Tensor:
-    """The matrix (n, 3) by which `inputs` (B, n) are least off from waypoints `outputs` (B, 3).
+    """Return the matrix (n, 3) that maps inputs to waypoints with the smallest sum of distances.
 
-    The sum of distances is least by least squares that are weighted anew (Weiszfeld, 1937), with a floor of 5 cm.
+    It is found by iteratively reweighted least squares (Weiszfeld, 1937), with a floor of 5 cm.
+
+    Args:
+        inputs: Inputs (B, n).
+        outputs: Waypoints (B, 3).
     """
     weight = torch.ones_like(outputs[:, :1])
     for _ in range(_TIMES):
@@ -121,10 +149,16 @@ def fit_median(inputs: Tensor, outputs: Tensor) -> Tensor:
 def measure_waypoints(
     model: WaypointModel, clips: Sequence[TrajectoryBatch], mean: Tensor, linear: Tensor
 ) -> dict[str, list[float]]:
-    """The mean errors in metres and in degrees of the model, as "model", and of the guesses by name; rows that only pad
-    a batch do not count.
+    """Measure the mean errors in metres and in degrees; rows that only pad a batch do not count.
 
-    mean, linear: see `collect_known_guesses`.
+    Args:
+        model: The model.
+        clips: Batches of clips.
+        mean: See `collect_known_guesses`.
+        linear: See `collect_known_guesses`.
+
+    Returns:
+        The errors of the model, as "model", and of the baselines by name.
     """
     ahead_s = model.config.ahead_s
     made: dict[str, list[Tensor]] = {}
@@ -143,16 +177,27 @@ def measure_waypoints(
 
 
 def measure_errors(made: Tensor, true: Tensor) -> Tensor:
-    """Of waypoints (B, 3) the distance in metres and the angle in degrees, (B, 2)."""
+    """Return the distance in metres and the angle in degrees between waypoints (B, 3): (B, 2).
+
+    Args:
+        made: Predicted waypoints.
+        true: True waypoints.
+    """
     place = torch.linalg.vector_norm(made[:, :2] - true[:, :2], dim=1)
     turn = made[:, 2] - true[:, 2]
     return torch.stack([place, torch.rad2deg(torch.atan2(turn.sin(), turn.cos()).abs())], dim=1)
 
 
 def keep_up(batch: TrajectoryBatch, ahead_s: float, *, turning: bool) -> Tensor:
-    """The waypoints (B, 3) of walks that keep up the speed of the clip's last step and, if `turning`, its turn.
+    """Return the waypoints (B, 3) of continuing at the speed of the clip's last step and, if `turning`, with its turn.
 
-    ValueError for clips of one frame, which have no step.
+    Args:
+        batch: Batch of clips.
+        ahead_s: Seconds ahead.
+        turning: Whether to continue the turn.
+
+    Raises:
+        ValueError: Clips have one frame, and so no step.
     """
     _, way, turn = measure_motion(batch, ahead_s).unbind(dim=1)
     turn = turn if turning else torch.zeros_like(turn)
@@ -163,7 +208,7 @@ def keep_up(batch: TrajectoryBatch, ahead_s: float, *, turning: bool) -> Tensor:
 
 
 def estimate_heading_before(pose: Tensor) -> Tensor:
-    """How far to the right a camera at poses (B, 7), on the axes of the one now, looks: radians (B,)."""
+    """Return how far to the right cameras at poses (B, 7), in the current camera's axes, look: radians (B,)."""
     w, x, y, z = pose[:, 3:].unbind(dim=1)
     return torch.atan2(2 * (x * z + w * y), 1 - 2 * (x * x + y * y))
 

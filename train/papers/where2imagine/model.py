@@ -1,11 +1,12 @@
-"""The model of where a walk goes next: from clips of colours and depth to the waypoint, as ImagineNav's Where2Imagine.
+"""The waypoint model: predicts from clips of colour and depth where a trajectory goes next, as ImagineNav's
+Where2Imagine.
 
 ImagineNav (Zhao et al., ICLR 2025) lets a vision-language model choose among imagined views; Where2Imagine learns, from
-how people walk, at which relative waypoint the next view is to be imagined. No code or sizes of it were found, so this
-is its task with a network of our own: a vision transformer whose tokens are cubes of colours and depth together, and a
-linear head on a class token that says how the waypoint departs from that of a walk straight on: metres to the right,
-metres forward, and sine and cosine of the turn. With an odometer, straight on is at the speed of the clip's last step,
-and a linear map of the clip's motion is added to the head.
+how people walk, the relative waypoint of the next view to imagine. Code and sizes are not published, so this is its
+task with a network of this project: a vision transformer whose tokens are cubes of colour and depth together, and a
+linear head on a class token. The head predicts the difference from the waypoint of walking straight on: metres to the
+right, metres forward, and sine and cosine of the turn. With an odometer, straight on is at the speed of the clip's last
+step, and a linear map of the clip's motion is added to the head.
 
 Shapes: B clips, N tokens, V of them visible, D channels.
 """
@@ -30,19 +31,26 @@ PACE_M_S = 1.2
 """The pace in metres a second of a walk straight on where the speed is not known, and of the head's outputs."""
 _FAR_M = 10.0
 _MOTION = (10.0, 10.0, 10.0, 16.0, 16.0, 16.0)
-"""What places in metres and the vectors of quaternions are multiplied by, so that those of small steps are near 1."""
+"""Factors of positions in metres and of quaternions' vectors, which bring small steps near 1."""
 _MOTION_GAIN = 10.0
-"""What the linear map of the motion is multiplied by. It so learns ten times faster than the rest, and the tokens learn
-what it leaves.
+"""Factor of the linear map of the motion. It makes the map learn ten times faster than the rest, and the tokens learn
+the remainder.
 """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WaypointConfig(ModelConfig[TrajectoryBatch]):
-    """The sizes; the defaults are those of ViT-S.
+    """The sizes of the model, by default ViT-S.
 
-    depths: whether depth is read beside colours. motion: whether the poses of the clip's frames are read too, as an
-    odometer gives them; the clip then has two frames or more. ahead_s: how far ahead the waypoint is, as in the data.
+    Attributes:
+        width: Number of channels.
+        depth: Number of blocks.
+        heads: Number of attention heads.
+        mlp_ratio: Hidden channels of an MLP per channel.
+        depths: Whether the model reads depth besides colour.
+        motion: Whether the model also reads the poses of the clip's frames, as from an odometer; clips then have two
+            frames or more.
+        ahead_s: Seconds to the waypoint, as in the data.
     """
 
     version: ClassVar[int] = 2  # 2: the linear map of the motion is multiplied
@@ -60,7 +68,7 @@ class WaypointConfig(ModelConfig[TrajectoryBatch]):
         self.need_least("depth", "mlp_ratio")
 
     def check(self, data: DataConfig[TrajectoryBatch]) -> None:
-        """ValueError unless the data have the depth and the waypoints that the model is for."""
+        """Raise ValueError unless the data have the depth, frames and waypoints that the model needs."""
         if not isinstance(data, TrajectoryData):
             return
         if self.depths and not data.depth:
@@ -96,7 +104,9 @@ class WaypointModel(Model[TrajectoryBatch], config=WaypointConfig):
             nn.init.zeros_(self.kept_up.weight)
 
     def loss(self, batch: TrajectoryBatch) -> Losses:
-        """The mean distance of predicted and true places in metres, and the mean angle between the turns in radians."""
+        """Return the mean distance of predicted and true positions in metres, and the mean angle between the turns in
+        radians.
+        """
         made, true = self._encode_outputs(batch), widen(batch.waypoint)
         weight = torch.ones_like(true[:, 0]) if batch.weight is None else batch.weight
         place = torch.linalg.vector_norm(made[:, :2] - true[:, :2], dim=1)
@@ -107,16 +117,16 @@ class WaypointModel(Model[TrajectoryBatch], config=WaypointConfig):
         return Losses(parts={"place": weighted(place, weight), "turn": weighted(angle, weight)})
 
     def reconstructed(self, batch: TrajectoryBatch) -> TrajectoryBatch:
-        """The batch with the predicted waypoints."""
+        """Return the batch with the predicted waypoints."""
         return replace(batch, waypoint=self.waypoints(batch))
 
     def waypoints(self, batch: TrajectoryBatch) -> Tensor:
-        """Predicted waypoints, float32 (B, 3), as in `TrajectoryBatch`."""
+        """Return predicted waypoints, float32 (B, 3), as in `TrajectoryBatch`."""
         made = self._encode_outputs(batch)
         return torch.cat([made[:, :2], torch.atan2(made[:, 2], made[:, 3])[:, None]], dim=1)
 
     def _encode_outputs(self, batch: TrajectoryBatch) -> Tensor:
-        """Places in metres, and sines and cosines of the turns, not normalised: float32 (B, 4)."""
+        """Return positions in metres, and sines and cosines of the turns, not normalised: float32 (B, 4)."""
         index = None if batch.mask is None else batch.mask.visible
         cubes = self.tokens.split(batch.video)
         x = self.colour(self.tokens.inputs(cubes if index is None else gather_tokens(cubes, index)))
@@ -137,13 +147,15 @@ class WaypointModel(Model[TrajectoryBatch], config=WaypointConfig):
         return self._make_straight(batch) + out * out.new_tensor([reach, reach, 1.0, 1.0])
 
     def _make_straight(self, batch: TrajectoryBatch) -> Tensor:
-        """The outputs for walks straight on, float32 (B, 4)."""
+        """Return the outputs for walking straight on, float32 (B, 4)."""
         pace = measure_speed(batch) if self.config.motion else batch.pose.new_full((len(batch),), PACE_M_S)
         none = torch.zeros_like(pace)
         return torch.stack([none, pace * self.config.ahead_s, none, torch.ones_like(pace)], dim=1)
 
     def _depths(self, depth: Tensor) -> Tensor:
-        """Cubes of depth (B, N, 2 pixels): how near it is, from 0 at 10 m and more to 1, and whether it is known."""
+        """Return cubes of depth (B, N, 2 pixels): nearness, from 0 at 10 m and more to 1, and whether depth is
+        known.
+        """
         (t, h, w), (pt, ph, pw) = self.tokens.grid, self.tokens.patch
         near = 1 - torch.log1p(depth.clamp(max=_FAR_M)) / torch.log1p(depth.new_tensor(_FAR_M))
         known = (depth > 0).to(depth.dtype)
@@ -153,15 +165,19 @@ class WaypointModel(Model[TrajectoryBatch], config=WaypointConfig):
 
 
 def measure_movement(batch: TrajectoryBatch) -> Tensor:
-    """Where the camera was in each frame and how it was turned, as numbers near 1: float32 (B, 6 T)."""
+    """Return the positions and rotations of the camera in each frame, scaled to about 1: float32 (B, 6 T)."""
     poses = torch.cat([batch.pose[:, :, :3], batch.pose[:, :, 4:]], dim=2)
     return (poses * poses.new_tensor(_MOTION)).flatten(1)
 
 
 def measure_speed(batch: TrajectoryBatch) -> Tensor:
-    """The speed in the last step of each clip, along the ground of the camera now: metres a second, float32 (B,).
+    """Return the speed in the last step of each clip, along the current camera's ground plane: metres per second,
+    float32 (B,).
 
-    It is 0 for a clip that repeats its last frame. ValueError for clips of one frame, which have no step.
+    It is 0 for a clip that repeats its last frame.
+
+    Raises:
+        ValueError: Clips have one frame, and so no step.
     """
     took = step_s(batch)
     way: Tensor = torch.linalg.vector_norm(batch.pose[:, -2][:, [0, 2]], dim=1)
@@ -169,9 +185,11 @@ def measure_speed(batch: TrajectoryBatch) -> Tensor:
 
 
 def step_s(batch: TrajectoryBatch) -> Tensor:
-    """The time of the last step of each clip in seconds, float32 (B,); infinite if the clip repeats its last frame.
+    """Return the time of the last step of each clip in seconds, float32 (B,); infinite if the clip repeats its last
+    frame.
 
-    ValueError for clips of one frame, which have no step.
+    Raises:
+        ValueError: Clips have one frame, and so no step.
     """
     if batch.pose.shape[1] < 2:
         raise ValueError("the last motion needs clips of two frames or more, got one; set data.clip.frames=2")

@@ -1,4 +1,4 @@
-"""Recipes of walks: the waypoint where a person who walks like those of the training split goes next.
+"""Recipes on trajectories: the waypoint where a person who walks as in the training split goes next.
 
 maskstream train where2imagine-tiny --data data/shards/sample-trajectory/train --out runs/where
 """
