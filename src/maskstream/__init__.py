@@ -1,6 +1,6 @@
 """Streaming data pipelines for masked pre-training: raw media, tar shards, masked batches, a compact trainer.
 
-What your own parts are made of is imported from here; CONTRIBUTING.md has a complete example of each:
+Base classes of custom parts are imported from here; CONTRIBUTING.md has a complete example of each:
 
     from maskstream import Augmentation, Dataset, Mask, Source, Transform
 """

@@ -23,7 +23,7 @@ from .shards.format.manifest import Manifest
 
 ROUNDS = 3
 RANKS = 4
-"""Of which the balance of decoding is told."""
+"""Number of ranks for which the balance of decoding is reported."""
 PREFETCH = 3
 """The loader's default."""
 _LABELS = {"wait": "consumer waits for data", "consumer": "consumer is away"}
@@ -42,11 +42,29 @@ def measure(
     workers: int = 0,
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """Measures the loader of a split for `for_s` seconds or until `samples` samples. The result can be written as JSON.
-    Of packed rows it also has the share that is empty, and how evenly ranks decode (see `decode_balance`).
+    """Measure the loader of a split.
 
-    The consumer takes each batch and then waits for `step_s` seconds. Samples made during the start are not counted.
-    Raises ValueError if the split is smaller than a batch, ShardError if there is no finished split.
+    The consumer takes each batch and then waits for `step_s` seconds. Samples loaded during start-up are not counted.
+    For packed rows, the result includes the empty fraction, and how evenly ranks decode (see `decode_balance`).
+
+    Args:
+        modality: Modality of the data.
+        manifest: The split.
+        data: Data config to measure.
+        batch_size: Samples per batch.
+        device: Device of the batches.
+        for_s: Largest duration in seconds.
+        samples: Number of samples after which to stop.
+        step_s: Simulated time of a training step in seconds.
+        workers: Worker processes.
+        threads: Threads per process.
+
+    Returns:
+        The result, which can be written as JSON.
+
+    Raises:
+        ValueError: The split is smaller than a batch.
+        ShardError: The split is unfinished.
     """
     have = len(manifest)
     if have < batch_size:
@@ -74,9 +92,15 @@ def measure(
 
 
 def decode_balance(order: RowOrder | RowMixOrder, ranks: int, most: int = 64) -> dict[str, float] | None:
-    """What the rank with the most work decodes of a batch of packed rows, over the mean of `ranks` ranks with the rows
-    of a batch of `order` each, in pixels of the source: the median ("median") and the largest ("worst") over `most`
-    batches. None where the split gives no such batch.
+    """Return the largest work of a rank over the mean of all ranks, in decoded source pixels of packed rows.
+
+    Args:
+        order: Order of the rows of one rank.
+        ranks: Number of ranks.
+        most: Largest number of batches to count.
+
+    Returns:
+        The "median" and the "worst" over batches; None if the split is too small for a batch.
     """
     try:
         wide = order.samples.order(order.global_batch * ranks, RUN_STEPS)
@@ -93,7 +117,12 @@ def decode_balance(order: RowOrder | RowMixOrder, ranks: int, most: int = 64) ->
 
 
 def difference(after: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """The difference between the counters of two `loader.stats()`."""
+    """Return the difference between the counters of two `loader.stats()`.
+
+    Args:
+        after: Later counters.
+        before: Earlier counters.
+    """
     spent: dict[str, Any] = {name: after[name] - before[name] for name in ("samples", "read_bytes", "bad")}
     for name in ("seconds", "cpu_seconds"):
         spent[name] = {stage: value - before[name].get(stage, 0.0) for stage, value in after[name].items()}
@@ -112,10 +141,23 @@ def sweep(
     cores: int | None = None,
     rounds: int = ROUNDS,
 ) -> dict[str, Any]:
-    """Measures several numbers of workers and threads, `for_s` seconds each. The result can be written as JSON: the
-    name of samples ("unit"), all settings that were tried, the fastest first ("tried"), and the fastest ("best").
+    """Measure several numbers of workers and threads.
 
-    rounds: how often each setting is measured, in turn, so that the noise of the machine affects all settings alike.
+    Args:
+        modality: Modality of the data.
+        manifest: The split.
+        data: Data config to measure.
+        batch_size: Samples per batch.
+        device: Device of the batches.
+        for_s: Duration of each setting in seconds.
+        step_s: Simulated time of a training step in seconds.
+        cores: Number of cores to use; defaults to all.
+        rounds: Number of measurements of each setting, in turn, so that the noise of the machine affects all settings
+            equally.
+
+    Returns:
+        A result that can be written as JSON: the name of samples ("unit"), all measured settings, fastest first
+            ("tried"), and the fastest ("best").
     """
     tried: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for _ in range(rounds):
@@ -147,7 +189,13 @@ def sweep(
 
 
 def show(modality: Modality, result: Mapping[str, Any], console: Console) -> None:
-    """Prints the result of `measure` or `sweep`."""
+    """Print the result of `measure` or `sweep`.
+
+    Args:
+        modality: Modality of the data.
+        result: The result.
+        console: Console to print to.
+    """
     if "tried" in result:
         _show_sweep(result, console)
     else:
@@ -191,7 +239,7 @@ def _show_stages(modality: Modality, result: Mapping[str, Any], console: Console
 
 
 def _describe_rows(result: Mapping[str, Any]) -> list[str]:
-    """What is told of packed rows, if there are any."""
+    """Describe packed rows, if there are any."""
     if result.get("empty") is None:
         return []
     balance = result["decode_balance"]
@@ -205,7 +253,7 @@ def _describe_rows(result: Mapping[str, Any]) -> list[str]:
 
 
 def candidates(cores: int) -> list[tuple[int, int]]:
-    """The (workers, threads of each) worth trying on this many cores, including the default."""
+    """Return the (workers, threads of each) worth trying on a number of cores, including the default."""
     pairs = [(0, cores // 2), (0, cores), (0, cores * 2), (2, cores // 2), (cores // 4, 4), (cores, 1)]
     return list(dict.fromkeys((workers, max(threads, 1)) for workers, threads in pairs if workers <= cores))
 

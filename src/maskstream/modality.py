@@ -19,14 +19,19 @@ from .shards.members.video import VIDEO
 from .shards.named import named, nearest
 
 RUN_STEPS = 10_000
-"""The assumed length of the run in batches, for masks whose ratio changes over it; only its beginning is shown."""
+"""Assumed length of the run in batches, for masks whose ratio changes over it; pages use only its beginning."""
 NO_MASK = "none"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskField:
-    """A field of a data config that is a mask: a grid with the axes that it is drawn on, the cues that the loader
-    provides, and those that a mask must read.
+    """A mask field of a data config.
+
+    Attributes:
+        name: Name of the field.
+        grid: Token grid that its masks are drawn on.
+        cues: Mask inputs that the loader provides.
+        must: Mask inputs that a mask must read.
     """
 
     name: str = "mask"
@@ -35,7 +40,7 @@ class MaskField:
     must: frozenset[str] = frozenset()
 
     def misfit(self, mask: Mask) -> str:
-        """Why the mask cannot be drawn on this grid with these cues, in words behind "on the tokens"; "" if it can."""
+        """Return why a mask cannot be drawn on this grid with these inputs, to follow "on the tokens"; "" if it can."""
         needs = needed_cues(mask)
         if needs or self.must:
             if other := needs - self.cues:
@@ -49,11 +54,19 @@ class MaskField:
         return ""
 
     def legal(self) -> list[str]:
-        """The names of the masks that fit."""
+        """Return the names of the masks that fit."""
         return [NO_MASK, *(name for name, make in MASKS.items() if not self.misfit(make()))]
 
     def mask(self, name: str, modality: str) -> Mask | None:
-        """The mask of a name, or of `package.module:name`; ValueError if there is none or it does not fit."""
+        """Return a mask by name or `package.module:name`.
+
+        Args:
+            name: Name of the mask; `none` for no mask.
+            modality: Name of the modality, for messages.
+
+        Raises:
+            ValueError: The mask is unknown or does not fit.
+        """
         if name == NO_MASK:
             return None
         mask = mask_named(name) if name in MASKS or ":" in name else None
@@ -65,14 +78,15 @@ class MaskField:
             else f"cannot be drawn on the tokens of {modality}{misfit}"
         )
         raise ValueError(
-            f"--mask {name!r} {what}; legal are {', '.join(self.legal())}, and package.module:name for your own"
+            f"--mask {name!r} {what}; allowed are {', '.join(self.legal())}, or package.module:name for a custom mask"
         )
 
 
 def mask_named(name: str) -> Mask:
-    """The mask of a name, or of `package.module:name`, a class whose settings all have defaults or a mask that is made.
+    """Return a mask by name, or `package.module:name`, which is a mask or a class whose settings all have defaults.
 
-    ValueError if there is none, or what has this name is no mask.
+    Raises:
+        ValueError: The name is unknown or not a mask.
     """
     found: object = named(name, MASKS, "mask")
     try:
@@ -82,15 +96,21 @@ def mask_named(name: str) -> Mask:
             f"the mask {name!r} cannot be made without settings ({error}); give all of them defaults"
         ) from error
     if not isinstance(mask, Mask):
-        raise ValueError(f"{name!r} is no mask but of {type(mask).__name__}; name a subclass of masks.Mask")
+        raise ValueError(f"{name!r} is not a mask but a {type(mask).__name__}; give a subclass of masks.Mask")
     return mask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Demo:
-    """The recipe that `maskstream demo` trains, and further commands, in which {data} is the folder of the shards and
-    {run} that of the run. dataset, chosen: what becomes shards instead of the modality's sample set, and how.
-    settings: of the training. probed: whether the labels of the dataset say what the run's features are worth.
+    """The commands of `maskstream demo`.
+
+    Attributes:
+        recipe: Recipe to train.
+        dataset: Dataset to convert instead of the modality's sample set.
+        chosen: Options of `maskstream shards`.
+        settings: Options of `maskstream train`.
+        probed: Whether the features are probed with the labels of the dataset.
+        more: Further commands, with {data} for the folder of the shards and {run} for the run's.
     """
 
     recipe: str
@@ -101,7 +121,7 @@ class Demo:
     more: tuple[str, ...] = ()
 
     def commands(self, modality: str) -> list[list[str]]:
-        """The arguments of each `maskstream` command."""
+        """Return the arguments of each `maskstream` command."""
         dataset = self.dataset or f"sample-{modality}"
         data, run = f"data/shards/{dataset}", "runs/demo" if modality == "video" else f"runs/demo-{modality}"
         lines = (
@@ -115,19 +135,32 @@ class Demo:
 
 
 def as_it_is(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
-    """`data`."""
+    """Return `data` unchanged.
+
+    Args:
+        manifest: Not used.
+        data: The data config.
+    """
     return data
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Modality:
-    """The spec of one modality. unit, units: the word for one sample and for several.
+    """The spec of one modality.
 
-    kinds: the kinds of the components of a sample. encoder: makes samples from raw files. data: what `preview` and
-    `bench` load by default. masks: its fields that are masks. suited: changes it to what suits a page about a split.
-    figures: makes the figures for a data config and a split. stages: descriptions of the loader's stages and advice on
-    making them cheaper, instead of the general ones. demo: what `maskstream demo` runs, None for nothing. of: the
-    modalities whose splits it loads, by default its own.
+    Attributes:
+        name: Name of the modality.
+        unit: Word for one sample.
+        units: Word for several samples.
+        kinds: Kinds of the components of a sample.
+        encoder: Builds the encoder of raw files.
+        data: Default data config of `preview` and `bench`.
+        masks: Mask fields of the config.
+        figures: Builds the figures for a data config and a split.
+        demo: Commands of `maskstream demo`; None without a demo.
+        stages: Descriptions of the loader's stages and advice on making them cheaper, instead of the general ones.
+        suited: Adapts the config to a page about a split.
+        of: Modalities of the splits that it loads; defaults to its name.
     """
 
     name: str
@@ -144,33 +177,45 @@ class Modality:
     of: tuple[str, ...] = ()
 
     def chosen(self, settings: Sequence[str] = (), masks: Sequence[str] = ()) -> DataConfig[Any]:
-        """The data config with some settings, such as "clip.size=112", and masks by name.
+        """Return the data config with some settings and masks.
 
-        A mask is that of the first field of `masks`, or, as in "audio_mask=tube", of the one that is named. ValueError
-        for a field that there is not, an illegal value, or a mask that does not fit.
+        Args:
+            settings: Settings such as "clip.size=112".
+            masks: Names of masks for the first field of `masks` or, as in "audio_mask=tube", for the named one.
+
+        Raises:
+            ValueError: A field is unknown, a value is not allowed, or a mask does not fit.
         """
         return self._set(replace(self.data, **dict(map(self._mask, masks))), settings)
 
     def shown(self, manifest: Manifest, settings: Sequence[str] = (), masks: Sequence[str] = ()) -> DataConfig[Any]:
-        """The same, as it suits a page about a split; what is set here stays so."""
+        """Return the data config adapted to a page about a split, except explicit settings.
+
+        Args:
+            manifest: The split.
+            settings: See `chosen`.
+            masks: See `chosen`.
+        """
         chosen = self.chosen(settings, masks)
         return self._set(self.suited(manifest, chosen), settings)
 
     def compared(self, masks: Sequence[str]) -> list[tuple[str, ...]]:
-        """The masks by name, each field at most once, in all combinations of those of a field that is named again."""
+        """Return all combinations of masks by name, each with every field at most once, if a field occurs several
+        times.
+        """
         by_field: dict[str, list[str]] = {}
         for text in masks:
             by_field.setdefault(self.field_of(text).name, []).append(text)
         return list(product(*by_field.values()))
 
     def field_of(self, text: str) -> MaskField:
-        """The field of a mask by name, as in `chosen`; ValueError for a field that there is not."""
+        """Return the field of a mask by name, as in `chosen`; raise ValueError for an unknown field."""
         name, _, _ = text.rpartition("=")
         fields = {one.name: one for one in self.masks}
         if not name:
             return self.masks[0]
         if name not in fields:
-            raise ValueError(f"--mask {text}: the masks of {self.name} are {', '.join(fields)}, there is no {name!r}")
+            raise ValueError(f"--mask {text}: {self.name} has the mask fields {', '.join(fields)}, got {name!r}")
         return fields[name]
 
     def _set(self, data: DataConfig[Any], settings: Sequence[str]) -> DataConfig[Any]:
@@ -178,14 +223,17 @@ class Modality:
         return with_set(data, settings, where=where) if settings else data
 
     def _mask(self, text: str) -> tuple[str, Mask | None]:
-        """The field of a mask and the mask."""
+        """Return the name of a mask's field, and the mask."""
         own = self.field_of(text)
         return own.name, own.mask(text.rpartition("=")[2], self.name)
 
 
 def short_clips(manifest: Manifest, data: DataConfig[Any]) -> dict[str, dict[str, Any]]:
-    """How many videos are shorter than the clip of a data config, by the manifest alone, of each component; nothing
-    where clips are none of video.
+    """Count the videos that are shorter than the clip of a data config, by component, from the manifest alone.
+
+    Args:
+        manifest: The split.
+        data: The data config; without video clips, the result is empty.
     """
     if not isinstance(clip := getattr(data, "clip", None), VideoClip):
         return {}

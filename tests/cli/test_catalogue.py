@@ -100,7 +100,7 @@ def test_a_search_finds_what_all_words_stand_in():
     assert "mgmae-tiny" in output
     assert "bert" not in output
     code, _, error = said("masks", "--search", "nonesuch")
-    assert (code, str(error).split(";")[0]) == (1, "no mask speaks of 'nonesuch'")
+    assert (code, str(error).split(";")[0]) == (1, "no mask mentions 'nonesuch'")
 
 
 @pytest.mark.parametrize("name", FORMER)
@@ -116,4 +116,4 @@ def test_a_former_name_says_what_is_given_now(name):
 def test_an_unknown_name_is_refused_with_the_nearest():
     code, _, error = said("datasets", "k4000")
     assert code == 1
-    assert str(error) == "'k4000' is no dataset, did you mean 'k400'?; `maskstream datasets` lists all"
+    assert str(error) == "'k4000' is not a dataset, did you mean 'k400'?; `maskstream datasets` lists all"

@@ -175,12 +175,12 @@ def test_preview_and_bench_open_what_the_shards_hold(monkeypatch, capsys, tmp_pa
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--mask", "all"], "--mask 'all' is not a mask; legal are none, audio-mae,"),
+        (["--mask", "all"], "--mask 'all' is not a mask; allowed are none, audio-mae,"),
         (
             ["--mask", "fastdit-3d"],
             "'fastdit-3d' cannot be drawn on the tokens of video, which have no occupied (their cues: ",
         ),
-        (["--mask", "audio_mask=mae"], "the masks of video are mask, there is no 'audio_mask'"),
+        (["--mask", "audio_mask=mae"], "video has the mask fields mask, got 'audio_mask'"),
         (["--mask", "none", "--set", "mask.ratio=0.5"], "there is no field 'mask.ratio' to set"),
         (["--set", "points=9"], "there is no field 'points' to set; these shards hold video"),
         (["--set", "ratio=1.5"], "1.5"),

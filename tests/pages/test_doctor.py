@@ -267,7 +267,7 @@ def test_masks_are_compared_in_columns(split, monkeypatch, capsys):
     assert lines[-2][0] == "mean"
     assert out.splitlines()[-1].startswith("few samples: 11 of 588 values each")
     assert "masks are compared on one split" in said(split, split, "--mask", "tube")[2]
-    assert f"{split.parent} is no folder of a run" in said(split, split.parent)[2]
+    assert f"{split.parent} is not the folder of a run" in said(split, split.parent)[2]
     assert "--shapes and --size are for shapes" in said(split, "--mask", "tube", "--size", "8")[2]
 
 

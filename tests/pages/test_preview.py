@@ -156,7 +156,7 @@ def test_a_mask_that_is_named_again_is_compared_sample_by_sample(tmp_path):
     assert keys[0::2] == keys[1::2]
     for name in ("Tube", "MotionGuided"):  # in the list of contents, and above each sample
         assert [page.text.count(f"{short_key(key)}, {name} mask") for key in keys[::2]] == [2, 2]
-    assert re.search(r"flow .* shown only; the mask does not use it \(Tube\); .* \(MotionGuided\)", page.text)
+    assert re.search(r"flow .* for illustration; the mask does not use it \(Tube\); .* \(MotionGuided\)", page.text)
     assert "Tube and MotionGuided masks on" in page.text
 
 

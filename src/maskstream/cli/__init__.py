@@ -105,8 +105,9 @@ def root(
 
 
 def main() -> None:
-    """Runs the command. Errors about data and settings give one line and an exit code instead of a traceback, and
-    SIGTERM ends it like Ctrl-C. So does SIGINT where it is ignored, as in a job that a script starts in the background.
+    """Run the command. Errors about data and settings print one line and set the exit code, without a traceback.
+
+    SIGTERM ends the command like Ctrl-C. So does SIGINT if it is ignored, as in a background job of a script.
     """
     signal.signal(signal.SIGTERM, _exit_through_finally)
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -131,8 +132,10 @@ def main() -> None:
 
 
 def run() -> NoReturn:
-    """Run `main` as a process of its own, which ends before the interpreter takes modules and native libraries apart:
-    their threads still run then, and one that needs the interpreter aborts the process (docs/robustness.md).
+    """Run `main` in this process and exit before the interpreter unloads modules and native libraries.
+
+    Threads of these libraries are still running then, and one that needs the interpreter aborts the process
+    (docs/robustness.md).
     """
     code: object = 1
     # Registered first, so called after the handlers that the command registers, when all threads are joined.
@@ -156,13 +159,13 @@ def _leave(code: int) -> NoReturn:
 
 
 def _exit_through_finally(number: int, frame: FrameType | None) -> None:
-    """Leave through all `finally` blocks, once: they end the worker processes and release the locks."""
+    """Leave through all `finally` blocks, once, which end the worker processes and release the locks."""
     signal.signal(number, signal.SIG_IGN)
     raise SystemExit(TERMINATED)
 
 
 def explain_os_error(error: OSError) -> str:
-    """An error of the system in one line: the path, the reason and what to do."""
+    """Return a system error in one line: the path, the reason and the remedy."""
     if error.filename is None or error.strerror is None:
         return str(error)
     return (

@@ -1,4 +1,6 @@
-"""`maskstream datasets`, `recipes` and `masks`: what there is, by name; and `maskstream doctor`: what is installed."""
+"""`maskstream datasets`, `recipes` and `masks`, which list them by name, and `maskstream doctor`, which lists the
+environment.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +34,19 @@ if TYPE_CHECKING:
 SAMPLES = "samples of "
 """How the groups of sample sets begin."""
 _WIDTH = 24
-"""Of the column of names, in characters."""
+"""Width of the column of names, in characters."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CatalogueEntry:
-    """What has a name: its group (a modality or a paper), a sentence about it, and all that there is to say. more: what
-    else is known of it, by name.
+    """An entry of a catalogue.
+
+    Attributes:
+        name: Name of the entry.
+        group: Modality or paper.
+        about: Description in one sentence.
+        whole: Full description.
+        more: Further facts by name.
     """
 
     name: str
@@ -48,13 +56,13 @@ class CatalogueEntry:
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def is_mentioning(self, words: str) -> bool:
-        """Whether all of the words stand in it, in whatever case."""
+        """Return whether the entry contains all of the words, ignoring case."""
         text = f"{self.name}\n{self.group}\n{self.whole}\n{self.more}".lower()
         return all(word in text for word in words.lower().split())
 
 
 def datasets(name: Name = None, *, search: Search = None, as_json: Json = False) -> None:
-    """List the datasets of `maskstream shards`: what each expects below ROOT, or what it downloads."""
+    """List the datasets of `maskstream shards`, and the files that each expects below ROOT or downloads."""
     from maskstream.preprocess.datasets import BY_MODALITY, FORMER, named_dataset, sample_sets
 
     entries = [
@@ -72,9 +80,9 @@ def datasets(name: Name = None, *, search: Search = None, as_json: Json = False)
 
 
 def recipes(name: Name = None, *, search: Search = None, as_json: Json = False) -> None:
-    """List the recipes of `maskstream train` by paper: their size, their data, and what the tiny ones reach.
+    """List the recipes of `maskstream train` by paper: their size, their data, and the results of the tiny ones.
 
-    Of one recipe it prints the config, and names its paper's folder.
+    For one recipe it prints the config, and the folder of its paper.
     """
     from maskstream.train.recipes import RECIPES
 
@@ -83,7 +91,7 @@ def recipes(name: Name = None, *, search: Search = None, as_json: Json = False) 
 
 
 def masks(name: Name = None, *, search: Search = None, as_json: Json = False) -> None:
-    """List the masks by name: the paper, what is hidden, and the call in Python (docs/masks.md)."""
+    """List the masks by name: the paper, the hidden tokens, and the call in Python (docs/masks.md)."""
     from maskstream.pipelines.masks import SCHEMES
 
     entries = [
@@ -100,8 +108,11 @@ def masks(name: Name = None, *, search: Search = None, as_json: Json = False) ->
 
 
 def _describe_dataset(name: str, group: str, make: Callable[..., Any]) -> CatalogueEntry:
-    """The entry of a dataset: its file describes the data, its function the splits; a function whose docstring has a
-    first paragraph of its own describes its data there, and all of it if its file says but a sentence.
+    """Return the entry of a dataset.
+
+    The docstring of its file describes the data, and the docstring of its function the splits. If the function's
+    docstring has several paragraphs, its first one describes the data instead, and all of it is used if the file's
+    docstring is one sentence.
     """
     from maskstream.preprocess.datasets import own_settings
 
@@ -116,7 +127,7 @@ def _describe_dataset(name: str, group: str, make: Callable[..., Any]) -> Catalo
 
 
 def _recipe(name: str, make: Callable[[], Recipe[Any]], *, whole: bool) -> CatalogueEntry:
-    """The entry of a recipe; its group is its modality and its paper. whole: also its config."""
+    """Return the entry of a recipe, grouped by modality and paper; with `whole`, including its config."""
     recipe, said = make(), inspect.getdoc(make) or ""
     file = Path(sys.modules[make.__module__].__file__ or "")
     folder, paper = file.parent, file.parent.name
@@ -144,7 +155,7 @@ def _recipe(name: str, make: Callable[[], Recipe[Any]], *, whole: bool) -> Catal
 
 @cache
 def _model(name: str) -> Model[Any]:
-    """The model of a recipe, without memory for its weights."""
+    """Return the model of a recipe, without allocating its weights."""
     import torch
 
     from maskstream.train.recipes import named_recipe
@@ -154,7 +165,7 @@ def _model(name: str) -> Model[Any]:
 
 
 def _export(model: Model[Any]) -> str:
-    """What `maskstream export` makes of a run with such a model."""
+    """Describe the exports that `maskstream export` can write for a run of a model."""
     from maskstream.train.export.architecture import find_counterpart, has_graph, list_targets
 
     try:
@@ -168,7 +179,7 @@ def _export(model: Model[Any]) -> str:
 
 @cache
 def _read_reached() -> dict[str, dict[str, Any]]:
-    """What the tiny recipes reach on the split `val` of their sample sets, as docs/recipes.md has it."""
+    """Return the results of the tiny recipes on the split `val` of their sample sets, as in docs/recipes.md."""
     from maskstream import train
 
     found: dict[str, dict[str, Any]] = json.loads((Path(train.__path__[0]) / "reached.json").read_bytes())
@@ -176,24 +187,24 @@ def _read_reached() -> dict[str, dict[str, Any]]:
 
 
 def _find_other_value(default: int | str) -> str:
-    """A value of a setting that is not its default, as an example."""
+    """Return an example value of a setting that differs from its default."""
     if isinstance(default, str):
         return "';'"
     return str(not default).lower() if isinstance(default, bool) else str(default + 1)
 
 
 def _take_first_paragraph(text: str) -> str:
-    """The first paragraph of a docstring, as one line."""
+    """Return the first paragraph of a docstring, as one line."""
     return " ".join(text.split("\n\n")[0].split())
 
 
 def _list(entries: Sequence[CatalogueEntry], name: str | None, what: str, search: str | None, as_json: bool) -> None:
-    """Prints one entry whole, or all that `search` finds, a line each, by group and name."""
+    """Print one full entry, or all entries that match `search`, one line each, by group and name."""
     if name is not None:
         entry = next((one for one in entries if one.name == name), None)
         if entry is None:
             close = nearest(name, [one.name for one in entries])
-            raise ValueError(f"{name!r} is no {what}{close}; `maskstream {what}s` lists all")
+            raise ValueError(f"{name!r} is not a {what}{close}; `maskstream {what}s` lists all")
         if as_json:
             show(asdict(entry), as_json)
         else:
@@ -202,7 +213,7 @@ def _list(entries: Sequence[CatalogueEntry], name: str | None, what: str, search
         return
     found = [one for one in entries if one.is_mentioning(search or "")]
     if not found:
-        raise ValueError(f"no {what} speaks of {search!r}; `maskstream {what}s` lists all {len(entries)}")
+        raise ValueError(f"no {what} mentions {search!r}; `maskstream {what}s` lists all {len(entries)}")
     found.sort(key=lambda one: (one.group.startswith(SAMPLES), "video" not in one.group, one.group, one.name))
     if as_json:
         show({f"{what}s": [_describe_entry(one) for one in found]}, as_json)
@@ -216,7 +227,9 @@ def _describe_entry(entry: CatalogueEntry) -> dict[str, Any]:
 
 
 def _lines(entries: Sequence[CatalogueEntry]) -> Iterator[str]:
-    """A line per group and one per description, with all names that it fits. Lines end at the edge of a terminal."""
+    """Yield a line per group and one per description, with all names that it applies to, cut at the edge of a
+    terminal.
+    """
     most = console.width if console.is_terminal else None
     for group, some in groupby(entries, key=lambda one: one.group):
         yield group
@@ -235,17 +248,21 @@ DRAWN = {"libEGL.so": ("EGL", "libegl1 libgl1-mesa-dri"), "libGLU.so": ("GLU", "
 NEED_LIBRARIES = {"metaworld": ("libEGL.so",), "walks": ("libEGL.so", "libGLU.so")}
 """The libraries that extras need besides packages of Python."""
 PROGRAMS = {"apt-get": "datasets of Debian's packages", "npm": "datasets of npm's", "sbatch": "--executor slurm"}
-"""Programs, and what runs them."""
+"""Programs, and the parts that use them."""
 _EXTRA = re.compile(r"([\w.-]+)(?:\[[^]]*\])?([^;]*);.*\bextra == ['\"]([\w.-]+)['\"]")
 
 
 def doctor(*, as_json: Json = False) -> None:
-    """Print what a report of a bug should say: versions, devices, what each extra lacks, and where caches lie."""
+    """Print the environment for a bug report: versions, devices, missing packages of each extra, and locations of
+    caches.
+    """
     show(facts(), as_json)
 
 
 def facts() -> dict[str, str]:
-    """What is here, by name. It has no name of a user or a host, but for folders, and no value of a credential."""
+    """Return facts about the environment by name. They contain no names of users or hosts, except in folders, and no
+    credentials.
+    """
     import av
 
     from maskstream.shards.format.index_cache import cache_folder
@@ -267,7 +284,7 @@ def facts() -> dict[str, str]:
 
 
 def _list_devices() -> dict[str, str]:
-    """The CUDA devices that torch sees, by number, and the CUDA that it was built for."""
+    """Return the CUDA devices that torch sees, by number, and the CUDA version that torch was built with."""
     import torch
 
     built = torch.version.cuda
@@ -281,7 +298,7 @@ def _list_devices() -> dict[str, str]:
 
 
 def _list_extras() -> Iterator[tuple[str, str]]:
-    """Each extra of the package, and what it lacks with the command that brings it."""
+    """Yield each extra of the package, and its missing packages with the command that installs them."""
     needed: dict[str, list[tuple[str, str]]] = {}
     for line in requires("maskstream") or ():
         if found := _EXTRA.match(line):
@@ -296,13 +313,13 @@ def _list_extras() -> Iterator[tuple[str, str]]:
 
 
 def _is_installed(package: str, bounds: str) -> bool:
-    """Whether a package is installed, in the version that `bounds` names with ==, where it does."""
+    """Return whether a package is installed, in the version of `bounds` if they pin one."""
     found, (_, pinned, wanted) = _version(package), bounds.partition("==")
     return bool(found) and (not pinned or found == wanted or (wanted.endswith(".*") and found.startswith(wanted[:-1])))
 
 
 def _version(package: str) -> str:
-    """The installed version of a package; "" if it is not installed."""
+    """Return the installed version of a package; "" if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -310,5 +327,5 @@ def _version(package: str) -> str:
 
 
 def _place(path: Path) -> str:
-    """Where something lies, and whether it is there."""
+    """Return a path, and whether it exists."""
     return f"{path}{'' if path.exists() else ' (not made yet)'}"

@@ -30,9 +30,8 @@ class _Setting:
     is_argument: bool
 
     def read(self, value: Any) -> Any:
-        """The value from the one that typer read.
-
-        Raises ValueError for a URL where a path is needed, and for a whole number that is not an int64.
+        """Convert the value that typer read; raise ValueError for a URL in place of a path, and for an integer beyond
+        int64.
         """
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, int) and not -(1 << 63) <= item < 1 << 63:
@@ -54,7 +53,7 @@ class _Setting:
         return name, value
 
     def to_parameter(self) -> Parameter:
-        """The parameter that typer reads."""
+        """Return the parameter for typer."""
         flag, default = self.flag, self.default
         if isinstance(default, tuple | Mapping):
             default = ",".join(map(str, default)) or None
@@ -73,8 +72,8 @@ class _Setting:
 
 
 def _find_kind(annotation: Any) -> Any:
-    """The type that typer reads for an annotation: of a union the first one, of a string (a class that commands do not
-    import) text.
+    """Return the type that typer reads for an annotation: the first of a union, and text for a string, which names a
+    class that commands do not import.
     """
     if isinstance(annotation, ForwardRef):
         annotation = list[str] | None if annotation.__forward_arg__.startswith("Sequence") else str
@@ -87,7 +86,7 @@ def _find_kind(annotation: Any) -> Any:
 
 
 def with_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """The command as typer reads it, with an option for each setting."""
+    """Return a command with an option for each setting, for typer."""
     hints = get_type_hints(command, include_extras=True)
     settings: list[_Setting] = []
     parameters: list[Parameter] = []
@@ -114,7 +113,7 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _settings(parameter: Parameter, hint: Any) -> Iterator[_Setting]:
-    """The settings of a parameter: none if it has no flag, such as the context of typer."""
+    """Yield the settings of a parameter; none if it has no flag, such as typer's context."""
     if is_dataclass(hint):
         for field in fields(hint):
             if declared := read_flag(field.type):

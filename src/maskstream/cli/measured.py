@@ -1,4 +1,4 @@
-"""Commands that measure what runs reach: `maskstream evaluate` and `probe`."""
+"""Commands that measure runs: `maskstream evaluate` and `probe`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def evaluate(
     runs: Annotated[Sequence[Path], ModelFlag("Folders of runs, such as runs/demo.")],
     *,
     data: Annotated[str, DataFlag("Split to evaluate on, preferably for validation.")],
-    again: Annotated[bool, OutputFlag("Measure again what evaluation.json already has.")] = False,
+    again: Annotated[bool, OutputFlag("Measure even if evaluation.json already has the scores.")] = False,
     same_split: SameSplit = False,
     as_json: Json = False,
 ) -> None:
-    """Measure what runs reach on a split, beside predictions that need no training (docs/monitoring.md#evaluate).
+    """Measure runs on a split, compared with training-free predictions (docs/monitoring.md#evaluate).
 
-    The numbers are kept in RUN/evaluation.json; `report` writes the same there. Several runs are compared.
+    The scores are saved in RUN/evaluation.json, as by `report`. Several runs are compared.
     """
     with working(f"opening {', '.join(map(str, runs))} and {data}", as_json) as shown:
         from maskstream.shards.format.manifest import Manifest
@@ -47,8 +47,13 @@ def evaluate(
 def tabulate_scores(
     names: Sequence[str], found: Sequence[RunEvaluation], differing: Mapping[str, Sequence[str]] | None = None
 ) -> list[str]:
-    """The lines of a table: what differs among the runs, and under each score those of its baselines, in a column for
-    each run.
+    """Return the lines of a table: the differences between runs, and each score followed by its baselines, in a column
+    per run.
+
+    Args:
+        names: Names of the runs.
+        found: Evaluations of the runs.
+        differing: Settings that differ, with their value in each run.
     """
     from maskstream.pages.report.evaluated import Cells, number, score_name
 
@@ -75,11 +80,11 @@ def probe(
     options: ProbeOptions,
     as_json: Json = False,
 ) -> None:
-    """Measure what can be read from the frozen features that runs give of labelled samples.
+    """Measure how well frozen features of runs predict the labels of samples.
 
-    It compares them with untrained encoders of the same recipe and with raw inputs (docs/probes.md). Runs of one recipe
-    are its seeds. Runs of several recipes, such as with different masks, are compared: a column for each recipe, below
-    what differs. An encoder sees whole samples, so the masks of training do not matter here.
+    They are compared with untrained encoders of the same recipe and with raw inputs (docs/probes.md). Runs of one
+    recipe count as its seeds. Runs of several recipes, such as with different masks, are compared in a column per
+    recipe, below the settings that differ. Encoders see whole samples, so the masks of training do not matter here.
     """
     with working(f"opening {', '.join(map(str, runs))}, {data} and {test}", as_json) as shown:
         from maskstream.train.evaluate.probe import PROBE, compare_probes
@@ -100,7 +105,7 @@ def probe(
 
 
 def compared_runs(runs: Sequence[Path]) -> dict[str, tuple[str, ...]]:
-    """What differs among the recipes of runs: by setting, its value in each."""
+    """Return the settings that differ between the recipes of runs, with their value in each."""
     from maskstream.shards.config import compare
     from maskstream.train.core.run_folder import run_recipe
 
@@ -108,7 +113,7 @@ def compared_runs(runs: Sequence[Path]) -> dict[str, tuple[str, ...]]:
 
 
 def held_out(runs: Sequence[Path]) -> Iterator[str]:
-    """What the runs reach on held-out samples, a line each, of what their evaluation.json has."""
+    """Yield a line for each held-out result in the runs' evaluation.json."""
     from maskstream.pages.report.evaluated import margin, number, score_name
     from maskstream.train.evaluate_run import read_evaluations
 
@@ -121,7 +126,7 @@ def held_out(runs: Sequence[Path]) -> Iterator[str]:
 
 
 def tabulate_probes(result: ProbeResult) -> list[str]:
-    """The lines of a table: a row per kind of encoder, a column per probe, each with its mean and spread."""
+    """Return the lines of a table: a row per kind of encoder, a column per probe, with mean and range over seeds."""
     names = list(dict.fromkeys(one.probe for one in result.reached))
     kinds = list(dict.fromkeys(one.encoder for one in result.reached))
     width = max(map(len, ["majority", "margin", *kinds]))
@@ -146,7 +151,12 @@ def tabulate_probes(result: ProbeResult) -> list[str]:
 def tabulate_compared(
     found: Mapping[tuple[Path, ...], ProbeResult], differing: Mapping[str, Sequence[str]]
 ) -> list[str]:
-    """The lines of a table: a column for the runs of each recipe, below what differs among these."""
+    """Return the lines of a table: a column for the runs of each recipe, below the settings that differ.
+
+    Args:
+        found: Results by runs.
+        differing: Settings that differ, with their value for each result.
+    """
     from maskstream.train.evaluate.probe import TRAINED
 
     results = list(found.values())

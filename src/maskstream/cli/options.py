@@ -45,7 +45,7 @@ Samples = "--samples --clips"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipOptions:
-    """What is loaded of a split: fields of the data config, some of them by short names."""
+    """Options of loading a split: fields of the data config, some of them by short names."""
 
     set: Set = ()
     mask: Masks = ()
@@ -78,7 +78,9 @@ class ViewOptions(ClipOptions):
 
 
 def assign(**short: object) -> list[str]:
-    """Assignments as `--set` takes them, of those that were given; a sequence of one is that one."""
+    """Return assignments for `--set` of the values that were given; a sequence of one value is replaced by the
+    value.
+    """
     given = {name: value for name, value in short.items() if value not in (None, ())}
     single = {name: value[0] for name, value in given.items() if isinstance(value, tuple) and len(value) == 1}
     return [f"{name}={json.dumps(value)}" for name, value in (given | single).items()]
@@ -87,17 +89,22 @@ def assign(**short: object) -> list[str]:
 class DataCommand(TyperCommand):
     """A command whose help lists the fields of the data configs and their defaults.
 
-    They are looked up when the help is asked for: other commands need not import the loaders.
+    They are collected only when help is requested, so other commands need not import the loaders.
     """
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Writes the help."""
+        """Write the help.
+
+        Args:
+            ctx: Context of the command.
+            formatter: Formatter to write to.
+        """
         self.epilog = "\n\n".join(_describe_fields(self.name or ""))
         super().format_help(ctx, formatter)
 
 
 def _describe_fields(command: str) -> Iterator[str]:
-    """A paragraph with the fields of each modality that a command loads."""
+    """Yield a paragraph with the fields of each modality that a command loads."""
     from maskstream.modalities import MODALITIES, WAYS
     from maskstream.pages.doctor import MIDDLE_FRAME
 
@@ -112,7 +119,12 @@ def _describe_fields(command: str) -> Iterator[str]:
 
 
 def leaves(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """The paths of all fields, and their values as `--set` takes them."""
+    """Yield the paths of all fields, and their values in the syntax of `--set`.
+
+    Args:
+        value: The config as a mapping.
+        path: Prefix of all paths.
+    """
     for name, own in value.items():
         if isinstance(own, Mapping):
             yield from leaves(own, f"{path}{name}.")
@@ -131,7 +143,12 @@ MaxPixels = Annotated[
 
 
 def limit_pixels(limits: Limits, pixels: int | None) -> Limits:
-    """The limits with one for the pixels of frames and images, if it was given."""
+    """Return the limits with another limit for the pixels of frames and images.
+
+    Args:
+        limits: The limits.
+        pixels: Largest number of pixels; None changes nothing.
+    """
     return limits if pixels is None else replace(limits, frame_pixels=pixels, image_pixels=pixels)
 
 
@@ -140,10 +157,10 @@ Workers = Annotated[int | None, RunFlag("Worker processes [default: one per core
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExecutorOptions:
-    """What runs the tasks of a job."""
+    """Options of running the tasks of a job."""
 
     executor: Annotated[
-        str, RunFlag("What runs the work: local (processes of this machine) or ray (a Ray cluster).", metavar="NAME")
+        str, RunFlag("Executor of the work: local (processes of this machine) or ray (a Ray cluster).", metavar="NAME")
     ] = "local"
     address: Annotated[
         str | None,
@@ -151,7 +168,16 @@ class ExecutorOptions:
     ] = None
 
     def choose(self, workers: int | None, also: tuple[str, ...] = ()) -> "Executor | None":
-        """The executor; None for processes of this machine, and for the names in `also`, which the command knows."""
+        """Return the executor; None for processes of this machine, and for the names in `also`, which the command
+        handles.
+
+        Args:
+            workers: Number of workers, which Ray does not support.
+            also: Further allowed names.
+
+        Raises:
+            ValueError: The name is unknown, or an option does not belong to the executor.
+        """
         legal = ("local", "ray", *also)
         if self.executor not in legal:
             raise ValueError(f"--executor is one of {', '.join(legal)}, got {self.executor!r}")

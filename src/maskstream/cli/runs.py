@@ -35,7 +35,7 @@ def finetune(
 ) -> None:
     """Train the encoder of a run further with labels, and measure its accuracy or mAP (docs/probes.md).
 
-    It writes what `maskstream train` writes, and finetune.json, into the folder.
+    It writes the same files as `maskstream train`, and finetune.json, into the folder.
     """
     folder = out or run / "finetune"
     with working(f"opening {run} and {data}", as_json) as shown:
@@ -55,7 +55,7 @@ def finetune(
 
 
 def compare_with_baselines(scores: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The value of each score by its name, with those of predictors that did not train."""
+    """Return the value of each score by its name, with the values of untrained predictors."""
     return {
         score["name"]: "; ".join(
             [f"{score['value']:.4g}", *(f"{name} {value:.4g}" for name, value in score["baselines"].items())]
@@ -75,11 +75,11 @@ def export(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a run as a folder that others read, with its processor or tokenizer and a model card.
+    """Write a run in the format of another library, with its processor or tokenizer and a model card.
 
-    The lines of the model card are run without maskstream, on raw samples of the split and on odd ones, and what they
-    give is compared with the run's own features. A fine-tuned classifier keeps the names of its classes. `maskstream
-    recipes NAME` says which targets have the model of a recipe.
+    The code of the model card is run without maskstream, on raw samples of the split and random ones, and the results
+    are compared with the run's features. A fine-tuned classifier keeps the names of its classes. `maskstream recipes
+    NAME` lists the possible formats of a recipe's model.
     """
     with working(f"exporting {run} to {out}", as_json):
         from maskstream.train.export.run import export_run
@@ -109,7 +109,7 @@ def embed(
 ) -> None:
     """Write the features of all samples of a split, in its order, as Parquet: key, label and a vector each.
 
-    Nothing is augmented and no token is hidden. The same command after a kill goes on where it was, but for one file.
+    Nothing is augmented and no token is hidden. After a kill, the same command continues after the last complete file.
     `maskstream.train.embed.read_features` reads them.
     """
     with working(f"opening {run} and {data}", as_json) as shown:
@@ -135,7 +135,7 @@ def report(
     *,
     data: Annotated[str, DataFlag("Split whose samples are reconstructed, preferably for validation.")],
     unseen: Annotated[
-        str | None, DataFlag("Split of sources that were not trained on; its results are shown separately.")
+        str | None, DataFlag("Split of sources that were not trained on; its results appear separately.")
     ] = None,
     out: Annotated[
         Path | None,
@@ -148,8 +148,8 @@ def report(
 ) -> None:
     """Write one HTML page about a run: loss, throughput, reconstructions, and samples with their masks.
 
-    It prints what the run reaches on these samples beside trivial predictors. Several runs are compared on one page:
-    what differs in their recipes first, then their figures, a column for each.
+    It prints the run's scores on these samples, compared with trivial predictors. Several runs are compared on one
+    page: first the settings that differ, then their scores, in a column each.
     """
     with working(f"opening {', '.join(map(str, runs))} and {data}"):
         from maskstream.modalities import modality_of
@@ -204,8 +204,8 @@ def replay(
 ) -> None:
     """Show the batches of any step of a run again: its clips, crops and masks as the model had them.
 
-    They are made from the run's settings and the split, so the run need not have kept them, and the topology may be
-    another. `maskstream.train.replay(run, step)` gives the batches in Python.
+    They are recreated from the run's settings and the split, so nothing must have been saved, and the topology may
+    differ. `maskstream.train.replay(run, step)` returns the batches in Python.
     """
     with working(f"opening {run}", as_json) as shown:
         from maskstream.modalities import modality_of
@@ -273,7 +273,7 @@ def replay(
 
 
 def _sample_seen(step: Replayed, place: int, loss: float) -> dict[str, Any]:
-    """A sample of a step; where another one stands in its place, what is known of it."""
+    """Describe a sample of a step; if another one has replaced it, include the reason."""
     gone = step.replaced_at(place)
     if gone is None:
         return {"step": step.step, "key": step.keys[place], "loss": loss}
@@ -281,7 +281,7 @@ def _sample_seen(step: Replayed, place: int, loss: float) -> dict[str, Any]:
 
 
 def _format_first_keys(keys: object) -> str:
-    """The first keys, and how many more there are."""
+    """Return the first keys, and how many more there are."""
     assert isinstance(keys, list)
     more = f" and {len(keys) - 4} more" if len(keys) > 4 else ""
     return ", ".join(map(str, keys[:4])) + more
@@ -303,7 +303,7 @@ def demo(
     demos = {name: one.demo for name, one in (MODALITIES | WAYS).items() if one.demo is not None}
     if modality not in demos:
         close = nearest(modality, list(demos))
-        raise ValueError(f"there is no demo of {modality!r}{close}; legal are {', '.join(demos)}")
+        raise ValueError(f"unknown demo {modality!r}{close}; allowed are {', '.join(demos)}")
     pages = []
     for command in demos[modality].commands(modality):
         say(f"maskstream {shlex.join(command)}")

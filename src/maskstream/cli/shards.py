@@ -26,12 +26,12 @@ _NOT_OF_PARTS = ("executor", "address", "parts", "sbatch", "workers", "retry_rej
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterOptions(ExecutorOptions):
-    """What runs the tasks of a job, which may be an array of jobs of Slurm."""
+    """Options of running the tasks of a job, possibly as a Slurm job array."""
 
     executor: Annotated[
         str,
         RunFlag(
-            "What runs the work: local (processes of this machine), ray (a Ray cluster) or slurm (an array of parts "
+            "Executor of the work: local (processes of this machine), ray (a Ray cluster) or slurm (an array of parts "
             "and a finish, submitted if sbatch is installed).",
             metavar="NAME",
         ),
@@ -102,11 +102,11 @@ def shards(
 ) -> None:
     """Convert raw data in its publisher's layout into verified shards for training.
 
-    An interrupted run continues where it stopped, so does one that a missing disk or a lack of memory ended. Files that
-    cannot be decoded are listed in rejects.parquet with the reason.
+    An interrupted run continues where it stopped, even after a missing disk or a lack of memory. Files that cannot be
+    decoded are listed in rejects.parquet with the reason.
 
-    Many machines share a job with --executor slurm, or with --part 1/N to N/N at the same time and in one OUT, and then
-    --finish (docs/cluster.md). A part that was killed is run again; N may change.
+    Several machines share a job with --executor slurm, or with --part 1/N to N/N at the same time and in one OUT, and
+    then --finish (docs/cluster.md). Rerun a part that was killed; N may change.
     """
     from maskstream.preprocess import make_shards
     from maskstream.preprocess.curate import KeepRule, Signals
@@ -178,7 +178,12 @@ def _facts(report: "JobReport") -> dict[str, Any]:
 
 
 def given_words(context: typer.Context, leave: Collection[str]) -> list[str]:
-    """The words of the command line of `context`, after the command, without the parameters named in `leave`."""
+    """Return the words of a command line after the command, without some parameters.
+
+    Args:
+        context: Context of the command.
+        leave: Names of the parameters to leave out.
+    """
     words: list[str] = []
     for parameter in context.command.params:
         name = parameter.name or ""
@@ -198,7 +203,12 @@ def given_words(context: typer.Context, leave: Collection[str]) -> list[str]:
 
 
 def submit(job: "SlurmJob", as_json: bool) -> None:
-    """Write the scripts of a job, print them, and submit them where there is Slurm."""
+    """Write the scripts of a job, print them, and submit them if Slurm is installed.
+
+    Args:
+        job: The job.
+        as_json: Whether to print JSON.
+    """
     paths = job.write()
     if not as_json:
         for path, text in zip(paths, job.scripts().values(), strict=True):
@@ -213,5 +223,5 @@ def submit(job: "SlurmJob", as_json: bool) -> None:
     elif as_json:
         show(facts, as_json)
     else:
-        say("there is no sbatch on this machine; on one of the cluster, run")
+        say("sbatch is not installed on this machine; on a machine of the cluster, run")
         say(job.by_hand())

@@ -29,14 +29,14 @@ def inspect(
     set_: Annotated[
         Sequence[str],
         DataFlag(
-            "For video: another clip than that of `preview` and `bench`, to count the samples that are shorter than "
+            "For video: another clip than in `preview` and `bench`, to count the samples that are shorter than "
             "it, such as clip.frames=8, clip.stride=2 or clip.seconds=2; repeatable.",
             metavar="FIELD=VALUE",
         ),
     ] = (),
     as_json: Json = False,
 ) -> None:
-    """Print what a split contains: samples, hours, resolutions, frame rates, bytes, rejects by reason, and for video
+    """Print the contents of a split: samples, hours, resolutions, frame rates, bytes, rejects by reason, and for video
     how many samples are shorter than a clip.
     """
     from maskstream.modalities import MODALITIES
@@ -132,13 +132,13 @@ def split(
     ] = None,
     few: Annotated[
         int | None,
-        DataFlag("Instead, put N samples of each label into a split of their own; DATA stays as it is.", metavar="N"),
+        DataFlag("Instead, put N samples of each label into a new split; DATA does not change.", metavar="N"),
     ] = None,
     val_by: Annotated[
         str,
         DataFlag(
-            "What stays together: source (all samples of a raw file), sample (nothing), folder, or a field of the "
-            "samples' json, such as speaker.",
+            "Samples that stay together: source (all samples of a raw file), sample (nothing), folder, or a field of "
+            "the samples' json, such as speaker.",
             metavar="WORD",
         ),
     ] = "source",
@@ -148,11 +148,11 @@ def split(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Hold samples out of a split as a validation split, of each label alike; no tar is touched.
+    """Hold out samples of a split as a validation split, stratified by label; no tar is touched.
 
-    DATA gets a new version without them. Runs that were begun before resume on theirs. After samples were appended, the
-    same command divides these alone. With --few 10 the new split has ten samples of each label, for fine-tuning and
-    probes with few labels, and DATA keeps them.
+    DATA gets a new version without them. Runs that were begun before keep their version on resume. After samples were
+    appended, the same command splits only the new ones. With --few 10 the new split has ten samples of each label, for
+    fine-tuning and probes with few labels, and DATA keeps them.
     """
     from maskstream.preprocess.versions import divide, take_few
 
@@ -161,7 +161,7 @@ def split(
         tell(asdict(taken), [f"{taken.out}: version {taken.version} has {plural(taken.samples, 'sample')}"], as_json)
         return
     if val is None or few is not None:
-        raise typer.BadParameter("give one of both: a share, or a number of each label", param_hint="--val or --few")
+        raise typer.BadParameter("give one of both: a fraction, or a number of each label", param_hint="--val or --few")
     result = divide(data, val, by=val_by, seed=val_seed, out=out)
     lines = [
         f"{data}: version {result.version} has {plural(result.samples, 'sample')}",
@@ -192,12 +192,12 @@ def curate(
     ),
     as_json: Json = False,
 ) -> None:
-    """Remove blurred, still, dark or double pictures and clips, double sounds and texts, and those of evaluation sets,
-    as a new version.
+    """Remove blurry, static, dark or duplicate images and clips, duplicate audio and texts, and samples of evaluation
+    sets, as a new version.
 
-    Each sample is measured once, and what is measured is kept (docs/curation.md has the signals). The page shows what
-    goes and why; the list beside it (.parquet) has each sample. Nothing is deleted: runs go on with their version. The
-    same command again changes nothing.
+    Each sample is measured once, and the measurements are saved (docs/curation.md lists the signals). The page shows
+    the removed samples and the reasons; the list next to it (.parquet) has each sample. Nothing is deleted, and runs
+    keep their version. Running the same command again changes nothing.
     """
     if options.keep is None and not options.copies and not options.against:
         raise typer.BadParameter("give --keep RULE, --copies or --against SPLIT")
@@ -235,7 +235,7 @@ def curate(
         *(f"  {number:,} fail {what}" for what, number in found.failed.items()),
         f"wrote {out} and {listed}",
         made,
-        *([f"--max-removed {options.max_removed:g} does not allow to remove so many"] if too_many else []),
+        *([f"--max-removed {options.max_removed:g} does not allow removing this many"] if too_many else []),
     ]
     tell({**told, "page": str(out), "list": str(listed)}, lines, as_json)
 
@@ -243,13 +243,14 @@ def curate(
 def dataset_card(
     data: Annotated[str, DataFlag("Finished split, or a folder of splits.")],
     *,
-    out: Annotated[str | None, OutputFlag("Folder of the card, or a URL [default: DATA].")] = None,
+    out: Annotated[str | None, OutputFlag("Folder of the dataset card, or a URL [default: DATA].")] = None,
     told: Told,
     as_json: Json = False,
 ) -> None:
-    """Write a card of finished splits: croissant.json for catalogues and loaders, README.md for people.
+    """Write a dataset card of finished splits: croissant.json for catalogues and loaders, README.md for people.
 
-    Both have the files, their hashes, the figures of each split and how it was made, and what you say of it besides.
+    Both contain the files, their hashes, the figures of each split, how it was made, and further facts from the
+    options.
     """
     from maskstream.preprocess.curate import write_card
 
@@ -269,9 +270,10 @@ def erase(
 ) -> None:
     """Erase samples from a split and all of its versions: bytes, keys and sources, as a new version.
 
-    A shard that held one is written again under another name. Runs resume exactly for all other samples. Splits,
-    targets, features and cards beside it that are of these samples lose them too; what else names them there is listed.
-    With --words, all texts are read, of the split and of those beside it, from which the words are erased too.
+    A shard that contained one is rewritten under another name. Runs resume exactly for all other samples. Splits,
+    targets, features and dataset cards next to it that contain these samples lose them too; other files there that
+    mention them are listed. With --words, all texts of the split and of splits next to it are read, and the words are
+    erased from them too.
     """
     from maskstream.preprocess.versions import erase as erased_from
 
@@ -294,9 +296,11 @@ def erase(
 
 
 def _read_given_keys(keys: Sequence[str], path: Path | None) -> list[str]:
-    """The keys of samples that a command was given, as words and in a file, without empty lines.
+    """Return the keys of samples given to a command, as words and in a file, without empty lines.
 
-    ValueError for a file that cannot be read; a wrong command line if there are none.
+    Raises:
+        ValueError: The file cannot be read.
+        BadParameter: The command got no key.
     """
     try:
         lines = [] if path is None else path.read_text(encoding="utf-8").splitlines()
@@ -321,11 +325,11 @@ def index(
     limits: Limits,
     as_json: Json = False,
 ) -> None:
-    """Index plain WebDataset tars of videos (mp4, mov, mkv, webm) or sounds (flac, wav, mp3, ogg, opus, m4a, aac).
+    """Index plain WebDataset tars of videos (mp4, mov, mkv, webm) or audio (flac, wav, mp3, ogg, opus, m4a, aac).
 
-    The tars are not changed. Afterwards the folder is a split like any other; labels, json, txt and arrays are there
-    for the loader (docs/fields.md). Samples need no label. Files that cannot be used are listed in
-    rejects.parquet with the reason.
+    The tars are not changed. Afterwards the folder is a split like any other; labels, json, txt and arrays are
+    available to the loader (docs/fields.md). Samples need no label. Unusable files are listed in rejects.parquet with
+    the reason.
     """
     from maskstream.preprocess import index_tars
 
@@ -350,7 +354,7 @@ def fetch(
 ) -> None:
     """Fill the cache of this node before training: fetch the shards of a URL, or of the lanes that this node reads.
 
-    What the cache has is checked and not fetched again, so the same command continues.
+    Cached data are verified and not fetched again, so the same command continues.
     """
     from maskstream.pipelines.modalities.split import check_cache, list_shards, open_manifest
     from maskstream.shards.stores.block_cache import fill

@@ -1,4 +1,4 @@
-"""`maskstream targets`: what a frozen teacher makes of a split, as shards that a loader reads beside it."""
+"""`maskstream targets`: writes the features of a frozen teacher as shards, which a loader reads with a split."""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,10 +29,10 @@ def targets(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Write what a frozen teacher, or a tokenizer, makes of each sample of a split, as shards.
+    """Write the token features of a frozen teacher, or the ids of a tokenizer, for each sample of a split, as shards.
 
     See docs/exports.md#targets-in-shards. `--set data.targets=OUT` of `maskstream train` then reads them instead of
-    computing them. A run that is stopped continues; one after samples were appended writes theirs.
+    computing them. The same command continues a stopped run and, after samples were appended, writes only theirs.
     """
     with working(f"opening {run} and {data}", as_json) as shown:
         from maskstream.pipelines.stream.topology import usable_device

@@ -28,8 +28,13 @@ Json = Annotated[bool, OutputFlag("Print the result as JSON and nothing else.", 
 
 
 def working(what: str, as_json: bool = False) -> Progress:
-    """The progress of a command on stderr, which begins with `what` it does, before torch is imported; nothing beside
-    JSON, and on ranks other than 0. Commands enter it while they work.
+    """Start the progress of a command on stderr, before torch is imported.
+
+    It is silent with JSON output and on ranks other than 0. Commands enter it while they work.
+
+    Args:
+        what: Current work.
+        as_json: Whether the command prints JSON.
     """
     shown = SILENT if as_json or os.environ.get("RANK", "0") != "0" else ProgressBar(errors)
     shown.phase(what)
@@ -37,12 +42,17 @@ def working(what: str, as_json: bool = False) -> Progress:
 
 
 def say(text: str) -> None:
-    """Prints one line as it is: neither broken at the width of the terminal nor coloured."""
+    """Print one line, neither wrapped at the width of the terminal nor coloured."""
     console.print(escape(text), highlight=False, soft_wrap=True)
 
 
 def show(facts: Mapping[str, Any], as_json: bool) -> None:
-    """Prints facts, one per line and those that are empty not at all, or all as one line of JSON."""
+    """Print facts, one non-empty fact per line, or all as one line of JSON.
+
+    Args:
+        facts: Facts by name.
+        as_json: Whether to print JSON.
+    """
     if as_json:
         print(json.dumps(facts))
         return
@@ -53,7 +63,13 @@ def show(facts: Mapping[str, Any], as_json: bool) -> None:
 
 
 def tell(found: Mapping[str, Any], lines: Iterable[str], as_json: bool) -> None:
-    """Prints what was found as one line of JSON, or else the lines that say it."""
+    """Print a result as one line of JSON, or as lines of text.
+
+    Args:
+        found: The result.
+        lines: Lines of text.
+        as_json: Whether to print JSON.
+    """
     if as_json:
         print(json.dumps(found))
         return
@@ -62,7 +78,12 @@ def tell(found: Mapping[str, Any], lines: Iterable[str], as_json: bool) -> None:
 
 
 def tabulate(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
-    """The lines of a table: a head of names, and rows of a name and a cell under each of these."""
+    """Return the lines of a table.
+
+    Args:
+        names: Names of the columns.
+        rows: Name and cells of each row.
+    """
     lines = [("", names), *rows]
     width = max(len(text) for text, _ in lines)
     widths = [max(map(len, column)) for column in zip(*(cells for _, cells in lines), strict=True)]
@@ -73,7 +94,7 @@ def tabulate(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) ->
 
 
 def _words(value: Any) -> str:
-    """A value as text: floats with six digits, mappings within a mapping in brackets."""
+    """Return a value as text: floats with six digits, nested mappings in parentheses."""
     if not isinstance(value, Mapping):
         return f"{value:.6g}" if isinstance(value, float) else str(value)
     return ", ".join(f"{k} ({_words(v)})" if isinstance(v, Mapping) else f"{k} {_words(v)}" for k, v in value.items())

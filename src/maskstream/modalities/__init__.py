@@ -29,10 +29,16 @@ WAYS: dict[str, Modality] = {one.name: one for one in (NATIVE,)}
 
 
 def modality_of(manifest: Manifest, own: str | None = None, *, data: DataConfig[Any] | None = None) -> Modality:
-    """The modality of a split.
+    """Return the modality of a split.
 
-    own: package.module:name of a Modality of one's own, or the name of one here, whose split it must be; ValueError if
-    it is not. data: the data config of what is shown, such as a recipe's, if it may be another than the modality's.
+    Args:
+        manifest: The split.
+        own: Name of a modality, or package.module:name of a custom `Modality`, that must match the split.
+        data: Data config in use, such as a recipe's, which may select a special way to load the split.
+
+    Raises:
+        ValueError: `own` does not match the split.
+        ShardError: The split's modality has no loader.
     """
     name = str(manifest.info["modality"])
     if own is not None:
@@ -45,8 +51,8 @@ def modality_of(manifest: Manifest, own: str | None = None, *, data: DataConfig[
             return way
     if name not in MODALITIES:
         raise ShardError(
-            f"{manifest} holds {name} shards, which have no loader; legal are {', '.join(MODALITIES)}, and one of your "
-            "own as package.module:NAME (--modality of preview and bench)"
+            f"{manifest} holds {name} shards, which have no loader; allowed are {', '.join(MODALITIES)}, or a custom "
+            "one as package.module:NAME (--modality of preview and bench)"
         )
     return MODALITIES[name]
 

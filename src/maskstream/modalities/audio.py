@@ -1,4 +1,4 @@
-"""Sounds."""
+"""The audio modality."""
 
 from dataclasses import replace
 from math import ceil
@@ -23,13 +23,24 @@ SPECTROGRAM = compute_spectrogram_grid(1024, 128, (16, 16))
 
 
 def round_to_tokens(seconds: float, features: Features, patch: tuple[int, int]) -> float:
-    """`seconds`, rounded up to a whole number of tokens of a spectrogram."""
+    """Return `seconds`, rounded up to a whole number of spectrogram tokens.
+
+    Args:
+        seconds: Length in seconds.
+        features: Settings of the spectrogram.
+        patch: Size of a token in frames and bins.
+    """
     token_s = patch[0] * features.shift / features.sample_rate
     return round(max(1, ceil(seconds / token_s - 1e-6)) * token_s, 6)
 
 
 def with_usual_seconds(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
-    """`data` with the 90th percentile of the seconds of the split's sounds, in whole tokens, if that is less."""
+    """Return `data` with clips of at most the 90th percentile of the split's lengths, in whole tokens.
+
+    Args:
+        manifest: The split.
+        data: The data config.
+    """
     if not isinstance(data, AudioData):
         return data
     sound = component_of(manifest.components, ("sound",))
@@ -39,11 +50,16 @@ def with_usual_seconds(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[
 
 
 def figures(data: DataConfig[Any], manifest: Manifest) -> AudioFigures | NoisyFigures:
-    """The figures of sounds, or of noisy sounds."""
+    """Return the figures of audio, or of noisy audio.
+
+    Args:
+        data: The data config.
+        manifest: The split.
+    """
     if isinstance(data, NoisyData):
         return NoisyFigures(clip=data.clip)
     if not isinstance(data, AudioData):
-        raise ValueError(f"figures of sounds need an AudioData or a NoisyData, got {type(data).__name__}")
+        raise ValueError(f"figures of audio need an AudioData or a NoisyData, got {type(data).__name__}")
     return AudioFigures(
         clip=data.clip,
         spectrogram=Spectrogram(features=data.features, frames=data.frames, mean=0.0, deviation=1.0),

@@ -1,4 +1,4 @@
-"""Clips of video with their sound."""
+"""The modality of video with audio."""
 
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,12 @@ from .video import CLIP
 
 
 def with_sound_of_clips(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
-    """`data` with as many seconds of sound as a clip has or, if shorter, the split's median video."""
+    """Return `data` with as many seconds of audio as a clip has or, if shorter, as the split's median video.
+
+    Args:
+        manifest: The split.
+        data: The data config.
+    """
     if not isinstance(data, AudioVisualData):
         return data
     video = component_of(manifest.components, ("video",))
@@ -32,9 +37,14 @@ def with_sound_of_clips(manifest: Manifest, data: DataConfig[Any]) -> DataConfig
 
 
 def figures(data: DataConfig[Any], manifest: Manifest) -> AudioVisualFigures:
-    """The figures of clips with their sound."""
+    """Return the figures of clips with their audio.
+
+    Args:
+        data: The data config.
+        manifest: The split.
+    """
     if not isinstance(data, AudioVisualData):
-        raise ValueError(f"figures of clips with sound need an AudioVisualData, got {type(data).__name__}")
+        raise ValueError(f"figures of clips with audio need an AudioVisualData, got {type(data).__name__}")
     return AudioVisualFigures(
         clip=data.clip,
         spectrogram=Spectrogram(features=data.features, frames=data.frames, mean=0.0, deviation=1.0),
@@ -63,7 +73,7 @@ AUDIOVISUAL = Modality(
         "decode": ("Decoding", "shards of the profile train, a shorter clip or more cores would help"),
         "convert": (
             "Conversion to RGB and spectrograms",
-            "a smaller picture would help; on a CUDA device spectrograms are made of whole batches",
+            "smaller frames would help; on a CUDA device spectrograms are computed for whole batches",
         ),
     },
 )

@@ -1,4 +1,4 @@
-"""Pictures."""
+"""The image modality."""
 
 from typing import Any
 
@@ -14,7 +14,12 @@ from maskstream.shards.members.image import IMAGE as KIND
 
 
 def figures(data: DataConfig[Any], manifest: Manifest) -> ImageFigures:
-    """Figures of pictures."""
+    """Return the figures of images.
+
+    Args:
+        data: The data config.
+        manifest: The split.
+    """
     return ImageFigures(grid=data.grids["image"], label_names=label_names(manifest.info))
 
 

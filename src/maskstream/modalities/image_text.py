@@ -21,14 +21,24 @@ from maskstream.shards.members.text import TEXTS
 
 
 def with_segments(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
-    """`data` with the segments of phrases, if the split has them."""
+    """Return `data` with the segments of phrases, if the split has them.
+
+    Args:
+        manifest: The split.
+        data: The data config.
+    """
     if isinstance(data, ImageTextData) and SEGMENTS in manifest.components:
         return replace(data, segments=True)
     return data
 
 
 def figures(data: DataConfig[Any], manifest: Manifest) -> ImageTextFigures:
-    """Figures of images with texts."""
+    """Return the figures of images with texts.
+
+    Args:
+        data: The data config.
+        manifest: The split.
+    """
     if not isinstance(data, ImageTextData):
         raise TypeError(f"figures of images with texts need an ImageTextData, got {type(data).__name__}")
     facts = read_tokenizer_facts(manifest.location, manifest.info)

@@ -14,7 +14,12 @@ from maskstream.train.papers.meshmask.evaluate import open_reader
 
 
 def figures(data: DataConfig[Any], manifest: Manifest) -> MeshFigures:
-    """The figures of meshes."""
+    """Return the figures of meshes.
+
+    Args:
+        data: The data config.
+        manifest: The split.
+    """
     reader = open_reader(manifest, data.component if isinstance(data, MeshData) else None)
     return MeshFigures(reader=reader, label_names=label_names(reader.manifest.info))
 

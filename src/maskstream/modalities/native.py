@@ -20,13 +20,18 @@ from .video import CLIP, VIDEO
 
 
 def figures(data: DataConfig[Any], manifest: Manifest) -> PackedFigures:
-    """Figures of packed rows."""
+    """Return the figures of packed rows.
+
+    Args:
+        data: The data config.
+        manifest: The split.
+    """
     return PackedFigures(label_names=label_names(manifest.info))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NativeMask(MaskField):
-    """The mask of packed rows: what pictures or clips can have without cues, and of clips `ByEnergy`."""
+    """The mask of packed rows: masks of images or clips without inputs and, for clips, `ByEnergy`."""
 
     def misfit(self, mask: Mask) -> str:
         """See MaskField."""

@@ -14,7 +14,12 @@ from maskstream.shards.format.manifest import Manifest
 
 
 def figures(data: DataConfig[Any], manifest: Manifest) -> PointsFigures:
-    """The figures of point clouds."""
+    """Return the figures of point clouds.
+
+    Args:
+        data: The data config.
+        manifest: The split.
+    """
     if not isinstance(data, PointsData):
         raise ValueError(f"figures of point clouds need a PointsData, got {type(data).__name__}")
     return PointsFigures(

@@ -1,4 +1,4 @@
-"""Motions of skeletons."""
+"""The pose modality."""
 
 from dataclasses import replace
 from typing import Any
@@ -18,7 +18,12 @@ from maskstream.shards.members.arrays import POSES
 
 
 def with_usual_frames(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
-    """`data` with clips no longer than most motions."""
+    """Return `data` with clips no longer than the median pose sequence.
+
+    Args:
+        manifest: The split.
+        data: The data config.
+    """
     if not isinstance(data, PoseData):
         return data
     facts = component_of(manifest.components, (POSES.name,), data.component).facts
@@ -27,7 +32,12 @@ def with_usual_frames(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[A
 
 
 def figures(data: DataConfig[Any], manifest: Manifest) -> PoseFigures:
-    """The figures of clips of poses."""
+    """Return the figures of pose clips.
+
+    Args:
+        data: The data config.
+        manifest: The split.
+    """
     if not isinstance(data, PoseData):
         raise ValueError(f"figures of poses need a PoseData, got {type(data).__name__}")
     rate_hz = component_of(manifest.components, (POSES.name,), data.component).facts["rate_hz"]
@@ -54,5 +64,5 @@ POSE = Modality(
             "report {run}/scratch --data {data}/val --out {run}/scratch.html",
         ),
     ),
-    stages={"convert": ("Drawing cameras and taking pictures", "more cores would help")},
+    stages={"convert": ("Drawing cameras and projecting poses", "more cores would help")},
 )

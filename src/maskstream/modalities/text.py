@@ -17,7 +17,12 @@ from maskstream.shards.members.text import TOKENS
 
 
 def figures(data: DataConfig[Any], manifest: Manifest) -> TextFigures:
-    """Figures of texts."""
+    """Return the figures of texts.
+
+    Args:
+        data: The data config.
+        manifest: The split.
+    """
     if not isinstance(data, TextData):
         raise TypeError(f"figures of texts need a TextData, got {type(data).__name__}")
     facts = read_tokenizer_facts(manifest.location, manifest.info)

@@ -1,4 +1,4 @@
-"""Clips of walks: colours and depth, the camera's poses, and the next waypoint."""
+"""The trajectory modality: clips of colour and depth, camera poses, and the next waypoint."""
 
 from typing import Any
 
@@ -17,9 +17,14 @@ from .video import CLIP
 
 
 def figures(data: DataConfig[Any], manifest: Manifest) -> TrajectoryFigures:
-    """The figures of clips of walks."""
+    """Return the figures of trajectory clips.
+
+    Args:
+        data: The data config.
+        manifest: The split.
+    """
     if not isinstance(data, TrajectoryData):
-        raise TypeError(f"figures of walks need a TrajectoryData, got {type(data).__name__}")
+        raise TypeError(f"figures of trajectories need a TrajectoryData, got {type(data).__name__}")
     clip = data.clip
     return TrajectoryFigures(
         grid=data.grids["video"],

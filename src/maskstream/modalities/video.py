@@ -21,14 +21,24 @@ CLIP = TokenGrid.video(16, 224, 224)
 
 
 def with_flow(manifest: Manifest, data: DataConfig[Any]) -> DataConfig[Any]:
-    """`data` with DIS flow if the mask needs no flow, so that a page can show motion."""
+    """Return `data` with DIS flow if the mask needs no flow, so that a page can show motion.
+
+    Args:
+        manifest: The split.
+        data: The data config.
+    """
     if not isinstance(data, VideoData) or (data.mask is not None and "flow" in data.mask.needs):
         return data
     return replace(data, flow="dis" if data.clip.frames > 1 else "none")
 
 
 def figures(data: DataConfig[Any], manifest: Manifest) -> VideoFigures:
-    """The figures of clips of video."""
+    """Return the figures of video clips.
+
+    Args:
+        data: The data config.
+        manifest: The split.
+    """
     if not isinstance(data, VideoData):
         raise ValueError(f"figures of clips need a VideoData, got {type(data).__name__}")
     clip = data.clip
@@ -44,10 +54,15 @@ def figures(data: DataConfig[Any], manifest: Manifest) -> VideoFigures:
 
 
 def describe_flow(source: FlowSource | None, *, guides: bool) -> str:
-    """The source of the flow on a page, and whether the mask uses it, in words."""
+    """Describe the source of the flow on a page, and whether the mask uses it.
+
+    Args:
+        source: Source of the flow.
+        guides: Whether the mask uses it.
+    """
     name = "none" if source is None else source.title
     more = "; maskstream flow shows all sources side by side"
-    return f"{name}, guides the mask{more}" if guides else f"{name}, shown only; the mask does not use it"
+    return f"{name}, guides the mask{more}" if guides else f"{name}, for illustration; the mask does not use it"
 
 
 VIDEO = Modality(
@@ -69,7 +84,10 @@ VIDEO = Modality(
         probed=True,
     ),
     stages={
-        "read": ("Reading", "what is read is in memory already, so fewer bytes per clip would help: the profile train"),
+        "read": (
+            "Reading",
+            "the files are in memory already, so fewer bytes per clip would help: use the profile train",
+        ),
         "decode": ("Decoding", "shards of the profile train, more cores, or a GPU with DALI would help"),
         "convert": ("Conversion to RGB", "a smaller output, or a GPU with DALI would help"),
         "mask": ("Drawing masks", "a mask without flow costs least"),
