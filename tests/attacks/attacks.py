@@ -102,6 +102,7 @@ ATTACKS = {
     "side-files": Attack(module="side_files", few=40, ends=("refused", "right"), slow=True),
     "slow-servers": Attack(module="slow_servers", few=10, ends=("exact", "outage"), cost=20, slow=True, timed=True),
     "sources": Attack(module="sources", few=60, ends=("rejected", "sample"), executors=("local", "ray"), slow=True),
+    "stored-targets": Attack(module="stored_targets", few=40, ends=("refused", "replaced", "right"), slow=True),
     "train-kills": Attack(module="train_kills", few=6, ends=("exact",), cost=25, stores=STORES, slow=True),
     "version-kills": Attack(
         module="version_kills", few=8, ends=("exact",), cost=10, slow=True, stores=("local", "s3", "az")

@@ -176,6 +176,20 @@ def test_targets_of_another_geometry_are_refused_by_name(made, tmp_path, changed
         data.loader(split, **LOADING)
 
 
+def test_tars_of_another_teacher_are_never_read(made, tmp_path):
+    split, _, folder = made
+    shutil.copytree(folder, tmp_path / "mixed")
+    written(taught(tmp_path, SHARED, seed=1), split, tmp_path / "other", cycle=2)
+    for path in (tmp_path / "other").glob("targets-000001.*"):  # the tar and its checksums of blocks
+        shutil.copy(path, tmp_path / "mixed")
+    wanted = {key for batch in shown(SHARED, split)[0] for key in batch.key}
+    found = {key for batch in shown(replace(SHARED, targets=str(tmp_path / "mixed")), split)[0] for key in batch.key}
+    manifest = Manifest.load(split)
+    assert found < wanted
+    assert found.isdisjoint(manifest.keys(np.flatnonzero(manifest.shard == 1)))
+    assert not verify(tmp_path / "mixed").ok
+
+
 FORGED = {
     "dtype": ["O", "zz", 5, ">f4", "<i4", None],
     "cycle": [0, -1, "2", True, 1],
