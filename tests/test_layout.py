@@ -354,7 +354,7 @@ TOKENS = {
     "pipelines/decode": 137,
     "pipelines/flow": 134,
     "pipelines/masks": 400,
-    "pipelines/modalities": 1045,
+    "pipelines/modalities": 1046,
     "pipelines/stream": 341,
     "preprocess": 10,
     "preprocess/curate": 250,
