@@ -144,7 +144,7 @@ def test_visibility_is_that_of_the_middle_time_step():
         16,
         15,
     )
-    with pytest.raises(ValueError, match="of up to 32 pixels have no side that tokens of 14 x 14, 8 x 8 divide"):
+    with pytest.raises(ValueError, match="tokens of 14 x 14, 8 x 8 divide no common side of up to 32 pixels"):
         find_common_side([(14, 14), (8, 8)])
     with pytest.raises(ValueError, match=r"follows flow, and the doctor scores masks that do not depend on"):
         Visibility.of(MotionGuided(), grid)

@@ -81,7 +81,7 @@ class Position:
     parts: int = 1
 
     def check_loader(self, batches_per_epoch: int) -> None:
-        """Raise DamageError if the loader's state is not the position after `step` steps."""
+        """Raise RunFileError if the loader's state is not the position after `step` steps."""
         found = count_batches_before(self.loader, batches_per_epoch)
         wanted = self.first_batch + self.step * self.accumulate
         if found is not None and found != wanted:

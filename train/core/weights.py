@@ -288,7 +288,7 @@ def load_model(path: str | Path) -> Model[Any]:
 
     Raises:
         ValueError: The file has no config of a model.
-        DamageError: The file has changed since it was written.
+        RunFileError: The file has changed since it was written.
     """
     weights, metadata = _read(get_local_path(path, "the weights"))
     if "model" not in metadata or "grids" not in metadata:
@@ -328,7 +328,7 @@ def load_matching_weights(model: nn.Module, path: str | Path) -> list[str]:
 
     Raises:
         ValueError: Fewer than half of the file's tensors match, as with another kind of model or other sizes.
-        DamageError: The file cannot be read or has changed since it was written.
+        RunFileError: The file cannot be read or has changed since it was written.
     """
     file = get_local_path(path, "the weights")
     weights: Mapping[str, Tensor] = read_foreign(file) if is_foreign(file) else _read(file)[0]
@@ -364,7 +364,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and metadata of a safetensors file, or of all parts that several ranks wrote.
 
     Raises:
-        DamageError: The checksum, if there is one, differs.
+        RunFileError: The checksum, if there is one, differs.
     """
     files = find_files(path)
     for one in files:

@@ -362,7 +362,7 @@ def load_hf(folder: str | Path) -> MaskedAutoencoder[Any]:
 
     Raises:
         ValueError: The architecture is another one, or config.json is missing.
-        DamageError: A file cannot be read.
+        RunFileError: A file cannot be read.
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
@@ -383,7 +383,7 @@ def load_pth(path: str | Path, *, heads: int | None = None, decoder_heads: int |
 
     Raises:
         ValueError: The layout is another one, or the decoder is missing.
-        DamageError: The file cannot be read.
+        RunFileError: The file cannot be read.
     """
     found = find_layout(read_foreign(path))
     if found is None:

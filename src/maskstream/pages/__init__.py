@@ -1,1 +1,1 @@
-"""Pages to look at: samples, masks, runs, scores."""
+"""HTML pages of samples, masks, runs and scores."""

@@ -1,4 +1,6 @@
-"""The page of a curation: how many samples go and why, what is near each threshold, copies and leaks side by side."""
+"""The page of a curation: removed samples and reasons, samples near each threshold, and duplicates and leaks side by
+side.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,22 +28,32 @@ _NEAR, _GROUPS, _SIDE = 6, 12, 160
 
 
 def write_curated(found: Curated, out: str | Path) -> Path:
-    """Writes the page to `out` and returns it."""
+    """Write the page to `out` and return it.
+
+    Args:
+        found: The curation.
+        out: HTML file.
+    """
     return write_page(_build_page(found), out)
 
 
 def list_beside(out: str | Path) -> Path:
-    """Where the list of a page lies. ValueError if the page or the list would overwrite something else."""
+    """Return the file of a page's list; raise ValueError if the page or the list would overwrite something else."""
     path = check_page(out)
     if path.suffix == ".parquet":
-        raise ValueError(f"--out {out} is the name of the list beside the page; name a page, such as curated.html")
+        raise ValueError(f"--out {out} is the name of the page's list; give the name of a page, such as curated.html")
     check_list(listed := path.with_suffix(".parquet"))
     return listed
 
 
 @contextmanager
 def writing_curated(found: Curated, out: str | Path) -> Iterator[None]:
-    """Writes the page and the list beside it, which appear when the block ends without an error."""
+    """Write the page and the list next to it, which appear if the block ends without an error.
+
+    Args:
+        found: The curation.
+        out: HTML file.
+    """
     with found.writing_list(list_beside(out)), writing_page(_build_page(found), out):
         yield
 
@@ -54,7 +66,7 @@ def _build_page(found: Curated) -> str:
     return page(
         kind="curation",
         title=f"{left:,} of {plural(len(own), 'sample')} of {location} stay",
-        lede=f"What is near each threshold, and what is double; {made}.",
+        lede=f"Samples near each threshold, and duplicates; {made}.",
         facts={
             "location": own.manifest.location,
             "version": str(own.manifest.version),
@@ -68,7 +80,7 @@ def _build_page(found: Curated) -> str:
 
 
 def _find_near_thresholds(found: Curated) -> list[Section]:
-    """For each comparison of the rule the samples that are nearest to its number, on both sides."""
+    """Return, for each comparison of the rule, the samples nearest to its threshold on both sides."""
     own, sections = found.measures, []
     for name, number in found.rule.list_thresholds(own.signals) if found.rule else []:
         values = own.signals[name]
@@ -81,7 +93,7 @@ def _find_near_thresholds(found: Curated) -> list[Section]:
             for side, places in (("below", below), ("from", above))
             if places
         ]
-        what = SIGNALS.get(name, f"{name}, of a table or of what was written")
+        what = SIGNALS.get(name, f"{name}, from a table or from the split")
         words = f"{what[:1].upper()}{what[1:]}. {plural(at, 'sample')} below {number:.4g}."
         sections.append(Section(title=f"Around {name} = {number:.4g}", words=words, cards=tuple(cards)))
     return sections
@@ -99,7 +111,10 @@ def _draw_copies(found: Curated) -> list[Section]:
         )
         for group in found.copies[:_GROUPS]
     ]
-    words = f"{plural(len(found.copies), 'group')} of copies; the first {len(cards)} are shown, what stays first."
+    words = (
+        f"{plural(len(found.copies), 'group')} of duplicates; the first {len(cards)} follow, each with its kept sample "
+        "first."
+    )
     if any(own.signals["seconds"][group[0]] * own.signals["pixels"][group[0]] for group in found.copies):  # clips
         words += " Between clips that differ in contrast, the choice of the original is a guess."
     return [Section(title="Copies", words=words, cards=tuple(cards))] if cards else []
@@ -117,12 +132,14 @@ def _draw_leaks(found: Curated) -> list[Section]:
         )
         for one in leaks[:_GROUPS]
     ]
-    words = f"{plural(len(leaks), 'sample')}; the first {len(cards)} are shown beside what they are copies of."
+    words = (
+        f"{plural(len(leaks), 'sample')}; the first {len(cards)} follow, each next to the sample that it duplicates."
+    )
     return [Section(title="Leaks", words=words, cards=tuple(cards))] if cards else []
 
 
 def _alike(own: Measures, place: int, theirs: Measures, there: int) -> str:
-    """Which seconds of a sample are like which of another, and how far apart their hashes are."""
+    """Describe which seconds of two samples match, and how far apart their hashes are."""
     match = match_frames(own, place, theirs, there)
     if match is None:
         return ""

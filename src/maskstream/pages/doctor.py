@@ -1,20 +1,20 @@
-"""The mask doctor: scores masks by how well a linear autoencoder's features predict the labels, without training.
+"""Scores masks by how well a linear autoencoder's features predict the labels, without training.
 
-    moments = Moments.of(labelled_frames("data/shards/k400/train"))
-    rows = examine(moments, make_shapes(16), ratios=(0.25, 0.5, 0.75, 0.9))
+    moments = Moments.of(draw_labelled_frames("data/shards/k400/train"))
+    rows = measure_masks_of(moments, make_shapes(16), ratios=(0.25, 0.5, 0.75, 0.9))
 
 One pass over the samples collects second moments; after that each (shape, ratio) is a closed form, so the whole table
-takes seconds. A linear model of small pictures is only a cheap first hint for a deep model of large ones. Source:
+takes seconds. A linear model of small images is only a cheap first hint for a deep model of large ones. Source:
 Learning by Reconstruction Produces Uninformative Features For Perception (Balestriero & LeCun 2024, linear denoising
 autoencoders with masks).
 
-The closed form says how much of the labels the first K features of a masked linear autoencoder carry. The autoencoder
-sees a sample x with some parts set to 0, their mean, and reconstructs x from K features. With S the covariance of x,
-E[x masked^T] = q S and E[masked masked^T] = M = S weighted by E[visible_i visible_j]: q where i and j belong to one
-part, r elsewhere; q = 1 - p, and r = q^2 where parts are hidden independently. Reduced-rank regression says that the
-best features are x -> G^T x, G the first K solutions of q^2 S^2 g = lambda M g; at p = 0 those are the principal
-components. How well a linear probe on them tells the classes is the share of the labels' variance that it explains,
-R2(K); the alignment is that share of what K supervised features explain.
+The closed form measures how much of the labels the first K features of a masked linear autoencoder explain. The
+autoencoder sees a sample x with some parts set to 0, their mean, and reconstructs x from K features. With S the
+covariance of x, E[x masked^T] = q S and E[masked masked^T] = M = S weighted by E[visible_i visible_j]: q if i and j
+belong to one part, r elsewhere; q = 1 - p, and r = q^2 if parts are hidden independently. By reduced-rank regression
+the best features are x -> G^T x, where G are the first K solutions of q^2 S^2 g = lambda M g; at p = 0 these are the
+principal components. A linear probe on them explains a fraction R2(K) of the labels' variance; the alignment is this
+fraction relative to K supervised features.
 """
 
 from __future__ import annotations
@@ -51,8 +51,13 @@ MAX_VALUES = 3072
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Moments:
-    """Of `count` samples x of D values with labels y as one-hot vectors of C classes: the covariance of x, float64
-    (D, D); that of x and y, (D, C); and the trace of that of y.
+    """Second moments of samples x of D values with labels y as one-hot vectors of C classes.
+
+    Attributes:
+        count: Number of samples.
+        covariance: Covariance of x, float64 (D, D).
+        with_labels: Covariance of x and y, float64 (D, C).
+        label_variance: Trace of the covariance of y.
     """
 
     count: int
@@ -62,11 +67,17 @@ class Moments:
 
     @classmethod
     def of(cls, batches: Iterable[Labelled]) -> Moments:
-        """The moments of batches of samples (B, ...) with labels int (B,). The classes are the labels that occur.
+        """Compute the moments of labelled samples. The classes are the labels that occur.
 
         Each batch is flattened to (B, D), in float64, and taken relative to the mean of the first, so that no digits
-        are lost where the mean is large. ValueError where there is no sample, or only one class, where D differs or is
-        above 3072, where a batch has not one label a sample, and for values that are not finite.
+        are lost if the mean is large.
+
+        Args:
+            batches: Samples (B, ...) and labels int (B,).
+
+        Raises:
+            ValueError: All samples are missing or of one class, D differs or is above 3072, a batch does not have one
+                label per sample, or values are not finite.
         """
         origin, second = np.empty(0), np.empty((0, 0))
         sums: dict[int, Floats] = {}
@@ -78,7 +89,7 @@ class Moments:
             d = x.shape[1]
             if not members:
                 if d > MAX_VALUES:
-                    legal = f"more than {MAX_VALUES}: use smaller pictures (32 x 32 x 3 fit)"
+                    legal = f"more than {MAX_VALUES}: use smaller images (32 x 32 x 3 fit)"
                     raise ValueError(f"a sample has {d} values, {legal}")
                 origin, second = x.mean(axis=0), np.zeros((d, d))
             if d != len(origin):
@@ -124,9 +135,17 @@ MIDDLE_FRAME = VideoData(
 def draw_labelled_frames(
     location: str | Path, data: VideoData = MIDDLE_FRAME, *, samples: int | None = None
 ) -> Iterator[Labelled]:
-    """The first frames of the clips of `samples` videos of a split, chosen at random (None: of all).
+    """Yield the first frames of clips of a split's videos, with their labels.
 
-    Pictures are float64 (B, size, size, 3) in [0, 1], labels int64 (B,); videos without a label are left out.
+    Videos without a label are left out.
+
+    Args:
+        location: Location of the split.
+        data: Data config of the clips.
+        samples: Number of videos, chosen at random; None for all.
+
+    Yields:
+        Images float64 (B, size, size, 3) in [0, 1], and labels int64 (B,).
     """
     manifest = Manifest.load(location)
     some = samples is not None and samples < len(manifest)
@@ -165,9 +184,14 @@ class Shape:
             raise ValueError(f"the parts of shape {self.name} are numbered 0, 1, 2, ..., got {np.unique(self.parts)}")
 
     def seen(self, ratio: float, *, exact: bool = False) -> VisibleParts:
-        """With parts hidden at `ratio`: each by itself, or with `exact` floor((1 - ratio) n) of n stay visible.
+        """Return the visibility of parts that are hidden at a ratio.
 
-        ValueError where nothing stays visible.
+        Args:
+            ratio: Mask ratio.
+            exact: Whether floor((1 - ratio) n) of n parts stay visible, instead of hiding each independently.
+
+        Raises:
+            ValueError: No part stays visible.
         """
         if not 0 <= ratio < 1:
             raise ValueError(f"a masked ratio lies in [0, 1), got {ratio}")
@@ -186,9 +210,15 @@ class Shape:
 
 
 def make_shape(name: str, side: int, channels: int = 3) -> Shape:
-    """The shape `name` of pictures (side, side, channels): "4" is squares of 4 x 4 pixels, "rows" and "columns" lines.
+    """Return a shape of masked parts; all channels of a pixel belong to one part.
 
-    All channels of a pixel belong to one part. ValueError where squares do not tile the picture.
+    Args:
+        name: "4" for squares of 4 x 4 pixels, "rows" or "columns" for lines.
+        side: Side of the images in pixels.
+        channels: Channels of the images.
+
+    Raises:
+        ValueError: The squares do not tile the image.
     """
     y, x = np.divmod(np.arange(side * side), side)
     if name in ("rows", "columns"):
@@ -198,27 +228,38 @@ def make_shape(name: str, side: int, channels: int = 3) -> Shape:
         if k < 1 or side % k or k == side:
             legal = [str(d) for d in range(1, side) if side % d == 0]
             raise ValueError(
-                f"a shape of a {side} x {side} picture is one of {', '.join(legal)}, rows, columns: {name!r}"
+                f"a shape of a {side} x {side} image is one of {', '.join(legal)}, rows, columns: {name!r}"
             )
         pixels = y // k * (side // k) + x // k
     return Shape(name=name if not name.isdecimal() else f"{name} x {name}", parts=pixels.repeat(channels))
 
 
 def make_shapes(side: int, names: Sequence[str] | None = None, channels: int = 3) -> tuple[Shape, ...]:
-    """The shapes `names`; by default squares of 1, 2, 4, ... pixels up to half the picture, rows and columns."""
+    """Return shapes by name; by default squares of 1, 2, 4, ... pixels up to half the image, rows and columns.
+
+    Args:
+        side: Side of the images in pixels.
+        names: Names of the shapes.
+        channels: Channels of the images.
+    """
     if names is None:
         names = [*(str(k) for k in (1, 2, 4, 8, 16) if k < side and side % k == 0), "rows", "columns"]
     return tuple(make_shape(name, side, channels) for name in names)
 
 
 RIDGE = 1e-6
-"""Of the mean variance, added to the diagonal: constant pixels carry no feature, and nothing divides by 0."""
+"""Fraction of the mean variance that is added to the diagonal, so that constant pixels have no features and nothing
+divides by 0.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Alignment:
-    """share: float64 (K,), of the labels' variance, what a linear probe on the first 1 ... K features explains.
-    strength: float64 (K,), the variance of the sample that each feature reconstructs, descending.
+    """The alignment of features with the labels.
+
+    Attributes:
+        share: Fraction of the labels' variance explained by a linear probe on the first 1 ... K features, float64 (K,).
+        strength: Variance of the sample that each feature reconstructs, descending, float64 (K,).
     """
 
     share: Floats
@@ -226,9 +267,15 @@ class Alignment:
 
 
 def alignment(moments: Moments, features: int, seen: VisibleParts | None = None) -> Alignment:
-    """Of the first `features` features under a mask; without one they are the principal components.
+    """Compute the alignment of the first features under a mask; without one these are the principal components.
 
-    ValueError where the mask is for samples of another size.
+    Args:
+        moments: Moments of the samples.
+        features: Number of features.
+        seen: Visibility of the parts.
+
+    Raises:
+        ValueError: The number of features or the size of the mask does not fit the samples.
     """
     covariance = _compute_covariance(moments)
     d = len(covariance)
@@ -239,7 +286,7 @@ def alignment(moments: Moments, features: int, seen: VisibleParts | None = None)
         if seen.parts.shape != (d,):
             raise ValueError(f"a mask has {len(seen.parts)} values, the samples {d}")
         each, pairs = seen.each[seen.parts], seen.pairs[np.ix_(seen.parts, seen.parts)]
-        # What is never visible has no variance; the ridge keeps the matrix positive.
+        # Parts that are never visible have no variance; the ridge keeps the matrix positive.
         ridge = RIDGE * float(covariance.diagonal().mean()) * torch.eye(d, dtype=torch.float64)
         masked = covariance * torch.from_numpy(pairs) + ridge
         cross = torch.from_numpy(each)[:, None] * covariance
@@ -264,15 +311,21 @@ class Visibility:
 
     @classmethod
     def of(cls, mask: Mask, grid: TokenGrid, draws: int = 2000) -> Visibility:
-        """That of the middle time step of a grid (t, h, w), over so many draws at the start of a run.
+        """Estimate the visibility in the middle time step of a grid (t, h, w) at the start of a run.
 
-        ValueError for a mask that follows cues: the closed form is for masks that do not depend on what they hide.
+        Args:
+            mask: The mask.
+            grid: The token grid.
+            draws: Number of masks to draw.
+
+        Raises:
+            ValueError: The mask depends on the sample, which the closed form does not allow.
         """
         t, h, w = grid.need("t", "h", "w", by="the doctor")
         if needs := needed_cues(mask):
             raise ValueError(
-                f"{mask} follows {', '.join(sorted(needs))}, and the doctor scores masks that do not depend on what "
-                "they hide; `maskstream probe` compares runs with any mask"
+                f"{mask} follows {', '.join(sorted(needs))}, but only masks that do not depend on the sample can be "
+                "scored; `maskstream probe` compares runs with any mask"
             )
         seen = np.empty((draws, h * w))
         for n in range(draws):
@@ -281,7 +334,12 @@ class Visibility:
         return cls(plane=(h, w), each=seen.mean(axis=0), pairs=seen.T @ seen / draws)
 
     def seen(self, side: int, channels: int = 3) -> VisibleParts:
-        """The same of the values of pictures (side, side, channels)."""
+        """Return the visibility of the values of images (side, side, channels).
+
+        Args:
+            side: Side of the images in pixels.
+            channels: Channels of the images.
+        """
         y, x = np.divmod(np.arange(side * side), side)
         h, w = self.plane
         return VisibleParts(
@@ -290,18 +348,29 @@ class Visibility:
 
 
 def find_common_side(planes: Sequence[tuple[int, int]], most: int = 32) -> int:
-    """The side of the smallest pictures of 14 pixels or more that all planes of tokens divide; ValueError without."""
+    """Return the side of the smallest images, of at least 14 pixels, that all token planes divide.
+
+    Args:
+        planes: Tokens (h, w) of each plane.
+        most: Largest allowed side.
+
+    Raises:
+        ValueError: There are only larger ones.
+    """
     least = lcm(*(length for plane in planes for length in plane))
     if least > most:
         told = ", ".join(f"{h} x {w}" for h, w in planes)
-        raise ValueError(
-            f"pictures of up to {most} pixels have no side that tokens of {told} divide; compare fewer masks"
-        )
+        raise ValueError(f"tokens of {told} divide no common side of up to {most} pixels; compare fewer masks")
     return least * -(-_LEAST_SIDE // least) if least < _LEAST_SIDE else least
 
 
 def measure_supervised_alignment(moments: Moments, features: int) -> Floats:
-    """What the best linear features for the labels explain: float64 (K,), the most that any `share` can be."""
+    """Return the label variance explained by the best linear features, float64 (K,), an upper bound of every `share`.
+
+    Args:
+        moments: Moments of the samples.
+        features: Number of features.
+    """
     half = _factor_lower(_compute_covariance(moments))
     mixed = torch.linalg.solve_triangular(half, torch.from_numpy(moments.with_labels), upper=False)
     squares = torch.linalg.svdvals(mixed).square()
@@ -312,7 +381,7 @@ def measure_supervised_alignment(moments: Moments, features: int) -> Floats:
 
 
 def _compute_covariance(moments: Moments) -> Tensor:
-    """The covariance with the ridge on its diagonal."""
+    """Return the covariance with the ridge on its diagonal."""
     covariance = torch.from_numpy(moments.covariance)
     ridge = RIDGE * float(covariance.diagonal().mean())
     if ridge <= 0:
@@ -321,7 +390,7 @@ def _compute_covariance(moments: Moments) -> Tensor:
 
 
 def _factor_lower(matrix: Tensor) -> Tensor:
-    """The lower Cholesky factor of a positive matrix."""
+    """Return the lower Cholesky factor of a positive matrix."""
     factor: Tensor = torch.linalg.cholesky((matrix + matrix.T) / 2)
     return factor
 
@@ -331,8 +400,13 @@ FEATURES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """The score of one mask; shape None is no mask. alignment: by number of features, the explained variance as a share
-    of that of supervised features. change: of the alignment relative to no mask; mean_change: the mean over features.
+    """The score of one mask.
+
+    Attributes:
+        shape: Name of the shape; None without a mask.
+        ratio: Mask ratio.
+        alignment: Explained variance relative to supervised features, by number of features.
+        change: Change of the alignment relative to no mask, by number of features.
     """
 
     shape: str | None
@@ -354,10 +428,21 @@ def measure_masks_of(
     exact: bool = False,
     progress: Callable[[], None] = lambda: None,
 ) -> list[Finding]:
-    """No mask first, then every (shape, ratio), the largest mean change first.
+    """Score no mask first, then every (shape, ratio), the largest mean change first.
 
-    Numbers of `features` above the values of a sample or half the number of samples, which say nothing, are left out.
-    `progress` is called after each pair.
+    Numbers of features above the values of a sample or half the number of samples are left out, since they are not
+    meaningful.
+
+    Args:
+        moments: Moments of the samples.
+        shapes: Shapes of masked parts.
+        ratios: Mask ratios.
+        features: Numbers of features.
+        exact: See `Shape.seen`.
+        progress: Called after each pair.
+
+    Raises:
+        ValueError: A list is empty, or no number of features is possible.
     """
     cases = ((shape.name, ratio, shape.seen(ratio, exact=exact)) for shape in shapes for ratio in ratios)
     plain, *findings = _list_examined(moments, cases, features, progress)
@@ -369,7 +454,14 @@ def measure_masks_of(
 def measure_masks(
     moments: Moments, masks: Mapping[str, Visibility], side: int, *, features: Sequence[int] = FEATURES
 ) -> list[Finding]:
-    """No mask first, then each of some masks by its name; moments: of pictures of side x side pixels."""
+    """Score no mask first, then each mask by its name.
+
+    Args:
+        moments: Moments of images of side x side pixels.
+        masks: Visibilities of masks by name.
+        side: Side of the images in pixels.
+        features: Numbers of features.
+    """
     channels = len(moments.covariance) // side**2
     cases = ((name, 1 - float(one.each.mean()), one.seen(side, channels)) for name, one in masks.items())
     return _list_examined(moments, cases, features)
@@ -381,7 +473,7 @@ def _list_examined(
     features: Sequence[int],
     progress: Callable[[], None] = lambda: None,
 ) -> list[Finding]:
-    """No mask first, then each case: name, masked ratio and what is seen."""
+    """Return no mask first, then each case: name, mask ratio and visibility."""
     allowed = min(len(moments.covariance), moments.count // 2)
     wanted = sorted({k for k in features if 1 <= k <= allowed})
     if not wanted:
@@ -411,7 +503,13 @@ def _make_finding(
 
 
 def show(findings: Sequence[Finding], moments: Moments, console: Console) -> None:
-    """Prints the alignment without a mask, and the change that each mask makes, in percent."""
+    """Print the alignment without a mask, and the change by each mask, in percent.
+
+    Args:
+        findings: Scores of no mask and of masks.
+        moments: Moments of the samples.
+        console: Console to print to.
+    """
     plain, *masked = findings
     table = Table(
         padding=(0, 0, 0, 1),
@@ -435,18 +533,18 @@ def show(findings: Sequence[Finding], moments: Moments, console: Console) -> Non
 
 
 def few_samples(moments: Moments) -> str:
-    """What too few samples do to the figures, in words; "" where there are enough."""
+    """Return a warning if there are too few samples for the scores, else ""."""
     values = len(moments.covariance)
     if moments.count >= 2 * values:
         return ""
     return (
-        f"{moments.count} of {values} values each. With fewer than two samples a value the probe fits noise: use more "
-        "samples or smaller pictures before believing the last digits."
+        f"{moments.count} of {values} values each. With fewer than two samples per value the probe fits noise: use "
+        "more samples or smaller images before trusting the last digits."
     )
 
 
 def mask_rows(findings: Sequence[Finding]) -> list[tuple[str, list[str]]]:
-    """The rows of a table with a column for no mask, and one for each mask with the change that it makes."""
+    """Return the rows of a table with a column for no mask, and one for each mask with its change."""
     plain, *masked = findings
     return [
         ("hidden", ["-", *(f"{one.ratio:.1%}" for one in masked)]),

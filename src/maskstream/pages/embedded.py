@@ -22,9 +22,19 @@ _WORDS = (
 
 
 def write_map(modality: Modality, manifest: Manifest, features: str | Path, out: str | Path) -> Path:
-    """Write the map of the features of a split, with the first samples of a training epoch, to `out`; return it.
+    """Write a map of the features of a split, with the first samples of a training epoch.
 
-    ValueError for features of fewer than three samples, or with values that are not finite.
+    Args:
+        modality: Modality of the split.
+        manifest: The split.
+        features: File of the features.
+        out: HTML file.
+
+    Returns:
+        `out`.
+
+    Raises:
+        ValueError: There are fewer than three samples, or values are not finite.
     """
     keys, values, labels = read_features(features)
     x = values.double().numpy()

@@ -59,11 +59,24 @@ def write_flow_page(
     samples: int = 4,
     seed: int = 0,
 ) -> Path:
-    """Writes a page of the first `samples` clips of a training epoch with the flow of every source to `out`.
+    """Write a page of clips with the flow of every source.
 
-    data: a VideoData whose mask follows flow. sources: by default all of FLOWS that can serve these shards, and `more`;
-    a source that is given and cannot raises ValueError. Clips, crops and masks are those that a loader with this `seed`
-    gives to training. Returns `out`.
+    Clips, crops and masks are the same as in training with a loader of this seed.
+
+    Args:
+        location: Location of the split.
+        data: A VideoData whose mask follows flow.
+        out: HTML file.
+        sources: Flow sources; defaults to all of FLOWS that can serve these shards.
+        more: Further sources.
+        samples: Number of clips.
+        seed: Seed of the loader.
+
+    Returns:
+        `out`.
+
+    Raises:
+        ValueError: A setting is not allowed, or a given source cannot serve the shards.
     """
     if not isinstance(data, VideoData) or data.mask is None or "flow" not in data.mask.needs:
         raise ValueError(f"the page of flow shows clips of video with a mask that follows flow, got {data}")
@@ -91,9 +104,9 @@ def write_flow_page(
         kind="flow",
         title=f"Flow of {split_name(manifest.location, manifest.info['split'])}",
         lede=(
-            f"{plural(len(first), 'clip')}, each with the flow of {plural(len(shown), 'source')}. Under each flow "
-            "stands how far it can be trusted, and what a mask that follows it shows the encoder: tokens that stay on "
-            "their content were tracked."
+            f"{plural(len(first), 'clip')}, each with the flow of {plural(len(shown), 'source')}. Under each flow are "
+            "its confidence and the visible tokens of a mask that follows it: tokens that stay on their content were "
+            "tracked."
         ),
         facts={
             "location": str(location),
@@ -111,7 +124,14 @@ def write_flow_page(
 
 
 def card(shown: Sequence[ShownFlow], i: int, data: VideoData, camera: str = "") -> Card:
-    """Clip `i` with every source: flow, its confidence, and what the encoder sees. camera: which, of several."""
+    """Draw clip `i` with every source: flow, its confidence, and the visible tokens.
+
+    Args:
+        shown: Batches of each source.
+        i: Row of the clip.
+        data: The data config.
+        camera: Name of the camera, if there are several.
+    """
     batch, grid = shown[0].batch, data.grids["video"]
     video = batch.video[i].cpu().numpy()
     frames = sized(video, grid, choose_picture_side(len(batch) * batch.video.shape[1] * (1 + len(shown))))
@@ -148,7 +168,13 @@ def card(shown: Sequence[ShownFlow], i: int, data: VideoData, camera: str = "") 
 
 
 def find_unfit_sources(data: VideoData, profile: str, *, one_rate: bool = True) -> dict[str, str]:
-    """By word, why sources of FLOWS cannot serve shards of this profile. one_rate: see `make_flow_source`."""
+    """Return, by name, why sources of FLOWS cannot serve shards of a profile.
+
+    Args:
+        data: The data config.
+        profile: Profile of the shards.
+        one_rate: See `make_flow_source`.
+    """
     clip = aligned(data.clip, profile)
     align = start_multiple(clip, profile)
     reasons = {
@@ -160,7 +186,7 @@ def find_unfit_sources(data: VideoData, profile: str, *, one_rate: bool = True) 
 
 
 def _facts(word: str, vectors: Floats, trust: Floats, valid: Bool, cuts: Bool) -> Facts:
-    """What is measured of the flow of one clip, in pairs of frames of one scene."""
+    """Return measurements of the flow of one clip, over pairs of frames of one scene."""
     one_scene = ~cuts if not cuts.all() else np.ones_like(cuts)
     return Facts(
         title=word,

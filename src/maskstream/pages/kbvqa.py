@@ -1,4 +1,4 @@
-"""The page of an evaluation on questions that need knowledge: its figures, and questions with what was replied."""
+"""The page of an evaluation on knowledge-based questions: its scores, and questions with their replies."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,19 +18,25 @@ NAMES = {
     "names_answer": "rationales that name the answer",
 }
 LEDE = (
-    "Questions about pictures that need knowledge, asked from the three perspectives of the evaluation of GPT-4V by Li "
-    "et al. (2023). The predictor is {predictor}; it stands where a large model would, and its figures say nothing "
-    "about one. Rationales were judged by people in the paper, and are compared with those of the set here."
+    "Knowledge-based questions about images, asked from the three perspectives of the evaluation of GPT-4V by Li et "
+    "al. (2023). The predictor is {predictor}; its scores do not represent a large model. In the paper people judged "
+    "rationales; here they are compared with the rationales of the data set."
 )
 PERSPECTIVES = {
     "commonsense": "Common sense: a short answer.",
-    "knowledge": "Fine-grained knowledge of the world: a short answer, after what was retrieved, if anything was.",
-    "rationale": "An answer with the reason for it.",
+    "knowledge": "Fine-grained world knowledge: a short answer, with retrieved glosses if there are any.",
+    "rationale": "An answer with its rationale.",
 }
 
 
 def write_kbvqa_page(result: KbvqaResult, replies: Sequence[Replied], out: str | Path) -> Path:
-    """Writes the page of a result to `out`, with the first questions of each perspective."""
+    """Write the page of a result, with the first questions of each perspective.
+
+    Args:
+        result: The result.
+        replies: All replies.
+        out: HTML file.
+    """
     facts = {"data": result.data, "questions": f"{result.questions['all']:,}", "examples": str(result.shots)}
     facts |= {"retrieved glosses": str(result.glosses)} if result.glosses else {}
     for perspective, kinds in result.scores.items():
@@ -39,7 +45,7 @@ def write_kbvqa_page(result: KbvqaResult, replies: Sequence[Replied], out: str |
             frequent = f"; the most frequent answer {result.frequent[kind]:.1%}"
             facts[f"{perspective}, {kind} ({result.questions.get(kind, 0):,})"] = words + frequent
     for ratio, value in result.occluded.items():
-        facts[f"knowledge, {ratio:.0%} of the picture hidden"] = f"exact match {value:.1%}"
+        facts[f"knowledge, {ratio:.0%} of the image hidden"] = f"exact match {value:.1%}"
     sections = [
         Section(
             title=perspective,
@@ -65,7 +71,7 @@ def _format_perspective(replied: Replied) -> str:
 
 
 def _draw_card(replied: Replied) -> Card:
-    """The picture of a prompt, the question, what counts as right and what was replied."""
+    """Draw the image of a prompt with the question, the right answers and the reply."""
     asked = replied.question
     right = "; ".join(dict.fromkeys(asked.answers[:4]))
     note = f"{asked.text} Right: {right}. Replied: {replied.answer or 'nothing'}."

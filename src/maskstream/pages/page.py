@@ -23,7 +23,7 @@ _VENDOR = Path(__file__).with_name("vendor")
 
 @cache
 def environment() -> Environment:
-    """The templates of this package, each compiled once; every value that they print is escaped."""
+    """Return the templates of this package, each compiled once; every printed value is escaped."""
     env = Environment(
         loader=PackageLoader(__package__),
         autoescape=True,
@@ -43,7 +43,12 @@ def environment() -> Environment:
 
 
 def render(template: str, **context: Any) -> str:
-    """The page `template`, with the legend of the flow colours and what draws charts, which it includes if it needs."""
+    """Render a template, with the legend of the flow colours and the chart library, which it includes if needed.
+
+    Args:
+        template: Name of the template.
+        context: Values for the template.
+    """
     uplot = [Markup((_VENDOR / name).read_text(encoding="utf-8")) for name in ("uPlot.min.css", "uPlot.iife.min.js")]
     shared = {"wheel": encode_data_uri(wheel(), lossless=True), "uplot": uplot}
     return environment().get_template(template).render(**shared, **context)
@@ -63,13 +68,21 @@ def page(
     details: Mapping[str, str] | None = None,
     reload_s: int = 0,
 ) -> str:
-    """One self-contained HTML file of sections of cards.
+    """Return one self-contained HTML file of sections of cards.
 
-    links: files beside the page, by what they show; they stand behind the facts.
-    by_section: the links under the title lead to the sections; otherwise they lead to the cards of the first section
-    that is shown whole. curves: the charts of a run (`RunCurves`), which stand behind the first section. headline: what
-    the page says first. details: more facts, which are folded. reload_s: after so many seconds the page loads itself
-    again; 0 for never.
+    Args:
+        kind: Kind of the page.
+        title: Title of the page.
+        lede: Introduction under the title.
+        facts: Facts by name.
+        sections: Sections of cards.
+        links: Files next to the page, by description; listed after the facts.
+        by_section: Whether the links under the title lead to the sections; otherwise they lead to the cards of the
+            first full section.
+        curves: Charts of a run (`RunCurves`), placed after the first section.
+        headline: First sentence of the page.
+        details: More facts, which are folded.
+        reload_s: Seconds after which the page reloads itself; 0 for never.
     """
     whole = [] if by_section else [section for section in sections if section.layout == "whole"]
     return render(
@@ -99,17 +112,28 @@ _OURS = b'<p class="product">maskstream '
 
 
 def write_page(page: str, out: str | Path) -> Path:
-    """Writes `page` to `out`, which appears whole; returns it. See `writing_page`."""
+    """Write a page, which appears complete, and return its path; see `writing_page`.
+
+    Args:
+        page: HTML of the page.
+        out: HTML file.
+    """
     with writing_page(page, out) as path:
         return path
 
 
 @contextmanager
 def writing_page(page: str, out: str | Path) -> Iterator[Path]:
-    """Writes `page`, which appears at `out` when the block ends without an error.
+    """Write a page, which appears if the block ends without an error.
 
-    Bytes of names that are no UTF-8 are written as escapes such as \\udcff. ValueError for a file that is there and is
-    no page of this package.
+    Bytes of names that are not UTF-8 are written as escapes such as \udcff.
+
+    Args:
+        page: HTML of the page.
+        out: HTML file.
+
+    Raises:
+        ValueError: `out` exists and is not a page of this package.
     """
     out = check_page(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +144,7 @@ def writing_page(page: str, out: str | Path) -> Iterator[Path]:
 
 
 def check_page(out: str | Path) -> Path:
-    """The path of a page that may be written. ValueError for one that is not local, or has something else."""
+    """Return the path of a page that may be written; raise ValueError if it is not local or contains something else."""
     out = get_local_path(out, "the page")
     try:
         is_ours = _OURS in read_regular(out, _MOST_BYTES)

@@ -25,7 +25,7 @@ from .page import page, write_page
 
 _NAMES = {
     "video_mask": "mask of the frames",
-    "audio_mask": "mask of the sound",
+    "audio_mask": "mask of the audio",
     "image_mask": "mask of the image",
     "text_mask": "mask of the text",
 }
@@ -41,11 +41,24 @@ def preview(
     samples: int = 8,
     seed: int = 0,
 ) -> Path:
-    """Writes the preview of the first `samples` samples of a training epoch of a split to `out`.
+    """Write the preview of the first samples of a training epoch of a split.
 
-    data: the data config, by default `Modality.shown(manifest)`. others: the same with other masks, which are compared:
-    each sample is shown with one after the other. Samples, crops and masks are those that a loader with this `seed`
-    gives to training. Returns `out`. Raises ValueError for wrong settings.
+    Samples, crops and masks are the same as in training with a loader of this seed.
+
+    Args:
+        modality: Modality of the split.
+        manifest: The split.
+        data: Data config; defaults to `Modality.shown(manifest)`.
+        others: The same config with other masks to compare; each sample appears with all of them.
+        out: HTML file.
+        samples: Number of samples.
+        seed: Seed of the loader.
+
+    Returns:
+        `out`.
+
+    Raises:
+        ValueError: A setting is not allowed.
     """
     if samples < 1:
         raise ValueError(f"samples={samples}: a preview shows 1 or more")
@@ -92,15 +105,25 @@ def preview(
 
 
 def split_cameras(batch: Any) -> Mapping[str, Any]:
-    """The batch of each camera by its name; of a batch of one camera, itself."""
+    """Return the batch of each camera by its name; with one camera, the batch itself."""
     cameras = batch.cameras if isinstance(batch, VideoBatch) else {}
     return cameras or {"": batch}
 
 
 def first_batch(data: DataConfig[BatchT], manifest: Manifest, samples: int, seed: int) -> BatchT:
-    """The first `samples` samples of a training epoch; ValueError where the split has none."""
+    """Return the first samples of a training epoch.
+
+    Args:
+        data: Data config.
+        manifest: The split.
+        samples: Number of samples.
+        seed: Seed of the loader.
+
+    Raises:
+        ValueError: The split has no samples.
+    """
     if len(manifest) == 0:
-        raise ValueError(f"{manifest} has no samples to show; `maskstream inspect` says what was rejected and why")
+        raise ValueError(f"{manifest} has no samples to show; `maskstream inspect` lists the rejects by reason")
 
     def opened(size: int) -> Loader[BatchT]:
         return data.whole().loader(
@@ -114,7 +137,12 @@ def first_batch(data: DataConfig[BatchT], manifest: Manifest, samples: int, seed
 
 
 def format_flow_link(page: Path, location: str) -> dict[str, str]:
-    """The page of flow of the same split (`maskstream flow`) by what it shows, if it lies beside the preview."""
+    """Return a link to the flow page of the same split (`maskstream flow`), if it is next to the preview.
+
+    Args:
+        page: Path of the flow page.
+        location: Location of the split.
+    """
     if not page.is_file() or location not in unescape(page.read_text(encoding="utf-8", errors="replace")):
         return {}
     return {"every source of flow": page.name}
@@ -133,14 +161,21 @@ def preview_page(
     others: Sequence[tuple[str, Figures[Any], Any]] = (),
     manifest: Manifest | None = None,
 ) -> str:
-    """One HTML file, complete in itself, with a card of every row of `batch`; views of a sample follow each other.
+    """Return one self-contained HTML file with a card for every row of a batch; views of a sample follow each other.
 
-    name: of the camera and the mask of `batch`. others: the same samples with other ones, which are compared: name,
-    figures and batch of each. Their cards follow those of `batch` row by row. manifest: the split, whose signals
-    (`maskstream shards --signals`) stand on the cards.
+    It loads nothing from outside: images are `data:` addresses, and a Content-Security-Policy forbids loading.
 
-    Under the title stand the facts `before`, those of the figures, `facts`, and `links` to files beside it. It loads
-    nothing from outside: pictures are `data:` addresses, and it may load nothing (Content-Security-Policy).
+    Args:
+        figures: Figures of the batch.
+        batch: The batch.
+        title: Title of the page.
+        facts: Facts after the figures' facts.
+        before: Facts before the figures' facts.
+        links: Files next to the page, by description.
+        views: Views of a sample.
+        name: Name of the batch's camera and mask.
+        others: Name, figures and batch of the same samples with other cameras or masks; their cards follow row by row.
+        manifest: The split, whose signals (`maskstream shards --signals`) are added to the cards.
     """
     masked = [(name, figures, batch), *others]
     cards = []
@@ -171,7 +206,12 @@ def preview_page(
 
 
 def signal_facts(manifest: Manifest, key: str) -> tuple[Facts, ...]:
-    """The signals of a sample that the split has (`maskstream shards --signals`)."""
+    """Return the signals of a sample, if the split has them (`maskstream shards --signals`).
+
+    Args:
+        manifest: The split.
+        key: Key of the sample.
+    """
     signals = manifest.components[JSON.name].facts if JSON.name in manifest.components else {}
     if not signals or key not in (keys := manifest.keys(range(len(manifest)))):  # a packed row has no key
         return ()
@@ -181,7 +221,7 @@ def signal_facts(manifest: Manifest, key: str) -> tuple[Facts, ...]:
 
 
 def mask_name(mask: Mask | None) -> str:
-    """The class of a mask, or of the one that is padded; `No` for none."""
+    """Return the class name of a mask, or of the mask inside `Padded`; `No` for none."""
     if mask is None:
         return "No"
     return type(mask.mask if isinstance(mask, Padded) else mask).__name__

@@ -39,10 +39,20 @@ def write_replay(
     samples_of: str = ALL_RANKS,
     worst: Sequence[tuple[Replayed, int, float]] = (),
 ) -> Path:
-    """Writes a section for each step, with a card for each of its first `samples` rows; returns `out`.
+    """Write a page with a section for each step and a card for each of its first rows.
 
-    metrics: of the steps by number, as far as the run has written them. samples_of: whose part it is. worst: samples
-    that stand before all steps, each with its step, its place in the step's batches and its loss.
+    Args:
+        modality: Modality of the run's data.
+        run: Folder of the run.
+        steps: Recreated steps.
+        metrics: Metrics of the steps by number, as far as the run has written them.
+        out: HTML file.
+        samples: Number of rows per step.
+        samples_of: Description of the part of the batches.
+        worst: Samples to put before all steps: step, index in the step's batches, and loss.
+
+    Returns:
+        `out`.
     """
     first, whole = steps[0], samples_of == ALL_RANKS
     figures = _make_painters(modality, first)[0]
@@ -72,7 +82,7 @@ def write_replay(
 
 
 def _facts(steps: Sequence[Replayed]) -> dict[str, str]:
-    """Where the samples come from."""
+    """Return the locations and versions of the splits."""
     splits = [list_manifests(one.data) for one in steps]
     versions = [", ".join(dict.fromkeys(str(one.version) for one in own)) for own in zip(*splits, strict=True)]
     data = steps[0].data
@@ -83,12 +93,12 @@ def _facts(steps: Sequence[Replayed]) -> dict[str, str]:
 
 
 def _make_painters(modality: Modality, one: Replayed) -> list[Figures[Any]]:
-    """What draws the samples of each split."""
+    """Return the figures that draw the samples of each split."""
     return [modality.figures(one.recipe.data, split) for split in list_manifests(one.data)]
 
 
 def _draw_card(one: Replayed, figures: Sequence[Figures[Any]], batch: Batch, row: int) -> Card:
-    """A row, drawn with the words of its split; of a mixture its title says the source."""
+    """Draw a row with the figures of its split; for a mixture, the title includes the source."""
     if batch.source is None or not isinstance(one.data, OpenMixture):
         return figures[0].sample(batch, row)
     part = int(batch.source[row])
@@ -109,7 +119,7 @@ def _draw_worst(modality: Modality, worst: Sequence[tuple[Replayed, int, float]]
             cards.append(replace(with_loss(card, loss), title=f"{named}: {loss:.4g} in step {one.step}"))
     words = [f"{plural(len(worst), 'sample')} whose losses stand out most from the steps around, the worst first."]
     words += [
-        f"The loss {loss:.4g} in step {one.step} was that of {gone}; it cannot be shown."
+        f"The loss {loss:.4g} in step {one.step} belongs to {gone}, which cannot be shown."
         for one, place, loss in worst
         if (gone := one.replaced_at(place)) is not None
     ]
@@ -117,7 +127,12 @@ def _draw_worst(modality: Modality, worst: Sequence[tuple[Replayed, int, float]]
 
 
 def with_loss(card: Card, loss: float) -> Card:
-    """The card with the loss of its sample before its other numbers."""
+    """Return the card with the loss of its sample as the first number.
+
+    Args:
+        card: The card.
+        loss: Loss of the sample.
+    """
     return replace(card, facts=(Facts(items=(Fact(name="Loss", value=f"{loss:.4g}"),)), *card.facts))
 
 

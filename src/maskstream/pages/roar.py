@@ -12,7 +12,13 @@ from .page import render, write_page
 
 
 def write_roar_page(result: RoarResult, data: str | Path, out: str | Path) -> Path:
-    """Writes the page of a result to `out`. data: the split that was trained on, which the page names."""
+    """Write the page of a result.
+
+    Args:
+        result: The result.
+        data: The training split, which the page names.
+        out: HTML file.
+    """
     levels = np.array(result.levels, np.float64)
     curves = {name: np.array([curve.values for curve in result.of(name)]) for name in result.measures}
     thin = [

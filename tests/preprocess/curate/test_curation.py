@@ -577,7 +577,7 @@ def test_nothing_of_others_is_overwritten(split: Path, tmp_path: Path) -> None:
     for out, said in (
         ("train.html", "is not the list of a curation"),
         ("page.html", "is not a page of maskstream"),
-        ("other.parquet", "is the name of the list beside the page"),
+        ("other.parquet", "is the name of the page's list"),
         ("train.parquet/a.html", "cannot be overwritten"),
     ):
         words = ["curate", str(split), "--keep", "score>0.5", "--scores", str(table), "--out", str(tmp_path / out)]

@@ -177,7 +177,7 @@ def test_the_worst_sample_is_one_that_was_there(tmp_path: Path) -> None:
     assert worst() == {"step": 1, "key": "", "loss": 9.0, "gone": "a sample that has been erased since"}
     page = (run / "replay.html").read_text()
     assert "in place of a sample that has been erased since" in page
-    assert "was that of a sample that has been erased since; it cannot be shown" in page
+    assert "belongs to a sample that has been erased since, which cannot be shown" in page
     said = CliRunner().invoke(app, ["replay", str(run), "--step", "1"]).stdout
     assert "step 1: row 2 shows another sample in place of a sample that has been erased since" in said
 

@@ -92,9 +92,9 @@ def test_the_command_trains_from_the_runs_encoder_and_measures(
     result = CliRunner().invoke(app, ["report", str(out), *data, "--out", str(out / "report.html")])
     assert result.exit_code == 0, result.output
     page = (out / "report.html").read_text()
-    assert page.count("The model says ") == 8
+    assert page.count("The model predicts ") == 8
     assert "the frequencies of classes" in page
-    assert "what the model says of each of 3 classes" in page
+    assert "predictions for each of 3 classes" in page
 
 
 @pytest.mark.slow

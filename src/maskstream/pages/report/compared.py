@@ -1,5 +1,5 @@
-"""The report of several runs: what differs in their recipes, their figures in columns, their losses in one chart, and
-what each makes of the same samples.
+"""The report of several runs: differences of their recipes, scores in columns, losses in one chart, and predictions for
+the same samples.
 """
 
 from collections.abc import Sequence
@@ -43,10 +43,17 @@ def compare_runs(
     clips: int = 4,
     same_split: bool = False,
 ) -> Comparison:
-    """Writes a page that compares runs on samples of the split at `data`, best a validation split.
+    """Write a page that compares runs on samples of a split, preferably a validation split.
 
-    Each run is measured as for its own report, and its evaluation.json keeps the numbers. `clips` samples are shown, as
-    each run makes them. out: compared.html in the first run by default. The rest is as in `write_report`.
+    Each run is measured as for its own report, and its evaluation.json keeps the scores. See also `write_report`.
+
+    Args:
+        modality: Modality of the split.
+        runs: Folders of the runs.
+        data: Location of the split.
+        out: HTML file; defaults to compared.html in the first run.
+        clips: Number of samples to show.
+        same_split: Allow samples that the runs were trained on.
     """
     folders = [get_local_path(run, "the run") for run in runs]
     split = Manifest.load(data)
@@ -85,7 +92,7 @@ def compare_runs(
 
 
 def make_unique_names(folders: Sequence[Path]) -> tuple[str, ...]:
-    """The names of the folders, with as many of the folders that they are in as tell them apart."""
+    """Return the names of folders, with as many parent folders as needed to distinguish them."""
     parts = [folder.resolve().parts for folder in folders]
     for count in range(1, max(map(len, parts))):
         names = tuple("/".join(one[-count:]) for one in parts)
@@ -95,7 +102,7 @@ def make_unique_names(folders: Sequence[Path]) -> tuple[str, ...]:
 
 
 def score_rows(found: Sequence[Evaluation]) -> tuple[list[Row], list[Row]]:
-    """The scores, each above its best baseline; and all baselines with the notes."""
+    """Return the rows of the scores, each followed by its best baseline, and the rows of all baselines and notes."""
     scores, others = Cells(len(found)), Cells(len(found))
     for column, one in enumerate(found):
         for score in one.scores:
@@ -113,7 +120,7 @@ def score_rows(found: Sequence[Evaluation]) -> tuple[list[Row], list[Row]]:
 
 
 def format_training_rows(curves: Sequence[RunCurves]) -> list[Row]:
-    """How far the runs were trained, and how fast."""
+    """Return rows on the length and speed of the training."""
     return [
         ("loss, mean of the last steps", tuple(f"{one.last_loss:.3g}" for one in curves)),
         ("steps", tuple(f"{one.steps:,}" for one in curves)),
@@ -123,7 +130,7 @@ def format_training_rows(curves: Sequence[RunCurves]) -> list[Row]:
 
 
 def probe_rows(folders: Sequence[Path]) -> list[Row]:
-    """What probes reached, of runs that were probed: the means, and their spreads in brackets."""
+    """Return rows of probe results: means with ranges in parentheses."""
     cells = Cells(len(folders))
     for column, folder in enumerate(folders):
         result = probed(folder)
@@ -133,7 +140,12 @@ def probe_rows(folders: Sequence[Path]) -> list[Row]:
 
 
 def draw_loss_chart(metrics: Sequence[Sequence[StepMetrics]], names: Sequence[str]) -> Chart:
-    """The losses of runs by step in one chart; first steps far above the rest are outside."""
+    """Draw the losses of runs by step in one chart; first steps far above the rest are cut off.
+
+    Args:
+        metrics: Metrics of each run.
+        names: Names of the runs.
+    """
     lines: list[Line] = []
     high = []
     for hue, (name, rows) in enumerate(zip(names, metrics, strict=True)):
@@ -145,7 +157,12 @@ def draw_loss_chart(metrics: Sequence[Sequence[StepMetrics]], names: Sequence[st
 
 
 def beside(names: Sequence[str], sections: Sequence[Sequence[Section]]) -> list[Section]:
-    """The first section of each run, its cards side by side: sample by sample, and of each sample run by run."""
+    """Combine the first sections of all runs: sample by sample, and for each sample run by run.
+
+    Args:
+        names: Names of the runs.
+        sections: Sections of each run.
+    """
     first = [some[0] for some in sections if some]
     count = min((len(one.cards) for one in first), default=0)
     cards = [

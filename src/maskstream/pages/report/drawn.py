@@ -1,4 +1,4 @@
-"""The pictures of an evaluation's examples."""
+"""Draws the examples of an evaluation."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -36,21 +36,27 @@ from maskstream.train.papers.spiking_mst.evaluate import Spiked
 from .rollout_report import draw_rollout_cards
 
 SIDE_PX, ACROSS = 96, 4
-"""Of pictures in sets."""
+"""Side of images in sets in pixels, and number of images in a row."""
 MATRIX_PX = 480
 CONFUSIONS = 5
-"""The pairs of classes that are told in words."""
+"""Number of pairs of classes to describe in words."""
 STEP_PX, NEURON_PX = 10, 3
-"""Of a spike."""
+"""Width and height of a spike in pixels."""
 BESIDE = 4
 """The number of generated and of real clouds shown per category."""
 REACH = 2.4
-"""The half width of a picture of a cloud, in standard deviations of its coordinates."""
+"""Half width of an image of a cloud, in standard deviations of its coordinates."""
 Bools = npt.NDArray[np.bool_]
 
 
 def make_sections(examples: Sequence[Example], figures: Figures[Any], names: Sequence[str]) -> tuple[Section, ...]:
-    """A section for each title. figures: those of the examples' batches; names: of the labels."""
+    """Return a section for each title of examples.
+
+    Args:
+        examples: The examples.
+        figures: Figures of their batches.
+        names: Names of the labels.
+    """
     made = []
     for (title, reading), several in groupby(examples, lambda one: (one.title, one.reading)):
         some = list(several)
@@ -74,7 +80,7 @@ def _draw_cards(one: Example, figures: Figures[Any], names: Sequence[str]) -> It
             for i, row in enumerate(one.rows):
                 card = figures.sample(one.batch, row)
                 if one.answers:
-                    card = replace(card, note=f"The model says {label_words(one.answers[i], names)}.", missing=())
+                    card = replace(card, note=f"The model predicts {label_words(one.answers[i], names)}.", missing=())
                 yield card
         case Pictures():
             for name, images in one.sets.items():
@@ -86,7 +92,7 @@ def _draw_cards(one: Example, figures: Figures[Any], names: Sequence[str]) -> It
         case Similarities():
             for name, values in one.of.items():
                 words = f"{len(values)} pairs"
-                yield _draw_matrix(name, values, words, f"{name}: similarity of {len(values)} clips and sounds")
+                yield _draw_matrix(name, values, words, f"{name}: similarity of {len(values)} clips and audio")
         case Confusion():
             yield _draw_confusion(one.of, names)
         case Writing():
@@ -117,7 +123,7 @@ def _draw_compared(one: Compared, figures: Figures[Any]) -> Iterator[Card]:
 
 
 def _draw_clips(one: Clips, figures: Figures[Any]) -> Iterator[Card]:
-    """Every form of a clip below the others."""
+    """Draw all versions of each clip below each other."""
     if not isinstance(figures, VideoFigures):
         raise TypeError(f"clips are drawn by VideoFigures, got {type(figures).__name__}")
     side = choose_picture_side(len(one.sets) * one.times_s.numel())
@@ -127,7 +133,7 @@ def _draw_clips(one: Clips, figures: Figures[Any]) -> Iterator[Card]:
 
 
 def _draw_matrix(name: str, of: Tensor, words: str, alt: str) -> Card:
-    """The values (n, n): dark is low, bright is high."""
+    """Draw values (n, n): dark is low, bright is high."""
     values = of.numpy()
     low, high = float(values.min()), float(values.max())
     image = coloured(values, low, high, cv2.COLORMAP_MAGMA)
@@ -137,9 +143,7 @@ def _draw_matrix(name: str, of: Tensor, words: str, alt: str) -> Card:
 
 
 def _draw_confusion(counts: Tensor, names: Sequence[str]) -> Card:
-    """The shares of each class's samples by what the model says, and the pairs of classes that it takes for each other
-    most often, in words.
-    """
+    """Draw the fractions of each class's samples by predicted class, and describe the most frequent confusions."""
     of = counts.sum(dim=1, keepdim=True)
     wrong = counts.clone().fill_diagonal_(0)
     most = [divmod(int(i), len(counts)) for i in wrong.flatten().argsort(descending=True, stable=True)[:CONFUSIONS]]
@@ -150,11 +154,11 @@ def _draw_confusion(counts: Tensor, names: Sequence[str]) -> Card:
     ]
     words = f"Most often wrong: {', '.join(told)}." if told else "None is wrong."
     share = counts / of.clamp_min(1)
-    return _draw_matrix("classes", share, words, f"what the model says of each of {len(counts)} classes")
+    return _draw_matrix("classes", share, words, f"predictions for each of {len(counts)} classes")
 
 
 def _draw_spikes(one: Spiked, figures: Figures[Any], names: Sequence[str]) -> Iterator[Card]:
-    """Images with the spikes of each kind of neuron."""
+    """Draw images with the spikes of each kind of neuron."""
     for i, row in enumerate(one.rows):
         card = figures.sample(one.batch, row)
         items = [
@@ -166,27 +170,27 @@ def _draw_spikes(one: Spiked, figures: Figures[Any], names: Sequence[str]) -> It
             )
             for kind, marks in one.spikes.items()
         ]
-        words = "Time runs to the right; under each, the share of steps with a spike."
+        words = "Time runs to the right; under each, the fraction of steps with a spike."
         energy = Fact(name="Energy of its spikes", value=f"{one.energy_nj[i]:,.0f} nJ")
         yield replace(
             card,
             figures=(*card.figures, join_picture_row(*items, across=3, title="Spikes", words=words)),
-            note=f"The network says {label_words(one.answers[i], names)}.",
+            note=f"The network predicts {label_words(one.answers[i], names)}.",
             facts=(Facts(items=(energy,)),),
             missing=(),
         )
 
 
 def _draw_raster(marks: Bools) -> npt.NDArray[np.uint8]:
-    """Spikes (neurons, steps) as pixels, dark on light."""
+    """Draw spikes (neurons, steps), dark on light."""
     large = np.kron(marks, np.ones((NEURON_PX, STEP_PX), np.bool_)).astype(np.bool_)
     return np.where(large[..., None], np.array([29, 78, 216]), np.array([238, 240, 245])).astype(np.uint8)
 
 
 def _draw_answered(figures: Figures[Any], one: Writing, i: int) -> Card:
-    """The card of a question with true and written texts."""
+    """Draw the card of a question with true and written texts."""
     if not isinstance(figures, ImageTextFigures):
-        raise TypeError(f"answers are shown by ImageTextFigures, got {type(figures).__name__}")
+        raise TypeError(f"answers need ImageTextFigures, got {type(figures).__name__}")
     card = figures.sample(replace(one.batch, text_mask=None, image_mask=None), i)
     texts, true, made = [], one.true[i], one.made[i]
     for role, ids in true.items():
@@ -233,8 +237,8 @@ def _draw_cloud(points: Tensor, key: str, word: str, colour: Colour = INK, capti
 
 
 def _seen(one: DenoisedClouds, i: int) -> tuple[Picture, int]:
-    """A picture of noised points with the boxes of visible tokens, and how many points lie in them."""
-    tokens, word = VoxelTokens(resolution=one.resolution, patch=one.patch), "noised, with what a mask shows"
+    """Draw noised points with the boxes of visible tokens, and count the points inside."""
+    tokens, word = VoxelTokens(resolution=one.resolution, patch=one.patch), "noised, with visible tokens"
     places = scale_to_voxels(one.noised[i][None], one.resolution)
     visible = np.isin(np.arange(tokens.grid.size), one.visible[i].numpy())
     seen = visible[number_point_tokens(places, one.resolution, one.patch)[0].numpy()]

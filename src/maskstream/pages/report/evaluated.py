@@ -1,4 +1,4 @@
-"""The words of any evaluation: its scores beside their baselines, and the data that they are of."""
+"""Texts of evaluations: scores with their baselines, and descriptions of their data."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -17,14 +17,14 @@ from maskstream.train.evaluate.evaluation import Evaluation, Score
 
 
 def score_facts(scores: Sequence[Score]) -> dict[str, str]:
-    """The scores in words, each with its distance from the best baseline."""
+    """Return the scores as text, each with its distance from the best baseline."""
     return {
         score_name(one): number(one.value, one.unit) + (f", {margin(one)}" if one.baselines else "") for one in scores
     }
 
 
 def score_rows(found: Evaluation) -> tuple[tuple[str, str], ...]:
-    """The baselines of all scores, and the notes, as names and values."""
+    """Return the baselines of all scores, and the notes, as names and values."""
     rows = [
         (f"{one.name} by {name}", number(value, one.unit))
         for one in found.scores
@@ -34,22 +34,27 @@ def score_rows(found: Evaluation) -> tuple[tuple[str, str], ...]:
 
 
 def score_name(score: Score) -> str:
-    """What a score is, and of how many samples."""
+    """Return the name of a score with its number of samples."""
     return f"{score.name} of {score.count:,} {score.of}" if score.count else score.name
 
 
 def number(value: float, unit: str) -> str:
-    """A value with its unit, to four digits."""
+    """Format a value with its unit, to four digits.
+
+    Args:
+        value: The value.
+        unit: The unit; "%" formats a fraction.
+    """
     return f"{value:.1%}" if unit == "%" else f"{value:.4g} {unit}".strip()
 
 
 def margin(score: Score) -> str:
-    """How far a score lies from its best baseline: in points or decibels, else as a share of it."""
+    """Describe the distance of a score from its best baseline: in points or decibels, else in percent."""
     best = score.baselines[score.best]
     if not best:
-        return f"beside {number(best, score.unit)} of {score.best}"
+        return f"compared with {number(best, score.unit)} of {score.best}"
     apart, better, unit = score.value - best, (score.value < best) is score.lower_is_better, score.unit
-    if unit in ("%", "dB"):  # a share of a share, or of a logarithm, says nothing
+    if unit in ("%", "dB"):  # a fraction of a fraction, or of a logarithm, has no meaning
         far, beside = (f"{100 * abs(apart):.1f} points" if unit == "%" else f"{abs(apart):.3g} dB"), number(best, unit)
     else:
         far, beside = f"{abs(apart / best):.0%}", number(best, "")
@@ -69,11 +74,18 @@ class Cells:
         self.by_head: dict[str, dict[str, list[str]]] = {}
 
     def put(self, head: str, of: str, column: int, text: str) -> None:
-        """Writes a cell of the row `of` below `head`, or of that of the head, ""."""
+        """Set a cell.
+
+        Args:
+            head: Row, or head of indented rows.
+            of: Row below the head; "" for the head itself.
+            column: Column of the run.
+            text: Content of the cell.
+        """
         self.by_head.setdefault(head, {}).setdefault(of, [""] * self.columns)[column] = text
 
     def rows(self) -> list[Row]:
-        """All rows; those below a head are indented."""
+        """Return all rows; rows below a head are indented."""
         none = [""] * self.columns
         return [
             (f"  {of}" if of else head, tuple(cells))
@@ -83,10 +95,10 @@ class Cells:
 
 
 def list_data_facts(config: DataConfig[Any]) -> dict[str, str]:
-    """What a sample of the recipe is, and how it is masked."""
+    """Describe a sample of a recipe, and its mask."""
     match config:
         case AudioVisualData():
-            words = f"{_describe_frames(config)}; sound: {config.seconds:g} s"
+            words = f"{_describe_frames(config)}; audio: {config.seconds:g} s"
         case VideoData():
             words = _describe_frames(config)
         case AudioData():

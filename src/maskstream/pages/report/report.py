@@ -1,4 +1,4 @@
-"""The report of a run: how the loss fell, how fast the steps were, and what the model makes of samples."""
+"""The report of a run: its loss, its speed, and its predictions for samples."""
 
 import json
 import time
@@ -34,14 +34,14 @@ from .drawn import make_sections
 from .evaluated import list_data_facts, score_facts, score_rows
 
 BASELINES = (
-    "Baselines did not train: they predict what was hidden from what is visible, or without looking. The samples are "
-    "those of the scores above."
+    "Baselines are not trained: they predict hidden content from visible content, or ignore the sample. The samples "
+    "are the same as in the scores above."
 )
 
 
 FOLLOW_S = 15
 _FIGURES = 3
-"""The figures that a report opens with; others are folded."""
+"""Number of figures that a report opens with; others are folded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,11 +62,21 @@ def report_page(
     headline: str = "",
     details: Mapping[str, str] | None = None,
 ) -> str:
-    """The report as one HTML file, complete in itself.
+    """Return the report as one self-contained HTML file.
 
-    metrics: of every step. found: of the model. facts: shown under the title, in their order; details: behind them,
-    folded. headline: what the page says first. The first card of the first section stands before the curves. Raises
-    ValueError where there is no step.
+    The first card of the first section comes before the curves.
+
+    Args:
+        metrics: Metrics of every step.
+        found: Evaluation of the model.
+        sections: Sections of examples.
+        facts: Facts under the title.
+        title: Title of the page.
+        headline: First sentence of the page.
+        details: More facts, which are folded.
+
+    Raises:
+        ValueError: The metrics have no step.
     """
     curves = run_curves(metrics, found.loss)
     first, *rest = sections
@@ -87,7 +97,13 @@ def report_page(
 
 
 def list_evaluated_facts(found: Evaluation, unseen: Evaluation | None, units: str) -> dict[str, str]:
-    """The scores in words, then those on sources that were not trained on."""
+    """Return the scores as text, then the scores on sources that were not trained on.
+
+    Args:
+        found: The evaluation.
+        unseen: Evaluation on other sources, or None.
+        units: Word for samples.
+    """
     others = {} if unseen is None else score_facts(unseen.scores)
     return {**score_facts(found.scores), **{f"unseen {units}: {name}": words for name, words in others.items()}}
 
@@ -95,7 +111,14 @@ def list_evaluated_facts(found: Evaluation, unseen: Evaluation | None, units: st
 def list_evaluated_sections(
     found: Sequence[Section], unseen: Sequence[Section], numbers: Evaluation, units: str
 ) -> tuple[Section, ...]:
-    """The examples, after the first the first of unseen sources, and at the end all baselines."""
+    """Return the examples, with the first example of other sources after the first, and all baselines at the end.
+
+    Args:
+        found: Sections of the evaluation.
+        unseen: Sections of other sources.
+        numbers: The evaluation, for the baselines.
+        units: Word for samples.
+    """
     first, *rest = found
     apart = [replace(one, title=f"{one.title} of unseen {units}") for one in unseen[:1]]
     rows = score_rows(numbers)
@@ -114,15 +137,23 @@ def write_report(
     clips: int = 8,
     same_split: bool = False,
 ) -> Report:
-    """Writes the report of the run in the folder `run`, with samples of the split at `data`, best a validation split.
+    """Write the report of a run, with samples of a split, preferably a validation split.
 
-    `clips` of them are shown. unseen: a split of other sources than those of the training split, whose results are
-    shown apart. The weights are those of the run's newest whole checkpoint, on the CPU. recipe: the run's
-    own; by default the one that run.json holds. out: run/report.html by default. same_split: also of samples that the
-    run was trained on.
+    The weights of the newest intact checkpoint are used, on the CPU.
 
-    Raises ValueError where the folder is not that of a run, its recipe is not known, or a split has samples that it was
-    trained on; ShardError where `data` holds no finished split.
+    Args:
+        modality: Modality of the split.
+        run: Folder of the run.
+        data: Location of the split.
+        out: HTML file; defaults to run/report.html.
+        unseen: A split of other sources than the training split's, whose results appear separately.
+        recipe: Recipe of the run; defaults to the one in run.json.
+        clips: Number of samples to show.
+        same_split: Allow samples that the run was trained on.
+
+    Raises:
+        ValueError: The folder is not a run, the recipe is unknown, or a split has samples that the run was trained on.
+        ShardError: A split is unfinished or missing.
     """
     run = get_local_path(run, "the run")
     metrics = read_steps(run)
@@ -161,7 +192,13 @@ def write_report(
 
 
 def follow_run(run: Path, out: str | Path | None = None, every_s: int = FOLLOW_S) -> None:
-    """Write a page of a run's curves every `every_s` seconds while a process trains it; the page reloads itself."""
+    """Write a page of a run's curves repeatedly while a process trains it; the page reloads itself.
+
+    Args:
+        run: Folder of the run.
+        out: HTML file; defaults to run/report.html.
+        every_s: Seconds between two updates.
+    """
     out = run / "report.html" if out is None else out
     while is_being_written(run):
         metrics = read_metrics(run / "metrics.jsonl")
@@ -179,7 +216,7 @@ def follow_run(run: Path, out: str | Path | None = None, every_s: int = FOLLOW_S
 
 
 def read_steps(run: Path) -> list[StepMetrics]:
-    """The metrics of a run's steps; ValueError where there are none."""
+    """Return the metrics of a run's steps; raise ValueError if there are none."""
     metrics = read_metrics(run / "metrics.jsonl")
     if not metrics:
         raise ValueError(f"{run} has no metrics.jsonl with a step in it; give the folder that `maskstream train` wrote")
@@ -189,9 +226,21 @@ def read_steps(run: Path) -> list[StepMetrics]:
 def evaluate_run_once(
     modality: Modality, run: Path, recipe: Recipe[Any], splits: Sequence[Manifest], clips: int, *, same_split: bool
 ) -> list[tuple[Evaluation, tuple[Section, ...]]]:
-    """The evaluation of a run on each split, which its folder keeps, and what is drawn of `clips` samples.
+    """Evaluate a run on each split, save the scores in its folder, and draw examples.
 
-    ValueError where a split has no samples, or such as the run was trained on.
+    Args:
+        modality: Modality of the splits.
+        run: Folder of the run.
+        recipe: Recipe of the run.
+        splits: Splits to evaluate on.
+        clips: Number of samples to show.
+        same_split: Allow samples that the run was trained on.
+
+    Returns:
+        The evaluation and the sections of each split.
+
+    Raises:
+        ValueError: A split has no samples, or samples that the run was trained on.
     """
     for split in splits:
         check_modality(recipe, split)
@@ -212,7 +261,7 @@ def evaluate_run_once(
 
 
 def probed(run: Path) -> ProbeResult | None:
-    """The probe of a run; None if it was not probed. ValueError if its file is damaged."""
+    """Return the probe results of a run; None if it was not probed, ValueError if the file is damaged."""
     path = run / PROBE
     if not path.is_file():
         return None
@@ -223,7 +272,7 @@ def probed(run: Path) -> ProbeResult | None:
 
 
 def _describe_efficiency(metrics: Sequence[StepMetrics]) -> dict[str, str]:
-    """What the last steps say of how well the machine was used, and how many steps were skipped, where it is known."""
+    """Describe how well the last steps used the machine, and how many steps were skipped, as far as known."""
     last, skipped = metrics[-1], sum(row.skipped for row in metrics)
     shares = [row.mfu for row in metrics[-100:] if row.mfu is not None]
     found = {} if last.goodput is None else {"goodput": f"{last.goodput:.0%} of the time since the run began"}
@@ -243,12 +292,12 @@ def _describe_efficiency(metrics: Sequence[StepMetrics]) -> dict[str, str]:
 LAST_STEPS = 20
 _BASELINE = (
     " The line at {:.3g} is the loss of {}. The training loss can fall below it by memorising samples; the held-out "
-    "scores above show what the model has learned."
+    "scores above measure generalisation."
 )
 
 
 def _sources(metrics: Sequence[StepMetrics]) -> dict[str, str]:
-    """Of a mixture, what each source has given, and the mean of its last losses."""
+    """Describe the samples of each source of a mixture, and the mean of its last losses."""
     found = {}
     for name, own in metrics[-1].sources.items():
         losses = [row.sources[name]["loss"] for row in metrics if "loss" in row.sources.get(name, {})][-LAST_STEPS:]
@@ -259,10 +308,17 @@ def _sources(metrics: Sequence[StepMetrics]) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunCurves:
-    """The charts of a run, and the numbers that stand beside them.
+    """The charts of a run, and the numbers next to them.
 
-    last_loss: mean of the last `last_steps` steps. small: the loss of
-    each source of a mixture, the scores of validations, the measures of the guard, and the speed.
+    Attributes:
+        steps: Number of the last step.
+        loss: Chart of the loss.
+        last_loss: Mean loss of the last `last_steps` steps.
+        last_steps: Number of steps in that mean.
+        median_clips_per_s: Median speed in samples per second.
+        mean_data_wait: Mean fraction of time spent waiting for data.
+        small: Charts of the loss of each source of a mixture, the scores of validations, the measures of the guard, and
+            the speed.
     """
 
     steps: int
@@ -275,10 +331,14 @@ class RunCurves:
 
 
 def run_curves(metrics: Sequence[StepMetrics], of: TrainingLoss | None) -> RunCurves:
-    """The curves of `metrics`, in the order of their steps, without skipped ones; ValueError where there is none.
+    """Draw the curves of a run, without skipped steps; first steps far above the rest are cut off.
 
-    of: the loss, and that of a trivial predictor; None if they are not known. First steps far above are
-    outside.
+    Args:
+        metrics: Metrics of the steps.
+        of: Description of the loss, with the loss of a trivial predictor; None if unknown.
+
+    Raises:
+        ValueError: The metrics have no step.
     """
     rows = sorted((row for row in metrics if not row.skipped), key=lambda row: row.step)
     if not rows:
@@ -315,7 +375,7 @@ def run_curves(metrics: Sequence[StepMetrics], of: TrainingLoss | None) -> RunCu
             _make_chart("Learning rate", "by step", steps, lr, 0.0),
             _make_chart("Throughput", "samples per second", steps, rate, 0.0),
             replace(
-                _make_chart("Waiting for data", "share of a step's time", steps, 100 * wait, 0.0, 100.0), unit=" %"
+                _make_chart("Waiting for data", "fraction of a step's time", steps, 100 * wait, 0.0, 100.0), unit=" %"
             ),
         ),
     )
@@ -328,7 +388,7 @@ def _list_source_losses(rows: Sequence[StepMetrics]) -> list[dict[str, float]]:
 def _draw_measured(
     values: Sequence[Mapping[str, float]], rows: Sequence[StepMetrics], note: str, *include: float
 ) -> list[Chart]:
-    """A chart of each number that was measured in some of the steps; values: those of each step."""
+    """Draw a chart of each number that was measured in some of the steps; `values` has each step's numbers."""
     charts = []
     for name in dict.fromkeys(name for own in values for name in own):
         found = [(row.step, own[name]) for row, own in zip(rows, values, strict=True) if name in own]
@@ -338,7 +398,7 @@ def _draw_measured(
 
 
 def _draw_guarded(chart: Chart) -> Chart:
-    """The chart of a measure of the guard, with the line below which a run has collapsed if it has one."""
+    """Return the chart of a measure of the guard, with the threshold of collapse if it has one."""
     least = find_line(chart.title, float(chart.lines[0].y[0]))
     if least is None:
         return chart

@@ -1,4 +1,4 @@
-"""Rollouts of several runs beside each other and beside persistence: a page, and the numbers for scripts."""
+"""Compares rollouts of several runs with each other and with persistence: a page, and numbers for scripts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -46,15 +46,22 @@ def compare_rollouts(
     steps: int | None = None,
     component: str | None = None,
 ) -> dict[str, Any]:
-    """Compares the rollouts of the models in `runs` with each other and with persistence.
+    """Compare the rollouts of models with each other and with persistence.
 
-    They run over the first `count` trajectories (default: all) of the split at `data`, with `steps` steps each
-    (default: those of the shortest). component: the mesh, if a sample has several. If `out` is given, a page with
-    pictures of two trajectories is written there. Returns, for persistence and for each run by its folder, the loss
-    of one step (`one_step`) and the root mean square errors of the rollouts in standard deviations of the fields, as
-    plain JSON values.
+    Args:
+        runs: Folders of the runs.
+        data: Location of the split.
+        out: HTML file of a page with two trajectories; None for no page.
+        count: Number of trajectories; None for all.
+        steps: Steps of each; None for the length of the shortest.
+        component: Mesh to read if samples have several.
 
-    ValueError if a run is not that of a next-step model, or the split has no such trajectories.
+    Returns:
+        For persistence and for each run by its folder, the loss of one step (`one_step`) and the root mean square
+            errors of the rollouts in standard deviations of the fields, as plain JSON values.
+
+    Raises:
+        ValueError: A run is not of a next-step model, or the split has no such trajectories.
     """
     split = Manifest.load(data)
     trajectories = Trajectories.open(split, count, steps, component)
@@ -88,7 +95,7 @@ def compare_rollouts(
             charts=True,
             chart=_draw_chart(errors),
             section=Section(
-                title="Rollouts beside the truth", words=ROLLOUTS, cards=tuple(islice(cards, SHOWN)), layout="wide"
+                title="Rollouts and ground truth", words=ROLLOUTS, cards=tuple(islice(cards, SHOWN)), layout="wide"
             ),
         )
         write_page(text, out)
@@ -96,7 +103,7 @@ def compare_rollouts(
 
 
 def _draw_chart(errors: Mapping[str, Float32s]) -> Chart:
-    """The errors by step; larger errors of diverging rollouts are outside."""
+    """Draw the errors by step; larger errors of diverging rollouts are cut off."""
     top = max(float(error.max()) for error in errors.values() if np.isfinite(error).all())
     steps = np.arange(1, len(errors[PERSISTENCE]) + 1, dtype=np.float64)
     lines = (
@@ -106,7 +113,13 @@ def _draw_chart(errors: Mapping[str, Float32s]) -> Chart:
 
 
 def draw_rollout_cards(figures: MeshFigures, trajectories: Trajectories, made: Mapping[str, Tensor]) -> Iterator[Card]:
-    """The truth and the rollouts float32 (T, N, D) of each trajectory at a few steps, drawn on one scale."""
+    """Draw the truth and the rollouts of each trajectory at a few steps, with one colour scale.
+
+    Args:
+        figures: Figures of the meshes.
+        trajectories: The trajectories.
+        made: Rollouts float32 (T, N, D) by name.
+    """
     reader, last = figures.reader, len(trajectories.fields) - 1
     steps = sorted({max(round(part * last), 1) for part in SHOWN_STEPS})
     for i, key in enumerate(trajectories.start.key):
