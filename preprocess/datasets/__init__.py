@@ -1,8 +1,8 @@
 """Raw datasets, in the layouts of their publishers: functions that take the folder of the raw data and return a Dataset
 of sources.
 
-`BY_MODALITY` has all of them. Sample sets are named by strings (`sample_sets`). Numbers, truth values and texts that a
-function takes by keyword alone are settings of the dataset, such as `fold`.
+`BY_MODALITY` lists all of them. Sample sets are named by strings (`sample_sets`). Keyword-only numbers, booleans and
+texts of a function are settings of the dataset, such as `fold`.
 """
 
 import json
@@ -137,17 +137,26 @@ FORMER: Mapping[str, tuple[str, str]] = {
     "audioset-video-balanced": ("audioset-video", "balanced=true"),
     "gm-notes-pitch": ("gm-notes", "pitch=true"),
 }
-"""Names of version 0.2, which the next release no longer knows: the dataset and the setting that give the same."""
+"""Names of version 0.2, which the next release removes: the dataset and the setting that replace each."""
 
 
 def sample_sets() -> Mapping[str, Mapping[str, str]]:
-    """The sample sets, by modality and name: `package.module:name`, which is imported when the set is asked for."""
+    """Return the sample sets by modality and name, each as `package.module:name`, which is imported only when it is
+    used.
+    """
     found: Mapping[str, Mapping[str, str]] = import_module(_SAMPLES).SAMPLE_SETS
     return found
 
 
 def named_dataset(name: str) -> Callable[[Path], Dataset]:
-    """The function of a dataset: of `DATASETS`, a sample set, or `package.module:name`. ValueError for another name."""
+    """Return the function of a dataset.
+
+    Args:
+        name: A name of `DATASETS`, a sample set, or `package.module:name`.
+
+    Raises:
+        ValueError: The name is unknown.
+    """
     samples = {one: place for some in sample_sets().values() for one, place in some.items()}
     known: dict[str, Callable[[Path], Dataset] | str] = {**DATASETS, **samples}
     found = named(name, known, "dataset")
@@ -158,15 +167,20 @@ def named_dataset(name: str) -> Callable[[Path], Dataset]:
 def chosen_dataset(
     dataset: str | Callable[[Path], Dataset], settings: Sequence[str]
 ) -> tuple[Callable[[Path], Dataset], list[str]]:
-    """The function of a dataset with those of `settings` that are its own, and the others, which its encoder takes.
+    """Return the function of a dataset with its own settings applied, and the remaining settings, which are for its
+    encoder.
 
-    `dataset` is a name (`named_dataset`) or a function. ValueError for an unknown name, and for a
-    value of a wrong type.
+    Args:
+        dataset: A name (see `named_dataset`) or a function.
+        settings: Texts NAME=VALUE.
+
+    Raises:
+        ValueError: The name is unknown, or a value has the wrong type.
     """
     if isinstance(dataset, str) and dataset in FORMER:
         former, (dataset, setting) = dataset, FORMER[dataset]
         log.warning(
-            "the dataset %s is now %s with --set %s; the next release does not know the old name",
+            "the dataset %s is now %s with --set %s; the next release removes the old name",
             former,
             dataset,
             setting,
@@ -186,7 +200,7 @@ def chosen_dataset(
 
 
 def own_settings(make: Callable[[Path], Dataset]) -> dict[str, int | str]:
-    """The settings of a dataset by name, with their defaults."""
+    """Return the settings of a dataset with their defaults, by name."""
     given = make.keywords if isinstance(make, partial) else {}
     return {
         name: one.default
@@ -196,7 +210,9 @@ def own_settings(make: Callable[[Path], Dataset]) -> dict[str, int | str]:
 
 
 def _convert_value(name: str, text: str, default: int | str) -> int | str:
-    """The value of a setting, of the type of its default: a truth value, number or text. ValueError for another."""
+    """Convert a setting to the type of its default: a boolean, number or text. Raise ValueError if it has another
+    type.
+    """
     if isinstance(default, str):
         return text
     try:
@@ -205,7 +221,7 @@ def _convert_value(name: str, text: str, default: int | str) -> int | str:
         value = text
     if not isinstance(value, int) or type(value) is not type(default):
         wanted = "true or false" if isinstance(default, bool) else "a number"
-        raise ValueError(f"--set {name}={text}: {wanted} is wanted, such as {name}={json.dumps(default)}")
+        raise ValueError(f"--set {name}={text} must be {wanted}, such as {name}={json.dumps(default)}")
     return value
 
 

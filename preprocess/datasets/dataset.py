@@ -1,9 +1,9 @@
-"""A raw dataset: named splits of sources, label names, and functions that find its files and the lists of its splits.
+"""A raw dataset: named splits of sources, label names, and helpers that find its files and the lists of its splits.
 
-What is held out for validation, where a publisher has no split, are whole groups of sources that are alike, chosen by
-the hash of their names. Near-duplicates in both splits would let a model that only remembers its training data look
-good. The choice depends on names alone, so it is the same on every machine, and stays the same for a group when others
-are added or taken away from other labels. Of questions the frequent answers of the split train are the classes.
+If a publisher has no validation split, whole groups of similar sources become one, chosen by the hash of their names.
+Near-duplicates in both splits would favour a model that only memorises its training data. The choice depends on names
+alone, so it is the same on every machine, and does not change for a group when groups of other labels are added or
+removed. For questions, the frequent answers of the train split are the classes.
 """
 
 import errno
@@ -30,18 +30,23 @@ from maskstream.shards.reach import is_split_name
 from .folders import VIDEO_SUFFIXES, list_media
 
 _THREADS, _LOOKED_UP = 32, 64
-"""How many threads look for files, and for how many files each at a time."""
+"""Number of threads that look for files, and number of files that each checks at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dataset:
-    """The sources of each split.
+    """A raw dataset: the sources of each split.
 
-    `missing` holds, per split, a reject for each source that the lists name but whose file does not exist. `encoder`
-    encodes the sources and names their modality. `doubt` is what is doubtful about splits or labels, as a message, or
-    "": whoever uses them must know that they are meant. `absent` has a message for each further split that is listed,
-    but has no file: whoever uses the others must know it. `passed_over` counts the files in formats that are not read,
-    by suffix.
+    Attributes:
+        name: Name of the dataset, used for folders and tars.
+        label_names: Names of the classes, in the order of their numbers.
+        splits: Sources by split.
+        missing: Rejects by split, one for each listed source whose file does not exist.
+        encoder: Encoder of the sources, which also defines their modality.
+        doubt: Message about doubtful splits or labels, "" if there are none; a job only continues if the user confirms
+            it.
+        absent: Messages by split, for listed splits without any file.
+        passed_over: Number of files in unsupported formats, by suffix.
     """
 
     name: str
@@ -57,21 +62,33 @@ class Dataset:
         for what, name in (("dataset", self.name), *(("split", split) for split in self.splits)):
             if not is_split_name(name):
                 raise DatasetError(
-                    f"{self.name[:80]!r} has a {what} that is called {name[:80]!r}; legal are printable names of at "
-                    "most 200 bytes without /, which do not begin with a dot, because folders and tars are called so"
+                    f"{self.name[:80]!r} has a {what} named {name[:80]!r}, but folders and tars get this name: use a "
+                    "printable name of at most 200 bytes, without / and not beginning with a dot"
                 )
 
     def at(self, root: str, *, instead_of: Path) -> Self:
-        """The dataset with messages that name `root` instead of another folder."""
+        """Return the dataset with messages that name another folder or URL.
+
+        Args:
+            root: Folder or URL to name.
+            instead_of: Folder that the messages name now.
+        """
         absent = {split: message.replace(str(instead_of), root) for split, message in self.absent.items()}
         return replace(self, doubt=self.doubt.replace(str(instead_of), root), absent=absent)
 
     def only(self, chosen: Sequence[str]) -> Self:
-        """The splits that are chosen by name; all if none is. DatasetError for one that is not there."""
+        """Return the dataset with some of its splits.
+
+        Args:
+            chosen: Names of the splits; all if empty.
+
+        Raises:
+            DatasetError: There is no such split, or it has no files.
+        """
         if not chosen and self.absent:
             there, names = " ".join(f"--split {split}" for split in self.splits), ", ".join(map(repr, self.splits))
             raise DatasetError(
-                f"{next(iter(self.absent.values()))}. To take only what is there, add {there} (splits=[{names}])"
+                f"{next(iter(self.absent.values()))}. To use only the available splits, add {there} (splits=[{names}])"
             )
         if not chosen:
             return self
@@ -80,7 +97,7 @@ class Dataset:
                 raise DatasetError(self.absent[split])
             if split not in self.splits:
                 there = ", ".join((*self.splits, *self.absent))
-                raise DatasetError(f"{self.name}: there is no split {split!r}; it has {there}")
+                raise DatasetError(f"{self.name} has no split {split!r}; use one of {there}")
         return replace(
             self,
             splits={split: sources for split, sources in self.splits.items() if split in chosen},
@@ -89,7 +106,7 @@ class Dataset:
 
     @property
     def modality(self) -> str:
-        """What the sources are."""
+        """Modality of the sources."""
         return self.encoder.modality
 
 
@@ -98,9 +115,14 @@ _IN_ARCHIVES, _READS_MEDIA = "_in_archives", "_reads_media"
 
 
 def in_archives(*lists: str) -> Callable[[Listing], Listing]:
-    """Declare of the function of a dataset that its raw data may stay in archives, which count as unpacked where they
-    lie. The function looks at names and sizes, and reads only lists with the suffixes `lists`, such as ".csv"; of those
-    at a URL, ".parquet" is fetched if it is declared.
+    """Declare that the raw data of a dataset may stay in archives, whose members count as files of the folder of the
+    archive.
+
+    The function then only looks at names and sizes, and reads only lists.
+
+    Args:
+        lists: Suffixes of the lists that it reads, such as ".csv". If the data is at a URL, ".parquet" files are
+            fetched only if that suffix is declared.
     """
 
     def declare(function: Listing) -> Listing:
@@ -111,14 +133,18 @@ def in_archives(*lists: str) -> Callable[[Listing], Listing]:
 
 
 def reads_media(function: Listing) -> Listing:
-    """Declare of the function of a dataset that it reads its media to list them, so that they must be on a disk."""
+    """Declare that the function of a dataset reads media files to list them, so that they must be on a local disk."""
     setattr(function, _READS_MEDIA, True)
     return function
 
 
 class Declared(NamedTuple):
-    """What the function of a dataset declares: its name, the suffixes of the lists that it reads in archives (None: its
-    raw data must be unpacked), and whether it reads its media.
+    """The properties that the function of a dataset declares.
+
+    Attributes:
+        name: Name of the function.
+        in_archives: Suffixes of the lists that it reads in archives; None if its raw data must be unpacked.
+        reads_media: Whether it reads media files.
     """
 
     name: str
@@ -127,7 +153,7 @@ class Declared(NamedTuple):
 
 
 def declared(sources_of: Callable[[Path], Dataset]) -> Declared:
-    """What a function declares; one with some arguments given, what the function itself does."""
+    """Return the properties that the function of a dataset declares, also of a partial function."""
     function = unwrap(sources_of)
     function = function.func if isinstance(function, partial) else function
     return Declared(
@@ -136,8 +162,18 @@ def declared(sources_of: Callable[[Path], Dataset]) -> Declared:
 
 
 def split_present(listed: Iterable[Source], root: Path) -> tuple[list[Source], list[Reject]]:
-    """The sources whose files exist, and a reject for each other source. Threads look for them, for a network's file
-    system takes a millisecond a file.
+    """Separate the sources whose files exist from the others. Threads check them, because network file systems take a
+    millisecond per file.
+
+    Args:
+        listed: Sources of a list.
+        root: Root folder, to which the paths in messages are relative.
+
+    Returns:
+        The present sources, and a reject for each missing one.
+
+    Raises:
+        OutageError: A file cannot be checked.
     """
     sources = list(listed)
     present: list[Source] = []
@@ -158,9 +194,9 @@ def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:  # a list may say anything
+        if error.errno == errno.ENAMETOOLONG:  # a list may contain any text
             return False
-        raise OutageError(f"{path} cannot be looked for ({error.strerror}); run the same command again") from error
+        raise OutageError(f"cannot check for {path} ({error.strerror}); run the same command again") from error
 
 
 def _missing(source: Source, root: Path) -> Reject:
@@ -179,10 +215,22 @@ def dataset_of(
     doubt: str = "",
     labelled: bool = True,
 ) -> Dataset:
-    """The dataset of the sources `listed`; `encoder` is by default that of videos. Labels that say nothing are a doubt,
-    unless the sources are not `labelled`. A split of which no file exists is absent.
+    """Build a dataset from listed sources, and check which of their files exist.
 
-    Raises DatasetError if no file of any split exists.
+    A split without any existing file becomes absent. Uninformative labels are a doubt.
+
+    Args:
+        name: Name of the dataset.
+        label_names: Names of the classes, in the order of their numbers.
+        listed: Sources by split.
+        root: Root folder of the raw data.
+        obtain: Sentence that explains how to get and arrange the data, appended to messages.
+        encoder: Encoder of the sources; a VideoEncoder by default.
+        doubt: Message about doubtful splits; see `Dataset`.
+        labelled: Whether sources without labels are a doubt.
+
+    Raises:
+        DatasetError: None of the listed files exists.
     """
     encoder = encoder or VideoEncoder()
     splits: dict[str, list[Source]] = {}
@@ -195,8 +243,8 @@ def dataset_of(
         else:
             example = f", such as {sources[0].id}" if sources else ""
             absent[split] = (
-                f"{name}: the split {split!r} lists {len(sources)} {file_noun(encoder.modality)}{example}, but none is "
-                f"below {root}. {obtain}"
+                f"{name}: the split {split!r} lists {len(sources)} {file_noun(encoder.modality)}{example}, but none of "
+                f"them exists below {root}. {obtain}"
             )
     if absent and not splits:
         raise DatasetError(next(iter(absent.values())))
@@ -209,7 +257,14 @@ def dataset_of(
 
 
 def label_doubt(splits: Mapping[str, Sequence[Source]], names: tuple[str, ...], files: str, obtain: str) -> str:
-    """What makes the labels doubtful: that no source has one, or all have the same."""
+    """Return a message if no source has a label, or all have the same one, else "".
+
+    Args:
+        splits: Sources by split.
+        names: Names of the classes.
+        files: Plural noun for the sources.
+        obtain: Sentence that explains how to arrange the data.
+    """
     labels = {source.label for sources in splits.values() for source in sources}
     count = sum(map(len, splits.values()))
     if labels == {-1}:
@@ -224,12 +279,17 @@ def label_doubt(splits: Mapping[str, Sequence[Source]], names: tuple[str, ...], 
 
 
 def file_noun(modality: str) -> str:
-    """The noun for the raw files in messages."""
+    """Return the plural noun for raw files of a modality in messages."""
     return "videos" if modality == "video" else f"{modality} files"
 
 
 class MediaFiles:
-    """Finds the files below a folder by their names; only files with one of `suffixes` count."""
+    """Index of the media files below a folder by name.
+
+    Args:
+        root: Folder to search.
+        suffixes: Suffixes of the files to index.
+    """
 
     def __init__(self, root: Path, suffixes: Collection[str] = VIDEO_SUFFIXES) -> None:
         self._root = root
@@ -238,26 +298,35 @@ class MediaFiles:
             self._found.setdefault(path.stem.lower(), []).append(path)
 
     def find(self, stem: str, prefer: Callable[[Path], bool]) -> Path:
-        """The file with this name, without suffix and in any case. Of several, the first that `prefer` accepts.
+        """Return the file with this name; if there is none, the path that it would have in the root folder.
 
-        If there is none, the path that it would have in the root folder.
+        Args:
+            stem: Name without suffix, in any case.
+            prefer: Predicate of paths; of several files, the first that satisfies it is returned.
         """
         found = self._found.get(stem.lower(), [])
         return next(filter(prefer, found), found[0] if found else self._root / stem)
 
 
 def find_first_existing(root: Path, *patterns: str) -> Path | None:
-    """The first file below `root` that matches one of the relative patterns, tried in order; None if there is none."""
+    """Return the first file below `root` that matches one of the relative patterns, tried in order; None if there is
+    none.
+    """
     return next((path for pattern in patterns for path in sorted(root.glob(pattern)) if path.is_file()), None)
 
 
 def describe_one_down(root: Path, *patterns: str) -> str:
-    """A sentence that names the folder in `root` that has what `root` lacks, with a space before it; "" if none has."""
+    """Return a sentence, with a leading space, that suggests a folder in `root` that has the files; "" if none has.
+
+    Args:
+        root: Folder that lacks the files.
+        patterns: Relative patterns of the files.
+    """
     found = find_first_existing(root, *(f"*/{pattern}" for pattern in patterns))
     if found is None:
         return ""
     folder = found.relative_to(root).parts[0]
-    return f" {root / folder} has {found.relative_to(root / folder)}: give that folder as ROOT (--root)."
+    return f" {root / folder} has {found.relative_to(root / folder)}: pass that folder as ROOT (--root)."
 
 
 def require_folder(root: Path, *, name: str, obtain: str) -> None:
@@ -267,17 +336,24 @@ def require_folder(root: Path, *, name: str, obtain: str) -> None:
 
 
 def label_map(dataset: str, root: Path, count: int, obtain: str) -> list[str]:
-    """The names of labels from 0 on, as VideoMAE V2, MMAction2 and UCF101 keep them: in `label_map*.txt` or
-    `classInd.txt` in ROOT or a folder there; without these files their numbers. The line of a name is its label.
+    """Read the names of labels as VideoMAE V2, MMAction2 and UCF101 store them: one line for each label, from 0.
 
-    Raises DatasetError if there are fewer than `count` names.
+    Args:
+        dataset: Name of the dataset, for messages.
+        root: Folder that has, directly or one level down, `label_map*.txt` or `classInd.txt`. Without such a file, the
+            names are the numbers.
+        count: Number of labels that the lists use.
+        obtain: Sentence that explains how to arrange the data.
+
+    Raises:
+        DatasetError: The file has fewer than `count` names.
     """
     path = find_first_existing(root, "label_map*.txt", "*/label_map*.txt", "classInd.txt", "*/classInd.txt")
     if path is None:
         return list(map(str, range(count)))
     names = [re.sub(r"^[0-9]+ ", "", line) if path.name == "classInd.txt" else line for _, line in read_lines(path)]
     if len(names) < count:
-        raise DatasetError(f"{dataset}: {path} has {len(names)} names, but a list has the label {count - 1}. {obtain}")
+        raise DatasetError(f"{dataset}: {path} has {len(names)} names, but a list uses the label {count - 1}. {obtain}")
     return names
 
 
@@ -287,9 +363,17 @@ EVAL = ("eval", "evaluation")
 def split_lists(
     dataset: str, folders: Iterable[Path], words: Mapping[str, Collection[str]], suffixes: Collection[str], obtain: str
 ) -> dict[str, Path]:
-    """The list of each split that has one: a file with one of `suffixes` whose name has one of the split's `words`.
+    """Return the list of each split that has one.
 
-    Raises DatasetError if several files could be the list of a split, or train has none.
+    Args:
+        dataset: Name of the dataset, for messages.
+        folders: Folders to search.
+        words: Words by split; a file belongs to a split if its name has one of them.
+        suffixes: Suffixes of lists.
+        obtain: Sentence that explains how to arrange the data.
+
+    Raises:
+        DatasetError: Several files could be the list of a split, or train has no list.
     """
     places = [folder for folder in folders if folder.is_dir()]
     files = [path for folder in places for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes]
@@ -307,12 +391,15 @@ def split_lists(
 
 
 def choose_held_out_groups(sources: Iterable[tuple[int, str]], share: float = 0.2) -> set[str]:
-    """The groups that are validation; sources: the label and the group of each source.
+    """Choose the groups that form the validation split.
 
-    Of each label about `share` of the sources are held out: groups are taken in the order of their hashes, while the
-    share is not exceeded by more than half a group. At least one group of each label is held out, and at least one is
-    kept for training; the only group of a label is kept. A group of several labels is held out whole if one of them
-    holds it out.
+    About `share` of the sources of each label are chosen: groups in the order of their hashes, as long as they exceed
+    the share by at most half a group. Each label contributes at least one group, and keeps at least one for training; a
+    label with a single group keeps it. A group of several labels is chosen as a whole if one of its labels chooses it.
+
+    Args:
+        sources: Label and group of each source.
+        share: Fraction of the sources for validation.
     """
     by_label: dict[int, Counter[str]] = {}
     for label, group in sources:
@@ -334,14 +421,20 @@ def _hash(name: str) -> int:
 
 
 MOST = 3000
-"""The most answers that are classes."""
+"""Largest number of answers that become classes."""
 
 
 def number_answers(splits: Mapping[str, Sequence[Source]]) -> tuple[tuple[str, ...], dict[str, list[Source]]]:
-    """The label names, and the sources with their labels: of each its answer, or the first of several.
+    """Label each source by its answer, or the first of several.
 
-    The classes are the most frequent answers of train, at most `MOST`, in alphabetical order; a source with another
-    answer has the label -1.
+    The classes are the most frequent answers of train, at most `MOST`, in alphabetical order; other answers get the
+    label -1.
+
+    Args:
+        splits: Sources by split, with `answer` in their metadata.
+
+    Returns:
+        The label names, and the labelled sources by split.
     """
     counts = Counter(find_first_answer(source) for source in splits.get("train", ()))
     counts.pop("", None)
@@ -354,7 +447,7 @@ def number_answers(splits: Mapping[str, Sequence[Source]]) -> tuple[tuple[str, .
 
 
 def find_first_answer(source: Source) -> str:
-    """The answer of a source in lower case, the first of several; "" without one."""
+    """Return the answer of a source in lower case, the first of several; "" if it has none."""
     given = source.meta.get("answer", "")
     first = given if isinstance(given, str) else next(iter(given), "")
     return str(first).strip().lower()

@@ -1,8 +1,8 @@
-"""Divides a split into training and validation: whole groups of samples are held out, by a seed, and of each label its
-share.
+"""Divide a split into training and validation: whole groups of samples are held out by a seed, about the same fraction
+of each label.
 
-What is held out depends on the seed, and on names and labels of the samples, and on nothing else: so it is the same for
-any number of workers and parts, on every machine, and after a resume.
+The choice depends only on the seed and on the names and labels of the samples, so it is the same for any number of
+workers and parts, on every machine, and after a resume.
 """
 
 import re
@@ -24,18 +24,25 @@ from .dataset import Dataset
 TRAIN, VAL = "train", "val"
 _OF_VALIDATION = (VAL, "valid", "validation", "dev")
 SAMPLE, FOLDER = "sample", "folder"
-"""What samples of a group share: the raw file; nothing, for each is its own; the folder of the file. Any other word is
-a field of the samples' `json`.
+"""Ways to group samples besides `SOURCE` (by raw file): each sample on its own, or by the folder of the file. Any other
+word is a field of the samples' `json`.
 """
 _HOLDS_FILES = (".parquet", ".jsonl")
-"""Files whose rows are files of their own: pictures, sounds, videos and documents."""
+"""Suffixes of files whose rows count as separate files: images, audio, videos and documents."""
 _WINDOW = re.compile(r"[:#][0-9][0-9.,:_-]*\Z")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Division:
-    """The share of the samples that is validation, from 0 to 1; what the samples of a group share (see `SOURCE`); the
-    seed of the choice.
+    """How to divide a split into training and validation.
+
+    Attributes:
+        share: Fraction of the samples for validation, between 0 and 1.
+        by: Grouping: `SOURCE`, `SAMPLE`, `FOLDER`, or a field of the samples' `json`. Groups are never divided.
+        seed: Random seed of the choice.
+
+    Raises:
+        ValueError: The share is not between 0 and 1, or the grouping is empty.
     """
 
     share: float
@@ -44,29 +51,34 @@ class Division:
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
-            raise ValueError(f"val={self.share} must be a share of the samples between 0 and 1, such as 0.05")
+            raise ValueError(f"val={self.share} must be a fraction of the samples between 0 and 1, such as 0.05")
         if not self.by:
-            raise ValueError(f"val_by is empty; legal are {SOURCE}, {SAMPLE}, {FOLDER} and fields of the samples")
+            raise ValueError(f"val_by is empty; use {SOURCE}, {SAMPLE}, {FOLDER} or a field of the samples")
 
     def __str__(self) -> str:
         return f"--val {self.share:g} --val-by {self.by} --val-seed {self.seed}"
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON, for dataset.json."""
+        """Return the division as JSON values, for dataset.json."""
         return asdict(self)
 
     def held_out(
         self, samples: Iterable[tuple[str, int]], decided: Mapping[str, bool] | None = None, *, of: str
     ) -> set[str]:
-        """The groups that are validation; samples: the group and the label of each sample. of: whose, for messages.
+        """Choose the groups that form the validation split.
 
-        Of each label about the share of its samples is held out: its groups are taken in the order of their hashes,
-        while no more than half a group is too much. What a label has too much or too little the next one gets less or
-        more, so that the share is met over all labels, also of classes with few samples. A group of several labels
-        counts as its most frequent one. At least one group of a label is kept for training. decided: groups that are
-        validation, or are not, whatever the seed says.
+        Each label contributes about the share of its samples: its groups in the order of their hashes, as long as they
+        exceed it by at most half a group. The surplus or deficit of a label is carried to the next one, so that the
+        share is met over all labels, also for classes with few samples. A group of several labels counts as its most
+        frequent one. At least one group of each label stays in training.
 
-        Raises DatasetError if no group can be held out.
+        Args:
+            samples: Group and label of each sample.
+            decided: Groups whose side is fixed regardless of the seed: True for validation.
+            of: Name of the dataset or split, for messages.
+
+        Raises:
+            DatasetError: No group can be held out.
         """
         decided = decided or {}
         labels: defaultdict[str, Counter[int]] = defaultdict(Counter)
@@ -94,32 +106,36 @@ class Division:
             n, least = sum(counts.total() for counts in labels.values()), min(sizes, default=0) / 2
             if n == 1:
                 raise DatasetError(
-                    f"{of}: {self} cannot divide a single sample; cut its file into parts, as `start` and `end` of a "
-                    "list do, or add samples"
+                    f"{of}: {self} cannot divide a single sample. Cut its file into parts, with `start` and `end` in a "
+                    "list, or add samples"
                 )
             more = (
-                f"give a share of at least {-(-least * 1e5 // n) / 1e5:g}, or"
+                f"use a fraction of at least {-(-least * 1e5 // n) / 1e5:g}, or"
                 if least
-                else "each label is one group, of which no share is large enough; choose"
+                else "each label has only one group, so no fraction is large enough; use"
             )
             raise DatasetError(
                 f"{of}: {self} holds out none of {n} samples in {len(labels)} group{'s'[: len(labels) != 1]}; {more} "
-                f"other groups: --val-by is {SOURCE} (a raw file), {SAMPLE} (each its own), {FOLDER}, or a field of "
-                "the samples"
+                f"another grouping: --val-by {SOURCE} (by raw file), {SAMPLE} (each on its own), {FOLDER}, or a field "
+                "of the samples"
             )
         return found
 
 
 def hash_with_seed(seed: int, name: str) -> tuple[int, str]:
-    """What names are ordered by under a seed: the same on every machine."""
+    """Return the sort key of a name under a seed, the same on every machine."""
     return xxhash.xxh3_64_intdigest(f"{seed}\0{name}".encode()), name
 
 
 def group_of_id(source_id: str, by: str) -> str:
-    """The group of a sample by the id of its source, for the groups that an id tells: `SOURCE`, `SAMPLE`, `FOLDER`.
+    """Return the group of a sample by the id of its source.
 
-    The raw file is the id without the window or the row behind its last ":" or "#"; of a row of a Parquet or JSON Lines
-    file, it is the row.
+    The raw file is the id without a time window or row after its last ":" or "#"; for a row of a Parquet or JSON Lines
+    file, it is the whole id.
+
+    Args:
+        source_id: Id of the source.
+        by: `SOURCE`, `SAMPLE` or `FOLDER`.
     """
     if by == FOLDER:
         return str(PurePosixPath(source_id).parent)
@@ -128,19 +144,24 @@ def group_of_id(source_id: str, by: str) -> str:
 
 
 def divide_sources(raw: Dataset, division: Division, decided: Mapping[str, str] | None = None) -> Dataset:
-    """The dataset whose split `train` is divided into `train` and `val`. decided: the splits of sources, by id, that
-    are in one already; their groups stay there.
+    """Divide the split `train` of a dataset into `train` and `val`.
 
-    Raises DatasetError for a dataset without a split `train`, or with a validation split of its own.
+    Args:
+        raw: Dataset to divide.
+        division: Fraction, grouping and seed.
+        decided: Splits by id, of sources that already are in one; their groups stay there.
+
+    Raises:
+        DatasetError: The dataset has no split `train`, has a validation split already, or no group can be held out.
     """
     if own := [name for name in _OF_VALIDATION if name in raw.splits]:
         raise DatasetError(
-            f"{raw.name} has a validation split of its own, {own[0]!r}; leave out --val (val=), or make the split "
-            f"train alone (--split train, splits=['train']) and divide it afterwards (`maskstream split`)"
+            f"{raw.name} already has a validation split, {own[0]!r}. Remove --val (val=), or create only the split "
+            f"train (--split train, splits=['train']) and divide it afterwards (`maskstream split`)"
         )
     if TRAIN not in raw.splits:
         names = list_few(list(raw.splits), repr)
-        raise DatasetError(f"{raw.name} has the splits {names}, and --val (val=) divides a split 'train'; leave it out")
+        raise DatasetError(f"--val (val=) divides a split 'train', but {raw.name} has the splits {names}; remove it")
     sources = raw.splits[TRAIN]
     groups = _find_groups(sources, division.by, raw.name)
     known = {
@@ -157,24 +178,24 @@ def divide_sources(raw: Dataset, division: Division, decided: Mapping[str, str] 
 
 
 def _is_own(source: Source) -> bool:
-    """Whether a source shares its raw file with no other: it is computed, or a row."""
+    """Return whether a source shares its raw file with no other: it is computed, or a row."""
     return source.computed or source.path.suffix in _HOLDS_FILES
 
 
 def _find_groups(sources: Sequence[Source], by: str, name: str) -> list[str]:
-    """The group of each source. Raises DatasetError for a field that a source does not have."""
+    """Return the group of each source. Raise DatasetError if a source lacks the field."""
     if by in (SAMPLE, FOLDER):
         return [group_of_id(one.id, by) for one in sources]
     if by == SOURCE:
         first: dict[object, str] = {}
-        for one in sources:  # a file is called by the first of its ids, which do not depend on the folder
+        for one in sources:  # the smallest id of a file names its group, independent of the folder
             if not _is_own(one):
                 first[one.path] = min(one.id, first.get(one.path, one.id))
         return [one.id if _is_own(one) else group_of_id(first[one.path], SOURCE) for one in sources]
     for one in sources:
         if by not in one.meta:
             raise DatasetError(
-                f"{name}: the source {one.id!r} has no field {by!r} (--val-by); it has "
-                f"{list_few(sorted(one.meta), repr) or 'none'}; legal are also {SOURCE}, {SAMPLE} and {FOLDER}"
+                f"{name}: the source {one.id!r} has no field {by!r} (--val-by). Use one of its fields "
+                f"({list_few(sorted(one.meta), repr) or 'none'}), or {SOURCE}, {SAMPLE} or {FOLDER}"
             )
     return [str(one.meta[by]) for one in sources]

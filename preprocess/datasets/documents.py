@@ -1,7 +1,7 @@
 """Sources of texts: the lines of JSON Lines files and the rows of Parquet files.
 
-A line is an object with `text`; `label` (a name or a number), `split` and `id` are used where it has them, and all else
-goes into the sample's `json`, for a loader's `fields`. A row of a Parquet file has the same columns.
+A line is an object with `text`. Optional `label` (a name or a number), `split` and `id` are used, and all other entries
+go into the sample's `json`, for a loader's `fields`. A row of a Parquet file has the same columns.
 """
 
 import json
@@ -23,12 +23,14 @@ from .dataset import Dataset, reads_media, require_folder
 from .folders import SPLIT_FOLDERS, list_media, readable
 
 _ROWS = 1024
-"""So many rows of a Parquet file are read at a time."""
+"""Rows of a Parquet file that are read at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListedDocument:
-    """A document of a file: its window, and what its line says of it besides the text. id: None for its number."""
+    """A document of a file: its line or row number, its byte or row window, and its label, split and id; without an id,
+    the number is used.
+    """
 
     number: int
     window: tuple[int, int]
@@ -38,11 +40,20 @@ class ListedDocument:
 
 
 def documents(root: Path, *, name: str, suffix: str, obtain: str) -> Dataset:
-    """The dataset of the files with this suffix below `root`.
+    """List the documents of all files with a suffix below a folder.
 
-    The split of a document is that of its line; else the folder or the file is named after one (train.jsonl,
-    val/000.jsonl); else it is train. Labels that are names are numbered in their sorted order. DatasetError if there
-    are no documents, or a line cannot be used.
+    The split of a document is the one in its line; else the folder or file is named after a split (train.jsonl,
+    val/000.jsonl); else it is train. Labels that are names are numbered in sorted order.
+
+    Args:
+        root: Folder of the files.
+        name: Name of the dataset.
+        suffix: `.jsonl` or `.parquet`.
+        obtain: Sentence that explains how to arrange the data, appended to messages.
+
+    Raises:
+        DatasetError: There are no documents, or a line cannot be used.
+        OutageError: A file cannot be read for now.
     """
     require_folder(root, name=name, obtain=obtain)
     paths = list_media(root, {suffix})
@@ -65,7 +76,9 @@ def documents(root: Path, *, name: str, suffix: str, obtain: str) -> Dataset:
 
 
 def _lines(path: Path) -> Iterator[ListedDocument]:
-    """The documents of a JSON Lines file; the window is in bytes, without the line's end. Empty lines are skipped."""
+    """Yield the documents of a JSON Lines file; the window is in bytes, without the line end. Empty lines are
+    skipped.
+    """
     begin = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -76,7 +89,9 @@ def _lines(path: Path) -> Iterator[ListedDocument]:
 
 
 def _parse_object(path: Path, number: int, data: bytes) -> dict[str, Any]:
-    """What a line says. A line that is not valid JSON has no label; the encoder rejects it and says why."""
+    """Parse a line. A line that is not a valid JSON object yields no entries; the encoder rejects it later with the
+    reason.
+    """
     if len(data) > MAX_BYTES:
         return {}
     try:
@@ -87,13 +102,13 @@ def _parse_object(path: Path, number: int, data: bytes) -> dict[str, Any]:
 
 
 def _rows(path: Path) -> Iterator[ListedDocument]:
-    """The documents of a Parquet file; the window is [row, row + 1)."""
+    """Yield the documents of a Parquet file; the window is [row, row + 1)."""
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             if TEXT not in names:
                 raise DatasetError(
-                    f"{path} has no column {TEXT!r} but {', '.join(names) or 'none'}; rename that of the texts"
+                    f"{path} needs a column {TEXT!r}, got {', '.join(names) or 'none'}; rename the column of the texts"
                 )
             columns = [name for name in ("label", "split", "id") if name in names]
             found = file.iter_batches(_ROWS, columns=columns) if columns else ()
@@ -112,22 +127,24 @@ def _make_document(path: Path, number: int, window: tuple[int, int], fields: dic
     is_number = isinstance(label, int) and not isinstance(label, bool)
     if not (label is None or isinstance(label, str) or (is_number and -1 <= label <= MAX_LABEL)):
         raise DatasetError(
-            f"{where}: the label is {_shorten_value(label)}; legal are names and numbers from 0 to {MAX_LABEL}"
+            f"{where}: the label is {_shorten_value(label)}; use a name or a number from 0 to {MAX_LABEL}"
         )
     if not isinstance(split, str | None) or not isinstance(key, str | int | None):
-        raise DatasetError(f"{where}: split {_shorten_value(split)} and id {_shorten_value(key)} are to be text")
+        raise DatasetError(f"{where}: split {_shorten_value(split)} and id {_shorten_value(key)} must be text")
     return ListedDocument(number=number, window=window, label=label, split=split, id=None if key is None else str(key))
 
 
 def _shorten_value(value: object) -> str:
-    """A value as messages quote it."""
+    """Format a value for a message."""
     if isinstance(value, int) and value.bit_length() > 64:
-        return f"a number of {value.bit_length()} bits"  # Python refuses to write those of many digits
+        return f"a number of {value.bit_length()} bits"  # Python refuses to format numbers with many digits
     return ascii(value)[:80]
 
 
 def _labels(found: list[tuple[Path, ListedDocument]]) -> tuple[tuple[str, ...], dict[str | None, int]]:
-    """The names of labels, and the number of each. Numbers keep their value, and names and numbers do not mix."""
+    """Return the label names, and the number of each name. Numeric labels keep their value; names and numbers must not
+    mix.
+    """
     given = {one.label: (path, one.number) for path, one in reversed(found)}  # the first place of each
     names = sorted(label for label in given if isinstance(label, str))
     numbers = [label for label in given if isinstance(label, int)]
@@ -135,19 +152,19 @@ def _labels(found: list[tuple[Path, ListedDocument]]) -> tuple[tuple[str, ...], 
         shown = " and ".join(
             f"{label!r} in {given[label][0]}, line or row {given[label][1]}" for label in (names[0], numbers[0])
         )
-        raise DatasetError(f"labels are names and numbers: {shown}. Use one kind")
+        raise DatasetError(f"labels mix names and numbers: {shown}. Use one kind")
     if numbers:
         return tuple(map(str, range(max(numbers) + 1))), {}
     return tuple(names), {name: number for number, name in enumerate(names)}
 
 
 def _split(named: str | None, path: Path, root: Path, number: int) -> str:
-    """The split of a document."""
+    """Return the split of a document."""
     if named:
         split = next((name for name, others in SPLIT_FOLDERS.items() if named in others), None)
         if split is None:
             raise DatasetError(
-                f"{path}, line or row {number}: the split is {named!r}; legal are {', '.join(SPLIT_FOLDERS)}"
+                f"{path}, line or row {number}: the split is {named!r}; use one of {', '.join(SPLIT_FOLDERS)}"
             )
         return split
     inside = path.relative_to(root)
@@ -157,15 +174,15 @@ def _split(named: str | None, path: Path, root: Path, number: int) -> str:
 
 @reads_media
 def jsonl(root: Path) -> Dataset:
-    """Texts in JSON Lines files below `root`: {"text": ..., "label": ..., "split": ..., ...}; see above."""
+    """Read texts from JSON Lines files below `root`: {"text": ..., "label": ..., "split": ..., ...}."""
     obtain = (
-        'Lay the texts out as ROOT/train.jsonl and ROOT/val.jsonl with lines such as {"text": "...", "label": "..."}'
+        'Arrange the texts as ROOT/train.jsonl and ROOT/val.jsonl with lines such as {"text": "...", "label": "..."}'
     )
     return documents(root, name="jsonl", suffix=LINES, obtain=obtain)
 
 
 @reads_media
 def parquet_text(root: Path) -> Dataset:
-    """Texts in Parquet files below `root`, in the column `text`; see above."""
-    obtain = "Lay the texts out as ROOT/train.parquet and ROOT/val.parquet with a column text"
+    """Read texts from the column `text` of Parquet files below `root`."""
+    obtain = "Arrange the texts as ROOT/train.parquet and ROOT/val.parquet with a column text"
     return documents(root, name="parquet-text", suffix=ROWS, obtain=obtain)

@@ -1,17 +1,18 @@
-"""Any folder of files of one modality, videos unless another is named, with one folder per class or with a list.
+"""Any folder of files of one modality, by default videos, with one folder per class or with a list.
 
 Without a list, the layout is ROOT/train/CLASS/... and ROOT/val/CLASS/... (and test), or ROOT/CLASS/..., which is all
 train. A list is a csv, tsv, JSON Lines or Parquet file in ROOT, or one for each split (train.csv, val.csv, or
-train/metadata.csv and so on), with a row for each sample. Of its columns only the first is needed:
+train/metadata.csv and so on), with a row for each sample. Only the first of these columns is required:
 
-    path         of the file, relative to ROOT, or absolute and below it; or file_name, file, video, audio, image
+    path         the file, relative to ROOT, or absolute and below it; or file_name, file, video, audio, image
     label        a name or a number; none if it is empty
     labels       several: separated by ";", or a list. --set 'separator=;' splits `label` too
     split        train, val or test; train if it is empty
-    start, end   the part of a video, sound or motion, in seconds or as 1:02:03.5; further rows may take other parts
+    start, end   part of a video, audio file or pose sequence, in seconds or as 1:02:03.5; other rows may use other
+        parts
     key          the sample's name; by default its path and part
 
-Every other column becomes a field of the samples, of the type of its values, which `fields=` of the loaders reads.
+Every other column becomes a field of the samples with the type of its values; loaders read it with `fields=`.
 """
 
 from collections import Counter
@@ -47,7 +48,7 @@ _USUAL = {
     **{"video": ".mp4", "audiovisual": ".mp4", "audio": ".wav", "image": ".jpg"},
     **{"mesh": ".obj", "points": ".ply", "pose": ".bvh"},
 }
-"""The suffix that advice names, by modality."""
+"""Usual suffix of each modality, for advice in messages."""
 
 
 @LISTS
@@ -61,16 +62,25 @@ def folder(
     separator: str = "",
     unread: Mapping[str, str] | None = None,
 ) -> Dataset:
-    """The splits of a folder of files with one of `suffixes`; `name` is the dataset's name, such as audio-folder. Files
-    without labels are a doubt if they should be `labelled`, and no list leaves the labels out. `separator` stands
-    between the labels of a sample. `unread`: suffixes of files that are passed over, which is a doubt, and what to do.
-    Raises DatasetError if there is no such file or a list does not have the format above.
+    """Read any folder of files of one modality: one folder per class, or a list.
+
+    Args:
+        root: Folder of the raw data.
+        labelled: Whether files without labels are a doubt, unless a list omits labels.
+        name: Name of the dataset, such as audio-folder.
+        encoder: Encoder of the files; a VideoEncoder by default.
+        suffixes: Suffixes of the files to read.
+        separator: Text between several labels of a sample in a list.
+        unread: Suffixes of unsupported files, which are a doubt, with advice for each.
+
+    Raises:
+        DatasetError: There is no such file, or a list does not have the format above.
     """
     encoder = encoder or VideoEncoder()
     modality = encoder.modality
     endings = f"*{_USUAL.get(modality) or min(suffixes)}"
     obtain = (
-        f"Lay the {file_noun(modality)} out as ROOT/train/CLASS/{endings} and ROOT/val/CLASS/{endings}, or list them "
+        f"Arrange the {file_noun(modality)} as ROOT/train/CLASS/{endings} and ROOT/val/CLASS/{endings}, or list them "
         "in ROOT/list.csv (path,label,split)"
     )
     require_folder(root, name=name, obtain=obtain)
@@ -92,15 +102,17 @@ def folder(
 
 
 def _describe_passed_over(root: Path, unread: Mapping[str, str]) -> str:
-    """What is doubtful about files in formats that are not read; "" if there are none."""
+    """Return a message about files in unsupported formats; "" if there are none."""
     found = list_media(root, unread) if unread else []
     if not found:
         return ""
     kinds = list(dict.fromkeys(path.suffix.lower() for path in found))
     names = list_few([readable(path.relative_to(root)) for path in found])
     remedies = "; ".join(dict.fromkeys(unread[kind] for kind in kinds))
-    many = "1 file is" if len(found) == 1 else f"{len(found)} files are"
-    return f"{many} not read of {root} ({names}): {remedies}, or move {'it' if len(found) == 1 else 'them'} away"
+    many = "1 file" if len(found) == 1 else f"{len(found)} files"
+    return (
+        f"{many} in {root} would be ignored ({names}): {remedies}, or move {'it' if len(found) == 1 else 'them'} away"
+    )
 
 
 AUDIO_SUFFIXES = frozenset(
@@ -108,42 +120,64 @@ AUDIO_SUFFIXES = frozenset(
     | {".wma"}
 )
 SOUND_SUFFIXES = AUDIO_SUFFIXES | {".mkv", ".mov", ".mp4", ".webm"}
-"""Files that may hold a sound track, videos included."""
+"""Suffixes of files with an audio track, including videos."""
 
 
 @LISTS
 def audio_folder(root: Path, *, separator: str = "") -> Dataset:
-    """Any folder of sounds: one folder per class, or a list.
+    """Read any folder of audio files: one folder per class, or a list.
 
-    Raises DatasetError as `folder` does.
+    Args:
+        root: Folder of the raw data.
+        separator: Text between several labels of a sample in a list.
+
+    Raises:
+        DatasetError: As for `folder`.
     """
     return folder(root, True, "audio-folder", AudioEncoder(), AUDIO_SUFFIXES, separator=separator)
 
 
 @LISTS
 def audiovisual_folder(root: Path, *, separator: str = "") -> Dataset:
-    """Any folder of videos with sound: one folder per class, or a list.
+    """Read any folder of videos with audio: one folder per class, or a list.
 
-    Raises DatasetError as `folder` does.
+    Args:
+        root: Folder of the raw data.
+        separator: Text between several labels of a sample in a list.
+
+    Raises:
+        DatasetError: As for `folder`.
     """
     return folder(root, True, "audiovisual-folder", AudioVisualEncoder(), separator=separator)
 
 
 @LISTS
 def image_folder(root: Path, *, separator: str = "") -> Dataset:
-    """Any folder of pictures, also DICOM (.dcm): one folder per class, or a list.
+    """Read any folder of images, also DICOM (.dcm): one folder per class, or a list.
 
-    Raises DatasetError as `folder` does.
+    Args:
+        root: Folder of the raw data.
+        separator: Text between several labels of a sample in a list.
+
+    Raises:
+        DatasetError: As for `folder`.
     """
     return folder(root, True, "image-folder", ImageEncoder(), IMAGE_SUFFIXES, separator=separator)
 
 
 @LISTS
 def still_folder(root: Path, *, separator: str = "") -> Dataset:
-    """Any folder of pictures, each as a video of one frame: one folder per class, or a list.
+    """Read any folder of images, each as a video of one frame: one folder per class, or a list.
 
-    Clips repeat the frame, so a mixture of these with videos trains one model on both, as V-JEPA 2 does (Assran et al.,
-    2025, section 2). Raises DatasetError as `image_folder` does.
+    Clips repeat the frame, so a mixture with videos trains one model on both, as V-JEPA 2 does (Assran et al., 2025,
+    section 2).
+
+    Args:
+        root: Folder of the raw data.
+        separator: Text between several labels of a sample in a list.
+
+    Raises:
+        DatasetError: As for `folder`.
     """
     found = image_folder(root, separator=separator)
     splits = {split: [replace(one, made_by=still) for one in sources] for split, sources in found.splits.items()}
@@ -151,8 +185,13 @@ def still_folder(root: Path, *, separator: str = "") -> Dataset:
 
 
 def still(source: Source) -> DrawnClip:
-    """The picture of a source as a clip of one frame, cut in its middle to whole blocks of the codec. RejectError if it
-    cannot be used.
+    """Return the image of a source as a clip of one frame, centre-cropped to whole blocks of the codec.
+
+    Args:
+        source: Source of an image file.
+
+    Raises:
+        RejectError: The image cannot be used.
     """
     pixels = read_picture(source.path).pixels
     colours = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB if pixels.ndim == 2 else cv2.COLOR_BGR2RGB)
@@ -167,18 +206,23 @@ UNREAD_SOLIDS: Mapping[str, str] = {
     **dict.fromkeys((".3ds", ".3mf", ".blend", ".dae", ".fbx", ".gltf", ".iges", ".igs", ".msh", ".step"), _AS_MESH),
     **dict.fromkeys((".stp", ".usd", ".usda", ".usdc", ".usdz", ".vtk", ".vtp", ".vtu", ".wrl", ".x3d"), _AS_MESH),
     **dict.fromkeys((".copc", ".drc", ".fls", ".pcap", ".ptx", ".rcp", ".rcs", ".spz", ".splat", ".zfs"), _AS_CLOUD),
-    **dict.fromkeys((".asc", ".csv"), "name text of x, y, z a line .xyz"),
-    ".bin": "save the rows of .bin files, which do not say how long they are, as NPY (N, columns)",
-    ".txt": "--set txt=true reads .txt files as x, y, z a line",
+    **dict.fromkeys((".asc", ".csv"), "rename text files with x, y, z in each line to .xyz"),
+    ".bin": "save the rows of .bin files, whose length is not stored in them, as NPY (N, columns)",
+    ".txt": "add --set txt=true to read .txt files with x, y, z in each line",
 }
-"""Formats of clouds and meshes that are not read, and what to do with them."""
+"""Unsupported formats of point clouds and meshes, with advice for each."""
 
 
 @LISTS
 def mesh_folder(root: Path, *, separator: str = "") -> Dataset:
-    """Any folder of mesh files (OBJ, PLY, STL, OFF or GLB).
+    """Read any folder of mesh files (OBJ, PLY, STL, OFF or GLB).
 
-    Raises DatasetError as `folder` does.
+    Args:
+        root: Folder of the raw data.
+        separator: Text between several labels of a sample in a list.
+
+    Raises:
+        DatasetError: As for `folder`.
     """
     unread = {suffix: how for suffix, how in UNREAD_SOLIDS.items() if suffix not in (".bin", ".txt", ".asc")}
     return folder(root, False, "mesh-folder", MeshEncoder(), SURFACE_SUFFIXES, separator=separator, unread=unread)
@@ -186,14 +230,21 @@ def mesh_folder(root: Path, *, separator: str = "") -> Dataset:
 
 @LISTS
 def points_folder(root: Path, *, separator: str = "", txt: bool = False) -> Dataset:
-    """Any folder of point clouds (PLY, PCD, E57, LAS, LAZ, XYZ, PTS, NPY) or of meshes to sample points on (OBJ, PLY,
-    STL, OFF, GLB).
+    """Read any folder of point clouds (PLY, PCD, E57, LAS, LAZ, XYZ, PTS, NPY) or of meshes to sample points on (OBJ,
+    PLY, STL, OFF, GLB).
 
-    Colours, intensity, normals and classes of points are kept by name (encode/points/clouds.py). An NPY file holds an
-    array (N, 3 or more) of numbers, and XYZ and PTS a line of them for each point; `--set 'columns=["x", "y", "z",
-    "red", "green", "blue"]'` names the columns where the file does not. `--set txt=true` takes .txt files too. `--set
-    up=z` says which axis points upwards. A LAS or LAZ tile becomes one sample; the dataset `las` cuts tiles into
-    blocks. Raises DatasetError as `folder` does.
+    Colours, intensity, normals and classes of points keep their names (encode/points/clouds.py). An NPY file contains
+    an array (N, 3 or more) of numbers, and XYZ and PTS files one line for each point; `--set 'columns=["x", "y", "z",
+    "red", "green", "blue"]'` names the columns if the file does not. `--set up=z` defines the axis that points upwards.
+    A LAS or LAZ tile becomes one sample; the dataset `las` cuts tiles into blocks.
+
+    Args:
+        root: Folder of the raw data.
+        separator: Text between several labels of a sample in a list.
+        txt: Also read .txt files, with x, y, z in each line.
+
+    Raises:
+        DatasetError: As for `folder`.
     """
     suffixes = POINT_SUFFIXES | ({TEXT_SUFFIX} if txt else set())
     unread = {suffix: how for suffix, how in UNREAD_SOLIDS.items() if suffix not in suffixes}
@@ -202,18 +253,30 @@ def points_folder(root: Path, *, separator: str = "", txt: bool = False) -> Data
 
 @LISTS
 def pose_folder(root: Path, *, separator: str = "") -> Dataset:
-    """Any folder of motions (BVH, NPZ).
+    """Read any folder of pose sequences (BVH, NPZ).
 
-    What an NPZ file holds is in encode/pose/motion_files.py. BVH files do not say their unit and axes:
-    `--set bvh_unit_m=0.01` and `--set bvh_up=y` are the defaults. Raises DatasetError as `folder` does.
+    The contents of an NPZ file are described in encode/pose/motion_files.py. BVH files do not define their unit and
+    axes: `--set bvh_unit_m=0.01` and `--set bvh_up=y` are the defaults.
+
+    Args:
+        root: Folder of the raw data.
+        separator: Text between several labels of a sample in a list.
+
+    Raises:
+        DatasetError: As for `folder`.
     """
     return folder(root, True, "pose-folder", PoseEncoder(), POSE_SUFFIXES, separator=separator)
 
 
 @reads_media
 def txt(root: Path, *, separator: str = "") -> Dataset:
-    """Any folder of text files in UTF-8 (.txt), one document each: one folder per class, or a list.
+    """Read any folder of text files in UTF-8 (.txt), one document each: one folder per class, or a list.
 
-    Raises DatasetError as `folder` does.
+    Args:
+        root: Folder of the raw data.
+        separator: Text between several labels of a sample in a list.
+
+    Raises:
+        DatasetError: As for `folder`.
     """
     return folder(root, False, "txt", TextEncoder(), {".txt"}, separator=separator)

@@ -1,4 +1,6 @@
-"""Finds the files below folders. Links are followed, and each real folder is visited once, whatever leads to it."""
+"""Find the files below folders. Links are followed, and each real folder is visited once, however many paths lead to
+it.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,17 @@ VIDEO_SUFFIXES = frozenset(
 
 
 def list_media(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """All files below a folder whose suffix is one of `suffixes` (lower case, with the dot), sorted.
+    """Return all files below a folder with one of the suffixes, sorted.
 
-    Links are followed, hidden files and folders are left out. A real folder that several paths lead to is visited once:
-    under its own path, or else under the first of the links to it, in the order of their depth and name. A link to a
-    folder that holds `folder` is not followed. Raises OutageError if a folder cannot be listed.
+    Links are followed; hidden files and folders are skipped. A real folder with several paths is visited once: under
+    its own path, or else under the first link to it, by depth and name. A link to a parent of `folder` is not followed.
+
+    Args:
+        folder: Folder to search.
+        suffixes: Suffixes in lower case, with the dot.
+
+    Raises:
+        OutageError: A folder cannot be listed.
     """
     return list_media_below([folder], suffixes)[0]
 
@@ -32,8 +40,16 @@ def list_media(folder: Path, suffixes: Collection[str]) -> list[Path]:
 def list_media_below(
     folders: Sequence[Path], suffixes: Collection[str], others: Counter[str] | None = None
 ) -> list[list[Path]]:
-    """The same for each of several folders. A real folder belongs to only one of them, to that with its own path.
-    `others` counts the files with other suffixes, by suffix.
+    """Return the files below each of several folders, as `list_media` does. A real folder belongs to only one of them,
+    preferably to the one with its own path.
+
+    Args:
+        folders: Folders to search.
+        suffixes: Suffixes in lower case, with the dot.
+        others: Counter to which the number of other files is added, by suffix.
+
+    Raises:
+        OutageError: A folder cannot be listed.
     """
     found: list[list[Path]] = [[] for _ in folders]
     visited = {_identity(parent) for folder in folders for parent in folder.resolve().parents}
@@ -53,7 +69,9 @@ def list_media_below(
 
 
 def list_distinct_folders(paths: Iterable[Path]) -> list[Path]:
-    """The sorted folders among `paths`, each real folder once: under the path with the fewest links, then the first."""
+    """Return the folders among `paths`, sorted, each real folder once: under the path with the fewest links, then the
+    first.
+    """
     kept: dict[tuple[int, int], Path] = {}
     for path in sorted((path for path in paths if path.is_dir()), key=lambda path: (_count_links(path), path)):
         kept.setdefault(_identity(path), path)
@@ -65,7 +83,7 @@ def _count_links(path: Path) -> int:
 
 
 def readable(path: PurePath) -> str:
-    """The path as valid Unicode, with / between folders; bytes that are no UTF-8 are escaped."""
+    """Return a path as valid Unicode, with / between folders; bytes that are not UTF-8 are escaped."""
     return path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -78,7 +96,7 @@ class _Tree:
 
     @classmethod
     def below(cls, folder: Path, visited: set[tuple[int, int]]) -> _Tree:
-        """The tree without the folders in `visited`, to which its own are added."""
+        """List the tree below a folder without the folders in `visited`, to which its own folders are added."""
         tree = cls(files=[], links=[])
         todo = [folder]
         while todo:
@@ -93,7 +111,7 @@ class _Tree:
         return tree
 
     def _take(self, parent: Path) -> list[Path]:
-        """Add the files and links of a folder; returns the folders in it."""
+        """Add the files and links of a folder, and return the folders in it."""
         folders: list[Path] = []
         with os.scandir(parent) as entries:
             for entry in entries:
@@ -108,7 +126,7 @@ class _Tree:
 
 
 def _seen(folder: Path, visited: set[tuple[int, int]]) -> bool:
-    """Whether a folder was visited before; it counts as visited from now on."""
+    """Return whether a folder was visited before, and mark it as visited."""
     identity = _identity(folder)
     if identity in visited:
         return True
@@ -126,10 +144,10 @@ SPLIT_FOLDERS: Mapping[str, Sequence[str]] = {
     "val": ("val", "valid", "validate", "validation", "videos_val"),
     "test": ("test", "testing", "videos_test"),
 }
-"""The names of the folders that hold a split."""
+"""Names of folders that contain a split."""
 _NAMES = [name for names in SPLIT_FOLDERS.values() for name in names]
 _LIKE_A_SPLIT = re.compile(rf"({'|'.join(sorted(_NAMES, reverse=True))})([-_. 0-9].*)?", re.IGNORECASE)
-"""Such as `train_256`, `val2017` or `Test-large`."""
+"""Matches `train_256`, `val2017` or `Test-large`."""
 _LIST_SUFFIXES = frozenset({".csv", ".json", ".list", ".lst", ".txt"})
 _NAMES_A_SPLIT = re.compile(rf"({'|'.join(sorted(_NAMES, reverse=True))})([-_. ]?(list|split|set|files|labels))?\d*")
 
@@ -137,11 +155,23 @@ _NAMES_A_SPLIT = re.compile(rf"({'|'.join(sorted(_NAMES, reverse=True))})([-_. ]
 def list_class_folders(
     root: Path, suffixes: Collection[str] = VIDEO_SUFFIXES, others: Counter[str] | None = None
 ) -> tuple[tuple[str, ...], dict[str, list[Source]], str]:
-    """The sorted label names, the sources of each split that has files, and what is doubtful about the splits.
+    """List a folder with one folder per class.
 
-    The splits are the folders of `SPLIT_FOLDERS` that exist; without a train folder, all of `root` is train. A file's
-    label is the first folder below the split; a file in no such folder has the label -1. Only files with one of
-    `suffixes` count; `others` counts the rest by suffix. The doubt is "" if there is none (`Dataset.doubt`).
+    The splits are the existing folders of `SPLIT_FOLDERS`; without a train folder, all of `root` is train. A file's
+    label is the first folder below the split; a file directly in it has the label -1.
+
+    Args:
+        root: Folder of the raw data.
+        suffixes: Suffixes of the files to list.
+        others: Counter to which the number of other files is added, by suffix.
+
+    Returns:
+        The sorted label names, the sources of each split with files, and a message about doubtful splits, or "" (see
+            `Dataset`).
+
+    Raises:
+        DatasetError: Two splits are the same folder.
+        OutageError: A folder cannot be listed.
     """
     folders = split_folders(root)
     folders = folders if "train" in folders else {"train": root}
@@ -167,55 +197,57 @@ def list_class_folders(
 def _describe_doubt(
     root: Path, folders: Mapping[str, Path], paths: Sequence[Sequence[Path]], suffixes: Collection[str]
 ) -> str:
-    """What makes the splits doubtful: folders with files that look like splits and are none, or that no split has."""
+    """Return a message about folders that look like splits but are not, or that no split contains; "" if there are
+    none.
+    """
     whole = [*folders.values()] == [root]
     if whole and not _LIST_SUFFIXES & {*suffixes} and (lists := _find_lists_of_splits(root)):
         return (
-            f"{list_few(lists)} in {root} look like lists of splits, and are not read: all files would be in "
-            "the split train. Take a dataset that reads them (`maskstream datasets`), or lay the files out as "
-            "train/CLASS, val/CLASS and test/CLASS"
+            f"{list_few(lists)} in {root} look like lists of splits, but this dataset does not read them: all files "
+            "would be in the split train. Use a dataset that reads them (`maskstream datasets`), or arrange the files "
+            "as train/CLASS, val/CLASS and test/CLASS"
         )
     below = [path.relative_to(root).parts for files in paths for path in files]
     firsts = sorted({parts[0] for parts in below if len(parts) > 1})
     if whole and (alike := [name for name in firsts if _LIKE_A_SPLIT.fullmatch(name)]):
         return (
-            f"{list_few(alike, _folder)} in {root} look like splits, and would be classes of the split train; rename "
+            f"{list_few(alike, _folder)} in {root} look like splits, but would be classes of the split train. Rename "
             "them to train, val and test"
         )
     if not whole and (left := [path.name for path in _list_others(root, folders) if list_media(path, suffixes)]):
         train = folders["train"].name
-        return f"{list_few(left, _folder)} in {root} hold files that no split has; move them into {train}/"
+        return f"{list_few(left, _folder)} in {root} contain files outside of all splits; move them into {train}/"
     at = 1 if whole else 2
     if inner := sorted({"/".join(parts[: at + 1]) for parts in below if _names_a_split(parts, at)}):
         return (
-            f"{list_few(inner, _folder)} in {root} look like splits within classes, and would all be in one split; "
-            "move them to train/CLASS, val/CLASS and test/CLASS"
+            f"{list_few(inner, _folder)} in {root} look like splits within classes, but would all be in one split. "
+            "Move them to train/CLASS, val/CLASS and test/CLASS"
         )
     return ""
 
 
 def _list_others(root: Path, folders: Mapping[str, Path]) -> list[Path]:
-    """The folders in `root` that are no split; hidden ones are left out."""
+    """Return the visible folders in `root` that are not splits."""
     known = {path.resolve() for path in folders.values()}
     others = (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     return sorted(path for path in others if path.resolve() not in known)
 
 
 def _find_lists_of_splits(root: Path) -> list[str]:
-    """The files in `root`, or one folder down, whose names say that they list the files of a split."""
+    """Return the files in `root`, or one folder down, whose names suggest that they list the files of a split."""
     folders = [root, *(root / entry for entry in sorted(os.listdir(root)) if (root / entry).is_dir())]
     found = [folder / name for folder in folders for name in sorted(os.listdir(folder)) if _names_a_list(name)]
     return [path.relative_to(root).as_posix() for path in found if path.is_file()]
 
 
 def _names_a_list(name: str) -> bool:
-    """Whether a list has the name of a split, as in `trainlist01.txt`, `k710_val.csv` or `shapenet-test.json`."""
+    """Return whether a list is named after a split, as in `trainlist01.txt`, `k710_val.csv` or `shapenet-test.json`."""
     stem, suffix = os.path.splitext(name.lower())
     return suffix in _LIST_SUFFIXES and any(_NAMES_A_SPLIT.fullmatch(word) for word in re.split(r"[-_. ]+", stem))
 
 
 def _names_a_split(parts: Sequence[str], at: int) -> bool:
-    """Whether the folder `at` in the path of a file has the name of a split."""
+    """Return whether the folder at position `at` in the path of a file is named like a split."""
     return len(parts) > at + 1 and parts[at].lower() in _NAMES
 
 
@@ -224,12 +256,19 @@ def _folder(name: str) -> str:
 
 
 def _label(below: PurePath) -> str | None:
-    """The first folder of a path below a split; None if there is none."""
+    """Return the first folder of a path below a split; None if there is none."""
     return readable(PurePath(below.parts[0])) if len(below.parts) > 1 else None
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """The folder of each split that has one. Raises DatasetError if a link makes two splits the same folder."""
+    """Return the folder of each split that exists.
+
+    Args:
+        root: Folder of the raw data.
+
+    Raises:
+        DatasetError: A link makes two splits the same folder.
+    """
     found = {
         split: folder
         for split, names in SPLIT_FOLDERS.items()
@@ -238,6 +277,6 @@ def split_folders(root: Path) -> dict[str, Path]:
     if len(list_distinct_folders(found.values())) < len(found):
         raise DatasetError(
             f"two of {', '.join(map(str, found.values()))} are the same folder, so a model would be validated on its "
-            "training data; take the link away"
+            "training data. Remove the link"
         )
     return found

@@ -1,4 +1,4 @@
-"""Folders of pictures, alone or with texts, in usual layouts."""
+"""Folders of images, alone or with texts, in common layouts."""
 
 import logging
 import re
@@ -25,22 +25,26 @@ log = logging.getLogger(__name__)
 
 IMAGEFOLDER = "imagefolder"
 IMAGEFOLDER_OBTAIN = (
-    "Lay the pictures out as ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg, such as ROOT/train/n01440764/*.JPEG"
+    "Arrange the images as ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg, such as ROOT/train/n01440764/*.JPEG"
 )
 
 
 @in_archives()
 def imagefolder(root: Path) -> Dataset:
-    """The layout of ImageNet and of torchvision's ImageFolder: SPLIT/CLASS/... below ROOT.
+    """Read the layout of ImageNet and of torchvision's ImageFolder: SPLIT/CLASS/... below ROOT.
 
-    `train` is needed, `val` (or `valid`, `validation`) and `test` are taken where they are there. Every picture lies in
-    the folder of its class, and a class is numbered by its place in the sorted names of `train`, as ImageFolder numbers
-    it; so a class that only another split has is an error. ImageNet's validation pictures are published in one folder;
-    the usual script that moves them into class folders makes this layout.
+    `train` is required; `val` (or `valid`, `validation`) and `test` are read if they exist. Every image lies in the
+    folder of its class, and a class is numbered by its position in the sorted names of `train`, as in ImageFolder; so a
+    class that only another split has is an error. ImageNet's validation images are published in one folder; the usual
+    script that moves them into class folders creates this layout.
 
     Deng et al., ImageNet: A Large-Scale Hierarchical Image Database, CVPR 2009.
 
-    The splits that are there; DatasetError for another layout.
+    Args:
+        root: Folder of the raw data.
+
+    Raises:
+        DatasetError: The folder has another layout.
     """
     require_folder(root, name=IMAGEFOLDER, obtain=IMAGEFOLDER_OBTAIN)
     folders = split_folders(root)
@@ -53,8 +57,8 @@ def imagefolder(root: Path) -> Dataset:
     for folder in folders.values():
         if strange := [name for name in _list_classes(folder) if name not in numbers]:
             raise DatasetError(
-                f"{IMAGEFOLDER}: {folder} holds {len(strange)} classes that train has not, such as {strange[0]!r}; its "
-                f"classes are those of train. {IMAGEFOLDER_OBTAIN}"
+                f"{IMAGEFOLDER}: {folder} has {len(strange)} classes that train does not have, such as {strange[0]!r}; "
+                f"all splits must have the classes of train. {IMAGEFOLDER_OBTAIN}"
             )
     places = [(split, name) for split, folder in folders.items() for name in _list_classes(folder)]
     others = Counter[str]()
@@ -73,32 +77,37 @@ def _list_classes(folder: Path) -> list[str]:
 
 IMAGE_TEXT_FOLDER = "image-text-folder"
 IMAGE_TEXT_OBTAIN = (
-    "Lay the pictures out with a text file of the same name each, as ROOT/train/0001.jpg and ROOT/train/0001.txt, put "
-    "the tars of img2dataset there, as ROOT/00000.tar, or list pictures and texts in ROOT/metadata.jsonl, a line each: "
+    "Give each image a text file of the same name, as ROOT/train/0001.jpg and ROOT/train/0001.txt, put the tars of "
+    "img2dataset into ROOT, as ROOT/00000.tar, or list images and texts in ROOT/metadata.jsonl, one per line: "
     '{"file_name": "0001.jpg", "caption": "..."}'
 )
 CAPTION, CONVERSATIONS = "caption", "conversations"
 CAPTIONS = (CAPTION, "text", "captions", "txt", "TEXT", "alt_text", "sentence", "sentences", "description", "prompt")
-"""The columns that may hold the caption, in the order in which they are looked for."""
+"""Columns that may contain the caption, in the order in which they are tried."""
 
 
 @in_archives(".json", ".txt", *LIST_SUFFIXES)
 def image_text_folder(root: Path) -> Dataset:
-    """Pictures with texts: of a text file of the same name, as img2dataset writes them, or of a list.
+    """Read images with texts: from text files of the same names, as img2dataset writes them, or from a list.
 
         ROOT/00000.tar ...                with KEY.jpg, KEY.txt and KEY.json for each picture (WebDataset); not unpacked
         ROOT/train/**/KEY.jpg, KEY.txt    or any folders; val and test in the same way, and without train all is train
-        ROOT/metadata.jsonl               as Hugging Face's imagefolder has it, also csv, tsv and Parquet, in ROOT or in
-                                          the folder of each split: `file_name`, and `caption` or `text`
-        ROOT/llava.json                   as LLaVA has it: [{"image": PATH, "conversations": [{"from": "human", "value":
+        ROOT/metadata.jsonl               as in Hugging Face's imagefolder, also csv, tsv and Parquet, in ROOT or in the
+                                          folder of each split: `file_name`, and `caption` or `text`
+        ROOT/llava.json                   as in LLaVA: [{"image": PATH, "conversations": [{"from": "human", "value":
                                           "<image>\\nWhat is it?"}, {"from": "gpt", "value": "A cat."}]}, ...]
 
-    The text is the caption. KEY.json, if it is there, is an object whose texts, numbers and truth values go into the
-    sample's `json`; its `caption` counts where there is no text file. A list may have the other roles too (question,
-    answer, choice, rationale, phrase, passage), each a text or a list of texts; its other columns go into `json`. Of
-    conversations, what humans say are questions and the rest are answers. A picture without a text is a reject.
+    The text is the caption. KEY.json, if it exists, is an object whose texts, numbers and booleans go into the sample's
+    `json`; its `caption` is used if there is no text file. A list may have the other roles too (question, answer,
+    choice, rationale, phrase, passage), each a text or a list of texts; its other columns go into `json`. In
+    conversations, the turns of the human are questions and the replies are answers. An image without a text is a
+    reject.
 
-    The splits of pictures with texts. Raises DatasetError if there are none.
+    Args:
+        root: Folder of the raw data.
+
+    Raises:
+        DatasetError: There are no images with texts, or a list cannot be used.
     """
     require_folder(root, name=IMAGE_TEXT_FOLDER, obtain=IMAGE_TEXT_OBTAIN)
     if listed := _read_listed_pictures(root):
@@ -117,10 +126,9 @@ def image_text_folder(root: Path) -> Dataset:
                 missing.setdefault(split, []).append(Reject(source=name, stage="missing", reason="has no text"))
     if not splits:
         others = [path.name for path in _list_beside_pictures(root, (".json", *LIST_SUFFIXES))]
-        lists = f", and {list_few(others)} there list no pictures with texts" if others else ""
+        lists = f", and {list_few(others)} there do not list images with texts" if others else ""
         raise DatasetError(
-            f"{IMAGE_TEXT_FOLDER}: {root} holds no pictures with a text file of the same name{lists}. "
-            f"{IMAGE_TEXT_OBTAIN}"
+            f"{IMAGE_TEXT_FOLDER}: {root} has no images with a text file of the same name{lists}. {IMAGE_TEXT_OBTAIN}"
         )
     return Dataset(
         name=IMAGE_TEXT_FOLDER,
@@ -133,7 +141,7 @@ def image_text_folder(root: Path) -> Dataset:
 
 
 def _read_listed_pictures(root: Path) -> Dataset | None:
-    """The dataset of the lists in `root`; None without one."""
+    """Return the dataset of the lists in `root`; None if there are none."""
     encoder, doubt = ImageTextEncoder(), ""
     if lists := find_lists(root, IMAGE_TEXT_FOLDER, encoder.modality):
         found = listed_sources(lists, root, encoder, obtain=IMAGE_TEXT_OBTAIN)
@@ -168,7 +176,7 @@ def _read_listed_pictures(root: Path) -> Dataset | None:
 
 
 def _add_caption(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What a row says, with its caption under this name."""
+    """Return the entries of a row, with its caption under the name "caption"."""
     about = dict(meta)
     if not {*ROLES} & {*about} and (name := next((name for name in CAPTIONS if name in about), None)):
         about[CAPTION] = about.pop(name)
@@ -176,7 +184,7 @@ def _add_caption(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_conversations(root: Path) -> dict[str, list[Source]]:
-    """The sources of lists as LLaVA has them: one in `root`, or one for each split. {} without one."""
+    """Return the sources of LLaVA lists: one in `root`, or one for each split; {} if there are none."""
     paths = [path for path in _list_beside_pictures(root, (".json",)) if _is_array(path)]
     if not paths:
         return {}
@@ -187,14 +195,14 @@ def _read_conversations(root: Path) -> dict[str, list[Source]]:
 
 
 def _list_beside_pictures(root: Path, suffixes: Sequence[str]) -> list[Path]:
-    """The files in `root` with these suffixes that are not those of a picture of the same name."""
+    """Return the files in `root` with these suffixes, except files that belong to an image of the same name."""
     pictures = {path.stem for path in root.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
     found = (path for path in sorted(root.iterdir()) if path.suffix.lower() in suffixes)
     return [path for path in found if path.stem not in pictures and path.is_file()]
 
 
 def _is_array(path: Path) -> bool:
-    """Whether a JSON file begins like a list."""
+    """Return whether a JSON file begins like an array."""
     with path.open("rb") as file:
         return file.read(64).lstrip()[:1] == b"["
 
@@ -203,15 +211,15 @@ def _read_conversing(root: Path, path: Path) -> Iterator[Source]:
     entries = read_json(path, IMAGE_TEXT_OBTAIN)
     base: Path | None = None
     if texts := sum(isinstance(entry, dict) and not entry.get("image") for entry in entries):
-        log.warning("%s: %d of %d conversations have no image, and are left out", path, texts, len(entries))
+        log.warning("%s: %d of %d conversations have no image and are skipped", path, texts, len(entries))
     for number, entry in enumerate(entries):
         where = f"{path}: entry {number}"
         if not isinstance(entry, dict) or CONVERSATIONS not in entry:
-            raise DatasetError(f"{where} is no object with `image` and `{CONVERSATIONS}`. {IMAGE_TEXT_OBTAIN}")
+            raise DatasetError(f"{where} is not an object with `image` and `{CONVERSATIONS}`. {IMAGE_TEXT_OBTAIN}")
         images = entry.get("image")
         images = [images] if isinstance(images, str) else images or []
         if not isinstance(images, list) or not all(isinstance(one, str) and one and is_path(one) for one in images):
-            raise DatasetError(f"{where} has the image {ascii(images)[:80]}; a path, or a list of paths, is legal")
+            raise DatasetError(f"{where} has the image {ascii(images)[:80]}; it must be a path or a list of paths")
         if not images:
             continue
         if base is None:
@@ -237,8 +245,18 @@ _HUMAN, _ANSWER = ("human", "user"), ("gpt", "assistant")
 
 
 def parse_conversation(turns: object, where: str) -> dict[str, list[str]]:
-    """The questions and answers of a conversation: a list of {"from" or "role": who, "value" or "content": text}. What
-    stands for the image, and what the system says, is left out. Raises DatasetError for another form.
+    """Split a conversation into questions and answers.
+
+    Args:
+        turns: List of {"from" or "role": speaker, "value" or "content": text}. Image placeholders and system turns are
+            dropped.
+        where: File and row, for messages.
+
+    Returns:
+        Lists of texts under "question" and "answer".
+
+    Raises:
+        DatasetError: The conversation has another form.
     """
     found: dict[str, list[str]] = {"question": [], "answer": [], "system": []}
     for turn in turns if isinstance(turns, list) else [turns]:
@@ -247,19 +265,20 @@ def parse_conversation(turns: object, where: str) -> dict[str, list[str]]:
         role = "question" if who in _HUMAN else "answer" if who in _ANSWER else who
         if role not in found or not isinstance(text, str):
             raise DatasetError(
-                f"{where} has the turn {str(turn)[:80]!r}, not such as {{'from': 'human', 'value': TEXT}}; legal are "
-                f"{', '.join((*_HUMAN, *_ANSWER, 'system'))}"
+                f"{where} has the turn {str(turn)[:80]!r}; it must be like {{'from': 'human', 'value': TEXT}}, "
+                f"with one of {', '.join((*_HUMAN, *_ANSWER, 'system'))}"
             )
         found[role].append(_MARK.sub(" ", text).strip())
     if len(found["question"]) != len(found["answer"]):
         raise DatasetError(
-            f"{where} has {len(found['question'])} questions and {len(found['answer'])} answers; each needs the other"
+            f"{where} has {len(found['question'])} questions and {len(found['answer'])} answers; both numbers must be "
+            "equal"
         )
     return {role: texts for role, texts in found.items() if texts and role != "system"}
 
 
 def _read_about(path: Path) -> dict[str, Any]:
-    """What the files beside a picture say: the caption, and more."""
+    """Read the files beside an image: its caption and other entries."""
     beside, text = path.with_suffix(".json"), path.with_suffix(".txt")
     try:
         found = read_json(beside, IMAGE_TEXT_OBTAIN) if beside.is_file() else {}
@@ -269,6 +288,8 @@ def _read_about(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise OutageError(f"{text} cannot be read ({error.strerror}); run the same command again") from error
     except AttributeError as error:
-        raise DatasetError(f"{beside} holds no object, but a {type(found).__name__}. {IMAGE_TEXT_OBTAIN}") from error
+        raise DatasetError(
+            f"{beside} must contain an object, got a {type(found).__name__}. {IMAGE_TEXT_OBTAIN}"
+        ) from error
     caption = about.pop("caption", None)
     return {**about, "caption": " ".join(caption.split())} if isinstance(caption, str) and caption.strip() else about

@@ -1,11 +1,12 @@
-"""A dataset of LeRobot, format v2.0, v2.1 or v3.0, as `lerobot` and the Hugging Face Hub keep it.
+"""A LeRobot dataset in format v2.0, v2.1 or v3.0, as `lerobot` and the Hugging Face Hub store it.
 
 Files in ROOT: `meta/info.json`; `meta/episodes.jsonl` (v2) or `meta/episodes/chunk-000/file-000.parquet` (v3); and the
-Parquet files and videos that info.json names. A sample is one camera of one episode; in v3, where a video holds several
-episodes, it is a part of the file. Actions, states and other features of numbers have a row for each frame and are the
-members action.npy, state.npy, and so on, without `observation.` and of at most 15 characters. `json` says the `camera`,
-the `episode` and the `task`. A label is the task, if there are several. With `--set cameras=together` a sample is one
-episode, whose videos are the components top.mp4, wrist.mp4 and so on, by the last words of the cameras' names.
+Parquet files and videos that info.json names. A sample is one camera of one episode; in v3, where a video contains
+several episodes, it is a part of the file. Actions, states and other numeric features have a row for each frame and
+become the members action.npy, state.npy, and so on, without `observation.` and with at most 15 characters. `json`
+contains the `camera`, the `episode` and the `task`. The label is the task, if there are several. With `--set
+cameras=together` a sample is one episode, whose videos are the components top.mp4, wrist.mp4 and so on, named by the
+last word of each camera's name.
 
 R. Cadene et al., LeRobot, 2024 (github.com/huggingface/lerobot).
 """
@@ -35,18 +36,18 @@ OBTAIN = (
     "ROOT/meta/info.json, ROOT/data/ and ROOT/videos/"
 )
 _COUNTS = frozenset({"timestamp", "frame_index", "episode_index", "index", "task_index"})
-"""The features that only number the rows."""
+"""Features that only number the rows."""
 _NUMBERS = ("float", "int", "uint", "bool")
 _LONGEST = 15
 APART, TOGETHER = "apart", "together"
 _ODD = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
-"""What the contents of info.json and of rows raise that are not as they should be."""
+"""Errors raised by malformed contents of info.json and of rows."""
 _PLACE = re.compile(r"\{(\w+)(?::0?(\d{1,2})d)?\}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Episode:
-    """An episode: its number, its tasks, and what its row in the list of episodes says."""
+    """An episode: its number, its tasks, and its row in the list of episodes."""
 
     number: int
     tasks: tuple[str, ...]
@@ -55,39 +56,41 @@ class _Episode:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Info:
-    """The contents of info.json, and where it is."""
+    """The contents of info.json and its root folder."""
 
     root: Path
     facts: dict[str, Any]
 
     @property
     def is_third(self) -> bool:
-        """Whether files hold several episodes, as in v3."""
+        """Whether files contain several episodes, as in v3."""
         return str(self.facts["codebase_version"]).startswith("v3")
 
     def features(self, *kinds: str) -> dict[str, dict[str, Any]]:
-        """The features whose dtype begins with one of `kinds`."""
+        """Return the features whose dtype begins with one of `kinds`."""
         found: dict[str, dict[str, Any]] = self.facts["features"]
         return {name: one for name, one in found.items() if str(one["dtype"]).startswith(kinds)}
 
     def place(self, one: _Episode, of: str) -> dict[str, int]:
-        """What the path of an episode's file has, of "data" or "videos/CAMERA"."""
+        """Return the values for the path template of an episode's file; `of` is "data" or "videos/CAMERA"."""
         if self.is_third:
             return {name: one.row[f"{of}/{name}"] for name in ("chunk_index", "file_index")}
         return {"episode_chunk": one.number // int(self.facts["chunks_size"]), "episode_index": one.number}
 
     def span_s(self, one: _Episode, of: str) -> list[float] | None:
-        """Where an episode is in its video, in seconds; None for all of it."""
+        """Return the start and end of an episode in its video, in seconds; None for the whole video."""
         if not self.is_third:
             return None
         return [float(one.row[f"{of}/{end}_timestamp"]) for end in ("from", "to")]
 
     def file(self, template: str, **values: Any) -> Path:
-        """The path of info.json's `template` with these values."""
+        """Return the path of one of info.json's templates with these values. Raise DatasetError if it is malformed or
+        leaves ROOT.
+        """
         text, where = str(self.facts[template]), f"{NAME}: {self.root / 'meta/info.json'}"
         if "{" in _PLACE.sub("", text):
             raise DatasetError(
-                f"{where} has the {template} {text[:200]!r}; legal are places such as {{episode_index:06d}}"
+                f"{where} has the {template} {text[:200]!r}; use placeholders such as {{episode_index:06d}}"
             )
         named = _PLACE.sub(lambda found: _format_path(values[found[1]], found[2]), text)
         if named.startswith("/") or ".." in PurePosixPath(named).parts:
@@ -97,12 +100,20 @@ class _Info:
 
 @reads_media
 def lerobot(root: Path, *, cameras: str = APART) -> Dataset:
-    """The splits of info.json. Raises DatasetError for another layout, or a dataset without videos.
+    """Read a LeRobot dataset in format v2.0, v2.1 or v3.0.
 
-    cameras: "apart" makes a sample of each camera of an episode, "together" one of all.
+    Args:
+        root: Folder of the raw data.
+        cameras: "apart" creates one sample for each camera of an episode, "together" one for all.
+
+    Returns:
+        The splits of info.json.
+
+    Raises:
+        DatasetError: The folder has another layout, or the dataset has no videos.
     """
     if cameras not in (APART, TOGETHER):
-        raise DatasetError(f"{NAME}: --set cameras={cameras}: legal are {APART} and {TOGETHER}")
+        raise DatasetError(f"{NAME}: --set cameras={cameras} is not allowed; use {APART} or {TOGETHER}")
     require_folder(root, name=NAME, obtain=OBTAIN)
     path = root / "meta" / "info.json"
     if not path.is_file():
@@ -112,8 +123,7 @@ def lerobot(root: Path, *, cameras: str = APART) -> Dataset:
         return _make_dataset(info, together=cameras == TOGETHER)
     except _ODD as error:
         raise DatasetError(
-            f"{NAME}: {root / 'meta'} is not as expected of v2.0, v2.1 and v3.0 ({type(error).__name__}: {error}). "
-            f"{OBTAIN}"
+            f"{NAME}: {root / 'meta'} does not match v2.0, v2.1 or v3.0 ({type(error).__name__}: {error}). {OBTAIN}"
         ) from error
 
 
@@ -121,8 +131,8 @@ def _make_dataset(info: _Info, *, together: bool) -> Dataset:
     cameras = sorted(info.features("video"))
     if not cameras:
         raise DatasetError(
-            f"{NAME}: no feature of {info.root / 'meta/info.json'} has the dtype video; pictures in Parquet files are "
-            f"not read. Its features: {', '.join(info.facts['features'])}. {OBTAIN}"
+            f"{NAME}: no feature of {info.root / 'meta/info.json'} has the dtype video; images in Parquet files are "
+            f"not supported. Its features are {', '.join(info.facts['features'])}. {OBTAIN}"
         )
     arrays = _arrays(info)
     members = _name_members(cameras) if together else {}
@@ -143,7 +153,7 @@ def _make_dataset(info: _Info, *, together: bool) -> Dataset:
 
 
 def _arrays(info: _Info) -> dict[str, tuple[str, list[int]]]:
-    """The column and the shape of a row of each array, by its name."""
+    """Return the column and the row shape of each array, by its name."""
     found: dict[str, tuple[str, list[int]]] = {}
     for column, feature in info.features(*_NUMBERS).items():
         if column in _COUNTS:
@@ -158,13 +168,13 @@ def _arrays(info: _Info) -> dict[str, tuple[str, list[int]]]:
 
 
 def _read_splits(info: _Info) -> dict[str, range]:
-    """The numbers of the episodes of each split, as info.json has them: {"train": "0:50"}."""
+    """Return the episode numbers of each split, as info.json lists them: {"train": "0:50"}."""
     found: dict[str, range] = {}
     for name, span in info.facts.get("splits", {"train": f"0:{info.facts['total_episodes']}"}).items():
         first, _, stop = str(span).partition(":")
         split = next((split for split, names in SPLIT_FOLDERS.items() if name in names), None)
         if split is None:
-            raise DatasetError(f"{NAME}: info.json has the split {name!r}; legal are {', '.join(SPLIT_FOLDERS)}")
+            raise DatasetError(f"{NAME}: info.json has the split {name!r}; use one of {', '.join(SPLIT_FOLDERS)}")
         found[split] = range(int(first or 0), int(stop))
     return found
 
@@ -181,13 +191,13 @@ def _read_version_2(info: _Info) -> Iterator[_Episode]:
 
 
 def _parse_episode(row: Any, where: str) -> _Episode:
-    """The episode of a row. Raises DatasetError, which says `where`, if it is none."""
+    """Return the episode of a row. Raise DatasetError, with its location `where`, if it is malformed."""
     try:
         number, tasks = int(row["episode_index"]), tuple(row.get("tasks") or ())
     except _ODD as error:
-        raise DatasetError(f"{NAME}: {where} is no episode ({type(error).__name__}: {error}). {OBTAIN}") from error
+        raise DatasetError(f"{NAME}: {where} is not an episode ({type(error).__name__}: {error}). {OBTAIN}") from error
     if not all(isinstance(task, str) and is_unicode(task) for task in tasks):
-        raise DatasetError(f"{NAME}: {where} has tasks that are no texts: {ascii(tasks)[:80]}")
+        raise DatasetError(f"{NAME}: {where} has tasks that are not valid text: {ascii(tasks)[:80]}")
     return _Episode(number=number, tasks=tasks, row=row)
 
 
@@ -209,12 +219,12 @@ def _read_version_3(info: _Info) -> Iterator[_Episode]:
 
 
 def _name_members(cameras: Sequence[str]) -> dict[str, str]:
-    """The component of each camera: observation.images.top is top.mp4."""
+    """Return the camera of each component: top.mp4 for observation.images.top."""
     found: dict[str, str] = {}
     for camera in cameras:
         last = re.sub(r"[^a-z0-9_]+", "_", camera.rpartition(".")[2].lower())[:_LONGEST].strip("_")
         if not last or f"{last}.mp4" in found:
-            raise DatasetError(f"{NAME}: the cameras {', '.join(cameras)} have no short names of their own")
+            raise DatasetError(f"{NAME}: the cameras {', '.join(cameras)} need distinct last words in their names")
         found[f"{last}.mp4"] = camera
     return found
 
@@ -227,7 +237,9 @@ def _source(
     arrays: dict[str, tuple[str, list[int]]],
     labels: dict[str, int],
 ) -> Source:
-    """The source of some cameras of an episode. members: the camera of each component; empty for one camera, `mp4`."""
+    """Return the source of some cameras of an episode. members: the camera of each component; empty for one camera,
+    `mp4`.
+    """
     paths = [info.file("video_path", video_key=camera, **info.place(one, f"videos/{camera}")) for camera in cameras]
     spans = [info.span_s(one, f"videos/{camera}") for camera in cameras]
     task = one.tasks[0] if one.tasks else ""

@@ -1,7 +1,7 @@
-"""Lists of media: csv, tsv, JSON Lines or Parquet with a row for each sample, of which every column is kept.
+"""Lists of media: csv, tsv, JSON Lines or Parquet files with a row for each sample, of which every column is kept.
 
-Known columns say which file a sample is made from, its part of it, label, split and key; all others become its fields,
-of the type of their values. What may be meant otherwise than it is read is a doubt that names list, line and column.
+Known columns define the file of a sample, its part of the file, label, split and key; all others become its fields,
+with the type of their values. Ambiguous contents are a doubt that names the list, line and column.
 """
 
 import json
@@ -45,18 +45,18 @@ COLUMNS: Mapping[str, Sequence[str]] = {
     START: ("start", "start_s", "start_seconds", "start_time", "time_start"),
     END: ("end", "end_s", "end_seconds", "end_time", "time_end", "stop"),
 }
-"""The names of known columns, in the order in which they are looked for; in lists they may be in any case."""
+"""Names of known columns, in the order in which they are tried; case is ignored."""
 _VIDEO, _AUDIO, _IMAGE = (
     ("video", "video_path"),
     ("audio", "audio_path", "audio_filepath", "wav"),
     ("image", "image_path"),
 )
 _MEDIA = {"video": _VIDEO, "audiovisual": _VIDEO, "audio": _AUDIO, "image": _IMAGE, "image-text": _IMAGE}
-"""Further names of the column of paths, by modality."""
+"""More names of the column of paths, by modality."""
 _TIMED = ("video", "audiovisual", "audio", "pose")
-"""The modalities whose files have parts in time. In lists of others, `start` and `end` are fields."""
+"""Modalities whose files have parts in time. In lists of others, `start` and `end` are fields."""
 _TEXTS = frozenset({*ROLES, "text"})
-"""Columns that are text, also where all of it is digits."""
+"""Columns that are text even if all values are digits."""
 _TAKEN = frozenset({"crop", "episode", KEY, LABEL, LABELS, "source"})
 _VIDEO_FACTS = frozenset(
     {"fps", "n_frames", "width", "height", "duration_s", "profile", "codec", "vfr", "original", "damage"}
@@ -74,9 +74,11 @@ FACTS: Mapping[str, frozenset[str]] = {
     "mesh": frozenset({"n_merged"}),
     "pose": frozenset({"n_frames", "seconds", "rig", "n_poses", "format"}),
 }
-"""What encoders write into the `json` of samples, or read in it. A column of that name is called `column_NAME`."""
+"""Names that encoders write into the `json` of samples, or read from it. A column with such a name is renamed to
+`column_NAME`.
+"""
 _NONE = -1
-"""The number of no label, which publishers of Parquet files write."""
+"""Publishers of Parquet files write this number for no label."""
 _LIKE_A_LABEL = ("class", "class_name", "category", "target")
 _NO_TYPOS = ("state", "stars")
 _ALIKE = 0.79
@@ -87,7 +89,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MediaList:
-    """A list, and the split that its name or folder gives to rows that name none; None if it gives none."""
+    """A list file, and the split of its rows by the name or folder of the file; None if neither names one."""
 
     path: Path
     split: str | None = None
@@ -95,7 +97,9 @@ class MediaList:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListedSplits:
-    """What lists say: the label names, the sources of each split, and what is doubtful; "" if nothing is."""
+    """The contents of lists: the label names, the sources of each split, and a message about doubtful contents or
+    "".
+    """
 
     label_names: tuple[str, ...]
     splits: dict[str, list[Source]]
@@ -103,13 +107,21 @@ class ListedSplits:
 
 
 def find_lists(root: Path, name: str, modality: str) -> list[MediaList]:
-    """The lists of a dataset: one file in `root`, one for each split (train.csv, val.csv), or `metadata.*` in the
-    folder of each split. Of tsv, JSON Lines and Parquet, only files with a column of paths are lists.
+    """Find the lists of a dataset: one file in `root`, one for each split (train.csv, val.csv), or `metadata.*` in the
+    folder of each split.
 
-    Raises DatasetError for several lists that are not named after splits.
+    Of tsv, JSON Lines and Parquet files, only files with a column of paths count as lists.
+
+    Args:
+        root: Folder of the raw data.
+        name: Name of the dataset, for messages.
+        modality: Modality of the listed files, which defines more names of the column of paths.
+
+    Raises:
+        DatasetError: Several lists are not named after splits, or one split lacks its list.
     """
     files = sorted(path for path in root.iterdir() if path.suffix.lower() in LIST_SUFFIXES and path.is_file())
-    is_list = modality != "image-text"  # beside its tars, img2dataset leaves tables that are no lists
+    is_list = modality != "image-text"  # img2dataset writes tables next to its tars that are not lists
     found = [
         path
         for path in files
@@ -121,30 +133,30 @@ def find_lists(root: Path, name: str, modality: str) -> list[MediaList]:
         splits = [_find_named_split(path.stem) for path in found]
         if None in splits or len({*splits}) < len(splits):
             raise DatasetError(
-                f"{name}: {root} holds several lists, such as csv files ({', '.join(p.name for p in found)}), and one "
-                "is read; put their rows into one file with the columns path, label and split, or name one after each "
-                "split (train.csv, val.csv)"
+                f"{name}: {root} has several lists, such as csv files ({', '.join(p.name for p in found)}), but only "
+                "one can be read. Merge them into one file with the columns path, label and split, or name one after "
+                "each split (train.csv, val.csv)"
             )
         return [MediaList(path=path, split=split) for path, split in zip(found, splits, strict=True)]
     inner = {split: _find_metadata(folder) for split, folder in split_folders(root).items()}
     if lacking := [split for split, path in inner.items() if path is None and any(inner.values())]:
         raise DatasetError(
-            f"{name}: the split {lacking[0]!r} in {root} has no list, as others have (metadata.csv); add it, or put "
-            "all rows into ROOT/metadata.csv"
+            f"{name}: the split {lacking[0]!r} in {root} has no list (metadata.csv), but other splits have one. Add "
+            "it, or put all rows into ROOT/metadata.csv"
         )
     return [MediaList(path=path, split=split) for split, path in inner.items() if path is not None]
 
 
 def describe_unread_lists(root: Path) -> str:
-    """What is doubtful about files in `root` that may be lists, but have no column of paths; "" if there are none."""
+    """Return a message about files in `root` that may be lists but have no column of paths; "" if there are none."""
     found = [path.name for path in sorted(root.iterdir()) if path.suffix.lower() in LIST_SUFFIXES and path.is_file()]
     if not found:
         return ""
-    return f"{list_few(found)} in {root} have no column 'path', so they are not read; name it so, or move them away"
+    return f"{list_few(found)} in {root} have no column 'path' and would be ignored; add it, or move them away"
 
 
 def _find_named_split(stem: str) -> str | None:
-    """The split that one of the words of a name says."""
+    """Return the split named by one of the words of a file name."""
     words = set(re.split(r"[^a-z]+", stem.lower()))
     return next((split for split, names in SPLIT_FOLDERS.items() if words & {*names}), None)
 
@@ -155,7 +167,7 @@ def _find_metadata(folder: Path) -> Path | None:
 
 
 def _find_column(header: Iterable[str], known: str, modality: str = "") -> str | None:
-    """The column of a list that is the known one."""
+    """Return the column of a list that stands for a known one; None if there is none."""
     names = (*COLUMNS[known], *(_MEDIA.get(modality, ()) if known == PATH else ()))
     found = {column.strip().lower(): column for column in header if isinstance(column, str)}
     return next((found[name] for name in names if name in found), None)
@@ -164,9 +176,17 @@ def _find_column(header: Iterable[str], known: str, modality: str = "") -> str |
 def listed_sources(
     lists: Sequence[MediaList], root: Path, encoder: Encoder, *, obtain: str, separator: str = ""
 ) -> ListedSplits:
-    """The sources of lists. separator: what stands between the labels of a sample; `labels` is split at ";" without.
+    """Read the sources of lists.
 
-    Raises DatasetError for a list without a column of paths, and for a row that cannot be used.
+    Args:
+        lists: List files, as `find_lists` returns them.
+        root: Folder of the raw data.
+        encoder: Encoder of the files.
+        obtain: Sentence that explains how to arrange the data, appended to messages.
+        separator: Text between several labels of a sample; "" splits only the column `labels`, at ";".
+
+    Raises:
+        DatasetError: A list has no column of paths, or a row cannot be used.
     """
     tables = [_Table.read(one, root, encoder.modality, obtain, separator) for one in lists]
     entries = [entry for table in tables for entry in table.entries()]
@@ -188,8 +208,8 @@ def listed_sources(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Entry:
-    """What a row says. part: its part of the file, as ids have it; "" for all. several: whether it may have several
-    labels.
+    """A parsed row. part: its part of the file as in ids, "" for the whole file. several: whether samples may have
+    several labels.
     """
 
     row: ListRow
@@ -206,9 +226,10 @@ class _Entry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Table:
-    """A list that was read. base: the folder that its paths are relative to. several: whether samples may have several
-    labels. columns: the known ones that it has, by their known names. others: the values of each other column in all
-    rows, None where a row has none.
+    """A parsed list.
+
+    base: folder to which its paths are relative. several: whether samples may have several labels. columns: its known
+    columns by their standard names. others: values of every other column in all rows, None where a row has none.
     """
 
     of: MediaList
@@ -254,18 +275,18 @@ class _Table:
         )
 
     def entries(self) -> Iterator[_Entry]:
-        """The rows, in their order."""
+        """Yield the rows in order."""
         for n, row in enumerate(self.rows):
             path = self._text(row, PATH)
             if not path:
                 raise row.error("no path")
             if not is_path(path):
-                raise row.error(f"the path {path[:80]!a}, which no file can have")
+                raise row.error(f"the path {path[:80]!a}, which is not a valid path")
             if _URL.match(path):
                 raise row.error(
                     f"the path {short(path)}, a URL",
-                    "A list names files below ROOT by their paths there: get the files first, or put the list beside "
-                    "them and give that URL as ROOT (--root)",
+                    "Lists contain paths relative to ROOT. Download the files first, or put the list next to them and "
+                    "pass their URL as ROOT (--root)",
                 )
             span = self._parse_span(row) if self.modality in _TIMED else None
             meta = {_name_field(column, self.modality): values[n] for column, values in self.others.items()}
@@ -291,7 +312,7 @@ class _Table:
         return row.values.get(self.columns[known]) if known in self.columns else None
 
     def _text(self, row: ListRow, known: str) -> str:
-        """The text in a known column; "" if there is none."""
+        """Return the text in a known column; "" if there is none."""
         value = self._value(row, known)
         if value is None:
             return ""
@@ -306,11 +327,11 @@ class _Table:
         if start is None and stop is None:
             return None
         if stop is not None and stop <= (start or 0):
-            raise row.error(f"the end {stop:g} s, which is not behind its start {start or 0:g} s")
+            raise row.error(f"the end {stop:g} s, which is not after its start {start or 0:g} s")
         return Span(start_s=start or 0.0, stop_s=stop, listed=f"{self.of.path.name}, line {row.line}")
 
     def _parse_seconds(self, row: ListRow, known: str) -> float | None:
-        """The time in a column: seconds, or hours, minutes and seconds as 1:02:03.5."""
+        """Parse a time in a column: seconds, or hours, minutes and seconds as 1:02:03.5."""
         value = self._value(row, known)
         if value is None:
             return None
@@ -323,12 +344,12 @@ class _Table:
                 seconds = float(value)
         if not 0 <= seconds <= _MOST_S:
             raise row.error(
-                f"the {self.columns[known]} {short(value)}, not a number of seconds from 0 on or a time like 1:02:03.5"
+                f"the {self.columns[known]} {short(value)}, which is neither seconds from 0 nor a time like 1:02:03.5"
             )
         return seconds
 
     def _labels(self, row: ListRow) -> tuple[str | int, ...]:
-        """The labels of a row, in their order."""
+        """Return the labels of a row in order."""
         given: list[Any] = []
         for known in (LABEL, LABELS):
             value = self._value(row, known)
@@ -347,7 +368,7 @@ class _Table:
             elif isinstance(one, str | int) or (isinstance(one, float) and one.is_integer()):
                 labels.append(one if isinstance(one, str) else int(one))
             else:
-                raise row.error(f"the label {short(one)}; legal are names, numbers and lists of them")
+                raise row.error(f"the label {short(one)}; use names, numbers or lists of them")
         return tuple(label for label in dict.fromkeys(labels) if label != _NONE)
 
     def _split(self, row: ListRow, path: str) -> str:
@@ -363,7 +384,7 @@ class _Table:
         return of_folder or "train"
 
     def doubts(self) -> Iterator[str]:
-        """What may be meant otherwise than it is read."""
+        """Yield messages about contents that may be misread."""
         where = self.of.path
         has_labels = LABEL in self.columns or LABELS in self.columns
         wanted = [known for known in (LABEL, SPLIT, START, END) if known not in self.columns]
@@ -372,26 +393,26 @@ class _Table:
             plain = column.strip().lower()
             near = get_close_matches(plain, wanted, 1, _ALIKE) if plain not in _NO_TYPOS else []
             if not plain:
-                yield f"{where} has a column without a name, whose first value is {short(values[0])}; name it"
+                yield f"{where} has a column without a name, with the first value {short(values[0])}; name it"
             elif near and self._is_timed(near[0]):
-                yield f"{where} has the column {column!r}, which is a field; if {near[0]!r} is meant, rename it"
+                yield f"{where} has the column {column!r}, which becomes a field; if you meant {near[0]!r}, rename it"
             elif plain in _LIKE_A_LABEL and not has_labels:
-                yield f"{where} has the column {column!r} and no label; if it has the labels, rename it to 'label'"
+                yield f"{where} has the column {column!r} but no label; if it contains the labels, rename it to 'label'"
             elif values and all(value is None for value in values):
-                yield f"{where} has the column {column!r}, which is empty in all of its {len(values)} rows; take it out"
+                yield f"{where} has the column {column!r}, which is empty in all of its {len(values)} rows; remove it"
             elif (
                 plain in ("duration", "length")
                 and START in self.columns
                 and END not in self.columns
                 and self._is_timed(END)
             ):
-                yield f"{where} has {column!r} and no 'end', so parts go on to the end of their files; add 'end'"
+                yield f"{where} has {column!r} but no 'end', so parts extend to the end of their files; add 'end'"
         if LABEL in self.columns and not self.separator:
             rows = (row for row in self.rows if isinstance(value := self._value(row, LABEL), str) and ";" in value)
             if first := next(rows, None):
                 yield (
-                    f"{where}: line {first.line} has the label {short(self._value(first, LABEL))}, which is one class; "
-                    "if it is several labels, add --set 'separator=;', or call the column 'labels'"
+                    f"{where}: line {first.line} has the label {short(self._value(first, LABEL))}, which is read as "
+                    "one class. If it means several, add --set 'separator=;', or rename the column to 'labels'"
                 )
         if LABELS in self.columns and not self.separator:
             texts = [(row, value) for row in self.rows if isinstance(value := self._value(row, LABELS), str)]
@@ -399,8 +420,8 @@ class _Table:
             if commas and not any(";" in value for _, value in texts):
                 row, value = commas[0]
                 yield (
-                    f"{where}: line {row.line} has the labels {short(value)}, which are one class, for labels are "
-                    "separated by ';'. If they are several, add --set separator=,"
+                    f"{where}: line {row.line} has the labels {short(value)}, which are read as one class because "
+                    "labels are separated by ';'. If they mean several, add --set separator=,"
                 )
 
     def _is_timed(self, known: str) -> bool:
@@ -408,8 +429,8 @@ class _Table:
 
 
 def _find_base(root: Path, modality: str, rows: Sequence[ListRow], column: str) -> Path:
-    """The folder that paths are relative to: `root`, or one in it that is named after the media and has the first
-    file.
+    """Return the folder to which paths are relative: `root`, or a folder in it that is named after the media and
+    contains the first file.
     """
     first = next((value for row in rows if isinstance(value := row.values.get(column), str)), "")
     names = (*_MEDIA.get(modality, ()), *(f"{name}s" for name in _MEDIA.get(modality, ())[:1]), "clips", "data")
@@ -418,18 +439,18 @@ def _find_base(root: Path, modality: str, rows: Sequence[ListRow], column: str) 
 
 
 def _find_folder_split(path: str) -> str | None:
-    """The split whose folder is the first of a path."""
+    """Return the split named by the first folder of a path."""
     first, slash, _ = path.removeprefix("./").partition("/")
     return next((split for split, names in SPLIT_FOLDERS.items() if slash and first.lower() in names), None)
 
 
 def format_time_word(span: Span) -> str:
-    """A part as ids have it, to the millisecond."""
+    """Format a part of a file as in ids, to the millisecond."""
     return "-".join("" if one is None else f"{one:.3f}".rstrip("0").rstrip(".") for one in (span.start_s, span.stop_s))
 
 
 def _name_field(column: str, modality: str) -> str:
-    """The name of a column's field."""
+    """Return the field name of a column."""
     return f"column_{column}" if column in _TAKEN or column in FACTS.get(modality, ()) else column
 
 
@@ -439,7 +460,7 @@ def _parse_json_list(value: str, row: ListRow) -> list[Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, list):
-        raise row.error(f"the labels {short(value)}, which begin like a list of JSON and are none")
+        raise row.error(f"the labels {short(value)}, which begin like a JSON list but are not valid JSON")
     return found
 
 
@@ -452,16 +473,16 @@ def _check_distinct(entries: Sequence[_Entry]) -> None:
             place = f"line {first.line}" if first.path == entry.row.path else f"line {first.line} of {first.path.name}"
             what = "key" if entry.key else "part" if entry.part else "path"
             raise entry.row.error(
-                f"the {what} {entry.id!r}, as {place} has", "Take one of them out, or give each a `key` of its own"
+                f"the same {what} {entry.id!r} as {place}", "Remove one of them, or give each a unique `key`"
             )
 
 
 def _numbers(
     given: Sequence[tuple[ListRow, Sequence[str | int]]],
 ) -> tuple[tuple[str, ...], dict[str | int, int]]:
-    """The sorted names, and the number of each label.
+    """Return the sorted label names, and the number of each label.
 
-    If all labels are numbers, the names are the numbers 0 to the largest, so that each keeps its value.
+    If all labels are numbers, the names are the numbers from 0 to the largest, so that each keeps its value.
     """
     found = {label for _, labels in given for label in labels}
     whole = {label: label if isinstance(label, int) else parse_whole_number(label) for label in found}
@@ -469,7 +490,7 @@ def _numbers(
         numbers = {label: number for label, number in whole.items() if number is not None}
         for row, labels in given:
             if wrong := [label for label in labels if not 0 <= numbers[label] <= MAX_LABEL]:
-                raise row.error(f"the label {short(str(wrong[0]))}, not a whole number from 0 to {MAX_LABEL}")
+                raise row.error(f"the label {short(str(wrong[0]))}, which is not a whole number from 0 to {MAX_LABEL}")
         return tuple(map(str, range(1 + max(numbers.values())))), numbers
     names = tuple(sorted({str(label) for label in found}))
     place = {label: n for n, label in enumerate(names)}
@@ -477,7 +498,7 @@ def _numbers(
 
 
 def _label_doubts(entries: Sequence[_Entry]) -> Iterator[str]:
-    """Lists of which one numbers its labels and another one names them, as if these were other classes."""
+    """Yield a message if one list has numeric labels and another has names, which would be different classes."""
     of_list: dict[Path, set[bool]] = {}
     for entry in entries:
         found = (parse_whole_number(str(label)) is not None for label in entry.labels)
@@ -485,20 +506,22 @@ def _label_doubts(entries: Sequence[_Entry]) -> Iterator[str]:
     numbered, named = ([path for path, kinds in of_list.items() if kinds == {kind}] for kind in (True, False))
     if numbered and named:
         yield (
-            f"{numbered[0]} numbers its labels and {named[0].name} names them, so they would have no class in common; "
-            "write names into both"
+            f"{numbered[0]} has numeric labels and {named[0].name} has names, so they would have no class in common; "
+            "use names in both"
         )
 
 
 def _split_doubts(tables: Sequence[_Table], entries: Sequence[_Entry]) -> Iterator[str]:
-    """Folders of splits that a list leaves unsaid, and parts of a file that are in two splits and overlap."""
+    """Yield messages about folders of splits that a list ignores, and about overlapping parts of a file in two
+    splits.
+    """
     for table in tables:
         if SPLIT not in table.columns and table.of.split is None and {entry.split for entry in entries} == {"train"}:
             paths = [table._text(row, PATH) for row in table.rows]
             inside = {split: path for path in paths if (split := _find_folder_split(path))}
             if len(inside) > 1:
                 yield (
-                    f"{table.of.path} lists {list_few([*inside.values()])}, whose folders look like splits, and has "
+                    f"{table.of.path} lists {list_few([*inside.values()])}, whose folders look like splits, but has "
                     "no column 'split', so all would be in train; add it"
                 )
     by_file: dict[Path, list[_Entry]] = {}
@@ -510,12 +533,12 @@ def _split_doubts(tables: Sequence[_Table], entries: Sequence[_Entry]) -> Iterat
         yield (
             f"line {one.row.line} of {one.row.path} and line {other.row.line} of {other.row.path.name} put parts of "
             f"{one.path.name} that overlap into the splits {one.split} and {other.split}, so a model would be "
-            "validated on what it saw"
+            "validated on its training data"
         )
 
 
 def _find_overlap(entries: Sequence[_Entry]) -> tuple[_Entry, _Entry] | None:
-    """Two entries of a file that are in different splits and overlap; None if there are none."""
+    """Return two overlapping entries of a file that are in different splits; None if there are none."""
     last: dict[str, tuple[float, _Entry]] = {}
     for begin, entry in sorted(
         ((entry.span.start_s if entry.span else 0.0, entry) for entry in entries), key=_take_first

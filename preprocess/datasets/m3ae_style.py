@@ -1,13 +1,13 @@
-"""ROCO and MedICaT: captioned medical images, laid out as M3AE's authors have them (Chen et al., 2022).
+"""ROCO and MedICaT: captioned medical images in the layout of M3AE's authors (Chen et al., 2022).
 
     ROOT/roco/{train,val,test}/radiology/captions.txt   NAME, a tab and the caption, of images/NAME.jpg beside it,
                                                    or of NAME.dcm
     ROOT/medicat/release/s2_full_figures_oa_nonroco_combined_medical_top4_public.jsonl, release/figures/HASH_URI
 
-One of the two suffices. As there, captions of fewer than three words are left out, only MedICaT's radiological figures
-are taken, with their caption and the sentences that refer to them, any of which a loader may draw as the caption.
-MedICaT has no splits; a hundredth of its papers each is validation and test, by the hash of their names, where the
-authors draw 1,000 figures each.
+One of the two suffices. As in M3AE, captions of fewer than three words are dropped, and only MedICaT's radiological
+figures are used, with their caption and the sentences that refer to them; a loader draws one of these as the caption.
+MedICaT has no splits: by the hash of its name, each paper has a 1 % chance to be in validation and 1 % to be in test
+(authors: 1,000 random figures each).
 """
 
 import json
@@ -30,13 +30,20 @@ FIGURES = "medicat/release/figures"
 LEAST_WORDS = 3
 HELD_OUT = 0.01
 OBTAIN = (
-    "Lay the data out as ROOT/roco/train/radiology/captions.txt with images/NAME.jpg beside it, or as "
+    "Arrange the data as ROOT/roco/train/radiology/captions.txt with images/NAME.jpg next to it, or as "
     f"ROOT/{MEDICAT} with ROOT/{FIGURES}/"
 )
 
 
 def m3ae_style(root: Path) -> Dataset:
-    """The splits below `root`. DatasetError for another layout."""
+    """Read ROCO and MedICaT, captioned medical images, in the layout of M3AE's authors.
+
+    Args:
+        root: Folder of the raw data.
+
+    Raises:
+        DatasetError: The folder has another layout.
+    """
     require_folder(root, name=NAME, obtain=OBTAIN)
     splits: dict[str, list[Source]] = {}
     for split in ("train", "val", "test"):
@@ -57,7 +64,7 @@ def _read_roco(captions: Path, split: str) -> Iterator[Source]:
     for number, line in read_lines(captions):
         name, tab, caption = line.partition("\t")
         if not tab:
-            raise DatasetError(f"{captions}: line {number} has no tab between name and caption. {OBTAIN}")
+            raise DatasetError(f"{captions}: line {number} has no tab between the name and the caption. {OBTAIN}")
         if kept := _kept([caption]):
             name = name.strip()
             path = dicom.get(name, folder / f"{name}.jpg")
@@ -65,7 +72,7 @@ def _read_roco(captions: Path, split: str) -> Iterator[Source]:
 
 
 def _read_medicat(root: Path) -> Iterator[tuple[str, Source]]:
-    """Split and source of each radiological figure."""
+    """Yield the split and source of each radiological figure."""
     for number, line in read_lines(root / MEDICAT):
         try:
             figure: dict[str, Any] = json.loads(line)
@@ -73,7 +80,7 @@ def _read_medicat(root: Path) -> Iterator[tuple[str, Source]]:
             wanted = bool(figure["radiology"])
         except (ValueError, TypeError, KeyError) as error:
             raise DatasetError(
-                f"{root / MEDICAT}: line {number} is no figure with pdf_hash, fig_uri and radiology ({error!r}). "
+                f"{root / MEDICAT}: line {number} is not a figure with pdf_hash, fig_uri and radiology ({error!r}). "
                 f"{OBTAIN}"
             ) from error
         texts = [figure.get("s2_caption") or "", *(figure.get("s2orc_references") or [])]
@@ -86,7 +93,7 @@ def _read_medicat(root: Path) -> Iterator[tuple[str, Source]]:
 
 
 def _kept(texts: list[str]) -> list[str]:
-    """The texts of three words and more, with single spaces."""
+    """Return the texts of at least three words, with single spaces."""
     clean = [" ".join(str(text).split()) for text in texts]
     return [text for text in clean if len(text.split()) >= LEAST_WORDS]
 

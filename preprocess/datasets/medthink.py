@@ -1,14 +1,14 @@
-"""R-RAD, R-SLAKE and R-Path: questions about medical images with rationales, as MedThink has them (Gai et al., 2024).
+"""R-RAD, R-SLAKE and R-Path: questions about medical images with rationales, from MedThink (Gai et al., 2024).
 
     r-rad      ROOT/closed-end/trainset.json, testset.json, and the same below open-end; ROOT/images/synpic1.jpg
     r-slake    ROOT/closed-end/train.json, test.json, and the same below open-end; ROOT/imgs/xmlab1/source.jpg
     r-path     ROOT/closed-end/trainset.json, testset.json, and the same below open-end; ROOT/images/NAME.jpg
 
-One of closed-end and open-end suffices; the folders may be called closed_end and open_end, and the pictures may lie in
-images, imgs or ROOT itself. A list is JSON: an object whose values are questions, or an array of them. A question has
-`question`, `choices`, `answer`, the number of the right choice, from 0, `solution`, which is the rationale, and
-`image`, `img_name` or SLAKE's `img_id`. An open question has its answer as its first choice. The label is the answer,
-of those of train; `kind` is closed or open.
+One of closed-end and open-end suffices; the folders may be named closed_end and open_end, and the images may lie in
+images, imgs or ROOT itself. A list is JSON: an object whose values are questions, or an array of questions. A question
+has `question`, `choices`, `answer` (the number of the correct choice, from 0), `solution` (the rationale), and `image`,
+`img_name` or SLAKE's `img_id`. The answer of an open question is its first choice. The label is the answer, if it is a
+class of train; `kind` is closed or open.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,7 +30,13 @@ OPENED = {"question", "choices", "answer", "solution", "image", "img_name"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rationales:
-    """One of the three sets. lists: the file of each split, in the folders of both kinds."""
+    """One of the three sets.
+
+    Attributes:
+        name: Name of the dataset.
+        lists: File name of each split's list, in the folders of both kinds.
+        example: Path of an image, for messages.
+    """
 
     name: str
     lists: Mapping[str, str]
@@ -38,15 +44,22 @@ class Rationales:
 
     @property
     def remedy(self) -> str:
-        """How to lay it out."""
+        """Sentence that explains how to arrange the data."""
         train, test = self.lists.values()
         return (
-            f"Lay MedThink's folder out as ROOT/closed-end/{train} and {test}, ROOT/open-end/{train} and {test}, and "
+            f"Arrange MedThink's folder as ROOT/closed-end/{train} and {test}, ROOT/open-end/{train} and {test}, and "
             f"ROOT/{self.example}"
         )
 
     def dataset(self, root: Path) -> Dataset:
-        """The splits below `root`. DatasetError for another layout."""
+        """Read the splits below a folder.
+
+        Args:
+            root: Folder of the raw data.
+
+        Raises:
+            DatasetError: The folder has another layout.
+        """
         require_folder(root, name=self.name, obtain=self.remedy)
         splits: dict[str, list[Source]] = {}
         for kind, names in KINDS.items():
@@ -66,15 +79,15 @@ class Rationales:
         if isinstance(listed, list):
             listed = dict(enumerate(listed))
         if not isinstance(listed, dict) or not listed:
-            raise DatasetError(f"{self.name}: {path} holds no questions, but a {type(listed).__name__}. {self.remedy}")
+            raise DatasetError(f"{self.name}: {path} must contain questions, got {listed!r:.80}. {self.remedy}")
         pictures = next((root / one for one in FOLDERS if (root / one).is_dir()), root)
         for name, row in listed.items():
             try:
                 picture, texts = find_picture(row), read_question(row, kind)
             except (KeyError, TypeError, ValueError, IndexError) as error:
                 raise DatasetError(
-                    f"{self.name}: {path}, entry {name} is no {kind} question with question, choices, answer, solution "
-                    f"and image ({error!r}). {self.remedy}"
+                    f"{self.name}: {path}, entry {name} is not a valid {kind} question with question, choices, answer, "
+                    f"solution and image ({error!r}). {self.remedy}"
                 ) from error
             others = {key: value for key, value in row.items() if key not in OPENED}
             yield Source(
@@ -85,13 +98,24 @@ class Rationales:
 
 
 def find_picture(row: Mapping[str, Any]) -> str:
-    """The path of a question's picture below its folder. KeyError where it names none."""
+    """Return the path of a question's image below its folder. Raise KeyError if the question names none."""
     name = row.get("image") or row.get("img_name")
     return str(name) if name else f"xmlab{int(row['img_id'])}/source.jpg"
 
 
 def read_question(row: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """The texts of a question. KeyError, TypeError, ValueError or IndexError for another one."""
+    """Return the texts of a question.
+
+    Args:
+        row: Parsed question.
+        kind: "closed" or "open".
+
+    Returns:
+        `question`, `answer` and `rationale`, and `choice` for a closed question.
+
+    Raises:
+        KeyError, TypeError, ValueError, IndexError: The question is malformed.
+    """
     choices, rationale = [str(choice) for choice in row["choices"]], " ".join(str(row["solution"]).split())
     if isinstance(row["choices"], str) or not choices or not rationale:
         raise ValueError(f"choices {row['choices']!r:.40} and solution {row['solution']!r:.40}")
@@ -111,15 +135,15 @@ R_PATH = Rationales(name="r-path", lists={"train": "trainset.json", "test": "tes
 
 
 def r_rad(root: Path) -> Dataset:
-    """R-RAD: questions of VQA-RAD with rationales."""
+    """Read R-RAD: questions of VQA-RAD with rationales."""
     return R_RAD.dataset(root)
 
 
 def r_slake(root: Path) -> Dataset:
-    """R-SLAKE: questions of SLAKE with rationales."""
+    """Read R-SLAKE: questions of SLAKE with rationales."""
     return R_SLAKE.dataset(root)
 
 
 def r_path(root: Path) -> Dataset:
-    """R-Path: questions of PathVQA with rationales."""
+    """Read R-Path: questions of PathVQA with rationales."""
     return R_PATH.dataset(root)

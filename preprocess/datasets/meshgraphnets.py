@@ -4,11 +4,11 @@
     ROOT/train.h5, valid.h5, test.h5     (or .hdf5; names may be longer, such as train_cylinder.h5)
     ROOT/meta.json                       (or any other *meta*.json)
 
-What a trajectory has is in encode/mesh/trajectories.py. The JSON is that of the TFRecords: `dt` in seconds, and
-`features`, of which those with `"type": "dynamic"` are the fields. The last number of `shape` is a field's channels.
-`field_names`, which is optional, gives their order. Of bodies that move, such as flag_simple and deforming_plate,
-`world_pos` is a field. Meshes that are made anew at each step (flag_dynamic, sphere_dynamic and the sets with
-sizing) are not supported.
+The contents of a trajectory are described in encode/mesh/trajectories.py. The JSON is the one published with the
+TFRecords: `dt` in seconds, and `features`; those with `"type": "dynamic"` are the fields. The last number of `shape` is
+a field's number of channels. The optional `field_names` defines their order. For moving bodies, such as flag_simple and
+deforming_plate, `world_pos` is a field. Meshes that are regenerated at each step (flag_dynamic, sphere_dynamic and the
+sets with sizing) are not supported.
 """
 
 import math
@@ -33,7 +33,7 @@ OBTAIN = (
 _SPLITS = {"train": "train", "val": "val", "test": "test"}
 """Splits, and how the names of their files begin; "val" matches valid.h5."""
 _MESH = ("cells", "mesh_pos", "node_type")
-"""The features that must stay as they are."""
+"""Features that must not change over time."""
 _RECORDS = "tfrecord"
 
 
@@ -50,13 +50,24 @@ class _Meta:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the sample of each trajectory says."""
+        """Facts that each trajectory stores in its sample."""
         return {"fields": list(self.fields), "widths": list(self.widths), "dt_s": self.dt_s}
 
 
 @reads_media
 def meshgraphnets(root: Path) -> Dataset:
-    """The trajectories of each split. Raises DatasetError for another layout."""
+    """Read MeshGraphNets' simulations as TFRecord or HDF5 files.
+
+    Args:
+        root: Folder of the raw data.
+
+    Returns:
+        The trajectories of each split.
+
+    Raises:
+        DatasetError: The folder has another layout, or the meshes change over time.
+        OutageError: A file cannot be read for now.
+    """
     require_folder(root, name="meshgraphnets", obtain=OBTAIN)
     path = find_first_existing(root, "meta.json", "*meta*.json")
     if path is None:
@@ -72,7 +83,7 @@ def meshgraphnets(root: Path) -> Dataset:
         if file is not None:
             splits[split] = _list_trajectories(file, split, meta) if converted else _records(file, split, meta)
     if "train" not in splits:
-        raise DatasetError(f"meshgraphnets: there is no train.tfrecord and no train.h5 in {root}. {OBTAIN}")
+        raise DatasetError(f"meshgraphnets: there is neither train.tfrecord nor train.h5 in {root}. {OBTAIN}")
     return Dataset(name="meshgraphnets", label_names=(), splits=splits, encoder=MeshEncoder())
 
 
@@ -89,31 +100,35 @@ def _read_meta(path: Path) -> _Meta:
         corners = int(features["cells"]["shape"][-1]) if "cells" in features else 3
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise DatasetError(
-            f"meshgraphnets: {path} is not as expected ({type(error).__name__}: {error}); it needs `dt`, and "
-            f"`features` with a type and a shape each. {OBTAIN}"
+            f"meshgraphnets: {path} is malformed ({type(error).__name__}: {error}); it needs `dt`, and `features` "
+            f"that each have a type and a shape. {OBTAIN}"
         ) from error
     if not 0 < dt_s < math.inf:
-        raise DatasetError(f"meshgraphnets: {path} has the `dt` {dt_s}; it is in seconds, above 0. {OBTAIN}")
+        raise DatasetError(
+            f"meshgraphnets: {path} has the `dt` {dt_s}; it must be a positive number of seconds. {OBTAIN}"
+        )
     if changing:
         raise DatasetError(
-            f"meshgraphnets: {path} says that {' and '.join(changing)} changes over time; only meshes that keep their "
-            "cells are supported, such as those of cylinder_flow, airfoil, deforming_plate, flag_simple, sphere_simple"
+            f"meshgraphnets: {' and '.join(changing)} changes over time according to {path}. Only meshes with fixed "
+            "cells are supported, as in cylinder_flow, airfoil, deforming_plate, flag_simple and sphere_simple"
         )
     if bad := [name for name in fields if not is_unicode(name)]:
-        raise DatasetError(f"meshgraphnets: {path} names the field {bad[0]!a}, which is half of a character")
+        raise DatasetError(f"meshgraphnets: {path} has the field name {bad[0]!a}, which is not valid Unicode")
     if not fields:
-        raise DatasetError(f"meshgraphnets: no feature of {path} is dynamic, so there is no field. {OBTAIN}")
+        raise DatasetError(
+            f"meshgraphnets: no feature of {path} is dynamic, but at least one field is needed. {OBTAIN}"
+        )
     return _Meta(dt_s=dt_s, fields=fields, widths=widths, corners=corners)
 
 
 def _list_trajectories(path: Path, split: str, meta: _Meta) -> list[Source]:
-    """A source for each group, ordered by the numbers in the groups' names."""
+    """Return a source for each group, ordered by the numbers in the groups' names."""
     try:
         with import_h5py().File(path, "r") as file:
             names = sorted(file, key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
     except (DatasetError, MemoryError):
         raise
-    except Exception as error:  # HDF5 raises nearly everything where a file is damaged
+    except Exception as error:  # h5py raises many types of errors for damaged files
         raise DatasetError(f"meshgraphnets: {path} cannot be read as HDF5 ({error}). {OBTAIN}") from error
     if not names:
         raise DatasetError(f"meshgraphnets: {path} has no groups, so no trajectories. {OBTAIN}")
@@ -121,7 +136,7 @@ def _list_trajectories(path: Path, split: str, meta: _Meta) -> list[Source]:
 
 
 def _records(path: Path, split: str, meta: _Meta) -> list[Source]:
-    """A source for each record, named by its number."""
+    """Return a source for each record, named by its number."""
     try:
         spans = record_spans(path)
     except RejectError as error:

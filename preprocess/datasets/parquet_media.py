@@ -1,16 +1,16 @@
-"""Parquet files with a column of images, sounds or videos, as the Hugging Face Hub keeps datasets.
+"""Parquet files with a column of images, audio or videos, as the Hugging Face Hub stores datasets.
 
-Files anywhere below ROOT, named after their splits: `data/train-00000-of-00005.parquet`, `validation/0000.parquet`; if
-none is, all are train. The column is the one that the file's metadata say is an Image, Audio or Video, else the one
-that is named so; it holds the bytes of a file in each row. The label is the column `label`, else the one that the
-metadata say is a ClassLabel, of names or numbers. A number of a ClassLabel stands for its name, so files may number
-their classes differently: classes are numbered as in the file that names most of them, and then come those of the other
-files. Other columns of text, numbers and truth values go into the sample's
-`json`, for `fields=`; one whose name means something else there, such as `source` or `crop`, is called `column_crop`.
+Files may lie anywhere below ROOT and are named after their splits: `data/train-00000-of-00005.parquet`,
+`validation/0000.parquet`; if none is, all are train. The media column is the one with the type Image, Audio or Video in
+the file's metadata, else the one with a usual name; each row contains the bytes of a file. The label is the column
+`label`, else the one with the type ClassLabel, of names or numbers. A number of a ClassLabel stands for its name, so
+files may number their classes differently: classes are numbered as in the file with most names, followed by the further
+classes of the other files. Other columns of text, numbers and booleans go into the sample's `json`, for `fields=`; a
+column whose name is reserved there, such as `source` or `crop`, is renamed to `column_crop`.
 
-parquet-image-text takes the texts too: the columns caption, question, answer, choice, rationale, phrase and passage, a
-text or a list of texts a row; without one, a column such as `text` or `captions` is the caption; and `conversations` as
-LLaVA has them are questions and answers.
+parquet-image-text also reads texts: the columns caption, question, answer, choice, rationale, phrase and passage, with
+a text or a list of texts in each row; without them, a column such as `text` or `captions` is the caption.
+`conversations` in LLaVA's format are questions and answers.
 """
 
 import logging
@@ -51,20 +51,20 @@ _KINDS = {
     "video": ("Video", (".mp4", "video", "mp4"), VideoEncoder),
     "image-text": ("Image", (".jpg", "image", "img", "jpg", "png"), ImageTextEncoder),
 }
-"""Per kind the type in the metadata, the ending of a row's name, and the names of its column."""
+"""For each kind: the type in the metadata, the suffix and the usual names of its column, and its encoder."""
 log = logging.getLogger(__name__)
 _TAKEN = frozenset({"crop", "episode", "key", "label", "source"})
-"""What a source's meta says to an encoder, and a sample's json of itself; columns may not steer or hide it."""
+"""Names that encoders read from a source's metadata, or write into a sample's json; columns must not override them."""
 _ROWS = 256
-"""So many rows are read at a time."""
+"""Rows that are read at a time."""
 MAX_LISTED_BYTES = 1 << 30
-"""The most that columns for `json` may hold in all, for every source carries its own."""
+"""Largest total size of the columns for `json`, which stay in memory until they are encoded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Table:
-    """A file: its column of media, the column of labels ("" for none) with their names, and the columns for `json`, by
-    the name that they have there.
+    """A file: its media column, its label column ("" for none) with the label names, and the columns for `json` with
+    the names that they get there.
     """
 
     path: Path
@@ -76,7 +76,16 @@ class _Table:
 
 @reads_media
 def read_parquet_media(root: Path, kind: str) -> Dataset:
-    """The splits of files with a column of a kind. Raises DatasetError for another layout."""
+    """Read images, audio or videos from Parquet files, as the Hugging Face Hub stores datasets.
+
+    Args:
+        root: Folder of the raw data.
+        kind: "image", "audio", "video" or "image-text".
+
+    Raises:
+        DatasetError: The folder has another layout.
+        OutageError: A file cannot be read for now.
+    """
     name = f"parquet-{kind}"
     require_folder(root, name=name, obtain=OBTAIN)
     paths = list_media(root, {".parquet"})
@@ -106,8 +115,8 @@ def read_parquet_media(root: Path, kind: str) -> Dataset:
     labelled = any(table.label for table in tables) and kind != "image-text"
     if kind == "image" and (texts := sorted({*CAPTIONS} & {one for table in tables for one in table.others.values()})):
         log.warning(
-            "parquet-image: the column %r is a field of the samples. To pair images and texts for image_text_loader, "
-            "take the dataset parquet-image-text",
+            "parquet-image: the column %r becomes a field of the samples. To pair images and texts for "
+            "image_text_loader, use the dataset parquet-image-text",
             texts[0],
         )
     doubt = label_doubt(listed, names, f"{kind} rows", OBTAIN) if labelled else ""
@@ -121,7 +130,7 @@ parquet_image_text = partial(read_parquet_media, kind="image-text")
 
 
 def _name_splits(root: Path, paths: list[Path], name: str) -> dict[Path, str]:
-    """The split of each file, by the first word of its name or of a folder's."""
+    """Return the split of each file, by the first word of its name or of a folder's name."""
     found: dict[Path, str] = {}
     for path in paths:
         words = [re.split(r"[^a-z]", part.lower())[0] for part in reversed(path.relative_to(root).parts)]
@@ -148,8 +157,8 @@ def _read_table(path: Path, kind: str, name: str) -> _Table:
     media = media or [column for column in usual if column in schema.names]
     if len(media) != 1:
         raise DatasetError(
-            f"{name}: {path} has {len(media) or 'no'} columns of the kind {kind} ({', '.join(media) or 'none'}), of "
-            f"the columns {', '.join(schema.names)[:200] or 'none'}; one is needed, called {usual[0]}"
+            f"{name}: {path} has {len(media) or 'no'} columns of the kind {kind} ({', '.join(media) or 'none'}) among "
+            f"{', '.join(schema.names)[:200] or 'none'}; it needs exactly one, named {usual[0]}"
         )
     if not _is_media(schema.field(media[0]).type):
         raise DatasetError(
@@ -160,18 +169,16 @@ def _read_table(path: Path, kind: str, name: str) -> _Table:
     label = "label" if "label" in schema.names else (classes[0] if classes else "")
     if label and not _is_label(schema.field(label).type):
         raise DatasetError(
-            f"{name}: the column {label!r} of {path} is {str(schema.field(label).type)[:80]}; legal are names and "
+            f"{name}: the column {label!r} of {path} is {str(schema.field(label).type)[:80]}; it must contain names or "
             "numbers"
         )
     found = features.get(label, {}).get("names") or ()
     if not isinstance(found, list | tuple) or len(found) > MAX_LABEL:
         raise DatasetError(
-            f"{name}: the metadata of {path} name the labels {str(found)[:80]!r}; a list of names is legal"
+            f"{name}: the metadata of {path} name the labels {str(found)[:80]!r}; they must be a list of names"
         )
     if twice := next((name for name, count in Counter(map(str, found)).items() if count > 1), None):
-        raise DatasetError(
-            f"{name}: the metadata of {path} name two labels {twice!r}; give each class a name of its own"
-        )
+        raise DatasetError(f"{name}: the metadata of {path} name two labels {twice!r}; give each class a unique name")
     others = {
         field.name: _name_field(field.name)
         for field in schema
@@ -187,7 +194,7 @@ def _read_table(path: Path, kind: str, name: str) -> _Table:
 
 
 def _find_texts(schema: pa.Schema, path: Path) -> dict[str, str]:
-    """The columns of texts by their names in `json`: those of roles, or the one that is the caption."""
+    """Return the columns of texts with their names in `json`: columns of roles, or the one that is the caption."""
     texts = [field.name for field in schema if _is_text(field.type)]
     found = {column: column for column in texts if column in ROLES}
     if not found and (caption := next((name for name in CAPTIONS if name in texts), None)):
@@ -196,21 +203,21 @@ def _find_texts(schema: pa.Schema, path: Path) -> dict[str, str]:
         found[CONVERSATIONS] = CONVERSATIONS
     if not found:
         raise DatasetError(
-            f"parquet-image-text: {path} has the columns {', '.join(schema.names)[:200] or 'none'}, and none with "
-            f"texts; legal are {', '.join(ROLES)}, or one of {', '.join(CAPTIONS)}, or {CONVERSATIONS}"
+            f"parquet-image-text: {path} has the columns {', '.join(schema.names)[:200] or 'none'}, but none with "
+            f"texts; use {', '.join(ROLES)}, or one of {', '.join(CAPTIONS)}, or {CONVERSATIONS}"
         )
     return found
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds texts, or lists of them."""
+    """Return whether a column of this type contains texts, or lists of texts."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         kind = kind.value_type
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _is_media(kind: Any) -> bool:
-    """Whether a column of this type can hold bytes; one of nulls gives rejects."""
+    """Return whether a column of this type can contain bytes; a column of nulls yields rejects."""
     if pa.types.is_struct(kind):
         place = kind.get_field_index("bytes")
         return place >= 0 and _is_media(kind.field(place).type)
@@ -232,24 +239,24 @@ def _is_label(kind: Any) -> bool:
 
 
 class _Room:
-    """How much the columns for `json` may still hold."""
+    """The number of bytes that the columns for `json` may still use."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._left = MAX_LISTED_BYTES
 
     def take(self, path: Path, batch: pa.RecordBatch) -> None:
-        """Raise DatasetError if the columns of a batch of rows are more than is left."""
+        """Subtract a batch of rows. Raise DatasetError if it does not fit."""
         self._left -= batch.nbytes
         if self._left < 0:
             raise DatasetError(
-                f"{self._name}: up to {path}, the columns beside the media hold more than {MAX_LISTED_BYTES} bytes "
-                f"({', '.join(batch.schema.names)[:200]}); leave out the large ones"
+                f"{self._name}: up to {path}, the columns besides the media exceed {MAX_LISTED_BYTES} bytes "
+                f"({', '.join(batch.schema.names)[:200]}); remove the large ones"
             )
 
 
 def _rows(table: _Table, room: _Room) -> Iterator[dict[str, Any]]:
-    """The rows of a file: their number, label and contents for `json`."""
+    """Yield the rows of a file: their number, label and contents for `json`."""
     columns = [*([table.label] if table.label else []), *table.others]
     number = 0
     try:
@@ -272,7 +279,7 @@ def _rows(table: _Table, room: _Room) -> Iterator[dict[str, Any]]:
 
 
 def _name_field(column: str) -> str:
-    """The name that a column has in a sample's json."""
+    """Return the name of a column in a sample's json."""
     return f"column_{column}" if column in _TAKEN else column
 
 
@@ -284,33 +291,35 @@ def _place(table: _Table, row: Mapping[str, Any]) -> str:
 
 
 def _label(table: _Table, row: Mapping[str, Any]) -> Any:
-    """The label of a row; a number of a ClassLabel as its name, since files may number classes differently."""
+    """Return the label of a row; the number of a ClassLabel becomes its name, because files may number classes
+    differently.
+    """
     label = row["label"]
     if not table.names or not isinstance(label, int) or label == -1:
         return label
     if not 0 <= label < len(table.names):
         raise DatasetError(
-            f"{_place(table, row)}: the label {label} is none of {len(table.names)}; legal are -1 for none and the "
-            f"numbers 0 to {len(table.names) - 1} of the names in the file's metadata"
+            f"{_place(table, row)}: the label {label} is out of range; use -1 for no label, or 0 to "
+            f"{len(table.names) - 1} for the names in the file's metadata"
         )
     return table.names[label]
 
 
 def _check_kinds(tables: Sequence[_Table], rows: Sequence[_Row], labels: Sequence[Any]) -> None:
-    """Raise DatasetError where some labels have names and others are numbers, which no name belongs to."""
+    """Raise DatasetError if some labels have names and others are numbers without a name."""
     given = list(zip(rows, labels, strict=True))
     number = next((row for row, label in given if isinstance(label, int) and label >= 0), None)
     of_names = (table.path for (table, _), label in given if not isinstance(label, int | None))
     named = next((table.path for table in tables if table.names), None) or next(of_names, None)
     if number is not None and named is not None:
         raise DatasetError(
-            f"{_place(*number)}: the label is the number {number[1]['label']}, but the classes of {named} have names; "
-            "write names into both, as values or as a ClassLabel in the metadata"
+            f"{_place(*number)}: the label is the number {number[1]['label']}, but the classes of {named} have names. "
+            "Use names in both, as values or as a ClassLabel in the metadata"
         )
 
 
 def _names(rows: Sequence[_Row], labels: Sequence[Any]) -> tuple[str, ...]:
-    """The sorted names among labels; of numbers, all up to the largest."""
+    """Return the sorted names among labels; for numbers, all numbers up to the largest."""
     given = {label for label in labels if label is not None}
     if not given or not all(isinstance(label, int) for label in given):
         return tuple(sorted(map(str, given)))
@@ -327,6 +336,6 @@ def _number(label: Any, numbers: dict[str, int], where: str) -> int:
         return label
     if str(label) not in numbers:
         raise DatasetError(
-            f"{where}: the label {str(label)[:80]!r} is none of {len(numbers)}; legal are names or numbers"
+            f"{where}: the label {str(label)[:80]!r} is none of {len(numbers)} classes; use their names or numbers"
         )
     return numbers[str(label)]

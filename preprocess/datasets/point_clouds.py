@@ -1,4 +1,4 @@
-"""Clouds of points of objects and of scans."""
+"""Point clouds of objects and of scans."""
 
 import math
 from collections.abc import Iterator
@@ -32,20 +32,27 @@ _MODELNET40_LISTS = ("modelnet40_train.txt", "modelnet10_train.txt")
 
 @in_archives(".txt")
 def modelnet40(root: Path) -> Dataset:
-    """ModelNet40 in one of three forms: Princeton's 12,311 meshes of 40 categories, or clouds made of them.
+    """Read ModelNet40 in one of three forms: Princeton's 12,311 meshes of 40 categories, or clouds sampled from them.
 
     Files below ROOT, or below a folder in it:
 
         ModelNet40/CATEGORY/{train,test}/*.off           Princeton: meshes, on which points are sampled
         ModelNet40.PC15k/CATEGORY/{train,test}/*.npy     clouds of 15,000 points in their published (random) order
-        modelnet40_normal_resampled/CATEGORY/*.txt       PointNet++: x, y, z and a normal a line; the splits are those
-                                                         of modelnet40_train.txt and modelnet40_test.txt
+        modelnet40_normal_resampled/CATEGORY/*.txt       PointNet++: x, y, z and a normal in each line; the splits are
+                                                         listed in modelnet40_train.txt and modelnet40_test.txt
 
-    Test is the split `val`. Any number of categories works, such as those of ModelNet10.
+    Test becomes the split `val`. Any number of categories works, such as the 10 of ModelNet10.
 
     Z. Wu et al., 3D ShapeNets, CVPR 2015; C. R. Qi et al., PointNet++, NeurIPS 2017.
 
-    The published splits. Raises DatasetError for another layout.
+    Args:
+        root: Folder of the raw data.
+
+    Returns:
+        The published splits.
+
+    Raises:
+        DatasetError: The folder has another layout.
     """
     require_folder(root, name="modelnet40", obtain=MODELNET40_OBTAIN)
     base = next((root / name for name in MODELNET40_FOLDERS if (root / name).is_dir()), root)
@@ -73,7 +80,7 @@ def _find_in_folders(base: Path) -> tuple[list[str], dict[str, list[Source]]]:
 
 
 def _find_in_lists(base: Path, train: Path) -> tuple[list[str], dict[str, list[Source]]]:
-    """The clouds that lists name as CATEGORY_NUMBER."""
+    """Return the clouds that lists name as CATEGORY_NUMBER."""
     lists = {"train": train, "val": train.with_name(train.name.replace("train", "test"))}
     names = {split: [name for _, name in read_lines(path)] for split, path in lists.items()}
     label_names = sorted({name.rpartition("_")[0] for some in names.values() for name in some})
@@ -93,14 +100,18 @@ MAX_POINTS = 131_072
 
 @reads_media
 def las(root: Path) -> Dataset:
-    """Any folder of airborne or terrestrial laser scans (LAS or LAZ tiles), in the layouts of folder.py.
+    """Read any folder of airborne or terrestrial laser scans (LAS or LAZ tiles), in the layouts of folder.py.
 
     A tile of more than 131,072 points is cut into square blocks of about that many points, by the bounds in its header.
     One block is one sample; blocks without points are rejected. A process caches up to 512 MB of decoded tiles (about 8
     million points with colours), so it decodes such a tile once for all its blocks. It decodes a larger tile again for
     each block; split those first (PDAL's filters.splitter).
 
-    The splits of a folder of tiles. Raises DatasetError as `folder` does, and if laspy is not installed.
+    Args:
+        root: Folder of the raw data.
+
+    Raises:
+        DatasetError: As for `folder`, or laspy is not installed.
     """
     found = folder(root, name="las", encoder=PointEncoder(), suffixes=LAS_SUFFIXES, labelled=False)
     splits = {
@@ -111,7 +122,9 @@ def las(root: Path) -> Dataset:
 
 
 def blocks(tile: Source, max_points: int) -> Iterator[Source]:
-    """The tile's blocks of about `max_points` points; the tile itself if it is small or its header is unreadable."""
+    """Yield the blocks of a tile of about `max_points` points; the tile itself if it is small or its header is
+    unreadable.
+    """
     laspy = import_laspy()
     try:
         check_las_header(tile.path)
@@ -134,6 +147,6 @@ def blocks(tile: Source, max_points: int) -> Iterator[Source]:
 
 
 def _find_edges(low: float, high: float, parts: int) -> list[float]:
-    """The edges of the parts; the outer edges lie outside the bounds, because headers round them."""
+    """Return the edges of the parts; the outer edges lie outside the bounds, because headers round them."""
     edges = [low + (high - low) * i / parts for i in range(parts + 1)]
     return [low - (high - low), *edges[1:-1], high + (high - low)]

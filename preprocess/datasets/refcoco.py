@@ -6,10 +6,11 @@ Sources: Kazemzadeh et al. (2014), Yu et al. (2016), Mao et al. (2016).
     ROOT/instances.json    as it is
     ROOT/train2014/        COCO's images, or ROOT/images/mscoco/images/train2014/
 
-The publishers' list of refs is a pickle, which could run code and is not read; the message says how to write it as JSON
-where it is trusted. A sample is a ref: its photograph, all of its phrases, any of which a loader may draw, and box and
-segment (polygons or runs) of its object, which pycocotools draws: `pip install 'maskstream[coco]'`. The label is the
-object's category. Splits are those of the list: train, val, test, testA, testB.
+The publishers' list of refs is a pickle, which can execute code and is not read; the error message explains how to
+convert it to JSON if you trust it. A sample is a ref: its photograph, all of its phrases, of which a loader draws one,
+and the box and segment (polygons or runs) of its object, which pycocotools rasterises: `pip install
+'maskstream[coco]'`. The label is the object's category. The splits are the ones in the list: train, val, test, testA,
+testB.
 """
 
 from collections.abc import Mapping
@@ -28,27 +29,34 @@ NAME = "refcoco"
 IMAGES = ("train2014", "images/mscoco/images/train2014")
 CONVERT = "python -c \"import json, pickle; json.dump(pickle.load(open('refs(unc).p', 'rb')), open('refs.json', 'w'))\""
 OBTAIN = (
-    f"Write the list of refs as JSON where you trust it, by {CONVERT}, and lay the data out as ROOT/refs.json, "
+    f"If you trust the list of refs, convert it to JSON with {CONVERT}, and arrange the data as ROOT/refs.json, "
     "ROOT/instances.json and ROOT/train2014/COCO_train2014_*.jpg"
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectPlace:
-    """Where an object is. box: x, y, width, height in pixels. segment: as COCO writes it."""
+    """The location of an object: its box as x, y, width, height in pixels, and its segment in COCO's format."""
 
     box: list[float]
     segment: Any
 
 
 def refcoco(root: Path) -> Dataset:
-    """The splits below `root`. DatasetError for another layout, or if pycocotools is not installed."""
+    """Read RefCOCO, RefCOCO+ or RefCOCOg: phrases that refer to an object in a photograph.
+
+    Args:
+        root: Folder of the raw data.
+
+    Raises:
+        DatasetError: The folder has another layout, or pycocotools is not installed.
+    """
     mask_module()
     require_folder(root, name=NAME, obtain=OBTAIN)
     path, instances = root / "refs.json", root / "instances.json"
     if not path.is_file():
         pickles = ", ".join(sorted(one.name for one in root.glob("refs(*).p")))
-        found = f"only {pickles}, a pickle, which could run code. " if pickles else ""
+        found = f"only {pickles}, a pickle, which can execute code. " if pickles else ""
         raise DatasetError(f"{NAME}: there is no {path}; {found}{OBTAIN}")
     if not instances.is_file():
         raise DatasetError(f"{NAME}: there is no {instances}. {OBTAIN}")
@@ -63,7 +71,7 @@ def refcoco(root: Path) -> Dataset:
         names = {int(one["id"]): str(one["name"]) for one in listed["categories"]}
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(
-            f"{NAME}: {instances} has no images, annotations and categories of COCO ({error!r}). {OBTAIN}"
+            f"{NAME}: {instances} lacks COCO's images, annotations or categories ({error!r}). {OBTAIN}"
         ) from error
     label_names = tuple(names[number] for number in sorted(names))
     splits: dict[str, list[Source]] = {}
@@ -73,8 +81,8 @@ def refcoco(root: Path) -> Dataset:
             label = label_names.index(names[int(ref["category_id"])])
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(
-                f"{NAME}: {path}, entry {number} is no ref with ref_id, ann_id, image_id, category_id, split and "
-                f"sentences, of {instances.name} ({error!r}). {OBTAIN}"
+                f"{NAME}: {path}, entry {number} is not a ref of {instances.name} with ref_id, ann_id, image_id, "
+                f"category_id, split and sentences ({error!r}). {OBTAIN}"
             ) from error
         splits.setdefault(split, []).append(
             Source(id=source.id, path=source.path, label=label, meta={**source.meta, "category": label_names[label]})
@@ -85,7 +93,7 @@ def refcoco(root: Path) -> Dataset:
 def _source(
     ref: Mapping[str, Any], images: Mapping[int, str], places: Mapping[int, ObjectPlace], folder: Path
 ) -> tuple[str, Source]:
-    """Split and source of a ref."""
+    """Return the split and source of a ref."""
     phrases = [str(one["sent"]) for one in ref["sentences"]]
     place = places[int(ref["ann_id"])]
     if not phrases or len(place.box) != 4:

@@ -1,25 +1,25 @@
-"""ShapeNet: PointFlow's clouds or the original models, and the clouds that Point-BERT and Point-MAE read.
+"""ShapeNet: PointFlow's clouds or the original models, and the clouds that Point-BERT and Point-MAE use.
 
 `shapenet`: files in ROOT, or one folder down (such as ShapeNetCore.v2.PC15k):
 
     SYNSET/{train,val,test}/MODEL.npy           PointFlow: clouds of 15,000 points in their published (random) order
     SYNSET/MODEL/models/model_normalized.obj    ShapeNetCore.v2 (v1: SYNSET/MODEL/model.obj); points are sampled on it
 
-SYNSET is a number of eight digits; labels are the categories found, sorted by this number. The splits of the models are
-those of `all.csv` (id, synsetId, subSynsetId, modelId, split) in ROOT or one folder down; without it, all models are
-train. PointFlow trains on the first 10,000 points and keeps the others for reference (`PointSelection(rows=...)`).
+SYNSET is a number of eight digits; labels are the existing categories, sorted by this number. The splits of the models
+are listed in `all.csv` (id, synsetId, subSynsetId, modelId, split) in ROOT or one folder down; without it, all models
+are train. PointFlow trains on the first 10,000 points and keeps the others for reference (`PointSelection(rows=...)`).
 
 The others: files in ROOT, in a folder of it, or one further down:
 
     ShapeNet55-34/shapenet_pc/SYNSET-MODEL.npy       clouds of 8,192 points
-    ShapeNet55-34/ShapeNet-55/{train,test}.txt       their names, a line each (ShapeNet-34/ for shapenet34)
+    ShapeNet55-34/ShapeNet-55/{train,test}.txt       their names, one per line (ShapeNet-34/ for shapenet34)
 
     shapenetcore_partanno_segmentation_benchmark_v0_normal/
         synsetoffset2category.txt                    names and synsets of 16 categories
         train_test_split/shuffled_{train,val,test}_file_list.json
-        SYNSET/MODEL.txt                             x, y, z, a normal and the number of a part in each line
+        SYNSET/MODEL.txt                             x, y, z, a normal and a part number in each line
 
-Of ShapeNet55, test is the split `val`. ShapeNetPart's splits are the published three.
+The test list of ShapeNet55 becomes the split `val`. ShapeNetPart has the three published splits.
 
 A. X. Chang et al., ShapeNet, 2015; L. Yi et al., SIGGRAPH Asia 2016; G. Yang et al., PointFlow, ICCV 2019; X. Yu et
 al., Point-BERT, CVPR 2022.
@@ -59,9 +59,13 @@ CATEGORIES = dict(entry.split(maxsplit=1) for entry in " ".join(_CATEGORIES.spli
 
 @in_archives(".csv")
 def shapenet(root: Path) -> Dataset:
-    """ShapeNetCore in one of two forms: PointFlow's clouds, or the original models.
+    """Read ShapeNetCore in one of two forms: PointFlow's clouds, or the original models.
 
-    Raises DatasetError if there are neither.
+    Args:
+        root: Folder of the raw data.
+
+    Raises:
+        DatasetError: The folder has neither.
     """
     require_folder(root, name="shapenet", obtain=OBTAIN)
     base, synsets = _list_synsets(root)
@@ -73,7 +77,7 @@ def shapenet(root: Path) -> Dataset:
 
 
 def _list_synsets(root: Path) -> tuple[Path, list[str]]:
-    """The parent folder of the categories' folders, and their names, sorted."""
+    """Return the parent folder of the categories' folders, and their sorted names."""
     for base in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
         named = (path for path in base.iterdir() if len(path.name) == 8 and path.name.isdecimal())
         found = [path.name for path in list_distinct_folders(named)]
@@ -114,20 +118,20 @@ def _list_models(root: Path, base: Path, synsets: list[str]) -> dict[str, list[S
 
 
 def _read_published_splits(root: Path) -> dict[tuple[str, str], str]:
-    """The split of each (synset, model) in all.csv; empty without the file."""
+    """Return the split of each (synset, model) in all.csv; empty without the file."""
     path = find_first_existing(root, "all.csv", "*/all.csv")
     if path is None:
         return {}
     rows = read_table(path, ("synsetId", "modelId", "split"), obtain=OBTAIN)
     found = {(row["synsetId"].zfill(8), row["modelId"]): row["split"] for row in rows}
     if unknown := sorted(set(found.values()) - set(SPLITS)):
-        raise DatasetError(f"shapenet: {path} has the split {unknown[0]!r}; legal are {', '.join(SPLITS)}")
+        raise DatasetError(f"shapenet: {path} has the split {unknown[0]!r}; use one of {', '.join(SPLITS)}")
     return found
 
 
 LISTS_OBTAIN = (
-    "Get ShapeNet55-34 as DATASET.md of github.com/Pang-Yatian/Point-MAE says, so that there are ROOT/ShapeNet55-34/"
-    "ShapeNet-55/train.txt and ROOT/ShapeNet55-34/shapenet_pc/*.npy"
+    "Get ShapeNet55-34 as described in DATASET.md of github.com/Pang-Yatian/Point-MAE, so that there are ROOT/"
+    "ShapeNet55-34/ShapeNet-55/train.txt and ROOT/ShapeNet55-34/shapenet_pc/*.npy"
 )
 PART_OBTAIN = (
     "Get shapenetcore_partanno_segmentation_benchmark_v0_normal.zip and unpack it, so that there is ROOT/"
@@ -137,9 +141,15 @@ PART_OBTAIN = (
 
 @in_archives(".txt")
 def shapenet55(root: Path, name: str = "shapenet55", lists: str = "ShapeNet-55") -> Dataset:
-    """ShapeNet as Point-BERT and Point-MAE read it: ShapeNet55, and its 34 seen categories.
+    """Read ShapeNet as Point-BERT and Point-MAE use it: ShapeNet55, or its 34 seen categories.
 
-    The clouds are those that the `lists` name. Raises DatasetError for another layout.
+    Args:
+        root: Folder of the raw data.
+        name: Name of the dataset.
+        lists: Folder of the lists that name the clouds of each split.
+
+    Raises:
+        DatasetError: The folder has another layout.
     """
     require_folder(root, name=name, obtain=LISTS_OBTAIN)
     base = _find_folder_with(root, f"{lists}/train.txt", name, LISTS_OBTAIN)
@@ -161,9 +171,13 @@ def shapenet55(root: Path, name: str = "shapenet55", lists: str = "ShapeNet-55")
 
 @in_archives(".json", ".txt")
 def shapenetpart(root: Path) -> Dataset:
-    """ShapeNetPart as Point-MAE reads it: clouds of 16 categories with the number of a part at each point.
+    """Read ShapeNetPart as Point-MAE uses it: clouds of 16 categories with a part number at each point.
 
-    Raises DatasetError for another layout.
+    Args:
+        root: Folder of the raw data.
+
+    Raises:
+        DatasetError: The folder has another layout.
     """
     name = "shapenetpart"
     require_folder(root, name=name, obtain=PART_OBTAIN)
@@ -172,7 +186,9 @@ def shapenetpart(root: Path) -> Dataset:
     for number, line in read_lines(base / "synsetoffset2category.txt"):
         category, _, synset = line.partition("\t")
         if not synset.strip().isdecimal():
-            raise DatasetError(f"{name}: synsetoffset2category.txt has the line {number} {line!r}. {PART_OBTAIN}")
+            raise DatasetError(
+                f"{name}: line {number} of synsetoffset2category.txt is malformed: {line!r}. {PART_OBTAIN}"
+            )
         synsets[synset.strip()] = category
     labels = sorted(synsets.values())
     listed: dict[str, list[Source]] = {}
@@ -187,15 +203,17 @@ def shapenetpart(root: Path) -> Dataset:
 
 
 def _read_part_cloud(base: Path, path: Path, entry: object, synsets: dict[str, str], labels: list[str]) -> Source:
-    """The cloud of an entry such as shape_data/02691156/1a04e3eab45ca15dd86060f189eb133."""
+    """Return the cloud of an entry such as shape_data/02691156/1a04e3eab45ca15dd86060f189eb133."""
     synset, model = (PurePosixPath(str(entry)).parts or ("", ""))[-2:]
     if synset not in synsets:
-        raise DatasetError(f"shapenetpart: {path} has the entry {str(entry)[:80]!r} of no known synset. {PART_OBTAIN}")
+        raise DatasetError(
+            f"shapenetpart: {path} has the entry {str(entry)[:80]!r} of an unknown synset. {PART_OBTAIN}"
+        )
     return Source(id=f"{synset}/{model}", path=base / synset / f"{model}.txt", label=labels.index(synsets[synset]))
 
 
 def _find_folder_with(root: Path, name: str, dataset: str, obtain: str) -> Path:
-    """ROOT, or the folder up to two below, that has a file."""
+    """Return ROOT, or a folder up to two levels below, that contains a file."""
     for pattern in (name, f"*/{name}", f"*/*/{name}"):
         for path in sorted(root.glob(pattern)):
             return path.parents[len(PurePosixPath(name).parts) - 1]

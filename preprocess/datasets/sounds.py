@@ -1,4 +1,4 @@
-"""Sets of sounds, as their publishers lay them out."""
+"""Audio datasets, in the layouts of their publishers."""
 
 import re
 from pathlib import Path
@@ -23,19 +23,25 @@ from .dataset import (
 from .folder import AUDIO_SUFFIXES, SOUND_SUFFIXES
 from .folders import SPLIT_FOLDERS, VIDEO_SUFFIXES, list_distinct_folders, list_media, readable
 
-ESC50_OBTAIN = "Get github.com/karolpiczak/ESC-50 and lay it out as ROOT/meta/esc50.csv and ROOT/audio/*.wav"
+ESC50_OBTAIN = "Get github.com/karolpiczak/ESC-50 and arrange it as ROOT/meta/esc50.csv and ROOT/audio/*.wav"
 ESC50_COLUMNS = ("filename", "fold", "target", "category")
 
 
 @in_archives(".csv")
 def esc50(root: Path, *, fold: int = 1) -> Dataset:
-    """ESC-50 as its author publishes it: `meta/esc50.csv` and `audio/*.wav` below ROOT, or one folder down.
+    """Read ESC-50 as its author publishes it: `meta/esc50.csv` and `audio/*.wav` below ROOT, or one folder down.
 
     The five folds are for cross-validation: the chosen fold is the split val, the others are train.
 
     K. J. Piczak, ESC: Dataset for Environmental Sound Classification, ACM Multimedia 2015.
 
-    The splits with one fold (1 to 5) as val. Raises DatasetError for another layout, ValueError for another fold.
+    Args:
+        root: Folder of the raw data.
+        fold: Fold for validation, 1 to 5.
+
+    Raises:
+        DatasetError: The folder has another layout.
+        ValueError: There is no such fold.
     """
     if not 1 <= fold <= 5:
         raise ValueError(f"ESC-50 has the folds 1 to 5, got {fold=}")
@@ -63,14 +69,19 @@ LIBRISPEECH_OBTAIN = (
 
 @in_archives(".txt")
 def librispeech(root: Path) -> Dataset:
-    """LibriSpeech as OpenSLR publishes it: `train-clean-100/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NUMBER.flac` and so on.
+    """Read LibriSpeech as OpenSLR publishes it: `train-clean-100/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NUMBER.flac` and so
+    on.
 
     The folders are in ROOT or in ROOT/LibriSpeech. All `train-*` folders form the split train, all `dev-*` val and all
-    `test-*` test. The label is the speaker; `json` holds the transcript of `*.trans.txt` as `text`.
+    `test-*` test. The label is the speaker; `json` contains the transcript from `*.trans.txt` as `text`.
 
     V. Panayotov et al., Librispeech, ICASSP 2015.
 
-    The splits of all subsets found. Raises DatasetError if there is none.
+    Args:
+        root: Folder of the raw data.
+
+    Raises:
+        DatasetError: There is no such folder.
     """
     require_folder(root, name="librispeech", obtain=LIBRISPEECH_OBTAIN)
     base = root / "LibriSpeech" if (root / "LibriSpeech").is_dir() else root
@@ -104,7 +115,7 @@ def librispeech(root: Path) -> Dataset:
 
 
 def _read_utterances(transcript: Path) -> list[tuple[Path, str]]:
-    """The flac file and the transcript of each line."""
+    """Return the flac file and the transcript of each line."""
     lines = [line.partition(" ") for _, line in read_lines(transcript)]
     return [(transcript.parent / f"{name}.flac", words) for name, _, words in lines]
 
@@ -119,28 +130,35 @@ AUDIOSET_LISTS = {
 }
 CLASSES = "class_labels_indices.csv"
 SEGMENTS = ("YTID", "start", "end", "labels")
-"""The columns of the lists, which have no line with their names."""
+"""Columns of the lists, which have no header."""
 AUDIOSET_OBTAIN = (
-    "Get the csv files from research.google.com/audioset/download.html, put them into ROOT, and the segments' sound "
+    "Get the csv files from research.google.com/audioset/download.html, put them into ROOT, and the segments' audio "
     "below it, such as ROOT/audio/YTID.wav"
 )
 
 
 @in_archives(".csv")
 def audioset(root: Path, *, balanced: bool = False, whole: bool = False, videos: bool = False) -> Dataset:
-    """AudioSet as Google publishes it: lists of segments, with the sound that you have downloaded for them.
+    """Read AudioSet as Google publishes it: lists of segments, with the audio that you have downloaded for them.
 
     Files below ROOT: `balanced_train_segments.csv` and/or `unbalanced_train_segments.csv` (together the split train),
     `eval_segments.csv` (val) and `class_labels_indices.csv`, in ROOT or in `metadata/`; and in any folder the segments,
-    cut to their 10 seconds, as sound or video files named YTID, YYTID, YTID_START or YTID_START_END with times in
-    seconds or milliseconds. With `whole`, files named YTID or YYTID are whole videos, of which the segments are cut.
-    With `videos`, only video files with sound are used. A segment's label is its first class; `json` holds all classes
-    as `labels`.
+    cut to their 10 seconds, as audio or video files named YTID, YYTID, YTID_START or YTID_START_END with times in
+    seconds or milliseconds. A segment's label is its first class; `json` contains all classes as `labels`.
 
     J. F. Gemmeke et al., Audio Set, ICASSP 2017.
 
-    The published splits; with `balanced`, train holds only the balanced list; with `videos`, samples are videos with
-    sound. Raises DatasetError for another layout.
+    Args:
+        root: Folder of the raw data.
+        balanced: Use only the balanced list for train.
+        whole: Files named YTID or YYTID are whole videos, from which the segments are cut.
+        videos: Use only video files with audio, and keep their video.
+
+    Returns:
+        The published splits.
+
+    Raises:
+        DatasetError: The folder has another layout.
     """
     name = f"audioset{'-video' if videos else ''}{'-balanced' if balanced else ''}"
     require_folder(root, name=name, obtain=AUDIOSET_OBTAIN)
@@ -162,7 +180,16 @@ def audioset(root: Path, *, balanced: bool = False, whole: bool = False, videos:
 
 
 def read_audioset_classes(root: Path, name: str, obtain: str) -> tuple[dict[str, int], list[str]]:
-    """The number of each class by its id, and the class names in the order of the numbers."""
+    """Return the number of each class by its id, and the class names in the order of the numbers.
+
+    Args:
+        root: Folder that has class_labels_indices.csv, directly or in metadata/.
+        name: Name of the dataset, for messages.
+        obtain: Sentence that explains how to arrange the data.
+
+    Raises:
+        DatasetError: The file is missing or malformed.
+    """
     path = find_first_existing(root, CLASSES, f"metadata/{CLASSES}")
     if path is None:
         near = describe_one_down(root, CLASSES, f"metadata/{CLASSES}")
@@ -195,16 +222,23 @@ AUDIO_JSON_OBTAIN = (
 
 @in_archives(".csv", ".json")
 def audio_json(root: Path) -> Dataset:
-    """Lists of sounds as AST and Audio-MAE read them: JSON files of paths and ids of classes.
+    """Read lists of audio files in the format of AST and Audio-MAE: JSON files of paths and class ids.
 
-    Files in ROOT: `class_labels_indices.csv` (index, mid, display_name), and JSON files whose names have the word
-    `train`, and `eval`, `val` or `test`, as `audioset_train.json`: {"data": [{"wav": PATH, "labels":
-    "/m/04rlf,/m/02mscn"}, ...]}. PATH is relative to ROOT, or absolute and below it. A sound's label is its first
-    class; `json` holds all classes as `labels`.
+    Files in ROOT: `class_labels_indices.csv` (index, mid, display_name), and JSON files whose names contain the word
+    `train`, and `eval`, `val` or `test`, such as `audioset_train.json`: {"data": [{"wav": PATH, "labels":
+    "/m/04rlf,/m/02mscn"}, ...]}. PATH is relative to ROOT, or absolute and below it. The label is the first class;
+    `json` contains all classes as `labels`.
 
     Y. Gong, Y.-A. Chung, J. Glass, AST, Interspeech 2021.
 
-    The splits that have a list. Raises DatasetError for another layout.
+    Args:
+        root: Folder of the raw data.
+
+    Returns:
+        The splits that have a list.
+
+    Raises:
+        DatasetError: The folder has another layout.
     """
     require_folder(root, name=AUDIO_JSON, obtain=AUDIO_JSON_OBTAIN)
     words = {**SPLIT_FOLDERS, "val": (*SPLIT_FOLDERS["val"], *EVAL)}
@@ -232,7 +266,7 @@ def _make_listed_sound(entry: object, where: str, numbers: dict[str, int], root:
     wav = entry.get("wav") if isinstance(entry, dict) else None
     ids = entry.get("labels") if isinstance(entry, dict) else None
     if not isinstance(wav, str) or not wav or not isinstance(ids, str):
-        raise DatasetError(f"{where} has no text `wav` or no text `labels`. {AUDIO_JSON_OBTAIN}")
+        raise DatasetError(f"{where} needs the texts `wav` and `labels`. {AUDIO_JSON_OBTAIN}")
     known = [mid.strip() for mid in ids.split(",")]
     if unknown := [mid for mid in known if mid not in numbers]:
         raise DatasetError(f"{where} has the class {unknown[0][:40]!r}, which is not in {CLASSES}. {AUDIO_JSON_OBTAIN}")
@@ -242,21 +276,25 @@ def _make_listed_sound(entry: object, where: str, numbers: dict[str, int], root:
 
 _CHANNEL = re.compile(r"(.+)\.CH(\d+)", re.IGNORECASE)
 _CHIME_SPLITS = {"tr": "train", "dt": "val", "et": "test", "train": "train", "val": "val", "test": "test"}
-MICROPHONES_OBTAIN = "Lay the files out as ROOT/tr05_bus_simu/NAME.CH1.wav, NAME.CH2.wav, ... and ROOT/dt05_.../"
+MICROPHONES_OBTAIN = "Arrange the files as ROOT/tr05_bus_simu/NAME.CH1.wav, NAME.CH2.wav, ... and ROOT/dt05_.../"
 
 
 @in_archives()
 def microphones(root: Path) -> Dataset:
-    """Recordings with one file per microphone, in the layout of CHiME-3: `NAME.CH1.wav`, `NAME.CH2.wav`, ...
+    """Read recordings with one file per microphone, in the layout of CHiME-3: `NAME.CH1.wav`, `NAME.CH2.wav`, ...
 
     Files of the same name and folder become the channels of one sample, in the order of their numbers. CH0, the
-    speaker's close-talking microphone in CHiME-3, is left out. Folders such as `tr05_bus_simu` belong to the split
-    train (tr), val (dt) or test (et); folders named train, val and test do too; all others belong to train. The label
-    is the folder.
+    speaker's close-talking microphone in CHiME-3, is skipped. Folders such as `tr05_bus_simu` belong to the split train
+    (tr), val (dt) or test (et), as do folders named train, val and test; all others belong to train. The label is the
+    folder.
 
     J. Barker et al., The third CHiME speech separation and recognition challenge, ASRU 2015.
 
-    The splits found below `root`. Raises DatasetError if no file is named NAME.CH1.wav.
+    Args:
+        root: Folder of the raw data.
+
+    Raises:
+        DatasetError: No file is named like NAME.CH1.wav.
     """
     require_folder(root, name="microphones", obtain=MICROPHONES_OBTAIN)
     groups: dict[tuple[Path, str], dict[int, Path]] = {}
@@ -264,7 +302,7 @@ def microphones(root: Path) -> Dataset:
         if (found := _CHANNEL.fullmatch(path.stem)) and int(found[2]) > 0:
             groups.setdefault((path.parent, found[1]), {})[int(found[2])] = path
     if not groups:
-        raise DatasetError(f"microphones: no file in {root} is called like NAME.CH1.wav. {MICROPHONES_OBTAIN}")
+        raise DatasetError(f"microphones: no file in {root} is named like NAME.CH1.wav. {MICROPHONES_OBTAIN}")
     folders = sorted({folder for folder, _ in groups})
     names = [readable(folder.relative_to(root)) for folder in folders]
     listed: dict[str, list[Source]] = {}

@@ -1,15 +1,16 @@
-"""RGB-D sequences of your own, or of the TUM RGB-D benchmark, in its layout: one folder per sequence below ROOT.
+"""Your own RGB-D sequences, or the TUM RGB-D benchmark, in its layout: one folder per sequence below ROOT.
 
-    ROOT/SEQUENCE/rgb.txt, depth.txt    a line `TIME FILE` for each picture, such as `1305031102.1753 rgb/1.png`
+    ROOT/SEQUENCE/rgb.txt, depth.txt    a line `TIME FILE` for each image, such as `1305031102.1753 rgb/1.png`
     ROOT/SEQUENCE/groundtruth.txt       a line `TIME tx ty tz qx qy qz qw` for each pose of the colour camera
 
-Depth pictures are PNG of 16 bits, 5000 a metre, registered to the colours. The lens is that of freiburg1, freiburg2 or
-freiburg3 where the sequence's name has it; `--set lens=[fx,fy,cx,cy]` says another, `--set depth_per_m=1000` another
-unit of depth, and `--set up=-y` that the world is that of the first camera, as SLAM systems write it.
+Depth images are 16-bit PNG with 5000 units per metre, registered to the colour images. The intrinsics are the ones of
+freiburg1, freiburg2 or freiburg3 if the sequence's name contains it; `--set lens=[fx,fy,cx,cy]` sets others, `--set
+depth_per_m=1000` another unit of depth, and `--set up=-y` world coordinates of the first camera, as SLAM systems write
+them.
 
-A fifth of the sequences, by the hash of their names, is val, unless there are ROOT/train/ and ROOT/val/. Colours have
-the depth and the pose nearest in time, at most 0.02 s away, at 10 moments a second. A sample is 3 to 20 s of a sequence
-without gaps; a sequence without them is a reject.
+A fifth of the sequences, by the hash of their names, is val, unless there are ROOT/train/ and ROOT/val/. Each colour
+image has the depth and the pose nearest in time, at most 0.02 s away, at 10 moments a second. A sample is 3 to 20 s of
+a sequence without gaps; a sequence without such a part is a reject.
 """
 
 from collections.abc import Iterator
@@ -36,19 +37,26 @@ from .folders import readable, split_folders
 
 NAME = "tum-rgbd"
 LEAST_S, MOST_S = 3, 20
-"""How long a sample is, in seconds."""
+"""Shortest and longest sample in seconds."""
 OBTAIN = (
-    "Lay each sequence out as the TUM RGB-D benchmark: ROOT/SEQUENCE/rgb.txt and depth.txt with lines `TIME FILE`, and "
-    "ROOT/SEQUENCE/groundtruth.txt with lines `TIME tx ty tz qx qy qz qw`"
+    "Arrange each sequence as in the TUM RGB-D benchmark: ROOT/SEQUENCE/rgb.txt and depth.txt with lines `TIME FILE`, "
+    "and ROOT/SEQUENCE/groundtruth.txt with lines `TIME tx ty tz qx qy qz qw`"
 )
 
 
 @in_archives(".txt")
 def tum_rgbd(root: Path) -> Dataset:
-    """The splits of the sequences below `root`. DatasetError for another layout."""
+    """Read RGB-D sequences in the layout of the TUM RGB-D benchmark: one folder per sequence below ROOT.
+
+    Args:
+        root: Folder of the raw data.
+
+    Raises:
+        DatasetError: The folder has another layout, or no sequence can be used.
+    """
     require_folder(root, name=NAME, obtain=OBTAIN)
     if (root / COLOURS).is_file():
-        raise DatasetError(f"{NAME}: {root} is a sequence itself; give the folder that holds it as ROOT. {OBTAIN}")
+        raise DatasetError(f"{NAME}: {root} is a sequence itself; pass its parent folder as ROOT. {OBTAIN}")
     splits: dict[str, list[Source]] = {}
     missing: dict[str, list[Reject]] = {}
     for split, folder in _list_sequences(root):
@@ -58,13 +66,13 @@ def tum_rgbd(root: Path) -> Dataset:
     splits = {split: sources for split, sources in splits.items() if sources}
     if not splits:
         first = next((one for of in missing.values() for one in of), None)
-        what = f"of its sequences, {first.source} {first.reason}" if first else "holds no sequence"
+        what = f"has no usable sequence: {first.source} {first.reason}" if first else "has no sequence"
         raise DatasetError(f"{NAME}: {root} {what}. {OBTAIN}")
     return Dataset(name=NAME, label_names=(), splits=splits, missing=missing, encoder=RgbdEncoder())
 
 
 def _list_sequences(root: Path) -> Iterator[tuple[str, Path]]:
-    """Split and folder of each sequence."""
+    """Yield the split and folder of each sequence."""
     folders = split_folders(root)
     if "train" in folders:
         for split, folder in folders.items():
@@ -76,7 +84,7 @@ def _list_sequences(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _samples(name: str, folder: Path) -> Iterator[Source | Reject]:
-    """The parts of a sequence that become samples, or what it lacks."""
+    """Yield the parts of a sequence that become samples, or a reject with the missing file."""
     if lacking := [one for one in (DEPTH, POSES) if not (folder / one).is_file()]:
         yield Reject(source=name, stage="missing", reason=f"has no {lacking[0]}")
         return
@@ -100,7 +108,7 @@ def _samples(name: str, folder: Path) -> Iterator[Source | Reject]:
 
 
 def _list_windows(ticks: Ticks) -> Iterator[tuple[int, int]]:
-    """The ticks of each sample: stretches in equal parts of `MOST_S` seconds or fewer."""
+    """Yield the ticks of each sample: stretches in equal parts of at most `MOST_S` seconds."""
     for first, stop in pairwise(ticks.stretches):
         if stop - first >= LEAST_S * ticks.fps:
             parts = -(-(stop - first) // (MOST_S * ticks.fps))

@@ -1,4 +1,4 @@
-"""Videos that lists name, as the trainers of papers read them: files, or folders of frames."""
+"""Videos in lists of research code: files, or folders of frames."""
 
 import os
 import re
@@ -35,16 +35,22 @@ class _Line:
 
 @in_archives(".csv", ".txt")
 def video_list(root: Path) -> Dataset:
-    """Lists of videos as VideoMAE, VideoMAE V2 and V-JEPA read them: one video a line, and no line with names of
-    columns.
+    """Read lists of videos in the format of VideoMAE, VideoMAE V2 and V-JEPA: one video per line, without a header.
 
     Files in ROOT or in `annotations/`: `train.csv` or `train.txt`, and `val` and `test` in the same way, alone or as a
     part of the name (`k710_train.csv`, `train_list.txt`). A line is `PATH LABEL`, or `PATH 0 -1` for a whole video
-    without a label, with spaces, tabs or commas between. PATH is relative to ROOT, or absolute and below it, and may
-    have spaces. LABEL is a number; `label_map*.txt` beside the lists may name them, a line each, such as
-    `label_map_k710.txt` of VideoMAE V2, whose lists merge Kinetics-400, 600 and 700 in 710 labels.
+    without a label, separated by spaces, tabs or commas. PATH is relative to ROOT, or absolute and below it, and may
+    contain spaces. LABEL is a number; `label_map*.txt` next to the lists may name them, one per line, such as
+    `label_map_k710.txt` of VideoMAE V2, whose lists merge Kinetics-400, 600 and 700 into 710 labels.
 
-    The splits that have a list. Raises DatasetError for another layout, and for a path that is listed twice.
+    Args:
+        root: Folder of the raw data.
+
+    Returns:
+        The splits that have a list.
+
+    Raises:
+        DatasetError: The folder has another layout, or a path is listed twice.
     """
     require_folder(root, name=VIDEO_LIST, obtain=VIDEO_LIST_OBTAIN)
     lists = split_lists(VIDEO_LIST, (root, root / "annotations"), SPLIT_FOLDERS, _SUFFIXES, VIDEO_LIST_OBTAIN)
@@ -60,7 +66,7 @@ def video_list(root: Path) -> Dataset:
 
 
 def _lines(path: Path) -> Iterator[_Line]:
-    """The lines of a list, which all have the same form."""
+    """Yield the lines of a list, which must all have the same form."""
     form: bool | None = None
     for number, text in read_lines(path):
         found = _LINE.fullmatch(text)
@@ -70,13 +76,13 @@ def _lines(path: Path) -> Iterator[_Line]:
             )
         whole = found["second"] is not None
         if form is not None and whole != form:
-            raise DatasetError(f"{path}: line {number} has another form than the lines before it; use one form")
+            raise DatasetError(f"{path}: line {number} has a different form than the lines before it; use one form")
         form = whole
         label = int(found["first"]) if len(found["first"]) < 10 else MAX_LABEL + 1
         if whole and (label, int(found["second"])) != _WHOLE:
             raise DatasetError(
-                f"{path}: line {number} takes frames {found['first']}, {found['second']} of {found['path'][:80]!r}; "
-                "only `PATH 0 -1`, a whole video, can be read"
+                f"{path}: line {number} selects frames {found['first']}, {found['second']} of {found['path'][:80]!r}; "
+                "only whole videos (`PATH 0 -1`) are supported"
             )
         if not whole and not -1 <= label <= MAX_LABEL:
             raise DatasetError(
@@ -87,14 +93,16 @@ def _lines(path: Path) -> Iterator[_Line]:
 
 
 def _check_distinct(root: Path, lists: dict[str, Path], lines: dict[str, list[_Line]]) -> None:
-    """Raise DatasetError if a path is listed twice, also in two lists: a model would be validated on what it saw."""
+    """Raise DatasetError if a path is listed twice, also in two lists: a model would be validated on its training
+    data.
+    """
     seen: dict[str, str] = {}
     for split, rows in lines.items():
         for line in rows:
             here = f"{lists[split]}: line {line.number}"
             first = seen.setdefault(os.path.normpath(root / line.path), here)
             if first != here:
-                raise DatasetError(f"{here} has the path {line.path!r}, as {first} has. Take one of them out")
+                raise DatasetError(f"{here} has the same path as {first}: {line.path!r}. Remove one of them")
 
 
 RAWFRAMES = "rawframes"
@@ -107,17 +115,24 @@ _FRAME = re.compile(r"(?:.*?[^0-9])?([0-9]+)\.jpe?g", re.IGNORECASE)
 
 
 def rawframes(root: Path) -> Dataset:
-    """Videos as folders of frames, with lists, as MMAction2 and TSN extract and read them.
+    """Read videos as folders of frames, with lists, as MMAction2 and TSN extract them.
 
     Files in ROOT or in `annotations/`: a list with `train` in its name, and others with `val` or `test`, such as
     `kinetics400_train_list_rawframes.txt`. A line is `FOLDER NUMBER_OF_FRAMES LABEL`. FOLDER is in ROOT, in
-    `rawframes/` or in `rawframes_SPLIT/`, and holds frames such as `img_00001.jpg`. Labels are named by
-    `label_map_*.txt` or `classInd.txt` in the same places, a line each, or else by their numbers. Frames are taken as
-    30 a second; `--set fps=25` says another rate.
+    `rawframes/` or in `rawframes_SPLIT/`, and contains frames such as `img_00001.jpg`. Labels are named by
+    `label_map_*.txt` or `classInd.txt` in the same places, one per line, or else by their numbers. The default is 30
+    frames a second; `--set fps=25` sets another rate.
 
     MMAction2 Contributors, 2020 (github.com/open-mmlab/mmaction2, docs: prepare_dataset).
 
-    The splits that have a list. Raises DatasetError for another layout.
+    Args:
+        root: Folder of the raw data.
+
+    Returns:
+        The splits that have a list.
+
+    Raises:
+        DatasetError: The folder has another layout, or a video has fewer frames than listed.
     """
     require_folder(root, name=RAWFRAMES, obtain=RAWFRAMES_OBTAIN)
     lists = split_lists(RAWFRAMES, (root, root / "annotations"), SPLIT_FOLDERS, (".txt", ".csv"), RAWFRAMES_OBTAIN)
@@ -149,14 +164,14 @@ def _sources(root: Path, split: str, path: Path) -> Iterator[Source]:
 
 
 def _list_first_frames(folder: Path, wanted: int) -> tuple[Path, ...]:
-    """The first frames of a folder by their numbers. Raises DatasetError for too few; a folder that is not there has
-    one frame, which is missing.
+    """Return the first frames of a folder by their numbers. Raise DatasetError if there are too few; a missing folder
+    has one frame, which is missing.
     """
     if not folder.is_dir():
         return (folder / "img_00001.jpg",)
     found = [(int(match[1]), path) for path in folder.iterdir() if (match := _FRAME.fullmatch(path.name))]
     if len(found) < wanted:
         raise DatasetError(
-            f"{RAWFRAMES}: {folder} holds {len(found)} of the {wanted} frames that its list says. {RAWFRAMES_OBTAIN}"
+            f"{RAWFRAMES}: {folder} has {len(found)} of the {wanted} frames in its list. {RAWFRAMES_OBTAIN}"
         )
     return tuple(path for _, path in sorted(found)[:wanted])

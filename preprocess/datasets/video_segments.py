@@ -1,4 +1,4 @@
-"""Sets of segments: parts of long videos, which are cut out by their times."""
+"""Datasets of segments: parts of long videos, which are cut out by their times."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from .dataset import Dataset, MediaFiles, dataset_of, find_first_existing, in_ar
 
 ACTIVITYNET = "activitynet"
 ACTIVITYNET_OBTAIN = (
-    "Get activity_net.v1-3.min.json from activity-net.org and the videos, and lay them out as ROOT/"
+    "Get activity_net.v1-3.min.json from activity-net.org and the videos, and arrange them as ROOT/"
     "activity_net.v1-3.min.json and ROOT/videos/v_ID.mp4"
 )
 _SUBSETS = {"training": "train", "validation": "val", "testing": "test"}
@@ -21,22 +21,28 @@ _SUBSETS = {"training": "train", "validation": "val", "testing": "test"}
 
 @in_archives(".json")
 def activitynet(root: Path) -> Dataset:
-    """ActivityNet as its authors publish it, and lists in its format: each annotated segment is a sample.
+    """Read ActivityNet as its authors publish it, and lists in its format: each annotated segment is a sample.
 
     One JSON file in ROOT: {"database": {ID: {"subset": "training", "annotations": [{"segment": [START, END], "label":
     NAME}, ...]}, ...}} with times in seconds; and the videos in any folder, as `v_{ID}` or `{ID}` with any suffix.
-    Segments that have several labels have all of them as `labels`; `video`, `start` and `end` are fields too.
+    Segments with several labels list all of them as `labels`; `video`, `start` and `end` are fields too.
 
     F. C. Heilbron, V. Escorcia, B. Ghanem, J. C. Niebles, ActivityNet, CVPR 2015.
 
-    The subsets training, validation and testing, if they have annotations, as train, val and test. Raises DatasetError
-    for another layout.
+    Args:
+        root: Folder of the raw data.
+
+    Returns:
+        The subsets training, validation and testing, if they have annotations, as train, val and test.
+
+    Raises:
+        DatasetError: The folder has another layout.
     """
     require_folder(root, name=ACTIVITYNET, obtain=ACTIVITYNET_OBTAIN)
     paths = sorted(root.glob("*.json"))
     if len(paths) != 1:
         raise DatasetError(
-            f"{ACTIVITYNET}: {root} holds {len(paths) or 'no'} JSON files; one is wanted. {ACTIVITYNET_OBTAIN}"
+            f"{ACTIVITYNET}: {root} has {len(paths) or 'no'} JSON files, but needs exactly one. {ACTIVITYNET_OBTAIN}"
         )
     found = read_json(paths[0], ACTIVITYNET_OBTAIN)
     database = found.get("database") if isinstance(found, dict) else None
@@ -71,7 +77,7 @@ def activitynet(root: Path) -> Dataset:
 
 
 def _read_activitynet_segments(about: Any, where: str) -> tuple[str, list[tuple[tuple[float, float], str]]]:
-    """The split of a video, and its segments with their labels."""
+    """Return the split of a video, and its segments with their labels."""
     try:
         split = _SUBSETS[about["subset"]]
         found = [
@@ -84,36 +90,43 @@ def _read_activitynet_segments(about: Any, where: str) -> tuple[str, list[tuple[
         ) from error
     if wrong := [segment for segment, _ in found if not 0 <= segment[0] < segment[1] <= 1e9]:
         raise DatasetError(
-            f"{where} has the segment {[*wrong[0]]}; its end must be behind its start. {ACTIVITYNET_OBTAIN}"
+            f"{where} has the segment {[*wrong[0]]}; its end must be after its start. {ACTIVITYNET_OBTAIN}"
         )
     return split, found
 
 
 AVA = "ava"
 AVA_OBTAIN = (
-    "Get the lists of research.google.com/ava and the films, and lay them out as ROOT/annotations/ava_train_v2.2.csv, "
+    "Get the lists of research.google.com/ava and the films, and arrange them as ROOT/annotations/ava_train_v2.2.csv, "
     "ava_val_v2.2.csv and ava_action_list_v2.2.pbtxt, and ROOT/videos/ID.mkv"
 )
 AVA_COLUMNS = ("video_id", "timestamp", "x1", "y1", "x2", "y2", "action", "person")
-"""The columns of the lists, which have no line with their names."""
+"""Columns of the lists, which have no header."""
 AVA_REACH_S = 1.5
-"""A sample reaches so far before and behind its time: segments have three seconds."""
+"""A sample extends this many seconds before and after its time, so segments last three seconds."""
 _AVA_ACTION = re.compile(r'name:\s*"([^"]*)"\s*(?:label_)?id:\s*(\d+)')
 
 
 @in_archives(".csv", ".pbtxt")
 def ava(root: Path) -> Dataset:
-    """AVA Actions as Google publishes it: what each person does in a film, once a second.
+    """Read AVA Actions as Google publishes it: the actions of each person in a film, once a second.
 
-    Files in ROOT or in `annotations/`: `ava_train_v2.2.csv` and `ava_val_v2.2.csv`, a line each for video, time in
-    seconds, box, action and person; `ava_action_list_v2.2*.pbtxt`, which names the actions, if it is there; and
-    `ava_train_excluded_timestamps_v2.2.csv`, whose times are left out. The films lie in any folder, as `{ID}` with any
-    suffix. A sample is the three seconds around a time. Of its fields, `box` (x0, y0, x1, y1 as shares of the frame),
-    `action` and `person` have a row for each line; `labels` are its actions, and `label` the first.
+    Files in ROOT or in `annotations/`: `ava_train_v2.2.csv` and `ava_val_v2.2.csv`, with a line for each video, time in
+    seconds, box, action and person; optionally `ava_action_list_v2.2*.pbtxt`, which names the actions; and optionally
+    `ava_train_excluded_timestamps_v2.2.csv`, whose times are skipped. The films lie in any folder, as `{ID}` with any
+    suffix. A sample is the three seconds around a time. Its fields `box` (x0, y0, x1, y1 as fractions of the frame),
+    `action` and `person` have a row for each line; `labels` contains its actions, and `label` the first one.
 
     C. Gu et al., AVA: A Video Dataset of Spatio-temporally Localized Atomic Visual Actions, CVPR 2018.
 
-    The splits that have a list. Raises DatasetError for another layout.
+    Args:
+        root: Folder of the raw data.
+
+    Returns:
+        The splits that have a list.
+
+    Raises:
+        DatasetError: The folder has another layout.
     """
     require_folder(root, name=AVA, obtain=AVA_OBTAIN)
     names: dict[int, str] = {}
@@ -135,7 +148,7 @@ def ava(root: Path) -> Dataset:
 
 
 def _list_ava_samples(root: Path, split: str, files: MediaFiles) -> Iterator[Source]:
-    """The samples of a list, in the order of their first lines."""
+    """Yield the samples of a list, in the order of their first lines."""
 
     def rows(name: str, columns: tuple[str, ...]) -> Iterator[TableRow]:
         path = find_first_existing(root, f"annotations/ava_{split}_{name}.csv", f"ava_{split}_{name}.csv")

@@ -1,4 +1,4 @@
-"""Sets of videos of actions, as their publishers lay them out."""
+"""Video datasets of actions, in the layouts of their publishers."""
 
 from collections import Counter
 from dataclasses import replace
@@ -22,7 +22,7 @@ from .dataset import (
 from .folders import list_class_folders
 
 K400_OBTAIN = (
-    "Get lists and videos with the scripts of github.com/cvdfoundation/kinetics-dataset, and lay them out as ROOT/"
+    "Get lists and videos with the scripts of github.com/cvdfoundation/kinetics-dataset, and arrange them as ROOT/"
     "annotations/train.csv and val.csv, ROOT/train/*.mp4, ROOT/val/*.mp4, ROOT/replacement_for_corrupted_k400/*.mp4; "
     "or leave the parts packed, as ROOT/k400_targz/train/part_0.tar.gz"
 )
@@ -32,17 +32,26 @@ _K400_LISTS = {"train": ("train",), "val": ("val", "validate", "validation"), "t
 
 @in_archives(".csv")
 def k400(root: Path, name: str = "k400") -> Dataset:
-    """Kinetics-400, -600 and -700 as the CVD Foundation publishes them, or in class folders.
+    """Read Kinetics-400, -600 or -700 as the CVD Foundation publishes it, or in class folders.
 
     Files below ROOT: the lists `train.csv`, `val.csv` (or `validate.csv`) and `test.csv`, or the same with .txt, in
     ROOT or in `annotations/`, with the columns label, youtube_id, time_start, time_end; and the videos in any folder,
     as `{id}_{start:06d}_{end:06d}.mp4`. Files in a folder `replacement*` (repaired copies) take precedence over others
-    of the same name. Without lists, the folders `train` (or `videos_train`), `val`, `test` hold one folder per class.
+    of the same name. Without lists, the folders `train` (or `videos_train`), `val`, `test` contain one folder per
+    class.
 
     W. Kay et al., The Kinetics Human Action Video Dataset, arXiv 1705.06950; J. Carreira et al., arXiv 1808.01340
     (600); L. Smaira et al., arXiv 2010.10864 (700-2020).
 
-    The splits that have a list, but test only if its videos exist. Raises DatasetError for another layout.
+    Args:
+        root: Folder of the raw data.
+        name: Name of the dataset.
+
+    Returns:
+        The splits that have a list, but test only if its videos exist.
+
+    Raises:
+        DatasetError: The folder has another layout.
     """
     require_folder(root, name=name, obtain=K400_OBTAIN)
     found = {split: _find_k400_list(root, names) for split, names in _K400_LISTS.items()}
@@ -59,11 +68,11 @@ def k400(root: Path, name: str = "k400") -> Dataset:
     label_names, listed, doubt = list_class_folders(root, others=others)
     if not label_names:
         raise DatasetError(
-            f"{name}: {root} holds neither lists (annotations/train.csv, val.csv, or the same without annotations/) "
+            f"{name}: {root} has neither lists (annotations/train.csv, val.csv, or the same without annotations/) "
             f"nor folders train and val with one folder per class. {K400_OBTAIN}"
         )
     if doubt:
-        doubt = f"{doubt}; or put the lists of the splits, which lack, into ROOT/annotations/ (train.csv, val.csv)"
+        doubt = f"{doubt}; or add the missing lists of the splits to ROOT/annotations/ (train.csv, val.csv)"
     dataset = dataset_of(name, label_names, listed, root=root, obtain=K400_OBTAIN, doubt=doubt)
     return replace(dataset, passed_over=others)
 
@@ -97,14 +106,14 @@ def _find_k400_list(root: Path, names: tuple[str, ...]) -> Path | None:
 
 SSV2_OBTAIN = (
     "Get it from qualcomm.com/developer/software/something-something-v-2-dataset (a login is needed), join and unpack "
-    "the parts of the archive, and lay it out as ROOT/20bn-something-something-v2/*.webm and ROOT/labels.json, "
+    "the parts of the archive, and arrange it as ROOT/20bn-something-something-v2/*.webm and ROOT/labels.json, "
     "train.json, validation.json"
 )
 
 
 @in_archives(".json")
 def ssv2(root: Path) -> Dataset:
-    """Something-Something V2 as Qualcomm publishes it.
+    """Read Something-Something V2 as Qualcomm publishes it.
 
     Files in ROOT or one folder down: `labels.json` (template to number), `train.json` and `validation.json` (id and
     template of each video), or the same with the long names `something-something-v2-*.json`. The videos are in any
@@ -112,7 +121,14 @@ def ssv2(root: Path) -> Dataset:
 
     R. Goyal et al., The "Something Something" Video Database, arXiv 1706.04261.
 
-    The splits train and val. Raises DatasetError for another layout.
+    Args:
+        root: Folder of the raw data.
+
+    Returns:
+        The splits train and val.
+
+    Raises:
+        DatasetError: The folder has another layout.
     """
     require_folder(root, name="ssv2", obtain=SSV2_OBTAIN)
     found = {template: parse_whole_number(str(number)) for template, number in _read_ssv2(root, "labels", dict).items()}
@@ -133,7 +149,7 @@ def _make_ssv2_source(files: MediaFiles, entry: Any, numbers: dict[str, int]) ->
         return Source(id=number, path=files.find(number, Path.is_file), label=numbers[template])
     except (KeyError, TypeError) as error:
         raise DatasetError(
-            f"ssv2: the entry {str(entry)[:200]} has no id, no template, or one that labels.json lacks. {SSV2_OBTAIN}"
+            f"ssv2: the entry {str(entry)[:200]} has no id, or no template that labels.json contains. {SSV2_OBTAIN}"
         ) from error
 
 
@@ -144,27 +160,35 @@ def _read_ssv2(root: Path, name: str, kind: type) -> Any:
         raise DatasetError(f"ssv2: there is no {name}.json and no {long} in {root} or a folder in it. {SSV2_OBTAIN}")
     data = read_json(path, SSV2_OBTAIN)
     if not isinstance(data, kind) or not data:
-        raise DatasetError(f"ssv2: {path} holds a {type(data).__name__}, not a filled {kind.__name__}. {SSV2_OBTAIN}")
+        raise DatasetError(
+            f"ssv2: {path} must contain a non-empty {kind.__name__}, got {type(data).__name__}. {SSV2_OBTAIN}"
+        )
     return data
 
 
 UCF101_OBTAIN = (
-    "Get UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip from crcv.ucf.edu/data/UCF101.php, and lay them out "
+    "Get UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip from crcv.ucf.edu/data/UCF101.php, and arrange them "
     "as ROOT/UCF-101/ApplyEyeMakeup/*.avi and ROOT/ucfTrainTestlist/*.txt"
 )
 
 
 @in_archives(".txt")
 def ucf101(root: Path, *, fold: int = 1) -> Dataset:
-    """UCF101 as its authors publish it.
+    """Read UCF101 as its authors publish it.
 
     Files below ROOT: `classInd.txt`, `trainlist01.txt` and `testlist01.txt`, in ROOT or one folder down (such as
-    `ucfTrainTestlist/`); and the videos in any folder, as `v_{Class}_g{group}_c{clip}.avi`. The test list is the split
-    `val`.
+    `ucfTrainTestlist/`); and the videos in any folder, as `v_{Class}_g{group}_c{clip}.avi`. The test list becomes the
+    split `val`.
 
     K. Soomro, A. R. Zamir, M. Shah, UCF101, arXiv 1212.0402.
 
-    The splits of the published fold 1, 2 or 3. Raises DatasetError for another layout, ValueError for others.
+    Args:
+        root: Folder of the raw data.
+        fold: Published fold, 1 to 3.
+
+    Raises:
+        DatasetError: The folder has another layout.
+        ValueError: There is no such fold.
     """
     if not 1 <= fold <= 3:
         raise ValueError(f"UCF101 has the folds 1 to 3, got {fold=}")
@@ -175,7 +199,7 @@ def ucf101(root: Path, *, fold: int = 1) -> Dataset:
         number, _, label = line.partition(" ")
         if parse_whole_number(number) is None or not label:
             raise DatasetError(
-                f"{name}: classInd.txt has the line {line!r}, not such as '1 ApplyEyeMakeup'. {UCF101_OBTAIN}"
+                f"{name}: classInd.txt has the line {line!r}, not one like '1 ApplyEyeMakeup'. {UCF101_OBTAIN}"
             )
         numbers[label.strip()] = int(number) - 1
     label_names = sorted(numbers, key=numbers.__getitem__)
@@ -188,7 +212,7 @@ def ucf101(root: Path, *, fold: int = 1) -> Dataset:
             label = entry.parent.name
             if label not in numbers:
                 raise DatasetError(
-                    f"{name}: {text} has the line {line!r} of a class not in classInd.txt. {UCF101_OBTAIN}"
+                    f"{name}: {text} has the line {line!r}, whose class is not in classInd.txt. {UCF101_OBTAIN}"
                 )
             path = files.find(entry.stem, lambda path, label=label: path.parent.name == label)  # type: ignore[misc]
             listed[split].append(Source(id=str(entry), path=path, label=label_names.index(label)))
@@ -204,7 +228,7 @@ def _read_ucf101_lines(root: Path, name: str) -> list[str]:
 
 HMDB51_OBTAIN = (
     "Get hmdb51_org.rar and test_train_splits.rar from serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-"
-    "database, unpack them and the archive of each class, and lay them out as ROOT/hmdb51_org/brush_hair/*.avi and "
+    "database, unpack them and the archive of each class, and arrange them as ROOT/hmdb51_org/brush_hair/*.avi and "
     "ROOT/testTrainMulti_7030_splits/*.txt"
 )
 _HMDB51_SPLITS = {"1": "train", "2": "val"}
@@ -212,15 +236,21 @@ _HMDB51_SPLITS = {"1": "train", "2": "val"}
 
 @in_archives(".txt")
 def hmdb51(root: Path, *, fold: int = 1) -> Dataset:
-    """HMDB51 as its authors publish it.
+    """Read HMDB51 as its authors publish it.
 
     Files below ROOT: `{class}_test_split{1,2,3}.txt`, in ROOT or one folder down (`testTrainMulti_7030_splits/`); a
-    line holds a file and 0 (not used), 1 (train) or 2 (test, here the split `val`). The videos are in any folder, in
+    line contains a file and 0 (not used), 1 (train) or 2 (test, here the split `val`). The videos are in any folder, in
     one folder per class.
 
     H. Kuehne et al., HMDB: A Large Video Database for Human Motion Recognition, ICCV 2011.
 
-    The splits of the published fold 1, 2 or 3. Raises DatasetError for another layout, ValueError for others.
+    Args:
+        root: Folder of the raw data.
+        fold: Published fold, 1 to 3.
+
+    Raises:
+        DatasetError: The folder has another layout.
+        ValueError: There is no such fold.
     """
     if not 1 <= fold <= 3:
         raise ValueError(f"HMDB51 has the folds 1 to 3, got {fold=}")
@@ -237,7 +267,7 @@ def hmdb51(root: Path, *, fold: int = 1) -> Dataset:
             file, _, use = line.rpartition(" ")
             if use not in ("0", "1", "2"):
                 raise DatasetError(
-                    f"{name}: {lists[label]}: line {at} is {line!r}, not a file and 0, 1 or 2. {HMDB51_OBTAIN}"
+                    f"{name}: {lists[label]}: line {at} is {line!r}; it must be a file and 0, 1 or 2. {HMDB51_OBTAIN}"
                 )
             if use in _HMDB51_SPLITS:
                 path = files.find(Path(file).stem, lambda path, label=label: path.parent.name == label)  # type: ignore[misc]
@@ -246,26 +276,33 @@ def hmdb51(root: Path, *, fold: int = 1) -> Dataset:
 
 
 VGGSOUND_OBTAIN = (
-    "Get vggsound.csv from www.robots.ox.ac.uk/~vgg/data/vggsound, and lay it and the clips out as ROOT/vggsound.csv "
+    "Get vggsound.csv from www.robots.ox.ac.uk/~vgg/data/vggsound, and arrange it and the clips as ROOT/vggsound.csv "
     "and ROOT/video/ID_000030.mp4"
 )
 VGGSOUND_COLUMNS = ("id", "start", "label", "split")
-"""The columns of the list, which has no line with their names."""
+"""Columns of the list, which has no header."""
 VGGSOUND_SPLITS = {"train": "train", "test": "val"}
 VGGSOUND_SECONDS = 10
 
 
 @in_archives(".csv")
 def vggsound(root: Path) -> Dataset:
-    """VGGSound as its authors publish it: a list, with the ten-second clips that you have downloaded for it.
+    """Read VGGSound as its authors publish it: a list, with the ten-second clips that you have downloaded for it.
 
-    Files below ROOT: `vggsound.csv`, in ROOT or one folder down, without a header; a line holds a YouTube id, the
-    clip's start in seconds, a label, and train or test. The clips with their sound are in any folder as
-    `{id}_{start:06d}.mp4` (or `{id}_{start}.mp4`, `{id}_{start}_{stop}.mp4`). The test list is the split `val`.
+    Files below ROOT: `vggsound.csv`, in ROOT or one folder down, without a header; a line contains a YouTube id, the
+    clip's start in seconds, a label, and train or test. The clips with their audio are in any folder as
+    `{id}_{start:06d}.mp4` (or `{id}_{start}.mp4`, `{id}_{start}_{stop}.mp4`). The test list becomes the split `val`.
 
     H. Chen, W. Xie, A. Vedaldi, A. Zisserman, VGGSound, ICASSP 2020.
 
-    The published splits. Raises DatasetError for another layout.
+    Args:
+        root: Folder of the raw data.
+
+    Returns:
+        The published splits.
+
+    Raises:
+        DatasetError: The folder has another layout.
     """
     require_folder(root, name="vggsound", obtain=VGGSOUND_OBTAIN)
     rows = _read_vggsound_rows(root)
@@ -287,7 +324,7 @@ def vggsound(root: Path) -> Dataset:
 
 
 def _read_vggsound_rows(root: Path) -> list[tuple[str, int, str, str]]:
-    """YouTube id, start in seconds, label and list (train or test) of each clip."""
+    """Return the YouTube id, start in seconds, label and list (train or test) of each clip."""
     path = find_first_existing(root, "vggsound.csv", "*/vggsound.csv")
     if path is None:
         raise DatasetError(f"vggsound: there is no vggsound.csv in {root} or one folder down. {VGGSOUND_OBTAIN}")
@@ -301,7 +338,7 @@ def _read_vggsound_rows(root: Path) -> list[tuple[str, int, str, str]]:
 
 
 def _clip_path(files: MediaFiles, video: str, start: int) -> Path:
-    """The clip's file under the first usual name that exists."""
+    """Return the clip's file under the first usual name that exists."""
     names = [f"{video}_{start:06d}", f"{video}_{start}", f"{video}_{start}_{start + VGGSOUND_SECONDS}"]
     names.append(f"{video}_{start * 1000}_{(start + VGGSOUND_SECONDS) * 1000}")
     found = [files.find(name, lambda _: True) for name in names]

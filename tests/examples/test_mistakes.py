@@ -51,13 +51,13 @@ def test_a_folder_too_high_up_names_the_right_one(
     layout(tmp_path / "mine")
     with pytest.raises(DatasetError) as caught:
         make_shards(dataset, tmp_path, tmp_path / "out", workers=0)
-    assert f"{tmp_path / 'mine'} has {has}: give that folder as ROOT (--root). Get " in str(caught.value)
+    assert f"{tmp_path / 'mine'} has {has}: pass that folder as ROOT (--root). Get " in str(caught.value)
 
 
 def test_parts_of_kinetics_without_lists_are_not_taken_for_classes(tmp_path: Path) -> None:
     kinetics(tmp_path / "mine")
     shutil.rmtree(tmp_path / "mine/annotations")
-    with pytest.raises(DatasetError, match=r"k400_targz/train/ in .* or put the lists of the splits, which lack, into"):
+    with pytest.raises(DatasetError, match=r"k400_targz/train/ in .* or add the missing lists of the splits to"):
         make_shards("k400", tmp_path / "mine", tmp_path / "out", workers=0)
 
 

@@ -105,7 +105,7 @@ MISTAKES = (
     (f"{FOLDER} flat", "the only video would have no label", "ROOT/train/CLASS", "If this is meant, add --as-is"),
     (f"{FOLDER} lable", "has the column 'lable'", "'label' is meant", "rename it"),
     (f"{FOLDER} class", "has the column 'class' and no label", "'label'", "rename it"),
-    (f"{FOLDER} reversed", "line 2 has the end 0.5 s", "not behind its start 1 s", "Correct the line or take it out"),
+    (f"{FOLDER} reversed", "line 2 has the end 0.5 s", "not after its start 1 s", "Correct the line or take it out"),
     (f"{FOLDER} missing", "there is no file (1)", "at most 5.0% may be", "--max-rejects 0.51"),
     (f"{FOLDER} links", "not below links", "if you trust who made the list", "Move them there"),
     (f"{FOLDER} longer", "ends at 1.60 s, within the part from 0 s to 60 s", "(list.csv, line 2)", "Mend the sources"),
@@ -119,7 +119,7 @@ MISTAKES = (
     ("shards points-folder --root raw", "raw holds no points", "ROOT/train/CLASS", "list them in ROOT/list.csv"),
     ("shards parquet-image-text --root raw", "holds no Parquet files", "ROOT/data/train-00000", "hf download"),
     ("shards lerobot --root raw", "there is no raw/meta/info.json", "ROOT/data/ and ROOT/videos/", "hf download"),
-    ("shards jsonl --root raw", "holds no documents", "ROOT/train.jsonl", "Lay the texts out"),
+    ("shards jsonl --root raw", "holds no documents", "ROOT/train.jsonl", "Arrange the texts"),
     ("shards jsonl --root half-json --out new-j", "is not valid JSON", "at most 5.0% may be", "Mend the sources"),
     ("shards jsonl --root other-column --out new-o", "has no text", "'text'", "it has ['txt']"),
     ("index raw --out new", "there is no *.tar in raw", "tars", "give tars, or their folder"),
@@ -133,8 +133,8 @@ MISTAKES = (
     ("shards jsonl --root corpus --out new --set tokenizer=train:unigram:300", "unigram", "wordpiece or bpe", "write"),
     # Splits
     (f"{FOLDER} raw --val 2", "val=2.0", "between 0 and 1", "such as 0.05"),
-    (f"{FOLDER} flat --as-is --val 0.3", "cannot divide a single sample", "`start` and `end` of a list", "add samples"),
-    (f"{FOLDER} raw --val 0.3 --val-by speaker", "no field 'speaker'", "source, sample and folder", "legal are"),
+    (f"{FOLDER} flat --as-is --val 0.3", "cannot divide a single sample", "`start` and `end` in a list", "add samples"),
+    (f"{FOLDER} raw --val 0.3 --val-by speaker", "no field 'speaker'", "source, sample or folder", "Use one of"),
     ("split shards/train --val 0", "val=0.0", "between 0 and 1", "such as 0.05"),
     (
         "split shards/train --val 0.3 --val-by speaker --out new",

@@ -160,7 +160,7 @@ def test_k400_of_which_only_val_was_downloaded(tmp_path, make_video):
         whole()
     with pytest.raises(DatasetError, match="'train' lists 2 videos, such as"):
         whole(splits=["train"])
-    with pytest.raises(DatasetError, match="k400: there is no split 'test'; it has val, train"):
+    with pytest.raises(DatasetError, match="k400 has no split 'test'; use one of val, train"):
         whole(splits=["test"])
     assert list(whole(splits=["val"]).splits) == ["val"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["val"]
@@ -195,7 +195,7 @@ def test_ssv2_misshapen(tmp_path):
     write(tmp_path / "labels.json", '{"Closing something": "0"}')
     assert "there is no train.json" in refused("ssv2", tmp_path)
     write(tmp_path / "train.json", '[{"id": "7", "template": "Opening [something]"}]')
-    assert "labels.json lacks" in refused("ssv2", tmp_path)
+    assert "labels.json contains" in refused("ssv2", tmp_path)
     write(tmp_path / "train.json", "[")
     assert "is not valid JSON" in refused("ssv2", tmp_path)
     write(tmp_path / "labels.json", '{"Closing something": "4"}')
@@ -235,7 +235,7 @@ def test_ucf101(ucf):
     with pytest.raises(ValueError, match="the folds 1 to 3, got fold=4"):
         DATASETS["ucf101"](ucf, fold=4)
     write(ucf / "ucfTrainTestlist" / "classInd.txt", "1 Bowling\n")
-    assert "of a class not in classInd.txt" in refused("ucf101", ucf)
+    assert "whose class is not in classInd.txt" in refused("ucf101", ucf)
 
 
 def test_hmdb51_same_name_in_two_classes(tmp_path):
@@ -258,7 +258,7 @@ def test_hmdb51_same_name_in_two_classes(tmp_path):
     assert dataset.splits["val"][0].path.parent.name == "walk"
     assert [reject.source for reject in dataset.missing["train"]] == ["walk/d.avi"]
     write(lists / "run_test_split1.txt", "a#(x).avi 7\n")
-    assert "not a file and 0, 1 or 2" in refused("hmdb51", tmp_path)
+    assert "must be a file and 0, 1 or 2" in refused("hmdb51", tmp_path)
 
 
 def test_folder_with_splits(tmp_path):
@@ -301,7 +301,7 @@ def test_folder_list(tmp_path):
     write(tmp_path / "videos.csv", "name\nx.mp4\n")
     assert "no 'path'" in refused("folder", tmp_path)
     write(tmp_path / "more.csv", "path\nx.mp4\n")
-    assert "put their rows into one file with the columns path, label and split" in refused("folder", tmp_path)
+    assert "Merge them into one file with the columns path, label and split" in refused("folder", tmp_path)
 
 
 def test_file_names_that_are_no_utf8(tmp_path):
@@ -320,9 +320,9 @@ def test_settings_of_a_dataset_are_told_from_those_of_its_encoder(ucf):
     with pytest.raises(DatasetError, match=r"trainlist02\.txt"):
         make(ucf)
     for wrong in ("fold=two", "fold=true", "fold=1.5", "fold="):
-        with pytest.raises(ValueError, match="a number is wanted, such as fold=1"):
+        with pytest.raises(ValueError, match="must be a number, such as fold=1"):
             chosen_dataset("ucf101", [wrong])
-    with pytest.raises(ValueError, match="true or false is wanted, such as balanced=false"):
+    with pytest.raises(ValueError, match="must be true or false, such as balanced=false"):
         chosen_dataset("audioset", ["balanced=1"])
     assert own_settings(DATASETS["audioset-video"]) == {"balanced": False, "whole": False}
     assert own_settings(DATASETS["folder"]) == {"separator": ""}

@@ -110,7 +110,7 @@ def test_groups_are_those_of_a_field() -> None:
     held = {one.meta["speaker"] for one in found["val"]}
     assert len(held) == 2
     assert held.isdisjoint(one.meta["speaker"] for one in found["train"])
-    with pytest.raises(DatasetError, match=r"'0' has no field 'talker' .*; it has 'speaker'; legal are also source"):
+    with pytest.raises(DatasetError, match=r"'0' has no field 'talker' .*\('speaker'\), or source"):
         divide_sources(raw, Division(share=0.2, by="talker"))
 
 
@@ -133,21 +133,21 @@ def test_the_group_of_an_id(name: str, by: str, group: str) -> None:
 def test_what_cannot_be_divided_says_what_can() -> None:
     sources = [Source(id=str(n), path=Path(f"/raw/{n}")) for n in range(8)]
     plain = Dataset(name="toy", label_names=(), splits={"train": sources})
-    with pytest.raises(DatasetError, match=r"none of 8 samples in 8 groups; give a share of at least 0.0625, or other"):
+    with pytest.raises(DatasetError, match=r"none of 8 samples in 8 groups; use a fraction of at least 0.0625"):
         divide_sources(plain, Division(share=0.05))
     assert len(divide_sources(plain, Division(share=0.0625)).splits["val"]) == 1
     with pytest.raises(
-        DatasetError, match=r"none of 8 samples in 1 group; each label is one group, .*; choose other groups"
+        DatasetError, match=r"none of 8 samples in 1 group; each label has only one group, .*; use another grouping"
     ):
         divide_sources(plain, Division(share=0.05, by="folder"))
-    with pytest.raises(DatasetError, match="cannot divide a single sample; cut its file into parts"):
+    with pytest.raises(DatasetError, match=r"cannot divide a single sample\. Cut its file into parts"):
         divide_sources(Dataset(name="toy", label_names=(), splits={"train": sources[:1]}), Division(share=0.5))
     own = Dataset(name="toy", label_names=(), splits={"train": sources, "valid": sources})
-    with pytest.raises(DatasetError, match=r"a validation split of its own, 'valid'; leave out --val \(val=\)"):
+    with pytest.raises(DatasetError, match=r"already has a validation split, 'valid'. Remove --val \(val=\)"):
         divide_sources(own, Division(share=0.5))
-    with pytest.raises(DatasetError, match=r"has the splits 'test', and --val .* divides a split 'train'"):
+    with pytest.raises(DatasetError, match=r"--val .* divides a split 'train', but toy has the splits 'test'"):
         divide_sources(Dataset(name="toy", label_names=(), splits={"test": sources}), Division(share=0.5))
-    with pytest.raises(ValueError, match=r"val=1.0 must be a share .* between 0 and 1"):
+    with pytest.raises(ValueError, match=r"val=1.0 must be a fraction .* between 0 and 1"):
         Division(share=1.0)
 
 

@@ -16,7 +16,7 @@ from maskstream.shards.errors import DatasetError
         ("folder", ("Train-large/a/1.mp4", "more/1.mp4"), "Train-large/ in {root} look like splits"),
         ("points-folder", ("chair/train/1.npy", "chair/test/2.npy"), "chair/test/, chair/train/ in {root} look like"),
         ("image-folder", ("train/cat/val/1.png",), "train/cat/val/ in {root} look like splits within classes"),
-        ("image-folder", ("train/cat/1.png", "dog/2.png"), "dog/ in {root} hold files that no split has"),
+        ("image-folder", ("train/cat/1.png", "dog/2.png"), "dog/ in {root} contain files outside of all splits"),
         ("folder", ("trainers/a.mp4", "valley/b.mp4", "testimony/c.mp4"), ""),
         ("folder", ("train/a/1.mp4", "val/b/2.mp4", "annotations/list.txt"), ""),
         ("folder", ("UCF-101/Punch/v.avi", "ucfTrainTestlist/trainlist01.txt"), "ucfTrainTestlist/trainlist01.txt in"),
@@ -26,8 +26,8 @@ from maskstream.shards.errors import DatasetError
             "ShapeNet-55/test.txt in {root} look",
         ),
         ("image-folder", ("cat/1.png", "dog/2.png", "meta/labels.txt", "cat/training day.md"), ""),
-        ("folder", ("train/a.mp4", "val/b.mp4"), "none of the 2 videos would have a label. Lay the videos out as"),
-        ("audio-folder", ("wavs/a.wav", "wavs/b.wav"), "all 2 audio files would have the same label, 'wavs'. Lay"),
+        ("folder", ("train/a.mp4", "val/b.mp4"), "none of the 2 videos would have a label. Arrange the videos as"),
+        ("audio-folder", ("wavs/a.wav", "wavs/b.wav"), "all 2 audio files would have the same label, 'wavs'. Arrange"),
         ("audio-folder", ("wavs/a.wav",), ""),
         ("txt", ("a.txt", "b.txt"), ""),
         ("mesh-folder", ("a.obj", "b.obj"), ""),
@@ -68,7 +68,7 @@ def test_doubtful_splits_are_refused_unless_they_are_meant(tmp_path):
         (tmp_path / "raw" / name).mkdir(parents=True)
         Image.new("RGB", (40, 40)).save(tmp_path / "raw" / name / "one.png")
     made = partial(make_shards, "image-folder", tmp_path / "raw", tmp_path / "out", workers=0)
-    with pytest.raises(DatasetError, match=r"train_256/, val_256/ in .* look like splits.*rename them.*--as-is"):
+    with pytest.raises(DatasetError, match=r"train_256/, val_256/ in .* look like splits.*Rename them.*--as-is"):
         made()
     assert not (tmp_path / "out").exists()
     assert list(made(as_is=True).splits) == ["train"]

@@ -114,13 +114,13 @@ def test_pathvqa_of_json_and_its_pickles_refused_with_the_remedy(tmp_path):
     ("name", "files", "why"),
     [
         ("vqa-rad", {"trainset.json": [rad(1)]}, "there is no"),
-        ("vqa-rad", {"trainset.json": {"a": 1}, "testset.json": [rad(1)]}, "is no list of questions"),
+        ("vqa-rad", {"trainset.json": {"a": 1}, "testset.json": [rad(1)]}, "is not a list of questions"),
         (
             "vqa-rad",
             {"trainset.json": [{"question": "x"}], "testset.json": [rad(1)]},
             "entry 0 has no answer, image_name",
         ),
-        ("vqa-rad", {"trainset.json": ["x"], "testset.json": [rad(1)]}, "'x', no object"),
+        ("vqa-rad", {"trainset.json": ["x"], "testset.json": [rad(1)]}, "not an object: 'x'"),
         ("vqa-rad", {"trainset.json": "{", "testset.json": [rad(1)]}, "is not valid JSON"),
         ("slake", {"train.json": [rad(1)], "validate.json": [rad(1)], "test.json": [rad(1)]}, "has no img_name"),
         ("m3ae-style", {"roco/train/radiology/captions.txt": "ROCO_1 a caption without a tab"}, "line 1 has no tab"),
@@ -173,12 +173,12 @@ def test_rationales_as_medthink_has_them(tmp_path):
     [
         ({"0": reasoned(2)}, "the answer 2 of 2 choices"),
         ({"0": reasoned(True)}, "the answer True of 2 choices"),
-        ({"9": reasoned(choices="no")}, "entry 9 is no closed question"),
+        ({"9": reasoned(choices="no")}, "entry 9 is not a valid closed question"),
         ([reasoned(solution=" ")], "solution ' '"),
         ([{"question": "x"}], "KeyError"),
         ([reasoned(image=None)], "img_id"),
         ("{", "is not valid JSON"),
-        ({}, "holds no questions"),
+        ({}, "must contain questions"),
     ],
 )
 def test_other_rationales_are_refused_by_name(tmp_path, rows, why):
@@ -272,4 +272,4 @@ def test_refcoco_of_json_and_its_pickle_refused_with_the_remedy(tmp_path):
     boxes = read_npy(members["boxes.npy"].data)
     assert boxes.tolist() == [[0.1875, 0.25, 0.6875, 0.6875]] * 2
     write(tmp_path / "refs.json", [ref(1, "train", ["dog"], ann=8)])
-    assert "entry 0 is no ref" in refused("refcoco", tmp_path)
+    assert "entry 0 is not a ref" in refused("refcoco", tmp_path)

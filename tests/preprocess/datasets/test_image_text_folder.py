@@ -72,7 +72,7 @@ def test_folders_and_pictures_without_a_text(tmp_path):
     }
     assert [reject.source for reject in found.missing["train"]] == ["train/2.jpg"]
     (tmp_path / "val/3.json").write_text("[1]")
-    with pytest.raises(DatasetError, match=r"3\.json holds no object, but a list"):
+    with pytest.raises(DatasetError, match=r"3\.json must contain an object, got a list"):
         DATASETS["image-text-folder"](tmp_path)
 
 
@@ -134,15 +134,13 @@ def test_images_and_texts_in_parquet(tmp_path, packed, caplog):
     (tmp_path / "raw").mkdir()
     pq.write_table(pa.table(columns), tmp_path / "raw/train-00000-of-00001.parquet")
     DATASETS["parquet-image"](tmp_path / "raw")
-    assert "the column 'text' is a field of the samples" in caplog.text
-    assert "take the dataset parquet-image-text" in caplog.text
+    assert "the column 'text' becomes a field of the samples" in caplog.text
+    assert "use the dataset parquet-image-text" in caplog.text
     report = make_shards("parquet-image-text", tmp_path / "raw", tmp_path / "out", **WORDS, max_rejects=0.5)
     assert report.splits["train"].counts["samples"] == 3
     assert seen(tmp_path / "out/train", ("caption",), ("score",)) == {n: (f"number {n}", n) for n in range(1, 4)}
     pq.write_table(pa.table({"image": images, "score": [1, 2, 3, 4]}), tmp_path / "raw/train-00000-of-00001.parquet")
-    with pytest.raises(
-        DatasetError, match="has the columns image, score, and none with texts; legal are caption, ques"
-    ):
+    with pytest.raises(DatasetError, match="has the columns image, score, but none with texts; use caption, ques"):
         DATASETS["parquet-image-text"](tmp_path / "raw")
 
 
@@ -179,7 +177,7 @@ def test_conversations_of_llava(tmp_path, caplog):
         (raw / f"images/coco/{n}.jpg").write_bytes(picture(n))
     (raw / "llava_instruct.json").write_text(json.dumps(LLAVA))
     make_shards("image-text-folder", raw, tmp_path / "out", **WORDS)
-    assert "1 of 3 conversations have no image, and are left out" in caplog.text
+    assert "1 of 3 conversations have no image and are skipped" in caplog.text
     sources = DATASETS["image-text-folder"](raw).splits["train"]
     assert [one.id for one in sources] == ["coco/1.jpg:0", "coco/2.jpg:1"]
     assert [(one.meta["question"], one.meta["answer"], one.meta["id"]) for one in sources] == [
@@ -188,14 +186,14 @@ def test_conversations_of_llava(tmp_path, caplog):
     ]
     assert {n: words for n, (words,) in seen(tmp_path / "out/train", ("answer",)).items()}.keys() == {1, 2}
     for wrong, says in (
-        (turns("What is it?"), r"entry 0 has 1 questions and 0 answers; each needs the other"),
-        ([{"from": "robot", "value": "x"}], r"entry 0 has the turn .*robot.*; legal are human, user, gpt, assistant"),
+        (turns("What is it?"), r"entry 0 has 1 questions and 0 answers; both numbers must be equal"),
+        ([{"from": "robot", "value": "x"}], r"entry 0 has the turn .*robot.*, with one of human, user, gpt, assistant"),
     ):
         (raw / "llava_instruct.json").write_text(json.dumps([{**LLAVA[0], "conversations": wrong}]))
         with pytest.raises(DatasetError, match=says):
             DATASETS["image-text-folder"](raw)
     (raw / "llava_instruct.json").write_text(json.dumps([{**LLAVA[0], "image": "\ud800.jpg"}]))
-    with pytest.raises(DatasetError, match=r"entry 0 has the image .*; a path, or a list of paths, is legal"):
+    with pytest.raises(DatasetError, match=r"entry 0 has the image .*; it must be a path or a list of paths"):
         DATASETS["image-text-folder"](raw)
 
 
@@ -203,7 +201,7 @@ def test_lists_that_are_none_are_named(tmp_path):
     (tmp_path / "1.jpg").write_bytes(picture(1))
     (tmp_path / "llava.json").write_text("")
     (tmp_path / "a.jsonl").write_text('{"caption": "x"}\n')
-    with pytest.raises(DatasetError, match=r"a\.jsonl, llava\.json there list no pictures with texts"):
+    with pytest.raises(DatasetError, match=r"a\.jsonl, llava\.json there do not list images with texts"):
         DATASETS["image-text-folder"](tmp_path)
 
 

@@ -166,7 +166,7 @@ def test_activitynet(tmp_path, make_video):
         assert numbers(manifest, i, raw / "videos/v_sJFgo9H6zNo.mp4") == list(range(first, stop))
         assert (about["label"], about["video"], f"{about['start']}-{about['end']}") == (label, "sJFgo9H6zNo", source)
     write(raw / "activity_net.v1-3.min.json", json.dumps(ACTIVITYNET).replace("[0.5, 1.9]", "[3, 1]"))
-    with pytest.raises(DatasetError, match=r"'sJFgo9H6zNo' has the segment \[3\.0, 1\.0\]; its end must be behind"):
+    with pytest.raises(DatasetError, match=r"'sJFgo9H6zNo' has the segment \[3\.0, 1\.0\]; its end must be after"):
         DATASETS["activitynet"](raw)
 
 

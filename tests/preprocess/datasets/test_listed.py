@@ -128,18 +128,21 @@ def test_a_list_of_labels_in_json_lines(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("path,label\na.mp4,a;b\nb.mp4,c\n", r"list\.csv: line 2 has the label 'a;b', which is one class; if it is"),
+        ("path,label\na.mp4,a;b\nb.mp4,c\n", r"list\.csv: line 2 has the label 'a;b', which is read as one class"),
         ('path,labels\na.mp4,"a,b"\nb.mp4,c\n', r"line 2 has the labels 'a,b', .* add --set separator=,"),
-        ("path,lable\na.mp4,a\nb.mp4,c\n", "has the column 'lable', which is a field; if 'label' is meant, rename it"),
-        ("path,label,stat,end\na.mp4,a,1,2\nb.mp4,b,1,2\n", "the column 'stat', which is a field; if 'start' is meant"),
-        ("path,class\na.mp4,a\nb.mp4,c\n", "has the column 'class' and no label; if it has the labels, rename it"),
+        (
+            "path,lable\na.mp4,a\nb.mp4,c\n",
+            "the column 'lable', which becomes a field; if you meant 'label', rename it",
+        ),
+        ("path,label,stat,end\na.mp4,a,1,2\nb.mp4,b,1,2\n", "'stat', which becomes a field; if you meant 'start'"),
+        ("path,class\na.mp4,a\nb.mp4,c\n", "has the column 'class' but no label; if it contains the labels, rename it"),
         (
             "path,label,note\na.mp4,a,\nb.mp4,b,\n",
-            "the column 'note', which is empty in all of its 2 rows; take it out",
+            "the column 'note', which is empty in all of its 2 rows; remove it",
         ),
-        ("path,label,start,duration\na.mp4,a,1,2\nb.mp4,b,1,2\n", "has 'duration' and no 'end', so parts go on"),
+        ("path,label,start,duration\na.mp4,a,1,2\nb.mp4,b,1,2\n", "has 'duration' but no 'end', so parts extend"),
         ("path,label\ntrain/a.mp4,a\nval/a.mp4,b\n", "lists train/a.mp4, val/a.mp4, whose folders look like splits"),
-        (",path,label\n5,a.mp4,a\n7,b.mp4,b\n", "has a column without a name, whose first value is '5'; name it"),
+        (",path,label\n5,a.mp4,a\n7,b.mp4,b\n", "has a column without a name, with the first value '5'; name it"),
         (
             "path,label,start,end,split\na.mp4,a,0,5,train\na.mp4,b,4,8,val\n",
             r"line 2 of .*list\.csv and line 3 of list\.csv put parts of a\.mp4 that overlap into the splits train and",
@@ -168,14 +171,14 @@ def test_what_is_not_doubtful_is_read(tmp_path, text):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("path,start,end\na.mp4,1,2\nb.mp4,3,3\n", "line 3 has the end 3 s, which is not behind its start 3 s"),
-        ("path,start,end\na.mp4,-1,2\n", "line 2 has the start '-1', not a number of seconds from 0 on or a time like"),
-        ("path,start,end\na.mp4,one,2\n", "line 2 has the start 'one', not a number of seconds"),
-        ("path,start,end\na.mp4,1,2\na.mp4,1.0,2\n", "line 3 has the part 'a.mp4:1-2', as line 2 has. Take one"),
-        ("path,key\na.mp4,k\nb.mp4,k\n", "line 3 has the key 'k', as line 2 has. Take one of them out"),
-        ("path,label\na.mp4,1048576\n", "line 2 has the label '1048576', not a whole number from 0 to 1048575"),
-        ("path\nhttps://x.org/a.mp4\n", "line 2 has the path 'https://x.org/a.mp4', a URL. A list names files below"),
-        ("path,labels\na.mp4,[1\n", "line 2 has the labels '[1', which begin like a list of JSON and are none"),
+        ("path,start,end\na.mp4,1,2\nb.mp4,3,3\n", "line 3 has the end 3 s, which is not after its start 3 s"),
+        ("path,start,end\na.mp4,-1,2\n", "line 2 has the start '-1', which is neither seconds from 0 nor a time like"),
+        ("path,start,end\na.mp4,one,2\n", "line 2 has the start 'one', which is neither seconds"),
+        ("path,start,end\na.mp4,1,2\na.mp4,1.0,2\n", "line 3 has the same part 'a.mp4:1-2' as line 2. Remove one"),
+        ("path,key\na.mp4,k\nb.mp4,k\n", "line 3 has the same key 'k' as line 2. Remove one of them"),
+        ("path,label\na.mp4,1048576\n", "line 2 has the label '1048576', which is not a whole number from 0 to"),
+        ("path\nhttps://x.org/a.mp4\n", "line 2 has the path 'https://x.org/a.mp4', a URL. Lists contain paths"),
+        ("path,labels\na.mp4,[1\n", "line 2 has the labels '[1', which begin like a JSON list but are not valid JSON"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_said(tmp_path, text, says):
@@ -188,7 +191,7 @@ def test_rows_of_other_forms_that_cannot_be_used(tmp_path):
     assert "line 2 is not valid JSON" in refused(tmp_path, '{"path": "a.mp4"}\n{\n', name="x.jsonl")
     assert "line 2 is a list, not an object" in refused(tmp_path, '{"path": "a.mp4"}\n[1]\n', name="x.jsonl")
     for half in (r"a\ud800.mp4", r"a\u0000.mp4"):
-        assert "which no file can have" in refused(tmp_path, f'{{"path": "{half}"}}\n', name="x.jsonl")
+        assert "which is not a valid path" in refused(tmp_path, f'{{"path": "{half}"}}\n', name="x.jsonl")
     text = '{"path": "a.mp4", "n": 1}\n{"path": "b.mp4", "n": "x"}\n'
     assert "the column 'n' is a number in line 1 and text in line 2; use one" in refused(tmp_path, text, name="x.jsonl")
     assert "has the label {'a': 1}" in refused(
@@ -208,7 +211,7 @@ def test_a_file_that_is_no_list_is_not_read_in_silence(tmp_path):
     (tmp_path / "dog/a.mp4").touch()
     (tmp_path / "notes.jsonl").write_text('{"name": "a.mp4", "label": "dog"}\n')
     assert "notes.jsonl in" in (doubt := DATASETS["folder"](tmp_path).doubt)
-    assert "have no column 'path', so they are not read" in doubt
+    assert "have no column 'path' and would be ignored" in doubt
 
 
 def test_a_list_for_each_split(tmp_path):
@@ -219,7 +222,7 @@ def test_a_list_for_each_split(tmp_path):
     dataset = DATASETS["folder"](tmp_path)
     assert (rows(dataset), rows(dataset, "val")) == ([("a.mp4", 0, None, {})], [("b.mp4", 1, None, {})])
     (tmp_path / "val.csv").write_text("path,label\na.mp4,y\n")
-    with pytest.raises(DatasetError, match=r"val\.csv: line 2 has the path 'a\.mp4', as line 2 of train\.csv has"):
+    with pytest.raises(DatasetError, match=r"val\.csv: line 2 has the same path 'a\.mp4' as line 2 of train\.csv"):
         DATASETS["folder"](tmp_path)
 
 
@@ -228,7 +231,7 @@ def test_a_list_of_numbers_beside_one_of_names_is_doubtful(tmp_path):
     for name in "abcd":
         (tmp_path / f"{name}.mp4").touch()
     doubt = listed(tmp_path, "path,label\nc.mp4,0\nd.mp4,1\n", "val.csv").doubt
-    assert "val.csv numbers its labels and train.csv names them" in doubt
+    assert "val.csv has numeric labels and train.csv has names" in doubt
     assert listed(tmp_path, "path,label\nc.mp4,dog\nd.mp4,7\n", "val.csv").doubt == ""
 
 

@@ -84,7 +84,7 @@ def test_videos(tmp_path, make_video):
 def test_what_is_no_such_file_is_said(tmp_path):
     root = tmp_path / "raw"
     write(root / "train.parquet", [{"text": "a", "label": 1}])
-    with pytest.raises(DatasetError, match=r"has no columns of the kind image \(none\), of the columns text, label"):
+    with pytest.raises(DatasetError, match=r"has no columns of the kind image \(none\) among text, label"):
         DATASETS["parquet-image"](root)
     write(root / "train.parquet", [{"image": picture(1), "img": picture(2)}])
     with pytest.raises(DatasetError, match=r"has 2 columns of the kind image \(image, img\)"):
@@ -113,7 +113,7 @@ def listed(root, **columns):
     ("columns", "message"),
     [
         ({"label": [1, 3_000_000_000]}, r"train\.parquet: the label 3000000000 is larger than 1048575"),
-        ({"label": [[1], [2]]}, r"the column 'label' of .*train\.parquet is list<.*; legal are names and numbers"),
+        ({"label": [[1], [2]]}, r"the column 'label' of .*train\.parquet is list<.*; it must contain names or numbers"),
         ({"label": [{"a": 1}, {"a": 2}]}, r"the column 'label' of .* is struct<"),
         ({"image": ["http://x/1.png", "b"]}, r"the column 'image' of .* is string; it must hold the bytes of a file"),
         ({"label": [-5, 3]}, r"train\.parquet: row 0: the label '-5' is none of 4"),
@@ -130,7 +130,7 @@ def test_metadata_that_are_odd_are_left_out_or_refused(tmp_path, features):
     table = pa.table({"image": [b"x"], "label": [0]}).replace_schema_metadata({"huggingface": text})
     pq.write_table(table, tmp_path / "train.parquet")
     if isinstance(features, dict) and isinstance(features["label"], dict):
-        with pytest.raises(DatasetError, match=r"train\.parquet name the labels '5'; a list of names is legal"):
+        with pytest.raises(DatasetError, match=r"train\.parquet name the labels '5'; they must be a list of names"):
             DATASETS["parquet-image"](tmp_path)
     else:
         assert len(DATASETS["parquet-image"](tmp_path).splits["train"]) == 1
@@ -149,7 +149,7 @@ def test_a_damaged_footer_is_no_outage(tmp_path):
 def test_columns_may_not_fill_the_memory(tmp_path, monkeypatch):
     monkeypatch.setattr("maskstream.preprocess.datasets.parquet_media.MAX_LISTED_BYTES", 10_000)
     assert listed(tmp_path / "raw", image=[b"x"] * 20, text=["z" * 400] * 20).splits
-    with pytest.raises(DatasetError, match=r"beside the media hold more than 10000 bytes \(text\)"):
+    with pytest.raises(DatasetError, match=r"besides the media exceed 10000 bytes \(text\)"):
         listed(tmp_path / "raw", image=[b"x"] * 30, text=["z" * 400] * 30)
 
 
@@ -271,8 +271,8 @@ def test_names_as_values_and_names_in_metadata_are_the_same_classes(tmp_path):
             [0, 1],
             r"row 0: the label is the number 0, but the classes of .*1\.parquet have names",
         ),
-        (["a", "b"], [0, 2], r"row 1: the label 2 is none of 2; legal are -1 for none and the numbers 0 to 1"),
-        (["a", "b", "a"], [0, 2], r"name two labels 'a'; give each class a name of its own"),
+        (["a", "b"], [0, 2], r"row 1: the label 2 is out of range; use -1 for no label, or 0 to 1"),
+        (["a", "b", "a"], [0, 2], r"name two labels 'a'; give each class a unique name"),
     ],
 )
 @pytest.mark.parametrize("named", [True, False])

@@ -158,7 +158,7 @@ def test_shapenetpart_as_published(tmp_path):
     points = read_npy(PointEncoder().encode(dataset.splits["val"][0]).members["points.npy"].data)
     assert points[:, 6].max() == 2  # the part
     put_all(base, **{"train_test_split/shuffled_val_file_list.json": '["shape_data/0123/x"]'})
-    with pytest.raises(DatasetError, match="of no known synset"):
+    with pytest.raises(DatasetError, match="of an unknown synset"):
         DATASETS["shapenetpart"](tmp_path)
 
 
@@ -246,13 +246,14 @@ def test_files_that_are_not_read_are_named_with_what_to_do(tmp_path):
     found = points_folder(tmp_path)
     assert [source.id for source in found.splits["train"]] == ["train/a/cloud.xyz"]
     assert found.doubt == (
-        f"2 files are not read of {tmp_path} (train/b/cloud.PTX, train/b/cloud.txt): save clouds as PLY, PCD, E57, LAS "
-        "or NPY (CloudCompare and PDAL do); --set txt=true reads .txt files as x, y, z a line, or move them away"
+        f"2 files in {tmp_path} would be ignored (train/b/cloud.PTX, train/b/cloud.txt): save clouds as PLY, PCD, E57, "
+        "LAS or NPY (CloudCompare and PDAL do); add --set txt=true to read .txt files with x, y, z in each line, or "
+        "move them away"
     )
     found = points_folder(tmp_path, txt=True)
     assert [source.id for source in found.splits["train"]] == ["train/a/cloud.xyz", "train/b/cloud.txt"]
     put(tmp_path / "meshes", "a.gltf", "{}")
-    with pytest.raises(DatasetError, match=r"1 file is not read of .* \(a.gltf\): save meshes as PLY, OBJ or GLB"):
+    with pytest.raises(DatasetError, match=r"1 file in .* would be ignored \(a.gltf\): save meshes as PLY, OBJ or GLB"):
         mesh_folder(tmp_path / "meshes")
 
 
@@ -268,5 +269,5 @@ def test_sets_whose_columns_are_known_have_their_names(tmp_path):
 @pytest.mark.parametrize("build", [modelnet40, shapenet, las, points_folder])
 def test_what_is_not_there_is_said(tmp_path, build):
     for root in (tmp_path / "none", tmp_path):
-        with pytest.raises(DatasetError, match=r"there is no|none is below|neither|holds no"):
+        with pytest.raises(DatasetError, match=r"there is no|none of them exists below|neither|holds no"):
             build(root)

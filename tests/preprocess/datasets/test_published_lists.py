@@ -41,7 +41,7 @@ def test_kinetics_710_has_one_list_over_three_sets_and_a_map_of_labels(tmp_path)
     assert found.label_names == ("riding a bike", "marching", "dodgeball")
     assert rows(found) == {"train": [(videos[0], 0), (videos[1], 2)], "val": [(videos[2], 0)]}
     (tmp_path / "label_map_k710.txt").write_text("riding a bike\n")
-    with pytest.raises(DatasetError, match=r"label_map_k710\.txt has 1 names, but a list has the label 2"):
+    with pytest.raises(DatasetError, match=r"label_map_k710\.txt has 1 names, but a list uses the label 2"):
         DATASETS["video-list"](tmp_path)
 
 
@@ -57,11 +57,11 @@ def test_whole_videos_without_labels(tmp_path):
     ("text", "says"),
     [
         ("path,label\none.mp4,3\n", "line 1 is 'path,label', not `PATH LABEL`"),
-        ("one.mp4 1\nframes 0 300\n", "line 2 has another form"),
-        ("frames 0 300\n", "takes frames 0, 300 of 'frames'; only `PATH 0 -1`"),
+        ("one.mp4 1\nframes 0 300\n", "line 2 has a different form"),
+        ("frames 0 300\n", "selects frames 0, 300 of 'frames'; only whole videos"),
         ("one.mp4 99999999999\n", "has the label 99999999999, not a number"),
         ("one.mp4 -2\n", "has the label -2"),
-        ("one.mp4 1\n./one.mp4 1\n", "line 2 has the path './one.mp4', as"),
+        ("one.mp4 1\n./one.mp4 1\n", "line 2 has the same path as"),
     ],
 )
 def test_a_wrong_list_names_its_line(tmp_path, text, says):
@@ -76,7 +76,7 @@ def test_a_path_in_two_splits_and_two_lists_of_a_split_are_refused(tmp_path):
     with_files(tmp_path, "one.mp4")
     for name in ("train.csv", "val.csv"):
         (tmp_path / name).write_text("one.mp4 1\n")
-    with pytest.raises(DatasetError, match=r"val\.csv: line 1 has the path 'one\.mp4', as .*train\.csv: line 1 has"):
+    with pytest.raises(DatasetError, match=r"val\.csv: line 1 has the same path as .*train\.csv: line 1"):
         DATASETS["video-list"](tmp_path)
     (tmp_path / "train_2.txt").write_text("one.mp4 1\n")
     with pytest.raises(
@@ -107,7 +107,7 @@ def test_audio_lists_in_json(tmp_path):
     ("data", "says"),
     [
         ([], "has no list `data`"),
-        ({"data": [{"wav": "a.wav"}]}, "entry 0 has no text `wav` or no text `labels`"),
+        ({"data": [{"wav": "a.wav"}]}, "entry 0 needs the texts `wav` and `labels`"),
         ({"data": [{"wav": "a.wav", "labels": "/m/none"}]}, "the class '/m/none', which is not in class_labels"),
     ],
 )

@@ -46,7 +46,7 @@ def test_rows_of_parquet_files(tmp_path):
     pq.write_table(pa.table({"text": ["a", "b"], "label": ["x", "y"]}), tmp_path / "val.parquet")
     assert listed(parquet_text(tmp_path)) == {"val": [("val.parquet:0", "x"), ("val.parquet:1", "y")]}
     pq.write_table(pa.table({"words": ["a"]}), tmp_path / "val.parquet")
-    with pytest.raises(DatasetError, match="has no column 'text' but words"):
+    with pytest.raises(DatasetError, match="needs a column 'text', got words"):
         parquet_text(tmp_path)
 
 
@@ -59,13 +59,13 @@ def test_a_folder_of_files(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ({"text": "a", "label": [1]}, "legal are names and numbers"),
-        ({"text": "a", "label": -3}, "legal are names and numbers"),
-        ({"text": "a", "split": "dev"}, "the split is 'dev'; legal are train, val, test"),
-        ({"text": "a", "id": 1.5}, "are to be text"),
+        ({"text": "a", "label": [1]}, "use a name or a number"),
+        ({"text": "a", "label": -3}, "use a name or a number"),
+        ({"text": "a", "split": "dev"}, "the split is 'dev'; use one of train, val, test"),
+        ({"text": "a", "id": 1.5}, "must be text"),
         (
             {"text": "a", "label": 3_000_000_000},
-            r"a\.jsonl, line or row 1: the label is 3000000000; legal .* to 1048575",
+            r"a\.jsonl, line or row 1: the label is 3000000000; use .* to 1048575",
         ),
         ({"text": "a", "label": 1 << 5000}, "the label is a number of 5001 bits"),
     ],

@@ -129,11 +129,11 @@ def test_an_episode_is_one_sample_with_a_video_of_each_camera(tmp_path, write):
 
 def test_cameras_without_names_of_their_own_and_unknown_words_are_refused(tmp_path):
     root = second(tmp_path / "raw")
-    with pytest.raises(DatasetError, match="--set cameras=both: legal are apart and together"):
+    with pytest.raises(DatasetError, match="--set cameras=both is not allowed; use apart or together"):
         DATASETS["lerobot"](root, cameras="both")
     text = (root / "meta/info.json").read_text().replace("images.wrist", "other.top")
     (root / "meta/info.json").write_text(text)
-    with pytest.raises(DatasetError, match="have no short names of their own"):
+    with pytest.raises(DatasetError, match="need distinct last words in their names"):
         DATASETS["lerobot"](root, cameras="together")
 
 
@@ -161,7 +161,7 @@ def test_what_does_not_fit_is_said(tmp_path):
         DATASETS["lerobot"](root)
     info["features"] = {name: one for name, one in info["features"].items() if one["dtype"] != "video"}
     (root / "meta/info.json").write_text(json.dumps(info))
-    with pytest.raises(DatasetError, match="has the dtype video; pictures in Parquet files are not read"):
+    with pytest.raises(DatasetError, match="has the dtype video; images in Parquet files are not supported"):
         DATASETS["lerobot"](root)
 
 
@@ -170,9 +170,9 @@ def test_what_does_not_fit_is_said(tmp_path):
     [
         ("[" * 100_000, r"episodes\.jsonl: line 2 is not valid JSON \(nested too deeply\)"),
         ("{", r"episodes\.jsonl: line 2 is not valid JSON"),
-        ('{"episode_index": [1]}', r"episodes\.jsonl: line 2 is no episode \(TypeError"),
-        ('{"episode_index": 1, "tasks": [{"a": 1}]}', r"line 2 has tasks that are no texts"),
-        ('{"episode_index": 1, "tasks": ["\\ud800"]}', r"line 2 has tasks that are no texts"),
+        ('{"episode_index": [1]}', r"episodes\.jsonl: line 2 is not an episode \(TypeError"),
+        ('{"episode_index": 1, "tasks": [{"a": 1}]}', r"line 2 has tasks that are not valid text"),
+        ('{"episode_index": 1, "tasks": ["\\ud800"]}', r"line 2 has tasks that are not valid text"),
     ],
 )
 def test_a_line_that_is_no_episode_is_named(tmp_path, line, message):
@@ -190,5 +190,5 @@ def test_no_number_of_info_json_ends_the_listing_with_a_traceback(tmp_path):
     with pytest.raises(DatasetError, match="ZeroDivisionError"):
         DATASETS["lerobot"](root)
     (root / "meta/info.json").write_text(json.dumps({**info, "data_path": "data/{episode_index:0999999999999d}"}))
-    with pytest.raises(DatasetError, match=r"info\.json has the data_path 'data/.*; legal are places such as"):
+    with pytest.raises(DatasetError, match=r"info\.json has the data_path 'data/.*; use placeholders such as"):
         DATASETS["lerobot"](root)

@@ -215,14 +215,14 @@ def test_other_layouts_are_refused_by_name(root: Path, tmp_path: Path) -> None:
         ("groundtruth.txt", "# a\n1 0 0 0 0 0 0\n", "line 2 is '1 0 0 0 0 0 0', not `TIME tx ty tz qx qy qz qw`"),
         ("groundtruth.txt", "1 0 0 0 0 0 0 2\n", "with a quaternion of length 1"),
         ("groundtruth.txt", "1 nan 0 0 0 0 0 1\n", "a number is not finite"),
-        ("groundtruth.txt", "1 0 0 0 0 0 0 1\n", "of its sequences, a has no 3 s with colours, depth and poses"),
+        ("groundtruth.txt", "1 0 0 0 0 0 0 1\n", "has no usable sequence: a has no 3 s with colours, depth and poses"),
         ("depth.txt", lists["depth.txt"].replace("depth/", "depths/"), "a/000 there is no file"),
     ):
         (one / name).write_text(text)
         assert why in refused(one.parent)
         (one / name).write_text(lists[name])
     (one / "groundtruth.txt").unlink()
-    assert "of its sequences, a has no groundtruth.txt" in refused(one.parent)
+    assert "has no usable sequence: a has no groundtruth.txt" in refused(one.parent)
 
 
 def test_settings_that_mean_nothing_are_refused() -> None:

@@ -26,7 +26,7 @@ def labels(dataset):
 @pytest.mark.parametrize(
     ("data", "line", "says"),
     [
-        (HEAD + b"a.mp4,50000000,train\n", 2, "'50000000', not a whole number from 0 to 1048575"),
+        (HEAD + b"a.mp4,50000000,train\n", 2, "'50000000', which is not a whole number from 0 to 1048575"),
         (HEAD + b"a.mp4,1,train\nb.mp4,1048576,train\n", 3, "not a whole number from 0 to 1048575"),
         (HEAD + b"a.mp4,x,train\nb.mp4\n", 3, "1 values ('b.mp4') for the 3 columns path, label, split"),
         (HEAD + b"a.mp4,x,train\n\n,\n", 4, "2 values"),
@@ -38,8 +38,8 @@ def labels(dataset):
         (HEAD + b"a.mp4,caf\xe9,train\n", 2, "is not valid UTF-8 (byte 0xe9 at 9); save the file as UTF-8"),
         ((HEAD + b"a.mp4,x,train\n").decode().encode("utf-16"), 1, "is not valid UTF-8"),
         ((HEAD + b"a.mp4,x,train\n").decode().encode("utf-16-le"), 1, "has a NUL byte"),
-        (HEAD + b"a.mp4,x,train\nb.mp4,y,train\na.mp4,y,train\n", 4, "the path 'a.mp4', as line 2 has. Take one"),
-        (HEAD + b"a.mp4,x,train\n./a.mp4,x,val\n", 3, "as line 2 has"),
+        (HEAD + b"a.mp4,x,train\nb.mp4,y,train\na.mp4,y,train\n", 4, "the same path 'a.mp4' as line 2. Remove one"),
+        (HEAD + b"a.mp4,x,train\n./a.mp4,x,val\n", 3, "as line 2. Remove"),
         (HEAD + b",x,train\n", 2, "has no path"),
         (HEAD + b"a.mp4,x,dev\n", 2, "the split 'dev'. Use one of train, val, test"),
     ],
@@ -120,7 +120,7 @@ def write(path, data):
         ("ssv2", {"labels.json": b'{"a": ' + b"9" * 5000 + b"}"}, "labels.json is not valid JSON"),
         ("ssv2", {"labels.json": b'{"a": 0}', "train.json": b'["x"]', "validation.json": b"[1]"}, "the entry x has no"),
         ("meshgraphnets", {"meta.json": b'{"a":' * 100_000}, "meta.json is not valid JSON (it is nested too deeply)"),
-        ("meshgraphnets", {"meta.json": b"[]"}, "meta.json is not as expected"),
+        ("meshgraphnets", {"meta.json": b"[]"}, "meta.json is malformed"),
         ("shapenet", {"02691156/m/model.obj": b"", "all.csv": b"synsetId,modelId,split\n1,2\n"}, "line 2 has 2 values"),
         (
             "audioset",

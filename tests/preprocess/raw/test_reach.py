@@ -187,10 +187,10 @@ def test_a_url_has_no_outside(tmp_path: Path) -> None:
 def test_the_name_of_a_split_is_that_of_one_folder(tmp_path: Path, split: str) -> None:
     (tmp_path / "raw").mkdir()
     write_refs(tmp_path / "raw", "good", split)
-    with pytest.raises(DatasetError, match=r"has a split that is called .*; legal are printable names"):
+    with pytest.raises(DatasetError, match=r"has a split named .*: use a printable name"):
         make_shards("refcoco", tmp_path / "raw", tmp_path / "deep/out", workers=0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw"]
-    with pytest.raises(DatasetError, match="has a dataset that is called"):
+    with pytest.raises(DatasetError, match="has a dataset named"):
         Dataset(name=split, label_names=(), splits={}, encoder=ImageEncoder())
 
 
