@@ -138,12 +138,14 @@ ASCENDING = _Ascending()
 FILLED = _Filled()
 PositiveInt = Annotated[int, Bounds(min=1)]
 NaturalInt = Annotated[int, Bounds(min=0)]
+AtLeastTwo = Annotated[int, Bounds(min=2)]
 PositiveFloat = Annotated[float, Bounds(above=0, below=inf)]
 NaturalFloat = Annotated[float, Bounds(min=0, below=inf)]
 FiniteFloat = Annotated[float, Bounds(above=-inf, below=inf)]
 Proportion = Annotated[float, Bounds(min=0, max=1)]
 PositiveProportion = Annotated[float, Bounds(above=0, max=1)]
 ProperProportion = Annotated[float, Bounds(min=0, below=1)]
+OpenProportion = Annotated[float, Bounds(above=0, below=1)]
 Interval = Annotated[tuple[PositiveProportion, PositiveProportion], ASCENDING]
 PositiveInterval = Annotated[tuple[PositiveFloat, PositiveFloat], ASCENDING]
 

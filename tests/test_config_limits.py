@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
@@ -10,17 +11,34 @@ from maskstream.pipelines.augment.colour import ColourJitter
 from maskstream.pipelines.masks import Random
 from maskstream.pipelines.modalities.mesh.data import MeshNoise
 from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
+from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.config import Config
 from maskstream.shards.limits import ASCENDING, FILLED, Bounds
+from maskstream.train.core.optimiser import ScheduleConfig
+from maskstream.train.nn.masked_autoencoder import VideoAutoencoderConfig
+from maskstream.train.papers.jepa.vjepa import VideoJepaConfig
+from maskstream.train.papers.pointmae.model import PointAutoencoderConfig
 
 from .config_defaults import package_configs
 
 MASK = {"mask": Random(ratio=0.5)}
+SCHEDULE = {"base_lr": 1e-3}
 REQUIRED: dict[str, dict[str, Any]] = {
+    "ClassifierConfig": {"of": VideoAutoencoderConfig(), "classes": 2},
+    "EncoderClassifierConfig": {"of": VideoJepaConfig(), "classes": 2},
     "Librosa": {"feature": "mfcc"},
     "Padded": MASK,
+    "PointSegmenterConfig": {"of": PointAutoencoderConfig(), "parts": ((0, 1),)},
     "PointStats": {"mean": (0.0, 0.0, 0.0)},
+    "Recipe": {
+        "name": "own",
+        "batch_size": 1,
+        "data": VideoData(),
+        "model": VideoAutoencoderConfig(),
+        "schedule": ScheduleConfig(**SCHEDULE),
+    },
     "Replace": MASK,
+    "ScheduleConfig": SCHEDULE,
 }
 """Values of fields without a default, where another field of the config has a limit."""
 
@@ -67,6 +85,20 @@ def test_every_declared_limit_refuses_what_is_beyond() -> None:
                     wrong.append(f"{cls.kind()}({name}={value!r}): {said or 'accepted'}")
     assert not wrong, "\n".join(wrong)
     assert n_limits > 300
+
+
+def test_a_class_that_changes_a_default_keeps_the_limits() -> None:
+    lost = []
+    for cls in package_configs():
+        hints = get_type_hints(cls, include_extras=True)
+        for base in cls.__mro__[1:]:
+            limited = get_type_hints(base, include_extras=True) if is_dataclass(base) else {}
+            lost += [
+                f"{cls.kind()}.{n}"
+                for n, hint in limited.items()
+                if [*find_limits(hint)] and not [*find_limits(hints[n])]
+            ]
+    assert not lost
 
 
 def explain_refusal(cls: type[Config], name: str, value: Any) -> str:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskstream.shards.config import Config
+from maskstream.shards.limits import ProperProportion
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,16 +32,11 @@ class DropoutConfig(Config):
         only: Parts of the model that use dropout, such as "decoder"; () for all.
     """
 
-    hidden: float = 0.0
-    inner: float = 0.0
-    attention: float = 0.0
-    path: float = 0.0
+    hidden: ProperProportion = 0.0
+    inner: ProperProportion = 0.0
+    attention: ProperProportion = 0.0
+    path: ProperProportion = 0.0
     only: tuple[str, ...] = ()
-
-    def validate(self) -> None:
-        rates = {name: getattr(self, name) for name in ("hidden", "inner", "attention", "path")}
-        if wrong := {name: rate for name, rate in rates.items() if not 0 <= rate < 1}:
-            raise ValueError(f"rates of dropout lie in [0, 1), got {wrong}")
 
 
 class Dropping(nn.Module):

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, ClassVar, Generic, Protocol, Self, cast, get_args
+from typing import Any, ClassVar, Generic, Protocol, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -372,35 +372,6 @@ class ModelConfig(Config, ABC, Generic[BatchT]):
             ValueError: The width is not a multiple of both.
         """
         channels, parts = getattr(self, width), getattr(self, heads)
-        if min(channels, parts) < 1 or channels % parts or channels % of:
+        if channels % parts or channels % of:
             also = f"{of} and of " if of > 1 else ""
             raise ValueError(f"{width} must be a multiple of {also}{heads}, got {width}={channels}, {heads}={parts}")
-
-    def need_least(self, *names: str, least: int = 1) -> None:
-        """Check that fields are large enough.
-
-        Args:
-            names: Names of the fields.
-            least: Smallest allowed value.
-
-        Raises:
-            ValueError: A field is smaller.
-        """
-        values = [getattr(self, name) for name in names]
-        if min(values) < least:
-            *first, last = names
-            listed = f"{', '.join(first)} and {last}" if first else last
-            raise ValueError(f"{listed} must be at least {least}, got {', '.join(map(str, values))}")
-
-    def need_choices(self, **legal: Any) -> None:
-        """Check that each field has a value of its Literal.
-
-        Args:
-            legal: Literal type by name of the field.
-
-        Raises:
-            ValueError: A field has another value.
-        """
-        for name, choices in legal.items():
-            if (value := getattr(self, name)) not in get_args(choices):
-                raise ValueError(f"{name} is one of {', '.join(get_args(choices))}, got {value!r}")

@@ -4,12 +4,20 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from maskstream.shards.config import Config
+from maskstream.shards.limits import (
+    NaturalFloat,
+    OpenProportion,
+    PositiveFloat,
+    PositiveInt,
+    PositiveProportion,
+    ProperProportion,
+)
 
 from .distributed import find_part, get_local_rows, is_divided, sum_over_ranks
 from .parallel import named_blocks
@@ -71,39 +79,33 @@ class ScheduleConfig(Config):
         cooldown: Final fraction of all steps in which "trapezoid" lowers the rate.
     """
 
-    base_lr: float
-    min_lr: float = 0.0
-    warmup: float = 0.05
-    epochs: int = 1
-    steps: int | None = None
+    base_lr: PositiveFloat
+    min_lr: NaturalFloat = 0.0
+    warmup: ProperProportion = 0.05
+    epochs: PositiveInt = 1
+    steps: PositiveInt | None = None
     shape: Shape = "cosine"
-    milestones: tuple[float, ...] = ()
-    factor: float = 0.1
-    cooldown: float = 0.0
+    milestones: tuple[OpenProportion, ...] = ()
+    factor: OpenProportion = 0.1
+    cooldown: ProperProportion = 0.0
 
     def validate(self) -> None:
-        if self.shape not in get_args(Shape):
-            raise ValueError(f"shape is one of {', '.join(get_args(Shape))}, got {self.shape!r}")
-        if (self.shape == "multistep") != bool(self.milestones) or not 0 < self.factor < 1:
+        if (self.shape == "multistep") != bool(self.milestones):
             raise ValueError(
-                "only shape='multistep' has milestones, one or more, and factor lies in (0, 1), got "
-                f"shape={self.shape!r}, milestones={self.milestones} and factor={self.factor}"
+                "only shape='multistep' has milestones, one or more, got "
+                f"shape={self.shape!r} and milestones={self.milestones}"
             )
-        if list(self.milestones) != sorted(set(self.milestones)) or not all(0 < one < 1 for one in self.milestones):
-            raise ValueError(f"milestones rise and lie in (0, 1), got {self.milestones}")
-        if (self.shape == "trapezoid") != (self.cooldown > 0) or not 0 <= self.cooldown <= 1 - self.warmup:
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones rise, got {self.milestones}")
+        if (self.shape == "trapezoid") != (self.cooldown > 0) or self.cooldown > 1 - self.warmup:
             raise ValueError(
                 "only shape='trapezoid' has a cooldown, a fraction of the steps up to 1 - warmup, got "
                 f"shape={self.shape!r}, cooldown={self.cooldown} and warmup={self.warmup}"
             )
         if self.shape == "exponential" and self.min_lr == 0:
             raise ValueError("shape='exponential' needs min_lr > 0, for no factor reaches 0, got min_lr=0")
-        if not 0 <= self.min_lr <= self.base_lr or self.base_lr == 0:
-            raise ValueError(f"0 <= min_lr <= base_lr and base_lr > 0 must hold, got {self.min_lr} and {self.base_lr}")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup is a fraction of the steps and must lie in [0, 1), got {self.warmup}")
-        if self.epochs < 1 or (self.steps is not None and self.steps < 1):
-            raise ValueError(f"epochs and steps must be at least 1, got epochs={self.epochs}, steps={self.steps}")
+        if self.min_lr > self.base_lr:
+            raise ValueError(f"min_lr is at most base_lr={self.base_lr}, got {self.min_lr}")
 
     def run_length(self, steps_per_epoch: int) -> int:
         """Return the number of steps of a run."""
@@ -157,30 +159,20 @@ class OptimiserConfig(Config):
             keeps weight_decay constant.
     """
 
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    weight_decay: float = 0.05
-    max_grad_norm: float | None = None
-    layer_decay: float = 1.0
-    average: float | None = None
-    last_weight_decay: float | None = None
+    betas: tuple[ProperProportion, ProperProportion] = (0.9, 0.95)
+    eps: PositiveFloat = 1e-8
+    weight_decay: NaturalFloat = 0.05
+    max_grad_norm: PositiveFloat | None = None
+    layer_decay: PositiveProportion = 1.0
+    average: ProperProportion | None = None
+    last_weight_decay: PositiveFloat | None = None
 
     def validate(self) -> None:
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must lie in [0, 1), got {self.betas}")
-        if self.eps <= 0 or self.weight_decay < 0:
-            raise ValueError(f"eps must be > 0 and weight_decay >= 0, got {self.eps}, {self.weight_decay}")
-        if self.last_weight_decay is not None and min(self.last_weight_decay, self.weight_decay) <= 0:
+        if self.last_weight_decay is not None and self.weight_decay == 0:
             raise ValueError(
                 f"a weight decay that changes is above 0 at both ends, got {self.weight_decay} and "
                 f"last_weight_decay={self.last_weight_decay}"
             )
-        if self.max_grad_norm is not None and self.max_grad_norm <= 0:
-            raise ValueError(f"max_grad_norm must be > 0, or None for no limit, got {self.max_grad_norm}")
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"layer_decay must lie in (0, 1], got {self.layer_decay}")
-        if self.average is not None and not 0 <= self.average < 1:
-            raise ValueError(f"average must lie in [0, 1), or be None for no average, got {self.average}")
 
 
 def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from maskstream.pipelines.modalities.settings import CacheSettings
 from maskstream.shards.flag import DataFlag, ModelFlag, OutputFlag, RunFlag, split_list
-from maskstream.shards.limits import check_fields
+from maskstream.shards.limits import PositiveInt, check_fields
 from maskstream.shards.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class LoopSettings:
     on_nan: Annotated[OnNaN, RunFlag("Action if a loss or gradient is not finite: stop the run, or skip the step.")] = (
         "stop"
     )
-    most_skips: int = 20
+    most_skips: PositiveInt = 20
     guard: Annotated[
         OnCollapse,
         ModelFlag(
@@ -125,8 +125,6 @@ class LoopSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.most_skips < 1:
-            raise ValueError(f"most_skips={self.most_skips} must be at least 1")
         if self.replicas > 1 and self.parallel != "fsdp":
             raise ValueError(f"replicas are of parallel='fsdp', got {self.replicas} of parallel={self.parallel!r}")
         if self.profile is not None and not 1 <= self.profile[0] <= self.profile[1]:

@@ -21,6 +21,7 @@ from maskstream.shards.config import NOT_IDENTITY, Config
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.tokenizer import read_tokenizer_facts
 from maskstream.shards.keywords import narrow, takes_fields
+from maskstream.shards.limits import PositiveInt
 
 from .model import Model, ModelConfig
 from .optimiser import OptimiserConfig, ScheduleConfig
@@ -35,8 +36,8 @@ class RecipeOptions(SharedOptions):
         token_budget: Largest number of visible tokens in a batch over all ranks; defaults to the recipe's.
     """
 
-    batch_size: int | None = None
-    token_budget: int | None = None
+    batch_size: PositiveInt | None = None
+    token_budget: PositiveInt | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,19 +57,15 @@ class Recipe(Config, Generic[BatchT]):
     """
 
     name: str = field(metadata=NOT_IDENTITY)
-    batch_size: int = field(metadata=NOT_IDENTITY)
+    batch_size: PositiveInt = field(metadata=NOT_IDENTITY)
     data: DataConfig[BatchT]
     model: ModelConfig[BatchT]
     schedule: ScheduleConfig
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
-    token_budget: int | None = None
-    accumulate: int = field(default=1, metadata=NOT_IDENTITY)
+    token_budget: PositiveInt | None = None
+    accumulate: PositiveInt = field(default=1, metadata=NOT_IDENTITY)
 
     def validate(self) -> None:
-        if min(self.batch_size, self.accumulate) < 1:
-            raise ValueError(
-                f"batch_size and accumulate must be at least 1, got {self.batch_size} and {self.accumulate}"
-            )
         several = getattr(self.data, "component", None)
         if isinstance(several, tuple) and not self.model.reads_cameras:
             raise ValueError(

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from maskstream.shards.config import Json
+from maskstream.shards.limits import PositiveInt, check_fields
 from maskstream.shards.stores.local_files import publish
 
 from .distributed import gather_rows, in_step, is_divided, rank, sum_over_ranks
@@ -57,16 +58,13 @@ class Validation:
     """
 
     measure: Callable[[Model[Any]], Sequence[Measured]]
-    every: int = 500
+    every: PositiveInt = 500
     best: str | None = None
-    patience: int | None = None
+    patience: PositiveInt | None = None
     data: Json = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise ValueError(f"every is the steps between validations and at least 1, got {self.every}")
-        if self.patience is not None and self.patience < 1:
-            raise ValueError(f"patience is validations without a better score and at least 1, got {self.patience}")
+        check_fields(self)
 
 
 class Validator(Hook):

@@ -29,6 +29,7 @@ from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.limits import NaturalFloat
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
@@ -74,13 +75,8 @@ class ClassifierConfig(LabelsConfig[BatchT]):
     """
 
     of: AutoencoderConfig[BatchT]
-    mixup: float = 0.8
+    mixup: NaturalFloat = 0.8
     norm: Literal["tokens", "mean"] = "tokens"
-
-    def validate(self) -> None:
-        super(ClassifierConfig, self).validate()
-        if self.norm not in ("tokens", "mean"):
-            raise ValueError(f"norm={self.norm!r} is unknown; allowed are 'tokens' and 'mean'")
 
 
 class Classifier(MediaEncoder[BatchT], config=ClassifierConfig):

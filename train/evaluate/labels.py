@@ -31,6 +31,7 @@ from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.config import NOT_IDENTITY
+from maskstream.shards.limits import AtLeastTwo, NaturalFloat, PositiveInt, ProperProportion
 from maskstream.train.core.model import Losses, LossPart, ModelConfig
 
 MIXED: dict[type[Batch], tuple[str, int]] = {
@@ -55,29 +56,19 @@ class LabelsConfig(ModelConfig[BatchT], ABC, Generic[BatchT]):
         cutmix: Parameter of CutMix's Beta distribution; 0 for no CutMix. With both, each batch uses one of them.
     """
 
-    classes: int
+    classes: AtLeastTwo
     several: bool = False
-    smoothing: float = 0.1
-    class_weights: tuple[float, ...] = ()
-    test_views: int = field(default=1, metadata=NOT_IDENTITY)
-    mixup: float = 0.0
-    cutmix: float = 0.0
+    smoothing: ProperProportion = 0.1
+    class_weights: tuple[NaturalFloat, ...] = ()
+    test_views: PositiveInt = field(default=1, metadata=NOT_IDENTITY)
+    mixup: NaturalFloat = 0.0
+    cutmix: NaturalFloat = 0.0
 
     def validate(self) -> None:
-        if self.classes < 2:
-            raise ValueError(f"a classifier needs two classes or more, got classes={self.classes}")
-        if not 0 <= self.smoothing < 1:
-            raise ValueError(f"smoothing must lie in [0, 1), got {self.smoothing}")
-        if self.class_weights and (len(self.class_weights) != self.classes or min(self.class_weights) < 0):
-            raise ValueError(
-                f"class_weights is a number >= 0 for each of {self.classes} classes, got {self.class_weights}"
-            )
+        if self.class_weights and len(self.class_weights) != self.classes:
+            raise ValueError(f"class_weights is a number for each of {self.classes} classes, got {self.class_weights}")
         if self.class_weights and self.several:
             raise ValueError("class_weights are for samples with one label each, and these have lists of classes")
-        if min(self.mixup, self.cutmix) < 0:
-            raise ValueError(f"mixup and cutmix must be >= 0, got {self.mixup} and {self.cutmix}")
-        if self.test_views < 1:
-            raise ValueError(f"test_views must be at least 1, got {self.test_views}")
 
     @property
     def most_labels(self) -> int | None:

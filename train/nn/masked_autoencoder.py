@@ -29,6 +29,7 @@ from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.sampler import BatchT
+from maskstream.shards.limits import PositiveInt
 from maskstream.train.core.model import Grids, Losses, ModelConfig, TokenFeatures, squared
 
 from .encoder_decoder import TokenDecoder, VisibleEncoder
@@ -91,13 +92,13 @@ class AutoencoderConfig(ModelConfig[BatchT]):
         own_class: Whether the decoder has a learnt class token instead of reading the encoder's, as in MAE-ST.
     """
 
-    width: int = 384
-    depth: int = 12
-    heads: int = 6
-    decoder_width: int = 192
-    decoder_depth: int = 4
-    decoder_heads: int = 3
-    mlp_ratio: int = 4
+    width: PositiveInt = 384
+    depth: PositiveInt = 12
+    heads: PositiveInt = 6
+    decoder_width: PositiveInt = 192
+    decoder_depth: PositiveInt = 4
+    decoder_heads: PositiveInt = 3
+    mlp_ratio: PositiveInt = 4
     eps: float = 1e-6
     decoder_eps: float = 1e-6
     decoder_window: tuple[int, int] | None = None
@@ -109,7 +110,6 @@ class AutoencoderConfig(ModelConfig[BatchT]):
     def validate(self) -> None:
         for part in ("", "decoder_"):
             self.need_heads(f"{part}width", f"{part}heads", of=2)
-        self.need_least("depth", "decoder_depth", "mlp_ratio")
         if self.own_class and not self.class_token:
             raise ValueError("own_class=True is for models with a class token, got class_token=False; set it too")
         if self.decoder_window is not None and self.class_token:
@@ -251,10 +251,6 @@ class VideoAutoencoderConfig(AutoencoderConfig[VideoBatch]):
     target: VideoTargets = "normalised"
     positions: Positions = "line"
 
-    def validate(self) -> None:
-        AutoencoderConfig.validate(self)
-        self.need_choices(target=VideoTargets, positions=Positions)
-
     def tokens(self, grids: Grids) -> TokenKind[VideoBatch]:
         """Return the cubes of video on the grid "video"."""
         return VideoTokens(grids["video"], self.target, self.positions)
@@ -271,10 +267,6 @@ class ImageAutoencoderConfig(AutoencoderConfig[ImageBatch]):
 
     target: Targets = "normalised"
     positions: ImagePositions = "rows"
-
-    def validate(self) -> None:
-        AutoencoderConfig.validate(self)
-        self.need_choices(target=Targets, positions=ImagePositions)
 
     def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:
         """Return the patches on the grid "image"."""

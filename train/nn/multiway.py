@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
+from maskstream.shards.limits import PositiveInt
 from maskstream.train.core.dropout import ResidualBlock
 from maskstream.train.core.model import Grids, ModelConfig
 
@@ -114,17 +115,16 @@ class MultiwayConfig(ModelConfig[ImageTextBatch], ABC):
             learnt positions of patches, and no other norm or kind embedding before the blocks.
     """
 
-    vocabulary: int = 64010
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    mlp_ratio: int = 4
+    vocabulary: PositiveInt = 64010
+    width: PositiveInt = 768
+    depth: PositiveInt = 12
+    heads: PositiveInt = 12
+    mlp_ratio: PositiveInt = 4
     eps: float = 1e-5
     apart: bool = False
 
     def validate(self) -> None:
         self.need_heads(of=4)
-        self.need_least("depth", "mlp_ratio", "vocabulary")
 
 
 class Multiway(nn.Module):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
+from maskstream.shards.limits import PositiveFloat, PositiveInt, Proportion
 from maskstream.train.core.model import Grids, Model, ModelConfig
 
 from .media_tokens import SpectrogramTokens, VideoTokens
@@ -31,23 +32,20 @@ class PairConfig(ModelConfig[AudioVisualBatch], ABC):
         matching: Weight of the matching loss, in [0, 1]; reconstruction has the rest.
     """
 
-    width: int
-    depth: int
-    heads: int
-    decoder_width: int
-    decoder_depth: int
-    decoder_heads: int
-    mlp_ratio: int = 4
+    width: PositiveInt
+    depth: PositiveInt
+    heads: PositiveInt
+    decoder_width: PositiveInt
+    decoder_depth: PositiveInt
+    decoder_heads: PositiveInt
+    mlp_ratio: PositiveInt = 4
     eps: float = 1e-6
-    temperature: float = 0.05
-    matching: float = 0.5
+    temperature: PositiveFloat = 0.05
+    matching: Proportion = 0.5
 
     def validate(self) -> None:
         for part in ("", "decoder_"):
             self.need_heads(f"{part}width", f"{part}heads", of=4)
-        self.need_least("depth", "decoder_depth", "mlp_ratio")
-        if self.temperature <= 0 or not 0 <= self.matching <= 1:
-            raise ValueError(f"temperature must be > 0 and matching must lie in [0, 1], got {self}")
 
 
 class PairModel(Model[AudioVisualBatch]):

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from maskstream.pipelines.modalities.data import DataConfig, SplitConfig
 from maskstream.pipelines.modalities.targets import TARGETS, check_targets
 from maskstream.shards.config import Config
+from maskstream.shards.limits import FILLED, AtLeastTwo, Bounds, PositiveInt
 from maskstream.train.core.model import Grids
 from maskstream.train.core.weights import compute_weights_sum, load_model
 
@@ -54,21 +55,10 @@ class QuantiserConfig(Config):
         rounds: Residual blocks at each resolution, in encoder and decoder.
     """
 
-    levels: tuple[int, ...] = (8, 4, 4, 4)
-    stem: int = 8
-    widths: tuple[int, ...] = (128,)
-    rounds: int = 2
-
-    def validate(self) -> None:
-        if min(self.stem, self.rounds) < 1 or not self.widths:
-            raise ValueError(
-                "stem and rounds must be at least 1, and widths have a resolution, got "
-                f"{self.stem}, {self.rounds}, {self.widths}"
-            )
-        if not self.levels or min(self.levels) < 2:
-            raise ValueError(f"levels must be at least 2 of each channel, got {self.levels}")
-        if any(width < 1 or width % GROUPS for width in self.widths):
-            raise ValueError(f"widths must be multiples of {GROUPS}, got {self.widths}")
+    levels: Annotated[tuple[AtLeastTwo, ...], FILLED] = (8, 4, 4, 4)
+    stem: PositiveInt = 8
+    widths: Annotated[tuple[Annotated[int, Bounds(min=GROUPS, multiple=GROUPS)], ...], FILLED] = (128,)
+    rounds: PositiveInt = 2
 
     @property
     def codes(self) -> int:

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
+from maskstream.shards.limits import NaturalInt, PositiveInt
 from maskstream.train.core.distributed import sum_over_ranks
 from maskstream.train.core.model import Grids, Losses, LossPart, Model, ModelConfig, weighted
 
@@ -115,16 +116,16 @@ class TokenModelConfig(ModelConfig[TextBatch]):
 
     bias: ClassVar[bool] = True
 
-    vocabulary: int = 30522
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    mlp_ratio: int = 4
+    vocabulary: PositiveInt = 30522
+    width: PositiveInt = 768
+    depth: PositiveInt = 12
+    heads: PositiveInt = 12
+    mlp_ratio: PositiveInt = 4
     positions: Positions = "learned"
     norm: NormAt = "post"
     gated: bool = False
     eps: float = 1e-12
-    classes: int = 0
+    classes: NaturalInt = 0
     momentum: float = 0.999
 
     def validate(self) -> None:
@@ -134,9 +135,6 @@ class TokenModelConfig(ModelConfig[TextBatch]):
                 f"rotary positions need an even number of channels a head, got {self.width // self.heads}; change "
                 "width or heads"
             )
-        self.need_least("depth", "mlp_ratio", "vocabulary")
-        self.need_least("classes", least=0)
-        self.need_choices(positions=Positions, norm=NormAt)
 
     @property
     def inner(self) -> int:

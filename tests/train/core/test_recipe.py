@@ -42,7 +42,7 @@ def test_name_and_batch_size_are_no_part_of_a_run_s_identity(recipe):
     other = replace(recipe, name="other", batch_size=2)
     assert other.to_dict(identity=True) == recipe.to_dict(identity=True)
     assert other.to_dict() != recipe.to_dict()
-    with pytest.raises(ValueError, match="batch_size and accumulate must be at least 1, got 0 and 1"):
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1, got 0"):
         replace(recipe, batch_size=0)
 
 

@@ -140,10 +140,10 @@ def test_confusions_are_counted_by_true_and_said_class() -> None:
 @pytest.mark.parametrize(
     ("chosen", "told"),
     [
-        ({"cutmix": -1.0}, "mixup and cutmix must be >= 0"),
-        ({"class_weights": (1.0, 2.0)}, "a number >= 0 for each of 3 classes"),
+        ({"cutmix": -1.0}, "cutmix must be a number of at least 0, got -1.0"),
+        ({"class_weights": (1.0, 2.0)}, "a number for each of 3 classes"),
         ({"class_weights": (1.0, 1.0, 1.0), "several": True}, "have lists of classes"),
-        ({"test_views": 0}, "test_views must be at least 1"),
+        ({"test_views": 0}, "test_views must be an integer of at least 1"),
     ],
 )
 def test_wrong_settings_are_told(chosen: dict[str, object], told: str) -> None:

@@ -98,7 +98,7 @@ def test_wrong_settings_and_spectra_are_refused() -> None:
     mixture, clean = spectra()
     with pytest.raises(ValueError, match="bound must be 'parts', 'magnitude' or 'none', got 'tanh'"):
         ComplexRatio(bound="tanh")
-    with pytest.raises(ValueError, match="must be > 0, got limit=0"):
+    with pytest.raises(ValueError, match="limit must be a number above 0, got 0"):
         ComplexRatio(limit=0)
     with pytest.raises(ValueError, match="complex spectra of one shape"):
         ComplexRatio().target(mixture, clean[:1])

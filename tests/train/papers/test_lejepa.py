@@ -111,7 +111,7 @@ def test_what_does_not_fit_is_refused():
         recipe.model.check(replace(recipe.data, views=1))
     with pytest.raises(ValueError, match="take a mask with an exact count"):
         recipe.model.check(replace(recipe.data, mask=Padded(mask=TargetBlocks())))
-    with pytest.raises(ValueError, match="between 0 and 1, got 1"):
+    with pytest.raises(ValueError, match="share must be a number above 0 and below 1, got 1"):
         LeJepaConfig(share=1)
-    with pytest.raises(ValueError, match="2 or more, got views=1"):
+    with pytest.raises(ValueError, match="views must be an integer of at least 2, got 1"):
         LeJepaConfig(views=1)

@@ -171,7 +171,7 @@ def test_sizes_and_data_that_do_not_fit_are_refused():
         small("data.target=[]")
     with pytest.raises(ValueError, match=r"data\.target_length=64 is more than model\.longest=16"):
         small("data.target_length=64")
-    with pytest.raises(ValueError, match="longest must be at least 4, got 3"):
+    with pytest.raises(ValueError, match="longest must be an integer of at least 4, got 3"):
         replace(small().model, longest=3)
     with pytest.raises(ValueError, match="multiple of 4 and of heads"):
         RationaleWriterConfig(width=30)

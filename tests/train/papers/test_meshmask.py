@@ -315,9 +315,9 @@ def test_masked_then_next_step_beats_the_trivial_predictors(data, tmp_path, monk
 def test_settings_that_do_not_fit_are_refused(data, batch):
     with pytest.raises(ValueError, match="task must be 'masked'"):
         MeshNetworkConfig(task="both")
-    with pytest.raises(ValueError, match="dims is 2 or 3"):
+    with pytest.raises(ValueError, match="dims must be 2 or 3, got 4"):
         MeshNetworkConfig(dims=4)
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="width must be an integer of at least 1"):
         MeshNetworkConfig(width=0)
     with pytest.raises(ValueError, match="needs a mask"):
         with_set(recipe(), ["data.mask=null"])

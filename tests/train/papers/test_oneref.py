@@ -193,7 +193,7 @@ def test_a_report_has_a_figure_phrases_and_unseen_objects(split, tmp_path):
 def test_sizes_and_data_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="multiple of 4 and of heads, got width=30"):
         OneRefConfig(width=30)
-    with pytest.raises(ValueError, match="depth, mlp_ratio and vocabulary must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="depth must be an integer of at least 1, got 0"):
         OneRefConfig(depth=0)
     with pytest.raises(ValueError, match=r"data\.text must include 'phrase'"):
         small("oneref-tiny", 'data.text=["question"]')

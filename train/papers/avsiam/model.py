@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from maskstream.pipelines.masks import MaskBatch, visible_count
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
+from maskstream.shards.limits import NaturalInt, PositiveInt
 from maskstream.train.core.model import Grids, Losses, squared
 from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
 from maskstream.train.nn.grid import build_grid_positions, gather_tokens
@@ -58,20 +59,16 @@ class SiameseConfig(PairConfig):
         summed: Whether the loss is the sum of its parts, with the matching in nats, instead of their weighted mean.
     """
 
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    decoder_width: int = 512
-    decoder_depth: int = 8
-    decoder_heads: int = 16
+    width: PositiveInt = 768
+    depth: PositiveInt = 12
+    heads: PositiveInt = 12
+    decoder_width: PositiveInt = 512
+    decoder_depth: PositiveInt = 8
+    decoder_heads: PositiveInt = 16
     parts: int = 5
-    joint_depth: int = 0
+    joint_depth: NaturalInt = 0
     own_sounds: bool = False
     summed: bool = False
-
-    def validate(self) -> None:
-        PairConfig.validate(self)
-        self.need_least("joint_depth", least=0)
 
 
 class Siamese(PairModel, config=SiameseConfig):

@@ -10,8 +10,8 @@ Shapes: B samples, M microphones, n time samples, C feature channels, F frequenc
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Literal, cast, get_args
+from dataclasses import dataclass, replace
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from maskstream.pipelines.modalities.audio.batch import NoisyBatch
 from maskstream.pipelines.modalities.audio.data import NoisyData
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.shards.config import Config
+from maskstream.shards.limits import PositiveFloat, PositiveInt
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
 
 Bound = Literal["parts", "magnitude", "none"]
@@ -45,18 +46,9 @@ class ComplexRatio(Config):
     """
 
     bound: Bound = "parts"
-    limit: float = 10.0
-    steepness: float = 0.1
-    eps: float = 1e-8
-
-    def validate(self) -> None:
-        if self.bound not in get_args(Bound):
-            raise ValueError(f"bound is one of {', '.join(get_args(Bound))}, got {self.bound!r}")
-        if not (self.limit > 0 and self.steepness > 0 and self.eps > 0):
-            raise ValueError(
-                f"limit, steepness and eps must be > 0, got limit={self.limit}, steepness={self.steepness}, "
-                f"eps={self.eps}"
-            )
+    limit: PositiveFloat = 10.0
+    steepness: PositiveFloat = 0.1
+    eps: PositiveFloat = 1e-8
 
     def target(self, mixture: Tensor, clean: Tensor) -> Tensor:
         """Return the bounded mask of a mixture and its clean spectrum: complex, of the same shape.
@@ -127,23 +119,18 @@ class DenseUNetConfig(ModelConfig[NoisyBatch]):
         target: Compared in the loss: the enhanced audio ("sound") or the bounded complex ratio mask ("ratio").
     """
 
-    microphones: int = 4
-    n_samples: int = 16384
-    n_fft: int = 512
-    hop: int = 128
-    width: int = 16
-    depth: int = 3
-    layers: int = 3
-    growth: int = 12
-    attention: int = 20
+    microphones: PositiveInt = 4
+    n_samples: PositiveInt = 16384
+    n_fft: PositiveInt = 512
+    hop: PositiveInt = 128
+    width: PositiveInt = 16
+    depth: PositiveInt = 3
+    layers: PositiveInt = 3
+    growth: PositiveInt = 12
+    attention: PositiveInt = 20
     target: Literal["sound", "ratio"] = "sound"
 
     def validate(self) -> None:
-        if self.target not in ("sound", "ratio"):
-            raise ValueError(f"target must be 'sound' or 'ratio', got {self.target!r}")
-        numbers = {name: value for name, value in asdict(self).items() if isinstance(value, int)}
-        if min(numbers.values()) < 1:
-            raise ValueError(f"all sizes of a Dense U-Net must be at least 1, got {numbers}")
         if self.n_samples % self.hop or self.n_fft % (2 << self.depth) or self.frames % (1 << self.depth):
             raise ValueError(
                 f"{self.frames} frames of n_samples={self.n_samples} and {self.n_fft // 2} frequencies must be whole "

@@ -25,6 +25,7 @@ from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.sampler import BatchT
+from maskstream.shards.limits import PositiveInt
 from maskstream.train.core.dropout import ResidualBlock
 from maskstream.train.core.model import Grids, Losses, ModelConfig, TokenFeatures, need_mask, squared
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
@@ -55,14 +56,14 @@ class CrossConfig(ModelConfig[BatchT], ABC):
 
     version: ClassVar[int] = 2  # 2: the decoder's blocks have another order
 
-    width: int = 384
-    depth: int = 12
-    heads: int = 6
-    mlp_ratio: int = 4
-    decoder_width: int = 256
-    decoder_depth: int = 4
-    decoder_heads: int = 8
-    decoder_mlp_ratio: int = 8
+    width: PositiveInt = 384
+    depth: PositiveInt = 12
+    heads: PositiveInt = 6
+    mlp_ratio: PositiveInt = 4
+    decoder_width: PositiveInt = 256
+    decoder_depth: PositiveInt = 4
+    decoder_heads: PositiveInt = 8
+    decoder_mlp_ratio: PositiveInt = 8
     eps: float = 1e-6
     norm: NormAt = "post"
     positions: ImagePositions = "columns"
@@ -71,8 +72,6 @@ class CrossConfig(ModelConfig[BatchT], ABC):
     def validate(self) -> None:
         for part in ("", "decoder_"):
             self.need_heads(f"{part}width", f"{part}heads", of=4)
-        self.need_least("depth", "decoder_depth", "mlp_ratio", "decoder_mlp_ratio")
-        self.need_choices(norm=NormAt, positions=ImagePositions)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from maskstream.pipelines.augment.diffusion import LinearNoise
 from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
+from maskstream.shards.limits import PositiveInt, Proportion
 from maskstream.train.core.model import Grids, Losses, squared
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
 from maskstream.train.nn.grid import build_interleaved_sinusoid, gather_tokens
@@ -37,18 +38,14 @@ NOISE = LinearNoise()
 class AudioVisualDiffusionConfig(PairConfig):
     """The sizes of the model, by default a small one; `fusion_depth` is the number of blocks over both modalities."""
 
-    width: int = 192
-    depth: int = 4
-    heads: int = 3
-    fusion_depth: int = 1
-    decoder_width: int = 96
-    decoder_depth: int = 2
-    decoder_heads: int = 3
-    matching: float = 0.1
-
-    def validate(self) -> None:
-        PairConfig.validate(self)
-        self.need_least("fusion_depth")
+    width: PositiveInt = 192
+    depth: PositiveInt = 4
+    heads: PositiveInt = 3
+    fusion_depth: PositiveInt = 1
+    decoder_width: PositiveInt = 96
+    decoder_depth: PositiveInt = 2
+    decoder_heads: PositiveInt = 3
+    matching: Proportion = 0.1
 
 
 class NoisyDecoder(nn.Module):

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.shards.limits import NaturalInt, PositiveFloat, PositiveInt
 from maskstream.train.core.model import Grids, Losses, squared, weighted, widen
 from maskstream.train.core.weights import load_model
 from maskstream.train.nn.foreign import load_hf, load_pth
@@ -40,18 +41,15 @@ class DistilledAutoencoderConfig(ImageAutoencoderConfig):
     """
 
     teacher: str | None = None
-    teacher_width: int = 1024
-    teacher_block: int = 17
-    block: int = 8
-    share: float = 1.0
+    teacher_width: PositiveInt = 1024
+    teacher_block: NaturalInt = 17
+    block: NaturalInt = 8
+    share: PositiveFloat = 1.0
 
     def validate(self) -> None:
         ImageAutoencoderConfig.validate(self)
-        if not 0 <= self.block < self.depth or self.teacher_block < 0 or self.teacher_width < 1 or self.share <= 0:
-            raise ValueError(
-                f"block must lie in [0, {self.depth}), teacher_block >= 0, teacher_width >= 1 and share > 0, got "
-                f"{self.block}, {self.teacher_block}, {self.teacher_width}, {self.share}"
-            )
+        if self.block >= self.depth:
+            raise ValueError(f"block must be below depth={self.depth}, got {self.block}")
 
 
 class DistilledAutoencoder(MaskedAutoencoder[ImageBatch], config=DistilledAutoencoderConfig):

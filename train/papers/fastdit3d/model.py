@@ -43,6 +43,7 @@ from maskstream.pipelines.modalities.points.tokens import (
     scale_to_voxels,
     voxelise,
 )
+from maskstream.shards.limits import PositiveInt, PositiveProportion
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
 from maskstream.train.nn.grid import build_axis_sinusoids, from_windows, gather_tokens, put_tokens, rates, to_windows
 from maskstream.train.nn.transformer import MLP, Attention, init_linear
@@ -175,18 +176,18 @@ class VoxelDiffusionConfig(ModelConfig[PointsBatch]):
         last: Last variance of the linear schedule.
     """
 
-    categories: int = 64
-    width: int = 384
-    depth: int = 12
-    heads: int = 6
-    experts: int = 4
-    decoder_width: int = 192
-    decoder_depth: int = 4
-    decoder_heads: int = 3
-    window: int = 4
-    mlp_ratio: int = 4
+    categories: PositiveInt = 64
+    width: PositiveInt = 384
+    depth: PositiveInt = 12
+    heads: PositiveInt = 6
+    experts: PositiveInt = 4
+    decoder_width: PositiveInt = 192
+    decoder_depth: PositiveInt = 4
+    decoder_heads: PositiveInt = 3
+    window: PositiveInt = 4
+    mlp_ratio: PositiveInt = 4
     counts: bool = False
-    shown: float = 1.0
+    shown: PositiveProportion = 1.0
     schedule: Schedule = "linear"
     times: int = 1000
     first: float = 1e-4
@@ -195,10 +196,6 @@ class VoxelDiffusionConfig(ModelConfig[PointsBatch]):
     def validate(self) -> None:
         for part in ("", "decoder_"):
             self.need_heads(f"{part}width", f"{part}heads", of=6)
-        self.need_least("depth", "decoder_depth", "experts", "mlp_ratio", "categories", "window")
-        self.need_choices(schedule=Schedule)
-        if not 0 < self.shown <= 1:
-            raise ValueError(f"shown is a fraction of the tokens and must lie in (0, 1], got {self.shown}")
         self.noise()
 
     @property

@@ -21,10 +21,6 @@ class ImageJepaConfig(JepaConfig[ImageBatch]):
 
     positions: ImagePositions = "columns"
 
-    def validate(self) -> None:
-        JepaConfig.validate(self)
-        self.need_choices(positions=ImagePositions)
-
     def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:
         """Return the patches on the grid "image"."""
         return ImageTokens(grids["image"], "pixels", self.positions)

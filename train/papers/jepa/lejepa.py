@@ -30,6 +30,7 @@ from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.sampler import BatchT
+from maskstream.shards.limits import AtLeastTwo, OpenProportion, PositiveInt
 from maskstream.train.core.distributed import world_size
 from maskstream.train.core.dropout import DropoutConfig
 from maskstream.train.core.model import Grids, Losses, LossPart, ModelConfig, widen
@@ -84,24 +85,19 @@ class LeJepaSizes(ModelConfig[BatchT]):
         views: Number of views of a sample that are compared; if the data have a mask, a view is its visible tokens.
     """
 
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    mlp_ratio: int = 4
+    width: PositiveInt = 768
+    depth: PositiveInt = 12
+    heads: PositiveInt = 12
+    mlp_ratio: PositiveInt = 4
     eps: float = 1e-6
-    hidden: int = 2048
-    embedding: int = 128
-    slices: int = 1024
-    share: float = 0.02
-    views: int = 4
+    hidden: PositiveInt = 2048
+    embedding: PositiveInt = 128
+    slices: PositiveInt = 1024
+    share: OpenProportion = 0.02
+    views: AtLeastTwo = 4
 
     def validate(self) -> None:
         self.need_heads(of=2)
-        self.need_least("depth", "mlp_ratio", "hidden", "embedding", "slices")
-        if self.views < 2:
-            raise ValueError(f"views are compared with each other, so 2 or more, got views={self.views}")
-        if not 0 < self.share < 1:
-            raise ValueError(f"share is the weight of SIGReg in the loss and must be between 0 and 1, got {self.share}")
 
     @abstractmethod
     def tokens(self, grids: Grids) -> TokenKind[BatchT]:
@@ -122,10 +118,6 @@ class LeJepaConfig(LeJepaSizes[ImageBatch]):
     """The sizes of a LeJEPA of image patches; for `positions` see ImagePositions."""
 
     positions: ImagePositions = "columns"
-
-    def validate(self) -> None:
-        LeJepaSizes.validate(self)
-        self.need_choices(positions=ImagePositions)
 
     def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:
         """Return the patches on the grid "image"."""

@@ -34,6 +34,7 @@ from maskstream.pipelines.masks import BlockMaskBatch, Linear, MaskBatch
 from maskstream.pipelines.masks.laws.progress import ProgressLaw
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.stream.sampler import BatchT
+from maskstream.shards.limits import PositiveFloat, PositiveInt
 from maskstream.train.core.distributed import get_local_rows, sum_over_ranks, world_size
 from maskstream.train.core.model import Grids, Losses, ModelConfig, weighted, widen
 from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
@@ -73,16 +74,16 @@ class JepaConfig(ModelConfig[BatchT]):
         target_norm: Normalisation of targets.
     """
 
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    predictor_width: int = 384
-    predictor_depth: int = 6
-    predictor_heads: int = 12
-    mlp_ratio: int = 4
+    width: PositiveInt = 768
+    depth: PositiveInt = 12
+    heads: PositiveInt = 12
+    predictor_width: PositiveInt = 384
+    predictor_depth: PositiveInt = 6
+    predictor_heads: PositiveInt = 12
+    mlp_ratio: PositiveInt = 4
     eps: float = 1e-6
-    std: float = 0.02
-    masks: int = 1
+    std: PositiveFloat = 0.02
+    masks: PositiveInt = 1
     momentum: ProgressLaw = field(default_factory=lambda: Linear(start=0.996, end=1.0))
     distance: Distance = "smooth l1"
     target_norm: TargetNorm = "channels"
@@ -90,10 +91,6 @@ class JepaConfig(ModelConfig[BatchT]):
     def validate(self) -> None:
         for part in ("", "predictor_"):
             self.need_heads(f"{part}width", f"{part}heads", of=2)
-        self.need_least("depth", "predictor_depth", "mlp_ratio", "masks")
-        self.need_choices(distance=Distance, target_norm=TargetNorm)
-        if self.std <= 0:
-            raise ValueError(f"std is a deviation above 0, got {self.std}")
 
     def check(self, data: DataConfig[BatchT]) -> None:
         """Raise ValueError if `masks` is above 1 but the data do not have as many views that differ only in their

@@ -44,7 +44,6 @@ class VideoJepaConfig(JepaConfig[VideoBatch]):
 
     def validate(self) -> None:
         JepaConfig.validate(self)
-        self.need_choices(places=ClipPlaces)
         for part in () if self.places == "added" else ("", "predictor_"):
             channels = getattr(self, f"{part}width") // getattr(self, f"{part}heads")
             if channels < 6 or channels % 2:

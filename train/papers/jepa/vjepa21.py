@@ -20,6 +20,7 @@ from maskstream.pipelines.masks import Linear, MaskBatch, Piecewise
 from maskstream.pipelines.masks.laws.progress import ProgressLaw
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.shards.limits import PositiveInt
 from maskstream.train.core.model import Grids, Losses, weighted, widen
 from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.core.recipe import Recipe
@@ -44,12 +45,11 @@ class DenseJepaConfig(VideoJepaConfig):
     """
 
     places: ClipPlaces = "turned in pairs"
-    levels: int = 4
+    levels: PositiveInt = 4
     context: ProgressLaw = field(default_factory=lambda: Piecewise(points=((0.05, 0.0), (0.1, 0.5))))
 
     def validate(self) -> None:
         VideoJepaConfig.validate(self)
-        self.need_least("levels")
         if self.depth % self.levels:
             raise ValueError(f"levels divide the depth of the encoder, got levels={self.levels} and depth={self.depth}")
 

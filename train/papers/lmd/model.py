@@ -34,10 +34,6 @@ class LatentAutoencoderConfig(AutoencoderConfig[ImageBatch]):
     quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
     positions: ImagePositions = "rows"
 
-    def validate(self) -> None:
-        AutoencoderConfig.validate(self)
-        self.need_choices(positions=ImagePositions)
-
     def tokens(self, grids: Grids) -> TokenKind[ImageBatch]:
         """Return the patches of latents on the grid "image"; raise ValueError if they are not multiples of the
         quantiser's cells.

@@ -30,6 +30,7 @@ from maskstream.pipelines.masks.text.replace import TextMaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch, TextRows
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
+from maskstream.shards.limits import AtLeastTwo, NaturalInt, PositiveInt
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, of_labels, squared, weighted, widen
 from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens, put_tokens
@@ -194,13 +195,13 @@ class ImageTextSizes(ModelConfig[ImageTextBatch], ABC):
         projected: Whether a linear layer follows each encoder before the fusion.
     """
 
-    vocabulary: int = 30522
-    width: int = 768
-    depth: int = 12
-    text_depth: int = 12
-    fusion_depth: int = 6
-    heads: int = 12
-    mlp_ratio: int = 4
+    vocabulary: PositiveInt = 30522
+    width: PositiveInt = 768
+    depth: PositiveInt = 12
+    text_depth: PositiveInt = 12
+    fusion_depth: PositiveInt = 6
+    heads: PositiveInt = 12
+    mlp_ratio: PositiveInt = 4
     eps: float = 1e-6
     clip: bool = False
     norm: NormAt = "pre"
@@ -208,8 +209,6 @@ class ImageTextSizes(ModelConfig[ImageTextBatch], ABC):
 
     def validate(self) -> None:
         self.need_heads(of=4)
-        self.need_least("depth", "text_depth", "fusion_depth", "mlp_ratio", "vocabulary")
-        self.need_choices(norm=NormAt)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -225,20 +224,18 @@ class ImageTextAutoencoderConfig(ImageTextSizes):
         untied: Whether the head of words has a separate table.
     """
 
-    image_layer: int = 3
-    decoder_width: int = 384
-    decoder_depth: int = 4
-    decoder_heads: int = 6
+    image_layer: NaturalInt = 3
+    decoder_width: PositiveInt = 384
+    decoder_depth: PositiveInt = 4
+    decoder_heads: PositiveInt = 6
     positions: ImagePositions = "rows"
     untied: bool = False
 
     def validate(self) -> None:
         ImageTextSizes.validate(self)
-        self.need_choices(positions=ImagePositions)
-        if not 0 <= self.image_layer <= self.fusion_depth:
+        if self.image_layer > self.fusion_depth:
             raise ValueError(f"image_layer is 0 to fusion_depth={self.fusion_depth}, got {self.image_layer}")
         self.need_heads("decoder_width", "decoder_heads", of=4)
-        self.need_least("decoder_depth")
 
     def check(self, data: DataConfig[ImageTextBatch]) -> None:
         """Raise ValueError for data without masks or pairs."""
@@ -376,12 +373,7 @@ class ImageTextClassifierConfig(ImageTextSizes):
 
     needs_labels: ClassVar[bool] = True
 
-    answers: int = 2
-
-    def validate(self) -> None:
-        ImageTextSizes.validate(self)
-        if self.answers < 2:
-            raise ValueError(f"a classifier needs two answers or more, got answers={self.answers}")
+    answers: AtLeastTwo = 2
 
     @property
     def most_labels(self) -> int | None:

@@ -21,6 +21,7 @@ from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.image.data import ImageData
+from maskstream.shards.limits import NaturalFloat, PositiveFloat, PositiveInt, ProperProportion
 from maskstream.train.core.model import Grids, Losses, ModelConfig, TokenFeatures, weighted, widen
 from maskstream.train.nn.grid import build_grid_positions, gather_tokens, put_tokens
 from maskstream.train.nn.objectives import matching
@@ -61,30 +62,23 @@ class GenerativeEncoderConfig(ModelConfig[ImageBatch]):
 
     vq: str | None = "runs/vq-tiny/model.safetensors"
     quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    decoder_depth: int = 8
-    decoder_heads: int = 16
-    mlp_ratio: int = 4
+    width: PositiveInt = 768
+    depth: PositiveInt = 12
+    heads: PositiveInt = 12
+    decoder_depth: PositiveInt = 8
+    decoder_heads: PositiveInt = 16
+    mlp_ratio: PositiveInt = 4
     eps: float = 1e-6
     head_eps: float = 1e-6
-    smoothing: float = 0.1
+    smoothing: ProperProportion = 0.1
     positions: Positions = "learned"
-    contrast: float = 0.0
-    temperature: float = 0.2
+    contrast: NaturalFloat = 0.0
+    temperature: PositiveFloat = 0.2
     detached: bool = False
 
     def validate(self) -> None:
         for heads in ("heads", "decoder_heads"):
             self.need_heads(heads=heads)
-        self.need_least("depth", "decoder_depth", "mlp_ratio")
-        self.need_choices(positions=Positions)
-        if not 0 <= self.smoothing < 1 or self.contrast < 0 or self.temperature <= 0:
-            raise ValueError(
-                "smoothing must lie in [0, 1), contrast be 0 or more and temperature above 0, got "
-                f"{self.smoothing}, {self.contrast}, {self.temperature}"
-            )
 
     def check(self, data: DataConfig[ImageBatch]) -> None:
         """Raise ValueError if `contrast` lacks second views, or stored ids come from another quantiser."""

@@ -21,6 +21,7 @@ from maskstream.pipelines.masks import Context, MaskBatch, Padded
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.shards.limits import PositiveInt
 from maskstream.train.core.model import Grids, Losses, ModelConfig, TokenFeatures, weighted, widen
 from maskstream.train.nn.grid import LearntPositions, from_windows, gather_tokens, to_windows
 from maskstream.train.nn.quantiser import FrozenQuantiser, QuantiserConfig, check_cells, check_ids
@@ -48,17 +49,16 @@ class FrameIdsConfig(ModelConfig[VideoBatch]):
 
     vq: str | None = "runs/vqframes-tiny/model.safetensors"
     quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
-    width: int = 768
-    depth: int = 6
-    heads: int = 12
-    mlp_ratio: int = 4
+    width: PositiveInt = 768
+    depth: PositiveInt = 6
+    heads: PositiveInt = 12
+    mlp_ratio: PositiveInt = 4
     eps: float = 1e-6
-    window: int = 4
-    context: int = 1
+    window: PositiveInt = 4
+    context: PositiveInt = 1
 
     def validate(self) -> None:
         self.need_heads()
-        self.need_least("depth", "mlp_ratio", "window", "context")
 
     def check(self, data: DataConfig[VideoBatch]) -> None:
         """Raise ValueError if the mask's visible frames differ from the context, or stored ids come from another

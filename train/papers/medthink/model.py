@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import cast
+from typing import Annotated, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
+from maskstream.shards.limits import Bounds, PositiveInt
 from maskstream.train.core.model import Grids, Losses, Model, weighted
 from maskstream.train.nn.multiway import Multiway, MultiwayConfig
 from maskstream.train.nn.token_layers import TokenHead, TokenIds
@@ -39,15 +40,10 @@ class RationaleWriterConfig(MultiwayConfig):
         longest: Largest number of written tokens, at least the data's target_length.
     """
 
-    vocabulary: int = 32128
-    decoder_depth: int = 12
+    vocabulary: PositiveInt = 32128
+    decoder_depth: PositiveInt = 12
     eps: float = 1e-6
-    longest: int = 256
-
-    def validate(self) -> None:
-        MultiwayConfig.validate(self)
-        self.need_least("decoder_depth")
-        self.need_least("longest", least=4)
+    longest: Annotated[int, Bounds(min=4)] = 256
 
     def check(self, data: DataConfig[ImageTextBatch]) -> None:
         """Raise ValueError for data without a target, or with a longer one."""

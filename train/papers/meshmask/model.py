@@ -28,6 +28,7 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.mesh.batch import MeshBatch
 from maskstream.pipelines.modalities.mesh.data import MeshData
 from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.limits import PositiveInt
 from maskstream.shards.media.mesh_members import name_fields_component
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, need_mask, squared
 
@@ -141,18 +142,12 @@ class MeshNetworkConfig(ModelConfig[MeshBatch]):
     version: ClassVar[int] = 2
 
     task: Task = "masked"
-    channels: int = 3
-    dims: int = 2
-    width: int = 128
-    hidden: int = 384
-    encoder_rounds: int = 10
-    decoder_rounds: int = 5
-
-    def validate(self) -> None:
-        if self.dims not in (2, 3):
-            raise ValueError(f"dims is 2 or 3, got {self.dims}")
-        self.need_choices(task=Task)
-        self.need_least("channels", "width", "hidden", "encoder_rounds", "decoder_rounds")
+    channels: PositiveInt = 3
+    dims: Literal[2, 3] = 2
+    width: PositiveInt = 128
+    hidden: PositiveInt = 384
+    encoder_rounds: PositiveInt = 10
+    decoder_rounds: PositiveInt = 5
 
     def check(self, data: DataConfig[MeshBatch]) -> None:
         """Raise ValueError unless the data have a mask exactly if the task is "masked"."""

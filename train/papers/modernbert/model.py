@@ -13,11 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from maskstream.shards.limits import Bounds, PositiveInt
 from maskstream.train.core.model import Grids
 from maskstream.train.nn.token_layers import Documents, Positions, TokenBlock, rotations
 from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
@@ -61,32 +62,23 @@ class ModernModelConfig(TokenModelConfig):
 
     bias: ClassVar[bool] = False
 
-    vocabulary: int = 50368
-    depth: int = 22
+    vocabulary: PositiveInt = 50368
+    depth: PositiveInt = 22
     positions: Positions = "rotary"
     norm: NormAt = "pre"
     gated: bool = True
     eps: float = 1e-5
-    hidden: int = 1152
-    window: int = 128
-    every: int = 3
-    theta: float = 160_000.0
-    local_theta: float = 10_000.0
+    hidden: PositiveInt = 1152
+    window: Annotated[int, Bounds(min=2, multiple=2)] = 128
+    every: PositiveInt = 3
+    theta: Annotated[float, Bounds(above=1)] = 160_000.0
+    local_theta: Annotated[float, Bounds(above=1)] = 10_000.0
 
     def validate(self) -> None:
         TokenModelConfig.validate(self)
-        self.need_least("hidden", "every")
-        self.need_least("window", least=2)
-        if (
-            self.positions != "rotary"
-            or self.norm != "pre"
-            or self.window % 2
-            or min(self.theta, self.local_theta) <= 1
-        ):
+        if self.positions != "rotary" or self.norm != "pre":
             raise ValueError(
-                "a ModernBERT has positions='rotary', norm='pre', an even window and bases of rotations above 1, got "
-                f"{self.positions!r}, {self.norm!r}, window={self.window}, theta={self.theta} and "
-                f"local_theta={self.local_theta}"
+                f"a ModernBERT has positions='rotary' and norm='pre', got {self.positions!r} and {self.norm!r}"
             )
 
     @property

@@ -21,6 +21,7 @@ from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.pose.batch import PoseBatch
 from maskstream.pipelines.modalities.pose.data import PoseData
+from maskstream.shards.limits import PositiveFloat, PositiveInt
 from maskstream.train.core.model import Grids, Losses, LossPart, ModelConfig, TokenFeatures, need_mask, weighted, widen
 from maskstream.train.nn.grid import Positions, build_grid_positions, gather_tokens, put_tokens
 from maskstream.train.nn.transformer import MLP, Stack, TransformerBlock, init_linear
@@ -51,22 +52,18 @@ class PoseModelConfig(ModelConfig[PoseBatch]):
             as in the authors' code; otherwise blocks have GELU and layer norms, and poses are divided by UNITS.
     """
 
-    width: int = 256
-    hidden: int = 512
-    depth: int = 4
-    heads: int = 8
-    mlp_ratio: int = 2
-    decoder_depth: int = 1
+    width: PositiveInt = 256
+    hidden: PositiveInt = 512
+    depth: PositiveInt = 4
+    heads: PositiveInt = 8
+    mlp_ratio: PositiveInt = 2
+    decoder_depth: PositiveInt = 1
     task: Task = "masked"
-    shares: tuple[float, float, float] = (5.0, 5.0, 1.0)
+    shares: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (5.0, 5.0, 1.0)
     published: bool = False
 
     def validate(self) -> None:
         self.need_heads(of=4)
-        self.need_least("hidden", "depth", "mlp_ratio", "decoder_depth")
-        self.need_choices(task=Task)
-        if min(self.shares) <= 0:
-            raise ValueError(f"shares must be above 0, got {self.shares}")
 
     def check(self, data: DataConfig[PoseBatch]) -> None:
         """Raise ValueError unless there is a mask for the masked tasks and none for lifting."""

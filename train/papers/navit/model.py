@@ -21,6 +21,7 @@ from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.packed.batch import PackedBatch, PackedMask
 from maskstream.pipelines.modalities.packed.data import PackedData
 from maskstream.pipelines.modalities.video.batch import IMAGENET_MEAN, IMAGENET_STD
+from maskstream.shards.limits import PositiveInt
 from maskstream.train.core.model import LEAST, Grids, Losses, Model, ModelConfig, squared
 from maskstream.train.nn.objectives import compute_joint_moments
 from maskstream.train.nn.token_layers import Documents, TokenBlock
@@ -50,15 +51,15 @@ class NativeAutoencoderConfig(ModelConfig[PackedBatch]):
         equal: Units with equal weight in the loss.
     """
 
-    patch: int = 16
-    tubelet: int = 2
-    width: int = 384
-    depth: int = 12
-    heads: int = 6
-    decoder_width: int = 192
-    decoder_depth: int = 4
-    decoder_heads: int = 3
-    mlp_ratio: int = 4
+    patch: PositiveInt = 16
+    tubelet: PositiveInt = 2
+    width: PositiveInt = 384
+    depth: PositiveInt = 12
+    heads: PositiveInt = 6
+    decoder_width: PositiveInt = 192
+    decoder_depth: PositiveInt = 4
+    decoder_heads: PositiveInt = 3
+    mlp_ratio: PositiveInt = 4
     eps: float = 1e-6
     equal: Equal = "tokens"
 
@@ -71,8 +72,6 @@ class NativeAutoencoderConfig(ModelConfig[PackedBatch]):
                     f"a head is turned along {AXES} axes, so it needs an even number of channels, {2 * AXES} or more, "
                     f"got {part}width={width} and {part}heads={heads}, which is {channels}"
                 )
-        self.need_least("patch", "tubelet", "depth", "decoder_depth", "mlp_ratio")
-        self.need_choices(equal=Equal)
 
     def check(self, data: DataConfig[PackedBatch]) -> None:
         """See ModelConfig."""

@@ -29,6 +29,7 @@ from maskstream.pipelines.masks.text.replace import TextMaskBatch
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.image_text.data import ImageTextData
+from maskstream.shards.limits import ProperProportion
 from maskstream.train.core.model import Grids, Losses, LossPart, Model, squared, weighted, widen
 from maskstream.train.nn.grid import gather_tokens, put_tokens
 from maskstream.train.nn.multiway import Multiway, MultiwayConfig
@@ -105,15 +106,9 @@ class OneRefConfig(MultiwayConfig):
 
     plain: bool = False
     untied: bool = False
-    smoothing: float = 0.0
-    drop_worst: float = 0.0
+    smoothing: ProperProportion = 0.0
+    drop_worst: ProperProportion = 0.0
     drop_after: int = 12_000
-
-    def validate(self) -> None:
-        MultiwayConfig.validate(self)
-        for name in ("smoothing", "drop_worst"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} lies in [0, 1), got {getattr(self, name)}")
 
     def check(self, data: DataConfig[ImageTextBatch]) -> None:
         """Raise ValueError for data without phrases, or with a text mask without ids."""

@@ -27,6 +27,7 @@ from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.limits import PositiveInt, ProperProportion
 from maskstream.shards.media.npy import read_npy
 from maskstream.shards.members.arrays import FEATURES
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted
@@ -56,16 +57,12 @@ class PointSegmenterConfig(ModelConfig[PointsBatch]):
 
     of: PointAutoencoderConfig
     parts: tuple[tuple[int, ...], ...]
-    hidden: int = 256
-    drop: float = 0.5
+    hidden: PositiveInt = 256
+    drop: ProperProportion = 0.5
 
     def validate(self) -> None:
-        self.need_least("hidden")
-        if not 2 <= len(self.numbers) <= _MOST_PARTS or not 0 <= self.drop < 1:
-            raise ValueError(
-                f"segmentation needs 2 to {_MOST_PARTS} parts and a dropout in [0, 1), got {len(self.numbers)} parts "
-                f"and drop={self.drop}"
-            )
+        if not 2 <= len(self.numbers) <= _MOST_PARTS:
+            raise ValueError(f"segmentation needs 2 to {_MOST_PARTS} parts, got {len(self.numbers)}")
 
     @property
     def numbers(self) -> list[int]:

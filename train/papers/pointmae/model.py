@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from maskstream.pipelines.modalities.points.batch import PointsBatch
+from maskstream.shards.limits import PositiveInt
 from maskstream.train.core.model import Grids, Losses, ModelConfig, TokenFeatures, need_mask, weighted
 from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.objectives import chamfer, compute_squared_distances
@@ -74,15 +75,14 @@ def group_points(xyz: Tensor, groups: int, size: int) -> tuple[Tensor, Tensor]:
 class PointAutoencoderConfig(ModelConfig[PointsBatch]):
     """The sizes; the defaults are Point-MAE's."""
 
-    width: int = 384
-    depth: int = 12
-    heads: int = 6
-    decoder_depth: int = 4
-    mlp_ratio: int = 4
+    width: PositiveInt = 384
+    depth: PositiveInt = 12
+    heads: PositiveInt = 6
+    decoder_depth: PositiveInt = 4
+    mlp_ratio: PositiveInt = 4
 
     def validate(self) -> None:
         self.need_heads()
-        self.need_least("depth", "decoder_depth", "mlp_ratio")
 
 
 class GroupEmbedding(nn.Module):

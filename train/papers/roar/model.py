@@ -25,6 +25,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.stream.rng import sample_rng
+from maskstream.shards.limits import AtLeastTwo, PositiveInt
 from maskstream.train.core.dropout import Dropout
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, of_labels
 from maskstream.train.nn.token_layers import TokenIds
@@ -43,16 +44,9 @@ class TextClassifierConfig(ModelConfig[TextBatch], ABC):
 
     needs_labels: ClassVar[bool] = True
 
-    vocabulary: int = 30522
-    width: int = 768
-    labels: int = 2
-
-    def validate(self) -> None:
-        if self.labels < 2 or min(self.vocabulary, self.width) < 1:
-            raise ValueError(
-                "a classifier needs two labels or more, an id and a channel, got "
-                f"labels={self.labels}, vocabulary={self.vocabulary}, width={self.width}"
-            )
+    vocabulary: PositiveInt = 30522
+    width: PositiveInt = 768
+    labels: AtLeastTwo = 2
 
     @property
     def most_labels(self) -> int | None:
@@ -131,13 +125,9 @@ class LSTMClassifierConfig(TextClassifierConfig):
         decayed_attention: Whether the attention's weights decay like all other matrices.
     """
 
-    width: int = 300
-    hidden: int = 128
+    width: PositiveInt = 300
+    hidden: PositiveInt = 128
     decayed_attention: bool = True
-
-    def validate(self) -> None:
-        TextClassifierConfig.validate(self)
-        self.need_least("hidden")
 
 
 class FreeLinear(nn.Linear):
@@ -183,15 +173,13 @@ class RobertaClassifierConfig(TextClassifierConfig):
         eps: Epsilon of all norms.
     """
 
-    depth: int = 12
-    heads: int = 12
-    mlp_ratio: int = 4
+    depth: PositiveInt = 12
+    heads: PositiveInt = 12
+    mlp_ratio: PositiveInt = 4
     eps: float = 1e-5
 
     def validate(self) -> None:
-        TextClassifierConfig.validate(self)
         self.need_heads()
-        self.need_least("depth", "mlp_ratio")
 
 
 class RobertaClassifier(TextClassifier, config=RobertaClassifierConfig):

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from maskstream.pipelines.masks import Draw
-from maskstream.pipelines.masks.core import check_ratio
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.shards.config import Config
+from maskstream.shards.limits import AtLeastTwo, PositiveInt, Proportion
 from maskstream.train.core.dropout import ResidualBlock
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, of_labels
 from maskstream.train.nn.grid import Windows, to_windows
@@ -50,10 +50,7 @@ class Spikes(Config):
     Source: Masked Spiking Transformer (Wang et al. 2023, random spike masking), at 0.75.
     """
 
-    ratio: float = 0.75
-
-    def validate(self) -> None:
-        check_ratio(self.ratio)
+    ratio: Proportion = 0.75
 
     def seeds(self, draws: Sequence[Draw]) -> Tensor:
         """Return a seed for each view of a sample: int64 (B,)."""
@@ -236,23 +233,19 @@ class SpikingTransformerConfig(ModelConfig[ImageBatch]):
     version: ClassVar[int] = 2
     needs_labels: ClassVar[bool] = True
 
-    width: int = 96
-    depths: tuple[int, ...] = (2, 2, 6, 2)
-    heads: tuple[int, ...] = (3, 6, 12, 24)
-    window: int = 7
-    mlp_ratio: int = 4
-    levels: int = 16
-    labels: int = 1000
+    width: PositiveInt = 96
+    depths: tuple[PositiveInt, ...] = (2, 2, 6, 2)
+    heads: tuple[PositiveInt, ...] = (3, 6, 12, 24)
+    window: PositiveInt = 7
+    mlp_ratio: PositiveInt = 4
+    levels: PositiveInt = 16
+    labels: AtLeastTwo = 1000
     places: bool = False
     spikes: Spikes = field(default_factory=Spikes)
 
     def validate(self) -> None:
-        sizes = (self.width, self.window, self.mlp_ratio, self.levels, *self.depths, *self.heads)
-        if min(sizes) < 1 or self.labels < 2 or len(self.depths) != len(self.heads):
-            raise ValueError(
-                "all sizes are at least 1, labels at least 2, and each stage has a depth and heads, got "
-                f"width={self.width}, depths={self.depths}, heads={self.heads}, labels={self.labels}"
-            )
+        if len(self.depths) != len(self.heads):
+            raise ValueError(f"each stage has a depth and heads, got depths={self.depths}, heads={self.heads}")
         if any((self.width << stage) % heads for stage, heads in enumerate(self.heads)):
             raise ValueError(f"heads divide the channels of their stage, got width={self.width}, heads={self.heads}")
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.modalities.trajectory.batch import TrajectoryBatch
 from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
+from maskstream.shards.limits import PositiveInt
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted, widen
 from maskstream.train.nn.grid import Positions, build_grid_positions, gather_tokens
 from maskstream.train.nn.media_tokens import VideoTokens
@@ -55,17 +56,16 @@ class WaypointConfig(ModelConfig[TrajectoryBatch]):
 
     version: ClassVar[int] = 2  # 2: the linear map of the motion is multiplied
 
-    width: int = 384
-    depth: int = 12
-    heads: int = 6
-    mlp_ratio: int = 4
+    width: PositiveInt = 384
+    depth: PositiveInt = 12
+    heads: PositiveInt = 6
+    mlp_ratio: PositiveInt = 4
     depths: bool = True
     motion: bool = False
     ahead_s: float = 2.0
 
     def validate(self) -> None:
         self.need_heads(of=4)
-        self.need_least("depth", "mlp_ratio")
 
     def check(self, data: DataConfig[TrajectoryBatch]) -> None:
         """Raise ValueError unless the data have the depth, frames and waypoints that the model needs."""
