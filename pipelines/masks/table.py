@@ -15,13 +15,13 @@ COMMAND = "python -m maskstream.pipelines.masks.table docs/masks.md"
 
 def format_scheme_table(schemes: Iterable[Scheme] = SCHEMES) -> str:
     """Format a markdown table with one row per scheme."""
-    head = ("paper", "call, name and grid", "what is hidden, and what is reconstructed")
+    head = ("paper", "call, name, grid, and the tokens that are hidden")
     return _format_table(head, map(_format_scheme_cells, schemes))
 
 
 def format_law_table(laws: Iterable[PaperLaw] = LAWS) -> str:
     """Format a markdown table with one row per ratio schedule."""
-    return _format_table(("law", "the ratio", "paper"), ((f"`{law.call}`", law.note, law.source) for law in laws))
+    return _format_table(("schedule", "ratio", "paper"), ((f"`{law.call}`", law.note, law.source) for law in laws))
 
 
 def _format_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -29,14 +29,15 @@ def _format_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _format_scheme_cells(scheme: Scheme) -> tuple[str, ...]:
-    sides = "any number" if scheme.grid.axes == ("token",) else " x ".join(map(str, scheme.grid.shape))
-    grid = f"{' x '.join(scheme.grid.axes)}: {sides}"
-    width = "" if "h" in scheme.grid.axes and "t" not in scheme.grid.axes else ' width="240"'
-    visible = "" if scheme.visible is None else f", {scheme.visible} visible"
+    sides = "any number" if scheme.grid.axes == ("token",) else "x".join(map(str, scheme.grid.shape))
+    grid = f"{', '.join(scheme.grid.axes)}: {sides}"
+    square = scheme.grid.axes in (("h", "w"), ("x", "y", "z"), ("node",)) and len(scheme.shots) < 2
+    width = 90 if square else 200
+    name = f"`{scheme.name}`; " if scheme.name else ""
+    visible = "" if scheme.visible is None else f"; {scheme.visible} visible"
     return (
-        f'{scheme.source}<br><img src="pictures/{scheme.picture}" alt=""{width}>',
-        "<br>".join([f"`{scheme.call}`", *([f"`{scheme.name}`"] if scheme.name else []), f"{grid}{visible}"]),
-        scheme.note,
+        f'{scheme.source}<br><img src="pictures/{scheme.picture}" alt="" width="{width}">',
+        f"`{scheme.call}`<br>{name}{grid}{visible}<br>{scheme.note}",
     )
 
 

@@ -8,7 +8,7 @@ LAWS: tuple[PaperLaw, ...] = (
     PaperLaw(
         law=Fixed(ratio=0.9),
         title="A number",
-        note="The same ratio for every sample. `ratio=0.9` of a pattern means this law.",
+        note="The same ratio for every sample; `ratio=0.9` of a pattern is short for it.",
     ),
     *random.LAWS,
     *progress.LAWS,

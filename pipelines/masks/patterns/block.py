@@ -172,7 +172,7 @@ SCHEMES = (
         grid=PICTURE,
         visible=121,
         title="Blocks",
-        note="Rectangles of random size, aspect and place until exactly 75 patches are hidden.",
+        note="Rectangles of random size, aspect ratio and position until exactly 75 patches are hidden.",
     ),
     Scheme(
         name="oneref",
@@ -181,6 +181,6 @@ SCHEMES = (
         mask=Padded(mask=Box(inside=0.75, outside=0.35)),
         grid=square(24),
         title="Inside and outside a box",
-        note="Three quarters of the box that a phrase refers to are hidden, a third of the rest.",
+        note="Hides three quarters of the box that a phrase refers to, and 35 % of the rest.",
     ),
 )

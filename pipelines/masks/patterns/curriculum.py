@@ -50,9 +50,9 @@ SCHEMES = (
         grid=SPECTROGRAM,
         title="From blocks to strips",
         note=(
-            "At first four blocks of a spectrogram are predicted, as in I-JEPA. More and more often they are three "
-            "smaller ones, and the encoder sees neither the times nor the frequencies of any of them. Numbers are "
-            "those of the paper's summaries; whole rows and columns are how the code of others reads it."
+            "At first four blocks are predicted, as in I-JEPA; later, more and more often, three smaller ones, "
+            "and the encoder sees none of their times and frequencies. Numbers are from the paper's summaries; "
+            "whole rows and columns follow third-party code."
         ),
         shots=(Shot(caption="the start of the run"), Shot(caption="its end", progress=1.0)),
     ),

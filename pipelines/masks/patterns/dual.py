@@ -149,8 +149,8 @@ SCHEMES = (
         visible=160,
         title="Dual",
         note=(
-            "A tube for the encoder. The decoder skips running cells, which turn by one place from step to step: 784 "
-            "tokens are reconstructed, and those that the encoder saw have weight 0."
+            "A tube for the encoder. The decoder skips running cells, which move by one position per time step: "
+            "784 tokens are reconstructed, and those that the encoder sees have weight 0."
         ),
     ),
     Scheme(
@@ -161,8 +161,8 @@ SCHEMES = (
         visible=49,
         title="Part decoded",
         note=(
-            "The encoder sees what MAE's sees. Of the 147 hidden tokens 49 at random are reconstructed, a quarter of "
-            "all tokens, as in a published command."
+            "The encoder sees the same tokens as in MAE. Of the 147 hidden tokens a random 49 are reconstructed, "
+            "a quarter of all tokens, as in a published command."
         ),
     ),
     Scheme(
@@ -174,8 +174,8 @@ SCHEMES = (
         visible=128,
         title="Drop and mask",
         note=(
-            "Half of the tokens leave the sequence, and others become the mask token: as many as a truncated normal "
-            "says, one number for the whole batch. 128 to 256 are reconstructed."
+            "Half of the tokens are dropped. Others become the mask token; a truncated normal sets their number "
+            "for the whole batch. 128 to 256 are reconstructed."
         ),
         shots=(Shot(caption="a batch"), Shot(caption="another epoch's batch", epoch=1)),
     ),

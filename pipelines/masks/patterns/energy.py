@@ -125,8 +125,8 @@ SCHEMES = (
         visible=392,
         title="By energy",
         note=(
-            "The quarter of the tokens stays visible that the frame before, moved along the flow, tells least of: what "
-            "a codec would have to send."
+            "The quarter of the tokens that the previous frame, warped along the flow, predicts worst stays "
+            "visible: the content a codec would have to send."
         ),
     ),
 )

@@ -182,8 +182,8 @@ SCHEMES = (
         visible=160,
         title="Tube",
         note=(
-            "One map of the picture for the whole clip, so that nothing can be copied from another frame: 176 of each "
-            "time step's 196 tokens are hidden."
+            "One spatial map for the whole clip, so nothing can be copied from another frame: 176 of 196 tokens "
+            "per time step are hidden."
         ),
     ),
     Scheme(
@@ -193,7 +193,7 @@ SCHEMES = (
         grid=TokenGrid(axes=("modality", "h", "w"), shape=(2, 14, 14), patch=(1, 16, 16)),
         visible=98,
         title="One mask for a stack of pictures",
-        note="The same places are hidden in all pictures of a stack, such as RGB and depth.",
+        note="The same positions are hidden in all images of a stack, such as RGB and depth.",
     ),
     Scheme(
         name="frames",
@@ -213,8 +213,8 @@ SCHEMES = (
         grid=CLIP,
         title="Context and variable ratio",
         note=(
-            "The first step is context, all visible; of each other one a share drawn from [0.5, 1) is hidden. Interval "
-            "and context are not in published code."
+            "The first step stays visible as context; each other step hides a fraction drawn from [0.5, 1). "
+            "Interval and context are not in published code."
         ),
     ),
 )

@@ -101,7 +101,7 @@ SCHEMES = (
         grid=TokenGrid(axes=("frame", "joint"), shape=(243, 16), patch=(1, 1)),
         visible=1078,
         title="Joints and frames",
-        note="Whole frames are hidden, and five joints of each other frame: 72.3 %. The loss is over all joints.",
+        note="Hides whole frames, and five joints of each other frame: 72.3 %. The loss covers all joints.",
     ),
     Scheme(
         name="mpm-limbs",
@@ -111,7 +111,7 @@ SCHEMES = (
         grid=TokenGrid(axes=("frame", "joint"), shape=(243, 17), patch=(1, 1)),
         visible=3402,
         title="Limbs",
-        note="One limb of four, or three random joints, in all frames.",
+        note="Hides one of four limbs, or three random joints, in all frames.",
         shots=(Shot(caption="a draw"), Shot(caption="another", view=1)),
     ),
 )

@@ -245,8 +245,8 @@ SCHEMES = (
         visible=152,
         title="Motion-guided",
         note=(
-            "A map of the middle frame, carried along the optical flow: what is visible stays on the things it shows. "
-            "177 of each time step's 196 tokens are hidden."
+            "A map of the middle frame is warped along the optical flow, so visible tokens follow the content. "
+            "177 of 196 tokens per time step are hidden."
         ),
     ),
 )

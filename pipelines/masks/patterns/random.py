@@ -71,7 +71,7 @@ SCHEMES = (
         grid=CLIP,
         visible=156,
         title="Random",
-        note="Tokens anywhere in space and time, without structure.",
+        note="Random tokens in space and time.",
     ),
     Scheme(
         name="diffmavil",
@@ -81,8 +81,8 @@ SCHEMES = (
         grid=CLIP,
         title="Curriculum",
         note=(
-            "The ratio falls along the run from 0.9 to 0.8; with a token budget the batch shrinks with it. The two "
-            "ends are not in published code."
+            "The ratio falls over the run; with a token budget, batches shrink too. The two ends are not in "
+            "published code."
         ),
         shots=(Shot(caption="First batch"), Shot(caption="Last batch", progress=1.0)),
     ),
@@ -94,7 +94,7 @@ SCHEMES = (
         grid=PICTURE,
         visible=49,
         title="Random",
-        note="A quarter of the patches stay visible, anywhere: the mask that all others are measured against.",
+        note="A random quarter of the patches stays visible: the baseline for all other masks.",
     ),
     Scheme(
         name="m3ae-image",
@@ -104,7 +104,7 @@ SCHEMES = (
         grid=square(18),
         visible=81,
         title="Random, beside a text",
-        note="The image of a pair; `masks.Joint` draws both parts of a sample.",
+        note="The image of a pair; `masks.Joint` masks both parts of a sample.",
     ),
     Scheme(
         name="maskgit",
@@ -114,8 +114,8 @@ SCHEMES = (
         grid=square(16),
         title="Cosine of a uniform number",
         note=(
-            "The ratio of each sample is the cosine of a uniform number: mostly high, sometimes almost 0. `curve=` has "
-            "the paper's other functions."
+            "The ratio of each sample is the cosine of a uniform number: mostly high, sometimes almost 0. "
+            "`curve=` selects the paper's other functions."
         ),
         shots=tuple(Shot(caption=f"draw {i + 1}", view=i) for i in range(3)),
     ),
@@ -127,8 +127,8 @@ SCHEMES = (
         grid=TokenGrid(axes=("h", "w"), shape=(7, 7), patch=(4, 4)),
         title="Ratio that rises and holds",
         note=(
-            "The ratio rises from 15 to 75 % along a squared cosine in two thirds of the run. The tokens are patches "
-            "of a latent picture. `masks.Piecewise()` is the paper's second schedule."
+            "The ratio rises from 15 to 75 % along a squared cosine in two thirds of the run. Tokens are patches "
+            "of a latent image. `masks.Piecewise()` is the paper's second schedule."
         ),
         shots=tuple(Shot(caption=f"at {round(100 * p)} % of the run", progress=p) for p in (0.0, 1 / 3, 1.0)),
     ),
@@ -139,7 +139,7 @@ SCHEMES = (
         mask=Padded(mask=Random(ratio=MultiRatio(name="image"))),
         grid=PICTURE,
         title="Several ratios in a batch",
-        note="A batch is dealt in equal parts to the ratios 0, 0.2, 0.4, 0.6 and 0.8, in a new order each time.",
+        note="Equal parts of a batch get the ratios 0, 0.2, 0.4, 0.6 and 0.8, in a new order each time.",
         shots=tuple(Shot(caption=f"sample {i + 1}", row=i, rows=5) for i in range(5)),
     ),
     Scheme(
@@ -150,6 +150,6 @@ SCHEMES = (
         grid=SPECTROGRAM,
         visible=102,
         title="Random",
-        note="Tokens of the spectrogram anywhere, the mask that the paper trains with.",
+        note="Random spectrogram tokens: the paper's pre-training mask.",
     ),
 )

@@ -143,7 +143,7 @@ SCHEMES = (
         grid=TokenGrid(axes=("x", "y", "z"), shape=(32, 32, 32), patch=(4, 4, 4)),
         title="Foreground and background",
         note=(
-            "95 % of the tokens that hold points are hidden, 99 % of the empty ones. The two ratios are not in "
+            "Hides 95 % of the tokens that contain points and 99 % of the empty ones. The two ratios are not in "
             "published code."
         ),
     ),
@@ -155,7 +155,7 @@ SCHEMES = (
         visible=1131,
         title="Nodes and their edges",
         note=(
-            "Hidden nodes leave the graph with all of their edges; `masks.submesh` gives what is left. The group's "
+            "Hidden nodes leave the graph with all their edges; `masks.submesh` returns the rest. The group's "
             "code defaults to 15 %."
         ),
     ),

@@ -108,7 +108,7 @@ SCHEMES = (
         grid=SPECTROGRAM,
         visible=95,
         title="Strips of time and frequency",
-        note="Whole columns and whole rows, 45 and 3 of them; a token is visible where neither is hidden.",
+        note="Hides 45 whole columns and 3 whole rows.",
     ),
     Scheme(
         name="avsiam-audio",
@@ -117,7 +117,9 @@ SCHEMES = (
         mask=Padded(mask=FilledStrips(ratio=MultiRatio(name="audio"))),
         grid=TokenGrid(axes=("freq", "time"), shape=(8, 64), patch=(16, 16)),
         title="Filled strips, several ratios in a batch",
-        note="Strips first, then single tokens until the count is exact; a batch is dealt to the ratios 0 to 0.8.",
+        note=(
+            "Strips first, then single tokens until the count is exact; equal parts of a batch get the ratios 0 to 0.8."
+        ),
         shots=tuple(Shot(caption=f"sample {i + 1}", row=i, rows=5) for i in range(5)),
     ),
 )

@@ -171,7 +171,7 @@ SCHEMES = (
         grid=PICTURE,
         title="Target blocks",
         note=(
-            "Four blocks of one size are predicted, each by itself. The encoder sees a large square without them. A "
+            "Four blocks of one size are predicted separately. The encoder sees a large square without them; a "
             "few tokens are neither seen nor predicted."
         ),
     ),

@@ -71,8 +71,8 @@ SCHEMES = (
         grid=TEXT,
         title="Most important first, level by level",
         note=(
-            "An evaluation: the tokens with the highest scores are hidden and stay hidden at the next level, for which "
-            "the model is trained anew."
+            "An evaluation: the tokens with the highest scores are hidden and stay hidden at the next level, for "
+            "which the model is retrained."
         ),
         shots=(
             Shot(caption="level 1, a tenth"),

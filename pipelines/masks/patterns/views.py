@@ -108,7 +108,7 @@ SCHEMES = (
         mask=Padded(mask=ByView(masks=(None, Random(ratio=0.985)))),
         grid=PICTURE,
         title="Second view only",
-        note="A crop, and a crop of that crop: the first is all visible, of the second two patches are.",
+        note="Two views: a crop, fully visible, and a crop of this crop with two visible patches.",
         shots=(Shot(caption="view 1, the whole"), Shot(caption="view 2, a part of it", view=1)),
         scene="crops",
     ),
@@ -129,7 +129,7 @@ SCHEMES = (
         grid=PICTURE,
         visible=98,
         title="Complementary",
-        note="What one view hides the other shows.",
+        note="Each view shows the tokens that the other hides.",
         shots=(Shot(caption="view 1"), Shot(caption="view 2", view=1)),
     ),
 )

@@ -122,7 +122,10 @@ SCHEMES = (
         mask=Padded(mask=ByClass()),
         grid=TEXT,
         title="Weighted by class",
-        note="Words of a class with a high loss are hidden more often: the trainer's losses come by `masks.Feedback`.",
+        note=(
+            "Words of classes with a high loss are hidden more often; the trainer reports losses through "
+            "`masks.Feedback`."
+        ),
         shots=(
             Shot(
                 caption="30 %, content words with the higher loss",
@@ -137,7 +140,7 @@ SCHEMES = (
         mask=Padded(mask=ScoredFirst(ratio=0.4)),
         grid=TEXT,
         title="Subject and object first",
-        note="Words that matter, such as the subject and the object, are hidden first, then others at random.",
+        note="Important words, such as subject and object, are hidden first, then random ones.",
         scene="phrase",
     ),
 )

@@ -89,8 +89,8 @@ SCHEMES = (
         grid=TEXT,
         title="Masked diffusion",
         note=(
-            "A time t from 0 to 1 is drawn for each text, and each of its tokens is hidden with the chance t; "
-            "`TextMaskBatch.ratio` has t, whose inverse is the weight of the loss."
+            "Each text draws a time t from 0 to 1 and hides each token with probability t; weight the loss with "
+            "1/t (t is `TextMaskBatch.ratio`)."
         ),
         shots=(Shot(caption="a draw"), Shot(caption="another", epoch=2)),
     ),

@@ -225,8 +225,8 @@ SCHEMES = (
         grid=TEXT,
         title="Replaced tokens",
         note=(
-            "Of the hidden tokens 80 % become [MASK], 10 % a random token, 10 % stay as they are; "
-            "`TextMaskBatch.tokens` are the ids that the encoder reads."
+            "Of the hidden tokens 80 % become [MASK], 10 % a random token, and 10 % stay unchanged; "
+            "`TextMaskBatch.tokens` are the encoder's input ids."
         ),
     ),
     Scheme(
@@ -237,8 +237,8 @@ SCHEMES = (
         grid=TokenGrid(axes=("token",), shape=(512,), patch=(1,)),
         title="Decoder rows",
         note=(
-            "Whole words for the encoder. The decoder reconstructs every token, and each of its positions attends to a "
-            "random half of its own (`TextMaskBatch.attend`)."
+            "Whole words for the encoder. The decoder reconstructs every token, and each position attends to a "
+            "random half of the tokens (`TextMaskBatch.attend`)."
         ),
     ),
 )

@@ -235,8 +235,8 @@ SCHEMES = (
         grid=TEXT,
         title="Tokens, each by itself",
         note=(
-            "Every token is hidden with the same probability, so that counts vary, as in Hugging Face's collator; "
-            "`masks.Replace` makes 80 % [MASK] and 10 % random tokens of them."
+            "Tokens are hidden independently, so counts vary, as in Hugging Face's collator. `masks.Replace` "
+            "turns 80 % of them into [MASK] and 10 % into random tokens."
         ),
     ),
     Scheme(
@@ -245,7 +245,7 @@ SCHEMES = (
         mask=Padded(mask=Tokens(ratio=UniformCount())),
         grid=TEXT,
         title="Any number of tokens",
-        note="First a number is drawn, each equally likely from one token to all of them, then so many tokens.",
+        note="The number of hidden tokens is drawn uniformly, from one to all.",
         shots=(Shot(caption="a draw"), Shot(caption="another", epoch=2)),
     ),
     Scheme(
@@ -255,7 +255,7 @@ SCHEMES = (
         mask=Padded(mask=Tokens(ratio=RatioDecay(), each=True)),
         grid=TEXT,
         title="Ratio decay",
-        note="The ratio falls along a cosine while the model learns; `shape=` has the paper's seven other schedules.",
+        note="The ratio falls along a cosine during training; `shape=` selects the paper's seven other schedules.",
         shots=(Shot(caption="first batch"), Shot(caption="last batch", progress=1.0)),
     ),
     Scheme(
@@ -265,6 +265,6 @@ SCHEMES = (
         mask=Padded(mask=WholeWords(ratio=0.15)),
         grid=TEXT,
         title="Whole words",
-        note="A word is hidden with all of its tokens, or not at all.",
+        note="Hides words with all of their tokens.",
     ),
 )
