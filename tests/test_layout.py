@@ -346,7 +346,7 @@ def test_the_import_name_reaches_the_folders():
 
 TOKENS = {
     "maskstream": 32,
-    "maskstream/cli": 182,
+    "maskstream/cli": 186,
     "maskstream/modalities": 46,
     "maskstream/pages": 546,
     "pipelines": 15,

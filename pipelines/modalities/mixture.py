@@ -91,7 +91,9 @@ class DataMixture(Config):
         try:
             made = json.loads(Path(path).read_bytes())
         except (OSError, ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is not a mixture file ({error}); see docs/training.md#several-splits") from error
+            raise ValueError(
+                f"{path} is not a mixture file ({error}); see `maskstream docs training#several-splits`"
+            ) from error
         try:
             return cls.from_data(made)
         except ValueError as error:
@@ -180,7 +182,8 @@ def _parse_weights(text: str) -> list[float]:
         if not (math.isfinite(number) and number > 0):
             raise ValueError(
                 f"--weights {text}: {word.strip()!r} is not a number above 0; pass one for each --data, such as "
-                "0.7,0.3. For weights that change over the run, use a mixture file (docs/training.md#several-splits)"
+                "0.7,0.3. For weights that change over the run, use a mixture file "
+                "(`maskstream docs training#several-splits`)"
             )
         found.append(int(number) if number.is_integer() else number)
     return found

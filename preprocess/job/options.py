@@ -77,7 +77,7 @@ class JobOptions(RunOptions):
     profile: Annotated[
         "VideoProfile | None",
         DataFlag(
-            "How video is encoded: train, fast, copy or fps (docs/shard-format.md) [default: train].",
+            "How video is encoded: train, fast, copy or fps (`maskstream docs shard-format`) [default: train].",
             metavar="NAME",
             parse=_read_profile,
         ),
@@ -159,7 +159,8 @@ class JobOptions(RunOptions):
         str | None,
         DataFlag(
             "Cut long files into clips: at scenes, or with a network, transnetv2 (video), at silence (audio), every "
-            "so many seconds, such as 10s, or by a list (.csv) with the columns path, start and end (docs/data.md).",
+            "so many seconds, such as 10s, or by a list (.csv) with the columns path, start and end "
+            "(`maskstream docs data`).",
             metavar="HOW",
         ),
     ] = None

@@ -123,7 +123,9 @@ def _client(scheme: str, bucket: str, folder: str, read_s: float, total_s: float
     try:
         return _made(scheme, bucket, folder, read_s, total_s, _read_environment())
     except BaseError as error:
-        raise ValueError(f"{scheme}://{bucket} cannot be opened ({say_why(error)}); see docs/stores.md") from None
+        raise ValueError(
+            f"{scheme}://{bucket} cannot be opened ({say_why(error)}); see `maskstream docs stores`"
+        ) from None
 
 
 def make_retry_policy() -> RetryConfig:
@@ -168,7 +170,7 @@ def store_errors(where: str) -> Iterator[None]:
         if _MACHINE in str(error) and parse_place(where).scheme in _KEYS:
             raise OutageError(
                 f"there are no credentials for {where} ({say_why(error)}); {_KEYS[parse_place(where).scheme]}, or run "
-                "where the machine has an account for it; see docs/stores.md"
+                "where the machine has an account for it; see `maskstream docs stores`"
             ) from None
         if _NO_LENGTH in str(error):
             raise OutageError(
@@ -178,7 +180,7 @@ def store_errors(where: str) -> Iterator[None]:
         raise OutageError(f"{where} cannot be reached ({say_why(error)})") from None
     except (UnauthenticatedError, PermissionDeniedError) as error:
         raise OutageError(
-            f"{where} may not be accessed with these credentials ({say_why(error)}); see docs/stores.md"
+            f"{where} may not be accessed with these credentials ({say_why(error)}); see `maskstream docs stores`"
         ) from None
     except BaseError as error:
         raise OutageError(f"{where}: {say_why(error)}") from None

@@ -24,6 +24,7 @@ from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.printable import PrintableFormatter
 
 from .catalogue import datasets, doctor, masks, recipes
+from .documentation import docs
 from .flags import with_flags
 from .look import bench, flow, gallery, mask_score, preview
 from .measured import evaluate, probe
@@ -72,7 +73,7 @@ app = typer.Typer(
 )
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Make": (demo, shards, index, append, merge, split, curate, remove, erase, dataset_card, verify),
-    "Look": (datasets, recipes, masks, inspect, preview, flow, gallery, doctor),
+    "Look": (datasets, recipes, masks, inspect, preview, flow, gallery, doctor, docs),
     "Train": (train, finetune, report, replay, export, embed, targets),
     "Measure": (evaluate, bench, mask_score, probe),
     "Cluster": (fetch,),

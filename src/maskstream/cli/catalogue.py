@@ -91,7 +91,7 @@ def recipes(name: Name = None, *, search: Search = None, as_json: Json = False) 
 
 
 def masks(name: Name = None, *, search: Search = None, as_json: Json = False) -> None:
-    """List the masks by name: the paper, the hidden tokens, and the call in Python (docs/masks.md)."""
+    """List the masks by name: the paper, the hidden tokens, and the call in Python (`maskstream docs masks`)."""
     from maskstream.pipelines.masks import SCHEMES
 
     entries = [

@@ -27,7 +27,7 @@ def evaluate(
     same_split: SameSplit = False,
     as_json: Json = False,
 ) -> None:
-    """Measure runs on a split, compared with training-free predictions (docs/monitoring.md#evaluate).
+    """Measure runs on a split, compared with training-free predictions (`maskstream docs monitoring#evaluate`).
 
     The scores are saved in RUN/evaluation.json, as by `report`. Several runs are compared.
     """
@@ -82,8 +82,8 @@ def probe(
 ) -> None:
     """Measure how well frozen features of runs predict the labels of samples.
 
-    They are compared with untrained encoders of the same recipe and with raw inputs (docs/probes.md). Runs of one
-    recipe count as its seeds. Runs of several recipes, such as with different masks, are compared in a column per
+    They are compared with untrained encoders of the same recipe and with raw inputs (`maskstream docs probes`). Runs of
+    one recipe count as its seeds. Runs of several recipes, such as with different masks, are compared in a column per
     recipe, below the settings that differ. Encoders see whole samples, so the masks of training do not matter here.
     """
     with working(f"opening {', '.join(map(str, runs))}, {data} and {test}", as_json) as shown:

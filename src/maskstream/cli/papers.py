@@ -254,7 +254,7 @@ def roar(
 ) -> None:
     """Measure the faithfulness of importance measures: hide the tokens that they rank highest, and retrain.
 
-    See docs/papers/recursive-roar.md.
+    See `maskstream docs papers/recursive-roar`.
 
     It writes roar.json and a page of curves, roar.html, into the folder. The same command continues.
     """

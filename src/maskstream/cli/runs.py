@@ -33,7 +33,7 @@ def finetune(
     options: FineTuneOptions,
     as_json: Json = False,
 ) -> None:
-    """Train the encoder of a run further with labels, and measure its accuracy or mAP (docs/probes.md).
+    """Train the encoder of a run further with labels, and measure its accuracy or mAP (`maskstream docs probes`).
 
     It writes the same files as `maskstream train`, and finetune.json, into the folder.
     """

@@ -59,7 +59,7 @@ def shards(
     ],
     *,
     root: Annotated[
-        str | None, DataFlag("Raw data: a path or a URL (docs/scaling.md) [default: data/raw/DATASET].")
+        str | None, DataFlag("Raw data: a path or a URL (`maskstream docs scaling`) [default: data/raw/DATASET].")
     ] = None,
     out: Annotated[
         str | None,
@@ -75,15 +75,15 @@ def shards(
     keep: Annotated[
         str | None,
         DataFlag(
-            "Write only images and clips that meet a rule, such as 'motion>0.01 and dark<0.5' (docs/curation.md); "
-            "unkept.parquet lists the others.",
+            "Write only images and clips that meet a rule, such as 'motion>0.01 and dark<0.5' "
+            "(`maskstream docs curation`); unkept.parquet lists the others.",
             metavar="RULE",
         ),
     ] = None,
     max_pixels: MaxPixels = None,
     limits: Limits,
     signals: Annotated[
-        bool, OutputFlag("Measure each sample, for weights and rules of loaders (docs/curation.md).")
+        bool, OutputFlag("Measure each sample, for weights and rules of loaders (`maskstream docs curation`).")
     ] = False,
     languages: Annotated[
         Sequence[str],
@@ -106,7 +106,7 @@ def shards(
     decoded are listed in rejects.parquet with the reason.
 
     Several machines share a job with --executor slurm, or with --part 1/N to N/N at the same time and in one OUT, and
-    then --finish (docs/cluster.md). Rerun a part that was killed; N may change.
+    then --finish (`maskstream docs cluster`). Rerun a part that was killed; N may change.
     """
     from maskstream.preprocess import make_shards
     from maskstream.preprocess.curate import KeepRule, Signals

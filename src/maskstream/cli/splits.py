@@ -195,9 +195,9 @@ def curate(
     """Remove blurry, static, dark or duplicate images and clips, duplicate audio and texts, and samples of evaluation
     sets, as a new version.
 
-    Each sample is measured once, and the measurements are saved (docs/curation.md lists the signals). The page shows
-    the removed samples and the reasons; the list next to it (.parquet) has each sample. Nothing is deleted, and runs
-    keep their version. Running the same command again changes nothing.
+    Each sample is measured once, and the measurements are saved (`maskstream docs curation` lists the signals). The
+    page shows the removed samples and the reasons; the list next to it (.parquet) has each sample. Nothing is deleted,
+    and runs keep their version. Running the same command again changes nothing.
     """
     if options.keep is None and not options.copies and not options.against:
         raise typer.BadParameter("give --keep RULE, --copies or --against SPLIT")
@@ -328,8 +328,8 @@ def index(
     """Index plain WebDataset tars of videos (mp4, mov, mkv, webm) or audio (flac, wav, mp3, ogg, opus, m4a, aac).
 
     The tars are not changed. Afterwards the folder is a split like any other; labels, json, txt and arrays are
-    available to the loader (docs/fields.md). Samples need no label. Unusable files are listed in rejects.parquet with
-    the reason.
+    available to the loader (`maskstream docs fields`). Samples need no label. Unusable files are listed in
+    rejects.parquet with the reason.
     """
     from maskstream.preprocess import index_tars
 

@@ -31,8 +31,9 @@ def targets(
 ) -> None:
     """Write the token features of a frozen teacher, or the ids of a tokenizer, for each sample of a split, as shards.
 
-    See docs/exports.md#targets-in-shards. `--set data.targets=OUT` of `maskstream train` then reads them instead of
-    computing them. The same command continues a stopped run and, after samples were appended, writes only theirs.
+    See `maskstream docs exports#targets-in-shards`. `--set data.targets=OUT` of `maskstream train` then reads them
+    instead of computing them. The same command continues a stopped run and, after samples were appended, writes only
+    theirs.
     """
     with working(f"opening {run} and {data}", as_json) as shown:
         from maskstream.pipelines.stream.topology import usable_device

@@ -21,7 +21,9 @@ TERMINATED = 143
 
 Data = Annotated[
     str,
-    DataFlag("Split: a folder such as data/shards/k400/train, or a URL such as s3://bucket/train (docs/stores.md)."),
+    DataFlag(
+        "Split: a folder such as data/shards/k400/train, or a URL such as s3://bucket/train (`maskstream docs stores`)."
+    ),
 ]
 Device = Annotated[str, RunFlag("Device: auto, cpu, cuda, cuda:1, ...")]
 Json = Annotated[bool, OutputFlag("Print the result as JSON and nothing else.", "--json")]

@@ -27,8 +27,8 @@ def train(
     data: Annotated[
         Sequence[str],
         DataFlag(
-            "Training split, a folder or a URL (docs/stores.md); repeatable, or a JSON file of a mixture "
-            "(docs/training.md#several-splits)."
+            "Training split, a folder or a URL (`maskstream docs stores`); repeatable, or a JSON file of a mixture "
+            "(`maskstream docs training#several-splits`)."
         ),
     ] = (),
     weights: Annotated[

@@ -153,7 +153,7 @@ def test_the_password_of_an_endpoint_is_in_no_error(monkeypatch: pytest.MonkeyPa
 def test_an_account_that_is_not_named_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("AZURE")]:
         monkeypatch.delenv(name)
-    with pytest.raises(ValueError, match=r"az://container cannot be opened \(.*[Aa]ccount.*\); see docs/stores.md"):
+    with pytest.raises(ValueError, match=r"az://container cannot be opened .*[Aa]ccount.*`maskstream docs stores`"):
         open_store("az://container/x").size("a")
 
 

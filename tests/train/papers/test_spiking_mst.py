@@ -78,7 +78,7 @@ def test_the_mixing_is_splitmix64s() -> None:
 
 
 def test_ratios_outside_are_refused() -> None:
-    with pytest.raises(ValueError, match="ratio must be a number from 0 to 1, got 1.5"):
+    with pytest.raises(ValueError, match=r"ratio must be a number from 0 to 1, got 1\.5"):
         Spikes(ratio=1.5)
 
 

@@ -165,7 +165,7 @@ def count_parts(split: Manifest, column: str, component: str | None = None) -> l
             raise ValueError(
                 f"{split}: the cloud {split.key(index)} has no column {column!r} of labels; besides x, y and z it has "
                 f"{', '.join(filter(None, names)) or 'no columns'}. Name one of these, or write shards of clouds with "
-                "the columns class or part (docs/points.md)"
+                "the columns class or part (`maskstream docs points`)"
             )
         (data,) = split.store.read_many([split.member(index, found.name)])
         values = read_npy(data)[:, 3 + names.index(column)]
