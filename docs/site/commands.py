@@ -39,7 +39,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def load() -> dict[str, Any]:
-    """The commands by name, as the command line has them; those of `paper` as `paper NAME`."""
+    """The commands by name, including those below `paper`."""
     from typer.main import get_command
 
     from maskstream.cli import app
@@ -88,7 +88,7 @@ def _split_help(command: Any) -> list[str]:
 
 
 def _link_pages(text: str) -> str:
-    """A text with links to the pages that it refers to; angle brackets are no tags."""
+    """A text with links to the pages that it refers to; angle brackets are escaped."""
     text = re.sub(r"(?<!`)<(?=\w)", "&lt;", text)
     return _PAGE.sub(lambda found: f"[{found[1]}](../../{found[1]}.md{found[2] or ''})", text)
 

@@ -31,7 +31,7 @@ def docs(page: Page = None) -> None:
     name, _, section = page.removeprefix("docs/").partition("#")
     name = name.removesuffix(".md")
     if name not in pages:
-        raise ValueError(f"there is no page {name!r}{nearest(name, list(pages))}; `maskstream docs` lists all pages")
+        raise ValueError(f"page {name!r} does not exist{nearest(name, list(pages))}; `maskstream docs` lists all pages")
     text = pages[name].read_text(encoding="utf-8")
     text = cut_section(text, section) if section else text
     if console.is_terminal:
