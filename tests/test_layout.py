@@ -372,7 +372,7 @@ TOKENS = {
     "shards/members": 63,
     "shards/stores": 210,
     "train": 85,
-    "train/core": 369,
+    "train/core": 370,
     "train/evaluate": 220,
     "train/export": 135,
     "train/nn": 263,

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self
 
@@ -120,24 +121,27 @@ def find_lists(root: Path, name: str, modality: str) -> list[MediaList]:
     Raises:
         DatasetError: Several lists are not named after splits, or one split lacks its list.
     """
-    files = sorted(path for path in root.iterdir() if path.suffix.lower() in LIST_SUFFIXES and path.is_file())
     is_list = modality != "image-text"  # img2dataset writes tables next to its tars that are not lists
     found = [
         path
-        for path in files
+        for path in _list_tables(root)
         if (is_list and path.suffix.lower() == ".csv") or _find_column(list_columns(path), PATH, modality)
     ]
     if len(found) == 1:
         return [MediaList(path=found[0])]
-    if found:
-        splits = [_find_named_split(path.stem) for path in found]
-        if None in splits or len({*splits}) < len(splits):
-            raise DatasetError(
-                f"{name}: {root} has several lists, such as csv files ({', '.join(p.name for p in found)}), but only "
-                "one can be read. Merge them into one file with the columns path, label and split, or name one after "
-                "each split (train.csv, val.csv)"
-            )
-        return [MediaList(path=path, split=split) for path, split in zip(found, splits, strict=True)]
+    if not found:
+        return _find_lists_of_splits(root, name)
+    splits = [_find_named_split(path.stem) for path in found]
+    if None in splits or len({*splits}) < len(splits):
+        raise DatasetError(
+            f"{name}: {root} has several lists, such as csv files ({', '.join(p.name for p in found)}), but only "
+            "one can be read. Merge them into one file with the columns path, label and split, or name one after "
+            "each split (train.csv, val.csv)"
+        )
+    return [MediaList(path=path, split=split) for path, split in zip(found, splits, strict=True)]
+
+
+def _find_lists_of_splits(root: Path, name: str) -> list[MediaList]:
     inner = {split: _find_metadata(folder) for split, folder in split_folders(root).items()}
     if lacking := [split for split, path in inner.items() if path is None and any(inner.values())]:
         raise DatasetError(
@@ -149,10 +153,14 @@ def find_lists(root: Path, name: str, modality: str) -> list[MediaList]:
 
 def describe_unread_lists(root: Path) -> str:
     """Return a message about files in `root` that may be lists but have no column of paths; "" if there are none."""
-    found = [path.name for path in sorted(root.iterdir()) if path.suffix.lower() in LIST_SUFFIXES and path.is_file()]
+    found = [path.name for path in _list_tables(root)]
     if not found:
         return ""
     return f"{list_few(found)} in {root} have no column 'path' and would be ignored; add it, or move them away"
+
+
+def _list_tables(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.suffix.lower() in LIST_SUFFIXES and path.is_file())
 
 
 def _find_named_split(stem: str) -> str | None:
@@ -162,8 +170,7 @@ def _find_named_split(stem: str) -> str | None:
 
 
 def _find_metadata(folder: Path) -> Path | None:
-    paths = (folder / f"metadata{suffix}" for suffix in LIST_SUFFIXES)
-    return next((path for path in paths if path.is_file()), None)
+    return next(filter(Path.is_file, (folder / f"metadata{suffix}" for suffix in LIST_SUFFIXES)), None)
 
 
 def _find_column(header: Iterable[str], known: str, modality: str = "") -> str | None:
@@ -252,12 +259,11 @@ class _Table:
             has = f"the columns {', '.join(map(str, header))[:200]}" if header else "no columns"
             raise DatasetError(f"{of.path} has {has}, but no {PATH!r}. {obtain}")
         used = {columns[known] for known in columns if known not in (START, END) or modality in _TIMED}
-        others: dict[str, Sequence[Any]] = {}
-        for column in header:
-            if column not in used:
-                values = [row.values.get(column) for row in rows]
-                if column.strip() or [*map(str, values)] != [*map(str, range(len(rows)))]:  # else pandas' row numbers
-                    others[column] = values if column.strip().lower() in _TEXTS else convert_to_type(rows, column)
+        others = {
+            column: values
+            for column in header
+            if column not in used and (values := _read_field(rows, column)) is not None
+        }
         within = of.path.parent != root and of.path.parent.is_relative_to(root)
         base = of.path.parent if within else _find_base(root, modality, rows, columns[PATH])
         return cls(
@@ -361,71 +367,71 @@ class _Table:
                 given += [one for text in value.split(self.separator or ";") if (one := text.strip())]
             elif value is not None:
                 given.append(value)
-        labels: list[str | int] = []
-        for one in given:
-            if isinstance(one, bool):
-                labels.append(str(one).lower())
-            elif isinstance(one, str | int) or (isinstance(one, float) and one.is_integer()):
-                labels.append(one if isinstance(one, str) else int(one))
-            else:
-                raise row.error(f"the label {short(one)}; use names, numbers or lists of them")
-        return tuple(label for label in dict.fromkeys(labels) if label != _NONE)
+        labels = dict.fromkeys(_convert_to_label(one, row) for one in given)
+        return tuple(label for label in labels if label != _NONE)
 
     def _split(self, row: ListRow, path: str) -> str:
         given = self._text(row, SPLIT).strip()
         if given:
-            split = next((split for split, others in SPLIT_FOLDERS.items() if given.lower() in others), None)
-            if split is None:
-                raise row.error(f"the split {given!r}", f"Use one of {', '.join(SPLIT_FOLDERS)}")
-            return split
+            for split, others in SPLIT_FOLDERS.items():
+                if given.lower() in others:
+                    return split
+            raise row.error(f"the split {given!r}", f"Use one of {', '.join(SPLIT_FOLDERS)}")
         if self.of.split is not None:
             return self.of.split
-        of_folder = _find_folder_split(path) if self.columns[PATH].strip().lower() == "file_name" else None
-        return of_folder or "train"
+        if self.columns[PATH].strip().lower() != "file_name":
+            return "train"
+        return _find_folder_split(path) or "train"
 
     def doubts(self) -> Iterator[str]:
         """Yield messages about contents that may be misread."""
-        where = self.of.path
-        has_labels = LABEL in self.columns or LABELS in self.columns
-        wanted = [known for known in (LABEL, SPLIT, START, END) if known not in self.columns]
-        wanted = [one for one in wanted if one != LABEL or not has_labels]
         for column, values in self.others.items():
-            plain = column.strip().lower()
-            near = get_close_matches(plain, wanted, 1, _ALIKE) if plain not in _NO_TYPOS else []
-            if not plain:
-                yield f"{where} has a column without a name, with the first value {short(values[0])}; name it"
-            elif near and self._is_timed(near[0]):
-                yield f"{where} has the column {column!r}, which becomes a field; if you meant {near[0]!r}, rename it"
-            elif plain in _LIKE_A_LABEL and not has_labels:
-                yield f"{where} has the column {column!r} but no label; if it contains the labels, rename it to 'label'"
-            elif values and all(value is None for value in values):
-                yield f"{where} has the column {column!r}, which is empty in all of its {len(values)} rows; remove it"
-            elif (
-                plain in ("duration", "length")
-                and START in self.columns
-                and END not in self.columns
-                and self._is_timed(END)
-            ):
-                yield f"{where} has {column!r} but no 'end', so parts extend to the end of their files; add 'end'"
-        if LABEL in self.columns and not self.separator:
-            rows = (row for row in self.rows if isinstance(value := self._value(row, LABEL), str) and ";" in value)
-            if first := next(rows, None):
-                yield (
-                    f"{where}: line {first.line} has the label {short(self._value(first, LABEL))}, which is read as "
-                    "one class. If it means several, add --set 'separator=;', or rename the column to 'labels'"
-                )
-        if LABELS in self.columns and not self.separator:
-            texts = [(row, value) for row in self.rows if isinstance(value := self._value(row, LABELS), str)]
-            commas = [(row, value) for row, value in texts if "," in value and not value.strip().startswith("[")]
-            if commas and not any(";" in value for _, value in texts):
-                row, value = commas[0]
-                yield (
-                    f"{where}: line {row.line} has the labels {short(value)}, which are read as one class because "
-                    "labels are separated by ';'. If they mean several, add --set separator=,"
-                )
+            if doubt := self._find_column_doubt(column, values):
+                yield f"{self.of.path} has {doubt}"
+        if not self.separator:
+            yield from self._find_separator_doubts()
 
-    def _is_timed(self, known: str) -> bool:
-        return known not in (START, END) or self.modality in _TIMED
+    def _find_column_doubt(self, column: str, values: Sequence[Any]) -> str:
+        plain, has_labels = column.strip().lower(), {LABEL, LABELS} & self.columns.keys()
+        times, labels = (START, END) if self.modality in _TIMED else (), () if has_labels else (LABEL,)
+        absent = {SPLIT, *times, *labels} - self.columns.keys()
+        near = [] if plain in _NO_TYPOS else get_close_matches(plain, absent, 1, _ALIKE)
+        if not plain:
+            return f"a column without a name, with the first value {short(values[0])}; name it"
+        if near:
+            return f"the column {column!r}, which becomes a field; if you meant {near[0]!r}, rename it"
+        if plain in _LIKE_A_LABEL and not has_labels:
+            return f"the column {column!r} but no label; if it contains the labels, rename it to 'label'"
+        if values and all(value is None for value in values):
+            return f"the column {column!r}, which is empty in all of its {len(values)} rows; remove it"
+        if plain in ("duration", "length") and START in self.columns and END in absent:
+            return f"{column!r} but no 'end', so parts extend to the end of their files; add 'end'"
+        return ""
+
+    def _find_separator_doubts(self) -> Iterator[str]:
+        where = self.of.path
+        rows = (row for row in self.rows if isinstance(value := self._value(row, LABEL), str) and ";" in value)
+        if first := next(rows, None):
+            yield (
+                f"{where}: line {first.line} has the label {short(self._value(first, LABEL))}, which is read as "
+                "one class. If it means several, add --set 'separator=;', or rename the column to 'labels'"
+            )
+        texts = [(row, value) for row in self.rows if isinstance(value := self._value(row, LABELS), str)]
+        commas = [(row, value) for row, value in texts if "," in value and not value.strip().startswith("[")]
+        if commas and not any(";" in value for _, value in texts):
+            row, value = commas[0]
+            yield (
+                f"{where}: line {row.line} has the labels {short(value)}, which are read as one class because "
+                "labels are separated by ';'. If they mean several, add --set separator=,"
+            )
+
+
+def _read_field(rows: Sequence[ListRow], column: str) -> Sequence[Any] | None:
+    """Return the values of a column that becomes a field; None for pandas' row numbers."""
+    values = [row.values.get(column) for row in rows]
+    if not column.strip() and [*map(str, values)] == [*map(str, range(len(rows)))]:
+        return None
+    return values if column.strip().lower() in _TEXTS else convert_to_type(rows, column)
 
 
 def _find_base(root: Path, modality: str, rows: Sequence[ListRow], column: str) -> Path:
@@ -433,7 +439,8 @@ def _find_base(root: Path, modality: str, rows: Sequence[ListRow], column: str) 
     contains the first file.
     """
     first = next((value for row in rows if isinstance(value := row.values.get(column), str)), "")
-    names = (*_MEDIA.get(modality, ()), *(f"{name}s" for name in _MEDIA.get(modality, ())[:1]), "clips", "data")
+    media = _MEDIA.get(modality, ())
+    names = (*media, *(f"{name}s" for name in media[:1]), "clips", "data")
     places = [root, *(root / name for name in names)]
     return next((place for place in places if first and (place / first).is_file()), root)
 
@@ -452,6 +459,16 @@ def format_time_word(span: Span) -> str:
 def _name_field(column: str, modality: str) -> str:
     """Return the field name of a column."""
     return f"column_{column}" if column in _TAKEN or column in FACTS.get(modality, ()) else column
+
+
+def _convert_to_label(given: Any, row: ListRow) -> str | int:
+    if isinstance(given, bool):
+        return str(given).lower()
+    if isinstance(given, str | int):
+        return given
+    if isinstance(given, float) and given.is_integer():
+        return int(given)
+    raise row.error(f"the label {short(given)}; use names, numbers or lists of them")
 
 
 def _parse_json_list(value: str, row: ListRow) -> list[Any]:
@@ -540,16 +557,14 @@ def _split_doubts(tables: Sequence[_Table], entries: Sequence[_Entry]) -> Iterat
 def _find_overlap(entries: Sequence[_Entry]) -> tuple[_Entry, _Entry] | None:
     """Return two overlapping entries of a file that are in different splits; None if there are none."""
     last: dict[str, tuple[float, _Entry]] = {}
-    for begin, entry in sorted(
-        ((entry.span.start_s if entry.span else 0.0, entry) for entry in entries), key=_take_first
-    ):
+    for entry in sorted(entries, key=_get_start):
         for split, (end, other) in last.items():
-            if split != entry.split and end > begin:
+            if split != entry.split and end > _get_start(entry):
                 return other, entry
         end = math.inf if entry.span is None or entry.span.stop_s is None else entry.span.stop_s
-        last[entry.split] = max(last.get(entry.split, (0.0, entry)), (end, entry), key=_take_first)
+        last[entry.split] = max(last.get(entry.split, (0.0, entry)), (end, entry), key=itemgetter(0))
     return None
 
 
-def _take_first(pair: tuple[float, _Entry]) -> float:
-    return pair[0]
+def _get_start(entry: _Entry) -> float:
+    return entry.span.start_s if entry.span else 0.0

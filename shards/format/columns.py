@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,8 @@ from maskstream.shards.stores.folders import file_name
 from .data_errors import REMEDY
 from .records import LONG_WORD, Placed, ShardRecord
 from .sample import Reject
+
+T = TypeVar("T")
 
 _TYPES: dict[str, type] = {"name": str, "samples": int, "size_bytes": int, "sha256": str}
 
@@ -192,23 +194,25 @@ def build_part_metadata(kinds: Mapping[str, str], shards: Sequence[dict[str, Any
 
 def _select_component_columns(placed: Sequence[Placed | None]) -> dict[str, pa.Array]:
     """Return the columns of one component, by their name without the component's."""
-    present = [member for member in placed if member is not None]
     columns: dict[str, pa.Array] = {
         OFFSET: pa.array([None if m is None else m.offset for m in placed], COMPONENT_COLUMNS[OFFSET]),
         SIZE: pa.array([None if m is None else m.size for m in placed], COMPONENT_COLUMNS[SIZE]),
         DIGEST: pa.array([None if m is None else m.digest for m in placed], COMPONENT_COLUMNS[DIGEST]),
     }
-    for name in sorted({name for member in present for name in member.facts}):
-        values = [None if m is None else m.facts.get(name) for m in placed]
-        is_float = any(isinstance(value, float) for value in values)
-        columns[name] = pa.array(values, pa.float64() if is_float else pa.int64())
-    for name in sorted({name for member in present for name in member.words}):
-        words = _find_shared_words([None if m is None else m.words.get(name) for m in placed])
+    for name, values in _list_by_name([m.facts if m else {} for m in placed]).items():
+        columns[name] = pa.array(values, pa.float64() if any(isinstance(v, float) for v in values) else pa.int64())
+    for name, given in _list_by_name([m.words if m else {} for m in placed]).items():
+        words = _find_shared_words(given)
         if any(word is not None for word in words):
             columns[name] = pa.array(words, WORD)
-    for name in sorted({name for member in present for name in member.lists}):
-        columns[name] = _list_column([None if m is None else m.lists.get(name) for m in placed])
+    for name, lists in _list_by_name([m.lists if m else {} for m in placed]).items():
+        columns[name] = _list_column(lists)
     return columns
+
+
+def _list_by_name(members: Sequence[Mapping[str, T]]) -> dict[str, list[T | None]]:
+    """Return the value of each member by name; None where it has none."""
+    return {name: [own.get(name) for own in members] for name in sorted({name for own in members for name in own})}
 
 
 def _find_shared_words(words: Sequence[str | None]) -> list[str | None]:

@@ -7,8 +7,9 @@ description for version N. Parts never change, so a new version adds only a few 
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -343,22 +344,19 @@ def _check_form(path: str, info: dict[str, Any]) -> None:
     """Raise ShardError for missing fields and fields of other types."""
     if missing := [key for key in _KEYS if key not in info]:
         raise ShardError(f"{path} lacks {', '.join(missing)}; {REMEDY}")
-    parts = info["parts"] if isinstance(info["parts"], list) else [None]
     files = info["files"] if isinstance(info["files"], dict) else {}
-    names = info["label_names"] if isinstance(info["label_names"], list) else [None]
-    sums, curations = info.get("sums", {}), info.get(CURATIONS, [])
-    named = [part["name"] for part in parts if isinstance(part, dict) and _has_shape(part, _PART)]
-    used = {info["rejects"], *(info[name] for name in ("removed", "selected", TOKENIZER) if name in info)}
+    used = [info["rejects"], *(info[name] for name in ("removed", "selected", TOKENIZER) if name in info)]
     forms = {
         "version": type(info["version"]) is int and 0 < info["version"] <= MOST_VERSIONS,
         "counts": _has_shape(info["counts"], _COUNTS),
-        "parts": len({*named}.intersection(files)) == len(parts),
-        "files": used <= {*files} and all(_has_shape(facts, _FILE) for facts in files.values()),
+        "parts": _is_list_of(info["parts"], partial(_has_shape, types=_PART))
+        and len({part["name"] for part in info["parts"]} & files.keys()) == len(info["parts"]),
+        "files": all(name in [*files] for name in used) and _is_object_of(files, partial(_has_shape, types=_FILE)),
         "settings": isinstance(info["settings"], dict) and isinstance(info["settings"].get("encoder", {}), dict),
-        "label_names": all(isinstance(name, str) for name in names),
-        "sums": isinstance(sums, dict) and all(_is_finite(values) for values in sums.values()),
-        CURATIONS: isinstance(curations, list) and all(_has_shape(one, _CURATION) for one in curations),
-        VERSIONS: _has_sums(info.get(VERSIONS, {})),
+        "label_names": _is_list_of(info["label_names"], _is_text),
+        "sums": _is_object_of(info.get("sums", {}), partial(_is_list_of, check=_is_finite)),
+        CURATIONS: _is_list_of(info.get(CURATIONS, []), partial(_has_shape, types=_CURATION)),
+        VERSIONS: _is_object_of(info.get(VERSIONS, {}), partial(_is_list_of, check=_is_text)),
         **{name: isinstance(info[name], str) for name in _TEXTS},
     }
     if wrong := [name for name, has_form in forms.items() if not has_form]:
@@ -385,14 +383,20 @@ def _check_names(path: str, info: dict[str, Any]) -> None:
             )
 
 
-def _is_finite(values: object) -> bool:
-    return isinstance(values, list) and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+def _is_list_of(value: object, check: Callable[[object], bool]) -> bool:
+    return isinstance(value, list) and all(map(check, value))
 
 
-def _has_sums(value: object) -> bool:
-    if not isinstance(value, dict):
-        return False
-    return all(isinstance(sums, list) and all(isinstance(one, str) for one in sums) for sums in value.values())
+def _is_object_of(value: object, check: Callable[[object], bool]) -> bool:
+    return isinstance(value, dict) and all(map(check, value.values()))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _has_shape(value: object, types: dict[str, type]) -> bool:

@@ -50,37 +50,13 @@ def find_video_decode_problems(member: Member) -> Iterator[str]:
 
 def find_gop_table_problems(index: VideoIndex, size_bytes: int) -> Iterator[str]:
     """Find inconsistencies in the index of a member with `size_bytes` bytes, without reading it."""
-    if index.n_frames < 1 or not (
-        MIN_SIDE <= min(index.width, index.height) <= index.width * index.height <= MAX_PIXELS
-    ):
-        yield (
-            f"has {index.n_frames} frames of {index.width}x{index.height} pixels; legal are at least 1 frame, "
-            f"{MIN_SIDE} pixels on each side and {MAX_PIXELS} in all"
-        )
-        return
     if not 0 <= index.fps < MAX_FPS:
         yield f"has {index.fps} frames per second"
-    if len(index.first_frame) == 0:
-        yield "the table of GOPs is empty"
-        return
-    of_gops = {name: each for name, each in index.lists.items() if name in GOP_LISTS}
-    if len({len(each) for each in of_gops.values()}) > 1:
-        yield f"the columns {', '.join(of_gops)} have different lengths"
-        return
-    if index.n_frames > size_bytes or not 0 < index.header_size <= (MAX_HEADER_BYTES if index.foreign else size_bytes):
-        yield f"{index.n_frames} frames and a header of {index.header_size} bytes do not fit into {size_bytes} bytes"
-        return
-    if index.header is not None and (index.foreign or len(index.header) != index.header_size):
-        yield f"the manifest has a header of {len(index.header)} bytes, but the member's has {index.header_size}"
+    if problem := _find_size_problem(index, size_bytes):
+        yield problem
         return
     # Lists: each request of a clip checks its table, and for a few GOPs numpy costs five times as much.
     first, offset, size, lead = (each.tolist() for each in (index.first_frame, index.offset, index.size, index.lead))
-    if min(*offset, *size) < 0 or max(*offset, *size) > size_bytes:
-        yield f"the GOPs {_short(index.offset)} of {_short(index.size)} bytes do not lie within {size_bytes} bytes"
-        return
-    if index.packets is not None and not 0 < index.packets.min() <= index.packets.max() <= size_bytes:
-        yield f"the GOPs have {_short(index.packets)} packets, in {size_bytes} bytes"
-        return
     lengths = [after - before for before, after in pairwise([*first, index.n_frames])]
     if first[0] != 0 or min(lengths) <= 0:
         yield f"the GOPs' first frames {_short(index.first_frame)} do not ascend from 0 to below {index.n_frames}"
@@ -102,6 +78,32 @@ def find_gop_table_problems(index: VideoIndex, size_bytes: int) -> Iterator[str]
         yield f"GOP {gop} is at bytes {offset[gop]} to {ends[gop]}, but should start at {starts[gop]}"
     if ends[-1] != size_bytes:
         yield f"the GOPs end at byte {ends[-1]}, but the member has {size_bytes} bytes"
+
+
+def _find_size_problem(index: VideoIndex, size_bytes: int) -> str | None:
+    """Find the first problem that leaves the table unreadable: numbers out of range, or lists of unequal length."""
+    if index.n_frames < 1 or not (
+        MIN_SIDE <= min(index.width, index.height) <= index.width * index.height <= MAX_PIXELS
+    ):
+        return (
+            f"has {index.n_frames} frames of {index.width}x{index.height} pixels; legal are at least 1 frame, "
+            f"{MIN_SIDE} pixels on each side and {MAX_PIXELS} in all"
+        )
+    if len(index.first_frame) == 0:
+        return "the table of GOPs is empty"
+    of_gops = {name: each for name, each in index.lists.items() if name in GOP_LISTS}
+    if len({len(each) for each in of_gops.values()}) > 1:
+        return f"the columns {', '.join(of_gops)} have different lengths"
+    if index.n_frames > size_bytes or not 0 < index.header_size <= (MAX_HEADER_BYTES if index.foreign else size_bytes):
+        return f"{index.n_frames} frames and a header of {index.header_size} bytes do not fit into {size_bytes} bytes"
+    if index.header is not None and (index.foreign or len(index.header) != index.header_size):
+        return f"the manifest has a header of {len(index.header)} bytes, but the member's has {index.header_size}"
+    places = [*index.offset.tolist(), *index.size.tolist()]
+    if min(places) < 0 or max(places) > size_bytes:
+        return f"the GOPs {_short(index.offset)} of {_short(index.size)} bytes do not lie within {size_bytes} bytes"
+    if index.packets is not None and not 0 < index.packets.min() <= index.packets.max() <= size_bytes:
+        return f"the GOPs have {_short(index.packets)} packets, in {size_bytes} bytes"
+    return None
 
 
 def _find_reach_problems(index: VideoIndex, reach: Int64s) -> Iterator[str]:

@@ -2,12 +2,14 @@
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from maskstream.shards.config import Config
 from maskstream.shards.limits import (
@@ -41,17 +43,19 @@ class Average:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Add the weights after step `step`, counted from 0."""
-        share = 1 - min(self.decay, (1 + step) / (10 + step))
-        averages, weights = (
-            [get_local_rows(one) for one in by_name.values()] for by_name in (self.values, self._parameters)
-        )
-        torch._foreach_lerp_(averages, weights, share)
+        move_towards(self.values.values(), self._parameters.values(), min(self.decay, (1 + step) / (10 + step)))
 
     @torch.no_grad()
     def load(self, values: Mapping[str, Tensor]) -> None:
         """Replace the average by a checkpoint's values."""
         for name, value in values.items():
             get_local_rows(self.values[name]).copy_(get_local_rows(value))
+
+
+def move_towards(averages: Iterable[Tensor], weights: Iterable[Tensor], decay: float) -> None:
+    """Change moving averages in place to `decay` of them and the rest of the weights."""
+    update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    update([*map(get_local_rows, averages)], [*map(get_local_rows, weights)], None)
 
 
 Shape = Literal["cosine", "linear", "exponential", "constant", "multistep", "trapezoid"]
@@ -295,7 +299,8 @@ def limit_gradients(model: nn.Module, config: OptimiserConfig) -> tuple[Tensor, 
         norms = {name: one.sqrt() for name, one in norms.items()}
     norm = norms.pop(_ALL)
     if config.max_grad_norm is not None:
-        scale_gradients(model, (config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+        fused = False if divided else None  # torch's fused kernels refuse a mix of sharded and other gradients
+        clip_grads_with_norm_(model.parameters(), config.max_grad_norm, norm, foreach=fused)
     return norm, norms
 
 
@@ -304,7 +309,7 @@ _ALL = ""
 
 def _compute_norms(gradients: Sequence[tuple[str, Tensor]]) -> dict[str, Tensor]:
     """Return the norm of all gradients, under the name "", and the norm of each part's consecutive gradients."""
-    each = torch.stack(torch._foreach_norm([get_local_rows(one) for _, one in gradients]))
+    each = torch.stack([torch.linalg.vector_norm(get_local_rows(one)) for _, one in gradients])
     counts = Counter(part for part, _ in gradients)
     parts = dict(zip(counts, map(torch.linalg.vector_norm, torch.split(each, list(counts.values()))), strict=True))
     return {_ALL: torch.linalg.vector_norm(each), **parts}
@@ -312,7 +317,8 @@ def _compute_norms(gradients: Sequence[tuple[str, Tensor]]) -> dict[str, Tensor]
 
 def scale_gradients(model: nn.Module, factor: Tensor) -> None:
     """Multiply all gradients by a scalar."""
-    torch._foreach_mul_([get_local_rows(one) for one in list_gradients(model)], factor)
+    for gradient in list_gradients(model):
+        get_local_rows(gradient).mul_(factor)
 
 
 def list_gradients(model: nn.Module) -> list[Tensor]:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.stream.batch import Batch, Movable
@@ -72,16 +71,18 @@ class _TextGraph(nn.Module):
 
 
 class _Used(TorchFunctionMode):
-    """Records the identities of the tensors that functions receive."""
+    """Records the tensors that functions receive."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: dict[int, Tensor] = {}
+        self.found: set[Tensor] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = tree_leaves((args, kwargs or {}))
-        self.found |= {id(one): one for one in given if isinstance(one, Tensor)}
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        for given in (*args, *kwargs.values()):  # torch.cat and indexing take sequences of tensors
+            leaves = given if isinstance(given, list | tuple) else (given,)
+            self.found.update(one for one in leaves if isinstance(one, Tensor))
+        return func(*args, **kwargs)
 
 
 @torch.no_grad()
@@ -170,10 +171,10 @@ def _list_inputs_of(model: Model[Any], batch: Batch) -> dict[str, Tensor]:
     """
     with _Used() as used:
         score_batch(model, batch)
-    names = [name for name, own in list_tensors(batch) if id(own) in used.found]
+    names = [name for name, own in list_tensors(batch) if own in used.found]
     for name, child in list(model.named_children()):
         owned = [*child.parameters(), *child.buffers()]
-        if owned and not any(id(one) in used.found for one in owned):
+        if owned and used.found.isdisjoint(owned):
             delattr(model, name)
     if isinstance(batch, TextBatch) and isinstance(_body(model), TokenModel):
         return {"input_ids": batch.inputs, "attention_mask": batch.valid.long()}

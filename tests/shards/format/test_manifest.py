@@ -259,6 +259,7 @@ def test_later_formats_and_forged_contents_are_refused(split: Path) -> None:
         ({"version": 0}, "version do not have the form of"),
         ({"version": 2**31}, "version do not have the form of"),
         ({"rejects": "x"}, "files do not have the form of"),
+        ({"rejects": ["x"]}, "files and rejects do not have the form of"),
         ({"label_names": [1]}, "label_names do not have the form of"),
         ({"settings": [], "dataset": None}, "settings and dataset do not have the form of"),
         ({"sums": {"points": [1, float("nan")]}}, "sums do not have the form of"),

@@ -21,18 +21,16 @@ Shapes: B clouds, N and M points.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.data import PointsData
 from maskstream.pipelines.modalities.points.read import PointAugment
-from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.format.manifest import Manifest
-from maskstream.train.core.model import Model, need_mask
+from maskstream.train.core.model import need_mask
+from maskstream.train.core.step import count_flops
 from maskstream.train.evaluate.evaluation import Evaluation, Example, Score, TrainingLoss
 from maskstream.train.nn.objectives import chamfer
 
@@ -342,35 +340,9 @@ def count_step_gflops(model: VoxelDiffusion, batch: PointsBatch) -> tuple[float,
         points=batch.points[:1], noise=noise[:1], time=time[:1], mask=mask, label=batch.label[:1], key=batch.key[:1]
     )
     every = replace(mask, visible=torch.arange(model.side**3)[None])
-    masked, whole = (count_step_flops(model, replace(one, mask=mask)) for mask in (mask, every))
+    masked = count_flops(model, lambda: model(one).loss())
+    whole = count_flops(model, lambda: model(replace(one, mask=every)).loss())
     return masked / 1e9, whole / 1e9
-
-
-def _count_attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
-    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
-
-
-def _count_attention_backward(
-    grad: Sequence[int], query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any
-) -> int:
-    return int(sdpa_backward_flop_count(grad, query, key, value))  # type: ignore[no-untyped-call]
-
-
-_ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _count_attention,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _count_attention_backward,
-}
-"""The operations that torch's counter does not know."""
-
-
-def count_step_flops(model: Model[BatchT], batch: BatchT) -> int:
-    """Return the floating-point operations of a forward and a backward pass, as counted by torch, with attention on the
-    CPU.
-    """
-    with FlopCounterMode(display=False, custom_mapping=_ATTENTION) as counter:
-        model(batch).loss().backward()
-    model.zero_grad()
-    return int(counter.get_total_flops())
 
 
 EVALUATIONS = {VoxelDiffusionConfig: evaluate}

@@ -35,8 +35,9 @@ from maskstream.pipelines.masks.laws.progress import ProgressLaw
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.limits import PositiveFloat, PositiveInt
-from maskstream.train.core.distributed import get_local_rows, sum_over_ranks, world_size
+from maskstream.train.core.distributed import sum_over_ranks, world_size
 from maskstream.train.core.model import Grids, Losses, ModelConfig, weighted, widen
+from maskstream.train.core.optimiser import move_towards
 from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens
 from maskstream.train.nn.masked_autoencoder import MediaEncoder, TokenKind
@@ -158,9 +159,7 @@ class Jepa(MediaEncoder[BatchT], config=JepaConfig):
             step: Number of the step, from 0.
             steps: Number of steps of the run.
         """
-        share = 1 - self.config.momentum.at(step / steps)
-        teacher, encoder = ([get_local_rows(p) for p in one.parameters()] for one in (self.teacher, self.encoder))
-        torch._foreach_lerp_(teacher, encoder, share)
+        move_towards(self.teacher.parameters(), self.encoder.parameters(), self.config.momentum.at(step / steps))
 
     def loss(self, batch: BatchT) -> Losses:
         """Return the mean distance of predictions from the teacher's output, over the tokens of a row, then over
