@@ -33,7 +33,7 @@ class Paper:
         name: Short name of the paper.
         kind: Kind of data.
         schemes: Masking schemes, by name or title.
-        recipes: Names of its recipes; the page's command trains the last one.
+        recipes: Names of its recipes; by default, the page's command trains the last one.
         first: Commands that must run before training.
         commands: Replacement for the default commands.
         picture: Image of a paper without a scheme.
@@ -85,6 +85,14 @@ PAPERS = (
         kind="video",
         schemes=("v-jepa",),
         recipes=("vjepa-large", "vjepa2-large", "vjepa21-large", "vjepa2-tiny", "vjepa21-tiny"),
+        commands=(
+            "maskstream shards sample",
+            "maskstream train vjepa2-tiny --data data/shards/sample/train --out runs/vjepa2-tiny",
+            "maskstream report runs/vjepa2-tiny --data data/shards/sample/val",
+            "maskstream shards moving-fashion-mnist",
+            "maskstream train vjepa21-tiny --data data/shards/moving-fashion-mnist/train --out runs/vjepa21-tiny",
+            "maskstream report runs/vjepa21-tiny --data data/shards/moving-fashion-mnist/val",
+        ),
     ),
     Paper(
         name="SALT",

@@ -146,7 +146,9 @@ def test_visibility_is_that_of_the_middle_time_step():
     )
     with pytest.raises(ValueError, match="tokens of 14 x 14, 8 x 8 divide no common side of up to 32 pixels"):
         find_common_side([(14, 14), (8, 8)])
-    with pytest.raises(ValueError, match=r"follows flow, and the doctor scores masks that do not depend on"):
+    with pytest.raises(
+        ValueError, match=r"follows flow, but only masks that do not depend on the sample can be scored"
+    ):
         Visibility.of(MotionGuided(), grid)
 
 

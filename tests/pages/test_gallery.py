@@ -90,7 +90,7 @@ def test_what_is_missing_is_named_and_the_rest_is_shown(media, titles):
     for name, title in titles.items():
         assert f"no &lt;{name}&gt;" in page
         section = page.split(f'<h2 class="part-title">{title}</h2>')[1].split("</section>")[0]
-        assert "Not shown, because there is no " in section
+        assert "Not shown: no " in section
         assert "<article" not in section
     assert page.count("<article") > 20
 
@@ -212,7 +212,7 @@ def test_the_command_shows_a_clip_of_a_split(split, tmp_path, monkeypatch, capsy
     assert not ended.value.code
     page = (tmp_path / "page.html").read_text()
     assert re.search(r"<dt>Visible tokens</dt><dd>160 <span>of 1,568</span>", page)
-    assert "Not shown, because there is no sound." in page
+    assert "Not shown: no audio clip was found." in page
     assert "pyvista==0.47.1 could not be downloaded" in page
     assert "pyvista" in capsys.readouterr().err
 

@@ -122,7 +122,7 @@ def test_page_states_the_counts_of_each_clip(mask):
         assert f"Visible tokens {sum(visible)} of 64" in page.text
         assert f"Hidden {hidden:.1f} %" in page.text
         assert f"Targets of the decoder {drawn.target.shape[1]}" in page.text
-        assert f"Bright squares are what the encoder sees: {words} of 16 per time step" in page.text
+        assert f"Bright squares are visible to the encoder: {words} of 16 per time step" in page.text
         for n in visible:
             assert f"{n} visible" in page.text
 

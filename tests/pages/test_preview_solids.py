@@ -170,7 +170,7 @@ def test_numbers_of_a_simulation_are_the_batchs(tmp_path):
         assert f"{nodes} nodes" in article.text
         assert f"step {int(batch.step[i])} of 12" in article.text
         kept = int((of_edge[batch.kept_edges] == i).sum())
-        assert f"Edges left {kept} of {int((of_edge == i).sum())}" in article.text
+        assert f"Remaining edges {kept} of {int((of_edge == i).sum())}" in article.text
         walls = int((batch.kinds[batch.node_offset[i] : batch.node_offset[i + 1]] == 6).sum())
         assert f"{walls} wall" in article.text
 

@@ -1,1 +1,1 @@
-"""Samples as cards of figures: one set for each modality, and what all of them draw with."""
+"""Figures on cards of samples: a set for each modality, and shared drawing code."""

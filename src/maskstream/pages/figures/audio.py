@@ -1,4 +1,4 @@
-"""Figures of sounds: waveforms and spectrograms with the mask over them, the sound to be heard, and completions."""
+"""Figures of audio: waveforms and spectrograms with their masks, a player, and reconstructions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -42,8 +42,18 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Heard:
-    """One mono waveform float32 (n,) at `rate`, of which the first `length` samples are sound, and its spectrogram
-    (T, F), of which the first `frames` frames are, over tokens of `grid`. share: how many sounds the page has.
+    """One mono waveform and its spectrogram.
+
+    Attributes:
+        key: Key of the sample.
+        waveform: Samples float32 (n,).
+        rate: Sampling rate in Hz.
+        length: Number of samples before the padding.
+        values: Spectrogram (T, F).
+        frames: Number of its frames before the padding.
+        grid: Grid of its tokens.
+        mask: The mask, or None.
+        share: Number of players on the page, which share the space for audio data.
     """
 
     key: str
@@ -60,7 +70,15 @@ class Heard:
     def of(
         cls, batch: AudioBatch | AudioVisualBatch, i: int, spectrogram: Spectrogram, grid: Grid, mask: MaskBatch | None
     ) -> Self:
-        """The sound of row `i` of a batch."""
+        """Return the audio of row `i` of a batch.
+
+        Args:
+            batch: The batch.
+            i: Row.
+            spectrogram: Settings of the spectrogram.
+            grid: Grid of the tokens.
+            mask: Masks of the batch.
+        """
         return cls(
             key=batch.key[i],
             waveform=batch.waveform[i].mean(dim=0).numpy(),
@@ -80,23 +98,23 @@ class Heard:
 
     @property
     def sound_s(self) -> float:
-        """The seconds of sound, before the padding."""
+        """The length of the audio in seconds, before the padding."""
         return self.length / self.rate
 
     @property
     def filled(self) -> bool:
-        """Whether the clip is longer than its sound."""
+        """Whether the clip is longer than its audio."""
         return self.sound_s < self.seconds - 0.005
 
     def played(self) -> tuple[str, str]:
-        """A `data:` address of the sound, and a note where it is only the beginning."""
+        """Return a `data:` address of the audio, and a note if it is only the beginning."""
         heard = limit_heard_samples(len(self.waveform), self.share)
         part = heard / self.rate < self.seconds - 0.005
         note = f"Only the first {heard / self.rate:.1f} s are on this page." if part else ""
         return encode_flac_uri(self.waveform[:heard], self.rate), note
 
     def draw_wave_lane(self, words: str) -> Lane:
-        """The waveform."""
+        """Return the waveform."""
         return Lane(
             heading="Waveform.",
             words=words,
@@ -109,7 +127,14 @@ class Heard:
         )
 
     def lanes(self, words: str, mask_heading: str, mask_words: str, spectrogram: Spectrogram) -> list[Lane]:
-        """The spectrogram, and what the encoder sees of it."""
+        """Return the spectrogram, and its visible tokens.
+
+        Args:
+            words: Text above the spectrogram.
+            mask_heading: Heading of the mask.
+            mask_words: Text of the mask, with a field for the counts.
+            spectrogram: Settings of the spectrogram.
+        """
         whole, seen = draw_spectrograms(self.values, self.grid, self.mask, self.frames, self.key)
         lanes = [Lane(heading="Spectrogram.", words=words, height="tall", picture=whole)]
         if self.mask is not None:
@@ -120,7 +145,7 @@ class Heard:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioFigures:
-    """Of clips of sounds whose tokens are those of `grid`. manifest: what is stored of the files."""
+    """Figures of audio clips; `grid` is the grid of tokens, and `manifest` has facts about the files."""
 
     clip: AudioClip
     spectrogram: Spectrogram
@@ -129,12 +154,12 @@ class AudioFigures:
     label_names: Sequence[str] = ()
 
     def about(self, batch: AudioBatch) -> tuple[str, dict[str, str]]:
-        """A description of the spectrograms and of their tokens."""
+        """Describe the spectrograms and their tokens."""
         features, (columns, rows), (frames, bins) = self.spectrogram.features, self.grid.shape, self.grid.patch
         shift_ms, clip = 1000 * features.shift / features.sample_rate, self.clip
         lede = (
-            f"{received(len(batch), 'sound')}: cut out, resampled, made into a spectrogram and masked. The model is "
-            "shown only the visible tokens of a spectrogram and has to reconstruct hidden ones. A token is "
+            f"{received(len(batch), 'audio clip')}: cut out, resampled, converted to a spectrogram and masked. The "
+            "model sees only the visible tokens of a spectrogram and reconstructs hidden ones. A token is "
             f"{frames * shift_ms / 1000:g} s of {bins} frequency bands."
         )
         return lede, {
@@ -145,7 +170,7 @@ class AudioFigures:
         }
 
     def sample(self, batch: AudioBatch, i: int) -> Card:
-        """The waveform, the spectrogram, and what the encoder sees of it, over one axis of time."""
+        """Draw the waveform, the spectrogram, and its visible tokens, over one time axis."""
         heard = Heard.of(batch, i, self.spectrogram, self.grid, batch.mask)
         facts = component_of(self.manifest.components, ("sound",)).facts
         index = find_sample(self.manifest, heard.key)
@@ -168,11 +193,11 @@ class AudioFigures:
         wave, behind = "The loudest sample has the full height.", ""
         if heard.filled:
             wave = (
-                f"The sound ends after {heard.sound_s:.2f} s, and the rest of the clip is padding. Tokens that lie "
+                f"The audio ends after {heard.sound_s:.2f} s, and the rest of the clip is padding. Tokens that lie "
                 "wholly in the padding have no weight in the loss."
             )
             behind = " In the padding all values are equal, and brighter than silence."
-        seen = "Coloured tokens are what the encoder sees, {}; grey ones are hidden from it."
+        seen = "Coloured tokens are visible to the encoder, {}; grey ones are hidden."
         lanes = heard.lanes(describe_bands(self.spectrogram.features) + behind, "The mask.", seen, self.spectrogram)
         ticks = choose_inner_ticks(start_s, start_s + heard.seconds, 8)
         lanes = [replace(lane, x_ticks=ticks, x_name="seconds of the file") for lane in lanes]
@@ -194,7 +219,13 @@ class AudioFigures:
         return heard.draw_wave_lane(wave), *lanes
 
     def compared(self, batch: AudioBatch, made: AudioBatch, i: int) -> Card:
-        """The spectrogram as it was, as the encoder saw it, and as the model completes it."""
+        """Draw the original spectrogram, its visible part, and the model's reconstruction.
+
+        Args:
+            batch: The original batch.
+            made: The reconstructed batch.
+            i: Row.
+        """
         pictures = draw_compared_spectrograms(batch, made, batch.mask, i, self.grid)
         start_s, name = float(batch.start_s[i]), label_name(int(batch.label[i]), self.label_names)
         return Card(
@@ -206,22 +237,28 @@ class AudioFigures:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoisyFigures:
-    """Of sounds in noise, as the first microphone hears them."""
+    """Figures of noisy audio of the first microphone."""
 
     clip: AudioClip
 
     def about(self, batch: NoisyBatch) -> tuple[str, dict[str, str]]:
-        """What is heard."""
+        """Describe the clips."""
         words = f"{self.clip.seconds:g} s at {self.clip.sample_rate} Hz, {batch.mixture.shape[1]} microphones"
-        return "Sounds in noise, as the first microphone hears them.", {"clip": words}
+        return "Noisy audio of the first microphone.", {"clip": words}
 
     def sample(self, batch: NoisyBatch, i: int) -> Card:
-        """The sound with its noise, and the clean one."""
+        """Draw the noisy and the clean audio."""
         card = self.compared(batch, batch, i)
         return replace(card, words=f"{float(batch.snr_db[i]):.1f} dB", figures=(card.figures[0], card.figures[-1]))
 
     def compared(self, batch: NoisyBatch, made: NoisyBatch, i: int) -> Card:
-        """The sound with noise, without what the model took away, and the clean one."""
+        """Draw the noisy audio, the enhanced one, and the clean one.
+
+        Args:
+            batch: The original batch.
+            made: The enhanced batch.
+            i: Row.
+        """
         bank = Fbank(sample_rate=self.clip.sample_rate, window_ms=32.0, shift_ms=4.0)
         sounds = {"With noise": batch.mixture, "Enhanced": made.clean, "Clean": batch.clean}
         with torch.inference_mode():
@@ -247,7 +284,16 @@ def draw_compared_spectrograms(
     i: int,
     grid: Grid,
 ) -> dict[str, Picture]:
-    """The spectrogram of row `i` as it was, as the encoder saw it, and as the model completes it, in one scale."""
+    """Return the original spectrogram of row `i`, its visible part, and the model's reconstruction, in one colour
+    scale.
+
+    Args:
+        batch: The original batch.
+        made: The reconstructed batch.
+        mask: Masks of the batch.
+        i: Row.
+        grid: Grid of the tokens.
+    """
     if mask is None:
         raise ValueError("a reconstruction is of masked spectrograms, but the batch has none; give the loader mask=")
     values = read_spectrograms(batch)[i]
@@ -262,13 +308,13 @@ def draw_compared_spectrograms(
 
 
 def read_spectrograms(batch: AudioBatch | AudioVisualBatch) -> Floats:
-    """The spectrograms of a batch, float32 (B, T, F)."""
+    """Return the spectrograms of a batch, float32 (B, T, F); raise ValueError if it has none."""
     if batch.spectrogram is None:
-        raise ValueError("a page shows spectrograms, but the batch has none; take it from a loader of sounds")
+        raise ValueError("a page shows spectrograms, but the batch has none; take it from an audio loader")
     values: Floats = batch.spectrogram.numpy()
     return values
 
 
 def format_channels(channels: int) -> str:
-    """`mono`, `2 channels`."""
+    """Format a number of channels: `mono`, `2 channels`."""
     return "mono" if channels == 1 else f"{channels} channels"

@@ -1,4 +1,4 @@
-"""Figures of clips with their sound: frames and spectrogram with their masks over one axis of time."""
+"""Figures of clips with audio: frames and spectrogram with their masks over one time axis."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +35,7 @@ LONGEST_PX = 6000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioVisualFigures:
-    """Of clips and sounds whose tokens are those of two grids. manifest: the frame rates of the videos."""
+    """Figures of clips with audio; `manifest` has the frame rates of the videos."""
 
     clip: VideoClip
     spectrogram: Spectrogram
@@ -45,25 +45,24 @@ class AudioVisualFigures:
     label_names: Sequence[str] = ()
 
     def about(self, batch: AudioVisualBatch) -> tuple[str, dict[str, str]]:
-        """How both are made, and into which tokens they are cut."""
+        """Describe both parts and their tokens."""
         features = self.spectrogram.features
         (t, h, w), (columns, rows), (frames, bins) = self.grid.shape, self.audio_grid.shape, self.audio_grid.patch
         lede = (
-            f"{received(len(batch), 'clip', ' with sound,')}: cropped, resized, made into a spectrogram, and each "
-            "masked on its own. A token of the frames is a block of "
-            f"{patch_words(self.grid)}; one of the sound is {frames * features.shift / features.sample_rate:g} s of "
-            f"{bins} frequency bands. Everything lies over one axis: what is seen and what is heard at one time stand "
-            "one above the other."
+            f"{received(len(batch), 'clip', ' with audio,')}: cropped, resized, converted to a spectrogram, and each "
+            f"masked separately. A token of the frames is a block of {patch_words(self.grid)}; a token of the audio is "
+            f"{frames * features.shift / features.sample_rate:g} s of {bins} frequency bands. All parts share one time "
+            "axis, so simultaneous frames and audio are aligned."
         )
         return lede, {
             "clip": f"{self.clip.frames} frames, {self.clip.spacing}, {self.clip.size} px",
             "sound": f"{batch.waveform.shape[2] / features.sample_rate:g} s at {features.sample_rate:,} Hz, mono",
-            "tokens": f"of the frames {t} x {h} x {w}, of the sound {columns} x {rows}",
+            "tokens": f"of the frames {t} x {h} x {w}, of the audio {columns} x {rows}",
         }
 
     def sample(self, batch: AudioVisualBatch, i: int) -> Card:
-        """Frames, spectrogram and waveform, each with what the encoder sees of it. A frame that is shown again, because
-        the video ended, is left out.
+        """Draw frames, spectrogram and waveform, each with its visible tokens; frames repeated after the end of the
+        video are left out.
         """
         check_grid(self.grid, *batch.video.shape[1:4])
         heard = Heard.of(batch, i, self.spectrogram, self.audio_grid, batch.audio_mask)
@@ -94,36 +93,42 @@ class AudioVisualFigures:
         )
         again = ""
         if more := len(times) - len(shown):
-            again = f" (the video ends: the last is given {plural(more, 'time')} more)"
+            again = f" (the video ends: the last is repeated {plural(more, 'time')} more)"
         words = (
-            f"{plural(len(shown), 'frame')}{again}, {times[0]:.2f} to {times[-1]:.2f} s; sound {sound_s:.2f} to "
+            f"{plural(len(shown), 'frame')}{again}, {times[0]:.2f} to {times[-1]:.2f} s; audio {sound_s:.2f} to "
             f"{sound_s + heard.sound_s:.2f} s of the video"
         )
         masks = {"Frames": mask, "Sound": heard.mask}
         return sample_card(batch, i, words, (played,), masks, names=self.label_names)
 
     def _draw_tracks(self, batch: AudioVisualBatch, i: int, mask: MaskRow | None) -> list[FrameTrack]:
-        """The frames, and what the encoder sees of them."""
+        """Draw the frames, and their visible tokens."""
         frames, times = sized(batch.video[i].numpy(), self.grid, choose_page_side(batch.video)), batch.pts_s[i].tolist()
-        words = "Each stands where it is shown. Thin lines mark their times in the sound below."
+        words = "Each frame is at its time. Thin lines mark the times in the audio below."
         tracks = [replace(draw_picture_track(frames, times, self.grid), words=words)]
         if mask is not None:
             visible = f"{span(count_visible_per_step(mask, self.grid))} of {per_step(self.grid)}"
-            words = f"Bright squares are what the encoder sees: {visible} per time step."
+            words = f"Bright squares are visible to the encoder: {visible} per time step."
             seen = draw_seen_track(frames, times, mask, self.grid)
             tracks.append(replace(seen, heading="The mask of the frames.", words=words))
         return tracks
 
     def _sounds(self, heard: Heard) -> list[Lane]:
-        """The spectrogram, what the encoder sees of it, and the waveform."""
-        seen = "Coloured tokens are what the encoder sees: {}."
+        """Draw the spectrogram, its visible tokens, and the waveform."""
+        seen = "Coloured tokens are visible to the encoder: {}."
         words = describe_bands(self.spectrogram.features)
-        ends = f"The sound ends after {heard.sound_s:.2f} s, and the rest of the clip is padded with zeros. "
+        ends = f"The audio ends after {heard.sound_s:.2f} s, and the rest of the clip is padded with zeros. "
         wave = heard.draw_wave_lane(f"{ends if heard.filled else ''}Seconds of the video.")
-        return [*heard.lanes(words, "The mask of the sound.", seen, self.spectrogram), wave]
+        return [*heard.lanes(words, "The mask of the audio.", seen, self.spectrogram), wave]
 
     def compared(self, batch: AudioVisualBatch, made: AudioVisualBatch, i: int) -> Card:
-        """A few frames and the spectrogram as they were, as the encoder saw them, and as the model completes them."""
+        """Draw a few original frames and the spectrogram, their visible parts, and the model's reconstructions.
+
+        Args:
+            batch: The original batch.
+            made: The reconstructed batch.
+            i: Row.
+        """
         if batch.video_mask is None:
             raise ValueError("a reconstruction is of masked clips and spectrograms; give the loader both masks")
         mask, start_s = MaskRow.of(batch.video_mask, i), float(batch.audio_start_s[i])
@@ -131,16 +136,16 @@ class AudioVisualFigures:
             batch.video[i].numpy(), made.video[i].numpy(), mask, self.grid, choose_page_side(batch.video)
         )
         sounds = draw_compared_spectrograms(batch, made, batch.audio_mask, i, self.audio_grid)
-        sounds["reconstruction"] = replace(sounds["reconstruction"], caption="sound")
+        sounds["reconstruction"] = replace(sounds["reconstruction"], caption="audio")
         end_s = start_s + batch.waveform.shape[2] / self.spectrogram.features.sample_rate
         return Card(
             key=batch.key[i],
-            words=f"{label_name(int(batch.label[i]), self.label_names)}, sound {start_s:.2f} to {end_s:.2f} s",
+            words=f"{label_name(int(batch.label[i]), self.label_names)}, audio {start_s:.2f} to {end_s:.2f} s",
             figures=join_frame_rows(rows, batch.pts_s[i].tolist(), *sounds.items()),
         )
 
 
 def _track_lane(track: FrameTrack, shown: Sequence[int]) -> Lane:
-    """The frames of a track that are shown."""
+    """Return a lane with some frames of a track."""
     kept = replace(track, pictures=tuple(track.pictures[f] for f in shown), times=tuple(track.times[f] for f in shown))
     return Lane(heading=track.heading, words=track.words, height="track", track=kept)

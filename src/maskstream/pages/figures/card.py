@@ -1,4 +1,4 @@
-"""Cards: the text and figures of one sample or scheme, as the templates use them, without arrays or modalities."""
+"""Cards: the text and figures of one sample or scheme for the templates, without arrays or modalities."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from .chart import Chart, Tick
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fact:
-    """A number with its name, `of` behind it, and a `note` under it. plain: words, which are set smaller."""
+    """A number with its name, `of` behind it, and a `note` under it; `plain` sets words in smaller type."""
 
     name: str
     value: str
@@ -30,9 +30,17 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
-    """An image as a `data:` address, a path over it in units of a grid of `columns` x `rows`, and words under it.
+    """An image as a `data:` address, with a path over it and a caption.
 
-    marked: the path has a colour that shows on any image; otherwise it is white, as between dark and bright patches.
+    Attributes:
+        uri: Address of the image.
+        alt: Alternative text.
+        outline: SVG path in units of the grid.
+        columns: Columns of the grid.
+        rows: Rows of the grid.
+        caption: Text under the image.
+        marked: Whether the path has a colour visible on any image; otherwise it is white, for borders between dark and
+            bright patches.
     """
 
     uri: str
@@ -46,8 +54,16 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PictureGrid:
-    """Images in rows of `across`, with words above. scale: the numbers at the ends of their colours. wide: it takes the
-    page's width, with fewer images in a row where that is narrow.
+    """Images in rows of `across`, with text above.
+
+    Attributes:
+        items: The images.
+        across: Number of images in a row.
+        title: Title.
+        words: Text above the images.
+        scale: Numbers at the ends of their colour scale.
+        wide: Whether the grid uses the full page width, with fewer images in a row on narrow pages.
+        kind: Name for the template.
     """
 
     items: tuple[Picture, ...]
@@ -62,17 +78,38 @@ class PictureGrid:
 def join_picture_row(
     *items: Picture, title: str = "", words: str = "", scale: tuple[float, float] | None = None, across: int = 0
 ) -> PictureGrid:
-    """Images side by side, or in rows of `across`."""
+    """Join images side by side, or in rows of `across`.
+
+    Args:
+        items: The images.
+        title: Title.
+        words: Text above the images.
+        scale: Numbers at the ends of their colour scale.
+        across: Number of images in a row; 0 for all.
+    """
     return PictureGrid(items=items, across=across or len(items), title=title, words=words, scale=scale)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drawing:
-    """Paths in a box of `width` x `height` units, each with the class that colours it, and words above and below.
+    """Paths in a box, with text above and below.
 
-    opacity: of each path, where they differ. crisp: lines are edges of cells. stretch: the box takes the page's width,
-    and a row has a fixed height, with words to its left and right; under it stand the words `below`, from left to
-    right.
+    Attributes:
+        paths: Class, which sets the colour, and SVG path.
+        width: Width of the box in units.
+        height: Height of the box in units.
+        alt: Alternative text.
+        title: Title.
+        words: Text of the drawing.
+        keys: Class and name in the legend.
+        opacity: Opacity of each path, if they differ.
+        crisp: Whether lines are edges of cells.
+        stretch: Whether the box uses the page width, with a fixed height per row and text on both sides.
+        aspect: Aspect ratio of the box; 0 for width / height.
+        left: Text to the left of each row.
+        right: Text to the right of each row.
+        below: Text under a stretched box, from left to right.
+        kind: Name for the template.
     """
 
     paths: tuple[tuple[str, str], ...]
@@ -94,7 +131,7 @@ class Drawing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WordPieces:
-    """Pieces of text, each with the class that says what happened to it and whether a space stands before it."""
+    """Pieces of text, each with the class of its state and whether a space precedes it."""
 
     pieces: tuple[tuple[str, str, bool], ...]
     title: str = ""
@@ -115,11 +152,18 @@ class Curves:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrameTrack:
-    """A row of pictures at their times in seconds, None where a frame has none. name: what its pictures are called;
-    title: in the player; heading and words: above the row; together: how many frames form one time step of tokens;
-    under: words under each step.
+    """A row of images at their times in seconds.
 
-    legend: the colours are those of flow, and full colour is the length that `legend` says.
+    Attributes:
+        name: Name of the images.
+        title: Title in the player.
+        heading: Heading above the row.
+        words: Text above the row.
+        pictures: Image of each frame, or None.
+        times: Times of the frames.
+        together: Number of frames in one time step of tokens.
+        under: Text under each step.
+        legend: Length of full colour, if colours are flow.
     """
 
     name: str
@@ -135,8 +179,13 @@ class FrameTrack:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Movie:
-    """Tracks one below the other, with a player. beside: a drawing beside the player. first: the index of the frame
-    that the player shows before it plays.
+    """Tracks one below the other, with a player.
+
+    Attributes:
+        tracks: The tracks.
+        first: Index of the frame that the player shows first.
+        beside: Drawing next to the player.
+        kind: Name for the template.
     """
 
     tracks: tuple[FrameTrack, ...]
@@ -147,11 +196,26 @@ class Movie:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lane:
-    """One row over the axis of a score: a track, whose frames stand at their times, or one thing from `at` on, `share`
-    wide (of the axis): a picture, or paths in a box of `columns` x `rows`.
+    """One row over the time axis: a track with frames at their times, an image, or paths in a box of `columns` x
+    `rows`.
 
-    height: low, tall or plot. heading, words: above it. end: where the padding begins, as a share of the lane.
-    x_name: of the axis under it.
+    Attributes:
+        heading: Heading above the row.
+        words: Text above the row.
+        height: "low", "tall", "plot" or "track".
+        track: Frames of the row.
+        picture: Image of the row.
+        paths: Class and SVG path.
+        columns: Columns of the box.
+        rows: Rows of the box.
+        alt: Alternative text.
+        at: Start of the image or paths, as a fraction of the axis.
+        share: Width of the image or paths, as a fraction of the axis.
+        end: Start of the padding, as a fraction of the lane.
+        keys: Class and name in the legend.
+        y_ticks: Ticks of the y axis.
+        x_ticks: Ticks of the x axis.
+        x_name: Label of the axis under the row.
     """
 
     heading: str
@@ -174,9 +238,19 @@ class Lane:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlayedLanes:
-    """Lanes over one axis of time, seconds [from_s, from_s + seconds), and the sound that is heard, a `data:` address
-    that begins at sound_s. frame: the width of a frame as a share of the axis; width_px: the axis' least width.
-    rules: thin lines through all lanes, as shares. note: about the sound.
+    """Lanes over one time axis [from_s, from_s + seconds) in seconds, with a player.
+
+    Attributes:
+        lanes: The lanes.
+        from_s: Start of the axis.
+        seconds: Length of the axis.
+        sound: Audio as a `data:` address.
+        sound_s: Start of the audio.
+        note: Note about the audio.
+        frame: Width of a frame, as a fraction of the axis.
+        width_px: Smallest width of the axis in pixels.
+        rules: Positions of thin lines through all lanes, as fractions.
+        kind: Name for the template.
     """
 
     lanes: tuple[Lane, ...]
@@ -192,7 +266,7 @@ class PlayedLanes:
 
     @property
     def tracks(self) -> list[FrameTrack]:
-        """Those that the player shows."""
+        """The tracks that the player shows."""
         return [lane.track for lane in self.lanes if lane.track is not None]
 
 
@@ -237,12 +311,19 @@ Figure = PictureGrid | Drawing | WordPieces | Curves | Movie | PlayedLanes | Sca
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Card:
-    """One sample or scheme: its key, a description, numbers and figures. missing: notes on figures that could not be
-    made.
+    """One sample or scheme: its key, a description, numbers and figures.
 
-    title: the heading, by default the key. note: sentences under the heading.
-    label: name and number, empty for none; None if the page does not show labels. view: from 1; None if a sample has
-    only one. icon: a small picture for the list of contents.
+    Attributes:
+        key: Key of the sample.
+        words: Description.
+        facts: Groups of numbers.
+        figures: The figures.
+        missing: Notes on missing figures.
+        title: Heading; the key by default.
+        note: Sentences under the heading.
+        label: Name and number of the label, "" for none; None if the page does not show labels.
+        view: Number of the view, from 1; None if a sample has one view.
+        icon: Small image for the table of contents.
     """
 
     key: str
@@ -258,7 +339,7 @@ class Card:
 
     @property
     def rows(self) -> list[list[Figure]]:
-        """The figures as they stand: pictures that follow each other are side by side, but for wide ones."""
+        """The figures in rows: consecutive images are side by side, except wide ones."""
         return [
             row
             for together, several in groupby(self.figures, _is_narrow)
@@ -267,15 +348,21 @@ class Card:
 
 
 def _is_narrow(figure: Figure) -> bool:
-    """Whether a figure stands beside others."""
+    """Return whether a figure may be side by side with others."""
     return isinstance(figure, PictureGrid) and not figure.wide
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """Cards with a title and how to read them. missing: the data that there is none of, in words.
+    """Cards with a title and an explanation.
 
-    layout: "whole", one card below the other, each numbered; "columns", side by side; "wide", in one column.
+    Attributes:
+        cards: The cards.
+        title: Title.
+        words: Explanation.
+        numbers: Names and values of a table.
+        layout: "whole", numbered cards below each other; "columns", side by side; "wide", in one column.
+        missing: Note on missing data.
     """
 
     cards: tuple[Card, ...] = ()
@@ -292,17 +379,27 @@ class Section:
 
 
 def label_names(info: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of labels that dataset.json has."""
+    """Return the names of labels in dataset.json."""
     return tuple(map(str, info.get("label_names", ())))
 
 
 def label_words(label: int, names: Sequence[str]) -> str:
-    """`run (3)`; `3` where it has no name, and nothing where there is no label."""
+    """Format a label: `run (3)`, `3` if it has no name, and "" without a label.
+
+    Args:
+        label: The label; below 0 for none.
+        names: Names of the labels.
+    """
     if label < 0:
         return ""
     return f"{names[label]} ({label})" if label < len(names) else str(label)
 
 
 def label_name(label: int, names: Sequence[str]) -> str:
-    """The name of a label, or its number where it has none."""
+    """Return the name of a label, or its number if it has no name.
+
+    Args:
+        label: The label.
+        names: Names of the labels.
+    """
     return names[label] if 0 <= label < len(names) else str(label)

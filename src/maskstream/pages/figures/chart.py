@@ -24,8 +24,14 @@ class Tick:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """Values y over increasing x, both float64 (n,); those that are not finite break the line. hue: the number of its
-    colour, None for that of a page's only line. thin: it is drawn faintly, behind others.
+    """Values y over increasing x, both float64 (n,); non-finite values break the line.
+
+    Attributes:
+        x: Positions.
+        y: Values.
+        name: Name in the legend.
+        hue: Number of the colour; None for the only line of a page.
+        thin: Whether the line is faint and behind others.
     """
 
     x: Series
@@ -37,8 +43,17 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chart:
-    """Lines in one chart. title, note: above it; said: for readers who do not see it. include: values that the y axis
-    covers; top: where it ends, so that larger values are outside. reference: a dashed line across. unit: of y.
+    """Lines in one chart.
+
+    Attributes:
+        lines: The lines.
+        title: Title.
+        note: Text above the chart.
+        said: Description for screen readers.
+        include: Values that the y axis covers.
+        top: Upper end of the y axis, above which values are cut off.
+        reference: Value of a dashed line.
+        unit: Unit of y.
     """
 
     lines: tuple[Line, ...]
@@ -52,7 +67,7 @@ class Chart:
 
     @property
     def data(self) -> str:
-        """What the script of the page reads: of each line at most 1200 points, the extremes of each column."""
+        """The data for the page's script: at most 1200 points of each line, the extremes of each column."""
         lines = [
             {
                 "x": _numbers(line.x[kept]),
@@ -69,12 +84,12 @@ class Chart:
 
 
 def _numbers(values: Series) -> list[float | None]:
-    """Values as JSON has them, with six digits."""
+    """Return values with six digits for JSON, None for non-finite ones."""
     return [float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None for value in values.tolist()]
 
 
 def _kept(y: Series) -> npt.NDArray[np.int64]:
-    """The places of the values that are drawn: all, or the lowest and the highest of each of MAX_COLUMNS columns."""
+    """Return the indices of drawn values: all, or the lowest and the highest of each of MAX_COLUMNS columns."""
     every = np.arange(len(y))
     if len(y) <= 2 * MAX_COLUMNS:
         return every
@@ -83,7 +98,15 @@ def _kept(y: Series) -> npt.NDArray[np.int64]:
 
 
 def smoothed(x: Series, y: Series, name: str, window: int, hue: int | None = None) -> tuple[Line, ...]:
-    """The values, and over them their mean over `window` of them if there are so many."""
+    """Return the line of values and, if there are enough, the line of their running mean.
+
+    Args:
+        x: Positions.
+        y: Values.
+        name: Name in the legend.
+        window: Number of values in the mean.
+        hue: Number of the colour.
+    """
     if not 1 < window <= len(y):
         return (Line(x=x, y=y, name=name, hue=hue),)
     mean = f"{name}, mean of {window}".removeprefix(", ")
@@ -93,14 +116,25 @@ def smoothed(x: Series, y: Series, name: str, window: int, hue: int | None = Non
 
 
 def compute_running_mean(y: Series, window: int) -> Series:
-    """The mean of the finite ones of the `window` values around each (fewer at the ends); NaN where there is none."""
+    """Return the mean of the finite values in a window around each value (fewer at the ends); NaN if there are none.
+
+    Args:
+        y: Values.
+        window: Number of values in the mean.
+    """
     finite, ones = np.isfinite(y), np.ones(window)
     total, count = (np.convolve(one, ones, "same") for one in (np.where(finite, y, 0.0), finite.astype(np.float64)))
     return np.where(count > 0.5, total / np.maximum(count, 1), np.nan)
 
 
 def choose_inner_ticks(low: float, high: float, about: int) -> tuple[Tick, ...]:
-    """About so many ticks at round numbers from `low` to `high`, none of them outside."""
+    """Return ticks at round numbers from `low` to `high`.
+
+    Args:
+        low: Lower end of the axis.
+        high: Upper end of the axis.
+        about: Approximate number of ticks.
+    """
     rough = ((high - low) or abs(high) or 1.0) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = power * next(s for s in (1, 2, 2.5, 5, 10) if s * power >= rough * (1 - 1e-9))
@@ -113,11 +147,16 @@ Floats = npt.NDArray[np.floating[Any]]
 
 
 def draw_dots(flat: Floats) -> str:
-    """A path with a dot at each of the points (n, 2)."""
+    """Return an SVG path with a dot at each point (n, 2)."""
     return "".join(f"M{x:.1f} {y:.1f}h0" for x, y in flat.tolist())
 
 
 def lines(flat: Floats, pairs: npt.NDArray[np.integer[Any]]) -> str:
-    """A path with a line for each of `pairs` (n, 2), numbers of points (m, 2)."""
+    """Return an SVG path with a line for each pair of points.
+
+    Args:
+        flat: Points (m, 2).
+        pairs: Indices of points (n, 2).
+    """
     rounded = np.round(flat, 1)
     return "".join(f"M{a:g} {b:g}L{c:g} {d:g}" for (a, b), (c, d) in rounded[pairs].tolist())

@@ -1,8 +1,7 @@
-"""What a mask does to one sample, in numbers; and the interface of a modality's figures: cards of samples and of a
-model's predictions.
+"""Counts of a sample's mask, and the interface of a modality's figures: cards of samples and of a model's predictions.
 
-Figures are made of a data config and a split, for what a card says of a sample (how many points are stored) is not in a
-batch; a template knows only cards.
+Figures are built from a data config and a split, since some facts about a sample (such as the number of stored points)
+are not in a batch; a template only gets cards.
 """
 
 from __future__ import annotations
@@ -24,10 +23,13 @@ from .words import plural
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskRow:
-    """The mask of one sample as arrays, bool (N,) each: what is hidden, and what is reconstructed.
+    """The mask of one sample as arrays.
 
-    mask_tokens: how many visible tokens enter the encoder as the mask token. weightless_targets: how many targets have
-    no weight in the loss.
+    Attributes:
+        masked: Hidden tokens, bool (N,).
+        targeted: Reconstructed tokens, bool (N,).
+        mask_tokens: Number of visible tokens that enter the encoder as the mask token.
+        weightless_targets: Number of targets without weight in the loss.
     """
 
     masked: Bool
@@ -37,7 +39,13 @@ class MaskRow:
 
     @classmethod
     def of(cls, mask: MaskBatch, sample: int, tokens: slice = slice(None)) -> MaskRow:
-        """The mask of one `sample` of a batch, or of some of its `tokens`."""
+        """Return the mask of one sample of a batch.
+
+        Args:
+            mask: Masks of the batch.
+            sample: Row of the sample.
+            tokens: Tokens to select.
+        """
         masked = mask.masked[sample].cpu().numpy().astype(bool)
         real = mask.target_valid[sample]
         target, weight = mask.target[sample][real].cpu().numpy(), mask.weight[sample][real].cpu().numpy()
@@ -53,7 +61,7 @@ class MaskRow:
 
     @property
     def visible(self) -> int:
-        """How many tokens the encoder sees."""
+        """The number of visible tokens."""
         return int((~self.masked).sum())
 
 
@@ -61,23 +69,28 @@ BatchT_contra = TypeVar("BatchT_contra", contravariant=True)
 
 
 class Figures(Protocol[BatchT_contra]):
-    """Cards of the samples of batches of one split."""
+    """Draws cards of the samples in batches of one split."""
 
     def about(self, batch: BatchT_contra) -> tuple[str, dict[str, str]]:
-        """A description of the samples in one or more sentences, and facts about all of them."""
+        """Describe the samples in one or more sentences, and return facts about all of them."""
         ...
 
     def sample(self, batch: BatchT_contra, i: int) -> Card:
-        """The card of row `i` of a batch, with its mask."""
+        """Draw the card of row `i` of a batch, with its mask."""
         ...
 
     def compared(self, batch: BatchT_contra, made: BatchT_contra, i: int) -> Card:
-        """The card that compares row `i` of a batch with the model's prediction `made`."""
+        """Draw the card that compares row `i` of a batch with the model's prediction `made`."""
         ...
 
 
 def mask_facts(mask: MaskRow, noun: str = "tokens") -> tuple[Fact, ...]:
-    """The numbers of one sample's mask."""
+    """Return the numbers of one sample's mask.
+
+    Args:
+        mask: The mask.
+        noun: Word for tokens.
+    """
     entered = f"{mask.mask_tokens:,} of them enter as the mask token" if mask.mask_tokens else ""
     weightless = f"{mask.weightless_targets:,} without weight in the loss" if mask.weightless_targets else ""
     hidden = 1 - mask.visible / max(mask.masked.size, 1)
@@ -101,8 +114,19 @@ def sample_card(
     missing: Sequence[str] = (),
     icon: str = "",
 ) -> Card:
-    """The card of row `i`. masks: of each part of a sample by its name, "" for the whole; None where the loader has
-    none. names: of the labels. noun: what tokens are. more: facts behind those of each mask.
+    """Return the card of row `i` of a batch.
+
+    Args:
+        batch: The batch.
+        i: Row.
+        words: Description of the sample.
+        figures: Figures of the sample.
+        masks: Mask of each part by name, "" for the whole sample; None without a mask.
+        names: Names of the labels.
+        noun: Word for tokens.
+        more: Facts after the facts of each mask.
+        missing: Notes on missing figures.
+        icon: Small image for the table of contents.
     """
     groups = {part: (*(mask_facts(mask, noun) if mask else ()), *more) for part, mask in masks.items()}
     without = [f" of the {part.lower()}" if part else "" for part, mask in masks.items() if mask is None]
@@ -118,10 +142,21 @@ def sample_card(
 
 
 def received(count: int, noun: str, more: str = "") -> str:
-    """How the description of samples begins."""
+    """Return the beginning of a description of samples.
+
+    Args:
+        count: Number of samples.
+        noun: Word for a sample.
+        more: Text after the noun.
+    """
     return f"{plural(count, noun)}{more} as the training loop receives {'it' if count == 1 else 'them'}"
 
 
 def find_sample(manifest: Manifest, key: str) -> int:
-    """The number of a sample in its manifest."""
+    """Return the index of a sample in its manifest.
+
+    Args:
+        manifest: The split.
+        key: Key of the sample.
+    """
     return manifest.keys(range(len(manifest))).index(key)

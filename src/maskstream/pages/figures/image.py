@@ -1,4 +1,4 @@
-"""Figures of pictures: the picture, what the encoder sees of it, and what a model predicts."""
+"""Figures of images: the image, its visible tokens, and the model's prediction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,36 +17,42 @@ SIDE_PX, COMPARED_PX = 320, 224
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageFigures:
-    """Of pictures whose tokens are those of `grid`, on the axes (h, w)."""
+    """Figures of images; `grid` is the grid of tokens, with the axes (h, w)."""
 
     grid: TokenGrid
     label_names: Sequence[str] = ()
 
     def about(self, batch: ImageBatch) -> tuple[str, dict[str, str]]:
-        """A description of the pictures and of their tokens."""
+        """Describe the images and their tokens."""
         (h, w), (ph, pw) = self.grid.shape, self.grid.patch
         lede = (
-            f"{received(len(batch), 'picture')}: cropped, resized and masked. The model is shown only the visible "
-            "tokens of a picture and has to reconstruct hidden ones. A "
-            f"token is a patch of {ph} x {pw} pixels; a picture has {h} x {w} tokens, {h * w:,} in all."
+            f"{received(len(batch), 'image')}: cropped, resized and masked. The model sees only the visible tokens of "
+            f"an image and reconstructs hidden ones. A token is a patch of {ph} x {pw} pixels; an image has {h} x {w} "
+            f"tokens, {h * w:,} in all."
         )
         return lede, {"size": f"{h * ph} x {w * pw} pixels"}
 
     def sample(self, batch: ImageBatch, i: int) -> Card:
-        """The picture, and what the encoder sees of it."""
+        """Draw the image, and its visible tokens."""
         key, pixels = batch.key[i], self._resize_picture(batch, i, SIDE_PX)[0]
         mask = MaskRow.of(batch.mask, i) if batch.mask else None
-        whole = picture(pixels, f"picture of {key}")
-        figures = [join_picture_row(whole, title="The picture", words="As the model gets it.")]
+        whole = picture(pixels, f"image {key}")
+        figures = [join_picture_row(whole, title="The image", words="As the model gets it.")]
         if mask is not None:
-            words = f"Bright patches, {mask.visible:,} of {mask.masked.size:,}; grey ones are hidden from it."
-            seen = draw_masked_picture(pixels, mask.masked.reshape(self.grid.shape), f"what the encoder sees of {key}")
-            figures.append(join_picture_row(seen, title="What the encoder sees", words=words))
+            words = f"{mask.visible:,} of {mask.masked.size:,} patches are visible; grey ones are hidden."
+            seen = draw_masked_picture(pixels, mask.masked.reshape(self.grid.shape), f"visible tokens of {key}")
+            figures.append(join_picture_row(seen, title="Visible tokens", words=words))
         size = f"{batch.image.shape[2]} x {batch.image.shape[1]} pixels"
         return sample_card(batch, i, size, figures, {"": mask}, names=self.label_names, icon=whole.uri)
 
     def compared(self, batch: ImageBatch, made: ImageBatch, i: int) -> Card:
-        """The picture as it was, as the encoder saw it if it is masked, and as the model makes it."""
+        """Draw the original image, its visible part if it is masked, and the model's reconstruction.
+
+        Args:
+            batch: The original batch.
+            made: The reconstructed batch.
+            i: Row.
+        """
         original, completed = (self._resize_picture(one, i, COMPARED_PX) for one in (batch, made))
         shown = {"original": original, "reconstruction": completed}
         if batch.mask is not None:
@@ -60,10 +66,10 @@ class ImageFigures:
         )
 
     def _resize_picture(self, batch: ImageBatch, i: int, side_px: int) -> UInt8:
-        """Picture `i`, uint8 (1, h, w, 3) of nearly `side_px` pixels a side."""
+        """Return image `i`, uint8 (1, h, w, 3), resized to about `side_px` pixels a side."""
         if batch.image.shape[1:3] != (wanted := tuple(np.multiply(self.grid.shape, self.grid.patch).tolist())):
             raise ValueError(
-                f"pictures of {tuple(batch.image.shape[1:3])} pixels do not lie on a grid of {self.grid.shape} tokens, "
+                f"images of {tuple(batch.image.shape[1:3])} pixels do not match a grid of {self.grid.shape} tokens, "
                 f"which covers {wanted}; use the grid that the loader draws its masks on"
             )
         return sized(batch.image[i : i + 1].cpu().numpy(), self.grid, side_px)

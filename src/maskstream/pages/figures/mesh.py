@@ -1,7 +1,7 @@
-"""Figures of meshes: a field or a surface's normals, hidden nodes, the graph that is left, and completions.
+"""Figures of meshes: a field or a surface's normals, hidden nodes, the remaining graph, and reconstructions.
 
-Pictures are triangles in the colours of their corners, hidden nodes in grey. Drawn of a mesh's numbers are the length
-of its first vector, its one channel, or a surface's normals.
+Meshes are drawn as triangles in the colours of their corners, with hidden nodes in grey. The drawn field is the length
+of a mesh's first vector, its only channel, or a surface's normals.
 """
 
 import json
@@ -42,10 +42,17 @@ def draw_mesh(
     hidden: Bool | None = None,
     side_px: int = 420,
 ) -> UInt8:
-    """A picture uint8 (H, W, 3), its longer side `side_px`, of cells (C, 3 or 4) over nodes at float32 (V, 2 or 3).
+    """Draw a mesh; in space, farther cells are drawn first.
 
-    colours: uint8 (V, 3). hidden: bool (V,), nodes whose colour is not known: a cell with one is grey, and darker the
-    more of its corners are hidden. In space farther cells are drawn first.
+    Args:
+        positions: Nodes float32 (V, 2 or 3).
+        cells: Cells (C, 3 or 4).
+        colours: Colours of the nodes, uint8 (V, 3).
+        hidden: Nodes with unknown colour, bool (V,); their cells are grey, darker with more hidden corners.
+        side_px: Longer side of the image in pixels.
+
+    Returns:
+        uint8 (H, W, 3).
     """
     places, depth = _project_points(positions)
     sheet, pixels = _make_sheet(places, side_px)
@@ -64,10 +71,17 @@ def draw_mesh(
 def draw_graph(
     positions: Float32s, edges: npt.NDArray[np.int64], hidden: Bool, left: Bool, *, side_px: int = 420
 ) -> UInt8:
-    """A picture uint8 (H, W, 3), its longer side `side_px`, of a graph over nodes at float32 (V, 2 or 3).
+    """Draw a graph.
 
-    edges: int64 (2, E). left: bool (E,), the edges that are left, drawn over the others, which are pale. hidden: bool
-    (V,), the nodes that are not drawn as dots.
+    Args:
+        positions: Nodes float32 (V, 2 or 3).
+        edges: int64 (2, E).
+        hidden: Nodes without dots, bool (V,).
+        left: Remaining edges, bool (E,), drawn over the others, which are pale.
+        side_px: Longer side of the image in pixels.
+
+    Returns:
+        uint8 (H, W, 3).
     """
     places, _ = _project_points(positions)
     sheet, pixels = _make_sheet(places, side_px)
@@ -80,7 +94,7 @@ def draw_graph(
 
 
 def _make_sheet(places: Float32s, side_px: int) -> tuple[UInt8, npt.NDArray[np.int32]]:
-    """An empty picture whose longer side is `side_px`, and where places (V, 2) lie in it, in parts of a pixel."""
+    """Return an empty image whose longer side is `side_px`, and positions (V, 2) in it, in parts of a pixel."""
     low, high = places.min(axis=0), places.max(axis=0)
     scale = (side_px - 2 * MARGIN_PX) / max(float((high - low).max()), 1e-12)
     width, height = np.ceil((high - low) * scale + 2 * MARGIN_PX).astype(int).tolist()
@@ -89,7 +103,9 @@ def _make_sheet(places: Float32s, side_px: int) -> tuple[UInt8, npt.NDArray[np.i
 
 
 def _project_points(positions: Float32s) -> tuple[Float32s, Float32s | None]:
-    """Places in the picture's plane, y downwards, and in space how far each node is from the eye."""
+    """Return positions in the plane of the image, y downwards, and in space the distance of each node from the
+    viewer.
+    """
     if positions.shape[1] == 2:
         return positions * np.array([1, -1], dtype=np.float32), None
     turned = positions @ _VIEW.T
@@ -97,7 +113,7 @@ def _project_points(positions: Float32s) -> tuple[Float32s, Float32s | None]:
 
 
 def _triangles(cells: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Cells as triangles; a tetrahedron as its four faces."""
+    """Convert cells to triangles; a tetrahedron to its four faces."""
     if cells.shape[1] == 3:
         return cells
     return np.concatenate([np.delete(cells, corner, axis=1) for corner in range(4)])
@@ -109,9 +125,7 @@ _TAILS = ("_x", "_y", "_z")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShownField:
-    """What is drawn of one mesh. `channels` are those whose length is shown; of a surface none, and its normals are
-    colours.
-    """
+    """The drawn field of one mesh: the length of `channels`, or normals as colours if there are none."""
 
     statistics: MeshStatistics
     name: str
@@ -119,7 +133,12 @@ class ShownField:
 
     @classmethod
     def of(cls, reader: MeshReader, index: int) -> Self:
-        """Of sample `index`: the first field of its json's `field_names`. Raises SampleError if they are no names."""
+        """Choose the first field in a sample's `field_names`; raise SampleError if they are not names.
+
+        Args:
+            reader: Reader of the meshes.
+            index: Index of the sample.
+        """
         member = reader.manifest.member(index, "json")
         with reader.manifest.reading(index, "json"):
             described = json.loads(reader.manifest.store.read(*member))
@@ -135,7 +154,7 @@ class ShownField:
         return cls(statistics=reader.statistics, name=said, channels=channels)
 
     def values(self, fields: Float32s) -> Float32s:
-        """Normalised fields (..., D) as the numbers that are drawn, (...), in the data's units."""
+        """Return the drawn numbers (...) of normalised fields (..., D), in the data's units."""
         chosen = list(self.channels)
         mean, deviation = (np.asarray(each)[chosen] for each in (self.statistics.mean, self.statistics.deviation))
         stored = fields[..., chosen] * deviation + mean
@@ -143,14 +162,19 @@ class ShownField:
         return values
 
     def scale(self, fields: Float32s) -> tuple[float, float] | None:
-        """The numbers at the ends of the colours of such fields (..., D); None for normals."""
+        """Return the numbers at the ends of the colour scale of fields (..., D); None for normals."""
         if not self.channels:
             return None
         low, high = map(float, np.percentile(self.values(fields), (1, 99)))
         return (0.0 if abs(low) < _NOTHING * abs(high) else low), high
 
     def colours(self, fields: Float32s, scale: tuple[float, float] | None) -> UInt8:
-        """Fields (V, D) as colours uint8 (V, 3)."""
+        """Return the colours uint8 (V, 3) of fields.
+
+        Args:
+            fields: Fields (V, D).
+            scale: Numbers at the ends of the colour scale.
+        """
         if scale is None:
             return ((np.clip(fields, -1, 1) + 1) * 127.5).astype(np.uint8)
         return np.asarray(coloured(self.values(fields)[:, None], *scale)[:, 0])
@@ -165,7 +189,7 @@ Scale = tuple[float, float] | None
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeshFigures:
-    """Of meshes that `reader` reads: a batch holds graphs, and no cells."""
+    """Figures of meshes, read by `reader`, since batches have graphs but not cells."""
 
     reader: MeshReader
     label_names: Sequence[str] = ()
@@ -176,19 +200,19 @@ class MeshFigures:
         return self.reader.trajectory in self.reader.manifest.components
 
     def about(self, batch: MeshBatch) -> tuple[str, dict[str, str]]:
-        """What meshes show of themselves."""
+        """Describe the meshes."""
         n = len(batch)
         what = "a step of each simulation" if self.simulated else "each with the normals at its nodes"
         lede = (
             f"{n} {'mesh' if n == 1 else 'meshes'} as the training loop receives {'it' if n == 1 else 'them'}: {what}, "
-            "and the mask. A token is a node. Hidden nodes leave the graph with all of their edges, and a model has to "
-            "say what their fields were."
+            "and the mask. A token is a node. Hidden nodes and all of their edges are removed from the graph, and a "
+            "model reconstructs their fields."
         )
         kind = "simulations: a step of each" if self.simulated else "surfaces: normals are their fields"
         return lede, {"kind": kind, "mean edge": f"{self.reader.statistics.edge_length:.4g}"}
 
     def sample(self, batch: MeshBatch, i: int) -> Card:
-        """The field, what the encoder sees of it, and the graph that is left."""
+        """Draw the field, its visible part, and the remaining graph."""
         key, index = batch.key[i], find_sample(self.reader.manifest, batch.key[i])
         nodes, edges = get_mesh_nodes(batch, i), slice(*batch.edge_offset[i : i + 2].tolist())
         mesh, shown, steps = self.reader.mesh(index), ShownField.of(self.reader, index), self.reader.n_steps(index)
@@ -205,12 +229,12 @@ class MeshFigures:
         if mask is not None and batch.kept_edges is not None:
             left = np.isin(np.arange(edges.start, edges.stop), batch.kept_edges.numpy())
             n, of = f"{int(left.sum()):,}", f"of {len(left):,}"
-            more = [Fact(name="Edges left", value=n, of=of)]
+            more = [Fact(name="Remaining edges", value=n, of=of)]
             hidden = mask.masked.size - mask.visible
             seen = draw_mesh(mesh.positions, mesh.cells, colours, hidden=mask.masked, side_px=_SIDE_PX)
             graph = draw_graph(mesh.positions, pairs, mask.masked, left, side_px=_SIDE_PX)
-            said["What the encoder sees"] = seen, f"{hidden:,} nodes are hidden; a cell with one is grey."
-            said["The graph that is left"] = graph, f"{n} {of} edges have both ends, each counted in both directions."
+            said["Visible nodes"] = seen, f"{hidden:,} nodes are hidden; a cell with one is grey."
+            said["The remaining graph"] = graph, f"{n} {of} edges have both ends, each counted in both directions."
         if steps:
             more.append(Fact(name="Nodes by type", value=_format_kinds(mesh.kinds), plain=True))
         figures = [
@@ -223,7 +247,13 @@ class MeshFigures:
         return sample_card(batch, i, words, figures, {"": mask}, names=self.label_names, noun="nodes", more=more)
 
     def compared(self, batch: MeshBatch, made: MeshBatch, i: int) -> Card:
-        """The field, what the encoder saw of it, and the field with the model's values at hidden nodes."""
+        """Draw the field, its visible part, and the field with the model's values at hidden nodes.
+
+        Args:
+            batch: The original batch.
+            made: The reconstructed batch.
+            i: Row.
+        """
         if batch.mask is None:
             raise ValueError("a reconstruction is of masked meshes, but the batch has no mask; give the loader mask=")
         key, index, nodes = batch.key[i], find_sample(self.reader.manifest, batch.key[i]), get_mesh_nodes(batch, i)
@@ -248,18 +278,26 @@ class MeshFigures:
 
 
 def get_mesh_nodes(batch: MeshBatch, i: int) -> slice:
-    """The nodes of mesh `i` of a batch."""
+    """Return the nodes of mesh `i` of a batch."""
     return slice(*batch.node_offset[i : i + 2].tolist())
 
 
 def draw_fields(
     mesh: StoredMesh, shown: ShownField, fields: Float32s, scale: Scale, hidden: Bool | None = None
 ) -> UInt8:
-    """The mesh in the colours of its fields (V, D), uint8 (H, W, 3)."""
+    """Draw a mesh in the colours of its fields, uint8 (H, W, 3).
+
+    Args:
+        mesh: The mesh.
+        shown: The drawn field.
+        fields: Fields (V, D).
+        scale: Numbers at the ends of the colour scale.
+        hidden: Hidden nodes, bool (V,).
+    """
     return draw_mesh(mesh.positions, mesh.cells, shown.colours(fields, scale), hidden=hidden)
 
 
 def _format_kinds(kinds: npt.NDArray[np.int64]) -> str:
-    """`412 normal, 20 inflow`."""
+    """Format counts of node kinds: `412 normal, 20 inflow`."""
     found = Counter(kinds.tolist())
     return ", ".join(f"{count:,} {KINDS.get(kind, f'of type {kind}')}" for kind, count in sorted(found.items()))

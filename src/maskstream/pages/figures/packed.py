@@ -1,4 +1,4 @@
-"""Figures of packed rows: which sample each token of a row is of, and what the encoder sees of each sample."""
+"""Figures of packed rows: the sample of each token of a row, and the visible tokens of each sample."""
 
 import colorsys
 from collections.abc import Sequence
@@ -16,27 +16,27 @@ from .pictures import Bool, UInt8, compared, grown, join_compared_row, make_dark
 from .words import plural
 
 ACROSS, CELL_PX = 64, 16
-"""The tokens of a line of a row's picture, and the side of one in pixels."""
+"""Number of tokens in a line of a row's image, and side of a token in pixels."""
 SIDE_PX, COMPARED_PX, STEPS = 160, 224, 4
-"""The longer side of a picture of a sample, and the most time steps of a clip that are shown."""
+"""Longer side of a sample's image, also in comparisons, and largest number of drawn time steps of a clip."""
 EMPTY = (238, 240, 245)
 GOLDEN = 0.618034
-"""By this share of a turn the hue of each sample differs from that of the one before it."""
+"""Difference of hue between consecutive samples, as a fraction of a turn."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackedFigures:
-    """Of packed rows. `sample` draws a row of a batch, `compared` one of its samples."""
+    """Figures of packed rows: `sample` draws a row of a batch, `compared` one of its samples."""
 
     label_names: Sequence[str] = ()
 
     def about(self, batch: PackedBatch) -> tuple[str, dict[str, str]]:
-        """A description of the rows and of their tokens."""
+        """Describe the rows and their tokens."""
         rows, n, p = len(batch.cu_rows) - 1, len(batch), batch.patch
         steps = f" in {batch.tubelet} time steps" if batch.tubelet > 1 else ""
         lede = (
             f"{received(rows, 'row')}, of {plural(n, 'sample')} at their own size and aspect. A row has room for "
-            f"{batch.row_tokens:,} visible tokens, and each token attends to those of its own sample. A token is a "
+            f"{batch.row_tokens:,} visible tokens, and each token attends to tokens of the same sample. A token is a "
             f"patch of {p} x {p} pixels{steps}."
         )
         sizes = batch.cu_seqlens.diff()
@@ -46,7 +46,7 @@ class PackedFigures:
         }
 
     def sample(self, batch: PackedBatch, i: int) -> Card:
-        """Row `i`: its visible tokens in the order of the row, and its samples."""
+        """Draw row `i`: its visible tokens in order, and its samples."""
         first, last = batch.cu_rows[i : i + 2].tolist()
         mask, name = _mask(batch, first, last), f"row {i + 1}"
         order = join_picture_row(
@@ -54,15 +54,15 @@ class PackedFigures:
             picture(_draw_tokens(batch, first, last), f"the visible tokens of {name}", "by pixels"),
             across=1,
             title="The row",
-            words=f"Each cell is a visible token, {ACROSS} to a line: above in the colour of its sample, below "
-            "with its pixels. Empty cells are room that no sample fits into.",
+            words=f"Each cell is a visible token, {ACROSS} to a line: above in the colour of its sample, below with "
+            "its pixels. Empty cells are unused space, since no further sample fits.",
         )
         samples = join_picture_row(
             *(self._shown(batch, s, s - first) for s in range(first, last)),
             across=10,
             title="Its samples",
-            words="Their tokens, and how many are visible: bright patches, grey ones are hidden. The line "
-            f"below has the sample's colour. Of a clip up to {STEPS} time steps are shown.",
+            words="Number of tokens, and of visible ones: bright patches are visible, grey ones hidden. The line below "
+            f"has the sample's colour. For a clip, up to {STEPS} time steps are drawn.",
         )
         words = f"{plural(last - first, 'sample')}, {mask.visible:,} of {batch.row_tokens:,} visible tokens"
         return Card(
@@ -75,7 +75,13 @@ class PackedFigures:
         )
 
     def compared(self, batch: PackedBatch, made: PackedBatch, i: int) -> Card:
-        """Sample `i` as it was, as the encoder saw it, and as the model makes it."""
+        """Draw the original sample `i`, its visible part, and the model's reconstruction.
+
+        Args:
+            batch: The original batch.
+            made: The reconstructed batch.
+            i: Index of the sample.
+        """
         pixels, hidden = _frames(batch, i, COMPARED_PX)
         shown = compared(pixels, _frames(made, i, COMPARED_PX)[0], hidden, hidden)
         montages = {name: _join_montage(frames) for name, frames in shown.items()}
@@ -83,7 +89,7 @@ class PackedFigures:
         return Card(key=batch.key[i], words=words, figures=(join_compared_row(montages, batch.key[i]),))
 
     def _shown(self, batch: PackedBatch, i: int, number: int) -> Picture:
-        """What the encoder sees of a sample, with its colour below."""
+        """Draw the visible tokens of a sample, with its colour below."""
         pixels, hidden = _frames(batch, i, SIDE_PX)
         shown = _join_montage(make_darker(pixels, grown(hidden, *pixels.shape[1:3])))
         line = np.broadcast_to(np.array(_colour(number), np.uint8), (6, shown.shape[1], 3))
@@ -94,7 +100,7 @@ class PackedFigures:
 
 
 def _mask(batch: PackedBatch, first: int, last: int) -> MaskRow:
-    """The mask of neighbouring samples; without one all tokens are visible."""
+    """Return the mask of consecutive samples; without one all tokens are visible."""
     tokens, mask = slice(*batch.cu_seqlens[[first, last]].tolist()), batch.mask
     masked, targeted = np.zeros((2, tokens.stop - tokens.start), np.bool_)
     if mask is None:
@@ -109,7 +115,7 @@ def _mask(batch: PackedBatch, first: int, last: int) -> MaskRow:
 
 
 def _size(batch: PackedBatch, i: int) -> str:
-    """The tokens of a sample along its axes; time only where there is more than one step."""
+    """Format a sample's tokens along its axes, with time only if there is more than one step."""
     sizes = batch.grid_thw[i].tolist()
     return " x ".join(map(str, sizes if sizes[0] > 1 else sizes[1:]))
 
@@ -120,12 +126,12 @@ def _colour(number: int) -> tuple[int, int, int]:
 
 
 def _seen(batch: PackedBatch, first: int, last: int) -> npt.NDArray[np.int64]:
-    """The visible tokens of neighbouring samples."""
+    """Return the indices of the visible tokens of consecutive samples."""
     return int(batch.cu_seqlens[first]) + np.flatnonzero(~_mask(batch, first, last).masked)
 
 
 def _paint_cells(batch: PackedBatch, first: int, last: int) -> UInt8:
-    """The cells of a row in the colours of their samples."""
+    """Draw the cells of a row in the colours of their samples."""
     ends = batch.cu_seqlens[first + 1 : last].cpu().numpy()
     of = np.searchsorted(ends, _seen(batch, first, last), side="right")
     table = np.array([_colour(number) for number in range(last - first)], np.uint8).reshape(-1, 3)
@@ -133,14 +139,14 @@ def _paint_cells(batch: PackedBatch, first: int, last: int) -> UInt8:
 
 
 def _draw_tokens(batch: PackedBatch, first: int, last: int) -> UInt8:
-    """The cells of a row with the pixels of their tokens."""
+    """Draw the cells of a row with the pixels of their tokens."""
     seen, side = _seen(batch, first, last), batch.patch
     pixels = batch.tokens[seen].cpu().numpy().reshape(len(seen), batch.tubelet, side, side, 3)[:, 0]
     return _lines(batch, resize(pixels, CELL_PX, CELL_PX) if len(seen) else pixels[:, :CELL_PX, :CELL_PX])
 
 
 def _lines(batch: PackedBatch, cells: UInt8) -> UInt8:
-    """Cells (n, CELL_PX, CELL_PX, 3) in lines of ACROSS with thin gaps, and room that is left as empty cells."""
+    """Arrange cells (n, CELL_PX, CELL_PX, 3) in lines of ACROSS with thin gaps, followed by empty cells."""
     n = -(-max(batch.row_tokens, len(cells)) // ACROSS) * ACROSS
     whole = np.full((n, CELL_PX, CELL_PX, 3), 255, np.uint8)
     whole[: batch.row_tokens] = EMPTY
@@ -150,8 +156,8 @@ def _lines(batch: PackedBatch, cells: UInt8) -> UInt8:
 
 
 def _frames(batch: PackedBatch, i: int, side_px: int) -> tuple[UInt8, Bool]:
-    """The first frame of each of a sample's time steps, uint8 (t, H, W, 3), at most STEPS of them, and the tokens that
-    the encoder does not see, bool (t, h, w).
+    """Return the first frame of each time step of a sample, uint8 (t, H, W, 3), at most STEPS of them, and the hidden
+    tokens, bool (t, h, w).
     """
     (t, h, w), p = batch.grid_thw[i].tolist(), batch.patch
     cells = batch.tokens[slice(*batch.cu_seqlens[i : i + 2].tolist())].cpu().numpy()
@@ -163,7 +169,7 @@ def _frames(batch: PackedBatch, i: int, side_px: int) -> tuple[UInt8, Bool]:
 
 
 def _join_montage(frames: UInt8) -> UInt8:
-    """Frames (t, h, w, 3) in reading order, as many across as down, on white."""
+    """Arrange frames (t, h, w, 3) in reading order in a square on white."""
     t, h, w, _ = frames.shape
     across = ceil(t**0.5)
     whole = np.full((-(-t // across) * across, h, w, 3), 255, np.uint8)

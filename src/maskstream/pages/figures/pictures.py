@@ -1,6 +1,6 @@
-"""Arrays into pictures: small frames, the mask over them, and image data that an HTML file can hold.
+"""Converts arrays to images: small frames, masks over them, and image data for HTML files.
 
-Flow is drawn as colours: hue is the direction of motion, saturation its length, white is rest.
+Flow is drawn as colours: hue is the direction of motion, saturation its length, and white is rest.
 """
 
 import base64
@@ -33,7 +33,14 @@ class Grid(Protocol):
 
 
 def check_grid(grid: Grid, frames: int, height: int, width: int) -> None:
-    """Raises ValueError unless the tokens of `grid` cover clips of `frames` x `height` x `width` exactly."""
+    """Raise ValueError unless the tokens of a grid cover clips exactly.
+
+    Args:
+        grid: The grid.
+        frames: Number of frames.
+        height: Height in pixels.
+        width: Width in pixels.
+    """
     if len(grid.shape) != 3 or len(grid.patch) != 3:
         raise ValueError(f"a clip's grid has the axes t h w, got shape {grid.shape} and patch {grid.patch}")
     covered = tuple(n * p for n, p in zip(grid.shape, grid.patch, strict=True))
@@ -45,7 +52,13 @@ def check_grid(grid: Grid, frames: int, height: int, width: int) -> None:
 
 
 def resize(frames: UInt8, height: int, width: int) -> UInt8:
-    """The frames (T, H, W, 3) as (T, height, width, 3), averaged over area where they shrink."""
+    """Resize frames (T, H, W, 3), with area averages when shrinking.
+
+    Args:
+        frames: The frames.
+        height: New height.
+        width: New width.
+    """
     if frames.shape[1:3] == (height, width):
         return frames
     way = cv2.INTER_AREA if height <= frames.shape[1] else cv2.INTER_LINEAR
@@ -53,20 +66,35 @@ def resize(frames: UInt8, height: int, width: int) -> UInt8:
 
 
 def shrunk(pixels: UInt8, side_px: int) -> UInt8:
-    """An image (H, W, 3) whose longer side has `side_px` pixels."""
+    """Resize an image (H, W, 3) so that its longer side has `side_px` pixels.
+
+    Args:
+        pixels: The image.
+        side_px: Longer side in pixels.
+    """
     height, width = (max(1, round(side * side_px / max(pixels.shape[:2]))) for side in pixels.shape[:2])
     small: UInt8 = resize(pixels[None], height, width)[0]
     return small
 
 
 def spread(length: int, most: int) -> npt.NDArray[np.int64]:
-    """At most `most` of the numbers below `length`, evenly spaced, the first and the last among them."""
+    """Return at most `most` evenly spaced numbers below `length`, including the first and the last.
+
+    Args:
+        length: Upper bound.
+        most: Largest number of results.
+    """
     return np.unique(np.linspace(0, length - 1, min(most, length)).round().astype(np.int64))
 
 
 def sized(frames: UInt8, grid: Grid, side_px: float) -> UInt8:
-    """The frames (T, H, W, 3) of nearly `side_px` pixels on their longer side, with whole pixels for each token of the
-    grid, so that tokens have sharp edges in the small picture too.
+    """Resize frames (T, H, W, 3) to about `side_px` pixels on the longer side, with whole pixels per token, so that
+    tokens keep sharp edges.
+
+    Args:
+        frames: The frames.
+        grid: Grid of the tokens.
+        side_px: Longer side in pixels.
     """
     (h, w), (ph, pw) = grid.shape[-2:], grid.patch[-2:]
     scale = side_px / max(h * ph, w * pw)
@@ -74,21 +102,39 @@ def sized(frames: UInt8, grid: Grid, side_px: float) -> UInt8:
 
 
 def grown(tokens: Bool, height: int, width: int) -> Bool:
-    """Flags of tokens (..., rows, columns) as flags of pixels (..., height, width), which they divide."""
+    """Enlarge flags of tokens (..., rows, columns) to flags of pixels (..., height, width), which they divide.
+
+    Args:
+        tokens: Flags of tokens.
+        height: Height in pixels.
+        width: Width in pixels.
+    """
     rows, columns = tokens.shape[-2:]
     return tokens.repeat(height // rows, axis=-2).repeat(width // columns, axis=-1)
 
 
 def make_darker(frames: UInt8, hidden: Bool) -> UInt8:
-    """The frames (T, H, W, 3) with their `hidden` pixels (T, H, W) grey and dark, and all others as they were."""
+    """Turn hidden pixels of frames grey and dark.
+
+    Args:
+        frames: Frames (T, H, W, 3).
+        hidden: Hidden pixels (T, H, W).
+    """
     grey = 18.0 + 0.24 * (frames @ LUMA)
     return np.where(hidden[..., None], grey[..., None], frames).astype(np.uint8)
 
 
 def compared(frames: UInt8, made: UInt8, hidden: Bool, targeted: Bool) -> dict[str, UInt8]:
-    """Frames (T, H, W, 3) as they were, as the encoder saw them, and as a model completes them: `made` where a token
-    was hidden and predicted, and darkened where it was neither seen nor predicted. hidden, targeted: bool (T, rows,
-    columns).
+    """Return original frames, their visible part, and the model's reconstruction.
+
+    The reconstruction has predicted tokens where they were hidden, and dark ones if they were neither visible nor
+    predicted.
+
+    Args:
+        frames: Original frames (T, H, W, 3).
+        made: Predicted frames (T, H, W, 3).
+        hidden: Hidden tokens, bool (T, rows, columns).
+        targeted: Predicted tokens, bool (T, rows, columns).
     """
     size = frames.shape[1:3]
     seen = make_darker(frames, grown(hidden, *size))
@@ -97,12 +143,14 @@ def compared(frames: UInt8, made: UInt8, hidden: Bool, targeted: Bool) -> dict[s
 
 
 def draw_runs(flags: Iterable[Bool]) -> str:
-    """SVG path data that fills the True cells of the rows of `flags`, one unit square a cell, runs joined."""
+    """Return an SVG path that fills the True cells of the rows of `flags`, one unit square per cell, with runs
+    joined.
+    """
     return "".join(f"M{a} {y}h{b - a}v1H{a}z" for y, a, b in _find_runs(flags))
 
 
 def draw_outline(flags: Bool) -> str:
-    """SVG path data of the line around the True cells of `flags` (h, w), without the lines between them."""
+    """Return an SVG path around the True cells of `flags` (h, w), without the lines between them."""
     padded = np.pad(flags, 1)
     parts = [f"M{a} {y}h{b - a}" for y, a, b in _find_runs((padded[1:] ^ padded[:-1])[:, 1:-1])]
     parts += [f"M{x} {a}v{b - a}" for x, a, b in _find_runs((padded[:, 1:] ^ padded[:, :-1]).T[:, 1:-1])]
@@ -110,7 +158,7 @@ def draw_outline(flags: Bool) -> str:
 
 
 def _find_runs(flags: Iterable[Bool]) -> Iterator[tuple[int, int, int]]:
-    """The runs of True in each row: row, first column, column after the last."""
+    """Yield the runs of True in each row: row, first column, column after the last."""
     for y, line in enumerate(flags):
         edges = np.flatnonzero(np.diff(np.concatenate(([False], line, [False])).astype(np.int8)))
         for a, b in edges.reshape(-1, 2).tolist():
@@ -118,13 +166,26 @@ def _find_runs(flags: Iterable[Bool]) -> Iterator[tuple[int, int, int]]:
 
 
 def picture(pixels: UInt8, alt: str, caption: str = "", *, lossless: bool = False) -> Picture:
-    """The pixels (H, W, 3) as a picture of a page."""
+    """Convert pixels (H, W, 3) to an image of a page.
+
+    Args:
+        pixels: The pixels.
+        alt: Alternative text.
+        caption: Text under the image.
+        lossless: Whether to compress without loss.
+    """
     return Picture(uri=encode_data_uri(pixels, lossless=lossless), alt=alt, caption=caption)
 
 
 def draw_masked_picture(pixels: UInt8, hidden: Bool, alt: str, caption: str = "", token: Bool | None = None) -> Picture:
-    """The pixels (H, W, 3), with whole pixels for each token, the `hidden` tokens (rows, columns) grey and dark and a
-    line around the others; those of `token` enter as the mask token and are hatched.
+    """Draw an image with hidden tokens grey and dark, and a line around the others.
+
+    Args:
+        pixels: The image (H, W, 3); it is resized to whole pixels per token.
+        hidden: Hidden tokens, bool (rows, columns).
+        alt: Alternative text.
+        caption: Text under the image.
+        token: Tokens that enter as the mask token, which are hatched.
     """
     rows, columns = hidden.shape
     height, width = (n * max(round(side / n), 1) for n, side in zip(hidden.shape, pixels.shape, strict=False))
@@ -137,7 +198,12 @@ def draw_masked_picture(pixels: UInt8, hidden: Bool, alt: str, caption: str = ""
 
 
 def join_compared_row(shown: Mapping[str, UInt8], key: str) -> PictureGrid:
-    """What `compared` gives, as pictures (H, W, 3) in one row."""
+    """Join the results of `compared`, as images (H, W, 3), in one row.
+
+    Args:
+        shown: Images by name.
+        key: Key of the sample.
+    """
     words = {name: "the encoder saw" if name == "seen" else name for name in shown}
     return join_picture_row(
         *(picture(pixels, f"{words[name]} of {key}", words[name]) for name, pixels in shown.items())
@@ -145,14 +211,26 @@ def join_compared_row(shown: Mapping[str, UInt8], key: str) -> PictureGrid:
 
 
 def coloured(values: npt.NDArray[np.floating[Any]], low: float, high: float, way: int = cv2.COLORMAP_VIRIDIS) -> UInt8:
-    """Values (h, w) from `low` to `high` as colours (h, w, 3) of a map of OpenCV."""
+    """Draw values (h, w) as colours (h, w, 3) of an OpenCV colour map.
+
+    Args:
+        values: The values.
+        low: Value of the first colour.
+        high: Value of the last colour.
+        way: Colour map.
+    """
     level = 255 * np.clip((values - low) / max(high - low, 1e-12), 0, 1)
     colours = cv2.applyColorMap(np.ascontiguousarray(level).astype(np.uint8), way)
     return np.ascontiguousarray(colours[..., ::-1]).astype(np.uint8)
 
 
 def encode_data_uri(image: UInt8, *, lossless: bool = False) -> str:
-    """An RGB image (H, W, 3) or RGBA image (H, W, 4) as a WebP `data:` address."""
+    """Encode an RGB image (H, W, 3) or RGBA image (H, W, 4) as a WebP `data:` address.
+
+    Args:
+        image: The image.
+        lossless: Whether to compress without loss.
+    """
     turned = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
     ok, data = cv2.imencode(".webp", turned, [cv2.IMWRITE_WEBP_QUALITY, 101 if lossless else WEBP_QUALITY])
     if not ok:
@@ -167,9 +245,13 @@ HATCH_DARK, HATCH_LIGHT = 150, 205
 
 
 def draw_flow_picture(vectors: Float, valid: Bool, scale_px: float, size: tuple[int, int]) -> UInt8:
-    """One step of backward flow (h, w, 2) as a picture (*size, 3) of where things moved, which is `-vectors`.
+    """Draw one step of backward flow as an image of the motion, `-vectors`.
 
-    Cells without a vector of their own (`valid` (h, w) False) are hatched grey, in their own geometry.
+    Args:
+        vectors: Flow (h, w, 2).
+        valid: Cells with a vector (h, w); others are hatched grey.
+        scale_px: Length of full colour in pixels.
+        size: Height and width of the image.
     """
     good = usable(vectors, valid)
     colours = paint_motion(np.where(good[..., None], -vectors, 0.0).astype(np.float32), scale_px)
@@ -182,13 +264,15 @@ def draw_flow_picture(vectors: Float, valid: Bool, scale_px: float, size: tuple[
 
 
 def draw_hatch(size: tuple[int, int]) -> UInt8:
-    """Grey diagonal lines (height, width), for cells without data."""
+    """Draw grey diagonal lines (height, width), for cells without data."""
     y, x = np.ogrid[: size[0], : size[1]]
     return np.where((x + y) % HATCH_PERIOD_PX < 2, HATCH_DARK, HATCH_LIGHT).astype(np.uint8)
 
 
 def wheel(size_px: int = 96) -> UInt8:
-    """The legend: a disc (size_px, size_px, 4), RGBA, with the colour of motion towards each place at that place."""
+    """Draw the legend: a disc (size_px, size_px, 4), RGBA, with the colour of motion from the centre to each
+    position.
+    """
     radius = size_px / 2
     axis = (np.arange(size_px, dtype=np.float32) + 0.5 - radius) / radius
     motion = np.stack(np.meshgrid(axis, axis), axis=-1)

@@ -27,7 +27,7 @@ from .words import plural
 Float32s = npt.NDArray[np.float32]
 
 INK, SEEN, MADE, FADED = (0x3A, 0x3F, 0x4B), (0xC8, 0x4B, 0x1E), (0x1F, 0x6F, 0xB4), (0xB9, 0xBD, 0xC6)
-"""Colours of points: as they are, as the encoder saw them, as a model made them, and what was hidden."""
+"""Colours of points: original, visible to the encoder, predicted by a model, and hidden."""
 
 BOX = (0xE0, 0x9A, 0x7C)
 
@@ -50,12 +50,21 @@ def draw_cloud(
     view: Float32s = SIDE,
     side_px: int = 240,
 ) -> UInt8:
-    """A square picture uint8 (side_px, side_px, 3) of points float32 (N, 3), seen from the side and above.
+    """Draw points, seen from the side and above.
 
-    colours: one, or uint8 (N, 3). boxes: lowest corners float32 (n, 3) of cubes with edges of `box_side`, drawn in
-    their order behind the points; box_colours: one, or uint8 (n, 3). reach: how far from the middle of the picture's
-    cube its edge lies, by default so that all fits; give it to draw several clouds to one scale, whose middle is then
-    (0, 0, 0). view: where the eye is.
+    Args:
+        points: float32 (N, 3).
+        colours: One colour, or uint8 (N, 3).
+        boxes: Lowest corners of cubes, float32 (n, 3), drawn in order behind the points.
+        box_side: Edge of the cubes.
+        box_colours: One colour, or uint8 (n, 3).
+        reach: Distance from the centre (0, 0, 0) to the edge of the drawn cube, for several clouds at one scale; by
+            default everything fits.
+        view: Rotation to the view.
+        side_px: Side of the image in pixels.
+
+    Returns:
+        uint8 (side_px, side_px, 3).
     """
     middle = np.zeros(3, np.float32) if reach is not None else (points.min(axis=0) + points.max(axis=0)) / 2
     reach = reach if reach is not None else max(float(np.abs(points - middle).max()), 1e-6)
@@ -84,7 +93,13 @@ def draw_cloud(
 
 
 def marked(chosen: Bool, yes: tuple[int, int, int], no: tuple[int, int, int]) -> UInt8:
-    """A colour for each point, uint8 (N, 3): `yes` where `chosen` (N,), else `no`."""
+    """Return a colour for each point, uint8 (N, 3).
+
+    Args:
+        chosen: Points to mark, bool (N,).
+        yes: Colour of marked points.
+        no: Colour of other points.
+    """
     return np.where(chosen[:, None], np.array(yes, np.uint8), np.array(no, np.uint8))
 
 
@@ -96,7 +111,9 @@ _HIDDEN_BOX, _EMPTY_BOX = (0xDD, 0xE0, 0xE5), (0x7F, 0xB2, 0xD8)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointsFigures:
-    """Of clouds whose tokens are voxels, or groups that the model finds. manifest: how many points are stored."""
+    """Figures of clouds whose tokens are voxels, or groups that the model finds; `manifest` has the number of stored
+    points.
+    """
 
     tokens: VoxelTokens | GroupTokens
     augment: PointAugment
@@ -104,7 +121,7 @@ class PointsFigures:
     label_names: Sequence[str] = ()
 
     def about(self, batch: PointsBatch) -> tuple[str, dict[str, str]]:
-        """How clouds are made, and what their tokens are."""
+        """Describe the clouds and their tokens."""
         tokens = self.tokens
         if isinstance(tokens, VoxelTokens):
             side = tokens.resolution // tokens.patch
@@ -119,7 +136,7 @@ class PointsFigures:
         return lede, {"points": points, "tokens": words, "augmentation": repr(self.augment)}
 
     def sample(self, batch: PointsBatch, i: int) -> Card:
-        """The cloud, and of voxels the tokens that hold points and what the mask hides of them."""
+        """Draw the cloud and, for voxels, the occupied and the hidden tokens."""
         points, key = batch.points[i, :, :3].numpy(), batch.key[i]
         mask = MaskRow.of(batch.mask, i) if batch.mask else None
         if isinstance(self.tokens, VoxelTokens):
@@ -132,10 +149,13 @@ class PointsFigures:
         return sample_card(batch, i, words, figures, {"": mask}, names=self.label_names, more=more)
 
     def compared(self, batch: PointsBatch, made: PointsBatch, i: int) -> Card:
-        """The cloud, the part of it that the encoder saw, and what the model made of it.
+        """Draw the cloud, its visible part, and the model's prediction.
 
-        made: of groups the points of the visible ones, then those of the completed ones; of voxels as many points as
-        the cloud has.
+        Args:
+            batch: The original batch.
+            made: The predicted batch; for groups the points of the visible ones, then of the predicted ones, and for
+                voxels as many points as the cloud has.
+            i: Row.
         """
         points, completed = (one.points[i, :, :3].float() for one in (batch, made))
         reach, key = float(points.abs().max()), batch.key[i]
@@ -157,7 +177,14 @@ class PointsFigures:
 def draw_voxels(
     points: Float32s, mask: MaskRow | None, tokens: VoxelTokens, key: str
 ) -> tuple[tuple[PictureGrid, ...], tuple[Fact, ...]]:
-    """A cloud float32 (N, 3) in voxels with what the mask hides of it, and numbers about its tokens."""
+    """Draw a cloud in voxels with its hidden tokens, and count its tokens.
+
+    Args:
+        points: float32 (N, 3).
+        mask: The mask, or None.
+        tokens: Settings of the voxels.
+        key: Key of the sample.
+    """
     places = scale_to_voxels(torch.from_numpy(points)[None], tokens.resolution)
     token = number_point_tokens(places, tokens.resolution, tokens.patch)[0].numpy()
     occupied = np.zeros(tokens.grid.size, dtype=bool)
@@ -177,7 +204,7 @@ def draw_voxels(
     )
     boxes = token_boxes(tokens, (~seen & occupied, _HIDDEN_BOX), (seen & ~occupied, _EMPTY_BOX), (seen & occupied, BOX))
     colours = marked(seen[token], SEEN, FADED)
-    figures.append(_draw_figure("What the encoder sees", words, key, at, colours, reach=half, **boxes))
+    figures.append(_draw_figure("Visible tokens", words, key, at, colours, reach=half, **boxes))
     visible = f"{int((seen & occupied).sum()):,} visible"
     return tuple(figures), (
         Fact(name="Tokens with points", value=f"{int(occupied.sum()):,}", of=visible),
@@ -186,8 +213,13 @@ def draw_voxels(
 
 
 def token_boxes(tokens: VoxelTokens, *kinds: tuple[Bool, Colour]) -> dict[str, Any]:
-    """The cubes of tokens around the middle of the cube of voxels, for `draw_cloud`: those that are chosen, bool
-    (N,) of all tokens, in a colour; a voxel reaches half a unit around its place.
+    """Return the cubes of tokens around the centre of the voxels, as arguments of `draw_cloud`.
+
+    A voxel extends half a unit around its position.
+
+    Args:
+        tokens: Settings of the voxels.
+        kinds: Chosen tokens, bool (N,), and their colour.
     """
     places = [np.stack(np.unravel_index(np.flatnonzero(chosen), tokens.grid.shape), axis=1) for chosen, _ in kinds]
     corners = np.concatenate(places).astype(np.float32) * tokens.patch
@@ -199,7 +231,7 @@ def token_boxes(tokens: VoxelTokens, *kinds: tuple[Bool, Colour]) -> dict[str, A
 def _draw_figure(
     title: str, words: str, key: str, points: Float32s, colours: UInt8 | Colour, **more: Any
 ) -> PictureGrid:
-    """The points from both angles; with `reach` the middle of the picture is (0, 0, 0)."""
+    """Draw the points from both angles; with `reach` the centre of the image is (0, 0, 0)."""
     pictures = [draw_cloud(points, colours, view=view, side_px=_SIDE_PX, **more) for view in (SIDE, ABOVE)]
     items = (picture(pixels, f"{title} of {key}, angle {angle}") for angle, pixels in enumerate(pictures, start=1))
     return join_picture_row(*items, title=title, words=words)

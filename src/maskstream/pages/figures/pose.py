@@ -1,4 +1,4 @@
-"""Figures of poses: what the camera sees, the same from the side, with the masks over both, and what a model makes."""
+"""Figures of poses: the camera's view, the same from the side, with their masks, and a model's predictions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,10 +31,14 @@ def skeletons(
     title: str = "",
     alt: str = "skeletons",
 ) -> Drawing:
-    """Poses (T, J, 2), y downwards, in rows of 6, each with its pelvis (joint 0) in the middle; all have one scale.
+    """Draw poses in rows of 6, each with its pelvis (joint 0) in the middle, at one scale.
 
-    hidden: bool (T, J), joints that are pale, with their bones; all are visible by default. made: poses (T, J, 2) of a
-    model, in another colour over the true ones, which are pale.
+    Args:
+        flat: Poses (T, J, 2), y downwards.
+        hidden: Joints that are pale, with their bones, bool (T, J); all are visible by default.
+        made: A model's poses (T, J, 2), in another colour over the true ones, which are pale.
+        title: Title of the drawing.
+        alt: Alternative text.
     """
     pairs = np.array(bones(flat.shape[1]))
     gone = np.zeros(flat.shape[:2], dtype=np.bool_) if hidden is None else hidden
@@ -59,7 +63,7 @@ def skeletons(
 
 
 def _place_poses(flat: Floats, made: Floats | None) -> tuple[Floats, float, float]:
-    """The poses on the page, their scale, and the width of a cell; cells hold what a model made too."""
+    """Return the poses on the page, their scale, and the width of a cell, which also fits a model's poses."""
     centred = flat - flat[:, :1]
     every = centred if made is None else np.concatenate([centred, made - made[:, :1]])
     low, high = every.min(axis=(0, 1)), every.max(axis=(0, 1))
@@ -74,7 +78,7 @@ def _place_poses(flat: Floats, made: Floats | None) -> tuple[Floats, float, floa
 
 
 def _draw_bones(placed: Floats, pairs: npt.NDArray[np.int64], hidden: Bool) -> tuple[str, str]:
-    """The paths of the bones that have a hidden joint, and of the others."""
+    """Return the paths of the bones with a hidden joint, and of the others."""
     pale, frames = np.asarray(hidden[:, pairs].any(axis=2)), range(len(placed))
     return (
         "".join(lines(placed[n], pairs[pale[n]]) for n in frames),
@@ -89,25 +93,24 @@ SIDE = "From the camera's right"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoseFigures:
-    """Of clips of poses. rate_hz: the frames of a stored motion per second."""
+    """Figures of pose clips; `rate_hz` is the frame rate of stored sequences."""
 
     clip: PoseClip
     rate_hz: float
     label_names: Sequence[str] = ()
 
     def about(self, batch: PoseBatch) -> tuple[str, dict[str, str]]:
-        """How clips and their pictures are made."""
+        """Describe the clips and their drawings."""
         step_s = self.clip.stride / self.rate_hz
         frames, joints = batch.pose_3d.shape[1:3]
         lede = (
-            f"{received(len(batch), 'clip', ' of poses')}: the picture of a camera that was drawn for the clip, and "
-            f"the pose in 3-D, each with a mask of its own. {ACROSS} of the frames are drawn. From the side, the "
-            "camera is to the left."
+            f"{received(len(batch), 'clip', ' of poses')}: the view of a random camera, and the pose in 3-D, each with "
+            f"a separate mask. {ACROSS} of the frames are drawn. From the side, the camera is to the left."
         )
         return lede, {"clip": f"{frames} frames, {1000 * step_s:.0f} ms apart", "joints": str(joints)}
 
     def sample(self, batch: PoseBatch, i: int) -> Card:
-        """The picture and the side of a clip, and what the masks hide of them."""
+        """Draw the camera's view and the side view of a clip, with hidden joints pale."""
         at = spread(batch.pose_3d.shape[1], ACROSS)
         figures = []
         for title, flat, mask in self._both(batch, i):
@@ -119,14 +122,20 @@ class PoseFigures:
         return sample_card(batch, i, words, figures, masks or {"": None}, names=self.label_names, noun="joints")
 
     def compared(self, batch: PoseBatch, made: PoseBatch, i: int) -> Card:
-        """What the masks left of the clip, and the model's poses over the true ones, where they differ."""
+        """Draw the visible part of a clip, and the model's poses over the true ones where they differ.
+
+        Args:
+            batch: The original batch.
+            made: The predicted batch.
+            i: Row.
+        """
         at = spread(batch.pose_3d.shape[1], ACROSS)
         figures: list[Drawing] = []
         for (title, flat, mask), (_, own, _) in zip(self._both(batch, i), self._both(made, i), strict=True):
             alt = f"{title} of {batch.key[i]}"
             hidden = _list_hidden_joints(mask, i, flat.shape[:2], at)
             if hidden is not None:
-                figures.append(skeletons(flat[at], hidden=hidden, title=f"{title}: seen", alt=f"{alt}, what is seen"))
+                figures.append(skeletons(flat[at], hidden=hidden, title=f"{title}: seen", alt=f"{alt}, visible joints"))
             if np.array_equal(own, flat):
                 figures.append(skeletons(flat[at], title=title, alt=alt))
             else:
@@ -134,7 +143,7 @@ class PoseFigures:
         return Card(key=batch.key[i], words=plural(batch.pose_3d.shape[1], "frame"), figures=tuple(figures))
 
     def _both(self, batch: PoseBatch, i: int) -> tuple[tuple[str, Floats, MaskBatch | None], ...]:
-        """Title, pose (T, J, 2) on the page and mask, of the picture and of the view from the side."""
+        """Return title, pose (T, J, 2) on the page and mask, of the camera's view and the side view."""
         return (
             (CAMERA, batch.pose_2d[i].float().numpy(), batch.mask_2d),
             (SIDE, from_the_side(batch.pose_3d[i]), batch.mask_3d),
@@ -142,12 +151,12 @@ class PoseFigures:
 
 
 def from_the_side(pose_3d: Tensor) -> Floats:
-    """Poses (T, J, 3) in the axes of a camera as another one at a right angle to it sees them: (T, J, 2)."""
+    """Return poses (T, J, 3) in a camera's axes as seen by another camera at a right angle to it: (T, J, 2)."""
     return pose_3d[..., [2, 1]].float().numpy()
 
 
 def _list_hidden_joints(
     mask: MaskBatch | None, i: int, shape: tuple[int, ...], at: Int64s
 ) -> npt.NDArray[np.bool_] | None:
-    """The joints that a mask hides in the frames `at`, bool (frames, J)."""
+    """Return the joints that a mask hides in the frames `at`, bool (frames, J)."""
     return None if mask is None else mask.masked[i].numpy().reshape(shape)[at]

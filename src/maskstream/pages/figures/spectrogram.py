@@ -1,4 +1,4 @@
-"""Sound as pictures: spectrograms, what a mask hides of them, waveforms; and the sound itself, to be heard."""
+"""Audio as images: spectrograms with their masks, and waveforms; and audio data for players."""
 
 import base64
 import math
@@ -21,19 +21,29 @@ from .pictures import Bool, Grid, UInt8, coloured, draw_masked_picture, picture
 Floats = npt.NDArray[np.float32]
 
 HEARD_SAMPLES = 2_000_000
-"""Samples that all sounds of a page may have together, 125 s at 16 kHz: at most about 4 MB of the file."""
+"""Total number of audio samples on a page, 125 s at 16 kHz: at most about 4 MB of the file."""
 COLUMNS = 800
 UNITS = 1000
 """The path of a waveform lies in a square of 1000 x 1000 units that is stretched to the page, silence in the middle."""
 
 
 def limit_heard_samples(n_samples: int, sounds: int) -> int:
-    """How many of the samples of each of so many sounds a page holds."""
+    """Return how many samples of each clip a page includes.
+
+    Args:
+        n_samples: Samples of a clip.
+        sounds: Number of clips on the page.
+    """
     return min(n_samples, HEARD_SAMPLES // max(sounds, 1))
 
 
 def encode_flac_uri(waveform: Floats, sample_rate: int) -> str:
-    """Mono sound (n,) from -1 to 1 as a FLAC `data:` address, with 16 bits a sample."""
+    """Encode mono audio (n,) from -1 to 1 as a FLAC `data:` address, with 16 bits a sample.
+
+    Args:
+        waveform: The audio.
+        sample_rate: Sampling rate in Hz.
+    """
     samples = np.round(np.clip(waveform, -1, 1) * 32767).astype(np.int16)
     buffer = BytesIO()
     with av.open(buffer, "w", format="flac") as container:
@@ -46,7 +56,7 @@ def encode_flac_uri(waveform: Floats, sample_rate: int) -> str:
 
 
 def draw_waveform(waveform: Floats) -> str:
-    """SVG path data of the area between the lowest and the highest value of each column of a sound (n,); the loudest
+    """Return an SVG path of the area between the lowest and the highest value of each column of audio (n,); the loudest
     sample reaches the edge of the square.
     """
     peak = float(np.abs(waveform).max(initial=0.0)) or 1.0
@@ -72,21 +82,22 @@ _WORDS = {
 
 
 def name_features(features: Features) -> str:
-    """`Fbank`, `LogMel`, `cqt`."""
+    """Return the name of features: `Fbank`, `LogMel`, `cqt`."""
     return features.feature if isinstance(features, Librosa) else type(features).__name__
 
 
 def describe_bands(features: Features) -> str:
-    """What a reader sees from the bottom to the top."""
+    """Describe the vertical axis of a spectrogram."""
     if isinstance(features, Librosa):
         return _WORDS[features.feature]
     return "Frequency rises upwards on the mel scale; bright is loud."
 
 
 def format_band_ticks(features: Features) -> tuple[Tick, ...]:
-    """Labels from the top, each in the middle of its band; 0 is the top. Those too near to a higher one are left out.
+    """Return labels from the top, each in the middle of its band; 0 is the top.
 
-    Of frequencies they are octaves from 125 Hz on, of a tempogram beats a minute.
+    Labels too near to a higher one are left out. For frequencies they are octaves from 125 Hz on, for a tempogram beats
+    per minute.
     """
     if not isinstance(features, Librosa):
         return _space_ticks(
@@ -107,7 +118,7 @@ def format_band_ticks(features: Features) -> tuple[Tick, ...]:
 
 
 def _space_ticks(n_bins: int, labels: list[tuple[int, str]]) -> tuple[Tick, ...]:
-    """Ticks of (band, label), the highest band first, as many as have room."""
+    """Return ticks of (band, label), highest band first, as many as fit."""
     ticks: list[Tick] = []
     for band, label in sorted(labels, reverse=True):
         at = 1 - (band + 0.5) / n_bins
@@ -125,21 +136,30 @@ def _format_tone(hertz: int) -> str:
 
 
 def _find_loudest(features: Features, hertz: int) -> int:
-    """The band that hears a tone most. The bands are asked, so this holds for any scale."""
+    """Return the band with the strongest response to a tone; bands are evaluated, so this is valid for any scale."""
     time = torch.arange(features.sample_rate // 4, dtype=torch.float64) / features.sample_rate
     return int(features(torch.sin(2 * math.pi * hertz * time).float()).mean(dim=0).argmax())
 
 
 WIDTH_PX, HEIGHT_PX = 1024, 128
-"""What a picture is enlarged to where it is smaller, in whole steps."""
+"""Size up to which smaller images are enlarged, by whole factors."""
 _LOUDEST, _FAINTEST = 99.8, 1.0
 
 
 def draw_spectrograms(
     values: Floats, grid: Grid, mask: MaskRow | None, n_frames: int, key: str
 ) -> tuple[Picture, Picture | None]:
-    """The spectrogram float32 (T, F), of which the first `n_frames` are sound, and what the encoder sees of it; a
-    (time, freq) grid that does not cover it raises ValueError.
+    """Draw a spectrogram, and its visible tokens.
+
+    Args:
+        values: Spectrogram float32 (T, F).
+        grid: Grid of the tokens (time, freq).
+        mask: The mask, or None.
+        n_frames: Number of frames before the padding.
+        key: Key of the sample.
+
+    Raises:
+        ValueError: The grid does not cover the spectrogram.
     """
     if tuple(np.multiply(grid.shape, grid.patch).tolist()) != values.shape:
         raise ValueError(f"a grid of {grid.shape} tokens of {grid.patch} does not cover a spectrogram {values.shape}")
@@ -151,23 +171,34 @@ def draw_spectrograms(
 
 
 def upright(tokens: Bool, grid: Grid) -> Bool:
-    """Flags of tokens (time freq) as rows of frequency, the highest first, of columns of time."""
+    """Return flags of tokens (time freq) as rows of frequency, highest first, and columns of time.
+
+    Args:
+        tokens: Flags of tokens.
+        grid: Grid of the tokens.
+    """
     return tokens.reshape(grid.shape).T[::-1]
 
 
 def find_loudness_range(values: Floats) -> tuple[float, float]:
-    """What is drawn black and what brightest."""
+    """Return the values that are drawn black and brightest."""
     low, high = np.percentile(values, (_FAINTEST, _LOUDEST))
     return float(low), float(high)
 
 
 def paint_loudness(values: Floats, low: float, high: float) -> UInt8:
-    """Values (T, F) from `low` to `high` as colours (F, T, 3), the highest frequency first."""
+    """Draw values (T, F) as colours (F, T, 3), highest frequency first.
+
+    Args:
+        values: The values.
+        low: Value of the darkest colour.
+        high: Value of the brightest colour.
+    """
     return coloured(values.T[::-1], low, high, cv2.COLORMAP_MAGMA)
 
 
 def enlarged(image: UInt8) -> UInt8:
-    """The picture with whole numbers of pixels a value, so that tokens have sharp edges."""
+    """Enlarge an image by whole factors, so that tokens keep sharp edges."""
     height, width = image.shape[:2]
     rows, columns = max(1, HEIGHT_PX // height), max(1, WIDTH_PX // width)
     return np.ascontiguousarray(image.repeat(rows, axis=0).repeat(columns, axis=1))

@@ -1,5 +1,5 @@
-"""Figures of texts, and of images with texts: the tokens of a row with hidden ones marked, beside the image and what
-the encoder sees of it, and what a model predicts.
+"""Figures of texts, and of images with texts: the tokens of a row with hidden ones marked, the visible part of the
+image, and a model's predictions.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,15 @@ WITHIN = "##"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextFigures:
-    """Of rows of `length` tokens. tokenizer: a tokenizer.json. mask_id: the id of its [MASK]."""
+    """Figures of rows of tokens.
+
+    Attributes:
+        length: Tokens of a row.
+        tokenizer: Contents of tokenizer.json.
+        mask_id: Id of [MASK].
+        packed: Whether rows hold several documents.
+        label_names: Names of the labels.
+    """
 
     length: int
     tokenizer: bytes
@@ -38,7 +46,7 @@ class TextFigures:
     label_names: Sequence[str] = ()
 
     def about(self, batch: TextBatch) -> tuple[str, dict[str, str]]:
-        """A description of the rows."""
+        """Describe the rows."""
         real, held = int(batch.lengths.sum()), "one document, or a window of it"
         if self.packed:
             held = "documents one behind the other"
@@ -52,7 +60,7 @@ class TextFigures:
         }
 
     def sample(self, batch: TextBatch, i: int) -> Card:
-        """The tokens of a row, with the hidden ones marked."""
+        """Draw the tokens of a row, with hidden ones marked."""
         tokens, length = batch.tokens[i].cpu().numpy(), int(batch.lengths[i])
         states, keys, mask, special = np.full(self.length, "", dtype="U8"), Keys(), None, []
         if batch.mask is not None:
@@ -66,7 +74,13 @@ class TextFigures:
         return sample_card(batch, i, words, (figure,), {"": mask}, names=self.label_names, more=special)
 
     def compared(self, batch: TextBatch, made: TextBatch, i: int) -> Card:
-        """The tokens of a row, with those that the encoder was not shown, and the model's predictions for them."""
+        """Draw the tokens of a row, with hidden ones marked, and the model's predictions for them.
+
+        Args:
+            batch: The original batch.
+            made: The predicted batch.
+            i: Row.
+        """
         if batch.mask is None:
             raise ValueError("a prediction is of hidden tokens, but the batch has no mask; give the loader mask=")
         hidden = batch.mask.masked[i].cpu().numpy()
@@ -80,7 +94,7 @@ class TextFigures:
         return Card(key=batch.key[i], words="", figures=figures)
 
     def _states(self, batch: TextBatch, i: int) -> tuple[npt.NDArray[np.str_], Keys]:
-        """What happened to each token, "" for one that is seen; and the names of what occurs."""
+        """Return the state of each token, "" for visible ones, and the names of the states."""
         assert batch.mask is not None
         hidden = batch.mask.masked[i].cpu().numpy()
         if batch.mask.tokens is None:
@@ -108,26 +122,26 @@ class TextFigures:
         return WordPieces(pieces=tuple(pieces), title=title, keys=keys)
 
     def _read_piece(self, token: int, *, begins: bool) -> tuple[str, bool]:
-        """A token as text, and whether a space stands before it."""
+        """Return a token as text, and whether a space precedes it."""
         tokenizer = load_tokenizer(self.tokenizer)
         raw = tokenizer.id_to_token(token) or f"<{token}>"
         if raw.startswith(WITHIN) and len(raw) > len(WITHIN):
             return raw.removeprefix(WITHIN), False
         text = tokenizer.decode([token], skip_special_tokens=False)
-        if text != raw and text.strip():  # of bytes, which say themselves where spaces are
+        if text != raw and text.strip():  # tokens of bytes include their spaces
             return text.strip(), text[0].isspace()
         return text.strip() or raw, begins and raw[0].isalnum()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageTextFigures:
-    """Of images and rows of texts, by the figures of each."""
+    """Figures of images and rows of text, drawn by the figures of each."""
 
     image: ImageFigures
     text: TextFigures
 
     def about(self, batch: ImageTextBatch) -> tuple[str, dict[str, str]]:
-        """A description of the images, of the rows, and of their tokens."""
+        """Describe the images, the rows, and their tokens."""
         (h, w), (ph, pw) = self.image.grid.shape, self.image.grid.patch
         real = int(batch.text.valid.sum())
         lede = (
@@ -142,7 +156,7 @@ class ImageTextFigures:
         }
 
     def sample(self, batch: ImageTextBatch, i: int) -> Card:
-        """The image and its row of text, with what the encoder sees of them, and the box of a phrase."""
+        """Draw the image and its row of text, with their visible parts, and the box of a phrase."""
         seen, read = self.image.sample(batch.pictures, i), self.text.sample(batch.texts, i)
         parts = (("Image", seen, batch.image_mask), ("Text", read, batch.text_mask))
         facts = [
@@ -160,8 +174,13 @@ class ImageTextFigures:
         )
 
     def compared(self, batch: ImageTextBatch, made: ImageTextBatch, i: int) -> Card:
-        """Image and text as they were, and with the model's predictions of what was hidden; of an image of which
-        nothing was hidden, what its phrase refers to and what the model found.
+        """Draw the original image and text, and both with predictions; for an unmasked image, the object of its phrase
+        and the model's result.
+
+        Args:
+            batch: The original batch.
+            made: The predicted batch.
+            i: Row.
         """
         if batch.image_mask is None and not made.box[i].isnan().any():
             return self._draw_referred(batch, made, i)
@@ -170,7 +189,7 @@ class ImageTextFigures:
         return replace(image, figures=(*image.figures, *text.figures))
 
     def _draw_referred(self, batch: ImageTextBatch, made: ImageTextBatch, i: int) -> Card:
-        """What a phrase refers to and what a model found: boxes, and segments where there are some."""
+        """Draw the object of a phrase and the model's result: boxes, and segments if there are any."""
         items = [self._box(batch, i, "the phrase's box")] if not batch.box[i].isnan().any() else []
         items.append(self._box(made, i, "the box that is found", image=batch))
         if batch.segment is not None and batch.segment[i].any():
@@ -182,7 +201,7 @@ class ImageTextFigures:
         return Card(key=batch.key[i], words="", figures=(*phrase, pictures))
 
     def _draw_boxed(self, batch: ImageTextBatch, i: int, figures: tuple[Figure, ...]) -> tuple[Figure, ...]:
-        """The figures, with one of what the phrase refers to if it has a box."""
+        """Return the figures, with one of the phrase's object if it has a box."""
         if batch.box[i].isnan().any():
             return figures
         items, words = [self._box(batch, i)], "The box it refers to."
@@ -191,7 +210,7 @@ class ImageTextFigures:
         return (*figures, join_picture_row(*items, title="The phrase", words=words))
 
     def _box(self, batch: ImageTextBatch, i: int, caption: str = "", image: ImageTextBatch | None = None) -> Picture:
-        """The box of a row over its image, or over that of `image`."""
+        """Draw the box of a row over its image, or over the image of another batch."""
         height, width = batch.image.shape[1:3]
         size = torch.tensor((width, height, width, height))
         x0, y0, x1, y1 = (batch.box[i].cpu() * size).round(decimals=1).tolist()
@@ -208,7 +227,7 @@ class ImageTextFigures:
     def _segment(
         self, batch: ImageTextBatch, i: int, caption: str = "", image: ImageTextBatch | None = None
     ) -> Picture:
-        """The image of a row, or that of `image`, dark but for the segment."""
+        """Draw the image of a row, or of another batch, dark except for the segment."""
         if batch.segment is None:
             raise ValueError("a batch without segments has none to show; give the loader segments=True")
         pixels, shown = (image or batch).image[i].cpu().numpy(), batch.segment[i].cpu().numpy()

@@ -1,7 +1,7 @@
-"""Figures of walks: the frames with their depth, what the encoder sees, and the walk from above.
+"""Figures of trajectories: frames with depth, visible tokens, and the trajectory from above.
 
-A walk is seen from above: the way so far and to come, where it goes next, and what stands around. Places are metres
-(right, forward) from the camera now, which looks upwards on the page.
+The view from above has the past and future path, the next waypoint, and nearby obstacles. Positions are metres (right,
+forward) from the current camera, which looks upwards on the page.
 """
 
 from __future__ import annotations
@@ -36,13 +36,18 @@ _NOW = 1.9
 """How much larger the wedge of the camera now is."""
 _BARS_M = (1, 2, 5, 10, 20, 50, 100)
 _SEEN_M = ((-3.5, 0.0), (3.5, 0.0), (0.0, 7.0))
-"""Places that are in the drawing where it shows what is around."""
+"""Positions that the drawing includes if it has surroundings."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WalkAbove:
-    """A walk on a level camera's axes. places: metres (n, 2), right and forward. looks: radians (n,), from forward to
-    the right. now: the number of the pose that is the camera's. wedges: the poses that are drawn.
+    """A trajectory on a level camera's axes.
+
+    Attributes:
+        places: Metres right and forward, (n, 2).
+        looks: Heading from forward to the right in radians, (n,).
+        now: Index of the camera's pose.
+        wedges: Indices of the drawn poses.
     """
 
     places: Floats
@@ -53,8 +58,11 @@ class WalkAbove:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Around:
-    """What the depth of the camera's picture shows. things: places (n, 2) of what stands between knees and head. free:
-    places (m, 2) of the edge of the free floor, from left to right.
+    """Surroundings from the depth of the camera's image.
+
+    Attributes:
+        things: Positions (n, 2) of obstacles between knees and head.
+        free: Positions (m, 2) of the edge of the free floor, from left to right.
     """
 
     things: Floats
@@ -70,8 +78,15 @@ def from_above(
     around: Around | None = None,
     alt: str = "walk from above",
 ) -> Drawing:
-    """clip: the poses of the frames, the last of which is the camera. waypoint, made: right, forward and turn to the
-    right, the true one and the model's. walk: the whole walk; beside a model's waypoint only what is near is drawn.
+    """Draw a trajectory from above.
+
+    Args:
+        clip: Poses of the frames, the last of which is the camera.
+        waypoint: True waypoint: right, forward, and turn to the right.
+        made: The model's waypoint; with it only the nearby part is drawn.
+        walk: The whole trajectory.
+        around: The surroundings.
+        alt: Alternative text.
     """
     shown = [clip.places, np.array([waypoint[:2], (0.0, 0.0)])]
     shown += [np.array([made[:2]])] if made is not None else [] if walk is None else [walk.places]
@@ -115,12 +130,12 @@ def from_above(
 
 
 def _draw_line(places: Floats) -> str:
-    """A path through places (n, 2); the box of the drawing cuts off what is outside."""
+    """Return a path through positions (n, 2); parts outside the box are cut off."""
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places.tolist())
 
 
 def _draw_wedge(place: Floats, look: float, size: float) -> str:
-    """A pose: a narrow triangle that points to where the camera looks."""
+    """Return a pose as a narrow triangle that points in the camera's direction."""
     ahead, aside = np.array([np.sin(look), -np.cos(look)]), np.array([np.cos(look), np.sin(look)])
     corners = (_LONG * ahead, _WIDE * aside - _BACK * ahead, -_WIDE * aside - _BACK * ahead)
     return _draw_line(np.stack([place + size * corner for corner in corners])) + "Z"
@@ -129,17 +144,17 @@ def _draw_wedge(place: Floats, look: float, size: float) -> str:
 FARTHEST_M = 10.0
 """Where the colours of depth end."""
 SHOWN_FRAMES = 4
-"""As many frames of a clip at most stand beside its walk."""
+"""Largest number of a clip's frames next to its trajectory."""
 _HIGH_M, _LOW_M = 0.6, 0.7
-"""How far above and below the camera what stands around is."""
+"""Range of obstacles above and below the camera, in metres."""
 _POINTS = 1500
 _WEDGE_S = 1.0
-"""A pose of a whole walk is drawn for each so many seconds."""
+"""Seconds between two drawn poses of a whole trajectory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrajectoryFigures:
-    """Of clips of walks whose tokens are those of `grid`. manifest: where whole walks are read from, for pages."""
+    """Figures of trajectory clips; whole trajectories are read from `manifest`."""
 
     grid: Grid
     manifest: Manifest
@@ -147,7 +162,7 @@ class TrajectoryFigures:
     ahead_s: float = 2.0
 
     def about(self, batch: TrajectoryBatch) -> tuple[str, dict[str, str]]:
-        """How clips are made, and into which tokens they are cut."""
+        """Describe the clips and their tokens."""
         lede, facts = self._video.about(_draw_video(batch))
         more = (
             " Depth has the same frames, crops and masks. A walk is seen from above, with the camera of the clip's "
@@ -156,14 +171,20 @@ class TrajectoryFigures:
         return lede + more, {"clip": facts["clip"], "waypoint": f"{self.ahead_s:g} s after the last frame"}
 
     def sample(self, batch: TrajectoryBatch, i: int) -> Card:
-        """Frames, what the encoder sees of them, depth, and the whole walk from above."""
+        """Draw frames, their visible tokens, depth, and the whole trajectory from above."""
         card = self._video.sample(_draw_video(batch), i)
         figures = (*card.figures, *_draw_depths(batch, i), self._draw_from_above(batch, i, "walk"))
         missing = tuple(one for one in card.missing if "flow" not in one)
         return replace(card, figures=figures, missing=missing, label=None)
 
     def compared(self, batch: TrajectoryBatch, made: TrajectoryBatch, i: int) -> Card:
-        """The clip from above with the true waypoint and the model's, beside its frames."""
+        """Draw the clip from above with the true waypoint and the model's, next to its frames.
+
+        Args:
+            batch: The original batch.
+            made: The predicted batch.
+            i: Row.
+        """
         off_m = float((made.waypoint[i, :2] - batch.waypoint[i, :2]).norm())
         frames = _join_row(batch, i, batch.video[i].numpy(), "frame", title="Frames", words="The last one is now.")
         above = self._draw_from_above(batch, i, "waypoints", made=made.waypoint[i].tolist())
@@ -188,7 +209,7 @@ class TrajectoryFigures:
         )
 
     def _walk(self, batch: TrajectoryBatch, i: int) -> WalkAbove:
-        """The whole walk, with a wedge for each second."""
+        """Return the whole trajectory, with a wedge for each second."""
         index = find_sample(self.manifest, batch.key[i])
         (data,) = self.manifest.store.read_many((self.manifest.member(index, CAMERA),))
         path, fps = read_npy(data), self.manifest.video(index, "mp4").fps
@@ -202,21 +223,21 @@ class TrajectoryFigures:
 
 
 def _draw_video(batch: TrajectoryBatch) -> VideoBatch:
-    """The colours of a batch."""
+    """Return the colour frames of a batch."""
     return VideoBatch(
         video=batch.video, mask=batch.mask, flow=None, pts_s=batch.pts_s, label=batch.label, key=batch.key
     )
 
 
 def _draw_way(poses: npt.NDArray[np.float64], *, now: int, wedges: Sequence[int] = ()) -> WalkAbove:
-    """Poses (n, 7) on a level camera's axes as a way."""
+    """Return poses (n, 7) on a level camera's axes as a trajectory."""
     ahead = turned(poses[:, 3:], np.broadcast_to([0.0, 0.0, 1.0], (len(poses), 3)))
     return WalkAbove(places=poses[:, [0, 2]], looks=np.arctan2(ahead[:, 0], ahead[:, 2]), now=now, wedges=wedges)
 
 
 def _draw_surroundings(batch: TrajectoryBatch, i: int) -> Around | None:
-    """What the depth of the last frame shows between knees and head, and how far the floor is free in each direction:
-    up to the first thing, or as far as the picture shows anything.
+    """Return the obstacles in the depth of the last frame between knees and head, and the free floor in each direction:
+    up to the first obstacle, or to the farthest visible point.
     """
     if batch.depth is None:
         return None
@@ -234,7 +255,7 @@ def _draw_surroundings(batch: TrajectoryBatch, i: int) -> Around | None:
 
 
 def _draw_depths(batch: TrajectoryBatch, i: int) -> tuple[PictureGrid, ...]:
-    """Depth (T, H, W) in metres in viridis, if the batch has it."""
+    """Draw depth (T, H, W) in metres, if the batch has it."""
     if batch.depth is None:
         return ()
     depth = batch.depth[i].numpy()
@@ -245,7 +266,7 @@ def _draw_depths(batch: TrajectoryBatch, i: int) -> tuple[PictureGrid, ...]:
 
 
 def _join_row(batch: TrajectoryBatch, i: int, frames: UInt8, word: str, **more: Any) -> PictureGrid:
-    """Some of the frames (T, H, W, 3) of a clip."""
+    """Draw some of the frames (T, H, W, 3) of a clip."""
     shown = spread(len(frames), SHOWN_FRAMES).tolist()
     key, times = batch.key[i], batch.pts_s[i].tolist()
     return join_picture_row(

@@ -1,4 +1,4 @@
-"""Figures of clips of video: frames, flow, which tokens stay visible over time, and what a model makes of them."""
+"""Figures of video clips: frames, flow, visible tokens over time, and a model's predictions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +38,14 @@ COMPARED_FRAMES = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoFigures:
-    """Of clips whose tokens are those of `grid`. flow: where the flow comes from, in words; empty for none."""
+    """Figures of video clips.
+
+    Attributes:
+        grid: Grid of the tokens.
+        clip: Description of the clips.
+        flow: Description of the flow's source; "" for none.
+        label_names: Names of the labels.
+    """
 
     grid: Grid
     clip: str = ""
@@ -46,18 +53,17 @@ class VideoFigures:
     label_names: Sequence[str] = ()
 
     def about(self, batch: VideoBatch) -> tuple[str, dict[str, str]]:
-        """How clips are made, and into which tokens they are cut."""
+        """Describe the clips and their tokens."""
         t, h, w = self.grid.shape
         lede = (
-            f"{received(len(batch), 'clip')}: cropped, resized and masked. The model is shown only the visible tokens "
-            "of a clip and has to reconstruct hidden ones. A token is a block of "
-            f"{patch_words(self.grid)}; a clip has {plural(t, 'time step')} of {h} {TIMES} {w} tokens, "
-            f"{t * h * w:,} in all."
+            f"{received(len(batch), 'clip')}: cropped, resized and masked. The model sees only the visible tokens of a "
+            f"clip and reconstructs hidden ones. A token is a block of {patch_words(self.grid)}; a clip has "
+            f"{plural(t, 'time step')} of {h} {TIMES} {w} tokens, {t * h * w:,} in all."
         )
         return lede, {"clip": self.clip, "flow": self.flow, "scene cuts": cut_words(batch)}
 
     def sample(self, batch: VideoBatch, i: int) -> Card:
-        """Frames, what the encoder sees of them, flow, and visible tokens over time."""
+        """Draw frames, their visible tokens, flow, and visible tokens over time."""
         check_grid(self.grid, *batch.video.shape[1:4])
         frames = sized(batch.video[i].cpu().numpy(), self.grid, choose_page_side(batch.video))
         times = batch.pts_s[i].tolist()
@@ -92,8 +98,14 @@ class VideoFigures:
     def compared(
         self, batch: VideoBatch, made: VideoBatch, i: int, guessed: VideoBatch | None = None, words: str = ""
     ) -> Card:
-        """A few frames as they were, as the encoder saw them if they are masked, as a guess completes them, and as the
-        model makes them.
+        """Draw a few original frames, their visible part if they are masked, a baseline's completion, and the model's.
+
+        Args:
+            batch: The original batch.
+            made: The model's batch.
+            i: Row.
+            guessed: The baseline's batch.
+            words: Description of the sample.
         """
         side, (video, own) = choose_page_side(batch.video), (one.video[i].cpu().numpy() for one in (batch, made))
         if batch.mask is None:
@@ -112,45 +124,56 @@ class VideoFigures:
 
 
 def cut_words(batch: VideoBatch) -> str:
-    """How many scene cuts were found in the batch's clips; empty without flow."""
+    """Return the number of scene cuts in the batch's clips; "" without flow."""
     if batch.flow is None:
         return ""
     return f"{plural(batch.scene_cuts(), 'cut')} in {plural(int(batch.flow.cuts.any(1).sum()), 'clip')} of {len(batch)}"
 
 
 def choose_picture_side(frames: int) -> float:
-    """The longer side in pixels of the pictures of a page with so many frames: its area of pictures stays bounded."""
+    """Return the longer side in pixels of a page's images, so that their total area stays bounded."""
     return max(MIN_SIDE_PX, FULL_SIDE_PX * min(1.0, sqrt(FULL_SIDE_FRAMES / max(frames, 1))))
 
 
 def choose_page_side(video: Tensor) -> float:
-    """The side of the pictures of a page with all frames of clips (B, T, H, W, 3)."""
+    """Return the side of the images of a page with all frames of clips (B, T, H, W, 3)."""
     return choose_picture_side(video.shape[0] * video.shape[1])
 
 
 def find_first_picture(track: FrameTrack) -> str:
-    """The address of the first picture of a track."""
+    """Return the address of the first image of a track."""
     return track.pictures[0].uri if track.pictures[0] else ""
 
 
 def per_step(grid: Grid) -> int:
-    """The tokens of a time step."""
+    """Return the number of tokens of a time step."""
     return grid.shape[1] * grid.shape[2]
 
 
 def count_visible_per_step(mask: MaskRow, grid: Grid) -> list[int]:
-    """How many tokens the encoder sees in each time step."""
+    """Return the number of visible tokens in each time step.
+
+    Args:
+        mask: The mask.
+        grid: Grid of the tokens.
+    """
     visible: list[int] = (~mask.masked).reshape(grid.shape).sum((1, 2)).tolist()
     return visible
 
 
 def patch_words(grid: Grid) -> str:
-    """`2 frames` of 16 by 16 pixels, with signs of multiplication."""
+    """Describe a token: `2 frames` of 16 by 16 pixels, with multiplication signs."""
     return f" {TIMES} ".join((plural(grid.patch[0], "frame"), str(grid.patch[1]), f"{grid.patch[2]} pixels"))
 
 
 def draw_picture_track(frames: UInt8, times: Sequence[float], grid: Grid) -> FrameTrack:
-    """The frames (T, H, W, 3) of a clip."""
+    """Return the track of a clip's frames.
+
+    Args:
+        frames: Frames (T, H, W, 3).
+        times: Times of the frames in seconds.
+        grid: Grid of the tokens.
+    """
     together = grid.patch[0]
     steps = f"Frames that stand together ({together}) form one time step and share its tokens. " if together > 1 else ""
     return FrameTrack(
@@ -165,14 +188,21 @@ def draw_picture_track(frames: UInt8, times: Sequence[float], grid: Grid) -> Fra
 
 
 def draw_seen_track(frames: UInt8, times: Sequence[float], mask: MaskRow, grid: Grid) -> FrameTrack:
-    """What the encoder sees of the frames."""
+    """Return the track of the frames' visible tokens.
+
+    Args:
+        frames: Frames (T, H, W, 3).
+        times: Times of the frames in seconds.
+        mask: The mask.
+        grid: Grid of the tokens.
+    """
     hidden, visible = mask.masked.reshape(grid.shape).repeat(grid.patch[0], axis=0), count_visible_per_step(mask, grid)
     return FrameTrack(
         name="seen",
-        title="What the encoder sees",
+        title="Visible tokens",
         heading="The mask.",
-        words=f"Bright squares are what the encoder sees: {span(visible)} of {per_step(grid)} per time step. "
-        "Grey ones are hidden from it.",
+        words=f"Bright squares are visible to the encoder: {span(visible)} of {per_step(grid)} per time step. Grey "
+        "ones are hidden.",
         pictures=tuple(draw_masked_picture(frames[f], hidden[f], f"seen {f + 1}") for f in range(len(frames))),
         times=tuple(times),
         together=grid.patch[0],
@@ -183,12 +213,21 @@ def draw_seen_track(frames: UInt8, times: Sequence[float], mask: MaskRow, grid: 
 def draw_flow_track(
     flow: Flow, i: int, times: Sequence[float], grid: Grid, size: tuple[int, int], scale_px: float | None = None
 ) -> FrameTrack:
-    """The flow of clip `i`, for each frame but the first; scale_px: the length of full colour, by default its own."""
+    """Return the track of the flow of clip `i`, for each frame except the first.
+
+    Args:
+        flow: Flow of the batch.
+        i: Row.
+        times: Times of the frames in seconds.
+        grid: Grid of the tokens.
+        size: Height and width of the images.
+        scale_px: Length of full colour; chosen for the clip by default.
+    """
     vectors: npt.NDArray[np.float32] = flow.vectors[i].float().cpu().numpy()
     valid: Bool = flow.valid[i].cpu().numpy().astype(bool)
     scale_px = scale_px or choose_flow_scale(vectors, valid)
     absent = 1.0 - float(usable(vectors, valid).mean())
-    hatched = f" Hatched cells ({percent(absent)}) have no vector of their own." if absent > 0 else ""
+    hatched = f" Hatched cells ({percent(absent)}) have no vector." if absent > 0 else ""
     drawn = [draw_flow_picture(v, ok, scale_px, size) for v, ok in zip(vectors, valid, strict=True)]
     return FrameTrack(
         name="flow",
@@ -207,7 +246,15 @@ def draw_flow_track(
 def draw_confidence_track(
     trust: npt.NDArray[np.float32], word: str, times: Sequence[float], grid: Grid, size: tuple[int, int]
 ) -> FrameTrack:
-    """How far the flow of a clip can be trusted, (T-1, h, w) in [0, 1], for each frame but the first."""
+    """Return the track of the confidence of a clip's flow, for each frame except the first.
+
+    Args:
+        trust: Confidence (T-1, h, w) in [0, 1].
+        word: Name of the source.
+        times: Times of the frames in seconds.
+        grid: Grid of the tokens.
+        size: Height and width of the images.
+    """
     grey = np.rint(255 * trust).astype(np.uint8)[..., None].repeat(3, axis=-1)
     drawn = [cv2.resize(one, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8) for one in grey]
     return FrameTrack(
@@ -223,15 +270,22 @@ def draw_confidence_track(
 
 
 def _cut_steps(cuts: Sequence[bool], together: int) -> tuple[str, ...]:
-    """Under each time step, whether a scene begins in it; nothing for a clip of one scene."""
+    """Return a note under each time step in which a scene begins; nothing for a clip of one scene."""
     begins = [False, *cuts]
     steps = [any(begins[f : f + together]) for f in range(0, len(begins), together)]
     return tuple("a scene begins" if step else "" for step in steps) if any(steps) else ()
 
 
 def find_frame_with_flow(flow: Flow | None, i: int, frames: int) -> int:
-    """The index of the frame of clip `i` that is nearest to the middle among those where half of the flow's cells or
-    more have a vector (a frame at the start of a GOP has none); the middle where no frame has.
+    """Return the index of the frame of clip `i` nearest to the middle in which at least half of the flow's cells have a
+    vector.
+
+    A frame at the start of a GOP has none. If there is no such frame, the middle is returned.
+
+    Args:
+        flow: Flow of the batch.
+        i: Row.
+        frames: Number of frames.
     """
     middle = frames // 2
     if flow is None:
@@ -242,7 +296,7 @@ def find_frame_with_flow(flow: Flow | None, i: int, frames: int) -> int:
 
 
 def _draw_dwell(mask: MaskRow, grid: Grid) -> Drawing:
-    """In how many steps each place is visible."""
+    """Draw the number of steps in which each position is visible."""
     steps, rows, columns = grid.shape
     dwell = (~mask.masked).reshape(grid.shape).sum(0)
     levels = [n for n in range(1, steps + 1) if (dwell == n).any()]
@@ -259,8 +313,8 @@ def _draw_dwell(mask: MaskRow, grid: Grid) -> Drawing:
 
 
 def _draw_timeline(mask: MaskRow, grid: Grid) -> Drawing:
-    """Visible tokens: time steps (rows) by places of the picture (columns). A token is kept that was visible at the
-    same place in the step before.
+    """Draw visible tokens: time steps (rows) by positions in the frame (columns). Tokens that were visible at the same
+    position in the step before are counted as kept.
     """
     (steps, rows, columns), places = grid.shape, per_step(grid)
     seen, undecoded = ~mask.masked.reshape(steps, -1), draw_runs((mask.masked & ~mask.targeted).reshape(steps, -1))
@@ -271,8 +325,8 @@ def _draw_timeline(mask: MaskRow, grid: Grid) -> Drawing:
         kept = f" Of the tokens visible in a step, {share} were visible at the same place in the step before."
     return Drawing(
         title="Visible tokens over time",
-        words=f"Each row is a time step, each column one of the {places} places, numbered along the picture's "
-        f"rows. A place that stays visible draws a vertical line.{kept}",
+        words=f"Each row is a time step, each column one of the {places} places, numbered along the frame's rows. A "
+        f"place that stays visible draws a vertical line.{kept}",
         keys=describe_token_colours(undecoded),
         paths=(
             ("undecoded", undecoded),
@@ -285,12 +339,12 @@ def _draw_timeline(mask: MaskRow, grid: Grid) -> Drawing:
         stretch=True,
         left=tuple(str(step + 1) for step in range(steps)),
         right=tuple(zip(map(str, visible), ["", *(f"{n} kept" for n in again)], strict=True)),
-        below=("top row of the picture", "bottom row"),
+        below=("top row of the frame", "bottom row"),
     )
 
 
 def describe_token_colours(undecoded: str) -> tuple[tuple[str, str], ...]:
-    """What the colours of a map of tokens say; `undecoded` is the path of those that nobody reconstructs."""
+    """Return the legend of a map of tokens; `undecoded` is the path of tokens that are not reconstructed."""
     if not undecoded:
         return (("visible", "visible"), ("", "hidden"))
     return (("visible", "visible"), ("", "hidden, reconstructed"), ("undecoded", "hidden, not reconstructed"))
@@ -300,7 +354,15 @@ Rows = dict[str, UInt8]
 
 
 def draw_compared_frames(video: UInt8, made: UInt8, mask: MaskRow, grid: Grid, side_px: float) -> Rows:
-    """A few frames of a clip (T, H, W, 3): as they were, as the encoder saw them, and as the model completes them."""
+    """Draw a few original frames of a clip, their visible part, and the model's completion.
+
+    Args:
+        video: Original frames (T, H, W, 3).
+        made: The model's frames.
+        mask: The mask.
+        grid: Grid of the tokens.
+        side_px: Longer side of the images in pixels.
+    """
     if made.shape != video.shape:
         raise ValueError(f"reconstructions have the shape of the clips, {video.shape}, got {made.shape}")
     check_grid(grid, *video.shape[:3])
@@ -310,7 +372,13 @@ def draw_compared_frames(video: UInt8, made: UInt8, mask: MaskRow, grid: Grid, s
 
 
 def draw_whole_frames(frames: UInt8, grid: Grid, side_px: float) -> UInt8:
-    """A few frames (T, H, W, 3), in the size of the figures."""
+    """Return a few frames (T, H, W, 3), resized for the figures.
+
+    Args:
+        frames: The frames.
+        grid: Grid of the tokens.
+        side_px: Longer side of the images in pixels.
+    """
     return sized(frames[spread(len(frames), COMPARED_FRAMES)], grid, side_px)
 
 
@@ -326,7 +394,13 @@ NAMES = {
 
 
 def join_frame_rows(rows: Rows, times: Sequence[float], *beside: tuple[str, Picture]) -> tuple[PictureGrid, ...]:
-    """A row of pictures for each of the rows of frames; `beside` pictures end the rows of their names."""
+    """Return a row of images for each row of frames.
+
+    Args:
+        rows: Frames by name.
+        times: Times of all frames of the clip.
+        beside: Images that end the rows of their names.
+    """
     shown, last = [times[f] for f in spread(len(times), COMPARED_FRAMES)], list(rows)[-1]
     grids = []
     for name, frames in rows.items():

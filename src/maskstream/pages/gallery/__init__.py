@@ -1,4 +1,4 @@
-"""A page with a picture of every masking scheme on real data, one file a kind of data."""
+"""A page with an image of every masking scheme on real data, one file per kind of data."""
 
 from .own import own_gallery
 from .page import gallery, gallery_page

@@ -1,4 +1,4 @@
-"""Schemes for sound, drawn on recorded speech."""
+"""Schemes for audio, drawn on recorded speech."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,7 +29,7 @@ COMPLEX_RATIO = CardText(
 
 
 def draw_scenes_by_axes(speech: npt.NDArray[np.float32]) -> dict[tuple[str, ...], GalleryScene]:
-    """The speech in the two orders of its tokens."""
+    """Return the speech in both orders of its tokens."""
     grid = compute_spectrogram_grid(FRAMES, BINS, (PATCH, PATCH))
     turned = replace(grid, axes=grid.axes[::-1], shape=grid.shape[::-1])
     paint = make_painter(draw_bands(speech))
@@ -37,7 +37,7 @@ def draw_scenes_by_axes(speech: npt.NDArray[np.float32]) -> dict[tuple[str, ...]
 
 
 def draw_bands(speech: npt.NDArray[np.float32]) -> UInt8:
-    """The mel bands of the speech, padded: uint8 (128, 1024, 3), low frequencies below."""
+    """Return the padded mel bands of the speech: uint8 (128, 1024, 3), low frequencies at the bottom."""
     bands = Fbank()(torch.from_numpy(speech - speech.mean())).numpy()[:FRAMES]
     low, high = np.percentile(bands, (5, 99.5))
     padded = np.full((FRAMES, BINS), low)
@@ -46,12 +46,18 @@ def draw_bands(speech: npt.NDArray[np.float32]) -> UInt8:
 
 
 def upright(hidden: Bool, grid: TokenGrid) -> Bool:
-    """Tokens in the order of `grid` as they lie on the picture: (freq, time), low frequencies below."""
+    """Turn tokens from the order of `grid` into the orientation of the image: (freq, time), low frequencies at the
+    bottom.
+
+    Args:
+        hidden: Flags of tokens.
+        grid: Grid of the tokens.
+    """
     return hidden[::-1] if grid.axes[0] == "freq" else hidden.T[::-1]
 
 
 def make_painter(image: UInt8) -> Paint:
-    """Paints masks on the spectrogram (128, 1024, 3), one below the other."""
+    """Return a function that paints masks on the spectrogram (128, 1024, 3), one below the other."""
     tall, low = resize(image[None], 160, 768)[0], resize(image[None], 96, 768)[0]
 
     def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
@@ -67,14 +73,24 @@ def make_painter(image: UInt8) -> Paint:
 
 
 def mixed(media: Media, seed: int) -> list[Card]:
-    """The mixture of speech and crowd, the mask and what it gives, up to 4 kHz."""
+    """Draw the mixture of speech and crowd, the mask and the result, up to 4 kHz.
+
+    Args:
+        media: The sample media.
+        seed: Not used.
+    """
     pictures = draw_mixed(np.asarray(media.speech), np.asarray(media.crowd))
     items = (shown(one, name, name) for name, one in pictures.items())
     return [COMPLEX_RATIO.card([join_picture_row(*items, across=2)])]
 
 
 def draw_mixed(speech: npt.NDArray[np.float32], crowd: npt.NDArray[np.float32]) -> dict[str, UInt8]:
-    """The pictures of `mixed` by what they show, uint8 (150, 300, 3) each."""
+    """Return the images of `mixed` by description, uint8 (150, 300, 3) each.
+
+    Args:
+        speech: Mono speech (n,).
+        crowd: Mono noise (n,).
+    """
     n = 3 * RATE_HZ
     clean, noise = speech[:n], crowd[:n]
     noise = noise * np.sqrt(clean.var() / noise.var())
@@ -99,12 +115,18 @@ Floats = npt.NDArray[np.floating[Any]]
 
 
 def spectrum(sound: npt.NDArray[np.float32]) -> Tensor:
-    """The complex spectrum (F, T) of mono sound (n,), in Hann windows of 1024 samples every 256."""
+    """Return the complex spectrum (F, T) of mono audio (n,), in Hann windows of 1024 samples every 256."""
     return torch.stft(torch.from_numpy(sound), WINDOW, HOP, window=torch.hann_window(WINDOW), return_complex=True)
 
 
 def picture(values: Floats, low: float, high: float) -> UInt8:
-    """Values (F, T) between `low` and `high` as colours (F, T, 3), low frequencies below."""
+    """Draw values (F, T) as colours (F, T, 3), low frequencies at the bottom.
+
+    Args:
+        values: The values.
+        low: Value of the darkest colour.
+        high: Value of the brightest colour.
+    """
     return coloured(values[::-1], low, high)
 
 
@@ -112,7 +134,7 @@ KIND = GallerySection(
     title="Sound",
     words="8.7 s of speech, padded to 1024 frames of 10 ms in 128 mel bands: 64 x 8 tokens of 16 x 16. Time runs to "
     "the right, frequency upwards.",
-    missing="sound",
+    missing="audio clip",
     needs=("speech", "crowd"),
     axes=(("time", "freq"), ("freq", "time")),
     scenes=lambda media, seed: lambda scheme: draw_scenes_by_axes(np.asarray(media.speech))[scheme.grid.axes],

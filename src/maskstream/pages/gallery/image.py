@@ -22,8 +22,8 @@ SPIKES = CardText(
     title="Spikes",
     source="Masked Spiking Transformer, random spike masking",
     note=(
-        "This is no mask of tokens. Single elements of activations are dropped, the same ones each time a sample is "
-        "shown. Here the elements are pixels."
+        "This is not a token mask. Single elements of activations are dropped, the same ones each time a sample is "
+        "used. Here the elements are pixels."
     ),
     call="spikes.Spikes(ratio=0.75)",
 )
@@ -39,11 +39,16 @@ class Scenes:
 
     @classmethod
     def of_clip(cls, clip: UInt8, box: tuple[float, float, float, float]) -> Scenes:
-        """Those of a clip (T, S, S, 3)."""
+        """Make scenes from a clip (T, S, S, 3).
+
+        Args:
+            clip: The clip.
+            box: Box of an object in the last frame, as fractions.
+        """
         return cls(frame=resize(clip[-1:], 384, 384)[0], box=box, stack=stack(resize(clip, 224, 224)))
 
     def views(self, scheme: Scheme) -> tuple[UInt8, ...]:
-        """The pictures that a scheme masks: of its views, or of its stack."""
+        """Return the images that a scheme masks: its views, or its stack."""
         if "modality" in scheme.grid.axes:
             return tuple(self.stack)
         if "box" in scheme.mask.needs:
@@ -52,7 +57,7 @@ class Scenes:
         return (self.frame, self.frame[20:210, 180:370]) if scheme.scene == "crops" else (self.frame,)
 
     def of(self, scheme: Scheme) -> GalleryScene:
-        """The scene of a scheme, on its own grid."""
+        """Return the scene of a scheme, on its own grid."""
         views = self.views(scheme)
         paint = stack_painter(views) if "modality" in scheme.grid.axes else make_painter(*views)
         cues = (Cues(box=np.array(self.box)),) if "box" in scheme.mask.needs else (Cues(),)
@@ -60,7 +65,9 @@ class Scenes:
 
 
 def make_painter(*views: UInt8) -> Paint:
-    """Paints the mask of view v on views[v % len(views)], beside the picture where there is one view."""
+    """Return a function that paints the mask of view v on views[v % len(views)], next to the image if there is one
+    view.
+    """
 
     def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
         small = [resize(view[None], 224, 224)[0] for view in views]
@@ -77,14 +84,14 @@ def make_painter(*views: UInt8) -> Paint:
 
 
 def stack(clip: UInt8) -> UInt8:
-    """A frame and the flow that led to it, uint8 (2, 224, 224, 3), as a stack of two modalities."""
+    """Stack a frame and the flow that led to it, uint8 (2, 224, 224, 3), as two modalities."""
     flow = dis_flow(clip[-5:-3])
     scale = choose_flow_scale(flow.vectors, flow.valid)
     return np.stack([clip[-4], draw_flow_picture(flow.vectors[0], flow.valid[0], scale, (224, 224))])
 
 
 def stack_painter(pictures: Sequence[UInt8]) -> Paint:
-    """Paints the mask of each picture of a stack on it."""
+    """Return a function that paints the mask of each image of a stack."""
 
     def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
         planes, names = drawn[0][1].masked[0].numpy().reshape(grid.shape), ("RGB", "second modality")
@@ -94,7 +101,12 @@ def stack_painter(pictures: Sequence[UInt8]) -> Paint:
 
 
 def dropped(frame: UInt8, seed: int) -> tuple[UInt8, UInt8]:
-    """A picture of 56 x 56 pixels, and what `Spikes` leaves of it."""
+    """Return an image of 56 x 56 pixels, and the image after `Spikes` drops elements.
+
+    Args:
+        frame: The original image.
+        seed: Seed of the dropped elements.
+    """
     spikes = Spikes(ratio=0.75)
     seeds = spikes.seeds([Draw(rng=np.random.default_rng(seed))])
     small = torch.from_numpy(resize(frame[None], 56, 56)[0])
@@ -102,7 +114,12 @@ def dropped(frame: UInt8, seed: int) -> tuple[UInt8, UInt8]:
 
 
 def draw_spiked(frame: UInt8, seed: int) -> tuple[Figure, ...]:
-    """A small picture before and after `Spikes` drops elements."""
+    """Draw a small image before and after `Spikes` drops elements.
+
+    Args:
+        frame: The original image.
+        seed: Seed of the dropped elements.
+    """
     whole, shown = (small.repeat(4, axis=0).repeat(4, axis=1) for small in dropped(frame, seed))
     items = (
         picture(whole, "all elements", "all elements", lossless=True),
@@ -122,8 +139,8 @@ def _draw_more(media: Media, seed: int) -> list[Card]:
 KIND = GallerySection(
     title="Images",
     words="The last frame of the clip, in the patches of each paper. Patches that enter as the mask token are hatched. "
-    "The clip has no depth: the second picture of a stack is the optical flow.",
-    missing="picture",
+    "The clip has no depth: the second image of a stack is the optical flow.",
+    missing="image",
     needs=("video",),
     axes=(("h", "w"), ("modality", "h", "w")),
     scenes=lambda media, seed: _draw_scenes(media).of,

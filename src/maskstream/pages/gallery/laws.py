@@ -1,4 +1,4 @@
-"""Laws: how many tokens are hidden, as curves."""
+"""Ratio samplers and schedules, as curves."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,20 +15,25 @@ from .scheme import CardText, GallerySection, Media
 DRAWS = 10_000
 BINS = 32
 TOKENS = 128
-"""The tokens of which a law of counts hides some."""
+"""Number of tokens from which samplers of counts hide some."""
 
 
 def cards(media: Media, seed: int) -> list[Card]:
-    """A card for each law; laws need no data."""
+    """Return a card for each ratio sampler or schedule; they need no data.
+
+    Args:
+        media: Not used.
+        seed: Seed of the draws.
+    """
     draws = [Draw.of(seed, 0, f"sample {i}", 0, Place(step=i), Cues()) for i in range(DRAWS)]
     return [CardText.of(law).card([figure(law.drawn, draws)]) for law in LAWS]
 
 
 KIND = GallerySection(
     title="Laws",
-    words="A law says how many tokens are hidden, and any law goes with any pattern. Laws of progress follow the "
-    "position of a batch in the run, so the loader needs the length of the run (steps=). Random laws draw one "
-    "number for a view, a sample, a frame or a batch (scope=).",
+    words="A ratio sampler determines how many tokens are hidden, and can be combined with any pattern. Schedules "
+    "follow the position of a batch in the run, so the loader needs the length of the run (steps=). Random "
+    "samplers draw one number per view, sample, frame or batch (scope=).",
     missing="",
     needs=(),
     more=cards,
@@ -36,7 +41,12 @@ KIND = GallerySection(
 
 
 def figure(laws: Sequence[tuple[str, Law]], draws: Sequence[Draw]) -> Curves:
-    """The ratio by the progress of the run or by a uniform number; for other laws, the distribution of the draws."""
+    """Draw the ratio by progress of the run or by a uniform number or, for other samplers, the distribution of draws.
+
+    Args:
+        laws: Samplers by name.
+        draws: Random draws.
+    """
     by_progress = [(name, law.at) for name, law in laws if isinstance(law, ProgressLaw)]
     by_number = [(name, law.at) for name, law in laws if isinstance(law, MaskGIT)]
     if by_progress:
@@ -51,14 +61,19 @@ def figure(laws: Sequence[tuple[str, Law]], draws: Sequence[Draw]) -> Curves:
 
 
 def draw_curves(laws: Sequence[tuple[str, Callable[[float], float]]], x_name: str) -> Curves:
-    """The ratio of each law between 0 and 1, and x in percent."""
+    """Draw the ratio of each function of a number between 0 and 1, with x in percent.
+
+    Args:
+        laws: Functions by name.
+        x_name: Label of the x axis.
+    """
     x = np.linspace(0.0, 100.0, 101)
     across = 1 if len(laws) == 1 else 4 if len(laws) % 4 == 0 else 3
     items = tuple(
         Chart(
             lines=(Line(x=x, y=np.array([law(float(v) / 100) for v in x])),),
             title=name,
-            said=f"{name or 'the law'} by {x_name}",
+            said=f"{name or 'the ratio'} by {x_name}",
             include=(0.0,),
         )
         for name, law in laws
@@ -67,8 +82,14 @@ def draw_curves(laws: Sequence[tuple[str, Callable[[float], float]]], x_name: st
 
 
 def density(values: Sequence[float], x_name: str, extent: tuple[float, float]) -> Curves:
-    """The distribution of the values, as the share of the draws in each of 32 bins of `extent`."""
+    """Draw the distribution of values, as the fraction of draws in each of 32 bins.
+
+    Args:
+        values: The values.
+        x_name: Label of the x axis.
+        extent: Range of the bins.
+    """
     shares, edges = np.histogram(values, bins=BINS, range=extent)
     line = Line(x=(edges[1:] + edges[:-1]) / 2, y=shares / len(values))
-    chart = Chart(lines=(line,), said=f"the law by {x_name}", include=(0.0,))
-    return Curves(items=(chart,), across=1, x_name=x_name, title="Share of the draws")
+    chart = Chart(lines=(line,), said=f"the distribution by {x_name}", include=(0.0,))
+    return Curves(items=(chart,), across=1, x_name=x_name, title="Fraction of draws")

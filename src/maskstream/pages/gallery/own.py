@@ -1,4 +1,4 @@
-"""The gallery of chosen masks on samples of a split, and beside them the masks of papers that fit the same tokens."""
+"""The gallery of chosen masks on samples of a split, followed by published masks that fit the same tokens."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -30,10 +30,22 @@ def own_gallery(
     samples: int = 4,
     seed: int = 0,
 ) -> Path:
-    """Writes the gallery of some masks by name, on the first `samples` samples of a training epoch, to `out`; returns
-    it. ValueError for a mask that does not fit, and for a split without samples.
+    """Write the gallery of some masks by name, on the first samples of a training epoch.
 
-    masks: as in `Modality.chosen`. settings: of the data config, such as "size=112".
+    Args:
+        modality: Modality of the split.
+        manifest: The split.
+        masks: Names of masks, as in `Modality.chosen`.
+        out: HTML file.
+        settings: Settings of the data config, such as "size=112".
+        samples: Number of samples.
+        seed: Seed of the loader.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: A mask does not fit, or the split has no samples.
     """
     by_field = {
         field: [one.rpartition("=")[2] for one in masks if modality.field_of(one) is field] for field in modality.masks
@@ -50,7 +62,7 @@ def own_gallery(
             cards = [
                 card for name in others for card in _draw_cards(modality, manifest, field, name, settings, 1, seed)
             ]
-            words = "What else fits these tokens, on the first of these samples."
+            words = "Other masks that fit these tokens, on the first of these samples."
             sections.append(_build_section(f"Masks of papers{of}", words, cards))
     info = manifest.info
     text = page(
@@ -77,10 +89,10 @@ def _draw_cards(
     samples: int,
     seed: int,
 ) -> Iterator[Card]:
-    """A card of each sample with a mask."""
+    """Yield a card of each sample with a mask."""
     asked = [f"{field.name}={name}"]
     data = modality.chosen(settings, asked)
-    if not isinstance(data, VideoData):  # whose pages show flow; a card has no room for it
+    if not isinstance(data, VideoData):  # pages of video show flow, which does not fit on a card
         data = modality.shown(manifest, settings, asked)
     mask = getattr(data, field.name)
     batch = first_batch(data, manifest, samples, seed)
@@ -95,7 +107,7 @@ def _draw_cards(
 def _draw_figures(
     modality: Modality, data: DataConfig[Any], manifest: Manifest, field: MaskField, batch: Any, row: int
 ) -> tuple[Figure, ...]:
-    """The figures of a sample; of a clip one frame of each time step."""
+    """Draw the figures of a sample; a clip as one frame per time step."""
     drawn = getattr(batch, field.name, None)  # poses have a mask for each of their parts
     if field.grid.axes == ("t", "h", "w") and drawn is not None:
         return paint_clip(batch.video[row].numpy(), drawn.rows(slice(row, row + 1)), drawn.grid, "")
@@ -103,7 +115,7 @@ def _draw_figures(
 
 
 def _text(name: str, mask: Mask | None) -> CardText:
-    """The text of a mask's card: of its scheme, or of the class of one's own."""
+    """Return the text of a mask's card: of its scheme, or of a custom class."""
     for scheme in SCHEMES:
         if scheme.name == name:
             return CardText.of(scheme)

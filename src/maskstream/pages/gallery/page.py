@@ -14,14 +14,22 @@ MISSING = "These media could not be downloaded. Run the command again with a net
 
 
 def list_gallery_sections(media: Media, seed: int = 0) -> list[Section]:
-    """The sections with their cards."""
+    """Return the sections with their cards.
+
+    Args:
+        media: The sample media.
+        seed: Seed of the masks.
+    """
     return [kind.section(media, seed) for kind in KINDS]
 
 
 def gallery_page(media: Media, *, missing: Mapping[str, str] | None = None, seed: int = 0) -> str:
-    """One self-contained HTML file with a picture of every scheme on `media`, as a loader with `seed` draws it.
+    """Return one self-contained HTML file with an image of every scheme, as drawn by a loader.
 
-    missing: for each name of Media without data, why there is none.
+    Args:
+        media: The sample media.
+        missing: Reason for each missing medium, by name.
+        seed: Seed of the loader.
     """
     sections = list_gallery_sections(media, seed)
     n = sum(len(section.cards) for section in sections)
@@ -31,8 +39,8 @@ def gallery_page(media: Media, *, missing: Mapping[str, str] | None = None, seed
         kind="gallery",
         title="Masks of the papers",
         lede=(
-            f"{n} masking schemes and laws on real data, each drawn as the loader draws it. A scheme is a pattern, "
-            "which says where tokens are hidden, with a law, which says how many."
+            f"{n} masking schemes and ratio samplers on real data, each drawn by the loader's code. A scheme combines "
+            "a pattern, which determines the hidden tokens, with a ratio sampler, which determines their number."
         ),
         facts={},
         sections=sections,
@@ -41,5 +49,12 @@ def gallery_page(media: Media, *, missing: Mapping[str, str] | None = None, seed
 
 
 def gallery(media: Media, out: str | Path, *, missing: Mapping[str, str] | None = None, seed: int = 0) -> Path:
-    """Writes `gallery_page` to `out` and returns it."""
+    """Write `gallery_page` and return its path.
+
+    Args:
+        media: The sample media.
+        out: HTML file.
+        missing: Reason for each missing medium, by name.
+        seed: Seed of the loader.
+    """
     return write_page(gallery_page(media, missing=missing, seed=seed), Path(out))

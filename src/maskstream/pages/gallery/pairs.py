@@ -1,4 +1,4 @@
-"""Schemes for samples of two parts, drawn on a picture and a text."""
+"""Schemes for samples of two parts, drawn on an image and a text."""
 
 import numpy as np
 
@@ -15,13 +15,18 @@ PAIR = Joint(parts={"image": Random(ratio=0.75), "text": Padded(mask=WholeWords(
 ENTRY = CardText(
     title="Image and text",
     source="M3AE",
-    note="The mask hides three quarters of the picture, and 15 % of the text in whole words.",
+    note="The mask hides three quarters of the image, and 15 % of the text in whole words.",
     call="masks.Joint(parts={" + ", ".join(f'"{k}": {format_call(m)}' for k, m in PAIR.parts.items()) + "})",
 )
 
 
 def pair(media: Media, seed: int) -> list[Card]:
-    """Both parts of one sample, masked."""
+    """Draw both parts of one sample, masked.
+
+    Args:
+        media: The sample media.
+        seed: Seed of the masks.
+    """
     frame, pieces = resize(np.asarray(media.video)[-1:], 288, 288)[0], cut_pieces(str(media.text), LENGTH)
     image, text = draw_masks(pieces, seed)
     title = f"{int((~image).sum())} of {image.size} patches visible, {int(text.sum())} pieces hidden"
@@ -33,7 +38,12 @@ def pair(media: Media, seed: int) -> list[Card]:
 
 
 def draw_masks(pieces: Pieces, seed: int) -> tuple[Bool, Bool]:
-    """What is hidden of the picture (18, 18) and of the text (N,)."""
+    """Return the hidden patches of the image (18, 18) and the hidden pieces of the text (N,).
+
+    Args:
+        pieces: Pieces of the text.
+        seed: Seed of the masks.
+    """
     grid, cues = square(18), {"image": Cues(), "text": pieces.cues}
     draws = {part: [Draw.of(seed, 0, "gallery", 0, Place(), cues[part], part=part)] for part in PAIR.parts}
     masks = PAIR.draw({"image": grid, "text": pieces.grid}, draws)
@@ -43,8 +53,8 @@ def draw_masks(pieces: Pieces, seed: int) -> tuple[Bool, Bool]:
 
 KIND = GallerySection(
     title="Image and text",
-    words="A picture in 18 x 18 patches and a text, as one sample: each part has a grid and a mask of its own.",
-    missing="picture or no text",
+    words="An image in 18 x 18 patches and a text, as one sample: each part has a separate grid and mask.",
+    missing="image or no text",
     needs=("video", "text"),
     more=pair,
 )

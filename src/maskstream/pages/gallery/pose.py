@@ -16,7 +16,7 @@ SHOWN, STEP, FIRST = 12, 12, 60
 
 
 def make_scene(walk: npt.NDArray[np.float32]) -> GalleryScene:
-    """Frames of the capture side by side."""
+    """Return frames of the capture side by side."""
     poses = walk[FIRST : FIRST + SHOWN * STEP : STEP]
     flat = np.stack([poses[:, :1, 1] - poses[..., 1], -poses[..., 2]], axis=-1)
 
@@ -33,7 +33,7 @@ def make_scene(walk: npt.NDArray[np.float32]) -> GalleryScene:
 KIND = GallerySection(
     title="Skeletons",
     words="A motion capture of a person who kneels down: 12 frames, 0.4 s apart, of 17 joints in Human3.6M's order. "
-    "Large dots are what the encoder sees.",
+    "Large dots are visible to the encoder.",
     missing="motion capture",
     needs=("walk",),
     axes=(("frame", "joint"),),

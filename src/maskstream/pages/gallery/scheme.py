@@ -1,5 +1,5 @@
-"""Cards of the gallery: a scheme as its file declares it, drawn on real data of its axes; and the pictures and maps of
-tokens on the cards.
+"""Cards of the gallery: a scheme as declared in its file, drawn on real data with its axes; and images and maps of
+tokens.
 """
 
 from __future__ import annotations
@@ -29,8 +29,12 @@ Paint = Callable[[Sequence[Drawn], TokenGrid], tuple[Figure, ...]]
 class CardText:
     """The text of a card.
 
-    source: the paper and the section. note: a sentence. call: how a user builds what is drawn, after
-    `from maskstream.pipelines import masks`. name: its name on the command line, empty where it has none.
+    Attributes:
+        title: Heading.
+        source: Paper and section.
+        note: A sentence.
+        call: Python call that creates the mask, after `from maskstream.pipelines import masks`.
+        name: Name on the command line, or "".
     """
 
     title: str
@@ -41,7 +45,7 @@ class CardText:
 
     @classmethod
     def of(cls, declared: Scheme | PaperLaw) -> CardText:
-        """The text of a scheme or a law, as its file declares it."""
+        """Return the text of a scheme or a ratio sampler, as declared in its file."""
         return cls(
             title=declared.title,
             source=declared.source,
@@ -51,7 +55,12 @@ class CardText:
         )
 
     def card(self, figures: Sequence[Figure], facts: Sequence[Fact] = ()) -> Card:
-        """The card with its numbers and figures, and the call below them."""
+        """Return the card with its numbers and figures, and the call below them.
+
+        Args:
+            figures: Figures of the card.
+            facts: Numbers of the card.
+        """
         call = Code(call=self.call, note=f"name: {self.name}" if self.name else "")
         return Card(
             key=self.name or self.title,
@@ -65,9 +74,12 @@ class CardText:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GalleryScene:
-    """Real data, with the grid of its tokens, its cues, and a function that paints masks on it.
+    """Real data for schemes.
 
-    cues: those of view v are cues[v % len(cues)].
+    Attributes:
+        grid: Grid of the tokens.
+        paint: Paints masks on the data.
+        cues: Mask inputs; view v uses cues[v % len(cues)].
     """
 
     grid: TokenGrid
@@ -77,9 +89,16 @@ class GalleryScene:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GallerySection:
-    """A section: the schemes on some axes, drawn on data of one kind. needs: the names of the media. missing: what
-    there is none of where they are missing. scenes: makes of media and a seed what gives the scene of a scheme. more:
-    other cards.
+    """A section: the schemes on some axes, drawn on data of one kind.
+
+    Attributes:
+        title: Heading.
+        words: Introduction.
+        missing: Name of the data, for a note if they are missing.
+        needs: Names of the media.
+        axes: Axes of the schemes.
+        scenes: From media and a seed, returns a function that builds the scene of a scheme.
+        more: Returns other cards.
     """
 
     title: str
@@ -92,11 +111,16 @@ class GallerySection:
 
     @property
     def schemes(self) -> list[Scheme]:
-        """Those on its axes."""
+        """The schemes on the section's axes."""
         return [scheme for scheme in SCHEMES if scheme.grid.axes in self.axes]
 
     def section(self, media: Media, seed: int) -> Section:
-        """The section with its cards, or with the data that is missing."""
+        """Return the section with its cards, or with a note on missing data.
+
+        Args:
+            media: The sample media.
+            seed: Seed of the masks.
+        """
         cards: list[Card] = []
         missing = self.missing
         if all(getattr(media, name) is not None for name in self.needs):
@@ -109,30 +133,49 @@ class GallerySection:
 
 
 def constant(scene: GalleryScene) -> Callable[[Scheme], GalleryScene]:
-    """The same scene for each scheme."""
+    """Return a function that returns the same scene for each scheme."""
     return lambda scheme: scene
 
 
 def draw_scheme_card(scheme: Scheme, scene: GalleryScene, seed: int) -> Card:
-    """The card of a scheme, with the masks that a loader with this seed draws."""
+    """Draw the card of a scheme, with the masks of a loader with this seed.
+
+    Args:
+        scheme: The scheme.
+        scene: Data to draw it on.
+        seed: Seed of the loader.
+    """
     drawn = draw_shots(scheme, scene, seed)
     return CardText.of(scheme).card(scene.paint(drawn, scene.grid), count_facts([mask for _, mask in drawn]))
 
 
 def draw_shots(scheme: Scheme, scene: GalleryScene, seed: int) -> list[Drawn]:
-    """Each shot of a scheme with its mask."""
+    """Draw each shot of a scheme with its mask.
+
+    Args:
+        scheme: The scheme.
+        scene: Data to draw it on.
+        seed: Seed of the loader.
+    """
     return [(shot, draw_shot(shot.mask or scheme.mask, shot, scene, seed)) for shot in scheme.shots]
 
 
 def draw_shot(mask: Mask, shot: Shot, scene: GalleryScene, seed: int) -> MaskBatch:
-    """The mask of one view of the scene."""
+    """Draw the mask of one view of a scene.
+
+    Args:
+        mask: The mask.
+        shot: View, epoch and progress of the draw.
+        scene: Data to draw it on.
+        seed: Seed of the loader.
+    """
     place = Place(progress=shot.progress, row=shot.row, rows=shot.rows)
     cues = scene.cues[shot.view % len(scene.cues)]
     return mask.draw(scene.grid, [Draw.of(seed, shot.epoch, "gallery", shot.view, place, cues)])
 
 
 def count_facts(masks: Sequence[MaskBatch]) -> tuple[Fact, ...]:
-    """The counts of the masks of a card. Where the masks differ, only the numbers of visible tokens are given."""
+    """Return the counts of a card's masks; if the masks differ, only the numbers of visible tokens."""
     rows = [MaskRow.of(mask, 0) for mask in masks]
     if len(visible := [f"{one.visible:,}" for one in rows]) > 1 and len(set(visible)) > 1:
         words = f"{', '.join(visible[:-1])} and {visible[-1]}"
@@ -144,16 +187,23 @@ Mesh = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
 Corridor = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]
 
 BOX = (0.08, 0.03, 0.77, 0.92)
-"""Where the animal is in the last frame of the default clip: x0, y0, x1, y1 as shares of the picture."""
+"""Box of the animal in the last frame of the default clip: x0, y0, x1, y1 as fractions of the image."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Media:
-    """Data of each kind. None means that there is none; the page then says so.
+    """Data of each kind; None for missing data, which the page notes.
 
-    video: uint8 (T, S, S, 3), T even. box: where an object lies in its last frame. speech, crowd: mono float32 (n,) at
-    16 kHz. animal, plane: vertices float32 (V, 3) and faces int32 (F, 3). walk: float32 (T, 17, 3), z upwards. text: a
-    page of English. corridor: frames of a walk, colours uint8 (T, H, W, 3) and depth uint16 (T, H, W) in millimetres.
+    Attributes:
+        video: Clip uint8 (T, S, S, 3), T even.
+        box: Box of an object in its last frame.
+        speech: Mono float32 (n,) at 16 kHz.
+        crowd: Mono float32 (n,) at 16 kHz.
+        animal: Vertices float32 (V, 3) and faces int32 (F, 3).
+        plane: Vertices float32 (V, 3) and faces int32 (F, 3).
+        walk: Poses float32 (T, 17, 3), z upwards.
+        text: A page of English.
+        corridor: Frames of a trajectory: colour uint8 (T, H, W, 3) and depth uint16 (T, H, W) in millimetres.
     """
 
     video: npt.NDArray[np.uint8] | None = None
@@ -168,7 +218,12 @@ class Media:
 
 
 def first_clip(location: str | Path, seed: int = 0) -> npt.NDArray[np.uint8]:
-    """The first clip of the split at `location`: 16 frames, stride 4, 224 pixels."""
+    """Return the first clip of a split: 16 frames, stride 4, 224 pixels.
+
+    Args:
+        location: Location of the split.
+        seed: Seed of the loader.
+    """
     loader = video_loader(location, clip=VideoClip(), batch_size=1, seed=seed, device="cpu", flow="none")
     return next(iter(loader)).video[0].numpy()
 
@@ -178,7 +233,12 @@ Floats = npt.NDArray[np.floating[Any]]
 
 
 def sheet(planes: Bool, across: int) -> Bool:
-    """The planes (n, h, w) side by side in rows of `across`, one empty line between them."""
+    """Arrange planes (n, h, w) in rows, with one empty line between them.
+
+    Args:
+        planes: The planes.
+        across: Number of planes in a row.
+    """
     n, h, w = planes.shape
     lines = -(-n // across)
     out = np.zeros((lines * (h + 1) - 1, across * (w + 1) - 1), dtype=np.bool_)
@@ -189,7 +249,14 @@ def sheet(planes: Bool, across: int) -> Bool:
 
 
 def join_token_maps(layers: Sequence[tuple[str, Bool]], across: int, *, title: str, keys: Sequence[str]) -> Drawing:
-    """Maps of tokens (n, h, w) in rows of `across`: each layer is a class and where it lies, `keys` its words."""
+    """Join maps of tokens into one drawing.
+
+    Args:
+        layers: Class and flags (n, h, w) of each layer.
+        across: Number of maps in a row.
+        title: Title of the drawing.
+        keys: Names of the layers.
+    """
     sheets = [(name, sheet(planes, across)) for name, planes in layers]
     height, width = sheets[0][1].shape
     return Drawing(

@@ -22,7 +22,13 @@ FEET = 6
 
 
 def surface_points(mesh: Mesh, n: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Points uniform on the surface: float32 (n, 3)."""
+    """Draw points uniformly on a surface: float32 (n, 3).
+
+    Args:
+        mesh: Vertices and faces.
+        n: Number of points.
+        rng: Random generator.
+    """
     corners = mesh[0][mesh[1]].astype(np.float64)
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     chosen = corners[rng.choice(len(area), size=n, p=area / area.sum())]
@@ -32,13 +38,18 @@ def surface_points(mesh: Mesh, n: int, rng: np.random.Generator) -> npt.NDArray[
 
 
 def list_unique_edges(faces: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-    """The edges of triangles, each once: int64 (2, E)."""
+    """Return the edges of triangles, each once: int64 (2, E)."""
     pairs = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
     return np.unique(pairs, axis=0).T.astype(np.int64)
 
 
 def make_cloud_scene(plane: Mesh, seed: int) -> GalleryScene:
-    """Points on the surface of a solid, with their voxels as tokens."""
+    """Return points on the surface of a solid, with voxels as tokens.
+
+    Args:
+        plane: The solid.
+        seed: Seed of the points.
+    """
     points = surface_points(plane, POINTS, np.random.default_rng(seed))
     occupied = find_occupied_tokens(torch.from_numpy(points)[None], TOKENS.resolution, TOKENS.patch)[0].numpy()
 
@@ -49,7 +60,7 @@ def make_cloud_scene(plane: Mesh, seed: int) -> GalleryScene:
 
 
 def make_mesh_scene(animal: Mesh) -> GalleryScene:
-    """The nodes of a surface; the lowest are its feet."""
+    """Return the nodes of a surface, with the lowest as a kind of its own, the feet."""
     vertices, edges = animal[0], list_unique_edges(animal[1])
     kinds = np.where(vertices[:, 1] < np.percentile(vertices[:, 1], 7), FEET, 0).astype(np.int64)
 
@@ -58,9 +69,7 @@ def make_mesh_scene(animal: Mesh) -> GalleryScene:
         left = np.isin(np.arange(edges.shape[1]), submesh(masked, edges).kept)
         pixels = draw_graph(vertices[:, [2, 0, 1]], edges, masked, left, side_px=SIDE_PX)
         words = f"{left.sum():,} of {left.size:,} edges have both ends."
-        return (
-            join_picture_row(picture(pixels, "the mesh that is left"), title="The graph that is left", words=words),
-        )
+        return (join_picture_row(picture(pixels, "the remaining mesh"), title="The remaining graph", words=words),)
 
     grid = TokenGrid(axes=("node",), shape=(len(vertices),), patch=(1,))
     return GalleryScene(grid=grid, cues=(Cues(kinds=kinds),), paint=paint)

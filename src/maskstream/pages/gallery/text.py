@@ -31,10 +31,13 @@ FUNCTION_WORDS = frozenset(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pieces:
-    """The pieces of a text, special ones at both ends: their text, int64 (N,) ids, word, class and float32 score.
+    """The pieces of a text, with special ones at both ends.
 
-    spaced: whether a space stands before a piece. vocabulary: the text of each id; there are fewer than BERT's id of
-    [MASK], which is none of them.
+    Attributes:
+        text: Text of each piece.
+        spaced: Whether a space precedes each piece.
+        vocabulary: Text of each id; fewer ids than BERT's [MASK], which is not one of them.
+        cues: Mask inputs: ids int64 (N,), word, class and float32 score of each piece.
     """
 
     text: tuple[str, ...]
@@ -49,8 +52,13 @@ class Pieces:
 
 
 def cut_pieces(text: str, length: int) -> Pieces:
-    """The first `length` - 2 pieces of `text` between [CLS] and [SEP]; scores are high for words that are rare
-    on the page, and long."""
+    """Return the first `length` - 2 pieces of a text between [CLS] and [SEP]; scores are high for long words and words
+    that are rare on the page.
+
+    Args:
+        text: The text.
+        length: Number of pieces.
+    """
     found = [(m.group(), m.start() > 0 and text[m.start() - 1].isspace()) for m in re.finditer(r"\w+|[^\w\s]", text)]
     often = Counter(word.lower() for word, _ in found)
     rows: list[tuple[str, bool, int, int, float]] = [("[CLS]", False, SPECIAL, -1, -math.inf)]
@@ -76,7 +84,7 @@ def cut_pieces(text: str, length: int) -> Pieces:
 
 
 def cut(word: str) -> list[str]:
-    """A word in equal parts of at most five letters: `Sherlock` in `Sher` and `lock`."""
+    """Cut a word into equal parts of at most five letters: `Sherlock` into `Sher` and `lock`."""
     parts = -(-len(word) // LONGEST)
     edges = [round(len(word) * i / parts) for i in range(parts + 1)]
     return [word[a:b] for a, b in pairwise(edges)]
@@ -91,7 +99,9 @@ MASK_ID = 103
 
 
 def draw_scenes_by_name(text: str) -> dict[str, GalleryScene]:
-    """The text, its first sentence with a marked subject and object, and the levels of a score: rare and long words."""
+    """Return the text, its first sentence with marked subject and object, and the levels of a score: rare and long
+    words.
+    """
     pieces, phrase = cut_pieces(text, LENGTH), cut_pieces(text, 14)
     first = pieces.cues
     level = TopScores(ratio=0.1).hide(pieces.grid, Draw(rng=np.random.default_rng(0), cues=first))
@@ -107,7 +117,12 @@ def draw_scenes_by_name(text: str) -> dict[str, GalleryScene]:
 
 
 def make_painter(pieces: Pieces, marked: npt.NDArray[np.bool_] | None = None) -> Paint:
-    """Paints masks on the text, and the matrix of decoder rows where there is one."""
+    """Return a function that paints masks on the text, and the attention matrix of the decoder if there is one.
+
+    Args:
+        pieces: Pieces of the text.
+        marked: Pieces to mark.
+    """
 
     def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
         panels: list[Figure] = []
@@ -131,7 +146,15 @@ def words(
     title: str = "",
     marked: npt.NDArray[np.bool_] | None = None,
 ) -> WordPieces:
-    """The text with its hidden pieces marked, or with `tokens`, which the encoder reads in their place."""
+    """Return the text with its hidden pieces marked, or replaced by the tokens that the encoder reads.
+
+    Args:
+        pieces: Pieces of the text.
+        hidden: Hidden pieces.
+        tokens: Tokens that the encoder reads.
+        title: Title of the figure.
+        marked: Pieces to mark.
+    """
     original = pieces.cues.tokens
     shown = []
     for i, (piece, spaced) in enumerate(zip(pieces.text, pieces.spaced, strict=True)):
@@ -150,21 +173,28 @@ def words(
 
 
 def replaced(piece: str, before: int, after: int, vocabulary: tuple[str, ...]) -> tuple[str, str]:
-    """The words and the class of a piece whose id `before` became `after`."""
+    """Return the text and the class of a piece whose id was replaced.
+
+    Args:
+        piece: Text of the piece.
+        before: Original id.
+        after: New id.
+        vocabulary: Text of each id.
+    """
     if after == MASK_ID:
         return piece, "gone"
     return (piece, "same") if after == before else (vocabulary[after % len(vocabulary)], "random")
 
 
 def matrix(attend: npt.NDArray[np.bool_]) -> Drawing:
-    """Which positions (columns) each position of the decoder (rows) attends to."""
+    """Draw the positions (columns) that each position of the decoder (rows) attends to."""
     n = len(attend)
     return Drawing(
         paths=(("target", f"M0 0h{n}v{n}H0z"), ("visible", draw_runs(attend))),
         width=n,
         height=n,
         alt="attention of the decoder",
-        title="What each position of the decoder (row) attends to (column)",
+        title="Attention of each position of the decoder (row) to others (columns)",
         crisp=True,
         keys=(("line-visible", "attends"), ("target", "does not")),
     )

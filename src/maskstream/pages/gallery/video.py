@@ -18,7 +18,7 @@ ACROSS = 4
 
 
 def make_scene(video: UInt8) -> GalleryScene:
-    """The clip (T, S, S, 3) in cubes, with its flow."""
+    """Return the clip (T, S, S, 3) in cubes, with its flow."""
     clip = resize(video, SIDE_PX, SIDE_PX)
     grid = TokenGrid.video(len(clip), SIDE_PX, SIDE_PX)
 
@@ -31,8 +31,8 @@ def make_scene(video: UInt8) -> GalleryScene:
 
 KIND = GallerySection(
     title="Video",
-    words="A clip of 16 frames at 224 pixels in cubes of 2 x 16 x 16: eight time steps of 14 x 14 tokens. The first "
-    "frame of each step is shown; bright tokens are what the encoder sees.",
+    words="A clip of 16 frames at 224 pixels in cubes of 2 x 16 x 16: eight time steps of 14 x 14 tokens. The page has "
+    "the first frame of each step; bright tokens are visible to the encoder.",
     missing="clip",
     needs=("video",),
     axes=(("t", "h", "w"),),
@@ -41,7 +41,14 @@ KIND = GallerySection(
 
 
 def paint_clip(clip: UInt8, mask: MaskBatch, grid: TokenGrid, title: str) -> tuple[Figure, ...]:
-    """The first frame of each time step, masked; and a map of the targets where they are not the hidden tokens."""
+    """Draw the first frame of each time step, masked, and a map of the targets if they differ from the hidden tokens.
+
+    Args:
+        clip: The clip.
+        mask: The mask.
+        grid: Grid of the tokens.
+        title: Title of the figure.
+    """
     hidden = mask.masked[0].numpy().reshape(grid.shape)
     frames = resize(clip[:: grid.patch[0]], SHOWN_PX, SHOWN_PX)
     items = (draw_masked_picture(frames[step], plane, alt=f"time step {step + 1}") for step, plane in enumerate(hidden))
@@ -50,5 +57,5 @@ def paint_clip(clip: UInt8, mask: MaskBatch, grid: TokenGrid, title: str) -> tup
     if not np.array_equal(planes, hidden):
         layers = (("visible", ~hidden), ("target", planes & hidden), ("skipped", ~planes & hidden))
         keys = ("visible", "reconstructed", "hidden, not reconstructed")
-        panels.append(join_token_maps(layers, 2 * ACROSS, title="What the decoder reconstructs", keys=keys))
+        panels.append(join_token_maps(layers, 2 * ACROSS, title="Targets of the decoder", keys=keys))
     return tuple(panels)
