@@ -38,21 +38,19 @@ from maskstream.train.recipes import RECIPES, named_recipe
 BEGIN, END = "<!-- recipes, made by: make recipes -->", "<!-- end of recipes -->"
 HEAD = "| recipe | data | steps | CPU seconds | held-out figure | median (best, spread) | best baseline | verdict |"
 WHY = {
-    "ajepa-tiny": "training costs features directions, and the untrained encoder is 2 points better; of eight settings "
-    "on the training split this lost least ([probes](probes.md))",
-    "vjepa2-tiny": "ten held-out clips tell little of classes, its features lie nearly along one line (effective rank "
-    "1.2), and its predictions are 19% worse than the mean feature: 36 clips of few scenes are too few, and its "
-    "settings were not searched",
-    "ijepa-tiny": "500 steps of a teacher that moves slowly teach little; it is 11 points above an untrained encoder",
-    "salt-tiny": "100 steps of 8 clips teach nothing: the most frequent class has 10.5, an untrained encoder 9.1, and "
-    "its teacher 15.4",
-    "vjepa21-tiny": "150 steps of 8 clips teach nothing that neighbours see, and 600 hardly more: an untrained encoder "
-    "has 9.6",
-    "lejepa-tiny": "pixels of garments that are centred and drawn at one size are hard to beat; it is 12 points above "
-    "an untrained encoder",
-    "videolejepa-tiny": "600 steps of 8 clips teach little; it is 9 points above an untrained encoder",
-    "dmae-tiny": "harmonic interpolation continues the pixels at the edges of hidden tokens, and eleven photographs do "
-    "not teach more, also in longer runs (below); it is 30% better than the mean of the visible pixels",
+    "ajepa-tiny": "training costs feature directions: the untrained encoder is 2 points better; best "
+    "of eight settings on the training split ([probes](probes.md))",
+    "vjepa2-tiny": "ten held-out clips show little about classes; the features lie nearly along one line (effective "
+    "rank 1.2), and predictions are 19% worse than the mean feature; settings were not searched",
+    "ijepa-tiny": "500 steps with a slow teacher teach little; 11 points above an untrained encoder",
+    "salt-tiny": "100 steps of 8 clips teach nothing: the most frequent class has 10.5, an untrained encoder 9.1, "
+    "and its teacher 15.4",
+    "vjepa21-tiny": "150 steps of 8 clips teach nothing that neighbours show, and 600 hardly more: an untrained "
+    "encoder has 9.6",
+    "lejepa-tiny": "centred garments of one size are easy to match by pixels; 12 points above an untrained encoder",
+    "videolejepa-tiny": "600 steps of 8 clips teach little; 9 points above an untrained encoder",
+    "dmae-tiny": "eleven photographs do not teach more than interpolation, also in longer runs (below); 30% "
+    "better than the mean of the visible pixels",
 }
 """Why a recipe does not beat its best baseline, by its name; the table says it."""
 
