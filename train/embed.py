@@ -36,7 +36,7 @@ from .export.run import split_of_run
 log = logging.getLogger(__name__)
 
 GROUP_ROWS = 4096
-"""Largest number of samples in a row group, all of which are in memory at once."""
+"""Largest number of samples in a row group. The samples of a row group are in memory at once."""
 NEXT = "next"
 """Metadata key of a file; its value is the first batch, and the first row of it, that no file has yet."""
 

@@ -100,7 +100,7 @@ def evaluate_model(recipe: Recipe[Any], model: Model[Any], data: Manifest, shown
         Scores, notes and examples.
 
     Raises:
-        ValueError: There is no evaluation for this kind of model.
+        ValueError: `EVALUATIONS` has no entry for this kind of model.
     """
     for kind in type(recipe.model).__mro__:
         if kind in EVALUATIONS:

@@ -116,7 +116,12 @@ class TargetTask:
         return SHARD.format(self.shard)
 
     def crashed(self, unit: str, reason: str) -> Self:
-        """Return the same task: a crashed process is not blamed on a sample."""
+        """Return the same task: a crashed process is not blamed on a sample.
+
+        Args:
+            unit: Name of the unit.
+            reason: Reason of the crash.
+        """
         return self
 
 
@@ -363,7 +368,13 @@ class TargetsJob:
         return found if found is not None and found.source == task.sha256 else None
 
     def record(self, task: TargetTask, done: WrittenTargets, restarts: int) -> None:
-        """Record a finished task."""
+        """Record a finished task.
+
+        Args:
+            task: The task.
+            done: Its written targets.
+            restarts: Number of processes that died on the task in this run.
+        """
         self._records.record(task, done)
 
     def counts(self) -> dict[str, int]:

@@ -210,7 +210,7 @@ def test_frames_that_only_repeat_the_last_one_are_told_not_shown(tmp_path):
     page = Page(
         preview(folder, out=tmp_path / "a.html", samples=1, data=AudioVisualData(clip=clip, seconds=2.56)).read_text()
     )
-    assert "10 frames (the video ends: the last is given 6 times more)" in page.text
+    assert "10 frames (the video ends: the last is repeated 6 times)" in page.text
     assert "picture 10" in page.attributes("img", "alt")
     assert "picture 11" not in page.attributes("img", "alt")
 

@@ -92,7 +92,12 @@ class Position:
 
 
 def count_batches_before(loader: Mapping[str, Any], batches_per_epoch: int) -> int | None:
-    """Return the number of batches before a loader's saved position; None if the state has no epoch and batch."""
+    """Return the number of batches before a loader's saved position; None if the state has no epoch and batch.
+
+    Args:
+        loader: State of the loader.
+        batches_per_epoch: Number of batches in an epoch.
+    """
     epoch, batch = loader.get("epoch"), loader.get("batch")
     return epoch * batches_per_epoch + batch if isinstance(epoch, int) and isinstance(batch, int) else None
 

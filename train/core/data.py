@@ -129,7 +129,12 @@ class _ReadsIds(Protocol):
 
 
 def tell_unused_ids(model: object, split: Manifest) -> None:
-    """Log a warning if a model's vocabulary is much larger than the tokenizer of its split."""
+    """Log a warning if a model's vocabulary is much larger than the tokenizer of its split.
+
+    Args:
+        model: The model. Only models with a vocabulary are checked.
+        split: The split.
+    """
     if not isinstance(model, _ReadsIds) or not has_tokenizer(split.info):
         return
     ids = read_tokenizer_facts(split.location, split.info).vocabulary

@@ -79,7 +79,12 @@ class ResidualBlock(Dropping):
     path_rate: Tensor
 
     def joined(self, x: Tensor, branch: Tensor) -> Tensor:
-        """Add the output of a branch to x (B, ...)."""
+        """Add the output of a branch to x (B, ...).
+
+        Args:
+            x: Input of the branch.
+            branch: Output of the branch, with the shape of x.
+        """
         branch = self.dropped(branch)
         if self.drops_paths and self.training:
             kept = torch.rand(len(branch), *[1] * (branch.ndim - 1), device=branch.device) >= self.path_rate
@@ -89,6 +94,10 @@ class ResidualBlock(Dropping):
 
 def set_dropout(model: nn.Module, config: DropoutConfig) -> None:
     """Set the dropout rates of a model's layers.
+
+    Args:
+        model: The model, whose layers are changed in place.
+        config: The rates.
 
     Raises:
         ValueError: No layer uses a nonzero rate, or `only` names a part that the model does not have.

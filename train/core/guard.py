@@ -65,7 +65,12 @@ class _GivesFeatures(Protocol):
 
 
 def find_line(name: str, first: float) -> float | None:
-    """Return the collapse threshold of the measure `name` for a run that began with `first`; None if it has none."""
+    """Return the collapse threshold of the measure `name` for a run that began with `first`; None if it has none.
+
+    Args:
+        name: Name of the measure, with an optional prefix that ends in ": ".
+        first: First value of the measure in the run.
+    """
     found = LINES.get(name.rpartition(": ")[2])
     return None if found is None else found[0] + max(found[1] * (first - found[0]), LEAST)
 

@@ -107,10 +107,15 @@ class Hook:
         return True
 
     def after(self, event: StepEvent) -> None:
-        """Run after each step. Its results may not have arrived from the device yet."""
+        """Run after each step, whose results may still be on their way from the device."""
 
     def log(self, event: StepEvent, metrics: StepMetrics) -> None:
-        """Receive the metrics of each step; on a CUDA device often one step later."""
+        """Receive the metrics of each step; on a CUDA device often one step later.
+
+        Args:
+            event: The step.
+            metrics: Its metrics.
+        """
 
     def close(self) -> None:
         """Release resources when the run ends, also after an error."""

@@ -53,7 +53,13 @@ class Average:
 
 
 def move_towards(averages: Iterable[Tensor], weights: Iterable[Tensor], decay: float) -> None:
-    """Change moving averages in place to `decay` of them and the rest of the weights."""
+    """Change moving averages in place to `decay` of them and the rest of the weights.
+
+    Args:
+        averages: Moving averages.
+        weights: Current weights, in the same order.
+        decay: Weight of the old averages, in [0, 1].
+    """
     update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     update([*map(get_local_rows, averages)], [*map(get_local_rows, weights)], None)
 
@@ -260,7 +266,7 @@ def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
 
 
 def set_decay(optimiser: torch.optim.Optimizer, config: OptimiserConfig, progress: float) -> None:
-    """Set the weight decay of the next step if it changes over the run (cosine).
+    """Set the weight decay of the next step. It changes only with a cosine schedule.
 
     Args:
         optimiser: The optimiser, from `build_optimiser`.
@@ -316,7 +322,12 @@ def _compute_norms(gradients: Sequence[tuple[str, Tensor]]) -> dict[str, Tensor]
 
 
 def scale_gradients(model: nn.Module, factor: Tensor) -> None:
-    """Multiply all gradients by a scalar."""
+    """Multiply all gradients by a scalar.
+
+    Args:
+        model: The model.
+        factor: The scalar.
+    """
     for gradient in list_gradients(model):
         get_local_rows(gradient).mul_(factor)
 

@@ -186,6 +186,10 @@ def share_rest(module: nn.Module) -> None:
 def wrap_for_ranks(model: nn.Module, device: torch.device) -> nn.Module:
     """Return the module that a training step calls: the model itself without a group or if it is divided, else a
     DistributedDataParallel.
+
+    Args:
+        model: The model.
+        device: Device of this rank.
     """
     if not torch.distributed.is_initialized() or isinstance(model, _Divided):
         return model
@@ -212,7 +216,12 @@ def _free_before_group(module: nn.Module) -> None:
 
 @contextmanager
 def sharing(module: nn.Module, *, now: bool) -> Iterator[None]:
-    """Run a forward and backward pass; unless `now`, ranks keep their gradients for a later pass."""
+    """Run a forward and backward pass; unless `now`, ranks keep their gradients for a later pass.
+
+    Args:
+        module: Module from `wrap_for_ranks`.
+        now: Average the gradients over ranks in this pass.
+    """
     if isinstance(module, _Divided):
         module.set_requires_gradient_sync(now)
     if now or not isinstance(module, DistributedDataParallel):

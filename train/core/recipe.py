@@ -187,7 +187,12 @@ class Recipe(Config, Generic[BatchT]):
 
 
 def check_modality(recipe: Recipe[Any], data: Manifest) -> None:
-    """Raise ValueError if the modality of a split differs from the recipe's."""
+    """Raise ValueError if the modality of a split differs from the recipe's.
+
+    Args:
+        recipe: The recipe.
+        data: The split.
+    """
     found, taken = data.info["modality"], recipe.data.modalities or (recipe.data.modality,)
     if found not in taken:
         raise ValueError(

@@ -28,7 +28,12 @@ class SampleLosses(Hook):
         self._path, self._steps, self._begins = run / SAMPLE_LOSSES, steps, 0
 
     def log(self, event: StepEvent, metrics: StepMetrics) -> None:
-        """Write the losses of a step."""
+        """Write the losses of a step.
+
+        Args:
+            event: The step.
+            metrics: Its metrics, unused.
+        """
         if event.report.samples is not None:
             self.write(event.step, event.report.samples.cpu().numpy())
 

@@ -84,7 +84,11 @@ class LossScale:
     good_steps: int = 0
 
     def update(self, *, overflowed: bool) -> None:
-        """Halve the factor after an overflow, and double it after `INTERVAL` steps without one."""
+        """Halve the factor after an overflow, and double it after `INTERVAL` steps without one.
+
+        Args:
+            overflowed: Whether gradients of the step overflowed.
+        """
         if overflowed:
             self.value, self.good_steps = self.value * BACKOFF, 0
             return

@@ -32,7 +32,12 @@ class Tracker(Protocol):
     """The interface for receiving the numbers of a run's steps."""
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Add the finite numbers of a step, counted from 1. A name may have a part: `loss/masked`."""
+        """Add the finite numbers of a step, counted from 1. A name may have a part: `loss/masked`.
+
+        Args:
+            step: Number of the step.
+            numbers: Numbers by name.
+        """
 
     def close(self) -> None:
         """Flush and close, so that the tool has all numbers."""
@@ -70,7 +75,12 @@ class Trackers(Hook):
             self._try(name, self._open[name].close)
 
     def log(self, event: StepEvent, metrics: StepMetrics) -> None:
-        """Add the numbers of a step."""
+        """Add the numbers of a step.
+
+        Args:
+            event: The step, unused.
+            metrics: Its metrics.
+        """
         self.write(metrics)
 
     def write(self, metrics: StepMetrics) -> None:

@@ -85,7 +85,12 @@ class VersionRecord(Hook):
 
 
 def find_splits_at(run: Path, step: int) -> list[SeenSplit] | None:
-    """Return the splits as the run saw them in a step, in order; None if this is not recorded."""
+    """Return the splits as the run saw them in a step, in order; None if this is not recorded.
+
+    Args:
+        run: Folder of the run.
+        step: Number of the step.
+    """
     entries = [entry for entry in _read_entries(run) if entry[_FROM] <= step]
     try:
         return [_read_split(run, split) for split in entries[-1][_SPLITS]] if entries else None

@@ -81,7 +81,13 @@ NO_BYTES = FileSum.of(b"")
 
 
 def part_name(name: str, part: int, parts: int) -> str:
-    """Return the file name of one of several parts; `name` itself if there is only one."""
+    """Return the file name of one of several parts; `name` itself if there is only one.
+
+    Args:
+        name: File name, with a suffix.
+        part: Number of the part.
+        parts: Number of parts.
+    """
     stem, _, suffix = name.rpartition(".")
     return name if parts == 1 else f"{stem}-{part:05d}-of-{parts:05d}.{suffix}"
 
@@ -129,7 +135,12 @@ class TensorFiles:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def like(self, name: str, target: Tensor | None) -> Tensor:
-        """Return a tensor divided as `target` is, reading only the rows of this rank. Scalars are never divided."""
+        """Return a tensor divided as `target` is, reading only the rows of this rank. Scalars are never divided.
+
+        Args:
+            name: Name of the tensor in the files.
+            target: Tensor whose division is copied; None for a whole tensor.
+        """
         if target is None or not is_divided(target):
             return self.whole(name)
         slices = [file.get_slice(name) for file in self._holders[name]]

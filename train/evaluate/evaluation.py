@@ -283,7 +283,13 @@ def read_shuffled(config: DataConfig[BatchT], data: Manifest, *, most: int, size
 
 
 def read_first(config: DataConfig[BatchT], data: Manifest, shown: int) -> BatchT:
-    """Return one batch of up to `shown` shuffled samples."""
+    """Return one batch of up to `shown` shuffled samples.
+
+    Args:
+        config: Settings of the data.
+        data: The split.
+        shown: Largest number of samples.
+    """
     return next(read_shuffled(config, data, most=shown, size=shown))
 
 
@@ -330,7 +336,12 @@ def count_confusions(scores: Tensor, label: Tensor) -> Tensor:
 
 
 def compute_macro_f1(predicted: Tensor, label: Tensor) -> float:
-    """Return the mean F1 score of the classes that occur in the predictions or labels, both int64 (n,)."""
+    """Return the mean F1 score of the classes that occur in the predictions or labels, both int64 (n,).
+
+    Args:
+        predicted: Predicted classes.
+        label: True classes.
+    """
     scores = []
     for c in torch.unique(torch.cat((predicted, label))):
         own, true = predicted == c, label == c
@@ -369,7 +380,12 @@ def _compute_average_precision(score: Tensor, has: Tensor) -> float:
 
 
 def score(scores: Tensor, labels: Tensor) -> float:
-    """Return the accuracy if `labels` is int64 (n,), or the mAP if it is float32 (n, C)."""
+    """Return the accuracy if `labels` is int64 (n,), or the mAP if it is float32 (n, C).
+
+    Args:
+        scores: Scores of classes (n, C).
+        labels: True classes, or 1 for each class that is present.
+    """
     return accuracy(scores, labels) if labels.ndim == 1 else compute_mean_average_precision(scores, labels)
 
 
@@ -412,12 +428,22 @@ def score_vqa(answer: str, answers: Sequence[str]) -> float:
 
 
 def score_exact_match(answer: str, answers: Sequence[str]) -> float:
-    """Return 1 if the normalised answer equals one of `answers`, else 0."""
+    """Return 1 if the normalised answer equals one of `answers`, else 0.
+
+    Args:
+        answer: The answer.
+        answers: Accepted answers.
+    """
     return float(normalise(answer) in {normalise(one) for one in answers})
 
 
 def rouge_l(text: str, references: Sequence[str]) -> float:
-    """Return the best F1, over references, of the longest common subsequence of words (Lin, 2004), in [0, 1]."""
+    """Return the best F1, over references, of the longest common subsequence of words (Lin, 2004), in [0, 1].
+
+    Args:
+        text: The text.
+        references: Texts to compare with; without any, the score is 0.
+    """
     words = normalise(text).split()
     return max((_measure_overlap(words, normalise(one).split()) for one in references), default=0.0)
 

@@ -68,7 +68,12 @@ class NGrams:
 
     @classmethod
     def of(cls, batches: Iterable[TextBatch], vocabulary: int) -> NGrams:
-        """Count the ids of a split that the model was trained on; special tokens count as ids too."""
+        """Count the ids of a split that the model was trained on; special tokens count as ids too.
+
+        Args:
+            batches: Batches of texts.
+            vocabulary: Number of ids.
+        """
         single = np.ones(vocabulary, np.float32)
         pairs = np.zeros((vocabulary, vocabulary), np.float32)
         for batch in batches:
@@ -148,7 +153,12 @@ class IdCounts:
 
     @classmethod
     def of(cls, pictures: Iterable[Tensor], k: int) -> IdCounts:
-        """Count the ids int64 (B, h, w) of batches of images, of `k` possible ids."""
+        """Count the ids int64 (B, h, w) of batches of images, of `k` possible ids.
+
+        Args:
+            pictures: Batches of ids.
+            k: Number of possible ids.
+        """
         single, pairs = torch.ones(k, dtype=torch.float64), torch.zeros(k * k, dtype=torch.float64)
         for ids in pictures:
             single += torch.bincount(ids.flatten(), minlength=k)
@@ -205,7 +215,7 @@ class HiddenIdLosses:
             counts: Counts of a split that the model was trained on.
 
         Raises:
-            ValueError: There is no batch.
+            ValueError: `rows` is empty.
         """
         columns = [[one.flatten() for one in row] for row in rows]
         if not columns:

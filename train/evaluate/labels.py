@@ -89,7 +89,12 @@ class LabelMixture:
     box: npt.NDArray[np.bool_] | None = None
 
     def of(self, media: Tensor, axis: int) -> Tensor:
-        """Mix media (B, ...) in their dtype; a box cuts `axis` and the next one."""
+        """Mix media (B, ...) in their dtype; a box cuts `axis` and the next one.
+
+        Args:
+            media: Media of a batch, mixed with the same batch in reverse order.
+            axis: First axis of the box.
+        """
         other = media.flip(0)
         if self.box is not None:
             box = torch.from_numpy(self.box).to(media.device)

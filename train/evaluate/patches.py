@@ -64,7 +64,7 @@ class PatchLosses:
             samples: Number of samples.
 
         Raises:
-            ValueError: There is no batch.
+            ValueError: `parts` is empty.
         """
         if not parts:
             raise ValueError("losses need at least one batch, got none; take a split with a sample in it")
@@ -95,7 +95,7 @@ def measure_patches(model: MaskedAutoencoder[BatchT], batches: Iterable[BatchT])
         batches: The batches.
 
     Raises:
-        ValueError: There is no batch.
+        ValueError: `batches` is empty.
     """
     parts: list[tuple[LossPart, LossPart, LossPart]] = []
     samples = 0
@@ -130,7 +130,13 @@ def find_seen_tokens(mask: MaskBatch) -> Tensor:
 
 
 def repeat_mean(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch) -> Tensor:
-    """Predict the mean colour of a clip's visible pixels everywhere."""
+    """Predict the mean colour of a clip's visible pixels everywhere.
+
+    Args:
+        tokens: Tokens of the model.
+        cubes: Pixels of all tokens (B, N, values).
+        mask: The mask.
+    """
     seen = find_seen_tokens(mask)[..., None]
     colours = _average_colours(gather_tokens(cubes, mask.visible))
     mean = (colours * seen).sum(dim=1) / seen.sum(dim=1).clamp(min=1)
@@ -138,7 +144,13 @@ def repeat_mean(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch) -> Tensor:
 
 
 def copy_nearest(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch) -> Tensor:
-    """Predict a copy of the nearest visible cube."""
+    """Predict a copy of the nearest visible cube.
+
+    Args:
+        tokens: Tokens of the model, unused.
+        cubes: Pixels of all tokens (B, N, values).
+        mask: The mask.
+    """
     return gather_tokens(cubes, find_nearest_visible(mask))
 
 
@@ -351,7 +363,12 @@ READING = (
 
 
 def compute_root_mean_square(made: Tensor, true: Tensor) -> float:
-    """Return the root mean squared difference."""
+    """Return the root mean squared difference.
+
+    Args:
+        made: Predicted values.
+        true: True values, in the same shape.
+    """
     return float((made.float() - true.float()).square().mean().sqrt())
 
 
@@ -413,5 +430,9 @@ def measure_pixels(
 def collect_held_out_pictures(config: ImageData, data: Manifest) -> list[ImageBatch]:
     """Return shuffled images of a split with the recipe's masks, without random crops and colours; the same at each
     call.
+
+    Args:
+        config: Settings of the data.
+        data: The split.
     """
     return list(read_shuffled(centred(config), data, most=MEASURED, size=_AT_ONCE))

@@ -92,7 +92,12 @@ class ProbeResult:
     reached: Sequence[Reached]
 
     def of(self, encoder: str, probe: str) -> Reached | None:
-        """Return the results of an encoder with a probe; None if they were not measured."""
+        """Return the results of an encoder with a probe; None if they were not measured.
+
+        Args:
+            encoder: Name of the encoder.
+            probe: Name of the probe.
+        """
         return next((one for one in self.reached if (one.encoder, one.probe) == (encoder, probe)), None)
 
     def margin(self, probe: str) -> tuple[float, float] | None:

@@ -113,7 +113,12 @@ class Retrieval:
 
 
 def cosine_scores(queries: Tensor, documents: Tensor) -> Tensor:
-    """Return the cosines of vectors (Q, D) and (C, D), float32 (Q, C); 0 for a vector of length 0."""
+    """Return the cosines of vectors (Q, D) and (C, D), float32 (Q, C); 0 for a vector of length 0.
+
+    Args:
+        queries: Vectors (Q, D).
+        documents: Vectors (C, D).
+    """
     return F.normalize(queries.float(), dim=1) @ F.normalize(documents.float(), dim=1).T
 
 

@@ -88,7 +88,12 @@ def list_targets(model: Model[Any]) -> dict[str, str]:
 
 
 def with_classes(found: Counterpart, classes: Sequence[str]) -> Counterpart:
-    """Return a classifier's counterpart with the names of its classes."""
+    """Return a classifier's counterpart with the names of its classes.
+
+    Args:
+        found: Counterpart of the classifier.
+        classes: Names of the classes, in order.
+    """
     names = {"id2label": dict(enumerate(classes)), "label2id": {name: n for n, name in enumerate(classes)}}
     return replace(found, config={**found.config, **names, "num_labels": len(classes)})
 

@@ -43,7 +43,12 @@ class _Graph(nn.Module):
 
 
 def score_batch(model: Any, batch: Batch) -> Tensor:
-    """Return the features of a batch, or the scores of a classifier."""
+    """Return the features of a batch, or the scores of a classifier.
+
+    Args:
+        model: The model.
+        batch: The batch.
+    """
     found: Tensor = model.scores(batch) if isinstance(model, Classifier | EncoderClassifier) else model.features(batch)
     return found
 
@@ -220,7 +225,12 @@ def _write_onnx(program: ExportedProgram, names: list[str], path: Path, output: 
 
 
 def list_tensors(value: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of a batch with their names, in the order in which `Movable` maps them."""
+    """Yield the tensors of a batch with their names, in the order in which `Movable` maps them.
+
+    Args:
+        value: A batch, or a part of one.
+        name: Name of the part, which begins the names of its tensors.
+    """
     if isinstance(value, Tensor):
         yield name, value
     elif isinstance(value, Movable):

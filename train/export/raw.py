@@ -67,14 +67,24 @@ class RawKind(Protocol):
         """The members that may hold the raw sample; each sample has one of them."""
 
     def draw(self, path: Path, draws: np.random.Generator) -> str:
-        """Draw a random sample and return its file, `path` with a suffix, or its text."""
+        """Draw a random sample and return its file, `path` with a suffix, or its text.
+
+        Args:
+            path: Path without the suffix.
+            draws: Random generator.
+        """
 
     def batch(self, samples: Sequence[str]) -> Batch:
         """Return the batch of files or texts, whole and not augmented."""
 
 
 def choose_raw_kind(config: DataConfig[Any], split: Manifest) -> RawKind | None:
-    """Return the kind of raw samples of a config without augmentation; None if only samples of a split can be read."""
+    """Return the kind of raw samples of a config without augmentation; None if only samples of a split can be read.
+
+    Args:
+        config: Settings of the data.
+        split: The split.
+    """
     if getattr(config, "transform", None) is not None:
         return None
     opened = Split.open(split, config.modality, device="cpu")
@@ -306,7 +316,12 @@ class RawTexts:
         return {}
 
     def draw(self, path: Path, draws: np.random.Generator) -> str:
-        """Draw a text of one to about a thousand letters that has at least one token."""
+        """Draw a text of one to about a thousand letters that has at least one token.
+
+        Args:
+            path: Unused.
+            draws: Random generator.
+        """
         text = "".join(draws.choice(list(LETTERS), int(4 ** draws.uniform(0.5, 5))))
         return text if self.tokenizer().encode(text, add_special_tokens=False).ids else f"a{text}"
 

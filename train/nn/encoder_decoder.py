@@ -71,6 +71,11 @@ class VisibleEncoder(nn.Module):
     def embedded(self, inputs: Tensor, visible: Tensor, kind: int = 0) -> Tensor:
         """Return the input of the blocks: the embedded tokens with their positions, after the class token if there is
         one.
+
+        Args:
+            inputs: Visible tokens (B, V, values).
+            visible: Their indices, int64 (B, V).
+            kind: Index of the kind of tokens.
         """
         x = self.embed[kind](inputs) + self.positions(kind)[visible]
         if self.class_token is None:

@@ -36,6 +36,10 @@ def rates(width: int) -> Tensor:
 def build_sinusoid(length: int, width: int) -> Tensor:
     """Return embeddings of positions 0 to length - 1, float32 (length, width): sines in the first half, then
     cosines.
+
+    Args:
+        length: Number of positions.
+        width: Number of channels.
     """
     angle = torch.arange(length, dtype=torch.float64)[:, None] * rates(width)
     return torch.cat((angle.sin(), angle.cos()), dim=1).float()
@@ -44,6 +48,10 @@ def build_sinusoid(length: int, width: int) -> Tensor:
 def build_interleaved_sinusoid(length: int, width: int) -> Tensor:
     """Return the same as `build_sinusoid`, with sines in even and cosines in odd columns, as in Vaswani et al.
     (2017).
+
+    Args:
+        length: Number of positions.
+        width: Number of channels.
     """
     return build_sinusoid(length, width).reshape(length, 2, -1).transpose(1, 2).flatten(1)
 
@@ -212,7 +220,13 @@ def to_windows(x: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
 
 
 def from_windows(windows: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
-    """Return the tokens (B, N, D) of a grid from its windows, the inverse of `to_windows`."""
+    """Return the tokens (B, N, D) of a grid from its windows, the inverse of `to_windows`.
+
+    Args:
+        windows: The windows.
+        grid: Shape of the grid, in tokens.
+        window: Shape of a window, in tokens.
+    """
     n = len(grid)
     split = windows.reshape(windows.shape[0], *(g // w for g, w in zip(grid, window, strict=True)), *window, -1)
     order = [axis for i in range(1, n + 1) for axis in (i, n + i)]
@@ -235,7 +249,12 @@ class Windows(nn.Module):
         self.register_buffer("outside", self._build_window_mask(), persistent=False)
 
     def forward(self, x: Tensor, blocks: Iterable[Callable[[Tensor, Tensor | None], Tensor]]) -> Tensor:
-        """Run blocks on all tokens of the grid (B, N, E); a block gets (B, windows, w * v, E) and a mask."""
+        """Run blocks on all tokens of the grid (B, N, E); a block gets (B, windows, w * v, E) and a mask.
+
+        Args:
+            x: The tokens.
+            blocks: The blocks; every second one uses shifted windows.
+        """
         columns = self.grid[1]
         for i, block in enumerate(blocks):
             shift = self.shift if i % 2 else 0

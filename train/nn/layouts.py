@@ -56,7 +56,12 @@ class Layout:
         return {f"{self.embed}.weight", f"{first}.{self.parts[0]}.weight", f"{first}.{self.biases[0]}"} <= names
 
     def depth(self, state: State, stack: str) -> int:
-        """Return the number of blocks of a stack in a state."""
+        """Return the number of blocks of a stack in a state.
+
+        Args:
+            state: State dict of the other model.
+            stack: Name of the stack.
+        """
         start = f"{self.stacks[stack]}."
         return len({name[len(start) :].partition(".")[0] for name in state if name.startswith(start)})
 

@@ -57,7 +57,12 @@ class TokenKind(Protocol[BatchT]):
         """Return the data and the masks of a batch; raise ValueError if one is missing."""
 
     def completed(self, batch: BatchT, predicted: Tensor) -> BatchT:
-        """Return the batch with its target tokens replaced by the predictions (B, M, n_targets)."""
+        """Return the batch with its target tokens replaced by the predictions (B, M, n_targets).
+
+        Args:
+            batch: The batch.
+            predicted: The predictions.
+        """
 
     def split(self, data: Tensor) -> Tensor:
         """Split data into tokens (B, N, ...), without normalisation."""
@@ -200,7 +205,12 @@ class MaskedAutoencoder(MediaEncoder[BatchT], config=AutoencoderConfig):
         return self._predict(self.tokens.split(data), visible, target)
 
     def encode(self, data: Tensor, visible: Tensor) -> Tensor:
-        """Return the encoder's output (B, V, D) for the tokens `visible` (B, V) of `data`, without the class token."""
+        """Return the encoder's output (B, V, D) for the tokens `visible` (B, V) of `data`, without the class token.
+
+        Args:
+            data: Media of a batch.
+            visible: Indices of the tokens to encode, int64.
+        """
         encoded = self._encode(self.tokens.split(data), visible)
         return encoded[:, 1:] if self.config.class_token else encoded
 

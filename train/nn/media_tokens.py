@@ -92,7 +92,12 @@ class VideoTokens(nn.Module):
         return replace(tokens, pixels=cubes).whole(self.n_tokens), mask
 
     def completed(self, batch: VideoBatch, predicted: Tensor) -> VideoBatch:
-        """Return the batch with its target tokens replaced by the predictions (B, M, n_targets)."""
+        """Return the batch with its target tokens replaced by the predictions (B, M, n_targets).
+
+        Args:
+            batch: The batch.
+            predicted: The predictions.
+        """
         video, mask = self.of(batch)
         return replace(batch, video=self.paint(video, mask.target, predicted), tokens=None)
 
@@ -251,7 +256,12 @@ class ImageTokens(nn.Module):
         return batch.image, need_mask(batch.mask)
 
     def completed(self, batch: ImageBatch, predicted: Tensor) -> ImageBatch:
-        """Return the batch with its target tokens replaced by the predictions (B, M, n_targets)."""
+        """Return the batch with its target tokens replaced by the predictions (B, M, n_targets).
+
+        Args:
+            batch: The batch.
+            predicted: The predictions.
+        """
         image, mask = self.of(batch)
         return replace(batch, image=self.paint(image, mask.target, predicted))
 
@@ -329,7 +339,12 @@ class PlaneTokens(nn.Module, Generic[BatchT]):
         return self.of(batch)[0]
 
     def completed(self, batch: BatchT, predicted: Tensor) -> BatchT:
-        """Return the batch with its target tokens replaced by the predictions (B, M, n_targets)."""
+        """Return the batch with its target tokens replaced by the predictions (B, M, n_targets).
+
+        Args:
+            batch: The batch.
+            predicted: The predictions.
+        """
         raise NotImplementedError
 
     def split(self, values: Tensor) -> Tensor:
@@ -394,6 +409,11 @@ class SpectrogramTokens(PlaneTokens[AudioBatch]):
         return self.media(batch), need_mask(batch.mask)
 
     def completed(self, batch: AudioBatch, predicted: Tensor) -> AudioBatch:
-        """Return the batch with its target tokens replaced by the predictions (B, M, n_targets)."""
+        """Return the batch with its target tokens replaced by the predictions (B, M, n_targets).
+
+        Args:
+            batch: The batch.
+            predicted: The predictions.
+        """
         spectrogram, mask = self.of(batch)
         return replace(batch, spectrogram=self.paint(spectrogram, mask.target, predicted))

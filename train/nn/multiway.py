@@ -188,5 +188,11 @@ class Multiway(nn.Module):
 
 
 def normalise(norms: Norms, x: Tensor, of_image: int) -> Tensor:
-    """Apply the layer norms of each kind to tokens (B, N + L, D)."""
+    """Apply the layer norms of each kind to tokens (B, N + L, D).
+
+    Args:
+        norms: Layer norms by kind.
+        x: Tokens of images, then of texts.
+        of_image: N, the number of image tokens.
+    """
     return torch.cat((norms(x[:, :of_image], IMAGE), norms(x[:, of_image:], TEXT)), dim=1)

@@ -29,6 +29,10 @@ def compute_squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """Return the squared distances (B, N, M) between points (B, N, 3) and (B, M, 3).
 
     They are summed axis by axis, which stays exact for nearby points.
+
+    Args:
+        a: First points.
+        b: Second points.
     """
     total = (a[:, :, None, 0] - b[:, None, :, 0]).square()
     for axis in (1, 2):

@@ -77,7 +77,12 @@ class PairModel(Model[AudioVisualBatch]):
 
     @abstractmethod
     def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
-        """Return unit embeddings float32 (B, D) of whole clips and of their audio; matching ones should be similar."""
+        """Return unit embeddings float32 (B, D) of whole clips and of their audio; matching ones should be similar.
+
+        Args:
+            video: Clips of a batch.
+            spectrogram: Their spectrograms.
+        """
 
     def reconstructed(self, batch: AudioVisualBatch) -> AudioVisualBatch:
         """Return the `select_reconstruction_rows` with the target tokens of both modalities replaced by predictions."""

@@ -78,7 +78,12 @@ class TokenIds(Dropping):
         return self.placed(self.ids(ids.long()), places)
 
     def placed(self, x: Tensor, places: Tensor) -> Tensor:
-        """Add positions and segment to rows of the table (..., D), and apply the layer norm."""
+        """Add positions and segment to rows of the table (..., D), and apply the layer norm.
+
+        Args:
+            x: The rows.
+            places: Position of each row in its text.
+        """
         x = x if self.places is None else x + self.places(places.long())
         return self.dropped(self.norm(x if self.segment is None else x + self.segment))
 
@@ -390,7 +395,13 @@ def rotations(
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotate the channels of x (T, H, d) by the `rotations` of the tokens."""
+    """Rotate the channels of x (T, H, d) by the `rotations` of the tokens.
+
+    Args:
+        x: Queries or keys of T tokens in H heads of d channels.
+        cosine: Cosines from `rotations`.
+        sine: Sines from `rotations`.
+    """
     first, second = x.chunk(2, dim=-1)
     return (x * cosine + torch.cat((-second, first), dim=-1) * sine).to(x.dtype)
 

@@ -301,7 +301,13 @@ class TokenModel(Model[TextBatch], config=TokenModelConfig):
         return cast(Tensor, self.last(self.blocks[-1](x, seen_last, seen_last.asking(asked))))[order]
 
     def documents(self, edges: Tensor, longest: int, places: Tensor) -> Sequence[Documents]:
-        """Return the view of the documents that each block's attention has."""
+        """Return the view of the documents that each block's attention has.
+
+        Args:
+            edges: Boundaries of the documents, int32 (S + 1,).
+            longest: Length of the longest document.
+            places: Position of each token in its document.
+        """
         c = self.config
         seen = Documents.of(edges, longest, places, positions=c.positions, heads=c.heads, channels=c.width // c.heads)
         return [seen] * c.depth
@@ -311,7 +317,12 @@ class TokenModel(Model[TextBatch], config=TokenModelConfig):
         return cast(Tensor, self.head(x, self.embed.ids.weight))
 
     def compute_hidden_logits(self, batch: TextBatch, hidden: HiddenTokens) -> Tensor:
-        """Return the logits of ids (K, vocabulary) of a batch's hidden tokens."""
+        """Return the logits of ids (K, vocabulary) of a batch's hidden tokens.
+
+        Args:
+            batch: The batch.
+            hidden: Its hidden tokens.
+        """
         return self.logits(self.encode(batch, hidden.place))
 
     def reconstructed(self, batch: TextBatch) -> TextBatch:

@@ -90,7 +90,12 @@ class RaggedRows:
         return rows.view(batch, longest, *x.shape[1:])
 
     def padded(self, x: Tensor, length: int) -> Tensor:
-        """Return the original rows (B, length, ...) of tokens (T, ...), with 0 for tokens that are not listed."""
+        """Return the original rows (B, length, ...) of tokens (T, ...), with 0 for tokens that are not listed.
+
+        Args:
+            x: The listed tokens.
+            length: Length of a row.
+        """
         rows = x.new_zeros(self.shape[0] * length, *x.shape[1:]).index_copy(0, self.at, x)
         return rows.view(-1, length, *x.shape[1:])
 

@@ -21,7 +21,12 @@ FAMILIES = ("ajepa", "ijepa", "lejepa", "maest", "mgmae", "salt", "videomae", "v
 
 
 def tables(file: str, name: str) -> Iterator[Mapping[Any, Any]]:
-    """Yield the table `name` of the module `file` of each paper that has one."""
+    """Yield the table `name` of the module `file` of each paper that has one.
+
+    Args:
+        file: Name of the module in each paper's package.
+        name: Name of the table.
+    """
     for module in _import_modules(file):
         yield getattr(module, name, {})
 

@@ -160,7 +160,7 @@ def _leave(code: int) -> NoReturn:
 
 
 def _exit_through_finally(number: int, frame: FrameType | None) -> None:
-    """Leave through all `finally` blocks, once, which end the worker processes and release the locks."""
+    """Exit through all `finally` blocks, which end the worker processes and release the locks."""
     signal.signal(number, signal.SIG_IGN)
     raise SystemExit(TERMINATED)
 

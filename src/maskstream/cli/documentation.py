@@ -44,6 +44,10 @@ def docs(page: Page = None) -> None:
 def cut_section(text: str, anchor: str) -> str:
     """Return the section of a page under the heading with an anchor, with the sections below it.
 
+    Args:
+        text: Text of the page, in Markdown.
+        anchor: Anchor of the heading.
+
     Raises:
         ValueError: if no heading of the page has this anchor.
     """

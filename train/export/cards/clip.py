@@ -26,7 +26,12 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 
 def choose_frames(count: int, rate: float) -> list[int]:
-    """Choose frames from the middle of a video of `count` frames at `rate` per second; short ones repeat the last."""
+    """Choose frames from the middle of a video of `count` frames at `rate` per second; short ones repeat the last.
+
+    Args:
+        count: Number of frames.
+        rate: Frames per second.
+    """
     steps = np.arange(FRAMES)
     unit, offsets = 1, steps * STRIDE
     if FPS or SECONDS:
@@ -48,7 +53,14 @@ def choose_frames(count: int, rate: float) -> list[int]:
 
 @lru_cache(maxsize=64)
 def weigh(inputs: int, outputs: int, average: bool, coarse: bool) -> Array:
-    """Return the weights of a bilinear resize, or of area averages, (outputs, inputs), in units of 2**-14."""
+    """Return the weights of a bilinear resize, or of area averages, (outputs, inputs), in units of 2**-14.
+
+    Args:
+        inputs: Number of values before the resize.
+        outputs: Number of values after it.
+        average: Return area averages.
+        coarse: Round bilinear weights to 8 bits.
+    """
     k, parts = np.arange(outputs), 256 if coarse else 2**14
     if average:
         n = min((inputs - 1) // outputs + 2, inputs)
@@ -69,7 +81,13 @@ def weigh(inputs: int, outputs: int, average: bool, coarse: bool) -> Array:
 
 
 def resize(plane: Bytes, rows: int, columns: int) -> npt.NDArray[np.int64]:
-    """Resize a plane uint8 (H, W)."""
+    """Resize a plane uint8 (H, W).
+
+    Args:
+        plane: The plane.
+        rows: New height.
+        columns: New width.
+    """
     high, wide = plane.shape
     average = high >= 2 * rows or wide >= 2 * columns
     down = weigh(high, rows, average and high >= rows, True)
@@ -79,7 +97,12 @@ def resize(plane: Bytes, rows: int, columns: int) -> npt.NDArray[np.int64]:
 
 
 def rectangle(width: int, height: int) -> tuple[int, int, int, int]:
-    """Return x, y, width and height of the centred square, with edges moved to even pixels."""
+    """Return x, y, width and height of the centred square, with edges moved to even pixels.
+
+    Args:
+        width: Width of the frame.
+        height: Height of the frame.
+    """
     side = min(width, height)
     edges = []
     for n in (width, height):

@@ -14,7 +14,12 @@ Array: TypeAlias = npt.NDArray[np.float64]
 
 
 def weigh(inputs: int, outputs: int) -> Array:
-    """Return the weights of a bicubic resize with antialiasing, (outputs, inputs), in units of 2**-14."""
+    """Return the weights of a bicubic resize with antialiasing, (outputs, inputs), in units of 2**-14.
+
+    Args:
+        inputs: Number of pixels before the resize.
+        outputs: Number of pixels after it.
+    """
     scale = inputs / outputs
     wide = max(scale, 1.0)
     weights = np.zeros((outputs, inputs))

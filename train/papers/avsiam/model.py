@@ -198,7 +198,12 @@ class Siamese(PairModel, config=SiameseConfig):
         return video_made, audio_made
 
     def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
-        """Return unit embeddings float32 (B, D) of whole clips and of their audio; matching ones should be similar."""
+        """Return unit embeddings float32 (B, D) of whole clips and of their audio; matching ones should be similar.
+
+        Args:
+            video: Clips of a batch.
+            spectrogram: Their spectrograms.
+        """
         video_tokens, audio_tokens = self.video.split(video), self.audio.split(spectrogram)
         clips = self._encoded(VIDEO, video_tokens, index_every_token(video_tokens))
         return average_valid_tokens(clips), average_valid_tokens(

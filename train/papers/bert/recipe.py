@@ -141,8 +141,8 @@ def ptw_base() -> Recipe[TextBatch]:
 
     The loader draws masks from the running loss of each of 17 classes (momentum 0.999).
 
-    Differences from the authors' code, besides those of `mrd-base` except initial weights: word classes come from a
-    lexicon (authors: a tagger that reads the sentence); a resumed run starts from the checkpoint's scores.
+    Differences from the authors' code, besides those listed for `mrd-base` except initial weights: word classes come
+    from a lexicon (authors: a tagger that reads the sentence); a resumed run starts from the checkpoint's scores.
     """
     return replace(
         mrd_base(),

@@ -85,7 +85,12 @@ class ComplexRatio(Config):
         return mask
 
     def apply(self, mask: Tensor, mixture: Tensor) -> Tensor:
-        """Return the enhanced spectrum, the unbounded mask times the mixture. Differentiable."""
+        """Return the enhanced spectrum, the unbounded mask times the mixture. Differentiable.
+
+        Args:
+            mask: The bounded mask.
+            mixture: Spectrum of the noisy audio.
+        """
         return self.invert_bounds(mask) * mixture
 
     def _squeeze_values(self, x: Tensor) -> Tensor:

@@ -166,7 +166,12 @@ class CrossAutoencoder(TokenFeatures[BatchT]):
 
     @abstractmethod
     def completed(self, batch: BatchT, second: Tensor) -> BatchT:
-        """Return the batch with `second` uint8 (B, H, W, 3) instead of the second views."""
+        """Return the batch with `second` uint8 (B, H, W, 3) instead of the second views.
+
+        Args:
+            batch: The batch.
+            second: New second views.
+        """
 
     def loss(self, batch: BatchT) -> Losses:
         """Return the mean squared error over the target patches of the second view."""
@@ -206,7 +211,12 @@ class CrossAutoencoder(TokenFeatures[BatchT]):
         return inputs.reshape(views.shape[0], -1, self.tokens.n_inputs)
 
     def encode(self, view: Tensor, visible: Tensor) -> Tensor:
-        """Return the encoder's output (B, V, D) for the tokens `visible` (B, V) of views uint8 (B, H, W, 3)."""
+        """Return the encoder's output (B, V, D) for the tokens `visible` (B, V) of views uint8 (B, H, W, 3).
+
+        Args:
+            view: The views.
+            visible: Indices of the tokens to encode, int64.
+        """
         return self._encoded(view, visible)[:, 1:]
 
     def _encoded(self, view: Tensor, visible: Tensor) -> Tensor:
@@ -232,7 +242,12 @@ class CropPairModel(CrossAutoencoder[ImageBatch], config=CropPairConfig):
         )
 
     def completed(self, batch: ImageBatch, second: Tensor) -> ImageBatch:
-        """See CrossAutoencoder."""
+        """See CrossAutoencoder.
+
+        Args:
+            batch: The batch.
+            second: New second views.
+        """
         return replace(batch, image=torch.stack((batch.image[0::2], second), dim=1).flatten(0, 1))
 
 
@@ -263,5 +278,10 @@ class FramePairModel(CrossAutoencoder[VideoBatch], config=FramePairConfig):
         )
 
     def completed(self, batch: VideoBatch, second: Tensor) -> VideoBatch:
-        """See CrossAutoencoder."""
+        """See CrossAutoencoder.
+
+        Args:
+            batch: The batch.
+            second: New second views.
+        """
         return replace(batch, video=torch.stack((batch.video[:, 0], second), dim=1))

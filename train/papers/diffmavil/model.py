@@ -194,7 +194,12 @@ class AudioVisualDiffusion(PairModel, config=AudioVisualDiffusionConfig):
         return made
 
     def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
-        """Return unit embeddings float32 (B, D) of whole clips and of their audio; matching ones should be similar."""
+        """Return unit embeddings float32 (B, D) of whole clips and of their audio; matching ones should be similar.
+
+        Args:
+            video: Clips of a batch.
+            spectrogram: Their spectrograms.
+        """
         split = (self.video.split(video), self.audio.split(spectrogram))
         clips, sounds = self._encoded(split, index_every_token(split[0]), index_every_token(split[1]))
         return average_valid_tokens(clips), average_valid_tokens(sounds)

@@ -333,6 +333,10 @@ def count_own_category(made: Tensor, real: Tensor, label: Tensor) -> int:
 def count_step_gflops(model: VoxelDiffusion, batch: PointsBatch) -> tuple[float, float]:
     """Return the billions of floating-point operations of a training step per cloud: with masks, and with all tokens
     visible.
+
+    Args:
+        model: The model.
+        batch: A batch with masks and noise; only the first cloud is used.
     """
     noise, time, _ = need_noise(batch)
     mask = need_mask(batch.mask).rows(slice(1))

@@ -186,7 +186,12 @@ class Jepa(MediaEncoder[BatchT], config=JepaConfig):
         return (apart.abs() if self.config.distance == "l1" else apart.square()).mean(dim=2)
 
     def known(self, batch: BatchT, data: Tensor) -> Tensor:
-        """Return the targets of all tokens of a batch's samples, given their media `data`: (B / masks, N, D)."""
+        """Return the targets of all tokens of a batch's samples, given their media `data`: (B / masks, N, D).
+
+        Args:
+            batch: The batch.
+            data: Media with one row for each mask of a sample.
+        """
         return self.targets(data[:: self.config.masks])
 
     @torch.no_grad()
@@ -275,7 +280,12 @@ class Jepa(MediaEncoder[BatchT], config=JepaConfig):
         return cast(Tensor, encoder(self.tokens.inputs(tokens), self.placed(index, data)))
 
     def placed(self, index: Tensor, data: Tensor) -> Tensor:
-        """Return the indices, on the model's grid, of the tokens `index`, int64, of media; by default the same."""
+        """Return the indices, on the model's grid, of the tokens `index`, int64, of media; by default the same.
+
+        Args:
+            index: Indices of tokens.
+            data: The media.
+        """
         return index
 
 

@@ -196,8 +196,8 @@ def salt_base() -> Recipe[VideoBatch]:
     frames at 224 pixels, masked twice, absolute feature distance, a predictor of 12 blocks of width 384. Set
     `model.teacher` to the teacher's run.
 
-    Differences from the paper, besides those of `vjepa2-large` (the authors' code was not compared): the teacher is
-    trained with tubes at 0.9 (authors: V-JEPA's blocks); frames are 4 apart, as the teacher's; targets are
+    Differences from the paper, besides those listed for `vjepa2-large` (the authors' code was not compared): the
+    teacher is trained with tubes at 0.9 (authors: V-JEPA's blocks); frames are 4 apart, as the teacher's; targets are
     channel-normalised, as in V-JEPA; rates, decay and run length are V-JEPA 2's.
     """
     return replace(

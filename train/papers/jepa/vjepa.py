@@ -238,10 +238,10 @@ def vjepa_large() -> Recipe[VideoBatch]:
     Teacher momentum rises linearly from 0.998 to 1, weight decay from 0.04 to 0.4; 90,000 steps with 12,000 of warm-up,
     128 ranks form a batch of 3072. Numbers are from the authors' repository.
 
-    Differences from the authors' code, besides those of `vjepa2-large` except the second phase: warm-up starts at 0
-    (authors: a third of the peak); rate, decay and momentum reach their end at the last step (authors: over a plan 1.25
-    times as long); the whole gradient is clipped from the first step (authors: per part, after warm-up); no key bias
-    (equal softmax).
+    Differences from the authors' code, besides those listed for `vjepa2-large` except the second phase: warm-up starts
+    at 0 (authors: a third of the peak); rate, decay and momentum reach their end at the last step (authors: over a plan
+    1.25 times as long); the whole gradient is clipped from the first step (authors: per part, after warm-up); no key
+    bias (equal softmax).
     """
     return Recipe(
         name="vjepa-large",

@@ -177,8 +177,9 @@ def vjepa21_large() -> Recipe[VideoBatch]:
     300,000 steps with 12,000 of warm-up at a constant rate, 128 ranks form a batch of 3072. Numbers are from the
     authors' configuration.
 
-    Differences from the authors' code, besides those of `vjepa2-large`: no images next to clips, so no image tokens and
-    no vector for the kind of token; rows and columns are not scaled to a grid of 16, which is equal at 256 pixels.
+    Differences from the authors' code, besides those listed for `vjepa2-large`: no images next to clips, so no image
+    tokens and no vector for the kind of token; rows and columns are not scaled to a grid of 16, which is equal at 256
+    pixels.
     """
     return replace(
         vjepa2_large(),

@@ -247,7 +247,12 @@ def measure_losses(
 
 
 def held_out_samples(config: ImageTextData, data: Manifest) -> list[ImageTextBatch]:
-    """Return shuffled samples of a split with the recipe's masks and pairs and centre crops; the same at each call."""
+    """Return shuffled samples of a split with the recipe's masks and pairs and centre crops; the same at each call.
+
+    Args:
+        config: Settings of the data.
+        data: The split.
+    """
     return list(read_shuffled(centred(config), data, most=MEASURED, size=_AT_ONCE))
 
 

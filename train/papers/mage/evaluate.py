@@ -175,7 +175,12 @@ def measure_hidden_ids(model: GenerativeEncoder, measured: Iterable[ImageBatch],
 
 
 def collect_training_pictures(config: ImageData, data: Manifest) -> list[ImageBatch]:
-    """Return up to `COUNTED` images of the split `trained_on`, without masks, random crops and colours."""
+    """Return up to `COUNTED` images of the split `trained_on`, without masks, random crops and colours.
+
+    Args:
+        config: Settings of the data.
+        data: The validation split, from which `trained_on` finds the training split.
+    """
     return list(read_shuffled(replace(centred(config), mask=None), trained_on(data), most=COUNTED, size=_AT_ONCE))
 
 

@@ -140,7 +140,12 @@ def find_last_seen(ids: Tensor, hidden: Tensor, shape: tuple[int, ...]) -> Tenso
 def list_hidden_pairs(
     model: FrameIdsModel, measured: Iterable[VideoBatch]
 ) -> Iterator[tuple[Tensor, Tensor, VideoBatch]]:
-    """Yield for each batch the ids int64 (B, N), the ids last seen at their positions, and the batch."""
+    """Yield for each batch the ids int64 (B, N), the ids last seen at their positions, and the batch.
+
+    Args:
+        model: The model.
+        measured: Batches with masks.
+    """
     for batch in measured:
         ids = model.ids(batch)
         yield ids, find_last_seen(ids, need_mask(batch).masked, model.grid), batch

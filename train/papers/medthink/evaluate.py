@@ -146,7 +146,12 @@ def append_texts(rows: TextRows, texts: Sequence[Sequence[Ids]], end: int) -> Te
 
 
 def list_true_texts(rows: TextRows, i: int) -> Texts:
-    """Return the ids of each role of row `i`."""
+    """Return the ids of each role of row `i`.
+
+    Args:
+        rows: Token rows of a batch.
+        i: Row.
+    """
     tokens, roles = rows.tokens[i].tolist(), rows.roles[i].tolist()
     found: dict[str, list[int]] = {}
     for token, role in zip(tokens, roles, strict=True):

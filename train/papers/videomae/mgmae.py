@@ -15,8 +15,8 @@ def mgmae_small() -> Recipe[VideoBatch]:
 
     Four views of a sample, 200 epochs with 20 of warm-up.
 
-    Differences from the authors' code, besides those of `videomae-small`: flow from the codec's motion vectors or DIS
-    on the CPU (authors: RAFT-small on the GPU); frames before the base frame are warped in the right direction
+    Differences from the authors' code, besides those listed for `videomae-small`: flow from the codec's motion vectors
+    or DIS on the CPU (authors: RAFT-small on the GPU); frames before the base frame are warped in the right direction
     (`backwarp` is compared with `backward`); the encoder is ViT-S (authors: ViT-B).
     """
     return replace(

@@ -33,7 +33,12 @@ class VQAutoencoderConfig(ModelConfig[BatchT]):
 
     @abstractmethod
     def redrawn(self, batch: BatchT, pixels: Tensor) -> BatchT:
-        """Return the batch with other pixels."""
+        """Return the batch with other pixels.
+
+        Args:
+            batch: The batch.
+            pixels: New pixels, in the shape of the batch's.
+        """
 
     def make(self, grids: Grids) -> VQAutoencoder[BatchT]:
         """See ModelConfig."""
@@ -52,7 +57,12 @@ class ImageVQConfig(VQAutoencoderConfig[ImageBatch]):
         return batch.image
 
     def redrawn(self, batch: ImageBatch, pixels: Tensor) -> ImageBatch:
-        """See VQAutoencoderConfig."""
+        """See VQAutoencoderConfig.
+
+        Args:
+            batch: The batch.
+            pixels: New pixels, in the shape of the batch's.
+        """
         return replace(batch, image=pixels)
 
 
@@ -67,7 +77,12 @@ class VideoVQConfig(VQAutoencoderConfig[VideoBatch]):
         return batch.video
 
     def redrawn(self, batch: VideoBatch, pixels: Tensor) -> VideoBatch:
-        """See VQAutoencoderConfig."""
+        """See VQAutoencoderConfig.
+
+        Args:
+            batch: The batch.
+            pixels: New pixels, in the shape of the batch's.
+        """
         return replace(batch, video=pixels)
 
 

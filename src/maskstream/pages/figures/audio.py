@@ -170,7 +170,12 @@ class AudioFigures:
         }
 
     def sample(self, batch: AudioBatch, i: int) -> Card:
-        """Draw the waveform, the spectrogram, and its visible tokens, over one time axis."""
+        """Draw the waveform, the spectrogram, and its visible tokens, over one time axis.
+
+        Args:
+            batch: The batch.
+            i: Row.
+        """
         heard = Heard.of(batch, i, self.spectrogram, self.grid, batch.mask)
         facts = component_of(self.manifest.components, ("sound",)).facts
         index = find_sample(self.manifest, heard.key)
@@ -247,7 +252,12 @@ class NoisyFigures:
         return "Noisy audio of the first microphone.", {"clip": words}
 
     def sample(self, batch: NoisyBatch, i: int) -> Card:
-        """Draw the noisy and the clean audio."""
+        """Draw the noisy and the clean audio.
+
+        Args:
+            batch: The batch.
+            i: Row.
+        """
         card = self.compared(batch, batch, i)
         return replace(card, words=f"{float(batch.snr_db[i]):.1f} dB", figures=(card.figures[0], card.figures[-1]))
 

@@ -63,6 +63,10 @@ class AudioVisualFigures:
     def sample(self, batch: AudioVisualBatch, i: int) -> Card:
         """Draw frames, spectrogram and waveform, each with its visible tokens; frames repeated after the end of the
         video are left out.
+
+        Args:
+            batch: The batch.
+            i: Row.
         """
         check_grid(self.grid, *batch.video.shape[1:4])
         heard = Heard.of(batch, i, self.spectrogram, self.audio_grid, batch.audio_mask)
@@ -93,7 +97,7 @@ class AudioVisualFigures:
         )
         again = ""
         if more := len(times) - len(shown):
-            again = f" (the video ends: the last is repeated {plural(more, 'time')} more)"
+            again = f" (the video ends: the last is repeated {plural(more, 'time')})"
         words = (
             f"{plural(len(shown), 'frame')}{again}, {times[0]:.2f} to {times[-1]:.2f} s; audio {sound_s:.2f} to "
             f"{sound_s + heard.sound_s:.2f} s of the video"

@@ -76,11 +76,22 @@ class Figures(Protocol[BatchT_contra]):
         ...
 
     def sample(self, batch: BatchT_contra, i: int) -> Card:
-        """Draw the card of row `i` of a batch, with its mask."""
+        """Draw the card of row `i` of a batch, with its mask.
+
+        Args:
+            batch: The batch.
+            i: Row.
+        """
         ...
 
     def compared(self, batch: BatchT_contra, made: BatchT_contra, i: int) -> Card:
-        """Draw the card that compares row `i` of a batch with the model's prediction `made`."""
+        """Draw the card that compares row `i` of a batch with the model's prediction `made`.
+
+        Args:
+            batch: The batch.
+            made: The prediction.
+            i: Row.
+        """
         ...
 
 

@@ -33,7 +33,12 @@ class ImageFigures:
         return lede, {"size": f"{h * ph} x {w * pw} pixels"}
 
     def sample(self, batch: ImageBatch, i: int) -> Card:
-        """Draw the image, and its visible tokens."""
+        """Draw the image, and its visible tokens.
+
+        Args:
+            batch: The batch.
+            i: Row.
+        """
         key, pixels = batch.key[i], self._resize_picture(batch, i, SIDE_PX)[0]
         mask = MaskRow.of(batch.mask, i) if batch.mask else None
         whole = picture(pixels, f"image {key}")

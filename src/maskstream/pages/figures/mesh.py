@@ -212,7 +212,12 @@ class MeshFigures:
         return lede, {"kind": kind, "mean edge": f"{self.reader.statistics.edge_length:.4g}"}
 
     def sample(self, batch: MeshBatch, i: int) -> Card:
-        """Draw the field, its visible part, and the remaining graph."""
+        """Draw the field, its visible part, and the remaining graph.
+
+        Args:
+            batch: The batch.
+            i: Row.
+        """
         key, index = batch.key[i], find_sample(self.reader.manifest, batch.key[i])
         nodes, edges = get_mesh_nodes(batch, i), slice(*batch.edge_offset[i : i + 2].tolist())
         mesh, shown, steps = self.reader.mesh(index), ShownField.of(self.reader, index), self.reader.n_steps(index)
@@ -278,7 +283,12 @@ class MeshFigures:
 
 
 def get_mesh_nodes(batch: MeshBatch, i: int) -> slice:
-    """Return the nodes of mesh `i` of a batch."""
+    """Return the nodes of mesh `i` of a batch.
+
+    Args:
+        batch: The batch.
+        i: Number of the mesh in the batch.
+    """
     return slice(*batch.node_offset[i : i + 2].tolist())
 
 

@@ -46,7 +46,12 @@ class PackedFigures:
         }
 
     def sample(self, batch: PackedBatch, i: int) -> Card:
-        """Draw row `i`: its visible tokens in order, and its samples."""
+        """Draw row `i`: its visible tokens in order, and its samples.
+
+        Args:
+            batch: The batch.
+            i: Row.
+        """
         first, last = batch.cu_rows[i : i + 2].tolist()
         mask, name = _mask(batch, first, last), f"row {i + 1}"
         order = join_picture_row(

@@ -136,7 +136,12 @@ class PointsFigures:
         return lede, {"points": points, "tokens": words, "augmentation": repr(self.augment)}
 
     def sample(self, batch: PointsBatch, i: int) -> Card:
-        """Draw the cloud and, for voxels, the occupied and the hidden tokens."""
+        """Draw the cloud and, for voxels, the occupied and the hidden tokens.
+
+        Args:
+            batch: The batch.
+            i: Row.
+        """
         points, key = batch.points[i, :, :3].numpy(), batch.key[i]
         mask = MaskRow.of(batch.mask, i) if batch.mask else None
         if isinstance(self.tokens, VoxelTokens):

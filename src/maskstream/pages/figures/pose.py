@@ -110,7 +110,12 @@ class PoseFigures:
         return lede, {"clip": f"{frames} frames, {1000 * step_s:.0f} ms apart", "joints": str(joints)}
 
     def sample(self, batch: PoseBatch, i: int) -> Card:
-        """Draw the camera's view and the side view of a clip, with hidden joints pale."""
+        """Draw the camera's view and the side view of a clip, with hidden joints pale.
+
+        Args:
+            batch: The batch.
+            i: Row.
+        """
         at = spread(batch.pose_3d.shape[1], ACROSS)
         figures = []
         for title, flat, mask in self._both(batch, i):

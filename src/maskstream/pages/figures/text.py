@@ -60,7 +60,12 @@ class TextFigures:
         }
 
     def sample(self, batch: TextBatch, i: int) -> Card:
-        """Draw the tokens of a row, with hidden ones marked."""
+        """Draw the tokens of a row, with hidden ones marked.
+
+        Args:
+            batch: The batch.
+            i: Row.
+        """
         tokens, length = batch.tokens[i].cpu().numpy(), int(batch.lengths[i])
         states, keys, mask, special = np.full(self.length, "", dtype="U8"), Keys(), None, []
         if batch.mask is not None:
@@ -156,7 +161,12 @@ class ImageTextFigures:
         }
 
     def sample(self, batch: ImageTextBatch, i: int) -> Card:
-        """Draw the image and its row of text, with their visible parts, and the box of a phrase."""
+        """Draw the image and its row of text, with their visible parts, and the box of a phrase.
+
+        Args:
+            batch: The batch.
+            i: Row.
+        """
         seen, read = self.image.sample(batch.pictures, i), self.text.sample(batch.texts, i)
         parts = (("Image", seen, batch.image_mask), ("Text", read, batch.text_mask))
         facts = [

@@ -171,7 +171,12 @@ class TrajectoryFigures:
         return lede + more, {"clip": facts["clip"], "waypoint": f"{self.ahead_s:g} s after the last frame"}
 
     def sample(self, batch: TrajectoryBatch, i: int) -> Card:
-        """Draw frames, their visible tokens, depth, and the whole trajectory from above."""
+        """Draw frames, their visible tokens, depth, and the whole trajectory from above.
+
+        Args:
+            batch: The batch.
+            i: Row.
+        """
         card = self._video.sample(_draw_video(batch), i)
         figures = (*card.figures, *_draw_depths(batch, i), self._draw_from_above(batch, i, "walk"))
         missing = tuple(one for one in card.missing if "flow" not in one)

@@ -63,7 +63,12 @@ class VideoFigures:
         return lede, {"clip": self.clip, "flow": self.flow, "scene cuts": cut_words(batch)}
 
     def sample(self, batch: VideoBatch, i: int) -> Card:
-        """Draw frames, their visible tokens, flow, and visible tokens over time."""
+        """Draw frames, their visible tokens, flow, and visible tokens over time.
+
+        Args:
+            batch: The batch.
+            i: Row.
+        """
         check_grid(self.grid, *batch.video.shape[1:4])
         frames = sized(batch.video[i].cpu().numpy(), self.grid, choose_page_side(batch.video))
         times = batch.pts_s[i].tolist()
@@ -280,7 +285,7 @@ def find_frame_with_flow(flow: Flow | None, i: int, frames: int) -> int:
     """Return the index of the frame of clip `i` nearest to the middle in which at least half of the flow's cells have a
     vector.
 
-    A frame at the start of a GOP has none. If there is no such frame, the middle is returned.
+    The first frame of a GOP has none. Without such a frame, the middle is returned.
 
     Args:
         flow: Flow of the batch.

@@ -60,7 +60,7 @@ def make_cloud_scene(plane: Mesh, seed: int) -> GalleryScene:
 
 
 def make_mesh_scene(animal: Mesh) -> GalleryScene:
-    """Return the nodes of a surface, with the lowest as a kind of its own, the feet."""
+    """Return the nodes of a surface; the lowest are a separate kind, the feet."""
     vertices, edges = animal[0], list_unique_edges(animal[1])
     kinds = np.where(vertices[:, 1] < np.percentile(vertices[:, 1], 7), FEET, 0).astype(np.int64)
 
