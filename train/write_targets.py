@@ -372,7 +372,7 @@ class TargetsJob:
 
         Args:
             task: The task.
-            done: Its written targets.
+            done: Written targets of the task.
             restarts: Number of processes that died on the task in this run.
         """
         self._records.record(task, done)

@@ -14,7 +14,7 @@ If weights are divided among ranks, each writes its rows: model-00000-of-00002.s
 number of ranks can read them.
 
 A checkpoint is written under a temporary name and renamed once all of it is on the disk, so a folder with the final
-name is complete. torch.distributed.checkpoint is not used. Its default format keeps the metadata in a pickle, and
+name is complete. torch.distributed.checkpoint is not used: its default format keeps the metadata in a pickle, and
 loading a pickle can run code. Its safetensors storage (torch 2.13: HuggingFaceStorageWriter) has no pickle, but it has
 no checksums either, writes into the folder under its final name, has no space in a file's metadata for the model's
 config, and divided rows must be joined by `consolidate` before others can read them. It would save some 90 lines:
@@ -191,9 +191,9 @@ def load_checkpoint(
 
     Args:
         checkpoint: Folder of the checkpoint.
-        position: Its position, from `read_checkpoint`.
-        model: Model to load into.
-        optimiser: Optimiser to load into.
+        position: Position of the checkpoint, from `read_checkpoint`.
+        model: Model that receives the weights.
+        optimiser: Optimiser that receives the moments.
         settings: Settings of the run, which must equal the checkpoint's.
         average: Averaged weights to load into.
 

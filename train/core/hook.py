@@ -114,7 +114,7 @@ class Hook:
 
         Args:
             event: The step.
-            metrics: Its metrics.
+            metrics: Metrics of the step.
         """
 
     def close(self) -> None:

@@ -270,7 +270,7 @@ def set_decay(optimiser: torch.optim.Optimizer, config: OptimiserConfig, progres
 
     Args:
         optimiser: The optimiser, from `build_optimiser`.
-        config: Its settings.
+        config: Settings of the optimiser.
         progress: Position in the run, in [0, 1].
     """
     if config.last_weight_decay is not None:

@@ -32,7 +32,7 @@ class SampleLosses(Hook):
 
         Args:
             event: The step.
-            metrics: Its metrics, unused.
+            metrics: Metrics of the step, unused.
         """
         if event.report.samples is not None:
             self.write(event.step, event.report.samples.cpu().numpy())

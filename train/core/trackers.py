@@ -79,7 +79,7 @@ class Trackers(Hook):
 
         Args:
             event: The step, unused.
-            metrics: Its metrics.
+            metrics: Metrics of the step.
         """
         self.write(metrics)
 

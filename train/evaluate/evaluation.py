@@ -442,7 +442,7 @@ def rouge_l(text: str, references: Sequence[str]) -> float:
 
     Args:
         text: The text.
-        references: Texts to compare with; without any, the score is 0.
+        references: Reference texts; if empty, the score is 0.
     """
     words = normalise(text).split()
     return max((_measure_overlap(words, normalise(one).split()) for one in references), default=0.0)

@@ -321,7 +321,7 @@ class TokenModel(Model[TextBatch], config=TokenModelConfig):
 
         Args:
             batch: The batch.
-            hidden: Its hidden tokens.
+            hidden: Hidden tokens of the batch.
         """
         return self.logits(self.encode(batch, hidden.place))
 
