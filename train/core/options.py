@@ -95,7 +95,7 @@ class LoopSettings:
     guard: Annotated[
         OnCollapse,
         ModelFlag(
-            "Action if features collapse: log a warning, stop, or roll back to the last sound checkpoint with a "
+            "Action if features collapse: log a warning, stop, or roll back to the last good checkpoint with a "
             "lower learning rate; auto logs, for models that can collapse."
         ),
     ] = "auto"
