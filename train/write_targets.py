@@ -302,8 +302,8 @@ class TargetsJob:
         model = _teacher(self.weights, self.checksum, str(device))
         if model.grids != self.config.grids:
             raise ValueError(
-                f"the teacher of {run} reads {dict(model.grids)}, and {recipe.name} has {dict(self.config.grids)}: a "
-                "teacher's tokens are those of its student; give a recipe (--recipe, --set) of the same grid"
+                f"the teacher of {run} reads {dict(model.grids)}, but {recipe.name} has {dict(self.config.grids)}; "
+                "teacher and student must have the same tokens, so give a recipe (--recipe, --set) of the same grid"
             )
         rows = self.config.rows(self.split)
         settings = {

@@ -363,7 +363,7 @@ def test_workers_and_remote_targets_give_the_same(made):
 def test_a_teacher_of_another_grid_and_a_model_without_tokens_are_refused(made, tmp_path):
     split, weights, _ = made
     small = replace(SHARED, patch=8)
-    with pytest.raises(ValueError, match="a teacher's tokens are those of its student"):
+    with pytest.raises(ValueError, match="teacher and student must have the same tokens"):
         TargetsJob(weights, split, tmp_path / "t", recipe=recipe_of(small))
     with pytest.raises(ValueError, match="dtype must be 'float32' or 'float16', got 'int8'"):
         TargetsJob(weights, split, tmp_path / "t", recipe=recipe_of(SHARED), dtype="int8")

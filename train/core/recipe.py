@@ -97,8 +97,8 @@ class Recipe(Config, Generic[BatchT]):
                 if any(n > most for n, most in zip(grid.shape, data.grids[name].shape, strict=True)):
                     raise ValueError(
                         f"data.over_run changes {changed}, and from progress {start:g} on a sample has {grid.shape} "
-                        f"tokens, more than at the run's end, {data.grids[name].shape}, which the model is made for; "
-                        "begin with fewer"
+                        f"tokens, but the model is built for {data.grids[name].shape}, the number at the run's end; "
+                        "begin with fewer tokens"
                     )
 
     def build(self, *, seed: int = 0) -> Model[BatchT]:

@@ -30,7 +30,7 @@ def cards(media: Media, seed: int) -> list[Card]:
 
 
 KIND = GallerySection(
-    title="Laws",
+    title="Ratios and schedules",
     words="A ratio sampler determines how many tokens are hidden, and can be combined with any pattern. Schedules "
     "follow the position of a batch in the run, so the loader needs the length of the run (steps=). Random "
     "samplers draw one number per view, sample, frame or batch (scope=).",
