@@ -114,7 +114,7 @@ def write_embeddings(
     if out.suffix != ".parquet":
         raise ValueError(f"{out} does not end in .parquet; name a file such as features.parquet")
     if any(path.exists() for path in find_files(out)):
-        raise ValueError(f"{out} is there; give another name, or delete it")
+        raise ValueError(f"{out} exists; give another name, or delete it")
     recipe, weights, split = run_recipe(run), run_weights(run), Manifest.load(data)
     check_modality(recipe, split)
     model = load_model(weights).to(device)

@@ -191,7 +191,7 @@ def read_evaluations(run: Path) -> Sequence[RunEvaluation]:
     try:
         saved = json.loads(path.read_bytes())
         if saved["format"] != FORMAT:
-            raise ValueError(f"its format is {saved['format']}, and this release reads {FORMAT}")
+            raise ValueError(f"its format is {saved['format']}, but this release reads {FORMAT}")
         return [rebuild(RunEvaluation, one) for one in saved["evaluations"]]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         log.warning("%s is ignored: %s; it will be rewritten", path, error)

@@ -137,7 +137,7 @@ def finetune(
         validation = _validation(tuning, recipe, train, held_out, options)
     elif options.patience is not None:
         raise ValueError(
-            f"patience={options.patience} counts validations, and there are none; give val, a held-out split"
+            f"patience={options.patience} counts validations, but there are none; give val, a held-out split"
         )
     if recipe.schedule.base_lr == tuning.recipe.schedule.base_lr:
         _tell_rate(recipe)
@@ -168,7 +168,7 @@ def _balance(recipe: Recipe[Any], train: Manifest) -> Recipe[Any]:
     """Return the recipe with class weights that compensate for the number of samples per class in the split."""
     model = recipe.model
     if not isinstance(model, LabelsConfig):
-        raise ValueError(f"a {type(model).__name__} has no weights of classes; leave balanced out")
+        raise ValueError(f"a {type(model).__name__} has no class weights; leave out balanced")
     return replace(recipe, model=replace(model, class_weights=compute_balanced_weights(train.label, model.classes)))
 
 

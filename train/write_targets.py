@@ -250,7 +250,7 @@ def _teacher(weights: Path, checksum: str, device: str) -> Model[Any]:
     changed.
     """
     if (found := compute_weights_sum(weights)[0]) != checksum:
-        raise ValueError(f"{weights} has the checksum {found}, and the job began with {checksum}; put that file back")
+        raise ValueError(f"{weights} has the checksum {found}, but the job began with {checksum}; restore that file")
     return load_model(weights).to(device)
 
 
@@ -429,7 +429,7 @@ def _config(recipe: Recipe[Any], split: Split) -> SplitConfig[Any, Any]:
     if not isinstance(data, SplitConfig) or "cycle" not in {f.name for f in fields(data)}:
         raise ValueError(f"targets need images or videos, but {recipe.name} loads {data.modality}")
     if isinstance(several := getattr(data, "component", None), tuple):
-        raise ValueError(f"a teacher reads one video of a sample, and component={several} names {len(several)}")
+        raise ValueError(f"a teacher reads one video per sample, but component={several} names {len(several)}")
     return data.resolved(split).alone()
 
 

@@ -150,6 +150,6 @@ def test_what_is_kept_is_used_until_weights_or_samples_change(run, splits, tmp_p
     assert read_evaluations(run) == [changed]
     (run / KEPT).write_text('{"format": 9}')
     assert read_evaluations(run) == []
-    assert "its format is 9, and this release reads 1; it will be rewritten" in caplog.text
+    assert "its format is 9, but this release reads 1; it will be rewritten" in caplog.text
     with pytest.raises(ShardError):
         evaluated(run, tmp_path)

@@ -172,7 +172,7 @@ def test_what_cannot_be_exported_is_said_and_leaves_nothing(made, tmp_path, monk
         export_run(run, tmp_path / "out")
     monkeypatch.undo()
     assert not any(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="is there and not empty; give a new folder"):
+    with pytest.raises(ValueError, match="exists and is not empty; give a new folder"):
         export_run(run, out)
     split = write_split("image", tmp_path / "data")
     cuts = ("data.size=32", "data.patch=8", "batch_size=2", *SIZES, *DECODER)
@@ -211,7 +211,7 @@ def test_classes_have_the_names_that_the_run_learned(made, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"data": {"label_names": ["wasps", "ants", "bees"]}}))
     assert list_classes(model, tmp_path, split) == ["wasps", "ants", "bees"]
     (tmp_path / "run.json").write_text(json.dumps({"data": {}}))
-    with pytest.raises(ValueError, match=r"classes, and the model 3; name the split it trained on"):
+    with pytest.raises(ValueError, match=r"classes, but the model has 3; name the split it trained on"):
         list_classes(model, tmp_path, split)
 
 

@@ -103,8 +103,8 @@ MISTAKES = (
     # Raw data and lists
     (f"{FOLDER} nothere", "there is no folder nothere", "ROOT/train/CLASS/*.mp4", "or list them in ROOT/list.csv"),
     (f"{FOLDER} flat", "the only video would have no label", "ROOT/train/CLASS", "If this is meant, add --as-is"),
-    (f"{FOLDER} lable", "has the column 'lable'", "'label' is meant", "rename it"),
-    (f"{FOLDER} class", "has the column 'class' and no label", "'label'", "rename it"),
+    (f"{FOLDER} lable", "has the column 'lable'", "if you meant 'label'", "rename it"),
+    (f"{FOLDER} class", "has the column 'class' but no label", "'label'", "rename it"),
     (f"{FOLDER} reversed", "line 2 has the end 0.5 s", "not after its start 1 s", "Correct the line or take it out"),
     (f"{FOLDER} missing", "there is no file (1)", "at most 5.0% may be", "--max-rejects 0.51"),
     (f"{FOLDER} links", "not below links", "if you trust who made the list", "Move them there"),
@@ -188,7 +188,7 @@ MISTAKES = (
     (
         "train videomae-tiny --data both --out new --component cam0.mp4 --component cam1.mp4",
         "component=('cam0.mp4', 'cam1.mp4') names 2",
-        "reads one video of a sample",
+        "reads one video per sample",
         "name one, such as --component cam0.mp4",
     ),
     (

@@ -87,7 +87,7 @@ class Position:
         if found is not None and found != wanted:
             raise RunFileError(
                 f"the loader's position is epoch {self.loader['epoch']}, batch {self.loader['batch']} of "
-                f"{batches_per_epoch}, which is not that after {wanted} batches"
+                f"{batches_per_epoch}, not the position after {wanted} batches"
             )
 
 
@@ -218,8 +218,8 @@ def load_checkpoint(
     if "teacher" in lacking:
         raise ResumeError(
             f"{checkpoint} has no teacher: {len([n for n in own.keys() - weights.keys() if n.startswith('teacher.')])} "
-            "of its tensors are missing, and the run would go on towards another; put back the whole checkpoint, or "
-            "start over without resuming (--no-resume)"
+            "of its tensors are missing, and the run would continue with another teacher; restore the whole "
+            "checkpoint, or start over without resuming (--no-resume)"
         )
     try:
         model.load_state_dict(weights)

@@ -26,7 +26,7 @@ def measure_spread(features: Tensor) -> dict[str, float]:
         ValueError: There are fewer than two samples or channels.
     """
     if features.ndim != 2 or min(features.shape) < 2:
-        raise ValueError(f"the spread is of features (n, D) of two samples or more, got {tuple(features.shape)}")
+        raise ValueError(f"the spread needs features (n, D) of at least two samples, got {tuple(features.shape)}")
     x = features.detach().double()
     centred = x - x.mean(dim=0)
     square = x.square().sum()
@@ -72,7 +72,7 @@ def lidar(x: Tensor, delta: float = 1e-4) -> float:
         delta: Term added to the variance of the views in each direction, as a fraction of a channel's mean variance.
     """
     if x.ndim != 3 or min(x.shape) < 2:
-        raise ValueError(f"LiDAR is of features (n, q, D) of two views of two samples or more, got {tuple(x.shape)}")
+        raise ValueError(f"LiDAR needs features (n, q, D) of two views of at least two samples, got {tuple(x.shape)}")
     x = x.detach().double()
     means = x.mean(dim=1)
     within, between = (x - means[:, None]).flatten(0, 1), means - means.mean(dim=0)

@@ -82,7 +82,9 @@ def open_data(
         check_cache(storing.cache, [split])
         return split
     if asked is not None:
-        raise ValueError(f"data_version={asked} is of one split, and here are several; give it in the mixture's file")
+        raise ValueError(
+            f"data_version={asked} applies to one split, but there are several; set the versions in the mixture's file"
+        )
     states = [dict(part) for part in parts or [{}] * len(data.sources)]
     manifests = [
         _opened(recipe, one.data, own, one.data_version, storing) for one, own in zip(data.sources, states, strict=True)
@@ -113,7 +115,7 @@ def _find_moved(manifest: Manifest, position: Mapping[str, Any]) -> Manifest:
     if isinstance(saved, int) and position.get("dataset") != manifest.fingerprint:
         raise ResumeError(
             f"the run has seen version {saved} of its split, and version {asked} of {manifest.location} has other "
-            "samples or another order; ask for no version to continue, or start a new run (--no-resume, or another "
+            "samples or another order; leave out the version to continue, or start a new run (--no-resume, or another "
             "folder)"
         )
     if isinstance(saved, int) and saved != asked:

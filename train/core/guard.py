@@ -97,7 +97,7 @@ class Guard(Hook):
         if mode == "auto":
             mode = "log" if isinstance(model, Watched) else "off"
         if mode != "off" and not isinstance(model, Watched | _GivesFeatures):
-            raise ValueError(f"guard={mode!r} watches features, and a {type(model).__name__} gives none; use 'off'")
+            raise ValueError(f"guard={mode!r} monitors features, but a {type(model).__name__} has none; use 'off'")
         self.mode, self._model, self._every, self._device, self._views = mode, model, every, device, views
         self._begun = False
         self._begin_after({})

@@ -114,7 +114,7 @@ class Trainer:
                 "the loader has no batch: there are fewer samples than batch_size x ranks; choose a smaller batch_size"
             )
         if options.steps is not None and options.steps < 1:
-            raise ValueError(f"steps is at least 1, got steps={options.steps}")
+            raise ValueError(f"steps must be at least 1, got steps={options.steps}")
         self.settings: LoopSettings = options.settings or options
         check_trackers(self.settings.track)
         self.recipe, self.loader, self.out = recipe, loader, get_local_path(out, "out")

@@ -117,7 +117,7 @@ class MetricsLog:
                 self._file.close()
                 raise ResumeError(
                     f"{self._path} has {size} bytes instead of {self._size}: another run has written into this folder "
-                    "since; make a new Trainer, which continues from its last checkpoint"
+                    "since; create a new Trainer, which continues from its last checkpoint"
                 )
         return self
 

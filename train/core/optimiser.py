@@ -106,16 +106,16 @@ class ScheduleConfig(Config):
                 f"shape={self.shape!r} and milestones={self.milestones}"
             )
         if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(f"milestones rise, got {self.milestones}")
+            raise ValueError(f"milestones must rise, got {self.milestones}")
         if (self.shape == "trapezoid") != (self.cooldown > 0) or self.cooldown > 1 - self.warmup:
             raise ValueError(
                 "only shape='trapezoid' has a cooldown, a fraction of the steps up to 1 - warmup, got "
                 f"shape={self.shape!r}, cooldown={self.cooldown} and warmup={self.warmup}"
             )
         if self.shape == "exponential" and self.min_lr == 0:
-            raise ValueError("shape='exponential' needs min_lr > 0, for no factor reaches 0, got min_lr=0")
+            raise ValueError("shape='exponential' needs min_lr > 0, since no factor reaches 0, got min_lr=0")
         if self.min_lr > self.base_lr:
-            raise ValueError(f"min_lr is at most base_lr={self.base_lr}, got {self.min_lr}")
+            raise ValueError(f"min_lr must be at most base_lr={self.base_lr}, got {self.min_lr}")
 
     def run_length(self, steps_per_epoch: int) -> int:
         """Return the number of steps of a run."""
@@ -180,7 +180,7 @@ class OptimiserConfig(Config):
     def validate(self) -> None:
         if self.last_weight_decay is not None and self.weight_decay == 0:
             raise ValueError(
-                f"a weight decay that changes is above 0 at both ends, got {self.weight_decay} and "
+                f"a weight decay that changes must be above 0 at both ends, got {self.weight_decay} and "
                 f"last_weight_decay={self.last_weight_decay}"
             )
 
@@ -226,7 +226,7 @@ def compute_layer_rates(model: nn.Module, decay: float) -> dict[str, float]:
     names = [name for name, _ in model.named_parameters()]
     blocks = named_blocks(model) if decay != 1 else []
     if decay != 1 and not blocks:
-        raise ValueError(f"layer_decay={decay} needs a model with blocks, and a {type(model).__name__} has none; use 1")
+        raise ValueError(f"layer_decay={decay} needs a model with blocks, but a {type(model).__name__} has none; use 1")
     stack = [path for path, _ in blocks if path.rpartition(".")[0] == blocks[0][0].rpartition(".")[0]]
     rates, above = {}, len(stack) + 1 if stack else 0
     for name in names:

@@ -126,9 +126,9 @@ class LoopSettings:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.replicas > 1 and self.parallel != "fsdp":
-            raise ValueError(f"replicas are of parallel='fsdp', got {self.replicas} of parallel={self.parallel!r}")
+            raise ValueError(f"replicas need parallel='fsdp', got {self.replicas} of parallel={self.parallel!r}")
         if self.profile is not None and not 1 <= self.profile[0] <= self.profile[1]:
-            raise ValueError(f"profile is a first and a last step, counted from 1, got {self.profile}")
+            raise ValueError(f"profile must be a first and a last step, counted from 1, got {self.profile}")
 
 
 @dataclass(frozen=True, kw_only=True)

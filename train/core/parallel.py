@@ -104,7 +104,7 @@ def recompute_blocks(model: nn.Module) -> None:
     """
     blocks = list_blocks(model)
     if not blocks:
-        raise ValueError(f"a {type(model).__name__} has no blocks to compute again; leave out --checkpoint-blocks")
+        raise ValueError(f"a {type(model).__name__} has no blocks to recompute; leave out --checkpoint-blocks")
     for block in blocks:
         setattr(block, "forward", _make_recomputed(block.forward))  # noqa: B010
 

@@ -69,7 +69,7 @@ class Recipe(Config, Generic[BatchT]):
         several = getattr(self.data, "component", None)
         if isinstance(several, tuple) and not self.model.reads_cameras:
             raise ValueError(
-                f"{type(self.model).__name__} reads one video of a sample, and component={several} names "
+                f"{type(self.model).__name__} reads one video per sample, but component={several} names "
                 f"{len(several)}; name one, such as --component {several[0]}, or set reads_cameras = True in a custom "
                 "model that reads batch.cameras"
             )
@@ -249,7 +249,7 @@ def publish_scores(channels: list[Feedback], model: object, *, trained: bool = T
         return
     if not isinstance(model, ScoresClasses):
         raise ValueError(
-            f"masks.ByClass follows the losses of classes, and a {type(model).__name__} has none; use a text model "
+            f"masks.ByClass follows the losses of classes, but a {type(model).__name__} has none; use a text model "
             "with model.classes, or a mask without feedback"
         )
     scores = model.update_scores() if trained else model.find_last_scores()

@@ -134,8 +134,8 @@ def replay(
         raise ValueError(f"rank {rank}: the run in {folder} had the ranks 0 to {ranks - 1}")
     if find_channels(with_channel(recipe).data):
         raise ValueError(
-            f"{recipe.name} has masks.ByClass, which follows the losses of the run; these are not recorded, so no step "
-            "of it can be made again"
+            f"{recipe.name} has masks.ByClass, which follows the losses of the run; these are not recorded, so its "
+            "batches cannot be recreated"
         )
     seen = find_splits_at(folder, step)
     shown = _opened(folder, recipe, data, version, seen)

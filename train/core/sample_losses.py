@@ -61,8 +61,8 @@ class SampleLosses(Hook):
         before = np.load(self._path, mmap_mode="r") if self._path.exists() else None
         if before is not None and before.shape[1] != samples:
             raise ResumeError(
-                f"{self._path} has {before.shape[1]} samples a step, and the run has {samples}; move the file away, or "
-                "leave out --losses"
+                f"{self._path} has {before.shape[1]} samples per step, but the run has {samples}; move the file away, "
+                "or leave out --losses"
             )
         if before is None or before.shape != shape:
             begun = self._path.with_suffix(".part")

@@ -272,7 +272,7 @@ def make_metadata(model: nn.Module, about: Mapping[str, str] | None = None) -> d
         ValueError: The module is not a `Model`.
     """
     if not isinstance(model, Model):
-        raise ValueError(f"only a Model can be saved, got {type(model).__name__}; make it with ModelConfig.build")
+        raise ValueError(f"only a Model can be saved, got {type(model).__name__}; build it with ModelConfig.build")
     grids = {name: grid.to_dict() for name, grid in model.grids.items()}
     built_of = {"model": json.dumps(model.settings.to_dict()), "grids": json.dumps(grids)}
     return {**(about or {}), "format": "pt", **built_of}

@@ -158,7 +158,7 @@ def match_labels(split: Manifest, names: Sequence[str], whose: str) -> Manifest:
         remedy = f"of {whose}; give splits whose classes have the same names"
         if has_label_lists(split):
             raise ValueError(
-                f"{split} has the classes {list_few(unknown, repr)}, which are none of the {len(names)} {remedy}"
+                f"{split} has the classes {list_few(unknown, repr)}, which are not among the {len(names)} {remedy}"
             )
         try:
             return split.with_labels(names)
@@ -257,7 +257,7 @@ def extract_features(
                 vectors[name].append(encoder.features(on_device).float().cpu()[rows])
     if not sum(map(len, labels)):
         raise ValueError(
-            "the split has no labelled sample; a probe needs labels, of a dataset or of a folder's classes"
+            "the split has no labelled sample; a probe needs labels, from a dataset or from the names of class folders"
         )
     order = torch.tensor(sorted(range(len(keys)), key=keys.__getitem__))
     return Labelled(

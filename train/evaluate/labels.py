@@ -66,9 +66,11 @@ class LabelsConfig(ModelConfig[BatchT], ABC, Generic[BatchT]):
 
     def validate(self) -> None:
         if self.class_weights and len(self.class_weights) != self.classes:
-            raise ValueError(f"class_weights is a number for each of {self.classes} classes, got {self.class_weights}")
+            raise ValueError(
+                f"class_weights must have a number for each of {self.classes} classes, got {self.class_weights}"
+            )
         if self.class_weights and self.several:
-            raise ValueError("class_weights are for samples with one label each, and these have lists of classes")
+            raise ValueError("class_weights need samples with one label each, but these have lists of classes")
 
     @property
     def most_labels(self) -> int | None:

@@ -63,7 +63,9 @@ class OnlineProbe(Hook):
             ValueError: The split has fewer than 4 labelled samples, or lists of classes.
         """
         if has_label_lists(data):
-            raise ValueError(f"the samples of {data} have lists of classes; a probe while training takes one label")
+            raise ValueError(
+                f"the samples of {data} have lists of classes, but a probe during training needs one label each"
+            )
         plain = drop_augmentation(config, train)
         found = [
             (batch, rows, labels)
@@ -72,7 +74,7 @@ class OnlineProbe(Hook):
         ]
         count = sum(len(labels) for *_, labels in found)
         if count < 4:
-            raise ValueError(f"{data} has {count} labelled samples, and a probe needs 4; give a split with labels")
+            raise ValueError(f"{data} has {count} labelled samples, but a probe needs 4; give a split with labels")
         labels = torch.cat([labels for *_, labels in found])
         return cls(batches=[(batch, rows) for batch, rows, _ in found], labels=labels, every=every)
 

@@ -37,9 +37,9 @@ def sentence_vectors(model: TokenModel, documents: Ids, *, pooling: Pooling = "f
         ValueError: The pooling is unknown, or a document is empty or longer than the model allows.
     """
     if pooling not in get_args(Pooling):
-        raise ValueError(f"pooling is one of {', '.join(get_args(Pooling))}, got {pooling!r}")
+        raise ValueError(f"pooling must be one of {', '.join(get_args(Pooling))}, got {pooling!r}")
     if any(len(one) == 0 for one in documents):
-        raise ValueError("a document of no tokens has no vector; leave it out")
+        raise ValueError("a document without tokens has no vector; leave it out")
     model.eval()
     order = sorted(range(len(documents)), key=lambda i: len(documents[i]))
     vectors = torch.empty(len(documents), model.config.width)
@@ -141,7 +141,7 @@ def measure_ranking(scores: Tensor, relevant: Tensor, *, ks: Sequence[int] = (1,
     if any(k < 1 for k in ks):
         raise ValueError(f"recall at k needs k of 1 or more, got {tuple(ks)}")
     if scores.isnan().any():
-        raise ValueError("a score is NaN; look for it in the vectors that the scores were made from")
+        raise ValueError("a score is NaN; check the vectors that the scores are computed from")
     counted = relevant.any(dim=1)
     if not counted.any():
         raise ValueError("no query has a relevant document; retrieval needs one")

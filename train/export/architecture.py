@@ -120,7 +120,7 @@ def convert_classifier(model: Classifier[Any] | EncoderClassifier[Any], body: Co
         return _convert_videomae_classifier(model, head)
     if isinstance(model.tokens, ImageTokens):
         return _convert_image_classifier(model, head)
-    raise ValueError("transformers has no classifier of spectrograms by the mean of their tokens")
+    raise ValueError("transformers has no classifier on the mean token of spectrograms")
 
 
 def _convert_videomae_classifier(model: Classifier[Any], head: Mapping[str, Tensor]) -> Counterpart:
@@ -189,8 +189,8 @@ def _convert_modernbert_classifier(
     """
     if model.norm.eps != body.config["norm_eps"]:
         raise ValueError(
-            f"all norms of ModernBertForSequenceClassification have one epsilon, got {body.config['norm_eps']:g} and "
-            f"{model.norm.eps:g}"
+            "all norms of ModernBertForSequenceClassification must have the same epsilon, got "
+            f"{body.config['norm_eps']:g} and {model.norm.eps:g}"
         )
     width = body.config["hidden_size"]
     bias = head["bias"] + head["weight"] @ model.norm.bias  # its norm has no bias

@@ -123,7 +123,7 @@ def export_run(run: str | Path, out: str | Path, data: SplitLocation | None = No
     if to not in TARGETS:
         raise ValueError(f"unknown target {to!r}{nearest(to, list(TARGETS))}; allowed are {', '.join(TARGETS)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is there and not empty; give a new folder")
+        raise ValueError(f"{out} exists and is not empty; give a new folder")
     recipe, weights = run_recipe(run), run_weights(run)
     model = load_model(weights)
     split = split_of_run(run, data)
@@ -227,7 +227,7 @@ def list_classes(model: Model[Any], run: Path, split: Manifest) -> list[str]:
     names = read_label_names(run) or split.label_names
     if len(names) != model.config.classes:
         raise ValueError(
-            f"{split} has {len(names)} classes, and the model {model.config.classes}; name the split it trained on"
+            f"{split} has {len(names)} classes, but the model has {model.config.classes}; name the split it trained on"
         )
     return list(map(str, names))
 

@@ -35,7 +35,7 @@ def to_hf(model: Model[Any], recipe: Recipe[Any], kind: RawKind | None, classes:
             vocabulary = int(found.config["vocab_size"])
             if kind.facts.vocabulary > vocabulary:
                 raise ValueError(
-                    f"the tokenizer of this split has {kind.facts.vocabulary:,} ids, and the model {vocabulary:,}; "
+                    f"the tokenizer of this split has {kind.facts.vocabulary:,} ids, but the model has {vocabulary:,}; "
                     "give the split that it trained on"
                 )
             more = kind.write_tokenizer(folder)

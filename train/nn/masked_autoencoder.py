@@ -116,7 +116,7 @@ class AutoencoderConfig(ModelConfig[BatchT]):
         for part in ("", "decoder_"):
             self.need_heads(f"{part}width", f"{part}heads", of=2)
         if self.own_class and not self.class_token:
-            raise ValueError("own_class=True is for models with a class token, got class_token=False; set it too")
+            raise ValueError("own_class=True needs class_token=True, got class_token=False")
         if self.decoder_window is not None and self.class_token:
             raise ValueError(
                 f"a class token lies in no window, got decoder_window={self.decoder_window} and class_token=True; "

@@ -74,7 +74,7 @@ class VideoTokens(nn.Module):
     def media(self, batch: VideoBatch) -> Tensor:
         """Return the clips of a batch; raise ValueError if it has only some of their tokens."""
         if batch.tokens is not None:
-            raise ValueError("the batch has only chosen tokens of its clips, and all are needed; use output='rgb'")
+            raise ValueError("the batch has only chosen tokens of its clips, but all are needed; use output='rgb'")
         return batch.video
 
     def of(self, batch: VideoBatch) -> tuple[Tensor, MaskBatch]:
@@ -86,7 +86,7 @@ class VideoTokens(nn.Module):
             return batch.video, mask
         if not tokens.targets:
             raise ValueError(
-                "the batch has only its visible tokens, and targets are needed; use output='tokens+targets'"
+                "the batch has only its visible tokens, but targets are needed; use output='tokens+targets'"
             )
         cubes = tokens.pixels.view(*tokens.index.shape, self.n_pixels, 3).transpose(2, 3).flatten(2)
         return replace(tokens, pixels=cubes).whole(self.n_tokens), mask
@@ -111,8 +111,8 @@ class VideoTokens(nn.Module):
         fits = video.ndim == 5 and all(0 < n <= most and n % step == 0 for n, most, step in sides)
         if not self.smaller or not fits:
             raise ValueError(
-                f"video has the shape {tuple(video.shape)}, the model takes (B, {', '.join(map(str, self.extent))}, 3);"
-                " use the same clip for the loader and the model"
+                f"video has the shape {tuple(video.shape)}, but the model takes (B, "
+                f"{', '.join(map(str, self.extent))}, 3); use the same clip for the loader and the model"
             )
         return tuple(n // step for n, step in zip(video.shape[1:4], self.patch, strict=True))
 
@@ -270,8 +270,8 @@ class ImageTokens(nn.Module):
         (h, w), (ph, pw) = self.grid, self.patch
         if image.shape[1:] != (*self.extent, 3):
             raise ValueError(
-                f"images have the shape {tuple(image.shape)}, the model takes (B, {self.extent[0]}, {self.extent[1]}, "
-                "3); use one size for the loader and the model"
+                f"images have the shape {tuple(image.shape)}, but the model takes (B, {self.extent[0]}, "
+                f"{self.extent[1]}, 3); use one size for the loader and the model"
             )
         return image.reshape(-1, h, ph, w, pw, 3).transpose(2, 3).reshape(-1, self.n_tokens, self.n_inputs)
 

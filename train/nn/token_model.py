@@ -132,7 +132,7 @@ class TokenModelConfig(ModelConfig[TextBatch]):
         self.need_heads()
         if self.positions == "rotary" and self.width // self.heads % 2:
             raise ValueError(
-                f"rotary positions need an even number of channels a head, got {self.width // self.heads}; change "
+                f"rotary positions need an even number of channels per head, got {self.width // self.heads}; change "
                 "width or heads"
             )
 
@@ -180,7 +180,7 @@ class TokenModel(Model[TextBatch], config=TokenModelConfig):
         """
         edges, rows = batch.unpadded.cu_seqlens.long(), len(batch.tokens)
         if len(edges) != rows + 1:
-            raise ValueError(f"features are of one text a row, got {len(edges) - 1} in {rows} rows; use packing='row'")
+            raise ValueError(f"features need one text per row, got {len(edges) - 1} in {rows} rows; use packing='row'")
         with nullcontext() if batch.tokens.is_cuda else torch.autocast("cpu", enabled=False):
             encoded = self.encode(replace(batch, mask=None)).float()
         return torch.segment_reduce(encoded, "mean", offsets=edges)
@@ -236,7 +236,7 @@ class TokenModel(Model[TextBatch], config=TokenModelConfig):
         """Add the losses of hidden tokens to the sums of their classes, until `update_scores`."""
         if batch.classes is None:
             raise ValueError(
-                f"the model averages the losses of {self.config.classes} classes, and the batch has no classes; make "
+                f"the model averages the losses of {self.config.classes} classes, but the batch has no classes; make "
                 "shards with parts of speech, or set model.classes=0"
             )
         classes = batch.classes.flatten()[hidden.index].long().clamp_max(self.config.classes)

@@ -322,7 +322,7 @@ class TransformerBlock(ResidualBlock):
             x = self.joined(x, self.attention(normed, seen))
         elif isinstance(self.attention, RotaryAttention):
             if turns is None:
-                raise ValueError("a block of rotary attention needs the turns of its tokens, got none")
+                raise ValueError("a block of rotary attention needs the rotations of its tokens, got none")
             own = x if last is None else x[..., -last:, :]
             x = self.joined(own, self.attention(normed, mask, turns, last=last, rows=rows))
         else:

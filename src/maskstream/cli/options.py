@@ -186,7 +186,9 @@ class ExecutorOptions:
                 raise ValueError(f"--address {self.address} belongs to --executor ray")
             return None
         if workers is not None:
-            raise ValueError(f"--workers {workers} does not go with --executor ray, which runs a task per processor")
+            raise ValueError(
+                f"--workers {workers} cannot be combined with --executor ray, which runs one task per processor"
+            )
         from maskstream.preprocess import RayExecutor
 
         return RayExecutor(self.address)

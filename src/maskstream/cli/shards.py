@@ -126,7 +126,7 @@ def shards(
     )
     if cluster.executor == "slurm":
         if metrics is not None:
-            raise ValueError("--metrics is of one process; leave it out with --executor slurm")
+            raise ValueError("--metrics works in a single process only; leave it out with --executor slurm")
         submit(_describe_slurm_job(context, dataset, root, options, cluster, append=append), as_json)
         return
     if cluster.parts or cluster.sbatch:

@@ -161,7 +161,7 @@ def split(
         tell(asdict(taken), [f"{taken.out}: version {taken.version} has {plural(taken.samples, 'sample')}"], as_json)
         return
     if val is None or few is not None:
-        raise typer.BadParameter("give one of both: a fraction, or a number of each label", param_hint="--val or --few")
+        raise typer.BadParameter("give either a fraction or a number per label", param_hint="--val or --few")
     result = divide(data, val, by=val_by, seed=val_seed, out=out)
     lines = [
         f"{data}: version {result.version} has {plural(result.samples, 'sample')}",

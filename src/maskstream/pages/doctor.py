@@ -181,7 +181,9 @@ class Shape:
 
     def __post_init__(self) -> None:
         if not np.array_equal(np.unique(self.parts), np.arange(self.parts.max(initial=0) + 1)):
-            raise ValueError(f"the parts of shape {self.name} are numbered 0, 1, 2, ..., got {np.unique(self.parts)}")
+            raise ValueError(
+                f"the parts of shape {self.name} must be numbered 0, 1, 2, ..., got {np.unique(self.parts)}"
+            )
 
     def seen(self, ratio: float, *, exact: bool = False) -> VisibleParts:
         """Return the visibility of parts that are hidden at a ratio.
@@ -194,7 +196,7 @@ class Shape:
             ValueError: No part stays visible.
         """
         if not 0 <= ratio < 1:
-            raise ValueError(f"a masked ratio lies in [0, 1), got {ratio}")
+            raise ValueError(f"a masked ratio must lie in [0, 1), got {ratio}")
         count = int(self.parts.max()) + 1
         same, across = 1 - ratio, (1 - ratio) ** 2
         if exact:

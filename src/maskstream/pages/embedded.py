@@ -39,7 +39,9 @@ def write_map(modality: Modality, manifest: Manifest, features: str | Path, out:
     keys, values, labels = read_features(features)
     x = values.double().numpy()
     if len(x) < 3 or not np.isfinite(x).all():
-        raise ValueError(f"a map needs 3 or more samples with finite features, {features} has {len(x)}; embed a split")
+        raise ValueError(
+            f"a map needs 3 or more samples with finite features, but {features} has {len(x)}; embed a split"
+        )
     x = x - x.mean(axis=0)
     variances, directions = np.linalg.eigh(x.T @ x)
     places = x @ directions[:, :-3:-1]

@@ -27,7 +27,7 @@ def test_ray_is_imported_only_to_run_tasks():
     [
         (["--executor", "rey"], "--executor is one of local, ray, slurm"),
         (["--address", "auto"], "--address auto belongs to --executor ray"),
-        (["--executor", "ray", "--workers", "2"], "--workers 2 does not go with --executor ray"),
+        (["--executor", "ray", "--workers", "2"], "--workers 2 cannot be combined with --executor ray"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(words, said, tmp_path, monkeypatch, capsys):

@@ -93,5 +93,5 @@ def test_blocks_that_are_computed_again_have_the_same_gradients(recipe, batch):
     assert (calls.count(False), calls.count(True)) == (3, 6)
     for name, gradient in gradients[0].items():
         assert torch.allclose(gradients[1][name], gradient, rtol=1e-5, atol=1e-8), name
-    with pytest.raises(ValueError, match="no blocks to compute again"):
+    with pytest.raises(ValueError, match="no blocks to recompute"):
         recompute_blocks(torch.nn.Linear(1, 1))

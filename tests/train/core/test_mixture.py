@@ -115,7 +115,7 @@ def test_what_cannot_be_mixed_is_refused(splits: tuple[Path, Path], tmp_path: Pa
     moved = shutil.copytree(one, tmp_path / "moved" / "split")
     with pytest.raises(ValueError, match="a/split and moved/split are the same split"):
         train("mae-tiny", DataMixture.of([one, moved]), new, **SETTINGS)
-    with pytest.raises(ValueError, match="data_version=1 is of one split, and here are several"):
+    with pytest.raises(ValueError, match="data_version=1 applies to one split, but there are several"):
         train("mae-tiny", mixture, new, **SETTINGS, data_version=1)
     with pytest.raises(ValueError, match=r"has the samples of .*/b/split"):
         train("mae-tiny", mixture, new, **SETTINGS, val=other)

@@ -286,7 +286,7 @@ def test_ranks_that_do_not_divide_into_copies_are_refused():
             divide(torch.nn.Linear(2, 2), CPU, replicas=2)
     finally:
         dist.destroy_process_group()
-    with pytest.raises(ValueError, match="replicas are of parallel='fsdp'"):
+    with pytest.raises(ValueError, match="replicas need parallel='fsdp'"):
         LoopSettings(replicas=2)
 
 

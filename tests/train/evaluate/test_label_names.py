@@ -79,7 +79,7 @@ def test_classes_that_the_training_split_does_not_have_are_refused(
     with pytest.raises(ValueError, match=refused):
         finetune(run, splits[0], more, tmp_path / "tuned", device=CPU)
     lists = write_split(tmp_path / "lists", 9, 2, several=True, names=(*NAMES, "striped"))
-    with pytest.raises(ValueError, match="has the classes 'striped', which are none of the 3"):
+    with pytest.raises(ValueError, match="has the classes 'striped', which are not among the 3"):
         match_labels(Manifest.load(lists), NAMES, "TRAIN")
 
 

@@ -88,7 +88,7 @@ def test_a_vector_is_that_of_the_document_alone(pooling):
 
 def test_wrong_documents_are_refused():
     model = TokenModelConfig(vocabulary=50, width=16, depth=1, heads=2).build({"text": GRID})
-    with pytest.raises(ValueError, match="no tokens"):
+    with pytest.raises(ValueError, match="without tokens"):
         sentence_vectors(model, [np.array([], np.int64)])
     with pytest.raises(ValueError, match="pooling"):
         sentence_vectors(model, [np.array([1])], pooling="last")

@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_refused():
     recipe = chosen_recipe("lejepa-tiny", (*CUTS["lejepa"], *TWO))
     with pytest.raises(ValueError, match=r"model.views=2 of a sample are compared, got data.views=1"):
         recipe.model.check(replace(recipe.data, views=1))
-    with pytest.raises(ValueError, match="take a mask with an exact count"):
+    with pytest.raises(ValueError, match="use a mask with an exact count"):
         recipe.model.check(replace(recipe.data, mask=Padded(mask=TargetBlocks())))
     with pytest.raises(ValueError, match="share must be a number above 0 and below 1, got 1"):
         LeJepaConfig(share=1)

@@ -153,7 +153,7 @@ def test_answers_are_counted_by_kind_and_compared_with_answers_without_looking(b
 
 
 def test_sizes_and_data_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="image_layer is 0 to fusion_depth=6, got 7"):
+    with pytest.raises(ValueError, match="image_layer must be 0 to fusion_depth=6, got 7"):
         ImageTextAutoencoderConfig(image_layer=7)
     with pytest.raises(ValueError, match="multiple of 4 and of heads, got width=30"):
         ImageTextAutoencoderConfig(width=30)

@@ -138,7 +138,7 @@ def test_the_area_is_relative_to_what_hiding_everything_costs():
 def test_what_cannot_be_compared_is_refused(splits, tmp_path):
     for wrong, message in (
         ({"measures": ["luck"]}, "unknown measure 'luck'"),
-        ({"step": 30}, "step is a divisor of 100"),
+        ({"step": 30}, "step must be a divisor of 100"),
     ):
         with pytest.raises(ValueError, match=message):
             roar(recipe(), *splits, tmp_path, RoarSettings(**{"seeds": 1, **wrong}), device=CPU)

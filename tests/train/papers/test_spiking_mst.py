@@ -182,7 +182,7 @@ def test_energy_is_additions_and_multiplications():
     )
     assert all(0 <= rate <= 1 for rate in found.rates.values())
     unlabelled = replace(pictures(), label=torch.full((3,), -1))
-    with pytest.raises(ValueError, match="a label each"):
+    with pytest.raises(ValueError, match="one label each"):
         measure_spiking(built(), [unlabelled])
 
 
@@ -191,7 +191,7 @@ def test_sizes_that_do_not_fit_are_refused():
         replace(SMALL, depths=(1, 1, 1, 1), heads=(1, 1, 1, 1), window=1).build(GRID)
     with pytest.raises(ValueError, match="does not divide"):
         replace(SMALL, window=3).build(GRID)
-    with pytest.raises(ValueError, match="heads divide"):
+    with pytest.raises(ValueError, match="heads must divide"):
         replace(SMALL, heads=(3, 3))
 
 

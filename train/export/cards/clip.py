@@ -142,7 +142,7 @@ def read_clip(source: object) -> Bytes:
     if not isinstance(source, str | os.PathLike):
         frames = np.asarray(source)
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
-            raise ValueError(f"a clip is a file or uint8 (T, H, W, 3), got {frames.dtype} {frames.shape}")
+            raise ValueError(f"a clip must be a file or uint8 (T, H, W, 3), got {frames.dtype} {frames.shape}")
         if (FPS or SECONDS) and len(frames) != FRAMES:
             raise ValueError(f"frames have no times; give a file, or the {FRAMES} frames of a clip")
         x, y, wide, high = rectangle(frames.shape[2], frames.shape[1])

@@ -149,7 +149,7 @@ def generate(
         ValueError: The order is unknown, or the temperature is below 0.
     """
     if order not in get_args(Order):
-        raise ValueError(f"order is one of {', '.join(get_args(Order))}, got {order!r}")
+        raise ValueError(f"order must be one of {', '.join(get_args(Order))}, got {order!r}")
     if temperature < 0:
         raise ValueError(f"temperature must be 0 or more, got {temperature}")
     model.eval()

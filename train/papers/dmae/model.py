@@ -111,8 +111,8 @@ class DistilledAutoencoder(MaskedAutoencoder[ImageBatch], config=DistilledAutoen
         model: Any = load_hf(path) if path.is_dir() else load_pth(path) if path.suffix == ".pth" else load_model(path)
         if not isinstance(model, MaskedAutoencoder) or model.grids != self.grids:
             raise ValueError(
-                f"the teacher {path} is a {type(model).__name__} of {model.grids}, the student sees {self.grids}; give "
-                "a masked autoencoder of images of the same size and patch"
+                f"the teacher {path} is a {type(model).__name__} of {model.grids}, but the student sees {self.grids}; "
+                "give a masked autoencoder of images of the same size and patch"
             )
         if (model.config.width, model.config.class_token) != (c.teacher_width, c.class_token) or (
             c.teacher_block >= model.config.depth

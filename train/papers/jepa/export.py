@@ -54,10 +54,12 @@ def to_vjepa2(model: VideoJepa) -> Counterpart:
     assert isinstance(predictor, ClipPredictor)
     assert isinstance(tokens, VideoTokens)
     if not isinstance(teacher.places, RotaryPlaces):
-        raise ValueError("transformers.VJEPA2Model turns queries and keys by their places, and V-JEPA adds places")
+        raise ValueError(
+            "transformers.VJEPA2Model rotates queries and keys by their positions, but V-JEPA adds position embeddings"
+        )
     if len(set(tokens.extent[1:])) > 1:
         raise ValueError(
-            f"transformers.VJEPA2Model takes squares, got {' x '.join(map(str, tokens.extent[1:]))} pixels"
+            f"transformers.VJEPA2Model needs square clips, got {' x '.join(map(str, tokens.extent[1:]))} pixels"
         )
     state: dict[str, Tensor] = {}
     for of, stack in (("encoder", teacher.stack), ("predictor", predictor.stack)):

@@ -108,7 +108,9 @@ class LeJepaSizes(ModelConfig[BatchT]):
         tokens.
         """
         if isinstance(mask := getattr(data, "mask", None), Padded):
-            raise ValueError(f"views show equally many tokens, and {mask} pads them; take a mask with an exact count")
+            raise ValueError(
+                f"views must have equally many tokens, but {mask} pads them; use a mask with an exact count"
+            )
         if (views := getattr(data, "views", 1)) != self.views:
             raise ValueError(f"model.views={self.views} of a sample are compared, got data.views={views}; set both")
 

@@ -47,7 +47,9 @@ class VideoJepaConfig(JepaConfig[VideoBatch]):
         for part in () if self.places == "added" else ("", "predictor_"):
             channels = getattr(self, f"{part}width") // getattr(self, f"{part}heads")
             if channels < 6 or channels % 2:
-                raise ValueError(f"a head turns an even number of 6 channels or more, got {channels}; use fewer heads")
+                raise ValueError(
+                    f"a head needs an even number of channels, at least 6, got {channels}; use fewer heads"
+                )
 
     def tokens(self, grids: Grids) -> TokenKind[VideoBatch]:
         """Return the cubes on the grid "video"."""

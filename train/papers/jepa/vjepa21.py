@@ -51,7 +51,9 @@ class DenseJepaConfig(VideoJepaConfig):
     def validate(self) -> None:
         VideoJepaConfig.validate(self)
         if self.depth % self.levels:
-            raise ValueError(f"levels divide the depth of the encoder, got levels={self.levels} and depth={self.depth}")
+            raise ValueError(
+                f"levels must divide the depth of the encoder, got levels={self.levels} and depth={self.depth}"
+            )
 
 
 class DenseJepa(VideoJepa, config=DenseJepaConfig):

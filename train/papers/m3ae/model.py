@@ -234,7 +234,7 @@ class ImageTextAutoencoderConfig(ImageTextSizes):
     def validate(self) -> None:
         ImageTextSizes.validate(self)
         if self.image_layer > self.fusion_depth:
-            raise ValueError(f"image_layer is 0 to fusion_depth={self.fusion_depth}, got {self.image_layer}")
+            raise ValueError(f"image_layer must be 0 to fusion_depth={self.fusion_depth}, got {self.image_layer}")
         self.need_heads("decoder_width", "decoder_heads", of=4)
 
     def check(self, data: DataConfig[ImageTextBatch]) -> None:

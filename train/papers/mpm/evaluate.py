@@ -102,7 +102,7 @@ def _measure_mean_distance(made: Tensor, true: Tensor, valid: Tensor | None) -> 
     distance = torch.linalg.vector_norm(made.double() - true.double(), dim=-1)
     counted = distance if valid is None else distance[valid]
     if not counted.numel():
-        raise ValueError("no joint counts; an error needs at least one pose with a valid joint")
+        raise ValueError("no joint is valid; an error needs at least one pose with a valid joint")
     return float(counted.mean())
 
 

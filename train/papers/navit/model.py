@@ -69,7 +69,7 @@ class NativeAutoencoderConfig(ModelConfig[PackedBatch]):
             width, heads = getattr(self, f"{part}width"), getattr(self, f"{part}heads")
             if (channels := width // heads) % 2 or channels < 2 * AXES:
                 raise ValueError(
-                    f"a head is turned along {AXES} axes, so it needs an even number of channels, {2 * AXES} or more, "
+                    f"a head is rotated along {AXES} axes, so it needs an even number of channels, {2 * AXES} or more, "
                     f"got {part}width={width} and {part}heads={heads}, which is {channels}"
                 )
 

@@ -80,7 +80,7 @@ class RetroModel(TokenModel, config=RetroModelConfig):
         rows, length = batch.tokens.shape
         if len(edges) != rows + 1:
             raise ValueError(
-                f"RetroMAE reads one text a row, got {len(edges) - 1} texts in {rows} rows; set data.packing='row'"
+                f"RetroMAE reads one text per row, got {len(edges) - 1} texts in {rows} rows; set data.packing='row'"
             )
         attend = need_mask(batch).attend
         if attend is None:

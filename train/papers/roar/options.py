@@ -35,7 +35,7 @@ class RoarSettings:
     def __post_init__(self) -> None:
         check_fields(self)
         if not 1 <= self.step <= 50 or 100 % self.step:
-            raise ValueError(f"step is a divisor of 100, from 1 to 50 per cent, got {self.step}")
+            raise ValueError(f"step must be a divisor of 100, from 1 to 50 per cent, got {self.step}")
 
     @property
     def levels(self) -> tuple[int, ...]:

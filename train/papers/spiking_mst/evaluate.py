@@ -144,7 +144,7 @@ def measure_spiking(model: SpikingTransformer, measured: Iterable[ImageBatch], s
             neurons[kind] = neurons.get(kind, 0) + run.neurons[kind] * len(batch)
     label = torch.cat(labels) if labels else torch.zeros(0)
     if not len(label) or (label < 0).any():
-        raise ValueError("a spiking network is measured on images with a label each; take a labelled split")
+        raise ValueError("a spiking network needs images with one label each; use a labelled split")
     n = len(label)
     return Spiking(
         ratio=model.config.spikes.ratio,

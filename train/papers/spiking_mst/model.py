@@ -245,9 +245,11 @@ class SpikingTransformerConfig(ModelConfig[ImageBatch]):
 
     def validate(self) -> None:
         if len(self.depths) != len(self.heads):
-            raise ValueError(f"each stage has a depth and heads, got depths={self.depths}, heads={self.heads}")
+            raise ValueError(f"each stage needs a depth and heads, got depths={self.depths}, heads={self.heads}")
         if any((self.width << stage) % heads for stage, heads in enumerate(self.heads)):
-            raise ValueError(f"heads divide the channels of their stage, got width={self.width}, heads={self.heads}")
+            raise ValueError(
+                f"heads must divide the channels of their stage, got width={self.width}, heads={self.heads}"
+            )
 
     @property
     def most_labels(self) -> int | None:

@@ -180,7 +180,7 @@ def compare_with(
 
 def _compare_pixel_tokens(model: MaskedAutoencoder[VideoBatch]) -> VideoTokens:
     if not isinstance(model.tokens, VideoTokens) or model.tokens.target != "pixels":
-        raise ValueError("guesses are of pixels, and this model does not predict those; give it target='pixels'")
+        raise ValueError("pixel baselines need a model that predicts pixels; use target='pixels'")
     return model.tokens
 
 

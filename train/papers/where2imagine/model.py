@@ -72,7 +72,7 @@ class WaypointConfig(ModelConfig[TrajectoryBatch]):
         if not isinstance(data, TrajectoryData):
             return
         if self.depths and not data.depth:
-            raise ValueError("the model reads depth, and the data have depth=False; set model.depths=False")
+            raise ValueError("the model reads depth, but the data have depth=False; set model.depths=False")
         if self.motion and data.clip.frames < 2:
             raise ValueError("model.motion needs clips of two frames or more, got one; set data.clip.frames=2")
         if self.ahead_s != data.ahead_s:

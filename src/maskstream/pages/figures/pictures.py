@@ -42,7 +42,7 @@ def check_grid(grid: Grid, frames: int, height: int, width: int) -> None:
         width: Width in pixels.
     """
     if len(grid.shape) != 3 or len(grid.patch) != 3:
-        raise ValueError(f"a clip's grid has the axes t h w, got shape {grid.shape} and patch {grid.patch}")
+        raise ValueError(f"a clip's grid must have the axes t h w, got shape {grid.shape} and patch {grid.patch}")
     covered = tuple(n * p for n, p in zip(grid.shape, grid.patch, strict=True))
     if covered != (frames, height, width):
         raise ValueError(

@@ -87,7 +87,7 @@ class TextFigures:
             i: Row.
         """
         if batch.mask is None:
-            raise ValueError("a prediction is of hidden tokens, but the batch has no mask; give the loader mask=")
+            raise ValueError("a prediction needs hidden tokens, but the batch has no mask; give the loader mask=")
         hidden = batch.mask.masked[i].cpu().numpy()
         before, after = batch.tokens[i].cpu().numpy(), made.tokens[i].cpu().numpy()
         states = np.where(hidden, np.where(before == after, "same", "random"), "")

@@ -369,7 +369,7 @@ def draw_compared_frames(video: UInt8, made: UInt8, mask: MaskRow, grid: Grid, s
         side_px: Longer side of the images in pixels.
     """
     if made.shape != video.shape:
-        raise ValueError(f"reconstructions have the shape of the clips, {video.shape}, got {made.shape}")
+        raise ValueError(f"reconstructions must have the shape of the clips, {video.shape}, got {made.shape}")
     check_grid(grid, *video.shape[:3])
     steps = spread(len(video), COMPARED_FRAMES) // grid.patch[0]
     hidden, targeted = (one.reshape(grid.shape)[steps] for one in (mask.masked, mask.targeted))
