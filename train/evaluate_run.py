@@ -134,7 +134,7 @@ def evaluate_run(
         The evaluation.
 
     Raises:
-        ValueError: The folder is not a run, there is no evaluation for its kind of model, or the run was trained on
+        ValueError: The folder is not a run, `EVALUATIONS` has no entry for its kind of model, or the run was trained on
             samples of the split.
         ShardError: The split is unfinished or missing.
     """

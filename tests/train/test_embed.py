@@ -132,7 +132,7 @@ def test_what_cannot_be_embedded_is_said_and_leaves_nothing(tmp_path):
     split = write_split("image", tmp_path / "data")
     train("mae-tiny", split, tmp_path / "run", steps=1, set=CUTS["mae"], device="cpu", threads=1, progress=False)
     for wrong, said in [
-        ({"dtype": "bfloat16"}, "one of float32, float16, got 'bfloat16'"),
+        ({"dtype": "bfloat16"}, "must be 'float32' or 'float16', got 'bfloat16'"),
         ({"batch_size": 0}, "at least 1"),
         ({"out": tmp_path / "out" / "f.csv"}, "does not end in .parquet"),
     ]:

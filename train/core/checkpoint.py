@@ -115,7 +115,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def find_newest_whole(
     folder: Path, *, metrics: Path | None = None, batches_per_epoch: int | None = None
 ) -> tuple[Path, Position] | None:
-    """Return the newest intact checkpoint in `folder` and its position; None if there are no checkpoints.
+    """Return the newest intact checkpoint in `folder` and its position; None without checkpoints.
 
     Damage in newer checkpoints is logged as a warning.
 

@@ -253,5 +253,5 @@ def test_what_cannot_be_fine_tuned_is_said(run: Path, splits: tuple[Path, Path],
         ClassifierConfig(of=named_recipe("mae-tiny").model, classes=1)  # type: ignore[arg-type]
     tuned = tmp_path / "tuned"
     assert finetune(run, *splits, tuned, steps=1, device=CPU, progress=False) is not None
-    with pytest.raises(ValueError, match="is a ClassifierConfig, whose encoder cannot be taken out"):
+    with pytest.raises(ValueError, match="is a ClassifierConfig, whose encoder cannot be fine-tuned"):
         classifier_recipe(tuned, splits[0])

@@ -129,8 +129,8 @@ def racu(levels: Sequence[float], random: Sequence[float], measure: Sequence[flo
     largest = np.trapezoid(base - base[-1], x)
     if largest <= 0:
         raise ValueError(
-            f"hiding all tokens costs the model nothing (from {base[0]:.3f} to {base[-1]:.3f}), so there is no area "
-            "between the curves; train longer, or on texts whose labels can be learned"
+            f"hiding all tokens costs the model nothing (from {base[0]:.3f} to {base[-1]:.3f}), so the "
+            "curves cannot be compared; train longer, or on texts whose labels can be learned"
         )
     return float(np.clip(np.trapezoid(base - own, x) / largest, -1, 1))
 
