@@ -68,12 +68,12 @@ class Bounds:
     def describe(self) -> str:
         """The limits in words."""
         if self.min is not None and self.max is not None:
-            parts = [f"from {self.min:g} to {self.max:g}"]
+            parts = [f"from {self.min} to {self.max}"]
         else:
-            parts = [f"of at least {self.min:g}"] if self.min is not None else []
-            parts += [f"above {self.above:g}"] if self.above is not None else []
-            parts += [f"of at most {self.max:g}"] if self.max is not None else []
-        parts += [f"below {self.below:g}"] if self.below not in (None, inf) else []
+            parts = [f"of at least {self.min}"] if self.min is not None else []
+            parts += [f"above {self.above}"] if self.above is not None else []
+            parts += [f"of at most {self.max}"] if self.max is not None else []
+        parts += [f"below {self.below}"] if self.below not in (None, inf) else []
         parts = ["that is finite"] if self.above == -inf else parts
         parts += [f"divisible by {self.multiple}"] if self.multiple is not None else []
         return " ".join([" and ".join(parts), self.note]).rstrip()

@@ -115,7 +115,7 @@ def explain_refusal(cls: type[Config], name: str, value: Any) -> str:
     [
         (lambda: MeshNoise(deviation=0.0), "a number above 0 (noise=None for no noise), got 0.0"),
         (lambda: ColourJitter(hue=1.0), "a number from 0 to 0.5 turns, got 1.0"),
-        (lambda: TrajectoryData(ahead_s=0), "a number above 0 and below 1e+06 seconds, got 0"),
+        (lambda: TrajectoryData(ahead_s=0), "a number above 0 and below 1000000 seconds, got 0"),
     ],
 )
 def test_a_limit_names_its_unit_or_remedy(make: Callable[[], Config], words: str) -> None:

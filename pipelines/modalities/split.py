@@ -17,11 +17,10 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cache
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -315,20 +314,6 @@ class SharedOptions(MixOptions, CacheSettings, ProcessOptions, VersionOptions, S
 @dataclass(frozen=True, kw_only=True)
 class Options(SharedOptions, LoaderOptions):
     """The options of a loader whose batches count samples."""
-
-    def __post_init__(self) -> None:
-        for name, hint in _read_option_hints().items():
-            check_value(name, getattr(self, name), hint)
-        LoaderOptions.__post_init__(self)
-
-
-@cache
-def _read_option_hints() -> dict[str, Any]:
-    import torch
-    from torch.distributed.device_mesh import DeviceMesh
-
-    hints = get_type_hints(Options, localns={"torch": torch, "DeviceMesh": DeviceMesh})
-    return {f.name: hints[f.name] for f in fields(Options)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

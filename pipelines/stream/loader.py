@@ -16,13 +16,14 @@ from contextlib import closing, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from operator import index
-from typing import TYPE_CHECKING, Any, Generic, Protocol, final
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Protocol, final
 
 import numpy as np
 
 from maskstream.shards.config import differences
 from maskstream.shards.errors import ResumeError, SampleError
 from maskstream.shards.keywords import takes_fields
+from maskstream.shards.limits import Bounds, NaturalInt, PositiveInt, Proportion, check_fields
 
 from .order import ORDER_VERSION
 from .produce import BatchMaker, Made, Threads, plans, yield_from_threads
@@ -30,14 +31,12 @@ from .run_length import BudgetOrder, check_budget, fit_budget
 from .sampler import BatchPlan, BatchSource, BatchT, BatchT_co, DraftT, Finish, HostT, RequestT, check_source
 from .samples import BatchOrder
 from .stats import Stats
+from .tensors import torch
 from .topology import check_device, default_threads, resolve_device, resolve_ranks
 from .transfer import Delivery
 from .workers import TIMEOUT_S, WorkerPool
 
 if TYPE_CHECKING:
-    import torch
-    from torch.distributed.device_mesh import DeviceMesh
-
     from .torch_dataset import BatchDataset
 
 _LEAST_SEEN = 100  # with fewer samples, max_bad_fraction refers to this number
@@ -78,13 +77,18 @@ class ProcessOptions:
     device: str | torch.device = "auto"
     rank: int | None = None
     world_size: int | None = None
-    mesh: DeviceMesh | None = None
-    workers: int = 0
-    threads: int | None = None
-    prefetch: int | None = None
-    worker_timeout: float = TIMEOUT_S
-    max_bad_fraction: float = 0.01
-    steps: int | None = None
+    mesh: torch.distributed.device_mesh.DeviceMesh | None = None
+    workers: NaturalInt = 0
+    threads: NaturalInt | None = None
+    prefetch: PositiveInt | None = None
+    worker_timeout: Annotated[float, Bounds(above=0, note="seconds")] = TIMEOUT_S
+    max_bad_fraction: Proportion = 0.01
+    steps: PositiveInt | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.threads == 0 < self.workers:
+            raise ValueError(f"threads=0: the {self.workers} workers have at least one each; give threads=1, or none")
 
     @property
     def ahead(self) -> int:
@@ -109,20 +113,8 @@ class LoaderOptions(ProcessOptions):
             samples per rank.
     """
 
-    batch_size: int = 8
-    token_budget: int | None = None
-
-    def __post_init__(self) -> None:
-        ones = ("batch_size", "steps", "token_budget", "prefetch")
-        for name, least in ({"workers": 0, "threads": 0} | dict.fromkeys(ones, 1)).items():
-            if (count := getattr(self, name)) is not None and count < least:
-                raise ValueError(f"{name}={count}: it must be at least {least}")
-        if self.threads == 0 < self.workers:
-            raise ValueError(f"threads=0: the {self.workers} workers have at least one each; give threads=1, or none")
-        if not 0 <= self.max_bad_fraction <= 1:
-            raise ValueError(f"max_bad_fraction={self.max_bad_fraction}: it is a share of the samples, from 0 to 1")
-        if not self.worker_timeout > 0:
-            raise ValueError(f"worker_timeout={self.worker_timeout}: it is in seconds and must be above 0, such as 60")
+    batch_size: PositiveInt = 8
+    token_budget: PositiveInt | None = None
 
 
 class Production(Protocol[BatchT_co]):

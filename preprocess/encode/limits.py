@@ -11,7 +11,7 @@ modality, and your own, need not pass them on.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +19,10 @@ from maskstream.preprocess.executors.base import Attempt
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.config import Config
 from maskstream.shards.flag import RunFlag
+from maskstream.shards.limits import Bounds, PositiveFloat, PositiveInt
 from maskstream.shards.media.limits import MAX_PIXELS
+
+Pixels = Annotated[int, Bounds(min=1, max=MAX_PIXELS, note="pixels, the most that loaders read")]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,12 +46,12 @@ class Limits(Config):
             min=1,
         ),
     ] = 60.0
-    time_per_s: float = 20.0
-    frame_pixels: int = 1 << 26
-    image_pixels: int = MAX_PIXELS
-    frames: int = 1 << 20
-    sound_s: float = 7200.0
-    sound_values: int = 1 << 30
+    time_per_s: PositiveFloat = 20.0
+    frame_pixels: Pixels = 1 << 26
+    image_pixels: Pixels = MAX_PIXELS
+    frames: PositiveInt = 1 << 20
+    sound_s: PositiveFloat = 7200.0
+    sound_values: PositiveInt = 1 << 30
     memory_gb: Annotated[
         float | None,
         RunFlag(
@@ -58,16 +61,6 @@ class Limits(Config):
             min=0,
         ),
     ] = None
-
-    def validate(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is not None and not value > 0 and (field.name, value) != ("memory_gb", 0):
-                raise ValueError(f"{field.name}={value} must be positive")
-        if max(self.frame_pixels, self.image_pixels) > MAX_PIXELS:
-            raise ValueError(
-                f"frame_pixels={self.frame_pixels}, image_pixels={self.image_pixels}: loaders read at most {MAX_PIXELS}"
-            )
 
     def attempt(self, unit: str, duration_s: float = 0.0, needs_bytes: int = 0) -> Attempt:
         """An attempt at a source of `duration_s` seconds that may need so much memory, as an executor supervises it."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from maskstream.shards.config import Config
 from maskstream.shards.errors import ShardError
+from maskstream.shards.limits import NaturalFloat, PositiveInt
 
 PREEMPHASIS = 0.97
 _FLOOR = torch.finfo(torch.float32).eps
@@ -29,17 +30,17 @@ class Fbank(Config):
     each window is subtracted, the window is pre-emphasised by 0.97, and its power spectrum is summed in float32.
     """
 
-    sample_rate: int = 16000
-    n_bins: int = 128
+    sample_rate: PositiveInt = 16000
+    n_bins: PositiveInt = 128
     window_ms: float = 25.0
     shift_ms: float = 10.0
-    low_hz: float = 20.0
+    low_hz: NaturalFloat = 20.0
 
     def validate(self) -> None:
-        if self.n_bins < 1 or self.shift < 1 or self.window < 2:
-            raise ValueError(f"{self}: n_bins and shift must be at least 1, a window needs at least 2 samples")
-        if not 0 <= self.low_hz < self.sample_rate / 2:
-            raise ValueError(f"low_hz={self.low_hz} must be in 0 to half of sample_rate={self.sample_rate}")
+        if self.shift < 1 or self.window < 2:
+            raise ValueError(f"{self}: a shift needs at least 1 sample, a window at least 2")
+        if self.low_hz >= self.sample_rate / 2:
+            raise ValueError(f"low_hz={self.low_hz} must be below half of sample_rate={self.sample_rate}")
 
     @property
     def window(self) -> int:

@@ -102,7 +102,7 @@ class PackedOptions(SharedOptions, PackedSettings):
         "token_budget": ": packed rows are batches already; row_tokens= is their budget",
     }
 
-    rows: int = 4
+    rows: PositiveInt = 4
 
 
 @takes_fields(PackedOptions)

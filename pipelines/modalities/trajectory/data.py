@@ -62,7 +62,7 @@ class TrajectorySettings:
     """
 
     clip: VideoClip = field(default_factory=lambda: VideoClip(frames=4, stride=4))
-    ahead_s: Annotated[float, Bounds(above=0, below=1e6, note="seconds")] = 2.0
+    ahead_s: Annotated[float, Bounds(above=0, below=10**6, note="seconds")] = 2.0
     depth: bool = True
     mask: Mask | None = None
     augment: Augmentation | None = None

@@ -27,9 +27,9 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isfinite
+from math import inf
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -39,6 +39,7 @@ from maskstream.preprocess.encode.encoder import Encoded
 from maskstream.preprocess.encode.limits import check_image_size, check_source_file, read_source_file
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import Config
+from maskstream.shards.limits import Bounds, FiniteFloat, PositiveInt
 from maskstream.shards.members.image import make_image_member
 
 from .dicom import DICOM_SUFFIXES, Window, is_dicom, read_dicom_pixels
@@ -286,20 +287,10 @@ class ImageEncoder(Config):
 
     modality: ClassVar[str] = "image"
 
-    short_side: int | None = None
-    quality: int = 95
-    window: tuple[float, float] | None = None
+    short_side: PositiveInt | None = None
+    quality: Annotated[int, Bounds(min=1, max=100)] = 95
+    window: tuple[FiniteFloat, Annotated[float, Bounds(min=1, below=inf)]] | None = None
     store: Literal["compressed", "pixels"] = "compressed"
-
-    def validate(self) -> None:
-        if self.short_side is not None and self.short_side < 1:
-            raise ValueError(f"short_side is a number of pixels, 1 or more, or None, got {self.short_side}")
-        if not 1 <= self.quality <= 100:
-            raise ValueError(f"quality is JPEG's, 1 to 100, got {self.quality}")
-        if self.store not in ("compressed", "pixels"):
-            raise ValueError(f'store is "compressed" or "pixels", got {self.store!r}')
-        if self.window is not None and not (all(map(isfinite, self.window)) and self.window[1] >= 1):
-            raise ValueError(f"window is centre and width, 1 or more, of grey values, or None, got {self.window}")
 
     @property
     def profile(self) -> str:

@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import xxhash
@@ -32,6 +32,7 @@ from maskstream.preprocess.encode.ply import PLY_HEADER_BYTES, read_ply_header
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DatasetError
+from maskstream.shards.limits import PositiveInt
 from maskstream.shards.members.arrays import make_points_member
 
 from .clouds import ALIASES, UNUSED, XYZ, Cloud, read_array, read_e57, read_pcd, read_ply, read_text
@@ -274,7 +275,7 @@ class PointEncoder(Config):
 
     modality: ClassVar[str] = "points"
 
-    surface_points: int = 8192
+    surface_points: PositiveInt = 8192
     columns: tuple[str, ...] = ()
     up: Axis | None = None
 
@@ -284,10 +285,6 @@ class PointEncoder(Config):
                 f"columns are the names of all columns of a file, x, y and z among them, such as ['x', 'y', 'z', "
                 f"'red', 'green', 'blue', '{UNUSED}']; got {list(self.columns)}. Known are {', '.join(ALIASES)}; "
                 f"others are kept under their name, and {UNUSED} is left out"
-            )
-        if self.up is not None and self.up not in get_args(Axis):
-            raise ValueError(
-                f"up is the axis that points upwards, {', '.join(get_args(Axis))} or None, got {self.up!r}"
             )
 
     @property

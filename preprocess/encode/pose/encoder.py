@@ -15,6 +15,7 @@ import numpy as np
 from maskstream.preprocess.encode.encoder import Encoded, made_of
 from maskstream.preprocess.source import ROUNDING_S, RejectError, Source, Span
 from maskstream.shards.config import Config
+from maskstream.shards.limits import PositiveFloat
 from maskstream.shards.media.h36m import PARENTS
 from maskstream.shards.members.arrays import make_poses_member
 
@@ -82,15 +83,9 @@ class PoseEncoder(Config):
 
     modality: ClassVar[str] = "pose"
 
-    rate_hz: float = 50.0
-    bvh_unit_m: float = 0.01
+    rate_hz: PositiveFloat = 50.0
+    bvh_unit_m: PositiveFloat = 0.01
     bvh_up: Literal["y", "z"] = "y"
-
-    def validate(self) -> None:
-        if not (self.rate_hz > 0 and self.bvh_unit_m > 0):
-            raise ValueError(f"rate_hz and bvh_unit_m must be above 0, got {self.rate_hz} and {self.bvh_unit_m}")
-        if self.bvh_up not in ("y", "z"):
-            raise ValueError(f"bvh_up is y or z, got {self.bvh_up!r}")
 
     @property
     def profile(self) -> str:

@@ -34,6 +34,7 @@ from maskstream.preprocess.encode.limits import check_frame_size, check_frames, 
 from maskstream.preprocess.raw.lists import read_lines
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.shards.errors import DatasetError
+from maskstream.shards.limits import PositiveFloat
 from maskstream.shards.media.camera_pose import POSE, Floats, product, turned
 from maskstream.shards.members.arrays import check_lens
 
@@ -177,17 +178,13 @@ class RgbdEncoder(ProfiledEncoder):
     modality: ClassVar[str] = "trajectory"
 
     lens: Lens | None = None
-    depth_per_m: float = 5000.0
+    depth_per_m: PositiveFloat = 5000.0
     up: Literal["z", "y", "-y"] = "z"
 
     def validate(self) -> None:
         TrajectoryEncoder(self.video)
         if self.lens is not None and (problem := check_lens(*self.lens)):
             raise ValueError(f"lens is fx, fy, cx, cy in pixels or None; it {problem}")
-        if not self.depth_per_m > 0:
-            raise ValueError(f"depth_per_m={self.depth_per_m} must be positive")
-        if self.up not in _UPRIGHT:
-            raise ValueError(f"up={self.up!r} is none of {', '.join(_UPRIGHT)}")
 
     def prepared(self, sources: Mapping[str, Sequence[Source]]) -> RgbdEncoder:
         """The same encoder. Raises ValueError if the lens of a sequence is not known."""

@@ -26,14 +26,15 @@ from maskstream.preprocess.encode.encoder import Encoded, ProfiledEncoder, made_
 from maskstream.preprocess.encode.image.encoder import read_picture
 from maskstream.preprocess.encode.limits import check_frame_size
 from maskstream.preprocess.source import RejectError, Source, explain
+from maskstream.shards.limits import PositiveProportion
 from maskstream.shards.members.arrays import array_member
 from maskstream.shards.members.member import Member
 from maskstream.shards.members.video import video_member
 
 from .fragments import cut_out
 from .kept import find_kept_video
-from .profile import BLOCK, VideoProfile
-from .source import DAMAGES, Damage
+from .profile import BLOCK, FrameRate, VideoProfile
+from .source import Damage
 from .video import EncodedVideo, encode_video
 
 UInt8s = npt.NDArray[np.uint8]
@@ -106,13 +107,9 @@ class VideoEncoder(ProfiledEncoder):
     modality: ClassVar[str] = "video"
 
     damage: Damage = "reject"
-    least_whole: float = 0.5
+    least_whole: PositiveProportion = 0.5
 
     def validate(self) -> None:
-        if self.damage not in DAMAGES:
-            raise ValueError(f"damage={self.damage!r} is not one of {', '.join(map(repr, DAMAGES))}")
-        if not 0 < self.least_whole <= 1:
-            raise ValueError(f"least_whole={self.least_whole} must be a share of frames, above 0 and up to 1")
         if self.damage != "reject" and self.video.name == "copy":
             raise ValueError(
                 f"damage={self.damage!r} encodes what is left, but profile 'copy' keeps packets; use train"
@@ -145,11 +142,7 @@ class FramesEncoder(ProfiledEncoder):
     version: ClassVar[int] = 3
     modality: ClassVar[str] = "video"
 
-    fps: float = 30.0
-
-    def validate(self) -> None:
-        if not 0.1 <= self.fps <= 240:
-            raise ValueError(f"fps={self.fps} is not in 0.1 to 240 frames per second")
+    fps: FrameRate = 30.0
 
     def in_profile(self, profile: VideoProfile) -> Self:
         """The same in another profile. Raises ValueError for copy: there is no video to copy."""

@@ -1,15 +1,17 @@
 """The profiles `train`, `fast`, `copy` and `fps`, which say how videos are stored."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 from maskstream.shards.config import Config
+from maskstream.shards.limits import Bounds
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, ANCHORED
 
 BLOCK = 16
 """The sides of stored videos are multiples of this, in pixels: the side of a macroblock of H.264."""
 
-_X264_PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
+FrameRate = Annotated[float, Bounds(min=0.1, max=240, note="frames per second")]
 _SQUARED_ERROR = "psy=0:trellis=0"
 """Decisions for the least squared error instead of the sharpest picture: fewer coefficients, and vectors that follow
 the motion more closely."""
@@ -37,26 +39,14 @@ class VideoProfile(Config):
     version: ClassVar[int] = 7  # 7: crf 20.3; 6: sides are multiples of 16; 5: flow into each GOP; 3: squared error
 
     name: ProfileName = "train"
-    short_side: int = 256
-    crf: float = 20.3
-    preset: str = "medium"
-    keyint: int = 32
-    fps: float | None = None
+    short_side: Annotated[int, Bounds(min=BLOCK, multiple=BLOCK)] = 256
+    crf: Annotated[float, Bounds(min=0, max=51)] = 20.3
+    preset: Preset = "medium"
+    keyint: Annotated[int, Bounds(min=ANCHOR_STRIDE, multiple=ANCHOR_STRIDE)] = 32
+    fps: FrameRate | None = None
     energy: bool = False
 
     def validate(self) -> None:
-        if self.name not in get_args(ProfileName):
-            raise ValueError(f"profile {self.name!r} is not one of {', '.join(map(repr, get_args(ProfileName)))}")
-        if self.short_side < BLOCK or self.short_side % BLOCK:
-            raise ValueError(f"short_side={self.short_side} must be a multiple of {BLOCK} pixels, such as 256")
-        if not 0 <= self.crf <= 51:
-            raise ValueError(f"crf={self.crf} is not in 0 (lossless) to 51 (worst)")
-        if self.preset not in _X264_PRESETS:
-            raise ValueError(f"preset={self.preset!r} is not one of {', '.join(_X264_PRESETS)}")
-        if self.keyint < ANCHOR_STRIDE or self.keyint % ANCHOR_STRIDE:
-            raise ValueError(
-                f"keyint={self.keyint} must be a positive multiple of {ANCHOR_STRIDE}, the hierarchy's period in frames"
-            )
         if (self.name == "fps") != (self.fps is not None):
             raise ValueError(
                 f"fps={self.fps} with profile {self.name!r}: profile 'fps' takes a rate, the others take None"
@@ -66,8 +56,6 @@ class VideoProfile(Config):
                 f"energy=true with profile {self.name!r}: only the profiles {' and '.join(ANCHORED)} store the energy "
                 "of tokens; use profile train"
             )
-        if self.fps is not None and not 0.1 <= self.fps <= 240:
-            raise ValueError(f"fps={self.fps} is not in 0.1 to 240 frames per second")
 
     @property
     def x264_params(self) -> str:

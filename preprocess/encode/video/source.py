@@ -12,7 +12,7 @@ from fractions import Fraction
 from itertools import chain
 from math import ceil
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 import av
 import numpy as np
@@ -54,7 +54,6 @@ def resample(timed: Iterable[tuple[Fraction, FrameT]], rate: Fraction, interval:
 Damage = Literal["reject", "trim", "keep"]
 """reject: such a video is a reject. trim: it ends before its first damaged frame. keep: frames are as the decoder
 conceals damage, and those that it cannot make are missing."""
-DAMAGES = get_args(Damage)
 
 
 @dataclass(slots=True)

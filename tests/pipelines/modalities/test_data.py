@@ -83,7 +83,7 @@ def test_an_unknown_setting_is_refused_with_the_legal_ones(split: Path) -> None:
 
 
 def test_none_is_refused_for_a_required_setting(split: Path) -> None:
-    with pytest.raises(ValueError, match="VideoData: clip must be a VideoClip, got None"):
+    with pytest.raises(ValueError, match="clip must be a VideoClip, got None"):
         video_loader(split, clip=None)  # type: ignore[arg-type]
     assert video_loader(split, mask=None, augment=None, batch_size=2, clip=VideoClip(frames=2, size=32))
 

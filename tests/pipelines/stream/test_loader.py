@@ -181,7 +181,7 @@ def test_a_loader_that_is_closed_ends_its_threads_and_can_go_on(split):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
         ({"views": 0}, "views must be"),
         ({"backend": "gpu"}, r"backend must be.*did\ you\ mean\ 'cpu'\?"),
         ({"flow": "rafts"}, "'codec', 'dis'"),

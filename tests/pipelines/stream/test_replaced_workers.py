@@ -250,5 +250,5 @@ def test_a_loader_goes_on_after_a_kill_and_counts_it(uneven):
 
 def test_a_worker_timeout_is_above_zero(split):
     for wrong in (0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="must be above 0"):
+        with pytest.raises(ValueError, match="worker_timeout must be a number above 0 seconds"):
             video_loader(split, clip=VideoClip(frames=2, stride=4, size=32), worker_timeout=wrong)

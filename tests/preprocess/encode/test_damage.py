@@ -85,7 +85,7 @@ def test_settings(whole):
         VideoEncoder(damage="mend")
     with pytest.raises(ValueError, match="profile 'copy' keeps packets"):
         VideoEncoder(damage="trim").in_profile(PROFILES["copy"])
-    with pytest.raises(ValueError, match="least_whole=0"):
+    with pytest.raises(ValueError, match="least_whole must be a number above 0 and of at most 1, got 0"):
         VideoEncoder(least_whole=0)
 
 

@@ -217,7 +217,7 @@ def test_a_step_that_is_not_finite_is_a_bad_sample(split, tmp_path):
 def test_illegal_settings_and_folders_are_refused(split, tmp_path):
     with pytest.raises(ValueError, match="views must be"):
         opened(split, views=0)
-    with pytest.raises(ValueError, match="deviation must be a number above 0, got 0"):
+    with pytest.raises(ValueError, match=r"deviation must be a number above 0 \(noise=None for no noise\), got 0"):
         MeshNoise(deviation=0)
     other = tmp_path / "bare"
     shutil.copytree(split, other)
