@@ -1,7 +1,7 @@
 """The encoder protocol: each modality has an encoder that turns one source into the members of a sample.
 
-An encoder may make something of all sources first, such as a tokenizer (`prepared`), and its settings say what, by a
-checksum. So parts on several machines make the same, each by itself.
+An encoder may first compute something from all sources, such as a tokenizer (`prepared`). Its settings then identify
+the result by a checksum, so that parts on several machines compute the same result independently.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,14 @@ from .video.profile import PROFILES, VideoProfile
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoded:
-    """An encoded source: the members by component (without `json`), the contents of `json`, and sums as in `Sample`.
+    """An encoded source.
 
-    signals: what the encoder knows of it of `SIGNALS`. pixels: those of its picture, uint8 (H, W) or (H, W, 3), blue
-    first, where they were decoded.
+    Attributes:
+        members: Members by component, without `json`.
+        meta: Contents of `json`.
+        sums: Sums for the statistics of the split, as in `Sample`.
+        signals: Values of `SIGNALS` that the encoder measured.
+        pixels: Decoded pixels of its image, uint8 (H, W) or (H, W, 3), BGR; None if they were not decoded.
     """
 
     members: dict[str, Member]
@@ -37,18 +41,26 @@ MadeT = TypeVar("MadeT")
 
 
 def made_of(source: Source, *kinds: type[MadeT]) -> MadeT | None:
-    """What a source's `made_by` makes, None if it has none. Raises TypeError if that is of none of `kinds`."""
+    """Return the object that the source's `made_by` creates; None if the source is a file.
+
+    Args:
+        source: Source to create.
+        kinds: Types that the encoder accepts.
+
+    Raises:
+        TypeError: The object has another type.
+    """
     if source.made_by is None:
         return None
     found = source.made_by(source)
     if not isinstance(found, kinds):
         wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise TypeError(f"made_by of {source.id!r} gives {type(found).__name__}; this encoder takes {wanted}")
+        raise TypeError(f"made_by of {source.id!r} returned {type(found).__name__}; this encoder needs {wanted}")
     return found
 
 
 KEEP = "keep"
-"""What to do with what is damaged: use what there is of it."""
+"""Value of `damage`: use the intact part of a damaged source."""
 
 
 class Encoder(Protocol):
@@ -58,15 +70,22 @@ class Encoder(Protocol):
 
     @property
     def profile(self) -> str:
-        """The name of its settings in dataset.json."""
+        """Name of its settings in dataset.json."""
         ...
 
     def to_dict(self, *, defaults: bool = False, identity: bool = False) -> Json:
-        """All settings that decide its output (see `Config`)."""
+        """Return all settings that affect its output (see `Config`)."""
         ...
 
     def encode(self, source: Source) -> Encoded:
-        """Encode a source; the same source gives the same bytes. Raises RejectError if it cannot become a sample."""
+        """Encode a source; the same source yields the same bytes.
+
+        Args:
+            source: Source to encode.
+
+        Raises:
+            RejectError: The source cannot become a sample.
+        """
         ...
 
 
@@ -75,65 +94,82 @@ class VideoEncoding(Protocol):
     """An encoder that stores video in a profile."""
 
     def in_profile(self, profile: VideoProfile) -> Encoder:
-        """The same encoder with another video profile."""
+        """Return the same encoder with another video profile."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ProfiledEncoder(Config):
-    """What the encoders of videos share. video: the profile in which they store them."""
+    """Base class of encoders that store video.
+
+    Attributes:
+        video: Profile in which videos are stored.
+    """
 
     video: VideoProfile = PROFILES["train"]
 
     def in_profile(self, profile: VideoProfile) -> Self:
-        """The same with videos in another profile. Raises ValueError for one that it cannot have."""
+        """Return the encoder with another video profile. Raise ValueError if the encoder does not support it."""
         return replace(self, video=profile)
 
     @property
     def profile(self) -> str:
-        """The name of the video profile."""
+        """Name of the video profile."""
         return self.video.name
 
 
 def in_profile(encoder: Encoder, profile: VideoProfile | None) -> Encoder:
-    """The encoder with the video profile, if one is given.
+    """Return the encoder with a video profile.
 
-    Raises ValueError for a profile other than the default if the encoder stores no video.
+    Args:
+        encoder: Encoder of any modality.
+        profile: Profile to use; None keeps the encoder's own.
+
+    Raises:
+        ValueError: The encoder stores no video, and the profile is not the default.
     """
     if profile is None:
         return encoder
     if isinstance(encoder, VideoEncoding):
         return encoder.in_profile(profile)
     if profile != PROFILES["train"]:
-        raise ValueError(f"profile {profile.name!r} is for video, but this dataset is {encoder.modality}; leave it out")
+        raise ValueError(f"profile {profile.name!r} is for video, but this dataset is {encoder.modality}; remove it")
     return encoder
 
 
 @runtime_checkable
 class Preparing(Protocol):
-    """An encoder that makes something of all sources before it encodes one, such as a tokenizer."""
+    """An encoder that computes something from all sources before it encodes one, such as a tokenizer."""
 
     def prepared(self, sources: Mapping[str, Sequence[Source]]) -> Encoder:
-        """The encoder that encodes; the same `sources` of each split give the same one."""
+        """Return the encoder to use; the same `sources` by split yield an equal one."""
         ...
 
 
 @runtime_checkable
 class Attaching(Protocol):
-    """An encoder whose split has further files beside dataset.json."""
+    """An encoder whose split has more files next to dataset.json."""
 
     @property
     def attached(self) -> Mapping[str, bytes]:
-        """Their contents by name. Its settings decide them."""
+        """Contents of these files by name. They depend only on the encoder's settings."""
         ...
 
 
 def with_settings(encoder: Encoder, assignments: Sequence[str]) -> Encoder:
-    """The encoder with changed fields, such as "tokenizer=train:bpe:4000". ValueError for a field that it has not."""
+    """Return the encoder with changed fields.
+
+    Args:
+        encoder: Encoder to change.
+        assignments: Texts FIELD=VALUE, such as "tokenizer=train:bpe:4000".
+
+    Raises:
+        ValueError: The encoder does not have such a field, or the value is not allowed.
+    """
     if not assignments:
         return encoder
     if not isinstance(encoder, Config):
-        raise ValueError(f"the encoder of {encoder.modality} has no fields that can be set; leave --set out")
+        raise ValueError(f"the encoder of {encoder.modality} has no settings; remove --set")
     own = ", ".join(name for name in encoder.to_dict(defaults=True) if name not in ("kind", "version"))
     changed = with_set(encoder, assignments, where=f"the encoder of {encoder.modality} has {own}")
     assert isinstance(changed, type(encoder))
@@ -141,8 +177,8 @@ def with_settings(encoder: Encoder, assignments: Sequence[str]) -> Encoder:
 
 
 def damage_settings(encoder: Encoder, damage: str | None) -> list[str]:
-    """The assignments by which an encoder does with damaged sources as `damage` says; none if nothing is said, or
-    "keep" to an encoder that has no choice.
+    """Return the assignments that make an encoder treat damaged sources as `damage` specifies; none for None, or for
+    "keep" if the encoder has no such setting.
     """
     if damage is None or (damage == KEEP and "damage" not in encoder.to_dict(defaults=True)):
         return []
@@ -150,10 +186,10 @@ def damage_settings(encoder: Encoder, damage: str | None) -> list[str]:
 
 
 def prepared(encoder: Encoder, sources: Mapping[str, Sequence[Source]]) -> Encoder:
-    """The encoder that encodes, after what it makes of the `sources` of each split."""
+    """Return the encoder to use, after it has computed its result from the `sources` of each split."""
     return encoder.prepared(sources) if isinstance(encoder, Preparing) else encoder
 
 
 def list_attached_files(encoder: Encoder) -> Mapping[str, bytes]:
-    """The files that the encoder's splits have beside dataset.json."""
+    """Return the files that the encoder's splits have next to dataset.json, by name."""
     return encoder.attached if isinstance(encoder, Attaching) else {}

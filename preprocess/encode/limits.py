@@ -1,11 +1,11 @@
-"""The limits of what one source may cost. A source that passes one becomes a reject.
+"""Limits on the cost of one source. A source that exceeds one becomes a reject.
 
-Those of pixels, frames and sound are checked by encoders, in the functions of this file, before or while they decode.
-Those of time and memory are supervised by an executor, from outside of the process (`executors/`). What is no regular
-file is refused before a library opens it: a pipe would wait for its writer without end.
+Encoders check pixels, frames and audio with the functions of this file, before or while they decode. Executors
+supervise time and memory from outside the process (`executors/`). Anything that is not a regular file is refused before
+a library opens it: a pipe would wait for its writer forever.
 
-The limits in force belong to the source that is encoded, like a decimal context to a computation; encoders of any
-modality, and your own, need not pass them on.
+The limits in force belong to the source that is being encoded, like a decimal context to a computation; encoders of any
+modality, including your own, need not pass them on.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,15 +27,20 @@ Pixels = Annotated[int, Bounds(min=1, max=MAX_PIXELS, note="pixels, the most tha
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits(Config):
-    """Which sources are too large. They decide which sources are rejected, so they belong to a split's settings.
+    """Limits above which sources are rejected. They affect the result, so they belong to a split's settings.
 
-    time_s, time_per_s: a source may be encoded for `time_s` seconds, or for `time_per_s` seconds per second of its
-    media, whichever is longer. frame_pixels: width times height of a video's frame. image_pixels: of an image. frames:
-    how many frames of a source are decoded. sound_s: seconds of a sound. sound_values: its samples times its channels,
-    which are held in memory. memory_gb: what a worker process may take for itself, in GB; 0: no limit; None: 2 GiB, or
-    64 times the size of the source's files if that is more, or what the pixels and sound need that it may have.
+    A crash, a time limit and a memory limit are only detected in worker processes, not with workers=0.
 
-    A crash, a time limit and a memory limit are noticed in worker processes only, not with workers=0.
+    Attributes:
+        time_s: Seconds that encoding a source may take.
+        time_per_s: Seconds that encoding may take per second of media, if that is longer.
+        frame_pixels: Width x height of a video frame.
+        image_pixels: Width x height of an image.
+        frames: Decoded frames of a source.
+        sound_s: Seconds of audio.
+        sound_values: Audio samples x channels, which are held in memory.
+        memory_gb: Memory of a worker process in GB; 0: no limit. None: 2 GiB, or 64 times the size of the source's
+            files, or the needs of its allowed pixels and audio, whichever is larger.
     """
 
     time_s: Annotated[
@@ -63,21 +68,29 @@ class Limits(Config):
     ] = None
 
     def attempt(self, unit: str, duration_s: float = 0.0, needs_bytes: int = 0) -> Attempt:
-        """An attempt at a source of `duration_s` seconds that may need so much memory, as an executor supervises it."""
+        """Return an attempt for an executor to supervise.
+
+        Args:
+            unit: Id of the source.
+            duration_s: Duration of its media in seconds.
+            needs_bytes: Memory that it may need.
+        """
         memory_bytes = max(MEMORY_BYTES, needs_bytes) if self.memory_gb is None else round(self.memory_gb * 1e9)
         return Attempt(unit, max(self.time_s, self.time_per_s * duration_s), memory_bytes or None)
 
 
 MEMORY_BYTES = 2 << 30
-"""What any source may take by default."""
+"""Memory that any source may use by default."""
 MEMORY_PER_BYTE = 64
-"""So many times its size a source may take by default: points and meshes become ten to thirty times as large as LAZ."""
+"""Default memory limit in multiples of a source's size: points and meshes grow to ten to thirty times the size of
+LAZ.
+"""
 _BYTES_PER_PIXEL = 32
-"""What encoding a picture takes at most: 16 bits and four channels, and their copies."""
+"""Upper bound for encoding an image: 16 bits and four channels, and their copies."""
 _BYTES_PER_FRAME_PIXEL = 192
-"""What decoding and encoding a video takes at most for each pixel of a frame, of which both hold many."""
+"""Upper bound for transcoding a video per pixel of a frame; the decoder and the encoder both hold many frames."""
 _BYTES_PER_VALUE = 40
-"""What encoding a sound takes at most for each value."""
+"""Upper bound for encoding audio per value."""
 _MIN_BYTES_PER_S = 1000
 
 
@@ -108,7 +121,14 @@ _IN_FORCE: ContextVar[_Watched] = ContextVar("limits", default=_Watched("", DEFA
 def limited(
     unit: str, limits: Limits, report: Callable[[Attempt], None] = _unreported, size_bytes: int = 0
 ) -> Iterator[None]:
-    """Put `limits` in force for the block, which encodes the source `unit` of `size_bytes`; `report` gets attempts."""
+    """Put limits in force for the block, which encodes one source.
+
+    Args:
+        unit: Id of the source.
+        limits: Limits to apply.
+        report: Function that is called with each new attempt.
+        size_bytes: Size of the source's files.
+    """
     watched = _Watched(unit, limits, report, needs_bytes=MEMORY_PER_BYTE * size_bytes)
     token = _IN_FORCE.set(watched)
     try:
@@ -119,13 +139,17 @@ def limited(
 
 
 def get_limits() -> Limits:
-    """The limits of the source that is encoded now; outside of a job, the defaults."""
+    """Return the limits of the source that is being encoded; outside of a job, the defaults."""
     return _IN_FORCE.get().limits
 
 
 def lasts(duration_s: float, size_bytes: int | None = None) -> None:
-    """Tell how long the media of the source is, which may give it more time. A duration that a header of a file of
-    `size_bytes` declares counts only as far as so many bytes can hold media.
+    """Report the duration of the source's media, which may extend its time limit.
+
+    Args:
+        duration_s: Duration in seconds.
+        size_bytes: Size of the file whose header declares the duration. It then counts only as far as a file of this
+            size can contain media.
     """
     watched = _IN_FORCE.get()
     if size_bytes is not None:
@@ -134,14 +158,14 @@ def lasts(duration_s: float, size_bytes: int | None = None) -> None:
 
 
 def _needs(needs_bytes: int) -> None:
-    """The source may take so much memory, for it is within another limit."""
+    """Raise the memory limit of the source, which is within another limit."""
     watched = _IN_FORCE.get()
     if needs_bytes > max(MEMORY_BYTES, watched.needs_bytes):
-        _go_on(replace(watched, needs_bytes=1 << (needs_bytes - 1).bit_length()))  # in steps, for sounds grow
+        _go_on(replace(watched, needs_bytes=1 << (needs_bytes - 1).bit_length()))  # in steps, because audio grows
 
 
 def _go_on(watched: _Watched) -> None:
-    """Put what is known of the source now in force, and report it if it changes the attempt."""
+    """Update the facts about the source, and report them if they change the attempt."""
     before = _IN_FORCE.get().attempt
     _IN_FORCE.set(watched)
     if watched.attempt != before:
@@ -166,7 +190,7 @@ def check_frames(count: int) -> None:
 
 
 def check_sound(n_samples: int, sample_rate: int, channels: int) -> None:
-    """Raise RejectError if a sound is too long."""
+    """Raise RejectError if audio is too long."""
     limits = get_limits()
     if n_samples > limits.sound_s * sample_rate:
         raise RejectError("decode", f"is longer than {limits.sound_s:g} s; cut it into windows")
@@ -174,7 +198,7 @@ def check_sound(n_samples: int, sample_rate: int, channels: int) -> None:
 
 
 def check_sound_values(count: int) -> None:
-    """Raise RejectError if a sound takes too much memory."""
+    """Raise RejectError if audio takes too much memory."""
     _check(count, get_limits().sound_values, "has {} samples (of all channels) or more")
     _needs(_BYTES_PER_VALUE * count)
 
@@ -185,7 +209,7 @@ def _check(value: int, limit: int, what: str) -> None:
 
 
 def check_source_file(path: Path) -> None:
-    """Raise RejectError for a folder, a pipe, a socket or a device, and for a file that cannot be looked at."""
+    """Raise RejectError if the path is a folder, pipe, socket or device, or cannot be accessed."""
     from maskstream.shards.media.local_media import MediaError, read_regular_size  # it imports av
 
     try:
@@ -197,7 +221,14 @@ def check_source_file(path: Path) -> None:
 
 
 def read_source_file(path: Path) -> bytes:
-    """The bytes of a source's file. Raises RejectError as `check_source_file` does, and for an empty file."""
+    """Read a source's file.
+
+    Args:
+        path: File to read.
+
+    Raises:
+        RejectError: This is not a regular file, it cannot be read, or it is empty.
+    """
     check_source_file(path)
     try:
         data = path.read_bytes()

@@ -21,17 +21,17 @@ def read_numbers(
     dtype: np.dtype[Any] | None = None,
     most: int | None = None,
 ) -> Float64s:
-    """Parse lines of numbers: float64 (rows, columns). Blank lines and those that begin with a comment are skipped.
+    """Parse lines of numbers as float64 (rows, columns). Blank lines and comments are skipped.
 
     Args:
         lines: Lines of a file.
         first: Number of the first line in its file, for errors.
-        comments: Characters that begin a comment.
+        comments: Prefixes of comment lines.
         dtype: Fields of a row, one number each; None for float64 in all columns.
         most: Largest number of rows to parse.
 
     Raises:
-        RejectError: A line is not numbers or has another count than the first, or a number does not fit its type.
+        RejectError: A line is not numeric or has another count than the first, or a number does not fit its type.
     """
     rows = [n for n, line in enumerate(lines) if line.strip() and not line.lstrip().startswith(comments)][:most]
     if not rows:
@@ -39,7 +39,7 @@ def read_numbers(
     try:
         table = np.loadtxt((lines[n] for n in rows), np.float64, comments=comments or None, ndmin=2)
     except ValueError as error:
-        raise RejectError("open", f"is no text of numbers ({error})") from error
+        raise RejectError("open", f"is not a text file of numbers ({error})") from error
     fields = [(f"number {n + 1}", np.dtype(np.float64)) for n in range(table.shape[1])]
     if dtype is not None:
         fields = [(name, dtype[name]) for name in dtype.names or ()]
@@ -52,8 +52,8 @@ def read_numbers(
 
 
 def find_unfit(values: Float64s, kind: np.dtype[Any]) -> npt.NDArray[np.int64]:
-    """Find the numbers (N,) that a type cannot hold: int64 (n,). Of floats these are all that are not finite, also
-    those that are written as nan or inf.
+    """Return the positions, int64 (n,), of the numbers (N,) that a type cannot hold. For floats these are all that are
+    not finite, including literal nan and inf.
     """
     if kind.kind == "f":
         with np.errstate(over="ignore"):
@@ -63,7 +63,14 @@ def find_unfit(values: Float64s, kind: np.dtype[Any]) -> npt.NDArray[np.int64]:
 
 
 def make_unfit_error(line: int, name: str, word: object, kind: np.dtype[Any]) -> RejectError:
-    """The error for a number that its type cannot hold."""
+    """Return the error for a number that does not fit its type.
+
+    Args:
+        line: Number of the line.
+        name: Name of the number.
+        word: Number as written.
+        kind: Type that the file declares.
+    """
     if kind.kind == "f":
         legal = f"numbers up to {np.finfo(kind).max:.3g}"
     else:

@@ -1,4 +1,4 @@
-"""The headers of PLY files, and the numbers of those that are text (G. Turk, The PLY Polygon File Format)."""
+"""The headers of PLY files, and the numbers of text PLY files (G. Turk, The PLY Polygon File Format)."""
 
 import re
 from collections.abc import Sequence
@@ -23,7 +23,9 @@ _MOST_PROPERTIES = 1024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlyProperty:
-    """A property of an element. dtype: of its numbers. length: the type of their count if it is a list, else None."""
+    """A property of an element: its name and the type of its numbers; for a list, also the type of its length, else
+    None.
+    """
 
     name: str
     dtype: str
@@ -32,7 +34,7 @@ class PlyProperty:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlyElement:
-    """An element of a PLY file, such as vertex or face, which has `count` rows."""
+    """An element of a PLY file, such as vertex or face, with `count` rows."""
 
     name: str
     count: int
@@ -41,19 +43,32 @@ class PlyElement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlyHeader:
-    """A header of `begin` bytes. order: the byte order of numpy, "" for text."""
+    """The header of a PLY file.
+
+    Attributes:
+        order: Byte order as in numpy; "" for text.
+        elements: Elements in order.
+        begin: Size of the header in bytes.
+    """
 
     order: str
     elements: tuple[PlyElement, ...]
     begin: int
 
     def count(self, name: str) -> int:
-        """The rows of an element; 0 without it."""
+        """Return the number of rows of an element; 0 if there is no such element."""
         return sum(element.count for element in self.elements if element.name == name)
 
 
 def read_ply_header(data: bytes) -> PlyHeader:
-    """Read the header of a PLY file. Raises RejectError if it is damaged."""
+    """Read the header of a PLY file.
+
+    Args:
+        data: Bytes of the file, or its beginning.
+
+    Raises:
+        RejectError: The header is damaged.
+    """
     head = re.match(rb"(?s)ply\r?\n.*?^end_header[ \t]*\r?\n", data[:PLY_HEADER_BYTES], re.MULTILINE)
     if head is None:
         raise RejectError("open", f"is not a PLY file: it begins with {data[:16]!r}, or its header has no end")
@@ -67,14 +82,12 @@ def read_ply_header(data: bytes) -> PlyHeader:
         if not elements:
             raise ValueError("no element")
     except (ValueError, KeyError, IndexError, StopIteration) as error:
-        raise RejectError(
-            "open", f"has a PLY header that says nothing legal ({type(error).__name__}: {error})"
-        ) from error
+        raise RejectError("open", f"has a malformed PLY header ({type(error).__name__}: {error})") from error
     return PlyHeader(order=order, elements=elements, begin=head.end())
 
 
 def _read_element(lines: Sequence[Sequence[str]], order: str) -> PlyElement:
-    """The element of the lines of a header from its own on."""
+    """Parse an element from the lines of a header, starting at its own line."""
     _, name, count = lines[0]
     properties = []
     for _, *words in (line for line in lines if line[:1] == ["property"]):
@@ -89,7 +102,11 @@ def _read_element(lines: Sequence[Sequence[str]], order: str) -> PlyElement:
 
 
 def check_ply_text(data: bytes, header: PlyHeader) -> dict[str, npt.NDArray[np.int64]]:
-    """Check the numbers of a PLY file that is text.
+    """Check the numbers of a text PLY file.
+
+    Args:
+        data: Bytes of the file.
+        header: Its header.
 
     Returns:
         The lengths of each list, int64 (rows,), by element and property, such as "face.vertex_indices".
@@ -118,13 +135,13 @@ def check_ply_text(data: bytes, header: PlyHeader) -> dict[str, npt.NDArray[np.i
             _check(numbers[items], np.repeat(rows + line, each), name, one.dtype)
         at, line = own, line + element.count
     if at != len(numbers):
-        raise RejectError("decode", f"holds {len(numbers)} numbers, and its header declares {at}")
+        raise RejectError("decode", f"has {len(numbers)} numbers, but its header declares {at}")
     return lengths
 
 
 def _walk(numbers: Float64s, at: int, element: PlyElement) -> tuple[npt.NDArray[np.int64], int]:
-    """Find where each property of each row begins, int64 (rows, properties), from number `at` on, and where the element
-    ends.
+    """Return the start of each property of each row, int64 (rows, properties), beginning at number `at`, and the end of
+    the element.
     """
     properties, count = element.properties, element.count
     left = len(numbers) - at
@@ -150,7 +167,7 @@ def _walk(numbers: Float64s, at: int, element: PlyElement) -> tuple[npt.NDArray[
 
 
 def _check(values: Float64s, lines: npt.NDArray[np.int64], name: str, dtype: str) -> None:
-    """Raise RejectError for the first number that is not finite or that its type cannot hold."""
+    """Raise RejectError for the first number that is not finite or does not fit its type."""
     unfit = find_unfit(values, np.dtype(dtype))
     if len(unfit):
         raise make_unfit_error(int(lines[unfit[0]]), name, f"{values[unfit[0]]:.15g}", np.dtype(dtype))

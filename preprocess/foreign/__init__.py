@@ -1,4 +1,4 @@
-"""Indexes tars that other programs wrote; the tars are checked and never rewritten."""
+"""Index tars of other programs; the tars are checked and never rewritten."""
 
 from .job import IndexReport, index_tars
 

@@ -1,10 +1,11 @@
 """The job that indexes tars of other programs, without changing them, into a split that maskstream reads.
 
-The indexed component is `video` or `sound`, and the word `ending` is the member's ending, so a loader never chooses
-among containers per sample.
+The indexed component is `video` or `sound`, and the word `ending` stores the member's suffix, so a loader never has to
+choose among containers per sample.
 
-Over all tars labels are numbered, and a key counts once. The rows of one tar are in memory; the records of the tars are
-read several times instead. Of each sample there are 8 bytes in memory, a hash of its key.
+Labels are numbered over all tars, and a key may occur only once among them. Only the rows of one tar are in memory at a
+time; the records of the tars are read several times instead. Each sample needs 8 bytes of memory, for the hash of its
+key.
 """
 
 import json
@@ -43,11 +44,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Collected:
-    """The tars of `tasks`, which have `records`.
+    """The records of all tars, combined.
 
-    table: labels that lie beside the tars, which come before those in them. samples: how many there are, `named` of
-    them by the table. empty: the names of the tars without one. rejects: of all tars, and the samples with a key that
-    an earlier tar holds, whose hashes are `twice`. unlabelled: whether no sample has a label.
+    Attributes:
+        tasks: Tasks of the tars.
+        records: Their records.
+        table: Labels from a table, which take precedence over labels in the tars.
+        numbers: Numbers of the labels.
+        samples: Number of samples.
+        named: Number of samples that the table names.
+        empty: Names of the tars without samples.
+        rejects: Rejects of all tars, including samples with a key that occurs in an earlier tar.
+        twice: Hashes of keys that may occur twice.
+        unlabelled: Whether no sample has a label.
     """
 
     tasks: Sequence[TarTask]
@@ -65,7 +74,14 @@ class Collected:
     def of(cls, tasks: Sequence[TarTask], records: Records[IndexedTar], table: LabelTable | None = None) -> Self:
         """Read the records of the tars, and again if a key may occur twice.
 
-        Raises DatasetError if the table names none of the samples.
+        Args:
+            tasks: Tasks of the tars.
+            records: Their records.
+            table: Table of labels.
+
+        Raises:
+            DatasetError: The table names none of the samples.
+            ShardError: A record is damaged or missing.
         """
         hashes: list[Hashes] = []
         named: dict[str, int] = {}
@@ -81,8 +97,8 @@ class Collected:
             rejects += tar.rejects
         if table is not None and example and not any(named.values()):
             raise DatasetError(
-                f"{table.path} names none of the samples: it has names such as {next(iter(table.labels), '')!r}, and a "
-                f"sample has the key {example!r}; name the column of keys, ids or paths with --match"
+                f"{table.path} names none of the samples: it has names such as {next(iter(table.labels), '')!r}, but a "
+                f"sample has the key {example!r}. Choose the column of keys, ids or paths with --match"
             )
         twice = _find_repeated(hashes)
         counts = {task.name: len(some) for task, some in zip(tasks, hashes, strict=True)}
@@ -110,11 +126,11 @@ class Collected:
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The sorted names of the labels; () if all are numbers."""
+        """Sorted names of the labels; () if all are numbers."""
         return self.numbers.names
 
     def shards(self, output: Output) -> Iterator[ShardRecord]:
-        """The shards with their labels, in the order of their names. The idx of each is written to `output`."""
+        """Yield the shards with their labels, in the order of their names, and write the idx of each to `output`."""
         for tar, kept, _ in _kept(_read(self.tasks, self.records, self.table), self.twice):
             if not kept:
                 continue
@@ -126,11 +142,11 @@ class Collected:
 
 
 def _read(tasks: Sequence[TarTask], records: Records[IndexedTar], table: LabelTable | None) -> Iterator[IndexedTar]:
-    """The tars, with the labels of the table where it names a sample."""
+    """Yield the tars, with the labels of the table for the samples that it names."""
     for task in tasks:
         tar = records.read(task)
         if tar is None:
-            raise ShardError(f"the record of {task.name} is damaged or gone; run the same command again")
+            raise ShardError(f"the record of {task.name} is damaged or missing; run the same command again")
         if table is not None:
             both = zip(tar.shard.rows, tar.labels, strict=True)
             tar = replace(tar, labels=tuple(table.label(row.key, label) for row, label in both))
@@ -138,7 +154,7 @@ def _read(tasks: Sequence[TarTask], records: Records[IndexedTar], table: LabelTa
 
 
 def _find_repeated(hashes: Sequence[Hashes]) -> frozenset[int]:
-    """The hashes that occur more than once."""
+    """Return the hashes that occur more than once."""
     every = np.sort(np.concatenate([np.empty(0, np.uint64), *hashes]))
     return frozenset(every[1:][every[1:] == every[:-1]].tolist())
 
@@ -146,7 +162,9 @@ def _find_repeated(hashes: Sequence[Hashes]) -> frozenset[int]:
 def _kept(
     tars: Iterator[IndexedTar], twice: frozenset[int]
 ) -> Iterator[tuple[IndexedTar, list[tuple[Row, Label]], list[Reject]]]:
-    """Each tar with the rows to keep and their labels, and the rejects of those whose key an earlier tar holds."""
+    """Yield each tar with the rows to keep and their labels, and rejects for rows whose key occurs in an earlier
+    tar.
+    """
     taken: dict[str, str] = {}
     for tar in tars:
         kept, refused = [], []
@@ -154,7 +172,7 @@ def _kept(
         for row, label, number in zip(tar.shard.rows, tar.labels, found, strict=True):
             if number in twice:
                 if row.key in taken:
-                    reason = f"its key is in {taken[row.key]} too; keys must be unique within a split"
+                    reason = f"its key also occurs in {taken[row.key]}; keys must be unique within a split"
                     refused.append(Reject(source=row.source, stage="tar", reason=reason))
                     continue
                 taken[row.key] = tar.shard.name
@@ -164,9 +182,14 @@ def _kept(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexReport:
-    """What was indexed: the split's folder, the numbers of tars with samples and of samples, and rejects by stage.
+    """The result of indexing tars.
 
-    without_label: how many samples the table of labels does not name; None without a table.
+    Attributes:
+        folder: Folder of the split.
+        tars: Number of tars with samples.
+        samples: Number of samples.
+        rejects: Number of rejects by stage.
+        without_label: Number of samples that the table of labels does not name; None without a table.
     """
 
     folder: Location
@@ -182,21 +205,29 @@ def index_tars(
     out: Location | None = None,
     options: IndexOptions = IndexOptions(),  # noqa: B008  (it is frozen)
 ) -> IndexReport:
-    """Write a manifest, rejects.parquet and dataset.json, and an idx and a packets file per tar, into `out`.
+    """Index tars in the WebDataset format, without changing them, so that loaders can read them as a split.
 
-    tars: files, or folders of them, on a disk or at URLs; they are read once and never written. out: by default the
-    folder of the tars; an index in another folder names tars at URLs by these. The fields of `options` may be given as
-    keyword arguments: modality, labels, match, as_is, fast, workers, limits, ...
+    Writes a manifest, rejects.parquet and dataset.json, and an idx and a packets file for each tar. Samples that cannot
+    be used, exceed a limit or crash a worker process twice become rows of rejects.parquet. The result does not depend
+    on the executor. A stopped run continues: indexed tars that have not changed are not read again. A tar that cannot
+    be read is retried after each of `pauses_s`; then the run ends with OutageError and can be started again.
 
-    Samples that cannot be used become rows of rejects.parquet, so do those that pass a limit or crash a worker process
-    twice. The result does not depend on the executor. A stopped run continues: indexed tars that have not changed are
-    not read again. A tar that cannot be read is tried again after each of `pauses_s`; then OutageError ends the run,
-    which continues when it is started again.
+    Args:
+        tars: Tars, or folders of tars, on a disk or at URLs; they are read once and never written.
+        out: Folder of the index, by default the folder of the tars. An index in another folder refers to tars at URLs
+            by their URLs.
+        options: Modality, labels, workers, limits and more; its fields can be passed as keywords.
 
-    Raises ValueError if tars are missing or compressed, are in several folders without `out`, share a name, or hold
-    several modalities without `modality`, and if `out` holds shards of maskstream; DatasetError if no tar holds a
-    usable sample; OutageError if a tar cannot be read; ResumeError if a run with other
-    settings was stopped in `out`; BusyError if another run writes to it.
+    Returns:
+        The folder and the numbers of tars, samples and rejects.
+
+    Raises:
+        ValueError: Tars are missing or compressed, lie in several folders without `out`, share a name, or contain
+            several modalities without `modality`; or `out` contains shards of maskstream.
+        DatasetError: No tar contains a usable sample.
+        OutageError: A tar cannot be read for now.
+        ResumeError: A run with other settings was stopped in `out`.
+        BusyError: Another run writes to `out`.
     """
     executor = choose_executor(options.executor, options.workers)
     table = None if options.labels is None else LabelTable.read(Path(options.labels), options.match)
@@ -215,7 +246,7 @@ def index_tars(
 
 
 class _Index:
-    """The index of tars that a job writes: the ledger of their tasks, and the files that make the folder a split."""
+    """The index that a job writes: the records of its tasks, and the files that turn the folder into a split."""
 
     def __init__(self, output: Output, tars: Sequence[Location], indexer: Indexer, options: IndexOptions) -> None:
         self._output = output
@@ -223,7 +254,7 @@ class _Index:
         self._options = options
         limits = options.limits or Limits()
         self._settings = {"fast": options.fast, "limits": limits.to_dict(defaults=True)}
-        """What decides which samples are used."""
+        """Settings that decide which samples are used."""
         self._records = Records(output, IndexedTar)
         self.modality = indexer.name
         self.own = [
@@ -239,7 +270,7 @@ class _Index:
         ]
 
     def begin(self) -> None:
-        """Begin the records, or continue them. Raises ResumeError if they have other settings."""
+        """Begin the records, or continue them. Raise ResumeError if they have other settings."""
         names = {"format": FORMAT, "index": self.modality}
         self._records.begin({**names, **self._settings, "libraries": libraries(self.modality)})
         self._output.remove([DATASET_JSON])
@@ -252,11 +283,11 @@ class _Index:
         self._records.record(task, done)
 
     def finish(self, table: LabelTable | None) -> IndexReport:
-        """Write the files of the split. Raises DatasetError if no sample is usable."""
+        """Write the files of the split. Raise DatasetError if no sample is usable."""
         collected = Collected.of(self.own, self._records, table)
         if collected.samples and collected.unlabelled:
             log.warning(
-                "none of the %d samples has a label, in `json` or `cls`; --labels train.csv (labels=) gives them some",
+                "none of the %d samples has a label in `json` or `cls`; add them with --labels train.csv (labels=)",
                 collected.samples,
             )
         try:
@@ -272,7 +303,7 @@ class _Index:
         rejects, output = collected.rejects, self._output
         if not collected.samples:
             example = f", for example {rejects[0].source}: {rejects[0].reason}" if rejects else ""
-            raise DatasetError(f"{len(collected.tasks)} tars hold no usable {self._indexer.noun}{example}")
+            raise DatasetError(f"{len(collected.tasks)} tars contain no usable {self._indexer.noun}{example}")
         output.remove([name for tar in collected.empty for name in list_sidecars(tar)])
         name = get_last_parts(output.location if is_url(output.location) else Path(output.location).resolve(), 1)
         info = DatasetInfo(
@@ -294,11 +325,13 @@ class _Index:
 
 
 def _check_kind(output: Output) -> None:
-    """Raise ValueError if the folder holds shards, which an index would replace."""
+    """Raise ValueError if the folder contains shards, which an index would replace."""
     try:
         data = output.whole(DATASET_JSON, MAX_JSON_BYTES)
         profile = FOREIGN if data is None else json.loads(data)["profile"]  # every version of the format has it
     except (StoreError, ValueError, KeyError, TypeError):
         profile = "another"
     if profile != FOREIGN:
-        raise ValueError(f"{output.location} holds shards of the profile {profile!r}, not an index; give another --out")
+        raise ValueError(
+            f"{output.location} contains shards of the profile {profile!r}, not an index; pass another --out"
+        )

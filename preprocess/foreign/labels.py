@@ -1,4 +1,4 @@
-"""The labels of a WebDataset's samples: "label" in `json`, or `cls`, or a table that lies beside the tars."""
+"""The labels of WebDataset samples: "label" in `json`, or `cls`, or a table next to the tars."""
 
 import json
 from bisect import bisect_left
@@ -15,13 +15,20 @@ Label = int | str | None
 """A number, a name, or none."""
 
 LABELS = ("json", "cls")
-"""The components that may hold a label, in the order in which they are read."""
+"""Components that may contain a label, in the order in which they are read."""
 
 MAX_LABEL = 2**63 - 1
 
 
 def read_label(members: Mapping[str, bytes]) -> Label:
-    """The label in the members of a sample. Raises RejectError("label") if it is neither a number nor a name."""
+    """Return the label in the members of a sample; None if there is none.
+
+    Args:
+        members: Bytes by component.
+
+    Raises:
+        RejectError: The label is neither a number nor a name.
+    """
     if "json" in members:
         try:
             described = json.loads(members["json"])
@@ -34,9 +41,9 @@ def read_label(members: Mapping[str, bytes]) -> Label:
         try:
             text = members["cls"].decode().strip()
         except UnicodeDecodeError as error:
-            raise RejectError("label", f"its cls is no text ({error})") from error
+            raise RejectError("label", f"its cls is not valid text ({error})") from error
         is_number = text.isascii() and text.isdigit() and len(text) <= len(str(MAX_LABEL))
-        return _check_labels(int(text) if is_number else text, "its cls says")
+        return _check_labels(int(text) if is_number else text, "its cls contains")
     return None
 
 
@@ -44,41 +51,45 @@ def _check_labels(label: object, where: str) -> Label:
     is_number = isinstance(label, int) and not isinstance(label, bool) and 0 <= label <= MAX_LABEL
     if is_number or (isinstance(label, str) and label and label.isprintable()):
         return label  # type: ignore[return-value]
-    raise RejectError("label", f"{where} {label!r}; legal are integers from 0 on and names")
+    raise RejectError("label", f"{where} {label!r}; use an integer from 0 or a name")
 
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """The numbers of labels. names: the sorted names; () if all labels are numbers."""
+    """The numbers of labels.
+
+    Attributes:
+        names: Sorted names; () if all labels are numbers.
+    """
 
     names: tuple[str, ...]
 
     @classmethod
     def of(cls, labels: Collection[Label]) -> Self:
-        """The numbers of these labels: if one is a name, all are names."""
+        """Number these labels: if one is a name, all become names."""
         if not any(isinstance(label, str) for label in labels):
             return cls(())
         return cls(tuple(sorted({str(label) for label in labels if label is not None})))
 
     def of_label(self, label: Label) -> int:
-        """The number of a label; -1 for none."""
+        """Return the number of a label; -1 for None."""
         if label is None:
             return -1
         return bisect_left(self.names, str(label)) if self.names else int(label)
 
 
 NAMES = ("key", "id", "video_id", "youtube_id", "path", "file", "filename", "wav")
-"""The columns that may name a sample, in the order in which they are looked for."""
+"""Columns that may name a sample, in the order in which they are tried."""
 _SPAN = ("time_start", "time_end")
-_REMEDY = f"Give it the column label, and one of {', '.join(NAMES)} (or name yours with --match)"
+_REMEDY = f"It needs the column label, and one of {', '.join(NAMES)} (or choose yours with --match)"
 
 
 @dataclass(frozen=True, slots=True)
 class LabelTable:
     """The labels of samples by their names: the last part of the key, without folders and suffix.
 
-    A row of Kinetics (youtube_id, time_start, time_end) names a sample with its times, `ID_000010_000020`, and without
-    them where the id stands in one row only.
+    A row of Kinetics (youtube_id, time_start, time_end) names a sample by its id and times, `ID_000010_000020`, and by
+    the id alone if all its rows have the same label.
     """
 
     path: Path
@@ -86,9 +97,15 @@ class LabelTable:
 
     @classmethod
     def read(cls, path: Path, match: str | None = None) -> Self:
-        """The table in a csv file with the columns `label` and `match`, by default the first of `NAMES` that it has.
+        """Read a csv table of labels.
 
-        Raises DatasetError if it is no such table, or gives a sample two labels; OutageError if it cannot be read.
+        Args:
+            path: File with a column `label`.
+            match: Column that names the samples; by default the first of `NAMES` that exists.
+
+        Raises:
+            DatasetError: This is not such a table, or a sample has two labels.
+            OutageError: The file cannot be read for now.
         """
         found: dict[str, Label] = {}
         ambiguous: set[str] = set()
@@ -112,16 +129,16 @@ class LabelTable:
         return cls(path, {name: label for name, label in found.items() if name not in ambiguous})
 
     def label(self, key: str, own: Label) -> Label:
-        """The label of the sample with this key; its own label if the table does not name it."""
+        """Return the label of the sample with this key; its own label if the table does not name it."""
         return self.labels.get(strip_name(key), own)
 
     def names_one(self, key: str) -> bool:
-        """Whether the table names the sample with this key."""
+        """Return whether the table names the sample with this key."""
         return strip_name(key) in self.labels
 
 
 def strip_name(path: str) -> str:
-    """What a path or key ends in, up to the first dot, as keys of WebDataset end."""
+    """Return the last part of a path or key up to its first dot, where WebDataset keys end."""
     return PurePosixPath(path.strip()).name.partition(".")[0]
 
 
@@ -133,4 +150,4 @@ def _label(row: TableRow) -> Label:
 
 def _add(found: dict[str, Label], name: str, label: Label, row: TableRow) -> None:
     if found.setdefault(name, label) != label:
-        raise row.error(f"another label for {name!r} than a line before")
+        raise row.error(f"another label for {name!r} than an earlier line")

@@ -1,10 +1,10 @@
-"""Indexes one sound: its facts, its sums, and its table in the packets file.
+"""Index one audio file: its facts, its sums, and its table in the packets file.
 
-A sound is divided into cells. For each cell the table says at which packet decoding starts, so that its samples equal
-those of a decode from the beginning; the packets between it and the cell's first packet are the preroll, which only
-brings the decoder into the right state.
+Audio is divided into cells. The table stores for each cell the packet at which decoding starts, so that its samples
+equal a decode from the beginning; the packets before the cell's first packet are the preroll, which only brings the
+decoder into the right state.
 
-FFmpeg's demuxer locates the packets in a member of a tar, and in Ogg its pages do (RFC 3533).
+FFmpeg's demuxer locates the packets in a member of a tar; in Ogg they are located by its pages (RFC 3533).
 """
 
 from collections.abc import Sequence
@@ -41,11 +41,11 @@ _HEAD = 27
 _SERIAL = slice(14, 18)
 
 Pieces = list[tuple[int, int]]
-"""The offset and size of each piece of a packet; a packet that continues on the next page has several pieces."""
+"""Offset and size of each piece of a packet; a packet that continues on the next page has several pieces."""
 
 
 def read_ogg_packets(data: bytes) -> list[Pieces] | None:
-    """All packets, including headers; None if there is more than one stream or a page is damaged."""
+    """Return the pieces of all packets, including headers; None if there are several streams or a page is damaged."""
     packets: list[Pieces] = []
     open_packet: Pieces = []
     at, serial = 0, data[_SERIAL]
@@ -79,10 +79,13 @@ _FTYP = b"ftyp"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemuxedSound:
-    """The packets of a sound.
+    """The packets of an audio file.
 
-    form: what a decoder of the packets needs. pieces: PIECE, sample counts are 0 or CONTINUED. packets: their bytes.
-    priming: how many samples precede the sound, according to the container.
+    Attributes:
+        form: Parameters that a decoder of the packets needs.
+        pieces: Records of PIECE, with sample counts of 0 or CONTINUED.
+        packets: Bytes of each packet.
+        priming: Number of samples before the start of the audio, according to the container.
     """
 
     form: SoundForm
@@ -92,7 +95,15 @@ class DemuxedSound:
 
 
 def find_container(data: bytes, component: str) -> str:
-    """FFmpeg's name of a member's container. Raises RejectError("open") if it cannot be indexed."""
+    """Return FFmpeg's name of a member's container.
+
+    Args:
+        data: Bytes of the member.
+        component: Suffix of the member, which identifies an MP3 without a header.
+
+    Raises:
+        RejectError: The member is empty, or its format cannot be indexed.
+    """
     if not data:
         raise RejectError("open", "is empty (0 bytes)")
     at = find_id3_end(data)
@@ -105,11 +116,19 @@ def find_container(data: bytes, component: str) -> str:
         return "aac"
     if component == "mp3" or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0):
         return "mp3"
-    raise RejectError("open", f"begins with {head[:8]!r}, so it is no wav, flac, ogg, opus, mp3, m4a or aac")
+    raise RejectError("open", f"begins with {head[:8]!r}, so it is not wav, flac, ogg, opus, mp3, m4a or aac")
 
 
 def demux_sound(data: bytes, container: str) -> DemuxedSound | None:
-    """Demux the first audio track of a member; None if it does not store packets in the form that decoders take."""
+    """Demux the first audio track of a member.
+
+    Args:
+        data: Bytes of the member.
+        container: FFmpeg's name of its container.
+
+    Returns:
+        The packets; None if the member does not store packets in the form that decoders take.
+    """
     try:
         with open_media(data, container) as opened:
             context = opened.streams.audio[0].codec_context
@@ -129,7 +148,7 @@ def demux_sound(data: bytes, container: str) -> DemuxedSound | None:
 
 
 def _demux_packets(container: InputContainer) -> tuple[list[bytes], list[int], int]:
-    """The packets, their positions according to FFmpeg (-1: unknown), and the number of priming samples."""
+    """Return the packets, their positions according to FFmpeg (-1: unknown), and the number of priming samples."""
     packets: list[bytes] = []
     near: list[int] = []
     priming = 0
@@ -144,7 +163,9 @@ def _demux_packets(container: InputContainer) -> tuple[list[bytes], list[int], i
 
 
 def _places(data: bytes, packets: list[bytes], near: list[int]) -> list[Pieces] | None:
-    """The position of each packet: FFmpeg's, or else the next occurrence of its bytes; None if one is missing."""
+    """Return the position of each packet: FFmpeg's, or else the next occurrence of its bytes; None if one is
+    missing.
+    """
     places: list[Pieces] = []
     end = max(near[0], 0) if near else 0
     for packet, at in zip(packets, near, strict=True):
@@ -157,7 +178,7 @@ def _places(data: bytes, packets: list[bytes], near: list[int]) -> list[Pieces] 
 
 
 def _find_ogg_packets(data: bytes, packets: list[bytes]) -> list[Pieces] | None:
-    """The pieces of each packet: FFmpeg's packets are the last ones of the stream, headers precede them."""
+    """Return the pieces of each packet: FFmpeg's packets are the last ones of the stream, after the headers."""
     found = read_ogg_packets(data)
     if found is None or len(found) < len(packets):
         return None
@@ -177,7 +198,7 @@ def _pieces(places: list[Pieces]) -> Records:
 
 CELL_S, LONG_CELL_S = 0.5, 10.0
 LONG_S = 40.0
-"""A shorter sound whose decoder depends on all earlier packets is decoded from the beginning, which costs less than a
+"""Shorter audio whose decoder depends on all earlier packets is decoded from the beginning, which costs less than a
 preroll.
 """
 _AAC_FRAME = 1024
@@ -193,17 +214,21 @@ _PREROLL_PACKETS = {
     "mp2float": (1, 2, 4),
     "aac": (1, 2, 4),
 }
-"""Prerolls in packets, tried in order, of codecs whose decoder depends on a bounded number of earlier packets: because
+"""Prerolls in packets, tried in order, for codecs whose decoder depends on a bounded number of earlier packets: because
 of overlapping windows, or of MP3's bit reservoir (511 bytes, some 30 packets at the lowest bit rates).
 """
 _PREROLL_S = (2.5, 5.0, 10.0)
-"""Prerolls in seconds, tried in order, of other codecs, where the influence of earlier packets decays."""
+"""Prerolls in seconds, tried in order, for other codecs, where the influence of earlier packets decays."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timeline:
-    """A decode from the beginning, per packet. digests: hashes of its samples. counts: int64, how many samples it has.
-    ends: int64, the number of the sample after its last, where the sound's first sample is 0.
+    """A decode from the beginning.
+
+    Attributes:
+        digests: Hash of the samples of each packet.
+        counts: Number of samples of each packet, int64.
+        ends: Number of the sample after each packet's last one, int64; the first sample of the audio is 0.
     """
 
     digests: list[int]
@@ -220,7 +245,7 @@ class _Trial:
     digests: Sequence[int]
 
     def is_exact(self, begin: int, first: int, stop: int) -> bool:
-        """Whether the packets [first, stop) give the same samples if decoding starts at `begin`."""
+        """Return whether the packets [first, stop) yield the same samples if decoding starts at `begin`."""
         if begin == 0:
             return True
         for n, samples in enumerate(decoded(self.form, self.packets[begin:stop]), begin):
@@ -230,12 +255,22 @@ class _Trial:
 
 
 def digest(samples: Floats) -> int:
-    """The hash of one packet's samples."""
+    """Return the hash of one packet's samples."""
     return xxhash.xxh3_64_intdigest(samples.tobytes())
 
 
 def divide_cells(form: SoundForm, packets: Sequence[bytes], timeline: Timeline, n_samples: int) -> tuple[int, Records]:
-    """The samples per cell, and the cells as CELL, with packet numbers instead of piece numbers."""
+    """Divide audio into cells that decode exactly.
+
+    Args:
+        form: Parameters of the decoder.
+        packets: Bytes of each packet.
+        timeline: Decode from the beginning.
+        n_samples: Number of samples of the audio.
+
+    Returns:
+        The samples per cell, and the cells as records of CELL, with packet numbers instead of piece numbers.
+    """
     trial = _Trial(form=form, packets=packets, digests=timeline.digests)
     short = _empty_cells(timeline, n_samples, round(CELL_S * form.sample_rate))
     for preroll in _PREROLL_PACKETS[form.codec] if _has_bounded_memory(form, packets, timeline) else ():
@@ -250,7 +285,7 @@ def divide_cells(form: SoundForm, packets: Sequence[bytes], timeline: Timeline, 
 
 
 def _has_bounded_memory(form: SoundForm, packets: Sequence[bytes], timeline: Timeline) -> bool:
-    """Whether a decode that is exact in one cell stays exact in the next.
+    """Return whether a decode that is exact in one cell stays exact in the next.
 
     The noise substitution of AAC depends on all earlier packets; it shows as a cell that is not exact.
     """
@@ -261,7 +296,7 @@ def _has_bounded_memory(form: SoundForm, packets: Sequence[bytes], timeline: Tim
 
 
 def _empty_cells(timeline: Timeline, n_samples: int, size: int) -> tuple[int, Records]:
-    """Cells whose decoding starts at packet 0 and may run on into the next cell."""
+    """Return cells whose decoding starts at packet 0 and may continue into the next cell."""
     first = np.arange(0, n_samples, size)
     packet = np.searchsorted(timeline.ends, first, side="right")
     last = np.searchsorted(timeline.ends, np.minimum(first + size, n_samples))
@@ -272,9 +307,9 @@ def _empty_cells(timeline: Timeline, n_samples: int, size: int) -> tuple[int, Re
 
 
 def _set_preroll(trial: _Trial, timeline: Timeline, rate: int, cells: Records) -> bool:
-    """Give each cell the shortest preroll that is exact; returns False if none of the first cells has one.
+    """Set the shortest exact preroll of each cell; return False if none of the first cells has one.
 
-    Each cell is decoded by itself, because an exact decode may not stay exact in the next cell.
+    Each cell is decoded separately, because an exact decode may not stay exact in the next cell.
     """
     cells["runs_on"] = 0
     for n, cell in enumerate(cells):
@@ -290,20 +325,27 @@ def _set_preroll(trial: _Trial, timeline: Timeline, rate: int, cells: Records) -
 
 
 def _range(cell: np.void) -> tuple[int, int, int]:
-    """The packet that decoding starts at, the cell's first packet, and the packet after its last."""
+    """Return the packet at which decoding starts, the cell's first packet, and the packet after its last."""
     return int(cell["decode"]), int(cell["packet"]), int(cell["stop"])
 
 
 _PCM = "pcm_"
 _CHUNK = 1 << 16
-"""How many PCM samples are compared at a time."""
+"""PCM samples that are compared at a time."""
 
 
 def index_sound(data: bytes, component: str) -> Indexed:
-    """Index the member `data`. Raises RejectError if it cannot become a sample.
+    """Index an audio file.
 
-    The full decode is the reference. A table that reads only part of the member is used only if its decode equals the
+    A full decode is the reference. A table that reads only part of the member is used only if its decode equals the
     reference.
+
+    Args:
+        data: Bytes of the member.
+        component: Suffix of the member.
+
+    Raises:
+        RejectError: The member cannot become a sample.
     """
     from maskstream.preprocess.encode.audio.fbank_sums import compute_fbank_sums
 
@@ -323,7 +365,7 @@ def index_sound(data: bytes, component: str) -> Indexed:
 
 
 def _choose_table(data: bytes, container: str, sound: Sound) -> SoundTable:
-    """The table that reads the fewest bytes."""
+    """Return the table that reads the fewest bytes."""
     demuxed = demux_sound(data, container)
     try:
         if demuxed is not None and demuxed.form.sample_rate == sound.sample_rate:
@@ -340,7 +382,7 @@ def _choose_table(data: bytes, container: str, sound: Sound) -> SoundTable:
 
 
 def _index_pcm(data: bytes, demuxed: DemuxedSound, sound: Sound) -> SoundTable | None:
-    """The table of contiguous PCM samples; None if they are not contiguous."""
+    """Return the table of contiguous PCM samples; None if they are not contiguous."""
     start, size = demuxed.pieces["start"], demuxed.pieces["size"]
     n = len(sound.samples)
     frame_bytes, rest = divmod(int(size.sum()), n)
@@ -356,7 +398,7 @@ def _index_pcm(data: bytes, demuxed: DemuxedSound, sound: Sound) -> SoundTable |
 
 
 def _read_packets(demuxed: DemuxedSound, sound: Sound) -> SoundTable | None:
-    """The table of packets that decode in sequence to the sound's samples; None if they do not."""
+    """Return the table of packets that decode in sequence to the samples of the audio; None if they do not."""
     timeline = _decode_timeline(demuxed, sound, demuxed.priming) or _decode_timeline(demuxed, sound, 0)
     if timeline is None:
         return None
@@ -369,7 +411,7 @@ def _read_packets(demuxed: DemuxedSound, sound: Sound) -> SoundTable | None:
 
 
 def _decode_timeline(demuxed: DemuxedSound, sound: Sound, priming: int) -> Timeline | None:
-    """The decode of the packets, with `priming` samples before the sound; None if it differs from the sound."""
+    """Decode the packets, with `priming` samples before the audio; return None if the result differs from the audio."""
     n, at = len(sound.samples), -priming
     digests: list[int] = []
     counts: list[int] = []
@@ -391,7 +433,7 @@ def _scale(sound: Sound) -> float:
 
 
 def _convert_to_float(sound: Sound, first: int, stop: int) -> Floats:
-    """Samples of the full decode as float32; full scale is 1."""
+    """Return samples of the full decode as float32; full scale is 1."""
     part = sound.samples[first:stop].astype(np.float32)
     part *= np.float32(_scale(sound))
     return part

@@ -1,4 +1,4 @@
-"""Tars of other programs, on a disk or at URLs: their sizes, ages and bytes, and what is indexed of a member."""
+"""Tars of other programs, on a disk or at URLs: their sizes, ages and bytes, and the indexed member of a sample."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PACKED = (".gz", ".tgz", ".zst", ".bz2", ".xz")
 
 
 class TarState(NamedTuple):
-    """The size of a tar in bytes and when it was modified, in ns; at a URL to the second."""
+    """The size of a tar in bytes and its modification time in ns; at a URL to the second."""
 
     size_bytes: int
     modified_ns: int
@@ -38,11 +38,13 @@ class TarFile:
 
     @classmethod
     def of(cls, out: Location, name: str) -> TarFile:
-        """The tar that a split in `out` names: by its URL, or by its path from there."""
+        """Return the tar to which a split in `out` refers by its URL, or by its path relative to `out`."""
         return cls(name if is_url(name) else within(out, name))
 
     def state(self) -> TarState | None:
-        """The state of the tar now; None if there is no such file. Raises OutageError if it cannot be asked for."""
+        """Return the current state of the tar; None if it does not exist. Raise OutageError if the server cannot be
+        reached.
+        """
         if not is_url(self.where):
             try:
                 found = Path(self.where).stat()
@@ -59,9 +61,10 @@ class TarFile:
 
     @contextmanager
     def reading(self) -> Iterator[tuple[BinaryIO, TarState]]:
-        """The tar as a stream, and its state before it is read.
+        """Open the tar as a stream, with its state before it is read.
 
-        Raises OutageError if it cannot be read, or one at a URL is another one at the end of the block.
+        Raises:
+            OutageError: The tar cannot be read, or a tar at a URL has changed at the end of the block.
         """
         try:
             if is_url(self.where):
@@ -81,35 +84,42 @@ class TarFile:
         with stream(open_store(folder), name) as file:
             yield file, state
         if self.state() != state:
-            raise OutageError(f"{self.where} was changed while it was read")
+            raise OutageError(f"{self.where} changed while it was read")
 
 
 def find_tars(tars: Sequence[Location]) -> list[Location]:
-    """The tars, and those in the folders. Raises ValueError for what is missing or cannot be indexed together."""
+    """Return the tars, including all in the folders.
+
+    Args:
+        tars: Tars and folders, on a disk or at URLs.
+
+    Raises:
+        ValueError: A tar is missing, compressed, or cannot be indexed together with the others.
+    """
     if odd := [tar for tar in tars if str(tar).startswith("pipe:")]:
-        raise ValueError(f"{odd[0]}: tars are read, and no output of commands")
+        raise ValueError(f"{odd[0]} looks like a shell pipe; pass tars or their folder")
     remote = sorted({url for tar in tars if is_url(tar) for url in _find_at_url(str(tar).rstrip("/"))})
     own = [Path(tar) for tar in tars if not is_url(tar)]
     paths = [path for tar in own for path in (sorted(tar.glob("*.tar")) if tar.is_dir() else [tar])]
     if missing := [path for path in paths if not path.is_file()]:
         raise ValueError(
-            f"there is no file {missing[0]} ({len(missing)} of {len(paths)} are missing); give tars, or their folder"
+            f"there is no file {missing[0]} ({len(missing)} of {len(paths)} are missing); pass tars or their folder"
         )
     if packed := [one for one in (*paths, *remote, *_find_packed_in(own if not paths else [])) if _is_packed(str(one))]:
         raise ValueError(
-            f"{packed[0]} is compressed as one, but loaders read a part of a tar at its place. `gunzip` makes a plain "
-            ".tar of it, which is hardly larger, for videos and sounds are compressed already; or use `maskstream "
-            "shards`, which reads it as it is"
+            f"{packed[0]} is compressed as a whole, but loaders read single members of a tar. Decompress it with "
+            "`gunzip`; media are compressed already, so it hardly grows. Or use `maskstream shards`, which reads "
+            "compressed tars"
         )
     if not paths and not remote:
-        raise ValueError(f"there is no *.tar in {', '.join(map(str, tars)) or 'no folder'}; give tars, or their folder")
+        raise ValueError(f"there is no *.tar in {', '.join(map(str, tars)) or 'no folder'}; pass tars or their folder")
     near = sorted({path.parent.resolve() / path.name for path in paths})
     found: list[Location] = [*near, *remote]
     for stem, count in Counter(PurePosixPath(tar).stem for tar in found).items():
         if count > 1:
             raise ValueError(f"{count} tars are named {stem!r}; index them into different folders, or rename them")
     if odd := [tar for tar in found if not str(tar).endswith(".tar")]:
-        raise ValueError(f"{odd[0]} does not end in .tar; rename it if it is one")
+        raise ValueError(f"{odd[0]} does not end in .tar; rename it if it is a tar")
     return found
 
 
@@ -118,43 +128,51 @@ def _is_packed(name: str) -> bool:
 
 
 def _find_packed_in(places: Sequence[Path]) -> list[Path]:
-    """The compressed tars in folders."""
+    """Return the compressed tars in folders."""
     return [path for place in places if place.is_dir() for path in sorted(place.iterdir()) if _is_packed(path.name)]
 
 
 def _find_at_url(url: str) -> list[str]:
-    """A tar, or the tars in a folder. Raises ValueError if there are none, or the server lists no files."""
+    """Return a tar, or the tars in a folder. Raise ValueError if there are none, or the server cannot list files."""
     if url.endswith(".tar") or _is_packed(url):
         return [url]
     try:
         names = open_store(url).names()
     except UnlistedError as error:
-        raise ValueError(f"{url} is on a web server, which lists no files; give the URLs of its tars") from error
+        raise ValueError(f"{url} is on a web server, which cannot list files; pass the URLs of its tars") from error
     found = [f"{url}/{name}" for name in names if name.endswith(".tar") and "/" not in name]
     if not found:
-        raise ValueError(f"there is no *.tar in {url}; give tars, or their folder")
+        raise ValueError(f"there is no *.tar in {url}; pass tars or their folder")
     return found
 
 
 def index_folder(tars: Sequence[Location], out: Location | None) -> Location:
-    """The folder of the index. Raises ValueError if it cannot be told, or cannot name a tar."""
+    """Return the folder of the index.
+
+    Args:
+        tars: Tars to index.
+        out: Requested folder; None for the folder of the tars.
+
+    Raises:
+        ValueError: The tars are in several folders, or an index in this folder cannot refer to them.
+    """
     folders = sorted({split_folder_and_name(tar)[0] for tar in tars}, key=str)
     if out is None and len(folders) > 1:
-        raise ValueError(f"the tars are in {len(folders)} folders, such as {folders[0]} and {folders[1]}; give --out")
+        raise ValueError(f"the tars are in {len(folders)} folders, such as {folders[0]} and {folders[1]}; pass --out")
     folder = folders[0] if out is None else out
     if is_url(folder) and (near := [tar for tar in tars if not is_url(tar)]):
-        raise ValueError(f"{near[0]} cannot be read by those who read {folder}; give --out a local folder")
+        raise ValueError(f"readers of {folder} cannot access {near[0]}; pass a local folder as --out")
     try:
         open_output(folder)
         for place in {split_folder_and_name(tar)[0] for tar in tars if is_url(tar)}:
             joined(str(folder), str(place))
     except (ValueError, StoreError) as error:
-        raise ValueError(f"{error}; give another --out") from error
+        raise ValueError(f"{error}; pass another --out") from error
     return folder
 
 
 def name_in_split(tar: Location, output: Output) -> str:
-    """How the split names a tar: by its path from the folder, or by its URL if it is not below it."""
+    """Return the name of a tar in the split: its path relative to the folder, or its URL if it is not below it."""
     if not is_url(tar):
         return Path(os.path.relpath(tar, Path(output.location).resolve())).as_posix()
     folder, name = split_folder_and_name(tar)
@@ -162,7 +180,7 @@ def name_in_split(tar: Location, output: Output) -> str:
 
 
 _KINDS = {"json": JSON.name, "txt": TEXT.name, "cls": TEXT.name}
-"""The kinds of members that are not indexed, by their component; all others are bytes."""
+"""Kinds of members that are not indexed, by their component; all others are bytes."""
 
 Span = tuple[int, int, bytes]
 """Offset and size of a member in the tar, and its xxh3_128."""
@@ -170,15 +188,25 @@ Span = tuple[int, int, bytes]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Indexed:
-    """The member with its packet table; `sums` as in `Sample`."""
+    """A member with its packet table.
+
+    Attributes:
+        member: Member with its facts and table.
+        sums: Sums for the statistics of the split, as in `Sample`.
+    """
 
     member: Member
     sums: dict[str, list[float]] = field(default_factory=dict)
 
     def row(self, key: str, source: str, spans: dict[str, Span], ending: str, offset: int) -> Row:
-        """The row of the sample, without a label; its table is at `offset` of the packets file.
+        """Return the row of the sample, without a label.
 
-        The member `ending` becomes the component named after its kind (`video`), whatever its container.
+        Args:
+            key: Key of the sample.
+            source: Id of the sample, for rejects.
+            spans: Position of each member in the tar, by component.
+            ending: Component of the indexed member, which is renamed to its kind (`video`), whatever its container.
+            offset: Position of its table in the packets file.
         """
         own = self.member
         members: dict[str, Placed] = {}

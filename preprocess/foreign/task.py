@@ -1,7 +1,7 @@
-"""The work of one index task: index a tar, and write its packets file in the folder of the manifest.
+"""The work of one index task: index a tar, and write its packets file to the folder of the manifest.
 
-Members are grouped into samples as WebDataset does: consecutive members with the same key. The indexers say which
-modalities can be indexed, and which one a tar holds.
+Members are grouped into samples as in WebDataset: consecutive members with the same key. The indexers define which
+modalities can be indexed.
 """
 
 from __future__ import annotations
@@ -35,20 +35,23 @@ from .tar_file import Indexed, TarFile, TarState
 from .video import index_video
 
 CONTAINERS = ("mp4", "webm", "mkv", "mov", "m4v", "avi")
-"""Components that hold a video, in order of preference."""
+"""Components that contain video, in order of preference."""
 SOUNDS = ("flac", "wav", "mp3", "ogg", "oga", "opus", "m4a", "aac")
-"""Components that hold a sound, in order of preference."""
+"""Components that contain audio, in order of preference."""
 MAX_PROBED = 1000
-"""How many members of a tar are searched for one that can be indexed."""
+"""Members of a tar that are searched for one that can be indexed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Indexer:
-    """How one modality is indexed.
+    """The indexing of one modality.
 
-    name: the modality. noun: its medium in messages. components: those that can be indexed; the first one that a sample
-    holds is used. index: takes a member's bytes, its component and whether to check every entry point; raises
-    RejectError if the member cannot be used.
+    Attributes:
+        name: Modality.
+        noun: Its medium in messages.
+        components: Components that can be indexed; the first one that a sample has is used.
+        index: Function of a member's bytes, its component and whether to check every entry point; raises RejectError if
+            the member cannot be used.
     """
 
     name: str
@@ -72,24 +75,30 @@ INDEXERS = {
 
 
 CLOUDS = frozenset({suffix[1:] for suffix in POINT_SUFFIXES} | {"points.npy"})
-"""Components of clouds and meshes, which are not indexed. Most formats must be parsed as a whole, and a loader reads a
-run of rows, which is a random sample only if the rows are in random order, as in shards.
+"""Components of point clouds and meshes, which are not indexed. Most formats must be parsed as a whole, and a loader
+reads a range of rows, which is a random sample only if the rows are shuffled, as in shards.
 """
 
 
 PICTURES = frozenset(suffix[1:] for suffix in IMAGE_SUFFIXES)
-"""Components of pictures, which are not indexed either."""
+"""Components of images, which are not indexed either."""
 
 
 def choose_indexer(tars: Sequence[TarFile], wanted: str | None) -> Indexer:
-    """The indexer of the modality `wanted`, or that of the first sample that can be indexed.
+    """Return the indexer of a modality.
 
-    Raises ValueError if that sample has several modalities, or is a cloud, a mesh or a picture, or `wanted` is unknown.
-    If no sample can be indexed, the tars are indexed as videos, and the rejects say what they hold.
+    If no sample can be indexed, the tars are indexed as videos, and the rejects list their contents.
+
+    Args:
+        tars: Tars to index.
+        wanted: Modality; None for the one of the first sample that can be indexed.
+
+    Raises:
+        ValueError: The modality is unknown, or that sample has several modalities, or is a point cloud, mesh or image.
     """
     if wanted is not None:
         if wanted not in INDEXERS:
-            raise ValueError(f"modality {wanted!r} cannot be indexed; legal are {', '.join(INDEXERS)}")
+            raise ValueError(f"modality {wanted!r} cannot be indexed; use one of {', '.join(INDEXERS)}")
         return INDEXERS[wanted]
     for tar in tars:
         components = _read_first_components(tar)
@@ -98,26 +107,26 @@ def choose_indexer(tars: Sequence[TarFile], wanted: str | None) -> Indexer:
             held = ", ".join(sorted(components & {c for m in found for c in m.components}))
             names = " or ".join(f"--modality {m.name}" for m in found)
             raise ValueError(
-                f"a sample of {tar.where} holds {held}; give {names}, or use `maskstream shards`, which stores both on "
-                "one clock"
+                f"a sample of {tar.where} contains {held}. Choose {names}, or use `maskstream shards`, which stores "
+                "both with a common clock"
             )
         if found:
             return found[0]
         if clouds := sorted(components & CLOUDS):
             raise ValueError(
-                f"a sample of {tar.where} holds {clouds[0]}; clouds and meshes cannot be indexed: unpack the tars, and "
-                "use `maskstream shards points-folder`"
+                f"a sample of {tar.where} contains {clouds[0]}, but point clouds and meshes cannot be indexed. Unpack "
+                "the tars and use `maskstream shards points-folder`"
             )
         if pictures := sorted(components & PICTURES):
             raise ValueError(
-                f"a sample of {tar.where} holds {pictures[0]}, and pictures are not indexed; use `maskstream shards "
-                "image-folder`, or image-text-folder where they have texts, whose ROOT may hold the tars as they are"
+                f"a sample of {tar.where} contains {pictures[0]}, but images cannot be indexed. Use `maskstream shards "
+                "image-folder`, or image-text-folder if they have texts; its ROOT may contain the tars as they are"
             )
     return INDEXERS["video"]
 
 
 def _read_first_components(tar: TarFile) -> set[str]:
-    """The components of a tar's first sample that has a known component; empty if there is none."""
+    """Return the components of a tar's first sample that has a known component; empty if there is none."""
     known = {component for m in INDEXERS.values() for component in m.components} | CLOUDS | PICTURES
     key, components = "", set[str]()
     try:
@@ -144,8 +153,11 @@ MAX_LABEL_BYTES = 1 << 24
 class Group:
     """The members of a sample.
 
-    components: offset, size and digest of each. data: the bytes of the components to read. problem: why the group is
-    no sample; "" if it may be one.
+    Attributes:
+        key: Key of the sample.
+        components: Offset, size and digest of each component.
+        data: Bytes of the components to read.
+        problem: Reason why the group is not a sample; "" if it may be one.
     """
 
     key: str
@@ -155,10 +167,14 @@ class Group:
 
 
 def groups(reader: HashedReader, wanted: Collection[str]) -> Iterator[Group]:
-    """The groups of a tar in its order. A member whose name has no key and component is a group with a problem.
+    """Yield the groups of a tar in order.
 
-    wanted: the components whose bytes are kept, besides labels. If the tar is damaged or truncated, the last group has
-    the key "" and the reason as its problem.
+    A member whose name has no key and component is a group with a problem. If the tar is damaged or truncated, the last
+    group has the key "" and the reason as its problem.
+
+    Args:
+        reader: Reader of the tar.
+        wanted: Components whose bytes are kept, besides labels.
     """
     group: Group | None = None
     try:
@@ -168,7 +184,8 @@ def groups(reader: HashedReader, wanted: Collection[str]) -> Iterator[Group]:
             split = split_name(member.name) if member.isreg() and member.name.isprintable() else None
             if split is None:
                 yield Group(
-                    _format_printable(member.name), problem="is no member of a sample (KEY.COMPONENT, a regular file)"
+                    _format_printable(member.name),
+                    problem="is not a member of a sample (KEY.COMPONENT, a regular file)",
                 )
                 continue
             key, component = split
@@ -190,7 +207,7 @@ def groups(reader: HashedReader, wanted: Collection[str]) -> Iterator[Group]:
 
 
 def _read(group: Group, component: str, offset: int, size: int, reader: HashedReader, wanted: Collection[str]) -> None:
-    """Add a member to the group, with its bytes if they are wanted or hold a label."""
+    """Add a member to the group, with its bytes if they are needed or contain a label."""
     is_label = component in LABELS
     if is_label and size > MAX_LABEL_BYTES:
         group.problem = f"has a {component} of {size} bytes; labels may have at most {MAX_LABEL_BYTES}"
@@ -210,8 +227,15 @@ def _format_printable(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TarTask(CrashableTask):
-    """The tar that the split in `out` names (`TarFile.of`), its modality, whether every entry point of its videos is
-    decoded, what a sample may cost, and the pauses in seconds between attempts to read the tar.
+    """A tar to index.
+
+    Attributes:
+        out: Folder of the split.
+        name: Name of the tar in the split (`TarFile.of`).
+        modality: Modality to index.
+        check: Whether to decode every entry point of its videos.
+        limits: Limits on the cost of a sample.
+        pauses_s: Pauses in seconds between attempts to read the tar.
     """
 
     out: Location
@@ -223,14 +247,19 @@ class TarTask(CrashableTask):
 
     @property
     def units(self) -> int:
-        """One tar."""
+        """Number of units of progress: one tar."""
         return 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexedTar:
-    """The record of an index task: a shard whose rows have no labels yet, the label of each row, the rejects, and the
-    tar's modification time in ns when it was read.
+    """The record of an index task.
+
+    Attributes:
+        shard: Shard whose rows have no labels yet.
+        labels: Label of each row.
+        rejects: Rejects of the tar.
+        modified_ns: Modification time of the tar in ns when it was read.
     """
 
     shard: ShardRecord
@@ -254,7 +283,7 @@ class IndexedTar:
         )
 
     def stands(self, sizes: Sizes) -> bool:
-        """Whether the tar is unchanged, and its packets file and checksums exist."""
+        """Return whether the tar is unchanged, and its packets file and checksums exist."""
         name = self.shard.name
         if any(sizes.size(beside) is None for beside in list_sidecars(name)):
             return False
@@ -262,7 +291,7 @@ class IndexedTar:
 
 
 def list_sidecars(tar: str) -> list[str]:
-    """The names of the files that an index has for a tar, besides its idx."""
+    """Return the names of the files that an index has for a tar, besides its idx."""
     return [name_sidecar(tar, suffix) for suffix in (PACKETS, *SUMS_OF.values())]
 
 
@@ -277,8 +306,15 @@ class _Found:
 
 
 def index_tar(task: TarTask, report: Report) -> IndexedTar:
-    """Read the tar once and index it. Calls `report` with each key. Raises ShardError if it is no whole tar, and
-    OutageError if it cannot be read, also after the task's last pause, or if the machine has too little left to judge.
+    """Read a tar once and index it.
+
+    Args:
+        task: Tar to index.
+        report: Function that is called with the key of each sample.
+
+    Raises:
+        ShardError: This is not a complete tar.
+        OutageError: The tar cannot be read even after the last pause, or the machine lacks the resources to judge it.
     """
     return retried(
         f"the tar {task.name!r}", lambda: _index_tar(task, report), task.pauses_s, lambda why: report(Again(why))

@@ -1,6 +1,6 @@
-"""Indexes one video: its index, and its table in the packets file, whose packets FFmpeg's demuxer locates in the tar.
+"""Index one video: its index, and its table in the packets file, whose packets FFmpeg's demuxer locates in the tar.
 
-Decoding starts at entry points: packets from which it gives the same frames as a full decode.
+Decoding starts at entry points: packets from which it yields the same frames as a full decode.
 """
 
 from __future__ import annotations
@@ -33,19 +33,24 @@ from maskstream.shards.members.video import video_member
 from .tar_file import Indexed
 
 _INDEXED = tuple(codec for codec in DECODERS if codec != "ffv1")
-_REMEDY = "make shards of it with `maskstream shards folder`"
+_REMEDY = "convert it with `maskstream shards folder`"
 _EBML = b"\x1a\x45\xdf\xa3"
 _MAX_BLOCK_HEADER = 16
-"""FFmpeg gives the position of a Matroska block, which starts with track, time and flags; the packet follows."""
+"""FFmpeg reports the position of a Matroska block, which starts with track, time and flags; the packet follows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemuxedVideo:
     """The packets of a video from the first keyframe on, and the header that a decoder needs.
 
-    header: `ftyp moov` of a fragmented MP4. packets: starts are relative to the member, pts count from the first shown
-    frame in the header's time scale, `shown` is set. ticks: the container's pts of the shown frames in display order,
-    in units of `time_base` (seconds). rate: the container's frames per second; None if it declares none.
+    Attributes:
+        codec: FFmpeg's name of the codec.
+        header: `ftyp moov` of a fragmented MP4.
+        packets: Packets with starts relative to the member and pts from the first shown frame in the header's time
+            scale; `shown` is set.
+        ticks: The container's pts of the shown frames in display order, in units of `time_base`.
+        time_base: Unit of `ticks` in seconds.
+        rate: The container's frames per second; None if it declares none.
     """
 
     codec: str
@@ -58,22 +63,38 @@ class DemuxedVideo:
 
 @contextmanager
 def opened(data: bytes) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open the container in `data` and its first video stream. Raises RejectError("open") for any other data."""
+    """Open the container in `data` and its first video stream.
+
+    Args:
+        data: Bytes of the member.
+
+    Raises:
+        RejectError: This is not an mp4, mov, mkv or webm file with video.
+    """
     if not data:
         raise RejectError("open", "is empty (0 bytes)")
     kind = "matroska" if data.startswith(_EBML) else "mov"
     try:
         container = open_media(data, kind)
     except MediaError as error:
-        raise RejectError("open", f"is no mp4, mov, mkv or webm: it {error}") from error
+        raise RejectError("open", f"is not an mp4, mov, mkv or webm file: it {error}") from error
     except (av.FFmpegError, ValueError) as error:
-        raise RejectError("open", f"is no mp4, mov, mkv or webm, or is truncated ({explain(error)})") from error
+        raise RejectError(
+            "open", f"is not an mp4, mov, mkv or webm file, or is truncated ({explain(error)})"
+        ) from error
     with container:
         yield container, find_first_video(container)
 
 
 def demuxed_video(data: bytes) -> DemuxedVideo:
-    """Demux a video. Raises RejectError if packets are missing, damaged, or stored in a form that no decoder takes."""
+    """Demux a video.
+
+    Args:
+        data: Bytes of the member.
+
+    Raises:
+        RejectError: Packets are missing, damaged, or stored in a form that decoders do not take.
+    """
     with opened(data) as (container, stream):
         codec = stream.codec_context.codec.canonical_name
         if codec not in _INDEXED:
@@ -94,12 +115,12 @@ def _make_header(stream: VideoStream) -> bytes:
             container.add_stream_from_template(stream, opaque=True)
             container.start_encoding()
     except (av.FFmpegError, ValueError) as error:
-        raise RejectError("open", f"has no header that MP4 can hold ({explain(error)}); {_REMEDY}") from error
+        raise RejectError("open", f"has a header that MP4 cannot contain ({explain(error)}); {_REMEDY}") from error
     return buffer.getvalue()
 
 
 def _build_table(data: bytes, container: InputContainer, stream: VideoStream) -> np.ndarray:
-    """The packets as int64 (packets, 5): start, size, pts, keyframe, hidden."""
+    """Return the packets as int64 (packets, 5): start, size, pts, keyframe, hidden."""
     n_expected = len(stream.index_entries) if "mov" in container.format.name else 0
     rows: list[tuple[int, int, int, bool, bool]] = []
     end_s = 0.0
@@ -160,7 +181,15 @@ class Decoded:
 
 
 def decoded(data: bytes, *, only_first: bool) -> Decoded:
-    """Decode the member like a player. Raises RejectError if it is damaged, interlaced, rotated or changes its size."""
+    """Decode a member as a player does.
+
+    Args:
+        data: Bytes of the member.
+        only_first: Stop after the first frame.
+
+    Raises:
+        RejectError: The video is damaged, interlaced, rotated or changes its size.
+    """
     digests: list[bytes] = []
     sizes: set[tuple[int, int]] = set()
     start: int | None = None
@@ -194,10 +223,17 @@ def _check(frame: VideoFrame) -> None:
 
 
 def find_exact_entries(data: bytes, video: DemuxedVideo, digests: list[bytes]) -> Int64Array:
-    """The candidates from which decoding gives exactly the frames of the full decode.
+    """Return the candidates from which decoding yields exactly the frames of the full decode.
 
-    The packets of any other candidate join those of the entry point before it, which is checked again. Raises
-    RejectError("check") if the first GOP does not decode by itself.
+    The packets of any other candidate join the entry point before it, which is checked again.
+
+    Args:
+        data: Bytes of the member.
+        video: Its packets.
+        digests: Checksums of the frames of the full decode.
+
+    Raises:
+        RejectError: The first GOP does not decode on its own.
     """
     packets, n_frames = video.packets, len(video.ticks)
     if len(digests) != n_frames:
@@ -205,7 +241,7 @@ def find_exact_entries(data: bytes, video: DemuxedVideo, digests: list[bytes]) -
     track = read_header(video.header)
     decoder = av.CodecContext.create(DECODERS[track.codec], "r")
     if not isinstance(decoder, VideoCodecContext):
-        raise RejectError("check", f"{track.codec} is no video codec")
+        raise RejectError("check", f"{track.codec} is not a video codec")
     decoder.extradata, decoder.thread_count = track.extradata or None, 1
     places = candidates(packets, n_frames).tolist()
     entries: list[int] = []
@@ -214,7 +250,7 @@ def find_exact_entries(data: bytes, video: DemuxedVideo, digests: list[bytes]) -
         following = np.array(places[n + 1 : n + 3], np.int64)
         while not _is_exact(data, decoder, packets, entries[-1], following, digests):
             if len(entries) == 1:
-                raise RejectError("check", "its first GOP does not decode by itself; use `maskstream shards folder`")
+                raise RejectError("check", "its first GOP does not decode on its own; use `maskstream shards folder`")
             entries.pop()
     return np.array(entries, np.int64)
 
@@ -227,7 +263,9 @@ def _is_exact(
     following: Int64Array,
     digests: list[bytes],
 ) -> bool:
-    """Whether the frames from `entry` to the next candidate decode exactly; `following` are the next two candidates."""
+    """Return whether the frames from `entry` to the next candidate decode exactly; `following` are the next two
+    candidates.
+    """
     gops = list_gops(packets, np.concatenate([[entry], following]))
     ends = [*gops.packet[1:].tolist(), len(packets.pts)]
     leads = [*gops.lead[1:].tolist(), 0]
@@ -258,10 +296,15 @@ def _make_packet(data: bytes, packets: Packets, i: int) -> Packet[Stream]:
 
 
 def index_video(data: bytes, *, check: bool = True) -> Indexed:
-    """Index the member `data`. With `check`, every entry point is decoded and compared with a full decode.
+    """Index a video.
 
-    Without `check`, the container's keyframes are trusted, and only the first frame is decoded. Raises RejectError if
-    the member cannot be indexed.
+    Args:
+        data: Bytes of the member.
+        check: Decode every entry point and compare it with a full decode. Otherwise the container's keyframes are
+            trusted, and only the first frame is decoded.
+
+    Raises:
+        RejectError: The member cannot be indexed.
     """
     video = demuxed_video(data)
     whole = decoded(data, only_first=not check)

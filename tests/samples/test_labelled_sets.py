@@ -79,7 +79,7 @@ def test_an_image_that_an_idx_file_has_not_is_a_reject(tmp_path: Path) -> None:
     write_mnist(tmp_path / "dataset-fashion-mnist", {"train": 2, "t10k": 1})
     dataset = fashion_mnist(tmp_path)
     source = dataset.splits["train"][0]
-    with pytest.raises(RejectError, match="has 2 images and no image 2"):
+    with pytest.raises(RejectError, match="has 2 images, but no image 2"):
         dataset.encoder.encode(replace(source, window=(2, 3)))
     source.path.write_bytes(source.path.read_bytes()[:-1])
     with pytest.raises(RejectError, match="is truncated: image 1 has 783 of 784 bytes"):

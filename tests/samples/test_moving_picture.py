@@ -92,7 +92,7 @@ def test_a_clip_shows_what_is_drawn_and_is_the_same_each_time(images: Source, tm
 
 
 def test_an_image_that_a_file_has_not_is_a_reject(images: Source) -> None:
-    with pytest.raises(RejectError, match="has 2 images and no image 2"):
+    with pytest.raises(RejectError, match="has 2 images, but no image 2"):
         VideoEncoder().encode(replace(images, window=(2, 3)))
     with pytest.raises(RejectError, match=r"has no window \(n, n \+ 1\)"):
         VideoEncoder().encode(replace(images, window=None))

@@ -1,1 +1,1 @@
-"""Encodes sounds into the member `flac`."""
+"""Encodes audio into the member `flac`."""

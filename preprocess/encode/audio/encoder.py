@@ -1,4 +1,4 @@
-"""The encoder of sounds: the member `flac`, at the source's sample rate and channels."""
+"""The encoder of audio: the member `flac`, with the source's sample rate and channels."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -22,23 +22,24 @@ MAX_RATE = 192_000
 FRAME_SAMPLES = 4096
 """Samples per FLAC frame, the smallest unit that is decoded. Shorter frames cost more decoding time and seek points."""
 LEVEL = 2
-"""FLAC's compression level: its fixed predictors decode in 0.63 of level 5's time and take about 10 % more bytes."""
+"""FLAC's compression level: its fixed predictors decode 1.6x faster than level 5 and take about 10 % more bytes."""
 _LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
 SILENT_DB, BLOCK_S = -60.0, 0.02
-"""A block of so many seconds is silent if its root mean square is below this level; 0 dB is full scale."""
+"""A block of this many seconds is silent if its root mean square is below this level; 0 dB is full scale."""
 _CHUNK = 1 << 20
-"""How many samples are processed at a time."""
+"""Samples that are processed at a time."""
 _LOSSLESS_FLOAT = ("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be")
 
 
 @dataclass(frozen=True, slots=True)
 class AudioEncoder(Config):
-    """Encodes sounds as FLAC: integer PCM of up to 16 bits in 16, of more bits and float PCM in 24, other codecs in 16.
+    """Encodes audio as FLAC: integer PCM of up to 16 bits with 16 bits, longer integers and float PCM with 24, other
+    codecs with 16.
 
     A float source beyond [-1, 1] is not clipped but scaled to fit; multiplying by the fact `gain` restores its level.
-    The encoder rejects sounds that are empty, shorter than 25 ms, constant, not finite, have more than 8 channels or a
-    rate over 192 kHz, are damaged or truncated. Clipped sources are kept; `json` gives the share of samples at full
-    scale. The `parts` of a source become further channels.
+    Audio is rejected if it is empty, shorter than 25 ms, constant, not finite, damaged or truncated, or has more than 8
+    channels or a rate over 192 kHz. Clipped sources are kept; `json` contains the fraction of samples at full scale.
+    The `parts` of a source become more channels.
     """
 
     modality: ClassVar[str] = "audio"
@@ -51,7 +52,14 @@ class AudioEncoder(Config):
         return "flac"
 
     def encode(self, source: Source) -> Encoded:
-        """Encode the sound, or its window in milliseconds or span. `made_by` of a source makes a `Sound`."""
+        """Encode an audio file, or its window in milliseconds or span.
+
+        Args:
+            source: Source to encode; its `made_by` creates a `Sound`.
+
+        Raises:
+            RejectError: The audio cannot become a sample.
+        """
         sound = made_of(source, Sound)
         if sound is None:
             part = source.span or source.window
@@ -61,7 +69,7 @@ class AudioEncoder(Config):
 
 
 def stack_channels(sounds: list[Sound]) -> Sound:
-    """The channels of several files in one sound. Raises RejectError if their length, rate or bits differ."""
+    """Combine the channels of several files. Raise RejectError if their length, rate or bits differ."""
     first = sounds[0]
     forms = {(len(s.samples), s.sample_rate, s.bits) for s in sounds}
     if len(forms) > 1:
@@ -70,7 +78,7 @@ def stack_channels(sounds: list[Sound]) -> Sound:
 
 
 def check_sound(sound: Sound) -> None:
-    """Raise RejectError if a sound cannot become a sample (see `AudioEncoder`)."""
+    """Raise RejectError if audio cannot become a sample (see `AudioEncoder`)."""
     n, channels = sound.samples.shape
     if not np.isfinite(sound.samples).all():
         raise RejectError("check", f"{int((~np.isfinite(sound.samples)).sum())} of its samples are not finite numbers")
@@ -89,8 +97,16 @@ def check_sound(sound: Sound) -> None:
 
 
 def encode_sound(sound: Sound, level: int = LEVEL) -> Encoded:
-    """Encode a checked sound into member, meta and sums (see `AudioEncoder`)."""
-    # imported here because it imports torch, which takes a process longer than all else; videos need none
+    """Encode checked audio.
+
+    Args:
+        sound: Decoded audio that `check_sound` accepts.
+        level: FLAC's compression level.
+
+    Returns:
+        The member, meta and sums (see `AudioEncoder`).
+    """
+    # imported here because importing torch is slow, and videos do not need it
     from .fbank_sums import compute_fbank_sums
 
     samples, bits, gain = _quantise_samples(sound)
@@ -132,7 +148,7 @@ def _convert_to_decibels(rms: float) -> float:
 
 
 def _measure_silence(samples: npt.NDArray[np.int32], scale: float, rate: int) -> float:
-    """The share of blocks of BLOCK_S in which the root mean square of all channels is below SILENT_DB."""
+    """Return the fraction of blocks of BLOCK_S in which the root mean square of all channels is below SILENT_DB."""
     length = max(1, round(BLOCK_S * rate))
     blocks = samples[: max(len(samples) // length, 1) * length].astype(np.float32)
     blocks = blocks.reshape(-1, min(length, len(samples)) * samples.shape[1])
@@ -141,7 +157,7 @@ def _measure_silence(samples: npt.NDArray[np.int32], scale: float, rate: int) ->
 
 
 def _quantise_samples(sound: Sound) -> tuple[npt.NDArray[np.int32], int, float]:
-    """The stored samples int32 (n, channels), their bits, and the gain."""
+    """Return the stored samples, int32 (n, channels), their bits, and the gain."""
     if sound.bits:
         bits = 16 if sound.bits <= 16 else 24
         samples = sound.samples.astype(np.int32)
@@ -156,7 +172,7 @@ def _quantise_samples(sound: Sound) -> tuple[npt.NDArray[np.int32], int, float]:
 
 
 def _split_frames(samples: npt.NDArray[np.int32], bits: int, rate: int, level: int) -> list[tuple[int, bytes]]:
-    """The FLAC frames as (number of samples, bytes)."""
+    """Return the FLAC frames as (number of samples, bytes)."""
     channels = samples.shape[1]
     kind, packed = ("s16", samples.astype(np.int16)) if bits == 16 else ("s32", samples << 8)
     context = av.CodecContext.create("flac", "w")
@@ -177,7 +193,7 @@ def _split_frames(samples: npt.NDArray[np.int32], bits: int, rate: int, level: i
 
 
 def _compute_rms(samples: npt.NDArray[np.int32]) -> float:
-    """The root mean square, computed in chunks to save memory."""
+    """Return the root mean square, computed in chunks to save memory."""
     squares = sum(
         float(np.square(samples[i : i + _CHUNK], dtype=np.float64).sum()) for i in range(0, len(samples), _CHUNK)
     )

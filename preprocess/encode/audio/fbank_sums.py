@@ -1,4 +1,4 @@
-"""The sums of a sound's filterbank, by which loaders normalise it."""
+"""Sums of audio filterbanks, by which loaders normalise."""
 
 from collections.abc import Iterator
 from math import isfinite
@@ -12,17 +12,22 @@ from maskstream.preprocess.source import RejectError
 from maskstream.shards.media.fbank import STATISTICS, SUMS
 
 _MINUTE = 6000
-"""How many windows are processed at a time."""
+"""Windows that are processed at a time."""
 
 
 def compute_fbank_sums(
     samples: npt.NDArray[np.int32] | npt.NDArray[np.float32], scale: np.float32, rate: int
 ) -> dict[str, list[float]]:
-    """The sums `SUMS` of a sound: count, sum and sum of squares of its filterbank values, of the mean of the channels
-    at 16 kHz, without offset.
+    """Return the sums `SUMS` of audio: count, sum and sum of squares of its filterbank values, computed on the mean of
+    the channels at 16 kHz, without offset.
 
-    samples: (n, channels); `scale` converts them to full scale 1. Raises RejectError for a sound that is so loud that
-    its filterbank is not finite.
+    Args:
+        samples: int32 or float32 (n, channels).
+        scale: Factor that converts the samples to full scale 1.
+        rate: Sample rate in hertz.
+
+    Raises:
+        RejectError: The audio is so loud that its filterbank is not finite.
     """
     mono = samples.mean(axis=1, dtype=np.float32) * scale
     if rate != STATISTICS.sample_rate:
@@ -46,7 +51,7 @@ def compute_fbank_sums(
 
 
 def _split_minutes(waveform: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Parts of one minute, overlapping so that together they have exactly the windows of the whole."""
+    """Yield parts of one minute, which overlap so that together they have exactly the windows of the whole."""
     bank, frames = STATISTICS, STATISTICS.n_frames(len(waveform))
     for first in range(0, frames, _MINUTE):
         last = min(first + _MINUTE, frames) - 1

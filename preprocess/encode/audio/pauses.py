@@ -1,7 +1,7 @@
-"""Finds the pauses of a long recording, by the levels of its blocks, in one pass and in little memory.
+"""Find the pauses of a long recording by the levels of its blocks, in one pass and in little memory.
 
-A block is quiet below SILENT_DB, or BELOW_DB below the level that a twentieth of the blocks exceeds, so that the noise
-of a room is quiet beside speech.
+A block is quiet below SILENT_DB, or BELOW_DB below the level that a twentieth of the blocks exceeds, so that room noise
+between speech counts as quiet.
 """
 
 from pathlib import Path
@@ -18,15 +18,22 @@ from maskstream.shards.media.sound_packets import to_floats
 from .encoder import BLOCK_S, SILENT_DB
 
 PAUSE_S, MARGIN_S = 0.5, 0.1
-"""So long blocks are quiet in a pause, and so much of it belongs to the sound before and to that behind it."""
+"""A pause is quiet for at least this long, and this much of it belongs to the audio before it and after it."""
 BELOW_DB = 35.0
 
 
 def find_pauses(path: Path) -> tuple[list[tuple[float, bool]], float | None]:
-    """The times in seconds, as `Span` counts, at which sounds and pauses begin, in turns, each with whether it is a
-    pause; and the end, None if nothing can be decoded. What is behind damage is left out.
+    """Find where audio and pauses begin. Anything after damage is ignored.
 
-    Raises RejectError if the file cannot be opened.
+    Args:
+        path: Audio or video file.
+
+    Returns:
+        Pairs of a time in seconds, as in `Span`, and whether a pause begins there, alternating; and the end, None if
+            nothing can be decoded.
+
+    Raises:
+        RejectError: The file cannot be opened.
     """
     powers, block_s, end_s = _measure_powers(path)
     if not len(powers):
@@ -46,14 +53,16 @@ def find_pauses(path: Path) -> tuple[list[tuple[float, bool]], float | None]:
 
 
 def _measure_powers(path: Path) -> tuple[npt.NDArray[np.float64], float, float]:
-    """The mean square of each block of the first track, over its channels; the seconds of a block; and of all."""
+    """Return the mean square of each block of the first track, over its channels; the seconds of a block; and the total
+    seconds.
+    """
     powers: list[npt.NDArray[np.float64]] = []
     held, count, length, rate = np.empty(0, np.float32), 0, 1, 1
     try:
         with open_media(path) as container:
             lasts((container.duration or 0) / av.time_base, container.size)
             if not container.streams.audio:
-                raise RejectError("open", "has no sound")
+                raise RejectError("open", "has no audio track")
             try:
                 for frame in container.decode(container.streams.audio[0]):
                     if not count:
@@ -67,7 +76,7 @@ def _measure_powers(path: Path) -> tuple[npt.NDArray[np.float64], float, float]:
             except av.FFmpegError:
                 pass
     except (av.FFmpegError, ValueError) as error:
-        raise RejectError("open", f"is no sound that FFmpeg can open ({explain(error)})") from error
+        raise RejectError("open", f"is not audio that FFmpeg can open ({explain(error)})") from error
     rest = np.split(held, range(length, len(held), length)) if len(held) else []
     powers += [part.mean(keepdims=True, dtype=np.float64) for part in rest]
     return np.concatenate(powers) if count else np.empty(0), length / rate, count / rate

@@ -1,10 +1,10 @@
-"""Reads the sound of a raw file as decoded; nothing is scaled, mixed or resampled.
+"""Read the audio of a raw file as decoded; nothing is scaled, mixed or resampled.
 
-Truncated sounds are refused as far as the container allows. WAV declares its number of bytes, MP3 its number of frames
+Truncated audio is rejected as far as the container allows. WAV declares its number of bytes, MP3 its number of frames
 (in a Xing, Info or VBRI header, which most encoders write), MP4 the position of each packet and FLAC its number of
 samples. Ogg marks its last page. AIFF, AU, CAF and Matroska declare their duration to within 50 ms. MP3 and AAC streams
-without such a header, and fragmented MP4 without an index, may end after any packet; there, truncation shows only if it
-is within the last packet. Of MP3 the frames are counted, and compared with what its header declares.
+without such a header, and fragmented MP4 without an index, may end after any packet; there, truncation is only detected
+within the last packet. MP3 frames are counted and compared with the header's count.
 """
 
 from __future__ import annotations
@@ -57,9 +57,12 @@ class _Frame:
 class Mp3Frames:
     """The frame counts of a file.
 
-    n: complete frames, without that of the Xing, Info or VBRI header. missing_bytes: how many the last frame lacks.
-    size_bytes: bytes from the header's frame to the end of the file. n_declared, bytes_declared: the same counts as the
-    header declares them; None without a declaration.
+    Attributes:
+        n: Complete frames, without the frame of the Xing, Info or VBRI header.
+        missing_bytes: Bytes that the last frame lacks.
+        size_bytes: Bytes from the header's frame to the end of the file.
+        n_declared: Frames that the header declares; None without a declaration.
+        bytes_declared: Bytes that the header declares; None without a declaration.
     """
 
     n: int
@@ -70,7 +73,7 @@ class Mp3Frames:
 
 
 def count_mp3_frames(data: bytes | mmap) -> Mp3Frames | None:
-    """Count the frames; None if there are none, or their headers omit the bit rate (free format)."""
+    """Count the frames; return None if there are none, or their headers omit the bit rate (free format)."""
     begin = _find_first_frame(data, find_id3_end(data))
     first = None if begin is None else _parse_frame(data[begin : begin + _HEAD_BYTES])
     if begin is None or first is None:
@@ -99,7 +102,7 @@ def count_mp3_frames(data: bytes | mmap) -> Mp3Frames | None:
 
 
 def find_id3_end(data: bytes | mmap) -> int:
-    """The offset of the first byte after the ID3v2 tags; 0 without tags."""
+    """Return the offset of the first byte after the ID3v2 tags; 0 without tags."""
     at = 0
     while data[at : at + 3] == b"ID3" and len(data) >= at + 10:
         a, b, c, d = data[at + 6 : at + 10]
@@ -109,7 +112,9 @@ def find_id3_end(data: bytes | mmap) -> int:
 
 
 def _find_first_frame(data: bytes | mmap, at: int, kind: tuple[int, int, int] | None = None) -> int | None:
-    """The offset, `at` or later, of the first frame that another frame of its kind follows; None if there is none."""
+    """Return the offset, `at` or later, of the first frame that is followed by another frame of its kind; None if there
+    is none.
+    """
     while (at := data.find(b"\xff", at)) >= 0:
         frame = _parse_frame(data[at : at + _HEAD_BYTES])
         if frame is not None and kind in (None, frame.kind):
@@ -121,7 +126,7 @@ def _find_first_frame(data: bytes | mmap, at: int, kind: tuple[int, int, int] | 
 
 
 def _parse_frame(head: bytes) -> _Frame | None:
-    """The frame with the header `head`; None if `head` is no frame header, or has the free format."""
+    """Parse the frame header `head`; return None if it is not a frame header, or has the free format."""
     if len(head) < _HEAD_BYTES or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
@@ -138,7 +143,7 @@ def _parse_frame(head: bytes) -> _Frame | None:
 
 
 def _read_declared(body: bytes, frame: _Frame) -> tuple[int | None, int | None, bool]:
-    """Declared frames, declared bytes, and whether the first frame is such a header instead of sound."""
+    """Return the declared frames, the declared bytes, and whether the first frame is such a header instead of audio."""
     side_info = (17, 32) if frame.kind[0] == 3 else (9, 17)
     at = _HEAD_BYTES + side_info[not frame.mono]
     if body[at : at + 4] in (b"Xing", b"Info"):
@@ -154,16 +159,21 @@ def _read_declared(body: bytes, frame: _Frame) -> tuple[int | None, int | None, 
 
 
 _PRIMING = 3
-"""The most priming packets (decoded but not played) at a track's start. If more packets are hidden, an edit list hides
-them, and the declared duration may not account for it.
+"""Largest number of priming packets (decoded but not played) at a track's start. If more packets are hidden, an edit
+list hides them, and the declared duration may not account for it.
 """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sound:
-    """A decoded sound.
+    """Decoded audio.
 
-    samples: int32 or float32 (n, channels). bits: 8 to 32 for integers, 0 for floats, whose full scale is 1.
+    Attributes:
+        samples: int32 or float32 (n, channels).
+        bits: 8 to 32 for integers; 0 for floats, whose full scale is 1.
+        sample_rate: Sample rate in hertz.
+        codec: FFmpeg's name of the codec.
+        container: FFmpeg's name of the container.
     """
 
     samples: npt.NDArray[np.int32] | npt.NDArray[np.float32]
@@ -176,12 +186,16 @@ class Sound:
 def read_sound(
     source: Path | bytes, part: tuple[int, int] | Span | None = None, *, container: str | None = None
 ) -> Sound:
-    """Decode the first audio track of a file, or its milliseconds [first, stop), or a span of it. For a span of PCM or
-    FLAC, decoding begins there.
+    """Decode the first audio track of a file, or a part of it. For a span of PCM or FLAC, decoding begins there.
 
-    source: the path or the bytes. container: FFmpeg's name of the format; None probes it. Raises RejectError if there
-    is no audio track, or it is damaged, truncated (truncation.py), too long (`Limits`; a sound is held in
-    memory as a whole), or changes its format.
+    Args:
+        source: Path or bytes of the file.
+        part: Milliseconds [first, stop) or a span; None for the whole track.
+        container: FFmpeg's name of the format; None probes it.
+
+    Raises:
+        RejectError: There is no audio track, or it is damaged, truncated, too long (`Limits`; it is held in memory as a
+            whole), or changes its format.
     """
     try:
         with open_media(source, container) as opened:
@@ -201,8 +215,10 @@ def read_sound(
 @dataclass(kw_only=True, slots=True)
 class _Track:
     """The part of a track read so far: its format, its frames, and the numbers of samples and of packets (all, corrupt,
-    hidden). part: what is wanted of it. n: the number of the next sample. begun: that of the first one in `parts`,
-    which leaves out frames before the wanted part.
+    hidden).
+
+    part: requested part. n: number of the next sample. begun: number of the first sample in `parts`, which skips frames
+    before the requested part.
     """
 
     part: tuple[int, int] | Span | None = None
@@ -215,7 +231,7 @@ class _Track:
     hidden: int = 0
 
     def add(self, frame: AudioFrame) -> None:
-        """Append a frame. Raises RejectError if its format differs from that of the frames before."""
+        """Append a frame. Raise RejectError if its format differs from earlier frames."""
         self.form = self.form or sample_format(frame)
         if sample_format(frame) != self.form:
             raise RejectError("decode", f"changes its format from {self.form} to {sample_format(frame)}")
@@ -228,7 +244,9 @@ class _Track:
 
     @property
     def bounds(self) -> tuple[int, int | None]:
-        """The numbers of the first wanted sample and of the one behind the last; None for the end. `form` is known."""
+        """Numbers of the first requested sample and of the one after the last; None for the end. `form` must be
+        known.
+        """
         rate = 0 if self.form is None else self.form[1]
         if isinstance(self.part, Span):
             stop_s = self.part.stop_s
@@ -250,7 +268,7 @@ def _decoded(container: InputContainer, part: tuple[int, int] | Span | None) -> 
     if ended and isinstance(part, Span):
         part.check_end(track.n / rate)
     if not track.parts:
-        raise RejectError("check", f"has {track.n / rate:.2f} s of sound, which end before the part {part}")
+        raise RejectError("check", f"has {track.n / rate:.2f} s of audio, which ends before the part {part}")
     first, stop = track.bounds
     samples: npt.NDArray[Any] = np.concatenate(track.parts)
     samples = samples[max(first - track.begun, 0) : None if stop is None else max(stop - track.begun, 0)]
@@ -262,8 +280,8 @@ def _decoded(container: InputContainer, part: tuple[int, int] | Span | None) -> 
 
 
 def _read_packets(container: InputContainer, stream: AudioStream, part: object) -> tuple[Iterator[Packet[Any]], int]:
-    """The packets of a track, and the number of their first sample: that of the part if samples do not depend on
-    those before, and the container knows where they are.
+    """Return the packets of a track, and the number of their first sample: the first one of the part if samples do not
+    depend on earlier ones, and the container can seek to it.
     """
     codec, unit = stream.codec_context, stream.time_base
     if isinstance(part, Span) and part.start_s and unit and codec.name.startswith(("pcm_", "flac")):
@@ -281,7 +299,7 @@ def _read_packets(container: InputContainer, stream: AudioStream, part: object) 
 
 
 def _read(container: InputContainer, track: _Track) -> bool:
-    """Decode the wanted part of the first track; returns whether its end was reached. An incomplete packet is an
+    """Decode the requested part of the first track; return whether its end was reached. An incomplete packet is an
     end.
     """
     stream = container.streams.audio[0]
@@ -305,12 +323,12 @@ def _read(container: InputContainer, track: _Track) -> bool:
 
 
 def sample_format(frame: AudioFrame) -> tuple[str, int, int]:
-    """Sample format (without FFmpeg's mark of planar formats), rate and channels."""
+    """Return the sample format (without FFmpeg's suffix of planar formats), rate and channels."""
     return frame.format.name.removesuffix("p"), frame.sample_rate, frame.layout.nb_channels
 
 
 def frame_samples(frame: AudioFrame) -> npt.NDArray[np.int32] | npt.NDArray[np.float32]:
-    """The samples of a frame as int32 or float32 (n, channels)."""
+    """Return the samples of a frame as int32 or float32 (n, channels)."""
     array = frame.to_ndarray()
     channels = frame.layout.nb_channels
     array = array.T if frame.format.is_planar else array.reshape(-1, channels)
@@ -325,7 +343,7 @@ def frame_samples(frame: AudioFrame) -> npt.NDArray[np.int32] | npt.NDArray[np.f
 
 
 def integers(kind: str, samples: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], int]:
-    """The samples and their bits. FFmpeg stores 24 bits in the upper bits of 32; they are shifted down."""
+    """Return the samples and their bits. FFmpeg stores 24 bits in the upper bits of 32; they are shifted down."""
     if kind in ("u8", "s16"):
         return samples, 8 if kind == "u8" else 16
     return (samples, 32) if (samples & 0xFF).any() else (samples >> 8, 24)
@@ -341,9 +359,17 @@ _LAST_PAGE = 4
 
 
 def check_before_decoding(source: Path | bytes, container: str) -> str | None:
-    """Check a file for truncation without decoding it; returns what is missing, in words, or None.
+    """Check a file for truncation without decoding it.
 
-    container: FFmpeg's name. Raises OSError if the file cannot be read.
+    Args:
+        source: Path or bytes of the file.
+        container: FFmpeg's name of the format.
+
+    Returns:
+        A description of the missing part, or None.
+
+    Raises:
+        OSError: The file cannot be read.
     """
     look = {"wav": _check_wav, "mp3": _check_mp3, "ogg": _check_ogg}.get(container)
     if look is None:
@@ -355,10 +381,17 @@ def check_before_decoding(source: Path | bytes, container: str) -> str | None:
 def check_after_decoding(
     container: InputContainer, packets: int, expected: int, corrupt: int, samples: int
 ) -> str | None:
-    """Check a file for truncation after its first sound track was decoded to the end; returns as above.
+    """Check a file for truncation after its first audio track was decoded to the end.
 
-    packets: how many were read, `corrupt` of them incomplete. expected: how many MP4's packet table listed on opening.
-    samples: how many were decoded per channel.
+    Args:
+        container: Open container.
+        packets: Number of packets read.
+        expected: Number of packets that MP4's packet table listed on opening.
+        corrupt: Number of incomplete packets.
+        samples: Number of decoded samples per channel.
+
+    Returns:
+        A description of the missing part, or None.
     """
     name, stream = container.format.name, container.streams.audio[0]
     rate = stream.codec_context.sample_rate
@@ -381,7 +414,7 @@ def check_after_decoding(
 
 
 def _read_declared_s(container: InputContainer, stream: AudioStream) -> float | None:
-    """The track's duration in seconds as the container declares it; None if it declares none for this track."""
+    """Return the track's duration in seconds as the container declares it; None if it declares none for this track."""
     name = container.format.name
     if "matroska" in name:
         return container.duration / av.time_base if container.duration and len(container.streams) == 1 else None
@@ -392,7 +425,7 @@ def _read_declared_s(container: InputContainer, stream: AudioStream) -> float | 
 
 @contextmanager
 def _data(source: Path | bytes) -> Iterator[bytes | mmap]:
-    """The bytes of a file, mapped into memory."""
+    """Map the bytes of a file into memory."""
     if isinstance(source, bytes):
         yield source
         return
@@ -401,7 +434,9 @@ def _data(source: Path | bytes) -> Iterator[bytes | mmap]:
 
 
 def _check_wav(data: bytes | mmap) -> str | None:
-    """FFmpeg ignores a truncated data chunk. The header of a live stream declares no length."""
+    """Check a WAV file, because FFmpeg ignores a truncated data chunk. The header of a live stream declares no
+    length.
+    """
     if data[:4] != b"RIFF":
         return None
     at = 12
@@ -415,7 +450,9 @@ def _check_wav(data: bytes | mmap) -> str | None:
 
 
 def _check_mp3(data: bytes | mmap) -> str | None:
-    """Encoders count frames differently by one, so one missing frame is tolerated if no bytes are missing."""
+    """Check an MP3 file. Encoders count frames differently by one, so one missing frame is tolerated if no bytes are
+    missing.
+    """
     found = count_mp3_frames(data)
     if found is None:
         return None

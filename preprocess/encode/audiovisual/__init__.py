@@ -1,1 +1,1 @@
-"""Encodes videos with sound into the members `mp4` and `flac`."""
+"""Encodes videos with audio into the members `mp4` and `flac`."""

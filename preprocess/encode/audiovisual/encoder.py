@@ -1,6 +1,6 @@
-"""The encoder of videos with sound: the members `mp4` and `flac` on one clock.
+"""The encoder of videos with audio: the members `mp4` and `flac` with a common clock.
 
-Of the sound track every sample between two times of the container's clock is read, at its time.
+Every audio sample between two times of the container's clock is read and keeps its time.
 """
 
 from dataclasses import dataclass, field, replace
@@ -25,24 +25,25 @@ from maskstream.shards.media.local_media import MediaError, open_media
 from maskstream.shards.members.video import video_member
 
 SILENT_DB = -60.0
-"""A sound is silent if the root mean square of its loudest channel is below this level (0 dB is full scale)."""
+"""Audio is silent if the root mean square of its loudest channel is below this level (0 dB is full scale)."""
 MIN_SHARE = 0.5
-"""The smallest share of a video's duration that must have sound."""
+"""Smallest fraction of a video's duration that must have audio."""
 
 
 @dataclass(frozen=True, slots=True)
 class AudioVisualEncoder(ProfiledEncoder):
-    """Encodes videos as `VideoEncoder` does and their sound as `AudioEncoder` does, cut to the time of the video.
+    """Encodes videos as `VideoEncoder` does and their audio as `AudioEncoder` does, cut to the time of the video.
 
-    Time 0 is the first frame. The fact `start_s` of `flac` is the time of the first sound sample: 0 (to within one
-    sample), or later if the track begins later. Sound before the first frame and after the last one is left out. If the
+    Time 0 is the first frame. The fact `start_s` of `flac` is the time of the first audio sample: 0 (to within one
+    sample), or later if the track begins later. Audio before the first frame and after the last one is dropped. If the
     track ends early, so does the member, and loaders append zeros; gaps within the track are stored as zeros. `json`
-    holds `audio_start_s`, `audio_share` (of the video's duration), `audio_level_db` (root mean square of the loudest
-    channel; 0 is full scale), `audio_filled_s` (of gaps), and the description by `AudioEncoder` as `audio`.
+    contains `audio_start_s`, `audio_share` (fraction of the video's duration), `audio_level_db` (root mean square of
+    the loudest channel; 0 is full scale), `audio_filled_s` (total gaps), and the description by `AudioEncoder` as
+    `audio`.
 
-    The encoder rejects what the two encoders reject, and videos without a sound track, with sound in less than half of
-    their duration, with silent sound (below -60 dB), or without usable time stamps. A source's window is in frames, and
-    its span cuts both. The profile `copy` is refused because it keeps no clock.
+    The encoder rejects everything that the two encoders reject, and videos without an audio track, with audio in less
+    than half of their duration, with silent audio (below -60 dB), or without usable time stamps. A source's window is
+    in frames, and its span cuts both. The profile `copy` is refused because it keeps no clock.
     """
 
     version: ClassVar[int] = 7
@@ -55,10 +56,17 @@ class AudioVisualEncoder(ProfiledEncoder):
             raise ValueError("profile 'copy' does not keep the time of the first frame; use profile 'train' or 'fps'")
 
     def encode(self, source: Source) -> Encoded:
-        """Encode the video, or its window in frames or span, and its sound."""
+        """Encode a video, or its window in frames or span, with its audio.
+
+        Args:
+            source: Source to encode.
+
+        Raises:
+            RejectError: The video or its audio cannot become a sample.
+        """
         video = find_kept_video(source) or encode_video(source.path, self.video, source.span or source.window)
         if video.start_s is None:
-            raise RejectError("decode", "its frames have no ordered time stamps, so sound cannot be aligned with them")
+            raise RejectError("decode", "its frames have no ordered time stamps, so audio cannot be aligned with them")
         duration_s = video.index.n_frames / video.index.fps
         track = read_track(source.path, video.start_s, video.start_s + duration_s, seeks=source.span is not None)
         sound = track.sound
@@ -66,10 +74,10 @@ class AudioVisualEncoder(ProfiledEncoder):
         share, level_db = len(sound.samples) / sound.sample_rate / duration_s, _measure_level_db(sound)
         if level_db < SILENT_DB:
             raise RejectError(
-                "check", f"its sound is silent: {level_db:.0f} dB, at least {SILENT_DB:.0f} dB are needed"
+                "check", f"its audio is silent: {level_db:.0f} dB, at least {SILENT_DB:.0f} dB are needed"
             )
         if share < MIN_SHARE:
-            raise RejectError("check", f"has sound in only {share:.0%} of its duration; {MIN_SHARE:.0%} are needed")
+            raise RejectError("check", f"has audio in only {share:.0%} of its duration; {MIN_SHARE:.0%} are needed")
         audio = encode_sound(sound, self.level)
         audio_start_s = track.start_s - video.start_s
         flac = audio.members["flac"]
@@ -91,7 +99,7 @@ class AudioVisualEncoder(ProfiledEncoder):
 
 
 def _measure_level_db(sound: Sound) -> float:
-    """The root mean square of the loudest channel in dB; 0 is full scale, -200 is digital silence."""
+    """Return the root mean square of the loudest channel in dB; 0 is full scale, -200 is digital silence."""
     full = float(1 << sound.bits - 1) if sound.bits else 1.0
     power = np.square(sound.samples / full, dtype=np.float64).mean(axis=0).max()
     return float(10 * np.log10(max(power, 1e-20)))
@@ -104,8 +112,12 @@ MAX_DRIFT_S = 0.008
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SoundTrack:
-    """A part of a sound track. start_s: time of its first sample on the container's clock. filled_s: seconds of zeros
-    in place of gaps.
+    """A part of an audio track.
+
+    Attributes:
+        sound: Decoded audio.
+        start_s: Time of its first sample on the container's clock.
+        filled_s: Seconds of zeros that replace gaps.
     """
 
     sound: Sound
@@ -128,7 +140,7 @@ class _Timeline:
         drift = 0 if at is None else round((at - self.start) * self.rate) - self.n
         if drift > MAX_DRIFT_S * self.rate:
             if drift > get_limits().sound_s * self.rate:
-                raise RejectError("decode", f"its sound has damaged time stamps: a gap of {drift / self.rate:.0f} s")
+                raise RejectError("decode", f"its audio has damaged time stamps: a gap of {drift / self.rate:.0f} s")
             self._put(np.zeros((drift, samples.shape[1]), samples.dtype))
             self.filled += drift
         elif drift < -MAX_DRIFT_S * self.rate:
@@ -141,7 +153,7 @@ class _Timeline:
         self.parts = [(at, part) for at, part in self.parts if at + len(part) > first]
 
     def between(self, begin: Fraction, end: Fraction) -> tuple[npt.NDArray[Any], Fraction] | None:
-        """The samples that begin at or after `begin` and end by `end`, and the time of the first one."""
+        """Return the samples that begin at or after `begin` and end by `end`, and the time of the first one."""
         first = max(ceil((begin - self.start) * self.rate), 0)
         stop = min(floor((end - self.start) * self.rate), self.n)
         kept = [part[max(first - at, 0) : max(stop - at, 0)] for at, part in self.parts]
@@ -156,16 +168,24 @@ class _Timeline:
 
 
 LEAD_S = 3
-"""Decoding begins so many seconds before a part that is sought, for packets need some before them: MP3's bit reservoir
-is 30 packets, 2.2 s at 8 kHz."""
+"""Decoding begins this many seconds before a part after a seek, because packets depend on earlier ones: MP3's bit
+reservoir is 30 packets, 2.2 s at 8 kHz.
+"""
 
 
 def read_track(path: Path, begin_s: float, end_s: float, *, seeks: bool = False) -> SoundTrack:
-    """Decode the first sound track from `begin_s` to `end_s`, or the part of this interval that it covers. With
-    `seeks`, only the part is read, from `LEAD_S` before it on.
+    """Decode the first audio track from `begin_s` to `end_s`, or the part of this interval that it covers.
 
-    FFmpeg applies edit lists and drops the encoder's priming samples, or gives them times of their own. Raises
-    RejectError if there is no track or no sound in the interval, or the track is damaged or changes its format.
+    FFmpeg applies edit lists, and drops the encoder's priming samples or gives them separate times.
+
+    Args:
+        path: Video file.
+        begin_s: Start in seconds.
+        end_s: End in seconds.
+        seeks: Read only this part, from `LEAD_S` before it.
+
+    Raises:
+        RejectError: There is no track or no audio in the interval, or the track is damaged or changes its format.
     """
     begin, end = Fraction(begin_s), Fraction(end_s)
     try:
@@ -184,7 +204,7 @@ def read_track(path: Path, begin_s: float, end_s: float, *, seeks: bool = False)
                         return read_track(path, begin_s, end_s)
                     check_sound_values(int((end - begin) * timeline.rate) * form[2])
                 if sample_format(frame) != form:
-                    raise RejectError("decode", f"its sound changes its format from {form} to {sample_format(frame)}")
+                    raise RejectError("decode", f"its audio changes its format from {form} to {sample_format(frame)}")
                 timeline.add(frame_samples(frame), _time(frame))
                 timeline.forget_before(begin)
                 if timeline.start + Fraction(timeline.n, timeline.rate) >= end:
@@ -193,10 +213,10 @@ def read_track(path: Path, begin_s: float, end_s: float, *, seeks: bool = False)
     except MediaError as error:
         raise RejectError("open", str(error)) from error
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise RejectError("decode", f"its sound cannot be decoded ({explain(error)})") from error
+        raise RejectError("decode", f"its audio cannot be decoded ({explain(error)})") from error
     found = None if timeline is None else timeline.between(begin, end)
     if timeline is None or form is None or found is None:
-        raise RejectError("check", f"has no sound from {begin_s:.3f} to {end_s:.3f} s, the time of its video")
+        raise RejectError("check", f"has no audio from {begin_s:.3f} to {end_s:.3f} s, the time of its video")
     samples, bits = found[0], 0
     if samples.dtype == np.int32:
         samples, bits = integers(form[0], samples)
@@ -207,7 +227,7 @@ def read_track(path: Path, begin_s: float, end_s: float, *, seeks: bool = False)
 def _begun(frame: AudioFrame) -> _Timeline:
     start = _time(frame)
     if start is None:
-        raise RejectError("decode", "its sound has no time stamps, so it cannot be aligned with the video")
+        raise RejectError("decode", "its audio has no time stamps, so it cannot be aligned with the video")
     return _Timeline(rate=frame.sample_rate, start=start)
 
 

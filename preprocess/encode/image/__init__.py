@@ -1,1 +1,1 @@
-"""Pictures: from a file to a member."""
+"""Encodes images from a file into a member."""

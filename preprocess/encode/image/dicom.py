@@ -1,9 +1,9 @@
-"""Pictures in DICOM files, as a viewer shows them: 8-bit grey or RGB. Needs pydicom, the extra `medical`.
+"""Images in DICOM files, as a viewer displays them: 8-bit grey or RGB. Needs pydicom, the extra `medical`.
 
-Grey values become those of the modality (rescale slope and intercept, or its table), then levels: by the window that is
-asked for, else by the file's first VOI table or window, else in full: of up to 8 bits all that they can hold, of more
-from the picture's least value to its greatest, without padding. MONOCHROME1 is inverted; palettes and YBR become RGB.
-Of the header nothing else is used, and nothing is kept.
+Grey values are converted to the modality's values (rescale slope and intercept, or its table), then to intensities: by
+the requested window, else by the file's first VOI table or window, else in full. In full, data of up to 8 bits use
+their whole range, and longer data the range from the smallest to the largest value of the image, without padding.
+MONOCHROME1 is inverted; palettes and YBR become RGB. Nothing else of the header is used or kept.
 
 Source: DICOM PS3.3, C.7.6.3.1 (pixels), C.11.1 (modality), C.11.2 (VOI and its three functions).
 """
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 UInt8s = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Window = tuple[float, float]
-"""Centre and width of the grey values that are shown, after rescaling, such as Hounsfield units."""
+"""Centre and width of the displayed grey values after rescaling, such as Hounsfield units."""
 
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
 _META_AT = 132
 _META_GROUP, _SYNTAX = b"\2\0", b"\x10\0"
 _LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
-"""The types of values whose sizes have four bytes, after two that say nothing."""
+"""Types of values whose sizes have four bytes, after two reserved bytes."""
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _BYTES_PER_PIXEL = 8
-"""As many at most in a deflated file: three colours of 16 bits, and what else there is."""
+"""Upper bound for a deflated file: three colours of 16 bits, and all other data."""
 _FEW_BYTES = 1 << 28
 _REMEDY = (
     "`pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg` reads more, or write the file uncompressed, such as "
@@ -46,21 +46,28 @@ _REMEDY = (
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether a file begins as PS3.10 says: 128 bytes of anything, then DICM."""
+    """Return whether a file begins as PS3.10 requires: 128 arbitrary bytes, then DICM."""
     return data[_META_AT - 4 : _META_AT] == b"DICM"
 
 
 def read_dicom_pixels(data: bytes, window: Window | None) -> tuple[UInt8s, bool]:
-    """The picture in a DICOM file, uint8 (H, W) grey or (H, W, 3) with blue first, and whether it was compressed with
-    loss. Without a `window` the file's is taken.
+    """Decode the image in a DICOM file.
 
-    RejectError for several frames, no picture, a compression that cannot be decoded, and damage. DatasetError if
-    pydicom is not installed.
+    Args:
+        data: Bytes of the file.
+        window: Window to apply; None for the file's own.
+
+    Returns:
+        uint8 (H, W) grey or (H, W, 3) BGR, and whether it was compressed with loss.
+
+    Raises:
+        RejectError: The file has several frames, no image, an unsupported compression, or is damaged.
+        DatasetError: pydicom is not installed.
     """
     try:
         import pydicom
     except ImportError as error:
-        raise DatasetError("DICOM files are read with pydicom: pip install 'maskstream[medical]'") from error
+        raise DatasetError("DICOM files need pydicom. Run `pip install 'maskstream[medical]'`") from error
     _check_inflated(data)
     try:
         with warnings.catch_warnings():
@@ -71,7 +78,7 @@ def read_dicom_pixels(data: bytes, window: Window | None) -> tuple[UInt8s, bool]
     except (RejectError, MemoryError):
         raise
     except Exception as error:  # of a damaged file nearly everything; the words may quote a patient's header
-        raise RejectError("decode", f"is a damaged DICOM file: {type(error).__name__} while it was read") from None
+        raise RejectError("decode", f"is a damaged DICOM file: reading it raised {type(error).__name__}") from None
 
 
 def _check_inflated(data: bytes) -> None:
@@ -90,7 +97,7 @@ def _check_inflated(data: bytes) -> None:
 
 
 def _read_syntax(data: bytes) -> tuple[bytes, int]:
-    """The transfer syntax in the header of a file, and where its data set begins (PS3.10, 7.1; PS3.5, 7.1.2)."""
+    """Return the transfer syntax in the header of a file, and the start of its data set (PS3.10, 7.1; PS3.5, 7.1.2)."""
     at, syntax = _META_AT, b""
     while data[at : at + 2] == _META_GROUP:
         is_long = data[at + 4 : at + 6] in _LONG
@@ -104,17 +111,18 @@ def _read_syntax(data: bytes) -> tuple[bytes, int]:
 
 
 def _check_header(file: Dataset) -> None:
-    """Raise RejectError for what is no single picture, or one that cannot be decoded here."""
+    """Raise RejectError unless this is a single image that can be decoded here."""
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
 
     if not any(name in file for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         kind = UID(str(file.get("SOPClassUID", ""))).name or "no kind"
-        raise RejectError("check", f"is a DICOM file without a picture ({kind})")
+        raise RejectError("check", f"is a DICOM file without an image ({kind})")
     frames = int(file.get("NumberOfFrames", 1) or 1)
     if frames != 1:
         raise RejectError(
-            "check", f"has {frames} frames; a picture is one. Write each as a file of its own, such as by `dcm2img`"
+            "check",
+            f"has {frames} frames, not one image. Save each frame as a separate file, for example with `dcm2img`",
         )
     check_image_size(int(file.Columns), int(file.Rows))
     syntax = file.file_meta.TransferSyntaxUID
@@ -127,7 +135,7 @@ def _check_header(file: Dataset) -> None:
 
 
 def _read_stored(file: Dataset) -> npt.NDArray[Any]:
-    """The values as stored: (H, W), or (H, W, 3) as RGB."""
+    """Return the values as stored: (H, W), or (H, W, 3) as RGB."""
     from pydicom.pixels.utils import pixel_array
 
     try:
@@ -136,12 +144,12 @@ def _read_stored(file: Dataset) -> npt.NDArray[Any]:
         syntax = file.file_meta.TransferSyntaxUID
         raise RejectError(
             "decode",
-            f"cannot be decoded: its {syntax.name} is damaged or none that pillow reads. {_REMEDY}",
+            f"cannot be decoded: its {syntax.name} is damaged or not supported by pillow. {_REMEDY}",
         ) from error
 
 
 def _shown(stored: npt.NDArray[Any], file: Dataset, window: Window | None) -> UInt8s:
-    """The picture as a viewer shows it; colours with blue first."""
+    """Return the image as a viewer displays it; colours as BGR."""
     from pydicom.pixels.processing import apply_color_lut
 
     if stored.ndim == 3:
@@ -156,12 +164,12 @@ def _shown(stored: npt.NDArray[Any], file: Dataset, window: Window | None) -> UI
 
 
 def _convert_to_levels(stored: npt.NDArray[Any], file: Dataset, window: Window | None) -> Floats:
-    """Grey values (H, W) as levels from 0 to 1."""
+    """Convert grey values (H, W) to intensities from 0 to 1."""
     from pydicom.pixels.processing import apply_modality_lut, apply_voi
 
     values = apply_modality_lut(stored, file)
     if not np.isfinite(values).all():
-        raise RejectError("check", "holds values that are not finite")
+        raise RejectError("check", "has values that are not finite")
     if window is None and file.get("VOILUTSequence"):
         most = 2 ** int(file.VOILUTSequence[0].LUTDescriptor[2]) - 1
         return np.asarray(apply_voi(values.astype(np.int64), file) / most)
@@ -178,7 +186,7 @@ def _convert_to_levels(stored: npt.NDArray[Any], file: Dataset, window: Window |
 
 
 def _take_first(file: Dataset, name: str) -> float | None:
-    """The first value of a field of one or several numbers."""
+    """Return the first value of a field of one or several numbers."""
     found = file.get(name)
     if found is None or found == "":
         return None
@@ -186,15 +194,26 @@ def _take_first(file: Dataset, name: str) -> float | None:
 
 
 def apply_window(values: Floats, centre: float, width: float, function: str) -> Floats:
-    """Values of any shape (...,) as levels from 0 to 1, by the functions of C.11.2.1.2 and C.11.2.1.3.
+    """Map values to intensities from 0 to 1 by the functions of C.11.2.1.2 and C.11.2.1.3.
 
-    RejectError for another function, or a width that it does not have.
+    Args:
+        values: Values of any shape (...,).
+        centre: Centre of the window.
+        width: Width of the window.
+        function: LINEAR, LINEAR_EXACT or SIGMOID.
+
+    Raises:
+        RejectError: The function is unknown, or does not allow this width.
     """
     least = {"LINEAR": 1.0, "LINEAR_EXACT": 0.0, "SIGMOID": 0.0}.get(function)
     if least is None:
-        raise RejectError("check", f"has the VOI function {function!r}; there are LINEAR, LINEAR_EXACT and SIGMOID")
+        raise RejectError(
+            "check", f"has the VOI function {function!r}; only LINEAR, LINEAR_EXACT and SIGMOID are supported"
+        )
     if not np.isfinite([centre, width]).all() or width < least or width == 0:
-        raise RejectError("check", f"has a window of the width {width:g} around {centre:g}, which {function} has not")
+        raise RejectError(
+            "check", f"has a window of width {width:g} around {centre:g}, which {function} does not allow"
+        )
     if function == "SIGMOID":
         return np.asarray(1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -500, 500))))
     if function == "LINEAR":

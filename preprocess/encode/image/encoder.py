@@ -1,21 +1,20 @@
-"""Pictures for shards: a member `jpg`, `png`, `webp`, `ppm` or `pgm`, 8-bit grey or RGB, upright.
+"""Images for shards: a member `jpg`, `png`, `webp`, `ppm` or `pgm`, 8-bit grey or RGB, upright.
 
-A source is decoded once, to check it. Where it already is such a picture its bytes go into the shard untouched: nothing
-is lost, and it stays as small as it was. Else it is encoded anew: as JPEG where the source was compressed with loss, as
-PNG where it was not. That is so where
+A source is decoded once, to check it. If it already is such an image, its bytes are stored unchanged, without loss or
+growth. Otherwise it is re-encoded: as JPEG if the source was compressed with loss, else as PNG. That happens if
 
-- Exif says that it is to be turned: it is, for a loader draws crops from the size alone;
-- it has an alpha channel: what is transparent becomes white;
-- it has 16 bits or inks (CMYK), or is of another form (BMP, TIFF, PNM, DICOM);
-- a part of it is asked for, or a short side that it exceeds.
+- Exif requires a rotation: it is applied, because loaders draw crops from the size alone;
+- it has an alpha channel: transparent pixels become white;
+- it has 16 bits or CMYK colours, or another format (BMP, TIFF, PNM, DICOM);
+- a part of it is requested, or a short side that it exceeds.
 
-`store="pixels"` makes a PPM of every picture, or a PGM of a grey one, whatever it was.
+`store="pixels"` converts every image to PPM, or PGM if it is grey.
 
-Metadata (Exif, profiles) stays in bytes that are kept and is lost where they are not; colours are taken as they are:
-profiles (ICC) are not applied. OpenCV decodes and encodes, for its wheels bring libjpeg-turbo, libpng and libwebp and
-it is needed by the loader anyway (reduced-size decoding).
+Metadata (Exif, profiles) stays in unchanged bytes and is lost otherwise; colour profiles (ICC) are not applied. OpenCV
+decodes and encodes, because its wheels include libjpeg-turbo, libpng and libwebp, and loaders need it anyway
+(reduced-size decoding).
 
-The sizes of BMP, PNM and TIFF are read from their headers, before they are decoded, and whether a TIFF is one picture.
+The sizes of BMP, PNM and TIFF are read from their headers before they are decoded; a TIFF must be a single image.
 Sources: Microsoft's BITMAPCOREHEADER and BITMAPINFOHEADER; Netpbm's pnm(5); TIFF 6.0, section 2, and BigTIFF.
 
 An IDX file, the format of MNIST and its successors, has a header of four bytes (0, 0, the type of values, the number of
@@ -49,15 +48,21 @@ _PNM = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})"
 _WIDTH, _HEIGHT, _COLOURS, _KIND, _OLD_KIND = 256, 257, 262, 254, 255
 _READ = (_WIDTH, _HEIGHT, _COLOURS, _KIND, _OLD_KIND)
 _RIGHT = (0, 1, 2, 3, 5, 6)
-"""Colours that are decoded as they are meant: grey, RGB, a palette, inks, YCbCr."""
+"""Colour types that OpenCV decodes correctly: grey, RGB, palette, CMYK, YCbCr."""
 _WRONG = {4: "a mask", 8: "CIE L*a*b* colours", 9: "ICC L*a*b* colours", 10: "ITU L*a*b* colours"}
 _REDUCED_OR_MASK, _OLD_REDUCED = 0b101, 2
-"""Pages that are another page at a smaller size, or its mask."""
+"""Subfile types of pages that are a smaller version of another page, or its mask."""
 
 
 def read_declared_size(data: bytes) -> tuple[int, int]:
-    """Width and height in pixels. Raises RejectError if the header is damaged, of no form that is read, or that of a
-    TIFF of several pages or other colours.
+    """Return the width and height in pixels that a BMP, TIFF or PNM file declares.
+
+    Args:
+        data: Bytes of the file.
+
+    Raises:
+        RejectError: The header is damaged or of an unsupported format, or the file is a TIFF with several pages or
+            unsupported colours.
     """
     try:
         if data[:2] == b"BM":
@@ -79,7 +84,9 @@ def _read_bmp_size(data: bytes) -> tuple[int, int]:
 
 
 def _read_tiff_size(data: bytes) -> tuple[int, int]:
-    """The size of the only page. RejectError for several, and for colours that OpenCV takes for others."""
+    """Return the size of the only page. Raise RejectError if there are several, or if OpenCV would misread the
+    colours.
+    """
     order = "<" if data[:1] == b"I" else ">"
     is_big = b"+" in data[:4]
     (at,) = struct.unpack_from(f"{order}{'Q' if is_big else 'I'}", data, 8 if is_big else 4)
@@ -88,19 +95,21 @@ def _read_tiff_size(data: bytes) -> tuple[int, int]:
         raise RejectError("open", "is not a TIFF file: its header has no width and height")
     if (colours := found.get(_COLOURS, 2)) not in _RIGHT:
         raise RejectError(
-            "check", f"has {_WRONG.get(colours, f'the colours {colours} of TIFF')}, not grey, RGB, a palette or inks"
+            "check", f"has {_WRONG.get(colours, f'the colours {colours} of TIFF')}, not grey, RGB, a palette or CMYK"
         )
     seen = set[int]()
     while at and at not in seen:
         seen.add(at)
         page, at = _read_page(data, at, order, is_big)
         if not (page.get(_KIND, 0) & _REDUCED_OR_MASK or page.get(_OLD_KIND) == _OLD_REDUCED):
-            raise RejectError("check", "has several pages; a picture is one")
+            raise RejectError("check", "has several pages, not one image")
     return found[_WIDTH], found[_HEIGHT]
 
 
 def _read_page(data: bytes, at: int, order: str, is_big: bool) -> tuple[dict[int, int], int]:
-    """The values of the page whose header is at a byte, and where that of the next one is; 0 after the last."""
+    """Return the values of the page whose header is at a byte, and the position of the next header; 0 after the
+    last.
+    """
     (count,) = struct.unpack_from(f"{order}{'Q' if is_big else 'H'}", data, at)
     first, entry_bytes = (at + 8, 20) if is_big else (at + 2, 12)
     found: dict[int, int] = {}
@@ -119,16 +128,20 @@ UInt8s = npt.NDArray[np.uint8]
 IMAGE_SUFFIXES = DICOM_SUFFIXES | frozenset(
     {".bmp", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
-"""The endings of files that are looked for; what a file holds is decided by its first bytes."""
+"""Suffixes of files that are searched; the format of a file is decided by its first bytes."""
 
 _STRIP = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodedPicture:
-    """A decoded file. pixels: uint8 (H, W) grey or (H, W, 3) in OpenCV's order (blue first), upright. form: jpg, png or
-    webp where `data`, the file's bytes, decodes to just these pixels with any reader, else None. lossy: whether the
-    file was compressed with loss.
+    """A decoded image file.
+
+    Attributes:
+        pixels: uint8 (H, W) grey or (H, W, 3) BGR, upright.
+        form: jpg, png or webp if `data` decodes to exactly these pixels in any reader, else None.
+        lossy: Whether the file was compressed with loss.
+        data: Bytes of the file.
     """
 
     pixels: UInt8s
@@ -138,10 +151,16 @@ class DecodedPicture:
 
 
 def read_picture(path: Path, window: Window | None = None) -> DecodedPicture:
-    """The picture in a file; RejectError where it cannot be used, saying why. window: of grey DICOM files (dicom.py).
+    """Decode an image file.
 
-    Alpha is laid over white, 16 bits become 8, inks (CMYK) become RGB as libjpeg-turbo converts them. Animations, files
-    without their end and too many pixels (`Limits`) are rejected.
+    Alpha is blended over white, 16 bits become 8, and CMYK becomes RGB as in libjpeg-turbo.
+
+    Args:
+        path: File to read.
+        window: Window of grey DICOM files (dicom.py); None for the file's own.
+
+    Raises:
+        RejectError: The file is damaged, truncated, an animation, or has too many pixels (`Limits`).
     """
     data = read_source_file(path)
     if is_dicom(data):
@@ -149,7 +168,7 @@ def read_picture(path: Path, window: Window | None = None) -> DecodedPicture:
         return DecodedPicture(pixels=pixels, form=None, lossy=lossy, data=data)
     header = read_header(data)
     if header is not None and header.animated:
-        raise RejectError("check", f"is an animation ({header.form}); a picture is one frame")
+        raise RejectError("check", f"is an animation ({header.form}), not one image")
     check_image_size(*((header.width, header.height) if header is not None else read_declared_size(data)))
     stored = _decoded(data)
     pixels = _blend_over_white(_round_to_eight_bits(stored))
@@ -157,7 +176,8 @@ def read_picture(path: Path, window: Window | None = None) -> DecodedPicture:
         return DecodedPicture(pixels=pixels, form=None, lossy=False, data=data)
     if pixels.shape[:2] != (header.height, header.width):
         raise RejectError(
-            "decode", f"decodes to {pixels.shape[1]}x{pixels.shape[0]} pixels, says {header.width}x{header.height}"
+            "decode",
+            f"decodes to {pixels.shape[1]}x{pixels.shape[0]} pixels, but declares {header.width}x{header.height}",
         )
     upright = turned(pixels, header.orientation)
     kept = header.orientation == 1 and not header.cmyk and stored.dtype == np.uint8 and pixels.shape == stored.shape
@@ -165,9 +185,9 @@ def read_picture(path: Path, window: Window | None = None) -> DecodedPicture:
 
 
 def read_alpha(path: Path) -> UInt8s | None:
-    """The alpha channel of a picture that `read_picture` has read, uint8 (H, W), 255 where it covers; None without one.
+    """Return the alpha channel of an image that `read_picture` has read, uint8 (H, W), 255 for opaque pixels.
 
-    Only files that are not turned by Exif have it here; of others it is None.
+    None if the file has no alpha channel, is DICOM, or is rotated by Exif.
     """
     data = path.read_bytes()
     if is_dicom(data):
@@ -179,7 +199,7 @@ def read_alpha(path: Path) -> UInt8s | None:
 
 
 def turned(pixels: UInt8s, orientation: int) -> UInt8s:
-    """Stored pixels as Exif's orientation 1 to 8 says that they are to be seen."""
+    """Rotate or flip stored pixels by Exif's orientation, 1 to 8."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -190,7 +210,16 @@ def turned(pixels: UInt8s, orientation: int) -> UInt8s:
 
 
 def encoded(pixels: UInt8s, form: str, quality: int) -> bytes:
-    """Pixels as a file of the form jpg (of a quality up to 100), or without loss png, ppm or pgm."""
+    """Encode pixels as a file.
+
+    Args:
+        pixels: uint8 (H, W) or (H, W, 3) BGR.
+        form: jpg, or without loss png, ppm or pgm.
+        quality: Quality of JPEG, up to 100.
+
+    Raises:
+        RejectError: OpenCV cannot write the file.
+    """
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if form == "jpg" else []
     try:
         ok, data = cv2.imencode(f".{form}", pixels, options)
@@ -202,29 +231,29 @@ def encoded(pixels: UInt8s, form: str, quality: int) -> bytes:
 
 
 def _decoded(data: bytes) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
-    """The pixels as stored: (H, W) or (H, W, 3 or 4), of 8 or 16 bits."""
+    """Return the pixels as stored: (H, W) or (H, W, 3 or 4), 8 or 16 bits."""
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise RejectError("decode", f"cannot be decoded ({_format_reason(error)})") from error
     if pixels is None:
-        raise RejectError("decode", "cannot be decoded: it is damaged, or no picture that OpenCV reads")
+        raise RejectError("decode", "cannot be decoded: it is damaged, or not supported by OpenCV")
     if pixels.dtype == np.uint8:
         return pixels.astype(np.uint8, copy=False)
     if pixels.dtype == np.uint16:
         return pixels.astype(np.uint16, copy=False)
-    raise RejectError("check", f"holds {pixels.dtype} values; pictures have 8 or 16 bits")
+    raise RejectError("check", f"has {pixels.dtype} values; images must have 8 or 16 bits")
 
 
 def _round_to_eight_bits(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> UInt8s:
-    """16 bits to 8, rounded, so that the greatest value stays the greatest."""
+    """Round 16 bits to 8, so that the largest value stays the largest."""
     if pixels.dtype == np.uint8:
         return pixels.astype(np.uint8, copy=False)
     return _convert_in_strips(lambda rows: ((rows.astype(np.uint32) + 128) // 257).astype(np.uint8), pixels)
 
 
 def _blend_over_white(pixels: UInt8s) -> UInt8s:
-    """Four channels to three: what is transparent shows white."""
+    """Convert four channels to three: transparent pixels become white."""
     if pixels.ndim == 2 or pixels.shape[2] == 3:
         return pixels
     if pixels.shape[2] == 1:
@@ -239,13 +268,13 @@ def _blend_rows_over_white(pixels: UInt8s) -> UInt8s:
 
 
 def _convert_in_strips(convert: Callable[[npt.NDArray[Any]], UInt8s], pixels: npt.NDArray[Any]) -> UInt8s:
-    """What `convert` makes of some rows after the other, for its numbers in between are wider than the pixels."""
+    """Apply `convert` to strips of rows, because its intermediate values are wider than the pixels."""
     strips = [convert(pixels[row : row + _STRIP]) for row in range(0, len(pixels), _STRIP)]
     return strips[0] if len(strips) == 1 else np.concatenate(strips)
 
 
 def _format_reason(error: cv2.error) -> str:
-    """OpenCV's own words, on one line."""
+    """Return OpenCV's message on one line."""
     return " ".join(str(error).split())[:200]
 
 
@@ -253,9 +282,14 @@ _UINT8 = 0x08
 
 
 def read_idx_image(path: Path, number: int) -> DecodedPicture:
-    """Image `number`, from 0, of an uncompressed IDX file of grey images, uint8 (images, height, width).
+    """Read an image of an uncompressed IDX file of grey images, uint8 (images, height, width).
 
-    Raises RejectError for a file of another kind, or without that image.
+    Args:
+        path: IDX file.
+        number: Number of the image, from 0.
+
+    Raises:
+        RejectError: The file has another format, or no such image.
     """
     check_source_file(path)
     try:
@@ -266,7 +300,7 @@ def read_idx_image(path: Path, number: int) -> DecodedPicture:
             count, height, width = struct.unpack(">III", header[4:])
             check_image_size(width, height)
             if not 0 <= number < count:
-                raise RejectError("open", f"has {count} images and no image {number}")
+                raise RejectError("open", f"has {count} images, but no image {number}")
             file.seek(16 + number * height * width)
             data = file.read(height * width)
     except OSError as error:
@@ -279,10 +313,14 @@ def read_idx_image(path: Path, number: int) -> DecodedPicture:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageEncoder(Config):
-    """short_side: a picture whose shorter side is longer than so many pixels is shrunk to it, averaged over area; None
-    keeps all sizes. quality: of JPEGs that are encoded anew, 1 to 100. window: centre and width of the grey values of
-    DICOM files that are shown, such as (40, 400) Hounsfield units; None takes the window of each file. store:
-    "compressed", or "pixels", of which a PPM or PGM file is made: many times the bytes, and nothing to decode.
+    """Encodes images (see the module's docstring).
+
+    Attributes:
+        short_side: Images whose shorter side is longer are shrunk to it by area averaging; None keeps all sizes.
+        quality: Quality of re-encoded JPEGs, 1 to 100.
+        window: Centre and width of the displayed grey values of DICOM files, such as (40, 400) Hounsfield units; None
+            for each file's own window.
+        store: "compressed", or "pixels" for PPM or PGM: many times larger, but without decoding.
     """
 
     modality: ClassVar[str] = "image"
@@ -294,13 +332,17 @@ class ImageEncoder(Config):
 
     @property
     def profile(self) -> str:
-        """There is one."""
+        """The only profile: image."""
         return "image"
 
     def encode(self, source: Source) -> Encoded:
-        """The picture of a source, of which its meta["crop"] (x, y, width, height of the upright one) is a part.
+        """Encode an image, or the part meta["crop"] (x, y, width, height) of the upright image.
 
-        A source with a window (n, n + 1) is image n of an IDX file.
+        Args:
+            source: Source to encode; with a window (n, n + 1) it is image n of an IDX file.
+
+        Raises:
+            RejectError: The image cannot be used.
         """
         if source.window is None:
             picture = read_picture(source.path, self.window)
@@ -323,7 +365,7 @@ class ImageEncoder(Config):
         )
 
     def _shrink_pixels(self, pixels: UInt8s) -> UInt8s:
-        """The pixels with the short side that is asked for, or as they are."""
+        """Shrink the pixels to the requested short side, if they exceed it."""
         height, width = pixels.shape[:2]
         if self.short_side is None or min(height, width) <= self.short_side:
             return pixels
@@ -333,9 +375,20 @@ class ImageEncoder(Config):
 
 
 def part(pixels: UInt8s, x: int, y: int, width: int, height: int) -> UInt8s:
-    """A part of a picture; RejectError where the picture does not hold all of it."""
+    """Return a part of an image.
+
+    Args:
+        pixels: (H, W, ...).
+        x: Left edge.
+        y: Top edge.
+        width: Width in pixels.
+        height: Height in pixels.
+
+    Raises:
+        RejectError: The part is not inside the image.
+    """
     if not (0 <= x < x + width <= pixels.shape[1] and 0 <= y < y + height <= pixels.shape[0]):
         raise RejectError(
-            "check", f"has {pixels.shape[1]}x{pixels.shape[0]} pixels and no part {width}x{height} at {x}, {y}"
+            "check", f"has {pixels.shape[1]}x{pixels.shape[0]} pixels, but no part {width}x{height} at {x}, {y}"
         )
     return pixels[y : y + height, x : x + width]

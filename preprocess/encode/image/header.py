@@ -1,7 +1,7 @@
-"""What the bytes of a picture say before they are decoded: its form, its size, how to turn it, whether it is whole.
+"""Properties of image files before they are decoded: format, size, orientation, and whether the file is complete.
 
-OpenCV decodes, but says nothing of animation and of colour spaces, and takes a file without its end where a decoder can
-guess the rest; so the structure of JPEG, PNG and WebP is walked here. Sources: ITU-T T.81 B.1, PNG 5, RFC 9649.
+OpenCV decodes, but reports neither animation nor colour spaces, and accepts a file without its end if a decoder can
+guess the rest; so the structure of JPEG, PNG and WebP is parsed here. Sources: ITU-T T.81 B.1, PNG 5, RFC 9649.
 """
 
 import struct
@@ -18,8 +18,16 @@ _ORIENTATION = 0x0112
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Header:
-    """Of a picture of `width` x `height` pixels as stored. orientation: Exif's, 1 is upright. lossy: whether the pixels
-    were compressed with loss. cmyk: whether the colours are inks. animated: whether there is more than one picture.
+    """The header of an image file.
+
+    Attributes:
+        form: Format of the file.
+        width: Width in pixels as stored.
+        height: Height in pixels as stored.
+        lossy: Whether the pixels were compressed with loss.
+        orientation: Exif's orientation; 1 is upright.
+        cmyk: Whether the colours are CMYK.
+        animated: Whether there are several images.
     """
 
     form: Literal["jpg", "png", "webp"]
@@ -32,9 +40,16 @@ class Header:
 
 
 def read_header(data: bytes) -> Header | None:
-    """The header of a JPEG, PNG or WebP file, by its first bytes; None for another form.
+    """Read the header of a JPEG, PNG or WebP file.
 
-    RejectError where the file ends early, or its structure contradicts itself.
+    Args:
+        data: Bytes of the file.
+
+    Returns:
+        The header; None for another format.
+
+    Raises:
+        RejectError: The file ends early, or its structure is inconsistent.
     """
     try:
         if data[:3] == b"\xff\xd8\xff":
@@ -79,7 +94,8 @@ def _read_jpeg(data: bytes) -> Header:
 
 
 def _scan_end(data: bytes, at: int) -> int:
-    """Where the marker after entropy-coded data is, to which 00 and RSTn belong; the length if there is none.
+    """Return the position of the marker after entropy-coded data, which includes 00 and RSTn; the length if there is
+    none.
 
     `find` is eight times as fast as a regular expression.
     """
@@ -137,12 +153,12 @@ def _read_webp(data: bytes) -> Header:
     if animated:
         return Header(form="webp", width=1, height=1, lossy=True, animated=True)
     if header is None:
-        raise RejectError("open", "is not a WebP file: it has no picture")
+        raise RejectError("open", "is not a WebP file: it has no image")
     return replace(header, orientation=orientation)
 
 
 def _read_riff(body: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The chunks of a RIFF form: four letters, and what they hold."""
+    """Yield the chunks of a RIFF form: four letters and the contents."""
     at = 0
     while at + 8 <= len(body):
         kind, size = struct.unpack_from("<4sI", body, at)
@@ -151,7 +167,7 @@ def _read_riff(body: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _read_orientation(tiff: bytes) -> int:
-    """The orientation in Exif data, a number of 1 to 8; 1 where it has none, or is damaged."""
+    """Return the orientation in Exif data, 1 to 8; 1 if there is none or it is damaged."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None:
         return 1

@@ -1,28 +1,28 @@
-"""Images with texts for shards: pictures as `ImageEncoder` stores them, and the tokens of all texts in one member.
+"""Images with texts for shards: images as `ImageEncoder` stores them, and the tokens of all texts in one member.
 
 A sample has
 
-- its first picture as `jpg`, `png` or `webp`, the second as `1.jpg` and so on: any number of them;
+- its first image as `jpg`, `png` or `webp`, the second as `1.jpg` and so on: any number of them;
 - `texts.npy`, the tokens of all texts, whose roles and lengths are in the manifest (shards/members/text.py);
 - `words.npy`, the number of each token's word within its text;
-- `boxes.npy`, float32 (n, 4), the box of each phrase, where the source has boxes;
-- `segments.npy`, uint8 (n, H, ceil(W / 8)), of each phrase a bit a pixel, the first in the highest bit, where it is
-  known which pixels it refers to;
-- `json`, which has the texts as they were.
+- `boxes.npy`, float32 (n, 4), the box of each phrase, if the source has boxes;
+- `segments.npy`, uint8 (n, H, ceil(W / 8)), the pixels of each phrase with one bit per pixel, the first in the highest
+  bit, if the source has segments;
+- `json`, with the original texts.
 
 The texts of a source are in its `meta`: each role's text or list of texts, and the boxes of its phrases.
 
     {"caption": "A lion.", "question": ["What is it?", "Is it a cat?"], "answer": ["a lion", "yes"],
      "phrase": ["the left lion"], "box": [[12, 40, 80, 60]]}
 
-Texts of several roles belong together by their number: question 1 and answer 1. A box is x, y, width and height of what
-a phrase refers to, in pixels of the first picture.
+Texts of several roles belong together by their number: question 1 and answer 1. A box is the x, y, width and height of
+the object of a phrase, in pixels of the first image.
 
-The pixels of a phrase are given as COCO writes them in instances.json, and drawn by COCO's own rules (pycocotools):
+The pixels of a phrase have the format of COCO's instances.json, and are rasterised by COCO's rules (pycocotools):
 
     {"phrase": ["the left lion"], "segment": [[[12, 40, 92, 40, 92, 100]]]}
 
-A segment is a list of polygons, each x0, y0, x1, y1, ... in pixels of the first picture, whose union it is; or runs:
+A segment is the union of a list of polygons, each x0, y0, x1, y1, ... in pixels of the first image; or runs:
 {"size": [height, width], "counts": [...]}, lengths of runs of 0 and 1 in turn, down the columns, or the same as a
 compressed string. Source: Lin et al., Microsoft COCO, ECCV 2014, and the COCO API's description of masks.
 """
@@ -58,23 +58,33 @@ from maskstream.shards.members.text import ROLES, make_texts_member, make_tokens
 
 SEGMENT = "segment"
 _BEYOND = 1.0
-"""So many pixels a polygon may lie outside of its picture."""
+"""A polygon may lie this many pixels outside its image."""
 
 
 def mask_module() -> Any:
-    """The module `pycocotools.mask`. Raises DatasetError if it is not installed."""
+    """Return the module `pycocotools.mask`. Raise DatasetError if it is not installed."""
     try:
         from pycocotools import mask
     except ImportError as error:
-        raise DatasetError("segments of COCO are drawn with pycocotools: pip install 'maskstream[coco]'") from error
+        raise DatasetError("COCO segments need pycocotools. Run `pip install 'maskstream[coco]'`") from error
     return mask
 
 
 def draw_segments(meta: Mapping[str, Any], phrases: int, width: int, height: int) -> npt.NDArray[np.bool_] | None:
-    """The segment of each phrase in a picture of width x height pixels, bool (n, height, width).
+    """Rasterise the segment of each phrase.
 
-    None for a source without segments. RejectError for another number of segments, and for one that is none or does not
-    fit the picture. DatasetError if pycocotools is not installed.
+    Args:
+        meta: Metadata of the source, with its segments.
+        phrases: Number of phrases.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
+
+    Returns:
+        bool (n, height, width); None for a source without segments.
+
+    Raises:
+        RejectError: The number of segments differs, or one is malformed or does not fit the image.
+        DatasetError: pycocotools is not installed.
     """
     if SEGMENT not in meta:
         return None
@@ -88,12 +98,12 @@ def draw_segments(meta: Mapping[str, Any], phrases: int, width: int, height: int
 
 
 def draw_segment(segment: Any, width: int, height: int) -> npt.NDArray[np.bool_]:
-    """One segment, bool (height, width)."""
+    """Rasterise one segment, bool (height, width)."""
     mask = mask_module()
     try:
         if isinstance(segment, Mapping):
             if list(segment["size"]) != [height, width]:
-                raise ValueError(f"it is of {segment['size']}, the picture of {[height, width]}")
+                raise ValueError(f"it has the size {segment['size']}, but the image {[height, width]}")
             runs = (
                 [mask.frPyObjects(dict(segment), height, width)] if isinstance(segment["counts"], list) else [segment]
             )
@@ -102,23 +112,25 @@ def draw_segment(segment: Any, width: int, height: int) -> npt.NDArray[np.bool_]
         if not runs:
             raise ValueError("it has no polygon")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools speaks to NumPy in an old way
+            warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools uses deprecated NumPy calls
             found = np.asarray(mask.decode(mask.merge(runs)), np.bool_)
     except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
-        raise RejectError("check", f"has a segment that is neither polygons nor runs of COCO ({error})") from error
+        raise RejectError("check", f"has a segment that is neither COCO polygons nor runs ({error})") from error
     if found.shape != (height, width):
-        raise RejectError("check", f"has a segment of {found.shape}, its picture is {(height, width)}")
+        raise RejectError("check", f"has a segment of {found.shape}, but its image is {(height, width)}")
     return found
 
 
 def _parse_polygon(points: Any, width: int, height: int) -> list[float]:
-    """The polygon, x and y in turn. ValueError for one of fewer than three points, or outside the picture."""
+    """Return the polygon, x and y alternating. Raise ValueError if it has fewer than three points, or lies outside the
+    image.
+    """
     places = np.array(points, np.float64)
     if places.ndim != 1 or len(places) < 6 or len(places) % 2:
-        raise ValueError(f"a polygon has three points and more, x and y in turn, not the shape {places.shape}")
+        raise ValueError(f"a polygon needs three or more points, x and y alternating, got the shape {places.shape}")
     beyond = np.maximum(-places, places - np.tile([width, height], len(places) // 2))
     if not (beyond <= _BEYOND).all():
-        raise ValueError(f"a polygon lies outside the picture of {width}x{height} pixels")
+        raise ValueError(f"a polygon lies outside the image of {width}x{height} pixels")
     return [float(one) for one in places]
 
 
@@ -126,13 +138,13 @@ BOX = "box"
 
 
 def read_texts(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Role and text of each text, in the order of `ROLES`. RejectError for what is no text."""
+    """Return the role and text of each text, in the order of `ROLES`. Raise RejectError if one is not valid text."""
     found = []
     for role in ROLES:
         given = meta.get(role, [])
         for text in given if isinstance(given, list | tuple) else [given]:
             if not isinstance(text, str):
-                raise RejectError("decode", f"its {role} is {type(text).__name__}, no text")
+                raise RejectError("decode", f"its {role} is {type(text).__name__}, not text")
             try:
                 text.encode()
             except UnicodeEncodeError as error:
@@ -144,9 +156,18 @@ def read_texts(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def read_boxes(meta: Mapping[str, Any], width: int, height: int) -> npt.NDArray[np.float32] | None:
-    """The box of each phrase in a picture of width x height pixels, x0, y0, x1, y1 as shares of it, float32 (n, 4).
+    """Return the box of each phrase.
 
-    None for a source without boxes. RejectError for a box that lies outside the picture, or another number of boxes.
+    Args:
+        meta: Metadata of the source, with its boxes.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
+
+    Returns:
+        float32 (n, 4), x0, y0, x1, y1 as fractions of the image; None for a source without boxes.
+
+    Raises:
+        RejectError: A box lies outside the image, or the number of boxes differs.
     """
     if BOX not in meta:
         return None
@@ -160,14 +181,18 @@ def read_boxes(meta: Mapping[str, Any], width: int, height: int) -> npt.NDArray[
     corners = np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), axis=1) / [width, height, width, height]
     shown = corners.clip(0, 1)
     if not np.isfinite(corners).all() or (shown[:, 2:] <= shown[:, :2]).any():
-        raise RejectError("check", f"a box lies outside the picture of {width}x{height} pixels: {meta[BOX]}")
+        raise RejectError("check", f"a box lies outside the image of {width}x{height} pixels: {meta[BOX]}")
     return shown.astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DrawnScene:
-    """A drawn picture. pixels: uint8 (H, W, 3) in OpenCV's order. boxes: float32 (n, 4), for each phrase the box of
-    what it refers to, x0, y0, x1, y1 as shares of the picture. segments: bool (n, H, W), the pixels of that.
+    """A generated image.
+
+    Attributes:
+        pixels: uint8 (H, W, 3), BGR.
+        boxes: Box of the object of each phrase, x0, y0, x1, y1 as fractions of the image, float32 (n, 4).
+        segments: Pixels of these objects, bool (n, H, W).
     """
 
     pixels: UInt8s
@@ -177,7 +202,9 @@ class DrawnScene:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageMembers:
-    """The pictures of a sample as members, what its json says of the first, and the boxes and segments of phrases."""
+    """The images of a sample as members, the facts about the first for its json, and the boxes and segments of
+    phrases.
+    """
 
     members: dict[str, Member]
     about: dict[str, Any]
@@ -187,14 +214,20 @@ class ImageMembers:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageTextEncoder(UntrainedEncoder):
-    """The settings of an encoder of images with texts. image: how pictures are stored."""
+    """The settings of an encoder of images with texts.
+
+    Attributes:
+        image: Encoder of the images.
+    """
 
     modality: ClassVar[str] = "image-text"
 
     image: ImageEncoder = field(default_factory=ImageEncoder)
 
     def prepared(self, sources: Mapping[str, Sequence[Source]]) -> ImageTokenEncoder:
-        """The encoder with its tokenizer; `sources` are those of each split. ValueError for an unusable tokenizer."""
+        """Return the encoder with its tokenizer, trained on the `sources` by split if needed. Raise ValueError if the
+        tokenizer cannot be used.
+        """
         texts = list_training_texts(sources, lambda source: [text for _, text in read_texts(source.meta)])
         definition, facts = make_tokenizer(self.tokenizer, texts)
         return ImageTokenEncoder(tokenizer=facts, image=self.image, definition=zlib.compress(definition))
@@ -209,10 +242,13 @@ class ImageTokenEncoder(TokenizedEncoder):
     image: ImageEncoder = field(default_factory=ImageEncoder)
 
     def encode(self, source: Source) -> Encoded:
-        """The members of the pictures and texts of a source, the files `path` and `parts` and the texts in `meta`.
+        """Encode the images (`path` and `parts`) and the texts (in `meta`) of a source.
 
-        `made_by` of a source draws its picture, a `DrawnScene`. RejectError if a picture cannot be used, or no text
-        has a token.
+        Args:
+            source: Source to encode; its `made_by` creates a `DrawnScene`.
+
+        Raises:
+            RejectError: An image cannot be used, or a text has no tokens.
         """
         scene = made_of(source, DrawnScene)
         drawn = self._pictures(source) if scene is None else self._drawn(scene)
@@ -233,7 +269,7 @@ class ImageTokenEncoder(TokenizedEncoder):
         return Encoded(members=members, meta=drawn.about)
 
     def _pictures(self, source: Source) -> ImageMembers:
-        """The pictures of a source, and the boxes of its phrases."""
+        """Encode the images of a source, and the boxes of its phrases."""
         first = self.image.encode(source)
         members = dict(first.members)
         for number, path in enumerate(source.parts, 1):
@@ -248,7 +284,7 @@ class ImageTokenEncoder(TokenizedEncoder):
         return ImageMembers(members=members, about=first.meta, boxes=read_boxes(source.meta, *size), segments=segments)
 
     def _drawn(self, scene: DrawnScene) -> ImageMembers:
-        """The same of a picture that was drawn."""
+        """Encode a generated image."""
         height, width = scene.pixels.shape[:2]
         png = make_image_member(encoded(scene.pixels, "png", self.image.quality), width, height)
         about = {"width": width, "height": height}
@@ -258,5 +294,5 @@ class ImageTokenEncoder(TokenizedEncoder):
 
 
 def _resize_segment(segment: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """A segment in a picture of another size, width and height: pixels of which it covers half."""
+    """Resize a segment to a width and height: a pixel belongs to it if at least half of it is covered."""
     return np.asarray(cv2.resize(segment.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5)

@@ -4,7 +4,7 @@ Trajectories of MeshGraphNets are read from TFRecord as published or from HDF5 c
 (C, 3 or 4), `mesh_pos` (in HDF5 also `pos`) float (V, 2 or 3), `node_type` int (V, 1) and each field, float (T, V, d);
 in HDF5 it is a group with a dataset for each, in TFRecord an Example with their bytes. Static data may have a leading
 axis of 1 or T steps, as in the published files; if its first and last step differ, the mesh changes, and the trajectory
-is rejected. Where a body moves, `mesh_pos` is its shape at rest and `world_pos` a field. Node types are those of
+is rejected. For moving bodies, `mesh_pos` is the shape at rest and `world_pos` a field. Node types are defined by
 MeshGraphNets (Pfaff et al., 2021).
 """
 
@@ -28,18 +28,25 @@ from .surfaces import Surface, read_surface
 from .tfrecord import read_example
 
 NORMAL, INFLOW, OUTFLOW, WALL = 0, 4, 5, 6
-"""Of the node types normal, obstacle, airfoil, handle, inflow, outflow and wall."""
+"""Among the node types normal, obstacle, airfoil, handle, inflow, outflow and wall."""
 N_NODE_TYPES = 9
-"""The width of the one-hot node types in models; a file may use the types 0 to 8."""
+"""Width of the one-hot node types in models; a file may use the types 0 to 8."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Simulation:
     """Fields over time on a static mesh.
 
-    positions: float32 (V, 2 or 3). cells: int32 (C, 3) triangles or (C, 4) tetrahedra. node_type: int32 (V,). fields:
-    float32 (T, V, D), T >= 2, all finite. field_names: names of the D channels. dt_s: seconds between two steps. Raises
-    RejectError for anything else.
+    Attributes:
+        positions: float32 (V, 2 or 3).
+        cells: int32 (C, 3) triangles or (C, 4) tetrahedra.
+        node_type: int32 (V,).
+        fields: float32 (T, V, D), T >= 2, all finite.
+        field_names: Names of the D channels.
+        dt_s: Seconds between two steps.
+
+    Raises:
+        RejectError: A value does not have this form.
     """
 
     positions: npt.NDArray[np.float32]
@@ -88,12 +95,14 @@ def _check_fields(fields: npt.NDArray[np.float32], n_nodes: int, names: tuple[st
 
 
 _MAX_COMPRESSION = 1100
-"""What deflate reaches. More is what a file declares and does not hold: HDF5 makes it up from a fill value."""
+"""Largest compression ratio of deflate. A file that declares more does not contain it: HDF5 fills it with a fill
+value.
+"""
 _FEW_BYTES = 1 << 26
 
 
 def import_h5py() -> Any:
-    """The module h5py. Raises DatasetError if it is not installed."""
+    """Return the module h5py. Raise DatasetError if it is not installed."""
     try:
         import h5py
     except ImportError as error:
@@ -102,9 +111,18 @@ def import_h5py() -> Any:
 
 
 def read_trajectory(path: Path, name: str, fields: Sequence[str], widths: Sequence[int], dt_s: float) -> Simulation:
-    """The group `name` of the file; its datasets `fields`, with `widths` channels each, are concatenated.
+    """Read a trajectory from an HDF5 file.
 
-    Raises RejectError if the group cannot be read or is no simulation on a static mesh.
+    Args:
+        path: HDF5 file.
+        name: Name of the group.
+        fields: Datasets to concatenate.
+        widths: Number of channels of each.
+        dt_s: Seconds between two steps.
+
+    Raises:
+        RejectError: The group cannot be read, or is not a simulation on a static mesh.
+        DatasetError: h5py is not installed.
     """
     h5py = import_h5py()
     check_source_file(path)
@@ -118,7 +136,7 @@ def read_trajectory(path: Path, name: str, fields: Sequence[str], widths: Sequen
             values = [np.asarray(_held(group, key)[()]) for key in fields]
     except (RejectError, MemoryError):
         raise
-    except Exception as error:  # HDF5 raises nearly everything where a file is damaged
+    except Exception as error:  # h5py raises many types of errors for damaged files
         raise RejectError("open", f"cannot be read as HDF5 ({type(error).__name__}: {error})") from error
     return _check_simulation(cells, positions, node_type, values, fields, widths, dt_s)
 
@@ -126,11 +144,21 @@ def read_trajectory(path: Path, name: str, fields: Sequence[str], widths: Sequen
 def read_record(
     path: Path, span: tuple[int, int], corners: int, fields: Sequence[str], widths: Sequence[int], dt_s: float
 ) -> Simulation:
-    """The trajectory in a span of a TFRecord file (see `tfrecord.py`), whose cells have so many corners.
+    """Read a trajectory from a TFRecord file (see `tfrecord.py`).
 
-    Numbers are little-endian int32 (cells, node_type) and float32, as meta.json of all published sets says.
+    Numbers are little-endian int32 (cells, node_type) and float32, as meta.json of all published sets declares.
 
-    Raises RejectError if the record is damaged or is no simulation on a static mesh, OSError if it cannot be read.
+    Args:
+        path: TFRecord file.
+        span: First byte and end of the record.
+        corners: Number of corners of a cell.
+        fields: Features to concatenate.
+        widths: Number of channels of each.
+        dt_s: Seconds between two steps.
+
+    Raises:
+        RejectError: The record is damaged, or is not a simulation on a static mesh.
+        OSError: The file cannot be read.
     """
     found = read_example(path, span)
     if missing := [key for key in ("cells", "mesh_pos", "node_type", *fields) if key not in found]:
@@ -158,7 +186,7 @@ def _check_simulation(
     widths: Sequence[int],
     dt_s: float,
 ) -> Simulation:
-    """The simulation of these arrays. Raises RejectError if they do not fit together."""
+    """Build the simulation from these arrays. Raise RejectError if they are inconsistent."""
     steps = {value.shape[:-1] for value in values if value.ndim == 3}
     if len(steps) != 1 or [value.shape[-1] for value in values] != list(widths):
         shapes = ", ".join(f"{key} {value.shape}" for key, value in zip(fields, values, strict=True))
@@ -175,7 +203,7 @@ def _check_simulation(
 
 
 def _whole(what: str, values: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-    """The values as int32. Raises RejectError if that changes one."""
+    """Convert the values to int32. Raise RejectError if one changes."""
     with np.errstate(invalid="ignore"):
         whole = values.astype(np.int32)
     if (changed := whole != values).any():
@@ -184,7 +212,7 @@ def _whole(what: str, values: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
 
 
 def _find_own_group(file: Any, name: str) -> Any:
-    """The group `name`. Raises RejectError if it, or a dataset in it, takes its contents from another file.
+    """Return the group `name`. Raise RejectError if it, or a dataset in it, refers to another file.
 
     HDF5 follows external links, external storage and virtual datasets to any path that the file names.
     """
@@ -205,7 +233,12 @@ def _find_own_group(file: Any, name: str) -> Any:
 
 
 def name_channels(fields: Sequence[str], widths: Sequence[int]) -> tuple[str, ...]:
-    """The channel names: the field's name, with _x, _y, _z or a number appended if it has several channels."""
+    """Return the channel names: the field's name, with _x, _y, _z or a number appended if it has several channels.
+
+    Args:
+        fields: Names of the fields.
+        widths: Number of channels of each.
+    """
     names: list[str] = []
     for field, width in zip(fields, widths, strict=True):
         ends = ["_x", "_y", "_z"] if width in (2, 3) else [f"_{i}" for i in range(width)]
@@ -214,7 +247,7 @@ def name_channels(fields: Sequence[str], widths: Sequence[int]) -> tuple[str, ..
 
 
 def _held(group: Any, key: str) -> Any:
-    """A dataset of numbers of which the file holds all. Raises RejectError for anything else."""
+    """Return a numeric dataset that the file contains completely. Raise RejectError for anything else."""
     dataset = group[key]
     if not isinstance(dataset, import_h5py().Dataset):
         raise RejectError("decode", f"{key} is no dataset but a {type(dataset).__name__}")
@@ -227,7 +260,7 @@ def _held(group: Any, key: str) -> Any:
 
 
 def _read_static(dataset: Any) -> npt.NDArray[Any]:
-    """A static dataset without its axis of steps. Raises RejectError if it changes over time."""
+    """Return a static dataset without its axis of steps. Raise RejectError if it changes over time."""
     if dataset.ndim != 3:
         return np.asarray(dataset[()])
     first = np.asarray(dataset[0])
@@ -246,11 +279,11 @@ RECORD_SUFFIX = ".tfrecord"
 class MeshEncoder(Config):
     """Encodes surfaces and simulations.
 
-    `made_by` of a source makes a `Simulation`. For an HDF5 file, meta gives `trajectory`,
-    `fields`, `widths` and `dt_s`; for a TFRecord file also `corners`, and `window` is in bytes. Every other file is a
-    surface. The `sums` serve to normalise: `edges` holds the count
-    and the summed lengths; for simulations, `fields` (all nodes and steps) and `changes` (between steps, at normal and
-    outflow nodes) each hold the count, the sums of the D channels and the sums of their squares.
+    `made_by` of a source creates a `Simulation`. For an HDF5 file, meta contains `trajectory`, `fields`, `widths` and
+    `dt_s`; for a TFRecord file also `corners`, and `window` is in bytes. Every other file is a surface. The `sums` are
+    used for normalisation: `edges` contains the count and the summed lengths; for simulations, `fields` (all nodes and
+    steps) and `changes` (between steps, at normal and outflow nodes) each contain the count, the sums of the D channels
+    and the sums of their squares.
     """
 
     modality: ClassVar[str] = "mesh"
@@ -286,7 +319,7 @@ def encode_surface(surface: Surface) -> Encoded:
 
 
 def encode_simulation(simulation: Simulation) -> Encoded:
-    """Encode a simulation. Raises RejectError if it has no node to predict."""
+    """Encode a simulation. Raise RejectError if it has no node to predict."""
     fields = simulation.fields
     predicted = np.isin(simulation.node_type, (NORMAL, OUTFLOW))
     if not predicted.any():
@@ -312,13 +345,13 @@ def encode_simulation(simulation: Simulation) -> Encoded:
 
 
 def _moments(values: npt.NDArray[np.floating[Any]]) -> list[float]:
-    """The count per channel of values (..., D), the sums of the channels and the sums of their squares."""
+    """Return the count per channel of values (..., D), the sums of the channels and the sums of their squares."""
     flat = values.reshape(-1, values.shape[-1]).astype(np.float64)
     return [float(len(flat)), *flat.sum(axis=0).tolist(), *np.square(flat).sum(axis=0).tolist()]
 
 
 def _measure_edges(places: npt.NDArray[np.float32], cells: npt.NDArray[np.int32]) -> list[float]:
-    """The number of edges, counting shared ones twice, and the sum of their lengths."""
+    """Return the number of edges, counting shared ones twice, and the sum of their lengths."""
     corners = places[cells].astype(np.float64)
     pairs = [(i, j) for i in range(cells.shape[1]) for j in range(i)]
     lengths = [np.sqrt(np.square(corners[:, i] - corners[:, j]).sum(axis=1)).sum() for i, j in pairs]

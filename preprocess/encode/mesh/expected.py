@@ -1,4 +1,4 @@
-"""Counts the triangles that text files of meshes declare, before trimesh reads them and passes over some."""
+"""Count the triangles that text mesh files declare, because trimesh silently skips some when it reads them."""
 
 import re
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from maskstream.preprocess.source import RejectError
 
 
 class Expected(NamedTuple):
-    """The triangles that a mesh file holds at least, and its parts that are not triangles."""
+    """The minimum number of triangles in a mesh file, and its parts that are not triangles."""
 
     triangles: int
     left_out: tuple[str, ...] = ()
@@ -23,9 +23,15 @@ _OBJ_ZERO = re.compile(rb"(?<!\S)[+-]?0+(?![\d.])")
 
 
 def count_obj(data: bytes) -> Expected:
-    """Count the triangles of an OBJ file. Raises RejectError for a face of fewer than three corners, or with corner 0.
+    """Count the triangles of an OBJ file.
 
     Source: Wavefront, Object Files (.obj): corners are numbered from 1, or backwards from -1.
+
+    Args:
+        data: Bytes of the file.
+
+    Raises:
+        RejectError: A face has fewer than three corners, or a corner 0.
     """
     text = data.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ")
     triangles = 0
@@ -39,7 +45,7 @@ def count_obj(data: bytes) -> Expected:
 
 
 def count_off(data: bytes) -> Expected:
-    """Count the triangles of an OFF file: OFF, the counts of vertices and faces, their lines. Raises RejectError for a
+    """Count the triangles of an OFF file: OFF, the counts of vertices and faces, their lines. Raise RejectError for a
     face of fewer than three corners.
     """
     lines = [text for line in data.splitlines() if (text := line.split(b"#")[0].strip())]
@@ -56,8 +62,8 @@ def count_off(data: bytes) -> Expected:
 
 
 def count_ply(data: bytes) -> Expected:
-    """The number of faces of a PLY file, and of a text its triangles. Raises RejectError for numbers that their types
-    cannot hold, and for faces of fewer than three corners.
+    """Count the faces of a PLY file, or the triangles of a text one. Raise RejectError for numbers that do not fit
+    their types, and for faces of fewer than three corners.
     """
     header = read_ply_header(data)
     others = tuple(f"element {one.name}" for one in header.elements if one.count and one.name not in ("vertex", "face"))
@@ -71,7 +77,7 @@ def count_ply(data: bytes) -> Expected:
 
 
 def _count_triangles(corners: npt.NDArray[np.int64]) -> int:
-    """The triangles of polygons of so many corners, (N,). Raises RejectError for one of fewer than three."""
+    """Count the triangles of polygons with these numbers of corners, (N,). Raise RejectError for fewer than three."""
     if (short := np.flatnonzero(corners < 3)).size:
         raise RejectError("decode", f"its face {short[0]} has {corners[short[0]]} corners, fewer than three")
     return int((corners - 2).sum())

@@ -1,8 +1,8 @@
-"""Checks GLB files before trimesh reads them: how much they declare, and that all of their parts can be read.
+"""Check GLB files before trimesh reads them: how much they declare, and that all of their parts can be read.
 
-An accessor may have no data, and is zeros then; meshes may share data, and nodes may place a mesh many times, so a few
-hundred bytes can declare any size. trimesh passes over parts in forms and extensions that it does not know, or reads
-other positions. Source: glTF 2.0, 3.6.2 (accessors), 3.5 (nodes), 3.7.2 (primitives), 4.4 (GLB).
+An accessor may have no data, and is zero then; meshes may share data, and nodes may place a mesh many times, so a few
+hundred bytes can declare any size. trimesh skips parts in forms and extensions that it does not support, or reads wrong
+positions. Source: glTF 2.0, 3.6.2 (accessors), 3.5 (nodes), 3.7.2 (primitives), 4.4 (GLB).
 """
 
 import json
@@ -25,16 +25,20 @@ _MODES = {0: "points", 1: "lines", 2: "a loop of lines", 3: "a strip of lines"}
 
 DRACO, QUANTIZED = "KHR_draco_mesh_compression", "KHR_mesh_quantization"
 _READ = (DRACO, QUANTIZED)
-"""Extensions that trimesh reads; those of looks alone, which begin as follows, change no triangle."""
+"""Extensions that trimesh reads; extensions of appearance, with the prefixes below, change no triangle."""
 _LOOKS = ("KHR_materials_", "KHR_texture_", "EXT_texture_", "KHR_lights_", "EXT_lights_", "MSFT_texture_", "KHR_xmp")
 _INSTANCES = "EXT_mesh_gpu_instancing"
 
 
 def count_glb(data: bytes) -> Expected:
-    """Count the triangles that a file shows.
+    """Count the triangles that a file displays.
 
-    Raises RejectError if its meshes, as often as they are placed, take far more than its bytes, or a part cannot be
-    read; the reason names the part, the extension and the package that reads it.
+    Args:
+        data: Bytes of the file.
+
+    Raises:
+        RejectError: Its meshes, as often as they are placed, exceed its size by far, or a part cannot be read; the
+            reason names the part, the extension and the package that reads it.
     """
     try:
         length, kind = struct.unpack_from("<II", data, 12)
@@ -55,7 +59,7 @@ def count_glb(data: bytes) -> Expected:
 
 
 def _check_extensions(file: Mapping[str, Any]) -> None:
-    """Raise RejectError for an extension of which the file's shape depends, and that is not read."""
+    """Raise RejectError for an unsupported extension that affects the file's geometry."""
     required = [name for name in file.get("extensionsRequired", ()) if not name.startswith(_LOOKS)]
     unread = [name for name in required if name not in _READ]
     if any(_INSTANCES in node.get("extensions", {}) for node in file.get("nodes", ())):
@@ -63,19 +67,19 @@ def _check_extensions(file: Mapping[str, Any]) -> None:
     if unread:
         raise RejectError(
             "open",
-            f"requires the extension {unread[0]}, which is not read; save it without (gltf-transform and Blender do)",
+            f"requires the extension {unread[0]}, which is not supported; remove it with gltf-transform or Blender",
         )
 
 
 def _parts(file: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The primitives of all meshes, each with words that name it."""
+    """Yield the primitives of all meshes, each with a description."""
     for m, mesh in enumerate(file.get("meshes", ())):
         for p, part in enumerate(mesh["primitives"]):
             yield f"part {p} of mesh {m} ({str(mesh.get('name', 'without a name'))[:40]})", part
 
 
 def _check_part(where: str, part: Mapping[str, Any], accessors: list[Any]) -> None:
-    """Raise RejectError for a primitive of triangles that trimesh would pass over, or read as other triangles."""
+    """Raise RejectError for a primitive of triangles that trimesh would skip or misread."""
     if part.get("mode", _TRIANGLES) in _MODES:
         return
     if part.get("mode", _TRIANGLES) == _FAN:
@@ -99,7 +103,7 @@ def _check_part(where: str, part: Mapping[str, Any], accessors: list[Any]) -> No
 
 
 def _count_expected(file: dict[str, Any]) -> Expected:
-    """The triangles that the default scene shows, and the parts that are left out."""
+    """Count the triangles that the default scene displays, and list the parts that are left out."""
     accessors, meshes, nodes = file.get("accessors", []), file.get("meshes", []), file.get("nodes", [])
     triangles: list[int] = [
         sum(_triangles(part, accessors) for part in mesh["primitives"]) for mesh in file.get("meshes", ())
@@ -115,14 +119,14 @@ def _count_expected(file: dict[str, Any]) -> Expected:
 
 
 def _triangles(part: Mapping[str, Any], accessors: list[Any]) -> int:
-    """How many triangles a primitive has."""
+    """Return the number of triangles of a primitive."""
     mode = part.get("mode", _TRIANGLES)
     corners = int(accessors[part["indices"] if "indices" in part else part["attributes"]["POSITION"]]["count"])
     return corners // 3 if mode == _TRIANGLES else max(corners - 2, 0) if mode == _STRIP else 0
 
 
 def _count_placed_bytes(file: dict[str, Any]) -> int:
-    """The bytes of all meshes, as often as nodes place them."""
+    """Return the bytes of all meshes, as often as nodes place them."""
     sizes: list[int] = [
         int(one["count"]) * _COMPONENTS[one["type"]] * _COMPONENT_BYTES[one["componentType"]]
         for one in file.get("accessors", ())
@@ -143,7 +147,9 @@ def _count_placed_bytes(file: dict[str, Any]) -> int:
 
 
 def _add_below(number: int, nodes: list[Any], meshes: list[int], below: dict[int, int]) -> int:
-    """The bytes of the meshes that a node and those below it place. Raises ValueError if it is below itself."""
+    """Return the bytes of the meshes that a node and its descendants place. Raise ValueError if it is its own
+    descendant.
+    """
     if below.setdefault(number, -1) >= 0:
         return below[number]
     node = nodes[number]

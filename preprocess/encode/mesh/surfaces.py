@@ -1,13 +1,13 @@
-"""Reads triangle meshes (OBJ, PLY, STL, OFF and GLB) with trimesh and checks them.
+"""Read triangle meshes (OBJ, PLY, STL, OFF and GLB) with trimesh and check them.
 
 Polygons are triangulated, and the parts of a scene are merged in its coordinates. Vertices with equal float32 positions
 are merged; then degenerate triangles and unused vertices are dropped. Everything else keeps the file's order. A file is
 rejected if it is empty, truncated or cannot be parsed, if it has no triangle or a coordinate that is not finite, or if
 a corner refers to a missing vertex.
 
-trimesh passes over faces and parts that it does not understand, so their triangles are counted here first (`expected_`
-functions). Truncation of a text file shows only if the header declares the counts (OFF, PLY) or the file ends within a
-line. An OBJ file that ends between two lines is read as a smaller mesh.
+trimesh skips faces and parts that it does not support, so their triangles are counted first (expected.py, glb.py).
+Truncation of a text file is only detected if the header declares the counts (OFF, PLY) or the file ends within a line.
+An OBJ file that ends between two lines is read as a smaller mesh.
 """
 
 import io
@@ -32,8 +32,13 @@ SURFACE_SUFFIXES = frozenset({".obj", ".ply", ".stl", ".off", ".glb"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Surface:
-    """A triangle mesh: vertices float32 (V, 3), finite and distinct; faces int32 (F, 3) with three distinct corners.
-    `n_merged` vertices were merged with others. left_out: parts of the file that are not triangles.
+    """A triangle mesh.
+
+    Attributes:
+        vertices: Finite and distinct, float32 (V, 3).
+        faces: Three distinct corners each, int32 (F, 3).
+        n_merged: Number of vertices that were merged with others.
+        left_out: Parts of the file that are not triangles.
     """
 
     vertices: npt.NDArray[np.float32]
@@ -43,13 +48,18 @@ class Surface:
 
 
 def read_surface(path: Path) -> Surface:
-    """Read a mesh file; its suffix names the format.
+    """Read a mesh file.
 
-    Raises RejectError if the file cannot be used, DatasetError if trimesh is not installed.
+    Args:
+        path: File whose suffix names the format.
+
+    Raises:
+        RejectError: The file cannot be used.
+        DatasetError: trimesh is not installed.
     """
     kind = path.suffix.lower()
     if kind not in SURFACE_SUFFIXES:
-        raise RejectError("open", f"{path.name} is no mesh file; use one of {', '.join(sorted(SURFACE_SUFFIXES))}")
+        raise RejectError("open", f"{path.name} is not a mesh file; use one of {', '.join(sorted(SURFACE_SUFFIXES))}")
     data = read_source_file(path)
     if kind == ".obj":  # trimesh passes over lines that are indented, or have tabs between words
         data = re.sub(rb"(?m)^ +", b"", data.replace(b"\t", b" "))
@@ -63,7 +73,9 @@ def read_surface(path: Path) -> Surface:
 
 
 def check_surface(vertices: npt.NDArray[Any], faces: npt.NDArray[Any]) -> Surface:
-    """The surface of vertices (V, 3) and faces (F, 3), cleaned as above. Raises RejectError if it cannot be used."""
+    """Return the surface of vertices (V, 3) and faces (F, 3), cleaned as described above. Raise RejectError if it
+    cannot be used.
+    """
     if not len(faces):
         raise RejectError("decode", "has no faces: it is a point cloud or a truncated file")
     if vertices.ndim != 2 or vertices.shape[1] != 3:
@@ -98,11 +110,11 @@ def _check_corners(vertices: npt.NDArray[Any], faces: npt.NDArray[Any]) -> None:
 
 
 def _parse_with_trimesh(data: bytes, kind: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Vertices (V, 3) and triangles (F, 3) as trimesh parses them. It gets the bytes, so it opens no other file."""
+    """Parse vertices (V, 3) and triangles (F, 3) with trimesh. It gets the bytes, so it opens no other file."""
     try:
         import trimesh
     except ImportError as error:
-        raise DatasetError("mesh files are read with trimesh: pip install 'maskstream[meshes]'") from error
+        raise DatasetError("mesh files need trimesh. Run `pip install 'maskstream[meshes]'`") from error
     try:
         scene = trimesh.load_scene(io.BytesIO(data), file_type=kind, process=False, skip_materials=True)
         parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh) and len(part.faces)]
@@ -111,7 +123,7 @@ def _parse_with_trimesh(data: bytes, kind: str) -> tuple[npt.NDArray[Any], npt.N
     for part in parts:
         _check_corners(part.vertices, part.faces)
         if not np.ptp(part.vertices[part.faces], axis=1).any():
-            raise RejectError("decode", f"all {len(part.faces)} faces of a part have their corners at one place")
+            raise RejectError("decode", f"all {len(part.faces)} faces of a part have coincident corners")
     starts = np.cumsum([0, *(len(part.vertices) for part in parts)])
     if not parts:
         return np.empty((0, 3)), np.empty((0, 3), dtype=np.int64)
@@ -129,8 +141,8 @@ _EXPECTED: Mapping[str, Callable[[bytes], Expected]] = {
 
 
 def _find_distinct(places: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The distinct rows of float32 (V, 3): the index of the first of each, ascending, int64 (U,), and for each vertex
-    the number of its distinct row, int64 (V,).
+    """Return the distinct rows of float32 (V, 3): the index of the first of each, ascending, int64 (U,), and the number
+    of the distinct row of each vertex, int64 (V,).
     """
     bits = places.view(np.uint32).astype(np.uint64)
     _, planar = np.unique(bits[:, 0] << np.uint64(32) | bits[:, 1], return_inverse=True)

@@ -1,7 +1,7 @@
-"""Reads TFRecord files and the tf.train.Example messages in them, as TensorFlow writes them, without TensorFlow.
+"""Read TFRecord files and the tf.train.Example messages in them, as TensorFlow writes them, without TensorFlow.
 
 A record is its length (uint64), a checksum of the length, its bytes, and a checksum of the bytes; both are masked
-CRC-32C, and both are compared. An Example maps names to lists of bytes, floats or whole numbers; only bytes are read.
+CRC-32C, and both are verified. An Example maps names to lists of bytes, floats or integers; only bytes are read.
 
 tensorflow.org/tutorials/load_data/tfrecord, section TFRecords format details; tensorflow/core/example/example.proto.
 """
@@ -20,13 +20,18 @@ _HEAD = struct.Struct("<QI")
 _SUM = struct.Struct("<I")
 _MAX_RECORD_BYTES = 1 << 32
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-"""The wire types of protobuf."""
+"""Wire types of protobuf."""
 
 
 def record_spans(path: Path) -> list[tuple[int, int]]:
-    """The span [begin, stop) in bytes of the data of each record, of which only the lengths are read.
+    """Return the span [begin, stop) in bytes of the data of each record, reading only the lengths.
 
-    Raises RejectError if a length is damaged, or the file ends within a record; OSError if it cannot be read.
+    Args:
+        path: TFRecord file.
+
+    Raises:
+        RejectError: A length is damaged, or the file ends within a record.
+        OSError: The file cannot be read.
     """
     check_source_file(path)
     size = path.stat().st_size
@@ -50,9 +55,18 @@ def record_spans(path: Path) -> list[tuple[int, int]]:
 
 
 def read_example(path: Path, span: tuple[int, int]) -> dict[str, bytes]:
-    """The Example in a span of a file: the bytes of each feature that has one value of bytes.
+    """Read the Example in a span of a file.
 
-    Raises RejectError if it is damaged, OSError if it cannot be read.
+    Args:
+        path: TFRecord file.
+        span: First byte and end of the record.
+
+    Returns:
+        The bytes of each feature that has one bytes value, by name.
+
+    Raises:
+        RejectError: The record is damaged.
+        OSError: The file cannot be read.
     """
     check_source_file(path)
     with path.open("rb", buffering=0) as file:
@@ -62,11 +76,11 @@ def read_example(path: Path, span: tuple[int, int]) -> dict[str, bytes]:
         raise RejectError("open", f"is cut off: the record at byte {span[0]} ends at {span[0] + len(data)}")
     record = memoryview(data)[: -_SUM.size]
     if mask_crc32c(record) != _SUM.unpack(data[-_SUM.size :])[0]:
-        raise RejectError("open", f"is damaged: the record at byte {span[0]} has another checksum")
+        raise RejectError("open", f"is damaged: the record at byte {span[0]} does not match its checksum")
     try:
         return dict(_features(record))
     except (ValueError, IndexError, KeyError) as error:
-        raise RejectError("decode", f"the record at byte {span[0]} is no tf.train.Example ({error})") from error
+        raise RejectError("decode", f"the record at byte {span[0]} is not a tf.train.Example ({error})") from error
 
 
 def _features(example: memoryview) -> Iterator[tuple[str, bytes]]:
@@ -80,7 +94,7 @@ def _features(example: memoryview) -> Iterator[tuple[str, bytes]]:
 
 
 def _read_field(message: memoryview, wanted: int) -> Iterator[memoryview]:
-    """The values of a field of bytes, or of messages, in a message of protobuf."""
+    """Yield the values of a field of bytes, or of messages, in a protobuf message."""
     at = 0
     while at < len(message):
         tag, at = _read_varint(message, at)
@@ -97,7 +111,7 @@ def _read_field(message: memoryview, wanted: int) -> Iterator[memoryview]:
 
 
 def _read_varint(message: memoryview, at: int) -> tuple[int, int]:
-    """The number at a place, and the place after it."""
+    """Return the number at a position, and the position after it."""
     value = shift = 0
     while True:
         byte = message[at]
@@ -111,14 +125,14 @@ def _read_varint(message: memoryview, at: int) -> tuple[int, int]:
 
 
 def mask_crc32c(data: bytes | memoryview) -> int:
-    """The CRC-32C of bytes, rotated and added to, as TFRecord stores it."""
+    """Return the CRC-32C of bytes, masked as in TFRecord by a rotation and an addition."""
     crc = int(_compile_kernel()(np.frombuffer(data, np.uint8), _build_crc_table()))
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 @cache
 def _build_crc_table() -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
-    """The CRC-32C of each byte, of the reflected polynomial 0x82F63B78."""
+    """Return the CRC-32C of each byte, for the reflected polynomial 0x82F63B78."""
     table = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         table = np.where(table & 1, (table >> 1) ^ np.uint32(0x82F63B78), table >> 1)

@@ -1,17 +1,17 @@
-"""Reads files of points: PCD, PLY without faces, E57, NPY and text; and names their columns.
+"""Read files of points: PCD, PLY without faces, E57, NPY and text; and name their columns.
 
-A column that a file names as one of `ALIASES` is kept under the name there, in the order there, whatever the format:
+A column named like one of `ALIASES` is kept under its standard name, in the standard order, whatever the format:
 
-    intensity                      0 to 1 if the file has unsigned integers or says its limits, else as it is
+    intensity                      0 to 1 if the file has unsigned integers or declares limits, else unchanged
     red, green, blue               0 to 1
-    normal_x, normal_y, normal_z   of length 1, or 0, 0, 0 where a point has none
-    class, part                    whole numbers: what a point is, and which part of an object it belongs to
+    normal_x, normal_y, normal_z   of length 1, or 0, 0, 0 for a point without a normal
+    class, part                    whole numbers: the class of a point, and the part of an object it belongs to
 
-What a file has besides is left out, and the sample's `left_out` names it. A header that declares more than the file can
-hold is refused before memory is taken for it.
+Other contents of a file are dropped, and listed in the sample's `left_out`. A header that declares more than the file
+can contain is refused before memory is allocated.
 
-PCD: the format 0.7 of the Point Cloud Library, in ASCII, binary and compressed with LZF. A point with a coordinate that
-is no number is one that the sensor did not see; it is dropped, as are those that an E57 file marks as invalid. E57: all
+PCD: the format 0.7 of the Point Cloud Library, as ASCII, binary and compressed with LZF. A point with a coordinate that
+is not a number was not seen by the sensor; it is dropped, as are points that an E57 file marks as invalid. E57: all
 scans of a file, in its coordinates (ASTM E2807).
 """
 
@@ -38,11 +38,17 @@ Column = npt.NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cloud:
-    """points: float64 (N, columns), x, y, z first. columns: their names. n_dropped: how many noise points were removed.
-    n_invalid: how many points without coordinates were. left_out: columns of the file that are not kept.
+    """A point cloud.
 
     Float32 would lose the centimetres of survey coordinates, which are millions of metres; the encoder moves the origin
     first.
+
+    Attributes:
+        points: float64 (N, columns), x, y, z first.
+        columns: Names of the columns.
+        n_dropped: Number of removed noise points.
+        n_invalid: Number of removed points without coordinates.
+        left_out: Columns of the file that are not kept.
     """
 
     points: Float64s
@@ -62,26 +68,33 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "class": ("classification", "scalar_classification", "label", "scalar_label", "semantic"),
     "part": ("part_label", "scalar_part"),
 }
-"""The columns that are kept, in this order, and what files call them, in any case."""
+"""Columns that are kept, in this order, and their names in files, in any case."""
 _KNOWN = {alias: name for name, aliases in ALIASES.items() for alias in (name, *aliases)}
 UNUSED = "_"
-"""The name of a column that is left out."""
+"""Name of a column that is dropped."""
 _LARGEST_NUMBER = 1 << 24
-"""The largest whole number that float32 holds with all below it."""
+"""Largest integer up to which float32 represents all integers."""
 
 
 def build_named_cloud(
     found: Mapping[str, Column], *, n_invalid: int = 0, left_out: Sequence[str] = (), more: Sequence[str] = ()
 ) -> Cloud:
-    """The cloud of the columns of a file by their names, (N,) each, as above; `more` are kept as they are.
+    """Build a cloud from named columns, as described above.
 
-    Raises RejectError if x, y or z is not there, or a column has values that its name does not allow.
+    Args:
+        found: Columns of a file by name, (N,) each.
+        n_invalid: Number of removed points without coordinates.
+        left_out: Columns of the file that are not kept.
+        more: Columns to keep unchanged.
+
+    Raises:
+        RejectError: x, y or z is missing, or a column has values that its name does not allow.
     """
     own: dict[str, str] = {}
     for name in found:
         own.setdefault(name if name in more else _KNOWN.get(name.lower(), name), name)
     if missing := [name for name in XYZ if name not in own]:
-        raise RejectError("open", f"has no column {missing[0]}, but {list_few(list(found)) or 'none'}")
+        raise RejectError("open", f"has no column {missing[0]}, only {list_few(list(found)) or 'none'}")
     kept = [name for name in (*ALIASES, *more) if name in own]
     values = {name: found[own[name]] for name in kept}
     points = np.stack([column.astype(np.float64) for column in values.values()], axis=1)
@@ -91,7 +104,7 @@ def build_named_cloud(
 
 
 def _scale(points: Float64s, names: Sequence[str], values: Mapping[str, Column]) -> None:
-    """Bring the columns (N, names) into the ranges above, in place."""
+    """Scale the columns (N, names) to the ranges above, in place."""
     at = {name: number for number, name in enumerate(names)}
     if "intensity" in at and values["intensity"].dtype.kind == "u":
         points[:, at["intensity"]] /= np.iinfo(values["intensity"].dtype).max
@@ -104,16 +117,18 @@ def _scale(points: Float64s, names: Sequence[str], values: Mapping[str, Column])
     for name in (one for one in NUMBERS if one in at):
         numbers = points[:, at[name]]
         if ((numbers != np.round(numbers)) | (np.abs(numbers) > _LARGEST_NUMBER)).any():
-            raise RejectError("check", f"the column {name} has values that are no whole numbers up to 2^24")
+            raise RejectError("check", f"the column {name} has values that are not whole numbers up to 2^24")
 
 
 def _find_whitest(colours: Float64s, values: Sequence[Column]) -> float:
-    """What white is in a file, by the type of its colours, or else by their largest value: 1, 255 or 65,535."""
+    """Return the value of white in a file, by the type of its colours, or else by their largest value: 1, 255 or
+    65,535.
+    """
     low, high = float(np.min(colours)), float(np.max(colours))
     if all(one.dtype.kind == "u" and one.dtype.itemsize <= 2 for one in values):
         return float(np.iinfo(values[0].dtype).max)
     if not 0 <= low <= high <= 65535:
-        raise RejectError("check", f"has colours from {low:g} to {high:g}; legal are 0 to 1, to 255 or to 65535")
+        raise RejectError("check", f"has colours from {low:g} to {high:g}; they must be 0 to 1, to 255 or to 65535")
     return 1.0 if high <= 1 else 255.0 if high <= 255 else 65535.0
 
 
@@ -121,20 +136,28 @@ _LEGAL = "points need an array (N, 3 or more) of real numbers"
 
 
 def build_array_cloud(array: npt.NDArray[Any], names: Sequence[str] = ()) -> Cloud:
-    """The cloud of rows of numbers; `names` are those of its columns, by default x, y, z and feature 0, 1, ..."""
+    """Build a cloud from rows of numbers.
+
+    Args:
+        array: (N, 3 or more).
+        names: Names of the columns; by default x, y, z and feature 0, 1, ...
+
+    Raises:
+        RejectError: The array has another shape or type, or another number of columns.
+    """
     if array.ndim != 2 or array.shape[1] < 3 or array.dtype.kind not in "fiu":
         raise RejectError("open", f"holds {array.dtype} {array.shape}; {_LEGAL}")
     if not names:
         others = (f"feature {i}" for i in range(array.shape[1] - 3))
         return Cloud(points=array.astype(np.float64), columns=(*XYZ, *others))
     if len(names) != array.shape[1]:
-        raise RejectError("open", f"has {array.shape[1]} columns, but the names of {len(names)}: {', '.join(names)}")
+        raise RejectError("open", f"has {array.shape[1]} columns, but {len(names)} names: {', '.join(names)}")
     own = [name for name in names if name != UNUSED and name.lower() not in _KNOWN]
     return build_named_cloud({name: array[:, n] for n, name in enumerate(names) if name != UNUSED}, more=own)
 
 
 def read_array(path: Path, names: Sequence[str] = ()) -> Cloud:
-    """Read an NPY file (N, 3 or more) of numbers; names: as in `build_array_cloud`."""
+    """Read an NPY file (N, 3 or more) of numbers; names: see `build_array_cloud`."""
     try:
         array = read_npy(read_source_file(path))
     except NpyError as error:
@@ -145,20 +168,27 @@ def read_array(path: Path, names: Sequence[str] = ()) -> Cloud:
 _WORD = re.compile(r"[A-Za-z_][\w:. ]*")
 _PTS = {3: XYZ, 4: (*XYZ, "intensity"), 6: (*XYZ, *COLOURS), 7: (*XYZ, "intensity", *COLOURS)}
 _PTS_INTENSITY = (-2048, 2047)
-"""The intensities of Leica's PTS."""
+"""Range of intensities in Leica's PTS."""
 
 
 def read_text(path: Path, names: Sequence[str] = ()) -> Cloud:
-    """Read lines of 3 or more numbers with commas, semicolons or blanks between.
+    """Read lines of three or more numbers, separated by commas, semicolons or spaces.
 
-    Lines of words, and those behind # or //, are no points; a first one of as many words as there are columns names
-    them, as CloudCompare writes it. `names` does so for files without. A PTS file begins with the number of its points,
-    which are x, y, z and intensity, colours, or both.
+    Lines of words, and comments after # or //, are skipped; a first line with as many words as there are columns names
+    them, as CloudCompare writes it. A PTS file begins with its number of points, which have x, y, z and intensity,
+    colours, or both.
+
+    Args:
+        path: Text file.
+        names: Names of the columns if the file does not name them.
+
+    Raises:
+        RejectError: The file is damaged.
     """
     try:
         text = read_source_file(path).decode("ascii")
     except UnicodeDecodeError as error:
-        raise RejectError("open", f"is no text of numbers ({error})") from error
+        raise RejectError("open", f"is not a text file of numbers ({error})") from error
     first, _, rest = text.lstrip().partition("\n")
     declared = int(first) if path.suffix.lower() == ".pts" and first.strip().isdecimal() else None
     lines = (rest if declared is not None else text).replace(",", " ").replace(";", " ").splitlines()
@@ -185,7 +215,7 @@ def read_text(path: Path, names: Sequence[str] = ()) -> Cloud:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Records:
-    """What a header declares: rows of fields, from a byte on, as text or as bytes."""
+    """The data that a header declares: rows of fields from a byte on, as text or binary."""
 
     dtype: np.dtype[Any]
     count: int
@@ -193,7 +223,7 @@ class _Records:
     is_text: bool
 
     def of(self, data: bytes) -> npt.NDArray[Any]:
-        """The rows of a file. Raises RejectError if it holds fewer."""
+        """Return the rows of a file. Raise RejectError if it has fewer."""
         if not self.is_text:
             self.check_size(len(data) - self.begin)
             return np.frombuffer(data, self.dtype, count=self.count, offset=self.begin)
@@ -211,7 +241,7 @@ class _Records:
         return rows
 
     def check_size(self, size: int) -> None:
-        """Raise RejectError unless so many bytes hold all rows."""
+        """Raise RejectError unless this many bytes can contain all rows."""
         if self.count * self.dtype.itemsize > size:
             self._cut_short(size // self.dtype.itemsize)
 
@@ -225,7 +255,7 @@ _HEADER_BYTES = 1 << 16
 _MOST_FIELDS = 1024
 _PCD_TYPES = {("F", 4), ("F", 8), *((kind, size) for kind in "UI" for size in (1, 2, 4, 8))}
 _LZF_RATIO = 88
-"""How many bytes one of LZF becomes at most: three are a copy of 264."""
+"""Largest expansion of LZF: three bytes are a copy of 264."""
 
 
 def read_pcd(path: Path) -> Cloud:
@@ -251,7 +281,7 @@ def read_pcd(path: Path) -> Cloud:
 
 
 def _read_pcd_header(data: bytes) -> tuple[_Records, str]:
-    """The rows that a PCD file declares, and how they are written."""
+    """Return the rows that a PCD file declares, and their encoding."""
     head = re.match(rb"(?s).*?^DATA[ \t]+(\w+)[ \t]*\r?\n", data[:_HEADER_BYTES], re.MULTILINE)
     if head is None:
         raise RejectError("open", f"is not a PCD file: it begins with {data[:16]!r} and has no line DATA")
@@ -273,9 +303,7 @@ def _read_pcd_header(data: bytes) -> tuple[_Records, str]:
         if points < 0 or not fields or kind not in ("ascii", "binary", "binary_compressed"):
             raise ValueError(f"{points} points as {kind}")
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise RejectError(
-            "open", f"has a PCD header that says nothing legal ({type(error).__name__}: {error})"
-        ) from error
+        raise RejectError("open", f"has a malformed PCD header ({type(error).__name__}: {error})") from error
     if kind == "ascii" and max(counts) > 1:
         flat = [
             (f"{name} {i}" if many > 1 else name, one)
@@ -288,16 +316,16 @@ def _read_pcd_header(data: bytes) -> tuple[_Records, str]:
 
 
 def _unpacked(records: _Records, data: bytes) -> npt.NDArray[Any]:
-    """The rows of a compressed PCD file, in which each field is stored for all points."""
+    """Return the rows of a compressed PCD file, which stores each field for all points."""
     if len(data) < records.begin + 8:
-        raise RejectError("decode", "is truncated: it ends behind its header")
+        raise RejectError("decode", "is truncated: it ends after its header")
     packed, whole = struct.unpack_from("<II", data, records.begin)
     begin = records.begin + 8
     if packed > len(data) - begin:
         raise RejectError("decode", f"is truncated: it holds {len(data) - begin} of {packed} compressed bytes")
     if whole > _LZF_RATIO * packed or whole < records.count * records.dtype.itemsize:
         records.check_size(min(whole, _LZF_RATIO * packed))
-        raise RejectError("decode", f"declares {whole} bytes in {packed} compressed ones, which LZF cannot hold")
+        raise RejectError("decode", f"declares {whole} bytes in {packed} compressed ones, which LZF cannot achieve")
     flat = decompress_lzf(data[begin : begin + packed], whole)
     rows, at = np.empty(records.count, records.dtype), 0
     for name in records.dtype.names or ():
@@ -308,10 +336,17 @@ def _unpacked(records: _Records, data: bytes) -> npt.NDArray[Any]:
 
 
 def decompress_lzf(data: bytes, size: int) -> bytes:
-    """What LZF made `data` of, of `size` bytes. Raises RejectError if it is damaged.
+    """Decompress LZF.
 
-    A byte below 32 is followed by so many bytes, and one more, as they are. Others begin a copy of what was made
-    before: three bits of length, or seven and a further byte, and thirteen of distance (LibLZF by M. Lehmann).
+    A byte below 32 is followed by that many literal bytes plus one. Other bytes begin a copy of earlier output: three
+    bits of length, or seven and another byte, and thirteen bits of distance (LibLZF by M. Lehmann).
+
+    Args:
+        data: Compressed bytes.
+        size: Size of the result.
+
+    Raises:
+        RejectError: The data is damaged.
     """
     made, at = bytearray(), 0
     try:
@@ -334,7 +369,7 @@ def decompress_lzf(data: bytes, size: int) -> bytes:
     except IndexError as error:
         raise RejectError("decode", "holds compressed bytes that end too early") from error
     if len(made) != size:
-        raise RejectError("decode", f"holds compressed bytes of {len(made)}, and declares {size}")
+        raise RejectError("decode", f"decompresses to {len(made)} bytes, but declares {size}")
     return bytes(made)
 
 
@@ -364,11 +399,11 @@ _STATES = ("cartesianInvalidState", "sphericalInvalidState")
 
 
 def read_e57(path: Path) -> Cloud:
-    """Read all scans of an E57 file. Raises RejectError if it is damaged, DatasetError if pye57 is not installed."""
+    """Read all scans of an E57 file. Raise RejectError if it is damaged, DatasetError if pye57 is not installed."""
     try:
         import pye57
     except ImportError as error:
-        raise DatasetError("E57 files are read with pye57: pip install 'maskstream[e57]'") from error
+        raise DatasetError("E57 files need pye57. Run `pip install 'maskstream[e57]'`") from error
     try:
         with pye57.E57(str(path)) as file:
             scans = [_scan(file, file.get_header(n), path.stat().st_size) for n in range(file.scan_count)]
@@ -377,7 +412,7 @@ def read_e57(path: Path) -> Cloud:
     except Exception as error:  # libE57Format throws its own, and pye57 whatever it meets
         raise RejectError("decode", f"pye57 cannot read it ({type(error).__name__}: {error})") from error
     if not scans:
-        raise RejectError("open", "has no scan; pictures alone are no points")
+        raise RejectError("open", "has no scan; images alone are not points")
     names = [name for name in scans[0] if all(name in scan for scan in scans)]
     whole = {name: np.concatenate([scan[name] for scan in scans]) for name in names}
     invalid = whole.pop("invalid") > 0
@@ -387,7 +422,7 @@ def read_e57(path: Path) -> Cloud:
 
 
 def _scan(file: Any, header: Any, size: int) -> dict[str, Float64s]:
-    """The columns of a scan by name, in the file's coordinates, and which points are `invalid`."""
+    """Return the columns of a scan by name, in the file's coordinates, and which points are `invalid`."""
     from pye57 import libe57
 
     there, count = list(header.point_fields), int(header.point_count)
@@ -424,7 +459,7 @@ def _scan(file: Any, header: Any, size: int) -> dict[str, Float64s]:
 
 
 def _read_limits(node: Any, limits: str, name: str) -> tuple[float, float]:
-    """The least and the largest value that a scan declares of a column; 0, 0 if it does not."""
+    """Return the smallest and the largest value that a scan declares for a column; 0, 0 if it declares none."""
     if not node.isDefined(limits):
         return 0.0, 0.0
     own = [node[limits][f"{name}{end}"] for end in ("Minimum", "Maximum") if node[limits].isDefined(f"{name}{end}")]

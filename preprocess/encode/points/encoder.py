@@ -1,15 +1,15 @@
 """The encoder of point clouds: the member `points.npy`, float32 (N, 3 + features), with rows in random order.
 
-Any run of rows is a random sample of the cloud, so a loader that needs 2,048 of a million points reads 2,048 rows. The
-order, and the points sampled on a mesh, depend on the source's id alone.
+Any range of rows is a random sample of the cloud, so a loader that needs 2,048 of a million points reads 2,048 rows.
+The order, and the points sampled on a mesh, depend only on the source's id.
 
-A cloud is rejected if it is empty, holds a number that is not finite, has only coincident points (or a single one), or
-has an extent whose square float32 cannot hold. A mesh is rejected if it has no faces or no area.
+A cloud is rejected if it is empty, contains a number that is not finite, has only coincident points (or a single one),
+or has an extent whose square overflows float32. A mesh is rejected if it has no faces or no area.
 
-Points are read from files of points (LAS and LAZ here, the others in clouds.py), or sampled on those of meshes. The
-blocks of a LAS or LAZ tile are samples of many shards, so a process reads the same tiles repeatedly. It keeps the most
-recently used tiles, up to CACHE_BYTES of decoded points. A larger tile is decoded again for each block, CHUNK points at
-a time, and only the points of the block are kept.
+Points are read from files of points (LAS and LAZ here; all others in clouds.py), or sampled on meshes. The blocks of a
+LAS or LAZ tile are samples of many shards, so a process reads the same tiles repeatedly. It keeps the most recently
+used tiles, up to CACHE_BYTES of decoded points. A larger tile is decoded again for each block, CHUNK points at a time,
+and only the points of the block are kept.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CACHE_BYTES = 1 << 29
 CHUNK = 1 << 20
 
 _NOISE = (7, 18)
-"""The noise classes (such as birds) in the table of the ASPRS."""
+"""Noise classes (such as birds) in the table of the ASPRS."""
 _MAX_COMPRESSION = 1000
 
 Block = tuple[float, float, float, float]
@@ -57,7 +57,7 @@ class Rows:
     columns: tuple[str, ...]
 
     def inside(self, block: Block | None) -> Rows:
-        """The rows in a block; all rows for None."""
+        """Return the rows in a block; all rows for None."""
         if block is None:
             return self
         x, y = self.points[:, 0], self.points[:, 1]
@@ -66,9 +66,16 @@ class Rows:
 
 
 def read_las(path: Path, block: Block | None = None) -> Cloud:
-    """The points of a tile, or of one block, without noise; intensity and colours are in [0, 1], then comes the class.
+    """Read the points of a tile, or of one block, without noise. Intensity and colours are in [0, 1], followed by the
+    class.
 
-    Raises RejectError if the file is damaged, DatasetError if laspy is not installed.
+    Args:
+        path: LAS or LAZ file.
+        block: Bounds of the block; None for the whole tile.
+
+    Raises:
+        RejectError: The file is damaged.
+        DatasetError: laspy is not installed.
     """
     rows = _TILES.rows(path, block)
     kept = ~np.isin(rows.points[:, -1], _NOISE)
@@ -83,7 +90,7 @@ class TileCache:
         self._kept: OrderedDict[tuple[Path, int, int], Rows] = OrderedDict()
 
     def rows(self, path: Path, block: Block | None) -> Rows:
-        """The rows of a tile or of one block, including noise."""
+        """Return the rows of a tile or of one block, including noise."""
         check_las_header(path)
         found = path.stat()
         key = (path, found.st_size, found.st_mtime_ns)
@@ -105,7 +112,7 @@ _TILES = TileCache()
 
 
 def count_decoded_bytes(path: Path) -> int:
-    """The memory of the points that a tile's header declares."""
+    """Return the memory of the points that a tile's header declares."""
     try:
         with import_laspy().open(path) as reader:
             return 8 * int(reader.header.point_count) * len(_list_columns(reader.header.point_format))
@@ -114,7 +121,7 @@ def count_decoded_bytes(path: Path) -> int:
 
 
 def decode(path: Path, block: Block | None = None) -> Rows:
-    """Decode a tile, or one block of it, chunk by chunk. Raises RejectError if points are missing."""
+    """Decode a tile, or one block of it, chunk by chunk. Raise RejectError if points are missing."""
     try:
         with import_laspy().open(path) as reader:
             declared, columns = int(reader.header.point_count), _list_columns(reader.header.point_format)
@@ -138,7 +145,7 @@ def _split_into_chunks(reader: Any, columns: tuple[str, ...]) -> Iterator[Rows]:
 
 
 _NAMES = {"class": "classification"}
-"""laspy's names of columns, if they differ from ours."""
+"""laspy's names of columns that differ from ours."""
 
 
 def _list_columns(point_format: Any) -> tuple[str, ...]:
@@ -147,11 +154,11 @@ def _list_columns(point_format: Any) -> tuple[str, ...]:
 
 
 def import_laspy() -> Any:
-    """The module laspy. Raises DatasetError if it is not installed."""
+    """Return the module laspy. Raise DatasetError if it is not installed."""
     try:
         import laspy
     except ImportError as error:
-        raise DatasetError("LAS files are read with laspy: pip install 'maskstream[points]'") from error
+        raise DatasetError("LAS files need laspy. Run `pip install 'maskstream[points]'`") from error
     return laspy
 
 
@@ -194,8 +201,8 @@ def check_las_header(path: Path) -> None:
 
 
 def _count_declared_chunks(path: Path, begin: int, size: int) -> int:
-    """How many chunks the table of a LAZ file declares, for which lazrs takes memory at once; 0 if it has none where
-    the first bytes of its points, at `begin`, say.
+    """Return the number of chunks that the table of a LAZ file declares, for which lazrs allocates memory at once; 0 if
+    there is no table at the position stored at the start of its points, `begin`.
     """
     with path.open("rb") as file:
         file.seek(begin)
@@ -211,23 +218,29 @@ _NAMELESS: Mapping[str, Callable[[Path, Sequence[str]], Cloud]] = {
     ".npy": read_array,
     **dict.fromkeys((".xyz", ".pts", ".txt"), read_text),
 }
-"""Formats whose columns may have no names."""
+"""Readers of formats whose columns may have no names."""
 TEXT_SUFFIX = ".txt"
-"""Of the sets that publish clouds so, and of folders where it is asked for: lists and notes have it too."""
+"""Only read for datasets that publish clouds this way, or if requested: lists and notes have this suffix too."""
 POINT_SUFFIXES = frozenset({*_READERS, *_NAMELESS} - {TEXT_SUFFIX}) | LAS_SUFFIXES | SURFACE_SUFFIXES
 
 
 def read_points(path: Path, block: Block | None = None, names: Sequence[str] = ()) -> Cloud | Surface:
-    """Read a cloud or a surface; the suffix names the format. `block` selects from a LAS tile; `names` are those of the
-    columns where the file has none.
+    """Read a cloud or a surface.
 
-    Raises RejectError if the file cannot be used, DatasetError if the library that reads it is not installed.
+    Args:
+        path: File whose suffix names the format.
+        block: Block of a LAS tile; None for the whole file.
+        names: Names of the columns if the file has none.
+
+    Raises:
+        RejectError: The file cannot be used.
+        DatasetError: The library that reads it is not installed.
     """
     suffix = path.suffix.lower()
     check_source_file(path)
     if not path.stat().st_size:
         raise RejectError("open", "is empty: it has 0 bytes")
-    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is found afterwards
+    with np.errstate(invalid="ignore", over="ignore"):  # non-finite values are detected afterwards
         if suffix in _NAMELESS:
             return _NAMELESS[suffix](path, names)
         if suffix in _READERS and not (suffix == ".ply" and _has_ply_faces(path)):
@@ -236,11 +249,11 @@ def read_points(path: Path, block: Block | None = None, names: Sequence[str] = (
         return read_las(path, block)
     if suffix in SURFACE_SUFFIXES:
         return read_surface(path)
-    raise RejectError("open", f"{path.name} holds no points; use one of {', '.join(sorted(POINT_SUFFIXES))}")
+    raise RejectError("open", f"{path.name} is not a file of points; use one of {', '.join(sorted(POINT_SUFFIXES))}")
 
 
 def _has_ply_faces(path: Path) -> bool:
-    """Whether the header declares faces; a PLY file without faces is a cloud."""
+    """Return whether the header declares faces; a PLY file without faces is a cloud."""
     try:
         with path.open("rb") as file:
             head = file.read(PLY_HEADER_BYTES)
@@ -254,7 +267,7 @@ PUBLISHED_ORDER = "published"
 to the first 10,000."""
 
 POINT_SUMS = "points"
-"""The sums over all points: the count, x, y, z, and x^2 + y^2 + z^2."""
+"""Name of the sums over all points: the count, x, y, z, and x^2 + y^2 + z^2."""
 
 _FAR = 64.0
 """A cloud farther from the origin than this many times its extent is moved."""
@@ -267,10 +280,13 @@ _MADE: tuple[type[Surface | Cloud], ...] = (Surface, Cloud)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointEncoder(Config):
-    """Encodes clouds with all their points, and meshes as `surface_points` points, uniform over the area.
+    """Encodes clouds with all their points, and meshes as points that are uniform over the area.
 
-    columns: the names of the columns of files that do not name them (NPY, XYZ, PTS, text), as clouds.py says. up: the
-    axis that points upwards, which `PointAugment(rotate="up")` turns about; None if it is unknown. It moves no point.
+    Attributes:
+        surface_points: Number of points to sample on a mesh.
+        columns: Names of the columns of files that do not name them (NPY, XYZ, PTS, text), as described in clouds.py.
+        up: Axis that points upwards, around which `PointAugment(rotate="up")` rotates; None if it is unknown. It moves
+            no point.
     """
 
     modality: ClassVar[str] = "points"
@@ -282,9 +298,9 @@ class PointEncoder(Config):
     def validate(self) -> None:
         if self.columns and not {*XYZ} <= {*self.columns}:
             raise ValueError(
-                f"columns are the names of all columns of a file, x, y and z among them, such as ['x', 'y', 'z', "
-                f"'red', 'green', 'blue', '{UNUSED}']; got {list(self.columns)}. Known are {', '.join(ALIASES)}; "
-                f"others are kept under their name, and {UNUSED} is left out"
+                f"columns must name all columns of a file, including x, y and z, such as ['x', 'y', 'z', 'red', "
+                f"'green', 'blue', '{UNUSED}']; got {list(self.columns)}. Standard names are {', '.join(ALIASES)}; "
+                f"others keep their name, and {UNUSED} is dropped"
             )
 
     @property
@@ -293,8 +309,14 @@ class PointEncoder(Config):
         return "points"
 
     def encode(self, source: Source) -> Encoded:
-        """Encode a cloud or a mesh. meta["block"] (x_min, y_min, x_max, y_max) selects from a tile; `window` is in
-        rows. `made_by` of a source makes a `Surface` or a `Cloud`.
+        """Encode a cloud or a mesh.
+
+        Args:
+            source: Source to encode. meta["block"] (x_min, y_min, x_max, y_max) selects from a tile; `window` is in
+                rows; `made_by` creates a `Surface` or a `Cloud`.
+
+        Raises:
+            RejectError: The cloud or mesh cannot be used.
         """
         made = made_of(source, *_MADE)
         found = read_points(source.path, source.meta.get("block"), self.columns) if made is None else made
@@ -324,7 +346,19 @@ class PointEncoder(Config):
 
 
 def surface_sample(surface: Surface, count: int, rng: np.random.Generator) -> Float64s:
-    """`count` points on a surface, uniform over its area: float64 (count, 3). Raises RejectError if it has no area."""
+    """Sample points on a surface, uniform over its area.
+
+    Args:
+        surface: Triangle mesh.
+        count: Number of points.
+        rng: Random generator.
+
+    Returns:
+        float64 (count, 3).
+
+    Raises:
+        RejectError: The surface has no area.
+    """
     import trimesh
 
     mesh = trimesh.Trimesh(surface.vertices, surface.faces, process=False)
@@ -346,12 +380,12 @@ def check_points(points: Float64s) -> None:
     if extent == 0:
         raise RejectError("check", f"all {len(points)} points coincide" if len(points) > 1 else "has a single point")
     if not _EXTENTS[0] < extent < _EXTENTS[1] or np.abs(points).max() > np.finfo(np.float32).max:
-        raise RejectError("check", f"has the extent {extent:g}; legal are {_EXTENTS[0]:g} to {_EXTENTS[1]:g}")
+        raise RejectError("check", f"has the extent {extent:g}; it must be {_EXTENTS[0]:g} to {_EXTENTS[1]:g}")
 
 
 def _recentre_points(points: Float64s) -> tuple[Float64s, list[float]]:
-    """The points and their origin. Points so far from 0 that float32 would lose their shape are moved: their minimum
-    becomes the origin.
+    """Return the points and their origin. Points so far from 0 that float32 would lose their shape are moved: their
+    minimum becomes the origin.
     """
     low = points[:, :3].min(axis=0)
     if np.abs(points[:, :3]).max() <= _FAR * np.ptp(points[:, :3], axis=0).max():

@@ -1,1 +1,1 @@
-"""Encodes motions of skeletons."""
+"""Encodes pose sequences of skeletons."""

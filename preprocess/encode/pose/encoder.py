@@ -1,8 +1,8 @@
-"""The encoder of motions: the member `poses.npy`, Human3.6M's 17 joints in metres at a fixed rate.
+"""The encoder of poses: the member `poses.npy`, Human3.6M's 17 joints in metres at a fixed rate.
 
-A motion is resampled to a fixed rate so that its bones keep their lengths between two frames. Positions on a straight
-line between two poses would shorten a limb that turns; of key poses, which are far apart, by a half. So the pelvis
-moves along a line, each bone turns from one direction to the next, and its length changes linearly.
+A sequence is resampled to a fixed rate so that its bones keep their lengths between two frames. Linear interpolation of
+positions would shorten a limb that rotates, by a half between key poses that are far apart. So the pelvis moves along a
+line, each bone rotates from one direction to the next, and its length changes linearly.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,9 +27,8 @@ _OPPOSITE = 1e-3
 
 
 def resampled(motion: Motion, rate_hz: float) -> Motion:
-    """The poses of a motion of Human3.6M's joints at 0, 1 / rate_hz, ... seconds from its begin.
-
-    Raises RejectError if it is too short for two.
+    """Resample a pose sequence of Human3.6M's joints to 0, 1 / rate_hz, ... seconds from its start. Raise RejectError
+    if it is too short for two poses.
     """
     times = motion.times_s - motion.times_s[0]
     at = np.arange(int(np.floor(times[-1] * rate_hz + 1e-6)) + 1) / rate_hz
@@ -46,7 +45,9 @@ def resampled(motion: Motion, rate_hz: float) -> Motion:
 
 
 def cut(motion: Motion, span: Span) -> Motion:
-    """The poses of a motion from 0 s on that begin in a part of it. Raises RejectError if those are fewer than two."""
+    """Return the poses of a sequence from 0 s on that begin in a part of it. Raise RejectError if there are fewer than
+    two.
+    """
     times = motion.times_s
     span.check_end(float(times[-1] + times[1]))
     stop_s = np.inf if span.stop_s is None else span.stop_s
@@ -55,7 +56,7 @@ def cut(motion: Motion, span: Span) -> Motion:
 
 
 def _place_between(first: Floats, second: Floats, share: Floats) -> Floats:
-    """Bones (T, J, 3) that lie between two: their directions and lengths are mixed apart."""
+    """Interpolate bones (T, J, 3): their directions and lengths separately."""
     lengths = [np.linalg.norm(one, axis=-1, keepdims=True) for one in (first, second)]
     units = [one / np.maximum(length, _STILL) for one, length in zip((first, second), lengths, strict=True)]
     direction = (1 - share) * units[0] + share * units[1]
@@ -69,16 +70,19 @@ FORMAT = "format"
 """The entry of a source's meta that names its format, where the file's suffix does not."""
 POSE_SUFFIXES = frozenset({".bvh", ".npz"})
 LEG_M = (0.3, 2.5)
-"""The legal lengths of a leg from hip to ankle."""
+"""Allowed lengths of a leg from hip to ankle in metres."""
 FARTHEST_M = 1e5
 _MOST_FRAMES = 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoseEncoder(Config):
-    """Encodes motions at `rate_hz` frames per second; Human3.6M has 50.
+    """Encodes pose sequences.
 
-    BVH files do not say their unit and axes: bvh_unit_m is a unit in metres, bvh_up the axis that points upwards.
+    Attributes:
+        rate_hz: Frames per second; Human3.6M has 50.
+        bvh_unit_m: Unit of BVH files in metres, which they do not define.
+        bvh_up: Axis of BVH files that points upwards, which they do not define.
     """
 
     modality: ClassVar[str] = "pose"
@@ -93,9 +97,14 @@ class PoseEncoder(Config):
         return "pose"
 
     def encode(self, source: Source) -> Encoded:
-        """Encode a motion. meta["format"] is its format (bvh, npz), by default the suffix.
+        """Encode a pose sequence.
 
-        `made_by` of a source reads a `Motion` of another format.
+        Args:
+            source: Source to encode. meta["format"] is its format (bvh, npz), by default the suffix; `made_by` creates
+                a `Motion` from another format.
+
+        Raises:
+            RejectError: The sequence cannot be used.
         """
         found, rig = self._read(source)
         made = self._resample_motion(found, source.span)
@@ -111,11 +120,11 @@ class PoseEncoder(Config):
         )
 
     def motion(self, source: Source) -> Motion:
-        """The motion of Human3.6M's joints at the encoder's rate. Raises RejectError as `encode` does."""
+        """Return the sequence of Human3.6M's joints at the encoder's rate. Raise RejectError as `encode` does."""
         return self._resample_motion(self._read(source)[0], source.span)
 
     def _resample_motion(self, found: Motion, span: Span | None) -> Motion:
-        """The motion at the encoder's rate, or the part of it whose frames begin in `span`."""
+        """Return the sequence at the encoder's rate, or the part whose frames begin in `span`."""
         seconds = float(found.times_s[-1] - found.times_s[0])
         if seconds * self.rate_hz > _MOST_FRAMES:
             raise RejectError("check", f"lasts {seconds:g} s, which is more than {_MOST_FRAMES:,} frames")
@@ -124,7 +133,7 @@ class PoseEncoder(Config):
         return made if span is None else cut(made, span)
 
     def _read(self, source: Source) -> tuple[Motion, str]:
-        """The joints of Human3.6M in a file, and the name of its rig."""
+        """Return the joints of Human3.6M in a file, and the name of its rig."""
         readers: Mapping[str, Callable[[Path], Motion]] = {"bvh": self._parse_bvh, "npz": read_npz}
         form = str(source.meta.get(FORMAT, source.path.suffix.lower().removeprefix(".")))
         if source.made_by is None and form not in readers:
@@ -140,7 +149,7 @@ class PoseEncoder(Config):
 
 
 def check_size(poses: Floats) -> None:
-    """Raise RejectError unless the legs of poses (T, 17, 3) have the length of a person's; most are wrong by a unit."""
+    """Raise RejectError unless the legs of poses (T, 17, 3) have a human length; a wrong unit is the usual cause."""
     if (far := float(np.abs(poses).max())) > FARTHEST_M:
         raise RejectError("check", f"a joint is {far:.3g} m from the origin, and at most {FARTHEST_M:g} m are legal")
     bones = np.linalg.norm(poses - poses[:, PARENTS], axis=-1)

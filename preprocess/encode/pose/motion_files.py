@@ -1,8 +1,9 @@
-"""Reads motions from BVH captures and from NPZ files that you wrote yourself.
+"""Read pose sequences from BVH captures and from your own NPZ files.
 
 NPZ: `positions`, real numbers (T, 17, 3), Human3.6M's joints in metres, right-handed, z upwards. Or (T, J, 3), with
-`joints`, whole numbers (17,): which of the J joints is each of Human3.6M's. `rate_hz`: one number, frames per second.
-Pickles are never read, so files that hold dictionaries (such as data_3d_h36m.npz of VideoPose3D) must be written anew.
+`joints`, whole numbers (17,), the number among the J joints of each of Human3.6M's joints. `rate_hz`: one number,
+frames per second. Pickles are never read, so files that contain dictionaries (such as data_3d_h36m.npz of VideoPose3D)
+must be converted.
 """
 
 import zipfile
@@ -25,10 +26,15 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Motion:
-    """Joints over time. places: float64 (T, J, 3) in metres, x and y along the ground and z upwards, right-handed.
-    names: the J joints' names. times_s: float64 (T,), ascending.
+    """Joints over time.
 
-    Raises RejectError if there are fewer than two frames, if a number is not finite, or if times do not ascend.
+    Attributes:
+        places: Positions in metres, x and y along the ground and z upwards, right-handed, float64 (T, J, 3).
+        names: Names of the J joints.
+        times_s: Times in seconds, ascending, float64 (T,).
+
+    Raises:
+        RejectError: There are fewer than two frames, a number is not finite, or times do not ascend.
     """
 
     places: Floats
@@ -52,7 +58,7 @@ class Motion:
 
 
 def upright(places: Floats) -> Floats:
-    """Places (..., 3) of files whose y points upwards, with z upwards."""
+    """Rotate positions (..., 3) of files whose y points upwards, so that z does."""
     return np.stack([places[..., 0], -places[..., 2], places[..., 1]], axis=-1)
 
 
@@ -85,10 +91,15 @@ RIGS: Mapping[str, Rig] = {
 
 
 def convert_to_h36m(motion: Motion) -> tuple[Motion, str]:
-    """The motion of Human3.6M's joints, and the name of the rig that the file has.
+    """Return the sequence of Human3.6M's joints, and the name of the file's rig.
 
-    A prefix of names that ends in a colon (mixamorig:Hips) is left out. Raises RejectError if the file has no rig that
-    is known; the message names what the likeliest one lacks.
+    A prefix of names that ends in a colon (mixamorig:Hips) is ignored.
+
+    Args:
+        motion: Pose sequence with the joints of the file.
+
+    Raises:
+        RejectError: The rig is unknown; the message names the joints that the closest known rig lacks.
     """
     number = {name.rpartition(":")[2]: i for i, name in reversed(list(enumerate(motion.names)))}
     lacking = {name: sorted({one for one in _needed(rig) if one not in number}) for name, rig in RIGS.items()}
@@ -126,8 +137,11 @@ class _Joint:
 class Capture:
     """A motion capture in the file's units and axes.
 
-    places: float64 (T, J, 3). parents: int64 (J,), -1 for none. names: of the joints; the ends of limbs ("End Site")
-    are joints too, named after their parent (HeadEnd). frame_s: seconds from one frame to the next.
+    Attributes:
+        places: float64 (T, J, 3).
+        parents: int64 (J,), -1 for none.
+        names: Names of the joints; the ends of limbs ("End Site") are joints too, named after their parent (HeadEnd).
+        frame_s: Seconds from one frame to the next.
     """
 
     places: Floats
@@ -136,14 +150,19 @@ class Capture:
     frame_s: float
 
     def motion(self, unit_m: float, up: Literal["y", "z"]) -> Motion:
-        """The motion, where a unit of the file is `unit_m` metres and its axis `up` points upwards."""
+        """Convert the capture to metres, with z upwards.
+
+        Args:
+            unit_m: Unit of the file in metres.
+            up: Axis of the file that points upwards.
+        """
         places = self.places * unit_m
         times: Floats = np.arange(len(places), dtype=np.float64) * self.frame_s
         return Motion(places=upright(places) if up == "y" else places, names=self.names, times_s=times)
 
 
 def read_bvh(path: Path) -> Capture:
-    """The joints of a capture. Raises RejectError if the file is not a BVH or is truncated."""
+    """Read the joints of a capture. Raise RejectError if the file is not a BVH or is truncated."""
     check_source_file(path)
     hierarchy, mark, motion = path.read_bytes().decode("utf-8", "replace").partition("MOTION")
     lines = motion.strip().split("\n", 2)
@@ -173,7 +192,7 @@ def read_bvh(path: Path) -> Capture:
 
 
 def _list_joints(hierarchy: str) -> list[_Joint]:
-    """The joints in the order of their channels, parents before children."""
+    """Return the joints in the order of their channels, parents before children."""
     joints: list[_Joint] = []
     open_joints: list[int] = []
     for words in (line.split() for line in hierarchy.splitlines()):
@@ -196,7 +215,7 @@ def _list_joints(hierarchy: str) -> list[_Joint]:
 
 
 def _compute_positions(joints: list[_Joint], values: Floats) -> Floats:
-    """Forward kinematics: joint positions (T, J, 3) from channel values (T, channels)."""
+    """Compute joint positions (T, J, 3) from channel values (T, channels) by forward kinematics."""
     frames = len(values)
     turns = np.empty((frames, len(joints), 3, 3))
     places = np.empty((frames, len(joints), 3))
@@ -220,7 +239,7 @@ def _compute_positions(joints: list[_Joint], values: Floats) -> Floats:
 
 
 def _build_rotation(axis: int, angle: Floats) -> Floats:
-    """Right-handed rotation matrices (T, 3, 3) about one axis."""
+    """Return right-handed rotation matrices (T, 3, 3) about one axis."""
     out = np.zeros((len(angle), 3, 3))
     a, b = (axis + 1) % 3, (axis + 2) % 3
     out[:, axis, axis] = 1.0
@@ -231,13 +250,13 @@ def _build_rotation(axis: int, angle: Floats) -> Floats:
 
 
 _MOST_BYTES = 1 << 31
-"""The largest array that is unpacked."""
+"""Largest array that is unpacked."""
 _DAMAGED = (zipfile.BadZipFile, NotImplementedError, ValueError, LookupError, EOFError, RuntimeError, DataError)
 LEGAL = "a motion needs positions (T, 17, 3) and rate_hz; see preprocess/encode/pose/motion_files.py"
 
 
 def read_npz(path: Path) -> Motion:
-    """The motion of a file. Raises RejectError if the arrays are not as above."""
+    """Read the sequence of a file. Raise RejectError if the arrays differ from the format above."""
     check_source_file(path)
     found = _arrays(path)
     if missing := [name for name in ("positions", "rate_hz") if name not in found]:
@@ -259,7 +278,7 @@ def read_npz(path: Path) -> Motion:
 
 
 def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The arrays that a motion has."""
+    """Return the arrays of a sequence."""
     wanted = ("positions.npy", "rate_hz.npy", "joints.npy")
     try:
         with zipfile.ZipFile(path) as file:

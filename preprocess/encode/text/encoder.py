@@ -1,14 +1,14 @@
-"""Texts for shards: the members `txt` and `tokens.npy`, and `words.npy` and `classes.npy` where they are asked for.
+"""Texts for shards: the members `txt` and `tokens.npy`, and `words.npy` and `classes.npy` if requested.
 
-Token ids are those of the text alone. A loader adds the special tokens at the ends of a document.
+Token ids contain only the text. A loader adds the special tokens at the ends of a document.
 
-A text is a file of text, a line of a JSON Lines file, or a row of a Parquet file. The window of a source in a .jsonl
-file is that of its line, in bytes; in a .parquet file it is [row, row + 1).
+A text is a text file, a line of a JSON Lines file, or a row of a Parquet file. The window of a source in a .jsonl file
+is its line in bytes; in a .parquet file it is [row, row + 1).
 
-Parts of speech come out of a lexicon: the 17 universal tags, one for each word, without looking at its sentence. Words
-of grammar are listed here; numbers, punctuation and symbols follow from their letters; all others have the part of
-speech that WordNet counts most often, after its rules for endings. A capitalised word that no list has is a name. This
-is cruder than a tagger: a word that is a noun or a verb by its place has one class everywhere. It needs no model.
+Parts of speech come from a lexicon: the 17 universal tags, one for each word, without its context. Function words are
+listed here; numbers, punctuation and symbols follow from their letters; all others have the part of speech that WordNet
+counts most often, after its rules for endings. A capitalised word that no list has is a name. This is cruder than a
+tagger: a word that is a noun or a verb by context always has the same class. It needs no model.
 
 Tags: universaldependencies.org/u/pos. WordNet: Fellbaum 1998, morphy's rules of detachment.
 """
@@ -87,13 +87,13 @@ _CLOSED = {word: TAGS.index(tag) for tag, words in GRAMMAR.items() for word in w
 
 @dataclass(frozen=True, slots=True)
 class Lexicon:
-    """The class of each word that WordNet has, lower case, as an index into `TAGS`."""
+    """The class of each word in WordNet, lower case, as an index into `TAGS`."""
 
     known: Mapping[str, int]
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Of the index files of WordNet in a folder. ValueError if one is not there."""
+        """Read the index files of WordNet in a folder. Raise ValueError if one is missing."""
         best: dict[str, tuple[int, int, int]] = {}
         for name, tag in _FILES.items():
             try:
@@ -113,22 +113,22 @@ class Lexicon:
         return cls({word: -found[2] for word, found in best.items()})
 
     def packed(self) -> bytes:
-        """The lexicon in a few hundred kilobytes; the same lexicon gives the same bytes."""
+        """Return the lexicon in a few hundred kilobytes; the same lexicon yields the same bytes."""
         return zlib.compress("\n".join(f"{word} {tag}" for word, tag in sorted(self.known.items())).encode(), 9)
 
     @classmethod
     def unpacked(cls, data: bytes) -> Self:
-        """The lexicon of `packed`."""
+        """Unpack the result of `packed`."""
         pairs = (line.rsplit(" ", 1) for line in zlib.decompress(data).decode().split("\n") if line)
         return cls({word: int(tag) for word, tag in pairs})
 
     def classes(self, words: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """The class of each word, int64 (W,)."""
+        """Return the class of each word, int64 (W,)."""
         known = {word: self.of(word) for word in dict.fromkeys(words)}
         return np.array([known[word] for word in words], np.int64)
 
     def of(self, word: str) -> int:
-        """The class of a word."""
+        """Return the class of a word."""
         lower = word.lower()
         for table in (_CLOSED, self.known):
             if lower in table:
@@ -149,7 +149,7 @@ class Lexicon:
         return TAGS.index("NOUN" if kinds <= {"L", "M"} else "X")
 
     def _classify_stem(self, word: str) -> int | None:
-        """The class of an inflected word whose stem has that class; None if there is none."""
+        """Return the class of an inflected word whose stem has that class; None if there is none."""
         for tag, endings in _ENDINGS.items():
             for ending, instead in endings:
                 stem = word.removesuffix(ending) + instead
@@ -160,12 +160,14 @@ class Lexicon:
 
 @lru_cache(maxsize=2)
 def unpack_lexicon(packed: bytes) -> Lexicon:
-    """The lexicon of `Lexicon.packed`."""
+    """Return the lexicon of `Lexicon.packed`, unpacked once per process."""
     return Lexicon.unpacked(packed)
 
 
 def _counts(fields: Sequence[str]) -> tuple[int, int]:
-    """The senses of a line of an index file, and how many of them were met in tagged texts; both follow pointers."""
+    """Return the number of senses in a line of an index file, and how many of them occur in tagged texts; both follow
+    the pointers.
+    """
     pointers = int(fields[2])
     return int(fields[3 + pointers]), int(fields[4 + pointers])
 
@@ -179,14 +181,16 @@ TEXT, OF_SOURCE = "text", ("label", "split", "source")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Document:
-    """A text, and what else its line or row says."""
+    """A text, and the other entries of its line or row."""
 
     text: str
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_document(source: Source) -> Document:
-    """The document of a source; a computed source has its text in `meta`. RejectError if it has no legal text."""
+    """Return the document of a source; a computed source has its text in `meta`. Raise RejectError if it has no valid
+    text.
+    """
     if source.computed:
         return _check_document(source.meta)
     check_source_file(source.path)
@@ -231,18 +235,18 @@ def _parse_row(source: Source) -> Mapping[str, Any]:
 
 @lru_cache(maxsize=8)
 def _rows(path: Path, mtime_ns: int) -> ParquetRows:
-    """The rows of a file that was changed at `mtime_ns`."""
+    """Return the rows of a file that was modified at `mtime_ns`."""
     return ParquetRows(path, _scratch().folder)
 
 
 @lru_cache(maxsize=1)
 def _scratch() -> Scratch:
-    """The folder where this process unpacks groups of rows; a task's sources come in a random order."""
+    """Return the folder in which this process unpacks row groups; a task's sources come in random order."""
     return Scratch()
 
 
 def _check_document(fields: Mapping[str, Any]) -> Document:
-    """The document of a line or row. RejectError if it has no text, or text that is not valid Unicode."""
+    """Return the document of a line or row. Raise RejectError if it has no text, or text that is not valid Unicode."""
     text = fields.get(TEXT)
     if not isinstance(text, str):
         what = f"its {TEXT!r} is {type(text).__name__}" if TEXT in fields else f"no {TEXT!r}; it has {[*fields][:5]}"
@@ -269,9 +273,10 @@ def _is_json(value: object) -> bool:
 class TextEncoder(UntrainedEncoder):
     """The settings of an encoder of texts.
 
-    words: whether `words.npy` is written, the number of each token's word. classes: the path of a folder with WordNet's
-    index.noun, index.verb, index.adj and index.adv, such as that of Debian's wordnet-base; then `classes.npy` is
-    written, the part of speech of each token's word.
+    Attributes:
+        words: Whether to store `words.npy`, the word number of each token.
+        classes: Folder of WordNet's index.noun, index.verb, index.adj and index.adv, such as the one of Debian's
+            wordnet-base; then `classes.npy` is stored, the part of speech of each token's word.
     """
 
     modality: ClassVar[str] = "text"
@@ -285,9 +290,13 @@ class TextEncoder(UntrainedEncoder):
             raise ValueError("classes are of words; leave words=false out")
 
     def prepared(self, sources: Mapping[str, Sequence[Source]]) -> TokenEncoder:
-        """The encoder with its tokenizer and its lexicon; `sources` are those of each split.
+        """Return the encoder with its tokenizer and its lexicon.
 
-        Raises ValueError for a tokenizer or a lexicon that cannot be used.
+        Args:
+            sources: Sources by split, on whose texts a tokenizer may be trained.
+
+        Raises:
+            ValueError: The tokenizer or the lexicon cannot be used.
         """
         texts = list_training_texts(sources, lambda source: [read_document(source).text])
         definition, facts = make_tokenizer(self.tokenizer, texts)
@@ -306,8 +315,10 @@ class TextEncoder(UntrainedEncoder):
 class TokenEncoder(TokenizedEncoder):
     """Encodes texts with a tokenizer.
 
-    words: as in `TextEncoder`. lexicon: the xxh3_128 of the lexicon of parts of speech, or None.
-    packed_lexicon: the lexicon, packed, which travels with every task.
+    Attributes:
+        words: See `TextEncoder`.
+        lexicon: xxh3_128 of the lexicon of parts of speech, or None.
+        packed_lexicon: Packed lexicon, which travels with every task.
     """
 
     modality: ClassVar[str] = "text"
@@ -317,7 +328,7 @@ class TokenEncoder(TokenizedEncoder):
     packed_lexicon: bytes = field(default=b"", repr=False, metadata=NOT_SAVED)
 
     def encode(self, source: Source) -> Encoded:
-        """The members of a text. RejectError if it cannot be read, or has no tokens."""
+        """Encode a text. Raise RejectError if it cannot be read, or has no tokens."""
         document = read_document(source)
         encoding = unpack_tokenizer(self.definition).encode(document.text, add_special_tokens=False)
         if not encoding.ids:
@@ -336,7 +347,7 @@ class TokenEncoder(TokenizedEncoder):
 def _list_surfaces(
     document: Document, encoding: Encoding, words: np.ndarray[tuple[int], np.dtype[np.int64]]
 ) -> list[str]:
-    """The words as they stand in the text."""
+    """Return the words as they are written in the text."""
     offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
     first = np.flatnonzero(np.diff(words, prepend=-1))
     last = np.append(first[1:], len(words)) - 1

@@ -1,8 +1,8 @@
-"""Tokenizers of the `tokenizers` package: trained on the texts of a dataset, or given by path.
+"""Tokenizers of the `tokenizers` package: trained on the texts of a dataset, or loaded from a path.
 
-A trained tokenizer is a function of the texts alone. The package's own trainer of word pieces is not: the ids of pieces
-within words follow the order of a hash table, which differs in every process. So word pieces are trained as byte pairs
-on letters that say whether they begin a word, which gives the same merges and keeps their order.
+A trained tokenizer depends only on the texts. The package's own WordPiece trainer is not deterministic: the ids of
+pieces within words follow the order of a hash table, which differs in every process. So word pieces are trained as byte
+pairs on letters that encode whether they begin a word, which yields the same merges and keeps their order.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from maskstream.shards.config import NOT_SAVED, Config
 from maskstream.shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-"""The special tokens of a trained tokenizer, whose ids are 0 to 4."""
+"""Special tokens of a trained tokenizer, with the ids 0 to 4."""
 ALGORITHMS = ("wordpiece", "bpe")
 TRAIN = "train:"
 LEAST = 300
-"""The smallest vocabulary: 256 bytes, special tokens and some pieces."""
+"""Smallest vocabulary: 256 bytes, special tokens and some pieces."""
 _NAMES = {
     "pad": ("[PAD]", "<pad>", "<|padding|>", "<|endoftext|>"),
     "unknown": ("[UNK]", "<unk>"),
@@ -42,7 +42,7 @@ _NAMES = {
     "end": ("[SEP]", "</s>", "<|endoftext|>", "<eos>"),
     "mask": ("[MASK]", "<mask>"),
 }
-"""The names that special tokens have in published tokenizers, the usual one first."""
+"""Names of special tokens in published tokenizers, the usual one first."""
 _ROLES = {
     "pad": ("pad",),
     "unknown": ("unk",),
@@ -50,23 +50,23 @@ _ROLES = {
     "end": ("sep", "eos"),
     "mask": ("mask",),
 }
-"""What transformers calls the special tokens of a folder."""
+"""Names of the special tokens in a folder of transformers."""
 _LETTERS = 2000
-"""The most letters of a vocabulary of word pieces; words with rarer ones are not used for training."""
+"""Largest number of letters in a WordPiece vocabulary; words with rarer ones are not used for training."""
 _WITHIN = 0xF0000
 """Letters within a word become characters of a private plane from here on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Training:
-    """How a tokenizer is trained: the algorithm, and the size of its vocabulary."""
+    """How to train a tokenizer: the algorithm, and the size of its vocabulary."""
 
     algorithm: str
     vocabulary: int
 
     @classmethod
     def parse(cls, words: str) -> Training:
-        """Of `train:wordpiece:8000`. ValueError for anything else."""
+        """Parse a setting such as `train:wordpiece:8000`. Raise ValueError for anything else."""
         algorithm, _, size = words.removeprefix(TRAIN).partition(":")
         if algorithm not in ALGORITHMS or not size.isdecimal() or int(size) < LEAST:
             raise ValueError(
@@ -77,7 +77,7 @@ class Training:
         return cls(algorithm=algorithm, vocabulary=int(size))
 
     def trained(self, texts: Iterable[str]) -> bytes:
-        """The tokenizer.json of a tokenizer that is trained on `texts`; the same texts give the same bytes."""
+        """Return the tokenizer.json of a tokenizer trained on `texts`; the same texts yield the same bytes."""
         tokenizer = (
             _train_word_pieces(self.vocabulary, texts)
             if self.algorithm == "wordpiece"
@@ -100,7 +100,7 @@ class Training:
 
 
 def _train_word_pieces(vocabulary: int, texts: Iterable[str]) -> Tokenizer:
-    """Uncased word pieces as BERT's: lower case without accents, cut at spaces and punctuation."""
+    """Train uncased word pieces as in BERT: lower case without accents, split at spaces and punctuation."""
     normalizer = normalizers.BertNormalizer(lowercase=True)
     words, letters = pre_tokenizers.BertPreTokenizer(), Counter[str]()
     counts = Counter[str]()
@@ -132,19 +132,19 @@ def _train_word_pieces(vocabulary: int, texts: Iterable[str]) -> Tokenizer:
 
 
 def _format_piece(token: str, shown: dict[str, str]) -> str:
-    """A trained token as a word piece, with ## if it does not begin a word."""
+    """Return a trained token as a word piece, with ## if it does not begin a word."""
     piece = "".join(shown.get(letter, letter) for letter in token)
     return f"##{piece}" if token[0] in shown else piece
 
 
 @lru_cache(maxsize=4)
 def load_tokenizer(definition: bytes) -> Tokenizer:
-    """The tokenizer of a tokenizer.json. Special tokens in a text are text. ValueError if it is none."""
+    """Load a tokenizer.json, so that special tokens in a text are plain text. Raise ValueError if it is malformed."""
     try:
         tokenizer = Tokenizer.from_str(definition.decode())
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    except BaseException as error:  # the package raises no narrower type, and its panics are no Exception
+    except BaseException as error:  # the package raises nothing more specific, and its panics are not an Exception
         raise ValueError(f"this is no tokenizer.json ({error}); the tokenizers package writes one by save()") from error
     tokenizer.encode_special_tokens = True
     tokenizer.no_padding()
@@ -153,9 +153,14 @@ def load_tokenizer(definition: bytes) -> Tokenizer:
 
 
 def read_facts(definition: bytes, named: Mapping[str, str] | None = None) -> TokenizerFacts:
-    """The facts of a tokenizer.json. named: the special tokens whose names are known, such as {"mask": "<m>"}.
+    """Read the facts of a tokenizer.json.
 
-    ValueError if it is none, or has not the specials that rows of texts need.
+    Args:
+        definition: Contents of the file.
+        named: Special tokens with known names, such as {"mask": "<m>"}.
+
+    Raises:
+        ValueError: The file is malformed, or lacks special tokens that rows of texts need.
     """
     tokenizer, own = load_tokenizer(definition), named or {}
     known = {
@@ -167,8 +172,7 @@ def read_facts(definition: bytes, named: Mapping[str, str] | None = None) -> Tok
 
 
 def _read_folder(folder: Path) -> tuple[bytes, dict[str, str]]:
-    """The tokenizer.json of a folder that transformers wrote, and the names of its special tokens.
-
+    """Return the tokenizer.json of a folder written by transformers, and the names of its special tokens. Raise
     ValueError if there is none, or its tokenizer_config.json is damaged.
     """
     path = folder / TOKENIZER_JSON
@@ -192,10 +196,17 @@ def _read_folder(folder: Path) -> tuple[bytes, dict[str, str]]:
 
 
 def make_tokenizer(tokenizer: str, texts: Iterable[str]) -> tuple[bytes, TokenizerFacts]:
-    """The tokenizer.json that the setting `tokenizer` of an encoder names, a path or one to be trained on `texts`, and
-    its facts.
+    """Load or train a tokenizer.
 
-    ValueError for a file that cannot be read or is no tokenizer.
+    Args:
+        tokenizer: Setting of an encoder: a path, or `train:ALGORITHM:SIZE`.
+        texts: Texts to train on.
+
+    Returns:
+        Its tokenizer.json and its facts.
+
+    Raises:
+        ValueError: The file cannot be read or is not a tokenizer.
     """
     if tokenizer.startswith(TRAIN):
         definition = Training.parse(tokenizer).trained(texts)
@@ -215,26 +226,30 @@ def make_tokenizer(tokenizer: str, texts: Iterable[str]) -> tuple[bytes, Tokeniz
 
 @lru_cache(maxsize=4)
 def unpack_tokenizer(packed: bytes) -> Tokenizer:
-    """The tokenizer of a compressed tokenizer.json. A process unpacks it once, however many texts it encodes."""
+    """Load a compressed tokenizer.json, once per process."""
     return load_tokenizer(zlib.decompress(packed))
 
 
 def number_words(encoding: Encoding) -> npt.NDArray[np.int64]:
-    """The number of each token's word, from 0, ascending; a token of no word is one by itself."""
+    """Return the word number of each token, from 0, ascending; a token outside of words counts as a word."""
     given = encoding.word_ids
     new = [i == 0 or one is None or one != given[i - 1] for i, one in enumerate(given)]
     return np.cumsum(new, dtype=np.int64) - 1
 
 
 BYTES = 1 << 25
-"""How much of the texts counts: the first sources that hold so much."""
+"""Size of the training texts: the first sources with this many bytes in total."""
 
 
 def list_training_texts(
     splits: Mapping[str, Sequence[Source]], texts: Callable[[Source], Iterable[str]]
 ) -> Iterator[str]:
-    """The texts of the sources of the split train, or else of the first, in the order of a hash: all, or the first
-    `BYTES`. texts: those of a source, which may be a reject.
+    """Yield the texts of the split train, or else of the first split, in the order of a hash: all, or the first
+    `BYTES`.
+
+    Args:
+        splits: Sources by split.
+        texts: Function that returns the texts of a source; sources that it rejects are skipped.
     """
     left, split = BYTES, "train" if "train" in splits else next(iter(splits), "")
     for source in sorted(splits.get(split, ()), key=lambda one: (xxhash.xxh3_64_intdigest(one.id.encode()), one.id)):
@@ -250,10 +265,11 @@ def list_training_texts(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UntrainedEncoder(Config):
-    """The settings of an encoder of texts, before its tokenizer is there.
+    """The settings of an encoder of texts before its tokenizer exists.
 
-    tokenizer: `train:ALGORITHM:SIZE`, which trains one on the texts of the split train (wordpiece or bpe), or the path
-    of a tokenizer.json, or of a folder that transformers wrote.
+    Attributes:
+        tokenizer: `train:ALGORITHM:SIZE`, which trains one on the texts of the split train (wordpiece or bpe), or the
+            path of a tokenizer.json, or of a folder written by transformers.
     """
 
     modality: ClassVar[str]
@@ -266,18 +282,21 @@ class UntrainedEncoder(Config):
 
     @property
     def profile(self) -> str:
-        """There is one."""
+        """The only profile."""
         return self.modality
 
     def encode(self, source: Source) -> Encoded:
-        """Refuse to encode. Raises ValueError: `prepared` makes the encoder that does."""
+        """Raise ValueError, because only the encoder that `prepared` returns can encode."""
         raise ValueError("this encoder has no tokenizer yet; call prepared(), as make_shards does")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizedEncoder(Config):
-    """What encoders by a tokenizer share. tokenizer: its facts. definition: tokenizer.json, compressed, which travels
-    with every task.
+    """Base class of encoders with a tokenizer.
+
+    Attributes:
+        tokenizer: Facts of the tokenizer.
+        definition: Compressed tokenizer.json, which travels with every task.
     """
 
     modality: ClassVar[str]
@@ -287,10 +306,10 @@ class TokenizedEncoder(Config):
 
     @property
     def profile(self) -> str:
-        """There is one."""
+        """The only profile."""
         return self.modality
 
     @property
     def attached(self) -> Mapping[str, bytes]:
-        """The file that lies beside dataset.json."""
+        """Contents of tokenizer.json, which is stored next to dataset.json."""
         return {TOKENIZER_JSON: zlib.decompress(self.definition)}

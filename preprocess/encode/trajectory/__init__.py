@@ -1,1 +1,1 @@
-"""Encodes walks of a camera, and records them in simulators."""
+"""Encodes trajectories of a camera, and records them in simulators."""

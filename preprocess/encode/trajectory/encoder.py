@@ -1,6 +1,8 @@
-"""The encoder of walks: on one clock, the members `mp4` (colours), `depth.mp4` (millimetres), `camera.npy` (poses).
+"""The encoder of trajectories: the members `mp4` (colours), `depth.mp4` (millimetres) and `camera.npy` (poses) with a
+common clock.
 
-Depth is stored without loss: FFV1 in a fragmented MP4 of which each frame is a GOP, so a clip reads only its own.
+Depth is stored without loss: FFV1 in a fragmented MP4 in which each frame is a GOP, so a clip reads only its own
+frames.
 """
 
 import io
@@ -38,9 +40,14 @@ _MOST_MM = np.iinfo(np.uint16).max
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Walk:
-    """T moments, `fps` a second. frames: uint8 (H, W, 3) each, RGB. depth: uint16 (H', W') each, as `millimetres` gives
-    it. path: float64 (T, 7), poses as in `shards/media/camera_pose.py`. lens: focal lengths and centre in pixels of the
-    frames (`LENS`).
+    """T moments, `fps` per second.
+
+    Attributes:
+        frames: uint8 (H, W, 3) each, RGB.
+        depth: uint16 (H', W') each, in millimetres as `millimetres` returns it.
+        path: Poses as in `shards/media/camera_pose.py`, float64 (T, 7).
+        lens: Focal lengths and centre in pixels of the frames (`LENS`).
+        fps: Moments per second.
     """
 
     frames: list[UInt8s]
@@ -51,8 +58,8 @@ class Walk:
 
 
 def crop_to_blocks(walk: Walk, block: int) -> Walk:
-    """The middle of a walk's pictures, with sides that are multiples of `block` in pixels of the frames, so that
-    encoding cuts nothing off that depth and lens would not know of.
+    """Crop a trajectory to the centre, so that the sides of its frames are multiples of `block`. Encoding then crops
+    nothing, and depth and lens stay consistent.
     """
     whole = np.array(walk.frames[0].shape[:2])
     kept = whole // block * block
@@ -76,19 +83,24 @@ def crop_to_blocks(walk: Walk, block: int) -> Walk:
 
 
 def millimetres(depth_m: npt.NDArray[np.floating]) -> UInt16s:
-    """Distances along the camera's axis in metres as whole millimetres; 0, which means unknown, beyond 65.535 m."""
+    """Convert distances along the camera's axis from metres to whole millimetres; 0 (unknown) beyond 65.535 m."""
     rounded = np.nan_to_num(np.rint(1000 * depth_m), nan=0, posinf=0, neginf=0)
     return np.where((rounded > 0) & (rounded <= _MOST_MM), rounded, 0).astype(np.uint16)
 
 
 OPTIONS = {"level": "3", "g": "1", "slices": "4", "slicecrc": "1"}
-"""Those of FFmpeg's encoder: version 3, all frames keyframes, each slice with a checksum."""
+"""Options of FFmpeg's FFV1 encoder: version 3, all frames keyframes, each slice with a checksum."""
 
 
 def make_depth_member(depth: Sequence[UInt16s], fps: int) -> Member:
-    """Depth, uint16 (H, W) each in millimetres, as a member of kind `video`, decoded and compared once.
+    """Encode depth as a member of kind `video`, decoded and compared once.
 
-    Raises RejectError if the frames differ in size, or do not come back as they were.
+    Args:
+        depth: uint16 (H, W) each in millimetres.
+        fps: Frames per second.
+
+    Raises:
+        RejectError: The frames differ in size, or do not decode to the original values.
     """
     if len({one.shape for one in depth}) != 1:
         raise RejectError("encode", f"has depth of the sizes {sorted({one.shape for one in depth})}, not of one")
@@ -127,10 +139,10 @@ def _encode_walk(depth: Sequence[UInt16s], fps: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class TrajectoryEncoder(ProfiledEncoder):
-    """Encodes walks. `made_by` of a source records its `Walk`.
+    """Encodes trajectories. `made_by` of a source records its `Walk`.
 
-    Colours are stored in a profile of videos, depth without loss, and one pose for each frame, so a profile that
-    changes which frames there are is refused. Sides are cut to multiples of BLOCK, of frames and of depth alike.
+    Colours are stored in a video profile, depth without loss, and one pose for each frame, so a profile that changes
+    the number of frames is refused. The sides of frames and depth are cropped to multiples of BLOCK.
     """
 
     version: ClassVar[int] = 3
@@ -144,14 +156,14 @@ class TrajectoryEncoder(ProfiledEncoder):
             )
 
     def encode(self, source: Source) -> Encoded:
-        """Record and encode a walk. Raises RejectError if none is found."""
+        """Record and encode a trajectory. Raise RejectError if none is found."""
         walk = made_of(source, Walk)
         if walk is None:
             raise RejectError("open", "is no walk: nothing says what records it (made_by)")
         return self.encoded(walk)
 
     def encoded(self, walk: Walk) -> Encoded:
-        """Encode a walk. Raises RejectError if its parts do not fit together."""
+        """Encode a trajectory. Raise RejectError if its parts are inconsistent."""
         if not len(walk.frames) == len(walk.depth) == len(walk.path):
             counts = f"{len(walk.frames)} frames, {len(walk.depth)} of depth and {len(walk.path)} poses"
             raise RejectError("check", f"has {counts}; there is one of each for every moment")

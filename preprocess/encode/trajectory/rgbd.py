@@ -1,15 +1,15 @@
-"""The encoder of recorded RGB-D sequences: pictures of colours and of depth in files, and a list of poses.
+"""The encoder of recorded RGB-D sequences: colour and depth images in files, and a list of poses.
 
-Depth pictures are PNG of 16 bits, registered to the colours, so both have the same pixels.
+Depth images are 16-bit PNG, registered to the colour images, so both have the same pixels.
 
-The layout is that of the TUM RGB-D benchmark:
+The layout is the one of the TUM RGB-D benchmark:
 
-    SEQUENCE/rgb.txt, depth.txt    a line `TIME FILE` for each picture
+    SEQUENCE/rgb.txt, depth.txt    a line `TIME FILE` for each image
     SEQUENCE/groundtruth.txt       a line `TIME tx ty tz qx qy qz qw` for each pose of the colour camera in the world
 
-Times are seconds; lines that begin with # are comments. A picture's depth and pose are those nearest in time, at most
-`APART_S` away, as in the benchmark's own tool. Cameras lose frames, so moments are brought on a clock: each tick has
-the moment nearest to it. Where the lists leave a gap of more than two ticks, a stretch ends.
+Times are seconds; lines that begin with # are comments. The depth and pose of a colour image are the nearest ones in
+time, at most `APART_S` away, as in the benchmark's own tool. Cameras lose frames, so moments are assigned to a clock:
+each tick has the moment nearest to it. At a gap of more than two ticks, a stretch ends.
 
 Source: Sturm et al., A Benchmark for the Evaluation of RGB-D SLAM Systems, IROS 2012, and the benchmark's page "File
 Formats".
@@ -42,9 +42,9 @@ from .encoder import TrajectoryEncoder, UInt16s, Walk, millimetres
 
 COLOURS, DEPTH, POSES = "rgb.txt", "depth.txt", "groundtruth.txt"
 APART_S = 0.02
-"""How far in time a picture's depth and pose may be."""
+"""Largest time difference in seconds between an image and its depth or pose."""
 FPS = 10
-"""The ticks in a second; as many as there are pictures, where they are fewer."""
+"""Ticks per second; the rate of the images, if it is lower."""
 _UNIT = 0.01
 
 Ints = npt.NDArray[np.int64]
@@ -52,9 +52,14 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Ticks:
-    """A sequence on its clock, `fps` ticks a second. colours, depth: a file for each of n ticks, as the lists name it.
-    path: float64 (n, 7), poses as in `shards/media/camera_pose.py`, but in the lists' world. stretches: the first tick
-    of each, and n.
+    """A sequence on its clock.
+
+    Attributes:
+        colours: Colour file of each of n ticks, as listed.
+        depth: Depth file of each of n ticks, as listed.
+        path: Poses as in `shards/media/camera_pose.py`, but in the world of the lists, float64 (n, 7).
+        stretches: First tick of each stretch, then n.
+        fps: Ticks per second.
     """
 
     colours: list[str]
@@ -65,7 +70,7 @@ class Ticks:
 
 
 def list_tum_ticks(colours_list: Path, depth_list: Path, poses_list: Path) -> Ticks:
-    """The ticks of a sequence, which may be none. DatasetError for a line of another format."""
+    """Read the ticks of a sequence, which may be none. Raise DatasetError for a malformed line."""
     times, colours = _files(colours_list)
     depth_times, depth = _files(depth_list)
     pose_times, poses = _read_poses(poses_list)
@@ -87,7 +92,9 @@ def list_tum_ticks(colours_list: Path, depth_list: Path, poses_list: Path) -> Ti
 
 
 def find_on_clock(times: Floats, fps: int) -> tuple[Ints, list[int]]:
-    """The moment of each tick, numbers into sorted `times` (n,), and the first tick of each stretch, then their end."""
+    """Return the moment of each tick, as numbers into sorted `times` (n,), and the first tick of each stretch, then
+    their end.
+    """
     chosen, stretches = [np.empty(0, np.int64)], [0]
     for stretch in np.split(np.arange(len(times)), np.flatnonzero(np.diff(times) > 2 / fps + 1e-6) + 1):
         if len(stretch):
@@ -99,7 +106,7 @@ def find_on_clock(times: Floats, fps: int) -> tuple[Ints, list[int]]:
 
 
 def nearest(wanted: Floats, times: Floats) -> Ints:
-    """For each of `wanted` (m,) the number of the nearest of the sorted `times` (n,); 0 where there is none."""
+    """Return for each of `wanted` (m,) the number of the nearest of the sorted `times` (n,); 0 if there is none."""
     if not len(times):
         return np.zeros(len(wanted), np.int64)
     after = np.searchsorted(times, wanted).clip(1, max(len(times) - 1, 1)).clip(0, len(times) - 1)
@@ -108,7 +115,7 @@ def nearest(wanted: Floats, times: Floats) -> Ints:
 
 
 def _files(path: Path) -> tuple[Floats, list[str]]:
-    """Times and files of a list of pictures, sorted by time."""
+    """Return the times and files of a list of images, sorted by time."""
     times, files = [], []
     for number, text in read_lines(path):
         if not text.startswith("#"):
@@ -122,7 +129,7 @@ def _files(path: Path) -> tuple[Floats, list[str]]:
 
 
 def _read_poses(path: Path) -> tuple[Floats, Floats]:
-    """Times (n,) and poses (n, 7), sorted by time: the quaternion with w first, of length 1."""
+    """Return times (n,) and poses (n, 7), sorted by time: the quaternion with w first, of length 1."""
     found: list[list[float]] = []
     for number, text in read_lines(path):
         if not text.startswith("#"):
@@ -155,24 +162,29 @@ LENSES: Mapping[str, Lens] = {
     "freiburg2": (520.9, 521.0, 325.1, 249.7),
     "freiburg3": (535.4, 539.2, 320.1, 247.6),
 }
-"""fx, fy, cx, cy of the benchmark's colour cameras in pixels; the middle of the first pixel is 0, 0."""
+"""fx, fy, cx, cy of the benchmark's colour cameras in pixels; the centre of the first pixel is 0, 0."""
 _UPRIGHT: Mapping[str, tuple[float, float, float, float]] = {
     "z": (1, 0, 0, 0),
     "y": (0.5**0.5, 0.5**0.5, 0, 0),
     "-y": (0.5**0.5, -(0.5**0.5), 0, 0),
 }
-"""The turn of the lists' world that lets z point upwards."""
+"""Rotation of the lists' world that makes z point upwards."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RgbdEncoder(ProfiledEncoder):
-    """Encodes windows of sequences. A source's `path` is the list of poses; its `parts` are the lists of colours and of
-    depth, then the pictures of the window, each once; its `window` counts ticks of the lists (`tum_lists.py`), and its
-    meta["map"] names the sequence.
+    """Encodes windows of sequences.
 
-    video: the profile of the colours. lens: fx, fy, cx, cy in pixels, the middle of the first pixel is 0, 0; None: by
-    the sequence's name (`LENSES`). depth_per_m: what a depth of one metre is in the pictures. up: the axis of the
-    lists' world that points upwards; "-y" is for worlds that are the first camera's axes, as SLAM systems have them.
+    A source's `path` is the list of poses; its `parts` are the lists of colour and depth images, then the images of the
+    window, each once; its `window` counts ticks of the lists, and its meta["map"] names the sequence.
+
+    Attributes:
+        video: Profile of the colours.
+        lens: fx, fy, cx, cy in pixels, where the centre of the first pixel is 0, 0; None to look it up by the
+            sequence's name (`LENSES`).
+        depth_per_m: Depth value of one metre.
+        up: Axis of the lists' world that points upwards; "-y" for worlds with the first camera's axes, as in SLAM
+            systems.
     """
 
     modality: ClassVar[str] = "trajectory"
@@ -187,13 +199,13 @@ class RgbdEncoder(ProfiledEncoder):
             raise ValueError(f"lens is fx, fy, cx, cy in pixels or None; it {problem}")
 
     def prepared(self, sources: Mapping[str, Sequence[Source]]) -> RgbdEncoder:
-        """The same encoder. Raises ValueError if the lens of a sequence is not known."""
+        """Return the same encoder. Raise ValueError if the lens of a sequence is unknown."""
         for sequence in {source.meta["map"] for of in sources.values() for source in of}:
             self.find_lens(sequence)
         return self
 
     def find_lens(self, sequence: str) -> Lens:
-        """The lens of a sequence. Raises ValueError if it is not known."""
+        """Return the lens of a sequence. Raise ValueError if it is unknown."""
         found = re.search("|".join(LENSES), sequence)
         if self.lens is None and found is None:
             raise ValueError(
@@ -203,7 +215,7 @@ class RgbdEncoder(ProfiledEncoder):
         return self.lens or LENSES[found[0] if found else ""]
 
     def encode(self, source: Source) -> Encoded:
-        """Encode a window of a sequence. Raises RejectError for pictures that cannot be used."""
+        """Encode a window of a sequence. Raise RejectError if its images cannot be used."""
         ticks = list_tum_ticks(source.parts[0], source.parts[1], source.path)
         first, stop = source.window or (0, 0)
         colours, depth, path = ticks.colours[first:stop], ticks.depth[first:stop], ticks.path[first:stop]
@@ -228,20 +240,20 @@ class RgbdEncoder(ProfiledEncoder):
 
 
 def upright(path: Floats, up: str) -> Floats:
-    """Poses (n, 7) in a world whose axis `up` points upwards, in the same world turned so that z does."""
+    """Rotate poses (n, 7) of a world whose axis `up` points upwards, so that z does."""
     turn = np.broadcast_to(np.array(_UPRIGHT[up]), (len(path), 4))
     return np.concatenate([turned(turn, path[:, :3]), product(turn, path[:, 3:])], axis=1)
 
 
 def _read_colours(path: Path) -> UInt8s:
-    """A picture of colours, uint8 (H, W, 3), RGB."""
+    """Read a colour image, uint8 (H, W, 3), RGB."""
     pixels = read_picture(path).pixels
     check_frame_size(pixels.shape[1], pixels.shape[0])
     return np.ascontiguousarray(pixels[..., ::-1] if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2))
 
 
 def _read_depth(path: Path, size: tuple[int, ...]) -> UInt16s:
-    """A picture of depth, uint16 (H, W), as stored."""
+    """Read a depth image, uint16 (H, W), as stored."""
     check_source_file(path)
     data = path.read_bytes()
     header = read_header(data)

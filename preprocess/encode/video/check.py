@@ -1,4 +1,4 @@
-"""Checks written videos: decodes them slice by slice, as a loader will, and compares the frames."""
+"""Check written videos: decode them slice by slice, as a loader will, and compare the frames."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,10 +26,16 @@ def check_slices(
     *,
     motion: bool = False,
 ) -> None:
-    """Raise RejectError("check") unless every fragment decodes by itself to exactly its frames, in the right size.
+    """Raise RejectError unless every fragment decodes on its own to exactly its frames, in the right size.
 
-    This is for closed GOPs at a constant rate: frame n is shown at n intervals and is in the fragment of its GOP. seen:
-    is called with the number of each frame and the frame, in order; with `motion`, frames have their motion vectors.
+    This is for closed GOPs at a constant rate: frame n is displayed at n intervals and lies in the fragment of its GOP.
+
+    Args:
+        parsed: Fragments of the video.
+        width: Width in pixels.
+        height: Height in pixels.
+        seen: Function that is called with the number of each frame and the frame, in order.
+        motion: Decode motion vectors for `seen`.
     """
     n_frames = len(parsed.pts)
     interval = int(parsed.pts[-1]) // max(1, n_frames - 1)
@@ -72,7 +78,7 @@ def _decoder(track: Track, most: int) -> VideoCodecContext:
 
 
 def _decode_alone(decoder: VideoCodecContext, fragment: memoryview, packets: Packets) -> Iterator[VideoFrame]:
-    """The frames of a fragment, by a decoder in its initial state, which it has again afterwards."""
+    """Yield the frames of a fragment with a decoder in its initial state, and reset it afterwards."""
     for at, size, pts in zip(packets.start.tolist(), packets.size.tolist(), packets.pts.tolist(), strict=True):
         packet = av.Packet(fragment[at : at + size])  # type: ignore[arg-type]
         packet.pts = pts
@@ -93,9 +99,14 @@ class FullDecode:
 
 
 def decode_fully(parsed: Fragments, *, strict: bool = False) -> FullDecode:
-    """Decode the whole file. Raises RejectError("decode") if packets and frames differ in number.
+    """Decode a whole file.
 
-    With `strict`, also for what the decoder would pass over or conceal, and only keyframes have checksums.
+    Args:
+        parsed: Fragments of the video.
+        strict: Also raise for errors that the decoder would skip or conceal; then only keyframes have checksums.
+
+    Raises:
+        RejectError: Packets and frames differ in number.
     """
     digests: list[bytes] = []
     wanted, n_frames = set(parsed.key_rank.tolist()), 0
@@ -122,10 +133,11 @@ def decode_fully(parsed: Fragments, *, strict: bool = False) -> FullDecode:
 
 
 def decode_strictly(parsed: Fragments) -> FullDecode | None:
-    """The decode of a whole file without any fault, whose keyframes are the same when they are decoded alone.
+    """Decode a whole file without any fault, whose keyframes are the same when they are decoded alone; return None if
+    there is a fault.
 
-    None if there is a fault. What a decoder shows then depends on where it started: HEVC's leaves what another frame
-    had in the places that it could not decode.
+    Otherwise the decoder's output depends on its starting point: HEVC leaves the contents of another frame in regions
+    that it cannot decode.
     """
     try:
         whole = decode_fully(parsed, strict=True)
@@ -136,7 +148,7 @@ def decode_strictly(parsed: Fragments) -> FullDecode | None:
 
 
 def _hash_keyframe(data: bytes) -> bytes:
-    """The checksum of the first frame of an MP4, from its first packet alone; b"" if that gives no frame."""
+    """Return the checksum of the first frame of an MP4, from its first packet alone; b"" if that yields no frame."""
     with open_media(data) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -145,9 +157,9 @@ def _hash_keyframe(data: bytes) -> bytes:
 
 
 def find_exact_entries(parsed: Fragments, digests: list[bytes]) -> list[int]:
-    """The entry points: fragments from which every frame after the keyframe decodes as in the full decode.
+    """Return the entry points: fragments from which every frame after the keyframe decodes as in the full decode.
 
-    A fragment that is no entry point joins the slice of the entry point before it, and that slice is checked again.
+    A fragment that is not an entry point joins the slice of the entry point before it, and that slice is checked again.
     """
     n_fragments = len(parsed.key_rank)
     entries: list[int] = []
@@ -175,7 +187,7 @@ def _is_exact(parsed: Fragments, digests: list[bytes], first: int, stop: int) ->
 
 
 def _shown(data: bytes, *, strict: bool = False) -> Iterator[tuple[int, VideoFrame]]:
-    """Times and frames of an MP4, without the frames that are shown before its first keyframe."""
+    """Yield times and frames of an MP4, except frames that are displayed before its first keyframe."""
     with open_media(data) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -190,7 +202,7 @@ def _shown(data: bytes, *, strict: bool = False) -> Iterator[tuple[int, VideoFra
 
 
 def hash_frame(frame: VideoFrame) -> bytes:
-    """The checksum of a frame's pixels, without row padding."""
+    """Return the checksum of a frame's pixels, without row padding."""
     digest = xxhash.xxh3_128()
     for plane in frame.planes:
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)

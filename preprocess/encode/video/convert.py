@@ -1,7 +1,7 @@
-"""Converts decoded frames for the encoder: progressive, upright, square pixels, 4:2:0, limited range, BT.601.
+"""Convert decoded frames for the encoder: progressive, upright, square pixels, 4:2:0, limited range, BT.601.
 
-Their sides become multiples of BLOCK by scaling the short side to one and cutting off what is too much at both ends of
-the long side, so nothing is squeezed.
+The sides become multiples of BLOCK: the short side is scaled to one, and the long side is cropped at both ends, so
+nothing is squeezed.
 
 The matrix is converted after scaling: FFmpeg's `scale` takes three times as long if it must also convert BT.709, so
 `colorspace` does that, on the small frame.
@@ -50,12 +50,11 @@ class Fit(NamedTuple):
 
 
 def fitted(width: int, height: int, short_side: int) -> Fit:
-    """The fit of a video: its short side becomes the largest multiple of BLOCK that is at most `short_side` and the
-    short side itself, the other keeps the aspect ratio, to two pixels, and is stored up to a multiple of BLOCK.
+    """Return how to fit a video. The short side becomes the largest multiple of BLOCK that is at most `short_side` and
+    the short side itself; the other side keeps the aspect ratio, to two pixels, and is cropped to a multiple of BLOCK.
 
-    Decoders work in blocks of 16 x 16 pixels: at other sizes DALI's cache never finds its open decoders.
-
-    Raises RejectError if a side is shorter than a block.
+    Decoders work in blocks of 16 x 16 pixels: at other sizes DALI's cache never finds its open decoders. Raises
+    RejectError if a side is shorter than a block.
     """
     short = min(width, height)
     scaled_short = min(short_side, short) // BLOCK * BLOCK
@@ -146,7 +145,7 @@ def _format_matrix_arguments(matrix: str) -> str:
 
 
 def deinterlace_frames(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
-    """The frames, with interlaced ones made progressive (bwdif, one output frame per input frame)."""
+    """Yield the frames, with interlaced ones made progressive (bwdif, one output frame per input frame)."""
     graph: Graph | None = None
     stamps: deque[tuple[int | None, Fraction | None]] = deque()
     for frame in frames:

@@ -1,7 +1,7 @@
-"""The encoders of videos, of frames that extractors left in folders, and of a robot's episodes as LeRobot keeps them.
+"""The encoders of videos, of folders of extracted frames, and of a robot's episodes in LeRobot's format.
 
-An episode has a camera's video, and arrays with a row for each frame. Frames that are drawn, or lie in folders, become
-a small video without loss first, so that they are clips like those of filmed videos.
+An episode has a camera's video, and arrays with a row for each frame. Frames that are generated, or lie in folders,
+first become a small lossless video, so that they are handled like filmed clips.
 """
 
 import os
@@ -40,7 +40,7 @@ from .video import EncodedVideo, encode_video
 UInt8s = npt.NDArray[np.uint8]
 
 BACKGROUND = 128
-"""The grey level behind transparent pixels."""
+"""Grey level behind transparent pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,10 +52,17 @@ class DrawnClip:
 
 
 def write_clip(frames: Sequence[UInt8s], path: Path, *, fps: int) -> Path:
-    """Writes frames uint8 (H, W, 3) or (H, W, 4), RGB or RGBA of any sizes, centred on one canvas whose sides are
-    multiples of BLOCK, as FFV1 in Matroska; returns `path`.
+    """Write frames, centred on one canvas whose sides are multiples of BLOCK, as FFV1 in Matroska.
 
     The file appears only when it is complete. An existing file is kept.
+
+    Args:
+        frames: uint8 (H, W, 3) or (H, W, 4), RGB or RGBA of any sizes.
+        path: File to write.
+        fps: Frames per second.
+
+    Returns:
+        `path`.
     """
     if path.is_file():
         return path
@@ -86,7 +93,7 @@ def write_clip(frames: Sequence[UInt8s], path: Path, *, fps: int) -> Path:
 
 
 def place_on_canvas(frame: UInt8s, height: int, width: int) -> UInt8s:
-    """The frame uint8 (H, W, 3) or (H, W, 4) in the middle of a grey canvas, uint8 (height, width, 3), RGB."""
+    """Centre a frame uint8 (H, W, 3) or (H, W, 4) on a grey canvas, uint8 (height, width, 3), RGB."""
     canvas = np.full((height, width, 3), BACKGROUND, np.uint8)
     top, left = (height - frame.shape[0]) // 2, (width - frame.shape[1]) // 2
     alpha = frame[:, :, 3:].astype(np.uint32) if frame.shape[2] == 4 else 255
@@ -97,10 +104,11 @@ def place_on_canvas(frame: UInt8s, height: int, width: int) -> UInt8s:
 
 @dataclass(frozen=True, slots=True)
 class VideoEncoder(ProfiledEncoder):
-    """Encodes videos with a profile. `made_by` of a source makes a `DrawnClip`.
+    """Encodes videos with a profile. `made_by` of a source creates a `DrawnClip`.
 
-    damage, least_whole: what is done with a video of which a part is damaged or cut off, and the share of its frames
-    that must be left (`encode_video`); with profile copy it is always a reject.
+    Attributes:
+        damage: How to treat a video that is partly damaged or truncated; with profile copy it is always rejected.
+        least_whole: Fraction of its frames that must remain (`encode_video`).
     """
 
     version: ClassVar[int] = 7
@@ -136,7 +144,8 @@ class VideoEncoder(ProfiledEncoder):
 class FramesEncoder(ProfiledEncoder):
     """Encodes the frames of a source, in the order of its files.
 
-    fps: how many frames were extracted in a second, which the pictures do not say.
+    Attributes:
+        fps: Frames per second at which they were extracted, which the images do not store.
     """
 
     version: ClassVar[int] = 3
@@ -145,9 +154,9 @@ class FramesEncoder(ProfiledEncoder):
     fps: FrameRate = 30.0
 
     def in_profile(self, profile: VideoProfile) -> Self:
-        """The same in another profile. Raises ValueError for copy: there is no video to copy."""
+        """Return the encoder with another profile. Raise ValueError for copy, because there is no video to copy."""
         if profile.name == "copy":
-            raise ValueError("profile 'copy' keeps the packets of a video, but these are pictures; use train or fast")
+            raise ValueError("profile 'copy' keeps the packets of a video, but these are images; use train or fast")
         return replace(self, video=profile)
 
     def encode(self, source: Source) -> Encoded:
@@ -186,18 +195,19 @@ def _join(frames: tuple[Path, ...], to: Path, rate: Fraction) -> None:
 class EpisodeEncoder(ProfiledEncoder):
     """Encodes an episode: the video at `path`, and the rows of the Parquet file in `parts` that have its number.
 
-    meta["episode"] is the number, meta["arrays"] the column and the shape of a row of each array by its name, and
-    meta["span_s"] where the episode is in the video, None for all of it. The arrays are the members NAME.npy.
+    meta["episode"] is the number, meta["arrays"] the column and the row shape of each array by its name, and
+    meta["span_s"] the part of the video that is the episode, None for the whole. The arrays become the members
+    NAME.npy.
 
-    Of an episode with several videos, meta["videos"] names their members, meta["spans_s"] says where the episode is in
-    each, and `parts` ends with the files of all but the first.
+    For an episode with several videos, meta["videos"] names their members, meta["spans_s"] contains the part of each,
+    and `parts` ends with the files of all but the first.
     """
 
     version: ClassVar[int] = 3
     modality: ClassVar[str] = "video"
 
     def in_profile(self, profile: VideoProfile) -> Self:
-        """The same in another profile. Raises ValueError for one that changes which frames there are."""
+        """Return the encoder with another profile. Raise ValueError for a profile that changes the number of frames."""
         if profile.fps is not None:
             raise ValueError(f"profile {profile.name!r} leaves frames out, but actions have a row for each; use train")
         return replace(self, video=profile)
@@ -222,7 +232,7 @@ class EpisodeEncoder(ProfiledEncoder):
         return Encoded(members=members, meta=meta)
 
     def _part(self, path: Path, span_s: tuple[float, float], n_rows: int) -> EncodedVideo:
-        """Encode the part of a video that an episode is. Of profile copy, it must begin with a keyframe."""
+        """Encode the part of a video that is an episode. With profile copy, it must begin with a keyframe."""
         cut = cut_out(path, (span_s[0], span_s[1]))
         window = (cut.lead, cut.lead + n_rows)
         with TemporaryDirectory() as folder:

@@ -63,7 +63,7 @@ class Fragments:
 
 
 def parse_fragments(data: bytes) -> Fragments:
-    """Locate the fragments of `data` and their frames. Raises ValueError if it is no fragmented MP4."""
+    """Locate the fragments of `data` and their frames. Raise ValueError if it is not a fragmented MP4."""
     view = memoryview(data)
     found = [(kind.decode("latin-1"), start, payload, end) for kind, start, payload, end in boxes(view, 0, len(data))]
     kinds = [kind for kind, *_ in found if kind != "uuid"]
@@ -105,9 +105,17 @@ def parse_output(data: bytes) -> Fragments:
 def build_video_index(
     parsed: Fragments, entries: list[int], *, codec: str, fps: float, width: int, height: int, anchored: bool = False
 ) -> VideoIndex:
-    """The index of `parsed` with one GOP per entry point; `entries` are the fragments that decoding can start from.
+    """Return the index of `parsed` with one GOP per entry point.
 
-    anchored: whether the GOPs are closed and every 4th frame is an anchor, so that the ends of these are of use.
+    Args:
+        parsed: Fragments of the video.
+        entries: Fragments from which decoding can start.
+        codec: Name of the codec.
+        fps: Frames per second.
+        width: Width in pixels.
+        height: Height in pixels.
+        anchored: Whether the GOPs are closed and every 4th frame is an anchor, so that the ends of the anchors are
+            stored.
     """
     starts = np.array(entries, np.int64)
     bounds = parsed.start[np.append(starts, len(parsed.start) - 1)]
@@ -144,8 +152,8 @@ def remux(path: Path) -> bytes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cut:
-    """A part of a video as an MP4 of its own, with the packets from the last keyframe before it up to the first one
-    behind it: `n_frames` frames, of which `lead` are shown before it begins.
+    """A part of a video as a separate MP4, with the packets from the last keyframe before it up to the first keyframe
+    after it: `n_frames` frames, of which `lead` are displayed before the part begins.
     """
 
     data: bytes
@@ -154,9 +162,14 @@ class Cut:
 
 
 def cut_out(path: Path, span_s: tuple[float, float]) -> Cut:
-    """The part of a source from a time to another, in seconds of its clock. Only that part is read.
+    """Cut a part out of a source. Only that part is read.
 
-    Raises RejectError if there is no such part, or MP4 cannot hold the packets.
+    Args:
+        path: Video file.
+        span_s: Start and end in seconds of its clock.
+
+    Raises:
+        RejectError: There is no such part, or MP4 cannot contain the packets.
     """
     with open_video(path) as (source, stream):
         if stream.time_base is None or not stream.average_rate:

@@ -1,9 +1,9 @@
-"""Encodes the clips of a scene from the frames in which scenes are looked for, and keeps them until shards are written.
+"""Encode the clips of a scene from the frames in which scenes are detected, and cache them until shards are written.
 
-A long file is decoded once then. A kept clip is what `encode_video` makes of its span, byte for byte, so it may be lost
-at any time: whoever wants it then encodes it from the file. Nothing is kept where that is not certain: of damaged
-frames, of codecs whose decoders do not start afresh at keyframes, at a variable rate, of interlaced frames, of frames
-of several sizes, and of scenes whose frames would take more than MOST_BYTES.
+A long file is then decoded only once. A cached clip equals the result of `encode_video` for its span, byte for byte, so
+it may be lost at any time and is then encoded from the file. Nothing is cached if that is not certain: for damaged
+frames, codecs whose decoders do not restart at keyframes, a variable rate, interlaced frames, frames of several sizes,
+and scenes whose frames would take more than MOST_BYTES.
 """
 
 import json
@@ -159,7 +159,7 @@ def _is_in(pts: int | None, first: int, stop: int | None) -> bool:
 
 @contextmanager
 def open_scene_encoder(path: Path, profile: VideoProfile, files: ClipFiles) -> Iterator[SceneEncoder]:
-    """What encodes the clips of the scenes of a file, which stays open during the block."""
+    """Yield the encoder of the clips of a file's scenes; the file stays open during the block."""
     state = _read_state(path)
     with open_video(path) as (container, stream):
         convert = Converter(profile.short_side, stream.sample_aspect_ratio or None)
@@ -172,7 +172,7 @@ def _read_state(path: Path) -> tuple[int, int]:
 
 
 def packed(video: EncodedVideo, state: tuple[int, int]) -> bytes:
-    """A clip of a file of this state as a file of its own: a checksum of what follows, a line of JSON, and the MP4."""
+    """Return a clip of a file in this state as file contents: a checksum of the rest, a line of JSON, and the MP4."""
     index = video.index
     facts = {
         "state": state,

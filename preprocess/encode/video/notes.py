@@ -1,10 +1,10 @@
-"""Makes the notes of each GOP from the decoded frames of a video (shards/media/gop_notes.py).
+"""Compute the notes of each GOP from the decoded frames of a video (shards/media/gop_notes.py).
 
-A GOP's first frame has no motion vectors, so the flow into it is computed (shards/media/gop_notes.py). Scene cuts are
-found so that loaders need not look for them in each clip (shards/media/gop_notes.py). All frames are at hand here,
-so neighbours are compared: one scene moves little from frame to frame, and DIS follows it. Between the frames of 11
-videos the correlation along DIS flow is at most 0.65 at a cut and at least 0.79 elsewhere. The energy of each anchor's
-cells is what its motion vectors leave of it, as a codec would have to send it; it is made where a profile asks for it.
+A GOP's first frame has no motion vectors, so the flow into it is computed. Scene cuts are detected so that loaders need
+not search each clip. All frames are available here, so neighbours are compared: one scene moves little from frame to
+frame, and DIS follows it. Between the frames of 11 videos the correlation along DIS flow is at most 0.65 at a cut and
+at least 0.79 elsewhere. The energy of each anchor's cells is the residual of motion compensation, as a codec would have
+to encode it; it is computed if a profile requests it.
 """
 
 from collections.abc import Iterator
@@ -41,10 +41,10 @@ from .fragments import Fragments, parse_fragments
 
 
 class Notes:
-    """The flow into the GOPs of a video that start with the frames `first`, its scene cuts, and with `energy` that of
-    its anchors.
+    """The flow into the GOPs of a video that start with the frames `first`, its scene cuts, and with `energy` the
+    energy of its anchors.
 
-    `add` is given the frames in display order, of a decoder that exports motion vectors where there is `energy`.
+    `add` takes the frames in display order; for `energy`, the decoder must export motion vectors.
     """
 
     def __init__(self, first: list[int], *, energy: bool = False) -> None:
@@ -79,7 +79,7 @@ class Notes:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """OpenCV without its threads, which would spin beside the encoder while they wait."""
+    """Disable OpenCV's threads for the block, because they would spin next to the encoder while they wait."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -99,7 +99,7 @@ Plane = npt.NDArray[Any]
 _LEAST_SIDE = 12
 """The least side of a half-size plane that DIS takes."""
 _CONTRAST = 8.0
-"""Levels by which an error is compared in a flat cell, besides the cell's contrast."""
+"""8-bit error that a flat cell tolerates, in addition to the cell's contrast."""
 
 
 @dataclass(slots=True)
@@ -142,10 +142,10 @@ def compute_key_flow(number: int, later: Plane, earlier: Plane) -> KeyFlow:
 
 
 def _search(later: Plane, earlier: Plane) -> Plane:
-    """The flow float32 (H, W, 2) of a plane uint8 (H, W), by OpenCV's DIS.
+    """Compute the flow float32 (H, W, 2) of a plane uint8 (H, W), by OpenCV's DIS.
 
-    The settings are those of its preset `medium` with a patch on every 5th pixel, 6 steps a patch and 2 rounds of
-    refinement: as exact on moving images of known flow (0.28 px), at two fifths of the cost.
+    The settings are the preset `medium` with a patch on every 5th pixel, 6 steps per patch and 2 rounds of refinement:
+    equally exact on moving images of known flow (0.28 px), and 2.5x faster.
     """
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     search.setFinestScale(0)
@@ -165,9 +165,9 @@ def _average_cells(plane: Plane) -> Plane:
 
 
 _HALF = CELL // 2
-"""The side of the smallest block that has a vector of its own here."""
+"""Side of the smallest block that has a separate vector here."""
 DEAD_ZONE = 4
-"""Differences of so many grey levels count as none, as a codec's quantiser drops them: they are noise and rounding."""
+"""Differences of up to this 8-bit intensity are ignored as noise and rounding, as a codec's quantiser drops them."""
 _SQUARES = np.maximum(np.arange(256) - DEAD_ZONE, 0).astype(np.uint16) ** 2
 
 
@@ -190,8 +190,15 @@ class EnergyMaps:
 def measure_cell_energy(
     now: npt.NDArray[np.uint8], before: npt.NDArray[np.uint8], motion: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.int64]:
-    """What each cell of a Y plane uint8 (H, W) shows that the one before, fetched along the motion float32 (h, w, 2) of
-    its blocks, does not: the sum of squared differences beyond DEAD_ZONE, int64 (rows, columns).
+    """Return the residual of each cell after motion compensation: the sum of squared differences beyond DEAD_ZONE.
+
+    Args:
+        now: Y plane, uint8 (H, W).
+        before: Y plane of the anchor before, uint8 (H, W).
+        motion: Motion of the blocks in pixels, float32 (h, w, 2).
+
+    Returns:
+        int64 (rows, columns).
     """
     height, width = now.shape
     rows, columns = compute_flow_grid(width, height)
@@ -207,8 +214,12 @@ def measure_cell_energy(
 
 
 def find_cell_motion(flow: KeyFlow | None, frame: VideoFrame) -> npt.NDArray[np.float32]:
-    """Where the blocks of an anchor were in the one before, in pixels: float32 (2 rows, 2 columns, 2), 0 for blocks
-    that have no vector. flow: that of a frame that starts a GOP, which has none.
+    """Return the motion of an anchor's blocks from the anchor before, in pixels: float32 (2 rows, 2 columns, 2), 0 for
+    blocks without a vector.
+
+    Args:
+        flow: Stored flow of a frame that starts a GOP, which has no motion vectors; None for other anchors.
+        frame: Decoded frame with motion vectors.
     """
     if flow is not None:
         return flow.vectors.transpose(1, 2, 0).astype(np.float32) / np.float32(QUARTERS)
@@ -229,15 +240,15 @@ def find_cell_motion(flow: KeyFlow | None, frame: VideoFrame) -> npt.NDArray[np.
 
 Luma = npt.NDArray[np.uint8]
 SIDE = 64
-"""The shorter side of the pictures that are compared."""
+"""Shorter side of the images that are compared."""
 LIKE = 0.75
-"""The correlation, as they are or along DIS flow, from which on two frames DISTANCE apart show one scene, whatever
-flashes between them.
+"""Smallest correlation, direct or along DIS flow, at which two frames DISTANCE apart show one scene, whatever flashes
+between them.
 """
 BLACK = (24.0, 2.0)
-"""The mean and the standard deviation of luma below which a picture is black. Limited range has black at 16."""
+"""Mean and standard deviation of luma below which a frame is black. In limited range black is 16."""
 UNCHANGED = 0.5
-"""The mean difference of luma, in levels, below which a picture is as the one before."""
+"""Mean 8-bit difference of luma below which a frame equals the one before."""
 LEAST_UNMOVED, LEAST_MOVED = 0.45, 0.7
 """At a cut neighbours correlate less, as they are and along DIS flow. Fast pans of few frames a second are kept apart
 by the first.
@@ -291,7 +302,7 @@ class SceneCuts:
 
 
 def has_cut(pictures: list[Luma]) -> bool:
-    """Whether a scene ends among pictures of consecutive frames, and the last shows nothing of the first."""
+    """Return whether a scene ends among consecutive frames, and the last shows nothing of the first."""
     ends = any(
         correlate_pictures(halved(before), halved(now)) < LEAST_UNMOVED and correlate_moved(before, now) < LEAST_MOVED
         for before, now in pairwise(pictures)
@@ -300,7 +311,7 @@ def has_cut(pictures: list[Luma]) -> bool:
 
 
 def correlate_moved(before: Luma, now: Luma) -> float:
-    """The correlation of `now` with `before`, fetched along DIS flow, where it is fetched from inside the picture."""
+    """Return the correlation of `now` with `before`, warped along DIS flow, where the flow stays inside the frame."""
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     search.setFinestScale(0)
     dense: Any = search.calc(now, before, None)  # type: ignore[call-overload]
@@ -312,20 +323,20 @@ def correlate_moved(before: Luma, now: Luma) -> float:
 
 
 def correlate_pictures(before: Luma, now: Luma) -> float:
-    """The correlation of two pictures, -1 to 1, and 1 of two without contrast."""
+    """Return the correlation of two images, -1 to 1; 1 for two without contrast."""
     (mean, first), (other, second) = (_moments(picture) for picture in (before, now))
     apart = cv2.norm(before, now, cv2.NORM_L2SQR) / now.size - (mean - other) ** 2
     return ((first + second - apart) / 2 + 1) / sqrt((first + 1) * (second + 1))
 
 
 def _moments(picture: Luma) -> tuple[float, float]:
-    """The mean and the variance of a picture."""
+    """Return the mean and the variance of an image."""
     mean, deviation = cv2.meanStdDev(picture)
     return float(mean[0, 0]), float(deviation[0, 0]) ** 2
 
 
 def correlate_seen(before: Luma, now: Luma, weights: npt.NDArray[np.float32]) -> float:
-    """The same with a weight for each pixel; less where little has weight."""
+    """Return the correlation with a weight for each pixel; lower if little has weight."""
     one, other = before.astype(np.float32), now.astype(np.float32)
     total = max(float(weights.sum()), 1e-6)
     one, other = (plane - float((plane * weights).sum()) / total for plane in (one, other))
@@ -336,7 +347,7 @@ def correlate_seen(before: Luma, now: Luma, weights: npt.NDArray[np.float32]) ->
 
 
 def shrunk(luma: Luma) -> Luma:
-    """The picture with a shorter side of about SIDE pixels."""
+    """Shrink an image to a shorter side of about SIDE pixels."""
     times = max(min(luma.shape) // SIDE, 1)
     size = (luma.shape[1] // times, luma.shape[0] // times)
     return np.asarray(

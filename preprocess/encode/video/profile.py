@@ -1,4 +1,4 @@
-"""The profiles `train`, `fast`, `copy` and `fps`, which say how videos are stored."""
+"""The profiles `train`, `fast`, `copy` and `fps`, which define how videos are stored."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -13,8 +13,9 @@ BLOCK = 16
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
 FrameRate = Annotated[float, Bounds(min=0.1, max=240, note="frames per second")]
 _SQUARED_ERROR = "psy=0:trellis=0"
-"""Decisions for the least squared error instead of the sharpest picture: fewer coefficients, and vectors that follow
-the motion more closely."""
+"""Decisions for the least squared error instead of the sharpest image: fewer coefficients, and vectors that follow the
+motion more closely.
+"""
 _FEW_BLOCKS = ":partitions=p8x8,i8x8"
 """No 4x4 intra blocks and no halves of 8x8 blocks in B-frames."""
 
@@ -28,12 +29,18 @@ class VideoProfile(Config):
     `train`: H.264 in closed GOPs of 32 frames with a fixed hierarchy. Every 4th frame is I or P, and the three B-frames
     between are never referenced, so a clip of stride 4 decodes a quarter of the frames. With one reference frame, the
     motion vectors of a P-frame point exactly 4 frames back. `fast`: the same with fewer bytes and kinds of blocks, so
-    that decoding and encoding cost less. `fps`: closed GOPs at a low rate, without the hierarchy. `copy`: the
-    source's packets, unchanged; the other fields are not used.
+    that decoding and encoding cost less. `fps`: closed GOPs at a low rate, without the hierarchy. `copy`: the source's
+    packets, unchanged; the other fields are not used.
 
-    short_side: pixels; videos are never upscaled, and both sides are multiples of BLOCK (convert.py). crf, preset:
-    those of x264. keyint: frames. fps: frames per second; None keeps the source's rate. energy: whether the profiles
-    `train` and `fast` store the energy of every 4th frame's cells for `masks.ByEnergy(energy="stored")`.
+    Attributes:
+        name: Kind of profile.
+        short_side: Short side in pixels; videos are never upscaled, and both sides are multiples of BLOCK (convert.py).
+        crf: x264's constant rate factor.
+        preset: x264's preset.
+        keyint: Frames of a GOP.
+        fps: Frames per second; None keeps the source's rate.
+        energy: Whether the profiles `train` and `fast` store the energy of every 4th frame's cells for
+            `masks.ByEnergy(energy="stored")`.
     """
 
     version: ClassVar[int] = 7  # 7: crf 20.3; 6: sides are multiples of 16; 5: flow into each GOP; 3: squared error

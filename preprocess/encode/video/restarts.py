@@ -1,7 +1,7 @@
-"""Tells from a stream's syntax whether its decoder starts afresh at every keyframe.
+"""Determine from a stream's syntax whether its decoder restarts at every keyframe.
 
-If so, each GOP decodes alone exactly as in a decode of the whole file, and nothing need be decoded to know it. The
-answer is no to whatever is not certain: GOPs are then decoded alone and compared (`check.find_exact_entries`).
+If so, each GOP decodes alone exactly as in a decode of the whole file, which need not be verified by decoding. The
+answer is no in case of doubt: GOPs are then decoded alone and compared (`check.find_exact_entries`).
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _X264 = re.compile(rb"x264 - core (\d{1,6})")
 _444_PROFILES = (44, 144, 244)
 
 Rule = Callable[[memoryview, bool], bool]
-"""Whether a packet agrees with a restart at every keyframe; the flag says whether it is a keyframe."""
+"""Return whether a packet is consistent with a restart at every keyframe; the flag is True for a keyframe."""
 
 
 def restarts_at_keyframes(parsed: Fragments) -> bool:
-    """Whether a decoder that starts at any fragment, with the file's header, is in the state of one that read all
-    fragments before.
+    """Return whether a decoder that starts at any fragment, with the file's header, has the same state as one that has
+    read all earlier fragments.
 
-    H.264: every keyframe is IDR, parameter sets are those of the header, and the decoder knows how many frames it must
-    hold back. HEVC: the same without leading pictures. VP9 and AV1: shown keyframes, and one sequence header.
+    H.264: every keyframe is IDR, parameter sets equal the header's, and the number of reordered frames is declared.
+    HEVC: the same without leading pictures. VP9 and AV1: shown keyframes, and one sequence header.
     """
     first = np.searchsorted(parsed.fragment, np.arange(len(parsed.key_rank)))
     if (np.diff(parsed.fragment) < 0).any() or not np.array_equal(parsed.key_rank, first):
@@ -179,7 +179,7 @@ def _make_av1_rule(extradata: bytes, is_reordered: bool) -> Rule:
 
 
 def _is_reduced(header: bytes) -> bool:
-    """Whether a sequence header is that of still pictures, whose frames have other headers."""
+    """Return whether a sequence header is for still images, whose frames have other headers."""
     return bool(header[0] & 0b00001000)
 
 

@@ -1,11 +1,11 @@
-"""Finds where the scenes of a video begin, by comparing neighbouring frames of a stretch of it.
+"""Find where the scenes of a video begin, by comparing neighbouring frames of a stretch of it.
 
-A hard cut is where two neighbours are unlike, also along DIS flow, and the frame before it does not come back within
-DISTANCE frames, as after a flash: the same measures as those of the notes in GOPs (`notes.py`). A scene also ends where
-the picture becomes black, and begins where it is no longer so; such a fade is told apart from a cut. One scene that is
-blended into another is not found.
+A hard cut is where two neighbours differ, also along DIS flow, and the frame before it does not return within DISTANCE
+frames, as after a flash: the same measures as in the notes of GOPs (`notes.py`). A scene also ends where the frame
+becomes black, and begins where it no longer is; such a fade is distinguished from a cut. A cross-fade between two
+scenes is not detected.
 
-All frames are decoded as an encoder of the scenes would, so the clips of a scene can be made of the same frames
+All frames are decoded as an encoder of the scenes would, so the clips of a scene can be encoded from the same frames
 (`kept.py`).
 """
 
@@ -41,17 +41,17 @@ from .restarts import restart_rule
 from .source import has_seeking, open_video, read_packets
 
 CONTEXT_S = 2
-"""So much before and behind a stretch is decoded too, so that neighbouring stretches see the same frames."""
+"""This much before and after a stretch is decoded too, so that neighbouring stretches see the same frames."""
 SUDDEN, ABRUPT = 2.0, 3.0
-"""At a cut luma changes more than so many times as much as between the frames around it. In a fade it changes evenly;
-pans are abrupt at no frame.
+"""At a cut luma changes more than this many times as much as between the frames around it. In a fade it changes evenly;
+pans are never abrupt.
 """
 ABRUPTLY_LIKE = 0.8
 """The correlation along DIS flow below which two frames show two scenes, if the change is abrupt."""
 _PLANAR = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray"})
 """Formats whose first plane is 8-bit luma."""
 _LIGHT = (32.0, 5.0)
-"""The mean and the standard deviation of luma above one of which a picture is no longer black."""
+"""Mean and standard deviation of luma; above one of them a frame is no longer black."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class SceneStarts:
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """A frame, its time, small pictures of it, and the mean and the standard deviation of luma."""
+    """A frame, its time, downscaled versions of it, and the mean and the standard deviation of luma."""
 
     frame: VideoFrame
     time_s: float
@@ -94,7 +94,7 @@ class _Seen:
 
 
 class SceneFrames(Protocol):
-    """Is shown the frames of a stretch and where scenes begin, in order."""
+    """Receives the frames of a stretch and the starts of scenes, in order."""
 
     def begin(self, start: SceneStart, *, is_whole: bool) -> None:
         """A scene begins in the stretch with the next frame. is_whole: whether nothing before it was damaged."""
@@ -116,10 +116,17 @@ class SceneFrames(Protocol):
 def find_scenes(
     path: Path, begin_s: float = 0.0, stop_s: float | None = None, frames: SceneFrames | None = None
 ) -> SceneStarts:
-    """The scenes of the video at `path` that begin from `begin_s` on and before `stop_s`; None is the end.
+    """Find the scenes of a video that begin in a stretch. A few frames are in memory at a time, besides the ones that
+    `frames` keeps.
 
-    Frames that cannot be decoded are passed over. A few frames are in memory at a time, besides what `frames` holds.
-    Raises RejectError if the file cannot be opened.
+    Args:
+        path: Video file.
+        begin_s: Start of the stretch in seconds.
+        stop_s: End of the stretch; None for the end of the file.
+        frames: Receiver of the frames and scenes.
+
+    Raises:
+        RejectError: The file cannot be opened.
     """
     starts: list[SceneStart] = []
     last_s: float | None = None
@@ -160,8 +167,8 @@ def _pair_neighbours(pictures: Iterator[_Seen]) -> Iterator[tuple[list[_Seen], _
 
 
 def _is_cut(earlier: list[_Seen], now: _Seen, later: list[_Seen]) -> bool:
-    """Whether a scene begins with a frame: it changes more than its neighbours do, and shows nothing of those before,
-    nor does what follows.
+    """Return whether a scene begins with a frame: it changes more than its neighbours do, and neither it nor later
+    frames show anything of the frames before.
     """
     usual = max(_measure_mean_change(earlier[-2:]), _measure_mean_change(later[:2]))
     before = earlier[-1]
@@ -185,7 +192,7 @@ def _is_black(shown: _Picture, *, was: bool) -> bool:
 
 @dataclass(slots=True)
 class _Reader:
-    """Decodes a stretch of a video and what is around it. is_whole: whether nothing that it decoded is damaged."""
+    """Decodes a stretch of a video and its surroundings. is_whole: False once it has decoded anything damaged."""
 
     container: Any
     stream: Any
@@ -223,7 +230,7 @@ class _Reader:
             raise RejectError("decode", f"cannot be read from {pts} on ({explain(error)})") from error
 
     def _decoded(self) -> Iterator[VideoFrame]:
-        """The frames from here on; those that cannot be decoded are passed over, what cannot be read is the end."""
+        """Yield the frames from here on. Frames that cannot be decoded are skipped; a read error is the end."""
         may_start = restart_rule(self.stream.codec_context)
         try:
             for packet in read_packets(self.container, self.stream):

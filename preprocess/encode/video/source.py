@@ -1,4 +1,4 @@
-"""Reads any video that FFmpeg supports: its facts in one pass over the packets, then its frames, damaged ones too.
+"""Read any video that FFmpeg supports: its facts in one pass over the packets, then its frames, including damaged ones.
 
 A constant frame rate is derived from the time stamps, to which frames are resampled.
 """
@@ -66,7 +66,7 @@ class Ending:
     found: DamageError | None = field(default=None)
 
     def of(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
-        """The frames; with "trim", those before the first damaged one."""
+        """Yield the frames; with "trim", only those before the first damaged one."""
         try:
             for frame in frames:
                 self.n_frames += 1
@@ -77,9 +77,13 @@ class Ending:
             self.found = error
 
     def facts(self, n_expected: int) -> dict[str, Any]:
-        """What `json` says of a video that should have so many frames: {} if it has them.
+        """Return the facts about damage for `json`; {} if all frames are present.
 
-        Raises the error that was found if less than the share `least_whole` of them is there.
+        Args:
+            n_expected: Number of frames that the video should have.
+
+        Raises:
+            RejectError: Less than the fraction `least_whole` of the frames is left.
         """
         if self.damage == "reject" or (self.found is None and self.n_frames >= n_expected):
             return {}
@@ -101,10 +105,15 @@ MIN_RATE = Fraction(1, 60)
 class SourceFacts:
     """Facts of a source from its packets, without decoding.
 
-    rate: the constant rate in frames per second; a `variable` source is resampled to it. n_frames: the number of
-    decodable packets that are shown. last_interval: the duration of the last frame in seconds. pixel_aspect: a pixel's
-    width divided by its height; None if square or unknown. n_expected: how many frames the file says that it has, or
-    n_frames.
+    Attributes:
+        codec: Name of the codec.
+        rate: Constant rate in frames per second, to which a `variable` source is resampled.
+        average_rate: Average rate in frames per second.
+        variable: Whether the rate varies.
+        n_frames: Number of decodable packets that are displayed.
+        last_interval: Duration of the last frame in seconds.
+        pixel_aspect: Width of a pixel divided by its height; None if square or unknown.
+        n_expected: Number of frames that the file declares, or n_frames.
     """
 
     codec: str
@@ -134,8 +143,8 @@ def open_video(path: Path, **options: str) -> Iterator[tuple[InputContainer, Vid
 
 
 def find_first_video(container: InputContainer) -> VideoStream:
-    """The first video stream that is no cover art, decoded by one thread. Raises RejectError if there is none, or its
-    frames are too large (`Limits`).
+    """Return the first video stream that is not cover art, decoded by one thread. Raise RejectError if there is none,
+    or its frames are too large (`Limits`).
     """
     found = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not found:
@@ -304,9 +313,10 @@ def _decoded(stream: VideoStream, packet: Packet[Stream], damage: Damage) -> Seq
 
 
 def _is_repeat(packet: Packet[Stream]) -> bool:
-    """Whether a packet says that the frame before it stays, as Theora's of no bytes do.
+    """Return whether a packet repeats the frame before it, like Theora's empty packets.
 
-    A decoder would take one for the end. The time stamps of the others tell how long each frame is shown.
+    A decoder would take such a packet for the end. The time stamps of the other packets determine how long each frame
+    is displayed.
     """
     return packet.size == 0 and (packet.pts is not None or packet.dts is not None)
 
@@ -347,9 +357,14 @@ def has_seeking(container: InputContainer) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """A part of a video. facts: those of the part. first: the time stamp of the frame that it begins with, which is
-    shown from the stamp `begin` on. stop: no frame has this stamp or a later one. window: the numbers of its frames
-    instead, [first, stop), where they have no time stamps.
+    """A part of a video.
+
+    Attributes:
+        facts: Facts of the part.
+        first: Time stamp of its first frame.
+        begin: Time stamp from which the first frame is displayed.
+        stop: End of the part: no frame has this stamp or a later one.
+        window: Numbers of its frames instead, [first, stop), if they have no time stamps.
     """
 
     facts: SourceFacts
@@ -360,11 +375,22 @@ class Part:
 
 
 def open_part(path: Path, span: Span, damage: Damage = "reject") -> tuple[SourceFacts, Iterator[VideoFrame]]:
-    """The facts of a part of a video, and its frames. Of MP4, MOV, Matroska and WebM only the part is read, and decoded
-    from the keyframe before it on, if that gives the part's first frame.
+    """Open a part of a video. For MP4, MOV, Matroska and WebM only the part is read and decoded, from the keyframe
+    before it, if that yields the part's first frame.
 
-    The part has the frames that begin in it. At a variable rate it also has the one that is shown when it begins, from
-    then on. Raises RejectError if there is no such part, and as `probe` and `decode` do.
+    The part has the frames that begin in it. At a variable rate it also has the frame that is displayed when it begins,
+    from then on.
+
+    Args:
+        path: Video file.
+        span: Part in seconds.
+        damage: How to treat damage.
+
+    Returns:
+        The facts of the part, and its frames.
+
+    Raises:
+        RejectError: There is no such part, or as for `probe` and `decode`.
     """
     part = _find_timed_part(path, span, damage, seeks=True)
     if part is not None:
@@ -383,7 +409,7 @@ def open_part(path: Path, span: Span, damage: Damage = "reject") -> tuple[Source
 
 
 def _shown(frames: Iterator[VideoFrame], part: Part) -> Iterator[VideoFrame]:
-    """The frames of a part, of those from its first one on."""
+    """Yield the frames of a part, given the frames from its first one on."""
     for frame in frames:
         if frame.pts is not None and part.stop is not None and frame.pts >= part.stop:
             return

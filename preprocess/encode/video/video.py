@@ -1,6 +1,6 @@
-"""Encodes one raw video: the bytes of its member, its index and its description.
+"""Encode one raw video: the bytes of its member, its index and its description.
 
-H.264 is encoded by one thread, so the same frames give the same bytes.
+H.264 is encoded by one thread, so the same frames yield the same bytes.
 """
 
 import io
@@ -143,15 +143,22 @@ def encode_video(
     damage: Damage = "reject",
     least_whole: float = 0.5,
 ) -> EncodedVideo:
-    """Encode the video at `path`, or its frames [first, stop) of `window` in display order, or a span, with `profile`.
+    """Encode a video, or a part of it, with a profile.
 
-    The result is a fragmented MP4 with one fragment per GOP and no audio; with the profiles `train` and `fast` the flow
-    into each GOP, its scene cuts, and where the profile asks for it the energy of its anchors stand in it
-    (shards/media/gop_notes.py). It was decoded GOP by GOP, and every
-    entry of the index gives exactly its frames. The same input gives the same bytes. Raises RejectError if the source
-    cannot be opened or decoded, is truncated, or does not suit the profile. damage: what is
-    done with a video of which a part is damaged or cut off (`damage.py`); it is a reject if less than the share
-    `least_whole` of its frames is left.
+    The result is a fragmented MP4 with one fragment per GOP and no audio. With the profiles `train` and `fast` it
+    contains the flow into each GOP, its scene cuts, and the energy of its anchors if the profile requests it
+    (shards/media/gop_notes.py). It was decoded GOP by GOP, and every entry of the index yields exactly its frames. The
+    same input yields the same bytes.
+
+    Args:
+        path: Video file.
+        profile: How to store it.
+        window: Frames [first, stop) in display order, or a span; None for the whole video.
+        damage: How to treat a video that is partly damaged or truncated.
+        least_whole: Fraction of its frames that must remain, else it is rejected.
+
+    Raises:
+        RejectError: The source cannot be opened or decoded, is truncated, or does not suit the profile.
     """
     if isinstance(window, tuple) and not 0 <= window[0] < window[1]:
         raise RejectError("open", f"the window {window} must be (first, stop) with 0 <= first < stop")
@@ -182,7 +189,7 @@ def encode_frames(
     convert: Converter,
     ending: Ending,
 ) -> EncodedVideo:
-    """Encode the frames of a video, or of a part of it, of which facts are known. Raises as `encode_video`."""
+    """Encode the frames of a video, or of a part of it, with known facts. Raise RejectError as `encode_video` does."""
     most = 2 * facts.n_frames + 32
     if isinstance(window, Span):
         most += ceil(max(0, (window.stop_s or 0) - window.start_s) * facts.rate)

@@ -112,7 +112,7 @@ def test_modelnet40_of_pointnet2(tmp_path):
     np.testing.assert_allclose(np.sort(points[:, 2]), [-0.6, 0.3], rtol=1e-6)
     assert points.shape == (2, 6)
     (base / "airplane/airplane_0001.txt").write_text("0.1,0.2,hello\n")
-    with pytest.raises(RejectError, match="is no text of numbers"):
+    with pytest.raises(RejectError, match="is not a text file of numbers"):
         PointEncoder().encode(dataset.splits["train"][0])
 
 

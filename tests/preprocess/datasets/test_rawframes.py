@@ -51,7 +51,7 @@ def test_frames_keep_their_order_and_number(kinetics, tmp_path):
 def test_shards_of_frames(kinetics, tmp_path):
     report = make_shards("rawframes", kinetics, tmp_path / "out", workers=0, settings=["fps=10"], max_rejects=0.5)
     assert {name: split.counts["samples"] for name, split in report.splits.items()} == {"train": 2, "val": 1}
-    with pytest.raises(ValueError, match="these are pictures; use train or fast"):
+    with pytest.raises(ValueError, match="these are images; use train or fast"):
         make_shards("rawframes", kinetics, tmp_path / "copy", profile=PROFILES["copy"])
 
 

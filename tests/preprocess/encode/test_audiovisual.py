@@ -103,7 +103,7 @@ def test_what_has_no_sound_to_learn_from_is_a_reject_with_its_reason(tmp_path, m
     assert encoded(write(tmp_path / "soft.mkv", (30,), codec="pcm_s16le", level=0.05)).meta["audio_level_db"] > -50
     with pytest.raises(RejectError, match=r"in only 3[0-9]% of its duration"):
         encoded(write(tmp_path / "short.mp4", (5,), ends=35))
-    with pytest.raises(RejectError, match="no sound from 2"):
+    with pytest.raises(RejectError, match="no audio from 2"):
         encoded(write(tmp_path / "cut.mp4", (5,), ends=35), (50, 90))
     sf.write(tmp_path / "only.wav", np.zeros(8000), 16000)
     with pytest.raises(RejectError, match="no video stream"):
@@ -121,7 +121,7 @@ def test_a_damaged_sound_track_is_a_reject(tmp_path):
     for position, size in positions:
         data[position : position + size] = b"\x55" * size
     path.write_bytes(data)
-    with pytest.raises(RejectError, match="sound"):
+    with pytest.raises(RejectError, match="audio"):
         encoded(path)
 
 

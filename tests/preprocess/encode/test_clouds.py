@@ -209,15 +209,15 @@ XYZ_PLY = PLY[: PLY.index("property ushort")] + "end_header\n"
 BODY = PYPCD4[PYPCD4.index(b"_compressed\n") + 20 :]
 BAD = {
     "pcd without data": ("a.pcd", PCD[:60], "has no line DATA"),
-    "pcd of no type": ("a.pcd", PCD.replace("TYPE F", "TYPE Q").format("ascii"), "nothing legal"),
+    "pcd of no type": ("a.pcd", PCD.replace("TYPE F", "TYPE Q").format("ascii"), "malformed PCD header"),
     "pcd of many points": (
         "a.pcd",
         PCD.replace("POINTS 3", "POINTS 9000000000000000").format("binary"),
         "0 of the 9000000",
     ),
-    "pcd of many values": ("a.pcd", PCD.replace("1 2 1", "1 999999999999 1").format("binary"), "nothing legal"),
+    "pcd of many values": ("a.pcd", PCD.replace("1 2 1", "1 999999999999 1").format("binary"), "malformed PCD header"),
     "pcd of fewer points": ("a.pcd", PCD.format("ascii") + "1 " * 14, "1 of the 3 points"),
-    "pcd of words": ("a.pcd", PCD.format("ascii") + "1 b " * 14, "no text of numbers"),
+    "pcd of words": ("a.pcd", PCD.format("ascii") + "1 b " * 14, "not a text file of numbers"),
     "pcd without z": (
         "a.pcd",
         PCD.replace(" z ", " depth ").format("binary").encode() + np.array(ROWS, DTYPE).tobytes(),
@@ -225,11 +225,11 @@ BAD = {
     ),
     "pcd of few numbers": ("a.pcd", PCD.format("ascii") + "1.000000000000 2.000000000 3\n" * 3, "3 numbers in a row"),
     "compressed cut short": ("a.pcd", PYPCD4[:-9], "compressed bytes"),
-    "compressed without sizes": ("a.pcd", packed(0, b"")[:-4], "ends behind its header"),
+    "compressed without sizes": ("a.pcd", packed(0, b"")[:-4], "ends after its header"),
     "compressed into gigabytes": ("a.pcd", packed(4_000_000_000, BODY, 105_263_157), "is truncated: it holds"),
     "compressed too small": ("a.pcd", packed(60 * 34 - 1, BODY), "59 of the 60"),
     "compressed nonsense": ("a.pcd", packed(60 * 34, b"\xff" * 500), "damaged"),
-    "compressed ends": ("a.pcd", packed(60 * 34, BODY[:-1]), "of 2039, and declares 2040"),
+    "compressed ends": ("a.pcd", packed(60 * 34, BODY[:-1]), "to 2039 bytes, but declares 2040"),
     "ply of many points": (
         "a.ply",
         XYZ_PLY.replace("vertex 3", "vertex 9000000000000000").format("ascii") + "1 2 3\n",
@@ -251,10 +251,10 @@ BAD = {
     "ply of half classes": (
         "a.ply",
         "\n".join(XYZ_PLY.format("ascii").split("\n")[:-2]) + "\nproperty float label\nend_header\n" + "1 2 3 .5\n" * 3,
-        "no whole numbers",
+        "not whole numbers",
     ),
-    "molecules": ("a.xyz", "2\nwater\nO 0 0 0\nH 1 0 0\n", "no text of numbers"),
-    "bytes": ("a.xyz", b"\xff\xfe1 2 3", "no text of numbers"),
+    "molecules": ("a.xyz", "2\nwater\nO 0 0 0\nH 1 0 0\n", "not a text file of numbers"),
+    "bytes": ("a.xyz", b"\xff\xfe1 2 3", "not a text file of numbers"),
     "pts cut short": ("a.pts", "3\n1 2 3\n4 5 6\n", "2 of the 3 points"),
     "pts of other intensities": ("a.pts", "1\n1 2 3 9999\n", "not -2048 to 2047"),
     "no e57": ("a.e57", b"ASTM-E57" + bytes(200), "pye57 cannot read it"),
@@ -294,7 +294,7 @@ def test_names_reach_the_sample_and_the_manifest(tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"columns": ("x", "y")}, "x, y and z among them"), ({"up": "w"}, "up must be 'x', 'y', 'z' or None")],
+    [({"columns": ("x", "y")}, "including x, y and z"), ({"up": "w"}, "up must be 'x', 'y', 'z' or None")],
 )
 def test_settings_that_name_nothing(settings, words):
     with pytest.raises(ValueError, match=words):

@@ -137,15 +137,15 @@ def test_what_was_compressed_with_loss_becomes_a_jpeg():
 
 
 REFUSED = {
-    "examples_ybr_color.dcm": "check: has 30 frames; a picture is one. Write each as a file of its own",
-    "rtplan.dcm": "check: is a DICOM file without a picture (RT Plan Storage)",
+    "examples_ybr_color.dcm": "check: has 30 frames, not one image. Save each frame as a separate file",
+    "rtplan.dcm": "check: is a DICOM file without an image (RT Plan Storage)",
     "MR_small_jpeg_ls_lossless.dcm": "decode: is compressed as JPEG-LS Lossless Image Compression (1.2.840.10008.1.2.4."
     "80), which pillow cannot read. `pip install pylibjpeg",
-    "JPGExtended.dcm": "decode: cannot be decoded: its JPEG Extended (Process 2 and 4) is damaged or none",
-    "MR_truncated.dcm": "decode: is a damaged DICOM file: ValueError while it was read",
-    "badVR.dcm": "decode: is a damaged DICOM file: ValueError while it was read",
+    "JPGExtended.dcm": "decode: cannot be decoded: its JPEG Extended (Process 2 and 4) is damaged or not",
+    "MR_truncated.dcm": "decode: is a damaged DICOM file: reading it raised ValueError",
+    "badVR.dcm": "decode: is a damaged DICOM file: reading it raised ValueError",
     "no_meta.dcm": "open: is not a JPEG, PNG, WebP, BMP, TIFF, PNM or DICOM file",
-    "meta_missing_tsyntax.dcm": "decode: is a damaged DICOM file: AttributeError while it was read",
+    "meta_missing_tsyntax.dcm": "decode: is a damaged DICOM file: reading it raised AttributeError",
 }
 
 

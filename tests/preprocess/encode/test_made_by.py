@@ -24,7 +24,7 @@ def test_a_drawn_clip_becomes_a_video():
 
 def test_another_thing_than_the_encoder_takes_is_refused_by_name():
     source = Source(id="a", path=Path("a"), meta={"levels": [1]}, computed=True, made_by=greys)
-    with pytest.raises(TypeError, match="made_by of 'a' gives DrawnClip; this encoder takes Simulation"):
+    with pytest.raises(TypeError, match="made_by of 'a' returned DrawnClip; this encoder needs Simulation"):
         MeshEncoder().encode(source)
 
 

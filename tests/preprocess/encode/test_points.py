@@ -171,7 +171,7 @@ BAD = {
     "no las": (lambda f: text(f, "a.las", "x" * 400), "begins with b'xxxx'"),
     "las of a header truncated": (lambda f: text(f, "a.las", "LASF" + "x" * 90), "truncated: it has 94 bytes"),
     "no bytes": (lambda f: text(f, "a.ply", ""), "is empty: it has 0 bytes"),
-    "another ending": (lambda f: text(f, "a.fls", "1 2 3"), "holds no points"),
+    "another ending": (lambda f: text(f, "a.fls", "1 2 3"), "is not a file of points"),
 }
 
 

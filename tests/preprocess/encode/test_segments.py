@@ -69,17 +69,17 @@ def test_polygons_are_what_lies_within_and_several_are_united() -> None:
 @pytest.mark.parametrize(
     ("segment", "why"),
     [
-        ([], "neither polygons nor runs"),
-        ([[1, 2, 3, 4]], "three points and more"),
-        ([[1, 2, 3, 4, 5, 6, 7]], "three points and more"),
-        ([["a", "b", "c", "d", "e", "f"]], "neither polygons nor runs"),
-        ([[1, 2, 3, 1e9, 5, 6]], "outside the picture of 60x40"),
-        ([[1, 2, 3, float("nan"), 5, 6]], "outside the picture of 60x40"),
-        (7, "neither polygons nor runs"),
-        ({"counts": [5]}, "neither polygons nor runs"),
-        ({"size": [WIDTH, HEIGHT], "counts": [5]}, r"it is of \[60, 40\], the picture of \[40, 60\]"),
-        ({"size": [HEIGHT, WIDTH], "counts": [5, 90_000]}, "neither polygons nor runs"),
-        ({"size": [HEIGHT, WIDTH], "counts": "not runs"}, "neither polygons nor runs"),
+        ([], "neither COCO polygons nor runs"),
+        ([[1, 2, 3, 4]], "three or more points"),
+        ([[1, 2, 3, 4, 5, 6, 7]], "three or more points"),
+        ([["a", "b", "c", "d", "e", "f"]], "neither COCO polygons nor runs"),
+        ([[1, 2, 3, 1e9, 5, 6]], "outside the image of 60x40"),
+        ([[1, 2, 3, float("nan"), 5, 6]], "outside the image of 60x40"),
+        (7, "neither COCO polygons nor runs"),
+        ({"counts": [5]}, "neither COCO polygons nor runs"),
+        ({"size": [WIDTH, HEIGHT], "counts": [5]}, r"it has the size \[60, 40\], but the image \[40, 60\]"),
+        ({"size": [HEIGHT, WIDTH], "counts": [5, 90_000]}, "neither COCO polygons nor runs"),
+        ({"size": [HEIGHT, WIDTH], "counts": "not runs"}, "neither COCO polygons nor runs"),
     ],
 )
 def test_what_is_no_segment_is_rejected(segment: Any, why: str) -> None:

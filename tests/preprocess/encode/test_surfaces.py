@@ -329,7 +329,7 @@ UNFIT = {
     "a large coordinate": ({"x": "1e39"}, "line 11: x of the vertex is 1e.39, but float32"),
     "a coordinate in bytes": ({"x": "300", "vertex": "uchar"}, "line 11: x of the vertex is 300, but uint8"),
     "two corners": ({"face": "2 0 1"}, "face 1 has 2 corners"),
-    "more numbers": ({"face": "3 0 1 3 9"}, "holds 21 numbers, and its header declares 20"),
+    "more numbers": ({"face": "3 0 1 3 9"}, "has 21 numbers, but its header declares 20"),
     "a long list": ({"face": "3000 0 1 3"}, "list of 3000 numbers"),
     "words": ({"face": "3 0 1 three"}, "words that are not numbers"),
 }

@@ -98,7 +98,7 @@ def test_records_and_their_checksums(tmp_path):
 
 @pytest.mark.parametrize(
     ("at", "says"),
-    [(3, "is not a TFRecord file, or damaged: at byte 0"), (400, "the record at byte 12 has another checksum")],
+    [(3, "is not a TFRecord file, or damaged: at byte 0"), (400, "the record at byte 12 does not match its checksum")],
 )
 def test_a_flipped_bit_is_found(tmp_path, at, says):
     root = written(tmp_path / "raw", "airfoil", train=2)
@@ -129,5 +129,5 @@ def test_records_that_are_cut_off_or_no_trajectory(tmp_path):
         read_example(path, (begin, stop))
     for data in (b"\xff" * 30, b"\x0a\x7f", whole[begin : begin + 50]):
         write_records(path, [data])
-        with pytest.raises(RejectError, match=r"is no tf\.train\.Example"):
+        with pytest.raises(RejectError, match=r"is not a tf\.train\.Example"):
             read_example(path, record_spans(path)[0])

@@ -58,18 +58,18 @@ def test_rejects_name_what_is_wrong(media, tmp_path):
     expected = {
         "x.tar:cut": "",
         "x.tar:cutmkv": "truncated",
-        "x.tar:text": "no mp4, mov, mkv or webm",
+        "x.tar:text": "not an mp4, mov, mkv or webm file",
         "x.tar:empty": "is empty",
         "x.tar:mpeg4": "is mpeg4",
         "x.tar:rotated": "rotated",
         "x.tar:label": "json is damaged",
-        "x.tar:bool": "True; legal are integers",
+        "x.tar:bool": "True; use an integer",
         "x.tar:twice": "'mp4' twice",
         "x.tar:words": "has no video",
         "x.tar:good": "its key occurs earlier",
-        "x.tar:README": "no member of a sample",
-        "x.tar:._good.mp4": "no member of a sample",
-        "y.tar:good": "is in x.tar too",
+        "x.tar:README": "not a member of a sample",
+        "x.tar:._good.mp4": "not a member of a sample",
+        "y.tar:good": "also occurs in x.tar",
     }
     assert found.keys() == expected.keys()
     assert all(words in found[source] for source, words in expected.items()), found
@@ -95,7 +95,7 @@ def test_damaged_tars_end_where_the_damage_is(media, tmp_path):
     assert Manifest.load(tmp_path).keys([0]) == ["one"]
     assert set(rejects(tmp_path)) == {"x.tar:two", "x.tar"}
     path.write_bytes(b"\x1f\x8b" + whole[2:])
-    with pytest.raises(DatasetError, match=r"1 tars hold no usable video.*gunzip"):
+    with pytest.raises(DatasetError, match=r"1 tars contain no usable video.*gunzip"):
         index_tars([path], as_is=True, workers=0)
 
 

@@ -104,7 +104,7 @@ def test_tars_of_a_web_server_are_named_by_their_urls(server: WebServer, near: P
     beside = {path.name for path in (tmp_path / "far").glob("a.*")}
     assert beside == {"a.idx", "a.packets", "a.packets.sums", "a.sums"}
     far, ours = ({Path(name).name: why for name, why in rejects(folder).items()} for folder in (tmp_path / "far", near))
-    assert far["b.tar:s1"] == f"its key is in {server.url}/a.tar too; keys must be unique within a split"
+    assert far["b.tar:s1"] == f"its key also occurs in {server.url}/a.tar; keys must be unique within a split"
     assert {*far} == {*ours} == {"a.tar:text", "b.tar:s1"}
     server.requests.clear()
     check(tmp_path / "far", near)
@@ -135,7 +135,7 @@ def test_what_the_server_changes_is_found(server: WebServer, tmp_path: Path) -> 
 def test_an_index_at_a_url_sends_no_requests_to_other_servers(
     double: S3Double, server: WebServer, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=f"names {server.url}, which is another server.*; give another --out"):
+    with pytest.raises(ValueError, match=f"names {server.url}, which is another server.*; pass another --out"):
         index_tars([f"{server.url}/a.tar"], f"s3://{BUCKET}/far", workers=0)
     index_tars([f"{server.url}/a.tar"], tmp_path / "far", workers=0)
     for path in (tmp_path / "far").rglob("*"):
@@ -176,16 +176,16 @@ def test_a_stopped_run_reads_only_what_it_has_not_read(server: WebServer, tmp_pa
 
 
 def test_what_cannot_be_indexed_is_refused(server: WebServer, raw: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"can be read but not written to; .*; give another --out"):
+    with pytest.raises(ValueError, match=r"can be read but not written to; .*; pass another --out"):
         index_tars([f"{server.url}/a.tar"])
-    with pytest.raises(ValueError, match="lists no files; give the URLs of its tars"):
+    with pytest.raises(ValueError, match="cannot list files; pass the URLs of its tars"):
         index_tars([server.url], tmp_path)
-    with pytest.raises(ValueError, match="give --out a local folder"):
+    with pytest.raises(ValueError, match="pass a local folder as --out"):
         index_tars([raw / "a.tar"], f"s3://{BUCKET}/x")
     with pytest.raises(OutageError, match=r"there is no file http://.*/none\.tar"):
         index_tars([f"{server.url}/none.tar"], tmp_path / "x", workers=0, pauses_s=())
     assert not (tmp_path / "x" / "dataset.json").exists()
     (tmp_path / "y").mkdir()
     (tmp_path / "y/dataset.json").write_text(json.dumps({"profile": "train"}))
-    with pytest.raises(ValueError, match="holds shards of the profile 'train'"):
+    with pytest.raises(ValueError, match="contains shards of the profile 'train'"):
         index_tars([f"{server.url}/a.tar"], tmp_path / "y", workers=0)

@@ -47,7 +47,7 @@ def test_a_compressed_part_is_refused_and_gunzip_makes_one_that_is_indexed(part,
     """As the CVD Foundation publishes Kinetics: part_0.tar.gz."""
     (tmp_path / "part_0.tar.gz").write_bytes(gzip.compress((part / "part_0.tar").read_bytes(), 1))
     for given in (tmp_path, tmp_path / "part_0.tar.gz"):
-        with pytest.raises(ValueError, match=r"part_0\.tar\.gz is compressed .* `gunzip` .* `maskstream shards`"):
+        with pytest.raises(ValueError, match=r"part_0\.tar\.gz is compressed .* `gunzip`.* `maskstream shards`"):
             index_tars([given], workers=0)
     subprocess.run(["gunzip", str(tmp_path / "part_0.tar.gz")], check=True)
     assert index_tars([tmp_path], as_is=True, workers=0).samples == 3
@@ -74,7 +74,7 @@ def test_a_table_of_other_samples_is_refused_with_a_name_of_each(part, tmp_path)
     ("text", "says"),
     [
         ("id,class\na,1\n", "but no 'label'"),
-        ("id,label\na,1\na,2\n", "line 3 has another label for 'a' than a line before"),
+        ("id,label\na,1\na,2\n", "line 3 has another label for 'a' than an earlier line"),
         ("id,label\n,1\n", "line 2 has an empty id"),
     ],
 )
@@ -96,7 +96,7 @@ def test_an_id_of_several_segments_names_none_of_them(tmp_path):
 def test_tars_without_any_label_are_taken_and_this_is_said(part, tmp_path, caplog):
     assert index_tars([part], tmp_path / "out", workers=0).samples == 3
     assert labels_of(tmp_path / "out") == [-1, -1, -1]
-    assert "none of the 3 samples has a label, in `json` or `cls`; --labels train.csv (labels=) gives" in caplog.text
+    assert "none of the 3 samples has a label in `json` or `cls`; add them with --labels train.csv" in caplog.text
 
 
 def test_texts_beside_videos_are_fields_and_pictures_are_refused_before_anything_is_read(part, tmp_path):
@@ -112,6 +112,6 @@ def test_texts_beside_videos_are_fields_and_pictures_are_refused_before_anything
     loader.close()
     assert dict(zip(batch.key, batch.fields["txt"], strict=True)) == {"a": "caption a", "b": "caption b"}
     write_tar(tmp_path / "pictures" / "p.tar", [("a.jpg", b"x"), ("a.txt", b"y")])
-    with pytest.raises(ValueError, match="holds jpg, and pictures are not indexed; use `maskstream"):
+    with pytest.raises(ValueError, match=r"contains jpg, but images cannot be indexed\. Use `maskstream"):
         index_tars([tmp_path / "pictures"], workers=0)
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["p.tar"]

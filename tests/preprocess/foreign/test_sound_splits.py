@@ -186,7 +186,7 @@ def bad_members(good):
     yield "nan", "wav", written(nan, "FLOAT"), "1 of its samples are not finite"
     yield "empty", "wav", b"", "is empty"
     yield "none", "wav", written(samples[:0]), "empty"
-    yield "text", "wav", b"no sound at all" * 20, "begins with b'no sound', so it is no wav"
+    yield "text", "wav", b"no sound at all" * 20, "begins with b'no sound', so it is not wav"
     yield "words", "mp3", b"no sound at all" * 20, ""
     yield "cut", "wav", written(samples)[:9000], "truncated"
     yield "cutmp3", "mp3", good["mp3"][: len(good["mp3"]) // 2], "truncated"
@@ -227,16 +227,16 @@ def test_what_a_sample_holds_several_of_must_be_said(sounds, tmp_path):
     video = b"no real video"
     data = dict(sounds)["wav"]
     path = write_tar(tmp_path / "x.tar", [("a.txt", b"x"), ("b.mp4", video), ("b.wav", data), ("c.wav", data)])
-    with pytest.raises(ValueError, match=r"holds mp4, wav; give --modality video or --modality audio"):
+    with pytest.raises(ValueError, match=r"contains mp4, wav\. Choose --modality video or --modality audio"):
         index_tars([path], workers=0)
     assert index_tars([path], as_is=True, modality="audio", workers=0).samples == 2
     manifest = Manifest.load(tmp_path)
     assert set(manifest.components) == {"mp4", "sound"}
     assert (manifest.info["modality"], manifest.components["mp4"].kind) == ("audio", "bytes")
     assert verify(tmp_path, decode=True).problems == []
-    with pytest.raises(DatasetError, match="hold no usable video"):
+    with pytest.raises(DatasetError, match="contain no usable video"):
         index_tars([path], modality="video", workers=0)
-    with pytest.raises(ValueError, match="'sound' cannot be indexed; legal are video, audio"):
+    with pytest.raises(ValueError, match="'sound' cannot be indexed; use one of video, audio"):
         choose_indexer([TarFile(path)], "sound")
     only = write_tar(tmp_path / "y.tar", [("a.json", b"{}"), ("b.mkv", video)])
     assert choose_indexer([TarFile(only), TarFile(path)], None).name == "video"
@@ -245,5 +245,5 @@ def test_what_a_sample_holds_several_of_must_be_said(sounds, tmp_path):
 @pytest.mark.parametrize("component", ["points.npy", "npy", "ply", "laz", "obj"])
 def test_clouds_and_meshes_are_refused_with_the_way_to_shards(tmp_path, component):
     path = write_tar(tmp_path / "x.tar", [(f"a.{component}", bytes(200)), ("a.json", b"{}")])
-    with pytest.raises(ValueError, match=rf"holds {component}; .*maskstream shards points-folder"):
+    with pytest.raises(ValueError, match=rf"contains {component}, .*maskstream shards points-folder"):
         index_tars([path], workers=0)

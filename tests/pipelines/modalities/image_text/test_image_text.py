@@ -331,9 +331,9 @@ def test_boxes_are_shares_of_the_picture_also_if_it_is_shrunk(tmp_path):
         ({"caption": "  "}, "its caption has no tokens"),
         ({"caption": "\ud800"}, "its caption is not valid Unicode"),
         ({"phrase": "x", "box": []}, "0 boxes for 1 phrases"),
-        ({"phrase": "x", "box": [[50, 0, 5, 5]]}, "outside the picture of 40x30"),
+        ({"phrase": "x", "box": [[50, 0, 5, 5]]}, "outside the image of 40x30"),
         ({"phrase": "x", "box": [["a", 0, 5, 5]]}, "not x, y, width, height"),
-        ({"phrase": "x", "box": [[0, 0, float("nan"), 5]]}, "outside the picture"),
+        ({"phrase": "x", "box": [[0, 0, float("nan"), 5]]}, "outside the image"),
     ],
 )
 def test_what_cannot_be_used_is_rejected(tmp_path, meta, why):
