@@ -52,8 +52,9 @@ def resample(timed: Iterable[tuple[Fraction, FrameT]], rate: Fraction, interval:
 
 
 Damage = Literal["reject", "trim", "keep"]
-"""reject: such a video is a reject. trim: it ends before its first damaged frame. keep: frames are as the decoder
-conceals damage, and those that it cannot make are missing."""
+"""How to treat a damaged video. reject: reject it. trim: end it before its first damaged frame. keep: keep frames as
+the decoder conceals the damage, and skip frames that it cannot decode.
+"""
 
 
 @dataclass(slots=True)

@@ -122,9 +122,7 @@ def test_long_media_have_more_time(make_video):
 def test_limits_are_checked_and_end_with_their_block():
     with pytest.raises(ValueError, match="frames must be an integer of at least 1, got 0"):
         Limits(frames=0)
-    with pytest.raises(
-        ValueError, match="from 1 to 268435456 pixels, the most that loaders read, got"
-    ):
+    with pytest.raises(ValueError, match="from 1 to 268435456 pixels, the most that loaders read, got"):
         Limits(image_pixels=1 << 29)
     with limited("a", Limits(frames=3)):
         assert get_limits().frames == 3
