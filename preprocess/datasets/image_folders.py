@@ -216,16 +216,11 @@ def _read_conversing(root: Path, path: Path) -> Iterator[Source]:
         where = f"{path}: entry {number}"
         if not isinstance(entry, dict) or CONVERSATIONS not in entry:
             raise DatasetError(f"{where} is not an object with `image` and `{CONVERSATIONS}`. {IMAGE_TEXT_OBTAIN}")
-        images = entry.get("image")
-        images = [images] if isinstance(images, str) else images or []
-        if not isinstance(images, list) or not all(isinstance(one, str) and one and is_path(one) for one in images):
-            raise DatasetError(f"{where} has the image {ascii(images)[:80]}; it must be a path or a list of paths")
+        images = _list_images(entry, where)
         if not images:
             continue
-        if base is None:
-            base = next(
-                (place for place in (root, root / "images", root / "image") if (place / images[0]).is_file()), root
-            )
+        places = (root, root / "images", root / "image")
+        base = base or next((place for place in places if (place / images[0]).is_file()), root)
         first, *others = [base / one for one in images]
         about = {
             key: value
@@ -238,6 +233,14 @@ def _read_conversing(root: Path, path: Path) -> Iterator[Source]:
             parts=tuple(others),
             meta=about | {"image": images[0]} | parse_conversation(entry[CONVERSATIONS], where),
         )
+
+
+def _list_images(entry: Mapping[str, Any], where: str) -> list[str]:
+    images = entry.get("image")
+    images = [images] if isinstance(images, str) else images or []
+    if not isinstance(images, list) or not all(isinstance(one, str) and one and is_path(one) for one in images):
+        raise DatasetError(f"{where} has the image {ascii(images)[:80]}; it must be a path or a list of paths")
+    return images
 
 
 _MARK = re.compile(r"\s*<image>\s*")

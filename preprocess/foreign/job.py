@@ -89,10 +89,10 @@ class Collected:
         labels: set[Label] = set()
         rejects: list[Reject] = []
         for tar in _read(tasks, records, table):
-            if table is not None and tar.shard.rows:
-                named[tar.shard.name] = sum(table.names_one(row.key) for row in tar.shard.rows)
-                example = example or tar.shard.rows[0].key
-            hashes.append(hash_keys(row.key for row in tar.shard.rows))
+            keys = [row.key for row in tar.shard.rows]
+            named[tar.shard.name] = _count_named(table, keys)
+            example = example or next(iter(keys), "")
+            hashes.append(hash_keys(keys))
             labels.update(tar.labels)
             rejects += tar.rejects
         if table is not None and example and not any(named.values()):
@@ -105,8 +105,7 @@ class Collected:
         if twice:
             for tar, kept, refused in _kept(_read(tasks, records, table), twice):
                 counts[tar.shard.name] = len(kept)
-                if table is not None:
-                    named[tar.shard.name] = sum(table.names_one(row.key) for row, _ in kept)
+                named[tar.shard.name] = _count_named(table, [row.key for row, _ in kept])
                 rejects += refused
         for tar in _read([task for task in tasks if not counts[task.name]], records, table):
             if not tar.rejects:
@@ -139,6 +138,10 @@ class Collected:
             index = format_idx((row.key, row.spans) for row in rows)
             output.publish(name_sidecar(shard.name, ".idx"), index.encode())
             yield shard
+
+
+def _count_named(table: LabelTable | None, keys: Sequence[str]) -> int:
+    return 0 if table is None else sum(map(table.names_one, keys))
 
 
 def _read(tasks: Sequence[TarTask], records: Records[IndexedTar], table: LabelTable | None) -> Iterator[IndexedTar]:

@@ -105,22 +105,30 @@ def find_tars(tars: Sequence[Location]) -> list[Location]:
         raise ValueError(
             f"there is no file {missing[0]} ({len(missing)} of {len(paths)} are missing); pass tars or their folder"
         )
-    if packed := [one for one in (*paths, *remote, *_find_packed_in(own if not paths else [])) if _is_packed(str(one))]:
+    _check_unpacked([*paths, *remote, *_find_packed_in(own if not paths else [])])
+    if not paths and not remote:
+        raise ValueError(f"there is no *.tar in {', '.join(map(str, tars)) or 'no folder'}; pass tars or their folder")
+    near = sorted({path.parent.resolve() / path.name for path in paths})
+    found: list[Location] = [*near, *remote]
+    _check_names(found)
+    return found
+
+
+def _check_unpacked(tars: Sequence[Location]) -> None:
+    if packed := [tar for tar in tars if _is_packed(str(tar))]:
         raise ValueError(
             f"{packed[0]} is compressed as a whole, but loaders read single members of a tar. Decompress it with "
             "`gunzip`; media are compressed already, so it hardly grows. Or use `maskstream shards`, which reads "
             "compressed tars"
         )
-    if not paths and not remote:
-        raise ValueError(f"there is no *.tar in {', '.join(map(str, tars)) or 'no folder'}; pass tars or their folder")
-    near = sorted({path.parent.resolve() / path.name for path in paths})
-    found: list[Location] = [*near, *remote]
-    for stem, count in Counter(PurePosixPath(tar).stem for tar in found).items():
+
+
+def _check_names(tars: Sequence[Location]) -> None:
+    for stem, count in Counter(PurePosixPath(tar).stem for tar in tars).items():
         if count > 1:
             raise ValueError(f"{count} tars are named {stem!r}; index them into different folders, or rename them")
-    if odd := [tar for tar in found if not str(tar).endswith(".tar")]:
+    if odd := [tar for tar in tars if not str(tar).endswith(".tar")]:
         raise ValueError(f"{odd[0]} does not end in .tar; rename it if it is a tar")
-    return found
 
 
 def _is_packed(name: str) -> bool:

@@ -118,26 +118,7 @@ class Cutter:
         ends = {one.unit: look["end_s"] for one, look in looks if "reject" not in look}
         found: dict[str, list[SceneStart]] = {}
         if self.clips.is_found:
-            seeks = {one.unit: look["seeks"] for one, look in looks if "reject" not in look}
-            stretches = [
-                stretch
-                for one, _ in looks
-                if one.unit in ends
-                for stretch in split_into_stretches(
-                    one.source, ends[one.unit], may_seek=seeks[one.unit] and type(files) is RawFiles
-                )
-            ]
-            lasts: dict[str, float | None] = {}
-            for stretch, scenes in self._run(group_stretches(stretches, ends), encoder, files, is_look=False):
-                own = stretch.source.id
-                if "reject" in scenes:
-                    bad[own] = scenes["reject"]
-                    continue
-                found.setdefault(own, []).extend(SceneStart(*start) for start in scenes["starts"])
-                lasts[own] = scenes["last_s"] if scenes["last_s"] is not None else lasts.get(own)
-            for own, starts in found.items():
-                if not starts and own not in bad:
-                    bad[own] = ["decode", "none of its frames can be decoded"]
+            found, lasts = self._find_scenes(looks, encoder, files, bad)
             ends |= lasts
         made: list[Source] = []
         left_out = 0
@@ -155,6 +136,37 @@ class Cutter:
             Reject(source=one.id, stage=bad[one.id][0], reason=bad[one.id][1]) for one in sources if one.id in bad
         ]
         return made, rejects, left_out
+
+    def _find_scenes(
+        self,
+        looks: Sequence[tuple[ScanPart, dict[str, Any]]],
+        encoder: Encoder,
+        files: RawFiles,
+        bad: dict[str, Any],
+    ) -> tuple[dict[str, list[SceneStart]], dict[str, float | None]]:
+        """Return the starts of scenes and the last time of each file by its id; adds files without one to `bad`."""
+        usable = [(one, look) for one, look in looks if "reject" not in look]
+        ends = {one.unit: look["end_s"] for one, look in usable}
+        stretches = [
+            stretch
+            for one, look in usable
+            for stretch in split_into_stretches(
+                one.source, look["end_s"], may_seek=look["seeks"] and type(files) is RawFiles
+            )
+        ]
+        found: dict[str, list[SceneStart]] = {}
+        lasts: dict[str, float | None] = {}
+        for stretch, scenes in self._run(group_stretches(stretches, ends), encoder, files, is_look=False):
+            own = stretch.source.id
+            if "reject" in scenes:
+                bad[own] = scenes["reject"]
+                continue
+            found.setdefault(own, []).extend(SceneStart(*start) for start in scenes["starts"])
+            lasts[own] = scenes["last_s"] if scenes["last_s"] is not None else lasts.get(own)
+        for own, starts in found.items():
+            if not starts and own not in bad:
+                bad[own] = ["decode", "none of its frames can be decoded"]
+        return found, lasts
 
     def _keep(self, encoder: Encoder) -> Keeping | None:
         """Return how to keep encoded clips: on a local disk, as the encoder of whole videos encodes them; else None."""

@@ -298,16 +298,16 @@ def convert_to_type(rows: Sequence[ListRow], column: str) -> Sequence[Any]:
     """
     values = [row.values.get(column) for row in rows]
     there = [value for value in values if value is not None]
-    if there and all(isinstance(value, str) for value in there):
+    typed = values
+    is_text = bool(there) and all(isinstance(value, str) for value in there)
+    if is_text:
         convert = _choose_converter([value.strip() for value in there])
         typed = [None if value is None else convert(value.strip()) for value in values]
-        for row, value, result in zip(rows, values, typed, strict=True):
-            for number in result if isinstance(result, list) else [result]:
-                _check_held(row, column, value, number)
+    for row, value, result in zip(rows, values, typed, strict=True):
+        for number in result if isinstance(result, list) else [result]:
+            _check_held(row, column, value if is_text else number, number)
+    if is_text:
         return [None if value != value else value for value in typed]  # NaN is not itself
-    for row, value in zip(rows, values, strict=True):
-        for number in value if isinstance(value, list) else [value]:
-            _check_held(row, column, number, number)
     kinds = {
         _kind(value): row for value, row in zip(reversed(values), reversed(rows), strict=True) if value is not None
     }

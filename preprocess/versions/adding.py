@@ -129,16 +129,7 @@ def add_sources(
         ResumeError: A source of a split has changed.
         MaskstreamError: Any error of `make_shards` and `append`.
     """
-    if options.part or options.finish or options.overwrite or options.repair or options.retry_rejects:
-        raise ValueError(
-            "--append is for finished splits; --part, --finish, --overwrite, --repair, --retry-rejects are not"
-        )
-    if options.cutting is not None:
-        raise ValueError(
-            "--append takes whole files; make clips of new files as splits of their own (`maskstream merge`)"
-        )
-    if options.keep is not None:
-        raise ValueError("--append writes all samples; curate the split afterwards (`maskstream curate --keep`)")
+    _check_options(options)
     listing, settings = chosen_dataset(dataset, options.settings)
     options = replace(options, settings=settings)
     known = {} if options.division is None else _known(out)
@@ -178,6 +169,19 @@ def add_sources(
         n_sources=n_sources,
         wall_s=wall_s,
     )
+
+
+def _check_options(options: JobOptions) -> None:
+    if options.part or options.finish or options.overwrite or options.repair or options.retry_rejects:
+        raise ValueError(
+            "--append is for finished splits; --part, --finish, --overwrite, --repair, --retry-rejects are not"
+        )
+    if options.cutting is not None:
+        raise ValueError(
+            "--append takes whole files; make clips of new files as splits of their own (`maskstream merge`)"
+        )
+    if options.keep is not None:
+        raise ValueError("--append writes all samples; curate the split afterwards (`maskstream curate --keep`)")
 
 
 def _known(out: Location) -> dict[str, str]:

@@ -364,22 +364,27 @@ def _build_readme(
     lines += ["## Licence", ""]
     lines += _format_table(("of", "licence"), given) if given else ["None was given.", ""]
     for name, one in facts.items():
-        lines += [f"## {as_text(name)}", ""]
-        if one["samples_per_label"]:
-            lines += _format_table(("label", "samples"), [*one["samples_per_label"].items()])
-        if one["rejects_per_stage"]:
-            lines += _format_table(("what was wrong with rejects", "sources"), [*one["rejects_per_stage"].items()])
-        made = {what: one[what] for what in ("dataset", "profile", "settings")}
-        lines += ["How it was made:", "", *_code(json.dumps(made, indent=1)), ""]
-        lines += ["With these libraries:", "", *_code(found), ""] if (found := _format_libraries(splits[name])) else []
-        versions = list_versions(open_output(splits[name]).store)
-        lines += [f"Versions: {', '.join(map(str, versions)) or one['version']}.", ""]
+        lines += _describe_split(name, splits[name], one)
     if told.rai:
         lines += ["## About the data", "", *_format_table(("field", "what is said"), [*told.rai.items()])]
     for title, text in (("By", ", ".join(told.creators)), ("From", told.url), ("Cite as", told.cite)):
         lines += [f"{title}: {as_text(text)}", ""] if text else []
     lines += [f"Files, their sha256 and columns: `{CROISSANT}`. `maskstream verify` checks every byte.", ""]
     return "\n".join(lines)
+
+
+def _describe_split(name: str, location: Location, one: Mapping[str, Any]) -> list[str]:
+    lines = [f"## {as_text(name)}", ""]
+    if one["samples_per_label"]:
+        lines += _format_table(("label", "samples"), [*one["samples_per_label"].items()])
+    if one["rejects_per_stage"]:
+        lines += _format_table(("what was wrong with rejects", "sources"), [*one["rejects_per_stage"].items()])
+    made = {what: one[what] for what in ("dataset", "profile", "settings")}
+    lines += ["How it was made:", "", *_code(json.dumps(made, indent=1)), ""]
+    lines += ["With these libraries:", "", *_code(found), ""] if (found := _format_libraries(location)) else []
+    versions = list_versions(open_output(location).store)
+    lines += [f"Versions: {', '.join(map(str, versions)) or one['version']}.", ""]
+    return lines
 
 
 def _code(text: str) -> list[str]:

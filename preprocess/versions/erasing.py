@@ -240,14 +240,15 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
         named=(
             *named,
             *dependents.unread,
-            *(
-                f"{merged.location} is merged with it and not readable until `{merge_command(merged)}` is run again"
-                for merged in dependents.merged
-            ),
+            *map(_explain_merged, dependents.merged),
             *find_files_that_name(changed_splits, dependents.folders, {*wanted, *sources, *gone.labels}),
             *([_RUNS] if gone.labels else []),
         ),
     )
+
+
+def _explain_merged(merged: Output) -> str:
+    return f"{merged.location} is merged with it and not readable until `{merge_command(merged)}` is run again"
 
 
 @contextmanager

@@ -260,21 +260,29 @@ def _convert_to_hint(hint: Any, value: Any, path: str) -> Any:
         if issubclass(holder, Config):
             return _build_from_dict(holder, value, path)
         if is_dataclass(holder) or issubclass(holder, Mapping):
-            if not isinstance(value, Mapping):
-                raise ValueError(f"{_at(path)}an object is wanted, got {value!r}")
-            if is_dataclass(holder):
-                return _fill_fields(holder, fields(holder), value, path)
-            of = args[1] if len(args) == 2 else Any
-            return {str(k): _convert_to_hint(of, v, under(path, k)) for k, v in value.items()}
+            return _convert_object(holder, args, value, path)
         if holder not in (str, bytes) and issubclass(holder, Sequence | frozenset):
             return _convert_sequence(holder, args, value, path)
-        if holder is Path and isinstance(value, str):
-            return Path(value)
-        if holder is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= float_info.max:
-            return float(value)
-        if isinstance(value, holder) and (holder is bool or not isinstance(value, bool)):
-            return value
-    wanted = "null" if hint in (None, NoneType) else getattr(holder, "__name__", str(hint))
+    return _convert_plain(holder, value, path)
+
+
+def _convert_object(holder: type, args: tuple[Any, ...], value: Any, path: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{_at(path)}an object is wanted, got {value!r}")
+    if is_dataclass(holder):
+        return _fill_fields(holder, fields(holder), value, path)
+    of = args[1] if len(args) == 2 else Any
+    return {str(k): _convert_to_hint(of, v, under(path, k)) for k, v in value.items()}
+
+
+def _convert_plain(holder: Any, value: Any, path: str) -> Any:
+    if holder is Path and isinstance(value, str):
+        return Path(value)
+    if holder is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= float_info.max:
+        return float(value)
+    if isinstance(holder, type) and isinstance(value, holder) and (holder is bool or not isinstance(value, bool)):
+        return value
+    wanted = "null" if holder in (None, NoneType) else getattr(holder, "__name__", str(holder))
     raise ValueError(f"{_at(path)}a value of type {wanted} is wanted, got {value!r:.80}")
 
 

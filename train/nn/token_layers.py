@@ -262,12 +262,6 @@ class Documents:
             fused = q.is_cuda and self.penalty is None and not dropout and has_fused(q, windows=self.window is not None)
             return self._fused(q, k, v) if fused else self.padded(q, k, v, dropout)
         lengths = self.lengths
-        penalties: list[Tensor | None] = [None] * len(lengths)
-        if asking is not None and asking.penalties is not None:
-            penalties = [one.to(q.dtype)[None] for one in asking.penalties]
-        elif self.penalty is not None:
-            penalty = self.penalty.to(q.dtype)[None]
-            penalties = [penalty[:, :, :n, :n] for n in lengths]
         queries = q.transpose(0, 1)[None].split_with_sizes(lengths if asking is None else asking.lengths, 2)
         keys, values = (x.transpose(0, 1)[None].split_with_sizes(lengths, 2) for x in (k, v))
         if self.window is not None:
@@ -280,10 +274,19 @@ class Documents:
             return torch.cat(near, dim=2)[0].transpose(0, 1)
         seen = [
             F.scaled_dot_product_attention(a, b, c, attn_mask=penalty, dropout_p=dropout)
-            for a, b, c, penalty in zip(queries, keys, values, penalties, strict=True)
+            for a, b, c, penalty in zip(queries, keys, values, self._list_penalties(asking, q.dtype), strict=True)
             if a.shape[2]
         ]
         return torch.cat(seen, dim=2)[0].transpose(0, 1)
+
+    def _list_penalties(self, asking: Asking | None, dtype: torch.dtype) -> list[Tensor | None]:
+        """Return the penalty of each document's distances, (1, H, K, N), or None."""
+        if asking is not None and asking.penalties is not None:
+            return [penalty.to(dtype)[None] for penalty in asking.penalties]
+        if self.penalty is None:
+            return [None] * len(self.lengths)
+        penalty = self.penalty.to(dtype)[None]
+        return [penalty[:, :, :n, :n] for n in self.lengths]
 
     def padded(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
         """Compute the same for all T tokens by one kernel call on documents padded to the longest.

@@ -130,21 +130,8 @@ class PackedBatch(Batch):
     @classmethod
     def concatenated(cls, parts: Sequence[Self]) -> Self:
         """Concatenate the rows of several batches."""
-        masks = [part.mask for part in parts if part.mask is not None]
-        tokens = torch.tensor([0, *(len(part.place) for part in parts)]).cumsum(0).tolist()
-        mask = None
-        if masks:
-            mask = PackedMask(
-                masked=torch.cat([one.masked for one in masks]),
-                visible=torch.cat([one.visible + at for one, at in zip(masks, tokens, strict=False)]),
-                target=torch.cat([one.target + at for one, at in zip(masks, tokens, strict=False)]),
-                weight=torch.cat([one.weight for one in masks]),
-                cu_visible=_join_sums([one.cu_visible for one in masks]),
-                cu_target=_join_sums([one.cu_target for one in masks]),
-                longest=(max(one.longest[0] for one in masks), max(one.longest[1] for one in masks)),
-            )
         made: dict[str, Any] = {
-            "mask": mask,
+            "mask": _join_masks(parts),
             "cu_seqlens": _join_sums([part.cu_seqlens for part in parts]),
             "cu_rows": _join_sums([part.cu_rows for part in parts]),
             "key": [key for part in parts for key in part.key],
@@ -156,6 +143,22 @@ class PackedBatch(Batch):
             given = [getattr(part, name) for part in parts]
             made[name] = None if given[0] is None else torch.cat(given)
         return cls(**made)
+
+
+def _join_masks(parts: Sequence[PackedBatch]) -> PackedMask | None:
+    masks = [part.mask for part in parts if part.mask is not None]
+    if not masks:
+        return None
+    begins = torch.tensor([0, *(len(part.place) for part in parts)]).cumsum(0).tolist()
+    return PackedMask(
+        masked=torch.cat([mask.masked for mask in masks]),
+        visible=torch.cat([mask.visible + begin for mask, begin in zip(masks, begins, strict=False)]),
+        target=torch.cat([mask.target + begin for mask, begin in zip(masks, begins, strict=False)]),
+        weight=torch.cat([mask.weight for mask in masks]),
+        cu_visible=_join_sums([mask.cu_visible for mask in masks]),
+        cu_target=_join_sums([mask.cu_target for mask in masks]),
+        longest=(max(mask.longest[0] for mask in masks), max(mask.longest[1] for mask in masks)),
+    )
 
 
 def _join_sums(sums: Sequence[Tensor]) -> Tensor:
