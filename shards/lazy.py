@@ -2,20 +2,30 @@
 
 import gc
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 
 
-def lazy_names(package: str, homes: Mapping[str, str], modules: str = "") -> Callable[[str], object]:
-    """The `__getattr__` of a package.
+def lazy_names(
+    package: str, homes: Mapping[str, str], modules: str = "", former: Mapping[str, str] | None = None
+) -> Callable[[str], object]:
+    """Return the `__getattr__` of a package, so that a process imports only the parts that it uses.
 
-    homes: its modules, and the names that each has for it, with spaces between them. modules: those that are names
-    themselves. So a process imports what it needs of the package, such as a loader the files of its own modality.
+    Args:
+        package: Name of the package.
+        homes: Modules of the package, and the names that each defines for it, separated by spaces.
+        modules: Modules that are public names themselves.
+        former: Names of the previous release, and their current names; each use warns.
     """
     home_of = {name: module for module, names in homes.items() for name in names.split()}
 
     def found(name: str) -> object:
+        if former is not None and name in former:
+            text = f"{package}.{name} is now {package}.{former[name]}; the next release drops the old name"
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            return getattr(sys.modules[package], former[name])
         is_module = name in modules.split()
         if not is_module and name not in home_of:
             raise AttributeError(f"module {package} has no attribute {name}")

@@ -7,11 +7,11 @@ if TYPE_CHECKING:
     from .core.loop import Trainer
     from .core.metrics import StepMetrics, read_metrics
     from .core.recipe import Recipe
-    from .core.replay import Replayed, replay
+    from .core.replay import ReplayedStep, replay
     from .core.results import TrainResult
     from .core.step import Batches
     from .core.weights import load_model, save_model
-    from .finetune_run import FineTuned, finetune
+    from .finetune_run import FineTuneResult, finetune
     from .recipes import RECIPES, named_recipe, train
 else:
     from maskstream.shards.lazy import lazy_names
@@ -24,12 +24,13 @@ else:
             "core.loop": "Trainer",
             "core.metrics": "StepMetrics read_metrics",
             "core.recipe": "Recipe",
-            "core.replay": "Replayed replay",
+            "core.replay": "ReplayedStep replay",
             "core.results": "TrainResult",
             "core.step": "Batches",
-            "finetune_run": "FineTuned finetune",
+            "finetune_run": "FineTuneResult finetune",
             "recipes": "RECIPES named_recipe train",
         },
+        former={"FineTuned": "FineTuneResult", "Replayed": "ReplayedStep"},
     )
 
     def __getattr__(name: str) -> object:
@@ -44,10 +45,10 @@ else:
 __all__ = [
     "RECIPES",
     "Batches",
-    "FineTuned",
+    "FineTuneResult",
     "Hook",
     "Recipe",
-    "Replayed",
+    "ReplayedStep",
     "StepEvent",
     "StepMetrics",
     "TrainResult",

@@ -40,7 +40,7 @@ TUNINGS: Mapping[type, Tune] = {kind: tune for table in tables("finetune", "TUNI
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FineTuned:
+class FineTuneResult:
     """The result of a finished fine-tuning.
 
     Attributes:
@@ -101,7 +101,7 @@ def finetune(
     test: SplitLocation,
     out: str | Path,
     options: FineTuneOptions,
-) -> FineTuned | None:
+) -> FineTuneResult | None:
     """Fine-tune the encoder of a run and test it.
 
     Args:
@@ -151,7 +151,7 @@ def finetune(
     with compute_threads(device):
         tested = tuning.measure(load_model(weights).to(device), recipe, train, test, device)
     first = tested.scores[0]
-    return FineTuned(
+    return FineTuneResult(
         metric=first.name,
         value=first.value,
         majority=next(iter(first.baselines.values())),

@@ -39,7 +39,7 @@ PACKAGES: dict[str, dict[str, tuple[str, ...]]] = {
     "masks": {
         "Mask and token grid": ("core",),
         "Ratios, mask inputs and schemes": ("core.ratio", "core.draw", "core.scheme"),
-        "Ratio schedules": ("laws",),
+        "Ratio schedules": ("schedules",),
         "Random tokens, tubes and frames": ("patterns.random", "patterns.frames", "patterns.strips"),
         "Blocks": ("patterns.block", "patterns.multi_block", "patterns.target_blocks"),
         "Masks from motion, energy and scores": (

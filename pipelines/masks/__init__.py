@@ -9,12 +9,12 @@ A mask is a small frozen config, built once and used for every batch:
 `batch` is a `MaskBatch`: masked bool (B, N), True = hidden; visible and target int64 (B, count), sorted; weight
 float32. A sample's mask depends only on its own `Draw` (core/draw.py), so it is the same in any batch.
 
-A ratio schedule (`Law`) determines how many tokens are hidden. It is a number, an object that draws a ratio or a count
-per view, sample, frame or batch (`laws/random.py`), or a function of the run's progress (`laws/progress.py`). Counts
-are exact; core/ratio.py defines the roundings. A pattern determines which tokens are hidden: there is one file per
-family in patterns/, and text patterns are in text/. Some patterns wrap others: `Dual`, `PartDecoded`, `Padded` (for
-unequal counts), `ByView`, `Shared`, `Complementary`, `Replace`, `DecoderRows`, and `Joint` for samples with several
-parts.
+A ratio schedule (`RatioSchedule`) determines how many tokens are hidden. It is a number, an object that draws a ratio
+or a count per view, sample, frame or batch (`schedules/random.py`), or a function of the run's progress
+(`schedules/progress.py`). Counts are exact; core/ratio.py defines the roundings. A pattern determines which tokens are
+hidden: there is one file per family in patterns/, and text patterns are in text/. Some patterns wrap others: `Dual`,
+`PartDecoded`, `Padded` (for unequal counts), `ByView`, `Shared`, `Complementary`, `Replace`, `DecoderRows`, and `Joint`
+for samples with several parts.
 
 To add a pattern, subclass `Mask` and implement `hide`, which returns the hidden tokens of one view. Declare the papers'
 schemes in the same file (see core/scheme.py) and add a line to schemes.py; the command line, the gallery, docs/masks.md
@@ -27,13 +27,13 @@ from .core import (
     Cues,
     Draw,
     Fixed,
-    Law,
     Maps,
     Mask,
     MaskBatch,
-    PaperLaw,
+    PaperSchedule,
+    ProportionSchedule,
     Ratio,
-    RatioLaw,
+    RatioSchedule,
     Rounding,
     Scheme,
     Scope,
@@ -45,9 +45,6 @@ from .core import (
 
 if TYPE_CHECKING:
     from .collate import Collate, TextCollate
-    from .laws import LAWS
-    from .laws.progress import Linear, Piecewise, RatioDecay, SquaredCosine, SquareRoot
-    from .laws.random import MaskGIT, MultiRatio, Stratified, TruncatedNormal, Uniform, UniformCount
     from .patterns.block import Block, Box
     from .patterns.curriculum import Curriculum
     from .patterns.dual import DropAndMask, Dual, PartDecoded, RunningCell
@@ -63,6 +60,9 @@ if TYPE_CHECKING:
     from .patterns.target_blocks import BlockMaskBatch, TargetBlocks
     from .patterns.top_scores import TopScores
     from .patterns.views import ByView, Complementary, Shared
+    from .schedules import SCHEDULES
+    from .schedules.progress import Linear, Piecewise, RatioDecay, SquaredCosine, SquareRoot
+    from .schedules.random import MaskGIT, MultiRatio, Stratified, TruncatedNormal, Uniform, UniformCount
     from .schemes import MASKS, SCHEMES
     from .text.by_class import ByClass, ScoredFirst, class_weights
     from .text.diffusion import MaskedDiffusion
@@ -76,9 +76,9 @@ else:
         __name__,
         {
             "collate": "Collate TextCollate",
-            "laws": "LAWS",
-            "laws.progress": "Linear Piecewise RatioDecay SquaredCosine SquareRoot",
-            "laws.random": "MaskGIT MultiRatio Stratified TruncatedNormal Uniform UniformCount",
+            "schedules": "SCHEDULES",
+            "schedules.progress": "Linear Piecewise RatioDecay SquaredCosine SquareRoot",
+            "schedules.random": "MaskGIT MultiRatio Stratified TruncatedNormal Uniform UniformCount",
             "patterns.block": "Block Box",
             "patterns.curriculum": "Curriculum",
             "patterns.dual": "DropAndMask Dual PartDecoded RunningCell",
@@ -101,14 +101,15 @@ else:
             "text.replace": "DecoderRows Replace TextMaskBatch",
             "text.words": "PADDING SPECIAL Tokens WholeWords",
         },
+        former={"LAWS": "SCHEDULES", "Law": "RatioSchedule", "RatioLaw": "ProportionSchedule"},
     )
 
 __all__ = [
     "H36M_LIMBS",
     "H36M_LIMB_PAIRS",
-    "LAWS",
     "MASKS",
     "PADDING",
+    "SCHEDULES",
     "SCHEMES",
     "SPECIAL",
     "Block",
@@ -132,7 +133,6 @@ __all__ = [
     "Frames",
     "Joint",
     "Joints",
-    "Law",
     "Limbs",
     "Linear",
     "Maps",
@@ -145,14 +145,15 @@ __all__ = [
     "MultiBlock",
     "MultiRatio",
     "Padded",
-    "PaperLaw",
+    "PaperSchedule",
     "PartDecoded",
     "PerFrame",
     "Piecewise",
+    "ProportionSchedule",
     "Random",
     "Ratio",
     "RatioDecay",
-    "RatioLaw",
+    "RatioSchedule",
     "Replace",
     "Rounding",
     "RunningCell",

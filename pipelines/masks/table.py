@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from . import LAWS, SCHEMES
-from .core.scheme import PaperLaw, Scheme
+from . import SCHEDULES, SCHEMES
+from .core.scheme import PaperSchedule, Scheme
 
 COMMAND = "python -m maskstream.pipelines.masks.table docs/masks.md"
 
@@ -19,9 +19,12 @@ def format_scheme_table(schemes: Iterable[Scheme] = SCHEMES) -> str:
     return _format_table(head, map(_format_scheme_cells, schemes))
 
 
-def format_law_table(laws: Iterable[PaperLaw] = LAWS) -> str:
+def format_schedule_table(schedules: Iterable[PaperSchedule] = SCHEDULES) -> str:
     """Format a markdown table with one row per ratio schedule."""
-    return _format_table(("schedule", "ratio", "paper"), ((f"`{law.call}`", law.note, law.source) for law in laws))
+    return _format_table(
+        ("schedule", "ratio", "paper"),
+        ((f"`{schedule.call}`", schedule.note, schedule.source) for schedule in schedules),
+    )
 
 
 def _format_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -41,7 +44,7 @@ def _format_scheme_cells(scheme: Scheme) -> tuple[str, ...]:
     )
 
 
-TABLES: dict[str, Callable[[], str]] = {"schemes": format_scheme_table, "laws": format_law_table}
+TABLES: dict[str, Callable[[], str]] = {"schemes": format_scheme_table, "schedules": format_schedule_table}
 
 
 def with_tables(text: str) -> str:

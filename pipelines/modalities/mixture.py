@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from maskstream.pipelines.masks.laws import progress  # noqa: F401 (schedules that a file may name)
+from maskstream.pipelines.masks.schedules import progress  # noqa: F401 (schedules that a file may name)
 from maskstream.pipelines.stream.weights import Unit, Weight
 from maskstream.shards.config import Config
 from maskstream.shards.format.manifest import Manifest, join_label_names

@@ -28,7 +28,7 @@ from .pages import complete_in_itself, made_up_media, tetrahedron, without_libra
 
 PICTURES = doc_tool("pictures")
 
-ENTRIES = [CardText.of(declared) for declared in (*masks.SCHEMES, *masks.LAWS)] + [COMPLEX_RATIO, SPIKES, PAIR]
+ENTRIES = [CardText.of(declared) for declared in (*masks.SCHEMES, *masks.SCHEDULES)] + [COMPLEX_RATIO, SPIKES, PAIR]
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +49,12 @@ def test_every_scheme_has_a_card_with_its_call(page):
         assert not entry.name or f"name: {entry.name}<" in page
 
 
-def test_every_public_pattern_and_law_is_shown():
+def test_every_public_pattern_and_schedule_is_shown():
     shown = " ".join(entry.call for entry in ENTRIES)
-    abstract = (masks.Mask, masks.Law, masks.RatioLaw)
+    abstract = (masks.Mask, masks.RatioSchedule, masks.ProportionSchedule)
     for name in masks.__all__:
         thing = getattr(masks, name)
-        if isinstance(thing, type) and issubclass(thing, masks.Mask | masks.Law) and thing not in abstract:
+        if isinstance(thing, type) and issubclass(thing, masks.Mask | masks.RatioSchedule) and thing not in abstract:
             assert f"masks.{name}(" in shown, f"{name} is in no card of the gallery"
 
 

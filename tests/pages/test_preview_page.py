@@ -152,8 +152,8 @@ def test_counts_follow_their_definitions():
 
 
 def test_padding_is_neither_visible_nor_a_target():
-    law = UniformCount(low=10, high=50)
-    mask = Padded(mask=Random(ratio=law), bucket=64).draw(GRID, rngs(6))
+    schedule = UniformCount(low=10, high=50)
+    mask = Padded(mask=Random(ratio=schedule), bucket=64).draw(GRID, rngs(6))
     for i in range(6):
         row = MaskRow.of(mask, i)
         hidden = int(mask.masked[i].sum())

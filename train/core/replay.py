@@ -61,7 +61,7 @@ class ReplacedSample:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Replayed:
+class ReplayedStep:
     """The recreated batches of one step of a run.
 
     Attributes:
@@ -105,7 +105,7 @@ def replay(
     version: int | None = None,
     rank: int | None = None,
     threads: int | None = None,
-) -> Replayed:
+) -> ReplayedStep:
     """Recreate the batches of one step of a run, on the CPU, for any topology of the run.
 
     Each split is read as it was in this step, even if samples were appended, removed or curated since; erased samples
@@ -175,7 +175,7 @@ def replay(
     replaced = _find_replaced(wanted, batches)
     if replaced:
         replaced = _tell_removed(replaced, shown, _opened(folder, recipe, data, version, seen))
-    return Replayed(
+    return ReplayedStep(
         step=step,
         epoch=epoch,
         batch=batch,

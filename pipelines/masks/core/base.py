@@ -18,7 +18,7 @@ from maskstream.shards.config import Config
 from maskstream.shards.named import nearest
 
 from .draw import Cues, Draw, TextDraws, TokenGrid, WatchedCues
-from .ratio import Law
+from .ratio import RatioSchedule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -259,11 +259,11 @@ class Mask(Config, ABC):
         """Combine the maps of a batch's views into a MaskBatch."""
         return batch_of(maps, grid)
 
-    def _parts(self) -> Iterator[Mask | Law]:
+    def _parts(self) -> Iterator[Mask | RatioSchedule]:
         """Yield the masks and ratio schedules among the fields."""
         for f in fields(self):
             value = getattr(self, f.name)
-            if isinstance(value, Mask | Law):
+            if isinstance(value, Mask | RatioSchedule):
                 yield value
 
 

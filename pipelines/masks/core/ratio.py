@@ -1,7 +1,7 @@
-"""Ratio schedules (`Law`) determine the number of hidden tokens; a rounding converts a ratio to a count.
+"""Ratio schedules (`RatioSchedule`) determine the number of hidden tokens; a rounding converts a ratio to a count.
 
-The papers' schedules are in `laws/`. Published code computes counts in floats and rounds in several ways, which differ
-by a token. Here the arithmetic is decimal and exact (0.9 is 9/10), and the rounding has a name:
+The papers' schedules are in `schedules/`. Published code computes counts in floats and rounds in several ways, which
+differ by a token. Here the arithmetic is decimal and exact (0.9 is 9/10), and the rounding has a name:
 
     rounding         rounded quantity                    0.9 of 196    0.9 of 1568    used by
     floor_masked     masked  = floor(ratio n)            20 visible    157 visible    VideoMAE, VideoMAE V2
@@ -29,10 +29,10 @@ from .draw import Draw
 Rounding = Literal["floor_masked", "floor_visible", "ceil_masked", "nearest_masked", "half_up_masked"]
 
 
-class Law(Config, ABC):
+class RatioSchedule(Config, ABC):
     """Base class of ratio schedules: how many tokens of a sample are hidden.
 
-    Subclasses are frozen dataclasses and implement `count`. Schedules that draw a ratio subclass `RatioLaw`.
+    Subclasses are frozen dataclasses and implement `count`. Schedules that draw a ratio subclass `ProportionSchedule`.
     """
 
     __slots__ = ()
@@ -64,7 +64,7 @@ class Law(Config, ABC):
         return [n - count for count in self.counts(frames, n, draw, rounding)]
 
 
-class RatioLaw(Law):
+class ProportionSchedule(RatioSchedule):
     """Base class of schedules that draw a ratio; the rounding converts it to a count."""
 
     __slots__ = ()
@@ -85,7 +85,7 @@ class RatioLaw(Law):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fixed(RatioLaw):
+class Fixed(ProportionSchedule):
     """The same ratio for every sample; draws no random number.
 
     Attributes:
@@ -100,19 +100,19 @@ class Fixed(RatioLaw):
 
 OF_RATIOS = Valid(methodcaller("check_ratios"))
 """Limit of a schedule: its values are ratios from 0 to 1."""
-Ratio = Proportion | Annotated[Law, OF_RATIOS]
+Ratio = Proportion | Annotated[RatioSchedule, OF_RATIOS]
 """Type of a pattern's `ratio`; a number means `Fixed`."""
-RatioAlone = Proportion | Annotated[RatioLaw, OF_RATIOS]
+RatioAlone = Proportion | Annotated[ProportionSchedule, OF_RATIOS]
 """Type of `ratio` for patterns that need the ratio itself, not only a count."""
 
 
-def as_law(ratio: Ratio) -> Law:
+def as_schedule(ratio: Ratio) -> RatioSchedule:
     """Convert a number to `Fixed` and check a schedule.
 
     Raises:
         ValueError: `ratio` is neither a ratio schedule nor a number in [0, 1].
     """
-    if isinstance(ratio, Law):
+    if isinstance(ratio, RatioSchedule):
         ratio.check_ratios()
         return ratio
     if type(ratio) is not float:  # fast path for the most common type
@@ -120,19 +120,19 @@ def as_law(ratio: Ratio) -> Law:
     return _fix_ratio(ratio)
 
 
-def as_ratio_law(ratio: Ratio, by: str) -> RatioLaw:
+def as_proportion_schedule(ratio: Ratio, by: str) -> ProportionSchedule:
     """Convert `ratio` to a schedule of ratios, for patterns that need more than a count.
 
     Raises:
         ValueError: The schedule draws counts; the message names the pattern `by`.
     """
-    law = as_law(ratio)
-    if not isinstance(law, RatioLaw):
+    schedule = as_schedule(ratio)
+    if not isinstance(schedule, ProportionSchedule):
         raise ValueError(
-            f"{law} draws a number of tokens, but {by} needs a ratio: pass a number or a ratio schedule such as "
+            f"{schedule} draws a number of tokens, but {by} needs a ratio: pass a number or a ratio schedule such as "
             "Uniform, or use a pattern that needs only a count (Random, Tube, Block, PerFrame)"
         )
-    return law
+    return schedule
 
 
 @lru_cache(maxsize=256)

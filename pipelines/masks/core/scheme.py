@@ -16,8 +16,8 @@ The file of a pattern declares its schemes:
     )
 
 `masks.MASKS` maps their names to masks, `maskstream gallery` draws each scheme, and docs/masks.md has a row for each
-(see table.py). In the same way, ratio schedules are declared as `LAWS` in `laws/`; the gallery's curves and the table
-of schedules are generated from them.
+(see table.py). In the same way, ratio schedules are declared as `SCHEDULES` in `schedules/`; the gallery's curves and
+the table of schedules are generated from them.
 """
 
 import re
@@ -29,7 +29,7 @@ import numpy as np
 
 from .base import Mask
 from .draw import Cues, TokenGrid
-from .ratio import Law
+from .ratio import RatioSchedule
 
 
 def square(side: int) -> TokenGrid:
@@ -110,7 +110,7 @@ class Scheme:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PaperLaw:
+class PaperSchedule:
     """A ratio schedule with the settings of a paper.
 
     Attributes:
@@ -121,12 +121,12 @@ class PaperLaw:
         curves: Captions and schedules to plot; by default, the schedule itself.
     """
 
-    law: Law
+    schedule: RatioSchedule
     title: str
     note: str
     paper: str = ""
     section: str = ""
-    curves: tuple[tuple[str, Law], ...] = ()
+    curves: tuple[tuple[str, RatioSchedule], ...] = ()
 
     @property
     def source(self) -> str:
@@ -136,12 +136,12 @@ class PaperLaw:
     @property
     def call(self) -> str:
         """Expression that builds the schedule after `from maskstream.pipelines import masks`."""
-        return format_call(self.law)
+        return format_call(self.schedule)
 
     @property
-    def drawn(self) -> tuple[tuple[str, Law], ...]:
+    def drawn(self) -> tuple[tuple[str, RatioSchedule], ...]:
         """Schedules to plot, with their captions."""
-        return self.curves or (("", self.law),)
+        return self.curves or (("", self.schedule),)
 
 
 def _source(paper: str, section: str) -> str:
@@ -152,7 +152,7 @@ ENDS = ("start", "end", "low", "high")
 """Schedule fields that hold a ratio."""
 
 
-def format_call(part: Mask | Law) -> str:
+def format_call(part: Mask | RatioSchedule) -> str:
     """Format the call that builds a mask or schedule: its ratios, inner masks and settings that are not defaults."""
     given, hints = [], get_type_hints(type(part))
     for f in fields(part):
@@ -168,12 +168,12 @@ def _takes_part(hint: object) -> bool:
     """Return whether a field of this type may hold a mask or schedule."""
     if kinds := get_args(hint):
         return any(map(_takes_part, kinds))
-    return isinstance(hint, type) and issubclass(hint, Mask | Law)
+    return isinstance(hint, type) and issubclass(hint, Mask | RatioSchedule)
 
 
 def _shown(value: object) -> str:
     """Format an argument of the call."""
-    if isinstance(value, Mask | Law):
+    if isinstance(value, Mask | RatioSchedule):
         return format_call(value)
     if isinstance(value, tuple):
         return f"({', '.join(map(_shown, value))}{',' if len(value) == 1 else ''})"

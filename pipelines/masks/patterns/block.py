@@ -16,10 +16,10 @@ from maskstream.pipelines.masks.core import (
     Rounding,
     Scheme,
     TokenGrid,
-    as_law,
+    as_schedule,
     square,
 )
-from maskstream.pipelines.masks.laws.random import UniformCount
+from maskstream.pipelines.masks.schedules.random import UniformCount
 from maskstream.shards.limits import NaturalInt, PositiveInt, PositiveProportion
 
 from .padded import Padded
@@ -61,8 +61,8 @@ class Block(Mask):
         if grid.axes != ("h", "w"):
             grid.need("t", "h", "w", by="Block")
         h, w = grid.shape[-2:]
-        law, rng = as_law(self.ratio), draw.rng
-        visible = law.visible_per_frame(grid.size // (h * w), h * w, draw, self.rounding)
+        schedule, rng = as_schedule(self.ratio), draw.rng
+        visible = schedule.visible_per_frame(grid.size // (h * w), h * w, draw, self.rounding)
         numbers = draw_uniform_numbers(rng)
         maps = [unpacked(self._draw_rectangles(h, w, h * w - v, numbers), h * w) for v in visible]
         if self.exact:
@@ -144,7 +144,7 @@ class Box(Mask):
         hidden = np.empty(grid.size, dtype=np.bool_)
         for part, ratio in ((inner, self.inside), (~inner, self.outside)):
             tokens = np.flatnonzero(part)
-            visible = as_law(ratio).visible(len(tokens), draw, self.rounding)
+            visible = as_schedule(ratio).visible(len(tokens), draw, self.rounding)
             hidden[tokens] = draw_random_tokens(len(tokens), visible, draw.rng)
         return hidden
 

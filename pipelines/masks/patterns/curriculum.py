@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import SPECTROGRAM, Draw, Maps, Mask, Scheme, Shot, TokenGrid
 from maskstream.pipelines.masks.core.ratio import OF_RATIOS
-from maskstream.pipelines.masks.laws.progress import ProgressLaw, SquareRoot
+from maskstream.pipelines.masks.schedules.progress import ProgressSchedule, SquareRoot
 
 from .padded import Padded
 from .target_blocks import TargetBlocks
@@ -30,7 +30,7 @@ class Curriculum(Mask):
 
     easy: Mask = field(default_factory=lambda: TargetBlocks(stretched=True))
     hard: Mask = field(default_factory=lambda: TargetBlocks(blocks=3, scale=(0.05, 0.075), strips=True, stretched=True))
-    share: Annotated[ProgressLaw, OF_RATIOS] = field(default_factory=SquareRoot)
+    share: Annotated[ProgressSchedule, OF_RATIOS] = field(default_factory=SquareRoot)
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         return self.maps(grid, draw).hidden

@@ -16,12 +16,12 @@ from maskstream.pipelines.masks.core import (
     Scheme,
     Shot,
     TokenGrid,
-    as_law,
+    as_schedule,
     hidden_count,
     square,
     visible_count,
 )
-from maskstream.pipelines.masks.laws.random import TruncatedNormal
+from maskstream.pipelines.masks.schedules.random import TruncatedNormal
 from maskstream.shards.limits import PositiveProportion, Proportion
 
 from .frames import Tube
@@ -130,7 +130,7 @@ class DropAndMask(Mask):
 
     def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
         kept = visible_count(grid.size, self.drop, self.rounding)
-        visible = min(as_law(self.ratio).visible(grid.size, draw, self.rounding), kept)
+        visible = min(as_schedule(self.ratio).visible(grid.size, draw, self.rounding), kept)
         order = draw.rng.permutation(grid.size)
         hidden = np.ones(grid.size, dtype=np.bool_)
         hidden[order[:kept]] = False

@@ -6,8 +6,8 @@ from typing import Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.masks.core import CLIP, Draw, Mask, Ratio, Rounding, Scheme, TokenGrid, as_law
-from maskstream.pipelines.masks.laws.random import UniformCount
+from maskstream.pipelines.masks.core import CLIP, Draw, Mask, Ratio, Rounding, Scheme, TokenGrid, as_schedule
+from maskstream.pipelines.masks.schedules.random import UniformCount
 from maskstream.shards.limits import NaturalFloat
 
 KERNELS = ("maskstream.pipelines.masks.patterns.token_energy",)
@@ -75,7 +75,7 @@ class ByEnergy(Mask):
         if self.per == "tube":
             energy, hidden = energy.sum(axis=0)[None], np.logical_or.reduce(hidden)[None]
         rows, tokens = energy.shape
-        counts = as_law(self.ratio).visible_per_frame(rows, tokens, draw, self.rounding)
+        counts = as_schedule(self.ratio).visible_per_frame(rows, tokens, draw, self.rounding)
         shown = np.zeros((rows, tokens), dtype=np.bool_)
         for row, visible in enumerate(counts):
             free = draw.rng.permutation(np.flatnonzero(~hidden[row]))

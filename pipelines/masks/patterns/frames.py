@@ -16,9 +16,9 @@ from maskstream.pipelines.masks.core import (
     Rounding,
     Scheme,
     TokenGrid,
-    as_law,
+    as_schedule,
 )
-from maskstream.pipelines.masks.laws.random import Uniform
+from maskstream.pipelines.masks.schedules.random import Uniform
 from maskstream.shards.limits import PositiveInt
 
 from .padded import Padded
@@ -79,7 +79,7 @@ class Tube(Mask):
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         plane = grid.across(self.axis, by="Tube")
-        visible = as_law(self.ratio).visible(plane, draw, self.rounding)
+        visible = as_schedule(self.ratio).visible(plane, draw, self.rounding)
         return repeated(draw_random_tokens(plane, visible, draw.rng), grid, self.axis)
 
 
@@ -103,7 +103,7 @@ class Frames(Mask):
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         slices = grid.shape[grid.need_axis(self.axis, by="Frames")]
-        visible = as_law(self.ratio).visible(slices, draw, self.rounding)
+        visible = as_schedule(self.ratio).visible(slices, draw, self.rounding)
         return split_into_slices(draw_random_tokens(slices, visible, draw.rng)[:, None], grid, self.axis)
 
 
@@ -126,7 +126,7 @@ class PerFrame(Mask):
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         plane = grid.across(self.axis, by="PerFrame")
-        visible = as_law(self.ratio).visible_per_frame(grid.size // plane, plane, draw, self.rounding)
+        visible = as_schedule(self.ratio).visible_per_frame(grid.size // plane, plane, draw, self.rounding)
         orders = draw_orders(len(visible), plane, draw.rng)
         return split_into_slices(orders >= np.array(visible)[:, None], grid, self.axis)
 

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.masks.core import Draw, Mask, Ratio, Scheme, Shot, TokenGrid, as_law
+from maskstream.pipelines.masks.core import Draw, Mask, Ratio, Scheme, Shot, TokenGrid, as_schedule
 from maskstream.pipelines.masks.patterns.frames import draw_orders
 from maskstream.shards.limits import NaturalInt
 
@@ -55,7 +55,7 @@ class Joints(Mask):
         rows = 1 if self.per == "clip" else frames
         chosen = draw_orders(rows, joints, rng)[:, : self.joints]
         hidden[np.arange(frames)[:, None], chosen] = True
-        hidden[draw_random_tokens(frames, as_law(self.frames).visible(frames, draw, "floor_masked"), rng)] = True
+        hidden[draw_random_tokens(frames, as_schedule(self.frames).visible(frames, draw, "floor_masked"), rng)] = True
         return hidden.reshape(-1)
 
 

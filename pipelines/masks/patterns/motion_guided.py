@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import CLIP, DeviceMask, Draw, MaskBatch, Scheme, TokenGrid, placed, sized
-from maskstream.pipelines.masks.core.ratio import RatioAlone, as_ratio_law, visible_count
+from maskstream.pipelines.masks.core.ratio import RatioAlone, as_proportion_schedule, visible_count
 from maskstream.shards.limits import NaturalFloat, PositiveInt
 
 from .torch_maps import Draws, DrawTensors, Floats, Hidden, MapBackend, MotionDraws, Numbers, TorchMaps, send_draws
@@ -96,7 +96,7 @@ class MotionGuided(DeviceMask):
         """Draw all random numbers of a view's mask; they do not depend on its flow."""
         t, h, w = grid.need("t", "h", "w", by="MotionGuided")
         frames, rng = t * grid.patch[0], draw.rng
-        ratio = as_ratio_law(self.ratio, by="MotionGuided").draw(draw)
+        ratio = as_proportion_schedule(self.ratio, by="MotionGuided").draw(draw)
         start = start_map(self.start, (h, w), self.cells, ratio, rng, compat=self.compat)
         base = {"middle": frames // 2, "first": 0}.get(self.base)
         base = int(rng.integers(frames)) if base is None else base

@@ -16,7 +16,7 @@ from maskstream.pipelines.masks.core import (
     Scope,
     Shot,
     TokenGrid,
-    as_law,
+    as_schedule,
 )
 from maskstream.shards.limits import Interval, PositiveInt, PositiveInterval
 
@@ -93,7 +93,7 @@ class MultiBlock(Mask):
                 hidden[start : start + depth, top : top + rows, left : left + columns] = True
             flat = hidden.reshape(-1)
             if self.ratio is not None:
-                return adjust_map(flat, as_law(self.ratio).visible(n, draw, self.rounding), draw.rng)
+                return adjust_map(flat, as_schedule(self.ratio).visible(n, draw, self.rounding), draw.rng)
             if not flat.all():
                 return flat
         return np.tile(draw_random_tokens(h * w, 1, draw.rng), t)

@@ -16,11 +16,11 @@ from maskstream.pipelines.masks.core import (
     Scheme,
     Shot,
     TokenGrid,
-    as_law,
+    as_schedule,
     square,
 )
-from maskstream.pipelines.masks.laws.progress import Linear, SquaredCosine
-from maskstream.pipelines.masks.laws.random import MaskGIT, MultiRatio
+from maskstream.pipelines.masks.schedules.progress import Linear, SquaredCosine
+from maskstream.pipelines.masks.schedules.random import MaskGIT, MultiRatio
 
 from .padded import Padded
 
@@ -41,7 +41,7 @@ class Random(Mask):
     rounding: Rounding = "floor_visible"
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
-        visible = as_law(self.ratio).visible(grid.size, draw, self.rounding)
+        visible = as_schedule(self.ratio).visible(grid.size, draw, self.rounding)
         return draw_random_tokens(grid.size, visible, draw.rng)
 
 

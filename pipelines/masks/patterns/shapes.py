@@ -12,7 +12,7 @@ from maskstream.pipelines.masks.core import (
     Rounding,
     Scheme,
     TokenGrid,
-    as_law,
+    as_schedule,
     sized,
 )
 
@@ -49,11 +49,11 @@ class VoxelAware(Mask):
         grid.need("x", "y", "z", by="VoxelAware")
         occupied = sized(draw.cues.need("occupied", by="VoxelAware"), grid.size, "occupied", "VoxelAware")
         inside, outside = np.flatnonzero(occupied), np.flatnonzero(~occupied)
-        front = min(max(as_law(self.foreground).visible(len(inside), draw, "floor_masked"), 1), len(inside))
+        front = min(max(as_schedule(self.foreground).visible(len(inside), draw, "floor_masked"), 1), len(inside))
         if self.total is None:
-            back = as_law(self.background).visible(len(outside), draw, "floor_masked")
+            back = as_schedule(self.background).visible(len(outside), draw, "floor_masked")
         else:
-            visible = as_law(self.total).visible(grid.size, draw, "floor_visible")
+            visible = as_schedule(self.total).visible(grid.size, draw, "floor_visible")
             back = min(max(visible - front, 0), len(outside))
             front = visible - back
         hidden = np.ones(grid.size, dtype=np.bool_)
@@ -90,7 +90,7 @@ class MeshNodes(Mask):
         if self.protect:
             free = ~np.isin(sized(draw.cues.need("kinds", by="MeshNodes"), n, "kinds", "MeshNodes"), self.protect)
         places = np.flatnonzero(free)
-        visible = as_law(self.ratio).visible(len(places), draw, self.rounding)
+        visible = as_schedule(self.ratio).visible(len(places), draw, self.rounding)
         hidden = np.zeros(n, dtype=np.bool_)
         hidden[places] = draw_random_tokens(len(places), visible, draw.rng)
         return hidden

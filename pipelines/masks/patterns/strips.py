@@ -12,11 +12,11 @@ from maskstream.pipelines.masks.core.ratio import (
     Ratio,
     RatioAlone,
     Rounding,
-    as_law,
-    as_ratio_law,
+    as_proportion_schedule,
+    as_schedule,
     visible_count,
 )
-from maskstream.pipelines.masks.laws.random import MultiRatio
+from maskstream.pipelines.masks.schedules.random import MultiRatio
 from maskstream.shards.limits import Proportion
 
 from .padded import Padded
@@ -42,8 +42,8 @@ class Strips(Mask):
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         columns, rows = spectrogram(grid, by="Strips")
-        time = draw_random_tokens(columns, as_law(self.time).visible(columns, draw, self.rounding), draw.rng)
-        freq = draw_random_tokens(rows, as_law(self.freq).visible(rows, draw, self.rounding), draw.rng)
+        time = draw_random_tokens(columns, as_schedule(self.time).visible(columns, draw, self.rounding), draw.rng)
+        freq = draw_random_tokens(rows, as_schedule(self.freq).visible(rows, draw, self.rounding), draw.rng)
         return cross_strips(time, freq, grid)
 
 
@@ -71,7 +71,7 @@ class FilledStrips(Mask):
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         columns, rows = spectrogram(grid, by="FilledStrips")
-        ratio, rng = as_ratio_law(self.ratio, by="FilledStrips").draw(draw), draw.rng
+        ratio, rng = as_proportion_schedule(self.ratio, by="FilledStrips").draw(draw), draw.rng
         time = draw_random_tokens(columns, columns - struck(columns, ratio, self.time), rng)
         freq = draw_random_tokens(rows, rows - struck(rows, ratio, self.freq), rng)
         return adjust_map(cross_strips(time, freq, grid), visible_count(grid.size, ratio, self.rounding), rng)

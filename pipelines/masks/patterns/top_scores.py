@@ -14,7 +14,7 @@ from maskstream.pipelines.masks.core import (
     Scheme,
     Shot,
     TokenGrid,
-    as_law,
+    as_schedule,
     sized,
 )
 from maskstream.shards.limits import NaturalInt
@@ -58,7 +58,7 @@ class TopScores(Mask):
         if draw.cues.hidden is not None:
             hidden |= sized(draw.cues.hidden, grid.size, "hidden", "TopScores")
         n = int((hidden | (scores > -np.inf)).sum())
-        count = as_law(self.ratio).count(n, draw, self.rounding) if self.count is None else min(self.count, n)
+        count = as_schedule(self.ratio).count(n, draw, self.rounding) if self.count is None else min(self.count, n)
         hidden[np.lexsort((-scores, ~hidden))[:count]] = True
         return hidden
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pipelines.masks.core import PICTURE, Draw, Law, Maps, Mask, Scheme, Shot, TokenGrid
+from maskstream.pipelines.masks.core import PICTURE, Draw, Maps, Mask, RatioSchedule, Scheme, Shot, TokenGrid
 from maskstream.shards.limits import FILLED
 
 from .padded import Padded
@@ -38,7 +38,7 @@ class ByView(Mask):
         mask = self.masks[draw.view % len(self.masks)]
         return Maps(hidden=np.zeros(grid.size, dtype=np.bool_)) if mask is None else mask.maps(grid, draw)
 
-    def _parts(self) -> Iterator[Mask | Law]:
+    def _parts(self) -> Iterator[Mask | RatioSchedule]:
         return (mask for mask in self.masks if mask is not None)
 
 

@@ -16,7 +16,7 @@ from maskstream.pipelines.masks.core import (
     Scheme,
     Shot,
     TokenGrid,
-    as_law,
+    as_schedule,
     sized,
 )
 from maskstream.pipelines.masks.patterns.padded import Padded
@@ -69,7 +69,7 @@ class ByClass(Mask):
         if len(classes) and classes.max() >= len(weights):
             raise ValueError(f"there are scores for the classes 0 to {len(weights) - 1}, got class {classes.max()}")
         chances = np.where(classes < 0, 0.5, weights[classes])
-        count = words.hidden_count(as_law(self.ratio), draw, self.rounding)
+        count = words.hidden_count(as_schedule(self.ratio), draw, self.rounding)
         accepted = np.flatnonzero(draw.rng.random(len(chances)) < chances)
         hidden = words.spread(words.taken(1, count, draw.rng, accepted)[0])
         return TextMaps(hidden=hidden, version=None if published is None else published.version)
@@ -106,7 +106,7 @@ class ScoredFirst(Mask):
         scores = sized(draw.cues.need("scores", by="ScoredFirst"), grid.size, "scores", "ScoredFirst")
         places = np.flatnonzero(words >= 0)
         after_first = len(words) - int((words == PADDING).sum()) - 1
-        count = as_law(self.ratio).count(max(after_first, 1), draw, "half_up_masked")
+        count = as_schedule(self.ratio).count(max(after_first, 1), draw, "half_up_masked")
         places = draw.rng.permutation(places)
         order = np.argsort(-np.maximum(scores[places], 0), kind="stable")
         hidden = np.zeros(len(words), dtype=np.bool_)

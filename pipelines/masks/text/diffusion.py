@@ -16,12 +16,12 @@ from maskstream.pipelines.masks.core import (
     Shot,
     TextDraws,
     TokenGrid,
-    as_ratio_law,
+    as_proportion_schedule,
     tidy,
 )
-from maskstream.pipelines.masks.laws.random import Uniform
 from maskstream.pipelines.masks.patterns.padded import Padded
 from maskstream.pipelines.masks.patterns.random import draw_random_tokens
+from maskstream.pipelines.masks.schedules.random import Uniform
 
 from .replace import TextMaps
 from .words import build_word_cue
@@ -57,7 +57,7 @@ class MaskedDiffusion(Mask):
 
     def maps(self, grid: TokenGrid, draw: Draw) -> TextMaps:
         words = build_word_cue(grid, draw, by="MaskedDiffusion")
-        t = as_ratio_law(self.ratio, by="MaskedDiffusion").draw(draw)
+        t = as_proportion_schedule(self.ratio, by="MaskedDiffusion").draw(draw)
         if not self.exact:
             hidden = (draw.rng.random(len(words)) < t) & (words >= 0)
             return TextMaps(hidden=hidden, ratio=np.float32(t))
@@ -69,13 +69,13 @@ class MaskedDiffusion(Mask):
         return TextMaps(hidden=hidden, ratio=np.float32(count / max(n, 1)))
 
     def maps_of_texts(self, grid: TokenGrid, draws: TextDraws) -> Sequence[TextMaps] | None:
-        law = as_ratio_law(self.ratio, by="MaskedDiffusion")
-        if self.exact or type(self) is not MaskedDiffusion or type(law) is not Uniform or law.scope != "view":
+        schedule = as_proportion_schedule(self.ratio, by="MaskedDiffusion")
+        if self.exact or type(self) is not MaskedDiffusion or type(schedule) is not Uniform or schedule.scope != "view":
             return None
         from .token_draws import draw_uniforms, hide_each
 
         grid.need("token", by="MaskedDiffusion")
-        t = [tidy(law.between(share)) for share in draw_uniforms(draws.streams).tolist()]
+        t = [tidy(schedule.between(share)) for share in draw_uniforms(draws.streams).tolist()]
         hidden = hide_each(draws.streams, draws.words, np.array(t))
         return [TextMaps(hidden=row, ratio=np.float32(one)) for row, one in zip(hidden, t, strict=True)]
 

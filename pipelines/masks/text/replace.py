@@ -19,7 +19,7 @@ from maskstream.pipelines.masks.core import (
     Scheme,
     TextDraws,
     TokenGrid,
-    as_law,
+    as_schedule,
     sized,
 )
 from maskstream.pipelines.masks.patterns.padded import Padded
@@ -206,7 +206,7 @@ class DecoderRows(Mask):
         """Draw the attention matrix of one view: bool (N, N), row i for position i."""
         words = TextWords.of(grid, draw, by="DecoderRows")
         n, masks = len(words.number), min(words.length, self.pool)
-        count = words.hidden_count(as_law(self.ratio), draw, "nearest_masked")
+        count = words.hidden_count(as_schedule(self.ratio), draw, "nearest_masked")
         seen = ~words.spread(words.taken(masks, count, draw.rng))
         padding = draw.cues.need("words", by="DecoderRows") == PADDING
         seen[:, padding] = False

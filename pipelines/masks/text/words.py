@@ -13,24 +13,24 @@ from maskstream.pipelines.masks.core import (
     TEXT,
     Draw,
     Fixed,
-    Law,
     Maps,
     Mask,
+    ProportionSchedule,
     Ratio,
-    RatioLaw,
+    RatioSchedule,
     Rounding,
     Scheme,
     Shot,
     TextDraws,
     TokenGrid,
-    as_law,
-    as_ratio_law,
+    as_proportion_schedule,
+    as_schedule,
     hidden_count,
     sized,
 )
-from maskstream.pipelines.masks.laws.progress import RatioDecay
-from maskstream.pipelines.masks.laws.random import UniformCount
 from maskstream.pipelines.masks.patterns.padded import Padded
+from maskstream.pipelines.masks.schedules.progress import RatioDecay
+from maskstream.pipelines.masks.schedules.random import UniformCount
 
 KERNELS = ("maskstream.pipelines.masks.text.token_draws",)
 
@@ -52,26 +52,26 @@ class MaskOfWords(Mask):
 
     def validate(self) -> None:
         if self.each:
-            self.ratio_law()
+            self.proportion_schedule()
 
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({"words"})
 
-    def ratio_law(self) -> RatioLaw:
+    def proportion_schedule(self) -> ProportionSchedule:
         """Return the schedule of the probability.
 
         Raises:
             ValueError: The schedule draws counts.
         """
-        return as_ratio_law(self.ratio, by=f"{type(self).__name__}(each=True)")
+        return as_proportion_schedule(self.ratio, by=f"{type(self).__name__}(each=True)")
 
-    def counts(self, law: Fixed, words: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def counts(self, schedule: Fixed, words: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return how many tokens to hide in each text, int64 (B,), from the mask input `words` (B, N)."""
         from .token_draws import count_text_tokens
 
         lengths = count_text_tokens(words).tolist()
-        return np.array([hidden_count(n, law.ratio, self.rounding) for n in lengths], np.int64)
+        return np.array([hidden_count(n, schedule.ratio, self.rounding) for n in lengths], np.int64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,27 +89,27 @@ class Tokens(MaskOfWords):
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         words = build_word_cue(grid, draw, by="Tokens")
         if self.each:
-            ratio = self.ratio_law().draw(draw)
+            ratio = self.proportion_schedule().draw(draw)
             chances: npt.NDArray[np.bool_] = draw.rng.random(len(words)) < ratio
             return chances & (words >= 0)
         length = len(words) - int(np.count_nonzero(words == PADDING))
         (places,) = (words >= 0).nonzero()
-        visible = len(places) - min(as_law(self.ratio).count(length, draw, self.rounding), len(places))
+        visible = len(places) - min(as_schedule(self.ratio).count(length, draw, self.rounding), len(places))
         hidden = np.zeros(len(words), dtype=np.bool_)
         hidden[places[draw.rng.permutation(len(places))[visible:]]] = True
         return hidden
 
     def maps_of_texts(self, grid: TokenGrid, draws: TextDraws) -> Sequence[Maps] | None:
-        law = as_law(self.ratio)
-        if type(self) is not Tokens or type(law) is not Fixed:
+        schedule = as_schedule(self.ratio)
+        if type(self) is not Tokens or type(schedule) is not Fixed:
             return None
         from .token_draws import hide_each, hide_tokens
 
         grid.need("token", by="Tokens")
         if self.each:
-            hidden = hide_each(draws.streams, draws.words, np.full(len(draws.words), float(law.ratio)))
+            hidden = hide_each(draws.streams, draws.words, np.full(len(draws.words), float(schedule.ratio)))
         else:
-            hidden = hide_tokens(draws.streams, draws.words, self.counts(law, draws.words), draws.goes_on)
+            hidden = hide_tokens(draws.streams, draws.words, self.counts(schedule, draws.words), draws.goes_on)
         return [Maps(hidden=row) for row in hidden]
 
 
@@ -139,19 +139,19 @@ class WholeWords(MaskOfWords):
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         words = TextWords.of(grid, draw, by="WholeWords")
         if self.each:
-            return words.spread(draw.rng.random(len(words.lengths)) < self.ratio_law().draw(draw))
-        count = words.hidden_count(as_law(self.ratio), draw, self.rounding)
+            return words.spread(draw.rng.random(len(words.lengths)) < self.proportion_schedule().draw(draw))
+        count = words.hidden_count(as_schedule(self.ratio), draw, self.rounding)
         return words.spread(words.taken(1, count, draw.rng)[0])
 
     def maps_of_texts(self, grid: TokenGrid, draws: TextDraws) -> Sequence[Maps] | None:
-        law = as_law(self.ratio)
-        if type(self) is not WholeWords or type(law) is not Fixed:
+        schedule = as_schedule(self.ratio)
+        if type(self) is not WholeWords or type(schedule) is not Fixed:
             return None
         from .token_draws import hide_words
 
         grid.need("token", by="WholeWords")
-        chance = float(law.ratio) if self.each else -1.0
-        hidden = hide_words(draws.streams, draws.words, self.counts(law, draws.words), chance)
+        chance = float(schedule.ratio) if self.each else -1.0
+        hidden = hide_words(draws.streams, draws.words, self.counts(schedule, draws.words), chance)
         return [Maps(hidden=row) for row in hidden]
 
 
@@ -190,9 +190,9 @@ class TextWords:
         length = len(given) - int(np.count_nonzero(given == PADDING))
         return cls(number=number, first=first, lengths=lengths, length=length)
 
-    def hidden_count(self, law: Law, draw: Draw, rounding: Rounding) -> int:
+    def hidden_count(self, schedule: RatioSchedule, draw: Draw, rounding: Rounding) -> int:
         """Return how many tokens to hide."""
-        return law.count(self.length, draw, rounding)
+        return schedule.count(self.length, draw, rounding)
 
     def taken(
         self, rows: int, count: int, rng: np.random.Generator, candidates: npt.NDArray[np.int64] | None = None

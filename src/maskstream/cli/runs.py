@@ -21,7 +21,7 @@ from maskstream.train.core.options import EmbedOptions, FineTuneOptions, SameSpl
 from .terminal import INTERRUPTED, Json, say, show, tabulate, tell, working
 
 if TYPE_CHECKING:
-    from maskstream.train.core.replay import Replayed
+    from maskstream.train.core.replay import ReplayedStep
 
 
 def finetune(
@@ -272,7 +272,7 @@ def replay(
     tell({"page": str(page), "steps": seen, "worst_samples": samples_seen}, [*lines, f"wrote {page}"], as_json)
 
 
-def _sample_seen(step: Replayed, place: int, loss: float) -> dict[str, Any]:
+def _sample_seen(step: ReplayedStep, place: int, loss: float) -> dict[str, Any]:
     """Describe a sample of a step; if another one has replaced it, include the reason."""
     gone = step.replaced_at(place)
     if gone is None:

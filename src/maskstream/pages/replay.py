@@ -19,7 +19,7 @@ from maskstream.pages.preview import split_cameras
 from maskstream.pipelines.modalities.mixture import OpenMixture, list_manifests
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.train.core.metrics import StepMetrics
-from maskstream.train.core.replay import UNRECORDED, Replayed
+from maskstream.train.core.replay import UNRECORDED, ReplayedStep
 from maskstream.train.core.sample_losses import read_step_losses
 
 Floats = npt.NDArray[np.float32]
@@ -31,13 +31,13 @@ ALL_RANKS = "all ranks"
 def write_replay(
     modality: Modality,
     run: Path,
-    steps: Sequence[Replayed],
+    steps: Sequence[ReplayedStep],
     metrics: Mapping[int, StepMetrics],
     out: str | Path,
     *,
     samples: int = 8,
     samples_of: str = ALL_RANKS,
-    worst: Sequence[tuple[Replayed, int, float]] = (),
+    worst: Sequence[tuple[ReplayedStep, int, float]] = (),
 ) -> Path:
     """Write a page with a section for each step and a card for each of its first rows.
 
@@ -81,7 +81,7 @@ def write_replay(
     return write_page(text, out)
 
 
-def _facts(steps: Sequence[Replayed]) -> dict[str, str]:
+def _facts(steps: Sequence[ReplayedStep]) -> dict[str, str]:
     """Return the locations and versions of the splits."""
     splits = [list_manifests(one.data) for one in steps]
     versions = [", ".join(dict.fromkeys(str(one.version) for one in own)) for own in zip(*splits, strict=True)]
@@ -92,12 +92,12 @@ def _facts(steps: Sequence[Replayed]) -> dict[str, str]:
     return {name: f"version {version} of {one.location}" for name, one, version in named}
 
 
-def _make_painters(modality: Modality, one: Replayed) -> list[Figures[Any]]:
+def _make_painters(modality: Modality, one: ReplayedStep) -> list[Figures[Any]]:
     """Return the figures that draw the samples of each split."""
     return [modality.figures(one.recipe.data, split) for split in list_manifests(one.data)]
 
 
-def _draw_card(one: Replayed, figures: Sequence[Figures[Any]], batch: Batch, row: int) -> Card:
+def _draw_card(one: ReplayedStep, figures: Sequence[Figures[Any]], batch: Batch, row: int) -> Card:
     """Draw a row with the figures of its split; for a mixture, the title includes the source."""
     if batch.source is None or not isinstance(one.data, OpenMixture):
         return figures[0].sample(batch, row)
@@ -106,7 +106,7 @@ def _draw_card(one: Replayed, figures: Sequence[Figures[Any]], batch: Batch, row
     return replace(card, title=f"{card.title or card.key} of {one.data.mixture.names[part]}")
 
 
-def _draw_worst(modality: Modality, worst: Sequence[tuple[Replayed, int, float]]) -> Section:
+def _draw_worst(modality: Modality, worst: Sequence[tuple[ReplayedStep, int, float]]) -> Section:
     cards: list[Card] = []
     for one, place, loss in worst:
         if one.replaced_at(place) is not None:
@@ -137,7 +137,7 @@ def with_loss(card: Card, loss: float) -> Card:
 
 
 def _build_section(
-    modality: Modality, one: Replayed, metrics: StepMetrics | None, samples: int, losses: Floats | None
+    modality: Modality, one: ReplayedStep, metrics: StepMetrics | None, samples: int, losses: Floats | None
 ) -> Section:
     figures, views = _make_painters(modality, one), int(getattr(one.recipe.data, "views", 1))
     cards: list[Card] = []

@@ -107,14 +107,14 @@ def test_flow_and_masks_are_those_of_dis(split, of_batch, workers):
 
 
 @pytest.mark.parametrize(
-    "law",
+    "schedule",
     [
         masks.Linear(start=0.9, end=0.5),
         pytest.param(masks.Uniform(low=0.5, high=0.9, scope="batch"), marks=pytest.mark.slow),
     ],
 )
-def test_the_place_in_the_run_reaches_the_mask(split, of_batch, law):
-    drawn = assert_equals_dis(split, of_batch, mask=masks.MotionGuided(ratio=law))
+def test_the_place_in_the_run_reaches_the_mask(split, of_batch, schedule):
+    drawn = assert_equals_dis(split, of_batch, mask=masks.MotionGuided(ratio=schedule))
     assert len({sum(hidden) for hidden in drawn}) > 1, "the ratio changes"
 
 

@@ -1,7 +1,7 @@
 """The masks that every property is tested on, in test_masks_properties.py. A new mask is a line here, or is
 drawn on its own grid with made-up cues.
 
-`SCHEMES` is each name of `MASKS` at its paper's grid; pattern_table.py has what takes any law, on any grid.
+`SCHEMES` is each name of `MASKS` at its paper's grid; pattern_table.py has what takes any schedule, on any grid.
 """
 
 from collections.abc import Callable

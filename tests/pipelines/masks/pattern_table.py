@@ -1,4 +1,4 @@
-"""Patterns that take any law of the ratio, on any grid: rows of test_masks_properties.py (see mask_table.py).
+"""Patterns that take any schedule of the ratio, on any grid: rows of test_masks_properties.py (see mask_table.py).
 
 A new pattern is a line in `PATTERNS`.
 """
@@ -72,10 +72,10 @@ ANY = st.one_of(lengths("h w"), lengths("t h w"), lengths("time freq"), lengths(
 
 @dataclass(frozen=True, kw_only=True)
 class Pattern:
-    """A pattern that takes any law. build: of a law and a rounding. visible: how many tokens are, by its counts.
+    """A pattern that takes any schedule. build: of a schedule and a rounding. visible: number of visible tokens.
 
-    counts: whether it takes laws of counts (UniformCount). uniform: whether every place is equally likely. dual: the
-    targets are not the hidden tokens. roundings: those that it takes. smallest: its least grid.
+    counts: whether it takes schedules of counts (UniformCount). uniform: whether every place is equally likely. dual:
+    the targets are not the hidden tokens. roundings: those that it takes. smallest: its least grid.
     """
 
     name: str

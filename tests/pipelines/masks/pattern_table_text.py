@@ -1,4 +1,4 @@
-"""Patterns of text that take any law, on texts of one word a token: rows of test_masks_properties.py."""
+"""Patterns of text that take any schedule, on texts of one word a token: rows of test_masks_properties.py."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""docs/masks.md: its tables are made of schemes and laws, whose calls build them and whose counts are drawn."""
+"""docs/masks.md: its tables are made of schemes and schedules, whose calls build them and whose counts are drawn."""
 
 import re
 from collections import Counter
@@ -11,7 +11,7 @@ import pytest
 from maskstream.pipelines import masks
 from maskstream.pipelines.masks import Draw
 from maskstream.pipelines.masks.core.scheme import made_up_cues
-from maskstream.pipelines.masks.table import format_law_table, marks, with_tables
+from maskstream.pipelines.masks.table import format_schedule_table, marks, with_tables
 from maskstream.pipelines.stream.rng import Place
 
 TEXT = (Path(__file__).parents[3] / "docs" / "masks.md").read_text()
@@ -30,9 +30,9 @@ def build(call):
 schemes = pytest.mark.parametrize("scheme", masks.SCHEMES, ids=lambda scheme: scheme.call)
 
 
-def test_the_tables_are_made_of_the_schemes_and_laws():
+def test_the_tables_are_made_of_the_schemes_and_schedules():
     assert with_tables(TEXT) == TEXT, "run: python -m maskstream.pipelines.masks.table docs/masks.md"
-    for name in ("schemes", "laws"):
+    for name in ("schemes", "schedules"):
         with pytest.raises(ValueError, match=f"table of {name} .* are not both there"):
             with_tables(TEXT.replace(marks(name)[1], ""))
 
@@ -76,15 +76,17 @@ def test_so_many_tokens_stay_visible(scheme):
     assert 0 <= min(counts) <= max(counts) <= scheme.grid.size
 
 
-def test_every_law_is_declared_once_and_its_call_builds_it():
+def test_every_schedule_is_declared_once_and_its_call_builds_it():
     public = [getattr(masks, name) for name in masks.__all__]
-    laws = {thing for thing in public if isinstance(thing, type) and issubclass(thing, masks.Law)}
-    assert Counter(type(declared.law) for declared in masks.LAWS) == Counter(laws - {masks.Law, masks.RatioLaw})
-    for declared in masks.LAWS:
-        assert build(declared.call) == declared.law
-        assert masks.Random(ratio=declared.law) is not None
-        assert {type(law) for _, law in declared.drawn} == {type(declared.law)}
-        assert f"| `{declared.call}` | {declared.note} | {declared.source} |" in format_law_table()
+    schedules = {thing for thing in public if isinstance(thing, type) and issubclass(thing, masks.RatioSchedule)}
+    assert Counter(type(declared.schedule) for declared in masks.SCHEDULES) == Counter(
+        schedules - {masks.RatioSchedule, masks.ProportionSchedule}
+    )
+    for declared in masks.SCHEDULES:
+        assert build(declared.call) == declared.schedule
+        assert masks.Random(ratio=declared.schedule) is not None
+        assert {type(schedule) for _, schedule in declared.drawn} == {type(declared.schedule)}
+        assert f"| `{declared.call}` | {declared.note} | {declared.source} |" in format_schedule_table()
 
 
 def test_the_mask_of_your_own():

@@ -20,8 +20,8 @@ from maskstream.pipelines.masks import (
     MotionGuided,
     MultiBlock,
     Padded,
+    ProportionSchedule,
     Random,
-    RatioLaw,
     RunningCell,
     TokenGrid,
     Tube,
@@ -143,14 +143,14 @@ def test_dual_weighs_what_the_encoder_saw_with_zero() -> None:
     assert Dual(encoder=MotionGuided()).needs == {"flow"}
 
 
-class Changing(RatioLaw):
-    """A law for the tests: what a law may do with progress and with the sample's generator."""
+class Changing(ProportionSchedule):
+    """A schedule for the tests: what a schedule may do with progress and with the sample's generator."""
 
     def draw(self, draw: Draw) -> float:
         return 0.5 if draw.place.progress < 0.5 else float(draw.rng.choice([0.25, 0.75]))
 
 
-def test_laws_see_progress_and_ragged_batches_are_refused() -> None:
+def test_schedules_see_progress_and_ragged_batches_are_refused() -> None:
     mask = Random(ratio=Changing())
     assert mask.draw(VIDEO, rngs(4)).visible.shape == (4, 784)
     assert {mask.draw(VIDEO, [d]).visible.shape[1] for d in draws(16, progress=1.0)} == {392, 1176}

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from maskstream.pipelines import masks
 from maskstream.pipelines.masks import (
     MASKS,
-    Law,
     Linear,
     MaskBatch,
     MaskGIT,
@@ -20,6 +19,7 @@ from maskstream.pipelines.masks import (
     Padded,
     Piecewise,
     RatioDecay,
+    RatioSchedule,
     SquaredCosine,
     SquareRoot,
     TokenGrid,
@@ -34,7 +34,7 @@ from .pattern_table_text import TEXT_PATTERNS
 
 KEYS = ["dog", "cat", "eel", "owl", "bee"]
 
-LAWS: list[Law] = [
+SCHEDULES: list[RatioSchedule] = [
     Uniform(low=0.0, high=1.0, scope="batch"),
     Uniform(low=0.25, high=0.25, scope="sample"),
     UniformCount(scope="batch"),
@@ -48,7 +48,7 @@ LAWS: list[Law] = [
     Piecewise(),
     SquareRoot(),
 ]
-"""Laws whose number a test can draw again, because it does not come from the view's own generator."""
+"""Schedules whose number a test can draw again, because it does not come from the view's own generator."""
 
 schemes = pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: s.name)
 patterns = pytest.mark.parametrize("pattern", [*PATTERNS, *TEXT_PATTERNS], ids=lambda p: p.name)
@@ -147,24 +147,24 @@ def test_counts_are_exact_at_any_ratio_on_any_grid(pattern: Pattern, data: st.Da
 
 
 @patterns
-@pytest.mark.parametrize("law", LAWS, ids=repr)
-def test_counts_are_those_of_any_law(pattern: Pattern, law: Law) -> None:
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+def test_counts_are_those_of_any_schedule(pattern: Pattern, schedule: RatioSchedule) -> None:
     grid, rounding = pattern.example, pattern.roundings[0]
-    if isinstance(law, UniformCount) and not pattern.counts:
-        with pytest.raises(ValueError, match=r"draws a number of tokens, but|or a RatioLaw"):
-            pattern.build(law, rounding)
+    if isinstance(schedule, UniformCount) and not pattern.counts:
+        with pytest.raises(ValueError, match=r"draws a number of tokens, but|or a ProportionSchedule"):
+            pattern.build(schedule, rounding)
         return
-    mask, draws = Padded(mask=pattern.build(law, rounding)), draws_of(grid, KEYS, pattern.cues)
+    mask, draws = Padded(mask=pattern.build(schedule, rounding)), draws_of(grid, KEYS, pattern.cues)
     batch = mask.draw(grid, draws)
     check_parts(batch, grid, len(KEYS), dual=pattern.dual)
-    counts = [pattern.visible(grid, lambda n, d=d: law.visible(n, d, rounding)) for d in draws]
+    counts = [pattern.visible(grid, lambda n, d=d: schedule.visible(n, d, rounding)) for d in draws]
     assert batch.n_visible.tolist() == counts
-    assert mask.needs_progress == law.needs_progress
+    assert mask.needs_progress == schedule.needs_progress
 
 
 @patterns
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0, Uniform(), MaskGIT()], ids=repr)
-def test_the_smallest_grid(pattern: Pattern, ratio: float | Law) -> None:
+def test_the_smallest_grid(pattern: Pattern, ratio: float | RatioSchedule) -> None:
     for rounding in pattern.roundings:
         mask = Padded(mask=pattern.build(ratio, rounding))
         batch = mask.draw(pattern.smallest, draws_of(pattern.smallest, KEYS, pattern.cues))

@@ -231,8 +231,8 @@ def test_the_parts_of_a_sample() -> None:
     )
     assert torch.equal(batches["text"].masked, alone.masked)
     assert draw_of(0, part="image").rng.random() != draw_of(0, part="text").rng.random() != draw_of(0).rng.random()
-    law = Uniform(scope="sample")
-    both = Joint(parts={"rgb": Padded(mask=Random(ratio=law)), "depth": Padded(mask=Random(ratio=law))})
+    schedule = Uniform(scope="sample")
+    both = Joint(parts={"rgb": Padded(mask=Random(ratio=schedule)), "depth": Padded(mask=Random(ratio=schedule))})
     planes = both.draw(dict.fromkeys(both.parts, grids["image"]), {p: [draw_of(7, part=p)] for p in both.parts})
     assert planes["rgb"].n_visible == planes["depth"].n_visible
     assert not torch.equal(planes["rgb"].masked, planes["depth"].masked)

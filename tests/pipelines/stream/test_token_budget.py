@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from maskstream.pipelines import Loader, VideoBatch, VideoClip, video_loader
-from maskstream.pipelines.masks import Draw, MotionGuided, Padded, Random, RatioLaw, TokenGrid, Uniform
+from maskstream.pipelines.masks import Draw, MotionGuided, Padded, ProportionSchedule, Random, TokenGrid, Uniform
 from maskstream.pipelines.masks.core.visible import VisibleTokens
 from maskstream.pipelines.stream.order import Int64Array, Order
 from maskstream.pipelines.stream.rng import Place
@@ -26,7 +26,7 @@ STEPS = 3000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Falling(RatioLaw):
+class Falling(ProportionSchedule):
     """From `start` to `end` over the run."""
 
     start: float = 0.9

@@ -56,8 +56,8 @@ def draws(n, seed=0):
 
 def mask(n, tokens, ratio, name="r"):
     grid = TokenGrid(axes=("token",), shape=(tokens,), patch=(1,))
-    law = ratio if isinstance(ratio, float) else masks.MultiRatio(ratios=ratio, name=name)
-    drawn = masks.Random(ratio=law)
+    schedule = ratio if isinstance(ratio, float) else masks.MultiRatio(ratios=ratio, name=name)
+    drawn = masks.Random(ratio=schedule)
     return (drawn if isinstance(ratio, float) else masks.Padded(mask=drawn)).draw(grid, draws(n))
 
 

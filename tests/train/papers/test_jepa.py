@@ -342,11 +342,11 @@ def trained(split, out, until=None, *, steps=6, momentum=None):
 
 
 def test_the_teacher_is_the_moving_average_by_the_law_of_momentum(split, tmp_path):
-    law = Linear(start=0.5, end=0.9)
-    trainer = trained(split, tmp_path, 0, momentum=law)
+    schedule = Linear(start=0.5, end=0.9)
+    trainer = trained(split, tmp_path, 0, momentum=schedule)
     expected = {n: p.detach().clone() for n, p in trainer.model.teacher.named_parameters()}
     for step in range(6):
-        trainer = trained(split, tmp_path, step + 1, momentum=law)
+        trainer = trained(split, tmp_path, step + 1, momentum=schedule)
         share = 0.5 + 0.4 * step / 6
         for name, own in trainer.model.encoder.named_parameters():
             expected[name] = share * expected[name] + (1 - share) * own.detach()
@@ -381,11 +381,11 @@ def test_one_model_of_pictures_and_videos_whose_weights_follow_a_law_goes_on_bit
     make_shards("still-folder", tmp_path / "raw", tmp_path / "stills", workers=0, as_is=True)
     where = [str(tmp_path / "stills/train"), write_split("video", tmp_path / "video")]
     recipe = chosen_recipe("vjepa2-tiny", CUTS["vjepa2"])
-    laws = (Linear(start=1.0, end=0.0), Linear(start=0.0, end=1.0))
+    schedules = (Linear(start=1.0, end=0.0), Linear(start=0.0, end=1.0))
 
     def trained(out, until=None):
         parts, seen = [recipe.data.source(Split.open(one, "video", seed=0)) for one in where], []
-        mixture = mix([*zip(parts, laws, strict=True)], batches=4)
+        mixture = mix([*zip(parts, schedules, strict=True)], batches=4)
         with closing(Loader(mixture, batch_size=batch_size, steps=steps, threads=1, device="cpu")) as loader:
             trainer = Trainer(recipe, loader, out, steps=steps, progress=False)
             trainer.model.register_forward_pre_hook(lambda model, given: seen.append(given[0].key[::2]))
@@ -393,7 +393,7 @@ def test_one_model_of_pictures_and_videos_whose_weights_follow_a_law_goes_on_bit
         return [sum("png" in key for key in keys) for keys in seen]
 
     stills = trained(tmp_path / "whole")
-    assert (len(stills), sum(stills)) == (steps, steps * batch_size // 2), "laws that cross give each a half"
+    assert (len(stills), sum(stills)) == (steps, steps * batch_size // 2), "schedules that cross give each a half"
     assert (stills[0], stills[-1]) == (batch_size, 0)
     for until in (3, 5, None):
         trained(tmp_path / "parts", until)

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from maskstream.pipelines.augment import CenterCrop, SharedCrop
 from maskstream.pipelines.masks import BlockMaskBatch, Linear, MaskBatch
-from maskstream.pipelines.masks.laws.progress import ProgressLaw
+from maskstream.pipelines.masks.schedules.progress import ProgressSchedule
 from maskstream.pipelines.modalities.data import DataConfig
 from maskstream.pipelines.stream.sampler import BatchT
 from maskstream.shards.limits import PositiveFloat, PositiveInt
@@ -85,7 +85,7 @@ class JepaConfig(ModelConfig[BatchT]):
     eps: float = 1e-6
     std: PositiveFloat = 0.02
     masks: PositiveInt = 1
-    momentum: ProgressLaw = field(default_factory=lambda: Linear(start=0.996, end=1.0))
+    momentum: ProgressSchedule = field(default_factory=lambda: Linear(start=0.996, end=1.0))
     distance: Distance = "smooth l1"
     target_norm: TargetNorm = "channels"
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from maskstream.pipelines import VideoClip
 from maskstream.pipelines.augment import RandomResizedCrop, SharedCrop
 from maskstream.pipelines.masks import Linear, MaskBatch, Piecewise
-from maskstream.pipelines.masks.laws.progress import ProgressLaw
+from maskstream.pipelines.masks.schedules.progress import ProgressSchedule
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.shards.limits import PositiveInt
@@ -46,7 +46,7 @@ class DenseJepaConfig(VideoJepaConfig):
 
     places: ClipPlaces = "turned in pairs"
     levels: PositiveInt = 4
-    context: ProgressLaw = field(default_factory=lambda: Piecewise(points=((0.05, 0.0), (0.1, 0.5))))
+    context: ProgressSchedule = field(default_factory=lambda: Piecewise(points=((0.05, 0.0), (0.1, 0.5))))
 
     def validate(self) -> None:
         VideoJepaConfig.validate(self)

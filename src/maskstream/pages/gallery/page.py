@@ -6,10 +6,10 @@ from pathlib import Path
 from maskstream.pages.figures.card import Section
 from maskstream.pages.page import page, write_page
 
-from . import audio, image, laws, pairs, pose, solids, text, video
+from . import audio, image, pairs, pose, schedules, solids, text, video
 from .scheme import Media
 
-KINDS = (video.KIND, image.KIND, audio.KIND, solids.KIND, pose.KIND, text.KIND, pairs.KIND, laws.KIND)
+KINDS = (video.KIND, image.KIND, audio.KIND, solids.KIND, pose.KIND, text.KIND, pairs.KIND, schedules.KIND)
 MISSING = "These media could not be downloaded. Run the command again with a network connection."
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from maskstream.pages.figures.card import Card, Code, Drawing, Fact, Facts, Figure, Section
 from maskstream.pages.figures.figures import MaskRow, mask_facts
 from maskstream.pages.figures.pictures import draw_runs
-from maskstream.pipelines.masks import SCHEMES, Cues, Draw, Mask, MaskBatch, PaperLaw, Scheme, TokenGrid
+from maskstream.pipelines.masks import SCHEMES, Cues, Draw, Mask, MaskBatch, PaperSchedule, Scheme, TokenGrid
 from maskstream.pipelines.masks.core import Shot
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.pipelines.modalities.video.data import video_loader
@@ -44,7 +44,7 @@ class CardText:
     name: str = ""
 
     @classmethod
-    def of(cls, declared: Scheme | PaperLaw) -> CardText:
+    def of(cls, declared: Scheme | PaperSchedule) -> CardText:
         """Return the text of a scheme or a ratio sampler, as declared in its file."""
         return cls(
             title=declared.title,

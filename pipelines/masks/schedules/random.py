@@ -19,9 +19,9 @@ import numpy as np
 
 from maskstream.pipelines.masks.core import (
     Draw,
-    Law,
-    PaperLaw,
-    RatioLaw,
+    PaperSchedule,
+    ProportionSchedule,
+    RatioSchedule,
     Rounding,
     Scope,
     tidy,
@@ -30,7 +30,7 @@ from maskstream.shards.limits import FILLED, Bounds, NaturalInt, PositiveFloat, 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ScopedLaw(Law):
+class ScopedSchedule(RatioSchedule):
     """Base class of random ratio schedules.
 
     Attributes:
@@ -52,11 +52,11 @@ class ScopedLaw(Law):
                 f"{self} draws a ratio for each frame, and the pattern counts over the whole view; use a pattern that "
                 "counts for each frame (PerFrame, Block), or a scope of view, sample or batch"
             )
-        return draw.generator(self.scope, f"law {self.name}")
+        return draw.generator(self.scope, f"schedule {self.name}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RandomLaw(ScopedLaw, RatioLaw):
+class RandomSchedule(ScopedSchedule, ProportionSchedule):
     """Base class of schedules that draw a ratio from one generator."""
 
     @abstractmethod
@@ -73,7 +73,7 @@ class RandomLaw(ScopedLaw, RatioLaw):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Uniform(RandomLaw):
+class Uniform(RandomSchedule):
     """Draw uniformly from [low, high). The defaults are from MaskViT (Gupta et al. 2022, masked visual modelling).
 
     Attributes:
@@ -96,7 +96,7 @@ class Uniform(RandomLaw):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stratified(RatioLaw):
+class Stratified(ProportionSchedule):
     """Draw uniformly from [low, high), stratified over consecutive views or epochs of a sample.
 
     The interval is divided into `strata` equal parts; successive ratios of a sample fall into successive parts,
@@ -125,7 +125,7 @@ class Stratified(RatioLaw):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class UniformCount(ScopedLaw):
+class UniformCount(ScopedSchedule):
     """Draw the number of hidden tokens uniformly from `low` to `high`. There is no ratio, and the rounding has no
     effect.
 
@@ -161,7 +161,7 @@ class UniformCount(ScopedLaw):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TruncatedNormal(RandomLaw):
+class TruncatedNormal(RandomSchedule):
     """Draw from a normal distribution truncated to [low, high], by inverting its distribution function.
 
     The defaults are from MAGE (Li et al. 2023, sec. 3.1), which draws one number per batch: scope="batch".
@@ -208,7 +208,7 @@ Curve = Literal["cosine", "uniform", "power", "log", "exp"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MaskGIT(RandomLaw):
+class MaskGIT(RandomSchedule):
     """Draw a uniform r in [0, 1) and return a decreasing function of it, clipped to [1e-6, 1].
 
     The curves are: "cosine", cos(pi r / 2); "uniform", 1 - r; "power", 1 - r ** power; "log", -log2(r) / log2(tokens);
@@ -243,7 +243,7 @@ class MaskGIT(RandomLaw):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MultiRatio(RatioLaw):
+class MultiRatio(ProportionSchedule):
     """Assign one of several ratios to each sample, in equal parts of a batch.
 
     Samples of a batch over all ranks are assigned in random order, so that the numbers of samples per ratio differ by
@@ -273,44 +273,44 @@ def check_interval(low: float, high: float) -> None:
         raise ValueError(f"masked ratios lie in 0 <= low <= high <= 1, got low={low}, high={high}")
 
 
-LAWS = (
-    PaperLaw(
-        law=Uniform(),
+SCHEDULES = (
+    PaperSchedule(
+        schedule=Uniform(),
         paper="MaskViT",
         section="sec. 3.3",
         title="Uniform",
         note="Every ratio of an interval is equally likely.",
     ),
-    PaperLaw(
-        law=Stratified(),
+    PaperSchedule(
+        schedule=Stratified(),
         paper="MDLM",
         section="low-discrepancy sampler",
         title="Stratified",
         note="Uniform, but over 16 views or epochs each of a sample's ratios lies in a different sixteenth.",
     ),
-    PaperLaw(
-        law=UniformCount(),
+    PaperSchedule(
+        schedule=UniformCount(),
         paper="PMLM",
         title="Uniform count",
         note="Every number of hidden tokens is equally likely, from one to all.",
     ),
-    PaperLaw(
-        law=TruncatedNormal(scope="batch"),
+    PaperSchedule(
+        schedule=TruncatedNormal(scope="batch"),
         paper="MAGE",
         section="sec. 3.1",
         title="Truncated normal",
         note="A normal distribution, cut off at both ends; all samples of a batch share one ratio.",
     ),
-    PaperLaw(
-        law=MaskGIT(),
+    PaperSchedule(
+        schedule=MaskGIT(),
         paper="MaskGIT",
         section="sec. 3.3",
         title="MaskGIT's functions",
         note="A falling function of a uniform random number; `curve=` selects one of five.",
         curves=tuple((curve, MaskGIT(curve=curve)) for curve in get_args(Curve)),
     ),
-    PaperLaw(
-        law=MultiRatio(),
+    PaperSchedule(
+        schedule=MultiRatio(),
         paper="AVSiam",
         section="multi-ratio masking",
         title="Several ratios",

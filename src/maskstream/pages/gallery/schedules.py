@@ -6,8 +6,8 @@ import numpy as np
 
 from maskstream.pages.figures.card import Card, Curves
 from maskstream.pages.figures.chart import Chart, Line
-from maskstream.pipelines.masks import LAWS, Cues, Draw, Law, MaskGIT, RatioLaw
-from maskstream.pipelines.masks.laws.progress import ProgressLaw
+from maskstream.pipelines.masks import SCHEDULES, Cues, Draw, MaskGIT, ProportionSchedule, RatioSchedule
+from maskstream.pipelines.masks.schedules.progress import ProgressSchedule
 from maskstream.pipelines.stream.rng import Place
 
 from .scheme import CardText, GallerySection, Media
@@ -26,7 +26,7 @@ def cards(media: Media, seed: int) -> list[Card]:
         seed: Seed of the draws.
     """
     draws = [Draw.of(seed, 0, f"sample {i}", 0, Place(step=i), Cues()) for i in range(DRAWS)]
-    return [CardText.of(law).card([figure(law.drawn, draws)]) for law in LAWS]
+    return [CardText.of(schedule).card([figure(schedule.drawn, draws)]) for schedule in SCHEDULES]
 
 
 KIND = GallerySection(
@@ -40,43 +40,43 @@ KIND = GallerySection(
 )
 
 
-def figure(laws: Sequence[tuple[str, Law]], draws: Sequence[Draw]) -> Curves:
+def figure(schedules: Sequence[tuple[str, RatioSchedule]], draws: Sequence[Draw]) -> Curves:
     """Draw the ratio by progress of the run or by a uniform number or, for other samplers, the distribution of draws.
 
     Args:
-        laws: Samplers by name.
+        schedules: Samplers by name.
         draws: Random draws.
     """
-    by_progress = [(name, law.at) for name, law in laws if isinstance(law, ProgressLaw)]
-    by_number = [(name, law.at) for name, law in laws if isinstance(law, MaskGIT)]
+    by_progress = [(name, schedule.at) for name, schedule in schedules if isinstance(schedule, ProgressSchedule)]
+    by_number = [(name, schedule.at) for name, schedule in schedules if isinstance(schedule, MaskGIT)]
     if by_progress:
         return draw_curves(by_progress, "% of the run")
     if by_number:
         return draw_curves(by_number, "uniform number, %")
-    ((_, law),) = laws
-    if isinstance(law, RatioLaw):
-        return density([100 * law.draw(draw) for draw in draws], "masked ratio, %", (0.0, 100.0))
-    counts = [law.count(TOKENS, draw, "nearest_masked") for draw in draws]
+    ((_, schedule),) = schedules
+    if isinstance(schedule, ProportionSchedule):
+        return density([100 * schedule.draw(draw) for draw in draws], "masked ratio, %", (0.0, 100.0))
+    counts = [schedule.count(TOKENS, draw, "nearest_masked") for draw in draws]
     return density(counts, f"hidden tokens of {TOKENS}", (0.0, float(TOKENS)))
 
 
-def draw_curves(laws: Sequence[tuple[str, Callable[[float], float]]], x_name: str) -> Curves:
+def draw_curves(schedules: Sequence[tuple[str, Callable[[float], float]]], x_name: str) -> Curves:
     """Draw the ratio of each function of a number between 0 and 1, with x in percent.
 
     Args:
-        laws: Functions by name.
+        schedules: Functions by name.
         x_name: Label of the x axis.
     """
     x = np.linspace(0.0, 100.0, 101)
-    across = 1 if len(laws) == 1 else 4 if len(laws) % 4 == 0 else 3
+    across = 1 if len(schedules) == 1 else 4 if len(schedules) % 4 == 0 else 3
     items = tuple(
         Chart(
-            lines=(Line(x=x, y=np.array([law(float(v) / 100) for v in x])),),
+            lines=(Line(x=x, y=np.array([schedule(float(v) / 100) for v in x])),),
             title=name,
             said=f"{name or 'the ratio'} by {x_name}",
             include=(0.0,),
         )
-        for name, law in laws
+        for name, schedule in schedules
     )
     return Curves(items=items, across=across, x_name=x_name, title="Masked ratio")
 

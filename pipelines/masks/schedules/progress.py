@@ -12,12 +12,12 @@ from math import cos, pi, sqrt
 from operator import itemgetter
 from typing import Annotated, Literal, get_args
 
-from maskstream.pipelines.masks.core import Draw, PaperLaw, RatioLaw, check_ratio, tidy
+from maskstream.pipelines.masks.core import Draw, PaperSchedule, ProportionSchedule, check_ratio, tidy
 from maskstream.pipelines.stream.shares import Schedule
 from maskstream.shards.limits import FILLED, Bounds, FiniteFloat, PositiveProportion, Proportion
 
 
-class ProgressLaw(Schedule, RatioLaw):
+class ProgressSchedule(Schedule, ProportionSchedule):
     """Base class of schedules over the run. Other settings, such as mixture weights and sizes, may also follow them."""
 
     __slots__ = ()
@@ -31,7 +31,7 @@ class ProgressLaw(Schedule, RatioLaw):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Linear(ProgressLaw):
+class Linear(ProgressSchedule):
     """Interpolate linearly from `start` at the first batch to `end` at the last.
 
     The defaults approximate the curriculum of DiffMAViL (Nunez et al. 2023): the paper states that the ratio falls, but
@@ -71,7 +71,7 @@ OFFSETS = {"cosine": 0.02, "square_above": 0.01, "v": 0.01}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RatioDecay(ProgressLaw):
+class RatioDecay(ProgressSchedule):
     """Schedules of Learning Better Masking (Yang et al. 2023, masking ratio decay and its ablations).
 
     With p = `ratio` and s = progress, and clipped to [0, 1], the shapes are:
@@ -105,7 +105,7 @@ class RatioDecay(ProgressLaw):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SquaredCosine(ProgressLaw):
+class SquaredCosine(ProgressSchedule):
     """Follow a squared cosine from `start` to `end`, reached at progress `hold`; constant afterwards.
 
     f(x) = cos^2(pi / 2 (x + 0.008) / 1.008) / f(0), x = progress / hold; the ratio is start + (end - start) (1 - f).
@@ -131,7 +131,7 @@ def _compute_squared_cosine(x: float) -> float:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Piecewise(ProgressLaw):
+class Piecewise(ProgressSchedule):
     """Interpolate linearly between points, constant before the first and after the last.
 
     The defaults are LMD's second schedule: up to 0.4 in the first sixth of the run, constant until a third, up to 0.75
@@ -171,7 +171,7 @@ class Piecewise(ProgressLaw):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SquareRoot(ProgressLaw):
+class SquareRoot(ProgressSchedule):
     """Follow min(1, sqrt(s (1 - c^2)) + c^2) at progress s, with c = `start`: it rises quickly at first and ends at 1.
 
     A-JEPA (Fei et al., 2023) selects its harder mask with this probability, with c = 0.01. In the curve's original
@@ -188,38 +188,38 @@ class SquareRoot(ProgressLaw):
         return min(1.0, sqrt(progress * (1 - self.start**2)) + self.start**2)
 
 
-LAWS = (
-    PaperLaw(
-        law=Linear(),
+SCHEDULES = (
+    PaperSchedule(
+        schedule=Linear(),
         paper="DiffMAViL",
         section="masking ratio curriculum",
         title="Linear",
         note="Follows a straight line over the run.",
     ),
-    PaperLaw(
-        law=RatioDecay(),
+    PaperSchedule(
+        schedule=RatioDecay(),
         paper="Learning Better Masking",
         section="ratio decay",
         title="Ratio schedules",
         note="Eight shapes over the run (`shape=`), all with a mean ratio of 15 %.",
         curves=tuple((shape.replace("_", " "), RatioDecay(shape=shape)) for shape in get_args(Shape)),
     ),
-    PaperLaw(
-        law=SquaredCosine(),
+    PaperSchedule(
+        schedule=SquaredCosine(),
         paper="LMD",
         section="masking schedulers",
         title="Squared cosine",
         note="Rises until two thirds of the run and then stays constant.",
     ),
-    PaperLaw(
-        law=Piecewise(),
+    PaperSchedule(
+        schedule=Piecewise(),
         paper="LMD",
         section="its second schedule",
         title="Piecewise",
         note="Follows straight lines between points (`points=`).",
     ),
-    PaperLaw(
-        law=SquareRoot(),
+    PaperSchedule(
+        schedule=SquareRoot(),
         paper="A-JEPA",
         section="curriculum masking",
         title="Square root",

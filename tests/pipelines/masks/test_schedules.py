@@ -1,4 +1,4 @@
-"""Laws of the ratio: what they draw, for whom one number counts, and the schedules of the papers."""
+"""Schedules of the ratio: what they draw, for whom one number counts, and the schedules of the papers."""
 
 import pickle
 from collections import Counter
@@ -16,12 +16,12 @@ from maskstream.pipelines import masks
 from maskstream.pipelines.masks import (
     Cues,
     Draw,
-    Law,
     Linear,
     MaskGIT,
     MultiRatio,
     Piecewise,
     RatioDecay,
+    RatioSchedule,
     SquaredCosine,
     SquareRoot,
     TruncatedNormal,
@@ -41,13 +41,13 @@ def each(pattern: type[masks.Mask]) -> object:
     return partial(pattern, each=True)
 
 
-def numbers(law: Law, count: int = 4000) -> np.ndarray:
-    return np.array([law.draw(draw_of(str(i))) for i in range(count)])
+def numbers(schedule: RatioSchedule, count: int = 4000) -> np.ndarray:
+    return np.array([schedule.draw(draw_of(str(i))) for i in range(count)])
 
 
-def scoped(law: Law, scope: str, name: str = "ratio") -> Law:
-    settings = {f.name: getattr(law, f.name) for f in fields(law)}
-    return type(law)(**{**settings, "scope": scope, "name": name})
+def scoped(schedule: RatioSchedule, scope: str, name: str = "ratio") -> RatioSchedule:
+    settings = {f.name: getattr(schedule, f.name) for f in fields(schedule)}
+    return type(schedule)(**{**settings, "scope": scope, "name": name})
 
 
 def deviation(sample: np.ndarray, distribution: object) -> float:
@@ -57,22 +57,22 @@ def deviation(sample: np.ndarray, distribution: object) -> float:
     return max(np.abs(expected - steps[1:]).max(), np.abs(expected - steps[:-1]).max()) * sqrt(len(sample))
 
 
-@pytest.mark.parametrize("law", RANDOM, ids=repr)
-def test_scopes(law: Law) -> None:
+@pytest.mark.parametrize("schedule", RANDOM, ids=repr)
+def test_scopes(schedule: RatioSchedule) -> None:
     here = draw_of()
-    view, sample, batch = (scoped(law, s) for s in ("view", "sample", "batch"))
+    view, sample, batch = (scoped(schedule, s) for s in ("view", "sample", "batch"))
     assert view.draw(draw_of()) != view.draw(draw_of(view=1))
     assert sample.draw(here) == sample.draw(draw_of(view=1)) == sample.draw(draw_of(step=9))
     assert len({sample.draw(d) for d in (here, draw_of("cat"), draw_of(epoch=1))}) == 3
     assert batch.draw(here) == batch.draw(draw_of("cat", view=1, epoch=1)) != batch.draw(draw_of(step=1))
-    assert scoped(law, "batch", "audio").draw(here) != scoped(law, "batch", "video").draw(here)
-    for law_of_all in (view, sample, batch):
-        assert len(set(law_of_all.per_frame(draw_of(), 5))) == 1
-    per_frame = scoped(law, "frame").per_frame(draw_of(), 5)
+    assert scoped(schedule, "batch", "audio").draw(here) != scoped(schedule, "batch", "video").draw(here)
+    for schedule_of_all in (view, sample, batch):
+        assert len(set(schedule_of_all.per_frame(draw_of(), 5))) == 1
+    per_frame = scoped(schedule, "frame").per_frame(draw_of(), 5)
     assert len(set(per_frame)) == 5
-    assert per_frame == scoped(law, "frame").per_frame(draw_of(), 5)
+    assert per_frame == scoped(schedule, "frame").per_frame(draw_of(), 5)
     with pytest.raises(ValueError, match="draws a ratio for each frame, and the pattern counts"):
-        scoped(law, "frame").draw(here)
+        scoped(schedule, "frame").draw(here)
     with pytest.raises(ValueError, match="a random number that a batch shares needs the sample's key"):
         batch.draw(Draw(rng=np.random.default_rng(0)))
 
@@ -109,8 +109,8 @@ def test_maskgit_curves(r: float, tokens: int, power: float) -> None:
         "exp": 1 - tokens ** (r - 1),
     }
     for curve, ratio in published.items():
-        law = MaskGIT(curve=curve, tokens=tokens, power=power)
-        assert law.at(r) == pytest.approx(min(max(ratio, 1e-6), 1.0), abs=1e-9)
+        schedule = MaskGIT(curve=curve, tokens=tokens, power=power)
+        assert schedule.at(r) == pytest.approx(min(max(ratio, 1e-6), 1.0), abs=1e-9)
 
 
 def test_maskgit_draws_the_curve_of_a_uniform_number() -> None:
@@ -121,7 +121,7 @@ def test_maskgit_draws_the_curve_of_a_uniform_number() -> None:
 
 
 @pytest.mark.parametrize(
-    ("law", "n", "counts"),
+    ("schedule", "n", "counts"),
     [
         (UniformCount(), 6, range(1, 7)),
         (UniformCount(low=0, high=4), 9, range(5)),
@@ -134,8 +134,8 @@ def test_maskgit_draws_the_curve_of_a_uniform_number() -> None:
     ],
     ids=repr,
 )
-def test_uniform_counts(law: UniformCount, n: int, counts: range) -> None:
-    hits = Counter(law.count(n, draw_of(str(i)), "floor_visible") for i in range(1200))
+def test_uniform_counts(schedule: UniformCount, n: int, counts: range) -> None:
+    hits = Counter(schedule.count(n, draw_of(str(i)), "floor_visible") for i in range(1200))
     assert sorted(hits) == list(counts)
     expected = 1200 / len(counts)
     freedom = max(len(counts) - 1, 1)
@@ -151,9 +151,9 @@ def test_counts_frame_by_frame() -> None:
         UniformCount(scope="frame").visible(9, here, "floor_visible")
 
 
-def of_a_batch(law: MultiRatio, rows: int, step: int = 0) -> list[float]:
+def of_a_batch(schedule: MultiRatio, rows: int, step: int = 0) -> list[float]:
     """The ratios of the samples of a batch of `rows`, whose keys play no part."""
-    return [law.draw(Draw.of(0, r, f"k{r}", r, Place(step=step, row=r, rows=rows), Cues())) for r in range(rows)]
+    return [schedule.draw(Draw.of(0, r, f"k{r}", r, Place(step=step, row=r, rows=rows), Cues())) for r in range(rows)]
 
 
 @given(st.integers(1, 70), st.integers(1, 7), st.integers(0, 50))
@@ -195,10 +195,10 @@ SCHEDULES = {
 
 @pytest.mark.parametrize("shape", SCHEDULES)
 def test_ratio_decay_at_the_start_half_way_and_at_the_end(shape: str) -> None:
-    law = RatioDecay(shape=shape)
-    assert [law.draw(draw_of(progress=s)) for s in (0.0, 0.5, 1.0)] == pytest.approx(list(SCHEDULES[shape]))
-    assert law.needs_progress
-    top = max(law.at(s / 1000) for s in range(1001))
+    schedule = RatioDecay(shape=shape)
+    assert [schedule.draw(draw_of(progress=s)) for s in (0.0, 0.5, 1.0)] == pytest.approx(list(SCHEDULES[shape]))
+    assert schedule.needs_progress
+    top = max(schedule.at(s / 1000) for s in range(1001))
     assert top == pytest.approx(max(*SCHEDULES[shape], 0.3 if shape == "warmup_decay" else 0))
 
 
@@ -217,19 +217,19 @@ def test_a_jepas_curve() -> None:
 
 
 def test_linear_ends_are_exact() -> None:
-    law = Linear(start=0.9, end=0.8)
-    assert [law.draw(draw_of(progress=s)) for s in (0.0, 0.5, 1.0)] == [0.9, 0.85, 0.8]
-    assert law.visible(100, draw_of(progress=0.5), "floor_visible") == 15
+    schedule = Linear(start=0.9, end=0.8)
+    assert [schedule.draw(draw_of(progress=s)) for s in (0.0, 0.5, 1.0)] == [0.9, 0.85, 0.8]
+    assert schedule.visible(100, draw_of(progress=0.5), "floor_visible") == 15
     assert not Uniform().needs_progress
 
 
 ALL = [*RANDOM, UniformCount(), MultiRatio(), Linear(), RatioDecay(), SquaredCosine(), Piecewise(), SquareRoot()]
 
 
-@pytest.mark.parametrize("law", ALL, ids=repr)
-def test_laws_pickle_and_their_repr_rebuilds_them(law: Law) -> None:
-    assert pickle.loads(pickle.dumps(law)) == law
-    assert eval(repr(law), {name: getattr(masks, name) for name in masks.__all__}) == law
+@pytest.mark.parametrize("schedule", ALL, ids=repr)
+def test_schedules_pickle_and_their_repr_rebuilds_them(schedule: RatioSchedule) -> None:
+    assert pickle.loads(pickle.dumps(schedule)) == schedule
+    assert eval(repr(schedule), {name: getattr(masks, name) for name in masks.__all__}) == schedule
 
 
 @pytest.mark.parametrize(
