@@ -46,7 +46,9 @@ class CurateOptions:
         Path | str | None,
         DataFlag("Features of DATA from `maskstream embed`; samples with similar features are near-duplicates too."),
     ] = None
-    cosine: Annotated[float, DataFlag("Smallest cosine between the features of near-duplicates.")] = 0.98
+    cosine: Annotated[float, DataFlag("Smallest cosine between the features of near-duplicates.", above=0, max=1)] = (
+        0.98
+    )
     against: Annotated[
         "Sequence[SplitLocation]",
         DataFlag("Evaluation split whose samples must not be in DATA; repeatable."),
@@ -63,7 +65,5 @@ class CurateOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.features is not None and not (self.copies and 0 < self.cosine <= 1):
-            raise ValueError(
-                f"features= needs copies=True and cosine= in (0, 1], got copies={self.copies}, cosine={self.cosine}"
-            )
+        if self.features is not None and not self.copies:
+            raise ValueError("features= needs copies=True")

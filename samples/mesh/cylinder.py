@@ -22,6 +22,7 @@ from maskstream.preprocess.encode.mesh.encoder import INFLOW, NORMAL, OUTFLOW, W
 from maskstream.preprocess.source import RejectError
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DatasetError
+from maskstream.shards.limits import NaturalFloat, PositiveFloat
 
 Float64s = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
@@ -40,14 +41,14 @@ class CylinderFlow(Config):
     every frame_s.
     """
 
-    inlet_m_s: float = 1.25
+    inlet_m_s: PositiveFloat = 1.25
     x_m: float = 0.33
     y_m: float = 0.2
-    radius_m: float = 0.05
-    spacing_m: float = 0.03
-    viscosity_m2_s: float = 1e-3
-    step_s: float = 1e-3
-    start_s: float = 1.0
+    radius_m: PositiveFloat = 0.05
+    spacing_m: PositiveFloat = 0.03
+    viscosity_m2_s: PositiveFloat = 1e-3
+    step_s: PositiveFloat = 1e-3
+    start_s: NaturalFloat = 1.0
     end_s: float = 4.0
     frame_s: float = 0.02
     length_m: float = 1.6
@@ -55,20 +56,15 @@ class CylinderFlow(Config):
 
     def validate(self) -> None:
         room = min(self.y_m, self.height_m - self.y_m, self.x_m, self.length_m - self.x_m) - self.radius_m
-        if self.radius_m <= 0 or room < self.spacing_m:
+        if room < self.spacing_m:
             raise ValueError(
                 f"the cylinder (x={self.x_m}, y={self.y_m}, radius {self.radius_m}) needs one spacing "
                 f"({self.spacing_m}) or more to every side of the {self.length_m} x {self.height_m} channel"
             )
-        if min(self.inlet_m_s, self.viscosity_m2_s, self.step_s, self.spacing_m) <= 0:
-            raise ValueError(
-                f"speed, viscosity, step and spacing must be positive, got {self.inlet_m_s}, {self.viscosity_m2_s}, "
-                f"{self.step_s}, {self.spacing_m}"
-            )
-        if not self.step_s <= self.frame_s <= self.end_s - self.start_s or self.start_s < 0:
+        if not self.step_s <= self.frame_s <= self.end_s - self.start_s:
             raise ValueError(
                 f"step_s={self.step_s}, frame_s={self.frame_s}, start_s={self.start_s}, end_s={self.end_s} must fulfil "
-                "step_s <= frame_s <= end_s - start_s and start_s >= 0"
+                "step_s <= frame_s <= end_s - start_s"
             )
 
 

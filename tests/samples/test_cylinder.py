@@ -95,8 +95,8 @@ def test_a_flow_that_diverges_is_rejected():
     ("wrong", "reason"),
     [
         ({"y_m": 0.05}, "one spacing"),
-        ({"radius_m": 0.0}, "one spacing"),
-        ({"inlet_m_s": 0.0}, "positive"),
+        ({"radius_m": 0.0}, "radius_m must be a number above 0"),
+        ({"inlet_m_s": 0.0}, "inlet_m_s must be a number above 0"),
         ({"frame_s": 5.0}, "step_s <= frame_s"),
     ],
 )

@@ -17,6 +17,7 @@ from maskstream.pipelines.stream.stats import summary
 from maskstream.shards.config import Json, rebuild
 from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.keywords import takes_fields
+from maskstream.shards.limits import PositiveInt
 from maskstream.shards.progress import SILENT, Progress, ProgressBar
 from maskstream.shards.stores.local_files import publish
 from maskstream.shards.stores.url import get_local_path
@@ -66,7 +67,7 @@ class TrainerOptions(LoopSettings):
         settings: Settings of the loop, instead of those given one by one.
     """
 
-    steps: int | None = None
+    steps: PositiveInt | None = None
     initial: str | Path | None = None
     seed: int = 0
     device: torch.device | str = "cpu"
@@ -113,8 +114,6 @@ class Trainer:
             raise ValueError(
                 "the loader has no batch: there are fewer samples than batch_size x ranks; choose a smaller batch_size"
             )
-        if options.steps is not None and options.steps < 1:
-            raise ValueError(f"steps must be at least 1, got steps={options.steps}")
         self.settings: LoopSettings = options.settings or options
         check_trackers(self.settings.track)
         self.recipe, self.loader, self.out = recipe, loader, get_local_path(out, "out")

@@ -655,8 +655,10 @@ def test_copies_may_be_those_whose_features_point_the_same_way(split: Path, tmp_
         stays = set(range(20)) - {one.place for one in found.gone}
         assert not {pair for pair in near if set(pair) <= stays}
     assert {keys[one.place] for one in curate(split, **options).gone if one.why == "copy"} >= {"a10"}  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"features= needs copies=True and cosine= in \(0, 1\]"):
+    with pytest.raises(ValueError, match="features= needs copies=True"):
         curate(split, keep="motion>=0", features=tmp_path / "f.parquet")
+    with pytest.raises(ValueError, match="cosine must be a number above 0 and of at most 1, got 0"):
+        curate(split, copies=True, cosine=0)
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,7 @@ def test_what_cannot_be_trained_on_is_refused(trainer, synthetic_loader, recipe)
     with pytest.raises(ValueError, match="no batch"):
         trainer("run", loader=synthetic_loader(batches=0))
     for setting in ("steps", "save_every", "keep"):
-        with pytest.raises(ValueError, match=rf"{setting}.* at least 1, got 0|at least 1, got .*{setting}=0"):
+        with pytest.raises(ValueError, match=rf"{setting} must be an integer of at least 1"):
             trainer("run", **{setting: 0})
     loader = synthetic_loader()
     make = loader.make

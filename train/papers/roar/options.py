@@ -22,9 +22,9 @@ class RoarSettings:
         ),
     ] = ()
     seeds: Annotated[int, ModelFlag("Trainings per level, with different weights and orders.", min=1)] = 3
-    step: Annotated[int, ModelFlag("Percentage of the tokens from one level to the next, a divisor of 100.", min=1)] = (
-        10
-    )
+    step: Annotated[
+        int, ModelFlag("Percentage of the tokens from one level to the next, a divisor of 100.", min=1, max=50)
+    ] = 10
     recursive: Annotated[
         bool, ModelFlag("Rank the tokens of a level with the model of the level before, not with the first one.")
     ] = True
@@ -34,7 +34,7 @@ class RoarSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not 1 <= self.step <= 50 or 100 % self.step:
+        if 100 % self.step:
             raise ValueError(f"step must be a divisor of 100, from 1 to 50 per cent, got {self.step}")
 
     @property
