@@ -200,7 +200,7 @@ def test_a_classifier_goes_where_its_norm_stands():
         find_counterpart(before.build(grids))
     found = find_counterpart(replace(before, norm="mean").build(grids))
     assert (found.name, found.config["use_mean_pooling"]) == ("VideoMAEForVideoClassification", True)
-    with pytest.raises(ValueError, match="norm='other' is unknown; allowed are 'tokens' and 'mean'"):
+    with pytest.raises(ValueError, match="norm must be 'tokens' or 'mean', got 'other'"):
         replace(before, norm="other")
 
 

@@ -70,5 +70,5 @@ def test_positions_tell_rows_from_columns():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="a model of images needs a grid with the axes"):
         ImageTokens(TokenGrid())
-    with pytest.raises(ValueError, match=r"the shape \(3, 16, 16, 3\), the model takes \(B, 12, 12, 3\)"):
+    with pytest.raises(ValueError, match=r"the shape \(3, 16, 16, 3\), but the model takes \(B, 12, 12, 3\)"):
         ImageTokens(compute_image_grid(12, 4)).split(images(size=16))

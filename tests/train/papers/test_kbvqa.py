@@ -198,7 +198,7 @@ def test_a_split_is_read_and_a_run_answers_its_questions(tmp_path):
     )
     assert {one.answer for one in replies} <= {"a", "b"}
     page = write_kbvqa_page(result, replies, tmp_path / "page.html").read_text()
-    assert "its figures say nothing" in page
+    assert "its scores do not represent a large model" in page
     assert json.dumps(result.to_dict())
     with pytest.raises(SampleError, match="has no question with an answer"):
         read_questions(Manifest.load(write_split("image-text", tmp_path / "other")), 15)

@@ -111,7 +111,7 @@ def test_targets_of_another_teacher_or_of_none_are_refused(split, tmp_path):
 def test_a_teacher_that_is_missing_or_of_another_kind_is_told(split, tmp_path):
     with closing(recipe_of("null").loader(split, **LOADING)) as loader:
         batch = next(iter(loader))
-    with pytest.raises(ValueError, match=r"no teacher is given; train one .maskstream train videomae-tiny."):
+    with pytest.raises(ValueError, match=r"the teacher is not set; train one .maskstream train videomae-tiny."):
         chosen_recipe("salt-tiny", SIZES).build().loss(batch)
     with pytest.raises(ValueError, match=r"gone.safetensors is missing; train one"):
         recipe_of(tmp_path / "gone.safetensors").build().loss(batch)
