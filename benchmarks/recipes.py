@@ -244,12 +244,13 @@ def in_words(row: Row) -> str:
     amount = f"{abs(change):.0%}" if lower else f"{abs(change):.1f}"
     worst = (max if lower else min)(values)
     beaten = own < trivial if lower else own > trivial
-    verdict = f"better by {amount}" if beaten else f"**worse by {amount}**: {WHY.get(row['recipe'], 'not known why')}"
+    verdict = f"{amount} better" if beaten else f"**{amount} worse**: {WHY.get(row['recipe'], 'not known why')}"
     if beaten and not (worst < trivial if lower else worst > trivial):
         verdict += ", but not with every seed"
+    seeds = "" if len(values) == 3 else f"; seeds: {len(values)}"
     cells = (
         *(f"`{row['recipe']}`", f"`{row['data']}`", f"{row['steps']:g}", f"{row['seconds']:.0f}", row["figure"]),
-        f"{own:.3g} ({(min if lower else max)(values):.3g}, {max(values) - min(values):.2g} over {len(values)})",
+        f"{own:.3g} ({(min if lower else max)(values):.3g}, {max(values) - min(values):.2g}{seeds})",
         *(f"{best}: {trivial:.3g}", verdict),
     )
     return f"| {' | '.join(cells)} |"

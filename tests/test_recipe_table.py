@@ -37,13 +37,13 @@ def test_a_row_says_by_how_much_the_best_baseline_is_beaten_or_not(recipes):
     row = recipes.merged("x-tiny", "sample", runs(0.45, 0.4, 0.41))
     assert (row["held_out"], row["seconds"], row["steps"]) == (0.41, 3.0, 10)
     assert [one["seed"] for one in row["seeds"]] == [0, 1, 2]
-    assert "0.41 (0.4, 0.05 over 3) | interpolation: 0.5 | better by 18% |" in recipes.in_words(row)
+    assert "0.41 (0.4, 0.05) | interpolation: 0.5 | 18% better |" in recipes.in_words(row)
     mixed = recipes.in_words(recipes.merged("x-tiny", "sample", runs(0.45, 0.52, 0.41)))
-    assert "better by 10%, but not with every seed" in mixed
+    assert "10% better, but not with every seed" in mixed
     worse = recipes.in_words(recipes.merged("x-tiny", "sample", runs(0.55)))
-    assert "**worse by 10%**: not known why" in worse
+    assert "**10% worse**: not known why" in worse
     sound = recipes.merged("y-tiny", "sample-audio", runs(7.5, lower=False, baselines={"the noisy sound": 5.0}))
-    assert "the noisy sound: 5 | better by 2.5 |" in recipes.in_words(sound)
+    assert "the noisy sound: 5 | 2.5 better |" in recipes.in_words(sound)
 
 
 def test_the_table_is_written_between_its_marks_and_the_list_beside_it(recipes, tmp_path):
