@@ -1,9 +1,9 @@
-"""Sample sets: small data to try everything with, downloaded from packages, simulated or drawn; no publisher's layout.
+"""Sample sets: small data for trying out everything, downloaded from packages, simulated or generated.
 
-Each is a function of the folder of the raw data, as the datasets of `maskstream.preprocess` are, and is reached as a
-dataset of one's own is: by a name `package.module:function`. `SAMPLE_SETS` has these by a short name, so that a file
-here is imported when its set is asked for. What the sets alone use lies beside them: fetchers of packages, simulators,
-and readers of formats of games.
+Each is a function of the folder of the raw data, like the datasets of `maskstream.preprocess`, and is referenced like
+your own dataset: by a name `package.module:function`. `SAMPLE_SETS` lists them by a short name, so that a file is
+imported only when its set is used. The sets' own helpers are next to them: fetchers of packages, simulators, and
+readers of game formats.
 """
 
 from collections.abc import Mapping

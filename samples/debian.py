@@ -11,11 +11,18 @@ TIMEOUT_S = 600
 
 
 def fetch_debian_folder(package: str, inside: str, root: Path) -> Path:
-    """The folder `inside` (such as usr/share/ldraw) of a package, kept as ROOT/package.
+    """Return a folder of a Debian package, kept as ROOT/package.
 
     A missing folder is downloaded in the version that this machine's apt offers; it appears only when it is complete.
-    No root is needed, and nothing is installed.
-    Raises DatasetError if there is no apt, no such package, or no such folder in it.
+    Root permissions are not needed, and nothing is installed.
+
+    Args:
+        package: Name of the package.
+        inside: Folder in the package, such as usr/share/ldraw.
+        root: Folder in which it is kept.
+
+    Raises:
+        DatasetError: apt is missing, or there is no such package, or no such folder in it.
     """
     kept = root / package
     if kept.is_dir():
@@ -40,8 +47,8 @@ def fetch_debian_folder(package: str, inside: str, root: Path) -> Path:
 
 
 def _download(package: str, folder: Path) -> None:
-    """The package's file in `folder`. A machine whose lists of packages are old or missing has new ones for this call
-    alone, in `folder`: what it has installed, and its own lists, stay as they are.
+    """Download the package's file into `folder`. If this machine's package lists are old or missing, new ones are
+    fetched into `folder` for this call only; installed packages and the machine's own lists are not touched.
     """
     try:
         _run(["apt-get", "download", "-qq", package], folder, package)

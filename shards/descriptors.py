@@ -12,7 +12,7 @@ from typing import Protocol
 
 
 class Descriptor:
-    """A descriptor among the arguments of a process; there, `number` is that of the inherited one."""
+    """A descriptor among the arguments of a process; there, `number` is the inherited descriptor."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -22,7 +22,7 @@ class Descriptor:
 
 
 class Detachable(Protocol):
-    """What a pickle for a process that is being started holds in place of a descriptor."""
+    """Placeholder of a descriptor in the pickle for a process that is being started."""
 
     def detach(self) -> int:
         """The descriptor in that process, which it has to close."""
@@ -64,7 +64,7 @@ def is_starting_process() -> bool:
 
 
 def pass_on_descriptors(descriptor: int) -> Detachable:
-    """What the pickle of a process that is being started holds in place of a descriptor."""
+    """Return the placeholder of a descriptor for the pickle of a process that is being started."""
     if _passed.files is None:
         return DupFd(descriptor)
     _passed.files.append(descriptor)

@@ -38,13 +38,13 @@ class Flag(Bounds):
 
 
 class DataFlag(Flag):
-    """An option about what is read."""
+    """An option about the input data."""
 
     panel = "Data"
 
 
 class ModelFlag(Flag):
-    """An option about the model and what it learns."""
+    """An option about the model and its objective."""
 
     panel = "Model"
 
@@ -56,7 +56,7 @@ class RunFlag(Flag):
 
 
 class OutputFlag(Flag):
-    """An option about what is written or printed."""
+    """An option about the output."""
 
     panel = "Output"
 

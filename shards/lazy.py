@@ -1,4 +1,4 @@
-"""Packages whose names are imported when they are asked for."""
+"""Packages whose names are imported on first use."""
 
 import gc
 import sys
@@ -40,8 +40,8 @@ def lazy_names(
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Imports what stays for good: no collection of garbage looks at it meanwhile, which takes a fifth of the time of
-    importing torch and what follows it.
+    """Pause garbage collection during imports, whose objects are permanent. It would take a fifth of the time of
+    importing torch and its dependents.
     """
     if not gc.isenabled() or gc.get_freeze_count():
         yield

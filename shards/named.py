@@ -16,9 +16,15 @@ class UnimportableError(ValueError):
 
 
 def named(name: str, table: Mapping[str, PartT], what: str) -> PartT:
-    """The entry `name` of `table`, or the imported object if `name` is `package.module:name`.
+    """Return an entry of a table, or import an object.
 
-    `what` is the noun in messages, such as "mask". Raises ValueError if there is no such entry or object.
+    Args:
+        name: Key of the table, or `package.module:name`.
+        table: Known entries.
+        what: Noun for messages, such as "mask".
+
+    Raises:
+        ValueError: There is no such entry or object.
     """
     if name in table:
         return table[name]
@@ -33,8 +39,15 @@ def named(name: str, table: Mapping[str, PartT], what: str) -> PartT:
 
 
 def imported(name: str, what: str) -> Any:
-    """The object named `package.module:name`. Raises UnimportableError if there is no such module, ValueError if it has
-    no such object.
+    """Import an object.
+
+    Args:
+        name: `package.module:name`.
+        what: Noun for messages, such as "mask".
+
+    Raises:
+        UnimportableError: There is no such module.
+        ValueError: The module has no such object.
     """
     module, _, attribute = name.partition(":")
     try:
@@ -64,7 +77,7 @@ def _held(found: Any) -> list[str]:
 
 
 def nearest(name: str, legal: list[str]) -> str:
-    """`, did you mean 'x'?` with the most similar legal name, or one that begins so; "" if there is none."""
+    """Return `, did you mean 'x'?` with the most similar allowed name, or one with this prefix; "" if there is none."""
     close = get_close_matches(name, legal, n=1) or [one for one in legal if name and one.startswith(name)]
     return f", did you mean {close[0]!r}?" if close else ""
 

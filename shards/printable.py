@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 _ESCAPED = frozenset({"Cc", "Cs", "Zl", "Zp"})
-"""Unicode's categories of controls (C0 and C1), of bytes that are no UTF-8, and of separators of lines."""
+"""Unicode categories of controls (C0 and C1), of bytes that are not UTF-8, and of line separators."""
 _DIRECTIONS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 """Bidirectional classes of the characters that change the order in which others are shown."""
 _MARKS = frozenset("\N{LEFT-TO-RIGHT MARK}\N{RIGHT-TO-LEFT MARK}\N{ARABIC LETTER MARK}")

@@ -94,7 +94,9 @@ class LateMain:
 
 
 def run(start: Start, order: BinaryIO) -> NoReturn:
-    """Do the work of an order, and end the process without destructors: those of native libraries can abort it."""
+    """Do the work of an order, and end the process without running destructors, because native libraries can abort it
+    there.
+    """
     code = 1
     try:
         for number in OF_THE_PARENT:

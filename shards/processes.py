@@ -171,7 +171,7 @@ def dumps(obj: object) -> tuple[bytes, tuple[str, ...]]:
 
 
 def _pickle_object(obj: object) -> tuple[bytes, tuple[str, ...], tuple[str, ...]]:
-    """What `dumps` returns, and the modules of this package that `obj` needs."""
+    """Return the result of `dumps`, and the modules of this package that `obj` needs."""
     file = io.BytesIO()
     pickler = _Pickler(file)
     pickler.dump(obj)
@@ -335,7 +335,7 @@ _SERVERS = _Servers()
 
 
 def _inherited() -> tuple[object, ...]:
-    """What a process inherits from the one that starts it. A fork of this process has no server yet."""
+    """Return everything that a process inherits from its parent. A fork of this process has no server yet."""
     return (
         os.getpid(),
         dict(os.environ),
@@ -354,7 +354,7 @@ def _is_open(number: int) -> bool:
 
 @cache
 def _can_fork() -> bool:
-    """Whether this system forks processes safely, and tells a process that another has ended."""
+    """Return whether this system forks processes safely, and can notify a process when another one ends."""
     if sys.platform != "linux":
         return False
     with suppress(OSError, AttributeError):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 _NO_FILES = frozenset({"", ".", ".."})
 _MOST_BYTES = 200
-"""The longest name of a dataset or split: with what is added to it, it is still the name of a file."""
+"""Longest name of a dataset or split: with its suffixes, it is still a valid file name."""
 
 
 def is_file_name(name: str) -> bool:
@@ -22,8 +22,8 @@ def is_file_name(name: str) -> bool:
 
 
 def is_split_name(name: str) -> bool:
-    """Whether a name may be that of a new dataset or split: the name of a file that is printable, not hidden, and has
-    at most 200 bytes.
+    """Return whether a name is allowed for a new dataset or split: a printable file name that is not hidden, of at most
+    200 bytes.
     """
     if not is_file_name(name) or not name.isprintable() or name.startswith("."):
         return False
@@ -36,7 +36,7 @@ def is_inside(name: str) -> bool:
 
 
 class Reach:
-    """Tells which paths lead to files below a folder when links and `..` are resolved. It looks at a folder once."""
+    """Determines which paths lead to files below a folder when links and `..` are resolved. It reads a folder once."""
 
     def __init__(self, root: Path) -> None:
         self._root = os.path.join(os.path.realpath(root), "")
@@ -47,7 +47,7 @@ class Reach:
         return not any(self.outside([path]))
 
     def outside(self, paths: Iterable[Path]) -> Iterator[Path]:
-        """Those of the paths that do not lead below the folder. There may be millions, most of them in few folders."""
+        """Yield the paths that do not lead below the folder. There may be millions, most of them in few folders."""
         last, inside, links = "\0", False, None
         for path in paths:
             folder, _, name = os.fspath(path).rpartition("/")

@@ -50,8 +50,8 @@ FAMILIES = {
 }
 """The families in the order of General MIDI, with the lowest and the highest pitch of their notes.
 
-Those that follow are left out: the synthesisers play a few recordings in common, and ethnic instruments, percussion and
-sound effects do not sound alike within their family.
+Later families are left out: synthesisers reuse a few recordings for them, and ethnic instruments, percussion and sound
+effects are too diverse within their family.
 """
 PROGRAMS = 8
 """The programs of a family."""
@@ -67,7 +67,7 @@ NOTES = 50
 """The notes of each program, no two of the same pitch and velocity."""
 HELD_OUT = 0.25
 VERSION = "0.1.3"
-"""The version of the package, which decides what is rendered."""
+"""Version of the package, which determines the rendered audio."""
 RATE = 48_000
 """The rate of the synthesiser in Hz."""
 SAMPLE_RATE = 16_000
@@ -80,9 +80,9 @@ _VOLUME, _REVERB, _CHORUS = 7, 91, 93
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Note:
-    """A note of a program (0 to 127), at a pitch (0 to 127; 60 is the middle C) and a velocity (1 to 127).
+    """A note of a program (0 to 127), with a pitch (0 to 127; 60 is middle C) and a velocity (1 to 127).
 
-    It is held for `held_ms`, and sounds on for `release_ms`.
+    It is held for `held_ms`, followed by a release of `release_ms`.
     """
 
     program: int

@@ -1,4 +1,4 @@
-"""A small sample set of real sounds: instruments, drums, voices and noises from published packages.
+"""A small sample set of real audio: instruments, drums, voices and noises from published packages.
 
 FoxDot (CC BY-SA 4.0) contains 346 short recordings of many formats: 22 to 96 kHz, 16 and 24 bits and float, mono and
 stereo. Sounds in one folder are alike, so about every fifth folder is validation as a whole. The sound tracks of four
@@ -33,7 +33,7 @@ VALIDATION_SHARE = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipSound:
-    """The sound track of a clip: its package, its path in the package, its length and its label."""
+    """The audio track of a clip: its package, its path in the package, its length and its label."""
 
     package: Package
     member: str
@@ -71,7 +71,7 @@ def sample_audio(root: Path) -> Dataset:
 
 
 def _folder(path: Path) -> str:
-    """The label of a sound: the name of its folder, such as `a upper`."""
+    """Return the label of an audio file: the name of its folder, such as `a upper`."""
     return " ".join(part for part in path.parts[:-1] if part != "_").strip("_") or "other"
 
 

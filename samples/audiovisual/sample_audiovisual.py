@@ -1,4 +1,4 @@
-"""A small sample set of real videos with sound: five clips, 84 seconds in all, from published packages.
+"""A small sample set of real videos with audio: five clips, 84 seconds in total, from published packages.
 
 The clips are cut into overlapping windows of 40 frames (1.3 seconds or more). The last quarter of a clip, at least one
 window, is validation. It shares no frame with the training windows but shows the same scene, so a model that memorises

@@ -36,7 +36,9 @@ SHA256 = {
     "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-"""Of what the publisher's files hold, unpacked; Debian packs them anew. The publisher has no https."""
+"""Checksums of the unpacked contents of the publisher's files, because Debian compresses them again. The publisher does
+not offer https.
+"""
 LARGEST = 1 << 26
 """Bytes that are read of an answer, and unpacked of it, before its checksum is known."""
 TIMEOUT_S = 60

@@ -1,11 +1,11 @@
-"""Real pictures, small enough to try everything with: seventeen photographs and scans out of two published packages.
+"""Real images, small enough for trying out everything: seventeen photographs and scans from two published packages.
 
-A photograph is cut into windows of 128 x 128 pixels, some 50 of each. Windows of one photograph overlap and look alike,
-so whole photographs are held out: no window of the split val is of a photograph of the split train. Each of the six
-labels has photographs in both.
+A photograph is cut into windows of 128 x 128 pixels, some 50 each. Windows of one photograph overlap and look similar,
+so whole photographs are held out: no window of the split val comes from a photograph of the split train. Each of the
+six labels has photographs in both.
 
-Packages and their licences: scikit-image (BSD-3), imgaug (MIT). The first has a wheel for each platform; the pictures
-are the same in all, and that of one is taken.
+Packages and their licences: scikit-image (BSD-3), imgaug (MIT). The first has a wheel for each platform with the same
+images, so one of them is downloaded.
 """
 
 from dataclasses import dataclass

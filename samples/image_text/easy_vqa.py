@@ -1,9 +1,10 @@
-"""easy-VQA: drawn pictures of 64 x 64 pixels, one shape in one of eight colours each, and 48,248 questions about them.
+"""easy-VQA: generated images of 64 x 64 pixels, each with one shape in one of eight colours, and 48,248 questions about
+them.
 
-They come from the Python package easy-vqa (3 MB, MIT). `easy-vqa` has a sample for each question: 38,575 to train and
-9,673, of other pictures, to validate. The label is the answer, one of 13; `kind` in the `json` is the type of the
-question: shape, colour or yes/no (74 %). `easy-vqa-captions` has a sample for each picture, 4,000 and 1,000, with a
-caption such as "a blue triangle" that the answers to its questions say, for pre-training without questions.
+They come from the Python package easy-vqa (3 MB, MIT). `easy-vqa` has a sample for each question: 38,575 for training
+and 9,673, about other images, for validation. The label is the answer, one of 13; `kind` in the `json` is the type of
+the question: shape, colour or yes/no (74 %). `easy-vqa-captions` has a sample for each image, 4,000 and 1,000, with a
+caption such as "a blue triangle" derived from the answers to its questions, for pre-training without questions.
 """
 
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ TOKENIZER = "train:wordpiece:512"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DrawnQuestion:
-    """A question about picture number `image`, and its answer."""
+    """A question about image number `image`, and its answer."""
 
     image: int
     text: str
@@ -38,12 +39,12 @@ class DrawnQuestion:
 
     @property
     def kind(self) -> str:
-        """The type of the question, that of its answer."""
+        """Type of the question, which is the type of its answer."""
         return "shape" if self.answer in SHAPES else "colour" if self.answer in COLOURS else "yes/no"
 
     @property
     def told(self) -> set[str]:
-        """The shapes and colours that the question and its answer say the picture has."""
+        """Shapes and colours of the image, according to the question and its answer."""
         words = {*self.text.rstrip("?").split()}
         if self.kind == "yes/no" and (self.answer == "yes") == bool(words & {"not", "no"}):
             return set()
@@ -58,7 +59,7 @@ def easy_vqa(root: Path) -> Dataset:
 
 
 def easy_vqa_captions(root: Path) -> Dataset:
-    """The pictures with captions, fetched into `root`; DatasetError as for `easy_vqa`."""
+    """Read the images with captions, downloaded into `root`; raise DatasetError as `easy_vqa` does."""
     folder = fetch_folder(PACKAGE, INSIDE, root)
     splits = {split: list(_add_captions(folder / name, name)) for split, name in SPLITS.items()}
     encoder = ImageTextEncoder(tokenizer=TOKENIZER)
@@ -66,7 +67,7 @@ def easy_vqa_captions(root: Path) -> Dataset:
 
 
 def questions(path: Path) -> list[DrawnQuestion]:
-    """The questions of questions.json, a list of [question, answer, number of the picture]; DatasetError for others."""
+    """Read questions.json, a list of [question, answer, number of the image]. Raise DatasetError if it is malformed."""
     again = "Remove its folder to download it again"
     listed = read_json(path, again)
     found = []
@@ -88,7 +89,7 @@ def _asked(folder: Path, name: str) -> Iterator[Source]:
 
 
 def _add_captions(folder: Path, name: str) -> Iterator[Source]:
-    """Each picture with the shape and the colour that its questions tell; one of which they do not is left out."""
+    """Yield each image with the shape and the colour that its questions reveal; images without both are skipped."""
     said: dict[int, set[str]] = {}
     for one in questions(folder / "questions.json"):
         said.setdefault(one.image, set()).update(one.told)

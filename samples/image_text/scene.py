@@ -1,12 +1,12 @@
-"""Scenes: pictures laid out on white, so that the box of each is known exactly.
+"""Scenes: images arranged on white, so that the box of each is known exactly.
 
-A source with `scene` in its `meta` is drawn of its files:
+A source with `scene` in its `meta` is drawn from its files:
 
     {"scene": {"side": 128, "things": [[0, 8, 10, 48], [1, 70, 66, 40]]}, "phrase": ["the lion"], "of": [0]}
 
-A thing is the number of a file, and the x, y and longer side of where it lies, in pixels. A picture is cut to what is
-not white before it is laid there. `of` says to which thing each phrase refers; without it no phrase refers to one. The
-segment of a thing is what its picture's alpha channel covers, or what is not white of a picture without one.
+A thing is the number of a file, and its x, y and longer side in pixels. An image is cropped to its non-white part
+before it is placed. `of` maps each phrase to its thing; without it no phrase refers to one. The segment of a thing is
+the area of its image's alpha channel, or the non-white part of an image without one.
 """
 
 from functools import lru_cache
@@ -27,7 +27,7 @@ WHITE = 247
 LARGEST = 4096
 """The longest side of a scene, in pixels."""
 KEPT = 64
-"""How many cut pictures a process keeps."""
+"""Cropped images that a process caches."""
 
 
 def draw_scene(source: Source) -> DrawnScene:
@@ -59,7 +59,9 @@ def draw_scene(source: Source) -> DrawnScene:
 
 
 def _cut_thing(path: Path, longer: int) -> tuple[UInt8s, npt.NDArray[np.bool_]]:
-    """The pixels of a thing, uint8 (h, w, 3), cut to what is not white, and which of them are its own, bool (h, w)."""
+    """Return the pixels of a thing, uint8 (h, w, 3), cropped to its non-white part, and the mask of its own pixels,
+    bool (h, w).
+    """
     try:
         state = path.stat()
     except OSError as error:
@@ -70,7 +72,9 @@ def _cut_thing(path: Path, longer: int) -> tuple[UInt8s, npt.NDArray[np.bool_]]:
 
 @lru_cache(maxsize=KEPT)
 def _cut(path: Path, mtime_ns: int, size_bytes: int) -> tuple[UInt8s, UInt8s]:
-    """A picture cut to what is not white, and 255 where it covers: scenes show the same pictures again and again."""
+    """Return an image cropped to its non-white part, and its opacity, 0 or 255; cached, because scenes reuse the same
+    images.
+    """
     pixels, alpha = _make_coloured(read_picture(path).pixels), read_alpha(path)
     shown = _shown(pixels)
     own = np.where(pixels.min(axis=2) < WHITE, 255, 0).astype(np.uint8) if alpha is None else alpha
@@ -82,11 +86,11 @@ def _make_coloured(pixels: UInt8s) -> UInt8s:
 
 
 def _shown(pixels: UInt8s) -> tuple[slice, slice]:
-    """The rows and columns of a picture that are not white. RejectError for one that is white."""
+    """Return the rows and columns of an image that are not white. Raise RejectError if it is all white."""
     shown: Any = (pixels < WHITE).any(axis=2)
     rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
     if not len(rows):
-        raise RejectError("check", "a picture of the scene is white")
+        raise RejectError("check", "an image of the scene is white")
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 

@@ -1,4 +1,4 @@
-"""Scenes of stamps of Tux Paint on white, 128 x 128 pixels, with what they say: phrases, or questions and rationales.
+"""Scenes of Tux Paint stamps on white, 128 x 128 pixels, with texts: phrases, or questions and rationales.
 
 The stamps are 24 whose caption is a noun of one word that no other stamp has. A scene has up to four of them, one in
 each quarter, and follows from the name that it is drawn by. Downloaded as Debian's tuxpaint-stamps-default (81 MB,
@@ -40,9 +40,9 @@ SIDE, HALF = 128, 64
 SMALLEST, LARGEST = 32, 56
 """The longer side of a thing in pixels: from SMALLEST to LARGEST."""
 LARGER = 1.3
-"""So many times as long a stamp is "large" and the other one "small"."""
+"""Ratio of lengths from which one stamp is "large" and the other one "small"."""
 LEFT_OUT = ("symbols", "seasonal", "people", "naturalforces")
-"""Folders of signs, of persons, and of what is white on white."""
+"""Folders of signs, persons, and white objects on white."""
 ARTICLES = ("a ", "an ", "the ", "some ")
 REFERRING = {"train": 3000, "val": 640, "unseen": 320}
 COUNTING = {"train": 6000, "val": 1000}
@@ -92,7 +92,7 @@ def sort_stamps(root: Path) -> dict[str, Path]:
 
 
 def extract_noun(caption: str) -> str:
-    """What a caption names: without its article and its full stop."""
+    """Return the noun of a caption, without its article and its full stop."""
     words = caption.strip().rstrip(".!").lower()
     return words.removeprefix(next((one for one in ARTICLES if words.startswith(one)), ""))
 
@@ -109,7 +109,7 @@ def _place_stamp(noun: str, quarter: int, rng: np.random.Generator) -> Thing:
 
 
 def _source(name: str, things: list[Thing], paths: dict[str, Path], meta: dict[str, Any]) -> Source:
-    """The source of a scene, with more that its `meta` says."""
+    """Return the source of a scene, with more entries for its `meta`."""
     files = list(dict.fromkeys(thing.noun for thing in things))
     laid = [[files.index(thing.noun), thing.x, thing.y, thing.longer] for thing in things]
     return Source(
@@ -138,7 +138,13 @@ def draw_referring(split: str, number: int, paths: dict[str, Path]) -> Source:
 
 
 def phrase(i: int, things: list[Thing], *, by_size: bool) -> str:
-    """What thing `i` is called: by its noun, and by its size or place if another thing has the same noun."""
+    """Return the phrase for thing `i`: its noun, with its size or position if another thing has the same noun.
+
+    Args:
+        i: Number of the thing.
+        things: Things of the scene.
+        by_size: Use the size, if the sizes differ enough.
+    """
     own = things[i]
     twin = next((one for j, one in enumerate(things) if j != i and one.noun == own.noun), None)
     if twin is None:

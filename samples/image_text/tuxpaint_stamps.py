@@ -1,4 +1,4 @@
-"""The stamps of Tux Paint: 952 pictures (photographs and drawings, PNG) with a caption of one sentence each.
+"""The stamps of Tux Paint: 952 images (photographs and drawings, PNG) with a caption of one sentence each.
 
 They are downloaded as Debian's tuxpaint-stamps-default (81 MB, GPL-2). A copy of its folder stamps may be put at
 ROOT/tuxpaint-stamps-default. The label is the top folder, one of 16. Stamps without a caption are left out. Stamps of
@@ -26,7 +26,7 @@ TOKENIZER = "train:wordpiece:2048"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stamp:
-    """A stamp: its picture, its path below the folder of stamps, and its caption in English."""
+    """A stamp: its image, its path below the folder of stamps, and its caption in English."""
 
     path: Path
     inside: str

@@ -225,7 +225,7 @@ def _build_evaluation(basis: Any) -> list[Any]:
 
 
 _RING_POINTS_PER_SPACING = 0.8
-"""The largest distance of points on the cylinder's edge, as a share of the channel's spacing."""
+"""Largest distance of points on the cylinder's edge, as a fraction of the channel's spacing."""
 _MIN_RING_POINTS = 20
 _JITTER = 0.1
 

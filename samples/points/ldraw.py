@@ -44,7 +44,7 @@ BODY, STUD, TUBE = range(3)
 _TUBE = re.compile(r"(\d+-\d+)?stu[dg](3|4|8|12|16)")
 _STUD = re.compile(r"(\d+-\d+)?stu[dg]")
 SAMPLED = 4096
-"""The points of a part whose pieces are told apart."""
+"""Points of a part by which its pieces are distinguished."""
 
 
 def ldraw_parts(source: Source) -> Cloud:
@@ -66,7 +66,7 @@ def ldraw_parts(source: Source) -> Cloud:
 
 @lru_cache(maxsize=4096)
 def _triangles(file: Path, library: Path, depth: int) -> tuple[Float64, Int64]:
-    """The triangles of a file, float64 (T, 3, 3), and what each belongs to, int64 (T,): BODY, STUD or TUBE."""
+    """Return the triangles of a file, float64 (T, 3, 3), and the piece of each, int64 (T,): BODY, STUD or TUBE."""
     if depth > _MAX_DEPTH:
         raise RejectError("decode", f"{file.name} places itself, or files are nested more than {_MAX_DEPTH} deep")
     try:
@@ -103,7 +103,7 @@ def _list_corners(words: list[str]) -> Float64:
 
 
 def _place_triangles(words: list[str], library: Path, depth: int) -> tuple[Float64, Int64]:
-    """The transformed triangles of the file that a line of type 1 places, and what they belong to."""
+    """Return the transformed triangles of the file that a line of type 1 places, and the piece of each."""
     transform = np.array(words[2:14], dtype=np.float64)
     if len(words) < 15:
         raise ValueError(words)

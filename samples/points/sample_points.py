@@ -97,7 +97,9 @@ def _hash(path: Path) -> int:
 
 
 def _read_category(path: Path) -> str | None:
-    """The category of a plain part: that of its header, or else the first word of its title. None for other parts."""
+    """Return the category of a plain part, from its header, or else the first word of its title; None for other
+    parts.
+    """
     if not _PART.fullmatch(path.name):
         return None
     with path.open(encoding="utf-8", errors="replace") as file:

@@ -1,4 +1,4 @@
-"""The labels of motions that names of files give."""
+"""Labels of pose sequences, derived from file names."""
 
 import re
 

@@ -29,7 +29,7 @@ _LEFT_OUT = {"Tempanim"}
 
 
 def fetch_lugaru(root: Path) -> list[Source]:
-    """The motions, downloaded into `root`."""
+    """Download the pose sequences into `root`."""
     folder = fetch_debian_folder(PACKAGE, INSIDE, root)
     paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in _LEFT_OUT)
     if not paths:

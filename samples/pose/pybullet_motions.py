@@ -1,11 +1,13 @@
-"""Motion capture of 20 actions in PyBullet's package: flips, a crawl, dances, kicks, runs, walks, 40 seconds in all.
+"""Motion capture of 20 actions in PyBullet's package: flips, a crawl, dances, kicks, runs and walks, 40 seconds in
+total.
 
-The wheel has 103 MB (zlib licence), of which its motions are kept; that of one platform is taken, for the motions are
-the same in all. Labels are of names, and motions that share poses share a split: all walks and turns do.
+The wheel has 103 MB (zlib licence), of which only the motion capture is kept; the wheel of one platform is downloaded,
+because the data are the same in all. Labels are derived from names, and sequences that share poses share a split: all
+walking and turning does.
 
-The format is that of DeepMimic (Peng et al., 2018). A file is JSON; each entry of `Frames` has 44 numbers: the seconds
-to the next frame, the root's place in metres, and turns relative to the parent: quaternions w, x, y, z, and for knees
-and elbows an angle around z. y points upwards and the character looks along x. The skeleton is that of the package's
+The format comes from DeepMimic (Peng et al., 2018). A file is JSON; each entry of `Frames` has 44 numbers: the seconds
+to the next frame, the root's position in metres, and rotations relative to the parent: quaternions w, x, y, z, and for
+knees and elbows an angle around z. y points upwards and the character looks along x. The skeleton is the package's
 humanoid, at a quarter of its size.
 """
 
@@ -33,7 +35,7 @@ INSIDE = "pybullet_data/data/motions"
 
 
 def fetch_pybullet(root: Path) -> list[Source]:
-    """The motions of people, downloaded into `root`; those of other bodies are left out."""
+    """Download the pose sequences of people into `root`; sequences of other bodies are skipped."""
     folder = fetch_folder(PYBULLET, INSIDE, root)
     paths = [*sorted(folder.glob("humanoid3d_*.txt")), *sorted(folder.glob("walker/*.txt"))]
     return [

@@ -1,4 +1,4 @@
-"""A small sample set of motions: of Lugaru and PyBullet, and two captures of bvhtoolbox's tests.
+"""A small sample set of pose sequences: from Lugaru and PyBullet, and two captures of bvhtoolbox's tests.
 
 Packages and their licences: Debian's lugaru-data (34 MB, CC-BY-SA-3.0), PyBullet (103 MB, zlib), bvhtoolbox (source
 archive, 1 MB, MIT). Two minutes in all.

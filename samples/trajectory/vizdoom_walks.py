@@ -1,4 +1,4 @@
-"""Walks through the 68 maps of Freedoom, recorded in ViZDoom while the shards are written.
+"""Trajectories through the 68 maps of Freedoom, recorded in ViZDoom while the shards are written.
 
 A walk has 96 frames of 160 x 120 pixels, 7 a second, with depth (in levels of 22 cm, as the game has it) and poses. It
 begins at an item of its map and follows the deepest view, with bounded turns. A map is in one split only. It needs
@@ -28,7 +28,7 @@ from maskstream.samples.packages import require_version
 from maskstream.shards.media.camera_pose import Floats, build_level_pose
 
 VERSION = "1.3.2"
-"""The version of the package, which decides what is drawn."""
+"""Version of the package, which determines the rendered frames."""
 Wad = Literal["freedoom1", "freedoom2"]
 UNITS = 32.0
 """Units of a map in a metre."""
@@ -197,7 +197,7 @@ def convert_depth_levels(levels: npt.NDArray[np.uint8]) -> UInt16s:
 
 
 def vizdoom_walks(root: Path) -> Dataset:
-    """Four walks through each map. `root` is not used. DatasetError if vizdoom is not installed."""
+    """Record four trajectories through each map. `root` is not used. Raise DatasetError if vizdoom is not installed."""
     return _walk_through_maps("vizdoom-walks", root, {"train": 4, "val": 4})
 
 
@@ -207,7 +207,7 @@ def sample_trajectory(root: Path) -> Dataset:
 
 
 def _walk_through_maps(name: str, root: Path, walks: Mapping[str, int]) -> Dataset:
-    """The dataset with some walks through each map of a split; the maps of `val` are a fifth of all."""
+    """Return the dataset with some trajectories through each map of a split; a fifth of the maps are `val`."""
     check_vizdoom()
     held_out = choose_held_out_groups((0, f"{wad}/{level}") for wad, level in levels())
     splits: dict[str, list[Source]] = {"train": [], "val": []}

@@ -67,7 +67,7 @@ def hash_source_seed(name: str) -> int:
 
 
 VERSION = "3.1.1"
-"""The version of the package, which decides what is drawn."""
+"""Version of the package, which determines the rendered frames."""
 NO_GL = (
     "MuJoCo cannot draw here ({}); on Debian `apt-get install libegl1 libgl1-mesa-dri` lets it draw without a screen "
     "or GPU, or with libosmesa6 installed set MUJOCO_GL=osmesa"
@@ -133,12 +133,12 @@ def render(episode: Episode) -> list[UInt8s]:
 
 
 def started(episode: Episode) -> tuple[Any, Any]:
-    """The scene of an episode at its start, and what its policy sees, float64 (39,)."""
+    """Return the scene of an episode at its start, and the observation of its policy, float64 (39,)."""
     _import_policies()
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
     scene = ALL_V3_ENVIRONMENTS[episode.task]()
-    # What Meta-World's own makers of environments set: the seed draws a start, and the policy sees the goal.
+    # The settings of Meta-World's own environment factories: the seed draws a start, and the policy sees the goal.
     scene._freeze_rand_vec, scene.seeded_rand_vec = False, True
     scene._set_task_called, scene._partially_observable = True, False
     del scene.sawyer_observation_space
@@ -171,7 +171,7 @@ def _make_renderer(scene: Any, episode: Episode) -> Iterator[Any]:
 
 
 def _import_policies() -> dict[str, Any]:
-    """The policy of each task. DatasetError if metaworld is not installed, or lacks what it draws with."""
+    """Return the policy of each task. Raise DatasetError if metaworld or its rendering libraries are not installed."""
     require_version("metaworld", VERSION, work="episodes of Meta-World are simulated", extra="metaworld")
     os.environ.setdefault("MUJOCO_GL", "egl")  # read once, when mujoco is imported; its default needs a screen
     try:

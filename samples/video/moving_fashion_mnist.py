@@ -30,13 +30,13 @@ NAME = "moving-fashion-mnist"
 SPEEDS = (1.0, 4.0)
 """The lowest and the highest speed, in pixels per frame."""
 BRIGHTEST = 128
-"""Levels of the ground are below it. Pictures are white where they are not transparent."""
+"""Upper bound of the background's 8-bit intensities. Garments are white where they are opaque."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MovingPicture:
-    """How a picture moves: `frames` frames of `side` pixels square, a multiple of 16, `fps` a second. seed: with a
-    source's id it decides motion and ground. Raises ValueError for other numbers.
+    """The motion of a garment: `frames` frames of `side` pixels square, a multiple of 16, at `fps` frames per second.
+    The seed and a source's id determine motion and background. Raises ValueError for other numbers.
     """
 
     frames: int
@@ -52,7 +52,15 @@ class MovingPicture:
             )
 
     def draw(self, picture: UInt8s, id: str) -> list[UInt8s]:
-        """The frames uint8 (side, side, 3), RGB, of a grey picture uint8 (H, W), whose levels are its opacity."""
+        """Draw the clip of an image.
+
+        Args:
+            picture: Grey image, uint8 (H, W), whose values are its opacity.
+            id: Id of the source, which seeds the motion.
+
+        Returns:
+            Frames uint8 (side, side, 3), RGB.
+        """
         height, width = picture.shape
         if max(height, width) >= self.side:
             raise RejectError("check", f"has {width}x{height} pixels and cannot move in {self.side}x{self.side}")
@@ -65,7 +73,9 @@ class MovingPicture:
         return [self._frame(picture, ground, place) for place in places]
 
     def _frame(self, picture: UInt8s, ground: npt.NDArray[np.float64], place: npt.NDArray[np.float64]) -> UInt8s:
-        """The picture over the ground, its upper left corner at `place` (x, y), interpolated between pixels."""
+        """Draw the image over the background with its upper left corner at `place` (x, y), interpolated between
+        pixels.
+        """
         moved = cv2.warpAffine(picture, np.array(((1, 0, place[0]), (0, 1, place[1]))), (self.side, self.side))
         opacity = moved[:, :, None] / 255
         return np.asarray(np.rint(ground + opacity * (255 - ground)), np.uint8)
@@ -74,8 +84,18 @@ class MovingPicture:
 def moving_fashion_mnist(
     root: Path, *, clips: int = 2000, frames: int = 20, side: int = 64, fps: int = 10, seed: int = 0
 ) -> Dataset:
-    """The splits, of images downloaded into `root`: `clips` for training and half as many for validation, one of each
-    of the first images. The other settings are those of `MovingPicture`. Raises DatasetError if the download fails.
+    """Draw clips of Fashion-MNIST images.
+
+    Args:
+        root: Folder into which the images are downloaded.
+        clips: Number of clips for training; half as many for validation, one for each of the first images.
+        frames: Frames of a clip.
+        side: Side of a frame in pixels, a multiple of 16.
+        fps: Frames per second.
+        seed: Random seed of motion and background.
+
+    Raises:
+        DatasetError: The download fails, or there are fewer than two clips.
     """
     if clips < 2:
         raise DatasetError(f"{NAME}: clips={clips} must be at least 2")
@@ -105,7 +125,7 @@ def reflect_motion(free: npt.NDArray[np.float64], room: npt.NDArray[np.int64]) -
 
 
 def smooth_ground(corners: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.float64]:
-    """Colours (side, side, 3) between those of the corners (2, 2, 3), by linear interpolation."""
+    """Interpolate colours (side, side, 3) linearly between the corners (2, 2, 3)."""
     far = np.linspace(0, 1, side)
     share = np.stack((1 - far, far), axis=1)
     return np.asarray(np.einsum("yi,xj,ijc->yxc", share, share, corners))

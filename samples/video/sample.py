@@ -101,9 +101,19 @@ def cut_clips(
     *,
     splits: Sequence[str],
 ) -> tuple[tuple[str, ...], dict[str, list[Source]]]:
-    """The label names of clips, which are downloaded into `root`, and the sources of their windows by split.
+    """Download clips, and cut them into windows.
 
-    windows: those of a clip by split. Raises DatasetError if a download fails.
+    Args:
+        clips: Clips to download.
+        windows: Function that returns the windows of a clip by split.
+        root: Folder into which the clips are downloaded.
+        splits: Names of the splits.
+
+    Returns:
+        The label names of the clips, and the sources of their windows by split.
+
+    Raises:
+        DatasetError: A download fails.
     """
     root.mkdir(parents=True, exist_ok=True)
     label_names = tuple(dict.fromkeys(clip.label for clip in clips))

@@ -78,7 +78,7 @@ class Spool:
             yield np.frombuffer(data, self.dtype)
 
     def fill(self, rows: int, value: int) -> None:
-        """Add the same value until there are so many."""
+        """Append the same value until the array has this many rows."""
         while (lacking := min(rows - self.length, FILLED_AT_ONCE)) > 0:
             self.append(np.full(lacking, value, self.dtype))
 
@@ -132,10 +132,12 @@ class IndexWriter:
 
 
 class IndexFile:
-    """An index file that is mapped for reading. `header` is what was given to `IndexWriter.finish`."""
+    """An index file that is mapped for reading. `header` is the value that was passed to `IndexWriter.finish`."""
 
     def __init__(self, descriptor: int) -> None:
-        """Takes the descriptor, which is closed with the last reference. Raises ValueError if it is no whole index."""
+        """Take ownership of the descriptor, which is closed with the last reference. Raises ValueError if it is not a
+        complete index.
+        """
         self._descriptor = descriptor
         size = os.fstat(descriptor).st_size
         if size < _END_BYTES:
@@ -150,7 +152,7 @@ class IndexFile:
 
     @classmethod
     def at(cls, path: Path) -> IndexFile:
-        """The index file at `path`. Raises OSError, or ValueError if it is no whole index."""
+        """Open the index file at `path`. Raise OSError, or ValueError if it is not a complete index."""
         return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
     def array(self, name: str) -> Array:
@@ -161,13 +163,15 @@ class IndexFile:
         return np.frombuffer(self._memory, dtype, length, begin)
 
     def check(self) -> None:
-        """Raises ValueError if an array is not what was written."""
+        """Raise ValueError if an array differs from the written one."""
         for name, (*_, written) in self._arrays.items():
             if xxhash.xxh3_64_hexdigest(self.array(name).data) != written:
                 raise ValueError(f"its array {name} does not match its checksum")
 
     def pickle_for_process(self) -> object:
-        """What the pickle of a process that is being started may hold: there, `received` makes the same index of it."""
+        """Return the placeholder for the pickle of a process that is being started; there, `received` opens the same
+        index.
+        """
         return pass_on_descriptors(self._descriptor)
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
@@ -204,7 +208,7 @@ log = logging.getLogger(__name__)
 CACHE = "MASKSTREAM_CACHE"
 """The environment variable that names the cache folder."""
 SMALL_BYTES = 8 << 20
-"""Manifests whose parts have at most so many bytes are unpacked into memory; it takes about 0.1 s."""
+"""Manifests whose parts have at most this many bytes are unpacked into memory; it takes about 0.1 s."""
 
 NewFile = Callable[[], BinaryIO]
 Unpack = Callable[[NewFile, BinaryIO], None]
@@ -212,7 +216,7 @@ Unpack = Callable[[NewFile, BinaryIO], None]
 
 
 def cache_folder() -> Path:
-    """The folder of what may be made again: MASKSTREAM_CACHE, or `maskstream` in the user's cache folder."""
+    """Return the folder of reproducible data: MASKSTREAM_CACHE, or `maskstream` in the user's cache folder."""
     return Path(os.environ.get(CACHE) or user_cache_path("maskstream"))
 
 
@@ -230,7 +234,7 @@ def open_cached_index(key: str, size_bytes: int, unpack: Unpack) -> IndexFile:
         if (index := _whole(path, key)) is not None:
             return index
         with _wait_alone(folder):
-            if (index := _whole(path, key)) is not None:  # another process unpacked it meanwhile
+            if (index := _whole(path, key)) is not None:  # another process has unpacked it in the meantime
                 return index
             for leftover in folder.glob(f".{path.name}.*.tmp"):
                 leftover.unlink(missing_ok=True)
@@ -288,7 +292,9 @@ def _whole(path: Path, key: str) -> IndexFile | None:
 
 @contextmanager
 def _wait_alone(folder: Path) -> Iterator[None]:
-    """Waits until no other process unpacks into the folder. Where there are no locks, several may do the same."""
+    """Wait until no other process unpacks into the folder. Without file locks, several processes may do the same
+    work.
+    """
     with open(folder / ".unpacking", "ab") as file:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)

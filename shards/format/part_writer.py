@@ -1,7 +1,7 @@
-"""Writes the parts of a manifest, one group of shards after the other, and adds up what dataset.json says of them all.
+"""Write the parts of a manifest, one group of shards after the other, and accumulate the totals for dataset.json.
 
-The rows of one part are in memory at a time. Of all others there are 8 bytes per key, a hash, which shows at the end
-that no key occurs twice, whatever the length of the keys.
+Only the rows of one part are in memory at a time. For all others there are 8 bytes per key, a hash, which proves at the
+end that no key occurs twice, whatever the length of the keys.
 """
 
 import hashlib
@@ -72,9 +72,11 @@ def parse_part_number(name: str) -> int | None:
 
 
 class PartWriter:
-    """Writes the shards that it is given, in the order of their names, into parts.
+    """Writes shards, which must arrive in the order of their names, into parts.
 
-    publish: writes a file with a name and contents. first: the number of the first part.
+    Args:
+        publish: Function that writes a file with a name and contents.
+        first: Number of the first part.
     """
 
     def __init__(self, publish: Callable[[str, bytes], None], first: int = 0) -> None:
@@ -95,7 +97,7 @@ class PartWriter:
         self._last = ""
 
     def add(self, shard: ShardRecord) -> None:
-        """Add the next shard. Raises ShardError if its name does not come after that of the shard before it."""
+        """Add the next shard. Raise ShardError if its name does not come after the previous one."""
         if shard.name <= self._last:
             raise ShardError(
                 f"the shard {shard.name!r} comes after {self._last!r}; give each shard once, in the order of the names"

@@ -72,7 +72,7 @@ class ShardCheck:
 
     @property
     def index(self) -> str:
-        """What the idx must hold."""
+        """Expected contents of the idx."""
         spans = [self._spans(row) for row in self.rows.tolist()]
         return format_idx(zip(self.manifest.keys(self.rows), spans, strict=True))
 

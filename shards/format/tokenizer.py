@@ -22,7 +22,7 @@ TOKENIZER_JSON = "tokenizer.json"
 TOKENIZER = "tokenizer"
 """The field of dataset.json that names the file, if words were erased from it."""
 ERASED_TOKENIZER = re.compile(r"tokenizer\.e\d{1,12}\.json")
-"""The legal names of such a file."""
+"""Allowed names of such a file."""
 MAX_TOKENIZER_BYTES = 1 << 28
 MAX_VOCABULARY = 1 << 31
 """Ids are int32 in a batch."""
@@ -69,7 +69,7 @@ def read_tokenizer_facts(location: str, info: Mapping[str, Any]) -> TokenizerFac
 
 
 def name_erased_tokenizer(version: int) -> str:
-    """The name of the tokenizer of which version `version` erased words."""
+    """Return the name of the tokenizer from which version `version` erased words."""
     return f"tokenizer.e{version}.json"
 
 
@@ -107,7 +107,7 @@ def find_tokenizer_files(store: Store, info: Mapping[str, Any]) -> dict[str, byt
 
 
 def find_tokenizer_problems(store: Store, info: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with the tokenizer of a split; nothing where its encoder has none."""
+    """Yield the problems of the tokenizer of a split; nothing if its encoder has none."""
     try:
         find_tokenizer_files(store, info)
     except ShardError as error:

@@ -53,7 +53,7 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether there are no problems."""
+        """True if there are no problems."""
         return not self.problems
 
 
@@ -124,7 +124,7 @@ class SplitCheck:
         return list(_split_problems(self.manifest))
 
     def shard_problems(self, number: int, *, decode: bool, advance: Callable[[int], None]) -> list[str]:
-        """The problems of a shard, which is read once; `advance` is told of the bytes that were read."""
+        """Return the problems of a shard, which is read once; `advance` is called with the numbers of bytes read."""
         check = self.shard(number, decode=decode, advance=advance)
         return [f"{check.name}: {problem}" for problem in _limit_problems(_collect_problems(check.problems()))]
 

@@ -7,7 +7,7 @@ from av.video.frame import VideoFrame
 from maskstream.shards.errors import DataError
 
 DEPTH_FORMAT = "gray16le"
-"""FFmpeg's name of 16 bits of grey, of which each is a whole number of millimetres."""
+"""FFmpeg's name of 16-bit grey; each value is a number of millimetres."""
 
 
 def read_depth(frame: VideoFrame) -> npt.NDArray[np.uint16]:

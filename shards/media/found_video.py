@@ -76,7 +76,7 @@ class FoundVideo:
     fragments: Int64Array = field(default_factory=lambda: np.empty(0, np.int64))
 
     def notes(self, packets: Packets) -> GopNotes:
-        """What is stored of the GOPs of some of the packets. Raises Mp4Error for notes that do not fit the video."""
+        """Return the stored notes of the GOPs of some packets. Raise Mp4Error if they do not fit the video."""
         if not len(self.fragments):
             return GopNotes()
         first = np.searchsorted(self.fragments, packets.start[0], side="right") - 1
@@ -95,7 +95,9 @@ class _OtherTableError(Exception):
 
 
 def bytes_of(source: bytes | bytearray | memoryview | BinaryIO) -> tuple[Bytes, int]:
-    """What reads a source, and its size in bytes. Raises ValueError for a file that cannot be read at any place."""
+    """Return a function that reads a source, and its size in bytes. Raise ValueError for a file without random
+    access.
+    """
     if isinstance(source, bytes | bytearray | memoryview):
         data = memoryview(source).cast("B")
         return (lambda offset, size: data[offset : offset + size]), len(data)
@@ -116,8 +118,8 @@ def bytes_of(source: bytes | bytearray | memoryview | BinaryIO) -> tuple[Bytes, 
 
 
 def open_video(read: Bytes, size_bytes: int) -> FoundVideo:
-    """The video in a file of `size_bytes` bytes. Raises DataError for anything that is no whole video, and for one that
-    decoders do not take as it is.
+    """Open the video in a file of `size_bytes` bytes. Raise DataError if it is not a complete video, or decoders do not
+    take it as it is.
     """
     if not size_bytes:
         raise DataError("is empty (0 bytes)")
@@ -202,7 +204,9 @@ class _Trak:
         return found.astype(np.int64).reshape(-1, columns)
 
     def edits(self) -> Iterator[tuple[int, int, int]]:
-        """Of each edit its duration, in the movie's time scale, its start in the track's, and its rate in 2^-16."""
+        """Yield the duration of each edit in the movie's time scale, its start in the track's, and its rate in
+        2^-16.
+        """
         try:
             start, _ = child(self.moov, self.span, b"edts", b"elst")
         except Mp4Error:

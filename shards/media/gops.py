@@ -73,10 +73,10 @@ def list_gops(packets: Packets, entries: Int64Array) -> Gops:
 
 
 def candidates(packets: Packets, n_frames: int) -> Int64Array:
-    """The keyframes whose times allow them to be entry points.
+    """Return the keyframes whose times allow them to be entry points.
 
-    Every packet stored before such a keyframe is shown before it, every packet shown before it is stored before the
-    next keyframe, and its GOP has at least one frame.
+    Every packet stored before such a keyframe is displayed before it, every packet displayed before it is stored before
+    the next keyframe, and its GOP has at least one frame.
     """
     latest = np.maximum.accumulate(packets.pts)
     earliest = np.minimum.accumulate(packets.pts[::-1])[::-1]

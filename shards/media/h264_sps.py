@@ -17,7 +17,7 @@ _OWN_ASPECT = 255
 
 
 class UnknownSpsError(ValueError):
-    """The bytes are no sequence parameter set that can be read."""
+    """The bytes are not a sequence parameter set that can be read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +42,7 @@ class Sps:
 
     @property
     def shown(self) -> tuple[int, int]:
-        """The width and height that are shown, in pixels."""
+        """Displayed width and height in pixels."""
         left, right, top, bottom = self.crop
         across, down = self.crop_unit
         return self.width - across * (left + right), self.height - down * (top + bottom)

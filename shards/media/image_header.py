@@ -1,4 +1,5 @@
-"""The form and size of a picture by its first bytes, so that no memory is taken for more pixels than are expected.
+"""The format and size of an image by its first bytes, so that memory is only allocated for the expected number of
+pixels.
 
 Sources: ITU-T T.81 B.1, PNG 5, RFC 9649; Netpbm's ppm(5) and pgm(5).
 """
@@ -22,13 +23,13 @@ _BYTES_PER_STRAY = 1 << 14
 
 
 def detect_image_form(data: bytes) -> str | None:
-    """jpg, png, webp, ppm or pgm, by the first bytes of a picture; None if it is none of them."""
+    """Return jpg, png, webp, ppm or pgm, by the first bytes of an image; None for other formats."""
     form = next((form for magic, form in _FORMS.items() if data.startswith(magic)), None)
     return None if form == "webp" and data[8:12] != b"WEBP" else form
 
 
 def check_image(data: bytes, width: int, height: int) -> None:
-    """Raises DataError unless the picture's own header says width x height pixels, and they can be decoded."""
+    """Raise DataError unless the image's own header declares width x height pixels, and they can be decoded."""
     form = detect_image_form(data)
     if form is None:
         raise DataError(f"is not a JPEG, PNG, WebP, PPM or PGM file: it begins with {data[:8]!r}")
@@ -95,7 +96,7 @@ def _read_webp_size(data: bytes) -> tuple[int, int]:
 
 
 def _read_netpbm_size(data: bytes) -> tuple[int, int]:
-    """The size, of a file that holds one picture of 8-bit values and nothing else."""
+    """Return the size of a file that contains exactly one image of 8-bit values."""
     header = _NETPBM.match(data)
     if header is None:
         raise DataError(f"is not a PPM or PGM file of 8 bits: it begins with {data[:24]!r}")

@@ -1,9 +1,11 @@
-"""What one picture, frame or sound may hold. Memory is taken only for less, whatever a file or a manifest declares."""
+"""Limits for one image, frame or audio file. Memory is only allocated below them, whatever a file or a manifest
+declares.
+"""
 
 MAX_PIXELS = 1 << 28
-"""The most pixels of a picture or of a frame: 16,384 x 16,384."""
+"""Largest number of pixels of an image or frame: 16,384 x 16,384."""
 MAX_SAMPLE_RATE = (1 << 20) - 1
-"""The highest rate of a sound in hertz, which FLAC can name."""
+"""Highest audio sample rate in hertz that FLAC can represent."""
 _ALIGNMENT = 128
 
 

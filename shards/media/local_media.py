@@ -46,7 +46,7 @@ _CONTROL_BYTES = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1b")
 
 
 class MediaError(MaskstreamError):
-    """FFmpeg cannot read the file, whatever its contents; the message says why and reads on after its name."""
+    """FFmpeg cannot read the file, whatever its contents; the message continues a sentence after the file's name."""
 
 
 def find_side_data(frame: Frame, kind: Type) -> object:
@@ -98,5 +98,5 @@ def _read_head(source: Path | bytes) -> bytes:
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether there are no control characters but those of a terminal's text."""
+    """Return whether there are no control characters except those of terminal text."""
     return bool(head) and _CONTROL_BYTES.isdisjoint(head)

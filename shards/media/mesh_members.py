@@ -27,7 +27,7 @@ _FLOAT_BYTES = 4
 
 
 class MeshError(DataError):
-    """The bytes are no `mesh.npz`, or its arrays contradict each other."""
+    """The bytes are not a `mesh.npz`, or its arrays are inconsistent."""
 
 
 def name_fields_component(mesh: str) -> str:
@@ -43,9 +43,9 @@ def encode_mesh(**arrays: npt.NDArray[Any]) -> bytes:
 
 
 def read_mesh(data: bytes) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of a `mesh.npz`, those of SURFACE or of SIMULATION; cells name only nodes that exist.
+    """Read the arrays of a `mesh.npz`: SURFACE or SIMULATION; cells refer only to existing nodes.
 
-    Nothing is decompressed, and no more memory is taken than the member has bytes. Raises MeshError if it is no such
+    Nothing is decompressed, and no more memory is allocated than the member has bytes. Raises MeshError for any other
     file.
     """
     arrays = _arrays(data)

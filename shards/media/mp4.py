@@ -38,7 +38,7 @@ _PACKET_BYTES = 8
 
 
 class Mp4Error(DataError):
-    """The bytes are no valid boxes, or not those that the index describes."""
+    """The bytes are not valid boxes, or not the boxes that the index describes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,7 +129,7 @@ def read_header(header: bytes) -> Track:
 
 
 def track_of(header: bytes | Track) -> Track:
-    """The track itself, or that of a header, as `read_header` reads it."""
+    """Return the track itself, or the track of a header, as `read_header` reads it."""
     return header if isinstance(header, Track) else read_header(header)
 
 

@@ -28,7 +28,7 @@ _LONGEST_EMPTY = 1 << 20
 
 
 class NpyError(DataError):
-    """The bytes are no NPY file of numbers."""
+    """The bytes are not an NPY file of numbers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""Decodes the packets of a sound without its container, to index, read and verify sounds of foreign tars."""
+"""Decode the packets of an audio file without its container, to index, read and verify audio in foreign tars."""
 
 from collections.abc import Iterator, Sequence
 

@@ -53,14 +53,14 @@ Records = npt.NDArray[np.void]
 
 
 class SoundTableError(DataError):
-    """A table is inconsistent, or its packets do not decode as it says."""
+    """A table is inconsistent, or its packets do not decode accordingly."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SoundForm:
     """The parameters of a decoder: FFmpeg's names of the codec and the channel layout, Hz, and the extradata.
 
-    For a sound of kind `whole`, `codec` is the name of the container.
+    For audio of kind `whole`, `codec` is the name of the container.
     """
 
     codec: str
@@ -71,7 +71,7 @@ class SoundForm:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SoundTable:
-    """The table of a sound. cells, pieces: records of CELL and PIECE, empty unless the kind is `packets`."""
+    """The table of an audio file. cells, pieces: records of CELL and PIECE, empty unless the kind is `packets`."""
 
     kind: str
     form: SoundForm
@@ -92,7 +92,7 @@ class SoundTable:
 
 @dataclass(frozen=True, slots=True)
 class SoundHead:
-    """The head of a table, which gives the positions of its other parts. Its fields are those of HEAD."""
+    """The head of a table, with the positions of its other parts. Its fields match HEAD."""
 
     kind: str
     codec: str
@@ -107,7 +107,7 @@ class SoundHead:
 
     @classmethod
     def parse(cls, data: bytes) -> SoundHead:
-        """Parse the first bytes of a table. Raises SoundTableError if they are no head."""
+        """Parse the first bytes of a table. Raise SoundTableError if they are not a head."""
         if len(data) < HEAD.itemsize or data[: len(MAGIC)] != MAGIC:
             raise SoundTableError("the sound has no table")
         _, *names, rate, setup, samples, cells, begin, frame, pieces = np.frombuffer(data, HEAD, 1)[0].tolist()

@@ -32,7 +32,14 @@ def check_header_of(check: Callable[[Member, NpyHeader], Iterator[str]]) -> Chec
 
 
 def header_problems(member: Member, header: NpyHeader, dtype: str, shape: tuple[int, ...]) -> Iterator[str]:
-    """Compare the header of an array with what the manifest says of it."""
+    """Compare the header of an array with the manifest.
+
+    Args:
+        member: Member with its facts.
+        header: Parsed header of the array.
+        dtype: Expected dtype.
+        shape: Expected shape.
+    """
     in_fortran_order = header.fortran and len(header.shape) > 1
     found = (header.version, header.dtype.str, header.shape, in_fortran_order, header.data_offset)
     wanted = (1, dtype, shape, False, member.facts["data_offset"])
@@ -41,7 +48,7 @@ def header_problems(member: Member, header: NpyHeader, dtype: str, shape: tuple[
 
 
 def check_numbers_of(check: Callable[[npt.NDArray[Any]], Iterator[str]]) -> Check:
-    """The check of a member's numbers; `check_header_of` reports what is not NPY."""
+    """Return the check of a member's numbers; `check_header_of` reports data that is not NPY."""
 
     @wraps(check)
     def problems(member: Member) -> Iterator[str]:
@@ -100,7 +107,12 @@ FEATURES = "features"
 
 
 def make_points_member(points: npt.NDArray[np.floating], columns: Sequence[str] = ()) -> Member:
-    """Points (N, 3 or more) as a member of float32. columns: their names; `feature 0` and so on say nothing."""
+    """Return points as a member of float32.
+
+    Args:
+        points: (N, 3 or more).
+        columns: Names of the columns; placeholders such as `feature 0` are not stored.
+    """
     facts = {"n_points": len(points), "n_columns": points.shape[1]}
     named = columns[3:] and not all(name.startswith("feature ") for name in columns[3:])
     words = {FEATURES: ",".join(columns[3:])} if named else {}
@@ -154,7 +166,7 @@ along the ground and z upwards, right-handed.
 LENS = ("focal_x", "focal_y", "centre_x", "centre_y")
 """The facts of the lens."""
 FARTHEST_M = 1e6
-"""The farthest legal place from the origin on each axis."""
+"""Largest allowed distance from the origin on each axis."""
 _UNIT_LENGTH = 1e-6
 
 
@@ -173,14 +185,14 @@ def find_camera_path_problems(member: Member, header: NpyHeader) -> Iterator[str
 
 
 def check_lens(*lens: float) -> str:
-    """What is wrong with a lens, or nothing."""
+    """Return the problem of a lens, or ""."""
     if np.isfinite(lens).all() and min(lens[:2]) > 0:
         return ""
     return f"has the lens {', '.join(f'{n}={x:g}' for n, x in zip(LENS, lens, strict=True))}; focal lengths are above 0"
 
 
 def check_path_poses(path: Floats) -> str:
-    """What is wrong with poses (T, 7), or nothing."""
+    """Return the problem of poses (T, 7), or ""."""
     if not (np.abs(path[:, :3]) < FARTHEST_M).all():
         return f"has a place that is not finite or farther than {FARTHEST_M:g} m away"
     lengths = np.linalg.norm(path[:, 3:], axis=1)

@@ -1,4 +1,4 @@
-"""Pictures: JPEG, PNG, WebP, PPM and PGM members, 8-bit grey or RGB, upright."""
+"""Images: JPEG, PNG, WebP, PPM and PGM members, 8-bit grey or RGB, upright."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,13 @@ from .member import Kind, Member
 
 
 def make_image_member(data: bytes, width: int, height: int) -> Member:
-    """A picture of width x height pixels as a member."""
+    """Return an encoded image as a member.
+
+    Args:
+        data: Bytes of the file.
+        width: Width in pixels.
+        height: Height in pixels.
+    """
     return Member(kind=IMAGE.name, data=data, facts={"width": width, "height": height})
 
 
@@ -22,7 +28,7 @@ def find_image_problems(member: Member) -> Iterator[str]:
 
 
 def find_image_decode_problems(member: Member) -> Iterator[str]:
-    """A picture that does not decode, or not to the size that the facts say."""
+    """Yield a problem if an image does not decode, or not to the size in the facts."""
     import cv2
 
     width, height = int(member.facts["width"]), int(member.facts["height"])
@@ -44,4 +50,4 @@ def find_image_decode_problems(member: Member) -> Iterator[str]:
 IMAGE = Kind(
     name="image", facts={"width": int, "height": int}, check=find_image_problems, decode=find_image_decode_problems
 )
-"""The kind of pictures. Where one begins in a batch is drawn from its size alone, before a byte of it is read."""
+"""The kind of images. The crop in a batch is drawn from an image's size alone, before a byte of it is read."""

@@ -1,4 +1,4 @@
-"""The kind `sound`: a FLAC stream, or an indexed sound of a foreign tar."""
+"""The kind `sound`: a FLAC stream, or an indexed audio file of a foreign tar."""
 
 import hashlib
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from .member import ENDING, TABLE_FACTS, Kind, Member
 
 
 def find_indexed_sound_problems(member: Member) -> Iterator[str]:
-    """Compare the table of a sound with its facts and the member."""
+    """Compare the table of an audio file with its facts and the member."""
     try:
         table = read_table(member.table)
     except SoundTableError as error:
@@ -86,7 +86,7 @@ def _find_packet_table_problems(table: SoundTable, body: bytes, n_samples: int, 
 
 
 def _find_cell_problems(table: SoundTable, body: bytes, packets: np.ndarray, whole: list[np.ndarray]) -> Iterator[str]:
-    """Find the first cell whose samples differ from those of the whole decode."""
+    """Find the first cell whose samples differ from the decode of the whole file."""
     from maskstream.shards.media.sound_packets import decoded
 
     for number, cell in enumerate(table.cells):
@@ -105,8 +105,15 @@ def _find_cell_problems(table: SoundTable, body: bytes, packets: np.ndarray, who
 
 
 def sound_member(data: bytes, *, gain: float = 1.0, start_s: float | None = None) -> Member:
-    """A FLAC stream as a member; `gain` and `start_s` as in SOUND. Raises FlacError unless it has a seek point per
-    frame.
+    """Return a FLAC stream as a member.
+
+    Args:
+        data: Bytes of the stream.
+        gain: See SOUND.
+        start_s: See SOUND.
+
+    Raises:
+        FlacError: The stream does not have a seek point per frame.
     """
     facts, lists = parse_flac_header(data).columns(len(data))
     facts["gain"] = gain
@@ -116,7 +123,7 @@ def sound_member(data: bytes, *, gain: float = 1.0, start_s: float | None = None
 
 
 def find_sound_problems(member: Member) -> Iterator[str]:
-    """Compare the header of a FLAC stream, or the table of a foreign sound, with the facts."""
+    """Compare the header of a FLAC stream, or the table of foreign audio, with the facts."""
     if "table_size" in member.facts:
         yield from find_indexed_sound_problems(member)
         return
@@ -142,7 +149,7 @@ def find_sound_problems(member: Member) -> Iterator[str]:
 
 
 def find_sound_decode_problems(member: Member) -> Iterator[str]:
-    """Compare the decoded samples with the MD5 of a FLAC stream, or with the table of a foreign sound."""
+    """Compare the decoded samples with the MD5 of a FLAC stream, or with the table of foreign audio."""
     if "table_size" in member.facts:
         yield from find_indexed_sound_decode_problems(member)
         return
@@ -194,7 +201,7 @@ SOUND = Kind(
     check=find_sound_problems,
     decode=find_sound_decode_problems,
 )
-"""sample_rate in hertz; n_samples of one channel; gain: what stored samples are multiplied by to be as loud as the
-source; bits of a stored sample; header_size in bytes; frame_samples: of each FLAC frame but the last, and frame_size
-the bytes of each; start_s: when it begins, in seconds after the sample's first frame.
+"""sample_rate in hertz; n_samples of one channel; gain: factor that restores the level of the source; bits of a stored
+sample; header_size in bytes; frame_samples: samples of each FLAC frame but the last, and frame_size the bytes of each;
+start_s: start in seconds after the sample's first frame.
 """

@@ -62,16 +62,16 @@ SIGNALS = (
     "symbols",
     "repetition",
 )
-"""What may be measured of a sample while it is written, as columns of its `json` (docs/curation.md)."""
+"""Signals that may be measured of a sample while it is written, as columns of its `json` (docs/curation.md)."""
 LANGUAGE = "language_"
-"""Begins the name of the signal that says how likely a text is in a language, as language_en."""
+"""Prefix of the signals for the probability of a text in a language, as language_en."""
 JSON = Kind(name="json", facts=dict.fromkeys(SIGNALS, float), family=LANGUAGE, check=find_json_problems)
 TEXT = Kind(name="text")
 BYTES = Kind(name="bytes")
 
 
 ROLES = ("caption", "question", "answer", "choice", "rationale", "phrase", "passage")
-"""What a text is to its image. Its place here is its number in shards: new roles go to the end."""
+"""Role of a text for its image. The position here is its number in shards: new roles go to the end."""
 
 
 def make_texts_member(texts: Sequence[tuple[str, npt.NDArray[np.integer]]], below: int) -> Member:
@@ -106,7 +106,7 @@ TEXTS = Kind(
 
 
 TOKEN_TYPES = ("|u1", "<u2", "<u4")
-"""The legal dtypes."""
+"""Allowed dtypes."""
 
 
 def make_tokens_member(values: npt.NDArray[np.integer], below: int | None = None) -> Member:

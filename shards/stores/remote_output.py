@@ -39,7 +39,7 @@ ONE_PUT_BYTES = 32 << 20
 _PART_BYTES = 16 << 20
 _PARTS_AT_ONCE = 4
 _SENT_S = 300.0
-"""Seconds that sending a part may take, for a store is silent meanwhile."""
+"""Seconds that sending a part may take, because a store does not answer in the meantime."""
 PROBE = ".records/probe"
 """The file by which a store is tried out. It is deleted at once."""
 _PROBES = 4
@@ -47,7 +47,7 @@ _PROBES = 4
 _THERE = (AlreadyExistsError, PreconditionError)
 
 _conditional: dict[str, bool] = {}
-"""Whether the stores that were probed keep what is there, by location."""
+"""Whether a probed store supports conditional creation, by location."""
 _lock = threading.Lock()
 
 
@@ -88,7 +88,7 @@ class RemoteOutput:
         return open_store(self._location)
 
     def _asked(self, name: str, request: Callable[[ObjectStore], T], read_timeout_s: float = READ_S) -> T:
-        """What a request gives, which is repeated if its answer makes no sense."""
+        """Return the result of a request, which is repeated if its answer is malformed."""
         return self._once(name, lambda client: asked(lambda: request(client)), read_timeout_s)
 
     def _once(self, name: str, request: Callable[[ObjectStore], T], read_timeout_s: float = READ_S) -> T:
@@ -129,7 +129,7 @@ class RemoteOutput:
         return self.head(name, len(data) + 1) == data
 
     def _is_conditional(self) -> bool:
-        """Whether the store keeps what is there when a file is created. Some answer an error, some replace it."""
+        """Return whether the store refuses to overwrite on creation. Some stores return an error, some overwrite."""
         with _lock:
             if self._location not in _conditional:
                 _conditional[self._location] = self._probe_server()
@@ -202,7 +202,7 @@ class RemoteOutput:
 
 
 def _send(client: ObjectStore, name: str, file: BinaryIO) -> None:
-    """Send what the file holds, whole or in parts."""
+    """Send the contents of a file, whole or in parts."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     many = size > ONE_PUT_BYTES
