@@ -223,7 +223,8 @@ def _make_test(hint: Any) -> Test:
     """The test of whether a value fits a type."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return _all_of([_make_test(args[0]), *(_spare_none(one) for one in args[1:] if hasattr(one, "allows"))])
+        tests = [_make_test(args[0]), *(_spare_none(one) for one in args[1:] if hasattr(one, "allows"))]
+        return lambda value: all(test(value) for test in tests)
     if origin in (Union, UnionType):
         tests = [_make_test(one) for one in args]
         return _accept if _accept in tests else lambda value: any(test(value) for test in tests)
@@ -243,13 +244,6 @@ def _make_test(hint: Any) -> Test:
 
 def _spare_none(limit: Limit) -> Test:
     return lambda value: value is None or limit.allows(value)
-
-
-def _all_of(tests: list[Test]) -> Test:
-    if len(tests) == 2:
-        first, second = tests
-        return lambda value: first(value) and second(value)
-    return lambda value: all(test(value) for test in tests)
 
 
 def _make_sequence_test(args: tuple[Any, ...]) -> Test:
