@@ -78,14 +78,15 @@ def describe_fields(cls: griffe.Class) -> dict[str, str]:
 
 
 def _strip_flag(annotation: str | griffe.Expr | None) -> tuple[str | griffe.Expr | None, str]:
-    """The type of a setting `Annotated[TYPE, Flag(HELP, ...)]`, and the help; "" for one without a flag."""
+    """The type of a setting `Annotated[TYPE, Flag(HELP, ...)]`, and the help; "" if it has only limits."""
     if not isinstance(annotation, griffe.ExprSubscript) or str(annotation.left) != "Annotated":
         return annotation, ""
     slices = annotation.slice
     assert isinstance(slices, griffe.ExprTuple)
     kind, flag = slices.elements[:2]
-    text = str(flag.arguments[0]) if isinstance(flag, griffe.ExprCall) and flag.arguments else "''"
-    return kind, str(ast.literal_eval(text))
+    words = flag.arguments if isinstance(flag, griffe.ExprCall) else []
+    help_text = next((str(word) for word in words if not isinstance(word, griffe.ExprKeyword)), "''")
+    return kind, str(ast.literal_eval(help_text))
 
 
 def _complete_class(cls: griffe.Class) -> list[griffe.Object]:

@@ -16,7 +16,9 @@ from docstrings import Tables, first_sentence
 PACKAGES: dict[str, dict[str, tuple[str, ...]]] = {
     "pipelines": {
         "Video": ("modalities.video",),
+        "Clips and their decoder": ("modalities.video.clip", "modalities.video.clip_decoder"),
         "Audio": ("modalities.audio",),
+        "Audio clips and batches": ("modalities.audio.batch", "modalities.audio.reader"),
         "Audio features and augmentation": (
             "modalities.audio.spectrogram",
             "modalities.audio.rows",
