@@ -74,7 +74,7 @@ class SaltConfig(VideoJepaConfig):
 
     @property
     def file(self) -> Path | None:
-        """The teacher's file; None where it is not there."""
+        """The file of the teacher's weights; None if it is unset or missing."""
         if not self.teacher:
             return None
         path = Path(self.teacher)
