@@ -123,7 +123,7 @@ MISTAKES = (
     ("shards jsonl --root half-json --out new-j", "is not valid JSON", "at most 5.0% may be", "Mend the sources"),
     ("shards jsonl --root other-column --out new-o", "has no text", "'text'", "it has ['txt']"),
     ("index raw --out new", "there is no *.tar in raw", "tars", "pass tars or their folder"),
-    ("index pictures --out new", "holds png", "images cannot be indexed", "use `maskstream shards image-folder`"),
+    ("index pictures --out new", "contains png", "images cannot be indexed", "Use `maskstream shards image-folder`"),
     # How shards are made
     (f"{FOLDER} raw --set nothing=3", "no field 'nothing'", "has video, damage, least_whole", "to set"),
     (f"{FOLDER} raw --profile quick", "got 'quick'", "one of train, fast, copy, fps", "--profile"),
