@@ -357,7 +357,7 @@ TOKENS = {
     "pipelines/modalities": 1045,
     "pipelines/stream": 340,
     "preprocess": 10,
-    "preprocess/curate": 250,
+    "preprocess/curate": 252,
     "preprocess/datasets": 354,
     "preprocess/encode": 622,
     "preprocess/executors": 42,

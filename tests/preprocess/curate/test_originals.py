@@ -92,6 +92,21 @@ def test_the_original_clip_stays(tmp_path: Path, kind: str) -> None:
     assert sorted(gone.of for gone in found.gone) == [f"{seed}/m" for seed in range(2)]
 
 
+@pytest.mark.parametrize(("gain", "offset"), [(0.8, -5), (0.75, 32)])
+def test_gaps_and_spikes_tell_a_copy_whose_quantisation_is_unknown(gain: float, offset: float) -> None:
+    kept = 0
+    for seed in range(COUNT):
+        original = webp(photograph(seed), 90)
+        decoded = cv2.imdecode(np.frombuffer(original, np.uint8), cv2.IMREAD_COLOR)
+        copy = webp(toned(np.asarray(decoded, np.uint8), gain, offset), 75)
+        kept += compare(Look.from_image(original, 1), Look.from_image(copy, 1)) > 0
+    assert kept >= 0.9 * COUNT
+
+
+def webp(image: UInt8s, quality: int) -> bytes:
+    return bytes(cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, quality])[1])
+
+
 def test_a_signal_that_is_named_decides(tmp_path: Path) -> None:
     original = photograph(0)
     images = [("a", jpeg(original, 85), (216, 288)), ("b", jpeg(toned(original, 1.2, 0), 40), (216, 288))]
