@@ -32,7 +32,7 @@ Int64s = npt.NDArray[np.int64]
 REMOVED, SELECTED = "removed", "selected"
 """The fields of dataset.json that name the files, if samples were removed, or are not all of the parts' samples."""
 CURATED = "curated"
-"""The column that says which removed samples only a curation left out, and how many they are, in the counts."""
+"""Column that marks the removed samples that only a curation left out, and their number in the counts."""
 _COLUMN = "sample"
 
 
@@ -47,7 +47,12 @@ def name_selected_file(version: int) -> str:
 
 
 def encode_numbers(samples: Int64s, curated: Int64s | None = None) -> bytes:
-    """The file with these numbers of samples. curated: those of them that only a curation left out."""
+    """Return a file with numbers of samples, int64 (n,).
+
+    Args:
+        samples: Numbers of the samples.
+        curated: Numbers among them that only a curation left out.
+    """
     columns: dict[str, npt.NDArray[Any]] = {_COLUMN: samples}
     if curated is not None and len(curated):
         columns[CURATED] = np.isin(samples, curated)
@@ -75,7 +80,9 @@ def read_removed(store: Store, info: Mapping[str, Any]) -> Int64s:
 
 
 def read_curated(store: Store, info: Mapping[str, Any]) -> Int64s:
-    """Those of the removed samples that only a curation left out, sorted, int64: earlier versions may show them."""
+    """Return the removed samples that only a curation left out, sorted, int64 (n,). Earlier versions may contain
+    them.
+    """
     if not info["counts"].get(CURATED):
         return np.empty(0, np.int64)
     data = read_checked(store, info[REMOVED], info["files"])
@@ -122,12 +129,14 @@ _TAR = re.compile(r"(.*?)(?:\.e\d+)?\.tar", re.DOTALL)
 
 
 def hash_erased_key(sha256: str, row: int) -> str:
-    """The key of an erased sample: that of its shard, by the checksum of its first writing, and its number in it."""
+    """Return the key of an erased sample: the key of its shard, by the checksum of its first writing, and its number in
+    it.
+    """
     return f"{_ERASED_KEYS}{sha256[:16]}/{row:06d}"
 
 
 def is_erased_key(key: str) -> bool:
-    """Whether a key is that of an erased sample."""
+    """Return whether a key belongs to an erased sample."""
     return key.startswith(_ERASED_KEYS)
 
 

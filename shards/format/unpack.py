@@ -272,7 +272,7 @@ _TYPES = (*((kind, "fact") for kind in FACTS), (WORD, "word"), (LIST, "list"))
 
 
 def _starts(lengths: Spool) -> Iterator[Array]:
-    """Where each of the values begins whose lengths are given, and the end of the last one."""
+    """Yield the start of each value, given their lengths, and the end of the last one."""
     end = 0
     yield np.zeros(1, np.int64)
     for chunk in lengths.chunks():

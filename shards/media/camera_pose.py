@@ -50,9 +50,9 @@ def inverse(rotation: Floats) -> Floats:
 
 
 def seen_from(poses: Floats, camera: Floats) -> Floats:
-    """Poses (n, 7) on the axes of the camera at the pose `camera` (7,).
+    """Express poses (n, 7) in the axes of the camera at the pose `camera` (7,).
 
-    Of the two quaternions of a rotation it is that with w of at least 0, so poses that are alike have like numbers.
+    Of the two quaternions of a rotation, the one with w >= 0 is returned, so similar poses have similar numbers.
     """
     back = np.broadcast_to(inverse(camera[3:]), (len(poses), 4))
     rotation = product(back, poses[:, 3:])
@@ -61,7 +61,7 @@ def seen_from(poses: Floats, camera: Floats) -> Floats:
 
 
 def mirrored(poses: Floats) -> Floats:
-    """Poses (n, 7) on the axes of a camera, as they are if its picture is mirrored left to right."""
+    """Return poses (n, 7) in the axes of a camera for an image that is mirrored left to right."""
     return poses * [-1, 1, 1, 1, 1, -1, -1]
 
 

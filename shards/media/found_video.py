@@ -130,9 +130,9 @@ def open_video(read: Bytes, size_bytes: int) -> FoundVideo:
     try:
         return _demux_copy(bytes(read(0, size_bytes)))
     except MediaError as error:
-        raise DataError(f"is no mp4, mov, mkv or webm: it {error}") from error
+        raise DataError(f"is not an mp4, mov, mkv or webm file: it {error}") from error
     except av.FFmpegError as error:
-        raise DataError(f"is no mp4, mov, mkv or webm, or is damaged ({error})") from error
+        raise DataError(f"is not an mp4, mov, mkv or webm file, or is damaged ({error})") from error
 
 
 def _index_boxes(read: Bytes, size_bytes: int) -> FoundVideo:

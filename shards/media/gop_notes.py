@@ -117,7 +117,9 @@ def pack_flow(flow: KeyFlow) -> bytes:
 
 
 def parse_flow(body: memoryview, grid: tuple[int, int]) -> KeyFlow:
-    """The flow of a payload; raises Mp4Error for one that does not fit a video of so many rows and columns of cells."""
+    """Parse the flow of a payload. Raise Mp4Error if it does not fit a video with this grid of rows and columns of
+    cells.
+    """
     if len(body) < _FLOW_HEAD.size:
         raise Mp4Error(f"the flow of a GOP has {len(body)} bytes, less than its {_FLOW_HEAD.size} bytes of header")
     _, version, distance, rows, columns, frame = _FLOW_HEAD.unpack_from(body)
@@ -161,8 +163,8 @@ def pack_energy(first: int, codes: Sequence[npt.NDArray[np.uint8]]) -> bytes:
 
 
 def parse_energy(body: memoryview, grid: tuple[int, int]) -> dict[int, npt.NDArray[np.uint8]]:
-    """By frame number, the codes of its cells, uint8 (rows, columns); raises Mp4Error for a payload that does not fit
-    a video of so many rows and columns of cells.
+    """Parse the energy of a payload: the codes of its cells, uint8 (rows, columns), by frame number. Raise Mp4Error if
+    it does not fit a video with this grid of rows and columns of cells.
     """
     if len(body) < _ENERGY_HEAD.size:
         raise Mp4Error(f"the energy of a GOP has {len(body)} bytes, less than its {_ENERGY_HEAD.size} bytes of header")

@@ -21,7 +21,7 @@ def open_store(location: str | Path, cache: BlockCache | None = None) -> Store:
     if not isinstance(location, str | Path):
         raise ValueError(f"a split is the path of a folder or a URL, got {location!r}; `mix` takes several splits")
     if str(location).startswith("pipe:"):
-        raise ValueError(f"{str(location)!r}: folders and URLs of folders are read, and no output of commands")
+        raise ValueError(f"{str(location)!r} looks like a shell pipe; pass a folder or the URL of a folder")
     if not is_url(location):
         return LocalStore(location)
     from .read_ahead import ReadAhead

@@ -86,7 +86,7 @@ class RemoteFiles:
         return sorted(posixpath.basename(one.rstrip("/")) for one in found["common_prefixes"])
 
     def fetched(self, ranges: Sequence[Range]) -> dict[Range, bytes]:
-        """Fetch ranges of any files: the first file's by this thread, those of others at the same time."""
+        """Fetch ranges of any files: ranges of the first file in this thread, all others concurrently."""
         files: dict[str, list[Range]] = {}
         for one in ranges:
             files.setdefault(one.name, []).append(one)

@@ -327,7 +327,7 @@ def test_boxes_are_shares_of_the_picture_also_if_it_is_shrunk(tmp_path):
     ("meta", "why"),
     [
         ({}, "has no text"),
-        ({"caption": 7}, "its caption is int, no text"),
+        ({"caption": 7}, "its caption is int, not text"),
         ({"caption": "  "}, "its caption has no tokens"),
         ({"caption": "\ud800"}, "its caption is not valid Unicode"),
         ({"phrase": "x", "box": []}, "0 boxes for 1 phrases"),

@@ -204,7 +204,7 @@ def test_what_is_no_video_is_an_error_of_the_sample(media, tmp_path) -> None:
         (b"", "is empty"),
         (data[: len(data) // 2], "is truncated: its packets end at byte"),
         (b"#EXTM3U\nhttp://example.org/a.ts\n", "is a text file or a playlist"),
-        (bytes(1000), "is no mp4, mov, mkv or webm"),
+        (bytes(1000), "is not an mp4, mov, mkv or webm file"),
     ):
         with pytest.raises(SampleError, match=why) as caught:
             decode(bad, key="k")
