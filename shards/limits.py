@@ -231,9 +231,7 @@ def _make_test(hint: Any) -> Test:
     if origin is Literal:
         return lambda value: any(type(value) is type(choice) and value == choice for choice in args)
     holder = origin or hint
-    if holder in (None, NoneType):
-        return lambda value: value is None
-    if holder is Any or not isinstance(holder, type) or getattr(holder, "_is_protocol", False):
+    if holder is Any or not isinstance(holder, type) or Protocol in holder.__bases__:
         return _accept
     if holder in (int, float):
         return _is_int if holder is int else _is_float
@@ -283,18 +281,22 @@ def _guess_meant(value: Any, hint: Any) -> str:
     if isinstance(value, type) and any(issubclass(value, one) for one in classes):
         return f"; give an instance, {value.__name__}(...)"
     if not isinstance(value, str):
-        bases = [one for one in classes if isabstract(one)]
-        own = "" if type(value).__module__.split(".")[0] in ("builtins", _PACKAGE) else type(value).__name__
-        return f"; make {own} a subclass of {bases[0].__module__}.{bases[0].__name__}" if bases and own else ""
+        return _suggest_base(type(value), classes)
     if _make_test(hint)((value,)):
         return f"; write ({value!r},)"
     choices = [one for each in options if get_origin(each) is Literal for one in get_args(each)]
-    choices += list(get_args(hint)) if get_origin(hint) is Literal else []
     if choices:
         return nearest(value, [one for one in choices if isinstance(one, str)])
     kinds = {one.__name__.lower(): one.__name__ for one in _subclasses(classes)}
     close = get_close_matches(value.lower(), kinds, n=1)
     return f", did you mean {kinds[close[0]]}(...)?" if close else ""
+
+
+def _suggest_base(cls: type, classes: Iterable[type]) -> str:
+    base = next(filter(isabstract, classes), None)
+    if base is None or cls.__module__.split(".")[0] in ("builtins", _PACKAGE):
+        return ""
+    return f"; make {cls.__name__} a subclass of {base.__module__}.{base.__name__}"
 
 
 def _subclasses(classes: Iterable[type]) -> Iterable[type]:
@@ -308,11 +310,7 @@ def _describe(hint: Any) -> list[str]:
     """The values that a type takes, in words, one string for each alternative."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        limits = "".join(f" {words}" for one in args[1:] if hasattr(one, "allows") and (words := one.describe()))
-        *others, last = _describe(args[0])
-        if last == "None" and others:
-            return [f"{one}{limits}" for one in others] + [last]
-        return [*others, last + limits]
+        return _describe_limited(*args)
     if origin in (Union, UnionType):
         return list(dict.fromkeys(words for one in args for words in _describe(one)))
     if origin is Literal:
@@ -325,6 +323,14 @@ def _describe(hint: Any) -> list[str]:
         return [f"({', '.join(each)})"]
     usual = {None: "None", NoneType: "None", int: "an integer", float: "a number", str: "a string", bool: "a bool"}
     return [usual.get(holder) or _add_article(getattr(holder, "__name__", str(holder)))]
+
+
+def _describe_limited(hint: Any, *marks: Any) -> list[str]:
+    limits = "".join(f" {words}" for one in marks if hasattr(one, "allows") and (words := one.describe()))
+    *others, last = _describe(hint)
+    if last == "None" and others:
+        return [f"{one}{limits}" for one in others] + [last]
+    return [*others, last + limits]
 
 
 def _join(words: list[str]) -> str:

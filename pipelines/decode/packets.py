@@ -131,33 +131,43 @@ def parse_moof(data: Bytes, base: int, stop: int, duration: int, size: int, tabl
                     return -1
                 time = time << 32 | read_number(data, at + 16)
         elif kind == _TRUN:
-            packets, start = read_number(data, at + 12), base
-            if bits & 1:
-                start += read_signed(data, field)
-                field += 4
-            field += 4 if bits & 4 else 0
-            columns = np.int64(0)
-            for one in (0x100, 0x200, 0x400, 0x800):
-                columns += 1 if bits & one else 0
-            count += packets
-            if count > min(len(table), len(data) // _PACKET_BYTES) or field + 4 * columns * packets > len(data):
+            count = parse_run(data, base, at, duration, size, time, table, count)
+            if count < 0:
                 return -1
-            for n in range(count - packets, count):
-                took, own, late = duration, size, 0
-                if bits & 0x100:
-                    took = read_number(data, field)
-                    field += 4
-                if bits & 0x200:
-                    own = read_number(data, field)
-                    field += 4
-                field += 4 if bits & 0x400 else 0
-                if bits & 0x800:
-                    late = read_signed(data, field)
-                    field += 4
-                table[n, 0], table[n, 1], table[n, 2] = start, own, time + late
-                start += own
-                time += took
         at = end
+    return count
+
+
+@kernel
+def parse_run(data: Bytes, base: int, at: int, duration: int, size: int, time: int, table: Int64s, count: int) -> int:
+    """Parse the trun box at a byte, whose first packet has the decoding time `time`; returns as `runs_of`."""
+    bits, field = read_number(data, at + 8), at + 16
+    packets, start = read_number(data, at + 12), base
+    if bits & 1:
+        start += read_signed(data, field)
+        field += 4
+    field += 4 if bits & 4 else 0
+    columns = np.int64(0)
+    for one in (0x100, 0x200, 0x400, 0x800):
+        columns += 1 if bits & one else 0
+    count += packets
+    if count > min(len(table), len(data) // _PACKET_BYTES) or field + 4 * columns * packets > len(data):
+        return -1
+    for n in range(count - packets, count):
+        took, own, late = duration, size, 0
+        if bits & 0x100:
+            took = read_number(data, field)
+            field += 4
+        if bits & 0x200:
+            own = read_number(data, field)
+            field += 4
+        field += 4 if bits & 0x400 else 0
+        if bits & 0x800:
+            late = read_signed(data, field)
+            field += 4
+        table[n, 0], table[n, 1], table[n, 2] = start, own, time + late
+        start += own
+        time += took
     return count
 
 

@@ -151,6 +151,24 @@ def _read_table(path: Path, kind: str, name: str) -> _Table:
         if is_outage(error):
             raise OutageError(f"{path} cannot be read ({error}); run the same command again") from error
         raise DatasetError(f"{name}: {path} is not a Parquet file, or damaged ({error}). {OBTAIN}") from error
+    media = _find_media(schema, path, kind, name)
+    label, names = _find_labels(schema, path, name)
+    others = {
+        field.name: _name_field(field.name)
+        for field in schema
+        if field.name not in (media, label)
+        and (
+            pa.types.is_string(field.type)
+            or (pa.types.is_primitive(field.type) and not pa.types.is_temporal(field.type))
+        )
+    }
+    if kind == "image-text":
+        others |= _find_texts(schema, path)
+    return _Table(path=path, media=media, label=label, names=names, others=others)
+
+
+def _find_media(schema: pa.Schema, path: Path, kind: str, name: str) -> str:
+    """Return the column of media of a kind."""
     features = read_hf_features(schema)
     typed, (_, *usual) = _KINDS[kind][0], _KINDS[kind][1]
     media = [column for column in schema.names if features.get(column, {}).get("_type") == typed]
@@ -165,6 +183,12 @@ def _read_table(path: Path, kind: str, name: str) -> _Table:
             f"{name}: the column {media[0]!r} of {path} is {str(schema.field(media[0]).type)[:80]}; it must hold the "
             "bytes of a file in each row, as such or as `bytes` of a struct"
         )
+    return str(media[0])
+
+
+def _find_labels(schema: pa.Schema, path: Path, name: str) -> tuple[str, tuple[str, ...]]:
+    """Return the column of labels, "" if there is none, and the names that the metadata define."""
+    features = read_hf_features(schema)
     classes = [column for column in schema.names if features.get(column, {}).get("_type") == "ClassLabel"]
     label = "label" if "label" in schema.names else (classes[0] if classes else "")
     if label and not _is_label(schema.field(label).type):
@@ -179,18 +203,7 @@ def _read_table(path: Path, kind: str, name: str) -> _Table:
         )
     if twice := next((name for name, count in Counter(map(str, found)).items() if count > 1), None):
         raise DatasetError(f"{name}: the metadata of {path} name two labels {twice!r}; give each class a unique name")
-    others = {
-        field.name: _name_field(field.name)
-        for field in schema
-        if field.name not in (media[0], label)
-        and (
-            pa.types.is_string(field.type)
-            or (pa.types.is_primitive(field.type) and not pa.types.is_temporal(field.type))
-        )
-    }
-    if kind == "image-text":
-        others |= _find_texts(schema, path)
-    return _Table(path=path, media=media[0], label=label, names=tuple(map(str, found)), others=others)
+    return label, tuple(map(str, found))
 
 
 def _find_texts(schema: pa.Schema, path: Path) -> dict[str, str]:

@@ -304,15 +304,17 @@ def _read_pcd_header(data: bytes) -> tuple[_Records, str]:
             raise ValueError(f"{points} points as {kind}")
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise RejectError("open", f"has a malformed PCD header ({type(error).__name__}: {error})") from error
-    if kind == "ascii" and max(counts) > 1:
-        flat = [
-            (f"{name} {i}" if many > 1 else name, one)
-            for name, one, shape in fields
-            for many in (shape or (1,))
-            for i in range(many)
-        ]
-        dtype = np.dtype(flat)
+    if kind == "ascii":
+        dtype = np.dtype(_number_columns(fields))
     return _Records(dtype=dtype, count=points, begin=head.end(), is_text=kind == "ascii"), kind
+
+
+def _number_columns(fields: Sequence[tuple[str, str, tuple[int, ...]]]) -> list[tuple[str, str]]:
+    """Return a column of text for each value of a field."""
+    columns: list[tuple[str, str]] = []
+    for name, kind, shape in fields:
+        columns += [(f"{name} {i}", kind) for many in shape for i in range(many)] or [(name, kind)]
+    return columns
 
 
 def _unpacked(records: _Records, data: bytes) -> npt.NDArray[Any]:
@@ -423,25 +425,13 @@ def read_e57(path: Path) -> Cloud:
 
 def _scan(file: Any, header: Any, size: int) -> dict[str, Float64s]:
     """Return the columns of a scan by name, in the file's coordinates, and which points are `invalid`."""
-    from pye57 import libe57
-
     there, count = list(header.point_fields), int(header.point_count)
     places = [f"cartesian{axis.upper()}" for axis in XYZ]
     places = places if places[0] in there else list(_SPHERE)
     wanted = [name for name in there if name in {*places, *_E57_NAMES, *_STATES}]
     if 8 * count * len(wanted) > max(_FEW_BYTES, MEMORY_PER_BYTE * size):
         raise RejectError("check", f"declares {count} points of {len(wanted)} values in a file of {size} bytes")
-    buffers, part = libe57.VectorSourceDestBuffer(), {name: np.empty(min(count, _AT_ONCE)) for name in wanted}
-    for name, values in part.items():
-        buffers.append(libe57.SourceDestBuffer(file.image_file, name, values, len(values), True, True))
-    found = {name: np.empty(count) for name in wanted}
-    reader, at = header.points.reader(buffers), 0
-    while count and (n := reader.read()):
-        for name, values in part.items():
-            found[name][at : at + n] = values[:n]
-        at += n
-    if at < count:
-        raise RejectError("decode", f"is truncated: it holds {at} of the {count} points that its header declares")
+    found = _read_e57_columns(file, header, wanted)
     for name in (one for one in _E57_LIMITS if one in found):
         low, high = _read_limits(header.node, *_E57_LIMITS[name])
         if high > low:
@@ -456,6 +446,25 @@ def _scan(file: Any, header: Any, size: int) -> dict[str, Float64s]:
     states = [found.pop(name) for name in _STATES if name in found]
     invalid = np.any([state > 0 for state in states], axis=0) if states else np.zeros(count, dtype=np.bool_)
     return {**dict(zip(XYZ, xyz.T, strict=True)), **found, "invalid": invalid.astype(np.float64)}
+
+
+def _read_e57_columns(file: Any, header: Any, names: Sequence[str]) -> dict[str, Float64s]:
+    """Read columns of a scan. Raises RejectError if it has fewer points than it declares."""
+    from pye57 import libe57
+
+    count = int(header.point_count)
+    buffers, part = libe57.VectorSourceDestBuffer(), {name: np.empty(min(count, _AT_ONCE)) for name in names}
+    for name, values in part.items():
+        buffers.append(libe57.SourceDestBuffer(file.image_file, name, values, len(values), True, True))
+    columns = {name: np.empty(count) for name in names}
+    reader, at = header.points.reader(buffers), 0
+    while count and (n := reader.read()):
+        for name, values in part.items():
+            columns[name][at : at + n] = values[:n]
+        at += n
+    if at < count:
+        raise RejectError("decode", f"is truncated: it holds {at} of the {count} points that its header declares")
+    return columns
 
 
 def _read_limits(node: Any, limits: str, name: str) -> tuple[float, float]:

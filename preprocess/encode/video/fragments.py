@@ -180,28 +180,36 @@ def cut_out(path: Path, span_s: tuple[float, float]) -> Cut:
             source.seek(max(0, round(begin)), stream=stream, backward=True)
         except av.FFmpegError as error:
             raise RejectError("decode", f"cannot be read from {span_s[0]:.3f} s on ({explain(error)})") from error
-        packets: list[Packet[Stream]] = []
-        try:
-            for packet in read_packets(source, stream):
-                if packet.is_keyframe and packet.dts is not None and packet.dts >= stop:
-                    break  # all that follow are shown later, and those before have no gaps
-                if packet.size:
-                    packets.append(packet)
-        except av.FFmpegError as error:
-            raise RejectError("decode", f"is truncated or damaged ({explain(error)})") from error
-        until = begin + 2 * half / unit
-        keys = [n for n, one in enumerate(packets) if one.is_keyframe and one.pts is not None and one.pts <= until]
-        packets = packets[keys[-1] if keys else 0 :]
-        packets = [packets[n] for n in select_decodable([(packet.pts, packet.is_keyframe) for packet in packets])]
-        # With B-frames a keyframe is stored before it is shown: one shown after the part goes, with what follows.
-        last = max((n for n, one in enumerate(packets) if one.pts is not None and one.pts < stop), default=-1)
-        later = [n for n, one in enumerate(packets) if one.is_keyframe and n > last >= 0]
-        packets = packets[: later[0]] if later else packets
+        packets = _trim(_read_until(source, stream, stop), begin + 2 * half / unit, stop)
         times = [packet.pts for packet in packets if packet.pts is not None]
         if not any(begin <= time < stop for time in times):
             raise RejectError("decode", f"has no frame from {span_s[0]:.3f} to {span_s[1]:.3f} s")
         data = _mux_packets(stream, packets)
     return Cut(data=data, lead=sum(time < begin for time in times), n_frames=len(times))
+
+
+def _read_until(source: av.container.InputContainer, stream: VideoStream, stop: float) -> list[Packet[Stream]]:
+    packets: list[Packet[Stream]] = []
+    try:
+        for packet in read_packets(source, stream):
+            if packet.is_keyframe and packet.dts is not None and packet.dts >= stop:
+                break  # all that follow are shown later, and those before have no gaps
+            if packet.size:
+                packets.append(packet)
+    except av.FFmpegError as error:
+        raise RejectError("decode", f"is truncated or damaged ({explain(error)})") from error
+    return packets
+
+
+def _trim(packets: list[Packet[Stream]], begin: float, stop: float) -> list[Packet[Stream]]:
+    """Keep the packets from the last keyframe up to `begin` to the first keyframe after all frames before `stop`."""
+    keys = [n for n, one in enumerate(packets) if one.is_keyframe and one.pts is not None and one.pts <= begin]
+    packets = packets[keys[-1] if keys else 0 :]
+    packets = [packets[n] for n in select_decodable([(packet.pts, packet.is_keyframe) for packet in packets])]
+    # With B-frames a keyframe is stored before it is shown: one shown after the part goes, with what follows.
+    last = max((n for n, one in enumerate(packets) if one.pts is not None and one.pts < stop), default=-1)
+    later = [n for n, one in enumerate(packets) if one.is_keyframe and n > last >= 0]
+    return packets[: later[0]] if later else packets
 
 
 def _kept(source: av.container.InputContainer, stream: VideoStream) -> list[Packet[Stream]]:

@@ -5,12 +5,13 @@ A constant frame rate is derived from the time stamps, to which frames are resam
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import chain
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -185,10 +186,9 @@ def probe(path: Path, damage: Damage = "reject") -> SourceFacts:
         n_packets, end_s, broken = 0, 0.0, False
         try:
             for packet in read_packets(container, *container.streams):
-                time = packet.dts if packet.pts is None else packet.pts
-                if time is not None and packet.time_base is not None:
-                    end_s = max(end_s, float((time + (packet.duration or 0)) * packet.time_base))
-                if packet.stream_index != stream.index or not (packet.size or time is not None):
+                end_s = max(end_s, _find_end_s(packet))
+                is_empty = not packet.size and packet.pts is None and packet.dts is None
+                if packet.stream_index != stream.index or is_empty:
                     continue
                 if packet.is_corrupt and damage == "reject":
                     raise RejectError("decode", _explain_truncated(n_packets, n_expected, "a packet is incomplete"))
@@ -213,6 +213,14 @@ def probe(path: Path, damage: Damage = "reject") -> SourceFacts:
             return replace(facts, n_expected=len(shown))
         timed = round(length_s * facts.average_rate) if set(_TIMED_FORMATS) & {*container.format.name.split(",")} else 0
         return replace(facts, n_expected=max(len(shown), n_expected, timed, stream.frames))
+
+
+def _find_end_s(packet: Packet[Stream]) -> float:
+    """Return the time at which a packet ends, in seconds; 0 if it has no time stamp."""
+    time = packet.dts if packet.pts is None else packet.pts
+    if time is None or packet.time_base is None:
+        return 0.0
+    return float((time + (packet.duration or 0)) * packet.time_base)
 
 
 def check_length(container: InputContainer, n_packets: int, n_expected: int, end_s: float) -> None:
@@ -437,7 +445,7 @@ def found_part(
     begin = ceil((origin + Fraction(span.start_s) - ROUNDING_S) / unit)
     stop = None if span.stop_s is None else ceil((origin + Fraction(span.stop_s) - ROUNDING_S) / unit)
     packets, hidden, ended = _read_part_packets(container, stream, damage, begin if seeks else None, stop)
-    if seeks and not (packets and packets[0][1] and packets[0][0] is not None and packets[0][0] <= begin):
+    if seeks and not _begins_before(packets, begin):
         return None
     shown = [packets[n][0] for n in select_decodable(packets) if n not in hidden]
     if None in shown:
@@ -450,18 +458,32 @@ def found_part(
         facts = probe(path, damage)
     if ended:
         span.check_end(float(stamps[-1] * unit + facts.last_interval - origin))
-    inside = [pts for pts in stamps if pts >= begin]
-    first = inside[0] if inside else stamps[-1]
-    if facts.variable and first - begin > ROUNDING_S / unit and stamps[0] < begin:
-        inside.insert(0, first := max(pts for pts in stamps if pts < begin))
-    elif facts.variable and not inside:
-        inside = [first]
+    inside = _select_stamps(stamps, begin, ROUNDING_S / unit if facts.variable else inf)
     if not inside:
         raise RejectError("check", f"has no frame in the part from {span}")
     if facts.variable and not ended and stop is not None:
         facts = replace(facts, last_interval=(stop - max(inside[-1], begin)) * unit)
     facts = replace(facts, n_frames=len(inside), n_expected=len(inside))
-    return Part(facts=facts, first=first, begin=max(first, begin), stop=stop)
+    return Part(facts=facts, first=inside[0], begin=max(inside[0], begin), stop=stop)
+
+
+def _begins_before(packets: Sequence[tuple[int | None, bool]], begin: int) -> bool:
+    """Whether the first packet is a keyframe that is shown at `begin` or earlier."""
+    if not packets:
+        return False
+    pts, is_keyframe = packets[0]
+    return is_keyframe and pts is not None and pts <= begin
+
+
+def _select_stamps(stamps: Sequence[int], begin: int, tolerance: Fraction | float) -> list[int]:
+    """Select the ascending time stamps from `begin` on.
+
+    The frame that is shown at `begin` comes first if the next one begins more than `tolerance` later.
+    """
+    at = bisect_left(stamps, begin)
+    if at and tolerance < inf and (at == len(stamps) or stamps[at] - begin > tolerance):
+        at -= 1
+    return list(stamps[at:])
 
 
 def _read_part_packets(
