@@ -41,7 +41,7 @@ def fetch_debian_folder(package: str, inside: str, root: Path) -> Path:
             raise DatasetError(f"apt-get downloaded no file of {package}")
         _run(["dpkg-deb", "-x", files[0].name, "content"], folder, package)
         if not (folder / "content" / inside).is_dir():
-            raise DatasetError(f"{files[0].name} holds no folder {inside}")
+            raise DatasetError(f"{files[0].name} contains no folder {inside}")
         (folder / "content" / inside).rename(kept)
     return kept
 

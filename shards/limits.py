@@ -279,7 +279,7 @@ def _guess_meant(value: Any, hint: Any) -> str:
     options = (hint, *map(_strip_limits, get_args(hint)))
     classes = [one for one in options if isinstance(one, type)]
     if isinstance(value, type) and any(issubclass(value, one) for one in classes):
-        return f"; give an instance, {value.__name__}(...)"
+        return f"; pass an instance, {value.__name__}(...)"
     if not isinstance(value, str):
         return _suggest_base(type(value), classes)
     if _make_test(hint)((value,)):

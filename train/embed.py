@@ -114,7 +114,7 @@ def write_embeddings(
     if out.suffix != ".parquet":
         raise ValueError(f"{out} does not end in .parquet; name a file such as features.parquet")
     if any(path.exists() for path in find_files(out)):
-        raise ValueError(f"{out} exists; give another name, or delete it")
+        raise ValueError(f"{out} exists; pass another name, or delete it")
     recipe, weights, split = run_recipe(run), run_weights(run), Manifest.load(data)
     check_modality(recipe, split)
     model = load_model(weights).to(device)
@@ -169,7 +169,7 @@ def read_features(path: str | Path) -> tuple[list[str], Tensor, Tensor]:
     found = find_files(get_local_path(path, "the features"))
     if not found[0].is_file():
         raise ValueError(
-            f"{path} does not exist, or some of its files are missing; give the path passed to `maskstream embed --out`"
+            f"{path} does not exist, or some of its files are missing; use the path passed to `maskstream embed --out`"
         )
     try:
         table = pa.concat_tables(pq.read_table(one, columns=["key", "label", "features"]) for one in found)

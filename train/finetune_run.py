@@ -90,7 +90,7 @@ def tune(run: str | Path, train: SplitLocation, *, points: str = "") -> Tuning:
     own = TUNINGS.get(type(base.model))
     found = None if own is None else own(base, split, points)
     if found is None and points:
-        raise ValueError(f"the model of {base.name} learns no labels of points; give a run of a pointmae recipe")
+        raise ValueError(f"the model of {base.name} learns no labels of points; pass a run of a pointmae recipe")
     return tune_classifier(base, split) if found is None else found
 
 
@@ -137,7 +137,7 @@ def finetune(
         validation = _validation(tuning, recipe, train, held_out, options)
     elif options.patience is not None:
         raise ValueError(
-            f"patience={options.patience} counts validations, but there are none; give val, a held-out split"
+            f"patience={options.patience} counts validations, but there are none; pass val, a held-out split"
         )
     if recipe.schedule.base_lr == tuning.recipe.schedule.base_lr:
         _tell_rate(recipe)

@@ -351,7 +351,7 @@ class TargetsJob:
         with self.output.sole_writer():
             self._records.check(self.settings)
             if self._records.job() is None and self.output.size(DATASET_JSON) is not None:
-                raise ResumeError(f"{self.output.location} holds a split of something else; give another --out")
+                raise ResumeError(f"{self.output.location} holds a split of something else; pass another --out")
             self._records.begin(self.settings)
             self.output.remove_leftovers()
             self._sizes = self.output.sizes()

@@ -78,7 +78,7 @@ def find_transform(choice: TransformChoice, *, frames: bool = False, waveform: b
         made = made()
     if not isinstance(made, Transform):
         raise ValueError(
-            f"transform={choice!r} is not a Transform; give an instance of a subclass of maskstream.Transform, or the "
+            f"transform={choice!r} is not a Transform; pass an instance of a subclass of maskstream.Transform, or the "
             "package.module:Name of one"
         )
     if not ((frames and made.has_frames) or (waveform and made.has_waveform)):

@@ -176,7 +176,7 @@ def _decoded(header: FlacHeader, frames: bytes, n_frames: int) -> npt.NDArray[np
     except (av.FFmpegError, ValueError) as error:
         raise SoundError(f"cannot be decoded ({error})") from error
     if not parts:
-        raise SoundError("holds no frame that can be decoded")
+        raise SoundError("contains no frame that can be decoded")
     if any(part.shape[1] != header.channels for part in parts):
         raise SoundError(f"has frames that are not of {header.channels} channels")
     samples: npt.NDArray[Any] = np.concatenate(parts)

@@ -44,7 +44,7 @@ def find_flow(flow: FlowChoice) -> FlowSource | None:
     if ":" not in word:
         words = [AUTO, *FLOWS, NONE]
         raise ValueError(
-            f"flow={word!r}{nearest(word, words)}; legal are {', '.join(map(repr, words))}, a SampleFlow or "
+            f"flow={word!r}{nearest(word, words)}; expected {', '.join(map(repr, words))}, a SampleFlow or "
             "BatchFlow, and package.module:Name for one of your own"
         )
     found = imported(word, "flow")

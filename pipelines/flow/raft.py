@@ -30,7 +30,7 @@ Model = Literal["small", "large"]
 LEAST_SIDE, MULTIPLE = 128, 8
 """Minimum and divisor of the frame sides, in pixels, required by torchvision's networks."""
 NO_WEIGHTS = (
-    "RAFT has no weights; give flow=Raft(weights='raft_small.safetensors') of maskstream.pipelines.flow, made of "
+    "RAFT has no weights; pass flow=Raft(weights='raft_small.safetensors') of maskstream.pipelines.flow, made of "
     "torchvision's as pipelines/flow/raft.py says"
 )
 
@@ -116,5 +116,5 @@ def network(weights: str, checksum: str, model: Model, device: torch.device) -> 
     try:
         net.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise ValueError(f"{weights} holds no weights of torchvision's raft_{model}: {error}") from error
+        raise ValueError(f"{weights} contains no weights of torchvision's raft_{model}: {error}") from error
     return net.eval().requires_grad_(False).to(device)

@@ -75,7 +75,7 @@ class Collate:
 
     def __post_init__(self) -> None:
         if self.gives not in get_args(Gives):
-            raise ValueError(f"gives={self.gives!r}: legal are {', '.join(map(repr, get_args(Gives)))}")
+            raise ValueError(f"gives={self.gives!r}: expected {', '.join(map(repr, get_args(Gives)))}")
         if self.gives == "input_values":
             self.grid.need("time", "freq", by='gives="input_values"')
 

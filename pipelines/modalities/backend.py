@@ -22,7 +22,7 @@ def wants_dali(backend: str, *others: str) -> bool:
         ValueError: The backend is neither in `Backend` nor in `others`, or DALI is not installed.
     """
     if backend not in (legal := (*get_args(Backend), *others)):
-        raise ValueError(f"backend={backend!r}; legal are {', '.join(map(repr, legal[:-1]))} and {legal[-1]!r}")
+        raise ValueError(f"backend={backend!r}; expected {', '.join(map(repr, legal[:-1]))} and {legal[-1]!r}")
     if backend == "dali" and (missing := explain_missing_dali()):
         raise ValueError(f"backend='dali': {missing}")
     return backend == "dali"

@@ -92,12 +92,12 @@ class Field(Config):
         what = f"Field(name={self.name!r}"
         if self.delta_timestamps is None:
             if self.anchor != "frames":
-                raise ValueError(f"{what}, anchor={self.anchor!r}): it belongs to delta_timestamps=; give these too")
+                raise ValueError(f"{what}, anchor={self.anchor!r}): it belongs to delta_timestamps=; pass these too")
             return
         object.__setattr__(self, "delta_timestamps", tuple(map(float, self.delta_timestamps)))
         if not self.delta_timestamps or not np.isfinite(self.delta_timestamps).all():
             raise ValueError(
-                f"{what}, delta_timestamps={self.delta_timestamps}): give seconds from a frame, such as (-0.1, 0, 0.1)"
+                f"{what}, delta_timestamps={self.delta_timestamps}): pass seconds from a frame, such as (-0.1, 0, 0.1)"
             )
         if self.per_frame is False:
             raise ValueError(f"{what}, per_frame=False, delta_timestamps=...): these are of rows that frames have")
@@ -335,7 +335,7 @@ class FieldReader:
         with self.manifest.reading(index, member):
             array = read_npy(data)
         if array.dtype.kind not in "biuf":
-            raise self._bad(index, member, "holds no numbers; write an array of numbers with numpy.save")
+            raise self._bad(index, member, "contains no numbers; write an array of numbers with numpy.save")
         return array
 
     def _of(self, name: str, raw: Any, index: int) -> Value:

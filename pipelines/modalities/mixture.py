@@ -59,7 +59,7 @@ class DataMixture(Config):
 
     def validate(self) -> None:
         if len(self.sources) < 2:
-            raise ValueError(f"a mixture has two sources or more, got {len(self.sources)}; give one split by itself")
+            raise ValueError(f"a mixture has two sources or more, got {len(self.sources)}; pass one split by itself")
         names = self.names
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"two sources are called {twice[0]!r}, and metrics tell them apart; give each a name")
@@ -77,7 +77,7 @@ class DataMixture(Config):
             ValueError: The numbers of splits and weights differ.
         """
         if weights is not None and len(weights) != len(data):
-            raise ValueError(f"{len(weights)} weights for {len(data)} splits; give one for each")
+            raise ValueError(f"{len(weights)} weights for {len(data)} splits; pass one for each")
         each = [1] * len(data) if weights is None else weights
         return cls(sources=tuple(MixtureSource(data=str(d), weight=w) for d, w in zip(data, each, strict=True)))
 
@@ -106,7 +106,7 @@ class DataMixture(Config):
             ValueError: The number of locations is wrong.
         """
         if len(locations) != len(self.sources):
-            raise ValueError(f"{len(locations)} locations for a mixture of {len(self.sources)}; give one for each")
+            raise ValueError(f"{len(locations)} locations for a mixture of {len(self.sources)}; pass one for each")
         pairs = zip(self.sources, self.names, locations, strict=True)
         return replace(self, sources=tuple(replace(one, data=str(at), name=name) for one, name, at in pairs))
 
@@ -133,7 +133,7 @@ class OpenMixture:
             if (other := seen.setdefault(manifest.fingerprint, name)) != name:
                 raise ValueError(
                     f"the sources {other} and {name} are the same split ({manifest}), which would show each sample "
-                    "twice at once; give it once, with the sum of both weights"
+                    "twice at once; pass it once, with the sum of both weights"
                 )
         joined = join_label_names(self.manifests)
         object.__setattr__(self, "manifests", tuple(one.with_labels(joined) for one in self.manifests))

@@ -40,7 +40,7 @@ def split_phases(config: ConfigT, over_run: OverRun, legal: Sequence[str]) -> li
     """
     for name, schedule in over_run.items():
         if name not in legal:
-            raise ValueError(f"over_run names {name!r}, which does not change over a run; legal are {', '.join(legal)}")
+            raise ValueError(f"over_run names {name!r}, which does not change over a run; expected {', '.join(legal)}")
         own, last = _read(config, name), schedule.at(1.0)
         if own != last:
             raise ValueError(

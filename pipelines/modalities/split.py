@@ -127,7 +127,7 @@ def _balance_weights(manifest: Manifest) -> npt.NDArray[np.float64]:
     """Return 1 / number of samples with the same label for each sample; 0 without a label."""
     label = manifest.label
     if not (label >= 0).any():
-        raise ValueError(f"weights={BALANCED!r}: no sample has a label; give the weights themselves")
+        raise ValueError(f"weights={BALANCED!r}: no sample has a label; pass the weights themselves")
     counts = np.bincount(label[label >= 0])
     return np.where(label >= 0, 1.0 / counts[np.maximum(label, 0)].clip(1), 0.0)
 
@@ -158,7 +158,7 @@ def _weigh_by_table(manifest: Manifest, path: Path) -> npt.NDArray[np.float64]:
 
 def _weigh_by_field(manifest: Manifest, name: str) -> npt.NDArray[np.float64]:
     if _JSON not in manifest.components:
-        raise ValueError(f"weights={name!r}: the samples have no json; give a file of weights (.csv or .npy)")
+        raise ValueError(f"weights={name!r}: the samples have no json; pass a file of weights (.csv or .npy)")
     if name in manifest.components[_JSON].facts:
         return np.asarray(manifest.components[_JSON].facts[name], np.float64)
     values = np.empty(len(manifest))
@@ -171,7 +171,7 @@ def _weigh_by_field(manifest: Manifest, name: str) -> npt.NDArray[np.float64]:
             except (ValueError, TypeError, KeyError, RecursionError) as error:
                 raise ShardError(
                     f"weights={name!r}{nearest(name, [BALANCED])}: the json of sample {manifest.key(index)!r} has no "
-                    f"such number ({type(error).__name__}: {error}); give {BALANCED!r}, a field that all samples have, "
+                    f"such number ({type(error).__name__}: {error}); pass {BALANCED!r}, a field that all samples have, "
                     "a .csv or .npy file, or an array"
                 ) from error
     return values

@@ -88,7 +88,7 @@ class ProcessOptions:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.threads == 0 < self.workers:
-            raise ValueError(f"threads=0: the {self.workers} workers have at least one each; give threads=1, or none")
+            raise ValueError(f"threads=0: the {self.workers} workers have at least one each; pass threads=1, or none")
 
     @property
     def ahead(self) -> int:
@@ -301,7 +301,7 @@ class Loader(Generic[BatchT]):
             ResumeError: This loader would not create the same batches.
         """
         if not isinstance(state, Mapping) or not {"epoch", "batch"} <= state.keys():
-            raise ResumeError(f"a position is the dict that state_dict() returned, got {repr(state)[:80]}; give that")
+            raise ResumeError(f"a position is the dict that state_dict() returned, got {repr(state)[:80]}; pass that")
         theirs, own = _splits_of(state), _splits_of(self._identity)
         if theirs not in (own, self._opened_for) and (other := self.at_version(state)) is not None:
             self._turn_into(other)
@@ -495,7 +495,7 @@ def _order(
         return source.samples.order(global_batch, steps)
     if steps is None:
         raise ValueError(
-            "with a token budget the batch size depends on the progress of the run: give steps=, its number of batches"
+            "with a token budget the batch size depends on the progress of the run: pass steps=, its number of batches"
         )
     visible = check_budget(source)(steps)
     run = int(fit_budget(visible, token_budget, global_batch).sum())

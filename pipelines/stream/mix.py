@@ -83,7 +83,7 @@ def mix(
             if one != (other := getattr(loader.options, name)):
                 raise ValueError(
                     f"the loaders of a mixture make batches together, but loader 0 has {name}={one!r} and loader "
-                    f"{number} {name}={other!r}; give all the same"
+                    f"{number} {name}={other!r}; pass all the same"
                 )
     source = _mix([loader.source for loader in loaders], weights, seed, options)
     at_version = partial(_at_version, loaders, weights, seed, options)

@@ -157,7 +157,7 @@ class Order:
             raise ValueError(f"weights need shuffle=True and lanes=1, got shuffle={self.shuffle}, lanes={self.lanes}")
         if self.weights is not None and len(self.weights.values) != sum(self.shard_sizes):
             raise ValueError(
-                f"{len(self.weights.values)} weights for {sum(self.shard_sizes)} samples; give one for each"
+                f"{len(self.weights.values)} weights for {sum(self.shard_sizes)} samples; pass one for each"
             )
         object.__setattr__(self, "_dealt", dealt(self.shard_sizes, self.lanes))
         object.__setattr__(self, "_starts", np.concatenate([[0], np.cumsum(self.shard_sizes, dtype=np.int64)]))

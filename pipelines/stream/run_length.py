@@ -141,5 +141,5 @@ def check_budget(source: Counted) -> Visible:
         ValueError: The source has no mask.
     """
     if source.visible is None:
-        raise ValueError("a token budget counts the visible tokens of a mask, and the source has no mask; give mask=")
+        raise ValueError("a token budget counts the visible tokens of a mask, and the source has no mask; pass mask=")
     return source.visible

@@ -63,7 +63,7 @@ def compute_weight_at(weight: Weight, size: int, progress: float) -> float:
         try:
             return float(size ** (1 / temperature))
         except OverflowError as error:
-            raise ValueError(f"{weight}: {size} ** (1 / {temperature:g}) is too large; give a higher one") from error
+            raise ValueError(f"{weight}: {size} ** (1 / {temperature:g}) is too large; use a higher one") from error
     return weight.at(progress) if isinstance(weight, Schedule) else float(weight)
 
 
@@ -85,7 +85,7 @@ def check_weights(weights: Sequence[Weight], epochs: Sequence[float | None] | No
     if epochs is None:
         return
     if len(epochs) != len(weights):
-        raise ValueError(f"epochs={tuple(epochs)}: give one for each of {len(weights)} sources, None for any number")
+        raise ValueError(f"epochs={tuple(epochs)}: pass one for each of {len(weights)} sources, None for any number")
     for most, size in zip(epochs, sizes, strict=True):
         if most is not None and not 1 <= most * size < 1 << 63:
             raise ValueError(f"epochs={most!r:.80}: it is a number above 0, of at least one of {size} samples, or None")

@@ -59,7 +59,7 @@ def documents(root: Path, *, name: str, suffix: str, obtain: str) -> Dataset:
     paths = list_media(root, {suffix})
     found = [(path, one) for path in paths for one in (_lines(path) if suffix == LINES else _rows(path))]
     if not found:
-        raise DatasetError(f"{name}: {root} holds no documents in {suffix} files. {obtain}")
+        raise DatasetError(f"{name}: {root} contains no documents in {suffix} files. {obtain}")
     if suffix == ROWS:
         check_class_numbers((path, "label") for path in paths)
     label_names, numbers = _labels(found)

@@ -92,7 +92,7 @@ def folder(
         label_names, listed, doubt = list_class_folders(root, suffixes, others)
         doubt = doubt or describe_unread_lists(root) or _describe_passed_over(root, unread or {})
     if not listed:
-        found_none = f"{root}{f' lists no {modality}' if lists else f' holds no {modality}'}"
+        found_none = f"{root}{f' lists no {modality}' if lists else f' contains no {modality}'}"
         raise DatasetError(f"{name}: {doubt if doubt and not lists else found_none}. {obtain}")
     labelled = labelled and (not lists or bool(label_names))
     dataset = dataset_of(

@@ -90,7 +90,7 @@ def read_parquet_media(root: Path, kind: str) -> Dataset:
     require_folder(root, name=name, obtain=OBTAIN)
     paths = list_media(root, {".parquet"})
     if not paths:
-        raise DatasetError(f"{name}: {root} holds no Parquet files. {OBTAIN}")
+        raise DatasetError(f"{name}: {root} contains no Parquet files. {OBTAIN}")
     splits = _name_splits(root, paths, name)
     tables = [_read_table(path, kind, name) for path in paths]
     room = _Room(name)

@@ -187,7 +187,7 @@ class Worker(Generic[TaskT, RecordT]):
                 "file that needs too much becomes a reject"
             )
         else:
-            advice = "Mend what ended it (see above)"
+            advice = "Fix what ended it (see above)"
         return (
             f"{reason}; {self.task.name} was tried {self.deaths + 1} times. {advice}; then run the same command again, "
             "which continues"
@@ -273,7 +273,7 @@ def choose_executor(executor: Executor | None, workers: int | None) -> Executor:
     """Return `executor`, or a local one with `workers` processes. Raises ValueError if both are set."""
     if executor is not None and workers is not None:
         raise ValueError(
-            f"{executor=} and {workers=} exclude each other; give LocalExecutor({workers}) or only workers"
+            f"{executor=} and {workers=} exclude each other; pass LocalExecutor({workers}) or only workers"
         )
     return LocalExecutor(workers) if executor is None else executor
 

@@ -127,7 +127,7 @@ def _receive_events(ray: ModuleType, ref: Any, task: TaskT) -> list[Event[TaskT,
         events, failed = ray.get(ref)
     except ray.exceptions.RayError as lost:
         raise WorkerDiedError(
-            f"{task.name}: Ray lost it {NODE_RETRIES + 1} times: {lost}. Mend what ended its nodes or workers (when "
+            f"{task.name}: Ray lost it {NODE_RETRIES + 1} times: {lost}. Fix what ended its nodes or workers (when "
             "memory runs out, Ray kills workers: set a memory limit, so that a file that needs too much becomes a "
             "reject); then run the same command again, which continues"
         ) from lost

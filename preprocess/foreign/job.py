@@ -109,7 +109,7 @@ class Collected:
                 rejects += refused
         for tar in _read([task for task in tasks if not counts[task.name]], records, table):
             if not tar.rejects:
-                rejects.append(Reject(source=tar.shard.name, stage="tar", reason="holds no sample"))
+                rejects.append(Reject(source=tar.shard.name, stage="tar", reason="contains no sample"))
         return cls(
             tasks=tasks,
             records=records,

@@ -178,7 +178,7 @@ class JobOptions(RunOptions):
 
     def __post_init__(self) -> None:
         if self.val is None and (self.val_by, self.val_seed) != (SOURCE, 0):
-            raise ValueError("val_by and val_seed say how train is divided; give val too, the share, such as 0.05")
+            raise ValueError("val_by and val_seed say how train is divided; pass val too, the share, such as 0.05")
         check_fields(self)
         _ = self.division, self.cutting, self.own  # both raise ValueError
         part, overwrite, retry_rejects = self.part, self.overwrite, self.retry_rejects
@@ -207,7 +207,7 @@ class JobOptions(RunOptions):
 
         if self.clips is None:
             if (self.min_clip, self.max_clip) != (None, None):
-                raise ValueError("min_clip and max_clip say which clips there are; give clips too, such as 'scenes'")
+                raise ValueError("min_clip and max_clip say which clips there are; pass clips too, such as 'scenes'")
             return None
         return Cutting(by=self.clips, min_s=self.min_clip, max_s=self.max_clip)
 
@@ -246,4 +246,4 @@ class IndexOptions(RunOptions):
     def __post_init__(self) -> None:
         check_fields(self)
         if self.match is not None and self.labels is None:
-            raise ValueError("match names a column of labels; give both")
+            raise ValueError("match names a column of labels; pass both")

@@ -86,7 +86,7 @@ def check_rejects(folder: Location, rejects: Sequence[Reject], n_listed: int, ma
     raise DatasetError(
         f"{folder}: {len(rejects)} of {n_listed} sources ({share:.1%}) cannot be used, of which {n_missing} are "
         f"missing; at most {max_rejects:.1%} may be, or the split does not count as finished. Most common: {reasons}. "
-        f"Mend the sources and encode them again with --retry-rejects, or accept this with --max-rejects "
+        f"Fix the sources and encode them again with --retry-rejects, or accept this with --max-rejects "
         f"{_round_up(share)}, which uses what is written"
     )
 

@@ -211,7 +211,7 @@ def is_same(
             known[path, state] = known[path, state] if (path, state) in known else raw.is_same(path, state)
         except OSError as error:
             raise OutageError(
-                f"the source {source.id!r} cannot be read ({path}: {error.strerror}); mend this and run the same "
+                f"the source {source.id!r} cannot be read ({path}: {error.strerror}); fix this and run the same "
                 "command again"
             ) from error
         if not known[path, state]:

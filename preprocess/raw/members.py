@@ -77,7 +77,7 @@ def check_name(path: Path, name: str, size_bytes: int) -> str | None:
     if long := [part for part in parts if len(part.encode("utf-8", "surrogateescape")) > _NAME_BYTES]:
         raise DatasetError(
             f"{path} holds a file whose name {long[0][:40]!r}... has more than {_NAME_BYTES} bytes, so it "
-            "can be unpacked nowhere; give it a shorter one"
+            "can be unpacked nowhere; use a shorter one"
         )
     if size_bytes > MAX_MEMBER_BYTES:
         raise DatasetError(

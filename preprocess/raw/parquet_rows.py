@@ -67,7 +67,7 @@ class ParquetRows:
         value = self.row(int(place.stem), place.parts[0])
         found = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(found, bytes):
-            raise self._damaged("open", f"holds no bytes in {place.parts[0]!r}, but {str(value)[:80]!r}")
+            raise self._damaged("open", f"contains no bytes in {place.parts[0]!r}, but {str(value)[:80]!r}")
         return found
 
     def row(self, row: int, column: str | None = None) -> Any:

@@ -280,7 +280,7 @@ def _find_groups(whole: Manifest, numbers: Int64s, by: str) -> list[str]:
             if by not in meta:
                 raise DatasetError(
                     f"the sample {whole.key(number)!r} of {whole.location} has no field {by!r} (--val-by); it has "
-                    f"{list_few(sorted(meta), repr)}; legal are also {SOURCE}, {SAMPLE} and {FOLDER}"
+                    f"{list_few(sorted(meta), repr)}; also accepted are {SOURCE}, {SAMPLE} and {FOLDER}"
                 )
             found.append(str(meta[by]))
     return found

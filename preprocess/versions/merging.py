@@ -205,7 +205,7 @@ def check_distinct(splits: Sequence[Manifest]) -> None:
     """Raise DatasetError if a split occurs twice."""
     places = [split.location for split in splits]
     if again := [place for n, place in enumerate(places) if place in places[:n]]:
-        raise DatasetError(f"{again[0]} is given twice; give each split once")
+        raise DatasetError(f"{again[0]} is given twice; pass each split once")
     owner: dict[str, str] = {}
     for split in splits:
         for part in split.info["parts"]:
@@ -213,7 +213,7 @@ def check_distinct(splits: Sequence[Manifest]) -> None:
             if other != split.location:
                 raise DatasetError(
                     f"{split.location} and {other} have the same shards, as they were divided with `maskstream split`; "
-                    "give one of them. The versions before that have all samples (`--data-version`)"
+                    "pass one of them. The versions before that have all samples (`--data-version`)"
                 )
 
 

@@ -95,7 +95,7 @@ def _labels(path: Path) -> bytes:
     if data[:4] != bytes((0, 0, 8, 1)) or int.from_bytes(data[4:8], "big") != len(labels):
         raise DatasetError(f"{NAME}: {path} is not an IDX file of labels; remove it and run the command again")
     if max(labels, default=0) >= len(LABELS):
-        raise DatasetError(f"{NAME}: {path} has the label {max(labels)}; legal are 0 to {len(LABELS) - 1}")
+        raise DatasetError(f"{NAME}: {path} has the label {max(labels)}; expected 0 to {len(LABELS) - 1}")
     return labels
 
 

@@ -47,7 +47,7 @@ def lines(archive: bytes) -> Iterator[Mapping[str, Any]]:
             member = found.get(f"{name}_GroundTruth.txt")
             opened = None if member is None else tar.extractfile(member)
             if opened is None:
-                raise DatasetError(f"vader: the archive holds no {name}_GroundTruth.txt")
+                raise DatasetError(f"vader: the archive contains no {name}_GroundTruth.txt")
             for line in opened.read().decode("utf-8", "replace").splitlines():
                 key, rating, text = (*line.split("\t", 2), "", "")[:3]
                 if text.strip():

@@ -81,7 +81,7 @@ def _found(whole: Json, path: str, where: str) -> tuple[str, ...]:
     if len(fit) == 1:
         return fit[0]
     if fit:
-        raise ValueError(f"{path!r} is ambiguous: {', '.join('.'.join(place) for place in fit)}; give the full path")
+        raise ValueError(f"{path!r} is ambiguous: {', '.join('.'.join(place) for place in fit)}; pass the full path")
     ends = dict.fromkeys(".".join(place[-len(parts) :]) for place in places)
     above = {place[-1]: None for place in places if len(parts) > 1 and place[:-1][-len(parts) + 1 :] == parts[:-1]}
     legal = f"; {'.'.join(parts[:-1])} has {', '.join(above)}" if above else ""

@@ -180,7 +180,7 @@ def find_class(kind: str, base: type[Config], path: str) -> type[Config]:
     if cls is None:
         legal = [one.kind() for one in known_configs() if issubclass(one, base)]
         raise ValueError(
-            f"{_at(path)}{kind!r} is not a kind of {base.__name__}{nearest(kind, legal)}; legal are "
+            f"{_at(path)}{kind!r} is not a kind of {base.__name__}{nearest(kind, legal)}; expected "
             f"{''.join(f'{one}, ' for one in legal)}{'and ' if legal else ''}package.module:Name for one of your own"
         )
     return cls
@@ -254,7 +254,7 @@ def _convert_to_hint(hint: Any, value: Any, path: str) -> Any:
     if origin is Literal:
         if any(value == legal and type(value) is type(legal) for legal in args):
             return value
-        raise ValueError(f"{_at(path)}legal are {', '.join(map(repr, args))}, got {value!r}")
+        raise ValueError(f"{_at(path)}expected {', '.join(map(repr, args))}, got {value!r}")
     holder = origin or hint
     if isinstance(holder, type):
         if issubclass(holder, Config):
@@ -268,7 +268,7 @@ def _convert_to_hint(hint: Any, value: Any, path: str) -> Any:
 
 def _convert_object(holder: type, args: tuple[Any, ...], value: Any, path: str) -> Any:
     if not isinstance(value, Mapping):
-        raise ValueError(f"{_at(path)}an object is wanted, got {value!r}")
+        raise ValueError(f"{_at(path)}expected an object, got {value!r}")
     if is_dataclass(holder):
         return _fill_fields(holder, fields(holder), value, path)
     of = args[1] if len(args) == 2 else Any
@@ -283,7 +283,7 @@ def _convert_plain(holder: Any, value: Any, path: str) -> Any:
     if isinstance(holder, type) and isinstance(value, holder) and (holder is bool or not isinstance(value, bool)):
         return value
     wanted = "null" if holder in (None, NoneType) else getattr(holder, "__name__", str(holder))
-    raise ValueError(f"{_at(path)}a value of type {wanted} is wanted, got {value!r:.80}")
+    raise ValueError(f"{_at(path)}expected a value of type {wanted}, got {value!r:.80}")
 
 
 def _convert_to_union(args: tuple[Any, ...], value: Any, path: str) -> Any:
@@ -305,7 +305,7 @@ def _convert_to_union(args: tuple[Any, ...], value: Any, path: str) -> Any:
     if isinstance(value, Mapping) and (of := [e for a, e in zip(args, errors, strict=True) if _is_config(a)]):
         raise of[0]
     wanted = " or ".join("null" if a is NoneType else getattr(get_origin(a) or a, "__name__", str(a)) for a in args)
-    raise ValueError(f"{_at(path)}{wanted} is wanted, got {value!r}")
+    raise ValueError(f"{_at(path)}expected {wanted}, got {value!r}")
 
 
 def _is_config(hint: Any) -> bool:
@@ -315,10 +315,10 @@ def _is_config(hint: Any) -> bool:
 
 def _convert_sequence(holder: type, args: tuple[Any, ...], value: Any, path: str) -> Any:
     if not is_list(value):
-        raise ValueError(f"{_at(path)}a list is wanted, got {value!r}")
+        raise ValueError(f"{_at(path)}expected a list, got {value!r}")
     if issubclass(holder, tuple) and args and args[-1] is not Ellipsis:
         if len(args) != len(value):
-            raise ValueError(f"{_at(path)}a list of {len(args)} values is wanted, got {value!r}")
+            raise ValueError(f"{_at(path)}expected a list of {len(args)} values, got {value!r}")
         each: Sequence[Any] = args
     else:
         each = [args[0] if args else Any] * len(value)

@@ -100,7 +100,7 @@ class ShardFacts:
         if self.name.endswith(".tar") and in_folder and b"\0" not in self.name.encode():
             return None
         legal = "paths of tars" if foreign else "names of tars in the folder itself, such as 'NAME-000000.tar'"
-        return f"a shard is named {self.name!r}; legal are {legal}"
+        return f"a shard is named {self.name!r}; expected {legal}"
 
 
 FINGERPRINT_DIGITS = 32
@@ -173,7 +173,7 @@ def build_part_table(shards: Sequence[ShardRecord]) -> pa.Table:
         found = sorted({member.kind for member in placed if member is not None})
         if len(found) > 1:
             raise ShardError(
-                f"component {name!r} has the kinds {', '.join(found)}; give a component the same kind in all samples"
+                f"component {name!r} has the kinds {', '.join(found)}; a component has one kind in all samples"
             )
         kinds[name] = found[0]
         columns |= {f"{name}.{word}": column for word, column in _select_component_columns(placed).items()}

@@ -372,13 +372,13 @@ def _check_names(path: str, info: dict[str, Any]) -> None:
             )
     if TOKENIZER in info and not ERASED_TOKENIZER.fullmatch(info[TOKENIZER]):
         raise ShardError(
-            f"{path}: tokenizer is {info[TOKENIZER]!r}; legal are names such as 'tokenizer.e2.json'; {REMEDY}"
+            f"{path}: tokenizer is {info[TOKENIZER]!r}; expected names such as 'tokenizer.e2.json'; {REMEDY}"
         )
     for part in info["parts"]:
         name = part["name"]
         if not PART.fullmatch(file_name(name)) or (name != file_name(name) and not is_elsewhere(name)):
             raise ShardError(
-                f"{path}: a part is named {name!r}; legal are names such as 'manifest-000000.parquet', and in a merged "
+                f"{path}: a part is named {name!r}; expected names such as 'manifest-000000.parquet', and in a merged "
                 f"split '../other/manifest-000000.parquet'; {REMEDY}"
             )
 
@@ -414,9 +414,9 @@ def _explain_no_version(store: Store, name: str) -> str:
 def _explain_no_split(store: Store) -> str:
     where = store.location
     if isinstance(store, LocalStore) and not store.folder.is_dir():
-        return f"there is no folder {where}; give the folder of a split (`maskstream shards DATASET --out OUT`)"
+        return f"there is no folder {where}; pass the folder of a split (`maskstream shards DATASET --out OUT`)"
     if splits := _list_splits(store):
-        return f"{where} holds the splits {', '.join(splits)}; give one of them, such as {where}/{splits[0]}"
+        return f"{where} holds the splits {', '.join(splits)}; pass one of them, such as {where}/{splits[0]}"
     return (
         f"there is no {DATASET_JSON} in {where}, so it is no finished split; make one of raw data with "
         "`maskstream shards DATASET --root RAW --out OUT`, or run that again where it was stopped"

@@ -171,7 +171,7 @@ def read_rejects(store: Store, info: Mapping[str, Any]) -> list[Reject]:
         nulls = sum(column.null_count for column in table.columns)
         if found != FORMAT or columns != dict.fromkeys(_COLUMNS, "string") or nulls:
             raise ShardError(
-                f"{path} has the format {found!r}, the columns {columns} and {nulls} nulls; legal are {FORMAT!r}, the "
+                f"{path} has the format {found!r}, the columns {columns} and {nulls} nulls; expected {FORMAT!r}, the "
                 f"columns {', '.join(_COLUMNS)} of strings, and no nulls; {REMEDY}"
             )
         return [Reject(**row) for row in table.to_pylist()]

@@ -138,7 +138,7 @@ def compute_fbank_statistics(sums: dict[str, list[float]]) -> tuple[float, float
     values, total, squares = sums.get(SUMS, [0.0, 0.0, 0.0])
     if values < 1:
         raise ShardError(
-            "dataset.json of this split has no sums of its filterbank; give statistics=(mean, deviation), or make the "
+            "dataset.json of this split has no sums of its filterbank; pass statistics=(mean, deviation), or make the "
             "shards again"
         )
     mean = total / values

@@ -69,7 +69,7 @@ class FlacHeader:
         }
         for name, (value, most) in legal.items():
             if not 1 <= value <= most:
-                raise FlacError(f"{name} is {value} in the manifest; legal are 1 to {most}")
+                raise FlacError(f"{name} is {value} in the manifest; expected 1 to {most}")
         if not len(sizes) or len(sizes) != -(-n_samples // block) or sizes.min() < 1 or sizes.max() > size_bytes:
             raise FlacError(f"the manifest has {len(sizes)} frames of {block} samples, for {n_samples} samples")
         if begin + int(sizes.sum()) != size_bytes:

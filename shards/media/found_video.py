@@ -104,7 +104,7 @@ def bytes_of(source: bytes | bytearray | memoryview | BinaryIO) -> tuple[Bytes, 
     try:
         size_bytes = source.seek(0, os.SEEK_END)
     except (AttributeError, OSError, ValueError) as error:
-        raise ValueError(f"{source!r} cannot be read at any place ({error}); give its bytes: source.read()") from error
+        raise ValueError(f"{source!r} cannot be read at any place ({error}); pass its bytes: source.read()") from error
 
     def read(offset: int, size: int) -> bytes:
         source.seek(offset)
@@ -354,7 +354,7 @@ def _demux_copy(data: bytes) -> FoundVideo:
         context, base = stream.codec_context, stream.time_base or Fraction(1, 90000)
         codec = context.codec.canonical_name
         if codec not in _LEGAL:
-            raise DataError(f"is {codec}; legal are {', '.join(_LEGAL)}; {_UNSUPPORTED}")
+            raise DataError(f"is {codec}; expected {', '.join(_LEGAL)}; {_UNSUPPORTED}")
         track = Track(track_id=1, codec=codec, extradata=context.extradata or b"", timescale=base.denominator)
         rate, listed = stream.average_rate or stream.guessed_rate, "mov" in container.format.name
         n_listed = len(stream.index_entries) if listed else 0

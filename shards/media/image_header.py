@@ -34,7 +34,7 @@ def check_image(data: bytes, width: int, height: int) -> None:
     if form is None:
         raise DataError(f"is not a JPEG, PNG, WebP, PPM or PGM file: it begins with {data[:8]!r}")
     if not 0 < width * height <= MAX_PIXELS or width < 1:
-        raise DataError(f"has {width}x{height} pixels in the manifest; legal are 1 to {MAX_PIXELS}")
+        raise DataError(f"has {width}x{height} pixels in the manifest; expected 1 to {MAX_PIXELS}")
     try:
         found = {
             "jpg": _read_jpeg_size,

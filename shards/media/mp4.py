@@ -153,7 +153,7 @@ def _read_moov(data: memoryview) -> Track:
     entry, start, end = sample_entry(data, child(data, media, b"minf", b"stbl", b"stsd"))
     codec = CODECS.get(entry)
     if codec is None:
-        raise Mp4Error(f"sample entry {entry!r}; legal are {sorted(CODECS)}")
+        raise Mp4Error(f"sample entry {entry!r}; expected {sorted(CODECS)}")
     extradata = b""
     if codec in EXTRADATA:
         a, b = child(data, (start + VISUAL_ENTRY_SIZE, end), EXTRADATA[codec])

@@ -72,7 +72,7 @@ def read_npy_header(npy: bytes | memoryview) -> NpyHeader:
         raise NpyError(f"has the dtype {descr!r}, which does not exist") from error
     legal = dtype.kind in _NUMBERS and dtype.itemsize <= (16 if dtype.kind == "c" else 8)
     if not legal or len(shape) > _MAX_AXES or max(shape, default=0) > max(len(npy), _LONGEST_EMPTY):
-        raise NpyError(f"holds {dtype} {shape}; legal are numbers of at most 64 bits with at most {_MAX_AXES} axes")
+        raise NpyError(f"holds {dtype} {shape}; expected numbers of at most 64 bits with at most {_MAX_AXES} axes")
     header = NpyHeader(version=start[6], dtype=dtype, shape=shape, fortran=fortran == "True", data_offset=begin)
     if begin + header.size_bytes != len(npy):
         raise NpyError(

@@ -24,7 +24,7 @@ def open_decoder(form: SoundForm) -> AudioCodecContext:
     try:
         decoder = av.CodecContext.create(form.codec, "r")
         if not isinstance(decoder, AudioCodecContext):
-            raise SoundTableError(f"{form.codec} is no audio codec")
+            raise SoundTableError(f"{form.codec} is not an audio codec")
         decoder.extradata, decoder.thread_count = form.setup or None, 1
         decoder.sample_rate, decoder.layout = form.sample_rate, form.layout
         if form.codec == "flac":

@@ -113,7 +113,7 @@ class SoundHead:
         _, *names, rate, setup, samples, cells, begin, frame, pieces = np.frombuffer(data, HEAD, 1)[0].tolist()
         kind, codec, layout = (name.decode("ascii", "replace") for name in names)
         if kind not in KINDS:
-            raise SoundTableError(f"its kind is {kind!r}; legal are {', '.join(KINDS)}")
+            raise SoundTableError(f"its kind is {kind!r}; expected {', '.join(KINDS)}")
         return cls(kind, codec, layout, rate, setup, samples, cells, begin, frame, pieces)
 
     def form(self, setup: bytes) -> SoundForm:

@@ -92,7 +92,7 @@ def find_texts_problems(member: Member) -> Iterator[str]:
     if len(roles) != len(lengths) or (lengths < 1).any() or lengths.sum() != member.facts["n_tokens"]:
         yield f"its texts have {lengths.tolist()} tokens and {len(roles)} roles, for {member.facts['n_tokens']} tokens"
     if ((roles < 0) | (roles >= len(ROLES))).any():
-        yield f"has the roles {roles.tolist()}; legal are 0 to {len(ROLES) - 1}: {', '.join(ROLES)}"
+        yield f"has the roles {roles.tolist()}; expected 0 to {len(ROLES) - 1}: {', '.join(ROLES)}"
 
 
 TEXTS = Kind(
@@ -121,7 +121,7 @@ def find_tokens_problems(member: Member, header: NpyHeader) -> Iterator[str]:
     """Compare the header with the columns."""
     yield from header_problems(member, header, member.words["dtype"], (int(member.facts["n_tokens"]),))
     if header.dtype.str not in TOKEN_TYPES:
-        yield f"holds {header.dtype}; legal are uint8, uint16 and uint32"
+        yield f"holds {header.dtype}; expected uint8, uint16 and uint32"
 
 
 TOKENS = Kind(

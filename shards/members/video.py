@@ -86,7 +86,7 @@ def _find_size_problem(index: VideoIndex, size_bytes: int) -> str | None:
         MIN_SIDE <= min(index.width, index.height) <= index.width * index.height <= MAX_PIXELS
     ):
         return (
-            f"has {index.n_frames} frames of {index.width}x{index.height} pixels; legal are at least 1 frame, "
+            f"has {index.n_frames} frames of {index.width}x{index.height} pixels; expected at least 1 frame, "
             f"{MIN_SIDE} pixels on each side and {MAX_PIXELS} in all"
         )
     if len(index.first_frame) == 0:
@@ -113,7 +113,7 @@ def _find_reach_problems(index: VideoIndex, reach: Int64s) -> Iterator[str]:
     anchors, shares = -(-index.n_frames // ANCHOR_STRIDE), reach.tolist()
     if len(shares) != anchors or min(shares) < 1 or max(shares) > 100:
         yield (
-            f"{ANCHOR_REACH} has the {len(reach)} values {_short(reach)}; legal are {anchors} in 1 to 100, one for "
+            f"{ANCHOR_REACH} has the {len(reach)} values {_short(reach)}; expected {anchors} in 1 to 100, one for "
             f"every {ANCHOR_STRIDE}th of {index.n_frames} frames"
         )
 

@@ -63,7 +63,7 @@ class BlockCache:
 
     def __init__(self, folder: str | Path, limit_bytes: int) -> None:
         if limit_bytes < LEAST_BYTES:
-            raise ValueError(f"a cache of {limit_bytes} bytes; legal are {LEAST_BYTES} bytes or more")
+            raise ValueError(f"a cache of {limit_bytes} bytes; expected {LEAST_BYTES} bytes or more")
         self.folder, self.limit_bytes = Path(folder), limit_bytes
         self._lock = threading.Lock()
         self._unseen = limit_bytes  # written since the last measurement; a new process measures before it writes

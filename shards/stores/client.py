@@ -108,7 +108,7 @@ def make_client(location: str, *, read_timeout_s: float = READ_S) -> ObjectStore
     place = parse_place(location)
     if place.scheme not in BUCKETS:
         legal = ", ".join(f"{scheme}://BUCKET/FOLDER" for scheme in BUCKETS)
-        raise ValueError(f"{location!r} is no place in an object store; legal are {legal}")
+        raise ValueError(f"{location!r} is not a location in an object store; expected {legal}")
     return _client(place.scheme, place.bucket, place.folder, read_timeout_s, FILE_S)
 
 

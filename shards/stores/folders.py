@@ -57,7 +57,7 @@ def joined(location: str, folder: str) -> str:
             raise StoreError(f"{location} names {folder}, which is another server or bucket than its own")
         return folder
     if not _RELATIVE.fullmatch(folder):
-        raise StoreError(f"{location} names the folder {folder!r}; legal are paths that begin with ./ or ../, and URLs")
+        raise StoreError(f"{location} names the folder {folder!r}; expected paths that begin with ./ or ../, and URLs")
     if not is_url(location):
         return str(Path(location) / folder)
     scheme, _, path = location.partition("://")

@@ -177,7 +177,7 @@ def _temporary(path: Path) -> Path:
     name = os.fsencode(path.name)
     if len(name) > _NAME_BYTES:
         raise StoreError(
-            f"{path.name[:40]}... is a name of {len(name)} bytes; a file has at most {_NAME_BYTES}, give a shorter one"
+            f"{path.name[:40]}... is a name of {len(name)} bytes; a file has at most {_NAME_BYTES}, pass a shorter one"
         )
     ending = f".{secrets.token_hex(4)}.tmp"
     return path.with_name(f".{os.fsdecode(name[: _NAME_BYTES - 1 - len(ending)])}{ending}")
@@ -305,7 +305,7 @@ def _hold_lock(folder: Path, how: int) -> Iterator[int]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = _open_locked(folder / LOCK, how)
     except OSError as error:
-        raise StoreError(f"{folder} cannot be written to ({error.strerror}); give a writable output folder") from error
+        raise StoreError(f"{folder} cannot be written to ({error.strerror}); pass a writable output folder") from error
     with os.fdopen(descriptor, "r+b", buffering=0) as file:
         with check_space_for(folder / LOCK):
             file.truncate(0)

@@ -72,7 +72,7 @@ class RemoteOutput:
         self._location = location.rstrip("/")
         if parse_place(location).scheme not in BUCKETS:
             legal = ", ".join(f"{scheme}://BUCKET/FOLDER" for scheme in BUCKETS)
-            raise ValueError(f"{location} can be read but not written to; legal are local paths and {legal}")
+            raise ValueError(f"{location} can be read but not written to; expected local paths and {legal}")
 
     def __reduce__(self) -> tuple[Callable[..., RemoteOutput], tuple[str]]:
         return RemoteOutput, (self._location,)

@@ -33,7 +33,7 @@ class StorePlace(NamedTuple):
 def is_url(location: str | Path | Store) -> bool:
     """Return True if a location is a URL. Raises ValueError for a URL that `Path` has mangled."""
     if isinstance(location, Path) and repair_spoilt_url(location):
-        raise ValueError(f"{location} was a URL, which pathlib.Path has changed; give it as a str")
+        raise ValueError(f"{location} was a URL, which pathlib.Path has changed; pass it as a str")
     return isinstance(location, str) and bool(_URL.match(location))
 
 
@@ -83,11 +83,11 @@ def parse_place(url: str) -> StorePlace:
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
         legal = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        raise ValueError(f"{hide_password(url)}: legal are local paths and URLs that begin with {legal}")
+        raise ValueError(f"{hide_password(url)}: expected local paths and URLs that begin with {legal}")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError(
             f"{parts.scheme}://{parts.hostname}{parts.path}: user names, passwords, queries and fragments are not "
-            "legal in a location; give credentials by the environment"
+            "legal in a location; pass credentials by the environment"
         )
     if not parts.netloc:
         raise ValueError(f"{url} names no {'server' if parts.scheme.startswith('http') else 'bucket'}")
@@ -103,7 +103,7 @@ def _resolve_hub_url(url: str) -> StorePlace:
     found = _REPOSITORY.fullmatch(url.partition("://")[2].rstrip("/"))
     if not found:
         raise ValueError(
-            f"{url}: legal are hf://datasets/OWNER/NAME/FOLDER and hf://datasets/OWNER/NAME@REVISION/FOLDER"
+            f"{url}: expected hf://datasets/OWNER/NAME/FOLDER and hf://datasets/OWNER/NAME@REVISION/FOLDER"
         )
     owner, name, revision, folder = found.groups()
     hub = parse_place(os.environ.get("HF_ENDPOINT") or _HUB)

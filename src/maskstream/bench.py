@@ -68,7 +68,7 @@ def measure(
     """
     have = len(manifest)
     if have < batch_size:
-        raise ValueError(f"{manifest} has {have} samples, less than a batch of {batch_size}; give a smaller batch size")
+        raise ValueError(f"{manifest} has {have} samples, less than a batch of {batch_size}; use a smaller batch size")
     loader = data.loader(
         manifest, batch_size=batch_size, device=device, workers=workers, threads=threads, steps=RUN_STEPS
     )

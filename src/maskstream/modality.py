@@ -93,10 +93,10 @@ def mask_named(name: str) -> Mask:
         mask = found() if callable(found) and not isinstance(found, Mask) else found
     except TypeError as error:
         raise ValueError(
-            f"the mask {name!r} cannot be made without settings ({error}); give all of them defaults"
+            f"the mask {name!r} cannot be made without settings ({error}); all of them need defaults"
         ) from error
     if not isinstance(mask, Mask):
-        raise ValueError(f"{name!r} is not a mask but a {type(mask).__name__}; give a subclass of masks.Mask")
+        raise ValueError(f"{name!r} is not a mask but a {type(mask).__name__}; pass a subclass of masks.Mask")
     return mask
 
 

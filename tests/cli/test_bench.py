@@ -112,7 +112,7 @@ def test_what_is_printed_names_the_unit_and_ends_with_what_limits(kind):
 
 def test_a_split_of_less_than_a_batch_is_refused(kind):
     _, folder, settings = kind
-    with pytest.raises(ValueError, match="has 15 samples, less than a batch of 16; give a smaller batch size"):
+    with pytest.raises(ValueError, match="has 15 samples, less than a batch of 16; use a smaller batch size"):
         measure(modality_of(Manifest.load(folder)), Manifest.load(folder), for_s=1, data=settings, batch_size=16)
 
 

@@ -227,7 +227,7 @@ def test_bench_sweeps_over_threads_and_workers(monkeypatch, capsys, shards):
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["shards", "nothing"], 2, "'nothing' is no dataset"),
+        (["shards", "nothing"], 2, "'nothing' is not a known dataset"),
         (["shards", "k400", "--root", "/nowhere"], 1, "no folder /nowhere"),
         (["shards", "sample", "--profile", "best"], 2, "--profile is one of train, fast, copy, fps, got 'best'"),
         (["train", "videomae-huge", "--data", "x"], 2, "videomae-small"),
@@ -335,7 +335,7 @@ def test_a_device_that_is_not_there_is_one_line(command, monkeypatch, capsys):
 )
 def test_a_seed_beyond_int64_is_one_line(command, monkeypatch, capsys):
     assert run(monkeypatch, *command.split(), "--seed", 10**23) == 2
-    assert f"--seed {10**23} is out of range; give a whole number from -2**63" in capsys.readouterr().err
+    assert f"--seed {10**23} is out of range; pass a whole number from -2**63" in capsys.readouterr().err
 
 
 def test_an_output_that_cannot_be_written_is_named_with_what_to_do(monkeypatch, tmp_path, capsys):

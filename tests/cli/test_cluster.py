@@ -37,7 +37,7 @@ def test_parts_and_a_finish_make_what_one_command_makes(monkeypatch, capsys, raw
 @pytest.mark.parametrize("part", ["0/3", "4/3", "1", "a/b"])
 def test_what_is_no_part_is_a_wrong_command(monkeypatch, capsys, raw, part):
     assert run(monkeypatch, *WORDS, "--out", "out", "--part", part) == 2
-    assert "legal are 1/N to N/N" in " ".join(capsys.readouterr().err.split())
+    assert "expected 1/N to N/N" in " ".join(capsys.readouterr().err.split())
 
 
 SLURM = ("--executor", "slurm", "--sbatch", "--partition=x --time=8:00:00", "--workers", 1, "--retry-rejects")

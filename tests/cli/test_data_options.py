@@ -82,7 +82,7 @@ def test_settings_are_those_of_the_data_config():
     assert (made.mask, made.clip) == (masks.Padded(mask=masks.FilledStrips(ratio=0.5)), AudioClip(seconds=1.28))
     both = MODALITIES["audiovisual"].chosen(["video_mask.ratio=0.5", "seconds=0.64"])
     assert (both.video_mask, both.audio_mask) == (masks.Random(ratio=0.5), masks.Random(ratio=0.8))
-    with pytest.raises(ValueError, match=r"'ratio' is ambiguous: video_mask.ratio, audio_mask.ratio; give the full"):
+    with pytest.raises(ValueError, match=r"'ratio' is ambiguous: video_mask.ratio, audio_mask.ratio; pass the full"):
         MODALITIES["audiovisual"].chosen(["ratio=0.5"])
     with pytest.raises(ValueError, match=r"no field 'frames' to set; these shards hold mesh, and the command's --help"):
         MODALITIES["mesh"].chosen(["frames=4"])

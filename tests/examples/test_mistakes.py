@@ -71,7 +71,7 @@ def test_a_doubt_about_data_in_archives_names_the_folder_that_was_given(tmp_path
 
 
 def test_a_name_that_is_not_similar_is_looked_up_in_what_the_datasets_say(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'kinetics' is no dataset, did you mean 'k400' or 'k600' or 'k700'"):
+    with pytest.raises(ValueError, match=r"'kinetics' is not a known dataset, did you mean 'k400' or 'k600' or 'k700'"):
         make_shards("kinetics", tmp_path, tmp_path / "out")
 
 

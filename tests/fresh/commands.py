@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="only print the commands")
     chosen = parser.parse_args()
     if unknown := set(chosen.pages) - PAGES.keys():
-        parser.error(f"no such page: {', '.join(sorted(unknown))}; legal are {', '.join(PAGES)}")
+        parser.error(f"no such page: {', '.join(sorted(unknown))}; expected {', '.join(PAGES)}")
     commands = [command for page in chosen.pages or PAGES for command in PAGES[page]()]
     commands = [command for command in commands if command != "make demo" or not chosen.short]
     if chosen.list:

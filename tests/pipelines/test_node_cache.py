@@ -179,5 +179,5 @@ def test_a_cache_of_a_local_folder_is_refused(kind: tuple[Modality, str, Path], 
     modality, url, folder = kind
     with pytest.raises(ValueError, match=r"caches data at URLs, and .* is local; leave it out"):
         rows(modality, folder, cache=tmp_path)
-    with pytest.raises(ValueError, match="a cache of 100000 bytes; legal are"):
+    with pytest.raises(ValueError, match="a cache of 100000 bytes; expected"):
         rows(modality, url, cache=tmp_path, cache_gb=0.0001)

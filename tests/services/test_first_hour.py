@@ -27,5 +27,5 @@ def test_a_bucket_is_asked_for(tmp_path: Path) -> None:
     said = run(EXAMPLES / "first_hour/cluster.sh", folder=tmp_path, fails=True)
     assert "say where the shards go, such as BUCKET=s3://my-bucket/k400" in said
     said = run(EXAMPLES / "first_hour/cluster.sh", folder=tmp_path, fails=True, BUCKET="my-bucket/k400")
-    assert "BUCKET=my-bucket/k400 is not a bucket URL; give one such as s3://my-bucket/k400" in said
+    assert "BUCKET=my-bucket/k400 is not a bucket URL; pass one such as s3://my-bucket/k400" in said
     assert not list(tmp_path.iterdir())

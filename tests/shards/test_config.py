@@ -149,14 +149,14 @@ def test_integers_become_floats_only_where_no_integer_is_wanted() -> None:
     ("data", "says"),
     [
         ({"kind": f"{HERE}:Flat", "levle": 1}, r"no field 'levle', did you mean 'level'\?; its fields are level"),
-        ({"kind": f"{HERE}:Flat", "level": "1"}, "level: a value of type float is wanted, got '1'"),
-        ({"kind": f"{HERE}:Flat", "level": True}, "level: a value of type float is wanted, got True"),
+        ({"kind": f"{HERE}:Flat", "level": "1"}, "level: expected a value of type float, got '1'"),
+        ({"kind": f"{HERE}:Flat", "level": True}, "level: expected a value of type float, got True"),
         ({"kind": f"{HERE}:Slope"}, "Slope needs start"),
-        ({"kind": f"{HERE}:Slope", "start": 0.1, "shape": "curv"}, "shape: legal are 'line', 'curve', got 'curv'"),
+        ({"kind": f"{HERE}:Slope", "start": 0.1, "shape": "curv"}, "shape: expected 'line', 'curve', got 'curv'"),
         ({"kind": f"{HERE}:Rule"}, "is abstract"),
         ({"level": 0.1}, "has no kind"),
         ({"kind": f"{HERE}:Model"}, "Model is not a kind of Rule"),
-        ({"kind": "Flat"}, r"'Flat' is not a kind of Rule.*legal are .*:Flat, .*:Slope"),
+        ({"kind": "Flat"}, r"'Flat' is not a kind of Rule.*expected .*:Flat, .*:Slope"),
         ({"kind": "no.such.module:Flat"}, "cannot be imported"),
         ({"kind": f"{HERE}:Flatt"}, "has no 'Flatt'"),
     ],
@@ -206,8 +206,8 @@ def test_another_kind_comes_with_its_defaults() -> None:
         ("model.dept=6", r"no field 'model\.dept' to set, did you mean 'model\.depth'"),
         ("frames=6", r"is ambiguous: data\.frames, model\.frames"),
         ("model.depth", "write path=value"),
-        ("model.depth=six", "depth: a value of type int is wanted, got 'six'"),
-        ("ratio.kind=Flatt", r"^data.pattern.ratio: 'Flatt' is not a kind of Rule; legal are \S+:Flat, \S+:Slope, and"),
+        ("model.depth=six", "depth: expected a value of type int, got 'six'"),
+        ("ratio.kind=Flatt", r"^data.pattern.ratio: 'Flatt' is not a kind of Rule; expected \S+:Flat, \S+:Slope, and"),
         ("ratio.start=5", r"start 5\.0 is above end 1\.0"),
     ],
 )
@@ -282,7 +282,7 @@ def test_a_name_is_of_the_table_or_imported() -> None:
     table = {"line": 1, "curve": 2}
     assert named("curve", table, "shape") == 2
     assert named(f"{HERE}:RUN", {"": RUN}, "run") is RUN
-    with pytest.raises(ValueError, match=r"'curv' is no shape, did you mean 'curve'\?; legal are curve, line"):
+    with pytest.raises(ValueError, match=r"'curv' is not a known shape, did you mean 'curve'\?; expected curve, line"):
         named("curv", table, "shape")
     with pytest.raises(ValueError, match=r"the shape 'no\.such:thing' cannot be imported"):
         named("no.such:thing", table, "shape")

@@ -172,7 +172,7 @@ def test_what_cannot_be_exported_is_said_and_leaves_nothing(made, tmp_path, monk
         export_run(run, tmp_path / "out")
     monkeypatch.undo()
     assert not any(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="exists and is not empty; give a new folder"):
+    with pytest.raises(ValueError, match="exists and is not empty; pass a new folder"):
         export_run(run, out)
     split = write_split("image", tmp_path / "data")
     cuts = ("data.size=32", "data.patch=8", "batch_size=2", *SIZES, *DECODER)

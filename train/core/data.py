@@ -74,7 +74,7 @@ def open_data(
     parts, given = position.get(SOURCES), len(data.sources) if isinstance(data, DataMixture) else None
     if position and given != (had := len(parts) if isinstance(parts, list) else None):
         raise ResumeError(
-            f"the run reads {_splits(had)}, and here is {_splits(given)}; give the same to continue, or start a "
+            f"the run reads {_splits(had)}, and here is {_splits(given)}; pass the same to continue, or start a "
             "new run (--no-resume, or another folder)"
         )
     if not isinstance(data, DataMixture):

@@ -196,7 +196,7 @@ def _as_seen(data: RunData, seen: Sequence[SeenSplit] | None) -> RunData:
         if wrong := [one for one, own in zip(splits, seen, strict=True) if one.fingerprint != own.fingerprint]:
             raise ResumeError(
                 f"the run had other samples than version {wrong[0].version} of {wrong[0].location} has, or another "
-                "order; give the place of the split that it had, or put that back"
+                "order; pass the place of the split that it had, or put that back"
             )
         made = tuple(replace(split, removed=own.removed) for split, own in zip(splits, seen, strict=True))
     return replace(data, manifests=made) if isinstance(data, OpenMixture) else made[0]
@@ -276,7 +276,7 @@ def _opened(
     several = isinstance(data, Sequence) and not isinstance(data, str)
     if mixture is not None:
         if data is not None and not several:
-            raise ValueError(f"{folder} was trained on a mixture; give the places of all {len(told)} splits, or none")
+            raise ValueError(f"{folder} was trained on a mixture; pass the places of all {len(told)} splits, or none")
         mixture = mixture if data is None else mixture.at(cast(Sequence[str], data))
         if seen is None or version is not None:
             return open_data(recipe, mixture, None, version)
@@ -284,7 +284,7 @@ def _opened(
         splits = [_open_seen(recipe, *one) for one in zip(places, seen, strict=True)]
         return OpenMixture(mixture=mixture, manifests=tuple(splits))
     if several:
-        raise ValueError(f"{folder} was trained on one split, got {data}; give one")
+        raise ValueError(f"{folder} was trained on one split, got {data}; pass one")
     place = told[0]["location"] if data is None else cast(SplitLocation, data)
     if seen is None or version is not None:
         return open_data(recipe, place, None, int(told[0]["version"]) if version is None else version)
@@ -305,5 +305,5 @@ def _open_seen(recipe: Recipe[Any], place: SplitLocation, seen: SeenSplit) -> Ma
 def _number(folder: Path, settings: Json, name: str) -> int:
     value = settings.get(name)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{folder / 'run.json'} has no number {name}; give a run of this release")
+        raise ValueError(f"{folder / 'run.json'} has no number {name}; pass a run of this release")
     return value

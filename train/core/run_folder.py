@@ -41,7 +41,7 @@ def run_settings(run: Path) -> Json:
     """Return the contents of a run's run.json; raise ValueError if it is missing or damaged."""
     path = run / "run.json"
     if not path.exists():
-        raise ValueError(f"{path} does not exist; give the folder that `maskstream train` wrote")
+        raise ValueError(f"{path} does not exist; pass the folder that `maskstream train` wrote")
     try:
         settings = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -51,7 +51,7 @@ def run_settings(run: Path) -> Json:
     return settings
 
 
-def run_recipe(run: Path, otherwise: str = "give a run of this release") -> Recipe[Any]:
+def run_recipe(run: Path, otherwise: str = "pass a run of this release") -> Recipe[Any]:
     """Return the recipe in run.json.
 
     Args:
@@ -66,11 +66,11 @@ def run_recipe(run: Path, otherwise: str = "give a run of this release") -> Reci
         import_models()
         return Recipe.from_dict(settings["recipe"])
     except KeyError as error:
-        raise ValueError(f"{run / 'run.json'} holds no recipe; {otherwise}") from error
+        raise ValueError(f"{run / 'run.json'} contains no recipe; {otherwise}") from error
     except UnimportableError as error:
         raise ValueError(f"{run / 'run.json'} cannot be read: {error}") from error
     except ValueError as error:
-        raise ValueError(f"{run / 'run.json'} holds no recipe of this release ({error}); {otherwise}") from error
+        raise ValueError(f"{run / 'run.json'} contains no recipe of this release ({error}); {otherwise}") from error
 
 
 def run_weights(run: Path) -> Path:

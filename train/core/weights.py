@@ -189,16 +189,16 @@ def read_foreign(path: str | Path) -> dict[str, Tensor]:
     if path.is_dir():
         found = [path / name for name in NAMES if (path / name).is_file()]
         if not found:
-            raise RunFileError(f"{path} has no {' or '.join(NAMES)}; give a folder with the weights in one file")
+            raise RunFileError(f"{path} has no {' or '.join(NAMES)}; pass a folder with the weights in one file")
         path = found[0]
     if not path.is_file():
-        raise RunFileError(f"{path} is missing; give a file of weights")
+        raise RunFileError(f"{path} is missing; pass a file of weights")
     try:
         if path.suffix not in PICKLED:
             return load_file(path)
         whole: object = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, RuntimeError, EOFError, BadZipFile) as error:
-        raise RunFileError(f"{path} cannot be read ({error}); give a whole file of weights") from error
+        raise RunFileError(f"{path} cannot be read ({error}); pass a whole file of weights") from error
     except pickle.UnpicklingError as error:
         raise RunFileError(
             f"{path} holds more than tensors, and unpickling that could run code, so it is not read; save its weights "
@@ -206,7 +206,7 @@ def read_foreign(path: str | Path) -> dict[str, Tensor]:
         ) from error
     tensors = _tensors(whole)
     if not tensors:
-        raise RunFileError(f"{path} has no tensors by name; give a checkpoint with a state dict")
+        raise RunFileError(f"{path} has no tensors by name; pass a checkpoint with a state dict")
     return tensors
 
 
@@ -303,7 +303,7 @@ def load_model(path: str | Path) -> Model[Any]:
     """
     weights, metadata = _read(get_local_path(path, "the weights"))
     if "model" not in metadata or "grids" not in metadata:
-        raise ValueError(f"{path} has no config of a model; give a file that `save_model` or a training run wrote")
+        raise ValueError(f"{path} has no config of a model; pass a file that `save_model` or a training run wrote")
     import_models()
     grids = {name: TokenGrid.from_dict(grid) for name, grid in json.loads(metadata["grids"]).items()}
     config: ModelConfig[Any] = ModelConfig.from_dict(json.loads(metadata["model"]))
@@ -321,7 +321,7 @@ def read_model_config(path: Path) -> ModelConfig[Any]:
     with safe_open(find_files(path)[0], framework="pt") as file:
         metadata = file.metadata() or {}
     if "model" not in metadata:
-        raise ValueError(f"{path} has no config of a model; give a file that `save_model` or a training run wrote")
+        raise ValueError(f"{path} has no config of a model; pass a file that `save_model` or a training run wrote")
     import_models()
     return ModelConfig.from_dict(json.loads(metadata["model"]))
 
@@ -351,7 +351,7 @@ def load_matching_weights(model: nn.Module, path: str | Path) -> list[str]:
         strange = next(name for name in weights if name not in fitting)
         raise ValueError(
             f"{len(fitting)} of {len(weights)} tensors in {path} fit a {type(model).__name__} of these sizes, at least "
-            f"half must; {strange!r} does not. Give a file of the same kind of model and the same sizes"
+            f"half must; {strange!r} does not. Pass a file of the same kind of model and the same sizes"
         )
     model.load_state_dict(fitting, strict=False)
     return [name for name in own if name not in fitting]
@@ -380,7 +380,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     files = find_files(path)
     for one in files:
         if not one.is_file():
-            raise RunFileError(f"{one} is {'no file' if one.exists() else 'missing'}; give a model.safetensors")
+            raise RunFileError(f"{one} is {'no file' if one.exists() else 'missing'}; pass a model.safetensors")
     made: dict[str, list[Tensor]] = {}
     metadata: dict[str, str] = {}
     for one in reversed(files):
@@ -389,11 +389,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             with safe_open(one, framework="pt") as file:
                 metadata = file.metadata() or {}
         except (OSError, SafetensorError) as error:
-            raise RunFileError(f"{one} cannot be read ({error}); give a whole model.safetensors") from error
+            raise RunFileError(f"{one} cannot be read ({error}); pass a whole model.safetensors") from error
         expected = metadata.pop(SUM, None)
         if expected is not None and expected != _sum(tensors, metadata):
             raise RunFileError(
-                f"{one} has other contents than were written (its checksum differs); give a whole copy, or a "
+                f"{one} has other contents than were written (its checksum differs); pass a whole copy, or a "
                 "checkpoint's"
             )
         for name, tensor in tensors.items():

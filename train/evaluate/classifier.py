@@ -261,7 +261,7 @@ def tune_classifier(base: Recipe[Any], train: Manifest) -> Tuning:
     else:
         if not base.build().encoder_parts:
             raise ValueError(
-                f"the model of {base.name} is a {type(base.model).__name__}, whose encoder cannot be fine-tuned; give "
+                f"the model of {base.name} is a {type(base.model).__name__}, whose encoder cannot be fine-tuned; pass "
                 "a run of a recipe whose model has features, such as mae, siammae, bert or mpm"
             )
         model, initial = EncoderClassifierConfig(**of), select_body_weights
@@ -289,7 +289,7 @@ def select_body_weights(model: Model[Any]) -> Mapping[str, Tensor]:
 
 def _measured(model: Model[Any], recipe: Recipe[Any], train: Manifest, test: Manifest, device: torch.device) -> Tested:
     if not isinstance(model, Classifier | EncoderClassifier):
-        raise ValueError(f"the folder holds a {type(model).__name__}, not a classifier; give another folder")
+        raise ValueError(f"the folder holds a {type(model).__name__}, not a classifier; pass another folder")
     views = recipe.model.test_views if isinstance(recipe.model, LabelsConfig) else 1
     found, true = score_views(model, recipe.data, train, test, device, views)
     several, known = model.config.several, list_known_labels(recipe.data, train, model.config.several)

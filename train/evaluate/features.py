@@ -155,7 +155,7 @@ def match_labels(split: Manifest, names: Sequence[str], whose: str) -> Manifest:
             later.
     """
     if unknown := [name for name in split.label_names if name not in names]:
-        remedy = f"of {whose}; give splits whose classes have the same names"
+        remedy = f"of {whose}; pass splits whose classes have the same names"
         if has_label_lists(split):
             raise ValueError(
                 f"{split} has the classes {list_few(unknown, repr)}, which are not among the {len(names)} {remedy}"

@@ -215,7 +215,7 @@ def need_labels(batch: object, several: bool) -> Tensor:
         return batch.label
     found = batch.fields.get(LABELS)
     if not isinstance(found, Tensor):
-        raise ValueError(f"the batch has no field {LABELS!r}; give the data config fields=({LABELS!r},)")
+        raise ValueError(f"the batch has no field {LABELS!r}; set fields=({LABELS!r},) in the data config")
     return found
 
 

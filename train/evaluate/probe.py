@@ -183,7 +183,7 @@ def probe(
     """
     if len(groups := group_runs(runs)) > 1:
         raise ValueError(
-            f"{groups[1].runs[0]} and {groups[0].runs[0]} have different recipes; give runs of one recipe that differ "
+            f"{groups[1].runs[0]} and {groups[0].runs[0]} have different recipes; pass runs of one recipe that differ "
             "in their seed, or compare them with compare_probes"
         )
     return next(iter(compare_probes(runs, train, test, options).values()))

@@ -123,7 +123,7 @@ def export_run(run: str | Path, out: str | Path, data: SplitLocation | None = No
     if to not in TARGETS:
         raise ValueError(f"unknown target {to!r}{nearest(to, list(TARGETS))}; allowed are {', '.join(TARGETS)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not empty; give a new folder")
+        raise ValueError(f"{out} exists and is not empty; pass a new folder")
     recipe, weights = run_recipe(run), run_weights(run)
     model = load_model(weights)
     split = split_of_run(run, data)
@@ -205,7 +205,7 @@ def split_of_run(run: Path, data: SplitLocation | None = None) -> Manifest:
     if data is not None:
         return Manifest.load(data)
     if not (told := read_splits(run)):
-        raise ValueError(f"{run} does not record the split that it was trained on; give one with --data")
+        raise ValueError(f"{run} does not record the split that it was trained on; pass one with --data")
     return open_manifest(str(told[0]["location"]), version=int(told[0]["version"]))
 
 

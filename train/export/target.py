@@ -36,7 +36,7 @@ def to_hf(model: Model[Any], recipe: Recipe[Any], kind: RawKind | None, classes:
             if kind.facts.vocabulary > vocabulary:
                 raise ValueError(
                     f"the tokenizer of this split has {kind.facts.vocabulary:,} ids, but the model has {vocabulary:,}; "
-                    "give the split that it trained on"
+                    "pass the split that it trained on"
                 )
             more = kind.write_tokenizer(folder)
             replace(found, config={**found.config, **more}).write(folder)

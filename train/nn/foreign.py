@@ -111,7 +111,7 @@ def from_hf(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MaskedAut
     if found is None:
         raise ValueError(
             "these weights are neither a VideoMAEForPreTraining's nor a ViTMAEForPreTraining's, for example "
-            f"{next(iter(state), 'none')!r}; give the files of one of them"
+            f"{next(iter(state), 'none')!r}; pass the files of one of them"
         )
     layout, _ = found
     ratios = [config[f"{part}intermediate_size"] / config[f"{part}hidden_size"] for part in ("", "decoder_")]
@@ -141,7 +141,7 @@ def build_with(
     missing = model.state_dict().keys() - weights.keys()
     if missing:
         raise ValueError(
-            f"the weights have no {min(missing)!r} and {len(missing) - 1} more; give the weights of a complete "
+            f"the weights have no {min(missing)!r} and {len(missing) - 1} more; pass the weights of a complete "
             "pre-trained model with a decoder"
         )
     model.to(weights[min(weights)].dtype).load_state_dict(weights)
@@ -366,7 +366,7 @@ def load_hf(folder: str | Path) -> MaskedAutoencoder[Any]:
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
-        raise ValueError(f"{path} is missing; give a folder that transformers wrote, with config.json")
+        raise ValueError(f"{path} is missing; pass a folder that transformers wrote, with config.json")
     return from_hf(json.loads(path.read_text()), read_foreign(folder)).eval()
 
 
@@ -391,14 +391,14 @@ def load_pth(path: str | Path, *, heads: int | None = None, decoder_heads: int |
     layout, state = found
     weights = layout.to_ours(state)
     if f"{HEAD}.weight" not in weights:
-        raise ValueError(f"{path} has an encoder only; give it to a run as initial weights (--initial)")
+        raise ValueError(f"{path} has an encoder only; pass it to a run as initial weights (--initial)")
     (decoder_width, width), hidden = weights["decoder.bridge.weight"].shape, weights[f"{ENCODER}.0.mlp.up.bias"]
     kind = "video" if layout.cubes else "image"
     heads = HEADS.get(width) if heads is None else heads
     decoder_heads = DECODER_HEADS.get((kind, decoder_width)) if decoder_heads is None else decoder_heads
     if heads is None or decoder_heads is None:
         raise ValueError(
-            f"the authors published no model of width {width} with a decoder of width {decoder_width}; give heads= and "
+            f"the authors published no model of width {width} with a decoder of width {decoder_width}; pass heads= and "
             "decoder_heads="
         )
     *tubelet, patch, _ = state[f"{layout.embed}.weight"].shape[2:]

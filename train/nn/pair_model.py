@@ -99,7 +99,7 @@ class PairModel(Model[AudioVisualBatch]):
 def need_masks(batch: AudioVisualBatch) -> tuple[Tensor, MaskBatch, MaskBatch]:
     """Return the spectrograms and both masks of a batch; raise ValueError if one is missing."""
     if batch.spectrogram is None or batch.video_mask is None or batch.audio_mask is None:
-        raise ValueError("the batch has no masks or no spectrogram; give an audiovisual_loader both masks")
+        raise ValueError("the batch has no masks or no spectrogram; pass both masks to audiovisual_loader")
     return batch.spectrogram, batch.video_mask, batch.audio_mask
 
 

@@ -29,7 +29,7 @@ from maskstream.train.core.dropout import Dropping
 
 from .transformer import NormAt
 
-NO_MASK = "a text model trains on masked tokens, and the batch has no mask; give the loader a mask"
+NO_MASK = "a text model trains on masked tokens, and the batch has no mask; pass a mask to the loader"
 NO_IDS = (
     "the batch's mask has no token ids, so the encoder would see the tokens to predict; put the mask into "
     "masks.Replace(mask=..., mask_id=..., vocabulary=...)"

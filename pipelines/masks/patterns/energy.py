@@ -82,7 +82,7 @@ class ByEnergy(Mask):
             if len(free) < visible:
                 raise ValueError(
                     f"{self.first} hides all but {len(free)} of {tokens} tokens, and ratio={self.ratio} shows "
-                    f"{visible}; give first a smaller ratio"
+                    f"{visible}; use a smaller `first`"
                 )
             shown[row, free[self._rank_tokens(energy[row, free], draw.rng)[:visible]]] = True
         return ~np.broadcast_to(shown, (t if self.per == "tube" else rows, tokens)).reshape(-1)

@@ -95,7 +95,7 @@ class Feedback:
             again = self._slot(0)
             if first is not None and again is not None and first.version == again.version:
                 return first  # otherwise the writer started to overwrite the first slot before the second was complete
-        raise RuntimeError("the feedback holds no complete scores: another program wrote into its shared memory")
+        raise RuntimeError("the feedback contains no complete scores: another program wrote into its shared memory")
 
     def _checked(self, scores: Sequence[float] | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         values = np.asarray(scores, dtype=np.float64)

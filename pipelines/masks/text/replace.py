@@ -146,7 +146,7 @@ class Replace(Mask):
 
     def maps(self, grid: TokenGrid, draw: Draw) -> TextMaps:
         if self.mask_id == OF_THE_SPLIT:
-            raise ValueError(f"{self} has no ids; give mask_id= and vocabulary=, or draw it by a loader of texts")
+            raise ValueError(f"{self} has no ids; pass mask_id= and vocabulary=, or draw it by a loader of texts")
         maps = self.mask.maps(grid, draw)
         tokens = sized(draw.cues.need("tokens", by="Replace"), grid.size, "tokens", "Replace").astype(np.int64)
         places = np.flatnonzero(maps.hidden)

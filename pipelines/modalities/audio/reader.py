@@ -134,7 +134,7 @@ class SoundReader:
             n_samples, rate = (int(self.facts[name][index]) for name in ("n_samples", "sample_rate"))
             if n_samples < 1 or not 1 <= rate <= MAX_SAMPLE_RATE:
                 raise DataError(
-                    f"has {n_samples} samples at {rate} Hz in the manifest; legal are 1 sample or more, and 1 to "
+                    f"has {n_samples} samples at {rate} Hz in the manifest; expected 1 sample or more, and 1 to "
                     f"{MAX_SAMPLE_RATE} Hz"
                 )
         return n_samples, rate
@@ -193,7 +193,7 @@ class SoundReader:
         with stats.stage("decode"):
             gain = float(self.facts["gain"][plan.index])
             if not 0 < gain <= _MAX_GAIN:
-                raise DataError(f"has the gain {gain} in the manifest; legal are numbers above 0, up to {_MAX_GAIN:g}")
+                raise DataError(f"has the gain {gain} in the manifest; expected numbers above 0, up to {_MAX_GAIN:g}")
             return decode_segment(segment, rate=rate, gain=gain, channels=self.clip.channels)
 
     def _indexed(self, plan: SoundPlan, stats: Stats) -> npt.NDArray[np.float32]:

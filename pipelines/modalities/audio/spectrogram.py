@@ -142,7 +142,7 @@ class Librosa(Config):
         if self.feature == "cqt" and (self.low_hz or C1_HZ) * 2 ** (self.n_bins / 12) > self.sample_rate / 2:
             raise ValueError(
                 f"{self.n_bins} bins of 12 an octave from {self.low_hz or C1_HZ:.1f} Hz go beyond half of sample_rate="
-                f"{self.sample_rate}; give fewer bins, a lower low_hz or a higher sample_rate"
+                f"{self.sample_rate}; use fewer bins, a lower low_hz or a higher sample_rate"
             )
 
     @property

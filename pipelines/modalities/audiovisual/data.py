@@ -166,7 +166,7 @@ class AudioVisualData(AudioVisualSettings, SplitConfig[AudioVisualPlan, AudioVis
         check_cues(self.audio_mask, "sounds of clips", AUDIO_CUES)
         if isinstance(flow, BatchFlow):
             raise ValueError(
-                f"flow={self.flow!r} is a BatchFlow, which only loaders of video take; give 'codec', 'dis' or a "
+                f"flow={self.flow!r} is a BatchFlow, which only loaders of video take; pass 'codec', 'dis' or a "
                 "SampleFlow"
             )
         if self.spectrogram_noise is not None and self.on_device is True:

@@ -241,7 +241,7 @@ def find_held_image(manifest: Manifest, index: int, components: Sequence[str]) -
     with manifest.reading(index, component.name):
         width, height = int(component.facts["width"][index]), int(component.facts["height"][index])
         if min(width, height) < 1 or width * height > MAX_PIXELS:
-            raise DataError(f"has {width}x{height} pixels in the manifest; legal are 1 to {MAX_PIXELS}")
+            raise DataError(f"has {width}x{height} pixels in the manifest; expected 1 to {MAX_PIXELS}")
     return component.name, width, height
 
 

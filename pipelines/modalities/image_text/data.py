@@ -130,7 +130,7 @@ class ImageTextData(ImageTextSettings, SplitConfig[ImageTextPlan, ImageTextBatch
         object.__setattr__(self, "transform", find_transform(self.transform, frames=True))
         _ = self.grids
         if self.then and not (self.text and self.target):
-            raise ValueError(f"then={self.then} is a second stage, which reads text and target; give both")
+            raise ValueError(f"then={self.then} is a second stage, which reads text and target; pass both")
         check_cues(self.image_mask, "pictures with texts", IMAGE_CUES)
         check_cues(self.text_mask, "texts", TEXT_CUES)
         if self.text_mask is not None and "words" not in self.text_mask.needs:

@@ -87,7 +87,7 @@ def _check_cells(cells: npt.NDArray[np.int32], positions: Float32s) -> npt.NDArr
     if cells.ndim != 2 or positions.ndim != 2:
         raise ValueError(f"cells are (C, k) and positions (V, d), got {cells.shape} and {positions.shape}")
     if cells.size and (cells.min() < 0 or cells.max() >= len(positions)):
-        raise ValueError(f"cells name nodes {cells.min()} to {cells.max()}; legal are 0 to {len(positions) - 1}")
+        raise ValueError(f"cells name nodes {cells.min()} to {cells.max()}; expected 0 to {len(positions) - 1}")
     return np.ascontiguousarray(cells, dtype=np.int32)
 
 

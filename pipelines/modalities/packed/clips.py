@@ -131,7 +131,7 @@ class NativeClips(NativeSamples):
             if most < least:
                 raise ValueError(
                     f"clip.seconds={clip.seconds}: at {clip.fps} frames a second no clip of such a length has a whole "
-                    f"number of tokens of tubelet={native.tubelet} frames; give a wider range"
+                    f"number of tokens of tubelet={native.tubelet} frames; use a wider range"
                 )
         else:
             least = most = clip.frames // native.tubelet
@@ -161,7 +161,7 @@ class NativeClips(NativeSamples):
         if (longest := min(self.seconds.at(progress), seconds[1])) < seconds[0]:
             raise ValueError(
                 f"seconds={self.seconds} is {longest:g} at progress {progress:g}, and the shortest clip has "
-                f"{seconds[0]:g} seconds; give clip.seconds a lower start"
+                f"{seconds[0]:g} seconds; use a lower start in clip.seconds"
             )
         return replace(made, clip=replace(self.clip, seconds=(seconds[0], longest)))
 

@@ -216,7 +216,7 @@ class NativeSamples(ABC):
             if len(set(map(_count, same))) > 1:
                 raise ValueError(
                     f"packed rows are planned before batches are, and {self.mask} draws how many tokens are visible "
-                    "for a whole batch: give a ratio that is a number, or one that is drawn for each sample"
+                    "for a whole batch: use a fixed ratio, or one drawn per sample"
                 )
             if same[0].mask_token is not None:
                 raise ValueError(f"{self.mask} has mask tokens in the encoder, which packed rows do not have")

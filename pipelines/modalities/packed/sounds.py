@@ -82,7 +82,7 @@ class NativeSounds(NativeSamples):
         if features.sample_rate != self.clip.sample_rate:
             raise ValueError(
                 f"sound has sample_rate={self.clip.sample_rate} and features have sample_rate={features.sample_rate}; "
-                "give both the same rate"
+                "use the same rate for both"
             )
         if features.n_bins % side:
             raise ValueError(

@@ -164,5 +164,5 @@ def _dtype(manifest: Manifest, sample: int, name: str) -> np.dtype[np.unsignedin
     code = int(words.code[sample])
     dtype = words.names[code] if code >= 0 else ""
     if dtype not in TOKEN_TYPES:
-        raise DataError(f"has the dtype {dtype!r} in the manifest; legal are {', '.join(TOKEN_TYPES)}")
+        raise DataError(f"has the dtype {dtype!r} in the manifest; expected {', '.join(TOKEN_TYPES)}")
     return np.dtype(dtype)

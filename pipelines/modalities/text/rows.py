@@ -332,7 +332,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         if name == WORDS and not np.isin(np.diff(values.astype(np.int64)), (0, 1)).all():
             raise DataError("has words whose numbers do not ascend by one")
         if name == CLASSES and (wrong := values[(values >= N_CLASSES) & (values != NO_CLASS)]).size:
-            raise DataError(f"has the class {wrong[0]}; legal are 0 to {N_CLASSES - 1}, and {NO_CLASS} for none")
+            raise DataError(f"has the class {wrong[0]}; expected 0 to {N_CLASSES - 1}, and {NO_CLASS} for none")
 
 
 def _join_plans(plans: Sequence[TextPlan]) -> TextPlans:

@@ -51,7 +51,7 @@ class TokenScores(Config):
         """Write scores, float32 (tokens,) by sample key, without NaN, to a file."""
         if wrong := [key for key, own in scores.items() if own.ndim != 1 or np.isnan(own).any()]:
             raise ValueError(
-                f"the scores of sample {wrong[0]!r} are {scores[wrong[0]]}; give one number for each token"
+                f"the scores of sample {wrong[0]!r} are {scores[wrong[0]]}; pass one number for each token"
             )
         edges = np.cumsum([0, *map(len, scores.values())], dtype=np.int64)
         values = np.concatenate([np.zeros(0, np.float32), *scores.values()]).astype(np.float32)
@@ -68,7 +68,7 @@ class TokenScores(Config):
             return _read(self.file, self.checksum)[key]
         except KeyError as error:
             raise ValueError(
-                f"{self.file} has no scores of sample {key!r}; give those of the samples that are shown"
+                f"{self.file} has no scores of sample {key!r}; pass those of the samples that are shown"
             ) from error
 
     def in_row(self, key: str, begin: int, count: int, length: int) -> Float32s:
@@ -90,4 +90,4 @@ def _read(file: str, checksum: str) -> Mapping[str, Float32s]:
         scores, edges = tensors["scores"], tensors["edges"].tolist()
         return {key: scores[a:b] for key, a, b in zip(keys, edges[:-1], edges[1:], strict=True)}
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file} holds no scores of tokens ({error}); TokenScores.written writes them") from error
+        raise ValueError(f"{file} contains no scores of tokens ({error}); TokenScores.written writes them") from error

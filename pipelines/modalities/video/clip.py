@@ -65,12 +65,12 @@ class VideoClip(Config):
         if isinstance(self.seconds, tuple):
             if self.fps is None:
                 raise ValueError(
-                    f"VideoClip(seconds={self.seconds}): a drawn length needs fps, the frames of a second; give both, "
+                    f"VideoClip(seconds={self.seconds}): a drawn length needs fps, the frames of a second; pass both, "
                     "such as seconds=(1, 4), fps=8"
                 )
         elif self.fps is not None and self.seconds is not None:
             raise ValueError(
-                f"VideoClip(fps={self.fps}, seconds={self.seconds}): give one of them, or seconds=(low, high) to draw "
+                f"VideoClip(fps={self.fps}, seconds={self.seconds}): pass one of them, or seconds=(low, high) to draw "
                 "the length"
             )
 
@@ -160,7 +160,7 @@ class VideoClip(Config):
         latest = max(n_frames - 1 - int(offsets[-1]), 0)
         if self.align == "gop":
             if gops is None:
-                raise ValueError("VideoClip(align='gop') needs the first frames of the GOPs, got none; give gops=")
+                raise ValueError("VideoClip(align='gop') needs the first frames of the GOPs, got none; pass gops=")
             starts: Sequence[int] = gops[gops <= latest].tolist()
         else:
             starts = range(0, latest + 1, self.align or 1)
@@ -180,7 +180,7 @@ def check_length(clip: VideoClip) -> None:
     """Raise ValueError for a clip with a drawn length, for loaders that need equal lengths."""
     if isinstance(clip.seconds, tuple):
         raise ValueError(
-            f"VideoClip(seconds={clip.seconds}) draws the length of each clip, and clips are equally long here; give "
+            f"VideoClip(seconds={clip.seconds}) draws the length of each clip, and clips are equally long here; use "
             "frames= and fps=, or open the split with packed_loader"
         )
 
@@ -237,9 +237,9 @@ def drop_short(split: Split, component: str, clip: VideoClip, short_of: Callable
         f"{clip.spacing}), the shortest {manifest.key(shortest)!r} with {n_frames[shortest]} frames"
     )
     if clip.short == "error":
-        raise ValueError(f"{told}; give a shorter clip, or short='repeat', 'loop' or 'skip' (--set clip.short=skip)")
+        raise ValueError(f"{told}; use a shorter clip, or short='repeat', 'loop' or 'skip' (--set clip.short=skip)")
     if short.all():
-        raise ValueError(f"{told}, so short='skip' leaves none; give a shorter clip, or short='repeat' or 'loop'")
+        raise ValueError(f"{told}, so short='skip' leaves none; use a shorter clip, or short='repeat' or 'loop'")
     log.warning("%s; they are left out (short='skip'): an epoch has %d samples", told, (~short).sum())
     return replace(split, kept=np.flatnonzero(~short) if split.kept is None else split.kept[~short[split.kept]])
 

@@ -112,7 +112,7 @@ class ClipDecoder:
         clip, index = self._rows.clip, video.index
         if clip.short in ("skip", "error") and index.n_frames < clip.span(index.fps):
             raise DataError(
-                f"has {index.n_frames} frames, less than the clip ({clip.frames} frames, {clip.spacing}); give a "
+                f"has {index.n_frames} frames, less than the clip ({clip.frames} frames, {clip.spacing}); pass a "
                 "shorter clip, or short='repeat' or 'loop'"
             )
         return self._rows.plan_video(item, index, self._rows.numbers(item, index))
@@ -195,7 +195,7 @@ def _opened(source: VideoFile) -> Iterator[bytes | bytearray | memoryview | Bina
     try:
         read_regular_size(Path(source))
     except MediaError as error:
-        raise ValueError(f"{source} {error}; give the path of a video file") from error
+        raise ValueError(f"{source} {error}; pass the path of a video file") from error
     with open(source, "rb", buffering=0) as file:
         yield file
 

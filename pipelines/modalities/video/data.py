@@ -172,7 +172,7 @@ class VideoData(VideoSettings, SplitConfig[ClipPlan, VideoBatch]):
             )
         if self.output in TOKEN_OUTPUTS and (self.mask is None or self.backend in HARDWARE):
             raise ValueError(
-                f"output={self.output!r} makes the tokens that a mask chooses, on the CPU; give a mask, and leave "
+                f"output={self.output!r} makes the tokens that a mask chooses, on the CPU; pass a mask, and leave "
                 "backend out"
             )
         if self.output == "yuv" and (change := self.changes.title or ("DALI" if self.backend == "dali" else "")):

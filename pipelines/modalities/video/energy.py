@@ -59,7 +59,7 @@ def check_energy(
     if not whole:
         raise ValueError(
             f"{mask} follows stored energy, which every {ANCHOR_STRIDE}th frame has, and a clip has {told}, "
-            f"align {clip.align}; give {legal}, or use energy='online'"
+            f"align {clip.align}; pass {legal}, or use energy='online'"
         )
 
 

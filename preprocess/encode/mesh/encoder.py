@@ -79,7 +79,7 @@ def _check_mesh(
         raise RejectError("decode", f"node types have the shape {node_type.shape}, expected ({len(positions)},)")
     if node_type.min() < 0 or node_type.max() >= N_NODE_TYPES:
         raise RejectError(
-            "decode", f"node types are {node_type.min()} to {node_type.max()}; legal are 0 to {N_NODE_TYPES - 1}"
+            "decode", f"node types are {node_type.min()} to {node_type.max()}; expected 0 to {N_NODE_TYPES - 1}"
         )
 
 

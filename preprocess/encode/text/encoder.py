@@ -100,7 +100,7 @@ class Lexicon:
                 lines = (folder / f"index.{name}").read_text("utf-8").splitlines()
             except OSError as error:
                 raise ValueError(
-                    f"{folder} holds no index.{name} ({error.strerror}); give the folder of WordNet's index files, "
+                    f"{folder} contains no index.{name} ({error.strerror}); pass the folder of WordNet's index files, "
                     "such as usr/share/wordnet of Debian's wordnet-base"
                 ) from error
             for line in lines:
@@ -200,7 +200,7 @@ def read_document(source: Source) -> Document:
         return _check_document(_parse_row(source))
     size = source.path.stat().st_size
     if size > MAX_BYTES:
-        raise RejectError("check", f"has {size} bytes; legal are at most {MAX_BYTES}")
+        raise RejectError("check", f"has {size} bytes; expected at most {MAX_BYTES}")
     return Document(text=_decoded(source.path.read_bytes().removeprefix(b"\xef\xbb\xbf")))
 
 
@@ -214,7 +214,7 @@ def _decoded(data: bytes) -> str:
 def _read_line(source: Source) -> Mapping[str, Any]:
     begin, end = source.window or (0, 0)
     if not 0 <= begin < end <= begin + MAX_BYTES:
-        raise RejectError("check", f"its line has {end - begin} bytes; legal are 1 to {MAX_BYTES}")
+        raise RejectError("check", f"its line has {end - begin} bytes; expected 1 to {MAX_BYTES}")
     with source.path.open("rb") as file:
         file.seek(begin)
         line = file.read(end - begin)
@@ -256,7 +256,7 @@ def _check_document(fields: Mapping[str, Any]) -> Document:
     except UnicodeEncodeError as error:
         raise RejectError("decode", f"is not valid Unicode (character {error.start}: {error.reason})") from error
     if size > MAX_BYTES:
-        raise RejectError("check", f"has {size} bytes; legal are at most {MAX_BYTES}")
+        raise RejectError("check", f"has {size} bytes; expected at most {MAX_BYTES}")
     others = {name: value for name, value in fields.items() if name != TEXT and name not in OF_SOURCE}
     return Document(text=text, meta={name: value for name, value in others.items() if _is_json(value)})
 

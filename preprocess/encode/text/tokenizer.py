@@ -145,7 +145,7 @@ def load_tokenizer(definition: bytes) -> Tokenizer:
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:  # the package raises nothing more specific, and its panics are not an Exception
-        raise ValueError(f"this is no tokenizer.json ({error}); the tokenizers package writes one by save()") from error
+        raise ValueError(f"not a tokenizer.json ({error}); the tokenizers package writes one by save()") from error
     tokenizer.encode_special_tokens = True
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -219,7 +219,7 @@ def make_tokenizer(tokenizer: str, texts: Iterable[str]) -> tuple[bytes, Tokeniz
         raise ValueError(f"tokenizer={tokenizer!r} cannot be used: {error}") from error
     except OSError as error:
         raise ValueError(
-            f"tokenizer={tokenizer!r} cannot be read ({error.strerror}); give the path of a tokenizer.json or of a "
+            f"tokenizer={tokenizer!r} cannot be read ({error.strerror}); pass the path of a tokenizer.json or of a "
             f"folder of transformers, or {TRAIN}wordpiece:8000"
         ) from error
 

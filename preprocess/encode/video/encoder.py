@@ -264,7 +264,7 @@ def _build_array(column: Any, shape: list[int]) -> npt.NDArray[Any]:
         values = values.flatten()
     array = np.asarray(values.to_numpy(zero_copy_only=False))
     if array.dtype.kind not in "fiub":
-        raise ValueError(f"a column of {column.type} holds no numbers")
+        raise ValueError(f"a column of {column.type} contains no numbers")
     if array.dtype.kind == "b":
         array = array.astype(np.uint8)
     return np.ascontiguousarray(array.reshape(rows, *shape)).astype(array.dtype.newbyteorder("<"), copy=False)

@@ -170,7 +170,7 @@ def explain_os_error(error: OSError) -> str:
     if error.filename is None or error.strerror is None:
         return str(error)
     return (
-        f"{os.fsdecode(error.filename)} cannot be opened ({error.strerror}); give a file that exists and is readable, "
+        f"{os.fsdecode(error.filename)} cannot be opened ({error.strerror}); pass a file that exists and is readable, "
         "or for output a path in a writable folder"
     )
 

@@ -35,7 +35,7 @@ class _Setting:
         """
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, int) and not -(1 << 63) <= item < 1 << 63:
-                raise ValueError(f"--{self.name} {item} is out of range; give a whole number from -2**63 to 2**63 - 1")
+                raise ValueError(f"--{self.name} {item} is out of range; pass a whole number from -2**63 to 2**63 - 1")
             if isinstance(item, Path) and (url := repair_spoilt_url(item)):
                 get_local_path(url, self.name)
         if value is None and self.default is not Parameter.empty:

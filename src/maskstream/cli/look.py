@@ -76,7 +76,7 @@ def flow(
     if sources:
         named = {word: find_flow(word) for word in sources}
         if nothing := [word for word, source in named.items() if source is None]:
-            raise ValueError(f"{', '.join(nothing)} is not one source of flow; give codec, dis, lk or a custom source")
+            raise ValueError(f"{', '.join(nothing)} is not one source of flow; pass codec, dis, lk or a custom source")
         chosen = [source for source in named.values() if source is not None]
     config = MODALITIES["video"].chosen(clip.settings, clip.mask)
     more = [] if raft is None else [Raft(weights=str(raft))]
@@ -118,7 +118,7 @@ def gallery(
         say(f"wrote {own_gallery(modality, manifest, mask, out, settings=set_, samples=samples, seed=seed)}")
         return
     if set_ or own:
-        raise ValueError("--set and --modality are for masks on samples of a split; give --data and --mask too")
+        raise ValueError("--set and --modality are for masks on samples of a split; pass --data and --mask too")
     found = fetch_gallery_media(root)
     media = Media(**found.media)
     if data is not None:
@@ -180,7 +180,7 @@ def mask_score(
         return
     if of is not None or len(data) > 1:
         wrong = next((one for one in data if not (Path(one) / "dataset.json").is_file()), data[-1])
-        raise ValueError(f"{wrong} is not the folder of a run; give one split, or several runs to compare their masks")
+        raise ValueError(f"{wrong} is not the folder of a run; pass one split, or several runs to compare their masks")
     pictures = with_set(clinic.MIDDLE_FRAME, [*assign(component=component, size=size), *set_], where="--help lists all")
     moments = clinic.Moments.of(clinic.draw_labelled_frames(data[0], pictures, samples=samples))
     wanted = clinic.make_shapes(pictures.clip.size, shapes or None)
@@ -227,7 +227,7 @@ def _compare_masks(
     known = [location for run in runs for _, location in list_splits_trained_on(run) if location]
     where = split or (known[0] if known else "") if runs else places[0]
     if not where:
-        raise ValueError(f"{runs[0]} does not record its training split; give the split with --data")
+        raise ValueError(f"{runs[0]} does not record its training split; pass the split with --data")
     side = clinic.find_common_side([one.plane for one in seen.values()])
     pictures = with_set(clinic.MIDDLE_FRAME, [*chosen, f"size={side}"], where="--help lists all")
     moments = clinic.Moments.of(clinic.draw_labelled_frames(where, pictures, samples=samples))

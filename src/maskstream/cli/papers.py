@@ -193,7 +193,7 @@ def _make_predictor(name: str, command: str | None, timeout: float, known: list[
     if command is not None:
         words = shlex.split(command)
         if not words:
-            raise ValueError("--command is empty; give a program with its arguments")
+            raise ValueError("--command is empty; pass a program with its arguments")
         return CommandPredictor(command=tuple(words), timeout_s=timeout)
     if name == "frequent":
         return frequent(known)

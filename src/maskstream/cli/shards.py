@@ -116,7 +116,7 @@ def shards(
     folder = dataset.rpartition(":")[2]
     root, out = root or f"data/raw/{folder}", out or f"data/shards/{folder}"
     if languages and not signals:
-        raise ValueError("--languages are signals of texts; give --signals too, or leave them out")
+        raise ValueError("--languages are signals of texts; pass --signals too, or leave them out")
     options = replace(
         options,
         executor=cluster.choose(options.workers, also=("slurm",)),

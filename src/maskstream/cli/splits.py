@@ -161,7 +161,7 @@ def split(
         tell(asdict(taken), [f"{taken.out}: version {taken.version} has {plural(taken.samples, 'sample')}"], as_json)
         return
     if val is None or few is not None:
-        raise typer.BadParameter("give either a fraction or a number per label", param_hint="--val or --few")
+        raise typer.BadParameter("pass either a fraction or a number per label", param_hint="--val or --few")
     result = divide(data, val, by=val_by, seed=val_seed, out=out)
     lines = [
         f"{data}: version {result.version} has {plural(result.samples, 'sample')}",
@@ -200,7 +200,7 @@ def curate(
     and runs keep their version. Running the same command again changes nothing.
     """
     if options.keep is None and not options.copies and not options.against:
-        raise typer.BadParameter("give --keep RULE, --copies or --against SPLIT")
+        raise typer.BadParameter("pass --keep RULE, --copies or --against SPLIT")
     with working(f"opening {data}", as_json) as shown:
         from maskstream.pages.curated import WHY, list_beside, writing_curated
         from maskstream.preprocess.curate import Curated
@@ -307,11 +307,11 @@ def _read_given_keys(keys: Sequence[str], path: Path | None) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ValueError(
-            f"--from {path} cannot be read ({reason}); give a text file with the key of a sample in each line"
+            f"--from {path} cannot be read ({reason}); pass a text file with the key of a sample in each line"
         ) from error
     found = [*keys, *(line.strip() for line in lines if line.strip())]
     if not found:
-        raise typer.BadParameter("give at least one key", param_hint="KEY... or --from FILE")
+        raise typer.BadParameter("pass at least one key", param_hint="KEY... or --from FILE")
     return found
 
 

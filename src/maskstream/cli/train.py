@@ -57,7 +57,7 @@ def train(
             print(json.dumps(chosen.to_dict(defaults=True), indent=2))
             return
         if not data:
-            raise typer.BadParameter("give the training split, a folder or a URL", param_hint="--data")
+            raise typer.BadParameter("pass the training split, a folder or a URL", param_hint="--data")
         result = run(recipe, parse_mixture(data, weights), out or Path("runs") / recipe.rpartition(":")[2], named)
     if not result.finished:
         raise typer.Exit(INTERRUPTED)

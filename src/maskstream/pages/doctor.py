@@ -95,7 +95,7 @@ class Moments:
             if d != len(origin):
                 raise ValueError(f"samples have {len(origin)} values, then {d}")
             if y.shape != (len(x),):
-                raise ValueError(f"a batch has {len(x)} samples and labels of shape {y.shape}; give one label each")
+                raise ValueError(f"a batch has {len(x)} samples and labels of shape {y.shape}; pass one label each")
             if not np.isfinite(x).all():
                 raise ValueError("a sample has values that are not finite")
             x = x - origin
@@ -106,7 +106,7 @@ class Moments:
         if not members:
             raise ValueError("no labelled sample was given")
         if len(members) < 2:
-            raise ValueError("all samples have the same label; give samples of at least two classes")
+            raise ValueError("all samples have the same label; pass samples of at least two classes")
         count = members.total()
         share = np.array([members[label] for label in sums]) / count
         by_class = np.stack([*sums.values()], axis=1) / count
@@ -449,7 +449,7 @@ def measure_masks_of(
     cases = ((shape.name, ratio, shape.seen(ratio, exact=exact)) for shape in shapes for ratio in ratios)
     plain, *findings = _list_examined(moments, cases, features, progress)
     if not findings:
-        raise ValueError(f"give at least one shape and one ratio, got {len(shapes)} shapes, ratios {tuple(ratios)}")
+        raise ValueError(f"pass at least one shape and one ratio, got {len(shapes)} shapes, ratios {tuple(ratios)}")
     return [plain, *sorted(findings, key=lambda finding: -finding.mean_change)]
 
 
@@ -480,7 +480,7 @@ def _list_examined(
     wanted = sorted({k for k in features if 1 <= k <= allowed})
     if not wanted:
         raise ValueError(
-            f"features lie in 1 ... {allowed}, half of {moments.count} samples at most, got {tuple(features)}; give "
+            f"features lie in 1 ... {allowed}, half of {moments.count} samples at most, got {tuple(features)}; pass "
             "more samples or fewer features"
         )
     most = measure_supervised_alignment(moments, wanted[-1])

@@ -64,10 +64,10 @@ def generated_texts(
 
     model = load_model(Path(run) / "model.safetensors")
     if not isinstance(model, TokenModel):
-        raise ValueError(f"{run} holds a {type(model).__name__}, which writes no text; give a run of a text model")
+        raise ValueError(f"{run} holds a {type(model).__name__}, which writes no text; pass a run of a text model")
     facts = read_tokenizer_facts(data.location, data.info)
     if facts.mask is None:
-        raise ValueError(f"the tokenizer of {data} has no [MASK]; give the split that the run was trained on")
+        raise ValueError(f"the tokenizer of {data} has no [MASK]; pass the split that the run was trained on")
     tokenizer = Tokenizer.from_str(read_tokenizer(data.store, data.info).decode())
     given: list[int] = []
     for number, part in enumerate(text.split(BLANK)):
@@ -113,7 +113,7 @@ def write_generated(
     Raises:
         ValueError: The run's kind of model cannot generate.
     """
-    recipe = run_recipe(run, "give the folder that `maskstream train` wrote")
+    recipe = run_recipe(run, "pass the folder that `maskstream train` wrote")
     check_modality(recipe, data)
     make = GENERATES.get(type(recipe.model))
     if make is None:

@@ -48,13 +48,13 @@ def test_frames_of_any_size(weights: Path) -> None:
 
 def test_what_is_missing_is_said(weights: Path, tmp_path: Path) -> None:
     assert find_flow("raft") == Raft() == FLOWS["raft"]()
-    with pytest.raises(ValueError, match=r"RAFT has no weights; give flow=Raft\(weights="):
+    with pytest.raises(ValueError, match=r"RAFT has no weights; pass flow=Raft\(weights="):
         resolve_flow("raft", needed=True, profile="copy", stride=4, align=1)
     with pytest.raises(ValueError, match="RAFT has no weights"):
         Raft().of_clips(clips(1))
     with pytest.raises(ValueError, match="cannot be read"):
         Raft(weights=str(tmp_path / "none"))
-    with pytest.raises(ValueError, match=r"holds no weights of torchvision's raft_large"):
+    with pytest.raises(ValueError, match=r"contains no weights of torchvision's raft_large"):
         Raft(weights=str(weights), model="large").of_clips(clips(1))
     with pytest.raises(ValueError, match="model must be"):
         Raft(model="tiny")

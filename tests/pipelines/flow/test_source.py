@@ -63,7 +63,7 @@ def test_words_and_their_sources() -> None:
 
 @pytest.mark.parametrize("data", [VideoData, AudioVisualData])
 def test_other_words_are_refused_when_the_data_config_is_made(data: type[VideoData]) -> None:
-    with pytest.raises(ValueError, match=r"flow='codex', did you mean 'codec'\?; legal are 'auto', 'codec', 'dis'"):
+    with pytest.raises(ValueError, match=r"flow='codex', did you mean 'codec'\?; expected 'auto', 'codec', 'dis'"):
         data(flow="codex")
     with pytest.raises(ValueError, match="no_such_module_of_a_test"):
         data(flow="no_such_module_of_a_test:Flow")

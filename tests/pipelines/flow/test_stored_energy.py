@@ -195,7 +195,7 @@ def test_what_has_no_stored_energy_is_refused(films: dict[str, Any], split: Any,
         (VideoClip(frames=8, stride=2, size=64), "stride 2"),
         (VideoClip(frames=8, align=2, size=64), "align 2"),
         (VideoClip(frames=8, fps=8, size=64), "8 frames a second, of videos of 30, .* at most 7.5 frames a second"),
-        (VideoClip(frames=8, fps=6, size=64, align=2), "align 2; give at most 7.5 frames a second without align"),
+        (VideoClip(frames=8, fps=6, size=64, align=2), "align 2; pass at most 7.5 frames a second without align"),
         (VideoClip(frames=8, size=64, short="loop"), "goes back in time"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -108,7 +108,7 @@ def test_what_cannot_be_collated_is_said() -> None:
         ValueError, match="has no 'key', from which its mask is drawn; it has __key__, pixel_values, label"
     ):
         Collate(mask=Tube(), grid=GRID)(samples(2))
-    with pytest.raises(ValueError, match="gives='ids': legal are"):
+    with pytest.raises(ValueError, match="gives='ids': expected"):
         Collate(mask=Tube(), grid=GRID, gives="ids")
     with pytest.raises(ValueError, match="MotionGuided reads"):
         Collate(mask=MotionGuided(), grid=GRID, key="__key__")(samples(2))

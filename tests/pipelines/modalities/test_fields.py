@@ -287,8 +287,8 @@ def test_times_that_no_frame_has_are_refused_before_training(described, tmp_path
     with pytest.raises(ValueError, match="action_is_pad stands there more than once"):
         loader(described, (Field(name="action", delta_timestamps=(0,)), "action_is_pad"))
     for wrong, message in (
-        ({"delta_timestamps": ()}, "give seconds from a frame"),
-        ({"delta_timestamps": (float("nan"),)}, "give seconds from a frame"),
+        ({"delta_timestamps": ()}, "pass seconds from a frame"),
+        ({"delta_timestamps": (float("nan"),)}, "pass seconds from a frame"),
         ({"anchor": "last"}, "belongs to delta_timestamps"),
         ({"delta_timestamps": (0,), "anchor": "middle"}, "anchor must be"),
         ({"delta_timestamps": (0,), "per_frame": False}, "rows that frames have"),

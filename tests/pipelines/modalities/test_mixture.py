@@ -49,14 +49,14 @@ TWO: list[dict[str, Any]] = [{"data": "a/train"}, {"data": "b/train"}]
     [
         (TWO[:1], "two sources or more, got 1"),
         ([TWO[0], TWO[0]], "two sources are called 'a/train'.*give each a name"),
-        ([TWO[0], TWO[1] | {"weight": "3"}], "sources.1.weight: int or float or Schedule or BySize is wanted"),
+        ([TWO[0], TWO[1] | {"weight": "3"}], "sources.1.weight: expected int or float or Schedule or BySize"),
         ([TWO[0], TWO[1] | {"weights": 3}], "no field 'weights', did you mean 'weight'"),
         ([TWO[0], TWO[1] | {"weight": {"kind": "Linar"}}], "did you mean 'Linear'"),
         ([TWO[0], TWO[1] | {"weight": {"kind": "this:x"}}], "data name the kind 'this:x'; only your own"),
-        ([TWO[0], TWO[1] | {"epochs": 10**400}], "sources.1.epochs: float or null is wanted"),
+        ([TWO[0], TWO[1] | {"epochs": 10**400}], "sources.1.epochs: expected float or null"),
         (
             [TWO[0], TWO[1] | {"weight": {"kind": "Linear", "start": 10**400, "end": 1}}],
-            "weight.start: a value of type float is wanted",
+            "weight.start: expected a value of type float",
         ),
     ],
 )

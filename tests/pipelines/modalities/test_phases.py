@@ -165,7 +165,7 @@ def test_parts_of_a_mixture_are_of_one_phase(pictures: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"over_run": {"patch": by_steps((0, 8), (0.5, 16))}}, "'patch', which does not change over a run; legal are"),
+        ({"over_run": {"patch": by_steps((0, 8), (0.5, 16))}}, "'patch', which does not change over a run; expected"),
         ({"over_run": {"size": by_steps((0, 16), (0.5, 40))}}, "size ends with 40, but size=48, the value at the end"),
         (
             {"over_run": {"size": masks.Linear(start=16, end=48)}},

@@ -175,7 +175,7 @@ def test_wrong_weights_and_epochs_are_refused(uneven, split):
     with pytest.raises(ValueError, match="the run's length: pass steps="):
         next(iter(loader(mix([(a, Linear()), (b, 1)]))))
     for weights, epochs, says in [
-        ((1, 1), (1,), "give one for each of 2 sources"),
+        ((1, 1), (1,), "pass one for each of 2 sources"),
         ((1, 1), (1, 2), "all sources end"),
         ((1, 1), (0, None), "a number above 0"),
         ((-0.5, 1), None, "numbers above 0, schedules"),

@@ -103,8 +103,8 @@ def test_what_cannot_be_held_to_a_budget_is_refused(split: Path) -> None:
 
     falling = Random(ratio=Falling(start=0.9, end=0.5))
     refused(r"budget of 60 does not hold the smallest batch: 4 samples .* up to 16", mask=falling, budget=60)
-    refused("give steps=", mask=falling, steps=None)
-    refused("give mask=", mask=None)
+    refused("pass steps=", mask=falling, steps=None)
+    refused("pass mask=", mask=None)
     refused("needs flow", mask=MotionGuided())
     refused("hides all 32", mask=Random(ratio=1.0))
     refused("but .* draws them", mask=Padded(mask=Random(ratio=Uniform(low=0.2, high=0.9))))
@@ -120,7 +120,7 @@ def test_a_run_has_the_fewest_steps_that_show_all_samples_so_often(split: Path) 
         steps = run_steps(source, epochs=epochs, global_batch=4, token_budget=64)
         shown = [int(fit_budget(source.visible(n), 64, 4).sum()) for n in (steps - 1, steps)]
         assert shown[0] < 11 * epochs <= shown[1]
-    with pytest.raises(ValueError, match="give mask="):
+    with pytest.raises(ValueError, match="pass mask="):
         run_steps(replace(source, visible=None), epochs=1, global_batch=4, token_budget=64)
     with pytest.raises(ValueError, match="budget of 63 does not hold the smallest batch: 4 samples"):
         run_steps(source, epochs=1, global_batch=4, token_budget=63)

@@ -277,7 +277,7 @@ def test_a_loader_is_an_iterable_dataset_for_any_dataloader(split):
     got += keys(islice(endless, 2))
     assert got == wanted
     assert next(iter(batches))["pixel_values"].dtype == torch.float32
-    with pytest.raises(ValueError, match="give workers= to the loader"):
+    with pytest.raises(ValueError, match="pass workers= to the loader"):
         next(iter(DataLoader(_Pickled(), batch_size=None, num_workers=1)))
 
 

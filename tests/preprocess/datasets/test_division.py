@@ -208,6 +208,6 @@ def test_a_split_is_divided_afterwards_as_when_it_is_made(tmp_path: Path) -> Non
 def test_the_options_of_a_division_belong_together(tmp_path: Path) -> None:
     alone: list[dict[str, Any]] = [{"val_by": "folder"}, {"val_seed": 3}]
     for options in alone:
-        with pytest.raises(ValueError, match="val_by and val_seed say how train is divided; give val too"):
+        with pytest.raises(ValueError, match="val_by and val_seed say how train is divided; pass val too"):
             make_shards("image-folder", tmp_path, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()

@@ -99,7 +99,7 @@ def test_what_is_no_such_file_is_said(tmp_path):
     with pytest.raises(DatasetError, match="is not a Parquet file, or damaged"):
         DATASETS["parquet-image"](root)
     write(root / "other.parquet", [{"image": {"bytes": None, "path": "far.png"}, "label": 2}])
-    with pytest.raises(DatasetError, match=r"none of 1 sources .* holds no bytes in 'image', but .*far\.png"):
+    with pytest.raises(DatasetError, match=r"none of 1 sources .* contains no bytes in 'image', but .*far\.png"):
         make_shards("parquet-image", root, tmp_path / "out", workers=0, pauses_s=())
 
 
@@ -175,7 +175,7 @@ def test_a_row_without_bytes_is_one_reject(tmp_path):
         report = make_shards("parquet-image", tmp_path / "raw", tmp_path / "out", workers=0, max_rejects=1)
         assert report.splits["train"].counts["samples"] == 2
     assert rejects_of(tmp_path / "out/train") == {
-        "train.parquet:1": "holds no bytes in 'image', but 'None' (train.parquet)"
+        "train.parquet:1": "contains no bytes in 'image', but 'None' (train.parquet)"
     }
 
 

@@ -82,5 +82,5 @@ def test_names_and_numbers_do_not_mix_and_something_must_be_there(tmp_path):
     with pytest.raises(DatasetError, match=said):
         jsonl(tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="holds no documents"):
+    with pytest.raises(DatasetError, match="contains no documents"):
         jsonl(tmp_path / "empty")

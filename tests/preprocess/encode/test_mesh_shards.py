@@ -146,7 +146,7 @@ def broken(what):
         ("lacks", "no dataset 'pressure'"),
         ("short", "has 1 steps"),
         ("shape", "shapes velocity"),
-        ("kind", "0 to 9; legal are 0 to 8"),
+        ("kind", "0 to 9; expected 0 to 8"),
         ("given", "no node of type normal"),
     ],
 )

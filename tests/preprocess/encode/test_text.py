@@ -129,7 +129,7 @@ def test_a_lexicon_is_the_same_after_packing(wordnet):
     lexicon = Lexicon.read(wordnet)
     assert Lexicon.unpacked(lexicon.packed()) == lexicon
     assert "old_man" not in lexicon.known
-    with pytest.raises(ValueError, match=r"holds no index\.noun"):
+    with pytest.raises(ValueError, match=r"contains no index\.noun"):
         Lexicon.read(wordnet / "else")
 
 

@@ -379,7 +379,7 @@ def test_pictures_have_no_clips(tmp_path):
     cv2.imwrite(str(tmp_path / "raw/a.png"), np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(DatasetError, match="image-folder is image; leave --clips out"):
         make_shards("image-folder", tmp_path / "raw", tmp_path / "out", clips="1s", workers=0, as_is=True)
-    with pytest.raises(ValueError, match="give clips too"):
+    with pytest.raises(ValueError, match="pass clips too"):
         make_shards("image-folder", tmp_path / "raw", tmp_path / "out", min_clip=1)
 
 

@@ -173,7 +173,7 @@ def test_missing_files_are_rejects(make_video, tmp_path):
 
 
 def test_arguments(tmp_path):
-    with pytest.raises(ValueError, match=r"'k40' is no dataset.*k400"):
+    with pytest.raises(ValueError, match=r"'k40' is not a known dataset.*k400"):
         make_shards("k40", tmp_path, tmp_path)
     with pytest.raises(ValueError, match="at least"):
         make_shards("folder", tmp_path, tmp_path, workers=-1)

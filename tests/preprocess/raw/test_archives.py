@@ -315,5 +315,5 @@ def test_archives_in_which_there_is_nothing_are_named(tmp_path):
         pack(tmp_path / f"{name}.tar", {"notes.txt" if name < "c" else f"{name}.txt": b"x"}, mode="w")
     with open_raw_tree(tmp_path) as tree, pytest.raises(DatasetError) as told:
         find_dataset(tree, DATASETS["image-folder"])
-    assert f"{tmp_path} holds no image" in str(told.value)
+    assert f"{tmp_path} contains no image" in str(told.value)
     assert str(told.value).endswith("(a.tar, b.tar, c.tar, ... count as unpacked)")

@@ -122,7 +122,7 @@ def test_the_same_call_again_changes_nothing_and_other_settings_are_refused(tmp_
     written(tmp_path / "b" / "val", 200)
     with pytest.raises(DatasetError, match=r"there is a validation split in .* already, which was not held out of"):
         divide(other, 0.5)
-    with pytest.raises(DatasetError, match=r"has no field 'speaker' \(--val-by\); it has 'number'; legal are also"):
+    with pytest.raises(DatasetError, match=r"has no field 'speaker' \(--val-by\); it has 'number'; also accepted are"):
         divide(other, 0.5, by="speaker", out=tmp_path / "c")
     assert sorted([*keys(split), *keys(val)]) == sorted(f"k{i}" for i in range(20))
     test = divide(split, 0.25, out=tmp_path / "test")  # a third split of what is left

@@ -199,7 +199,7 @@ def test_finish_split_refuses_what_does_not_belong_together(samples: list[Sample
     second = write_shard(tmp_path / "toy-000001.tar", samples[1:3])
     with pytest.raises(ShardError, match=r"1 keys occur more than once .* 'toy/0001'"):
         finish_split(tmp_path, AUDIO, [first, second], [])
-    with pytest.raises(ShardError, match="give each shard once"):
+    with pytest.raises(ShardError, match="pass each shard once"):
         finish_split(tmp_path, AUDIO, [first, first], [])
     (tmp_path / "toy-000001.tar").unlink()
     with pytest.raises(ShardError, match=r"toy-000001.tar is missing"):
@@ -348,7 +348,7 @@ def test_forged_shards_are_refused(split: Path) -> None:
 @pytest.mark.parametrize("name", ["../private/x.tar", "/etc/x.tar", "sub/x.tar", "x.npz", "x.tar/..", "a\0.tar", ".."])
 def test_shard_names_stay_in_the_folder(split: Path, name: str) -> None:
     changed_shards(split, lambda shards: [shards[0] | {"name": name}, *shards[1:]])
-    refused(split, r"a shard is named .*; legal are names of tars in the folder itself")
+    refused(split, r"a shard is named .*; expected names of tars in the folder itself")
 
 
 @pytest.mark.parametrize("name", ["a/manifest-000000.parquet", "/manifest-000000.parquet", "manifest.parquet", "x"])
@@ -374,5 +374,5 @@ def test_shards_may_be_links_to_other_places(split: Path, tmp_path_factory: pyte
 def test_a_folder_of_splits_names_them(make_split: MakeSplit, tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     make_split(tmp_path / "train")
-    with pytest.raises(ShardError, match=r"holds the splits train; give one of them, such as .*train"):
+    with pytest.raises(ShardError, match=r"holds the splits train; pass one of them, such as .*train"):
         Manifest.load(tmp_path)

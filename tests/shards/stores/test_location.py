@@ -50,14 +50,14 @@ def test_the_parts_of_a_url(url: str, place: StorePlace, monkeypatch: pytest.Mon
     ("url", "words"),
     [
         ("ftp://host/a", "s3://, gs://, az://, http://, https://, hf://"),
-        ("file:///a", "legal are local paths"),
+        ("file:///a", "expected local paths"),
         ("s3://", "names no bucket"),
         ("https:///a", "names no server"),
         ("s3://b/a/../c", "'.' and '..' are not legal"),
         ("https://host/a?token=x", "credentials by the environment"),
         ("https://me:secret@host/a", "credentials by the environment"),
-        ("hf://datasets/me", "legal are hf://datasets/OWNER/NAME/FOLDER"),
-        ("hf://models/me/x/y", "legal are hf://datasets/OWNER/NAME/FOLDER"),
+        ("hf://datasets/me", "expected hf://datasets/OWNER/NAME/FOLDER"),
+        ("hf://models/me/x/y", "expected hf://datasets/OWNER/NAME/FOLDER"),
     ],
 )
 def test_an_illegal_url_is_refused_with_what_is_legal(url: str, words: str) -> None:

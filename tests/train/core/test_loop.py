@@ -234,7 +234,7 @@ def test_what_cannot_be_trained_on_is_refused(trainer, synthetic_loader, recipe)
     loader = synthetic_loader()
     make = loader.make
     loader.make = lambda epoch, b: replace(make(epoch, b), mask=None)
-    with pytest.raises(ValueError, match="give the loader mask="):
+    with pytest.raises(ValueError, match="pass mask= to the loader"):
         trainer("run", loader=loader, steps=1).run()
 
 

@@ -252,7 +252,7 @@ def test_a_hundred_steps_of_mixtures_again(recipe: str, modality: str, tmp_path:
     remove(other, Manifest.load(other).keys([0]))
     assert [digests(run, step + 1) for step in range(33, -1, -1)] == seen[::-1]
     assert digests(run, 5, data=[one, tmp_path / "moved" / "split"]) == seen[4]
-    with pytest.raises(ValueError, match="give the places of all 2 splits"):
+    with pytest.raises(ValueError, match="pass the places of all 2 splits"):
         replay(run, 5, data=one)
 
 

@@ -136,7 +136,7 @@ def test_a_reconstruction_is_the_clip_with_predictions_in_place_of_the_targets(m
     made = model.reconstructed(noise)
     changed = (model.tokens.split(made.video) != model.tokens.split(noise.video)).any(dim=2)
     assert torch.equal(changed, noise.mask.masked)
-    with pytest.raises(ValueError, match="give the loader mask="):
+    with pytest.raises(ValueError, match="pass mask= to the loader"):
         model.reconstructed(replace(noise, mask=None))
 
 

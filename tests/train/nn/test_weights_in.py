@@ -69,7 +69,7 @@ def test_positions_of_another_order_are_refused(tmp_path):
 
 def test_unpublished_sizes_need_their_heads(tmp_path):
     checkpoint("video", tmp_path / "a.pth")
-    with pytest.raises(ValueError, match="give heads="):
+    with pytest.raises(ValueError, match="pass heads="):
         load_pth(tmp_path / "a.pth")
 
 

@@ -194,5 +194,5 @@ def test_pictures_show_what_was_hidden_and_what_was_made(recipe, split):
     cards = [figures.compared(batch, replace(batch, spectrogram=made), i) for i in range(8)]
     assert {card.words.split(",")[0] for card in cards} == {"even", "odd"}
     assert all(len({row.items[0].uri for row in card.figures}) == 3 for card in cards)
-    with pytest.raises(ValueError, match="give the loader mask="):
+    with pytest.raises(ValueError, match="pass mask= to the loader"):
         figures.compared(replace(batch, mask=None), batch, 0)

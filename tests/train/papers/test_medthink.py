@@ -167,7 +167,7 @@ def test_a_report_has_a_figure_and_what_is_written(split, strategy):
 
 
 def test_sizes_and_data_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="give the data a target"):
+    with pytest.raises(ValueError, match="set a target in the data"):
         small("data.target=[]")
     with pytest.raises(ValueError, match=r"data\.target_length=64 is more than model\.longest=16"):
         small("data.target_length=64")

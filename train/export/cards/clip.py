@@ -144,7 +144,7 @@ def read_clip(source: object) -> Bytes:
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
             raise ValueError(f"a clip must be a file or uint8 (T, H, W, 3), got {frames.dtype} {frames.shape}")
         if (FPS or SECONDS) and len(frames) != FRAMES:
-            raise ValueError(f"frames have no times; give a file, or the {FRAMES} frames of a clip")
+            raise ValueError(f"frames have no times; pass a file, or the {FRAMES} frames of a clip")
         x, y, wide, high = rectangle(frames.shape[2], frames.shape[1])
         chosen = [*range(FRAMES)] if len(frames) == FRAMES else choose_frames(len(frames), 1.0)
         crops = frames[chosen, y : y + high, x : x + wide]

@@ -112,7 +112,7 @@ class Siamese(PairModel, config=SiameseConfig):
         D).
         """
         if batch.spectrogram is None:
-            raise ValueError("the batch has no spectrograms; give the loader features=Features()")
+            raise ValueError("the batch has no spectrograms; pass features=Features() to the loader")
         return torch.cat(self.match(batch.video, batch.spectrogram), dim=1)
 
     def loss(self, batch: AudioVisualBatch) -> Losses:
@@ -166,7 +166,7 @@ class Siamese(PairModel, config=SiameseConfig):
 
     def _first(self, mask: MaskBatch) -> list[Tensor]:
         if mask.n_visible is None:
-            raise ValueError("AVSiam needs padded masks, whose counts may differ; give the loader masks.Padded(...)")
+            raise ValueError("AVSiam needs padded masks, whose counts may differ; use masks.Padded(...)")
         return divide_by_count(mask.visible[0::2], mask.n_visible[0::2], self.config.parts)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:

@@ -44,7 +44,7 @@ def measure_denoising(config: AudioVisualData, model: AudioVisualDiffusion, data
         for part, (made, clean, noisy) in enumerate(model.denoise(batch)):
             mask, time = (batch.audio_mask, batch.audio_time) if part else (batch.video_mask, batch.video_time)
             if mask is None or time is None:
-                raise ValueError("the batch has no masks or no noise; give the loader both masks and noise=")
+                raise ValueError("the batch has no masks or no noise; pass both masks and noise= to the loader")
             scaled = NOISE.kept()[time].sqrt().float()[:, None, None] * noisy
             errors = [((one - clean).square().mean(dim=2) * mask.weight).sum() for one in (made, scaled)]
             sums[part] += torch.stack([*errors, mask.weight.sum()]).double()

@@ -188,7 +188,7 @@ class AudioVisualDiffusion(PairModel, config=AudioVisualDiffusionConfig):
         made = []
         for (decoder, mask, noise, time), true in zip(parts, clean, strict=True):
             if noise is None or time is None:
-                raise ValueError("the batch has no noise; give the loader noise=")
+                raise ValueError("the batch has no noise; pass noise= to the loader")
             noisy = NOISE.noised(true, noise, time)
             made.append((decoder(noisy, time, mask.target, seen), true, noisy))
         return made

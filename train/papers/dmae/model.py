@@ -112,7 +112,7 @@ class DistilledAutoencoder(MaskedAutoencoder[ImageBatch], config=DistilledAutoen
         if not isinstance(model, MaskedAutoencoder) or model.grids != self.grids:
             raise ValueError(
                 f"the teacher {path} is a {type(model).__name__} of {model.grids}, but the student sees {self.grids}; "
-                "give a masked autoencoder of images of the same size and patch"
+                "pass a masked autoencoder of images of the same size and patch"
             )
         if (model.config.width, model.config.class_token) != (c.teacher_width, c.class_token) or (
             c.teacher_block >= model.config.depth

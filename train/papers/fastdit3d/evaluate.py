@@ -307,7 +307,7 @@ def generate_beside_real(config: PointsData, model: VoxelDiffusion, data: Manife
     plain = PointsData(select=config.select, augment=PointAugment(normalise=config.augment.normalise))
     loader = plain.loader(data, batch_size=1, device="cpu", rank=0, world_size=1)
     if len(loader) < 2:
-        raise ValueError("a report compares generated clouds with real ones; give it a split of 2 or more clouds")
+        raise ValueError("a report compares generated clouds with real ones; use a split of 2 or more clouds")
     found: dict[int, list[Tensor]] = {}
     for batch in loader:
         found.setdefault(int(batch.label[0]), []).append(batch.points[0, :, :3])

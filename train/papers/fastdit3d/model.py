@@ -382,6 +382,6 @@ def need_noise(batch: PointsBatch) -> tuple[Tensor, Tensor, Tensor]:
     """Return the noise of a batch, its times, and the visible tokens; raise ValueError if one is missing."""
     if batch.noise is None or batch.time is None or batch.mask is None:
         raise ValueError(
-            "the batch has no noise or no masks, and a diffusion model needs both; give the loader noise= and mask="
+            "the batch has no noise or no masks, and a diffusion model needs both; pass noise= and mask= to the loader"
         )
     return batch.noise, batch.time, batch.mask.visible

@@ -137,7 +137,7 @@ class Salt(VideoJepa, config=SaltConfig):
         model = load_model(file)
         assert isinstance(model, MaskedAutoencoder)
         if model.grids != self.grids:
-            return f"the teacher {file} reads {model.grids}, and the student {self.grids}; give both the same tokens"
+            return f"the teacher {file} reads {model.grids}, and the student {self.grids}; use the same tokens for both"
         self.teacher.load_state_dict(model.encoder.state_dict())
         self.loaded.fill_(True)
         return ""

@@ -330,7 +330,7 @@ class _Asked:
         ]
         replies = self.predictor(prompts)
         if len(replies) != len(prompts):
-            raise ValueError(f"the predictor gave {len(replies)} replies to {len(prompts)} prompts; give one for each")
+            raise ValueError(f"the predictor gave {len(replies)} replies to {len(prompts)} prompts; pass one for each")
         return [
             Replied(question=question, prompt=prompt, **_read(reply))
             for question, prompt, reply in zip(self.questions, prompts, replies, strict=True)

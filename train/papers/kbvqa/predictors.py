@@ -57,7 +57,7 @@ class CommandPredictor:
                 process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             except OSError as error:
                 raise PredictorError(
-                    f"{self.command[0]!r} cannot be started ({error}); give a program's path"
+                    f"{self.command[0]!r} cannot be started ({error}); pass a program's path"
                 ) from error
             try:
                 assert process.stdin is not None
@@ -162,7 +162,7 @@ def load_run(run: Path, data: Manifest) -> Predictor:
     recipe, model = run_recipe(run), load_model(run_weights(run))
     config = recipe.data
     if not isinstance(config, ImageTextData) or not isinstance(model, ClassifiesAnswers):
-        raise ValueError(f"{run} holds no classifier of answers; give a run of vqa-tiny, or a command")
+        raise ValueError(f"{run} contains no classifier of answers; pass a run of vqa-tiny, or a command")
     from tokenizers import Tokenizer
 
     facts = read_tokenizer_facts(data.location, data.info)
@@ -170,7 +170,7 @@ def load_run(run: Path, data: Manifest) -> Predictor:
     names = read_label_names(run) or data.label_names  # a run of an earlier release does not name its answers
     if len(names) != model.n_answers:
         raise ValueError(
-            f"{run} has {model.n_answers} answers and {data} has {len(names)}; give a run trained on this data set"
+            f"{run} has {model.n_answers} answers and {data} has {len(names)}; pass a run trained on this data set"
         )
 
     def row(text: str) -> list[int]:

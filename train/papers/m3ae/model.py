@@ -48,7 +48,7 @@ from maskstream.train.nn.transformer import (
 )
 
 NEEDS = (
-    "M3AE trains on masked images, masked texts and pairs; give the data an image_mask, a text_mask with masks.Replace "
+    "M3AE trains on masked images, masked texts and pairs; set an image_mask and a text_mask with masks.Replace "
     "and pairs=True"
 )
 

@@ -222,7 +222,9 @@ class GenerativeEncoder(TokenFeatures[ImageBatch]):
 def need_mask(batch: ImageBatch) -> MaskBatch:
     """Return the masks of a batch; raise ValueError if it has none, or its samples have different counts."""
     if batch.mask is None:
-        raise ValueError("the model learns hidden ids, but the batch has no mask; give the loader masks.DropAndMask()")
+        raise ValueError(
+            "the model learns hidden ids, but the batch has no mask; pass mask=masks.DropAndMask() to the loader"
+        )
     if batch.mask.n_target is not None:
         raise ValueError(
             "the model takes masks with equal counts in a batch, got padded ones; use a ratio sampler with "

@@ -176,7 +176,7 @@ def need_mask(batch: VideoBatch) -> MaskBatch:
     """Return the masks of a batch; raise ValueError if it has none."""
     if batch.mask is None:
         raise ValueError(
-            "the model learns hidden ids, but the batch has no mask; give the loader "
+            "the model learns hidden ids, but the batch has no mask; pass the loader "
             "masks.Padded(mask=masks.Context(mask=masks.PerFrame(ratio=masks.Uniform())))"
         )
     return batch.mask

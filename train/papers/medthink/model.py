@@ -26,7 +26,7 @@ from maskstream.train.nn.multiway import Multiway, MultiwayConfig
 from maskstream.train.nn.token_layers import TokenHead, TokenIds
 from maskstream.train.nn.transformer import CoAttention, init_linear, init_tables
 
-NO_TARGET = 'the model learns to write texts; give the data a target, such as target=("rationale", "answer")'
+NO_TARGET = 'the model learns to write texts; set a target in the data, such as target=("rationale", "answer")'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

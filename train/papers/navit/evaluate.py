@@ -38,7 +38,7 @@ def evaluate(model: NativeAutoencoder, config: PackedData, data: Manifest, shown
     samples, drawn = 0, None
     for batch in yield_held_out_rows(config, data):
         if batch.mask is None:
-            raise ValueError("reconstructions are of hidden tokens, and the recipe has no mask; give it data.mask")
+            raise ValueError("reconstructions are of hidden tokens, and the recipe has no mask; set data.mask")
         if drawn is None:
             drawn = Compared(
                 title="Reconstructions",
@@ -87,7 +87,7 @@ def find_nearest_visible(batch: PackedBatch) -> Tensor:
     """
     mask, near = batch.mask, []
     if mask is None:
-        raise ValueError("the batch has no masks; give the loader mask=")
+        raise ValueError("the batch has no masks; pass mask= to the loader")
     place = batch.place.float()
     seen, wanted = (ends[1:-1].long() for ends in (mask.cu_visible, mask.cu_target))
     for visible, target in zip(mask.visible.tensor_split(seen), mask.target.tensor_split(wanted), strict=True):

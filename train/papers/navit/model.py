@@ -82,7 +82,7 @@ class NativeAutoencoderConfig(ModelConfig[PackedBatch]):
             if own != other:
                 raise ValueError(
                     f"the model has one embedding of tokens, and model.{name}={own} is not data.native.{name}={other}; "
-                    "give both the same"
+                    "pass both the same"
                 )
 
 
@@ -223,7 +223,7 @@ class NativeAutoencoder(Model[PackedBatch], config=NativeAutoencoderConfig):
 
 def _need_mask(batch: PackedBatch) -> PackedMask:
     if batch.mask is None:
-        raise ValueError("the batch has no masks, and the model needs them; give the loader mask=")
+        raise ValueError("the batch has no masks, and the model needs them; pass mask= to the loader")
     return batch.mask
 
 

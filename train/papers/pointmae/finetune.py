@@ -206,7 +206,7 @@ def measure_parts(
     model: Model[Any], recipe: Recipe[Any], train: Manifest, test: Manifest, device: torch.device
 ) -> Tested:
     if not isinstance(model, PointSegmenter) or not isinstance(recipe.data, PointsData):
-        raise ValueError(f"the folder holds a {type(model).__name__}, not a segmenter; give another folder")
+        raise ValueError(f"the folder holds a {type(model).__name__}, not a segmenter; pass another folder")
     return Tested(scores=score_parts(model, recipe.data, train, test, device))
 
 

@@ -212,7 +212,7 @@ class _Compared:
         config, data = self.recipe.model, self.recipe.data
         if not isinstance(config, TextClassifierConfig) or not isinstance(data, TextData):
             raise ValueError(
-                f"the model of {self.recipe.name}, a {type(config).__name__}, classifies no texts; give a recipe such "
+                f"the model of {self.recipe.name}, a {type(config).__name__}, classifies no texts; pass a recipe such "
                 "as roar-lstm-tiny or roar-roberta-tiny"
             )
         if data.packing == "pack" or data.windows or data.mask is not None:
@@ -356,5 +356,5 @@ class _Compared:
 def _make_classifier(file: Path) -> TextClassifier:
     model = load_model(file)
     if not isinstance(model, TextClassifier):
-        raise ValueError(f"{file} holds no classifier of texts; give another folder to --out")
+        raise ValueError(f"{file} contains no classifier of texts; pass another folder to --out")
     return model

@@ -132,7 +132,7 @@ class WaypointModel(Model[TrajectoryBatch], config=WaypointConfig):
         x = self.colour(self.tokens.inputs(cubes if index is None else gather_tokens(cubes, index)))
         if self.deep is not None:
             if batch.depth is None:
-                raise ValueError("the batch has no depth, and this model reads it; give the loader depth=True")
+                raise ValueError("the batch has no depth, and this model reads it; pass depth=True to the loader")
             depths = self._depths(batch.depth)
             x = x + self.deep(depths if index is None else gather_tokens(depths, index))
         positions = self.positions()

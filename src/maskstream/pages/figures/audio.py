@@ -305,7 +305,7 @@ def draw_compared_spectrograms(
         grid: Grid of the tokens.
     """
     if mask is None:
-        raise ValueError("a reconstruction needs masked spectrograms, but the batch has none; give the loader mask=")
+        raise ValueError("a reconstruction needs masked spectrograms, but the batch has none; pass mask= to the loader")
     values = read_spectrograms(batch)[i]
     image, completed = (
         paint_loudness(read_spectrograms(one)[i], float(values.min()), float(values.max())) for one in (batch, made)

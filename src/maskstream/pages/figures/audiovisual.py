@@ -134,7 +134,7 @@ class AudioVisualFigures:
             i: Row.
         """
         if batch.video_mask is None:
-            raise ValueError("a reconstruction needs masked clips and spectrograms; give the loader both masks")
+            raise ValueError("a reconstruction needs masked clips and spectrograms; pass both masks to the loader")
         mask, start_s = MaskRow.of(batch.video_mask, i), float(batch.audio_start_s[i])
         rows = draw_compared_frames(
             batch.video[i].numpy(), made.video[i].numpy(), mask, self.grid, choose_page_side(batch.video)

@@ -260,7 +260,9 @@ class MeshFigures:
             i: Row.
         """
         if batch.mask is None:
-            raise ValueError("a reconstruction needs masked meshes, but the batch has no mask; give the loader mask=")
+            raise ValueError(
+                "a reconstruction needs masked meshes, but the batch has no mask; pass mask= to the loader"
+            )
         key, index, nodes = batch.key[i], find_sample(self.reader.manifest, batch.key[i]), get_mesh_nodes(batch, i)
         mesh, shown = self.reader.mesh(index), ShownField.of(self.reader, index)
         truth, completed = batch.state[nodes].numpy(), made.state[nodes].numpy()

@@ -87,7 +87,7 @@ class TextFigures:
             i: Row.
         """
         if batch.mask is None:
-            raise ValueError("a prediction needs hidden tokens, but the batch has no mask; give the loader mask=")
+            raise ValueError("a prediction needs hidden tokens, but the batch has no mask; pass mask= to the loader")
         hidden = batch.mask.masked[i].cpu().numpy()
         before, after = batch.tokens[i].cpu().numpy(), made.tokens[i].cpu().numpy()
         states = np.where(hidden, np.where(before == after, "same", "random"), "")
@@ -239,6 +239,6 @@ class ImageTextFigures:
     ) -> Picture:
         """Draw the image of a row, or of another batch, dark except for the segment."""
         if batch.segment is None:
-            raise ValueError("a batch without segments has none to show; give the loader segments=True")
+            raise ValueError("a batch without segments has none to show; pass segments=True to the loader")
         pixels, shown = (image or batch).image[i].cpu().numpy(), batch.segment[i].cpu().numpy()
         return picture(make_darker(pixels, ~shown), f"{caption or 'segment'} in {batch.key[i]}", caption)

@@ -219,7 +219,7 @@ def read_steps(run: Path) -> list[StepMetrics]:
     """Return the metrics of a run's steps; raise ValueError if there are none."""
     metrics = read_metrics(run / "metrics.jsonl")
     if not metrics:
-        raise ValueError(f"{run} has no metrics.jsonl with a step in it; give the folder that `maskstream train` wrote")
+        raise ValueError(f"{run} has no metrics.jsonl with a step in it; pass the folder that `maskstream train` wrote")
     return metrics
 
 

@@ -52,7 +52,7 @@ def test_cells_with_unknown_nodes_are_refused(corner):
     mesh = simulation(0)
     cells = mesh.cells.copy()
     cells[3, 1] = corner
-    with pytest.raises(ValueError, match=rf"{corner}.*legal are 0 to 34"):
+    with pytest.raises(ValueError, match=rf"{corner}.*expected 0 to 34"):
         build_graph(mesh.positions, cells)
 
 
@@ -75,7 +75,7 @@ def test_no_kernel_gets_a_node_that_does_not_exist(wrong):
     places, cells = random_mesh(2, 3)
     cells[7, 1] = wrong
     for made in (build_graph, compute_surface_normals):
-        with pytest.raises(ValueError, match="legal are 0 to 49"):
+        with pytest.raises(ValueError, match="expected 0 to 49"):
             made(places, cells)
 
 

@@ -135,7 +135,7 @@ def test_what_cannot_follow_energy_is_refused(clips: Path, tmp_path: Path) -> No
     renew_checksum(plain, settings={})
     for folder, data, words in (
         (plain, DATA, r"has none .*maskstream shards DATASET --set video\.energy=true"),
-        (clips, replace(DATA, clip=VideoClip(seconds=(1, 2), fps=8)), "of videos of 10, align 4; give at most 2.5 fra"),
+        (clips, replace(DATA, clip=VideoClip(seconds=(1, 2), fps=8)), "of videos of 10, align 4; pass at most 2.5 fra"),
         (clips, replace(DATA, clip=VideoClip(frames=4, stride=2)), "stride 2, .* a multiple of 4, or use energy='onl"),
         (clips, replace(DATA, clip=replace(DATA.clip, short="loop")), "goes back in time"),
     ):

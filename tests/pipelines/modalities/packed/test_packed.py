@@ -267,7 +267,7 @@ def test_samples_without_a_usable_picture_are_replaced(tmp_path: Path) -> None:
             {"mask": masks.Random(ratio=masks.Uniform(scope="batch"))},
             "draws how many tokens are visible for a whole batch",
         ),
-        ({"mask": masks.Random(ratio=masks.MultiRatio())}, "for a whole batch: give a ratio that is a number"),
+        ({"mask": masks.Random(ratio=masks.MultiRatio())}, "for a whole batch: use a fixed ratio"),
         (
             {"mask": masks.Random(ratio=masks.Uniform()), "row_tokens": 50},
             "row_tokens=50 is less than one sample needs",

@@ -242,12 +242,12 @@ def test_scores_are_known_by_their_contents(split, tmp_path):
         TextData(packing="row", mask=mask, scores=scores)
     with pytest.raises(ValueError, match="needs scores"):
         TextData(**chosen)
-    with pytest.raises(ValueError, match="give one number for each token"):
+    with pytest.raises(ValueError, match="pass one number for each token"):
         TokenScores.written({"s0": np.full(2, np.nan, np.float32)}, tmp_path / "c.safetensors")
     (tmp_path / "b.safetensors").write_bytes(b"none")
     with pytest.raises(ValueError, match="have the checksum"):
         replace(same)
-    with pytest.raises(ValueError, match="holds no scores"):
+    with pytest.raises(ValueError, match="contains no scores"):
         TokenScores(file=str(tmp_path / "b.safetensors")).of("s0")
     (tmp_path / "b.safetensors").unlink()
     with pytest.raises(ValueError, match="cannot be read"):

@@ -133,7 +133,7 @@ def test_a_loader_of_clips_by_time(split):
 
 
 def test_what_clips_by_time_cannot_have(split):
-    with pytest.raises(ValueError, match=r"VideoClip\(fps=8, seconds=2\): give one of them"):
+    with pytest.raises(ValueError, match=r"VideoClip\(fps=8, seconds=2\): pass one of them"):
         VideoClip(fps=8, seconds=2)
     with pytest.raises(ValueError, match="seconds must be"):
         VideoClip(seconds=0)

@@ -111,7 +111,7 @@ def test_an_error_names_how_many_and_the_shortest_before_anything_is_read(
     ):
         loader(uneven, "error")
     loader(split, "error")  # all have 40 frames or more
-    with pytest.raises(ValueError, match="so short='skip' leaves none; give a shorter clip"):
+    with pytest.raises(ValueError, match="so short='skip' leaves none; use a shorter clip"):
         video_loader(split, clip=VideoClip(frames=64, size=32, short="skip"), patch=8)
 
 
