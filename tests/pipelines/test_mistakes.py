@@ -1,4 +1,4 @@
-"""Frequent mistakes in the arguments of loaders: each message has the value that was passed and those that are allowed."""
+"""Frequent mistakes in the arguments of loaders: each message has the passed value and the allowed ones."""
 
 import json
 import os
