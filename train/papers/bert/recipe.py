@@ -48,7 +48,7 @@ def bert_base() -> Recipe[TextBatch]:
 
     Differences from the authors' code: no next-sentence prediction, so one segment and no pooler; documents packed to
     512 tokens throughout (authors: 128 for the first 900,000 steps, and one in ten shortened); at most round(0.15 n)
-    hidden tokens, without a limit of 20 or 80 a row; exact GELU (authors: tanh approximation); no weight decay on
+    hidden tokens, without a limit of 20 or 80 per row; exact GELU (authors: tanh approximation); no weight decay on
     embeddings; other random numbers.
     """
     return Recipe(
@@ -163,13 +163,15 @@ def ptw_tiny() -> Recipe[TextBatch]:
 
 
 def pmlm_base() -> Recipe[TextBatch]:
-    """PMLM (Liao et al., 2020): any number of hidden tokens, uniformly, so that the model can generate in any order.
+    """PMLM (Liao et al., 2020): a uniformly distributed number of hidden tokens, so that the model can generate in any
+    order.
 
     Rows of 128 tokens, one document each, AdamW at 1e-4, a batch of 256.
 
-    Differences from the authors' code: no next-sentence prediction, so one document a row instead of two segments;
-    masks are redrawn each epoch (authors: ten in advance); no limit of hidden tokens a row (authors: must be raised to
-    the row's length); learned positions (their variant A), not relative ones; exact GELU (authors: tanh approximation).
+    Differences from the authors' code: no next-sentence prediction, so one document per row instead of two segments;
+    masks are redrawn each epoch (authors: ten drawn in advance); no limit on hidden tokens per row (authors: a limit
+    that must be raised to the row's length); learned positions (their variant A), not relative ones; exact GELU
+    (authors: tanh approximation).
     """
     return replace(
         bert_base(),

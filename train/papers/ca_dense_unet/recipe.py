@@ -14,9 +14,9 @@ def ca_dense_unet_tiny() -> Recipe[NoisyBatch]:
     """Channel-Attention Dense U-Net (Tolooshams et al., 2020) for two CPU cores: four microphones, 1.024 s, random
     noise between white and brown at -5 to 10 dB.
 
-    Differences from the one reproduction (the authors published no code): the mask multiplies as a complex number
-    (reproduction: real and imaginary parts separately); the loss is relative to the mixture's; noise is mixed in by the
-    loader (reproduction: recorded).
+    Differences from the one reproduction (the authors published no code): the mask is applied as a complex factor
+    (reproduction: separately to real and imaginary parts); the loss is relative to the loss of the mixture; noise is
+    mixed in by the loader (reproduction: recorded).
 
     It is evaluated on 62 validation clips.
     """

@@ -26,8 +26,8 @@ def cropmae_small() -> Recipe[ImageBatch]:
 
     Differences from the authors' code: crops are redrawn up to 10 times until they fit (authors: once, clipped to the
     image); the second crop is cut from the source (authors: from the 224-pixel crop); no key bias (equal softmax); no
-    weight decay on class and mask tokens; Xavier-uniform weights for query and for key and value separately (authors:
-    as one matrix).
+    weight decay on class and mask tokens; Xavier-uniform weights, separately for the query and for key and value
+    (authors: as one matrix).
     """
     return Recipe(
         name="cropmae-small",
@@ -67,8 +67,8 @@ def cropmae_tiny() -> Recipe[ImageBatch]:
 
 
 def siammae_small() -> Recipe[VideoBatch]:
-    """SiamMAE (Gupta et al., 2023) with ViT-S/16, CropMAE's baseline: two frames of a video in the same crop, 0.95 of
-    the second hidden (187 of 196 patches).
+    """SiamMAE (Gupta et al., 2023) with ViT-S/16, CropMAE's baseline: two frames of a video with the same crop, 95 % of
+    the second frame hidden (187 of 196 patches).
 
     400 epochs with 5 % warm-up, 16 ranks form a batch of 2048.
 

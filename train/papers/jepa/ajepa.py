@@ -26,8 +26,8 @@ class SpectrogramJepaConfig(JepaConfig[AudioBatch]):
 
 
 def ajepa_base() -> Recipe[AudioBatch]:
-    """A-JEPA (Fei et al., 2023) with ViT-B/16 on 10.24 s of audio, 64 x 8 tokens of 16 frames and 16 of 128 mel bands:
-    I-JEPA with a mask curriculum, a predictor of 16 blocks of width 512 and squared feature distance.
+    """A-JEPA (Fei et al., 2023) with ViT-B/16 on 10.24 s of audio, split into 64 x 8 tokens of 16 frames and 16 of 128
+    mel bands: I-JEPA with a mask curriculum, a predictor of 16 blocks of width 512, and a squared feature loss.
 
     24 epochs of AudioSet; 64 ranks of 8 form a batch of 512 at a learning rate of 2e-4.
 

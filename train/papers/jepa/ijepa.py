@@ -34,10 +34,10 @@ def ijepa_base() -> Recipe[ImageBatch]:
     ranks form a batch of 2048.
 
     Differences from the authors' code: contexts are padded to the longest of a batch (authors: cut to the shortest);
-    blocks may touch the last row and column; warm-up starts at 0 (authors: a fifth of the peak) and the rate reaches
-    its end at the last step (authors: over a plan 1.25 times as long in their longest runs); no key bias (equal
-    softmax); no weight decay on the mask token; bf16 where the device supports it (authors: bf16 with loss scaling);
-    smooth L1 loss, as in their code (paper: squared distance).
+    blocks may touch the last row and column; warm-up starts at 0 (authors: a fifth of the peak) and the learning rate
+    reaches its final value at the last step (authors: a schedule 1.25 times as long in their longest runs); no key bias
+    (equal softmax); no weight decay on the mask token; bf16 where the device supports it (authors: bf16 with loss
+    scaling); smooth L1 loss, as in their code (paper: squared distance).
     """
     return Recipe(
         name="ijepa-base",

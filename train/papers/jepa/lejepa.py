@@ -215,7 +215,7 @@ def lejepa_base() -> Recipe[ImageBatch]:
     256. Numbers are from the authors' repository, README and small example.
 
     Differences from the authors' code: all views have 224 pixels and one crop policy, as in their small example (larger
-    runs: two views of 224 and six of 98 pixels); no greyscale, blur and solarisation; the projector normalises over the
+    runs: two views of 224 and six of 98 pixels); no greyscale, blur or solarisation; the projector normalises over the
     batch of all ranks, without running means; warm-up starts at 0 (authors: a hundredth of the peak); bf16 where the
     device supports it (authors: bf16 with loss scaling); no probe during training (see `--probe`).
     """

@@ -192,13 +192,13 @@ VIDEOMAE_BASE = VideoAutoencoderConfig(width=768, heads=12, decoder_width=384, d
 
 
 def salt_base() -> Recipe[VideoBatch]:
-    """SALT (Li et al., 2025) with ViT-B/16: predicts features of a frozen `videomae-base` in V-JEPA's hidden blocks: 16
-    frames at 224 pixels, masked twice, absolute feature distance, a predictor of 12 blocks of width 384. Set
-    `model.teacher` to the teacher's run.
+    """SALT (Li et al., 2025) with ViT-B/16: predicts the features of a frozen `videomae-base` in V-JEPA's hidden
+    blocks: 16 frames at 224 pixels, two masks per clip, an L1 feature loss and a predictor of 12 blocks of width 384.
+    Set `model.teacher` to the teacher's run.
 
     Differences from the paper, besides those listed for `vjepa2-large` (the authors' code was not compared): the
-    teacher is trained with tubes at 0.9 (authors: V-JEPA's blocks); frames are 4 apart, as the teacher's; targets are
-    channel-normalised, as in V-JEPA; rates, decay and run length are V-JEPA 2's.
+    teacher is trained with tubes at 0.9 (authors: V-JEPA's blocks); every fourth frame is used, as by the teacher;
+    targets are channel-normalised, as in V-JEPA; learning rates, weight decay and run length are V-JEPA 2's.
     """
     return replace(
         vjepa2_large(),

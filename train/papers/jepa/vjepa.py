@@ -234,16 +234,17 @@ MASKS = Padded(mask=ByView(masks=(MultiBlock(coupled=True), MultiBlock(blocks=2,
 
 
 def vjepa_large() -> Recipe[VideoBatch]:
-    """V-JEPA (Bardes et al., 2024, section 3 and appendix) with ViT-L/16: 16 frames, every fourth, at 224 pixels,
-    masked twice; absolute distance of predicted features, a predictor of 12 blocks of width 384 with position vectors.
+    """V-JEPA (Bardes et al., 2024, section 3 and appendix) with ViT-L/16: every fourth frame, 16 in all, at 224 pixels;
+    two masks per clip, an L1 loss on predicted features, and a predictor of 12 blocks of width 384 with position
+    embeddings.
 
     Teacher momentum rises linearly from 0.998 to 1, weight decay from 0.04 to 0.4; 90,000 steps with 12,000 of warm-up,
     128 ranks form a batch of 3072. Numbers are from the authors' repository.
 
     Differences from the authors' code, besides those listed for `vjepa2-large` except the second phase: warm-up starts
-    at 0 (authors: a third of the peak); rate, decay and momentum reach their end at the last step (authors: over a plan
-    1.25 times as long); the whole gradient is clipped from the first step (authors: per part, after warm-up); no key
-    bias (equal softmax).
+    at 0 (authors: a third of the peak); learning rate, weight decay and momentum reach their final values at the last
+    step (authors: a schedule 1.25 times as long); the whole gradient is clipped from the first step (authors: per part,
+    after warm-up); no key bias (equal softmax).
     """
     return Recipe(
         name="vjepa-large",

@@ -14,8 +14,8 @@ from .vjepa import MASKS, VideoJepaConfig
 
 
 def vjepa2_large() -> Recipe[VideoBatch]:
-    """V-JEPA 2 (Assran et al., 2025, section 2) with ViT-L/16: 16 frames, 4 a second, at 256 pixels, masked twice;
-    absolute distance of predicted features, a predictor of 12 blocks of width 384.
+    """V-JEPA 2 (Assran et al., 2025, section 2) with ViT-L/16: 16 frames, 4 per second, at 256 pixels; two masks per
+    clip, an L1 loss on predicted features, and a predictor of 12 blocks of width 384.
 
     Constant teacher momentum 0.99925; the primary phase of 240,000 steps with 12,000 of warm-up at a constant rate, 128
     ranks form a batch of 3072.

@@ -180,8 +180,8 @@ def vjepa21_large() -> Recipe[VideoBatch]:
     authors' configuration.
 
     Differences from the authors' code, besides those listed for `vjepa2-large`: no images next to clips, so no image
-    tokens and no vector for the kind of token; rows and columns are not scaled to a grid of 16, which is equal at 256
-    pixels.
+    tokens and no token-type embedding; rows and columns are not scaled to a grid of 16, which makes no difference at
+    256 pixels.
     """
     return replace(
         vjepa2_large(),

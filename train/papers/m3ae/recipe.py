@@ -34,10 +34,10 @@ def m3ae_base() -> Recipe[ImageTextBatch]:
     0.75 of 324 patches and 15 % of a text's words are hidden; patches are predicted after three fusion layers by a
     decoder of four layers of width 384, words after all six; 8 ranks form a batch of 256, 100,000 steps.
 
-    Differences from the authors' code: random initial weights (authors: CLIP's and RoBERTa's, at a fifth of the rate);
-    one rate of 5e-5; false pairs replace the text (authors: the image); each pair is false with probability 1/2
-    (authors: half of a batch); ImageNet's pixel mean and standard deviation (authors: CLIP's); an epsilon of 1e-5 in
-    all norms (authors: 1e-12 in the fusion and the word head).
+    Differences from the authors' code: random initial weights (authors: CLIP's and RoBERTa's, with a fifth of the
+    learning rate); one learning rate of 5e-5; false pairs replace the text (authors: the image); each pair is false
+    with probability 1/2 (authors: half of a batch); ImageNet's pixel mean and standard deviation (authors: CLIP's); an
+    epsilon of 1e-5 in all norms (authors: 1e-12 in the fusion and the word head).
     """
     return Recipe(
         name="m3ae-base",
@@ -83,7 +83,8 @@ def m3ae_tiny() -> Recipe[ImageTextBatch]:
 
 
 def vqa_tiny() -> Recipe[ImageTextBatch]:
-    """Answers the questions of `easy-vqa`, one of 13 classes, with the encoder of `m3ae-tiny`: 400 steps of 32.
+    """Answers the questions of `easy-vqa`, one of 13 classes, with the encoder of `m3ae-tiny`: 400 steps at batch size
+    32.
 
     `--initial RUN/model.safetensors` starts from the encoder of an M3AE run with the same tokenizer. It follows M3AE's
     fine-tuning (3.3) without separate rates.

@@ -12,16 +12,16 @@ from maskstream.train.nn.masked_autoencoder import ImageAutoencoderConfig
 
 
 def mae_base() -> Recipe[ImageBatch]:
-    """MAE (He et al., 2022, appendix A.1) with ViT-B/16: 0.75 of 196 patches hidden, a decoder of 8 blocks of width
+    """MAE (He et al., 2022, appendix A.1) with ViT-B/16: 75 % of 196 patches hidden, a decoder of 8 blocks of width
     512, targets normalised per patch.
 
     800 epochs with 40 of warm-up, 64 ranks form a batch of 4096.
 
     For the paper's 1,600 epochs, set `schedule.epochs` and `schedule.warmup` (0.025).
 
-    Differences from the authors' code: the rate is updated each step, by the same function; no key bias (equal
-    softmax); no weight decay on class and mask tokens; bf16 where the device supports it (authors: fp16 with loss
-    scaling).
+    Differences from the authors' code: the learning rate is updated at every step, by the same function; no key bias
+    (equal softmax); no weight decay on class and mask tokens; bf16 where the device supports it (authors: fp16 with
+    loss scaling).
     """
     return Recipe(
         name="mae-base",

@@ -22,7 +22,7 @@ def mage_base() -> Recipe[ImageBatch]:
 
     1,600 epochs with 40 of warm-up, 64 ranks form a batch of 4096.
 
-    Differences from the authors' code: the quantiser is `vq-base` (authors: a third-party VQGAN); blank and class
+    Differences from the authors' code: the quantiser is `vq-base` (authors: a third-party VQGAN); the mask and class
     tokens are ids of a table with K + 2 rows (authors: 1,000 unused rows); logits cover the K ids only (authors: all
     rows, cut to K); one ratio for all ranks (authors: one per rank); decoder positions are normal with standard
     deviation 0.02; no weight decay on biases, norms and tables; MAGE-C follows the paper's section 3.3, with its loss

@@ -23,8 +23,8 @@ def maskvit_base() -> Recipe[VideoBatch]:
     clip.size=256 --set data.patch=16 --set 'model.quantiser.levels=[8,8,4,4]' --set model.quantiser.stem=1 --set
     'model.quantiser.widths=[128,128,256,256,512]' --set model.quantiser.rounds=2 --out runs/vqframes-base`.
 
-    Differences from the paper (no public code): width, heads, layers and rates are our own, of ViT-B size; the
-    quantiser is trained here with rounding (FSQ, authors: VQGAN); action inputs are not supported (authors: optional);
+    Differences from the paper (no public code): width, heads, layers and learning rates are our own, at ViT-B size; the
+    quantiser is trained here with rounding (FSQ; authors: VQGAN); action inputs are not supported (authors: optional);
     decoding rounds and temperature are MaskGIT's, with linearly falling noise.
     """
     return Recipe(

@@ -24,10 +24,11 @@ def mdlm_base() -> Recipe[TextBatch]:
     without weight decay at a constant 3e-4 after 2,500 warm-up steps; averaged weights (0.9999). Times from 0.001, a
     log-linear schedule and no time conditioning, as in the authors' code.
 
-    Differences from the authors' code: times are drawn independently (authors: spread evenly over a batch,
-    `masks.Stratified` spreads a text's over views or epochs); special tokens are never hidden, so the text's length is
-    known; no adaptive norms, whose condition is constant without time; the head has a layer over the id table (authors:
-    another table); exact GELU (authors: tanh approximation); biases in attention; other random numbers.
+    Differences from the authors' code: times are drawn independently (authors: spread evenly over a batch);
+    `masks.Stratified` spreads those of one text over views or epochs; special tokens are never hidden, so the text's
+    length is known; no adaptive norms, whose input would be constant without time; the head shares the embedding table
+    after one layer (authors: a separate table); exact GELU (authors: tanh approximation); biases in attention; other
+    random numbers.
     """
     return Recipe(
         name="mdlm-base",

@@ -18,11 +18,11 @@ def medthink_base() -> Recipe[ImageTextBatch]:
     The default strategy, reasoning, puts the rationale before the answer; `--set data.target=["answer","rationale"]`
     selects explanation, and other names of `STRATEGIES` the others. 150 epochs of batches of 8, as for R-RAD.
 
-    Differences from the authors' code: random initial weights (authors: UnifiedQA's T5); one tower reads patches of 16
-    pixels and words (authors: T5's encoder, whose words attend once to DETR's features through a gate); learned
+    Differences from the authors' code: random initial weights (authors: UnifiedQA's T5); one encoder reads both words
+    and patches of 16 pixels (authors: T5's encoder, whose words attend once to DETR's features through a gate); learned
     positions; the second of two stages is trained on true rationales with the same model (authors: on generated ones,
-    with another model); no words such as "Solution:" around texts; options are not read (`--set
-    data.text=["question","choice"]` is close); AdamW with half a cosine (authors: Adafactor).
+    with another model); no prefixes such as "Solution:" around texts; answer options are not read (`--set
+    data.text=["question","choice"]` comes close); AdamW with half a cosine (authors: Adafactor).
     """
     return Recipe(
         name="medthink-base",

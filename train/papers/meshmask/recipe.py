@@ -24,10 +24,10 @@ def meshmask_small() -> Recipe[MeshBatch]:
     The paper does not state how encoder and decoder split the rounds; here they have 10 and 5. The learning rate falls
     exponentially from 1e-4 to 1e-6, as in MeshGraphNets.
 
-    Differences from the authors' code, which has the masking only (losses, depths and schedule follow the paper and
-    MeshGraphNets): kept nodes are sorted; masks are redrawn each epoch (authors: cached with a frame); the fields at
-    hidden nodes are predicted (authors: the next step); the ratio is 0.4 for all data; nodes and edges enter through a
-    gated MLP with layer norm and leave through a linear layer (authors: MLPs of four layers).
+    Differences from the authors' code, which contains only the masking (losses, depths and schedule follow the paper
+    and MeshGraphNets): kept nodes are sorted; masks are redrawn each epoch (authors: cached with a frame); the fields
+    of hidden nodes are predicted (authors: the next step); the ratio is 0.4 for all data; nodes and edges enter through
+    a gated MLP with layer norm and leave through a linear layer (authors: MLPs of four layers).
     """
     return Recipe(
         name="meshmask-small",

@@ -21,8 +21,8 @@ LEFT = 0.97**80
 
 
 def mpm() -> Recipe[PoseBatch]:
-    """MPM (Zhang et al., 2023): clips of 243 frames of 16 joints, with 0.6 of the frames and 5 joints of each other
-    frame hidden, equally for all clips of a batch; 4 blocks of width 256; masked 2-D poses, masked 3-D poses, and
+    """MPM (Zhang et al., 2023): clips of 243 frames of 16 joints, with 60 % of the frames hidden and 5 joints in each
+    of the others, the same for all clips of a batch; 4 blocks of width 256; masked 2-D poses, masked 3-D poses, and
     lifting of masked 2-D poses at once.
 
     A rate of 1e-4 for 1,024 clips, times 0.97 after each epoch.
@@ -44,7 +44,7 @@ def mpm() -> Recipe[PoseBatch]:
 
 
 def mpm_lift() -> Recipe[PoseBatch]:
-    """The subsequent lifting of complete 2-D poses, at a rate of 7e-4 for 1,024 clips.
+    """The subsequent lifting of complete 2-D poses, at a learning rate of 7e-4 for 1,024 clips.
 
     Besides the differences of `mpm`, all frames are predicted at once (authors: the middle one, with strided blocks).
     """

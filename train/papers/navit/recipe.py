@@ -14,7 +14,7 @@ from .model import NativeAutoencoderConfig
 
 def native_base() -> Recipe[PackedBatch]:
     """A masked autoencoder (He et al., 2022) with ViT-B/16 over packed rows (Dehghani et al., 2023): images at their
-    own size and aspect, up to 1,024 patches, 0.75 hidden.
+    own size and aspect ratio, up to 1,024 patches, 75 % hidden.
 
     A row has 8,192 visible tokens; 8 rows on each of 8 ranks are 2,100,000 tokens a step, as many as 10,700 images of
     224 x 224 pixels.

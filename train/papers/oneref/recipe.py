@@ -26,15 +26,15 @@ def _phrases(size: int, patch: int, length: int) -> ImageTextData:
 
 
 def oneref_base() -> Recipe[ImageTextBatch]:
-    """OneRef's mask referring modelling (Xiao et al., 2024): BEiT-3 base at 384 pixels, 64 text tokens.
+    """OneRef's mask referring modelling (Xiao et al., 2024) with BEiT-3 base at 384 pixels and 64 text tokens.
 
-    0.75 of the patches in a phrase's box, 0.35 of the others and 40 % of the words are hidden; 8 ranks form a batch of
+    75 % of the patches in a phrase's box, 35 % of the others and 40 % of the words are hidden; 8 ranks form a batch of
     256. `oneref-refer-base` is the fine-tuning.
 
     Differences from the authors' code: random initial weights (authors: BEiT-3's), so no stage with a frozen tower;
     hidden patches are predicted as normalised pixels (authors: BEiT v2 ids); words are hidden independently without
-    relation scores (authors: a parser finds subject and object, which are hidden first); a segment is a linear layer
-    over the products (authors: the phrase times transposed convolutions of the patches); no weight decay on biases,
+    relation scores (authors: a parser finds subject and object, which are hidden first); segments come from a linear
+    layer on the products (authors: the phrase times transposed convolutions of the patches); no weight decay on biases,
     norms and tables; images are resized to a square centre crop (authors: padded); no image-phrase contrast and no
     augmentation.
     """

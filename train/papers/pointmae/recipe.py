@@ -15,7 +15,7 @@ from .model import PointAutoencoderConfig
 
 
 def pointmae_small() -> Recipe[PointsBatch]:
-    """Point-MAE (Pang et al., 2022): 1,024 points in 64 groups of 32, 0.6 of them hidden, each axis of a cloud scaled
+    """Point-MAE (Pang et al., 2022): 1,024 points in 64 groups of 32, 60 % of them hidden, each axis of a cloud scaled
     independently and shifted by up to 0.2.
 
     Differences from the authors' code: group embeddings use layer norms and GELU (authors: batch norms and ReLU); query

@@ -17,7 +17,7 @@ from .model import LSTMClassifierConfig, RobertaClassifierConfig
 
 
 def roar_lstm_base() -> Recipe[TextBatch]:
-    """The BiLSTM with attention of Recursive ROAR (Madsen et al., 2022): vectors of width 300, 128 channels a
+    """The BiLSTM with attention of Recursive ROAR (Madsen et al., 2022): vectors of width 300, 128 channels per
     direction.
 
     8 epochs of batches of 32, a learning rate of 1e-3, weight decay 1e-5.
@@ -53,7 +53,7 @@ def roar_lstm_tiny() -> Recipe[TextBatch]:
 def roar_roberta_base() -> Recipe[TextBatch]:
     """The RoBERTa of Recursive ROAR: 12 layers of width 768, 3 epochs of batches of 16, AdamW at 2e-5.
 
-    Differences from the authors' code: random initial weights, for which the rate is low (authors: pre-trained
+    Differences from the authors' code: random initial weights, for which the learning rate is low (authors: pre-trained
     RoBERTa); pre-norm blocks (authors: post-norm); the last weights are used (authors: the best epoch's).
     """
     return Recipe(

@@ -22,9 +22,9 @@ def spiking_mst_base() -> Recipe[ImageBatch]:
     levels; 300 epochs of AdamW at a batch of 1,024 (8 ranks of 128), weight decay 0.05.
 
     Differences from the authors' code: a scale and shift per channel (authors: batch norms, equal in inference, and
-    layer norms after the patches and before the head); windows shift along rows only; a sample always drops the same
-    spikes, in simulation different ones in each time step (authors: redrawn); no RandAugment, mixup, CutMix, erasing
-    and label smoothing; a rate of 1e-4 for 256 images.
+    layer norms after the patches and before the head); windows shift along rows only; each sample always drops the same
+    spikes, which differ between the time steps of a simulation (authors: redrawn); no RandAugment, mixup, CutMix,
+    erasing or label smoothing; a learning rate of 1e-4 for 256 images.
     """
     return Recipe(
         name="spiking-mst-base",

@@ -25,7 +25,7 @@ def videomae_small() -> Recipe[VideoBatch]:
 
     800 epochs with 40 of warm-up; 64 ranks form a batch of 2048.
 
-    Differences from the authors' code: an unreadable clip is replaced by another, the same one each time; cubes enter a
+    Differences from the authors' code: an unreadable clip is always replaced by the same other clip; cubes enter a
     linear layer with Xavier-uniform weights of standard deviation 0.032 (authors: a convolution with torch's default,
     0.015); bf16 where the device supports it (authors: fp16 with loss scaling); the warm-up rate starts above 0.
     """
@@ -99,7 +99,7 @@ def videomae_tiny() -> Recipe[VideoBatch]:
 
 
 def sparse_tiny() -> Recipe[VideoBatch]:
-    """`videomae-tiny` on the tenth of the tokens with the most energy that the previous frame does not predict, with
-    half the steps. Not from a paper; codecs send the same tokens.
+    """`videomae-tiny` with half the steps, on the 10 % of the tokens that motion from the previous frame predicts
+    worst. Not from a paper; codecs send the same tokens.
     """
     return replace(tiny(videomae_small(), ByEnergy(ratio=0.9), steps=400), name="sparse-tiny")

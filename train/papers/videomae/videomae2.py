@@ -15,8 +15,8 @@ def videomae2_small() -> Recipe[VideoBatch]:
     """VideoMAE V2 (Wang et al., 2023): tube masks for the encoder, running cells for the decoder, four views.
 
     Differences from the authors' code, besides those listed for `videomae-small`: gradients are clipped at 0.02 for
-    ViT-S too (their script: ViT-g only); batches and epochs are from MGMAE's code, 200 epochs of four views with 20 of
-    warm-up, as for their ViT-B; no frame-name templates and no separate SSv2 stride.
+    ViT-S too (their script: ViT-g only); batch size and epochs follow MGMAE's code: 200 epochs of four views with 20
+    epochs of warm-up, as for their ViT-B; no frame-name templates and no separate SSv2 stride.
     """
     return replace(
         mgmae_small(),

@@ -19,7 +19,7 @@ def vq_base() -> Recipe[ImageBatch]:
     """A quantiser of the size of MAGE's VQGAN (Li et al., 2023, 3.1; Esser et al., 2021): images of 256 pixels as 16 x
     16 ids out of 1,024, five resolutions of 128 to 512 channels with two residual blocks each.
 
-    Differences from the authors' code: no perceptual and adversarial losses, so images are softer; four FSQ channels of
+    Differences from the authors' code: no perceptual or adversarial losses, so images are softer; four FSQ channels of
     8, 8, 4 and 4 levels after Mentzer et al., 2024 (authors: 256 channels and a learned codebook); no attention at the
     lowest resolution; one residual block fewer per decoder resolution; AdamW (authors: Adam).
     """
