@@ -208,16 +208,42 @@ def score_of(recipe: Recipe[Any], run: Path, data: Path) -> Score:
         raise NoFigureError(str(error)) from error
 
 
+NAMES = {
+    "right classes by 20 nearest neighbours": "k-NN accuracy (k = 20)",
+    "boxes with an overlap of 0.5": "phrases with a box IoU of at least 0.5",
+    "right answers": "answer accuracy",
+    "right classes": "accuracy",
+    "right classes of the spiking network in 16 time steps": "accuracy of the spiking network in 16 time steps",
+    "root mean squared error of a pixel": "RMSE per pixel",
+    "squared error of a normalised patch": "MSE of normalised patches",
+    "squared error of a normalised token": "MSE of normalised tokens",
+    "squared error of normalised video patches": "MSE of normalised video patches",
+    "squared error of denoised video patches": "MSE of denoised video patches",
+    "squared error of fields at hidden nodes": "MSE of fields at hidden nodes",
+    "squared error of one step's change": "MSE of the change in one step",
+    "squared error of the noise": "MSE of the noise",
+    "bound of the negative log-likelihood": "upper bound on the negative log-likelihood per token",
+    "distance of hidden joints": "mean error of hidden joints",
+    "levels of 255": "8-bit intensity levels",
+    "that to the same words": "the most frequent answer to the same words",
+    "every patch's mean": "the mean of each patch",
+    "every token's mean": "the mean of each token",
+    "counts after the id last seen at the place": "counts after the id last seen at the position",
+    "a copy of the same place in the first view": "a copy of the same position in the first view",
+    "images shrunk to a pixel per cell": "images downscaled to one pixel per cell",
+}
+"""Names in the table of scores, units and baselines, by their names in a run's evaluation.json."""
+
+
 def figure_of(score: Score) -> Row:
-    """A score in the units of the table: shares of 1 in per cent."""
+    """A score in the units of the table: fractions are percentages."""
     factor = 100 if score.unit == "%" else 1
-    name = f"{score.name} of {score.of}"
-    unit = "per cent" if score.unit == "%" else score.unit
+    name, unit = NAMES.get(score.name, score.name), NAMES.get(score.unit, score.unit)
     return {
         "figure": f"{name}, {unit}" if unit else name,
         "held_out": factor * score.value,
         "lower_is_better": score.lower_is_better,
-        "baselines": {guess: factor * value for guess, value in score.baselines.items()},
+        "baselines": {NAMES.get(guess, guess): factor * value for guess, value in score.baselines.items()},
     }
 
 

@@ -71,6 +71,13 @@ def test_the_table_is_written_between_its_marks_and_the_list_beside_it(recipes, 
     }
 
 
+def test_scores_and_baselines_are_named_as_in_the_field(recipes):
+    score = recipes.Score.share("right answers", 0.75, "questions", 4, {"that to the same words": 0.5})
+    row = recipes.figure_of(score)
+    assert (row["figure"], row["held_out"]) == ("answer accuracy, %", 75)
+    assert row["baselines"] == {"the most frequent answer to the same words": 50}
+
+
 def test_every_tiny_recipe_with_a_sample_set_is_in_the_list(recipes):
     assert {"mgmae-tiny", "mae-tiny", "audiomae-tiny", "meshmask-tiny-next"} <= set(recipes.names())
 

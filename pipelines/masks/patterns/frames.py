@@ -192,7 +192,7 @@ SCHEMES = (
         mask=Tube(ratio=0.75, axis="modality"),
         grid=TokenGrid(axes=("modality", "h", "w"), shape=(2, 14, 14), patch=(1, 16, 16)),
         visible=98,
-        title="One mask for a stack of pictures",
+        title="One mask for all modalities",
         note="The same positions are hidden in all images of a stack, such as RGB and depth.",
     ),
     Scheme(

@@ -103,7 +103,7 @@ SCHEMES = (
         mask=Random(ratio=0.75),
         grid=square(18),
         visible=81,
-        title="Random, beside a text",
+        title="Random, image of an image-text pair",
         note="The image of a pair; `masks.Joint` masks both parts of a sample.",
     ),
     Scheme(

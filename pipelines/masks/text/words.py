@@ -233,7 +233,7 @@ SCHEMES = (
         paper="MosaicBERT",
         mask=Padded(mask=Tokens(ratio=0.3, each=True)),
         grid=TEXT,
-        title="Tokens, each by itself",
+        title="Independent tokens",
         note=(
             "Tokens are hidden independently, so counts vary, as in Hugging Face's collator. `masks.Replace` "
             "turns 80 % of them into [MASK] and 10 % into random tokens."

@@ -11,7 +11,7 @@ from maskstream.train.core.recipe import Recipe
 from .model import ModernModelConfig
 
 _MASK = Padded(mask=Replace(mask=Tokens(ratio=0.3, each=True)))
-"""30 % of the tokens, each by itself: 80 % of them become [MASK], 10 % a random one, 10 % stay."""
+"""30 % of the tokens, chosen independently: 80 % of them become [MASK], 10 % a random token, and 10 % stay the same."""
 
 
 def modernbert_base() -> Recipe[TextBatch]:
